@@ -1,0 +1,137 @@
+"""Builds the files of one index version in a staging folder, and reads them back to check them.
+
+It must not know when a version is built, nor how it becomes live.
+"""
+
+import os
+import shutil
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rag_flywheel.errors import FlywheelError
+from rag_flywheel.evaluate.integrity import integrity_problems
+from rag_flywheel.index import dense as dense_index
+from rag_flywheel.index import lexical as lexical_index
+from rag_flywheel.index.dense import DenseIndex
+from rag_flywheel.index.encoder import Encoder
+from rag_flywheel.index.lexical import LexicalIndex, tokenize
+from rag_flywheel.rank import parameters as params
+from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.records import Pids, Progress
+from rag_flywheel.serve.loaded import load_version
+from rag_flywheel.store import counts, passages
+from rag_flywheel.store import vectors as vector_store
+from rag_flywheel.store.database import Database
+
+_SAMPLE = 256  # passages that must find themselves before a version goes live
+_INDEX_PARTS = (
+    dense_index.FILE_NAME,
+    lexical_index.LEXICAL_FOLDER,
+    lexical_index.TOKENS_FOLDER,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What was built: from which moment of the store, and which texts; linked: no index changed."""
+
+    watermark: int
+    pids: Pids
+    linked: bool
+
+
+def build_version(
+    staged: Path,
+    database: Database,
+    encoder: Encoder,
+    parameters: Parameters,
+    *,
+    parent: tuple[Path, int] | None,
+    progress: Progress | None,
+) -> Built:
+    """Write every file of a version but its manifest.
+
+    parent: (folder, watermark) of a sound version of the same encoder, whose index files are
+    linked instead of built when no passage changed since.
+    """
+    text = params.parameters_text(parameters)
+    (staged / params.FILE_NAME).write_text(text, encoding="utf-8")
+    with database.snapshot() as conn:
+        watermark = passages.read_clock(conn)
+        pids = passages.present_pids(conn)
+        if parent is not None and not counts.corpus_changes(conn, parent[1]):
+            for part in _INDEX_PARTS:
+                _link(parent[0] / part, staged / part)
+            return Built(watermark, pids, linked=True)
+        _build_dense(staged, conn, encoder, pids, progress)
+        _build_lexical(staged, conn, len(pids), progress)
+    return Built(watermark, pids, linked=False)
+
+
+def version_problems(
+    staged: Path, database: Database, encoder: Encoder, built: Built, version: str
+) -> list[str]:
+    """What is wrong with a staged version, read back from its files."""
+    n = len(built.pids)
+    try:
+        loaded = load_version(
+            staged, version=version, watermark=built.watermark, dim=encoder.dim, n_passages=n
+        )
+    except FlywheelError as error:
+        return [str(error)]
+    if not np.array_equal(loaded.pids, built.pids):
+        return ["the dense index does not hold exactly the passages of the store"]
+    chosen = np.random.default_rng(built.watermark).permutation(built.pids)[:_SAMPLE]
+    with database.reading() as conn:
+        pids, vectors = vector_store.some_vectors(conn, chosen.tolist(), encoder.revision)
+    if len(pids) != len(chosen):
+        return [f"{len(chosen) - len(pids)} of {len(chosen)} sampled passages have no vector"]
+    return integrity_problems(pids, vectors, loaded.dense.search, loaded.dense.vectors)
+
+
+def _build_dense(
+    staged: Path,
+    conn: sqlite3.Connection,
+    encoder: Encoder,
+    pids: Pids,
+    progress: Progress | None,
+) -> None:
+    n = len(pids)
+    if progress is not None:
+        progress("dense index", 0, n)
+    found, vectors = vector_store.present_vectors(conn, encoder.revision, encoder.dim, n_passages=n)
+    DenseIndex.build(found, vectors).save(staged)
+    if progress is not None:
+        progress("dense index", n, n)
+
+
+def _build_lexical(
+    staged: Path, conn: sqlite3.Connection, n: int, progress: Progress | None
+) -> None:
+    def words() -> "list[list[str]]":
+        found = []
+        for i, stored in enumerate(passages.present(conn)):
+            if progress is not None and i % 1000 == 0:
+                progress("lexical index", i, n)
+            found.append(tokenize(passages.encoded_text(stored.passage)))
+        return found
+
+    LexicalIndex.build(words()).save(staged)
+    if progress is not None:
+        progress("lexical index", n, n)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same files under another name: hard links, or copies where the disk has none."""
+    if source.is_dir():
+        target.mkdir()
+        for path in source.iterdir():
+            _link(path, target / path.name)
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,1 @@
+"""The capture room: what people say of answers becomes events."""

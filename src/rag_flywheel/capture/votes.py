@@ -1,0 +1,86 @@
+"""Votes on hits are checked against what was shown, and appended durably.
+
+It must not know what votes do to a ranking.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import get_args
+
+from rag_flywheel.errors import InputError, UnknownIdError
+from rag_flywheel.records import Verdict, Vote
+from rag_flywheel.store import events, passages
+from rag_flywheel.store.database import Database
+
+VERDICTS: tuple[str, ...] = get_args(Verdict)
+
+
+def append_votes(database: Database, votes: Sequence[Vote]) -> None:
+    """Append all of these votes in one durable commit, or none of them.
+
+    Raises InputError for an unknown verdict or a passage that the retrieval did not show,
+    UnknownIdError for an unknown retrieval.
+    """
+    for vote in votes:
+        _check(vote)
+    if not votes:
+        return
+    with database.transaction(durable=True) as conn:
+        shown = events.shown_hits(conn, sorted({v.retrieval_id for v in votes}))
+        new = [_resolve(vote, shown) for vote in votes]
+        first = passages.advance_clock(conn, len(new))
+        events.append_votes(conn, new, first_seq=first, at=time.time())
+
+
+def _check(vote: object) -> None:
+    if not isinstance(vote, Vote):
+        raise InputError(f"found {type(vote).__name__}; expected a Vote")
+    for name in ("retrieval_id", "passage_id"):
+        value = getattr(vote, name)
+        if not isinstance(value, str):
+            raise InputError(
+                f"{name} is {value!r}; expected a string"
+                + (
+                    " (a retrieval made with record=False has no id and takes no votes)"
+                    if value is None
+                    else ""
+                )
+            )
+    for name in ("user_id", "reason"):
+        value = getattr(vote, name)
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"{name} is {value!r}; expected a string or None")
+    if vote.verdict not in VERDICTS:
+        raise InputError(f"verdict is {vote.verdict!r}; expected one of {', '.join(VERDICTS)}")
+
+
+def _resolve(vote: Vote, shown: dict[str, tuple[int, dict[str, int]]]) -> events.NewVote:
+    if vote.retrieval_id not in shown:
+        raise _unknown(vote.retrieval_id)
+    rid, hits = shown[vote.retrieval_id]
+    if vote.passage_id not in hits:
+        raise InputError(
+            f"retrieval {vote.retrieval_id} did not show passage {vote.passage_id!r}; it showed "
+            f"{', '.join(map(repr, hits)) or 'nothing'}. A vote is on a passage the user has seen"
+        )
+    return events.NewVote(rid, hits[vote.passage_id], vote.verdict, vote.user_id, vote.reason)
+
+
+def keep_answer(database: Database, retrieval_id: str, text: str) -> None:
+    """Keep the answer an application gave from a retrieval. Raises InputError, UnknownIdError."""
+    if not isinstance(retrieval_id, str) or not isinstance(text, str):
+        raise InputError(
+            f"answer got {type(retrieval_id).__name__} and {type(text).__name__}; expected the id "
+            "of a retrieval and the answer's text"
+        )
+    with database.transaction() as conn:
+        known = events.set_answer(conn, retrieval_id, text)
+    if not known:
+        raise _unknown(retrieval_id)
+
+
+def _unknown(retrieval_id: str) -> UnknownIdError:
+    return UnknownIdError(
+        f"no retrieval {retrieval_id!r} is recorded in this index; expected the id of an answer "
+        "that retrieve() or rerank() gave with record=True"
+    )

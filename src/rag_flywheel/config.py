@@ -1,0 +1,99 @@
+"""The settings of one index folder: one frozen Config, kept as flywheel.toml.
+
+It knows nothing of what the settings are used for; an unknown key is an error, so that a typing
+mistake cannot be silently ignored.
+"""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag_flywheel.errors import ConfigError, NewerFormatError
+
+FORMAT_VERSION = 1
+FILE_NAME = "flywheel.toml"
+DEFAULT_ENCODER = "sentence-transformers:all-MiniLM-L6-v2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings of an index.
+
+    encoder: how to make the encoder: "sentence-transformers:NAME_OR_PATH" or "module:factory";
+        "" for an index that is only ever opened with an encoder object.
+    tenant_key: metadata key that separates tenants: evidence from votes cast under another value
+        of it never counts. None: one tenant.
+    n_candidates: how many passages dense search, and how many BM25, put forward for ranking.
+    max_query_chars: a longer query is refused.
+    edit_keeps_votes: votes on a passage survive an edit when at least this share of its words
+        stays in place (difflib ratio over words, 0 to 1; 1.0: only if no word changes).
+    keep_versions: how many index versions a refresh leaves on disk.
+    """
+
+    encoder: str = DEFAULT_ENCODER
+    tenant_key: str | None = None
+    n_candidates: int = 100
+    max_query_chars: int = 10_000
+    edit_keeps_votes: float = 0.95
+    keep_versions: int = 10
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("n_candidates", 1, 10_000),
+            ("max_query_chars", 1, 1_000_000),
+            ("edit_keeps_votes", 0.0, 1.0),
+            ("keep_versions", 2, 1_000_000),
+        ):
+            value = getattr(self, name)
+            number = (int, float) if isinstance(low, float) else int
+            if isinstance(value, bool) or not isinstance(value, number) or not low <= value <= high:
+                raise ConfigError(
+                    f"config {name} is {value!r}; expected a number from {low} to {high}"
+                )
+        if not isinstance(self.encoder, str):
+            raise ConfigError(f"config encoder is {self.encoder!r}; expected a string")
+        if self.tenant_key is not None and (
+            not isinstance(self.tenant_key, str) or not self.tenant_key
+        ):
+            raise ConfigError(
+                f"config tenant_key is {self.tenant_key!r}; expected a metadata key, or leave it out"
+            )
+
+
+def read_config(path: Path) -> Config:
+    """The Config in the file at `path`.
+
+    Raises ConfigError if it is no TOML, has an unknown key or a bad value; NewerFormatError if a
+    newer release wrote it.
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is not valid TOML ({error}); mend the line, or restore the file"
+        ) from error
+    found = values.pop("format_version", None)
+    if type(found) is not int or found < 1:
+        raise ConfigError(f"{path} says format_version = {found!r}; expected 1 or more")
+    if found > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"{path} has format {found}; this release reads up to {FORMAT_VERSION}. "
+            "Upgrade rag-flywheel to open this index"
+        )
+    known = {field.name for field in dataclasses.fields(Config)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigError(
+            f"{path} has the unknown key {unknown[0]!r}; known keys: {', '.join(sorted(known))}"
+        )
+    return Config(**values)
+
+
+def config_text(config: Config) -> str:
+    """The TOML text of `config`; `read_config` of it gives an equal Config."""
+    import tomli_w
+
+    values = {k: v for k, v in dataclasses.asdict(config).items() if v is not None}
+    return tomli_w.dumps({"format_version": FORMAT_VERSION, **values})

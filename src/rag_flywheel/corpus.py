@@ -1,0 +1,204 @@
+"""What `add` and `remove` do: check, embed what has no vector yet, and write in one commit.
+
+It must not know how passages are indexed or ranked.
+"""
+
+import difflib
+import math
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rag_flywheel.config import Config
+from rag_flywheel.errors import InputError, UnknownIdError
+from rag_flywheel.index.encoder import Encoder, encode
+from rag_flywheel.records import AddReport, Passage, Progress
+from rag_flywheel.serve.checks import check_encodable
+from rag_flywheel.store import passages as store
+from rag_flywheel.store import vectors as vector_store
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.passages import StoredPassage
+
+_EMBED_AT_ONCE = 256  # texts per commit of vectors: what an interrupted add has to do again
+_LONG = 4000  # words above which an edit is compared as a bag of words: difflib is quadratic
+
+
+def add(
+    database: Database,
+    config: Config,
+    encoder: Encoder,
+    given: Iterable[Passage],
+    progress: Progress | None = None,
+) -> AddReport:
+    """Add passages, or change those that are there under the same id: all of them, or none.
+
+    Vectors are kept as they are made, so that a repeated call after an interruption goes on where
+    it stopped. Raises InputError.
+    """
+    wanted = _checked(given)
+    with database.reading() as conn:
+        current = store.current_by_id(conn, list(wanted))
+    texts = {
+        store.passage_hash(p): store.encoded_text(p)
+        for p in wanted.values()
+        if p.id not in current or current[p.id].text_hash != store.passage_hash(p)
+    }
+    embed(database, encoder, texts, progress)
+    with database.reading() as conn:
+        heirs = {p.id: _lineage(conn, p, current.get(p.id), config) for p in wanted.values()}
+    with database.transaction() as conn:
+        now = store.current_by_id(conn, list(wanted))
+        seq = store.advance_clock(conn)
+        added = updated = 0
+        for passage in wanted.values():
+            old = now.get(passage.id)
+            if _same(old, passage):
+                continue
+            added, updated = added + (old is None), updated + (old is not None)
+            if old is not None and old.text_hash == store.passage_hash(passage):
+                store.update_in_place(conn, old.pid, passage)
+                continue
+            if _pid(old) != _pid(current.get(passage.id)):  # another process was in between
+                heirs[passage.id] = _lineage(conn, passage, old, config)
+            if old is not None:
+                store.end(conn, [old.pid], seq)
+            store.insert(conn, passage, seq=seq, lineage=heirs[passage.id])
+    return AddReport(added, updated, len(wanted) - added - updated)
+
+
+def remove(database: Database, ids: Sequence[str]) -> int:
+    """Take passages out, all or none; returns how many. Raises InputError, UnknownIdError."""
+    if isinstance(ids, str):
+        raise InputError(f"ids is the string {ids!r}; expected a list of passage ids")
+    wanted = list(dict.fromkeys(ids))
+    for id_ in wanted:
+        if not isinstance(id_, str):
+            raise InputError(f"passage id {id_!r} is {type(id_).__name__}; expected a string")
+    if not wanted:
+        return 0
+    with database.transaction() as conn:
+        current = store.current_by_id(conn, wanted)
+        missing = [id_ for id_ in wanted if id_ not in current]
+        if missing:
+            raise UnknownIdError(
+                f"no passage {missing[0]!r} is in this index"
+                + (f" (nor {len(missing) - 1} others given)" if len(missing) > 1 else "")
+                + "; expected ids of passages that were added and not removed. Nothing was removed"
+            )
+        store.end(conn, [p.pid for p in current.values()], store.advance_clock(conn))
+    return len(wanted)
+
+
+def embed(
+    database: Database,
+    encoder: Encoder,
+    texts: dict[bytes, str],
+    progress: Progress | None = None,
+) -> int:
+    """Make and keep the vectors that these texts, by hash, do not have yet; returns how many."""
+    with database.reading() as conn:
+        known = vector_store.known_hashes(conn, list(texts), encoder.revision)
+    todo = sorted((h for h in texts if h not in known), key=lambda h: -len(texts[h]))
+    for start in range(0, len(todo), _EMBED_AT_ONCE):
+        if progress is not None:
+            progress("embed", start, len(todo))
+        part = todo[start : start + _EMBED_AT_ONCE]
+        vectors = encode(encoder.encode_passages, [texts[h] for h in part], encoder.dim)
+        with database.transaction(durable=False) as conn:
+            vector_store.put_vectors(conn, part, vectors, encoder.revision)
+    if progress is not None and todo:
+        progress("embed", len(todo), len(todo))
+    return len(todo)
+
+
+def near_identical(old: str, new: str, least: float) -> bool:
+    """Whether at least this share of the words stays in place (difflib ratio over words).
+
+    Texts of more than 4,000 words are compared as bags of words: an upper bound of the same ratio.
+    """
+    a, b = old.split(), new.split()
+    if a == b:
+        return True
+    shared = (Counter(a) & Counter(b)).total()
+    if least >= 1.0 or 2.0 * shared < least * (len(a) + len(b)):
+        return False
+    if max(len(a), len(b)) > _LONG:
+        return True
+    return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio() >= least
+
+
+def _lineage(
+    conn: sqlite3.Connection, passage: Passage, current: StoredPassage | None, config: Config
+) -> int | None:
+    """The row whose votes a new text of this passage inherits, None when there is none.
+
+    The text must be near-identical to an earlier text of the passage and also to the one that the
+    votes began on, so that many small edits do not carry votes to other words.
+    """
+    text, least = store.encoded_text(passage), config.edit_keeps_votes
+    earlier = [current] if current is not None else []
+    for old in [*earlier, *store.earlier_texts(conn, passage.id)]:
+        if near_identical(store.encoded_text(old.passage), text, least):
+            first = store.text_of(conn, old.lineage)
+            if first is not None and near_identical(first, text, least):
+                return old.lineage
+    return None
+
+
+def _same(old: StoredPassage | None, new: Passage) -> bool:
+    return (
+        old is not None
+        and (old.passage.title, old.passage.text) == (new.title, new.text)
+        and store.metadata_json(old.passage.metadata) == store.metadata_json(new.metadata)
+    )
+
+
+def _pid(stored: StoredPassage | None) -> int | None:
+    return None if stored is None else stored.pid
+
+
+def _checked(given: Iterable[Passage]) -> dict[str, Passage]:
+    wanted: dict[str, Passage] = {}
+    for number, passage in enumerate(given, 1):
+        _check(passage, number)
+        if passage.id in wanted:
+            raise InputError(
+                f"passage id {passage.id!r} comes twice in one call (the second is number "
+                f"{number}); expected each id once. Nothing was added"
+            )
+        wanted[passage.id] = passage
+    return wanted
+
+
+def _check(passage: object, number: int) -> None:
+    if not isinstance(passage, Passage):
+        raise InputError(f"item {number} is {type(passage).__name__}; expected a Passage")
+    if not isinstance(passage.id, str) or not passage.id.strip():
+        raise InputError(
+            f"passage {number} has the id {passage.id!r}; expected a string, not blank"
+        )
+    name = f"passage {passage.id!r}"
+    for field in ("text", "title"):
+        value = getattr(passage, field)
+        if not isinstance(value, str):
+            raise InputError(f"{name}: {field} is {type(value).__name__}; expected a string")
+        check_encodable(f"{name}: {field}", value)
+    check_encodable(name, passage.id)
+    if not passage.text.strip():
+        raise InputError(f"{name} has an empty or blank text; expected something to retrieve")
+    for key, value in passage.metadata.items():
+        _check_metadata(name, key, value)
+
+
+def _check_metadata(name: str, key: object, value: object) -> None:
+    if not isinstance(key, str) or not key or '"' in key:
+        raise InputError(f"{name}: metadata key {key!r}; expected a string without double quotes")
+    if value is not None and not isinstance(value, str | int | float | bool):
+        raise InputError(
+            f"{name}: metadata {key!r} is {type(value).__name__}; "
+            "expected a string, number, boolean or None"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{name}: metadata {key!r} is {value}; expected a finite number")
+    if isinstance(value, str):
+        check_encodable(f"{name}: metadata {key!r}", value)

@@ -1,0 +1,1 @@
+"""The curate room: events become judgments."""

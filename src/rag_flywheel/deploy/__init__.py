@@ -1,0 +1,1 @@
+"""The deploy room: index versions on disk, and which of them is live."""

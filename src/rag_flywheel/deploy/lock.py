@@ -1,0 +1,31 @@
+"""The lock of an index folder: one process at a time builds or moves versions."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from rag_flywheel.errors import LockedError
+
+FILE_NAME = "refresh.lock"
+
+
+@contextmanager
+def refresh_lock(root: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock for the block. Raises LockedError when another process keeps it for wait_s.
+
+    The operating system frees it when its holder dies.
+    """
+    lock = FileLock(root / FILE_NAME)
+    try:
+        lock.acquire(timeout=wait_s)
+    except Timeout as error:
+        raise LockedError(
+            f"another process is refreshing {root}, or moving its versions; wait for it, or end it "
+            "(ending it at any moment is safe)"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,66 @@
+"""Making a version live, or an earlier one live again; and the journal of it.
+
+It must not know how versions are built.
+"""
+
+from pathlib import Path
+
+from rag_flywheel.deploy.files import disk_errors
+from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.deploy.versions import check, read_current, read_manifest, write_current
+from rag_flywheel.errors import CorruptFileError, UnknownIdError
+from rag_flywheel.records import Current
+from rag_flywheel.store import journal
+from rag_flywheel.store.database import Database
+
+_WAIT_S = 10.0
+
+
+def make_live(root: Path, database: Database, action: str, current: Current) -> None:
+    """Write the intent, then CURRENT; only for the holder of the refresh lock."""
+    with database.transaction() as conn:
+        journal.record_move(conn, action, current)
+    with disk_errors(root):
+        write_current(root, current)
+
+
+def roll_back(root: Path, database: Database, version: str | None) -> Current:
+    """Make `version` (None: the parent of the live one) live again, its files checked first.
+
+    Votes that came after it was built stay stored and stop counting until `release`.
+    Raises UnknownIdError, CorruptFileError, LockedError.
+    """
+    with refresh_lock(root, wait_s=_WAIT_S):
+        target = version if version is not None else _parent(root)
+        problems = check(root, target)
+        manifest = read_manifest(root, target)
+        if problems:
+            raise CorruptFileError(
+                f"version {target} cannot be rolled back to: {problems[0]}"
+                + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+                + ". Choose another (see `rag-flywheel versions`)"
+            )
+        current = Current(target, manifest.votes_until)
+        make_live(root, database, "rollback", current)
+    return current
+
+
+def release(root: Path, database: Database) -> bool:
+    """Let every stored vote count again; False when none was held back. Raises LockedError."""
+    with refresh_lock(root, wait_s=_WAIT_S):
+        current = read_current(root)
+        if current is None or current.frozen_at is None:
+            return False
+        make_live(root, database, "release", Current(current.version))
+    return True
+
+
+def _parent(root: Path) -> str:
+    current = read_current(root)
+    parent = read_manifest(root, current.version).parent if current else None
+    if parent is None:
+        raise UnknownIdError(
+            f"{root} has no version before the live one to roll back to; "
+            "each refresh that changes something makes one"
+        )
+    return parent

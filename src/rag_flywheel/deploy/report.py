@@ -1,0 +1,111 @@
+"""What can be said of an index folder without loading an index: status, versions, problems."""
+
+import time
+from pathlib import Path
+
+from rag_flywheel import config as settings
+from rag_flywheel.config import Config
+from rag_flywheel.deploy.versions import (
+    CURRENT,
+    check,
+    list_versions,
+    read_current,
+    read_manifest,
+)
+from rag_flywheel.errors import FlywheelError
+from rag_flywheel.records import Current, Status, VersionInfo
+from rag_flywheel.store import counts, events, journal
+from rag_flywheel.store.database import Database
+
+
+def utc(seconds: float) -> str:
+    """Seconds since 1970 as UTC text."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def status(root: Path, database: Database, config: Config) -> Status:
+    """The folder's state in numbers."""
+    current = read_current(root)
+    manifest = read_manifest(root, current.version) if current else None
+    watermark = manifest.watermark if manifest else 0
+    with database.snapshot() as conn:
+        refreshed = journal.last_refresh_at(conn)
+        encoder = journal.read_meta(conn, "encoder") or config.encoder
+        return Status(
+            path=str(root),
+            encoder=encoder,
+            version=current.version if current else None,
+            frozen_at=current.frozen_at if current else None,
+            n_versions=len(list_versions(root)),
+            n_passages=counts.passages(conn),
+            n_indexed=manifest.n_passages if manifest else 0,
+            n_waiting=counts.passages(conn, after=watermark),
+            n_retrievals=events.count_retrievals(conn),
+            n_votes=events.count_votes(conn),
+            votes_since_refresh=events.count_votes(conn, after=watermark),
+            last_refresh=None if refreshed is None else utc(refreshed),
+            bytes_on_disk=sum(p.stat().st_size for p in root.rglob("*") if p.is_file()),
+        )
+
+
+def versions(root: Path) -> list[VersionInfo]:
+    """The versions on disk, the newest first; one whose manifest cannot be read is left out."""
+    current = read_current(root)
+    found = []
+    for version in reversed(list_versions(root)):
+        try:
+            manifest = read_manifest(root, version)
+        except FlywheelError:
+            continue  # `verify` names it
+        found.append(
+            VersionInfo(
+                id=version,
+                live=current is not None and current.version == version,
+                parent=manifest.parent,
+                created=utc(manifest.created),
+                n_passages=manifest.n_passages,
+                watermark=manifest.watermark,
+            )
+        )
+    return found
+
+
+def problems(root: Path, database: Database) -> list[str]:
+    """Everything found wrong with the folder, one sentence each; empty when it is sound.
+
+    Reads every byte: settings, database, CURRENT, and each version against its manifest.
+    """
+    found = []
+    try:
+        settings.read_config(root / settings.FILE_NAME)
+    except (FlywheelError, OSError) as error:
+        found.append(str(error))
+    try:
+        found += database.problems()
+        current = read_current(root)
+        found += _live_problems(root, database, current)
+    except FlywheelError as error:
+        found.append(str(error))
+    for version in list_versions(root):
+        found += check(root, version)
+    return found
+
+
+def _live_problems(root: Path, database: Database, current: Current | None) -> list[str]:
+    found = []
+    with database.snapshot() as conn:
+        move = journal.last_move(conn)
+        revision = journal.read_meta(conn, "revision")
+        lacking = counts.without_vector(conn, revision) if revision else 0
+        orphans = counts.orphan_votes(conn)
+    if current is None and move is not None:
+        found.append(f"{CURRENT} is missing; the journal says that {move.version} was live")
+    if current is not None and current.version not in list_versions(root):
+        found.append(f"{CURRENT} names {current.version}, which is not in {root / 'versions'}")
+    if current is not None and move != current:
+        found.append(f"{CURRENT} says {current}; the journal says {move}")
+    if lacking:
+        found.append(f"{lacking} passages have no vector; `rag-flywheel refresh` makes them")
+    if orphans:
+        found.append(f"{orphans} votes name a retrieval or passage that is not stored")
+    return found

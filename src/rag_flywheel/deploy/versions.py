@@ -1,0 +1,214 @@
+"""Version folders: staged, promoted, checked, listed, pruned; and CURRENT, which says what is live.
+
+A version is never changed after its folder is renamed into `versions/`. Replacing CURRENT is the
+only commit point. This module must not know what the files of a version mean.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag_flywheel.deploy.files import replace_text, sha256, sync, sync_tree
+from rag_flywheel.errors import CorruptFileError, NewerFormatError, UnknownIdError
+from rag_flywheel.records import Current
+
+FORMAT_VERSION = 1
+MANIFEST, CURRENT, VERSIONS, STAGING = "manifest.json", "CURRENT", "versions", "staging"
+_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{5}")
+_REMEDY = "run `rag-flywheel verify`, then `rollback` to a sound version or `refresh` to build one"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a version holds. `watermark`: the event number up to which it was built; votes after
+    `votes_until` (less than the watermark when it was built after a rollback) did not count for it.
+
+    created: seconds since 1970; encoder, revision: its name, and which weights; dim: width of its
+    vectors; files: {name: (sha256, bytes)}.
+    """
+
+    id: str
+    created: float
+    parent: str | None
+    encoder: str
+    revision: str
+    dim: int
+    n_passages: int
+    watermark: int
+    votes_until: int
+    files: Mapping[str, tuple[str, int]]
+
+
+def new_version_id(newest: str | None) -> str:
+    """UTC time and five hex digits, random but above `newest`, so that ids sort by age."""
+    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    floor = -1
+    if newest is not None and newest[:16] >= now:
+        now, floor = newest[:16], int(newest[17:], 16)
+    top = 0xFFFFF if floor < 0 else min(floor + 1000, 0xFFFFF)
+    return f"{now}-{secrets.randbelow(max(top - floor, 1)) + floor + 1:05x}"
+
+
+def version_folder(root: Path, version: str) -> Path:
+    """Where a version is. Raises UnknownIdError for what cannot be a version's id."""
+    if not _ID.fullmatch(version):
+        raise UnknownIdError(
+            f"{version!r} is no version id; expected one like 20261121T093000Z-3f9c1 "
+            "(see `rag-flywheel versions`)"
+        )
+    return root / VERSIONS / version
+
+
+def list_versions(root: Path) -> list[str]:
+    """Ids of the versions on disk, the oldest first."""
+    folder = root / VERSIONS
+    if not folder.is_dir():
+        return []
+    return sorted(p.name for p in folder.iterdir() if _ID.fullmatch(p.name) and p.is_dir())
+
+
+def read_current(root: Path) -> Current | None:
+    """What is live; None before the first promotion. Raises CorruptFileError."""
+    path = root / CURRENT
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise CorruptFileError(f"{path} is not text; {_REMEDY}") from error
+    found = re.fullmatch(r"(\S+)(?: (\d{1,18}))?\n?", text)
+    if not found or not _ID.fullmatch(found[1]):
+        raise CorruptFileError(f"{path} says {text[:80]!r}; expected a version id. {_REMEDY}")
+    return Current(found[1], None if found[2] is None else int(found[2]))
+
+
+def write_current(root: Path, current: Current) -> None:
+    """Make a version live: the commit point."""
+    frozen = "" if current.frozen_at is None else f" {current.frozen_at}"
+    replace_text(root / CURRENT, f"{current.version}{frozen}\n")
+
+
+def stage(root: Path) -> Path:
+    """A new empty folder to build a version in."""
+    name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}-{os.urandom(3).hex()}"
+    folder = root / STAGING / name
+    folder.mkdir(parents=True)
+    return folder
+
+
+def clean_staging(root: Path) -> int:
+    """Delete what refreshes that died left behind; only for the holder of the refresh lock."""
+    folder = root / STAGING
+    left = list(folder.iterdir()) if folder.is_dir() else []
+    for path in left:
+        shutil.rmtree(path)
+    return len(left)
+
+
+def seal(staged: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest of a staged version, last, with the hash and size of every other file."""
+    files = {
+        path.relative_to(staged).as_posix(): (sha256(path), path.stat().st_size)
+        for path in sorted(staged.rglob("*"))
+        if path.is_file()
+    }
+    sealed = dataclasses.replace(manifest, files=files)
+    values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(sealed)}
+    text = json.dumps(values, indent=2, sort_keys=True)
+    (staged / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    return sealed
+
+
+def publish(root: Path, staged: Path, version: str) -> Path:
+    """Move a sealed version into `versions/`, on the disk before this returns; not live yet."""
+    target = version_folder(root, version)
+    target.parent.mkdir(exist_ok=True)
+    sync_tree(staged)
+    staged.rename(target)
+    sync(target.parent)
+    return target
+
+
+def read_manifest(root: Path, version: str) -> Manifest:
+    """The manifest of a version. Raises UnknownIdError, CorruptFileError, NewerFormatError."""
+    folder = version_folder(root, version)
+    if not folder.is_dir():
+        known = ", ".join(list_versions(root)[-5:]) or "none"
+        raise UnknownIdError(f"no version {version} in {root}; the newest are: {known}")
+    return _parse_manifest(folder / MANIFEST, version)
+
+
+def _parse_manifest(path: Path, version: str) -> Manifest:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = values.pop("format_version")
+        if type(found) is int and found > FORMAT_VERSION:
+            raise NewerFormatError(
+                f"{path} has format {found}; this release reads up to {FORMAT_VERSION}. "
+                "Upgrade rag-flywheel to use this version"
+            )
+        files = {str(k): (str(v[0]), int(v[1])) for k, v in values.pop("files").items()}
+        manifest = Manifest(files=files, **values)
+        numbers = (manifest.dim, manifest.n_passages, manifest.watermark, manifest.votes_until)
+        if manifest.id != version or not all(type(n) is int and n >= 0 for n in numbers):
+            raise ValueError(f"it describes {manifest.id!r} with {numbers}")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        if isinstance(error, NewerFormatError):
+            raise
+        raise CorruptFileError(f"{path} is no usable manifest ({error}); {_REMEDY}") from error
+    return manifest
+
+
+Fingerprint = dict[str, list[int]]
+
+
+def fingerprint(root: Path, version: str) -> Fingerprint:
+    """{file: [inode, bytes, modification time in ns]} of a version's files, without reading them."""
+    folder = version_folder(root, version)
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            stat = path.stat()
+            name = path.relative_to(folder).as_posix()
+            found[name] = [stat.st_ino, stat.st_size, stat.st_mtime_ns]
+    return found
+
+
+def check(root: Path, version: str) -> list[str]:
+    """What is wrong with a version's files, each named; reads and hashes all of them."""
+    folder = version_folder(root, version)
+    try:
+        manifest = read_manifest(root, version)
+    except (CorruptFileError, NewerFormatError, UnknownIdError) as error:
+        return [str(error)]
+    problems = []
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    for name, (digest, size) in manifest.files.items():
+        if name not in present:
+            problems.append(f"{version}/{name} is missing")
+        elif (found := (folder / name).stat().st_size) != size:
+            problems.append(f"{version}/{name} has {found} bytes; its manifest says {size}")
+        elif sha256(folder / name) != digest:
+            problems.append(f"{version}/{name} is not what its manifest says (sha256 differs)")
+    extra = present - set(manifest.files) - {MANIFEST}
+    return problems + [f"{version}/{name} is not in its manifest" for name in sorted(extra)]
+
+
+def prune(root: Path, *, keep: int, never: set[str]) -> list[str]:
+    """Delete the oldest versions beyond the `keep` newest, but none in `never`; returns their ids."""
+    old = [v for v in list_versions(root)[:-keep] if v not in never]
+    for version in old:
+        folder = version_folder(root, version)
+        doomed = root / STAGING / f"pruned-{version}"  # renamed first: never half a version
+        doomed.parent.mkdir(exist_ok=True)
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+    return old

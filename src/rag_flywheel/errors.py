@@ -1,0 +1,80 @@
+"""Every error this package raises on purpose, as one tree with one root.
+
+Messages say what was found, what was expected and what to do; this module knows nothing else.
+
+    FlywheelError
+    ├── InputError          (ValueError)    an argument cannot be used as it is
+    ├── UnknownIdError      (LookupError)   no such passage, retrieval or version
+    ├── ConfigError         (ValueError)    flywheel.toml, or a Config, cannot be used
+    ├── EncoderError        (RuntimeError)  the encoder answered with something unusable
+    │   ├── EncoderNotFoundError            no model can be loaded
+    │   └── EncoderMismatchError            another encoder than the one the index was made with
+    ├── StorageError        (OSError)       the folder or the disk under it
+    │   ├── NotAFlywheelError               the folder holds something else
+    │   ├── NewerFormatError                written by a newer release
+    │   ├── CorruptFileError                a file is not what its manifest says
+    │   ├── ReadOnlyError                   no permission to write
+    │   └── DiskFullError                   no space left
+    ├── LockedError         (RuntimeError)  another process holds the refresh lock
+    └── ClosedError         (RuntimeError)  the Flywheel was closed
+"""
+
+
+class FlywheelError(Exception):
+    """The root: catch this to catch everything this package raises on purpose."""
+
+
+class InputError(FlywheelError, ValueError):
+    """An argument cannot be used as it is."""
+
+
+class UnknownIdError(FlywheelError, LookupError):
+    """No passage, retrieval or version has this id."""
+
+
+class ConfigError(FlywheelError, ValueError):
+    """A configuration value or key cannot be used."""
+
+
+class EncoderError(FlywheelError, RuntimeError):
+    """The encoder failed, or answered with vectors that cannot be used."""
+
+
+class EncoderNotFoundError(EncoderError):
+    """No model could be found for the encoder asked for."""
+
+
+class EncoderMismatchError(EncoderError):
+    """The encoder is not the one that the index was made with."""
+
+
+class StorageError(FlywheelError, OSError):
+    """The index folder, or the disk under it, cannot be used."""
+
+
+class NotAFlywheelError(StorageError):
+    """The folder holds something that is not an index of this package."""
+
+
+class NewerFormatError(StorageError):
+    """The folder was written by a newer release than this one."""
+
+
+class CorruptFileError(StorageError):
+    """A file is missing, truncated or altered."""
+
+
+class ReadOnlyError(StorageError):
+    """The folder cannot be written to."""
+
+
+class DiskFullError(StorageError):
+    """There is no space left where the folder is."""
+
+
+class LockedError(FlywheelError, RuntimeError):
+    """Another process is refreshing, or moving versions of, this index."""
+
+
+class ClosedError(FlywheelError, RuntimeError):
+    """The object was used after close()."""

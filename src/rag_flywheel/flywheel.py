@@ -1,0 +1,298 @@
+"""Flywheel: what an application holds. Every method is a few lines that call a room."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rag_flywheel import corpus
+from rag_flywheel.capture import votes as capture
+from rag_flywheel.config import Config
+from rag_flywheel.curate.judgments import judgments
+from rag_flywheel.deploy import moves, report
+from rag_flywheel.deploy.folder import open_folder
+from rag_flywheel.deploy.versions import CURRENT
+from rag_flywheel.encoder_slot import EncoderSlot
+from rag_flywheel.errors import InputError
+from rag_flywheel.index.encoder import Encoder, encode
+from rag_flywheel.live_version import read_live
+from rag_flywheel.progress import Bars, as_progress
+from rag_flywheel.records import (
+    AddReport,
+    Candidate,
+    Filter,
+    Passage,
+    Progress,
+    RefreshReport,
+    Retrieval,
+    Status,
+    Vectors,
+    Verdict,
+    VersionInfo,
+    Vote,
+)
+from rag_flywheel.refresh import When, refresh
+from rag_flywheel.serve.answers import Asked
+from rag_flywheel.serve.live import LiveState
+from rag_flywheel.serve.server import Server
+from rag_flywheel.serve.state import Source
+from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.migrations import migrate
+
+
+class Flywheel:
+    """An index folder: passages in, ranked passages out, votes in, better ranking out.
+
+    Made by `Flywheel.open`. Thread-safe; any number of processes may hold the same folder, and
+    what one of them commits acts on the next call of every other. A context manager.
+    Every method raises a FlywheelError, and nothing else, for what it can foresee.
+    """
+
+    def __init__(self, root: Path, config: Config, database: Database, slot: EncoderSlot) -> None:
+        self._root = root
+        self._config = config
+        self._database = database
+        self._slot = slot
+        self._server: Server | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        encoder: Encoder | str | None = None,
+        config: Config | None = None,
+        create: bool = True,
+    ) -> "Flywheel":
+        """Open the index folder at `path`, made on first use.
+
+        encoder: an object with the Encoder protocol, or "sentence-transformers:NAME_OR_PATH" or
+        "module:factory"; None: the one that the folder's settings name. Models load when first
+        needed. config: settings of a new folder. create=False: refuse a missing folder.
+        Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError.
+        """
+        root = Path(path)
+        if config is None and encoder is not None and not (root / "flywheel.toml").exists():
+            config = Config(encoder=encoder if isinstance(encoder, str) else "")
+        found = open_folder(root, config=config, create=create)
+        database = Database(root / FILE_NAME)
+        try:
+            migrate(database)
+        except BaseException:
+            database.close()
+            raise
+        given = encoder if encoder is not None else found.encoder
+        return cls(root, found, database, EncoderSlot(database, given))
+
+    def __enter__(self) -> "Flywheel":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the folder; every later call raises ClosedError."""
+        self._server = None
+        self._database.close()
+
+    @property
+    def config(self) -> Config:
+        """The folder's settings."""
+        return self._config
+
+    def add(self, passages: Iterable[Passage], *, progress: bool | Progress = False) -> AddReport:
+        """Add passages, or change those that are there under the same id: all of them, or none.
+
+        They can be retrieved when this returns. A changed text loses the votes on the old one
+        unless the two are near-identical. progress: True for bars on a terminal, or a callable
+        (step, done, total). Raises InputError for blank text, an id twice, bad metadata.
+        """
+        with Bars() as bars:
+            return corpus.add(
+                self._database,
+                self._config,
+                self._slot.get(),
+                passages,
+                as_progress(progress, bars),
+            )
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Take passages out, all or none: no call that begins after this returns shows them.
+
+        Returns how many. Raises UnknownIdError when one is not in the index.
+        """
+        return corpus.remove(self._database, ids)
+
+    def retrieve(
+        self,
+        query: str,
+        k: int = 8,
+        *,
+        where: Filter | None = None,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        record: bool = True,
+    ) -> Retrieval:
+        """The k best passages for a query, the best first; fewer when there are not so many.
+
+        where: a metadata filter, {"lang": "en", "year": {"gte": 2020}, "team": {"in": ["a", "b"]}},
+        applied before the k best are taken. record=False writes nothing, and such an answer takes
+        no votes. Raises InputError.
+        """
+        asked = self._asked(k, where, user_id, session_id, record)
+        return self._serving().retrieve([query], asked)[0]
+
+    def retrieve_many(
+        self,
+        queries: Sequence[str],
+        k: int = 8,
+        *,
+        where: Filter | None = None,
+        record: bool = True,
+    ) -> list[Retrieval]:
+        """`retrieve` for many queries at once, in their order."""
+        if isinstance(queries, str):
+            raise InputError("queries is one string; expected a list of strings")
+        return self._serving().retrieve(queries, self._asked(k, where, None, None, record))
+
+    def rerank(
+        self,
+        query: str,
+        candidates: Sequence[Candidate],
+        k: int = 8,
+        *,
+        where: Filter | None = None,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        record: bool = True,
+    ) -> Retrieval:
+        """The k best of an application's own candidates: in its order, moved by votes.
+
+        Without votes on similar queries the order is that of the given scores. where: only to name
+        the tenant when config.tenant_key is set. Raises InputError.
+        """
+        extra = sorted(set(where or {}) - {self._config.tenant_key})
+        if extra:
+            raise InputError(
+                f"rerank cannot filter on {extra[0]!r}: candidates have no metadata; filter them in "
+                "your own retriever"
+            )
+        asked = self._asked(k, where, user_id, session_id, record, kind="rerank")
+        return self._serving().rerank(query, candidates, asked)
+
+    def feedback(
+        self,
+        retrieval_id: str | None,
+        passage_id: str,
+        verdict: Verdict,
+        *,
+        user_id: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Keep one vote: "helpful", "harmful", or "retract" to take the user's last one back.
+
+        It is on the disk when this returns, and acts on the next retrieval of similar queries.
+        Raises UnknownIdError, and InputError for a passage that the retrieval did not show.
+        """
+        vote = Vote(retrieval_id, passage_id, verdict, user_id, reason)  # type: ignore[arg-type]
+        self.feedback_many([vote])
+
+    def feedback_many(self, votes: Iterable[Vote]) -> int:
+        """Keep votes in one commit, all or none; returns how many. Raises as `feedback` does."""
+        given = list(votes)
+        capture.append_votes(self._database, given)
+        return len(given)
+
+    def answer(self, retrieval_id: str, text: str) -> None:
+        """Keep the answer that the application gave from a retrieval. Raises UnknownIdError."""
+        capture.keep_answer(self._database, retrieval_id, text)
+
+    def refresh(
+        self,
+        *,
+        if_votes: int | None = None,
+        max_age_s: float | None = None,
+        progress: bool | Progress = False,
+    ) -> RefreshReport:
+        """Build the next index version from everything so far, check it, and make it live.
+
+        if_votes: only when so many votes came since the last one; max_age_s: or when the live
+        version is that old. Raises LockedError when another process is refreshing.
+        """
+        when = When(if_votes, max_age_s)
+        with Bars() as bars:
+            return refresh(
+                self._root,
+                self._database,
+                self._config,
+                self._slot.get,
+                when=when,
+                progress=as_progress(progress, bars),
+            )
+
+    def versions(self) -> list[VersionInfo]:
+        """The index versions on disk, the newest first."""
+        return report.versions(self._root)
+
+    def rollback(self, version: str | None = None) -> str:
+        """Make a version live again (None: the one before the live one); returns its id.
+
+        Votes that came after it was built stay stored and count again after `release`. Passages
+        are not rolled back: what was added stays, what was removed stays away.
+        Raises UnknownIdError, CorruptFileError, LockedError.
+        """
+        return moves.roll_back(self._root, self._database, version).version
+
+    def release(self) -> bool:
+        """Let votes held back by a rollback count again; False when none are held back."""
+        return moves.release(self._root, self._database)
+
+    def status(self) -> Status:
+        """The folder's state in numbers."""
+        return report.status(self._root, self._database, self._config)
+
+    def verify(self) -> list[str]:
+        """Everything found wrong with the folder, one sentence each; empty when it is sound."""
+        return report.problems(self._root, self._database)
+
+    def _asked(
+        self,
+        k: int,
+        where: Filter | None,
+        user_id: str | None,
+        session_id: str | None,
+        record: bool,
+        kind: str = "retrieve",
+    ) -> Asked:
+        tenant = self._serving().tenant(where)
+        return Asked(k, where, tenant, user_id, session_id, record, kind)
+
+    def _serving(self) -> Server:
+        with self._lock:
+            if self._server is None:
+                encoder = self._slot.get()
+                source = _source(encoder)
+                live = LiveState(
+                    self._database,
+                    source,
+                    lambda: read_live(self._root, self._database, encoder),
+                    self._root / CURRENT,
+                )
+                self._server = Server(self._database, self._config, source, live)
+            return self._server
+
+
+def _source(encoder: Encoder) -> Source:
+    def queries(texts: Sequence[str]) -> Vectors:
+        return encode(encoder.encode_queries, texts, encoder.dim)
+
+    def passages(texts: Sequence[str]) -> Vectors:
+        return encode(encoder.encode_passages, texts, encoder.dim)
+
+    return Source(judgments, encoder.revision, queries, passages)

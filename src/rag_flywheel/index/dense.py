@@ -1,0 +1,93 @@
+"""Dense search: the only door to faiss.
+
+It knows vectors and the numbers they are filed under; not texts, versions or votes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.records import Pids, Vectors
+
+FILE_NAME = "passages.faiss"
+
+
+class DenseIndex:
+    """Exact inner-product search over unit vectors filed under pids."""
+
+    def __init__(self, index: Any, pids: Pids) -> None:
+        self._index = index
+        self.pids = pids  # ascending
+
+    @classmethod
+    def build(cls, pids: Pids, vectors: Vectors) -> "DenseIndex":
+        """An index of float32 (n, dim) unit vectors under ascending int64 (n,) pids."""
+        faiss = _faiss()
+        index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
+        index.add_with_ids(np.ascontiguousarray(vectors), np.ascontiguousarray(pids))
+        return cls(index, pids)
+
+    @classmethod
+    def load(cls, folder: Path, *, dim: int) -> "DenseIndex":
+        """Read the index in `folder`. Raises CorruptFileError when it is not one of this width."""
+        faiss = _faiss()
+        path = folder / FILE_NAME
+        try:
+            index = faiss.read_index(str(path))
+        except RuntimeError as error:  # what faiss raises for a bad file
+            raise CorruptFileError(
+                f"{path} cannot be read ({str(error)[:200]}); run `rag-flywheel refresh` to build "
+                "it anew from the database"
+            ) from error
+        if not isinstance(index, faiss.IndexIDMap2) or index.d != dim:
+            raise CorruptFileError(
+                f"{path} holds {type(index).__name__} of width {index.d}; expected IndexIDMap2 of "
+                f"width {dim}. Run `rag-flywheel refresh` to build it anew from the database"
+            )
+        return cls(index, faiss.vector_to_array(index.id_map).astype(np.int64))
+
+    def save(self, folder: Path) -> None:
+        """Write the index into `folder`."""
+        faiss = _faiss()
+        faiss.write_index(self._index, str(folder / FILE_NAME))
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    @property
+    def dim(self) -> int:
+        """Width of a vector."""
+        return int(self._index.d)
+
+    def search(self, queries: Vectors, n: int, allowed: Pids | None = None) -> list[Pids]:
+        """For each row of `queries`, the pids of its n nearest vectors, the nearest first.
+
+        allowed: only these pids may come up (ascending); None: any. Fewer than n come back when
+        there are not so many.
+        """
+        faiss = _faiss()
+        n = min(n, len(self) if allowed is None else len(allowed))
+        if n < 1:
+            return [np.empty(0, dtype=np.int64) for _ in queries]
+        parameters = None
+        if allowed is not None:
+            mask = np.zeros(int(allowed[-1]) + 1, dtype=bool)
+            mask[allowed] = True
+            selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+            parameters = faiss.SearchParameters(sel=selector)
+        _, found = self._index.search(np.ascontiguousarray(queries), n, params=parameters)
+        return [row[row >= 0] for row in found]  # faiss pads with -1
+
+    def vectors(self, pids: Pids) -> Vectors:
+        """float32 (n, dim): the vectors filed under these pids, which must all be here."""
+        found: Vectors = self._index.reconstruct_batch(np.ascontiguousarray(pids))
+        return found
+
+
+def _faiss() -> Any:
+    """The library, loaded when first needed; untyped, since its stubs lack what Python adds."""
+    import faiss
+
+    return faiss

@@ -1,0 +1,110 @@
+"""The Encoder protocol, and the checks that every answer of an encoder passes.
+
+It must not know which model library is behind an encoder.
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.errors import EncoderError, EncoderNotFoundError
+from rag_flywheel.records import Vectors
+
+_UNIT_TOLERANCE = 0.01  # half-precision models are off by up to half a percent
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns texts into unit vectors.
+
+    name, revision: what made the vectors; another revision means other vectors. dim: their width.
+    Both methods return float32 (n, dim) with rows of unit length, in the order of the texts.
+    """
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+
+    @property
+    def revision(self) -> str:
+        """Names the weights: vectors of different revisions are never compared."""
+
+    @property
+    def dim(self) -> int:
+        """Width of a vector."""
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of queries."""
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of passages."""
+
+
+def make_encoder(spec: str) -> Encoder:
+    """The encoder that `spec` names: "sentence-transformers:NAME_OR_PATH" or "module:factory".
+
+    Raises EncoderNotFoundError when it cannot be had, saying what to do.
+    """
+    module, _, name = spec.partition(":")
+    if not module or not name:
+        raise EncoderNotFoundError(
+            f"encoder is {spec!r}; expected 'sentence-transformers:NAME' or 'module:factory'. "
+            "An index made with an encoder object is opened with encoder=THE OBJECT"
+        )
+    if module == "sentence-transformers":
+        from rag_flywheel.index.sentence_encoder import SentenceEncoder
+
+        return SentenceEncoder.load(name)
+    try:
+        made: object = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError) as error:
+        raise EncoderNotFoundError(
+            f"encoder {spec!r} cannot be made ({error}); expected an importable module with a "
+            "function or class of that name, called without arguments"
+        ) from error
+    return check_encoder(made)
+
+
+def check_encoder(encoder: object) -> Encoder:
+    """The object, if it has what the protocol asks for. Raises EncoderError."""
+    if not isinstance(encoder, Encoder):
+        raise EncoderError(
+            f"{type(encoder).__name__} is no encoder; expected name, revision, dim, "
+            "encode_queries(texts) and encode_passages(texts)"
+        )
+    dim = encoder.dim
+    if type(dim) is not int or dim < 1:
+        raise EncoderError(f"encoder {encoder.name!r} has dim {dim!r}; expected a whole number > 0")
+    return encoder
+
+
+def encode(
+    method: Callable[[Sequence[str]], npt.ArrayLike], texts: Sequence[str], dim: int
+) -> Vectors:
+    """What `method` makes of the texts, checked: float32 (len(texts), dim), unit rows.
+
+    Raises EncoderError on another shape, NaN or infinity, or rows that are not of unit length.
+    """
+    found = np.asarray(method(texts))
+    if found.shape != (len(texts), dim):
+        raise EncoderError(
+            f"the encoder returned an array of shape {found.shape} for {len(texts)} texts; "
+            f"expected ({len(texts)}, {dim})"
+        )
+    if found.dtype.kind != "f" or not np.isfinite(found).all():
+        raise EncoderError(
+            f"the encoder returned {found.dtype} values with NaN, infinity or no fractions; "
+            "expected finite float32"
+        )
+    vectors = found.astype(np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if len(texts) and np.abs(lengths - 1.0).max() > _UNIT_TOLERANCE:
+        raise EncoderError(
+            f"the encoder returned a vector of length {float(lengths.flat[0]):.3f}; expected unit "
+            "length: divide each row by its norm"
+        )
+    unit: Vectors = vectors / lengths if len(texts) else vectors
+    return unit

@@ -1,0 +1,151 @@
+"""Lexical search: the only door to BM25 (bm25s) and to the tokeniser.
+
+It knows token ids and positions of texts; not pids, vectors or votes. Scores follow Lucene's BM25
+(Kamphuis et al., ECIR 2020, "Which BM25 do you mean?"): idf(t) · tf / (tf + k1 (1 − b + b · len / avglen)).
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.errors import CorruptFileError
+
+K1, B = 1.2, 0.75
+LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
+TokenIds: TypeAlias = npt.NDArray[np.int32]
+LexicalScores: TypeAlias = npt.NDArray[np.float32]
+
+_WORD = re.compile(r"\w+")
+
+
+@cache
+def _stopwords() -> frozenset[str]:
+    from bm25s.stopwords import STOPWORDS_EN
+
+    return frozenset(STOPWORDS_EN)
+
+
+def tokenize(text: str) -> list[str]:
+    """Lower-cased word stems of a text in order, without English stop words."""
+    import Stemmer
+
+    words = [w for w in _WORD.findall(text.lower()) if w not in _stopwords()]
+    stems: list[str] = Stemmer.Stemmer("english", 0).stemWords(words)
+    return stems
+
+
+class LexicalIndex:
+    """BM25 over the texts at positions 0..n-1, and the token ids of each, in order."""
+
+    def __init__(
+        self, bm25: Any, vocabulary: Mapping[str, int], tokens: TokenIds, offsets: TokenIds
+    ) -> None:
+        self._bm25 = bm25  # None: no text has any token
+        self.vocabulary = vocabulary
+        self.tokens = tokens  # token ids of all texts, one after the other
+        self.offsets = offsets  # (n + 1,): text i has tokens[offsets[i]:offsets[i + 1]]
+
+    @classmethod
+    def build(cls, texts: Iterable[Iterable[str]]) -> "LexicalIndex":
+        """Index texts, each given as its words in order (see `tokenize`)."""
+        vocabulary: dict[str, int] = {}
+        documents = [
+            [vocabulary.setdefault(word, len(vocabulary)) for word in words] for words in texts
+        ]
+        lengths = [0, *(len(d) for d in documents)]
+        tokens = np.fromiter((t for d in documents for t in d), dtype=np.int32)
+        offsets = np.cumsum(lengths, dtype=np.int64).astype(np.int32)
+        return cls(_index(documents, vocabulary), vocabulary, tokens, offsets)
+
+    @classmethod
+    def load(cls, folder: Path, *, n_texts: int) -> "LexicalIndex":
+        """Read the index in `folder`. Raises CorruptFileError when it is not one of n_texts."""
+        import bm25s
+
+        lexical, tokens = folder / LEXICAL_FOLDER, folder / TOKENS_FOLDER
+        try:
+            vocabulary = json.loads((lexical / "words.json").read_text(encoding="utf-8"))
+            ids = np.load(tokens / "ids.npy", allow_pickle=False)
+            offsets = np.load(tokens / "offsets.npy", allow_pickle=False)
+            has_words = (lexical / "params.index.json").exists()
+            bm25 = bm25s.BM25.load(lexical, load_vocab=False) if has_words else None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CorruptFileError(
+                f"{lexical} or {tokens} cannot be read ({error}); run `rag-flywheel refresh` to "
+                "build them anew from the database"
+            ) from error
+        if len(offsets) != n_texts + 1 or int(offsets[-1]) != len(ids):
+            raise CorruptFileError(
+                f"{tokens} holds {len(offsets) - 1} texts; expected {n_texts}. Run "
+                "`rag-flywheel refresh` to build it anew from the database"
+            )
+        return cls(bm25, vocabulary, ids, offsets)
+
+    def save(self, folder: Path) -> None:
+        """Write the index into `folder`, without pickle."""
+        lexical, tokens = folder / LEXICAL_FOLDER, folder / TOKENS_FOLDER
+        lexical.mkdir()
+        tokens.mkdir()
+        if self._bm25 is not None:
+            self._bm25.save(lexical, show_progress=False)
+            (lexical / "vocab.index.json").unlink()  # ours: one vocabulary, not two
+        words = json.dumps(self.vocabulary, ensure_ascii=False)
+        (lexical / "words.json").write_text(words, encoding="utf-8")
+        np.save(tokens / "ids.npy", self.tokens, allow_pickle=False)
+        np.save(tokens / "offsets.npy", self.offsets, allow_pickle=False)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def scores(self, words: Sequence[str]) -> LexicalScores:
+        """float32 (n,): BM25 of every text for the query's words (a repeated word counts again)."""
+        ids = [self.vocabulary[w] for w in words if w in self.vocabulary]
+        if self._bm25 is None or not ids:
+            return np.zeros(len(self), dtype=np.float32)
+        scores: LexicalScores = self._bm25.get_scores_from_ids(ids)
+        return scores
+
+    @property
+    def average_length(self) -> float:
+        """Mean number of tokens in a text; 1.0 when there is none."""
+        return max(len(self.tokens) / max(len(self), 1), 1.0)
+
+    def idf(self, word: str) -> float:
+        """Lucene's inverse document frequency of a word, also of one in no text."""
+        n = len(self)
+        token = self.vocabulary.get(word)
+        df = 0
+        if token is not None and self._bm25 is not None:
+            indptr = self._bm25.scores["indptr"]
+            df = int(indptr[token + 1] - indptr[token])
+        return float(np.log(1.0 + (n - df + 0.5) / (df + 0.5)))
+
+    def score_unindexed(
+        self, words: Sequence[str], counts: Sequence[Mapping[str, int]], lengths: Sequence[int]
+    ) -> LexicalScores:
+        """float32 (n,): BM25 of texts that are not in the index, under its idf and average length.
+
+        counts: how often each word is in each text; lengths: the number of words of each.
+        """
+        norms = K1 * (1.0 - B + B * np.asarray(lengths, dtype=np.float64) / self.average_length)
+        scores = np.zeros(len(counts))
+        for word in words:
+            tf = np.fromiter((c.get(word, 0) for c in counts), np.float64, count=len(counts))
+            scores += self.idf(word) * tf / (tf + norms)
+        return scores.astype(np.float32)
+
+
+def _index(documents: list[list[int]], vocabulary: dict[str, int]) -> Any:
+    import bm25s
+
+    if not vocabulary:
+        return None
+    bm25 = bm25s.BM25(k1=K1, b=B, method="lucene", csc_backend="scipy")
+    bm25.index((documents, dict(vocabulary)), create_empty_token=False, show_progress=False)
+    return bm25

@@ -1,0 +1,60 @@
+"""Reads the live version of a folder, its files checked against its manifest."""
+
+import json
+from pathlib import Path
+
+from rag_flywheel.deploy.versions import (
+    check,
+    fingerprint,
+    read_current,
+    read_manifest,
+    version_folder,
+)
+from rag_flywheel.errors import CorruptFileError, EncoderMismatchError
+from rag_flywheel.index.encoder import Encoder
+from rag_flywheel.serve.loaded import LoadedVersion, empty_version, load_version
+from rag_flywheel.store import journal
+from rag_flywheel.store.database import Database
+
+
+def read_live(root: Path, database: Database, encoder: Encoder) -> tuple[LoadedVersion, int | None]:
+    """(the live version, the event number that evidence is frozen at).
+
+    Raises CorruptFileError, EncoderMismatchError.
+    """
+    current = read_current(root)
+    if current is None:
+        return empty_version(encoder.dim), None
+    manifest = read_manifest(root, current.version)
+    if (manifest.revision, manifest.dim) != (encoder.revision, encoder.dim):
+        raise EncoderMismatchError(
+            f"version {manifest.id} was built with encoder {manifest.encoder!r}, revision "
+            f"{manifest.revision}; found {encoder.name!r}, revision {encoder.revision}. Open the "
+            "index with its own encoder"
+        )
+    _require_sound(root, database, current.version)
+    loaded = load_version(
+        version_folder(root, current.version),
+        version=current.version,
+        watermark=manifest.watermark,
+        dim=manifest.dim,
+        n_passages=manifest.n_passages,
+    )
+    return loaded, current.frozen_at
+
+
+def _require_sound(root: Path, database: Database, version: str) -> None:
+    """Hash a version's files, unless they are known by inode, size and time to be unchanged."""
+    seen = json.dumps([version, fingerprint(root, version)])
+    with database.reading() as conn:
+        known = journal.read_meta(conn, "checked")
+    if known == seen:
+        return
+    problems = check(root, version)
+    if problems:
+        raise CorruptFileError(
+            f"the live version cannot be served: {problems[0]}. Run `rag-flywheel refresh` to "
+            "build a new one from the database, or `rag-flywheel rollback` to an earlier one"
+        )
+    with database.transaction(durable=False) as conn:
+        journal.write_meta(conn, "checked", seen)

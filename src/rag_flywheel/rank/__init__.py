@@ -1,0 +1,1 @@
+"""The rank room: how candidates are scored. Pure functions of (parameters, evidence view, candidates)."""

@@ -1,0 +1,149 @@
+"""Evidence: what votes on similar past queries say about passages, for one query.
+
+H and N of a passage are sums of K(q, q_t) · w over "helpful" and "harmful" votes on it, over the
+nearest past queries q_t, with K = max(0, (cos − theta) / (1 − theta))^gamma. Past queries and
+passages are numbers here; this module must not know where votes come from.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.rank.parameters import Kernel
+from rag_flywheel.records import Judgment, Pids, Vectors
+
+Rows = npt.NDArray[np.int64]
+PastQueryKey = tuple[bytes, str | None]
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """What a family of views shares and only ever adds to; a view reads below its own length.
+
+    rows: vectors of past queries, over-allocated; positions: the row of each past query.
+    """
+
+    rows: Vectors
+    positions: dict[PastQueryKey, int]
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceView:
+    """The judgments that ranking may use, by past query. A view never changes; `updated` makes the next.
+
+    keys[i] and judgments[i] belong to vectors[i], float32 (n, dim) unit rows; tenants[i] is a code
+    of the tenant that the votes were cast under.
+    """
+
+    dim: int
+    keys: tuple[PastQueryKey, ...] = ()
+    judgments: tuple[tuple[Judgment, ...], ...] = ()
+    tenants: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    tenant_codes: Mapping[str | None, int] = field(default_factory=dict)
+    _buffer: _Buffer | None = None
+
+    @property
+    def vectors(self) -> Vectors:
+        """float32 (n, dim): the past queries."""
+        if self._buffer is None:
+            return np.empty((0, self.dim), dtype=np.float32)
+        return self._buffer.rows[: len(self.keys)]
+
+    def updated(
+        self,
+        judgments: Mapping[PastQueryKey, tuple[Judgment, ...]],
+        vectors: Mapping[bytes, Vectors],
+    ) -> "EvidenceView":
+        """A view in which these past queries have these judgments, and all others theirs.
+
+        vectors: float32 (dim,) of each query hash. The room for vectors is shared with this view
+        and grows by doubling, so a vote costs no copy of all of them; only one caller at a time
+        may extend a family of views.
+        """
+        n = len(self.keys)
+        positions = self._buffer.positions if self._buffer is not None else {}
+        changed = list(self.judgments)
+        new = [key for key in judgments if positions.get(key, n) >= n]
+        for key, found in judgments.items():
+            if (row := positions.get(key, n)) < n:
+                changed[row] = found
+        codes = dict(self.tenant_codes)
+        for key in new:
+            codes.setdefault(key[1], len(codes))
+        return EvidenceView(
+            self.dim,
+            (*self.keys, *new),
+            (*changed, *(judgments[key] for key in new)),
+            np.concatenate([self.tenants, np.array([codes[k[1]] for k in new], dtype=np.int32)]),
+            codes,
+            self._extended(new, [vectors[key[0]] for key in new]),
+        )
+
+    def _extended(self, keys: Sequence[PastQueryKey], added: Sequence[Vectors]) -> _Buffer | None:
+        n = len(self.keys)
+        buffer = self._buffer
+        if not added:
+            return buffer
+        if buffer is None or n + len(added) > len(buffer.rows):
+            rows = np.empty((max(64, 2 * (n + len(added))), self.dim), dtype=np.float32)
+            rows[:n] = self.vectors
+            buffer = _Buffer(rows, {key: i for i, key in enumerate(self.keys)})
+        buffer.rows[n : n + len(added)] = np.stack(added)
+        buffer.positions.update({key: n + i for i, key in enumerate(keys)})
+        return buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A past query near the present one: its row in the view and its weight K in (0, 1]."""
+
+    row: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """H and N by passage text (lineage), and the votes behind them."""
+
+    helpful: Mapping[int, float]
+    harmful: Mapping[int, float]
+    votes: Mapping[int, tuple[int, ...]]
+
+    def amounts(self, lineages: Pids) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """(H, N), each float64 (n,), of these passage texts."""
+        if not self.helpful and not self.harmful:
+            return np.zeros(len(lineages)), np.zeros(len(lineages))
+        return (
+            np.array([self.helpful.get(p, 0.0) for p in lineages.tolist()]),
+            np.array([self.harmful.get(p, 0.0) for p in lineages.tolist()]),
+        )
+
+
+def neighbours(
+    view: EvidenceView, query: Vectors, tenant: str | None, kernel: Kernel
+) -> list[Neighbour]:
+    """The past queries of the same tenant nearest to `query` (float32 (dim,)), the nearest first."""
+    code = view.tenant_codes.get(tenant)
+    if code is None or kernel.neighbours < 1:
+        return []
+    cosines = np.minimum(view.vectors @ query, 1.0).astype(np.float64)
+    near = np.flatnonzero((cosines > kernel.theta) & (view.tenants == code))
+    order = np.lexsort((near, -cosines[near]))[: kernel.neighbours]
+    weights = ((cosines[near] - kernel.theta) / (1.0 - kernel.theta)) ** kernel.gamma
+    return [Neighbour(int(near[i]), float(weights[i])) for i in order]
+
+
+def gather(view: EvidenceView, found: Sequence[Neighbour]) -> Evidence:
+    """What the votes on these past queries say, by passage text."""
+    helpful: dict[int, float] = {}
+    harmful: dict[int, float] = {}
+    votes: dict[int, tuple[int, ...]] = {}
+    for neighbour in found:
+        for judgment in view.judgments[neighbour.row]:
+            p = judgment.lineage
+            helpful[p] = helpful.get(p, 0.0) + neighbour.weight * judgment.helpful
+            harmful[p] = harmful.get(p, 0.0) + neighbour.weight * judgment.harmful
+            votes[p] = votes.get(p, ()) + judgment.votes
+    return Evidence(helpful, harmful, votes)

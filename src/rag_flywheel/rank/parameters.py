@@ -1,0 +1,77 @@
+"""Everything that ranking can be told: the weights of the prior and the kernel of the evidence.
+
+It knows how parameters are written down (parameters.json); not how they are chosen.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from rag_flywheel.errors import CorruptFileError
+
+FORMAT_VERSION = 1
+FILE_NAME = "parameters.json"
+FEATURES = ("dense", "bm25")
+"""Static features of (query, passage): cosine; BM25 over the query's best BM25."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """How votes on past queries count for a query.
+
+    theta: cosine below which a past query does not count; gamma: how fast its weight falls from 1
+    (the same query) to 0 (at theta); n0: how many votes the prior is worth; neighbours: at most so
+    many past queries count.
+    """
+
+    theta: float = 0.45
+    gamma: float = 1.0
+    n0: float = 3.0
+    neighbours: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The prior P(a vote says helpful | features) = sigmoid(intercept + weights · features), and the kernel.
+
+    The shipped values are a plain hybrid, dense + 0.3 · BM25 / best BM25, on the scale of votes.
+    candidate_spread: log-odds between the best and the worst of an application's own candidates,
+    whose scores have no known scale.
+    """
+
+    intercept: float = -5.5
+    weights: dict[str, float] = field(default_factory=lambda: {"dense": 8.0, "bm25": 2.4})
+    kernel: Kernel = Kernel()
+    candidate_spread: float = 3.0
+    source: str = "shipped"
+
+
+def parameters_text(parameters: Parameters) -> str:
+    """JSON of the parameters; `parse_parameters` of it gives equal parameters."""
+    values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(parameters)}
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+
+def parse_parameters(text: str, *, name: str) -> Parameters:
+    """Parameters from JSON text; `name` is what errors call it. Raises CorruptFileError."""
+    try:
+        values: dict[str, Any] = json.loads(text)
+        if values.pop("format_version") != FORMAT_VERSION:
+            raise ValueError(f"format_version is not {FORMAT_VERSION}")
+        kernel = Kernel(**values.pop("kernel"))
+        parameters = Parameters(kernel=kernel, **values)
+        numbers = [parameters.intercept, parameters.candidate_spread, *parameters.weights.values()]
+        numbers += [kernel.theta, kernel.gamma, kernel.n0, float(kernel.neighbours)]
+        if set(parameters.weights) != set(FEATURES):
+            raise ValueError(f"weights for {sorted(parameters.weights)}, expected {FEATURES}")
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError("a number is not finite")
+        if not (-1 <= kernel.theta < 1 and kernel.gamma > 0 and kernel.n0 > 0):
+            raise ValueError("the kernel needs -1 <= theta < 1, gamma > 0 and n0 > 0")
+        if type(kernel.neighbours) is not int or kernel.neighbours < 0:
+            raise ValueError("the kernel needs a whole number of neighbours >= 0")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CorruptFileError(f"{name} holds no usable parameters: {error}") from error
+    return parameters

@@ -1,0 +1,178 @@
+"""The records that cross rooms: frozen, typed, without behaviour.
+
+They know nothing of where they are stored or how they came about.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors: TypeAlias = npt.NDArray[np.float32]
+"""float32 (n, dim), rows of unit length."""
+Scores: TypeAlias = npt.NDArray[np.float64]
+"""float64 (n,), higher is better."""
+Pids: TypeAlias = npt.NDArray[np.int64]
+"""int64 (n,): numbers of stored passage texts; FAISS ids are these numbers."""
+
+MetadataValue: TypeAlias = str | int | float | bool | None
+Filter: TypeAlias = Mapping[str, object]
+"""Metadata filter: {"lang": "en", "year": {"gte": 2020, "lt": 2024}, "team": {"in": ["a", "b"]}}."""
+Verdict: TypeAlias = Literal["helpful", "harmful", "retract"]
+Outcome: TypeAlias = Literal["promoted", "unchanged", "rejected"]
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called as progress(step, done, total) now and then during long work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text to retrieve, under the caller's id."""
+
+    id: str
+    text: str
+    title: str = ""
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """What an `add` did: how many passages were new, changed, and already there as given."""
+
+    added: int
+    updated: int
+    unchanged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage found by an application's own retriever; `score` is that retriever's, higher is better."""
+
+    passage_id: str
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a hit has its score: intercept + sum(terms) + evidence == score, within 1e-6.
+
+    All parts are log-odds. `votes` are the event numbers of the votes behind `evidence`.
+    """
+
+    intercept: float
+    terms: Mapping[str, float]
+    evidence: float
+    votes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One passage of an answer. rank counts from 1; score: log-odds that a vote would say helpful."""
+
+    passage_id: str
+    rank: int
+    score: float
+    text: str
+    title: str
+    metadata: Mapping[str, MetadataValue]
+    explanation: Explanation
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """One answer to a query. `id` is None when it was not recorded, `version` before the first refresh."""
+
+    id: str | None
+    query: str
+    version: str | None
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What a user says of one hit of a recorded retrieval."""
+
+    retrieval_id: str
+    passage_id: str
+    verdict: Verdict
+    user_id: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VoteEvent:
+    """A stored vote with what it was cast on: `lineage` names the passage text, `query` its 16-byte hash."""
+
+    seq: int
+    retrieval: int
+    query: bytes
+    tenant: str | None
+    lineage: int
+    verdict: Verdict
+    user_id: str | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """What votes on one (past query, passage text) add up to; votes: their event numbers."""
+
+    query: bytes
+    tenant: str | None
+    lineage: int
+    helpful: float
+    harmful: float
+    votes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """Which version is live and, after a rollback, the event number that evidence is frozen at."""
+
+    version: str
+    frozen_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshReport:
+    """What a refresh did. `reason` is a sentence for people; `scores` the numbers behind it."""
+
+    outcome: Outcome
+    version: str | None
+    parameters: Literal["new", "kept"]
+    reason: str
+    scores: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """One index version on disk. `watermark` is the event number up to which it was built."""
+
+    id: str
+    live: bool
+    parent: str | None
+    created: str
+    n_passages: int
+    watermark: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The state of an index folder, in numbers."""
+
+    path: str
+    encoder: str
+    version: str | None
+    frozen_at: int | None
+    n_versions: int
+    n_passages: int
+    n_indexed: int
+    n_waiting: int
+    n_retrievals: int
+    n_votes: int
+    votes_since_refresh: int
+    last_refresh: str | None
+    bytes_on_disk: int

@@ -1,0 +1,1 @@
+"""The serve room: one loaded version answers queries."""

@@ -1,0 +1,107 @@
+"""What a caller gets back, and what is recorded of it."""
+
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rag_flywheel.rank.score import Scored
+from rag_flywheel.records import Filter, Hit, Passage, Retrieval, Vectors
+from rag_flywheel.serve.state import State
+from rag_flywheel.store import events, passages
+from rag_flywheel.store import vectors as vector_store
+from rag_flywheel.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks, and how the answer is to be cut and kept. tenant: as JSON, None: no tenant."""
+
+    k: int
+    where: Filter | None = None
+    tenant: str | None = None
+    user_id: str | None = None
+    session_id: str | None = None
+    record: bool = True
+    kind: str = "retrieve"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A query, its vector float32 (dim,), and its hits with their pids, the best first."""
+
+    query: str
+    vector: Vectors
+    hits: Sequence[tuple[int, Hit]]
+
+
+def make_hit(passage: Passage, rank: int, scored: Scored, i: int, votes: tuple[int, ...]) -> Hit:
+    """Candidate i as a hit; votes: those behind its evidence."""
+    return Hit(
+        passage.id,
+        rank,
+        float(scored.scores[i]),
+        passage.text,
+        passage.title,
+        passage.metadata,
+        scored.explanation(i, votes if scored.evidence[i] else ()),
+    )
+
+
+def answer(
+    database: Database,
+    state: State,
+    asked: Asked,
+    found: Sequence[Found],
+    *,
+    revision: str,
+    began: float,
+) -> list[Retrieval]:
+    """The retrievals that the caller gets, committed first when they are to be recorded.
+
+    began: when the call began, on time.perf_counter's clock.
+    """
+    ids: list[str | None] = [None] * len(found)
+    if asked.record and found:
+        latency_ms = (time.perf_counter() - began) * 1000.0 / len(found)
+        records = [_record(f, state, asked, latency_ms) for f in found]
+        ids = [r.id for r in records]
+        with database.transaction(durable=False) as conn:
+            for record, f in zip(records, found, strict=True):
+                vector_store.put_vectors(conn, [record.query_hash], f.vector[None, :], revision)
+            events.record_retrievals(conn, records)
+    version = state.version.id
+    return [
+        Retrieval(id_, f.query, version, tuple(hit for _, hit in f.hits))
+        for id_, f in zip(ids, found, strict=True)
+    ]
+
+
+def _record(found: Found, state: State, asked: Asked, latency_ms: float) -> events.RetrievalRecord:
+    where = asked.where
+    return events.RetrievalRecord(
+        id=f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(6)}",
+        kind=asked.kind,
+        at=time.time(),
+        query=found.query,
+        query_hash=passages.query_hash(found.query),
+        k=asked.k,
+        filter=json.dumps(where, sort_keys=True, default=list) if where else None,
+        tenant=asked.tenant,
+        version=state.version.id,
+        seen=state.seq,
+        user_id=asked.user_id,
+        session_id=asked.session_id,
+        latency_ms=latency_ms,
+        hits=[events.LoggedHit(pid, h.passage_id, h.score, _parts(h)) for pid, h in found.hits],
+    )
+
+
+def _parts(hit: Hit) -> dict[str, float]:
+    explanation = hit.explanation
+    return {
+        "intercept": explanation.intercept,
+        **explanation.terms,
+        "evidence": explanation.evidence,
+    }

@@ -1,0 +1,59 @@
+"""One index version in memory, as its folder holds it. It never changes after it is loaded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.index.dense import DenseIndex
+from rag_flywheel.index.lexical import LexicalIndex
+from rag_flywheel.rank import parameters as params
+from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.records import Pids
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedVersion:
+    """A version's id (None: there is none yet), watermark, parameters and searchable parts."""
+
+    id: str | None
+    watermark: int
+    parameters: Parameters
+    dense: DenseIndex
+    lexical: LexicalIndex
+
+    @property
+    def pids(self) -> Pids:
+        """Ascending pids; the text at position i of the lexical index is pids[i]."""
+        return self.dense.pids
+
+
+def empty_version(dim: int) -> LoadedVersion:
+    """What is served before the first refresh: no indexed texts, the shipped parameters."""
+    nothing = DenseIndex.build(np.empty(0, np.int64), np.empty((0, dim), np.float32))
+    return LoadedVersion(None, 0, Parameters(), nothing, LexicalIndex.build([]))
+
+
+def load_version(
+    folder: Path, *, version: str, watermark: int, dim: int, n_passages: int
+) -> LoadedVersion:
+    """Read a version folder. Raises CorruptFileError when a part cannot be read or does not fit."""
+    dense = DenseIndex.load(folder, dim=dim)
+    if len(dense) != n_passages or np.any(np.diff(dense.pids) <= 0):
+        raise CorruptFileError(
+            f"{folder} holds {len(dense)} vectors; its manifest says {n_passages} under ascending "
+            "numbers. Run `rag-flywheel refresh` to build it anew from the database"
+        )
+    lexical = LexicalIndex.load(folder, n_texts=n_passages)
+    return LoadedVersion(version, watermark, load_parameters(folder), dense, lexical)
+
+
+def load_parameters(folder: Path) -> Parameters:
+    """The parameters of a version folder. Raises CorruptFileError."""
+    path = folder / params.FILE_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorruptFileError(f"{path} cannot be read: {error}") from error
+    return params.parse_parameters(text, name=str(path))

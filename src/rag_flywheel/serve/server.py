@@ -1,0 +1,176 @@
+"""Answers queries: query -> candidates -> rank -> hits, from the live version and every event since.
+
+It must not know how versions come about, nor what becomes of the records it writes.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rag_flywheel.config import Config
+from rag_flywheel.errors import InputError
+from rag_flywheel.index.lexical import tokenize
+from rag_flywheel.rank import evidence as evidence_of
+from rag_flywheel.rank.features import static_features
+from rag_flywheel.rank.score import Scored, order, score, score_given
+from rag_flywheel.records import Candidate, Filter, Hit, Passage, Pids, Retrieval, Vectors
+from rag_flywheel.serve.answers import Asked, Found, answer, make_hit
+from rag_flywheel.serve.candidates import Scope, candidates, scope
+from rag_flywheel.serve.checks import check_candidates, check_k, check_query
+from rag_flywheel.serve.live import LiveState
+from rag_flywheel.serve.state import Source, State
+from rag_flywheel.store import filters, passages
+from rag_flywheel.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """Scored candidates; best: their positions, the best first; lineages: whose votes they have."""
+
+    pids: Pids
+    lineages: Pids
+    scored: Scored
+    best: Sequence[int]
+    evidence: evidence_of.Evidence
+
+    def votes(self, i: int) -> tuple[int, ...]:
+        return self.evidence.votes.get(int(self.lineages[i]), ())
+
+
+class Server:
+    """Answers from the live state of one index folder. A call sees one State from start to end."""
+
+    def __init__(self, database: Database, config: Config, source: Source, live: LiveState) -> None:
+        self._database = database
+        self._config = config
+        self._source = source
+        self._live = live
+        self._scopes: tuple[State | None, dict[str, Scope]] = (None, {})
+
+    def retrieve(self, queries: Sequence[str], asked: Asked) -> list[Retrieval]:
+        """The k best passages for each query, recorded when asked to."""
+        began = time.perf_counter()
+        for query in queries:
+            check_query(query, self._config.max_query_chars)
+        check_k(asked.k)
+        state = self._live.state()
+        inside = self._scope(state, asked.where)
+        if not queries:
+            return []
+        vectors = self._source.encode_queries(queries)
+        n = max(self._config.n_candidates, asked.k)
+        dense = state.version.dense.search(vectors, n, inside.searchable)
+        found = []
+        for i, query in enumerate(queries):
+            ranked = _rank(state, inside, (query, vectors[i]), asked.tenant, dense[i], n)
+            found.append(Found(query, vectors[i], self._hits(ranked, asked.k)))
+        return answer(
+            self._database, state, asked, found, revision=self._source.revision, began=began
+        )
+
+    def rerank(self, query: str, given: Sequence[Candidate], asked: Asked) -> Retrieval:
+        """An application's own candidates: in their own order, moved by evidence."""
+        began = time.perf_counter()
+        check_query(query, self._config.max_query_chars)
+        check_k(asked.k)
+        check_candidates(given)
+        state = self._live.state()
+        vector = self._source.encode_queries([query])[0]
+        texts = [Passage(c.passage_id, c.text) for c in given]
+        with self._database.reading() as conn:
+            pids = np.array(passages.pids_of_texts(conn, texts), dtype=np.int64)
+        parameters = state.version.parameters
+        near = evidence_of.neighbours(state.evidence, vector, asked.tenant, parameters.kernel)
+        evidence = evidence_of.gather(state.evidence, near)
+        lineages = state.lineages(pids)
+        own = np.array([c.score for c in given], dtype=np.float64)
+        scored = score_given(parameters, own, *evidence.amounts(lineages))
+        best = order(scored.scores, np.arange(len(given))).tolist()[: asked.k]
+        ranked = _Ranked(pids, lineages, scored, best, evidence)
+        shown = self._registered(texts, pids, best) if asked.record else pids
+        hits = [
+            (int(shown[i]), make_hit(texts[i], rank, scored, i, ranked.votes(i)))
+            for rank, i in enumerate(best, 1)
+        ]
+        found = [Found(query, vector, hits)]
+        return answer(
+            self._database, state, asked, found, revision=self._source.revision, began=began
+        )[0]
+
+    def tenant(self, where: Filter | None) -> str | None:
+        """The tenant that a filter asks for, as JSON; None without one."""
+        key = self._config.tenant_key
+        if key is None or not where or key not in where:
+            return None
+        value = where[key]
+        if not isinstance(value, str | int | float | bool):
+            raise InputError(
+                f"filter {key!r} is {value!r}; as the tenant key it takes one plain value"
+            )
+        return json.dumps(value)
+
+    def _scope(self, state: State, where: Filter | None) -> Scope:
+        kept = self._scopes
+        if kept[0] is not state:
+            self._scopes = kept = (state, {})
+        scopes = kept[1]
+        key = repr(sorted(where.items())) if where else ""
+        if key not in scopes:
+            allowed = None
+            if where:
+                with self._database.reading() as conn:
+                    allowed = filters.matching_pids(conn, where)
+            scopes[key] = scope(state, allowed)
+        return scopes[key]
+
+    def _hits(self, ranked: _Ranked, k: int) -> list[tuple[int, Hit]]:
+        """The k best that still stand when their texts are read, with their pids."""
+        hits: list[tuple[int, Hit]] = []
+        with self._database.reading() as conn:
+            for start in range(0, len(ranked.best), k):
+                part = ranked.best[start : start + k]
+                texts = passages.fetch(conn, [int(ranked.pids[i]) for i in part])
+                for i in part:
+                    stored = texts.get(int(ranked.pids[i]))
+                    if stored is not None and len(hits) < k:
+                        rank = len(hits) + 1
+                        hit = make_hit(stored.passage, rank, ranked.scored, i, ranked.votes(i))
+                        hits.append((stored.pid, hit))
+                if len(hits) == k:
+                    break
+        return hits
+
+    def _registered(self, texts: Sequence[Passage], pids: Pids, shown: Sequence[int]) -> Pids:
+        """The pids, with one for every shown text, so that a vote on it has something to name."""
+        pids = pids.copy()
+        new = [i for i in shown if pids[i] < 0]
+        if new:
+            with self._database.transaction(durable=False) as conn:
+                seq = passages.read_clock(conn)
+                for i in new:
+                    pids[i] = passages.foreign_pid(conn, texts[i], seq)
+        return pids
+
+
+def _rank(
+    state: State,
+    inside: Scope,
+    query: tuple[str, Vectors],
+    tenant: str | None,
+    dense: Pids,
+    n: int,
+) -> _Ranked:
+    text, vector = query
+    parameters = state.version.parameters
+    near = evidence_of.neighbours(state.evidence, vector, tenant, parameters.kernel)
+    evidence = evidence_of.gather(state.evidence, near)
+    helpful = [p for p, amount in evidence.helpful.items() if amount > 0]
+    found = candidates(state, inside, vector, tokenize(text), dense=dense, evidence=helpful, n=n)
+    lineages = state.lineages(found.pids)
+    features = static_features(found.cosines, found.bm25, found.best_bm25)
+    scored = score(parameters, features, *evidence.amounts(lineages))
+    best = order(scored.scores, found.pids).tolist()
+    return _Ranked(found.pids, lineages, scored, best, evidence)

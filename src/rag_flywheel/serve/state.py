@@ -1,0 +1,175 @@
+"""What queries are answered from at one moment: a version, and every event since it was built.
+
+A State never changes; `caught_up` makes the next one from the events after it. It must not know
+how candidates are chosen or scored.
+"""
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.index.fresh import FreshSegment
+from rag_flywheel.index.lexical import LexicalIndex
+from rag_flywheel.rank.evidence import EvidenceView, PastQueryKey
+from rag_flywheel.records import Judgment, Pids, Vectors, VoteEvent
+from rag_flywheel.serve.loaded import LoadedVersion
+from rag_flywheel.store import events, passages
+from rag_flywheel.store import vectors as vector_store
+
+Judge = Callable[[Iterable[VoteEvent]], list[Judgment]]
+Encode = Callable[[Sequence[str]], Vectors]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where events come from: how votes are judged, and vectors of texts that have none stored."""
+
+    judge: Judge
+    revision: str
+    encode_queries: Encode
+    encode_passages: Encode
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A version and what happened since, up to event number `seq`.
+
+    alive[i]: whether the text version.pids[i] still stands; fresh: texts begun since; statistics:
+    the word statistics that texts are scored under; lineage_of: pid -> the row whose votes it
+    inherits, and heirs: that row -> pid, where they differ; evidence holds no vote after
+    `frozen_at`, None: all votes.
+    """
+
+    version: LoadedVersion
+    frozen_at: int | None
+    seq: int
+    alive: npt.NDArray[np.bool_]
+    fresh: FreshSegment
+    statistics: LexicalIndex
+    lineage_of: Mapping[int, int]
+    heirs: Mapping[int, int]
+    evidence: EvidenceView
+
+    @property
+    def last_vote(self) -> int:
+        """The number of the last event whose vote counts."""
+        return self.seq if self.frozen_at is None else min(self.seq, self.frozen_at)
+
+    def lineages(self, pids: Pids) -> Pids:
+        """The rows whose votes these texts inherit."""
+        if not self.lineage_of:
+            return pids
+        return np.array([self.lineage_of.get(p, p) for p in pids.tolist()], dtype=np.int64)
+
+
+def initial_state(
+    version: LoadedVersion, frozen_at: int | None, conn: sqlite3.Connection, source: Source
+) -> State:
+    """The state of a just loaded version, from a read transaction on the store."""
+    present = passages.present_pids(conn)
+    new = np.setdiff1d(present, version.pids, assume_unique=True)
+    texts = passages.fetch(conn, new.tolist())
+    blank = State(
+        version,
+        frozen_at,
+        passages.read_clock(conn),
+        np.isin(version.pids, present, assume_unique=True),
+        FreshSegment.empty(version.dense.dim),
+        version.lexical,
+        {},
+        {},
+        EvidenceView(version.dense.dim),
+    )
+    state = _with_texts(blank, [texts[p] for p in sorted(texts)], conn, source)
+    votes = events.votes_until(conn, state.last_vote)
+    return replace(
+        state, evidence=_judged(state.evidence, source.judge(votes), set(), conn, source)
+    )
+
+
+def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
+    """The state after every event so far, from a read transaction on the store."""
+    seq = passages.read_clock(conn)
+    born, ended = passages.changed_since(conn, state.seq)
+    queries = events.queries_voted_on(conn, state.last_vote, replace(state, seq=seq).last_vote)
+    state = replace(state, seq=seq)
+    if ended:
+        gone = np.array(ended, dtype=np.int64)
+        state = replace(
+            state,
+            alive=state.alive & ~np.isin(state.version.pids, gone),
+            fresh=state.fresh.without(gone),
+        )
+    if born or ended:
+        state = _with_texts(state, born, conn, source)
+    if queries:
+        votes = events.votes_on_queries(conn, queries, state.last_vote)
+        found = source.judge(votes)
+        state = replace(state, evidence=_judged(state.evidence, found, set(queries), conn, source))
+    return state
+
+
+def _with_texts(
+    state: State,
+    texts: Sequence[passages.StoredPassage],
+    conn: sqlite3.Connection,
+    source: Source,
+) -> State:
+    known = set(state.fresh.pids.tolist())
+    new = [t for t in texts if t.pid not in known]
+    fresh = state.fresh
+    if new:
+        pids = np.array([t.pid for t in new], dtype=np.int64)
+        words = [passages.encoded_text(t.passage) for t in new]
+        fresh = fresh.with_texts(pids, words, _passage_vectors(new, words, conn, source))
+    inheritors = passages.inheritors(conn)
+    return replace(
+        state,
+        fresh=fresh,
+        statistics=state.version.lexical if len(state.version.pids) else fresh.statistics(),
+        lineage_of=dict(inheritors),
+        heirs={lineage: pid for pid, lineage in inheritors},
+    )
+
+
+def _passage_vectors(
+    texts: Sequence[passages.StoredPassage],
+    words: Sequence[str],
+    conn: sqlite3.Connection,
+    source: Source,
+) -> Vectors:
+    known = vector_store.known_vectors(conn, [t.text_hash for t in texts], source.revision)
+    missing = [i for i, t in enumerate(texts) if t.text_hash not in known]
+    if missing:
+        made = source.encode_passages([words[i] for i in missing])
+        known.update({texts[i].text_hash: made[n] for n, i in enumerate(missing)})
+    return np.stack([known[t.text_hash] for t in texts])
+
+
+def _judged(
+    view: EvidenceView,
+    judged: Sequence[Judgment],
+    voted_on: set[bytes],
+    conn: sqlite3.Connection,
+    source: Source,
+) -> EvidenceView:
+    found: dict[PastQueryKey, list[Judgment]] = defaultdict(list)
+    for judgment in judged:
+        found[(judgment.query, judgment.tenant)].append(judgment)
+    for key in view.keys if voted_on else ():
+        if key[0] in voted_on and key not in found:
+            found[key] = []  # every vote on it was retracted
+    if not found:
+        return view
+    hashes = sorted({key[0] for key in found})
+    vectors = vector_store.known_vectors(conn, hashes, source.revision)
+    missing = [h for h in hashes if h not in vectors]
+    if missing:
+        texts = events.query_texts(conn, missing)
+        made = source.encode_queries([texts[h] for h in missing])
+        vectors.update({h: made[i] for i, h in enumerate(missing)})
+    return view.updated({key: tuple(js) for key, js in found.items()}, vectors)

@@ -1,0 +1,168 @@
+"""Retrieval records and votes: appended, never changed.
+
+This module must not know what votes mean for a ranking.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rag_flywheel.records import VoteEvent
+from rag_flywheel.store.database import in_chunks
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedHit:
+    """A hit as it was shown; parts are the terms of its score by name."""
+
+    pid: int
+    passage_id: str
+    score: float
+    parts: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalRecord:
+    """One logged retrieval, as written. `hits` are in the order of their ranks, from 1."""
+
+    id: str
+    kind: str
+    at: float
+    query: str
+    query_hash: bytes
+    k: int
+    filter: str | None
+    tenant: str | None
+    version: str | None
+    seen: int
+    user_id: str | None
+    session_id: str | None
+    latency_ms: float
+    hits: Sequence[LoggedHit]
+
+
+def record_retrievals(conn: sqlite3.Connection, records: Iterable[RetrievalRecord]) -> None:
+    """Append retrievals."""
+    conn.executemany(
+        "INSERT INTO retrievals (id, kind, at, query, query_hash, k, filter, tenant, version, "
+        "seen, user_id, session_id, latency_ms, hits) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        [
+            (
+                r.id,
+                r.kind,
+                r.at,
+                r.query,
+                r.query_hash,
+                r.k,
+                r.filter,
+                r.tenant,
+                r.version,
+                r.seen,
+                r.user_id,
+                r.session_id,
+                r.latency_ms,
+                json.dumps([[h.pid, h.passage_id, h.score, h.parts] for h in r.hits]),
+            )
+            for r in records
+        ],
+    )
+
+
+def shown_hits(
+    conn: sqlite3.Connection, retrieval_ids: Sequence[str]
+) -> dict[str, tuple[int, dict[str, int]]]:
+    """By retrieval id: (its row number, {passage id: pid} of the hits it showed)."""
+    rows = in_chunks(
+        conn, "SELECT id, rid, hits FROM retrievals WHERE id IN (%s)", list(retrieval_ids)
+    )
+    return {
+        str(id_): (int(rid), {str(hit[1]): int(hit[0]) for hit in json.loads(hits)})
+        for id_, rid, hits in rows
+    }
+
+
+def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool:
+    """Keep the answer that an application gave from a retrieval; False when there is none such."""
+    cursor = conn.execute("UPDATE retrievals SET answer = ? WHERE id = ?", (answer, retrieval_id))
+    return cursor.rowcount > 0
+
+
+@dataclass(frozen=True, slots=True)
+class NewVote:
+    """A vote to append: on row `pid` of retrieval row `rid`."""
+
+    rid: int
+    pid: int
+    verdict: str
+    user_id: str | None
+    reason: str | None
+
+
+def append_votes(
+    conn: sqlite3.Connection, votes: Sequence[NewVote], *, first_seq: int, at: float
+) -> None:
+    """Append votes under consecutive event numbers from `first_seq`."""
+    conn.executemany(
+        "INSERT INTO votes (seq, rid, pid, verdict, user_id, reason, at) VALUES (?,?,?,?,?,?,?)",
+        [
+            (first_seq + i, v.rid, v.pid, v.verdict, v.user_id, v.reason, at)
+            for i, v in enumerate(votes)
+        ],
+    )
+
+
+_VOTES = (
+    "SELECT v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at "
+    "FROM votes v JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = v.pid "
+)
+
+
+def votes_until(conn: sqlite3.Connection, last: int) -> Iterator[VoteEvent]:
+    """Every vote up to event number `last`, in order."""
+    rows = conn.execute(_VOTES + "WHERE v.seq <= ? ORDER BY v.seq", (last,))
+    return (_vote(row) for row in rows)
+
+
+def votes_on_queries(
+    conn: sqlite3.Connection, queries: Sequence[bytes], last: int
+) -> list[VoteEvent]:
+    """Every vote up to event number `last` on these queries, in order."""
+    rows = in_chunks(
+        conn, _VOTES + "WHERE r.query_hash IN (%s) AND v.seq <= ?", list(queries), (last,)
+    )
+    return sorted((_vote(row) for row in rows), key=lambda vote: vote.seq)
+
+
+def queries_voted_on(conn: sqlite3.Connection, after: int, last: int) -> list[bytes]:
+    """Hashes of the queries that got votes after event number `after`, up to `last`."""
+    rows = conn.execute(
+        "SELECT DISTINCT r.query_hash FROM votes v JOIN retrievals r ON r.rid = v.rid "
+        "WHERE v.seq > ? AND v.seq <= ?",
+        (after, last),
+    )
+    return [bytes(row[0]) for row in rows]
+
+
+def query_texts(conn: sqlite3.Connection, queries: Sequence[bytes]) -> dict[bytes, str]:
+    """Texts of past queries by hash."""
+    rows = in_chunks(
+        conn, "SELECT DISTINCT query_hash, query FROM retrievals WHERE query_hash IN (%s)", queries
+    )
+    return {bytes(h): str(text) for h, text in rows}
+
+
+def count_votes(conn: sqlite3.Connection, after: int = 0) -> int:
+    """How many votes came after event number `after`."""
+    return int(conn.execute("SELECT count(*) FROM votes WHERE seq > ?", (after,)).fetchone()[0])
+
+
+def count_retrievals(conn: sqlite3.Connection) -> int:
+    """How many retrievals are recorded."""
+    return int(conn.execute("SELECT count(*) FROM retrievals").fetchone()[0])
+
+
+def _vote(row: tuple[Any, ...]) -> VoteEvent:
+    seq, rid, query, tenant, lineage, verdict, user, at = row
+    return VoteEvent(seq, rid, bytes(query), tenant, lineage, verdict, user, at)

@@ -1,0 +1,67 @@
+"""What was refreshed and which version was made live when, and the encoder of the index.
+
+Rows about moves of the live version are intents: the file CURRENT decides, and `reconcile` makes
+the journal agree with it. This module must not know what is in a version.
+"""
+
+import json
+import sqlite3
+import time
+
+from rag_flywheel.records import Current, RefreshReport
+
+
+def read_meta(conn: sqlite3.Connection, key: str) -> str | None:
+    """A value kept under a name, None when there is none."""
+    row = conn.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def write_meta(conn: sqlite3.Connection, key: str, value: str) -> None:
+    """Keep a value under a name."""
+    conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+
+def record_refresh(conn: sqlite3.Connection, report: RefreshReport) -> None:
+    """Append what a refresh did."""
+    conn.execute(
+        "INSERT INTO refreshes (at, outcome, version, parameters, reason, scores, seconds) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            time.time(),
+            report.outcome,
+            report.version,
+            report.parameters,
+            report.reason,
+            json.dumps(dict(report.scores), sort_keys=True),
+            report.seconds,
+        ),
+    )
+
+
+def last_refresh_at(conn: sqlite3.Connection) -> float | None:
+    """When a refresh last ended, in seconds since 1970 UTC."""
+    row = conn.execute("SELECT at FROM refreshes ORDER BY id DESC LIMIT 1").fetchone()
+    return None if row is None else float(row[0])
+
+
+def record_move(conn: sqlite3.Connection, action: str, current: Current) -> None:
+    """Append the intent to make a version live."""
+    conn.execute(
+        "INSERT INTO moves (at, action, version, frozen_at) VALUES (?, ?, ?, ?)",
+        (time.time(), action, current.version, current.frozen_at),
+    )
+
+
+def last_move(conn: sqlite3.Connection) -> Current | None:
+    """The live version according to the journal."""
+    row = conn.execute("SELECT version, frozen_at FROM moves ORDER BY id DESC LIMIT 1").fetchone()
+    return None if row is None else Current(str(row[0]), row[1])
+
+
+def reconcile(conn: sqlite3.Connection, current: Current | None) -> bool:
+    """Write down what CURRENT says when the last intent never reached it; True when that was so."""
+    if current is None or last_move(conn) == current:
+        return False
+    record_move(conn, "found", current)
+    return True

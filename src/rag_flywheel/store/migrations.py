@@ -1,0 +1,119 @@
+"""The tables, as migrations that are only ever appended to.
+
+Events are appended and never changed; `clock` holds the number of the newest event, so that a
+reader learns with one small query whether anything happened.
+"""
+
+import sqlite_utils
+from sqlite_utils.migrations import Migrations
+
+from rag_flywheel.errors import NewerFormatError
+from rag_flywheel.store.database import Database
+
+migrations = Migrations("rag-flywheel")
+
+# passages: one row per text that a passage ever had; an edit ends a row and begins another, so a
+# pid always means the same words. lineage: the first row whose votes this text inherits (its own
+# pid when none). vectors: key is the 16-byte hash of the text that was encoded.
+_FIRST = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL);
+INSERT INTO clock VALUES (1, 0);
+CREATE TABLE passages (
+    pid INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL,
+    origin TEXT NOT NULL CHECK (origin IN ('index', 'rerank')),
+    title TEXT NOT NULL,
+    text TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    text_hash BLOB NOT NULL,
+    lineage INTEGER NOT NULL,
+    born INTEGER NOT NULL,
+    ended INTEGER
+);
+CREATE UNIQUE INDEX passages_current ON passages (id) WHERE ended IS NULL AND origin = 'index';
+CREATE UNIQUE INDEX passages_foreign ON passages (id, text_hash) WHERE origin = 'rerank';
+CREATE INDEX passages_id ON passages (id);
+CREATE INDEX passages_born ON passages (born);
+CREATE INDEX passages_ended ON passages (ended) WHERE ended IS NOT NULL;
+CREATE TABLE vectors (
+    text_hash BLOB NOT NULL, revision TEXT NOT NULL, vector BLOB NOT NULL
+);
+CREATE UNIQUE INDEX vectors_key ON vectors (text_hash, revision);
+CREATE TABLE retrievals (
+    rid INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL CHECK (kind IN ('retrieve', 'rerank')),
+    at REAL NOT NULL,
+    query TEXT NOT NULL,
+    query_hash BLOB NOT NULL,
+    k INTEGER NOT NULL,
+    filter TEXT,
+    tenant TEXT,
+    version TEXT,
+    seen INTEGER NOT NULL,
+    user_id TEXT,
+    session_id TEXT,
+    latency_ms REAL NOT NULL,
+    hits TEXT NOT NULL,
+    answer TEXT
+);
+CREATE INDEX retrievals_query ON retrievals (query_hash);
+CREATE TABLE votes (
+    seq INTEGER PRIMARY KEY,
+    rid INTEGER NOT NULL REFERENCES retrievals,
+    pid INTEGER NOT NULL REFERENCES passages,
+    verdict TEXT NOT NULL CHECK (verdict IN ('helpful', 'harmful', 'retract')),
+    user_id TEXT,
+    reason TEXT,
+    at REAL NOT NULL
+);
+CREATE INDEX votes_retrieval ON votes (rid);
+CREATE TABLE refreshes (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    outcome TEXT NOT NULL,
+    version TEXT,
+    parameters TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    scores TEXT NOT NULL,
+    seconds REAL NOT NULL
+);
+CREATE TABLE moves (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    action TEXT NOT NULL CHECK (action IN ('promote', 'rollback', 'release', 'found')),
+    version TEXT NOT NULL,
+    frozen_at INTEGER
+);
+"""
+
+
+@migrations()
+def m001_first_tables(db: sqlite_utils.Database) -> None:
+    """Make every table of the first release."""
+    for statement in _FIRST.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+
+
+def migrate(database: Database) -> None:
+    """Bring the tables up to this release. Raises NewerFormatError when they are ahead of it."""
+    with database.reading() as conn:
+        db = sqlite_utils.Database(conn)
+        _refuse_newer(db)
+        if not migrations.pending(db):
+            return
+    with database.transaction() as conn:
+        db = sqlite_utils.Database(conn)
+        migrations.apply(db)
+
+
+def _refuse_newer(db: sqlite_utils.Database) -> None:
+    ours = {m.name for m in migrations.pending(sqlite_utils.Database(memory=True))}
+    newer = sorted({m.name for m in migrations.applied(db)} - ours)
+    if newer:
+        raise NewerFormatError(
+            f"the database was written by a newer release (it has {newer[0]!r}); "
+            "upgrade rag-flywheel to open this index"
+        )

@@ -1,0 +1,214 @@
+"""Passages and their vectors in SQL.
+
+A row is one text that a passage had, for ever: an edit ends a row and begins another. This module
+must not know how vectors are made or searched.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rag_flywheel.records import MetadataValue, Passage, Pids
+from rag_flywheel.store.database import in_chunks
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPassage:
+    """One row: a text of a passage. `lineage` is the row whose votes it inherits."""
+
+    pid: int
+    passage: Passage
+    text_hash: bytes
+    lineage: int
+
+
+def encoded_text(passage: Passage) -> str:
+    """What an encoder is given for a passage."""
+    return f"{passage.title} {passage.text}".strip()
+
+
+def passage_hash(passage: Passage) -> bytes:
+    """16 bytes that name the text an encoder is given for a passage."""
+    return _hash("passage", encoded_text(passage))
+
+
+def query_hash(query: str) -> bytes:
+    """16 bytes that name a query's text."""
+    return _hash("query", query)
+
+
+def _hash(kind: str, text: str) -> bytes:
+    data = f"{kind}\n{text}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+_COLUMNS = "pid, id, title, text, metadata, text_hash, lineage"
+
+
+def _stored(row: tuple[Any, ...]) -> StoredPassage:
+    pid, id_, title, text, metadata, text_hash, lineage = row
+    return StoredPassage(
+        pid, Passage(id_, text, title, json.loads(metadata)), bytes(text_hash), lineage
+    )
+
+
+def advance_clock(conn: sqlite3.Connection, events: int = 1) -> int:
+    """Take the next `events` event numbers; returns the first of them."""
+    row = conn.execute("UPDATE clock SET seq = seq + ? RETURNING seq", (events,)).fetchone()
+    return int(row[0]) - events + 1
+
+
+def read_clock(conn: sqlite3.Connection) -> int:
+    """The number of the newest event."""
+    return int(conn.execute("SELECT seq FROM clock").fetchone()[0])
+
+
+def current_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, StoredPassage]:
+    """The present text of each of these passage ids that is in the index."""
+    rows = in_chunks(
+        conn,
+        f"SELECT {_COLUMNS} FROM passages WHERE ended IS NULL AND origin = 'index' AND id IN (%s)",
+        ids,
+    )
+    return {stored.passage.id: stored for stored in map(_stored, rows)}
+
+
+def earlier_texts(conn: sqlite3.Connection, passage_id: str) -> list[StoredPassage]:
+    """The ended texts of one passage, the latest first."""
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM passages WHERE id = ? AND origin = 'index' "
+        "AND ended IS NOT NULL ORDER BY pid DESC LIMIT 20",
+        (passage_id,),
+    )
+    return [_stored(row) for row in rows]
+
+
+def insert(
+    conn: sqlite3.Connection,
+    passage: Passage,
+    *,
+    seq: int,
+    lineage: int | None,
+    origin: str = "index",
+) -> int:
+    """Begin a row; returns its pid. lineage None: it inherits no votes."""
+    cursor = conn.execute(
+        "INSERT INTO passages (id, origin, title, text, metadata, text_hash, lineage, born) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            passage.id,
+            origin,
+            passage.title,
+            passage.text,
+            metadata_json(passage.metadata),
+            passage_hash(passage),
+            lineage if lineage is not None else -1,
+            seq,
+        ),
+    )
+    pid = int(cursor.lastrowid or 0)
+    if lineage is None:
+        conn.execute("UPDATE passages SET lineage = pid WHERE pid = ?", (pid,))
+    return pid
+
+
+def update_in_place(conn: sqlite3.Connection, pid: int, passage: Passage) -> None:
+    """Change what is not part of the encoded text: metadata, or where the title ends."""
+    conn.execute(
+        "UPDATE passages SET title = ?, text = ?, metadata = ? WHERE pid = ?",
+        (passage.title, passage.text, metadata_json(passage.metadata), pid),
+    )
+
+
+def end(conn: sqlite3.Connection, pids: Iterable[int], seq: int) -> None:
+    """End rows: their texts are not served from now on."""
+    conn.executemany("UPDATE passages SET ended = ? WHERE pid = ?", [(seq, p) for p in pids])
+
+
+def foreign_pid(conn: sqlite3.Connection, passage: Passage, seq: int) -> int:
+    """The pid of a text that an application's own retriever found; begun when it is new."""
+    row = conn.execute(
+        "SELECT pid FROM passages WHERE id = ? AND text_hash = ? AND origin = 'rerank'",
+        (passage.id, passage_hash(passage)),
+    ).fetchone()
+    return int(row[0]) if row else insert(conn, passage, seq=seq, lineage=None, origin="rerank")
+
+
+def pids_of_texts(conn: sqlite3.Connection, texts: Sequence[Passage]) -> list[int]:
+    """For each id and text, the pid whose votes are on it, -1 when there is none.
+
+    A text of the index goes before the same text of an application's own retriever.
+    """
+    rows = in_chunks(
+        conn,
+        "SELECT pid, id, text_hash FROM passages WHERE ended IS NULL AND id IN (%s) "
+        "ORDER BY origin = 'index'",
+        [p.id for p in texts],
+    )
+    known = {(id_, bytes(text_hash)): int(pid) for pid, id_, text_hash in rows}
+    return [known.get((p.id, passage_hash(p)), -1) for p in texts]
+
+
+def fetch(conn: sqlite3.Connection, pids: Sequence[int]) -> dict[int, StoredPassage]:
+    """The rows of these pids that still stand."""
+    rows = in_chunks(
+        conn, f"SELECT {_COLUMNS} FROM passages WHERE ended IS NULL AND pid IN (%s)", pids
+    )
+    return {stored.pid: stored for stored in map(_stored, rows)}
+
+
+def present(conn: sqlite3.Connection) -> Iterator[StoredPassage]:
+    """Every text that is in the index now, by pid."""
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM passages WHERE ended IS NULL AND origin = 'index' ORDER BY pid"
+    )
+    return map(_stored, rows)
+
+
+def without_vector(conn: sqlite3.Connection, revision: str) -> Iterator[StoredPassage]:
+    """The texts in the index now that have no vector of this encoder revision."""
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM passages p WHERE ended IS NULL AND origin = 'index' AND NOT EXISTS "
+        "(SELECT 1 FROM vectors v WHERE v.text_hash = p.text_hash AND v.revision = ?)",
+        (revision,),
+    )
+    return map(_stored, rows)
+
+
+def present_pids(conn: sqlite3.Connection) -> Pids:
+    """Pids of every text that is in the index now, ascending."""
+    rows = conn.execute("SELECT pid FROM passages WHERE ended IS NULL AND origin = 'index'")
+    return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64))
+
+
+def inheritors(conn: sqlite3.Connection) -> list[tuple[int, int]]:
+    """(pid, lineage) of the present texts that inherit the votes of another row."""
+    rows = conn.execute("SELECT pid, lineage FROM passages WHERE ended IS NULL AND lineage != pid")
+    return [(int(pid), int(lineage)) for pid, lineage in rows]
+
+
+def changed_since(conn: sqlite3.Connection, seq: int) -> tuple[list[StoredPassage], list[int]]:
+    """(texts begun after event `seq` that still stand, pids ended after it)."""
+    born = conn.execute(
+        f"SELECT {_COLUMNS} FROM passages WHERE born > ? AND ended IS NULL AND origin = 'index' "
+        "ORDER BY pid",
+        (seq,),
+    )
+    ended = conn.execute("SELECT pid FROM passages WHERE ended > ?", (seq,))
+    return [_stored(row) for row in born], [int(row[0]) for row in ended]
+
+
+def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
+    """Metadata as it is stored: JSON with sorted keys."""
+    return json.dumps(dict(metadata), ensure_ascii=False, sort_keys=True, allow_nan=False)
+
+
+def text_of(conn: sqlite3.Connection, pid: int) -> str | None:
+    """The encoded text of a row, whether it still stands or not."""
+    row = conn.execute(f"SELECT {_COLUMNS} FROM passages WHERE pid = ?", (pid,)).fetchone()
+    return None if row is None else encoded_text(_stored(row).passage)

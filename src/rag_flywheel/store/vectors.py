@@ -1,0 +1,87 @@
+"""Vectors in SQL, by text hash and encoder revision: no text is embedded twice.
+
+This module must not know how vectors are made or searched.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+
+import numpy as np
+
+from rag_flywheel.records import Pids, Vectors
+from rag_flywheel.store.database import in_chunks
+
+
+def known_vectors(
+    conn: sqlite3.Connection, hashes: Sequence[bytes], revision: str
+) -> dict[bytes, Vectors]:
+    """Stored vectors, float32 (dim,), by text hash."""
+    rows = in_chunks(
+        conn,
+        "SELECT text_hash, vector FROM vectors WHERE text_hash IN (%s) AND revision = ?",
+        hashes,
+        (revision,),
+    )
+    return {bytes(h): np.frombuffer(v, dtype=np.float32) for h, v in rows}
+
+
+def known_hashes(conn: sqlite3.Connection, hashes: Sequence[bytes], revision: str) -> set[bytes]:
+    """Which of these texts have a stored vector."""
+    rows = in_chunks(
+        conn,
+        "SELECT text_hash FROM vectors WHERE text_hash IN (%s) AND revision = ?",
+        hashes,
+        (revision,),
+    )
+    return {bytes(row[0]) for row in rows}
+
+
+def put_vectors(
+    conn: sqlite3.Connection, hashes: Sequence[bytes], vectors: Vectors, revision: str
+) -> None:
+    """Keep vectors under (text hash, encoder revision); those already there stay."""
+    rows = zip(hashes, (v.tobytes() for v in np.ascontiguousarray(vectors)), strict=True)
+    conn.executemany(
+        "INSERT OR IGNORE INTO vectors (text_hash, vector, revision) VALUES (?, ?, ?)",
+        [(h, v, revision) for h, v in rows],
+    )
+
+
+def present_vectors(
+    conn: sqlite3.Connection, revision: str, dim: int, *, n_passages: int
+) -> tuple[Pids, Vectors]:
+    """(pids ascending, float32 (n, dim)) of the present texts of the index that have a vector.
+
+    n_passages bounds the rows read, so that memory is taken once.
+    """
+    pids = np.empty(n_passages, dtype=np.int64)
+    vectors = np.empty((n_passages, dim), dtype=np.float32)
+    rows = conn.execute(
+        "SELECT p.pid, v.vector FROM passages p JOIN vectors v "
+        "ON v.text_hash = p.text_hash AND v.revision = ? "
+        "WHERE p.ended IS NULL AND p.origin = 'index' ORDER BY p.pid LIMIT ?",
+        (revision, n_passages),
+    )
+    n = 0
+    for pid, vector in rows:
+        pids[n] = pid
+        vectors[n] = np.frombuffer(vector, dtype=np.float32)
+        n += 1
+    return pids[:n], vectors[:n]
+
+
+def some_vectors(
+    conn: sqlite3.Connection, pids: Sequence[int], revision: str
+) -> tuple[Pids, Vectors]:
+    """(pids ascending, float32 (n, dim)) of these texts, which must all have a vector."""
+    rows = sorted(
+        in_chunks(
+            conn,
+            "SELECT p.pid, v.vector FROM passages p JOIN vectors v ON v.text_hash = p.text_hash "
+            "WHERE p.pid IN (%s) AND v.revision = ?",
+            pids,
+            (revision,),
+        )
+    )
+    vectors = [np.frombuffer(row[1], dtype=np.float32) for row in rows]
+    return np.array([row[0] for row in rows], dtype=np.int64), np.array(vectors, dtype=np.float32)

@@ -1,0 +1,41 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes import WordEncoder
+from rag_flywheel import Flywheel, Passage
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def encoder() -> WordEncoder:
+    return WordEncoder()
+
+
+@pytest.fixture
+def fw(tmp_path: Path, encoder: WordEncoder) -> Iterator[Flywheel]:
+    """An empty index with the word encoder."""
+    with Flywheel.open(tmp_path / "kb", encoder=encoder) as flywheel:
+        yield flywheel
+
+
+@pytest.fixture
+def help_desk() -> list[Passage]:
+    return [
+        Passage("reset", "open settings and press reset to get a new password"),
+        Passage("secret", "the account page changes the login secret", metadata={"lang": "en"}),
+        Passage("refund", "refunds are paid within thirty days", "Refund policy", {"lang": "en"}),
+        Passage("cats", "kittens sleep most of the day", metadata={"lang": "de", "year": 2021}),
+    ]
+
+
+@pytest.fixture
+def data_folder() -> Path:
+    """The folder of real collections; tests that need it skip, visibly, without it."""
+    folder = os.environ.get("RAG_FLYWHEEL_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("RAG_FLYWHEEL_DATA names no folder of collections")
+    return Path(folder)
