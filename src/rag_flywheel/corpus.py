@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from rag_flywheel.config import Config
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.index.encoder import Encoder, encode
-from rag_flywheel.records import AddReport, Passage, Progress
+from rag_flywheel.records import AddReport, Filter, Passage, Progress
 from rag_flywheel.serve.checks import check_encodable
+from rag_flywheel.store import filters
 from rag_flywheel.store import passages as store
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
@@ -87,6 +88,15 @@ def remove(database: Database, ids: Sequence[str]) -> int:
             )
         store.end(conn, [p.pid for p in current.values()], store.advance_clock(conn))
     return len(wanted)
+
+
+def stored(database: Database, where: Filter | None) -> list[Passage]:
+    """The passages in the index that pass a filter. Raises InputError."""
+    with database.snapshot() as conn:
+        if not where:
+            return [s.passage for s in store.present(conn)]
+        pids = filters.matching_pids(conn, where).tolist()
+        return [s.passage for s in store.fetch(conn, pids).values()]
 
 
 def embed(

@@ -129,6 +129,10 @@ class Flywheel:
         """
         return corpus.remove(self._database, ids)
 
+    def passages(self, where: Filter | None = None) -> list[Passage]:
+        """The passages that are in the index now and pass a metadata filter, in no set order."""
+        return corpus.stored(self._database, where)
+
     def retrieve(
         self,
         query: str,

@@ -1,7 +1,7 @@
 """Refresh: the only writer of index versions. It walks the rooms in the order of the loop.
 
-    embed what has no vector -> build the indexes -> keep the parameters -> read the new version
-    back and let sampled passages find themselves -> promote -> prune
+    embed what has no vector -> set theta from past queries, keep the other parameters -> build the
+    indexes -> read the new version back and let sampled passages find themselves -> promote -> prune
 
 A refresh that dies at any point leaves the live version serving; the next one cleans up.
 """
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rag_flywheel.build import Built, build_version, version_problems
 from rag_flywheel.config import Config
@@ -22,14 +23,17 @@ from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.moves import make_live
 from rag_flywheel.deploy.versions import Manifest
 from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.improve.threshold import with_threshold
 from rag_flywheel.index.encoder import Encoder
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Current, Outcome, Progress, RefreshReport
 from rag_flywheel.serve.loaded import load_parameters
 from rag_flywheel.store import counts, events, journal, passages
+from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
+_QUERIES = 20_000  # past queries that theta is set from, the first voted on
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,8 @@ def _next_version(
     log.info("refresh: embedded %d passages that had no vector", n_embedded)
     staged = deploy.stage(root)
     try:
-        parameters = _parameters(root, live)
+        kept = _live_parameters(root, live)
+        parameters = _next_parameters(database, encoder, live, kept)
         parent = _parent(root, live, encoder)
         built = build_version(
             staged, database, encoder, parameters, parent=parent, progress=progress
@@ -160,11 +165,30 @@ def _next_version(
     reason = f"{len(built.pids)} passages" + (", none changed" if built.linked else "")
     if frozen_at is not None:
         reason += "; votes after the rollback stay held back until release"
-    scores = {"n_passages": float(len(built.pids)), "n_embedded": float(n_embedded)}
-    return _report("promoted", _Live(current, manifest), reason, began, scores)
+    scores = {
+        "n_passages": float(len(built.pids)),
+        "n_embedded": float(n_embedded),
+        "theta": parameters.kernel.theta,
+    }
+    live = _Live(current, manifest)
+    return _report("promoted", live, reason, began, scores, new=parameters != kept)
 
 
-def _parameters(root: Path, live: _Live) -> Parameters:
+def _next_parameters(
+    database: Database, encoder: Encoder, live: _Live, kept: Parameters
+) -> Parameters:
+    """The kept parameters, theta set from the past queries; as they are while votes are held back."""
+    if live.current is not None and live.current.frozen_at is not None:
+        return kept
+    with database.reading() as conn:
+        queries = vector_store.voted_query_vectors(conn, encoder.revision, most=_QUERIES)
+    found = with_threshold(kept, queries)
+    if found != kept:
+        log.info("refresh: theta %.3f -> %.3f", kept.kernel.theta, found.kernel.theta)
+    return found
+
+
+def _live_parameters(root: Path, live: _Live) -> Parameters:
     """The live parameters; the shipped ones when there are none, or none that can be read."""
     if live.current is None:
         return Parameters()
@@ -205,7 +229,10 @@ def _report(
     reason: str,
     began: float,
     scores: Mapping[str, float] | None = None,
+    *,
+    new: bool = False,
 ) -> RefreshReport:
     version = live.current.version if live.current else None
     seconds = time.monotonic() - began
-    return RefreshReport(outcome, version, "kept", reason, scores or {}, seconds)
+    parameters: Literal["new", "kept"] = "new" if new else "kept"
+    return RefreshReport(outcome, version, parameters, reason, scores or {}, seconds)

@@ -23,25 +23,28 @@ class Kernel:
 
     theta: cosine below which a past query does not count; gamma: how fast its weight falls from 1
     (the same query) to 0 (at theta); n0: how many votes the prior is worth; neighbours: at most so
-    many past queries count.
+    many past queries count. theta is set at a refresh so that theta_quantile of random pairs of
+    past queries are less similar: it means the same under another encoder, and in a narrow domain.
     """
 
-    theta: float = 0.45
+    theta: float = 0.5
+    theta_quantile: float = 0.95
     gamma: float = 1.0
-    n0: float = 3.0
+    n0: float = 30.0
     neighbours: int = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The prior P(a vote says helpful | features) = sigmoid(intercept + weights · features), and the kernel.
+    """The prior, P(a vote says helpful) = sigmoid(intercept + weights · features), and the kernel.
 
-    The shipped values are a plain hybrid, dense + 0.3 · BM25 / best BM25, on the scale of votes.
-    candidate_spread: log-odds between the best and the worst of an application's own candidates,
-    whose scores have no known scale.
+    The shipped weights are a plain hybrid, dense + 0.3 · BM25 / best BM25. The intercept makes the
+    prior small, as it is for most of the passages it is applied to, so that a "helpful" moves more
+    than a "harmful". candidate_spread: log-odds between the best and the worst of an application's
+    own candidates, whose scores have no known scale.
     """
 
-    intercept: float = -5.5
+    intercept: float = -7.2
     weights: dict[str, float] = field(default_factory=lambda: {"dense": 8.0, "bm25": 2.4})
     kernel: Kernel = Kernel()
     candidate_spread: float = 3.0
@@ -63,13 +66,21 @@ def parse_parameters(text: str, *, name: str) -> Parameters:
         kernel = Kernel(**values.pop("kernel"))
         parameters = Parameters(kernel=kernel, **values)
         numbers = [parameters.intercept, parameters.candidate_spread, *parameters.weights.values()]
-        numbers += [kernel.theta, kernel.gamma, kernel.n0, float(kernel.neighbours)]
+        numbers += [
+            kernel.theta,
+            kernel.theta_quantile,
+            kernel.gamma,
+            kernel.n0,
+            float(kernel.neighbours),
+        ]
         if set(parameters.weights) != set(FEATURES):
             raise ValueError(f"weights for {sorted(parameters.weights)}, expected {FEATURES}")
         if not all(math.isfinite(number) for number in numbers):
             raise ValueError("a number is not finite")
-        if not (-1 <= kernel.theta < 1 and kernel.gamma > 0 and kernel.n0 > 0):
-            raise ValueError("the kernel needs -1 <= theta < 1, gamma > 0 and n0 > 0")
+        if not (-1 <= kernel.theta < 1 and 0 < kernel.theta_quantile < 1):
+            raise ValueError("the kernel needs -1 <= theta < 1 and 0 < theta_quantile < 1")
+        if not (kernel.gamma > 0 and kernel.n0 > 0):
+            raise ValueError("the kernel needs gamma > 0 and n0 > 0")
         if type(kernel.neighbours) is not int or kernel.neighbours < 0:
             raise ValueError("the kernel needs a whole number of neighbours >= 0")
     except (ValueError, TypeError, KeyError, AttributeError) as error:

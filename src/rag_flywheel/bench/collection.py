@@ -1,0 +1,102 @@
+"""Collections: passages, queries and which passages answer them (qrels), in BEIR's folder format.
+
+It must not know what is measured on them.
+"""
+
+import csv
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag_flywheel.errors import InputError
+from rag_flywheel.records import Passage
+
+Qrels = dict[str, dict[str, int]]
+"""{query id: {passage id: grade}}; a grade above 0 means relevant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Queries by id, and the passages that answer each."""
+
+    queries: Mapping[str, str]
+    qrels: Qrels
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Passages, and splits of the queries by name ("train", "dev", "test")."""
+
+    name: str
+    passages: list[Passage]
+    splits: Mapping[str, Split]
+
+
+def read_beir(folder: Path) -> Collection:
+    """The collection in a BEIR folder: corpus.jsonl, queries.jsonl (or .gz) and qrels/*.tsv.
+
+    Raises InputError, naming file and line, for what is missing, malformed or dangling.
+    """
+    passages = [_passage(row, where) for row, where in _rows(folder, "corpus")]
+    texts = {str(row["_id"]): str(row["text"]) for row, _ in _rows(folder, "queries")}
+    known = {p.id for p in passages}
+    splits = {
+        path.stem: _split(path, texts, known) for path in sorted((folder / "qrels").glob("*.tsv"))
+    }
+    if not splits:
+        raise InputError(f"{folder / 'qrels'} holds no .tsv file; expected test.tsv at least")
+    return Collection(folder.resolve().name, passages, splits)
+
+
+def _passage(row: Mapping[str, Any], where: str) -> Passage:
+    passage = Passage(str(row["_id"]), str(row["text"]), str(row.get("title") or ""))
+    if not passage.text.strip() and not passage.title.strip():
+        raise InputError(f"{where} has neither text nor title; expected something to retrieve")
+    if not passage.text.strip():
+        return Passage(passage.id, passage.title)
+    return passage
+
+
+def _rows(folder: Path, name: str) -> Iterator[tuple[dict[str, Any], str]]:
+    paths = [folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz"]
+    path = next((p for p in paths if p.is_file()), None)
+    if path is None:
+        raise InputError(f"{folder} has no {name}.jsonl or {name}.jsonl.gz; expected a BEIR folder")
+    with (
+        gzip.open(path, "rt", encoding="utf-8")
+        if path.suffix == ".gz"
+        else path.open(encoding="utf-8") as file
+    ):
+        for number, line in enumerate(file, 1):
+            where = f"{path}, line {number}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{where} is no JSON ({error}); expected one object") from error
+            if not isinstance(row, dict) or not {"_id", "text"} <= set(row):
+                raise InputError(f"{where} has no _id and text; expected a BEIR {name} line")
+            yield row, where
+
+
+def _split(path: Path, texts: Mapping[str, str], passages: set[str]) -> Split:
+    qrels: Qrels = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file, delimiter="\t")
+        next(rows, None)
+        for number, row in enumerate(rows, 2):
+            where = f"{path}, line {number}"
+            try:
+                query, passage, grade = row[0], row[1], int(row[2])
+            except (IndexError, ValueError) as error:
+                raise InputError(f"{where} is {row}; expected query, passage, grade") from error
+            if query not in texts or passage not in passages:
+                what = "query" if query not in texts else "passage"
+                raise InputError(f"{where} names a {what} that the collection does not have")
+            qrels.setdefault(query, {})[passage] = grade
+    for query in qrels:
+        if not texts[query].strip():
+            raise InputError(f"query {query!r} of {path} is blank; expected some words")
+    return Split({query: texts[query] for query in qrels}, qrels)

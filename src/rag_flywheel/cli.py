@@ -1,0 +1,254 @@
+"""The command line: each command is one call on Flywheel, shown as a table or, with --json, as JSON.
+
+Exit codes: 0 done, 1 error (for `verify`: problems found), 2 usage, 3 a refresh was rejected,
+75 another process holds the refresh lock.
+"""
+
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
+
+import typer
+
+from rag_flywheel import show
+from rag_flywheel.errors import FlywheelError, InputError, LockedError
+from rag_flywheel.flywheel import Flywheel
+from rag_flywheel.records import Passage, Verdict
+
+app = typer.Typer(
+    help="Retrieval that gets better from votes on its answers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+REJECTED, LOCKED = 3, 75
+Index = Annotated[
+    Path,
+    typer.Option("--index", "-i", envvar="RAG_FLYWHEEL_INDEX", help="The index folder."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+KB = Path("indexes/kb")
+
+
+def main() -> None:
+    """Run the command line; a FlywheelError is one line on standard error, never a traceback."""
+    try:
+        app()
+    except LockedError as error:
+        sys.exit(_failed(error, LOCKED))
+    except FlywheelError as error:
+        sys.exit(_failed(error, 1))
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def _failed(error: FlywheelError, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+def _open(index: Path, *, create: bool = False) -> Flywheel:
+    return Flywheel.open(index, create=create)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the demo index and the chart go.")] = Path(
+        "indexes"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the simulated users.")] = 0,
+    cycles: Annotated[int, typer.Option(min=1, help="How often votes come and it refreshes.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """A help desk for the Python standard library learns from simulated users: table and chart."""
+    from rag_flywheel.bench.demo import run_demo
+
+    show.demo(run_demo(out, seed=seed, n_cycles=cycles), as_json)
+
+
+@app.command()
+def add(
+    paths: Annotated[list[Path], typer.Argument(help=".jsonl, .md, .txt files, or folders.")],
+    index: Index = KB,
+    prune: Annotated[
+        bool, typer.Option(help="Also remove passages of files that are gone from the folders.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Add passages, or change those already there. JSONL lines have id, text, title, metadata.
+
+    Folders are searched for .md and .txt files, which are cut into passages; passages that a file
+    no longer has are removed.
+    """
+    from rag_flywheel.ingest import read_paths
+
+    batch = read_paths(paths)
+    with _open(index, create=True) as fw:
+        report = fw.add(batch.passages, progress=True)
+        gone = _gone(fw, batch.passages, batch.sources, paths if prune else [])
+        show.added(report, fw.remove(gone), as_json)
+
+
+def _gone(fw: Flywheel, kept: list[Passage], sources: set[str], pruned: list[Path]) -> list[str]:
+    """Ids of passages cut from these files, or from files gone from these folders, but not kept."""
+    ids = {p.id for p in kept}
+    folders = tuple(f"{p.resolve().name}/" for p in pruned if p.is_dir())
+    found = []
+    for passage in fw.passages() if sources else []:
+        source = passage.metadata.get("source")
+        ours = isinstance(source, str) and passage.id.startswith(f"{source}#")
+        if ours and passage.id not in ids:
+            name = str(source)
+            if name in sources or (folders and name.startswith(folders)):
+                found.append(passage.id)
+    return found
+
+
+@app.command()
+def remove(
+    ids: Annotated[list[str], typer.Argument(help="Passage ids.")],
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Take passages out; they are gone from every answer at once."""
+    with _open(index) as fw:
+        show.count("removed", fw.remove(ids), as_json)
+
+
+@app.command()
+def retrieve(
+    query: str,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 8,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Metadata filter such as lang=en or year>=2020; may be repeated."),
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="Who asks.")] = None,
+    record: Annotated[
+        bool, typer.Option(help="Keep the retrieval, so that it takes votes.")
+    ] = True,
+    explain: Annotated[bool, typer.Option(help="Show how each score adds up.")] = False,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Print the best passages for a query."""
+    with _open(index) as fw:
+        found = fw.retrieve(query, k, where=_filter(where or []), user_id=user, record=record)
+    show.retrieval(found, explain, as_json)
+
+
+_COMPARISON = re.compile(r"([^=<>!]+)(=|!=|>=|<=|>|<)(.*)", re.DOTALL)
+_NAMES = {"=": "eq", "!=": "ne", ">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
+
+
+def _filter(tests: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for test in tests:
+        match = _COMPARISON.fullmatch(test)
+        if match is None:
+            raise InputError(f"filter {test!r}; expected key=value, or with != > >= < <=")
+        key, operator, value = match.groups()
+        found.setdefault(key.strip(), {})[_NAMES[operator]] = _value(value.strip())
+    return {k: tests["eq"] if set(tests) == {"eq"} else tests for k, tests in found.items()}
+
+
+def _value(text: str) -> str | int | float | bool | None:
+    """A number, true, false or null as JSON has them, else the text itself."""
+    import json
+
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return text if isinstance(found, list | dict) else cast(str | int | float | bool | None, found)
+
+
+@app.command()
+def feedback(
+    retrieval_id: str,
+    passage_id: str,
+    verdict: Annotated[str, typer.Argument(help="helpful, harmful or retract.")],
+    user: Annotated[str | None, typer.Option(help="Who votes.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, in words.")] = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Keep a vote on a passage that a retrieval showed."""
+    if verdict not in get_args(Verdict):
+        raise typer.BadParameter(f"{verdict!r} is none of {', '.join(get_args(Verdict))}")
+    with _open(index) as fw:
+        fw.feedback(retrieval_id, passage_id, cast(Verdict, verdict), user_id=user, reason=reason)
+    show.count("kept", 1, as_json)
+
+
+@app.command()
+def refresh(
+    if_votes: Annotated[
+        int | None, typer.Option(min=1, help="Only when so many votes came since the last time.")
+    ] = None,
+    max_age: Annotated[
+        str | None, typer.Option(help="... or when the live version is so old: 90s, 30m, 6h, 2d.")
+    ] = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Build the next index version, check it, make it live. Made for cron: one log line a step."""
+    logging.basicConfig(format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("rag_flywheel").setLevel(logging.INFO)
+    max_age_s = None if max_age is None else _seconds(max_age)
+    with _open(index) as fw:
+        report = fw.refresh(if_votes=if_votes, max_age_s=max_age_s, progress=True)
+    show.refreshed(report, as_json)
+    if report.outcome == "rejected":
+        raise typer.Exit(REJECTED)
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no duration; expected such as 90s, 30m, 6h or 2d")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+@app.command()
+def status(index: Index = KB, as_json: Json = False) -> None:
+    """The state of the index in numbers."""
+    with _open(index) as fw:
+        show.status(fw.status(), as_json)
+
+
+@app.command()
+def versions(index: Index = KB, as_json: Json = False) -> None:
+    """The index versions on disk, the newest first."""
+    with _open(index) as fw:
+        show.versions(fw.versions(), as_json)
+
+
+@app.command()
+def rollback(
+    version: Annotated[str | None, typer.Argument(help="Which; else the one before.")] = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Make an earlier version live; votes that came after it are held back until `release`."""
+    with _open(index) as fw:
+        show.value("live", fw.rollback(version), as_json)
+
+
+@app.command()
+def release(index: Index = KB, as_json: Json = False) -> None:
+    """Let votes that a rollback held back count again."""
+    with _open(index) as fw:
+        show.value("released", fw.release(), as_json)
+
+
+@app.command()
+def verify(index: Index = KB, as_json: Json = False) -> None:
+    """Check every file of the index folder; exit code 1 when something is wrong."""
+    with _open(index) as fw:
+        problems = fw.verify()
+    show.problems(problems, as_json)
+    if problems:
+        raise typer.Exit(1)

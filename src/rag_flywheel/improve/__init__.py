@@ -1,0 +1,1 @@
+"""The improve room: parameters are set from what was asked and voted on."""

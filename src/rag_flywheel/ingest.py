@@ -1,0 +1,148 @@
+"""Files become passages: JSONL lines as they are, Markdown and text cut into passages.
+
+It must not know how passages are stored.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag_flywheel.errors import InputError
+from rag_flywheel.records import Passage
+
+SUFFIXES = (".md", ".txt")
+CHUNK_CHARS = (400, 1200)
+"""A chunk is filled up to between these many characters, at the best place to cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Passages read from files; sources: the files that were cut up, as in their metadata."""
+
+    passages: list[Passage]
+    sources: set[str]
+
+
+def read_paths(paths: Sequence[Path]) -> Batch:
+    """The passages in .jsonl files, in .md and .txt files, and in folders of the latter.
+
+    Raises InputError, naming file and line, for what cannot be read.
+    """
+    batch = Batch([], set())
+    for path in paths:
+        if path.is_dir():
+            for file in _text_files(path):
+                source = f"{path.resolve().name}/{file.relative_to(path).as_posix()}"
+                _add_file(batch, file, source)
+        elif path.suffix == ".jsonl":
+            batch.passages.extend(read_jsonl(path))
+        elif path.suffix in SUFFIXES and path.is_file():
+            _add_file(batch, path, path.name)
+        elif not path.exists():
+            raise InputError(f"no file or folder {path}; expected .jsonl, .md, .txt or a folder")
+        else:
+            raise InputError(
+                f"{path} is {path.suffix or 'without an ending'}; expected .jsonl, "
+                ".md, .txt or a folder of .md and .txt files"
+            )
+    return batch
+
+
+def read_jsonl(path: Path) -> Iterator[Passage]:
+    """One passage a line: {"id": ..., "text": ..., "title": ..., "metadata": {...}}."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _passage(line, f"{path}, line {number}")
+
+
+def _passage(line: bytes, where: str) -> Passage:
+    try:
+        found: Any = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{where} is no JSON ({error}); expected one object a line") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{where} is {type(found).__name__}; expected an object with id and text")
+    unknown = sorted(set(found) - {"id", "text", "title", "metadata"})
+    missing = sorted({"id", "text"} - set(found))
+    if unknown or missing:
+        what = f"has the unknown key {unknown[0]!r}" if unknown else f"has no {missing[0]!r}"
+        raise InputError(f"{where} {what}; expected id, text, and perhaps title and metadata")
+    metadata = found.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise InputError(f"{where}: metadata is {type(metadata).__name__}; expected an object")
+    return Passage(found["id"], found["text"], found.get("title") or "", metadata)
+
+
+def _text_files(folder: Path) -> list[Path]:
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if not files:
+        raise InputError(f"{folder} holds no .md or .txt file; expected some, at any depth")
+    return files
+
+
+def _add_file(batch: Batch, file: Path, source: str) -> None:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 ({error}); convert it first") from error
+    batch.sources.add(source)
+    batch.passages.extend(cut(text, source, markdown=file.suffix == ".md"))
+
+
+def cut(text: str, source: str, *, markdown: bool) -> list[Passage]:
+    """A document as passages: a section a passage, long sections in several.
+
+    Each section is cut on its own, so that an edit in one leaves the passages of the others as
+    they are. Ids are source#section.number; titles the headings above.
+    """
+    from semantic_text_splitter import MarkdownSplitter, TextSplitter
+
+    splitter = (MarkdownSplitter if markdown else TextSplitter)(CHUNK_CHARS)
+    sections = _sections(text) if markdown else [((), text)]
+    found, used = [], dict[str, int]()
+    for headings, body in sections:
+        slug = _slug(headings[-1]) if headings else "top"
+        used[slug] = used.get(slug, 0) + 1
+        name = slug if used[slug] == 1 else f"{slug}-{used[slug]}"
+        for number, chunk in enumerate(filter(str.strip, splitter.chunks(body)), 1):
+            found.append(
+                Passage(
+                    f"{source}#{name}.{number}", chunk, " > ".join(headings), {"source": source}
+                )
+            )
+    return found
+
+
+def _sections(text: str) -> list[tuple[tuple[str, ...], str]]:
+    """(headings from the top down, text) of each Markdown section."""
+    from markdown_it import MarkdownIt
+
+    lines = text.splitlines(keepends=True)
+    tokens = MarkdownIt().parse(text)
+    path: list[tuple[int, str]] = []
+    found: list[tuple[tuple[str, ...], str]] = []
+    start = 0
+    above: tuple[str, ...] = ()
+    for i, token in enumerate(tokens):
+        if token.type != "heading_open" or token.level or token.map is None:
+            continue
+        found.append((above, "".join(lines[start : token.map[0]])))
+        level = int(token.tag[1])
+        path = [p for p in path if p[0] < level] + [(level, tokens[i + 1].content)]
+        start, above = token.map[1], tuple(name for _, name in path)
+    found.append((above, "".join(lines[start:])))
+    return [(headings, body) for headings, body in found if body.strip()]
+
+
+def _slug(heading: str) -> str:
+    return re.sub(r"[^\w]+", "-", heading.lower()).strip("-") or "section"

@@ -1,0 +1,159 @@
+"""What the command line prints: tables for people, JSON for programs."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rag_flywheel.records import (
+    AddReport,
+    Hit,
+    RefreshReport,
+    Retrieval,
+    Status,
+    VersionInfo,
+)
+
+if TYPE_CHECKING:
+    from rag_flywheel.bench.demo import DemoResult
+
+_EXCERPT = 160
+
+
+def _json(value: object) -> None:
+    print(json.dumps(value, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else str(value)  # type: ignore[arg-type]
+
+
+def _say(line: str) -> None:
+    Console(highlight=False, soft_wrap=True, markup=False).print(line)
+
+
+def _table(*columns: str, numbers: Sequence[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left")
+    return table
+
+
+def count(name: str, n: int, as_json: bool) -> None:
+    """A number and what it counts."""
+    _json({name: n}) if as_json else _say(f"{name} {n}")
+
+
+def value(name: str, found: object, as_json: bool) -> None:
+    """One named value."""
+    _json({name: found}) if as_json else _say(f"{name}: {found}")
+
+
+def added(report: AddReport, removed: int, as_json: bool) -> None:
+    """What `add` did."""
+    if as_json:
+        _json({**dataclasses.asdict(report), "removed": removed})
+    else:
+        line = f"added {report.added}, updated {report.updated}, unchanged {report.unchanged}"
+        _say(line + (f", removed {removed} that their files no longer have" if removed else ""))
+
+
+def retrieval(found: Retrieval, explain: bool, as_json: bool) -> None:
+    """The hits of a retrieval, and with explain how each score adds up."""
+    if as_json:
+        _json(found)
+        return
+    if not found.hits:
+        _say("no passage found")
+        return
+    console = Console(highlight=False)
+    table = _table("rank", "score", "passage", "text", numbers=("rank", "score"))
+    for hit in found.hits:
+        text = " ".join(hit.text.split())
+        table.add_row(
+            str(hit.rank),
+            f"{hit.score:.3f}",
+            Text(hit.passage_id),
+            Text(text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + "…"),
+        )
+        if explain:
+            table.add_row("", "", "", Text(_sum(hit), style="dim"))
+    console.print(table)
+    if found.id is not None:
+        _say(f"to vote: rag-flywheel feedback {found.id} PASSAGE helpful|harmful")
+
+
+def _sum(hit: Hit) -> str:
+    e = hit.explanation
+    parts = [f"{e.intercept:.3f}", *(f"{v:+.3f} {k}" for k, v in e.terms.items())]
+    votes = f" from {len(e.votes)} votes" if e.votes else ""
+    return f"= {' '.join(parts)} {e.evidence:+.3f} evidence{votes}"
+
+
+def refreshed(report: RefreshReport, as_json: bool) -> None:
+    """What `refresh` did."""
+    if as_json:
+        _json(report)
+    else:
+        _say(f"{report.outcome}: {report.reason}; live version {report.version}")
+
+
+def status(found: Status, as_json: bool) -> None:
+    """Every number of the status."""
+    if as_json:
+        _json(found)
+        return
+    table = _table("what", "value")
+    for name, number in dataclasses.asdict(found).items():
+        table.add_row(name.removeprefix("n_").replace("_", " "), Text(str(number)))
+    Console(highlight=False).print(table)
+
+
+def versions(found: Sequence[VersionInfo], as_json: bool) -> None:
+    """The versions, the live one marked."""
+    if as_json:
+        _json(list(found))
+        return
+    table = _table("", "version", "created", "passages", "events", numbers=("passages", "events"))
+    for v in found:
+        table.add_row(
+            "live" if v.live else "", v.id, v.created, str(v.n_passages), str(v.watermark)
+        )
+    Console(highlight=False).print(table)
+
+
+def problems(found: Sequence[str], as_json: bool) -> None:
+    """What is wrong, one line each."""
+    if as_json:
+        _json(list(found))
+    elif found:
+        for problem in found:
+            _say(problem)
+    else:
+        _say("sound")
+
+
+def demo(result: "DemoResult", as_json: bool) -> None:
+    """The demo's measures by cycle, and where its chart is."""
+    if as_json:
+        _json(result)
+        return
+    table = _table(
+        "cycle",
+        "votes so far",
+        *result.measures,
+        numbers=("cycle", "votes so far", *result.measures),
+    )
+    for cycle in result.cycles:
+        table.add_row(
+            "static" if cycle.number == 0 else str(cycle.number),
+            str(cycle.n_votes),
+            *(f"{cycle.values[name]:.3f}" for name in result.measures),
+        )
+    Console(highlight=False).print(table)
+    for line in result.remarks:
+        _say(line)
