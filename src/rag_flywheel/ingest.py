@@ -33,20 +33,20 @@ def read_paths(paths: Sequence[Path]) -> Batch:
     """
     batch = Batch([], set())
     for path in paths:
+        if not path.exists():
+            raise InputError(f"no file or folder {path}; expected .jsonl, .md, .txt or a folder")
         if path.is_dir():
             for file in _text_files(path):
                 source = f"{path.resolve().name}/{file.relative_to(path).as_posix()}"
                 _add_file(batch, file, source)
         elif path.suffix == ".jsonl":
             batch.passages.extend(read_jsonl(path))
-        elif path.suffix in SUFFIXES and path.is_file():
+        elif path.suffix in SUFFIXES:
             _add_file(batch, path, path.name)
-        elif not path.exists():
-            raise InputError(f"no file or folder {path}; expected .jsonl, .md, .txt or a folder")
         else:
             raise InputError(
-                f"{path} is {path.suffix or 'without an ending'}; expected .jsonl, "
-                ".md, .txt or a folder of .md and .txt files"
+                f"{path} is {path.suffix or 'without an ending'}; expected .jsonl, .md, .txt, or "
+                "a folder of .md and .txt files"
             )
     return batch
 

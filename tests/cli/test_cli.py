@@ -1,0 +1,124 @@
+"""The command line, run as people and cron run it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag_flywheel.deploy.lock import refresh_lock
+
+TESTS = Path(__file__).parents[1]
+
+
+class Shell:
+    """Runs commands on one index folder with the word encoder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.index = folder / "kb"
+        self.folder = folder
+        self.index.mkdir()
+        (self.index / "flywheel.toml").write_text(
+            'format_version = 1\nencoder = "fakes:word_encoder"\n'
+        )
+
+    def run(self, *words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "rag_flywheel", *words, "--index", str(self.index)],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(TESTS), "COLUMNS": "200"},
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        self.errors = done.stderr
+        return done.stdout
+
+    def json(self, *words: str, code: int = 0) -> Any:
+        return json.loads(self.run(*words, "--json", code=code))
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def test_the_whole_loop(shell: Shell) -> None:
+    lines = [
+        {"id": "a", "text": "reset your password in settings", "metadata": {"lang": "en"}},
+        {"id": "b", "text": "change the login password on the page", "metadata": {"year": 2021}},
+    ]
+    (shell.folder / "kb.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    added = shell.json("add", "kb.jsonl")
+    assert added == {"added": 2, "updated": 0, "unchanged": 0, "removed": 0}
+    assert shell.json("add", "kb.jsonl")["unchanged"] == 2
+    found = shell.json("retrieve", "password page", "--user", "ann")
+    assert [h["passage_id"] for h in found["hits"]] == ["b", "a"]
+    assert shell.json("feedback", found["id"], "a", "helpful", "--user", "ann") == {"kept": 1}
+    after = shell.json("retrieve", "password page", "--no-record")
+    scores = {h["passage_id"]: h["score"] for h in after["hits"]}
+    assert scores["a"] > next(h["score"] for h in found["hits"] if h["passage_id"] == "a")
+    assert after["id"] is None
+    only = shell.json("retrieve", "password", "--where", "year>=2020", "--where", "year<2022")
+    assert [h["passage_id"] for h in only["hits"]] == ["b"]
+    report = shell.json("refresh")
+    assert report["outcome"] == "promoted"
+    assert shell.json("refresh")["outcome"] == "unchanged"
+    assert shell.json("remove", "a") == {"removed": 1}
+    assert shell.json("refresh", "--if-votes", "1")["outcome"] == "unchanged"
+    assert shell.json("refresh")["outcome"] == "promoted"
+    assert [v["live"] for v in shell.json("versions")] == [True, False]
+    assert shell.json("rollback") == {"live": report["version"]}
+    assert shell.json("status")["frozen_at"] is not None
+    assert shell.json("release") == {"released": True}
+    assert shell.json("verify") == []
+    assert "sound" in shell.run("verify")
+
+
+def test_refresh_logs_each_step_for_cron(shell: Shell) -> None:
+    (shell.folder / "kb.jsonl").write_text('{"id": "a", "text": "one two"}\n')
+    shell.run("add", "kb.jsonl")
+    assert shell.run("refresh").startswith("promoted: 1 passages")
+    steps = [line for line in shell.errors.splitlines() if " refresh: " in line]
+    assert len(steps) >= 4
+    assert "\x1b" not in shell.errors  # no progress bar where there is no terminal
+
+
+def test_exit_codes(shell: Shell) -> None:
+    shell.run("add", "missing.jsonl", code=1)
+    assert shell.errors.startswith("error: no file or folder missing.jsonl; expected")
+    shell.run("retrieve", "x", "-k", "0", code=2)
+    shell.run("feedback", "r", "p", "perhaps", code=2)
+    shell.run("feedback", "r", "p", "helpful", code=1)
+    assert "no retrieval 'r' is recorded" in shell.errors
+    shell.run("refresh", "--max-age", "soon", code=2)
+    with refresh_lock(shell.index):
+        shell.run("refresh", code=75)
+    shell.run("refresh")
+    (next((shell.index / "versions").iterdir()) / "parameters.json").write_text("{}")
+    assert "parameters.json" in shell.run("verify", code=1)
+
+
+def test_commands_other_than_add_make_no_folder(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rag_flywheel", "status", "--index", str(tmp_path / "no")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "holds no index; make one by adding passages" in done.stderr
+    assert not (tmp_path / "no").exists()
+
+
+def test_explain_adds_up(shell: Shell) -> None:
+    (shell.folder / "kb.jsonl").write_text('{"id": "a", "text": "one two"}\n')
+    shell.run("add", "kb.jsonl")
+    table = shell.run("retrieve", "--explain", "two")
+    line = next(x for x in table.splitlines() if " dense " in x)
+    numbers = [float(w) for w in line.replace("=", "").split() if w.lstrip("+-")[:1].isdigit()]
+    score = float(table.splitlines()[1].split()[1])
+    assert sum(numbers) == pytest.approx(score, abs=0.003)

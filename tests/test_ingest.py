@@ -1,0 +1,111 @@
+"""Files become passages: what is cut, what it is called, what an edit touches."""
+
+from pathlib import Path
+
+import pytest
+
+from rag_flywheel import FlywheelError
+from rag_flywheel.ingest import CHUNK_CHARS, cut, read_jsonl, read_paths
+
+GUIDE = """Intro before any heading.
+
+# Install
+
+Run the installer.
+
+```sh
+# not a heading
+make
+```
+
+## On Linux
+
+Use the package.
+
+# Use
+
+Press the button.
+"""
+
+
+def test_sections_have_headings_and_ids() -> None:
+    found = cut(GUIDE, "docs/guide.md", markdown=True)
+    assert [(p.id, p.title) for p in found] == [
+        ("docs/guide.md#top.1", ""),
+        ("docs/guide.md#install.1", "Install"),
+        ("docs/guide.md#on-linux.1", "Install > On Linux"),
+        ("docs/guide.md#use.1", "Use"),
+    ]
+    assert "# not a heading" in found[1].text
+    assert all(p.metadata == {"source": "docs/guide.md"} for p in found)
+
+
+def test_an_edit_touches_only_its_section() -> None:
+    before = {p.id: p for p in cut(GUIDE, "g.md", markdown=True)}
+    longer = GUIDE.replace("Run the installer.", "Run the installer. " * 200)
+    after = {p.id: p for p in cut(longer, "g.md", markdown=True)}
+    same = {i for i in before if after.get(i) == before[i]}
+    assert same == set(before) - {"g.md#install.1"}
+    assert sum(i.startswith("g.md#install.") for i in after) > 1
+
+
+def test_long_text_is_cut_without_loss() -> None:
+    words = [f"word{i}" for i in range(2000)]
+    found = cut(" ".join(words), "a.txt", markdown=False)
+    assert [w for p in found for w in p.text.split()] == words
+    assert max(len(p.text) for p in found) <= CHUNK_CHARS[1]
+
+
+def test_repeated_headings_have_their_own_ids() -> None:
+    found = cut("# A\n\none\n\n# A\n\ntwo\n", "a.md", markdown=True)
+    assert [(p.id, p.text.strip()) for p in found] == [("a.md#a.1", "one"), ("a.md#a-2.1", "two")]
+
+
+def test_folders_are_read_at_any_depth_and_hidden_files_left_out(tmp_path: Path) -> None:
+    (tmp_path / "kb" / "deep").mkdir(parents=True)
+    (tmp_path / "kb" / ".git").mkdir()
+    (tmp_path / "kb" / "deep" / "a.md").write_text("# T\n\nbody")
+    (tmp_path / "kb" / ".git" / "b.md").write_text("hidden")
+    (tmp_path / "kb" / "c.txt").write_text("\ufeffplain", encoding="utf-8")
+    batch = read_paths([tmp_path / "kb"])
+    assert {p.id: p.text for p in batch.passages} == {
+        "kb/deep/a.md#t.1": "body",
+        "kb/c.txt#top.1": "plain",
+    }
+    assert batch.sources == {"kb/deep/a.md", "kb/c.txt"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2 is no JSON"),
+        ("[]", "line 2 is list; expected an object"),
+        ('{"id": "x"}', "line 2 has no 'text'"),
+        ('{"id": "x", "text": "t", "txet": 1}', "unknown key 'txet'"),
+        ('{"id": "x", "text": "t", "metadata": []}', None),
+        ('{"id": "x", "text": "t", "metadata": [1]}', "metadata is list"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path: Path, line: str, message: str | None) -> None:
+    file = tmp_path / "kb.jsonl"
+    file.write_text('{"id": "ok", "text": "fine"}\n' + line + "\n")
+    if message is None:
+        assert len(list(read_jsonl(file))) == 2
+        return
+    with pytest.raises(FlywheelError, match=message) as caught:
+        list(read_jsonl(file))
+    assert str(file) in str(caught.value)
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(b"%PDF")
+    (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
+    (tmp_path / "empty").mkdir()
+    for name, message in (
+        ("a.pdf", r"is \.pdf; expected"),
+        ("latin.txt", "is not UTF-8"),
+        ("empty", r"holds no \.md or \.txt file"),
+        ("gone", "no file or folder"),
+    ):
+        with pytest.raises(FlywheelError, match=message):
+            read_paths([tmp_path / name])
