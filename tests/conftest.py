@@ -1,10 +1,12 @@
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fakes import WordEncoder
+from folders import PASSAGES, QUERY
 from rag_flywheel import Flywheel, Passage
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -39,3 +41,22 @@ def data_folder() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("RAG_FLYWHEEL_DATA names no folder of collections")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed index with two versions, 30 passages and one vote; copied, never changed."""
+    root = tmp_path_factory.mktemp("sound") / "kb"
+    with Flywheel.open(root, encoder=WordEncoder()) as fw:
+        fw.add(PASSAGES[:20])
+        assert fw.refresh().outcome == "promoted"
+        fw.add(PASSAGES[20:])
+        assert fw.refresh().outcome == "promoted"
+        fw.feedback(fw.retrieve(QUERY).id, "p3", "helpful", user_id="u")
+        assert fw.verify() == []
+    return root
+
+
+@pytest.fixture
+def folder(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "kb"))

@@ -34,7 +34,7 @@ _INDEX_PARTS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Built:
     """What was built: from which moment of the store, and which texts; linked: no index changed."""
 

@@ -32,10 +32,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 KB = Path("indexes/kb")
 
 
-def main() -> None:
-    """Run the command line; a FlywheelError is one line on standard error, never a traceback."""
+def main(words: list[str] | None = None) -> None:
+    """Run the command line (None: of this process), and exit with its code.
+
+    A FlywheelError is one line on standard error, never a traceback.
+    """
     try:
-        app()
+        app(words)
     except LockedError as error:
         sys.exit(_failed(error, LOCKED))
     except FlywheelError as error:
@@ -195,7 +198,7 @@ def refresh(
     as_json: Json = False,
 ) -> None:
     """Build the next index version, check it, make it live. Made for cron: one log line a step."""
-    logging.basicConfig(format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(name)s %(message)s", force=True)
     logging.getLogger("rag_flywheel").setLevel(logging.INFO)
     max_age_s = None if max_age is None else _seconds(max_age)
     with _open(index) as fw:

@@ -17,7 +17,7 @@ FILE_NAME = "flywheel.toml"
 DEFAULT_ENCODER = "sentence-transformers:all-MiniLM-L6-v2"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """Settings of an index.
 
@@ -88,7 +88,10 @@ def read_config(path: Path) -> Config:
         raise ConfigError(
             f"{path} has the unknown key {unknown[0]!r}; known keys: {', '.join(sorted(known))}"
         )
-    return Config(**values)
+    try:
+        return Config(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def config_text(config: Config) -> str:

@@ -4,16 +4,15 @@ It must not know how passages are indexed or ranked.
 """
 
 import difflib
-import math
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from rag_flywheel.checks import check_passages, check_text
 from rag_flywheel.config import Config
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.index.encoder import Encoder, encode
 from rag_flywheel.records import AddReport, Filter, Passage, Progress
-from rag_flywheel.serve.checks import check_encodable
 from rag_flywheel.store import filters
 from rag_flywheel.store import passages as store
 from rag_flywheel.store import vectors as vector_store
@@ -36,7 +35,7 @@ def add(
     Vectors are kept as they are made, so that a repeated call after an interruption goes on where
     it stopped. Raises InputError.
     """
-    wanted = _checked(given)
+    wanted = check_passages(given)
     with database.reading() as conn:
         current = store.current_by_id(conn, list(wanted))
     texts = {
@@ -71,10 +70,14 @@ def remove(database: Database, ids: Sequence[str]) -> int:
     """Take passages out, all or none; returns how many. Raises InputError, UnknownIdError."""
     if isinstance(ids, str):
         raise InputError(f"ids is the string {ids!r}; expected a list of passage ids")
-    wanted = list(dict.fromkeys(ids))
-    for id_ in wanted:
+    if not isinstance(ids, Iterable):
+        raise InputError(f"ids is {type(ids).__name__}; expected a list of passage ids")
+    given = list(ids)
+    for id_ in given:
         if not isinstance(id_, str):
             raise InputError(f"passage id {id_!r} is {type(id_).__name__}; expected a string")
+        check_text("passage id", id_)
+    wanted = list(dict.fromkeys(given))
     if not wanted:
         return 0
     with database.transaction() as conn:
@@ -93,7 +96,7 @@ def remove(database: Database, ids: Sequence[str]) -> int:
 def stored(database: Database, where: Filter | None) -> list[Passage]:
     """The passages in the index that pass a filter. Raises InputError."""
     with database.snapshot() as conn:
-        if not where:
+        if where is None:
             return [s.passage for s in store.present(conn)]
         pids = filters.matching_pids(conn, where).tolist()
         return [s.passage for s in store.fetch(conn, pids).values()]
@@ -147,7 +150,7 @@ def _lineage(
     """
     text, least = store.encoded_text(passage), config.edit_keeps_votes
     earlier = [current] if current is not None else []
-    for old in [*earlier, *store.earlier_texts(conn, passage.id)]:
+    for old in [*earlier, *store.earlier_texts(conn, passage.id, store.passage_hash(passage))]:
         if near_identical(store.encoded_text(old.passage), text, least):
             first = store.text_of(conn, old.lineage)
             if first is not None and near_identical(first, text, least):
@@ -165,50 +168,3 @@ def _same(old: StoredPassage | None, new: Passage) -> bool:
 
 def _pid(stored: StoredPassage | None) -> int | None:
     return None if stored is None else stored.pid
-
-
-def _checked(given: Iterable[Passage]) -> dict[str, Passage]:
-    wanted: dict[str, Passage] = {}
-    for number, passage in enumerate(given, 1):
-        _check(passage, number)
-        if passage.id in wanted:
-            raise InputError(
-                f"passage id {passage.id!r} comes twice in one call (the second is number "
-                f"{number}); expected each id once. Nothing was added"
-            )
-        wanted[passage.id] = passage
-    return wanted
-
-
-def _check(passage: object, number: int) -> None:
-    if not isinstance(passage, Passage):
-        raise InputError(f"item {number} is {type(passage).__name__}; expected a Passage")
-    if not isinstance(passage.id, str) or not passage.id.strip():
-        raise InputError(
-            f"passage {number} has the id {passage.id!r}; expected a string, not blank"
-        )
-    name = f"passage {passage.id!r}"
-    for field in ("text", "title"):
-        value = getattr(passage, field)
-        if not isinstance(value, str):
-            raise InputError(f"{name}: {field} is {type(value).__name__}; expected a string")
-        check_encodable(f"{name}: {field}", value)
-    check_encodable(name, passage.id)
-    if not passage.text.strip():
-        raise InputError(f"{name} has an empty or blank text; expected something to retrieve")
-    for key, value in passage.metadata.items():
-        _check_metadata(name, key, value)
-
-
-def _check_metadata(name: str, key: object, value: object) -> None:
-    if not isinstance(key, str) or not key or '"' in key:
-        raise InputError(f"{name}: metadata key {key!r}; expected a string without double quotes")
-    if value is not None and not isinstance(value, str | int | float | bool):
-        raise InputError(
-            f"{name}: metadata {key!r} is {type(value).__name__}; "
-            "expected a string, number, boolean or None"
-        )
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{name}: metadata {key!r} is {value}; expected a finite number")
-    if isinstance(value, str):
-        check_encodable(f"{name}: metadata {key!r}", value)

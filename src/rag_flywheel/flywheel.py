@@ -1,17 +1,20 @@
 """Flywheel: what an application holds. Every method is a few lines that call a room."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from rag_flywheel import corpus
 from rag_flywheel.capture import votes as capture
+from rag_flywheel.checks import check_optional_text, items
 from rag_flywheel.config import Config
 from rag_flywheel.curate.judgments import judgments
 from rag_flywheel.deploy import moves, report
 from rag_flywheel.deploy.folder import open_folder
 from rag_flywheel.deploy.versions import CURRENT
+from rag_flywheel.disk import disk_errors
 from rag_flywheel.encoder_slot import EncoderSlot
 from rag_flywheel.errors import InputError
 from rag_flywheel.index.encoder import Encoder, encode
@@ -37,7 +40,6 @@ from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.server import Server
 from rag_flywheel.serve.state import Source
 from rag_flywheel.store.database import FILE_NAME, Database
-from rag_flywheel.store.migrations import migrate
 
 
 class Flywheel:
@@ -72,10 +74,13 @@ class Flywheel:
         needed. config: settings of a new folder. create=False: refuse a missing folder.
         Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError.
         """
+        from rag_flywheel.store.migrations import migrate  # sqlite-utils takes 50 ms to load
+
         root = Path(path)
-        if config is None and encoder is not None and not (root / "flywheel.toml").exists():
-            config = Config(encoder=encoder if isinstance(encoder, str) else "")
-        found = open_folder(root, config=config, create=create)
+        new = (
+            None if encoder is None else Config(encoder=encoder if isinstance(encoder, str) else "")
+        )
+        found = open_folder(root, config=config, new=new or Config(), create=create)
         database = Database(root / FILE_NAME)
         try:
             migrate(database)
@@ -161,9 +166,8 @@ class Flywheel:
         record: bool = True,
     ) -> list[Retrieval]:
         """`retrieve` for many queries at once, in their order."""
-        if isinstance(queries, str):
-            raise InputError("queries is one string; expected a list of strings")
-        return self._serving().retrieve(queries, self._asked(k, where, None, None, record))
+        given = items("queries", queries, str)
+        return self._serving().retrieve(given, self._asked(k, where, None, None, record))
 
     def rerank(
         self,
@@ -181,12 +185,12 @@ class Flywheel:
         Without votes on similar queries the order is that of the given scores. where: only to name
         the tenant when config.tenant_key is set. Raises InputError.
         """
-        extra = sorted(set(where or {}) - {self._config.tenant_key})
-        if extra:
-            raise InputError(
-                f"rerank cannot filter on {extra[0]!r}: candidates have no metadata; filter them in "
-                "your own retriever"
-            )
+        for key in where or {}:
+            if key != self._config.tenant_key:
+                raise InputError(
+                    f"rerank cannot filter on {key!r}: candidates have no metadata; filter them in "
+                    "your own retriever"
+                )
         asked = self._asked(k, where, user_id, session_id, record, kind="rerank")
         return self._serving().rerank(query, candidates, asked)
 
@@ -204,14 +208,11 @@ class Flywheel:
         It is on the disk when this returns, and acts on the next retrieval of similar queries.
         Raises UnknownIdError, and InputError for a passage that the retrieval did not show.
         """
-        vote = Vote(retrieval_id, passage_id, verdict, user_id, reason)  # type: ignore[arg-type]
-        self.feedback_many([vote])
+        self.feedback_many([Vote(retrieval_id, passage_id, verdict, user_id, reason)])
 
     def feedback_many(self, votes: Iterable[Vote]) -> int:
         """Keep votes in one commit, all or none; returns how many. Raises as `feedback` does."""
-        given = list(votes)
-        capture.append_votes(self._database, given)
-        return len(given)
+        return capture.append_votes(self._database, votes)
 
     def answer(self, retrieval_id: str, text: str) -> None:
         """Keep the answer that the application gave from a retrieval. Raises UnknownIdError."""
@@ -242,7 +243,8 @@ class Flywheel:
 
     def versions(self) -> list[VersionInfo]:
         """The index versions on disk, the newest first."""
-        return report.versions(self._root)
+        with self._files():
+            return report.versions(self._root)
 
     def rollback(self, version: str | None = None) -> str:
         """Make a version live again (None: the one before the live one); returns its id.
@@ -251,19 +253,29 @@ class Flywheel:
         are not rolled back: what was added stays, what was removed stays away.
         Raises UnknownIdError, CorruptFileError, LockedError.
         """
-        return moves.roll_back(self._root, self._database, version).version
+        with self._files():
+            return moves.roll_back(self._root, self._database, version).version
 
     def release(self) -> bool:
         """Let votes held back by a rollback count again; False when none are held back."""
-        return moves.release(self._root, self._database)
+        with self._files():
+            return moves.release(self._root, self._database)
 
     def status(self) -> Status:
         """The folder's state in numbers."""
-        return report.status(self._root, self._database, self._config)
+        with self._files():
+            return report.status(self._root, self._database, self._config)
 
     def verify(self) -> list[str]:
         """Everything found wrong with the folder, one sentence each; empty when it is sound."""
-        return report.problems(self._root, self._database)
+        with self._files():
+            return report.problems(self._root, self._database)
+
+    @contextmanager
+    def _files(self) -> Iterator[None]:
+        self._database.require_open()
+        with disk_errors(self._root):
+            yield
 
     def _asked(
         self,
@@ -274,6 +286,8 @@ class Flywheel:
         record: bool,
         kind: str = "retrieve",
     ) -> Asked:
+        check_optional_text("user_id", user_id)
+        check_optional_text("session_id", session_id)
         tenant = self._serving().tenant(where)
         return Asked(k, where, tenant, user_id, session_id, record, kind)
 

@@ -18,7 +18,7 @@ CHUNK_CHARS = (400, 1200)
 """A chunk is filled up to between these many characters, at the best place to cut."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Batch:
     """Passages read from files; sources: the files that were cut up, as in their metadata."""
 

@@ -1,31 +1,52 @@
 """Reads the live version of a folder, its files checked against its manifest."""
 
 import json
+import logging
 from pathlib import Path
 
 from rag_flywheel.deploy.versions import (
+    CURRENT,
     check,
     fingerprint,
     read_current,
     read_manifest,
     version_folder,
 )
-from rag_flywheel.errors import CorruptFileError, EncoderMismatchError
+from rag_flywheel.disk import disk_errors
+from rag_flywheel.errors import (
+    CorruptFileError,
+    EncoderMismatchError,
+    StorageError,
+    UnknownIdError,
+)
 from rag_flywheel.index.encoder import Encoder
 from rag_flywheel.serve.loaded import LoadedVersion, empty_version, load_version
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
 
+log = logging.getLogger("rag_flywheel")
+
 
 def read_live(root: Path, database: Database, encoder: Encoder) -> tuple[LoadedVersion, int | None]:
     """(the live version, the event number that evidence is frozen at).
 
-    Raises CorruptFileError, EncoderMismatchError.
+    Raises CorruptFileError, EncoderMismatchError, StorageError.
     """
+    with disk_errors(root):
+        return _read(root, database, encoder)
+
+
+def _read(root: Path, database: Database, encoder: Encoder) -> tuple[LoadedVersion, int | None]:
     current = read_current(root)
     if current is None:
         return empty_version(encoder.dim), None
-    manifest = read_manifest(root, current.version)
+    try:
+        manifest = read_manifest(root, current.version)
+    except UnknownIdError as error:
+        raise CorruptFileError(
+            f"{root / CURRENT} names version {current.version}, which is not there; run "
+            "`rag-flywheel refresh` to build one from the database, or `rag-flywheel rollback ID`"
+        ) from error
     if (manifest.revision, manifest.dim) != (encoder.revision, encoder.dim):
         raise EncoderMismatchError(
             f"version {manifest.id} was built with encoder {manifest.encoder!r}, revision "
@@ -56,5 +77,8 @@ def _require_sound(root: Path, database: Database, version: str) -> None:
             f"the live version cannot be served: {problems[0]}. Run `rag-flywheel refresh` to "
             "build a new one from the database, or `rag-flywheel rollback` to an earlier one"
         )
-    with database.transaction(durable=False) as conn:
-        journal.write_meta(conn, "checked", seen)
+    try:
+        with database.transaction(durable=False) as conn:
+            journal.write_meta(conn, "checked", seen)
+    except StorageError as error:  # only a note that spares the next reader the work
+        log.debug("could not note that version %s was checked: %s", version, error)

@@ -26,7 +26,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(step, done, total) now and then during long work."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Passage:
     """A text to retrieve, under the caller's id."""
 
@@ -36,7 +36,7 @@ class Passage:
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AddReport:
     """What an `add` did: how many passages were new, changed, and already there as given."""
 
@@ -45,7 +45,7 @@ class AddReport:
     unchanged: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Candidate:
     """A passage found by an application's own retriever; `score` is that retriever's, higher is better."""
 
@@ -54,7 +54,7 @@ class Candidate:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Explanation:
     """Why a hit has its score: intercept + sum(terms) + evidence == score, within 1e-6.
 
@@ -67,7 +67,7 @@ class Explanation:
     votes: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hit:
     """One passage of an answer. rank counts from 1; score: log-odds that a vote would say helpful."""
 
@@ -80,7 +80,7 @@ class Hit:
     explanation: Explanation
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Retrieval:
     """One answer to a query. `id` is None when it was not recorded, `version` before the first refresh."""
 
@@ -90,18 +90,18 @@ class Retrieval:
     hits: tuple[Hit, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Vote:
-    """What a user says of one hit of a recorded retrieval."""
+    """What a user says of one hit of a recorded retrieval (whose id is not None)."""
 
-    retrieval_id: str
+    retrieval_id: str | None
     passage_id: str
     verdict: Verdict
     user_id: str | None = None
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class VoteEvent:
     """A stored vote with what it was cast on: `lineage` names the passage text, `query` its 16-byte hash."""
 
@@ -115,7 +115,7 @@ class VoteEvent:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Judgment:
     """What votes on one (past query, passage text) add up to; votes: their event numbers."""
 
@@ -127,7 +127,7 @@ class Judgment:
     votes: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Current:
     """Which version is live and, after a rollback, the event number that evidence is frozen at."""
 
@@ -135,7 +135,7 @@ class Current:
     frozen_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RefreshReport:
     """What a refresh did. `reason` is a sentence for people; `scores` the numbers behind it."""
 
@@ -147,7 +147,7 @@ class RefreshReport:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class VersionInfo:
     """One index version on disk. `watermark` is the event number up to which it was built."""
 
@@ -159,7 +159,7 @@ class VersionInfo:
     watermark: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Status:
     """The state of an index folder, in numbers."""
 

@@ -18,14 +18,14 @@ from rag_flywheel.build import Built, build_version, version_problems
 from rag_flywheel.config import Config
 from rag_flywheel.corpus import embed
 from rag_flywheel.deploy import versions as deploy
-from rag_flywheel.deploy.files import disk_errors
 from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.moves import make_live
 from rag_flywheel.deploy.versions import Manifest
+from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.improve.threshold import with_threshold
 from rag_flywheel.index.encoder import Encoder
-from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.parameters import FILE_NAME, Parameters
 from rag_flywheel.records import Current, Outcome, Progress, RefreshReport
 from rag_flywheel.serve.loaded import load_parameters
 from rag_flywheel.store import counts, events, journal, passages
@@ -36,7 +36,7 @@ log = logging.getLogger("rag_flywheel")
 _QUERIES = 20_000  # past queries that theta is set from, the first voted on
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class When:
     """When a refresh is due, if anything changed: at this many new votes, or at this age.
 
@@ -47,7 +47,7 @@ class When:
     max_age_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Live:
     """What is live; manifest is None when nothing is, or when its files are not sound."""
 
@@ -70,7 +70,7 @@ def refresh(
     "rejected", not an error.
     """
     began = time.monotonic()
-    with refresh_lock(root), disk_errors(root):
+    with disk_errors(root), refresh_lock(root):
         if left := deploy.clean_staging(root):
             log.info("refresh: cleaned up after %d unfinished", left)
         live = _look(root, database)
@@ -90,12 +90,17 @@ def refresh(
 
 
 def _look(root: Path, database: Database) -> _Live:
-    current = deploy.read_current(root)
+    try:
+        current = deploy.read_current(root)
+    except CorruptFileError as error:
+        log.warning("refresh: %s", error)
+        current = None
+    if current is None:
+        with database.reading() as conn:
+            return _Live(journal.last_move(conn), None)  # what it was: rollbacks stay in force
     with database.transaction() as conn:
         if journal.reconcile(conn, current):
             log.info("refresh: brought the journal in line with CURRENT")
-    if current is None:
-        return _Live(None, None)
     problems = deploy.check(root, current.version)
     if problems:
         log.warning("refresh: the live version is not sound, all is built anew: %s", problems[0])
@@ -189,14 +194,19 @@ def _next_parameters(
 
 
 def _live_parameters(root: Path, live: _Live) -> Parameters:
-    """The live parameters; the shipped ones when there are none, or none that can be read."""
+    """The live parameters, else the newest older ones that are sound, else the shipped ones."""
     if live.current is None:
         return Parameters()
-    try:
-        return load_parameters(deploy.version_folder(root, live.current.version))
-    except CorruptFileError as error:
-        log.warning("refresh: the shipped parameters are used, since %s", error)
-        return Parameters()
+    older = [v for v in reversed(deploy.list_versions(root)) if v < live.current.version]
+    for version in (live.current.version, *older):
+        try:
+            if deploy.sound_file(root, version, FILE_NAME):
+                return load_parameters(deploy.version_folder(root, version))
+            why = f"{version}/{FILE_NAME} is missing or not what its manifest says"
+        except CorruptFileError as error:
+            why = str(error)
+        log.warning("refresh: parameters not used: %s", why)
+    return Parameters()
 
 
 def _parent(root: Path, live: _Live, encoder: Encoder) -> tuple[Path, int] | None:

@@ -1,14 +1,17 @@
 """The command line, run as people and cron run it."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rag_flywheel.cli import main
 from rag_flywheel.deploy.lock import refresh_lock
 
 TESTS = Path(__file__).parents[1]
@@ -26,24 +29,31 @@ class Shell:
         )
 
     def run(self, *words: str, code: int = 0) -> str:
-        done = subprocess.run(
+        """In this process: what it prints; `errors` is what went to standard error."""
+        output, errors = io.StringIO(), io.StringIO()
+        with redirect_stdout(output), redirect_stderr(errors), pytest.raises(SystemExit) as done:
+            main([*words, "--index", str(self.index)])
+        self.errors = errors.getvalue()
+        assert (done.value.code or 0) == code, output.getvalue() + self.errors
+        return output.getvalue()
+
+    def run_as_cron(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """In a process of its own, without a terminal."""
+        return subprocess.run(
             [sys.executable, "-m", "rag_flywheel", *words, "--index", str(self.index)],
             capture_output=True,
             text=True,
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(TESTS), "COLUMNS": "200"},
+            env={**os.environ, "PYTHONPATH": str(TESTS)},
         )
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        self.errors = done.stderr
-        return done.stdout
 
     def json(self, *words: str, code: int = 0) -> Any:
         return json.loads(self.run(*words, "--json", code=code))
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
     return Shell(tmp_path)
 
 
@@ -82,10 +92,18 @@ def test_the_whole_loop(shell: Shell) -> None:
 def test_refresh_logs_each_step_for_cron(shell: Shell) -> None:
     (shell.folder / "kb.jsonl").write_text('{"id": "a", "text": "one two"}\n')
     shell.run("add", "kb.jsonl")
-    assert shell.run("refresh").startswith("promoted: 1 passages")
-    steps = [line for line in shell.errors.splitlines() if " refresh: " in line]
-    assert len(steps) >= 4
-    assert "\x1b" not in shell.errors  # no progress bar where there is no terminal
+    done = shell.run_as_cron("refresh")
+    assert done.returncode == 0
+    assert done.stdout.startswith("promoted: 1 passages")
+    assert len([line for line in done.stderr.splitlines() if " refresh: " in line]) >= 4
+    assert "\x1b" not in done.stderr  # no progress bar where there is no terminal
+
+
+def test_errors_are_one_line_and_no_traceback(shell: Shell) -> None:
+    done = shell.run_as_cron("remove", "nobody")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no passage 'nobody' is in this index")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_exit_codes(shell: Shell) -> None:
@@ -104,13 +122,11 @@ def test_exit_codes(shell: Shell) -> None:
 
 
 def test_commands_other_than_add_make_no_folder(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "rag_flywheel", "status", "--index", str(tmp_path / "no")],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert "holds no index; make one by adding passages" in done.stderr
+    errors = io.StringIO()
+    with redirect_stderr(errors), pytest.raises(SystemExit) as done:
+        main(["status", "--index", str(tmp_path / "no")])
+    assert done.value.code == 1
+    assert "holds no index; make one by adding passages" in errors.getvalue()
     assert not (tmp_path / "no").exists()
 
 

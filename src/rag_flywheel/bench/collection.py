@@ -18,7 +18,7 @@ Qrels = dict[str, dict[str, int]]
 """{query id: {passage id: grade}}; a grade above 0 means relevant."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Split:
     """Queries by id, and the passages that answer each."""
 
@@ -26,7 +26,7 @@ class Split:
     qrels: Qrels
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Collection:
     """Passages, and splits of the queries by name ("train", "dev", "test")."""
 

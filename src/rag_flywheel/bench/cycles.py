@@ -19,7 +19,7 @@ DEPTH = 10
 Measures = Mapping[str, Callable[[Qrels, Run], dict[str, float]]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cycle:
     """What held-out queries got after so many cycles of votes; values: mean measures by name."""
 

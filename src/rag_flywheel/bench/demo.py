@@ -24,7 +24,7 @@ MEASURES = {"nDCG@10": m.ndcg_at_10, "recall@8": m.recall_at_8, "harmful@8": m.h
 _MARK = "made-by-rag-flywheel-demo"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DemoResult:
     """Measures by cycle (0: the static index), and what to tell people about them."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from rag_flywheel.records import Retrieval, Verdict, Vote
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Users:
     """eta: the hit at rank r is looked at with probability r^-eta; eps: share of wrong verdicts.
 

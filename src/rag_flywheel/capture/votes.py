@@ -4,9 +4,10 @@ It must not know what votes do to a ranking.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import get_args
 
+from rag_flywheel.checks import check_optional_text, check_text, items
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.records import Verdict, Vote
 from rag_flywheel.store import events, passages
@@ -15,49 +16,44 @@ from rag_flywheel.store.database import Database
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 
 
-def append_votes(database: Database, votes: Sequence[Vote]) -> None:
-    """Append all of these votes in one durable commit, or none of them.
+def append_votes(database: Database, given: Iterable[Vote]) -> int:
+    """Append all of these votes in one durable commit, or none of them; returns how many.
 
     Raises InputError for an unknown verdict or a passage that the retrieval did not show,
     UnknownIdError for an unknown retrieval.
     """
+    votes = items("votes", given, Vote)
     for vote in votes:
         _check(vote)
     if not votes:
-        return
+        return 0
     with database.transaction(durable=True) as conn:
-        shown = events.shown_hits(conn, sorted({v.retrieval_id for v in votes}))
+        shown = events.shown_hits(conn, sorted({str(v.retrieval_id) for v in votes}))
         new = [_resolve(vote, shown) for vote in votes]
         first = passages.advance_clock(conn, len(new))
         events.append_votes(conn, new, first_seq=first, at=time.time())
+    return len(votes)
 
 
-def _check(vote: object) -> None:
-    if not isinstance(vote, Vote):
-        raise InputError(f"found {type(vote).__name__}; expected a Vote")
-    for name in ("retrieval_id", "passage_id"):
-        value = getattr(vote, name)
-        if not isinstance(value, str):
-            raise InputError(
-                f"{name} is {value!r}; expected a string"
-                + (
-                    " (a retrieval made with record=False has no id and takes no votes)"
-                    if value is None
-                    else ""
-                )
-            )
-    for name in ("user_id", "reason"):
-        value = getattr(vote, name)
-        if value is not None and not isinstance(value, str):
-            raise InputError(f"{name} is {value!r}; expected a string or None")
+def _check(vote: Vote) -> None:
+    if vote.retrieval_id is None:
+        raise InputError(
+            "retrieval_id is None; expected a string: an answer made with record=False has no id "
+            "and takes no votes"
+        )
+    check_text("retrieval_id", vote.retrieval_id)
+    check_text("passage_id", vote.passage_id)
+    check_optional_text("user_id", vote.user_id)
+    check_optional_text("reason", vote.reason)
     if vote.verdict not in VERDICTS:
         raise InputError(f"verdict is {vote.verdict!r}; expected one of {', '.join(VERDICTS)}")
 
 
 def _resolve(vote: Vote, shown: dict[str, tuple[int, dict[str, int]]]) -> events.NewVote:
-    if vote.retrieval_id not in shown:
-        raise _unknown(vote.retrieval_id)
-    rid, hits = shown[vote.retrieval_id]
+    retrieval_id = str(vote.retrieval_id)
+    if retrieval_id not in shown:
+        raise _unknown(retrieval_id)
+    rid, hits = shown[retrieval_id]
     if vote.passage_id not in hits:
         raise InputError(
             f"retrieval {vote.retrieval_id} did not show passage {vote.passage_id!r}; it showed "
@@ -73,6 +69,8 @@ def keep_answer(database: Database, retrieval_id: str, text: str) -> None:
             f"answer got {type(retrieval_id).__name__} and {type(text).__name__}; expected the id "
             "of a retrieval and the answer's text"
         )
+    check_text("retrieval_id", retrieval_id)
+    check_text("answer", text)
     with database.transaction() as conn:
         known = events.set_answer(conn, retrieval_id, text)
     if not known:

@@ -1,37 +1,11 @@
-"""Files that are either whole and on the disk, or not there; and the disk's errors as ours.
+"""Files that are either whole and on the disk, or not there.
 
 It must not know what the files hold.
 """
 
-import errno
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-from rag_flywheel.errors import DiskFullError, ReadOnlyError, StorageError
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a StorageError that names `path` and the remedy."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            raise DiskFullError(
-                f"no space to write {error.filename or path} ({error.strerror}); free some and "
-                "repeat the call. What was live before is still live"
-            ) from error
-        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
-            raise ReadOnlyError(
-                f"{error.filename or path} cannot be written or read ({error.strerror}); give "
-                "this user permission, or work on a copy of the folder"
-            ) from error
-        raise StorageError(f"{error.filename or path}: {error.strerror or error}") from error
 
 
 def sync(path: Path) -> None:

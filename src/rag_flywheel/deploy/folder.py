@@ -7,15 +7,18 @@ from pathlib import Path
 
 from rag_flywheel import config as settings
 from rag_flywheel.config import Config
-from rag_flywheel.deploy.files import disk_errors, replace_text
-from rag_flywheel.errors import ConfigError, NotAFlywheelError
+from rag_flywheel.deploy.files import replace_text
+from rag_flywheel.deploy.versions import CURRENT, VERSIONS
+from rag_flywheel.disk import disk_errors
+from rag_flywheel.errors import ConfigError, CorruptFileError, NotAFlywheelError
 from rag_flywheel.store.database import FILE_NAME as DATABASE
 
 
-def open_folder(root: Path, *, config: Config | None, create: bool) -> Config:
+def open_folder(root: Path, *, config: Config | None, new: Config, create: bool) -> Config:
     """The settings of the index folder at `root`, which is made when it is missing or empty.
 
-    config: the settings of a new folder; for an existing one they must equal its own.
+    config: what the settings must be, of a new folder or an existing one; new: the settings of a
+    new folder when config is None.
     Raises NotAFlywheelError, NewerFormatError, ConfigError, ReadOnlyError.
     """
     marker = root / settings.FILE_NAME
@@ -27,10 +30,11 @@ def open_folder(root: Path, *, config: Config | None, create: bool) -> Config:
                     f"{marker} differs from the config given here: {found} against {config}. "
                     "Edit the file, or open without config="
                 )
+            _require_database(root)
             return found
         _refuse_other(root, create)
         root.mkdir(parents=True, exist_ok=True)
-        made = config if config is not None else Config()
+        made = config if config is not None else new
         replace_text(
             marker, settings.config_text(made)
         )  # last of a new folder's files to be needed
@@ -42,7 +46,7 @@ def _refuse_other(root: Path, create: bool) -> None:
         raise NotAFlywheelError(f"{root} is a file; expected an index folder")
     names = [p.name for p in root.iterdir()] if root.exists() else []
     foreign = [n for n in names if not n.startswith((f".{settings.FILE_NAME}.", DATABASE))]
-    if foreign:
+    if foreign and not (root / settings.FILE_NAME).exists():  # else made by another meanwhile
         raise NotAFlywheelError(
             f"{root} is no index folder: it has no {settings.FILE_NAME} but holds "
             f"{sorted(foreign)[0]!r}. Give an index folder, or an empty or new one"
@@ -51,4 +55,15 @@ def _refuse_other(root: Path, create: bool) -> None:
         raise NotAFlywheelError(
             f"{root} holds no index; make one by adding passages: rag-flywheel add FILES "
             f"--index {root}"
+        )
+
+
+def _require_database(root: Path) -> None:
+    """A folder that had versions has a database: an empty one must not silently take its place."""
+    path = root / DATABASE
+    used = (root / CURRENT).exists() or any((root / VERSIONS).glob("*"))
+    if used and not (path.exists() and path.stat().st_size):
+        raise CorruptFileError(
+            f"{path} is missing or empty, but {root} has index versions; expected the database "
+            "with the passages and votes they were built from: restore it from a backup"
         )

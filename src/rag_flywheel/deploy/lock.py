@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from rag_flywheel.errors import LockedError
 
 FILE_NAME = "refresh.lock"
@@ -17,6 +15,8 @@ def refresh_lock(root: Path, *, wait_s: float = 0.0) -> Iterator[None]:
 
     The operating system frees it when its holder dies.
     """
+    from filelock import FileLock, Timeout
+
     lock = FileLock(root / FILE_NAME)
     try:
         lock.acquire(timeout=wait_s)

@@ -5,9 +5,16 @@ It must not know how versions are built.
 
 from pathlib import Path
 
-from rag_flywheel.deploy.files import disk_errors
 from rag_flywheel.deploy.lock import refresh_lock
-from rag_flywheel.deploy.versions import check, read_current, read_manifest, write_current
+from rag_flywheel.deploy.versions import (
+    check,
+    list_versions,
+    read_current,
+    read_manifest,
+    version_folder,
+    write_current,
+)
+from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError, UnknownIdError
 from rag_flywheel.records import Current
 from rag_flywheel.store import journal
@@ -20,8 +27,7 @@ def make_live(root: Path, database: Database, action: str, current: Current) -> 
     """Write the intent, then CURRENT; only for the holder of the refresh lock."""
     with database.transaction() as conn:
         journal.record_move(conn, action, current)
-    with disk_errors(root):
-        write_current(root, current)
+    write_current(root, current)
 
 
 def roll_back(root: Path, database: Database, version: str | None) -> Current:
@@ -30,24 +36,27 @@ def roll_back(root: Path, database: Database, version: str | None) -> Current:
     Votes that came after it was built stay stored and stop counting until `release`.
     Raises UnknownIdError, CorruptFileError, LockedError.
     """
-    with refresh_lock(root, wait_s=_WAIT_S):
+    with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
         target = version if version is not None else _parent(root)
+        version_folder(root, target)
+        if target not in list_versions(root):
+            known = ", ".join(list_versions(root)[-5:]) or "none"
+            raise UnknownIdError(f"no version {target} in {root}; the newest are: {known}")
         problems = check(root, target)
-        manifest = read_manifest(root, target)
         if problems:
             raise CorruptFileError(
                 f"version {target} cannot be rolled back to: {problems[0]}"
                 + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
                 + ". Choose another (see `rag-flywheel versions`)"
             )
-        current = Current(target, manifest.votes_until)
+        current = Current(target, read_manifest(root, target).votes_until)
         make_live(root, database, "rollback", current)
     return current
 
 
 def release(root: Path, database: Database) -> bool:
     """Let every stored vote count again; False when none was held back. Raises LockedError."""
-    with refresh_lock(root, wait_s=_WAIT_S):
+    with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
         current = read_current(root)
         if current is None or current.frozen_at is None:
             return False

@@ -1,5 +1,7 @@
 """What can be said of an index folder without loading an index: status, versions, problems."""
 
+import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -44,8 +46,17 @@ def status(root: Path, database: Database, config: Config) -> Status:
             n_votes=events.count_votes(conn),
             votes_since_refresh=events.count_votes(conn, after=watermark),
             last_refresh=None if refreshed is None else utc(refreshed),
-            bytes_on_disk=sum(p.stat().st_size for p in root.rglob("*") if p.is_file()),
+            bytes_on_disk=_bytes_below(root),
         )
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for path, _, names in os.walk(folder):  # unlike rglob, bears folders that vanish meanwhile
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += (Path(path) / name).stat().st_size
+    return total
 
 
 def versions(root: Path) -> list[VersionInfo]:
@@ -94,16 +105,20 @@ def problems(root: Path, database: Database) -> list[str]:
 def _live_problems(root: Path, database: Database, current: Current | None) -> list[str]:
     found = []
     with database.snapshot() as conn:
-        move = journal.last_move(conn)
+        promoted = journal.last_promoted(conn)
         revision = journal.read_meta(conn, "revision")
         lacking = counts.without_vector(conn, revision) if revision else 0
         orphans = counts.orphan_votes(conn)
-    if current is None and move is not None:
-        found.append(f"{CURRENT} is missing; the journal says that {move.version} was live")
+    if current is None and promoted is not None:
+        found.append(
+            f"{CURRENT} is missing, though version {promoted} was made live; `rag-flywheel refresh` "
+            f"builds a new version, `rag-flywheel rollback {promoted}` takes that one"
+        )
     if current is not None and current.version not in list_versions(root):
-        found.append(f"{CURRENT} names {current.version}, which is not in {root / 'versions'}")
-    if current is not None and move != current:
-        found.append(f"{CURRENT} says {current}; the journal says {move}")
+        found.append(
+            f"{CURRENT} names {current.version}, which is not in {root / 'versions'}; "
+            "`rag-flywheel refresh` builds a new version"
+        )
     if lacking:
         found.append(f"{lacking} passages have no vector; `rag-flywheel refresh` makes them")
     if orphans:

@@ -4,6 +4,7 @@ A version is never changed after its folder is renamed into `versions/`. Replaci
 only commit point. This module must not know what the files of a version mean.
 """
 
+import calendar
 import dataclasses
 import json
 import os
@@ -23,10 +24,11 @@ from rag_flywheel.records import Current
 FORMAT_VERSION = 1
 MANIFEST, CURRENT, VERSIONS, STAGING = "manifest.json", "CURRENT", "versions", "staging"
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{5}")
+_TIME = "%Y%m%dT%H%M%SZ"
 _REMEDY = "run `rag-flywheel verify`, then `rollback` to a sound version or `refresh` to build one"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Manifest:
     """What a version holds. `watermark`: the event number up to which it was built; votes after
     `votes_until` (less than the watermark when it was built after a rollback) did not count for it.
@@ -49,17 +51,21 @@ class Manifest:
 
 def new_version_id(newest: str | None) -> str:
     """UTC time and five hex digits, random but above `newest`, so that ids sort by age."""
-    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    seconds = int(time.time())
     floor = -1
-    if newest is not None and newest[:16] >= now:
-        now, floor = newest[:16], int(newest[17:], 16)
-    top = 0xFFFFF if floor < 0 else min(floor + 1000, 0xFFFFF)
-    return f"{now}-{secrets.randbelow(max(top - floor, 1)) + floor + 1:05x}"
+    if newest is not None:
+        last = calendar.timegm(time.strptime(newest[:16], _TIME))
+        if last >= seconds:  # within one second, or the clock was set back
+            floor = int(newest[17:], 16)
+            seconds, floor = (last, floor) if floor < 0xFFFFF else (last + 1, -1)
+    top = min(floor + 1000, 0xFFFFF) if floor >= 0 else 0xFFFFF
+    suffix = floor + 1 + secrets.randbelow(top - floor)
+    return f"{time.strftime(_TIME, time.gmtime(seconds))}-{suffix:05x}"
 
 
 def version_folder(root: Path, version: str) -> Path:
     """Where a version is. Raises UnknownIdError for what cannot be a version's id."""
-    if not _ID.fullmatch(version):
+    if not isinstance(version, str) or not _ID.fullmatch(version):
         raise UnknownIdError(
             f"{version!r} is no version id; expected one like 20261121T093000Z-3f9c1 "
             "(see `rag-flywheel versions`)"
@@ -98,7 +104,7 @@ def write_current(root: Path, current: Current) -> None:
 
 def stage(root: Path) -> Path:
     """A new empty folder to build a version in."""
-    name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}-{os.urandom(3).hex()}"
+    name = f"{time.strftime(_TIME, time.gmtime())}-{os.getpid()}-{os.urandom(3).hex()}"
     folder = root / STAGING / name
     folder.mkdir(parents=True)
     return folder
@@ -106,6 +112,8 @@ def stage(root: Path) -> Path:
 
 def clean_staging(root: Path) -> int:
     """Delete what refreshes that died left behind; only for the holder of the refresh lock."""
+    for unfinished in root.glob(f".{CURRENT}.*"):
+        unfinished.unlink(missing_ok=True)
     folder = root / STAGING
     left = list(folder.iterdir()) if folder.is_dir() else []
     for path in left:
@@ -157,14 +165,44 @@ def _parse_manifest(path: Path, version: str) -> Manifest:
             )
         files = {str(k): (str(v[0]), int(v[1])) for k, v in values.pop("files").items()}
         manifest = Manifest(files=files, **values)
-        numbers = (manifest.dim, manifest.n_passages, manifest.watermark, manifest.votes_until)
-        if manifest.id != version or not all(type(n) is int and n >= 0 for n in numbers):
-            raise ValueError(f"it describes {manifest.id!r} with {numbers}")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        if isinstance(error, NewerFormatError):
-            raise
+        _require_sense(manifest, found, version)
+    except (
+        FileNotFoundError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+    ) as error:
         raise CorruptFileError(f"{path} is no usable manifest ({error}); {_REMEDY}") from error
     return manifest
+
+
+def _require_sense(manifest: Manifest, format_version: object, version: str) -> None:
+    counts = (manifest.dim, manifest.n_passages, manifest.watermark, manifest.votes_until)
+    if type(format_version) is not int or format_version < 1:
+        raise ValueError(f"its format_version is {format_version!r}")
+    if manifest.id != version:
+        raise ValueError(f"it describes {manifest.id!r}")
+    if not all(type(n) is int and 0 <= n < 2**63 for n in counts):
+        raise ValueError(f"its counts are {counts}")
+    if type(manifest.created) not in {int, float} or not 0 <= manifest.created < 1e11:
+        raise ValueError(f"created is {manifest.created!r}; expected seconds since 1970")
+    if not (isinstance(manifest.encoder, str) and isinstance(manifest.revision, str)):
+        raise ValueError("encoder and revision are not both text")
+    if manifest.parent is not None and not isinstance(manifest.parent, str):
+        raise ValueError(f"parent is {manifest.parent!r}")
+
+
+def sound_file(root: Path, version: str, name: str) -> bool:
+    """Whether one file of a version is there and what its manifest says."""
+    try:
+        digest, size = read_manifest(root, version).files[name]
+    except (CorruptFileError, NewerFormatError, UnknownIdError, KeyError):
+        return False
+    path = version_folder(root, version) / name
+    return path.is_file() and path.stat().st_size == size and sha256(path) == digest
 
 
 Fingerprint = dict[str, list[int]]
@@ -192,12 +230,19 @@ def check(root: Path, version: str) -> list[str]:
     problems = []
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     for name, (digest, size) in manifest.files.items():
-        if name not in present:
+        try:
+            if name not in present:
+                problems.append(f"{version}/{name} is missing")
+            elif (found := (folder / name).stat().st_size) != size:
+                problems.append(f"{version}/{name} has {found} bytes; its manifest says {size}")
+            elif sha256(folder / name) != digest:
+                problems.append(f"{version}/{name} is not what its manifest says (sha256 differs)")
+        except FileNotFoundError:
             problems.append(f"{version}/{name} is missing")
-        elif (found := (folder / name).stat().st_size) != size:
-            problems.append(f"{version}/{name} has {found} bytes; its manifest says {size}")
-        elif sha256(folder / name) != digest:
-            problems.append(f"{version}/{name} is not what its manifest says (sha256 differs)")
+        except PermissionError as error:
+            problems.append(f"{version}/{name} cannot be read ({error.strerror})")
+    if not folder.is_dir():
+        return []  # pruned by another process meanwhile
     extra = present - set(manifest.files) - {MANIFEST}
     return problems + [f"{version}/{name} is not in its manifest" for name in sorted(extra)]
 

@@ -3,6 +3,9 @@
 It knows vectors and the numbers they are filed under; not texts, versions or votes.
 """
 
+import errno
+import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +54,13 @@ class DenseIndex:
     def save(self, folder: Path) -> None:
         """Write the index into `folder`."""
         faiss = _faiss()
-        faiss.write_index(self._index, str(folder / FILE_NAME))
+        path = str(folder / FILE_NAME)
+        try:
+            faiss.write_index(self._index, path)
+        except RuntimeError as error:  # what faiss raises for every failed write
+            full = "No space left" in str(error)
+            number = errno.ENOSPC if full else errno.EIO
+            raise OSError(number, str(error)[:200], path) from error
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -86,8 +95,11 @@ class DenseIndex:
         return found
 
 
+@cache
 def _faiss() -> Any:
     """The library, loaded when first needed; untyped, since its stubs lack what Python adds."""
     import faiss
 
+    # the threads of OpenMP do not survive a fork: a child that waits for them waits for ever
+    os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
     return faiss

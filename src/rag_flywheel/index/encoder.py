@@ -60,7 +60,7 @@ def make_encoder(spec: str) -> Encoder:
         return SentenceEncoder.load(name)
     try:
         made: object = getattr(importlib.import_module(module), name)()
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:
         raise EncoderNotFoundError(
             f"encoder {spec!r} cannot be made ({error}); expected an importable module with a "
             "function or class of that name, called without arguments"
@@ -70,11 +70,17 @@ def make_encoder(spec: str) -> Encoder:
 
 def check_encoder(encoder: object) -> Encoder:
     """The object, if it has what the protocol asks for. Raises EncoderError."""
-    if not isinstance(encoder, Encoder):
+    if isinstance(encoder, type) or not isinstance(encoder, Encoder):
         raise EncoderError(
             f"{type(encoder).__name__} is no encoder; expected name, revision, dim, "
             "encode_queries(texts) and encode_passages(texts)"
         )
+    for field in ("name", "revision"):
+        value: object = getattr(encoder, field)
+        if not isinstance(value, str) or not value:
+            raise EncoderError(
+                f"an encoder has the {field} {value!r}; expected a string, not empty"
+            )
     dim = encoder.dim
     if type(dim) is not int or dim < 1:
         raise EncoderError(f"encoder {encoder.name!r} has dim {dim!r}; expected a whole number > 0")
@@ -88,7 +94,13 @@ def encode(
 
     Raises EncoderError on another shape, NaN or infinity, or rows that are not of unit length.
     """
-    found = np.asarray(method(texts))
+    answer = method(texts)
+    try:
+        found = np.asarray(answer)
+    except ValueError as error:
+        raise EncoderError(
+            f"the encoder returned rows of different shapes; expected ({len(texts)}, {dim})"
+        ) from error
     if found.shape != (len(texts), dim):
         raise EncoderError(
             f"the encoder returned an array of shape {found.shape} for {len(texts)} texts; "
@@ -101,10 +113,11 @@ def encode(
         )
     vectors = found.astype(np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if len(texts) and np.abs(lengths - 1.0).max() > _UNIT_TOLERANCE:
+    worst = max(lengths.flat, key=lambda length: abs(length - 1.0), default=1.0)
+    if abs(worst - 1.0) > _UNIT_TOLERANCE:
         raise EncoderError(
-            f"the encoder returned a vector of length {float(lengths.flat[0]):.3f}; expected unit "
-            "length: divide each row by its norm"
+            f"the encoder returned a vector of length {worst:.3f}; expected unit length: divide "
+            "each row by its norm"
         )
-    unit: Vectors = vectors / lengths if len(texts) else vectors
+    unit: Vectors = vectors / lengths
     return unit

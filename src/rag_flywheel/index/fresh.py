@@ -13,7 +13,7 @@ from rag_flywheel.index.lexical import LexicalIndex, LexicalScores, tokenize
 from rag_flywheel.records import Pids, Vectors
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FreshSegment:
     """Texts by ascending pid: vectors float32 (n, dim), word counts and lengths."""
 

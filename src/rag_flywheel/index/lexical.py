@@ -5,7 +5,7 @@ It knows token ids and positions of texts; not pids, vectors or votes. Scores fo
 """
 
 import json
-import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,12 @@ LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
 TokenIds: TypeAlias = npt.NDArray[np.int32]
 LexicalScores: TypeAlias = npt.NDArray[np.float32]
 
-_WORD = re.compile(r"\w+")
+
+@cache
+def _word() -> Any:
+    import regex
+
+    return regex.compile(r"[\w\p{M}]+")  # marks too: vowels of Arabic, Hindi and others
 
 
 @cache
@@ -35,7 +40,8 @@ def tokenize(text: str) -> list[str]:
     """Lower-cased word stems of a text in order, without English stop words."""
     import Stemmer
 
-    words = [w for w in _WORD.findall(text.lower()) if w not in _stopwords()]
+    plain = unicodedata.normalize("NFKC", text).lower()
+    words = [w for w in _word().findall(plain) if w not in _stopwords()]
     stems: list[str] = Stemmer.Stemmer("english", 0).stemWords(words)
     return stems
 
@@ -73,9 +79,11 @@ class LexicalIndex:
             vocabulary = json.loads((lexical / "words.json").read_text(encoding="utf-8"))
             ids = np.load(tokens / "ids.npy", allow_pickle=False)
             offsets = np.load(tokens / "offsets.npy", allow_pickle=False)
+            if not _is_vocabulary(vocabulary):
+                raise ValueError("words.json does not number its words from 0")
             has_words = (lexical / "params.index.json").exists()
             bm25 = bm25s.BM25.load(lexical, load_vocab=False) if has_words else None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise CorruptFileError(
                 f"{lexical} or {tokens} cannot be read ({error}); run `rag-flywheel refresh` to "
                 "build them anew from the database"
@@ -113,8 +121,8 @@ class LexicalIndex:
 
     @property
     def average_length(self) -> float:
-        """Mean number of tokens in a text; 1.0 when there is none."""
-        return max(len(self.tokens) / max(len(self), 1), 1.0)
+        """Mean number of tokens in a text; 1.0 when there is no token at all."""
+        return len(self.tokens) / len(self) if len(self.tokens) else 1.0
 
     def idf(self, word: str) -> float:
         """Lucene's inverse document frequency of a word, also of one in no text."""
@@ -149,3 +157,8 @@ def _index(documents: list[list[int]], vocabulary: dict[str, int]) -> Any:
     bm25 = bm25s.BM25(k1=K1, b=B, method="lucene", csc_backend="scipy")
     bm25.index((documents, dict(vocabulary)), create_empty_token=False, show_progress=False)
     return bm25
+
+
+def _is_vocabulary(found: object) -> bool:
+    """Whether it is {word: number} with the numbers 0 to n - 1."""
+    return isinstance(found, dict) and list(found.values()) == list(range(len(found)))

@@ -104,6 +104,7 @@ class SentenceEncoder:
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))  # as in dense.py
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             model = SentenceTransformer(

@@ -16,9 +16,10 @@ from rag_flywheel.records import Judgment, Pids, Vectors
 
 Rows = npt.NDArray[np.int64]
 PastQueryKey = tuple[bytes, str | None]
+_NOBODY = -1
 
 
-@dataclass(slots=True)
+@dataclass
 class _Buffer:
     """What a family of views shares and only ever adds to; a view reads below its own length.
 
@@ -27,14 +28,15 @@ class _Buffer:
 
     rows: Vectors
     positions: dict[PastQueryKey, int]
+    n_used: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EvidenceView:
     """The judgments that ranking may use, by past query. A view never changes; `updated` makes the next.
 
     keys[i] and judgments[i] belong to vectors[i], float32 (n, dim) unit rows; tenants[i] is a code
-    of the tenant that the votes were cast under.
+    of the tenant that the votes were cast under, -1 when every vote on the query was retracted.
     """
 
     dim: int
@@ -59,24 +61,27 @@ class EvidenceView:
         """A view in which these past queries have these judgments, and all others theirs.
 
         vectors: float32 (dim,) of each query hash. The room for vectors is shared with this view
-        and grows by doubling, so a vote costs no copy of all of them; only one caller at a time
-        may extend a family of views.
+        and grows by doubling, so a vote costs no copy of all of them; one caller at a time.
         """
         n = len(self.keys)
         positions = self._buffer.positions if self._buffer is not None else {}
-        changed = list(self.judgments)
-        new = [key for key in judgments if positions.get(key, n) >= n]
-        for key, found in judgments.items():
-            if (row := positions.get(key, n)) < n:
-                changed[row] = found
+        rows = [positions.get(key, n) for key in judgments]
+        new = [key for key, row in zip(judgments, rows, strict=True) if row >= n]
+        changed = [*self.judgments, *(judgments[key] for key in new)]
         codes = dict(self.tenant_codes)
         for key in new:
             codes.setdefault(key[1], len(codes))
+        tenants = np.concatenate([self.tenants, np.zeros(len(new), dtype=np.int32)])
+        fresh_rows = iter(range(n, n + len(new)))
+        for (key, found), row in zip(judgments.items(), rows, strict=True):
+            at = row if row < n else next(fresh_rows)
+            changed[at] = found
+            tenants[at] = codes[key[1]] if found else _NOBODY
         return EvidenceView(
             self.dim,
             (*self.keys, *new),
-            (*changed, *(judgments[key] for key in new)),
-            np.concatenate([self.tenants, np.array([codes[k[1]] for k in new], dtype=np.int32)]),
+            tuple(changed),
+            tenants,
             codes,
             self._extended(new, [vectors[key[0]] for key in new]),
         )
@@ -86,16 +91,17 @@ class EvidenceView:
         buffer = self._buffer
         if not added:
             return buffer
-        if buffer is None or n + len(added) > len(buffer.rows):
+        if buffer is None or buffer.n_used != n or n + len(added) > len(buffer.rows):
             rows = np.empty((max(64, 2 * (n + len(added))), self.dim), dtype=np.float32)
             rows[:n] = self.vectors
-            buffer = _Buffer(rows, {key: i for i, key in enumerate(self.keys)})
+            buffer = _Buffer(rows, {key: i for i, key in enumerate(self.keys)}, n)
         buffer.rows[n : n + len(added)] = np.stack(added)
+        buffer.n_used = n + len(added)
         buffer.positions.update({key: n + i for i, key in enumerate(keys)})
         return buffer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Neighbour:
     """A past query near the present one: its row in the view and its weight K in (0, 1]."""
 
@@ -103,7 +109,7 @@ class Neighbour:
     weight: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evidence:
     """H and N by passage text (lineage), and the votes behind them."""
 

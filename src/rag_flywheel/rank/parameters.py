@@ -5,7 +5,7 @@ It knows how parameters are written down (parameters.json); not how they are cho
 
 import dataclasses
 import json
-import math
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,12 @@ from rag_flywheel.errors import CorruptFileError
 
 FORMAT_VERSION = 1
 FILE_NAME = "parameters.json"
+_LARGEST = sys.float_info.max
 FEATURES = ("dense", "bm25")
 """Static features of (query, passage): cosine; BM25 over the query's best BM25."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Kernel:
     """How votes on past queries count for a query.
 
@@ -34,7 +35,7 @@ class Kernel:
     neighbours: int = 32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Parameters:
     """The prior, P(a vote says helpful) = sigmoid(intercept + weights · features), and the kernel.
 
@@ -60,29 +61,48 @@ def parameters_text(parameters: Parameters) -> str:
 def parse_parameters(text: str, *, name: str) -> Parameters:
     """Parameters from JSON text; `name` is what errors call it. Raises CorruptFileError."""
     try:
-        values: dict[str, Any] = json.loads(text)
-        if values.pop("format_version") != FORMAT_VERSION:
+        values = json.loads(text)
+        if not isinstance(values, dict) or values.pop("format_version", None) != FORMAT_VERSION:
             raise ValueError(f"format_version is not {FORMAT_VERSION}")
-        kernel = Kernel(**values.pop("kernel"))
-        parameters = Parameters(kernel=kernel, **values)
-        numbers = [parameters.intercept, parameters.candidate_spread, *parameters.weights.values()]
-        numbers += [
-            kernel.theta,
-            kernel.theta_quantile,
-            kernel.gamma,
-            kernel.n0,
-            float(kernel.neighbours),
-        ]
-        if set(parameters.weights) != set(FEATURES):
-            raise ValueError(f"weights for {sorted(parameters.weights)}, expected {FEATURES}")
-        if not all(math.isfinite(number) for number in numbers):
-            raise ValueError("a number is not finite")
-        if not (-1 <= kernel.theta < 1 and 0 < kernel.theta_quantile < 1):
-            raise ValueError("the kernel needs -1 <= theta < 1 and 0 < theta_quantile < 1")
-        if not (kernel.gamma > 0 and kernel.n0 > 0):
-            raise ValueError("the kernel needs gamma > 0 and n0 > 0")
-        if type(kernel.neighbours) is not int or kernel.neighbours < 0:
-            raise ValueError("the kernel needs a whole number of neighbours >= 0")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CorruptFileError(f"{name} holds no usable parameters: {error}") from error
-    return parameters
+        _require_fields(values, Parameters)
+        _require_fields(values["kernel"], Kernel)
+        if not isinstance(values["source"], str):
+            raise ValueError("source is not a string")
+        if not isinstance(values["weights"], dict) or set(values["weights"]) != set(FEATURES):
+            raise ValueError(f"weights are not for exactly {', '.join(FEATURES)}")
+        kernel = values.pop("kernel")
+        _require_numbers({**values, **values["weights"], **kernel})
+        return Parameters(kernel=_checked(Kernel(**kernel)), **values)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(
+            f"{name} holds no usable parameters ({error}); run `rag-flywheel refresh` to build a new "
+            "version, or `rag-flywheel rollback` to an earlier one"
+        ) from error
+
+
+def _require_fields(values: object, kind: type[Parameters] | type[Kernel]) -> None:
+    expected = {field.name for field in dataclasses.fields(kind)}
+    found = set(values) if isinstance(values, dict) else set()
+    if found != expected:
+        wrong = sorted(map(str, found ^ expected))
+        raise ValueError(f"{wrong[0]!r} is missing or not known in {kind.__name__}")
+
+
+def _require_numbers(values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if key in {"source", "weights"}:
+            continue
+        if type(value) not in {int, float} or not abs(value) <= _LARGEST:
+            raise ValueError(f"{key} is no finite number")
+    if values["candidate_spread"] < 0:
+        raise ValueError("candidate_spread is below 0")
+
+
+def _checked(kernel: Kernel) -> Kernel:
+    if not (-1 <= kernel.theta < 1 and 0 < kernel.theta_quantile < 1):
+        raise ValueError("the kernel needs -1 <= theta < 1 and 0 < theta_quantile < 1")
+    if not (kernel.gamma > 0 and kernel.n0 > 0):
+        raise ValueError("the kernel needs gamma > 0 and n0 > 0")
+    if type(kernel.neighbours) is not int or kernel.neighbours < 0:
+        raise ValueError("the kernel needs a whole number of neighbours >= 0")
+    return kernel

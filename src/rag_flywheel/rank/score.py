@@ -15,8 +15,10 @@ import numpy.typing as npt
 from rag_flywheel.rank.parameters import Kernel, Parameters
 from rag_flywheel.records import Explanation, Pids, Scores
 
+_HUGE = 1e300  # the difference of two such scores may overflow
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Scored:
     """Scores of candidates, and the parts that add up to them: intercept + terms + evidence."""
 
@@ -56,9 +58,11 @@ def score_given(
     The prior keeps their order and lays them between even odds for the best and
     `candidate_spread` log-odds less for the worst, in proportion to their scores.
     """
-    below = scores.max(initial=-np.inf) - scores
+    largest = float(np.abs(scores).max(initial=0.0))
+    scaled = scores / 4.0 if largest > _HUGE else scores
+    below = scaled.max(initial=-np.inf) - scaled
     span = below.max(initial=0.0)
-    terms = {"candidate": -parameters.candidate_spread * below / (span if span > 0 else 1.0)}
+    terms = {"candidate": -parameters.candidate_spread * (below / (span if span > 0 else 1.0))}
     return _posterior(0.0, terms, helpful, harmful, parameters.kernel)
 
 
@@ -75,10 +79,12 @@ def _posterior(
     shift = np.zeros(len(prior))
     moved = np.flatnonzero(helpful + harmful > 0)
     if len(moved):
-        z = prior[moved]
-        yes, no = 1.0 / (1.0 + np.exp(-z)), 1.0 / (1.0 + np.exp(z))
-        odds = (kernel.n0 * yes + helpful[moved]) / (kernel.n0 * no + harmful[moved])
-        shift[moved] = np.log(odds) - z
+        z, log_n0 = prior[moved], np.log(kernel.n0)
+        with np.errstate(divide="ignore"):  # the logarithm of no votes is -inf, as it should be
+            log_helpful, log_harmful = np.log(helpful[moved]), np.log(harmful[moved])
+        yes = np.logaddexp(log_n0 - np.logaddexp(0.0, -z), log_helpful)
+        no = np.logaddexp(log_n0 - np.logaddexp(0.0, z), log_harmful)
+        shift[moved] = yes - no - z
     return Scored(prior + shift, intercept, terms, shift)
 
 

@@ -14,7 +14,7 @@ from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Asked:
     """Who asks, and how the answer is to be cut and kept. tenant: as JSON, None: no tenant."""
 
@@ -27,7 +27,7 @@ class Asked:
     kind: str = "retrieve"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Found:
     """A query, its vector float32 (dim,), and its hits with their pids, the best first."""
 

@@ -14,7 +14,7 @@ from rag_flywheel.records import Pids, Vectors
 from rag_flywheel.serve.state import State
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CandidateSet:
     """Ascending pids with their cosine and BM25, each (n,), and the query's best BM25 anywhere."""
 
@@ -24,7 +24,7 @@ class CandidateSet:
     best_bm25: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scope:
     """Which texts may come up: a mask over the version's positions and one over the fresh texts.
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.state import Source, State, caught_up, initial_state
@@ -76,8 +77,9 @@ class LiveState:
         raise AssertionError("the live version changed at every try to load it")
 
     def _signature(self) -> _Signature:
-        try:
-            stat = os.stat(self._current_file)  # noqa: PTH116 - half the time of Path.stat
-        except FileNotFoundError:
-            return None
+        with disk_errors(self._current_file):
+            try:
+                stat = os.stat(self._current_file)  # noqa: PTH116 - half the time of Path.stat
+            except FileNotFoundError:
+                return None
         return (stat.st_ino, stat.st_mtime_ns, stat.st_size)

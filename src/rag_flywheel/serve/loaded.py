@@ -13,7 +13,7 @@ from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Pids
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LoadedVersion:
     """A version's id (None: there is none yet), watermark, parameters and searchable parts."""
 
@@ -55,5 +55,7 @@ def load_parameters(folder: Path) -> Parameters:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CorruptFileError(f"{path} cannot be read: {error}") from error
+        raise CorruptFileError(
+            f"{path} cannot be read ({error}); run `rag-flywheel refresh` to build a new version"
+        ) from error
     return params.parse_parameters(text, name=str(path))

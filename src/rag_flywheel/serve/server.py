@@ -5,11 +5,12 @@ It must not know how versions come about, nor what becomes of the records it wri
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from rag_flywheel.checks import check_candidates, check_k, check_query
 from rag_flywheel.config import Config
 from rag_flywheel.errors import InputError
 from rag_flywheel.index.lexical import tokenize
@@ -19,14 +20,15 @@ from rag_flywheel.rank.score import Scored, order, score, score_given
 from rag_flywheel.records import Candidate, Filter, Hit, Passage, Pids, Retrieval, Vectors
 from rag_flywheel.serve.answers import Asked, Found, answer, make_hit
 from rag_flywheel.serve.candidates import Scope, candidates, scope
-from rag_flywheel.serve.checks import check_candidates, check_k, check_query
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.state import Source, State
 from rag_flywheel.store import filters, passages
 from rag_flywheel.store.database import Database
 
+_TRIES = 5
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class _Ranked:
     """Scored candidates; best: their positions, the best first; lineages: whose votes they have."""
 
@@ -56,39 +58,53 @@ class Server:
         for query in queries:
             check_query(query, self._config.max_query_chars)
         check_k(asked.k)
-        state = self._live.state()
-        inside = self._scope(state, asked.where)
         if not queries:
             return []
         vectors = self._source.encode_queries(queries)
-        n = max(self._config.n_candidates, asked.k)
-        dense = state.version.dense.search(vectors, n, inside.searchable)
-        found = []
-        for i, query in enumerate(queries):
-            ranked = _rank(state, inside, (query, vectors[i]), asked.tenant, dense[i], n)
-            found.append(Found(query, vectors[i], self._hits(ranked, asked.k)))
+        for tries_left in reversed(range(_TRIES)):
+            state = self._live.state()
+            found, n_gone = self._found(state, queries, vectors, asked)
+            if not n_gone or not tries_left:
+                break  # else a text was edited or removed meanwhile: its new one may belong here
         return answer(
             self._database, state, asked, found, revision=self._source.revision, began=began
         )
+
+    def _found(
+        self, state: State, queries: Sequence[str], vectors: Vectors, asked: Asked
+    ) -> tuple[list[Found], int]:
+        """Hits of each query from one state, and how many of its texts no longer stand."""
+        inside = self._scope(state, asked.where)
+        n = max(self._config.n_candidates, asked.k)
+        dense = state.version.dense.search(vectors, n, inside.searchable)
+        found, n_gone = [], 0
+        for i, query in enumerate(queries):
+            ranked = _rank(state, inside, (query, vectors[i]), asked.tenant, dense[i], n)
+            hits, gone = self._hits(ranked, asked.k)
+            found.append(Found(query, vectors[i], hits))
+            n_gone += gone
+        return found, n_gone
 
     def rerank(self, query: str, given: Sequence[Candidate], asked: Asked) -> Retrieval:
         """An application's own candidates: in their own order, moved by evidence."""
         began = time.perf_counter()
         check_query(query, self._config.max_query_chars)
         check_k(asked.k)
-        check_candidates(given)
+        given = check_candidates(given)
+        if not given:
+            return Retrieval(None, query, self._live.state().version.id, ())
         state = self._live.state()
         vector = self._source.encode_queries([query])[0]
         texts = [Passage(c.passage_id, c.text) for c in given]
         with self._database.reading() as conn:
-            pids = np.array(passages.pids_of_texts(conn, texts), dtype=np.int64)
+            known = passages.rows_of_texts(conn, texts)
+        pids, lineages = (np.array(column, dtype=np.int64) for column in zip(*known, strict=True))
         parameters = state.version.parameters
         near = evidence_of.neighbours(state.evidence, vector, asked.tenant, parameters.kernel)
         evidence = evidence_of.gather(state.evidence, near)
-        lineages = state.lineages(pids)
         own = np.array([c.score for c in given], dtype=np.float64)
         scored = score_given(parameters, own, *evidence.amounts(lineages))
-        best = order(scored.scores, np.arange(len(given))).tolist()[: asked.k]
+        best = np.lexsort((-own, -scored.scores)).tolist()[: asked.k]
         ranked = _Ranked(pids, lineages, scored, best, evidence)
         shown = self._registered(texts, pids, best) if asked.record else pids
         hits = [
@@ -103,12 +119,12 @@ class Server:
     def tenant(self, where: Filter | None) -> str | None:
         """The tenant that a filter asks for, as JSON; None without one."""
         key = self._config.tenant_key
-        if key is None or not where or key not in where:
+        if key is None or not isinstance(where, Mapping) or key not in where:
             return None
         value = where[key]
-        if not isinstance(value, str | int | float | bool):
+        if isinstance(value, bool) or not isinstance(value, str | int):
             raise InputError(
-                f"filter {key!r} is {value!r}; as the tenant key it takes one plain value"
+                f"filter {key!r} is {value!r}; as the tenant key it takes a string or whole number"
             )
         return json.dumps(value)
 
@@ -117,22 +133,25 @@ class Server:
         if kept[0] is not state:
             self._scopes = kept = (state, {})
         scopes = kept[1]
-        key = repr(sorted(where.items())) if where else ""
+        key = repr(filters.filter_sql(where)) if where is not None else ""
         if key not in scopes:
             allowed = None
-            if where:
+            if where is not None:
                 with self._database.reading() as conn:
                     allowed = filters.matching_pids(conn, where)
             scopes[key] = scope(state, allowed)
         return scopes[key]
 
-    def _hits(self, ranked: _Ranked, k: int) -> list[tuple[int, Hit]]:
-        """The k best that still stand when their texts are read, with their pids."""
+    def _hits(self, ranked: _Ranked, k: int) -> tuple[list[tuple[int, Hit]], int]:
+        """The k best that still stand when their texts are read, with their pids; and how many
+        before them do not."""
         hits: list[tuple[int, Hit]] = []
+        n_gone = 0
         with self._database.reading() as conn:
             for start in range(0, len(ranked.best), k):
                 part = ranked.best[start : start + k]
                 texts = passages.fetch(conn, [int(ranked.pids[i]) for i in part])
+                n_gone += len(part) - len(texts)
                 for i in part:
                     stored = texts.get(int(ranked.pids[i]))
                     if stored is not None and len(hits) < k:
@@ -141,7 +160,7 @@ class Server:
                         hits.append((stored.pid, hit))
                 if len(hits) == k:
                     break
-        return hits
+        return hits, n_gone
 
     def _registered(self, texts: Sequence[Passage], pids: Pids, shown: Sequence[int]) -> Pids:
         """The pids, with one for every shown text, so that a vote on it has something to name."""

@@ -24,7 +24,7 @@ Judge = Callable[[Iterable[VoteEvent]], list[Judgment]]
 Encode = Callable[[Sequence[str]], Vectors]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """Where events come from: how votes are judged, and vectors of texts that have none stored."""
 
@@ -34,7 +34,7 @@ class Source:
     encode_passages: Encode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class State:
     """A version and what happened since, up to event number `seq`.
 

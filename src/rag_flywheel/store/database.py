@@ -6,12 +6,14 @@ It knows how to open, lock, and translate errors; it must not know what the tabl
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rag_flywheel.disk import is_full
 from rag_flywheel.errors import (
     ClosedError,
     CorruptFileError,
@@ -27,49 +29,57 @@ _CHUNK = 500  # bound variables in one statement; SQLite's limit is higher every
 
 
 class _Handle:
-    """One connection, closed with the thread that used it."""
+    """One thread's connection. The lock is held while it is used, closed, or the process forks."""
 
-    def __init__(self, path: Path) -> None:
-        self.pid = os.getpid()
-        self.conn = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.conn: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        with self.lock:
+            if self.conn is not None:
+                self.conn.close()
+                self.conn = None
 
     def __del__(self) -> None:
-        if hasattr(self, "conn") and self.pid == os.getpid():
+        if self.conn is not None:
             self.conn.close()
 
 
 class Database:
-    """Connections to one database file: one per thread, opened anew after a fork.
+    """Connections to one database file: one per thread, closed while the process forks.
 
-    Raises, from every use: ReadOnlyError, DiskFullError, CorruptFileError, StorageError.
+    Raises, from every use: ReadOnlyError, DiskFullError, CorruptFileError, StorageError, and
+    ClosedError after `close`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._local = threading.local()
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
-        self._inherited: list[_Handle] = []  # kept: closing them here would disturb the parent
+        self._handles_lock = threading.RLock()
         self._closed = False
+        _databases.add(self)
 
-    @property
-    def conn(self) -> sqlite3.Connection:
-        """This thread's connection, in autocommit."""
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """This thread's connection, in autocommit, with errors translated."""
+        handle: _Handle | None = getattr(self._local, "handle", None)
+        if handle is None:
+            handle = _Handle()
+            with self._handles_lock:
+                self._handles.add(handle)
+            self._local.handle = handle
+        with handle.lock, self._translated():
+            self.require_open()
+            if handle.conn is None:
+                handle.conn = _connect(self.path)
+            yield handle.conn
+
+    def require_open(self) -> None:
+        """Raises ClosedError after `close`."""
         if self._closed:
             raise ClosedError(f"{self.path.parent} was closed; open it again to use it")
-        handle: _Handle | None = getattr(self._local, "handle", None)
-        if handle is not None and handle.pid != os.getpid():
-            self._inherited.append(handle)
-            handle = None
-        if handle is None:
-            with self._translated():
-                handle = _Handle(self.path)
-                handle.conn.execute("PRAGMA journal_mode=WAL")
-                handle.conn.execute("PRAGMA synchronous=NORMAL")
-            self._local.handle = handle
-            self._handles.add(handle)
-        return handle.conn
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -78,8 +88,7 @@ class Database:
         durable: on the disk before the block is left (synchronous=FULL); else it survives the
         death of the process but perhaps not of the machine (NORMAL).
         """
-        conn = self.conn
-        with self._translated():
+        with self._connection() as conn:
             conn.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             conn.execute("BEGIN IMMEDIATE")
             try:
@@ -93,8 +102,7 @@ class Database:
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """A read transaction: every statement in it sees the same state."""
-        conn = self.conn
-        with self._translated():
+        with self._connection() as conn:
             conn.execute("BEGIN")
             try:
                 yield conn
@@ -105,8 +113,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """This thread's connection with errors translated, for single statements."""
-        conn = self.conn
-        with self._translated():
+        with self._connection() as conn:
             yield conn
 
     def problems(self) -> list[str]:
@@ -116,11 +123,23 @@ class Database:
         return [f"{self.path.name}: {row}" for row in rows if row != "ok"]
 
     def close(self) -> None:
-        """Close every connection of this process."""
+        """Close every connection of this process, each when the call that uses it has ended."""
         self._closed = True
+        with self._handles_lock:
+            handles = list(self._handles)
+        for handle in handles:
+            handle.close()
+
+    def before_fork(self) -> list[threading.RLock]:
+        """Close every connection, and hold the locks that keep threads from opening new ones."""
+        self._handles_lock.acquire()
+        held = [self._handles_lock]
         for handle in list(self._handles):
-            if handle.pid == os.getpid():
-                handle.conn.close()
+            handle.lock.acquire()
+            held.append(handle.lock)
+            if handle.conn is not None and not handle.conn.in_transaction:
+                handle.close()
+        return held
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -134,7 +153,8 @@ class Database:
         where = self.path
         if self._closed and isinstance(error, sqlite3.ProgrammingError):
             return ClosedError(f"{where.parent} was closed; open it again to use it")
-        if name.startswith("SQLITE_FULL") or name == "SQLITE_IOERR_WRITE":
+        broken = name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN"))
+        if name.startswith("SQLITE_FULL") or (broken and is_full(where)):
             return DiskFullError(
                 f"no space to write {where} ({error}); free some and repeat the call. "
                 "Nothing of it was kept"
@@ -153,6 +173,44 @@ class Database:
                 "holds passages and votes, which cannot be rebuilt"
             )
         return StorageError(f"{where}: {error}")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    conn = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+    until = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            conn.execute("PRAGMA journal_mode=WAL")
+            conn.execute("PRAGMA synchronous=NORMAL")
+            return conn
+        except sqlite3.Error as error:
+            # the switch to WAL does not wait for others that open the file for the first time
+            locked = getattr(error, "sqlite_errorname", "") in {"SQLITE_BUSY", "SQLITE_LOCKED"}
+            if not locked or time.monotonic() > until:
+                conn.close()
+                raise
+            time.sleep(0.01)
+
+
+# SQLite keeps file locks by process: a connection open across a fork breaks the parent's locks and
+# loses its log. So all are closed before a fork and opened again, by both sides, when next used.
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+_held: list[threading.RLock] = []
+
+
+def _before_fork() -> None:
+    for database in list(_databases):
+        _held.extend(database.before_fork())
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop().release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 def in_chunks(

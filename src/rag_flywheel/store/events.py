@@ -13,7 +13,7 @@ from rag_flywheel.records import VoteEvent
 from rag_flywheel.store.database import in_chunks
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LoggedHit:
     """A hit as it was shown; parts are the terms of its score by name."""
 
@@ -23,7 +23,7 @@ class LoggedHit:
     parts: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RetrievalRecord:
     """One logged retrieval, as written. `hits` are in the order of their ranks, from 1."""
 
@@ -89,7 +89,7 @@ def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool
     return cursor.rowcount > 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NewVote:
     """A vote to append: on row `pid` of retrieval row `rid`."""
 

@@ -39,6 +39,14 @@ def record_refresh(conn: sqlite3.Connection, report: RefreshReport) -> None:
     )
 
 
+def last_promoted(conn: sqlite3.Connection) -> str | None:
+    """The version that the last refresh which promoted one made live."""
+    row = conn.execute(
+        "SELECT version FROM refreshes WHERE outcome = 'promoted' ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
 def last_refresh_at(conn: sqlite3.Connection) -> float | None:
     """When a refresh last ended, in seconds since 1970 UTC."""
     row = conn.execute("SELECT at FROM refreshes ORDER BY id DESC LIMIT 1").fetchone()

@@ -17,7 +17,7 @@ from rag_flywheel.records import MetadataValue, Passage, Pids
 from rag_flywheel.store.database import in_chunks
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StoredPassage:
     """One row: a text of a passage. `lineage` is the row whose votes it inherits."""
 
@@ -78,14 +78,20 @@ def current_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Sto
     return {stored.passage.id: stored for stored in map(_stored, rows)}
 
 
-def earlier_texts(conn: sqlite3.Connection, passage_id: str) -> list[StoredPassage]:
-    """The ended texts of one passage, the latest first."""
-    rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM passages WHERE id = ? AND origin = 'index' "
-        "AND ended IS NOT NULL ORDER BY pid DESC LIMIT 20",
-        (passage_id,),
+def earlier_texts(
+    conn: sqlite3.Connection, passage_id: str, text_hash: bytes
+) -> list[StoredPassage]:
+    """Earlier texts of one passage: the latest that is this very text, then the 20 latest.
+
+    Texts that an application's own retriever found count as earlier ones.
+    """
+    where = "FROM passages WHERE id = ? AND (ended IS NOT NULL OR origin = 'rerank')"
+    same = conn.execute(
+        f"SELECT {_COLUMNS} {where} AND text_hash = ? ORDER BY pid DESC LIMIT 1",
+        (passage_id, text_hash),
     )
-    return [_stored(row) for row in rows]
+    latest = conn.execute(f"SELECT {_COLUMNS} {where} ORDER BY pid DESC LIMIT 20", (passage_id,))
+    return [_stored(row) for row in (*same, *latest)]
 
 
 def insert(
@@ -139,19 +145,19 @@ def foreign_pid(conn: sqlite3.Connection, passage: Passage, seq: int) -> int:
     return int(row[0]) if row else insert(conn, passage, seq=seq, lineage=None, origin="rerank")
 
 
-def pids_of_texts(conn: sqlite3.Connection, texts: Sequence[Passage]) -> list[int]:
-    """For each id and text, the pid whose votes are on it, -1 when there is none.
+def rows_of_texts(conn: sqlite3.Connection, texts: Sequence[Passage]) -> list[tuple[int, int]]:
+    """For each id and text, (pid, lineage) of the row whose votes are on it, (-1, -1) without one.
 
-    A text of the index goes before the same text of an application's own retriever.
+    The present text of the index goes first, then the latest row, whether of the index or not.
     """
     rows = in_chunks(
         conn,
-        "SELECT pid, id, text_hash FROM passages WHERE ended IS NULL AND id IN (%s) "
-        "ORDER BY origin = 'index'",
+        "SELECT pid, lineage, id, text_hash FROM passages WHERE id IN (%s) "
+        "ORDER BY ended IS NULL AND origin = 'index', pid",
         [p.id for p in texts],
     )
-    known = {(id_, bytes(text_hash)): int(pid) for pid, id_, text_hash in rows}
-    return [known.get((p.id, passage_hash(p)), -1) for p in texts]
+    known = {(id_, bytes(text_hash)): (pid, lineage) for pid, lineage, id_, text_hash in rows}
+    return [known.get((p.id, passage_hash(p)), (-1, -1)) for p in texts]
 
 
 def fetch(conn: sqlite3.Connection, pids: Sequence[int]) -> dict[int, StoredPassage]:
@@ -187,8 +193,11 @@ def present_pids(conn: sqlite3.Connection) -> Pids:
 
 
 def inheritors(conn: sqlite3.Connection) -> list[tuple[int, int]]:
-    """(pid, lineage) of the present texts that inherit the votes of another row."""
-    rows = conn.execute("SELECT pid, lineage FROM passages WHERE ended IS NULL AND lineage != pid")
+    """(pid, lineage) of the texts in the index now that inherit the votes of another row."""
+    rows = conn.execute(
+        "SELECT pid, lineage FROM passages "
+        "WHERE ended IS NULL AND origin = 'index' AND lineage != pid"
+    )
     return [(int(pid), int(lineage)) for pid, lineage in rows]
 
 

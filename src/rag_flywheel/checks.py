@@ -1,0 +1,163 @@
+"""What callers give is checked before anything is done: each function raises InputError or returns.
+
+It knows records and errors, and nothing of what is done with the values.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import TypeVar
+
+from rag_flywheel.errors import InputError
+from rag_flywheel.records import Candidate, Passage
+
+MOST_HITS = 1_000_000
+_LARGEST = 2**63
+T = TypeVar("T")
+
+
+def check_text(name: str, value: object) -> str:
+    """`value`, a string that UTF-8 can hold (no half of a surrogate pair)."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} is {value!r}; expected a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} has {value[error.start]!r} at position {error.start}, half a surrogate pair; "
+            "expected valid Unicode: decode the bytes with errors='replace'"
+        ) from error
+    return value
+
+
+def check_optional_text(name: str, value: object) -> None:
+    """None, or a string that UTF-8 can hold."""
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{name} is {value!r}; expected a string or None")
+    if value is not None:
+        check_text(name, value)
+
+
+def items(name: str, given: object, kind: type[T]) -> list[T]:
+    """The items of an iterable, all of one kind; for strings, a single string is refused."""
+    if not isinstance(given, Iterable) or (kind is str and isinstance(given, str)):
+        what = f"the string {given!r}" if isinstance(given, str) else type(given).__name__
+        raise InputError(f"{name} is {what}; expected a list of {_plural(kind)}")
+    found = list(given)
+    for number, item in enumerate(found, 1):
+        if not isinstance(item, kind):
+            raise InputError(
+                f"{name}: item {number}, found {type(item).__name__}; expected a {kind.__name__}"
+            )
+    return found
+
+
+def _plural(kind: type) -> str:
+    return "strings" if kind is str else f"{kind.__name__}s"
+
+
+def check_query(query: object, max_chars: int) -> None:
+    """A string with something in it, of at most max_chars characters."""
+    if not isinstance(query, str):
+        raise InputError(f"query is {type(query).__name__}; expected a string")
+    if not query.strip():
+        raise InputError("query is empty or blank; expected some words")
+    if len(query) > max_chars:
+        raise InputError(
+            f"query has {len(query)} characters; expected at most {max_chars} (config "
+            "max_query_chars): give the question, not the document"
+        )
+    check_text("query", query)
+
+
+def check_k(k: object) -> None:
+    """A whole number of at least 1."""
+    if type(k) is not int or not 1 <= k <= MOST_HITS:
+        raise InputError(f"k is {k!r}; expected a whole number, 1 or more, at most {MOST_HITS}")
+
+
+def check_candidates(candidates: object) -> list[Candidate]:
+    """Candidates with distinct ids, text and finite scores."""
+    found = items("candidates", candidates, Candidate)
+    seen = set[str]()
+    for candidate in found:
+        name = f"candidate {candidate.passage_id!r}"
+        if not isinstance(candidate.passage_id, str) or not candidate.passage_id:
+            raise InputError(f"{name}: expected a string id")
+        check_text(name, candidate.passage_id)
+        if candidate.passage_id in seen:
+            raise InputError(f"{name} is given twice; expected each passage once")
+        seen.add(candidate.passage_id)
+        if not check_text(f"{name}: text", candidate.text).strip():
+            raise InputError(f"{name} has no text; expected the text that users will see")
+        if not _is_finite(candidate.score):
+            raise InputError(f"{name} has score {candidate.score!r}; expected a finite number")
+    return found
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
+
+
+def check_passages(given: object) -> dict[str, Passage]:
+    """Passages by id: distinct ids, text with something in it, plain metadata."""
+    wanted: dict[str, Passage] = {}
+    for number, passage in enumerate(items("passages", given, Passage), 1):
+        _check_passage(passage, number)
+        if passage.id in wanted:
+            raise InputError(
+                f"passage id {passage.id!r} comes twice in one call (the second is number "
+                f"{number}); expected each id once. Nothing was added"
+            )
+        wanted[passage.id] = passage
+    return wanted
+
+
+def _check_passage(passage: Passage, number: int) -> None:
+    if not isinstance(passage.id, str) or not passage.id.strip():
+        raise InputError(
+            f"passage {number} has the id {passage.id!r}; expected a string, not blank"
+        )
+    name = f"passage {passage.id!r}"
+    check_text(f"{name}: id", passage.id)
+    for field in ("text", "title"):
+        value: object = getattr(passage, field)
+        if not isinstance(value, str):
+            raise InputError(f"{name}: {field} is {type(value).__name__}; expected a string")
+        check_text(f"{name}: {field}", value)
+    if not passage.text.strip():
+        raise InputError(f"{name} has an empty or blank text; expected something to retrieve")
+    if not isinstance(passage.metadata, Mapping):
+        raise InputError(
+            f"{name}: metadata is {type(passage.metadata).__name__}; expected a mapping"
+        )
+    for key, value in passage.metadata.items():
+        if not isinstance(key, str) or not key or '"' in key or "\x00" in key:
+            raise InputError(
+                f"{name}: metadata key {key!r}; expected a string without double quotes"
+            )
+        check_text(f"{name}: metadata key", key)
+        check_metadata_value(f"{name}: metadata {key!r}", value)
+
+
+def check_metadata_value(name: str, value: object) -> None:
+    """A string, a finite number that 64 bits hold, a boolean or None."""
+    if value is None or isinstance(value, bool):
+        return
+    if isinstance(value, str):
+        check_text(name, value)
+    elif isinstance(value, int):
+        if not -_LARGEST <= value < _LARGEST:
+            raise InputError(f"{name} is {value}; expected a number that 64 bits hold")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise InputError(f"{name} is {value}; expected a finite number")
+    else:
+        raise InputError(
+            f"{name} is {type(value).__name__}; expected a string, number, boolean or None"
+        )

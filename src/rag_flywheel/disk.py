@@ -1,0 +1,42 @@
+"""The disk's errors as ours. It knows nothing of what is on the disk."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rag_flywheel.errors import DiskFullError, ReadOnlyError, StorageError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+_ROOM_FOR_A_PAGE = 64 * 1024
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a StorageError that names `path` and the remedy."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        where = error.filename or path
+        if error.errno in _FULL or (error.errno is None and is_full(path)):
+            raise DiskFullError(
+                f"no space to write {where} ({error.strerror or error}); free some and repeat the "
+                "call. What was live before is still live"
+            ) from error
+        if error.errno in _FORBIDDEN:
+            raise ReadOnlyError(
+                f"{where} cannot be read or written ({error.strerror}); give this user permission, "
+                "or work on a copy of the folder"
+            ) from error
+        raise StorageError(f"{where}: {error.strerror or error}") from error
+
+
+def is_full(path: Path) -> bool:
+    """Whether the disk that holds `path`, or its nearest folder, has no room for a page."""
+    folder = next(p for p in (path, *path.absolute().parents) if p.exists())
+    room = os.statvfs(folder)
+    return room.f_bavail * room.f_frsize < _ROOM_FOR_A_PAGE

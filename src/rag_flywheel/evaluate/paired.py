@@ -1,0 +1,88 @@
+"""Paired statistics of two systems on the same queries: is the difference chance, how large, for whom.
+
+It is given one number a query; it must not know what was measured, nor on what.
+"""
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+ByQuery: TypeAlias = npt.NDArray[np.float64]
+"""float64 (n_queries,): one measure, or one difference of measures, a query."""
+
+_CELLS = 2_000_000  # random draws in memory at once
+
+
+def randomisation_test(a: ByQuery, b: ByQuery, *, n_rounds: int = 10_000, seed: int) -> float:
+    """Two-sided p value of mean(a) = mean(b) under random swaps of the two values of each query.
+
+    p = (1 + c) / (1 + n_rounds), c: rounds of random signs whose |sum of differences| is at least the
+    one seen. The test is Fisher's, as recommended for retrieval by Smucker, Allan and Carterette (CIKM
+    2007); the added one is Davison and Hinkley (1997), Bootstrap Methods, 4.2.5: p is never 0.
+    Not scipy's permutation_test, which needs 1 to 4 s where this needs 0.1 s (n = 300 to 4,000).
+    Raises ValueError when a and b are not of one length, or empty.
+    """
+    if a.shape != b.shape or a.ndim != 1 or not len(a):
+        raise ValueError(f"a and b have shapes {a.shape}, {b.shape}; expected one (n,) with n > 0")
+    differences = np.asarray(a, dtype=np.float64) - b
+    # Queries without a difference add nothing in any round, and rounding must not hide a tie.
+    changed = differences[differences != 0.0]
+    seen = abs(changed.sum()) - 1e-12 * np.abs(changed).sum()
+    rng = np.random.default_rng(seed)
+    extreme = 0
+    for n in _chunks(n_rounds, len(changed)):
+        signs = rng.integers(0, 2, size=(n, len(changed)), dtype=np.int8)
+        sums = 2.0 * (signs @ changed) - changed.sum()
+        extreme += int((np.abs(sums) >= seen).sum())
+    return (1 + extreme) / (1 + n_rounds)
+
+
+def bootstrap_interval(
+    differences: ByQuery, *, level: float = 0.95, n_rounds: int = 10_000, seed: int
+) -> tuple[float, float]:
+    """Percentile interval of the mean difference over queries: (low, high).
+
+    Queries are drawn with replacement n_rounds times; the ends are the (1 ∓ level) / 2 quantiles of the
+    means (scipy's bootstrap). Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
+    Raises ValueError for fewer than two queries, or a level that is not between 0 and 1.
+    """
+    from scipy.stats import bootstrap
+
+    n = len(differences)
+    if differences.ndim != 1 or n < 2:
+        raise ValueError(f"differences have shape {differences.shape}; expected (n,) with n > 1")
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level is {level}; expected a share between 0 and 1, such as 0.95")
+    found = bootstrap(
+        (differences,),
+        np.mean,
+        confidence_level=level,
+        n_resamples=n_rounds,
+        batch=max(1, _CELLS // n),
+        method="percentile",
+        random_state=np.random.default_rng(seed),  # named `rng` from scipy 1.15, which takes both
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def helped_hurt_untouched(
+    differences: ByQuery, tolerance: float = 1e-9
+) -> tuple[float, float, float]:
+    """Shares of queries with a difference above tolerance, below −tolerance, and neither; they add to 1.
+
+    Raises ValueError when there is no query.
+    """
+    if not len(differences):
+        raise ValueError("there are no differences; expected one a query")
+    helped = float(np.mean(differences > tolerance))
+    hurt = float(np.mean(differences < -tolerance))
+    untouched = float(np.mean(np.abs(differences) <= tolerance))
+    return helped, hurt, untouched
+
+
+def _chunks(n_rounds: int, n_queries: int) -> list[int]:
+    """n_rounds in parts that hold about _CELLS draws each."""
+    size = max(1, _CELLS // max(n_queries, 1))
+    whole, rest = divmod(n_rounds, size)
+    return [size] * whole + ([rest] if rest else [])

@@ -1,0 +1,78 @@
+"""Fresh texts: their scores against the formula with the version's statistics."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rag_flywheel.index.fresh import FreshSegment
+from rag_flywheel.index.lexical import LexicalIndex
+
+DIM = 4
+
+
+def segment(texts: list[str], first_pid: int = 1) -> FreshSegment:
+    pids = np.arange(first_pid, first_pid + len(texts), dtype=np.int64)
+    vectors = np.eye(DIM, dtype=np.float32)[pids % DIM]
+    return FreshSegment.empty(DIM).with_texts(pids, texts, vectors)
+
+
+words = st.sampled_from(["zebra", "fish", "owl", "cat", "dog"])
+texts = st.lists(st.lists(words, max_size=8).map(" ".join), min_size=1, max_size=10)
+
+
+@given(texts, texts, st.lists(st.sampled_from(["zebra", "fish", "owl", "ant"]), max_size=4))
+def test_scores_use_the_idf_and_average_length_of_the_version(
+    indexed: list[str], fresh: list[str], query: list[str]
+) -> None:
+    version = LexicalIndex.build(text.split() for text in indexed)
+    found = segment(fresh).lexical_scores(query, version)
+    documents = [text.split() for text in indexed]
+    n, average = len(documents), sum(map(len, documents)) / len(documents)
+    for i, text in enumerate(fresh):
+        expected = 0.0
+        for word in query:
+            df, tf = sum(word in d for d in documents), text.split().count(word)
+            idf = math.log(1 + (n - df + 0.5) / (df + 0.5))
+            length = len(text.split()) / average if average else len(text.split())
+            expected += idf * tf / (tf + 1.2 * (0.25 + 0.75 * length))
+        assert found[i] == pytest.approx(expected, abs=1e-5)
+
+
+@given(texts, st.lists(words, max_size=4))
+def test_its_own_statistics_score_it_as_an_index_of_the_same_texts_would(
+    fresh: list[str], query: list[str]
+) -> None:
+    made = segment(fresh)
+    index = LexicalIndex.build(text.split() for text in fresh)
+    found = made.lexical_scores(query, made.statistics())
+    assert found.tolist() == pytest.approx(index.scores(query).tolist(), abs=1e-5)
+
+
+def test_texts_are_added_and_taken_out_without_changing_older_segments() -> None:
+    first = segment(["zebra fish", "owl owl"])
+    more = np.full((1, DIM), 0.5, dtype=np.float32)
+    second = first.with_texts(np.array([9]), ["The running cat"], more)
+    third = second.without(np.array([1, 77]))
+    assert first.pids.tolist() == [1, 2]
+    assert second.pids.tolist() == [1, 2, 9]
+    assert third.pids.tolist() == [2, 9]
+    assert third.lengths == (2, 2)  # "the" is a stop word
+    assert third.counts == ({"owl": 2}, {"run": 1, "cat": 1})
+    assert third.vectors.tolist() == [[0.0, 0.0, 1.0, 0.0], [0.5] * 4]
+    assert second.without(np.array([1, 2, 9])).pids.tolist() == []
+
+
+def test_an_empty_segment_has_no_scores() -> None:
+    empty = FreshSegment.empty(DIM)
+    assert empty.lexical_scores(["zebra"], empty.statistics()).tolist() == []
+    assert empty.statistics().idf("zebra") == pytest.approx(math.log(2))  # ln(1 + 0.5 / 0.5)
+
+
+def test_a_text_of_only_stop_words_scores_zero() -> None:
+    version = LexicalIndex.build([["zebra"], ["owl"]])
+    found = segment(["it is the", "zebra"]).lexical_scores(["zebra"], version)
+    # one word in a text of average length: idf · 1 / (1 + 1.2)
+    assert found.tolist() == pytest.approx([0.0, math.log(2) / 2.2])

@@ -1,0 +1,198 @@
+"""BM25 and the tokeniser against Lucene's formula in plain Python."""
+
+import json
+import math
+import shutil
+import time
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.index.lexical import LexicalIndex, tokenize
+
+
+def bm25(documents: Sequence[Sequence[str]], query: Sequence[str]) -> list[float]:
+    """Lucene's BM25 (Kamphuis et al. 2020, table 1) with k1 = 1.2 and b = 0.75."""
+    n = len(documents)
+    average = sum(map(len, documents)) / n if n else 0.0
+    scores = []
+    for document in documents:
+        total = 0.0
+        for word in query:
+            df = sum(word in other for other in documents)
+            tf = document.count(word)
+            if tf:
+                idf = math.log(1 + (n - df + 0.5) / (df + 0.5))
+                total += idf * tf / (tf + 1.2 * (1 - 0.75 + 0.75 * len(document) / average))
+        scores.append(total)
+    return scores
+
+
+def test_hand_worked_example() -> None:
+    index = LexicalIndex.build([["cat", "cat"], ["dog", "cat", "owl", "owl"]])
+    # average length 3; idf(owl) = ln(1 + 1.5 / 1.5) = ln 2; tf 2, length 4
+    expected = math.log(2) * 2 / (2 + 1.2 * (0.25 + 0.75 * 4 / 3))
+    assert index.scores(["owl"]).tolist() == pytest.approx([0.0, expected])
+    assert index.idf("owl") == pytest.approx(math.log(2))
+    assert index.idf("cat") == pytest.approx(math.log(1 + 0.5 / 2.5))
+    assert index.idf("unseen") == pytest.approx(math.log(1 + 2.5 / 0.5))
+    assert index.average_length == 3.0
+
+
+words = st.sampled_from(list("abcdefg"))
+documents = st.lists(st.lists(words, max_size=12), max_size=15)
+queries = st.lists(st.sampled_from(list("abcdefgxyz")), max_size=6)
+
+
+@given(documents, queries)
+def test_scores_equal_the_formula(texts: list[list[str]], query: list[str]) -> None:
+    index = LexicalIndex.build(texts)
+    assert len(index) == len(texts)
+    assert index.scores(query).tolist() == pytest.approx(bm25(texts, query), rel=1e-5, abs=1e-6)
+
+
+@given(documents, queries)
+def test_unindexed_texts_score_as_indexed_ones_do(texts: list[list[str]], query: list[str]) -> None:
+    index = LexicalIndex.build(texts)
+    counts = [{word: text.count(word) for word in text} for text in texts]
+    found = index.score_unindexed(query, counts, [len(text) for text in texts])
+    assert found.tolist() == pytest.approx(index.scores(query).tolist(), rel=1e-5, abs=1e-6)
+
+
+@given(documents)
+def test_token_ids_give_the_texts_back_in_order(texts: list[list[str]]) -> None:
+    index = LexicalIndex.build(texts)
+    word_of = {number: word for word, number in index.vocabulary.items()}
+    found = [
+        [word_of[t] for t in index.tokens[index.offsets[i] : index.offsets[i + 1]].tolist()]
+        for i in range(len(index))
+    ]
+    assert found == texts
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [[], [[]], [["a"]], [["ключ", "鍵", "مفتاح"], [], ["鍵", "a"]]],
+    ids=["no text", "no word", "one", "several"],
+)
+def test_a_saved_index_answers_the_same(tmp_path: Path, texts: list[list[str]]) -> None:
+    built = LexicalIndex.build(texts)
+    built.save(tmp_path)
+    loaded = LexicalIndex.load(tmp_path, n_texts=len(texts))
+    for query in (["鍵"], ["a", "ключ"], ["nowhere"], []):
+        assert loaded.scores(query).tobytes() == built.scores(query).tobytes()
+        assert loaded.scores(query).tolist() == pytest.approx(bm25(texts, query), rel=1e-5)
+    assert loaded.vocabulary == built.vocabulary
+    assert loaded.tokens.tolist() == built.tokens.tolist()
+    assert loaded.offsets.tolist() == built.offsets.tolist()
+
+
+def test_no_file_of_an_index_is_a_pickle(tmp_path: Path) -> None:
+    LexicalIndex.build([["a", "b"]]).save(tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".npy", ".json"}
+    for path in files:
+        if path.suffix == ".npy":
+            np.load(path, allow_pickle=False)  # raises on an array of objects
+
+
+def test_an_index_of_another_number_of_texts_is_refused(tmp_path: Path) -> None:
+    LexicalIndex.build([["a"], ["b"]]).save(tmp_path)
+    with pytest.raises(CorruptFileError, match="holds 2 texts; expected 3"):
+        LexicalIndex.load(tmp_path, n_texts=3)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lexical/words.json", "tokens/ids.npy", "tokens/offsets.npy", "lexical/data.csc.index.npy"],
+)
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut short"])
+def test_damaged_files_are_refused(tmp_path: Path, name: str, damage: str) -> None:
+    LexicalIndex.build([["alpha", "beta"], ["gamma"]]).save(tmp_path)
+    path = tmp_path / name
+    data = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(b"" if damage == "empty" else data[: len(data) // 2])
+    with pytest.raises(CorruptFileError, match=r"cannot be read.*rag-flywheel refresh"):
+        LexicalIndex.load(tmp_path, n_texts=2)
+
+
+def test_words_json_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    LexicalIndex.build([["alpha"]]).save(tmp_path)
+    (tmp_path / "lexical" / "words.json").write_text(json.dumps(["alpha"]))
+    with pytest.raises(CorruptFileError, match="cannot be read"):
+        LexicalIndex.load(tmp_path, n_texts=1)
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    LexicalIndex.build([["alpha"]]).save(tmp_path)
+    shutil.rmtree(tmp_path / "tokens")
+    with pytest.raises(CorruptFileError, match="cannot be read"):
+        LexicalIndex.load(tmp_path, n_texts=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The cats ARE running, quickly!", ["cat", "run", "quick"]),
+        ("cat-dog_owl  x2 3.14", ["cat", "dog_owl", "x2", "3", "14"]),
+        ("it is the and of", []),
+        ("", []),
+        ("   \n\t", []),
+        ("!?… ¿— 👍🏽🎉", []),
+        ("done 👍 ok", ["done", "ok"]),
+        ("Ключ от ДОМА", ["ключ", "от", "дома"]),
+        ("مفتاح البيت", ["مفتاح", "البيت"]),
+        ("מפתח הבית", ["מפתח", "הבית"]),
+        ("你好，世界", ["你好", "世界"]),
+        ("ΟΔΟΣ Ärger ŁÓDŹ", ["οδος", "ärger", "łódź"]),
+        ("repeat repeats repeated", ["repeat", "repeat", "repeat"]),
+    ],
+)
+def test_words_of_a_text(text: str, expected: list[str]) -> None:
+    assert tokenize(text) == expected
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["हिन्दी", "مَرْحَبًا", "שָׁלוֹם", unicodedata.normalize("NFD", "résumé"), "ที่นี่"],
+    ids=["Hindi", "vocalised Arabic", "pointed Hebrew", "decomposed Latin", "Thai"],
+)
+def test_combining_marks_do_not_split_a_word(word: str) -> None:
+    assert len(tokenize(f"before {word} after")) == 3
+
+
+def test_composed_and_decomposed_letters_are_the_same_word() -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    assert tokenize(composed) == tokenize(decomposed)
+
+
+def test_a_query_of_only_stop_words_scores_nothing() -> None:
+    index = LexicalIndex.build([tokenize("what is it that the cats are")])
+    assert tokenize("is it the") == []
+    assert index.scores(tokenize("is it the")).tolist() == [0.0]
+
+
+def test_a_megabyte_of_text_takes_at_most_seconds() -> None:
+    text = "Zebra fish swim. " * 60_000
+    began = time.perf_counter()
+    found = tokenize(text)
+    assert time.perf_counter() - began < 5.0
+    assert found == ["zebra", "fish", "swim"] * 60_000
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
+def test_any_text_can_be_tokenised_indexed_and_found_again(text: str) -> None:
+    found = tokenize(text)
+    assert tokenize(text) == found
+    index = LexicalIndex.build([found, ["something", "else"]])
+    expected = bm25([found, ["something", "else"]], found[:5])
+    assert index.scores(found[:5]).tolist() == pytest.approx(expected, rel=1e-5, abs=1e-6)

@@ -1,0 +1,294 @@
+"""Folders that are damaged or something else: one clear error, and a way back."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes import WordEncoder
+from folders import PASSAGES, QUERY, ids, opened, use
+from rag_flywheel import Config, Flywheel, Passage
+from rag_flywheel.errors import (
+    ConfigError,
+    CorruptFileError,
+    EncoderMismatchError,
+    FlywheelError,
+    NewerFormatError,
+    NotAFlywheelError,
+)
+from rag_flywheel.rank.parameters import Parameters
+
+
+def refused(root: Path, kind: type[FlywheelError], *words: str) -> None:
+    """Opening and asking raises exactly `kind`, with all of these words in its message."""
+    with pytest.raises(FlywheelError) as caught:
+        use(root)
+    assert type(caught.value) is kind, caught.value
+    assert [w for w in words if w not in str(caught.value)] == [], str(caught.value)
+
+
+def live_folder(root: Path) -> Path:
+    return root / "versions" / (root / "CURRENT").read_text().split()[0]
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def reseal(version: Path, name: str) -> None:
+    """Make the manifest agree with a changed file, so that only its reader can complain."""
+    data = (version / name).read_bytes()
+    hashed = [sha256(data).hexdigest(), len(data)]
+    edit_json(version / "manifest.json", lambda m: m["files"].update({name: hashed}))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
+def test_a_damaged_version_file_is_named_serving_goes_on_and_refresh_repairs(
+    sound: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    good = live_folder(sound)
+    names = [p.relative_to(good).as_posix() for p in sorted(good.rglob("*")) if p.is_file()]
+    assert len(names) >= 9
+    for i, name in enumerate(names):
+        root = Path(shutil.copytree(sound, tmp_path / str(i)))
+        broken = live_folder(root)
+        with opened(root) as serving:
+            before = ids(serving)
+            damage(broken / name)
+            refused(root, CorruptFileError, name, "refresh")
+            assert ids(serving) == before
+            found = serving.verify()
+            assert len(found) == 1, found
+            assert f"{broken.name}/{name}" in found[0]
+            report = serving.refresh()
+            assert (report.outcome, report.version != broken.name) == ("promoted", True)
+            assert ids(serving) == before == use(root)
+            assert [p for p in serving.verify() if broken.name not in p] == []
+
+
+def test_a_file_that_no_manifest_knows_is_named(folder: Path) -> None:
+    expected = use(folder)
+    (live_folder(folder) / "tokens" / "extra.npy").write_bytes(b"?")
+    refused(folder, CorruptFileError, "tokens/extra.npy", "not in its manifest", "refresh")
+    with opened(folder) as fw:
+        assert ["tokens/extra.npy" in problem for problem in fw.verify()] == [True]
+        assert fw.refresh().outcome == "promoted"
+    assert use(folder) == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"nonsense\n", b"\xff\xfe\x00", b"../../x\n", b"20200101T000000Z-00000\n"],
+)
+def test_current_that_cannot_be_used_is_shown_and_refresh_replaces_it(
+    folder: Path, content: bytes
+) -> None:
+    expected = use(folder)
+    with opened(folder) as serving:
+        assert ids(serving) == expected
+        (folder / "CURRENT").write_bytes(content)
+        refused(folder, CorruptFileError, "CURRENT", "refresh")
+        assert ids(serving) == expected
+        assert any("CURRENT" in problem for problem in serving.verify())
+        report = serving.refresh()
+        assert (folder / "CURRENT").read_text() == f"{report.version}\n"
+        assert serving.verify() == []
+    assert use(folder) == expected
+
+
+def test_a_live_version_that_is_gone_is_built_anew(folder: Path) -> None:
+    expected = use(folder)
+    with opened(folder) as serving:
+        assert ids(serving) == expected
+        gone = live_folder(folder)
+        shutil.rmtree(gone)
+        assert ids(serving) == expected
+        refused(folder, CorruptFileError, gone.name, "refresh")
+        assert serving.refresh().outcome == "promoted"
+    assert use(folder) == expected
+
+
+def test_without_current_everything_is_served_from_the_database(folder: Path) -> None:
+    expected = set(use(folder)[:3])
+    live = live_folder(folder).name
+    (folder / "CURRENT").unlink()
+    assert set(use(folder)[:3]) == expected
+    with opened(folder) as fw:
+        assert fw.status().version is None
+        assert [("CURRENT is missing" in p, live in p) for p in fw.verify()] == [(True, True)]
+        assert fw.refresh().outcome == "promoted"
+        assert fw.verify() == []
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '"format_version": "1"', '"created": "yesterday"', '"dim": -1']
+)
+def test_a_manifest_that_cannot_be_used(folder: Path, text: str) -> None:
+    path = live_folder(folder) / "manifest.json"
+    if text.startswith('"'):  # one value of a sound manifest
+        edit_json(path, lambda manifest: manifest.update(json.loads(f"{{{text}}}")))
+    else:
+        path.write_text(text)
+    refused(folder, CorruptFileError, "manifest.json", "no usable manifest", "refresh")
+    with opened(folder) as fw:
+        assert ["manifest.json" in problem for problem in fw.verify()] == [True]
+        assert len(fw.versions()) == 1  # the other one
+        assert fw.refresh().outcome == "promoted"
+
+
+def test_a_manifest_of_a_newer_release(folder: Path) -> None:
+    edit_json(live_folder(folder) / "manifest.json", lambda m: m.update(format_version=2, new=1))
+    refused(folder, NewerFormatError, "manifest.json", "format 2", "up to 1", "Upgrade")
+    with opened(folder) as fw:
+        assert ["format 2" in problem for problem in fw.verify()] == [True]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: p["kernel"].update(theta=float("nan")),
+        lambda p: p["weights"].update(dense=float("inf")),
+        lambda p: p.update(intercept=10**400),
+        lambda p: p.pop("kernel"),
+        lambda p: p.pop("intercept"),
+        lambda p: p["weights"].pop("bm25"),
+    ],
+    ids=["nan", "infinite", "huge", "no kernel", "no intercept", "no weight"],
+)
+def test_parameters_that_cannot_be_used(
+    folder: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    expected = use(folder)
+    version = live_folder(folder)
+    edit_json(version / "parameters.json", change)
+    reseal(version, "parameters.json")
+    refused(folder, CorruptFileError, "parameters.json", "refresh")
+    with opened(folder) as fw:
+        assert fw.refresh().outcome == "promoted"
+    assert use(folder) == expected
+
+
+def test_altered_parameters_are_not_carried_into_the_next_version(folder: Path) -> None:
+    edit_json(live_folder(folder) / "parameters.json", lambda p: p.update(intercept=-99.0))
+    with opened(folder) as fw:
+        assert fw.refresh().outcome == "promoted"
+        assert fw.retrieve(QUERY).hits[0].explanation.intercept == Parameters().intercept
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ('format_version = 1\nencodr = "x"', ConfigError, ["encodr", "known keys", "encoder"]),
+        ("format_version = 1\n= 3", ConfigError, ["not valid TOML", "line 2", "restore"]),
+        ("format_version = 1\nkeep_versions = 1", ConfigError, ["keep_versions", "is 1", "from 2"]),
+        ("format_version = 1\nedit_keeps_votes = nan", ConfigError, ["is nan", "from 0.0"]),
+        ("format_version = 1\ntenant_key = 3", ConfigError, ["tenant_key is 3", "expected"]),
+        ("keep_versions = 3", ConfigError, ["format_version = None", "expected 1"]),
+        ("format_version = 2\nnew = 1", NewerFormatError, ["format 2", "up to 1", "Upgrade"]),
+    ],
+)
+def test_settings_that_cannot_be_used(
+    folder: Path, text: str, kind: type[FlywheelError], words: list[str]
+) -> None:
+    (folder / "flywheel.toml").write_text(text)
+    refused(folder, kind, "flywheel.toml", *words)
+
+
+def test_settings_that_differ_from_those_given(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"differs.*keep_versions=10.*keep_versions=3.*Edit"):
+        Flywheel.open(folder, config=Config(encoder="", keep_versions=3))
+
+
+@pytest.mark.parametrize("content", [b"not a database, but long enough" * 200, "half", b"", None])
+def test_a_database_that_is_not_sound_is_never_taken_for_a_new_one(
+    folder: Path, content: bytes | str | None
+) -> None:
+    path = folder / "flywheel.db"
+    data = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else data[: len(data) // 2])
+    refused(folder, CorruptFileError, "flywheel.db", "restore", "backup")
+
+
+def test_a_database_of_a_newer_release(folder: Path) -> None:
+    with sqlite3.connect(folder / "flywheel.db") as conn:
+        conn.execute(
+            "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
+            "VALUES ('rag-flywheel', 'm999_from_the_future', '2030-01-01')"
+        )
+    conn.close()
+    refused(folder, NewerFormatError, "m999_from_the_future", "newer release", "upgrade")
+
+
+def test_a_folder_that_is_something_else(tmp_path: Path) -> None:
+    (tmp_path / "thesis.odt").write_text("words")
+    refused(tmp_path, NotAFlywheelError, "thesis.odt", "no flywheel.toml", "Give an index folder")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["thesis.odt"]
+    refused(tmp_path / "thesis.odt", NotAFlywheelError, "is a file", "expected an index folder")
+    with pytest.raises(NotAFlywheelError, match=r"holds no index; make one by adding"):
+        Flywheel.open(tmp_path / "missing", create=False)
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize("kept", ["flywheel.toml", "flywheel.db"])
+def test_a_folder_whose_making_was_cut_short_opens(tmp_path: Path, kept: str) -> None:
+    opened(tmp_path / "kb").close()
+    for path in (tmp_path / "kb").iterdir():
+        if path.name != kept:
+            path.unlink()
+    (tmp_path / "kb" / ".flywheel.toml.77-0123abcd").write_text("format_ver")
+    with opened(tmp_path / "kb") as fw:
+        assert fw.add(PASSAGES).added == 30
+        assert (fw.refresh().outcome, fw.verify()) == ("promoted", [])
+
+
+@pytest.mark.parametrize(
+    ("other", "word"),
+    [({"name": "numbers"}, "'numbers'"), ({"revision": "2"}, "revision 2"), ({"dim": 8}, "8 wide")],
+)
+def test_another_encoder_is_refused(folder: Path, other: dict[str, Any], word: str) -> None:
+    with Flywheel.open(folder, encoder=WordEncoder(**other)) as fw:
+        for call in (lambda: fw.retrieve(QUERY), lambda: fw.add(PASSAGES)):
+            with pytest.raises(EncoderMismatchError) as caught:
+                call()
+            said = str(caught.value)
+            assert word in said
+            assert "'words', revision 1, 64 wide" in said
+            assert "Open it with its own encoder" in said
+
+
+def test_a_refresh_killed_before_it_replaced_current_leaves_a_sound_folder(folder: Path) -> None:
+    live = live_folder(folder)
+    (folder / "staging" / "20261121T093000Z-1-abcdef").mkdir(parents=True)
+    (folder / ".CURRENT.77-0123abcd").write_text(live.name)
+    with sqlite3.connect(
+        folder / "flywheel.db"
+    ) as conn:  # the intent, as deploy/moves.py writes it
+        conn.execute(
+            "INSERT INTO moves (at, action, version) VALUES (1, 'promote', '20301121T093000Z-3f9c1')"
+        )
+    conn.close()
+    with opened(folder) as fw:
+        assert fw.verify() == []
+        fw.add([Passage("new", "one more")])
+        assert fw.refresh().outcome == "promoted"
+    assert list((folder / "staging").iterdir()) == []
+    assert not (folder / ".CURRENT.77-0123abcd").exists()
