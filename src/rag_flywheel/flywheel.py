@@ -84,6 +84,8 @@ class Flywheel:
         database = Database(root / FILE_NAME)
         try:
             migrate(database)
+            with disk_errors(root):
+                moves.reconcile(root, database)
         except BaseException:
             database.close()
             raise

@@ -19,7 +19,7 @@ from rag_flywheel.config import Config
 from rag_flywheel.corpus import embed
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.lock import refresh_lock
-from rag_flywheel.deploy.moves import make_live
+from rag_flywheel.deploy.moves import make_live, reconcile
 from rag_flywheel.deploy.versions import Manifest
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError
@@ -98,9 +98,7 @@ def _look(root: Path, database: Database) -> _Live:
     if current is None:
         with database.reading() as conn:
             return _Live(journal.last_move(conn), None)  # what it was: rollbacks stay in force
-    with database.transaction() as conn:
-        if journal.reconcile(conn, current):
-            log.info("refresh: brought the journal in line with CURRENT")
+    reconcile(root, database)
     problems = deploy.check(root, current.version)
     if problems:
         log.warning("refresh: the live version is not sound, all is built anew: %s", problems[0])

@@ -30,6 +30,19 @@ def make_live(root: Path, database: Database, action: str, current: Current) -> 
     write_current(root, current)
 
 
+def reconcile(root: Path, database: Database) -> None:
+    """Write into the journal what CURRENT says, when the last intent never reached it."""
+    try:
+        current = read_current(root)
+    except CorruptFileError:
+        return  # `verify` names it, `refresh` replaces it
+    with database.reading() as conn:
+        agree = current is None or journal.last_move(conn) == current
+    if not agree:
+        with database.transaction() as conn:
+            journal.reconcile(conn, current)
+
+
 def roll_back(root: Path, database: Database, version: str | None) -> Current:
     """Make `version` (None: the parent of the live one) live again, its files checked first.
 

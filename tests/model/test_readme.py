@@ -1,0 +1,40 @@
+"""What the README shows, run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.model
+def test_the_example_runs_and_answers(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines[:2]] == [["1", "reset"], ["2", "secret"]]
+    assert lines[-1] == "3 passages"
+    assert (tmp_path / "indexes" / "kb" / "CURRENT").exists()
+
+
+def test_every_number_of_the_demo_is_in_its_result_file() -> None:
+    import json
+
+    path = Path(__file__).parents[2] / "benchmarks" / "results" / "demo_seeds.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert f"{result['median_gain_ndcg_at_10']:+.3f} nDCG@10" in README
+    assert len(result["runs"]) == 5
+    assert {len(run["cycles"]) for run in result["runs"]} == {6}
+
+
+def test_every_file_the_readme_points_to_is_there() -> None:
+    root = Path(__file__).parents[2]
+    targets = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"`(benchmarks/[\w/.]+)`", README)
+    assert len(targets) >= 4
+    assert [t for t in targets if not (root / t).exists()] == []
