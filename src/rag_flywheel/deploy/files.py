@@ -42,3 +42,15 @@ def sha256(path: Path) -> str:
     """Hex digest of a file's contents."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_below(folder: Path) -> list[str]:
+    """Sorted names, with "/" between folders, of all files below; none when it is not there.
+
+    Unlike Path.rglob it bears folders that another process deletes meanwhile.
+    """
+    return sorted(
+        (Path(path) / name).relative_to(folder).as_posix()
+        for path, _, names in os.walk(folder)
+        for name in names
+    )

@@ -1,12 +1,12 @@
 """What can be said of an index folder without loading an index: status, versions, problems."""
 
 import contextlib
-import os
 import time
 from pathlib import Path
 
 from rag_flywheel import config as settings
 from rag_flywheel.config import Config
+from rag_flywheel.deploy.files import files_below
 from rag_flywheel.deploy.versions import (
     CURRENT,
     check,
@@ -52,10 +52,9 @@ def status(root: Path, database: Database, config: Config) -> Status:
 
 def _bytes_below(folder: Path) -> int:
     total = 0
-    for path, _, names in os.walk(folder):  # unlike rglob, bears folders that vanish meanwhile
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += (Path(path) / name).stat().st_size
+    for name in files_below(folder):
+        with contextlib.suppress(FileNotFoundError):
+            total += (folder / name).stat().st_size
     return total
 
 

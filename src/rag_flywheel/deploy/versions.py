@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rag_flywheel.deploy.files import replace_text, sha256, sync, sync_tree
+from rag_flywheel.deploy.files import files_below, replace_text, sha256, sync, sync_tree
 from rag_flywheel.errors import CorruptFileError, NewerFormatError, UnknownIdError
 from rag_flywheel.records import Current
 
@@ -124,9 +124,8 @@ def clean_staging(root: Path) -> int:
 def seal(staged: Path, manifest: Manifest) -> Manifest:
     """Write the manifest of a staged version, last, with the hash and size of every other file."""
     files = {
-        path.relative_to(staged).as_posix(): (sha256(path), path.stat().st_size)
-        for path in sorted(staged.rglob("*"))
-        if path.is_file()
+        name: (sha256(staged / name), (staged / name).stat().st_size)
+        for name in files_below(staged)
     }
     sealed = dataclasses.replace(manifest, files=files)
     values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(sealed)}
@@ -212,11 +211,9 @@ def fingerprint(root: Path, version: str) -> Fingerprint:
     """{file: [inode, bytes, modification time in ns]} of a version's files, without reading them."""
     folder = version_folder(root, version)
     found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            stat = path.stat()
-            name = path.relative_to(folder).as_posix()
-            found[name] = [stat.st_ino, stat.st_size, stat.st_mtime_ns]
+    for name in files_below(folder):
+        stat = (folder / name).stat()
+        found[name] = [stat.st_ino, stat.st_size, stat.st_mtime_ns]
     return found
 
 
@@ -228,7 +225,7 @@ def check(root: Path, version: str) -> list[str]:
     except (CorruptFileError, NewerFormatError, UnknownIdError) as error:
         return [str(error)]
     problems = []
-    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    present = set(files_below(folder))
     for name, (digest, size) in manifest.files.items():
         try:
             if name not in present:
