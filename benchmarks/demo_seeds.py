@@ -15,10 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from rag_flywheel.bench.cycles import run_cycles
-from rag_flywheel.bench.demo import MEASURES, help_desk, prepare
+from rag_flywheel.bench.demo import help_desk, learn, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.progress import Bars
@@ -57,17 +54,14 @@ def main() -> None:
 
 def _runs(scratch: Path, n_seeds: int) -> list[dict[str, Any]]:
     collection = help_desk()
-    train, test = collection.splits["train"], collection.splits["test"]
     with Bars() as bars:
         prepare(scratch / "base", collection, bars)
     runs = []
     for seed in range(n_seeds):
         folder = scratch / f"seed-{seed}"
         shutil.copytree(scratch / "base", folder)
-        rng = np.random.default_rng(seed)
-        schedule = [rng.permutation(sorted(train.queries)).tolist() for _ in range(N_CYCLES)]
         with Flywheel.open(folder) as fw:
-            cycles = run_cycles(fw, train, test, Users(), MEASURES, schedule=schedule, rng=rng)
+            cycles = learn(fw, collection, seed=seed, n_cycles=N_CYCLES)
         shutil.rmtree(folder)
         runs.append({"seed": seed, "cycles": [dataclasses.asdict(c) for c in cycles]})
         print(f"seed {seed}: {[round(c.values['nDCG@10'], 4) for c in cycles]}", flush=True)

@@ -6,6 +6,7 @@ It must not know what is measured on them.
 import csv
 import gzip
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,19 @@ class Collection:
     name: str
     passages: list[Passage]
     splits: Mapping[str, Split]
+
+
+def find_collection(name: str) -> Path:
+    """The folder `name`, or the one of that name under RAG_FLYWHEEL_DATA. Raises InputError."""
+    data = os.environ.get("RAG_FLYWHEEL_DATA")
+    places = [Path(name), *([Path(data) / name] if data else [])]
+    for place in places:
+        if place.is_dir():
+            return place
+    raise InputError(
+        f"no collection {name!r}: looked for {' and '.join(map(str, places))}; expected a BEIR "
+        "folder, or its name with RAG_FLYWHEEL_DATA naming the folder above it"
+    )
 
 
 def read_beir(folder: Path) -> Collection:

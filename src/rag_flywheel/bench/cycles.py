@@ -1,9 +1,9 @@
-"""Cycles: users ask and vote, the index refreshes, and held-out queries are scored; again and again.
+"""Cycles: votes come in, the index refreshes, and held-out queries are scored; again and again.
 
 It drives a Flywheel as an application would, and must not know what collection it is given.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +12,12 @@ from rag_flywheel.bench.collection import Qrels, Split
 from rag_flywheel.bench.measures import Run, mean
 from rag_flywheel.bench.users import Users
 from rag_flywheel.flywheel import Flywheel
-from rag_flywheel.records import Progress, Vote
+from rag_flywheel.records import Progress, Retrieval
 
 SHOWN = 8
-DEPTH = 10
 Measures = Mapping[str, Callable[[Qrels, Run], dict[str, float]]]
+CastVotes = Callable[[], int]
+"""What happens in one cycle before its refresh: casts votes, returns how many."""
 
 
 @dataclass(frozen=True)
@@ -29,46 +30,60 @@ class Cycle:
 
 
 def run_cycles(
+    fw: Flywheel, test: Split, steps: Sequence[CastVotes], *, depth: int
+) -> Iterator[tuple[int, Run]]:
+    """(votes so far, run of the test queries): before any vote, then after each step and refresh.
+
+    Test queries are never recorded, so they never take a vote.
+    """
+    n_votes = 0
+    yield n_votes, answers(fw, test, depth)
+    for step in steps:
+        n_votes += step()
+        fw.refresh()
+        yield n_votes, answers(fw, test, depth)
+
+
+def answers(fw: Flywheel, split: Split, depth: int) -> Run:
+    """The run of a split's queries, `depth` passages each, without recording them."""
+    ids = sorted(split.queries)
+    found = fw.retrieve_many([split.queries[q] for q in ids], depth, record=False)
+    return {q: [hit.passage_id for hit in r.hits] for q, r in zip(ids, found, strict=True)}
+
+
+def measured(cycles: Sequence[tuple[int, Run]], qrels: Qrels, measures: Measures) -> list[Cycle]:
+    """The mean of each measure after each cycle."""
+    return [
+        Cycle(number, n_votes, {name: mean(of(qrels, run)) for name, of in measures.items()})
+        for number, (n_votes, run) in enumerate(cycles)
+    ]
+
+
+def asking(
     fw: Flywheel,
     train: Split,
-    test: Split,
+    queries: Sequence[str],
     users: Users,
-    measures: Measures,
-    *,
-    schedule: Sequence[Sequence[str]],
     rng: np.random.Generator,
+    *,
+    shown: Callable[[Retrieval], None] | None = None,
     progress: Progress | None = None,
-) -> list[Cycle]:
-    """Cycle 0 is the index before any vote; cycle i follows on the votes of schedule[i - 1].
+) -> CastVotes:
+    """A cycle in which each of these train queries is asked by a user of its own, who votes.
 
-    schedule: the ids of the train queries that are asked in each cycle, in order, each time by
-    another user. Test queries are never voted on and never recorded.
+    shown is called with every answer that a user saw.
     """
-    cycles = [_scored(fw, test, measures, 0, 0)]
-    n_votes, n_asked, total = 0, 0, sum(map(len, schedule))
-    for number, part in enumerate(schedule, 1):
-        for query in part:
-            if progress is not None and n_asked % 50 == 0:
-                progress("users ask and vote", n_asked, total)
-            n_asked += 1
-            n_votes += fw.feedback_many(_asked(fw, train, query, f"user-{n_asked}", users, rng))
-        fw.refresh()
-        cycles.append(_scored(fw, test, measures, number, n_votes))
-    if progress is not None:
-        progress("users ask and vote", total, total)
-    return cycles
 
+    def step() -> int:
+        n_votes = 0
+        for number, query in enumerate(queries):
+            if progress is not None and number % 50 == 0:
+                progress("users ask and vote", number, len(queries))
+            user_id = f"user-{rng.integers(2**62)}"
+            seen = fw.retrieve(train.queries[query], SHOWN, user_id=user_id)
+            if shown is not None:
+                shown(seen)
+            n_votes += fw.feedback_many(users.votes(seen, train.qrels[query], user_id, rng))
+        return n_votes
 
-def _asked(
-    fw: Flywheel, train: Split, query: str, user_id: str, users: Users, rng: np.random.Generator
-) -> Sequence[Vote]:
-    seen = fw.retrieve(train.queries[query], SHOWN, user_id=user_id)
-    return users.votes(seen, train.qrels[query], user_id, rng)
-
-
-def _scored(fw: Flywheel, test: Split, measures: Measures, number: int, n_votes: int) -> Cycle:
-    ids = sorted(test.queries)
-    found = fw.retrieve_many([test.queries[q] for q in ids], DEPTH, record=False)
-    run = {q: [hit.passage_id for hit in r.hits] for q, r in zip(ids, found, strict=True)}
-    values = {name: mean(measure(test.qrels, run)) for name, measure in measures.items()}
-    return Cycle(number, n_votes, values)
+    return step

@@ -13,7 +13,7 @@ import numpy as np
 from rag_flywheel.bench import measures as m
 from rag_flywheel.bench.chart import draw_cycles
 from rag_flywheel.bench.collection import Collection, Qrels, Split
-from rag_flywheel.bench.cycles import Cycle, run_cycles
+from rag_flywheel.bench.cycles import Cycle, asking, measured, run_cycles
 from rag_flywheel.bench.stdlib import load_needs, missing_answers, stdlib_passages
 from rag_flywheel.bench.users import Users
 from rag_flywheel.errors import InputError
@@ -65,42 +65,50 @@ def prepare(folder: Path, collection: Collection, bars: Bars) -> None:
         fw.refresh(progress=bars)
 
 
+def learn(fw: Flywheel, collection: Collection, *, seed: int, n_cycles: int) -> list[Cycle]:
+    """Cycles in which each train phrasing is asked once, by a user of its own, and voted on."""
+    train, test = collection.splits["train"], collection.splits["test"]
+    rng = np.random.default_rng(seed)
+    with Bars() as bars:
+        steps = [
+            asking(
+                fw,
+                train,
+                rng.permutation(sorted(train.queries)).tolist(),
+                Users(),
+                rng,
+                progress=bars,
+            )
+            for _ in range(n_cycles)
+        ]
+        return measured(list(run_cycles(fw, test, steps, depth=10)), test.qrels, MEASURES)
+
+
 def run_demo(out: Path, *, seed: int, n_cycles: int) -> DemoResult:
     """Run the demo below `out`: the index goes to out/demo, the chart to out/demo-chart.png."""
     began = time.monotonic()
     index, chart = out / "demo", out / "demo-chart.png"
     _clear(index)
     collection = help_desk()
-    train, test = collection.splits["train"], collection.splits["test"]
+    n_asked, n_test = (len(collection.splits[name].queries) for name in ("train", "test"))
     with Bars() as bars:
         prepare(index, collection, bars)
-        with Flywheel.open(index) as fw:
-            rng = np.random.default_rng(seed)
-            schedule = [rng.permutation(sorted(train.queries)).tolist() for _ in range(n_cycles)]
-            cycles = run_cycles(
-                fw, train, test, Users(), MEASURES, schedule=schedule, rng=rng, progress=bars
-            )
-    title = f"Python help desk: {len(collection.passages)} passages, {len(test.queries)} held-out queries"
+    with Flywheel.open(index) as fw:
+        cycles = learn(fw, collection, seed=seed, n_cycles=n_cycles)
+    title = f"Python help desk: {len(collection.passages)} passages, {n_test} held-out queries"
     draw_cycles(cycles, list(MEASURES), chart, title=title)
     seconds = time.monotonic() - began
     gain = cycles[-1].values["nDCG@10"] - cycles[0].values["nDCG@10"]
     remarks = (
-        f"{len(test.queries)} held-out phrasings, never voted on; in each cycle {len(train.queries)} "
-        "users asked the other phrasings, looked at rank r with probability 1/r, and gave 20 % "
-        "wrong votes.",
+        f"{n_test} held-out phrasings, never voted on; in each cycle {n_asked} users asked the "
+        "other phrasings, looked at rank r with probability 1/r, and gave 20 % wrong votes.",
         f"nDCG@10 {gain:+.3f} against the static index, in {seconds:.0f} s.",
         f"chart: {chart}",
-        f'try: rag-flywheel retrieve --index {index} --explain "is it a .jpg or a .png?"',
+        f'try: rag-flywheel retrieve --index {index} --explain "how slow is my function"',
     )
+    n_passages = len(collection.passages)
     return DemoResult(
-        tuple(MEASURES),
-        tuple(cycles),
-        chart,
-        index,
-        len(collection.passages),
-        len(test.queries),
-        seconds,
-        remarks,
+        tuple(MEASURES), tuple(cycles), chart, index, n_passages, n_test, seconds, remarks
     )
 
 

@@ -8,16 +8,33 @@ from collections.abc import Mapping, Sequence
 from rag_flywheel.bench.collection import Qrels
 
 Run = Mapping[str, Sequence[str]]
+STANDARD = ("nDCG@10", "R@1", "P@8", "R@8", "R@75", "Judged@8")
+"""Measures of ir-measures, by their names there; R is recall."""
+
+
+def by_query(measures: Sequence[str], qrels: Qrels, run: Run) -> dict[str, dict[str, float]]:
+    """{measure: {query: value}} of measures in ir-measures' names; 0 for a query without hits."""
+    import ir_measures
+
+    scored = {
+        query: {passage: float(-rank) for rank, passage in enumerate(hits)}
+        for query, hits in run.items()
+    }
+    parsed = {ir_measures.parse_measure(name): name for name in measures}
+    found = {name: dict.fromkeys(qrels, 0.0) for name in measures}
+    for row in ir_measures.iter_calc(list(parsed), qrels, scored):
+        found[parsed[row.measure]][row.query_id] = float(row.value)
+    return found
 
 
 def ndcg_at_10(qrels: Qrels, run: Run) -> dict[str, float]:
     """nDCG@10 by query (Järvelin and Kekäläinen 2002, as trec_eval computes it)."""
-    return _by_query("nDCG@10", qrels, run)
+    return by_query(["nDCG@10"], qrels, run)["nDCG@10"]
 
 
 def recall_at_8(qrels: Qrels, run: Run) -> dict[str, float]:
     """Recall@8 by query: the share of the relevant passages among the first 8 hits."""
-    return _by_query("R@8", qrels, run)
+    return by_query(["R@8"], qrels, run)["R@8"]
 
 
 def harmful_at_8(qrels: Qrels, run: Run) -> dict[str, float]:
@@ -38,15 +55,7 @@ def mean(by_query: Mapping[str, float]) -> float:
     return sum(by_query.values()) / len(by_query)
 
 
-def _by_query(measure: str, qrels: Qrels, run: Run) -> dict[str, float]:
-    import ir_measures
-
-    scored = {
-        query: {passage: float(-rank) for rank, passage in enumerate(hits)}
-        for query, hits in run.items()
-    }
-    parsed = ir_measures.parse_measure(measure)
-    rows = ir_measures.iter_calc([parsed], qrels, scored)
-    found = dict.fromkeys(qrels, 0.0)
-    found.update({row.query_id: float(row.value) for row in rows})
-    return found
+def all_means(qrels: Qrels, run: Run) -> dict[str, float]:
+    """The mean of every standard measure, and of harmful@8."""
+    means = {name: mean(values) for name, values in by_query(STANDARD, qrels, run).items()}
+    return {**means, "harmful@8": mean(harmful_at_8(qrels, run))}

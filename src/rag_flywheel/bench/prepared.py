@@ -1,0 +1,89 @@
+"""Vectors of a collection that were made before: an Encoder that looks texts up.
+
+It must not know what is done with the vectors.
+"""
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rag_flywheel.bench.collection import Collection
+from rag_flywheel.errors import EncoderError, InputError
+from rag_flywheel.records import Vectors
+from rag_flywheel.store.passages import encoded_text
+
+FILE_NAME = "minilm.npz"
+
+
+class PreparedEncoder:
+    """An Encoder over the texts of one collection, from a file of their vectors.
+
+    The file holds `passages` and `queries`, float16 or float32 (n, dim), unit rows, in the order
+    of corpus.jsonl and queries.jsonl; vectors are made float32 and unit length again.
+    """
+
+    def __init__(self, passages: dict[str, Vectors], queries: dict[str, Vectors], revision: str):
+        self._passages = passages
+        self._queries = queries
+        self.name = "prepared"
+        self.revision = revision
+        self.dim = len(next(iter(passages.values())))
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """float32 (n, dim), unit rows."""
+        return _looked_up(self._queries, texts)
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        """float32 (n, dim), unit rows."""
+        return _looked_up(self._passages, texts)
+
+
+def read_prepared(folder: Path, collection: Collection) -> PreparedEncoder | None:
+    """The prepared vectors beside a collection, None when there are none.
+
+    Raises InputError when they do not fit the collection.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        return None
+    stored = np.load(path, allow_pickle=False)
+    texts = _query_texts(folder)
+    counts = (len(stored["passages"]), len(stored["queries"]))
+    if counts != (len(collection.passages), len(texts)):
+        raise InputError(
+            f"{path} holds {counts[0]} passages and {counts[1]} queries; the collection has "
+            f"{len(collection.passages)} and {len(texts)}. Make it anew, or delete it"
+        )
+    return PreparedEncoder(
+        _by_text((encoded_text(p) for p in collection.passages), stored["passages"]),
+        _by_text(texts, stored["queries"]),
+        hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+    )
+
+
+def _query_texts(folder: Path) -> list[str]:
+    path = folder / "queries.jsonl"
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines()
+    else:
+        lines = gzip.decompress(path.with_suffix(".jsonl.gz").read_bytes()).decode().splitlines()
+    return [str(json.loads(line)["text"]) for line in lines if line.strip()]
+
+
+def _by_text(texts: Iterable[str], rows: Vectors) -> dict[str, Vectors]:
+    vectors = rows.astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return dict(zip(texts, vectors, strict=True))
+
+
+def _looked_up(known: dict[str, Vectors], texts: Sequence[str]) -> Vectors:
+    try:
+        return np.stack([known[text] for text in texts])
+    except KeyError as error:
+        raise EncoderError(
+            f"no prepared vector for {str(error.args[0])[:80]!r}; expected a text of the collection"
+        ) from error

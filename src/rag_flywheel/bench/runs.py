@@ -1,0 +1,161 @@
+"""The four runs of cycles-v1: votes on the flywheel's own hits, and three controls.
+
+Each works on its own copy of the index without votes; it must not know how they are compared.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from rag_flywheel.bench.cycles import SHOWN, CastVotes, asking, run_cycles
+from rag_flywheel.bench.measures import Run
+from rag_flywheel.bench.setup import Bench, Protocol
+from rag_flywheel.evaluate.exposure import gini
+from rag_flywheel.flywheel import Flywheel
+from rag_flywheel.records import Progress, Retrieval, Vote
+
+
+@dataclass(frozen=True)
+class CycledRun:
+    """What the test queries got before any vote and after each cycle: (votes so far, run).
+
+    exposure_gini: of how often each passage was shown in each cycle; empty where nobody asked.
+    """
+
+    name: str
+    what: str
+    cycles: tuple[tuple[int, Run], ...]
+    exposure_gini: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class FixedVote:
+    """A vote on a hit of the static ranking: of a train query, on a passage."""
+
+    query: str
+    passage: str
+    helpful: bool
+
+
+class Exposure:
+    """Counts how often each passage is shown; `close` ends a cycle."""
+
+    def __init__(self, n_passages: int) -> None:
+        self._n = n_passages
+        self._counts: Counter[str] = Counter()
+        self.ginis: list[float] = []
+
+    def show(self, seen: Retrieval) -> None:
+        """Count the hits of an answer."""
+        self._counts.update(hit.passage_id for hit in seen.hits)
+
+    def close(self) -> None:
+        """End a cycle."""
+        counts = np.zeros(self._n)
+        counts[: len(self._counts)] = list(self._counts.values())
+        self.ginis.append(gini(counts))
+        self._counts.clear()
+
+
+def run_votes(bench: Bench, protocol: Protocol, progress: Progress | None) -> CycledRun:
+    """Users see the flywheel's own hits and vote on them."""
+    exposure = Exposure(len(bench.collection.passages))
+    folder = _copy(bench, "votes")
+    with bench.open(folder) as fw:
+        steps = _asked(fw, bench, protocol, exposure, progress)
+        cycles = tuple(run_cycles(fw, bench.test, steps, depth=protocol.depth))
+    shutil.rmtree(folder)
+    what = "users see the flywheel's own hits and vote on them"
+    return CycledRun("votes", what, cycles, tuple(exposure.ginis))
+
+
+def run_random(bench: Bench, protocol: Protocol, progress: Progress | None) -> CycledRun:
+    """The same users vote by tossing a coin: nothing can be learned, so nothing should move."""
+    coin = replace(protocol, users=replace(protocol.users, eps=0.5, malicious=0.0))
+    run = run_votes(bench, coin, progress)
+    return replace(run, name="random votes", what="as votes, but every verdict is a coin toss")
+
+
+def run_none(bench: Bench, protocol: Protocol) -> CycledRun:
+    """Nobody votes; the index is refreshed all the same."""
+    folder = _copy(bench, "none")
+    with bench.open(folder) as fw:
+        steps = [_nothing for _ in bench.parts]
+        cycles = tuple(run_cycles(fw, bench.test, steps, depth=protocol.depth))
+    shutil.rmtree(folder)
+    return CycledRun("no votes", "nobody votes; refreshed all the same", cycles)
+
+
+def run_fixed(bench: Bench, protocol: Protocol) -> tuple[CycledRun, list[FixedVote]]:
+    """Users see the static ranking's hits in every cycle; also the votes, in the order cast.
+
+    Tells learning from exposure, and gives every rule the same votes to learn from.
+    """
+    folder = _copy(bench, "fixed")
+    rng = np.random.default_rng([protocol.seed, 1])
+    with bench.open(folder) as fw:
+        queries = [q for part in bench.parts for q in part]
+        seen = fw.retrieve_many([bench.train.queries[q] for q in queries], SHOWN)
+        answers = dict(zip(queries, seen, strict=True))
+        cast: list[FixedVote] = []
+        steps = [_cast(fw, bench, protocol, part, answers, rng, cast) for part in bench.parts]
+        cycles = tuple(run_cycles(fw, bench.test, steps, depth=protocol.depth))
+    shutil.rmtree(folder)
+    what = "users see the static ranking's hits in every cycle; all rules learn from these votes"
+    return CycledRun("fixed exposure", what, cycles), cast
+
+
+def _copy(bench: Bench, name: str) -> Path:
+    return Path(shutil.copytree(bench.base, bench.base.parent / name))
+
+
+def _nothing() -> int:
+    return 0
+
+
+def _asked(
+    fw: Flywheel,
+    bench: Bench,
+    protocol: Protocol,
+    exposure: Exposure,
+    progress: Progress | None,
+) -> list[CastVotes]:
+    rng = np.random.default_rng([protocol.seed, 0])
+
+    def step(part: Sequence[str]) -> CastVotes:
+        ask = asking(
+            fw, bench.train, part, protocol.users, rng, shown=exposure.show, progress=progress
+        )
+
+        def one_cycle() -> int:
+            n_votes = ask()
+            exposure.close()
+            return n_votes
+
+        return one_cycle
+
+    return [step(part) for part in bench.parts]
+
+
+def _cast(
+    fw: Flywheel,
+    bench: Bench,
+    protocol: Protocol,
+    part: Sequence[str],
+    answers: dict[str, Retrieval],
+    rng: np.random.Generator,
+    cast: list[FixedVote],
+) -> CastVotes:
+    def step() -> int:
+        votes: list[Vote] = []
+        for query in part:
+            given = protocol.users.votes(answers[query], bench.train.qrels[query], query, rng)
+            cast.extend(FixedVote(query, v.passage_id, v.verdict == "helpful") for v in given)
+            votes += given
+        return fw.feedback_many(votes)
+
+    return step

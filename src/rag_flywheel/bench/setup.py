@@ -1,0 +1,125 @@
+"""What a benchmark run starts from: a collection with its splits, an encoder, and an index of it.
+
+It must not know what is run on it.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from rag_flywheel.bench.collection import Collection, Split, read_beir
+from rag_flywheel.bench.prepared import FILE_NAME, read_prepared
+from rag_flywheel.bench.users import Users
+from rag_flywheel.errors import InputError
+from rag_flywheel.flywheel import Flywheel
+from rag_flywheel.index.encoder import Encoder
+from rag_flywheel.records import Progress
+
+_DEV_SHARE = 5  # one train query in so many stands in for a dev split
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """cycles-v1: train queries, shuffled, are asked in n_cycles equal parts; then test is scored.
+
+    depth: passages scored per test query. max_test: at most so many test queries, chosen by seed.
+    """
+
+    n_cycles: int = 10
+    seed: int = 0
+    max_test: int | None = None
+    depth: int = 75
+    users: Users = field(default_factory=Users)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A collection ready to run: its splits, where its index without votes is, and its encoder.
+
+    parts: ids of the train queries of each cycle, in the order they are asked.
+    """
+
+    collection: Collection
+    train: Split
+    dev: Split
+    test: Split
+    dev_note: str
+    vectors_note: str
+    parts: tuple[tuple[str, ...], ...]
+    encoder: Encoder | None
+    base: Path
+
+    def open(self, folder: Path) -> Flywheel:
+        """An index folder that was copied from `base`."""
+        return Flywheel.open(folder, encoder=self.encoder)
+
+
+def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress | None) -> Bench:
+    """Read a collection and index it below `scratch`. Raises InputError for what it lacks."""
+    collection = read_beir(folder)
+    for name in ("train", "test"):
+        if name not in collection.splits:
+            raise InputError(
+                f"{folder / 'qrels'} has no {name}.tsv; expected train (asked and voted on), test "
+                "(scored), and perhaps dev (chooses the weights of the rules compared with)"
+            )
+    rng = np.random.default_rng(protocol.seed)
+    whole = collection.splits["train"]
+    order = rng.permutation(sorted(whole.queries)).tolist()
+    if "dev" in collection.splits:
+        dev, dev_note = collection.splits["dev"], "split dev"
+    else:
+        held_out, order = order[: len(order) // _DEV_SHARE], order[len(order) // _DEV_SHARE :]
+        dev, dev_note = only(whole, held_out), "20 % of the train queries, which cast no votes"
+    if len(order) < protocol.n_cycles:
+        raise InputError(
+            f"{folder} has {len(order)} train queries; expected at least {protocol.n_cycles}, one "
+            "a cycle"
+        )
+    encoder = read_prepared(folder, collection)
+    base = scratch / "base"
+    with Flywheel.open(base, encoder=encoder) as fw:
+        fw.add(collection.passages, progress=progress or False)
+        fw.refresh()
+        encoder_name = fw.status().encoder
+    parts = tuple(
+        tuple(part.tolist()) for part in np.array_split(np.array(order), protocol.n_cycles)
+    )
+    prepared = f"prepared: {FILE_NAME}" if encoder else f"encoded: {encoder_name}"
+    return Bench(
+        collection,
+        only(whole, order),
+        dev,
+        _sample(collection.splits["test"], protocol, rng),
+        dev_note,
+        prepared,
+        parts,
+        encoder,
+        base,
+    )
+
+
+def only(split: Split, queries: list[str]) -> Split:
+    """The part of a split that these queries are."""
+    return Split({q: split.queries[q] for q in queries}, {q: split.qrels[q] for q in queries})
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every file of a collection that a run reads, by name."""
+    names = sorted(
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and p.suffix in {".gz", ".jsonl", ".tsv", ".npz"}
+    )
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in names
+    }
+
+
+def _sample(test: Split, protocol: Protocol, rng: np.random.Generator) -> Split:
+    most = protocol.max_test
+    if most is None or len(test.queries) <= most:
+        return test
+    return only(test, sorted(rng.permutation(sorted(test.queries))[:most].tolist()))
