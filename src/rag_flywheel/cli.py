@@ -255,3 +255,14 @@ def verify(index: Index = KB, as_json: Json = False) -> None:
     show.problems(problems, as_json)
     if problems:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Write passages, past queries and what votes say of them as a BEIR folder, to benchmark on."""
+    with _open(index) as fw:
+        show.exported(fw.export(out), out, as_json)

@@ -17,12 +17,14 @@ from rag_flywheel.deploy.versions import CURRENT
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encoder_slot import EncoderSlot
 from rag_flywheel.errors import InputError
+from rag_flywheel.export import export
 from rag_flywheel.index.encoder import Encoder, encode
 from rag_flywheel.live_version import read_live
 from rag_flywheel.progress import Bars, as_progress
 from rag_flywheel.records import (
     AddReport,
     Candidate,
+    ExportReport,
     Filter,
     Passage,
     Progress,
@@ -267,6 +269,15 @@ class Flywheel:
         """The folder's state in numbers."""
         with self._files():
             return report.status(self._root, self._database, self._config)
+
+    def export(self, path: str | Path) -> ExportReport:
+        """Write passages, past queries and what votes say of them as a new BEIR folder at `path`.
+
+        Without user ids, but with the texts of queries. Raises InputError for a folder that is
+        not empty, StorageError.
+        """
+        self._database.require_open()
+        return export(self._root, self._database, path)
 
     def verify(self) -> list[str]:
         """Everything found wrong with the folder, one sentence each; empty when it is sound."""

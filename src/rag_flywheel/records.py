@@ -176,3 +176,16 @@ class Status:
     votes_since_refresh: int
     last_refresh: str | None
     bytes_on_disk: int
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote. n_queries: those with a relevant passage, in a split; n_left_out: those without.
+
+    n_judgments: grades of the queries that are in a split, whether 1 or 0.
+    """
+
+    n_passages: int
+    n_queries: int
+    n_judgments: int
+    n_left_out: int

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from rag_flywheel.records import (
     AddReport,
+    ExportReport,
     Hit,
     RefreshReport,
     Retrieval,
@@ -135,6 +137,17 @@ def problems(found: Sequence[str], as_json: bool) -> None:
             _say(problem)
     else:
         _say("sound")
+
+
+def exported(report: ExportReport, out: Path, as_json: bool) -> None:
+    """What `export` wrote."""
+    if as_json:
+        _json(report)
+        return
+    _say(
+        f"{out}: {report.n_passages} passages, {report.n_queries} queries, "
+        f"{report.n_judgments} grades; left out: {report.n_left_out} queries without a helpful hit"
+    )
 
 
 def demo(result: "DemoResult", as_json: bool) -> None:

@@ -68,9 +68,9 @@ def read_prepared(folder: Path, collection: Collection) -> PreparedEncoder | Non
 def _query_texts(folder: Path) -> list[str]:
     path = folder / "queries.jsonl"
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     else:
-        lines = gzip.decompress(path.with_suffix(".jsonl.gz").read_bytes()).decode().splitlines()
+        lines = gzip.decompress(path.with_suffix(".jsonl.gz").read_bytes()).decode().split("\n")
     return [str(json.loads(line)["text"]) for line in lines if line.strip()]
 
 

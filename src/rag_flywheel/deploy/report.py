@@ -97,7 +97,9 @@ def problems(root: Path, database: Database) -> list[str]:
     except FlywheelError as error:
         found.append(str(error))
     for version in list_versions(root):
-        found += check(root, version)
+        wrong = check(root, version)
+        if wrong and version in list_versions(root):  # else another process pruned it meanwhile
+            found += wrong
     return found
 
 
@@ -113,7 +115,8 @@ def _live_problems(root: Path, database: Database, current: Current | None) -> l
             f"{CURRENT} is missing, though version {promoted} was made live; `rag-flywheel refresh` "
             f"builds a new version, `rag-flywheel rollback {promoted}` takes that one"
         )
-    if current is not None and current.version not in list_versions(root):
+    gone = current is not None and current.version not in list_versions(root)
+    if current is not None and gone and read_current(root) == current:  # else moved on meanwhile
         found.append(
             f"{CURRENT} names {current.version}, which is not in {root / 'versions'}; "
             "`rag-flywheel refresh` builds a new version"

@@ -238,8 +238,6 @@ def check(root: Path, version: str) -> list[str]:
             problems.append(f"{version}/{name} is missing")
         except PermissionError as error:
             problems.append(f"{version}/{name} cannot be read ({error.strerror})")
-    if not folder.is_dir():
-        return []  # pruned by another process meanwhile
     extra = present - set(manifest.files) - {MANIFEST}
     return problems + [f"{version}/{name} is not in its manifest" for name in sorted(extra)]
 

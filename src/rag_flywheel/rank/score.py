@@ -8,6 +8,7 @@ what the features are, nor where the evidence comes from.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +30,12 @@ class Scored:
 
     def explanation(self, i: int, votes: tuple[int, ...]) -> Explanation:
         """Why candidate i has its score."""
-        terms = {name: float(values[i]) for name, values in self.terms.items()}
+        terms = {name: values[i] for name, values in self._columns.items()}
         return Explanation(self.intercept, terms, float(self.evidence[i]), votes)
+
+    @cached_property
+    def _columns(self) -> Mapping[str, list[float]]:
+        return {name: values.tolist() for name, values in self.terms.items()}
 
 
 def score(

@@ -47,13 +47,17 @@ def _hash(kind: str, text: str) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
+_NO_METADATA = "{}"
 _COLUMNS = "pid, id, title, text, metadata, text_hash, lineage"
 
 
 def _stored(row: tuple[Any, ...]) -> StoredPassage:
     pid, id_, title, text, metadata, text_hash, lineage = row
     return StoredPassage(
-        pid, Passage(id_, text, title, json.loads(metadata)), bytes(text_hash), lineage
+        pid,
+        Passage(id_, text, title, json.loads(metadata) if metadata != _NO_METADATA else {}),
+        bytes(text_hash),
+        lineage,
     )
 
 

@@ -1,0 +1,209 @@
+"""Writes an index's passages, past queries and what votes say of them as a BEIR folder.
+
+It must not know how the index ranks, nor what is measured on the folder.
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+
+from rag_flywheel.curate.judgments import judgments
+from rag_flywheel.deploy.files import sync, sync_tree
+from rag_flywheel.deploy.versions import read_current
+from rag_flywheel.disk import disk_errors
+from rag_flywheel.errors import InputError
+from rag_flywheel.records import ExportReport
+from rag_flywheel.store import events
+from rag_flywheel.store import passages as store
+from rag_flywheel.store.database import Database
+
+SPLITS = {"train": 70, "dev": 80, "test": 100}
+"""A query is in the first of these whose number is above its hash modulo 100."""
+_AT_ONCE = 500  # passages held in memory
+_PastQuery = tuple[bytes, str | None]  # hash of its text, and its tenant as JSON
+_Grades = Mapping[_PastQuery, Mapping[str, int]]
+
+
+def export(root: Path, database: Database, path: str | Path) -> ExportReport:
+    """Write the BEIR folder `path`, whole or not at all; it must be new or empty.
+
+    Raises InputError, CorruptFileError, StorageError.
+    """
+    if not isinstance(path, str | Path):
+        raise InputError(f"path is {type(path).__name__}; expected the name of a new folder")
+    out = Path(path).resolve()
+    staged = out.with_name(f".{out.name}.{os.getpid()}-{os.urandom(4).hex()}")
+    with disk_errors(out):
+        _refuse(out, root.resolve())
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            (staged / "qrels").mkdir(parents=True)
+            report = _write(staged, root, database)
+            sync_tree(staged)
+            staged.rename(out)  # takes the place of an empty folder
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        sync(out.parent)
+    return report
+
+
+def split_of(query: bytes) -> str:
+    """The split of a query, by the hash of its text alone: other queries never move it."""
+    bucket = int.from_bytes(query[:8], "big") % 100
+    return next(name for name, end in SPLITS.items() if bucket < end)
+
+
+def _refuse(out: Path, root: Path) -> None:
+    if out == root or root in out.parents:
+        raise InputError(f"{out} is in the index folder; expected a new folder outside it")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; expected the name of a new folder")
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; expected a new or empty folder: give another name")
+
+
+def _write(folder: Path, root: Path, database: Database) -> ExportReport:
+    current = read_current(root)
+    with database.snapshot() as conn:
+        last = store.read_clock(conn)
+        if current is not None and current.frozen_at is not None:
+            last = min(last, current.frozen_at)
+        ids = _write_corpus(conn, folder / "corpus.jsonl")
+        grades = _grades(conn, ids, last)
+        texts = events.query_texts(conn, sorted({query for query, _ in grades}))
+    names = {past: _query_id(*past) for past in grades}
+    order = sorted(grades, key=lambda past: names[past])
+    _write_lines(folder / "queries.jsonl", (_query_line(p, names[p], texts[p[0]]) for p in order))
+    answered = [past for past in order if 1 in grades[past].values()]
+    n = Counter(split_of(query) for query, _ in answered)
+    for split in SPLITS:
+        part = [past for past in answered if split_of(past[0]) == split]
+        if part or split == "train":  # readers want one file at least, and take absence for none
+            _write_qrels(folder / "qrels" / f"{split}.tsv", part, names, grades)
+    report = ExportReport(
+        n_passages=len(ids),
+        n_queries=len(answered),
+        n_judgments=sum(len(grades[past]) for past in answered),
+        n_left_out=len(order) - len(answered),
+    )
+    (folder / "README.md").write_text(
+        _README.format(
+            index=root.resolve().name,
+            date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            last=last,
+            report=report,
+            n_relevant=sum(sum(grades[past].values()) for past in answered),
+            **{split: n[split] for split in SPLITS},
+        ),
+        encoding="utf-8",
+    )
+    return report
+
+
+def _write_corpus(conn: sqlite3.Connection, path: Path) -> dict[int, str]:
+    """Write the passages by id, a few in memory at once; {row whose votes it inherits: its id}."""
+    rows = sorted((s.passage.id, s.pid, s.lineage) for s in store.present(conn))
+
+    def lines() -> Iterable[Mapping[str, object]]:
+        for start in range(0, len(rows), _AT_ONCE):
+            pids = [pid for _, pid, _ in rows[start : start + _AT_ONCE]]
+            found = store.fetch(conn, pids)
+            for passage in (found[pid].passage for pid in pids):
+                yield {
+                    "_id": passage.id,
+                    "title": passage.title,
+                    "text": passage.text,
+                    "metadata": dict(passage.metadata),
+                }
+
+    _write_lines(path, lines())
+    return {lineage: id_ for id_, _, lineage in rows}
+
+
+def _grades(conn: sqlite3.Connection, ids: Mapping[int, str], last: int) -> _Grades:
+    """By past query with a verdict on a present text: {passage id: 1 or 0}, ties left out."""
+    found: dict[_PastQuery, dict[str, int]] = {}
+    for judgment in judgments(events.votes_until(conn, last)):
+        if judgment.lineage in ids:
+            grades = found.setdefault((judgment.query, judgment.tenant), {})
+            if judgment.helpful != judgment.harmful:
+                grades[ids[judgment.lineage]] = int(judgment.helpful > judgment.harmful)
+    return found
+
+
+def _query_id(query: bytes, tenant: str | None) -> str:
+    if tenant is None:
+        return query.hex()
+    return f"{query.hex()}-{blake2b(tenant.encode(), digest_size=8).hexdigest()}"
+
+
+def _query_line(past: _PastQuery, id_: str, text: str) -> Mapping[str, object]:
+    _, tenant = past
+    more = {} if tenant is None else {"metadata": {"tenant": json.loads(tenant)}}
+    return {"_id": id_, "text": text, **more}
+
+
+def _write_lines(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def _write_qrels(
+    path: Path, part: Sequence[_PastQuery], names: Mapping[_PastQuery, str], grades: _Grades
+) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("query-id\tcorpus-id\tscore\n")
+        for past in part:
+            for id_, grade in sorted(grades[past].items()):
+                file.write(f"{names[past]}\t{_cell(id_)}\t{grade}\n")
+
+
+def _cell(text: str) -> str:
+    """As csv readers expect it; the csv module's own writer leaves a lone carriage return bare."""
+    if not any(character in text for character in '"\t\r\n'):
+        return text
+    return '"' + text.replace('"', '""') + '"'
+
+
+_README = """\
+# Passages, queries and votes of the index `{index}`
+
+Exported {date} by rag-flywheel, with the votes up to event number {last}.
+
+| file | what |
+|---|---|
+| `corpus.jsonl` | {report.n_passages} passages: `_id`, `title`, `text`, `metadata` |
+| `queries.jsonl` | past queries with a vote that stands on a passage of the index: `_id`, `text` |
+| `qrels/train.tsv`, `dev.tsv`, `test.tsv` | {train}, {dev} and {test} queries: \
+{report.n_judgments} grades, {n_relevant} of them 1 |
+
+A grade is 1 where more verdicts on the passage are "helpful" than "harmful", 0 where fewer are. The
+last verdict of a user on a hit counts; pairs on which the verdicts balance are left out.
+{report.n_left_out} queries have no passage of grade 1: they are in no split.
+Votes on texts that were edited to other words, or removed, are not in it, nor votes that a
+rollback holds back. A split without queries has no file, but for train.
+
+The id of a query is the hash of its text, and alone decides its split: about 70 % train, 10 % dev
+and 20 % test, the same in every export. Under a tenant key there is one query for each text and
+tenant; its id ends in a hash of the tenant, which `metadata` names, and the split still follows
+the text. Passages are those of all tenants, and a benchmark on this folder asks among all of them.
+
+## Limits
+
+- Only hits that were shown have votes. Whatever ranking was live chose them, so such qrels favour
+  it and rankings like it: a better one finds passages that nobody has judged, which count as wrong.
+- Votes are noisy. Many grades rest on one vote.
+- Queries in other words for the same need may fall into different splits.
+- Passages are those of the day of the export, votes are older.
+
+## Privacy
+
+User ids, sessions, answers and reasons of votes are not exported. The texts of queries are, as
+users typed them, and so are passages with their metadata: look before you pass this folder on.
+"""
