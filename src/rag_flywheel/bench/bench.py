@@ -17,8 +17,10 @@ from typing import Any
 
 from rag_flywheel.bench.compare import compare
 from rag_flywheel.bench.measures import all_means
+from rag_flywheel.bench.replay import replay
 from rag_flywheel.bench.runs import CycledRun, run_fixed, run_none, run_random, run_votes
 from rag_flywheel.bench.setup import Bench, Protocol, hashes, prepare
+from rag_flywheel.config import DEFAULT_ENCODER
 from rag_flywheel.index.encoder import make_encoder
 from rag_flywheel.records import Progress
 
@@ -61,7 +63,8 @@ def _collection(folder: Path, protocol: Protocol, progress: Progress | None) -> 
             run_random(bench, protocol, progress),
             run_none(bench, protocol),
         ]
-    encoder = bench.encoder or make_encoder("sentence-transformers:all-MiniLM-L6-v2")
+        replayed = replay(folder, bench, protocol)
+    encoder = bench.encoder or make_encoder(DEFAULT_ENCODER)
     return {
         "name": bench.collection.name,
         "n_passages": len(bench.collection.passages),
@@ -74,6 +77,7 @@ def _collection(folder: Path, protocol: Protocol, progress: Progress | None) -> 
         "dev": bench.dev_note,
         "runs": [_run(bench, run) for run in runs],
         **compare(bench, protocol, encoder, runs, cast),
+        "replay": replayed,
         "seconds": round(time.monotonic() - began, 1),
     }
 

@@ -7,12 +7,15 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from rag_flywheel.bench.collection import Collection
-from rag_flywheel.errors import EncoderError, InputError
+from rag_flywheel.config import DEFAULT_ENCODER
+from rag_flywheel.errors import InputError
+from rag_flywheel.index.encoder import Encoder, make_encoder
 from rag_flywheel.records import Vectors
 from rag_flywheel.store.passages import encoded_text
 
@@ -23,10 +26,13 @@ class PreparedEncoder:
     """An Encoder over the texts of one collection, from a file of their vectors.
 
     The file holds `passages` and `queries`, float16 or float32 (n, dim), unit rows, in the order
-    of corpus.jsonl and queries.jsonl; vectors are made float32 and unit length again.
+    of corpus.jsonl and queries.jsonl; vectors are made float32 and unit length again. Other texts
+    are encoded by the model that the file was made with, which is loaded only then.
     """
 
-    def __init__(self, passages: dict[str, Vectors], queries: dict[str, Vectors], revision: str):
+    def __init__(
+        self, passages: dict[str, Vectors], queries: dict[str, Vectors], revision: str
+    ) -> None:
         self._passages = passages
         self._queries = queries
         self.name = "prepared"
@@ -35,11 +41,22 @@ class PreparedEncoder:
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows."""
-        return _looked_up(self._queries, texts)
+        new = [text for text in texts if text not in self._queries]
+        if new:
+            self._queries.update(zip(new, _model().encode_queries(new), strict=True))
+        return np.stack([self._queries[text] for text in texts])
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows."""
-        return _looked_up(self._passages, texts)
+        new = [text for text in texts if text not in self._passages]
+        if new:
+            self._passages.update(zip(new, _model().encode_passages(new), strict=True))
+        return np.stack([self._passages[text] for text in texts])
+
+
+@cache
+def _model() -> Encoder:
+    return make_encoder(DEFAULT_ENCODER)
 
 
 def read_prepared(folder: Path, collection: Collection) -> PreparedEncoder | None:
@@ -78,12 +95,3 @@ def _by_text(texts: Iterable[str], rows: Vectors) -> dict[str, Vectors]:
     vectors = rows.astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return dict(zip(texts, vectors, strict=True))
-
-
-def _looked_up(known: dict[str, Vectors], texts: Sequence[str]) -> Vectors:
-    try:
-        return np.stack([known[text] for text in texts])
-    except KeyError as error:
-        raise EncoderError(
-            f"no prepared vector for {str(error.args[0])[:80]!r}; expected a text of the collection"
-        ) from error

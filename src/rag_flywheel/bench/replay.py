@@ -1,0 +1,87 @@
+"""Replays ratings that real people gave to passages, where a collection brings them.
+
+`feedback.jsonl.gz` lines hold query, passage_id, ratings and feedback_split, as FeedbackQA
+(Li et al., Findings of ACL 2022) has them; it must not know how a run is shown.
+"""
+
+import gzip
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag_flywheel.bench.cycles import answers
+from rag_flywheel.bench.measures import mean, ndcg_at_10
+from rag_flywheel.bench.setup import Bench, Protocol
+from rag_flywheel.evaluate.paired import bootstrap_interval, randomisation_test
+from rag_flywheel.records import Candidate, Vote
+
+FILE_NAME = "feedback.jsonl.gz"
+HELPFUL = {"Excellent", "Acceptable"}
+_SPLIT = "dev"
+
+
+def replay(folder: Path, bench: Bench, protocol: Protocol) -> dict[str, Any] | None:
+    """What dev ratings do to test queries; None when the collection has no ratings.
+
+    Each rater votes on the passage that was put before them, as an application's own hit. Questions
+    that are test queries word for word are left out.
+    """
+    if not (folder / FILE_NAME).exists():
+        return None
+    texts = {p.id: f"{p.title} {p.text}".strip() for p in bench.collection.passages}
+    asked = _by_query(folder, set(bench.test.queries.values()), texts)
+    copy = Path(shutil.copytree(bench.base, bench.base.parent / "replay"))
+    with bench.open(copy) as fw:
+        before = ndcg_at_10(bench.test.qrels, answers(fw, bench.test, protocol.depth))
+        n_votes = 0
+        for query, rated in asked.items():
+            shown = fw.rerank(
+                query, [Candidate(p, texts[p], 0.0) for p in rated], max(len(rated), 1)
+            )
+            n_votes += fw.feedback_many(
+                Vote(shown.id, passage, "helpful" if rating in HELPFUL else "harmful", f"rater-{i}")
+                for passage, ratings in rated.items()
+                for i, rating in enumerate(ratings)
+            )
+        fw.refresh()
+        after = ndcg_at_10(bench.test.qrels, answers(fw, bench.test, protocol.depth))
+    shutil.rmtree(copy)
+    a, b = (np.array([found[q] for q in sorted(found)]) for found in (after, before))
+    low, high = bootstrap_interval(a - b, seed=protocol.seed)
+    return {
+        "what": f"ratings of the {_SPLIT} questions by people; nDCG@10 of the test queries",
+        "n_questions": len(asked),
+        "n_votes": n_votes,
+        "before": mean(before),
+        "after": mean(after),
+        "difference": {
+            "mean": float((a - b).mean()),
+            "low": low,
+            "high": high,
+            "p": randomisation_test(a, b, seed=protocol.seed),
+        },
+    }
+
+
+def _by_query(
+    folder: Path, test_texts: set[str], known: dict[str, str]
+) -> dict[str, dict[str, list[str]]]:
+    """{question: {passage id: ratings}} of the dev questions."""
+    found: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    for row in _rows(folder / FILE_NAME):
+        query = str(row["query"])
+        usable = query.strip() and query not in test_texts and row["passage_id"] in known
+        if row["feedback_split"] == _SPLIT and usable:
+            found[query].setdefault(str(row["passage_id"]), []).extend(row["ratings"])
+    return dict(found)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
