@@ -24,8 +24,10 @@ from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.state import Source, State
 from rag_flywheel.store import filters, passages
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.passages import StoredPassage
 
 _TRIES = 5
+_TEXTS = 20_000  # texts remembered with a state
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Server:
         found, n_gone = [], 0
         for i, query in enumerate(queries):
             ranked = _rank(state, inside, (query, vectors[i]), asked.tenant, dense[i], n)
-            hits, gone = self._hits(ranked, asked.k)
+            hits, gone = self._hits(state, ranked, asked.k)
             found.append(Found(query, vectors[i], hits))
             n_gone += gone
         return found, n_gone
@@ -142,25 +144,38 @@ class Server:
             scopes[key] = scope(state, allowed)
         return scopes[key]
 
-    def _hits(self, ranked: _Ranked, k: int) -> tuple[list[tuple[int, Hit]], int]:
+    def _hits(self, state: State, ranked: _Ranked, k: int) -> tuple[list[tuple[int, Hit]], int]:
         """The k best that still stand when their texts are read, with their pids; and how many
         before them do not."""
         hits: list[tuple[int, Hit]] = []
         n_gone = 0
-        with self._database.reading() as conn:
-            for start in range(0, len(ranked.best), k):
-                part = ranked.best[start : start + k]
-                texts = passages.fetch(conn, [int(ranked.pids[i]) for i in part])
-                n_gone += len(part) - len(texts)
-                for i in part:
-                    stored = texts.get(int(ranked.pids[i]))
-                    if stored is not None and len(hits) < k:
-                        rank = len(hits) + 1
-                        hit = make_hit(stored.passage, rank, ranked.scored, i, ranked.votes(i))
-                        hits.append((stored.pid, hit))
-                if len(hits) == k:
-                    break
+        for start in range(0, len(ranked.best), k):
+            part = ranked.best[start : start + k]
+            texts = self._texts(state, [int(ranked.pids[i]) for i in part])
+            for i in part:
+                stored = texts.get(int(ranked.pids[i]))
+                n_gone += stored is None
+                if stored is not None and len(hits) < k:
+                    hit = make_hit(stored.passage, len(hits) + 1, ranked.scored, i, ranked.votes(i))
+                    hits.append((stored.pid, hit))
+            if len(hits) == k:
+                break
         return hits, n_gone
+
+    def _texts(self, state: State, pids: Sequence[int]) -> dict[int, StoredPassage]:
+        """The texts that stand, by pid. They are remembered with the state: the next event of any
+        process makes another state, so what is remembered is never older than the call."""
+        known = state.texts
+        texts = {pid: stored for pid in pids if (stored := known.get(pid)) is not None}
+        missing = [pid for pid in pids if pid not in texts]
+        if missing:
+            with self._database.reading() as conn:
+                found = passages.fetch(conn, missing)
+            if len(known) + len(found) > _TEXTS:
+                known.clear()
+            known.update(found)
+            texts.update(found)
+        return texts
 
     def _registered(self, texts: Sequence[Passage], pids: Pids, shown: Sequence[int]) -> Pids:
         """The pids, with one for every shown text, so that a vote on it has something to name."""

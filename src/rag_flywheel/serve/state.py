@@ -7,7 +7,7 @@ how candidates are chosen or scored.
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ class State:
     alive[i]: whether the text version.pids[i] still stands; fresh: texts begun since; statistics:
     the word statistics that texts are scored under; lineage_of: pid -> the row whose votes it
     inherits, and heirs: that row -> pid, where they differ; evidence holds no vote after
-    `frozen_at`, None: all votes.
+    `frozen_at`, None: all votes; texts: those read so far, which a new event makes stale.
     """
 
     version: LoadedVersion
@@ -53,6 +53,7 @@ class State:
     lineage_of: Mapping[int, int]
     heirs: Mapping[int, int]
     evidence: EvidenceView
+    texts: dict[int, passages.StoredPassage] = field(default_factory=dict)
 
     @property
     def last_vote(self) -> int:
@@ -96,7 +97,7 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
     seq = passages.read_clock(conn)
     born, ended = passages.changed_since(conn, state.seq)
     queries = events.queries_voted_on(conn, state.last_vote, replace(state, seq=seq).last_vote)
-    state = replace(state, seq=seq)
+    state = replace(state, seq=seq, texts={})
     if ended:
         gone = np.array(ended, dtype=np.int64)
         state = replace(
