@@ -110,7 +110,11 @@ def _commit() -> str | None:
     here = Path(__file__).parent
     try:
         head = _git(here, "rev-parse", "--short=12", "HEAD")
-        return head + ("+" if _git(here, "status", "--porcelain", "--", "../..") else "")
+        return head + (
+            "+"
+            if _git(here, "status", "--porcelain", "--untracked-files=no", "--", "../..")
+            else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
 
