@@ -198,14 +198,22 @@ def refresh(
     as_json: Json = False,
 ) -> None:
     """Build the next index version, check it, make it live. Made for cron: one log line a step."""
-    logging.basicConfig(format="%(asctime)s %(name)s %(message)s", force=True)
-    logging.getLogger("rag_flywheel").setLevel(logging.INFO)
+    _log_to_stderr()
     max_age_s = None if max_age is None else _seconds(max_age)
     with _open(index) as fw:
         report = fw.refresh(if_votes=if_votes, max_age_s=max_age_s, progress=True)
     show.refreshed(report, as_json)
     if report.outcome == "rejected":
         raise typer.Exit(REJECTED)
+
+
+def _log_to_stderr() -> None:
+    """One line a step, of this package only."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log = logging.getLogger("rag_flywheel")
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
 
 
 def _seconds(text: str) -> float:

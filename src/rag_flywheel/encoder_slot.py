@@ -1,11 +1,45 @@
 """The encoder of one index: loaded when first needed, and always the one the index was made with."""
 
 import threading
+from collections.abc import Sequence
 
 from rag_flywheel.errors import EncoderMismatchError
 from rag_flywheel.index.encoder import Encoder, check_encoder, make_encoder
+from rag_flywheel.records import Vectors
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
+
+
+class NamedEncoder:
+    """An Encoder by its spec, whose name, revision and width the index knows already.
+
+    The model behind it loads at the first text: a refresh with nothing to embed loads none.
+    Raises, when it loads, EncoderNotFoundError, EncoderError, EncoderMismatchError.
+    """
+
+    def __init__(self, spec: str, *, name: str, revision: str, dim: int) -> None:
+        self.name = name
+        self.revision = revision
+        self.dim = dim
+        self._spec = spec
+        self._model: Encoder | None = None
+        self._lock = threading.Lock()
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """float32 (n, dim), unit rows."""
+        return self._loaded().encode_queries(texts)
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        """float32 (n, dim), unit rows."""
+        return self._loaded().encode_passages(texts)
+
+    def _loaded(self) -> Encoder:
+        with self._lock:
+            if self._model is None:
+                model = make_encoder(self._spec)
+                _require_same(_identity(self), _identity(model))
+                self._model = model
+            return self._model
 
 
 class EncoderSlot:
@@ -18,34 +52,56 @@ class EncoderSlot:
         self._lock = threading.Lock()
 
     def get(self) -> Encoder:
-        """The encoder, loaded and checked at the first call.
+        """The encoder; an object, or one that the index does not know yet, checked at once.
 
         Raises EncoderNotFoundError, EncoderError, and EncoderMismatchError when the index was made
         with another one.
         """
         with self._lock:
             if self._encoder is None:
-                given = self._given
-                encoder = make_encoder(given) if isinstance(given, str) else check_encoder(given)
-                self._require_same(encoder)
-                self._encoder = encoder
+                self._encoder = self._found()
             return self._encoder
 
-    def _require_same(self, encoder: Encoder) -> None:
-        mine = {"encoder": encoder.name, "revision": encoder.revision, "dim": str(encoder.dim)}
+    def _found(self) -> Encoder:
+        known = self._known()
+        if known is not None and isinstance(self._given, str):
+            name, revision, dim = known
+            return NamedEncoder(self._given, name=name, revision=revision, dim=int(dim))
+        given = self._given
+        encoder = make_encoder(given) if isinstance(given, str) else check_encoder(given)
+        _require_same(self._recorded(encoder), _identity(encoder))
+        return encoder
+
+    def _known(self) -> tuple[str, str, str] | None:
         with self._database.reading() as conn:
-            known = {key: journal.read_meta(conn, key) for key in mine}
-        if known["encoder"] is None:
-            with self._database.transaction() as conn:
-                known = {key: journal.read_meta(conn, key) for key in mine}
-                if known["encoder"] is None:
-                    for key, value in mine.items():
-                        journal.write_meta(conn, key, value)
-                    return
-        if known != mine:
-            raise EncoderMismatchError(
-                f"this index was made with encoder {known['encoder']!r}, revision "
-                f"{known['revision']}, {known['dim']} wide; found {mine['encoder']!r}, revision "
-                f"{mine['revision']}, {mine['dim']} wide. Open it with its own encoder, or make a "
-                "new index for the other one"
-            )
+            found = [journal.read_meta(conn, key) for key in _KEYS]
+        if any(value is None for value in found):
+            return None
+        name, revision, dim = map(str, found)
+        return name, revision, dim
+
+    def _recorded(self, encoder: Encoder) -> tuple[str, str, str]:
+        """What the index was made with; from now on this encoder, if with none yet."""
+        if (known := self._known()) is not None:
+            return known
+        with self._database.transaction() as conn:
+            if journal.read_meta(conn, _KEYS[0]) is None:
+                for key, value in zip(_KEYS, _identity(encoder), strict=True):
+                    journal.write_meta(conn, key, value)
+        return self._known() or _identity(encoder)
+
+
+_KEYS = ("encoder", "revision", "dim")
+
+
+def _identity(encoder: Encoder) -> tuple[str, str, str]:
+    return encoder.name, encoder.revision, str(encoder.dim)
+
+
+def _require_same(known: tuple[str, str, str], found: tuple[str, str, str]) -> None:
+    if known != found:
+        raise EncoderMismatchError(
+            f"this index was made with encoder {known[0]!r}, revision {known[1]}, {known[2]} wide; "
+            f"found {found[0]!r}, revision {found[1]}, {found[2]} wide. Open it with its own "
+            "encoder, or make a new index for the other one"
+        )

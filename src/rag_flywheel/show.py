@@ -72,19 +72,12 @@ def retrieval(found: Retrieval, explain: bool, as_json: bool) -> None:
     if not found.hits:
         _say("no passage found")
         return
-    console = Console(highlight=False)
-    table = _table("rank", "score", "passage", "text", numbers=("rank", "score"))
     for hit in found.hits:
         text = " ".join(hit.text.split())
-        table.add_row(
-            str(hit.rank),
-            f"{hit.score:.3f}",
-            Text(hit.passage_id),
-            Text(text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + "…"),
-        )
+        _say(f"{hit.rank:>3}. {hit.passage_id}   {hit.score:.3f}")
         if explain:
-            table.add_row("", "", "", Text(_sum(hit), style="dim"))
-    console.print(table)
+            _say(f"     {_sum(hit)}")
+        _say(f"     {text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + '…'}")
     if found.id is not None:
         _say(f"to vote: rag-flywheel feedback {found.id} PASSAGE helpful|harmful")
 

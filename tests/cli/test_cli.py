@@ -133,8 +133,19 @@ def test_commands_other_than_add_make_no_folder(tmp_path: Path) -> None:
 def test_explain_adds_up(shell: Shell) -> None:
     (shell.folder / "kb.jsonl").write_text('{"id": "a", "text": "one two"}\n')
     shell.run("add", "kb.jsonl")
-    table = shell.run("retrieve", "--explain", "two")
-    line = next(x for x in table.splitlines() if " dense " in x)
-    numbers = [float(w) for w in line.replace("=", "").split() if w.lstrip("+-")[:1].isdigit()]
-    score = float(table.splitlines()[1].split()[1])
-    assert sum(numbers) == pytest.approx(score, abs=0.003)
+    first, line, *_ = shell.run("retrieve", "--explain", "two").splitlines()
+    words = line.replace("=", "").split()
+    numbers = [float(w) for w in words if w.lstrip("+-")[:1].isdigit()]
+    assert first.split()[:2] == ["1.", "a"]
+    assert sum(numbers) == pytest.approx(float(first.split()[2]), abs=0.003)
+    assert words[2::2][:2] == ["dense", "bm25"]
+
+
+def test_a_refresh_with_nothing_to_embed_loads_no_model(shell: Shell) -> None:
+    (shell.folder / "kb.jsonl").write_text('{"id": "a", "text": "one two"}\n')
+    shell.run("add", "kb.jsonl")
+    toml = shell.index / "flywheel.toml"
+    toml.write_text(toml.read_text().replace("fakes:word_encoder", "fakes:gone"))
+    assert shell.json("refresh")["outcome"] == "promoted"
+    shell.run("retrieve", "two", code=1)
+    assert "encoder 'fakes:gone' cannot be made" in shell.errors
