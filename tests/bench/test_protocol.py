@@ -8,44 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from fakes import WordEncoder
+from made_collection import write_collection
 from rag_flywheel import FlywheelError
 from rag_flywheel.bench.bench import run_bench
 from rag_flywheel.bench.collection import find_collection, read_beir
 from rag_flywheel.bench.setup import Protocol
 from rag_flywheel.bench.users import Users
-from rag_flywheel.store.passages import encoded_text
-
-TOPICS, PHRASINGS = 24, 6
-
-
-def write_collection(folder: Path) -> Path:
-    """24 topics; each has an answer and a decoy that look alike to its 6 phrasings."""
-    (folder / "qrels").mkdir(parents=True)
-    corpus, queries, qrels = [], [], {"train": [], "test": []}
-    for t in range(TOPICS):
-        corpus.append({"_id": f"answer{t}", "title": "", "text": f"topic{t} fix{t} solution"})
-        corpus.append({"_id": f"decoy{t}", "title": "", "text": f"topic{t} story{t} tale"})
-        for n in range(PHRASINGS):
-            queries.append({"_id": f"q{t}-{n}", "text": f"topic{t} problem{t} word{t}{n} please"})
-            split = "test" if n == PHRASINGS - 1 else "train"
-            qrels[split].append(f"q{t}-{n}\tanswer{t}\t1")
-    for name, rows in (("corpus", corpus), ("queries", queries)):
-        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    for split, lines in qrels.items():
-        header = "query-id\tcorpus-id\tscore"
-        (folder / "qrels" / f"{split}.tsv").write_text("\n".join([header, *lines]) + "\n")
-    encoder = WordEncoder()
-    passages = [encoded_text(p) for p in read_beir(folder).passages]
-    np.savez(
-        folder / "minilm.npz",
-        passages=encoder.encode_passages(passages),
-        queries=encoder.encode_queries([q["text"] for q in queries]),
-    )
-    return folder
 
 
 @pytest.fixture(scope="module")
