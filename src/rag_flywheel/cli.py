@@ -13,6 +13,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from rag_flywheel import show
+from rag_flywheel.bench.command import bench
 from rag_flywheel.errors import FlywheelError, InputError, LockedError
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.records import Passage, Verdict
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(bench)
 REJECTED, LOCKED = 3, 75
 Index = Annotated[
     Path,
@@ -67,7 +69,9 @@ def demo(
 ) -> None:
     """A help desk for the Python standard library learns from simulated users: table and chart."""
     from rag_flywheel.bench.demo import run_demo
+    from rag_flywheel.bench.extra import require_bench_extra
 
+    require_bench_extra()
     show.demo(run_demo(out, seed=seed, n_cycles=cycles), as_json)
 
 

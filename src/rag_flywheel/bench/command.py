@@ -1,0 +1,63 @@
+"""The command `rag-flywheel bench`: options in, result files and a table out."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rag_flywheel.errors import InputError
+
+
+def bench(
+    collections: Annotated[
+        list[str], typer.Argument(help="BEIR folders, or their names under RAG_FLYWHEEL_DATA.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Result file; the report goes beside it, ending in .html.")
+    ] = Path("bench.json"),
+    seed: Annotated[int, typer.Option(help="Of shuffling, users and tests.")] = 0,
+    cycles: Annotated[int, typer.Option(min=1, help="Parts that train queries are asked in.")] = 10,
+    max_test: Annotated[
+        int | None, typer.Option(min=2, help="At most so many test queries of each collection.")
+    ] = None,
+    eta: Annotated[float, typer.Option(min=0, help="Rank r is looked at with r^-eta.")] = 1.0,
+    eps: Annotated[float, typer.Option(min=0, max=1, help="Share of wrong verdicts.")] = 0.2,
+    trust: Annotated[
+        float, typer.Option(min=0, max=1, help="Undeserved helpful for rank 1, falling as 1/rank.")
+    ] = 0.0,
+    malicious: Annotated[float, typer.Option(min=0, max=1, help="Share of attackers.")] = 0.0,
+    attack: Annotated[
+        str, typer.Option(help="What attackers do: random, inverted or collude.")
+    ] = "inverted",
+    answer_level: Annotated[bool, typer.Option(help="Users judge only the whole answer.")] = False,
+) -> None:
+    """Track retrieval accuracy over cycles of votes, beside the rules one would otherwise pick."""
+    from rag_flywheel.bench.bench import run_bench, write_result
+    from rag_flywheel.bench.collection import find_collection
+    from rag_flywheel.bench.extra import require_bench_extra
+    from rag_flywheel.bench.report import write_report
+    from rag_flywheel.bench.setup import Protocol
+    from rag_flywheel.bench.terminal import print_result
+    from rag_flywheel.bench.users import ATTACKS, Users
+    from rag_flywheel.progress import Bars
+
+    require_bench_extra()
+    if attack not in ATTACKS:
+        raise typer.BadParameter(f"attack {attack!r} is none of {', '.join(ATTACKS)}")
+    if out.suffix != ".json":
+        raise typer.BadParameter(f"{out} does not end in .json")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise InputError(
+            f"{out.parent} is no folder that can be written to; make it, or give --out"
+        )
+    kind = next(a for a in ATTACKS if a == attack)
+    users = Users(eta, eps, trust, malicious, kind, answer_level)
+    folders = [find_collection(name) for name in collections]
+    protocol = Protocol(n_cycles=cycles, seed=seed, max_test=max_test, users=users)
+    with Bars() as bars:
+        result = run_bench(folders, protocol, bars)
+    write_result(result, out)
+    write_report(result, out.with_suffix(".html"))
+    print_result(result)
+    print(f"result: {out}; report: {out.with_suffix('.html')}")

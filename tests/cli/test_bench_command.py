@@ -1,0 +1,46 @@
+"""`rag-flywheel bench`, as an engineer runs it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from made_collection import write_collection
+from rag_flywheel.cli import main
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as done:
+        main(["bench", *words])
+    return int(done.value.code or 0)
+
+
+def test_a_run_leaves_a_result_a_report_and_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_collection(tmp_path / "made")
+    monkeypatch.setenv("RAG_FLYWHEEL_DATA", str(tmp_path))
+    out = tmp_path / "result.json"
+    assert run("made", "--cycles", "2", "--eps", "0", "--seed", "3", "--out", str(out)) == 0
+    result = json.loads(out.read_text())
+    assert result["format"] == "rag-flywheel-bench-1"
+    assert (result["protocol"]["seed"], result["protocol"]["users"]["eps"]) == (3, 0.0)
+    (collection,) = result["collections"]
+    assert len(collection["sha256"]["corpus.jsonl"]) == 64
+    value = next(r for r in collection["rankings"] if r["name"] == "flywheel")["values"]["nDCG@10"]
+    html = out.with_suffix(".html").read_text()
+    printed = capsys.readouterr().out
+    assert f"{value:.3f}" in html
+    assert f"{value:.3f}" in printed
+    assert "made" in printed
+
+
+def test_mistakes_are_said_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(str(tmp_path), "--attack", "shout") == 2
+    assert run(str(tmp_path), "--out", "result.txt") == 2
+    assert run(str(tmp_path / "gone")) == 1
+    assert "no collection" in capsys.readouterr().err
+    assert run(str(tmp_path), "--out", str(tmp_path / "no" / "r.json")) == 1
+    assert "is no folder that can be written to" in capsys.readouterr().err
