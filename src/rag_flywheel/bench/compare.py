@@ -68,7 +68,7 @@ def compare(
         passages,
         _table(cast, train, ids),
     )
-    dev, test = (_asked(split, encoder, passages, lexical) for split in (bench.dev, bench.test))
+    dev, test = (asked(split, encoder, passages, lexical) for split in (bench.dev, bench.test))
     rules = _rule_runs(bench, protocol, history, dev, test)
     last = {run.name: run.cycles[-1][1] for run in runs}
     rankings = [
@@ -135,7 +135,8 @@ def _table(cast: Sequence[FixedVote], train: Sequence[str], ids: Sequence[str]) 
     )
 
 
-def _asked(split: Split, encoder: Encoder, passages: Vectors, lexical: LexicalIndex) -> Asked:
+def asked(split: Split, encoder: Encoder, passages: Vectors, lexical: LexicalIndex) -> Asked:
+    """The queries of a split with what dense search and BM25 say of every passage."""
     ids = sorted(split.queries)
     vectors = encoder.encode_queries([split.queries[q] for q in ids])
     bm25 = np.stack([lexical.scores(tokenize(split.queries[q])) for q in ids])
