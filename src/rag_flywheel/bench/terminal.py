@@ -21,9 +21,10 @@ _READING = (
         "The runs",
         "In “votes” users see the flywheel's own hits, as in use. The others are controls. In “fixed "
         "exposure” they see the static ranking's hits in every cycle, which tells learning from "
-        "showing. In “random votes” every verdict is a coin toss: a clear gain there would be a fault of "
-        "the benchmark, a loss is the price of noise. In “no votes” only the refreshes happen, so "
-        "that line should be level. Lines that coincide hide one another.",
+        "showing. In “random votes” every verdict is a coin toss: a gain there comes from which hits are "
+        "shown for similar queries, not from what votes say, and a loss is the price of noise. In "
+        "“no votes” only the refreshes happen, so that line should be level. Lines that coincide "
+        "hide one another.",
     ),
     (
         "The rankings compared",
