@@ -19,12 +19,11 @@ from rag_flywheel.bench.compare import compare
 from rag_flywheel.bench.measures import all_means
 from rag_flywheel.bench.replay import replay
 from rag_flywheel.bench.runs import CycledRun, run_fixed, run_none, run_random, run_votes
-from rag_flywheel.bench.setup import Bench, Protocol, hashes, prepare
+from rag_flywheel.bench.setup import RESULT_FORMAT, Bench, Protocol, hashes, prepare
 from rag_flywheel.config import DEFAULT_ENCODER
 from rag_flywheel.index.encoder import make_encoder
 from rag_flywheel.records import Progress
 
-FORMAT = "rag-flywheel-bench-1"
 _PACKAGES = ("bm25s", "faiss-cpu", "ir-measures", "numpy", "rag-flywheel", "scipy")
 
 
@@ -39,7 +38,7 @@ def run_bench(
     began, started = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     collections = [_collection(folder, protocol, progress) for folder in folders]
     return {
-        "format": FORMAT,
+        "format": RESULT_FORMAT,
         "protocol": {"name": "cycles-v1", "k": 8, **dataclasses.asdict(protocol)},
         "environment": _environment(started, time.monotonic() - began),
         "collections": collections,

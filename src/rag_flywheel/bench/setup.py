@@ -17,6 +17,8 @@ from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.index.encoder import Encoder
 from rag_flywheel.records import Progress
 
+RESULT_FORMAT = "rag-flywheel-bench-1"
+"""Names the shape of a result, which reports check."""
 _DEV_SHARE = 5  # one train query in so many stands in for a dev split
 
 

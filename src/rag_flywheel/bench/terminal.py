@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from rag_flywheel.bench.setup import RESULT_FORMAT
 from rag_flywheel.errors import InputError
 
-FORMAT = "rag-flywheel-bench-1"
 MEASURE = "nDCG@10"
 NONE = "–"
 DIFFERENCE = ("difference", "95 % interval", "p")
@@ -98,9 +98,9 @@ def print_result(result: Json) -> None:
 
 def check_format(result: Json) -> None:
     """Raise InputError unless the result is of the format this package shows."""
-    if result.get("format") != FORMAT:
+    if result.get("format") != RESULT_FORMAT:
         raise InputError(
-            f"the result's format is {result.get('format')!r}; expected {FORMAT!r}: give a file "
+            f"the result's format is {result.get('format')!r}; expected {RESULT_FORMAT!r}: give a file "
             "that this release's benchmark wrote"
         )
 

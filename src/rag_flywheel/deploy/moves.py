@@ -8,10 +8,9 @@ from pathlib import Path
 from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.versions import (
     check,
-    list_versions,
+    existing_version,
     read_current,
     read_manifest,
-    version_folder,
     write_current,
 )
 from rag_flywheel.disk import disk_errors
@@ -37,10 +36,10 @@ def reconcile(root: Path, database: Database) -> None:
     except CorruptFileError:
         return  # `verify` names it, `refresh` replaces it
     with database.reading() as conn:
-        agree = current is None or journal.last_move(conn) == current
-    if not agree:
+        intended = journal.last_move(conn)
+    if current is not None and current != intended:
         with database.transaction() as conn:
-            journal.reconcile(conn, current)
+            journal.record_move(conn, "found", current)
 
 
 def roll_back(root: Path, database: Database, version: str | None) -> Current:
@@ -51,10 +50,7 @@ def roll_back(root: Path, database: Database, version: str | None) -> Current:
     """
     with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
         target = version if version is not None else _parent(root)
-        version_folder(root, target)
-        if target not in list_versions(root):
-            known = ", ".join(list_versions(root)[-5:]) or "none"
-            raise UnknownIdError(f"no version {target} in {root}; the newest are: {known}")
+        existing_version(root, target)
         problems = check(root, target)
         if problems:
             raise CorruptFileError(

@@ -144,13 +144,18 @@ def publish(root: Path, staged: Path, version: str) -> Path:
     return target
 
 
-def read_manifest(root: Path, version: str) -> Manifest:
-    """The manifest of a version. Raises UnknownIdError, CorruptFileError, NewerFormatError."""
+def existing_version(root: Path, version: str) -> Path:
+    """The folder of a version that is on disk. Raises UnknownIdError, naming the newest that are."""
     folder = version_folder(root, version)
     if not folder.is_dir():
         known = ", ".join(list_versions(root)[-5:]) or "none"
         raise UnknownIdError(f"no version {version} in {root}; the newest are: {known}")
-    return _parse_manifest(folder / MANIFEST, version)
+    return folder
+
+
+def read_manifest(root: Path, version: str) -> Manifest:
+    """The manifest of a version. Raises UnknownIdError, CorruptFileError, NewerFormatError."""
+    return _parse_manifest(existing_version(root, version) / MANIFEST, version)
 
 
 def _parse_manifest(path: Path, version: str) -> Manifest:

@@ -1,7 +1,7 @@
 """What was refreshed and which version was made live when, and the encoder of the index.
 
-Rows about moves of the live version are intents: the file CURRENT decides, and `reconcile` makes
-the journal agree with it. This module must not know what is in a version.
+Rows about moves of the live version are intents: the file CURRENT decides, and what it says is
+written down here when the two differ. This module must not know what is in a version.
 """
 
 import json
@@ -65,11 +65,3 @@ def last_move(conn: sqlite3.Connection) -> Current | None:
     """The live version according to the journal."""
     row = conn.execute("SELECT version, frozen_at FROM moves ORDER BY id DESC LIMIT 1").fetchone()
     return None if row is None else Current(str(row[0]), row[1])
-
-
-def reconcile(conn: sqlite3.Connection, current: Current | None) -> bool:
-    """Write down what CURRENT says when the last intent never reached it; True when that was so."""
-    if current is None or last_move(conn) == current:
-        return False
-    record_move(conn, "found", current)
-    return True
