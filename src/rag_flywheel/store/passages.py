@@ -208,8 +208,8 @@ def inheritors(conn: sqlite3.Connection) -> list[tuple[int, int]]:
 def changed_since(conn: sqlite3.Connection, seq: int) -> tuple[list[StoredPassage], list[int]]:
     """(texts begun after event `seq` that still stand, pids ended after it)."""
     born = conn.execute(
-        f"SELECT {_COLUMNS} FROM passages WHERE born > ? AND ended IS NULL AND origin = 'index' "
-        "ORDER BY pid",
+        f"SELECT {_COLUMNS} FROM passages INDEXED BY passages_born "
+        "WHERE born > ? AND ended IS NULL AND origin = 'index' ORDER BY pid",
         (seq,),
     )
     ended = conn.execute("SELECT pid FROM passages WHERE ended > ?", (seq,))
