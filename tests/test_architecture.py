@@ -20,7 +20,7 @@ LAYERS = [
     {"__init__", "__main__"},
     {"cli", "show", "bench"},
     {"flywheel"},
-    {"refresh", "build", "corpus", "export", "live_version", "encoder_slot", "progress", "ingest"},
+    {"refresh", "build", "corpus", "learning", "export", "live_version", "encoder_slot", "progress", "ingest"},
     {"serve", "capture", "curate", "improve", "evaluate", "deploy"},
     {"rank"},
     {"index", "store"},
@@ -31,6 +31,7 @@ LAYERS = [
 BESIDE = {
     ("refresh", "corpus"),
     ("refresh", "build"),
+    ("refresh", "learning"),
     ("cli", "show"),
     ("cli", "bench"),
     ("show", "bench"),

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fakes import WordEncoder
@@ -21,7 +22,9 @@ from rag_flywheel.errors import (
     NewerFormatError,
     NotAFlywheelError,
 )
-from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.parameters import Parameters, parse_parameters
+
+MEMORY = ("queries.npy", "offsets.npy", "lineages.npy", "chances.npy", "tenants.json")
 
 
 def refused(root: Path, kind: type[FlywheelError], *words: str) -> None:
@@ -65,7 +68,8 @@ def test_a_damaged_version_file_is_named_serving_goes_on_and_refresh_repairs(
 ) -> None:
     good = live_folder(sound)
     names = [p.relative_to(good).as_posix() for p in sorted(good.rglob("*")) if p.is_file()]
-    assert len(names) >= 9
+    assert len(names) >= 15
+    assert {"tokens/titles.npy", *(f"memory/{name}" for name in MEMORY)} <= set(names)
     for i, name in enumerate(names):
         root = Path(shutil.copytree(sound, tmp_path / str(i)))
         broken = live_folder(root)
@@ -165,12 +169,14 @@ def test_a_manifest_of_a_newer_release(folder: Path) -> None:
     [
         lambda p: p["kernel"].update(theta=float("nan")),
         lambda p: p["weights"].update(dense=float("inf")),
-        lambda p: p.update(intercept=10**400),
+        lambda p: p.update(candidate_spread=10**400),
         lambda p: p.pop("kernel"),
-        lambda p: p.pop("intercept"),
+        lambda p: p.update(noise=0.0),
+        lambda p: p.update(noise=0.51),
+        lambda p: p.update(noise="0.2"),
+        lambda p: p.update(intercept=0.0),
         lambda p: p["weights"].pop("bm25"),
     ],
-    ids=["nan", "infinite", "huge", "no kernel", "no intercept", "no weight"],
 )
 def test_parameters_that_cannot_be_used(
     folder: Path, change: Callable[[dict[str, Any]], object]
@@ -186,10 +192,58 @@ def test_parameters_that_cannot_be_used(
 
 
 def test_altered_parameters_are_not_carried_into_the_next_version(folder: Path) -> None:
-    edit_json(live_folder(folder) / "parameters.json", lambda p: p.update(intercept=-99.0))
+    edit_json(live_folder(folder) / "parameters.json", lambda p: p["weights"].update(dense=99))
     with opened(folder) as fw:
         assert fw.refresh().outcome == "promoted"
-        assert fw.retrieve(QUERY).hits[0].explanation.intercept == Parameters().intercept
+        best = fw.retrieve(QUERY).hits[0]
+        assert abs(best.explanation.terms["dense"]) <= Parameters().weights["dense"]
+    text = (live_folder(folder) / "parameters.json").read_text()
+    assert parse_parameters(text, name="the new ones") == Parameters()
+
+
+@pytest.fixture
+def remembering(folder: Path) -> Path:
+    """A folder whose live version remembers the past query with the vote, and a passage more."""
+    with opened(folder) as fw:
+        assert fw.refresh().outcome == "promoted"
+        fw.add([Passage("more", "quite other things")])
+    assert np.load(live_folder(folder) / "memory" / "queries.npy").shape == (1, 16)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("tokens/titles.npy", lambda a: a[1:]),
+        ("memory/queries.npy", lambda a: a[:, 1:]),
+        ("memory/queries.npy", lambda a: np.concatenate([a, a])),
+        ("memory/offsets.npy", lambda a: a[::-1].copy()),
+        ("memory/offsets.npy", lambda a: a + 1),
+        ("memory/lineages.npy", lambda a: a[1:]),
+        ("memory/lineages.npy", lambda a: a.astype(np.int32)),
+        ("memory/chances.npy", lambda a: np.full_like(a, np.nan)),
+        ("memory/chances.npy", lambda a: a * 100),
+        ("memory/chances.npy", lambda a: a.astype(object)),
+        ("memory/tenants.json", "[3]"),
+        ("memory/tenants.json", "{"),
+        ("memory/tenants.json", "[null, null]"),
+    ],
+)
+def test_a_part_that_was_written_wrong_is_refused_and_refresh_repairs(
+    remembering: Path, name: str, change: Any
+) -> None:
+    expected = use(remembering)
+    version = live_folder(remembering)
+    if isinstance(change, str):
+        (version / name).write_text(change)
+    else:
+        np.save(version / name, change(np.load(version / name)), allow_pickle=True)
+    reseal(version, name)
+    refused(remembering, CorruptFileError, name.split("/")[0], "refresh")
+    with opened(remembering) as fw:
+        report = fw.refresh()
+        assert (report.outcome, report.version != version.name) == ("promoted", True), report
+    assert use(remembering) == expected
 
 
 @pytest.mark.parametrize(

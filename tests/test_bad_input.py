@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fakes import WordEncoder
+from plain_model import scored, shared_out
 from rag_flywheel import Candidate, Flywheel, FlywheelError, Passage, Vote
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.rank.parameters import Parameters
@@ -270,9 +271,10 @@ def test_a_query_without_a_known_word_is_answered_from_dense_search(
     assert [h.passage_id for h in found.hits] == sorted(cosines, key=lambda p: -cosines[p])
     shipped = Parameters()
     for hit in found.hits:
-        assert hit.explanation.terms["bm25"] == 0.0
-        expected = shipped.intercept + shipped.weights["dense"] * float(cosines[hit.passage_id])
-        assert hit.score == pytest.approx(expected, abs=1e-5)
+        assert {name for name, term in hit.explanation.terms.items() if term} == {"dense"}
+    worth = {p: shipped.weights["dense"] * float(cosine) for p, cosine in cosines.items()}
+    expected = scored(shared_out(worth), [], shipped.kernel.n0)
+    assert {h.passage_id: h.score for h in found.hits} == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_question_of_small_words_is_answered(fw: Flywheel, help_desk: list[Passage]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fakes import Vectors, WordEncoder
+from plain_model import scored, shared_out
 from rag_flywheel import Config, Flywheel, Passage, Retrieval
 from rag_flywheel.errors import ClosedError, EncoderError, UnknownIdError
 from rag_flywheel.rank.parameters import Parameters
@@ -56,15 +57,19 @@ def test_scores_are_the_documented_formula(fw: Flywheel, encoder: WordEncoder) -
             bm25[p] += idf * tf / (tf + 1.2 * (0.25 + 0.75 * len(words) / 3))  # average length 3
     vector = encoder.encode_queries([query])[0]
     for _ in range(2):  # before any version, and from one
-        hits = fw.retrieve(query).hits
-        for hit in hits:
+        found, worth = fw.retrieve(query), {}
+        for hit in found.hits:
             cosine = float(encoder.encode_passages([texts[hit.passage_id]])[0] @ vector)
             dense = shipped.weights["dense"] * cosine
             share = shipped.weights["bm25"] * bm25[hit.passage_id] / max(bm25.values())
-            assert hit.explanation.terms == pytest.approx({"dense": dense, "bm25": share}, abs=1e-5)
-            assert hit.score == pytest.approx(shipped.intercept + dense + share, abs=1e-5)
-        assert [h.rank for h in hits] == [1, 2, 3]
-        assert [h.score for h in hits] == sorted((h.score for h in hits), reverse=True)
+            terms = {**dict.fromkeys(shipped.weights, 0.0), "dense": dense, "bm25": share}
+            assert hit.explanation.terms == pytest.approx(terms, abs=1e-5)
+            worth[hit.passage_id] = dense + share
+            explained = hit.explanation.intercept + sum(hit.explanation.terms.values())
+            assert explained == pytest.approx(hit.score, abs=1e-6)
+        assert scores(found) == pytest.approx(scored(shared_out(worth), [], 4.0), abs=1e-5)
+        assert [h.rank for h in found.hits] == [1, 2, 3]
+        assert ids(found) == sorted(texts, key=lambda p: -scores(found)[p])
         assert fw.refresh().outcome in ("promoted", "unchanged")
 
 
@@ -117,8 +122,7 @@ def test_removed_passages_are_gone_at_once_and_can_come_back(
     with pytest.raises(UnknownIdError):
         fw.remove(["reset"])
     n = encoder.n_encoded
-    assert fw.add(help_desk[:1]).added == 1
-    assert encoder.n_encoded == n
+    assert (fw.add(help_desk[:1]).added, encoder.n_encoded) == (1, n)
     assert ids(fw.retrieve(QUERY))[0] == "reset"
     assert fw.remove([]) == 0
 
@@ -156,10 +160,8 @@ def test_an_add_that_fails_adds_nothing_and_the_next_one_goes_on(
             fw.add([*long, Passage("old", "poison")])
         after = rows(fw)
         assert (after["passages"], after["events"]) == (before["passages"], before["events"])
-        assert (fw.status().n_passages, fw.retrieve("plants").hits[0].text) == (
-            1,
-            "poisonous plants",
-        )
+        assert fw.status().n_passages == 1
+        assert fw.retrieve("plants").hits[0].text == "poisonous plants"
         assert encoder.n_done > 1  # what came out before the failure is kept
         encoder.broken = False
         report = fw.add([*long, Passage("old", "poison")])
@@ -198,14 +200,14 @@ def test_outcomes_of_refresh(fw: Flywheel, help_desk: list[Passage]) -> None:
 def test_scores_after_a_refresh_are_those_before(fw: Flywheel) -> None:
     fw.add(random_passages(60))
     queries = ["amber birch", "fjord", "maple nectar heron delta", "unknown words", "the"]
-    vote(fw, "amber birch", "p3")
-    vote(fw, "fjord grove", "p9", "harmful")
-    for _ in range(2):  # the first refresh indexes fresh texts, the second changes no text
+    for accuracy in (1e-5, 1e-4, 1e-4):  # with votes, a memory stands in for the logged scores
         before = fw.retrieve_many(queries, k=60, record=False)
         assert fw.refresh().outcome == "promoted"
         after = fw.retrieve_many(queries, k=60, record=False)
         for old, new in zip(before, after, strict=True):
-            assert scores(new) == pytest.approx(scores(old), abs=1e-5)
+            assert scores(new) == pytest.approx(scores(old), abs=accuracy)
+        vote(fw, "amber birch", "p3")
+        vote(fw, "fjord grove", "p9", "harmful")
         vote(fw, "lotus", "p5")
 
 

@@ -19,9 +19,10 @@ from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.encoder import Encoder
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.rank import parameters as params
+from rag_flywheel.rank.memory import Memory, save_memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Pids, Progress
-from rag_flywheel.serve.loaded import load_version
+from rag_flywheel.serve.loaded import LoadedVersion, load_version
 from rag_flywheel.store import counts, passages
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
@@ -43,22 +44,19 @@ class Built:
     linked: bool
 
 
-def build_version(
+def build_indexes(
     staged: Path,
     database: Database,
     encoder: Encoder,
-    parameters: Parameters,
     *,
     parent: tuple[Path, int] | None,
     progress: Progress | None,
 ) -> Built:
-    """Write every file of a version but its manifest.
+    """Write the index files of a version.
 
     parent: (folder, watermark) of a sound version of the same encoder, whose index files are
     linked instead of built when no passage changed since.
     """
-    text = params.parameters_text(parameters)
-    (staged / params.FILE_NAME).write_text(text, encoding="utf-8")
     with database.snapshot() as conn:
         watermark = passages.read_clock(conn)
         pids = passages.present_pids(conn)
@@ -69,6 +67,22 @@ def build_version(
         _build_dense(staged, conn, encoder, pids, progress)
         _build_lexical(staged, conn, len(pids), progress)
     return Built(watermark, pids, linked=False)
+
+
+def built_indexes(
+    staged: Path, encoder: Encoder, built: Built, parameters: Parameters
+) -> LoadedVersion:
+    """The staged indexes as a version that uses these parameters and remembers nothing."""
+    dense = DenseIndex.load(staged, dim=encoder.dim)
+    lexical = LexicalIndex.load(staged, n_texts=len(built.pids))
+    return LoadedVersion(None, built.watermark, parameters, dense, lexical, Memory())
+
+
+def write_learned(staged: Path, parameters: Parameters, memory: Memory) -> None:
+    """Write what was learned from votes: parameters and memory."""
+    text = params.parameters_text(parameters)
+    (staged / params.FILE_NAME).write_text(text, encoding="utf-8")
+    save_memory(memory, staged)
 
 
 def version_problems(
@@ -111,15 +125,14 @@ def _build_dense(
 def _build_lexical(
     staged: Path, conn: sqlite3.Connection, n: int, progress: Progress | None
 ) -> None:
-    def words() -> "list[list[str]]":
-        found = []
-        for i, stored in enumerate(passages.present(conn)):
-            if progress is not None and i % 1000 == 0:
-                progress("lexical index", i, n)
-            found.append(tokenize(passages.encoded_text(stored.passage)))
-        return found
-
-    LexicalIndex.build(words()).save(staged)
+    words: list[list[str]] = []
+    titles: list[int] = []
+    for i, stored in enumerate(passages.present(conn)):
+        if progress is not None and i % 1000 == 0:
+            progress("lexical index", i, n)
+        words.append(tokenize(passages.encoded_text(stored.passage)))
+        titles.append(len(tokenize(stored.passage.title)))
+    LexicalIndex.build(words, titles).save(staged)
     if progress is not None:
         progress("lexical index", n, n)
 

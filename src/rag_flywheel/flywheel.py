@@ -1,6 +1,7 @@
 """Flywheel: what an application holds. Every method is a few lines that call a room."""
 
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from rag_flywheel.encoder_slot import EncoderSlot
 from rag_flywheel.errors import InputError
 from rag_flywheel.export import export
 from rag_flywheel.index.encoder import Encoder, encode
+from rag_flywheel.learning import Judge
 from rag_flywheel.live_version import read_live
 from rag_flywheel.progress import Bars, as_progress
 from rag_flywheel.records import (
@@ -26,6 +28,7 @@ from rag_flywheel.records import (
     Candidate,
     ExportReport,
     Filter,
+    Judgment,
     Passage,
     Progress,
     RefreshReport,
@@ -35,6 +38,7 @@ from rag_flywheel.records import (
     Verdict,
     VersionInfo,
     Vote,
+    VoteEvent,
 )
 from rag_flywheel.refresh import When, refresh
 from rag_flywheel.serve.answers import Asked
@@ -241,6 +245,7 @@ class Flywheel:
                 self._database,
                 self._config,
                 self._slot.get,
+                _judge(self._config),
                 when=when,
                 progress=as_progress(progress, bars),
             )
@@ -308,7 +313,7 @@ class Flywheel:
         with self._lock:
             if self._server is None:
                 encoder = self._slot.get()
-                source = _source(encoder)
+                source = _source(encoder, self._config)
                 live = LiveState(
                     self._database,
                     source,
@@ -319,11 +324,18 @@ class Flywheel:
             return self._server
 
 
-def _source(encoder: Encoder) -> Source:
+def _judge(config: Config) -> Judge:
+    def judge(votes: Iterable[VoteEvent]) -> list[Judgment]:
+        return judgments(votes, half_life_days=config.vote_half_life_days, now=time.time())
+
+    return judge
+
+
+def _source(encoder: Encoder, config: Config) -> Source:
     def queries(texts: Sequence[str]) -> Vectors:
         return encode(encoder.encode_queries, texts, encoder.dim)
 
     def passages(texts: Sequence[str]) -> Vectors:
         return encode(encoder.encode_passages, texts, encoder.dim)
 
-    return Source(judgments, encoder.revision, queries, passages)
+    return Source(_judge(config), encoder.revision, queries, passages)

@@ -14,6 +14,8 @@ Vectors: TypeAlias = npt.NDArray[np.float32]
 """float32 (n, dim), rows of unit length."""
 Scores: TypeAlias = npt.NDArray[np.float64]
 """float64 (n,), higher is better."""
+Features: TypeAlias = npt.NDArray[np.float32]
+"""float32 (n, number of features), a row for each candidate."""
 Pids: TypeAlias = npt.NDArray[np.int64]
 """int64 (n,): numbers of stored passage texts; FAISS ids are these numbers."""
 
@@ -58,7 +60,8 @@ class Candidate:
 class Explanation:
     """Why a hit has its score: intercept + sum(terms) + evidence == score, within 1e-6.
 
-    All parts are log-odds. `votes` are the event numbers of the votes behind `evidence`.
+    intercept: the same for all hits of an answer, it makes chances add up to one. evidence: what
+    similar past queries add, never below 0; `votes` are the event numbers of the votes on them.
     """
 
     intercept: float
@@ -69,7 +72,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Hit:
-    """One passage of an answer. rank counts from 1; score: log-odds that a vote would say helpful."""
+    """One passage of an answer. rank counts from 1; score: log of the chance that it is the answer."""
 
     passage_id: str
     rank: int
@@ -117,7 +120,10 @@ class VoteEvent:
 
 @dataclass(frozen=True)
 class Judgment:
-    """What votes on one (past query, passage text) add up to; votes: their event numbers."""
+    """What votes on one (past query, passage text) add up to; votes: their event numbers.
+
+    helpful, harmful: sums of the votes' weights. retrieval: the row of the first that was voted on.
+    """
 
     query: bytes
     tenant: str | None
@@ -125,6 +131,15 @@ class Judgment:
     helpful: float
     harmful: float
     votes: tuple[int, ...]
+    retrieval: int = 0
+
+
+@dataclass(frozen=True)
+class Support:
+    """That a passage text is the answer of one past query: the chance of it, after the votes."""
+
+    lineage: int
+    chance: float
 
 
 @dataclass(frozen=True)

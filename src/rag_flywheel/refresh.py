@@ -1,7 +1,7 @@
 """Refresh: the only writer of index versions. It walks the rooms in the order of the loop.
 
-    embed what has no vector -> set theta from past queries, keep the other parameters -> build the
-    indexes -> read the new version back and let sampled passages find themselves -> promote -> prune
+    embed what has no vector -> build the indexes -> learn parameters and memory from votes -> read
+    the new version back and let sampled passages find themselves -> promote -> prune
 
 A refresh that dies at any point leaves the live version serving; the next one cleans up.
 """
@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rag_flywheel.build import Built, build_version, version_problems
+from rag_flywheel.build import (
+    Built,
+    build_indexes,
+    built_indexes,
+    version_problems,
+    write_learned,
+)
 from rag_flywheel.config import Config
 from rag_flywheel.corpus import embed
 from rag_flywheel.deploy import versions as deploy
@@ -23,17 +29,16 @@ from rag_flywheel.deploy.moves import make_live, reconcile
 from rag_flywheel.deploy.versions import Manifest
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.improve.threshold import with_threshold
-from rag_flywheel.index.encoder import Encoder
+from rag_flywheel.improve.learn import Learned
+from rag_flywheel.index.encoder import Encoder, encode
+from rag_flywheel.learning import Judge, learned_from_votes, read_past
 from rag_flywheel.rank.parameters import FILE_NAME, Parameters
 from rag_flywheel.records import Current, Outcome, Progress, RefreshReport
 from rag_flywheel.serve.loaded import load_parameters
 from rag_flywheel.store import counts, events, journal, passages
-from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
-_QUERIES = 20_000  # past queries that theta is set from, the first voted on
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,28 @@ class _Live:
     current: Current | None
     manifest: Manifest | None
 
+    @property
+    def frozen_at(self) -> int | None:
+        """The event number that evidence is frozen at."""
+        return self.current.frozen_at if self.current is not None else None
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """The index folder that is refreshed, its encoder, and how votes are judged in it."""
+
+    root: Path
+    database: Database
+    encoder: Encoder
+    judge: Judge
+
 
 def refresh(
     root: Path,
     database: Database,
     config: Config,
     load_encoder: Callable[[], Encoder],
+    judge: Judge,
     *,
     when: When,
     progress: Progress | None = None,
@@ -78,7 +99,8 @@ def refresh(
         if idle is not None:
             report = _report("unchanged", live, idle, began)
         else:
-            report = _next_version(root, database, load_encoder(), live, began, progress)
+            folder = _Folder(root, database, load_encoder(), judge)
+            report = _next_version(folder, live, began, progress)
         with database.transaction() as conn:
             journal.record_refresh(conn, report)
         if report.outcome == "promoted":
@@ -127,33 +149,22 @@ def _nothing_to_do(database: Database, live: Manifest | None, when: When) -> str
 
 
 def _next_version(
-    root: Path,
-    database: Database,
-    encoder: Encoder,
-    live: _Live,
-    began: float,
-    progress: Progress | None,
+    folder: _Folder, live: _Live, began: float, progress: Progress | None
 ) -> RefreshReport:
-    with database.reading() as conn:
-        lacking = {
-            t.text_hash: passages.encoded_text(t.passage)
-            for t in passages.without_vector(conn, encoder.revision)
-        }
-    n_embedded = embed(database, encoder, lacking, progress)
-    log.info("refresh: embedded %d passages that had no vector", n_embedded)
+    root, database, encoder = folder.root, folder.database, folder.encoder
+    n_embedded = _embed(folder, progress)
     staged = deploy.stage(root)
     try:
-        kept = _live_parameters(root, live)
-        parameters = _next_parameters(database, encoder, live, kept)
         parent = _parent(root, live, encoder)
-        built = build_version(
-            staged, database, encoder, parameters, parent=parent, progress=progress
-        )
+        built = build_indexes(staged, database, encoder, parent=parent, progress=progress)
         log.info(
             "refresh: %s indexes of %d passages",
             "linked the unchanged" if built.linked else "built the",
             len(built.pids),
         )
+        kept = _live_parameters(root, live)
+        learned = _learn(folder, staged, built, live, kept, progress)
+        write_learned(staged, learned.parameters, learned.memory)
         manifest = deploy.seal(staged, _manifest(root, encoder, live, built))
         problems = version_problems(staged, database, encoder, built, manifest.id)
         if problems:
@@ -162,33 +173,55 @@ def _next_version(
         deploy.publish(root, staged, manifest.id)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    frozen_at = live.current.frozen_at if live.current else None
-    current = Current(manifest.id, frozen_at)
+    current = Current(manifest.id, live.frozen_at)
     make_live(root, database, "promote", current)
     reason = f"{len(built.pids)} passages" + (", none changed" if built.linked else "")
-    if frozen_at is not None:
-        reason += "; votes after the rollback stay held back until release"
-    scores = {
-        "n_passages": float(len(built.pids)),
-        "n_embedded": float(n_embedded),
-        "theta": parameters.kernel.theta,
-    }
-    live = _Live(current, manifest)
-    return _report("promoted", live, reason, began, scores, new=parameters != kept)
+    scores = {"n_passages": float(len(built.pids)), "n_embedded": float(n_embedded)}
+    return _report(
+        "promoted",
+        _Live(current, manifest),
+        f"{reason}; {learned.why}",
+        began,
+        {**scores, **learned.scores},
+        new=learned.parameters != kept,
+    )
 
 
-def _next_parameters(
-    database: Database, encoder: Encoder, live: _Live, kept: Parameters
-) -> Parameters:
-    """The kept parameters, theta set from the past queries; as they are while votes are held back."""
-    if live.current is not None and live.current.frozen_at is not None:
-        return kept
-    with database.reading() as conn:
-        queries = vector_store.voted_query_vectors(conn, encoder.revision, most=_QUERIES)
-    found = with_threshold(kept, queries)
-    if found != kept:
-        log.info("refresh: theta %.3f -> %.3f", kept.kernel.theta, found.kernel.theta)
-    return found
+def _embed(folder: _Folder, progress: Progress | None) -> int:
+    with folder.database.reading() as conn:
+        lacking = {
+            t.text_hash: passages.encoded_text(t.passage)
+            for t in passages.without_vector(conn, folder.encoder.revision)
+        }
+    n_embedded = embed(folder.database, folder.encoder, lacking, progress)
+    log.info("refresh: embedded %d passages that had no vector", n_embedded)
+    return n_embedded
+
+
+def _learn(
+    folder: _Folder,
+    staged: Path,
+    built: Built,
+    live: _Live,
+    kept: Parameters,
+    progress: Progress | None,
+) -> Learned:
+    """What votes teach; while some are held back by a rollback, parameters stay as they are."""
+    encoder, frozen_at = folder.encoder, live.frozen_at
+    until = built.watermark if frozen_at is None else min(built.watermark, frozen_at)
+    past = read_past(
+        folder.database,
+        folder.judge,
+        encoder.revision,
+        lambda texts: encode(encoder.encode_queries, texts, encoder.dim),
+        until=until,
+    )
+    version = built_indexes(staged, encoder, built, kept)
+    learned = learned_from_votes(
+        folder.database, version, past, fit=frozen_at is None, progress=progress
+    )
+    log.info("refresh: %s", learned.why)
+    return learned
 
 
 def _live_parameters(root: Path, live: _Live) -> Parameters:
@@ -216,7 +249,7 @@ def _parent(root: Path, live: _Live, encoder: Encoder) -> tuple[Path, int] | Non
 
 def _manifest(root: Path, encoder: Encoder, live: _Live, built: Built) -> Manifest:
     known = deploy.list_versions(root)
-    frozen_at = live.current.frozen_at if live.current else None
+    frozen_at = live.frozen_at
     return Manifest(
         id=deploy.new_version_id(known[-1] if known else None),
         created=time.time(),

@@ -1,9 +1,12 @@
 """Judgments against a replay of the history, vote by vote."""
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_flywheel.curate.judgments import judgments
+from rag_flywheel.curate.judgments import DAY_S, judgments
 from rag_flywheel.records import Judgment, Verdict, VoteEvent
 
 QUERIES = (b"q" * 16, b"r" * 16)
@@ -24,26 +27,33 @@ def event(
     return VoteEvent(seq, retrieval, query, tenant, lineage, verdict, user_id, at=float(seq))
 
 
+def judgment(
+    helpful: float, harmful: float, votes: tuple[int, ...], *, retrieval: int = 1, lineage: int = 5
+) -> Judgment:
+    query, tenant = RETRIEVALS[retrieval]
+    return Judgment(query, tenant, lineage, helpful, harmful, votes, retrieval)
+
+
 def test_the_last_verdict_of_a_user_counts() -> None:
     found = judgments([event(1, "harmful"), event(2, "helpful"), event(3, "helpful")])
-    assert found == [Judgment(QUERIES[0], None, 5, helpful=1.0, harmful=0.0, votes=(3,))]
+    assert found == [judgment(1.0, 0.0, (3,))]
 
 
 def test_a_retraction_leaves_nothing_and_a_vote_after_it_counts() -> None:
     assert judgments([event(1, "helpful"), event(2, "retract")]) == []
     assert judgments([event(1, "retract")]) == []
     found = judgments([event(1, "helpful"), event(2, "retract"), event(3, "harmful")])
-    assert found == [Judgment(QUERIES[0], None, 5, helpful=0.0, harmful=1.0, votes=(3,))]
+    assert found == [judgment(0.0, 1.0, (3,))]
 
 
 def test_a_retraction_takes_back_no_other_users_vote() -> None:
     votes = [event(1, "helpful"), event(2, "helpful", user_id="bob"), event(3, "retract")]
-    assert judgments(votes) == [Judgment(QUERIES[0], None, 5, 1.0, 0.0, (2,))]
+    assert judgments(votes) == [judgment(1.0, 0.0, (2,))]
 
 
 def test_votes_without_a_user_on_one_hit_are_one_voice() -> None:
     votes = [event(n, "helpful", user_id=None) for n in (1, 2, 3)]
-    assert judgments(votes) == [Judgment(QUERIES[0], None, 5, 1.0, 0.0, (3,))]
+    assert judgments(votes) == [judgment(1.0, 0.0, (3,))]
 
 
 def test_users_and_retrievals_of_the_same_query_add_up() -> None:
@@ -53,7 +63,7 @@ def test_users_and_retrievals_of_the_same_query_add_up() -> None:
         event(3, "helpful", user_id=None),
         event(4, "helpful", retrieval=2),
     ]
-    assert judgments(votes) == [Judgment(QUERIES[0], None, 5, 3.0, 1.0, (1, 2, 3, 4))]
+    assert judgments(votes) == [judgment(3.0, 1.0, (1, 2, 3, 4))]
 
 
 def test_tenants_queries_and_passages_are_kept_apart_in_the_order_of_their_first_vote() -> None:
@@ -65,15 +75,69 @@ def test_tenants_queries_and_passages_are_kept_apart_in_the_order_of_their_first
         event(5, "helpful", user_id="bob", lineage=9),
     ]
     assert judgments(votes) == [
-        Judgment(QUERIES[1], None, 5, 1.0, 0.0, (1,)),
-        Judgment(QUERIES[0], '"acme"', 5, 1.0, 0.0, (2,)),
-        Judgment(QUERIES[0], None, 9, 2.0, 0.0, (3, 5)),
-        Judgment(QUERIES[0], None, 5, 1.0, 0.0, (4,)),
+        judgment(1.0, 0.0, (1,), retrieval=4),
+        judgment(1.0, 0.0, (2,), retrieval=3),
+        judgment(2.0, 0.0, (3, 5), lineage=9),
+        judgment(1.0, 0.0, (4,)),
     ]
+
+
+def test_the_retrieval_is_that_of_the_first_vote_that_stands() -> None:
+    votes = [event(1, "helpful", retrieval=2), event(2, "harmful", retrieval=1)]
+    assert [j.retrieval for j in judgments(votes)] == [2]
+    votes.append(event(3, "retract", retrieval=2))
+    assert [j.retrieval for j in judgments(votes)] == [1]
+    votes.append(event(4, "helpful", retrieval=2))
+    assert [j.retrieval for j in judgments(votes)] == [1]
 
 
 def test_no_votes_no_judgments() -> None:
     assert judgments([]) == []
+    assert judgments([], half_life_days=1.0, now=9.0) == []
+
+
+def aged(seq: int, verdict: Verdict, days: float, user_id: str) -> VoteEvent:
+    """A vote that was cast so many days before day 100."""
+    at = (100.0 - days) * DAY_S
+    return VoteEvent(seq, 1, QUERIES[0], None, 5, verdict, user_id, at)
+
+
+NOW = 100.0 * DAY_S
+
+
+@pytest.mark.parametrize(
+    ("days", "weight"),
+    [(0.0, 1.0), (30.0, 0.5), (60.0, 0.25), (90.0, 0.125), (15.0, 0.7071067811865476), (-5.0, 1.0)],
+    ids=["new", "a half-life", "two", "three", "half of one", "a clock that was ahead"],
+)
+def test_a_vote_weighs_half_after_each_half_life(days: float, weight: float) -> None:
+    for verdict in ("helpful", "harmful"):
+        found = judgments([aged(1, verdict, days, "ann")], half_life_days=30.0, now=NOW)
+        sums = (weight, 0.0) if verdict == "helpful" else (0.0, weight)
+        assert [(j.helpful, j.harmful) for j in found] == [pytest.approx(sums)]
+
+
+def test_weights_of_all_who_voted_add_up() -> None:
+    votes = [
+        aged(1, "helpful", 60.0, "ann"),
+        aged(2, "harmful", 30.0, "bob"),
+        aged(3, "helpful", 30.0, "cat"),
+        aged(4, "helpful", 0.0, "dan"),
+        aged(5, "retract", 0.0, "eve"),
+    ]
+    found = judgments(votes, half_life_days=30.0, now=NOW)
+    assert found == [judgment(0.25 + 0.5 + 1.0, 0.5, (1, 2, 3, 4))]
+    assert judgments(votes, now=NOW) == [judgment(3.0, 1.0, (1, 2, 3, 4))]
+
+
+def test_voting_again_makes_a_vote_new() -> None:
+    votes = [aged(1, "helpful", 60.0, "ann"), aged(2, "helpful", 0.0, "ann")]
+    assert judgments(votes, half_life_days=30.0, now=NOW) == [judgment(1.0, 0.0, (2,))]
+
+
+def test_a_very_old_vote_weighs_nothing_but_stands() -> None:
+    found = judgments([aged(1, "harmful", 1e9, "ann")], half_life_days=0.001, now=NOW)
+    assert found == [judgment(0.0, 0.0, (1,))]
 
 
 spoken = st.tuples(
@@ -119,6 +183,7 @@ def test_judgments_equal_a_replay(history: list[Spoken]) -> None:
             helpful=float(len([v for v in votes if v.verdict == "helpful"])),
             harmful=float(len([v for v in votes if v.verdict == "harmful"])),
             votes=tuple(v.seq for v in votes),
+            retrieval=votes[0].retrieval,
         )
         for (query, tenant, lineage), votes in replay(events).items()
     ]
@@ -133,3 +198,23 @@ def test_a_query_can_be_judged_on_its_own(history: list[Spoken], query: bytes) -
     ]
     alone = judgments([vote for vote in events if vote.query == query])
     assert alone == [j for j in judgments(events) if j.query == query]
+
+
+@given(st.lists(spoken, max_size=40), st.floats(0.1, 100.0), st.floats(0.0, 100.0))
+def test_a_half_life_changes_weights_alone(
+    history: list[Spoken], half_life: float, days: float
+) -> None:
+    events = [
+        event(seq, verdict, retrieval=retrieval, lineage=lineage, user_id=user)
+        for seq, (retrieval, lineage, user, verdict) in enumerate(history)
+    ]
+    plain = judgments(events)
+    found = judgments(events, half_life_days=half_life, now=days * DAY_S)
+    cast = {vote.seq: vote for vote in events}
+    for old, new in zip(plain, found, strict=True):
+        sums = {"helpful": 0.0, "harmful": 0.0}
+        for seq in new.votes:
+            age = max(0.0, days - cast[seq].at / DAY_S)
+            sums[cast[seq].verdict] += 2.0 ** (-age / half_life)
+        assert (new.helpful, new.harmful) == pytest.approx(tuple(sums.values()), rel=1e-9)
+        assert replace(new, helpful=old.helpful, harmful=old.harmful) == old

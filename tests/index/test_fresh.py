@@ -1,13 +1,14 @@
 """Fresh texts: their scores against the formula with the version's statistics."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_flywheel.index.fresh import FreshSegment
+from rag_flywheel.index.fresh import FreshSegment, FreshText
 from rag_flywheel.index.lexical import LexicalIndex
 
 DIM = 4
@@ -16,7 +17,7 @@ DIM = 4
 def segment(texts: list[str], first_pid: int = 1) -> FreshSegment:
     pids = np.arange(first_pid, first_pid + len(texts), dtype=np.int64)
     vectors = np.eye(DIM, dtype=np.float32)[pids % DIM]
-    return FreshSegment.empty(DIM).with_texts(pids, texts, vectors)
+    return FreshSegment.empty(DIM).with_texts(pids, texts, [""] * len(texts), vectors)
 
 
 words = st.sampled_from(["zebra", "fish", "owl", "cat", "dog"])
@@ -54,13 +55,15 @@ def test_its_own_statistics_score_it_as_an_index_of_the_same_texts_would(
 def test_texts_are_added_and_taken_out_without_changing_older_segments() -> None:
     first = segment(["zebra fish", "owl owl"])
     more = np.full((1, DIM), 0.5, dtype=np.float32)
-    second = first.with_texts(np.array([9]), ["The running cat"], more)
+    second = first.with_texts(np.array([9]), ["The running cat"], ["The running"], more)
     third = second.without(np.array([1, 77]))
     assert first.pids.tolist() == [1, 2]
     assert second.pids.tolist() == [1, 2, 9]
     assert third.pids.tolist() == [2, 9]
-    assert third.lengths == (2, 2)  # "the" is a stop word
-    assert third.counts == ({"owl": 2}, {"run": 1, "cat": 1})
+    assert third.texts == (
+        FreshText(("owl", "owl"), 0, Counter(owl=2)),
+        FreshText(("run", "cat"), 1, Counter(run=1, cat=1)),  # "the" is a stop word
+    )
     assert third.vectors.tolist() == [[0.0, 0.0, 1.0, 0.0], [0.5] * 4]
     assert second.without(np.array([1, 2, 9])).pids.tolist() == []
 
@@ -76,3 +79,61 @@ def test_a_text_of_only_stop_words_scores_zero() -> None:
     found = segment(["it is the", "zebra"]).lexical_scores(["zebra"], version)
     # one word in a text of average length: idf · 1 / (1 + 1.2)
     assert found.tolist() == pytest.approx([0.0, math.log(2) / 2.2])
+
+
+@given(texts, st.lists(st.sampled_from(["zebra", "fish", "ant"]), unique=True), st.data())
+def test_words_are_found_where_they_stand(
+    fresh: list[str], query: list[str], data: st.DataObject
+) -> None:
+    at = data.draw(st.lists(st.integers(0, len(fresh) - 1), max_size=6))
+    places, lengths = segment(fresh).words_at(query, np.array(at, dtype=np.int64))
+    picked = [fresh[i].split() for i in at]
+    expected = [query.index(w) if w in query else -1 for words in picked for w in words]
+    assert (places.tolist(), lengths.tolist()) == (expected, [len(words) for words in picked])
+    assert places.dtype == lengths.dtype == np.dtype(np.int64)
+
+
+@given(texts, st.data())
+def test_titles_are_the_first_words_and_go_into_the_statistics(
+    bodies: list[str], data: st.DataObject
+) -> None:
+    heads = data.draw(
+        st.lists(
+            st.lists(words, max_size=3).map(" ".join),
+            min_size=len(bodies),
+            max_size=len(bodies),
+        )
+    )
+    full = [f"{head}\n{body}" if head else body for head, body in zip(heads, bodies, strict=True)]
+    pids = np.arange(len(full), dtype=np.int64)
+    made = FreshSegment.empty(DIM).with_texts(
+        pids, full, heads, np.zeros((len(full), DIM), dtype=np.float32)
+    )
+    lengths = [len(head.split()) for head in heads]
+    assert made.title_lengths(pids).tolist() == lengths
+    assert made.title_lengths(pids[::-1]).tolist() == lengths[::-1]
+    assert made.title_lengths(pids[:0]).tolist() == []
+    for text, head in zip(made.texts, heads, strict=True):
+        assert list(text.words[: text.n_title]) == head.split()
+        assert text.counts == Counter(text.words)
+    statistics = made.statistics()
+    assert statistics.titles.tolist() == lengths
+    assert statistics.average_title_length == pytest.approx(sum(lengths) / len(lengths))
+
+
+def test_a_title_counts_by_the_words_that_are_kept() -> None:
+    made = FreshSegment.empty(DIM).with_texts(
+        np.array([1]),
+        ["The Owls of Delphi\nand a cat"],
+        ["The Owls of Delphi"],
+        np.eye(1, DIM, dtype=np.float32),
+    )
+    assert made.texts[0].words == ("owl", "delphi", "cat")
+    assert made.title_lengths(np.array([0])).tolist() == [2]
+
+
+def test_each_text_needs_a_title() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        FreshSegment.empty(DIM).with_texts(
+            np.array([1]), ["zebra"], [], np.eye(1, DIM, dtype=np.float32)
+        )

@@ -76,13 +76,37 @@ def test_token_ids_give_the_texts_back_in_order(texts: list[list[str]]) -> None:
     assert found == texts
 
 
+@given(documents, st.lists(st.sampled_from(list("abcdefgxyz")), unique=True), st.data())
+def test_words_are_found_where_they_stand(
+    texts: list[list[str]], query: list[str], data: st.DataObject
+) -> None:
+    index = LexicalIndex.build(texts)
+    at = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=8)) if texts else []
+    places, lengths = index.words_at(query, np.array(at, dtype=np.int64))
+    expected = [query.index(w) if w in query else -1 for i in at for w in texts[i]]
+    assert (places.tolist(), lengths.tolist()) == (expected, [len(texts[i]) for i in at])
+    assert places.dtype == lengths.dtype == np.dtype(np.int64)
+
+
+@given(documents, st.data())
+def test_titles_are_the_first_words_of_texts(texts: list[list[str]], data: st.DataObject) -> None:
+    titles = [data.draw(st.integers(0, len(text))) for text in texts]
+    index = LexicalIndex.build(texts, titles)
+    assert index.titles.tolist() == titles
+    assert index.average_title_length == pytest.approx(sum(titles) / len(titles) if titles else 0)
+    untitled = LexicalIndex.build(texts)
+    assert untitled.titles.tolist() == [0] * len(texts)
+    assert untitled.average_title_length == 0.0
+    assert untitled.scores(["a", "b"]).tobytes() == index.scores(["a", "b"]).tobytes()
+
+
 @pytest.mark.parametrize(
     "texts",
     [[], [[]], [["a"]], [["ключ", "鍵", "مفتاح"], [], ["鍵", "a"]]],
     ids=["no text", "no word", "one", "several"],
 )
 def test_a_saved_index_answers_the_same(tmp_path: Path, texts: list[list[str]]) -> None:
-    built = LexicalIndex.build(texts)
+    built = LexicalIndex.build(texts, [min(len(text), 1) for text in texts])
     built.save(tmp_path)
     loaded = LexicalIndex.load(tmp_path, n_texts=len(texts))
     for query in (["鍵"], ["a", "ключ"], ["nowhere"], []):
@@ -91,6 +115,14 @@ def test_a_saved_index_answers_the_same(tmp_path: Path, texts: list[list[str]]) 
     assert loaded.vocabulary == built.vocabulary
     assert loaded.tokens.tolist() == built.tokens.tolist()
     assert loaded.offsets.tolist() == built.offsets.tolist()
+    assert loaded.titles.tolist() == built.titles.tolist() == [min(len(t), 1) for t in texts]
+    everywhere = np.arange(len(texts))
+    for was, now in zip(
+        built.words_at(["鍵", "a"], everywhere),
+        loaded.words_at(["鍵", "a"], everywhere),
+        strict=True,
+    ):
+        assert now.tolist() == was.tolist()
 
 
 def test_no_file_of_an_index_is_a_pickle(tmp_path: Path) -> None:
@@ -108,9 +140,22 @@ def test_an_index_of_another_number_of_texts_is_refused(tmp_path: Path) -> None:
         LexicalIndex.load(tmp_path, n_texts=3)
 
 
+def test_an_index_with_titles_of_another_number_of_texts_is_refused(tmp_path: Path) -> None:
+    LexicalIndex.build([["a"], ["b"]], [1, 0]).save(tmp_path)
+    np.save(tmp_path / "tokens" / "titles.npy", np.array([1], dtype=np.int32))
+    with pytest.raises(CorruptFileError, match="rag-flywheel refresh"):
+        LexicalIndex.load(tmp_path, n_texts=2)
+
+
 @pytest.mark.parametrize(
     "name",
-    ["lexical/words.json", "tokens/ids.npy", "tokens/offsets.npy", "lexical/data.csc.index.npy"],
+    [
+        "lexical/words.json",
+        "tokens/ids.npy",
+        "tokens/offsets.npy",
+        "tokens/titles.npy",
+        "lexical/data.csc.index.npy",
+    ],
 )
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut short"])
 def test_damaged_files_are_refused(tmp_path: Path, name: str, damage: str) -> None:

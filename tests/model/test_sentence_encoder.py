@@ -111,6 +111,6 @@ def test_votes_work_end_to_end_with_the_real_model(
         seen = fw.retrieve("I forgot my password")
         fw.feedback(seen.id, "secret", "helpful", user_id="ann")
         after = {h.passage_id: h for h in fw.retrieve("forgot my password", record=False).hits}
-        assert after["secret"].score > before["secret"].score + 0.5
-        assert after["reset"].score == before["reset"].score
+        assert after["secret"].score > before["secret"].score + 0.3
+        assert before["reset"].score - 0.3 < after["reset"].score < before["reset"].score
         assert fw.retrieve("when do I get my money back", record=False) == unrelated

@@ -1,9 +1,8 @@
-"""The score of candidates against the formulas worked in 60-digit decimals, and parameters.json."""
+"""The score of candidates against the posterior worked in 60-digit decimals."""
 
-import json
 import math
+from collections.abc import Sequence
 from decimal import Decimal, localcontext
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,277 +10,285 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.rank.features import static_features
-from rag_flywheel.rank.parameters import Kernel, Parameters, parameters_text, parse_parameters
-from rag_flywheel.rank.score import order, score, score_given
+from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.rank.parameters import Kernel, Parameters
+from rag_flywheel.rank.score import POOL, Scored, log_normaliser, order, score, score_given
+from rag_flywheel.records import Features
 
 Array = npt.NDArray[np.float64]
 
 
-def logit(p: float) -> float:
-    return math.log(p / (1.0 - p))
-
-
-def decimal_score(z: float, n0: float, helpful: float, harmful: float) -> float:
-    """logit((n0 · sigmoid(z) + H) / (n0 + H + N)), with room for sigmoids near 0 and 1."""
+def decimal_scores(z: Sequence[float], support: Sequence[float], n0: float) -> list[float]:
+    """ln((n0 · prior + S) / (n0 + ΣS)), where prior = e^z / Σ e^z over the 50 largest."""
     with localcontext() as context:
-        context.prec = 60 + int(abs(z))
-        prior = 1 / (1 + (-Decimal(z)).exp())
-        total = Decimal(n0) + Decimal(helpful) + Decimal(harmful)
-        yes = (Decimal(n0) * prior + Decimal(helpful)) / total
         context.prec = 60
-        return float(yes.ln() - (1 - yes).ln())
+        powers = [Decimal(value).exp() for value in z]
+        shared = sum(sorted(powers, reverse=True)[:POOL], Decimal(0))
+        total = Decimal(n0) + sum(map(Decimal, support), Decimal(0))
+        return [
+            float(((Decimal(n0) * power / shared + Decimal(s)) / total).ln())
+            for power, s in zip(powers, support, strict=True)
+        ]
 
 
-def with_prior(z: list[float], helpful: list[float], harmful: list[float], n0: float) -> Array:
-    """Scores of candidates with these prior log-odds."""
-    parameters = Parameters(
-        intercept=0.0, weights={"dense": 1.0, "bm25": 1.0}, kernel=Kernel(n0=n0)
-    )
-    features = {"dense": np.array(z), "bm25": np.zeros(len(z))}
-    return score(parameters, features, np.array(helpful), np.array(harmful)).scores
+def only_dense(z: Sequence[float]) -> Features:
+    """Features under which the weight of `dense` alone, 1, gives these prior log-odds."""
+    features = np.zeros((len(z), len(FEATURES)), dtype=np.float32)
+    features[:, 0] = z
+    return features
 
 
-@pytest.mark.parametrize(
-    ("prior", "n0", "helpful", "harmful", "expected"),
-    [
-        (0.5, 3.0, 1.0, 0.0, 5 / 8),  # (1.5 + 1) / 4
-        (0.5, 3.0, 0.0, 1.0, 3 / 8),
-        (0.5, 3.0, 1.0, 1.0, 1 / 2),
-        (0.5, 3.0, 2.0, 0.0, 7 / 10),  # 3.5 / 5
-        (0.2, 5.0, 1.0, 0.0, 1 / 3),  # 2 / 6
-        (0.2, 5.0, 0.0, 4.0, 1 / 9),
-        (0.9, 10.0, 0.0, 10.0, 9 / 20),
-        (0.9, 10.0, 0.5, 0.0, 19 / 21),  # 9.5 / 10.5
-    ],
-)
-def test_hand_worked_table(
-    prior: float, n0: float, helpful: float, harmful: float, expected: float
-) -> None:
-    found = with_prior([logit(prior)], [helpful], [harmful], n0)
-    assert found[0] == pytest.approx(logit(expected), abs=1e-12)
+def with_prior(z: Sequence[float], support: Sequence[float], n0: float = 4.0) -> Scored:
+    weights = dict.fromkeys(FEATURES, 0.0) | {"dense": 1.0}
+    parameters = Parameters(weights=weights, kernel=Kernel(n0=n0))
+    return score(parameters, only_dense(z), np.array(support, dtype=np.float64))
 
 
-def test_prior_is_intercept_plus_weighted_features() -> None:
-    parameters = Parameters(intercept=-5.5, weights={"dense": 8.0, "bm25": 2.4})
-    features = {"dense": np.array([0.5, 0.75, 0.0]), "bm25": np.array([1.0, 0.0, 0.5])}
-    found = score(parameters, features, np.zeros(3), np.zeros(3))
-    assert found.scores == pytest.approx([-5.5 + 4.0 + 2.4, -5.5 + 6.0, -5.5 + 1.2], abs=1e-12)
+def chances(found: Scored) -> list[float]:
+    return [math.exp(value) for value in found.scores]
 
 
-def test_static_features_divide_bm25_by_the_best() -> None:
-    cosines = np.array([0.25, 0.5], dtype=np.float32)
-    bm25 = np.array([3.0, 1.5], dtype=np.float32)
-    found = static_features(cosines, bm25, 6.0)
-    assert found["dense"].tolist() == [0.25, 0.5]
-    assert found["bm25"].tolist() == [0.5, 0.25]
+def test_hand_worked_case() -> None:
+    # priors 1/2, 1/4, 1/4; n0 4: as good as 2, 1 and 1 answers; the third has one more of five
+    z = [math.log(2.0), 0.0, 0.0]
+    assert chances(with_prior(z, [0.0, 0.0, 0.0])) == pytest.approx([1 / 2, 1 / 4, 1 / 4])
+    assert chances(with_prior(z, [0.0, 0.0, 1.0])) == pytest.approx([2 / 5, 1 / 5, 2 / 5])
+    assert chances(with_prior(z, [0.5, 0.0, 3.5])) == pytest.approx([2.5 / 8, 1 / 8, 4.5 / 8])
+    found = with_prior(z, [0.0, 0.0, 1.0])
+    assert found.evidence.tolist() == pytest.approx([0.0, 0.0, math.log(2.0)])  # 1 answer -> 2
+    assert found.intercept == pytest.approx(math.log(1 / 4) + math.log(4 / 5))
 
 
-def test_static_features_without_any_matching_word() -> None:
-    nothing = np.zeros(2, dtype=np.float32)
-    assert static_features(nothing, nothing, 0.0)["bm25"].tolist() == [0.0, 0.0]
+def test_terms_are_weighted_features() -> None:
+    weights = dict.fromkeys(FEATURES, 0.0) | {"dense": 8.0, "bm25": 2.5, FEATURES[-1]: -1.0}
+    features = np.full((2, len(FEATURES)), 0.25, dtype=np.float32)
+    features[0, :2] = [0.5, 1.0]
+    found = score(Parameters(weights=weights), features, np.zeros(2))
+    zeros = [0.0] * (len(FEATURES) - 3)
+    assert list(found.explanation(0, ()).terms) == list(FEATURES)
+    assert list(found.explanation(0, ()).terms.values()) == [4.0, 2.5, *zeros, -0.25]
+    assert list(found.explanation(1, ()).terms.values()) == [2.0, 0.625, *zeros, -0.25]
+    assert found.scores[0] - found.scores[1] == pytest.approx(6.25 - 2.375, abs=1e-12)
 
 
-unit = st.floats(-1.0, 1.0, width=32)
-share = st.floats(0.0, 1.0, width=32)
-amount = st.one_of(st.just(0.0), st.floats(1e-6, 50.0))
-weights = st.floats(1e-6, 10.0)
+logits = st.floats(-30, 30, width=32)
+amounts = st.one_of(st.just(0.0), st.floats(1e-9, 32.0))
 strengths = st.floats(0.01, 1000.0)
-candidate = st.tuples(unit, share, amount, amount)
+rows = st.lists(st.tuples(logits, amounts), min_size=1, max_size=POOL)
 
 
-@given(st.lists(candidate, min_size=1, max_size=20), strengths, st.floats(-8, 8))
-def test_scores_equal_the_formula(
-    rows: list[tuple[float, float, float, float]], n0: float, intercept: float
+@given(st.lists(st.tuples(logits, amounts), min_size=1, max_size=80), strengths)
+def test_scores_equal_the_formula(candidates: list[tuple[float, float]], n0: float) -> None:
+    z, support = zip(*candidates, strict=True)
+    found = with_prior(z, support, n0)
+    assert found.scores.tolist() == pytest.approx(decimal_scores(z, support, n0), abs=1e-9)
+
+
+@given(rows, strengths)
+def test_the_parts_of_an_explanation_add_up_to_the_score(
+    candidates: list[tuple[float, float]], n0: float
 ) -> None:
-    parameters = Parameters(
-        intercept=intercept, weights={"dense": 8.0, "bm25": 2.4}, kernel=Kernel(n0=n0)
-    )
-    dense, bm25, helpful, harmful = (np.array(column) for column in zip(*rows, strict=True))
-    found = score(parameters, {"dense": dense, "bm25": bm25}, helpful, harmful)
-    for i, (d, b, h, n) in enumerate(rows):
-        expected = decimal_score(intercept + 8.0 * d + 2.4 * b, n0, h, n)
-        assert found.scores[i] == pytest.approx(expected, abs=1e-9)
+    z, support = zip(*candidates, strict=True)
+    found = with_prior(z, support, n0)
+    for i, value in enumerate(found.scores.tolist()):
         why = found.explanation(i, (7, 9))
+        assert why.intercept + sum(why.terms.values()) + why.evidence == pytest.approx(
+            value, abs=1e-6
+        )
         assert why.votes == (7, 9)
-        assert why.terms == pytest.approx({"dense": 8.0 * d, "bm25": 2.4 * b}, abs=1e-12)
-        parts = why.intercept + sum(why.terms.values()) + why.evidence
-        assert parts == pytest.approx(found.scores[i], abs=1e-6)
+        assert why.intercept == found.intercept
+        assert why.evidence >= 0.0
+        assert (why.evidence > 0.0) <= (support[i] > 0.0)
 
 
-@given(st.lists(st.tuples(unit, share), max_size=30), st.floats(-10, 10), st.integers(0, 2**32))
-def test_without_evidence_scores_and_order_are_the_priors_to_the_last_bit(
-    rows: list[tuple[float, float]], intercept: float, seed: int
+@given(rows, strengths)
+def test_chances_of_up_to_50_candidates_add_up_to_one(
+    candidates: list[tuple[float, float]], n0: float
 ) -> None:
-    parameters = Parameters(intercept=intercept, weights={"dense": 7.3, "bm25": 0.7})
-    features = {
-        "dense": np.array([d for d, _ in rows], dtype=np.float32),
-        "bm25": np.array([b for _, b in rows], dtype=np.float32),
-    }
-    none = np.zeros(len(rows))
-    found = score(parameters, features, none, none)
-    prior = [intercept + 7.3 * d + 0.7 * b for d, b in rows]
-    assert found.scores.tolist() == prior
-    assert found.evidence.tolist() == [0.0] * len(rows)
-    pids = np.random.default_rng(seed).permutation(len(rows)) + 1
-    expected = sorted(range(len(rows)), key=lambda i: (-prior[i], pids[i]))
-    assert order(found.scores, pids).tolist() == expected
+    z, support = zip(*candidates, strict=True)
+    assert math.fsum(chances(with_prior(z, support, n0))) == pytest.approx(1.0, abs=1e-9)
 
 
-@given(st.lists(candidate, min_size=1, max_size=8), st.data(), weights, strengths)
-def test_a_vote_moves_only_its_passage_and_only_its_way(
-    rows: list[tuple[float, float, float, float]], data: st.DataObject, weight: float, n0: float
-) -> None:
-    z = [-5.5 + 8.0 * d + 2.4 * b for d, b, _, _ in rows]
-    helpful, harmful = [h for *_, h, _ in rows], [n for *_, n in rows]
-    at = data.draw(st.integers(0, len(rows) - 1))
-    before = with_prior(z, helpful, harmful, n0)
-    up = with_prior(z, [h + weight * (i == at) for i, h in enumerate(helpful)], harmful, n0)
-    down = with_prior(z, helpful, [n + weight * (i == at) for i, n in enumerate(harmful)], n0)
-    assert down[at] <= before[at] <= up[at]
-    assert down[at] < up[at]
-    others = [i for i in range(len(rows)) if i != at]
-    assert up[others].tolist() == down[others].tolist() == before[others].tolist()
+def test_the_prior_is_spread_over_the_best_50() -> None:
+    found = with_prior([0.0] * 60, [0.0] * 60)
+    assert found.scores.tolist() == pytest.approx([-math.log(50)] * 60)
+    values = np.array([*range(60)], dtype=np.float64)
+    expected = math.log(math.fsum(math.exp(v) for v in range(10, 60)))
+    assert log_normaliser(values) == pytest.approx(expected)
+    assert log_normaliser(np.empty(0)) == 0.0
 
 
-@given(st.floats(-9, 9), st.floats(0, 100), st.floats(0, 100))
-def test_the_effect_of_votes_vanishes_as_n0_grows(z: float, helpful: float, harmful: float) -> None:
-    yes = 1.0 / (1.0 + math.exp(-z))
-    for n0 in (1.0, 1e3, 1e6, 1e9, 1e12):
-        shift = with_prior([z], [helpful], [harmful], n0)[0] - z
-        bound = max(math.log1p(helpful / (n0 * yes)), math.log1p(harmful / (n0 * (1.0 - yes))))
-        assert abs(shift) <= bound + 1e-9
-    assert abs(shift) < 1e-5
-
-
-@pytest.mark.parametrize("z", [-1000.0, -750.0, -700.0, -40.0, 0.0, 40.0, 700.0, 750.0, 1000.0])
-@pytest.mark.parametrize(
-    ("helpful", "harmful"), [(1.0, 0.0), (0.0, 1.0), (1e9, 1e9), (1e-9, 0.0), (0.0, 1e200)]
+prior_rows = st.lists(
+    st.lists(st.floats(-1, 1, width=32), min_size=len(FEATURES), max_size=len(FEATURES)),
+    max_size=70,
 )
-def test_extreme_inputs_keep_the_posterior_between_0_and_1(
-    z: float, helpful: float, harmful: float
+
+
+def plain_order(values: Sequence[float], pids: Sequence[int]) -> list[int]:
+    return sorted(range(len(values)), key=lambda i: (-values[i], pids[i]))
+
+
+@given(prior_rows, st.lists(st.floats(-9, 9), min_size=8, max_size=8), st.integers(0, 2**32))
+def test_without_support_scores_are_the_prior_and_one_constant_to_the_last_bit(
+    features: list[list[float]], weights: list[float], seed: int
 ) -> None:
-    found = with_prior([z], [helpful], [harmful], 3.0)[0]
-    assert math.isfinite(found)  # log-odds of 0 and of 1 are infinite
-    assert found == pytest.approx(decimal_score(z, 3.0, helpful, harmful), rel=1e-9, abs=1e-9)
+    parameters = Parameters(weights=dict(zip(FEATURES, weights, strict=True)))
+    table = np.array(features, dtype=np.float32).reshape(-1, len(FEATURES))
+    found = score(parameters, table, np.zeros(len(features)))
+    prior = [sum(f * w for f, w in zip(row, weights, strict=True)) for row in features]
+    assert found.scores.tolist() == [z + found.intercept for z in prior]
+    assert found.evidence.tolist() == [0.0] * len(features)
+    pids = (np.random.default_rng(seed).permutation(len(features)) + 1).tolist()
+    by_score = order(found.scores, np.array(pids, dtype=np.int64)).tolist()
+    # rounding can only make neighbours of the prior's order equal, and never swaps them
+    assert [prior[i] for i in by_score] == pytest.approx(sorted(prior, reverse=True), abs=1e-12)
+    assert by_score == plain_order([z + found.intercept for z in prior], pids)
+
+
+@given(st.lists(st.integers(-4000, 4000), min_size=1, max_size=70), st.integers(0, 2**32))
+def test_without_support_the_order_is_the_priors(thousandths: list[int], seed: int) -> None:
+    z = [float(np.float32(n / 1000)) for n in thousandths]
+    pids = (np.random.default_rng(seed).permutation(len(z)) + 1).tolist()
+    found = with_prior(z, [0.0] * len(z))
+    assert order(found.scores, np.array(pids)).tolist() == plain_order(z, pids)
+
+
+@given(rows, st.data(), st.floats(1e-6, 10.0), strengths)
+def test_more_support_never_lowers_a_passage_against_any_other(
+    candidates: list[tuple[float, float]], data: st.DataObject, more: float, n0: float
+) -> None:
+    z, support = (list(column) for column in zip(*candidates, strict=True))
+    at = data.draw(st.integers(0, len(z) - 1))
+    before = with_prior(z, support, n0)
+    after = with_prior(z, [s + more * (i == at) for i, s in enumerate(support)], n0)
+    others = [i for i in range(len(z)) if i != at]
+    assert after.scores[at] >= before.scores[at] - 1e-12
+    for i in others:
+        lead_before = before.scores[at] - before.scores[i]
+        assert after.scores[at] - after.scores[i] >= lead_before - 1e-9
+        assert after.scores[i] <= before.scores[i] + 1e-12
+    pids = np.arange(len(z))
+    rank_before = order(before.scores, pids).tolist().index(at)
+    assert order(after.scores, pids).tolist().index(at) <= rank_before
+    # the others keep their order among themselves: all fall by the same amount
+    fall = [float(before.scores[i] - after.scores[i]) for i in others]
+    assert fall == pytest.approx([fall[0]] * len(fall) if fall else [], abs=1e-9)
+
+
+@given(rows, strengths)
+def test_votes_move_chances_by_no_more_than_their_share_against_n0(
+    candidates: list[tuple[float, float]], n0: float
+) -> None:
+    z, support = zip(*candidates, strict=True)
+    prior, found = (chances(with_prior(z, s, n0)) for s in ([0.0] * len(z), support))
+    total = math.fsum(support)
+    share = total / (n0 + total)
+    for i, (before, after) in enumerate(zip(prior, found, strict=True)):
+        assert abs(after - before) <= share + 1e-9
+        assert after >= (1.0 - share) * before - 1e-9
+        if total:
+            assert after == pytest.approx(
+                (1.0 - share) * before + share * support[i] / total, abs=1e-9
+            )
+
+
+@given(rows)
+def test_the_effect_of_votes_vanishes_as_n0_grows(candidates: list[tuple[float, float]]) -> None:
+    z, support = zip(*candidates, strict=True)
+    prior = chances(with_prior(z, [0.0] * len(z)))
+    for n0 in (1e3, 1e6, 1e9):
+        found = chances(with_prior(z, support, n0))
+        assert found == pytest.approx(prior, abs=math.fsum(support) / n0 + 1e-9)
+
+
+def test_one_answer_outweighs_a_small_prior_and_a_large_one_stays_ahead() -> None:
+    z = [3.0, 0.0, -3.0]
+    assert np.argmax(with_prior(z, [0.0, 0.0, 1.0]).scores) == 0
+    assert np.argmax(with_prior(z, [0.0, 0.0, 9.0]).scores) == 2
+
+
+@pytest.mark.parametrize("z", [-1e6, -750.0, -40.0, 0.0, 40.0, 750.0, 1e6])
+@pytest.mark.parametrize("support", [0.0, 1e-300, 1e-9, 1.0, 1e9, 1e300])
+def test_extreme_inputs_give_finite_chances(z: float, support: float) -> None:
+    found = with_prior([z, 0.0, -z], [support, 0.0, 0.0], 3.0)
+    assert np.isfinite(found.scores).all()
+    assert (found.scores <= 1e-9).all()  # chances, within rounding
+    with localcontext() as context:
+        context.prec = 1000  # e^-2e6 is far outside of floats, the scores are not
+        values = [float(v) for v in (z, 0.0, -z)]
+        top = max(values)
+        rest = sum((Decimal(v - top).exp() for v in values), Decimal(0))
+        n0, s = Decimal(3), Decimal(support)
+        expected = [
+            float(((n0 * Decimal(v - top).exp() / rest + extra) / (n0 + s)).ln())
+            for v, extra in zip(values, (s, Decimal(0), Decimal(0)), strict=True)
+        ]
+    assert found.scores.tolist() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_no_candidates_no_scores() -> None:
+    assert with_prior([], []).scores.tolist() == []
+    assert score_given(Parameters(), np.empty(0), np.empty(0)).scores.tolist() == []
+
+
+def test_one_candidate_is_the_answer() -> None:
+    assert with_prior([-7.25], [0.0]).scores.tolist() == [0.0]
+    assert with_prior([-7.25], [5.0]).scores.tolist() == pytest.approx([0.0], abs=1e-12)
 
 
 @given(st.lists(st.integers(-5, 5).map(float), max_size=30), st.lists(st.integers(), unique=True))
 def test_order_is_by_score_then_pid(scores: list[float], pids: list[int]) -> None:
     n = min(len(scores), len(pids))
     numbers = [p % 2**62 for p in pids[:n]]
-    expected = sorted(range(n), key=lambda i: (-scores[i], numbers[i]))
-    assert order(np.array(scores[:n]), np.array(numbers, dtype=np.int64)).tolist() == expected
+    found = order(np.array(scores[:n]), np.array(numbers, dtype=np.int64))
+    assert found.tolist() == plain_order(scores[:n], numbers)
 
 
-def given_scores(scores: list[float], helpful: list[float] | None = None) -> list[float]:
-    nothing = np.zeros(len(scores))
-    votes = nothing if helpful is None else np.array(helpful)
+def test_candidates_with_one_score_come_in_the_order_of_their_pids() -> None:
+    found = with_prior([1.0, 1.0, 2.0, 1.0], [0.0] * 4)
+    assert order(found.scores, np.array([30, 10, 40, 20])).tolist() == [2, 1, 3, 0]
+
+
+def given_scores(scores: Sequence[float], support: Sequence[float] | None = None) -> Scored:
+    votes = np.zeros(len(scores)) if support is None else np.array(support)
     parameters = Parameters(candidate_spread=3.0, kernel=Kernel(n0=3.0))
-    found: list[float] = score_given(parameters, np.array(scores), votes, nothing).scores.tolist()
-    return found
+    return score_given(parameters, np.array(scores, dtype=np.float64), votes)
 
 
-def test_own_candidates_are_laid_between_even_odds_and_the_spread() -> None:
-    assert given_scores([10.0, 4.0, 7.0]) == pytest.approx([0.0, -3.0, -1.5], abs=1e-12)
-    assert given_scores([-1.0, -1.5, -3.0]) == pytest.approx([0.0, -0.75, -3.0], abs=1e-12)
+def below_the_best(found: Scored) -> list[float]:
+    return [float(value - found.scores.max()) for value in found.scores]
 
 
-@pytest.mark.parametrize("scores", [[], [5.0], [2.0, 2.0, 2.0], [0.0, 0.0]])
-def test_own_candidates_with_one_score_have_even_odds(scores: list[float]) -> None:
-    assert given_scores(scores) == [0.0] * len(scores)
+def test_own_candidates_are_laid_between_the_best_and_the_spread() -> None:
+    assert below_the_best(given_scores([10.0, 4.0, 7.0])) == pytest.approx([0.0, -3.0, -1.5])
+    assert below_the_best(given_scores([-1.0, -1.5, -3.0])) == pytest.approx([0.0, -0.75, -3.0])
+    found = given_scores([10.0, 4.0, 7.0])
+    assert [found.explanation(i, ()).terms for i in range(3)] == [
+        {"candidate": 0.0},
+        {"candidate": -3.0},
+        {"candidate": -1.5},
+    ]
 
 
-def test_own_candidates_with_votes() -> None:
-    found = given_scores([10.0, 4.0, 7.0], [0.0, 2.0, 0.0])
-    assert found[1] == pytest.approx(decimal_score(-3.0, 3.0, 2.0, 0.0), abs=1e-9)
-    assert (found[0], found[2]) == (0.0, given_scores([10.0, 4.0, 7.0])[2])
+@pytest.mark.parametrize("scores", [[5.0], [2.0, 2.0, 2.0], [0.0, 0.0], [-1e308, -1e308]])
+def test_own_candidates_with_one_score_have_even_chances(scores: list[float]) -> None:
+    assert chances(given_scores(scores)) == pytest.approx([1 / len(scores)] * len(scores))
 
 
-@given(st.lists(st.integers(-(10**6), 10**6).map(float), min_size=2, unique=True))
-def test_own_candidates_keep_the_order_of_their_scores(scores: list[float]) -> None:
+@given(st.lists(st.integers(-(10**6), 10**6).map(float), min_size=2, unique=True), st.data())
+def test_own_candidates_keep_their_order_and_the_spread(
+    scores: list[float], data: st.DataObject
+) -> None:
     found = given_scores(scores)
-    assert np.argsort(found).tolist() == np.argsort(scores).tolist()
-    assert (min(found), max(found)) == pytest.approx((-3.0, 0.0), abs=1e-12)
+    assert np.argsort(found.scores).tolist() == np.argsort(scores).tolist()
+    assert min(below_the_best(found)) == pytest.approx(-3.0, abs=1e-9)
+    support = data.draw(st.lists(amounts, min_size=len(scores), max_size=len(scores)))
+    low, high = min(scores), max(scores)
+    z = [3.0 * (value - high) / (high - low) for value in scores]
+    voted = given_scores(scores, support).scores.tolist()
+    assert voted == pytest.approx(decimal_scores(z, support, 3.0), abs=1e-9)
 
 
 def test_own_candidates_with_huge_finite_scores_get_finite_ones() -> None:
-    assert given_scores([1.7e308, -1.7e308, 0.0]) == pytest.approx([0.0, -3.0, -1.5])
-
-
-finite = st.floats(-1e6, 1e6)
-parameters_strategy = st.builds(
-    Parameters,
-    intercept=finite,
-    weights=st.fixed_dictionaries({"dense": finite, "bm25": finite}),
-    kernel=st.builds(
-        Kernel,
-        theta=st.floats(-1, 1, exclude_max=True),
-        gamma=st.floats(0, 100, exclude_min=True),
-        n0=st.floats(0, 1e6, exclude_min=True),
-        neighbours=st.integers(0, 1000),
-    ),
-    candidate_spread=st.floats(0, 1e6),
-    source=st.text(st.characters(exclude_categories=["Cs"])),
-)
-
-
-@given(parameters_strategy)
-def test_parameters_survive_writing_and_reading(parameters: Parameters) -> None:
-    assert parse_parameters(parameters_text(parameters), name="p.json") == parameters
-
-
-def test_shipped_parameters_are_a_plain_hybrid() -> None:
-    values = json.loads(parameters_text(Parameters()))
-    assert values["weights"]["bm25"] / values["weights"]["dense"] == pytest.approx(0.3)
-    assert values["kernel"]["neighbours"] == 32
-
-
-def malformed() -> dict[str, str]:
-    """parameters.json gone wrong, by what is wrong."""
-    value: Any
-    good: dict[str, Any] = json.loads(parameters_text(Parameters()))
-    found = {
-        "nothing": "",
-        "cut short": parameters_text(Parameters())[:60],
-        "a list": "[1, 2]",
-        "a string": '"x"',
-        "null": "null",
-        "a number": "7",
-    }
-    for key in good:
-        found[f"no {key}"] = json.dumps({k: v for k, v in good.items() if k != key})
-    for key in good["kernel"]:
-        rest = {k: v for k, v in good["kernel"].items() if k != key}
-        found[f"kernel without {key}"] = json.dumps(good | {"kernel": rest})
-    found["unknown key"] = json.dumps(good | {"alpha": 1})
-    found["unknown kernel key"] = json.dumps(good | {"kernel": good["kernel"] | {"x": 1}})
-    for value in (0, 2, "1", None, 1.5):
-        found[f"format {value!r}"] = json.dumps(good | {"format_version": value})
-    for key in ("intercept", "candidate_spread"):
-        for value in (None, "1", [], math.nan, math.inf, True, 10**400):
-            found[f"{key} {str(value)[:8]}"] = json.dumps(good | {key: value})
-    found["candidate_spread -1"] = json.dumps(good | {"candidate_spread": -1.0})
-    found["source 5"] = json.dumps(good | {"source": 5})
-    for value in (None, [], 3, {}, {"dense": 1.0}, {"dense": 1.0, "bm25": 1.0, "x": 1.0}):
-        found[f"weights {value!r}"] = json.dumps(good | {"weights": value})
-    for value in (None, "1", math.nan, -math.inf):
-        found[f"weight {value!r}"] = json.dumps(good | {"weights": {"dense": 8.0, "bm25": value}})
-    found["kernel 3"] = json.dumps(good | {"kernel": 3})
-    for key, values in {
-        "theta": (1.0, -1.1, None, "0.4", math.nan),
-        "gamma": (0.0, -1.0, math.inf, None, True),
-        "n0": (0.0, -3.0, math.nan, "3", True),
-        "neighbours": (-1, 32.0, 1.5, "32", None, True),
-    }.items():
-        for value in values:
-            kernel = good["kernel"] | {key: value}
-            found[f"kernel {key} {value!r}"] = json.dumps(good | {"kernel": kernel})
-    return found
-
-
-@pytest.mark.parametrize("text", [pytest.param(t, id=name) for name, t in malformed().items()])
-def test_malformed_parameters_are_refused_by_name(text: str) -> None:
-    with pytest.raises(CorruptFileError, match=r"versions/x/parameters\.json"):
-        parse_parameters(text, name="versions/x/parameters.json")
+    found = given_scores([1.7e308, -1.7e308, 0.0])
+    assert below_the_best(found) == pytest.approx([0.0, -3.0, -1.5])

@@ -152,7 +152,7 @@ def test_kill_during_add(root: Path) -> None:
             assert (edited.passage_id, edited.text.split()[0]) == ("edited7", f"batch{last}")
             new = fw.retrieve(f"batch{last} brings word29", k=3, record=False).hits[0]
             assert new.passage_id == f"new{last}-29"
-        return last + 1
+        return int(last + 1)
 
     kills(root, "add", 0.08, check)
     assert last >= KILLS // 2

@@ -124,7 +124,7 @@ def serve(root: Path) -> None:
             if do == "retrieve":
                 answer = fw.retrieve(what[0], k=K)
                 hits = [
-                    [h.passage_id, list(h.explanation.votes), h.explanation.evidence]
+                    [h.passage_id, list(h.explanation.votes), h.explanation.evidence, h.score]
                     for h in answer.hits
                 ]
                 result = [answer.id, hits]

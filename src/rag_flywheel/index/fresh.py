@@ -8,50 +8,73 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from rag_flywheel.index.lexical import LexicalIndex, LexicalScores, tokenize
 from rag_flywheel.records import Pids, Vectors
 
 
 @dataclass(frozen=True)
+class FreshText:
+    """A text as its words in order, the first n_title of them its title, and their counts."""
+
+    words: tuple[str, ...]
+    n_title: int
+    counts: Counter[str]
+
+
+@dataclass(frozen=True)
 class FreshSegment:
-    """Texts by ascending pid: vectors float32 (n, dim), word counts and lengths."""
+    """Texts by ascending pid: their vectors float32 (n, dim), and their words."""
 
     pids: Pids
     vectors: Vectors
-    counts: tuple[Counter[str], ...]
-    lengths: tuple[int, ...]
+    texts: tuple[FreshText, ...]
 
     @classmethod
     def empty(cls, dim: int) -> "FreshSegment":
         """No texts."""
-        return cls(np.empty(0, np.int64), np.empty((0, dim), np.float32), (), ())
+        return cls(np.empty(0, np.int64), np.empty((0, dim), np.float32), ())
 
-    def with_texts(self, pids: Pids, texts: Sequence[str], vectors: Vectors) -> "FreshSegment":
-        """A segment with these texts added; their pids are above all others."""
-        counts = tuple(Counter(tokenize(text)) for text in texts)
+    def with_texts(
+        self, pids: Pids, texts: Sequence[str], titles: Sequence[str], vectors: Vectors
+    ) -> "FreshSegment":
+        """A segment with these texts added, which begin with their titles; their pids are above
+        all others."""
+        added = []
+        for text, title in zip(texts, titles, strict=True):
+            words = tuple(tokenize(text))
+            added.append(FreshText(words, len(tokenize(title)), Counter(words)))
         return FreshSegment(
             np.concatenate([self.pids, pids]),
             np.concatenate([self.vectors, vectors]),
-            self.counts + counts,
-            self.lengths + tuple(c.total() for c in counts),
+            self.texts + tuple(added),
         )
 
     def without(self, pids: Pids) -> "FreshSegment":
         """A segment without these texts."""
         keep = ~np.isin(self.pids, pids)
-        kept = np.flatnonzero(keep)
-        return FreshSegment(
-            self.pids[keep],
-            self.vectors[keep],
-            tuple(self.counts[i] for i in kept),
-            tuple(self.lengths[i] for i in kept),
-        )
+        kept = tuple(self.texts[i] for i in np.flatnonzero(keep))
+        return FreshSegment(self.pids[keep], self.vectors[keep], kept)
 
     def statistics(self) -> LexicalIndex:
         """Word statistics of these texts themselves, for an index that has no version yet."""
-        return LexicalIndex.build(c.elements() for c in self.counts)
+        return LexicalIndex.build((t.words for t in self.texts), [t.n_title for t in self.texts])
 
     def lexical_scores(self, words: Sequence[str], statistics: LexicalIndex) -> LexicalScores:
         """float32 (n,): BM25 of every text under the given statistics."""
-        return statistics.score_unindexed(words, self.counts, self.lengths)
+        counts, lengths = [t.counts for t in self.texts], [len(t.words) for t in self.texts]
+        return statistics.score_unindexed(words, counts, lengths)
+
+    def words_at(
+        self, words: Sequence[str], positions: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Where distinct words stand in the texts at these positions, as in `LexicalIndex`."""
+        number = {word: i for i, word in enumerate(words)}
+        found = [self.texts[i].words for i in positions.tolist()]
+        places = [number.get(word, -1) for text in found for word in text]
+        return np.array(places, dtype=np.int64), np.array([len(t) for t in found], dtype=np.int64)
+
+    def title_lengths(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """How many words of each of these texts are its title."""
+        return np.array([self.texts[i].n_title for i in positions.tolist()], dtype=np.int64)

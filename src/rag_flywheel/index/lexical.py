@@ -7,7 +7,7 @@ It knows token ids and positions of texts; not pids, vectors or votes. Scores fo
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ K1, B = 1.2, 0.75
 LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
 TokenIds: TypeAlias = npt.NDArray[np.int32]
 LexicalScores: TypeAlias = npt.NDArray[np.float32]
+_NONE = np.empty(0, dtype=np.int32)
 
 
 @cache
@@ -50,16 +51,27 @@ class LexicalIndex:
     """BM25 over the texts at positions 0..n-1, and the token ids of each, in order."""
 
     def __init__(
-        self, bm25: Any, vocabulary: Mapping[str, int], tokens: TokenIds, offsets: TokenIds
+        self,
+        bm25: Any,
+        vocabulary: Mapping[str, int],
+        tokens: TokenIds,
+        offsets: TokenIds,
+        titles: TokenIds,
     ) -> None:
         self._bm25 = bm25  # None: no text has any token
         self.vocabulary = vocabulary
         self.tokens = tokens  # token ids of all texts, one after the other
         self.offsets = offsets  # (n + 1,): text i has tokens[offsets[i]:offsets[i + 1]]
+        self.titles = titles  # (n,): how many tokens of text i, its first, are its title
 
     @classmethod
-    def build(cls, texts: Iterable[Iterable[str]]) -> "LexicalIndex":
-        """Index texts, each given as its words in order (see `tokenize`)."""
+    def build(
+        cls, texts: Iterable[Iterable[str]], titles: Sequence[int] | None = None
+    ) -> "LexicalIndex":
+        """Index texts, each given as its words in order (see `tokenize`).
+
+        titles: how many words of each text, its first, are its title; None: no text has one.
+        """
         vocabulary: dict[str, int] = {}
         documents = [
             [vocabulary.setdefault(word, len(vocabulary)) for word in words] for words in texts
@@ -67,7 +79,8 @@ class LexicalIndex:
         lengths = [0, *(len(d) for d in documents)]
         tokens = np.fromiter((t for d in documents for t in d), dtype=np.int32)
         offsets = np.cumsum(lengths, dtype=np.int64).astype(np.int32)
-        return cls(_index(documents, vocabulary), vocabulary, tokens, offsets)
+        counts = np.asarray([0] * len(documents) if titles is None else titles, dtype=np.int32)
+        return cls(_index(documents, vocabulary), vocabulary, tokens, offsets, counts)
 
     @classmethod
     def load(cls, folder: Path, *, n_texts: int) -> "LexicalIndex":
@@ -79,6 +92,7 @@ class LexicalIndex:
             vocabulary = json.loads((lexical / "words.json").read_text(encoding="utf-8"))
             ids = np.load(tokens / "ids.npy", allow_pickle=False)
             offsets = np.load(tokens / "offsets.npy", allow_pickle=False)
+            titles = np.load(tokens / "titles.npy", allow_pickle=False)
             if not _is_vocabulary(vocabulary):
                 raise ValueError("words.json does not number its words from 0")
             has_words = (lexical / "params.index.json").exists()
@@ -88,12 +102,13 @@ class LexicalIndex:
                 f"{lexical} or {tokens} cannot be read ({error}); run `rag-flywheel refresh` to "
                 "build them anew from the database"
             ) from error
-        if len(offsets) != n_texts + 1 or int(offsets[-1]) != len(ids):
+        fits = len(offsets) == n_texts + 1 and len(titles) == n_texts
+        if not fits or int(offsets[-1]) != len(ids):
             raise CorruptFileError(
                 f"{tokens} holds {len(offsets) - 1} texts; expected {n_texts}. Run "
                 "`rag-flywheel refresh` to build it anew from the database"
             )
-        return cls(bm25, vocabulary, ids, offsets)
+        return cls(bm25, vocabulary, ids, offsets, titles)
 
     def save(self, folder: Path) -> None:
         """Write the index into `folder`, without pickle."""
@@ -107,6 +122,7 @@ class LexicalIndex:
         (lexical / "words.json").write_text(words, encoding="utf-8")
         np.save(tokens / "ids.npy", self.tokens, allow_pickle=False)
         np.save(tokens / "offsets.npy", self.offsets, allow_pickle=False)
+        np.save(tokens / "titles.npy", self.titles, allow_pickle=False)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -124,6 +140,11 @@ class LexicalIndex:
         """Mean number of tokens in a text; 1.0 when there is no token at all."""
         return len(self.tokens) / len(self) if len(self.tokens) else 1.0
 
+    @cached_property
+    def average_title_length(self) -> float:
+        """Mean number of tokens in a title; 0.0 when there is none."""
+        return float(self.titles.mean()) if len(self.titles) else 0.0
+
     def idf(self, word: str) -> float:
         """Lucene's inverse document frequency of a word, also of one in no text."""
         n = len(self)
@@ -133,6 +154,28 @@ class LexicalIndex:
             indptr = self._bm25.scores["indptr"]
             df = int(indptr[token + 1] - indptr[token])
         return float(np.log(1.0 + (n - df + 0.5) / (df + 0.5)))
+
+    def words_at(
+        self, words: Sequence[str], positions: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Where distinct words stand in the texts at these positions.
+
+        Returns (places, lengths): the texts one after the other, each token as the number of its
+        word in `words` or -1, int64; and how many tokens each text has.
+        """
+        starts, ends = self.offsets[positions], self.offsets[positions + 1]
+        lengths = (ends - starts).astype(np.int64)
+        found = np.concatenate(
+            [self.tokens[a:b] for a, b in zip(starts, ends, strict=True)] or [_NONE]
+        )
+        ids = np.array([self.vocabulary.get(w, -1) for w in words], dtype=np.int64)
+        order = np.argsort(ids, kind="stable")
+        at = np.searchsorted(ids[order], found)
+        at = np.minimum(at, max(len(ids) - 1, 0))
+        if not len(ids):
+            return np.full(len(found), -1), lengths
+        places = np.where(ids[order][at] == found, order[at], -1)
+        return places.astype(np.int64), lengths
 
     def score_unindexed(
         self, words: Sequence[str], counts: Sequence[Mapping[str, int]], lengths: Sequence[int]

@@ -1,18 +1,18 @@
 """Evidence: what votes on similar past queries say about passages, for one query.
 
-H and N of a passage are sums of K(q, q_t) · w over "helpful" and "harmful" votes on it, over the
-nearest past queries q_t, with K = max(0, (cos − theta) / (1 − theta))^gamma. Past queries and
-passages are numbers here; this module must not know where votes come from.
+S of a passage is the sum of K(q, q_t) · chance_t over the nearest past queries q_t, where chance_t
+is the chance that it is the answer of q_t and K = max(0, (cos − theta) / (1 − theta))^gamma. Past
+queries and passages are numbers here; this module must not know where votes come from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.rank.parameters import Kernel
-from rag_flywheel.records import Judgment, Pids, Vectors
+from rag_flywheel.records import Pids, Support, Vectors
 
 Rows = npt.NDArray[np.int64]
 PastQueryKey = tuple[bytes, str | None]
@@ -32,16 +32,27 @@ class _Buffer:
 
 
 @dataclass(frozen=True)
-class EvidenceView:
-    """The judgments that ranking may use, by past query. A view never changes; `updated` makes the next.
+class PastQuery:
+    """What votes on a past query say: the chances of passages, and the votes' event numbers."""
 
-    keys[i] and judgments[i] belong to vectors[i], float32 (n, dim) unit rows; tenants[i] is a code
+    supports: tuple[Support, ...]
+    votes: tuple[int, ...]
+
+
+NO_VOTES = PastQuery((), ())
+
+
+@dataclass(frozen=True)
+class EvidenceView:
+    """The past queries that ranking may use. A view never changes; `updated` makes the next.
+
+    keys[i] and past[i] belong to vectors[i], float32 (n, dim) unit rows; tenants[i] is a code
     of the tenant that the votes were cast under, -1 when every vote on the query was retracted.
     """
 
     dim: int
     keys: tuple[PastQueryKey, ...] = ()
-    judgments: tuple[tuple[Judgment, ...], ...] = ()
+    past: tuple[PastQuery, ...] = ()
     tenants: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     tenant_codes: Mapping[str | None, int] = field(default_factory=dict)
     _buffer: _Buffer | None = None
@@ -53,30 +64,36 @@ class EvidenceView:
             return np.empty((0, self.dim), dtype=np.float32)
         return self._buffer.rows[: len(self.keys)]
 
+    def known(self, hashes: Iterable[bytes]) -> list[PastQueryKey]:
+        """The past queries of the view with these texts, whatever their tenant."""
+        positions = self._buffer.positions if self._buffer is not None else {}
+        keys = [(name, tenant) for name in hashes for tenant in self.tenant_codes]
+        return [key for key in keys if positions.get(key, len(self.keys)) < len(self.keys)]
+
     def updated(
         self,
-        judgments: Mapping[PastQueryKey, tuple[Judgment, ...]],
+        found: Mapping[PastQueryKey, PastQuery],
         vectors: Mapping[bytes, Vectors],
     ) -> "EvidenceView":
-        """A view in which these past queries have these judgments, and all others theirs.
+        """A view in which these past queries say this, and all others what they said.
 
         vectors: float32 (dim,) of each query hash. The room for vectors is shared with this view
         and grows by doubling, so a vote costs no copy of all of them; one caller at a time.
         """
         n = len(self.keys)
         positions = self._buffer.positions if self._buffer is not None else {}
-        rows = [positions.get(key, n) for key in judgments]
-        new = [key for key, row in zip(judgments, rows, strict=True) if row >= n]
-        changed = [*self.judgments, *(judgments[key] for key in new)]
+        rows = [positions.get(key, n) for key in found]
+        new = [key for key, row in zip(found, rows, strict=True) if row >= n]
+        changed = [*self.past, *(found[key] for key in new)]
         codes = dict(self.tenant_codes)
         for key in new:
             codes.setdefault(key[1], len(codes))
         tenants = np.concatenate([self.tenants, np.zeros(len(new), dtype=np.int32)])
         fresh_rows = iter(range(n, n + len(new)))
-        for (key, found), row in zip(judgments.items(), rows, strict=True):
+        for (key, past), row in zip(found.items(), rows, strict=True):
             at = row if row < n else next(fresh_rows)
-            changed[at] = found
-            tenants[at] = codes[key[1]] if found else _NOBODY
+            changed[at] = past
+            tenants[at] = codes[key[1]] if past.votes else _NOBODY
         return EvidenceView(
             self.dim,
             (*self.keys, *new),
@@ -111,20 +128,16 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Evidence:
-    """H and N by passage text (lineage), and the votes behind them."""
+    """S by passage text (lineage), and the votes on the past queries behind it."""
 
-    helpful: Mapping[int, float]
-    harmful: Mapping[int, float]
+    support: Mapping[int, float]
     votes: Mapping[int, tuple[int, ...]]
 
-    def amounts(self, lineages: Pids) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """(H, N), each float64 (n,), of these passage texts."""
-        if not self.helpful and not self.harmful:
-            return np.zeros(len(lineages)), np.zeros(len(lineages))
-        return (
-            np.array([self.helpful.get(p, 0.0) for p in lineages.tolist()]),
-            np.array([self.harmful.get(p, 0.0) for p in lineages.tolist()]),
-        )
+    def amounts(self, lineages: Pids) -> npt.NDArray[np.float64]:
+        """S, float64 (n,), of these passage texts."""
+        if not self.support:
+            return np.zeros(len(lineages))
+        return np.array([self.support.get(p, 0.0) for p in lineages.tolist()])
 
 
 def neighbours(
@@ -143,13 +156,11 @@ def neighbours(
 
 def gather(view: EvidenceView, found: Sequence[Neighbour]) -> Evidence:
     """What the votes on these past queries say, by passage text."""
-    helpful: dict[int, float] = {}
-    harmful: dict[int, float] = {}
+    support: dict[int, float] = {}
     votes: dict[int, tuple[int, ...]] = {}
     for neighbour in found:
-        for judgment in view.judgments[neighbour.row]:
-            p = judgment.lineage
-            helpful[p] = helpful.get(p, 0.0) + neighbour.weight * judgment.helpful
-            harmful[p] = harmful.get(p, 0.0) + neighbour.weight * judgment.harmful
-            votes[p] = votes.get(p, ()) + judgment.votes
-    return Evidence(helpful, harmful, votes)
+        past = view.past[neighbour.row]
+        for s in past.supports:
+            support[s.lineage] = support.get(s.lineage, 0.0) + neighbour.weight * s.chance
+            votes[s.lineage] = votes.get(s.lineage, ()) + past.votes
+    return Evidence(support, votes)

@@ -1,18 +1,218 @@
 """Static features of candidates for a query: what is known without any vote.
 
-It must not know how they are weighted.
+Some cost an addition (cosine, BM25), some a look at the words of a text, which is taken for the
+best candidates only. This module must not know how features are weighted, nor where texts are.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.records import Features
 
-def static_features(
+Ints = npt.NDArray[np.int64]
+CHEAP = ("dense", "bm25")
+RICH = ("bigram", "title", "rarest", "window", "pairs", "length")
+FEATURES = (*CHEAP, *RICH)
+"""dense: cosine. bm25: BM25 over the query's best. bigram: BM25 of the query's pairs of neighbouring
+words, over the query's best. title: BM25 of the titles, over the query's best. rarest: whether the
+text has the rarest word. window: idf of the query's words in the best 15 words of the text, over 10.
+pairs: BM25 of any two of the query's words within 8 words, over the query's best. length: log of
+the text's length over the average. The last four follow the sequential dependence model of Metzler
+and Croft (SIGIR 2005) in kind: words that stand together say more than words apart."""
+_MOST_WORDS = 64  # distinct words of a query that are looked for, the rarest
+_K1, _B = 1.2, 0.75
+_WINDOW, _NEAR = 15, 8  # words
+_WINDOW_SCALE = 10.0
+
+
+def cheap_features(
     cosines: npt.NDArray[np.float32], bm25: npt.NDArray[np.float32], best_bm25: float
-) -> dict[str, npt.NDArray[np.floating]]:
-    """By name of `parameters.FEATURES`, each (n,): cosine, and BM25 over the query's best BM25.
+) -> Features:
+    """float32 (n, 2): the features named in CHEAP.
 
-    The share is 0 for every candidate when no text has a word of the query.
+    The share of BM25 is 0 for every candidate when no text has a word of the query.
     """
     share = bm25 / best_bm25 if best_bm25 > 0 else np.zeros_like(bm25)
-    return {"dense": cosines, "bm25": share}
+    return np.stack([cosines, share], axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class QueryWords:
+    """The distinct words of a query, the rarest first: idf float64 (m,), known (m,): in some text.
+
+    order: the number of each word as the query has them, one after the other, -1: left out.
+    """
+
+    words: tuple[str, ...]
+    idf: npt.NDArray[np.float64]
+    known: npt.NDArray[np.bool_]
+    order: Ints
+
+    @classmethod
+    def of(cls, words: Sequence[str], idf: Sequence[float], known: Sequence[bool]) -> "QueryWords":
+        """From a query's words in order, and the idf of each (see `LexicalIndex.idf`)."""
+        first = {w: i for i, w in reversed(list(enumerate(words)))}
+        distinct = sorted(first, key=lambda w: (-idf[first[w]], w))[:_MOST_WORDS]
+        number = {w: i for i, w in enumerate(distinct)}
+        return cls(
+            tuple(distinct),
+            np.array([idf[first[w]] for w in distinct], dtype=np.float64),
+            np.array([known[first[w]] for w in distinct], dtype=np.bool_),
+            np.array([number.get(w, -1) for w in words], dtype=np.int64),
+        )
+
+
+@dataclass(frozen=True)
+class TextWords:
+    """Where a query's words stand in texts: places, one text after the other, each token the
+    number of its word or -1; lengths (n,) in tokens, titles (n,): how many come first."""
+
+    places: Ints
+    lengths: Ints
+    titles: Ints
+    average_length: float
+    average_title: float
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The tokens of texts that are words of the query, in order: text, position, word (k,) each."""
+
+    text: Ints
+    position: Ints
+    word: Ints
+
+
+def rich_features(query: QueryWords, texts: TextWords) -> Features:
+    """float32 (n, 6): the features named in RICH."""
+    n, m = len(texts.lengths), len(query.words)
+    length = np.log((texts.lengths + 1.0) / (texts.average_length + 1.0))
+    if not n or not m:
+        return np.stack([*[np.zeros(n)] * (len(RICH) - 1), length], axis=1).astype(np.float32)
+    hits = np.flatnonzero(texts.places >= 0)
+    ends = np.cumsum(texts.lengths)
+    found = _Found(np.searchsorted(ends, hits, side="right"), hits, texts.places[hits])
+    cells = found.text * m + found.word
+    in_title = hits - (ends - texts.lengths)[found.text] < texts.titles[found.text]
+    in_titles = np.bincount(cells[in_title], minlength=n * m).reshape(n, m).astype(np.float64)
+    weights = query.idf * np.bincount(query.order[query.order >= 0], minlength=m)
+    title = _saturated(in_titles, texts.titles, texts.average_title) @ weights
+    known = np.flatnonzero(query.known)  # in order of falling idf
+    rarest = np.zeros(n)
+    if len(known):
+        rarest[found.text[found.word == known[0]]] = 1.0
+    columns = [
+        _share(_bigrams(query, texts, found)),
+        _share(title),
+        rarest,
+        _window(query, found, n) / _WINDOW_SCALE,
+        _share(_pairs(query, texts, found)),
+        length,
+    ]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def with_rich(cheap: Features, pool: Ints, rich: Features) -> Features:
+    """float32 (n, 8): all features; `rich` are those of the candidates at `pool`.
+
+    A candidate whose words were not looked at gets the least value that a looked-at one has.
+    """
+    least = rich.min(axis=0) if len(rich) else np.zeros(len(RICH), dtype=np.float32)
+    full = np.empty((len(cheap), len(FEATURES)), dtype=np.float32)
+    full[:, : len(CHEAP)], full[:, len(CHEAP) :] = cheap, least
+    full[pool, len(CHEAP) :] = rich
+    return full
+
+
+def _bigrams(query: QueryWords, texts: TextWords, found: _Found) -> npt.NDArray[np.float64]:
+    """BM25 of pairs of neighbouring words; a pair's idf is the mean of its words'."""
+    m, n = len(query.words), len(texts.lengths)
+    left, right = query.order[:-1], query.order[1:]
+    kept = (left >= 0) & (right >= 0)
+    codes, counts = np.unique(left[kept] * m + right[kept], return_counts=True)
+    if not len(codes):
+        return np.zeros(n)
+    at = np.flatnonzero(_beside(found, 1, 1))
+    spoken = found.word[at] * m + found.word[at + 1]
+    pair = np.minimum(np.searchsorted(codes, spoken), len(codes) - 1)
+    of_query = codes[pair] == spoken
+    cells = found.text[at[of_query]] * len(codes) + pair[of_query]
+    tf = np.bincount(cells, minlength=n * len(codes)).reshape(n, len(codes)).astype(np.float64)
+    idf = (query.idf[codes // m] + query.idf[codes % m]) / 2.0
+    saturated = _saturated(tf, texts.lengths, texts.average_length)
+    total: npt.NDArray[np.float64] = saturated @ (counts * idf)
+    return total
+
+
+def _window(query: QueryWords, found: _Found, n: int) -> npt.NDArray[np.float64]:
+    """The largest sum of idf of distinct words within _WINDOW tokens of a text."""
+    best = np.zeros(n)
+    if not len(found.word):
+        return best
+    idf, total = query.idf[found.word], query.idf[found.word].copy()
+    before = _previous(found)
+    for apart in range(1, _WINDOW):
+        near = _beside(found, apart, _WINDOW - 1)
+        if not near.any():
+            break
+        start = np.flatnonzero(near)
+        new = start[before[start + apart] < start]  # not yet counted from this start
+        total[new] += idf[new + apart]
+    np.maximum.at(best, found.text, total)
+    return best
+
+
+def _pairs(query: QueryWords, texts: TextWords, found: _Found) -> npt.NDArray[np.float64]:
+    """BM25 of any two different words within _NEAR tokens; a pair's idf is the smaller one."""
+    m, n = len(query.words), len(texts.lengths)
+    keys = []
+    for apart in range(1, _NEAR):
+        at = np.flatnonzero(_beside(found, apart, _NEAR - 1))
+        if not len(at):
+            break
+        a, b = found.word[at], found.word[at + apart]
+        low, high = np.minimum(a, b), np.maximum(a, b)
+        keys.append(((found.text[at] * m + low) * m + high)[a != b])
+    cells, tf = np.unique(np.concatenate(keys or [found.text[:0]]), return_counts=True)
+    text, low, high = cells // (m * m), cells // m % m, cells % m
+    norm = _norm(texts.lengths, texts.average_length)[text]
+    worth = tf / (tf + norm) * np.minimum(query.idf[low], query.idf[high])
+    return np.bincount(text, worth, minlength=n).astype(np.float64)
+
+
+def _beside(found: _Found, apart: int, most: int) -> npt.NDArray[np.bool_]:
+    """bool (k - apart,): found token i + apart is of the same text as i, at most `most` after it."""
+    same = found.text[apart:] == found.text[: len(found.text) - apart]
+    near = found.position[apart:] - found.position[: len(found.position) - apart] <= most
+    beside: npt.NDArray[np.bool_] = same & near
+    return beside
+
+
+def _previous(found: _Found) -> Ints:
+    """The number of the found token before each that is the same word in the same text, or -1."""
+    order = np.lexsort((found.position, found.word, found.text))
+    same = (np.diff(found.text[order]) == 0) & (np.diff(found.word[order]) == 0)
+    before = np.full(len(order), -1, dtype=np.int64)
+    before[order[1:][same]] = order[:-1][same]
+    return before
+
+
+def _saturated(
+    tf: npt.NDArray[np.float64], lengths: Ints, average: float
+) -> npt.NDArray[np.float64]:
+    """BM25's tf / (tf + k1 (1 - b + b · length / average length)); tf (n, m)."""
+    return tf / (tf + _norm(lengths, average)[:, None])
+
+
+def _norm(lengths: Ints, average: float) -> npt.NDArray[np.float64]:
+    relative = lengths.astype(np.float64) / (average if average > 0 else 1.0)
+    norm: npt.NDArray[np.float64] = _K1 * (1.0 - _B + _B * relative)
+    return norm
+
+
+def _share(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    best = scores.max(initial=0.0)
+    return scores / best if best > 0 else scores

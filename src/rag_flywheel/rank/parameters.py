@@ -10,44 +10,47 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.rank.features import FEATURES
 
 FORMAT_VERSION = 1
 FILE_NAME = "parameters.json"
 _LARGEST = sys.float_info.max
-FEATURES = ("dense", "bm25")
-"""Static features of (query, passage): cosine; BM25 over the query's best BM25."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """How votes on past queries count for a query.
+    """How the answers of past queries count for a query.
 
     theta: cosine below which a past query does not count; gamma: how fast its weight falls from 1
-    (the same query) to 0 (at theta); n0: how many votes the prior is worth; neighbours: at most so
-    many past queries count. theta is set at a refresh so that theta_quantile of random pairs of
-    past queries are less similar: it means the same under another encoder, and in a narrow domain.
+    (the same query) to 0 (at theta); n0: how many past queries the prior is worth; neighbours: at
+    most so many count, 0: none, the memory is off. theta is set at a refresh so that theta_quantile
+    of random pairs of past queries are less similar: it means the same under another encoder, and
+    in a narrow domain.
     """
 
     theta: float = 0.5
-    theta_quantile: float = 0.95
-    gamma: float = 1.0
-    n0: float = 30.0
+    theta_quantile: float = 0.995
+    gamma: float = 4.0
+    n0: float = 4.0
     neighbours: int = 32
+
+
+def _shipped_weights() -> dict[str, float]:
+    return {**dict.fromkeys(FEATURES, 0.0), "dense": 8.0, "bm25": 2.4}
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """The prior, P(a vote says helpful) = sigmoid(intercept + weights · features), and the kernel.
+    """The prior, exp(weights · features) shared out over the candidates, and the kernel.
 
-    The shipped weights are a plain hybrid, dense + 0.3 · BM25 / best BM25. The intercept makes the
-    prior small, as it is for most of the passages it is applied to, so that a "helpful" moves more
-    than a "harmful". candidate_spread: log-odds between the best and the worst of an application's
-    own candidates, whose scores have no known scale.
+    The shipped weights are a plain hybrid, dense + 0.3 · BM25 / best BM25. noise: the share of
+    votes that are wrong. candidate_spread: log-odds between the best and the worst of an
+    application's own candidates, whose scores have no known scale.
     """
 
-    intercept: float = -7.2
-    weights: dict[str, float] = field(default_factory=lambda: {"dense": 8.0, "bm25": 2.4})
+    weights: dict[str, float] = field(default_factory=_shipped_weights)
     kernel: Kernel = Kernel()
+    noise: float = 0.2
     candidate_spread: float = 3.0
     source: str = "shipped"
 
@@ -96,6 +99,8 @@ def _require_numbers(values: dict[str, Any]) -> None:
             raise ValueError(f"{key} is no finite number")
     if values["candidate_spread"] < 0:
         raise ValueError("candidate_spread is below 0")
+    if not 0 < values["noise"] <= 0.5:
+        raise ValueError("noise is not above 0 and at most 0.5")
 
 
 def _checked(kernel: Kernel) -> Kernel:

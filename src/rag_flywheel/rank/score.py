@@ -1,96 +1,100 @@
-"""The score of candidates: prior log-odds, and how far evidence moves them.
+"""The score of candidates: the logarithm of the chance that a passage is the answer to a query.
 
-    P(q, p) = (n0 · prior + H) / (n0 + H + N), the mean of a Beta posterior; the score is its log-odds.
+    prior(q, p) = exp(weights · features) / sum over the candidates
+    P(q, p)     = (n0 · prior + S) / (n0 + sum of S),   S = Σ_t K(q, q_t) · chance_t(p)
 
-A candidate without evidence keeps its prior's log-odds to the last bit. This module must not know
-what the features are, nor where the evidence comes from.
+The mean of a Dirichlet posterior: n0 neighbours' worth of prior, and one answer for each similar
+past query, spread over the passages by what votes say (see `rank/credit.py`). Without neighbours
+the order is the prior's exactly. This module must not know what the features are, nor where the
+evidence comes from.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
-from rag_flywheel.records import Explanation, Pids, Scores
+from rag_flywheel.records import Explanation, Features, Pids, Scores
 
 _HUGE = 1e300  # the difference of two such scores may overflow
+POOL = 50  # the candidates that a prior is spread over: the best
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of candidates, and the parts that add up to them: intercept + terms + evidence."""
+    """Scores of candidates, and the parts that add up to them: intercept + terms + evidence.
+
+    terms: float64 (n, number of names).
+    """
 
     scores: Scores
     intercept: float
-    terms: Mapping[str, Scores]
+    names: tuple[str, ...]
+    terms: npt.NDArray[np.float64]
     evidence: Scores
 
     def explanation(self, i: int, votes: tuple[int, ...]) -> Explanation:
         """Why candidate i has its score."""
-        terms = {name: values[i] for name, values in self._columns.items()}
+        terms = dict(zip(self.names, self._rows[i], strict=True))
         return Explanation(self.intercept, terms, float(self.evidence[i]), votes)
 
     @cached_property
-    def _columns(self) -> Mapping[str, list[float]]:
-        return {name: values.tolist() for name, values in self.terms.items()}
+    def _rows(self) -> list[list[float]]:
+        rows: list[list[float]] = self.terms.tolist()
+        return rows
 
 
-def score(
-    parameters: Parameters,
-    features: Mapping[str, npt.NDArray[np.floating]],
-    helpful: npt.NDArray[np.float64],
-    harmful: npt.NDArray[np.float64],
-) -> Scored:
-    """Score candidates with these features, each (n,), and evidence H and N, each float64 (n,)."""
-    terms = {
-        name: parameters.weights[name] * np.asarray(values, dtype=np.float64)
-        for name, values in features.items()
-    }
-    return _posterior(parameters.intercept, terms, helpful, harmful, parameters.kernel)
+def score(parameters: Parameters, features: Features, support: npt.NDArray[np.float64]) -> Scored:
+    """Score candidates with features float32 (n, 8) and the evidence S for each, float64 (n,)."""
+    weights = np.array([parameters.weights[name] for name in FEATURES])
+    return _posterior(FEATURES, features * weights, support, parameters.kernel)
 
 
 def score_given(
-    parameters: Parameters,
-    scores: npt.NDArray[np.float64],
-    helpful: npt.NDArray[np.float64],
-    harmful: npt.NDArray[np.float64],
+    parameters: Parameters, scores: npt.NDArray[np.float64], support: npt.NDArray[np.float64]
 ) -> Scored:
     """Score an application's own candidates, whose scores have no known scale.
 
-    The prior keeps their order and lays them between even odds for the best and
-    `candidate_spread` log-odds less for the worst, in proportion to their scores.
+    The prior keeps their order and lays them between the best and one `candidate_spread` log-odds
+    below it, in proportion to their scores.
     """
     largest = float(np.abs(scores).max(initial=0.0))
     scaled = scores / 4.0 if largest > _HUGE else scores
     below = scaled.max(initial=-np.inf) - scaled
     span = below.max(initial=0.0)
-    terms = {"candidate": -parameters.candidate_spread * (below / (span if span > 0 else 1.0))}
-    return _posterior(0.0, terms, helpful, harmful, parameters.kernel)
+    terms = -parameters.candidate_spread * (below / (span if span > 0 else 1.0))
+    return _posterior(("candidate",), terms[:, None], support, parameters.kernel)
+
+
+def log_normaliser(values: npt.NDArray[np.float64]) -> float:
+    """log Σ exp over the POOL largest values; 0 when there are none."""
+    if not len(values):
+        return 0.0
+    best = values if len(values) <= POOL else np.partition(values, -POOL)[-POOL:]
+    top = float(best.max())
+    return top + float(np.log(np.exp(best - top).sum()))
 
 
 def _posterior(
-    intercept: float,
-    terms: Mapping[str, Scores],
-    helpful: npt.NDArray[np.float64],
-    harmful: npt.NDArray[np.float64],
+    names: tuple[str, ...],
+    terms: npt.NDArray[np.float64],
+    support: npt.NDArray[np.float64],
     kernel: Kernel,
 ) -> Scored:
-    prior = np.full(len(helpful), intercept)
-    for values in terms.values():
-        prior = prior + values
+    prior = np.zeros(len(support))
+    for column in terms.T:
+        prior = prior + column
+    normaliser = log_normaliser(prior)
     shift = np.zeros(len(prior))
-    moved = np.flatnonzero(helpful + harmful > 0)
+    moved = np.flatnonzero(support > 0)
     if len(moved):
-        z, log_n0 = prior[moved], np.log(kernel.n0)
-        with np.errstate(divide="ignore"):  # the logarithm of no votes is -inf, as it should be
-            log_helpful, log_harmful = np.log(helpful[moved]), np.log(harmful[moved])
-        yes = np.logaddexp(log_n0 - np.logaddexp(0.0, -z), log_helpful)
-        no = np.logaddexp(log_n0 - np.logaddexp(0.0, z), log_harmful)
-        shift[moved] = yes - no - z
-    return Scored(prior + shift, intercept, terms, shift)
+        log_prior = prior[moved] - normaliser
+        shift[moved] = np.logaddexp(0.0, np.log(support[moved] / kernel.n0) - log_prior)
+    intercept = -normaliser - float(np.log1p(support.sum() / kernel.n0))
+    return Scored(prior + intercept + shift, intercept, names, terms, shift)
 
 
 def order(scores: Scores, pids: Pids) -> npt.NDArray[np.int64]:

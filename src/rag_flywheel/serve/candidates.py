@@ -1,4 +1,5 @@
-"""Which passages are ranked for a query: the best of dense search, of BM25, of evidence, and fresh ones.
+"""Which passages are ranked for a query: the best of dense search, of BM25, of evidence, and fresh
+ones; and what is known of them without any vote.
 
 It must not know how they are scored together.
 """
@@ -10,18 +11,36 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.lexical import LexicalScores
-from rag_flywheel.records import Pids, Vectors
+from rag_flywheel.rank.features import (
+    CHEAP,
+    QueryWords,
+    TextWords,
+    cheap_features,
+    rich_features,
+    with_rich,
+)
+from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.score import POOL
+from rag_flywheel.records import Features, Pids, Vectors
 from rag_flywheel.serve.state import State
+
+_HYBRID = np.array([Parameters().weights[name] for name in CHEAP], dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """Ascending pids with their cosine and BM25, each (n,), and the query's best BM25 anywhere."""
+    """Candidates by pid, those of the version first, with their cosine and BM25, each (n,).
+
+    best_bm25: the query's best anywhere. indexed, fresh: positions in the version's lexical index,
+    and in the fresh segment, of the candidates in their order.
+    """
 
     pids: Pids
     cosines: npt.NDArray[np.float32]
     bm25: LexicalScores
     best_bm25: float
+    indexed: npt.NDArray[np.int64]
+    fresh: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,53 @@ def candidates(
         np.concatenate([vectors @ query, fresh_cosines[fresh]]),
         np.concatenate([indexed_bm25[at], fresh_bm25[fresh]]),
         float(max(indexed_bm25.max(initial=0.0), fresh_bm25.max(initial=0.0))),
+        at,
+        fresh,
+    )
+
+
+def static_features(
+    state: State, found: CandidateSet, words: Sequence[str], wanted: npt.NDArray[np.bool_]
+) -> Features:
+    """float32 (n, 8): features of the candidates.
+
+    The words of texts are looked at for the best 50 of the plain hybrid, and for at most 50 of the
+    wanted, (n,), which have evidence.
+    """
+    cheap = cheap_features(found.cosines, found.bm25, found.best_bm25)
+    worth = cheap @ _HYBRID
+    pool = _best(worth, np.arange(len(worth)))
+    if wanted.any():
+        pool = np.union1d(pool, _best(worth, np.flatnonzero(wanted)))
+    statistics = state.statistics
+    query = QueryWords.of(
+        words, [statistics.idf(w) for w in words], [w in statistics.vocabulary for w in words]
+    )
+    return with_rich(cheap, pool, rich_features(query, _text_words(state, found, query, pool)))
+
+
+def _best(worth: npt.NDArray[np.float32], among: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Positions of the POOL best of these, ascending."""
+    if len(among) <= POOL:
+        return among
+    return np.sort(among[np.argpartition(-worth[among], POOL - 1)[:POOL]])
+
+
+def _text_words(
+    state: State, found: CandidateSet, query: QueryWords, pool: npt.NDArray[np.int64]
+) -> TextWords:
+    lexical, n = state.version.lexical, len(found.indexed)
+    indexed, fresh = found.indexed[pool[pool < n]], found.fresh[pool[pool >= n] - n]
+    places, lengths = lexical.words_at(query.words, indexed)
+    titles = lexical.titles[indexed].astype(np.int64)
+    if len(fresh):
+        more_places, more_lengths = state.fresh.words_at(query.words, fresh)
+        places = np.concatenate([places, more_places])
+        lengths = np.concatenate([lengths, more_lengths])
+        titles = np.concatenate([titles, state.fresh.title_lengths(fresh)])
+    statistics = state.statistics
+    return TextWords(
+        places, lengths, titles, statistics.average_length, statistics.average_title_length
     )
 
 

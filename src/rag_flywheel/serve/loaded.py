@@ -9,19 +9,21 @@ from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank import parameters as params
+from rag_flywheel.rank.memory import Memory, load_memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Pids
 
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """A version's id (None: there is none yet), watermark, parameters and searchable parts."""
+    """A version's id (None: there is none yet), watermark, parameters, memory and searchable parts."""
 
     id: str | None
     watermark: int
     parameters: Parameters
     dense: DenseIndex
     lexical: LexicalIndex
+    memory: Memory
 
     @property
     def pids(self) -> Pids:
@@ -32,7 +34,7 @@ class LoadedVersion:
 def empty_version(dim: int) -> LoadedVersion:
     """What is served before the first refresh: no indexed texts, the shipped parameters."""
     nothing = DenseIndex.build(np.empty(0, np.int64), np.empty((0, dim), np.float32))
-    return LoadedVersion(None, 0, Parameters(), nothing, LexicalIndex.build([]))
+    return LoadedVersion(None, 0, Parameters(), nothing, LexicalIndex.build([]), Memory())
 
 
 def load_version(
@@ -46,7 +48,8 @@ def load_version(
             "numbers. Run `rag-flywheel refresh` to build it anew from the database"
         )
     lexical = LexicalIndex.load(folder, n_texts=n_passages)
-    return LoadedVersion(version, watermark, load_parameters(folder), dense, lexical)
+    parameters, memory = load_parameters(folder), load_memory(folder)
+    return LoadedVersion(version, watermark, parameters, dense, lexical, memory)
 
 
 def load_parameters(folder: Path) -> Parameters:

@@ -15,11 +15,10 @@ from rag_flywheel.config import Config
 from rag_flywheel.errors import InputError
 from rag_flywheel.index.lexical import tokenize
 from rag_flywheel.rank import evidence as evidence_of
-from rag_flywheel.rank.features import static_features
 from rag_flywheel.rank.score import Scored, order, score, score_given
 from rag_flywheel.records import Candidate, Filter, Hit, Passage, Pids, Retrieval, Vectors
 from rag_flywheel.serve.answers import Asked, Found, answer, make_hit
-from rag_flywheel.serve.candidates import Scope, candidates, scope
+from rag_flywheel.serve.candidates import Scope, candidates, scope, static_features
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.state import Source, State
 from rag_flywheel.store import filters, passages
@@ -105,7 +104,7 @@ class Server:
         near = evidence_of.neighbours(state.evidence, vector, asked.tenant, parameters.kernel)
         evidence = evidence_of.gather(state.evidence, near)
         own = np.array([c.score for c in given], dtype=np.float64)
-        scored = score_given(parameters, own, *evidence.amounts(lineages))
+        scored = score_given(parameters, own, evidence.amounts(lineages))
         best = np.lexsort((-own, -scored.scores)).tolist()[: asked.k]
         ranked = _Ranked(pids, lineages, scored, best, evidence)
         shown = self._registered(texts, pids, best) if asked.record else pids
@@ -201,10 +200,11 @@ def _rank(
     parameters = state.version.parameters
     near = evidence_of.neighbours(state.evidence, vector, tenant, parameters.kernel)
     evidence = evidence_of.gather(state.evidence, near)
-    helpful = [p for p, amount in evidence.helpful.items() if amount > 0]
-    found = candidates(state, inside, vector, tokenize(text), dense=dense, evidence=helpful, n=n)
+    words = tokenize(text)
+    found = candidates(state, inside, vector, words, dense=dense, evidence=evidence.support, n=n)
     lineages = state.lineages(found.pids)
-    features = static_features(found.cosines, found.bm25, found.best_bm25)
-    scored = score(parameters, features, *evidence.amounts(lineages))
+    support = evidence.amounts(lineages)
+    features = static_features(state, found, words, support > 0)
+    scored = score(parameters, features, support)
     best = order(scored.scores, found.pids).tolist()
     return _Ranked(found.pids, lineages, scored, best, evidence)

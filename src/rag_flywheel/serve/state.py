@@ -5,7 +5,6 @@ how candidates are chosen or scored.
 """
 
 import sqlite3
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,9 +13,10 @@ import numpy.typing as npt
 
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
-from rag_flywheel.rank.evidence import EvidenceView, PastQueryKey
+from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView, PastQueryKey
 from rag_flywheel.records import Judgment, Pids, Vectors, VoteEvent
 from rag_flywheel.serve.loaded import LoadedVersion
+from rag_flywheel.serve.past import past_queries
 from rag_flywheel.store import events, passages
 from rag_flywheel.store import vectors as vector_store
 
@@ -41,7 +41,8 @@ class State:
     alive[i]: whether the text version.pids[i] still stands; fresh: texts begun since; statistics:
     the word statistics that texts are scored under; lineage_of: pid -> the row whose votes it
     inherits, and heirs: that row -> pid, where they differ; evidence holds no vote after
-    `frozen_at`, None: all votes; texts: those read so far, which a new event makes stale.
+    `frozen_at`, None: all votes; memory_rows: of the version's memory; texts: those read so far,
+    which a new event makes stale.
     """
 
     version: LoadedVersion
@@ -53,6 +54,7 @@ class State:
     lineage_of: Mapping[int, int]
     heirs: Mapping[int, int]
     evidence: EvidenceView
+    memory_rows: Mapping[PastQueryKey, int]
     texts: dict[int, passages.StoredPassage] = field(default_factory=dict)
 
     @property
@@ -67,6 +69,23 @@ class State:
         return np.array([self.lineage_of.get(p, p) for p in pids.tolist()], dtype=np.int64)
 
 
+def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
+    """A version alone: without fresh texts, removals or votes."""
+    inheritors = passages.inheritors(conn)
+    return State(
+        version,
+        None,
+        version.watermark,
+        np.ones(len(version.pids), dtype=bool),
+        FreshSegment.empty(version.dense.dim),
+        version.lexical,
+        dict(inheritors),
+        {lineage: pid for pid, lineage in inheritors},
+        EvidenceView(version.dense.dim),
+        version.memory.rows(),
+    )
+
+
 def initial_state(
     version: LoadedVersion, frozen_at: int | None, conn: sqlite3.Connection, source: Source
 ) -> State:
@@ -74,22 +93,15 @@ def initial_state(
     present = passages.present_pids(conn)
     new = np.setdiff1d(present, version.pids, assume_unique=True)
     texts = passages.fetch(conn, new.tolist())
-    blank = State(
-        version,
-        frozen_at,
-        passages.read_clock(conn),
-        np.isin(version.pids, present, assume_unique=True),
-        FreshSegment.empty(version.dense.dim),
-        version.lexical,
-        {},
-        {},
-        EvidenceView(version.dense.dim),
+    blank = replace(
+        bare_state(version, conn),
+        frozen_at=frozen_at,
+        seq=passages.read_clock(conn),
+        alive=np.isin(version.pids, present, assume_unique=True),
     )
     state = _with_texts(blank, [texts[p] for p in sorted(texts)], conn, source)
     votes = events.votes_until(conn, state.last_vote)
-    return replace(
-        state, evidence=_judged(state.evidence, source.judge(votes), set(), conn, source)
-    )
+    return _judged(state, source.judge(votes), set(), conn, source)
 
 
 def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
@@ -109,8 +121,7 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
         state = _with_texts(state, born, conn, source)
     if queries:
         votes = events.votes_on_queries(conn, queries, state.last_vote)
-        found = source.judge(votes)
-        state = replace(state, evidence=_judged(state.evidence, found, set(queries), conn, source))
+        state = _judged(state, source.judge(votes), set(queries), conn, source)
     return state
 
 
@@ -126,7 +137,8 @@ def _with_texts(
     if new:
         pids = np.array([t.pid for t in new], dtype=np.int64)
         words = [passages.encoded_text(t.passage) for t in new]
-        fresh = fresh.with_texts(pids, words, _passage_vectors(new, words, conn, source))
+        titles = [t.passage.title for t in new]
+        fresh = fresh.with_texts(pids, words, titles, _passage_vectors(new, words, conn, source))
     inheritors = passages.inheritors(conn)
     return replace(
         state,
@@ -152,20 +164,18 @@ def _passage_vectors(
 
 
 def _judged(
-    view: EvidenceView,
+    state: State,
     judged: Sequence[Judgment],
     voted_on: set[bytes],
     conn: sqlite3.Connection,
     source: Source,
-) -> EvidenceView:
-    found: dict[PastQueryKey, list[Judgment]] = defaultdict(list)
-    for judgment in judged:
-        found[(judgment.query, judgment.tenant)].append(judgment)
-    for key in view.keys if voted_on else ():
-        if key[0] in voted_on and key not in found:
-            found[key] = []  # every vote on it was retracted
+) -> State:
+    """The state with these judgments, and none for queries of `voted_on` that have none left."""
+    found = past_queries(state.version, state.memory_rows, judged, conn)
+    for key in state.evidence.known(voted_on):
+        found.setdefault(key, NO_VOTES)  # every vote on it was retracted
     if not found:
-        return view
+        return state
     hashes = sorted({key[0] for key in found})
     vectors = vector_store.known_vectors(conn, hashes, source.revision)
     missing = [h for h in hashes if h not in vectors]
@@ -173,4 +183,4 @@ def _judged(
         texts = events.query_texts(conn, missing)
         made = source.encode_queries([texts[h] for h in missing])
         vectors.update({h: made[i] for i, h in enumerate(missing)})
-    return view.updated({key: tuple(js) for key, js in found.items()}, vectors)
+    return replace(state, evidence=state.evidence.updated(found, vectors))

@@ -83,6 +83,26 @@ def shown_hits(
     }
 
 
+def logged_chances(
+    conn: sqlite3.Connection, retrievals: Sequence[int]
+) -> dict[int, list[tuple[int, float]]]:
+    """By row of a retrieval: (lineage, score) of each hit it showed, the best first."""
+    rows = in_chunks(conn, "SELECT rid, hits FROM retrievals WHERE rid IN (%s)", list(retrievals))
+    hits = {int(rid): [(int(h[0]), float(h[2])) for h in json.loads(text)] for rid, text in rows}
+    pids = sorted({pid for found in hits.values() for pid, _ in found})
+    lineages = dict(
+        in_chunks(
+            conn,
+            "SELECT pid, lineage FROM passages WHERE pid IN (%s) AND lineage != pid",
+            pids,
+        )
+    )
+    return {
+        rid: [(int(lineages.get(pid, pid)), score) for pid, score in found]
+        for rid, found in hits.items()
+    }
+
+
 def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool:
     """Keep the answer that an application gave from a retrieval; False when there is none such."""
     cursor = conn.execute("UPDATE retrievals SET answer = ? WHERE id = ?", (answer, retrieval_id))

@@ -1,0 +1,227 @@
+"""Learns parameters from votes: the weights of the prior, the noise of votes, and the kernel.
+
+    fit prior and noise -> choose the kernel on votes of other folds -> fit again with it -> memory
+
+It must not know where examples come from, nor what becomes of the result.
+"""
+
+import itertools
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.improve.examples import (
+    Examples,
+    Floats,
+    Links,
+    Nearest,
+    links,
+    nearest,
+    support,
+    worth_linking,
+)
+from rag_flywheel.improve.likelihood import (
+    after_votes,
+    fit,
+    log_likelihoods,
+    prior_chances,
+    with_support,
+)
+from rag_flywheel.improve.threshold import thetas
+from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.rank.memory import Memory
+from rag_flywheel.rank.parameters import Kernel, Parameters
+
+log = logging.getLogger("rag_flywheel")
+
+LEAST_QUERIES = 64  # with fewer, parameters stay as they are
+MOST_QUERIES = 8_000  # that parameters are fitted to, the newest
+NOISE_LIMIT = 0.45  # votes that are wrong so often say nothing
+STRENGTH = 20.0
+QUANTILES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+GAMMAS = (1.0, 2.0, 4.0)
+STRENGTHS = (30.0, 8.0, 3.0, 1.0, 0.37, 0.14, 0.05, 0.018, 0.007, 0.0025)
+FREE = ("rarest", "length")  # weights that may be negative
+_FOLDS = 5
+_ROUNDS = 2
+_PASSES = 3  # of passing answers on between past queries
+_LEAST_CHANCE = 0.01
+_LEAST_KEPT = 0.002
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Parameters and the memory that belongs to them; why: a sentence; scores: the numbers behind."""
+
+    parameters: Parameters
+    memory: Memory
+    why: str
+    scores: Mapping[str, float]
+
+
+def learn(examples: Examples, held_out: npt.NDArray[np.bool_], kept: Parameters) -> Learned:
+    """What these examples teach, starting from the parameters in use.
+
+    held_out, (n,): queries whose votes are not fitted to, and which then decide: new parameters
+    that make their votes less likely than the kept ones, by a standard error, are not taken.
+    """
+    fitted = np.flatnonzero(~held_out)[-MOST_QUERIES:]
+    if len(fitted) < LEAST_QUERIES:
+        why = f"{len(fitted)} past queries to fit to, at least {LEAST_QUERIES} are needed"
+        return _remembered(examples, kept, why, {"n_fitted": float(len(fitted))})
+    own = examples.at(fitted)
+    found, scores = _fitted(own, kept)
+    scores |= {"n_fitted": float(len(fitted)), "n_held_out": float(held_out.sum())}
+    if found.noise > NOISE_LIMIT:
+        off = replace(kept, kernel=replace(kept.kernel, neighbours=0))
+        why = f"{found.noise:.0%} of votes look wrong: nothing is learned from them"
+        return _remembered(examples, off, why, scores)
+    if held_out.any():
+        test = examples.at(np.flatnonzero(held_out))
+        gains = _likelihoods(test, own, found) - _likelihoods(test, own, kept)
+        error = float(gains.std()) / np.sqrt(len(gains))
+        scores |= {"held_out_gain": float(gains.mean()), "held_out_error": error}
+        if gains.mean() < -error:
+            why = "votes held out are less likely under the new parameters"
+            return _remembered(examples, kept, why, scores)
+    return _remembered(examples, found, f"fitted to {len(fitted)} past queries", scores)
+
+
+def remember(examples: Examples, parameters: Parameters) -> Memory:
+    """The chance of every candidate of past queries before the votes on it, as others' votes say.
+
+    Answers are passed on between similar past queries a few times, so that a query with few votes
+    of its own learns from its neighbours what to make of them.
+    """
+    prior = prior_chances(examples, _weights(parameters))
+    before = prior
+    kernel = parameters.kernel
+    if kernel.neighbours and len(examples) > 1:
+        each = np.arange(len(examples))
+        near = nearest(examples, examples, each, each)
+        joined = links(near, examples, examples)
+        for _ in range(_PASSES):
+            said = _said(after_votes(examples, before, parameters.noise))
+            heard = worth_linking(joined, said, _LEAST_CHANCE)
+            added = support(heard, near, said, kernel, len(examples))
+            before = with_support(prior, added, kernel.n0)
+    return _memory(examples, before)
+
+
+def _remembered(
+    examples: Examples, parameters: Parameters, why: str, scores: Mapping[str, float]
+) -> Learned:
+    return Learned(parameters, remember(examples, parameters), why, scores)
+
+
+def _fitted(examples: Examples, kept: Parameters) -> tuple[Parameters, dict[str, float]]:
+    shipped = _weights(Parameters())
+    free = np.array([float(name in FREE) for name in FEATURES])
+    weights, noise = fit(
+        examples, shipped, _weights(kept), kept.noise, strength=STRENGTH, free=free
+    )
+    found = _with(kept, weights, noise, replace(kept.kernel, neighbours=0))
+    scores: dict[str, float] = {"memory_gain": 0.0}
+    folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
+    near = nearest(examples, examples, folds, folds)
+    joined = links(near, examples, examples)
+    for _ in range(_ROUNDS if noise <= NOISE_LIMIT else 0):
+        kernel, gain, added = _kernel(examples, near, joined, found)
+        scores["memory_gain"] = gain
+        if added is None:
+            return replace(found, kernel=replace(found.kernel, neighbours=0)), scores
+        weights, noise = fit(
+            examples,
+            shipped,
+            _weights(found),
+            found.noise,
+            strength=STRENGTH,
+            free=free,
+            support=added,
+            n0=kernel.n0,
+        )
+        found = _with(found, weights, noise, kernel)
+    return found, scores
+
+
+def _kernel(
+    examples: Examples, near: Nearest, joined: Links, found: Parameters
+) -> tuple[Kernel, float, Floats | None]:
+    """The kernel that votes speak for, by neighbours of other folds; its gain in log P(votes) a
+    query, and S under it: None when it is not better than none by a standard error.
+
+    Each kernel of the grid weighs as much as the votes are likely under it, and the mean is taken
+    (of the logarithm of n0): with few queries the likeliest one alone hangs on chance.
+    """
+    prior = prior_chances(examples, _weights(found))
+    said = _said(after_votes(examples, prior, found.noise))
+    joined = worth_linking(joined, said, _LEAST_CHANCE)
+    without = log_likelihoods(examples, prior, found.noise)
+    n = len(examples)
+
+    def gains(added: Floats, n0: float) -> Floats:
+        with_memory = with_support(prior, added, n0)
+        return log_likelihoods(examples, with_memory, found.noise) - without
+
+    tried, likely = [], []
+    cosines = dict(zip(QUANTILES, thetas(examples.vectors, QUANTILES), strict=True))
+    for quantile, gamma in itertools.product(QUANTILES, GAMMAS):
+        theta = cosines[quantile]
+        added = support(joined, near, said, Kernel(theta, quantile, gamma), n)
+        for n0 in STRENGTHS:
+            tried.append((theta, quantile, gamma, np.log(n0)))
+            likely.append(gains(added, n0).sum())
+    share = np.exp(np.array(likely) - max(likely))
+    theta, quantile, gamma, log_n0 = (share @ np.array(tried) / share.sum()).tolist()
+    kernel = Kernel(round(theta, 4), round(quantile, 4), round(gamma, 3), round(np.exp(log_n0), 5))
+    added = support(joined, near, said, kernel, n)
+    gained = gains(added, kernel.n0)
+    mean = float(gained.mean())
+    return kernel, mean, added if mean > float(gained.std()) / np.sqrt(n) else None
+
+
+def _likelihoods(test: Examples, own: Examples, parameters: Parameters) -> Floats:
+    """log P(votes) of each held-out query, (n,), its neighbours being among those fitted to."""
+    prior = prior_chances(test, _weights(parameters))
+    added = None
+    kernel = parameters.kernel
+    if kernel.neighbours:
+        apart = np.zeros(len(test), np.int64), np.ones(len(own), np.int64)
+        near = nearest(test, own, *apart)
+        said = _said(after_votes(own, prior_chances(own, _weights(parameters)), parameters.noise))
+        joined = worth_linking(links(near, test, own), said, _LEAST_CHANCE)
+        added = support(joined, near, said, kernel, len(test))
+    noise = parameters.noise
+    chances = with_support(prior, added, kernel.n0)
+    votes = test.n_helpful * np.log(noise) + test.n_harmful * np.log(1.0 - noise)
+    total: Floats = log_likelihoods(test, chances, noise) + votes
+    return total
+
+
+def _said(chances: Floats) -> Floats:
+    return np.where(chances >= _LEAST_CHANCE, chances, 0.0)
+
+
+def _weights(parameters: Parameters) -> Floats:
+    return np.array([parameters.weights[name] for name in FEATURES])
+
+
+def _with(kept: Parameters, weights: Floats, noise: float, kernel: Kernel) -> Parameters:
+    named = {name: round(float(w), 4) for name, w in zip(FEATURES, weights, strict=True)}
+    return replace(
+        kept, weights=named, noise=round(max(noise, 1e-3), 4), kernel=kernel, source="fitted"
+    )
+
+
+def _memory(examples: Examples, before: Floats) -> Memory:
+    kept = examples.present & ((before >= _LEAST_KEPT) | (examples.net != 0))
+    counts = kept.sum(axis=1)
+    return Memory(
+        tuple(examples.keys),
+        np.append(0, np.cumsum(counts)).astype(np.int64),
+        examples.lineages[kept],
+        before[kept].astype(np.float32),
+    )

@@ -1,0 +1,132 @@
+"""How likely votes are: the model that everything is fitted by.
+
+One candidate of a past query is its answer, p with chance P(p). A vote is right with probability
+1 − noise, on the answer and on the others alike. So, up to what does not depend on P,
+
+    log P(votes on q) = log Σ_p P(p) · ((1 − noise) / noise)^(helpful(p) − harmful(p))
+
+and all votes together also tell the noise, since votes on others than the answer are "helpful" by
+mistake alone. Votes on hits that nobody looked at are not needed: which hits are looked at does
+not change the sum. It must not know how P comes about.
+"""
+
+import numpy as np
+from scipy.optimize import minimize
+
+from rag_flywheel.improve.examples import Examples, Floats
+
+LARGEST_NOISE = 0.4995
+_NEVER = -1e9
+
+
+def log_likelihoods(examples: Examples, chances: Floats, noise: float) -> Floats:
+    """log P(votes) of each query, (n,), up to a term in the noise alone. chances: (n, C)."""
+    found: Floats = np.log((chances * _odds(examples, noise)).sum(axis=1))
+    return found
+
+
+def after_votes(examples: Examples, chances: Floats, noise: float) -> Floats:
+    """The chance of every candidate after the votes on its query, (n, C) (Bayes' rule)."""
+    joint = chances * _odds(examples, noise)
+    found: Floats = joint / joint.sum(axis=1, keepdims=True)
+    return found
+
+
+def prior_chances(examples: Examples, weights: Floats) -> Floats:
+    """The prior of every candidate, (n, C): a softmax of weights · features."""
+    z = np.where(examples.present, examples.features @ weights, _NEVER)
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    found: Floats = e / e.sum(axis=1, keepdims=True)
+    return found
+
+
+def with_support(prior: Floats, support: Floats | None, n0: float) -> Floats:
+    """(n0 · prior + S) / (n0 + sum of S), (n, C)."""
+    if support is None:
+        return prior
+    found: Floats = (n0 * prior + support) / (n0 + support.sum(axis=1, keepdims=True))
+    return found
+
+
+def fit(
+    examples: Examples,
+    centre: Floats,
+    start: Floats,
+    noise: float,
+    *,
+    strength: float,
+    free: Floats,
+    support: Floats | None = None,
+    n0: float = 1.0,
+) -> tuple[Floats, float]:
+    """The likeliest (weights (d,), noise), under a Gaussian around `centre` for the weights.
+
+    strength: of that Gaussian, for a feature whose spread within a query is 1. free: 1 for a
+    weight that may be negative, 0 for one that may not. support (n, C): what neighbours add.
+    Maximised by L-BFGS-B (Byrd et al., SIAM J. Sci. Comput. 1995).
+    """
+    n, width, d = examples.features.shape
+    present = examples.present
+    flat = examples.features.astype(np.float64).reshape(n * width, d)
+    spread = _spread(examples)
+    n_helpful, n_harmful = examples.n_helpful.sum(), examples.n_harmful.sum()
+
+    def loss(at: Floats) -> tuple[float, Floats]:
+        weights, eps = at[:d], _noise(float(at[d]))
+        z = np.where(present, (flat @ weights).reshape(n, width), _NEVER)
+        e = np.exp(z - z.max(axis=1, keepdims=True))
+        prior = e / e.sum(axis=1, keepdims=True)
+        chances = with_support(prior, support, n0)
+        joint = chances * _odds(examples, eps)
+        total = joint.sum(axis=1, keepdims=True)
+        after = joint / total
+        own = after if support is None else after * (n0 * prior / (n0 * prior + support + 1e-300))
+        pull = own - own.sum(axis=1, keepdims=True) * prior
+        apart = (weights - centre) * spread
+        value = float(np.log(total).sum()) + n_helpful * np.log(eps) + n_harmful * np.log(1 - eps)
+        slope = -flat.T @ pull.ravel() + strength * spread * apart
+        by_noise = (
+            n_helpful / eps
+            - n_harmful / (1 - eps)
+            - (after * examples.net).sum() / (eps * (1 - eps))
+        )
+        return (
+            -value + 0.5 * strength * float(apart @ apart),
+            np.append(slope, -by_noise * eps * (1 - eps / LARGEST_NOISE)),
+        )
+
+    bounds = [(None if f else 0.0, None) for f in free] + [(-7.0, 7.0)]
+    found = minimize(
+        loss,
+        np.append(start, _noise_inverse(noise)),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": 200},
+    )
+    return found.x[:d], _noise(float(found.x[d]))
+
+
+def _spread(examples: Examples) -> Floats:
+    """The standard deviation of each feature within a query, (d,)."""
+    present = examples.present[:, :, None]
+    values = examples.features.astype(np.float64)
+    count = np.maximum(present.sum(axis=1, keepdims=True), 1)
+    apart = np.where(present, values - (values * present).sum(axis=1, keepdims=True) / count, 0.0)
+    found: Floats = np.sqrt((apart**2).sum(axis=(0, 1)) / max(int(present.sum()), 1)) + 1e-6
+    return found
+
+
+def _odds(examples: Examples, noise: float) -> Floats:
+    per_vote = np.log((1.0 - noise) / noise)
+    found: Floats = np.exp(np.clip(examples.net * per_vote, -50.0, 50.0))
+    return found
+
+
+def _noise(x: float) -> float:
+    return float(LARGEST_NOISE / (1.0 + np.exp(-x)))
+
+
+def _noise_inverse(noise: float) -> float:
+    share = min(max(noise / LARGEST_NOISE, 1e-3), 1 - 1e-3)
+    return float(np.log(share / (1 - share)))

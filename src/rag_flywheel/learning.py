@@ -1,0 +1,157 @@
+"""Brings past queries and what votes said of them before the learner, at a refresh.
+
+It must not know how parameters are fitted, nor when.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rag_flywheel.curate.groups import held_out, query_groups
+from rag_flywheel.improve.examples import Examples
+from rag_flywheel.improve.learn import Learned, learn, remember
+from rag_flywheel.index.lexical import tokenize
+from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.rank.memory import Key
+from rag_flywheel.rank.score import POOL
+from rag_flywheel.records import Features, Judgment, Pids, Progress, Vectors, VoteEvent
+from rag_flywheel.serve.candidates import candidates, scope, static_features
+from rag_flywheel.serve.loaded import LoadedVersion
+from rag_flywheel.serve.state import State, bare_state
+from rag_flywheel.store import events
+from rag_flywheel.store import vectors as vector_store
+from rag_flywheel.store.database import Database
+
+MOST_REMEMBERED = 20_000  # past queries, those voted on last
+_AT_ONCE = 256
+Judge = Callable[[Iterable[VoteEvent]], list[Judgment]]
+
+
+@dataclass(frozen=True)
+class Past:
+    """Past queries, those voted on last at the end: their judgments, texts and vectors."""
+
+    judged: dict[Key, list[Judgment]]
+    texts: dict[bytes, str]
+    vectors: dict[bytes, Vectors]
+
+
+def learned_from_votes(
+    database: Database,
+    version: LoadedVersion,
+    past: Past,
+    *,
+    fit: bool,
+    progress: Progress | None,
+) -> Learned:
+    """Parameters and memory for a version that holds the kept parameters, from its past queries.
+
+    fit: whether parameters may change; memory follows the votes either way.
+    """
+    with database.reading() as conn:
+        state = bare_state(version, conn)
+    examples = _examples(state, past, progress)
+    kept = version.parameters
+    if not fit:
+        return Learned(
+            kept,
+            remember(examples, kept),
+            "votes after the rollback stay held back until release",
+            {},
+        )
+    groups = query_groups(examples.vectors)
+    return learn(examples, held_out([key[0] for key in examples.keys], groups), kept)
+
+
+def read_past(
+    database: Database,
+    judge: Judge,
+    revision: str,
+    encode_queries: Callable[[Sequence[str]], Vectors],
+    *,
+    until: int,
+) -> Past:
+    """The past queries that got votes up to event number `until`."""
+    judged: dict[Key, list[Judgment]] = defaultdict(list)
+    with database.snapshot() as conn:
+        for judgment in judge(events.votes_until(conn, until)):
+            judged[(judgment.query, judgment.tenant)].append(judgment)
+        newest = sorted(judged, key=lambda key: max(v for j in judged[key] for v in j.votes))
+        kept = {key: judged[key] for key in newest[-MOST_REMEMBERED:]}
+        hashes = sorted({key[0] for key in kept})
+        texts = events.query_texts(conn, hashes)
+        vectors = vector_store.known_vectors(conn, hashes, revision)
+    missing = [h for h in hashes if h not in vectors]
+    if missing:
+        made = encode_queries([texts[h] for h in missing])
+        vectors.update(zip(missing, made, strict=True))
+    return Past(kept, texts, vectors)
+
+
+def _examples(state: State, past: Past, progress: Progress | None) -> Examples:
+    """One example for each past query with a vote on a passage that still is in the index."""
+    keys: list[Key] = []
+    rows: list[tuple[Pids, Features]] = []
+    given = list(past.judged)
+    for start in range(0, len(given), _AT_ONCE):
+        if progress is not None:
+            progress("past queries", start, len(given))
+        part = given[start : start + _AT_ONCE]
+        vectors = np.stack([past.vectors[key[0]] for key in part])
+        dense = state.version.dense.search(vectors, POOL, None)
+        for key, vector, found in zip(part, vectors, dense, strict=True):
+            judged = [j.lineage for j in past.judged[key]]
+            row = _candidates(state, past.texts[key[0]], vector, found, judged)
+            if np.isin(row[0], judged).any():
+                keys.append(key)
+                rows.append(row)
+    return _stacked(past, keys, rows, state.version.dense.dim)
+
+
+def _candidates(
+    state: State, text: str, vector: Vectors, dense: Pids, judged: list[int]
+) -> tuple[Pids, Features]:
+    """Lineages and features of a past query's best candidates, those with votes among them."""
+    words = tokenize(text)
+    found = candidates(
+        state, scope(state, None), vector, words, dense=dense, evidence=judged, n=POOL
+    )
+    lineages = state.lineages(found.pids)
+    wanted = np.isin(lineages, judged)
+    features = static_features(state, found, words, wanted)
+    weights = np.array([state.version.parameters.weights[name] for name in FEATURES])
+    worth = np.where(wanted, np.inf, features @ weights)
+    best = np.sort(np.argsort(-worth, kind="stable")[:POOL])
+    return lineages[best], features[best]
+
+
+def _stacked(past: Past, keys: list[Key], rows: list[tuple[Pids, Features]], dim: int) -> Examples:
+    n = len(keys)
+    lineages = np.full((n, POOL), -1, dtype=np.int64)
+    features = np.zeros((n, POOL, len(FEATURES)), dtype=np.float32)
+    net, n_helpful, n_harmful = np.zeros((n, POOL)), np.zeros(n), np.zeros(n)
+    for i, (key, (found, values)) in enumerate(zip(keys, rows, strict=True)):
+        lineages[i, : len(found)] = found
+        features[i, : len(found)] = values
+        place = {p: at for at, p in enumerate(found.tolist())}
+        for judgment in past.judged[key]:
+            at = place.get(judgment.lineage)
+            if at is not None:
+                net[i, at] = judgment.helpful - judgment.harmful
+                n_helpful[i] += judgment.helpful
+                n_harmful[i] += judgment.harmful
+    vectors = [past.vectors[key[0]] for key in keys]
+    numbers: dict[str | None, int] = {}
+    tenants = [numbers.setdefault(key[1], len(numbers)) for key in keys]
+    return Examples(
+        keys,
+        np.stack(vectors) if n else np.empty((0, dim), dtype=np.float32),
+        lineages,
+        features,
+        net,
+        n_helpful,
+        n_harmful,
+        np.array(tenants, dtype=np.int64),
+    )

@@ -1,0 +1,39 @@
+"""Credit: the chance that each passage is the answer of a past query, after the votes on it.
+
+One of the passages is taken to be the answer. A vote on it is right with probability 1 − noise, a
+vote on another one too, so a "helpful" multiplies its odds by (1 − noise) / noise and a "harmful"
+divides them (Bayes' rule). This module must not know where chances before the votes come from.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from rag_flywheel.records import Judgment, Support
+
+_LEAST = 0.01  # chances below say nothing
+_FARTHEST = 50.0  # log-odds
+
+
+def vote_log_odds(noise: float) -> float:
+    """What one "helpful" adds to the log-odds of a passage: log((1 − noise) / noise)."""
+    return math.log((1.0 - noise) / noise)
+
+
+def credited(
+    before: Mapping[int, float], judgments: Iterable[Judgment], noise: float
+) -> tuple[Support, ...]:
+    """Chances after the votes, by passage text, the likeliest first; those below 0.01 are left out.
+
+    before: chances before the votes, by lineage; what they lack to 1 is the chance of any other.
+    """
+    per_vote = vote_log_odds(noise)
+    odds = dict(before)
+    for judgment in judgments:
+        power = per_vote * (judgment.helpful - judgment.harmful)
+        moved = math.exp(min(max(power, -_FARTHEST), _FARTHEST))
+        odds[judgment.lineage] = odds.get(judgment.lineage, 0.0) * moved
+    total = sum(odds.values()) + max(0.0, 1.0 - sum(before.values()))
+    if total <= 0.0:
+        return ()
+    found = [Support(p, odd / total) for p, odd in odds.items() if odd >= _LEAST * total]
+    return tuple(sorted(found, key=lambda s: (-s.chance, s.lineage)))

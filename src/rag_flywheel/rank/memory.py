@@ -1,0 +1,97 @@
+"""The memory of a version: for past queries, the chance of each passage before the votes on it.
+
+A refresh works these out under its parameters, other queries' votes taken into account; votes come
+on top when they are read (see `rank/credit.py`). It knows its files, not the store.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.errors import CorruptFileError
+
+FOLDER = "memory"
+Key: TypeAlias = tuple[bytes, str | None]
+"""A past query: the 16-byte hash of its text, and its tenant."""
+_HASH = 16
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Past query i has passages lineages[offsets[i]:offsets[i + 1]] with these chances.
+
+    keys: n of them; offsets int64 (n + 1,); lineages int64 (m,), chances float32 (m,).
+    """
+
+    keys: tuple[Key, ...] = ()
+    offsets: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    lineages: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    chances: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+
+    def rows(self) -> Mapping[Key, int]:
+        """{key: its row}."""
+        return {key: i for i, key in enumerate(self.keys)}
+
+    def before(self, row: int) -> dict[int, float]:
+        """{lineage: chance before the votes} of the past query in a row."""
+        part = slice(self.offsets[row], self.offsets[row + 1])
+        return dict(zip(self.lineages[part].tolist(), self.chances[part].tolist(), strict=True))
+
+
+def save_memory(memory: Memory, folder: Path) -> None:
+    """Write it into a version folder, without pickle."""
+    place = folder / FOLDER
+    place.mkdir()
+    hashes = np.frombuffer(b"".join(key[0] for key in memory.keys), dtype=np.uint8)
+    np.save(place / "queries.npy", hashes.reshape(-1, _HASH), allow_pickle=False)
+    np.save(place / "offsets.npy", memory.offsets, allow_pickle=False)
+    np.save(place / "lineages.npy", memory.lineages, allow_pickle=False)
+    np.save(place / "chances.npy", memory.chances, allow_pickle=False)
+    tenants = json.dumps([key[1] for key in memory.keys])
+    (place / "tenants.json").write_text(tenants, encoding="utf-8")
+
+
+def load_memory(folder: Path) -> Memory:
+    """Read it from a version folder. Raises CorruptFileError."""
+    place = folder / FOLDER
+    try:
+        hashes = np.load(place / "queries.npy", allow_pickle=False)
+        offsets = np.load(place / "offsets.npy", allow_pickle=False)
+        lineages = np.load(place / "lineages.npy", allow_pickle=False)
+        chances = np.load(place / "chances.npy", allow_pickle=False)
+        tenants = json.loads((place / "tenants.json").read_text(encoding="utf-8"))
+        _require_whole(hashes, offsets, lineages, chances, tenants)
+    except (OSError, EOFError, ValueError, TypeError, RecursionError) as error:
+        raise CorruptFileError(
+            f"{place} cannot be read ({error}); run `rag-flywheel refresh` to build it anew from "
+            "the database"
+        ) from error
+    keys = zip((h.tobytes() for h in hashes), tenants, strict=True)
+    return Memory(tuple(keys), offsets, lineages, chances)
+
+
+def _require_whole(
+    hashes: npt.NDArray[np.uint8],
+    offsets: npt.NDArray[np.int64],
+    lineages: npt.NDArray[np.int64],
+    chances: npt.NDArray[np.float32],
+    tenants: object,
+) -> None:
+    if hashes.dtype != np.uint8 or hashes.shape[1:] != (_HASH,):
+        raise ValueError("queries.npy does not hold hashes of 16 bytes")
+    if not isinstance(tenants, list) or not all(t is None or isinstance(t, str) for t in tenants):
+        raise ValueError("tenants.json is no list of tenants")
+    kinds = [str(part.dtype) for part in (offsets, lineages, chances)]
+    if kinds != ["int64", "int64", "float32"] or len(hashes) != len(tenants):
+        raise ValueError("its parts do not fit together")
+    if offsets.shape != (len(hashes) + 1,) or offsets[0] != 0 or np.any(np.diff(offsets) < 0):
+        raise ValueError("offsets.npy does not divide the passages among the queries")
+    if lineages.shape != chances.shape or lineages.shape != (int(offsets[-1]),):
+        raise ValueError("lineages.npy and chances.npy do not fit offsets.npy")
+    if not bool(np.all((chances >= 0) & (chances <= 1.001))):
+        raise ValueError("chances.npy holds a number that is no chance")

@@ -1,0 +1,57 @@
+"""What votes say of past queries: the chance of each passage, before the votes and after them.
+
+Chances before the votes come from the version's memory, else from the scores that were logged when
+the query was answered. It must not know how similar queries are.
+"""
+
+import math
+import sqlite3
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from rag_flywheel.rank.credit import credited
+from rag_flywheel.rank.evidence import PastQuery, PastQueryKey
+from rag_flywheel.records import Judgment
+from rag_flywheel.serve.loaded import LoadedVersion
+from rag_flywheel.store import events
+
+
+def past_queries(
+    version: LoadedVersion,
+    memory_rows: Mapping[PastQueryKey, int],
+    judged: Sequence[Judgment],
+    conn: sqlite3.Connection,
+) -> dict[PastQueryKey, PastQuery]:
+    """What these judgments say of the past queries that they are on."""
+    found: dict[PastQueryKey, list[Judgment]] = defaultdict(list)
+    for judgment in judged:
+        found[(judgment.query, judgment.tenant)].append(judgment)
+    before = {
+        key: version.memory.before(row) if (row := memory_rows.get(key)) is not None else {}
+        for key in found
+    }
+    unknown = [key for key, js in found.items() if any(j.lineage not in before[key] for j in js)]
+    rows = sorted({j.retrieval for key in unknown for j in found[key]})
+    logged = events.logged_chances(conn, rows)
+    for key in unknown:
+        shown = [logged[row] for row in sorted({j.retrieval for j in found[key]})]
+        before[key] = _completed(before[key], shown)
+    noise = version.parameters.noise
+    return {
+        key: PastQuery(
+            credited(before[key], judgments, noise), tuple(s for j in judgments for s in j.votes)
+        )
+        for key, judgments in found.items()
+    }
+
+
+def _completed(
+    known: Mapping[int, float], shown: Sequence[Sequence[tuple[int, float]]]
+) -> dict[int, float]:
+    """The known chances and, for other passages, those of the first answer that showed them."""
+    chances = dict(known)
+    for hits in shown:
+        for lineage, score in hits:
+            chances.setdefault(lineage, math.exp(min(score, 0.0)))
+    total = sum(chances.values())
+    return {p: chance / max(total, 1.0) for p, chance in chances.items()}

@@ -1,0 +1,149 @@
+"""Groups of near-duplicate queries against a walk through all pairs, and who is held out."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_flywheel.curate.groups import held_out, query_groups
+from rag_flywheel.records import Vectors
+
+
+def at_degrees(degrees: Sequence[float]) -> Vectors:
+    """Unit vectors in the plane at these angles; the cosine of 25 degrees is 0.906, of 26 0.899."""
+    angles = np.radians(np.array(degrees, dtype=np.float64))
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def reached(linked: Sequence[Sequence[bool]], start: int) -> frozenset[int]:
+    """Everything that one comes to from `start` by links."""
+    found, waiting = {start}, [start]
+    while waiting:
+        here = waiting.pop()
+        new = [i for i, link in enumerate(linked[here]) if link and i not in found]
+        found.update(new)
+        waiting.extend(new)
+    return frozenset(found)
+
+
+def together(groups: Sequence[int]) -> set[frozenset[int]]:
+    members: dict[int, set[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, set()).add(i)
+    return {frozenset(found) for found in members.values()}
+
+
+def brute_force(linked: Sequence[Sequence[bool]]) -> set[frozenset[int]]:
+    parts = {reached(linked, i) for i in range(len(linked))}
+    alone = {frozenset([i]) for part in parts if len(part) > 20 for i in part}
+    return {part for part in parts if len(part) <= 20} | alone
+
+
+@given(st.lists(st.integers(0, 359), max_size=45))
+def test_groups_equal_a_walk_through_all_pairs(degrees: list[int]) -> None:
+    apart = [[min((a - b) % 360, (b - a) % 360) for b in degrees] for a in degrees]
+    linked = [[angle <= 25 for angle in row] for row in apart]
+    found = query_groups(at_degrees(degrees))
+    assert together(found.tolist()) == brute_force(linked)
+    assert found.dtype == np.int64
+
+
+def test_groups_reach_over_blocks_of_rows() -> None:
+    rng = np.random.default_rng(5)
+    vectors = rng.standard_normal((2100, 32))
+    vectors[1500] = vectors[3] + 1e-3
+    vectors[2099] = vectors[1500]
+    vectors[1024] = vectors[1023]
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    found = query_groups(unit)
+    assert {g for g in together(found.tolist()) if len(g) > 1} == {
+        frozenset({3, 1500, 2099}),
+        frozenset({1023, 1024}),
+    }
+
+
+def test_links_are_followed_and_need_a_cosine_of_nine_tenths() -> None:
+    assert together(query_groups(at_degrees([0, 50, 25, 76])).tolist()) == {
+        frozenset({0, 1, 2}),  # 0 - 25 - 50, though 0 and 50 are far apart
+        frozenset({3}),
+    }
+
+
+@pytest.mark.parametrize(("n", "groups"), [(0, 0), (1, 1), (20, 1), (21, 21), (50, 50)])
+def test_a_group_of_more_than_twenty_is_taken_apart(n: int, groups: int) -> None:
+    same = at_degrees([10.0] * n).reshape(n, 2)
+    assert len(set(query_groups(same).tolist())) == groups
+
+
+def test_taking_one_group_apart_leaves_the_others() -> None:
+    chain, pair = [float(d) for d in range(0, 110, 5)], [200.0, 201.0]
+    found = query_groups(at_degrees([pair[0], *chain, pair[1]])).tolist()
+    assert found[0] == found[-1]
+    assert len(set(found)) == len(chain) + 1
+
+
+def name(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def chosen(hashes: Sequence[bytes], groups: Sequence[int]) -> dict[bytes, bool]:
+    found = held_out(hashes, np.array(groups, dtype=np.int64))
+    assert found.dtype == np.bool_
+    return dict(zip(hashes, found.tolist(), strict=True))
+
+
+def test_nobody_is_held_out_of_nothing() -> None:
+    assert chosen([], []) == {}
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_about_a_tenth_of_the_groups_is_held_out(members: int) -> None:
+    n = 6000
+    hashes = [name(i) for i in range(n * members)]
+    share = sum(chosen(hashes, [i // members for i in range(n * members)]).values()) / len(hashes)
+    # 26 of 256 first bytes; four standard deviations of a count of groups
+    assert share == pytest.approx(26 / 256, abs=4 * math.sqrt(0.1 * 0.9 / n))
+
+
+memberships = st.lists(st.integers(0, 12), min_size=1, max_size=40)
+
+
+@given(memberships, st.randoms(use_true_random=False).map(lambda r: r.randrange(2**100)))
+def test_groups_are_held_out_whole_and_their_numbers_do_not_matter(
+    groups: list[int], first: int
+) -> None:
+    hashes = [name(first + 7919 * i) for i in range(len(groups))]
+    found = chosen(hashes, groups)
+    for members in together(groups):
+        assert len({found[hashes[i]] for i in members}) == 1
+    assert chosen(hashes, [100 - g for g in groups]) == found
+    backwards = chosen(hashes[::-1], groups[::-1])
+    assert backwards == found
+
+
+@given(memberships, memberships, st.data())
+@settings(max_examples=60)
+def test_a_choice_stands_while_other_queries_come_and_go(
+    groups: list[int], others: list[int], data: st.DataObject
+) -> None:
+    numbers = data.draw(
+        st.lists(
+            st.integers(0, 2**100),
+            min_size=len(groups) + len(others),
+            max_size=len(groups) + len(others),
+            unique=True,
+        )
+    )
+    hashes = [name(number) for number in numbers]
+    own, more = hashes[: len(groups)], hashes[len(groups) :]
+    before = chosen(own, groups)
+    # others come, in groups of their own; then those of a group go that are not its smallest
+    assert before.items() <= chosen(more + own, [1000 + g for g in others] + groups).items()
+    smallest = {g: min(h for h, of in zip(own, groups, strict=True) if of == g) for g in groups}
+    assert chosen(list(smallest.values()), list(smallest)).items() <= before.items()
+    larger = [max(own) + b"+" for _ in groups]
+    joined = chosen([*own, *(h + bytes([i]) for i, h in enumerate(larger))], groups + groups)
+    assert before.items() <= joined.items()

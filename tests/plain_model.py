@@ -1,0 +1,38 @@
+"""The documented ranking model in plain Python, passage by passage, to compare with what is served."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+Chances = dict[str, float]
+
+
+def shared_out(values: Mapping[str, float]) -> Chances:
+    """Chances in proportion to exp(value), those of the best 50 adding up to one."""
+    best = max(values.values())
+    total = sum(math.exp(v - best) for v in sorted(values.values())[-50:])
+    return {p: math.exp(v - best) / total for p, v in values.items()}
+
+
+def after_votes(before: Mapping[str, float], net: Mapping[str, float], noise: float) -> Chances:
+    """Bayes: each "helpful" less "harmful" vote multiplies the odds by (1 - noise) / noise.
+
+    What the chances before lack to 1 is that of passages not named; below 0.01 says nothing.
+    """
+    odds = {p: chance * ((1 - noise) / noise) ** net.get(p, 0) for p, chance in before.items()}
+    total = sum(odds.values()) + max(0.0, 1.0 - sum(before.values()))
+    return {p: odd / total for p, odd in odds.items() if odd >= 0.01 * total}
+
+
+def scored(
+    prior: Mapping[str, float], heard: Iterable[tuple[float, Chances]], n0: float
+) -> Chances:
+    """log((n0 prior + S) / (n0 + sum of S)); heard: the weight K and the chances of each past query."""
+    heard = list(heard)
+    support = {p: sum(k * said.get(p, 0.0) for k, said in heard) for p in prior}
+    total = sum(support.values())
+    return {p: math.log((n0 * prior[p] + support[p]) / (n0 + total)) for p in prior}
+
+
+def spellings(query: str, n: int) -> list[str]:
+    """n past queries of their own that look the same to the word encoder."""
+    return [query + " " * i for i in range(n)]

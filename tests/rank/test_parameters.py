@@ -1,0 +1,175 @@
+"""parameters.json: what is written is what is read, and nothing else is taken."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.rank.parameters import Kernel, Parameters, parameters_text, parse_parameters
+
+finite = st.floats(-1e6, 1e6)
+parameters_strategy = st.builds(
+    Parameters,
+    weights=st.fixed_dictionaries(dict.fromkeys(FEATURES, finite)),
+    kernel=st.builds(
+        Kernel,
+        theta=st.floats(-1, 1, exclude_max=True),
+        theta_quantile=st.floats(0, 1, exclude_min=True, exclude_max=True),
+        gamma=st.floats(0, 100, exclude_min=True),
+        n0=st.floats(0, 1e6, exclude_min=True),
+        neighbours=st.integers(0, 1000),
+    ),
+    noise=st.floats(0, 0.5, exclude_min=True),
+    candidate_spread=st.floats(0, 1e6),
+    source=st.text(st.characters(exclude_categories=["Cs"])),
+)
+
+
+@given(parameters_strategy)
+@settings(max_examples=50)
+def test_parameters_survive_writing_and_reading(parameters: Parameters) -> None:
+    text = parameters_text(parameters)
+    read = parse_parameters(text, name="p.json")
+    assert read == parameters
+    assert parameters_text(read) == text
+
+
+def test_the_written_form_is_plain_json() -> None:
+    assert json.loads(parameters_text(Parameters())) == {
+        "format_version": 1,
+        "weights": {
+            "dense": 8.0,
+            "bm25": 2.4,
+            "bigram": 0.0,
+            "title": 0.0,
+            "rarest": 0.0,
+            "window": 0.0,
+            "pairs": 0.0,
+            "length": 0.0,
+        },
+        "kernel": {
+            "theta": 0.5,
+            "theta_quantile": 0.995,
+            "gamma": 4.0,
+            "n0": 4.0,
+            "neighbours": 32,
+        },
+        "noise": 0.2,
+        "candidate_spread": 3.0,
+        "source": "shipped",
+    }
+
+
+def test_shipped_parameters_are_a_plain_hybrid() -> None:
+    weights = Parameters().weights
+    assert weights["bm25"] / weights["dense"] == pytest.approx(0.3)
+    assert [name for name, weight in weights.items() if weight] == ["dense", "bm25"]
+
+
+def test_two_parameters_share_no_weights() -> None:
+    Parameters().weights["dense"] = 1.0
+    assert Parameters().weights["dense"] == 8.0
+
+
+EDGES: list[dict[str, Any]] = [
+    {"noise": 0.5},
+    {"noise": 1e-9},
+    {"candidate_spread": 0},
+    {"source": ""},
+    {"kernel": {"theta": -1, "gamma": 1e-9, "n0": 1e-9, "neighbours": 0}},
+]
+
+
+@pytest.mark.parametrize("changes", EDGES, ids=str)
+def test_values_at_the_edge_of_what_is_allowed_are_taken(changes: dict[str, Any]) -> None:
+    good = json.loads(parameters_text(Parameters()))
+    kernel = good["kernel"] | changes.get("kernel", {})
+    read = parse_parameters(json.dumps(good | changes | {"kernel": kernel}), name="p.json")
+    for key, value in {**changes, **changes.get("kernel", {})}.items():
+        if key != "kernel":
+            assert value == getattr(read.kernel if hasattr(read.kernel, key) else read, key)
+
+
+NOT_NUMBERS: tuple[Any, ...] = (None, "1", [], math.nan, math.inf, -math.inf, True, 10**400)
+
+
+def malformed() -> dict[str, str]:
+    """parameters.json gone wrong, by what is wrong."""
+    value: Any
+    good: dict[str, Any] = json.loads(parameters_text(Parameters()))
+    found = {
+        "nothing": "",
+        "cut short": parameters_text(Parameters())[:60],
+        "a list": "[1, 2]",
+        "a string": '"x"',
+        "null": "null",
+        "a number": "7",
+        "nested too deep": "[" * 200_000,
+    }
+    for key in good:
+        found[f"no {key}"] = json.dumps({k: v for k, v in good.items() if k != key})
+    for key in good["kernel"]:
+        rest = {k: v for k, v in good["kernel"].items() if k != key}
+        found[f"kernel without {key}"] = json.dumps(good | {"kernel": rest})
+    found["unknown key"] = json.dumps(good | {"alpha": 1})
+    found["a former key"] = json.dumps(good | {"intercept": -5.5})
+    found["unknown kernel key"] = json.dumps(good | {"kernel": good["kernel"] | {"x": 1}})
+    for value in (0, 2, "1", None, 1.5):
+        found[f"format {value!r}"] = json.dumps(good | {"format_version": value})
+    for key in ("noise", "candidate_spread"):
+        for value in (*NOT_NUMBERS, -1.0):
+            found[f"{key} {str(value)[:8]}"] = json.dumps(good | {key: value})
+    for value in (0, 0.0, 0.5001, 1.0):
+        found[f"noise {value!r}"] = json.dumps(good | {"noise": value})
+    found["source 5"] = json.dumps(good | {"source": 5})
+    weights = good["weights"]
+    short = {k: v for k, v in weights.items() if k != "rarest"}
+    for value in (None, [], 3, {}, sorted(weights), short, weights | {"x": 1.0}):
+        found[f"weights {value!r}"] = json.dumps(good | {"weights": value})
+    for value in NOT_NUMBERS:
+        changed = weights | {"title": value}
+        found[f"weight {str(value)[:8]}"] = json.dumps(good | {"weights": changed})
+    for value in (3, None, []):
+        found[f"kernel {value!r}"] = json.dumps(good | {"kernel": value})
+    for key, values in {
+        "theta": (1.0, -1.1, *NOT_NUMBERS),
+        "theta_quantile": (0.0, 1.0, 1, -0.1, *NOT_NUMBERS),
+        "gamma": (0.0, -1.0, *NOT_NUMBERS),
+        "n0": (0.0, -3.0, *NOT_NUMBERS),
+        "neighbours": (-1, 32.0, 1.5, *NOT_NUMBERS),
+    }.items():
+        for value in values:
+            kernel = good["kernel"] | {key: value}
+            found[f"kernel {key} {str(value)[:8]}"] = json.dumps(good | {"kernel": kernel})
+    return found
+
+
+@pytest.mark.parametrize("text", [pytest.param(t, id=name) for name, t in malformed().items()])
+def test_malformed_parameters_are_refused_by_name(text: str) -> None:
+    with pytest.raises(CorruptFileError, match=r"versions/x/parameters\.json"):
+        parse_parameters(text, name="versions/x/parameters.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"noise": 0.6}, "noise is not above 0 and at most 0.5"),
+        ({"noise": None}, "noise is no finite number"),
+        ({"candidate_spread": -2}, "candidate_spread is below 0"),
+        ({"format_version": 2}, "format_version is not 1"),
+        ({"alpha": 1}, "'alpha' is missing or not known in Parameters"),
+        ({"kernel": {}}, "'gamma' is missing or not known in Kernel"),
+        ({"weights": {}}, "weights are not for exactly dense, bm25"),
+    ],
+)
+def test_the_message_says_what_is_wrong(changes: dict[str, Any], reason: str) -> None:
+    good = json.loads(parameters_text(Parameters()))
+    with pytest.raises(CorruptFileError) as caught:
+        parse_parameters(json.dumps(good | changes), name="p.json")
+    assert reason in str(caught.value)
+    assert "rag-flywheel refresh" in str(caught.value)
