@@ -1,10 +1,15 @@
-"""The disk's errors as ours. It knows nothing of what is on the disk."""
+"""The disk's errors as ours, and arrays read from it. It knows nothing of what is on the disk."""
 
 import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from rag_flywheel.errors import DiskFullError, ReadOnlyError, StorageError
 
@@ -33,6 +38,16 @@ def disk_errors(path: Path) -> Iterator[None]:
                 "or work on a copy of the folder"
             ) from error
         raise StorageError(f"{where}: {error.strerror or error}") from error
+
+
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """The array in a .npy file. Raises OSError or ValueError, whatever is in the file."""
+    try:
+        with path.open("rb") as file:  # not np.load, which takes archives too
+            found: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    except (SyntaxError, TokenError, MemoryError) as error:
+        raise ValueError(f"{path.name} has a damaged header: {error}") from error
+    return found
 
 
 def is_full(path: Path) -> bool:

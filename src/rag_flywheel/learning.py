@@ -3,6 +3,7 @@
 It must not know how parameters are fitted, nor when.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import Features, Judgment, Pids, Progress, Vectors, VoteEvent
-from rag_flywheel.serve.candidates import candidates, scope, static_features
+from rag_flywheel.serve.candidates import Scope, candidates, scope, static_features
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.state import State, bare_state
 from rag_flywheel.store import events
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.filters import matching_pids
 
 MOST_REMEMBERED = 20_000  # past queries, those voted on last
 _AT_ONCE = 256
@@ -31,9 +33,10 @@ Judge = Callable[[Iterable[VoteEvent]], list[Judgment]]
 
 @dataclass(frozen=True)
 class Past:
-    """Past queries, those voted on last at the end: their judgments, texts and vectors."""
+    """Past queries, those voted on last at the end: judgments, metadata filters, texts, vectors."""
 
     judged: dict[Key, list[Judgment]]
+    filters: dict[Key, str | None]
     texts: dict[bytes, str]
     vectors: dict[bytes, Vectors]
 
@@ -50,9 +53,13 @@ def learned_from_votes(
 
     fit: whether parameters may change; memory follows the votes either way.
     """
-    with database.reading() as conn:
+    with database.snapshot() as conn:
         state = bare_state(version, conn)
-    examples = _examples(state, past, progress)
+        scopes = {
+            where: scope(state, None if where is None else matching_pids(conn, json.loads(where)))
+            for where in set(past.filters.values())
+        }
+    examples = _examples(state, past, scopes, progress)
     kept = version.parameters
     if not fit:
         return Learned(
@@ -80,6 +87,8 @@ def read_past(
             judged[(judgment.query, judgment.tenant)].append(judgment)
         newest = sorted(judged, key=lambda key: max(v for j in judged[key] for v in j.votes))
         kept = {key: judged[key] for key in newest[-MOST_REMEMBERED:]}
+        rows = {key: min(j.retrieval for j in js) for key, js in kept.items()}
+        where = events.filters_of(conn, sorted(set(rows.values())))
         hashes = sorted({key[0] for key in kept})
         texts = events.query_texts(conn, hashes)
         vectors = vector_store.known_vectors(conn, hashes, revision)
@@ -87,11 +96,16 @@ def read_past(
     if missing:
         made = encode_queries([texts[h] for h in missing])
         vectors.update(zip(missing, made, strict=True))
-    return Past(kept, texts, vectors)
+    return Past(kept, {key: where[row] for key, row in rows.items()}, texts, vectors)
 
 
-def _examples(state: State, past: Past, progress: Progress | None) -> Examples:
-    """One example for each past query with a vote on a passage that still is in the index."""
+def _examples(
+    state: State, past: Past, scopes: dict[str | None, Scope], progress: Progress | None
+) -> Examples:
+    """One example for each past query with a vote on a passage that still is in the index.
+
+    scopes: the texts that pass each metadata filter; a query's candidates are of its own.
+    """
     keys: list[Key] = []
     rows: list[tuple[Pids, Features]] = []
     given = list(past.judged)
@@ -100,10 +114,13 @@ def _examples(state: State, past: Past, progress: Progress | None) -> Examples:
             progress("past queries", start, len(given))
         part = given[start : start + _AT_ONCE]
         vectors = np.stack([past.vectors[key[0]] for key in part])
-        dense = state.version.dense.search(vectors, POOL, None)
-        for key, vector, found in zip(part, vectors, dense, strict=True):
+        plain = state.version.dense.search(vectors, POOL, None)
+        for key, vector, dense in zip(part, vectors, plain, strict=True):
             judged = [j.lineage for j in past.judged[key]]
-            row = _candidates(state, past.texts[key[0]], vector, found, judged)
+            inside = scopes[past.filters[key]]
+            if inside.searchable is not None:
+                dense = state.version.dense.search(vector[None, :], POOL, inside.searchable)[0]
+            row = _candidates(state, inside, (past.texts[key[0]], vector), dense, judged)
             if np.isin(row[0], judged).any():
                 keys.append(key)
                 rows.append(row)
@@ -111,13 +128,12 @@ def _examples(state: State, past: Past, progress: Progress | None) -> Examples:
 
 
 def _candidates(
-    state: State, text: str, vector: Vectors, dense: Pids, judged: list[int]
+    state: State, inside: Scope, query: tuple[str, Vectors], dense: Pids, judged: list[int]
 ) -> tuple[Pids, Features]:
     """Lineages and features of a past query's best candidates, those with votes among them."""
+    text, vector = query
     words = tokenize(text)
-    found = candidates(
-        state, scope(state, None), vector, words, dense=dense, evidence=judged, n=POOL
-    )
+    found = candidates(state, inside, vector, words, dense=dense, evidence=judged, n=POOL)
     lineages = state.lineages(found.pids)
     wanted = np.isin(lineages, judged)
     features = static_features(state, found, words, wanted)

@@ -95,7 +95,7 @@ def refresh(
         if left := deploy.clean_staging(root):
             log.info("refresh: cleaned up after %d unfinished", left)
         live = _look(root, database)
-        idle = _nothing_to_do(database, live.manifest, when)
+        idle = _nothing_to_do(database, live, when)
         if idle is not None:
             report = _report("unchanged", live, idle, began)
         else:
@@ -128,12 +128,14 @@ def _look(root: Path, database: Database) -> _Live:
     return _Live(current, deploy.read_manifest(root, current.version))
 
 
-def _nothing_to_do(database: Database, live: Manifest | None, when: When) -> str | None:
-    """Why a refresh is not due; None when it is."""
+def _nothing_to_do(database: Database, found: _Live, when: When) -> str | None:
+    """Why a refresh is not due; None when it is. Votes that a release let count again are new."""
+    live = found.manifest
     if live is None:
         return None
+    heard = live.votes_until if found.frozen_at is None else live.watermark
     with database.snapshot() as conn:
-        votes = events.count_votes(conn, live.watermark)
+        votes = events.count_votes(conn, heard)
         changes = counts.corpus_changes(conn, live.watermark)
     age_s = time.time() - live.created
     if not votes and not changes:

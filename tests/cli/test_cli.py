@@ -76,7 +76,9 @@ def test_the_whole_loop(shell: Shell) -> None:
     only = shell.json("retrieve", "password", "--where", "year>=2020", "--where", "year<2022")
     assert [h["passage_id"] for h in only["hits"]] == ["b"]
     report = shell.json("refresh")
-    assert report["outcome"] == "promoted"
+    assert (report["outcome"], report["parameters"]) == ("promoted", "kept")
+    assert report["scores"]["n_fitted"] <= 1  # one past query; how many are needed is in the reason
+    assert "at least 64 are needed" in report["reason"]
     assert shell.json("refresh")["outcome"] == "unchanged"
     assert shell.json("remove", "a") == {"removed": 1}
     assert shell.json("refresh", "--if-votes", "1")["outcome"] == "unchanged"
@@ -139,6 +141,10 @@ def test_explain_adds_up(shell: Shell) -> None:
     assert first.split()[:2] == ["1.", "a"]
     assert sum(numbers) == pytest.approx(float(first.split()[2]), abs=0.003)
     assert words[2::2][:2] == ["dense", "bm25"]
+    (found,) = shell.json("retrieve", "two", "--no-record")["hits"]
+    terms = found["explanation"]["terms"]
+    assert {"dense", "bm25"} <= set(terms)
+    assert set(words[2::2]) <= {*terms, "intercept", "evidence"}
 
 
 def test_a_refresh_with_nothing_to_embed_loads_no_model(shell: Shell) -> None:

@@ -42,6 +42,7 @@ def brute_force(linked: Sequence[Sequence[bool]]) -> set[frozenset[int]]:
     return {part for part in parts if len(part) <= 20} | alone
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 359), max_size=45))
 def test_groups_equal_a_walk_through_all_pairs(degrees: list[int]) -> None:
     apart = [[min((a - b) % 360, (b - a) % 360) for b in degrees] for a in degrees]
@@ -111,6 +112,7 @@ def test_about_a_tenth_of_the_groups_is_held_out(members: int) -> None:
 memberships = st.lists(st.integers(0, 12), min_size=1, max_size=40)
 
 
+@settings(max_examples=40)
 @given(memberships, st.randoms(use_true_random=False).map(lambda r: r.randrange(2**100)))
 def test_groups_are_held_out_whole_and_their_numbers_do_not_matter(
     groups: list[int], first: int

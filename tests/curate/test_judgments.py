@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_flywheel.curate.judgments import DAY_S, judgments
@@ -169,6 +169,7 @@ def replay(history: list[VoteEvent]) -> dict[tuple[bytes, str | None, int], list
     return groups
 
 
+@settings(max_examples=40)
 @given(st.lists(spoken, max_size=60))
 def test_judgments_equal_a_replay(history: list[Spoken]) -> None:
     events = [
@@ -190,6 +191,7 @@ def test_judgments_equal_a_replay(history: list[Spoken]) -> None:
     assert judgments(iter(events)) == expected
 
 
+@settings(max_examples=40)
 @given(st.lists(spoken, max_size=40), st.sampled_from(QUERIES))
 def test_a_query_can_be_judged_on_its_own(history: list[Spoken], query: bytes) -> None:
     events = [
@@ -200,6 +202,7 @@ def test_a_query_can_be_judged_on_its_own(history: list[Spoken], query: bytes) -
     assert alone == [j for j in judgments(events) if j.query == query]
 
 
+@settings(max_examples=40)
 @given(st.lists(spoken, max_size=40), st.floats(0.1, 100.0), st.floats(0.0, 100.0))
 def test_a_half_life_changes_weights_alone(
     history: list[Spoken], half_life: float, days: float

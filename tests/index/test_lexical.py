@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_flywheel.errors import CorruptFileError
@@ -50,6 +50,7 @@ documents = st.lists(st.lists(words, max_size=12), max_size=15)
 queries = st.lists(st.sampled_from(list("abcdefgxyz")), max_size=6)
 
 
+@settings(max_examples=40)
 @given(documents, queries)
 def test_scores_equal_the_formula(texts: list[list[str]], query: list[str]) -> None:
     index = LexicalIndex.build(texts)
@@ -57,6 +58,7 @@ def test_scores_equal_the_formula(texts: list[list[str]], query: list[str]) -> N
     assert index.scores(query).tolist() == pytest.approx(bm25(texts, query), rel=1e-5, abs=1e-6)
 
 
+@settings(max_examples=40)
 @given(documents, queries)
 def test_unindexed_texts_score_as_indexed_ones_do(texts: list[list[str]], query: list[str]) -> None:
     index = LexicalIndex.build(texts)
@@ -65,6 +67,7 @@ def test_unindexed_texts_score_as_indexed_ones_do(texts: list[list[str]], query:
     assert found.tolist() == pytest.approx(index.scores(query).tolist(), rel=1e-5, abs=1e-6)
 
 
+@settings(max_examples=40)
 @given(documents)
 def test_token_ids_give_the_texts_back_in_order(texts: list[list[str]]) -> None:
     index = LexicalIndex.build(texts)
@@ -76,6 +79,7 @@ def test_token_ids_give_the_texts_back_in_order(texts: list[list[str]]) -> None:
     assert found == texts
 
 
+@settings(max_examples=40)
 @given(documents, st.lists(st.sampled_from(list("abcdefgxyz")), unique=True), st.data())
 def test_words_are_found_where_they_stand(
     texts: list[list[str]], query: list[str], data: st.DataObject
@@ -88,6 +92,7 @@ def test_words_are_found_where_they_stand(
     assert places.dtype == lengths.dtype == np.dtype(np.int64)
 
 
+@settings(max_examples=40)
 @given(documents, st.data())
 def test_titles_are_the_first_words_of_texts(texts: list[list[str]], data: st.DataObject) -> None:
     titles = [data.draw(st.integers(0, len(text))) for text in texts]
@@ -234,6 +239,7 @@ def test_a_megabyte_of_text_takes_at_most_seconds() -> None:
     assert found == ["zebra", "fish", "swim"] * 60_000
 
 
+@settings(max_examples=40)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
 def test_any_text_can_be_tokenised_indexed_and_found_again(text: str) -> None:
     found = tokenize(text)

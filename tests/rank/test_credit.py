@@ -5,7 +5,7 @@ from fractions import Fraction
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_flywheel.rank.credit import credited, vote_log_odds
@@ -83,12 +83,12 @@ def exact(
     """
     wrong = Fraction(noise)
     joint: dict[int | None, Fraction] = {p: Fraction(b) for p, b in before.items()}
-    joint[None] = max(Fraction(0), 1 - sum(joint.values()))  # any other passage
+    joint[None] = max(Fraction(0), 1 - sum(joint.values(), Fraction(0)))  # any other passage
     for answer in joint:
         for lineage, (helpful, harmful) in said.items():
             yes = 1 - wrong if lineage == answer else wrong
             joint[answer] *= Fraction(yes**helpful * (1 - yes) ** harmful)
-    total = sum(joint.values())
+    total = sum(joint.values(), Fraction(0))
     return {p: joint[p] / total for p in before} if total else {}
 
 
@@ -96,6 +96,7 @@ def judged(said: dict[int, tuple[int, int]]) -> list[Judgment]:
     return [voted(p, helpful, harmful) for p, (helpful, harmful) in said.items()]
 
 
+@settings(max_examples=40)
 @given(priors, votes, noises)
 def test_chances_are_bayes_rule(
     before: dict[int, float], said: dict[int, tuple[int, int]], noise: float
@@ -112,6 +113,7 @@ def test_chances_are_bayes_rule(
     assert list(found) == sorted(found, key=lambda s: (-s.chance, s.lineage))
 
 
+@settings(max_examples=40)
 @given(priors, votes, noises)
 def test_chances_add_up_to_at_most_one(
     before: dict[int, float], said: dict[int, tuple[int, int]], noise: float
@@ -121,6 +123,7 @@ def test_chances_add_up_to_at_most_one(
     assert all(0.01 <= s.chance <= 1.0 for s in found)
 
 
+@settings(max_examples=40)
 @given(priors, votes, noises, st.data())
 def test_helpful_raises_and_harmful_lowers_and_the_others_give_way(
     before: dict[int, float], said: dict[int, tuple[int, int]], noise: float, data: st.DataObject
@@ -139,6 +142,7 @@ def test_helpful_raises_and_harmful_lowers_and_the_others_give_way(
         assert down.get(other, 0.0) >= now[other] * (1 - 1e-12)
 
 
+@settings(max_examples=40)
 @given(priors, votes, noises, st.integers(1, 4))
 def test_equally_many_of_both_kinds_cancel(
     before: dict[int, float], said: dict[int, tuple[int, int]], noise: float, more: int
@@ -147,6 +151,7 @@ def test_equally_many_of_both_kinds_cancel(
     assert credited(before, judged(also), noise) == credited(before, judged(said), noise)
 
 
+@settings(max_examples=40)
 @given(st.floats(0.1, 0.9), st.integers(0, 20), noises)
 def test_two_passages_that_are_all_there_is_are_symmetric(
     chance: float, n: int, noise: float
@@ -160,6 +165,7 @@ def test_two_passages_that_are_all_there_is_are_symmetric(
     assert mirrored == {3 - p: c for p, c in helpful.items()}
 
 
+@settings(max_examples=40)
 @given(priors, votes)
 def test_votes_that_are_wrong_half_the_time_say_nothing(
     before: dict[int, float], said: dict[int, tuple[int, int]]
@@ -167,6 +173,7 @@ def test_votes_that_are_wrong_half_the_time_say_nothing(
     assert credited(before, judged(said), 0.5) == credited(before, [], 0.5)
 
 
+@settings(max_examples=40)
 @given(priors, votes, noises, st.randoms(use_true_random=False))
 def test_the_order_of_judgments_does_not_matter(
     before: dict[int, float], said: dict[int, tuple[int, int]], noise: float, random: Random

@@ -99,6 +99,7 @@ kernels = st.builds(
 )
 
 
+@settings(max_examples=40)
 @given(permilles, kernels, st.integers(0, 2**32))
 def test_sums_equal_plain_python(cosines: list[int], kernel: Kernel, seed: int) -> None:
     rng = np.random.default_rng(seed)

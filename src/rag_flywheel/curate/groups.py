@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.index.dense import typical_cosine
 from rag_flywheel.records import Vectors
 
 NEAR_DUPLICATE = 0.9  # at 0.8 single linkage chained 708 questions of one collection together
@@ -20,13 +21,16 @@ _HELD_OUT_OF = 10  # one group in so many
 def query_groups(queries: Vectors) -> npt.NDArray[np.int64]:
     """The group of each query, int64 (n,): queries linked by cosines of at least 0.9.
 
-    queries: float32 (n, dim), unit rows. A group of more than 20 is taken apart into single
-    queries, since such a chain joins questions that have nothing in common.
+    queries: float32 (n, dim), unit rows. 0.9 is read above the typical cosine of two queries, so
+    that it means the same where an encoder squeezes cosines together. A group of more than 20 is
+    taken apart into single queries, since such a chain joins questions of nothing in common.
     """
     n = len(queries)
     group = np.arange(n)
+    typical = typical_cosine(queries)
+    least = typical + NEAR_DUPLICATE * (1.0 - typical)
     for start in range(0, n, _ROWS):
-        rows, columns = np.nonzero(queries[start : start + _ROWS] @ queries.T >= NEAR_DUPLICATE)
+        rows, columns = np.nonzero(queries[start : start + _ROWS] @ queries.T >= least)
         for a, b in zip((rows + start).tolist(), columns.tolist(), strict=True):
             if a < b:
                 _join(group, a, b)

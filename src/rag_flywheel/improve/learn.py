@@ -70,7 +70,7 @@ def learn(examples: Examples, held_out: npt.NDArray[np.bool_], kept: Parameters)
     """
     fitted = np.flatnonzero(~held_out)[-MOST_QUERIES:]
     if len(fitted) < LEAST_QUERIES:
-        why = f"{len(fitted)} past queries to fit to, at least {LEAST_QUERIES} are needed"
+        why = f"not fitted: {len(fitted)} of the {LEAST_QUERIES} past queries it takes"
         return _remembered(examples, kept, why, {"n_fitted": float(len(fitted))})
     own = examples.at(fitted)
     found, scores = _fitted(own, kept)
@@ -84,7 +84,7 @@ def learn(examples: Examples, held_out: npt.NDArray[np.bool_], kept: Parameters)
         gains = _likelihoods(test, own, found) - _likelihoods(test, own, kept)
         error = float(gains.std()) / np.sqrt(len(gains))
         scores |= {"held_out_gain": float(gains.mean()), "held_out_error": error}
-        if gains.mean() < -error:
+        if gains.mean() < -error - 1e-9:
             why = "votes held out are less likely under the new parameters"
             return _remembered(examples, kept, why, scores)
     return _remembered(examples, found, f"fitted to {len(fitted)} past queries", scores)

@@ -5,7 +5,7 @@ It knows vectors and the numbers they are filed under; not texts, versions or vo
 
 import errno
 import os
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.records import Pids, Vectors
 
 FILE_NAME = "passages.faiss"
+_SAMPLE = 20_000  # vectors that the typical cosine is taken from
+_LARGEST_TYPICAL = 0.9
 
 
 class DenseIndex:
@@ -70,6 +72,12 @@ class DenseIndex:
         """Width of a vector."""
         return int(self._index.d)
 
+    @cached_property
+    def typical_cosine(self) -> float:
+        """The mean cosine of two different texts (see `typical_cosine`)."""
+        step = max(1, len(self) // _SAMPLE)
+        return typical_cosine(self.vectors(self.pids[::step]))
+
     def search(self, queries: Vectors, n: int, allowed: Pids | None = None) -> list[Pids]:
         """For each row of `queries`, the pids of its n nearest vectors, the nearest first.
 
@@ -93,6 +101,20 @@ class DenseIndex:
         """float32 (n, dim): the vectors filed under these pids, which must all be here."""
         found: Vectors = self._index.reconstruct_batch(np.ascontiguousarray(pids))
         return found
+
+
+def typical_cosine(vectors: Vectors) -> float:
+    """The mean cosine of two different rows of float32 (n, dim) unit rows; 0.0 for fewer than two.
+
+    Cosines are read as (cos - typical) / (1 - typical), so that an encoder whose cosines are all
+    squeezed together, or a narrow domain, gives the same ranking as any other.
+    """
+    n = len(vectors)
+    if n < 2:
+        return 0.0
+    total = vectors.sum(axis=0, dtype=np.float64)
+    mean = (float(total @ total) - n) / (n * (n - 1.0))
+    return min(max(mean, 0.0), _LARGEST_TYPICAL)
 
 
 @cache

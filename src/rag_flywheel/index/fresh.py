@@ -6,10 +6,12 @@ They are scored one by one, with the version's word statistics; it must not know
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.index.dense import typical_cosine
 from rag_flywheel.index.lexical import LexicalIndex, LexicalScores, tokenize
 from rag_flywheel.records import Pids, Vectors
 
@@ -56,6 +58,11 @@ class FreshSegment:
         keep = ~np.isin(self.pids, pids)
         kept = tuple(self.texts[i] for i in np.flatnonzero(keep))
         return FreshSegment(self.pids[keep], self.vectors[keep], kept)
+
+    @cached_property
+    def typical_cosine(self) -> float:
+        """The mean cosine of two of these texts."""
+        return typical_cosine(self.vectors)
 
     def statistics(self) -> LexicalIndex:
         """Word statistics of these texts themselves, for an index that has no version yet."""

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.disk import read_array
 from rag_flywheel.errors import CorruptFileError
 
 K1, B = 1.2, 0.75
@@ -90,9 +91,10 @@ class LexicalIndex:
         lexical, tokens = folder / LEXICAL_FOLDER, folder / TOKENS_FOLDER
         try:
             vocabulary = json.loads((lexical / "words.json").read_text(encoding="utf-8"))
-            ids = np.load(tokens / "ids.npy", allow_pickle=False)
-            offsets = np.load(tokens / "offsets.npy", allow_pickle=False)
-            titles = np.load(tokens / "titles.npy", allow_pickle=False)
+            ids = read_array(tokens / "ids.npy")
+            offsets = read_array(tokens / "offsets.npy")
+            titles = read_array(tokens / "titles.npy")
+            _require_tokens(ids, offsets, titles)
             if not _is_vocabulary(vocabulary):
                 raise ValueError("words.json does not number its words from 0")
             has_words = (lexical / "params.index.json").exists()
@@ -102,10 +104,9 @@ class LexicalIndex:
                 f"{lexical} or {tokens} cannot be read ({error}); run `rag-flywheel refresh` to "
                 "build them anew from the database"
             ) from error
-        fits = len(offsets) == n_texts + 1 and len(titles) == n_texts
-        if not fits or int(offsets[-1]) != len(ids):
+        if len(titles) != n_texts:
             raise CorruptFileError(
-                f"{tokens} holds {len(offsets) - 1} texts; expected {n_texts}. Run "
+                f"{tokens} holds {len(titles)} texts; expected {n_texts}. Run "
                 "`rag-flywheel refresh` to build it anew from the database"
             )
         return cls(bm25, vocabulary, ids, offsets, titles)
@@ -200,6 +201,17 @@ def _index(documents: list[list[int]], vocabulary: dict[str, int]) -> Any:
     bm25 = bm25s.BM25(k1=K1, b=B, method="lucene", csc_backend="scipy")
     bm25.index((documents, dict(vocabulary)), create_empty_token=False, show_progress=False)
     return bm25
+
+
+def _require_tokens(ids: TokenIds, offsets: TokenIds, titles: TokenIds) -> None:
+    """ValueError unless these are the tokens of texts, one after the other."""
+    if any(part.ndim != 1 or part.dtype != np.int32 for part in (ids, offsets, titles)):
+        raise ValueError("its arrays are not int32 (n,)")
+    lengths = np.diff(offsets)
+    if len(offsets) != len(titles) + 1 or offsets[0] != 0 or offsets[-1] != len(ids):
+        raise ValueError("offsets.npy does not divide ids.npy into the texts of titles.npy")
+    if np.any(lengths < 0) or np.any(titles < 0) or np.any(titles > lengths):
+        raise ValueError("a text or a title has an impossible length")
 
 
 def _is_vocabulary(found: object) -> bool:

@@ -6,7 +6,7 @@ divides them (Bayes' rule). This module must not know where chances before the v
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from rag_flywheel.records import Judgment, Support
 
@@ -20,9 +20,10 @@ def vote_log_odds(noise: float) -> float:
 
 
 def credited(
-    before: Mapping[int, float], judgments: Iterable[Judgment], noise: float
+    before: Mapping[int, float], judgments: Sequence[Judgment], noise: float
 ) -> tuple[Support, ...]:
-    """Chances after the votes, by passage text, the likeliest first; those below 0.01 are left out.
+    """Chances after the votes, by passage text, the likeliest first; those below 0.01 are left out if
+    no vote is on them.
 
     before: chances before the votes, by lineage; what they lack to 1 is the chance of any other.
     """
@@ -35,5 +36,10 @@ def credited(
     total = sum(odds.values()) + max(0.0, 1.0 - sum(before.values()))
     if total <= 0.0:
         return ()
-    found = [Support(p, odd / total) for p, odd in odds.items() if odd >= _LEAST * total]
+    voted = {judgment.lineage for judgment in judgments}
+    found = [
+        Support(p, odd / total)
+        for p, odd in odds.items()
+        if odd >= _LEAST * total or (p in voted and odd > 0.0)
+    ]
     return tuple(sorted(found, key=lambda s: (-s.chance, s.lineage)))

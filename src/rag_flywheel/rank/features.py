@@ -16,12 +16,14 @@ Ints = npt.NDArray[np.int64]
 CHEAP = ("dense", "bm25")
 RICH = ("bigram", "title", "rarest", "window", "pairs", "length")
 FEATURES = (*CHEAP, *RICH)
-"""dense: cosine. bm25: BM25 over the query's best. bigram: BM25 of the query's pairs of neighbouring
-words, over the query's best. title: BM25 of the titles, over the query's best. rarest: whether the
-text has the rarest word. window: idf of the query's words in the best 15 words of the text, over 10.
-pairs: BM25 of any two of the query's words within 8 words, over the query's best. length: log of
-the text's length over the average. The last four follow the sequential dependence model of Metzler
-and Croft (SIGIR 2005) in kind: words that stand together say more than words apart."""
+"""dense: (cos - c) / (1 - c), c the typical cosine of two texts. bm25: BM25 over the
+query's best. bigram: BM25 of the query's pairs of neighbouring words, over the query's best. title:
+BM25 of the titles, over the query's best. rarest: whether the text has the rarest word. window: idf
+of the query's words in the best 15 words of the text, over 10. pairs: BM25 of any two of the
+query's words within 8 words, over the query's best. length: log of the text's length over the
+average. bigram, window and pairs follow
+the sequential dependence model (Metzler and Croft, SIGIR 2005) in kind: words that stand together
+say more than words apart."""
 _MOST_WORDS = 64  # distinct words of a query that are looked for, the rarest
 _K1, _B = 1.2, 0.75
 _WINDOW, _NEAR = 15, 8  # words
@@ -29,14 +31,19 @@ _WINDOW_SCALE = 10.0
 
 
 def cheap_features(
-    cosines: npt.NDArray[np.float32], bm25: npt.NDArray[np.float32], best_bm25: float
+    cosines: npt.NDArray[np.float32],
+    bm25: npt.NDArray[np.float32],
+    best_bm25: float,
+    typical_cosine: float,
 ) -> Features:
     """float32 (n, 2): the features named in CHEAP.
 
-    The share of BM25 is 0 for every candidate when no text has a word of the query.
+    typical_cosine: of two texts of the index. The share of BM25 is 0 for every candidate
+    when no text has a word of the query.
     """
     share = bm25 / best_bm25 if best_bm25 > 0 else np.zeros_like(bm25)
-    return np.stack([cosines, share], axis=1).astype(np.float32)
+    dense = (cosines - typical_cosine) / (1.0 - typical_cosine)
+    return np.stack([dense, share], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.disk import read_array
 from rag_flywheel.errors import CorruptFileError
 
 FOLDER = "memory"
@@ -60,10 +61,10 @@ def load_memory(folder: Path) -> Memory:
     """Read it from a version folder. Raises CorruptFileError."""
     place = folder / FOLDER
     try:
-        hashes = np.load(place / "queries.npy", allow_pickle=False)
-        offsets = np.load(place / "offsets.npy", allow_pickle=False)
-        lineages = np.load(place / "lineages.npy", allow_pickle=False)
-        chances = np.load(place / "chances.npy", allow_pickle=False)
+        hashes = read_array(place / "queries.npy")
+        offsets = read_array(place / "offsets.npy")
+        lineages = read_array(place / "lineages.npy")
+        chances = read_array(place / "chances.npy")
         tenants = json.loads((place / "tenants.json").read_text(encoding="utf-8"))
         _require_whole(hashes, offsets, lineages, chances, tenants)
     except (OSError, EOFError, ValueError, TypeError, RecursionError) as error:

@@ -15,6 +15,7 @@ from rag_flywheel.rank.features import FEATURES
 FORMAT_VERSION = 1
 FILE_NAME = "parameters.json"
 _LARGEST = sys.float_info.max
+_LARGEST_WEIGHT = 1e6
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ class Kernel:
 
 
 def _shipped_weights() -> dict[str, float]:
-    return {**dict.fromkeys(FEATURES, 0.0), "dense": 8.0, "bm25": 2.4}
+    return {**dict.fromkeys(FEATURES, 0.0), "dense": 6.8, "bm25": 2.4}
 
 
 @dataclass(frozen=True)
 class Parameters:
     """The prior, exp(weights · features) shared out over the candidates, and the kernel.
 
-    The shipped weights are a plain hybrid, dense + 0.3 · BM25 / best BM25. noise: the share of
+    The shipped weights are a plain hybrid, dense + 0.35 · BM25 / best BM25. noise: the share of
     votes that are wrong. candidate_spread: log-odds between the best and the worst of an
     application's own candidates, whose scores have no known scale.
     """
@@ -99,15 +100,17 @@ def _require_numbers(values: dict[str, Any]) -> None:
             raise ValueError(f"{key} is no finite number")
     if values["candidate_spread"] < 0:
         raise ValueError("candidate_spread is below 0")
-    if not 0 < values["noise"] <= 0.5:
-        raise ValueError("noise is not above 0 and at most 0.5")
+    if not 1e-6 <= values["noise"] <= 0.5:
+        raise ValueError("noise is not from 1e-6 to 0.5")
+    if max(abs(w) for w in values["weights"].values()) > _LARGEST_WEIGHT:
+        raise ValueError(f"a weight is beyond {_LARGEST_WEIGHT:g}")
 
 
 def _checked(kernel: Kernel) -> Kernel:
     if not (-1 <= kernel.theta < 1 and 0 < kernel.theta_quantile < 1):
         raise ValueError("the kernel needs -1 <= theta < 1 and 0 < theta_quantile < 1")
-    if not (kernel.gamma > 0 and kernel.n0 > 0):
-        raise ValueError("the kernel needs gamma > 0 and n0 > 0")
+    if not (0 < kernel.gamma <= 1e3 and 1e-9 <= kernel.n0 <= 1e9):
+        raise ValueError("the kernel needs 0 < gamma <= 1e3 and 1e-9 <= n0 <= 1e9")
     if type(kernel.neighbours) is not int or kernel.neighbours < 0:
         raise ValueError("the kernel needs a whole number of neighbours >= 0")
     return kernel

@@ -111,7 +111,7 @@ def static_features(
     The words of texts are looked at for the best 50 of the plain hybrid, and for at most 50 of the
     wanted, (n,), which have evidence.
     """
-    cheap = cheap_features(found.cosines, found.bm25, found.best_bm25)
+    cheap = cheap_features(found.cosines, found.bm25, found.best_bm25, state.typical_cosine)
     worth = cheap @ _HYBRID
     pool = _best(worth, np.arange(len(worth)))
     if wanted.any():

@@ -31,11 +31,11 @@ def past_queries(
         for key in found
     }
     unknown = [key for key, js in found.items() if any(j.lineage not in before[key] for j in js)]
-    rows = sorted({j.retrieval for key in unknown for j in found[key]})
-    logged = events.logged_chances(conn, rows)
+    first = events.first_retrievals(conn, sorted({key[0] for key in unknown}))
+    rows = {key: sorted({first[key], *(j.retrieval for j in found[key])}) for key in unknown}
+    logged = events.logged_chances(conn, sorted({r for some in rows.values() for r in some}))
     for key in unknown:
-        shown = [logged[row] for row in sorted({j.retrieval for j in found[key]})]
-        before[key] = _completed(before[key], shown)
+        before[key] = _completed(before[key], [logged[row] for row in rows[key]])
     noise = version.parameters.noise
     return {
         key: PastQuery(

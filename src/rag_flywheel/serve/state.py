@@ -62,6 +62,12 @@ class State:
         """The number of the last event whose vote counts."""
         return self.seq if self.frozen_at is None else min(self.seq, self.frozen_at)
 
+    @property
+    def typical_cosine(self) -> float:
+        """The mean cosine of two texts of the version, or of the fresh ones when it has none."""
+        dense = self.version.dense
+        return dense.typical_cosine if len(dense) else self.fresh.typical_cosine
+
     def lineages(self, pids: Pids) -> Pids:
         """The rows whose votes these texts inherit."""
         if not self.lineage_of:

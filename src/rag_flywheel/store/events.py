@@ -103,6 +103,25 @@ def logged_chances(
     }
 
 
+def first_retrievals(
+    conn: sqlite3.Connection, queries: Sequence[bytes]
+) -> dict[tuple[bytes, str | None], int]:
+    """{(query hash, tenant): row of the first retrieval}, which no vote on the query had moved."""
+    rows = in_chunks(
+        conn,
+        "SELECT query_hash, tenant, min(rid) FROM retrievals WHERE query_hash IN (%s) "
+        "GROUP BY query_hash, tenant",
+        list(queries),
+    )
+    return {(bytes(h), tenant): int(rid) for h, tenant, rid in rows}
+
+
+def filters_of(conn: sqlite3.Connection, retrievals: Sequence[int]) -> dict[int, str | None]:
+    """{row of a retrieval: its metadata filter as JSON, None: none}."""
+    rows = in_chunks(conn, "SELECT rid, filter FROM retrievals WHERE rid IN (%s)", list(retrievals))
+    return {int(rid): where for rid, where in rows}
+
+
 def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool:
     """Keep the answer that an application gave from a retrieval; False when there is none such."""
     cursor = conn.execute("UPDATE retrievals SET answer = ? WHERE id = ?", (answer, retrieval_id))
