@@ -22,8 +22,8 @@ def vote_log_odds(noise: float) -> float:
 def credited(
     before: Mapping[int, float], judgments: Sequence[Judgment], noise: float
 ) -> tuple[Support, ...]:
-    """Chances after the votes, by passage text, the likeliest first; those below 0.01 are left out if
-    no vote is on them.
+    """Chances after the votes, by passage text, the likeliest first; those below 0.01 are left out,
+    unless votes call them helpful.
 
     before: chances before the votes, by lineage; what they lack to 1 is the chance of any other.
     """
@@ -36,10 +36,10 @@ def credited(
     total = sum(odds.values()) + max(0.0, 1.0 - sum(before.values()))
     if total <= 0.0:
         return ()
-    voted = {judgment.lineage for judgment in judgments}
+    helped = {j.lineage for j in judgments if j.helpful > j.harmful}
     found = [
         Support(p, odd / total)
         for p, odd in odds.items()
-        if odd >= _LEAST * total or (p in voted and odd > 0.0)
+        if odd >= _LEAST * total or (p in helped and odd > 0.0)
     ]
     return tuple(sorted(found, key=lambda s: (-s.chance, s.lineage)))
