@@ -16,11 +16,12 @@ def shared_out(values: Mapping[str, float]) -> Chances:
 def after_votes(before: Mapping[str, float], net: Mapping[str, float], noise: float) -> Chances:
     """Bayes: each "helpful" less "harmful" vote multiplies the odds by (1 - noise) / noise.
 
-    What the chances before lack to 1 is that of passages not named; below 0.01 says nothing.
+    What the chances before lack to 1 is that of passages not named; below 0.01 says nothing,
+    unless votes call the passage helpful.
     """
     odds = {p: chance * ((1 - noise) / noise) ** net.get(p, 0) for p, chance in before.items()}
     total = sum(odds.values()) + max(0.0, 1.0 - sum(before.values()))
-    return {p: odd / total for p, odd in odds.items() if odd >= 0.01 * total}
+    return {p: odd / total for p, odd in odds.items() if odd >= 0.01 * total or net.get(p, 0) > 0}
 
 
 def scored(

@@ -136,14 +136,17 @@ def retrieve(
     record: Annotated[
         bool, typer.Option(help="Keep the retrieval, so that it takes votes.")
     ] = True,
-    explain: Annotated[bool, typer.Option(help="Show how each score adds up.")] = False,
+    explain: Annotated[
+        bool, typer.Option(help="Show how each score adds up, and the votes behind it.")
+    ] = False,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Print the best passages for a query."""
     with _open(index) as fw:
         found = fw.retrieve(query, k, where=_filter(where or []), user_id=user, record=record)
-    show.retrieval(found, explain, as_json)
+        behind = {hit.rank: fw.votes_behind(hit) for hit in found.hits} if explain else None
+    show.retrieval(found, behind, as_json)
 
 
 _COMPARISON = re.compile(r"([^=<>!]+)(=|!=|>=|<=|>|<)(.*)", re.DOTALL)

@@ -1,7 +1,6 @@
 """Flywheel: what an application holds. Every method is a few lines that call a room."""
 
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,6 @@ from rag_flywheel import corpus
 from rag_flywheel.capture import votes as capture
 from rag_flywheel.checks import check_optional_text, items
 from rag_flywheel.config import Config
-from rag_flywheel.curate.judgments import judgments
 from rag_flywheel.deploy import moves, report
 from rag_flywheel.deploy.folder import open_folder
 from rag_flywheel.deploy.versions import CURRENT
@@ -19,8 +17,7 @@ from rag_flywheel.disk import disk_errors
 from rag_flywheel.encoder_slot import EncoderSlot
 from rag_flywheel.errors import InputError
 from rag_flywheel.export import export
-from rag_flywheel.index.encoder import Encoder, encode
-from rag_flywheel.learning import Judge
+from rag_flywheel.index.encoder import Encoder
 from rag_flywheel.live_version import read_live
 from rag_flywheel.progress import Bars, as_progress
 from rag_flywheel.records import (
@@ -28,23 +25,23 @@ from rag_flywheel.records import (
     Candidate,
     ExportReport,
     Filter,
-    Judgment,
+    Hit,
     Passage,
+    PastVotes,
     Progress,
     RefreshReport,
     Retrieval,
     Status,
-    Vectors,
     Verdict,
     VersionInfo,
     Vote,
-    VoteEvent,
 )
 from rag_flywheel.refresh import When, refresh
 from rag_flywheel.serve.answers import Asked
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.server import Server
-from rag_flywheel.serve.state import Source
+from rag_flywheel.source import judge_of, source_of
+from rag_flywheel.store import events
 from rag_flywheel.store.database import FILE_NAME, Database
 
 
@@ -222,6 +219,11 @@ class Flywheel:
         """Keep votes in one commit, all or none; returns how many. Raises as `feedback` does."""
         return capture.append_votes(self._database, votes)
 
+    def votes_behind(self, hit: Hit) -> list[PastVotes]:
+        """The votes on similar past queries that `hit.explanation.evidence` rests on, by query."""
+        with self._database.snapshot() as conn:
+            return events.votes_by_number(conn, hit.explanation.votes)
+
     def answer(self, retrieval_id: str, text: str) -> None:
         """Keep the answer that the application gave from a retrieval. Raises UnknownIdError."""
         capture.keep_answer(self._database, retrieval_id, text)
@@ -245,7 +247,7 @@ class Flywheel:
                 self._database,
                 self._config,
                 self._slot.get,
-                _judge(self._config),
+                judge_of(self._config),
                 when=when,
                 progress=as_progress(progress, bars),
             )
@@ -313,7 +315,7 @@ class Flywheel:
         with self._lock:
             if self._server is None:
                 encoder = self._slot.get()
-                source = _source(encoder, self._config)
+                source = source_of(encoder, self._config)
                 live = LiveState(
                     self._database,
                     source,
@@ -322,20 +324,3 @@ class Flywheel:
                 )
                 self._server = Server(self._database, self._config, source, live)
             return self._server
-
-
-def _judge(config: Config) -> Judge:
-    def judge(votes: Iterable[VoteEvent]) -> list[Judgment]:
-        return judgments(votes, half_life_days=config.vote_half_life_days, now=time.time())
-
-    return judge
-
-
-def _source(encoder: Encoder, config: Config) -> Source:
-    def queries(texts: Sequence[str]) -> Vectors:
-        return encode(encoder.encode_queries, texts, encoder.dim)
-
-    def passages(texts: Sequence[str]) -> Vectors:
-        return encode(encoder.encode_passages, texts, encoder.dim)
-
-    return Source(_judge(config), encoder.revision, queries, passages)

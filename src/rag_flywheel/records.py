@@ -105,6 +105,16 @@ class Vote:
 
 
 @dataclass(frozen=True)
+class PastVotes:
+    """How many votes there are on one passage for one past query, and of which kind."""
+
+    query: str
+    passage_id: str
+    helpful: int
+    harmful: int
+
+
+@dataclass(frozen=True)
 class VoteEvent:
     """A stored vote with what it was cast on: `lineage` names the passage text, `query` its 16-byte hash."""
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from rag_flywheel.records import (
     AddReport,
     ExportReport,
     Hit,
+    PastVotes,
     RefreshReport,
     Retrieval,
     Status,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rag_flywheel.bench.demo import DemoResult
 
 _EXCERPT = 160
+_SHOWN_VOTES = 3  # past queries and passages, under each hit
 
 
 def _json(value: object) -> None:
@@ -64,8 +66,10 @@ def added(report: AddReport, removed: int, as_json: bool) -> None:
         _say(line + (f", removed {removed} that their files no longer have" if removed else ""))
 
 
-def retrieval(found: Retrieval, explain: bool, as_json: bool) -> None:
-    """The hits of a retrieval, and with explain how each score adds up."""
+def retrieval(
+    found: Retrieval, behind: Mapping[int, Sequence[PastVotes]] | None, as_json: bool
+) -> None:
+    """The hits of a retrieval, and how each score adds up: behind, by rank, the votes it rests on."""
     if as_json:
         _json(found)
         return
@@ -75,8 +79,10 @@ def retrieval(found: Retrieval, explain: bool, as_json: bool) -> None:
     for hit in found.hits:
         text = " ".join(hit.text.split())
         _say(f"{hit.rank:>3}. {hit.passage_id}   {hit.score:.3f}")
-        if explain:
+        if behind is not None:
             _say(f"     {_sum(hit)}")
+            for votes in behind[hit.rank][:_SHOWN_VOTES]:
+                _say(f"       {_past(votes)}")
         _say(f"     {text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + '…'}")
     if found.id is not None:
         _say(f"to vote: rag-flywheel feedback {found.id} PASSAGE helpful|harmful")
@@ -87,6 +93,13 @@ def _sum(hit: Hit) -> str:
     parts = [f"{e.intercept:.3f}", *(f"{v:+.3f} {k}" for k, v in e.terms.items())]
     votes = f" from {len(e.votes)} votes" if e.votes else ""
     return f"= {' '.join(parts)} {e.evidence:+.3f} evidence{votes}"
+
+
+def _past(votes: PastVotes) -> str:
+    question = " ".join(votes.query.split())
+    kinds = ((votes.helpful, "helpful"), (votes.harmful, "harmful"))
+    said = ", ".join(f"{n} {kind}" for n, kind in kinds if n)
+    return f"“{question[:_EXCERPT]}”: {said} on {votes.passage_id}"
 
 
 def refreshed(report: RefreshReport, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rag_flywheel.curate.groups import held_out, query_groups
@@ -13,7 +13,10 @@ from rag_flywheel.records import Vectors
 
 
 def at_degrees(degrees: Sequence[float]) -> Vectors:
-    """Unit vectors in the plane at these angles; the cosine of 25 degrees is 0.906, of 26 0.899."""
+    """Unit vectors in the plane at these angles; the cosine of 25 degrees is 0.906, of 26 0.899.
+
+    With the opposite of each among them, the typical cosine is 0 and 0.9 is the least of a link.
+    """
     angles = np.radians(np.array(degrees, dtype=np.float64))
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
@@ -42,14 +45,47 @@ def brute_force(linked: Sequence[Sequence[bool]]) -> set[frozenset[int]]:
     return {part for part in parts if len(part) <= 20} | alone
 
 
-@settings(max_examples=40)
-@given(st.lists(st.integers(0, 359), max_size=45))
+def cosines_of(degrees: Sequence[float]) -> list[list[float]]:
+    return [[math.cos(math.radians(a - b)) for b in degrees] for a in degrees]
+
+
+def typical(cosines: Sequence[Sequence[float]]) -> float:
+    """The mean cosine of two different queries, not below 0."""
+    pairs = [c for i, row in enumerate(cosines) for j, c in enumerate(row) if i != j]
+    return max(math.fsum(pairs) / len(pairs), 0.0) if pairs else 0.0
+
+
+all_around = st.lists(st.integers(0, 359), max_size=45)
+in_a_corner = st.lists(st.integers(0, 90), max_size=45)
+
+
+@settings(max_examples=60)
+@given(all_around | in_a_corner)
 def test_groups_equal_a_walk_through_all_pairs(degrees: list[int]) -> None:
-    apart = [[min((a - b) % 360, (b - a) % 360) for b in degrees] for a in degrees]
-    linked = [[angle <= 25 for angle in row] for row in apart]
+    cosines = cosines_of(degrees)
+    c = min(typical(cosines), 0.9)
+    least = c + 0.9 * (1 - c)
+    assume(all(abs(cosine - least) > 1e-5 for row in cosines for cosine in row))
+    linked = [[cosine >= least for cosine in row] for row in cosines]
     found = query_groups(at_degrees(degrees))
     assert together(found.tolist()) == brute_force(linked)
     assert found.dtype == np.int64
+
+
+@settings(max_examples=60)
+@given(all_around | in_a_corner, st.floats(0.0, 0.8))
+def test_groups_are_the_same_where_all_cosines_are_squeezed_together(
+    degrees: list[int], squeeze: float
+) -> None:
+    cosines = cosines_of(degrees)
+    c = typical(cosines)
+    assume(c > 0 and squeeze + (1 - squeeze) * c < 0.9)
+    least = c + 0.9 * (1 - c)
+    assume(all(abs(cosine - least) > 1e-5 for row in cosines for cosine in row))
+    plain = at_degrees(degrees)
+    same = np.full((len(degrees), 1), np.sqrt(squeeze))  # a part that every query has
+    squeezed = np.hstack([np.sqrt(1 - squeeze) * plain, same]).astype(np.float32)
+    assert query_groups(squeezed).tolist() == query_groups(plain).tolist()
 
 
 def test_groups_reach_over_blocks_of_rows() -> None:
@@ -67,9 +103,22 @@ def test_groups_reach_over_blocks_of_rows() -> None:
 
 
 def test_links_are_followed_and_need_a_cosine_of_nine_tenths() -> None:
-    assert together(query_groups(at_degrees([0, 50, 25, 76])).tolist()) == {
+    half = [0.0, 50.0, 25.0, 76.0]
+    found = query_groups(at_degrees([*half, *(180 + d for d in half)]))
+    assert together(found.tolist()) == {
         frozenset({0, 1, 2}),  # 0 - 25 - 50, though 0 and 50 are far apart
         frozenset({3}),
+        frozenset({4, 5, 6}),
+        frozenset({7}),
+    }
+
+
+def test_in_a_narrow_domain_a_link_takes_more() -> None:
+    # the typical cosine is 0.66, so a link takes 0.966: 15 degrees, no longer 25
+    assert together(query_groups(at_degrees([0, 20, 62, 75])).tolist()) == {
+        frozenset({0}),
+        frozenset({1}),
+        frozenset({2, 3}),
     }
 
 

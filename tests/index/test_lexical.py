@@ -7,6 +7,7 @@ import time
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,6 +172,42 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, damage: str) -> No
     if damage != "missing":
         path.write_bytes(b"" if damage == "empty" else data[: len(data) // 2])
     with pytest.raises(CorruptFileError, match=r"cannot be read.*rag-flywheel refresh"):
+        LexicalIndex.load(tmp_path, n_texts=2)
+
+
+@pytest.mark.parametrize("name", ["ids.npy", "offsets.npy", "titles.npy"])
+def test_an_array_with_a_damaged_header_is_refused(tmp_path: Path, name: str) -> None:
+    LexicalIndex.build([["alpha", "beta"], ["gamma"]]).save(tmp_path)
+    path = tmp_path / "tokens" / name
+    data = bytearray(path.read_bytes())
+    data[8] = 39  # the header's length: it is cut in the middle of a string
+    path.write_bytes(data)
+    with pytest.raises(CorruptFileError, match=r"damaged header.*rag-flywheel refresh"):
+        LexicalIndex.load(tmp_path, n_texts=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        ("ids.npy", np.array([0, 1], np.int32)),
+        ("ids.npy", np.array([0.0, 1.0, 2.0])),
+        ("ids.npy", np.array([[0, 1, 2]], np.int32)),
+        ("offsets.npy", np.array([0, 2], np.int32)),
+        ("offsets.npy", np.array([1, 2, 3], np.int32)),
+        ("offsets.npy", np.array([0, 2, 3])),
+        ("offsets.npy", np.array([0, 5, 3], np.int32)),
+        ("titles.npy", np.array([0], np.int32)),
+        ("titles.npy", np.array([3, 0], np.int32)),
+        ("titles.npy", np.array([-1, 0], np.int32)),
+    ],
+    ids=str,
+)
+def test_token_arrays_that_do_not_fit_together_are_refused(
+    tmp_path: Path, name: str, tokens: np.ndarray[Any, Any]
+) -> None:
+    LexicalIndex.build([["alpha", "beta"], ["gamma"]]).save(tmp_path)
+    np.save(tmp_path / "tokens" / name, tokens)
+    with pytest.raises(CorruptFileError, match="rag-flywheel refresh"):
         LexicalIndex.load(tmp_path, n_texts=2)
 
 

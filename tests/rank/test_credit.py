@@ -54,6 +54,16 @@ def test_the_likeliest_comes_first_and_equal_ones_in_the_order_of_their_numbers(
 def test_chances_below_one_in_a_hundred_are_left_out() -> None:
     assert set(chances({1: 0.98, 2: 0.0099, 3: 0.0101})) == {1, 3}
     assert chances({1: 0.004}, voted(1, helpful=1)) == pytest.approx({1: 0.016 / 1.012})
+    assert chances({1: 0.004}, voted(1, helpful=1, harmful=1)) == {}
+    assert chances({1: 0.02}, voted(1, harmful=1)) == {}
+
+
+def test_passages_that_votes_call_helpful_stay_however_small_their_chance() -> None:
+    assert chances({1: 0.001}, voted(1, helpful=1)) == pytest.approx({1: 0.004 / 1.003})
+    assert chances({1: 1e-9, 2: 0.5}, voted(1, helpful=3, harmful=2)) == pytest.approx(
+        {1: 4e-9, 2: 0.5}
+    )
+    assert chances({1: 0.0, 2: 0.5}, voted(1, helpful=1)) == {2: 0.5}
 
 
 def test_nothing_is_known_of_a_query_without_chances() -> None:
@@ -92,6 +102,11 @@ def exact(
     return {p: joint[p] / total for p in before} if total else {}
 
 
+def called_helpful(said: dict[int, tuple[int, int]], lineage: int) -> bool:
+    helpful, harmful = said.get(lineage, (0, 0))
+    return helpful > harmful
+
+
 def judged(said: dict[int, tuple[int, int]]) -> list[Judgment]:
     return [voted(p, helpful, harmful) for p, (helpful, harmful) in said.items()]
 
@@ -107,7 +122,8 @@ def test_chances_are_bayes_rule(
     expected = exact(before, said, noise)
     for lineage, chance in expected.items():
         if abs(chance - Fraction(1, 100)) > 1e-9:
-            assert (lineage in {s.lineage for s in found}) == (chance >= Fraction(1, 100))
+            kept = chance >= Fraction(1, 100) or (chance > 0 and called_helpful(said, lineage))
+            assert (lineage in {s.lineage for s in found}) == kept
     for s in found:
         assert s.chance == pytest.approx(float(expected[s.lineage]), rel=1e-9)
     assert list(found) == sorted(found, key=lambda s: (-s.chance, s.lineage))
@@ -120,7 +136,8 @@ def test_chances_add_up_to_at_most_one(
 ) -> None:
     found = credited(before, judged(said), noise)
     assert math.fsum(s.chance for s in found) <= 1.0 + 1e-12
-    assert all(0.01 <= s.chance <= 1.0 for s in found)
+    assert all(0 < s.chance <= 1.0 for s in found)
+    assert all(s.chance >= 0.01 for s in found if not called_helpful(said, s.lineage))
 
 
 @settings(max_examples=40)
@@ -170,7 +187,10 @@ def test_two_passages_that_are_all_there_is_are_symmetric(
 def test_votes_that_are_wrong_half_the_time_say_nothing(
     before: dict[int, float], said: dict[int, tuple[int, int]]
 ) -> None:
-    assert credited(before, judged(said), 0.5) == credited(before, [], 0.5)
+    small = {p: b for p, b in before.items() if 0 < b < 0.01 and called_helpful(said, p)}
+    assert chances(before, *judged(said), noise=0.5) == pytest.approx(
+        {**chances(before, noise=0.5), **small}
+    )
 
 
 @settings(max_examples=40)

@@ -309,15 +309,16 @@ bm25 = st.one_of(st.just(0.0), st.floats(2**-10, 64, width=32))
 
 
 @settings(max_examples=50)
-@given(st.lists(st.tuples(cosine, bm25), max_size=20), st.one_of(st.just(0.0), st.floats(1, 64)))
-def test_cheap_features_equal_the_reference(rows: list[tuple[float, float]], more: float) -> None:
+@given(st.lists(st.tuples(cosine, bm25), max_size=20), bm25, st.floats(0, 0.9))
+def test_cheap_features_equal_the_reference(
+    rows: list[tuple[float, float]], more: float, c: float
+) -> None:
     best = max([b for _, b in rows] + [more])
     columns = np.array(rows, dtype=np.float32).reshape(-1, 2)
-    found = cheap_features(columns[:, 0], columns[:, 1], best)
-    expected = [[dense, words / best if best else 0.0] for dense, words in rows]
-    assert found.dtype == np.dtype(np.float32)
-    assert found.shape == (len(rows), len(CHEAP))
-    assert found.tolist() == [pytest.approx(row, rel=1e-6) for row in expected]
+    found = cheap_features(columns[:, 0], columns[:, 1], best, c)
+    expected = [[(cos - c) / (1 - c), words / best if best else 0.0] for cos, words in rows]
+    assert (found.dtype, found.shape) == (np.dtype(np.float32), (len(rows), len(CHEAP)))
+    assert found.tolist() == [pytest.approx(row, rel=1e-6, abs=1e-5) for row in expected]
 
 
 def test_names_of_features_are_cheap_then_rich() -> None:

@@ -187,6 +187,16 @@ def test_tenants_that_do_not_fit_are_refused(tmp_path: Path, text: str, reason: 
     refused(tmp_path, reason)
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".npy")])
+def test_an_array_with_a_damaged_header_is_refused(tmp_path: Path, name: str) -> None:
+    save_memory(memory_of(TOLD), tmp_path)
+    path = tmp_path / FOLDER / name
+    data = bytearray(path.read_bytes())
+    data[8] = 39  # the header's length: it is cut in the middle of a string
+    path.write_bytes(data)
+    refused(tmp_path, "damaged header")
+
+
 def test_chances_may_exceed_one_by_rounding(tmp_path: Path) -> None:
     save_memory(memory_of({(b"a" * 16, None): {4: 1.0005}}), tmp_path)
     assert load_memory(tmp_path).before(0) == {4: pytest.approx(1.0005)}

@@ -127,9 +127,9 @@ def links(near: Nearest, targets: Examples, sources: Examples) -> Links:
     return Links(np.concatenate(to), np.concatenate(of), np.concatenate(slot))
 
 
-def worth_linking(found: Links, chances: Floats, least: float) -> Links:
-    """The links whose source candidate has at least this chance; chances: (m, C)."""
-    kept = chances.ravel()[found.of] >= least
+def worth_linking(found: Links, chances: Floats) -> Links:
+    """The links whose source candidate has any chance; chances: (m, C)."""
+    kept = chances.ravel()[found.of] > 0
     return Links(found.to[kept], found.of[kept], found.slot[kept])
 
 

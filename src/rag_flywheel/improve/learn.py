@@ -104,8 +104,8 @@ def remember(examples: Examples, parameters: Parameters) -> Memory:
         near = nearest(examples, examples, each, each)
         joined = links(near, examples, examples)
         for _ in range(_PASSES):
-            said = _said(after_votes(examples, before, parameters.noise))
-            heard = worth_linking(joined, said, _LEAST_CHANCE)
+            said = _said(examples, after_votes(examples, before, parameters.noise))
+            heard = worth_linking(joined, said)
             added = support(heard, near, said, kernel, len(examples))
             before = with_support(prior, added, kernel.n0)
     return _memory(examples, before)
@@ -157,8 +157,8 @@ def _kernel(
     (of the logarithm of n0): with few queries the likeliest one alone hangs on chance.
     """
     prior = prior_chances(examples, _weights(found))
-    said = _said(after_votes(examples, prior, found.noise))
-    joined = worth_linking(joined, said, _LEAST_CHANCE)
+    said = _said(examples, after_votes(examples, prior, found.noise))
+    joined = worth_linking(joined, said)
     without = log_likelihoods(examples, prior, found.noise)
     n = len(examples)
 
@@ -191,8 +191,9 @@ def _likelihoods(test: Examples, own: Examples, parameters: Parameters) -> Float
     if kernel.neighbours:
         apart = np.zeros(len(test), np.int64), np.ones(len(own), np.int64)
         near = nearest(test, own, *apart)
-        said = _said(after_votes(own, prior_chances(own, _weights(parameters)), parameters.noise))
-        joined = worth_linking(links(near, test, own), said, _LEAST_CHANCE)
+        alone = prior_chances(own, _weights(parameters))
+        said = _said(own, after_votes(own, alone, parameters.noise))
+        joined = worth_linking(links(near, test, own), said)
         added = support(joined, near, said, kernel, len(test))
     noise = parameters.noise
     chances = with_support(prior, added, kernel.n0)
@@ -201,8 +202,9 @@ def _likelihoods(test: Examples, own: Examples, parameters: Parameters) -> Float
     return total
 
 
-def _said(chances: Floats) -> Floats:
-    return np.where(chances >= _LEAST_CHANCE, chances, 0.0)
+def _said(examples: Examples, chances: Floats) -> Floats:
+    """Chances as neighbours hear them: small ones say nothing, unless votes call them helpful."""
+    return np.where((chances >= _LEAST_CHANCE) | (examples.net > 0), chances, 0.0)
 
 
 def _weights(parameters: Parameters) -> Floats:

@@ -5,11 +5,12 @@ This module must not know what votes mean for a ranking.
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rag_flywheel.records import VoteEvent
+from rag_flywheel.records import PastVotes, VoteEvent
 from rag_flywheel.store.database import in_chunks
 
 
@@ -182,6 +183,21 @@ def queries_voted_on(conn: sqlite3.Connection, after: int, last: int) -> list[by
         (after, last),
     )
     return [bytes(row[0]) for row in rows]
+
+
+def votes_by_number(conn: sqlite3.Connection, numbers: Sequence[int]) -> list[PastVotes]:
+    """These votes by query and passage, those with the most votes first."""
+    rows = in_chunks(
+        conn,
+        "SELECT r.query, p.id, v.verdict FROM votes v JOIN retrievals r ON r.rid = v.rid "
+        "JOIN passages p ON p.pid = v.pid WHERE v.seq IN (%s)",
+        list(numbers),
+    )
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for query, passage, verdict in rows:
+        counts.setdefault((query, passage), Counter())[verdict] += 1
+    found = [PastVotes(*key, n["helpful"], n["harmful"]) for key, n in counts.items()]
+    return sorted(found, key=lambda v: (-v.helpful - v.harmful, v.query, v.passage_id))
 
 
 def query_texts(conn: sqlite3.Connection, queries: Sequence[bytes]) -> dict[bytes, str]:

@@ -1,0 +1,35 @@
+"""How an index folder's events are read: votes judged by its settings, texts embedded by its encoder.
+
+It must not know what is done with them.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+
+from rag_flywheel.config import Config
+from rag_flywheel.curate.judgments import judgments
+from rag_flywheel.index.encoder import Encoder, encode
+from rag_flywheel.learning import Judge
+from rag_flywheel.records import Judgment, Vectors, VoteEvent
+from rag_flywheel.serve.state import Source
+
+
+def judge_of(config: Config) -> Judge:
+    """How votes become judgments in this folder, as of the moment it is called."""
+
+    def judge(votes: Iterable[VoteEvent]) -> list[Judgment]:
+        return judgments(votes, half_life_days=config.vote_half_life_days, now=time.time())
+
+    return judge
+
+
+def source_of(encoder: Encoder, config: Config) -> Source:
+    """What serving needs to follow the events of this folder."""
+
+    def queries(texts: Sequence[str]) -> Vectors:
+        return encode(encoder.encode_queries, texts, encoder.dim)
+
+    def passages(texts: Sequence[str]) -> Vectors:
+        return encode(encoder.encode_passages, texts, encoder.dim)
+
+    return Source(judge_of(config), encoder.revision, queries, passages)
