@@ -36,19 +36,24 @@ lint: venv
 bench: venv
 	$(BENCH) --max-test 1000 --out $(RESULTS)/bench.json
 
-# Three seeds, every kind of user: hours.
-bench-full: venv
-	for seed in 0 1 2; do \
-	  $(BENCH) --seed $$seed --out $(RESULTS)/full-main-$$seed.json && \
-	  $(BENCH) --seed $$seed --eta 0 --eps 0 --out $(RESULTS)/full-perfect-$$seed.json && \
-	  $(BENCH) --seed $$seed --eps 0 --out $(RESULTS)/full-attention-$$seed.json && \
-	  $(BENCH) --seed $$seed --eps 0.4 --out $(RESULTS)/full-wrong40-$$seed.json && \
-	  $(BENCH) --seed $$seed --trust 0.3 --out $(RESULTS)/full-trust-$$seed.json && \
-	  $(BENCH) --seed $$seed --malicious 0.05 --attack random --out $(RESULTS)/full-random5-$$seed.json && \
-	  $(BENCH) --seed $$seed --malicious 0.05 --attack inverted --out $(RESULTS)/full-inverted5-$$seed.json && \
-	  $(BENCH) --seed $$seed --malicious 0.05 --attack collude --out $(RESULTS)/full-collude5-$$seed.json && \
-	  $(BENCH) --seed $$seed --answer-level --out $(RESULTS)/full-answers-$$seed.json || exit 1; \
-	done
+# Three seeds, every kind of user: hours. A result that is there is not made again, so it can be
+# stopped and taken up; with `make -j2 bench-full` two runs go side by side, on one thread each.
+USERS_main :=
+USERS_perfect := --eta 0 --eps 0
+USERS_attention := --eps 0
+USERS_wrong40 := --eps 0.4
+USERS_trust := --trust 0.3
+USERS_random5 := --malicious 0.05 --attack random
+USERS_inverted5 := --malicious 0.05 --attack inverted
+USERS_collude5 := --malicious 0.05 --attack collude
+USERS_answers := --answer-level
+KINDS := main perfect attention wrong40 trust random5 inverted5 collude5 answers
+FULL := $(foreach seed,0 1 2,$(foreach kind,$(KINDS),$(RESULTS)/full-$(kind)-$(seed).json))
+
+bench-full: $(FULL)
+
+$(FULL): $(RESULTS)/full-%.json: | $(VENV)/.installed
+	$(BENCH) --seed $(lastword $(subst -, ,$*)) $(USERS_$(firstword $(subst -, ,$*))) --out $@
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

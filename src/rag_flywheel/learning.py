@@ -53,13 +53,7 @@ def learned_from_votes(
 
     fit: whether parameters may change; memory follows the votes either way.
     """
-    with database.snapshot() as conn:
-        state = bare_state(version, conn)
-        scopes = {
-            where: scope(state, None if where is None else matching_pids(conn, json.loads(where)))
-            for where in set(past.filters.values())
-        }
-    examples = _examples(state, past, scopes, progress)
+    examples = past_examples(database, version, past, progress)
     kept = version.parameters
     if not fit:
         return Learned(
@@ -70,6 +64,22 @@ def learned_from_votes(
         )
     groups = query_groups(examples.vectors)
     return learn(examples, held_out([key[0] for key in examples.keys], groups), kept)
+
+
+def past_examples(
+    database: Database, version: LoadedVersion, past: Past, progress: Progress | None = None
+) -> Examples:
+    """One example for each past query with a vote on a passage that the version still holds.
+
+    A query's candidates are the texts that pass its own metadata filter.
+    """
+    with database.snapshot() as conn:
+        state = bare_state(version, conn)
+        scopes = {
+            where: scope(state, None if where is None else matching_pids(conn, json.loads(where)))
+            for where in set(past.filters.values())
+        }
+    return _examples(state, past, scopes, progress)
 
 
 def read_past(
@@ -102,10 +112,7 @@ def read_past(
 def _examples(
     state: State, past: Past, scopes: dict[str | None, Scope], progress: Progress | None
 ) -> Examples:
-    """One example for each past query with a vote on a passage that still is in the index.
-
-    scopes: the texts that pass each metadata filter; a query's candidates are of its own.
-    """
+    """scopes: the texts that pass each metadata filter."""
     keys: list[Key] = []
     rows: list[tuple[Pids, Features]] = []
     given = list(past.judged)
