@@ -1,0 +1,328 @@
+"""The likelihood of votes, against plain Python, and what is fitted by it, against made votes."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_flywheel.improve.examples import Examples, Floats
+from rag_flywheel.improve.likelihood import (
+    LARGEST_NOISE,
+    after_votes,
+    fit,
+    log_likelihoods,
+    prior_chances,
+    with_support,
+)
+
+Rows = Sequence[Sequence[float]]
+TRUE = np.array([2.0, -1.0, 0.0])
+ALL_FREE = np.ones(3)
+
+
+def made(
+    lineages: Sequence[Sequence[int]] | Floats, features: object, yes: Rows, no: Rows
+) -> Examples:
+    helpful, harmful = np.array(yes, dtype=np.float64), np.array(no, dtype=np.float64)
+    n = len(helpful)
+    return Examples(
+        [(bytes([i // 256, i % 256]) * 8, None) for i in range(n)],
+        np.ones((n, 1), dtype=np.float32),
+        np.array(lineages, dtype=np.int64),
+        np.array(features, dtype=np.float32),
+        helpful - harmful,
+        helpful.sum(axis=1),
+        harmful.sum(axis=1),
+        np.zeros(n, dtype=np.int64),
+    )
+
+
+def simulated(
+    seed: int,
+    n: int,
+    noise: float,
+    *,
+    width: int = 6,
+    shown_by: Floats | None = None,
+    shown: int = 6,
+) -> Examples:
+    """Answers drawn by TRUE, and a vote on each of the hits shown: the best by `shown_by`, or any."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, width, 3))
+    z = features @ TRUE
+    answers = (z + rng.gumbel(size=z.shape)).argmax(axis=1)
+    order = rng.random(z.shape) if shown_by is None else -(features @ shown_by)
+    seen = order.argsort(axis=1).argsort(axis=1) < shown
+    right = rng.random(z.shape) >= noise
+    says_yes = right == (np.arange(width)[None, :] == answers[:, None])
+    lineages = np.tile(np.arange(width), (n, 1))
+    return made(
+        lineages.tolist(), features, (seen & says_yes).tolist(), (seen & ~says_yes).tolist()
+    )
+
+
+def plain_prior(examples: Examples, row: int, weights: Sequence[float]) -> list[float]:
+    odds = []
+    for lineage, features in zip(examples.lineages[row], examples.features[row], strict=True):
+        z = sum(w * float(f) for w, f in zip(weights, features, strict=True))
+        odds.append(math.exp(z) if lineage >= 0 else 0.0)
+    return [odd / sum(odds) for odd in odds]
+
+
+def plain_log_likelihood(net: Sequence[float], chances: Sequence[float], noise: float) -> float:
+    odds = (1 - noise) / noise
+    return math.log(sum(p * odds**v for p, v in zip(chances, net, strict=True)))
+
+
+def plain_spread(examples: Examples) -> list[float]:
+    found = []
+    for j in range(examples.features.shape[2]):
+        squares, count = 0.0, 0
+        for lineages, features in zip(examples.lineages, examples.features, strict=True):
+            values = [float(f[j]) for p, f in zip(lineages, features, strict=True) if p >= 0]
+            squares += sum((v - sum(values) / len(values)) ** 2 for v in values)
+            count += len(values)
+        found.append(math.sqrt(squares / count))
+    return found
+
+
+def plain_objective(
+    examples: Examples,
+    weights: Sequence[float],
+    noise: float,
+    *,
+    centre: Sequence[float],
+    strength: float,
+    support: Floats | None = None,
+    n0: float = 1.0,
+) -> float:
+    """What `fit` is to maximise."""
+    total = 0.0
+    for i in range(len(examples)):
+        chances = plain_prior(examples, i, weights)
+        if support is not None:
+            added = support[i].tolist()
+            chances = [
+                (n0 * p + s) / (n0 + sum(added)) for p, s in zip(chances, added, strict=True)
+            ]
+        total += plain_log_likelihood(examples.net[i].tolist(), chances, noise)
+        total += float(examples.n_helpful[i]) * math.log(noise)
+        total += float(examples.n_harmful[i]) * math.log(1 - noise)
+    for w, c, s in zip(weights, centre, plain_spread(examples), strict=True):
+        total -= 0.5 * strength * (s * (w - c)) ** 2
+    return total
+
+
+@st.composite
+def small(draw: st.DrawFn) -> Examples:
+    """Up to 3 queries with up to 4 candidates, some of them missing, and up to 3 features."""
+    n, width, d = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    votes = st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.0])
+    lineages, features, yes, no = [], [], [], []
+    for _ in range(n):
+        row = draw(st.lists(st.sampled_from([-1, 7]), min_size=width, max_size=width))
+        row[draw(st.integers(0, width - 1))] = 7
+        lineages.append([p if p < 0 else c for c, p in enumerate(row)])
+        features.append([[draw(st.floats(-2, 2, width=32)) for _ in range(d)] for _ in row])
+        yes.append([draw(votes) if p >= 0 else 0.0 for p in row])
+        no.append([draw(votes) if p >= 0 else 0.0 for p in row])
+    return made(lineages, features, yes, no)
+
+
+def test_one_query_by_hand() -> None:
+    one = made([[5, 6, 7]], np.zeros((1, 3, 1)), [[1, 0, 0]], [[0, 0, 1]])
+    chances = np.array([[0.2, 0.5, 0.3]])
+    # odds 4: 0.2 · 4 + 0.5 + 0.3 / 4
+    assert log_likelihoods(one, chances, 0.2) == pytest.approx([math.log(1.375)])
+    expected = [0.8 / 1.375, 0.5 / 1.375, 0.075 / 1.375]
+    assert after_votes(one, chances, 0.2)[0] == pytest.approx(expected)
+
+
+def test_prior_chances_by_hand() -> None:
+    features = [[[0.0], [math.log(3)], [50.0]]]
+    one = made([[5, 6, -1]], features, [[0, 0, 0]], [[0, 0, 0]])
+    assert prior_chances(one, np.array([1.0]))[0] == pytest.approx([0.25, 0.75, 0.0])
+    assert prior_chances(one, np.array([0.0]))[0] == pytest.approx([0.5, 0.5, 0.0])
+    assert prior_chances(one, np.array([-1.0]))[0] == pytest.approx([0.75, 0.25, 0.0])
+
+
+def test_support_by_hand() -> None:
+    prior, support = np.array([[0.5, 0.5], [0.9, 0.1]]), np.array([[0.0, 2.0], [0.0, 0.0]])
+    found = with_support(prior, support, 3.0)
+    assert found == pytest.approx(np.array([[1.5 / 5, 3.5 / 5], [0.9, 0.1]]))
+    assert with_support(prior, None, 3.0) is prior
+
+
+def test_a_query_without_a_candidate_tells_nothing() -> None:
+    two = made([[-1, -1], [1, 2]], np.ones((2, 2, 1)), [[0, 0], [1, 0]], [[0, 0], [0, 0]])
+    prior = prior_chances(two, np.array([3.0]))
+    assert log_likelihoods(two, prior, 0.2)[0] == pytest.approx(0.0)
+    assert np.isfinite(after_votes(two, prior, 0.2)).all()
+
+
+def test_ever_so_many_votes_stay_finite() -> None:
+    one = made([[1, 2]], np.zeros((1, 2, 1)), [[1e4, 0]], [[0, 1e4]])
+    chances = np.array([[1e-12, 1 - 1e-12]])
+    assert np.isfinite(log_likelihoods(one, chances, 0.001)).all()
+    assert after_votes(one, chances, 0.001)[0] == pytest.approx([1.0, 0.0])
+
+
+@given(small(), st.floats(0.01, 0.49), st.lists(st.floats(-3, 3), min_size=3, max_size=3))
+@settings(max_examples=60, deadline=None)
+def test_chances_and_likelihoods_are_those_of_plain_python(
+    examples: Examples, noise: float, weights: list[float]
+) -> None:
+    weights = weights[: examples.features.shape[2]]
+    prior = prior_chances(examples, np.array(weights))
+    likely = log_likelihoods(examples, prior, noise)
+    after = after_votes(examples, prior, noise)
+    for i in range(len(examples)):
+        plain = plain_prior(examples, i, weights)
+        net = examples.net[i].tolist()
+        assert prior[i] == pytest.approx(plain)
+        assert likely[i] == pytest.approx(plain_log_likelihood(net, plain, noise), abs=1e-9)
+        odds = [p * ((1 - noise) / noise) ** v for p, v in zip(plain, net, strict=True)]
+        assert after[i] == pytest.approx([odd / sum(odds) for odd in odds])
+        assert after[i][examples.lineages[i] < 0].sum() == 0.0
+
+
+@given(small(), st.floats(0.01, 100), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_support_is_added_and_chances_still_sum_to_one(
+    examples: Examples, n0: float, seed: int
+) -> None:
+    prior = prior_chances(examples, np.zeros(examples.features.shape[2]))
+    support = np.where(examples.present, np.random.default_rng(seed).random(prior.shape), 0.0)
+    found = with_support(prior, support, n0)
+    assert found.sum(axis=1) == pytest.approx(np.ones(len(examples)))
+    for i, added in enumerate(support.tolist()):
+        plain = [(n0 * p + s) / (n0 + sum(added)) for p, s in zip(prior[i], added, strict=True)]
+        assert found[i] == pytest.approx(plain)
+
+
+@given(small(), st.floats(0.01, 0.49))
+@settings(max_examples=40, deadline=None)
+def test_a_hit_without_a_vote_counts_as_one_that_was_not_shown(
+    examples: Examples, noise: float
+) -> None:
+    """The chance of the votes given each answer, vote by vote: only votes have a factor."""
+    prior = prior_chances(examples, np.zeros(examples.features.shape[2]))
+    found = log_likelihoods(examples, prior, noise)
+    found += examples.n_helpful * np.log(noise) + examples.n_harmful * np.log(1 - noise)
+    for i in range(len(examples)):
+        votes = examples.net[i]
+        if float(np.abs(votes).sum()) != float(examples.n_helpful[i] + examples.n_harmful[i]):
+            continue  # a hit with both kinds of votes: net does not tell them apart
+        total = 0.0
+        for answer, chance in enumerate(prior[i].tolist()):
+            for hit, vote in enumerate(votes.tolist()):
+                right = (vote > 0) == (hit == answer)
+                chance *= ((1 - noise) if right else noise) ** abs(vote)
+            total += chance
+        assert found[i] == pytest.approx(math.log(total), abs=1e-9)
+
+
+@pytest.mark.parametrize("with_memory", [False, True])
+def test_nothing_near_what_is_fitted_is_likelier(with_memory: bool) -> None:
+    rng = np.random.default_rng(3)
+    examples = simulated(3, 60, 0.2, shown=4)
+    examples.lineages[::3, 5] = -1
+    examples.net[::3, 5] = 0.0
+    support = rng.random((60, 6)) * (rng.random((60, 6)) < 0.3) if with_memory else None
+    if support is not None:
+        support[::3, 5] = 0.0
+    centre, strength, n0 = np.array([1.0, 0.5, 0.2]), 5.0, 0.7
+
+    def objective(weights: Floats, noise: float) -> float:
+        return plain_objective(
+            examples,
+            weights.tolist(),
+            noise,
+            centre=centre.tolist(),
+            strength=strength,
+            support=support,
+            n0=n0,
+        )
+
+    weights, noise = fit(
+        examples, centre, centre, 0.3, strength=strength, free=ALL_FREE, support=support, n0=n0
+    )
+    best = objective(weights, noise)
+    for scale in (0.003, 0.03, 0.3):
+        for _ in range(8):
+            moved = weights + scale * rng.normal(size=3)
+            other = min(max(noise * math.exp(scale * rng.normal()), 1e-3), 0.499)
+            assert objective(moved, other) < best + 1e-5
+    step = 1e-4
+    for j in range(3):
+        along = step * np.eye(3)[j]
+        slope = (objective(weights + along, noise) - objective(weights - along, noise)) / (2 * step)
+        assert abs(slope) < 0.05
+    slope = (objective(weights, noise + step) - objective(weights, noise - step)) / (2 * step)
+    assert abs(slope) < 0.5
+    assert best > objective(weights, noise + 0.02)
+    assert best > objective(weights, noise - 0.02)
+
+
+def test_where_the_search_starts_makes_no_difference() -> None:
+    examples = simulated(4, 150, 0.15)
+    found = [
+        fit(examples, np.zeros(3), start, noise, strength=5.0, free=ALL_FREE)
+        for start, noise in [(np.zeros(3), 0.05), (TRUE, 0.2), (np.array([1.0, 1.0, 1.0]), 0.4)]
+    ]
+    for weights, noise in found[1:]:
+        assert weights == pytest.approx(found[0][0], abs=0.01)
+        assert noise == pytest.approx(found[0][1], abs=0.003)
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.2, 0.35])
+def test_the_noise_of_votes_is_found(noise: float) -> None:
+    examples = simulated(11, 800, noise)
+    _, found = fit(examples, np.zeros(3), np.zeros(3), 0.2, strength=1.0, free=ALL_FREE)
+    assert found == pytest.approx(noise, abs=0.03)
+
+
+def test_votes_by_coin_toss_are_seen_to_be_that() -> None:
+    examples = simulated(12, 800, 0.5)
+    _, found = fit(examples, np.zeros(3), np.zeros(3), 0.2, strength=1.0, free=ALL_FREE)
+    assert 0.46 < found <= LARGEST_NOISE
+
+
+@pytest.mark.parametrize(
+    "shown_by", [None, np.array([0.0, 0.0, 1.0]), np.array([1.0, 1.0, 0.0])], ids=str
+)
+def test_weights_are_found_whichever_hits_were_shown(shown_by: Floats | None) -> None:
+    examples = simulated(13, 1200, 0.2, shown_by=shown_by, shown=3)
+    weights, noise = fit(examples, np.zeros(3), np.zeros(3), 0.3, strength=1.0, free=ALL_FREE)
+    cosine = weights @ TRUE / np.linalg.norm(weights) / np.linalg.norm(TRUE)
+    assert cosine > 0.98
+    assert weights == pytest.approx(TRUE, abs=0.4)
+    assert noise == pytest.approx(0.2, abs=0.03)
+
+
+def test_a_few_votes_leave_weights_near_the_centre_and_many_do_not() -> None:
+    centre = np.array([-1.0, 2.0, 1.0])
+    few, _ = fit(simulated(14, 5, 0.2), centre, centre, 0.2, strength=50.0, free=ALL_FREE)
+    many, _ = fit(simulated(14, 1500, 0.2), centre, centre, 0.2, strength=50.0, free=ALL_FREE)
+    assert np.abs(few - centre).max() < 0.3
+    assert np.linalg.norm(many - TRUE) < 0.5 * np.linalg.norm(centre - TRUE)
+
+
+def test_no_votes_leave_weights_at_the_centre() -> None:
+    examples = simulated(15, 10, 0.2, shown=0)
+    centre = np.array([6.8, 0.0, 2.4])
+    weights, _ = fit(examples, centre, centre, 0.2, strength=20.0, free=ALL_FREE)
+    assert weights == pytest.approx(centre, abs=1e-6)
+
+
+def test_a_weight_falls_below_0_only_where_it_may() -> None:
+    examples = simulated(16, 500, 0.2)  # its second weight is truly -1
+    centre = np.array([0.5, 0.5, 0.5])
+    bound, _ = fit(examples, centre, centre, 0.2, strength=1.0, free=np.array([1.0, 0.0, 0.0]))
+    free, _ = fit(examples, centre, centre, 0.2, strength=1.0, free=np.array([0.0, 1.0, 0.0]))
+    assert bound[1] == 0.0
+    assert bound[2] >= 0.0
+    assert free[1] < -0.5
