@@ -1,6 +1,6 @@
 """Learns parameters from votes: the weights of the prior, the noise of votes, and the kernel.
 
-    fit prior and noise -> choose the kernel on votes of other folds -> fit again with it -> memory
+    fit prior and noise -> choose the kernel on votes of other folds -> memory
 
 It must not know where examples come from, nor what becomes of the result.
 """
@@ -16,8 +16,6 @@ import numpy.typing as npt
 from rag_flywheel.improve.examples import (
     Examples,
     Floats,
-    Links,
-    Nearest,
     links,
     nearest,
     support,
@@ -42,11 +40,10 @@ MOST_QUERIES = 8_000  # that parameters are fitted to, the newest
 NOISE_LIMIT = 0.45  # votes that are wrong so often say nothing
 STRENGTH = 20.0
 QUANTILES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-GAMMAS = (1.0, 2.0, 4.0)
+GAMMAS = (1.0, 2.0, 4.0, 8.0)
 STRENGTHS = (30.0, 8.0, 3.0, 1.0, 0.37, 0.14, 0.05, 0.018, 0.007, 0.0025)
 FREE = ("rarest", "length")  # weights that may be negative
 _FOLDS = 5
-_ROUNDS = 2
 _PASSES = 3  # of passing answers on between past queries
 _LEAST_CHANCE = 0.01
 _LEAST_KEPT = 0.002
@@ -82,7 +79,7 @@ def learn(examples: Examples, held_out: npt.NDArray[np.bool_], kept: Parameters)
     if held_out.any():
         test = examples.at(np.flatnonzero(held_out))
         gains = _likelihoods(test, own, found) - _likelihoods(test, own, kept)
-        error = float(gains.std()) / np.sqrt(len(gains))
+        error = float(gains.std()) / len(gains) ** 0.5
         scores |= {"held_out_gain": float(gains.mean()), "held_out_error": error}
         if gains.mean() < -error - 1e-9:
             why = "votes held out are less likely under the new parameters"
@@ -118,47 +115,35 @@ def _remembered(
 
 
 def _fitted(examples: Examples, kept: Parameters) -> tuple[Parameters, dict[str, float]]:
-    shipped = _weights(Parameters())
+    """The likeliest prior and noise without a memory, and the kernel that votes speak for.
+
+    The prior is not fitted again with the memory: it says what to make of a past query's votes, and
+    where the memory answers nothing would hold it.
+    """
     free = np.array([float(name in FREE) for name in FEATURES])
     weights, noise = fit(
-        examples, shipped, _weights(kept), kept.noise, strength=STRENGTH, free=free
+        examples, _weights(Parameters()), _weights(kept), kept.noise, strength=STRENGTH, free=free
     )
-    found = _with(kept, weights, noise, replace(kept.kernel, neighbours=0))
-    scores: dict[str, float] = {"memory_gain": 0.0}
-    folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
-    near = nearest(examples, examples, folds, folds)
-    joined = links(near, examples, examples)
-    for _ in range(_ROUNDS if noise <= NOISE_LIMIT else 0):
-        kernel, gain, added = _kernel(examples, near, joined, found)
-        scores["memory_gain"] = gain
-        if added is None:
-            return replace(found, kernel=replace(found.kernel, neighbours=0)), scores
-        weights, noise = fit(
-            examples,
-            shipped,
-            _weights(found),
-            found.noise,
-            strength=STRENGTH,
-            free=free,
-            support=added,
-            n0=kernel.n0,
-        )
-        found = _with(found, weights, noise, kernel)
-    return found, scores
+    off = replace(kept.kernel, neighbours=0)
+    found = _with(kept, weights, noise, off)
+    if noise > NOISE_LIMIT:
+        return found, {"memory_gain": 0.0}
+    kernel, gain, is_clear = _kernel(examples, found)
+    return replace(found, kernel=kernel if is_clear else off), {"memory_gain": gain}
 
 
-def _kernel(
-    examples: Examples, near: Nearest, joined: Links, found: Parameters
-) -> tuple[Kernel, float, Floats | None]:
+def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float, bool]:
     """The kernel that votes speak for, by neighbours of other folds; its gain in log P(votes) a
-    query, and S under it: None when it is not better than none by a standard error.
+    query, and whether that is more than a standard error.
 
     Each kernel of the grid weighs as much as the votes are likely under it, and the mean is taken
     (of the logarithm of n0): with few queries the likeliest one alone hangs on chance.
     """
+    folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
+    near = nearest(examples, examples, folds, folds)
     prior = prior_chances(examples, _weights(found))
     said = _said(examples, after_votes(examples, prior, found.noise))
-    joined = worth_linking(joined, said)
+    joined = worth_linking(links(near, examples, examples), said)
     without = log_likelihoods(examples, prior, found.noise)
     n = len(examples)
 
@@ -176,11 +161,11 @@ def _kernel(
             likely.append(gains(added, n0).sum())
     share = np.exp(np.array(likely) - max(likely))
     theta, quantile, gamma, log_n0 = (share @ np.array(tried) / share.sum()).tolist()
-    kernel = Kernel(round(theta, 4), round(quantile, 4), round(gamma, 3), round(np.exp(log_n0), 5))
-    added = support(joined, near, said, kernel, n)
-    gained = gains(added, kernel.n0)
+    n0 = float(np.exp(log_n0))
+    kernel = Kernel(round(theta, 4), round(quantile, 4), round(gamma, 3), round(n0, 5))
+    gained = gains(support(joined, near, said, kernel, n), kernel.n0)
     mean = float(gained.mean())
-    return kernel, mean, added if mean > float(gained.std()) / np.sqrt(n) else None
+    return kernel, mean, mean > float(gained.std()) / n**0.5
 
 
 def _likelihoods(test: Examples, own: Examples, parameters: Parameters) -> Floats:
