@@ -96,18 +96,11 @@ def plain_objective(
     *,
     centre: Sequence[float],
     strength: float,
-    support: Floats | None = None,
-    n0: float = 1.0,
 ) -> float:
     """What `fit` is to maximise."""
     total = 0.0
     for i in range(len(examples)):
         chances = plain_prior(examples, i, weights)
-        if support is not None:
-            added = support[i].tolist()
-            chances = [
-                (n0 * p + s) / (n0 + sum(added)) for p, s in zip(chances, added, strict=True)
-            ]
         total += plain_log_likelihood(examples.net[i].tolist(), chances, noise)
         total += float(examples.n_helpful[i]) * math.log(noise)
         total += float(examples.n_harmful[i]) * math.log(1 - noise)
@@ -225,16 +218,12 @@ def test_a_hit_without_a_vote_counts_as_one_that_was_not_shown(
         assert found[i] == pytest.approx(math.log(total), abs=1e-9)
 
 
-@pytest.mark.parametrize("with_memory", [False, True])
-def test_nothing_near_what_is_fitted_is_likelier(with_memory: bool) -> None:
+def test_nothing_near_what_is_fitted_is_likelier() -> None:
     rng = np.random.default_rng(3)
     examples = simulated(3, 60, 0.2, shown=4)
     examples.lineages[::3, 5] = -1
     examples.net[::3, 5] = 0.0
-    support = rng.random((60, 6)) * (rng.random((60, 6)) < 0.3) if with_memory else None
-    if support is not None:
-        support[::3, 5] = 0.0
-    centre, strength, n0 = np.array([1.0, 0.5, 0.2]), 5.0, 0.7
+    centre, strength = np.array([1.0, 0.5, 0.2]), 5.0
 
     def objective(weights: Floats, noise: float) -> float:
         return plain_objective(
@@ -243,13 +232,9 @@ def test_nothing_near_what_is_fitted_is_likelier(with_memory: bool) -> None:
             noise,
             centre=centre.tolist(),
             strength=strength,
-            support=support,
-            n0=n0,
         )
 
-    weights, noise = fit(
-        examples, centre, centre, 0.3, strength=strength, free=ALL_FREE, support=support, n0=n0
-    )
+    weights, noise = fit(examples, centre, centre, 0.3, strength=strength, free=ALL_FREE)
     best = objective(weights, noise)
     for scale in (0.003, 0.03, 0.3):
         for _ in range(8):

@@ -56,13 +56,11 @@ def fit(
     *,
     strength: float,
     free: Floats,
-    support: Floats | None = None,
-    n0: float = 1.0,
 ) -> tuple[Floats, float]:
     """The likeliest (weights (d,), noise), under a Gaussian around `centre` for the weights.
 
     strength: of that Gaussian, for a feature whose spread within a query is 1. free: 1 for a
-    weight that may be negative, 0 for one that may not. support (n, C): what neighbours add.
+    weight that may be negative, 0 for one that may not.
     Maximised by L-BFGS-B (Byrd et al., SIAM J. Sci. Comput. 1995).
     """
     n, width, d = examples.features.shape
@@ -76,15 +74,12 @@ def fit(
         z = np.where(present, (flat @ weights).reshape(n, width), _NEVER)
         e = np.exp(z - z.max(axis=1, keepdims=True))
         prior = e / e.sum(axis=1, keepdims=True)
-        chances = with_support(prior, support, n0)
-        joint = chances * _odds(examples, eps)
+        joint = prior * _odds(examples, eps)
         total = joint.sum(axis=1, keepdims=True)
         after = joint / total
-        own = after if support is None else after * (n0 * prior / (n0 * prior + support + 1e-300))
-        pull = own - own.sum(axis=1, keepdims=True) * prior
         apart = (weights - centre) * spread
         value = float(np.log(total).sum()) + n_helpful * np.log(eps) + n_harmful * np.log(1 - eps)
-        slope = -flat.T @ pull.ravel() + strength * spread * apart
+        slope = -flat.T @ (after - prior).ravel() + strength * spread * apart
         by_noise = (
             n_helpful / eps
             - n_harmful / (1 - eps)
