@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rag_flywheel.bench.demo import DemoResult
 
 _EXCERPT = 160
+_LEAST_SHOWN = 0.0005  # a term that would print as 0
 _SHOWN_VOTES = 3  # past queries and passages, under each hit
 
 
@@ -90,7 +91,8 @@ def retrieval(
 
 def _sum(hit: Hit) -> str:
     e = hit.explanation
-    parts = [f"{e.intercept:.3f}", *(f"{v:+.3f} {k}" for k, v in e.terms.items())]
+    terms = (f"{v:+.3f} {k}" for k, v in e.terms.items() if abs(v) >= _LEAST_SHOWN)
+    parts = [f"{e.intercept:.3f}", *terms]
     votes = f" from {len(e.votes)} votes" if e.votes else ""
     return f"= {' '.join(parts)} {e.evidence:+.3f} evidence{votes}"
 
