@@ -3,7 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping
 
+from rag_flywheel import Retrieval
+from rag_flywheel.rank.parameters import Parameters
+
 Chances = dict[str, float]
+# below 64 past queries a refresh keeps them
+NOISE, KERNEL = Parameters().noise, Parameters().kernel
 
 
 def shared_out(values: Mapping[str, float]) -> Chances:
@@ -37,3 +42,13 @@ def scored(
 def spellings(query: str, n: int) -> list[str]:
     """n past queries of their own that look the same to the word encoder."""
     return [query + " " * i for i in range(n)]
+
+
+def ids(found: Retrieval) -> list[str]:
+    """Passage ids, the best first."""
+    return [hit.passage_id for hit in found.hits]
+
+
+def scores(found: Retrieval) -> dict[str, float]:
+    """What was served, by passage id."""
+    return {hit.passage_id: hit.score for hit in found.hits}

@@ -43,7 +43,6 @@ BESIDE = {
     ("refresh", "corpus"),
     ("refresh", "build"),
     ("refresh", "learning"),
-    ("source", "learning"),
     ("cli", "show"),
     ("cli", "bench"),
     ("show", "bench"),

@@ -9,25 +9,12 @@ import numpy as np
 import pytest
 
 from fakes import WordEncoder
-from plain_model import after_votes, scored, shared_out, spellings
-from rag_flywheel import Candidate, Config, Flywheel, Passage, Retrieval, Vote
+from plain_model import KERNEL, NOISE, after_votes, ids, scored, scores, shared_out, spellings
+from rag_flywheel import Candidate, Config, Flywheel, Passage, Vote
 from rag_flywheel.errors import InputError
-from rag_flywheel.rank.parameters import Parameters
 
 QUERY, SIMILAR, UNRELATED = "reset password", "reset my password", "kittens sleep"
 OPEN = "account password"  # a query with two likely answers: reset and secret
-NOISE, KERNEL = (
-    Parameters().noise,
-    Parameters().kernel,
-)  # below 64 past queries a refresh keeps them
-
-
-def ids(found: Retrieval) -> list[str]:
-    return [hit.passage_id for hit in found.hits]
-
-
-def scores(found: Retrieval) -> dict[str, float]:
-    return {hit.passage_id: hit.score for hit in found.hits}
 
 
 def evidence(fw: Flywheel, query: str, passage_id: str) -> float:

@@ -5,23 +5,10 @@ from pathlib import Path
 import pytest
 
 from fakes import WordEncoder
-from plain_model import after_votes, scored, shared_out, spellings
-from rag_flywheel import Candidate, Flywheel, Passage, Retrieval, Vote
-from rag_flywheel.rank.parameters import Parameters
+from plain_model import KERNEL, NOISE, after_votes, ids, scored, scores, shared_out, spellings
+from rag_flywheel import Candidate, Flywheel, Passage, Vote
 
 QUERY, UNRELATED = "reset password", "kittens sleep"
-NOISE, KERNEL = (
-    Parameters().noise,
-    Parameters().kernel,
-)  # below 64 past queries a refresh keeps them
-
-
-def ids(found: Retrieval) -> list[str]:
-    return [hit.passage_id for hit in found.hits]
-
-
-def scores(found: Retrieval) -> dict[str, float]:
-    return {hit.passage_id: hit.score for hit in found.hits}
 
 
 def test_rerank_keeps_the_given_order_until_votes_move_it(

@@ -5,7 +5,7 @@ It must not know how parameters are fitted, nor when.
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +17,10 @@ from rag_flywheel.index.lexical import tokenize
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.score import POOL
-from rag_flywheel.records import Features, Judgment, Pids, Progress, Vectors, VoteEvent
+from rag_flywheel.records import Features, Judgment, Pids, Progress, Vectors
 from rag_flywheel.serve.candidates import Scope, candidates, scope, static_features
 from rag_flywheel.serve.loaded import LoadedVersion
-from rag_flywheel.serve.state import State, bare_state
+from rag_flywheel.serve.state import Judge, State, bare_state
 from rag_flywheel.store import events
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
@@ -28,7 +28,6 @@ from rag_flywheel.store.filters import matching_pids
 
 MOST_REMEMBERED = 20_000  # past queries, those voted on last
 _AT_ONCE = 256
-Judge = Callable[[Iterable[VoteEvent]], list[Judgment]]
 
 
 @dataclass(frozen=True)
@@ -144,8 +143,7 @@ def _candidates(
     lineages = state.lineages(found.pids)
     wanted = np.isin(lineages, judged)
     features = static_features(state, found, words, wanted)
-    weights = np.array([state.version.parameters.weights[name] for name in FEATURES])
-    worth = np.where(wanted, np.inf, features @ weights)
+    worth = np.where(wanted, np.inf, features @ state.version.parameters.vector)
     best = np.sort(np.argsort(-worth, kind="stable")[:POOL])
     return lineages[best], features[best]
 

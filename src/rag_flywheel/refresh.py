@@ -31,10 +31,11 @@ from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.improve.learn import Learned
 from rag_flywheel.index.encoder import Encoder, encode
-from rag_flywheel.learning import Judge, learned_from_votes, read_past
+from rag_flywheel.learning import learned_from_votes, read_past
 from rag_flywheel.rank.parameters import FILE_NAME, Parameters
 from rag_flywheel.records import Current, Outcome, Progress, RefreshReport
 from rag_flywheel.serve.loaded import load_parameters
+from rag_flywheel.serve.state import Judge
 from rag_flywheel.store import counts, events, journal, passages
 from rag_flywheel.store.database import Database
 

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Sequence
 from rag_flywheel.config import Config
 from rag_flywheel.curate.judgments import judgments
 from rag_flywheel.index.encoder import Encoder, encode
-from rag_flywheel.learning import Judge
 from rag_flywheel.records import Judgment, Vectors, VoteEvent
-from rag_flywheel.serve.state import Source
+from rag_flywheel.serve.state import Judge, Source
 
 
 def judge_of(config: Config) -> Judge:

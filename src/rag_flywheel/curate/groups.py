@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from rag_flywheel.index.dense import typical_cosine
 from rag_flywheel.records import Vectors
@@ -26,17 +28,20 @@ def query_groups(queries: Vectors) -> npt.NDArray[np.int64]:
     taken apart into single queries, since such a chain joins questions of nothing in common.
     """
     n = len(queries)
-    group = np.arange(n)
     typical = typical_cosine(queries)
     least = typical + NEAR_DUPLICATE * (1.0 - typical)
+    near = [(np.empty(0, np.int64), np.empty(0, np.int64))]
     for start in range(0, n, _ROWS):
         rows, columns = np.nonzero(queries[start : start + _ROWS] @ queries.T >= least)
-        for a, b in zip((rows + start).tolist(), columns.tolist(), strict=True):
-            if a < b:
-                _join(group, a, b)
-    roots = np.array([_root(group, i) for i in range(n)], dtype=np.int64)
-    sizes = np.bincount(roots, minlength=n)
-    return np.where(sizes[roots] > MOST_IN_GROUP, np.arange(n), roots)
+        near.append((rows + start, columns))
+    rows, columns = (np.concatenate(part) for part in zip(*near, strict=True))
+    links = coo_matrix((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n, n))
+    n_groups, group = connected_components(links, directed=False)
+    sizes = np.bincount(group, minlength=1)
+    found: npt.NDArray[np.int64] = np.where(
+        sizes[group] > MOST_IN_GROUP, n_groups + np.arange(n), group
+    )
+    return found
 
 
 def held_out(hashes: Sequence[bytes], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -53,15 +58,3 @@ def held_out(hashes: Sequence[bytes], groups: npt.NDArray[np.int64]) -> npt.NDAr
         for g, name in smallest.items()
     }
     return np.array([chosen[g] for g in groups.tolist()], dtype=np.bool_)
-
-
-def _root(group: npt.NDArray[np.int64], i: int) -> int:
-    while group[i] != i:
-        group[i] = group[group[i]]
-        i = int(group[i])
-    return i
-
-
-def _join(group: npt.NDArray[np.int64], a: int, b: int) -> None:
-    low, high = sorted((_root(group, a), _root(group, b)))
-    group[high] = low

@@ -93,7 +93,7 @@ def remember(examples: Examples, parameters: Parameters) -> Memory:
     Answers are passed on between similar past queries a few times, so that a query with few votes
     of its own learns from its neighbours what to make of them.
     """
-    prior = prior_chances(examples, _weights(parameters))
+    prior = prior_chances(examples, parameters.vector)
     before = prior
     kernel = parameters.kernel
     if kernel.neighbours and len(examples) > 1:
@@ -122,7 +122,7 @@ def _fitted(examples: Examples, kept: Parameters) -> tuple[Parameters, dict[str,
     """
     free = np.array([float(name in FREE) for name in FEATURES])
     weights, noise = fit(
-        examples, _weights(Parameters()), _weights(kept), kept.noise, strength=STRENGTH, free=free
+        examples, Parameters().vector, kept.vector, kept.noise, strength=STRENGTH, free=free
     )
     off = replace(kept.kernel, neighbours=0)
     found = _with(kept, weights, noise, off)
@@ -141,7 +141,7 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float, bool]
     """
     folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
     near = nearest(examples, examples, folds, folds)
-    prior = prior_chances(examples, _weights(found))
+    prior = prior_chances(examples, found.vector)
     said = _said(examples, after_votes(examples, prior, found.noise))
     joined = worth_linking(links(near, examples, examples), said)
     without = log_likelihoods(examples, prior, found.noise)
@@ -170,13 +170,13 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float, bool]
 
 def _likelihoods(test: Examples, own: Examples, parameters: Parameters) -> Floats:
     """log P(votes) of each held-out query, (n,), its neighbours being among those fitted to."""
-    prior = prior_chances(test, _weights(parameters))
+    prior = prior_chances(test, parameters.vector)
     added = None
     kernel = parameters.kernel
     if kernel.neighbours:
         apart = np.zeros(len(test), np.int64), np.ones(len(own), np.int64)
         near = nearest(test, own, *apart)
-        alone = prior_chances(own, _weights(parameters))
+        alone = prior_chances(own, parameters.vector)
         said = _said(own, after_votes(own, alone, parameters.noise))
         joined = worth_linking(links(near, test, own), said)
         added = support(joined, near, said, kernel, len(test))
@@ -190,10 +190,6 @@ def _likelihoods(test: Examples, own: Examples, parameters: Parameters) -> Float
 def _said(examples: Examples, chances: Floats) -> Floats:
     """Chances as neighbours hear them: small ones say nothing, unless votes call them helpful."""
     return np.where((chances >= _LEAST_CHANCE) | (examples.net > 0), chances, 0.0)
-
-
-def _weights(parameters: Parameters) -> Floats:
-    return np.array([parameters.weights[name] for name in FEATURES])
 
 
 def _with(kept: Parameters, weights: Floats, noise: float, kernel: Kernel) -> Parameters:

@@ -11,6 +11,7 @@ not change the sum. It must not know how P comes about.
 """
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import minimize
 
 from rag_flywheel.improve.examples import Examples, Floats
@@ -34,10 +35,7 @@ def after_votes(examples: Examples, chances: Floats, noise: float) -> Floats:
 
 def prior_chances(examples: Examples, weights: Floats) -> Floats:
     """The prior of every candidate, (n, C): a softmax of weights · features."""
-    z = np.where(examples.present, examples.features @ weights, _NEVER)
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    found: Floats = e / e.sum(axis=1, keepdims=True)
-    return found
+    return _softmax(examples.features @ weights, examples.present)
 
 
 def with_support(prior: Floats, support: Floats | None, n0: float) -> Floats:
@@ -71,9 +69,7 @@ def fit(
 
     def loss(at: Floats) -> tuple[float, Floats]:
         weights, eps = at[:d], _noise(float(at[d]))
-        z = np.where(present, (flat @ weights).reshape(n, width), _NEVER)
-        e = np.exp(z - z.max(axis=1, keepdims=True))
-        prior = e / e.sum(axis=1, keepdims=True)
+        prior = _softmax((flat @ weights).reshape(n, width), present)
         joint = prior * _odds(examples, eps)
         total = joint.sum(axis=1, keepdims=True)
         after = joint / total
@@ -100,6 +96,13 @@ def fit(
         options={"maxiter": 200},
     )
     return found.x[:d], _noise(float(found.x[d]))
+
+
+def _softmax(values: Floats, present: npt.NDArray[np.bool_]) -> Floats:
+    z = np.where(present, values, _NEVER)
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    found: Floats = e / e.sum(axis=1, keepdims=True)
+    return found
 
 
 def _spread(examples: Examples) -> Floats:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.index.lexical import K1, B
 from rag_flywheel.records import Features
 
 Ints = npt.NDArray[np.int64]
@@ -25,7 +26,6 @@ average. bigram, window and pairs follow
 the sequential dependence model (Metzler and Croft, SIGIR 2005) in kind: words that stand together
 say more than words apart."""
 _MOST_WORDS = 64  # distinct words of a query that are looked for, the rarest
-_K1, _B = 1.2, 0.75
 _WINDOW, _NEAR = 15, 8  # words
 _WINDOW_SCALE = 10.0
 
@@ -216,7 +216,7 @@ def _saturated(
 
 def _norm(lengths: Ints, average: float) -> npt.NDArray[np.float64]:
     relative = lengths.astype(np.float64) / (average if average > 0 else 1.0)
-    norm: npt.NDArray[np.float64] = _K1 * (1.0 - _B + _B * relative)
+    norm: npt.NDArray[np.float64] = K1 * (1.0 - B + B * relative)
     return norm
 
 

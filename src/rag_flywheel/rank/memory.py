@@ -7,6 +7,7 @@ on top when they are read (see `rank/credit.py`). It knows its files, not the st
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -36,6 +37,10 @@ class Memory:
 
     def rows(self) -> Mapping[Key, int]:
         """{key: its row}."""
+        return self._rows
+
+    @cached_property
+    def _rows(self) -> Mapping[Key, int]:
         return {key: i for i, key in enumerate(self.keys)}
 
     def before(self, row: int) -> dict[int, float]:

@@ -7,7 +7,11 @@ import dataclasses
 import json
 import sys
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.rank.features import FEATURES
@@ -54,6 +58,11 @@ class Parameters:
     noise: float = 0.2
     candidate_spread: float = 3.0
     source: str = "shipped"
+
+    @cached_property
+    def vector(self) -> npt.NDArray[np.float64]:
+        """float64 (d,): the weights in the order of FEATURES."""
+        return np.array([self.weights[name] for name in FEATURES])
 
 
 def parameters_text(parameters: Parameters) -> str:

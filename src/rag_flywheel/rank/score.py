@@ -49,8 +49,7 @@ class Scored:
 
 def score(parameters: Parameters, features: Features, support: npt.NDArray[np.float64]) -> Scored:
     """Score candidates with features float32 (n, 8) and the evidence S for each, float64 (n,)."""
-    weights = np.array([parameters.weights[name] for name in FEATURES])
-    return _posterior(FEATURES, features * weights, support, parameters.kernel)
+    return _posterior(FEATURES, features * parameters.vector, support, parameters.kernel)
 
 
 def score_given(

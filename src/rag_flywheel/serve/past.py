@@ -18,7 +18,6 @@ from rag_flywheel.store import events
 
 def past_queries(
     version: LoadedVersion,
-    memory_rows: Mapping[PastQueryKey, int],
     judged: Sequence[Judgment],
     conn: sqlite3.Connection,
 ) -> dict[PastQueryKey, PastQuery]:
@@ -26,14 +25,15 @@ def past_queries(
     found: dict[PastQueryKey, list[Judgment]] = defaultdict(list)
     for judgment in judged:
         found[(judgment.query, judgment.tenant)].append(judgment)
+    known = version.memory.rows()
     before = {
-        key: version.memory.before(row) if (row := memory_rows.get(key)) is not None else {}
+        key: version.memory.before(row) if (row := known.get(key)) is not None else {}
         for key in found
     }
     unknown = [key for key, js in found.items() if any(j.lineage not in before[key] for j in js)]
     first = events.first_retrievals(conn, sorted({key[0] for key in unknown}))
     rows = {key: sorted({first[key], *(j.retrieval for j in found[key])}) for key in unknown}
-    logged = events.logged_chances(conn, sorted({r for some in rows.values() for r in some}))
+    logged = events.logged_scores(conn, sorted({r for some in rows.values() for r in some}))
     for key in unknown:
         before[key] = _completed(before[key], [logged[row] for row in rows[key]])
     noise = version.parameters.noise

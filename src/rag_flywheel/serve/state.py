@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
-from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView, PastQueryKey
+from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
 from rag_flywheel.records import Judgment, Pids, Vectors, VoteEvent
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.past import past_queries
@@ -41,8 +41,7 @@ class State:
     alive[i]: whether the text version.pids[i] still stands; fresh: texts begun since; statistics:
     the word statistics that texts are scored under; lineage_of: pid -> the row whose votes it
     inherits, and heirs: that row -> pid, where they differ; evidence holds no vote after
-    `frozen_at`, None: all votes; memory_rows: of the version's memory; texts: those read so far,
-    which a new event makes stale.
+    `frozen_at`, None: all votes; texts: those read so far, which a new event makes stale.
     """
 
     version: LoadedVersion
@@ -54,7 +53,6 @@ class State:
     lineage_of: Mapping[int, int]
     heirs: Mapping[int, int]
     evidence: EvidenceView
-    memory_rows: Mapping[PastQueryKey, int]
     texts: dict[int, passages.StoredPassage] = field(default_factory=dict)
 
     @property
@@ -88,7 +86,6 @@ def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
         dict(inheritors),
         {lineage: pid for pid, lineage in inheritors},
         EvidenceView(version.dense.dim),
-        version.memory.rows(),
     )
 
 
@@ -177,7 +174,7 @@ def _judged(
     source: Source,
 ) -> State:
     """The state with these judgments, and none for queries of `voted_on` that have none left."""
-    found = past_queries(state.version, state.memory_rows, judged, conn)
+    found = past_queries(state.version, judged, conn)
     for key in state.evidence.known(voted_on):
         found.setdefault(key, NO_VOTES)  # every vote on it was retracted
     if not found:

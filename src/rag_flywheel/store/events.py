@@ -84,7 +84,7 @@ def shown_hits(
     }
 
 
-def logged_chances(
+def logged_scores(
     conn: sqlite3.Connection, retrievals: Sequence[int]
 ) -> dict[int, list[tuple[int, float]]]:
     """By row of a retrieval: (lineage, score) of each hit it showed, the best first."""

@@ -85,14 +85,3 @@ def some_vectors(
     )
     vectors = [np.frombuffer(row[1], dtype=np.float32) for row in rows]
     return np.array([row[0] for row in rows], dtype=np.int64), np.array(vectors, dtype=np.float32)
-
-
-def voted_query_vectors(conn: sqlite3.Connection, revision: str, *, most: int) -> Vectors:
-    """float32 (n, dim): distinct queries that got votes, in the order of their first, at most so many."""
-    rows = conn.execute(
-        "SELECT v.vector FROM (SELECT r.query_hash, min(t.seq) AS first FROM votes t "
-        "JOIN retrievals r ON r.rid = t.rid GROUP BY r.query_hash ORDER BY first LIMIT ?) q "
-        "JOIN vectors v ON v.text_hash = q.query_hash AND v.revision = ? ORDER BY q.first",
-        (most, revision),
-    )
-    return np.array([np.frombuffer(row[0], np.float32) for row in rows], dtype=np.float32)
