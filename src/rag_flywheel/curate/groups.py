@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from rag_flywheel.index.dense import typical_cosine
 from rag_flywheel.records import Vectors
@@ -27,6 +25,9 @@ def query_groups(queries: Vectors) -> npt.NDArray[np.int64]:
     that it means the same where an encoder squeezes cosines together. A group of more than 20 is
     taken apart into single queries, since such a chain joins questions of nothing in common.
     """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     n = len(queries)
     typical = typical_cosine(queries)
     least = typical + NEAR_DUPLICATE * (1.0 - typical)

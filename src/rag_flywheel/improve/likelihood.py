@@ -12,7 +12,6 @@ not change the sum. It must not know how P comes about.
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
 from rag_flywheel.improve.examples import Examples, Floats
 
@@ -61,6 +60,8 @@ def fit(
     weight that may be negative, 0 for one that may not.
     Maximised by L-BFGS-B (Byrd et al., SIAM J. Sci. Comput. 1995).
     """
+    from scipy.optimize import minimize
+
     n, width, d = examples.features.shape
     present = examples.present
     flat = examples.features.astype(np.float64).reshape(n * width, d)
