@@ -24,12 +24,12 @@ from rag_flywheel.bench.users import Users
 from rag_flywheel.improve.examples import Examples, Floats
 from rag_flywheel.improve.learn import FREE, MOST_QUERIES, STRENGTH
 from rag_flywheel.improve.likelihood import fit
-from rag_flywheel.index.lexical import tokenize
-from rag_flywheel.learning import past_examples, read_past
+from rag_flywheel.learning import Known, past_examples, read_past
 from rag_flywheel.live_version import read_live
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.serve.candidates import candidates, scope, static_features
+from rag_flywheel.serve.candidates import Lookups, Question, look_up
+from rag_flywheel.serve.scope import scope
 from rag_flywheel.serve.state import State, bare_state
 from rag_flywheel.source import judge_of
 from rag_flywheel.store.database import FILE_NAME, Database
@@ -49,7 +49,7 @@ def run(name: str) -> dict[str, Any]:
         version, _ = read_live(bench.base, database, bench.encoder)
         judge, encoder = judge_of(Config()), bench.encoder
         past = read_past(database, judge, encoder.revision, encoder.encode_queries, until=2**62)
-        examples = past_examples(database, version, past)
+        examples = past_examples(database, version, past, Known(Lookups(0), 100))
         examples = examples.at(np.arange(len(examples))[-MOST_QUERIES:])
         with database.reading() as conn:
             state = bare_state(version, conn)
@@ -81,14 +81,9 @@ def _features(state: State, bench: Bench, split: Split) -> list[tuple[str, Any, 
     assert bench.encoder is not None
     names = sorted(split.queries)
     vectors = bench.encoder.encode_queries([split.queries[q] for q in names])
-    dense, inside = state.version.dense.search(vectors, 100, None), scope(state, None)
-    found = []
-    for query, vector, near in zip(names, vectors, dense, strict=True):
-        words = tokenize(split.queries[query])
-        some = candidates(state, inside, vector, words, dense=near, evidence=(), n=100)
-        features = static_features(state, some, words, np.zeros(len(some.pids), dtype=bool))
-        found.append((query, some.pids, features))
-    return found
+    queries = [Question(split.queries[q], v) for q, v in zip(names, vectors, strict=True)]
+    lookups = look_up(state, scope(state, None), queries, 100, Lookups(0))
+    return [(q, found.pids, found.features) for q, found in zip(names, lookups, strict=True)]
 
 
 def _fitted(examples: Examples, left_out: str | None) -> tuple[Floats, float]:

@@ -26,6 +26,8 @@ class Config:
     tenant_key: metadata key that separates tenants: evidence from votes cast under another value
         of it never counts. None: one tenant.
     n_candidates: how many passages dense search, and how many BM25, put forward for ranking.
+    n_lookups: for how many queries, those asked last, what their words and vectors say of passages
+        is remembered while the corpus stands; each takes about 7 kB of memory.
     max_query_chars: a longer query is refused.
     edit_keeps_votes: votes on a passage survive an edit when at least this share of its words
         stays in place (difflib ratio over words, 0 to 1; 1.0: only if no word changes).
@@ -36,6 +38,7 @@ class Config:
     encoder: str = DEFAULT_ENCODER
     tenant_key: str | None = None
     n_candidates: int = 100
+    n_lookups: int = 4_096
     max_query_chars: int = 10_000
     edit_keeps_votes: float = 0.95
     vote_half_life_days: float | None = None
@@ -44,6 +47,7 @@ class Config:
     def __post_init__(self) -> None:
         for name, low, high in (
             ("n_candidates", 1, 10_000),
+            ("n_lookups", 0, 1_000_000),
             ("max_query_chars", 1, 1_000_000),
             ("edit_keeps_votes", 0.0, 1.0),
             ("keep_versions", 2, 1_000_000),

@@ -38,6 +38,7 @@ from rag_flywheel.records import (
 )
 from rag_flywheel.refresh import When, refresh
 from rag_flywheel.serve.answers import Asked
+from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.server import Server
 from rag_flywheel.source import judge_of, source_of
@@ -59,6 +60,7 @@ class Flywheel:
         self._database = database
         self._slot = slot
         self._server: Server | None = None
+        self._lookups = Lookups(config.n_lookups)
         self._lock = threading.Lock()
 
     @classmethod
@@ -174,6 +176,16 @@ class Flywheel:
         given = items("queries", queries, str)
         return self._serving().retrieve(given, self._asked(k, where, None, None, record))
 
+    def rank_many(
+        self, queries: Sequence[str], k: int = 8, *, where: Filter | None = None
+    ) -> list[list[str]]:
+        """The ids of the k best passages for each query, as `retrieve` would rank them.
+
+        For evaluation: without texts and explanations, and never recorded. Raises InputError.
+        """
+        given = items("queries", queries, str)
+        return self._serving().rank(given, self._asked(k, where, None, None, record=False))
+
     def rerank(
         self,
         query: str,
@@ -248,6 +260,7 @@ class Flywheel:
                 self._config,
                 self._slot.get,
                 judge_of(self._config),
+                self._lookups,
                 when=when,
                 progress=as_progress(progress, bars),
             )
@@ -322,5 +335,5 @@ class Flywheel:
                     lambda: read_live(self._root, self._database, encoder),
                     self._root / CURRENT,
                 )
-                self._server = Server(self._database, self._config, source, live)
+                self._server = Server(self._database, self._config, source, live, self._lookups)
             return self._server

@@ -13,13 +13,20 @@ import numpy as np
 from rag_flywheel.curate.groups import held_out, query_groups
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.learn import Learned, learn, remember
-from rag_flywheel.index.lexical import tokenize
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import Features, Judgment, Pids, Progress, Vectors
-from rag_flywheel.serve.candidates import Scope, candidates, scope, static_features
+from rag_flywheel.serve.candidates import (
+    Lookup,
+    Lookups,
+    Question,
+    look_up,
+    plain_worth,
+    with_evident,
+)
 from rag_flywheel.serve.loaded import LoadedVersion
+from rag_flywheel.serve.scope import Scope, scope
 from rag_flywheel.serve.state import Judge, State, bare_state
 from rag_flywheel.store import events
 from rag_flywheel.store import vectors as vector_store
@@ -40,10 +47,19 @@ class Past:
     vectors: dict[bytes, Vectors]
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known already of queries: the lookups of n candidates of each kind."""
+
+    lookups: Lookups
+    n: int
+
+
 def learned_from_votes(
     database: Database,
     version: LoadedVersion,
     past: Past,
+    known: Known,
     *,
     fit: bool,
     progress: Progress | None,
@@ -52,7 +68,7 @@ def learned_from_votes(
 
     fit: whether parameters may change; memory follows the votes either way.
     """
-    examples = past_examples(database, version, past, progress)
+    examples = past_examples(database, version, past, known, progress)
     kept = version.parameters
     if not fit:
         return Learned(
@@ -66,7 +82,11 @@ def learned_from_votes(
 
 
 def past_examples(
-    database: Database, version: LoadedVersion, past: Past, progress: Progress | None = None
+    database: Database,
+    version: LoadedVersion,
+    past: Past,
+    known: Known,
+    progress: Progress | None = None,
 ) -> Examples:
     """One example for each past query with a vote on a passage that the version still holds.
 
@@ -78,7 +98,7 @@ def past_examples(
             where: scope(state, None if where is None else matching_pids(conn, json.loads(where)))
             for where in set(past.filters.values())
         }
-    return _examples(state, past, scopes, progress)
+    return _examples(state, past, scopes, known, progress)
 
 
 def read_past(
@@ -109,42 +129,44 @@ def read_past(
 
 
 def _examples(
-    state: State, past: Past, scopes: dict[str | None, Scope], progress: Progress | None
+    state: State,
+    past: Past,
+    scopes: dict[str | None, Scope],
+    known: Known,
+    progress: Progress | None,
 ) -> Examples:
     """scopes: the texts that pass each metadata filter."""
-    keys: list[Key] = []
-    rows: list[tuple[Pids, Features]] = []
+    found: dict[Key, tuple[Pids, Features]] = {}
     given = list(past.judged)
     for start in range(0, len(given), _AT_ONCE):
         if progress is not None:
             progress("past queries", start, len(given))
         part = given[start : start + _AT_ONCE]
-        vectors = np.stack([past.vectors[key[0]] for key in part])
-        plain = state.version.dense.search(vectors, POOL, None)
-        for key, vector, dense in zip(part, vectors, plain, strict=True):
-            judged = [j.lineage for j in past.judged[key]]
-            inside = scopes[past.filters[key]]
-            if inside.searchable is not None:
-                dense = state.version.dense.search(vector[None, :], POOL, inside.searchable)[0]
-            row = _candidates(state, inside, (past.texts[key[0]], vector), dense, judged)
-            if np.isin(row[0], judged).any():
-                keys.append(key)
-                rows.append(row)
-    return _stacked(past, keys, rows, state.version.dense.dim)
+        for where, inside in scopes.items():
+            keys = [key for key in part if past.filters[key] == where]
+            queries = [Question(past.texts[key[0]], past.vectors[key[0]]) for key in keys]
+            lookups = look_up(state, inside, queries, known.n, known.lookups, keep=False)
+            for key, query, lookup in zip(keys, queries, lookups, strict=True):
+                judged = [j.lineage for j in past.judged[key]]
+                row = _candidates(state, inside, query, lookup, judged)
+                if np.isin(row[0], judged).any():
+                    found[key] = row
+    keys = [key for key in given if key in found]
+    return _stacked(past, keys, [found[key] for key in keys], state.version.dense.dim)
 
 
 def _candidates(
-    state: State, inside: Scope, query: tuple[str, Vectors], dense: Pids, judged: list[int]
+    state: State, inside: Scope, query: Question, lookup: Lookup, judged: list[int]
 ) -> tuple[Pids, Features]:
-    """Lineages and features of a past query's best candidates, those with votes among them."""
-    text, vector = query
-    words = tokenize(text)
-    found = candidates(state, inside, vector, words, dense=dense, evidence=judged, n=POOL)
-    lineages = state.lineages(found.pids)
+    """Lineages and features of a past query's best candidates, those with votes among them.
+
+    Which ones are best is for the plain hybrid to say: the same votes always give the same examples.
+    """
+    pids, features = with_evident(state, inside, query, lookup, judged)
+    lineages = state.lineages(pids)
     wanted = np.isin(lineages, judged)
-    features = static_features(state, found, words, wanted)
-    worth = np.where(wanted, np.inf, features @ state.version.parameters.vector)
-    best = np.sort(np.argsort(-worth, kind="stable")[:POOL])
+    worth = np.where(wanted, np.inf, plain_worth(features))
+    best = np.sort(np.lexsort((pids, -worth))[:POOL])
     return lineages[best], features[best]
 
 

@@ -31,9 +31,10 @@ from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.improve.learn import Learned
 from rag_flywheel.index.encoder import Encoder, encode
-from rag_flywheel.learning import learned_from_votes, read_past
+from rag_flywheel.learning import Known, learned_from_votes, read_past
 from rag_flywheel.rank.parameters import FILE_NAME, Parameters
 from rag_flywheel.records import Current, Outcome, Progress, RefreshReport
+from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.loaded import load_parameters
 from rag_flywheel.serve.state import Judge
 from rag_flywheel.store import counts, events, journal, passages
@@ -68,12 +69,14 @@ class _Live:
 
 @dataclass(frozen=True)
 class _Folder:
-    """The index folder that is refreshed, its encoder, and how votes are judged in it."""
+    """The index folder that is refreshed, its encoder, how votes are judged in it, and what is
+    known of its queries."""
 
     root: Path
     database: Database
     encoder: Encoder
     judge: Judge
+    known: Known
 
 
 def refresh(
@@ -82,6 +85,7 @@ def refresh(
     config: Config,
     load_encoder: Callable[[], Encoder],
     judge: Judge,
+    lookups: Lookups,
     *,
     when: When,
     progress: Progress | None = None,
@@ -100,7 +104,8 @@ def refresh(
         if idle is not None:
             report = _report("unchanged", live, idle, began)
         else:
-            folder = _Folder(root, database, load_encoder(), judge)
+            known = Known(lookups, config.n_candidates)
+            folder = _Folder(root, database, load_encoder(), judge, known)
             report = _next_version(folder, live, began, progress)
         with database.transaction() as conn:
             journal.record_refresh(conn, report)
@@ -221,7 +226,7 @@ def _learn(
     )
     version = built_indexes(staged, encoder, built, kept)
     learned = learned_from_votes(
-        folder.database, version, past, fit=frozen_at is None, progress=progress
+        folder.database, version, past, folder.known, fit=frozen_at is None, progress=progress
     )
     log.info("refresh: %s", learned.why)
     return learned

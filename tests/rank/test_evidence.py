@@ -14,8 +14,7 @@ from rag_flywheel.rank.evidence import (
     EvidenceView,
     PastQuery,
     PastQueryKey,
-    gather,
-    neighbours,
+    evidence_for,
 )
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.records import Support, Vectors
@@ -49,7 +48,8 @@ def view_of(rows: Sequence[Said], vectors: Mapping[bytes, Vectors]) -> EvidenceV
 def evidence(
     view: EvidenceView, kernel: Kernel, query: Vectors = QUERY, tenant: str | None = None
 ) -> Evidence:
-    return gather(view, neighbours(view, query, tenant, kernel))
+    (found,) = evidence_for(view, query[None, :], tenant, kernel)
+    return found
 
 
 def test_hand_worked_sums() -> None:
@@ -79,7 +79,7 @@ def test_no_evidence_is_zero_for_every_passage() -> None:
 
 def test_without_neighbours_the_memory_is_off() -> None:
     view = view_of([said(1, None, (10, 1.0))], {name(1): QUERY})
-    assert neighbours(view, QUERY, None, Kernel(neighbours=0)) == []
+    assert evidence(view, Kernel(neighbours=0)) == Evidence({})
 
 
 def test_a_past_query_whose_votes_favour_nothing_takes_a_place_but_adds_nothing() -> None:
@@ -141,8 +141,22 @@ def many(n: int) -> EvidenceView:
 def test_exactly_the_32_nearest_past_queries_count() -> None:
     found = evidence(many(50), Kernel(theta=0.5))
     assert set(found.support) == set(range(32))
-    order = [n.row for n in neighbours(many(50), QUERY, None, Kernel(theta=0.5))]
+    order = [past.supports[0].lineage for past, _ in found.behind]
     assert order == list(range(32))
+
+
+def test_many_queries_at_once_are_each_on_their_own() -> None:
+    queries = np.stack([at_cosine(i / 200) for i in range(200)])  # more than are taken at a time
+    together = evidence_for(many(50), queries, None, Kernel(theta=0.5))
+    for query, found in zip(queries, together, strict=True):
+        alone = evidence(many(50), Kernel(theta=0.5), query)
+        assert found.support == pytest.approx(alone.support, rel=1e-5, abs=1e-7)
+
+
+def test_the_strongest_have_the_largest_sums_and_ties_keep_their_numbers() -> None:
+    found = Evidence({5: 0.1, 3: 0.9, 8: 0.4, 2: 0.4})
+    assert found.strongest(3) == [3, 2, 8]
+    assert sorted(found.strongest(9)) == [2, 3, 5, 8]
 
 
 def test_past_queries_of_other_tenants_take_no_place_among_the_32() -> None:

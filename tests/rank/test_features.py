@@ -54,7 +54,7 @@ def found_features(query: Sequence[str], texts: Sequence[Text], given: Statistic
             given.average_length,
             given.average_title,
         ),
-    )
+    )[0]
 
 
 def saturated(tf: int, length: int, average: float) -> float:
@@ -301,7 +301,7 @@ def test_indexed_and_fresh_texts_get_the_features_of_their_words(
         (index.words_at(words.words, at), index.titles.astype(np.int64)),
         (fresh.words_at(words.words, at), fresh.title_lengths(at)),
     ):
-        assert same(rich_features(words, TextWords(*places, title_lengths, *averages)), expected)
+        assert same(rich_features(words, TextWords(*places, title_lengths, *averages))[0], expected)
 
 
 cosine = st.floats(-1, 1, width=32)

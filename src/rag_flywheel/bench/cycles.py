@@ -15,7 +15,6 @@ from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.records import Progress, Retrieval
 
 SHOWN = 8
-_AT_ONCE = 64  # queries; more hits at once keep the garbage collector busy
 Measures = Mapping[str, Callable[[Qrels, Run], dict[str, float]]]
 CastVotes = Callable[[], int]
 """What happens in one cycle before its refresh: casts votes, returns how many."""
@@ -48,12 +47,8 @@ def run_cycles(
 def answers(fw: Flywheel, split: Split, depth: int) -> Run:
     """The run of a split's queries, `depth` passages each, without recording them."""
     ids = sorted(split.queries)
-    run: dict[str, list[str]] = {}
-    for start in range(0, len(ids), _AT_ONCE):
-        part = ids[start : start + _AT_ONCE]
-        found = fw.retrieve_many([split.queries[q] for q in part], depth, record=False)
-        run |= {q: [h.passage_id for h in r.hits] for q, r in zip(part, found, strict=True)}
-    return run
+    found = fw.rank_many([split.queries[q] for q in ids], depth)
+    return dict(zip(ids, found, strict=True))
 
 
 def measured(cycles: Sequence[tuple[int, Run]], qrels: Qrels, measures: Measures) -> list[Cycle]:

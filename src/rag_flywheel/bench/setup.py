@@ -12,6 +12,7 @@ import numpy as np
 from rag_flywheel.bench.collection import Collection, Split, read_beir
 from rag_flywheel.bench.prepared import FILE_NAME, read_prepared
 from rag_flywheel.bench.users import Users
+from rag_flywheel.config import DEFAULT_ENCODER, Config
 from rag_flywheel.errors import InputError
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.index.encoder import Encoder
@@ -82,7 +83,9 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
         )
     encoder = read_prepared(folder, collection)
     base = scratch / "base"
-    with Flywheel.open(base, encoder=encoder) as fw:
+    asked = sum(len(split.queries) for split in collection.splits.values())
+    config = Config(encoder="" if encoder else DEFAULT_ENCODER, n_lookups=asked)
+    with Flywheel.open(base, encoder=encoder, config=config) as fw:
         fw.add(collection.passages, progress=progress or False)
         fw.refresh()
         encoder_name = fw.status().encoder

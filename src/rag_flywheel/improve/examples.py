@@ -105,19 +105,15 @@ def links(near: Nearest, targets: Examples, sources: Examples) -> Links:
     if not n or not k:
         empty = np.empty(0, dtype=np.int64)
         return Links(empty, empty, empty)
-    names, dense = np.unique(
-        np.concatenate([targets.lineages.ravel(), sources.lineages.ravel()]), return_inverse=True
-    )
-    ours = dense[: n * width].reshape(n, width)
-    many = sources.lineages.shape[1]
-    theirs = dense[n * width :].reshape(len(sources), many)
+    ours, theirs, many = targets.lineages, sources.lineages, sources.lineages.shape[1]
+    names = int(max(ours.max(initial=0), theirs.max(initial=0))) + 2  # -1 is one of them
     to, of, slot = [], [], []
     for start in range(0, n, _ROWS):
         part = np.arange(start, min(start + _ROWS, n))
-        wanted = (part[:, None] * len(names) + ours[part]).ravel()
+        wanted = (part[:, None] * names + ours[part]).ravel()
         by_name = np.argsort(wanted, kind="stable")
         flat = near.rows[part].ravel()
-        offered = (np.repeat(part, k)[:, None] * len(names) + theirs[flat]).ravel()
+        offered = (np.repeat(part, k)[:, None] * names + theirs[flat]).ravel()
         at = np.minimum(np.searchsorted(wanted[by_name], offered), len(wanted) - 1)
         hit = by_name[at]
         match = (wanted[hit] == offered) & (sources.lineages[flat].ravel() >= 0)

@@ -118,11 +118,13 @@ def _fitted(examples: Examples, kept: Parameters) -> tuple[Parameters, dict[str,
     """The likeliest prior and noise without a memory, and the kernel that votes speak for.
 
     The prior is not fitted again with the memory: it says what to make of a past query's votes, and
-    where the memory answers nothing would hold it.
+    where the memory answers nothing would hold it. The fit starts from the shipped parameters, so
+    that the same votes always give the same ones.
     """
     free = np.array([float(name in FREE) for name in FEATURES])
+    shipped = Parameters()
     weights, noise = fit(
-        examples, Parameters().vector, kept.vector, kept.noise, strength=STRENGTH, free=free
+        examples, shipped.vector, shipped.vector, shipped.noise, strength=STRENGTH, free=free
     )
     off = replace(kept.kernel, neighbours=0)
     found = _with(kept, weights, noise, off)

@@ -7,6 +7,7 @@ queries and passages are numbers here; this module must not know where votes com
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from rag_flywheel.records import Pids, Support, Vectors
 Rows = npt.NDArray[np.int64]
 PastQueryKey = tuple[bytes, str | None]
 _NOBODY = -1
+_AT_ONCE = 64  # queries
 
 
 @dataclass
@@ -119,19 +121,11 @@ class EvidenceView:
 
 
 @dataclass(frozen=True)
-class Neighbour:
-    """A past query near the present one: its row in the view and its weight K in (0, 1]."""
-
-    row: int
-    weight: float
-
-
-@dataclass(frozen=True)
 class Evidence:
-    """S by passage text (lineage), and the votes on the past queries behind it."""
+    """S by passage text (lineage), from these past queries and their weights."""
 
     support: Mapping[int, float]
-    votes: Mapping[int, tuple[int, ...]]
+    behind: Sequence[tuple[PastQuery, float]] = ()
 
     def amounts(self, lineages: Pids) -> npt.NDArray[np.float64]:
         """S, float64 (n,), of these passage texts."""
@@ -139,28 +133,49 @@ class Evidence:
             return np.zeros(len(lineages))
         return np.array([self.support.get(p, 0.0) for p in lineages.tolist()])
 
+    def strongest(self, n: int) -> list[int]:
+        """The n passage texts with the largest S."""
+        if len(self.support) <= n:
+            return list(self.support)
+        return sorted(self.support, key=lambda p: (-self.support[p], p))[:n]
 
-def neighbours(
-    view: EvidenceView, query: Vectors, tenant: str | None, kernel: Kernel
-) -> list[Neighbour]:
-    """The past queries of the same tenant nearest to `query` (float32 (dim,)), the nearest first."""
+    @cached_property
+    def votes(self) -> Mapping[int, tuple[int, ...]]:
+        """The votes on the past queries behind each passage text."""
+        found: dict[int, tuple[int, ...]] = {}
+        for past, _ in self.behind:
+            for s in past.supports:
+                found[s.lineage] = found.get(s.lineage, ()) + past.votes
+        return found
+
+
+def evidence_for(
+    view: EvidenceView, queries: Vectors, tenant: str | None, kernel: Kernel
+) -> list[Evidence]:
+    """What the votes on the past queries nearest to each query say; queries: float32 (m, dim)."""
     code = view.tenant_codes.get(tenant)
     if code is None or kernel.neighbours < 1:
-        return []
-    cosines = np.minimum(view.vectors @ query, 1.0).astype(np.float64)
-    near = np.flatnonzero((cosines > kernel.theta) & (view.tenants == code))
-    order = np.lexsort((near, -cosines[near]))[: kernel.neighbours]
-    weights = ((cosines[near] - kernel.theta) / (1.0 - kernel.theta)) ** kernel.gamma
-    return [Neighbour(int(near[i]), float(weights[i])) for i in order]
+        return [Evidence({}) for _ in queries]
+    found = []
+    for start in range(0, len(queries), _AT_ONCE):
+        for cosines in queries[start : start + _AT_ONCE] @ view.vectors.T:
+            near = np.flatnonzero((cosines > kernel.theta) & (view.tenants == code))
+            found.append(_gathered(view, near, cosines[near].astype(np.float64), kernel))
+    return found
 
 
-def gather(view: EvidenceView, found: Sequence[Neighbour]) -> Evidence:
-    """What the votes on these past queries say, by passage text."""
+def _gathered(
+    view: EvidenceView, near: Rows, cosines: npt.NDArray[np.float64], kernel: Kernel
+) -> Evidence:
+    above = (np.minimum(cosines, 1.0) - kernel.theta) / (1.0 - kernel.theta)
+    nearest = np.lexsort((near, -above))[: kernel.neighbours]
+    weights = above[nearest] ** kernel.gamma
+    behind = [
+        (view.past[row], weight)
+        for row, weight in zip(near[nearest].tolist(), weights.tolist(), strict=True)
+    ]
     support: dict[int, float] = {}
-    votes: dict[int, tuple[int, ...]] = {}
-    for neighbour in found:
-        past = view.past[neighbour.row]
+    for past, weight in behind:
         for s in past.supports:
-            support[s.lineage] = support.get(s.lineage, 0.0) + neighbour.weight * s.chance
-            votes[s.lineage] = votes.get(s.lineage, ()) + past.votes
-    return Evidence(support, votes)
+            support[s.lineage] = support.get(s.lineage, 0.0) + weight * s.chance
+    return Evidence(support, behind)

@@ -85,6 +85,15 @@ class TextWords:
 
 
 @dataclass(frozen=True)
+class Best:
+    """What the best of a query's texts have: BM25 of titles, of neighbouring words, of pairs."""
+
+    title: float
+    bigram: float
+    pairs: float
+
+
+@dataclass(frozen=True)
 class _Found:
     """The tokens of texts that are words of the query, in order: text, position, word (k,) each."""
 
@@ -93,12 +102,19 @@ class _Found:
     word: Ints
 
 
-def rich_features(query: QueryWords, texts: TextWords) -> Features:
-    """float32 (n, 6): the features named in RICH."""
+def rich_features(
+    query: QueryWords, texts: TextWords, best: Best | None = None
+) -> tuple[Features, Best]:
+    """float32 (n, 6): the features named in RICH, and what the best of these texts have.
+
+    best: what the texts to compare with have; a text above them counts as level. None: these
+    texts' own.
+    """
     n, m = len(texts.lengths), len(query.words)
     length = np.log((texts.lengths + 1.0) / (texts.average_length + 1.0))
     if not n or not m:
-        return np.stack([*[np.zeros(n)] * (len(RICH) - 1), length], axis=1).astype(np.float32)
+        columns = [*[np.zeros(n)] * (len(RICH) - 1), length]
+        return np.stack(columns, axis=1).astype(np.float32), best or Best(0.0, 0.0, 0.0)
     hits = np.flatnonzero(texts.places >= 0)
     ends = np.cumsum(texts.lengths)
     found = _Found(np.searchsorted(ends, hits, side="right"), hits, texts.places[hits])
@@ -111,15 +127,18 @@ def rich_features(query: QueryWords, texts: TextWords) -> Features:
     rarest = np.zeros(n)
     if len(known):
         rarest[found.text[found.word == known[0]]] = 1.0
+    bigram, pairs = _bigrams(query, texts, found), _pairs(query, texts, found)
+    if best is None:
+        best = Best(*(float(scores.max(initial=0.0)) for scores in (title, bigram, pairs)))
     columns = [
-        _share(_bigrams(query, texts, found)),
-        _share(title),
+        _share(bigram, best.bigram),
+        _share(title, best.title),
         rarest,
         _window(query, found, n) / _WINDOW_SCALE,
-        _share(_pairs(query, texts, found)),
+        _share(pairs, best.pairs),
         length,
     ]
-    return np.stack(columns, axis=1).astype(np.float32)
+    return np.stack(columns, axis=1).astype(np.float32), best
 
 
 def with_rich(cheap: Features, pool: Ints, rich: Features) -> Features:
@@ -220,6 +239,7 @@ def _norm(lengths: Ints, average: float) -> npt.NDArray[np.float64]:
     return norm
 
 
-def _share(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    best = scores.max(initial=0.0)
-    return scores / best if best > 0 else scores
+def _share(scores: npt.NDArray[np.float64], best: float) -> npt.NDArray[np.float64]:
+    if best <= 0:
+        return (scores > 0).astype(np.float64)
+    return np.minimum(scores / best, 1.0)

@@ -1,18 +1,23 @@
-"""Which passages are ranked for a query: the best of dense search, of BM25, of evidence, and fresh
-ones; and what is known of them without any vote.
+"""Which passages are ranked for a query, and what is known of them whatever votes say: the best of
+dense search, of BM25, and fresh ones; and those that votes on similar queries bring in.
 
-It must not know how they are scored together.
+Features hang on the query and the corpus alone, so they are remembered while the corpus stands. It
+must not know how passages are scored, nor what votes say.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.index.lexical import LexicalScores
+from rag_flywheel.index.lexical import LexicalScores, tokenize
 from rag_flywheel.rank.features import (
     CHEAP,
+    Best,
     QueryWords,
     TextWords,
     cheap_features,
@@ -22,119 +27,195 @@ from rag_flywheel.rank.features import (
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import Features, Pids, Vectors
+from rag_flywheel.serve.scope import Scope
 from rag_flywheel.serve.state import State
 
 _HYBRID = np.array([Parameters().weights[name] for name in CHEAP], dtype=np.float32)
+_Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class CandidateSet:
-    """Candidates by pid, those of the version first, with their cosine and BM25, each (n,).
+class Question:
+    """A query and its vector, float32 (dim,)."""
 
-    best_bm25: the query's best anywhere. indexed, fresh: positions in the version's lexical index,
-    and in the fresh segment, of the candidates in their order.
+    text: str
+    vector: Vectors
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What the words and the vector of a query say of its candidates: pids ascending, features
+    float32 (n, 8), read bool (n,): whose words were looked at, and what the best of those have.
+
+    more: features of further passages, by pid, as they are asked for.
     """
 
     pids: Pids
-    cosines: npt.NDArray[np.float32]
-    bm25: LexicalScores
-    best_bm25: float
-    indexed: npt.NDArray[np.int64]
-    fresh: npt.NDArray[np.int64]
+    features: Features
+    read: npt.NDArray[np.bool_]
+    best: Best
+    more: dict[int, Features] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Scope:
-    """Which texts may come up: a mask over the version's positions and one over the fresh texts.
+class Lookups:
+    """The lookups of the queries asked last, while the corpus stays what it is; thread-safe."""
 
-    searchable: the version's pids that may come up, None when all may.
-    """
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._corpus: int | None = None
+        self._kept: OrderedDict[bytes, Lookup] = OrderedDict()
+        self._lock = threading.Lock()
 
-    indexed: npt.NDArray[np.bool_]
-    fresh: npt.NDArray[np.bool_]
-    searchable: Pids | None
+    def find(self, corpus: int | None, query: Question, n: int) -> Lookup | None:
+        """The lookup of n candidates of each kind in this corpus; None is a corpus of its own."""
+        name = _name(query, n)
+        with self._lock:
+            found = self._kept.get(name) if corpus is not None and corpus == self._corpus else None
+            if found is not None:
+                self._kept.move_to_end(name)
+        return found
+
+    def keep(self, corpus: int | None, query: Question, n: int, lookup: Lookup) -> None:
+        """Remember a lookup; those in another corpus are forgotten."""
+        if corpus is None or not self._most:
+            return
+        with self._lock:
+            if corpus != self._corpus:
+                self._kept.clear()
+                self._corpus = corpus
+            self._kept[_name(query, n)] = lookup
+            if len(self._kept) > self._most:
+                self._kept.popitem(last=False)
 
 
-def scope(state: State, allowed: Pids | None) -> Scope:
-    """The texts that stand and pass a filter. allowed: pids that pass it; None: no filter."""
-    indexed, fresh = state.alive, np.ones(len(state.fresh.pids), dtype=bool)
-    if allowed is not None:
-        indexed = indexed & np.isin(state.version.pids, allowed, assume_unique=True)
-        fresh = np.isin(state.fresh.pids, allowed, assume_unique=True)
-    everything = bool(indexed.all())
-    return Scope(indexed, fresh, None if everything else state.version.pids[indexed])
-
-
-def candidates(
+def look_up(
     state: State,
-    scope: Scope,
-    query: Vectors,
-    words: Sequence[str],
-    *,
-    dense: Pids,
-    evidence: Iterable[int],
+    inside: Scope,
+    queries: Sequence[Question],
     n: int,
-) -> CandidateSet:
-    """The union of the dense top, the BM25 top n, passages with evidence, and fresh texts.
+    known: Lookups,
+    *,
+    keep: bool = True,
+) -> list[Lookup]:
+    """For each query the union of the dense top n, the BM25 top n, and fresh texts.
 
-    query: float32 (dim,); words: its tokens; dense: what dense search found in scope; evidence:
-    lineages of passages that were helpful for similar queries.
+    The words of texts are looked at for the best 50 of the plain hybrid. keep: whether lookups
+    that are not known yet are remembered.
     """
-    indexed_bm25 = np.where(scope.indexed, state.version.lexical.scores(words), np.float32(0))
-    fresh_bm25 = state.fresh.lexical_scores(words, state.statistics) * scope.fresh
-    fresh_cosines = state.fresh.vectors @ query
-    version_pids = state.version.pids
-    evident = np.unique(np.array([state.heirs.get(p, p) for p in evidence], dtype=np.int64))
-    indexed = np.union1d(dense, version_pids[_top(indexed_bm25, n)])
-    indexed = np.union1d(indexed, version_pids[_positions(evident, version_pids, scope.indexed)])
-    fresh = np.union1d(
-        _best_fresh(fresh_cosines, fresh_bm25, scope, n),
-        _positions(evident, state.fresh.pids, scope.fresh),
-    )
-    at = np.searchsorted(version_pids, indexed)
-    vectors = state.version.dense.vectors(indexed)
-    return CandidateSet(
-        np.concatenate([indexed, state.fresh.pids[fresh]]),
-        np.concatenate([vectors @ query, fresh_cosines[fresh]]),
-        np.concatenate([indexed_bm25[at], fresh_bm25[fresh]]),
-        float(max(indexed_bm25.max(initial=0.0), fresh_bm25.max(initial=0.0))),
-        at,
-        fresh,
-    )
+    corpus = state.corpus if inside.searchable is None else None
+    found = [known.find(corpus, query, n) for query in queries]
+    missing = [i for i, lookup in enumerate(found) if lookup is None]
+    if missing:
+        vectors = np.stack([queries[i].vector for i in missing])
+        dense = state.version.dense.search(vectors, n, inside.searchable)
+        for i, near in zip(missing, dense, strict=True):
+            found[i] = made = _looked_up(state, inside, queries[i], near, n)
+            if keep:
+                known.keep(corpus, queries[i], n, made)
+    return [lookup for lookup in found if lookup is not None]
 
 
-def static_features(
-    state: State, found: CandidateSet, words: Sequence[str], wanted: npt.NDArray[np.bool_]
-) -> Features:
-    """float32 (n, 8): features of the candidates.
+def with_evident(
+    state: State, inside: Scope, query: Question, lookup: Lookup, evident: Sequence[int]
+) -> tuple[Pids, Features]:
+    """Candidates and their features (n, 8), with the passages of these lineages among them.
 
-    The words of texts are looked at for the best 50 of the plain hybrid, and for at most 50 of the
-    wanted, (n,), which have evidence.
+    Their words are looked at, and are compared with the best of the other candidates.
     """
-    cheap = cheap_features(found.cosines, found.bm25, found.best_bm25, state.typical_cosine)
-    worth = cheap @ _HYBRID
-    pool = _best(worth, np.arange(len(worth)))
-    if wanted.any():
-        pool = np.union1d(pool, _best(worth, np.flatnonzero(wanted)))
+    wanted = np.unique(np.array([state.heirs.get(p, p) for p in evident], dtype=np.int64))
+    wanted = wanted[_standing(state, inside, wanted)]
+    at, there = _find(wanted, lookup.pids)
+    there[there] = lookup.read[at[there]]
+    new = wanted[~there]
+    if not len(new):
+        return lookup.pids, lookup.features
+    missing = np.array([p for p in new.tolist() if p not in lookup.more], dtype=np.int64)
+    if len(missing):
+        lookup.more.update(_read(state, inside, query, lookup.best, missing))
+    rows = np.stack([lookup.more[p] for p in new.tolist()])
+    at, there = _find(new, lookup.pids)
+    features = lookup.features.copy()
+    features[at[there]] = rows[there]
+    return np.concatenate([lookup.pids, new[~there]]), np.concatenate([features, rows[~there]])
+
+
+def plain_worth(features: Features) -> npt.NDArray[np.float32]:
+    """The plain hybrid of candidates, (n,): cosine and BM25 under the shipped weights."""
+    worth: npt.NDArray[np.float32] = features[:, : len(CHEAP)] @ _HYBRID
+    return worth
+
+
+def _looked_up(state: State, inside: Scope, query: Question, dense: Pids, n: int) -> Lookup:
+    words = tokenize(query.text)
+    bm25, fresh_bm25 = _bm25(state, inside, words)
+    best_bm25 = float(max(bm25.max(initial=0.0), fresh_bm25.max(initial=0.0)))
+    pids = np.union1d(dense, state.version.pids[_top(bm25, n)])
+    indexed = np.searchsorted(state.version.pids, pids)
+    fresh = _best_fresh(state.fresh.vectors @ query.vector, fresh_bm25, inside, n)
+    cheap = cheap_features(
+        _cosines(state, query, indexed, fresh),
+        np.concatenate([bm25[indexed], fresh_bm25[fresh]]),
+        best_bm25,
+        state.typical_cosine,
+    )
+    pool = _best(plain_worth(cheap))
+    n_indexed = len(indexed)
+    of_index, of_fresh = indexed[pool[pool < n_indexed]], fresh[pool[pool >= n_indexed] - n_indexed]
+    query_words = _query_words(state, words)
+    rich, best = rich_features(query_words, _text_words(state, query_words, of_index, of_fresh))
+    read = np.zeros(len(cheap), dtype=bool)
+    read[pool] = True
+    found = np.concatenate([pids, state.fresh.pids[fresh]])
+    order = np.argsort(found)
+    features = with_rich(cheap, pool, rich)
+    return Lookup(found[order], features[order], read[order], best)
+
+
+def _read(
+    state: State, inside: Scope, query: Question, best: Best, pids: Pids
+) -> dict[int, Features]:
+    """Features float32 (8,) of these passages, which stand, by pid."""
+    words = tokenize(query.text)
+    bm25, fresh_bm25 = _bm25(state, inside, words)
+    at, there = _find(pids, state.version.pids)
+    indexed = at[there]
+    fresh, _ = _find(pids[~there], state.fresh.pids)
+    cheap = cheap_features(
+        _cosines(state, query, indexed, fresh),
+        np.concatenate([bm25[indexed], fresh_bm25[fresh]]),
+        float(max(bm25.max(initial=0.0), fresh_bm25.max(initial=0.0))),
+        state.typical_cosine,
+    )
+    query_words = _query_words(state, words)
+    rich, _ = rich_features(query_words, _text_words(state, query_words, indexed, fresh), best)
+    rows = np.concatenate([cheap, rich], axis=1)
+    return dict(zip([*pids[there].tolist(), *pids[~there].tolist()], rows, strict=True))
+
+
+def _bm25(state: State, inside: Scope, words: Sequence[str]) -> tuple[LexicalScores, LexicalScores]:
+    """BM25 of every text of the version and of every fresh text; 0 for those out of scope."""
+    indexed = np.where(inside.indexed, state.version.lexical.scores(words), np.float32(0))
+    return indexed, state.fresh.lexical_scores(words, state.statistics) * inside.fresh
+
+
+def _cosines(
+    state: State, query: Question, indexed: _Positions, fresh: _Positions
+) -> npt.NDArray[np.float32]:
+    vectors = state.version.dense.vectors(state.version.pids[indexed])
+    return np.concatenate([vectors @ query.vector, state.fresh.vectors[fresh] @ query.vector])
+
+
+def _query_words(state: State, words: Sequence[str]) -> QueryWords:
     statistics = state.statistics
-    query = QueryWords.of(
+    return QueryWords.of(
         words, [statistics.idf(w) for w in words], [w in statistics.vocabulary for w in words]
     )
-    return with_rich(cheap, pool, rich_features(query, _text_words(state, found, query, pool)))
-
-
-def _best(worth: npt.NDArray[np.float32], among: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Positions of the POOL best of these, ascending."""
-    if len(among) <= POOL:
-        return among
-    return np.sort(among[np.argpartition(-worth[among], POOL - 1)[:POOL]])
 
 
 def _text_words(
-    state: State, found: CandidateSet, query: QueryWords, pool: npt.NDArray[np.int64]
+    state: State, query: QueryWords, indexed: _Positions, fresh: _Positions
 ) -> TextWords:
-    lexical, n = state.version.lexical, len(found.indexed)
-    indexed, fresh = found.indexed[pool[pool < n]], found.fresh[pool[pool >= n] - n]
+    lexical, statistics = state.version.lexical, state.statistics
     places, lengths = lexical.words_at(query.words, indexed)
     titles = lexical.titles[indexed].astype(np.int64)
     if len(fresh):
@@ -142,36 +223,55 @@ def _text_words(
         places = np.concatenate([places, more_places])
         lengths = np.concatenate([lengths, more_lengths])
         titles = np.concatenate([titles, state.fresh.title_lengths(fresh)])
-    statistics = state.statistics
     return TextWords(
         places, lengths, titles, statistics.average_length, statistics.average_title_length
     )
 
 
-def _positions(wanted: Pids, pids: Pids, inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Where the wanted pids are among ascending `pids`, of those that are there and inside."""
+def _standing(state: State, inside: Scope, pids: Pids) -> npt.NDArray[np.bool_]:
+    """Which of these texts stand and are in scope."""
+    standing = np.zeros(len(pids), dtype=bool)
+    for known, mask in ((state.version.pids, inside.indexed), (state.fresh.pids, inside.fresh)):
+        at, there = _find(pids, known)
+        standing[there] |= mask[at[there]]
+    return standing
+
+
+def _find(wanted: Pids, pids: Pids) -> tuple[_Positions, npt.NDArray[np.bool_]]:
+    """Where wanted pids are among ascending `pids`, and which of them are there at all."""
     at = np.searchsorted(pids, wanted)
-    at = (
-        at[(at < len(pids)) & (pids[np.minimum(at, len(pids) - 1)] == wanted)]
-        if len(pids)
-        else at[:0]
-    )
-    return at[inside[at]]
+    if not len(pids):
+        return at, np.zeros(len(wanted), dtype=bool)
+    there: npt.NDArray[np.bool_] = pids[np.minimum(at, len(pids) - 1)] == wanted
+    return at, there
+
+
+def _best(worth: npt.NDArray[np.float32]) -> _Positions:
+    """Positions of the POOL best, ascending."""
+    if len(worth) <= POOL:
+        return np.arange(len(worth))
+    return np.sort(np.argpartition(-worth, POOL - 1)[:POOL])
 
 
 def _best_fresh(
-    cosines: npt.NDArray[np.float32], bm25: LexicalScores, scope: Scope, n: int
-) -> npt.NDArray[np.int64]:
+    cosines: npt.NDArray[np.float32], bm25: LexicalScores, inside: Scope, n: int
+) -> _Positions:
     """Positions of fresh texts: all while they are few, else the best n of either score."""
-    inside = np.flatnonzero(scope.fresh)
-    if len(inside) <= 2 * n:
-        return inside
-    return inside[np.union1d(_top(cosines[inside] + 2.0, n), _top(bm25[inside], n))]
+    standing = np.flatnonzero(inside.fresh)
+    if len(standing) <= 2 * n:
+        return standing
+    return standing[np.union1d(_top(cosines[standing] + 2.0, n), _top(bm25[standing], n))]
 
 
-def _top(scores: npt.NDArray[np.float32], n: int) -> npt.NDArray[np.int64]:
+def _top(scores: npt.NDArray[np.float32], n: int) -> _Positions:
     """Positions of the n highest scores above 0, in no order."""
     positive = np.flatnonzero(scores > 0)
     if len(positive) <= n:
         return positive
     return positive[np.argpartition(-scores[positive], n - 1)[:n]]
+
+
+def _name(query: Question, n: int) -> bytes:
+    whole = hashlib.blake2b(query.vector.tobytes(), digest_size=16)
+    whole.update(f"{n} {query.text}".encode("utf-8", "surrogatepass"))
+    return whole.digest()

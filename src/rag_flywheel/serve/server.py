@@ -5,7 +5,7 @@ It must not know how versions come about, nor what becomes of the records it wri
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +13,13 @@ import numpy as np
 from rag_flywheel.checks import check_candidates, check_k, check_query
 from rag_flywheel.config import Config
 from rag_flywheel.errors import InputError
-from rag_flywheel.index.lexical import tokenize
-from rag_flywheel.rank import evidence as evidence_of
-from rag_flywheel.rank.score import Scored, order, score, score_given
+from rag_flywheel.rank.evidence import Evidence, evidence_for
+from rag_flywheel.rank.score import POOL, Scored, order, score, score_given
 from rag_flywheel.records import Candidate, Filter, Hit, Passage, Pids, Retrieval, Vectors
 from rag_flywheel.serve.answers import Asked, Found, answer, make_hit
-from rag_flywheel.serve.candidates import Scope, candidates, scope, static_features
+from rag_flywheel.serve.candidates import Lookup, Lookups, Question, look_up, with_evident
 from rag_flywheel.serve.live import LiveState
+from rag_flywheel.serve.scope import Scope, scope
 from rag_flywheel.serve.state import Source, State
 from rag_flywheel.store import filters, passages
 from rag_flywheel.store.database import Database
@@ -37,7 +37,7 @@ class _Ranked:
     lineages: Pids
     scored: Scored
     best: Sequence[int]
-    evidence: evidence_of.Evidence
+    evidence: Evidence
 
     def votes(self, i: int) -> tuple[int, ...]:
         return self.evidence.votes.get(int(self.lineages[i]), ())
@@ -46,22 +46,27 @@ class _Ranked:
 class Server:
     """Answers from the live state of one index folder. A call sees one State from start to end."""
 
-    def __init__(self, database: Database, config: Config, source: Source, live: LiveState) -> None:
+    def __init__(
+        self,
+        database: Database,
+        config: Config,
+        source: Source,
+        live: LiveState,
+        lookups: Lookups,
+    ) -> None:
         self._database = database
         self._config = config
         self._source = source
         self._live = live
+        self._lookups = lookups
         self._scopes: tuple[State | None, dict[str, Scope]] = (None, {})
 
     def retrieve(self, queries: Sequence[str], asked: Asked) -> list[Retrieval]:
         """The k best passages for each query, recorded when asked to."""
         began = time.perf_counter()
-        for query in queries:
-            check_query(query, self._config.max_query_chars)
-        check_k(asked.k)
+        vectors = self._encoded(queries, asked.k)
         if not queries:
             return []
-        vectors = self._source.encode_queries(queries)
         for tries_left in reversed(range(_TRIES)):
             state = self._live.state()
             found, n_gone = self._found(state, queries, vectors, asked)
@@ -71,20 +76,47 @@ class Server:
             self._database, state, asked, found, revision=self._source.revision, began=began
         )
 
+    def rank(self, queries: Sequence[str], asked: Asked) -> list[list[str]]:
+        """The ids of the k best passages for each query, and nothing else."""
+        vectors = self._encoded(queries, asked.k)
+        if not queries:
+            return []
+        state = self._live.state()
+        found = []
+        for ranked in self._ranked(state, queries, vectors, asked):
+            pids = [int(ranked.pids[i]) for i in ranked.best[: asked.k]]
+            texts = self._texts(state, pids)
+            found.append([texts[pid].passage.id for pid in pids if pid in texts])
+        return found
+
+    def _encoded(self, queries: Sequence[str], k: int) -> Vectors:
+        for query in queries:
+            check_query(query, self._config.max_query_chars)
+        check_k(k)
+        return self._source.encode_queries(queries) if queries else np.empty((0, 0), np.float32)
+
     def _found(
         self, state: State, queries: Sequence[str], vectors: Vectors, asked: Asked
     ) -> tuple[list[Found], int]:
         """Hits of each query from one state, and how many of its texts no longer stand."""
-        inside = self._scope(state, asked.where)
-        n = max(self._config.n_candidates, asked.k)
-        dense = state.version.dense.search(vectors, n, inside.searchable)
         found, n_gone = [], 0
-        for i, query in enumerate(queries):
-            ranked = _rank(state, inside, (query, vectors[i]), asked.tenant, dense[i], n)
+        every = self._ranked(state, queries, vectors, asked)
+        for query, vector, ranked in zip(queries, vectors, every, strict=True):
             hits, gone = self._hits(state, ranked, asked.k)
-            found.append(Found(query, vectors[i], hits))
+            found.append(Found(query, vector, hits))
             n_gone += gone
         return found, n_gone
+
+    def _ranked(
+        self, state: State, queries: Sequence[str], vectors: Vectors, asked: Asked
+    ) -> Iterator[_Ranked]:
+        inside = self._scope(state, asked.where)
+        n = max(self._config.n_candidates, asked.k)
+        questions = [Question(*each) for each in zip(queries, vectors, strict=True)]
+        lookups = look_up(state, inside, questions, n, self._lookups)
+        said = evidence_for(state.evidence, vectors, asked.tenant, state.version.parameters.kernel)
+        for each in zip(questions, lookups, said, strict=True):
+            yield _rank(state, inside, *each)
 
     def rerank(self, query: str, given: Sequence[Candidate], asked: Asked) -> Retrieval:
         """An application's own candidates: in their own order, moved by evidence."""
@@ -101,8 +133,8 @@ class Server:
             known = passages.rows_of_texts(conn, texts)
         pids, lineages = (np.array(column, dtype=np.int64) for column in zip(*known, strict=True))
         parameters = state.version.parameters
-        near = evidence_of.neighbours(state.evidence, vector, asked.tenant, parameters.kernel)
-        evidence = evidence_of.gather(state.evidence, near)
+        near = state.evidence, vector[None, :], asked.tenant, parameters.kernel
+        evidence = evidence_for(*near)[0]
         own = np.array([c.score for c in given], dtype=np.float64)
         scored = score_given(parameters, own, evidence.amounts(lineages))
         best = np.lexsort((-own, -scored.scores)).tolist()[: asked.k]
@@ -189,22 +221,10 @@ class Server:
 
 
 def _rank(
-    state: State,
-    inside: Scope,
-    query: tuple[str, Vectors],
-    tenant: str | None,
-    dense: Pids,
-    n: int,
+    state: State, inside: Scope, query: Question, lookup: Lookup, evidence: Evidence
 ) -> _Ranked:
-    text, vector = query
-    parameters = state.version.parameters
-    near = evidence_of.neighbours(state.evidence, vector, tenant, parameters.kernel)
-    evidence = evidence_of.gather(state.evidence, near)
-    words = tokenize(text)
-    found = candidates(state, inside, vector, words, dense=dense, evidence=evidence.support, n=n)
-    lineages = state.lineages(found.pids)
-    support = evidence.amounts(lineages)
-    features = static_features(state, found, words, support > 0)
-    scored = score(parameters, features, support)
-    best = order(scored.scores, found.pids).tolist()
-    return _Ranked(found.pids, lineages, scored, best, evidence)
+    pids, features = with_evident(state, inside, query, lookup, evidence.strongest(POOL))
+    lineages = state.lineages(pids)
+    scored = score(state.version.parameters, features, evidence.amounts(lineages))
+    best = order(scored.scores, pids).tolist()
+    return _Ranked(pids, lineages, scored, best, evidence)

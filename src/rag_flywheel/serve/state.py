@@ -41,7 +41,8 @@ class State:
     alive[i]: whether the text version.pids[i] still stands; fresh: texts begun since; statistics:
     the word statistics that texts are scored under; lineage_of: pid -> the row whose votes it
     inherits, and heirs: that row -> pid, where they differ; evidence holds no vote after
-    `frozen_at`, None: all votes; texts: those read so far, which a new event makes stale.
+    `frozen_at`, None: all votes; texts: those read so far, which a new event makes stale; corpus:
+    the number of the event that last changed the texts, None: the version's are not all there is.
     """
 
     version: LoadedVersion
@@ -53,6 +54,7 @@ class State:
     lineage_of: Mapping[int, int]
     heirs: Mapping[int, int]
     evidence: EvidenceView
+    corpus: int | None
     texts: dict[int, passages.StoredPassage] = field(default_factory=dict)
 
     @property
@@ -86,6 +88,7 @@ def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
         dict(inheritors),
         {lineage: pid for pid, lineage in inheritors},
         EvidenceView(version.dense.dim),
+        passages.last_change(conn, version.watermark),
     )
 
 
@@ -96,11 +99,14 @@ def initial_state(
     present = passages.present_pids(conn)
     new = np.setdiff1d(present, version.pids, assume_unique=True)
     texts = passages.fetch(conn, new.tolist())
+    bare = bare_state(version, conn)
+    alive = np.isin(version.pids, present, assume_unique=True)
     blank = replace(
-        bare_state(version, conn),
+        bare,
         frozen_at=frozen_at,
         seq=passages.read_clock(conn),
-        alive=np.isin(version.pids, present, assume_unique=True),
+        alive=alive,
+        corpus=bare.corpus if alive.all() and not len(new) else None,
     )
     state = _with_texts(blank, [texts[p] for p in sorted(texts)], conn, source)
     votes = events.votes_until(conn, state.last_vote)
@@ -112,7 +118,8 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
     seq = passages.read_clock(conn)
     born, ended = passages.changed_since(conn, state.seq)
     queries = events.queries_voted_on(conn, state.last_vote, replace(state, seq=seq).last_vote)
-    state = replace(state, seq=seq, texts={})
+    same = not born and not ended
+    state = replace(state, seq=seq, texts={}, corpus=state.corpus if same else None)
     if ended:
         gone = np.array(ended, dtype=np.int64)
         state = replace(
@@ -120,7 +127,7 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
             alive=state.alive & ~np.isin(state.version.pids, gone),
             fresh=state.fresh.without(gone),
         )
-    if born or ended:
+    if not same:
         state = _with_texts(state, born, conn, source)
     if queries:
         votes = events.votes_on_queries(conn, queries, state.last_vote)

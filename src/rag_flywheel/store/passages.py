@@ -216,6 +216,16 @@ def changed_since(conn: sqlite3.Connection, seq: int) -> tuple[list[StoredPassag
     return [_stored(row) for row in born], [int(row[0]) for row in ended]
 
 
+def last_change(conn: sqlite3.Connection, until: int) -> int:
+    """The number of the last event up to `until` that began or ended a text of the index."""
+    sql = (
+        "SELECT max((SELECT coalesce(max(born), 0) FROM (SELECT born FROM passages WHERE born <= ? "
+        "AND origin = 'index' ORDER BY born DESC LIMIT 1)), (SELECT coalesce(max(ended), 0) FROM "
+        "passages WHERE ended <= ?))"
+    )
+    return int(conn.execute(sql, (until, until)).fetchone()[0])
+
+
 def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
     """Metadata as it is stored: JSON with sorted keys."""
     return json.dumps(dict(metadata), ensure_ascii=False, sort_keys=True, allow_nan=False)

@@ -1,0 +1,121 @@
+"""What is remembered of queries never changes an answer: an index that remembers, and one that
+does not, go through the same changes and are asked the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fakes import WordEncoder
+from rag_flywheel import Config, Flywheel, Passage, Retrieval, Vote
+from rag_flywheel.rank.features import Best
+from rag_flywheel.serve.candidates import Lookup, Lookups, Question
+
+WORDS = [f"word{i}" for i in range(25)]
+QUERIES = [f"{a} {b} common" for a, b in zip(WORDS, WORDS[7:] + WORDS[:7], strict=True)]
+Hits = list[list[tuple[str, float, float]]]
+
+
+def passage(name: int, rng: np.random.Generator) -> Passage:
+    words = " ".join(rng.choice(WORDS, 6))
+    return Passage(f"p{name}", f"common {words}", metadata={"even": name % 2 == 0})
+
+
+def opened(root: Path, n_lookups: int) -> Flywheel:
+    return Flywheel.open(
+        root, encoder=WordEncoder(), config=Config(encoder="", n_lookups=n_lookups)
+    )
+
+
+def answers(fw: Flywheel) -> Hits:
+    found = [fw.retrieve(q, record=False) for q in QUERIES]
+    found += fw.retrieve_many(QUERIES, 30, where={"even": True}, record=False)
+    return [[(h.passage_id, h.score, h.explanation.evidence) for h in one.hits] for one in found]
+
+
+def vote(fw: Flywheel, shown: Retrieval, rng: np.random.Generator) -> None:
+    votes = [
+        Vote(shown.id, h.passage_id, "helpful" if rng.random() < 0.6 else "harmful", "ann")
+        for h in shown.hits[:4]
+    ]
+    fw.feedback_many(votes)
+
+
+def live(root: Path, n_lookups: int, steps: list[int]) -> list[Hits]:
+    """What queries get after each of these changes."""
+    rng, found = np.random.default_rng(0), []
+    with opened(root, n_lookups) as fw:
+        fw.add([passage(i, rng) for i in range(140)])  # more than the words are looked at of
+        for number, step in enumerate(steps):
+            if step == 0:
+                fw.refresh()
+            elif step == 1:
+                fw.add([passage(200 + number, rng), passage(number, rng)])  # a new one, an edit
+            elif step == 2:
+                fw.remove([f"p{100 + number}"])
+            else:
+                for query in rng.permutation(QUERIES)[:10]:
+                    vote(fw, fw.retrieve(str(query)), rng)
+            found.append(answers(fw))
+    return found
+
+
+def test_answers_do_not_hang_on_what_is_remembered(tmp_path: Path) -> None:
+    steps = [0, 3, 3, 0, 3, 1, 3, 0, 2, 3, 3, 0, 0, 3, 1, 2, 0, 3]
+    forgetful = live(tmp_path / "forgetful", 0, steps)
+    assert live(tmp_path / "remembers", 1000, steps) == forgetful
+    assert live(tmp_path / "remembers few", 7, steps) == forgetful
+    moved = [a != b for a, b in zip(forgetful[1:], forgetful, strict=False)]
+    assert sum(moved) > len(steps) // 2  # the changes do change answers
+
+
+def test_a_lookup_is_found_for_the_same_query_corpus_and_number_alone() -> None:
+    query, other = (
+        Question(text, np.ones(3, dtype=np.float32) / np.float32(3**0.5)) for text in "ab"
+    )
+    lookup = Lookup(
+        np.arange(2), np.zeros((2, 8), np.float32), np.ones(2, bool), Best(0.0, 0.0, 0.0)
+    )
+    kept = Lookups(2)
+    kept.keep(5, query, 100, lookup)
+    assert kept.find(5, query, 100) is lookup
+    assert kept.find(5, other, 100) is None
+    assert kept.find(5, query, 99) is None
+    assert kept.find(6, query, 100) is None
+    assert kept.find(5, Question("a", -query.vector), 100) is None
+    kept.keep(None, other, 100, lookup)
+    assert kept.find(None, other, 100) is None  # nobody knows whether that corpus still stands
+    kept.keep(6, other, 100, lookup)
+    assert kept.find(5, query, 100) is None  # the corpus changed
+
+
+def test_the_query_asked_longest_ago_is_forgotten_first() -> None:
+    vector = np.ones(1, dtype=np.float32)
+    a, b, c = (Question(text, vector) for text in "abc")
+    lookup = Lookup(
+        np.arange(1), np.zeros((1, 8), np.float32), np.ones(1, bool), Best(0.0, 0.0, 0.0)
+    )
+    kept = Lookups(2)
+    kept.keep(1, a, 10, lookup)
+    kept.keep(1, b, 10, lookup)
+    kept.find(1, a, 10)
+    kept.keep(1, c, 10, lookup)
+    assert [kept.find(1, q, 10) is not None for q in (a, b, c)] == [True, False, True]
+
+
+@pytest.mark.parametrize("k", [1, 8, 150])
+def test_rank_many_gives_the_order_of_retrieve(tmp_path: Path, k: int) -> None:
+    rng = np.random.default_rng(1)
+    with opened(tmp_path / "kb", 1000) as fw:
+        fw.add([passage(i, rng) for i in range(120)])
+        fw.refresh()
+        fw.add([passage(i, rng) for i in range(120, 125)])
+        for query in QUERIES[::2]:
+            vote(fw, fw.retrieve(query), rng)
+        n_recorded = fw.status().n_retrievals
+        for where in (None, {"even": False}):
+            shown = fw.retrieve_many(QUERIES, k, where=where, record=False)
+            expected = [[hit.passage_id for hit in one.hits] for one in shown]
+            assert fw.rank_many(QUERIES, k, where=where) == expected
+        assert fw.rank_many([], k) == []
+        assert fw.status().n_retrievals == n_recorded
