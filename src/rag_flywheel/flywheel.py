@@ -52,6 +52,7 @@ class Flywheel:
     Made by `Flywheel.open`. Thread-safe; any number of processes may hold the same folder, and
     what one of them commits acts on the next call of every other. A context manager.
     Every method raises a FlywheelError, and nothing else, for what it can foresee.
+    lookups: what is remembered of queries in memory; only copies of one folder may share it.
     """
 
     def __init__(self, root: Path, config: Config, database: Database, slot: EncoderSlot) -> None:
@@ -60,7 +61,7 @@ class Flywheel:
         self._database = database
         self._slot = slot
         self._server: Server | None = None
-        self._lookups = Lookups(config.n_lookups)
+        self.lookups = Lookups(config.n_lookups)
         self._lock = threading.Lock()
 
     @classmethod
@@ -260,7 +261,7 @@ class Flywheel:
                 self._config,
                 self._slot.get,
                 judge_of(self._config),
-                self._lookups,
+                self.lookups,
                 when=when,
                 progress=as_progress(progress, bars),
             )
@@ -335,5 +336,5 @@ class Flywheel:
                     lambda: read_live(self._root, self._database, encoder),
                     self._root / CURRENT,
                 )
-                self._server = Server(self._database, self._config, source, live, self._lookups)
+                self._server = Server(self._database, self._config, source, live, self.lookups)
             return self._server

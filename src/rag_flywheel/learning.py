@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rag_flywheel.curate.groups import held_out, query_groups
-from rag_flywheel.improve.examples import Examples
+from rag_flywheel.improve.examples import NEIGHBOURS, Examples
 from rag_flywheel.improve.learn import Learned, learn, remember
+from rag_flywheel.index.dense import nearest_rows
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.score import POOL
@@ -69,16 +70,17 @@ def learned_from_votes(
     fit: whether parameters may change; memory follows the votes either way.
     """
     examples = past_examples(database, version, past, known, progress)
+    near = nearest_rows(examples.vectors, examples.vectors, 2 * NEIGHBOURS)
     kept = version.parameters
     if not fit:
         return Learned(
             kept,
-            remember(examples, kept),
+            remember(examples, kept, near),
             "votes after the rollback stay held back until release",
             {},
         )
-    groups = query_groups(examples.vectors)
-    return learn(examples, held_out([key[0] for key in examples.keys], groups), kept)
+    groups = query_groups(examples.vectors, near)
+    return learn(examples, held_out([key[0] for key in examples.keys], groups), kept, near)
 
 
 def past_examples(

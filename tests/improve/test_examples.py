@@ -14,10 +14,11 @@ from rag_flywheel.improve.examples import (
     Links,
     links,
     nearest,
+    sums_of_support,
     support,
-    worth_linking,
 )
 from rag_flywheel.improve.threshold import thetas
+from rag_flywheel.index.dense import nearest_rows
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.records import Vectors
 
@@ -94,6 +95,19 @@ def test_nearest_of_more_targets_than_are_looked_at_together() -> None:
     require_nearest(targets, sources, np.zeros(530, np.int64), rng.integers(0, 2, 40))
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_nearest_where_most_of_the_nearest_do_not_count(known: bool) -> None:
+    rng = np.random.default_rng(3)
+    targets, sources = random_examples(rng, 40), random_examples(rng, 400)
+    folds = np.zeros(40, np.int64), (rng.random(400) < 0.12).astype(np.int64)
+    require_nearest(targets, sources, *folds)
+    if known:
+        near = nearest_rows(targets.vectors, sources.vectors, 90)
+        given = nearest(targets, sources, *folds, near)
+        sought = nearest(targets, sources, *folds)
+        assert np.sort(given.cosines) == pytest.approx(np.sort(sought.cosines), abs=1e-6)
+
+
 def test_a_query_is_not_its_own_neighbour_but_its_double_is() -> None:
     vectors = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
     three = made(vectors, np.zeros((3, 1), dtype=np.int64))
@@ -133,7 +147,10 @@ def test_links_are_the_pairs_of_equal_passages(
                 for o, theirs in enumerate(sources.lineages[row].tolist()):
                     if ours == theirs != -1:
                         expected.append((i * width + c, row * many + o, i * len(rows) + place))
-    assert triples(links(near, targets, sources)) == sorted(expected)
+    assert triples(links(near, targets, sources, np.ones((m, many)))) == sorted(expected)
+    said = rng.random((m, many)) * (rng.random((m, many)) < 0.5)
+    heard = [link for link in expected if said.ravel()[link[1]] > 0]
+    assert triples(links(near, targets, sources, said)) == sorted(heard)
 
 
 def plain_support(
@@ -170,15 +187,16 @@ def test_support_is_that_of_a_double_loop(
     chances = rng.random((m, 3)) * (rng.random((m, 3)) < 0.7)
     kernel = Kernel(theta=theta, gamma=gamma)
     near = nearest(targets, sources, *folds)
-    every = links(near, targets, sources)
-    worthy = worth_linking(every, chances)
+    heard = links(near, targets, sources, chances)
     expected = plain_support(targets, sources, chances, kernel, *folds)
-    found = support(every, near, chances, kernel, n)
+    found = support(heard, near, chances, kernel, n)
     assert found.shape == (n, 3)
     assert found == pytest.approx(expected, abs=1e-4)
-    assert support(worthy, near, chances, kernel, n) == pytest.approx(found)
     assert (found[targets.lineages < 0] == 0).all()
-    assert set(triples(worthy)) == {t for t in triples(every) if chances.ravel()[t[1]] > 0}
+    values = rng.random((n, 3))
+    ((total, of_values),) = sums_of_support(heard, near, chances, values, [kernel])
+    assert total == pytest.approx(found.sum(axis=1))
+    assert of_values == pytest.approx((found * values).sum(axis=1))
 
 
 def test_support_of_more_targets_than_are_looked_at_together() -> None:
@@ -187,7 +205,9 @@ def test_support_of_more_targets_than_are_looked_at_together() -> None:
     folds = np.zeros(530, np.int64), np.ones(10, np.int64)
     chances = rng.random((10, 3))
     near = nearest(targets, sources, *folds)
-    found = support(links(near, targets, sources), near, chances, Kernel(0.1, 0.9, 2.0), 530)
+    found = support(
+        links(near, targets, sources, chances), near, chances, Kernel(0.1, 0.9, 2.0), 530
+    )
     expected = plain_support(targets, sources, chances, Kernel(0.1, 0.9, 2.0), *folds)
     assert found == pytest.approx(expected, abs=1e-5)
 
@@ -199,7 +219,7 @@ def test_support_by_hand() -> None:
     )
     near = nearest(target, sources, np.zeros(1, np.int64), np.ones(2, np.int64))
     chances = np.array([[0.7, 0.2, 0.1], [0.4, 0.6, 0.0]])
-    found = support(links(near, target, sources), near, chances, Kernel(0.5, 0.9, 2.0), 1)
+    found = support(links(near, target, sources, chances), near, chances, Kernel(0.5, 0.9, 2.0), 1)
     # kernel: 1 for the first, ((0.75 - 0.5) / 0.5)² = 0.25 for the second
     assert found[0] == pytest.approx([0.1, 0.7 + 0.25 * 0.4, 0.0])
 

@@ -12,9 +12,10 @@ from rag_flywheel.bench.collection import Qrels, Split
 from rag_flywheel.bench.measures import Run, mean
 from rag_flywheel.bench.users import Users
 from rag_flywheel.flywheel import Flywheel
-from rag_flywheel.records import Progress, Retrieval
+from rag_flywheel.records import Progress, Retrieval, Vote
 
 SHOWN = 8
+_AT_A_TIME = 16  # users
 Measures = Mapping[str, Callable[[Qrels, Run], dict[str, float]]]
 CastVotes = Callable[[], int]
 """What happens in one cycle before its refresh: casts votes, returns how many."""
@@ -71,19 +72,24 @@ def asking(
 ) -> CastVotes:
     """A cycle in which each of these train queries is asked by a user of its own, who votes.
 
-    shown is called with every answer that a user saw.
+    Sixteen users ask at a time, and vote before the next ones do. shown is called with every answer
+    that a user saw.
     """
 
     def step() -> int:
         n_votes = 0
-        for number, query in enumerate(queries):
-            if progress is not None and number % 50 == 0:
-                progress("users ask and vote", number, len(queries))
-            user_id = f"user-{rng.integers(2**62)}"
-            seen = fw.retrieve(train.queries[query], SHOWN, user_id=user_id)
-            if shown is not None:
-                shown(seen)
-            n_votes += fw.feedback_many(users.votes(seen, train.qrels[query], user_id, rng))
+        for start in range(0, len(queries), _AT_A_TIME):
+            if progress is not None:
+                progress("users ask and vote", start, len(queries))
+            part = queries[start : start + _AT_A_TIME]
+            votes: list[Vote] = []
+            answers = fw.retrieve_many([train.queries[query] for query in part], SHOWN)
+            for query, seen in zip(part, answers, strict=True):
+                if shown is not None:
+                    shown(seen)
+                user_id = f"user-{rng.integers(2**62)}"
+                votes += users.votes(seen, train.qrels[query], user_id, rng)
+            n_votes += fw.feedback_many(votes)
         return n_votes
 
     return step

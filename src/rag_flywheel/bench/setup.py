@@ -12,11 +12,11 @@ import numpy as np
 from rag_flywheel.bench.collection import Collection, Split, read_beir
 from rag_flywheel.bench.prepared import FILE_NAME, read_prepared
 from rag_flywheel.bench.users import Users
-from rag_flywheel.config import DEFAULT_ENCODER, Config
 from rag_flywheel.errors import InputError
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.index.encoder import Encoder
 from rag_flywheel.records import Progress
+from rag_flywheel.serve.candidates import Lookups
 
 RESULT_FORMAT = "rag-flywheel-bench-1"
 """Names the shape of a result, which reports check."""
@@ -41,7 +41,8 @@ class Protocol:
 class Bench:
     """A collection ready to run: its splits, where its index without votes is, and its encoder.
 
-    parts: ids of the train queries of each cycle, in the order they are asked.
+    parts: ids of the train queries of each cycle, in the order they are asked. lookups: shared by
+    the runs, whose passages are the same; it saves time and changes no answer.
     """
 
     collection: Collection
@@ -53,10 +54,13 @@ class Bench:
     parts: tuple[tuple[str, ...], ...]
     encoder: Encoder | None
     base: Path
+    lookups: Lookups
 
     def open(self, folder: Path) -> Flywheel:
         """An index folder that was copied from `base`."""
-        return Flywheel.open(folder, encoder=self.encoder)
+        fw = Flywheel.open(folder, encoder=self.encoder)
+        fw.lookups = self.lookups
+        return fw
 
 
 def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress | None) -> Bench:
@@ -84,8 +88,7 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
     encoder = read_prepared(folder, collection)
     base = scratch / "base"
     asked = sum(len(split.queries) for split in collection.splits.values())
-    config = Config(encoder="" if encoder else DEFAULT_ENCODER, n_lookups=asked)
-    with Flywheel.open(base, encoder=encoder, config=config) as fw:
+    with Flywheel.open(base, encoder=encoder) as fw:
         fw.add(collection.passages, progress=progress or False)
         fw.refresh()
         encoder_name = fw.status().encoder
@@ -103,6 +106,7 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
         parts,
         encoder,
         base,
+        Lookups(asked),
     )
 
 

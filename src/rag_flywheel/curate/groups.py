@@ -9,33 +9,32 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.index.dense import typical_cosine
+from rag_flywheel.index.dense import Nearest, nearest_rows, typical_cosine
 from rag_flywheel.records import Vectors
 
 NEAR_DUPLICATE = 0.9  # at 0.8 single linkage chained 708 questions of one collection together
 MOST_IN_GROUP = 20
-_ROWS = 1024
 _HELD_OUT_OF = 10  # one group in so many
 
 
-def query_groups(queries: Vectors) -> npt.NDArray[np.int64]:
+def query_groups(queries: Vectors, near: Nearest | None = None) -> npt.NDArray[np.int64]:
     """The group of each query, int64 (n,): queries linked by cosines of at least 0.9.
 
-    queries: float32 (n, dim), unit rows. 0.9 is read above the typical cosine of two queries, so
-    that it means the same where an encoder squeezes cosines together. A group of more than 20 is
-    taken apart into single queries, since such a chain joins questions of nothing in common.
+    queries: float32 (n, dim), unit rows; near: at least the 22 nearest of each, itself among them,
+    or all; None: they are looked for. 0.9 is read above the typical cosine of two queries, so that
+    it means the same where an encoder squeezes cosines together. A group of more than 20 is taken
+    apart into single queries, since such a chain joins questions of nothing in common.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
     n = len(queries)
+    if near is None:
+        near = nearest_rows(queries, queries, MOST_IN_GROUP + 2)
     typical = typical_cosine(queries)
     least = typical + NEAR_DUPLICATE * (1.0 - typical)
-    near = [(np.empty(0, np.int64), np.empty(0, np.int64))]
-    for start in range(0, n, _ROWS):
-        rows, columns = np.nonzero(queries[start : start + _ROWS] @ queries.T >= least)
-        near.append((rows + start, columns))
-    rows, columns = (np.concatenate(part) for part in zip(*near, strict=True))
+    rows, places = np.nonzero(near.cosines >= least)
+    columns = near.rows[rows, places]
     links = coo_matrix((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n, n))
     n_groups, group = connected_components(links, directed=False)
     sizes = np.bincount(group, minlength=1)

@@ -31,23 +31,26 @@ def judgments(
             standing[(vote.query, vote.tenant, vote.lineage)].append(vote)
     return [
         Judgment(
-            query,
-            tenant,
-            lineage,
-            helpful=_weight(found, "helpful", half_life_days, now),
-            harmful=_weight(found, "harmful", half_life_days, now),
-            votes=tuple(v.seq for v in found),
-            retrieval=found[0].retrieval,
+            *key,
+            *_weights(found, half_life_days, now),
+            tuple(v.seq for v in found),
+            found[0].retrieval,
         )
-        for (query, tenant, lineage), found in standing.items()
+        for key, found in standing.items()
     ]
 
 
-def _weight(
-    votes: Iterable[VoteEvent], verdict: str, half_life_days: float | None, now: float
-) -> float:
-    cast = [v.at for v in votes if v.verdict == verdict]
-    if half_life_days is None:
-        return float(len(cast))
-    ages = [max(0.0, now - at) / (half_life_days * DAY_S) for at in cast]
-    return float(sum(0.5**age for age in ages))
+def _weights(
+    votes: Iterable[VoteEvent], half_life_days: float | None, now: float
+) -> tuple[float, float]:
+    """(helpful, harmful): what the votes of either kind weigh."""
+    helpful = harmful = 0.0
+    for vote in votes:
+        weight = 1.0
+        if half_life_days is not None:
+            weight = 0.5 ** (max(0.0, now - vote.at) / (half_life_days * DAY_S))
+        if vote.verdict == "helpful":
+            helpful += weight
+        else:
+            harmful += weight
+    return helpful, harmful

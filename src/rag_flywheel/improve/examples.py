@@ -3,12 +3,13 @@
 It must not know where they come from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.index.dense import Nearest, nearest_rows
 from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.records import Vectors
@@ -59,33 +60,41 @@ class Examples:
         )
 
 
-@dataclass(frozen=True)
-class Nearest:
-    """The NEIGHBOURS nearest sources of each target: rows int64 (n, k) and cosines (n, k)."""
-
-    rows: Ints
-    cosines: npt.NDArray[np.float32]
-
-
 def nearest(
-    targets: Examples, sources: Examples, target_folds: Ints, source_folds: Ints
+    targets: Examples,
+    sources: Examples,
+    target_folds: Ints,
+    source_folds: Ints,
+    near: Nearest | None = None,
 ) -> Nearest:
     """The nearest sources of each target that are of its tenant and of another fold than it is.
 
-    Where there are fewer than NEIGHBOURS, cosines are -2 for what is missing.
+    Where there are fewer than NEIGHBOURS, cosines are -2 for what is missing. near: the nearest
+    sources of any tenant and fold, when they are known.
     """
     k = min(NEIGHBOURS, len(sources))
-    rows = np.zeros((len(targets), k), dtype=np.int64)
-    found = np.full((len(targets), k), -2.0, dtype=np.float32)
-    for start in range(0, len(targets) if k else 0, _ROWS):
-        part = slice(start, min(start + _ROWS, len(targets)))
-        cosines = targets.vectors[part] @ sources.vectors.T
-        cosines[target_folds[part, None] == source_folds[None, :]] = -2.0
-        cosines[targets.tenants[part, None] != sources.tenants[None, :]] = -2.0
-        best = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
-        rows[part] = best
-        found[part] = np.take_along_axis(cosines, best, axis=1)
-    return Nearest(rows, np.minimum(found, 1.0))
+    if near is None:
+        near = nearest_rows(targets.vectors, sources.vectors, 2 * NEIGHBOURS)
+
+    def allowed(part: Ints, rows: Ints) -> npt.NDArray[np.bool_]:
+        found: npt.NDArray[np.bool_] = (target_folds[part, None] != source_folds[rows]) & (
+            targets.tenants[part, None] == sources.tenants[rows]
+        )
+        return found
+
+    every = np.arange(len(targets))
+    kept = allowed(every, near.rows)
+    first = np.argsort(~kept, axis=1, kind="stable")[:, :k]
+    rows = np.take_along_axis(near.rows, first, axis=1)
+    cosines = np.take_along_axis(np.where(kept, near.cosines, np.float32(-2.0)), first, axis=1)
+    if near.rows.shape[1] < len(sources):  # the ones looked at may not have been enough
+        lacking = every[kept.sum(axis=1) < k]
+        for part in np.array_split(lacking, len(lacking) // _ROWS + 1):
+            full = np.minimum(targets.vectors[part] @ sources.vectors.T, np.float32(1.0))
+            full[~allowed(part, np.arange(len(sources))[None, :])] = -2.0
+            best = np.argpartition(-full, k - 1, axis=1)[:, :k]
+            rows[part], cosines[part] = best, np.take_along_axis(full, best, axis=1)
+    return Nearest(rows, cosines)
 
 
 @dataclass(frozen=True)
@@ -98,42 +107,70 @@ class Links:
     slot: Ints
 
 
-def links(near: Nearest, targets: Examples, sources: Examples) -> Links:
-    """Every pair of a target's candidate and the same passage as a candidate of its neighbours."""
+def links(near: Nearest, targets: Examples, sources: Examples, said: Floats) -> Links:
+    """Every pair of a target's candidate and the same passage as a candidate of its neighbours.
+
+    said: chances of the sources' candidates, (m, C); those with none are left out.
+    """
     n, k = near.rows.shape
     width = targets.lineages.shape[1]
-    if not n or not k:
+    at = np.flatnonzero((said > 0).ravel() & (sources.lineages >= 0).ravel())
+    if not n or not k or not len(at):
         empty = np.empty(0, dtype=np.int64)
         return Links(empty, empty, empty)
-    ours, theirs, many = targets.lineages, sources.lineages, sources.lineages.shape[1]
-    names = int(max(ours.max(initial=0), theirs.max(initial=0))) + 2  # -1 is one of them
+    passages = sources.lineages.ravel()[at]
+    names = int(max(targets.lineages.max(), passages.max())) + 2  # -1 is one of them
+    starts = np.searchsorted(at, np.arange(len(sources) + 1) * sources.lineages.shape[1])
     to, of, slot = [], [], []
     for start in range(0, n, _ROWS):
         part = np.arange(start, min(start + _ROWS, n))
-        wanted = (part[:, None] * names + ours[part]).ravel()
+        wanted = (part[:, None] * names + targets.lineages[part]).ravel()
         by_name = np.argsort(wanted, kind="stable")
+        wanted = wanted[by_name]
         flat = near.rows[part].ravel()
-        offered = (np.repeat(part, k)[:, None] * names + theirs[flat]).ravel()
-        at = np.minimum(np.searchsorted(wanted[by_name], offered), len(wanted) - 1)
-        hit = by_name[at]
-        match = (wanted[hit] == offered) & (sources.lineages[flat].ravel() >= 0)
-        to.append(hit[match] + start * width)
-        of.append((flat[:, None] * many + np.arange(many)).ravel()[match])
-        slot.append(np.repeat(np.arange(len(flat)) + start * k, many)[match])
+        counts = starts[flat + 1] - starts[flat]
+        slots = np.repeat(np.arange(len(flat)), counts)
+        offered = np.arange(len(slots)) + np.repeat(
+            starts[flat] - np.cumsum(counts) + counts, counts
+        )
+        names_offered = part[slots // k] * names + passages[offered]
+        place = np.minimum(np.searchsorted(wanted, names_offered), len(wanted) - 1)
+        match = wanted[place] == names_offered
+        to.append(by_name[place[match]] + start * width)
+        of.append(at[offered[match]])
+        slot.append(slots[match] + start * k)
     return Links(np.concatenate(to), np.concatenate(of), np.concatenate(slot))
-
-
-def worth_linking(found: Links, chances: Floats) -> Links:
-    """The links whose source candidate has any chance; chances: (m, C)."""
-    kept = chances.ravel()[found.of] > 0
-    return Links(found.to[kept], found.of[kept], found.slot[kept])
 
 
 def support(found: Links, near: Nearest, chances: Floats, kernel: Kernel, n: int) -> Floats:
     """S of every candidate of n targets, (n, C): the sum over neighbours of K · chance."""
-    theta = kernel.theta
-    above = np.maximum(near.cosines.astype(np.float64) - theta, 0.0) / (1.0 - theta)
-    weights = (above**kernel.gamma).ravel()[found.slot] * chances.ravel()[found.of]
+    weights = _weights(near, kernel)[found.slot] * chances.ravel()[found.of]
     shape = n, chances.shape[1]
     total = np.bincount(found.to, weights, minlength=shape[0] * shape[1])
     return total.astype(np.float64).reshape(shape)
+
+
+def sums_of_support(
+    found: Links, near: Nearest, said: Floats, values: Floats, kernels: Iterable[Kernel]
+) -> Iterator[tuple[Floats, Floats]]:
+    """For each kernel the sums over candidates of S, and of S · value, (n,) each.
+
+    said: chances of the sources' candidates, (m, C); values: of the targets' candidates, (n, C).
+    """
+    n, width = values.shape
+    row, chance = found.to // width, said.ravel()[found.of]
+    worth = chance * values.ravel()[found.to]
+    for kernel in kernels:
+        weights = _weights(near, kernel)[found.slot]
+        yield (
+            np.bincount(row, weights * chance, minlength=n).astype(np.float64),
+            np.bincount(row, weights * worth, minlength=n).astype(np.float64),
+        )
+
+
+def _weights(near: Nearest, kernel: Kernel) -> Floats:
+    """K of each neighbour, in the order of slots."""
+    theta = kernel.theta
+    above = np.maximum(near.cosines.astype(np.float64) - theta, 0.0) / (1.0 - theta)
+    weights: Floats = (above**kernel.gamma).ravel()
+    return weights

@@ -18,17 +18,19 @@ from rag_flywheel.improve.examples import (
     Floats,
     links,
     nearest,
+    sums_of_support,
     support,
-    worth_linking,
 )
 from rag_flywheel.improve.likelihood import (
     after_votes,
     fit,
     log_likelihoods,
     prior_chances,
+    vote_odds,
     with_support,
 )
 from rag_flywheel.improve.threshold import thetas
+from rag_flywheel.index.dense import Nearest
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Kernel, Parameters
@@ -59,23 +61,29 @@ class Learned:
     scores: Mapping[str, float]
 
 
-def learn(examples: Examples, held_out: npt.NDArray[np.bool_], kept: Parameters) -> Learned:
+def learn(
+    examples: Examples,
+    held_out: npt.NDArray[np.bool_],
+    kept: Parameters,
+    near: Nearest | None = None,
+) -> Learned:
     """What these examples teach, starting from the parameters in use.
 
     held_out, (n,): queries whose votes are not fitted to, and which then decide: new parameters
     that make their votes less likely than the kept ones, by a standard error, are not taken.
+    near: the 64 nearest examples of each, itself among them; None: they are looked for.
     """
     fitted = np.flatnonzero(~held_out)[-MOST_QUERIES:]
     if len(fitted) < LEAST_QUERIES:
         why = f"not fitted: {len(fitted)} of the {LEAST_QUERIES} past queries it takes"
-        return _remembered(examples, kept, why, {"n_fitted": float(len(fitted))})
+        return _remembered(examples, near, kept, why, {"n_fitted": float(len(fitted))})
     own = examples.at(fitted)
     found, scores = _fitted(own, kept)
     scores |= {"n_fitted": float(len(fitted)), "n_held_out": float(held_out.sum())}
     if found.noise > NOISE_LIMIT:
         off = replace(kept, kernel=replace(kept.kernel, neighbours=0))
         why = f"{found.noise:.0%} of votes look wrong: nothing is learned from them"
-        return _remembered(examples, off, why, scores)
+        return _remembered(examples, near, off, why, scores)
     if held_out.any():
         test = examples.at(np.flatnonzero(held_out))
         gains = _likelihoods(test, own, found) - _likelihoods(test, own, kept)
@@ -83,11 +91,11 @@ def learn(examples: Examples, held_out: npt.NDArray[np.bool_], kept: Parameters)
         scores |= {"held_out_gain": float(gains.mean()), "held_out_error": error}
         if gains.mean() < -error - 1e-9:
             why = "votes held out are less likely under the new parameters"
-            return _remembered(examples, kept, why, scores)
-    return _remembered(examples, found, f"fitted to {len(fitted)} past queries", scores)
+            return _remembered(examples, near, kept, why, scores)
+    return _remembered(examples, near, found, f"fitted to {len(fitted)} past queries", scores)
 
 
-def remember(examples: Examples, parameters: Parameters) -> Memory:
+def remember(examples: Examples, parameters: Parameters, near: Nearest | None = None) -> Memory:
     """The chance of every candidate of past queries before the votes on it, as others' votes say.
 
     Answers are passed on between similar past queries a few times, so that a query with few votes
@@ -98,20 +106,23 @@ def remember(examples: Examples, parameters: Parameters) -> Memory:
     kernel = parameters.kernel
     if kernel.neighbours and len(examples) > 1:
         each = np.arange(len(examples))
-        near = nearest(examples, examples, each, each)
-        joined = links(near, examples, examples)
+        near = nearest(examples, examples, each, each, near)
         for _ in range(_PASSES):
             said = _said(examples, after_votes(examples, before, parameters.noise))
-            heard = worth_linking(joined, said)
+            heard = links(near, examples, examples, said)
             added = support(heard, near, said, kernel, len(examples))
             before = with_support(prior, added, kernel.n0)
     return _memory(examples, before)
 
 
 def _remembered(
-    examples: Examples, parameters: Parameters, why: str, scores: Mapping[str, float]
+    examples: Examples,
+    near: Nearest | None,
+    parameters: Parameters,
+    why: str,
+    scores: Mapping[str, float],
 ) -> Learned:
-    return Learned(parameters, remember(examples, parameters), why, scores)
+    return Learned(parameters, remember(examples, parameters, near), why, scores)
 
 
 def _fitted(examples: Examples, kept: Parameters) -> tuple[Parameters, dict[str, float]]:
@@ -145,29 +156,32 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float, bool]
     near = nearest(examples, examples, folds, folds)
     prior = prior_chances(examples, found.vector)
     said = _said(examples, after_votes(examples, prior, found.noise))
-    joined = worth_linking(links(near, examples, examples), said)
-    without = log_likelihoods(examples, prior, found.noise)
-    n = len(examples)
+    joined = links(near, examples, examples, said)
+    odds = vote_odds(examples, found.noise)
+    alone = (prior * odds).sum(axis=1)
 
-    def gains(added: Floats, n0: float) -> Floats:
-        with_memory = with_support(prior, added, n0)
-        return log_likelihoods(examples, with_memory, found.noise) - without
+    def gains(total: Floats, of_votes: Floats, n0: float) -> Floats:
+        """log P(votes) of each query with the memory less that without."""
+        gain: Floats = np.log((n0 * alone + of_votes) / (n0 + total) / alone)
+        return gain
 
-    tried, likely = [], []
     cosines = dict(zip(QUANTILES, thetas(examples.vectors, QUANTILES), strict=True))
-    for quantile, gamma in itertools.product(QUANTILES, GAMMAS):
-        theta = cosines[quantile]
-        added = support(joined, near, said, Kernel(theta, quantile, gamma), n)
+    kernels = [Kernel(cosines[q], q, gamma) for q, gamma in itertools.product(QUANTILES, GAMMAS)]
+    tried, likely = [], []
+    for kernel, sums in zip(
+        kernels, sums_of_support(joined, near, said, odds, kernels), strict=True
+    ):
         for n0 in STRENGTHS:
-            tried.append((theta, quantile, gamma, np.log(n0)))
-            likely.append(gains(added, n0).sum())
+            tried.append((kernel.theta, kernel.theta_quantile, kernel.gamma, np.log(n0)))
+            likely.append(gains(*sums, n0).sum())
     share = np.exp(np.array(likely) - max(likely))
     theta, quantile, gamma, log_n0 = (share @ np.array(tried) / share.sum()).tolist()
     n0 = float(np.exp(log_n0))
     kernel = Kernel(round(theta, 4), round(quantile, 4), round(gamma, 3), round(n0, 5))
-    gained = gains(support(joined, near, said, kernel, n), kernel.n0)
+    (sums,) = sums_of_support(joined, near, said, odds, [kernel])
+    gained = gains(*sums, kernel.n0)
     mean = float(gained.mean())
-    return kernel, mean, mean > float(gained.std()) / n**0.5
+    return kernel, mean, mean > float(gained.std()) / len(gained) ** 0.5
 
 
 def _likelihoods(test: Examples, own: Examples, parameters: Parameters) -> Floats:
@@ -180,7 +194,7 @@ def _likelihoods(test: Examples, own: Examples, parameters: Parameters) -> Float
         near = nearest(test, own, *apart)
         alone = prior_chances(own, parameters.vector)
         said = _said(own, after_votes(own, alone, parameters.noise))
-        joined = worth_linking(links(near, test, own), said)
+        joined = links(near, test, own, said)
         added = support(joined, near, said, kernel, len(test))
     noise = parameters.noise
     chances = with_support(prior, added, kernel.n0)

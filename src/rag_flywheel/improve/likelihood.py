@@ -21,13 +21,20 @@ _NEVER = -1e9
 
 def log_likelihoods(examples: Examples, chances: Floats, noise: float) -> Floats:
     """log P(votes) of each query, (n,), up to a term in the noise alone. chances: (n, C)."""
-    found: Floats = np.log((chances * _odds(examples, noise)).sum(axis=1))
+    found: Floats = np.log((chances * vote_odds(examples, noise)).sum(axis=1))
+    return found
+
+
+def vote_odds(examples: Examples, noise: float) -> Floats:
+    """What the votes on each candidate multiply its chance by, (n, C)."""
+    per_vote = np.log((1.0 - noise) / noise)
+    found: Floats = np.exp(np.clip(examples.net * per_vote, -50.0, 50.0))
     return found
 
 
 def after_votes(examples: Examples, chances: Floats, noise: float) -> Floats:
     """The chance of every candidate after the votes on its query, (n, C) (Bayes' rule)."""
-    joint = chances * _odds(examples, noise)
+    joint = chances * vote_odds(examples, noise)
     found: Floats = joint / joint.sum(axis=1, keepdims=True)
     return found
 
@@ -71,7 +78,7 @@ def fit(
     def loss(at: Floats) -> tuple[float, Floats]:
         weights, eps = at[:d], _noise(float(at[d]))
         prior = _softmax((flat @ weights).reshape(n, width), present)
-        joint = prior * _odds(examples, eps)
+        joint = prior * vote_odds(examples, eps)
         total = joint.sum(axis=1, keepdims=True)
         after = joint / total
         apart = (weights - centre) * spread
@@ -113,12 +120,6 @@ def _spread(examples: Examples) -> Floats:
     count = np.maximum(present.sum(axis=1, keepdims=True), 1)
     apart = np.where(present, values - (values * present).sum(axis=1, keepdims=True) / count, 0.0)
     found: Floats = np.sqrt((apart**2).sum(axis=(0, 1)) / max(int(present.sum()), 1)) + 1e-6
-    return found
-
-
-def _odds(examples: Examples, noise: float) -> Floats:
-    per_vote = np.log((1.0 - noise) / noise)
-    found: Floats = np.exp(np.clip(examples.net * per_vote, -50.0, 50.0))
     return found
 
 

@@ -5,11 +5,13 @@ It knows vectors and the numbers they are filed under; not texts, versions or vo
 
 import errno
 import os
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.records import Pids, Vectors
@@ -101,6 +103,28 @@ class DenseIndex:
         """float32 (n, dim): the vectors filed under these pids, which must all be here."""
         found: Vectors = self._index.reconstruct_batch(np.ascontiguousarray(pids))
         return found
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The rows of sources nearest to each target: rows int64 (n, k) and cosines float32 (n, k)."""
+
+    rows: npt.NDArray[np.int64]
+    cosines: npt.NDArray[np.float32]
+
+
+def nearest_rows(targets: Vectors, sources: Vectors, k: int) -> Nearest:
+    """The k rows of `sources` nearest to each row of `targets`, the nearest first; all when fewer.
+
+    targets, sources: float32 (n, dim) and (m, dim), unit rows.
+    """
+    k = min(k, len(sources))
+    if not k or not len(targets):
+        shape = len(targets), k
+        return Nearest(np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32))
+    faiss = _faiss()
+    cosines, rows = faiss.knn(targets, sources, k, metric=faiss.METRIC_INNER_PRODUCT)
+    return Nearest(rows, np.minimum(cosines, np.float32(1.0)))
 
 
 def typical_cosine(vectors: Vectors) -> float:
