@@ -35,6 +35,7 @@ def ranking(name: str, ndcg: float, differs: float | None, **other: Any) -> Resu
         **{"helped": 0.1234, "hurt": 0.0567, "untouched": 0.8199, "values": values(ndcg)},
         "without_near_duplicates": {"n": 211, "values": {"nDCG@10": ndcg - 0.1}},
         "difference": None if differs is None else difference(differs),
+        "ahead": {"flywheel": difference(0.0456), "flywheel, fixed exposure": None},
         **other,
     }
 
@@ -205,8 +206,9 @@ def test_rankings_are_the_jsons_and_the_best_comes_first(result: Result, page: P
             cells = rows[r["name"]]
             assert shown(cells[0], r["values"]["nDCG@10"])
             assert difference_is_shown(cells[1:4], r["difference"])
-            for cell, kind in zip(cells[4:7], ("helped", "hurt", "untouched"), strict=True):
+            for cell, kind in zip(cells[4:6], ("helped", "hurt"), strict=True):
                 assert shown(cell, r[kind], 1, 100.0)
+            assert cells[6] == ("–" if not r["ahead"]["flywheel"] else "+0.046, p 0.0412")
             assert cells[7] == ("–" if r["weight"] is None else str(r["weight"]))
     best_first = ["oracle", "flywheel", "Rocchio", "hybrid", "dense"]
     assert list(page.body("scifact", RANKINGS)) == best_first

@@ -38,6 +38,7 @@ from rag_flywheel.records import Vectors
 from rag_flywheel.store.passages import encoded_text
 
 STATIC = "hybrid"
+OURS = ("flywheel", "flywheel, fixed exposure")
 NEAR_DUPLICATE = 0.95
 _NEAR, _RELATED = 0.999, 0.98  # quantiles of the similarity of random pairs of train queries
 
@@ -72,9 +73,9 @@ def compare(
     rules = _rule_runs(bench, protocol, history, dev, test)
     last = {run.name: run.cycles[-1][1] for run in runs}
     rankings = [
-        _own("flywheel", "votes on its own hits", last["votes"]),
+        _own(OURS[0], "votes on its own hits", last["votes"]),
         _own(
-            "flywheel, fixed exposure",
+            OURS[1],
             "learns from the same votes as the rules",
             last["fixed exposure"],
         ),
@@ -157,6 +158,9 @@ def _measured(
             "difference": _difference({q: ndcg[q] for q in apart}, static, seed),
         },
         "difference": None if name == STATIC else _difference(ndcg, static, seed),
+        "ahead": {
+            ours: _difference(compared.ndcg[ours], ndcg, seed) for ours in OURS if ours != name
+        },
         "helped": helped,
         "hurt": hurt,
         "untouched": untouched,
@@ -224,7 +228,7 @@ def _slice(
     seed: int,
 ) -> dict[str, Any]:
     inside = [q for q, kept in zip(ids, mask, strict=True) if kept]
-    ours = {q: compared.ndcg["flywheel"][q] for q in inside}
+    ours = {q: compared.ndcg[OURS[0]][q] for q in inside}
     static = {q: compared.ndcg[STATIC][q] for q in inside}
     return {
         "name": name,

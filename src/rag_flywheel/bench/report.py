@@ -15,6 +15,7 @@ from rag_flywheel.bench.terminal import (
     MEASURE,
     NONE,
     Json,
+    ahead,
     best_first,
     check_format,
     difference_cells,
@@ -198,19 +199,19 @@ def _run_table(run: Json) -> str:
 
 
 def _rankings(c: Json) -> str:
-    columns = ("ranking", MEASURE, *DIFFERENCE, "helped", "hurt", "untouched", "weight")
+    columns = ("ranking", MEASURE, *DIFFERENCE, "helped", "hurt", "flywheel ahead", "weight")
     ranked = best_first(c["rankings"])
     rows: list[list[Cell]] = []
     for r in ranked:
         small = "; ".join(str(r[k]) for k in ("what", "source") if r[k])
         weight = NONE if r["weight"] is None else f"{r['weight']:g}"
-        shares = [share(r[k]) for k in ("helped", "hurt", "untouched")]
         rows.append(
             [
                 (r["name"], small),
                 number(r["values"][MEASURE]),
                 *difference_cells(r["difference"]),
-                *shares,
+                *(share(r[k]) for k in ("helped", "hurt")),
+                ahead(r["ahead"]),
                 (weight, str(r["chosen"] or "")),
             ]
         )

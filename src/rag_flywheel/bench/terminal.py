@@ -41,8 +41,9 @@ _READING = (
         "two-sided paired randomisation test: how often a difference at least as large appears when "
         "the two values of each query are swapped at random. Both speak of other test queries like "
         "these, not of other users, seeds or collections, and neither is corrected for the number of "
-        "comparisons on this page. Helped, hurt and untouched are the shares of test queries whose "
-        "nDCG@10 is higher, lower or the same.",
+        "comparisons on this page. Helped and hurt are the shares of test queries whose nDCG@10 "
+        "is higher and lower. “Flywheel ahead” is the flywheel's mean minus that of the row, learning from "
+        "votes on its own hits, and below it from the very votes that the rules learn from.",
     ),
     (
         "Near-duplicates",
@@ -129,6 +130,15 @@ def difference_cells(difference: Json | None) -> list[str]:
     low, high = signed(d.get("low")), signed(d.get("high"))
     ends = NONE if NONE in (low, high) else f"{low} to {high}"
     return [signed(d.get("mean")), ends, number(d.get("p"), 4)]
+
+
+def ahead(found: Json) -> tuple[str, str]:
+    """How far the flywheel is ahead of a ranking, and how far on the same votes."""
+    own, same = (
+        f"{signed(d['mean'])}, p {number(d['p'], 4)}" if d else NONE
+        for d in (found.get("flywheel"), found.get("flywheel, fixed exposure"))
+    )
+    return own, f"same votes: {same}"
 
 
 def named(rows: Sequence[Json], name: str) -> Json:
