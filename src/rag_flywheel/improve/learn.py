@@ -40,9 +40,10 @@ log = logging.getLogger("rag_flywheel")
 LEAST_QUERIES = 64  # with fewer, parameters stay as they are
 MOST_QUERIES = 8_000  # that parameters are fitted to, the newest
 NOISE_LIMIT = 0.45  # votes that are wrong so often say nothing
-STRENGTH = 20.0
+STRENGTH = 60.0
 QUANTILES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 GAMMAS = (1.0, 2.0, 4.0, 8.0)
+N0_SPREAD = 1.5  # of log n0 around the shipped one, before any vote
 STRENGTHS = (30.0, 8.0, 3.0, 1.0, 0.37, 0.14, 0.05, 0.018, 0.007, 0.0025)
 FREE = ("rarest", "length")  # weights that may be negative
 _FOLDS = 5
@@ -70,7 +71,8 @@ def learn(
     """What these examples teach, starting from the parameters in use.
 
     held_out, (n,): queries whose votes are not fitted to, and which then decide: new parameters
-    that make their votes less likely than the kept ones, by a standard error, are not taken.
+    that make their votes clearly less likely than the kept ones, by two standard errors, are not
+    taken.
     near: the 64 nearest examples of each, itself among them; None: they are looked for.
     """
     fitted = np.flatnonzero(~held_out)[-MOST_QUERIES:]
@@ -89,8 +91,8 @@ def learn(
         gains = _likelihoods(test, own, found) - _likelihoods(test, own, kept)
         error = float(gains.std()) / len(gains) ** 0.5
         scores |= {"held_out_gain": float(gains.mean()), "held_out_error": error}
-        if gains.mean() < -error - 1e-9:
-            why = "votes held out are less likely under the new parameters"
+        if gains.mean() < -2.0 * error - 1e-9:
+            why = "votes held out are clearly less likely under the new parameters"
             return _remembered(examples, near, kept, why, scores)
     return _remembered(examples, near, found, f"fitted to {len(fitted)} past queries", scores)
 
@@ -141,17 +143,19 @@ def _fitted(examples: Examples, kept: Parameters) -> tuple[Parameters, dict[str,
     found = _with(kept, weights, noise, off)
     if noise > NOISE_LIMIT:
         return found, {"memory_gain": 0.0}
-    kernel, gain, is_clear = _kernel(examples, found)
-    return replace(found, kernel=kernel if is_clear else off), {"memory_gain": gain}
+    kernel, gain = _kernel(examples, found)
+    return replace(found, kernel=kernel if gain > 0 else off), {"memory_gain": gain}
 
 
-def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float, bool]:
+def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
     """The kernel that votes speak for, by neighbours of other folds; its gain in log P(votes) a
-    query, and whether that is more than a standard error.
+    query.
 
-    Each kernel of the grid weighs as much as the votes are likely under it, and the mean is taken
-    (of the logarithm of n0): with few queries the likeliest one alone hangs on chance.
+    Each kernel of the grid weighs as much as the votes are likely under it, times a log-normal
+    around the shipped n0, and the mean is taken (of the logarithm of n0): with few queries the
+    likeliest one alone hangs on chance, and the memory stays about as mild as it is shipped.
     """
+    shipped = np.log(Parameters().kernel.n0)
     folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
     near = nearest(examples, examples, folds, folds)
     prior = prior_chances(examples, found.vector)
@@ -173,15 +177,15 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float, bool]
     ):
         for n0 in STRENGTHS:
             tried.append((kernel.theta, kernel.theta_quantile, kernel.gamma, np.log(n0)))
-            likely.append(gains(*sums, n0).sum())
+            unlikely = 0.5 * ((np.log(n0) - shipped) / N0_SPREAD) ** 2
+            likely.append(gains(*sums, n0).sum() - unlikely)
     share = np.exp(np.array(likely) - max(likely))
     theta, quantile, gamma, log_n0 = (share @ np.array(tried) / share.sum()).tolist()
     n0 = float(np.exp(log_n0))
     kernel = Kernel(round(theta, 4), round(quantile, 4), round(gamma, 3), round(n0, 5))
     (sums,) = sums_of_support(joined, near, said, odds, [kernel])
     gained = gains(*sums, kernel.n0)
-    mean = float(gained.mean())
-    return kernel, mean, mean > float(gained.std()) / len(gained) ** 0.5
+    return kernel, float(gained.mean())
 
 
 def _likelihoods(test: Examples, own: Examples, parameters: Parameters) -> Floats:
