@@ -7,6 +7,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.rank.features import TextPieces
+
 Vectors = npt.NDArray[np.float32]
 
 
@@ -44,3 +46,8 @@ class WordEncoder:
 def word_encoder() -> WordEncoder:
     """For `encoder="fakes:word_encoder"`, in this process or another."""
     return WordEncoder()
+
+
+def no_pieces(n: int) -> TextPieces:
+    """n texts of a query without pieces."""
+    return TextPieces(np.zeros((n, 0)), np.zeros(0), np.zeros(n, dtype=np.int64), 1.0)

@@ -74,7 +74,7 @@ def test_a_lookup_is_found_for_the_same_query_corpus_and_number_alone() -> None:
         Question(text, np.ones(3, dtype=np.float32) / np.float32(3**0.5)) for text in "ab"
     )
     lookup = Lookup(
-        np.arange(2), np.zeros((2, 8), np.float32), np.ones(2, bool), Best(0.0, 0.0, 0.0)
+        np.arange(2), np.zeros((2, 9), np.float32), np.ones(2, bool), Best(0.0, 0.0, 0.0, 0.0)
     )
     kept = Lookups(2)
     kept.keep(5, query, 100, lookup)
@@ -93,7 +93,7 @@ def test_the_query_asked_longest_ago_is_forgotten_first() -> None:
     vector = np.ones(1, dtype=np.float32)
     a, b, c = (Question(text, vector) for text in "abc")
     lookup = Lookup(
-        np.arange(1), np.zeros((1, 8), np.float32), np.ones(1, bool), Best(0.0, 0.0, 0.0)
+        np.arange(1), np.zeros((1, 9), np.float32), np.ones(1, bool), Best(0.0, 0.0, 0.0, 0.0)
     )
     kept = Lookups(2)
     kept.keep(1, a, 10, lookup)

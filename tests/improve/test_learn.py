@@ -194,7 +194,7 @@ def test_votes_held_out_may_veto_new_parameters(held_out_have_it: float, taken: 
         assert learned.parameters.source == "fitted"
     else:
         assert learned.parameters == SHIPPED
-        assert "held out are less likely" in learned.why
+        assert "held out are clearly less likely" in learned.why
     assert memory_bytes(learned.memory) == memory_bytes(remember(examples, learned.parameters))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
-from rag_flywheel.rank.features import RICH, Best, QueryWords, TextWords, rich_features
+from rag_flywheel.rank.features import RICH, Best, QueryWords, TextPieces, TextWords, rich_features
 from rag_flywheel.records import Features
 
 TEXTS = (
@@ -16,7 +16,8 @@ TEXTS = (
 )
 QUERY = "red apple pie"
 INDEX = LexicalIndex.build([tokenize(text) for text in TEXTS], [1, 0, 0, 2, 3])
-SHARES = [RICH.index(name) for name in ("bigram", "title", "pairs")]
+NAMES = ("bigram", "title", "pairs", "pieces")
+SHARES = [RICH.index(name) for name in NAMES]
 
 
 def features(at: list[int], best: Best | None = None) -> tuple[Features, Best]:
@@ -26,7 +27,10 @@ def features(at: list[int], best: Best | None = None) -> tuple[Features, Best]:
     places, lengths = INDEX.words_at(query.words, positions)
     titles = INDEX.titles[positions].astype(np.int64)
     averages = INDEX.average_length, INDEX.average_title_length
-    return rich_features(query, TextWords(places, lengths, titles, *averages), best)
+    idf = INDEX.pieces.of_query(words)
+    counts, totals = INDEX.pieces_at(list(idf), positions)
+    pieces = TextPieces(counts, np.array(list(idf.values())), totals, INDEX.average_pieces)
+    return rich_features(query, TextWords(places, lengths, titles, *averages), pieces, best)
 
 
 @pytest.mark.parametrize("brought", [[3], [0, 4], [2], [1, 2, 3]])
@@ -39,7 +43,7 @@ def test_they_are_compared_with_the_best_of_the_others_and_are_level_at_most(
     assert same is best
     whole, top = features(list(range(len(TEXTS))))
     scale = np.ones(len(RICH))
-    for column, name in zip(SHARES, ("bigram", "title", "pairs"), strict=True):
+    for column, name in zip(SHARES, NAMES, strict=True):
         scale[column] = getattr(top, name) / getattr(best, name) if getattr(best, name) else 1e9
     expected = whole[brought] * scale
     expected[:, SHARES] = np.minimum(expected[:, SHARES], 1.0)
@@ -48,7 +52,8 @@ def test_they_are_compared_with_the_best_of_the_others_and_are_level_at_most(
 
 def test_one_text_is_level_with_itself_and_any_word_beats_none() -> None:
     alone, best = features([0])
-    assert alone[0, SHARES].tolist() == [1.0, 1.0, 1.0]
-    assert features([2])[1] == Best(0.0, 0.0, 0.0)
-    assert features([0], Best(0.0, 0.0, 0.0))[0][0, SHARES].tolist() == [1.0, 1.0, 1.0]
-    assert features([2], best)[0][0, SHARES].tolist() == [0.0, 0.0, 0.0]
+    assert alone[0, SHARES].tolist() == [1.0, 1.0, 1.0, 1.0]
+    nothing = Best(0.0, 0.0, 0.0, 0.0)
+    assert features([2])[1] == nothing
+    assert features([0], nothing)[0][0, SHARES].tolist() == [1.0, 1.0, 1.0, 1.0]
+    assert features([2], best)[0][0, SHARES].tolist() == [0.0, 0.0, 0.0, 0.0]

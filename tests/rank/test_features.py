@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes import no_pieces
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank.features import (
@@ -54,6 +55,7 @@ def found_features(query: Sequence[str], texts: Sequence[Text], given: Statistic
             given.average_length,
             given.average_title,
         ),
+        no_pieces(len(texts)),
     )[0]
 
 
@@ -125,7 +127,7 @@ def near_pairs(kept: Sequence[str], text: Text, given: Statistics) -> float:
 def same(found: Features, expected: Sequence[Sequence[float]]) -> bool:
     assert found.dtype == np.float32
     assert found.shape == (len(expected), len(RICH))
-    assert found.tolist() == [pytest.approx(list(row), rel=1e-5, abs=1e-6) for row in expected]
+    assert found.tolist() == [pytest.approx([*row, 0.0], rel=1e-5, abs=1e-6) for row in expected]
     return True
 
 
@@ -180,17 +182,15 @@ def test_long_queries_are_looked_at_by_their_64_rarest_words(
 def test_a_query_of_100_words_keeps_the_64_rarest() -> None:
     words = [f"w{i:02}" for i in range(100)]
     found = QueryWords.of(words, [float(i + 1) for i in range(100)], [True] * 100)
-    assert found.words == tuple(reversed(words[36:]))
+    assert (*reversed(found.words),) == (*words[36:],)
     assert found.order.tolist() == [-1] * 36 + list(range(63, -1, -1))
     assert found.idf.tolist() == [float(i) for i in range(100, 36, -1)]
 
 
 def test_a_querys_words_are_numbered_from_the_rarest() -> None:
     found = QueryWords.of(["b", "a", "b", "c"], [2.0, 2.0, 2.0, 5.0], [True, False, True, True])
-    assert found.words == ("c", "a", "b")
-    assert found.idf.tolist() == [5.0, 2.0, 2.0]
-    assert found.known.tolist() == [True, False, True]
-    assert found.order.tolist() == [2, 1, 2, 0]
+    assert (found.words, found.idf.tolist()) == (("c", "a", "b"), [5.0, 2.0, 2.0])
+    assert (found.known.tolist(), found.order.tolist()) == ([True, False, True], [2, 1, 2, 0])
 
 
 EVEN = Statistics(dict.fromkeys("abc-", 1.0) | {"z": 3.0}, frozenset("abc-"), 4.0, 2.0)
@@ -261,7 +261,7 @@ def test_a_word_that_is_new_in_a_fresh_text_counts_but_is_not_the_rarest() -> No
 def test_words_that_weigh_nothing_add_nothing() -> None:
     weightless = Statistics({"a": 0.0, "b": 0.0}, frozenset("ab"), 2.0, 1.0)
     found = found_features(["a", "b"], [Text(("a", "b"), 1)], weightless)
-    assert found.tolist() == [[0.0, 0.0, 1.0, 0.0, 0.0, 0.0]]
+    assert found.tolist() == [[0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]]
 
 
 spelled = st.sampled_from(["alpha", "bravo", "cargo", "drift"])  # words that are their own stems
@@ -295,13 +295,13 @@ def test_indexed_and_fresh_texts_get_the_features_of_their_words(
         sum(t.n_title for t in texts) / n,
     )
     expected = slow_features(query, texts, given_)
-    averages = index.average_length, index.average_title_length
-    at = np.arange(n)
+    averages, at = (index.average_length, index.average_title_length), np.arange(n)
     for places, title_lengths in (
         (index.words_at(words.words, at), index.titles.astype(np.int64)),
         (fresh.words_at(words.words, at), fresh.title_lengths(at)),
     ):
-        assert same(rich_features(words, TextWords(*places, title_lengths, *averages))[0], expected)
+        rich = rich_features(words, TextWords(*places, title_lengths, *averages), no_pieces(n))
+        assert same(rich[0], expected)
 
 
 cosine = st.floats(-1, 1, width=32)
@@ -317,22 +317,22 @@ def test_cheap_features_equal_the_reference(
     columns = np.array(rows, dtype=np.float32).reshape(-1, 2)
     found = cheap_features(columns[:, 0], columns[:, 1], best, c)
     expected = [[(cos - c) / (1 - c), words / best if best else 0.0] for cos, words in rows]
-    assert (found.dtype, found.shape) == (np.dtype(np.float32), (len(rows), len(CHEAP)))
+    assert found.dtype == np.float32
     assert found.tolist() == [pytest.approx(row, rel=1e-6, abs=1e-5) for row in expected]
 
 
 def test_names_of_features_are_cheap_then_rich() -> None:
-    expected = ("dense", "bm25", "bigram", "title", "rarest", "window", "pairs", "length")
-    assert expected == FEATURES == CHEAP + RICH
+    rich = ("bigram", "title", "rarest", "window", "pairs", "length", "pieces")
+    assert ("dense", "bm25", *rich) == FEATURES == CHEAP + RICH
 
 
 def test_candidates_that_were_not_looked_at_get_the_least_of_those_that_were() -> None:
     cheap = np.arange(8, dtype=np.float32).reshape(4, 2)
-    rich = np.array([[0.5, 0, 1, 0, 3, 0], [0.25, 0.5, 0.5, 1, 2, -1]], dtype=np.float32)
+    rich = np.array([[0.5, 0, 1, 0, 3, 0, 1], [0.25, 0.5, 0.5, 1, 2, -1, 0]], dtype=np.float32)
     found = with_rich(cheap, np.array([1, 3]), rich)
     assert found[:, :2].tolist() == cheap.tolist()
     assert found[[1, 3], 2:].tolist() == rich.tolist()
-    assert found[[0, 2], 2:].tolist() == [[0.25, 0.0, 0.5, 0.0, 2.0, -1.0]] * 2
+    assert found[[0, 2], 2:].tolist() == [[0.25, 0.0, 0.5, 0.0, 2.0, -1.0, 0.0]] * 2
 
 
 @given(st.integers(0, 12), st.data())

@@ -51,6 +51,7 @@ def test_the_written_form_is_plain_json() -> None:
             "window": 0.0,
             "pairs": 0.0,
             "length": 0.0,
+            "pieces": 0.0,
         },
         "kernel": {
             "theta": 0.5,

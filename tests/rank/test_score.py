@@ -132,7 +132,7 @@ def plain_order(values: Sequence[float], pids: Sequence[int]) -> list[int]:
 
 
 @settings(max_examples=40)
-@given(prior_rows, st.lists(st.floats(-9, 9), min_size=8, max_size=8), st.integers(0, 2**32))
+@given(prior_rows, st.lists(st.floats(-9, 9), min_size=9, max_size=9), st.integers(0, 2**32))
 def test_without_support_scores_are_the_prior_and_one_constant_to_the_last_bit(
     features: list[list[float]], weights: list[float], seed: int
 ) -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from rag_flywheel.index.dense import typical_cosine
 from rag_flywheel.index.lexical import LexicalIndex, LexicalScores, tokenize
+from rag_flywheel.index.pieces import pieces_of
 from rag_flywheel.records import Pids, Vectors
 
 
@@ -23,6 +24,15 @@ class FreshText:
     words: tuple[str, ...]
     n_title: int
     counts: Counter[str]
+
+    @cached_property
+    def pieces(self) -> Counter[str]:
+        """How often each piece is in the words."""
+        found: Counter[str] = Counter()
+        for word, n in self.counts.items():
+            for piece in pieces_of(word):
+                found[piece] += n
+        return found
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,15 @@ class FreshSegment:
         found = [self.texts[i].words for i in positions.tolist()]
         places = [number.get(word, -1) for text in found for word in text]
         return np.array(places, dtype=np.int64), np.array([len(t) for t in found], dtype=np.int64)
+
+    def pieces_at(
+        self, pieces: Sequence[str], positions: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """How often each piece is in each of these texts, as in `LexicalIndex`."""
+        found = [self.texts[i].pieces for i in positions.tolist()]
+        tf = np.array([[counts[piece] for piece in pieces] for counts in found], dtype=np.float64)
+        totals = np.array([sum(counts.values()) for counts in found], dtype=np.int64)
+        return tf.reshape(len(found), len(pieces)), totals
 
     def title_lengths(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """How many words of each of these texts are its title."""

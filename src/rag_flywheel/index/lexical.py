@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from rag_flywheel.disk import read_array
 from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.index.pieces import Pieces
 
 K1, B = 1.2, 0.75
 LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
@@ -58,12 +59,14 @@ class LexicalIndex:
         tokens: TokenIds,
         offsets: TokenIds,
         titles: TokenIds,
+        pieces: Pieces,
     ) -> None:
         self._bm25 = bm25  # None: no text has any token
         self.vocabulary = vocabulary
         self.tokens = tokens  # token ids of all texts, one after the other
         self.offsets = offsets  # (n + 1,): text i has tokens[offsets[i]:offsets[i + 1]]
         self.titles = titles  # (n,): how many tokens of text i, its first, are its title
+        self.pieces = pieces  # of the words of the vocabulary
 
     @classmethod
     def build(
@@ -81,7 +84,11 @@ class LexicalIndex:
         tokens = np.fromiter((t for d in documents for t in d), dtype=np.int32)
         offsets = np.cumsum(lengths, dtype=np.int64).astype(np.int32)
         counts = np.asarray([0] * len(documents) if titles is None else titles, dtype=np.int32)
-        return cls(_index(documents, vocabulary), vocabulary, tokens, offsets, counts)
+        n_with = np.zeros(len(vocabulary), dtype=np.int64)
+        for document in documents:
+            n_with[list(set(document))] += 1
+        pieces = Pieces.build(vocabulary, n_with, len(documents))
+        return cls(_index(documents, vocabulary), vocabulary, tokens, offsets, counts, pieces)
 
     @classmethod
     def load(cls, folder: Path, *, n_texts: int) -> "LexicalIndex":
@@ -97,6 +104,9 @@ class LexicalIndex:
             _require_tokens(ids, offsets, titles)
             if not _is_vocabulary(vocabulary):
                 raise ValueError("words.json does not number its words from 0")
+            if len(ids) and not (int(ids.min()) >= 0 and int(ids.max()) < len(vocabulary)):
+                raise ValueError("ids.npy names a word that is not there")
+            pieces = Pieces.load(tokens, n_words=len(vocabulary))
             has_words = (lexical / "params.index.json").exists()
             bm25 = bm25s.BM25.load(lexical, load_vocab=False) if has_words else None
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
@@ -109,7 +119,7 @@ class LexicalIndex:
                 f"{tokens} holds {len(titles)} texts; expected {n_texts}. Run "
                 "`rag-flywheel refresh` to build it anew from the database"
             )
-        return cls(bm25, vocabulary, ids, offsets, titles)
+        return cls(bm25, vocabulary, ids, offsets, titles, pieces)
 
     def save(self, folder: Path) -> None:
         """Write the index into `folder`, without pickle."""
@@ -124,6 +134,7 @@ class LexicalIndex:
         np.save(tokens / "ids.npy", self.tokens, allow_pickle=False)
         np.save(tokens / "offsets.npy", self.offsets, allow_pickle=False)
         np.save(tokens / "titles.npy", self.titles, allow_pickle=False)
+        self.pieces.save(tokens)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -164,11 +175,7 @@ class LexicalIndex:
         Returns (places, lengths): the texts one after the other, each token as the number of its
         word in `words` or -1, int64; and how many tokens each text has.
         """
-        starts, ends = self.offsets[positions], self.offsets[positions + 1]
-        lengths = (ends - starts).astype(np.int64)
-        found = np.concatenate(
-            [self.tokens[a:b] for a, b in zip(starts, ends, strict=True)] or [_NONE]
-        )
+        found, lengths = self._tokens_at(positions)
         ids = np.array([self.vocabulary.get(w, -1) for w in words], dtype=np.int64)
         order = np.argsort(ids, kind="stable")
         at = np.searchsorted(ids[order], found)
@@ -177,6 +184,29 @@ class LexicalIndex:
             return np.full(len(found), -1), lengths
         places = np.where(ids[order][at] == found, order[at], -1)
         return places.astype(np.int64), lengths
+
+    @cached_property
+    def average_pieces(self) -> float:
+        """Mean number of pieces in a text; 1.0 when there is none at all."""
+        n_pieces = np.diff(self.pieces.offsets)[self.tokens].sum()
+        return float(n_pieces) / len(self) if n_pieces else 1.0
+
+    def pieces_at(
+        self, pieces: Sequence[str], positions: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """How often each piece is in each of these texts, (n, m), and the pieces of each, (n,)."""
+        tokens, lengths = self._tokens_at(positions)
+        return self.pieces.counts(pieces, tokens, lengths)
+
+    def _tokens_at(
+        self, positions: npt.NDArray[np.int64]
+    ) -> tuple[TokenIds, npt.NDArray[np.int64]]:
+        """The tokens of these texts, one text after the other, and how many each has."""
+        starts, ends = self.offsets[positions], self.offsets[positions + 1]
+        tokens = np.concatenate(
+            [self.tokens[a:b] for a, b in zip(starts, ends, strict=True)] or [_NONE]
+        )
+        return tokens, (ends - starts).astype(np.int64)
 
     def score_unindexed(
         self, words: Sequence[str], counts: Sequence[Mapping[str, int]], lengths: Sequence[int]

@@ -15,16 +15,17 @@ from rag_flywheel.records import Features
 
 Ints = npt.NDArray[np.int64]
 CHEAP = ("dense", "bm25")
-RICH = ("bigram", "title", "rarest", "window", "pairs", "length")
+RICH = ("bigram", "title", "rarest", "window", "pairs", "length", "pieces")
 FEATURES = (*CHEAP, *RICH)
 """dense: (cos - c) / (1 - c), c the typical cosine of two texts. bm25: BM25 over the
 query's best. bigram: BM25 of the query's pairs of neighbouring words, over the query's best. title:
 BM25 of the titles, over the query's best. rarest: whether the text has the rarest word. window: idf
 of the query's words in the best 15 words of the text, over 10. pairs: BM25 of any two of the
 query's words within 8 words, over the query's best. length: log of the text's length over the
-average. bigram, window and pairs follow
-the sequential dependence model (Metzler and Croft, SIGIR 2005) in kind: words that stand together
-say more than words apart."""
+average. pieces: BM25 of the four-letter pieces of the query's words, over the query's best, so that
+other forms, compounds and misspellings count. bigram, window and pairs follow the sequential
+dependence model (Metzler and Croft, SIGIR 2005) in kind: words that stand together say more than
+words apart."""
 _MOST_WORDS = 64  # distinct words of a query that are looked for, the rarest
 _WINDOW, _NEAR = 15, 8  # words
 _WINDOW_SCALE = 10.0
@@ -85,12 +86,31 @@ class TextWords:
 
 
 @dataclass(frozen=True)
+class TextPieces:
+    """The m pieces of a query's words in n texts: counts float64 (n, m), idf (m,), times how often
+    the query has them, and how many pieces each text has, int64 (n,)."""
+
+    counts: npt.NDArray[np.float64]
+    idf: npt.NDArray[np.float64]
+    totals: Ints
+    average_total: float
+
+    def bm25(self) -> npt.NDArray[np.float64]:
+        """BM25 of each text, (n,)."""
+        total: npt.NDArray[np.float64] = (
+            _saturated(self.counts, self.totals, self.average_total) @ self.idf
+        )
+        return total
+
+
+@dataclass(frozen=True)
 class Best:
-    """What the best of a query's texts have: BM25 of titles, of neighbouring words, of pairs."""
+    """What the best of a query's texts have: BM25 of titles, neighbouring words, pairs, pieces."""
 
     title: float
     bigram: float
     pairs: float
+    pieces: float
 
 
 @dataclass(frozen=True)
@@ -103,9 +123,9 @@ class _Found:
 
 
 def rich_features(
-    query: QueryWords, texts: TextWords, best: Best | None = None
+    query: QueryWords, texts: TextWords, text_pieces: TextPieces, best: Best | None = None
 ) -> tuple[Features, Best]:
-    """float32 (n, 6): the features named in RICH, and what the best of these texts have.
+    """float32 (n, 7): the features named in RICH, and what the best of these texts have.
 
     best: what the texts to compare with have; a text above them counts as level. None: these
     texts' own.
@@ -113,8 +133,8 @@ def rich_features(
     n, m = len(texts.lengths), len(query.words)
     length = np.log((texts.lengths + 1.0) / (texts.average_length + 1.0))
     if not n or not m:
-        columns = [*[np.zeros(n)] * (len(RICH) - 1), length]
-        return np.stack(columns, axis=1).astype(np.float32), best or Best(0.0, 0.0, 0.0)
+        columns = [*[np.zeros(n)] * (len(RICH) - 2), length, np.zeros(n)]
+        return np.stack(columns, axis=1).astype(np.float32), best or Best(0.0, 0.0, 0.0, 0.0)
     hits = np.flatnonzero(texts.places >= 0)
     ends = np.cumsum(texts.lengths)
     found = _Found(np.searchsorted(ends, hits, side="right"), hits, texts.places[hits])
@@ -128,8 +148,9 @@ def rich_features(
     if len(known):
         rarest[found.text[found.word == known[0]]] = 1.0
     bigram, pairs = _bigrams(query, texts, found), _pairs(query, texts, found)
+    pieces = text_pieces.bm25()
     if best is None:
-        best = Best(*(float(scores.max(initial=0.0)) for scores in (title, bigram, pairs)))
+        best = Best(*(float(scores.max(initial=0.0)) for scores in (title, bigram, pairs, pieces)))
     columns = [
         _share(bigram, best.bigram),
         _share(title, best.title),
@@ -137,12 +158,13 @@ def rich_features(
         _window(query, found, n) / _WINDOW_SCALE,
         _share(pairs, best.pairs),
         length,
+        _share(pieces, best.pieces),
     ]
     return np.stack(columns, axis=1).astype(np.float32), best
 
 
 def with_rich(cheap: Features, pool: Ints, rich: Features) -> Features:
-    """float32 (n, 8): all features; `rich` are those of the candidates at `pool`.
+    """float32 (n, 9): all features; `rich` are those of the candidates at `pool`.
 
     A candidate whose words were not looked at gets the least value that a looked-at one has.
     """

@@ -48,7 +48,7 @@ class Scored:
 
 
 def score(parameters: Parameters, features: Features, support: npt.NDArray[np.float64]) -> Scored:
-    """Score candidates with features float32 (n, 8) and the evidence S for each, float64 (n,)."""
+    """Score candidates with features float32 (n, 9) and the evidence S for each, float64 (n,)."""
     return _posterior(FEATURES, features * parameters.vector, support, parameters.kernel)
 
 

@@ -19,6 +19,7 @@ from rag_flywheel.rank.features import (
     CHEAP,
     Best,
     QueryWords,
+    TextPieces,
     TextWords,
     cheap_features,
     rich_features,
@@ -45,7 +46,7 @@ class Question:
 @dataclass(frozen=True)
 class Lookup:
     """What the words and the vector of a query say of its candidates: pids ascending, features
-    float32 (n, 8), read bool (n,): whose words were looked at, and what the best of those have.
+    float32 (n, 9), read bool (n,): whose words were looked at, and what the best of those have.
 
     more: features of further passages, by pid, as they are asked for.
     """
@@ -118,7 +119,7 @@ def look_up(
 def with_evident(
     state: State, inside: Scope, query: Question, lookup: Lookup, evident: Sequence[int]
 ) -> tuple[Pids, Features]:
-    """Candidates and their features (n, 8), with the passages of these lineages among them.
+    """Candidates and their features (n, 9), with the passages of these lineages among them.
 
     Their words are looked at, and are compared with the best of the other candidates.
     """
@@ -161,8 +162,7 @@ def _looked_up(state: State, inside: Scope, query: Question, dense: Pids, n: int
     pool = _best(plain_worth(cheap))
     n_indexed = len(indexed)
     of_index, of_fresh = indexed[pool[pool < n_indexed]], fresh[pool[pool >= n_indexed] - n_indexed]
-    query_words = _query_words(state, words)
-    rich, best = rich_features(query_words, _text_words(state, query_words, of_index, of_fresh))
+    rich, best = _rich(state, words, of_index, of_fresh)
     read = np.zeros(len(cheap), dtype=bool)
     read[pool] = True
     found = np.concatenate([pids, state.fresh.pids[fresh]])
@@ -174,7 +174,7 @@ def _looked_up(state: State, inside: Scope, query: Question, dense: Pids, n: int
 def _read(
     state: State, inside: Scope, query: Question, best: Best, pids: Pids
 ) -> dict[int, Features]:
-    """Features float32 (8,) of these passages, which stand, by pid."""
+    """Features float32 (9,) of these passages, which stand, by pid."""
     words = tokenize(query.text)
     bm25, fresh_bm25 = _bm25(state, inside, words)
     at, there = _find(pids, state.version.pids)
@@ -186,8 +186,7 @@ def _read(
         float(max(bm25.max(initial=0.0), fresh_bm25.max(initial=0.0))),
         state.typical_cosine,
     )
-    query_words = _query_words(state, words)
-    rich, _ = rich_features(query_words, _text_words(state, query_words, indexed, fresh), best)
+    rich, _ = _rich(state, words, indexed, fresh, best)
     rows = np.concatenate([cheap, rich], axis=1)
     return dict(zip([*pids[there].tolist(), *pids[~there].tolist()], rows, strict=True))
 
@@ -205,26 +204,40 @@ def _cosines(
     return np.concatenate([vectors @ query.vector, state.fresh.vectors[fresh] @ query.vector])
 
 
-def _query_words(state: State, words: Sequence[str]) -> QueryWords:
-    statistics = state.statistics
-    return QueryWords.of(
+def _rich(
+    state: State,
+    words: Sequence[str],
+    indexed: _Positions,
+    fresh: _Positions,
+    best: Best | None = None,
+) -> tuple[Features, Best]:
+    """Rich features of texts of the version and of fresh ones, at these positions."""
+    lexical, statistics = state.version.lexical, state.statistics
+    query = QueryWords.of(
         words, [statistics.idf(w) for w in words], [w in statistics.vocabulary for w in words]
     )
-
-
-def _text_words(
-    state: State, query: QueryWords, indexed: _Positions, fresh: _Positions
-) -> TextWords:
-    lexical, statistics = state.version.lexical, state.statistics
+    idf = statistics.pieces.of_query(words)
     places, lengths = lexical.words_at(query.words, indexed)
     titles = lexical.titles[indexed].astype(np.int64)
+    if lexical is statistics:
+        counts, totals = lexical.pieces_at(list(idf), indexed)
+    else:
+        counts, totals = np.zeros((0, len(idf))), np.zeros(0, dtype=np.int64)
     if len(fresh):
         more_places, more_lengths = state.fresh.words_at(query.words, fresh)
         places = np.concatenate([places, more_places])
         lengths = np.concatenate([lengths, more_lengths])
         titles = np.concatenate([titles, state.fresh.title_lengths(fresh)])
-    return TextWords(
-        places, lengths, titles, statistics.average_length, statistics.average_title_length
+        more_counts, more_totals = state.fresh.pieces_at(list(idf), fresh)
+        counts = np.concatenate([counts, more_counts])
+        totals = np.concatenate([totals, more_totals])
+    return rich_features(
+        query,
+        TextWords(
+            places, lengths, titles, statistics.average_length, statistics.average_title_length
+        ),
+        TextPieces(counts, np.array(list(idf.values())), totals, statistics.average_pieces),
+        best,
     )
 
 

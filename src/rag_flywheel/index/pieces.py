@@ -1,0 +1,137 @@
+"""Four-letter pieces of words: by them a word meets its compounds, other forms and misspellings.
+
+It knows words by number and how many texts have each; not texts.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.disk import read_array
+
+_LETTERS = 4
+_NAMES, _OFFSETS, _IDS, _IDF = "pieces.json", "piece-offsets.npy", "pieces.npy", "piece-idf.npy"
+Ints = npt.NDArray[np.int32]
+
+
+def pieces_of(word: str) -> list[str]:
+    """The pieces of a word with a blank before and after it: " cat", "cat "; a short one whole."""
+    padded = f" {word} "
+    return [padded[i : i + _LETTERS] for i in range(max(1, len(padded) - _LETTERS + 1))]
+
+
+class Pieces:
+    """The pieces of the words of a vocabulary: word i has ids[offsets[i]:offsets[i + 1]].
+
+    number: of each piece; idf float64 (n_pieces,).
+    """
+
+    def __init__(
+        self, number: Mapping[str, int], offsets: Ints, ids: Ints, idf: npt.NDArray[np.float64]
+    ) -> None:
+        self.number = number
+        self.offsets = offsets
+        self.ids = ids
+        self.idf = idf
+
+    @classmethod
+    def build(
+        cls, words: Iterable[str], n_with_word: npt.NDArray[np.int64], n_texts: int
+    ) -> "Pieces":
+        """From the words in the order of their numbers, and how many of n_texts have each.
+
+        A piece is taken to be in n (1 - exp(-sum over its words of n_with_word / n)) of n texts, as
+        if words came independently; idf is Lucene's.
+        """
+        number: dict[str, int] = {}
+        each = [[number.setdefault(p, len(number)) for p in pieces_of(w)] for w in words]
+        lengths = np.fromiter((len(p) for p in each), dtype=np.int64, count=len(each))
+        ids = np.fromiter((p for found in each for p in found), dtype=np.int32)
+        share = np.repeat(n_with_word / max(n_texts, 1), lengths)
+        expected = np.bincount(ids, share, minlength=len(number))
+        n_with = n_texts * -np.expm1(-expected)
+        offsets = np.append(0, np.cumsum(lengths)).astype(np.int32)
+        return cls(number, offsets, ids, np.log(1.0 + (n_texts - n_with + 0.5) / (n_with + 0.5)))
+
+    @classmethod
+    def load(cls, folder: Path, *, n_words: int) -> "Pieces":
+        """Read from a folder. Raises OSError, EOFError or ValueError for what is not whole."""
+        names = json.loads((folder / _NAMES).read_text(encoding="utf-8"))
+        offsets, ids = read_array(folder / _OFFSETS), read_array(folder / _IDS)
+        idf = read_array(folder / _IDF)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{_NAMES} is no list of pieces")
+        if [str(a.dtype) for a in (offsets, ids, idf)] != ["int32", "int32", "float64"]:
+            raise ValueError("the pieces are not int32, int32 and float64")
+        if offsets.shape != (n_words + 1,) or offsets[0] != 0 or np.any(np.diff(offsets) < 0):
+            raise ValueError(f"{_OFFSETS} does not divide the pieces among {n_words} words")
+        if ids.shape != (int(offsets[-1]),) or idf.shape != (len(names),):
+            raise ValueError(f"{_IDS} and {_IDF} do not fit {_OFFSETS} and {_NAMES}")
+        if len(ids) and not (int(ids.min()) >= 0 and int(ids.max()) < len(names)):
+            raise ValueError(f"{_IDS} names a piece that is not there")
+        if not np.all((idf >= 0) & (idf < 100)):
+            raise ValueError(f"{_IDF} holds a number that is no idf")
+        return cls({name: i for i, name in enumerate(names)}, offsets, ids, idf)
+
+    def save(self, folder: Path) -> None:
+        """Write into a folder, without pickle."""
+        (folder / _NAMES).write_text(
+            json.dumps(list(self.number), ensure_ascii=False), encoding="utf-8"
+        )
+        np.save(folder / _OFFSETS, self.offsets, allow_pickle=False)
+        np.save(folder / _IDS, self.ids, allow_pickle=False)
+        np.save(folder / _IDF, self.idf, allow_pickle=False)
+
+    def of_query(self, words: Sequence[str]) -> dict[str, float]:
+        """idf of the known pieces of a query's words, times how often they are in it."""
+        found: dict[str, float] = {}
+        for word in words:
+            for piece in pieces_of(word):
+                if piece in self.number:
+                    found[piece] = found.get(piece, 0.0) + float(self.idf[self.number[piece]])
+        return found
+
+    def counts(
+        self, pieces: Sequence[str], tokens: Ints, lengths: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """How often each piece is in each text, (n, m), and how many pieces each text has, (n,).
+
+        tokens: numbers of the texts' words, one text after the other; lengths int64 (n,).
+        """
+        n, m = len(lengths), len(pieces)
+        numbers = [self.number[piece] for piece in pieces]
+        wanted = np.full(len(self.number), -1, dtype=np.int32)
+        wanted[numbers] = np.arange(m)
+        text = np.repeat(np.arange(n), lengths)
+        starts = self.offsets[tokens].astype(np.int64)
+        many = self.offsets[tokens + 1] - starts
+        totals = np.bincount(text, many, minlength=n).astype(np.int64)
+        sharing = np.flatnonzero(self._words_with(numbers)[tokens])
+        starts, many, text = starts[sharing], many[sharing], text[sharing]
+        ends = np.cumsum(many)
+        at = np.repeat(starts - ends + many, many) + np.arange(int(ends[-1]) if len(ends) else 0)
+        found = wanted[self.ids[at]]
+        kept = found >= 0
+        cells = np.repeat(text, many)[kept] * m + found[kept]
+        tf = np.bincount(cells, minlength=n * m).reshape(n, m).astype(np.float64)
+        return tf, totals
+
+    def _words_with(self, numbers: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """bool (n_words,): which words have any of these pieces."""
+        words, starts = self._words_by_piece
+        found = np.zeros(len(self.offsets) - 1, dtype=bool)
+        for number in numbers:
+            found[words[starts[number] : starts[number + 1]]] = True
+        return found
+
+    @cached_property
+    def _words_by_piece(self) -> tuple[Ints, Ints]:
+        """Words by piece: those of piece i are words[starts[i]:starts[i + 1]]."""
+        order = np.argsort(self.ids, kind="stable")
+        word = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.int32), np.diff(self.offsets))
+        starts = np.searchsorted(self.ids[order], np.arange(len(self.number) + 1)).astype(np.int32)
+        return word[order], starts
