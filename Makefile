@@ -23,10 +23,10 @@ demo: venv
 test: test-fast test-slow
 
 test-fast: venv
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "not slow"
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "not slow and not model"
 
 test-slow: venv
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "slow or model"
 
 lint: venv
 	$(BIN)/ruff check .

@@ -71,6 +71,7 @@ def test_votes_are_counted_and_slices_cover_the_test_queries(result: dict[str, A
         assert (counts[-1] > 0) == (run["name"] != "no votes")
 
 
+@pytest.mark.slow
 def test_one_seed_on_one_thread_gives_the_same_bytes(folder: Path) -> None:
     code = (
         "import json, sys; from pathlib import Path\n"
