@@ -163,9 +163,9 @@ def how_to_read(result: Json) -> list[tuple[str, str]]:
     protocol = (
         f"{p['name']} simulates people who use an index and vote. The train queries of a collection "
         f"are shuffled by the seed and cut into {p['n_cycles']} parts of about equal size. In each "
-        "cycle the queries of one part are asked, each by another user, who may vote on what is "
-        "shown; then the index is refreshed and the test queries are scored. Cycle 0 is before any "
-        "vote. Test queries never get a vote: what they gain was learned from other queries."
+        "cycle the queries of one part are asked, each by another user, sixteen at a time, who may "
+        "vote on what is shown; then the index is refreshed and the test queries are scored. Cycle 0 is "
+        "before any vote. Test queries never get a vote: what they gain was learned from other queries."
     )
     return [("The protocol", protocol), ("The users", _users(p["k"], p["users"])), *_READING]
 
