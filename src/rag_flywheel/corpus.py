@@ -55,7 +55,7 @@ def add(
             if _same(old, passage):
                 continue
             added, updated = added + (old is None), updated + (old is not None)
-            if old is not None and old.text_hash == store.passage_hash(passage):
+            if old is not None and _same_words(old, passage):
                 store.update_in_place(conn, old.pid, passage)
                 continue
             if _pid(old) != _pid(current.get(passage.id)):  # another process was in between
@@ -164,6 +164,11 @@ def _same(old: StoredPassage | None, new: Passage) -> bool:
         and (old.passage.title, old.passage.text) == (new.title, new.text)
         and store.metadata_json(old.passage.metadata) == store.metadata_json(new.metadata)
     )
+
+
+def _same_words(old: StoredPassage, new: Passage) -> bool:
+    """Whether the encoded text is the same, and the title ends where it did."""
+    return old.text_hash == store.passage_hash(new) and old.passage.title == new.title
 
 
 def _pid(stored: StoredPassage | None) -> int | None:

@@ -52,7 +52,8 @@ class Flywheel:
     Made by `Flywheel.open`. Thread-safe; any number of processes may hold the same folder, and
     what one of them commits acts on the next call of every other. A context manager.
     Every method raises a FlywheelError, and nothing else, for what it can foresee.
-    lookups: what is remembered of queries in memory; only copies of one folder may share it.
+    lookups: what is remembered of queries in memory; copies of one folder may share it as long as
+    their passages do not change.
     """
 
     def __init__(self, root: Path, config: Config, database: Database, slot: EncoderSlot) -> None:

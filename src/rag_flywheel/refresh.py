@@ -35,7 +35,7 @@ from rag_flywheel.learning import Known, learned_from_votes, read_past
 from rag_flywheel.rank.parameters import FILE_NAME, Parameters
 from rag_flywheel.records import Current, Outcome, Progress, RefreshReport
 from rag_flywheel.serve.candidates import Lookups
-from rag_flywheel.serve.loaded import load_parameters
+from rag_flywheel.serve.loaded import load_parameters, load_version
 from rag_flywheel.serve.state import Judge
 from rag_flywheel.store import counts, events, journal, passages
 from rag_flywheel.store.database import Database
@@ -131,7 +131,19 @@ def _look(root: Path, database: Database) -> _Live:
     if problems:
         log.warning("refresh: the live version is not sound, all is built anew: %s", problems[0])
         return _Live(current, None)
-    return _Live(current, deploy.read_manifest(root, current.version))
+    manifest = deploy.read_manifest(root, current.version)
+    try:
+        load_version(
+            deploy.version_folder(root, manifest.id),
+            version=manifest.id,
+            watermark=manifest.watermark,
+            dim=manifest.dim,
+            n_passages=manifest.n_passages,
+        )
+    except CorruptFileError as error:  # whole, but not as this release has it
+        log.warning("refresh: the live version cannot be read, all is built anew: %s", error)
+        return _Live(current, None)
+    return _Live(current, manifest)
 
 
 def _nothing_to_do(database: Database, found: _Live, when: When) -> str | None:

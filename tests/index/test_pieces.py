@@ -117,6 +117,8 @@ def rewrite(folder: Path, name: str, changed: np.ndarray) -> None:  # type: igno
         ("piece-offsets.npy", lambda a: a + 1),
         ("piece-offsets.npy", lambda a: a[:-1]),
         ("piece-offsets.npy", lambda a: a[::-1]),
+        # in int32 the difference of the two in the middle wraps to a positive one
+        ("piece-offsets.npy", lambda a: np.array([0, 2**31 - 1, -(2**31), -1, a[-1]], np.int32)),
         ("pieces.npy", lambda a: a + 1000),
         ("pieces.npy", lambda a: a - 1),
         ("pieces.npy", lambda a: a[:-1]),
@@ -130,6 +132,13 @@ def test_files_that_do_not_fit_are_refused(saved: Path, name: str, change: objec
     assert callable(change)
     rewrite(saved, name, np.ascontiguousarray(change(np.load(saved / name))))
     with pytest.raises(ValueError, match=r"piece"):
+        Pieces.load(saved, n_words=4)
+
+
+def test_a_piece_named_twice_is_refused(saved: Path) -> None:
+    names = json.loads((saved / "pieces.json").read_text(encoding="utf-8"))
+    (saved / "pieces.json").write_text(json.dumps([*names[:-1], names[0]]), encoding="utf-8")
+    with pytest.raises(ValueError, match="twice"):
         Pieces.load(saved, n_words=4)
 
 

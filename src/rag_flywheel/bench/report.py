@@ -211,7 +211,7 @@ def _rankings(c: Json) -> str:
                 number(r["values"][MEASURE]),
                 *difference_cells(r["difference"]),
                 *(share(r[k]) for k in ("helped", "hurt")),
-                ahead(r["ahead"]),
+                ahead(r.get("ahead", {})),
                 (weight, str(r["chosen"] or "")),
             ]
         )

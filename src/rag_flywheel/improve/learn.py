@@ -68,7 +68,7 @@ def learn(
     kept: Parameters,
     near: Nearest | None = None,
 ) -> Learned:
-    """What these examples teach, starting from the parameters in use.
+    """What these examples teach: parameters fitted to them, or those in use.
 
     held_out, (n,): queries whose votes are not fitted to, and which then decide: new parameters
     that make their votes clearly less likely than the kept ones, by two standard errors, are not
@@ -86,10 +86,10 @@ def learn(
         off = replace(kept, kernel=replace(kept.kernel, neighbours=0))
         why = f"{found.noise:.0%} of votes look wrong: nothing is learned from them"
         return _remembered(examples, near, off, why, scores)
-    if held_out.any():
+    if held_out.sum() > 1:
         test = examples.at(np.flatnonzero(held_out))
         gains = _likelihoods(test, own, found) - _likelihoods(test, own, kept)
-        error = float(gains.std()) / len(gains) ** 0.5
+        error = float(gains.std(ddof=1)) / len(gains) ** 0.5
         scores |= {"held_out_gain": float(gains.mean()), "held_out_error": error}
         if gains.mean() < -2.0 * error - 1e-9:
             why = "votes held out are clearly less likely under the new parameters"

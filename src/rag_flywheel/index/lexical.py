@@ -109,7 +109,9 @@ class LexicalIndex:
             pieces = Pieces.load(tokens, n_words=len(vocabulary))
             has_words = (lexical / "params.index.json").exists()
             bm25 = bm25s.BM25.load(lexical, load_vocab=False) if has_words else None
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            if bm25 is not None:
+                _require_scores(bm25, len(vocabulary), len(titles))
+        except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CorruptFileError(
                 f"{lexical} or {tokens} cannot be read ({error}); run `rag-flywheel refresh` to "
                 "build them anew from the database"
@@ -237,7 +239,7 @@ def _require_tokens(ids: TokenIds, offsets: TokenIds, titles: TokenIds) -> None:
     """ValueError unless these are the tokens of texts, one after the other."""
     if any(part.ndim != 1 or part.dtype != np.int32 for part in (ids, offsets, titles)):
         raise ValueError("its arrays are not int32 (n,)")
-    lengths = np.diff(offsets)
+    lengths = np.diff(offsets.astype(np.int64))
     if len(offsets) != len(titles) + 1 or offsets[0] != 0 or offsets[-1] != len(ids):
         raise ValueError("offsets.npy does not divide ids.npy into the texts of titles.npy")
     if np.any(lengths < 0) or np.any(titles < 0) or np.any(titles > lengths):
@@ -246,4 +248,19 @@ def _require_tokens(ids: TokenIds, offsets: TokenIds, titles: TokenIds) -> None:
 
 def _is_vocabulary(found: object) -> bool:
     """Whether it is {word: number} with the numbers 0 to n - 1."""
-    return isinstance(found, dict) and list(found.values()) == list(range(len(found)))
+    if not isinstance(found, dict) or any(type(number) is not int for number in found.values()):
+        return False
+    return list(found.values()) == list(range(len(found)))
+
+
+def _require_scores(bm25: Any, n_words: int, n_texts: int) -> None:
+    """ValueError unless this holds a score for some texts of every word."""
+    data, texts, starts = (bm25.scores[name] for name in ("data", "indices", "indptr"))
+    if starts.shape != (n_words + 1,) or starts[0] != 0 or np.any(starts[1:] < starts[:-1]):
+        raise ValueError(f"its scores are not divided among {n_words} words")
+    if data.shape != texts.shape or texts.shape != (int(starts[-1]),):
+        raise ValueError("its scores and texts do not fit together")
+    if len(texts) and not (int(texts.min()) >= 0 and int(texts.max()) < n_texts):
+        raise ValueError("its scores name a text that is not there")
+    if not np.all(np.isfinite(data)):
+        raise ValueError("a score is no number")

@@ -45,7 +45,7 @@ class Pieces:
         """From the words in the order of their numbers, and how many of n_texts have each.
 
         A piece is taken to be in n (1 - exp(-sum over its words of n_with_word / n)) of n texts, as
-        if words came independently; idf is Lucene's.
+        if words came independently (a word that has it twice counts twice); idf is Lucene's.
         """
         number: dict[str, int] = {}
         each = [[number.setdefault(p, len(number)) for p in pieces_of(w)] for w in words]
@@ -65,9 +65,11 @@ class Pieces:
         idf = read_array(folder / _IDF)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"{_NAMES} is no list of pieces")
+        if len(set(names)) != len(names):
+            raise ValueError(f"{_NAMES} names a piece twice")
         if [str(a.dtype) for a in (offsets, ids, idf)] != ["int32", "int32", "float64"]:
             raise ValueError("the pieces are not int32, int32 and float64")
-        if offsets.shape != (n_words + 1,) or offsets[0] != 0 or np.any(np.diff(offsets) < 0):
+        if offsets.shape != (n_words + 1,) or offsets[0] != 0 or np.any(offsets[1:] < offsets[:-1]):
             raise ValueError(f"{_OFFSETS} does not divide the pieces among {n_words} words")
         if ids.shape != (int(offsets[-1]),) or idf.shape != (len(names),):
             raise ValueError(f"{_IDS} and {_IDF} do not fit {_OFFSETS} and {_NAMES}")

@@ -95,7 +95,7 @@ def _require_whole(
     kinds = [str(part.dtype) for part in (offsets, lineages, chances)]
     if kinds != ["int64", "int64", "float32"] or len(hashes) != len(tenants):
         raise ValueError("its parts do not fit together")
-    if offsets.shape != (len(hashes) + 1,) or offsets[0] != 0 or np.any(np.diff(offsets) < 0):
+    if offsets.shape != (len(hashes) + 1,) or offsets[0] != 0 or np.any(offsets[1:] < offsets[:-1]):
         raise ValueError("offsets.npy does not divide the passages among the queries")
     if lineages.shape != chances.shape or lineages.shape != (int(offsets[-1]),):
         raise ValueError("lineages.npy and chances.npy do not fit offsets.npy")

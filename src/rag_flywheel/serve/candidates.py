@@ -33,6 +33,7 @@ from rag_flywheel.serve.state import State
 
 _HYBRID = np.array([Parameters().weights[name] for name in CHEAP], dtype=np.float32)
 _Positions = npt.NDArray[np.int64]
+_LARGEST = 1_000  # candidates of a lookup that is remembered
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class Lookups:
         return found
 
     def keep(self, corpus: int | None, query: Question, n: int, lookup: Lookup) -> None:
-        """Remember a lookup; those in another corpus are forgotten."""
-        if corpus is None or not self._most:
+        """Remember a lookup, unless it is very large; those in another corpus are forgotten."""
+        if corpus is None or not self._most or len(lookup.pids) > _LARGEST:
             return
         with self._lock:
             if corpus != self._corpus:

@@ -27,6 +27,7 @@ from rag_flywheel.store.passages import StoredPassage
 
 _TRIES = 5
 _TEXTS = 20_000  # texts remembered with a state
+_SCOPES = 64  # filters
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,8 @@ class Server:
         state = self._live.state()
         found = []
         for ranked in self._ranked(state, queries, vectors, asked):
-            pids = [int(ranked.pids[i]) for i in ranked.best[: asked.k]]
-            texts = self._texts(state, pids)
-            found.append([texts[pid].passage.id for pid in pids if pid in texts])
+            best, _ = self._standing(state, ranked, asked.k)
+            found.append([stored.passage.id for _, stored in best])
         return found
 
     def _encoded(self, queries: Sequence[str], k: int) -> Vectors:
@@ -167,18 +167,33 @@ class Server:
             self._scopes = kept = (state, {})
         scopes = kept[1]
         key = repr(filters.filter_sql(where)) if where is not None else ""
-        if key not in scopes:
+        found = scopes.get(key)
+        if found is None:
             allowed = None
             if where is not None:
                 with self._database.reading() as conn:
                     allowed = filters.matching_pids(conn, where)
-            scopes[key] = scope(state, allowed)
-        return scopes[key]
+            found = scope(state, allowed)
+            if len(scopes) >= _SCOPES:
+                scopes.clear()
+            scopes[key] = found
+        return found
 
     def _hits(self, state: State, ranked: _Ranked, k: int) -> tuple[list[tuple[int, Hit]], int]:
-        """The k best that still stand when their texts are read, with their pids; and how many
-        before them do not."""
-        hits: list[tuple[int, Hit]] = []
+        """The k best that still stand, with their pids; and how many before them do not."""
+        best, n_gone = self._standing(state, ranked, k)
+        hits = [
+            (stored.pid, make_hit(stored.passage, rank, ranked.scored, i, ranked.votes(i)))
+            for rank, (i, stored) in enumerate(best, 1)
+        ]
+        return hits, n_gone
+
+    def _standing(
+        self, state: State, ranked: _Ranked, k: int
+    ) -> tuple[list[tuple[int, StoredPassage]], int]:
+        """The k best candidates that still stand when their texts are read; and how many before
+        them do not."""
+        found: list[tuple[int, StoredPassage]] = []
         n_gone = 0
         for start in range(0, len(ranked.best), k):
             part = ranked.best[start : start + k]
@@ -186,12 +201,11 @@ class Server:
             for i in part:
                 stored = texts.get(int(ranked.pids[i]))
                 n_gone += stored is None
-                if stored is not None and len(hits) < k:
-                    hit = make_hit(stored.passage, len(hits) + 1, ranked.scored, i, ranked.votes(i))
-                    hits.append((stored.pid, hit))
-            if len(hits) == k:
+                if stored is not None and len(found) < k:
+                    found.append((i, stored))
+            if len(found) == k:
                 break
-        return hits, n_gone
+        return found, n_gone
 
     def _texts(self, state: State, pids: Sequence[int]) -> dict[int, StoredPassage]:
         """The texts that stand, by pid. They are remembered with the state: the next event of any
