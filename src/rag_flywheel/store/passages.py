@@ -128,7 +128,7 @@ def insert(
 
 
 def update_in_place(conn: sqlite3.Connection, pid: int, passage: Passage) -> None:
-    """Change what is not part of the encoded text: metadata, or where the title ends."""
+    """Change what is not part of the words: metadata."""
     conn.execute(
         "UPDATE passages SET title = ?, text = ?, metadata = ? WHERE pid = ?",
         (passage.title, passage.text, metadata_json(passage.metadata), pid),
