@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rag_flywheel.bench.terminal import MEASURE, named
+
 Json = dict[str, Any]
 KINDS = (
     *("main", "perfect", "attention", "wrong40", "trust"),
@@ -20,7 +22,6 @@ KINDS = (
 )
 SIGNIFICANT = 0.01
 OURS = "flywheel"
-MEASURE = "nDCG@10"
 
 
 def read(folder: Path) -> dict[tuple[str, str], list[Json]]:
@@ -33,17 +34,12 @@ def read(folder: Path) -> dict[tuple[str, str], list[Json]]:
     return found
 
 
-def _ranking(collection: Json, name: str) -> Json:
-    return next(r for r in collection["rankings"] if r["name"] == name)
-
-
 def _ndcg(collection: Json, name: str) -> float:
-    return float(_ranking(collection, name)["values"][MEASURE])
+    return float(named(collection["rankings"], name)["values"][MEASURE])
 
 
 def _run(collection: Json, name: str, cycle: int) -> float:
-    run = next(r for r in collection["runs"] if r["name"] == name)
-    return float(run["cycles"][cycle]["values"][MEASURE])
+    return float(named(collection["runs"], name)["cycles"][cycle]["values"][MEASURE])
 
 
 def lines(found: dict[tuple[str, str], list[Json]]) -> Iterator[str]:

@@ -12,7 +12,6 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel import Flywheel
+from rag_flywheel.bench.bench import commit
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import answers, asking
 from rag_flywheel.bench.measures import by_query, mean
@@ -124,7 +124,7 @@ def main() -> None:
                 found = run(name, asked.setting, seed)
                 print(found["collection"], setting_line(found), flush=True)
                 held = _read(asked.out)
-                held["runs"].append(found | {"commit": _commit()})
+                held["runs"].append(found | {"commit": commit()})
                 asked.out.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
     for name in asked.collections:
         runs = [r for r in _read(asked.out)["runs"] if _is(r, name, asked.setting, r["seed"])]
@@ -152,13 +152,6 @@ def _read(path: Path) -> dict[str, Any]:
         return found
     machine = {"python": platform.python_version(), "n_cores": os.cpu_count()}
     return {"protocol": "cycles-v1", "k": 8, "cycles": 10, "machine": machine, "runs": []}
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -55,3 +55,16 @@ def is_full(path: Path) -> bool:
     folder = next(p for p in (path, *path.absolute().parents) if p.exists())
     room = os.statvfs(folder)
     return room.f_bavail * room.f_frsize < _ROOM_FOR_A_PAGE
+
+
+def divides(offsets: npt.NDArray[np.integer[Any]], n: int) -> bool:
+    """Whether offsets (n + 1,) divide things, one after the other, among n: they begin at 0 and
+    never fall. Compared, not subtracted, since differences of stored numbers may wrap."""
+    if offsets.shape != (n + 1,) or offsets[0] != 0:
+        return False
+    return not np.any(offsets[1:] < offsets[:-1])
+
+
+def all_below(numbers: npt.NDArray[np.integer[Any]], n: int) -> bool:
+    """Whether all are from 0 to n - 1."""
+    return not len(numbers) or (int(numbers.min()) >= 0 and int(numbers.max()) < n)

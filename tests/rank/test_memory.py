@@ -30,7 +30,7 @@ def memory_of(told: dict[Key, Chances]) -> Memory:
 
 
 def contents(memory: Memory) -> dict[Key, Chances]:
-    return {key: memory.before(row) for key, row in memory.rows().items()}
+    return {key: memory.before(row) for key, row in memory.rows.items()}
 
 
 TOLD: dict[Key, Chances] = {
@@ -42,15 +42,15 @@ TOLD: dict[Key, Chances] = {
 
 def test_what_is_known_of_each_past_query() -> None:
     memory = memory_of(TOLD)
-    assert memory.rows() == {(b"a" * 16, None): 0, (b"a" * 16, '"acme"'): 1, (b"\x00" * 16, ""): 2}
+    assert memory.rows == {(b"a" * 16, None): 0, (b"a" * 16, '"acme"'): 1, (b"\x00" * 16, ""): 2}
     assert [memory.before(row) for row in range(3)] == [{4: 0.5, 5: 0.25}, {}, {6: 1.0}]
 
 
 def test_an_empty_memory_knows_no_query(tmp_path: Path) -> None:
-    assert Memory().rows() == {}
+    assert Memory().rows == {}
     save_memory(Memory(), tmp_path)
     loaded = load_memory(tmp_path)
-    assert loaded.rows() == {}
+    assert loaded.rows == {}
     assert (loaded.offsets.tolist(), loaded.lineages.size, loaded.chances.size) == ([0], 0, 0)
 
 

@@ -92,7 +92,7 @@ def _run(bench: Bench, run: CycledRun) -> dict[str, Any]:
 
 def _environment(started: str, seconds: float) -> dict[str, Any]:
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in _PACKAGES},
         "machine": f"{platform.system()} {platform.machine()}",
@@ -104,7 +104,7 @@ def _environment(started: str, seconds: float) -> dict[str, Any]:
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the source this runs from, "+" when files differ from it; None outside git."""
     here = Path(__file__).parent
     try:

@@ -87,7 +87,6 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
         )
     encoder = read_prepared(folder, collection)
     base = scratch / "base"
-    asked = sum(len(split.queries) for split in collection.splits.values())
     with Flywheel.open(base, encoder=encoder) as fw:
         fw.add(collection.passages, progress=progress or False)
         fw.refresh()
@@ -106,7 +105,7 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
         parts,
         encoder,
         base,
-        Lookups(asked),
+        Lookups(sum(len(split.queries) for split in collection.splits.values())),
     )
 
 

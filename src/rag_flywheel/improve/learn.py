@@ -6,7 +6,6 @@ It must not know where examples come from, nor what becomes of the result.
 """
 
 import itertools
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -34,8 +33,6 @@ from rag_flywheel.index.dense import Nearest
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Kernel, Parameters
-
-log = logging.getLogger("rag_flywheel")
 
 LEAST_QUERIES = 64  # with fewer, parameters stay as they are
 MOST_QUERIES = 8_000  # that parameters are fitted to, the newest
@@ -110,7 +107,7 @@ def remember(examples: Examples, parameters: Parameters, near: Nearest | None = 
         each = np.arange(len(examples))
         near = nearest(examples, examples, each, each, near)
         for _ in range(_PASSES):
-            said = _said(examples, after_votes(examples, before, parameters.noise))
+            said = _said(examples, before, parameters.noise)
             heard = links(near, examples, examples, said)
             added = support(heard, near, said, kernel, len(examples))
             before = with_support(prior, added, kernel.n0)
@@ -159,7 +156,7 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
     folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
     near = nearest(examples, examples, folds, folds)
     prior = prior_chances(examples, found.vector)
-    said = _said(examples, after_votes(examples, prior, found.noise))
+    said = _said(examples, prior, found.noise)
     joined = links(near, examples, examples, said)
     odds = vote_odds(examples, found.noise)
     alone = (prior * odds).sum(axis=1)
@@ -196,8 +193,7 @@ def _likelihoods(test: Examples, own: Examples, parameters: Parameters) -> Float
     if kernel.neighbours:
         apart = np.zeros(len(test), np.int64), np.ones(len(own), np.int64)
         near = nearest(test, own, *apart)
-        alone = prior_chances(own, parameters.vector)
-        said = _said(own, after_votes(own, alone, parameters.noise))
+        said = _said(own, prior_chances(own, parameters.vector), parameters.noise)
         joined = links(near, test, own, said)
         added = support(joined, near, said, kernel, len(test))
     noise = parameters.noise
@@ -207,8 +203,10 @@ def _likelihoods(test: Examples, own: Examples, parameters: Parameters) -> Float
     return total
 
 
-def _said(examples: Examples, chances: Floats) -> Floats:
-    """Chances as neighbours hear them: small ones say nothing, unless votes call them helpful."""
+def _said(examples: Examples, before: Floats, noise: float) -> Floats:
+    """Chances after the votes as neighbours hear them, (n, C), from those before: small ones say
+    nothing, unless votes call them helpful."""
+    chances = after_votes(examples, before, noise)
     return np.where((chances >= _LEAST_CHANCE) | (examples.net > 0), chances, 0.0)
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.disk import read_array
+from rag_flywheel.disk import all_below, divides, read_array
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.pieces import Pieces
 
@@ -84,11 +84,10 @@ class LexicalIndex:
         tokens = np.fromiter((t for d in documents for t in d), dtype=np.int32)
         offsets = np.cumsum(lengths, dtype=np.int64).astype(np.int32)
         counts = np.asarray([0] * len(documents) if titles is None else titles, dtype=np.int32)
-        n_with = np.zeros(len(vocabulary), dtype=np.int64)
-        for document in documents:
-            n_with[list(set(document))] += 1
+        bm25 = _index(documents, vocabulary)
+        n_with = np.diff(bm25.scores["indptr"]) if bm25 is not None else np.empty(0, np.int64)
         pieces = Pieces.build(vocabulary, n_with, len(documents))
-        return cls(_index(documents, vocabulary), vocabulary, tokens, offsets, counts, pieces)
+        return cls(bm25, vocabulary, tokens, offsets, counts, pieces)
 
     @classmethod
     def load(cls, folder: Path, *, n_texts: int) -> "LexicalIndex":
@@ -104,7 +103,7 @@ class LexicalIndex:
             _require_tokens(ids, offsets, titles)
             if not _is_vocabulary(vocabulary):
                 raise ValueError("words.json does not number its words from 0")
-            if len(ids) and not (int(ids.min()) >= 0 and int(ids.max()) < len(vocabulary)):
+            if not all_below(ids, len(vocabulary)):
                 raise ValueError("ids.npy names a word that is not there")
             pieces = Pieces.load(tokens, n_words=len(vocabulary))
             has_words = (lexical / "params.index.json").exists()
@@ -239,11 +238,10 @@ def _require_tokens(ids: TokenIds, offsets: TokenIds, titles: TokenIds) -> None:
     """ValueError unless these are the tokens of texts, one after the other."""
     if any(part.ndim != 1 or part.dtype != np.int32 for part in (ids, offsets, titles)):
         raise ValueError("its arrays are not int32 (n,)")
-    lengths = np.diff(offsets.astype(np.int64))
-    if len(offsets) != len(titles) + 1 or offsets[0] != 0 or offsets[-1] != len(ids):
+    if not divides(offsets, len(titles)) or offsets[-1] != len(ids):
         raise ValueError("offsets.npy does not divide ids.npy into the texts of titles.npy")
-    if np.any(lengths < 0) or np.any(titles < 0) or np.any(titles > lengths):
-        raise ValueError("a text or a title has an impossible length")
+    if np.any(titles < 0) or np.any(titles > np.diff(offsets)):
+        raise ValueError("a title has an impossible length")
 
 
 def _is_vocabulary(found: object) -> bool:
@@ -256,11 +254,11 @@ def _is_vocabulary(found: object) -> bool:
 def _require_scores(bm25: Any, n_words: int, n_texts: int) -> None:
     """ValueError unless this holds a score for some texts of every word."""
     data, texts, starts = (bm25.scores[name] for name in ("data", "indices", "indptr"))
-    if starts.shape != (n_words + 1,) or starts[0] != 0 or np.any(starts[1:] < starts[:-1]):
+    if not divides(starts, n_words):
         raise ValueError(f"its scores are not divided among {n_words} words")
     if data.shape != texts.shape or texts.shape != (int(starts[-1]),):
         raise ValueError("its scores and texts do not fit together")
-    if len(texts) and not (int(texts.min()) >= 0 and int(texts.max()) < n_texts):
+    if not all_below(texts, n_texts):
         raise ValueError("its scores name a text that is not there")
     if not np.all(np.isfinite(data)):
         raise ValueError("a score is no number")

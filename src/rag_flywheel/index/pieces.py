@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.disk import read_array
+from rag_flywheel.disk import all_below, divides, read_array
 
 _LETTERS = 4
 _NAMES, _OFFSETS, _IDS, _IDF = "pieces.json", "piece-offsets.npy", "pieces.npy", "piece-idf.npy"
@@ -69,11 +69,11 @@ class Pieces:
             raise ValueError(f"{_NAMES} names a piece twice")
         if [str(a.dtype) for a in (offsets, ids, idf)] != ["int32", "int32", "float64"]:
             raise ValueError("the pieces are not int32, int32 and float64")
-        if offsets.shape != (n_words + 1,) or offsets[0] != 0 or np.any(offsets[1:] < offsets[:-1]):
+        if not divides(offsets, n_words):
             raise ValueError(f"{_OFFSETS} does not divide the pieces among {n_words} words")
         if ids.shape != (int(offsets[-1]),) or idf.shape != (len(names),):
             raise ValueError(f"{_IDS} and {_IDF} do not fit {_OFFSETS} and {_NAMES}")
-        if len(ids) and not (int(ids.min()) >= 0 and int(ids.max()) < len(names)):
+        if not all_below(ids, len(names)):
             raise ValueError(f"{_IDS} names a piece that is not there")
         if not np.all((idf >= 0) & (idf < 100)):
             raise ValueError(f"{_IDF} holds a number that is no idf")

@@ -122,10 +122,10 @@ class EvidenceView:
 
 @dataclass(frozen=True)
 class Evidence:
-    """S by passage text (lineage), from these past queries and their weights."""
+    """S by passage text (lineage), from these past queries, the nearest first."""
 
     support: Mapping[int, float]
-    behind: Sequence[tuple[PastQuery, float]] = ()
+    behind: Sequence[PastQuery] = ()
 
     def amounts(self, lineages: Pids) -> npt.NDArray[np.float64]:
         """S, float64 (n,), of these passage texts."""
@@ -143,7 +143,7 @@ class Evidence:
     def votes(self) -> Mapping[int, tuple[int, ...]]:
         """The votes on the past queries behind each passage text."""
         found: dict[int, tuple[int, ...]] = {}
-        for past, _ in self.behind:
+        for past in self.behind:
             for s in past.supports:
                 found[s.lineage] = found.get(s.lineage, ()) + past.votes
         return found
@@ -170,12 +170,9 @@ def _gathered(
     above = (np.minimum(cosines, 1.0) - kernel.theta) / (1.0 - kernel.theta)
     nearest = np.lexsort((near, -above))[: kernel.neighbours]
     weights = above[nearest] ** kernel.gamma
-    behind = [
-        (view.past[row], weight)
-        for row, weight in zip(near[nearest].tolist(), weights.tolist(), strict=True)
-    ]
+    behind = [view.past[row] for row in near[nearest].tolist()]
     support: dict[int, float] = {}
-    for past, weight in behind:
+    for past, weight in zip(behind, weights.tolist(), strict=True):
         for s in past.supports:
             support[s.lineage] = support.get(s.lineage, 0.0) + weight * s.chance
     return Evidence(support, behind)

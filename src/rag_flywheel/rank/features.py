@@ -133,8 +133,9 @@ def rich_features(
     n, m = len(texts.lengths), len(query.words)
     length = np.log((texts.lengths + 1.0) / (texts.average_length + 1.0))
     if not n or not m:
-        columns = [*[np.zeros(n)] * (len(RICH) - 2), length, np.zeros(n)]
-        return np.stack(columns, axis=1).astype(np.float32), best or Best(0.0, 0.0, 0.0, 0.0)
+        nothing = np.zeros((n, len(RICH)), dtype=np.float32)
+        nothing[:, RICH.index("length")] = length
+        return nothing, best or Best(0.0, 0.0, 0.0, 0.0)
     hits = np.flatnonzero(texts.places >= 0)
     ends = np.cumsum(texts.lengths)
     found = _Found(np.searchsorted(ends, hits, side="right"), hits, texts.places[hits])

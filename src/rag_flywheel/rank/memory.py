@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.disk import read_array
+from rag_flywheel.disk import divides, read_array
 from rag_flywheel.errors import CorruptFileError
 
 FOLDER = "memory"
@@ -35,12 +35,9 @@ class Memory:
     lineages: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     chances: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
+    @cached_property
     def rows(self) -> Mapping[Key, int]:
         """{key: its row}."""
-        return self._rows
-
-    @cached_property
-    def _rows(self) -> Mapping[Key, int]:
         return {key: i for i, key in enumerate(self.keys)}
 
     def before(self, row: int) -> dict[int, float]:
@@ -95,7 +92,7 @@ def _require_whole(
     kinds = [str(part.dtype) for part in (offsets, lineages, chances)]
     if kinds != ["int64", "int64", "float32"] or len(hashes) != len(tenants):
         raise ValueError("its parts do not fit together")
-    if offsets.shape != (len(hashes) + 1,) or offsets[0] != 0 or np.any(offsets[1:] < offsets[:-1]):
+    if not divides(offsets, len(hashes)):
         raise ValueError("offsets.npy does not divide the passages among the queries")
     if lineages.shape != chances.shape or lineages.shape != (int(offsets[-1]),):
         raise ValueError("lineages.npy and chances.npy do not fit offsets.npy")

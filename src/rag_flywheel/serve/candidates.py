@@ -70,9 +70,11 @@ class Lookups:
 
     def find(self, corpus: int | None, query: Question, n: int) -> Lookup | None:
         """The lookup of n candidates of each kind in this corpus; None is a corpus of its own."""
+        if corpus is None or not self._most:
+            return None
         name = _name(query, n)
         with self._lock:
-            found = self._kept.get(name) if corpus is not None and corpus == self._corpus else None
+            found = self._kept.get(name) if corpus == self._corpus else None
             if found is not None:
                 self._kept.move_to_end(name)
         return found
@@ -150,16 +152,10 @@ def plain_worth(features: Features) -> npt.NDArray[np.float32]:
 def _looked_up(state: State, inside: Scope, query: Question, dense: Pids, n: int) -> Lookup:
     words = tokenize(query.text)
     bm25, fresh_bm25 = _bm25(state, inside, words)
-    best_bm25 = float(max(bm25.max(initial=0.0), fresh_bm25.max(initial=0.0)))
     pids = np.union1d(dense, state.version.pids[_top(bm25, n)])
     indexed = np.searchsorted(state.version.pids, pids)
     fresh = _best_fresh(state.fresh.vectors @ query.vector, fresh_bm25, inside, n)
-    cheap = cheap_features(
-        _cosines(state, query, indexed, fresh),
-        np.concatenate([bm25[indexed], fresh_bm25[fresh]]),
-        best_bm25,
-        state.typical_cosine,
-    )
+    cheap = _cheap(state, query, (bm25, fresh_bm25), indexed, fresh)
     pool = _best(plain_worth(cheap))
     n_indexed = len(indexed)
     of_index, of_fresh = indexed[pool[pool < n_indexed]], fresh[pool[pool >= n_indexed] - n_indexed]
@@ -177,16 +173,10 @@ def _read(
 ) -> dict[int, Features]:
     """Features float32 (9,) of these passages, which stand, by pid."""
     words = tokenize(query.text)
-    bm25, fresh_bm25 = _bm25(state, inside, words)
     at, there = _find(pids, state.version.pids)
     indexed = at[there]
     fresh, _ = _find(pids[~there], state.fresh.pids)
-    cheap = cheap_features(
-        _cosines(state, query, indexed, fresh),
-        np.concatenate([bm25[indexed], fresh_bm25[fresh]]),
-        float(max(bm25.max(initial=0.0), fresh_bm25.max(initial=0.0))),
-        state.typical_cosine,
-    )
+    cheap = _cheap(state, query, _bm25(state, inside, words), indexed, fresh)
     rich, _ = _rich(state, words, indexed, fresh, best)
     rows = np.concatenate([cheap, rich], axis=1)
     return dict(zip([*pids[there].tolist(), *pids[~there].tolist()], rows, strict=True))
@@ -198,11 +188,21 @@ def _bm25(state: State, inside: Scope, words: Sequence[str]) -> tuple[LexicalSco
     return indexed, state.fresh.lexical_scores(words, state.statistics) * inside.fresh
 
 
-def _cosines(
-    state: State, query: Question, indexed: _Positions, fresh: _Positions
-) -> npt.NDArray[np.float32]:
+def _cheap(
+    state: State,
+    query: Question,
+    bm25: tuple[LexicalScores, LexicalScores],
+    indexed: _Positions,
+    fresh: _Positions,
+) -> Features:
+    """Cheap features of texts of the version and of fresh ones, at these positions."""
     vectors = state.version.dense.vectors(state.version.pids[indexed])
-    return np.concatenate([vectors @ query.vector, state.fresh.vectors[fresh] @ query.vector])
+    return cheap_features(
+        np.concatenate([vectors @ query.vector, state.fresh.vectors[fresh] @ query.vector]),
+        np.concatenate([bm25[0][indexed], bm25[1][fresh]]),
+        float(max(scores.max(initial=0.0) for scores in bm25)),
+        state.typical_cosine,
+    )
 
 
 def _rich(

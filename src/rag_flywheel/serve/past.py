@@ -25,7 +25,7 @@ def past_queries(
     found: dict[PastQueryKey, list[Judgment]] = defaultdict(list)
     for judgment in judged:
         found[(judgment.query, judgment.tenant)].append(judgment)
-    known = version.memory.rows()
+    known = version.memory.rows
     before = {
         key: version.memory.before(row) if (row := known.get(key)) is not None else {}
         for key in found

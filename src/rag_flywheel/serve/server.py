@@ -65,9 +65,10 @@ class Server:
     def retrieve(self, queries: Sequence[str], asked: Asked) -> list[Retrieval]:
         """The k best passages for each query, recorded when asked to."""
         began = time.perf_counter()
-        vectors = self._encoded(queries, asked.k)
+        self._check(queries, asked.k)
         if not queries:
             return []
+        vectors = self._source.encode_queries(queries)
         for tries_left in reversed(range(_TRIES)):
             state = self._live.state()
             found, n_gone = self._found(state, queries, vectors, asked)
@@ -79,9 +80,10 @@ class Server:
 
     def rank(self, queries: Sequence[str], asked: Asked) -> list[list[str]]:
         """The ids of the k best passages for each query, and nothing else."""
-        vectors = self._encoded(queries, asked.k)
+        self._check(queries, asked.k)
         if not queries:
             return []
+        vectors = self._source.encode_queries(queries)
         state = self._live.state()
         found = []
         for ranked in self._ranked(state, queries, vectors, asked):
@@ -89,11 +91,10 @@ class Server:
             found.append([stored.passage.id for _, stored in best])
         return found
 
-    def _encoded(self, queries: Sequence[str], k: int) -> Vectors:
+    def _check(self, queries: Sequence[str], k: int) -> None:
         for query in queries:
             check_query(query, self._config.max_query_chars)
         check_k(k)
-        return self._source.encode_queries(queries) if queries else np.empty((0, 0), np.float32)
 
     def _found(
         self, state: State, queries: Sequence[str], vectors: Vectors, asked: Asked
@@ -133,8 +134,8 @@ class Server:
             known = passages.rows_of_texts(conn, texts)
         pids, lineages = (np.array(column, dtype=np.int64) for column in zip(*known, strict=True))
         parameters = state.version.parameters
-        near = state.evidence, vector[None, :], asked.tenant, parameters.kernel
-        evidence = evidence_for(*near)[0]
+        near = evidence_for(state.evidence, vector[None, :], asked.tenant, parameters.kernel)
+        (evidence,) = near
         own = np.array([c.score for c in given], dtype=np.float64)
         scored = score_given(parameters, own, evidence.amounts(lineages))
         best = np.lexsort((-own, -scored.scores)).tolist()[: asked.k]
