@@ -267,6 +267,34 @@ def test_rollback_freezes_votes_and_release_thaws_them(
     assert fw.verify() == []
 
 
+def test_a_held_version_stays_live_until_release(fw: Flywheel, help_desk: list[Passage]) -> None:
+    fw.add(help_desk)
+    first = fw.refresh().version
+    vote(fw, QUERY, "cats", n=5)
+    fw.refresh()
+    assert fw.rollback(hold=True) == first
+    assert fw.status().held
+    vote(fw, QUERY, "refund", n=5)
+    fw.remove(["reset"])
+    report = fw.refresh()
+    assert (report.outcome, report.version) == ("unchanged", first)
+    assert "held live until release" in report.reason
+    assert "reset" not in ids(fw.retrieve(QUERY))  # removals still act at once
+    assert fw.release()
+    assert not fw.status().held
+    assert fw.refresh().outcome == "promoted"
+
+
+def test_release_lets_refreshes_go_on_where_no_vote_was_held_back(
+    fw: Flywheel, help_desk: list[Passage]
+) -> None:
+    fw.add(help_desk)
+    live = fw.refresh().version
+    fw.rollback(live, hold=True)
+    assert fw.release()
+    assert not fw.release()
+
+
 def test_removal_wins_over_rollback_and_additions_stay(
     fw: Flywheel, help_desk: list[Passage]
 ) -> None:

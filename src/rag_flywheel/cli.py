@@ -247,17 +247,20 @@ def versions(index: Index = KB, as_json: Json = False) -> None:
 @app.command()
 def rollback(
     version: Annotated[str | None, typer.Argument(help="Which; else the one before.")] = None,
+    hold: Annotated[
+        bool, typer.Option("--hold", help="Keep refreshes from replacing it until `release`.")
+    ] = False,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Make an earlier version live; votes that came after it are held back until `release`."""
     with _open(index) as fw:
-        show.value("live", fw.rollback(version), as_json)
+        show.value("live", fw.rollback(version, hold=hold), as_json)
 
 
 @app.command()
 def release(index: Index = KB, as_json: Json = False) -> None:
-    """Let votes that a rollback held back count again."""
+    """Let votes that a rollback held back count again, and refreshes go on."""
     with _open(index) as fw:
         show.value("released", fw.release(), as_json)
 

@@ -12,13 +12,12 @@ from rag_flywheel.checks import check_optional_text, items
 from rag_flywheel.config import Config
 from rag_flywheel.deploy import moves, report
 from rag_flywheel.deploy.folder import open_folder
-from rag_flywheel.deploy.versions import CURRENT
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encoder_slot import EncoderSlot
 from rag_flywheel.errors import InputError
 from rag_flywheel.export import export
 from rag_flywheel.index.encoder import Encoder
-from rag_flywheel.live_version import read_live
+from rag_flywheel.live_version import server_of
 from rag_flywheel.progress import Bars, as_progress
 from rag_flywheel.records import (
     AddReport,
@@ -39,9 +38,8 @@ from rag_flywheel.records import (
 from rag_flywheel.refresh import When, refresh
 from rag_flywheel.serve.answers import Asked
 from rag_flywheel.serve.candidates import Lookups
-from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.server import Server
-from rag_flywheel.source import judge_of, source_of
+from rag_flywheel.source import judge_of
 from rag_flywheel.store import events
 from rag_flywheel.store.database import FILE_NAME, Database
 
@@ -272,18 +270,18 @@ class Flywheel:
         with self._files():
             return report.versions(self._root)
 
-    def rollback(self, version: str | None = None) -> str:
+    def rollback(self, version: str | None = None, *, hold: bool = False) -> str:
         """Make a version live again (None: the one before the live one); returns its id.
 
         Votes that came after it was built stay stored and count again after `release`. Passages
-        are not rolled back: what was added stays, what was removed stays away.
-        Raises UnknownIdError, CorruptFileError, LockedError.
+        are not rolled back: what was added stays, what was removed stays away. hold: refreshes
+        leave it live until `release`. Raises UnknownIdError, CorruptFileError, LockedError.
         """
         with self._files():
-            return moves.roll_back(self._root, self._database, version).version
+            return moves.roll_back(self._root, self._database, version, hold=hold).version
 
     def release(self) -> bool:
-        """Let votes held back by a rollback count again; False when none are held back."""
+        """Let votes and refreshes that a rollback held back go on; False when none were."""
         with self._files():
             return moves.release(self._root, self._database)
 
@@ -329,13 +327,7 @@ class Flywheel:
     def _serving(self) -> Server:
         with self._lock:
             if self._server is None:
-                encoder = self._slot.get()
-                source = source_of(encoder, self._config)
-                live = LiveState(
-                    self._database,
-                    source,
-                    lambda: read_live(self._root, self._database, encoder),
-                    self._root / CURRENT,
+                self._server = server_of(
+                    self._root, self._database, self._config, self._slot.get(), self.lookups
                 )
-                self._server = Server(self._database, self._config, source, live, self.lookups)
             return self._server

@@ -1,9 +1,10 @@
-"""Reads the live version of a folder, its files checked against its manifest."""
+"""Serves the live version of a folder, its files checked against its manifest when it is read."""
 
 import json
 import logging
 from pathlib import Path
 
+from rag_flywheel.config import Config
 from rag_flywheel.deploy.versions import (
     CURRENT,
     check,
@@ -20,11 +21,24 @@ from rag_flywheel.errors import (
     UnknownIdError,
 )
 from rag_flywheel.index.encoder import Encoder
+from rag_flywheel.serve.candidates import Lookups
+from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.loaded import LoadedVersion, empty_version, load_version
+from rag_flywheel.serve.server import Server
+from rag_flywheel.source import source_of
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
+
+
+def server_of(
+    root: Path, database: Database, config: Config, encoder: Encoder, lookups: Lookups
+) -> Server:
+    """What answers queries from this folder, whatever version is live."""
+    source = source_of(encoder, config)
+    live = LiveState(database, source, lambda: read_live(root, database, encoder), root / CURRENT)
+    return Server(database, config, source, live, lookups)
 
 
 def read_live(root: Path, database: Database, encoder: Encoder) -> tuple[LoadedVersion, int | None]:

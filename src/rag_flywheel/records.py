@@ -154,10 +154,14 @@ class Support:
 
 @dataclass(frozen=True)
 class Current:
-    """Which version is live and, after a rollback, the event number that evidence is frozen at."""
+    """Which version is live and, after a rollback, the event number that evidence is frozen at.
+
+    held: whether it stays live until `release`, whatever refreshes come.
+    """
 
     version: str
     frozen_at: int | None = None
+    held: bool = False
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,7 @@ class Status:
     encoder: str
     version: str | None
     frozen_at: int | None
+    held: bool
     n_versions: int
     n_passages: int
     n_indexed: int

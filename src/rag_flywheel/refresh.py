@@ -151,6 +151,8 @@ def _nothing_to_do(database: Database, found: _Live, when: When) -> str | None:
     live = found.manifest
     if live is None:
         return None
+    if found.current is not None and found.current.held:
+        return f"version {live.id} is held live until release"
     heard = live.votes_until if found.frozen_at is None else live.watermark
     with database.snapshot() as conn:
         votes = events.count_votes(conn, heard)
@@ -193,7 +195,8 @@ def _next_version(
         deploy.publish(root, staged, manifest.id)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    current = Current(manifest.id, live.frozen_at)
+    held = live.current is not None and live.current.held  # rebuilt, its files being damaged
+    current = Current(manifest.id, live.frozen_at, held)
     make_live(root, database, "promote", current)
     reason = f"{len(built.pids)} passages" + (", none changed" if built.linked else "")
     scores = {"n_passages": float(len(built.pids)), "n_embedded": float(n_embedded)}

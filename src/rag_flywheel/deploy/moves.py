@@ -42,10 +42,11 @@ def reconcile(root: Path, database: Database) -> None:
             journal.record_move(conn, "found", current)
 
 
-def roll_back(root: Path, database: Database, version: str | None) -> Current:
+def roll_back(root: Path, database: Database, version: str | None, *, hold: bool) -> Current:
     """Make `version` (None: the parent of the live one) live again, its files checked first.
 
-    Votes that came after it was built stay stored and stop counting until `release`.
+    Votes that came after it was built stay stored and stop counting until `release`. hold: no
+    refresh replaces it until then.
     Raises UnknownIdError, CorruptFileError, LockedError.
     """
     with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
@@ -58,16 +59,19 @@ def roll_back(root: Path, database: Database, version: str | None) -> Current:
                 + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
                 + ". Choose another (see `rag-flywheel versions`)"
             )
-        current = Current(target, read_manifest(root, target).votes_until)
+        current = Current(target, read_manifest(root, target).votes_until, hold)
         make_live(root, database, "rollback", current)
     return current
 
 
 def release(root: Path, database: Database) -> bool:
-    """Let every stored vote count again; False when none was held back. Raises LockedError."""
+    """Let every stored vote count and refreshes go on again; False when neither was held back.
+
+    Raises LockedError.
+    """
     with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
         current = read_current(root)
-        if current is None or current.frozen_at is None:
+        if current is None or (current.frozen_at is None and not current.held):
             return False
         make_live(root, database, "release", Current(current.version))
     return True

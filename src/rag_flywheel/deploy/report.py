@@ -38,6 +38,7 @@ def status(root: Path, database: Database, config: Config) -> Status:
             encoder=encoder,
             version=current.version if current else None,
             frozen_at=current.frozen_at if current else None,
+            held=current is not None and current.held,
             n_versions=len(list_versions(root)),
             n_passages=counts.passages(conn),
             n_indexed=manifest.n_passages if manifest else 0,

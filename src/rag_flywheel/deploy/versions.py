@@ -90,16 +90,17 @@ def read_current(root: Path) -> Current | None:
         return None
     except UnicodeDecodeError as error:
         raise CorruptFileError(f"{path} is not text; {_REMEDY}") from error
-    found = re.fullmatch(r"(\S+)(?: (\d{1,18}))?\n?", text)
+    found = re.fullmatch(r"(\S+)(?: (\d{1,18}))?( held)?\n?", text)
     if not found or not _ID.fullmatch(found[1]):
         raise CorruptFileError(f"{path} says {text[:80]!r}; expected a version id. {_REMEDY}")
-    return Current(found[1], None if found[2] is None else int(found[2]))
+    return Current(found[1], None if found[2] is None else int(found[2]), found[3] is not None)
 
 
 def write_current(root: Path, current: Current) -> None:
     """Make a version live: the commit point."""
     frozen = "" if current.frozen_at is None else f" {current.frozen_at}"
-    replace_text(root / CURRENT, f"{current.version}{frozen}\n")
+    held = " held" if current.held else ""
+    replace_text(root / CURRENT, f"{current.version}{frozen}{held}\n")
 
 
 def stage(root: Path) -> Path:

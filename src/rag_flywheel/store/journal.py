@@ -56,12 +56,14 @@ def last_refresh_at(conn: sqlite3.Connection) -> float | None:
 def record_move(conn: sqlite3.Connection, action: str, current: Current) -> None:
     """Append the intent to make a version live."""
     conn.execute(
-        "INSERT INTO moves (at, action, version, frozen_at) VALUES (?, ?, ?, ?)",
-        (time.time(), action, current.version, current.frozen_at),
+        "INSERT INTO moves (at, action, version, frozen_at, held) VALUES (?, ?, ?, ?, ?)",
+        (time.time(), action, current.version, current.frozen_at, int(current.held)),
     )
 
 
 def last_move(conn: sqlite3.Connection) -> Current | None:
     """The live version according to the journal."""
-    row = conn.execute("SELECT version, frozen_at FROM moves ORDER BY id DESC LIMIT 1").fetchone()
-    return None if row is None else Current(str(row[0]), row[1])
+    row = conn.execute(
+        "SELECT version, frozen_at, held FROM moves ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    return None if row is None else Current(str(row[0]), row[1], bool(row[2]))

@@ -88,11 +88,83 @@ CREATE TABLE moves (
 );
 """
 
+# What makes the loop safe. looks: what the gate decided of new parameters, and what it spent on it.
+# golden: imported answers; corrections: the answer a user named instead; reviews: what a reviewer
+# decided of an item. forgets: two rows each, begun and done. Deciding rows are only ever appended.
+_SAFETY = """
+CREATE TABLE looks (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    version TEXT NOT NULL,
+    n_judged INTEGER NOT NULL,
+    alpha REAL NOT NULL,
+    p REAL,
+    outcome TEXT NOT NULL CHECK (outcome IN ('better', 'no better', 'vetoed', 'reset'))
+);
+CREATE TABLE golden (
+    seq INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    query TEXT NOT NULL,
+    query_hash BLOB NOT NULL,
+    tenant TEXT,
+    pid INTEGER NOT NULL REFERENCES passages,
+    grade INTEGER NOT NULL,
+    source TEXT NOT NULL
+);
+CREATE INDEX golden_query ON golden (query_hash);
+CREATE TABLE corrections (
+    seq INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    rid INTEGER NOT NULL REFERENCES retrievals,
+    pid INTEGER NOT NULL REFERENCES passages,
+    user_id TEXT
+);
+CREATE INDEX corrections_retrieval ON corrections (rid);
+CREATE TABLE reviews (
+    seq INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    decision TEXT NOT NULL CHECK (decision IN ('accept', 'reject', 'undo')),
+    query TEXT NOT NULL,
+    query_hash BLOB NOT NULL,
+    tenant TEXT,
+    pid INTEGER NOT NULL REFERENCES passages,
+    user_id TEXT
+);
+CREATE INDEX reviews_query ON reviews (query_hash);
+CREATE TABLE forgets (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('begun', 'done')),
+    report TEXT NOT NULL
+);
+CREATE TABLE opted_out (user_id TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX retrievals_user ON retrievals (user_id) WHERE user_id IS NOT NULL;
+CREATE INDEX votes_user ON votes (user_id) WHERE user_id IS NOT NULL;
+"""
+_APPEND_ONLY = ("moves", "refreshes", "looks", "forgets")
+
 
 @migrations()
 def m001_first_tables(db: sqlite_utils.Database) -> None:
     """Make every table of the first release."""
-    for statement in _FIRST.split(";\n"):
+    _execute(db, _FIRST)
+
+
+@migrations()
+def m002_safety(db: sqlite_utils.Database) -> None:
+    """Tables of the gate, of known answers, and of forgetting; the log can only be appended to."""
+    _execute(db, _SAFETY)
+    db.execute("ALTER TABLE moves ADD COLUMN held INTEGER NOT NULL DEFAULT 0")
+    for table in _APPEND_ONLY:
+        for action in ("UPDATE", "DELETE"):
+            db.execute(
+                f"CREATE TRIGGER {table}_{action.lower()} BEFORE {action} ON {table} "
+                f"BEGIN SELECT RAISE(ABORT, '{table} can only be appended to'); END"
+            )
+
+
+def _execute(db: sqlite_utils.Database, statements: str) -> None:
+    for statement in statements.split(";\n"):
         if statement.strip():
             db.execute(statement)
 
