@@ -80,9 +80,14 @@ def built_indexes(
 
 def write_learned(staged: Path, parameters: Parameters, memory: Memory) -> None:
     """Write what was learned from votes: parameters and memory."""
+    write_parameters(staged, parameters)
+    save_memory(memory, staged)
+
+
+def write_parameters(staged: Path, parameters: Parameters) -> None:
+    """Write parameters, in the place of those that are there."""
     text = params.parameters_text(parameters)
     (staged / params.FILE_NAME).write_text(text, encoding="utf-8")
-    save_memory(memory, staged)
 
 
 def version_problems(

@@ -238,10 +238,19 @@ def status(index: Index = KB, as_json: Json = False) -> None:
 
 
 @app.command()
-def versions(index: Index = KB, as_json: Json = False) -> None:
-    """The index versions on disk, the newest first."""
+def versions(
+    explain: Annotated[
+        str | None, typer.Option(metavar="ID", help="Tell how this version got its parameters.")
+    ] = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """The index versions on disk, the newest first; or the story of one."""
     with _open(index) as fw:
-        show.versions(fw.versions(), as_json)
+        if explain is None:
+            show.versions(fw.versions(), as_json)
+        else:
+            show.story(fw.explain_version(explain), as_json)
 
 
 @app.command()

@@ -33,6 +33,7 @@ from rag_flywheel.records import (
     Status,
     Verdict,
     VersionInfo,
+    VersionStory,
     Vote,
 )
 from rag_flywheel.refresh import When, refresh
@@ -42,6 +43,7 @@ from rag_flywheel.serve.server import Server
 from rag_flywheel.source import judge_of
 from rag_flywheel.store import events
 from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.story import story
 
 
 class Flywheel:
@@ -269,6 +271,14 @@ class Flywheel:
         """The index versions on disk, the newest first."""
         with self._files():
             return report.versions(self._root)
+
+    def explain_version(self, version: str) -> VersionStory:
+        """How a version came to its parameters: what the gate weighed, and what it decided.
+
+        Raises UnknownIdError, CorruptFileError.
+        """
+        with self._files():
+            return story(self._root, version)
 
     def rollback(self, version: str | None = None, *, hold: bool = False) -> str:
         """Make a version live again (None: the one before the live one); returns its id.

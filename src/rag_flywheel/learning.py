@@ -5,17 +5,21 @@ It must not know how parameters are fitted, nor when.
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rag_flywheel.curate.groups import held_out, query_groups
+from rag_flywheel.evaluate.gate import Looks
+from rag_flywheel.gating import Gate, Golden, Judges, gated
 from rag_flywheel.improve.examples import NEIGHBOURS, Examples
-from rag_flywheel.improve.learn import Learned, learn, remember
+from rag_flywheel.improve.learn import listening, propose
+from rag_flywheel.improve.remember import remember
 from rag_flywheel.index.dense import nearest_rows
 from rag_flywheel.rank.features import FEATURES
-from rag_flywheel.rank.memory import Key
+from rag_flywheel.rank.memory import Key, Memory
+from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import Features, Judgment, Pids, Progress, Vectors
 from rag_flywheel.serve.candidates import (
@@ -29,7 +33,7 @@ from rag_flywheel.serve.candidates import (
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.scope import Scope, scope
 from rag_flywheel.serve.state import Judge, State, bare_state
-from rag_flywheel.store import events
+from rag_flywheel.store import events, journal
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import matching_pids
@@ -56,31 +60,74 @@ class Known:
     n: int
 
 
+@dataclass(frozen=True)
+class Learned:
+    """Parameters for the next version and the memory that belongs to them.
+
+    why: a sentence; scores: the numbers behind it; gate: what decided, None: nothing was proposed.
+    """
+
+    parameters: Parameters
+    memory: Memory
+    why: str
+    scores: Mapping[str, float]
+    gate: Gate | None = None
+
+    @property
+    def new(self) -> bool:
+        """Whether the gate let new parameters in."""
+        return self.gate is not None and self.gate.decision.replaces
+
+
 def learned_from_votes(
     database: Database,
     version: LoadedVersion,
     past: Past,
     known: Known,
+    read_back: Callable[[Parameters], Parameters],
     *,
-    fit: bool,
     progress: Progress | None,
 ) -> Learned:
     """Parameters and memory for a version that holds the kept parameters, from its past queries.
 
-    fit: whether parameters may change; memory follows the votes either way.
+    What is fitted without the held-out queries replaces the kept parameters if the gate finds it
+    better. read_back: parameters as they are read from the file that they were written to.
     """
     examples = past_examples(database, version, past, known, progress)
     near = nearest_rows(examples.vectors, examples.vectors, 2 * NEIGHBOURS)
-    kept = version.parameters
-    if not fit:
-        return Learned(
-            kept,
-            remember(examples, kept, near),
-            "votes after the rollback stay held back until release",
-            {},
-        )
-    groups = query_groups(examples.vectors, near)
-    return learn(examples, held_out([key[0] for key in examples.keys], groups), kept, near)
+    apart = held_out([key[0] for key in examples.keys], query_groups(examples.vectors, near))
+    others = examples.at(np.flatnonzero(~apart))
+    proposal = propose(others, version.parameters)
+    gate = None
+    chosen, why, scores = version.parameters, proposal.why, dict(proposal.scores)
+    if proposal.parameters is not None:
+        candidate = read_back(proposal.parameters)
+        judges = Judges(examples.at(np.flatnonzero(apart)), no_golden(examples), others)
+        with database.reading() as conn:
+            looks = Looks(*journal.looks(conn))
+        gate = gated(judges, candidate, listening(others, version.parameters), looks)
+        scores |= gate.scores
+        why = gate.decision.why
+        if gate.decision.replaces:
+            chosen = candidate
+    chosen = listening(examples, chosen)
+    return Learned(chosen, remember(examples, chosen, near), why, scores, gate)
+
+
+def frozen(
+    database: Database,
+    version: LoadedVersion,
+    past: Past,
+    known: Known,
+    *,
+    progress: Progress | None,
+) -> Learned:
+    """The kept parameters as they are, and a memory of the past queries that count."""
+    examples = past_examples(database, version, past, known, progress)
+    memory = remember(examples, version.parameters)
+    return Learned(
+        version.parameters, memory, "votes after the rollback stay held back until release", {}
+    )
 
 
 def past_examples(
@@ -170,6 +217,11 @@ def _candidates(
     worth = np.where(wanted, np.inf, plain_worth(features))
     best = np.sort(np.lexsort((pids, -worth))[:POOL])
     return lineages[best], features[best]
+
+
+def no_golden(like: Examples) -> Golden:
+    """No golden query at all."""
+    return Golden(like.at(np.empty(0, dtype=np.int64)), [])
 
 
 def _stacked(past: Past, keys: list[Key], rows: list[tuple[Pids, Features]], dim: int) -> Examples:

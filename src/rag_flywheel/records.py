@@ -189,6 +189,16 @@ class VersionInfo:
 
 
 @dataclass(frozen=True)
+class VersionStory:
+    """How a version came to its parameters: sentences for people, and the numbers behind them."""
+
+    id: str
+    live: bool
+    sentences: tuple[str, ...]
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Status:
     """The state of an index folder, in numbers."""
 

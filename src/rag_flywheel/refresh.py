@@ -20,6 +20,7 @@ from rag_flywheel.build import (
     built_indexes,
     version_problems,
     write_learned,
+    write_parameters,
 )
 from rag_flywheel.config import Config
 from rag_flywheel.corpus import embed
@@ -29,9 +30,10 @@ from rag_flywheel.deploy.moves import make_live, reconcile
 from rag_flywheel.deploy.versions import Manifest
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.improve.learn import Learned
+from rag_flywheel.gating import FILE_NAME as GATE_FILE
+from rag_flywheel.gating import Gate
 from rag_flywheel.index.encoder import Encoder, encode
-from rag_flywheel.learning import Known, learned_from_votes, read_past
+from rag_flywheel.learning import Known, Learned, frozen, learned_from_votes, read_past
 from rag_flywheel.rank.parameters import FILE_NAME, Parameters
 from rag_flywheel.records import Current, Outcome, Progress, RefreshReport
 from rag_flywheel.serve.candidates import Lookups
@@ -39,6 +41,7 @@ from rag_flywheel.serve.loaded import load_parameters, load_version
 from rag_flywheel.serve.state import Judge
 from rag_flywheel.store import counts, events, journal, passages
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.journal import Look
 
 log = logging.getLogger("rag_flywheel")
 
@@ -187,6 +190,8 @@ def _next_version(
         kept = _live_parameters(root, live)
         learned = _learn(folder, staged, built, live, kept, progress)
         write_learned(staged, learned.parameters, learned.memory)
+        if learned.gate is not None:
+            (staged / GATE_FILE).write_text(learned.gate.text, encoding="utf-8")
         manifest = deploy.seal(staged, _manifest(root, encoder, live, built))
         problems = version_problems(staged, database, encoder, built, manifest.id)
         if problems:
@@ -197,7 +202,7 @@ def _next_version(
         shutil.rmtree(staged, ignore_errors=True)
     held = live.current is not None and live.current.held  # rebuilt, its files being damaged
     current = Current(manifest.id, live.frozen_at, held)
-    make_live(root, database, "promote", current)
+    make_live(root, database, "promote", current, _look_of(learned.gate, manifest.id))
     reason = f"{len(built.pids)} passages" + (", none changed" if built.linked else "")
     scores = {"n_passages": float(len(built.pids)), "n_embedded": float(n_embedded)}
     return _report(
@@ -206,7 +211,7 @@ def _next_version(
         f"{reason}; {learned.why}",
         began,
         {**scores, **learned.scores},
-        new=learned.parameters != kept,
+        new=learned.new,
     )
 
 
@@ -240,11 +245,26 @@ def _learn(
         until=until,
     )
     version = built_indexes(staged, encoder, built, kept)
-    learned = learned_from_votes(
-        folder.database, version, past, folder.known, fit=frozen_at is None, progress=progress
-    )
-    log.info("refresh: %s", learned.why)
+
+    def read_back(parameters: Parameters) -> Parameters:
+        write_parameters(staged, parameters)
+        return load_parameters(staged)
+
+    if frozen_at is not None:
+        learned = frozen(folder.database, version, past, folder.known, progress=progress)
+    else:
+        learned = learned_from_votes(
+            folder.database, version, past, folder.known, read_back, progress=progress
+        )
+    log.info("refresh: parameters %s: %s", "new" if learned.new else "kept", learned.why)
     return learned
+
+
+def _look_of(gate: Gate | None, version: str) -> Look | None:
+    if gate is None or not gate.decision.look:
+        return None
+    found = gate.decision
+    return Look(version, found.n_judged, found.alpha, found.p, found.outcome)
 
 
 def _live_parameters(root: Path, live: _Live) -> Parameters:

@@ -19,6 +19,7 @@ from rag_flywheel.records import (
     Retrieval,
     Status,
     VersionInfo,
+    VersionStory,
 )
 
 if TYPE_CHECKING:
@@ -134,6 +135,16 @@ def versions(found: Sequence[VersionInfo], as_json: bool) -> None:
             "live" if v.live else "", v.id, v.created, str(v.n_passages), str(v.watermark)
         )
     Console(highlight=False).print(table)
+
+
+def story(found: VersionStory, as_json: bool) -> None:
+    """How a version came to its parameters."""
+    if as_json:
+        _json(found)
+        return
+    _say(f"{found.id}{', live' if found.live else ''}")
+    for sentence in found.sentences:
+        _say(f"  {sentence}")
 
 
 def problems(found: Sequence[str], as_json: bool) -> None:

@@ -14,7 +14,7 @@ from rag_flywheel.records import Vectors
 
 NEAR_DUPLICATE = 0.9  # at 0.8 single linkage chained 708 questions of one collection together
 MOST_IN_GROUP = 20
-_HELD_OUT_OF = 10  # one group in so many
+_HELD_OUT_OF = 3  # one group in so many
 
 
 def query_groups(queries: Vectors, near: Nearest | None = None) -> npt.NDArray[np.int64]:
@@ -45,7 +45,7 @@ def query_groups(queries: Vectors, near: Nearest | None = None) -> npt.NDArray[n
 
 
 def held_out(hashes: Sequence[bytes], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which queries are held out of fitting, bool (n,): a tenth of the groups, chosen by hash.
+    """Which queries are held out of fitting, bool (n,): a third of the groups, chosen by hash.
 
     hashes: of each query's text. A group's choice hangs on its smallest hash alone, so it stays
     what it is while other queries come and go.
@@ -54,7 +54,7 @@ def held_out(hashes: Sequence[bytes], groups: npt.NDArray[np.int64]) -> npt.NDAr
     for name, group in zip(hashes, groups.tolist(), strict=True):
         smallest[group] = min(smallest.get(group, name), name)
     chosen = {
-        g: hashlib.blake2b(name, digest_size=8).digest()[0] % _HELD_OUT_OF == 0
+        g: int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") % _HELD_OUT_OF == 0
         for g, name in smallest.items()
     }
     return np.array([chosen[g] for g in groups.tolist()], dtype=np.bool_)

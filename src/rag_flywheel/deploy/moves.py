@@ -18,14 +18,22 @@ from rag_flywheel.errors import CorruptFileError, UnknownIdError
 from rag_flywheel.records import Current
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.journal import Look
 
 _WAIT_S = 10.0
 
 
-def make_live(root: Path, database: Database, action: str, current: Current) -> None:
-    """Write the intent, then CURRENT; only for the holder of the refresh lock."""
+def make_live(
+    root: Path, database: Database, action: str, current: Current, look: Look | None = None
+) -> None:
+    """Write the intent, then CURRENT; only for the holder of the refresh lock.
+
+    look: of the gate, that this version came by.
+    """
     with database.transaction() as conn:
         journal.record_move(conn, action, current)
+        if look is not None:
+            journal.record_look(conn, look)
     write_current(root, current)
 
 

@@ -106,6 +106,22 @@ def fit(
     return found.x[:d], _noise(float(found.x[d]))
 
 
+def noise_of(examples: Examples, weights: Floats) -> float:
+    """The likeliest noise of the votes on these examples under a prior of these weights."""
+    from scipy.optimize import minimize_scalar
+
+    prior = prior_chances(examples, weights)
+    n_helpful, n_harmful = examples.n_helpful.sum(), examples.n_harmful.sum()
+
+    def loss(x: float) -> float:
+        eps = _noise(x)
+        votes = n_helpful * np.log(eps) + n_harmful * np.log(1.0 - eps)
+        return -float(log_likelihoods(examples, prior, eps).sum() + votes)
+
+    found = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded", options={"xatol": 1e-4})
+    return _noise(float(found.x))
+
+
 def _softmax(values: Floats, present: npt.NDArray[np.bool_]) -> Floats:
     z = np.where(present, values, _NEVER)
     e = np.exp(z - z.max(axis=1, keepdims=True))

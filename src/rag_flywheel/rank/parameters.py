@@ -18,6 +18,8 @@ from rag_flywheel.rank.features import FEATURES
 
 FORMAT_VERSION = 1
 FILE_NAME = "parameters.json"
+SHIPPED = "shipped"
+NOISE_LIMIT = 0.45  # votes that are wrong so often say nothing
 _LARGEST = sys.float_info.max
 _LARGEST_WEIGHT = 1e6
 
@@ -34,9 +36,9 @@ class Kernel:
     """
 
     theta: float = 0.5
-    theta_quantile: float = 0.995
+    theta_quantile: float = 0.99
     gamma: float = 4.0
-    n0: float = 4.0
+    n0: float = 1.0
     neighbours: int = 32
 
 
@@ -57,7 +59,14 @@ class Parameters:
     kernel: Kernel = Kernel()
     noise: float = 0.2
     candidate_spread: float = 3.0
-    source: str = "shipped"
+    source: str = SHIPPED
+
+    @property
+    def memory(self) -> Kernel:
+        """The kernel, switched off where votes are too often wrong to be heard."""
+        if self.noise <= NOISE_LIMIT:
+            return self.kernel
+        return dataclasses.replace(self.kernel, neighbours=0)
 
     @cached_property
     def vector(self) -> npt.NDArray[np.float64]:

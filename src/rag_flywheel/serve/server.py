@@ -115,7 +115,7 @@ class Server:
         n = max(self._config.n_candidates, asked.k)
         questions = [Question(*each) for each in zip(queries, vectors, strict=True)]
         lookups = look_up(state, inside, questions, n, self._lookups)
-        said = evidence_for(state.evidence, vectors, asked.tenant, state.version.parameters.kernel)
+        said = evidence_for(state.evidence, vectors, asked.tenant, state.version.parameters.memory)
         for each in zip(questions, lookups, said, strict=True):
             yield _rank(state, inside, *each)
 
@@ -134,7 +134,7 @@ class Server:
             known = passages.rows_of_texts(conn, texts)
         pids, lineages = (np.array(column, dtype=np.int64) for column in zip(*known, strict=True))
         parameters = state.version.parameters
-        near = evidence_for(state.evidence, vector[None, :], asked.tenant, parameters.kernel)
+        near = evidence_for(state.evidence, vector[None, :], asked.tenant, parameters.memory)
         (evidence,) = near
         own = np.array([c.score for c in given], dtype=np.float64)
         scored = score_given(parameters, own, evidence.amounts(lineages))

@@ -7,6 +7,7 @@ written down here when the two differ. This module must not know what is in a ve
 import json
 import sqlite3
 import time
+from dataclasses import dataclass
 
 from rag_flywheel.records import Current, RefreshReport
 
@@ -37,6 +38,35 @@ def record_refresh(conn: sqlite3.Connection, report: RefreshReport) -> None:
             report.seconds,
         ),
     )
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look of the gate: at which version, on how many queries, and what it spent and decided."""
+
+    version: str
+    n_judged: int
+    alpha: float
+    p: float | None
+    outcome: str
+
+
+def record_look(conn: sqlite3.Connection, look: Look) -> None:
+    """Append a look of the gate."""
+    conn.execute(
+        "INSERT INTO looks (at, version, n_judged, alpha, p, outcome) VALUES (?, ?, ?, ?, ?, ?)",
+        (time.time(), look.version, look.n_judged, look.alpha, look.p, look.outcome),
+    )
+
+
+def looks(conn: sqlite3.Connection) -> tuple[int, int]:
+    """(looks since parameters were last replaced, queries that the last look judged)."""
+    row = conn.execute(
+        "SELECT (SELECT count(*) FROM looks WHERE id > (SELECT coalesce(max(id), 0) FROM looks "
+        "WHERE outcome IN ('better', 'reset'))), "
+        "coalesce((SELECT n_judged FROM looks ORDER BY id DESC LIMIT 1), 0)"
+    ).fetchone()
+    return int(row[0]), int(row[1])
 
 
 def last_promoted(conn: sqlite3.Connection) -> str | None:

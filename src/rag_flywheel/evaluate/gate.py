@@ -1,0 +1,158 @@
+"""The gate: whether new parameters replace the live ones, from scores of both on the same queries.
+
+It is given numbers by query; it must not know what was ranked, nor where parameters come from.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.evaluate.paired import ByQuery, better_test
+
+Mask = npt.NDArray[np.bool_]
+Outcome = Literal["better", "no better", "vetoed", "too few", "too soon"]
+
+ALPHA = 0.05  # of ever replacing parameters by ones that are no better, until they are replaced
+LEAST_JUDGED = 50  # queries that can decide, or veto
+GROWTH = 1.5  # a look takes so many times the judged queries of the last one
+VETO_ALPHA = 0.05
+MARGIN = 0.005  # of harm to a part that is borne: nDCG, or log-likelihood a query
+LARGE_CHANGE = 0.5  # share of the best 8 hits that stay; below, golden queries must gain
+_ROUNDS = 10_000
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One measure of both sides on the same n queries, (n,) each, higher is better."""
+
+    candidate: ByQuery
+    incumbent: ByQuery
+
+    def __len__(self) -> int:
+        return len(self.candidate)
+
+    @property
+    def differences(self) -> ByQuery:
+        """Candidate less incumbent, (n,)."""
+        return self.candidate - self.incumbent
+
+
+_NOTHING = Pair(np.empty(0), np.empty(0))
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Looks since parameters were last replaced, and how many queries the last look judged."""
+
+    n: int = 0
+    n_judged: int = 0
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What both sides are judged by, on queries that neither was fitted to.
+
+    votes: log-likelihood of the votes on each held-out query; slices: parts of those queries by
+    name, (n,). condensed: nDCG of the judged hits alone, of the queries where that says anything.
+    golden: nDCG@10 of queries with known answers. kept_hits: share of the best 8 hits of held-out
+    queries that both sides have.
+    """
+
+    votes: Pair = _NOTHING
+    slices: Mapping[str, Mask] = field(default_factory=dict)
+    condensed: Pair = _NOTHING
+    golden: Pair = _NOTHING
+    kept_hits: float = 1.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided and why, and what it was decided by: `measure`, of n_judged queries.
+
+    look: the number of this look since parameters were last replaced, 0: there was none; alpha:
+    what was spent on it; p: of the candidate being no better; mean, error: of its gain a query.
+    """
+
+    outcome: Outcome
+    why: str
+    measure: str
+    n_judged: int
+    look: int = 0
+    alpha: float = 0.0
+    p: float | None = None
+    mean: float | None = None
+    error: float | None = None
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the candidate's parameters become the live ones."""
+        return self.outcome == "better"
+
+
+def alpha_of(look: int) -> float:
+    """What look 1, 2, … may spend: ALPHA / (k (k + 1)), which adds up to ALPHA over all looks.
+
+    A spending rule in the sense of Lan and DeMets (Biometrika 1983) with the number of looks left
+    open; by the union bound the chance of any false replacement is at most ALPHA.
+    """
+    return ALPHA / (look * (look + 1))
+
+
+def decide(heard: Heard, before: Looks, *, seed: int = 0) -> Decision:
+    """Whether the candidate is better, and nothing speaks against it.
+
+    Held-out votes decide, or golden queries where too few have votes: better is a one-sided paired
+    randomisation test of the mean gain at what this look may spend. A veto: a slice of the votes,
+    the order of judged hits, or golden queries are worse by more than MARGIN at p < 0.05; or most
+    of the best hits change, which votes on the incumbent's hits cannot judge, and golden queries
+    do not gain.
+    """
+    measure, gains = "held-out votes", heard.votes.differences
+    if len(gains) < LEAST_JUDGED <= len(heard.golden):
+        measure, gains = "golden queries", heard.golden.differences
+    n = len(gains)
+    if n < LEAST_JUDGED:
+        why = f"{n} held-out queries have votes, fewer than the {LEAST_JUDGED} that can decide"
+        return Decision("too few", why, measure, n)
+    if not np.any(gains):
+        return Decision("no better", f"{measure} are as before", measure, n)
+    enough = math.ceil(GROWTH * before.n_judged)
+    if n < enough:
+        why = f"{n} queries judge ({measure}); the next look is at {enough}"
+        return Decision("too soon", why, measure, n)
+    look = before.n + 1
+    alpha = alpha_of(look)
+    p = better_test(gains, n_rounds=max(_ROUNDS, math.ceil(4 / alpha)), seed=seed)
+    mean, error = float(gains.mean()), float(gains.std(ddof=1)) / n**0.5
+
+    def decided(outcome: Outcome, why: str) -> Decision:
+        return Decision(outcome, why, measure, n, look, alpha, p, mean, error)
+
+    spent = f"{mean:+.4f} a query, p {p:.4f}, look {look} may spend {alpha:.4f}"
+    if p > alpha:
+        return decided("no better", f"{measure} do not clearly gain ({spent})")
+    if len(heard.condensed) and heard.condensed.differences.mean() < 0:
+        return decided("no better", f"{measure} gain ({spent}), but judged hits are ordered worse")
+    if against := _against(heard, seed):
+        return decided("vetoed", f"{measure} gain ({spent}), but {against}")
+    return decided("better", f"{measure} gain ({spent})")
+
+
+def _against(heard: Heard, seed: int) -> str:
+    """What speaks against the candidate; empty when nothing does."""
+    gains = heard.votes.differences
+    parts = {f"votes on {name} queries": gains[mask] for name, mask in heard.slices.items()}
+    parts["the order of judged hits"] = heard.condensed.differences
+    parts["golden queries"] = heard.golden.differences
+    for name, part in parts.items():
+        worse = -part - MARGIN
+        if len(part) >= LEAST_JUDGED and better_test(worse, seed=seed) < VETO_ALPHA:
+            return f"{name} lose {-part.mean():.4f} (n {len(part)})"
+    golden = heard.golden.differences
+    if heard.kept_hits < LARGE_CHANGE and len(golden) >= LEAST_JUDGED and golden.mean() <= 0:
+        return f"only {heard.kept_hits:.0%} of the best hits stay and golden queries gain nothing"
+    return ""

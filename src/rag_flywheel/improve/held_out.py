@@ -1,0 +1,131 @@
+"""What held-out queries say of parameters: how likely their votes are, and how hits are ordered.
+
+Both the new parameters and the live ones are asked, with a memory of the other queries alone. It
+must not know what is decided from it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.improve.examples import Examples, Floats, Ints, links, nearest, support
+from rag_flywheel.improve.likelihood import log_likelihoods, prior_chances, with_support
+from rag_flywheel.improve.remember import before_votes, said_of
+from rag_flywheel.improve.threshold import thetas
+from rag_flywheel.rank.parameters import Parameters
+
+_NEAR, _RELATED = 0.999, 0.98  # quantiles of the cosines of random pairs of past queries
+_BEST, _DEPTH = 8, 10
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What m held-out queries say of parameters.
+
+    log_likelihood (m,): log P(votes). condensed (m,): nDCG of the judged hits alone, those called
+    helpful being right; nan where they are all of one kind. best int64 (m, 8): the passages of the
+    best hits, -1: none. judged (m,): the share of those that have votes.
+    """
+
+    log_likelihood: Floats
+    condensed: Floats
+    best: Ints
+    judged: Floats
+
+
+def chances_of(test: Examples, others: Examples, parameters: Parameters) -> Floats:
+    """The chance of every candidate of `test`, (m, C), from the prior and a memory of `others`."""
+    prior = prior_chances(test, parameters.vector)
+    kernel = parameters.memory
+    if not kernel.neighbours or not len(others) or not len(test):
+        return prior
+    apart = np.zeros(len(test), np.int64), np.ones(len(others), np.int64)
+    near = nearest(test, others, *apart)
+    said = said_of(others, before_votes(others, parameters), parameters.noise)
+    added = support(links(near, test, others, said), near, said, kernel, len(test))
+    return with_support(prior, added, kernel.n0)
+
+
+def held_out_says(test: Examples, others: Examples, parameters: Parameters) -> HeldOut:
+    """What the votes on `test` say of parameters, whose memory is of `others`."""
+    chances = chances_of(test, others, parameters)
+    noise = parameters.noise
+    votes = test.n_helpful * np.log(noise) + test.n_harmful * np.log(1.0 - noise)
+    order = _order(test, chances)
+    first = order[:, :_BEST]
+    return HeldOut(
+        log_likelihoods(test, chances, noise) + votes,
+        _condensed(np.take_along_axis(test.net, order, axis=1)),
+        np.take_along_axis(test.lineages, first, axis=1),
+        (np.take_along_axis(test.net, first, axis=1) != 0).mean(axis=1),
+    )
+
+
+def golden_ndcg(
+    golden: Examples,
+    answers: Sequence[Mapping[int, float]],
+    others: Examples,
+    parameters: Parameters,
+) -> Floats:
+    """nDCG@10 of queries whose answers are known, (m,): {lineage: grade} of each, none of them empty.
+
+    Gain is the grade, discount log2(rank + 1): Järvelin and Kekäläinen (TOIS 2002).
+    """
+    order = _order(golden, chances_of(golden, others, parameters))[:, :_DEPTH]
+    ranked = np.take_along_axis(golden.lineages, order, axis=1)
+    discount = 1.0 / np.log2(np.arange(_DEPTH) + 2.0)
+    found = np.zeros(len(golden))
+    for i, known in enumerate(answers):
+        gains = np.array([known.get(lineage, 0.0) for lineage in ranked[i].tolist()])
+        best = np.array(sorted(known.values(), reverse=True)[:_DEPTH])
+        found[i] = gains @ discount[: len(gains)] / (best @ discount[: len(best)])
+    return found
+
+
+def kept_hits(one: HeldOut, other: HeldOut) -> float:
+    """The share of the best hits that both have; 1 when there are none."""
+    same = (one.best[:, :, None] == other.best[:, None, :]) & (one.best[:, :, None] >= 0)
+    shown = int((one.best >= 0).sum())
+    return float(same.any(axis=2).sum()) / shown if shown else 1.0
+
+
+def slices(test: Examples, others: Examples) -> dict[str, npt.NDArray[np.bool_]]:
+    """The held-out queries near to another past query, related to one, and far from all, (m,) each.
+
+    By the cosine to the nearest of `others`: at least the 99.9 % quantile of random pairs, from the
+    98 % quantile, and below.
+    """
+    if not len(test) or len(others) < 2:
+        return {}
+    related, near = thetas(others.vectors, (_RELATED, _NEAR))
+    apart = np.zeros(len(test), np.int64), np.ones(len(others), np.int64)
+    closest = nearest(test, others, *apart).cosines.max(axis=1)
+    return {
+        "near": closest >= near,
+        "related": (closest >= related) & (closest < near),
+        "far": closest < related,
+    }
+
+
+def _order(test: Examples, chances: Floats) -> Ints:
+    """Columns of candidates from the best to the worst, (m, C)."""
+    found: Ints = np.argsort(-np.where(test.present, chances, -1.0), axis=1, kind="stable")
+    return found
+
+
+def _condensed(net: Floats) -> Floats:
+    """nDCG of judged hits in the order of the columns; those with net > 0 are right.
+
+    Condensed lists: Sakai, Alternatives to Bpref (SIGIR 2007).
+    """
+    judged, right = net != 0, net > 0
+    place = np.cumsum(judged, axis=1)
+    worth = np.where(judged, 1.0 / np.log2(np.maximum(place, 1) + 1.0), 0.0)
+    found = (worth * right).sum(axis=1)
+    n_right = right.sum(axis=1)
+    ideal = np.cumsum(1.0 / np.log2(np.arange(net.shape[1]) + 2.0))
+    both = (n_right > 0) & (n_right < judged.sum(axis=1))
+    scores: Floats = np.where(both, found / ideal[np.maximum(n_right, 1) - 1], np.nan)
+    return scores

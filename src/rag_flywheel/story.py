@@ -1,0 +1,120 @@
+"""Tells how a version came to its parameters: what the gate weighed and what it decided.
+
+It reads what a refresh wrote beside the parameters; it must not know how any of it is computed.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag_flywheel.deploy.report import utc
+from rag_flywheel.deploy.versions import read_current, read_manifest, sound_file, version_folder
+from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.gating import FILE_NAME, FORMAT_VERSION
+from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.records import VersionStory
+from rag_flywheel.serve.loaded import load_parameters
+
+_LARGEST = 64 * 2**20  # bytes of gate.json
+_TINY = 1e-9
+
+
+def story(root: Path, version: str) -> VersionStory:
+    """What became of the parameters in a version, in words and numbers.
+
+    Raises UnknownIdError, CorruptFileError.
+    """
+    manifest = read_manifest(root, version)
+    folder = version_folder(root, version)
+    current = read_current(root)
+    live = load_parameters(folder)
+    words = [
+        f"{manifest.n_passages} passages, votes up to event {manifest.votes_until}, made "
+        f"{utc(manifest.created)}"
+        + (f" after {manifest.parent}" if manifest.parent else ", the first version")
+    ]
+    if FILE_NAME not in manifest.files:
+        words.append(f"parameters kept ({live.source}): nothing was proposed to the gate")
+        return VersionStory(version, _live(current, version), tuple(words), {})
+    if not sound_file(root, version, FILE_NAME):
+        raise CorruptFileError(f"{folder / FILE_NAME} is not what the manifest says; see `verify`")
+    try:
+        found = _read(folder / FILE_NAME)
+        return VersionStory(
+            version, _live(current, version), (*words, *_sentences(found, live)), found["scores"]
+        )
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CorruptFileError(f"{folder / FILE_NAME} cannot be told ({error!r})") from error
+
+
+def _live(current: Any, version: str) -> bool:
+    return current is not None and current.version == version
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _LARGEST:
+        raise ValueError(f"it has more than {_LARGEST} bytes")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or found.get("format_version") != FORMAT_VERSION:
+        raise ValueError(f"format_version is not {FORMAT_VERSION}")
+    return found
+
+
+def _sentences(found: Mapping[str, Any], live: Parameters) -> list[str]:
+    decision, scores = found["decision"], found["scores"]
+    words = [
+        f"parameters {'new' if decision['outcome'] == 'better' else f'kept ({live.source})'}: "
+        f"{decision['outcome']}: {decision['why']}"
+    ]
+    gains = _differences(found["log_likelihood"])
+    if len(gains):
+        words.append(_part("log-likelihood of held-out votes", gains))
+        for name, rows in found["slices"].items():
+            if rows:
+                words.append(_part(f"  queries {name} to past ones", gains[np.array(rows)]))
+    for name, key in (
+        ("order of judged hits (nDCG)", "condensed_ndcg"),
+        ("golden queries (nDCG@10)", "golden_ndcg@10"),
+    ):
+        part = _differences(found[key])
+        if len(part):
+            words.append(_part(name, part))
+    words.append(
+        f"{scores['kept_hits']:.1%} of the best 8 hits are the same; {scores['judged@8']:.1%} of "
+        f"the candidate's have votes, {scores['judged@8_before']:.1%} of the live ones'"
+    )
+    return [*words, *_changes(found["candidate"], live)]
+
+
+def _differences(sides: Mapping[str, Sequence[float | None]]) -> np.ndarray[Any, Any]:
+    """Candidate less incumbent, of the queries that have both."""
+    both = zip(sides["candidate"], sides["incumbent"], strict=True)
+    return np.array([new - old for new, old in both if new is not None and old is not None])
+
+
+def _part(name: str, gains: np.ndarray[Any, Any]) -> str:
+    error = gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
+    better, worse = int((gains > _TINY).sum()), int((gains < -_TINY).sum())
+    return (
+        f"{name}: {gains.mean():+.4f} ± {error:.4f} a query, {better} better, {worse} worse, "
+        f"{len(gains) - better - worse} as before"
+    )
+
+
+def _changes(candidate: Mapping[str, Any], live: Parameters) -> list[str]:
+    """The candidate's parameters, beside those of the version where they differ."""
+    weights = candidate["weights"]
+    parts = [
+        f"{name} {float(w):.3f}"
+        + ("" if abs(w - live.weights.get(name, 0.0)) < _TINY else f" ({live.weights[name]:.3f})")
+        for name, w in weights.items()
+    ]
+    kernel = candidate["kernel"]
+    shape = ", ".join(f"{name} {kernel[name]}" for name in ("theta", "gamma", "n0", "neighbours"))
+    return [
+        "candidate's weights (those of this version in brackets): " + ", ".join(parts),
+        f"candidate's kernel: {shape}; noise of votes {candidate['noise']}",
+    ]
