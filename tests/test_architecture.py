@@ -35,7 +35,7 @@ LAYERS = [
     {"serve", "capture", "curate", "improve", "evaluate", "deploy"},
     {"rank"},
     {"index", "store"},
-    {"checks", "disk"},
+    {"beir", "checks", "disk"},
     {"config", "records"},
     {"errors"},
 ]
