@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "rag_flywheel"
 # From the top down; a room imports only from layers below its own, or from itself.
 LAYERS = [
     {"__init__", "__main__"},
-    {"cli", "show", "bench"},
+    {"cli", "cli_golden", "cli_options", "show", "bench"},
     {"flywheel"},
     {
         "refresh",
@@ -27,6 +27,10 @@ LAYERS = [
         "learning",
         "source",
         "export",
+        "golden",
+        "golden_files",
+        "golden_set",
+        "review",
         "live_version",
         "encoder_slot",
         "progress",
@@ -44,7 +48,15 @@ BESIDE = {
     ("refresh", "build"),
     ("refresh", "learning"),
     ("live_version", "source"),
+    ("golden_set", "golden"),
+    ("golden_set", "golden_files"),
+    ("refresh", "golden"),
+    ("review", "golden"),
+    ("cli", "cli_golden"),
+    ("cli", "cli_options"),
     ("cli", "show"),
+    ("cli_golden", "cli_options"),
+    ("cli_golden", "show"),
     ("cli", "bench"),
     ("show", "bench"),
 }
