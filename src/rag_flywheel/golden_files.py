@@ -70,7 +70,7 @@ def read_answers(path: Path, *, split: str, max_query_chars: int) -> list[Row]:
 def refuse(problems: Sequence[str]) -> None:
     """Raise InputError with the first problem and how many more there are; none: go on."""
     if problems:
-        more = f" (and {len(problems) - 1} more lines cannot be used)" if len(problems) > 1 else ""
+        more = f" (further such lines: {len(problems) - 1})" if len(problems) > 1 else ""
         raise InputError(f"{problems[0]}{more}. Nothing was added")
 
 
