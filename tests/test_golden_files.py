@@ -3,13 +3,15 @@
 import gzip
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import WordEncoder
+from fakes import Vectors, WordEncoder
 from known import QUERY, assert_same, corrected, imported, known, table
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.bench.collection import read_beir
@@ -283,3 +285,32 @@ def test_tenants_are_kept_apart(tmp_path: Path, help_desk: list[Passage]) -> Non
         assert_same(tmp_path / "copy", help_desk, tmp_path / "out", before)
         assert_same(tmp_path / "copy2", help_desk, tmp_path / "out.csv", before)
         assert_same(tmp_path / "copy3", help_desk, tmp_path / "out.tsv", before)
+
+
+class AngleEncoder(WordEncoder):
+    """A text is the direction, in the plane, of the number that it ends in."""
+
+    def __init__(self) -> None:
+        super().__init__(dim=2, name="angles")
+
+    def _encode(self, texts: Sequence[str]) -> Vectors:
+        angles = np.radians([float(text.split()[-1]) for text in texts])
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_items_are_merged_until_none_are_near_duplicates(tmp_path: Path) -> None:
+    # among all seven the typical cosine is 0.57, so 20 degrees (0.94) are below 0.957; among 0, 20
+    # and 120, which are left after the first five are one, it is 0.09, and they are above 0.909
+    passages = [Passage("p", "to 0"), Passage("q", "to 90"), Passage("r", "to 120")]
+    rows = {(f"at {d}", "p"): 1 for d in (0.0, 0.1, 0.2, 0.3, 0.4)}
+    rows |= {("at 20", "q"): 1, ("at 120", "r"): 1}
+    with Flywheel.open(tmp_path / "kb", encoder=AngleEncoder()) as fw:
+        fw.add(passages)
+        imported(fw, tmp_path, table(rows))
+        found = fw.golden.items()
+        assert sorted(sorted(item.answers) for item in found) == [["p", "q"], ["r"]]
+        fw.golden.export(tmp_path / "out")
+    with Flywheel.open(tmp_path / "copy", encoder=AngleEncoder()) as fw:
+        fw.add(passages)
+        fw.golden.add(tmp_path / "out")
+        assert fw.golden.items() == found
