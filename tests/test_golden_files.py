@@ -299,16 +299,16 @@ class AngleEncoder(WordEncoder):
 
 
 def test_items_are_merged_until_none_are_near_duplicates(tmp_path: Path) -> None:
-    # among all seven the typical cosine is 0.57, so 20 degrees (0.94) are below 0.957; among 0, 20
-    # and 120, which are left after the first five are one, it is 0.09, and they are above 0.909
-    passages = [Passage("p", "to 0"), Passage("q", "to 90"), Passage("r", "to 120")]
-    rows = {(f"at {d}", "p"): 1 for d in (0.0, 0.1, 0.2, 0.3, 0.4)}
-    rows |= {("at 20", "q"): 1, ("at 120", "r"): 1}
+    # The typical cosine falls as items merge, so that near-duplicates may lie further apart: up to
+    # 20.4 degrees among all five, 21.8 once 20.1 is merged, 25.9 once 64 is merged into 43.
+    passages = [Passage(id_, "to 0") for id_ in "pqrs"]
+    rows = {("go 20", "p"): 1, ("go 20.1", "p"): 1, ("go 43", "q"): 1}
+    rows |= {("go 64", "r"): 1, ("go 150", "s"): 1}
     with Flywheel.open(tmp_path / "kb", encoder=AngleEncoder()) as fw:
         fw.add(passages)
         imported(fw, tmp_path, table(rows))
         found = fw.golden.items()
-        assert sorted(sorted(item.answers) for item in found) == [["p", "q"], ["r"]]
+        assert sorted(sorted(item.answers) for item in found) == [["p", "q", "r"], ["s"]]
         fw.golden.export(tmp_path / "out")
     with Flywheel.open(tmp_path / "copy", encoder=AngleEncoder()) as fw:
         fw.add(passages)
