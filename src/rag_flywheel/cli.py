@@ -14,6 +14,8 @@ import typer
 
 from rag_flywheel import show
 from rag_flywheel.bench.command import bench
+from rag_flywheel.cli_golden import golden, review
+from rag_flywheel.cli_options import KB, Index, Json, User
 from rag_flywheel.errors import FlywheelError, InputError, LockedError
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.records import Passage, Verdict
@@ -25,13 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(bench)
+app.add_typer(golden, name="golden")
+app.add_typer(review, name="review")
 REJECTED, LOCKED = 3, 75
-Index = Annotated[
-    Path,
-    typer.Option("--index", "-i", envvar="RAG_FLYWHEEL_INDEX", help="The index folder."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-KB = Path("indexes/kb")
 
 
 def main(words: list[str] | None = None) -> None:
@@ -190,6 +188,20 @@ def feedback(
         raise typer.BadParameter(f"{verdict!r} is none of {', '.join(get_args(Verdict))}")
     with _open(index) as fw:
         fw.feedback(retrieval_id, passage_id, cast(Verdict, verdict), user_id=user, reason=reason)
+    show.count("kept", 1, as_json)
+
+
+@app.command()
+def correct(
+    retrieval_id: str,
+    passage_id: str,
+    user: User = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Name the passage that is the answer to a retrieval, whether it was shown or not."""
+    with _open(index) as fw:
+        fw.correct(retrieval_id, passage_id, user_id=user)
     show.count("kept", 1, as_json)
 
 

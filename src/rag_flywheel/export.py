@@ -3,18 +3,15 @@
 It must not know how the index ranks, nor what is measured on the folder.
 """
 
-import json
-import os
-import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from hashlib import blake2b
 from pathlib import Path
 
+from rag_flywheel.beir import query_id, query_line, write_lines, write_qrels
 from rag_flywheel.curate.judgments import judgments
-from rag_flywheel.deploy.files import sync, sync_tree
+from rag_flywheel.deploy.files import new_folder
 from rag_flywheel.deploy.versions import read_current
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import InputError
@@ -38,34 +35,15 @@ def export(root: Path, database: Database, path: str | Path) -> ExportReport:
     if not isinstance(path, str | Path):
         raise InputError(f"path is {type(path).__name__}; expected the name of a new folder")
     out = Path(path).resolve()
-    staged = out.with_name(f".{out.name}.{os.getpid()}-{os.urandom(4).hex()}")
-    with disk_errors(out):
-        _refuse(out, root.resolve())
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            (staged / "qrels").mkdir(parents=True)
-            report = _write(staged, root, database)
-            sync_tree(staged)
-            staged.rename(out)  # takes the place of an empty folder
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-        sync(out.parent)
-    return report
+    with disk_errors(out), new_folder(out, outside=root.resolve()) as staged:
+        (staged / "qrels").mkdir()
+        return _write(staged, root, database)
 
 
 def split_of(query: bytes) -> str:
     """The split of a query, by the hash of its text alone: other queries never move it."""
     bucket = int.from_bytes(query[:8], "big") % 100
     return next(name for name, end in SPLITS.items() if bucket < end)
-
-
-def _refuse(out: Path, root: Path) -> None:
-    if out == root or root in out.parents:
-        raise InputError(f"{out} is in the index folder; expected a new folder outside it")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; expected the name of a new folder")
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty; expected a new or empty folder: give another name")
 
 
 def _write(folder: Path, root: Path, database: Database) -> ExportReport:
@@ -77,15 +55,18 @@ def _write(folder: Path, root: Path, database: Database) -> ExportReport:
         ids = _write_corpus(conn, folder / "corpus.jsonl")
         grades = _grades(conn, ids, last)
         texts = events.query_texts(conn, sorted({query for query, _ in grades}))
-    names = {past: _query_id(*past) for past in grades}
+    names = {past: query_id(*past) for past in grades}
     order = sorted(grades, key=lambda past: names[past])
-    _write_lines(folder / "queries.jsonl", (_query_line(p, names[p], texts[p[0]]) for p in order))
+    write_lines(folder / "queries.jsonl", (query_line(names[p], texts[p[0]], p[1]) for p in order))
     answered = [past for past in order if 1 in grades[past].values()]
     n = Counter(split_of(query) for query, _ in answered)
     for split in SPLITS:
         part = [past for past in answered if split_of(past[0]) == split]
         if part or split == "train":  # readers want one file at least, and take absence for none
-            _write_qrels(folder / "qrels" / f"{split}.tsv", part, names, grades)
+            write_qrels(
+                folder / "qrels" / f"{split}.tsv",
+                ((names[p], id_, grade) for p in part for id_, grade in sorted(grades[p].items())),
+            )
     report = ExportReport(
         n_passages=len(ids),
         n_queries=len(answered),
@@ -110,7 +91,7 @@ def _write_corpus(conn: sqlite3.Connection, path: Path) -> dict[int, str]:
     """Write the passages by id, a few in memory at once; {row whose votes it inherits: its id}."""
     rows = sorted((s.passage.id, s.pid, s.lineage) for s in store.present(conn))
 
-    def lines() -> Iterable[Mapping[str, object]]:
+    def lines() -> Iterator[Mapping[str, object]]:
         for start in range(0, len(rows), _AT_ONCE):
             pids = [pid for _, pid, _ in rows[start : start + _AT_ONCE]]
             found = store.fetch(conn, pids)
@@ -122,7 +103,7 @@ def _write_corpus(conn: sqlite3.Connection, path: Path) -> dict[int, str]:
                     "metadata": dict(passage.metadata),
                 }
 
-    _write_lines(path, lines())
+    write_lines(path, lines())
     return {lineage: id_ for id_, _, lineage in rows}
 
 
@@ -135,40 +116,6 @@ def _grades(conn: sqlite3.Connection, ids: Mapping[int, str], last: int) -> _Gra
             if judgment.helpful != judgment.harmful:
                 grades[ids[judgment.lineage]] = int(judgment.helpful > judgment.harmful)
     return found
-
-
-def _query_id(query: bytes, tenant: str | None) -> str:
-    if tenant is None:
-        return query.hex()
-    return f"{query.hex()}-{blake2b(tenant.encode(), digest_size=8).hexdigest()}"
-
-
-def _query_line(past: _PastQuery, id_: str, text: str) -> Mapping[str, object]:
-    _, tenant = past
-    more = {} if tenant is None else {"metadata": {"tenant": json.loads(tenant)}}
-    return {"_id": id_, "text": text, **more}
-
-
-def _write_lines(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-
-
-def _write_qrels(
-    path: Path, part: Sequence[_PastQuery], names: Mapping[_PastQuery, str], grades: _Grades
-) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write("query-id\tcorpus-id\tscore\n")
-        for past in part:
-            for id_, grade in sorted(grades[past].items()):
-                file.write(f"{names[past]}\t{_cell(id_)}\t{grade}\n")
-
-
-def _cell(text: str) -> str:
-    """As csv readers expect it; the csv module's own writer leaves a lone carriage return bare."""
-    if not any(character in text for character in '"\t\r\n'):
-        return text
-    return '"' + text.replace('"', '""') + '"'
 
 
 _README = """\

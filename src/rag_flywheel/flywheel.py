@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rag_flywheel import corpus
+from rag_flywheel.capture import corrections
 from rag_flywheel.capture import votes as capture
 from rag_flywheel.checks import check_optional_text, items
 from rag_flywheel.config import Config
@@ -16,6 +17,7 @@ from rag_flywheel.disk import disk_errors
 from rag_flywheel.encoder_slot import EncoderSlot
 from rag_flywheel.errors import InputError
 from rag_flywheel.export import export
+from rag_flywheel.golden_set import GoldenSet
 from rag_flywheel.index.encoder import Encoder
 from rag_flywheel.live_version import server_of
 from rag_flywheel.progress import Bars, as_progress
@@ -37,10 +39,12 @@ from rag_flywheel.records import (
     Vote,
 )
 from rag_flywheel.refresh import When, refresh
+from rag_flywheel.review import Review
 from rag_flywheel.serve.answers import Asked
 from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.server import Server
-from rag_flywheel.source import judge_of
+from rag_flywheel.serve.state import Source
+from rag_flywheel.source import judge_of, source_of
 from rag_flywheel.store import events
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.story import story
@@ -238,6 +242,26 @@ class Flywheel:
         with self._database.snapshot() as conn:
             return events.votes_by_number(conn, hit.explanation.votes)
 
+    def correct(
+        self, retrieval_id: str | None, passage_id: str, *, user_id: str | None = None
+    ) -> None:
+        """Keep that a user names a passage as the answer, whether it was shown or not.
+
+        It is on the disk when this returns; a user's last one on a retrieval counts. Raises
+        UnknownIdError for a retrieval or passage that is not there, InputError.
+        """
+        corrections.append_correction(self._database, retrieval_id, passage_id, user_id)
+
+    @property
+    def golden(self) -> GoldenSet:
+        """The queries whose answers are known: `add` imports some, `items`, `export`."""
+        return GoldenSet(self._database, self._config, self._source)
+
+    @property
+    def review(self) -> Review:
+        """The answers that a person has to decide: `next`, `accept`, `reject`, `undo`."""
+        return Review(self._database, self._source)
+
     def answer(self, retrieval_id: str, text: str) -> None:
         """Keep the answer that the application gave from a retrieval. Raises UnknownIdError."""
         capture.keep_answer(self._database, retrieval_id, text)
@@ -333,6 +357,9 @@ class Flywheel:
         check_optional_text("session_id", session_id)
         tenant = self._serving().tenant(where)
         return Asked(k, where, tenant, user_id, session_id, record, kind)
+
+    def _source(self) -> Source:
+        return source_of(self._slot.get(), self._config)
 
     def _serving(self) -> Server:
         with self._lock:

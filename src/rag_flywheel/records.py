@@ -40,7 +40,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class AddReport:
-    """What an `add` did: how many passages were new, changed, and already there as given."""
+    """What an `add` did: how many passages, or known answers, were new, changed, and already there."""
 
     added: int
     updated: int
@@ -126,6 +126,72 @@ class VoteEvent:
     verdict: Verdict
     user_id: str | None
     at: float
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A stored naming of the answer; what it was cast on as in VoteEvent."""
+
+    seq: int
+    retrieval: int
+    query: bytes
+    tenant: str | None
+    lineage: int
+    user_id: str | None
+
+
+@dataclass(frozen=True)
+class ImportedAnswer:
+    """A stored grade of a passage text for a query: 0 for no answer, the higher the better."""
+
+    seq: int
+    query: bytes
+    tenant: str | None
+    lineage: int
+    grade: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A stored decision of a reviewer on a passage text as the answer of a query."""
+
+    seq: int
+    query: bytes
+    tenant: str | None
+    lineage: int
+    kind: Literal["accept", "reject", "undo"]
+
+
+@dataclass(frozen=True)
+class GoldenItem:
+    """A query whose answers are known: {passage id: grade}, {lineage: grade}; 0 is no answer.
+
+    query_hash: 16 bytes. tenant: as JSON. sources: of "agreement", "correction", "imported" and
+    "review", those that the answers come from.
+    """
+
+    query: str
+    query_hash: bytes
+    tenant: str | None
+    answers: Mapping[str, int]
+    lineages: Mapping[int, int]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ReviewItem:
+    """A passage on which users or sources disagree whether it answers a query.
+
+    helpful, harmful: how many users say so. why: a sentence for people.
+    """
+
+    id: str
+    query: str
+    passage_id: str
+    text: str
+    helpful: int
+    harmful: int
+    why: str
 
 
 @dataclass(frozen=True)

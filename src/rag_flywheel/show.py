@@ -13,10 +13,12 @@ from rich.text import Text
 from rag_flywheel.records import (
     AddReport,
     ExportReport,
+    GoldenItem,
     Hit,
     PastVotes,
     RefreshReport,
     Retrieval,
+    ReviewItem,
     Status,
     VersionInfo,
     VersionStory,
@@ -59,10 +61,11 @@ def value(name: str, found: object, as_json: bool) -> None:
     _json({name: found}) if as_json else _say(f"{name}: {found}")
 
 
-def added(report: AddReport, removed: int, as_json: bool) -> None:
-    """What `add` did."""
+def added(report: AddReport, removed: int | None, as_json: bool) -> None:
+    """What `add` did; removed: None where nothing ever is."""
     if as_json:
-        _json({**dataclasses.asdict(report), "removed": removed})
+        more = {} if removed is None else {"removed": removed}
+        _json({**dataclasses.asdict(report), **more})
     else:
         line = f"added {report.added}, updated {report.updated}, unchanged {report.unchanged}"
         _say(line + (f", removed {removed} that their files no longer have" if removed else ""))
@@ -167,6 +170,35 @@ def exported(report: ExportReport, out: Path, as_json: bool) -> None:
         f"{out}: {report.n_passages} passages, {report.n_queries} queries, "
         f"{report.n_judgments} grades; left out: {report.n_left_out} queries without a helpful hit"
     )
+
+
+def golden(items: Sequence[GoldenItem], as_json: bool) -> None:
+    """Known answers, a line for each query."""
+    if as_json:
+        _json([{**dataclasses.asdict(i), "query_hash": i.query_hash.hex()} for i in items])
+        return
+    table = _table("query", "answers", "sources")
+    for item in items:
+        answers = ", ".join(f"{id_} ({grade})" for id_, grade in item.answers.items())
+        query = " ".join(item.query.split())
+        table.add_row(Text(query[:_EXCERPT]), Text(answers), ", ".join(item.sources))
+    Console(highlight=False).print(table)
+    _say(f"{len(items)} queries with known answers")
+
+
+def review_item(item: ReviewItem | None, as_json: bool) -> None:
+    """What a reviewer has to decide, and how to say it."""
+    if as_json:
+        _json(item)
+    elif item is None:
+        _say("nothing to review")
+    else:
+        _say(f"{item.id}   {item.why}")
+        _say(f"query:   {' '.join(item.query.split())}")
+        _say(f"passage: {item.passage_id}")
+        _say(f"         {' '.join(item.text.split())}")
+        _say(f"votes:   {item.helpful} helpful, {item.harmful} harmful")
+        _say(f"does it answer? rag-flywheel review accept|reject {item.id}")
 
 
 def demo(result: "DemoResult", as_json: bool) -> None:

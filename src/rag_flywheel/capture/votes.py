@@ -36,12 +36,7 @@ def append_votes(database: Database, given: Iterable[Vote]) -> int:
 
 
 def _check(vote: Vote) -> None:
-    if vote.retrieval_id is None:
-        raise InputError(
-            "retrieval_id is None; expected a string: an answer made with record=False has no id "
-            "and takes no votes"
-        )
-    check_text("retrieval_id", vote.retrieval_id)
+    check_retrieval_id(vote.retrieval_id)
     check_text("passage_id", vote.passage_id)
     check_optional_text("user_id", vote.user_id)
     check_optional_text("reason", vote.reason)
@@ -49,10 +44,20 @@ def _check(vote: Vote) -> None:
         raise InputError(f"verdict is {vote.verdict!r}; expected one of {', '.join(VERDICTS)}")
 
 
+def check_retrieval_id(retrieval_id: object) -> str:
+    """A string; None is what an answer that was not recorded has."""
+    if retrieval_id is None:
+        raise InputError(
+            "retrieval_id is None; expected a string: an answer made with record=False has no id "
+            "and takes no votes"
+        )
+    return check_text("retrieval_id", retrieval_id)
+
+
 def _resolve(vote: Vote, shown: dict[str, tuple[int, dict[str, int]]]) -> events.NewVote:
     retrieval_id = str(vote.retrieval_id)
     if retrieval_id not in shown:
-        raise _unknown(retrieval_id)
+        raise unknown_retrieval(retrieval_id)
     rid, hits = shown[retrieval_id]
     if vote.passage_id not in hits:
         raise InputError(
@@ -74,10 +79,11 @@ def keep_answer(database: Database, retrieval_id: str, text: str) -> None:
     with database.transaction() as conn:
         known = events.set_answer(conn, retrieval_id, text)
     if not known:
-        raise _unknown(retrieval_id)
+        raise unknown_retrieval(retrieval_id)
 
 
-def _unknown(retrieval_id: str) -> UnknownIdError:
+def unknown_retrieval(retrieval_id: str) -> UnknownIdError:
+    """The error for it."""
     return UnknownIdError(
         f"no retrieval {retrieval_id!r} is recorded in this index; expected the id of an answer "
         "that retrieve() or rerank() gave with record=True"

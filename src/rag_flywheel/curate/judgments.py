@@ -22,13 +22,9 @@ def judgments(
     half_life_days: a vote cast so long before `now` (seconds since 1970) weighs a half, and one
     twice as old a quarter; None: all weigh 1.
     """
-    last: dict[tuple[int, int, str | None], VoteEvent] = {}
-    for vote in votes:
-        last[(vote.retrieval, vote.lineage, vote.user_id)] = vote
     standing: dict[tuple[bytes, str | None, int], list[VoteEvent]] = defaultdict(list)
-    for vote in sorted(last.values(), key=lambda v: v.seq):
-        if vote.verdict != "retract":
-            standing[(vote.query, vote.tenant, vote.lineage)].append(vote)
+    for vote in standing_votes(votes):
+        standing[(vote.query, vote.tenant, vote.lineage)].append(vote)
     return [
         Judgment(
             *key,
@@ -38,6 +34,14 @@ def judgments(
         )
         for key, found in standing.items()
     ]
+
+
+def standing_votes(votes: Iterable[VoteEvent]) -> list[VoteEvent]:
+    """The last vote of each user on each hit, unless it is a retraction, by event number."""
+    last: dict[tuple[int, int, str | None], VoteEvent] = {}
+    for vote in votes:
+        last[(vote.retrieval, vote.lineage, vote.user_id)] = vote
+    return sorted((v for v in last.values() if v.verdict != "retract"), key=lambda v: v.seq)
 
 
 def _weights(

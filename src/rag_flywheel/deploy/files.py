@@ -5,7 +5,12 @@ It must not know what the files hold.
 
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from rag_flywheel.errors import InputError
 
 
 def sync(path: Path) -> None:
@@ -36,6 +41,30 @@ def replace_text(path: Path, text: str) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+@contextmanager
+def new_folder(out: Path, *, outside: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `out`, new or empty, when the block ends; else nothing.
+
+    Raises InputError when `out` is neither, or in the folder `outside`; both are absolute.
+    """
+    if out == outside or outside in out.parents:
+        raise InputError(f"{out} is in the index folder; expected a new folder outside it")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; expected the name of a new folder")
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; expected a new or empty folder: give another name")
+    staged = out.with_name(f".{out.name}.{os.getpid()}-{os.urandom(4).hex()}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        staged.mkdir()
+        yield staged
+        sync_tree(staged)
+        staged.rename(out)  # takes the place of an empty folder
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    sync(out.parent)
 
 
 def sha256(path: Path) -> str:

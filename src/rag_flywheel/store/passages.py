@@ -190,6 +190,17 @@ def without_vector(conn: sqlite3.Connection, revision: str) -> Iterator[StoredPa
     return map(_stored, rows)
 
 
+def present_heirs(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[int, StoredPassage]:
+    """By row whose votes it inherits: the text in the index now."""
+    rows = in_chunks(
+        conn,
+        f"SELECT {_COLUMNS} FROM passages "
+        "WHERE ended IS NULL AND origin = 'index' AND lineage IN (%s)",
+        lineages,
+    )
+    return {stored.lineage: stored for stored in map(_stored, rows)}
+
+
 def present_pids(conn: sqlite3.Connection) -> Pids:
     """Pids of every text that is in the index now, ascending."""
     rows = conn.execute("SELECT pid FROM passages WHERE ended IS NULL AND origin = 'index'")

@@ -1,0 +1,90 @@
+"""The commands `golden` and `review`, each one call on Flywheel.
+
+It must not know how answers become known.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rag_flywheel import show
+from rag_flywheel.cli_options import KB, Index, Json, User
+from rag_flywheel.flywheel import Flywheel
+
+golden = typer.Typer(help="Queries whose answers are known.", no_args_is_help=True)
+review = typer.Typer(help="Answers that a person has to decide.", no_args_is_help=True)
+ItemId = Annotated[str, typer.Argument(metavar="ID", help="The id that `review next` shows.")]
+
+
+@golden.command("add")
+def golden_add(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A BEIR folder, or a .csv or .tsv: query,passage_id and perhaps grade."
+        ),
+    ],
+    split: Annotated[str, typer.Option(help="Which qrels of a BEIR folder.")] = "test",
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Import known answers, all or none; a grade above 0 is an answer."""
+    with Flywheel.open(index, create=False) as fw:
+        show.added(fw.golden.add(path, split=split), None, as_json)
+
+
+@golden.command("list")
+def golden_list(index: Index = KB, as_json: Json = False) -> None:
+    """Every query with a known answer, and who says so."""
+    with Flywheel.open(index, create=False) as fw:
+        show.golden(fw.golden.items(), as_json)
+
+
+@golden.command("export")
+def golden_export(
+    path: Annotated[Path, typer.Argument(help="A new folder, or a new .csv or .tsv.")],
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Write them as a BEIR folder, or a .csv or .tsv."""
+    with Flywheel.open(index, create=False) as fw:
+        show.count("exported", fw.golden.export(path), as_json)
+
+
+@review.command("next")
+def review_next(index: Index = KB, as_json: Json = False) -> None:
+    """The passage with the most votes on which users or sources disagree."""
+    with Flywheel.open(index, create=False) as fw:
+        show.review_item(fw.review.next(), as_json)
+
+
+@review.command("accept")
+def review_accept(id: ItemId, user: User = None, index: Index = KB, as_json: Json = False) -> None:
+    """The passage answers the query."""
+    with Flywheel.open(index, create=False) as fw:
+        fw.review.accept(id, user_id=user)
+    show.value("accepted", id, as_json)
+
+
+@review.command("reject")
+def review_reject(id: ItemId, user: User = None, index: Index = KB, as_json: Json = False) -> None:
+    """The passage does not answer the query."""
+    with Flywheel.open(index, create=False) as fw:
+        fw.review.reject(id, user_id=user)
+    show.value("rejected", id, as_json)
+
+
+@review.command("undo")
+def review_undo(
+    id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Which; else the last decision.")
+    ] = None,
+    user: User = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Take a decision back."""
+    with Flywheel.open(index, create=False) as fw:
+        undone = fw.review.undo(id, user_id=user)
+    show.value("undone", undone, as_json)

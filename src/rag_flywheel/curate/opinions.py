@@ -1,0 +1,121 @@
+"""Everything said of a passage as the answer of a question, brought together by query group.
+
+It must not know which of it makes an answer known, nor where it is stored.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from rag_flywheel.curate.judgments import standing_votes
+from rag_flywheel.records import Correction, Decision, ImportedAnswer, VoteEvent
+
+Question = tuple[bytes, str | None]
+"""The hash of a query's text, and its tenant as JSON."""
+Topic = tuple[int, int]
+"""A query group, which is of one tenant, and the lineage of a passage text."""
+_Event = VoteEvent | Correction | ImportedAnswer | Decision
+E = TypeVar("E", VoteEvent, Correction, ImportedAnswer, Decision)
+
+
+@dataclass(frozen=True)
+class Said:
+    """Events of each kind, in the order of their numbers."""
+
+    votes: Sequence[VoteEvent] = ()
+    corrections: Sequence[Correction] = ()
+    imported: Sequence[ImportedAnswer] = ()
+    decisions: Sequence[Decision] = ()
+
+    def events(self) -> Iterable[_Event]:
+        """Those of every kind."""
+        for kind in (self.votes, self.corrections, self.imported, self.decisions):
+            yield from kind
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What is said of one passage text for one query group, and stands.
+
+    question: the one of the group that it was first said of, which does not change as more is
+    said. helpful, harmful: the last vote of each user who has an id. grades: the last imported one
+    of each query. decision: the last of a reviewer.
+    """
+
+    question: Question
+    began: int
+    helpful: Mapping[str, VoteEvent] = field(default_factory=dict)
+    harmful: Mapping[str, VoteEvent] = field(default_factory=dict)
+    corrections: Sequence[Correction] = ()
+    grades: Mapping[bytes, int] = field(default_factory=dict)
+    decision: Decision | None = None
+
+
+def opinions(said: Said, groups: Mapping[Question, int]) -> dict[Topic, Opinion]:
+    """What stands of each topic that anything was ever said of; questions of no group are left out."""
+    began: dict[Topic, _Event] = {}
+    for event in said.events():
+        if question_of(event) in groups:
+            topic = _topic(event, groups)
+            began[topic] = min(began.get(topic, event), event, key=lambda e: e.seq)
+    votes = _by_topic(standing_votes(v for v in said.votes if v.user_id is not None), groups)
+    corrections = _by_topic(standing_corrections(said.corrections), groups)
+    imported = _by_topic(said.imported, groups)
+    decisions = _by_topic(standing_decisions(said.decisions), groups)
+    found = {}
+    for topic, first in began.items():
+        last = {str(v.user_id): v for v in votes[topic]}
+        found[topic] = Opinion(
+            question_of(first),
+            first.seq,
+            {user: v for user, v in last.items() if v.verdict == "helpful"},
+            {user: v for user, v in last.items() if v.verdict == "harmful"},
+            corrections[topic],
+            {a.query: a.grade for a in imported[topic]},
+            decisions[topic][-1] if decisions[topic] else None,
+        )
+    return found
+
+
+def standing_corrections(corrections: Iterable[Correction]) -> list[Correction]:
+    """The last correction of each user on each retrieval; those without a user id are one voice."""
+    last = {(c.retrieval, c.user_id): c for c in corrections}
+    return sorted(last.values(), key=lambda c: c.seq)
+
+
+def standing_decisions(decisions: Iterable[Decision]) -> list[Decision]:
+    """The last decision on each (query, passage text) that was not undone, by event number."""
+    made: dict[tuple[Question, int], list[Decision]] = defaultdict(list)
+    for decision in decisions:
+        on = made[(question_of(decision), decision.lineage)]
+        if decision.kind != "undo":
+            on.append(decision)
+        elif on:
+            on.pop()
+    return sorted((on[-1] for on in made.values() if on), key=lambda d: d.seq)
+
+
+def question_of(event: _Event) -> Question:
+    """What it was said of."""
+    return event.query, event.tenant
+
+
+def item_id(question: Question, lineage: int) -> str:
+    """Ten characters that name a passage text as the answer of a question."""
+    query, tenant = question
+    name = b"%s\n%d\n%s" % (query.hex().encode(), lineage, (tenant or "").encode())
+    return hashlib.blake2b(name, digest_size=5).hexdigest()
+
+
+def _topic(event: _Event, groups: Mapping[Question, int]) -> Topic:
+    return groups[question_of(event)], event.lineage
+
+
+def _by_topic(events: Iterable[E], groups: Mapping[Question, int]) -> dict[Topic, list[E]]:
+    found: dict[Topic, list[E]] = defaultdict(list)
+    for event in events:
+        if question_of(event) in groups:
+            found[_topic(event, groups)].append(event)
+    return found

@@ -1,0 +1,106 @@
+"""GoldenSet: what an application reaches as `fw.golden`.
+
+Every method is a few lines; it must not know which answers are known.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rag_flywheel.config import Config
+from rag_flywheel.errors import InputError
+from rag_flywheel.golden import golden_items
+from rag_flywheel.golden_files import Row, read_answers, refuse, write_answers
+from rag_flywheel.records import AddReport, GoldenItem
+from rag_flywheel.serve.state import Source
+from rag_flywheel.store import golden, passages
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.passages import StoredPassage
+
+
+class GoldenSet:
+    """The queries of an index whose answers are known, from files, users and reviewers."""
+
+    def __init__(self, database: Database, config: Config, source: Callable[[], Source]) -> None:
+        self._database = database
+        self._config = config
+        self._source = source
+
+    def add(self, path: str | Path, *, split: str = "test") -> AddReport:
+        """Import known answers, all or none: a BEIR folder, or a .csv or .tsv.
+
+        split: which qrels of a BEIR folder. A grade that is there already is left; another one for
+        the same query and passage replaces it. Raises InputError, naming file and line.
+        """
+        self._database.require_open()
+        most = self._config.max_query_chars
+        rows = read_answers(_path(path), split=split, max_query_chars=most)
+        with self._database.transaction(durable=True) as conn:
+            return _append(conn, rows)
+
+    def items(self) -> list[GoldenItem]:
+        """The queries with an answer that is in the index now, near-duplicates merged."""
+        self._database.require_open()
+        source = self._source()
+        return golden_items(self._database, source.encode_queries, source.revision)
+
+    def export(self, path: str | Path) -> int:
+        """Write the items as a new BEIR folder, or a new .csv or .tsv; returns how many.
+
+        Without user ids, but with the texts of queries. Raises InputError, StorageError.
+        """
+        out = _path(path).resolve()
+        found = self.items()
+        write_answers(found, out, outside=self._database.path.parent.resolve())
+        return len(found)
+
+
+def _path(path: object) -> Path:
+    if not isinstance(path, str | Path) or "\0" in str(path):
+        raise InputError(f"path is {path!r}; expected the name of a file or folder")
+    return Path(path)
+
+
+def _append(conn: sqlite3.Connection, rows: Sequence[Row]) -> AddReport:
+    present = passages.current_by_id(conn, sorted({row.passage_id for row in rows}))
+    answers = _checked(rows, present)
+    stored = {
+        (a.query, a.tenant, a.lineage): a.grade
+        for a in golden.answers_until(conn, passages.read_clock(conn))
+    }
+    new, changed = [], 0
+    for answer in answers:
+        lineage = present[answer[2]].lineage
+        row = answers[answer]
+        hashed = passages.query_hash(row.query)
+        old = stored.get((hashed, row.tenant, lineage))
+        if old != row.grade:
+            changed += old is not None
+            pid = present[row.passage_id].pid
+            new.append(golden.NewAnswer(row.query, hashed, row.tenant, pid, row.grade))
+    if new:
+        first = passages.advance_clock(conn, len(new))
+        golden.append_answers(conn, new, first_seq=first, at=time.time())
+    return AddReport(len(new) - changed, changed, len(answers) - len(new))
+
+
+def _checked(
+    rows: Sequence[Row], present: Mapping[str, StoredPassage]
+) -> dict[tuple[str, str | None, str], Row]:
+    """One row for each query and passage. Raises InputError for unknown passages and two grades."""
+    problems: list[str] = []
+    found: dict[tuple[str, str | None, str], Row] = {}
+    for row in rows:
+        first = found.setdefault((row.query, row.tenant, row.passage_id), row)
+        if row.passage_id not in present:
+            problems.append(
+                f"{row.where} names the passage {row.passage_id[:200]!r}; expected one of this index"
+            )
+        elif first.grade != row.grade:
+            problems.append(
+                f"{row.where} gives the grade {row.grade} where {first.where} gave {first.grade}; "
+                "expected one grade for a query and passage"
+            )
+    refuse(problems)
+    return found

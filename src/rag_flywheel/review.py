@@ -1,0 +1,130 @@
+"""Review: what an application reaches as `fw.review`, the queue of answers a person has to decide.
+
+It must not know the rules that put an item into the queue.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from rag_flywheel.checks import check_optional_text, check_text
+from rag_flywheel.curate.answers import why_review
+from rag_flywheel.curate.opinions import Topic, item_id, question_of, standing_decisions
+from rag_flywheel.errors import UnknownIdError
+from rag_flywheel.golden import Opinions, read_opinions
+from rag_flywheel.records import Decision, ReviewItem
+from rag_flywheel.serve.state import Source
+from rag_flywheel.store import golden, passages
+from rag_flywheel.store.database import Database
+
+
+class Review:
+    """The passages on which users or sources disagree, and what reviewers decide of them."""
+
+    def __init__(self, database: Database, source: Callable[[], Source]) -> None:
+        self._database = database
+        self._source = source
+
+    def next(self) -> ReviewItem | None:
+        """The item with the most votes that waits for a decision; None: nothing to decide."""
+        return next(iter(self.items()), None)
+
+    def items(self) -> list[ReviewItem]:
+        """Every item that waits, those with the most votes first, the oldest of them first."""
+        found = self._opinions()
+        waiting = {topic: why for topic in found.topics if (why := _why(found, topic))}
+        return [
+            _item(found, t, waiting[t]) for t in sorted(waiting, key=lambda t: _place(found, t))
+        ]
+
+    def accept(self, id: str, *, user_id: str | None = None) -> None:
+        """Decide that the item's passage is an answer: it is in the golden set from now on.
+
+        Also changes an earlier decision. Raises UnknownIdError for an item that neither waits nor
+        was decided.
+        """
+        self._decide("accept", id, user_id)
+
+    def reject(self, id: str, *, user_id: str | None = None) -> None:
+        """Decide that it is none: whoever says so, it is not in the golden set. Raises as `accept`."""
+        self._decide("reject", id, user_id)
+
+    def undo(self, id: str | None = None, *, user_id: str | None = None) -> str:
+        """Take back the decision on an item, None: the last of all; returns the item's id.
+
+        What was decided of it before counts again. Raises UnknownIdError when there is none.
+        """
+        check_optional_text("id", id)
+        check_optional_text("user_id", user_id)
+        with self._database.transaction(durable=True) as conn:
+            now = passages.read_clock(conn)
+            made = standing_decisions(golden.decisions_until(conn, now))
+            of_item = [d for d in made if id is None or _id(d) == id]
+            if not of_item:
+                what = "no decision is left" if id is None else f"no decision on {id!r} stands"
+                raise UnknownIdError(f"{what}; expected one that was made and not undone")
+            last = of_item[-1]
+            query = golden.query_texts(conn, [last.query])[last.query]
+            _append(
+                conn,
+                golden.NewDecision("undo", query, last.query, last.tenant, last.lineage, user_id),
+            )
+        return _id(last)
+
+    def _decide(self, kind: Literal["accept", "reject"], id: str, user_id: str | None) -> None:
+        check_text("id", id)
+        check_optional_text("user_id", user_id)
+        found = self._opinions()
+        topic = next((t for t in found.topics if _topic_id(found, t) == id), None)
+        decided = topic is not None and found.topics[topic].decision is not None
+        if topic is None or not (decided or _why(found, topic)):
+            raise UnknownIdError(
+                f"no item {id!r} is in the review queue; expected the id of one that "
+                "`rag-flywheel review next` shows"
+            )
+        query, tenant = found.topics[topic].question
+        pid = found.heirs[topic[1]].pid
+        new = golden.NewDecision(kind, found.texts[query], query, tenant, pid, user_id)
+        with self._database.transaction(durable=True) as conn:
+            _append(conn, new)
+
+    def _opinions(self) -> Opinions:
+        self._database.require_open()
+        source = self._source()
+        return read_opinions(self._database, source.encode_queries, source.revision)
+
+
+def _append(conn: sqlite3.Connection, new: golden.NewDecision) -> None:
+    golden.append_decision(conn, new, seq=passages.advance_clock(conn), at=time.time())
+
+
+def _id(decision: Decision) -> str:
+    return item_id(question_of(decision), decision.lineage)
+
+
+def _topic_id(found: Opinions, topic: Topic) -> str:
+    return item_id(found.topics[topic].question, topic[1])
+
+
+def _why(found: Opinions, topic: Topic) -> str:
+    disputed = topic in found.disputed
+    return why_review(found.topics[topic], found.known(topic), contradicted=disputed)
+
+
+def _place(found: Opinions, topic: Topic) -> tuple[int, int]:
+    opinion = found.topics[topic]
+    return -len(opinion.helpful) - len(opinion.harmful), opinion.began
+
+
+def _item(found: Opinions, topic: Topic, why: str) -> ReviewItem:
+    opinion, passage = found.topics[topic], found.heirs[topic[1]].passage
+    return ReviewItem(
+        id=_topic_id(found, topic),
+        query=found.texts[opinion.question[0]],
+        passage_id=passage.id,
+        text=passage.text,
+        helpful=len(opinion.helpful),
+        harmful=len(opinion.harmful),
+        why=why,
+    )

@@ -1,0 +1,114 @@
+"""Known answers, corrections and decisions of reviewers: appended, never changed.
+
+This module must not know which of them count.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rag_flywheel.records import Correction, Decision, ImportedAnswer
+from rag_flywheel.store.database import in_chunks
+
+IMPORTED = "imported"
+
+
+@dataclass(frozen=True)
+class NewAnswer:
+    """A grade to append: of row `pid` for a query; tenant: as JSON."""
+
+    query: str
+    query_hash: bytes
+    tenant: str | None
+    pid: int
+    grade: int
+
+
+def append_answers(
+    conn: sqlite3.Connection, answers: Sequence[NewAnswer], *, first_seq: int, at: float
+) -> None:
+    """Append grades under consecutive event numbers from `first_seq`."""
+    conn.executemany(
+        "INSERT INTO golden (seq, at, query, query_hash, tenant, pid, grade, source) "
+        "VALUES (?,?,?,?,?,?,?,?)",
+        [
+            (first_seq + i, at, a.query, a.query_hash, a.tenant, a.pid, a.grade, IMPORTED)
+            for i, a in enumerate(answers)
+        ],
+    )
+
+
+def answers_until(conn: sqlite3.Connection, last: int) -> list[ImportedAnswer]:
+    """Every imported grade up to event number `last`, in order."""
+    rows = conn.execute(
+        "SELECT g.seq, g.query_hash, g.tenant, p.lineage, g.grade FROM golden g "
+        "JOIN passages p ON p.pid = g.pid WHERE g.seq <= ? ORDER BY g.seq",
+        (last,),
+    )
+    return [ImportedAnswer(seq, bytes(h), tenant, pid, g) for seq, h, tenant, pid, g in rows]
+
+
+def append_correction(
+    conn: sqlite3.Connection, *, seq: int, at: float, rid: int, pid: int, user_id: str | None
+) -> None:
+    """Append that a user named row `pid` as the answer of retrieval row `rid`."""
+    conn.execute(
+        "INSERT INTO corrections (seq, at, rid, pid, user_id) VALUES (?,?,?,?,?)",
+        (seq, at, rid, pid, user_id),
+    )
+
+
+def corrections_until(conn: sqlite3.Connection, last: int) -> list[Correction]:
+    """Every correction up to event number `last`, in order."""
+    rows = conn.execute(
+        "SELECT c.seq, c.rid, r.query_hash, r.tenant, p.lineage, c.user_id FROM corrections c "
+        "JOIN retrievals r ON r.rid = c.rid JOIN passages p ON p.pid = c.pid "
+        "WHERE c.seq <= ? ORDER BY c.seq",
+        (last,),
+    )
+    return [Correction(seq, rid, bytes(h), t, lin, user) for seq, rid, h, t, lin, user in rows]
+
+
+@dataclass(frozen=True)
+class NewDecision:
+    """A decision to append: on row `pid` as the answer of a query; tenant: as JSON."""
+
+    kind: Literal["accept", "reject", "undo"]
+    query: str
+    query_hash: bytes
+    tenant: str | None
+    pid: int
+    user_id: str | None
+
+
+def append_decision(conn: sqlite3.Connection, new: NewDecision, *, seq: int, at: float) -> None:
+    """Append what a reviewer decided."""
+    conn.execute(
+        "INSERT INTO reviews (seq, at, decision, query, query_hash, tenant, pid, user_id) "
+        "VALUES (?,?,?,?,?,?,?,?)",
+        (seq, at, new.kind, new.query, new.query_hash, new.tenant, new.pid, new.user_id),
+    )
+
+
+def decisions_until(conn: sqlite3.Connection, last: int) -> list[Decision]:
+    """Every decision up to event number `last`, in order."""
+    rows = conn.execute(
+        "SELECT v.seq, v.query_hash, v.tenant, p.lineage, v.decision FROM reviews v "
+        "JOIN passages p ON p.pid = v.pid WHERE v.seq <= ? ORDER BY v.seq",
+        (last,),
+    )
+    return [Decision(seq, bytes(h), tenant, pid, kind) for seq, h, tenant, pid, kind in rows]
+
+
+def query_texts(conn: sqlite3.Connection, queries: Sequence[bytes]) -> dict[bytes, str]:
+    """Texts by hash of queries that were asked, imported or reviewed."""
+    found: dict[bytes, str] = {}
+    for table in ("retrievals", "golden", "reviews"):
+        rows = in_chunks(
+            conn,
+            f"SELECT DISTINCT query_hash, query FROM {table} WHERE query_hash IN (%s)",
+            list(queries),
+        )
+        found.update((bytes(h), str(text)) for h, text in rows)
+    return found
