@@ -27,10 +27,9 @@ from rag_flywheel.bench.cycles import asking
 from rag_flywheel.bench.setup import Protocol, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.evaluate.gate import Heard, Looks, Pair, decide
-from rag_flywheel.gating import Judges, gated
+from rag_flywheel.gating import Judges, gated, no_golden
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.learn import propose
-from rag_flywheel.learning import no_golden
 from rag_flywheel.rank.parameters import Parameters
 
 SPREADS = (0.12, 0.17, 0.22)  # standard deviations of paired differences in nDCG@10

@@ -43,9 +43,9 @@ from rag_flywheel.store.database import FILE_NAME, Database
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")
 NOISES = (0.2, 0.4)
-QUANTILES, GAMMAS, N0S = (0.97, 0.98, 0.99, 0.995), (3.0, 4.0, 6.0), (0.5, 1.0, 1.5, 2.5, 4.0)
+QUANTILES, GAMMAS, N0S = (0.97, 0.98, 0.99), (3.0, 4.0, 6.0), (0.5, 1.0, 1.5, 2.5, 4.0)
 LEAST = -0.001
-_POOL, _MOST_DEV, _MOST_PAST = 50, 1_000, 5_000
+_POOL, _MOST_DEV, _MOST_PAST = 50, 1_000, 2_000
 Gains = dict[tuple[float, float, float], float]
 
 
@@ -76,7 +76,7 @@ def read_past_queries(bench: Bench) -> tuple[Examples, Examples, list[tuple[str,
     names = {int(pid): str(id_) for pid, id_ in rows}
     built = Built(manifest.watermark, np.array(list(names), dtype=np.int64), linked=False)
     version = built_indexes(folder, bench.encoder, built, Parameters())
-    known = Known(bench.lookups, config.n_candidates)
+    known = Known(bench.lookups, config.n_candidates, bench.encoder.revision)
     judged = read_past(
         database,
         judge_of(config),

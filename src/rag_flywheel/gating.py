@@ -33,6 +33,11 @@ class Golden:
     answers: Sequence[Mapping[int, float]]
 
 
+def no_golden(like: Examples) -> Golden:
+    """No golden query at all."""
+    return Golden(like.at(np.empty(0, dtype=np.int64)), [])
+
+
 @dataclass(frozen=True)
 class Judges:
     """Who judges: held-out queries by their votes, golden queries; others: whom both sides know."""

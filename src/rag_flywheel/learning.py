@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rag_flywheel.curate.groups import held_out, query_groups
-from rag_flywheel.evaluate.gate import Looks
+from rag_flywheel.curate.groups import held_out, near_duplicate, query_groups
+from rag_flywheel.evaluate.gate import Looks, too_soon
 from rag_flywheel.gating import Gate, Golden, Judges, gated
 from rag_flywheel.improve.examples import NEIGHBOURS, Examples
 from rag_flywheel.improve.learn import listening, propose
@@ -21,7 +21,7 @@ from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.memory import Key, Memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.score import POOL
-from rag_flywheel.records import Features, Judgment, Pids, Progress, Vectors
+from rag_flywheel.records import Features, GoldenItem, Judgment, Pids, Progress, Vectors
 from rag_flywheel.serve.candidates import (
     Lookup,
     Lookups,
@@ -33,7 +33,7 @@ from rag_flywheel.serve.candidates import (
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.scope import Scope, scope
 from rag_flywheel.serve.state import Judge, State, bare_state
-from rag_flywheel.store import events, journal
+from rag_flywheel.store import events
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import matching_pids
@@ -54,17 +54,20 @@ class Past:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known already of queries: the lookups of n candidates of each kind."""
+    """How queries are looked up: n candidates of each kind, those of `lookups` being known already;
+    and which encoder made their vectors, and which metadata key names their tenant."""
 
     lookups: Lookups
     n: int
+    revision: str
+    tenant_key: str | None = None
 
 
 @dataclass(frozen=True)
 class Learned:
     """Parameters for the next version and the memory that belongs to them.
 
-    why: a sentence; scores: the numbers behind it; gate: what decided, None: nothing was proposed.
+    why: a sentence; scores: the numbers behind it; gate: what decided, None: nothing was compared.
     """
 
     parameters: Parameters
@@ -79,39 +82,96 @@ class Learned:
         return self.gate is not None and self.gate.decision.replaces
 
 
+@dataclass(frozen=True)
+class Judging:
+    """What a look of the gate takes besides past queries.
+
+    golden: the queries with known answers; read_back: parameters as they are read from the file
+    that they were written to; looks: those before.
+    """
+
+    golden: Callable[[], Sequence[GoldenItem]]
+    read_back: Callable[[Parameters], Parameters]
+    looks: Looks
+
+
 def learned_from_votes(
     database: Database,
     version: LoadedVersion,
     past: Past,
     known: Known,
-    read_back: Callable[[Parameters], Parameters],
+    judging: Judging,
     *,
     progress: Progress | None,
 ) -> Learned:
     """Parameters and memory for a version that holds the kept parameters, from its past queries.
 
     What is fitted without the held-out queries replaces the kept parameters if the gate finds it
-    better. read_back: parameters as they are read from the file that they were written to.
+    better.
     """
     examples = past_examples(database, version, past, known, progress)
     near = nearest_rows(examples.vectors, examples.vectors, 2 * NEIGHBOURS)
     apart = held_out([key[0] for key in examples.keys], query_groups(examples.vectors, near))
-    others = examples.at(np.flatnonzero(~apart))
-    proposal = propose(others, version.parameters)
-    gate = None
-    chosen, why, scores = version.parameters, proposal.why, dict(proposal.scores)
-    if proposal.parameters is not None:
-        candidate = read_back(proposal.parameters)
-        judges = Judges(examples.at(np.flatnonzero(apart)), no_golden(examples), others)
-        with database.reading() as conn:
-            looks = Looks(*journal.looks(conn))
-        gate = gated(judges, candidate, listening(others, version.parameters), looks)
-        scores |= gate.scores
-        why = gate.decision.why
-        if gate.decision.replaces:
-            chosen = candidate
-    chosen = listening(examples, chosen)
-    return Learned(chosen, remember(examples, chosen, near), why, scores, gate)
+    kept, why, scores, gate = (
+        version.parameters,
+        too_soon(int(apart.sum()), judging.looks),
+        {},
+        None,
+    )
+    if not why:
+        others = examples.at(np.flatnonzero(~apart))
+        proposal = propose(others, kept)
+        why, scores = proposal.why, dict(proposal.scores)
+        if proposal.parameters is not None:
+            golden = golden_of(database, version, judging.golden(), others, known)
+            judges = Judges(examples.at(np.flatnonzero(apart)), golden, others)
+            candidate = judging.read_back(proposal.parameters)
+            gate = gated(judges, candidate, listening(others, kept), judging.looks)
+            why, scores = gate.decision.why, {**scores, **gate.scores}
+            kept = candidate if gate.decision.replaces else kept
+    kept = listening(examples, kept)
+    return Learned(kept, remember(examples, kept, near), why, scores, gate)
+
+
+def golden_of(
+    database: Database,
+    version: LoadedVersion,
+    items: Sequence[GoldenItem],
+    others: Examples,
+    known: Known,
+) -> Golden:
+    """The golden queries that are no near-duplicates of queries that parameters were fitted to."""
+    with database.snapshot() as conn:
+        state = bare_state(version, conn)
+        hashes = sorted({item.query_hash for item in items})
+        vectors = vector_store.known_vectors(conn, hashes, known.revision)
+        scopes = {
+            tenant: scope(state, matching_pids(conn, _of_tenant(known.tenant_key, tenant)))
+            for tenant in {item.tenant for item in items}
+        }
+    new = [item for item in items if item.query_hash in vectors]
+    if new and len(others):
+        rows = np.stack([vectors[item.query_hash] for item in new])
+        closest = nearest_rows(rows, others.vectors, 1).cosines[:, 0]
+        least = near_duplicate(others.vectors)
+        new = [item for item, cosine in zip(new, closest, strict=True) if cosine < least]
+    found: dict[Key, tuple[Pids, Features]] = {}
+    for tenant, inside in scopes.items():
+        some = [item for item in new if item.tenant == tenant]
+        queries = [Question(item.query, vectors[item.query_hash]) for item in some]
+        lookups = look_up(state, inside, queries, known.n, known.lookups, keep=False)
+        for item, query, lookup in zip(some, queries, lookups, strict=True):
+            row = _candidates(state, inside, query, lookup, [])
+            found[(item.query_hash, tenant)] = row
+    past = Past({}, {}, {}, vectors)
+    keys = [(item.query_hash, item.tenant) for item in new]
+    rows_of = [found[key] for key in keys]
+    examples = _stacked(past, keys, rows_of, state.version.dense.dim)
+    return Golden(examples, [{p: float(g) for p, g in item.lineages.items()} for item in new])
+
+
+def _of_tenant(key: str | None, tenant: str | None) -> dict[str, object]:
+    return {} if key is None or tenant is None else {key: json.loads(tenant)}
 
 
 def frozen(
@@ -219,11 +279,6 @@ def _candidates(
     return lineages[best], features[best]
 
 
-def no_golden(like: Examples) -> Golden:
-    """No golden query at all."""
-    return Golden(like.at(np.empty(0, dtype=np.int64)), [])
-
-
 def _stacked(past: Past, keys: list[Key], rows: list[tuple[Pids, Features]], dim: int) -> Examples:
     n = len(keys)
     lineages = np.full((n, POOL), -1, dtype=np.int64)
@@ -233,7 +288,7 @@ def _stacked(past: Past, keys: list[Key], rows: list[tuple[Pids, Features]], dim
         lineages[i, : len(found)] = found
         features[i, : len(found)] = values
         place = {p: at for at, p in enumerate(found.tolist())}
-        for judgment in past.judged[key]:
+        for judgment in past.judged.get(key, ()):
             at = place.get(judgment.lineage)
             if at is not None:
                 net[i, at] = judgment.helpful - judgment.harmful

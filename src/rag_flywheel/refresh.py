@@ -9,7 +9,7 @@ A refresh that dies at any point leaves the live version serving; the next one c
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,12 +30,21 @@ from rag_flywheel.deploy.moves import make_live, reconcile
 from rag_flywheel.deploy.versions import Manifest
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.evaluate.gate import Looks
 from rag_flywheel.gating import FILE_NAME as GATE_FILE
 from rag_flywheel.gating import Gate
+from rag_flywheel.golden import golden_items
 from rag_flywheel.index.encoder import Encoder, encode
-from rag_flywheel.learning import Known, Learned, frozen, learned_from_votes, read_past
+from rag_flywheel.learning import (
+    Judging,
+    Known,
+    Learned,
+    frozen,
+    learned_from_votes,
+    read_past,
+)
 from rag_flywheel.rank.parameters import FILE_NAME, Parameters
-from rag_flywheel.records import Current, Outcome, Progress, RefreshReport
+from rag_flywheel.records import Current, Outcome, Progress, RefreshReport, Vectors
 from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.loaded import load_parameters, load_version
 from rag_flywheel.serve.state import Judge
@@ -107,8 +116,9 @@ def refresh(
         if idle is not None:
             report = _report("unchanged", live, idle, began)
         else:
-            known = Known(lookups, config.n_candidates)
-            folder = _Folder(root, database, load_encoder(), judge, known)
+            encoder = load_encoder()
+            known = Known(lookups, config.n_candidates, encoder.revision, config.tenant_key)
+            folder = _Folder(root, database, encoder, judge, known)
             report = _next_version(folder, live, began, progress)
         with database.transaction() as conn:
             journal.record_refresh(conn, report)
@@ -237,25 +247,28 @@ def _learn(
     """What votes teach; while some are held back by a rollback, parameters stay as they are."""
     encoder, frozen_at = folder.encoder, live.frozen_at
     until = built.watermark if frozen_at is None else min(built.watermark, frozen_at)
-    past = read_past(
-        folder.database,
-        folder.judge,
-        encoder.revision,
-        lambda texts: encode(encoder.encode_queries, texts, encoder.dim),
-        until=until,
-    )
-    version = built_indexes(staged, encoder, built, kept)
+    database, known = folder.database, folder.known
+
+    def encode_queries(texts: Sequence[str]) -> Vectors:
+        return encode(encoder.encode_queries, texts, encoder.dim)
 
     def read_back(parameters: Parameters) -> Parameters:
         write_parameters(staged, parameters)
         return load_parameters(staged)
 
+    past = read_past(database, folder.judge, encoder.revision, encode_queries, until=until)
+    version = built_indexes(staged, encoder, built, kept)
     if frozen_at is not None:
-        learned = frozen(folder.database, version, past, folder.known, progress=progress)
+        learned = frozen(database, version, past, known, progress=progress)
     else:
-        learned = learned_from_votes(
-            folder.database, version, past, folder.known, read_back, progress=progress
+        with database.reading() as conn:
+            looks = Looks(*journal.looks(conn))
+        judging = Judging(
+            lambda: golden_items(database, encode_queries, encoder.revision, until=until),
+            read_back,
+            looks,
         )
+        learned = learned_from_votes(database, version, past, known, judging, progress=progress)
     log.info("refresh: parameters %s: %s", "new" if learned.new else "kept", learned.why)
     return learned
 

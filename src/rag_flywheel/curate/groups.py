@@ -31,8 +31,7 @@ def query_groups(queries: Vectors, near: Nearest | None = None) -> npt.NDArray[n
     n = len(queries)
     if near is None:
         near = nearest_rows(queries, queries, MOST_IN_GROUP + 2)
-    typical = typical_cosine(queries)
-    least = typical + NEAR_DUPLICATE * (1.0 - typical)
+    least = near_duplicate(queries)
     rows, places = np.nonzero(near.cosines >= least)
     columns = near.rows[rows, places]
     links = coo_matrix((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n, n))
@@ -42,6 +41,12 @@ def query_groups(queries: Vectors, near: Nearest | None = None) -> npt.NDArray[n
         sizes[group] > MOST_IN_GROUP, n_groups + np.arange(n), group
     )
     return found
+
+
+def near_duplicate(queries: Vectors) -> float:
+    """The cosine from which on two of these queries, float32 (n, dim), are near-duplicates."""
+    typical = typical_cosine(queries)
+    return typical + NEAR_DUPLICATE * (1.0 - typical)
 
 
 def held_out(hashes: Sequence[bytes], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -102,6 +102,17 @@ def alpha_of(look: int) -> float:
     return ALPHA / (look * (look + 1))
 
 
+def too_soon(n: int, before: Looks) -> str:
+    """Why n queries are too few more than the last look had; empty when another look is due.
+
+    Fewer than can decide are never too soon: other queries may decide.
+    """
+    enough = math.ceil(GROWTH * before.n_judged)
+    if LEAST_JUDGED <= n < enough:
+        return f"{n} queries judge, the next look is at {enough}"
+    return ""
+
+
 def decide(heard: Heard, before: Looks, *, seed: int = 0) -> Decision:
     """Whether the candidate is better, and nothing speaks against it.
 
@@ -120,9 +131,7 @@ def decide(heard: Heard, before: Looks, *, seed: int = 0) -> Decision:
         return Decision("too few", why, measure, n)
     if not np.any(gains):
         return Decision("no better", f"{measure} are as before", measure, n)
-    enough = math.ceil(GROWTH * before.n_judged)
-    if n < enough:
-        why = f"{n} queries judge ({measure}); the next look is at {enough}"
+    if why := too_soon(n, before):
         return Decision("too soon", why, measure, n)
     look = before.n + 1
     alpha = alpha_of(look)
