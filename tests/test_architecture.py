@@ -21,6 +21,8 @@ LAYERS = [
     {"cli", "show", "bench"},
     {"flywheel"},
     {
+        "repair",
+        "verify",
         "refresh",
         "build",
         "corpus",
@@ -35,11 +37,14 @@ LAYERS = [
     {"serve", "capture", "curate", "improve", "evaluate", "deploy"},
     {"rank"},
     {"index", "store"},
-    {"checks", "disk"},
+    {"checks"},
     {"config", "records"},
+    {"disk"},
     {"errors"},
 ]
 BESIDE = {
+    ("repair", "refresh"),
+    ("repair", "verify"),
     ("refresh", "corpus"),
     ("refresh", "build"),
     ("refresh", "learning"),

@@ -19,7 +19,7 @@ from rag_flywheel.deploy.versions import read_current
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import InputError
 from rag_flywheel.records import ExportReport
-from rag_flywheel.store import events
+from rag_flywheel.store import cells, events
 from rag_flywheel.store import passages as store
 from rag_flywheel.store.database import Database
 
@@ -145,7 +145,11 @@ def _query_id(query: bytes, tenant: str | None) -> str:
 
 def _query_line(past: _PastQuery, id_: str, text: str) -> Mapping[str, object]:
     _, tenant = past
-    more = {} if tenant is None else {"metadata": {"tenant": json.loads(tenant)}}
+    more = (
+        {}
+        if tenant is None
+        else {"metadata": {"tenant": cells.parsed("retrievals.tenant", tenant)}}
+    )
     return {"_id": id_, "text": text, **more}
 
 

@@ -3,7 +3,7 @@
 It must not know how parameters are fitted, nor when.
 """
 
-import json
+import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rag_flywheel.curate.groups import held_out, query_groups
+from rag_flywheel.disk import parsed_json
+from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.improve.examples import NEIGHBOURS, Examples
 from rag_flywheel.improve.learn import Learned, learn, remember
 from rag_flywheel.index.dense import nearest_rows
@@ -97,10 +99,21 @@ def past_examples(
     with database.snapshot() as conn:
         state = bare_state(version, conn)
         scopes = {
-            where: scope(state, None if where is None else matching_pids(conn, json.loads(where)))
+            where: scope(state, None if where is None else _passing(conn, where))
             for where in set(past.filters.values())
         }
     return _examples(state, past, scopes, known, progress)
+
+
+def _passing(conn: sqlite3.Connection, where: str) -> Pids:
+    """Pids of the texts that pass a stored filter. Raises CorruptFileError when it is none."""
+    try:
+        return matching_pids(conn, parsed_json(where, "it"))
+    except ValueError as error:  # an InputError is one
+        raise CorruptFileError(
+            f"flywheel.db: retrievals.filter holds {where[:60]!r}, which is no filter ({error}). "
+            "Run `rag-flywheel verify`, and restore the database from a backup"
+        ) from error
 
 
 def read_past(
@@ -109,6 +122,7 @@ def read_past(
     revision: str,
     encode_queries: Callable[[Sequence[str]], Vectors],
     *,
+    dim: int,
     until: int,
 ) -> Past:
     """The past queries that got votes up to event number `until`."""
@@ -122,7 +136,7 @@ def read_past(
         where = events.filters_of(conn, sorted(set(rows.values())))
         hashes = sorted({key[0] for key in kept})
         texts = events.query_texts(conn, hashes)
-        vectors = vector_store.known_vectors(conn, hashes, revision)
+        vectors = vector_store.known_vectors(conn, hashes, revision, dim)
     missing = [h for h in hashes if h not in vectors]
     if missing:
         made = encode_queries([texts[h] for h in missing])

@@ -25,8 +25,8 @@ from rag_flywheel.config import Config
 from rag_flywheel.corpus import embed
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.moves import make_live, reconcile
-from rag_flywheel.deploy.versions import Manifest
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.improve.learn import Learned
@@ -157,6 +157,7 @@ def _nothing_to_do(database: Database, found: _Live, when: When) -> str | None:
     with database.snapshot() as conn:
         votes = events.count_votes(conn, heard)
         changes = counts.corpus_changes(conn, live.watermark)
+        changes += counts.without_vector(conn, live.revision)
     age_s = time.time() - live.created
     if not votes and not changes:
         return "no passage and no vote since the live version was built"
@@ -237,6 +238,7 @@ def _learn(
         folder.judge,
         encoder.revision,
         lambda texts: encode(encoder.encode_queries, texts, encoder.dim),
+        dim=encoder.dim,
         until=until,
     )
     version = built_indexes(staged, encoder, built, kept)

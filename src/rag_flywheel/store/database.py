@@ -5,6 +5,7 @@ It knows how to open, lock, and translate errors; it must not know what the tabl
 
 import os
 import sqlite3
+import stat
 import threading
 import time
 import weakref
@@ -167,7 +168,7 @@ class Database:
                 f"{where.parent} cannot be written to ({error}); every use of an index writes to "
                 "its folder: give this user write permission, or copy the folder"
             )
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        if _is_damage(name, str(error)):
             return CorruptFileError(
                 f"{where} is not a sound SQLite file ({error}); restore it from a backup: it "
                 "holds passages and votes, which cannot be rebuilt"
@@ -175,13 +176,50 @@ class Database:
         return StorageError(f"{where}: {error}")
 
 
+_DAMAGE = (
+    "no such ",  # table, column, index
+    "Could not decode to UTF-8",
+    "malformed JSON",
+    "unsafe use of ",
+    "has no column named",
+    "integer overflow",
+)
+
+
+def _is_damage(name: str, said: str) -> bool:
+    """Whether an error of SQLite can only come from a file that this package did not leave so."""
+    codes = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
+    return name.startswith(codes) or any(words in said for words in _DAMAGE)
+
+
+def _require_files(path: Path) -> None:
+    """Raises CorruptFileError when the database, or a file that SQLite keeps beside it, is no file:
+    opening a pipe would wait for ever, and a link could lead anywhere."""
+    for beside in ("", "-wal", "-shm", "-journal"):
+        file = path.with_name(path.name + beside)
+        try:
+            mode = (file.lstat() if beside else file.stat()).st_mode
+        except FileNotFoundError:
+            continue
+        except OSError:
+            mode = 0  # a link to itself
+        if not stat.S_ISREG(mode):
+            raise CorruptFileError(
+                f"{file} is a link, a folder or a device; expected a file: restore the database "
+                "from a backup"
+            )
+
+
 def _connect(path: Path) -> sqlite3.Connection:
+    _require_files(path)
     conn = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
     until = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
+            conn.execute("PRAGMA trusted_schema=OFF")
+            conn.execute("PRAGMA cell_size_check=ON")
             conn.execute("PRAGMA journal_mode=WAL")
             conn.execute("PRAGMA synchronous=NORMAL")
             return conn
