@@ -100,7 +100,7 @@ def parsed_json(text: str | bytes, name: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise ValueError(f"{name} is nested too deeply") from error
+        raise ValueError(f"{name} is nested too deeply ({error})") from error
     except ValueError as error:
         raise ValueError(f"{name} is no JSON ({error})") from error
 

@@ -4,7 +4,6 @@ Every byte is hashed and every part of every version is read, one version at a t
 know how anything is mended.
 """
 
-import time
 from pathlib import Path
 
 from rag_flywheel import config as settings
@@ -23,8 +22,6 @@ from rag_flywheel.serve.loaded import load_version
 from rag_flywheel.store import counts, journal
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.soundness import row_problems
-
-_TRIES, _PAUSE_S = 20, 0.1
 
 
 def problems(root: Path, database: Database) -> list[str]:
@@ -110,6 +107,7 @@ def _live_problems(root: Path, database: Database) -> list[str]:
     found = []
     current = read_current(root)
     with database.snapshot() as conn:
+        known = current is None or journal.was_intended(conn, current)
         promoted = journal.last_promoted(conn)
         revision = journal.read_meta(conn, "revision")
         lacking = counts.without_vector(conn, revision) if revision else 0
@@ -124,21 +122,11 @@ def _live_problems(root: Path, database: Database) -> list[str]:
             f"{CURRENT} names {current.version}, which is not in {root / 'versions'}; "
             "`rag-flywheel refresh` builds a new version"
         )
-    if current is not None and not gone and not _agree(root, database):
+    if current is not None and not gone and not known:
         found.append(
-            f"{CURRENT} names {current.version}, but not the journal in the database; the next "
-            f"open writes down there what {CURRENT} says"
+            f"{CURRENT} names {current.version}, which the journal in the database does not know; the "
+            f"next open writes down there what {CURRENT} says"
         )
     if lacking:
         found.append(f"{lacking} passages have no vector; `rag-flywheel refresh` makes them")
     return found
-
-
-def _agree(root: Path, database: Database) -> bool:
-    """Whether CURRENT is what the journal last intended; another process may just be moving it."""
-    for _ in range(_TRIES):
-        with database.reading() as conn:
-            if journal.last_move(conn) == read_current(root):
-                return True
-        time.sleep(_PAUSE_S)
-    return False

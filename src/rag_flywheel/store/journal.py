@@ -62,6 +62,13 @@ def record_move(conn: sqlite3.Connection, action: str, current: Current) -> None
     )
 
 
+def was_intended(conn: sqlite3.Connection, current: Current) -> bool:
+    """Whether this was ever to be live, according to the journal."""
+    sql = "SELECT 1 FROM moves WHERE version = ? AND frozen_at IS ? AND held = ?"
+    values = (current.version, current.frozen_at, int(current.held))
+    return conn.execute(sql, values).fetchone() is not None
+
+
 def last_move(conn: sqlite3.Connection) -> Current | None:
     """The live version according to the journal."""
     row = conn.execute(
