@@ -77,7 +77,9 @@ def truncate(r: random.Random, path: Path, data: bytes, other: bytes) -> None:
 
 
 def extend(r: random.Random, path: Path, data: bytes, other: bytes) -> None:
-    path.write_bytes(data + r.choice([b"\0", b"x", b"\n", data[:64], r.randbytes(r.randrange(500))]))
+    path.write_bytes(
+        data + r.choice([b"\0", b"x", b"\n", data[:64], r.randbytes(r.randrange(500))])
+    )
 
 
 def zero(r: random.Random, path: Path, data: bytes, other: bytes) -> None:
@@ -190,9 +192,7 @@ def problem(good: Path, root: Path, seed: int, expected: Answer) -> str | None:
     return None if wrong is None else f"seed {seed}: {name} {how} sealed={sealed}: {wrong}"
 
 
-def _verdict(
-    root: Path, name: str, sealed: bool, untouched: bool, expected: Answer
-) -> str | None:
+def _verdict(root: Path, name: str, sealed: bool, untouched: bool, expected: Answer) -> str | None:
     """Version files: when the manifest does not agree, the version is never served and is named.
     When it does, or for any other file: an answer of finite scores, or a FlywheelError; and a
     version that cannot be read is named. The same answer, whenever the live version is refused to
@@ -208,6 +208,9 @@ def _verdict(
             named = fw.verify()
     except FlywheelError as error:
         named = [str(error)]
+    wrong = _used(root, name)
+    if wrong is not None:
+        return wrong
     if untouched:
         return None if served == expected and not named else f"nothing changed: {named}"
     if served is not None and not all(math.isfinite(score) for _, score in served):
@@ -225,6 +228,24 @@ def _verdict(
             return f"another version is damaged, but served {served}"
     elif served is None and not named:
         return f"refused ({refused}) but verify says nothing"
+    return None
+
+
+def _used(root: Path, name: str) -> str | None:
+    """All else that an application does: a FlywheelError at most. Unless the settings or the
+    database are damaged, a repair makes the folder sound, and it answers."""
+    own = name.startswith(("flywheel.toml", "flywheel.db"))
+    try:
+        with opened(root) as fw:
+            fw.repair()
+            if not own and (left := fw.verify()):
+                return f"still wrong after the repair: {left}"
+            shown = fw.retrieve(QUERY)
+            fw.feedback(shown.id, shown.hits[0].passage_id, "harmful")
+            fw.add([Passage("new", "quite another word")])
+            fw.refresh()
+    except FlywheelError as error:
+        return None if own else f"not repaired: {error}"
     return None
 
 

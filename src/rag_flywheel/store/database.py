@@ -148,6 +148,8 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise self._as_flywheel_error(error) from error
+        except UnicodeDecodeError as error:  # of SQLite's own message, which quotes the file
+            raise self._unsound(error) from error
 
     def _as_flywheel_error(self, error: sqlite3.Error) -> FlywheelError:
         name = getattr(error, "sqlite_errorname", "") or ""
@@ -169,11 +171,14 @@ class Database:
                 "its folder: give this user write permission, or copy the folder"
             )
         if _is_damage(name, str(error)):
-            return CorruptFileError(
-                f"{where} is not a sound SQLite file ({error}); restore it from a backup: it "
-                "holds passages and votes, which cannot be rebuilt"
-            )
+            return self._unsound(error)
         return StorageError(f"{where}: {error}")
+
+    def _unsound(self, error: Exception) -> CorruptFileError:
+        return CorruptFileError(
+            f"{self.path} is not a sound SQLite file ({error}); restore it from a backup: it "
+            "holds passages and votes, which cannot be rebuilt"
+        )
 
 
 _DAMAGE = (
@@ -261,4 +266,5 @@ def in_chunks(
     for start in range(0, len(values), _CHUNK):
         part = values[start : start + _CHUNK]
         marks = ", ".join("?" * len(part))
-        yield from conn.execute(sql % marks, (*part, *more))
+        for row in conn.execute(sql % marks, (*part, *more)):  # noqa: UP028 - it would close the
+            yield row  # cursor when it is dropped, perhaps after its connection
