@@ -18,6 +18,7 @@ from pathlib import Path
 from fakes import WordEncoder
 from folders import QUERY
 from rag_flywheel import Flywheel, FlywheelError, Passage
+from rag_flywheel.errors import InputError
 
 PASSAGES = [Passage(f"p{i}", f"common word{i} and word{i + 1}", f"Title {i}") for i in range(8)]
 DIM = 16
@@ -206,6 +207,8 @@ def _verdict(root: Path, name: str, sealed: bool, untouched: bool, expected: Ans
         served = answer(root)
     except FlywheelError as error:
         refused = str(error)
+        if name == "flywheel.toml" and isinstance(error, InputError):
+            return None  # sound settings that differ: here, a shorter longest query
     try:
         with opened(root) as fw:
             named = fw.verify()
