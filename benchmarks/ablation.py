@@ -48,10 +48,15 @@ def run(name: str) -> dict[str, Any]:
         database = Database(bench.base / FILE_NAME)
         version, _ = read_live(bench.base, database, bench.encoder)
         judge, encoder = judge_of(Config()), bench.encoder
-        past = read_past(database, judge, encoder.revision, encoder.encode_queries, until=2**62)
-        examples = past_examples(
-            database, version, past, Known(Lookups(0), 100, bench.encoder.revision)
+        past = read_past(
+            database,
+            judge,
+            encoder.revision,
+            encoder.encode_queries,
+            dim=encoder.dim,
+            until=2**62,
         )
+        examples = past_examples(database, version, past, Known(Lookups(0), 100, encoder.revision))
         examples = examples.at(np.arange(len(examples))[-MOST_QUERIES:])
         with database.reading() as conn:
             state = bare_state(version, conn)

@@ -82,6 +82,7 @@ def read_past_queries(bench: Bench) -> tuple[Examples, Examples, list[tuple[str,
         judge_of(config),
         bench.encoder.revision,
         bench.encoder.encode_queries,
+        dim=bench.encoder.dim,
         until=2**62,
     )
     past = past_examples(database, version, judged, known)

@@ -21,6 +21,8 @@ LAYERS = [
     {"cli", "cli_golden", "cli_options", "show", "bench"},
     {"flywheel"},
     {
+        "repair",
+        "verify",
         "refresh",
         "build",
         "corpus",
@@ -41,11 +43,14 @@ LAYERS = [
     {"serve", "capture", "curate", "improve", "evaluate", "deploy"},
     {"rank"},
     {"index", "store"},
-    {"beir", "checks", "disk"},
+    {"beir", "checks"},
     {"config", "records"},
+    {"disk"},
     {"errors"},
 ]
 BESIDE = {
+    ("repair", "refresh"),
+    ("repair", "verify"),
     ("refresh", "corpus"),
     ("refresh", "build"),
     ("refresh", "learning"),

@@ -158,7 +158,9 @@ def test_events_up_to_a_number(desk: Flywheel, encoder: WordEncoder, tmp_path: P
     corrected(desk, QUERY, "secret")  # event 3
 
     def queries(until: int | None) -> set[str]:
-        found = golden_items(desk._database, encoder.encode_queries, encoder.revision, until=until)
+        found = golden_items(
+            desk._database, encoder.encode_queries, encoder.revision, dim=encoder.dim, until=until
+        )
         return {item.query for item in found}
 
     counts = [queries(until) for until in (1, 2, 3, None)]

@@ -105,7 +105,9 @@ def version_problems(
         return ["the dense index does not hold exactly the passages of the store"]
     chosen = np.random.default_rng(built.watermark).permutation(built.pids)[:_SAMPLE]
     with database.reading() as conn:
-        pids, vectors = vector_store.some_vectors(conn, chosen.tolist(), encoder.revision)
+        pids, vectors = vector_store.some_vectors(
+            conn, chosen.tolist(), encoder.revision, encoder.dim
+        )
     if len(pids) != len(chosen):
         return [f"{len(chosen) - len(pids)} of {len(chosen)} sampled passages have no vector"]
     return integrity_problems(pids, vectors, loaded.dense.search, loaded.dense.vectors)

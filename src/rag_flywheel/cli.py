@@ -297,6 +297,13 @@ def verify(index: Index = KB, as_json: Json = False) -> None:
 
 
 @app.command()
+def repair(index: Index = KB, as_json: Json = False) -> None:
+    """Move damaged versions into quarantine/ and rebuild from the database; says what was done."""
+    with _open(index) as fw:
+        show.repaired(fw.repair(progress=True), as_json)
+
+
+@app.command()
 def export(
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     index: Index = KB,

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import ConfigError, NewerFormatError
 
 FORMAT_VERSION = 1
 FILE_NAME = "flywheel.toml"
+_MOST_BYTES = 100_000
 DEFAULT_ENCODER = "sentence-transformers:all-MiniLM-L6-v2"
 
 
@@ -80,8 +82,9 @@ def read_config(path: Path) -> Config:
     newer release wrote it.
     """
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = read_bytes(path, most=_MOST_BYTES, follow=True).decode("utf-8")
+        values: dict[str, Any] = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path} is not valid TOML ({error}); mend the line, or restore the file"
         ) from error

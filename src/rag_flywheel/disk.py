@@ -1,12 +1,18 @@
-"""The disk's errors as ours, and arrays read from it. It knows nothing of what is on the disk."""
+"""The disk's errors as ours, and files from strangers: what they are is checked before they are read.
+
+It knows nothing of what the files mean.
+"""
 
 import errno
+import json
+import math
 import os
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tokenize import TokenError
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +22,13 @@ from rag_flywheel.errors import DiskFullError, ReadOnlyError, StorageError
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 _ROOM_FOR_A_PAGE = 64 * 1024
+_MOST_BYTES = 64 * 2**30  # of one file of a version
+MOST_JSON = 2**30
+_MOST_HEADER = 1_000
+_NPY = re.compile(
+    rb"\{'descr': '([<>|][biufcSUO]\d{0,4})', 'fortran_order': (False|True), "
+    rb"'shape': \(((?:\d{1,18},? ?){0,4})\), \} *\n"
+)
 
 
 @contextmanager
@@ -40,14 +53,90 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"{where}: {error.strerror or error}") from error
 
 
-def read_array(path: Path) -> npt.NDArray[Any]:
-    """The array in a .npy file. Raises OSError or ValueError, whatever is in the file."""
+@contextmanager
+def regular_file(
+    path: Path, *, most: int = _MOST_BYTES, follow: bool = False
+) -> Iterator[tuple[BinaryIO, int]]:
+    """(the file open for reading, its bytes); never waits, as opening a pipe would.
+
+    most: a larger file is refused; follow: whether the path may be a symbolic link.
+    Raises OSError, and ValueError for what is no regular file.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
-        with path.open("rb") as file:  # not np.load, which takes archives too
-            found: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    except (SyntaxError, TokenError, MemoryError) as error:
-        raise ValueError(f"{path.name} has a damaged header: {error}") from error
-    return found
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:  # a link; a socket
+            raise ValueError(f"{path.name} is a symbolic link or no file") from error
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError(f"{path.name} is a folder or a device; expected a file")
+        if found.st_size > most:
+            raise ValueError(f"{path.name} has {found.st_size} bytes; expected {most} at most")
+        with open(descriptor, "rb", closefd=False) as file:
+            yield file, found.st_size
+    finally:
+        os.close(descriptor)
+
+
+def read_bytes(path: Path, *, most: int, follow: bool = False) -> bytes:
+    """All of a regular file. Raises OSError, and ValueError when it is none or too large."""
+    with regular_file(path, most=most, follow=follow) as (file, _):
+        data = file.read(most + 1)
+    if len(data) > most:  # it grew
+        raise ValueError(f"{path.name} has more than {most} bytes")
+    return data
+
+
+def read_json(path: Path, *, most: int = MOST_JSON) -> Any:
+    """The value in a JSON file. Raises OSError or ValueError, whatever is in the file."""
+    return parsed_json(read_bytes(path, most=most), path.name)
+
+
+def parsed_json(text: str | bytes, name: str) -> Any:
+    """The value of JSON text; ValueError, calling it `name`, for everything else."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{name} is nested too deeply ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{name} is no JSON ({error})") from error
+
+
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """The array in a .npy file, whose size is what its header says before memory is taken for it.
+
+    Only headers as np.save writes them for plain numbers are read. Raises OSError or ValueError,
+    whatever is in the file.
+    """
+    with regular_file(path) as (file, size):
+        start = file.read(10)
+        n_header = int.from_bytes(start[8:10], "little")
+        if start[:8] != b"\x93NUMPY\x01\x00" or n_header > _MOST_HEADER:
+            raise ValueError(f"{path.name} is no .npy file of format 1.0")
+        found = _NPY.fullmatch(file.read(n_header))
+        if found is None:
+            raise ValueError(f"{path.name} has a damaged header")
+        if b"O" in found[1]:
+            raise ValueError(f"{path.name} holds objects; expected numbers, allow_pickle=False")
+        kind = _dtype(path.name, found[1])
+        shape = tuple(int(n) for n in found[3].replace(b",", b" ").split())
+        n = math.prod(shape)
+        if 10 + n_header + n * kind.itemsize != size:
+            raise ValueError(f"{path.name} has {size} bytes, which is not what its header says")
+        values = np.fromfile(file, dtype=kind, count=n)
+    if len(values) != n:
+        raise ValueError(f"{path.name} was cut short while it was read")
+    return values.reshape(shape, order="F" if found[2] == b"True" else "C")
+
+
+def _dtype(name: str, text: bytes) -> np.dtype[Any]:
+    try:
+        return np.dtype(text.decode("ascii"))
+    except TypeError as error:
+        raise ValueError(f"{name} holds values of the unknown kind {text!r}") from error
 
 
 def is_full(path: Path) -> bool:

@@ -1,9 +1,10 @@
 """The encoder of one index: loaded when first needed, and always the one the index was made with."""
 
+import re
 import threading
 from collections.abc import Sequence
 
-from rag_flywheel.errors import EncoderMismatchError
+from rag_flywheel.errors import CorruptFileError, EncoderMismatchError
 from rag_flywheel.index.encoder import Encoder, check_encoder, make_encoder
 from rag_flywheel.records import Vectors
 from rag_flywheel.store import journal
@@ -66,7 +67,7 @@ class EncoderSlot:
         known = self._known()
         if known is not None and isinstance(self._given, str):
             name, revision, dim = known
-            return NamedEncoder(self._given, name=name, revision=revision, dim=int(dim))
+            return NamedEncoder(self._given, name=name, revision=revision, dim=_width(dim))
         given = self._given
         encoder = make_encoder(given) if isinstance(given, str) else check_encoder(given)
         _require_same(self._recorded(encoder), _identity(encoder))
@@ -96,6 +97,15 @@ _KEYS = ("encoder", "revision", "dim")
 
 def _identity(encoder: Encoder) -> tuple[str, str, str]:
     return encoder.name, encoder.revision, str(encoder.dim)
+
+
+def _width(found: str) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,4}", found, re.ASCII):
+        raise CorruptFileError(
+            f"flywheel.db: meta 'dim' is {found[:40]!r}; expected the width of a vector. Run "
+            "`rag-flywheel verify`, and restore the database from a backup"
+        )
+    return int(found)
 
 
 def _require_same(known: tuple[str, str, str], found: tuple[str, str, str]) -> None:

@@ -39,6 +39,7 @@ from rag_flywheel.records import (
     Vote,
 )
 from rag_flywheel.refresh import When, refresh
+from rag_flywheel.repair import repair
 from rag_flywheel.review import Review
 from rag_flywheel.serve.answers import Asked
 from rag_flywheel.serve.candidates import Lookups
@@ -48,6 +49,7 @@ from rag_flywheel.source import judge_of, source_of
 from rag_flywheel.store import events
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.story import story
+from rag_flywheel.verify import problems
 
 
 class Flywheel:
@@ -336,7 +338,16 @@ class Flywheel:
     def verify(self) -> list[str]:
         """Everything found wrong with the folder, one sentence each; empty when it is sound."""
         with self._files():
-            return report.problems(self._root, self._database)
+            return problems(self._root, self._database)
+
+    def repair(self, *, progress: bool | Progress = False) -> list[str]:
+        """Move what is damaged into quarantine/, rebuild from the database, say what was done.
+
+        A sound folder is left as it is: an empty list. Raises CorruptFileError, and changes
+        nothing, when the database itself is damaged; LockedError.
+        """
+        self._database.require_open()
+        return repair(self._root, self._database, lambda: self.refresh(progress=progress))
 
     @contextmanager
     def _files(self) -> Iterator[None]:

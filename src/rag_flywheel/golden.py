@@ -51,7 +51,12 @@ class _Merged:
 
 
 def golden_items(
-    database: Database, encode_queries: Encode, revision: str, *, until: int | None = None
+    database: Database,
+    encode_queries: Encode,
+    revision: str,
+    *,
+    dim: int,
+    until: int | None = None,
 ) -> list[GoldenItem]:
     """The queries with known answers that are in the index now, by query hash and tenant.
 
@@ -59,7 +64,7 @@ def golden_items(
     it is given the queries that have no vector yet, which are stored. until: of events up to this
     number; None: of all. The caller must not be in a transaction on `database`.
     """
-    found = read_opinions(database, encode_queries, revision, until=until)
+    found = read_opinions(database, encode_queries, revision, dim=dim, until=until)
     answers: dict[int, dict[int, Known]] = defaultdict(dict)
     tenants: dict[int, str | None] = {}
     for topic, opinion in found.topics.items():
@@ -80,7 +85,12 @@ def golden_items(
 
 
 def read_opinions(
-    database: Database, encode_queries: Encode, revision: str, *, until: int | None = None
+    database: Database,
+    encode_queries: Encode,
+    revision: str,
+    *,
+    dim: int,
+    until: int | None = None,
 ) -> Opinions:
     """Everything said of the texts in the index now, in one snapshot; arguments as `golden_items`."""
     with database.snapshot() as conn:
@@ -94,7 +104,7 @@ def read_opinions(
         questions = _questions(said)
         hashes = sorted({query for query, _ in questions})
         texts = golden.query_texts(conn, hashes)
-        vectors = vector_store.known_vectors(conn, hashes, revision)
+        vectors = vector_store.known_vectors(conn, hashes, revision, dim)
         heirs = passages.present_heirs(conn, sorted({e.lineage for e in said.events()}))
     missing = {h: texts[h] for h in hashes if h not in vectors}
     vectors.update(_embedded(database, encode_queries, revision, missing))

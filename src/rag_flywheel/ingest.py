@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rag_flywheel.checks import check_passages
+from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import InputError
 from rag_flywheel.records import Passage
 
 SUFFIXES = (".md", ".txt")
+MOST_BYTES = 64 * 2**20
+"""Of a text file, and of a line of JSONL."""
 CHUNK_CHARS = (400, 1200)
 """A chunk is filled up to between these many characters, at the best place to cut."""
 
@@ -54,15 +58,18 @@ def read_paths(paths: Sequence[Path]) -> Batch:
 def read_jsonl(path: Path) -> Iterator[Passage]:
     """One passage a line: {"id": ..., "text": ..., "title": ..., "metadata": {...}}."""
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(MOST_BYTES + 1), b""), 1):
+            where = f"{path}, line {number}"
+            if len(line) > MOST_BYTES:
+                raise InputError(f"{where} has more than {MOST_BYTES} bytes; expected a passage")
             if line.strip():
-                yield _passage(line, f"{path}, line {number}")
+                yield _passage(line, where)
 
 
 def _passage(line: bytes, where: str) -> Passage:
     try:
-        found: Any = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        found: Any = json.loads(line, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is no JSON ({error}); expected one object a line") from error
     if not isinstance(found, dict):
         raise InputError(f"{where} is {type(found).__name__}; expected an object with id and text")
@@ -74,7 +81,22 @@ def _passage(line: bytes, where: str) -> Passage:
     metadata = found.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise InputError(f"{where}: metadata is {type(metadata).__name__}; expected an object")
-    return Passage(found["id"], found["text"], found.get("title") or "", metadata)
+    passage = Passage(found["id"], found["text"], found.get("title") or "", metadata)
+    try:
+        check_passages([passage])
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    return passage
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The JSON object of these pairs. Raises ValueError for a key that comes twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:80]!r} comes twice")
+    return found
 
 
 def _text_files(folder: Path) -> list[Path]:
@@ -92,9 +114,12 @@ def _text_files(folder: Path) -> list[Path]:
 
 def _add_file(batch: Batch, file: Path, source: str) -> None:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_bytes(file, most=MOST_BYTES, follow=True).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 ({error}); convert it first") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}); expected a text file") from error
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     batch.sources.add(source)
     batch.passages.extend(cut(text, source, markdown=file.suffix == ".md"))
 

@@ -3,7 +3,7 @@
 It must not know how parameters are fitted, nor when.
 """
 
-import json
+import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rag_flywheel.curate.groups import held_out, near_duplicate, query_groups
+from rag_flywheel.disk import parsed_json
+from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.evaluate.gate import Looks, too_soon
 from rag_flywheel.gating import Gate, Golden, Judges, gated
 from rag_flywheel.improve.examples import NEIGHBOURS, Examples
@@ -33,7 +35,7 @@ from rag_flywheel.serve.candidates import (
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.scope import Scope, scope
 from rag_flywheel.serve.state import Judge, State, bare_state
-from rag_flywheel.store import events
+from rag_flywheel.store import cells, events
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import matching_pids
@@ -144,7 +146,7 @@ def golden_of(
     with database.snapshot() as conn:
         state = bare_state(version, conn)
         hashes = sorted({item.query_hash for item in items})
-        vectors = vector_store.known_vectors(conn, hashes, known.revision)
+        vectors = vector_store.known_vectors(conn, hashes, known.revision, version.dense.dim)
         scopes = {
             tenant: scope(state, matching_pids(conn, _of_tenant(known.tenant_key, tenant)))
             for tenant in {item.tenant for item in items}
@@ -171,7 +173,7 @@ def golden_of(
 
 
 def _of_tenant(key: str | None, tenant: str | None) -> dict[str, object]:
-    return {} if key is None or tenant is None else {key: json.loads(tenant)}
+    return {} if key is None or tenant is None else {key: cells.parsed("golden.tenant", tenant)}
 
 
 def frozen(
@@ -204,10 +206,21 @@ def past_examples(
     with database.snapshot() as conn:
         state = bare_state(version, conn)
         scopes = {
-            where: scope(state, None if where is None else matching_pids(conn, json.loads(where)))
+            where: scope(state, None if where is None else _passing(conn, where))
             for where in set(past.filters.values())
         }
     return _examples(state, past, scopes, known, progress)
+
+
+def _passing(conn: sqlite3.Connection, where: str) -> Pids:
+    """Pids of the texts that pass a stored filter. Raises CorruptFileError when it is none."""
+    try:
+        return matching_pids(conn, parsed_json(where, "it"))
+    except ValueError as error:  # an InputError is one
+        raise CorruptFileError(
+            f"flywheel.db: retrievals.filter holds {where[:60]!r}, which is no filter ({error}). "
+            "Run `rag-flywheel verify`, and restore the database from a backup"
+        ) from error
 
 
 def read_past(
@@ -216,6 +229,7 @@ def read_past(
     revision: str,
     encode_queries: Callable[[Sequence[str]], Vectors],
     *,
+    dim: int,
     until: int,
 ) -> Past:
     """The past queries that got votes up to event number `until`."""
@@ -229,7 +243,7 @@ def read_past(
         where = events.filters_of(conn, sorted(set(rows.values())))
         hashes = sorted({key[0] for key in kept})
         texts = events.query_texts(conn, hashes)
-        vectors = vector_store.known_vectors(conn, hashes, revision)
+        vectors = vector_store.known_vectors(conn, hashes, revision, dim)
     missing = [h for h in hashes if h not in vectors]
     if missing:
         made = encode_queries([texts[h] for h in missing])

@@ -26,8 +26,8 @@ from rag_flywheel.config import Config
 from rag_flywheel.corpus import embed
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.moves import make_live, reconcile
-from rag_flywheel.deploy.versions import Manifest
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.evaluate.gate import Looks
@@ -170,6 +170,7 @@ def _nothing_to_do(database: Database, found: _Live, when: When) -> str | None:
     with database.snapshot() as conn:
         votes = events.count_votes(conn, heard)
         changes = counts.corpus_changes(conn, live.watermark)
+        changes += counts.without_vector(conn, live.revision)
     age_s = time.time() - live.created
     if not votes and not changes:
         return "no passage and no vote since the live version was built"
@@ -256,7 +257,14 @@ def _learn(
         write_parameters(staged, parameters)
         return load_parameters(staged)
 
-    past = read_past(database, folder.judge, encoder.revision, encode_queries, until=until)
+    past = read_past(
+        database,
+        folder.judge,
+        encoder.revision,
+        encode_queries,
+        dim=encoder.dim,
+        until=until,
+    )
     version = built_indexes(staged, encoder, built, kept)
     if frozen_at is not None:
         learned = frozen(database, version, past, known, progress=progress)
@@ -264,7 +272,9 @@ def _learn(
         with database.reading() as conn:
             looks = Looks(*journal.looks(conn))
         judging = Judging(
-            lambda: golden_items(database, encode_queries, encoder.revision, until=until),
+            lambda: golden_items(
+                database, encode_queries, encoder.revision, dim=encoder.dim, until=until
+            ),
             read_back,
             looks,
         )

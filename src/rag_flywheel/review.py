@@ -92,7 +92,7 @@ class Review:
     def _opinions(self) -> Opinions:
         self._database.require_open()
         source = self._source()
-        return read_opinions(self._database, source.encode_queries, source.revision)
+        return read_opinions(self._database, source.encode_queries, source.revision, dim=source.dim)
 
 
 def _append(conn: sqlite3.Connection, new: golden.NewDecision) -> None:

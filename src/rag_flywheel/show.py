@@ -161,6 +161,15 @@ def problems(found: Sequence[str], as_json: bool) -> None:
         _say("sound")
 
 
+def repaired(done: Sequence[str], as_json: bool) -> None:
+    """What was repaired, one line each."""
+    if as_json:
+        _json(list(done))
+        return
+    for sentence in done or ["nothing to repair"]:
+        _say(sentence)
+
+
 def exported(report: ExportReport, out: Path, as_json: bool) -> None:
     """What `export` wrote."""
     if as_json:

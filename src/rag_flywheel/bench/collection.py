@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 from rag_flywheel.errors import InputError
 from rag_flywheel.records import Passage
 
+_MOST_LINE = 64 * 2**20  # bytes
+_MOST_PACKED, _ALWAYS_UNPACKED = 200, 64 * 2**20
 Qrels = dict[str, dict[str, int]]
 """{query id: {passage id: grade}}; a grade above 0 means relevant."""
 
@@ -79,29 +82,68 @@ def _rows(folder: Path, name: str) -> Iterator[tuple[dict[str, Any], str]]:
     path = next((p for p in paths if p.is_file()), None)
     if path is None:
         raise InputError(f"{folder} has no {name}.jsonl or {name}.jsonl.gz; expected a BEIR folder")
-    with (
-        gzip.open(path, "rt", encoding="utf-8")
-        if path.suffix == ".gz"
-        else path.open(encoding="utf-8") as file
-    ):
-        for number, line in enumerate(file, 1):
+    for line, where in _lines(path):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where} is no JSON ({error}); expected one object") from error
+        if not isinstance(row, dict) or not {"_id", "text"} <= set(row):
+            raise InputError(f"{where} has no _id and text; expected a BEIR {name} line")
+        yield row, where
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, str]]:
+    """(line, where it is) of a file, unpacked when it is packed, which makes it no bomb.
+
+    Raises InputError.
+    """
+    packed = path.suffix == ".gz"
+    left = max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size) if packed else None
+    number = 0
+    with gzip.open(path, "rb") if packed else path.open("rb") as file:
+        while True:
+            number += 1
             where = f"{path}, line {number}"
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{where} is no JSON ({error}); expected one object") from error
-            if not isinstance(row, dict) or not {"_id", "text"} <= set(row):
-                raise InputError(f"{where} has no _id and text; expected a BEIR {name} line")
-            yield row, where
+                line = file.readline(_MOST_LINE + 1)
+            except (OSError, EOFError, zlib.error) as error:
+                raise InputError(
+                    f"{where} cannot be read ({error}); fetch the file anew"
+                ) from error
+            if not line:
+                return
+            if left is not None and (left := left - len(line)) < 0:
+                raise InputError(
+                    f"{where}: the file unpacks to more than {_MOST_PACKED} times its size; "
+                    "expected text, packed"
+                )
+            if len(line) > _MOST_LINE:
+                raise InputError(f"{where} has more than {_MOST_LINE} bytes; expected one object")
+            yield line, where
+
+
+def _cells(rows: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
+    """The rows of a table. Raises InputError for what is no text, or no table."""
+    number = 0
+    while True:
+        number += 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{path}, line {number} cannot be read ({error})") from error
+        yield row
 
 
 def _split(path: Path, texts: Mapping[str, str], passages: set[str]) -> Split:
     qrels: Qrels = {}
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file, delimiter="\t")
-        next(rows, None)
-        for number, row in enumerate(rows, 2):
+        for number, row in enumerate(_cells(rows, path), 1):
             where = f"{path}, line {number}"
+            if number == 1:
+                continue  # the names of the columns
             try:
                 query, passage, grade = row[0], row[1], int(row[2])
             except (IndexError, ValueError) as error:

@@ -6,11 +6,17 @@ It must not know what the files hold.
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rag_flywheel.disk import regular_file
 from rag_flywheel.errors import InputError
+
+MOST_FILES, MOST_DEPTH = 1_000, 4
+"""How many files and folders a version may have, and how deep they may be."""
+_AT_ONCE = 2**20  # bytes
 
 
 def sync(path: Path) -> None:
@@ -68,9 +74,50 @@ def new_folder(out: Path, *, outside: Path) -> Iterator[Path]:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's contents."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hex digest of a file's contents, as many as it had when it was opened.
+
+    Raises OSError, and ValueError for what is no regular file.
+    """
+    whole = hashlib.sha256()
+    with regular_file(path) as (file, left):
+        while left and (part := file.read(min(left, _AT_ONCE))):
+            whole.update(part)
+            left -= len(part)
+    return whole.hexdigest()
+
+
+def entries_below(folder: Path) -> dict[str, os.stat_result]:
+    """{name: its state} of everything below but folders; links are not followed.
+
+    Raises OSError, and ValueError when there are too many, or folders in folders in folders.
+    """
+    found: dict[str, os.stat_result] = {}
+    todo = [(folder, "", 0)]
+    n_seen = 0
+    while todo:
+        place, prefix, depth = todo.pop()
+        if depth > MOST_DEPTH:
+            raise ValueError(
+                f"{prefix} is nested too deeply; expected {MOST_DEPTH} folders at most"
+            )
+        with os.scandir(place) as entries:
+            for entry in entries:
+                n_seen += 1
+                if n_seen > MOST_FILES:
+                    raise ValueError(
+                        f"{folder.name} holds more than {MOST_FILES} files and folders"
+                    )
+                name = f"{prefix}{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append((place / entry.name, f"{name}/", depth + 1))
+                else:
+                    found[name] = entry.stat(follow_symlinks=False)
+    return found
+
+
+def is_regular(state: os.stat_result) -> bool:
+    """Whether it is a plain file: no link, pipe, socket or device."""
+    return stat.S_ISREG(state.st_mode)
 
 
 def files_below(folder: Path) -> list[str]:

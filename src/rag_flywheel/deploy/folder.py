@@ -62,7 +62,7 @@ def _require_database(root: Path) -> None:
     """A folder that had versions has a database: an empty one must not silently take its place."""
     path = root / DATABASE
     used = (root / CURRENT).exists() or any((root / VERSIONS).glob("*"))
-    if used and not (path.exists() and path.stat().st_size):
+    if used and not (path.is_file() and path.stat().st_size):
         raise CorruptFileError(
             f"{path} is missing or empty, but {root} has index versions; expected the database "
             "with the passages and votes they were built from: restore it from a backup"

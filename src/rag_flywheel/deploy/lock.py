@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rag_flywheel.errors import LockedError
+from rag_flywheel.errors import CorruptFileError, LockedError
 
 FILE_NAME = "refresh.lock"
 
@@ -17,7 +17,12 @@ def refresh_lock(root: Path, *, wait_s: float = 0.0) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(root / FILE_NAME)
+    path = root / FILE_NAME
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise CorruptFileError(
+            f"{path} is a link, a folder or a device; expected a file: delete it"
+        )
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=wait_s)
     except Timeout as error:

@@ -1,21 +1,14 @@
-"""What can be said of an index folder without loading an index: status, versions, problems."""
+"""What can be said of an index folder without loading an index: its status and its versions."""
 
 import contextlib
 import time
 from pathlib import Path
 
-from rag_flywheel import config as settings
 from rag_flywheel.config import Config
 from rag_flywheel.deploy.files import files_below
-from rag_flywheel.deploy.versions import (
-    CURRENT,
-    check,
-    list_versions,
-    read_current,
-    read_manifest,
-)
+from rag_flywheel.deploy.versions import list_versions, read_current, read_manifest
 from rag_flywheel.errors import FlywheelError
-from rag_flywheel.records import Current, Status, VersionInfo
+from rag_flywheel.records import Status, VersionInfo
 from rag_flywheel.store import counts, events, journal
 from rag_flywheel.store.database import Database
 
@@ -55,7 +48,7 @@ def _bytes_below(folder: Path) -> int:
     total = 0
     for name in files_below(folder):
         with contextlib.suppress(FileNotFoundError):
-            total += (folder / name).stat().st_size
+            total += (folder / name).lstat().st_size
     return total
 
 
@@ -78,52 +71,4 @@ def versions(root: Path) -> list[VersionInfo]:
                 watermark=manifest.watermark,
             )
         )
-    return found
-
-
-def problems(root: Path, database: Database) -> list[str]:
-    """Everything found wrong with the folder, one sentence each; empty when it is sound.
-
-    Reads every byte: settings, database, CURRENT, and each version against its manifest.
-    """
-    found = []
-    try:
-        settings.read_config(root / settings.FILE_NAME)
-    except (FlywheelError, OSError) as error:
-        found.append(str(error))
-    try:
-        found += database.problems()
-        current = read_current(root)
-        found += _live_problems(root, database, current)
-    except FlywheelError as error:
-        found.append(str(error))
-    for version in list_versions(root):
-        wrong = check(root, version)
-        if wrong and version in list_versions(root):  # else another process pruned it meanwhile
-            found += wrong
-    return found
-
-
-def _live_problems(root: Path, database: Database, current: Current | None) -> list[str]:
-    found = []
-    with database.snapshot() as conn:
-        promoted = journal.last_promoted(conn)
-        revision = journal.read_meta(conn, "revision")
-        lacking = counts.without_vector(conn, revision) if revision else 0
-        orphans = counts.orphan_votes(conn)
-    if current is None and promoted is not None:
-        found.append(
-            f"{CURRENT} is missing, though version {promoted} was made live; `rag-flywheel refresh` "
-            f"builds a new version, `rag-flywheel rollback {promoted}` takes that one"
-        )
-    gone = current is not None and current.version not in list_versions(root)
-    if current is not None and gone and read_current(root) == current:  # else moved on meanwhile
-        found.append(
-            f"{CURRENT} names {current.version}, which is not in {root / 'versions'}; "
-            "`rag-flywheel refresh` builds a new version"
-        )
-    if lacking:
-        found.append(f"{lacking} passages have no vector; `rag-flywheel refresh` makes them")
-    if orphans:
-        found.append(f"{orphans} votes name a retrieval or passage that is not stored")
     return found

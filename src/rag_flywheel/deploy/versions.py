@@ -6,47 +6,35 @@ only commit point. This module must not know what the files of a version mean.
 
 import calendar
 import dataclasses
-import json
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rag_flywheel.deploy.files import files_below, replace_text, sha256, sync, sync_tree
+from rag_flywheel.deploy.files import (
+    entries_below,
+    files_below,
+    is_regular,
+    replace_text,
+    sha256,
+    sync,
+    sync_tree,
+)
+from rag_flywheel.deploy.manifest import REMEDY, Manifest, manifest_text, parse_manifest
+from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import CorruptFileError, NewerFormatError, UnknownIdError
 from rag_flywheel.records import Current
 
-FORMAT_VERSION = 1
 MANIFEST, CURRENT, VERSIONS, STAGING = "manifest.json", "CURRENT", "versions", "staging"
-_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{5}")
+_ID = re.compile(
+    r"[2-9]\d{3}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3])(?:[0-5]\d){2}Z-[0-9a-f]{5}",
+    re.ASCII,
+)
+_LAST = calendar.timegm((9999, 12, 31, 23, 59, 59))
+_MOST_CURRENT = 200  # bytes
 _TIME = "%Y%m%dT%H%M%SZ"
-_REMEDY = "run `rag-flywheel verify`, then `rollback` to a sound version or `refresh` to build one"
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a version holds. `watermark`: the event number up to which it was built; votes after
-    `votes_until` (less than the watermark when it was built after a rollback) did not count for it.
-
-    created: seconds since 1970; encoder, revision: its name, and which weights; dim: width of its
-    vectors; files: {name: (sha256, bytes)}.
-    """
-
-    id: str
-    created: float
-    parent: str | None
-    encoder: str
-    revision: str
-    dim: int
-    n_passages: int
-    watermark: int
-    votes_until: int
-    files: Mapping[str, tuple[str, int]]
 
 
 def new_version_id(newest: str | None) -> str:
@@ -54,13 +42,30 @@ def new_version_id(newest: str | None) -> str:
     seconds = int(time.time())
     floor = -1
     if newest is not None:
-        last = calendar.timegm(time.strptime(newest[:16], _TIME))
+        last = _seconds(newest)
         if last >= seconds:  # within one second, or the clock was set back
             floor = int(newest[17:], 16)
             seconds, floor = (last, floor) if floor < 0xFFFFF else (last + 1, -1)
+    if seconds > _LAST:
+        raise CorruptFileError(
+            f"{VERSIONS}/{newest} is named as if made at the end of time, and no version can come "
+            "after it; move that folder away"
+        )
     top = min(floor + 1000, 0xFFFFF) if floor >= 0 else 0xFFFFF
     suffix = floor + 1 + secrets.randbelow(top - floor)
     return f"{time.strftime(_TIME, time.gmtime(seconds))}-{suffix:05x}"
+
+
+def _seconds(version: str) -> int:
+    """When a version was made, by its id; also for days that no month has."""
+    return calendar.timegm(
+        (
+            int(version[:4]),
+            int(version[4:6]),
+            int(version[6:8]),
+            *(int(version[i : i + 2]) for i in (9, 11, 13)),
+        )
+    )
 
 
 def version_folder(root: Path, version: str) -> Path:
@@ -78,21 +83,35 @@ def list_versions(root: Path) -> list[str]:
     folder = root / VERSIONS
     if not folder.is_dir():
         return []
-    return sorted(p.name for p in folder.iterdir() if _ID.fullmatch(p.name) and p.is_dir())
+    return sorted(p.name for p in folder.iterdir() if _is_version(p))
+
+
+def strays(root: Path) -> list[str]:
+    """Names of what is in `versions/` but is no version: links, files, other folders."""
+    folder = root / VERSIONS
+    if not folder.is_dir():
+        return []
+    return sorted(p.name for p in folder.iterdir() if not _is_version(p))
+
+
+def _is_version(path: Path) -> bool:
+    return bool(_ID.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
 
 
 def read_current(root: Path) -> Current | None:
     """What is live; None before the first promotion. Raises CorruptFileError."""
     path = root / CURRENT
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, most=_MOST_CURRENT).decode("utf-8")
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise CorruptFileError(f"{path} is not text; {_REMEDY}") from error
-    found = re.fullmatch(r"(\S+)(?: (\d{1,18}))?( held)?\n?", text)
+        raise CorruptFileError(f"{path} is not text; {REMEDY}") from error
+    except ValueError as error:
+        raise CorruptFileError(f"{path}: {error}; {REMEDY}") from error
+    found = re.fullmatch(r"(\S+)(?: (\d{1,18}))?( held)?\n?", text, re.ASCII)
     if not found or not _ID.fullmatch(found[1]):
-        raise CorruptFileError(f"{path} says {text[:80]!r}; expected a version id. {_REMEDY}")
+        raise CorruptFileError(f"{path} says {text[:80]!r}; expected a version id. {REMEDY}")
     return Current(found[1], None if found[2] is None else int(found[2]), found[3] is not None)
 
 
@@ -114,12 +133,19 @@ def stage(root: Path) -> Path:
 def clean_staging(root: Path) -> int:
     """Delete what refreshes that died left behind; only for the holder of the refresh lock."""
     for unfinished in root.glob(f".{CURRENT}.*"):
-        unfinished.unlink(missing_ok=True)
+        _delete(unfinished)
     folder = root / STAGING
     left = list(folder.iterdir()) if folder.is_dir() else []
     for path in left:
-        shutil.rmtree(path)
+        _delete(path)
     return len(left)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def seal(staged: Path, manifest: Manifest) -> Manifest:
@@ -129,9 +155,7 @@ def seal(staged: Path, manifest: Manifest) -> Manifest:
         for name in files_below(staged)
     }
     sealed = dataclasses.replace(manifest, files=files)
-    values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(sealed)}
-    text = json.dumps(values, indent=2, sort_keys=True)
-    (staged / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    (staged / MANIFEST).write_text(manifest_text(sealed), encoding="utf-8")
     return sealed
 
 
@@ -148,6 +172,8 @@ def publish(root: Path, staged: Path, version: str) -> Path:
 def existing_version(root: Path, version: str) -> Path:
     """The folder of a version that is on disk. Raises UnknownIdError, naming the newest that are."""
     folder = version_folder(root, version)
+    if folder.is_symlink():
+        raise CorruptFileError(f"{folder} is a symbolic link; expected a folder. {REMEDY}")
     if not folder.is_dir():
         known = ", ".join(list_versions(root)[-5:]) or "none"
         raise UnknownIdError(f"no version {version} in {root}; the newest are: {known}")
@@ -156,48 +182,7 @@ def existing_version(root: Path, version: str) -> Path:
 
 def read_manifest(root: Path, version: str) -> Manifest:
     """The manifest of a version. Raises UnknownIdError, CorruptFileError, NewerFormatError."""
-    return _parse_manifest(existing_version(root, version) / MANIFEST, version)
-
-
-def _parse_manifest(path: Path, version: str) -> Manifest:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = values.pop("format_version")
-        if type(found) is int and found > FORMAT_VERSION:
-            raise NewerFormatError(
-                f"{path} has format {found}; this release reads up to {FORMAT_VERSION}. "
-                "Upgrade rag-flywheel to use this version"
-            )
-        files = {str(k): (str(v[0]), int(v[1])) for k, v in values.pop("files").items()}
-        manifest = Manifest(files=files, **values)
-        _require_sense(manifest, found, version)
-    except (
-        FileNotFoundError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        IndexError,
-        RecursionError,
-    ) as error:
-        raise CorruptFileError(f"{path} is no usable manifest ({error}); {_REMEDY}") from error
-    return manifest
-
-
-def _require_sense(manifest: Manifest, format_version: object, version: str) -> None:
-    counts = (manifest.dim, manifest.n_passages, manifest.watermark, manifest.votes_until)
-    if type(format_version) is not int or format_version < 1:
-        raise ValueError(f"its format_version is {format_version!r}")
-    if manifest.id != version:
-        raise ValueError(f"it describes {manifest.id!r}")
-    if not all(type(n) is int and 0 <= n < 2**63 for n in counts):
-        raise ValueError(f"its counts are {counts}")
-    if type(manifest.created) not in {int, float} or not 0 <= manifest.created < 1e11:
-        raise ValueError(f"created is {manifest.created!r}; expected seconds since 1970")
-    if not (isinstance(manifest.encoder, str) and isinstance(manifest.revision, str)):
-        raise ValueError("encoder and revision are not both text")
-    if manifest.parent is not None and not isinstance(manifest.parent, str):
-        raise ValueError(f"parent is {manifest.parent!r}")
+    return parse_manifest(existing_version(root, version) / MANIFEST, version)
 
 
 def sound_file(root: Path, version: str, name: str) -> bool:
@@ -206,21 +191,26 @@ def sound_file(root: Path, version: str, name: str) -> bool:
         digest, size = read_manifest(root, version).files[name]
     except (CorruptFileError, NewerFormatError, UnknownIdError, KeyError):
         return False
-    path = version_folder(root, version) / name
-    return path.is_file() and path.stat().st_size == size and sha256(path) == digest
+    return _file_problem(version_folder(root, version) / name, digest, size) is None
 
 
 Fingerprint = dict[str, list[int]]
 
 
 def fingerprint(root: Path, version: str) -> Fingerprint:
-    """{file: [inode, bytes, modification time in ns]} of a version's files, without reading them."""
-    folder = version_folder(root, version)
-    found = {}
-    for name in files_below(folder):
-        stat = (folder / name).stat()
-        found[name] = [stat.st_ino, stat.st_size, stat.st_mtime_ns]
-    return found
+    """{file: [kind, inode, bytes, times of change in ns]} of a version's files, without reading them.
+
+    The time of the last change of the inode is among them, which no program can set back. Empty
+    when there are too many files.
+    """
+    try:
+        found = entries_below(version_folder(root, version))
+    except ValueError:
+        return {}
+    return {
+        name: [s.st_mode, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns]
+        for name, s in sorted(found.items())
+    }
 
 
 def check(root: Path, version: str) -> list[str]:
@@ -230,22 +220,34 @@ def check(root: Path, version: str) -> list[str]:
         manifest = read_manifest(root, version)
     except (CorruptFileError, NewerFormatError, UnknownIdError) as error:
         return [str(error)]
+    try:
+        present = set(entries_below(folder))
+    except (OSError, ValueError) as error:
+        return [f"{version} cannot be looked through ({error})"]
     problems = []
-    present = set(files_below(folder))
-    for name, (digest, size) in manifest.files.items():
-        try:
-            if name not in present:
-                problems.append(f"{version}/{name} is missing")
-            elif (found := (folder / name).stat().st_size) != size:
-                problems.append(f"{version}/{name} has {found} bytes; its manifest says {size}")
-            elif sha256(folder / name) != digest:
-                problems.append(f"{version}/{name} is not what its manifest says (sha256 differs)")
-        except FileNotFoundError:
-            problems.append(f"{version}/{name} is missing")
-        except PermissionError as error:
-            problems.append(f"{version}/{name} cannot be read ({error.strerror})")
+    for name, (digest, size) in sorted(manifest.files.items()):
+        problem = _file_problem(folder / name, digest, size)
+        if problem is not None:
+            problems.append(f"{version}/{name} {problem}")
     extra = present - set(manifest.files) - {MANIFEST}
     return problems + [f"{version}/{name} is not in its manifest" for name in sorted(extra)]
+
+
+def _file_problem(path: Path, digest: str, size: int) -> str | None:
+    """What is wrong with one file of a version; None when it is what its manifest says."""
+    try:
+        state = path.lstat()
+        if not is_regular(state):
+            return "is a link, a folder or a device; expected a file"
+        if state.st_size != size:
+            return f"has {state.st_size} bytes; its manifest says {size}"
+        if sha256(path) != digest:
+            return "is not what its manifest says (sha256 differs)"
+    except (FileNotFoundError, NotADirectoryError):
+        return "is missing"
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    return None
 
 
 def prune(root: Path, *, keep: int, never: set[str]) -> list[str]:

@@ -14,11 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.index.dense_file import require_flat
 from rag_flywheel.records import Pids, Vectors
 
 FILE_NAME = "passages.faiss"
 _SAMPLE = 20_000  # vectors that the typical cosine is taken from
 _LARGEST_TYPICAL = 0.9
+_LARGEST_IN_A_BITMAP = 2**28
+_UNIT_TOLERANCE = 0.02
+_AT_ONCE = 65_536  # vectors
 
 
 class DenseIndex:
@@ -38,22 +42,33 @@ class DenseIndex:
 
     @classmethod
     def load(cls, folder: Path, *, dim: int) -> "DenseIndex":
-        """Read the index in `folder`. Raises CorruptFileError when it is not one of this width."""
+        """Read the index in `folder`. Raises CorruptFileError when it is not one of this width,
+        of unit vectors under ascending numbers."""
         faiss = _faiss()
         path = folder / FILE_NAME
         try:
+            require_flat(path, dim=dim)
             index = faiss.read_index(str(path))
-        except RuntimeError as error:  # what faiss raises for a bad file
+            found = cls(index, faiss.vector_to_array(index.id_map).astype(np.int64))
+            found._require_sense()
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
             raise CorruptFileError(
                 f"{path} cannot be read ({str(error)[:200]}); run `rag-flywheel refresh` to build "
                 "it anew from the database"
             ) from error
-        if not isinstance(index, faiss.IndexIDMap2) or index.d != dim:
-            raise CorruptFileError(
-                f"{path} holds {type(index).__name__} of width {index.d}; expected IndexIDMap2 of "
-                f"width {dim}. Run `rag-flywheel refresh` to build it anew from the database"
-            )
-        return cls(index, faiss.vector_to_array(index.id_map).astype(np.int64))
+        return found
+
+    def _require_sense(self) -> None:
+        """ValueError unless the pids ascend and every vector is finite and of unit length."""
+        pids = self.pids
+        if len(pids) and (pids[0] < 0 or np.any(pids[1:] <= pids[:-1])):
+            raise ValueError("its numbers are not ascending")
+        for start in range(0, len(pids), _AT_ONCE):
+            part = self._index.index.reconstruct_n(start, min(_AT_ONCE, len(pids) - start))
+            with np.errstate(all="ignore"):
+                squares = np.einsum("ij,ij->i", part, part)
+            if not np.all(np.abs(np.sqrt(squares) - 1.0) <= _UNIT_TOLERANCE):
+                raise ValueError("a vector is not of unit length")
 
     def save(self, folder: Path) -> None:
         """Write the index into `folder`."""
@@ -92,10 +107,7 @@ class DenseIndex:
             return [np.empty(0, dtype=np.int64) for _ in queries]
         parameters = None
         if allowed is not None:
-            mask = np.zeros(int(allowed[-1]) + 1, dtype=bool)
-            mask[allowed] = True
-            selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-            parameters = faiss.SearchParameters(sel=selector)
+            parameters = faiss.SearchParameters(sel=_selector(allowed))
         _, found = self._index.search(np.ascontiguousarray(queries), n, params=parameters)
         return [row[row >= 0] for row in found]  # faiss pads with -1
 
@@ -139,6 +151,17 @@ def typical_cosine(vectors: Vectors) -> float:
     total = vectors.sum(axis=0, dtype=np.float64)
     mean = (float(total @ total) - n) / (n * (n - 1.0))
     return min(max(mean, 0.0), _LARGEST_TYPICAL)
+
+
+def _selector(allowed: Pids) -> Any:
+    """Admits these ascending pids: by a bit for each number up to the last, unless that is huge."""
+    faiss = _faiss()
+    last = int(allowed[-1])
+    if last > _LARGEST_IN_A_BITMAP:
+        return faiss.IDSelectorBatch(allowed)
+    mask = np.zeros(last + 1, dtype=bool)
+    mask[allowed] = True
+    return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
 
 
 @cache

@@ -69,6 +69,11 @@ class FreshSegment:
         kept = tuple(self.texts[i] for i in np.flatnonzero(keep))
         return FreshSegment(self.pids[keep], self.vectors[keep], kept)
 
+    @property
+    def dim(self) -> int:
+        """Width of a vector."""
+        return int(self.vectors.shape[1])
+
     @cached_property
     def typical_cosine(self) -> float:
         """The mean cosine of two of these texts."""

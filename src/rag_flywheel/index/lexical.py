@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.disk import all_below, divides, read_array
+from rag_flywheel.disk import all_below, divides, read_array, read_json
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.pieces import Pieces
 
@@ -23,6 +23,9 @@ LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
 TokenIds: TypeAlias = npt.NDArray[np.int32]
 LexicalScores: TypeAlias = npt.NDArray[np.float32]
 _NONE = np.empty(0, dtype=np.int32)
+_PARAMETERS: dict[str, Any] = {"k1": K1, "b": B, "method": "lucene"}
+_MOST_PARAMETERS = 100_000  # bytes
+_LARGEST_SCORE = 1_000.0
 
 
 @cache
@@ -92,11 +95,9 @@ class LexicalIndex:
     @classmethod
     def load(cls, folder: Path, *, n_texts: int) -> "LexicalIndex":
         """Read the index in `folder`. Raises CorruptFileError when it is not one of n_texts."""
-        import bm25s
-
         lexical, tokens = folder / LEXICAL_FOLDER, folder / TOKENS_FOLDER
         try:
-            vocabulary = json.loads((lexical / "words.json").read_text(encoding="utf-8"))
+            vocabulary = read_json(lexical / "words.json")
             ids = read_array(tokens / "ids.npy")
             offsets = read_array(tokens / "offsets.npy")
             titles = read_array(tokens / "titles.npy")
@@ -106,11 +107,8 @@ class LexicalIndex:
             if not all_below(ids, len(vocabulary)):
                 raise ValueError("ids.npy names a word that is not there")
             pieces = Pieces.load(tokens, n_words=len(vocabulary))
-            has_words = (lexical / "params.index.json").exists()
-            bm25 = bm25s.BM25.load(lexical, load_vocab=False) if has_words else None
-            if bm25 is not None:
-                _require_scores(bm25, len(vocabulary), len(titles))
-        except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError) as error:
+            bm25 = _read_scores(lexical, len(vocabulary), len(titles)) if vocabulary else None
+        except (OSError, ValueError, MemoryError) as error:
             raise CorruptFileError(
                 f"{lexical} or {tokens} cannot be read ({error}); run `rag-flywheel refresh` to "
                 "build them anew from the database"
@@ -229,7 +227,7 @@ def _index(documents: list[list[int]], vocabulary: dict[str, int]) -> Any:
 
     if not vocabulary:
         return None
-    bm25 = bm25s.BM25(k1=K1, b=B, method="lucene", csc_backend="scipy")
+    bm25 = bm25s.BM25(**_PARAMETERS, csc_backend="scipy")
     bm25.index((documents, dict(vocabulary)), create_empty_token=False, show_progress=False)
     return bm25
 
@@ -251,14 +249,38 @@ def _is_vocabulary(found: object) -> bool:
     return list(found.values()) == list(range(len(found)))
 
 
-def _require_scores(bm25: Any, n_words: int, n_texts: int) -> None:
-    """ValueError unless this holds a score for some texts of every word."""
-    data, texts, starts = (bm25.scores[name] for name in ("data", "indices", "indptr"))
+def _read_scores(folder: Path, n_words: int, n_texts: int) -> Any:
+    """The scores in a folder; not by bm25s's own reader, which trusts the file of parameters."""
+    import bm25s
+
+    said = read_json(folder / "params.index.json", most=_MOST_PARAMETERS)
+    expected = {**_PARAMETERS, "num_docs": n_texts}
+    if not isinstance(said, dict) or any(said.get(k) != v for k, v in expected.items()):
+        raise ValueError(f"params.index.json does not say {expected}")
+    names = ("data", "indices", "indptr")
+    data, texts, starts = (read_array(folder / f"{name}.csc.index.npy") for name in names)
+    _require_scores(data, texts, starts, n_words, n_texts)
+    bm25 = bm25s.BM25(**_PARAMETERS, csc_backend="scipy")
+    bm25.nonoccurrence_array = None
+    bm25.scores = {"data": data, "indices": texts, "indptr": starts, "num_docs": n_texts}
+    return bm25
+
+
+def _require_scores(
+    data: npt.NDArray[Any],
+    texts: npt.NDArray[Any],
+    starts: npt.NDArray[Any],
+    n_words: int,
+    n_texts: int,
+) -> None:
+    """ValueError unless this is a score for some texts of every word."""
+    if [part.dtype.kind for part in (data, texts, starts)] != ["f", "i", "i"]:
+        raise ValueError("its scores are not numbers under whole numbers")
     if not divides(starts, n_words):
         raise ValueError(f"its scores are not divided among {n_words} words")
     if data.shape != texts.shape or texts.shape != (int(starts[-1]),):
         raise ValueError("its scores and texts do not fit together")
     if not all_below(texts, n_texts):
         raise ValueError("its scores name a text that is not there")
-    if not np.all(np.isfinite(data)):
-        raise ValueError("a score is no number")
+    if not np.all((data >= 0) & (data < _LARGEST_SCORE)):
+        raise ValueError("a score is no number that BM25 gives")

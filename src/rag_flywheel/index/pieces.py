@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.disk import all_below, divides, read_array
+from rag_flywheel.disk import all_below, divides, read_array, read_json
 
 _LETTERS = 4
 _NAMES, _OFFSETS, _IDS, _IDF = "pieces.json", "piece-offsets.npy", "pieces.npy", "piece-idf.npy"
@@ -59,8 +59,8 @@ class Pieces:
 
     @classmethod
     def load(cls, folder: Path, *, n_words: int) -> "Pieces":
-        """Read from a folder. Raises OSError, EOFError or ValueError for what is not whole."""
-        names = json.loads((folder / _NAMES).read_text(encoding="utf-8"))
+        """Read from a folder. Raises OSError or ValueError for what is not whole."""
+        names = read_json(folder / _NAMES)
         offsets, ids = read_array(folder / _OFFSETS), read_array(folder / _IDS)
         idf = read_array(folder / _IDF)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

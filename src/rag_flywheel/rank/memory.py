@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.disk import divides, read_array
+from rag_flywheel.disk import divides, read_array, read_json
 from rag_flywheel.errors import CorruptFileError
 
 FOLDER = "memory"
@@ -67,9 +67,9 @@ def load_memory(folder: Path) -> Memory:
         offsets = read_array(place / "offsets.npy")
         lineages = read_array(place / "lineages.npy")
         chances = read_array(place / "chances.npy")
-        tenants = json.loads((place / "tenants.json").read_text(encoding="utf-8"))
+        tenants = read_json(place / "tenants.json")
         _require_whole(hashes, offsets, lineages, chances, tenants)
-    except (OSError, EOFError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         raise CorruptFileError(
             f"{place} cannot be read ({error}); run `rag-flywheel refresh` to build it anew from "
             "the database"

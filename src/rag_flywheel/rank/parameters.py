@@ -116,8 +116,8 @@ def _require_numbers(values: dict[str, Any]) -> None:
             continue
         if type(value) not in {int, float} or not abs(value) <= _LARGEST:
             raise ValueError(f"{key} is no finite number")
-    if values["candidate_spread"] < 0:
-        raise ValueError("candidate_spread is below 0")
+    if not 0 <= values["candidate_spread"] <= _LARGEST_WEIGHT:
+        raise ValueError(f"candidate_spread is not from 0 to {_LARGEST_WEIGHT:g}")
     if not 1e-6 <= values["noise"] <= 0.5:
         raise ValueError("noise is not from 1e-6 to 0.5")
     if max(abs(w) for w in values["weights"].values()) > _LARGEST_WEIGHT:

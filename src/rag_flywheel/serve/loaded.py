@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.lexical import LexicalIndex
@@ -12,6 +13,8 @@ from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory, load_memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Pids
+
+_MOST_PARAMETERS = 1_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ def load_parameters(folder: Path) -> Parameters:
     """The parameters of a version folder. Raises CorruptFileError."""
     path = folder / params.FILE_NAME
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bytes(path, most=_MOST_PARAMETERS).decode("utf-8")
+    except (OSError, ValueError) as error:
         raise CorruptFileError(
             f"{path} cannot be read ({error}); run `rag-flywheel refresh` to build a new version"
         ) from error

@@ -30,6 +30,7 @@ class Source:
 
     judge: Judge
     revision: str
+    dim: int
     encode_queries: Encode
     encode_passages: Encode
 
@@ -148,7 +149,9 @@ def _with_texts(
         pids = np.array([t.pid for t in new], dtype=np.int64)
         words = [passages.encoded_text(t.passage) for t in new]
         titles = [t.passage.title for t in new]
-        fresh = fresh.with_texts(pids, words, titles, _passage_vectors(new, words, conn, source))
+        fresh = fresh.with_texts(
+            pids, words, titles, _passage_vectors(new, words, conn, source, fresh.dim)
+        )
     inheritors = passages.inheritors(conn)
     return replace(
         state,
@@ -164,8 +167,9 @@ def _passage_vectors(
     words: Sequence[str],
     conn: sqlite3.Connection,
     source: Source,
+    dim: int,
 ) -> Vectors:
-    known = vector_store.known_vectors(conn, [t.text_hash for t in texts], source.revision)
+    known = vector_store.known_vectors(conn, [t.text_hash for t in texts], source.revision, dim)
     missing = [i for i, t in enumerate(texts) if t.text_hash not in known]
     if missing:
         made = source.encode_passages([words[i] for i in missing])
@@ -187,7 +191,7 @@ def _judged(
     if not found:
         return state
     hashes = sorted({key[0] for key in found})
-    vectors = vector_store.known_vectors(conn, hashes, source.revision)
+    vectors = vector_store.known_vectors(conn, hashes, source.revision, state.version.dense.dim)
     missing = [h for h in hashes if h not in vectors]
     if missing:
         texts = events.query_texts(conn, missing)

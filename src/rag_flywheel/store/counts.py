@@ -24,12 +24,3 @@ def without_vector(conn: sqlite3.Connection, revision: str) -> int:
         "WHERE v.text_hash = p.text_hash AND v.revision = ?)"
     )
     return int(conn.execute(sql, (revision,)).fetchone()[0])
-
-
-def orphan_votes(conn: sqlite3.Connection) -> int:
-    """How many votes name a retrieval or passage row that is not there."""
-    sql = (
-        "SELECT count(*) FROM votes v WHERE NOT EXISTS (SELECT 1 FROM retrievals r WHERE "
-        "r.rid = v.rid) OR NOT EXISTS (SELECT 1 FROM passages p WHERE p.pid = v.pid)"
-    )
-    return int(conn.execute(sql).fetchone()[0])

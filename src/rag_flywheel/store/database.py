@@ -5,6 +5,7 @@ It knows how to open, lock, and translate errors; it must not know what the tabl
 
 import os
 import sqlite3
+import stat
 import threading
 import time
 import weakref
@@ -147,6 +148,8 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise self._as_flywheel_error(error) from error
+        except UnicodeDecodeError as error:  # of SQLite's own message, which quotes the file
+            raise self._unsound(error) from error
 
     def _as_flywheel_error(self, error: sqlite3.Error) -> FlywheelError:
         name = getattr(error, "sqlite_errorname", "") or ""
@@ -167,21 +170,61 @@ class Database:
                 f"{where.parent} cannot be written to ({error}); every use of an index writes to "
                 "its folder: give this user write permission, or copy the folder"
             )
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            return CorruptFileError(
-                f"{where} is not a sound SQLite file ({error}); restore it from a backup: it "
-                "holds passages and votes, which cannot be rebuilt"
-            )
+        if _is_damage(name, str(error)):
+            return self._unsound(error)
         return StorageError(f"{where}: {error}")
+
+    def _unsound(self, error: Exception) -> CorruptFileError:
+        return CorruptFileError(
+            f"{self.path} is not a sound SQLite file ({error}); restore it from a backup: it "
+            "holds passages and votes, which cannot be rebuilt"
+        )
+
+
+_DAMAGE = (
+    "no such ",  # table, column, index
+    "Could not decode to UTF-8",
+    "malformed JSON",
+    "unsafe use of ",
+    "has no column named",
+    "integer overflow",
+)
+
+
+def _is_damage(name: str, said: str) -> bool:
+    """Whether an error of SQLite can only come from a file that this package did not leave so."""
+    codes = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
+    return name.startswith(codes) or any(words in said for words in _DAMAGE)
+
+
+def _require_files(path: Path) -> None:
+    """Raises CorruptFileError when the database, or a file that SQLite keeps beside it, is no file:
+    opening a pipe would wait for ever, and a link could lead anywhere."""
+    for beside in ("", "-wal", "-shm", "-journal"):
+        file = path.with_name(path.name + beside)
+        try:
+            mode = (file.lstat() if beside else file.stat()).st_mode
+        except FileNotFoundError:
+            continue
+        except OSError:
+            mode = 0  # a link to itself
+        if not stat.S_ISREG(mode):
+            raise CorruptFileError(
+                f"{file} is a link, a folder or a device; expected a file: restore the database "
+                "from a backup"
+            )
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    _require_files(path)
     conn = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
     until = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
+            conn.execute("PRAGMA trusted_schema=OFF")
+            conn.execute("PRAGMA cell_size_check=ON")
             conn.execute("PRAGMA journal_mode=WAL")
             conn.execute("PRAGMA synchronous=NORMAL")
             return conn
@@ -223,4 +266,5 @@ def in_chunks(
     for start in range(0, len(values), _CHUNK):
         part = values[start : start + _CHUNK]
         marks = ", ".join("?" * len(part))
-        yield from conn.execute(sql % marks, (*part, *more))
+        for row in conn.execute(sql % marks, (*part, *more)):  # noqa: UP028 - it would close the
+            yield row  # cursor when it is dropped, perhaps after its connection

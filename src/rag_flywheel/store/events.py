@@ -8,9 +8,10 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, get_args
 
-from rag_flywheel.records import PastVotes, VoteEvent
+from rag_flywheel.records import PastVotes, Verdict, VoteEvent
+from rag_flywheel.store import cells
 from rag_flywheel.store.database import in_chunks
 
 
@@ -79,7 +80,7 @@ def shown_hits(
         conn, "SELECT id, rid, hits FROM retrievals WHERE id IN (%s)", list(retrieval_ids)
     )
     return {
-        str(id_): (int(rid), {str(hit[1]): int(hit[0]) for hit in json.loads(hits)})
+        str(id_): (int(rid), {name: pid for pid, name, _ in cells.hits("retrievals.hits", hits)})
         for id_, rid, hits in rows
     }
 
@@ -89,7 +90,10 @@ def logged_scores(
 ) -> dict[int, list[tuple[int, float]]]:
     """By row of a retrieval: (lineage, score) of each hit it showed, the best first."""
     rows = in_chunks(conn, "SELECT rid, hits FROM retrievals WHERE rid IN (%s)", list(retrievals))
-    hits = {int(rid): [(int(h[0]), float(h[2])) for h in json.loads(text)] for rid, text in rows}
+    hits = {
+        int(rid): [(pid, score) for pid, _, score in cells.hits("retrievals.hits", text)]
+        for rid, text in rows
+    }
     pids = sorted({pid for found in hits.values() for pid, _ in found})
     lineages = dict(
         in_chunks(
@@ -99,7 +103,9 @@ def logged_scores(
         )
     )
     return {
-        rid: [(int(lineages.get(pid, pid)), score) for pid, score in found]
+        rid: [
+            (cells.whole("passages.lineage", lineages.get(pid, pid)), score) for pid, score in found
+        ]
         for rid, found in hits.items()
     }
 
@@ -114,13 +120,13 @@ def first_retrievals(
         "GROUP BY query_hash, tenant",
         list(queries),
     )
-    return {(bytes(h), tenant): int(rid) for h, tenant, rid in rows}
+    return {(_query(h), _tenant(tenant)): int(rid) for h, tenant, rid in rows}
 
 
 def filters_of(conn: sqlite3.Connection, retrievals: Sequence[int]) -> dict[int, str | None]:
     """{row of a retrieval: its metadata filter as JSON, None: none}."""
     rows = in_chunks(conn, "SELECT rid, filter FROM retrievals WHERE rid IN (%s)", list(retrievals))
-    return {int(rid): where for rid, where in rows}
+    return {int(rid): cells.optional_text("retrievals.filter", where) for rid, where in rows}
 
 
 def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool:
@@ -153,6 +159,7 @@ def append_votes(
     )
 
 
+_VERDICTS = get_args(Verdict)
 _VOTES = (
     "SELECT v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at "
     "FROM votes v JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = v.pid "
@@ -182,7 +189,7 @@ def queries_voted_on(conn: sqlite3.Connection, after: int, last: int) -> list[by
         "WHERE v.seq > ? AND v.seq <= ?",
         (after, last),
     )
-    return [bytes(row[0]) for row in rows]
+    return [_query(row[0]) for row in rows]
 
 
 def votes_by_number(conn: sqlite3.Connection, numbers: Sequence[int]) -> list[PastVotes]:
@@ -195,7 +202,8 @@ def votes_by_number(conn: sqlite3.Connection, numbers: Sequence[int]) -> list[Pa
     )
     counts: dict[tuple[str, str], Counter[str]] = {}
     for query, passage, verdict in rows:
-        counts.setdefault((query, passage), Counter())[verdict] += 1
+        key = cells.text("retrievals.query", query), cells.text("passages.id", passage)
+        counts.setdefault(key, Counter())[_verdict(verdict)] += 1
     found = [PastVotes(*key, n["helpful"], n["harmful"]) for key, n in counts.items()]
     return sorted(found, key=lambda v: (-v.helpful - v.harmful, v.query, v.passage_id))
 
@@ -205,7 +213,7 @@ def query_texts(conn: sqlite3.Connection, queries: Sequence[bytes]) -> dict[byte
     rows = in_chunks(
         conn, "SELECT DISTINCT query_hash, query FROM retrievals WHERE query_hash IN (%s)", queries
     )
-    return {bytes(h): str(text) for h, text in rows}
+    return {_query(h): cells.text("retrievals.query", text) for h, text in rows}
 
 
 def count_votes(conn: sqlite3.Connection, after: int = 0) -> int:
@@ -220,4 +228,27 @@ def count_retrievals(conn: sqlite3.Connection) -> int:
 
 def _vote(row: tuple[Any, ...]) -> VoteEvent:
     seq, rid, query, tenant, lineage, verdict, user, at = row
-    return VoteEvent(seq, rid, bytes(query), tenant, lineage, verdict, user, at)
+    return VoteEvent(
+        cells.whole("votes.seq", seq),
+        cells.whole("votes.rid", rid),
+        _query(query),
+        _tenant(tenant),
+        cells.whole("passages.lineage", lineage),
+        _verdict(verdict),
+        cells.optional_text("votes.user_id", user),
+        cells.seconds("votes.at", at),
+    )
+
+
+def _query(found: object) -> bytes:
+    return cells.hashed("retrievals.query_hash", found)
+
+
+def _tenant(found: object) -> str | None:
+    return cells.optional_text("retrievals.tenant", found)
+
+
+def _verdict(found: object) -> Verdict:
+    if found not in _VERDICTS:
+        cells.refuse("votes.verdict", found, " or ".join(_VERDICTS))
+    return cast(Verdict, found)

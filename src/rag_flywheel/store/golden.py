@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rag_flywheel.records import Correction, Decision, ImportedAnswer
+from rag_flywheel.store import cells
 from rag_flywheel.store.database import in_chunks
 
 IMPORTED = "imported"
@@ -46,7 +47,16 @@ def answers_until(conn: sqlite3.Connection, last: int) -> list[ImportedAnswer]:
         "JOIN passages p ON p.pid = g.pid WHERE g.seq <= ? ORDER BY g.seq",
         (last,),
     )
-    return [ImportedAnswer(seq, bytes(h), tenant, pid, g) for seq, h, tenant, pid, g in rows]
+    return [
+        ImportedAnswer(
+            seq,
+            cells.hashed("golden.query_hash", query),
+            cells.optional_text("golden.tenant", tenant),
+            cells.whole("passages.lineage", lineage),
+            cells.whole("golden.grade", grade),
+        )
+        for seq, query, tenant, lineage, grade in rows
+    ]
 
 
 def append_correction(
@@ -67,7 +77,17 @@ def corrections_until(conn: sqlite3.Connection, last: int) -> list[Correction]:
         "WHERE c.seq <= ? ORDER BY c.seq",
         (last,),
     )
-    return [Correction(seq, rid, bytes(h), t, lin, user) for seq, rid, h, t, lin, user in rows]
+    return [
+        Correction(
+            seq,
+            cells.whole("corrections.rid", rid),
+            cells.hashed("retrievals.query_hash", query),
+            cells.optional_text("retrievals.tenant", tenant),
+            cells.whole("passages.lineage", lineage),
+            cells.optional_text("corrections.user_id", user),
+        )
+        for seq, rid, query, tenant, lineage, user in rows
+    ]
 
 
 @dataclass(frozen=True)
@@ -98,7 +118,16 @@ def decisions_until(conn: sqlite3.Connection, last: int) -> list[Decision]:
         "JOIN passages p ON p.pid = v.pid WHERE v.seq <= ? ORDER BY v.seq",
         (last,),
     )
-    return [Decision(seq, bytes(h), tenant, pid, kind) for seq, h, tenant, pid, kind in rows]
+    return [
+        Decision(
+            seq,
+            cells.hashed("reviews.query_hash", query),
+            cells.optional_text("reviews.tenant", tenant),
+            cells.whole("passages.lineage", lineage),
+            kind,
+        )
+        for seq, query, tenant, lineage, kind in rows
+    ]
 
 
 def query_texts(conn: sqlite3.Connection, queries: Sequence[bytes]) -> dict[bytes, str]:
@@ -110,5 +139,8 @@ def query_texts(conn: sqlite3.Connection, queries: Sequence[bytes]) -> dict[byte
             f"SELECT DISTINCT query_hash, query FROM {table} WHERE query_hash IN (%s)",
             list(queries),
         )
-        found.update((bytes(h), str(text)) for h, text in rows)
+        found.update(
+            (cells.hashed(f"{table}.query_hash", name), cells.text(f"{table}.query", query))
+            for name, query in rows
+        )
     return found

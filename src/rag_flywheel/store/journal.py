@@ -10,12 +10,13 @@ import time
 from dataclasses import dataclass
 
 from rag_flywheel.records import Current, RefreshReport
+from rag_flywheel.store import cells
 
 
 def read_meta(conn: sqlite3.Connection, key: str) -> str | None:
     """A value kept under a name, None when there is none."""
     row = conn.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    return None if row is None else str(row[0])
+    return None if row is None else cells.text(f"meta {key!r}", row[0])
 
 
 def write_meta(conn: sqlite3.Connection, key: str, value: str) -> None:
@@ -74,13 +75,13 @@ def last_promoted(conn: sqlite3.Connection) -> str | None:
     row = conn.execute(
         "SELECT version FROM refreshes WHERE outcome = 'promoted' ORDER BY id DESC LIMIT 1"
     ).fetchone()
-    return None if row is None else str(row[0])
+    return None if row is None else cells.optional_text("refreshes.version", row[0])
 
 
 def last_refresh_at(conn: sqlite3.Connection) -> float | None:
     """When a refresh last ended, in seconds since 1970 UTC."""
     row = conn.execute("SELECT at FROM refreshes ORDER BY id DESC LIMIT 1").fetchone()
-    return None if row is None else float(row[0])
+    return None if row is None else cells.seconds("refreshes.at", row[0])
 
 
 def record_move(conn: sqlite3.Connection, action: str, current: Current) -> None:
@@ -91,9 +92,20 @@ def record_move(conn: sqlite3.Connection, action: str, current: Current) -> None
     )
 
 
+def was_intended(conn: sqlite3.Connection, current: Current) -> bool:
+    """Whether this was ever to be live, according to the journal."""
+    sql = "SELECT 1 FROM moves WHERE version = ? AND frozen_at IS ? AND held = ?"
+    values = (current.version, current.frozen_at, int(current.held))
+    return conn.execute(sql, values).fetchone() is not None
+
+
 def last_move(conn: sqlite3.Connection) -> Current | None:
     """The live version according to the journal."""
     row = conn.execute(
         "SELECT version, frozen_at, held FROM moves ORDER BY id DESC LIMIT 1"
     ).fetchone()
-    return None if row is None else Current(str(row[0]), row[1], bool(row[2]))
+    if row is None:
+        return None
+    frozen_at = cells.optional_whole("moves.frozen_at", row[1])
+    held = cells.whole("moves.held", row[2])
+    return Current(cells.text("moves.version", row[0]), frozen_at, bool(held))

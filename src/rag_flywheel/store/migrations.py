@@ -9,6 +9,7 @@ from sqlite_utils.migrations import Migrations
 
 from rag_flywheel.errors import NewerFormatError
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.schema import require_ours, require_schema
 
 migrations = Migrations("rag-flywheel")
 
@@ -170,20 +171,23 @@ def _execute(db: sqlite_utils.Database, statements: str) -> None:
 
 
 def migrate(database: Database) -> None:
-    """Bring the tables up to this release. Raises NewerFormatError when they are ahead of it."""
+    """Bring the tables up to this release. Raises NewerFormatError when they are ahead of it, and
+    CorruptFileError when they are not as the migrations make them."""
     with database.reading() as conn:
+        require_ours(conn)
         db = sqlite_utils.Database(conn)
         _refuse_newer(db)
-        if not migrations.pending(db):
-            return
-    with database.transaction() as conn:
-        db = sqlite_utils.Database(conn)
-        migrations.apply(db)
+        pending = migrations.pending(db)
+    if pending:
+        with database.transaction() as conn:
+            migrations.apply(sqlite_utils.Database(conn))
+    with database.reading() as conn:
+        require_schema(conn)
 
 
 def _refuse_newer(db: sqlite_utils.Database) -> None:
     ours = {m.name for m in migrations.pending(sqlite_utils.Database(memory=True))}
-    newer = sorted({m.name for m in migrations.applied(db)} - ours)
+    newer = sorted({str(m.name) for m in migrations.applied(db)} - ours)
     if newer:
         raise NewerFormatError(
             f"the database was written by a newer release (it has {newer[0]!r}); "

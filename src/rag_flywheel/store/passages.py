@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel.records import MetadataValue, Passage, Pids
+from rag_flywheel.store import cells
 from rag_flywheel.store.database import in_chunks
 
 
@@ -51,25 +52,37 @@ _NO_METADATA = "{}"
 _COLUMNS = "pid, id, title, text, metadata, text_hash, lineage"
 
 
-def _stored(row: tuple[Any, ...]) -> StoredPassage:
+def stored_row(row: tuple[Any, ...]) -> StoredPassage:
+    """A row of the columns pid, id, title, text, metadata, text_hash, lineage.
+
+    Raises CorruptFileError when one of them is not what it must be.
+    """
     pid, id_, title, text, metadata, text_hash, lineage = row
+    for name, value in (("id", id_), ("title", title), ("text", text)):
+        if type(value) is not str:
+            cells.refuse(f"passages.{name} of row {pid}", value, "text")
+    plain = metadata == _NO_METADATA
     return StoredPassage(
         pid,
-        Passage(id_, text, title, json.loads(metadata) if metadata != _NO_METADATA else {}),
-        bytes(text_hash),
-        lineage,
+        Passage(id_, text, title, {} if plain else cells.metadata("passages.metadata", metadata)),
+        cells.hashed("passages.text_hash", text_hash),
+        cells.whole("passages.lineage", lineage),
     )
 
 
 def advance_clock(conn: sqlite3.Connection, events: int = 1) -> int:
     """Take the next `events` event numbers; returns the first of them."""
     row = conn.execute("UPDATE clock SET seq = seq + ? RETURNING seq", (events,)).fetchone()
-    return int(row[0]) - events + 1
+    return _clock(row) - events + 1
 
 
 def read_clock(conn: sqlite3.Connection) -> int:
     """The number of the newest event."""
-    return int(conn.execute("SELECT seq FROM clock").fetchone()[0])
+    return _clock(conn.execute("SELECT seq FROM clock").fetchone())
+
+
+def _clock(row: tuple[Any, ...] | None) -> int:
+    return cells.whole("clock.seq", None if row is None else row[0])
 
 
 def current_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, StoredPassage]:
@@ -79,7 +92,7 @@ def current_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Sto
         f"SELECT {_COLUMNS} FROM passages WHERE ended IS NULL AND origin = 'index' AND id IN (%s)",
         ids,
     )
-    return {stored.passage.id: stored for stored in map(_stored, rows)}
+    return {stored.passage.id: stored for stored in map(stored_row, rows)}
 
 
 def earlier_texts(
@@ -95,7 +108,7 @@ def earlier_texts(
         (passage_id, text_hash),
     )
     latest = conn.execute(f"SELECT {_COLUMNS} {where} ORDER BY pid DESC LIMIT 20", (passage_id,))
-    return [_stored(row) for row in (*same, *latest)]
+    return [stored_row(row) for row in (*same, *latest)]
 
 
 def insert(
@@ -160,7 +173,13 @@ def rows_of_texts(conn: sqlite3.Connection, texts: Sequence[Passage]) -> list[tu
         "ORDER BY ended IS NULL AND origin = 'index', pid",
         [p.id for p in texts],
     )
-    known = {(id_, bytes(text_hash)): (pid, lineage) for pid, lineage, id_, text_hash in rows}
+    known = {
+        (id_, cells.hashed("passages.text_hash", text_hash)): (
+            pid,
+            cells.whole("passages.lineage", lineage),
+        )
+        for pid, lineage, id_, text_hash in rows
+    }
     return [known.get((p.id, passage_hash(p)), (-1, -1)) for p in texts]
 
 
@@ -169,7 +188,7 @@ def fetch(conn: sqlite3.Connection, pids: Sequence[int]) -> dict[int, StoredPass
     rows = in_chunks(
         conn, f"SELECT {_COLUMNS} FROM passages WHERE ended IS NULL AND pid IN (%s)", pids
     )
-    return {stored.pid: stored for stored in map(_stored, rows)}
+    return {stored.pid: stored for stored in map(stored_row, rows)}
 
 
 def present(conn: sqlite3.Connection) -> Iterator[StoredPassage]:
@@ -177,7 +196,7 @@ def present(conn: sqlite3.Connection) -> Iterator[StoredPassage]:
     rows = conn.execute(
         f"SELECT {_COLUMNS} FROM passages WHERE ended IS NULL AND origin = 'index' ORDER BY pid"
     )
-    return map(_stored, rows)
+    return map(stored_row, rows)
 
 
 def without_vector(conn: sqlite3.Connection, revision: str) -> Iterator[StoredPassage]:
@@ -187,7 +206,7 @@ def without_vector(conn: sqlite3.Connection, revision: str) -> Iterator[StoredPa
         "(SELECT 1 FROM vectors v WHERE v.text_hash = p.text_hash AND v.revision = ?)",
         (revision,),
     )
-    return map(_stored, rows)
+    return map(stored_row, rows)
 
 
 def present_heirs(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[int, StoredPassage]:
@@ -198,7 +217,7 @@ def present_heirs(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[int
         "WHERE ended IS NULL AND origin = 'index' AND lineage IN (%s)",
         lineages,
     )
-    return {stored.lineage: stored for stored in map(_stored, rows)}
+    return {stored.lineage: stored for stored in map(stored_row, rows)}
 
 
 def present_pids(conn: sqlite3.Connection) -> Pids:
@@ -213,7 +232,7 @@ def inheritors(conn: sqlite3.Connection) -> list[tuple[int, int]]:
         "SELECT pid, lineage FROM passages "
         "WHERE ended IS NULL AND origin = 'index' AND lineage != pid"
     )
-    return [(int(pid), int(lineage)) for pid, lineage in rows]
+    return [(int(pid), cells.whole("passages.lineage", lineage)) for pid, lineage in rows]
 
 
 def changed_since(conn: sqlite3.Connection, seq: int) -> tuple[list[StoredPassage], list[int]]:
@@ -224,7 +243,7 @@ def changed_since(conn: sqlite3.Connection, seq: int) -> tuple[list[StoredPassag
         (seq,),
     )
     ended = conn.execute("SELECT pid FROM passages WHERE ended > ?", (seq,))
-    return [_stored(row) for row in born], [int(row[0]) for row in ended]
+    return [stored_row(row) for row in born], [int(row[0]) for row in ended]
 
 
 def last_change(conn: sqlite3.Connection, until: int) -> int:
@@ -234,7 +253,7 @@ def last_change(conn: sqlite3.Connection, until: int) -> int:
         "AND origin = 'index' ORDER BY born DESC LIMIT 1)), (SELECT coalesce(max(ended), 0) FROM "
         "passages WHERE ended <= ?))"
     )
-    return int(conn.execute(sql, (until, until)).fetchone()[0])
+    return cells.whole("passages.born", conn.execute(sql, (until, until)).fetchone()[0])
 
 
 def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
@@ -245,4 +264,4 @@ def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
 def text_of(conn: sqlite3.Connection, pid: int) -> str | None:
     """The encoded text of a row, whether it still stands or not."""
     row = conn.execute(f"SELECT {_COLUMNS} FROM passages WHERE pid = ?", (pid,)).fetchone()
-    return None if row is None else encoded_text(_stored(row).passage)
+    return None if row is None else encoded_text(stored_row(row).passage)

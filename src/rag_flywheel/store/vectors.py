@@ -9,20 +9,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from rag_flywheel.records import Pids, Vectors
+from rag_flywheel.store import cells
 from rag_flywheel.store.database import in_chunks
 
 
 def known_vectors(
-    conn: sqlite3.Connection, hashes: Sequence[bytes], revision: str
+    conn: sqlite3.Connection, hashes: Sequence[bytes], revision: str, dim: int
 ) -> dict[bytes, Vectors]:
-    """Stored vectors, float32 (dim,), by text hash."""
+    """Stored vectors, float32 (dim,), by text hash. Raises CorruptFileError."""
     rows = in_chunks(
         conn,
         "SELECT text_hash, vector FROM vectors WHERE text_hash IN (%s) AND revision = ?",
         hashes,
         (revision,),
     )
-    return {bytes(h): np.frombuffer(v, dtype=np.float32) for h, v in rows}
+    return {h: cells.vector("a vector", v, dim) for h, v in rows}
 
 
 def known_hashes(conn: sqlite3.Connection, hashes: Sequence[bytes], revision: str) -> set[bytes]:
@@ -65,13 +66,13 @@ def present_vectors(
     n = 0
     for pid, vector in rows:
         pids[n] = pid
-        vectors[n] = np.frombuffer(vector, dtype=np.float32)
+        vectors[n] = cells.vector(f"the vector of passage row {pid}", vector, dim)
         n += 1
     return pids[:n], vectors[:n]
 
 
 def some_vectors(
-    conn: sqlite3.Connection, pids: Sequence[int], revision: str
+    conn: sqlite3.Connection, pids: Sequence[int], revision: str, dim: int
 ) -> tuple[Pids, Vectors]:
     """(pids ascending, float32 (n, dim)) of these texts, which must all have a vector."""
     rows = sorted(
@@ -81,7 +82,8 @@ def some_vectors(
             "WHERE p.pid IN (%s) AND v.revision = ?",
             pids,
             (revision,),
-        )
+        ),
+        key=lambda row: int(row[0]),
     )
-    vectors = [np.frombuffer(row[1], dtype=np.float32) for row in rows]
+    vectors = [cells.vector(f"the vector of passage row {pid}", v, dim) for pid, v in rows]
     return np.array([row[0] for row in rows], dtype=np.int64), np.array(vectors, dtype=np.float32)

@@ -1,0 +1,113 @@
+"""Repair: what is damaged is moved away, and what can be rebuilt is rebuilt from the database.
+
+Nothing of the user's is deleted; a damaged database is left alone. It must not know how damage is
+found, nor how a version is built.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rag_flywheel.deploy.files import sync
+from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.deploy.moves import reconcile
+from rag_flywheel.deploy.versions import (
+    CURRENT,
+    VERSIONS,
+    list_versions,
+    read_current,
+    strays,
+)
+from rag_flywheel.disk import disk_errors
+from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.records import RefreshReport
+from rag_flywheel.store import journal
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.soundness import bad_vectors, drop_vectors
+from rag_flywheel.verify import database_problems, made_with, version_problems
+
+QUARANTINE = "quarantine"
+
+
+def repair(root: Path, database: Database, refresh: Callable[[], RefreshReport]) -> list[str]:
+    """Move damaged versions and strays to quarantine/, drop vectors that cannot be used, and
+    refresh when anything was done; returns what was done, one sentence each.
+
+    A rollback stays in force. Raises CorruptFileError, and changes nothing, when the database is
+    damaged; LockedError.
+    """
+    with disk_errors(root):
+        with refresh_lock(root):
+            n_bad = _bad_vectors(database)  # raises before anything is changed
+            done = _moved_away(root)
+            if n_bad:
+                with database.transaction() as conn:
+                    drop_vectors(conn, n_bad)
+                done.append(f"dropped {len(n_bad)} vectors that could not be used")
+            reconcile(root, database)
+        if done or _has_no_version(root, database):
+            report = refresh()
+            done.append(f"refreshed: {report.outcome}, version {report.version}: {report.reason}")
+    return done
+
+
+def _bad_vectors(database: Database) -> list[int]:
+    """Rows of vectors that cannot be used. Raises CorruptFileError for any other damage."""
+    wrong = [p for p in database_problems(database) if not p.startswith("flywheel.db: vectors: ")]
+    if wrong:
+        raise CorruptFileError(
+            f"the database is damaged and cannot be repaired: {wrong[0]}. Nothing was changed. "
+            "Restore flywheel.db from a backup, or save what can be read of it with `sqlite3 "
+            'flywheel.db ".recover" | sqlite3 saved.db`'
+        )
+    with database.snapshot() as conn:
+        meta = (journal.read_meta(conn, key) for key in ("revision", "dim"))
+        revision, dim = made_with(*meta)
+        if revision is None or dim is None:
+            return []
+        return [row for row, _ in bad_vectors(conn, revision, dim)]
+
+
+def _moved_away(root: Path) -> list[str]:
+    """Quarantine what is damaged; what was done."""
+    folder = root / VERSIONS
+    if os.path.lexists(folder) and not folder.is_dir():
+        return [_quarantine(root, folder, "it is no folder")]
+    done = [_quarantine(root, folder / name, "it is no version") for name in strays(root)]
+    for version in list_versions(root):
+        wrong = version_problems(root, version)
+        if wrong:
+            done.append(_quarantine(root, folder / version, wrong[0]))
+    try:
+        current = read_current(root)
+        if current is not None and current.version not in list_versions(root):
+            done.append(_quarantine(root, root / CURRENT, f"it names {current.version}"))
+    except CorruptFileError as error:
+        done.append(_quarantine(root, root / CURRENT, str(error)))
+    return done
+
+
+def _quarantine(root: Path, path: Path, why: str) -> str:
+    """Move a file or folder away, whatever it is, by a rename on the same disk."""
+    place = root / QUARANTINE
+    place.mkdir(exist_ok=True)
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    target = place / f"{stamp}-{path.name}"
+    number = 1
+    while os.path.lexists(target):
+        number += 1
+        target = place / f"{stamp}-{number}-{path.name}"
+    path.rename(target)
+    sync(path.parent)
+    sync(place)
+    name = path.relative_to(root).as_posix()
+    return f"moved {name} to {target.relative_to(root).as_posix()}: {why}"
+
+
+def _has_no_version(root: Path, database: Database) -> bool:
+    """Whether a version was live once and none is now."""
+    if read_current(root) is not None:
+        return False
+    with database.reading() as conn:
+        return journal.last_move(conn) is not None

@@ -1,0 +1,78 @@
+"""Whether a database has exactly the tables, indexes and triggers that the migrations make.
+
+A view or trigger from a stranger would run with every statement; it knows no row of any table.
+"""
+
+import re
+import sqlite3
+from functools import cache
+
+from rag_flywheel.errors import CorruptFileError
+
+_Column = tuple[str, str, int, int, int]  # name, type, not null, place in the primary key, hidden
+_Found = dict[tuple[str, str], object]
+_OWN = re.compile(r"sqlite_(sequence|stat[134])|sqlite_autoindex_\w+", re.ASCII)
+_LEFT = "restore the database from a backup: it is not as this package makes it"
+
+
+def require_schema(conn: sqlite3.Connection) -> None:
+    """Raises CorruptFileError naming the first table, index or trigger that is not as it must be."""
+    problems = schema_problems(conn)
+    if problems:
+        raise CorruptFileError(f"flywheel.db: {problems[0]}; {_LEFT}")
+
+
+def require_ours(conn: sqlite3.Connection) -> None:
+    """Raises CorruptFileError when the database has tables, but no record of migrations in a table."""
+    rows = conn.execute("SELECT type, name FROM sqlite_master").fetchall()
+    if rows and ("table", "_sqlite_migrations") not in rows:
+        raise CorruptFileError(
+            f"flywheel.db: it holds {rows[0][0]} {rows[0][1]!r} but no table of migrations; {_LEFT}"
+        )
+
+
+def schema_problems(conn: sqlite3.Connection) -> list[str]:
+    """What is missing, foreign or different, one sentence each."""
+    found, expected = _schema(conn), _expected()
+    problems = []
+    for key in sorted(expected.keys() | found.keys()):
+        kind, name = key
+        if key not in found:
+            problems.append(f"the {kind} {name} is missing")
+        elif key not in expected:
+            problems.append(f"it holds the {kind} {name}, which is not of this package")
+        elif found[key] != expected[key]:
+            problems.append(f"the {kind} {name} is not as this package makes it")
+    return problems
+
+
+@cache
+def _expected() -> _Found:
+    import sqlite_utils  # 50 ms to load
+
+    from rag_flywheel.store.migrations import migrations
+
+    memory = sqlite_utils.Database(memory=True)
+    migrations.apply(memory)
+    found = _schema(memory.conn)
+    memory.conn.close()
+    return found
+
+
+def _schema(conn: sqlite3.Connection) -> _Found:
+    """Tables by their columns, everything else by its SQL, however it is quoted and spaced."""
+    found: _Found = {}
+    for kind, name, sql in conn.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
+        if not isinstance(name, str) or _OWN.fullmatch(name):
+            continue
+        plain = re.sub(r"\s+", " ", re.sub(r'["\[\]`]', "", str(sql))).strip()
+        if kind == "table" and plain.upper().startswith("CREATE TABLE"):
+            found[kind, name] = _columns(conn, name)
+        else:
+            found[kind, name] = plain
+    return found
+
+
+def _columns(conn: sqlite3.Connection, table: str) -> list[_Column]:
+    rows = conn.execute("SELECT * FROM pragma_table_xinfo(?)", (table,)).fetchall()
+    return [(name, kind, notnull, key, hidden) for _, name, kind, notnull, _, key, hidden in rows]

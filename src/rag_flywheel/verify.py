@@ -1,0 +1,132 @@
+"""Verify: everything that is wrong with an index folder, by name; nothing is changed.
+
+Every byte is hashed and every part of every version is read, one version at a time. It must not
+know how anything is mended.
+"""
+
+from pathlib import Path
+
+from rag_flywheel import config as settings
+from rag_flywheel.deploy.versions import (
+    CURRENT,
+    VERSIONS,
+    check,
+    list_versions,
+    read_current,
+    read_manifest,
+    strays,
+    version_folder,
+)
+from rag_flywheel.errors import CorruptFileError, FlywheelError
+from rag_flywheel.serve.loaded import load_version
+from rag_flywheel.store import counts, journal
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.soundness import row_problems
+
+
+def problems(root: Path, database: Database) -> list[str]:
+    """Everything found wrong with the folder, one sentence each; empty when it is sound."""
+    found = _settings_problems(root) + database_problems(database)
+    try:
+        found += _live_problems(root, database)
+    except FlywheelError as error:
+        if not any(str(error) in known for known in found):
+            found.append(str(error))
+    found += stray_problems(root)
+    for version in list_versions(root):
+        wrong = version_problems(root, version)
+        if wrong and version in list_versions(root):  # else another process pruned it meanwhile
+            found += wrong
+    return found
+
+
+def _settings_problems(root: Path) -> list[str]:
+    try:
+        settings.read_config(root / settings.FILE_NAME)
+    except (FlywheelError, OSError) as error:
+        return [str(error)]
+    return []
+
+
+def database_problems(database: Database) -> list[str]:
+    """What is wrong with the database, as SQLite sees it and then row by row."""
+    try:
+        found = database.problems()
+        if not found:
+            with database.snapshot() as conn:
+                found = row_problems(
+                    conn,
+                    *made_with(journal.read_meta(conn, "revision"), journal.read_meta(conn, "dim")),
+                )
+    except FlywheelError as error:
+        return [str(error)]
+    return found
+
+
+def made_with(revision: str | None, dim: str | None) -> tuple[str | None, int | None]:
+    """(revision, width) of the encoder of an index, from the words that are kept of it."""
+    if revision is None or dim is None:
+        return None, None
+    if not (dim.isascii() and dim.isdigit() and len(dim) <= 5):
+        raise CorruptFileError(f"flywheel.db: meta 'dim' is {dim[:40]!r}; expected a width")
+    return revision, int(dim)
+
+
+def version_problems(root: Path, version: str) -> list[str]:
+    """What is wrong with one version: its files against its manifest, and if they can be read."""
+    wrong = check(root, version)
+    if wrong:
+        return wrong
+    try:
+        manifest = read_manifest(root, version)
+        load_version(
+            version_folder(root, version),
+            version=version,
+            watermark=manifest.watermark,
+            dim=manifest.dim,
+            n_passages=manifest.n_passages,
+        )
+    except FlywheelError as error:
+        return [f"{version}: {error}"]
+    return []
+
+
+def stray_problems(root: Path) -> list[str]:
+    """What is in the folder of versions and is none."""
+    folder = root / VERSIONS
+    if folder.exists() and not folder.is_dir():
+        return [f"{VERSIONS} is no folder; `rag-flywheel repair` moves it away"]
+    return [
+        f"{VERSIONS}/{name[:100]} is no version folder; `rag-flywheel repair` moves it away"
+        for name in strays(root)
+    ]
+
+
+def _live_problems(root: Path, database: Database) -> list[str]:
+    """What is wrong with CURRENT, and between it and the journal."""
+    found = []
+    current = read_current(root)
+    with database.snapshot() as conn:
+        known = current is None or journal.was_intended(conn, current)
+        promoted = journal.last_promoted(conn)
+        revision = journal.read_meta(conn, "revision")
+        lacking = counts.without_vector(conn, revision) if revision else 0
+    if current is None and promoted is not None:
+        found.append(
+            f"{CURRENT} is missing, though version {promoted} was made live; `rag-flywheel refresh` "
+            f"builds a new version, `rag-flywheel rollback {promoted}` takes that one"
+        )
+    gone = current is not None and current.version not in list_versions(root)
+    if current is not None and gone and read_current(root) == current:  # else moved on meanwhile
+        found.append(
+            f"{CURRENT} names {current.version}, which is not in {root / 'versions'}; "
+            "`rag-flywheel refresh` builds a new version"
+        )
+    if current is not None and not gone and not known:
+        found.append(
+            f"{CURRENT} names {current.version}, which the journal in the database does not know; the "
+            f"next open writes down there what {CURRENT} says"
+        )
+    if lacking:
+        found.append(f"{lacking} passages have no vector; `rag-flywheel refresh` makes them")
+    return found
