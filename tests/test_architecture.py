@@ -21,7 +21,9 @@ LAYERS = [
     {"cli", "show", "bench"},
     {"flywheel"},
     {
+        "forget",
         "refresh",
+        "retention",
         "build",
         "corpus",
         "learning",
@@ -40,6 +42,8 @@ LAYERS = [
     {"errors"},
 ]
 BESIDE = {
+    ("forget", "refresh"),
+    ("refresh", "retention"),
     ("refresh", "corpus"),
     ("refresh", "build"),
     ("refresh", "learning"),

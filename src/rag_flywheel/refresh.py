@@ -34,6 +34,7 @@ from rag_flywheel.index.encoder import Encoder, encode
 from rag_flywheel.learning import Known, learned_from_votes, read_past
 from rag_flywheel.rank.parameters import FILE_NAME, Parameters
 from rag_flywheel.records import Current, Outcome, Progress, RefreshReport
+from rag_flywheel.retention import fold_old
 from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.loaded import load_parameters, load_version
 from rag_flywheel.serve.state import Judge
@@ -55,6 +56,20 @@ class When:
 
 
 @dataclass(frozen=True)
+class Job:
+    """The index folder that is refreshed, its settings, encoder, how votes are judged in it, what is
+    remembered of its queries, and who is told how far it is."""
+
+    root: Path
+    database: Database
+    config: Config
+    load_encoder: Callable[[], Encoder]
+    judge: Judge
+    lookups: Lookups
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
 class _Live:
     """What is live; manifest is None when nothing is, or when its files are not sound."""
 
@@ -69,52 +84,70 @@ class _Live:
 
 @dataclass(frozen=True)
 class _Folder:
-    """The index folder that is refreshed, its encoder, how votes are judged in it, and what is
-    known of its queries."""
+    """A Job under way: its encoder is there, and what is known of queries; anew: parameters are
+    learned from the shipped ones, as if no version had been before."""
 
     root: Path
     database: Database
     encoder: Encoder
     judge: Judge
     known: Known
+    anew: bool
 
 
-def refresh(
-    root: Path,
-    database: Database,
-    config: Config,
-    load_encoder: Callable[[], Encoder],
-    judge: Judge,
-    lookups: Lookups,
-    *,
-    when: When,
-    progress: Progress | None = None,
-) -> RefreshReport:
+def refresh(job: Job, when: When) -> RefreshReport:
     """Build the next version from everything in the store, and make it live.
 
     Raises LockedError when another process refreshes. A version that fails its check is a result,
     "rejected", not an error.
     """
+    with disk_errors(job.root), refresh_lock(job.root):
+        return refresh_locked(job, when)
+
+
+def refresh_locked(job: Job, when: When, *, anew: bool = False) -> RefreshReport:
+    """`refresh`, for the holder of the refresh lock.
+
+    anew: whatever is due, and with parameters that owe nothing to those of earlier versions.
+    """
     began = time.monotonic()
-    with disk_errors(root), refresh_lock(root):
-        if left := deploy.clean_staging(root):
-            log.info("refresh: cleaned up after %d unfinished", left)
-        live = _look(root, database)
-        idle = _nothing_to_do(database, live, when)
-        if idle is not None:
-            report = _report("unchanged", live, idle, began)
-        else:
-            known = Known(lookups, config.n_candidates)
-            folder = _Folder(root, database, load_encoder(), judge, known)
-            report = _next_version(folder, live, began, progress)
-        with database.transaction() as conn:
-            journal.record_refresh(conn, report)
-        if report.outcome == "promoted":
-            never = {v for v in (report.version, live.current and live.current.version) if v}
-            for version in deploy.prune(root, keep=config.keep_versions, never=never):
-                log.info("refresh: pruned version %s", version)
+    root, database = job.root, job.database
+    if left := deploy.clean_staging(root):
+        log.info("refresh: cleaned up after %d unfinished", left)
+    live = _look(root, database)
+    idle = None if anew else _nothing_to_do(database, live, when)
+    if idle is not None:
+        report = _report("unchanged", live, idle, began)
+    else:
+        known = Known(job.lookups, job.config.n_candidates)
+        folder = _Folder(root, database, job.load_encoder(), job.judge, known, anew)
+        report = _next_version(folder, live, began, job.progress)
+    with database.transaction() as conn:
+        journal.record_refresh(conn, report)
+    if report.outcome == "promoted":
+        never = {v for v in (report.version, live.current and live.current.version) if v}
+        for version in deploy.prune(root, keep=job.config.keep_versions, never=never):
+            log.info("refresh: pruned version %s", version)
+    _fold(job, live, report)
     log.info("refresh: %s: %s (%.1f s)", report.outcome, report.reason, report.seconds)
     return report
+
+
+def _fold(job: Job, live: _Live, report: RefreshReport) -> None:
+    """Fold what is older than the settings say, of what the live version has heard.
+
+    Last, since folding leaves the judgments as they are, and a refresh that dies before it has lost
+    no vote that the live version does not know.
+    """
+    days = job.config.retention_days
+    if days is None:
+        return
+    manifest = live.manifest
+    if report.outcome == "promoted" and report.version is not None:
+        manifest = deploy.read_manifest(job.root, report.version)
+    heard = manifest.votes_until if manifest is not None else 0
+    if n := fold_old(job.database, job.judge, days=days, heard=heard):
+        log.info("refresh: folded %d retrievals older than %g days", n, days)
 
 
 def _look(root: Path, database: Database) -> _Live:
@@ -184,10 +217,10 @@ def _next_version(
             "linked the unchanged" if built.linked else "built the",
             len(built.pids),
         )
-        kept = _live_parameters(root, live)
+        kept = Parameters() if folder.anew else _live_parameters(root, live)
         learned = _learn(folder, staged, built, live, kept, progress)
         write_learned(staged, learned.parameters, learned.memory)
-        manifest = deploy.seal(staged, _manifest(root, encoder, live, built))
+        manifest = deploy.seal(staged, _manifest(folder, live, built))
         problems = version_problems(staged, database, encoder, built, manifest.id)
         if problems:
             return _report("rejected", live, problems[0], began)
@@ -229,7 +262,8 @@ def _learn(
     kept: Parameters,
     progress: Progress | None,
 ) -> Learned:
-    """What votes teach; while some are held back by a rollback, parameters stay as they are."""
+    """What votes teach; while some are held back by a rollback, parameters stay as they are, unless
+    they are learned anew: then from the votes that are not."""
     encoder, frozen_at = folder.encoder, live.frozen_at
     until = built.watermark if frozen_at is None else min(built.watermark, frozen_at)
     past = read_past(
@@ -241,7 +275,12 @@ def _learn(
     )
     version = built_indexes(staged, encoder, built, kept)
     learned = learned_from_votes(
-        folder.database, version, past, folder.known, fit=frozen_at is None, progress=progress
+        folder.database,
+        version,
+        past,
+        folder.known,
+        fit=frozen_at is None or folder.anew,
+        progress=progress,
     )
     log.info("refresh: %s", learned.why)
     return learned
@@ -270,13 +309,13 @@ def _parent(root: Path, live: _Live, encoder: Encoder) -> tuple[Path, int] | Non
     return deploy.version_folder(root, manifest.id), manifest.watermark
 
 
-def _manifest(root: Path, encoder: Encoder, live: _Live, built: Built) -> Manifest:
-    known = deploy.list_versions(root)
-    frozen_at = live.frozen_at
+def _manifest(folder: _Folder, live: _Live, built: Built) -> Manifest:
+    encoder, frozen_at = folder.encoder, live.frozen_at
+    known = deploy.list_versions(folder.root)
     return Manifest(
         id=deploy.new_version_id(known[-1] if known else None),
         created=time.time(),
-        parent=live.current.version if live.current else None,
+        parent=live.current.version if live.current and not folder.anew else None,
         encoder=encoder.name,
         revision=encoder.revision,
         dim=encoder.dim,

@@ -39,11 +39,12 @@ class Shell:
 
     def run_as_cron(self, *words: str) -> subprocess.CompletedProcess[str]:
         """In a process of its own, without a terminal."""
+        path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
         return subprocess.run(
             [sys.executable, "-m", "rag_flywheel", *words, "--index", str(self.index)],
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(TESTS)},
+            env={**os.environ, "PYTHONPATH": path},
         )
 
     def json(self, *words: str, code: int = 0) -> Any:

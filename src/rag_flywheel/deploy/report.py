@@ -15,8 +15,9 @@ from rag_flywheel.deploy.versions import (
     read_manifest,
 )
 from rag_flywheel.errors import FlywheelError
-from rag_flywheel.records import Current, Status, VersionInfo
-from rag_flywheel.store import counts, events, journal
+from rag_flywheel.records import Current, HistoryEntry, Status, VersionInfo
+from rag_flywheel.store import counts, events, forgetting, journal
+from rag_flywheel.store import history as log
 from rag_flywheel.store.database import Database
 
 
@@ -81,6 +82,12 @@ def versions(root: Path) -> list[VersionInfo]:
     return found
 
 
+def history(database: Database, n: int) -> list[HistoryEntry]:
+    """The n newest things that happened to the index, the newest first."""
+    with database.snapshot() as conn:
+        return [HistoryEntry(utc(at), kind, text) for at, kind, text in log.entries(conn, n)]
+
+
 def problems(root: Path, database: Database) -> list[str]:
     """Everything found wrong with the folder, one sentence each; empty when it is sound.
 
@@ -111,6 +118,7 @@ def _live_problems(root: Path, database: Database, current: Current | None) -> l
         revision = journal.read_meta(conn, "revision")
         lacking = counts.without_vector(conn, revision) if revision else 0
         orphans = counts.orphan_votes(conn)
+        unfinished = forgetting.unfinished(conn)
     if current is None and promoted is not None:
         found.append(
             f"{CURRENT} is missing, though version {promoted} was made live; `rag-flywheel refresh` "
@@ -121,6 +129,11 @@ def _live_problems(root: Path, database: Database, current: Current | None) -> l
         found.append(
             f"{CURRENT} names {current.version}, which is not in {root / 'versions'}; "
             "`rag-flywheel refresh` builds a new version"
+        )
+    if unfinished:
+        found.append(
+            f"{len(unfinished)} users were deleted, but what was learned from them was not; "
+            "`rag-flywheel refresh` finishes it"
         )
     if lacking:
         found.append(f"{lacking} passages have no vector; `rag-flywheel refresh` makes them")

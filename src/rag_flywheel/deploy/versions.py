@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -248,9 +248,16 @@ def check(root: Path, version: str) -> list[str]:
     return problems + [f"{version}/{name} is not in its manifest" for name in sorted(extra)]
 
 
-def prune(root: Path, *, keep: int, never: set[str]) -> list[str]:
+def withdraw(root: Path) -> None:
+    """Leave no version live, as before the first promotion; only for the holder of the lock."""
+    (root / CURRENT).unlink(missing_ok=True)
+    sync(root)
+
+
+def prune(root: Path, *, keep: int, never: Collection[str]) -> list[str]:
     """Delete the oldest versions beyond the `keep` newest, but none in `never`; returns their ids."""
-    old = [v for v in list_versions(root)[:-keep] if v not in never]
+    known = list_versions(root)
+    old = [v for v in known[: max(0, len(known) - keep)] if v not in never]
     for version in old:
         folder = version_folder(root, version)
         doomed = root / STAGING / f"pruned-{version}"  # renamed first: never half a version
