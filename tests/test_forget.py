@@ -176,6 +176,37 @@ def test_parameters_are_learned_again_without_the_user(tmp_path: Path) -> None:
             assert fresh.status().version != fw.status().version
 
 
+def test_too_little_left_to_learn_from_means_the_shipped_parameters(tmp_path: Path) -> None:
+    root, corpus = tmp_path / "kb", [Passage(f"p{t}", f"topic{t} fix") for t in range(20)]
+    with opened(root) as fw:
+        fw.add(corpus)
+        for n in range(90):
+            shown = fw.retrieve(f"topic{n % 20} word{n}", user_id="ann")
+            fw.feedback(shown.id, shown.hits[n % 3].passage_id, "helpful", user_id="ann")
+        fw.refresh()
+        assert learned(root, fw).parameters != Parameters()
+        fw.forget("ann")
+        assert learned(root, fw).parameters == Parameters()
+
+
+def test_nothing_is_left_in_the_pages_of_a_large_log(tmp_path: Path) -> None:
+    root, rng = tmp_path / "kb", random.Random(1)
+    with opened(root) as fw:
+        fw.add(START)
+        for n in range(600):
+            user = rng.choice(["ann-4711", "bob"])
+            query = f"reset {user} " + "word " * rng.randrange(60)
+            shown = fw.retrieve(query, user_id=user, session_id=f"session of {user}")
+            if rng.random() < 0.7:
+                fw.answer(str(shown.id), f"told {user} " + "much " * rng.randrange(300))
+            if rng.random() < 0.5:
+                fw.feedback(shown.id, "p0", "helpful", user_id=user, reason=f"{user} " * (n % 40))
+        assert traces(root, ["ann-4711"])
+        fw.forget("ann-4711")
+        assert traces(root, ["ann-4711"]) == []
+        assert traces(root, ["told bob"])
+
+
 def test_a_user_nobody_knows_changes_nothing(fw: Flywheel, help_desk: list[Passage]) -> None:
     fw.add(help_desk)
     version = fw.refresh().version

@@ -177,6 +177,27 @@ def test_what_is_old_says_no_longer_who_and_why(tmp_path: Path) -> None:
     assert traces(root, SECRETS) == []
 
 
+def test_the_first_answer_to_a_question_stays_while_votes_on_it_stand(tmp_path: Path) -> None:
+    root, plain = tmp_path / "kb", tmp_path / "plain"
+    with opened(root) as fw:
+        fw.add(PASSAGES)
+        fw.retrieve("reset login")  # what was known before any vote, in full
+        for _ in range(3):
+            fw.feedback(fw.retrieve("login page").id, "p3", "helpful", user_id="bob")
+        shown = fw.retrieve("reset login", k=3)
+        voted = shown.hits[0].passage_id
+        fw.feedback(shown.id, voted, "harmful", user_id="ann")
+        fw.remove([voted])  # so that no version remembers the question
+        age(root, "retrievals", 31)
+        age(root, "votes", 31)
+        with replace_retention(root, plain) as unfolded:
+            unfolded.refresh()
+            fw.refresh()
+            with opened(root) as other:
+                assert answers(other) == answers(unfolded)
+        assert_folded(root)
+
+
 def test_many_batches(tmp_path: Path) -> None:
     root = tmp_path / "kb"
     with opened(root) as fw:
