@@ -1,5 +1,6 @@
 """What is old loses who and why, and no judgment and no answer changes by it."""
 
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -38,7 +39,7 @@ def age(root: Path, table: str, days: float, where: str = "1") -> None:
 
 def judged(root: Path) -> list[Judgment]:
     with closing(sqlite3.connect(root / "flywheel.db")) as conn:
-        return judgments(events.votes_until(conn, 2**62), half_life_days=90, now=time.time() // 1e6)
+        return judgments(events.votes_until(conn, 2**62), half_life_days=90, now=2e9)
 
 
 def answers(fw: Flywheel) -> list[Any]:
@@ -97,8 +98,6 @@ def test_judgments_and_answers_are_the_same_after_folding(history: list[tuple[An
 
 def replace_retention(root: Path, plain: Path) -> Flywheel:
     """A copy of a folder that keeps everything."""
-    import shutil
-
     with closing(sqlite3.connect(root / "flywheel.db")) as conn:
         conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     shutil.copytree(root, plain)
