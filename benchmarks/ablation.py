@@ -24,14 +24,14 @@ from rag_flywheel.bench.users import Users
 from rag_flywheel.improve.examples import Examples, Floats
 from rag_flywheel.improve.learn import FREE, MOST_QUERIES, STRENGTH
 from rag_flywheel.improve.likelihood import fit
-from rag_flywheel.learning import Known, past_examples, read_past
 from rag_flywheel.live_version import read_live
+from rag_flywheel.past_queries import Known, past_examples, read_past
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.serve.candidates import Lookups, Question, look_up
 from rag_flywheel.serve.scope import scope
 from rag_flywheel.serve.state import State, bare_state
-from rag_flywheel.source import judge_of
+from rag_flywheel.source import source_of
 from rag_flywheel.store.database import FILE_NAME, Database
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")
@@ -47,15 +47,8 @@ def run(name: str) -> dict[str, Any]:
         assert bench.encoder is not None
         database = Database(bench.base / FILE_NAME)
         version, _ = read_live(bench.base, database, bench.encoder)
-        judge, encoder = judge_of(Config()), bench.encoder
-        past = read_past(
-            database,
-            judge,
-            encoder.revision,
-            encoder.encode_queries,
-            dim=encoder.dim,
-            until=2**62,
-        )
+        encoder = bench.encoder
+        past = read_past(database, source_of(encoder, Config()), until=2**62)
         examples = past_examples(database, version, past, Known(Lookups(0), 100, encoder.revision))
         examples = examples.at(np.arange(len(examples))[-MOST_QUERIES:])
         with database.reading() as conn:

@@ -32,13 +32,13 @@ from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.improve.examples import Examples, Floats, links, nearest, support
 from rag_flywheel.improve.likelihood import after_votes, prior_chances, with_support
 from rag_flywheel.improve.threshold import thetas
-from rag_flywheel.learning import Known, past_examples, read_past
+from rag_flywheel.past_queries import Known, past_examples, read_past
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
 from rag_flywheel.serve.candidates import Question, look_up, plain_worth
 from rag_flywheel.serve.scope import scope
 from rag_flywheel.serve.state import bare_state
-from rag_flywheel.source import judge_of
+from rag_flywheel.source import source_of
 from rag_flywheel.store.database import FILE_NAME, Database
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")
@@ -77,14 +77,7 @@ def read_past_queries(bench: Bench) -> tuple[Examples, Examples, list[tuple[str,
     built = Built(manifest.watermark, np.array(list(names), dtype=np.int64), linked=False)
     version = built_indexes(folder, bench.encoder, built, Parameters())
     known = Known(bench.lookups, config.n_candidates, bench.encoder.revision)
-    judged = read_past(
-        database,
-        judge_of(config),
-        bench.encoder.revision,
-        bench.encoder.encode_queries,
-        dim=bench.encoder.dim,
-        until=2**62,
-    )
+    judged = read_past(database, source_of(bench.encoder, config), until=2**62)
     past = past_examples(database, version, judged, known)
     with database.snapshot() as conn:
         state = bare_state(version, conn)

@@ -76,6 +76,12 @@ def check_k(k: object) -> None:
         raise InputError(f"k is {k!r}; expected a whole number, 1 or more, at most {MOST_HITS}")
 
 
+def check_whole(name: str, value: object) -> None:
+    """A whole number of at least 1."""
+    if type(value) is not int or not 1 <= value < _LARGEST:
+        raise InputError(f"{name} is {value!r}; expected a whole number, 1 or more")
+
+
 def check_candidates(candidates: object) -> list[Candidate]:
     """Candidates with distinct ids, text and finite scores."""
     found = items("candidates", candidates, Candidate)

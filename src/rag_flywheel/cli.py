@@ -304,6 +304,37 @@ def repair(index: Index = KB, as_json: Json = False) -> None:
 
 
 @app.command()
+def forget(user: str, index: Index = KB, as_json: Json = False) -> None:
+    """Delete what is stored of a user, and all that was learned from them; older versions too."""
+    with _open(index) as fw:
+        show.forgotten(fw.forget(user), as_json)
+
+
+@app.command()
+def opt_out(
+    user: str,
+    undo: Annotated[bool, typer.Option("--undo", help="Record them again.")] = False,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Record nothing of a user from now on: neither questions nor votes."""
+    with _open(index) as fw:
+        fw.opt_out(user, not undo)
+    show.value("opted out", not undo, as_json)
+
+
+@app.command()
+def log(
+    n: Annotated[int, typer.Option("-n", min=1, help="How many entries.")] = 50,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """What happened to the index, the newest first: promotions, rollbacks, users forgotten, ..."""
+    with _open(index) as fw:
+        show.history(fw.history(n), as_json)
+
+
+@app.command()
 def export(
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     index: Index = KB,

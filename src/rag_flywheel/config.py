@@ -34,6 +34,8 @@ class Config:
     edit_keeps_votes: votes on a passage survive an edit when at least this share of its words
         stays in place (difflib ratio over words, 0 to 1; 1.0: only if no word changes).
     vote_half_life_days: a vote this old weighs half of a new one; None: votes do not age.
+    retention_days: a refresh takes from retrievals and votes this old who asked and voted, answers
+        and reasons, and deletes what no vote stands on; None: they are kept as they are.
     keep_versions: how many index versions a refresh leaves on disk.
     """
 
@@ -44,6 +46,7 @@ class Config:
     max_query_chars: int = 10_000
     edit_keeps_votes: float = 0.95
     vote_half_life_days: float | None = None
+    retention_days: float | None = None
     keep_versions: int = 10
 
     def __post_init__(self) -> None:
@@ -60,11 +63,12 @@ class Config:
                 raise ConfigError(
                     f"config {name} is {value!r}; expected a number from {low} to {high}"
                 )
-        days = self.vote_half_life_days
-        if days is not None and not (type(days) in {int, float} and 0 < days < 1e6):
-            raise ConfigError(
-                f"config vote_half_life_days is {days!r}; expected days above 0, or leave it out"
-            )
+        for name in ("vote_half_life_days", "retention_days"):
+            days = getattr(self, name)
+            if days is not None and not (type(days) in {int, float} and 0 < days < 1e6):
+                raise ConfigError(
+                    f"config {name} is {days!r}; expected days above 0, or leave it out"
+                )
         if not isinstance(self.encoder, str):
             raise ConfigError(f"config encoder is {self.encoder!r}; expected a string")
         if self.tenant_key is not None and (

@@ -7,16 +7,18 @@ from pathlib import Path
 from types import TracebackType
 
 from rag_flywheel import corpus
-from rag_flywheel.capture import corrections
+from rag_flywheel.capture import corrections, privacy
 from rag_flywheel.capture import votes as capture
-from rag_flywheel.checks import check_optional_text, items
+from rag_flywheel.checks import check_text, check_whole, items
 from rag_flywheel.config import Config
 from rag_flywheel.deploy import moves, report
 from rag_flywheel.deploy.folder import open_folder
 from rag_flywheel.disk import disk_errors
+from rag_flywheel.due import When
 from rag_flywheel.encoder_slot import EncoderSlot
 from rag_flywheel.errors import InputError
 from rag_flywheel.export import export
+from rag_flywheel.forget import finish_forgetting, forget
 from rag_flywheel.golden_set import GoldenSet
 from rag_flywheel.index.encoder import Encoder
 from rag_flywheel.live_version import server_of
@@ -26,6 +28,8 @@ from rag_flywheel.records import (
     Candidate,
     ExportReport,
     Filter,
+    ForgetReport,
+    HistoryEntry,
     Hit,
     Passage,
     PastVotes,
@@ -38,15 +42,15 @@ from rag_flywheel.records import (
     VersionStory,
     Vote,
 )
-from rag_flywheel.refresh import When, refresh
+from rag_flywheel.refresh import Job, refresh
 from rag_flywheel.repair import repair
 from rag_flywheel.review import Review
 from rag_flywheel.serve.answers import Asked
 from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.server import Server
 from rag_flywheel.serve.state import Source
-from rag_flywheel.source import judge_of, source_of
-from rag_flywheel.store import events
+from rag_flywheel.source import source_of
+from rag_flywheel.store import events, people
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.story import story
 from rag_flywheel.verify import problems
@@ -62,8 +66,11 @@ class Flywheel:
     their passages do not change.
     """
 
-    def __init__(self, root: Path, config: Config, database: Database, slot: EncoderSlot) -> None:
+    def __init__(
+        self, root: Path, config: Config, database: Database, slot: EncoderSlot, user_key: bytes
+    ) -> None:
         self._root = root
+        self._user_key = user_key
         self._config = config
         self._database = database
         self._slot = slot
@@ -96,14 +103,16 @@ class Flywheel:
         found = open_folder(root, config=config, new=new or Config(), create=create)
         database = Database(root / FILE_NAME)
         try:
-            migrate(database)
+            migrate(database, privacy.hashed)
+            with database.reading() as conn:
+                user_key = people.user_key(conn)
             with disk_errors(root):
                 moves.reconcile(root, database)
         except BaseException:
             database.close()
             raise
         given = encoder if encoder is not None else found.encoder
-        return cls(root, found, database, EncoderSlot(database, given))
+        return cls(root, found, database, EncoderSlot(database, given), user_key)
 
     def __enter__(self) -> "Flywheel":
         return self
@@ -166,8 +175,9 @@ class Flywheel:
         """The k best passages for a query, the best first; fewer when there are not so many.
 
         where: a metadata filter, {"lang": "en", "year": {"gte": 2020}, "team": {"in": ["a", "b"]}},
-        applied before the k best are taken. record=False writes nothing, and such an answer takes
-        no votes. Raises InputError.
+        applied before the k best are taken. Of user_id and session_id only keyed hashes are kept.
+        record=False writes nothing, and such an answer takes no votes; so it is for a user who
+        opted out. Raises InputError.
         """
         asked = self._asked(k, where, user_id, session_id, record)
         return self._serving().retrieve([query], asked)[0]
@@ -231,13 +241,16 @@ class Flywheel:
         """Keep one vote: "helpful", "harmful", or "retract" to take the user's last one back.
 
         It is on the disk when this returns, and acts on the next retrieval of similar queries.
+        Nothing is kept of a user who opted out.
         Raises UnknownIdError, and InputError for a passage that the retrieval did not show.
         """
         self.feedback_many([Vote(retrieval_id, passage_id, verdict, user_id, reason)])
 
     def feedback_many(self, votes: Iterable[Vote]) -> int:
         """Keep votes in one commit, all or none; returns how many. Raises as `feedback` does."""
-        return capture.append_votes(self._database, votes)
+        given = items("votes", votes, Vote)
+        hashed = [privacy.hashed_vote(self._user_key, vote) for vote in given]
+        return capture.append_votes(self._database, hashed)
 
     def votes_behind(self, hit: Hit) -> list[PastVotes]:
         """The votes on similar past queries that `hit.explanation.evidence` rests on, by query."""
@@ -249,10 +262,12 @@ class Flywheel:
     ) -> None:
         """Keep that a user names a passage as the answer, whether it was shown or not.
 
-        It is on the disk when this returns; a user's last one on a retrieval counts. Raises
-        UnknownIdError for a retrieval or passage that is not there, InputError.
+        It is on the disk when this returns; a user's last one on a retrieval counts. Nothing is
+        kept of a user who opted out. Raises UnknownIdError for a retrieval or passage that is not
+        there, InputError.
         """
-        corrections.append_correction(self._database, retrieval_id, passage_id, user_id)
+        user = self._hidden(user_id)
+        corrections.append_correction(self._database, retrieval_id, passage_id, user)
 
     @property
     def golden(self) -> GoldenSet:
@@ -262,11 +277,39 @@ class Flywheel:
     @property
     def review(self) -> Review:
         """The answers that a person has to decide: `next`, `accept`, `reject`, `undo`."""
-        return Review(self._database, self._source)
+        return Review(self._database, self._source, self._hidden)
 
     def answer(self, retrieval_id: str, text: str) -> None:
-        """Keep the answer that the application gave from a retrieval. Raises UnknownIdError."""
+        """Keep the answer that the application gave from a retrieval. Raises UnknownIdError.
+
+        Nothing is kept when the user who asked has opted out since.
+        """
         capture.keep_answer(self._database, retrieval_id, text)
+
+    def opt_out(self, user_id: str, out: bool = True) -> None:
+        """From now on, in every process, record nothing of a user; out=False: record them again.
+
+        They are answered as with record=False, and their votes are passed over. What is stored of
+        them stays: `forget` deletes it. Raises InputError.
+        """
+        user = privacy.hashed(self._user_key, check_text("user_id", user_id))
+        with self._database.transaction() as conn:
+            people.set_opted_out(conn, user, out)
+
+    def forget(self, user_id: str) -> ForgetReport:
+        """Delete what is stored of a user, every version, and all that was learned from them.
+
+        Their questions go with all votes on them, their votes, answers and reasons; a new version
+        is learned from the remaining log alone. When this returns nothing of it is in the folder's
+        bytes. What is left undone by a crash or an error, the next refresh does.
+        Raises InputError, LockedError, StorageError.
+        """
+        user = privacy.hashed(self._user_key, check_text("user_id", user_id))
+        try:
+            return forget(self._job(None), user)
+        finally:
+            with self._lock:
+                self._server = None
 
     def refresh(
         self,
@@ -282,16 +325,8 @@ class Flywheel:
         """
         when = When(if_votes, max_age_s)
         with Bars() as bars:
-            return refresh(
-                self._root,
-                self._database,
-                self._config,
-                self._slot.get,
-                judge_of(self._config),
-                self.lookups,
-                when=when,
-                progress=as_progress(progress, bars),
-            )
+            job = self._job(as_progress(progress, bars))
+            return finish_forgetting(job) or refresh(job, when)
 
     def versions(self) -> list[VersionInfo]:
         """The index versions on disk, the newest first."""
@@ -325,6 +360,16 @@ class Flywheel:
         """The folder's state in numbers."""
         with self._files():
             return report.status(self._root, self._database, self._config)
+
+    def history(self, n: int = 50) -> list[HistoryEntry]:
+        """The n newest things that happened to the index, the newest first. Raises InputError.
+
+        Promotions, rejected versions, rollbacks, releases, users forgotten, reviews, and what the
+        gate decided.
+        """
+        check_whole("n", n)
+        with self._files():
+            return report.history(self._database, n)
 
     def export(self, path: str | Path) -> ExportReport:
         """Write passages, past queries and what votes say of them as a new BEIR folder at `path`.
@@ -364,10 +409,28 @@ class Flywheel:
         record: bool,
         kind: str = "retrieve",
     ) -> Asked:
-        check_optional_text("user_id", user_id)
-        check_optional_text("session_id", session_id)
+        user = self._hidden(user_id)
+        session = privacy.hashed_id(self._user_key, "session_id", session_id)
         tenant = self._serving().tenant(where)
-        return Asked(k, where, tenant, user_id, session_id, record, kind)
+        if record and user is not None:
+            with self._database.reading() as conn:
+                record = not people.opted_out(conn, [user])
+        return Asked(k, where, tenant, user, session, record, kind)
+
+    def _job(self, progress: Progress | None) -> Job:
+        config = self._config
+        return Job(
+            self._root,
+            self._database,
+            config,
+            self._slot.get,
+            self.lookups,
+            progress,
+        )
+
+    def _hidden(self, user_id: str | None) -> str | None:
+        """What is stored of a user's id. Raises InputError."""
+        return privacy.hashed_id(self._user_key, "user_id", user_id)
 
     def _source(self) -> Source:
         return source_of(self._slot.get(), self._config)

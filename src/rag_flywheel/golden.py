@@ -5,7 +5,7 @@ measured on the items.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from rag_flywheel.curate.answers import Known, contradicted, known
 from rag_flywheel.curate.groups import query_groups
 from rag_flywheel.curate.opinions import Opinion, Question, Said, Topic, opinions, question_of
 from rag_flywheel.records import GoldenItem, Vectors
+from rag_flywheel.serve.state import Source
 from rag_flywheel.store import events, golden, passages
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
@@ -21,7 +22,6 @@ from rag_flywheel.store.passages import StoredPassage
 
 MOST_VOTED = 20_000  # past queries with votes that are looked at, those voted on last
 _EMBED_AT_ONCE = 256  # queries per commit of vectors
-Encode = Callable[[Sequence[str]], Vectors]
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,14 @@ class _Merged:
 
 
 def golden_items(
-    database: Database,
-    encode_queries: Encode,
-    revision: str,
-    *,
-    dim: int,
-    until: int | None = None,
+    database: Database, source: Source, *, until: int | None = None
 ) -> list[GoldenItem]:
     """The queries with known answers that are in the index now, by query hash and tenant.
 
-    All is read in one snapshot. encode_queries: float32 (n, dim), unit rows, of encoder `revision`;
-    it is given the queries that have no vector yet, which are stored. until: of events up to this
-    number; None: of all. The caller must not be in a transaction on `database`.
+    All is read in one snapshot; queries that have no vector yet get one, which is stored. until: of
+    events up to this number; None: of all. The caller must not be in a transaction on `database`.
     """
-    found = read_opinions(database, encode_queries, revision, dim=dim, until=until)
+    found = read_opinions(database, source, until=until)
     answers: dict[int, dict[int, Known]] = defaultdict(dict)
     tenants: dict[int, str | None] = {}
     for topic, opinion in found.topics.items():
@@ -84,14 +78,7 @@ def golden_items(
     return [_item(found, q, items[q]) for q in sorted(items, key=lambda q: (q[0], q[1] or ""))]
 
 
-def read_opinions(
-    database: Database,
-    encode_queries: Encode,
-    revision: str,
-    *,
-    dim: int,
-    until: int | None = None,
-) -> Opinions:
+def read_opinions(database: Database, source: Source, *, until: int | None = None) -> Opinions:
     """Everything said of the texts in the index now, in one snapshot; arguments as `golden_items`."""
     with database.snapshot() as conn:
         last = passages.read_clock(conn) if until is None else until
@@ -104,10 +91,10 @@ def read_opinions(
         questions = _questions(said)
         hashes = sorted({query for query, _ in questions})
         texts = golden.query_texts(conn, hashes)
-        vectors = vector_store.known_vectors(conn, hashes, revision, dim)
+        vectors = vector_store.known_vectors(conn, hashes, source.revision, source.dim)
         heirs = passages.present_heirs(conn, sorted({e.lineage for e in said.events()}))
     missing = {h: texts[h] for h in hashes if h not in vectors}
-    vectors.update(_embedded(database, encode_queries, revision, missing))
+    vectors.update(_embedded(database, source, missing))
     every = opinions(said, _groups(questions, vectors))
     topics = {topic: opinion for topic, opinion in every.items() if topic[1] in heirs}
     return Opinions(topics, contradicted(topics), texts, vectors, heirs)
@@ -121,16 +108,16 @@ def _questions(said: Said) -> set[Question]:
 
 
 def _embedded(
-    database: Database, encode_queries: Encode, revision: str, missing: Mapping[bytes, str]
+    database: Database, source: Source, missing: Mapping[bytes, str]
 ) -> dict[bytes, Vectors]:
     """Vectors of these queries, made and kept."""
     found: dict[bytes, Vectors] = {}
     hashes = list(missing)
     for start in range(0, len(hashes), _EMBED_AT_ONCE):
         part = hashes[start : start + _EMBED_AT_ONCE]
-        made = encode_queries([missing[h] for h in part])
+        made = source.encode_queries([missing[h] for h in part])
         with database.transaction(durable=False) as conn:
-            vector_store.put_vectors(conn, part, made, revision)
+            vector_store.put_vectors(conn, part, made, source.revision)
         found.update(zip(part, made, strict=True))
     return found
 

@@ -42,8 +42,7 @@ class GoldenSet:
     def items(self) -> list[GoldenItem]:
         """The queries with an answer that is in the index now, near-duplicates merged."""
         self._database.require_open()
-        source = self._source()
-        return golden_items(self._database, source.encode_queries, source.revision, dim=source.dim)
+        return golden_items(self._database, self._source())
 
     def export(self, path: str | Path) -> int:
         """Write the items as a new BEIR folder, or a new .csv or .tsv; returns how many.

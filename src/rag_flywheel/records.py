@@ -243,6 +243,36 @@ class RefreshReport:
 
 
 @dataclass(frozen=True)
+class ForgetReport:
+    """What forgetting a user took away.
+
+    n_votes: their own; n_votes_of_others: on their questions. n_corrections_kept, n_reviews_kept:
+    those that lost their author; n_golden: known answers to questions that only they asked.
+    version: the live one after it.
+    """
+
+    n_retrievals: int
+    n_votes: int
+    n_votes_of_others: int
+    n_corrections_kept: int
+    n_reviews_kept: int
+    n_golden: int
+    version: str | None
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """Something that happened to the index: when (UTC), of which kind, in a sentence.
+
+    kind: promoted, rejected, rollback, release, found, forget, review or look.
+    """
+
+    at: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
 class VersionInfo:
     """One index version on disk. `watermark` is the event number up to which it was built."""
 

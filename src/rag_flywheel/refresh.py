@@ -9,7 +9,7 @@ A refresh that dies at any point leaves the live version serving; the next one c
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,28 +27,24 @@ from rag_flywheel.corpus import embed
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.manifest import Manifest
-from rag_flywheel.deploy.moves import make_live, reconcile
+from rag_flywheel.deploy.moves import make_live
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.due import Live, When, live_parameters, look, nothing_to_do
 from rag_flywheel.evaluate.gate import Looks
 from rag_flywheel.gating import FILE_NAME as GATE_FILE
 from rag_flywheel.gating import Gate
 from rag_flywheel.golden import golden_items
-from rag_flywheel.index.encoder import Encoder, encode
-from rag_flywheel.learning import (
-    Judging,
-    Known,
-    Learned,
-    frozen,
-    learned_from_votes,
-    read_past,
-)
-from rag_flywheel.rank.parameters import FILE_NAME, Parameters
-from rag_flywheel.records import Current, Outcome, Progress, RefreshReport, Vectors
+from rag_flywheel.index.encoder import Encoder
+from rag_flywheel.learning import Judging, Learned, frozen, learned_from_votes
+from rag_flywheel.past_queries import Known, read_past
+from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.records import Current, Outcome, Progress, RefreshReport
+from rag_flywheel.retention import fold_old
 from rag_flywheel.serve.candidates import Lookups
-from rag_flywheel.serve.loaded import load_parameters, load_version
-from rag_flywheel.serve.state import Judge
-from rag_flywheel.store import counts, events, journal, passages
+from rag_flywheel.serve.loaded import load_parameters
+from rag_flywheel.serve.state import Source
+from rag_flywheel.source import judge_of, source_of
+from rag_flywheel.store import journal, passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import Look
 
@@ -56,136 +52,90 @@ log = logging.getLogger("rag_flywheel")
 
 
 @dataclass(frozen=True)
-class When:
-    """When a refresh is due, if anything changed: at this many new votes, or at this age.
+class Job:
+    """The index folder that is refreshed, its settings and encoder, what is remembered of its
+    queries, and who is told how far it is."""
 
-    Neither given: whenever anything changed. Both: when either is reached.
-    """
-
-    if_votes: int | None = None
-    max_age_s: float | None = None
-
-
-@dataclass(frozen=True)
-class _Live:
-    """What is live; manifest is None when nothing is, or when its files are not sound."""
-
-    current: Current | None
-    manifest: Manifest | None
-
-    @property
-    def frozen_at(self) -> int | None:
-        """The event number that evidence is frozen at."""
-        return self.current.frozen_at if self.current is not None else None
+    root: Path
+    database: Database
+    config: Config
+    load_encoder: Callable[[], Encoder]
+    lookups: Lookups
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True)
 class _Folder:
-    """The index folder that is refreshed, its encoder, how votes are judged in it, and what is
-    known of its queries."""
+    """A Job under way: its encoder is there, and what is known of queries; anew: parameters are
+    learned from the shipped ones, as if no version had been before."""
 
     root: Path
     database: Database
     encoder: Encoder
-    judge: Judge
+    source: Source
     known: Known
+    anew: bool
 
 
-def refresh(
-    root: Path,
-    database: Database,
-    config: Config,
-    load_encoder: Callable[[], Encoder],
-    judge: Judge,
-    lookups: Lookups,
-    *,
-    when: When,
-    progress: Progress | None = None,
-) -> RefreshReport:
+def refresh(job: Job, when: When) -> RefreshReport:
     """Build the next version from everything in the store, and make it live.
 
     Raises LockedError when another process refreshes. A version that fails its check is a result,
     "rejected", not an error.
     """
+    with disk_errors(job.root), refresh_lock(job.root):
+        return refresh_locked(job, when)
+
+
+def refresh_locked(job: Job, when: When, *, anew: bool = False) -> RefreshReport:
+    """`refresh`, for the holder of the refresh lock.
+
+    anew: whatever is due, and with parameters that owe nothing to those of earlier versions.
+    """
     began = time.monotonic()
-    with disk_errors(root), refresh_lock(root):
-        if left := deploy.clean_staging(root):
-            log.info("refresh: cleaned up after %d unfinished", left)
-        live = _look(root, database)
-        idle = _nothing_to_do(database, live, when)
-        if idle is not None:
-            report = _report("unchanged", live, idle, began)
-        else:
-            encoder = load_encoder()
-            known = Known(lookups, config.n_candidates, encoder.revision, config.tenant_key)
-            folder = _Folder(root, database, encoder, judge, known)
-            report = _next_version(folder, live, began, progress)
-        with database.transaction() as conn:
-            journal.record_refresh(conn, report)
-        if report.outcome == "promoted":
-            never = {v for v in (report.version, live.current and live.current.version) if v}
-            for version in deploy.prune(root, keep=config.keep_versions, never=never):
-                log.info("refresh: pruned version %s", version)
+    root, database = job.root, job.database
+    if left := deploy.clean_staging(root):
+        log.info("refresh: cleaned up after %d unfinished", left)
+    live = look(root, database)
+    idle = None if anew else nothing_to_do(database, live, when)
+    if idle is not None:
+        report = _report("unchanged", live, idle, began)
+    else:
+        encoder, config = job.load_encoder(), job.config
+        source = source_of(encoder, config)
+        known = Known(job.lookups, config.n_candidates, encoder.revision, config.tenant_key)
+        folder = _Folder(root, database, encoder, source, known, anew)
+        report = _next_version(folder, live, began, job.progress)
+    with database.transaction() as conn:
+        journal.record_refresh(conn, report)
+    if report.outcome == "promoted":
+        never = {v for v in (report.version, live.current and live.current.version) if v}
+        for version in deploy.prune(root, keep=job.config.keep_versions, never=never):
+            log.info("refresh: pruned version %s", version)
+    _fold(job, live, report)
     log.info("refresh: %s: %s (%.1f s)", report.outcome, report.reason, report.seconds)
     return report
 
 
-def _look(root: Path, database: Database) -> _Live:
-    try:
-        current = deploy.read_current(root)
-    except CorruptFileError as error:
-        log.warning("refresh: %s", error)
-        current = None
-    if current is None:
-        with database.reading() as conn:
-            return _Live(journal.last_move(conn), None)  # what it was: rollbacks stay in force
-    reconcile(root, database)
-    problems = deploy.check(root, current.version)
-    if problems:
-        log.warning("refresh: the live version is not sound, all is built anew: %s", problems[0])
-        return _Live(current, None)
-    manifest = deploy.read_manifest(root, current.version)
-    try:
-        load_version(
-            deploy.version_folder(root, manifest.id),
-            version=manifest.id,
-            watermark=manifest.watermark,
-            dim=manifest.dim,
-            n_passages=manifest.n_passages,
-        )
-    except CorruptFileError as error:  # whole, but not as this release has it
-        log.warning("refresh: the live version cannot be read, all is built anew: %s", error)
-        return _Live(current, None)
-    return _Live(current, manifest)
+def _fold(job: Job, live: Live, report: RefreshReport) -> None:
+    """Fold what is older than the settings say, of what the live version has heard.
 
-
-def _nothing_to_do(database: Database, found: _Live, when: When) -> str | None:
-    """Why a refresh is not due; None when it is. Votes that a release let count again are new."""
-    live = found.manifest
-    if live is None:
-        return None
-    if found.current is not None and found.current.held:
-        return f"version {live.id} is held live until release"
-    heard = live.votes_until if found.frozen_at is None else live.watermark
-    with database.snapshot() as conn:
-        votes = events.count_votes(conn, heard)
-        changes = counts.corpus_changes(conn, live.watermark)
-        changes += counts.without_vector(conn, live.revision)
-    age_s = time.time() - live.created
-    if not votes and not changes:
-        return "no passage and no vote since the live version was built"
-    enough = when.if_votes is not None and votes >= when.if_votes
-    old = when.max_age_s is not None and age_s >= when.max_age_s
-    if enough or old or when == When():
-        return None
-    return (
-        f"not due: {votes} new votes (asked for: {when.if_votes}), live version {age_s:.0f} s old "
-        f"(asked for: {when.max_age_s})"
-    )
+    Last, since folding leaves the judgments as they are, and a refresh that dies before it has lost
+    no vote that the live version does not know.
+    """
+    days = job.config.retention_days
+    if days is None:
+        return
+    manifest = live.manifest
+    if report.outcome == "promoted" and report.version is not None:
+        manifest = deploy.read_manifest(job.root, report.version)
+    heard = manifest.votes_until if manifest is not None else 0
+    if n := fold_old(job.database, judge_of(job.config), days=days, heard=heard):
+        log.info("refresh: folded %d retrievals older than %g days", n, days)
 
 
 def _next_version(
-    folder: _Folder, live: _Live, began: float, progress: Progress | None
+    folder: _Folder, live: Live, began: float, progress: Progress | None
 ) -> RefreshReport:
     root, database, encoder = folder.root, folder.database, folder.encoder
     n_embedded = _embed(folder, progress)
@@ -198,12 +148,12 @@ def _next_version(
             "linked the unchanged" if built.linked else "built the",
             len(built.pids),
         )
-        kept = _live_parameters(root, live)
+        kept = Parameters() if folder.anew else live_parameters(root, live)
         learned = _learn(folder, staged, built, live, kept, progress)
         write_learned(staged, learned.parameters, learned.memory)
         if learned.gate is not None:
             (staged / GATE_FILE).write_text(learned.gate.text, encoding="utf-8")
-        manifest = deploy.seal(staged, _manifest(root, encoder, live, built))
+        manifest = deploy.seal(staged, _manifest(folder, live, built))
         problems = version_problems(staged, database, encoder, built, manifest.id)
         if problems:
             return _report("rejected", live, problems[0], began)
@@ -218,7 +168,7 @@ def _next_version(
     scores = {"n_passages": float(len(built.pids)), "n_embedded": float(n_embedded)}
     return _report(
         "promoted",
-        _Live(current, manifest),
+        Live(current, manifest),
         f"{reason}; {learned.why}",
         began,
         {**scores, **learned.scores},
@@ -241,40 +191,29 @@ def _learn(
     folder: _Folder,
     staged: Path,
     built: Built,
-    live: _Live,
+    live: Live,
     kept: Parameters,
     progress: Progress | None,
 ) -> Learned:
-    """What votes teach; while some are held back by a rollback, parameters stay as they are."""
+    """What votes teach; while some are held back by a rollback, parameters stay as they are, unless
+    they are learned anew: then from the votes that are not."""
     encoder, frozen_at = folder.encoder, live.frozen_at
     until = built.watermark if frozen_at is None else min(built.watermark, frozen_at)
     database, known = folder.database, folder.known
-
-    def encode_queries(texts: Sequence[str]) -> Vectors:
-        return encode(encoder.encode_queries, texts, encoder.dim)
 
     def read_back(parameters: Parameters) -> Parameters:
         write_parameters(staged, parameters)
         return load_parameters(staged)
 
-    past = read_past(
-        database,
-        folder.judge,
-        encoder.revision,
-        encode_queries,
-        dim=encoder.dim,
-        until=until,
-    )
+    past = read_past(database, folder.source, until=until)
     version = built_indexes(staged, encoder, built, kept)
-    if frozen_at is not None:
+    if frozen_at is not None and not folder.anew:
         learned = frozen(database, version, past, known, progress=progress)
     else:
         with database.reading() as conn:
             looks = Looks(*journal.looks(conn))
         judging = Judging(
-            lambda: golden_items(
-                database, encode_queries, encoder.revision, dim=encoder.dim, until=until
-            ),
+            lambda: golden_items(database, folder.source, until=until),
             read_back,
             looks,
         )
@@ -290,36 +229,20 @@ def _look_of(gate: Gate | None, version: str) -> Look | None:
     return Look(version, found.n_judged, found.alpha, found.p, found.outcome)
 
 
-def _live_parameters(root: Path, live: _Live) -> Parameters:
-    """The live parameters, else the newest older ones that are sound, else the shipped ones."""
-    if live.current is None:
-        return Parameters()
-    older = [v for v in reversed(deploy.list_versions(root)) if v < live.current.version]
-    for version in (live.current.version, *older):
-        try:
-            if deploy.sound_file(root, version, FILE_NAME):
-                return load_parameters(deploy.version_folder(root, version))
-            why = f"{version}/{FILE_NAME} is missing or not what its manifest says"
-        except CorruptFileError as error:
-            why = str(error)
-        log.warning("refresh: parameters not used: %s", why)
-    return Parameters()
-
-
-def _parent(root: Path, live: _Live, encoder: Encoder) -> tuple[Path, int] | None:
+def _parent(root: Path, live: Live, encoder: Encoder) -> tuple[Path, int] | None:
     manifest = live.manifest
     if manifest is None or (manifest.revision, manifest.dim) != (encoder.revision, encoder.dim):
         return None
     return deploy.version_folder(root, manifest.id), manifest.watermark
 
 
-def _manifest(root: Path, encoder: Encoder, live: _Live, built: Built) -> Manifest:
-    known = deploy.list_versions(root)
-    frozen_at = live.frozen_at
+def _manifest(folder: _Folder, live: Live, built: Built) -> Manifest:
+    encoder, frozen_at = folder.encoder, live.frozen_at
+    known = deploy.list_versions(folder.root)
     return Manifest(
         id=deploy.new_version_id(known[-1] if known else None),
         created=time.time(),
-        parent=live.current.version if live.current else None,
+        parent=live.current.version if live.current and not folder.anew else None,
         encoder=encoder.name,
         revision=encoder.revision,
         dim=encoder.dim,
@@ -332,7 +255,7 @@ def _manifest(root: Path, encoder: Encoder, live: _Live, built: Built) -> Manife
 
 def _report(
     outcome: Outcome,
-    live: _Live,
+    live: Live,
     reason: str,
     began: float,
     scores: Mapping[str, float] | None = None,

@@ -14,6 +14,7 @@ from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.moves import reconcile
 from rag_flywheel.deploy.versions import (
     CURRENT,
+    QUARANTINE,
     VERSIONS,
     list_versions,
     read_current,
@@ -26,8 +27,6 @@ from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.soundness import bad_vectors, drop_vectors
 from rag_flywheel.verify import database_problems, made_with, version_problems
-
-QUARANTINE = "quarantine"
 
 
 def repair(root: Path, database: Database, refresh: Callable[[], RefreshReport]) -> list[str]:

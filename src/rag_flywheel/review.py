@@ -22,9 +22,16 @@ from rag_flywheel.store.database import Database
 class Review:
     """The passages on which users or sources disagree, and what reviewers decide of them."""
 
-    def __init__(self, database: Database, source: Callable[[], Source]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        source: Callable[[], Source],
+        hidden: Callable[[str | None], str | None],
+    ) -> None:
+        """hidden: what is stored of a reviewer's id."""
         self._database = database
         self._source = source
+        self._hidden = hidden
 
     def next(self) -> ReviewItem | None:
         """The item with the most votes that waits for a decision; None: nothing to decide."""
@@ -56,7 +63,7 @@ class Review:
         What was decided of it before counts again. Raises UnknownIdError when there is none.
         """
         check_optional_text("id", id)
-        check_optional_text("user_id", user_id)
+        user = self._hidden(user_id)
         with self._database.transaction(durable=True) as conn:
             now = passages.read_clock(conn)
             made = standing_decisions(golden.decisions_until(conn, now))
@@ -68,13 +75,13 @@ class Review:
             query = golden.query_texts(conn, [last.query])[last.query]
             _append(
                 conn,
-                golden.NewDecision("undo", query, last.query, last.tenant, last.lineage, user_id),
+                golden.NewDecision("undo", query, last.query, last.tenant, last.lineage, user),
             )
         return _id(last)
 
     def _decide(self, kind: Literal["accept", "reject"], id: str, user_id: str | None) -> None:
         check_text("id", id)
-        check_optional_text("user_id", user_id)
+        user = self._hidden(user_id)
         found = self._opinions()
         topic = next((t for t in found.topics if _topic_id(found, t) == id), None)
         decided = topic is not None and found.topics[topic].decision is not None
@@ -85,14 +92,13 @@ class Review:
             )
         query, tenant = found.topics[topic].question
         pid = found.heirs[topic[1]].pid
-        new = golden.NewDecision(kind, found.texts[query], query, tenant, pid, user_id)
+        new = golden.NewDecision(kind, found.texts[query], query, tenant, pid, user)
         with self._database.transaction(durable=True) as conn:
             _append(conn, new)
 
     def _opinions(self) -> Opinions:
         self._database.require_open()
-        source = self._source()
-        return read_opinions(self._database, source.encode_queries, source.revision, dim=source.dim)
+        return read_opinions(self._database, self._source())
 
 
 def _append(conn: sqlite3.Connection, new: golden.NewDecision) -> None:

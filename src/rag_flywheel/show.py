@@ -13,7 +13,9 @@ from rich.text import Text
 from rag_flywheel.records import (
     AddReport,
     ExportReport,
+    ForgetReport,
     GoldenItem,
+    HistoryEntry,
     Hit,
     PastVotes,
     RefreshReport,
@@ -168,6 +170,33 @@ def repaired(done: Sequence[str], as_json: bool) -> None:
         return
     for sentence in done or ["nothing to repair"]:
         _say(sentence)
+
+
+def forgotten(report: ForgetReport, as_json: bool) -> None:
+    """What `forget` deleted."""
+    if as_json:
+        _json(report)
+        return
+    _say(
+        f"deleted: {report.n_retrievals} retrievals, {report.n_votes} votes of the user, "
+        f"{report.n_votes_of_others} of others on their questions, {report.n_golden} known answers"
+    )
+    _say(
+        f"kept without their author: {report.n_corrections_kept} corrections, "
+        f"{report.n_reviews_kept} reviews"
+    )
+    _say(f"live: {report.version}")
+
+
+def history(found: Sequence[HistoryEntry], as_json: bool) -> None:
+    """What happened, one line each."""
+    if as_json:
+        _json(list(found))
+        return
+    table = _table("at", "what", "")
+    for entry in found:
+        table.add_row(entry.at, entry.kind, Text(entry.text))
+    Console(highlight=False).print(table)
 
 
 def exported(report: ExportReport, out: Path, as_json: bool) -> None:

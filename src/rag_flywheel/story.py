@@ -116,5 +116,6 @@ def _changes(candidate: Mapping[str, Any], live: Parameters) -> list[str]:
     shape = ", ".join(f"{name} {kernel[name]}" for name in ("theta", "gamma", "n0", "neighbours"))
     return [
         "candidate's weights (those of this version in brackets): " + ", ".join(parts),
-        f"candidate's kernel: {shape}; noise of votes {candidate['noise']}",
+        f"candidate's kernel: {shape}; sharpness {candidate['sharpness']}, noise of votes "
+        f"{candidate['noise']}",
     ]

@@ -19,7 +19,7 @@ from rag_flywheel.deploy.versions import (
 )
 from rag_flywheel.errors import CorruptFileError, FlywheelError
 from rag_flywheel.serve.loaded import load_version
-from rag_flywheel.store import counts, journal
+from rag_flywheel.store import counts, forgetting, journal
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.soundness import row_problems
 
@@ -111,6 +111,7 @@ def _live_problems(root: Path, database: Database) -> list[str]:
         promoted = journal.last_promoted(conn)
         revision = journal.read_meta(conn, "revision")
         lacking = counts.without_vector(conn, revision) if revision else 0
+        unfinished = forgetting.unfinished(conn)
     if current is None and promoted is not None:
         found.append(
             f"{CURRENT} is missing, though version {promoted} was made live; `rag-flywheel refresh` "
@@ -126,6 +127,11 @@ def _live_problems(root: Path, database: Database) -> list[str]:
         found.append(
             f"{CURRENT} names {current.version}, which the journal in the database does not know; the "
             f"next open writes down there what {CURRENT} says"
+        )
+    if unfinished:
+        found.append(
+            f"{len(unfinished)} users were deleted, but what was learned from them was not; "
+            "`rag-flywheel refresh` finishes it"
         )
     if lacking:
         found.append(f"{lacking} passages have no vector; `rag-flywheel refresh` makes them")

@@ -39,11 +39,12 @@ class Shell:
 
     def run_as_cron(self, *words: str) -> subprocess.CompletedProcess[str]:
         """In a process of its own, without a terminal."""
+        path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
         return subprocess.run(
             [sys.executable, "-m", "rag_flywheel", *words, "--index", str(self.index)],
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(TESTS)},
+            env={**os.environ, "PYTHONPATH": path},
         )
 
     def json(self, *words: str, code: int = 0) -> Any:
@@ -122,6 +123,25 @@ def test_exit_codes(shell: Shell) -> None:
     shell.run("refresh")
     (next((shell.index / "versions").iterdir()) / "parameters.json").write_text("{}")
     assert "parameters.json" in shell.run("verify", code=1)
+
+
+def test_forget_opt_out_and_log(shell: Shell) -> None:
+    (shell.folder / "kb.jsonl").write_text('{"id": "a", "text": "one two"}\n')
+    shell.run("add", "kb.jsonl")
+    shell.run("refresh")
+    found = shell.json("retrieve", "two words", "--user", "ann")
+    shell.run("feedback", found["id"], "a", "helpful", "--user", "ann")
+    assert shell.json("opt-out", "ann") == {"opted out": True}
+    assert shell.json("retrieve", "two words", "--user", "ann")["id"] is None
+    assert shell.json("opt-out", "ann", "--undo") == {"opted out": False}
+    report = shell.json("forget", "ann")
+    assert (report["n_retrievals"], report["n_votes"]) == (1, 1)
+    assert shell.json("versions")[0]["id"] == report["version"]
+    assert "deleted: 0 retrievals, 0 votes of the user" in shell.run("forget", "ann")
+    log = shell.json("log")
+    assert {"at", "kind", "text"} == set(log[0])
+    assert shell.json("log", "-n", "2") == log[:2]
+    assert "a user with 1 retrievals" in shell.run("log")
 
 
 def test_commands_other_than_add_make_no_folder(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from fakes import WordEncoder
+from forgetting import user_hash
 from rag_flywheel import Candidate, Config, Flywheel, Passage
 from rag_flywheel.errors import ClosedError
 
@@ -211,7 +212,8 @@ def test_threads_share_one_object(root: Path) -> None:
 
     def last_vote(name: str) -> int:
         with closing(sqlite3.connect(root / "flywheel.db")) as conn:
-            row = conn.execute("SELECT max(seq) FROM votes WHERE user_id = ?", (name,)).fetchone()
+            user = user_hash(root, name)
+            row = conn.execute("SELECT max(seq) FROM votes WHERE user_id = ?", (user,)).fetchone()
         return int(row[0])
 
     def edit(fw: Flywheel) -> int:
@@ -255,6 +257,9 @@ CALLS: dict[str, Callable[[Flywheel], object]] = {
     "release": lambda fw: fw.release(),
     "status": lambda fw: fw.status(),
     "verify": lambda fw: fw.verify(),
+    "forget": lambda fw: fw.forget("ann"),
+    "opt_out": lambda fw: fw.opt_out("ann"),
+    "history": lambda fw: fw.history(),
 }
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rag_flywheel.capture.privacy import hashed
 from rag_flywheel.errors import InputError
 from rag_flywheel.records import MetadataValue, Passage
 from rag_flywheel.store import passages
@@ -19,7 +20,7 @@ from rag_flywheel.store.migrations import migrate
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     made = Database(tmp_path_factory.mktemp("filters") / "flywheel.db")
-    migrate(made)
+    migrate(made, hashed)
     yield made
     made.close()
 
@@ -245,7 +246,7 @@ def test_values_that_sqlite_cannot_hold_are_refused(value: object) -> None:
 
 def test_texts_that_ended_and_texts_of_other_retrievers_do_not_match(tmp_path: Any) -> None:
     database = Database(tmp_path / "flywheel.db")
-    migrate(database)
+    migrate(database, hashed)
     with database.transaction(durable=False) as conn:
         row = {"x": 1}
         old = passages.insert(conn, Passage("a", "old", "", row), seq=1, lineage=None)

@@ -8,7 +8,7 @@ import time
 from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
 from rag_flywheel.checks import check_optional_text, check_text
 from rag_flywheel.errors import UnknownIdError
-from rag_flywheel.store import events, golden, passages
+from rag_flywheel.store import events, golden, passages, people
 from rag_flywheel.store.database import Database
 
 
@@ -17,12 +17,14 @@ def append_correction(
 ) -> None:
     """Append that a user names a passage as the answer: one that was shown, or of the index.
 
-    Raises InputError, UnknownIdError.
+    Nothing is kept of a user who opted out. Raises InputError, UnknownIdError.
     """
     known = check_retrieval_id(retrieval_id)
     check_text("passage_id", passage_id)
     check_optional_text("user_id", user_id)
     with database.transaction(durable=True) as conn:
+        if user_id is not None and people.opted_out(conn, {user_id}):
+            return
         shown = events.shown_hits(conn, [known]).get(known)
         if shown is None:
             raise unknown_retrieval(known)

@@ -3,6 +3,7 @@
 It must not know what votes do to a ranking.
 """
 
+import sqlite3
 import time
 from collections.abc import Iterable
 from typing import get_args
@@ -10,7 +11,7 @@ from typing import get_args
 from rag_flywheel.checks import check_optional_text, check_text, items
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.records import Verdict, Vote
-from rag_flywheel.store import events, passages
+from rag_flywheel.store import events, passages, people
 from rag_flywheel.store.database import Database
 
 VERDICTS: tuple[str, ...] = get_args(Verdict)
@@ -19,20 +20,31 @@ VERDICTS: tuple[str, ...] = get_args(Verdict)
 def append_votes(database: Database, given: Iterable[Vote]) -> int:
     """Append all of these votes in one durable commit, or none of them; returns how many.
 
+    Those of users who opted out are passed over, whatever they are on.
     Raises InputError for an unknown verdict or a passage that the retrieval did not show,
     UnknownIdError for an unknown retrieval.
     """
     votes = items("votes", given, Vote)
+    with database.reading() as conn:
+        votes = _wanted(conn, votes)
     for vote in votes:
         _check(vote)
     if not votes:
         return 0
     with database.transaction(durable=True) as conn:
+        votes = _wanted(conn, votes)  # nobody opts out in between
         shown = events.shown_hits(conn, sorted({str(v.retrieval_id) for v in votes}))
         new = [_resolve(vote, shown) for vote in votes]
         first = passages.advance_clock(conn, len(new))
         events.append_votes(conn, new, first_seq=first, at=time.time())
     return len(votes)
+
+
+def _wanted(conn: sqlite3.Connection, votes: list[Vote]) -> list[Vote]:
+    """The votes of those who did not opt out."""
+    users = {v.user_id for v in votes if v.user_id is not None}
+    out = people.opted_out(conn, users) if users else set[str]()
+    return [v for v in votes if v.user_id not in out] if out else votes
 
 
 def _check(vote: Vote) -> None:

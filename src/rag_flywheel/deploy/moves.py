@@ -14,9 +14,9 @@ from rag_flywheel.deploy.versions import (
     write_current,
 )
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.errors import CorruptFileError, UnknownIdError
+from rag_flywheel.errors import CorruptFileError, StorageError, UnknownIdError
 from rag_flywheel.records import Current
-from rag_flywheel.store import journal
+from rag_flywheel.store import forgetting, journal
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import Look
 
@@ -55,9 +55,10 @@ def roll_back(root: Path, database: Database, version: str | None, *, hold: bool
 
     Votes that came after it was built stay stored and stop counting until `release`. hold: no
     refresh replaces it until then.
-    Raises UnknownIdError, CorruptFileError, LockedError.
+    Raises UnknownIdError, CorruptFileError, LockedError; StorageError while a user is being forgotten.
     """
     with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
+        _require_forgotten(root, database)
         target = version if version is not None else _parent(root)
         existing_version(root, target)
         problems = check(root, target)
@@ -83,6 +84,16 @@ def release(root: Path, database: Database) -> bool:
             return False
         make_live(root, database, "release", Current(current.version))
     return True
+
+
+def _require_forgotten(root: Path, database: Database) -> None:
+    with database.reading() as conn:
+        unfinished = forgetting.unfinished(conn)
+    if unfinished:
+        raise StorageError(
+            f"a user of {root} is to be forgotten, and its versions still hold what was learned "
+            "from them; run `rag-flywheel refresh` to finish that. Older versions are deleted by it"
+        )
 
 
 def _parent(root: Path) -> str:

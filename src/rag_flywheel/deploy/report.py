@@ -8,8 +8,9 @@ from rag_flywheel.config import Config
 from rag_flywheel.deploy.files import files_below
 from rag_flywheel.deploy.versions import list_versions, read_current, read_manifest
 from rag_flywheel.errors import FlywheelError
-from rag_flywheel.records import Status, VersionInfo
+from rag_flywheel.records import HistoryEntry, Status, VersionInfo
 from rag_flywheel.store import counts, events, journal
+from rag_flywheel.store import history as log
 from rag_flywheel.store.database import Database
 
 
@@ -72,3 +73,9 @@ def versions(root: Path) -> list[VersionInfo]:
             )
         )
     return found
+
+
+def history(database: Database, n: int) -> list[HistoryEntry]:
+    """The n newest things that happened to the index, the newest first."""
+    with database.snapshot() as conn:
+        return [HistoryEntry(utc(at), kind, text) for at, kind, text in log.entries(conn, n)]

@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from rag_flywheel.deploy.files import (
@@ -27,7 +28,8 @@ from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import CorruptFileError, NewerFormatError, UnknownIdError
 from rag_flywheel.records import Current
 
-MANIFEST, CURRENT, VERSIONS, STAGING = "manifest.json", "CURRENT", "versions", "staging"
+MANIFEST, CURRENT = "manifest.json", "CURRENT"
+VERSIONS, STAGING, QUARANTINE = "versions", "staging", "quarantine"
 _ID = re.compile(
     r"[2-9]\d{3}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3])(?:[0-5]\d){2}Z-[0-9a-f]{5}",
     re.ASCII,
@@ -148,6 +150,12 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def clean_quarantine(root: Path) -> None:
+    """Delete the damaged versions that a repair moved away; only for the holder of the lock."""
+    if os.path.lexists(root / QUARANTINE):
+        _delete(root / QUARANTINE)
+
+
 def seal(staged: Path, manifest: Manifest) -> Manifest:
     """Write the manifest of a staged version, last, with the hash and size of every other file."""
     files = {
@@ -250,9 +258,16 @@ def _file_problem(path: Path, digest: str, size: int) -> str | None:
     return None
 
 
-def prune(root: Path, *, keep: int, never: set[str]) -> list[str]:
+def withdraw(root: Path) -> None:
+    """Leave no version live, as before the first promotion; only for the holder of the lock."""
+    (root / CURRENT).unlink(missing_ok=True)
+    sync(root)
+
+
+def prune(root: Path, *, keep: int, never: Collection[str]) -> list[str]:
     """Delete the oldest versions beyond the `keep` newest, but none in `never`; returns their ids."""
-    old = [v for v in list_versions(root)[:-keep] if v not in never]
+    known = list_versions(root)
+    old = [v for v in known[: max(0, len(known) - keep)] if v not in never]
     for version in old:
         folder = version_folder(root, version)
         doomed = root / STAGING / f"pruned-{version}"  # renamed first: never half a version

@@ -144,8 +144,6 @@ def decide(heard: Heard, before: Looks, *, seed: int = 0) -> Decision:
     spent = f"{mean:+.4f} a query, p {p:.4f}, look {look} may spend {alpha:.4f}"
     if p > alpha:
         return decided("no better", f"{measure} do not clearly gain ({spent})")
-    if len(heard.condensed) and heard.condensed.differences.mean() < 0:
-        return decided("no better", f"{measure} gain ({spent}), but judged hits are ordered worse")
     if against := _against(heard, seed):
         return decided("vetoed", f"{measure} gain ({spent}), but {against}")
     return decided("better", f"{measure} gain ({spent})")

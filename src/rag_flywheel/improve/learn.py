@@ -1,6 +1,4 @@
-"""Learns parameters from votes: the weights of the prior, the noise of votes, and the kernel.
-
-    fit prior and noise -> choose the kernel on votes of other folds
+"""Learns from votes: the weights of the prior, and what votes are worth (their noise, the kernel).
 
 It must not know where examples come from, nor whether what it proposes is taken.
 """
@@ -12,11 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rag_flywheel.improve.examples import Examples, Floats, links, nearest, sums_of_support
-from rag_flywheel.improve.likelihood import fit, noise_of, prior_chances, vote_odds
+from rag_flywheel.improve.likelihood import calibrated, fit, prior_chances, vote_odds
 from rag_flywheel.improve.remember import said_of
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.rank.features import FEATURES
-from rag_flywheel.rank.parameters import NOISE_LIMIT, SHIPPED, Kernel, Parameters
+from rag_flywheel.rank.parameters import FITTED, NOISE_LIMIT, Kernel, Parameters
 
 LEAST_QUERIES = 64  # with fewer, parameters stay as they are
 MOST_QUERIES = 8_000  # that parameters are fitted to, the newest
@@ -40,50 +38,47 @@ class Proposal:
 
 
 def propose(examples: Examples, kept: Parameters) -> Proposal:
-    """The parameters that the votes on these examples, the newest of them, speak for."""
-    own = examples.at(np.arange(len(examples))[-MOST_QUERIES:])
+    """The weights of the prior that the votes on these examples, the newest of them, speak for.
+
+    They are fitted without the memory: the prior says what to make of a past query's votes, and
+    where the memory answers nothing would hold it. The fit starts from the shipped weights, so that
+    the same votes always give the same ones.
+    """
+    own = _newest(examples)
     scores = {"n_fitted": float(len(own))}
     if len(own) < LEAST_QUERIES:
         why = f"not fitted: {len(own)} of the {LEAST_QUERIES} past queries it takes"
         return Proposal(None, why, scores)
-    found, more = _fitted(own, kept)
-    if found.noise > NOISE_LIMIT:
-        why = f"{found.noise:.0%} of votes look wrong: nothing is learned from them"
-        return Proposal(None, why, scores | more)
-    return Proposal(found, f"fitted to {len(own)} past queries", scores | more)
-
-
-def listening(examples: Examples, kept: Parameters) -> Parameters:
-    """These parameters with the noise of the votes on these examples, which says what votes are
-    worth; and, while they are the shipped ones, theta at its quantile of these past queries."""
-    if len(examples) < LEAST_QUERIES:
-        return kept
-    own = examples.at(np.arange(len(examples))[-MOST_QUERIES:])
-    noise = noise_of(own, kept.vector)
-    kernel = kept.kernel
-    if kept.source == SHIPPED:
-        kernel = replace(kernel, theta=thetas(own.vectors, [kernel.theta_quantile])[0])
-    return replace(kept, noise=_rounded(noise), kernel=kernel)
-
-
-def _fitted(examples: Examples, kept: Parameters) -> tuple[Parameters, dict[str, float]]:
-    """The likeliest prior and noise without a memory, and the kernel that votes speak for.
-
-    The prior is not fitted again with the memory: it says what to make of a past query's votes, and
-    where the memory answers nothing would hold it. The fit starts from the shipped parameters, so
-    that the same votes always give the same ones.
-    """
     free = np.array([float(name in FREE) for name in FEATURES])
     shipped = Parameters()
     weights, noise = fit(
-        examples, shipped.vector, shipped.vector, shipped.noise, strength=STRENGTH, free=free
+        own, shipped.vector, shipped.vector, shipped.noise, strength=STRENGTH, free=free
     )
-    off = replace(kept.kernel, neighbours=0)
-    found = _with(kept, weights, noise, off)
     if noise > NOISE_LIMIT:
-        return found, {"memory_gain": 0.0}
-    kernel, gain = _kernel(examples, found)
-    return replace(found, kernel=kernel), {"memory_gain": gain}
+        why = f"{noise:.0%} of votes look wrong: nothing is learned from them"
+        return Proposal(None, why, scores)
+    named = {name: round(float(w), 4) for name, w in zip(FEATURES, weights, strict=True)}
+    found = replace(kept, weights=named, sharpness=1.0, source=FITTED)
+    return Proposal(found, f"fitted to {len(own)} past queries", scores)
+
+
+def listening(examples: Examples, kept: Parameters) -> Parameters:
+    """The same order of the prior, with what the votes on these examples, the newest of them, say of
+    certainty: how sure the prior is, the share of votes that is wrong, and how much a similar past
+    query says of a query."""
+    own = _newest(examples)
+    if len(own) < LEAST_QUERIES:
+        return kept
+    sharpness, noise = calibrated(own, replace(kept, sharpness=1.0).vector)
+    heard = replace(kept, sharpness=round(sharpness, 4), noise=round(max(noise, 1e-3), 4))
+    if noise > NOISE_LIMIT:
+        return heard
+    kernel, gain = _kernel(own, heard)
+    return replace(heard, kernel=kernel if gain > 0 else replace(kernel, neighbours=0))
+
+
+def _newest(examples: Examples) -> Examples:
+    return examples.at(np.arange(len(examples))[-MOST_QUERIES:])
 
 
 def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
@@ -125,12 +120,3 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
     (sums,) = sums_of_support(joined, near, said, odds, [kernel])
     gained = gains(*sums, kernel.n0)
     return kernel, float(gained.mean())
-
-
-def _with(kept: Parameters, weights: Floats, noise: float, kernel: Kernel) -> Parameters:
-    named = {name: round(float(w), 4) for name, w in zip(FEATURES, weights, strict=True)}
-    return replace(kept, weights=named, noise=_rounded(noise), kernel=kernel, source="fitted")
-
-
-def _rounded(noise: float) -> float:
-    return round(max(noise, 1e-3), 4)

@@ -10,12 +10,16 @@ mistake alone. Votes on hits that nobody looked at are not needed: which hits ar
 not change the sum. It must not know how P comes about.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.improve.examples import Examples, Floats
 
 LARGEST_NOISE = 0.4995
+SHARPNESS = 0.05, 20.0
+_START = 0.2  # noise
 _NEVER = -1e9
 
 
@@ -106,20 +110,16 @@ def fit(
     return found.x[:d], _noise(float(found.x[d]))
 
 
-def noise_of(examples: Examples, weights: Floats) -> float:
-    """The likeliest noise of the votes on these examples under a prior of these weights."""
-    from scipy.optimize import minimize_scalar
+def calibrated(examples: Examples, weights: Floats) -> tuple[float, float]:
+    """The likeliest (sharpness of a prior of these weights, noise of the votes on these examples).
 
-    prior = prior_chances(examples, weights)
-    n_helpful, n_harmful = examples.n_helpful.sum(), examples.n_harmful.sum()
-
-    def loss(x: float) -> float:
-        eps = _noise(x)
-        votes = n_helpful * np.log(eps) + n_harmful * np.log(1.0 - eps)
-        return -float(log_likelihoods(examples, prior, eps).sum() + votes)
-
-    found = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded", options={"xatol": 1e-4})
-    return _noise(float(found.x))
+    By the same fit as weights, with the prior's logits as its only feature.
+    """
+    logits = (examples.features @ weights)[:, :, None].astype(np.float32)
+    one = np.ones(1)
+    alone = replace(examples, features=logits)
+    found, noise = fit(alone, one, one, _START, strength=0.0, free=np.zeros(1))
+    return float(np.clip(found[0], *SHARPNESS)), noise
 
 
 def _softmax(values: Floats, present: npt.NDArray[np.bool_]) -> Floats:

@@ -18,10 +18,10 @@ from rag_flywheel.rank.features import FEATURES
 
 FORMAT_VERSION = 1
 FILE_NAME = "parameters.json"
-SHIPPED = "shipped"
+SHIPPED, FITTED = "shipped", "fitted"
 NOISE_LIMIT = 0.45  # votes that are wrong so often say nothing
 _LARGEST = sys.float_info.max
-_LARGEST_WEIGHT = 1e6
+_LARGEST_WEIGHT, _LARGEST_SHARPNESS = 1e6, 1e3
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Kernel:
     """
 
     theta: float = 0.5
-    theta_quantile: float = 0.99
-    gamma: float = 4.0
-    n0: float = 1.0
+    theta_quantile: float = 0.97
+    gamma: float = 6.0
+    n0: float = 4.0
     neighbours: int = 32
 
 
@@ -48,15 +48,17 @@ def _shipped_weights() -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Parameters:
-    """The prior, exp(weights · features) shared out over the candidates, and the kernel.
+    """The prior, exp(sharpness · weights · features) shared out over the candidates, and the kernel.
 
-    The shipped weights are a plain hybrid, dense + 0.35 · BM25 / best BM25. noise: the share of
-    votes that are wrong. candidate_spread: log-odds between the best and the worst of an
-    application's own candidates, whose scores have no known scale.
+    The shipped weights are a plain hybrid, dense + 0.35 · BM25 / best BM25. sharpness: how sure the
+    prior is; it changes no order of it. noise: the share of votes that are wrong. candidate_spread:
+    log-odds between the best and the worst of an application's own candidates, whose scores have no
+    known scale.
     """
 
     weights: dict[str, float] = field(default_factory=_shipped_weights)
     kernel: Kernel = Kernel()
+    sharpness: float = 1.0
     noise: float = 0.2
     candidate_spread: float = 3.0
     source: str = SHIPPED
@@ -70,8 +72,8 @@ class Parameters:
 
     @cached_property
     def vector(self) -> npt.NDArray[np.float64]:
-        """float64 (d,): the weights in the order of FEATURES."""
-        return np.array([self.weights[name] for name in FEATURES])
+        """float64 (d,): sharpness · weights, in the order of FEATURES."""
+        return self.sharpness * np.array([self.weights[name] for name in FEATURES])
 
 
 def parameters_text(parameters: Parameters) -> str:
@@ -118,6 +120,8 @@ def _require_numbers(values: dict[str, Any]) -> None:
             raise ValueError(f"{key} is no finite number")
     if not 0 <= values["candidate_spread"] <= _LARGEST_WEIGHT:
         raise ValueError(f"candidate_spread is not from 0 to {_LARGEST_WEIGHT:g}")
+    if not 0 < values["sharpness"] <= _LARGEST_SHARPNESS:
+        raise ValueError(f"sharpness is not above 0 and up to {_LARGEST_SHARPNESS:g}")
     if not 1e-6 <= values["noise"] <= 0.5:
         raise ValueError("noise is not from 1e-6 to 0.5")
     if max(abs(w) for w in values["weights"].values()) > _LARGEST_WEIGHT:

@@ -79,6 +79,11 @@ class Lookups:
                 self._kept.move_to_end(name)
         return found
 
+    def clear(self) -> None:
+        """Forget them all."""
+        with self._lock:
+            self._kept.clear()
+
     def keep(self, corpus: int | None, query: Question, n: int, lookup: Lookup) -> None:
         """Remember a lookup, unless it is very large; those in another corpus are forgotten."""
         if corpus is None or not self._most or len(lookup.pids) > _LARGEST:

@@ -17,7 +17,7 @@ from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
 from rag_flywheel.records import Judgment, Pids, Vectors, VoteEvent
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.past import past_queries
-from rag_flywheel.store import events, passages
+from rag_flywheel.store import events, forgetting, passages
 from rag_flywheel.store import vectors as vector_store
 
 Judge = Callable[[Iterable[VoteEvent]], list[Judgment]]
@@ -43,7 +43,8 @@ class State:
     the word statistics that texts are scored under; lineage_of: pid -> the row whose votes it
     inherits, and heirs: that row -> pid, where they differ; evidence holds no vote after
     `frozen_at`, None: all votes; texts: those read so far, which a new event makes stale; corpus:
-    the number of the event that last changed the texts, None: the version's are not all there is.
+    the number of the event that last changed the texts, None: the version's are not all there is;
+    n_forgotten: how many users were deleted, whose votes are not in it.
     """
 
     version: LoadedVersion
@@ -56,6 +57,7 @@ class State:
     heirs: Mapping[int, int]
     evidence: EvidenceView
     corpus: int | None
+    n_forgotten: int = 0
     texts: dict[int, passages.StoredPassage] = field(default_factory=dict)
 
     @property
@@ -90,6 +92,7 @@ def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
         {lineage: pid for pid, lineage in inheritors},
         EvidenceView(version.dense.dim),
         passages.last_change(conn, version.watermark),
+        forgetting.count_begun(conn),
     )
 
 
@@ -116,6 +119,8 @@ def initial_state(
 
 def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
     """The state after every event so far, from a read transaction on the store."""
+    if forgetting.count_begun(conn) != state.n_forgotten:  # votes it rests on are gone
+        return initial_state(state.version, state.frozen_at, conn, source)
     seq = passages.read_clock(conn)
     born, ended = passages.changed_since(conn, state.seq)
     queries = events.queries_voted_on(conn, state.last_vote, replace(state, seq=seq).last_vote)

@@ -26,6 +26,7 @@ from rag_flywheel.errors import (
 
 FILE_NAME = "flywheel.db"
 BUSY_TIMEOUT_S = 60.0
+_LOG_BUSY_S = 0.2  # writers wait while the log is emptied: better many short tries than a long one
 _CHUNK = 500  # bound variables in one statement; SQLite's limit is higher everywhere
 
 
@@ -122,6 +123,25 @@ class Database:
         with self.reading() as conn:
             rows = [str(row[0]) for row in conn.execute("PRAGMA integrity_check")]
         return [f"{self.path.name}: {row}" for row in rows if row != "ok"]
+
+    def compact(self, *, wait_s: float = 0.0) -> bool:
+        """Write the file anew without what was deleted, and empty the log beside it.
+
+        False when other connections go on reading an older state for wait_s: the log, which then
+        may hold deleted rows, could not be emptied.
+        """
+        until = time.monotonic() + wait_s
+        with self._connection() as conn:
+            conn.execute("VACUUM")
+            conn.execute(f"PRAGMA busy_timeout={int(_LOG_BUSY_S * 1000)}")
+            try:
+                while conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                    if time.monotonic() > until:
+                        return False
+                    time.sleep(_LOG_BUSY_S)
+            finally:
+                conn.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
+        return True
 
     def close(self) -> None:
         """Close every connection of this process, each when the call that uses it has ended."""
@@ -227,6 +247,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             conn.execute("PRAGMA cell_size_check=ON")
             conn.execute("PRAGMA journal_mode=WAL")
             conn.execute("PRAGMA synchronous=NORMAL")
+            conn.execute("PRAGMA secure_delete=ON")  # deleted rows are overwritten
             return conn
         except sqlite3.Error as error:
             # the switch to WAL does not wait for others that open the file for the first time

@@ -1,6 +1,7 @@
-"""Retrieval records and votes: appended, never changed.
+"""Retrieval records and votes: appended, and never changed here.
 
-This module must not know what votes mean for a ranking.
+Only forgetting a user and folding old events take rows away. This module must not know what votes
+mean for a ranking.
 """
 
 import json
@@ -130,9 +131,18 @@ def filters_of(conn: sqlite3.Connection, retrievals: Sequence[int]) -> dict[int,
 
 
 def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool:
-    """Keep the answer that an application gave from a retrieval; False when there is none such."""
-    cursor = conn.execute("UPDATE retrievals SET answer = ? WHERE id = ?", (answer, retrieval_id))
-    return cursor.rowcount > 0
+    """Keep the answer that an application gave from a retrieval; False when there is none such.
+
+    Nothing is kept when the user who asked has opted out since.
+    """
+    row = conn.execute(
+        "SELECT rid, EXISTS (SELECT 1 FROM opted_out o WHERE o.user_id = r.user_id) "
+        "FROM retrievals r WHERE id = ?",
+        (retrieval_id,),
+    ).fetchone()
+    if row is not None and not row[1]:
+        conn.execute("UPDATE retrievals SET answer = ? WHERE rid = ?", (answer, row[0]))
+    return row is not None
 
 
 @dataclass(frozen=True)
@@ -179,6 +189,12 @@ def votes_on_queries(
     rows = in_chunks(
         conn, _VOTES + "WHERE r.query_hash IN (%s) AND v.seq <= ?", list(queries), (last,)
     )
+    return sorted((_vote(row) for row in rows), key=lambda vote: vote.seq)
+
+
+def votes_on_retrievals(conn: sqlite3.Connection, retrievals: Sequence[int]) -> list[VoteEvent]:
+    """Every vote on these retrieval rows, in order."""
+    rows = in_chunks(conn, _VOTES + "WHERE v.rid IN (%s)", list(retrievals))
     return sorted((_vote(row) for row in rows), key=lambda vote: vote.seq)
 
 

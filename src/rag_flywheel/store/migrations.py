@@ -4,13 +4,19 @@ Events are appended and never changed; `clock` holds the number of the newest ev
 reader learns with one small query whether anything happened.
 """
 
+import sqlite3
+from collections.abc import Callable
+
 import sqlite_utils
 from sqlite_utils.migrations import Migrations
 
 from rag_flywheel.errors import NewerFormatError
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.people import USER_KEY, new_user_key
 from rag_flywheel.store.schema import require_ours, require_schema
 
+Hash = Callable[[bytes, str], str]
+"""What is stored for a user's or session's id, from the key of the index and the id."""
 migrations = Migrations("rag-flywheel")
 
 # passages: one row per text that a passage ever had; an edit ends a row and begins another, so a
@@ -142,6 +148,12 @@ CREATE TABLE opted_out (user_id TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWI
 CREATE INDEX retrievals_user ON retrievals (user_id) WHERE user_id IS NOT NULL;
 CREATE INDEX votes_user ON votes (user_id) WHERE user_id IS NOT NULL;
 """
+_WITH_USERS = {
+    "retrievals": ("user_id", "session_id"),
+    "votes": ("user_id",),
+    "corrections": ("user_id",),
+    "reviews": ("user_id",),
+}
 _APPEND_ONLY = ("moves", "refreshes", "looks", "forgets")
 
 
@@ -164,25 +176,59 @@ def m002_safety(db: sqlite_utils.Database) -> None:
             )
 
 
+@migrations()
+def m003_hashed_users(db: sqlite_utils.Database) -> None:
+    """Ids of users and sessions are stored as hashes under a key of the index; old ones too.
+
+    folded: the event number at which a retrieval was folded, NULL: it is as it was recorded.
+    """
+    db.execute("ALTER TABLE retrievals ADD COLUMN folded INTEGER")
+    db.execute("CREATE INDEX corrections_user ON corrections (user_id) WHERE user_id IS NOT NULL")
+    key = new_user_key()
+    db.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (USER_KEY, key))
+    for table, columns in _WITH_USERS.items():
+        for column in columns:
+            db.execute(
+                f"UPDATE {table} SET {column} = user_hash(?, {column}) WHERE {column} IS NOT NULL",
+                (key,),
+            )
+
+
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
             db.execute(statement)
 
 
-def migrate(database: Database) -> None:
+def migrate(database: Database, user_hash: Hash) -> None:
     """Bring the tables up to this release. Raises NewerFormatError when they are ahead of it, and
-    CorruptFileError when they are not as the migrations make them."""
+    CorruptFileError when they are not as the migrations make them.
+
+    user_hash: how ids of users are hashed, those that an earlier release stored as they were.
+    """
     with database.reading() as conn:
         require_ours(conn)
         db = sqlite_utils.Database(conn)
         _refuse_newer(db)
         pending = migrations.pending(db)
     if pending:
-        with database.transaction() as conn:
-            migrations.apply(sqlite_utils.Database(conn))
+        _apply(database, user_hash)
     with database.reading() as conn:
         require_schema(conn)
+
+
+def _apply(database: Database, user_hash: Hash) -> None:
+    with database.transaction() as conn:
+        conn.create_function("user_hash", 2, lambda key, id_: user_hash(bytes.fromhex(key), id_))
+        migrations.apply(sqlite_utils.Database(conn))
+        old = _has_users(conn)
+    if old:
+        database.compact()  # the ids as they were are in freed bytes
+
+
+def _has_users(conn: sqlite3.Connection) -> bool:
+    each = " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in _WITH_USERS)
+    return bool(conn.execute(f"SELECT {each}").fetchone()[0])
 
 
 def _refuse_newer(db: sqlite_utils.Database) -> None:

@@ -48,6 +48,20 @@ def put_vectors(
     )
 
 
+def drop_query_vectors(conn: sqlite3.Connection, queries: Sequence[bytes]) -> None:
+    """Delete the vectors of these query hashes, those that no stored question has any more.
+
+    Hashes of queries and of passages never meet: each kind is hashed under its name.
+    """
+    asked = " AND ".join(
+        f"NOT EXISTS (SELECT 1 FROM {table} t WHERE t.query_hash = vectors.text_hash)"
+        for table in ("retrievals", "golden", "reviews")
+    )
+    conn.executemany(
+        f"DELETE FROM vectors WHERE text_hash = ? AND {asked}", [(h,) for h in queries]
+    )
+
+
 def present_vectors(
     conn: sqlite3.Connection, revision: str, dim: int, *, n_passages: int
 ) -> tuple[Pids, Vectors]:

@@ -1,0 +1,31 @@
+"""User and session ids become keyed hashes before anything of them is stored.
+
+It must not know where the key is kept, nor what is stored beside a hash.
+"""
+
+import hashlib
+from dataclasses import replace
+
+from rag_flywheel.checks import check_optional_text
+from rag_flywheel.records import Vote
+
+_BYTES = 16
+
+
+def hashed(key: bytes, text: str) -> str:
+    """32 hex digits that stand for an id: keyed BLAKE2b (RFC 7693) of its UTF-8 bytes.
+
+    key: up to 64 bytes. Without it a guess at the id cannot be tried; with it, it can.
+    """
+    return hashlib.blake2b(text.encode(), key=key, digest_size=_BYTES).hexdigest()
+
+
+def hashed_id(key: bytes, name: str, given: str | None) -> str | None:
+    """What is stored for an id that a caller gave as `name`; None stays None. Raises InputError."""
+    check_optional_text(name, given)
+    return None if given is None else hashed(key, given)
+
+
+def hashed_vote(key: bytes, vote: Vote) -> Vote:
+    """The vote under its user's hash. Raises InputError."""
+    return replace(vote, user_id=hashed_id(key, "user_id", vote.user_id))

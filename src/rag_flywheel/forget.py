@@ -1,0 +1,104 @@
+"""Forget a user: delete their rows, then whatever was learned from them.
+
+    delete rows -> build a version from the remaining log alone -> delete all older versions ->
+    write the database anew
+
+The first step is one transaction that leaves an intent; what is left of it after a crash is done by
+the next refresh. It must not know how versions are built, nor how ids become hashes.
+"""
+
+import logging
+from dataclasses import replace
+
+from rag_flywheel.deploy import versions as deploy
+from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.disk import disk_errors
+from rag_flywheel.due import When
+from rag_flywheel.errors import CorruptFileError, StorageError
+from rag_flywheel.records import ForgetReport, RefreshReport
+from rag_flywheel.refresh import Job, refresh_locked
+from rag_flywheel.store import forgetting
+
+log = logging.getLogger("rag_flywheel")
+_WAIT_S = 10.0  # for the lock, and for those who read an older state of the database
+_NOTHING = ForgetReport(0, 0, 0, 0, 0, 0, None)
+
+
+def forget(job: Job, user: str) -> ForgetReport:
+    """Delete what is stored of a user, given as a hash, and everything that was learned from it.
+
+    Raises LockedError, StorageError; after any error that came once rows were deleted, the next
+    refresh does the rest.
+    """
+    with disk_errors(job.root), refresh_lock(job.root, wait_s=_WAIT_S):
+        report = _deleted(job, user)
+        _finish(job)
+        return replace(report, version=_live(job))
+
+
+def finish_forgetting(job: Job) -> RefreshReport | None:
+    """Do what a `forget` that died left to do; None when nothing is.
+
+    Raises LockedError, StorageError.
+    """
+    with job.database.reading() as conn:
+        if not forgetting.unfinished(conn):
+            return None
+    with disk_errors(job.root), refresh_lock(job.root):
+        return _finish(job)
+
+
+def _deleted(job: Job, user: str) -> ForgetReport:
+    with job.database.reading() as conn:
+        known = forgetting.is_known(conn, user)
+    if not known:
+        return _NOTHING
+    job.load_encoder()  # the rest needs it: better to fail before anything is deleted
+    live = _live(job)
+    with job.database.transaction() as conn:
+        report = forgetting.delete_user(conn, user)
+        forgetting.restart_looks(conn, live)
+        forgetting.record_forget(conn, "begun", report)
+    log.info("forget: %d retrievals, %d votes", report.n_retrievals, report.n_votes)
+    return report
+
+
+def _live(job: Job) -> str | None:
+    try:
+        current = deploy.read_current(job.root)
+    except CorruptFileError:
+        return None  # the refresh that follows replaces it
+    return None if current is None else current.version
+
+
+def _finish(job: Job) -> RefreshReport | None:
+    with job.database.reading() as conn:
+        begun = forgetting.unfinished(conn)
+    if not begun:
+        return None
+    report = refresh_locked(job, When(), anew=True)
+    rejected = report.outcome == "rejected"
+    if rejected:  # the live version must not stay either: nothing is live until the next refresh
+        deploy.withdraw(job.root)
+    deploy.prune(job.root, keep=0, never=set() if rejected else {str(report.version)})
+    deploy.clean_staging(job.root)
+    deploy.clean_quarantine(job.root)
+    job.lookups.clear()
+    emptied = job.database.compact(wait_s=_WAIT_S)
+    if rejected:
+        raise StorageError(
+            f"the user's rows and every version that learned from them are deleted, but the new "
+            f"version failed its check: {report.reason}. Answers come from the database alone "
+            "until `rag-flywheel refresh` builds a version; `rag-flywheel verify` tells what is "
+            "wrong"
+        )
+    if not emptied:
+        raise StorageError(
+            f"the user's rows are deleted, but {job.database.path}-wal may still hold them: another "
+            "program has been reading an older state of the database; end it, then run "
+            "`rag-flywheel refresh` to finish"
+        )
+    with job.database.transaction() as conn:
+        for each in begun:
+            forgetting.record_forget(conn, "done", replace(each, version=report.version))
+    return report

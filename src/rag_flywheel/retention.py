@@ -1,0 +1,33 @@
+"""Folds old events into what they add up to: questions and verdicts, without who, when asked or why.
+
+It must not know how votes are judged, nor when it is time.
+"""
+
+import time
+
+from rag_flywheel.serve.state import Judge
+from rag_flywheel.store import events, folding
+from rag_flywheel.store.database import Database
+
+_DAY_S = 86_400.0
+_AT_ONCE = 500  # retrievals in one transaction, which other writers wait for
+
+
+def fold_old(database: Database, judge: Judge, *, days: float, heard: int) -> int:
+    """Fold what is older than so many days; returns how many retrievals that was.
+
+    Judgments of all votes stay what they are. heard: the number of the last vote that the live
+    version was built from; retrievals with later ones wait, so that no refresh misses a vote.
+    Each batch is a transaction: a process that dies in between leaves the rest for the next.
+    """
+    before = time.time() - days * _DAY_S
+    n, last = 0, 0
+    while True:
+        with database.transaction() as conn:
+            rows = folding.due(conn, after=last, before=before, heard=heard, n=_AT_ONCE)
+            standing = [s for j in judge(events.votes_on_retrievals(conn, rows)) for s in j.votes]
+            if rows:
+                folding.fold(conn, rows, sorted(standing))
+        if not rows:
+            return n
+        n, last = n + len(rows), rows[-1]

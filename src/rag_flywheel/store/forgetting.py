@@ -1,0 +1,113 @@
+"""Deletes what is stored of a user, and keeps the journal of it: begun, done.
+
+A user is a hash here. This module must not know what is rebuilt without the deleted rows.
+"""
+
+import json
+import sqlite3
+import time
+from dataclasses import asdict
+
+from rag_flywheel.records import ForgetReport
+from rag_flywheel.store import passages
+from rag_flywheel.store.vectors import drop_query_vectors
+
+_MINE = "SELECT rid FROM retrievals WHERE user_id = ?"
+_IMPORTED = "source = 'imported'"  # not a user's text
+
+
+def is_known(conn: sqlite3.Connection, user: str) -> bool:
+    """Whether anything is stored of a user, but that they opted out."""
+    tables = ("retrievals", "votes", "corrections", "reviews")
+    each = " OR ".join(f"EXISTS (SELECT 1 FROM {t} WHERE user_id = ?)" for t in tables)
+    return bool(conn.execute(f"SELECT {each}", [user] * len(tables)).fetchone()[0])
+
+
+def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
+    """Delete a user's rows, and every row that holds a question only they asked.
+
+    Votes and corrections on their questions go too, whoever gave them. What they said of others'
+    questions besides votes stays, without its author. Takes one event number.
+    """
+    questions = _own_questions(conn, user)
+    counted = _counts(conn, user)
+    for table in ("votes", "corrections"):
+        conn.execute(f"DELETE FROM {table} WHERE rid IN ({_MINE})", (user,))
+    conn.execute("DELETE FROM votes WHERE user_id = ?", (user,))
+    conn.execute("DELETE FROM retrievals WHERE user_id = ?", (user,))
+    keys = [(h,) for h in questions]
+    conn.executemany("DELETE FROM reviews WHERE query_hash = ?", keys)
+    golden = conn.executemany(
+        f"DELETE FROM golden WHERE query_hash = ? AND NOT {_IMPORTED}", keys
+    ).rowcount
+    drop_query_vectors(conn, questions)
+    kept = {
+        table: conn.execute(
+            f"UPDATE {table} SET user_id = NULL WHERE user_id = ?", (user,)
+        ).rowcount
+        for table in ("corrections", "reviews")
+    }
+    passages.advance_clock(conn)
+    retrievals, votes, others = counted
+    return ForgetReport(
+        n_retrievals=retrievals,
+        n_votes=votes,
+        n_votes_of_others=others,
+        n_corrections_kept=kept["corrections"],
+        n_reviews_kept=kept["reviews"],
+        n_golden=max(golden, 0),
+        version=None,
+    )
+
+
+def _own_questions(conn: sqlite3.Connection, user: str) -> list[bytes]:
+    """Hashes of the questions that nobody else asked, in what is recorded."""
+    rows = conn.execute(
+        "SELECT DISTINCT query_hash FROM retrievals r WHERE user_id = ? AND NOT EXISTS (SELECT 1 "
+        "FROM retrievals o WHERE o.query_hash = r.query_hash AND o.user_id IS NOT r.user_id)",
+        (user,),
+    )
+    return [bytes(row[0]) for row in rows]
+
+
+def _counts(conn: sqlite3.Connection, user: str) -> tuple[int, int, int]:
+    """(retrievals of the user, their votes, votes of others on their retrievals)."""
+    sql = (
+        "SELECT (SELECT count(*) FROM retrievals WHERE user_id = ?), "
+        "(SELECT count(*) FROM votes WHERE user_id = ?), "
+        f"(SELECT count(*) FROM votes WHERE rid IN ({_MINE}) AND user_id IS NOT ?)"
+    )
+    retrievals, votes, others = conn.execute(sql, [user] * 4).fetchone()
+    return int(retrievals), int(votes), int(others)
+
+
+def restart_looks(conn: sqlite3.Connection, version: str | None) -> None:
+    """Note that what the gate has seen so far rests on votes that are gone."""
+    conn.execute(
+        "INSERT INTO looks (at, version, n_judged, alpha, p, outcome) "
+        "VALUES (?, ?, 0, 0, NULL, 'reset')",
+        (time.time(), version or ""),
+    )
+
+
+def record_forget(conn: sqlite3.Connection, state: str, report: ForgetReport) -> None:
+    """Append that forgetting a user has "begun", or is "done"; nothing of the user is in it."""
+    conn.execute(
+        "INSERT INTO forgets (at, state, report) VALUES (?, ?, ?)",
+        (time.time(), state, json.dumps(asdict(report), sort_keys=True)),
+    )
+
+
+def unfinished(conn: sqlite3.Connection) -> list[ForgetReport]:
+    """What was begun and is not done, the oldest first."""
+    rows = conn.execute(
+        "SELECT report FROM forgets WHERE state = 'begun' ORDER BY id "
+        "LIMIT -1 OFFSET (SELECT count(*) FROM forgets WHERE state = 'done')"
+    )
+    return [ForgetReport(**json.loads(row[0])) for row in rows]
+
+
+def count_begun(conn: sqlite3.Connection) -> int:
+    """How many users were deleted so far: what is remembered of votes from before is stale."""
+    sql = "SELECT count(*) FROM forgets WHERE state = 'begun'"
+    return int(conn.execute(sql).fetchone()[0])

@@ -1,0 +1,77 @@
+"""What happened to an index, from the tables that are only appended to, as sentences for people.
+
+It must not know what any of it means for a ranking.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+
+Entry = tuple[float, str, str]
+"""(seconds since 1970, kind, text)."""
+_KINDS = {"promote": "promoted", "found": "found"}
+
+
+def entries(conn: sqlite3.Connection, n: int) -> list[Entry]:
+    """The n newest, the newest first."""
+    sources = (_moves, _rejections, _forgets, _reviews, _looks)
+    found = [entry for source in sources for entry in source(conn, n)]
+    return sorted(found, key=lambda entry: -entry[0])[:n]
+
+
+def _moves(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
+    rows = conn.execute(
+        "SELECT at, action, version, frozen_at, held, (SELECT reason FROM refreshes r WHERE "
+        "r.version = m.version AND r.outcome = 'promoted' LIMIT 1) FROM moves m "
+        "ORDER BY id DESC LIMIT ?",
+        (n,),
+    )
+    for at, action, version, frozen_at, held, reason in rows:
+        text = f"{version} is live"
+        if action == "promote" and reason:
+            text += f": {reason}"
+        if frozen_at is not None:
+            text += f"; votes after event {frozen_at} are held back"
+        if held:
+            text += "; held until release"
+        yield float(at), _KINDS.get(action, action), text
+
+
+def _rejections(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
+    rows = conn.execute(
+        "SELECT at, reason FROM refreshes WHERE outcome = 'rejected' ORDER BY id DESC LIMIT ?", (n,)
+    )
+    for at, reason in rows:
+        yield float(at), "rejected", f"the new version failed its check: {reason}"
+
+
+def _forgets(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
+    rows = conn.execute("SELECT at, state, report FROM forgets ORDER BY id DESC LIMIT ?", (n,))
+    for at, state, report in rows:
+        counted = json.loads(report)
+        retrievals, votes = counted["n_retrievals"], counted["n_votes"]
+        text = f"{state}: a user with {retrievals} retrievals and {votes} votes"
+        yield float(at), "forget", text
+
+
+def _reviews(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
+    rows = conn.execute(
+        "SELECT v.at, v.decision, p.id, v.query FROM reviews v JOIN passages p ON p.pid = v.pid "
+        "ORDER BY v.seq DESC LIMIT ?",
+        (n,),
+    )
+    for at, decision, passage, query in rows:
+        yield float(at), "review", f"{decision}: passage {passage!r} for {query!r}"
+
+
+def _looks(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
+    rows = conn.execute(
+        "SELECT at, version, n_judged, p, outcome FROM looks ORDER BY id DESC LIMIT ?", (n,)
+    )
+    for at, version, n_judged, p, outcome in rows:
+        if outcome == "reset":
+            text = "the gate counts its looks from the beginning again"
+        else:
+            chance = "" if p is None else f", p = {p:.3g}"
+            text = f"new parameters of {version}: {outcome}, {n_judged} judged queries{chance}"
+        yield float(at), "look", text

@@ -1,0 +1,41 @@
+"""The key that user ids are hashed under, and who does not want to be recorded.
+
+Users are hashes here; this module must not know how they are made.
+"""
+
+import secrets
+import sqlite3
+import time
+from collections.abc import Collection
+
+from rag_flywheel.store.database import in_chunks
+
+USER_KEY = "user_key"
+_KEY_BYTES = 32
+
+
+def new_user_key() -> str:
+    """A random key, as hex, for the table `meta`."""
+    return secrets.token_hex(_KEY_BYTES)
+
+
+def user_key(conn: sqlite3.Connection) -> bytes:
+    """The key of this index, 32 bytes; the migration made it, once for all processes."""
+    row = conn.execute("SELECT value FROM meta WHERE key = ?", (USER_KEY,)).fetchone()
+    return bytes.fromhex(str(row[0]))
+
+
+def set_opted_out(conn: sqlite3.Connection, user: str, out: bool) -> None:
+    """Note that a user is not to be recorded, or may be again."""
+    if out:
+        conn.execute(
+            "INSERT OR IGNORE INTO opted_out (user_id, at) VALUES (?, ?)", (user, time.time())
+        )
+    else:
+        conn.execute("DELETE FROM opted_out WHERE user_id = ?", (user,))
+
+
+def opted_out(conn: sqlite3.Connection, users: Collection[str]) -> set[str]:
+    """Which of these users are not to be recorded."""
+    rows = in_chunks(conn, "SELECT user_id FROM opted_out WHERE user_id IN (%s)", list(users))
+    return {str(row[0]) for row in rows}

@@ -1,0 +1,142 @@
+"""What tests of forgetting share: the rows of a log, their replay in a fresh folder, and a search of
+every byte of a folder."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes import WordEncoder
+from rag_flywheel import Flywheel, Passage
+from rag_flywheel.capture.privacy import hashed
+from rag_flywheel.curate.judgments import judgments
+from rag_flywheel.rank.memory import Memory
+from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.records import Judgment
+from rag_flywheel.serve.loaded import load_memory as read_memory
+from rag_flywheel.serve.loaded import load_parameters
+from rag_flywheel.store import events, people
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Log:
+    """Rows of the tables `retrievals` and `votes`."""
+
+    retrievals: list[Row]
+    votes: list[Row]
+
+    def without(self, user: str) -> "Log":
+        """What is to remain when a user, given as a hash, is forgotten."""
+        kept = [r for r in self.retrievals if r["user_id"] != user]
+        rids = {r["rid"] for r in kept}
+        return Log(kept, [v for v in self.votes if v["rid"] in rids and v["user_id"] != user])
+
+    def until(self, seq: int | None) -> "Log":
+        """With the votes up to an event number; None: with all."""
+        votes = [v for v in self.votes if seq is None or v["seq"] <= seq]
+        return Log(self.retrievals, votes)
+
+
+def opened(root: Path) -> Flywheel:
+    return Flywheel.open(root, encoder=WordEncoder(dim=32))
+
+
+def rows(root: Path, sql: str, *values: object) -> list[Row]:
+    with closing(sqlite3.connect(root / "flywheel.db")) as conn:
+        conn.row_factory = sqlite3.Row
+        return [dict(row) for row in conn.execute(sql, values)]
+
+
+def log_of(root: Path) -> Log:
+    return Log(rows(root, "SELECT * FROM retrievals"), rows(root, "SELECT * FROM votes"))
+
+
+def user_hash(root: Path, user: str) -> str:
+    with closing(sqlite3.connect(root / "flywheel.db")) as conn:
+        return hashed(people.user_key(conn), user)
+
+
+def replay(root: Path, corpus: Iterable[Passage | str], log: Log) -> Flywheel:
+    """A fresh folder after these additions and removals (by id) and this log, refreshed once."""
+    fw = opened(root)
+    for change in corpus:
+        if isinstance(change, Passage):
+            fw.add([change])
+        else:
+            fw.remove([change])
+    with closing(sqlite3.connect(root / "flywheel.db")) as conn, conn:
+        for table, found in (("retrievals", log.retrievals), ("votes", log.votes)):
+            for row in found:
+                marks = ", ".join("?" * len(row))
+                columns = ", ".join(row)
+                conn.execute(
+                    f"INSERT INTO {table} ({columns}) VALUES ({marks})", list(row.values())
+                )
+        last = max((v["seq"] for v in log.votes), default=0)
+        conn.execute("UPDATE clock SET seq = max(seq, ?)", (last,))
+    assert fw.refresh().outcome == "promoted"
+    return fw
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a folder has made of its log."""
+
+    judged: list[Judgment]
+    parameters: Parameters
+    memory: Memory
+
+
+def learned(root: Path, fw: Flywheel) -> Learned:
+    status = fw.status()
+    last = 2**62 if status.frozen_at is None else status.frozen_at
+    with closing(sqlite3.connect(root / "flywheel.db")) as conn:
+        judged = judgments(events.votes_until(conn, last))
+    folder = root / "versions" / str(status.version)
+    return Learned(judged, load_parameters(folder), read_memory(folder))
+
+
+def assert_same(
+    root: Path, fw: Flywheel, other: Path, fresh: Flywheel, queries: Sequence[str]
+) -> None:
+    """The same judgments, parameters, memory, and answers to these queries."""
+    ours, theirs = learned(root, fw), learned(other, fresh)
+    assert ours.judged == theirs.judged
+    assert ours.parameters == theirs.parameters
+    assert ours.memory.keys == theirs.memory.keys
+    assert ours.memory.lineages.tolist() == theirs.memory.lineages.tolist()
+    assert ours.memory.chances == pytest.approx(theirs.memory.chances, abs=1e-5)
+    pairs = zip(
+        fw.retrieve_many(queries, k=50, record=False),
+        fresh.retrieve_many(queries, k=50, record=False),
+        strict=True,
+    )
+    for one, two in pairs:
+        assert [h.passage_id for h in one.hits] == [h.passage_id for h in two.hits]
+        assert [h.score for h in one.hits] == pytest.approx([h.score for h in two.hits], abs=1e-5)
+        assert [h.explanation.votes for h in one.hits] == [h.explanation.votes for h in two.hits]
+
+
+def traces(root: Path, secrets: Iterable[str | bytes]) -> list[str]:
+    """Which files of a folder hold which of these, as UTF-8, UTF-16, hex, or escaped in JSON."""
+    found = []
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        data = path.read_bytes()
+        for secret in secrets:
+            if any(form in data for form in _forms(secret)):
+                found.append(f"{path.relative_to(root)}: {secret!r}")
+    return found
+
+
+def _forms(secret: str | bytes) -> list[bytes]:
+    if isinstance(secret, bytes):
+        return [secret, secret.hex().encode()]
+    escaped = json.dumps(secret)[1:-1].encode()
+    return [secret.encode(), escaped, secret.encode("utf-16-le")]

@@ -1,0 +1,218 @@
+"""Forgetting a user: nothing of them is left, and all is as if they had never been there."""
+
+import random
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from forgetting import Log, assert_same, learned, log_of, opened, replay, traces, user_hash
+from rag_flywheel import Flywheel, Passage, Vote
+from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.store.passages import query_hash
+
+USERS = ["ann-zürich-4711", "bob-4712", 'cleo "the cat" 4713']
+WORDS = ["reset", "login", "refund", "secret", "page", "month"]
+SHARED = ["reset login", "refund secret", "page month reset"]
+START = [Passage(f"p{i}", f"{w} {WORDS[i - 1]} text{i}", w) for i, w in enumerate(WORDS)]
+Op = tuple[Any, ...]
+
+
+class Life:
+    """A folder while things happen to it, and what each user gave it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.fw = opened(root)
+        self.corpus: list[Passage | str] = []
+        self.asked: list[Any] = []
+        self.given: dict[str, set[str | bytes]] = {user: {user} for user in USERS}
+        self.n = 0
+        for passage in START:
+            self.change(passage)
+
+    def change(self, change: Passage | str) -> None:
+        self.corpus.append(change)
+        if isinstance(change, Passage):
+            self.fw.add([change])
+        else:
+            self.fw.remove([change])
+
+    def ask(self, user: str, own: bool, which: int) -> None:
+        query = SHARED[which]
+        if own:
+            query += f" of {user} alone {which}"
+            self.given[user] |= {query, query_hash(query)}
+        session = f"session {self.n} {user}"
+        answer = self.fw.retrieve(query, k=4, user_id=user, session_id=session)
+        text = f"answer {self.n} to {user}"
+        self.fw.answer(str(answer.id), text)
+        self.given[user] |= {session, text}
+        self.asked.append(answer)
+
+    def vote(self, user: str, which: int, hit: int, verdict: str) -> None:
+        if self.asked:
+            answer = self.asked[which % len(self.asked)]
+            passage = answer.hits[hit % len(answer.hits)].passage_id
+            reason = f"reason {self.n} of {user}"
+            self.given[user].add(reason)
+            self.fw.feedback(answer.id, passage, verdict, user_id=user, reason=reason)  # type: ignore[arg-type]
+
+    def do(self, op: Op) -> None:
+        self.n += 1
+        kind, *more = op
+        if kind in {"ask", "vote"}:
+            getattr(self, kind)(*more)
+        elif kind == "edit":
+            words = START[more[0]].text.split()[:1]
+            self.change(Passage(f"p{more[0]}", " ".join([*words, f"edited{self.n}"])))
+        elif kind == "remove" and any(p.id == f"p{more[0]}" for p in self.fw.passages()):
+            self.change(f"p{more[0]}")
+        elif kind == "refresh":
+            self.fw.refresh()
+        elif kind == "rollback" and any(v.live and v.parent for v in self.fw.versions()):
+            self.fw.rollback(hold=more[0])
+        elif kind == "release":
+            self.fw.release()
+
+
+users = st.sampled_from(USERS)
+asks = st.tuples(st.just("ask"), users, st.booleans(), st.integers(0, 2))
+votes = st.tuples(
+    st.just("vote"),
+    users,
+    st.integers(0, 30),
+    st.integers(0, 3),
+    st.sampled_from(["helpful", "helpful", "harmful", "retract"]),
+)
+changes = st.tuples(st.sampled_from(["edit", "remove"]), st.integers(0, 5))
+moves = st.sampled_from(
+    [("refresh",), ("refresh",), ("rollback", False), ("rollback", True), ("release",)]
+)
+histories = st.lists(st.one_of(asks, asks, votes, votes, votes, changes, moves), max_size=24)
+
+
+def counted(log: Log, user: str) -> tuple[int, int, int]:
+    mine = {r["rid"] for r in log.retrievals if r["user_id"] == user}
+    own = sum(v["user_id"] == user for v in log.votes)
+    others = sum(v["rid"] in mine and v["user_id"] != user for v in log.votes)
+    return len(mine), own, others
+
+
+@settings(max_examples=25, deadline=None, phases=(Phase.reuse, Phase.generate))
+@given(histories, users)
+def test_after_forgetting_all_is_as_if_the_user_had_never_been(
+    history: list[Op], user: str
+) -> None:
+    with TemporaryDirectory() as folder:
+        life = Life(Path(folder) / "kb")
+        with life.fw as fw:
+            for op in history:
+                life.do(op)
+            before, name = log_of(life.root), user_hash(life.root, user)
+            held = fw.status().held
+            if any(r["user_id"] == name for r in before.retrievals):
+                assert traces(life.root, [name])
+            report = fw.forget(user)
+            assert (report.n_retrievals, report.n_votes, report.n_votes_of_others) == counted(
+                before, name
+            )
+            remaining = before.without(name)
+            assert log_of(life.root) == remaining
+            known = bool(report.n_retrievals or report.n_votes)
+            if known:
+                assert traces(life.root, [*life.given[user], name]) == []
+                assert [v.id for v in fw.versions()] == [report.version]
+            status = fw.status()
+            assert (status.version, status.held) == (report.version, held)
+            assert fw.verify() == []
+            if known:
+                heard = remaining.until(status.frozen_at)
+                other = Path(folder) / "fresh"
+                with replay(other, life.corpus, heard) as fresh:
+                    assert_same(life.root, fw, other, fresh, [*SHARED, "reset my text2", "month"])
+            life.asked.clear()
+            for op in history[:3]:  # life goes on
+                life.do(op)
+            assert fw.verify() == []
+
+
+def test_parameters_are_learned_again_without_the_user(tmp_path: Path) -> None:
+    root, rng = tmp_path / "kb", random.Random(3)
+    corpus = [
+        Passage(f"{kind}{t}", f"topic{t} {word} about{t}")
+        for t in range(30)
+        for kind, word in (("answer", "fix"), ("decoy", "story"))
+    ]
+    with opened(root) as fw:
+        fw.add(corpus)
+        fw.refresh()
+        for user, says in (("ann", "answer"), ("mallory", "decoy")):
+            for n in range(100):
+                shown = fw.retrieve(f"topic{n % 30} word{n} {user}{n % 7}", user_id=user)
+                fw.feedback_many(
+                    Vote(
+                        shown.id,
+                        hit.passage_id,
+                        "helpful" if hit.passage_id == f"{says}{n % 30}" else "harmful",
+                        user,
+                    )
+                    for hit in shown.hits[:3]
+                    if rng.random() < 0.9
+                )
+        fw.refresh()
+        with_both = learned(root, fw).parameters
+        remaining = log_of(root).without(user_hash(root, "mallory"))
+        assert fw.forget("mallory").n_retrievals == 100
+        again = learned(root, fw).parameters
+        assert again not in (Parameters(), with_both)
+        with replay(tmp_path / "fresh", corpus, remaining) as fresh:
+            queries = [f"topic{t} word" for t in range(30)]
+            assert_same(root, fw, tmp_path / "fresh", fresh, queries)
+            assert fresh.status().version != fw.status().version
+
+
+def test_too_little_left_to_learn_from_means_the_shipped_parameters(tmp_path: Path) -> None:
+    root, corpus = tmp_path / "kb", [Passage(f"p{t}", f"topic{t} fix") for t in range(20)]
+    with opened(root) as fw:
+        fw.add(corpus)
+        for n in range(90):
+            shown = fw.retrieve(f"topic{n % 20} word{n}", user_id="ann")
+            fw.feedback(shown.id, shown.hits[n % 3].passage_id, "helpful", user_id="ann")
+        fw.refresh()
+        assert learned(root, fw).parameters != Parameters()
+        fw.forget("ann")
+        assert learned(root, fw).parameters == Parameters()
+
+
+def test_nothing_is_left_in_the_pages_of_a_large_log(tmp_path: Path) -> None:
+    root, rng = tmp_path / "kb", random.Random(1)
+    with opened(root) as fw:
+        fw.add(START)
+        for n in range(600):
+            user = rng.choice(["ann-4711", "bob"])
+            query = f"reset {user} " + "word " * rng.randrange(60)
+            shown = fw.retrieve(query, user_id=user, session_id=f"session of {user}")
+            if rng.random() < 0.7:
+                fw.answer(str(shown.id), f"told {user} " + "much " * rng.randrange(300))
+            if rng.random() < 0.5:
+                fw.feedback(shown.id, "p0", "helpful", user_id=user, reason=f"{user} " * (n % 40))
+        assert traces(root, ["ann-4711"])
+        fw.forget("ann-4711")
+        assert traces(root, ["ann-4711"]) == []
+        assert traces(root, ["told bob"])
+
+
+def test_a_user_nobody_knows_changes_nothing(fw: Flywheel, help_desk: list[Passage]) -> None:
+    fw.add(help_desk)
+    version = fw.refresh().version
+    shown = fw.retrieve("reset", user_id="ann")
+    report = asdict(fw.forget("nobody"))
+    assert report.pop("version") == version
+    assert set(report.values()) == {0}
+    assert fw.status().n_retrievals == 1
+    assert [entry.kind for entry in fw.history()] == ["promoted"]
+    fw.feedback(shown.id, "reset", "helpful", user_id="ann")

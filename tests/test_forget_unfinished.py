@@ -1,0 +1,235 @@
+"""Forgetting that is interrupted, hindered, or seen from elsewhere; and rows besides votes."""
+
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forgetting import opened, rows, traces, user_hash
+from rag_flywheel import Flywheel, Passage
+from rag_flywheel.errors import StorageError
+from rag_flywheel.store import forgetting
+from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.passages import query_hash
+
+ASK = "how do I reset it, says ann"
+OTHER = np.eye(1, 32, dtype=np.float32).tobytes()  # of unit length, and of no text
+SECRETS = ["ann-4711", ASK, "because of ann"]
+
+
+@pytest.fixture
+def root(tmp_path: Path, help_desk: list[Passage]) -> Path:
+    """Two versions; ann asked and voted, bob voted on her question and on his own."""
+    root = tmp_path / "kb"
+    with opened(root) as fw:
+        fw.add(help_desk)
+        fw.refresh()
+        shown = fw.retrieve(ASK, user_id="ann-4711")
+        fw.feedback(shown.id, "secret", "helpful", user_id="ann-4711", reason="because of ann")
+        fw.feedback(shown.id, "refund", "harmful", user_id="bob")
+        fw.feedback(fw.retrieve("refund", user_id="bob").id, "cats", "helpful", user_id="bob")
+        assert fw.refresh().outcome == "promoted"
+    return root
+
+
+def delete_only(root: Path) -> None:
+    """What a process has done that dies right after the rows were deleted."""
+    database = Database(root / FILE_NAME)
+    with database.transaction() as conn:
+        report = forgetting.delete_user(conn, user_hash(root, "ann-4711"))
+        forgetting.record_forget(conn, "begun", report)
+    database.close()
+
+
+def execute(root: Path, sql: str, *values: object) -> None:
+    with closing(sqlite3.connect(root / FILE_NAME)) as conn, conn:
+        conn.execute(sql, values)
+
+
+def test_the_next_refresh_finishes_what_was_begun(root: Path) -> None:
+    delete_only(root)
+    with opened(root) as fw:
+        older = [v.id for v in fw.versions()]
+        (problem,) = fw.verify()
+        assert "1 users were deleted" in problem and "rag-flywheel refresh" in problem
+        with pytest.raises(StorageError, match=r"to be forgotten.*refresh"):
+            fw.rollback()
+        report = fw.refresh(if_votes=1000)
+        assert report.outcome == "promoted"
+        assert [v.id for v in fw.versions()] == [report.version]
+        assert report.version not in older
+        assert fw.verify() == []
+        assert traces(root, [*SECRETS, query_hash(ASK)]) == []
+        assert fw.refresh().outcome == "unchanged"
+        assert [e.text.split(":")[0] for e in fw.history() if e.kind == "forget"] == [
+            "done",
+            "begun",
+        ]
+
+
+def test_forgetting_again_finishes_what_was_begun(root: Path) -> None:
+    delete_only(root)
+    with opened(root) as fw:
+        assert fw.forget("ann-4711").n_retrievals == 0  # they were deleted before
+        assert fw.verify() == []
+        assert len(fw.versions()) == 1
+        assert traces(root, SECRETS) == []
+
+
+def test_other_processes_lose_the_votes_at_once_and_follow_to_the_new_version(root: Path) -> None:
+    with opened(root) as fw, opened(root) as other:
+        shown = other.retrieve(ASK, record=False)
+        assert any(hit.explanation.votes for hit in shown.hits)
+        delete_only(root)
+        (kept,) = [r["seq"] for r in rows(root, "SELECT seq FROM votes")]
+        after = other.retrieve(ASK, record=False)
+        assert after.version == shown.version
+        assert {v for hit in after.hits for v in hit.explanation.votes} <= {kept}
+        new = fw.refresh().version
+        assert other.retrieve(ASK, record=False).version == new
+
+
+def test_a_version_that_fails_its_check_leaves_no_older_one(root: Path) -> None:
+    text = rows(root, "SELECT text_hash, vector FROM vectors JOIN passages USING (text_hash)")[0]
+    with opened(root) as fw:
+        fw.retrieve("refund", record=False)
+        execute(
+            root, "UPDATE vectors SET vector = ? WHERE text_hash = ?", OTHER, text["text_hash"]
+        )
+        with pytest.raises(StorageError, match=r"failed its check.*rag-flywheel refresh"):
+            fw.forget("ann-4711")
+        assert fw.versions() == []
+        assert traces(root, SECRETS) == []
+        assert fw.status().version is None
+        assert len(fw.retrieve("refund", record=False).hits) == 4  # from the database alone
+        assert any("users were deleted" in problem for problem in fw.verify())
+        execute(
+            root,
+            "UPDATE vectors SET vector = ? WHERE text_hash = ?",
+            text["vector"],
+            text["text_hash"],
+        )
+        report = fw.refresh()
+        assert (report.outcome, fw.verify()) == ("promoted", [])
+        assert fw.retrieve("refund", record=False).version == report.version
+
+
+def test_it_waits_for_a_reader_of_an_older_state(root: Path) -> None:
+    with (
+        opened(root) as fw,
+        closing(sqlite3.connect(root / FILE_NAME, check_same_thread=False)) as conn,
+    ):
+        conn.execute("BEGIN")
+        conn.execute("SELECT count(*) FROM votes").fetchone()
+        released = threading.Timer(1.0, conn.rollback)
+        released.start()
+        fw.forget("ann-4711")
+        released.join()
+        assert traces(root, SECRETS) == []
+
+
+@pytest.mark.slow
+def test_a_reader_that_stays_is_an_error_and_not_an_end(root: Path) -> None:
+    with opened(root) as fw:
+        with closing(sqlite3.connect(root / FILE_NAME)) as conn:
+            conn.execute("BEGIN")
+            conn.execute("SELECT count(*) FROM votes").fetchone()
+            began = time.monotonic()
+            with pytest.raises(StorageError, match=r"has been reading.*rag-flywheel refresh"):
+                fw.forget("ann-4711")
+            assert time.monotonic() - began < 60
+        assert fw.refresh().outcome == "promoted"
+        assert (traces(root, SECRETS), fw.verify()) == ([], [])
+
+
+def test_a_held_version_is_built_anew_and_stays_held(root: Path) -> None:
+    with opened(root) as fw:
+        fw.rollback(hold=True)
+        frozen_at = fw.status().frozen_at
+        report = fw.forget("ann-4711")
+        status = fw.status()
+        assert (status.version, status.held, status.frozen_at) == (report.version, True, frozen_at)
+        assert fw.refresh().outcome == "unchanged"
+        assert fw.release()
+        assert fw.refresh().outcome == "promoted"
+
+
+def test_corrections_reviews_and_known_answers(root: Path) -> None:
+    ann, bob = user_hash(root, "ann-4711"), user_hash(root, "bob")
+    with opened(root) as fw:
+        fw.retrieve("refund", user_id="ann-4711")  # bob asked it too
+        rids = {
+            r["user_id"]: r["rid"] for r in rows(root, "SELECT * FROM retrievals ORDER BY rid DESC")
+        }
+        for rid, user in ((rids[ann], bob), (rids[bob], ann), (rids[bob], bob)):
+            execute(
+                root,
+                "INSERT INTO corrections (at, rid, pid, user_id) VALUES (0, ?, 1, ?)",
+                rid,
+                user,
+            )
+        for query, user in ((ASK, bob), ("refund", ann), ("refund", bob)):
+            execute(
+                root,
+                "INSERT INTO reviews (at, decision, query, query_hash, pid, user_id) "
+                "VALUES (0, 'accept', ?, ?, 1, ?)",
+                query,
+                query_hash(query),
+                user,
+            )
+        for query, source in ((ASK, "review"), ("refund", "review"), ("refund", "import")):
+            execute(
+                root,
+                "INSERT INTO golden (at, query, query_hash, pid, grade, source) "
+                "VALUES (0, ?, ?, 1, 1, ?)",
+                query,
+                query_hash(query),
+                source,
+            )
+        report = fw.forget("ann-4711")
+        assert (report.n_corrections_kept, report.n_reviews_kept, report.n_golden) == (1, 1, 1)
+        assert [r["user_id"] for r in rows(root, "SELECT * FROM corrections")] == [None, bob]
+        reviews = [(r["query"], r["user_id"]) for r in rows(root, "SELECT * FROM reviews")]
+        assert reviews == [("refund", None), ("refund", bob)]
+        assert [r["query"] for r in rows(root, "SELECT * FROM golden")] == ["refund", "refund"]
+        vectors = rows(root, "SELECT * FROM vectors WHERE text_hash = ?", query_hash(ASK))
+        assert vectors == []
+        assert (
+            len(rows(root, "SELECT * FROM vectors WHERE text_hash = ?", query_hash("refund"))) == 1
+        )
+        assert [r["outcome"] for r in rows(root, "SELECT * FROM looks")] == ["reset"]
+        assert traces(root, SECRETS) == []
+
+
+def test_an_imported_answer_keeps_the_question_that_a_user_asked_too(root: Path) -> None:
+    execute(
+        root,
+        "INSERT INTO golden (at, query, query_hash, pid, grade, source) VALUES (0, ?, ?, 1, 1, ?)",
+        ASK,
+        query_hash(ASK),
+        "imported",
+    )
+    with opened(root) as fw:
+        assert fw.forget("ann-4711").n_golden == 0
+        assert len(rows(root, "SELECT * FROM golden")) == 1
+        assert len(rows(root, "SELECT * FROM vectors WHERE text_hash = ?", query_hash(ASK))) == 1
+
+
+def test_opting_out_survives_being_forgotten(root: Path) -> None:
+    with opened(root) as fw:
+        fw.opt_out("ann-4711")
+        fw.forget("ann-4711")
+        assert fw.retrieve(ASK, user_id="ann-4711").id is None
+        assert traces(root, SECRETS) == []
+
+
+def test_before_the_first_refresh(fw: Flywheel, help_desk: list[Passage]) -> None:
+    fw.add(help_desk)
+    fw.retrieve(ASK, user_id="ann-4711")
+    report = fw.forget("ann-4711")
+    assert report.version == fw.status().version is not None
+    assert fw.status().n_retrievals == 0
