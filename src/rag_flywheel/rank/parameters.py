@@ -36,8 +36,8 @@ class Kernel:
     """
 
     theta: float = 0.5
-    theta_quantile: float = 0.97
-    gamma: float = 6.0
+    theta_quantile: float = 0.98
+    gamma: float = 4.0
     n0: float = 4.0
     neighbours: int = 32
 
