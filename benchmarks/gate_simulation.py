@@ -29,7 +29,7 @@ from rag_flywheel.bench.users import Users
 from rag_flywheel.evaluate.gate import Heard, Looks, Pair, decide
 from rag_flywheel.gating import Judges, gated, no_golden
 from rag_flywheel.improve.examples import Examples
-from rag_flywheel.improve.learn import propose
+from rag_flywheel.improve.learn import listening, propose
 from rag_flywheel.rank.parameters import Parameters
 
 SPREADS = (0.12, 0.17, 0.22)  # standard deviations of paired differences in nDCG@10
@@ -117,7 +117,7 @@ def fits(name: str, rounds: int) -> dict[str, Any]:
         third = len(order) // 3
         judges, one, two = (np.sort(order[s::3][:third]) for s in range(3))
         others = examples.at(np.sort(np.append(one, two)))
-        candidate, live = (_fitted(examples.at(rows)) for rows in (one, two))
+        candidate, live = (listening(others, _fitted(examples.at(rows))) for rows in (one, two))
         heard = Judges(examples.at(judges), no_golden(examples), others)
         gate = gated(heard, candidate, live, Looks())
         taken.append(gate.decision.replaces)

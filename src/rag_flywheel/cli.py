@@ -62,7 +62,7 @@ def demo(
         "indexes"
     ),
     seed: Annotated[int, typer.Option(help="Seed of the simulated users.")] = 0,
-    cycles: Annotated[int, typer.Option(min=1, help="How often votes come and it refreshes.")] = 5,
+    cycles: Annotated[int, typer.Option(min=1, help="How often votes come and it refreshes.")] = 8,
     as_json: Json = False,
 ) -> None:
     """A help desk for the Python standard library learns from simulated users: table and chart."""

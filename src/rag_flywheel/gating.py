@@ -80,7 +80,8 @@ def gated(judges: Judges, candidate: Parameters, kept: Parameters, looks: Looks)
     condensed = Pair(new.condensed[known], old.condensed[known])
     stay = kept_hits(new, old)
     votes = Pair(new.log_likelihood, old.log_likelihood)
-    decision = decide(Heard(votes, masks, condensed, golden, stay), looks)
+    n_votes = int((judges.held_out.n_helpful + judges.held_out.n_harmful).sum())
+    decision = decide(Heard(votes, masks, condensed, golden, stay, n_votes), looks)
     by_query = {
         "queries": [key[0].hex() for key in judges.held_out.keys],
         "log_likelihood": _rounded({n: s.log_likelihood for n, s in said.items()}),

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from rag_flywheel.curate.groups import held_out, query_groups
-from rag_flywheel.evaluate.gate import Looks, too_soon
+from rag_flywheel.evaluate.gate import LEAST_JUDGED, Looks, too_soon
 from rag_flywheel.gating import Gate, Judges, gated
-from rag_flywheel.improve.examples import NEIGHBOURS
+from rag_flywheel.improve.examples import NEIGHBOURS, Examples
 from rag_flywheel.improve.learn import listening, propose
 from rag_flywheel.improve.remember import remember
 from rag_flywheel.index.dense import nearest_rows
@@ -74,7 +75,7 @@ def learned_from_votes(
     apart = held_out([key[0] for key in examples.keys], query_groups(examples.vectors, near))
     kept, why, scores, gate = (
         version.parameters,
-        too_soon(int(apart.sum()), judging.looks),
+        _too_soon(examples, apart, judging.looks),
         {},
         None,
     )
@@ -107,3 +108,10 @@ def frozen(
     return Learned(
         version.parameters, memory, "votes after the rollback stay held back until release", {}
     )
+
+
+def _too_soon(examples: Examples, apart: npt.NDArray[np.bool_], looks: Looks) -> str:
+    """Why the held-out queries' votes are too few for another look; they need not be the judges
+    where they are few."""
+    votes = (examples.n_helpful + examples.n_harmful)[apart]
+    return too_soon(int(votes.sum()), looks) if len(votes) >= LEAST_JUDGED else ""

@@ -226,7 +226,7 @@ def _look_of(gate: Gate | None, version: str) -> Look | None:
     if gate is None or not gate.decision.look:
         return None
     found = gate.decision
-    return Look(version, found.n_judged, found.alpha, found.p, found.outcome)
+    return Look(version, found.n_votes, found.alpha, found.p, found.outcome)
 
 
 def _parent(root: Path, live: Live, encoder: Encoder) -> tuple[Path, int] | None:

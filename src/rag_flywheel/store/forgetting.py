@@ -84,7 +84,7 @@ def _counts(conn: sqlite3.Connection, user: str) -> tuple[int, int, int]:
 def restart_looks(conn: sqlite3.Connection, version: str | None) -> None:
     """Note that what the gate has seen so far rests on votes that are gone."""
     conn.execute(
-        "INSERT INTO looks (at, version, n_judged, alpha, p, outcome) "
+        "INSERT INTO looks (at, version, n_votes, alpha, p, outcome) "
         "VALUES (?, ?, 0, 0, NULL, 'reset')",
         (time.time(), version or ""),
     )

@@ -66,12 +66,12 @@ def _reviews(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
 
 def _looks(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
     rows = conn.execute(
-        "SELECT at, version, n_judged, p, outcome FROM looks ORDER BY id DESC LIMIT ?", (n,)
+        "SELECT at, version, n_votes, p, outcome FROM looks ORDER BY id DESC LIMIT ?", (n,)
     )
-    for at, version, n_judged, p, outcome in rows:
+    for at, version, n_votes, p, outcome in rows:
         if outcome == "reset":
             text = "the gate counts its looks from the beginning again"
         else:
             chance = "" if p is None else f", p = {p:.3g}"
-            text = f"new parameters of {version}: {outcome}, {n_judged} judged queries{chance}"
+            text = f"new parameters of {version}: {outcome}, {n_votes} votes judged{chance}"
         yield float(at), "look", text

@@ -43,10 +43,10 @@ def record_refresh(conn: sqlite3.Connection, report: RefreshReport) -> None:
 
 @dataclass(frozen=True)
 class Look:
-    """A look of the gate: at which version, on how many queries, and what it spent and decided."""
+    """A look of the gate: at which version, by how many votes, and what it spent and decided."""
 
     version: str
-    n_judged: int
+    n_votes: int
     alpha: float
     p: float | None
     outcome: str
@@ -55,17 +55,17 @@ class Look:
 def record_look(conn: sqlite3.Connection, look: Look) -> None:
     """Append a look of the gate."""
     conn.execute(
-        "INSERT INTO looks (at, version, n_judged, alpha, p, outcome) VALUES (?, ?, ?, ?, ?, ?)",
-        (time.time(), look.version, look.n_judged, look.alpha, look.p, look.outcome),
+        "INSERT INTO looks (at, version, n_votes, alpha, p, outcome) VALUES (?, ?, ?, ?, ?, ?)",
+        (time.time(), look.version, look.n_votes, look.alpha, look.p, look.outcome),
     )
 
 
 def looks(conn: sqlite3.Connection) -> tuple[int, int]:
-    """(looks since parameters were last replaced, queries that the last look judged)."""
+    """(looks since parameters were last replaced, votes that judged at the last)."""
     row = conn.execute(
         "SELECT (SELECT count(*) FROM looks WHERE id > (SELECT coalesce(max(id), 0) FROM looks "
         "WHERE outcome IN ('better', 'reset'))), "
-        "coalesce((SELECT n_judged FROM looks ORDER BY id DESC LIMIT 1), 0)"
+        "coalesce((SELECT n_votes FROM looks ORDER BY id DESC LIMIT 1), 0)"
     ).fetchone()
     return int(row[0]), int(row[1])
 

@@ -103,7 +103,7 @@ CREATE TABLE looks (
     id INTEGER PRIMARY KEY,
     at REAL NOT NULL,
     version TEXT NOT NULL,
-    n_judged INTEGER NOT NULL,
+    n_votes INTEGER NOT NULL,
     alpha REAL NOT NULL,
     p REAL,
     outcome TEXT NOT NULL CHECK (outcome IN ('better', 'no better', 'vetoed', 'reset'))

@@ -1,0 +1,143 @@
+"""SIGKILL at a hundred random moments of refresh, rollback, release and forget, while others vote."""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fakes import WordEncoder
+from rag_flywheel import Flywheel, Passage
+from rag_flywheel.deploy.versions import read_current
+from rag_flywheel.store import journal
+from rag_flywheel.store.database import FILE_NAME, Database
+
+SEED = 20261121
+KILLS = 100
+USERS = 60  # to forget; as in the worker
+FINISHED_EVERY = 10  # kills, after which a refresh has to mend all that is left undone
+N_COMMON = 400
+WORKER = Path(__file__).with_name("load_worker.py")
+UNDONE = "users were deleted, but what was learned from them was not"
+
+pytestmark = pytest.mark.slow
+
+
+def opened(root: Path) -> Flywheel:
+    return Flywheel.open(root, encoder=WordEncoder(dim=16))
+
+
+def started(root: Path, what: str, argument: object) -> subprocess.Popen[bytes]:
+    path = os.pathsep.join(
+        [str(WORKER.parents[1]), str(WORKER.parent), os.environ.get("PYTHONPATH", "")]
+    )
+    return subprocess.Popen(
+        [sys.executable, str(WORKER), str(root), what, str(argument)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "kb"
+    with opened(root) as fw:
+        fw.add(Passage(f"p{i}", f"common word{i % 50} w{i}") for i in range(N_COMMON))
+        fw.refresh()
+        for n in range(USERS):
+            shown = fw.retrieve(f"question of gone{n}", user_id=f"gone{n}")
+            fw.feedback(shown.id, shown.hits[0].passage_id, "helpful", user_id=f"gone{n}")
+        fw.refresh()
+    return root
+
+
+@pytest.fixture
+def votes(root: Path, tmp_path: Path) -> Iterator[Path]:
+    """A file that another process writes the numbers of its acknowledged votes to."""
+    file = tmp_path / "acknowledged"
+    voter = started(root, "vote", file)
+    try:
+        for _ in range(600):
+            if file.exists() and file.stat().st_size:
+                break
+            time.sleep(0.1)
+        yield file
+        assert voter.poll() is None, "the one who votes met an error"
+    finally:
+        voter.send_signal(signal.SIGKILL)
+        voter.wait()
+        assert voter.stdout is not None
+        voter.stdout.close()
+
+
+def killed_in(root: Path, first: int, delay_s: float) -> str | None:
+    """End a worker delay_s after its first call began: the call it died in, None: between two."""
+    worker = started(root, "move", first)
+    assert worker.stdout is not None
+    try:
+        assert json.loads(worker.stdout.readline()) == ["ready"]
+        lines = [worker.stdout.readline()]
+        time.sleep(delay_s)
+    finally:
+        worker.send_signal(signal.SIGKILL)
+        lines += worker.stdout.readlines()
+        worker.stdout.close()
+        assert worker.wait() == -signal.SIGKILL, "the worker ended by itself"
+    last = json.loads(lines[-1])
+    return str(last[1]) if last[0] == "begin" else None
+
+
+def acknowledged(file: Path) -> set[int]:
+    return {int(line) for line in file.read_text().splitlines(keepends=True) if line[-1] == "\n"}
+
+
+def stored(root: Path) -> set[int]:
+    with closing(sqlite3.connect(root / FILE_NAME)) as conn:
+        rows = conn.execute("SELECT reason FROM votes WHERE reason LIKE 'load %'").fetchall()
+    return {int(reason.split()[1]) for (reason,) in rows}
+
+
+def agree(root: Path) -> bool:
+    """Whether CURRENT and the journal in the database say the same."""
+    database = Database(root / FILE_NAME)
+    try:
+        with database.reading() as conn:
+            return journal.last_move(conn) == read_current(root)
+    finally:
+        database.close()
+
+
+def test_kill_while_others_vote(root: Path, votes: Path) -> None:
+    chance, died_in = random.Random(SEED), Counter[str | None]()
+    for number in range(KILLS):
+        delay_s = chance.uniform(0.0, 1.5)
+        died_in[killed_in(root, number, delay_s)] += 1
+        safe = acknowledged(votes)
+        print(f"seed {SEED}: kill {number}, {delay_s:.3f} s after its first call: {died_in}")
+        with opened(root) as fw:
+            found = fw.retrieve("common word3", record=False)
+            assert agree(root)
+            current = read_current(root)
+            assert current is not None
+            assert found.version == current.version
+            assert len(found.hits) == 8
+            assert [p for p in fw.verify() if UNDONE not in p] == []
+            assert safe <= stored(root)
+            if number % FINISHED_EVERY == FINISHED_EVERY - 1:
+                fw.release()
+                fw.add([Passage(f"kill {number}", f"common kill {number}")])
+                assert fw.refresh().outcome == "promoted"
+                assert fw.verify() == []
+                assert list((root / "staging").iterdir()) == []
+    assert sum(n for name, n in died_in.items() if name is not None) >= KILLS // 2
+    assert {"refresh", "forget"} <= set(died_in), died_in
+    assert len(acknowledged(votes)) > KILLS
