@@ -97,9 +97,7 @@ def test_a_version_that_fails_its_check_leaves_no_older_one(root: Path) -> None:
     text = rows(root, "SELECT text_hash, vector FROM vectors JOIN passages USING (text_hash)")[0]
     with opened(root) as fw:
         fw.retrieve("refund", record=False)
-        execute(
-            root, "UPDATE vectors SET vector = ? WHERE text_hash = ?", OTHER, text["text_hash"]
-        )
+        execute(root, "UPDATE vectors SET vector = ? WHERE text_hash = ?", OTHER, text["text_hash"])
         with pytest.raises(StorageError, match=r"failed its check.*rag-flywheel refresh"):
             fw.forget("ann-4711")
         assert fw.versions() == []
