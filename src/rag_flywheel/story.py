@@ -3,7 +3,6 @@
 It reads what a refresh wrote beside the parameters; it must not know how any of it is computed.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from rag_flywheel.deploy.report import utc
 from rag_flywheel.deploy.versions import read_current, read_manifest, sound_file, version_folder
+from rag_flywheel.disk import read_json
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.gating import FILE_NAME, FORMAT_VERSION
 from rag_flywheel.rank.parameters import Parameters
@@ -46,7 +46,7 @@ def story(root: Path, version: str) -> VersionStory:
         return VersionStory(
             version, _live(current, version), (*words, *_sentences(found, live)), found["scores"]
         )
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (OSError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise CorruptFileError(f"{folder / FILE_NAME} cannot be told ({error!r})") from error
 
 
@@ -55,9 +55,7 @@ def _live(current: Any, version: str) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _LARGEST:
-        raise ValueError(f"it has more than {_LARGEST} bytes")
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path, most=_LARGEST)
     if not isinstance(found, dict) or found.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"format_version is not {FORMAT_VERSION}")
     return found
