@@ -1,14 +1,16 @@
-"""The documented ranking model in plain Python, passage by passage, to compare with what is served."""
+"""The documented ranking model in plain Python, passage by passage, to compare with what is served;
+and a collection in which votes help."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from rag_flywheel import Retrieval
+from rag_flywheel import Flywheel, Passage, Retrieval, Vote
 from rag_flywheel.rank.parameters import Parameters
 
 Chances = dict[str, float]
 # below 64 past queries a refresh keeps them
 NOISE, KERNEL = Parameters().noise, Parameters().kernel
+TOPICS = 150
 
 
 def shared_out(values: Mapping[str, float]) -> Chances:
@@ -52,3 +54,38 @@ def ids(found: Retrieval) -> list[str]:
 def scores(found: Retrieval) -> dict[str, float]:
     """What was served, by passage id."""
     return {hit.passage_id: hit.score for hit in found.hits}
+
+
+def topics(n: int = TOPICS) -> list[Passage]:
+    """For each topic an answer and a decoy that look alike to every phrasing of its question, but
+    for two words of it that stand together in the answer alone."""
+    return [
+        Passage(f"{kind}{t}", words.format(t=t))
+        for t in range(n)
+        for kind, words in (
+            ("answer", "topic{t} problem{t} fix{t} solution"),
+            ("decoy", "problem{t} story{t} topic{t} tale"),
+        )
+    ]
+
+
+def phrasings(start: int, stop: int, n: int = TOPICS) -> list[str]:
+    """These phrasings of each topic's question; votes on one help the others by the memory, votes
+    on other topics help by weights alone."""
+    return [f"topic{t} problem{t} word{t}x{i} please" for t in range(n) for i in range(start, stop)]
+
+
+def is_answer(query: str, passage_id: str) -> bool:
+    return passage_id == query.split()[0].replace("topic", "answer")
+
+
+def vote_on(
+    fw: Flywheel, queries: Sequence[str], says: Callable[[str, str], bool], user: str = "ann"
+) -> None:
+    """One vote on each of the best three hits; says: whether a hit is helpful for a query."""
+    votes = []
+    for shown in fw.retrieve_many(queries):
+        for hit in shown.hits[:3]:
+            verdict = "helpful" if says(shown.query, hit.passage_id) else "harmful"
+            votes.append(Vote(shown.id, hit.passage_id, verdict, user))  # type: ignore[arg-type]
+    fw.feedback_many(votes)

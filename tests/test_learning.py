@@ -3,7 +3,6 @@
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,43 +11,31 @@ import numpy as np
 import pytest
 
 from fakes import WordEncoder
-from plain_model import Chances, after_votes, scored, shared_out
+from plain_model import (
+    KERNEL,
+    NOISE,
+    TOPICS,
+    Chances,
+    after_votes,
+    is_answer,
+    phrasings,
+    scored,
+    shared_out,
+    topics,
+    vote_on,
+)
 from rag_flywheel import Config, Flywheel, Passage, Retrieval, Vote
+from rag_flywheel.rank.parameters import NOISE_LIMIT
 from rag_flywheel.records import RefreshReport
 
-TOPICS, PHRASINGS, NOISE = 30, 5, 0.1
-QUERIES = [
-    f"topic{t} problem{t} word{t}x{n} please" for t in range(TOPICS) for n in range(PHRASINGS)
-]
-OTHERS = [f"topic{t} problem{t} unheard{t} please" for t in range(TOPICS)]
+WRONG = 0.1
+QUERIES = phrasings(0, 1)
+OTHERS = [f"topic{t} problem{t} unheard{t} please" for t in range(0, TOPICS, 5)]
 Answers = list[list[tuple[str, float]]]
 
 
 def opened(root: Path) -> Flywheel:
     return Flywheel.open(root, encoder=WordEncoder())
-
-
-def topics() -> list[Passage]:
-    """For each topic an answer and a decoy that look alike to every phrasing of its question."""
-    return [
-        Passage(f"{kind}{t}", f"topic{t} {words[0]}{t} {words[1]}")
-        for t in range(TOPICS)
-        for kind, words in (("answer", ("fix", "solution")), ("decoy", ("story", "tale")))
-    ]
-
-
-def vote_on(fw: Flywheel, queries: list[str], says: Callable[[str, str], bool]) -> None:
-    """One vote on each of the best three hits; says: whether a hit is helpful for a query."""
-    votes = []
-    for shown in fw.retrieve_many(queries):
-        for hit in shown.hits[:3]:
-            verdict = "helpful" if says(shown.query, hit.passage_id) else "harmful"
-            votes.append(Vote(shown.id, hit.passage_id, verdict, "ann"))  # type: ignore[arg-type]
-    fw.feedback_many(votes)
-
-
-def is_answer(query: str, passage_id: str) -> bool:
-    return passage_id == query.split()[0].replace("topic", "answer")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +45,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with opened(root) as fw:
         fw.add(topics())
         assert fw.refresh().parameters == "kept"
-        vote_on(fw, QUERIES, lambda q, p: is_answer(q, p) != (rng.random() < NOISE))
+        vote_on(fw, QUERIES, lambda q, p: is_answer(q, p) != (rng.random() < WRONG))
     return root
 
 
@@ -99,22 +86,24 @@ def refresh_anew(fw: Flywheel) -> RefreshReport:
     return report
 
 
-def test_a_refresh_fits_parameters_to_the_votes(voted: Path) -> None:
-    with opened(voted) as fw:
+def test_a_refresh_fits_parameters_to_the_votes(voted: Path, tmp_path: Path) -> None:
+    with opened(tmp_path / "without votes") as fw:
+        fw.add(topics())
+        fw.refresh()
         before = share_right(fw)
+    with opened(voted) as fw:
         report = fw.refresh()
         assert (report.outcome, report.parameters) == ("promoted", "new")
         assert report.scores["n_fitted"] + report.scores["n_held_out"] == len(QUERIES)
-        assert report.scores["n_fitted"] >= 100
-        assert str(int(report.scores["n_fitted"])) in report.reason
+        assert report.scores["n_held_out"] >= 50
+        assert f"; held-out votes gain ({report.scores['gain']:+.4f} a query" in report.reason
         found = parameters(fw)
         assert found["source"] == "fitted"
-        assert found["noise"] == pytest.approx(NOISE, abs=0.05)
+        assert found["noise"] == pytest.approx(WRONG, abs=0.05)
         assert set(found["kernel"]) == {"theta", "theta_quantile", "gamma", "n0", "neighbours"}
-        assert found["kernel"]["neighbours"] > 0
         assert share_right(fw) >= max(0.9, before + 0.3)
         assert fw.verify() == []
-        assert refresh_anew(fw).parameters == "kept"  # the same votes teach the same
+        assert refresh_anew(fw).parameters == "kept"  # the same votes take no second look
 
 
 def test_few_past_queries_are_remembered_and_nothing_is_fitted(tmp_path: Path) -> None:
@@ -129,22 +118,25 @@ def test_few_past_queries_are_remembered_and_nothing_is_fitted(tmp_path: Path) -
         assert np.load(live_folder(fw) / "memory" / "queries.npy").shape == (63, 16)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_votes_by_the_toss_of_a_coin_change_no_order(tmp_path: Path, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    with opened(tmp_path / "kb") as fw:
-        fw.add(topics())
-        fw.refresh()
-        static = answers(fw)
-        vote_on(fw, QUERIES, lambda _q, _p: bool(rng.random() < 0.5))
-        fw.refresh()
-        if parameters(fw)["kernel"]["neighbours"]:
-            assert [[p for p, _ in one] for one in answers(fw)] == [
-                [p for p, _ in one] for one in static
-            ]
-        else:
-            for new, old in zip(answers(fw), static, strict=True):
-                assert dict(new) == pytest.approx(dict(old), abs=1e-5)
+def test_votes_by_the_toss_of_a_coin_change_nothing(tmp_path: Path) -> None:
+    """Weights stay; mostly the votes are seen to be that, and then no order changes either."""
+    silent = 0
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        with opened(tmp_path / str(seed)) as fw:
+            fw.add(topics())
+            fw.refresh()
+            static = answers(fw)
+            vote_on(fw, QUERIES, lambda _q, _p, rng=rng: bool(rng.random() < 0.5))
+            assert fw.refresh().parameters == "kept"
+            found = parameters(fw)
+            assert found["source"] == "shipped"
+            assert found["noise"] > 0.35
+            if found["noise"] > NOISE_LIMIT:
+                silent += 1
+                for new, old in zip(answers(fw), static, strict=True):
+                    assert [p for p, _ in new] == [p for p, _ in old]
+    assert silent >= 3
 
 
 def test_the_same_votes_give_the_same_parameters_and_answers(voted: Path, tmp_path: Path) -> None:
@@ -154,7 +146,7 @@ def test_the_same_votes_give_the_same_parameters_and_answers(voted: Path, tmp_pa
         assert parameters_bytes(fw) == parameters_bytes(other)
         found = answers(fw)
         assert answers(other) == found
-        for _ in range(2):  # from the fitted parameters it finds the same ones again
+        for _ in range(2):
             refresh_anew(fw)
             assert parameters_bytes(fw) == parameters_bytes(other)
             for new, old in zip(answers(fw), found, strict=True):
@@ -175,8 +167,12 @@ def test_after_a_rollback_a_refresh_keeps_parameters_until_release(voted: Path) 
         assert answers(fw) == then
         assert fw.release()
         assert answers(fw) != then
-        assert refresh_anew(fw).parameters == "new"
-        assert parameters_bytes(fw) == fitted
+        report = refresh_anew(fw)  # but parameters wait for the votes that a look takes
+        assert (report.parameters, "next look" in report.reason) == ("kept", True)
+        assert parameters(fw)["source"] == "shipped"
+        vote_on(fw, phrasings(1, 2), is_answer)
+        assert fw.refresh().parameters == "new"
+        assert parameters_bytes(fw) != fitted
 
 
 def heard(fw: Flywheel, queries: list[str], asked: Retrieval) -> list[tuple[float, Chances]]:
@@ -221,11 +217,15 @@ def heard(fw: Flywheel, queries: list[str], asked: Retrieval) -> list[tuple[floa
     return found
 
 
-def test_votes_after_a_refresh_act_at_once_by_the_documented_formula(voted: Path) -> None:
-    known, unknown = QUERIES[7 * PHRASINGS], OTHERS[11]
-    with opened(voted) as fw:
+def test_votes_after_a_refresh_act_at_once_by_the_documented_formula(tmp_path: Path) -> None:
+    queries, rng = phrasings(0, 5, 30), np.random.default_rng(5)
+    known, unknown = queries[7 * 5], "topic11 problem11 unheard11 please"
+    with opened(tmp_path / "kb") as fw:
+        fw.add(topics(30))
+        vote_on(fw, queries, lambda q, p: is_answer(q, p) != (rng.random() < WRONG))
         fw.refresh()
-        queries, n0 = list(QUERIES), parameters(fw)["kernel"]["n0"]
+        n0 = parameters(fw)["kernel"]["n0"]
+        assert parameters(fw)["kernel"]["neighbours"] > 0
         for query, topic in ((known, 7), (unknown, 11)):
             before = fw.retrieve(query, k=100)
             best = before.hits[0].passage_id
@@ -267,5 +267,6 @@ def test_a_vote_weighs_half_after_its_half_life(
                 refresh_anew(fw)
             found = fw.retrieve(query, record=False)
         prior = shared_out(static)
-        expected = scored(prior, [(1.0, after_votes(prior, {"secret": net}, 0.2))], 4.0)
+        said = after_votes(prior, {"secret": net}, NOISE)
+        expected = scored(prior, [(1.0, said)], KERNEL.n0)
         assert {h.passage_id: h.score for h in found.hits} == pytest.approx(expected, abs=1e-3)

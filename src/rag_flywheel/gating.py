@@ -69,6 +69,11 @@ class Gate:
         return json.dumps(found, indent=1) + "\n"
 
 
+def undecided_text(why: str) -> str:
+    """What is kept in a version when nothing came before the gate: why; JSON."""
+    return json.dumps({"format_version": FORMAT_VERSION, "why": why}, indent=1) + "\n"
+
+
 def gated(judges: Judges, candidate: Parameters, kept: Parameters, looks: Looks) -> Gate:
     """Whether the candidate replaces the kept parameters; neither was fitted to the judges."""
     both = {"candidate": candidate, "incumbent": kept}

@@ -86,7 +86,7 @@ def learned_from_votes(
         if proposal.parameters is not None:
             golden = golden_of(database, version, judging.golden(), others, known)
             judges = Judges(examples.at(np.flatnonzero(apart)), golden, others)
-            candidate = judging.read_back(proposal.parameters)
+            candidate = judging.read_back(listening(others, proposal.parameters))
             gate = gated(judges, candidate, listening(others, kept), judging.looks)
             why, scores = gate.decision.why, {**scores, **gate.scores}
             kept = candidate if gate.decision.replaces else kept

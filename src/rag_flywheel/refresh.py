@@ -32,7 +32,7 @@ from rag_flywheel.disk import disk_errors
 from rag_flywheel.due import Live, When, live_parameters, look, nothing_to_do
 from rag_flywheel.evaluate.gate import Looks
 from rag_flywheel.gating import FILE_NAME as GATE_FILE
-from rag_flywheel.gating import Gate
+from rag_flywheel.gating import Gate, undecided_text
 from rag_flywheel.golden import golden_items
 from rag_flywheel.index.encoder import Encoder
 from rag_flywheel.learning import Judging, Learned, frozen, learned_from_votes
@@ -151,8 +151,8 @@ def _next_version(
         kept = Parameters() if folder.anew else live_parameters(root, live)
         learned = _learn(folder, staged, built, live, kept, progress)
         write_learned(staged, learned.parameters, learned.memory)
-        if learned.gate is not None:
-            (staged / GATE_FILE).write_text(learned.gate.text, encoding="utf-8")
+        gate = learned.gate.text if learned.gate is not None else undecided_text(learned.why)
+        (staged / GATE_FILE).write_text(gate, encoding="utf-8")
         manifest = deploy.seal(staged, _manifest(folder, live, built))
         problems = version_problems(staged, database, encoder, built, manifest.id)
         if problems:

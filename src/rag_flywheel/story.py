@@ -20,6 +20,7 @@ from rag_flywheel.serve.loaded import load_parameters
 
 _LARGEST = 64 * 2**20  # bytes of gate.json
 _TINY = 1e-9
+_SLICES = {"near": "near to", "related": "related to", "far": "far from"}
 
 
 def story(root: Path, version: str) -> VersionStory:
@@ -36,13 +37,13 @@ def story(root: Path, version: str) -> VersionStory:
         f"{utc(manifest.created)}"
         + (f" after {manifest.parent}" if manifest.parent else ", the first version")
     ]
-    if FILE_NAME not in manifest.files:
-        words.append(f"parameters kept ({live.source}): nothing was proposed to the gate")
-        return VersionStory(version, _live(current, version), tuple(words), {})
     if not sound_file(root, version, FILE_NAME):
         raise CorruptFileError(f"{folder / FILE_NAME} is not what the manifest says; see `verify`")
     try:
         found = _read(folder / FILE_NAME)
+        if "decision" not in found:
+            words.append(f"weights kept ({live.source}): {found['why']}")
+            return VersionStory(version, _live(current, version), tuple(words), {})
         return VersionStory(
             version, _live(current, version), (*words, *_sentences(found, live)), found["scores"]
         )
@@ -64,7 +65,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _sentences(found: Mapping[str, Any], live: Parameters) -> list[str]:
     decision, scores = found["decision"], found["scores"]
     words = [
-        f"parameters {'new' if decision['outcome'] == 'better' else f'kept ({live.source})'}: "
+        f"weights {'new' if decision['outcome'] == 'better' else f'kept ({live.source})'}: "
         f"{decision['outcome']}: {decision['why']}"
     ]
     gains = _differences(found["log_likelihood"])
@@ -72,7 +73,9 @@ def _sentences(found: Mapping[str, Any], live: Parameters) -> list[str]:
         words.append(_part("log-likelihood of held-out votes", gains))
         for name, rows in found["slices"].items():
             if rows:
-                words.append(_part(f"  queries {name} to past ones", gains[np.array(rows)]))
+                words.append(
+                    _part(f"  queries {_SLICES.get(name, name)} past ones", gains[np.array(rows)])
+                )
     for name, key in (
         ("order of judged hits (nDCG)", "condensed_ndcg"),
         ("golden queries (nDCG@10)", "golden_ndcg@10"),

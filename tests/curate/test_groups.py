@@ -1,5 +1,6 @@
 """Groups of near-duplicate queries against a walk through all pairs, and who is held out."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -150,12 +151,22 @@ def test_nobody_is_held_out_of_nothing() -> None:
 
 
 @pytest.mark.parametrize("members", [1, 3])
-def test_about_a_tenth_of_the_groups_is_held_out(members: int) -> None:
+def test_about_a_third_of_the_groups_is_held_out(members: int) -> None:
     n = 6000
     hashes = [name(i) for i in range(n * members)]
     share = sum(chosen(hashes, [i // members for i in range(n * members)]).values()) / len(hashes)
-    # 26 of 256 first bytes; four standard deviations of a count of groups
-    assert share == pytest.approx(26 / 256, abs=4 * math.sqrt(0.1 * 0.9 / n))
+    # four standard deviations of a count of groups
+    assert share == pytest.approx(1 / 3, abs=4 * math.sqrt(1 / 3 * 2 / 3 / n))
+
+
+def test_who_is_held_out_is_the_hash_of_a_hash_modulo_three() -> None:
+    """Written down here, since other judges in a later release would have seen what is fitted."""
+    found = chosen([name(i) for i in range(12)], range(12))
+    expected = [
+        int(hashlib.blake2b(name(i), digest_size=8).hexdigest(), 16) % 3 == 0 for i in range(12)
+    ]
+    assert list(found.values()) == expected
+    assert 0 < sum(expected) < 12
 
 
 memberships = st.lists(st.integers(0, 12), min_size=1, max_size=40)

@@ -3,9 +3,12 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from rag_flywheel.evaluate.paired import (
+    better_test,
     bootstrap_interval,
     helped_hurt_untouched,
     randomisation_test,
@@ -14,12 +17,21 @@ from rag_flywheel.evaluate.paired import (
 Floats = npt.NDArray[np.float64]
 
 
+def all_sums(differences: Floats) -> Floats:
+    """The sums of all 2^n sign patterns."""
+    patterns = itertools.product((1, -1), repeat=len(differences))
+    return np.array([sum(s * d for s, d in zip(p, differences, strict=True)) for p in patterns])
+
+
 def exact_p(differences: Floats) -> float:
-    """The share of all 2^n sign patterns with a sum at least as far from zero."""
+    """The share of all sign patterns with a sum at least as far from zero."""
     seen = abs(float(sum(differences))) - 1e-12
-    patterns = list(itertools.product((1, -1), repeat=len(differences)))
-    far = [abs(sum(s * d for s, d in zip(p, differences, strict=True))) >= seen for p in patterns]
-    return float(np.mean(far))
+    return float(np.mean(np.abs(all_sums(differences)) >= seen))
+
+
+def exact_better(differences: Floats) -> float:
+    """The share of all sign patterns with a sum at least as large."""
+    return float(np.mean(all_sums(differences) >= float(sum(differences)) - 1e-12))
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8, 10])
@@ -83,6 +95,52 @@ def test_p_is_uniform_when_nothing_differs() -> None:
     assert np.mean(np.array(p) <= 0.5) == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize("n", [1, 2, 5, 8, 10])
+@pytest.mark.parametrize("shift", [-0.3, 0.0, 0.2])
+def test_p_of_being_better_is_that_of_all_sign_patterns(n: int, shift: float) -> None:
+    differences = np.random.default_rng(n).normal(shift, 0.3, n)
+    p = better_test(differences, n_rounds=40_000, seed=1)
+    assert p == pytest.approx(exact_better(differences), abs=0.012)  # four standard errors
+
+
+def test_p_of_being_better_of_a_table_worked_by_hand() -> None:
+    # All five better: one pattern of 32 is as good; all five worse: every pattern is.
+    five = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
+    assert better_test(five, n_rounds=40_000, seed=0) == pytest.approx(1 / 32, abs=0.004)
+    assert better_test(-five, n_rounds=400, seed=0) == 1.0
+    assert better_test(np.full(60, 0.5), n_rounds=999, seed=0) == 1 / 1000
+
+
+def test_ties_at_the_seen_sum_count_against_being_better() -> None:
+    # 0.1 + 0.2 - 0.3 is 5.6e-17 in floats, and of the sums of all patterns, 0.6, 0.4, 0.2, 0, 0
+    # are as large, five of eight. So it is from the other side.
+    tie = np.array([0.1, 0.2, -0.3])
+    for differences in (tie, -tie, tie[::-1]):
+        p = better_test(differences, n_rounds=40_000, seed=0)
+        assert p == pytest.approx(5 / 8, abs=0.01)
+    assert better_test(np.zeros(4), n_rounds=50, seed=0) == 1.0
+
+
+halves = st.lists(st.integers(-20, 20).map(lambda i: i / 8), min_size=1, max_size=12)
+
+
+@given(halves, st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_being_better_is_one_sided(differences: list[float], seed: int) -> None:
+    d, n_rounds = np.array(differences), 300
+
+    def p(of: Floats) -> float:
+        return better_test(of, n_rounds=n_rounds, seed=seed)
+
+    # Every round is as large as the sum seen or as small as it, and both where it ties.
+    assert p(d) + p(-d) >= (2 + n_rounds) / (1 + n_rounds) - 1e-12
+    assert p(np.append(d, [0.0, 0.0])) == p(d)
+    assert p(4 * d) == p(d)
+    assert p(np.abs(d)) <= p(d)
+    two_sided = randomisation_test(d, np.zeros(len(d)), n_rounds=n_rounds, seed=seed)
+    assert min(p(d), p(-d)) <= two_sided + 1e-12  # the same rounds, and those of the other side
+
+
 def test_a_seed_gives_the_same_numbers() -> None:
     rng = np.random.default_rng(5)
     a, b = rng.random(50), rng.random(50)
@@ -141,6 +199,9 @@ def test_nonsense_is_refused() -> None:
         randomisation_test(np.zeros(2), np.zeros(3), seed=0)
     with pytest.raises(ValueError, match="n > 0"):
         randomisation_test(none, none, seed=0)
+    for wrong in (none, np.zeros((2, 2)), np.zeros((1, 3)), np.array(1.0)):
+        with pytest.raises(ValueError, match=r"expected \(n,\) with n > 0"):
+            better_test(wrong, seed=0)
     with pytest.raises(ValueError, match="n > 1"):
         bootstrap_interval(one, seed=0)
     with pytest.raises(ValueError, match="level is 95"):

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from rag_flywheel.improve.examples import Examples, Floats
 from rag_flywheel.improve.likelihood import (
     LARGEST_NOISE,
+    SHARPNESS,
     after_votes,
+    calibrated,
     fit,
     log_likelihoods,
     prior_chances,
@@ -274,6 +276,41 @@ def test_votes_by_coin_toss_are_seen_to_be_that() -> None:
     examples = simulated(12, 800, 0.5)
     _, found = fit(examples, np.zeros(3), np.zeros(3), 0.2, strength=1.0, free=ALL_FREE)
     assert 0.46 < found <= LARGEST_NOISE
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.4), st.floats(0.3, 3.0))
+@settings(max_examples=10, deadline=None)
+def test_calibrated_is_the_likeliest_pair_of_a_grid(seed: int, noise: float, scale: float) -> None:
+    examples, weights = simulated(seed, 64, noise), scale * TRUE
+
+    def objective(sharpness: float, eps: float) -> float:
+        own = (sharpness * weights).tolist()
+        return plain_objective(examples, own, eps, centre=own, strength=0.0)
+
+    sharpness, found = calibrated(examples, weights)
+    assert 0.0 < found < LARGEST_NOISE
+    best = objective(sharpness, found)
+    for other in np.geomspace(*SHARPNESS, 9).tolist():
+        for eps in (0.01, 0.1, 0.2, 0.3, 0.4, 0.49):
+            assert objective(other, eps) < best + 0.01
+    for step in (0.98, 1.02):
+        assert objective(step * sharpness, found) < best + 1e-3
+        assert objective(sharpness, min(step * found, 0.4994)) < best + 1e-3
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.2, 0.35])
+@pytest.mark.parametrize("scale", [0.25, 1.0, 4.0])
+def test_how_sure_a_prior_is_and_the_noise_are_found(noise: float, scale: float) -> None:
+    sharpness, found = calibrated(simulated(17, 800, noise), scale * TRUE)
+    assert sharpness * scale == pytest.approx(1.0, abs=0.25)
+    assert found == pytest.approx(noise, abs=0.02)
+
+
+def test_a_prior_that_says_nothing_or_the_contrary_is_as_unsure_as_may_be() -> None:
+    examples = simulated(18, 200, 0.2)
+    assert calibrated(examples, -TRUE)[0] == pytest.approx(SHARPNESS[0])
+    assert calibrated(examples, 1e-3 * TRUE)[0] == pytest.approx(SHARPNESS[1])
+    assert SHARPNESS[0] <= calibrated(examples, np.zeros(3))[0] <= SHARPNESS[1]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """parameters.json: what is written is what is read, and nothing else is taken."""
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -24,6 +25,7 @@ parameters_strategy = st.builds(
         n0=st.floats(1e-9, 1e9),
         neighbours=st.integers(0, 1000),
     ),
+    sharpness=st.floats(0, 1e3, exclude_min=True),
     noise=st.floats(1e-6, 0.5),
     candidate_spread=st.floats(0, 1e6),
     source=st.text(st.characters(exclude_categories=["Cs"])),
@@ -40,7 +42,8 @@ def test_parameters_survive_writing_and_reading(parameters: Parameters) -> None:
 
 
 def test_the_written_form_is_plain_json() -> None:
-    assert json.loads(parameters_text(Parameters())) == {
+    shipped = Parameters()
+    assert json.loads(parameters_text(shipped)) == {
         "format_version": 1,
         "weights": {
             "dense": 6.8,
@@ -55,21 +58,39 @@ def test_the_written_form_is_plain_json() -> None:
         },
         "kernel": {
             "theta": 0.5,
-            "theta_quantile": 0.995,
-            "gamma": 4.0,
-            "n0": 4.0,
+            "theta_quantile": shipped.kernel.theta_quantile,
+            "gamma": shipped.kernel.gamma,
+            "n0": shipped.kernel.n0,
             "neighbours": 32,
         },
+        "sharpness": 1.0,
         "noise": 0.2,
         "candidate_spread": 3.0,
         "source": "shipped",
     }
 
 
+@pytest.mark.parametrize(("noise", "heard"), [(1e-3, True), (0.45, True), (0.4501, False)])
+def test_the_memory_is_off_where_votes_are_too_often_wrong(noise: float, heard: bool) -> None:
+    kernel = Kernel(0.3, 0.9, 2.0, 0.5, 7)
+    parameters = Parameters(kernel=kernel, noise=noise)
+    assert parameters.memory == (kernel if heard else Kernel(0.3, 0.9, 2.0, 0.5, 0))
+    assert parameters.kernel == kernel  # what is written down does not change
+    off = dataclasses.replace(parameters, kernel=dataclasses.replace(kernel, neighbours=0))
+    assert off.memory.neighbours == 0
+
+
 def test_shipped_parameters_are_a_plain_hybrid() -> None:
     weights = Parameters().weights
     assert weights["bm25"] / weights["dense"] == pytest.approx(0.35, abs=0.005)
     assert [name for name, weight in weights.items() if weight] == ["dense", "bm25"]
+
+
+def test_sharpness_scales_the_weights() -> None:
+    plain, sharp = Parameters(), Parameters(sharpness=2.5)
+    assert plain.vector.tolist() == [plain.weights[name] for name in FEATURES]
+    assert sharp.vector == pytest.approx(2.5 * plain.vector)
+    assert sharp.weights == plain.weights
 
 
 def test_two_parameters_share_no_weights() -> None:
@@ -80,6 +101,8 @@ def test_two_parameters_share_no_weights() -> None:
 EDGES: list[dict[str, Any]] = [
     {"noise": 0.5},
     {"noise": 1e-6},
+    {"sharpness": 1e-9},
+    {"sharpness": 1000},
     {"candidate_spread": 0},
     {"source": ""},
     {"kernel": {"theta": -1, "gamma": 1e-9, "n0": 1e-9, "neighbours": 0}},
@@ -124,9 +147,12 @@ def malformed() -> dict[str, str]:
     found["unknown kernel key"] = json.dumps(good | {"kernel": good["kernel"] | {"x": 1}})
     for value in (0, 2, "1", None, 1.5):
         found[f"format {value!r}"] = json.dumps(good | {"format_version": value})
-    for key in ("noise", "candidate_spread"):
+    for key in ("noise", "candidate_spread", "sharpness"):
         for value in (*NOT_NUMBERS, -1.0):
             found[f"{key} {str(value)[:8]}"] = json.dumps(good | {key: value})
+    for value in (0, 0.0, 1000.1):
+        found[f"sharpness {value!r}"] = json.dumps(good | {"sharpness": value})
+    found["candidate_spread too large"] = json.dumps(good | {"candidate_spread": 1.1e6})
     for value in (0, 0.0, 9e-7, 0.5001, 1.0):
         found[f"noise {value!r}"] = json.dumps(good | {"noise": value})
     found["source 5"] = json.dumps(good | {"source": 5})
@@ -163,7 +189,7 @@ def test_malformed_parameters_are_refused_by_name(text: str) -> None:
     [
         ({"noise": 0.6}, "noise is not from 1e-6 to 0.5"),
         ({"noise": None}, "noise is no finite number"),
-        ({"candidate_spread": -2}, "candidate_spread is below 0"),
+        ({"candidate_spread": -2}, "candidate_spread is not from 0 to 1e+06"),
         ({"format_version": 2}, "format_version is not 1"),
         ({"alpha": 1}, "'alpha' is missing or not known in Parameters"),
         ({"kernel": {}}, "'gamma' is missing or not known in Kernel"),

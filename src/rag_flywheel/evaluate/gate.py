@@ -23,6 +23,7 @@ VETO_ALPHA = 0.05
 MARGIN = 0.005  # of harm to a part that is borne: nDCG, or log-likelihood a query
 LARGE_CHANGE = 0.5  # share of the best 8 hits that stay; below, golden queries must gain
 _ROUNDS = 10_000
+_TINY = 1e-9  # gains that cancel leave a rounding error
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,6 @@ def _against(heard: Heard, seed: int) -> str:
         if len(part) >= LEAST_JUDGED and better_test(worse, seed=seed) < VETO_ALPHA:
             return f"{name} lose {-part.mean():.4f} (n {len(part)})"
     golden = heard.golden.differences
-    if heard.kept_hits < LARGE_CHANGE and len(golden) >= LEAST_JUDGED and golden.mean() <= 0:
+    if heard.kept_hits < LARGE_CHANGE and len(golden) >= LEAST_JUDGED and golden.mean() < _TINY:
         return f"only {heard.kept_hits:.0%} of the best hits stay and golden queries gain nothing"
     return ""

@@ -5,6 +5,7 @@ It must not know where they come from.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ class Examples:
     keys: Sequence[Key]
     vectors: Vectors
     lineages: Ints
-    features: npt.NDArray[np.float32]
+    features: npt.NDArray[np.floating[Any]]
     net: Floats
     n_helpful: Floats
     n_harmful: Floats

@@ -55,11 +55,12 @@ def held_out_says(test: Examples, others: Examples, parameters: Parameters) -> H
     votes = test.n_helpful * np.log(noise) + test.n_harmful * np.log(1.0 - noise)
     order = _order(test, chances)
     first = order[:, :_BEST]
+    best = np.take_along_axis(test.lineages, first, axis=1)
     return HeldOut(
         log_likelihoods(test, chances, noise) + votes,
         _condensed(np.take_along_axis(test.net, order, axis=1)),
-        np.take_along_axis(test.lineages, first, axis=1),
-        (np.take_along_axis(test.net, first, axis=1) != 0).mean(axis=1),
+        best,
+        _share(np.take_along_axis(test.net, first, axis=1) != 0, best >= 0),
     )
 
 
@@ -107,6 +108,12 @@ def slices(test: Examples, others: Examples) -> dict[str, npt.NDArray[np.bool_]]
         "related": (closest >= related) & (closest < near),
         "far": closest < related,
     }
+
+
+def _share(some: npt.NDArray[np.bool_], whole: npt.NDArray[np.bool_]) -> Floats:
+    """By row: how much of the whole; 0 of nothing."""
+    found: Floats = (some & whole).sum(axis=1) / np.maximum(whole.sum(axis=1), 1)
+    return found
 
 
 def _order(test: Examples, chances: Floats) -> Ints:

@@ -13,6 +13,7 @@ from rag_flywheel.improve.examples import Examples, Floats, links, nearest, sums
 from rag_flywheel.improve.likelihood import calibrated, fit, prior_chances, vote_odds
 from rag_flywheel.improve.remember import said_of
 from rag_flywheel.improve.threshold import thetas
+from rag_flywheel.index.dense import typical_cosine
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import FITTED, NOISE_LIMIT, Kernel, Parameters
 
@@ -24,6 +25,7 @@ GAMMAS = (1.0, 2.0, 4.0, 8.0)
 N0_SPREAD = 1.5  # of log n0 around the shipped one, before any vote
 STRENGTHS = (30.0, 8.0, 3.0, 1.0, 0.37, 0.14, 0.05, 0.018, 0.007, 0.0025)
 FREE = ("rarest", "length")  # weights that may be negative
+SAME = 0.99  # the least cosine, above the typical one, of a query to itself in other words
 _FOLDS = 5
 
 
@@ -74,7 +76,14 @@ def listening(examples: Examples, kept: Parameters) -> Parameters:
     if noise > NOISE_LIMIT:
         return heard
     kernel, gain = _kernel(own, heard)
-    return replace(heard, kernel=kernel if gain > 0 else replace(kernel, neighbours=0))
+    return replace(heard, kernel=kernel if gain > 0 else _of_the_same(own))
+
+
+def _of_the_same(examples: Examples) -> Kernel:
+    """A kernel for where similar queries say nothing of one another: votes on a query count for that
+    very query, as mildly as they are shipped to."""
+    typical = typical_cosine(examples.vectors)
+    return replace(Parameters().kernel, theta=round(typical + SAME * (1.0 - typical), 4), gamma=1.0)
 
 
 def _newest(examples: Examples) -> Examples:

@@ -10,6 +10,7 @@ mistake alone. Votes on hits that nobody looked at are not needed: which hits ar
 not change the sum. It must not know how P comes about.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from rag_flywheel.improve.examples import Examples, Floats
 LARGEST_NOISE = 0.4995
 SHARPNESS = 0.05, 20.0
 _START = 0.2  # noise
+_NOISE_BOUNDS = -7.0, 7.0
 _NEVER = -1e9
 
 
@@ -71,55 +73,69 @@ def fit(
     weight that may be negative, 0 for one that may not.
     Maximised by L-BFGS-B (Byrd et al., SIAM J. Sci. Comput. 1995).
     """
-    from scipy.optimize import minimize
-
-    n, width, d = examples.features.shape
-    present = examples.present
-    flat = examples.features.astype(np.float64).reshape(n * width, d)
     spread = _spread(examples)
-    n_helpful, n_harmful = examples.n_helpful.sum(), examples.n_harmful.sum()
+    examples, d = _in_double(examples), len(centre)
 
     def loss(at: Floats) -> tuple[float, Floats]:
-        weights, eps = at[:d], _noise(float(at[d]))
-        prior = _softmax((flat @ weights).reshape(n, width), present)
-        joint = prior * vote_odds(examples, eps)
-        total = joint.sum(axis=1, keepdims=True)
-        after = joint / total
-        apart = (weights - centre) * spread
-        value = float(np.log(total).sum()) + n_helpful * np.log(eps) + n_harmful * np.log(1 - eps)
-        slope = -flat.T @ (after - prior).ravel() + strength * spread * apart
-        by_noise = (
-            n_helpful / eps
-            - n_harmful / (1 - eps)
-            - (after * examples.net).sum() / (eps * (1 - eps))
-        )
+        value, slope, by_noise = _slopes(examples, at[:d], float(at[d]))
+        apart = (at[:d] - centre) * spread
         return (
             -value + 0.5 * strength * float(apart @ apart),
-            np.append(slope, -by_noise * eps * (1 - eps / LARGEST_NOISE)),
+            np.append(-slope + strength * spread * apart, -by_noise),
         )
 
-    bounds = [(None if f else 0.0, None) for f in free] + [(-7.0, 7.0)]
-    found = minimize(
-        loss,
-        np.append(start, _noise_inverse(noise)),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options={"maxiter": 200},
-    )
-    return found.x[:d], _noise(float(found.x[d]))
+    bounds = [(None if f else 0.0, None) for f in free] + [_NOISE_BOUNDS]
+    found = _least(loss, np.append(start, _noise_inverse(noise)), bounds)
+    return found[:d], _noise(float(found[d]))
 
 
 def calibrated(examples: Examples, weights: Floats) -> tuple[float, float]:
-    """The likeliest (sharpness of a prior of these weights, noise of the votes on these examples).
+    """The likeliest (sharpness of a prior of these weights, noise of the votes on these examples)."""
+    logits = (examples.features @ weights)[:, :, None]
+    alone = _in_double(replace(examples, features=logits))
 
-    By the same fit as weights, with the prior's logits as its only feature.
-    """
-    logits = (examples.features @ weights)[:, :, None].astype(np.float32)
-    one = np.ones(1)
-    alone = replace(examples, features=logits)
-    found, noise = fit(alone, one, one, _START, strength=0.0, free=np.zeros(1))
-    return float(np.clip(found[0], *SHARPNESS)), noise
+    def loss(at: Floats) -> tuple[float, Floats]:
+        sharpness = np.exp(at[:1])
+        value, slope, by_noise = _slopes(alone, sharpness, float(at[1]))
+        return -value, np.array([-slope[0] * sharpness[0], -by_noise])
+
+    low, high = np.log(SHARPNESS)
+    found = _least(loss, np.array([0.0, _noise_inverse(_START)]), [(low, high), _NOISE_BOUNDS])
+    return float(np.clip(np.exp(found[0]), *SHARPNESS)), _noise(float(found[1]))
+
+
+def _slopes(examples: Examples, weights: Floats, x: float) -> tuple[float, Floats, float]:
+    """log P(votes), and its slopes by the weights (d,) and by x, which stands for the noise."""
+    n, width, d = examples.features.shape
+    flat = examples.features.astype(np.float64, copy=False).reshape(n * width, d)
+    eps = _noise(x)
+    prior = _softmax((flat @ weights).reshape(n, width), examples.present)
+    joint = prior * vote_odds(examples, eps)
+    total = joint.sum(axis=1, keepdims=True)
+    after = joint / total
+    helpful, harmful = examples.n_helpful.sum(), examples.n_harmful.sum()
+    value = float(np.log(total).sum() + helpful * np.log(eps) + harmful * np.log(1.0 - eps))
+    by_eps = helpful / eps - harmful / (1 - eps) - (after * examples.net).sum() / (eps * (1 - eps))
+    slope: Floats = flat.T @ (after - prior).ravel()
+    return value, slope, float(by_eps * eps * (1 - eps / LARGEST_NOISE))
+
+
+def _in_double(examples: Examples) -> Examples:
+    """With features in float64, which they are converted to once and not at every step."""
+    return replace(examples, features=examples.features.astype(np.float64))
+
+
+def _least(
+    loss: Callable[[Floats], tuple[float, Floats]],
+    start: Floats,
+    bounds: Sequence[tuple[float | None, float | None]],
+) -> Floats:
+    from scipy.optimize import minimize
+
+    found: Floats = minimize(
+        loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 200}
+    ).x
+    return found
 
 
 def _softmax(values: Floats, present: npt.NDArray[np.bool_]) -> Floats:

@@ -1,0 +1,182 @@
+"""The memory of past queries, against a loop in plain Python over all pairs of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rag_flywheel.improve.examples import NEIGHBOURS, Examples
+from rag_flywheel.improve.remember import before_votes, remember, said_of
+from rag_flywheel.index.dense import nearest_rows
+from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters
+
+WIDTH = 6
+KERNEL = Kernel(0.3, 0.9, 2.0, 0.5)
+HEARD = replace(Parameters(), kernel=KERNEL)
+OFF = replace(HEARD, kernel=replace(KERNEL, neighbours=0))
+
+
+def few(seed: int, n: int = 10) -> Examples:
+    """Queries in clusters of four, of two tenants, with some candidates missing."""
+    rng = np.random.default_rng(seed)
+    cluster = np.arange(n) // 4
+    vectors = rng.normal(size=(n, 24))[cluster] + 0.15 * rng.normal(size=(n, 24))
+    lineages = cluster[:, None] * WIDTH + np.arange(WIDTH)
+    missing = rng.random(lineages.shape) < 0.2
+    missing[:, 0] = False
+    features = np.zeros((n, WIDTH, len(FEATURES)))
+    features[:, :, :2] = rng.uniform(0.1, 0.2, (n, WIDTH, 2)) * rng.choice([1, 8], (n, WIDTH, 1))
+    votes = np.where(missing, 0, rng.integers(-2, 3, lineages.shape))
+    return Examples(
+        [(i.to_bytes(16, "big"), None) for i in range(n)],
+        (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32),
+        np.where(missing, -1, lineages).astype(np.int64),
+        features.astype(np.float32),
+        votes.astype(np.float64),
+        np.maximum(votes, 0).sum(axis=1).astype(np.float64),
+        np.maximum(-votes, 0).sum(axis=1).astype(np.float64),
+        (np.arange(n) % 7 == 0).astype(np.int64),
+    )
+
+
+def plain_after(before: dict[int, float], net: dict[int, float], odds: float) -> dict[int, float]:
+    """Chances after the votes; small ones say nothing, unless votes call them helpful."""
+    joint = {p: chance * odds ** net[p] for p, chance in before.items()}
+    share = {p: j / sum(joint.values()) for p, j in joint.items()}
+    return {p: s for p, s in share.items() if s >= 0.01 or net[p] > 0}
+
+
+def plain_rows(
+    examples: Examples, parameters: Parameters
+) -> tuple[list[dict[int, float]], list[dict[int, float]]]:
+    """(prior, net votes) of each query by passage."""
+    prior, net = [], []
+    for i in range(len(examples)):
+        row: dict[int, float] = {}
+        votes: dict[int, float] = {}
+        for c, lineage in enumerate(examples.lineages[i].tolist()):
+            if lineage >= 0:
+                values = examples.features[i, c].tolist()
+                named = zip(FEATURES, values, strict=True)
+                row[lineage] = float(np.exp(sum(parameters.weights[n] * v for n, v in named)))
+                votes[lineage] = float(examples.net[i, c])
+        prior.append({p: e / sum(row.values()) for p, e in row.items()})
+        net.append(votes)
+    return prior, net
+
+
+def plain_memory(examples: Examples, parameters: Parameters) -> list[dict[int, float]]:
+    """`remember` in plain Python, by passage, for at most 33 queries: all others are neighbours."""
+    kernel, odds = parameters.kernel, (1 - parameters.noise) / parameters.noise
+    prior, net = plain_rows(examples, parameters)
+    before = prior
+    for _ in range(3 if kernel.neighbours else 0):
+        after = [plain_after(row, net[i], odds) for i, row in enumerate(before)]
+        heard: list[dict[int, float]] = []
+        for i in range(len(examples)):
+            total = dict.fromkeys(prior[i], 0.0)
+            for j in range(len(examples)):
+                if i == j or examples.tenants[i] != examples.tenants[j]:
+                    continue
+                cosine = min(float(examples.vectors[i] @ examples.vectors[j]), 1.0)
+                weight = max(0.0, (cosine - kernel.theta) / (1 - kernel.theta)) ** kernel.gamma
+                for p in total:
+                    total[p] += weight * after[j].get(p, 0.0)
+            heard.append(total)
+        before = [
+            {p: (kernel.n0 * prior[i][p] + s) / (kernel.n0 + sum(h.values())) for p, s in h.items()}
+            for i, h in enumerate(heard)
+        ]
+    return [
+        {p: chance for p, chance in row.items() if chance >= 0.002 or net[i][p]}
+        for i, row in enumerate(before)
+    ]
+
+
+@pytest.mark.parametrize("kernel", [KERNEL, Kernel(0.0, 0.9, 1.0, 0.05), Parameters().kernel])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_memory_is_that_of_a_loop_in_plain_python(seed: int, kernel: Kernel) -> None:
+    examples = few(seed, 30)
+    parameters = replace(HEARD, kernel=kernel)
+    memory = remember(examples, parameters)
+    expected = plain_memory(examples, parameters)
+    assert memory.keys == tuple(examples.keys)
+    assert any(len(row) < int((examples.lineages[i] >= 0).sum()) for i, row in enumerate(expected))
+    for i, row in enumerate(expected):
+        assert memory.before(i) == pytest.approx(row, abs=1e-5)
+
+
+def test_neighbours_that_are_known_are_those_that_are_looked_for() -> None:
+    examples = few(4, 30)
+    near = nearest_rows(examples.vectors, examples.vectors, 2 * NEIGHBOURS)
+    found = before_votes(examples, HEARD, near)
+    assert found == pytest.approx(before_votes(examples, HEARD), abs=1e-12)
+    assert found.sum(axis=1) == pytest.approx(np.ones(30))
+    assert not found[examples.lineages < 0].any()
+
+
+def test_chances_before_the_votes_do_not_hold_a_query_s_own_votes() -> None:
+    """Neighbours pass on what they heard; a query that has none has its prior, whatever its votes."""
+    examples = few(1)
+    lonely = 9
+    vectors = np.concatenate([examples.vectors, np.zeros((10, 1), np.float32)], axis=1)
+    vectors[lonely] = np.eye(vectors.shape[1])[-1]
+    changed = examples.net.copy()
+    changed[lonely, 0] += 3.0
+    changed[lonely, 1:] -= examples.present[lonely, 1:]
+    first = replace(examples, vectors=vectors)
+    second = replace(first, net=changed)
+    prior = remember(first, OFF)
+    one, other = remember(first, HEARD), remember(second, HEARD)
+    both = set(one.before(lonely)) & set(other.before(lonely))
+    assert int(first.lineages[lonely, 0]) in both
+    for lineage in both:
+        assert one.before(lonely)[lineage] == other.before(lonely)[lineage]
+        assert one.before(lonely)[lineage] == pytest.approx(prior.before(lonely)[lineage])
+
+
+def test_votes_on_a_query_move_the_chances_of_its_neighbours() -> None:
+    examples = few(1)
+    praised = examples.net.copy()
+    praised[1, 0] += 5.0
+    before, after = (
+        remember(e, HEARD).before(2)[int(examples.lineages[2, 0])]
+        for e in (examples, replace(examples, net=praised))
+    )
+    assert examples.tenants[1] == examples.tenants[2]
+    assert after > before + 0.05
+
+
+@pytest.mark.parametrize("parameters", [OFF, replace(HEARD, noise=NOISE_LIMIT + 1e-4)], ids=str)
+def test_without_neighbours_the_memory_is_the_prior(parameters: Parameters) -> None:
+    """As it is where votes are too often wrong to be heard."""
+    examples = few(2)
+    memory = remember(examples, parameters)
+    for i, row in enumerate(plain_memory(examples, OFF)):
+        assert memory.before(i) == pytest.approx(row, abs=1e-6)
+    heard = remember(examples, replace(HEARD, noise=NOISE_LIMIT))
+    assert any(heard.before(i) != memory.before(i) for i in range(len(examples)))
+
+
+def test_one_query_and_none_have_their_prior() -> None:
+    one = few(3).at(np.array([5]))
+    (row,) = plain_memory(one, OFF)
+    assert remember(one, HEARD).before(0) == pytest.approx(row, abs=1e-6)
+    none = remember(few(3).at(np.empty(0, dtype=np.int64)), HEARD)
+    assert (none.keys, none.offsets.tolist()) == ((), [0])
+
+
+def test_small_chances_are_not_said_unless_votes_call_them_helpful() -> None:
+    examples = few(5)
+    before = before_votes(examples, OFF)
+    prior, net = plain_rows(examples, OFF)
+    odds = (1 - OFF.noise) / OFF.noise
+    said = said_of(examples, before, OFF.noise)
+    left_out = 0
+    for i, row in enumerate(prior):
+        expected = plain_after(row, net[i], odds)
+        left_out += len(row) - len(expected)
+        for c, lineage in enumerate(examples.lineages[i].tolist()):
+            assert said[i, c] == pytest.approx(expected.get(lineage, 0.0), abs=1e-9)
+    assert left_out > 0
