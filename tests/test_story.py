@@ -89,6 +89,9 @@ def test_the_story_of_the_first_version_is_that_nothing_was_proposed(
         assert kept == "weights kept (shipped): not fitted: 0 of the 64 past queries it takes"
 
 
+HOW = {"near": "near to", "related": "related to", "far": "far from"}
+
+
 @pytest.mark.parametrize("name", ["new", "kept"])
 def test_the_story_of_a_look_tells_its_numbers(
     told: tuple[Path, dict[str, str]], name: str
@@ -110,7 +113,9 @@ def test_the_story_of_a_look_tells_its_numbers(
     votes = gains_of(gate["log_likelihood"])
     expected = {"log-likelihood of held-out votes": votes}
     expected |= {
-        f"queries {part} to past ones": votes[rows] for part, rows in gate["slices"].items() if rows
+        f"queries {HOW[part]} past ones": votes[rows]
+        for part, rows in gate["slices"].items()
+        if rows
     }
     expected["order of judged hits (nDCG)"] = gains_of(gate["condensed_ndcg"])
     for sentence, gains in expected.items():
