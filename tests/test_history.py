@@ -13,7 +13,7 @@ ROWS = {
     "moves": "INSERT INTO moves (at, action, version) VALUES (5e9, 'promote', 'v')",
     "refreshes": "INSERT INTO refreshes (at, outcome, parameters, reason, scores, seconds) "
     "VALUES (5e9, 'rejected', 'kept', 'it lost 3 passages', '{}', 1)",
-    "looks": "INSERT INTO looks (at, version, n_judged, alpha, p, outcome) "
+    "looks": "INSERT INTO looks (at, version, n_votes, alpha, p, outcome) "
     "VALUES (5e9, 'v', 90, 0.01, 0.004, 'better')",
     "forgets": "INSERT INTO forgets (at, state, report) VALUES (5e9, 'begun', "
     '\'{"n_retrievals": 2, "n_votes": 3}\')',
@@ -23,7 +23,7 @@ ROWS = {
 TEXTS = {
     "moves": ("promoted", "v is live"),
     "refreshes": ("rejected", "the new version failed its check: it lost 3 passages"),
-    "looks": ("look", "new parameters of v: better, 90 judged queries, p = 0.004"),
+    "looks": ("look", "new parameters of v: better, 90 votes judged, p = 0.004"),
     "forgets": ("forget", "begun: a user with 2 retrievals and 3 votes"),
     "reviews": ("review", "reject: passage 'reset' for 'how?'"),
 }
