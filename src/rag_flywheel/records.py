@@ -23,6 +23,8 @@ MetadataValue: TypeAlias = str | int | float | bool | None
 Filter: TypeAlias = Mapping[str, object]
 """Metadata filter: {"lang": "en", "year": {"gte": 2020, "lt": 2024}, "team": {"in": ["a", "b"]}}."""
 Verdict: TypeAlias = Literal["helpful", "harmful", "retract"]
+ONE_TIME = "once:"
+"""How the ids of users begin whose events were made anonymous: a new one for each event."""
 Outcome: TypeAlias = Literal["promoted", "unchanged", "rejected"]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(step, done, total) now and then during long work."""
@@ -247,7 +249,7 @@ class ForgetReport:
     """What forgetting a user took away.
 
     n_votes: their own; n_votes_of_others: on their questions. n_corrections_kept, n_reviews_kept:
-    those that lost their author; n_golden: known answers to questions that only they asked.
+    those that lost their author.
     version: the live one after it.
     """
 
@@ -256,7 +258,6 @@ class ForgetReport:
     n_votes_of_others: int
     n_corrections_kept: int
     n_reviews_kept: int
-    n_golden: int
     version: str | None
 
 

@@ -6,6 +6,7 @@ It must not know the rules that put an item into the queue.
 import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from rag_flywheel.checks import check_optional_text, check_text
@@ -15,7 +16,7 @@ from rag_flywheel.errors import UnknownIdError
 from rag_flywheel.golden import Opinions, read_opinions
 from rag_flywheel.records import Decision, ReviewItem
 from rag_flywheel.serve.state import Source
-from rag_flywheel.store import golden, passages
+from rag_flywheel.store import golden, passages, people
 from rag_flywheel.store.database import Database
 
 
@@ -94,6 +95,8 @@ class Review:
         pid = found.heirs[topic[1]].pid
         new = golden.NewDecision(kind, found.texts[query], query, tenant, pid, user)
         with self._database.transaction(durable=True) as conn:
+            if query not in golden.query_texts(conn, [query]):  # forgotten meanwhile
+                raise UnknownIdError(f"the question of item {id!r} was deleted meanwhile")
             _append(conn, new)
 
     def _opinions(self) -> Opinions:
@@ -102,6 +105,8 @@ class Review:
 
 
 def _append(conn: sqlite3.Connection, new: golden.NewDecision) -> None:
+    if new.user_id is not None and people.opted_out(conn, {new.user_id}):
+        new = replace(new, user_id=None)
     golden.append_decision(conn, new, seq=passages.advance_clock(conn), at=time.time())
 
 

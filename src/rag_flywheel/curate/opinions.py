@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from rag_flywheel.curate.judgments import standing_votes
-from rag_flywheel.records import Correction, Decision, ImportedAnswer, VoteEvent
+from rag_flywheel.records import ONE_TIME, Correction, Decision, ImportedAnswer, VoteEvent
 
 Question = tuple[bytes, str | None]
 """The hash of a query's text, and its tenant as JSON."""
@@ -60,7 +60,7 @@ def opinions(said: Said, groups: Mapping[Question, int]) -> dict[Topic, Opinion]
         if question_of(event) in groups:
             topic = _topic(event, groups)
             began[topic] = min(began.get(topic, event), event, key=lambda e: e.seq)
-    votes = _by_topic(standing_votes(v for v in said.votes if v.user_id is not None), groups)
+    votes = _by_topic(standing_votes(v for v in said.votes if _is_known(v.user_id)), groups)
     corrections = _by_topic(standing_corrections(said.corrections), groups)
     imported = _by_topic(said.imported, groups)
     decisions = _by_topic(standing_decisions(said.decisions), groups)
@@ -80,8 +80,8 @@ def opinions(said: Said, groups: Mapping[Question, int]) -> dict[Topic, Opinion]
 
 
 def standing_corrections(corrections: Iterable[Correction]) -> list[Correction]:
-    """The last correction of each user on each retrieval; those without a user id are one voice."""
-    last = {(c.retrieval, c.user_id): c for c in corrections}
+    """The last correction of each user on each retrieval; those without a user id do not count."""
+    last = {(c.retrieval, c.user_id): c for c in corrections if c.user_id is not None}
     return sorted(last.values(), key=lambda c: c.seq)
 
 
@@ -95,6 +95,11 @@ def standing_decisions(decisions: Iterable[Decision]) -> list[Decision]:
         elif on:
             on.pop()
     return sorted((on[-1] for on in made.values() if on), key=lambda d: d.seq)
+
+
+def _is_known(user_id: str | None) -> bool:
+    """Whether votes under this id are those of one person: not without one, nor under one-time ids."""
+    return user_id is not None and not user_id.startswith(ONE_TIME)
 
 
 def question_of(event: _Event) -> Question:

@@ -6,12 +6,13 @@ Which votes stand is for the caller to say; this module must not know what they 
 import sqlite3
 from collections.abc import Sequence
 
+from rag_flywheel.records import ONE_TIME
 from rag_flywheel.store import passages
 from rag_flywheel.store.database import in_chunks
 from rag_flywheel.store.events import votes_on_retrievals
 from rag_flywheel.store.vectors import drop_query_vectors
 
-_ONE_TIME = "lower(hex(randomblob(16)))"  # a user of one vote: two voices stay two
+_ONE_TIME = f"'{ONE_TIME}' || lower(hex(randomblob(16)))"  # two voices stay two
 # Chances before votes on a question come from its first answer: it stays while there are votes.
 _FIRST = (
     "NOT EXISTS (SELECT 1 FROM retrievals e WHERE e.query_hash = r.query_hash "
@@ -51,7 +52,8 @@ def fold(conn: sqlite3.Connection, retrievals: Sequence[int], standing: Sequence
     seq = passages.read_clock(conn)
     rows = [(r,) for r in retrievals]
     conn.executemany(
-        f"UPDATE votes SET user_id = {_ONE_TIME}, reason = NULL WHERE seq = ?",
+        f"UPDATE votes SET reason = NULL, user_id = CASE WHEN user_id IS NULL THEN NULL "
+        f"ELSE {_ONE_TIME} END WHERE seq = ?",
         [(s,) for s in standing],
     )
     kept = set(standing)
