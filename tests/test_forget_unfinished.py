@@ -250,7 +250,6 @@ def test_two_forgotten_correctors_stay_two_voices(tmp_path: Path, help_desk: lis
         assert len(users) == 2 and None not in users
 
 
-@pytest.mark.xfail(strict=True, reason="a correction that its author took back becomes a voice")
 def test_of_a_forgotten_corrector_the_last_correction_still_counts(
     tmp_path: Path, help_desk: list[Passage]
 ) -> None:

@@ -129,7 +129,6 @@ def test_two_old_correctors_stay_two_voices_and_nobody_stays_nobody(tmp_path: Pa
         assert {(i.passage_id, i.why) for i in fw.review.items()} == before
 
 
-@pytest.mark.xfail(strict=True, reason="old votes against an answer are no longer heard")
 def test_old_votes_against_an_answer_still_speak_against_it(tmp_path: Path) -> None:
     root = tmp_path / "kb"
     with opened(root) as fw:
@@ -142,7 +141,6 @@ def test_old_votes_against_an_answer_still_speak_against_it(tmp_path: Path) -> N
         assert known(fw) == {}
 
 
-@pytest.mark.xfail(strict=True, reason="a correction that its author took back becomes a voice")
 def test_a_correction_that_its_author_took_back_stays_taken_back(tmp_path: Path) -> None:
     root = tmp_path / "kb"
     with opened(root) as fw:

@@ -147,7 +147,6 @@ def test_a_chain_is_one_group_and_leaves_the_others(n: int) -> None:
     assert len(set(found[1:-1])) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="links are looked for among the 64 nearest alone")
 def test_two_clumps_of_more_copies_than_are_looked_at_are_one_group() -> None:
     half = [0.0] * 70 + [10.0] * 70
     found = query_groups(at_degrees([*half, *(180 + d for d in half)]))

@@ -25,18 +25,28 @@ def query_groups(queries: Vectors, near: Nearest | None = None) -> npt.NDArray[n
     where an encoder squeezes cosines together. However large, a group is one: copies of a question
     must not be counted apart.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    n = len(queries)
     if near is None:
         near = nearest_rows(queries, queries, _NEAREST)
     least = near_duplicate(queries)
+    found = _linked(near, least)
+    if not len(queries) or np.bincount(found).max() < near.rows.shape[1]:
+        return found
+    # a clump of copies has none but themselves among the nearest: one of each is compared again
+    first = np.unique(found, return_index=True)[1]
+    again = nearest_rows(queries[first], queries[first], _NEAREST)
+    return _linked(again, least)[found]
+
+
+def _linked(near: Nearest, least: float) -> npt.NDArray[np.int64]:
+    """The group of each query: those linked by cosines of at least `least`."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(near.rows)
     rows, places = np.nonzero(near.cosines >= least)
     columns = near.rows[rows, places]
     links = coo_matrix((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n, n))
-    _, group = connected_components(links, directed=False)
-    found: npt.NDArray[np.int64] = group.astype(np.int64)
+    found: npt.NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
     return found
 
 

@@ -40,8 +40,9 @@ class Opinion:
     """What is said of one passage text for one query group, and stands.
 
     question: the one of the group that it was first said of, which does not change as more is
-    said. helpful, harmful: the last vote of each user who has an id. grades: the last imported one
-    of each query. decision: the last of a reviewer.
+    said. helpful, harmful: the last vote of each user who has an id. grades: the last imported one of
+    each query. decision: the last of a reviewer. n_old_harmful: votes that were made anonymous
+    since, which may be one person's.
     """
 
     question: Question
@@ -51,6 +52,7 @@ class Opinion:
     corrections: Sequence[Correction] = ()
     grades: Mapping[bytes, int] = field(default_factory=dict)
     decision: Decision | None = None
+    n_old_harmful: int = 0
 
 
 def opinions(said: Said, groups: Mapping[Question, int]) -> dict[Topic, Opinion]:
@@ -60,7 +62,7 @@ def opinions(said: Said, groups: Mapping[Question, int]) -> dict[Topic, Opinion]
         if question_of(event) in groups:
             topic = _topic(event, groups)
             began[topic] = min(began.get(topic, event), event, key=lambda e: e.seq)
-    votes = _by_topic(standing_votes(v for v in said.votes if _is_known(v.user_id)), groups)
+    votes = _by_topic(standing_votes(v for v in said.votes if v.user_id is not None), groups)
     corrections = _by_topic(standing_corrections(said.corrections), groups)
     imported = _by_topic(said.imported, groups)
     decisions = _by_topic(standing_decisions(said.decisions), groups)
@@ -70,11 +72,12 @@ def opinions(said: Said, groups: Mapping[Question, int]) -> dict[Topic, Opinion]
         found[topic] = Opinion(
             question_of(first),
             first.seq,
-            {user: v for user, v in last.items() if v.verdict == "helpful"},
-            {user: v for user, v in last.items() if v.verdict == "harmful"},
+            {u: v for u, v in last.items() if v.verdict == "helpful" and not _is_one_time(u)},
+            {u: v for u, v in last.items() if v.verdict == "harmful" and not _is_one_time(u)},
             corrections[topic],
             {a.query: a.grade for a in imported[topic]},
             decisions[topic][-1] if decisions[topic] else None,
+            sum(v.verdict == "harmful" and _is_one_time(u) for u, v in last.items()),
         )
     return found
 
@@ -97,9 +100,9 @@ def standing_decisions(decisions: Iterable[Decision]) -> list[Decision]:
     return sorted((on[-1] for on in made.values() if on), key=lambda d: d.seq)
 
 
-def _is_known(user_id: str | None) -> bool:
-    """Whether votes under this id are those of one person: not without one, nor under one-time ids."""
-    return user_id is not None and not user_id.startswith(ONE_TIME)
+def _is_one_time(user_id: str) -> bool:
+    """Whether it was made up for one event: three such may be one person."""
+    return user_id.startswith(ONE_TIME)
 
 
 def question_of(event: _Event) -> Question:

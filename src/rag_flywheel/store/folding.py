@@ -60,6 +60,12 @@ def fold(conn: sqlite3.Connection, retrievals: Sequence[int], standing: Sequence
     superseded = [(v.seq,) for v in votes_on_retrievals(conn, retrievals) if v.seq not in kept]
     conn.executemany("DELETE FROM votes WHERE seq = ?", superseded)
     conn.executemany(
+        "DELETE FROM corrections WHERE rid = ? AND user_id IS NOT NULL AND EXISTS (SELECT 1 FROM "
+        "corrections l WHERE l.rid = corrections.rid AND l.user_id = corrections.user_id AND "
+        "l.seq > corrections.seq)",
+        rows,
+    )
+    conn.executemany(
         f"UPDATE corrections SET user_id = {_ONE_TIME} WHERE rid = ? AND user_id IS NOT NULL", rows
     )
     conn.executemany(

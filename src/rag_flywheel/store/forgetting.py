@@ -42,6 +42,11 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
         keys,
     )
     drop_query_vectors(conn, questions)
+    conn.execute(
+        "DELETE FROM corrections WHERE user_id = ? AND EXISTS (SELECT 1 FROM corrections l WHERE "
+        "l.rid = corrections.rid AND l.user_id = corrections.user_id AND l.seq > corrections.seq)",
+        (user,),
+    )
     kept = {
         table: conn.execute(f"UPDATE {table} SET user_id = {_NOBODY} WHERE user_id = ?", (user,))
         for table in ("corrections", "reviews")
