@@ -6,19 +6,23 @@ It must not know how parameters were fitted, nor what becomes of the decision.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from rag_flywheel.evaluate.gate import Decision, Heard, Looks, Pair, decide
-from rag_flywheel.improve.examples import Examples, Floats, Ints
+from rag_flywheel.improve.examples import Examples, Floats, Ints, nearest_of
 from rag_flywheel.improve.held_out import (
     HeldOut,
+    chances_of,
     golden_ndcg,
     held_out_says,
     kept_hits,
+    memory_of,
     slices,
 )
+from rag_flywheel.index.dense import Nearest
 from rag_flywheel.rank.parameters import Parameters
 
 FILE_NAME = "gate.json"
@@ -48,6 +52,33 @@ class Judges:
     groups: Ints
     golden: Golden
     others: Examples
+
+    @cached_property
+    def near(self) -> Nearest:
+        """The others nearest to each held-out query."""
+        return nearest_of(self.held_out, self.others)
+
+
+class _Side:
+    """Parameters before the judges, with a memory of the others."""
+
+    def __init__(self, judges: Judges, parameters: Parameters) -> None:
+        self._parameters, self._judges = parameters, judges
+        self._said = memory_of(judges.others, parameters)
+
+    @property
+    def held_out(self) -> HeldOut:
+        test = self._judges.held_out
+        return held_out_says(test, self._chances(test, self._judges.near), self._parameters.noise)
+
+    @property
+    def golden(self) -> Floats:
+        golden = self._judges.golden
+        return golden_ndcg(golden.queries, golden.answers, self._chances(golden.queries))
+
+    def _chances(self, test: Examples, near: Nearest | None = None) -> Floats:
+        others = self._judges.others
+        return chances_of(test, others, self._parameters, said=self._said, near=near)
 
 
 @dataclass(frozen=True)
@@ -84,8 +115,8 @@ def gated(
 
     n_votes: how many votes there are in all, judges' and others'.
     """
-    both = {"candidate": candidate, "incumbent": kept}
-    said = {name: held_out_says(judges.held_out, judges.others, p) for name, p in both.items()}
+    both = {"candidate": _Side(judges, candidate), "incumbent": _Side(judges, kept)}
+    said = {name: side.held_out for name, side in both.items()}
     new, old = said["candidate"], said["incumbent"]
     first, group = np.unique(judges.groups, return_index=True, return_inverse=True)[1:]
 
@@ -94,8 +125,9 @@ def gated(
 
     likely = of_groups({name: s.log_likelihood for name, s in said.items()})
     ordered = of_groups({name: s.condensed for name, s in said.items()})
-    golden = _golden(judges, candidate, kept)
-    masks = {n: mask[first] for n, mask in slices(judges.held_out, judges.others).items()}
+    golden = Pair(**{name: side.golden for name, side in both.items()})
+    parts = slices(judges.held_out, judges.others, judges.near)
+    masks = {name: mask[first] for name, mask in parts.items()}
     known = ~np.isnan(ordered["candidate"])
     condensed = Pair(ordered["candidate"][known], ordered["incumbent"][known])
     stay = kept_hits(new, old)
@@ -110,11 +142,6 @@ def gated(
         "golden_ndcg@10": _rounded(asdict(golden)),
     }
     return Gate(decision, _scores(decision, new, old, condensed, golden, stay), candidate, by_query)
-
-
-def _golden(judges: Judges, candidate: Parameters, kept: Parameters) -> Pair:
-    queries, answers = judges.golden.queries, judges.golden.answers
-    return Pair(*(golden_ndcg(queries, answers, judges.others, side) for side in (candidate, kept)))
 
 
 def _scores(

@@ -11,10 +11,8 @@ import numpy as np
 from rag_flywheel.curate.groups import held_out, query_groups
 from rag_flywheel.evaluate.gate import Looks, too_soon
 from rag_flywheel.gating import Gate, Judges, gated
-from rag_flywheel.improve.examples import NEIGHBOURS
 from rag_flywheel.improve.learn import listening, propose
 from rag_flywheel.improve.remember import remember
-from rag_flywheel.index.dense import nearest_rows
 from rag_flywheel.past_queries import Known, Past, golden_of, past_examples
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
@@ -71,8 +69,7 @@ def learned_from_votes(
     better.
     """
     examples = past_examples(database, version, past, known, progress)
-    near = nearest_rows(examples.vectors, examples.vectors, 2 * NEIGHBOURS)
-    groups = query_groups(examples.vectors, near)
+    groups = query_groups(examples.vectors, examples.near)
     apart = held_out([key[0] for key in examples.keys], groups)
     kept, gate = version.parameters, None
     why, scores = too_soon(judging.n_votes, judging.looks), dict[str, float]()
@@ -89,7 +86,7 @@ def learned_from_votes(
             why, scores = gate.decision.why, {**scores, **gate.scores}
             kept = candidate if gate.decision.replaces else kept
     kept = listening(examples, kept)
-    return Learned(kept, remember(examples, kept, near), why, scores, gate)
+    return Learned(kept, remember(examples, kept), why, scores, gate)
 
 
 def frozen(

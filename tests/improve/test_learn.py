@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from rag_flywheel.improve.examples import Examples, Floats, Ints
-from rag_flywheel.improve.held_out import held_out_says
+from rag_flywheel.improve.held_out import chances_of, held_out_says
 from rag_flywheel.improve.learn import (
     LEAST_QUERIES,
     MOST_QUERIES,
@@ -35,6 +35,11 @@ WINDOW = FEATURES.index("window")
 
 def key(i: int) -> Key:
     return i.to_bytes(16, "big"), None
+
+
+def likelihoods(test: Examples, others: Examples, parameters: Parameters) -> Floats:
+    chances = chances_of(test, others, parameters)
+    return held_out_says(test, chances, parameters.noise).log_likelihood
 
 
 def units(vectors: Floats) -> npt.NDArray[np.float32]:
@@ -184,9 +189,8 @@ def test_a_planted_memory_makes_held_out_votes_likelier() -> None:
     examples = clustered(1, each=10)
     test, others = (examples.at(np.flatnonzero(part)) for part in (tenth(300), ~tenth(300)))
     found = listening(others, SHIPPED)
-    gain = (
-        held_out_says(test, others, found).log_likelihood
-        - held_out_says(test, others, replace(found, kernel=OFF.kernel)).log_likelihood
+    gain = likelihoods(test, others, found) - likelihoods(
+        test, others, replace(found, kernel=OFF.kernel)
     )
     assert gain.mean() > 2 * gain.std(ddof=1) / len(gain) ** 0.5 > 0
 
@@ -214,7 +218,7 @@ def test_where_neighbours_say_nothing_only_votes_on_the_same_query_count() -> No
         found = listening(others, SHIPPED)
         narrow.append(found.kernel.theta > 0.9)
         off = replace(found, kernel=OFF.kernel)
-        with_it, without = (held_out_says(test, others, p).log_likelihood for p in (found, off))
+        with_it, without = (likelihoods(test, others, p) for p in (found, off))
         harm.append(float((without - with_it).mean()))
     assert sum(narrow) >= 3, narrow
     assert max(harm) < 0.03
