@@ -1,0 +1,128 @@
+"""The second arm of the gate: an encoder of queries taught by votes, with parameters fitted to it.
+
+It must not know how it is taught or judged, nor what becomes of a version.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.curate.groups import held_out
+from rag_flywheel.evaluate.gate import Looks, too_soon
+from rag_flywheel.gating import Gate, Judges, Side, gated
+from rag_flywheel.improve.examples import Examples, Ints
+from rag_flywheel.improve.learn import listening, propose
+from rag_flywheel.improve.tune import MOST_QUERIES, Lessons, soft_targets, teach
+from rag_flywheel.index.encoder import Encoder, QueryEncoder, TunedQueries, require_tunable
+from rag_flywheel.past_queries import Past
+from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.records import Progress, Vectors
+from rag_flywheel.serve.state import Encode, Source
+
+_APART = 6  # one group in so many only says when to stop
+Seen = Callable[[Past], Examples]
+JudgesOf = Callable[[Examples, Encode], Judges]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What tuning takes besides past queries.
+
+    encoder: of the index; file: where taught weights are written and read back from; checkpoint:
+    where it keeps how far it is; source: how the index reads events; looks: of this arm, before.
+    """
+
+    encoder: Encoder
+    file: Path
+    checkpoint: Path
+    source: Source
+    looks: Looks
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Past queries as the live encoder sees them: what they are, and who of them judges.
+
+    groups int64 (n,): near-duplicates; apart bool (n,): those held out; seen: makes examples of
+    past queries with other vectors; judges: those of examples; passages: {lineages} -> vectors.
+    """
+
+    past: Past
+    examples: Examples
+    groups: Ints
+    apart: npt.NDArray[np.bool_]
+    seen: Seen
+    judges: JudgesOf
+    passages: Callable[[Ints], Vectors]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What came of tuning: why, the numbers, what the gate decided (None: nothing came before it).
+
+    queries: the taught encoder with the parameters that belong to it and the past queries as it
+    sees them, when it goes live.
+    """
+
+    why: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    gate: Gate | None = None
+    queries: QueryEncoder | None = None
+    parameters: Parameters | None = None
+    examples: Examples | None = None
+
+
+def tuned_by_votes(
+    scene: Scene,
+    live: Side,
+    tuning: Tuning,
+    read_back: Callable[[Parameters], Parameters],
+    n_votes: int,
+    progress: Progress | None,
+) -> Tuned:
+    """Teach the encoder of queries by what is not held out, and let the gate compare.
+
+    live: what would stay, as the judges see it. Raises EncoderError when the encoder cannot be
+    taught.
+    """
+    encoder = require_tunable(tuning.encoder)
+    if why := too_soon(n_votes, tuning.looks):
+        return Tuned(f"not tuned: {why}")
+    others = np.flatnonzero(~scene.apart)[-MOST_QUERIES:]
+    tower = encoder.tower()
+    taught = teach(tower, _lessons(scene, others, live.parameters), tuning.checkpoint, progress)
+    if not taught.better:
+        return Tuned(taught.why, taught.scores)
+    tower.save(tuning.file)
+    queries = TunedQueries(tuning.encoder, tuning.file, tower.revision)
+    encode = tuning.source.under(queries).encode_queries
+    texts = scene.past.texts
+    hashes = sorted(texts, key=lambda h: (len(texts[h]), h))
+    made = encode([texts[h] for h in hashes])
+    examples = scene.seen(scene.past.under(dict(zip(hashes, made, strict=True))))
+    judges = scene.judges(examples, encode)
+    proposal = propose(judges.others, live.parameters)
+    if proposal.parameters is None:
+        return Tuned(f"not tuned: {proposal.why}", taught.scores)
+    candidate = Side(read_back(listening(judges.others, proposal.parameters)), judges)
+    gate = gated(candidate, live, scene.groups[scene.apart], n_votes, tuning.looks)
+    scores = {**taught.scores, **{f"tuned_{name}": v for name, v in gate.scores.items()}}
+    why = f"{taught.why}: {gate.decision.why}"
+    if not gate.decision.replaces:
+        return Tuned(f"encoder kept, {why}", scores, gate)
+    return Tuned(f"encoder tuned, {why}", scores, gate, queries, candidate.parameters, examples)
+
+
+def _lessons(scene: Scene, rows: Ints, parameters: Parameters) -> Lessons:
+    examples = scene.examples.at(rows)
+    names = [b"stop" + key[0] for key in examples.keys]
+    return Lessons(
+        [scene.past.texts[key[0]] for key in examples.keys],
+        examples,
+        held_out(names, scene.groups[rows], one_in=_APART),
+        soft_targets(examples, parameters),
+        scene.passages,
+    )
