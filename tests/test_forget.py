@@ -61,10 +61,22 @@ class Life:
             self.given[user].add(reason)
             self.fw.feedback(answer.id, passage, verdict, user_id=user, reason=reason)  # type: ignore[arg-type]
 
+    def judge(self, user: str, which: int, how: str, verdict: str) -> None:
+        """A vote on a whole answer."""
+        if self.asked:
+            answer = self.asked[which % len(self.asked)]
+            given: dict[str, Any] = {}
+            if how == "text" and verdict != "retract":
+                given["answer"] = f"{user} {self.n} reads: {answer.hits[0].text}"
+                self.given[user].add(given["answer"])
+            if how == "cited" and verdict != "retract":
+                given["cited"] = [answer.hits[-1].passage_id]
+            self.fw.answer_feedback(answer.id, verdict, user_id=user, **given)  # type: ignore[arg-type]
+
     def do(self, op: Op) -> None:
         self.n += 1
         kind, *more = op
-        if kind in {"ask", "vote"}:
+        if kind in {"ask", "vote", "judge"}:
             getattr(self, kind)(*more)
         elif kind == "edit":
             words = START[more[0]].text.split()[:1]
@@ -88,17 +100,27 @@ votes = st.tuples(
     st.integers(0, 3),
     st.sampled_from(["helpful", "helpful", "harmful", "retract"]),
 )
+judges = st.tuples(
+    st.just("judge"),
+    users,
+    st.integers(0, 30),
+    st.sampled_from(["text", "cited", "plain"]),
+    st.sampled_from(["helpful", "harmful", "retract"]),
+)
 changes = st.tuples(st.sampled_from(["edit", "remove"]), st.integers(0, 5))
 moves = st.sampled_from(
     [("refresh",), ("refresh",), ("rollback", False), ("rollback", True), ("release",)]
 )
-histories = st.lists(st.one_of(asks, asks, votes, votes, votes, changes, moves), max_size=24)
+histories = st.lists(
+    st.one_of(asks, asks, votes, votes, judges, judges, changes, moves), max_size=24
+)
 
 
 def counted(log: Log, user: str) -> tuple[int, int, int]:
     mine = {r["rid"] for r in log.retrievals if r["user_id"] == user}
-    own = sum(v["user_id"] == user for v in log.votes)
-    others = sum(v["rid"] in mine and v["user_id"] != user for v in log.votes)
+    said = [*log.votes, *log.answers]
+    own = sum(v["user_id"] == user for v in said)
+    others = sum(v["rid"] in mine and v["user_id"] != user for v in said)
     return len(mine), own, others
 
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from rag_flywheel import corpus
 from rag_flywheel.capture import corrections, privacy
 from rag_flywheel.capture import votes as capture
+from rag_flywheel.capture.answer_votes import AnswerVote, Reader, append_answer_vote
 from rag_flywheel.checks import check_text, check_whole, items
 from rag_flywheel.config import Config
 from rag_flywheel.deploy import moves, report
@@ -49,7 +50,7 @@ from rag_flywheel.serve.answers import Asked
 from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.server import Server
 from rag_flywheel.serve.state import Source
-from rag_flywheel.source import source_of
+from rag_flywheel.source import reader_of, source_of
 from rag_flywheel.store import events, people
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.story import story
@@ -252,6 +253,26 @@ class Flywheel:
         hashed = [privacy.hashed_vote(self._user_key, vote) for vote in given]
         return capture.append_votes(self._database, hashed)
 
+    def answer_feedback(
+        self,
+        retrieval_id: str | None,
+        verdict: Verdict,
+        *,
+        answer: str | None = None,
+        cited: Sequence[str] | None = None,
+        user_id: str | None = None,
+    ) -> None:
+        """Keep one vote on a whole answer; its passages get parts of it, at most 1 in all.
+
+        cited: the passages that the answer names share it, by how much of the answer each supports.
+        Else all that were shown do. answer: the text, None: the one given to `answer`; only the
+        parts are kept of it. Without text, by the chance that each was the answer. What a user says
+        of a passage by `feedback` outranks this. Raises UnknownIdError, InputError.
+        """
+        user = self._hidden(user_id)
+        vote = AnswerVote(retrieval_id, verdict, answer, cited, user)
+        append_answer_vote(self._database, vote, self._reader)
+
     def votes_behind(self, hit: Hit) -> list[PastVotes]:
         """The votes on similar past queries that `hit.explanation.evidence` rests on, by query."""
         with self._database.snapshot() as conn:
@@ -431,6 +452,9 @@ class Flywheel:
     def _hidden(self, user_id: str | None) -> str | None:
         """What is stored of a user's id. Raises InputError."""
         return privacy.hashed_id(self._user_key, "user_id", user_id)
+
+    def _reader(self) -> Reader:
+        return reader_of(self._slot.get())
 
     def _source(self) -> Source:
         return source_of(self._slot.get(), self._config)

@@ -106,17 +106,25 @@ class Vote:
 
 @dataclass(frozen=True)
 class PastVotes:
-    """How many votes there are on one passage for one past query, and of which kind."""
+    """How many votes there are on one passage for one past query, and of which kind.
+
+    shared: its part in what was said of whole answers, helpful less harmful.
+    """
 
     query: str
     passage_id: str
     helpful: int
     harmful: int
+    shared: float = 0.0
 
 
 @dataclass(frozen=True)
 class VoteEvent:
-    """A stored vote with what it was cast on: `lineage` names the passage text, `query` its 16-byte hash."""
+    """A stored vote with what it was cast on: `lineage` names the passage text, `query` its 16-byte hash.
+
+    kind: "vote" on the passage, or what was said of the whole answer, a row for each hit: then
+    `credit` is the passage's part in it, from 0 to 1.
+    """
 
     seq: int
     retrieval: int
@@ -126,6 +134,8 @@ class VoteEvent:
     verdict: Verdict
     user_id: str | None
     at: float
+    credit: float = 1.0
+    kind: str = "vote"
 
 
 @dataclass(frozen=True)
@@ -196,7 +206,7 @@ class ReviewItem:
 
 @dataclass(frozen=True)
 class Judgment:
-    """What votes on one (past query, passage text) add up to; votes: their event numbers.
+    """What was said of one (past query, passage text) and stands; votes: the event numbers.
 
     helpful, harmful: sums of the votes' weights. retrieval: the row of the first that was voted on.
     """

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _EXCERPT = 160
 _LEAST_SHOWN = 0.0005  # a term that would print as 0
+_LEAST_SHARED = 0.005  # likewise
 _SHOWN_VOTES = 3  # past queries and passages, under each hit
 
 
@@ -106,8 +107,10 @@ def _sum(hit: Hit) -> str:
 def _past(votes: PastVotes) -> str:
     question = " ".join(votes.query.split())
     kinds = ((votes.helpful, "helpful"), (votes.harmful, "harmful"))
-    said = ", ".join(f"{n} {kind}" for n, kind in kinds if n)
-    return f"“{question[:_EXCERPT]}”: {said} on {votes.passage_id}"
+    said = [f"{n} {kind}" for n, kind in kinds if n]
+    if abs(votes.shared) >= _LEAST_SHARED:
+        said.append(f"{votes.shared:+.2f} from whole answers")
+    return f"“{question[:_EXCERPT]}”: {', '.join(said) or 'next to nothing'} on {votes.passage_id}"
 
 
 def refreshed(report: RefreshReport, as_json: bool) -> None:

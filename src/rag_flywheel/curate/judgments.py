@@ -1,7 +1,8 @@
 """Votes become judgments: what counts of what was said.
 
-The last verdict of a user on a hit counts, and a retraction undoes it. This module must not know
-where votes are stored nor how judgments are used.
+The last verdict of a user on a hit counts, and a retraction undoes it; what a user says of the hit
+itself outranks what they say of the whole answer. This module must not know where votes are stored
+nor how judgments are used.
 """
 
 from collections import defaultdict
@@ -37,11 +38,24 @@ def judgments(
 
 
 def standing_votes(votes: Iterable[VoteEvent]) -> list[VoteEvent]:
-    """The last vote of each user on each hit, unless it is a retraction, by event number."""
-    last: dict[tuple[int, int, str | None], VoteEvent] = {}
+    """The one event of each user that stands on each hit, by event number.
+
+    Of each kind it is the last, unless that is a retraction or gives the hit no credit; of several
+    kinds it is the one that says most of the hit itself.
+    """
+    last: dict[tuple[int, int, str | None, str], VoteEvent] = {}
     for vote in votes:
-        last[(vote.retrieval, vote.lineage, vote.user_id)] = vote
-    return sorted((v for v in last.values() if v.verdict != "retract"), key=lambda v: v.seq)
+        last[(vote.retrieval, vote.lineage, vote.user_id, vote.kind)] = vote
+    standing: dict[tuple[int, int, str | None], VoteEvent] = {}
+    for vote in last.values():
+        if vote.verdict != "retract" and vote.credit > 0.0:
+            hit = (vote.retrieval, vote.lineage, vote.user_id)
+            standing[hit] = max(vote, standing.get(hit, vote), key=_precedence)
+    return sorted(standing.values(), key=lambda v: (v.seq, v.lineage))
+
+
+def _precedence(vote: VoteEvent) -> tuple[bool, int]:
+    return vote.kind == "vote", vote.seq
 
 
 def _weights(
@@ -50,9 +64,9 @@ def _weights(
     """(helpful, harmful): what the votes of either kind weigh."""
     helpful = harmful = 0.0
     for vote in votes:
-        weight = 1.0
+        weight = vote.credit
         if half_life_days is not None:
-            weight = 0.5 ** (max(0.0, now - vote.at) / (half_life_days * DAY_S))
+            weight *= 0.5 ** (max(0.0, now - vote.at) / (half_life_days * DAY_S))
         if vote.verdict == "helpful":
             helpful += weight
         else:

@@ -39,7 +39,8 @@ def past_queries(
     noise = version.parameters.noise
     return {
         key: PastQuery(
-            credited(before[key], judgments, noise), tuple(s for j in judgments for s in j.votes)
+            credited(before[key], judgments, noise),
+            tuple(dict.fromkeys(s for j in judgments for s in j.votes)),
         )
         for key, judgments in found.items()
     }

@@ -9,7 +9,8 @@ import time
 from dataclasses import asdict
 
 from rag_flywheel.records import ForgetReport
-from rag_flywheel.store import passages
+from rag_flywheel.store import answer_votes, passages
+from rag_flywheel.store.events import EVENTS
 from rag_flywheel.store.vectors import drop_query_vectors
 
 _MINE = "SELECT rid FROM retrievals WHERE user_id = ?"
@@ -18,7 +19,7 @@ _IMPORTED = "source = 'imported'"  # not a user's text
 
 def is_known(conn: sqlite3.Connection, user: str) -> bool:
     """Whether anything is stored of a user, but that they opted out."""
-    tables = ("retrievals", "votes", "corrections", "reviews")
+    tables = ("retrievals", *EVENTS, "corrections", "reviews")
     each = " OR ".join(f"EXISTS (SELECT 1 FROM {t} WHERE user_id = ?)" for t in tables)
     return bool(conn.execute(f"SELECT {each}", [user] * len(tables)).fetchone()[0])
 
@@ -31,9 +32,11 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
     """
     questions = _own_questions(conn, user)
     counted = _counts(conn, user)
-    for table in ("votes", "corrections"):
+    for table in (*EVENTS, "corrections"):
         conn.execute(f"DELETE FROM {table} WHERE rid IN ({_MINE})", (user,))
-    conn.execute("DELETE FROM votes WHERE user_id = ?", (user,))
+    for table in EVENTS:
+        conn.execute(f"DELETE FROM {table} WHERE user_id = ?", (user,))
+    answer_votes.drop_loose_credits(conn)
     conn.execute("DELETE FROM retrievals WHERE user_id = ?", (user,))
     keys = [(h,) for h in questions]
     conn.executemany("DELETE FROM reviews WHERE query_hash = ?", keys)
@@ -72,13 +75,14 @@ def _own_questions(conn: sqlite3.Connection, user: str) -> list[bytes]:
 
 def _counts(conn: sqlite3.Connection, user: str) -> tuple[int, int, int]:
     """(retrievals of the user, their votes, votes of others on their retrievals)."""
-    sql = (
-        "SELECT (SELECT count(*) FROM retrievals WHERE user_id = ?), "
-        "(SELECT count(*) FROM votes WHERE user_id = ?), "
-        f"(SELECT count(*) FROM votes WHERE rid IN ({_MINE}) AND user_id IS NOT ?)"
+    mine = _MINE.replace("?", ":user")
+    own = " + ".join(f"(SELECT count(*) FROM {t} WHERE user_id = :user)" for t in EVENTS)
+    others = " + ".join(
+        f"(SELECT count(*) FROM {t} WHERE rid IN ({mine}) AND user_id IS NOT :user)" for t in EVENTS
     )
-    retrievals, votes, others = conn.execute(sql, [user] * 4).fetchone()
-    return int(retrievals), int(votes), int(others)
+    sql = f"SELECT (SELECT count(*) FROM retrievals WHERE user_id = :user), {own}, {others}"
+    n_retrievals, n_votes, n_others = conn.execute(sql, {"user": user}).fetchone()
+    return int(n_retrievals), int(n_votes), int(n_others)
 
 
 def restart_looks(conn: sqlite3.Connection, version: str | None) -> None:

@@ -148,6 +148,27 @@ CREATE TABLE opted_out (user_id TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWI
 CREATE INDEX retrievals_user ON retrievals (user_id) WHERE user_id IS NOT NULL;
 CREATE INDEX votes_user ON votes (user_id) WHERE user_id IS NOT NULL;
 """
+
+# What is said of a whole answer. credits: the part of each hit that was shown in it, worked out when
+# it was said; hits that it says nothing of have 0, so that the last event of a user stands on all.
+_ANSWERS = """
+CREATE TABLE answer_votes (
+    seq INTEGER PRIMARY KEY,
+    rid INTEGER NOT NULL REFERENCES retrievals,
+    kind TEXT NOT NULL,
+    verdict TEXT NOT NULL CHECK (verdict IN ('helpful', 'harmful', 'retract')),
+    user_id TEXT,
+    at REAL NOT NULL
+);
+CREATE INDEX answer_votes_retrieval ON answer_votes (rid);
+CREATE INDEX answer_votes_user ON answer_votes (user_id) WHERE user_id IS NOT NULL;
+CREATE TABLE credits (
+    seq INTEGER NOT NULL REFERENCES answer_votes,
+    pid INTEGER NOT NULL REFERENCES passages,
+    credit REAL NOT NULL,
+    PRIMARY KEY (seq, pid)
+) WITHOUT ROWID;
+"""
 _WITH_USERS = {
     "retrievals": ("user_id", "session_id"),
     "votes": ("user_id",),
@@ -192,6 +213,12 @@ def m003_hashed_users(db: sqlite_utils.Database) -> None:
                 f"UPDATE {table} SET {column} = user_hash(?, {column}) WHERE {column} IS NOT NULL",
                 (key,),
             )
+
+
+@migrations()
+def m004_answer_votes(db: sqlite_utils.Database) -> None:
+    """What is said of whole answers, and the part of each hit in it."""
+    _execute(db, _ANSWERS)
 
 
 def _execute(db: sqlite_utils.Database, statements: str) -> None:

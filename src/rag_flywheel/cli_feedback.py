@@ -1,0 +1,71 @@
+"""The commands that say what users thought of an answer, each one call on Flywheel.
+
+It must not know what any of it does to a ranking.
+"""
+
+from typing import Annotated, cast, get_args
+
+import typer
+
+from rag_flywheel import show
+from rag_flywheel.cli_options import KB, Index, Json, User
+from rag_flywheel.flywheel import Flywheel
+from rag_flywheel.records import Verdict
+
+Said = Annotated[str, typer.Argument(metavar="VERDICT", help="helpful, harmful or retract.")]
+
+
+def feedback(
+    retrieval_id: str,
+    passage_id: str,
+    verdict: Said,
+    user: Annotated[str | None, typer.Option(help="Who votes.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, in words.")] = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Keep a vote on a passage that a retrieval showed."""
+    said = _verdict(verdict)
+    with Flywheel.open(index, create=False) as fw:
+        fw.feedback(retrieval_id, passage_id, said, user_id=user, reason=reason)
+    show.count("kept", 1, as_json)
+
+
+def answer_feedback(
+    retrieval_id: str,
+    verdict: Said,
+    answer: Annotated[str | None, typer.Option(help="The answer's text.")] = None,
+    cited: Annotated[
+        list[str] | None, typer.Option(help="A passage that the answer cites; may be repeated.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="Who votes.")] = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Keep a vote on a whole answer; the passages behind it share it."""
+    said = _verdict(verdict)
+    with Flywheel.open(index, create=False) as fw:
+        fw.answer_feedback(retrieval_id, said, answer=answer, cited=cited, user_id=user)
+    show.count("kept", 1, as_json)
+
+
+def _verdict(given: str) -> Verdict:
+    if given not in get_args(Verdict):
+        raise typer.BadParameter(f"{given!r} is none of {', '.join(get_args(Verdict))}")
+    return cast(Verdict, given)
+
+
+def correct(
+    retrieval_id: str,
+    passage_id: str,
+    user: User = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Name the passage that is the answer to a retrieval, whether it was shown or not."""
+    with Flywheel.open(index, create=False) as fw:
+        fw.correct(retrieval_id, passage_id, user_id=user)
+    show.count("kept", 1, as_json)
+
+
+COMMANDS = (feedback, answer_feedback, correct)

@@ -1,0 +1,100 @@
+"""What callers can get wrong when they say what users thought: a named error, and nothing changes."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes import WordEncoder
+from rag_flywheel import Flywheel, Passage
+from rag_flywheel.errors import InputError, UnknownIdError
+
+HALF = "\ud83d"  # half of an emoji, as json.loads gives it from broken input
+Call = Callable[[Any, str], object]
+
+# what is wrong: the call, given an index and the id of a retrieval; its error; words it must say
+ANSWERS: dict[str, tuple[Call, type[Exception], str]] = {
+    "retrieval": (
+        lambda fw, r: fw.answer_feedback("x", "helpful"),
+        UnknownIdError,
+        "no retrieval 'x'",
+    ),
+    "not recorded": (
+        lambda fw, r: fw.answer_feedback(None, "helpful"),
+        InputError,
+        "record=False",
+    ),
+    "verdict": (lambda fw, r: fw.answer_feedback(r, "good"), InputError, "'good'; expected"),
+    "blank answer": (
+        lambda fw, r: fw.answer_feedback(r, "helpful", answer=" \n"),
+        InputError,
+        "answer is blank",
+    ),
+    "answer bytes": (
+        lambda fw, r: fw.answer_feedback(r, "helpful", answer=b"x"),
+        InputError,
+        "answer is b'x'; expected a string",
+    ),
+    "half answer": (
+        lambda fw, r: fw.answer_feedback(r, "helpful", answer=HALF),
+        InputError,
+        "answer has",
+    ),
+    "cited string": (
+        lambda fw, r: fw.answer_feedback(r, "helpful", cited="a"),
+        InputError,
+        "cited is the string 'a'; expected a list of strings",
+    ),
+    "cited number": (
+        lambda fw, r: fw.answer_feedback(r, "helpful", cited=[3]),
+        InputError,
+        "cited: item 1, found int",
+    ),
+    "cited not shown": (
+        lambda fw, r: fw.answer_feedback(r, "helpful", cited=["a", "b"]),
+        InputError,
+        "did not show the cited passage 'b'; it showed 'a'",
+    ),
+    "retraction with text": (
+        lambda fw, r: fw.answer_feedback(r, "retract", answer="so it is"),
+        InputError,
+        "leave out answer and cited",
+    ),
+    "user": (
+        lambda fw, r: fw.answer_feedback(r, "helpful", user_id=3),
+        InputError,
+        "user_id is 3",
+    ),
+}
+BAD = [*ANSWERS.items()]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flywheel, str]]:
+    """An index that no bad call may change, and the id of a retrieval that showed only "a"."""
+    root = tmp_path_factory.mktemp("bad") / "kb"
+    with Flywheel.open(root, encoder=WordEncoder()) as fw:
+        fw.add([Passage("a", "open the settings"), Passage("b", "kittens sleep")])
+        shown = fw.retrieve("open settings", k=1)
+        yield fw, str(shown.id)
+
+
+def clock(fw: Flywheel) -> int:
+    with closing(sqlite3.connect(Path(fw.status().path) / "flywheel.db")) as conn:
+        return int(conn.execute("SELECT seq FROM clock").fetchone()[0])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"), [pytest.param(*row, id=name) for name, row in BAD]
+)
+def test_a_bad_call_says_what_is_wrong_and_changes_nothing(
+    shared: tuple[Flywheel, str], call: Call, error: type[Exception], words: str
+) -> None:
+    fw, retrieval_id = shared
+    before = fw.status(), clock(fw)
+    with pytest.raises(error, match=words):
+        call(fw, retrieval_id)
+    assert (fw.status(), clock(fw)) == before
