@@ -183,7 +183,9 @@ def test_candidates_of_an_application_share_votes_too(desk: Flywheel) -> None:
     shown = desk.rerank("how to travel", own)
     desk.answer_feedback(shown.id, "harmful", answer="Buy a ticket at the gate.")
     assert credits(desk)["x"] > 0.8 > 0.2 > credits(desk)["y"]
-    assert [h.passage_id for h in desk.rerank("how to travel", own).hits] == ["y", "x"]
+    again = desk.rerank("how to travel", own)
+    before, after = ({h.passage_id: h.score for h in r.hits} for r in (shown, again))
+    assert after["x"] - after["y"] < before["x"] - before["y"]
 
 
 orders = st.permutations([("ann", "helpful"), ("bob", "harmful"), ("cid", "helpful")])

@@ -38,6 +38,8 @@ LAYERS = [
         "golden",
         "golden_files",
         "golden_set",
+        "gaps",
+        "proposals",
         "review",
         "live_version",
         "encoder_slot",
@@ -74,6 +76,7 @@ BESIDE = {
     ("golden_set", "golden_files"),
     ("refresh", "golden"),
     ("review", "golden"),
+    ("review", "proposals"),
     ("cli", "cli_feedback"),
     ("cli_feedback", "cli_options"),
     ("cli_feedback", "show"),
@@ -86,6 +89,7 @@ BESIDE = {
     ("show", "bench"),
 }
 DOORS = {
+    "sklearn": {"curate/clusters.py"},
     "faiss": {"index/dense.py"},
     "bm25s": {"index/lexical.py"},
     "Stemmer": {"index/lexical.py"},

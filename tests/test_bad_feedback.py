@@ -69,7 +69,28 @@ ANSWERS: dict[str, tuple[Call, type[Exception], str]] = {
         "user_id is 3",
     ),
 }
-BAD = [*ANSWERS.items()]
+CORRECTIONS: dict[str, tuple[Call, type[Exception], str]] = {
+    "neither": (lambda fw, r: fw.correct(r), InputError, "passage_id is None; expected"),
+    "both": (lambda fw, r: fw.correct(r, "a", "text"), InputError, "expected one of them"),
+    "passage": (lambda fw, r: fw.correct(r, "zebra"), UnknownIdError, "no passage 'zebra'"),
+    "blank text": (lambda fw, r: fw.correct(r, text=" "), InputError, "text is blank"),
+    "text bytes": (lambda fw, r: fw.correct(r, text=b"x"), InputError, "text is b'x'; expected"),
+    "half text": (lambda fw, r: fw.correct(r, text=HALF), InputError, "text has"),
+    "long text": (lambda fw, r: fw.correct(r, text="x" * 20_001), InputError, "at most 20000"),
+    "text: retrieval": (
+        lambda fw, r: fw.correct("x", text="so"),
+        UnknownIdError,
+        "no retrieval 'x'",
+    ),
+    "missing: retrieval": (lambda fw, r: fw.missing("x"), UnknownIdError, "no retrieval 'x'"),
+    "missing: not recorded": (lambda fw, r: fw.missing(None), InputError, "record=False"),
+    "missing: note": (lambda fw, r: fw.missing(r, 3), InputError, "note is 3; expected a string"),
+    "missing: user": (lambda fw, r: fw.missing(r, user_id=3), InputError, "user_id is 3"),
+    "gaps: 0": (lambda fw, r: fw.gaps(0), InputError, "days is 0; expected a number above 0"),
+    "gaps: text": (lambda fw, r: fw.gaps("30"), InputError, "days is '30'"),
+    "gaps: nan": (lambda fw, r: fw.gaps(float("nan")), InputError, "days is nan"),
+}
+BAD = [*ANSWERS.items(), *CORRECTIONS.items()]
 
 
 @pytest.fixture(scope="module")

@@ -73,10 +73,24 @@ class Life:
                 given["cited"] = [answer.hits[-1].passage_id]
             self.fw.answer_feedback(answer.id, verdict, user_id=user, **given)  # type: ignore[arg-type]
 
+    def write(self, user: str, which: int, kind: str) -> None:
+        """A correction, the answer in their words, or that it is missing."""
+        if self.asked:
+            answer, text = self.asked[which % len(self.asked)], f"text {self.n} of {user}"
+            if kind == "missing":
+                self.fw.missing(answer.id, text, user_id=user)
+            elif kind == "text":
+                self.fw.correct(answer.id, text=text, user_id=user)
+            else:
+                passage = sorted(p.id for p in self.fw.passages())[which % 5]
+                self.fw.correct(answer.id, passage, user_id=user)
+                return
+            self.given[user].add(text)
+
     def do(self, op: Op) -> None:
         self.n += 1
         kind, *more = op
-        if kind in {"ask", "vote", "judge"}:
+        if kind in {"ask", "vote", "judge", "write"}:
             getattr(self, kind)(*more)
         elif kind == "edit":
             words = START[more[0]].text.split()[:1]
@@ -107,12 +121,15 @@ judges = st.tuples(
     st.sampled_from(["text", "cited", "plain"]),
     st.sampled_from(["helpful", "harmful", "retract"]),
 )
+writes = st.tuples(
+    st.just("write"), users, st.integers(0, 30), st.sampled_from(["missing", "text", "passage"])
+)
 changes = st.tuples(st.sampled_from(["edit", "remove"]), st.integers(0, 5))
 moves = st.sampled_from(
     [("refresh",), ("refresh",), ("rollback", False), ("rollback", True), ("release",)]
 )
 histories = st.lists(
-    st.one_of(asks, asks, votes, votes, judges, judges, changes, moves), max_size=24
+    st.one_of(asks, asks, votes, votes, judges, judges, writes, changes, moves), max_size=24
 )
 
 
@@ -144,7 +161,7 @@ def test_after_forgetting_all_is_as_if_the_user_had_never_been(
             )
             remaining = before.without(name)
             assert log_of(life.root) == remaining
-            known = bool(report.n_retrievals or report.n_votes)
+            known = bool(report.n_retrievals or report.n_votes or report.n_notes)
             if known:
                 assert traces(life.root, [*life.given[user], name]) == []
                 assert [v.id for v in fw.versions()] == [report.version]

@@ -57,15 +57,41 @@ def _verdict(given: str) -> Verdict:
 
 def correct(
     retrieval_id: str,
-    passage_id: str,
+    passage_id: Annotated[str | None, typer.Argument(help="The right passage.")] = None,
+    text: Annotated[str | None, typer.Option(help="Or the answer itself, for a reviewer.")] = None,
     user: User = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Name the passage that is the answer to a retrieval, whether it was shown or not."""
+    """Name the passage that is the answer to a retrieval, whether it was shown or not; or write it."""
     with Flywheel.open(index, create=False) as fw:
-        fw.correct(retrieval_id, passage_id, user_id=user)
+        fw.correct(retrieval_id, passage_id, text, user_id=user)
     show.count("kept", 1, as_json)
 
 
-COMMANDS = (feedback, answer_feedback, correct)
+def missing(
+    retrieval_id: str,
+    note: Annotated[str, typer.Option(help="What is missing, in words.")] = "",
+    user: User = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Say that the index has no answer to a question."""
+    with Flywheel.open(index, create=False) as fw:
+        fw.missing(retrieval_id, note, user_id=user)
+    show.count("kept", 1, as_json)
+
+
+def gaps(
+    days: Annotated[
+        float, typer.Option(min=0.01, help="The period; the one before is the trend.")
+    ] = 30.0,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """What users ask in vain, by topic, with how often, and how often in the period before."""
+    with Flywheel.open(index, create=False) as fw:
+        show.gaps(fw.gaps(days), as_json)
+
+
+COMMANDS = (feedback, answer_feedback, correct, missing, gaps)

@@ -20,6 +20,7 @@ from rag_flywheel.encoder_slot import EncoderSlot
 from rag_flywheel.errors import InputError
 from rag_flywheel.export import export
 from rag_flywheel.forget import finish_forgetting, forget
+from rag_flywheel.gaps import Gap, gaps
 from rag_flywheel.golden_set import GoldenSet
 from rag_flywheel.index.encoder import Encoder
 from rag_flywheel.live_version import server_of
@@ -279,16 +280,45 @@ class Flywheel:
             return events.votes_by_number(conn, hit.explanation.votes)
 
     def correct(
-        self, retrieval_id: str | None, passage_id: str, *, user_id: str | None = None
+        self,
+        retrieval_id: str | None,
+        passage_id: str | None = None,
+        text: str | None = None,
+        *,
+        user_id: str | None = None,
     ) -> None:
-        """Keep that a user names a passage as the answer, whether it was shown or not.
+        """Keep that a user names a passage as the answer, or writes it: one of the two.
 
-        It is on the disk when this returns; a user's last one on a retrieval counts. Nothing is
-        kept of a user who opted out. Raises UnknownIdError for a retrieval or passage that is not
-        there, InputError.
+        passage_id: whether it was shown or not; it counts as two votes, and a user's last one on a
+        retrieval counts. text: waits in `review`, and becomes a passage if it is accepted. It is on
+        the disk when this returns. Nothing is kept of a user who opted out. Raises UnknownIdError
+        for a retrieval or passage that is not there, InputError.
         """
         user = self._hidden(user_id)
-        corrections.append_correction(self._database, retrieval_id, passage_id, user)
+        if text is None:
+            corrections.append_correction(self._database, retrieval_id, passage_id, user)
+        elif passage_id is None:
+            corrections.append_text(self._database, retrieval_id, text, user)
+        else:
+            raise InputError("found passage_id and text; expected one of them")
+
+    def missing(
+        self, retrieval_id: str | None, note: str = "", *, user_id: str | None = None
+    ) -> None:
+        """Keep that a user says the index has no answer to this; waits in `review`, and in `gaps`.
+
+        Raises UnknownIdError, InputError.
+        """
+        user = self._hidden(user_id)
+        corrections.append_missing(self._database, retrieval_id, note, user)
+
+    def gaps(self, days: float = 30.0) -> list[Gap]:
+        """What users ask in vain, by topic, those asked most in the last so many days first.
+
+        Raises InputError.
+        """
+        self._database.require_open()
+        return gaps(self._database, self._source(), days=days)
 
     @property
     def golden(self) -> GoldenSet:
@@ -298,7 +328,8 @@ class Flywheel:
     @property
     def review(self) -> Review:
         """The answers that a person has to decide: `next`, `accept`, `reject`, `undo`."""
-        return Review(self._database, self._source, self._hidden)
+        key = self._config.tenant_key
+        return Review(self._database, self._source, self._hidden, self.add, key)
 
     def answer(self, retrieval_id: str, text: str) -> None:
         """Keep the answer that the application gave from a retrieval. Raises UnknownIdError.

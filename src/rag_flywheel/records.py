@@ -23,6 +23,8 @@ MetadataValue: TypeAlias = str | int | float | bool | None
 Filter: TypeAlias = Mapping[str, object]
 """Metadata filter: {"lang": "en", "year": {"gte": 2020, "lt": 2024}, "team": {"in": ["a", "b"]}}."""
 Verdict: TypeAlias = Literal["helpful", "harmful", "retract"]
+Kind: TypeAlias = Literal["vote", "answer", "correction"]
+"""A vote on a passage, a vote on a whole answer, or the naming of a passage as the answer."""
 Outcome: TypeAlias = Literal["promoted", "unchanged", "rejected"]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(step, done, total) now and then during long work."""
@@ -135,7 +137,7 @@ class VoteEvent:
     user_id: str | None
     at: float
     credit: float = 1.0
-    kind: str = "vote"
+    kind: Kind = "vote"
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,8 @@ class GoldenItem:
 
 @dataclass(frozen=True)
 class ReviewItem:
-    """A passage on which users or sources disagree whether it answers a query.
+    """A passage on which users or sources disagree whether it answers a query; or, without a
+    passage_id, a text that a user wrote as the answer, or a note that it is missing.
 
     helpful, harmful: how many users say so. why: a sentence for people.
     """
@@ -209,6 +212,7 @@ class Judgment:
     """What was said of one (past query, passage text) and stands; votes: the event numbers.
 
     helpful, harmful: sums of the votes' weights. retrieval: the row of the first that was voted on.
+    named: whether a user named the passage as the answer.
     """
 
     query: bytes
@@ -218,6 +222,7 @@ class Judgment:
     harmful: float
     votes: tuple[int, ...]
     retrieval: int = 0
+    named: bool = False
 
 
 @dataclass(frozen=True)
@@ -258,7 +263,7 @@ class ForgetReport:
 
     n_votes: their own; n_votes_of_others: on their questions. n_corrections_kept, n_reviews_kept:
     those that lost their author; n_golden: known answers to questions that only they asked.
-    version: the live one after it.
+    version: the live one after it. n_notes: texts of theirs, and on their questions, for review.
     """
 
     n_retrievals: int
@@ -268,6 +273,7 @@ class ForgetReport:
     n_reviews_kept: int
     n_golden: int
     version: str | None
+    n_notes: int = 0
 
 
 @dataclass(frozen=True)

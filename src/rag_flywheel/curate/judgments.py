@@ -8,6 +8,7 @@ nor how judgments are used.
 from collections import defaultdict
 from collections.abc import Iterable
 
+from rag_flywheel.curate.weights import EXPLICIT, WEIGHTS
 from rag_flywheel.records import Judgment, VoteEvent
 
 DAY_S = 86_400.0
@@ -32,6 +33,7 @@ def judgments(
             *_weights(found, half_life_days, now),
             tuple(v.seq for v in found),
             found[0].retrieval,
+            any(v.kind == "correction" for v in found),
         )
         for key, found in standing.items()
     ]
@@ -55,7 +57,7 @@ def standing_votes(votes: Iterable[VoteEvent]) -> list[VoteEvent]:
 
 
 def _precedence(vote: VoteEvent) -> tuple[bool, int]:
-    return vote.kind == "vote", vote.seq
+    return vote.kind in EXPLICIT, vote.seq
 
 
 def _weights(
@@ -64,7 +66,7 @@ def _weights(
     """(helpful, harmful): what the votes of either kind weigh."""
     helpful = harmful = 0.0
     for vote in votes:
-        weight = vote.credit
+        weight = WEIGHTS[vote.kind] * vote.credit
         if half_life_days is not None:
             weight *= 0.5 ** (max(0.0, now - vote.at) / (half_life_days * DAY_S))
         if vote.verdict == "helpful":

@@ -31,6 +31,16 @@ def append(conn: sqlite3.Connection, new: NewAnswerVote, *, seq: int, at: float)
     )
 
 
+def named_before(conn: sqlite3.Connection, rid: int, user_id: str | None) -> list[int]:
+    """Pids that a user has named as the answer of retrieval row `rid`."""
+    rows = conn.execute(
+        "SELECT DISTINCT c.pid FROM answer_votes v JOIN credits c ON c.seq = v.seq "
+        "WHERE v.rid = ? AND v.kind = 'correction' AND v.user_id IS ?",
+        (rid, user_id),
+    )
+    return [int(row[0]) for row in rows]
+
+
 def drop_loose_credits(conn: sqlite3.Connection) -> None:
     """Delete the parts of events that are no longer stored."""
     conn.execute(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from rag_flywheel.records import PastVotes, Verdict, VoteEvent
+from rag_flywheel.records import Kind, PastVotes, Verdict, VoteEvent
 from rag_flywheel.store import cells
 from rag_flywheel.store.database import in_chunks
 
@@ -192,6 +192,7 @@ def append_votes(
 
 
 _VERDICTS = get_args(Verdict)
+KINDS = get_args(Kind)
 _COLUMNS = "v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at"
 _SAID = (
     f"SELECT {_COLUMNS}, 1.0, 'vote' FROM votes v JOIN retrievals r ON r.rid = v.rid "
@@ -256,7 +257,7 @@ def votes_by_number(conn: sqlite3.Connection, numbers: Sequence[int]) -> list[Pa
         if credit is None:
             n[_verdict(verdict)] += 1
         else:
-            sign = 1.0 if _verdict(verdict) == "helpful" else -1.0
+            sign = {"helpful": 1.0, "harmful": -1.0}.get(_verdict(verdict), 0.0)
             n["shared"] += sign * cells.share("credits.credit", credit)
     found = [
         PastVotes(*key, int(n["helpful"]), int(n["harmful"]), n["shared"])
@@ -298,7 +299,7 @@ def _vote(row: tuple[Any, ...]) -> VoteEvent:
         cells.optional_text("votes.user_id", user),
         cells.seconds("votes.at", at),
         cells.share("credits.credit", credit),
-        cells.text("answer_votes.kind", kind),
+        _kind(kind),
     )
 
 
@@ -314,3 +315,9 @@ def _verdict(found: object) -> Verdict:
     if found not in _VERDICTS:
         cells.refuse("votes.verdict", found, " or ".join(_VERDICTS))
     return cast(Verdict, found)
+
+
+def _kind(found: object) -> Kind:
+    if found not in KINDS:
+        cells.refuse("answer_votes.kind", found, " or ".join(KINDS))
+    return cast(Kind, found)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from rag_flywheel.store import passages
 from rag_flywheel.store.database import in_chunks
 from rag_flywheel.store.events import EVENTS, votes_on_retrievals
+from rag_flywheel.store.notes import fold_notes
 from rag_flywheel.store.vectors import drop_query_vectors
 
 _ONE_TIME = "lower(hex(randomblob(16)))"  # a user of one vote: two voices stay two
@@ -45,7 +46,8 @@ def due(
         "SELECT rid FROM retrievals r WHERE rid > :after AND at < :before "
         f"AND (folded IS NULL OR {_said('v.seq > r.folded')}) "
         f"AND NOT {_said('(v.at >= :before OR v.seq > :heard)')} AND NOT EXISTS "
-        "(SELECT 1 FROM corrections c WHERE c.rid = r.rid AND c.at >= :before) "
+        "(SELECT 1 FROM corrections c WHERE c.rid = r.rid AND c.at >= :before) AND NOT EXISTS "
+        "(SELECT 1 FROM notes n WHERE n.rid = r.rid AND n.at >= :before) "
         "ORDER BY rid LIMIT :n",
         {"after": after, "before": before, "heard": heard, "n": n},
     )
@@ -64,6 +66,7 @@ def fold(
     seq = passages.read_clock(conn)
     rows = [(r,) for r in retrievals]
     _fold_events(conn, retrievals, standing)
+    fold_notes(conn, retrievals)
     conn.executemany(
         f"UPDATE corrections SET user_id = {_ONE_TIME} WHERE rid = ? AND user_id IS NOT NULL", rows
     )
@@ -108,6 +111,7 @@ def _delete_silent(conn: sqlite3.Connection, hashes: Sequence[bytes]) -> None:
         "SELECT rid FROM retrievals r WHERE query_hash IN (%s) AND folded IS NOT NULL "
         f"AND NOT {_said('1')} "
         "AND NOT EXISTS (SELECT 1 FROM corrections c WHERE c.rid = r.rid) "
+        "AND NOT EXISTS (SELECT 1 FROM notes n WHERE n.rid = r.rid) "
         f"AND NOT ({_FIRST} AND {_VOTED_ON})",
         hashes,
     )

@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict
 
 from rag_flywheel.records import ForgetReport
-from rag_flywheel.store import answer_votes, passages
+from rag_flywheel.store import answer_votes, notes, passages
 from rag_flywheel.store.events import EVENTS
 from rag_flywheel.store.vectors import drop_query_vectors
 
@@ -19,7 +19,7 @@ _IMPORTED = "source = 'imported'"  # not a user's text
 
 def is_known(conn: sqlite3.Connection, user: str) -> bool:
     """Whether anything is stored of a user, but that they opted out."""
-    tables = ("retrievals", *EVENTS, "corrections", "reviews")
+    tables = ("retrievals", *EVENTS, "corrections", "reviews", "notes", "note_reviews")
     each = " OR ".join(f"EXISTS (SELECT 1 FROM {t} WHERE user_id = ?)" for t in tables)
     return bool(conn.execute(f"SELECT {each}", [user] * len(tables)).fetchone()[0])
 
@@ -37,6 +37,7 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
     for table in EVENTS:
         conn.execute(f"DELETE FROM {table} WHERE user_id = ?", (user,))
     answer_votes.drop_loose_credits(conn)
+    n_notes = notes.delete_notes_of(conn, user, _MINE)
     conn.execute("DELETE FROM retrievals WHERE user_id = ?", (user,))
     keys = [(h,) for h in questions]
     conn.executemany("DELETE FROM reviews WHERE query_hash = ?", keys)
@@ -60,6 +61,7 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
         n_reviews_kept=kept["reviews"],
         n_golden=max(golden, 0),
         version=None,
+        n_notes=n_notes,
     )
 
 

@@ -169,6 +169,28 @@ CREATE TABLE credits (
     PRIMARY KEY (seq, pid)
 ) WITHOUT ROWID;
 """
+
+# What users write for a reviewer: the answer in their own words, or that it is missing.
+_NOTES = """
+CREATE TABLE notes (
+    seq INTEGER PRIMARY KEY,
+    rid INTEGER NOT NULL REFERENCES retrievals,
+    kind TEXT NOT NULL CHECK (kind IN ('text', 'missing')),
+    text TEXT NOT NULL,
+    user_id TEXT,
+    at REAL NOT NULL
+);
+CREATE INDEX notes_retrieval ON notes (rid);
+CREATE INDEX notes_user ON notes (user_id) WHERE user_id IS NOT NULL;
+CREATE TABLE note_reviews (
+    seq INTEGER PRIMARY KEY,
+    note INTEGER NOT NULL REFERENCES notes,
+    decision TEXT NOT NULL CHECK (decision IN ('accept', 'reject', 'undo')),
+    user_id TEXT,
+    at REAL NOT NULL
+);
+CREATE INDEX note_reviews_note ON note_reviews (note);
+"""
 _WITH_USERS = {
     "retrievals": ("user_id", "session_id"),
     "votes": ("user_id",),
@@ -219,6 +241,12 @@ def m003_hashed_users(db: sqlite_utils.Database) -> None:
 def m004_answer_votes(db: sqlite_utils.Database) -> None:
     """What is said of whole answers, and the part of each hit in it."""
     _execute(db, _ANSWERS)
+
+
+@migrations()
+def m005_notes(db: sqlite_utils.Database) -> None:
+    """What users write for a reviewer, and what was decided of it."""
+    _execute(db, _NOTES)
 
 
 def _execute(db: sqlite_utils.Database, statements: str) -> None:

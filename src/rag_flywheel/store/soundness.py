@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.store import cells, journal, passages
+from rag_flywheel.store.events import KINDS
 from rag_flywheel.store.schema import schema_problems
 
 _Row = tuple[object, ...]
@@ -105,7 +106,8 @@ def _check_vote(row: _Row) -> None:
 
 def _check_answer_vote(row: _Row) -> None:
     cells.whole("answer_votes.seq", row[0])
-    cells.text("answer_votes.kind", row[1])
+    if row[1] not in KINDS:
+        cells.refuse("answer_votes.kind", row[1], " or ".join(KINDS))
     if row[2] not in {"helpful", "harmful", "retract"}:
         cells.refuse("answer_votes.verdict", row[2], "helpful, harmful or retract")
     cells.optional_text("answer_votes.user_id", row[3])
@@ -114,6 +116,12 @@ def _check_answer_vote(row: _Row) -> None:
 
 def _check_credit(row: _Row) -> None:
     cells.share("credits.credit", row[0])
+
+
+def _check_note(row: _Row) -> None:
+    cells.text("notes.text", row[0])
+    cells.optional_text("notes.user_id", row[1])
+    cells.seconds("notes.at", row[2])
 
 
 def _check_refresh(row: _Row) -> None:
@@ -148,6 +156,7 @@ _CHECKS: tuple[tuple[str, str, _Check], ...] = (
         _check_answer_vote,
     ),
     ("credits", "SELECT credit FROM credits", _check_credit),
+    ("notes", "SELECT text, user_id, at FROM notes", _check_note),
     ("refreshes", "SELECT at, outcome, version, scores FROM refreshes", _check_refresh),
     ("meta", "SELECT key, value FROM meta", _check_meta),
 )
@@ -156,6 +165,7 @@ _REFERENCES = (
     ("votes", "passages", "pid"),
     ("answer_votes", "retrievals", "rid"),
     ("credits", "answer_votes", "seq"),
+    ("notes", "retrievals", "rid"),
     ("credits", "passages", "pid"),
     ("golden", "passages", "pid"),
     ("corrections", "retrievals", "rid"),
