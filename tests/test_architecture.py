@@ -40,6 +40,7 @@ LAYERS = [
         "golden_set",
         "gaps",
         "proposals",
+        "trust",
         "review",
         "live_version",
         "encoder_slot",
@@ -75,6 +76,7 @@ BESIDE = {
     ("golden_set", "golden"),
     ("golden_set", "golden_files"),
     ("refresh", "golden"),
+    ("refresh", "trust"),
     ("review", "golden"),
     ("review", "proposals"),
     ("cli", "cli_feedback"),
@@ -202,7 +204,7 @@ def test_all_sql_is_in_the_store() -> None:
 
 # The one class that an application holds has every public name, each a few lines and a docstring;
 # every kind of feedback is a name of its own, since an application reports them at different places.
-LONGER = {"src/rag_flywheel/flywheel.py": 550}
+LONGER = {"src/rag_flywheel/flywheel.py": 600}
 
 
 @pytest.mark.parametrize("folder", ["src", "tests", "benchmarks"])

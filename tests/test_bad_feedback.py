@@ -56,7 +56,7 @@ ANSWERS: dict[str, tuple[Call, type[Exception], str]] = {
     "cited not shown": (
         lambda fw, r: fw.answer_feedback(r, "helpful", cited=["a", "b"]),
         InputError,
-        "did not show the cited passage 'b'; it showed 'a'",
+        "did not show the passage 'b'; it showed 'a'",
     ),
     "retraction with text": (
         lambda fw, r: fw.answer_feedback(r, "retract", answer="so it is"),
@@ -90,7 +90,34 @@ CORRECTIONS: dict[str, tuple[Call, type[Exception], str]] = {
     "gaps: text": (lambda fw, r: fw.gaps("30"), InputError, "days is '30'"),
     "gaps: nan": (lambda fw, r: fw.gaps(float("nan")), InputError, "days is nan"),
 }
-BAD = [*ANSWERS.items(), *CORRECTIONS.items()]
+SIGNALS: dict[str, tuple[Call, type[Exception], str]] = {
+    "kind": (lambda fw, r: fw.signal(r, "loved"), InputError, "'loved'; expected one of copied"),
+    "signal: retrieval": (lambda fw, r: fw.signal("x", "copied"), UnknownIdError, "no retrieval"),
+    "signal: not recorded": (lambda fw, r: fw.signal(None, "copied"), InputError, "record=False"),
+    "signal: not shown": (
+        lambda fw, r: fw.signal(r, "copied", passage_id="b"),
+        InputError,
+        "did not show the passage 'b'",
+    ),
+    "signal: value": (lambda fw, r: fw.signal(r, "copied", 1), InputError, "value 1; expected non"),
+    "signal: user": (lambda fw, r: fw.signal(r, "copied", user_id=3), InputError, "user_id is 3"),
+    "no rating": (lambda fw, r: fw.signal(r, "rating"), InputError, "rating is None; expected 1"),
+    "rating True": (lambda fw, r: fw.signal(r, "rating", True), InputError, "rating is True"),
+    "rating 0": (lambda fw, r: fw.signal(r, "rating", 0), InputError, "rating is 0; expected 1"),
+    "rating 6": (lambda fw, r: fw.signal(r, "rating", 6), InputError, "rating is 6"),
+    "rating 5.5": (lambda fw, r: fw.signal(r, "rating", 5.5), InputError, "rating is 5.5"),
+    "rating -0.5": (lambda fw, r: fw.signal(r, "rating", -0.5), InputError, "rating is -0.5"),
+    "rating nan": (lambda fw, r: fw.signal(r, "rating", float("nan")), InputError, "is nan"),
+    "rating text": (lambda fw, r: fw.signal(r, "rating", "5"), InputError, "rating is '5'"),
+    "edited nothing": (lambda fw, r: fw.signal(r, "edited"), InputError, "value of edited is None"),
+    "edited without an answer": (
+        lambda fw, r: fw.signal(r, "edited", "so"),
+        InputError,
+        "no answer is stored with this retrieval",
+    ),
+    "task": (lambda fw, r: fw.signal(r, "task_done", "yes"), InputError, "value 'yes'"),
+}
+BAD = [*ANSWERS.items(), *CORRECTIONS.items(), *SIGNALS.items()]
 
 
 @pytest.fixture(scope="module")

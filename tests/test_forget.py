@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from forgetting import Log, assert_same, learned, log_of, opened, replay, traces, user_hash
+from forgetting import Log, assert_same, learned, log_of, opened, replay, rows, traces, user_hash
 from rag_flywheel import Flywheel, Passage, Vote
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.store.passages import query_hash
@@ -87,10 +87,22 @@ class Life:
                 return
             self.given[user].add(text)
 
+    def act(self, user: str, which: int, kind: str) -> None:
+        """A signal."""
+        if self.asked:
+            answer, text = self.asked[which % len(self.asked)], f"final {self.n} of {user}"
+            value = {"edited": text, "rating": which % 5 + 1}.get(kind)
+            self.given[user].add(text)
+            if kind == "edited" and not rows(
+                self.root, "SELECT 1 FROM retrievals WHERE id = ? AND answer NOT NULL", answer.id
+            ):
+                return
+            self.fw.signal(answer.id, kind, value, user_id=user)  # type: ignore[arg-type]
+
     def do(self, op: Op) -> None:
         self.n += 1
         kind, *more = op
-        if kind in {"ask", "vote", "judge", "write"}:
+        if kind in {"ask", "vote", "judge", "write", "act"}:
             getattr(self, kind)(*more)
         elif kind == "edit":
             words = START[more[0]].text.split()[:1]
@@ -124,12 +136,15 @@ judges = st.tuples(
 writes = st.tuples(
     st.just("write"), users, st.integers(0, 30), st.sampled_from(["missing", "text", "passage"])
 )
+acts = st.tuples(
+    st.just("act"), users, st.integers(0, 30), st.sampled_from(["copied", "edited", "rating"])
+)
 changes = st.tuples(st.sampled_from(["edit", "remove"]), st.integers(0, 5))
 moves = st.sampled_from(
     [("refresh",), ("refresh",), ("rollback", False), ("rollback", True), ("release",)]
 )
 histories = st.lists(
-    st.one_of(asks, asks, votes, votes, judges, judges, writes, changes, moves), max_size=24
+    st.one_of(asks, asks, votes, votes, judges, judges, writes, acts, changes, moves), max_size=24
 )
 
 

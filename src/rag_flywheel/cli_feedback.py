@@ -10,7 +10,7 @@ import typer
 from rag_flywheel import show
 from rag_flywheel.cli_options import KB, Index, Json, User
 from rag_flywheel.flywheel import Flywheel
-from rag_flywheel.records import Verdict
+from rag_flywheel.records import Signal, Verdict
 
 Said = Annotated[str, typer.Argument(metavar="VERDICT", help="helpful, harmful or retract.")]
 
@@ -47,6 +47,43 @@ def answer_feedback(
     with Flywheel.open(index, create=False) as fw:
         fw.answer_feedback(retrieval_id, said, answer=answer, cited=cited, user_id=user)
     show.count("kept", 1, as_json)
+
+
+def signal(
+    retrieval_id: str,
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(get_args(Signal))}.")],
+    value: Annotated[
+        str | None, typer.Argument(help="The final text, the rating, or false for task_done.")
+    ] = None,
+    passage: Annotated[str | None, typer.Option(help="Of one passage alone.")] = None,
+    user: User = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Keep what a user did with an answer: weak evidence."""
+    if kind not in get_args(Signal):
+        raise typer.BadParameter(f"{kind!r} is none of {', '.join(get_args(Signal))}")
+    with Flywheel.open(index, create=False) as fw:
+        fw.signal(
+            retrieval_id,
+            cast(Signal, kind),
+            _value(kind, value),
+            passage_id=passage,
+            user_id=user,
+        )
+    show.count("kept", 1, as_json)
+
+
+def _value(kind: str, given: str | None) -> str | int | float | bool | None:
+    """What a word of the command line stands for."""
+    if given is None or kind not in {"rating", "task_done"}:
+        return given
+    if kind == "task_done" and given in {"true", "false"}:
+        return given == "true"
+    try:
+        return int(given) if given.isdigit() else float(given)
+    except ValueError:
+        return given
 
 
 def _verdict(given: str) -> Verdict:
@@ -94,4 +131,4 @@ def gaps(
         show.gaps(fw.gaps(days), as_json)
 
 
-COMMANDS = (feedback, answer_feedback, correct, missing, gaps)
+COMMANDS = (feedback, answer_feedback, signal, correct, missing, gaps)

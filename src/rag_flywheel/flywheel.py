@@ -10,8 +10,10 @@ from rag_flywheel import corpus
 from rag_flywheel.capture import corrections, privacy
 from rag_flywheel.capture import votes as capture
 from rag_flywheel.capture.answer_votes import AnswerVote, Reader, append_answer_vote
+from rag_flywheel.capture.signals import SignalGiven, append_signal, note_rephrased
 from rag_flywheel.checks import check_text, check_whole, items
 from rag_flywheel.config import Config
+from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.deploy import moves, report
 from rag_flywheel.deploy.folder import open_folder
 from rag_flywheel.disk import disk_errors
@@ -38,6 +40,7 @@ from rag_flywheel.records import (
     Progress,
     RefreshReport,
     Retrieval,
+    Signal,
     Status,
     Verdict,
     VersionInfo,
@@ -182,7 +185,18 @@ class Flywheel:
         opted out. Raises InputError.
         """
         asked = self._asked(k, where, user_id, session_id, record)
-        return self._serving().retrieve([query], asked)[0]
+        found = self._serving().retrieve([query], asked)[0]
+        within = self._config.rephrased_within_s
+        if found.id is not None and session_id is not None and within > 0:
+            least = self._serving().alike()
+            note_rephrased(
+                self._database,
+                found.id,
+                within_s=within,
+                least_cosine=least,
+                reader=self._reader(),
+            )
+        return found
 
     def retrieve_many(
         self,
@@ -274,10 +288,29 @@ class Flywheel:
         vote = AnswerVote(retrieval_id, verdict, answer, cited, user)
         append_answer_vote(self._database, vote, self._reader)
 
+    def signal(
+        self,
+        retrieval_id: str | None,
+        kind: Signal,
+        value: object = None,
+        *,
+        passage_id: str | None = None,
+        user_id: str | None = None,
+    ) -> None:
+        """Keep what a user did with an answer, or with one passage of it: weak evidence.
+
+        kind: copied, accepted, edited (value: the final text, compared with the stored answer and
+        not kept), regenerated, abandoned, rephrased, escalated, rating (value: 1 to 5, or 0.0 to
+        1.0) or task_done (value False: it was not). Without passage_id it is shared as a vote on
+        the answer is. What the user says outranks it. Raises UnknownIdError, InputError.
+        """
+        given = SignalGiven(retrieval_id, kind, value, passage_id, self._hidden(user_id))
+        append_signal(self._database, given, self._reader)
+
     def votes_behind(self, hit: Hit) -> list[PastVotes]:
         """The votes on similar past queries that `hit.explanation.evidence` rests on, by query."""
         with self._database.snapshot() as conn:
-            return events.votes_by_number(conn, hit.explanation.votes)
+            return events.votes_by_number(conn, hit.explanation.votes, WEIGHTS)
 
     def correct(
         self,

@@ -23,8 +23,12 @@ MetadataValue: TypeAlias = str | int | float | bool | None
 Filter: TypeAlias = Mapping[str, object]
 """Metadata filter: {"lang": "en", "year": {"gte": 2020, "lt": 2024}, "team": {"in": ["a", "b"]}}."""
 Verdict: TypeAlias = Literal["helpful", "harmful", "retract"]
-Kind: TypeAlias = Literal["vote", "answer", "correction"]
-"""A vote on a passage, a vote on a whole answer, or the naming of a passage as the answer."""
+Signal: TypeAlias = Literal[
+    "copied", "accepted", "edited", "regenerated", "abandoned",
+    "rephrased", "escalated", "rating", "task_done",
+]  # fmt: skip
+Kind: TypeAlias = Literal["vote", "answer", "correction"] | Signal
+"""A vote on a passage or on a whole answer, the naming of a passage as the answer, or a signal."""
 Outcome: TypeAlias = Literal["promoted", "unchanged", "rejected"]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(step, done, total) now and then during long work."""
@@ -110,7 +114,7 @@ class Vote:
 class PastVotes:
     """How many votes there are on one passage for one past query, and of which kind.
 
-    shared: its part in what was said of whole answers, helpful less harmful.
+    shared: what else was said or done weighs on it, helpful less harmful.
     """
 
     query: str
@@ -125,7 +129,7 @@ class VoteEvent:
     """A stored vote with what it was cast on: `lineage` names the passage text, `query` its 16-byte hash.
 
     kind: "vote" on the passage, or what was said of the whole answer, a row for each hit: then
-    `credit` is the passage's part in it, from 0 to 1.
+    `credit` is the passage's part in it, from 0 to 1. trust: a factor for signals of this kind.
     """
 
     seq: int
@@ -138,6 +142,7 @@ class VoteEvent:
     at: float
     credit: float = 1.0
     kind: Kind = "vote"
+    trust: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -60,10 +60,10 @@ def append_answer_vote(database: Database, vote: AnswerVote, reader: Callable[[]
         shown = events.shown(conn, known)
     if shown is None:
         raise unknown_retrieval(known)
-    of = _pids(known, shown, cited)
+    _pids(known, shown, cited)
     credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
     if vote.verdict != "retract":
-        credits |= _credits(database, shown, of, vote.answer or shown.answer, reader)
+        credits |= parts(database, known, shown, cited, vote.answer or shown.answer, reader)
     new = NewAnswerVote(shown.rid, ANSWER, vote.verdict, vote.user_id, credits)
     return append(database, known, new)
 
@@ -105,21 +105,26 @@ def _pids(retrieval_id: str, shown: events.Shown, cited: Sequence[str]) -> list[
     for id_ in cited:
         if id_ not in pids:
             raise InputError(
-                f"retrieval {retrieval_id} did not show the cited passage {id_!r}; it showed "
+                f"retrieval {retrieval_id} did not show the passage {id_!r}; it showed "
                 f"{', '.join(map(repr, pids)) or 'nothing'}"
             )
     return list(dict.fromkeys(pids[id_] for id_ in cited))
 
 
-def _credits(
+def parts(
     database: Database,
+    retrieval_id: str,
     shown: events.Shown,
-    cited: Sequence[int],
+    of: Sequence[str],
     answer: str | None,
     reader: Callable[[], Reader],
 ) -> _Credits:
     """Parts of at most 1 in all: of the cited passages 1 in all, else what the answer's text says
-    for each, else the chance that each was the answer when it was shown."""
+    for each, else the chance that each was the answer when it was shown.
+
+    of: ids of the cited ones. Raises InputError for one that was not shown.
+    """
+    cited = _pids(retrieval_id, shown, of)
     among = cited or [pid for pid, _, _ in shown.hits]
     found: _Credits = {}
     if answer is not None and len(cited) != 1:

@@ -8,11 +8,11 @@ import heapq
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from rag_flywheel.records import Kind, PastVotes, Verdict, VoteEvent
+from rag_flywheel.records import Kind, PastVotes, Signal, Verdict, VoteEvent
 from rag_flywheel.store import cells
 from rag_flywheel.store.database import in_chunks
 
@@ -192,12 +192,14 @@ def append_votes(
 
 
 _VERDICTS = get_args(Verdict)
-KINDS = get_args(Kind)
+SIGNALS: tuple[str, ...] = get_args(Signal)
+KINDS: tuple[str, ...] = ("vote", "answer", "correction", *SIGNALS)
 _COLUMNS = "v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at"
 _SAID = (
-    f"SELECT {_COLUMNS}, 1.0, 'vote' FROM votes v JOIN retrievals r ON r.rid = v.rid "
+    f"SELECT {_COLUMNS}, 1.0, 'vote', 1.0 FROM votes v JOIN retrievals r ON r.rid = v.rid "
     "JOIN passages p ON p.pid = v.pid WHERE ",
-    f"SELECT {_COLUMNS}, c.credit, v.kind FROM answer_votes v JOIN credits c ON c.seq = v.seq "
+    f"SELECT {_COLUMNS}, c.credit, v.kind, coalesce(k.trust, 1.0) FROM answer_votes v "
+    "JOIN credits c ON c.seq = v.seq LEFT JOIN trusts k ON k.kind = v.kind "
     "JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = c.pid WHERE ",
 )
 """Votes on hits, and the part of each hit in what was said of whole answers."""
@@ -238,18 +240,21 @@ def queries_voted_on(conn: sqlite3.Connection, after: int, last: int) -> list[by
 
 
 _BY_NUMBER = (
-    "SELECT r.query, p.id, v.verdict, NULL FROM votes v JOIN retrievals r ON r.rid = v.rid "
+    "SELECT r.query, p.id, v.verdict, NULL, 'vote' FROM votes v JOIN retrievals r ON r.rid = v.rid "
     "JOIN passages p ON p.pid = v.pid WHERE v.seq IN (%s)",
-    "SELECT r.query, p.id, v.verdict, c.credit FROM answer_votes v JOIN credits c "
-    "ON c.seq = v.seq AND c.credit > 0 JOIN retrievals r ON r.rid = v.rid "
+    "SELECT r.query, p.id, v.verdict, c.credit * coalesce(k.trust, 1.0), v.kind "
+    "FROM answer_votes v JOIN credits c ON c.seq = v.seq AND c.credit > 0 "
+    "LEFT JOIN trusts k ON k.kind = v.kind JOIN retrievals r ON r.rid = v.rid "
     "JOIN passages p ON p.pid = c.pid WHERE v.seq IN (%s)",
 )
 
 
-def votes_by_number(conn: sqlite3.Connection, numbers: Sequence[int]) -> list[PastVotes]:
-    """These votes by query and passage, those with the most votes first."""
+def votes_by_number(
+    conn: sqlite3.Connection, numbers: Sequence[int], weights: Mapping[Kind, float]
+) -> list[PastVotes]:
+    """These votes by query and passage, those with the most votes first; weights: of each kind."""
     counts: dict[tuple[str, str], dict[str, float]] = {}
-    for query, passage, verdict, credit in (
+    for query, passage, verdict, credit, kind in (
         row for sql in _BY_NUMBER for row in in_chunks(conn, sql, list(numbers))
     ):
         key = cells.text("retrievals.query", query), cells.text("passages.id", passage)
@@ -258,7 +263,7 @@ def votes_by_number(conn: sqlite3.Connection, numbers: Sequence[int]) -> list[Pa
             n[_verdict(verdict)] += 1
         else:
             sign = {"helpful": 1.0, "harmful": -1.0}.get(_verdict(verdict), 0.0)
-            n["shared"] += sign * cells.share("credits.credit", credit)
+            n["shared"] += sign * weights[_kind(kind)] * cells.number("credits.credit", credit)
     found = [
         PastVotes(*key, int(n["helpful"]), int(n["harmful"]), n["shared"])
         for key, n in counts.items()
@@ -288,7 +293,7 @@ def count_retrievals(conn: sqlite3.Connection) -> int:
 
 
 def _vote(row: tuple[Any, ...]) -> VoteEvent:
-    seq, rid, query, tenant, lineage, verdict, user, at, credit, kind = row
+    seq, rid, query, tenant, lineage, verdict, user, at, credit, kind, trust = row
     return VoteEvent(
         cells.whole("votes.seq", seq),
         cells.whole("votes.rid", rid),
@@ -300,6 +305,7 @@ def _vote(row: tuple[Any, ...]) -> VoteEvent:
         cells.seconds("votes.at", at),
         cells.share("credits.credit", credit),
         _kind(kind),
+        cells.number("trusts.trust", trust),
     )
 
 

@@ -191,6 +191,12 @@ CREATE TABLE note_reviews (
 );
 CREATE INDEX note_reviews_note ON note_reviews (note);
 """
+
+# trusts: how much signals of a kind are to be believed, estimated anew at each refresh.
+_SIGNALS = """
+CREATE TABLE trusts (kind TEXT PRIMARY KEY, trust REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX retrievals_session ON retrievals (session_id) WHERE session_id IS NOT NULL;
+"""
 _WITH_USERS = {
     "retrievals": ("user_id", "session_id"),
     "votes": ("user_id",),
@@ -247,6 +253,12 @@ def m004_answer_votes(db: sqlite_utils.Database) -> None:
 def m005_notes(db: sqlite_utils.Database) -> None:
     """What users write for a reviewer, and what was decided of it."""
     _execute(db, _NOTES)
+
+
+@migrations()
+def m006_signals(db: sqlite_utils.Database) -> None:
+    """How much signals are to be believed; the questions of a session are found quickly."""
+    _execute(db, _SIGNALS)
 
 
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
