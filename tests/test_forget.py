@@ -93,6 +93,9 @@ class Life:
             answer, text = self.asked[which % len(self.asked)], f"final {self.n} of {user}"
             value = {"edited": text, "rating": which % 5 + 1}.get(kind)
             self.given[user].add(text)
+            if kind == "adopted":
+                self.fw.adopted(answer.id, bool(which % 2), text, user_id=user)
+                return
             if kind == "edited" and not rows(
                 self.root, "SELECT 1 FROM retrievals WHERE id = ? AND answer NOT NULL", answer.id
             ):
@@ -137,7 +140,10 @@ writes = st.tuples(
     st.just("write"), users, st.integers(0, 30), st.sampled_from(["missing", "text", "passage"])
 )
 acts = st.tuples(
-    st.just("act"), users, st.integers(0, 30), st.sampled_from(["copied", "edited", "rating"])
+    st.just("act"),
+    users,
+    st.integers(0, 30),
+    st.sampled_from(["copied", "edited", "rating", "adopted"]),
 )
 changes = st.tuples(st.sampled_from(["edit", "remove"]), st.integers(0, 5))
 moves = st.sampled_from(

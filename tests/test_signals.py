@@ -76,7 +76,11 @@ def test_each_signal_weighs_what_the_table_says(
 
 
 def test_every_signal_is_in_the_code_and_the_docs_with_the_same_weight() -> None:
-    assert set(WEIGHTS) - SAID == set(get_args(Signal)) == {kind for kind, _, _ in SIGNALS}
+    assert (
+        set(WEIGHTS) - SAID - {"adopted"}
+        == set(get_args(Signal))
+        == {kind for kind, _, _ in SIGNALS}
+    )
     assert all(0 < WEIGHTS[kind] < 1 for kind in get_args(Signal))
     text = (Path(__file__).parents[1] / "docs" / "feedback.md").read_text(encoding="utf-8")
     documented = re.findall(r"^\| `(\w+)` \|.*\| ±?−?(0\.\d) \|$", text, flags=re.MULTILINE)
@@ -235,3 +239,29 @@ def test_a_refresh_learns_whom_to_believe_and_applies_it_everywhere(desk: Flywhe
         )
         assert one == pytest.approx(two, abs=1e-6)
     assert desk.verify() == []
+
+
+def test_whether_an_answer_was_used_weighs_less_than_a_vote_on_it(desk: Flywheel) -> None:
+    shown = desk.retrieve(QUERY)
+    desk.answer(str(shown.id), DESK[1].text)
+    desk.adopted(shown.id, False, "too long", user_id="ann")
+    (worst,) = [j for j in judged(desk) if j.lineage == 2]
+    assert 0.5 < worst.harmful <= 0.7
+    desk.adopted(shown.id, True, user_id="ann")
+    (best,) = [j for j in judged(desk) if j.lineage == 2]
+    assert (best.harmful, best.helpful) == (0.0, worst.harmful)
+    desk.answer_feedback(shown.id, "harmful", cited=["secret"], user_id="ann")
+    assert [(j.helpful, j.harmful) for j in judged(desk) if j.lineage == 2] == [(0.0, 1.0)]
+    assert desk.verify() == []
+
+
+def test_relevance_judges_hits_at_once_and_leaves_the_others_alone(desk: Flywheel) -> None:
+    shown = desk.retrieve(QUERY)
+    assert desk.relevance(shown.id, {"reset": True, "refund": False}, user_id="ann") == 2
+    found = {j.lineage: (j.helpful, j.harmful) for j in judged(desk)}
+    assert found == {1: (1.0, 0.0), 3: (0.0, 1.0)}
+    assert desk.relevance(shown.id, {}) == 0
+    desk.opt_out("bob")
+    assert desk.relevance(shown.id, {"reset": False}, user_id="bob") == 0
+    desk.adopted(shown.id, False, "particular reasons", user_id="bob")
+    assert desk.status().n_votes == 2

@@ -49,6 +49,36 @@ def answer_feedback(
     show.count("kept", 1, as_json)
 
 
+def relevance(
+    retrieval_id: str,
+    yes: Annotated[list[str] | None, typer.Option(help="A relevant hit; may be repeated.")] = None,
+    no: Annotated[list[str] | None, typer.Option(help="One that is not; may be repeated.")] = None,
+    user: User = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Keep a vote on each of several hits at once."""
+    if both := sorted(set(yes or ()) & set(no or ())):
+        raise typer.BadParameter(f"{both[0]!r} is given as relevant and as not")
+    said = {**dict.fromkeys(yes or (), True), **dict.fromkeys(no or (), False)}
+    with Flywheel.open(index, create=False) as fw:
+        show.count("kept", fw.relevance(retrieval_id, said, user_id=user), as_json)
+
+
+def adopted(
+    retrieval_id: str,
+    used: Annotated[bool, typer.Option("--used/--unused", help="Whether the answer was used.")],
+    why: Annotated[str, typer.Option(help="Why, in words.")] = "",
+    user: User = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Say whether an answer was used."""
+    with Flywheel.open(index, create=False) as fw:
+        fw.adopted(retrieval_id, used, why, user_id=user)
+    show.count("kept", 1, as_json)
+
+
 def signal(
     retrieval_id: str,
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(get_args(Signal))}.")],
@@ -131,4 +161,4 @@ def gaps(
         show.gaps(fw.gaps(days), as_json)
 
 
-COMMANDS = (feedback, answer_feedback, signal, correct, missing, gaps)
+COMMANDS = (feedback, relevance, answer_feedback, adopted, signal, correct, missing, gaps)

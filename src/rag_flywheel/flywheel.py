@@ -1,7 +1,7 @@
 """Flywheel: what an application holds. Every method is a few lines that call a room."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +10,7 @@ from rag_flywheel import corpus
 from rag_flywheel.capture import corrections, privacy
 from rag_flywheel.capture import votes as capture
 from rag_flywheel.capture.answer_votes import AnswerVote, Reader, append_answer_vote
-from rag_flywheel.capture.signals import SignalGiven, append_signal, note_rephrased
+from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.checks import check_text, check_whole, items
 from rag_flywheel.config import Config
 from rag_flywheel.curate.weights import WEIGHTS
@@ -287,6 +287,29 @@ class Flywheel:
         user = self._hidden(user_id)
         vote = AnswerVote(retrieval_id, verdict, answer, cited, user)
         append_answer_vote(self._database, vote, self._reader)
+
+    def relevance(
+        self,
+        retrieval_id: str | None,
+        said: Mapping[str, bool],
+        *,
+        user_id: str | None = None,
+    ) -> int:
+        """Keep a vote on each of these hits, helpful where it says True: one commit, all or none.
+
+        Returns how many. Hits that are left out get none. Raises as `feedback` does.
+        """
+        return self.feedback_many(capture.relevance_votes(retrieval_id, said, user_id))
+
+    def adopted(
+        self, retrieval_id: str | None, used: bool, why: str = "", *, user_id: str | None = None
+    ) -> None:
+        """Keep whether an answer was used, and why: evidence that is shared as a vote on it is.
+
+        Raises UnknownIdError, InputError.
+        """
+        user = self._hidden(user_id)
+        append_adopted(self._database, retrieval_id, used, why, user, self._reader)
 
     def signal(
         self,

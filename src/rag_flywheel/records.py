@@ -27,8 +27,8 @@ Signal: TypeAlias = Literal[
     "copied", "accepted", "edited", "regenerated", "abandoned",
     "rephrased", "escalated", "rating", "task_done",
 ]  # fmt: skip
-Kind: TypeAlias = Literal["vote", "answer", "correction"] | Signal
-"""A vote on a passage or on a whole answer, the naming of a passage as the answer, or a signal."""
+Kind: TypeAlias = Literal["vote", "answer", "correction", "adopted"] | Signal
+"""A vote on a passage or an answer, the naming of a passage, whether an answer was used, a signal."""
 Outcome: TypeAlias = Literal["promoted", "unchanged", "rejected"]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(step, done, total) now and then during long work."""

@@ -30,6 +30,7 @@ SIGNS = {
     "escalated": -1.0,
 }
 """Which way the signals point that carry no value; rating and edited say so themselves."""
+MOST_CHARS = 20_000  # of why an answer was used
 _MOST_WORDS = 5_000  # of an edited answer that are compared
 
 
@@ -108,6 +109,32 @@ def _edited(value: object, answer: str | None) -> float:
         )
     before, after = answer.split()[:_MOST_WORDS], final.split()[:_MOST_WORDS]
     return 2.0 * SequenceMatcher(None, before, after, autojunk=False).ratio() - 1.0
+
+
+def append_adopted(
+    database: Database,
+    retrieval_id: str | None,
+    used: bool,
+    why: str,
+    user_id: str | None,
+    reader: Callable[[], Reader],
+) -> bool:
+    """Append whether an answer was used, and why, as `append_signal` does."""
+    known = check_retrieval_id(retrieval_id)
+    check_optional_text("user_id", user_id)
+    if not isinstance(used, bool):
+        raise InputError(f"used is {used!r}; expected True or False")
+    if len(check_text("why", why)) > MOST_CHARS:
+        raise InputError(f"why has {len(why)} characters; expected at most {MOST_CHARS}")
+    with database.reading() as conn:
+        shown = events.shown(conn, known)
+    if shown is None:
+        raise unknown_retrieval(known)
+    credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
+    credits |= parts(database, known, shown, [], shown.answer, reader)
+    verdict = "helpful" if used else "harmful"
+    new = NewAnswerVote(shown.rid, "adopted", verdict, user_id, credits, why or None)
+    return append(database, known, new)
 
 
 def note_rephrased(

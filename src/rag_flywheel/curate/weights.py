@@ -11,6 +11,7 @@ WEIGHTS: Mapping[Kind, float] = {
     "correction": 2.0,  # one passage out of all was named, not one of eight ticked
     "vote": 1.0,
     "answer": 1.0,
+    "adopted": 0.7,
     "task_done": 0.6,
     "rating": 0.6,
     "accepted": 0.5,

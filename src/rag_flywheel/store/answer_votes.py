@@ -17,13 +17,15 @@ class NewAnswerVote:
     verdict: str
     user_id: str | None
     credits: Mapping[int, float]
+    why: str | None = None
 
 
 def append(conn: sqlite3.Connection, new: NewAnswerVote, *, seq: int, at: float) -> None:
     """Append it under an event number."""
     conn.execute(
-        "INSERT INTO answer_votes (seq, rid, kind, verdict, user_id, at) VALUES (?,?,?,?,?,?)",
-        (seq, new.rid, new.kind, new.verdict, new.user_id, at),
+        "INSERT INTO answer_votes (seq, rid, kind, verdict, user_id, at, why) "
+        "VALUES (?,?,?,?,?,?,?)",
+        (seq, new.rid, new.kind, new.verdict, new.user_id, at, new.why),
     )
     conn.executemany(
         "INSERT INTO credits (seq, pid, credit) VALUES (?,?,?)",

@@ -66,6 +66,14 @@ def share(where: str, found: object) -> float:
     return value
 
 
+def trust(where: str, found: object) -> float:
+    """A factor from 0 to 100."""
+    value = number(where, found)
+    if not 0.0 <= value <= 100.0:
+        refuse(where, found, "a number from 0 to 100")
+    return value
+
+
 def seconds(where: str, found: object) -> float:
     """Seconds since 1970."""
     value = number(where, found)

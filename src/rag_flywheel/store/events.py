@@ -193,7 +193,7 @@ def append_votes(
 
 _VERDICTS = get_args(Verdict)
 SIGNALS: tuple[str, ...] = get_args(Signal)
-KINDS: tuple[str, ...] = ("vote", "answer", "correction", *SIGNALS)
+KINDS: tuple[str, ...] = ("vote", "answer", "correction", "adopted", *SIGNALS)
 _COLUMNS = "v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at"
 _SAID = (
     f"SELECT {_COLUMNS}, 1.0, 'vote', 1.0 FROM votes v JOIN retrievals r ON r.rid = v.rid "
@@ -305,7 +305,7 @@ def _vote(row: tuple[Any, ...]) -> VoteEvent:
         cells.seconds("votes.at", at),
         cells.share("credits.credit", credit),
         _kind(kind),
-        cells.number("trusts.trust", trust),
+        cells.trust("trusts.trust", trust),
     )
 
 

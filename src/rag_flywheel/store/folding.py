@@ -96,7 +96,10 @@ def _fold_events(
         conn.executemany(
             f"UPDATE {table} SET user_id = {_ONE_TIME} WHERE seq = ?", [(s,) for s in sorted(kept)]
         )
-    conn.executemany("UPDATE votes SET reason = NULL WHERE seq = ?", [(s,) for s in kept])
+    for table, column in (("votes", "reason"), ("answer_votes", "why")):
+        conn.executemany(
+            f"UPDATE {table} SET {column} = NULL WHERE seq = ?", [(s,) for s in sorted(kept)]
+        )
 
 
 def _hashes(conn: sqlite3.Connection, retrievals: Sequence[int]) -> list[bytes]:

@@ -261,6 +261,12 @@ def m006_signals(db: sqlite_utils.Database) -> None:
     _execute(db, _SIGNALS)
 
 
+@migrations()
+def m007_why(db: sqlite_utils.Database) -> None:
+    """Why an answer was used, or was not, in a user's words."""
+    db.execute("ALTER TABLE answer_votes ADD COLUMN why TEXT")
+
+
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():

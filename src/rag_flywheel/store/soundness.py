@@ -112,6 +112,7 @@ def _check_answer_vote(row: _Row) -> None:
         cells.refuse("answer_votes.verdict", row[2], "helpful, harmful or retract")
     cells.optional_text("answer_votes.user_id", row[3])
     cells.seconds("answer_votes.at", row[4])
+    cells.optional_text("answer_votes.why", row[5])
 
 
 def _check_credit(row: _Row) -> None:
@@ -122,6 +123,11 @@ def _check_note(row: _Row) -> None:
     cells.text("notes.text", row[0])
     cells.optional_text("notes.user_id", row[1])
     cells.seconds("notes.at", row[2])
+
+
+def _check_trust(row: _Row) -> None:
+    cells.text("trusts.kind", row[0])
+    cells.trust("trusts.trust", row[1])
 
 
 def _check_refresh(row: _Row) -> None:
@@ -152,11 +158,12 @@ _CHECKS: tuple[tuple[str, str, _Check], ...] = (
     ("votes", "SELECT seq, verdict, user_id, reason, at FROM votes", _check_vote),
     (
         "answer_votes",
-        "SELECT seq, kind, verdict, user_id, at FROM answer_votes",
+        "SELECT seq, kind, verdict, user_id, at, why FROM answer_votes",
         _check_answer_vote,
     ),
     ("credits", "SELECT credit FROM credits", _check_credit),
     ("notes", "SELECT text, user_id, at FROM notes", _check_note),
+    ("trusts", "SELECT kind, trust FROM trusts", _check_trust),
     ("refreshes", "SELECT at, outcome, version, scores FROM refreshes", _check_refresh),
     ("meta", "SELECT key, value FROM meta", _check_meta),
 )
