@@ -27,6 +27,7 @@ from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import asking
 from rag_flywheel.bench.setup import Protocol, prepare
 from rag_flywheel.bench.users import Users
+from rag_flywheel.curate.groups import query_groups
 from rag_flywheel.evaluate.gate import GROWTH, Heard, Looks, Pair, alpha_of, decide
 from rag_flywheel.gating import Judges, gated, no_golden
 from rag_flywheel.improve.examples import Examples
@@ -59,7 +60,7 @@ def differences(
 def replaced(found: npt.NDArray[np.float64], before: Looks, seed: int) -> bool:
     """Whether the gate lets a candidate in whose golden queries differ by this."""
     golden = Pair(found, np.zeros(len(found)))
-    return decide(Heard(golden=golden), before, seed=seed).replaces
+    return decide(Heard(golden=golden), 0, before, seed=seed).replaces
 
 
 def by_differences(rounds: int) -> list[dict[str, Any]]:
@@ -120,24 +121,24 @@ def fits(name: str, rounds: int) -> dict[str, Any]:
     """Fits to two halves of the same votes, either of them the candidate."""
     with tempfile.TemporaryDirectory() as scratch:
         examples = voted(name, Path(scratch))
+    groups = query_groups(examples.vectors)
     taken: list[bool] = []
     gains: list[float] = []
     for i in range(rounds):
         rng = np.random.default_rng([11, i])
-        order = rng.permutation(len(examples))
-        third = len(order) // 3
-        judges, one, two = (np.sort(order[s::3][:third]) for s in range(3))
+        third = rng.integers(0, 3, groups.max() + 1)[groups]  # whole groups
+        judges, one, two = (np.flatnonzero(third == part) for part in range(3))
         others = examples.at(np.sort(np.append(one, two)))
         candidate, live = (listening(others, _fitted(examples.at(rows))) for rows in (one, two))
-        heard = Judges(examples.at(judges), no_golden(examples), others)
-        gate = gated(heard, candidate, live, Looks())
+        heard = Judges(examples.at(judges), groups[judges], no_golden(examples), others)
+        gate = gated(heard, candidate, live, 0, Looks())
         taken.append(gate.decision.replaces)
         gains.append(gate.decision.mean or 0.0)
     return {
         "collection": name,
         "refreshes": rounds,
-        "fitted_to": third,
-        "judged_by": third,
+        "fitted_to": len(examples) // 3,
+        "judged_by": len(examples) // 3,
         "replaced": float(np.mean(taken)),
         "mean_gain": float(np.mean(gains)),
         "spread_of_gains": float(np.std(gains)),

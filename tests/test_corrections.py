@@ -119,11 +119,13 @@ def test_an_accepted_text_stays_with_its_tenant(tmp_path: Path) -> None:
         fw.add(
             [Passage("a", "one text", "", {"team": "x"}), Passage("b", "two", "", {"team": "y"})]
         )
-        shown = fw.retrieve("opening hours", where={"team": "x"})
+        where = {"team": "x", "lang": "en", "year": {"gte": 2020}}
+        shown = fw.retrieve("opening hours", where=where)
         fw.correct(shown.id, text="we open at nine")
         fw.review.accept(fw.review.items()[0].id)
         (added,) = fw.passages({"source": "correction"})
-        assert added.metadata["team"] == "x"
+        assert (added.metadata["team"], added.metadata["lang"]) == ("x", "en")
+        assert "year" not in added.metadata
 
 
 def test_notes_come_after_disputes_and_can_be_decided(desk: Flywheel) -> None:

@@ -1,5 +1,7 @@
 """Forgetting that is interrupted, hindered, or seen from elsewhere; and rows besides votes."""
 
+import re
+import shutil
 import sqlite3
 import threading
 import time
@@ -179,21 +181,17 @@ def test_corrections_reviews_and_known_answers(root: Path) -> None:
                 query_hash(query),
                 user,
             )
-        for query, source in ((ASK, "review"), ("refund", "review"), ("refund", "import")):
-            execute(
-                root,
-                "INSERT INTO golden (at, query, query_hash, pid, grade, source) "
-                "VALUES (0, ?, ?, 1, 1, ?)",
-                query,
-                query_hash(query),
-                source,
-            )
+        import_answer(root, "refund")
         report = fw.forget("ann-4711")
-        assert (report.n_corrections_kept, report.n_reviews_kept, report.n_golden) == (1, 1, 1)
-        assert [r["user_id"] for r in rows(root, "SELECT * FROM corrections")] == [None, bob]
-        reviews = [(r["query"], r["user_id"]) for r in rows(root, "SELECT * FROM reviews")]
-        assert reviews == [("refund", None), ("refund", bob)]
-        assert [r["query"] for r in rows(root, "SELECT * FROM golden")] == ["refund", "refund"]
+        assert (report.n_corrections_kept, report.n_reviews_kept) == (1, 1)
+        corrections = [r["user_id"] for r in rows(root, "SELECT * FROM corrections")]
+        reviews = [r["user_id"] for r in rows(root, "SELECT * FROM reviews")]
+        assert {r["query"] for r in rows(root, "SELECT * FROM reviews")} == {"refund"}
+        assert (corrections[1:], reviews[1:]) == ([bob], [bob])
+        for user in (corrections[0], reviews[0]):
+            assert re.fullmatch("once:[0-9a-f]{32}", user)
+        assert corrections[0] != reviews[0]  # nothing says that they were one person
+        assert [r["query"] for r in rows(root, "SELECT * FROM golden")] == ["refund"]
         vectors = rows(root, "SELECT * FROM vectors WHERE text_hash = ?", query_hash(ASK))
         assert vectors == []
         assert (
@@ -203,18 +201,83 @@ def test_corrections_reviews_and_known_answers(root: Path) -> None:
         assert traces(root, SECRETS) == []
 
 
-def test_an_imported_answer_keeps_the_question_that_a_user_asked_too(root: Path) -> None:
+def import_answer(root: Path, query: str) -> None:
     execute(
         root,
-        "INSERT INTO golden (at, query, query_hash, pid, grade, source) VALUES (0, ?, ?, 1, 1, ?)",
+        "INSERT INTO golden (at, query, query_hash, pid, grade, source) "
+        "VALUES (0, ?, ?, 1, 1, 'imported')",
+        query,
+        query_hash(query),
+    )
+
+
+def test_an_imported_answer_keeps_the_question_that_a_user_asked_too(root: Path) -> None:
+    """And what reviewers decided of it: it is not the user's alone."""
+    import_answer(root, ASK)
+    execute(
+        root,
+        "INSERT INTO reviews (at, decision, query, query_hash, pid, user_id) "
+        "VALUES (0, 'reject', ?, ?, 1, ?)",
         ASK,
         query_hash(ASK),
-        "imported",
+        user_hash(root, "bob"),
     )
     with opened(root) as fw:
-        assert fw.forget("ann-4711").n_golden == 0
+        before = fw.golden.items()
+        fw.forget("ann-4711")
+        assert fw.golden.items() == before == []
         assert len(rows(root, "SELECT * FROM golden")) == 1
+        assert [r["decision"] for r in rows(root, "SELECT * FROM reviews")] == ["reject"]
         assert len(rows(root, "SELECT * FROM vectors WHERE text_hash = ?", query_hash(ASK))) == 1
+
+
+def test_two_forgotten_correctors_stay_two_voices(tmp_path: Path, help_desk: list[Passage]) -> None:
+    root = tmp_path / "two"
+    with opened(root) as fw:
+        fw.add(help_desk)
+        shown = fw.retrieve("refund", k=1, user_id="bob")
+        fw.correct(shown.id, "secret", user_id="ann-4711")
+        fw.correct(shown.id, "cats", user_id="cid")
+        assert fw.golden.items() == []
+        waiting = [(i.passage_id, i.why) for i in fw.review.items()]
+        assert {p for p, _ in waiting} == {"secret", "cats"}
+        for user in ("ann-4711", "cid"):
+            fw.retrieve("login", user_id=user)
+            assert fw.forget(user).n_corrections_kept == 1
+            assert fw.golden.items() == []
+            assert [(i.passage_id, i.why) for i in fw.review.items()] == waiting
+        users = {r["user_id"] for r in rows(root, "SELECT * FROM corrections")}
+        assert len(users) == 2 and None not in users
+
+
+def test_of_a_forgotten_corrector_the_last_correction_still_counts(
+    tmp_path: Path, help_desk: list[Passage]
+) -> None:
+    with opened(tmp_path / "kb2") as fw:
+        fw.add(help_desk)
+        shown = fw.retrieve("refund", k=1, user_id="bob")
+        fw.retrieve("login", user_id="ann-4711")
+        for passage in ("secret", "cats"):
+            fw.correct(shown.id, passage, user_id="ann-4711")
+        (before,) = fw.golden.items()
+        assert before.answers == {"cats": 1}
+        fw.forget("ann-4711")
+        assert fw.golden.items() == [before]
+
+
+def test_strays_and_what_was_set_aside_are_deleted_too(root: Path) -> None:
+    """An old copy of a version, or one that failed its check, holds what the user asked."""
+    with opened(root) as fw:
+        live = root / "versions" / str(fw.status().version)
+        for name in ("versions/copy of a version", "quarantine/20200101T000000Z-00000"):
+            shutil.copytree(live, root / name)
+            (root / name / "notes.txt").write_text(ASK)
+        (root / "versions" / "notes.txt").write_text(ASK)
+        assert traces(root / "versions", [ASK]) and traces(root / "quarantine", [ASK])
+        report = fw.forget("ann-4711")
+        assert [p.name for p in (root / "versions").iterdir()] == [report.version]
+        assert not list((root / "quarantine").glob("*"))
+        assert (traces(root, SECRETS), fw.verify()) == ([], [])
 
 
 def test_opting_out_survives_being_forgotten(root: Path) -> None:

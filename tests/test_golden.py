@@ -75,10 +75,37 @@ def test_a_correction_is_known_until_another_contradicts_it(desk: Flywheel) -> N
 def test_what_a_correction_may_name(desk: Flywheel, tmp_path: Path) -> None:
     given = [Candidate("own", "words of another index", 1.0)]
     shown = desk.rerank("another index", given)
-    desk.correct(shown.id, "own")  # shown, though not in the index
+    desk.correct(shown.id, "own", user_id="ann")  # shown, though not in the index
     assert known(desk) == {}
     desk.add([Passage("own", "words of another index")])
     assert known(desk) == {"another index": ({"own": 1}, ("correction",))}
+
+
+def test_a_correction_of_nobody_is_stored_and_makes_nothing_known(desk: Flywheel) -> None:
+    corrected(desk, QUERY, "cats", None)
+    assert known(desk) == {}
+    corrected(desk, QUERY, "secret", "ann")
+    assert known(desk) == {QUERY: ({"secret": 1}, ("correction",))}  # uncontradicted
+    assert desk.review.items() == []
+
+
+@pytest.mark.parametrize("tenant_key", ["team", None])
+def test_a_passage_that_was_not_shown_must_pass_the_filter(
+    tmp_path: Path, encoder: WordEncoder, tenant_key: str | None
+) -> None:
+    config = Config(encoder="", tenant_key=tenant_key)
+    with Flywheel.open(tmp_path / "teams", encoder=encoder, config=config) as fw:
+        ours = [Passage(f"our{i}", f"word{i} alpha", metadata={"team": "ours"}) for i in range(3)]
+        fw.add([*ours, Passage("their0", "word0 beta", metadata={"team": "theirs"})])
+        shown = fw.retrieve("word0", k=1, where={"team": "ours"})
+        assert [hit.passage_id for hit in shown.hits] == ["our0"]
+        for _ in range(2):
+            with pytest.raises(UnknownIdError, match=r"'their0'.*passes the filter.*add it first"):
+                fw.correct(shown.id, "their0", user_id="ann")
+            assert known(fw) == {}
+            fw.refresh()  # nor after it
+        fw.correct(shown.id, "our2", user_id="ann")
+        assert known(fw) == {"word0": ({"our2": 1}, ("correction",))}
 
 
 BAD_CORRECTIONS: dict[str, tuple[Any, Any, Any, type[Exception], str]] = {

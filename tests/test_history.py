@@ -23,7 +23,7 @@ ROWS = {
 TEXTS = {
     "moves": ("promoted", "v is live"),
     "refreshes": ("rejected", "the new version failed its check: it lost 3 passages"),
-    "looks": ("look", "new parameters of v: better, 90 votes judged, p = 0.004"),
+    "looks": ("look", "new parameters of v: better, 90 votes so far, p = 0.004"),
     "forgets": ("forget", "begun: a user with 2 retrievals and 3 votes"),
     "reviews": ("review", "reject: passage 'reset' for 'how?'"),
 }

@@ -1,10 +1,14 @@
 """The review queue: what gets into it, in which order, and what a decision does until it is undone."""
 
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fakes import Vectors, WordEncoder
 from known import QUERY, TURNED, corrected, imported, known, said, table
 from rag_flywheel import Flywheel, Passage
 from rag_flywheel.errors import InputError, UnknownIdError
@@ -188,6 +192,58 @@ def test_ids_stay_while_more_is_said_and_texts_are_touched_up(desk: Flywheel) ->
     assert known(desk) == {}
     with pytest.raises(UnknownIdError):
         desk.review.reject(after.id)
+
+
+def users_of(fw: Flywheel) -> list[str | None]:
+    with closing(sqlite3.connect(Path(fw.status().path) / "flywheel.db")) as conn:
+        return [user for (user,) in conn.execute("SELECT user_id FROM reviews ORDER BY rowid")]
+
+
+def test_a_reviewer_who_opted_out_is_not_stored(desk: Flywheel) -> None:
+    said(desk, QUERY, "secret", "helpful", "ann", "bob")
+    said(desk, QUERY, "secret", "harmful", "cid", "dan")
+    item = first(desk)
+    desk.review.accept(item.id, user_id="rita")
+    desk.opt_out("rita")
+    desk.review.reject(item.id, user_id="rita")
+    assert known(desk) == {}  # what was decided counts
+    desk.review.undo(user_id="rita")
+    assert list(known(desk)) == [QUERY]
+    desk.review.reject(item.id, user_id="sue")
+    named, *others, sue = users_of(desk)
+    assert (others, None in (named, sue), named == sue) == ([None, None], False, False)
+
+
+class Interrupted(WordEncoder):
+    """Between reading what was said and the decision on it, something else happens once."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        if (then := self.meanwhile) is not None:
+            self.meanwhile = None
+            then()
+        return super().encode_queries(texts)
+
+
+def test_a_question_that_was_deleted_meanwhile_is_not_decided(
+    tmp_path: Path, help_desk: list[Passage]
+) -> None:
+    root, encoder = tmp_path / "kb", Interrupted()
+    with Flywheel.open(root, encoder=WordEncoder()) as other:
+        other.add(help_desk)
+        asked = other.retrieve(QUERY, k=4, user_id="ann")
+        for user, verdict in zip("abcd", ["helpful"] * 2 + ["harmful"] * 2, strict=True):
+            other.feedback(asked.id, "secret", verdict, user_id=user)  # type: ignore[arg-type]
+        with Flywheel.open(root, encoder=encoder) as fw:
+            item = first(fw)
+            imported(fw, tmp_path, table({("never asked", "cats"): 1}))  # to be embedded first
+            encoder.meanwhile = lambda: other.forget("ann")
+            with pytest.raises(UnknownIdError, match=f"question of item '{item.id}' was deleted"):
+                fw.review.accept(item.id, user_id="rita")
+            assert encoder.meanwhile is None
+            assert (users_of(fw), queue(fw)) == ([], [])
+            assert QUERY not in known(fw)
 
 
 def test_an_empty_index_has_nothing_to_review(fw: Flywheel) -> None:

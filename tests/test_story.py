@@ -157,7 +157,7 @@ def test_a_version_that_nobody_looked_at_keeps_the_fitted_parameters(
     assert story.live
     assert "301 passages" in story.sentences[0]
     why = report.reason.split("; ", 1)[1]
-    assert "votes judge, the next look is at" in why
+    assert "votes so far, the next look is at" in why
     assert story.sentences[1:] == (f"weights kept (fitted): {why}",)
 
 

@@ -384,8 +384,7 @@ class Flywheel:
     @property
     def review(self) -> Review:
         """The answers that a person has to decide: `next`, `accept`, `reject`, `undo`."""
-        key = self._config.tenant_key
-        return Review(self._database, self._source, self._hidden, self.add, key)
+        return Review(self._database, self._source, self._hidden, self.add)
 
     def answer(self, retrieval_id: str, text: str) -> None:
         """Keep the answer that the application gave from a retrieval. Raises UnknownIdError.

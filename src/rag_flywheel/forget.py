@@ -21,7 +21,7 @@ from rag_flywheel.store import forgetting
 
 log = logging.getLogger("rag_flywheel")
 _WAIT_S = 10.0  # for the lock, and for those who read an older state of the database
-_NOTHING = ForgetReport(0, 0, 0, 0, 0, 0, None)
+_NOTHING = ForgetReport(0, 0, 0, 0, 0, None)
 
 
 def forget(job: Job, user: str) -> ForgetReport:
@@ -83,6 +83,7 @@ def _finish(job: Job) -> RefreshReport | None:
     deploy.prune(job.root, keep=0, never=set() if rejected else {str(report.version)})
     deploy.clean_staging(job.root)
     deploy.clean_quarantine(job.root)
+    deploy.clean_strays(job.root)
     job.lookups.clear()
     emptied = job.database.compact(wait_s=_WAIT_S)
     if rejected:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel.evaluate.gate import Decision, Heard, Looks, Pair, decide
-from rag_flywheel.improve.examples import Examples, Floats
+from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.held_out import (
     HeldOut,
     golden_ndcg,
@@ -40,9 +40,12 @@ def no_golden(like: Examples) -> Golden:
 
 @dataclass(frozen=True)
 class Judges:
-    """Who judges: held-out queries by their votes, golden queries; others: whom both sides know."""
+    """Who judges: held-out queries by their votes, a group of near-duplicates as one; golden
+    queries; others: whom both sides know. groups int64 (m,): of the held-out queries.
+    """
 
     held_out: Examples
+    groups: Ints
     golden: Golden
     others: Examples
 
@@ -74,23 +77,34 @@ def undecided_text(why: str) -> str:
     return json.dumps({"format_version": FORMAT_VERSION, "why": why}, indent=1) + "\n"
 
 
-def gated(judges: Judges, candidate: Parameters, kept: Parameters, looks: Looks) -> Gate:
-    """Whether the candidate replaces the kept parameters; neither was fitted to the judges."""
+def gated(
+    judges: Judges, candidate: Parameters, kept: Parameters, n_votes: int, looks: Looks
+) -> Gate:
+    """Whether the candidate replaces the kept parameters; neither was fitted to the judges.
+
+    n_votes: how many votes there are in all, judges' and others'.
+    """
     both = {"candidate": candidate, "incumbent": kept}
     said = {name: held_out_says(judges.held_out, judges.others, p) for name, p in both.items()}
     new, old = said["candidate"], said["incumbent"]
+    first, group = np.unique(judges.groups, return_index=True, return_inverse=True)[1:]
+
+    def of_groups(values: Mapping[str, Floats]) -> dict[str, Floats]:
+        return {name: _means(given, group, len(first)) for name, given in values.items()}
+
+    likely = of_groups({name: s.log_likelihood for name, s in said.items()})
+    ordered = of_groups({name: s.condensed for name, s in said.items()})
     golden = _golden(judges, candidate, kept)
-    masks = slices(judges.held_out, judges.others)
-    known = ~np.isnan(new.condensed)
-    condensed = Pair(new.condensed[known], old.condensed[known])
+    masks = {n: mask[first] for n, mask in slices(judges.held_out, judges.others).items()}
+    known = ~np.isnan(ordered["candidate"])
+    condensed = Pair(ordered["candidate"][known], ordered["incumbent"][known])
     stay = kept_hits(new, old)
-    votes = Pair(new.log_likelihood, old.log_likelihood)
-    n_votes = int((judges.held_out.n_helpful + judges.held_out.n_harmful).sum())
-    decision = decide(Heard(votes, masks, condensed, golden, stay, n_votes), looks)
+    decision = decide(Heard(Pair(**likely), masks, condensed, golden, stay), n_votes, looks)
     by_query = {
         "queries": [key[0].hex() for key in judges.held_out.keys],
-        "log_likelihood": _rounded({n: s.log_likelihood for n, s in said.items()}),
-        "condensed_ndcg": _rounded({n: s.condensed for n, s in said.items()}),
+        "groups": group.tolist(),
+        "log_likelihood": _rounded(likely),
+        "condensed_ndcg": _rounded(ordered),
         "slices": {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()},
         "golden_queries": [key[0].hex() for key in judges.golden.queries.keys],
         "golden_ndcg@10": _rounded(asdict(golden)),
@@ -125,6 +139,15 @@ def _scores(
     if decision.p is not None and decision.mean is not None and decision.error is not None:
         found |= {"gate_p": decision.p, "gain": decision.mean, "gain_error": decision.error}
     return found
+
+
+def _means(values: Floats, group: Ints, n: int) -> Floats:
+    """The mean of each of n groups, nan left out; nan where nothing else is."""
+    there = ~np.isnan(values)
+    total = np.bincount(group[there], values[there], minlength=n)
+    count = np.bincount(group[there], minlength=n)
+    means: Floats = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return means
 
 
 def _mean(values: Floats) -> float:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from rag_flywheel.curate.groups import held_out, query_groups
-from rag_flywheel.evaluate.gate import LEAST_JUDGED, Looks, too_soon
+from rag_flywheel.evaluate.gate import Looks, too_soon
 from rag_flywheel.gating import Gate, Judges, gated
-from rag_flywheel.improve.examples import NEIGHBOURS, Examples
+from rag_flywheel.improve.examples import NEIGHBOURS
 from rag_flywheel.improve.learn import listening, propose
 from rag_flywheel.improve.remember import remember
 from rag_flywheel.index.dense import nearest_rows
@@ -48,11 +47,12 @@ class Judging:
     """What a look of the gate takes besides past queries.
 
     golden: the queries with known answers; read_back: parameters as they are read from the file
-    that they were written to; looks: those before.
+    that they were written to; n_votes: those in all that were ever cast; looks: those before.
     """
 
     golden: Callable[[], Sequence[GoldenItem]]
     read_back: Callable[[Parameters], Parameters]
+    n_votes: int
     looks: Looks
 
 
@@ -72,22 +72,20 @@ def learned_from_votes(
     """
     examples = past_examples(database, version, past, known, progress)
     near = nearest_rows(examples.vectors, examples.vectors, 2 * NEIGHBOURS)
-    apart = held_out([key[0] for key in examples.keys], query_groups(examples.vectors, near))
-    kept, why, scores, gate = (
-        version.parameters,
-        _too_soon(examples, apart, judging.looks),
-        {},
-        None,
-    )
+    groups = query_groups(examples.vectors, near)
+    apart = held_out([key[0] for key in examples.keys], groups)
+    kept, gate = version.parameters, None
+    why, scores = too_soon(judging.n_votes, judging.looks), dict[str, float]()
     if not why:
         others = examples.at(np.flatnonzero(~apart))
         proposal = propose(others, kept)
         why, scores = proposal.why, dict(proposal.scores)
         if proposal.parameters is not None:
             golden = golden_of(database, version, judging.golden(), others, known)
-            judges = Judges(examples.at(np.flatnonzero(apart)), golden, others)
+            judges = Judges(examples.at(np.flatnonzero(apart)), groups[apart], golden, others)
             candidate = judging.read_back(listening(others, proposal.parameters))
-            gate = gated(judges, candidate, listening(others, kept), judging.looks)
+            heard = listening(others, kept)
+            gate = gated(judges, candidate, heard, judging.n_votes, judging.looks)
             why, scores = gate.decision.why, {**scores, **gate.scores}
             kept = candidate if gate.decision.replaces else kept
     kept = listening(examples, kept)
@@ -108,10 +106,3 @@ def frozen(
     return Learned(
         version.parameters, memory, "votes after the rollback stay held back until release", {}
     )
-
-
-def _too_soon(examples: Examples, apart: npt.NDArray[np.bool_], looks: Looks) -> str:
-    """Why the held-out queries' votes are too few for another look; they need not be the judges
-    where they are few."""
-    votes = (examples.n_helpful + examples.n_harmful)[apart]
-    return too_soon(int(votes.sum()), looks) if len(votes) >= LEAST_JUDGED else ""

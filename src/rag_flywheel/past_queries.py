@@ -196,7 +196,10 @@ def golden_of(
     others: Examples,
     known: Known,
 ) -> Golden:
-    """The golden queries that are no near-duplicates of queries that parameters were fitted to."""
+    """The golden queries that are no near-duplicates of queries that parameters were fitted to.
+
+    Those that rest on a correction are left out: one user's word must not decide for all.
+    """
     with database.snapshot() as conn:
         state = bare_state(version, conn)
         hashes = sorted({item.query_hash for item in items})
@@ -205,7 +208,7 @@ def golden_of(
             tenant: scope(state, matching_pids(conn, _of_tenant(known.tenant_key, tenant)))
             for tenant in {item.tenant for item in items}
         }
-    new = [item for item in items if item.query_hash in vectors]
+    new = [i for i in items if i.query_hash in vectors and "correction" not in i.sources]
     if new and len(others):
         rows = np.stack([vectors[item.query_hash] for item in new])
         closest = nearest_rows(rows, others.vectors, 1).cosines[:, 0]

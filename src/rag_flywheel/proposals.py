@@ -3,13 +3,14 @@
 It must not know how passages are added, nor which passages users disagree on.
 """
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 from rag_flywheel.capture.corrections import append_correction
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.records import AddReport, MetadataValue, Passage, ReviewItem
 from rag_flywheel.store import cells, notes, passages
 from rag_flywheel.store.database import Database
@@ -38,18 +39,18 @@ def find(database: Database, id: str) -> Note | None:
         return next((n for n in notes.all_notes(conn) if note_id(n) == id), None)
 
 
-def accept(
-    database: Database, note: Note, user: str | None, *, add: Add, tenant_key: str | None
-) -> None:
+def accept(database: Database, note: Note, user: str | None, *, add: Add) -> None:
     """Decide that a note is right; a text becomes a passage, named by its author as the answer.
 
     A process that dies in between leaves the note waiting: accepting it again ends the same.
     """
     if note.kind == "text":
-        passage = _passage(note, tenant_key)
+        passage = _passage(note)
         add([passage])
         if note.decision != "accept":
-            append_correction(database, note.retrieval_id, passage.id, note.user_id)
+            # one that a range in the question's filter keeps out cannot be named for it
+            with contextlib.suppress(UnknownIdError):
+                append_correction(database, note.retrieval_id, passage.id, note.user_id)
     _decide(database, note, "accept", user)
 
 
@@ -85,10 +86,13 @@ def _name(note: Note) -> str:
     return f"{SOURCE}-{note_id(note)}"
 
 
-def _passage(note: Note, tenant_key: str | None) -> Passage:
-    metadata: dict[str, MetadataValue] = {"source": SOURCE, "retrieval": note.retrieval_id}
-    if tenant_key is not None and note.tenant is not None:
-        metadata[tenant_key] = cells.parsed("retrievals.tenant", note.tenant)
+def _passage(note: Note) -> Passage:
+    """With what the question's filter asked for, its tenant among it, so that it is found again."""
+    where = {} if note.where is None else cells.parsed("retrievals.filter", note.where)
+    asked: dict[str, MetadataValue] = {
+        key: value for key, value in where.items() if not isinstance(value, dict | list)
+    }
+    metadata = {**asked, "source": SOURCE, "retrieval": note.retrieval_id}
     return Passage(_name(note), note.text, metadata=metadata)
 
 

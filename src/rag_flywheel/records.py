@@ -29,6 +29,8 @@ Signal: TypeAlias = Literal[
 ]  # fmt: skip
 Kind: TypeAlias = Literal["vote", "answer", "correction", "adopted"] | Signal
 """A vote on a passage or an answer, the naming of a passage, whether an answer was used, a signal."""
+ONE_TIME = "once:"
+"""How the ids of users begin whose events were made anonymous: a new one for each event."""
 Outcome: TypeAlias = Literal["promoted", "unchanged", "rejected"]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(step, done, total) now and then during long work."""
@@ -267,8 +269,8 @@ class ForgetReport:
     """What forgetting a user took away.
 
     n_votes: their own; n_votes_of_others: on their questions. n_corrections_kept, n_reviews_kept:
-    those that lost their author; n_golden: known answers to questions that only they asked.
-    version: the live one after it. n_notes: texts of theirs, and on their questions, for review.
+    those that lost their author. version: the live one after it. n_notes: texts for review of
+    theirs, and on their questions.
     """
 
     n_retrievals: int
@@ -276,7 +278,6 @@ class ForgetReport:
     n_votes_of_others: int
     n_corrections_kept: int
     n_reviews_kept: int
-    n_golden: int
     version: str | None
     n_notes: int = 0
 

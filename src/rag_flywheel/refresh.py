@@ -44,7 +44,7 @@ from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.loaded import load_parameters
 from rag_flywheel.serve.state import Source
 from rag_flywheel.source import judge_of, source_of
-from rag_flywheel.store import journal, passages
+from rag_flywheel.store import events, journal, passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import Look
 from rag_flywheel.trust import calibrate
@@ -215,9 +215,11 @@ def _learn(
     else:
         with database.reading() as conn:
             looks = Looks(*journal.looks(conn))
+            n_votes = events.count_votes(conn)
         judging = Judging(
             lambda: golden_items(database, folder.source, until=until),
             read_back,
+            n_votes,
             looks,
         )
         learned = learned_from_votes(database, version, past, known, judging, progress=progress)

@@ -6,6 +6,7 @@ It must not know the rules that put an item into the queue.
 import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from rag_flywheel import proposals
@@ -17,7 +18,7 @@ from rag_flywheel.golden import Opinions, read_opinions
 from rag_flywheel.proposals import note_id
 from rag_flywheel.records import Decision, ReviewItem
 from rag_flywheel.serve.state import Source
-from rag_flywheel.store import golden, passages
+from rag_flywheel.store import golden, passages, people
 from rag_flywheel.store.database import Database
 
 
@@ -30,14 +31,12 @@ class Review:
         source: Callable[[], Source],
         hidden: Callable[[str | None], str | None],
         add: proposals.Add,
-        tenant_key: str | None,
     ) -> None:
         """hidden: what is stored of a reviewer's id; add: how a passage comes into the index."""
         self._database = database
         self._source = source
         self._hidden = hidden
         self._add = add
-        self._tenant_key = tenant_key
 
     def next(self) -> ReviewItem | None:
         """The item with the most votes that waits for a decision; None: nothing to decide."""
@@ -100,8 +99,7 @@ class Review:
             if kind == "reject":
                 proposals.reject(self._database, note, user)
             else:
-                key = self._tenant_key
-                proposals.accept(self._database, note, user, add=self._add, tenant_key=key)
+                proposals.accept(self._database, note, user, add=self._add)
             return
         found = self._opinions()
         topic = next((t for t in found.topics if _topic_id(found, t) == id), None)
@@ -115,6 +113,8 @@ class Review:
         pid = found.heirs[topic[1]].pid
         new = golden.NewDecision(kind, found.texts[query], query, tenant, pid, user)
         with self._database.transaction(durable=True) as conn:
+            if query not in golden.query_texts(conn, [query]):  # forgotten meanwhile
+                raise UnknownIdError(f"the question of item {id!r} was deleted meanwhile")
             _append(conn, new)
 
     def _opinions(self) -> Opinions:
@@ -123,6 +123,8 @@ class Review:
 
 
 def _append(conn: sqlite3.Connection, new: golden.NewDecision) -> None:
+    if new.user_id is not None and people.opted_out(conn, {new.user_id}):
+        new = replace(new, user_id=None)
     golden.append_decision(conn, new, seq=passages.advance_clock(conn), at=time.time())
 
 

@@ -183,8 +183,7 @@ def forgotten(report: ForgetReport, as_json: bool) -> None:
         return
     _say(
         f"deleted: {report.n_retrievals} retrievals, {report.n_votes} votes of the user, "
-        f"{report.n_votes_of_others} of others on their questions, {report.n_golden} known answers, "
-        f"{report.n_notes} texts for review"
+        f"{report.n_votes_of_others} of others on their questions, {report.n_notes} texts for review"
     )
     _say(
         f"kept without their author: {report.n_corrections_kept} corrections, "

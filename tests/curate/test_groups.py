@@ -41,9 +41,7 @@ def together(groups: Sequence[int]) -> set[frozenset[int]]:
 
 
 def brute_force(linked: Sequence[Sequence[bool]]) -> set[frozenset[int]]:
-    parts = {reached(linked, i) for i in range(len(linked))}
-    alone = {frozenset([i]) for part in parts if len(part) > 20 for i in part}
-    return {part for part in parts if len(part) <= 20} | alone
+    return {reached(linked, i) for i in range(len(linked))}
 
 
 def cosines_of(degrees: Sequence[float]) -> list[list[float]]:
@@ -123,17 +121,36 @@ def test_in_a_narrow_domain_a_link_takes_more() -> None:
     }
 
 
-@pytest.mark.parametrize(("n", "groups"), [(0, 0), (1, 1), (20, 1), (21, 21), (50, 50)])
-def test_a_group_of_more_than_twenty_is_taken_apart(n: int, groups: int) -> None:
+@pytest.mark.parametrize("n", [0, 1, 20, 21, 50, 64, 65, 300])
+def test_copies_are_one_group_however_many(n: int) -> None:
     same = at_degrees([10.0] * n).reshape(n, 2)
-    assert len(set(query_groups(same).tolist())) == groups
+    assert len(set(query_groups(same).tolist())) == min(n, 1)
 
 
-def test_taking_one_group_apart_leaves_the_others() -> None:
-    chain, pair = [float(d) for d in range(0, 110, 5)], [200.0, 201.0]
+@pytest.mark.parametrize("n", [21, 50, 300])
+def test_spellings_that_differ_a_little_are_one_group_beside_others(n: int) -> None:
+    rng = np.random.default_rng(n)
+    near = rng.standard_normal(64) + 0.2 * rng.standard_normal((n, 64))
+    vectors = np.vstack([near, rng.standard_normal((4 * n, 64))])
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    found = query_groups(unit).tolist()
+    assert len(set(found[:n])) == 1
+    assert len(set(found)) == 4 * n + 1
+
+
+@pytest.mark.parametrize("n", [22, 120])
+def test_a_chain_is_one_group_and_leaves_the_others(n: int) -> None:
+    chain, pair = [110.0 * i / n for i in range(n)], [200.0, 201.0]
     found = query_groups(at_degrees([pair[0], *chain, pair[1]])).tolist()
     assert found[0] == found[-1]
-    assert len(set(found)) == len(chain) + 1
+    assert len(set(found)) == 2
+    assert len(set(found[1:-1])) == 1
+
+
+def test_two_clumps_of_more_copies_than_are_looked_at_are_one_group() -> None:
+    half = [0.0] * 70 + [10.0] * 70
+    found = query_groups(at_degrees([*half, *(180 + d for d in half)]))
+    assert len(set(found.tolist())) == 2
 
 
 def name(number: int) -> bytes:

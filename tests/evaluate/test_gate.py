@@ -86,7 +86,7 @@ def test_twenty_looks_at_growing_votes_seldom_err() -> None:
     ],
 )
 def test_better_takes_a_p_that_this_look_may_spend(looks: int, k: int, outcome: str) -> None:
-    decision = decide(Heard(votes=ones(50, k), n_votes=90), Looks(looks, 60))
+    decision = decide(Heard(votes=ones(50, k)), 90, Looks(looks, 60))
     assert decision.outcome == outcome
     assert decision.replaces == (outcome == "better")
     assert decision.look == looks + 1
@@ -102,10 +102,12 @@ NOT_LOOKED = [
     ("too few", Heard(), FIRST, 0, ["0 held-out", "50"]),
     ("too few", Heard(votes=gaining(49)), FIRST, 49, ["49 held-out", "50"]),
     ("too few", Heard(votes=gaining(49), golden=gaining(49)), FIRST, 49, ["49 held-out", "50"]),
-    ("too soon", Heard(votes=gaining(60), n_votes=100), Looks(1, 67), 60, ["100 votes", "101"]),
-    ("too soon", Heard(votes=gaining(50), n_votes=50), Looks(0, 34), 50, ["50 votes", "51"]),
+    ("too soon", Heard(votes=gaining(60)), Looks(1, 67), 60, ["100 votes so far", "101"]),
+    ("too soon", Heard(votes=gaining(50)), Looks(0, 68), 50, ["100 votes so far", "102"]),
     ("no better", Heard(votes=pair(np.zeros(80))), FIRST, 80, ["as before"]),
     ("no better", Heard(votes=pair(np.zeros(80))), Looks(1, 70), 80, ["as before"]),
+    ("no better", Heard(votes=pair(np.append(np.ones(59), np.nan))), FIRST, 60, ["no number"]),
+    ("no better", Heard(votes=pair(np.append(np.ones(59), np.inf))), FIRST, 60, ["no number"]),
 ]
 
 
@@ -113,7 +115,7 @@ NOT_LOOKED = [
 def test_without_a_look_nothing_is_spent(
     outcome: str, heard: Heard, before: Looks, n: int, named: list[str]
 ) -> None:
-    decision = decide(heard, before)
+    decision = decide(heard, 100, before)
     assert (decision.outcome, decision.measure, decision.n_judged) == (outcome, "held-out votes", n)
     assert (decision.look, decision.alpha, decision.p) == (0, 0.0, None)
     assert not decision.replaces
@@ -123,21 +125,24 @@ def test_without_a_look_nothing_is_spent(
 
 def test_the_next_look_takes_one_and_a_half_times_the_votes_of_the_last() -> None:
     for last, n in [(66, 99), (34, 51), (50, 75), (33, 50), (1001, 1502)]:
-        enough = Heard(votes=gaining(60), n_votes=n)
-        assert decide(enough, Looks(1, last)).look == 2, (last, n)
-        assert decide(replace(enough, n_votes=n - 1), Looks(1, last)).outcome == "too soon"
+        heard = Heard(votes=gaining(60))
+        assert decide(heard, n, Looks(1, last)).look == 2, (last, n)
+        assert decide(heard, n - 1, Looks(1, last)).outcome == "too soon"
         assert too_soon(n, Looks(1, last)) == ""
-        said = f"{n - 1} votes judge, the next look is at {n}"
+        said = f"{n - 1} votes so far, the next look is at {n}"
         # also where the last look replaced parameters, so that none has been since
         assert too_soon(n - 1, Looks(1, last)) == too_soon(n - 1, Looks(0, last)) == said
     assert too_soon(0, FIRST) == ""
 
 
-def test_of_golden_queries_each_counts_as_a_vote() -> None:
-    golden = Heard(votes=gaining(20), golden=gaining(60), n_votes=1000)
-    assert decide(golden, Looks(0, 41)).outcome == "too soon"
-    decision = decide(golden, Looks(0, 40))
-    assert (decision.outcome, decision.n_votes) == ("better", 60)
+def test_votes_are_counted_whichever_measure_decides() -> None:
+    golden = Heard(votes=gaining(20), golden=gaining(60))
+    assert decide(golden, 1000, Looks(0, 667)).outcome == "too soon"
+    decision = decide(golden, 1000, Looks(0, 666))
+    assert (decision.outcome, decision.measure) == ("better", "golden queries")
+    assert (decision.n_judged, decision.n_votes) == (60, 1000)
+    unknown = decide(replace(golden, golden=pair(np.full(60, np.nan))), 1000, FIRST)
+    assert (unknown.outcome, unknown.look) == ("no better", 0)
 
 
 def against(decision: Decision, *words: str) -> None:
@@ -158,14 +163,14 @@ def test_a_clear_gain_with_nothing_against_it_is_better() -> None:
         golden=level(60),
         kept_hits=0.5,
     )
-    decision = decide(heard, FIRST)
+    decision = decide(heard, 400, FIRST)
     assert (decision.outcome, decision.look) == ("better", 1)
     assert decision.mean == pytest.approx(0.1)
     against(decision, "held-out votes gain (+0.1000 a query", "look 1 may spend 0.0250")
 
 
 def test_no_clear_gain_is_no_better_and_says_by_how_much() -> None:
-    decision = decide(Heard(votes=level(60)), FIRST)
+    decision = decide(Heard(votes=level(60)), 400, FIRST)
     assert (decision.outcome, decision.look) == ("no better", 1)
     assert decision.p is not None and decision.p > 0.4
     assert f"do not clearly gain (+0.0000 a query, p {decision.p:.4f}, look 1" in decision.why
@@ -177,7 +182,7 @@ def test_no_clear_gain_is_no_better_and_says_by_how_much() -> None:
 )
 def test_judged_hits_that_are_ordered_worse_are_a_veto(n: int, loss: float, outcome: str) -> None:
     """Clearly worse, that is, and by more than is borne."""
-    decision = decide(Heard(votes=gaining(100), condensed=pair(np.full(n, -loss))), FIRST)
+    decision = decide(Heard(votes=gaining(100), condensed=pair(np.full(n, -loss))), 400, FIRST)
     assert (decision.outcome, decision.look) == (outcome, 1)
     if outcome == "vetoed":
         against(decision, f"but the order of judged hits lose {loss:.4f} (n {n})")
@@ -186,7 +191,7 @@ def test_judged_hits_that_are_ordered_worse_are_a_veto(n: int, loss: float, outc
 def test_golden_gains_that_cancel_are_no_gain() -> None:
     golden = pair(np.tile([0.2, -0.2], 25), 0.4)
     assert abs(golden.differences.sum()) < 1e-14
-    found = decide(Heard(votes=gaining(100), golden=golden, kept_hits=0.1), FIRST)
+    found = decide(Heard(votes=gaining(100), golden=golden, kept_hits=0.1), 400, FIRST)
     assert found.outcome == "vetoed"
 
 
@@ -197,7 +202,7 @@ def slice_that_loses(n: int, members: int, by: float) -> Heard:
 
 
 def test_a_slice_that_loses_is_a_veto() -> None:
-    decision = decide(slice_that_loses(160, 60, 0.05), FIRST)
+    decision = decide(slice_that_loses(160, 60, 0.05), 400, FIRST)
     assert (decision.outcome, decision.look, decision.replaces) == ("vetoed", 1, False)
     against(decision, "but votes on near queries lose 0.0500 (n 60)")
 
@@ -212,23 +217,23 @@ def test_a_slice_that_loses_is_a_veto() -> None:
     ids=["few", "little", "in no slice"],
 )
 def test_less_than_that_is_no_veto(heard: Heard) -> None:
-    assert decide(heard, FIRST).outcome == "better"
+    assert decide(heard, 400, FIRST).outcome == "better"
 
 
 def test_a_loss_that_may_be_chance_is_no_veto() -> None:
     worse = np.where(np.arange(60) % 2 == 0, 0.19, -0.21)  # -0.01 a query, a standard error 0.026
     gains = np.append(worse, np.ones(100))
     heard = Heard(votes=pair(gains), slices={"near": mask(160, 60)})
-    assert decide(heard, FIRST).outcome == "better"
+    assert decide(heard, 400, FIRST).outcome == "better"
 
 
 def test_golden_queries_that_lose_are_a_veto() -> None:
     losing = pair(np.full(50, -0.02), 0.9)
-    decision = decide(Heard(votes=gaining(100), golden=losing), FIRST)
+    decision = decide(Heard(votes=gaining(100), golden=losing), 400, FIRST)
     assert decision.outcome == "vetoed"
     against(decision, "golden queries lose 0.0200 (n 50)")
     few = pair(np.full(49, -0.02), 0.9)
-    assert decide(Heard(votes=gaining(100), golden=few), FIRST).outcome == "better"
+    assert decide(Heard(votes=gaining(100), golden=few), 400, FIRST).outcome == "better"
 
 
 @pytest.mark.parametrize(
@@ -244,7 +249,7 @@ def test_golden_queries_that_lose_are_a_veto() -> None:
 def test_where_most_hits_change_golden_queries_must_gain(
     kept_hits: float, golden: Pair, outcome: str
 ) -> None:
-    decision = decide(Heard(votes=gaining(100), golden=golden, kept_hits=kept_hits), FIRST)
+    decision = decide(Heard(votes=gaining(100), golden=golden, kept_hits=kept_hits), 400, FIRST)
     assert decision.outcome == outcome
     if outcome == "vetoed":
         against(decision, f"only {kept_hits:.0%} of the best hits stay")
@@ -256,7 +261,7 @@ def test_golden_queries_decide_where_too_few_have_votes(
     n_votes: int, golden: Pair, outcome: str
 ) -> None:
     """Whatever the votes say."""
-    decision = decide(Heard(votes=pair(np.full(n_votes, -1.0)), golden=golden), FIRST)
+    decision = decide(Heard(votes=pair(np.full(n_votes, -1.0)), golden=golden), 400, FIRST)
     assert (decision.outcome, decision.look) == (outcome, 1)
     assert (decision.measure, decision.n_judged) == ("golden queries", 50)
     assert decision.mean == pytest.approx(golden.differences.mean())
@@ -264,7 +269,7 @@ def test_golden_queries_decide_where_too_few_have_votes(
 
 
 def test_votes_decide_where_enough_queries_have_some() -> None:
-    decision = decide(Heard(votes=level(50), golden=gaining(500)), FIRST)
+    decision = decide(Heard(votes=level(50), golden=gaining(500)), 400, FIRST)
     assert (decision.outcome, decision.measure) == ("no better", "held-out votes")
 
 
@@ -278,16 +283,16 @@ def test_what_is_let_in_has_gained_and_every_decision_adds_up(
 ) -> None:
     gains = np.array(votes), np.array(golden)
     n_votes = 2 * len(votes)
-    heard = Heard(pair(gains[0]), golden=pair(gains[1]), kept_hits=kept_hits, n_votes=n_votes)
-    found = decide(heard, Looks(looks, last))
-    assert found == decide(heard, Looks(looks, last))
+    heard = Heard(pair(gains[0]), golden=pair(gains[1]), kept_hits=kept_hits)
+    found = decide(heard, n_votes, Looks(looks, last))
+    assert found == decide(heard, n_votes, Looks(looks, last))
     judged = gains[1] if found.measure == "golden queries" else gains[0]
     assert found.n_judged == len(judged)
     assert (found.measure == "golden queries") == (len(votes) < LEAST_JUDGED <= len(golden))
     if found.look:
         assert found.look == looks + 1
         assert found.n_judged >= LEAST_JUDGED
-        assert found.n_votes == (n_votes if found.measure == "held-out votes" else len(golden))
+        assert found.n_votes == n_votes
         assert found.n_votes >= GROWTH * last
         assert found.alpha == alpha_of(found.look)
         assert found.mean == pytest.approx(judged.mean())
@@ -302,7 +307,7 @@ def test_what_is_let_in_has_gained_and_every_decision_adds_up(
 
 
 def let_in(gains: Floats, seed: int) -> bool:
-    return decide(Heard(votes=pair(gains)), FIRST, seed=seed).replaces
+    return decide(Heard(votes=pair(gains)), 400, FIRST, seed=seed).replaces
 
 
 def test_of_candidates_that_are_no_better_few_are_let_in() -> None:
@@ -339,7 +344,7 @@ def test_a_loss_of_a_slice_or_of_golden_queries_is_never_let_in() -> None:
         losing = rng.normal(-0.12, 0.2, 100)
         others = rng.normal(0.5, 0.2, 100)
         votes, slices = pair(np.append(losing, others)), {"far": mask(200, 100)}
-        found = decide(Heard(votes=votes, slices=slices), FIRST, seed=seed)
+        found = decide(Heard(votes=votes, slices=slices), 400, FIRST, seed=seed)
         assert (found.outcome, "far" in found.why) == ("vetoed", True)
-        found = decide(Heard(votes=pair(others), golden=pair(losing)), FIRST, seed=seed)
+        found = decide(Heard(votes=pair(others), golden=pair(losing)), 400, FIRST, seed=seed)
         assert (found.outcome, "golden" in found.why) == ("vetoed", True)

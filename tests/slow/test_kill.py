@@ -171,9 +171,8 @@ def test_kill_during_feedback(root: Path) -> None:
             ).fetchall()
         conn.close()
         open_ = [tuple(vote) for vote in killed.begun or []]
-        voted = {(r, p) for r, p, _ in rows}
-        if open_ and open_[0][:2] in voted:  # committed, and died before it could say so
-            acknowledged.extend(open_)
+        if open_ and (*open_[0][:2], user_hash(root, open_[0][2])) in rows:
+            acknowledged.extend(open_)  # committed, and died before it could say so
         hashes = {user: user_hash(root, user) for _, _, user in acknowledged}
         known = [(r, p, hashes[user]) for r, p, user in acknowledged]
         assert Counter(rows) == Counter(dict.fromkeys(known, 1))

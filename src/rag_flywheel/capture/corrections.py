@@ -3,6 +3,8 @@
 They are checked and appended durably. It must not know what they are used for.
 """
 
+import json
+import sqlite3
 import time
 
 from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
@@ -11,6 +13,7 @@ from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.store import answer_votes, events, golden, notes, passages, people
 from rag_flywheel.store.answer_votes import NewAnswerVote
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.filters import matching_pids
 from rag_flywheel.store.notes import NoteKind
 
 MOST_CHARS = 20_000  # of what a user writes for a reviewer
@@ -36,10 +39,11 @@ def append_correction(
         pid = hits.get(passage_id)
         if pid is None:
             present = passages.current_by_id(conn, [passage_id]).get(passage_id)
-            if present is None:
+            if present is None or not _may_show(conn, rid, present.pid):
                 raise UnknownIdError(
-                    f"no passage {passage_id!r} is in this index, and retrieval {known} did not "
-                    "show one; expected the id of a passage that answers it: add it first"
+                    f"no passage {passage_id!r} is in this index and passes the filter of "
+                    f"retrieval {known}, which did not show one; expected the id of a passage that "
+                    "answers it: add it first"
                 )
             pid = present.pid
         seq = passages.advance_clock(conn)
@@ -88,3 +92,9 @@ def _append_note(
             text=text,
             user_id=user_id,
         )
+
+
+def _may_show(conn: sqlite3.Connection, rid: int, pid: int) -> bool:
+    """Whether a passage passes the filter, and so the tenant, that the retrieval was asked under."""
+    where = events.filters_of(conn, [rid])[rid]
+    return where is None or pid in matching_pids(conn, json.loads(where))

@@ -54,7 +54,7 @@ def known(opinion: Opinion, *, contradicted: bool) -> Known | None:
 
 def agreed(opinion: Opinion) -> bool:
     """Whether enough users call the passage helpful, and hardly any harmful."""
-    helpful, harmful = len(opinion.helpful), len(opinion.harmful)
+    helpful, harmful = len(opinion.helpful), len(opinion.harmful) + opinion.n_old_harmful
     return helpful >= AGREE and HARMFUL_AT_MOST * harmful < helpful + harmful
 
 

@@ -13,33 +13,40 @@ from rag_flywheel.index.dense import Nearest, nearest_rows, typical_cosine
 from rag_flywheel.records import Vectors
 
 NEAR_DUPLICATE = 0.9  # at 0.8 single linkage chained 708 questions of one collection together
-MOST_IN_GROUP = 20
+_NEAREST = 64  # of each query, that links are looked for among
 _HELD_OUT_OF = 3  # one group in so many
 
 
 def query_groups(queries: Vectors, near: Nearest | None = None) -> npt.NDArray[np.int64]:
     """The group of each query, int64 (n,): queries linked by cosines of at least 0.9.
 
-    queries: float32 (n, dim), unit rows; near: at least the 22 nearest of each, itself among them,
-    or all; None: they are looked for. 0.9 is read above the typical cosine of two queries, so that
-    it means the same where an encoder squeezes cosines together. A group of more than 20 is taken
-    apart into single queries, since such a chain joins questions of nothing in common.
+    queries: float32 (n, dim), unit rows; near: the nearest of each, itself among them; None: they
+    are looked for. 0.9 is read above the typical cosine of two queries, so that it means the same
+    where an encoder squeezes cosines together. However large, a group is one: copies of a question
+    must not be counted apart.
     """
+    if near is None:
+        near = nearest_rows(queries, queries, _NEAREST)
+    least = near_duplicate(queries)
+    found = _linked(near, least)
+    if not len(queries) or np.bincount(found).max() < near.rows.shape[1]:
+        return found
+    # a clump of copies has none but themselves among the nearest: one of each is compared again
+    first = np.unique(found, return_index=True)[1]
+    again = nearest_rows(queries[first], queries[first], _NEAREST)
+    return _linked(again, least)[found]
+
+
+def _linked(near: Nearest, least: float) -> npt.NDArray[np.int64]:
+    """The group of each query: those linked by cosines of at least `least`."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    n = len(queries)
-    if near is None:
-        near = nearest_rows(queries, queries, MOST_IN_GROUP + 2)
-    least = near_duplicate(queries)
+    n = len(near.rows)
     rows, places = np.nonzero(near.cosines >= least)
     columns = near.rows[rows, places]
     links = coo_matrix((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n, n))
-    n_groups, group = connected_components(links, directed=False)
-    sizes = np.bincount(group, minlength=1)
-    found: npt.NDArray[np.int64] = np.where(
-        sizes[group] > MOST_IN_GROUP, n_groups + np.arange(n), group
-    )
+    found: npt.NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
     return found
 
 

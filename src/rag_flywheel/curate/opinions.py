@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from rag_flywheel.curate.judgments import standing_votes
-from rag_flywheel.records import Correction, Decision, ImportedAnswer, VoteEvent
+from rag_flywheel.records import ONE_TIME, Correction, Decision, ImportedAnswer, VoteEvent
 
 Question = tuple[bytes, str | None]
 """The hash of a query's text, and its tenant as JSON."""
@@ -40,8 +40,9 @@ class Opinion:
     """What is said of one passage text for one query group, and stands.
 
     question: the one of the group that it was first said of, which does not change as more is
-    said. helpful, harmful: the last vote of each user who has an id. grades: the last imported one
-    of each query. decision: the last of a reviewer.
+    said. helpful, harmful: the last vote of each user who has an id. grades: the last imported one of
+    each query. decision: the last of a reviewer. n_old_harmful: votes that were made anonymous
+    since, which may be one person's.
     """
 
     question: Question
@@ -51,6 +52,7 @@ class Opinion:
     corrections: Sequence[Correction] = ()
     grades: Mapping[bytes, int] = field(default_factory=dict)
     decision: Decision | None = None
+    n_old_harmful: int = 0
 
 
 def opinions(said: Said, groups: Mapping[Question, int]) -> dict[Topic, Opinion]:
@@ -70,18 +72,19 @@ def opinions(said: Said, groups: Mapping[Question, int]) -> dict[Topic, Opinion]
         found[topic] = Opinion(
             question_of(first),
             first.seq,
-            {user: v for user, v in last.items() if v.verdict == "helpful"},
-            {user: v for user, v in last.items() if v.verdict == "harmful"},
+            {u: v for u, v in last.items() if v.verdict == "helpful" and not _is_one_time(u)},
+            {u: v for u, v in last.items() if v.verdict == "harmful" and not _is_one_time(u)},
             corrections[topic],
             {a.query: a.grade for a in imported[topic]},
             decisions[topic][-1] if decisions[topic] else None,
+            sum(v.verdict == "harmful" and _is_one_time(u) for u, v in last.items()),
         )
     return found
 
 
 def standing_corrections(corrections: Iterable[Correction]) -> list[Correction]:
-    """The last correction of each user on each retrieval; those without a user id are one voice."""
-    last = {(c.retrieval, c.user_id): c for c in corrections}
+    """The last correction of each user on each retrieval; those without a user id do not count."""
+    last = {(c.retrieval, c.user_id): c for c in corrections if c.user_id is not None}
     return sorted(last.values(), key=lambda c: c.seq)
 
 
@@ -95,6 +98,11 @@ def standing_decisions(decisions: Iterable[Decision]) -> list[Decision]:
         elif on:
             on.pop()
     return sorted((on[-1] for on in made.values() if on), key=lambda d: d.seq)
+
+
+def _is_one_time(user_id: str) -> bool:
+    """Whether it was made up for one event: three such may be one person."""
+    return user_id.startswith(ONE_TIME)
 
 
 def question_of(event: _Event) -> Question:

@@ -32,9 +32,10 @@ def make_live(
     """
     with database.transaction() as conn:
         journal.record_move(conn, action, current)
-        if look is not None:
-            journal.record_look(conn, look)
     write_current(root, current)
+    if look is not None:  # last: a look that brought nothing to life must not seem to have
+        with database.transaction() as conn:
+            journal.record_look(conn, look)
 
 
 def reconcile(root: Path, database: Database) -> None:

@@ -156,6 +156,12 @@ def clean_quarantine(root: Path) -> None:
         _delete(root / QUARANTINE)
 
 
+def clean_strays(root: Path) -> None:
+    """Delete what is in the folder of versions and is none; only for the holder of the lock."""
+    for name in strays(root):
+        _delete(root / VERSIONS / name)
+
+
 def seal(staged: Path, manifest: Manifest) -> Manifest:
     """Write the manifest of a staged version, last, with the hash and size of every other file."""
     files = {

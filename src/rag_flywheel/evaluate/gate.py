@@ -18,7 +18,7 @@ Outcome = Literal["better", "no better", "vetoed", "too few", "too soon"]
 
 ALPHA = 0.025  # of the first look's replacing parameters by ones that are no better
 LEAST_JUDGED = 50  # queries that can decide, or veto
-GROWTH = 1.5  # a look takes so many times the votes that judged at the last one
+GROWTH = 1.5  # a look takes so many times the votes that there were at the last one
 VETO_ALPHA = 0.05
 MARGIN = 0.005  # of harm to a part that is borne: nDCG, or log-likelihood a query
 LARGE_CHANGE = 0.5  # share of the best 8 hits that stay; below, golden queries must gain
@@ -47,7 +47,7 @@ _NOTHING = Pair(np.empty(0), np.empty(0))
 
 @dataclass(frozen=True)
 class Looks:
-    """Looks since parameters were last replaced, and how many votes judged at the last look."""
+    """Looks since parameters were last replaced, and how many votes there were at the last look."""
 
     n: int = 0
     n_votes: int = 0
@@ -57,8 +57,8 @@ class Looks:
 class Heard:
     """What both sides are judged by, on queries that neither was fitted to.
 
-    votes: log-likelihood of the votes on each held-out query, n_votes of them in all; slices: parts
-    of those queries by name, (n,). condensed: nDCG of the judged hits alone, of the queries where
+    votes: log-likelihood of the votes on each group of held-out queries that are near-duplicates;
+    slices: parts of those by name, (n,). condensed: nDCG of the judged hits alone, of the queries where
     that says anything.
     golden: nDCG@10 of queries with known answers. kept_hits: share of the best 8 hits of held-out
     queries that both sides have.
@@ -69,14 +69,13 @@ class Heard:
     condensed: Pair = _NOTHING
     golden: Pair = _NOTHING
     kept_hits: float = 1.0
-    n_votes: int = 0
 
 
 @dataclass(frozen=True)
 class Decision:
     """What was decided and why, and what it was decided by: `measure`, of n_judged queries.
 
-    n_votes: on those queries, or how many golden ones. look: the number of this look since
+    n_votes: how many there were in all. look: the number of this look since
     parameters were last replaced, 0: there was none; alpha: what was spent on it; p: of the
     candidate being no better; mean, error: of its gain a query.
     """
@@ -112,10 +111,10 @@ def alpha_of(look: int) -> float:
 def too_soon(n_votes: int, before: Looks) -> str:
     """Why so many votes are too few more than the last look had; empty when a look is due."""
     enough = math.ceil(GROWTH * before.n_votes)
-    return f"{n_votes} votes judge, the next look is at {enough}" if n_votes < enough else ""
+    return f"{n_votes} votes so far, the next look is at {enough}" if n_votes < enough else ""
 
 
-def decide(heard: Heard, before: Looks, *, seed: int = 0) -> Decision:
+def decide(heard: Heard, n_votes: int, before: Looks, *, seed: int = 0) -> Decision:
     """Whether the candidate is better, and nothing speaks against it.
 
     Held-out votes decide, or golden queries where too few have votes: better is a one-sided paired
@@ -124,13 +123,15 @@ def decide(heard: Heard, before: Looks, *, seed: int = 0) -> Decision:
     of the best hits change, which votes on the incumbent's hits cannot judge, and golden queries
     do not gain.
     """
-    measure, gains, n_votes = "held-out votes", heard.votes.differences, heard.n_votes
+    measure, gains = "held-out votes", heard.votes.differences
     if len(gains) < LEAST_JUDGED <= len(heard.golden):
-        measure, gains, n_votes = "golden queries", heard.golden.differences, len(heard.golden)
+        measure, gains = "golden queries", heard.golden.differences
     n = len(gains)
     if n < LEAST_JUDGED:
         why = f"{n} held-out queries have votes, fewer than the {LEAST_JUDGED} that can decide"
         return Decision("too few", why, measure, n)
+    if not np.isfinite(gains).all():
+        return Decision("no better", f"{measure} give a gain that is no number", measure, n)
     if not np.any(gains):
         return Decision("no better", f"{measure} are as before", measure, n)
     if why := too_soon(n_votes, before):

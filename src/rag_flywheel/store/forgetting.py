@@ -8,13 +8,13 @@ import sqlite3
 import time
 from dataclasses import asdict
 
-from rag_flywheel.records import ForgetReport
+from rag_flywheel.records import ONE_TIME, ForgetReport
 from rag_flywheel.store import answer_votes, notes, passages
 from rag_flywheel.store.events import EVENTS
 from rag_flywheel.store.vectors import drop_query_vectors
 
 _MINE = "SELECT rid FROM retrievals WHERE user_id = ?"
-_IMPORTED = "source = 'imported'"  # not a user's text
+_NOBODY = f"'{ONE_TIME}' || lower(hex(randomblob(16)))"  # two voices stay two
 
 
 def is_known(conn: sqlite3.Connection, user: str) -> bool:
@@ -40,15 +40,19 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
     n_notes = notes.delete_notes_of(conn, user, _MINE)
     conn.execute("DELETE FROM retrievals WHERE user_id = ?", (user,))
     keys = [(h,) for h in questions]
-    conn.executemany("DELETE FROM reviews WHERE query_hash = ?", keys)
-    golden = conn.executemany(
-        f"DELETE FROM golden WHERE query_hash = ? AND NOT {_IMPORTED}", keys
-    ).rowcount
+    conn.executemany(
+        "DELETE FROM reviews WHERE query_hash = ? AND NOT EXISTS "
+        "(SELECT 1 FROM golden g WHERE g.query_hash = reviews.query_hash)",
+        keys,
+    )
     drop_query_vectors(conn, questions)
+    conn.execute(
+        "DELETE FROM corrections WHERE user_id = ? AND EXISTS (SELECT 1 FROM corrections l WHERE "
+        "l.rid = corrections.rid AND l.user_id = corrections.user_id AND l.seq > corrections.seq)",
+        (user,),
+    )
     kept = {
-        table: conn.execute(
-            f"UPDATE {table} SET user_id = NULL WHERE user_id = ?", (user,)
-        ).rowcount
+        table: conn.execute(f"UPDATE {table} SET user_id = {_NOBODY} WHERE user_id = ?", (user,))
         for table in ("corrections", "reviews")
     }
     passages.advance_clock(conn)
@@ -57,9 +61,8 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
         n_retrievals=retrievals,
         n_votes=votes,
         n_votes_of_others=others,
-        n_corrections_kept=kept["corrections"],
-        n_reviews_kept=kept["reviews"],
-        n_golden=max(golden, 0),
+        n_corrections_kept=kept["corrections"].rowcount,
+        n_reviews_kept=kept["reviews"].rowcount,
         version=None,
         n_notes=n_notes,
     )

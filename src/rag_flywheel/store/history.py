@@ -73,5 +73,5 @@ def _looks(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
             text = "the gate counts its looks from the beginning again"
         else:
             chance = "" if p is None else f", p = {p:.3g}"
-            text = f"new parameters of {version}: {outcome}, {n_votes} votes judged{chance}"
+            text = f"new parameters of {version}: {outcome}, {n_votes} votes so far{chance}"
         yield float(at), "look", text

@@ -17,7 +17,8 @@ Decided = Literal["accept", "reject", "undo"]
 
 @dataclass(frozen=True)
 class Note:
-    """A note as it is stored, with what it was written on. decision: the last, None: it waits."""
+    """A note as it is stored, with what it was written on. where: its
+    metadata filter as JSON. decision: the last, None: it waits."""
 
     seq: int
     kind: NoteKind
@@ -28,6 +29,7 @@ class Note:
     query: str
     query_hash: bytes
     tenant: str | None
+    where: str | None
     decision: str | None
 
 
@@ -61,7 +63,7 @@ def append_decision(
 def all_notes(conn: sqlite3.Connection) -> list[Note]:
     """Every note, the oldest first."""
     rows = conn.execute(
-        "SELECT n.seq, n.kind, n.text, n.user_id, n.at, r.id, r.query, r.query_hash, r.tenant, "
+        "SELECT n.seq, n.kind, n.text, n.user_id, n.at, r.id, r.query, r.query_hash, r.tenant, r.filter, "
         "(SELECT decision FROM note_reviews d WHERE d.note = n.seq ORDER BY d.seq DESC LIMIT 1) "
         "FROM notes n JOIN retrievals r ON r.rid = n.rid ORDER BY n.seq"
     )
@@ -69,7 +71,7 @@ def all_notes(conn: sqlite3.Connection) -> list[Note]:
 
 
 def _note(row: tuple[Any, ...]) -> Note:
-    seq, kind, text, user, at, retrieval, query, hashed, tenant, decision = row
+    seq, kind, text, user, at, retrieval, query, hashed, tenant, where, decision = row
     if kind not in {"text", "missing"}:
         cells.refuse("notes.kind", kind, "text or missing")
     if decision not in {None, "accept", "reject", "undo"}:
@@ -84,6 +86,7 @@ def _note(row: tuple[Any, ...]) -> Note:
         cells.text("retrievals.query", query),
         cells.hashed("retrievals.query_hash", hashed),
         cells.optional_text("retrievals.tenant", tenant),
+        cells.optional_text("retrievals.filter", where),
         None if decision == "undo" else decision,
     )
 
