@@ -31,7 +31,7 @@ def test_every_number_of_the_demo_is_in_its_result_file() -> None:
     result = json.loads(path.read_text(encoding="utf-8"))
     assert f"{result['median_gain_ndcg_at_10']:+.3f} nDCG@10" in README
     assert len(result["runs"]) == 5
-    assert {len(run["cycles"]) for run in result["runs"]} == {6}
+    assert {len(run["cycles"]) for run in result["runs"]} == {9}
 
 
 def test_every_file_the_readme_points_to_is_there() -> None:
