@@ -6,14 +6,14 @@ Which votes stand is for the caller to say; this module must not know what they 
 import sqlite3
 from collections.abc import Collection, Sequence
 
-from rag_flywheel.records import ONE_TIME
 from rag_flywheel.store import passages
 from rag_flywheel.store.database import in_chunks
 from rag_flywheel.store.events import EVENTS, votes_on_retrievals
+from rag_flywheel.store.golden import drop_superseded_corrections
 from rag_flywheel.store.notes import fold_notes
+from rag_flywheel.store.people import one_time_user
 from rag_flywheel.store.vectors import drop_query_vectors
 
-_ONE_TIME = f"'{ONE_TIME}' || lower(hex(randomblob(16)))"  # two voices stay two
 # Chances before votes on a question come from its first answer: it stays while there are votes.
 _FIRST = (
     "NOT EXISTS (SELECT 1 FROM retrievals e WHERE e.query_hash = r.query_hash "
@@ -65,17 +65,12 @@ def fold(
     """
     hashes = _hashes(conn, retrievals)
     seq = passages.read_clock(conn)
-    rows = [(r,) for r in retrievals]
     _fold_events(conn, retrievals, standing)
     fold_notes(conn, retrievals)
+    drop_superseded_corrections(conn, "rid", retrievals)
     conn.executemany(
-        "DELETE FROM corrections WHERE rid = ? AND user_id IS NOT NULL AND EXISTS (SELECT 1 FROM "
-        "corrections l WHERE l.rid = corrections.rid AND l.user_id = corrections.user_id AND "
-        "l.seq > corrections.seq)",
-        rows,
-    )
-    conn.executemany(
-        f"UPDATE corrections SET user_id = {_ONE_TIME} WHERE rid = ? AND user_id IS NOT NULL", rows
+        f"UPDATE corrections SET user_id = {one_time_user()} WHERE rid = ? AND user_id IS NOT NULL",
+        [(r,) for r in retrievals],
     )
     conn.executemany(
         "UPDATE retrievals SET user_id = NULL, session_id = NULL, answer = NULL, latency_ms = 0, "
@@ -101,7 +96,7 @@ def _fold_events(
         conn.executemany(f"DELETE FROM {table} WHERE seq = ?", superseded)
         conn.executemany("DELETE FROM credits WHERE seq = ?", superseded)
         conn.executemany(
-            f"UPDATE {table} SET user_id = {_ONE_TIME} WHERE seq = ? AND user_id IS NOT NULL",
+            f"UPDATE {table} SET user_id = {one_time_user()} WHERE seq = ? AND user_id IS NOT NULL",
             [(s,) for s in sorted(kept)],
         )
     for table, column in (("votes", "reason"), ("answer_votes", "why")):

@@ -8,13 +8,15 @@ import sqlite3
 import time
 from dataclasses import asdict
 
-from rag_flywheel.records import ONE_TIME, ForgetReport
+from rag_flywheel.records import ForgetReport
 from rag_flywheel.store import answer_votes, notes, passages
 from rag_flywheel.store.events import EVENTS
+from rag_flywheel.store.golden import drop_superseded_corrections
+from rag_flywheel.store.journal import Look, record_look
+from rag_flywheel.store.people import one_time_user
 from rag_flywheel.store.vectors import drop_query_vectors
 
 _MINE = "SELECT rid FROM retrievals WHERE user_id = ?"
-_NOBODY = f"'{ONE_TIME}' || lower(hex(randomblob(16)))"  # two voices stay two
 
 
 def is_known(conn: sqlite3.Connection, user: str) -> bool:
@@ -46,13 +48,11 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
         keys,
     )
     drop_query_vectors(conn, questions)
-    conn.execute(
-        "DELETE FROM corrections WHERE user_id = ? AND EXISTS (SELECT 1 FROM corrections l WHERE "
-        "l.rid = corrections.rid AND l.user_id = corrections.user_id AND l.seq > corrections.seq)",
-        (user,),
-    )
+    drop_superseded_corrections(conn, "user_id", [user])
     kept = {
-        table: conn.execute(f"UPDATE {table} SET user_id = {_NOBODY} WHERE user_id = ?", (user,))
+        table: conn.execute(
+            f"UPDATE {table} SET user_id = {one_time_user()} WHERE user_id = ?", (user,)
+        )
         for table in ("corrections", "reviews")
     }
     passages.advance_clock(conn)
@@ -92,11 +92,7 @@ def _counts(conn: sqlite3.Connection, user: str) -> tuple[int, int, int]:
 
 def restart_looks(conn: sqlite3.Connection, version: str | None) -> None:
     """Note that what the gate has seen so far rests on votes that are gone."""
-    conn.execute(
-        "INSERT INTO looks (at, version, n_votes, alpha, p, outcome) "
-        "VALUES (?, ?, 0, 0, NULL, 'reset')",
-        (time.time(), version or ""),
-    )
+    record_look(conn, Look(version or "", 0, 0.0, None, "reset"))
 
 
 def record_forget(conn: sqlite3.Connection, state: str, report: ForgetReport) -> None:
