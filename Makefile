@@ -39,15 +39,17 @@ bench: venv
 
 # Three seeds, every kind of user: hours. A result that is there is not made again, so it can be
 # stopped and taken up; with `make -j2 bench-full` two runs go side by side, on one thread each.
+# The main setting is scored on every test query, the others on 1,000 of each collection.
+SOME := --max-test 1000
 USERS_main :=
-USERS_perfect := --eta 0 --eps 0
-USERS_attention := --eps 0
-USERS_wrong40 := --eps 0.4
-USERS_trust := --trust 0.3
-USERS_random5 := --malicious 0.05 --attack random
-USERS_inverted5 := --malicious 0.05 --attack inverted
-USERS_collude5 := --malicious 0.05 --attack collude
-USERS_answers := --answer-level
+USERS_perfect := --eta 0 --eps 0 $(SOME)
+USERS_attention := --eps 0 $(SOME)
+USERS_wrong40 := --eps 0.4 $(SOME)
+USERS_trust := --trust 0.3 $(SOME)
+USERS_random5 := --malicious 0.05 --attack random $(SOME)
+USERS_inverted5 := --malicious 0.05 --attack inverted $(SOME)
+USERS_collude5 := --malicious 0.05 --attack collude $(SOME)
+USERS_answers := --answer-level $(SOME)
 KINDS := main perfect attention wrong40 trust random5 inverted5 collude5 answers
 FULL := $(foreach seed,0 1 2,$(foreach kind,$(KINDS),$(RESULTS)/full-$(kind)-$(seed).json))
 
