@@ -5,7 +5,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,34 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Log:
-    """Rows of the tables `retrievals` and `votes`."""
+    """Rows of the tables `retrievals`, `votes`, `answer_votes` and `credits`."""
 
     retrievals: list[Row]
     votes: list[Row]
+    answers: list[Row] = field(default_factory=list)
+    credits: list[Row] = field(default_factory=list)
 
     def without(self, user: str) -> "Log":
         """What is to remain when a user, given as a hash, is forgotten."""
         kept = [r for r in self.retrievals if r["user_id"] != user]
         rids = {r["rid"] for r in kept}
-        return Log(kept, [v for v in self.votes if v["rid"] in rids and v["user_id"] != user])
+        votes, answers = (
+            [v for v in each if v["rid"] in rids and v["user_id"] != user]
+            for each in (self.votes, self.answers)
+        )
+        return Log(kept, votes, answers, self._credits(answers))
 
     def until(self, seq: int | None) -> "Log":
         """With the votes up to an event number; None: with all."""
-        votes = [v for v in self.votes if seq is None or v["seq"] <= seq]
-        return Log(self.retrievals, votes)
+        votes, answers = (
+            [v for v in each if seq is None or v["seq"] <= seq]
+            for each in (self.votes, self.answers)
+        )
+        return Log(self.retrievals, votes, answers, self._credits(answers))
+
+    def _credits(self, answers: list[Row]) -> list[Row]:
+        numbers = {v["seq"] for v in answers}
+        return [c for c in self.credits if c["seq"] in numbers]
 
 
 def opened(root: Path) -> Flywheel:
@@ -55,7 +68,8 @@ def rows(root: Path, sql: str, *values: object) -> list[Row]:
 
 
 def log_of(root: Path) -> Log:
-    return Log(rows(root, "SELECT * FROM retrievals"), rows(root, "SELECT * FROM votes"))
+    tables = ("retrievals", "votes", "answer_votes", "credits")
+    return Log(*(rows(root, f"SELECT * FROM {table}") for table in tables))
 
 
 def user_hash(root: Path, user: str) -> str:
@@ -72,14 +86,19 @@ def replay(root: Path, corpus: Iterable[Passage | str], log: Log) -> Flywheel:
         else:
             fw.remove([change])
     with closing(sqlite3.connect(root / "flywheel.db")) as conn, conn:
-        for table, found in (("retrievals", log.retrievals), ("votes", log.votes)):
+        for table, found in (
+            ("retrievals", log.retrievals),
+            ("votes", log.votes),
+            ("answer_votes", log.answers),
+            ("credits", log.credits),
+        ):
             for row in found:
                 marks = ", ".join("?" * len(row))
                 columns = ", ".join(row)
                 conn.execute(
                     f"INSERT INTO {table} ({columns}) VALUES ({marks})", list(row.values())
                 )
-        last = max((v["seq"] for v in log.votes), default=0)
+        last = max((v["seq"] for v in [*log.votes, *log.answers]), default=0)
         conn.execute("UPDATE clock SET seq = max(seq, ?)", (last,))
     assert fw.refresh().outcome == "promoted"
     return fw

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "rag_flywheel"
 # From the top down; a room imports only from layers below its own, or from itself.
 LAYERS = [
     {"__init__", "__main__"},
-    {"cli", "cli_golden", "cli_options", "show", "bench"},
+    {"cli", "cli_feedback", "cli_golden", "cli_options", "show", "bench"},
     {"flywheel"},
     {
         "repair",
@@ -38,6 +38,9 @@ LAYERS = [
         "golden",
         "golden_files",
         "golden_set",
+        "gaps",
+        "proposals",
+        "trust",
         "review",
         "live_version",
         "encoder_slot",
@@ -73,7 +76,12 @@ BESIDE = {
     ("golden_set", "golden"),
     ("golden_set", "golden_files"),
     ("refresh", "golden"),
+    ("refresh", "trust"),
     ("review", "golden"),
+    ("review", "proposals"),
+    ("cli", "cli_feedback"),
+    ("cli_feedback", "cli_options"),
+    ("cli_feedback", "show"),
     ("cli", "cli_golden"),
     ("cli", "cli_options"),
     ("cli", "show"),
@@ -83,6 +91,7 @@ BESIDE = {
     ("show", "bench"),
 }
 DOORS = {
+    "sklearn": {"curate/clusters.py"},
     "faiss": {"index/dense.py"},
     "bm25s": {"index/lexical.py"},
     "Stemmer": {"index/lexical.py"},
@@ -193,8 +202,9 @@ def test_all_sql_is_in_the_store() -> None:
     assert found == {}
 
 
-# The one class that an application holds has every public name, each a few lines and a docstring.
-LONGER = {"src/rag_flywheel/flywheel.py": 450}
+# The one class that an application holds has every public name, each a few lines and a docstring;
+# every kind of feedback is a name of its own, since an application reports them at different places.
+LONGER = {"src/rag_flywheel/flywheel.py": 600}
 
 
 @pytest.mark.parametrize("folder", ["src", "tests", "benchmarks"])

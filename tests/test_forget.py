@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from forgetting import Log, assert_same, learned, log_of, opened, replay, traces, user_hash
+from forgetting import Log, assert_same, learned, log_of, opened, replay, rows, traces, user_hash
 from rag_flywheel import Flywheel, Passage, Vote
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.store.passages import query_hash
@@ -61,10 +61,51 @@ class Life:
             self.given[user].add(reason)
             self.fw.feedback(answer.id, passage, verdict, user_id=user, reason=reason)  # type: ignore[arg-type]
 
+    def judge(self, user: str, which: int, how: str, verdict: str) -> None:
+        """A vote on a whole answer."""
+        if self.asked:
+            answer = self.asked[which % len(self.asked)]
+            given: dict[str, Any] = {}
+            if how == "text" and verdict != "retract":
+                given["answer"] = f"{user} {self.n} reads: {answer.hits[0].text}"
+                self.given[user].add(given["answer"])
+            if how == "cited" and verdict != "retract":
+                given["cited"] = [answer.hits[-1].passage_id]
+            self.fw.answer_feedback(answer.id, verdict, user_id=user, **given)  # type: ignore[arg-type]
+
+    def write(self, user: str, which: int, kind: str) -> None:
+        """A correction, the answer in their words, or that it is missing."""
+        if self.asked:
+            answer, text = self.asked[which % len(self.asked)], f"text {self.n} of {user}"
+            if kind == "missing":
+                self.fw.missing(answer.id, text, user_id=user)
+            elif kind == "text":
+                self.fw.correct(answer.id, text=text, user_id=user)
+            else:
+                passage = sorted(p.id for p in self.fw.passages())[which % 5]
+                self.fw.correct(answer.id, passage, user_id=user)
+                return
+            self.given[user].add(text)
+
+    def act(self, user: str, which: int, kind: str) -> None:
+        """A signal."""
+        if self.asked:
+            answer, text = self.asked[which % len(self.asked)], f"final {self.n} of {user}"
+            value = {"edited": text, "rating": which % 5 + 1}.get(kind)
+            self.given[user].add(text)
+            if kind == "adopted":
+                self.fw.adopted(answer.id, bool(which % 2), text, user_id=user)
+                return
+            if kind == "edited" and not rows(
+                self.root, "SELECT 1 FROM retrievals WHERE id = ? AND answer NOT NULL", answer.id
+            ):
+                return
+            self.fw.signal(answer.id, kind, value, user_id=user)  # type: ignore[arg-type]
+
     def do(self, op: Op) -> None:
         self.n += 1
         kind, *more = op
-        if kind in {"ask", "vote"}:
+        if kind in {"ask", "vote", "judge", "write", "act"}:
             getattr(self, kind)(*more)
         elif kind == "edit":
             words = START[more[0]].text.split()[:1]
@@ -88,17 +129,36 @@ votes = st.tuples(
     st.integers(0, 3),
     st.sampled_from(["helpful", "helpful", "harmful", "retract"]),
 )
+judges = st.tuples(
+    st.just("judge"),
+    users,
+    st.integers(0, 30),
+    st.sampled_from(["text", "cited", "plain"]),
+    st.sampled_from(["helpful", "harmful", "retract"]),
+)
+writes = st.tuples(
+    st.just("write"), users, st.integers(0, 30), st.sampled_from(["missing", "text", "passage"])
+)
+acts = st.tuples(
+    st.just("act"),
+    users,
+    st.integers(0, 30),
+    st.sampled_from(["copied", "edited", "rating", "adopted"]),
+)
 changes = st.tuples(st.sampled_from(["edit", "remove"]), st.integers(0, 5))
 moves = st.sampled_from(
     [("refresh",), ("refresh",), ("rollback", False), ("rollback", True), ("release",)]
 )
-histories = st.lists(st.one_of(asks, asks, votes, votes, votes, changes, moves), max_size=24)
+histories = st.lists(
+    st.one_of(asks, asks, votes, votes, judges, judges, writes, acts, changes, moves), max_size=24
+)
 
 
 def counted(log: Log, user: str) -> tuple[int, int, int]:
     mine = {r["rid"] for r in log.retrievals if r["user_id"] == user}
-    own = sum(v["user_id"] == user for v in log.votes)
-    others = sum(v["rid"] in mine and v["user_id"] != user for v in log.votes)
+    said = [*log.votes, *log.answers]
+    own = sum(v["user_id"] == user for v in said)
+    others = sum(v["rid"] in mine and v["user_id"] != user for v in said)
     return len(mine), own, others
 
 
@@ -122,7 +182,7 @@ def test_after_forgetting_all_is_as_if_the_user_had_never_been(
             )
             remaining = before.without(name)
             assert log_of(life.root) == remaining
-            known = bool(report.n_retrievals or report.n_votes)
+            known = bool(report.n_retrievals or report.n_votes or report.n_notes)
             if known:
                 assert traces(life.root, [*life.given[user], name]) == []
                 assert [v.id for v in fw.versions()] == [report.version]

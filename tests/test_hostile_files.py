@@ -181,6 +181,12 @@ ROWS = {
     "vote": "UPDATE votes SET verdict = 'splendid'",
     "time": "UPDATE votes SET at = 'yesterday'",
     "orphan": "UPDATE votes SET pid = 999999",
+    "credit": "INSERT INTO answer_votes (seq, rid, kind, verdict, at) VALUES "
+    "(1, 1, 'answer', 'helpful', 1); INSERT INTO credits VALUES (1, 1, 7.5)",
+    "kind of feedback": "INSERT INTO answer_votes (seq, rid, kind, verdict, at) VALUES "
+    "(1, 1, 'splendid', 'helpful', 1); INSERT INTO credits VALUES (1, 1, 0.5)",
+    "loose credit": "INSERT INTO credits VALUES (99, 1, 0.5)",
+    "note": "INSERT INTO notes (rid, kind, text, at) VALUES (1, 'text', x'ff', 1)",
     "width": "UPDATE meta SET value = 'wide' WHERE key = 'dim'",
     "move": "INSERT INTO moves (at, action, version, frozen_at) VALUES (1, 'found', x'00', 'x')",
 }

@@ -56,11 +56,18 @@ votes = st.tuples(
     st.sampled_from(["ann", "bob", None]),
     st.sampled_from(["helpful", "harmful", "retract"]),
 )
+judges = st.tuples(
+    st.just("judge"),
+    st.integers(0, 20),
+    st.sampled_from(["ann", "bob", None]),
+    st.sampled_from(["helpful", "harmful", "retract"]),
+    st.booleans(),
+)
 others = st.sampled_from([("age", 10), ("age", 40), ("refresh",), ("edit", 0), ("remove", 1)])
 
 
 @settings(max_examples=25, deadline=None, phases=(Phase.reuse, Phase.generate))
-@given(st.lists(st.one_of(asks, votes, votes, others), min_size=4, max_size=24))
+@given(st.lists(st.one_of(asks, votes, votes, judges, others), min_size=4, max_size=24))
 def test_judgments_and_answers_are_the_same_after_folding(history: list[tuple[Any, ...]]) -> None:
     with TemporaryDirectory() as folder, opened(Path(folder) / "kb") as fw:
         root, asked = Path(folder) / "kb", []
@@ -73,9 +80,15 @@ def test_judgments_and_answers_are_the_same_after_folding(history: list[tuple[An
                 shown = asked[which % len(asked)]
                 passage = shown.hits[hit % len(shown.hits)].passage_id
                 fw.feedback(shown.id, passage, verdict, user_id=user)
+            elif kind == "judge" and asked:
+                which, user, verdict, read = more
+                shown = asked[which % len(asked)]
+                text = " ".join(h.text for h in shown.hits[:2])
+                given = {"answer": text} if read and verdict != "retract" else {}
+                fw.answer_feedback(shown.id, verdict, user_id=user, **given)
             elif kind == "age":
-                age(root, "retrievals", more[0])
-                age(root, "votes", more[0])
+                for table in ("retrievals", "votes", "answer_votes"):
+                    age(root, table, more[0])
             elif kind == "edit":
                 fw.add([Passage("p0", "quite another text")])
             elif kind == "remove" and len(fw.passages()) == len(PASSAGES):
@@ -111,10 +124,11 @@ def replace_retention(root: Path, plain: Path) -> Flywheel:
 def assert_folded(root: Path) -> None:
     """Nothing old says who, and every old retrieval has a vote or is the first of its question."""
     log, cutoff = log_of(root), time.time() - 30 * DAY_S
-    voted = {v["rid"] for v in log.votes}
+    said = [*log.votes, *log.answers]
+    voted = {v["rid"] for v in said}
     hashes = {r["query_hash"] for r in log.retrievals if r["rid"] in voted}
     for row in log.retrievals:
-        mine = [v for v in log.votes if v["rid"] == row["rid"]]
+        mine = [v for v in said if v["rid"] == row["rid"]]
         if row["at"] < cutoff and all(v["at"] < cutoff for v in mine):
             assert (row["user_id"], row["session_id"], row["answer"], row["latency_ms"]) == (
                 None,

@@ -26,7 +26,7 @@ def opened(root: Path, days: int | None = 30) -> Flywheel:
 
 def age(root: Path, days: float = 31) -> None:
     with closing(sqlite3.connect(root / "flywheel.db")) as conn, conn:
-        for table in ("retrievals", "votes", "corrections"):
+        for table in ("retrievals", "votes", "answer_votes", "corrections"):
             conn.execute(f"UPDATE {table} SET at = at - ?", (days * 86_400,))
 
 

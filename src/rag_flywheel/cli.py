@@ -8,17 +8,18 @@ import logging
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, cast
 
 import typer
 
 from rag_flywheel import show
 from rag_flywheel.bench.command import bench
+from rag_flywheel.cli_feedback import COMMANDS as FEEDBACK
 from rag_flywheel.cli_golden import golden, review
-from rag_flywheel.cli_options import KB, Index, Json, User
+from rag_flywheel.cli_options import KB, Index, Json
 from rag_flywheel.errors import FlywheelError, InputError, LockedError
 from rag_flywheel.flywheel import Flywheel
-from rag_flywheel.records import Passage, Verdict
+from rag_flywheel.records import Passage
 
 app = typer.Typer(
     help="Retrieval that gets better from votes on its answers.",
@@ -27,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(bench)
+for _command in FEEDBACK:
+    app.command()(_command)
 app.add_typer(golden, name="golden")
 app.add_typer(review, name="review")
 REJECTED, LOCKED = 3, 75
@@ -171,38 +174,6 @@ def _value(text: str) -> str | int | float | bool | None:
     except json.JSONDecodeError:
         return text
     return text if isinstance(found, list | dict) else cast(str | int | float | bool | None, found)
-
-
-@app.command()
-def feedback(
-    retrieval_id: str,
-    passage_id: str,
-    verdict: Annotated[str, typer.Argument(help="helpful, harmful or retract.")],
-    user: Annotated[str | None, typer.Option(help="Who votes.")] = None,
-    reason: Annotated[str | None, typer.Option(help="Why, in words.")] = None,
-    index: Index = KB,
-    as_json: Json = False,
-) -> None:
-    """Keep a vote on a passage that a retrieval showed."""
-    if verdict not in get_args(Verdict):
-        raise typer.BadParameter(f"{verdict!r} is none of {', '.join(get_args(Verdict))}")
-    with _open(index) as fw:
-        fw.feedback(retrieval_id, passage_id, cast(Verdict, verdict), user_id=user, reason=reason)
-    show.count("kept", 1, as_json)
-
-
-@app.command()
-def correct(
-    retrieval_id: str,
-    passage_id: str,
-    user: User = None,
-    index: Index = KB,
-    as_json: Json = False,
-) -> None:
-    """Name the passage that is the answer to a retrieval, whether it was shown or not."""
-    with _open(index) as fw:
-        fw.correct(retrieval_id, passage_id, user_id=user)
-    show.count("kept", 1, as_json)
 
 
 @app.command()

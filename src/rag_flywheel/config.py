@@ -36,6 +36,8 @@ class Config:
     vote_half_life_days: a vote this old weighs half of a new one; None: votes do not age.
     retention_days: a refresh takes from retrievals and votes this old who asked and voted, answers
         and reasons, and deletes what no vote stands on; None: they are kept as they are.
+    rephrased_within_s: a question so soon after another of its session, alike but in other words,
+        is taken for a rephrasing of it: a weak sign that the first answer did not help; 0: never.
     keep_versions: how many index versions a refresh leaves on disk.
     """
 
@@ -47,6 +49,7 @@ class Config:
     edit_keeps_votes: float = 0.95
     vote_half_life_days: float | None = None
     retention_days: float | None = None
+    rephrased_within_s: float = 300.0
     keep_versions: int = 10
 
     def __post_init__(self) -> None:
@@ -55,6 +58,7 @@ class Config:
             ("n_lookups", 0, 1_000_000),
             ("max_query_chars", 1, 1_000_000),
             ("edit_keeps_votes", 0.0, 1.0),
+            ("rephrased_within_s", 0.0, 1_000_000.0),
             ("keep_versions", 2, 1_000_000),
         ):
             value = getattr(self, name)

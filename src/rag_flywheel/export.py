@@ -23,6 +23,7 @@ from rag_flywheel.store.database import Database
 SPLITS = {"train": 70, "dev": 80, "test": 100}
 """A query is in the first of these whose number is above its hash modulo 100."""
 _AT_ONCE = 500  # passages held in memory
+_LEAST = 0.5  # of a vote: smaller parts in votes on whole answers make no grade
 _PastQuery = tuple[bytes, str | None]  # hash of its text, and its tenant as JSON
 _Grades = Mapping[_PastQuery, Mapping[str, int]]
 
@@ -113,7 +114,7 @@ def _grades(conn: sqlite3.Connection, ids: Mapping[int, str], last: int) -> _Gra
     for judgment in judgments(events.votes_until(conn, last)):
         if judgment.lineage in ids:
             grades = found.setdefault((judgment.query, judgment.tenant), {})
-            if judgment.helpful != judgment.harmful:
+            if abs(judgment.helpful - judgment.harmful) >= _LEAST:
                 grades[ids[judgment.lineage]] = int(judgment.helpful > judgment.harmful)
     return found
 
@@ -131,7 +132,8 @@ Exported {date} by rag-flywheel, with the votes up to event number {last}.
 {report.n_judgments} grades, {n_relevant} of them 1 |
 
 A grade is 1 where more verdicts on the passage are "helpful" than "harmful", 0 where fewer are. The
-last verdict of a user on a hit counts; pairs on which the verdicts balance are left out.
+last verdict of a user on a hit counts. A verdict on a whole answer counts in parts for its
+passages; pairs on which less than half a verdict is left over are left out.
 {report.n_left_out} queries have no passage of grade 1: they are in no split.
 Votes on texts that were edited to other words, or removed, are not in it, nor votes that a
 rollback holds back. A split without queries has no file, but for train.

@@ -1,7 +1,7 @@
 """Flywheel: what an application holds. Every method is a few lines that call a room."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -9,8 +9,11 @@ from types import TracebackType
 from rag_flywheel import corpus
 from rag_flywheel.capture import corrections, privacy
 from rag_flywheel.capture import votes as capture
+from rag_flywheel.capture.answer_votes import AnswerVote, Reader, append_answer_vote
+from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.checks import check_text, check_whole, items
 from rag_flywheel.config import Config
+from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.deploy import moves, report
 from rag_flywheel.deploy.folder import open_folder
 from rag_flywheel.disk import disk_errors
@@ -19,6 +22,7 @@ from rag_flywheel.encoder_slot import EncoderSlot
 from rag_flywheel.errors import InputError
 from rag_flywheel.export import export
 from rag_flywheel.forget import finish_forgetting, forget
+from rag_flywheel.gaps import Gap, gaps
 from rag_flywheel.golden_set import GoldenSet
 from rag_flywheel.index.encoder import Encoder
 from rag_flywheel.live_version import server_of
@@ -36,6 +40,7 @@ from rag_flywheel.records import (
     Progress,
     RefreshReport,
     Retrieval,
+    Signal,
     Status,
     Verdict,
     VersionInfo,
@@ -49,7 +54,7 @@ from rag_flywheel.serve.answers import Asked
 from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.server import Server
 from rag_flywheel.serve.state import Source
-from rag_flywheel.source import source_of
+from rag_flywheel.source import reader_of, source_of
 from rag_flywheel.store import events, people
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.story import story
@@ -180,7 +185,18 @@ class Flywheel:
         opted out. Raises InputError.
         """
         asked = self._asked(k, where, user_id, session_id, record)
-        return self._serving().retrieve([query], asked)[0]
+        found = self._serving().retrieve([query], asked)[0]
+        within = self._config.rephrased_within_s
+        if found.id is not None and session_id is not None and within > 0:
+            least = self._serving().alike()
+            note_rephrased(
+                self._database,
+                found.id,
+                within_s=within,
+                least_cosine=least,
+                reader=self._reader(),
+            )
+        return found
 
     def retrieve_many(
         self,
@@ -252,22 +268,113 @@ class Flywheel:
         hashed = [privacy.hashed_vote(self._user_key, vote) for vote in given]
         return capture.append_votes(self._database, hashed)
 
+    def answer_feedback(
+        self,
+        retrieval_id: str | None,
+        verdict: Verdict,
+        *,
+        answer: str | None = None,
+        cited: Sequence[str] | None = None,
+        user_id: str | None = None,
+    ) -> None:
+        """Keep one vote on a whole answer; its passages get parts of it, at most 1 in all.
+
+        cited: the passages that the answer names share it, by how much of the answer each supports.
+        Else all that were shown do. answer: the text, None: the one given to `answer`; only the
+        parts are kept of it. Without text, by the chance that each was the answer. What a user says
+        of a passage by `feedback` outranks this. Raises UnknownIdError, InputError.
+        """
+        user = self._hidden(user_id)
+        vote = AnswerVote(retrieval_id, verdict, answer, cited, user)
+        append_answer_vote(self._database, vote, self._reader)
+
+    def relevance(
+        self,
+        retrieval_id: str | None,
+        said: Mapping[str, bool],
+        *,
+        user_id: str | None = None,
+    ) -> int:
+        """Keep a vote on each of these hits, helpful where it says True: one commit, all or none.
+
+        Returns how many. Hits that are left out get none. Raises as `feedback` does.
+        """
+        return self.feedback_many(capture.relevance_votes(retrieval_id, said, user_id))
+
+    def adopted(
+        self, retrieval_id: str | None, used: bool, why: str = "", *, user_id: str | None = None
+    ) -> None:
+        """Keep whether an answer was used, and why: evidence that is shared as a vote on it is.
+
+        Raises UnknownIdError, InputError.
+        """
+        user = self._hidden(user_id)
+        append_adopted(self._database, retrieval_id, used, why, user, self._reader)
+
+    def signal(
+        self,
+        retrieval_id: str | None,
+        kind: Signal,
+        value: object = None,
+        *,
+        passage_id: str | None = None,
+        user_id: str | None = None,
+    ) -> None:
+        """Keep what a user did with an answer, or with one passage of it: weak evidence.
+
+        kind: copied, accepted, edited (value: the final text, compared with the stored answer and
+        not kept), regenerated, abandoned, rephrased, escalated, rating (value: 1 to 5, or 0.0 to
+        1.0) or task_done (value False: it was not). Without passage_id it is shared as a vote on
+        the answer is. What the user says outranks it. Raises UnknownIdError, InputError.
+        """
+        given = SignalGiven(retrieval_id, kind, value, passage_id, self._hidden(user_id))
+        append_signal(self._database, given, self._reader)
+
     def votes_behind(self, hit: Hit) -> list[PastVotes]:
         """The votes on similar past queries that `hit.explanation.evidence` rests on, by query."""
         with self._database.snapshot() as conn:
-            return events.votes_by_number(conn, hit.explanation.votes)
+            return events.votes_by_number(conn, hit.explanation.votes, WEIGHTS)
 
     def correct(
-        self, retrieval_id: str | None, passage_id: str, *, user_id: str | None = None
+        self,
+        retrieval_id: str | None,
+        passage_id: str | None = None,
+        text: str | None = None,
+        *,
+        user_id: str | None = None,
     ) -> None:
-        """Keep that a user names a passage as the answer, whether it was shown or not.
+        """Keep that a user names a passage as the answer, or writes it: one of the two.
 
-        It is on the disk when this returns; a user's last one on a retrieval counts. Nothing is
-        kept of a user who opted out. Raises UnknownIdError for a retrieval or passage that is not
-        there, InputError.
+        passage_id: whether it was shown or not; it counts as two votes, and a user's last one on a
+        retrieval counts. text: waits in `review`, and becomes a passage if it is accepted. It is on
+        the disk when this returns. Nothing is kept of a user who opted out. Raises UnknownIdError
+        for a retrieval or passage that is not there, InputError.
         """
         user = self._hidden(user_id)
-        corrections.append_correction(self._database, retrieval_id, passage_id, user)
+        if text is None:
+            corrections.append_correction(self._database, retrieval_id, passage_id, user)
+        elif passage_id is None:
+            corrections.append_text(self._database, retrieval_id, text, user)
+        else:
+            raise InputError("found passage_id and text; expected one of them")
+
+    def missing(
+        self, retrieval_id: str | None, note: str = "", *, user_id: str | None = None
+    ) -> None:
+        """Keep that a user says the index has no answer to this; waits in `review`, and in `gaps`.
+
+        Raises UnknownIdError, InputError.
+        """
+        user = self._hidden(user_id)
+        corrections.append_missing(self._database, retrieval_id, note, user)
+
+    def gaps(self, days: float = 30.0) -> list[Gap]:
+        """What users ask in vain, by topic, those asked most in the last so many days first.
+
+        Raises InputError.
+        """
+        self._database.require_open()
+        return gaps(self._database, self._source(), days=days)
 
     @property
     def golden(self) -> GoldenSet:
@@ -277,7 +384,7 @@ class Flywheel:
     @property
     def review(self) -> Review:
         """The answers that a person has to decide: `next`, `accept`, `reject`, `undo`."""
-        return Review(self._database, self._source, self._hidden)
+        return Review(self._database, self._source, self._hidden, self.add)
 
     def answer(self, retrieval_id: str, text: str) -> None:
         """Keep the answer that the application gave from a retrieval. Raises UnknownIdError.
@@ -431,6 +538,9 @@ class Flywheel:
     def _hidden(self, user_id: str | None) -> str | None:
         """What is stored of a user's id. Raises InputError."""
         return privacy.hashed_id(self._user_key, "user_id", user_id)
+
+    def _reader(self) -> Reader:
+        return reader_of(self._slot.get())
 
     def _source(self) -> Source:
         return source_of(self._slot.get(), self._config)

@@ -83,7 +83,7 @@ def read_opinions(database: Database, source: Source, *, until: int | None = Non
     with database.snapshot() as conn:
         last = passages.read_clock(conn) if until is None else until
         said = Said(
-            list(events.votes_until(conn, last)),
+            [v for v in events.votes_until(conn, last) if v.kind == "vote"],
             golden.corrections_until(conn, last),
             golden.answers_until(conn, last),
             golden.decisions_until(conn, last),

@@ -23,6 +23,12 @@ MetadataValue: TypeAlias = str | int | float | bool | None
 Filter: TypeAlias = Mapping[str, object]
 """Metadata filter: {"lang": "en", "year": {"gte": 2020, "lt": 2024}, "team": {"in": ["a", "b"]}}."""
 Verdict: TypeAlias = Literal["helpful", "harmful", "retract"]
+Signal: TypeAlias = Literal[
+    "copied", "accepted", "edited", "regenerated", "abandoned",
+    "rephrased", "escalated", "rating", "task_done",
+]  # fmt: skip
+Kind: TypeAlias = Literal["vote", "answer", "correction", "adopted"] | Signal
+"""A vote on a passage or an answer, the naming of a passage, whether an answer was used, a signal."""
 ONE_TIME = "once:"
 """How the ids of users begin whose events were made anonymous: a new one for each event."""
 Outcome: TypeAlias = Literal["promoted", "unchanged", "rejected"]
@@ -108,17 +114,25 @@ class Vote:
 
 @dataclass(frozen=True)
 class PastVotes:
-    """How many votes there are on one passage for one past query, and of which kind."""
+    """How many votes there are on one passage for one past query, and of which kind.
+
+    shared: what else was said or done weighs on it, helpful less harmful.
+    """
 
     query: str
     passage_id: str
     helpful: int
     harmful: int
+    shared: float = 0.0
 
 
 @dataclass(frozen=True)
 class VoteEvent:
-    """A stored vote with what it was cast on: `lineage` names the passage text, `query` its 16-byte hash."""
+    """A stored vote with what it was cast on: `lineage` names the passage text, `query` its 16-byte hash.
+
+    kind: "vote" on the passage, or what was said of the whole answer, a row for each hit: then
+    `credit` is the passage's part in it, from 0 to 1. trust: a factor for signals of this kind.
+    """
 
     seq: int
     retrieval: int
@@ -128,6 +142,9 @@ class VoteEvent:
     verdict: Verdict
     user_id: str | None
     at: float
+    credit: float = 1.0
+    kind: Kind = "vote"
+    trust: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -182,7 +199,8 @@ class GoldenItem:
 
 @dataclass(frozen=True)
 class ReviewItem:
-    """A passage on which users or sources disagree whether it answers a query.
+    """A passage on which users or sources disagree whether it answers a query; or, without a
+    passage_id, a text that a user wrote as the answer, or a note that it is missing.
 
     helpful, harmful: how many users say so. why: a sentence for people.
     """
@@ -198,9 +216,10 @@ class ReviewItem:
 
 @dataclass(frozen=True)
 class Judgment:
-    """What votes on one (past query, passage text) add up to; votes: their event numbers.
+    """What was said of one (past query, passage text) and stands; votes: the event numbers.
 
     helpful, harmful: sums of the votes' weights. retrieval: the row of the first that was voted on.
+    named: whether a user named the passage as the answer.
     """
 
     query: bytes
@@ -210,6 +229,7 @@ class Judgment:
     harmful: float
     votes: tuple[int, ...]
     retrieval: int = 0
+    named: bool = False
 
 
 @dataclass(frozen=True)
@@ -249,8 +269,8 @@ class ForgetReport:
     """What forgetting a user took away.
 
     n_votes: their own; n_votes_of_others: on their questions. n_corrections_kept, n_reviews_kept:
-    those that lost their author.
-    version: the live one after it.
+    those that lost their author. version: the live one after it. n_notes: texts for review of
+    theirs, and on their questions.
     """
 
     n_retrievals: int
@@ -259,6 +279,7 @@ class ForgetReport:
     n_corrections_kept: int
     n_reviews_kept: int
     version: str | None
+    n_notes: int = 0
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ from rag_flywheel.source import judge_of, source_of
 from rag_flywheel.store import events, journal, passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import Look
+from rag_flywheel.trust import calibrate
 
 log = logging.getLogger("rag_flywheel")
 
@@ -205,6 +206,8 @@ def _learn(
         write_parameters(staged, parameters)
         return load_parameters(staged)
 
+    if frozen_at is None or folder.anew:
+        calibrate(database, until=until)
     past = read_past(database, folder.source, until=until)
     version = built_indexes(staged, encoder, built, kept)
     if frozen_at is not None and not folder.anew:

@@ -25,9 +25,9 @@ def fold_old(database: Database, judge: Judge, *, days: float, heard: int) -> in
     while True:
         with database.transaction() as conn:
             rows = folding.due(conn, after=last, before=before, heard=heard, n=_AT_ONCE)
-            standing = [s for j in judge(events.votes_on_retrievals(conn, rows)) for s in j.votes]
+            judged = judge(events.votes_on_retrievals(conn, rows))
             if rows:
-                folding.fold(conn, rows, sorted(standing))
+                folding.fold(conn, rows, {(seq, j.lineage) for j in judged for seq in j.votes})
         if not rows:
             return n
         n, last = n + len(rows), rows[-1]

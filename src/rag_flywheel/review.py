@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+from rag_flywheel import proposals
 from rag_flywheel.checks import check_optional_text, check_text
 from rag_flywheel.curate.answers import why_review
 from rag_flywheel.curate.opinions import Topic, item_id, question_of, standing_decisions
 from rag_flywheel.errors import UnknownIdError
 from rag_flywheel.golden import Opinions, read_opinions
+from rag_flywheel.proposals import note_id
 from rag_flywheel.records import Decision, ReviewItem
 from rag_flywheel.serve.state import Source
 from rag_flywheel.store import golden, passages, people
@@ -28,27 +30,32 @@ class Review:
         database: Database,
         source: Callable[[], Source],
         hidden: Callable[[str | None], str | None],
+        add: proposals.Add,
     ) -> None:
-        """hidden: what is stored of a reviewer's id."""
+        """hidden: what is stored of a reviewer's id; add: how a passage comes into the index."""
         self._database = database
         self._source = source
         self._hidden = hidden
+        self._add = add
 
     def next(self) -> ReviewItem | None:
         """The item with the most votes that waits for a decision; None: nothing to decide."""
         return next(iter(self.items()), None)
 
     def items(self) -> list[ReviewItem]:
-        """Every item that waits, those with the most votes first, the oldest of them first."""
+        """Every item that waits, those with the most votes first, the oldest of them first; then what
+        users wrote, the oldest first."""
         found = self._opinions()
         waiting = {topic: why for topic in found.topics if (why := _why(found, topic))}
-        return [
-            _item(found, t, waiting[t]) for t in sorted(waiting, key=lambda t: _place(found, t))
-        ]
+        order = sorted(waiting, key=lambda t: _place(found, t))
+        disputed = [_item(found, t, waiting[t]) for t in order]
+        return disputed + proposals.waiting(self._database)
 
     def accept(self, id: str, *, user_id: str | None = None) -> None:
         """Decide that the item's passage is an answer: it is in the golden set from now on.
 
+        A text that a user wrote becomes a passage, with the metadata source "correction" and the
+        retrieval's id; that an answer is missing is confirmed, and `gaps` goes on counting it.
         Also changes an earlier decision. Raises UnknownIdError for an item that neither waits nor
         was decided.
         """
@@ -59,12 +66,16 @@ class Review:
         self._decide("reject", id, user_id)
 
     def undo(self, id: str | None = None, *, user_id: str | None = None) -> str:
-        """Take back the decision on an item, None: the last of all; returns the item's id.
+        """Take back the decision on an item, None: the last on a passage; returns the item's id.
 
         What was decided of it before counts again. Raises UnknownIdError when there is none.
         """
         check_optional_text("id", id)
         user = self._hidden(user_id)
+        note = None if id is None else proposals.find(self._database, id)
+        if note is not None:
+            proposals.undo(self._database, note, user)
+            return note_id(note)
         with self._database.transaction(durable=True) as conn:
             now = passages.read_clock(conn)
             made = standing_decisions(golden.decisions_until(conn, now))
@@ -83,6 +94,13 @@ class Review:
     def _decide(self, kind: Literal["accept", "reject"], id: str, user_id: str | None) -> None:
         check_text("id", id)
         user = self._hidden(user_id)
+        self._database.require_open()
+        if (note := proposals.find(self._database, id)) is not None:
+            if kind == "reject":
+                proposals.reject(self._database, note, user)
+            else:
+                proposals.accept(self._database, note, user, add=self._add)
+            return
         found = self._opinions()
         topic = next((t for t in found.topics if _topic_id(found, t) == id), None)
         decided = topic is not None and found.topics[topic].decision is not None

@@ -28,9 +28,11 @@ from rag_flywheel.records import (
 
 if TYPE_CHECKING:
     from rag_flywheel.bench.demo import DemoResult
+    from rag_flywheel.gaps import Gap
 
 _EXCERPT = 160
 _LEAST_SHOWN = 0.0005  # a term that would print as 0
+_LEAST_SHARED = 0.005  # likewise
 _SHOWN_VOTES = 3  # past queries and passages, under each hit
 
 
@@ -106,8 +108,10 @@ def _sum(hit: Hit) -> str:
 def _past(votes: PastVotes) -> str:
     question = " ".join(votes.query.split())
     kinds = ((votes.helpful, "helpful"), (votes.harmful, "harmful"))
-    said = ", ".join(f"{n} {kind}" for n, kind in kinds if n)
-    return f"“{question[:_EXCERPT]}”: {said} on {votes.passage_id}"
+    said = [f"{n} {kind}" for n, kind in kinds if n]
+    if abs(votes.shared) >= _LEAST_SHARED:
+        said.append(f"{votes.shared:+.2f} from whole answers")
+    return f"“{question[:_EXCERPT]}”: {', '.join(said) or 'next to nothing'} on {votes.passage_id}"
 
 
 def refreshed(report: RefreshReport, as_json: bool) -> None:
@@ -179,7 +183,7 @@ def forgotten(report: ForgetReport, as_json: bool) -> None:
         return
     _say(
         f"deleted: {report.n_retrievals} retrievals, {report.n_votes} votes of the user, "
-        f"{report.n_votes_of_others} of others on their questions"
+        f"{report.n_votes_of_others} of others on their questions, {report.n_notes} texts for review"
     )
     _say(
         f"kept without their author: {report.n_corrections_kept} corrections, "
@@ -233,10 +237,27 @@ def review_item(item: ReviewItem | None, as_json: bool) -> None:
     else:
         _say(f"{item.id}   {item.why}")
         _say(f"query:   {' '.join(item.query.split())}")
-        _say(f"passage: {item.passage_id}")
+        if item.passage_id:
+            _say(f"passage: {item.passage_id}")
         _say(f"         {' '.join(item.text.split())}")
-        _say(f"votes:   {item.helpful} helpful, {item.harmful} harmful")
+        if item.passage_id:
+            _say(f"votes:   {item.helpful} helpful, {item.harmful} harmful")
         _say(f"does it answer? rag-flywheel review accept|reject {item.id}")
+
+
+def gaps(found: Sequence["Gap"], as_json: bool) -> None:
+    """Topics without a good answer, a line for each."""
+    if as_json:
+        _json(list(found))
+        return
+    columns = ("asked", "before", "missing", "harmful", "unlikely")
+    table = _table(*columns, "such as", numbers=columns)
+    for gap in found:
+        n = (gap.n, gap.n_before, gap.missing, gap.harmful, gap.unlikely)
+        examples = "; ".join(" ".join(e.split())[:_EXCERPT] for e in gap.examples)
+        table.add_row(*map(str, n), Text(examples))
+    Console(highlight=False).print(table)
+    _say(f"{len(found)} topics without a good answer")
 
 
 def demo(result: "DemoResult", as_json: bool) -> None:

@@ -6,6 +6,7 @@ It must not know what is done with them.
 import time
 from collections.abc import Iterable, Sequence
 
+from rag_flywheel.capture.answer_votes import Reader
 from rag_flywheel.config import Config
 from rag_flywheel.curate.judgments import judgments
 from rag_flywheel.index.encoder import Encoder, encode
@@ -20,6 +21,15 @@ def judge_of(config: Config) -> Judge:
         return judgments(votes, half_life_days=config.vote_half_life_days, now=time.time())
 
     return judge
+
+
+def reader_of(encoder: Encoder) -> Reader:
+    """What capture needs to compare answers with passages."""
+
+    def passages(texts: Sequence[str]) -> Vectors:
+        return encode(encoder.encode_passages, texts, encoder.dim)
+
+    return Reader(encoder.revision, encoder.dim, passages)
 
 
 def source_of(encoder: Encoder, config: Config) -> Source:

@@ -1,6 +1,7 @@
 """Judgments against a replay of the history, vote by vote."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -221,3 +222,78 @@ def test_a_half_life_changes_weights_alone(
             sums[cast[seq].verdict] += 2.0 ** (-age / half_life)
         assert (new.helpful, new.harmful) == pytest.approx(tuple(sums.values()), rel=1e-9)
         assert replace(new, helpful=old.helpful, harmful=old.harmful) == old
+
+
+def shared(seq: int, verdict: Verdict, credit: float, **more: Any) -> VoteEvent:
+    """What was said of a whole answer, for one hit of it."""
+    return replace(event(seq, verdict, **more), credit=credit, kind="answer")
+
+
+def test_what_is_said_of_the_answer_counts_by_its_part() -> None:
+    votes = [shared(1, "helpful", 0.6), shared(1, "helpful", 0.25, lineage=6)]
+    assert judgments(votes) == [judgment(0.6, 0.0, (1,)), judgment(0.25, 0.0, (1,), lineage=6)]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_users_vote_on_the_hit_outranks_theirs_on_the_answer(order: tuple[int, int]) -> None:
+    kinds = [shared, lambda seq, verdict, credit: event(seq, verdict)]
+    said = zip(order, ("harmful", "helpful"), strict=True)
+    votes = [kinds[k](seq, verdict, 0.9) for seq, (k, verdict) in enumerate(said)]
+    explicit = votes[order.index(1)]
+    (found,) = judgments([*votes, shared(9, "harmful", 0.5, user_id="bob")])
+    assert found.votes == (explicit.seq, 9)
+    assert found.helpful == (explicit.verdict == "helpful")
+    assert found.harmful == 0.5 + (explicit.verdict == "harmful")
+
+
+def test_what_was_said_of_the_answer_counts_again_when_the_vote_on_the_hit_is_retracted() -> None:
+    votes = [shared(1, "helpful", 0.5), event(2, "harmful"), event(3, "retract")]
+    assert judgments(votes) == [judgment(0.5, 0.0, (1,))]
+    assert judgments([*votes, shared(4, "retract", 0.0)]) == []
+
+
+def test_the_last_vote_on_an_answer_stands_on_all_its_hits() -> None:
+    votes = [shared(1, "helpful", 0.5), shared(2, "harmful", 0.0)]
+    votes += [shared(2, "harmful", 0.7, lineage=6)]
+    assert judgments(votes) == [judgment(0.0, 0.7, (2,), lineage=6)]
+
+
+said = st.tuples(
+    st.sampled_from(["vote", "answer"]),
+    st.sampled_from([1, 2]),
+    st.sampled_from([5, 6]),
+    st.sampled_from(["ann", "bob", None]),
+    st.sampled_from(["helpful", "harmful", "retract"]),
+    st.floats(0.0, 1.0),
+)
+
+
+@settings(max_examples=200)
+@given(st.lists(said, max_size=12))
+def test_of_each_user_one_event_counts_on_a_hit_and_the_explicit_one_wins(
+    history: list[tuple[str, int, int, str | None, Verdict, float]],
+) -> None:
+    votes = [
+        replace(
+            event(seq, verdict, retrieval=retrieval, lineage=lineage, user_id=user),
+            kind=kind,
+            credit=credit if kind == "answer" else 1.0,
+        )
+        for seq, (kind, retrieval, lineage, user, verdict, credit) in enumerate(history)
+    ]
+    counted = {(j.lineage, seq) for j in judgments(votes) for seq in j.votes}
+    for retrieval in (1, 2):
+        for lineage in (5, 6):
+            for user in ("ann", "bob", None):
+                mine = [
+                    v
+                    for v in votes
+                    if (v.retrieval, v.lineage, v.user_id) == (retrieval, lineage, user)
+                ]
+                last = {v.kind: v for v in mine}
+                left = [v for v in last.values() if v.verdict != "retract" and v.credit > 0.0]
+                winner = min(left, key=lambda v: v.kind != "vote", default=None)
+                expected = set() if winner is None else {(lineage, winner.seq)}
+                assert counted & {(lineage, v.seq) for v in mine} == expected
+    for found in judgments(votes):
+        assert found.helpful + found.harmful <= len(found.votes)

@@ -1,6 +1,6 @@
-"""Corrections: the passage that a user names as the answer, checked and appended durably.
+"""Corrections: the passage that a user names as the answer, or their own words; and what is missing.
 
-It must not know what a correction is used for.
+They are checked and appended durably. It must not know what they are used for.
 """
 
 import json
@@ -9,21 +9,25 @@ import time
 
 from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
 from rag_flywheel.checks import check_optional_text, check_text
-from rag_flywheel.errors import UnknownIdError
-from rag_flywheel.store import events, golden, passages, people
+from rag_flywheel.errors import InputError, UnknownIdError
+from rag_flywheel.store import answer_votes, events, golden, notes, passages, people
+from rag_flywheel.store.answer_votes import NewAnswerVote
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import matching_pids
+from rag_flywheel.store.notes import NoteKind
+
+MOST_CHARS = 20_000  # of what a user writes for a reviewer
 
 
 def append_correction(
-    database: Database, retrieval_id: str | None, passage_id: str, user_id: str | None
+    database: Database, retrieval_id: str | None, passage_id: str | None, user_id: str | None
 ) -> None:
     """Append that a user names a passage as the answer: one that was shown, or of the index.
 
     Nothing is kept of a user who opted out. Raises InputError, UnknownIdError.
     """
     known = check_retrieval_id(retrieval_id)
-    check_text("passage_id", passage_id)
+    passage_id = check_text("passage_id", passage_id)
     check_optional_text("user_id", user_id)
     with database.transaction(durable=True) as conn:
         if user_id is not None and people.opted_out(conn, {user_id}):
@@ -43,7 +47,51 @@ def append_correction(
                 )
             pid = present.pid
         seq = passages.advance_clock(conn)
-        golden.append_correction(conn, seq=seq, at=time.time(), rid=rid, pid=pid, user_id=user_id)
+        now = time.time()
+        golden.append_correction(conn, seq=seq, at=now, rid=rid, pid=pid, user_id=user_id)
+        credits = dict.fromkeys(answer_votes.named_before(conn, rid, user_id), 0.0) | {pid: 1.0}
+        vote = NewAnswerVote(rid, "correction", "helpful", user_id, credits)
+        answer_votes.append(conn, vote, seq=seq, at=now)
+
+
+def append_text(
+    database: Database, retrieval_id: str | None, text: str, user_id: str | None
+) -> None:
+    """Append the answer in a user's own words, for a reviewer. Raises InputError, UnknownIdError."""
+    if not check_text("text", text).strip():
+        raise InputError("text is blank; expected the answer in the user's words")
+    _append_note(database, check_retrieval_id(retrieval_id), "text", text, user_id)
+
+
+def append_missing(
+    database: Database, retrieval_id: str | None, note: str, user_id: str | None
+) -> None:
+    """Append that the index has no answer, for a reviewer. Raises InputError, UnknownIdError."""
+    check_text("note", note)
+    _append_note(database, check_retrieval_id(retrieval_id), "missing", note, user_id)
+
+
+def _append_note(
+    database: Database, known: str, kind: NoteKind, text: str, user_id: str | None
+) -> None:
+    if len(text) > MOST_CHARS:
+        raise InputError(f"{len(text)} characters; expected at most {MOST_CHARS}")
+    check_optional_text("user_id", user_id)
+    with database.transaction(durable=True) as conn:
+        if user_id is not None and people.opted_out(conn, {user_id}):
+            return
+        shown = events.shown_hits(conn, [known]).get(known)
+        if shown is None:
+            raise unknown_retrieval(known)
+        notes.append_note(
+            conn,
+            seq=passages.advance_clock(conn),
+            at=time.time(),
+            rid=shown[0],
+            kind=kind,
+            text=text,
+            user_id=user_id,
+        )
 
 
 def _may_show(conn: sqlite3.Connection, rid: int, pid: int) -> bool:

@@ -5,7 +5,7 @@ It must not know what votes do to a ranking.
 
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import get_args
 
 from rag_flywheel.checks import check_optional_text, check_text, items
@@ -38,6 +38,21 @@ def append_votes(database: Database, given: Iterable[Vote]) -> int:
         first = passages.advance_clock(conn, len(new))
         events.append_votes(conn, new, first_seq=first, at=time.time())
     return len(votes)
+
+
+def relevance_votes(retrieval_id: str | None, said: object, user_id: str | None) -> list[Vote]:
+    """A vote for each passage id, helpful where it says True. Raises InputError."""
+    if not isinstance(said, Mapping):
+        raise InputError(
+            f"relevance is {type(said).__name__}; expected {{passage id: True or False}}"
+        )
+    for passage_id, relevant in said.items():
+        if not isinstance(relevant, bool):
+            raise InputError(f"relevance of {passage_id!r} is {relevant!r}; expected True or False")
+    return [
+        Vote(retrieval_id, passage_id, "helpful" if relevant else "harmful", user_id)
+        for passage_id, relevant in said.items()
+    ]
 
 
 def _wanted(conn: sqlite3.Connection, votes: list[Vote]) -> list[Vote]:

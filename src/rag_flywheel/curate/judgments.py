@@ -1,12 +1,14 @@
 """Votes become judgments: what counts of what was said.
 
-The last verdict of a user on a hit counts, and a retraction undoes it. This module must not know
-where votes are stored nor how judgments are used.
+The last verdict of a user on a hit counts, and a retraction undoes it; what a user says of the hit
+itself outranks what they say of the whole answer. This module must not know where votes are stored
+nor how judgments are used.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
 
+from rag_flywheel.curate.weights import EXPLICIT, SAID, WEIGHTS
 from rag_flywheel.records import Judgment, VoteEvent
 
 DAY_S = 86_400.0
@@ -31,17 +33,36 @@ def judgments(
             *_weights(found, half_life_days, now),
             tuple(v.seq for v in found),
             found[0].retrieval,
+            any(v.kind == "correction" for v in found),
         )
         for key, found in standing.items()
     ]
 
 
 def standing_votes(votes: Iterable[VoteEvent]) -> list[VoteEvent]:
-    """The last vote of each user on each hit, unless it is a retraction, by event number."""
-    last: dict[tuple[int, int, str | None], VoteEvent] = {}
+    """The one event of each user that stands on each hit, by event number.
+
+    Of each kind it is the last, unless that is a retraction or gives the hit no credit; of several
+    kinds it is the one that says most of the hit itself, of signals the one that weighs most.
+    """
+    last: dict[tuple[int, int, str | None, str], VoteEvent] = {}
     for vote in votes:
-        last[(vote.retrieval, vote.lineage, vote.user_id)] = vote
-    return sorted((v for v in last.values() if v.verdict != "retract"), key=lambda v: v.seq)
+        last[(vote.retrieval, vote.lineage, vote.user_id, vote.kind)] = vote
+    standing: dict[tuple[int, int, str | None], VoteEvent] = {}
+    for vote in last.values():
+        if vote.verdict != "retract" and _weight(vote) > 0.0:
+            hit = (vote.retrieval, vote.lineage, vote.user_id)
+            standing[hit] = max(vote, standing.get(hit, vote), key=_precedence)
+    return sorted(standing.values(), key=lambda v: (v.seq, v.lineage))
+
+
+def _weight(vote: VoteEvent) -> float:
+    return WEIGHTS[vote.kind] * vote.credit * vote.trust
+
+
+def _precedence(vote: VoteEvent) -> tuple[bool, bool, float, int]:
+    signal = vote.kind not in SAID
+    return vote.kind in EXPLICIT, not signal, _weight(vote) if signal else 0.0, vote.seq
 
 
 def _weights(
@@ -50,9 +71,9 @@ def _weights(
     """(helpful, harmful): what the votes of either kind weigh."""
     helpful = harmful = 0.0
     for vote in votes:
-        weight = 1.0
+        weight = _weight(vote)
         if half_life_days is not None:
-            weight = 0.5 ** (max(0.0, now - vote.at) / (half_life_days * DAY_S))
+            weight *= 0.5 ** (max(0.0, now - vote.at) / (half_life_days * DAY_S))
         if vote.verdict == "helpful":
             helpful += weight
         else:

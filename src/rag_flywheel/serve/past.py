@@ -15,6 +15,8 @@ from rag_flywheel.records import Judgment
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.store import events
 
+NAMED = 0.05  # the least chance, before the votes, of a passage that a user named
+
 
 def past_queries(
     version: LoadedVersion,
@@ -36,13 +38,23 @@ def past_queries(
     logged = events.logged_scores(conn, sorted({r for some in rows.values() for r in some}))
     for key in unknown:
         before[key] = _completed(before[key], [logged[row] for row in rows[key]])
+    for key, judgments in found.items():
+        before[key] = _with_named(before[key], judgments)
     noise = version.parameters.noise
     return {
         key: PastQuery(
-            credited(before[key], judgments, noise), tuple(s for j in judgments for s in j.votes)
+            credited(before[key], judgments, noise),
+            tuple(dict.fromkeys(s for j in judgments for s in j.votes)),
         )
         for key, judgments in found.items()
     }
+
+
+def _with_named(before: dict[int, float], judgments: Sequence[Judgment]) -> dict[int, float]:
+    """With a chance for passages that a user named, though nothing in them spoke for it: whoever
+    names one out of all the index says more than who ticks one of those shown."""
+    named = (j.lineage for j in judgments if j.named)
+    return {**before, **{p: max(before.get(p, 0.0), NAMED) for p in named}}
 
 
 def _completed(

@@ -28,6 +28,7 @@ from rag_flywheel.store.passages import StoredPassage
 _TRIES = 5
 _TEXTS = 20_000  # texts remembered with a state
 _SCOPES = 64  # filters
+_ALIKE = 0.6
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,12 @@ class Server:
         ]
         found = [Found(query, vector, hits)]
         return answer(self._database, state, asked, found, revision=revision, began=began)[0]
+
+    def alike(self) -> float:
+        """The cosine from which on two questions may be one in other words: 0.6 of the way from the
+        typical cosine of two passages to 1."""
+        typical = self._live.state().typical_cosine
+        return typical + _ALIKE * (1.0 - typical)
 
     def tenant(self, where: Filter | None) -> str | None:
         """The tenant that a filter asks for, as JSON; None without one."""

@@ -58,6 +58,22 @@ def number(where: str, found: object) -> float:
     return float(found)  # type: ignore[arg-type]
 
 
+def share(where: str, found: object) -> float:
+    """A number from 0 to 1."""
+    value = number(where, found)
+    if not 0.0 <= value <= 1.0:
+        refuse(where, found, "a number from 0 to 1")
+    return value
+
+
+def trust(where: str, found: object) -> float:
+    """A factor from 0 to 100."""
+    value = number(where, found)
+    if not 0.0 <= value <= 100.0:
+        refuse(where, found, "a number from 0 to 100")
+    return value
+
+
 def seconds(where: str, found: object) -> float:
     """Seconds since 1970."""
     value = number(where, found)

@@ -4,14 +4,15 @@ Only forgetting a user and folding old events take rows away. This module must n
 mean for a ranking.
 """
 
+import heapq
 import json
 import sqlite3
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from rag_flywheel.records import PastVotes, Verdict, VoteEvent
+from rag_flywheel.records import Kind, PastVotes, Signal, Verdict, VoteEvent
 from rag_flywheel.store import cells
 from rag_flywheel.store.database import in_chunks
 
@@ -84,6 +85,27 @@ def shown_hits(
         str(id_): (int(rid), {name: pid for pid, name, _ in cells.hits("retrievals.hits", hits)})
         for id_, rid, hits in rows
     }
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A retrieval as it was answered: its row, (pid, passage id, score) of each hit, and the answer
+    that the application gave."""
+
+    rid: int
+    hits: tuple[tuple[int, str, float], ...]
+    answer: str | None
+
+
+def shown(conn: sqlite3.Connection, retrieval_id: str) -> Shown | None:
+    """What a retrieval showed; None when there is none such."""
+    row = conn.execute(
+        "SELECT rid, hits, answer FROM retrievals WHERE id = ?", (retrieval_id,)
+    ).fetchone()
+    if row is None:
+        return None
+    hits = tuple(cells.hits("retrievals.hits", row[1]))
+    return Shown(int(row[0]), hits, cells.optional_text("retrievals.answer", row[2]))
 
 
 def logged_scores(
@@ -170,58 +192,85 @@ def append_votes(
 
 
 _VERDICTS = get_args(Verdict)
-_VOTES = (
-    "SELECT v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at "
-    "FROM votes v JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = v.pid "
+SIGNALS: tuple[str, ...] = get_args(Signal)
+KINDS: tuple[str, ...] = ("vote", "answer", "correction", "adopted", *SIGNALS)
+_COLUMNS = "v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at"
+_SAID = (
+    f"SELECT {_COLUMNS}, 1.0, 'vote', 1.0 FROM votes v JOIN retrievals r ON r.rid = v.rid "
+    "JOIN passages p ON p.pid = v.pid WHERE ",
+    f"SELECT {_COLUMNS}, c.credit, v.kind, coalesce(k.trust, 1.0) FROM answer_votes v "
+    "JOIN credits c ON c.seq = v.seq LEFT JOIN trusts k ON k.kind = v.kind "
+    "JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = c.pid WHERE ",
 )
+"""Votes on hits, and the part of each hit in what was said of whole answers."""
+EVENTS = ("votes", "answer_votes")
+"""The tables of what was said of retrievals: columns seq, rid, verdict, user_id and at in each."""
 
 
 def votes_until(conn: sqlite3.Connection, last: int) -> Iterator[VoteEvent]:
     """Every vote up to event number `last`, in order."""
-    rows = conn.execute(_VOTES + "WHERE v.seq <= ? ORDER BY v.seq", (last,))
-    return (_vote(row) for row in rows)
+    rows = (conn.execute(sql + "v.seq <= ? ORDER BY v.seq, p.pid", (last,)) for sql in _SAID)
+    return heapq.merge(*(map(_vote, each) for each in rows), key=lambda vote: vote.seq)
 
 
 def votes_on_queries(
     conn: sqlite3.Connection, queries: Sequence[bytes], last: int
 ) -> list[VoteEvent]:
     """Every vote up to event number `last` on these queries, in order."""
-    rows = in_chunks(
-        conn, _VOTES + "WHERE r.query_hash IN (%s) AND v.seq <= ?", list(queries), (last,)
-    )
-    return sorted((_vote(row) for row in rows), key=lambda vote: vote.seq)
+    where = "r.query_hash IN (%s) AND v.seq <= ? ORDER BY v.seq, p.pid"
+    rows = (row for sql in _SAID for row in in_chunks(conn, sql + where, list(queries), (last,)))
+    return sorted(map(_vote, rows), key=lambda vote: vote.seq)
 
 
 def votes_on_retrievals(conn: sqlite3.Connection, retrievals: Sequence[int]) -> list[VoteEvent]:
     """Every vote on these retrieval rows, in order."""
-    rows = in_chunks(conn, _VOTES + "WHERE v.rid IN (%s)", list(retrievals))
-    return sorted((_vote(row) for row in rows), key=lambda vote: vote.seq)
+    where = "v.rid IN (%s) ORDER BY v.seq, p.pid"
+    rows = (row for sql in _SAID for row in in_chunks(conn, sql + where, list(retrievals)))
+    return sorted(map(_vote, rows), key=lambda vote: vote.seq)
 
 
 def queries_voted_on(conn: sqlite3.Connection, after: int, last: int) -> list[bytes]:
     """Hashes of the queries that got votes after event number `after`, up to `last`."""
-    rows = conn.execute(
-        "SELECT DISTINCT r.query_hash FROM votes v JOIN retrievals r ON r.rid = v.rid "
-        "WHERE v.seq > ? AND v.seq <= ?",
-        (after, last),
+    each = " UNION ".join(
+        f"SELECT r.query_hash FROM {table} v JOIN retrievals r ON r.rid = v.rid "
+        "WHERE v.seq > :after AND v.seq <= :last"
+        for table in EVENTS
     )
-    return [_query(row[0]) for row in rows]
+    return [_query(row[0]) for row in conn.execute(each, {"after": after, "last": last})]
 
 
-def votes_by_number(conn: sqlite3.Connection, numbers: Sequence[int]) -> list[PastVotes]:
-    """These votes by query and passage, those with the most votes first."""
-    rows = in_chunks(
-        conn,
-        "SELECT r.query, p.id, v.verdict FROM votes v JOIN retrievals r ON r.rid = v.rid "
-        "JOIN passages p ON p.pid = v.pid WHERE v.seq IN (%s)",
-        list(numbers),
-    )
-    counts: dict[tuple[str, str], Counter[str]] = {}
-    for query, passage, verdict in rows:
+_BY_NUMBER = (
+    "SELECT r.query, p.id, v.verdict, NULL, 'vote' FROM votes v JOIN retrievals r ON r.rid = v.rid "
+    "JOIN passages p ON p.pid = v.pid WHERE v.seq IN (%s)",
+    "SELECT r.query, p.id, v.verdict, c.credit * coalesce(k.trust, 1.0), v.kind "
+    "FROM answer_votes v JOIN credits c ON c.seq = v.seq AND c.credit > 0 "
+    "LEFT JOIN trusts k ON k.kind = v.kind JOIN retrievals r ON r.rid = v.rid "
+    "JOIN passages p ON p.pid = c.pid WHERE v.seq IN (%s)",
+)
+
+
+def votes_by_number(
+    conn: sqlite3.Connection, numbers: Sequence[int], weights: Mapping[Kind, float]
+) -> list[PastVotes]:
+    """These votes by query and passage, those with the most votes first; weights: of each kind."""
+    counts: dict[tuple[str, str], dict[str, float]] = {}
+    for query, passage, verdict, credit, kind in (
+        row for sql in _BY_NUMBER for row in in_chunks(conn, sql, list(numbers))
+    ):
         key = cells.text("retrievals.query", query), cells.text("passages.id", passage)
-        counts.setdefault(key, Counter())[_verdict(verdict)] += 1
-    found = [PastVotes(*key, n["helpful"], n["harmful"]) for key, n in counts.items()]
-    return sorted(found, key=lambda v: (-v.helpful - v.harmful, v.query, v.passage_id))
+        n = counts.setdefault(key, defaultdict(float))
+        if credit is None:
+            n[_verdict(verdict)] += 1
+        else:
+            sign = {"helpful": 1.0, "harmful": -1.0}.get(_verdict(verdict), 0.0)
+            n["shared"] += sign * weights[_kind(kind)] * cells.number("credits.credit", credit)
+    found = [
+        PastVotes(*key, int(n["helpful"]), int(n["harmful"]), n["shared"])
+        for key, n in counts.items()
+    ]
+    return sorted(
+        found, key=lambda v: (-v.helpful - v.harmful, -abs(v.shared), v.query, v.passage_id)
+    )
 
 
 def query_texts(conn: sqlite3.Connection, queries: Sequence[bytes]) -> dict[bytes, str]:
@@ -233,8 +282,9 @@ def query_texts(conn: sqlite3.Connection, queries: Sequence[bytes]) -> dict[byte
 
 
 def count_votes(conn: sqlite3.Connection, after: int = 0) -> int:
-    """How many votes came after event number `after`."""
-    return int(conn.execute("SELECT count(*) FROM votes WHERE seq > ?", (after,)).fetchone()[0])
+    """How many votes, on hits or on answers, came after event number `after`."""
+    each = " + ".join(f"(SELECT count(*) FROM {table} WHERE seq > :after)" for table in EVENTS)
+    return int(conn.execute(f"SELECT {each}", {"after": after}).fetchone()[0])
 
 
 def count_retrievals(conn: sqlite3.Connection) -> int:
@@ -243,7 +293,7 @@ def count_retrievals(conn: sqlite3.Connection) -> int:
 
 
 def _vote(row: tuple[Any, ...]) -> VoteEvent:
-    seq, rid, query, tenant, lineage, verdict, user, at = row
+    seq, rid, query, tenant, lineage, verdict, user, at, credit, kind, trust = row
     return VoteEvent(
         cells.whole("votes.seq", seq),
         cells.whole("votes.rid", rid),
@@ -253,6 +303,9 @@ def _vote(row: tuple[Any, ...]) -> VoteEvent:
         _verdict(verdict),
         cells.optional_text("votes.user_id", user),
         cells.seconds("votes.at", at),
+        cells.share("credits.credit", credit),
+        _kind(kind),
+        cells.trust("trusts.trust", trust),
     )
 
 
@@ -268,3 +321,9 @@ def _verdict(found: object) -> Verdict:
     if found not in _VERDICTS:
         cells.refuse("votes.verdict", found, " or ".join(_VERDICTS))
     return cast(Verdict, found)
+
+
+def _kind(found: object) -> Kind:
+    if found not in KINDS:
+        cells.refuse("answer_votes.kind", found, " or ".join(KINDS))
+    return cast(Kind, found)

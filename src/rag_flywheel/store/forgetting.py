@@ -8,17 +8,20 @@ import sqlite3
 import time
 from dataclasses import asdict
 
-from rag_flywheel.records import ONE_TIME, ForgetReport
-from rag_flywheel.store import passages
+from rag_flywheel.records import ForgetReport
+from rag_flywheel.store import answer_votes, notes, passages
+from rag_flywheel.store.events import EVENTS
+from rag_flywheel.store.golden import drop_superseded_corrections
+from rag_flywheel.store.journal import Look, record_look
+from rag_flywheel.store.people import one_time_user
 from rag_flywheel.store.vectors import drop_query_vectors
 
 _MINE = "SELECT rid FROM retrievals WHERE user_id = ?"
-_NOBODY = f"'{ONE_TIME}' || lower(hex(randomblob(16)))"  # two voices stay two
 
 
 def is_known(conn: sqlite3.Connection, user: str) -> bool:
     """Whether anything is stored of a user, but that they opted out."""
-    tables = ("retrievals", "votes", "corrections", "reviews")
+    tables = ("retrievals", *EVENTS, "corrections", "reviews", "notes", "note_reviews")
     each = " OR ".join(f"EXISTS (SELECT 1 FROM {t} WHERE user_id = ?)" for t in tables)
     return bool(conn.execute(f"SELECT {each}", [user] * len(tables)).fetchone()[0])
 
@@ -31,9 +34,12 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
     """
     questions = _own_questions(conn, user)
     counted = _counts(conn, user)
-    for table in ("votes", "corrections"):
+    for table in (*EVENTS, "corrections"):
         conn.execute(f"DELETE FROM {table} WHERE rid IN ({_MINE})", (user,))
-    conn.execute("DELETE FROM votes WHERE user_id = ?", (user,))
+    for table in EVENTS:
+        conn.execute(f"DELETE FROM {table} WHERE user_id = ?", (user,))
+    answer_votes.drop_loose_credits(conn)
+    n_notes = notes.delete_notes_of(conn, user, _MINE)
     conn.execute("DELETE FROM retrievals WHERE user_id = ?", (user,))
     keys = [(h,) for h in questions]
     conn.executemany(
@@ -42,13 +48,11 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
         keys,
     )
     drop_query_vectors(conn, questions)
-    conn.execute(
-        "DELETE FROM corrections WHERE user_id = ? AND EXISTS (SELECT 1 FROM corrections l WHERE "
-        "l.rid = corrections.rid AND l.user_id = corrections.user_id AND l.seq > corrections.seq)",
-        (user,),
-    )
+    drop_superseded_corrections(conn, "user_id", [user])
     kept = {
-        table: conn.execute(f"UPDATE {table} SET user_id = {_NOBODY} WHERE user_id = ?", (user,))
+        table: conn.execute(
+            f"UPDATE {table} SET user_id = {one_time_user()} WHERE user_id = ?", (user,)
+        )
         for table in ("corrections", "reviews")
     }
     passages.advance_clock(conn)
@@ -60,6 +64,7 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
         n_corrections_kept=kept["corrections"].rowcount,
         n_reviews_kept=kept["reviews"].rowcount,
         version=None,
+        n_notes=n_notes,
     )
 
 
@@ -75,22 +80,19 @@ def _own_questions(conn: sqlite3.Connection, user: str) -> list[bytes]:
 
 def _counts(conn: sqlite3.Connection, user: str) -> tuple[int, int, int]:
     """(retrievals of the user, their votes, votes of others on their retrievals)."""
-    sql = (
-        "SELECT (SELECT count(*) FROM retrievals WHERE user_id = ?), "
-        "(SELECT count(*) FROM votes WHERE user_id = ?), "
-        f"(SELECT count(*) FROM votes WHERE rid IN ({_MINE}) AND user_id IS NOT ?)"
+    mine = _MINE.replace("?", ":user")
+    own = " + ".join(f"(SELECT count(*) FROM {t} WHERE user_id = :user)" for t in EVENTS)
+    others = " + ".join(
+        f"(SELECT count(*) FROM {t} WHERE rid IN ({mine}) AND user_id IS NOT :user)" for t in EVENTS
     )
-    retrievals, votes, others = conn.execute(sql, [user] * 4).fetchone()
-    return int(retrievals), int(votes), int(others)
+    sql = f"SELECT (SELECT count(*) FROM retrievals WHERE user_id = :user), {own}, {others}"
+    n_retrievals, n_votes, n_others = conn.execute(sql, {"user": user}).fetchone()
+    return int(n_retrievals), int(n_votes), int(n_others)
 
 
 def restart_looks(conn: sqlite3.Connection, version: str | None) -> None:
     """Note that what the gate has seen so far rests on votes that are gone."""
-    conn.execute(
-        "INSERT INTO looks (at, version, n_votes, alpha, p, outcome) "
-        "VALUES (?, ?, 0, 0, NULL, 'reset')",
-        (time.time(), version or ""),
-    )
+    record_look(conn, Look(version or "", 0, 0.0, None, "reset"))
 
 
 def record_forget(conn: sqlite3.Connection, state: str, report: ForgetReport) -> None:

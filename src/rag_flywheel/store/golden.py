@@ -69,6 +69,19 @@ def append_correction(
     )
 
 
+def drop_superseded_corrections(
+    conn: sqlite3.Connection, of: Literal["user_id", "rid"], values: Sequence[str] | Sequence[int]
+) -> None:
+    """Delete corrections of these users, or on these retrieval rows, that their users have replaced
+    by a later one on the same retrieval."""
+    conn.executemany(
+        f"DELETE FROM corrections WHERE {of} = ? AND user_id IS NOT NULL AND EXISTS (SELECT 1 FROM "
+        "corrections l WHERE l.rid = corrections.rid AND l.user_id = corrections.user_id AND "
+        "l.seq > corrections.seq)",
+        [(value,) for value in values],
+    )
+
+
 def corrections_until(conn: sqlite3.Connection, last: int) -> list[Correction]:
     """Every correction up to event number `last`, in order."""
     rows = conn.execute(

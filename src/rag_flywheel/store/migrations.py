@@ -148,6 +148,55 @@ CREATE TABLE opted_out (user_id TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWI
 CREATE INDEX retrievals_user ON retrievals (user_id) WHERE user_id IS NOT NULL;
 CREATE INDEX votes_user ON votes (user_id) WHERE user_id IS NOT NULL;
 """
+
+# What is said of a whole answer. credits: the part of each hit that was shown in it, worked out when
+# it was said; hits that it says nothing of have 0, so that the last event of a user stands on all.
+_ANSWERS = """
+CREATE TABLE answer_votes (
+    seq INTEGER PRIMARY KEY,
+    rid INTEGER NOT NULL REFERENCES retrievals,
+    kind TEXT NOT NULL,
+    verdict TEXT NOT NULL CHECK (verdict IN ('helpful', 'harmful', 'retract')),
+    user_id TEXT,
+    at REAL NOT NULL
+);
+CREATE INDEX answer_votes_retrieval ON answer_votes (rid);
+CREATE INDEX answer_votes_user ON answer_votes (user_id) WHERE user_id IS NOT NULL;
+CREATE TABLE credits (
+    seq INTEGER NOT NULL REFERENCES answer_votes,
+    pid INTEGER NOT NULL REFERENCES passages,
+    credit REAL NOT NULL,
+    PRIMARY KEY (seq, pid)
+) WITHOUT ROWID;
+"""
+
+# What users write for a reviewer: the answer in their own words, or that it is missing.
+_NOTES = """
+CREATE TABLE notes (
+    seq INTEGER PRIMARY KEY,
+    rid INTEGER NOT NULL REFERENCES retrievals,
+    kind TEXT NOT NULL CHECK (kind IN ('text', 'missing')),
+    text TEXT NOT NULL,
+    user_id TEXT,
+    at REAL NOT NULL
+);
+CREATE INDEX notes_retrieval ON notes (rid);
+CREATE INDEX notes_user ON notes (user_id) WHERE user_id IS NOT NULL;
+CREATE TABLE note_reviews (
+    seq INTEGER PRIMARY KEY,
+    note INTEGER NOT NULL REFERENCES notes,
+    decision TEXT NOT NULL CHECK (decision IN ('accept', 'reject', 'undo')),
+    user_id TEXT,
+    at REAL NOT NULL
+);
+CREATE INDEX note_reviews_note ON note_reviews (note);
+"""
+
+# trusts: how much signals of a kind are to be believed, estimated anew at each refresh.
+_SIGNALS = """
+CREATE TABLE trusts (kind TEXT PRIMARY KEY, trust REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX retrievals_session ON retrievals (session_id) WHERE session_id IS NOT NULL;
+"""
 _WITH_USERS = {
     "retrievals": ("user_id", "session_id"),
     "votes": ("user_id",),
@@ -192,6 +241,30 @@ def m003_hashed_users(db: sqlite_utils.Database) -> None:
                 f"UPDATE {table} SET {column} = user_hash(?, {column}) WHERE {column} IS NOT NULL",
                 (key,),
             )
+
+
+@migrations()
+def m004_answer_votes(db: sqlite_utils.Database) -> None:
+    """What is said of whole answers, and the part of each hit in it."""
+    _execute(db, _ANSWERS)
+
+
+@migrations()
+def m005_notes(db: sqlite_utils.Database) -> None:
+    """What users write for a reviewer, and what was decided of it."""
+    _execute(db, _NOTES)
+
+
+@migrations()
+def m006_signals(db: sqlite_utils.Database) -> None:
+    """How much signals are to be believed; the questions of a session are found quickly."""
+    _execute(db, _SIGNALS)
+
+
+@migrations()
+def m007_why(db: sqlite_utils.Database) -> None:
+    """Why an answer was used, or was not, in a user's words."""
+    db.execute("ALTER TABLE answer_votes ADD COLUMN why TEXT")
 
 
 def _execute(db: sqlite_utils.Database, statements: str) -> None:

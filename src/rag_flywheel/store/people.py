@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Collection
 
+from rag_flywheel.records import ONE_TIME
 from rag_flywheel.store.database import in_chunks
 
 USER_KEY = "user_key"
@@ -23,6 +24,11 @@ def user_key(conn: sqlite3.Connection) -> bytes:
     """The key of this index, 32 bytes; the migration made it, once for all processes."""
     row = conn.execute("SELECT value FROM meta WHERE key = ?", (USER_KEY,)).fetchone()
     return bytes.fromhex(str(row[0]))
+
+
+def one_time_user() -> str:
+    """SQL: a new user id for each row, in place of one that must go; two voices stay two."""
+    return f"'{ONE_TIME}' || lower(hex(randomblob(16)))"
 
 
 def set_opted_out(conn: sqlite3.Connection, user: str, out: bool) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.store import cells, journal, passages
+from rag_flywheel.store.events import KINDS
 from rag_flywheel.store.schema import schema_problems
 
 _Row = tuple[object, ...]
@@ -103,6 +104,32 @@ def _check_vote(row: _Row) -> None:
     cells.seconds("votes.at", row[4])
 
 
+def _check_answer_vote(row: _Row) -> None:
+    cells.whole("answer_votes.seq", row[0])
+    if row[1] not in KINDS:
+        cells.refuse("answer_votes.kind", row[1], " or ".join(KINDS))
+    if row[2] not in {"helpful", "harmful", "retract"}:
+        cells.refuse("answer_votes.verdict", row[2], "helpful, harmful or retract")
+    cells.optional_text("answer_votes.user_id", row[3])
+    cells.seconds("answer_votes.at", row[4])
+    cells.optional_text("answer_votes.why", row[5])
+
+
+def _check_credit(row: _Row) -> None:
+    cells.share("credits.credit", row[0])
+
+
+def _check_note(row: _Row) -> None:
+    cells.text("notes.text", row[0])
+    cells.optional_text("notes.user_id", row[1])
+    cells.seconds("notes.at", row[2])
+
+
+def _check_trust(row: _Row) -> None:
+    cells.text("trusts.kind", row[0])
+    cells.trust("trusts.trust", row[1])
+
+
 def _check_refresh(row: _Row) -> None:
     cells.seconds("refreshes.at", row[0])
     cells.text("refreshes.outcome", row[1])
@@ -129,12 +156,24 @@ _CHECKS: tuple[tuple[str, str, _Check], ...] = (
         _check_retrieval,
     ),
     ("votes", "SELECT seq, verdict, user_id, reason, at FROM votes", _check_vote),
+    (
+        "answer_votes",
+        "SELECT seq, kind, verdict, user_id, at, why FROM answer_votes",
+        _check_answer_vote,
+    ),
+    ("credits", "SELECT credit FROM credits", _check_credit),
+    ("notes", "SELECT text, user_id, at FROM notes", _check_note),
+    ("trusts", "SELECT kind, trust FROM trusts", _check_trust),
     ("refreshes", "SELECT at, outcome, version, scores FROM refreshes", _check_refresh),
     ("meta", "SELECT key, value FROM meta", _check_meta),
 )
 _REFERENCES = (
     ("votes", "retrievals", "rid"),
     ("votes", "passages", "pid"),
+    ("answer_votes", "retrievals", "rid"),
+    ("credits", "answer_votes", "seq"),
+    ("notes", "retrievals", "rid"),
+    ("credits", "passages", "pid"),
     ("golden", "passages", "pid"),
     ("corrections", "retrievals", "rid"),
     ("corrections", "passages", "pid"),
@@ -148,7 +187,8 @@ def _clock_problems(conn: sqlite3.Connection) -> list[str]:
         newest = conn.execute(
             "SELECT max((SELECT coalesce(max(born), 0) FROM passages), "
             "(SELECT coalesce(max(ended), 0) FROM passages), "
-            "(SELECT coalesce(max(seq), 0) FROM votes))"
+            "(SELECT coalesce(max(seq), 0) FROM votes), "
+            "(SELECT coalesce(max(seq), 0) FROM answer_votes))"
         ).fetchone()[0]
         if type(newest) is int and newest > seq:
             return [f"flywheel.db: clock says {seq}, but there is an event of number {newest}"]

@@ -1,0 +1,157 @@
+"""Signals: what users did with an answer, as weak evidence on the passages behind it.
+
+It must not know how much a kind of signal weighs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from rag_flywheel.capture.answer_votes import (
+    Reader,
+    append,
+    parts,
+    prior_chances,
+)
+from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
+from rag_flywheel.checks import check_optional_text, check_text
+from rag_flywheel.errors import InputError
+from rag_flywheel.store import events, sessions
+from rag_flywheel.store.answer_votes import NewAnswerVote
+from rag_flywheel.store.database import Database
+
+SIGNS = {
+    "copied": 1.0,
+    "accepted": 1.0,
+    "task_done": 1.0,
+    "regenerated": -1.0,
+    "abandoned": -1.0,
+    "rephrased": -1.0,
+    "escalated": -1.0,
+}
+"""Which way the signals point that carry no value; rating and edited say so themselves."""
+MOST_CHARS = 20_000  # of why an answer was used
+_MOST_WORDS = 5_000  # of an edited answer that are compared
+
+
+@dataclass(frozen=True)
+class SignalGiven:
+    """What a user, given as a hash, did with an answer, or with one passage of it."""
+
+    retrieval_id: str | None
+    kind: str
+    value: object = None
+    passage_id: str | None = None
+    user_id: str | None = None
+
+
+def append_signal(database: Database, given: SignalGiven, reader: Callable[[], Reader]) -> bool:
+    """Append a signal in one durable commit; False: the user opted out, nothing is kept.
+
+    Raises InputError, UnknownIdError.
+    """
+    known = check_retrieval_id(given.retrieval_id)
+    check_optional_text("user_id", given.user_id)
+    check_optional_text("passage_id", given.passage_id)
+    if given.kind not in events.SIGNALS:
+        raise InputError(f"kind is {given.kind!r}; expected one of {', '.join(events.SIGNALS)}")
+    with database.reading() as conn:
+        shown = events.shown(conn, known)
+    if shown is None:
+        raise unknown_retrieval(known)
+    level = _level(given, shown.answer)
+    credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
+    if level:
+        of = [] if given.passage_id is None else [given.passage_id]
+        shared = parts(database, known, shown, of, shown.answer, reader)
+        credits |= {pid: abs(level) * credit for pid, credit in shared.items()}
+    return append(database, known, _event(given, shown.rid, level, credits))
+
+
+def _event(given: SignalGiven, rid: int, level: float, credits: dict[int, float]) -> NewAnswerVote:
+    verdict = "harmful" if level < 0 else "helpful"
+    return NewAnswerVote(rid, given.kind, verdict, given.user_id, credits)
+
+
+def _level(given: SignalGiven, answer: str | None) -> float:
+    """How far the signal speaks for the answer: 1 wholly, -1 wholly against it, 0 neither."""
+    if given.kind == "rating":
+        return _rated(given.value)
+    if given.kind == "edited":
+        return _edited(given.value, answer)
+    if given.kind == "task_done" and given.value is False:
+        return -1.0
+    if given.value is not None and not (given.kind == "task_done" and given.value is True):
+        raise InputError(f"{given.kind} has the value {given.value!r}; expected none")
+    return SIGNS[given.kind]
+
+
+def _rated(value: object) -> float:
+    """Whole numbers, and those above 1, are 1 to 5 stars; other numbers from 0 to 1 are shares."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"rating is {value!r}; expected 1 to 5, or a number from 0.0 to 1.0")
+    if isinstance(value, int) or value > 1.0:
+        if not 1 <= value <= 5:
+            raise InputError(f"rating is {value!r}; expected 1 to 5, or a number from 0.0 to 1.0")
+        return (value - 3.0) / 2.0
+    if not 0.0 <= value <= 1.0:
+        raise InputError(f"rating is {value!r}; expected 1 to 5, or a number from 0.0 to 1.0")
+    return 2.0 * value - 1.0
+
+
+def _edited(value: object, answer: str | None) -> float:
+    """2 r - 1 with r the share of words that stayed (difflib ratio); the text is not kept."""
+    final = check_text("value of edited", value)
+    if answer is None:
+        raise InputError(
+            "no answer is stored with this retrieval, so an edited one cannot be compared; give "
+            "it to `answer` first"
+        )
+    before, after = answer.split()[:_MOST_WORDS], final.split()[:_MOST_WORDS]
+    return 2.0 * SequenceMatcher(None, before, after, autojunk=False).ratio() - 1.0
+
+
+def append_adopted(
+    database: Database,
+    retrieval_id: str | None,
+    used: bool,
+    why: str,
+    user_id: str | None,
+    reader: Callable[[], Reader],
+) -> bool:
+    """Append whether an answer was used, and why, as `append_signal` does."""
+    known = check_retrieval_id(retrieval_id)
+    check_optional_text("user_id", user_id)
+    if not isinstance(used, bool):
+        raise InputError(f"used is {used!r}; expected True or False")
+    if len(check_text("why", why)) > MOST_CHARS:
+        raise InputError(f"why has {len(why)} characters; expected at most {MOST_CHARS}")
+    with database.reading() as conn:
+        shown = events.shown(conn, known)
+    if shown is None:
+        raise unknown_retrieval(known)
+    credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
+    credits |= parts(database, known, shown, [], shown.answer, reader)
+    verdict = "helpful" if used else "harmful"
+    new = NewAnswerVote(shown.rid, "adopted", verdict, user_id, credits, why or None)
+    return append(database, known, new)
+
+
+def note_rephrased(
+    database: Database, retrieval_id: str, *, within_s: float, least_cosine: float, reader: Reader
+) -> bool:
+    """Append that a question rephrases the one before it in its session, if it does.
+
+    It does when it came within so many seconds, in other words, with a cosine of at least
+    least_cosine. The answer before it is blamed, by the chances of its hits.
+    """
+    with database.reading() as conn:
+        pair = sessions.with_the_one_before(conn, retrieval_id, reader.revision, reader.dim)
+        if pair is None or pair.seconds > within_s or pair.cosine < least_cosine:
+            return False
+        shown = events.shown(conn, pair.before)
+    if shown is None:
+        return False
+    credits = prior_chances(shown)
+    new = NewAnswerVote(shown.rid, "rephrased", "harmful", pair.user_id, credits)
+    return append(database, pair.before, new)

@@ -1,0 +1,81 @@
+"""How much of an answer each passage supports, sentence by sentence.
+
+A sentence is supported by a passage that has its content words, and that is nearer to it than the
+passages are to one another. It must not know what an answer's support is used for.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rag_flywheel.index.lexical import tokenize
+from rag_flywheel.records import Scores, Vectors
+
+_SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+|\n+")
+MOST_SENTENCES = 64  # an answer is read up to here
+_SHARPNESS = 4.0  # shares go by support to this power: what fits best gets most of the credit
+
+
+@dataclass(frozen=True)
+class Text:
+    """A passage as it is read, and its vector, float32 (dim,)."""
+
+    words: str
+    vector: Vectors
+
+
+def sentences(answer: str) -> list[str]:
+    """The sentences of an answer that have content words, the first 64."""
+    found = (part.strip() for part in _SENTENCE.split(answer))
+    return [part for part in found if part and tokenize(part)][:MOST_SENTENCES]
+
+
+def credits_by_support(
+    given: Sequence[str], texts: Sequence[Text], encode: Callable[[Sequence[str]], Vectors]
+) -> Scores:
+    """The part of each text in an answer of these sentences, float64 (n texts,), at most 1 in all.
+
+    A sentence counts by its number of content words. It hands out as much credit as its best text
+    supports it (0 to 1), so that what none of them says is nobody's credit or blame; and each text
+    gets of it by the fourth power of its support.
+    """
+    if not given or not texts:
+        return np.zeros(len(texts))
+    words = [tokenize(s) for s in given]
+    vectors = np.stack([t.vector for t in texts])
+    lift = _lift(encode(given) @ vectors.T, vectors @ vectors.T)
+    support = 0.5 * (_covered(words, [frozenset(tokenize(t.words)) for t in texts]) + lift)
+    best = support.max(axis=1)
+    weight = np.array([len(w) for w in words], dtype=np.float64)
+    sharp = support**_SHARPNESS
+    shares = sharp / np.maximum(sharp.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    found: Scores = (weight / weight.sum() * best) @ shares
+    return found
+
+
+def _covered(given: Sequence[Sequence[str]], texts: Sequence[frozenset[str]]) -> Scores:
+    """The share of each sentence's words that each text has, float64 (sentences, texts).
+
+    Words count by idf among these texts: what all of them say tells none of them apart.
+    """
+    n_with = Counter(word for text in texts for word in text)
+    idf = {w: math.log1p(len(texts) / (n_with[w] + 0.5)) for words in given for w in words}
+    found = np.zeros((len(given), len(texts)))
+    for i, words in enumerate(given):
+        whole = sum(idf[w] for w in words)
+        for j, text in enumerate(texts):
+            found[i, j] = sum(idf[w] for w in words if w in text) / whole
+    return found
+
+
+def _lift(cosines: Vectors, among: Vectors) -> Scores:
+    """Cosines above the typical one of two of the texts, as a share of what is left to 1."""
+    n = len(among)
+    typical = (float(among.sum()) - n) / (n * (n - 1)) if n > 1 else 0.0
+    typical = min(max(typical, 0.0), 0.99)
+    found: Scores = np.clip((cosines.astype(np.float64) - typical) / (1.0 - typical), 0.0, 1.0)
+    return found

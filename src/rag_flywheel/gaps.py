@@ -1,0 +1,141 @@
+"""Gaps: what users ask that the index has no good answer to, by topic, with its trend.
+
+It reads events and judgments; it must not know how questions are clustered.
+"""
+
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rag_flywheel.curate.clusters import clusters
+from rag_flywheel.errors import InputError
+from rag_flywheel.records import Judgment, Vectors
+from rag_flywheel.serve.state import Source
+from rag_flywheel.store import events, notes, passages
+from rag_flywheel.store import vectors as vector_store
+from rag_flywheel.store.asked import Asked, asked_since
+from rag_flywheel.store.database import Database
+
+LOW_CHANCE = 0.10  # of the best hit; where it comes from is in docs/feedback.md
+MOST_QUESTIONS = 2_000  # that are clustered: those asked most
+_EXAMPLES = 3
+_DAY_S = 86_400.0
+_Question = tuple[bytes, str | None]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Questions of one topic without a good answer.
+
+    examples: those asked most; n: how often the topic was asked in the period, n_before: in the one
+    before it. missing, harmful, unlikely: for how many of its questions a user said that the answer
+    is missing, there are only votes against what was shown, and the best hit was unlikely.
+    """
+
+    examples: tuple[str, ...]
+    n: int
+    n_before: int
+    missing: int
+    harmful: int
+    unlikely: int
+
+
+def gaps(database: Database, source: Source, *, days: float) -> list[Gap]:
+    """The gaps of the last so many days, those asked most first. Raises InputError."""
+    if type(days) not in {int, float} or not 0 < days < 1e5:
+        raise InputError(f"days is {days!r}; expected a number above 0")
+    now = time.time()
+    with database.snapshot() as conn:
+        recent = asked_since(conn, now - 2 * days * _DAY_S)
+        judged = source.judge(events.votes_until(conn, passages.read_clock(conn)))
+        said = {
+            (n.query_hash, n.tenant)
+            for n in notes.all_notes(conn)
+            if n.kind == "missing" and n.decision != "reject"
+        }
+        whys = _whys(recent, judged, said)
+        counts = _counts([a for a in recent if a.question in whys], now - days * _DAY_S)
+        kept = sorted(counts, key=lambda q: (-counts[q][0], -counts[q][1], q[0], q[1] or ""))
+        kept = kept[:MOST_QUESTIONS]
+        vectors = vector_store.known_vectors(
+            conn, sorted({q for q, _ in kept}), source.revision, source.dim
+        )
+    texts = {a.question: a.query for a in recent}
+    topics = _topics(kept, _stacked(kept, texts, vectors, source))
+    found = [_gap(topic, texts, counts, whys) for topic in topics]
+    return sorted(found, key=lambda g: (-g.n, -g.n_before, g.examples))
+
+
+def _whys(
+    recent: Sequence[Asked], judged: Sequence[Judgment], missing: Collection[_Question]
+) -> dict[_Question, set[str]]:
+    """Why each question has no good answer; questions that have one are left out."""
+    speaks: dict[_Question, list[float]] = defaultdict(list)
+    for judgment in judged:
+        net = judgment.helpful - judgment.harmful
+        speaks[(judgment.query, judgment.tenant)].append(net)
+    found: dict[_Question, set[str]] = defaultdict(set)
+    for asked in recent:
+        nets = speaks[asked.question]
+        answered = any(net > 0 for net in nets)
+        if asked.question in missing:
+            found[asked.question].add("missing")
+        if nets and not answered:
+            found[asked.question].add("harmful")
+        if not answered and asked.best < math.log(LOW_CHANCE):
+            found[asked.question].add("unlikely")
+    return dict(found)
+
+
+def _counts(recent: Sequence[Asked], since: float) -> dict[_Question, tuple[int, int]]:
+    """How often each question was asked since then, and before."""
+    now = Counter(a.question for a in recent if a.at >= since)
+    before = Counter(a.question for a in recent if a.at < since)
+    return {question: (now[question], before[question]) for question in now.keys() | before}
+
+
+def _stacked(
+    kept: Sequence[_Question],
+    texts: dict[_Question, str],
+    vectors: dict[bytes, Vectors],
+    source: Source,
+) -> Vectors:
+    """float32 (n, dim) of the questions; those without a vector are embedded."""
+    missing = {q[0]: texts[q] for q in kept if q[0] not in vectors}
+    if missing:
+        made = source.encode_queries(list(missing.values()))
+        vectors = {**vectors, **dict(zip(missing, made, strict=True))}
+    if not kept:
+        return np.empty((0, source.dim), dtype=np.float32)
+    return np.stack([vectors[query] for query, _ in kept])
+
+
+def _topics(kept: Sequence[_Question], vectors: Vectors) -> list[list[_Question]]:
+    """Clusters of the questions under each tenant, which are never mixed."""
+    found: dict[tuple[str | None, int], list[_Question]] = defaultdict(list)
+    for tenant in {t for _, t in kept}:
+        rows = [i for i, question in enumerate(kept) if question[1] == tenant]
+        for row, cluster in zip(rows, clusters(vectors[rows]).tolist(), strict=True):
+            found[(tenant, cluster)].append(kept[row])
+    return list(found.values())
+
+
+def _gap(
+    topic: Sequence[_Question],
+    texts: dict[_Question, str],
+    counts: dict[_Question, tuple[int, int]],
+    whys: dict[_Question, set[str]],
+) -> Gap:
+    kinds = Counter(why for question in topic for why in whys[question])
+    return Gap(
+        tuple(texts[question] for question in topic[:_EXAMPLES]),
+        sum(counts[question][0] for question in topic),
+        sum(counts[question][1] for question in topic),
+        kinds["missing"],
+        kinds["harmful"],
+        kinds["unlikely"],
+    )

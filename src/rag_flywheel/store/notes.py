@@ -1,0 +1,117 @@
+"""What users write for a reviewer, and what was decided of it: appended, never changed here.
+
+It must not know what becomes of a text that is accepted.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rag_flywheel.store import cells
+from rag_flywheel.store.database import in_chunks
+
+NoteKind = Literal["text", "missing"]
+Decided = Literal["accept", "reject", "undo"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A note as it is stored, with what it was written on. where: its
+    metadata filter as JSON. decision: the last, None: it waits."""
+
+    seq: int
+    kind: NoteKind
+    text: str
+    user_id: str | None
+    at: float
+    retrieval_id: str
+    query: str
+    query_hash: bytes
+    tenant: str | None
+    where: str | None
+    decision: str | None
+
+
+def append_note(
+    conn: sqlite3.Connection,
+    *,
+    seq: int,
+    at: float,
+    rid: int,
+    kind: NoteKind,
+    text: str,
+    user_id: str | None,
+) -> None:
+    """Append what a user wrote on retrieval row `rid`."""
+    conn.execute(
+        "INSERT INTO notes (seq, rid, kind, text, user_id, at) VALUES (?,?,?,?,?,?)",
+        (seq, rid, kind, text, user_id, at),
+    )
+
+
+def append_decision(
+    conn: sqlite3.Connection, *, seq: int, at: float, note: int, kind: Decided, user_id: str | None
+) -> None:
+    """Append what a reviewer decided of a note."""
+    conn.execute(
+        "INSERT INTO note_reviews (seq, note, decision, user_id, at) VALUES (?,?,?,?,?)",
+        (seq, note, kind, user_id, at),
+    )
+
+
+def all_notes(conn: sqlite3.Connection) -> list[Note]:
+    """Every note, the oldest first."""
+    rows = conn.execute(
+        "SELECT n.seq, n.kind, n.text, n.user_id, n.at, r.id, r.query, r.query_hash, r.tenant, r.filter, "
+        "(SELECT decision FROM note_reviews d WHERE d.note = n.seq ORDER BY d.seq DESC LIMIT 1) "
+        "FROM notes n JOIN retrievals r ON r.rid = n.rid ORDER BY n.seq"
+    )
+    return [_note(row) for row in rows]
+
+
+def _note(row: tuple[Any, ...]) -> Note:
+    seq, kind, text, user, at, retrieval, query, hashed, tenant, where, decision = row
+    if kind not in {"text", "missing"}:
+        cells.refuse("notes.kind", kind, "text or missing")
+    if decision not in {None, "accept", "reject", "undo"}:
+        cells.refuse("note_reviews.decision", decision, "accept, reject or undo")
+    return Note(
+        cells.whole("notes.seq", seq),
+        kind,
+        cells.text("notes.text", text),
+        cells.optional_text("notes.user_id", user),
+        cells.seconds("notes.at", at),
+        cells.text("retrievals.id", retrieval),
+        cells.text("retrievals.query", query),
+        cells.hashed("retrievals.query_hash", hashed),
+        cells.optional_text("retrievals.tenant", tenant),
+        cells.optional_text("retrievals.filter", where),
+        None if decision == "undo" else decision,
+    )
+
+
+def delete_notes_of(conn: sqlite3.Connection, user: str, mine: str) -> int:
+    """Delete a user's notes and those on retrievals of `mine`, SQL with one `?` for the user; what
+    they decided of others stays, without its author. Returns how many notes."""
+    deleted = conn.execute(
+        f"DELETE FROM notes WHERE user_id = ? OR rid IN ({mine})", (user, user)
+    ).rowcount
+    _drop_loose_decisions(conn)
+    conn.execute("UPDATE note_reviews SET user_id = NULL WHERE user_id = ?", (user,))
+    return max(deleted, 0)
+
+
+def fold_notes(conn: sqlite3.Connection, retrievals: Sequence[int]) -> None:
+    """Leave of the notes on these retrievals those that wait, of nobody."""
+    rows = list(in_chunks(conn, "SELECT seq FROM notes WHERE rid IN (%s)", retrievals))
+    waits = (
+        "(SELECT decision FROM note_reviews d WHERE d.note = notes.seq ORDER BY d.seq DESC LIMIT 1)"
+    )
+    conn.executemany(f"DELETE FROM notes WHERE seq = ? AND {waits} IN ('accept', 'reject')", rows)
+    conn.executemany("UPDATE notes SET user_id = NULL WHERE seq = ?", rows)
+    _drop_loose_decisions(conn)
+
+
+def _drop_loose_decisions(conn: sqlite3.Connection) -> None:
+    conn.execute("DELETE FROM note_reviews WHERE note NOT IN (SELECT seq FROM notes)")

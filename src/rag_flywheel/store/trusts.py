@@ -1,0 +1,22 @@
+"""How much signals of each kind are to be believed, kept for every process.
+
+It must not know how that is estimated.
+"""
+
+import sqlite3
+from collections.abc import Mapping
+
+
+def replace_trusts(conn: sqlite3.Connection, found: Mapping[str, float]) -> None:
+    """Keep these factors, and no others."""
+    conn.execute("DELETE FROM trusts")
+    conn.executemany("INSERT INTO trusts (kind, trust) VALUES (?, ?)", list(found.items()))
+
+
+def has_signals(conn: sqlite3.Connection) -> bool:
+    """Whether any signal, or any trust in one, is stored."""
+    row = conn.execute(
+        "SELECT EXISTS (SELECT 1 FROM answer_votes WHERE kind NOT IN ('answer', 'correction')) "
+        "OR EXISTS (SELECT 1 FROM trusts)"
+    ).fetchone()
+    return bool(row[0])

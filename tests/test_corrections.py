@@ -1,0 +1,213 @@
+"""Naming the right passage, writing the answer, saying that it is missing; and the gaps that show."""
+
+import math
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fakes import WordEncoder
+from known import known
+from rag_flywheel import Config, Flywheel, Passage
+from rag_flywheel.errors import InputError
+from rag_flywheel.gaps import LOW_CHANCE
+
+QUERY = "how do I change my password"
+DESK = [
+    Passage("reset", "open settings and press reset to change the password"),
+    Passage("secret", "the account page changes the login secret of my account"),
+    Passage("refund", "how refunds are paid within thirty days"),
+    *[Passage(f"p{i}", f"change thing{i} how to password{i}") for i in range(20)],
+    Passage("cats", "kittens sleep long"),
+]
+
+
+@pytest.fixture
+def desk(fw: Flywheel) -> Flywheel:
+    fw.add(DESK)
+    return fw
+
+
+def scores(fw: Flywheel, query: str = QUERY) -> dict[str, float]:
+    found = fw.retrieve(query, k=50, record=False)
+    return {h.passage_id: h.score for h in found.hits}
+
+
+@pytest.mark.parametrize("refreshed", [False, True])
+def test_a_passage_that_was_not_shown_is_found_once_it_is_named(
+    desk: Flywheel, refreshed: bool
+) -> None:
+    shown = desk.retrieve(QUERY, k=3)
+    assert "cats" not in {h.passage_id for h in shown.hits}
+    before = scores(desk)["cats"]
+    for user in ("ann", "bob"):
+        desk.correct(shown.id, "cats", user_id=user)
+        if refreshed:
+            desk.refresh()
+        after = scores(desk)["cats"]
+        assert after > before + 0.1
+        before = after
+    assert max(scores(desk), key=lambda id_: scores(desk)[id_]) == "cats"
+    with Flywheel.open(desk.status().path, encoder=WordEncoder()) as other:
+        assert scores(other) == pytest.approx(scores(desk), abs=1e-6)
+    assert desk.verify() == []
+
+
+def test_a_correction_weighs_two_votes_on_what_was_shown(fw: Flywheel, tmp_path: Path) -> None:
+    with Flywheel.open(tmp_path / "other", encoder=WordEncoder()) as other:
+        for each in (fw, other):
+            each.add(DESK[:3])
+        shown = fw.retrieve(QUERY)
+        fw.correct(shown.id, "reset", user_id="ann")
+        again = other.retrieve(QUERY)
+        for user in ("ann", "bob"):
+            other.feedback(again.id, "reset", "helpful", user_id=user)
+        assert scores(fw) == pytest.approx(scores(other), abs=1e-6)
+
+
+def test_the_last_of_a_users_corrections_counts_and_a_later_vote_replaces_it(
+    desk: Flywheel,
+) -> None:
+    shown = desk.retrieve(QUERY)
+    static = scores(desk)
+    desk.correct(shown.id, "cats", user_id="ann")
+    desk.correct(shown.id, "reset", user_id="ann")
+    alone = scores(desk)
+    assert alone["cats"] <= static["cats"]
+    assert alone["reset"] > static["reset"]
+    desk.feedback(shown.id, "reset", "harmful", user_id="ann")
+    assert scores(desk)["reset"] < static["reset"]
+    desk.feedback(shown.id, "reset", "retract", user_id="ann")
+    assert scores(desk) == pytest.approx(alone, abs=1e-9)
+
+
+def test_a_text_waits_for_a_reviewer_and_becomes_a_passage(desk: Flywheel) -> None:
+    shown = desk.retrieve("opening hours of the shop", user_id="ann")
+    desk.correct(shown.id, text="The shop opens at nine.", user_id="ann")
+    item = desk.review.next()
+    assert item is not None
+    assert (item.query, item.passage_id, item.text) == (
+        "opening hours of the shop",
+        "",
+        "The shop opens at nine.",
+    )
+    desk.review.reject(item.id)
+    assert desk.review.next() is None
+    assert desk.review.undo(item.id) == item.id
+    assert [i.id for i in desk.review.items()] == [item.id]
+    desk.review.accept(item.id, user_id="rita")
+    desk.review.accept(item.id)
+    assert desk.review.next() is None
+    (added,) = desk.passages({"source": "correction"})
+    assert (added.text, added.metadata) == (
+        "The shop opens at nine.",
+        {"source": "correction", "retrieval": shown.id},
+    )
+    best = desk.retrieve("opening hours of the shop", k=1).hits[0]
+    assert best.passage_id == added.id
+    assert known(desk) == {"opening hours of the shop": ({added.id: 1}, ("correction",))}
+    for decide in (desk.review.reject, desk.review.undo):
+        with pytest.raises(InputError, match="remove that passage instead"):
+            decide(item.id)
+
+
+def test_an_accepted_text_stays_with_its_tenant(tmp_path: Path) -> None:
+    config = Config(encoder="", tenant_key="team")
+    with Flywheel.open(tmp_path / "kb", encoder=WordEncoder(), config=config) as fw:
+        fw.add(
+            [Passage("a", "one text", "", {"team": "x"}), Passage("b", "two", "", {"team": "y"})]
+        )
+        where = {"team": "x", "lang": "en", "year": {"gte": 2020}}
+        shown = fw.retrieve("opening hours", where=where)
+        fw.correct(shown.id, text="we open at nine")
+        fw.review.accept(fw.review.items()[0].id)
+        (added,) = fw.passages({"source": "correction"})
+        assert (added.metadata["team"], added.metadata["lang"]) == ("x", "en")
+        assert "year" not in added.metadata
+
+
+def test_notes_come_after_disputes_and_can_be_decided(desk: Flywheel) -> None:
+    shown = desk.retrieve("opening hours")
+    desk.missing(shown.id, "when is it open?", user_id="ann")
+    for passage in ("cats", "reset"):
+        desk.correct(desk.retrieve(QUERY).id, passage, user_id=passage)
+    assert [i.passage_id for i in desk.review.items()] == ["cats", "reset", ""]
+    note = desk.review.items()[-1]
+    assert (note.text, note.why) == ("when is it open?", "a user says that the answer is missing")
+    desk.review.accept(note.id)
+    assert len(desk.review.items()) == 2
+    assert desk.verify() == []
+
+
+def test_a_user_who_opted_out_leaves_no_text(desk: Flywheel) -> None:
+    shown = desk.retrieve("opening hours")
+    desk.opt_out("ann")
+    desk.missing(shown.id, "secret words", user_id="ann")
+    desk.correct(shown.id, text="secret words", user_id="ann")
+    desk.correct(shown.id, "cats", user_id="ann")
+    assert desk.review.items() == []
+    assert desk.status().n_votes == 0
+
+
+def aged(fw: Flywheel, days: float) -> None:
+    with closing(sqlite3.connect(Path(fw.status().path) / "flywheel.db")) as conn, conn:
+        conn.execute("UPDATE retrievals SET at = ?", (time.time() - days * 86_400,))
+
+
+def test_gaps_are_topics_without_a_good_answer_with_their_trend(desk: Flywheel) -> None:
+    asked = ["opening hours of shop", "opening hours of shop today", "pizza near office"]
+    for query in asked[:2]:
+        desk.missing(desk.retrieve(query).id)
+    aged(desk, 40)
+    for query in (*asked[:2], asked[0]):
+        desk.retrieve(query)
+    shown = desk.retrieve(asked[2])
+    desk.feedback(shown.id, shown.hits[0].passage_id, "harmful", user_id="ann")
+    helped = desk.retrieve(QUERY)
+    desk.feedback(helped.id, "reset", "helpful", user_id="ann")
+    found = desk.gaps()
+    assert [(g.examples, g.n, g.n_before, g.missing) for g in found] == [
+        ((asked[0], asked[1]), 3, 2, 2),
+        ((asked[2],), 1, 0, 0),
+    ]
+    assert found[1].harmful == 1
+    assert desk.gaps(0.0001)[0].n_before == 0
+    note = desk.review.items()[0]
+    desk.review.reject(note.id)
+    assert sum(g.missing for g in desk.gaps()) == 1
+
+
+def test_a_question_whose_best_hit_was_unlikely_is_a_gap(tmp_path: Path) -> None:
+    with Flywheel.open(tmp_path / "kb", encoder=WordEncoder(dim=2048)) as fw:
+        fw.add(Passage(f"p{i}", f"same words in each{i}") for i in range(60))
+        shown = fw.retrieve("zebra")
+        assert shown.hits[0].score < math.log(LOW_CHANCE)
+        fw.retrieve("same words in each7")
+        assert [(g.examples, g.unlikely) for g in fw.gaps()] == [(("zebra",), 1)]
+        fw.feedback(shown.id, shown.hits[0].passage_id, "helpful")
+        assert fw.gaps() == []
+
+
+def test_no_question_no_gap(fw: Flywheel) -> None:
+    assert fw.gaps() == []
+
+
+def test_old_notes_lose_their_author_and_go_once_decided(tmp_path: Path) -> None:
+    config = Config(encoder="", retention_days=30)
+    with Flywheel.open(tmp_path / "kb", encoder=WordEncoder(), config=config) as fw:
+        fw.add(DESK)
+        for note in ("first", "second"):
+            fw.missing(fw.retrieve(note, user_id="ann").id, note, user_id="ann")
+        fw.review.reject(fw.review.items()[0].id)
+        with closing(sqlite3.connect(tmp_path / "kb" / "flywheel.db")) as conn, conn:
+            for table in ("retrievals", "notes"):
+                conn.execute(f"UPDATE {table} SET at = 0")
+        fw.refresh()
+        fw.add([Passage("more", "another")])
+        fw.refresh()
+        with closing(sqlite3.connect(tmp_path / "kb" / "flywheel.db")) as conn:
+            assert conn.execute("SELECT text, user_id FROM notes").fetchall() == [("second", None)]
+            assert conn.execute("SELECT count(*) FROM note_reviews").fetchone() == (0,)
+        assert fw.verify() == []
