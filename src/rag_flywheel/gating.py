@@ -7,10 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rag_flywheel.disk import read_json
 from rag_flywheel.evaluate.gate import Decision, Heard, Looks, Pair, decide
 from rag_flywheel.improve.examples import Examples, Floats, Ints, nearest_of
 from rag_flywheel.improve.held_out import (
@@ -26,6 +28,7 @@ from rag_flywheel.index.dense import Nearest
 from rag_flywheel.rank.parameters import Parameters
 
 FILE_NAME = "gate.json"
+MOST_BYTES = 64 * 2**20
 FORMAT_VERSION = 1
 
 
@@ -103,6 +106,14 @@ class Gate:
             "candidate": asdict(self.candidate),
             **self.by_query,
         }
+
+
+def tried_to_tune(version: Path) -> bool:
+    """Whether the encoder of queries was to be tuned for the version in this folder."""
+    try:
+        return "encoder" in read_json(version / FILE_NAME, most=MOST_BYTES)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def gate_text(why: str, weights: Gate | None, tuning: tuple[str, Gate | None] | None) -> str:

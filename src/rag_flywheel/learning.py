@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from rag_flywheel.curate.groups import held_out, query_groups
 from rag_flywheel.evaluate.gate import Looks, too_soon
-from rag_flywheel.gating import Gate, Judges, Side, gated
+from rag_flywheel.gating import Gate, Judges, Side, gate_text, gated
 from rag_flywheel.improve.examples import Examples, Ints
 from rag_flywheel.improve.learn import listening, propose
 from rag_flywheel.improve.remember import remember
@@ -40,6 +40,12 @@ class Learned:
     scores: Mapping[str, float]
     gate: Gate | None = None
     tuned: Tuned | None = None
+
+    @property
+    def gate_text(self) -> str:
+        """What the gate weighed and decided, as it is kept in a version: JSON."""
+        tuned = self.tuned
+        return gate_text(self.why, self.gate, None if tuned is None else (tuned.why, tuned.gate))
 
     @property
     def new(self) -> bool:
@@ -130,7 +136,7 @@ def learned_from_votes(
         )
         live = Side(listening(others, kept), judges())
         tuned = tuned_by_votes(scene, live, judging.tuning, judging.read_back, n_votes, progress)
-        why, scores = f"{why}; {tuned.why}", {**scores, **tuned.scores}
+        scores |= tuned.scores
         kept, examples = tuned.parameters or kept, tuned.examples or examples
     kept = listening(examples, kept)
     return Learned(kept, remember(examples, kept), why, scores, gate, tuned)

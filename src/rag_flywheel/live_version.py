@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from rag_flywheel.config import Config
+from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import (
     CURRENT,
     check,
@@ -13,7 +14,6 @@ from rag_flywheel.deploy.versions import (
     read_manifest,
     version_folder,
 )
-from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import (
     CorruptFileError,

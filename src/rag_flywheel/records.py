@@ -262,6 +262,7 @@ class RefreshReport:
     reason: str
     scores: Mapping[str, float]
     seconds: float
+    encoder: Literal["new", "kept"] = "kept"  # of queries
 
 
 @dataclass(frozen=True)

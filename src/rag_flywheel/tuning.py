@@ -63,8 +63,8 @@ class Scene:
 class Tuned:
     """What came of tuning: why, the numbers, what the gate decided (None: nothing came before it).
 
-    queries: the taught encoder with the parameters that belong to it and the past queries as it
-    sees them, when it goes live.
+    queries: the taught encoder with the parameters that belong to it, the past queries as it sees
+    them and their vectors by hash, when it goes live.
     """
 
     why: str
@@ -73,6 +73,7 @@ class Tuned:
     queries: QueryEncoder | None = None
     parameters: Parameters | None = None
     examples: Examples | None = None
+    vectors: Mapping[bytes, Vectors] = field(default_factory=dict)
 
 
 def tuned_by_votes(
@@ -91,9 +92,11 @@ def tuned_by_votes(
     encoder = require_tunable(tuning.encoder)
     if why := too_soon(n_votes, tuning.looks):
         return Tuned(f"not tuned: {why}")
-    others = np.flatnonzero(~scene.apart)[-MOST_QUERIES:]
+    lessons = _lessons(scene, live.parameters)
+    if why := lessons.too_few:
+        return Tuned(why)
     tower = encoder.tower()
-    taught = teach(tower, _lessons(scene, others, live.parameters), tuning.checkpoint, progress)
+    taught = teach(tower, lessons, tuning.checkpoint, progress)
     if not taught.better:
         return Tuned(taught.why, taught.scores)
     tower.save(tuning.file)
@@ -101,8 +104,8 @@ def tuned_by_votes(
     encode = tuning.source.under(queries).encode_queries
     texts = scene.past.texts
     hashes = sorted(texts, key=lambda h: (len(texts[h]), h))
-    made = encode([texts[h] for h in hashes])
-    examples = scene.seen(scene.past.under(dict(zip(hashes, made, strict=True))))
+    vectors = dict(zip(hashes, encode([texts[h] for h in hashes]), strict=True))
+    examples = scene.seen(scene.past.under(vectors))
     judges = scene.judges(examples, encode)
     proposal = propose(judges.others, live.parameters)
     if proposal.parameters is None:
@@ -113,10 +116,13 @@ def tuned_by_votes(
     why = f"{taught.why}: {gate.decision.why}"
     if not gate.decision.replaces:
         return Tuned(f"encoder kept, {why}", scores, gate)
-    return Tuned(f"encoder tuned, {why}", scores, gate, queries, candidate.parameters, examples)
+    return Tuned(
+        f"encoder tuned, {why}", scores, gate, queries, candidate.parameters, examples, vectors
+    )
 
 
-def _lessons(scene: Scene, rows: Ints, parameters: Parameters) -> Lessons:
+def _lessons(scene: Scene, parameters: Parameters) -> Lessons:
+    rows = np.flatnonzero(~scene.apart)[-MOST_QUERIES:]
     examples = scene.examples.at(rows)
     names = [b"stop" + key[0] for key in examples.keys]
     return Lessons(

@@ -30,6 +30,9 @@ def bench(
     attack: Annotated[
         str, typer.Option(help="What attackers do: random, inverted or collude.")
     ] = "inverted",
+    tune_after: Annotated[
+        list[int] | None, typer.Option(help="A cycle after which to tune the encoder of queries.")
+    ] = None,
     answer_level: Annotated[bool, typer.Option(help="Users judge only the whole answer.")] = False,
 ) -> None:
     """Track retrieval accuracy over cycles of votes, beside the rules one would otherwise pick."""
@@ -54,7 +57,13 @@ def bench(
     kind = next(a for a in ATTACKS if a == attack)
     users = Users(eta, eps, trust, malicious, kind, answer_level)
     folders = [find_collection(name) for name in collections]
-    protocol = Protocol(n_cycles=cycles, seed=seed, max_test=max_test, users=users)
+    protocol = Protocol(
+        n_cycles=cycles,
+        seed=seed,
+        max_test=max_test,
+        tune_after=tuple(tune_after or ()),
+        users=users,
+    )
     with Bars() as bars:
         result = run_bench(folders, protocol, bars)
     write_result(result, out)

@@ -61,8 +61,8 @@ def held_out(
 ) -> npt.NDArray[np.bool_]:
     """Which queries are held out of fitting, bool (n,): a third of the groups, chosen by hash.
 
-    hashes: of each query's text; one_in: a third, or another share. A group's choice hangs on its smallest hash alone, so it stays
-    what it is while other queries come and go.
+    hashes: of each query's text; one_in: a third, or another share. A group's choice hangs on its
+    smallest hash alone, so it stays what it is while other queries come and go.
     """
     smallest: dict[int, bytes] = {}
     for name, group in zip(hashes, groups.tolist(), strict=True):

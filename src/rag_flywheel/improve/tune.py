@@ -63,6 +63,14 @@ class Lessons:
         return len(self.texts)
 
     @property
+    def too_few(self) -> str:
+        """Why these are too few to teach by; empty when they are not."""
+        n = int((~self.apart).sum())
+        if n < LEAST_QUERIES or not self.apart.any():
+            return f"not tuned: {n} of the {LEAST_QUERIES} past queries it takes"
+        return ""
+
+    @property
     def name(self) -> str:
         """Names what is taught: the same lessons have the same name."""
         whole = hashlib.blake2b(digest_size=16)
@@ -93,17 +101,14 @@ def teach(
 ) -> Taught:
     """Teach a tower in place, and leave it with the weights that are best for the queries kept apart.
 
-    checkpoint: a file that holds how far it is; when it is of these lessons, teaching goes on from
-    there, with the same result. The same lessons always teach the same, on one number of threads.
+    lessons: not too few. checkpoint: a file that holds how far it is; when it is of these lessons,
+    teaching goes on from there, with the same result. The same lessons always teach the same, on one
+    number of threads.
     """
     import torch
 
     own = np.flatnonzero(~lessons.apart)
-    quiz = np.flatnonzero(lessons.apart)
-    if len(own) < LEAST_QUERIES or not len(quiz):
-        why = f"not tuned: {len(own)} of the {LEAST_QUERIES} past queries it takes"
-        return Taught(False, why, {"n_taught": float(len(own))})
-    run = _Run(tower, lessons, own, quiz)
+    run = _Run(tower, lessons, own, np.flatnonzero(lessons.apart))
     run.resume(checkpoint)
     saved = time.monotonic()
     tower.model.eval()  # without dropout: two epochs do not overfit, and steps can be repeated
@@ -214,7 +219,9 @@ class _Run:
 
         tensors = {f"now.{n}": t for n, t in self._tower.weights.items()}
         tensors |= {f"best.{n}": t for n, t in self.best.items()}
-        for name, parameter in zip(self._names, self._optimiser.param_groups[0]["params"], strict=True):
+        for name, parameter in zip(
+            self._names, self._optimiser.param_groups[0]["params"], strict=True
+        ):
             for kind, tensor in self._optimiser.state[parameter].items():
                 tensors[f"{kind}.{name}"] = tensor.numpy().copy()
         said = {"of": self._of(), "step": self.step, "best_step": self.best_step}
@@ -256,7 +263,9 @@ class _Run:
         best_loss = float.fromhex(said["best_loss"])
         self._tower.take(parts["now"])
         moments = {k: parts[k] for k in ("step", "exp_avg", "exp_avg_sq")}
-        for name, parameter in zip(self._names, self._optimiser.param_groups[0]["params"], strict=True):
+        for name, parameter in zip(
+            self._names, self._optimiser.param_groups[0]["params"], strict=True
+        ):
             self._optimiser.state[parameter] = {
                 kind: torch.from_numpy(of[name]) for kind, of in moments.items()
             }

@@ -137,7 +137,9 @@ class SentenceEncoder:
 
     def with_tower(self, tower: Tower) -> "SentenceEncoder":
         """What encodes queries as they are taught."""
-        return SentenceEncoder(tower.model.eval(), name=self.name, revision=tower.revision, bf16=False)
+        return SentenceEncoder(
+            tower.model.eval(), name=self.name, revision=tower.revision, bf16=False
+        )
 
     def _encode(self, method: Any, texts: Sequence[str]) -> Vectors:
         if not texts:
