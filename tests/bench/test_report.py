@@ -88,6 +88,10 @@ def with_nulls(name: str) -> Result:
 
 @pytest.fixture
 def result() -> Result:
+    return made()
+
+
+def made() -> Result:
     users = {"eta": 0.75, "eps": 0.21, "trust": 0.0, "malicious": 0.0, "attack": "random"}
     protocol = {"name": "cycles-v1", "n_cycles": 2, "k": 8, "seed": 17, "max_test": None}
     return {
@@ -146,9 +150,10 @@ def written(result: Result, path: Path) -> str:
     return (path / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def page(result: Result, tmp_path: Path) -> Page:
-    return Page(written(result, tmp_path))
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """The page of `result`, as no test has changed it."""
+    return Page(written(made(), tmp_path_factory.mktemp("page")))
 
 
 def charts(text: str) -> list[tuple[ElementTree.Element, list[str]]]:
