@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.curate.groups import held_out
-from rag_flywheel.evaluate.gate import Looks, too_soon
+from rag_flywheel.evaluate.gate import LEAST_JUDGED, Looks, too_soon
 from rag_flywheel.gating import Gate, Judges, Side, gated
 from rag_flywheel.improve.examples import Examples, Ints
 from rag_flywheel.improve.learn import listening, propose
 from rag_flywheel.improve.tune import MOST_QUERIES, Lessons, soft_targets, teach
 from rag_flywheel.index.encoder import Encoder, QueryEncoder, TunedQueries, require_tunable
 from rag_flywheel.past_queries import Past
-from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.parameters import NOISE_LIMIT, Parameters
 from rag_flywheel.records import Progress, Vectors
 from rag_flywheel.serve.state import Encode, Source
 
@@ -90,15 +90,15 @@ def tuned_by_votes(
     taught.
     """
     encoder = require_tunable(tuning.encoder)
-    if why := too_soon(n_votes, tuning.looks):
+    if why := too_soon(n_votes, tuning.looks) or _nobody_could_tell(scene, live):
         return Tuned(f"not tuned: {why}")
     lessons = _lessons(scene, live.parameters)
     if why := lessons.too_few:
-        return Tuned(why)
+        return Tuned(f"not tuned: {why}")
     tower = encoder.tower()
     taught = teach(tower, lessons, tuning.checkpoint, progress)
     if not taught.better:
-        return Tuned(taught.why, taught.scores)
+        return Tuned(f"not tuned: {taught.why}", taught.scores)
     tower.save(tuning.file)
     queries = TunedQueries(tuning.encoder, tuning.file, tower.revision)
     encode = tuning.source.under(queries).encode_queries
@@ -119,6 +119,18 @@ def tuned_by_votes(
     return Tuned(
         f"encoder tuned, {why}", scores, gate, queries, candidate.parameters, examples, vectors
     )
+
+
+def _nobody_could_tell(scene: Scene, live: Side) -> str:
+    """Why no gate could say whether a taught encoder is better; empty when one could."""
+    if (noise := live.parameters.noise) > NOISE_LIMIT:
+        return f"{noise:.0%} of votes look wrong"
+    judged = len(np.unique(scene.groups[scene.apart]))
+    if max(judged, len(live.judges.golden.queries)) < LEAST_JUDGED:
+        return (
+            f"{judged} held-out queries have votes, fewer than the {LEAST_JUDGED} that can decide"
+        )
+    return ""
 
 
 def _lessons(scene: Scene, parameters: Parameters) -> Lessons:

@@ -67,7 +67,7 @@ class Lessons:
         """Why these are too few to teach by; empty when they are not."""
         n = int((~self.apart).sum())
         if n < LEAST_QUERIES or not self.apart.any():
-            return f"not tuned: {n} of the {LEAST_QUERIES} past queries it takes"
+            return f"{n} of the {LEAST_QUERIES} past queries it takes"
         return ""
 
     @property
@@ -131,7 +131,7 @@ def teach(
         "tuning_loss": round(run.best_loss, 6),
     }
     if gain <= 0:
-        return Taught(False, "not tuned: queries kept apart are no better off", scores)
+        return Taught(False, "queries kept apart are no better off", scores)
     return Taught(True, f"taught by {len(own)} past queries", scores)
 
 
