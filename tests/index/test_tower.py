@@ -100,6 +100,20 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     assert Tower(found.model, "another").revision != found.revision  # the base is part of the name
 
 
+def test_a_file_of_weights_can_be_read_by_whoever_may_read_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    tower().save(tmp_path / "queries.safetensors")
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
+def test_no_place_for_a_file_of_weights_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "queries.safetensors").mkdir()
+    with pytest.raises(IsADirectoryError):
+        tower().save(tmp_path / "queries.safetensors")
+    assert [p.name for p in tmp_path.rglob("*")] == ["queries.safetensors"]
+
+
 def test_weights_that_are_handed_out_are_copies() -> None:
     found = tower()
     before = found.revision
