@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.curate.groups import held_out
+from rag_flywheel.errors import EncoderError
 from rag_flywheel.evaluate.gate import Looks, too_soon
 from rag_flywheel.gating import Gate, Judges, Side, gated
 from rag_flywheel.improve.examples import Examples, Ints
@@ -32,7 +33,8 @@ class Tuning:
     """What tuning takes besides past queries.
 
     encoder: of the index; file: where taught weights are written and read back from; checkpoint:
-    where it keeps how far it is; source: how the index reads events; looks: of this arm, before.
+    where it keeps how far it is; source: how the index reads events; looks: of this arm, before;
+    asked: whether somebody asked for it, else an encoder that cannot be taught is left as it is.
     """
 
     encoder: Encoder
@@ -40,6 +42,7 @@ class Tuning:
     checkpoint: Path
     source: Source
     looks: Looks
+    asked: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,15 +90,19 @@ def tuned_by_votes(
     """Teach the encoder of queries by what is not held out, and let the gate compare.
 
     live: what would stay, as the judges see it. Raises EncoderError when the encoder cannot be
-    taught.
+    taught, and somebody asked for it.
     """
-    encoder = require_tunable(tuning.encoder)
     if why := too_soon(n_votes, tuning.looks):
         return Tuned(f"not tuned: {why}")
     lessons = _lessons(scene, live.parameters)
     if why := lessons.too_few:
         return Tuned(why)
-    tower = encoder.tower()
+    try:
+        tower = require_tunable(tuning.encoder).tower()
+    except EncoderError as error:
+        if tuning.asked:
+            raise
+        return Tuned(f"not tuned: {error}")
     taught = teach(tower, lessons, tuning.checkpoint, progress)
     if not taught.better:
         return Tuned(taught.why, taught.scores)
