@@ -198,7 +198,8 @@ def test_each_arm_counts_its_own_looks(tmp_path: Path) -> None:
             return tuple(journal.looks(conn, arm) for arm in ("weights", "encoder"))
 
         def look(arm: str, n_votes: int, outcome: str) -> None:
-            journal.record_look(conn, Look("v", n_votes, 0.01, 0.5, outcome, arm))
+            spent = 0.0 if outcome == "reset" else 0.01
+            journal.record_look(conn, Look("v", n_votes, spent, 0.5, outcome, arm))
 
         assert seen() == ((0, 0), (0, 0))
         look("weights", 100, "no better")
@@ -217,6 +218,8 @@ def test_each_arm_counts_its_own_looks(tmp_path: Path) -> None:
         assert seen() == ((0, 0), (0, 0))
         look("encoder", 10, "no better")
         assert seen() == ((0, 0), (1, 10))
+        journal.record_look(conn, Look("v", 20, 0.0, None, "no better", "encoder"))
+        assert seen() == ((0, 0), (1, 20))
     database.close()
 
 

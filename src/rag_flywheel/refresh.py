@@ -285,11 +285,17 @@ def _learn(
 
 
 def _looks(learned: Learned, version: str) -> list[Look]:
-    gates = learned.gate, learned.tuned.gate if learned.tuned is not None else None
-    decisions = [(arm, g.decision) for arm, g in zip(_ARMS, gates, strict=True) if g is not None]
-    return [
-        Look(version, d.n_votes, d.alpha, d.p, d.outcome, arm) for arm, d in decisions if d.look
+    tuned = learned.tuned
+    gates = learned.gate, tuned.gate if tuned is not None else None
+    decided = [
+        Look(version, g.decision.n_votes, g.decision.alpha, g.decision.p, g.decision.outcome, arm)
+        for arm, g in zip(_ARMS, gates, strict=True)
+        if g is not None and g.decision.look
     ]
+    if tuned is not None and tuned.n_votes and "encoder" not in {look.arm for look in decided}:
+        # nothing was spent on it, but the same votes need not be taught again
+        decided.append(Look(version, tuned.n_votes, 0.0, None, "no better", "encoder"))
+    return decided
 
 
 def _parent(root: Path, live: Live, encoder: Encoder) -> tuple[Path, int] | None:

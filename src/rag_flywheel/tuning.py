@@ -66,6 +66,7 @@ class Scene:
 class Tuned:
     """What came of tuning: why, the numbers, what the gate decided (None: nothing came before it).
 
+    n_votes: how many there were when something was taught, 0: nothing was.
     queries: the taught encoder with the parameters that belong to it, the past queries as it sees
     them and their vectors by hash, when it goes live.
     """
@@ -73,6 +74,7 @@ class Tuned:
     why: str
     scores: Mapping[str, float] = field(default_factory=dict)
     gate: Gate | None = None
+    n_votes: int = 0
     queries: QueryEncoder | None = None
     parameters: Parameters | None = None
     examples: Examples | None = None
@@ -105,7 +107,7 @@ def tuned_by_votes(
         return Tuned(f"not tuned: {error}")
     taught = teach(tower, lessons, tuning.checkpoint, progress)
     if not taught.better:
-        return Tuned(taught.why, taught.scores)
+        return Tuned(taught.why, taught.scores, None, n_votes)
     tower.save(tuning.file)
     queries = TunedQueries(tuning.encoder, tuning.file, tower.revision)
     encode = tuning.source.under(queries).encode_queries
@@ -116,16 +118,16 @@ def tuned_by_votes(
     judges = scene.judges(examples, encode)
     proposal = propose(judges.others, live.parameters)
     if proposal.parameters is None:
-        return Tuned(f"not tuned: {proposal.why}", taught.scores)
+        return Tuned(f"not tuned: {proposal.why}", taught.scores, None, n_votes)
     candidate = Side(read_back(listening(judges.others, proposal.parameters)), judges)
     gate = gated(candidate, live, scene.groups[scene.apart], n_votes, tuning.looks)
     scores = {**taught.scores, **{f"tuned_{name}": v for name, v in gate.scores.items()}}
     why = f"{taught.why}: {gate.decision.why}"
     if not gate.decision.replaces:
-        return Tuned(f"encoder kept, {why}", scores, gate)
-    return Tuned(
-        f"encoder tuned, {why}", scores, gate, queries, candidate.parameters, examples, vectors
-    )
+        return Tuned(f"encoder kept, {why}", scores, gate, n_votes)
+    why = f"encoder tuned, {why}"
+    found = queries, candidate.parameters, examples, vectors
+    return Tuned(why, scores, gate, n_votes, *found)
 
 
 def _lessons(scene: Scene, parameters: Parameters) -> Lessons:
