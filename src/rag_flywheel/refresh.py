@@ -65,6 +65,7 @@ from rag_flywheel.tuning import Tuning
 
 log = logging.getLogger("rag_flywheel")
 New = Literal["new", "kept"]
+_Tune = Literal["asked", "auto", "off"]
 _ARMS = "weights", "encoder"
 
 
@@ -85,7 +86,7 @@ class Job:
 class _Folder:
     """A Job under way: its encoder is there, and what is known of queries; anew: parameters are
     learned from the shipped ones, as if no version had been before; tune: whether queries are to be
-    encoded by what votes teach."""
+    encoded by what votes teach, and whether somebody asked for it."""
 
     root: Path
     database: Database
@@ -93,7 +94,7 @@ class _Folder:
     source: Source
     known: Known
     anew: bool
-    tune: bool
+    tune: _Tune
 
 
 def refresh(job: Job, when: When, *, tune: bool = False) -> RefreshReport:
@@ -103,8 +104,6 @@ def refresh(job: Job, when: When, *, tune: bool = False) -> RefreshReport:
     another process refreshes, EncoderError when an encoder cannot be tuned and is to be. A version
     that fails its check is a result, "rejected", not an error.
     """
-    if tune:
-        require_tunable(job.load_encoder())
     with disk_errors(job.root), refresh_lock(job.root):
         return refresh_locked(job, when, tune=tune)
 
@@ -128,9 +127,11 @@ def refresh_locked(
         encoder, config = job.load_encoder(), job.config
         source = source_of(encoder, config)
         known = Known(job.lookups, config.n_candidates, config.tenant_key)
-        auto = config.tune == "auto" and isinstance(encoder, TunableEncoder)
-        tune = tune or (auto and not anew)
-        folder = _Folder(root, database, encoder, source, known, anew, tune)
+        if tune:
+            require_tunable(encoder).tower()  # better to fail before anything is built
+        auto = config.tune == "auto" and not anew and isinstance(encoder, TunableEncoder)
+        how: _Tune = "asked" if tune else "auto" if auto else "off"
+        folder = _Folder(root, database, encoder, source, known, anew, how)
         report = _next_version(folder, live, began, job.progress)
     with database.transaction() as conn:
         journal.record_refresh(conn, report)
@@ -262,8 +263,15 @@ def _learn(
             read_back,
             n_votes,
             looks,
-            Tuning(encoder, staged / TUNED_FILE, checkpoint, folder.source, looks_at_encoders)
-            if folder.tune
+            Tuning(
+                encoder,
+                staged / TUNED_FILE,
+                checkpoint,
+                folder.source,
+                looks_at_encoders,
+                asked=folder.tune == "asked",
+            )
+            if folder.tune != "off"
             else None,
         )
         learned = learned_from_votes(
@@ -277,11 +285,17 @@ def _learn(
 
 
 def _looks(learned: Learned, version: str) -> list[Look]:
-    gates = learned.gate, learned.tuned.gate if learned.tuned is not None else None
-    decisions = [(arm, g.decision) for arm, g in zip(_ARMS, gates, strict=True) if g is not None]
-    return [
-        Look(version, d.n_votes, d.alpha, d.p, d.outcome, arm) for arm, d in decisions if d.look
+    tuned = learned.tuned
+    gates = learned.gate, tuned.gate if tuned is not None else None
+    decided = [
+        Look(version, g.decision.n_votes, g.decision.alpha, g.decision.p, g.decision.outcome, arm)
+        for arm, g in zip(_ARMS, gates, strict=True)
+        if g is not None and g.decision.look
     ]
+    if tuned is not None and tuned.n_votes and "encoder" not in {look.arm for look in decided}:
+        # nothing was spent on it, but the same votes need not be taught again
+        decided.append(Look(version, tuned.n_votes, 0.0, None, "no better", "encoder"))
+    return decided
 
 
 def _parent(root: Path, live: Live, encoder: Encoder) -> tuple[Path, int] | None:

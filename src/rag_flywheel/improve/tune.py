@@ -15,8 +15,8 @@ taught goes live.
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ MOST_QUERIES = 5_000  # the newest
 _CHECKS = 4  # of the queries kept apart, spread over the steps
 _SAVE_EVERY_S = 20.0
 _LONGEST = 1.0  # of the gradient
+_SUM = "sum"
 
 log = logging.getLogger("rag_flywheel")
 
@@ -130,7 +131,7 @@ def teach(
         "tuning_loss_before": round(run.start, 6),
         "tuning_loss": round(run.best_loss, 6),
     }
-    if gain <= 0:
+    if not gain > 0:  # nor where it is no number
         return Taught(False, "queries kept apart are no better off", scores)
     return Taught(True, f"taught by {len(own)} past queries", scores)
 
@@ -215,7 +216,7 @@ class _Run:
 
     def save(self, path: Path) -> None:
         """Keep how far it is; that there is no room for it only costs time later."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         tensors = {f"now.{n}": t for n, t in self._tower.weights.items()}
         tensors |= {f"best.{n}": t for n, t in self.best.items()}
@@ -226,14 +227,17 @@ class _Run:
                 tensors[f"{kind}.{name}"] = tensor.numpy().copy()
         said = {"of": self._of(), "step": self.step, "best_step": self.best_step}
         said |= {"best_loss": self.best_loss.hex()}
+        words = {k: str(v) for k, v in said.items()}
+        words[_SUM] = _sum_of(words, tensors)
         temporary = path.with_suffix(".part")
         try:
             path.parent.mkdir(exist_ok=True)
-            save_file(tensors, str(temporary), metadata={k: str(v) for k, v in said.items()})
+            temporary.write_bytes(save(tensors, words))
             temporary.replace(path)
         except OSError as error:
             log.warning("tuning: how far it is cannot be kept (%s); going on", error)
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def resume(self, path: Path) -> None:
         """Go on from what `save` kept, when it is of the same lessons."""
@@ -247,34 +251,42 @@ class _Run:
                 if said.get("of") != self._of():
                     return
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            self._take_up(said, tensors)
-            log.info("tuning: going on from step %d of %d", self.step, self.n_steps)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            if said.pop(_SUM, None) != _sum_of(said, tensors):
+                raise ValueError("its checksum differs")
+        except (OSError, ValueError, TypeError, SafetensorError) as error:
             log.warning("tuning: %s cannot be read (%s); starting anew", path.name, error)
+            return
+        self._take_up(said, tensors)
+        log.info("tuning: going on from step %d of %d", self.step, self.n_steps)
 
     def _take_up(self, said: dict[str, str], tensors: dict[str, Any]) -> None:
         import torch
 
-        parts = {
-            kind: {n: tensors[f"{kind}.{n}"] for n in self._names}
-            for kind in ("now", "best", "step", "exp_avg", "exp_avg_sq")
-        }
-        step, best_step = int(said["step"]), int(said["best_step"])
-        best_loss = float.fromhex(said["best_loss"])
-        self._tower.take(parts["now"])
-        moments = {k: parts[k] for k in ("step", "exp_avg", "exp_avg_sq")}
+        def part(kind: str) -> dict[str, Any]:
+            return {n: tensors[f"{kind}.{n}"] for n in self._names}
+
+        self._tower.take(part("now"))
+        moments = {kind: part(kind) for kind in ("step", "exp_avg", "exp_avg_sq")}
         for name, parameter in zip(
             self._names, self._optimiser.param_groups[0]["params"], strict=True
         ):
             self._optimiser.state[parameter] = {
                 kind: torch.from_numpy(of[name]) for kind, of in moments.items()
             }
-        self.best = parts["best"]
-        self.step, self.best_step, self.best_loss = step, best_step, best_loss
+        self.best, self.best_loss = part("best"), float.fromhex(said["best_loss"])
+        self.step, self.best_step = int(said["step"]), int(said["best_step"])
 
     def _of(self) -> str:
         settings = (EPOCHS, BATCH, RATE, TEMPERATURE, DECAY, _CHECKS)
         return f"{self._tower.base} {self._lessons.name} {settings}"
+
+
+def _sum_of(said: Mapping[str, str], tensors: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Tells a checkpoint that is not what was written: safetensors has no checksum."""
+    whole = hashlib.blake2b(repr(sorted(said.items())).encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        whole.update(f"{name} {tensor.dtype} {tensor.shape} ".encode() + tensor.tobytes())
+    return whole.hexdigest()
 
 
 def _ramp(step: int, n_steps: int) -> float:

@@ -61,37 +61,40 @@ class Tower:
         return {name: p.detach().numpy().copy() for name, p in self.taught.items()}
 
     def save(self, path: Path) -> None:
-        """Write what was taught, in the safetensors format."""
-        from safetensors.numpy import save_file
+        """Write what was taught, in the safetensors format. Raises OSError."""
+        from safetensors.numpy import save  # its save_file hides errno, and the file from others
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(self.weights, str(path), metadata={_BASE: self.base})
+        path.write_bytes(save(self.weights, {_BASE: self.base}))
 
     def load(self, path: Path) -> None:
         """Take over what `save` wrote. Raises CorruptFileError when it is not of this model."""
-        self.take(read_taught(path, self.base))
+        self.take(read_taught(path, self.base), f"{path}: taught weights")
 
-    def take(self, tensors: Mapping[str, Weights]) -> None:
-        """Take over weights by name. Raises CorruptFileError when they do not fit."""
+    def take(self, tensors: Mapping[str, Weights], said: str = "taught weights") -> None:
+        """Take over weights by name, all or none; said: what an error calls them.
+
+        Raises CorruptFileError when they do not fit.
+        """
         import torch
 
         expected = {name: tuple(p.shape) for name, p in self.taught.items()}
         found = {name: tuple(t.shape) for name, t in tensors.items()}
         if found != expected:
-            wrong = min(set(found.items()) ^ set(expected.items()))
+            wrong = min(dict(found.items() ^ expected.items()))
             raise CorruptFileError(
-                f"taught weights do not fit the encoder, {wrong[0]} {wrong[1]} for one; run "
-                "`rag-flywheel rollback` to another version"
+                f"{said} do not fit the encoder: {wrong} is {found.get(wrong, 'missing')}; expected "
+                f"{expected.get(wrong, 'none')}. Run `rag-flywheel rollback` to another version"
             )
+        for name, given in sorted(tensors.items()):
+            if given.dtype != np.float32 or not np.isfinite(given).all():
+                raise CorruptFileError(
+                    f"{said} {name} are not finite float32 numbers. Run `rag-flywheel rollback` to "
+                    "another version"
+                )
         with torch.no_grad():
             for name, parameter in self.taught.items():
-                given = tensors[name]
-                if given.dtype != np.float32 or not np.isfinite(given).all():
-                    raise CorruptFileError(
-                        f"taught weights {name} are not finite float32 numbers; run `rag-flywheel "
-                        "rollback` to another version"
-                    )
-                parameter.copy_(torch.from_numpy(given))
+                parameter.copy_(torch.from_numpy(tensors[name]))
 
 
 def read_taught(path: Path, base: str | None = None) -> dict[str, Weights]:
@@ -105,7 +108,7 @@ def read_taught(path: Path, base: str | None = None) -> dict[str, Weights]:
             if base is not None and began != base:
                 raise ValueError(f"it began with revision {began!r}; the encoder is {base!r}")
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, SafetensorError) as error:  # no such number in numpy
         raise CorruptFileError(
             f"{path} holds no usable encoder ({str(error)[:200]}); run `rag-flywheel repair`, or "
             "`rag-flywheel rollback` to another version"

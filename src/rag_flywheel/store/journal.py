@@ -68,12 +68,13 @@ def record_look(conn: sqlite3.Connection, look: Look) -> None:
 def looks(conn: sqlite3.Connection, arm: str = "weights") -> tuple[int, int]:
     """(looks since an arm last replaced what was live, votes that there were at its last one).
 
-    A reset is one of every arm.
+    A reset is one of every arm. One that spent nothing, since nothing came before the gate, is not
+    counted.
     """
     mine = "(arm = :arm OR outcome = 'reset')"
     row = conn.execute(
-        f"SELECT (SELECT count(*) FROM looks WHERE {mine} AND id > (SELECT coalesce(max(id), 0) "
-        f"FROM looks WHERE {mine} AND outcome IN ('better', 'reset'))), "
+        f"SELECT (SELECT count(*) FROM looks WHERE {mine} AND alpha > 0 AND id > (SELECT "
+        f"coalesce(max(id), 0) FROM looks WHERE {mine} AND outcome IN ('better', 'reset'))), "
         f"coalesce((SELECT n_votes FROM looks WHERE {mine} ORDER BY id DESC LIMIT 1), 0)",
         {"arm": arm},
     ).fetchone()
