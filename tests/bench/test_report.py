@@ -255,7 +255,8 @@ def test_the_page_says_what_the_users_did(result: Result, tmp_path: Path) -> Non
     text = written(result, tmp_path)
     assert "r^−0.75" in text and "with probability 0.21 the verdict is the wrong one" in text
     assert "of the users attacks" not in text
-    result["protocol"]["users"] |= {"malicious": 0.11, "answer_level": True}
+    answers = {"answer_level": True, "told": "text", "careful": 0.8}
+    result["protocol"]["users"] |= {"malicious": 0.11} | answers
     text = written(result, tmp_path)
     assert "r^−" not in text and "A share of 0.11 of the users attacks" in text
 
