@@ -220,6 +220,39 @@ def test_a_signal_never_turns_round_nor_weighs_as_much_as_a_vote(
         assert 0.0 <= WEIGHTS[found] * trust < 1.0
 
 
+SIGNAL = st.tuples(
+    st.sampled_from(get_args(Signal)),
+    st.sampled_from(["helpful", "harmful"]),
+    st.floats(0.0, 1.0),
+    st.integers(0, 200),
+)
+
+
+@given(st.lists(SIGNAL, max_size=12), st.sampled_from(["helpful", "harmful"]), st.integers(0, 12))
+def test_signals_never_outweigh_an_explicit_vote_on_the_same_hit(
+    signals: list[tuple[Any, Any, float, int]], verdict: Any, at: int
+) -> None:
+    """Not before it nor after it, however many a user sends and however much they are trusted; and
+    those of another user weigh less than it."""
+    hit = (1, b"q" * 16, None, 5)
+    trust = {kind: trusts(pairs(kind, n, 0)).get(kind, 1.0) for kind, _, _, n in signals}
+
+    def events(user: str) -> list[VoteEvent]:
+        return [
+            VoteEvent(seq, *hit, way, user, 0.0, credit, kind, trust[kind])
+            for seq, (kind, way, credit, _) in enumerate(signals)
+        ]
+
+    vote = VoteEvent(min(at, len(signals)), *hit, verdict, "ann", 0.0)
+    mine = events("ann")
+    mine.insert(vote.seq, vote)
+    (judgment,) = judgments(mine)
+    alone = (1.0, 0.0) if verdict == "helpful" else (0.0, 1.0)
+    assert (judgment.helpful, judgment.harmful) == alone
+    (judgment,) = judgments([*events("bob"), vote])
+    assert (judgment.helpful > judgment.harmful) == (verdict == "helpful")
+
+
 def test_a_refresh_learns_whom_to_believe_and_applies_it_everywhere(desk: Flywheel) -> None:
     for n in range(12):
         shown = desk.retrieve(f"{QUERY} {n}")

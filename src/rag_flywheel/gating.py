@@ -71,7 +71,7 @@ class Side:
     def held_out(self) -> HeldOut:
         """What held-out queries say."""
         test = self.judges.held_out
-        return held_out_says(test, self._chances(test, self.judges.near), self.parameters.noise)
+        return held_out_says(test, self._chances(test, self.judges.near), self.parameters)
 
     @cached_property
     def golden(self) -> Floats:

@@ -16,6 +16,7 @@ from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.gating import Golden
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.index.dense import nearest_rows
+from rag_flywheel.rank.credit import NAMING
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.score import POOL
@@ -179,7 +180,8 @@ def _stacked(past: Past, keys: list[Key], rows: list[tuple[Pids, Features]], dim
     n = len(keys)
     lineages = np.full((n, POOL), -1, dtype=np.int64)
     features = np.zeros((n, POOL, len(FEATURES)), dtype=np.float32)
-    net, n_helpful, n_harmful = np.zeros((n, POOL)), np.zeros(n), np.zeros(n)
+    net, chosen = np.zeros((n, POOL)), np.zeros((n, POOL))
+    n_helpful, n_harmful, n_named = np.zeros(n), np.zeros(n), np.zeros(n)
     for i, (key, (found, values)) in enumerate(zip(keys, rows, strict=True)):
         lineages[i, : len(found)] = found
         features[i, : len(found)] = values
@@ -188,8 +190,10 @@ def _stacked(past: Past, keys: list[Key], rows: list[tuple[Pids, Features]], dim
             at = place.get(judgment.lineage)
             if at is not None:
                 net[i, at] = judgment.helpful - judgment.harmful
-                n_helpful[i] += judgment.helpful
+                chosen[i, at] = judgment.chosen
+                n_helpful[i] += judgment.helpful - judgment.named
                 n_harmful[i] += judgment.harmful
+                n_named[i] += judgment.named / NAMING
     vectors = [past.vectors[key[0]] for key in keys]
     numbers: dict[str | None, int] = {}
     tenants = [numbers.setdefault(key[1], len(numbers)) for key in keys]
@@ -202,6 +206,8 @@ def _stacked(past: Past, keys: list[Key], rows: list[tuple[Pids, Features]], dim
         n_helpful,
         n_harmful,
         np.array(tenants, dtype=np.int64),
+        chosen if chosen.any() else None,
+        n_named if n_named.any() else None,
     )
 
 

@@ -219,7 +219,7 @@ class Judgment:
     """What was said of one (past query, passage text) and stands; votes: the event numbers.
 
     helpful, harmful: sums of the votes' weights. retrieval: the row of the first that was voted on.
-    named: whether a user named the passage as the answer.
+    named: what of `helpful` is of users who named it. chosen: its largest part in a judged answer.
     """
 
     query: bytes
@@ -229,7 +229,8 @@ class Judgment:
     harmful: float
     votes: tuple[int, ...]
     retrieval: int = 0
-    named: bool = False
+    named: float = 0.0
+    chosen: float = 0.0
 
 
 @dataclass(frozen=True)

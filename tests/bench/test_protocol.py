@@ -141,3 +141,13 @@ def test_plain_and_gzipped_collections_read_alike(tmp_path: Path) -> None:
         (folder / f"{name}.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
     assert read_beir(folder) == plain
+
+
+def test_verdicts_on_answers_go_through_answer_feedback(folder: Path) -> None:
+    """Verdicts on the answer alone, without its text, still teach; the rules know the hit."""
+    users = Users(eta=0.0, eps=0.0, answer_level=True, told="cited")
+    found = run_bench([folder], Protocol(n_cycles=3, users=users))["collections"][0]
+    (votes,) = [r for r in found["runs"] if r["name"] == "votes"]
+    assert [c["n_votes"] for c in votes["cycles"]] == [0, 32, 64, 96]  # one a question
+    assert votes["cycles"][-1]["values"]["nDCG@10"] > votes["cycles"][0]["values"]["nDCG@10"] + 0.05
+    assert found["n_voted"] == 96

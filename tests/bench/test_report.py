@@ -256,7 +256,8 @@ def test_the_page_says_what_the_users_did(result: Result, tmp_path: Path) -> Non
     text = written(result, tmp_path)
     assert "r^−0.75" in text and "of the users attacks" not in text
     assert "with probability 0.21 the verdict is the wrong one" in text
-    result["protocol"]["users"] |= {"malicious": 0.11, "answer_level": True}
+    result["protocol"]["users"] |= {"malicious": 0.11, "told": "text", "careful": 0.8}
+    result["protocol"]["users"]["answer_level"] = True
     text = written(result, tmp_path)
     assert "r^−" not in text and "A share of 0.11 of the users attacks" in text
 
@@ -315,8 +316,7 @@ def test_charts_neither_heed_nor_change_the_settings_of_matplotlib() -> None:
 
 
 def test_the_same_result_gives_the_same_bytes(result: Result, tmp_path: Path) -> None:
-    first = written(result, tmp_path)
-    assert written(made(), tmp_path) == first
+    assert written(made(), tmp_path) == (first := written(result, tmp_path))
     result["collections"][0]["slices"][0]["flywheel"] = 0.8
     assert written(result, tmp_path) != first
 

@@ -29,10 +29,18 @@ def event(
 
 
 def judgment(
-    helpful: float, harmful: float, votes: tuple[int, ...], *, retrieval: int = 1, lineage: int = 5
+    helpful: float,
+    harmful: float,
+    votes: tuple[int, ...],
+    *,
+    retrieval: int = 1,
+    lineage: int = 5,
+    chosen: float = 0.0,
 ) -> Judgment:
     query, tenant = RETRIEVALS[retrieval]
-    return Judgment(query, tenant, lineage, helpful, harmful, votes, retrieval)
+    return Judgment(
+        query, tenant, lineage, helpful, harmful, votes, retrieval, named=0.0, chosen=chosen
+    )
 
 
 def test_the_last_verdict_of_a_user_counts() -> None:
@@ -231,7 +239,30 @@ def shared(seq: int, verdict: Verdict, credit: float, **more: Any) -> VoteEvent:
 
 def test_what_is_said_of_the_answer_counts_by_its_part() -> None:
     votes = [shared(1, "helpful", 0.6), shared(1, "helpful", 0.25, lineage=6)]
-    assert judgments(votes) == [judgment(0.6, 0.0, (1,)), judgment(0.25, 0.0, (1,), lineage=6)]
+    assert judgments(votes) == [
+        judgment(0.6, 0.0, (1,), chosen=0.6),
+        judgment(0.25, 0.0, (1,), lineage=6, chosen=0.25),
+    ]
+
+
+def test_how_much_a_passage_was_chosen_and_named_is_told_beside_what_it_got() -> None:
+    """Chosen is its largest part in an answer, which other answers do not add to; a passage that
+    users vote on or name was chosen by nobody, and naming has its own sum, as old as the rest."""
+    votes = [
+        shared(1, "helpful", 0.6),
+        shared(2, "harmful", 0.9, user_id="bob"),
+        event(3, "helpful", user_id="cid"),
+        replace(event(4, "helpful", user_id="dan"), kind="correction"),
+        replace(event(5, "helpful", user_id="eve"), kind="correction"),
+    ]
+    (found,) = judgments(votes)
+    assert (found.chosen, found.named) == (0.9, 4.0)
+    assert (found.helpful, found.harmful) == (pytest.approx(0.6 + 1.0 + 4.0), 0.9)
+    (found,) = judgments(votes[2:4])
+    assert (found.chosen, found.named) == (0.0, 2.0)
+    old = [replace(vote, at=0.0) for vote in votes[2:4]]
+    (found,) = judgments(old, half_life_days=1.0, now=DAY_S)
+    assert (found.helpful, found.named) == (1.5, 1.0)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -248,14 +279,14 @@ def test_a_users_vote_on_the_hit_outranks_theirs_on_the_answer(order: tuple[int,
 
 def test_what_was_said_of_the_answer_counts_again_when_the_vote_on_the_hit_is_retracted() -> None:
     votes = [shared(1, "helpful", 0.5), event(2, "harmful"), event(3, "retract")]
-    assert judgments(votes) == [judgment(0.5, 0.0, (1,))]
+    assert judgments(votes) == [judgment(0.5, 0.0, (1,), chosen=0.5)]
     assert judgments([*votes, shared(4, "retract", 0.0)]) == []
 
 
 def test_the_last_vote_on_an_answer_stands_on_all_its_hits() -> None:
     votes = [shared(1, "helpful", 0.5), shared(2, "harmful", 0.0)]
     votes += [shared(2, "harmful", 0.7, lineage=6)]
-    assert judgments(votes) == [judgment(0.0, 0.7, (2,), lineage=6)]
+    assert judgments(votes) == [judgment(0.0, 0.7, (2,), lineage=6, chosen=0.7)]
 
 
 said = st.tuples(

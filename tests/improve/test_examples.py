@@ -194,7 +194,9 @@ def test_support_is_that_of_a_double_loop(
     assert found == pytest.approx(expected, abs=1e-4)
     assert (found[targets.lineages < 0] == 0).all()
     values = rng.random((n, 3))
-    ((total, of_values),) = sums_of_support(heard, near, chances, values, [kernel])
+    ((total, of_values),) = sums_of_support(
+        heard, near, chances, (np.ones_like(values), values), [kernel]
+    )
     assert total == pytest.approx(found.sum(axis=1))
     assert of_values == pytest.approx((found * values).sum(axis=1))
 

@@ -83,7 +83,7 @@ def random_examples(seed: int, n: int, width: int, *, passages: int = 12, dim: i
 
 
 def says(test: Examples, others: Examples, parameters: Parameters) -> HeldOut:
-    return held_out_says(test, chances_of(test, others, parameters), parameters.noise)
+    return held_out_says(test, chances_of(test, others, parameters), parameters)
 
 
 def ordered(

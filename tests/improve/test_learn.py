@@ -39,7 +39,7 @@ def key(i: int) -> Key:
 
 def likelihoods(test: Examples, others: Examples, parameters: Parameters) -> Floats:
     chances = chances_of(test, others, parameters)
-    return held_out_says(test, chances, parameters.noise).log_likelihood
+    return held_out_says(test, chances, parameters).log_likelihood
 
 
 def units(vectors: Floats) -> npt.NDArray[np.float32]:

@@ -27,6 +27,7 @@ parameters_strategy = st.builds(
     ),
     sharpness=st.floats(0, 1e3, exclude_min=True),
     noise=st.floats(1e-6, 0.5),
+    choice=st.floats(0, 100),
     candidate_spread=st.floats(0, 1e6),
     source=st.text(st.characters(exclude_categories=["Cs"])),
 )
@@ -65,6 +66,7 @@ def test_the_written_form_is_plain_json() -> None:
         },
         "sharpness": 1.0,
         "noise": 0.2,
+        "choice": 0.0,
         "candidate_spread": 3.0,
         "source": "shipped",
     }
@@ -124,6 +126,12 @@ def test_values_at_the_edge_of_what_is_allowed_are_taken(changes: dict[str, Any]
 NOT_NUMBERS: tuple[Any, ...] = (None, "1", [], math.nan, math.inf, -math.inf, True, 10**400)
 
 
+def test_versions_from_before_answers_were_judged_have_no_choice() -> None:
+    written = json.loads(parameters_text(Parameters()))
+    del written["choice"]
+    assert parse_parameters(json.dumps(written), name="p.json") == Parameters()
+
+
 def malformed() -> dict[str, str]:
     """parameters.json gone wrong, by what is wrong."""
     value: Any
@@ -137,7 +145,7 @@ def malformed() -> dict[str, str]:
         "a number": "7",
         "nested too deep": "[" * 200_000,
     }
-    for key in good:
+    for key in set(good) - {"choice"}:
         found[f"no {key}"] = json.dumps({k: v for k, v in good.items() if k != key})
     for key in good["kernel"]:
         rest = {k: v for k, v in good["kernel"].items() if k != key}
@@ -147,7 +155,7 @@ def malformed() -> dict[str, str]:
     found["unknown kernel key"] = json.dumps(good | {"kernel": good["kernel"] | {"x": 1}})
     for value in (0, 2, "1", None, 1.5):
         found[f"format {value!r}"] = json.dumps(good | {"format_version": value})
-    for key in ("noise", "candidate_spread", "sharpness"):
+    for key in ("noise", "choice", "candidate_spread", "sharpness"):
         for value in (*NOT_NUMBERS, -1.0):
             found[f"{key} {str(value)[:8]}"] = json.dumps(good | {key: value})
     for value in (0, 0.0, 1000.1):
@@ -155,6 +163,7 @@ def malformed() -> dict[str, str]:
     found["candidate_spread too large"] = json.dumps(good | {"candidate_spread": 1.1e6})
     for value in (0, 0.0, 9e-7, 0.5001, 1.0):
         found[f"noise {value!r}"] = json.dumps(good | {"noise": value})
+    found["choice 100.1"] = json.dumps(good | {"choice": 100.1})
     found["source 5"] = json.dumps(good | {"source": 5})
     weights = good["weights"]
     short = {k: v for k, v in weights.items() if k != "rarest"}

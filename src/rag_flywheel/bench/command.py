@@ -34,6 +34,9 @@ def bench(
         list[int] | None, typer.Option(help="A cycle after which to tune the encoder of queries.")
     ] = None,
     answer_level: Annotated[bool, typer.Option(help="Users judge only the whole answer.")] = False,
+    told: Annotated[
+        str, typer.Option(help="What is known of such an answer: text, cited or nothing.")
+    ] = "text",
 ) -> None:
     """Track retrieval accuracy over cycles of votes, beside the rules one would otherwise pick."""
     from rag_flywheel.bench.bench import run_bench, write_result
@@ -42,12 +45,14 @@ def bench(
     from rag_flywheel.bench.report import write_report
     from rag_flywheel.bench.setup import Protocol
     from rag_flywheel.bench.terminal import print_result
-    from rag_flywheel.bench.users import ATTACKS, Users
+    from rag_flywheel.bench.users import ATTACKS, TOLD, Users
     from rag_flywheel.progress import Bars
 
     require_bench_extra()
     if attack not in ATTACKS:
         raise typer.BadParameter(f"attack {attack!r} is none of {', '.join(ATTACKS)}")
+    if told not in TOLD:
+        raise typer.BadParameter(f"told {told!r} is none of {', '.join(TOLD)}")
     if out.suffix != ".json":
         raise typer.BadParameter(f"{out} does not end in .json")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
@@ -55,7 +60,8 @@ def bench(
             f"{out.parent} is no folder that can be written to; make it, or give --out"
         )
     kind = next(a for a in ATTACKS if a == attack)
-    users = Users(eta, eps, trust, malicious, kind, answer_level)
+    known = next(t for t in TOLD if t == told)
+    users = Users(eta, eps, trust, malicious, kind, answer_level, known)
     folders = [find_collection(name) for name in collections]
     protocol = Protocol(
         n_cycles=cycles,

@@ -10,7 +10,7 @@ import numpy as np
 
 from rag_flywheel.bench.collection import Qrels, Split
 from rag_flywheel.bench.measures import Run, mean
-from rag_flywheel.bench.users import Users
+from rag_flywheel.bench.users import OnAnswer, Users
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.records import Progress, Retrieval, Vote
 
@@ -88,14 +88,30 @@ def asking(
             if progress is not None:
                 progress("users ask and vote", start, len(queries))
             part = queries[start : start + _AT_A_TIME]
-            votes: list[Vote] = []
+            said: list[Vote | OnAnswer] = []
             answers = fw.retrieve_many([train.queries[query] for query in part], SHOWN)
             for query, seen in zip(part, answers, strict=True):
                 if shown is not None:
                     shown(seen)
                 user_id = f"user-{rng.integers(2**62)}"
-                votes += users.votes(seen, train.qrels[query], user_id, rng)
-            n_votes += fw.feedback_many(votes)
+                said += users.said(seen, train.qrels[query], user_id, rng)
+            n_votes += tell(fw, said)
         return n_votes
 
     return step
+
+
+def tell(fw: Flywheel, said: Sequence[Vote | OnAnswer]) -> int:
+    """Give what users said to the flywheel, as an application would; returns how many votes."""
+    n_votes = fw.feedback_many([vote for vote in said if isinstance(vote, Vote)])
+    for vote in said:
+        if isinstance(vote, OnAnswer):
+            fw.answer_feedback(
+                vote.retrieval_id,
+                vote.verdict,
+                answer=vote.answer,
+                cited=vote.cited,
+                user_id=vote.user_id,
+            )
+            n_votes += 1
+    return n_votes

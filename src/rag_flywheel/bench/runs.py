@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_flywheel.bench.cycles import SHOWN, CastVotes, asking, run_cycles
+from rag_flywheel.bench.cycles import SHOWN, CastVotes, asking, run_cycles, tell
 from rag_flywheel.bench.measures import Run
 from rag_flywheel.bench.setup import Bench, Protocol
+from rag_flywheel.bench.users import OnAnswer
 from rag_flywheel.evaluate.exposure import gini
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.records import Progress, Retrieval, Vote
@@ -34,7 +35,8 @@ class CycledRun:
 
 @dataclass(frozen=True)
 class FixedVote:
-    """A vote on a hit of the static ranking: of a train query, on a passage."""
+    """A vote on a hit of the static ranking: of a train query, on a passage. A verdict on an answer
+    is one on the passage that it was written from."""
 
     query: str
     passage: str
@@ -158,11 +160,11 @@ def _cast(
     cast: list[FixedVote],
 ) -> CastVotes:
     def step() -> int:
-        votes: list[Vote] = []
+        said: list[Vote | OnAnswer] = []
         for query in part:
-            given = protocol.users.votes(answers[query], bench.train.qrels[query], query, rng)
+            given = protocol.users.said(answers[query], bench.train.qrels[query], query, rng)
             cast.extend(FixedVote(query, v.passage_id, v.verdict == "helpful") for v in given)
-            votes += given
-        return fw.feedback_many(votes)
+            said += given
+        return tell(fw, said)
 
     return step

@@ -170,12 +170,22 @@ def how_to_read(result: Json) -> list[tuple[str, str]]:
     return [("The protocol", protocol), ("The users", _users(p["k"], p["users"])), *_READING]
 
 
+_TOLD = {
+    "text": "the answer's text, a sentence or two of the passage",
+    "cited": "which hit it was written from",
+    "nothing": "nothing of the answer",
+}
+
+
 def _users(k: int, users: Json) -> str:
     eps = f"with probability {users['eps']:g} the verdict is the wrong one."
     if users["answer_level"]:
         sentences = [
-            f"A user sees {k} hits and judges the answer as a whole: it is helpful if one of its first 3 "
-            f"hits answers the query by the qrels; {eps} That verdict falls on each of the 3."
+            f"An answer is written from one of {k} hits: with probability {users['careful']:g} the first "
+            "that answers the query by the qrels, if there is one, else any, the hit at rank r "
+            "with probability proportional to 1/r. A user judges that answer alone: it is helpful if "
+            f"its hit answers the query; {eps} The flywheel is told {_TOLD[users['told']]}; the "
+            "rules compared with, which know votes on passages alone, are told the hit."
         ]
     else:
         sentences = [

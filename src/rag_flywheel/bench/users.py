@@ -3,17 +3,32 @@
 They see what a real user sees, and know which passages answer their query.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from rag_flywheel.bench.reader import CAREFUL, write
 from rag_flywheel.records import Retrieval, Verdict, Vote
 
 Attack = Literal["random", "inverted", "collude"]
 ATTACKS: tuple[Attack, ...] = ("random", "inverted", "collude")
-_READ = 3  # hits that an answer is taken to rest on
+Told = Literal["text", "cited", "nothing"]
+TOLD: tuple[Told, ...] = ("text", "cited", "nothing")
+
+
+@dataclass(frozen=True)
+class OnAnswer:
+    """A verdict on an answer; passage_id: of the hit that it was written from, which only rules that
+    know votes on passages alone are told, unless it is cited."""
+
+    retrieval_id: str | None
+    passage_id: str
+    verdict: Verdict
+    user_id: str
+    answer: str | None
+    cited: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -26,8 +41,9 @@ class Users:
     bias: Agarwal et al., WWW 2019). malicious: share of users whose verdicts are an attack:
     "random", "inverted", or "collude": helpful on the one passage they push (the first in
     alphabetical order that they see), harmful on all others; they look at every hit.
-    answer_level: users judge only the answer: helpful if one of its first 3 hits is, and that
-    verdict falls on each of the 3.
+    answer_level: users judge only the answer, which a simulated reader writes from one hit (see
+    `reader.write`, for `careful`): helpful if that hit is. Neither eta nor trust matters then. told:
+    what the flywheel is told of the answer: its "text"; the hit that it "cited"; or "nothing".
     """
 
     eta: float = 1.0
@@ -36,23 +52,44 @@ class Users:
     malicious: float = 0.0
     attack: Attack = "inverted"
     answer_level: bool = False
+    told: Told = "text"
+    careful: float = CAREFUL
+
+    def said(
+        self, seen: Retrieval, answers: Mapping[str, int], user_id: str, rng: np.random.Generator
+    ) -> Sequence[Vote | OnAnswer]:
+        """What one user says of one recorded retrieval; answers: {passage id: grade}."""
+        if self.answer_level:
+            return self._on_answer(seen, answers, user_id, rng)
+        return self.votes(seen, answers, user_id, rng)
 
     def votes(
         self, seen: Retrieval, answers: Mapping[str, int], user_id: str, rng: np.random.Generator
     ) -> list[Vote]:
-        """The votes of one user on one recorded retrieval; answers: {passage id: grade}."""
-        helps = {h.passage_id: answers.get(h.passage_id, 0) > 0 for h in seen.hits}
+        """The votes of one user on the hits of one recorded retrieval, whatever answer_level is."""
+        helps = _helps(seen, answers)
         if self.malicious and rng.random() < self.malicious:
             verdicts = self._attack(helps, rng)
-        elif self.answer_level:
-            first = [h.passage_id for h in seen.hits[:_READ]]
-            good = any(helps[p] for p in first) != (rng.random() < self.eps)
-            verdicts = dict.fromkeys(first, good)
         else:
             verdicts = self._honest(seen, helps, rng)
         return [
             Vote(seen.id, passage, _verdict(good), user_id) for passage, good in verdicts.items()
         ]
+
+    def _on_answer(
+        self, seen: Retrieval, answers: Mapping[str, int], user_id: str, rng: np.random.Generator
+    ) -> list[OnAnswer]:
+        if not seen.hits:
+            return []
+        helps = _helps(seen, answers)
+        source, text = write(seen, helps, self.careful, rng)
+        if self.malicious and rng.random() < self.malicious:
+            good = self._attack(helps, rng)[source]
+        else:
+            good = helps[source] != (rng.random() < self.eps)
+        answer = text if self.told == "text" else None
+        cited = (source,) if self.told == "cited" else None
+        return [OnAnswer(seen.id, source, _verdict(good), user_id, answer, cited)]
 
     def _honest(
         self, seen: Retrieval, helps: Mapping[str, bool], rng: np.random.Generator
@@ -72,6 +109,10 @@ class Users:
             return {p: not good for p, good in helps.items()}
         pushed = min(helps, default="")
         return {p: p == pushed for p in helps}
+
+
+def _helps(seen: Retrieval, answers: Mapping[str, int]) -> dict[str, bool]:
+    return {h.passage_id: answers.get(h.passage_id, 0) > 0 for h in seen.hits}
 
 
 def _verdict(good: bool) -> Verdict:

@@ -33,7 +33,8 @@ def judgments(
             *_weights(found, half_life_days, now),
             tuple(v.seq for v in found),
             found[0].retrieval,
-            any(v.kind == "correction" for v in found),
+            _weights([v for v in found if v.kind == "correction"], half_life_days, now)[0],
+            max((v.credit for v in found if v.kind not in EXPLICIT), default=0.0),
         )
         for key, found in standing.items()
     ]

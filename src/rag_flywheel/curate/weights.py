@@ -5,10 +5,11 @@ docs/feedback.md shows the same table. It must not know how events are stored or
 
 from collections.abc import Iterable, Mapping
 
+from rag_flywheel.rank.credit import NAMING
 from rag_flywheel.records import Kind, VoteEvent
 
 WEIGHTS: Mapping[Kind, float] = {
-    "correction": 2.0,  # one passage out of all was named, not one of eight ticked
+    "correction": NAMING,
     "vote": 1.0,
     "answer": 1.0,
     "adopted": 0.7,

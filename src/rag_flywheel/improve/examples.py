@@ -28,7 +28,9 @@ class Examples:
 
     vectors float32 (n, dim), unit rows; lineages int64 (n, C), -1: nothing; features float32
     (n, C, number of features); net (n, C): "helpful" less "harmful" votes; n_helpful, n_harmful
-    (n,): all votes on each query; tenants int64 (n,): a number for each query's tenant.
+    (n,): all votes on each query; tenants int64 (n,): a number for each query's tenant. chosen (n, C):
+    the largest part of each candidate in an answer that was judged, 0 to 1, None: no answer was;
+    n_named (n,): how often a user named a candidate, which is in `net` alone, None: never.
     """
 
     keys: Sequence[Key]
@@ -39,6 +41,8 @@ class Examples:
     n_helpful: Floats
     n_harmful: Floats
     tenants: Ints
+    chosen: Floats | None = None
+    n_named: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -64,6 +68,8 @@ class Examples:
             self.n_helpful[rows],
             self.n_harmful[rows],
             self.tenants[rows],
+            None if self.chosen is None else self.chosen[rows],
+            None if self.n_named is None else self.n_named[rows],
         )
 
 
@@ -163,20 +169,24 @@ def support(found: Links, near: Nearest, chances: Floats, kernel: Kernel, n: int
 
 
 def sums_of_support(
-    found: Links, near: Nearest, said: Floats, values: Floats, kernels: Iterable[Kernel]
+    found: Links,
+    near: Nearest,
+    said: Floats,
+    values: tuple[Floats, Floats],
+    kernels: Iterable[Kernel],
 ) -> Iterator[tuple[Floats, Floats]]:
-    """For each kernel the sums over candidates of S, and of S · value, (n,) each.
+    """For each kernel the sums over candidates of S · value, (n,), for either of the values.
 
     said: chances of the sources' candidates, (m, C); values: of the targets' candidates, (n, C).
     """
-    n, width = values.shape
+    n, width = values[0].shape
     row, chance = found.to // width, said.ravel()[found.of]
-    worth = chance * values.ravel()[found.to]
+    one, other = (chance * value.ravel()[found.to] for value in values)
     for kernel in kernels:
         weights = _weights(near, kernel)[found.slot]
         yield (
-            np.bincount(row, weights * chance, minlength=n).astype(np.float64),
-            np.bincount(row, weights * worth, minlength=n).astype(np.float64),
+            np.bincount(row, weights * one, minlength=n).astype(np.float64),
+            np.bincount(row, weights * other, minlength=n).astype(np.float64),
         )
 
 

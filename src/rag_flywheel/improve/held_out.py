@@ -11,7 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.improve.examples import Examples, Floats, Ints, links, nearest, support
-from rag_flywheel.improve.likelihood import log_likelihoods, prior_chances, with_support
+from rag_flywheel.improve.likelihood import (
+    log_likelihoods,
+    of_any_answer,
+    prior_chances,
+    with_support,
+)
 from rag_flywheel.improve.remember import before_votes, said_of
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.dense import Nearest
@@ -65,14 +70,14 @@ def chances_of(
     return with_support(prior, added, kernel.n0)
 
 
-def held_out_says(test: Examples, chances: Floats, noise: float) -> HeldOut:
-    """What the votes on `test` say of the chances of its candidates, (m, C)."""
-    votes = test.n_helpful * np.log(noise) + test.n_harmful * np.log(1.0 - noise)
+def held_out_says(test: Examples, chances: Floats, parameters: Parameters) -> HeldOut:
+    """What the votes on `test` say of the chances of its candidates, (m, C), under parameters."""
+    noise = parameters.noise
     order = _order(test, chances)
     first = order[:, :_BEST]
     best = np.take_along_axis(test.lineages, first, axis=1)
     return HeldOut(
-        log_likelihoods(test, chances, noise) + votes,
+        log_likelihoods(test, chances, noise, parameters.choice) + of_any_answer(test, noise),
         _condensed(np.take_along_axis(test.net, order, axis=1)),
         best,
         _share(np.take_along_axis(test.net, first, axis=1) != 0, best >= 0),

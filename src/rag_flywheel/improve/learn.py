@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rag_flywheel.improve.examples import Examples, Floats, links, nearest, sums_of_support
-from rag_flywheel.improve.likelihood import calibrated, fit, prior_chances, vote_odds
+from rag_flywheel.improve.likelihood import calibrated, choice_odds, fit, prior_chances, vote_odds
 from rag_flywheel.improve.remember import said_of
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.dense import typical_cosine
@@ -66,13 +66,18 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
 
 def listening(examples: Examples, kept: Parameters) -> Parameters:
     """The same order of the prior, with what the votes on these examples, the newest of them, say of
-    certainty: how sure the prior is, the share of votes that is wrong, and how much a similar past
-    query says of a query."""
+    certainty: how sure the prior is, the share of votes that is wrong, how well answers are chosen,
+    and how much a similar past query says of a query."""
     own = _newest(examples)
     if len(own) < LEAST_QUERIES:
         return kept
-    sharpness, noise = calibrated(own, replace(kept, sharpness=1.0).vector)
-    heard = replace(kept, sharpness=round(sharpness, 4), noise=round(max(noise, 1e-3), 4))
+    sharpness, noise, choice = calibrated(own, replace(kept, sharpness=1.0).vector)
+    heard = replace(
+        kept,
+        sharpness=round(sharpness, 4),
+        noise=round(max(noise, 1e-3), 4),
+        choice=round(choice, 4),
+    )
     if noise > NOISE_LIMIT:
         return heard
     kernel, gain = _kernel(own, heard)
@@ -106,19 +111,21 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
     prior = prior_chances(examples, found.vector)
     said = said_of(examples, prior, found.noise)
     joined = links(near, examples, examples, said)
-    odds = vote_odds(examples, found.noise)
-    alone = (prior * odds).sum(axis=1)
+    tilt = choice_odds(examples, found.choice)
+    values = tilt, tilt * vote_odds(examples, found.noise)
+    alone = [(prior * value).sum(axis=1) for value in values]
 
     def gains(total: Floats, of_votes: Floats, n0: float) -> Floats:
         """log P(votes) of each query with the memory less that without."""
-        gain: Floats = np.log((n0 * alone + of_votes) / (n0 + total) / alone)
+        with_it = (n0 * alone[1] + of_votes) / (n0 * alone[0] + total)
+        gain: Floats = np.log(with_it * alone[0] / alone[1])
         return gain
 
     cosines = dict(zip(QUANTILES, thetas(examples.vectors, QUANTILES), strict=True))
     kernels = [Kernel(cosines[q], q, gamma) for q, gamma in itertools.product(QUANTILES, GAMMAS)]
     tried, likely = [], []
     for kernel, sums in zip(
-        kernels, sums_of_support(joined, near, said, odds, kernels), strict=True
+        kernels, sums_of_support(joined, near, said, values, kernels), strict=True
     ):
         for n0 in STRENGTHS:
             tried.append((kernel.theta, kernel.theta_quantile, kernel.gamma, np.log(n0)))
@@ -128,6 +135,6 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
     theta, quantile, gamma, log_n0 = (share @ np.array(tried) / share.sum()).tolist()
     n0 = float(np.exp(log_n0))
     kernel = Kernel(round(theta, 4), round(quantile, 4), round(gamma, 3), round(n0, 5))
-    (sums,) = sums_of_support(joined, near, said, odds, [kernel])
+    (sums,) = sums_of_support(joined, near, said, values, [kernel])
     gained = gains(*sums, kernel.n0)
     return kernel, float(gained.mean())

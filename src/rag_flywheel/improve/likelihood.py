@@ -7,7 +7,13 @@ One candidate of a past query is its answer, p with chance P(p). A vote is right
 
 and all votes together also tell the noise, since votes on others than the answer are "helpful" by
 mistake alone. Votes on hits that nobody looked at are not needed: which hits are looked at does
-not change the sum. It must not know how P comes about.
+not change the sum.
+
+What an answer is written from does: whoever wrote it chose well, or tried to. A passage with a part
+in a judged answer has exp(choice · part) times the odds that P gives it, in the likelihood of the
+votes alone. Without that, good answers look as if users erred: what P held for unlikely is called
+helpful all the time. And a user who names a passage picks one of all candidates, not yes or no.
+It must not know how P comes about.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,17 +23,47 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.improve.examples import Examples, Floats
+from rag_flywheel.rank.credit import NAMING
 
 LARGEST_NOISE = 0.4995
 SHARPNESS = 0.05, 20.0
-_START = 0.2  # noise
+MOST_CHOICE = 12.0
+_CHOICE_SPREAD = 3.0  # of the Gaussian around no choice at all
+_START, _LOW_START, _START_CHOICE = 0.2, 0.05, 3.0
 _NOISE_BOUNDS = -7.0, 7.0
 _NEVER = -1e9
 
 
-def log_likelihoods(examples: Examples, chances: Floats, noise: float) -> Floats:
-    """log P(votes) of each query, (n,), up to a term in the noise alone. chances: (n, C)."""
-    found: Floats = np.log((chances * vote_odds(examples, noise)).sum(axis=1))
+def log_likelihoods(
+    examples: Examples, chances: Floats, noise: float, choice: float = 0.0
+) -> Floats:
+    """log P(votes) of each query, (n,), up to `of_any_answer`. chances: (n, C)."""
+    tilt = choice_odds(examples, choice)
+    joint = (chances * tilt * vote_odds(examples, noise)).sum(axis=1)
+    found: Floats = np.log(joint / (chances * tilt).sum(axis=1))
+    return found
+
+
+def of_any_answer(examples: Examples, noise: float) -> Floats:
+    """The part of log P(votes) of each query that is the same whichever passage is its answer, (n,)."""
+    found: Floats = examples.n_helpful * np.log(noise) + examples.n_harmful * np.log(1.0 - noise)
+    if examples.n_named is not None:
+        odds = ((1.0 - noise) / noise) ** NAMING
+        found = found - examples.n_named * np.log(odds + _others(examples))
+    return found
+
+
+def choice_odds(examples: Examples, choice: float) -> Floats:
+    """What being chosen to write an answer from multiplies the odds of each candidate by, (n, C)."""
+    if examples.chosen is None:
+        return np.ones(examples.net.shape)
+    found: Floats = np.exp(choice * examples.chosen)
+    return found
+
+
+def _others(examples: Examples) -> Floats:
+    """How many other candidates one was named out of, (n,)."""
+    found: Floats = np.maximum(examples.present.sum(axis=1) - 1.0, 1.0)
     return found
 
 
@@ -70,42 +106,60 @@ def fit(
     """The likeliest (weights (d,), noise), under a Gaussian around `centre` for the weights.
 
     strength: of that Gaussian, for a feature whose spread within a query is 1. free: 1 for a
-    weight that may be negative, 0 for one that may not.
+    weight that may be negative, 0 for one that may not. How well answers are chosen is fitted with
+    them, and is of no further use.
     Maximised by L-BFGS-B (Byrd et al., SIAM J. Sci. Comput. 1995).
     """
-    spread = _spread(examples)
-    examples, d = _in_double(examples), len(centre)
+    d, more = len(centre), examples.chosen is not None
+    pull = np.append(strength * _spread(examples) ** 2, [_CHOICE_SPREAD**-2] * more)
+    around = np.append(centre, [0.0] * more)
+    examples = _with_choice(examples)
 
     def loss(at: Floats) -> tuple[float, Floats]:
-        value, slope, by_noise = _slopes(examples, at[:d], float(at[d]))
-        apart = (at[:d] - centre) * spread
-        return (
-            -value + 0.5 * strength * float(apart @ apart),
-            np.append(-slope + strength * spread * apart, -by_noise),
-        )
+        value, slope, by_noise = _slopes(examples, at[:-1], float(at[-1]))
+        apart = at[:-1] - around
+        return -value + 0.5 * float(pull @ apart**2), np.append(-slope + pull * apart, -by_noise)
 
-    bounds = [(None if f else 0.0, None) for f in free] + [_NOISE_BOUNDS]
-    found = _least(loss, np.append(start, _noise_inverse(noise)), bounds)
-    return found[:d], _noise(float(found[d]))
+    signs = [(None if f else 0.0, None) for f in free]
+    bounds = [*signs, *[(0.0, MOST_CHOICE)] * more, _NOISE_BOUNDS]
+    first = np.append(start, [*[_START_CHOICE] * more, _noise_inverse(noise)])
+    found = _least(loss, first, bounds)
+    return found[:d], _noise(float(found[-1]))
 
 
-def calibrated(examples: Examples, weights: Floats) -> tuple[float, float]:
-    """The likeliest (sharpness of a prior of these weights, noise of the votes on these examples)."""
+def calibrated(examples: Examples, weights: Floats) -> tuple[float, float, float]:
+    """The likeliest (sharpness of a prior of these weights, noise of the votes on these examples,
+    how well answers are chosen).
+
+    The better of two searches, since the likelihood may have two peaks: few votes that say little,
+    and answers that are chosen well or at random.
+    """
+    more = examples.chosen is not None
     logits = (examples.features @ weights)[:, :, None]
-    alone = _in_double(replace(examples, features=logits))
+    alone = _with_choice(replace(examples, features=logits))
 
     def loss(at: Floats) -> tuple[float, Floats]:
-        sharpness = np.exp(at[:1])
-        value, slope, by_noise = _slopes(alone, sharpness, float(at[1]))
-        return -value, np.array([-slope[0] * sharpness[0], -by_noise])
+        sharpness, choice = np.exp(at[:1]), at[1:-1]
+        value, slope, by_noise = _slopes(alone, np.append(sharpness, choice), float(at[-1]))
+        steep = np.append(-slope[:1] * sharpness, -slope[1:] + choice / _CHOICE_SPREAD**2)
+        pulled = 0.5 * float(choice @ choice) / _CHOICE_SPREAD**2
+        return -value + pulled, np.append(steep, -by_noise)
 
     low, high = np.log(SHARPNESS)
-    found = _least(loss, np.array([0.0, _noise_inverse(_START)]), [(low, high), _NOISE_BOUNDS])
-    return float(np.clip(np.exp(found[0]), *SHARPNESS)), _noise(float(found[1]))
+    bounds = [(low, high), *[(0.0, MOST_CHOICE)] * more, _NOISE_BOUNDS]
+    starts = [
+        np.array([0.0, *[choice] * more, _noise_inverse(noise)])
+        for choice, noise in ((_START_CHOICE, _START), (0.0, _LOW_START))
+    ]
+    found = min((_least(loss, start, bounds) for start in starts), key=lambda at: loss(at)[0])
+    sharpness = float(np.clip(np.exp(found[0]), *SHARPNESS))
+    return sharpness, _noise(float(found[-1])), float(found[1:-1].sum())
 
 
 def _slopes(examples: Examples, weights: Floats, x: float) -> tuple[float, Floats, float]:
-    """log P(votes), and its slopes by the weights (d,) and by x, which stands for the noise."""
+    """log P(votes), and its slopes by the weights (d,) and by x, which stands for the noise.
+
+    Where answers were chosen, that is the last feature, and does not count for P itself."""
     n, width, d = examples.features.shape
     flat = examples.features.astype(np.float64, copy=False).reshape(n * width, d)
     eps = _noise(x)
@@ -113,16 +167,30 @@ def _slopes(examples: Examples, weights: Floats, x: float) -> tuple[float, Float
     joint = prior * vote_odds(examples, eps)
     total = joint.sum(axis=1, keepdims=True)
     after = joint / total
-    helpful, harmful = examples.n_helpful.sum(), examples.n_harmful.sum()
-    value = float(np.log(total).sum() + helpful * np.log(eps) + harmful * np.log(1.0 - eps))
-    by_eps = helpful / eps - harmful / (1 - eps) - (after * examples.net).sum() / (eps * (1 - eps))
+    value = float(np.log(total).sum() + of_any_answer(examples, eps).sum())
+    by_eps = _of_any_answer_by_noise(examples, eps)
+    by_eps -= float((after * examples.net).sum()) / (eps * (1 - eps))
     slope: Floats = flat.T @ (after - prior).ravel()
-    return value, slope, float(by_eps * eps * (1 - eps / LARGEST_NOISE))
+    return value, slope, by_eps * eps * (1 - eps / LARGEST_NOISE)
 
 
-def _in_double(examples: Examples) -> Examples:
-    """With features in float64, which they are converted to once and not at every step."""
-    return replace(examples, features=examples.features.astype(np.float64))
+def _of_any_answer_by_noise(examples: Examples, noise: float) -> float:
+    """The slope of the sum of `of_any_answer` by the noise."""
+    found = examples.n_helpful.sum() / noise - examples.n_harmful.sum() / (1.0 - noise)
+    if examples.n_named is not None:
+        odds = ((1.0 - noise) / noise) ** NAMING
+        share = examples.n_named * odds / (odds + _others(examples))
+        found += NAMING * share.sum() / (noise * (1.0 - noise))
+    return float(found)
+
+
+def _with_choice(examples: Examples) -> Examples:
+    """With features in float64, which they are converted to once and not at every step; the last of
+    them is by how much a candidate was chosen, where any was."""
+    features = examples.features.astype(np.float64)
+    if examples.chosen is not None:
+        features = np.concatenate([features, examples.chosen[:, :, None]], axis=2)
+    return replace(examples, features=features)
 
 
 def _least(

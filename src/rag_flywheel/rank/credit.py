@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from rag_flywheel.records import Judgment, Support
 
+NAMING = 2.0  # votes that it counts as to name one passage out of all, not one of eight ticked
 _LEAST = 0.01  # chances below say nothing
 _FARTHEST = 50.0  # log-odds
 

@@ -21,7 +21,7 @@ FILE_NAME = "parameters.json"
 SHIPPED, FITTED = "shipped", "fitted"
 NOISE_LIMIT = 0.45  # votes that are wrong so often say nothing
 _LARGEST = sys.float_info.max
-_LARGEST_WEIGHT, _LARGEST_SHARPNESS = 1e6, 1e3
+_LARGEST_WEIGHT, _LARGEST_SHARPNESS, _LARGEST_CHOICE = 1e6, 1e3, 1e2
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class Parameters:
     """The prior, exp(sharpness · weights · features) shared out over the candidates, and the kernel.
 
     The shipped weights are a plain hybrid, dense + 0.35 · BM25 / best BM25. sharpness: how sure the
-    prior is; it changes no order of it. noise: the share of votes that are wrong. candidate_spread:
+    prior is; it changes no order of it. noise: the share of votes that are wrong. choice: by how much
+    in log-odds the passage that a judged answer was written from is likelier right than the prior
+    says, which only learning needs, and older versions lack. candidate_spread:
     log-odds between the best and the worst of an application's own candidates, whose scores have no
     known scale.
     """
@@ -60,6 +62,7 @@ class Parameters:
     kernel: Kernel = Kernel()
     sharpness: float = 1.0
     noise: float = 0.2
+    choice: float = 0.0
     candidate_spread: float = 3.0
     source: str = SHIPPED
 
@@ -88,6 +91,7 @@ def parse_parameters(text: str, *, name: str) -> Parameters:
         values = json.loads(text)
         if not isinstance(values, dict) or values.pop("format_version", None) != FORMAT_VERSION:
             raise ValueError(f"format_version is not {FORMAT_VERSION}")
+        values.setdefault("choice", 0.0)
         _require_fields(values, Parameters)
         _require_fields(values["kernel"], Kernel)
         if not isinstance(values["source"], str):
@@ -124,6 +128,8 @@ def _require_numbers(values: dict[str, Any]) -> None:
         raise ValueError(f"sharpness is not above 0 and up to {_LARGEST_SHARPNESS:g}")
     if not 1e-6 <= values["noise"] <= 0.5:
         raise ValueError("noise is not from 1e-6 to 0.5")
+    if not 0 <= values["choice"] <= _LARGEST_CHOICE:
+        raise ValueError(f"choice is not from 0 to {_LARGEST_CHOICE:g}")
     if max(abs(w) for w in values["weights"].values()) > _LARGEST_WEIGHT:
         raise ValueError(f"a weight is beyond {_LARGEST_WEIGHT:g}")
 

@@ -1,0 +1,160 @@
+"""Answers are written from passages that somebody chose, and users name passages out of many: what
+that does to the likelihood of votes, against plain Python and made readers."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rag_flywheel.improve.examples import Examples, Floats, Ints
+from rag_flywheel.improve.likelihood import (
+    _slopes,
+    calibrated,
+    fit,
+    log_likelihoods,
+    of_any_answer,
+    prior_chances,
+)
+from rag_flywheel.rank.credit import NAMING
+
+TRUE = np.array([2.0, -1.0, 0.0])
+FREE = np.ones(3)
+
+
+def examples(features: Floats, net: Floats) -> Examples:
+    n, width = net.shape
+    return Examples(
+        [(i.to_bytes(16, "big"), None) for i in range(n)],
+        np.ones((n, 1), dtype=np.float32),
+        np.tile(np.arange(width), (n, 1)),
+        features.astype(np.float32),
+        net,
+        np.maximum(net, 0.0).sum(axis=1),
+        np.maximum(-net, 0.0).sum(axis=1),
+        np.zeros(n, dtype=np.int64),
+    )
+
+
+def asked(seed: int, n: int, width: int = 8) -> tuple[Floats, Ints]:
+    """Features, and the answers that a prior of TRUE is right about."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, width, 3))
+    z = features @ TRUE
+    found = (z + rng.gumbel(size=z.shape)).argmax(axis=1)
+    return features, found
+
+
+def judged(seed: int, n: int, *, careful: float, noise: float) -> Examples:
+    """One verdict a query, on an answer from the right passage with probability `careful`, else from
+    any one, the first in the order of TRUE most often."""
+    rng = np.random.default_rng([seed, 1])
+    features, right = asked(seed, n)
+    ranks = (-(features @ TRUE)).argsort(axis=1).argsort(axis=1) + 1.0
+    any_one = (np.log(1.0 / ranks) + rng.gumbel(size=ranks.shape)).argmax(axis=1)
+    source = np.where(rng.random(n) < careful, right, any_one)
+    good = (source == right) != (rng.random(n) < noise)
+    chosen = np.zeros(ranks.shape)
+    chosen[np.arange(n), source] = 1.0
+    made = examples(features, np.where(good, 1.0, -1.0)[:, None] * chosen)
+    return replace(made, chosen=chosen)
+
+
+def named(seed: int, n: int, *, noise: float) -> Examples:
+    """Each query's user names the right passage, or with probability `noise` another one."""
+    rng = np.random.default_rng([seed, 2])
+    features, right = asked(seed, n)
+    other = (right + rng.integers(1, features.shape[1], n)) % features.shape[1]
+    net = np.zeros(features.shape[:2])
+    net[np.arange(n), np.where(rng.random(n) < noise, other, right)] = NAMING
+    made = examples(features, net)
+    return replace(made, n_helpful=np.zeros(n), n_named=np.ones(n))
+
+
+def test_one_answer_by_hand() -> None:
+    one = replace(examples(np.zeros((1, 3, 1)), np.array([[1.0, 0, 0]])), chosen=np.eye(1, 3))
+    chances = np.array([[0.2, 0.5, 0.3]])
+    # chosen, with odds of 9: 1.8 to 0.8
+    expected = math.log((1.8 * 4 + 0.8) / 2.6)
+    assert log_likelihoods(one, chances, 0.2, math.log(9)) == pytest.approx([expected])
+    assert log_likelihoods(one, chances, 0.2) == pytest.approx([math.log(0.8 + 0.8)])
+
+
+@pytest.mark.parametrize("choice", [0.0, 1.0, 4.0])
+def test_either_verdict_on_an_answer_is_certain(choice: float) -> None:
+    chances, total = np.array([[0.2, 0.5, 0.3]]), 0.0
+    for verdict in (1.0, -1.0):
+        net = np.array([[0.0, verdict, 0.0]])
+        one = replace(examples(np.zeros((1, 3, 1)), net), chosen=np.abs(net))
+        found = log_likelihoods(one, chances, 0.3, choice) + of_any_answer(one, 0.3)
+        total += math.exp(found[0])
+    assert total == pytest.approx(1.0)
+
+
+def test_one_passage_or_another_is_named_for_certain() -> None:
+    chances, total = np.array([[0.2, 0.5, 0.25, 0.05]]), 0.0
+    for place in range(4):
+        one = examples(np.zeros((1, 4, 1)), NAMING * np.eye(4)[[place]])
+        one = replace(one, n_helpful=np.zeros(1), n_named=np.ones(1))
+        total += math.exp((log_likelihoods(one, chances, 0.3) + of_any_answer(one, 0.3))[0])
+    assert total == pytest.approx(1.0)
+
+
+def test_slopes_are_those_of_small_steps() -> None:
+    both = judged(1, 40, careful=0.5, noise=0.2)
+    net = both.net.copy()
+    net[::3, 0] += NAMING
+    both = replace(both, net=net, n_named=(np.arange(40) % 3 == 0).astype(np.float64))
+    assert both.chosen is not None
+    whole = np.concatenate([both.features.astype(np.float64), both.chosen[:, :, None]], axis=2)
+    given = replace(both, features=whole)
+    at, x = np.array([1.5, -0.5, 0.2, 2.0]), -0.4
+    _, slope, by_x = _slopes(given, at, x)
+    step = 1e-5
+    for j, along in enumerate(step * np.eye(4)):
+        numeric = (_slopes(given, at + along, x)[0] - _slopes(given, at - along, x)[0]) / (2 * step)
+        assert slope[j] == pytest.approx(numeric, rel=1e-4, abs=1e-4)
+    numeric = (_slopes(given, at, x + step)[0] - _slopes(given, at, x - step)[0]) / (2 * step)
+    assert by_x == pytest.approx(numeric, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("careful", [0.0, 0.5, 0.9])
+def test_good_answers_do_not_make_votes_look_wrong(careful: float) -> None:
+    """They did: noise was above 0.3 here with careful readers, since the prior did not expect so many
+    passages that it held for unlikely to help. Being chosen is taken to say as much at every rank,
+    though careful readers who turn up a low one say more: so the prior seems less sure than it is."""
+    found = judged(2, 2_000, careful=careful, noise=0.2)
+    sharpness, noise, choice = calibrated(found, TRUE)
+    assert noise == pytest.approx(0.2, abs=0.04)
+    assert 0.6 < sharpness < 1.2
+    assert (choice < 0.3) if careful == 0.0 else (choice > 1.0)
+    weights, noise = fit(found, np.zeros(3), np.zeros(3), 0.2, strength=1.0, free=FREE)
+    assert noise == pytest.approx(0.2, abs=0.05)
+    assert weights @ TRUE / np.linalg.norm(weights) / np.linalg.norm(TRUE) > 0.95
+    if careful == 0.9:
+        assert calibrated(replace(found, chosen=None), TRUE)[1] > 0.3
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_naming_passages_teaches_and_is_not_taken_for_noise(noise: float) -> None:
+    """It was: half of the "votes" looked wrong, and nothing was learned from right corrections."""
+    found = named(3, 1_500, noise=noise)
+    weights, estimated = fit(found, np.zeros(3), np.zeros(3), 0.2, strength=1.0, free=FREE)
+    assert weights == pytest.approx(TRUE, abs=0.4)
+    assert estimated < 0.35
+    assert calibrated(found, TRUE)[0] == pytest.approx(1.0, abs=0.2)
+    if noise:
+        votes = replace(found, n_helpful=NAMING * np.ones(1_500), n_named=None)
+        assert calibrated(votes, TRUE)[1] > 0.4
+
+
+def test_without_answers_and_namings_nothing_changes() -> None:
+    found = judged(4, 50, careful=0.0, noise=0.2)
+    plain = replace(found, chosen=None)
+    none = replace(found, chosen=np.zeros(found.net.shape), n_named=np.zeros(50))
+    prior = prior_chances(plain, TRUE)
+    assert log_likelihoods(plain, prior, 0.2) == pytest.approx(
+        log_likelihoods(none, prior, 0.2, 5.0)
+    )
+    assert of_any_answer(plain, 0.2) == pytest.approx(of_any_answer(none, 0.2))
+    assert calibrated(none, TRUE) == pytest.approx(calibrated(plain, TRUE), abs=1e-3)
