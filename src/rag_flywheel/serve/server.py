@@ -12,7 +12,7 @@ import numpy as np
 
 from rag_flywheel.checks import check_candidates, check_k, check_query
 from rag_flywheel.config import Config
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import CorruptFileError, InputError
 from rag_flywheel.rank.evidence import Evidence, evidence_for
 from rag_flywheel.rank.score import POOL, Scored, order, score, score_given
 from rag_flywheel.records import Candidate, Filter, Hit, Passage, Pids, Retrieval, Vectors
@@ -93,14 +93,19 @@ class Server:
     def _state(self, queries: Sequence[str], vectors: dict[str, Vectors]) -> tuple[State, str]:
         """The newest state, and the revision of the encoder of queries that it compares by.
 
-        vectors: of the queries, by revision; those of that one are added when they are not there.
+        vectors: of the queries, by revision; those of that one are added when they are not there. When
+        the weights of one cannot be read and another version went live meanwhile, that one answers.
         """
         while True:
             state = self._live.state()
             source = self._source.under(state.version.queries)
             if source.of_queries in vectors:
                 return state, source.of_queries
-            vectors[source.of_queries] = source.encode_queries(queries)
+            try:
+                vectors[source.of_queries] = source.encode_queries(queries)
+            except CorruptFileError:  # it may have been pruned
+                if self._live.state().version is state.version:
+                    raise
 
     def _check(self, queries: Sequence[str], k: int) -> None:
         for query in queries:
