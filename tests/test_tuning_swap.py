@@ -28,6 +28,7 @@ def assert_same(found: list[tuple[str, float]], expected: list[tuple[str, float]
     assert [s for _, s in found] == pytest.approx([s for _, s in expected], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_answers_under_a_swap_are_those_of_one_version(voted: Path) -> None:
     seen: list[tuple[str, str | None, list[tuple[str, float]]]] = []
     errors: list[BaseException] = []

@@ -165,11 +165,13 @@ class Server:
         found = [Found(query, vector, hits)]
         return answer(self._database, state, asked, found, revision=revision, began=began)[0]
 
-    def alike(self) -> float:
-        """The cosine from which on two questions may be one in other words: 0.6 of the way from the
-        typical cosine of two passages to 1."""
-        typical = self._live.state().typical_cosine
-        return typical + _ALIKE * (1.0 - typical)
+    def alike(self) -> tuple[float, str]:
+        """(the cosine from which on two questions may be one in other words: 0.6 of the way from the
+        typical cosine of two passages to 1; the revision of the vectors of questions that it is of)."""
+        state = self._live.state()
+        typical = state.typical_cosine
+        revision = self._source.under(state.version.queries).of_queries
+        return typical + _ALIKE * (1.0 - typical), revision
 
     def tenant(self, where: Filter | None) -> str | None:
         """The tenant that a filter asks for, as JSON; None without one."""
