@@ -188,13 +188,13 @@ class Flywheel:
         found = self._serving().retrieve([query], asked)[0]
         within = self._config.rephrased_within_s
         if found.id is not None and session_id is not None and within > 0:
-            least = self._serving().alike()
+            least, revision = self._serving().alike()
             note_rephrased(
                 self._database,
                 found.id,
                 within_s=within,
                 least_cosine=least,
-                reader=self._reader(),
+                vectors=(revision, self._slot.get().dim),
             )
         return found
 

@@ -82,5 +82,9 @@ def drop_dead_vectors(root: Path, database: Database) -> None:
 
 
 def forget_progress(root: Path) -> None:
-    """Delete what is kept of how far a tuning is."""
-    shutil.rmtree(root / _FOLDER, ignore_errors=True)
+    """Delete what is kept of how far a tuning is. Raises OSError: votes of users are behind it."""
+    folder = root / _FOLDER
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)

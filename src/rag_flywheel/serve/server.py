@@ -12,7 +12,7 @@ import numpy as np
 
 from rag_flywheel.checks import check_candidates, check_k, check_query
 from rag_flywheel.config import Config
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import CorruptFileError, InputError
 from rag_flywheel.rank.evidence import Evidence, evidence_for
 from rag_flywheel.rank.score import POOL, Scored, order, score, score_given
 from rag_flywheel.records import Candidate, Filter, Hit, Passage, Pids, Retrieval, Vectors
@@ -93,14 +93,19 @@ class Server:
     def _state(self, queries: Sequence[str], vectors: dict[str, Vectors]) -> tuple[State, str]:
         """The newest state, and the revision of the encoder of queries that it compares by.
 
-        vectors: of the queries, by revision; those of that one are added when they are not there.
+        vectors: of the queries, by revision; those of that one are added when they are not there. When
+        the weights of one cannot be read and another version went live meanwhile, that one answers.
         """
         while True:
             state = self._live.state()
             source = self._source.under(state.version.queries)
             if source.of_queries in vectors:
                 return state, source.of_queries
-            vectors[source.of_queries] = source.encode_queries(queries)
+            try:
+                vectors[source.of_queries] = source.encode_queries(queries)
+            except CorruptFileError:  # it may have been pruned
+                if self._live.state().version is state.version:
+                    raise
 
     def _check(self, queries: Sequence[str], k: int) -> None:
         for query in queries:
@@ -160,11 +165,13 @@ class Server:
         found = [Found(query, vector, hits)]
         return answer(self._database, state, asked, found, revision=revision, began=began)[0]
 
-    def alike(self) -> float:
-        """The cosine from which on two questions may be one in other words: 0.6 of the way from the
-        typical cosine of two passages to 1."""
-        typical = self._live.state().typical_cosine
-        return typical + _ALIKE * (1.0 - typical)
+    def alike(self) -> tuple[float, str]:
+        """(the cosine from which on two questions may be one in other words: 0.6 of the way from the
+        typical cosine of two passages to 1; the revision of the vectors of questions that it is of)."""
+        state = self._live.state()
+        typical = state.typical_cosine
+        revision = self._source.under(state.version.queries).of_queries
+        return typical + _ALIKE * (1.0 - typical), revision
 
     def tenant(self, where: Filter | None) -> str | None:
         """The tenant that a filter asks for, as JSON; None without one."""
