@@ -28,14 +28,12 @@ class TeachableModel(torch.nn.Module):
         super().__init__()
         self.words = words
         self.prompts: Mapping[str, str] = {}
+        self.default_prompt_name: str | None = None
         self.layers = torch.nn.ModuleList(
             torch.nn.Linear(words.dim, words.dim, bias=False) for _ in range(2)
         )
         for layer in self.layers:
             torch.nn.init.eye_(layer.weight)  # type: ignore[arg-type]
-
-    def _resolve_prompt(self, prompt: str | None, name: str | None) -> str | None:
-        return prompt or name
 
     def preprocess(self, texts: Sequence[str], prompt: str | None = None) -> dict[str, Any]:
         return {"words": torch.from_numpy(self.words.encode_queries(texts))}

@@ -93,9 +93,9 @@ def test_by_itself_it_tunes_at_the_first_refresh_with_enough_votes(
 
 def test_with_few_past_queries_it_says_how_many_it_takes(tmp_path: Path) -> None:
     with opened(tmp_path / "kb", Config(encoder="", tune="auto")) as fw:
-        fw.add(passages(20))
-        assert "not tuned: 0 of the 200 past queries it takes" in fw.refresh().reason
-        vote(fw, questions(0, 20))
+        fw.add(passages(30))
+        assert "not tuned: 0 held-out queries have votes, fewer than the 50" in fw.refresh().reason
+        vote(fw, questions(0, 30))
         report = fw.refresh()
         assert report.encoder == "kept"
         assert "of the 200 past queries it takes" in report.reason

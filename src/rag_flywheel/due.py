@@ -45,6 +45,10 @@ class Live:
         """The event number that evidence is frozen at."""
         return self.current.frozen_at if self.current is not None else None
 
+    def votes_until(self, watermark: int) -> int:
+        """The number of the last event whose vote counts for a version built at this watermark."""
+        return watermark if self.frozen_at is None else min(watermark, self.frozen_at)
+
 
 def look(root: Path, database: Database) -> Live:
     """What is live, its files checked and loaded once; for the holder of the refresh lock."""

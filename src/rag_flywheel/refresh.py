@@ -233,7 +233,7 @@ def _learn(
     """What votes teach; while some are held back by a rollback, parameters stay as they are, unless
     they are learned anew: then from the votes that are not."""
     encoder, frozen_at = folder.encoder, live.frozen_at
-    until = built.watermark if frozen_at is None else min(built.watermark, frozen_at)
+    until = live.votes_until(built.watermark)
     database, known = folder.database, folder.known
 
     def read_back(parameters: Parameters) -> Parameters:
@@ -306,7 +306,7 @@ def _parent(root: Path, live: Live, encoder: Encoder) -> tuple[Path, int] | None
 
 
 def _manifest(folder: _Folder, live: Live, built: Built, tuned: str | None) -> Manifest:
-    encoder, frozen_at = folder.encoder, live.frozen_at
+    encoder = folder.encoder
     known = deploy.list_versions(folder.root)
     return Manifest(
         id=deploy.new_version_id(known[-1] if known else None),
@@ -317,7 +317,7 @@ def _manifest(folder: _Folder, live: Live, built: Built, tuned: str | None) -> M
         dim=encoder.dim,
         n_passages=len(built.pids),
         watermark=built.watermark,
-        votes_until=built.watermark if frozen_at is None else min(built.watermark, frozen_at),
+        votes_until=live.votes_until(built.watermark),
         files={},
         tuned=tuned,
     )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from rag_flywheel.curate.groups import held_out
 from rag_flywheel.errors import EncoderError
-from rag_flywheel.evaluate.gate import Looks, too_soon
+from rag_flywheel.evaluate.gate import LEAST_JUDGED, Looks, too_soon
 from rag_flywheel.gating import Gate, Judges, Side, gated
 from rag_flywheel.improve.examples import Examples, Ints
 from rag_flywheel.improve.learn import listening, propose
@@ -94,11 +94,11 @@ def tuned_by_votes(
     live: what would stay, as the judges see it. Raises EncoderError when the encoder cannot be
     taught, and somebody asked for it.
     """
-    if why := too_soon(n_votes, tuning.looks):
+    if why := too_soon(n_votes, tuning.looks) or _nobody_could_tell(scene, live):
         return Tuned(f"not tuned: {why}")
     lessons = _lessons(scene, live.parameters)
     if why := lessons.too_few:
-        return Tuned(why)
+        return Tuned(f"not tuned: {why}")
     try:
         tower = require_tunable(tuning.encoder).tower()
     except EncoderError as error:
@@ -107,7 +107,7 @@ def tuned_by_votes(
         return Tuned(f"not tuned: {error}")
     taught = teach(tower, lessons, tuning.checkpoint, progress)
     if not taught.better:
-        return Tuned(taught.why, taught.scores, None, n_votes)
+        return Tuned(f"not tuned: {taught.why}", taught.scores, None, n_votes)
     tower.save(tuning.file)
     queries = TunedQueries(tuning.encoder, tuning.file, tower.revision)
     encode = tuning.source.under(queries).encode_queries
@@ -128,6 +128,16 @@ def tuned_by_votes(
     why = f"encoder tuned, {why}"
     found = queries, candidate.parameters, examples, vectors
     return Tuned(why, scores, gate, n_votes, *found)
+
+
+def _nobody_could_tell(scene: Scene, live: Side) -> str:
+    """Why no gate could say whether a taught encoder is better; empty when one could."""
+    judged = len(np.unique(scene.groups[scene.apart]))
+    if max(judged, len(live.judges.golden.queries)) < LEAST_JUDGED:
+        return (
+            f"{judged} held-out queries have votes, fewer than the {LEAST_JUDGED} that can decide"
+        )
+    return ""
 
 
 def _lessons(scene: Scene, parameters: Parameters) -> Lessons:

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from rag_flywheel.improve import learn
 from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.held_out import chances_of, held_out_says
 from rag_flywheel.improve.learn import (
     LEAST_QUERIES,
-    MOST_QUERIES,
     Proposal,
     listening,
     propose,
@@ -242,17 +242,19 @@ def test_the_weights_do_not_hang_on_the_parameters_in_use() -> None:
         )
 
 
-def test_only_the_newest_queries_are_fitted_to() -> None:
+def test_only_the_newest_queries_are_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest here are by coin toss, and too many for anything else to be heard."""
+    most = 400
+    monkeypatch.setattr(learn, "MOST_QUERIES", most)
     new, old = clustered(4), tossed(5)
-    rows = np.arange(MOST_QUERIES) % len(new)
+    rows = np.arange(most) % len(new)
     many = Examples(
-        [key(i) for i in range(MOST_QUERIES + len(old))],
+        [key(i) for i in range(most + len(old))],
         *(
             np.concatenate([getattr(old, name), getattr(new, name)[rows]])
             for name in ("vectors", "lineages", "features", "net", "n_helpful", "n_harmful")
         ),
-        np.zeros(MOST_QUERIES + len(old), np.int64),
+        np.zeros(most + len(old), np.int64),
     )
     newest = many.at(np.arange(len(old), len(many)))
     assert listening(many, FITTED) == listening(newest, FITTED)

@@ -142,7 +142,7 @@ def test_queries_kept_apart_choose_between_weights_and_change_none(tmp_path: Pat
     assert ways[0] == ways[1]
     assert len(set(ways[0])) == len(ways[0])
     assert not done.better
-    assert done.why == "not tuned: queries kept apart are no better off"
+    assert done.why == "queries kept apart are no better off"
     assert done.scores["tuning_loss"] == done.scores["tuning_loss_before"]
     assert done.scores["tuning_steps"] == 0
     assert found.revision == tower().revision
@@ -203,7 +203,7 @@ def test_too_few_lessons_say_so() -> None:
     given = lessons(40)
     n = int((~given.apart).sum())
     assert n == 198
-    assert given.too_few == "not tuned: 198 of the 200 past queries it takes"
+    assert given.too_few == "198 of the 200 past queries it takes"
     assert lessons(42).too_few == ""
     assert replace(lessons(42), apart=np.zeros(252, dtype=bool)).too_few  # no one says when to stop
 

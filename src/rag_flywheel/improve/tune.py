@@ -68,7 +68,7 @@ class Lessons:
         """Why these are too few to teach by; empty when they are not."""
         n = int((~self.apart).sum())
         if n < LEAST_QUERIES or not self.apart.any():
-            return f"not tuned: {n} of the {LEAST_QUERIES} past queries it takes"
+            return f"{n} of the {LEAST_QUERIES} past queries it takes"
         return ""
 
     @property
@@ -132,7 +132,7 @@ def teach(
         "tuning_loss": round(run.best_loss, 6),
     }
     if not gain > 0:  # nor where it is no number
-        return Taught(False, "not tuned: queries kept apart are no better off", scores)
+        return Taught(False, "queries kept apart are no better off", scores)
     return Taught(True, f"taught by {len(own)} past queries", scores)
 
 

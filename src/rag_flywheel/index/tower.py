@@ -41,8 +41,8 @@ class Tower:
         import torch
 
         model = self.model
-        prompt = model._resolve_prompt(None, "query" if "query" in model.prompts else None)
-        features = model.preprocess(list(texts), prompt=prompt)
+        name = "query" if "query" in model.prompts else model.default_prompt_name
+        features = model.preprocess(list(texts), prompt=model.prompts.get(name))
         found = model.forward(features, task="query")["sentence_embedding"]
         return torch.nn.functional.normalize(found.float(), dim=1)
 

@@ -46,12 +46,12 @@ def row_problems(conn: sqlite3.Connection, revision: str | None, dim: int | None
 def bad_vectors(conn: sqlite3.Connection, revision: str, dim: int) -> Iterator[tuple[int, str]]:
     """(row number, what is wrong) of each stored vector of this encoder, as it was made or tuned, that
     cannot be used."""
-    revisions = {revision, *noted_revisions(conn)}
+    used = {revision, *noted_revisions(conn)}
     rows = conn.execute("SELECT rowid, text_hash, revision, vector FROM vectors")
     for rowid, text_hash, of, vector in rows:
         if type(text_hash) is not bytes or len(text_hash) != cells.HASH_BYTES:
             yield rowid, "has no hash of 16 bytes"
-        elif of in revisions and (problem := cells.vector_problem(vector, dim)) is not None:
+        elif of in used and (problem := cells.vector_problem(vector, dim)) is not None:
             yield rowid, problem
 
 
