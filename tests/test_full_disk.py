@@ -13,9 +13,7 @@ import pytest
 
 from folders import PASSAGES, QUERY, ids, opened, use
 from rag_flywheel import Passage
-from rag_flywheel.errors import (
-    DiskFullError,
-)
+from rag_flywheel.errors import DiskFullError, StorageError
 
 FORBIDDEN = """
 import json, os, sys
@@ -205,3 +203,33 @@ def test_a_refresh_that_runs_out_of_space_anywhere_changes_nothing(disk: Disk) -
         assert outcomes.count("DiskFullError") >= 10, outcomes
         fw.add([Passage("last", "common words")])
         assert fw.refresh().outcome == "promoted"
+
+
+@pytest.mark.slow
+def test_a_tuning_that_runs_out_of_space_anywhere_changes_nothing(disk: Disk, voted: Path) -> None:
+    from tuned import opened, order, revisions
+
+    subprocess.run(["mount", "-o", "remount,size=8m", str(disk.path)], check=True)
+    root = Path(shutil.copytree(voted, disk.path / "kb"))
+    outcomes = list[str]()
+    with opened(root) as fw:
+        fw.refresh()
+        live, expected, base = (root / "CURRENT").read_text(), order(fw), set(revisions(root))
+        for leave_kb in [*range(0, 160, 16), *range(160, 1_600, 80)]:
+            disk.fill(leave_kb)
+            try:
+                outcomes.append(fw.refresh(tune=True).encoder)
+            except StorageError:  # numpy does not always say that the disk is full
+                outcomes.append("full")
+                assert (root / "CURRENT").read_text() == live, leave_kb
+            disk.free()
+            if outcomes[-1] == "new":
+                break
+            assert order(fw) == expected
+            assert fw.verify() == []
+            assert list(root.glob("staging/*")) == []
+        assert outcomes == ["full"] * (len(outcomes) - 1) + ["new"]
+        assert len(outcomes) > 8, outcomes
+        assert order(fw) != expected
+        assert set(revisions(root)) > base
+        assert fw.verify() == []

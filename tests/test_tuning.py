@@ -12,6 +12,7 @@ from rag_flywheel import Flywheel, Passage
 from rag_flywheel.evaluate.gate import alpha_of
 from rag_flywheel.improve import tune
 from rag_flywheel.index.tower import FILE_NAME, Tower
+from rag_flywheel.serve.loaded import load_parameters
 from teachable import RATE, TeachableEncoder, answer, passages, questions, share_right, vote
 from tuned import (
     ASKED,
@@ -208,6 +209,18 @@ class Watched(TeachableEncoder):
     def tower(self) -> Tower:
         self.towers.append(super().tower())
         return self.towers[-1]
+
+
+def test_later_votes_are_learned_from_as_the_tuned_encoder_sees_them(tuned: Path) -> None:
+    with opened(tuned) as fw:
+        before = load_parameters(folder_of(fw))
+        fw.add([Passage("new", "one more")])
+        fw.refresh()
+        after = load_parameters(folder_of(fw))
+        assert after.weights == before.weights
+        assert after.kernel.theta == pytest.approx(before.kernel.theta, abs=0.005)
+        assert after.noise == pytest.approx(before.noise, abs=0.01)
+        assert after.sharpness == pytest.approx(before.sharpness, rel=0.1)
 
 
 def test_tuning_again_starts_from_the_encoder_as_it_was_made(tuned: Path) -> None:

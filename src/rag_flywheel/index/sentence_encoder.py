@@ -133,7 +133,8 @@ class SentenceEncoder:
 
     def tower(self) -> Tower:
         """A copy of the model whose last layers can be taught."""
-        return Tower(self._model, self.revision)
+        with self._lock:
+            return Tower(self._model, self.revision)
 
     def with_tower(self, tower: Tower) -> "SentenceEncoder":
         """What encodes queries as they are taught."""
