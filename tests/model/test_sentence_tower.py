@@ -148,7 +148,7 @@ def test_a_short_teaching_lowers_the_loss_and_leaves_passages(
 ) -> None:
     passages = encoder.encode_passages(lessons.texts[:20])
     tower, before = encoder.tower(), encoder.encode_queries(lessons.texts[:20])
-    done = teach(tower, lessons, tmp_path / "checkpoint.safetensors")
+    done = teach(tower, lessons, tmp_path / "of the whole.safetensors")
     assert done.better
     assert done.scores["tuning_loss"] < done.scores["tuning_loss_before"] - 0.01
     np.testing.assert_array_equal(encoder.encode_passages(lessons.texts[:20]), passages)
