@@ -151,6 +151,10 @@ class Server:
             self._database, state, asked, found, revision=self._source.revision, began=began
         )[0]
 
+    def noise(self) -> float:
+        """The share of votes that the live version takes for wrong."""
+        return self._live.state().version.parameters.noise
+
     def alike(self) -> float:
         """The cosine from which on two questions may be one in other words: 0.6 of the way from the
         typical cosine of two passages to 1."""
