@@ -4,10 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 COLLECTIONS ?= scifact metatool feedbackqa squad11_dev
 # scratch indexes go where writing costs no disk, if the system has such a place
-BENCH := TMPDIR=$(firstword $(wildcard /dev/shm) /tmp) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/rag-flywheel bench $(COLLECTIONS)
+SCRATCH := TMPDIR=$(firstword $(wildcard /dev/shm) /tmp) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+BENCH := $(SCRATCH) $(BIN)/rag-flywheel bench $(COLLECTIONS)
 RESULTS := benchmarks/results
 
-.PHONY: demo test test-fast test-slow lint bench bench-full venv clean
+.PHONY: demo test test-fast test-slow lint bench bench-full bench-tune venv clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +55,11 @@ KINDS := main perfect attention wrong40 trust random5 inverted5 collude5 answers
 FULL := $(foreach seed,0 1 2,$(foreach kind,$(KINDS),$(RESULTS)/full-$(kind)-$(seed).json))
 
 bench-full: $(FULL)
+
+# What tuning the encoder of queries adds: three seeds of the main setting without and with it.
+bench-tune: venv
+	for setting in main tuned; do $(SCRATCH) $(BIN)/python benchmarks/learning.py \
+	  --setting $$setting --out $(RESULTS)/tuning.json || exit 1; done
 
 $(FULL): $(RESULTS)/full-%.json: | $(VENV)/.installed
 	$(BENCH) --seed $(lastword $(subst -, ,$*)) $(USERS_$(firstword $(subst -, ,$*))) --out $@

@@ -29,7 +29,7 @@ from rag_flywheel.bench.setup import Protocol, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.curate.groups import query_groups
 from rag_flywheel.evaluate.gate import GROWTH, Heard, Looks, Pair, alpha_of, decide
-from rag_flywheel.gating import Judges, gated, no_golden
+from rag_flywheel.gating import Judges, Side, gated, no_golden
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.learn import listening, propose
 from rag_flywheel.rank.parameters import Parameters
@@ -130,8 +130,8 @@ def fits(name: str, rounds: int) -> dict[str, Any]:
         judges, one, two = (np.flatnonzero(third == part) for part in range(3))
         others = examples.at(np.sort(np.append(one, two)))
         candidate, live = (listening(others, _fitted(examples.at(rows))) for rows in (one, two))
-        heard = Judges(examples.at(judges), groups[judges], no_golden(examples), others)
-        gate = gated(heard, candidate, live, 0, Looks())
+        heard = Judges(examples.at(judges), no_golden(examples), others)
+        gate = gated(Side(candidate, heard), Side(live, heard), groups[judges], 0, Looks())
         taken.append(gate.decision.replaces)
         gains.append(gate.decision.mean or 0.0)
     return {

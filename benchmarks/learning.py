@@ -2,6 +2,8 @@
 
     python benchmarks/learning.py --setting main --seeds 3 --out benchmarks/results/learning.json
 
+    python benchmarks/learning.py --setting tuned --out benchmarks/results/tuning.json
+
 RAG_FLYWHEEL_DATA holds the BEIR folders. Protocol cycles-v1 with ten cycles, all test queries,
 scored after the last cycle alone. A run that the result file already holds is not run again.
 """
@@ -39,7 +41,9 @@ SETTINGS = {
     "random votes": Users(eta=1.0, eps=0.5),
     "malicious5": Users(eta=1.0, eps=0.0, malicious=0.05, attack="inverted"),
     "compressed": Users(eta=1.0, eps=0.2),
+    "tuned": Users(eta=1.0, eps=0.2),
 }
+TUNE_AFTER = {"tuned": (3, 6, 10)}  # cycles whose refresh tunes the encoder of queries as well
 MEASURES = ("nDCG@10", "R@75")
 
 
@@ -77,9 +81,16 @@ def run(name: str, setting: str, seed: int) -> dict[str, Any]:
         rng = np.random.default_rng([seed, 0])
         with bench.open(bench.base) as fw:
             before = _scored(fw, bench)
-            for part in bench.parts:
+            tunings = []
+            for number, part in enumerate(bench.parts, 1):
                 asking(fw, bench.train, part, protocol.users, rng)()
-                report = fw.refresh()
+                tune = number in TUNE_AFTER.get(setting, ())
+                report = fw.refresh(tune=tune)
+                if tune:
+                    tunings.append(
+                        {"cycle": number, "encoder": report.encoder, "reason": report.reason}
+                        | {"seconds": round(report.seconds, 1)}
+                    )
             after = _scored(fw, bench)
         version = bench.base / "versions" / str(report.version)
         parameters = json.loads((version / "parameters.json").read_text(encoding="utf-8"))
@@ -91,6 +102,7 @@ def run(name: str, setting: str, seed: int) -> dict[str, Any]:
         "learned": {m: mean(after[m]) for m in MEASURES},
         "parameters": parameters,
         "last_refresh": {"reason": report.reason, **report.scores},
+        "tunings": tunings,
         "seconds": round(time.monotonic() - began, 1),
     }
 

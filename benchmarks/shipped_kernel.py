@@ -76,7 +76,7 @@ def read_past_queries(bench: Bench) -> tuple[Examples, Examples, list[tuple[str,
     names = {int(pid): str(id_) for pid, id_ in rows}
     built = Built(manifest.watermark, np.array(list(names), dtype=np.int64), linked=False)
     version = built_indexes(folder, bench.encoder, built, Parameters())
-    known = Known(bench.lookups, config.n_candidates, bench.encoder.revision)
+    known = Known(bench.lookups, config.n_candidates)
     judged = read_past(database, source_of(bench.encoder, config), until=2**62)
     past = past_examples(database, version, judged, known)
     with database.snapshot() as conn:

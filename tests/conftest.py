@@ -60,3 +60,43 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound, tmp_path / "kb"))
+
+
+@pytest.fixture(scope="session")
+def voted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copied, never changed."""
+    from tuned import make_voted  # imports torch
+
+    return make_voted(tmp_path_factory.mktemp("voted") / "kb")
+
+
+@pytest.fixture(scope="session")
+def tuned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copied, never changed."""
+    from tuned import make_tuned
+
+    with pytest.MonkeyPatch.context() as patch:
+        teach_fast(patch)
+        return make_tuned(tmp_path_factory.mktemp("tuned") / "kb")
+
+
+def teach_fast(patch: pytest.MonkeyPatch) -> None:
+    """At the rate that suits the small encoder."""
+    from rag_flywheel.improve import tune
+    from teachable import RATE
+
+    patch.setattr(tune, "RATE", RATE)
+
+
+@pytest.fixture
+def voted(voted_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A closed index with past queries that can teach its encoder."""
+    teach_fast(monkeypatch)
+    return Path(shutil.copytree(voted_once, tmp_path / "kb"))
+
+
+@pytest.fixture
+def tuned(tuned_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A closed index whose second version is tuned."""
+    teach_fast(monkeypatch)
+    return Path(shutil.copytree(tuned_once, tmp_path / "kb"))

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from rag_flywheel.evaluate.gate import Looks
-from rag_flywheel.gating import Gate, Judges, gated, no_golden
+from rag_flywheel.gating import Gate, Judges, Side, gated, no_golden
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
@@ -20,7 +20,15 @@ KEPT = replace(Parameters(), weights={**NOTHING, FEATURES[1]: 1.0}, kernel=ALONE
 NEW = replace(KEPT, weights={**NOTHING, FEATURES[0]: 1.0})
 
 
-def judges(groups: Sequence[int], right: Sequence[bool], size: Sequence[float]) -> Judges:
+@dataclass(frozen=True)
+class Grouped:
+    """Judges, and the group of each held-out query."""
+
+    judges: Judges
+    groups: npt.NDArray[np.int64]
+
+
+def judges(groups: Sequence[int], right: Sequence[bool], size: Sequence[float]) -> Grouped:
     """A query of each of these groups; of its two hits the new parameters prefer the first, the
     kept ones the second, both by so much; users prefer the first where that is right."""
     n = len(groups)
@@ -39,7 +47,7 @@ def judges(groups: Sequence[int], right: Sequence[bool], size: Sequence[float]) 
     )
     nothing = held_out.at(np.empty(0, dtype=np.int64))
     numbers = np.array(groups, dtype=np.int64)
-    return Judges(held_out, numbers, no_golden(nothing), nothing)
+    return Grouped(Judges(held_out, no_golden(nothing), nothing), numbers)
 
 
 def copied(n: int, copies: int, times: int) -> list[int]:
@@ -47,8 +55,9 @@ def copied(n: int, copies: int, times: int) -> list[int]:
     return [g for g in range(n) for _ in range(times if g < copies else 1)]
 
 
-def brought(some: Judges) -> Gate:
-    return gated(some, NEW, KEPT, 500, Looks())
+def brought(some: Grouped) -> Gate:
+    sides = Side(NEW, some.judges), Side(KEPT, some.judges)
+    return gated(*sides, some.groups, 500, Looks())
 
 
 def drawn(seed: int, n: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
@@ -106,8 +115,8 @@ def test_with_copies_too_few_that_are_no_better_are_let_in(n: int, copies: int, 
 
 def test_a_group_says_the_mean_of_its_queries_and_what_says_nothing_is_left_out() -> None:
     some = judges([*range(60), 59], [True] * 60, [1.0] * 60)
-    some.held_out.net[59] = [1.0, 1.0]  # all helpful: no order is worse
-    some.held_out.net[3] = [1.0, 1.0]
+    some.judges.held_out.net[59] = [1.0, 1.0]  # all helpful: no order is worse
+    some.judges.held_out.net[3] = [1.0, 1.0]
     gate = brought(some)
     alone = brought(replace(some, groups=np.arange(61)))
     by_query, by_group = alone.by_query, gate.by_query
@@ -126,7 +135,8 @@ def test_numbers_and_order_of_groups_do_not_matter() -> None:
     some = judges(copied(60, 20, 3), right.tolist(), size.tolist())
     renamed = replace(some, groups=1000 - 7 * some.groups)
     turned = np.random.default_rng(1).permutation(len(some.groups))
-    shuffled = replace(some, held_out=some.held_out.at(turned), groups=some.groups[turned])
+    held_out = some.judges.held_out.at(turned)
+    shuffled = Grouped(replace(some.judges, held_out=held_out), some.groups[turned])
     means = {brought(each).decision.mean for each in (some, renamed, shuffled)}
     assert max(m or 0.0 for m in means) == pytest.approx(min(m or 0.0 for m in means))
     for each in (renamed, shuffled):

@@ -195,7 +195,7 @@ IDS = st.lists(NASTY.filter(str.strip), min_size=2, max_size=3, unique=True)
 TEXTS = st.lists(NASTY.filter(str.strip), min_size=1, max_size=6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(ids=IDS, texts=TEXTS, data=st.data())
 def test_what_was_exported_is_imported_as_the_same_items(
     ids: list[str], texts: list[str], data: st.DataObject

@@ -20,10 +20,10 @@ from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.dense import DenseIndex
 
 
-def test_two_hundred_mutations_are_refused_or_harmless(tmp_path: Path) -> None:
+def test_sixty_mutations_are_refused_or_harmless(tmp_path: Path) -> None:
     hostile.make(tmp_path / "good")
     (tmp_path / "work").mkdir()
-    command = [sys.executable, hostile.__file__, "good", "work", "0", "200"]
+    command = [sys.executable, hostile.__file__, "good", "work", "0", "60"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     last = (tmp_path / "work" / "seed").read_text()
     assert done.returncode == 0, f"the process died at seed {last}: {done.stderr}"

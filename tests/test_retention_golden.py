@@ -56,7 +56,7 @@ corrections = st.tuples(st.just("correct"), st.integers(0, 2), st.integers(0, 2)
 histories = st.lists(st.one_of(votes, votes, votes, votes, corrections), min_size=3, max_size=25)
 
 
-@settings(max_examples=40, deadline=None, phases=(Phase.reuse, Phase.generate))
+@settings(max_examples=20, deadline=None, phases=(Phase.reuse, Phase.generate))
 @given(histories)
 def test_what_is_known_after_folding_was_known_before(history: list[tuple[Any, ...]]) -> None:
     with TemporaryDirectory() as folder, opened(Path(folder) / "kb") as fw:

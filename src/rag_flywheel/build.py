@@ -18,6 +18,7 @@ from rag_flywheel.index import lexical as lexical_index
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.encoder import Encoder
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
+from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory, save_memory
 from rag_flywheel.rank.parameters import Parameters
@@ -76,6 +77,13 @@ def built_indexes(
     dense = DenseIndex.load(staged, dim=encoder.dim)
     lexical = LexicalIndex.load(staged, n_texts=len(built.pids))
     return LoadedVersion(None, built.watermark, parameters, dense, lexical, Memory())
+
+
+def carry_tuned(source: Path, staged: Path) -> None:
+    """Put the weights that encode queries, in the file `source`, into a staged version."""
+    target = staged / TUNED_FILE
+    target.parent.mkdir()
+    _link(source, target)
 
 
 def write_learned(staged: Path, parameters: Parameters, memory: Memory) -> None:

@@ -184,6 +184,9 @@ def refresh(
     max_age: Annotated[
         str | None, typer.Option(help="... or when the live version is so old: 90s, 30m, 6h, 2d.")
     ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Also teach the encoder of queries: minutes.")
+    ] = False,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
@@ -191,7 +194,7 @@ def refresh(
     _log_to_stderr()
     max_age_s = None if max_age is None else _seconds(max_age)
     with _open(index) as fw:
-        report = fw.refresh(if_votes=if_votes, max_age_s=max_age_s, progress=True)
+        report = fw.refresh(if_votes=if_votes, max_age_s=max_age_s, tune=tune, progress=True)
     show.refreshed(report, as_json)
     if report.outcome == "rejected":
         raise typer.Exit(REJECTED)

@@ -39,6 +39,8 @@ class Config:
     rephrased_within_s: a question so soon after another of its session, alike but in other words,
         is taken for a rephrasing of it: a weak sign that the first answer did not help; 0: never.
     keep_versions: how many index versions a refresh leaves on disk.
+    tune: "auto": a refresh also tunes the encoder of queries on votes, whenever there are votes
+        enough for another look of the gate (minutes); "off": only when it is asked to.
     """
 
     encoder: str = DEFAULT_ENCODER
@@ -51,6 +53,7 @@ class Config:
     retention_days: float | None = None
     rephrased_within_s: float = 300.0
     keep_versions: int = 10
+    tune: str = "off"
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -73,6 +76,8 @@ class Config:
                 raise ConfigError(
                     f"config {name} is {days!r}; expected days above 0, or leave it out"
                 )
+        if self.tune not in {"auto", "off"}:
+            raise ConfigError(f"config tune is {self.tune!r}; expected 'auto' or 'off'")
         if not isinstance(self.encoder, str):
             raise ConfigError(f"config encoder is {self.encoder!r}; expected a string")
         if self.tenant_key is not None and (

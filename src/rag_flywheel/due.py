@@ -5,13 +5,14 @@ It must not know how versions are built.
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.moves import reconcile
-from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.errors import CorruptFileError, FlywheelError
+from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.rank.parameters import FILE_NAME, Parameters
 from rag_flywheel.records import Current
 from rag_flywheel.serve.loaded import load_parameters, load_version
@@ -44,6 +45,10 @@ class Live:
         """The event number that evidence is frozen at."""
         return self.current.frozen_at if self.current is not None else None
 
+    def votes_until(self, watermark: int) -> int:
+        """The number of the last event whose vote counts for a version built at this watermark."""
+        return watermark if self.frozen_at is None else min(watermark, self.frozen_at)
+
 
 def look(root: Path, database: Database) -> Live:
     """What is live, its files checked and loaded once; for the holder of the refresh lock."""
@@ -75,8 +80,11 @@ def look(root: Path, database: Database) -> Live:
     return Live(current, manifest)
 
 
-def nothing_to_do(database: Database, found: Live, when: When) -> str | None:
-    """Why a refresh is not due; None when it is. Votes that a release let count again are new."""
+def nothing_to_do(database: Database, found: Live, when: When, *, tune: bool = False) -> str | None:
+    """Why a refresh is not due; None when it is. Votes that a release let count again are new.
+
+    tune: whether there is an encoder to tune though nothing is new.
+    """
     live = found.manifest
     if live is None:
         return None
@@ -88,6 +96,8 @@ def nothing_to_do(database: Database, found: Live, when: When) -> str | None:
         changes = counts.corpus_changes(conn, live.watermark)
         changes += counts.without_vector(conn, live.revision)
     age_s = time.time() - live.created
+    if tune:
+        return None
     if not votes and not changes:
         return "no passage and no vote since the live version was built"
     enough = when.if_votes is not None and votes >= when.if_votes
@@ -100,17 +110,31 @@ def nothing_to_do(database: Database, found: Live, when: When) -> str | None:
     )
 
 
-def live_parameters(root: Path, live: Live) -> Parameters:
-    """The live parameters, else the newest older ones that are sound, else the shipped ones."""
+@dataclass(frozen=True)
+class Kept:
+    """What the next version starts from: parameters, and the weights that encode queries, None:
+    those of the encoder; tuned: (their file, what they must come to)."""
+
+    parameters: Parameters = field(default_factory=Parameters)
+    tuned: tuple[Path, str] | None = None
+
+
+def live_model(root: Path, live: Live) -> Kept:
+    """What the live version ranks by, else the newest older one that is sound, else what is shipped."""
     if live.current is None:
-        return Parameters()
+        return Kept()
     older = [v for v in reversed(deploy.list_versions(root)) if v < live.current.version]
     for version in (live.current.version, *older):
         try:
-            if deploy.sound_file(root, version, FILE_NAME):
-                return load_parameters(deploy.version_folder(root, version))
-            why = f"{version}/{FILE_NAME} is missing or not what its manifest says"
-        except CorruptFileError as error:
+            tuned = deploy.read_manifest(root, version).tuned
+            needed = (FILE_NAME, *([TUNED_FILE] if tuned is not None else []))
+            wrong = [name for name in needed if not deploy.sound_file(root, version, name)]
+            if not wrong:
+                folder = deploy.version_folder(root, version)
+                weights = None if tuned is None else (folder / TUNED_FILE, tuned)
+                return Kept(load_parameters(folder), weights)
+            why = f"{version}/{wrong[0]} is missing or not what its manifest says"
+        except FlywheelError as error:
             why = str(error)
         log.warning("refresh: parameters not used: %s", why)
-    return Parameters()
+    return Kept()

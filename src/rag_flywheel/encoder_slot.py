@@ -5,7 +5,14 @@ import threading
 from collections.abc import Sequence
 
 from rag_flywheel.errors import CorruptFileError, EncoderMismatchError
-from rag_flywheel.index.encoder import Encoder, check_encoder, make_encoder
+from rag_flywheel.index.encoder import (
+    Encoder,
+    QueryEncoder,
+    check_encoder,
+    make_encoder,
+    require_tunable,
+)
+from rag_flywheel.index.tower import Tower
 from rag_flywheel.records import Vectors
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
@@ -33,6 +40,14 @@ class NamedEncoder:
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows."""
         return self._loaded().encode_passages(texts)
+
+    def tower(self) -> Tower:
+        """A copy of its side of queries. Raises EncoderError when it cannot be taught."""
+        return require_tunable(self._loaded()).tower()
+
+    def with_tower(self, tower: Tower) -> QueryEncoder:
+        """What encodes queries as they are taught."""
+        return require_tunable(self._loaded()).with_tower(tower)
 
     def _loaded(self) -> Encoder:
         with self._lock:

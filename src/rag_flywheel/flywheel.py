@@ -188,13 +188,13 @@ class Flywheel:
         found = self._serving().retrieve([query], asked)[0]
         within = self._config.rephrased_within_s
         if found.id is not None and session_id is not None and within > 0:
-            least = self._serving().alike()
+            least, revision = self._serving().alike()
             note_rephrased(
                 self._database,
                 found.id,
                 within_s=within,
                 least_cosine=least,
-                reader=self._reader(),
+                vectors=(revision, self._slot.get().dim),
             )
         return found
 
@@ -423,17 +423,21 @@ class Flywheel:
         *,
         if_votes: int | None = None,
         max_age_s: float | None = None,
+        tune: bool = False,
         progress: bool | Progress = False,
     ) -> RefreshReport:
         """Build the next index version from everything so far, check it, and make it live.
 
         if_votes: only when so many votes came since the last one; max_age_s: or when the live
-        version is that old. Raises LockedError when another process is refreshing.
+        version is that old. tune: also teach the encoder of queries by the votes, when there are
+        enough for another look of the gate; it takes minutes, and one that is killed goes on where
+        it was. Raises LockedError when another process is refreshing, EncoderError when an encoder
+        that cannot be tuned is to be.
         """
         when = When(if_votes, max_age_s)
         with Bars() as bars:
             job = self._job(as_progress(progress, bars))
-            return finish_forgetting(job) or refresh(job, when)
+            return finish_forgetting(job) or refresh(job, when, tune=tune)
 
     def versions(self) -> list[VersionInfo]:
         """The index versions on disk, the newest first."""

@@ -18,6 +18,7 @@ from rag_flywheel.errors import CorruptFileError, StorageError
 from rag_flywheel.records import ForgetReport, RefreshReport
 from rag_flywheel.refresh import Job, refresh_locked
 from rag_flywheel.store import forgetting
+from rag_flywheel.tuned_version import drop_dead_vectors, forget_progress
 
 log = logging.getLogger("rag_flywheel")
 _WAIT_S = 10.0  # for the lock, and for those who read an older state of the database
@@ -84,6 +85,8 @@ def _finish(job: Job) -> RefreshReport | None:
     deploy.clean_staging(job.root)
     deploy.clean_quarantine(job.root)
     deploy.clean_strays(job.root)
+    forget_progress(job.root)
+    drop_dead_vectors(job.root, job.database)
     job.lookups.clear()
     emptied = job.database.compact(wait_s=_WAIT_S)
     if rejected:

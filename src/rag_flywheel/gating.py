@@ -6,22 +6,29 @@ It must not know how parameters were fitted, nor what becomes of the decision.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rag_flywheel.disk import read_json
 from rag_flywheel.evaluate.gate import Decision, Heard, Looks, Pair, decide
-from rag_flywheel.improve.examples import Examples, Floats, Ints
+from rag_flywheel.improve.examples import Examples, Floats, Ints, nearest_of
 from rag_flywheel.improve.held_out import (
     HeldOut,
+    chances_of,
     golden_ndcg,
     held_out_says,
     kept_hits,
+    memory_of,
     slices,
 )
+from rag_flywheel.index.dense import Nearest
 from rag_flywheel.rank.parameters import Parameters
 
 FILE_NAME = "gate.json"
+MOST_BYTES = 64 * 2**20
 FORMAT_VERSION = 1
 
 
@@ -40,14 +47,45 @@ def no_golden(like: Examples) -> Golden:
 
 @dataclass(frozen=True)
 class Judges:
-    """Who judges: held-out queries by their votes, a group of near-duplicates as one; golden
-    queries; others: whom both sides know. groups int64 (m,): of the held-out queries.
-    """
+    """Who judges, as one encoder of queries sees them: held-out queries by their votes, and golden
+    queries; others: whose votes are heard."""
 
     held_out: Examples
-    groups: Ints
     golden: Golden
     others: Examples
+
+    @cached_property
+    def near(self) -> Nearest:
+        """The others nearest to each held-out query."""
+        return nearest_of(self.held_out, self.others)
+
+
+@dataclass(frozen=True)
+class Side:
+    """Parameters before the judges, with a memory of the others."""
+
+    parameters: Parameters
+    judges: Judges
+
+    @cached_property
+    def held_out(self) -> HeldOut:
+        """What held-out queries say."""
+        test = self.judges.held_out
+        return held_out_says(test, self._chances(test, self.judges.near), self.parameters)
+
+    @cached_property
+    def golden(self) -> Floats:
+        """nDCG@10 of golden queries."""
+        golden = self.judges.golden
+        return golden_ndcg(golden.queries, golden.answers, self._chances(golden.queries))
+
+    @cached_property
+    def _said(self) -> Floats:
+        return memory_of(self.judges.others, self.parameters)
+
+    def _chances(self, test: Examples, near: Nearest | None = None) -> Floats:
+        others = self.judges.others
+        return chances_of(test, others, self.parameters, said=self._said, near=near)
 
 
 @dataclass(frozen=True)
@@ -60,42 +98,53 @@ class Gate:
     by_query: Mapping[str, Any]
 
     @property
-    def text(self) -> str:
-        """As it is kept in a version: JSON."""
-        found = {
-            "format_version": FORMAT_VERSION,
+    def record(self) -> dict[str, Any]:
+        """As it is kept in a version: plain data."""
+        return {
             "decision": asdict(self.decision),
             "scores": self.scores,
             "candidate": asdict(self.candidate),
             **self.by_query,
         }
-        return json.dumps(found, indent=1) + "\n"
 
 
-def undecided_text(why: str) -> str:
-    """What is kept in a version when nothing came before the gate: why; JSON."""
-    return json.dumps({"format_version": FORMAT_VERSION, "why": why}, indent=1) + "\n"
+def tried_to_tune(version: Path) -> bool:
+    """Whether the encoder of queries was to be tuned for the version in this folder."""
+    try:
+        return "encoder" in read_json(version / FILE_NAME, most=MOST_BYTES)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
-def gated(
-    judges: Judges, candidate: Parameters, kept: Parameters, n_votes: int, looks: Looks
-) -> Gate:
-    """Whether the candidate replaces the kept parameters; neither was fitted to the judges.
+def gate_text(why: str, weights: Gate | None, tuning: tuple[str, Gate | None] | None) -> str:
+    """What is kept in a version of both arms of the gate: JSON. why: in place of what did not come
+    before it; tuning: (why, gate) of the encoder of queries, None when it was not to be tuned."""
+    found: dict[str, Any] = {"format_version": FORMAT_VERSION}
+    found |= weights.record if weights is not None else {"why": why}
+    if tuning is not None:
+        found["encoder"] = tuning[1].record if tuning[1] is not None else {"why": tuning[0]}
+    return json.dumps(found, indent=1) + "\n"
 
-    n_votes: how many votes there are in all, judges' and others'.
+
+def gated(candidate: Side, incumbent: Side, groups: Ints, n_votes: int, looks: Looks) -> Gate:
+    """Whether the candidate replaces the incumbent; neither was fitted to the judges.
+
+    Both have the same judges, by their keys. groups int64 (m,): of the held-out queries, near-
+    duplicates of which are one; n_votes: how many there are in all, judges' and others'.
     """
-    both = {"candidate": candidate, "incumbent": kept}
-    said = {name: held_out_says(judges.held_out, judges.others, p) for name, p in both.items()}
-    new, old = said["candidate"], said["incumbent"]
-    first, group = np.unique(judges.groups, return_index=True, return_inverse=True)[1:]
+    new, old = candidate.held_out, incumbent.held_out
+    said = {"candidate": new, "incumbent": old}
+    first, group = np.unique(groups, return_index=True, return_inverse=True)[1:]
 
     def of_groups(values: Mapping[str, Floats]) -> dict[str, Floats]:
         return {name: _means(given, group, len(first)) for name, given in values.items()}
 
     likely = of_groups({name: s.log_likelihood for name, s in said.items()})
     ordered = of_groups({name: s.condensed for name, s in said.items()})
-    golden = _golden(judges, candidate, kept)
-    masks = {n: mask[first] for n, mask in slices(judges.held_out, judges.others).items()}
+    golden = Pair(candidate.golden, incumbent.golden)
+    judges = incumbent.judges
+    parts = slices(judges.held_out, judges.others, judges.near)
+    masks = {name: mask[first] for name, mask in parts.items()}
     known = ~np.isnan(ordered["candidate"])
     condensed = Pair(ordered["candidate"][known], ordered["incumbent"][known])
     stay = kept_hits(new, old)
@@ -109,12 +158,8 @@ def gated(
         "golden_queries": [key[0].hex() for key in judges.golden.queries.keys],
         "golden_ndcg@10": _rounded(asdict(golden)),
     }
-    return Gate(decision, _scores(decision, new, old, condensed, golden, stay), candidate, by_query)
-
-
-def _golden(judges: Judges, candidate: Parameters, kept: Parameters) -> Pair:
-    queries, answers = judges.golden.queries, judges.golden.answers
-    return Pair(*(golden_ndcg(queries, answers, judges.others, side) for side in (candidate, kept)))
+    scores = _scores(decision, new, old, condensed, golden, stay)
+    return Gate(decision, scores, candidate.parameters, by_query)
 
 
 def _scores(

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from rag_flywheel.config import Config
+from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import (
     CURRENT,
     check,
@@ -20,7 +21,8 @@ from rag_flywheel.errors import (
     StorageError,
     UnknownIdError,
 )
-from rag_flywheel.index.encoder import Encoder
+from rag_flywheel.index.encoder import Encoder, TunedQueries
+from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.loaded import LoadedVersion, empty_version, load_version
@@ -37,20 +39,39 @@ def server_of(
 ) -> Server:
     """What answers queries from this folder, whatever version is live."""
     source = source_of(encoder, config)
-    live = LiveState(database, source, lambda: read_live(root, database, encoder), root / CURRENT)
+    tuned = LastTuned(encoder)
+    live = LiveState(database, source, lambda: read_live(root, database, tuned), root / CURRENT)
     return Server(database, config, source, live, lookups)
 
 
-def read_live(root: Path, database: Database, encoder: Encoder) -> tuple[LoadedVersion, int | None]:
+class LastTuned:
+    """What encodes queries in the versions of one folder; the last one taught stays loaded."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self._last: TunedQueries | None = None
+
+    def of(self, folder: Path, manifest: Manifest) -> TunedQueries | None:
+        """What encodes queries in a version; None: the encoder as it was made."""
+        if manifest.tuned is None:
+            return None
+        last = self._last
+        if last is None or last.revision != manifest.tuned or not last.loaded:
+            self._last = last = TunedQueries(self.encoder, folder / TUNED_FILE, manifest.tuned)
+        return last
+
+
+def read_live(root: Path, database: Database, tuned: LastTuned) -> tuple[LoadedVersion, int | None]:
     """(the live version, the event number that evidence is frozen at).
 
     Raises CorruptFileError, EncoderMismatchError, StorageError.
     """
     with disk_errors(root):
-        return _read(root, database, encoder)
+        return _read(root, database, tuned)
 
 
-def _read(root: Path, database: Database, encoder: Encoder) -> tuple[LoadedVersion, int | None]:
+def _read(root: Path, database: Database, tuned: LastTuned) -> tuple[LoadedVersion, int | None]:
+    encoder = tuned.encoder
     current = read_current(root)
     if current is None:
         return empty_version(encoder.dim), None
@@ -68,12 +89,14 @@ def _read(root: Path, database: Database, encoder: Encoder) -> tuple[LoadedVersi
             "index with its own encoder"
         )
     _require_sound(root, database, current.version)
+    folder = version_folder(root, current.version)
     loaded = load_version(
-        version_folder(root, current.version),
+        folder,
         version=current.version,
         watermark=manifest.watermark,
         dim=manifest.dim,
         n_passages=manifest.n_passages,
+        queries=tuned.of(folder, manifest),
     )
     return loaded, current.frozen_at
 

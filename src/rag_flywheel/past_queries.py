@@ -5,8 +5,8 @@ It must not know what is learned from examples, nor when.
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,15 +50,18 @@ class Past:
     texts: dict[bytes, str]
     vectors: dict[bytes, Vectors]
 
+    def under(self, vectors: dict[bytes, Vectors]) -> "Past":
+        """The same queries with other vectors."""
+        return replace(self, vectors=vectors)
+
 
 @dataclass(frozen=True)
 class Known:
     """How queries are looked up: n candidates of each kind, those of `lookups` being known already;
-    and which encoder made their vectors, and which metadata key names their tenant."""
+    and which metadata key names their tenant."""
 
     lookups: Lookups
     n: int
-    revision: str
     tenant_key: str | None = None
 
 
@@ -93,13 +96,8 @@ def _passing(conn: sqlite3.Connection, where: str) -> Pids:
         ) from error
 
 
-def read_past(
-    database: Database,
-    source: Source,
-    *,
-    until: int,
-) -> Past:
-    """The past queries that got votes up to event number `until`."""
+def read_past(database: Database, source: Source, *, until: int) -> Past:
+    """The past queries that got votes up to event number `until`; vectors as `source` has them."""
     judged: dict[Key, list[Judgment]] = defaultdict(list)
     with database.snapshot() as conn:
         for judgment in source.judge(events.votes_until(conn, until)):
@@ -110,12 +108,30 @@ def read_past(
         where = events.filters_of(conn, sorted(set(rows.values())))
         hashes = sorted({key[0] for key in kept})
         texts = events.query_texts(conn, hashes)
-        vectors = vector_store.known_vectors(conn, hashes, source.revision, source.dim)
-    missing = [h for h in hashes if h not in vectors]
-    if missing:
-        made = source.encode_queries([texts[h] for h in missing])
-        vectors.update(zip(missing, made, strict=True))
-    return Past(kept, {key: where[row] for key, row in rows.items()}, texts, vectors)
+    filters = {key: where[row] for key, row in rows.items()}
+    return Past(kept, filters, texts, kept_vectors(database, source, texts))
+
+
+def kept_vectors(
+    database: Database,
+    source: Source,
+    texts: Mapping[bytes, str],
+    progress: Progress | None = None,
+) -> dict[bytes, Vectors]:
+    """Vectors of queries by hash, as `source` has them; those that are not stored yet are made and
+    stored."""
+    with database.reading() as conn:
+        known = vector_store.known_vectors(conn, sorted(texts), source.of_queries, source.dim)
+    missing = sorted((h for h in texts if h not in known), key=lambda h: (len(texts[h]), h))
+    for start in range(0, len(missing), _AT_ONCE):
+        if progress is not None:
+            progress("encoding past queries", start, len(missing))
+        part = missing[start : start + _AT_ONCE]
+        made = source.encode_queries([texts[h] for h in part])
+        with database.transaction(durable=False) as conn:
+            vector_store.put_vectors(conn, part, made, source.of_queries)
+        known.update(zip(part, made, strict=True))
+    return known
 
 
 def _examples(
@@ -199,40 +215,46 @@ def golden_of(
     database: Database,
     version: LoadedVersion,
     items: Sequence[GoldenItem],
-    others: Examples,
+    vectors: Mapping[bytes, Vectors],
     known: Known,
 ) -> Golden:
-    """The golden queries that are no near-duplicates of queries that parameters were fitted to.
-
-    Those that rest on a correction are left out: one user's word must not decide for all.
-    """
+    """Golden queries as examples, with their vectors, by hash."""
     with database.snapshot() as conn:
         state = bare_state(version, conn)
-        hashes = sorted({item.query_hash for item in items})
-        vectors = vector_store.known_vectors(conn, hashes, known.revision, version.dense.dim)
         scopes = {
             tenant: scope(state, matching_pids(conn, _of_tenant(known.tenant_key, tenant)))
             for tenant in {item.tenant for item in items}
         }
-    new = [i for i in items if i.query_hash in vectors and "correction" not in i.sources]
-    if new and len(others):
-        rows = np.stack([vectors[item.query_hash] for item in new])
-        closest = nearest_rows(rows, others.vectors, 1).cosines[:, 0]
-        least = near_duplicate(others.vectors)
-        new = [item for item, cosine in zip(new, closest, strict=True) if cosine < least]
     found: dict[Key, tuple[Pids, Features]] = {}
     for tenant, inside in scopes.items():
-        some = [item for item in new if item.tenant == tenant]
+        some = [item for item in items if item.tenant == tenant]
         queries = [Question(item.query, vectors[item.query_hash]) for item in some]
         lookups = look_up(state, inside, queries, known.n, known.lookups, keep=False)
         for item, query, lookup in zip(some, queries, lookups, strict=True):
             row = _candidates(state, inside, query, lookup, [])
             found[(item.query_hash, tenant)] = row
-    past = Past({}, {}, {}, vectors)
-    keys = [(item.query_hash, item.tenant) for item in new]
+    past = Past({}, {}, {}, dict(vectors))
+    keys = [(item.query_hash, item.tenant) for item in items]
     rows_of = [found[key] for key in keys]
     examples = _stacked(past, keys, rows_of, state.version.dense.dim)
-    return Golden(examples, [{p: float(g) for p, g in item.lineages.items()} for item in new])
+    return Golden(examples, [{p: float(g) for p, g in item.lineages.items()} for item in items])
+
+
+def fit_to_judge(
+    items: Sequence[GoldenItem], vectors: Mapping[bytes, Vectors], others: Vectors
+) -> list[GoldenItem]:
+    """The golden queries that are no near-duplicates of those that parameters were fitted to.
+
+    Those that rest on a correction are left out: one user's word must not decide for all. others:
+    float32 (m, dim); vectors: of the golden queries, by hash.
+    """
+    new = [item for item in items if "correction" not in item.sources]
+    if not new or not len(others):
+        return new
+    rows = np.stack([vectors[item.query_hash] for item in new])
+    closest = nearest_rows(rows, others, 1).cosines[:, 0]
+    least = near_duplicate(others)
+    return [item for item, cosine in zip(new, closest, strict=True) if cosine < least]
 
 
 def _of_tenant(key: str | None, tenant: str | None) -> dict[str, object]:

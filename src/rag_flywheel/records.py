@@ -216,11 +216,9 @@ class ReviewItem:
 
 @dataclass(frozen=True)
 class Judgment:
-    """What was said of one (past query, passage text) and stands; votes: the event numbers.
-
-    helpful, harmful: sums of the votes' weights. retrieval: the row of the first that was voted on.
-    named: what of `helpful` is of users who named it. chosen: its largest part in a judged answer.
-    """
+    """What was said of one (past query, passage text) and stands; votes: the event numbers; helpful,
+    harmful: sums of their weights; retrieval: the row of the first that was voted on; named: what of
+    `helpful` is of users who named it; chosen: its largest part in a judged answer."""
 
     query: bytes
     tenant: str | None
@@ -263,6 +261,7 @@ class RefreshReport:
     reason: str
     scores: Mapping[str, float]
     seconds: float
+    encoder: Literal["new", "kept"] = "kept"  # of queries
 
 
 @dataclass(frozen=True)

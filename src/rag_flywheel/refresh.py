@@ -1,7 +1,8 @@
 """Refresh: the only writer of index versions. It walks the rooms in the order of the loop.
 
-    embed what has no vector -> build the indexes -> learn parameters and memory from votes -> read
-    the new version back and let sampled passages find themselves -> promote -> prune
+    embed what has no vector -> build the indexes -> learn parameters and memory from votes, and
+    tune the encoder of queries when asked to -> read the new version back and let sampled passages
+    find themselves -> promote -> prune
 
 A refresh that dies at any point leaves the live version serving; the next one cleans up.
 """
@@ -29,14 +30,19 @@ from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.moves import make_live
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.due import Live, When, live_parameters, look, nothing_to_do
+from rag_flywheel.due import Kept, Live, When, live_model, look, nothing_to_do
 from rag_flywheel.evaluate.gate import Looks
 from rag_flywheel.gating import FILE_NAME as GATE_FILE
-from rag_flywheel.gating import Gate, undecided_text
+from rag_flywheel.gating import tried_to_tune
 from rag_flywheel.golden import golden_items
-from rag_flywheel.index.encoder import Encoder
+from rag_flywheel.index.encoder import (
+    Encoder,
+    TunableEncoder,
+    require_tunable,
+)
+from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.learning import Judging, Learned, frozen, learned_from_votes
-from rag_flywheel.past_queries import Known, read_past
+from rag_flywheel.past_queries import Known, kept_vectors, read_past
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Current, Outcome, Progress, RefreshReport
 from rag_flywheel.retention import fold_old
@@ -48,8 +54,19 @@ from rag_flywheel.store import events, journal, passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import Look
 from rag_flywheel.trust import calibrate
+from rag_flywheel.tuned_version import (
+    CHECKPOINT,
+    drop_dead_vectors,
+    forget_progress,
+    put_queries,
+    queries_of,
+)
+from rag_flywheel.tuning import Tuning
 
 log = logging.getLogger("rag_flywheel")
+New = Literal["new", "kept"]
+_Tune = Literal["asked", "auto", "off"]
+_ARMS = "weights", "encoder"
 
 
 @dataclass(frozen=True)
@@ -68,7 +85,8 @@ class Job:
 @dataclass(frozen=True)
 class _Folder:
     """A Job under way: its encoder is there, and what is known of queries; anew: parameters are
-    learned from the shipped ones, as if no version had been before."""
+    learned from the shipped ones, as if no version had been before; tune: whether queries are to be
+    encoded by what votes teach, and whether somebody asked for it."""
 
     root: Path
     database: Database
@@ -76,19 +94,23 @@ class _Folder:
     source: Source
     known: Known
     anew: bool
+    tune: _Tune
 
 
-def refresh(job: Job, when: When) -> RefreshReport:
+def refresh(job: Job, when: When, *, tune: bool = False) -> RefreshReport:
     """Build the next version from everything in the store, and make it live.
 
-    Raises LockedError when another process refreshes. A version that fails its check is a result,
-    "rejected", not an error.
+    tune: teach the encoder of queries too, when a look of the gate is due. Raises LockedError when
+    another process refreshes, EncoderError when an encoder cannot be tuned and is to be. A version
+    that fails its check is a result, "rejected", not an error.
     """
     with disk_errors(job.root), refresh_lock(job.root):
-        return refresh_locked(job, when)
+        return refresh_locked(job, when, tune=tune)
 
 
-def refresh_locked(job: Job, when: When, *, anew: bool = False) -> RefreshReport:
+def refresh_locked(
+    job: Job, when: When, *, anew: bool = False, tune: bool = False
+) -> RefreshReport:
     """`refresh`, for the holder of the refresh lock.
 
     anew: whatever is due, and with parameters that owe nothing to those of earlier versions.
@@ -98,14 +120,18 @@ def refresh_locked(job: Job, when: When, *, anew: bool = False) -> RefreshReport
     if left := deploy.clean_staging(root):
         log.info("refresh: cleaned up after %d unfinished", left)
     live = look(root, database)
-    idle = None if anew else nothing_to_do(database, live, when)
+    idle = None if anew else nothing_to_do(database, live, when, tune=tune and _untried(root, live))
     if idle is not None:
         report = _report("unchanged", live, idle, began)
     else:
         encoder, config = job.load_encoder(), job.config
         source = source_of(encoder, config)
-        known = Known(job.lookups, config.n_candidates, encoder.revision, config.tenant_key)
-        folder = _Folder(root, database, encoder, source, known, anew)
+        known = Known(job.lookups, config.n_candidates, config.tenant_key)
+        if tune:
+            require_tunable(encoder).tower()  # better to fail before anything is built
+        auto = config.tune == "auto" and not anew and isinstance(encoder, TunableEncoder)
+        how: _Tune = "asked" if tune else "auto" if auto else "off"
+        folder = _Folder(root, database, encoder, source, known, anew, how)
         report = _next_version(folder, live, began, job.progress)
     with database.transaction() as conn:
         journal.record_refresh(conn, report)
@@ -113,9 +139,17 @@ def refresh_locked(job: Job, when: When, *, anew: bool = False) -> RefreshReport
         never = {v for v in (report.version, live.current and live.current.version) if v}
         for version in deploy.prune(root, keep=job.config.keep_versions, never=never):
             log.info("refresh: pruned version %s", version)
+    drop_dead_vectors(root, database)
     _fold(job, live, report)
     log.info("refresh: %s: %s (%.1f s)", report.outcome, report.reason, report.seconds)
     return report
+
+
+def _untried(root: Path, live: Live) -> bool:
+    """Whether the live version was made without trying to tune, from votes that all count."""
+    if live.manifest is None or live.frozen_at is not None:
+        return False
+    return not tried_to_tune(deploy.version_folder(root, live.manifest.id))
 
 
 def _fold(job: Job, live: Live, report: RefreshReport) -> None:
@@ -149,12 +183,12 @@ def _next_version(
             "linked the unchanged" if built.linked else "built the",
             len(built.pids),
         )
-        kept = Parameters() if folder.anew else live_parameters(root, live)
+        kept = Kept() if folder.anew else live_model(root, live)
         learned = _learn(folder, staged, built, live, kept, progress)
         write_learned(staged, learned.parameters, learned.memory)
-        gate = learned.gate.text if learned.gate is not None else undecided_text(learned.why)
-        (staged / GATE_FILE).write_text(gate, encoding="utf-8")
-        manifest = deploy.seal(staged, _manifest(folder, live, built))
+        (staged / GATE_FILE).write_text(learned.gate_text, encoding="utf-8")
+        tuned = put_queries(database, folder.source, staged, kept, learned.tuned, progress)
+        manifest = deploy.seal(staged, _manifest(folder, live, built, tuned))
         problems = version_problems(staged, database, encoder, built, manifest.id)
         if problems:
             return _report("rejected", live, problems[0], began)
@@ -164,16 +198,16 @@ def _next_version(
         shutil.rmtree(staged, ignore_errors=True)
     held = live.current is not None and live.current.held  # rebuilt, its files being damaged
     current = Current(manifest.id, live.frozen_at, held)
-    make_live(root, database, "promote", current, _look_of(learned.gate, manifest.id))
+    make_live(root, database, "promote", current, _looks(learned, manifest.id))
     reason = f"{len(built.pids)} passages" + (", none changed" if built.linked else "")
     scores = {"n_passages": float(len(built.pids)), "n_embedded": float(n_embedded)}
     return _report(
         "promoted",
         Live(current, manifest),
-        f"{reason}; {learned.why}",
+        "; ".join([reason, learned.why, *([learned.tuned.why] if learned.tuned else [])]),
         began,
         {**scores, **learned.scores},
-        new=learned.new,
+        learned,
     )
 
 
@@ -193,13 +227,13 @@ def _learn(
     staged: Path,
     built: Built,
     live: Live,
-    kept: Parameters,
+    kept: Kept,
     progress: Progress | None,
 ) -> Learned:
     """What votes teach; while some are held back by a rollback, parameters stay as they are, unless
     they are learned anew: then from the votes that are not."""
     encoder, frozen_at = folder.encoder, live.frozen_at
-    until = built.watermark if frozen_at is None else min(built.watermark, frozen_at)
+    until = live.votes_until(built.watermark)
     database, known = folder.database, folder.known
 
     def read_back(parameters: Parameters) -> Parameters:
@@ -208,30 +242,60 @@ def _learn(
 
     if frozen_at is None or folder.anew:
         calibrate(database, until=until)
-    past = read_past(database, folder.source, until=until)
-    version = built_indexes(staged, encoder, built, kept)
+    source = folder.source.under(queries_of(encoder, kept))
+    past = read_past(database, source, until=until)
+    version = built_indexes(staged, encoder, built, kept.parameters)
     if frozen_at is not None and not folder.anew:
         learned = frozen(database, version, past, known, progress=progress)
     else:
         with database.reading() as conn:
-            looks = Looks(*journal.looks(conn))
+            looks, looks_at_encoders = (Looks(*journal.looks(conn, arm)) for arm in _ARMS)
             n_votes = events.count_votes(conn)
+        checkpoint = folder.root / CHECKPOINT
+        base = (
+            past.vectors
+            if kept.tuned is None
+            else kept_vectors(database, folder.source, past.texts)
+        )
         judging = Judging(
             lambda: golden_items(database, folder.source, until=until),
+            source.encode_queries,
             read_back,
             n_votes,
             looks,
+            Tuning(
+                encoder,
+                staged / TUNED_FILE,
+                checkpoint,
+                folder.source,
+                looks_at_encoders,
+                asked=folder.tune == "asked",
+            )
+            if folder.tune != "off"
+            else None,
         )
-        learned = learned_from_votes(database, version, past, known, judging, progress=progress)
+        learned = learned_from_votes(
+            database, version, past, base, known, judging, progress=progress
+        )
     log.info("refresh: parameters %s: %s", "new" if learned.new else "kept", learned.why)
+    if learned.tuned is not None:
+        log.info("refresh: %s", learned.tuned.why)
+        forget_progress(folder.root)
     return learned
 
 
-def _look_of(gate: Gate | None, version: str) -> Look | None:
-    if gate is None or not gate.decision.look:
-        return None
-    found = gate.decision
-    return Look(version, found.n_votes, found.alpha, found.p, found.outcome)
+def _looks(learned: Learned, version: str) -> list[Look]:
+    tuned = learned.tuned
+    gates = learned.gate, tuned.gate if tuned is not None else None
+    decided = [
+        Look(version, g.decision.n_votes, g.decision.alpha, g.decision.p, g.decision.outcome, arm)
+        for arm, g in zip(_ARMS, gates, strict=True)
+        if g is not None and g.decision.look
+    ]
+    if tuned is not None and tuned.n_votes and "encoder" not in {look.arm for look in decided}:
+        # nothing was spent on it, but the same votes need not be taught again
+        decided.append(Look(version, tuned.n_votes, 0.0, None, "no better", "encoder"))
+    return decided
 
 
 def _parent(root: Path, live: Live, encoder: Encoder) -> tuple[Path, int] | None:
@@ -241,8 +305,8 @@ def _parent(root: Path, live: Live, encoder: Encoder) -> tuple[Path, int] | None
     return deploy.version_folder(root, manifest.id), manifest.watermark
 
 
-def _manifest(folder: _Folder, live: Live, built: Built) -> Manifest:
-    encoder, frozen_at = folder.encoder, live.frozen_at
+def _manifest(folder: _Folder, live: Live, built: Built, tuned: str | None) -> Manifest:
+    encoder = folder.encoder
     known = deploy.list_versions(folder.root)
     return Manifest(
         id=deploy.new_version_id(known[-1] if known else None),
@@ -253,8 +317,9 @@ def _manifest(folder: _Folder, live: Live, built: Built) -> Manifest:
         dim=encoder.dim,
         n_passages=len(built.pids),
         watermark=built.watermark,
-        votes_until=built.watermark if frozen_at is None else min(built.watermark, frozen_at),
+        votes_until=live.votes_until(built.watermark),
         files={},
+        tuned=tuned,
     )
 
 
@@ -264,10 +329,11 @@ def _report(
     reason: str,
     began: float,
     scores: Mapping[str, float] | None = None,
-    *,
-    new: bool = False,
+    learned: Learned | None = None,
 ) -> RefreshReport:
     version = live.current.version if live.current else None
     seconds = time.monotonic() - began
-    parameters: Literal["new", "kept"] = "new" if new else "kept"
-    return RefreshReport(outcome, version, parameters, reason, scores or {}, seconds)
+    parameters: New = "new" if learned is not None and learned.new else "kept"
+    tuned = learned.tuned if learned is not None else None
+    encoder: New = "new" if tuned is not None and tuned.queries is not None else "kept"
+    return RefreshReport(outcome, version, parameters, reason, scores or {}, seconds, encoder)

@@ -41,4 +41,5 @@ def source_of(encoder: Encoder, config: Config) -> Source:
     def passages(texts: Sequence[str]) -> Vectors:
         return encode(encoder.encode_passages, texts, encoder.dim)
 
-    return Source(judge_of(config), encoder.revision, encoder.dim, queries, passages)
+    revision = encoder.revision
+    return Source(judge_of(config), revision, encoder.dim, queries, passages, of_queries=revision)

@@ -13,12 +13,11 @@ from rag_flywheel.deploy.report import utc
 from rag_flywheel.deploy.versions import read_current, read_manifest, sound_file, version_folder
 from rag_flywheel.disk import read_json
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.gating import FILE_NAME, FORMAT_VERSION
+from rag_flywheel.gating import FILE_NAME, FORMAT_VERSION, MOST_BYTES
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import VersionStory
 from rag_flywheel.serve.loaded import load_parameters
 
-_LARGEST = 64 * 2**20  # bytes of gate.json
 _TINY = 1e-9
 _SLICES = {"near": "near to", "related": "related to", "far": "far from"}
 
@@ -41,12 +40,18 @@ def story(root: Path, version: str) -> VersionStory:
         raise CorruptFileError(f"{folder / FILE_NAME} is not what the manifest says; see `verify`")
     try:
         found = _read(folder / FILE_NAME)
-        if "decision" not in found:
+        scores: dict[str, float] = {}
+        if "decision" in found:
+            words += _sentences(found, live)
+            scores |= found["scores"]
+        else:
             words.append(f"weights kept ({live.source}): {found['why']}")
-            return VersionStory(version, _live(current, version), tuple(words), {})
-        return VersionStory(
-            version, _live(current, version), (*words, *_sentences(found, live)), found["scores"]
-        )
+        if "encoder" in found:
+            words += _of_encoder(found["encoder"], live)
+            scores |= {f"tuned_{k}": v for k, v in found["encoder"].get("scores", {}).items()}
+        if manifest.tuned is not None:
+            words.append(f"queries are encoded by weights {manifest.tuned}, which votes taught")
+        return VersionStory(version, _live(current, version), tuple(words), scores)
     except (OSError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise CorruptFileError(f"{folder / FILE_NAME} cannot be told ({error!r})") from error
 
@@ -56,18 +61,32 @@ def _live(current: Any, version: str) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found = read_json(path, most=_LARGEST)
+    found = read_json(path, most=MOST_BYTES)
     if not isinstance(found, dict) or found.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"format_version is not {FORMAT_VERSION}")
     return found
 
 
 def _sentences(found: Mapping[str, Any], live: Parameters) -> list[str]:
-    decision, scores = found["decision"], found["scores"]
-    words = [
-        f"weights {'new' if decision['outcome'] == 'better' else f'kept ({live.source})'}: "
-        f"{decision['outcome']}: {decision['why']}"
-    ]
+    decision = found["decision"]
+    new = "new" if decision["outcome"] == "better" else f"kept ({live.source})"
+    words = [f"weights {new}: {decision['outcome']}: {decision['why']}"]
+    return [*words, *_weighed(found), *_changes(found["candidate"], live)]
+
+
+def _of_encoder(found: Mapping[str, Any], live: Parameters) -> list[str]:
+    """What became of tuning the encoder of queries."""
+    if "decision" not in found:
+        return [f"encoder of queries kept: {found['why']}"]
+    decision = found["decision"]
+    new = "tuned" if decision["outcome"] == "better" else "kept"
+    words = [f"encoder of queries {new}: {decision['outcome']}: {decision['why']}"]
+    return [*words, *_weighed(found), *_changes(found["candidate"], live)]
+
+
+def _weighed(found: Mapping[str, Any]) -> list[str]:
+    """What the gate weighed, one measure a line."""
+    words, scores = [], found["scores"]
     gains = _differences(found["log_likelihood"])
     if len(gains):
         words.append(_part("log-likelihood of held-out votes", gains))
@@ -87,7 +106,7 @@ def _sentences(found: Mapping[str, Any], live: Parameters) -> list[str]:
         f"{scores['kept_hits']:.1%} of the best 8 hits are the same; {scores['judged@8']:.1%} of "
         f"the candidate's have votes, {scores['judged@8_before']:.1%} of the live ones'"
     )
-    return [*words, *_changes(found["candidate"], live)]
+    return words
 
 
 def _differences(sides: Mapping[str, Sequence[float | None]]) -> np.ndarray[Any, Any]:

@@ -18,6 +18,8 @@ from rag_flywheel.deploy.versions import (
     version_folder,
 )
 from rag_flywheel.errors import CorruptFileError, FlywheelError
+from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
+from rag_flywheel.index.tower import read_taught
 from rag_flywheel.serve.loaded import load_version
 from rag_flywheel.store import counts, forgetting, journal
 from rag_flywheel.store.database import Database
@@ -86,6 +88,8 @@ def version_problems(root: Path, version: str) -> list[str]:
             dim=manifest.dim,
             n_passages=manifest.n_passages,
         )
+        if manifest.tuned is not None:
+            read_taught(version_folder(root, version) / TUNED_FILE)
     except FlywheelError as error:
         return [f"{version}: {error}"]
     return []

@@ -1,4 +1,3 @@
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -86,8 +85,7 @@ def with_nulls(name: str) -> Result:
     return found | {"slices": found["slices"][1:], "correction": lag}
 
 
-@pytest.fixture
-def result() -> Result:
+def made() -> Result:
     users = {"eta": 0.75, "eps": 0.21, "trust": 0.0, "malicious": 0.0, "attack": "random"}
     protocol = {"name": "cycles-v1", "n_cycles": 2, "k": 8, "seed": 17, "max_test": None}
     return {
@@ -96,6 +94,9 @@ def result() -> Result:
         "environment": {"commit": "abc<b>def", "versions": {"faiss-cpu": "1.9"}, "seconds": 512.3},
         "collections": [collection("scifact"), with_nulls(HOSTILE)],
     }
+
+
+fresh = pytest.fixture(made, name="result")
 
 
 class Page(HTMLParser):
@@ -142,13 +143,13 @@ class Page(HTMLParser):
 
 
 def written(result: Result, path: Path) -> str:
-    write_report(result, path / "report.html")
-    return (path / "report.html").read_text(encoding="utf-8")
+    write_report(result, file := path / "report.html")
+    return file.read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def page(result: Result, tmp_path: Path) -> Page:
-    return Page(written(result, tmp_path))
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return Page(written(made(), tmp_path_factory.mktemp("page")))
 
 
 def charts(text: str) -> list[tuple[ElementTree.Element, list[str]]]:
@@ -253,10 +254,10 @@ def test_protocol_environment_and_hashes_are_whole(page: Page) -> None:
 
 def test_the_page_says_what_the_users_did(result: Result, tmp_path: Path) -> None:
     text = written(result, tmp_path)
-    assert "r^−0.75" in text and "with probability 0.21 the verdict is the wrong one" in text
-    assert "of the users attacks" not in text
-    answers = {"answer_level": True, "told": "text", "careful": 0.8}
-    result["protocol"]["users"] |= {"malicious": 0.11} | answers
+    assert "r^−0.75" in text and "of the users attacks" not in text
+    assert "with probability 0.21 the verdict is the wrong one" in text
+    result["protocol"]["users"] |= {"malicious": 0.11, "told": "text", "careful": 0.8}
+    result["protocol"]["users"]["answer_level"] = True
     text = written(result, tmp_path)
     assert "r^−" not in text and "A share of 0.11 of the users attacks" in text
 
@@ -315,8 +316,7 @@ def test_charts_neither_heed_nor_change_the_settings_of_matplotlib() -> None:
 
 
 def test_the_same_result_gives_the_same_bytes(result: Result, tmp_path: Path) -> None:
-    first = written(result, tmp_path)
-    assert written(json.loads(json.dumps(result)), tmp_path) == first
+    assert written(made(), tmp_path) == (first := written(result, tmp_path))
     result["collections"][0]["slices"][0]["flywheel"] = 0.8
     assert written(result, tmp_path) != first
 
@@ -338,14 +338,13 @@ def test_the_terminal_prints_every_collection_and_its_difference(
             assert shown(row[1], found["values"]["nDCG@10"])
             assert difference_is_shown(row[2:5], found["difference"])
             assert shown(row[5], 0.1234, 1, 100.0) and shown(row[6], 0.0567, 1, 100.0)
-    near = next(line for line in lines if " near " in line)
-    assert re.sub(" +", " ", near).endswith("near 83 0.711 0.754 +0.043 +0.031 to +0.065 0.0412")
+    near = next(re.sub(" +", " ", line) for line in lines if " near " in line)
+    assert near.endswith("near 83 0.711 0.754 +0.043 +0.031 to +0.065 0.0412")
     assert sum(" random votes " in line for line in lines) == 2
 
 
 def test_a_result_of_another_format_is_refused(result: Result, tmp_path: Path) -> None:
     result["format"] = "other-2"
-    with pytest.raises(InputError, match="'other-2'; expected 'rag-flywheel-bench-1'"):
-        print_result(result)
-    with pytest.raises(InputError, match="'other-2'; expected 'rag-flywheel-bench-1'"):
-        written(result, tmp_path)
+    for show in (print_result, lambda other: written(other, tmp_path)):
+        with pytest.raises(InputError, match="'other-2'; expected 'rag-flywheel-bench-1'"):
+            show(result)

@@ -277,7 +277,7 @@ gains_lists = st.lists(st.integers(-8, 12).map(lambda i: i / 16), min_size=40, m
 
 
 @given(gains_lists, gains_lists, st.integers(0, 4), st.integers(0, 200), st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_what_is_let_in_has_gained_and_every_decision_adds_up(
     votes: list[float], golden: list[float], looks: int, last: int, kept_hits: float
 ) -> None:

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_flywheel.improve.examples import Examples, Floats
+from rag_flywheel.improve.examples import Examples, Floats, nearest_of
 from rag_flywheel.improve.held_out import (
     HeldOut,
     chances_of,
     golden_ndcg,
     held_out_says,
     kept_hits,
+    memory_of,
     slices,
 )
 from rag_flywheel.improve.remember import remember
@@ -81,6 +82,19 @@ def random_examples(seed: int, n: int, width: int, *, passages: int = 12, dim: i
     return replace(found, tenants=rng.integers(0, 2, n))
 
 
+def says(test: Examples, others: Examples, parameters: Parameters) -> HeldOut:
+    return held_out_says(test, chances_of(test, others, parameters), parameters)
+
+
+def ordered(
+    golden: Examples,
+    answers: Sequence[Mapping[int, float]],
+    others: Examples,
+    parameters: Parameters,
+) -> Floats:
+    return golden_ndcg(golden, answers, chances_of(golden, others, parameters))
+
+
 def none(like: Examples) -> Examples:
     return like.at(np.empty(0, dtype=np.int64))
 
@@ -104,13 +118,13 @@ def test_the_order_of_judged_hits_by_hand() -> None:
     test = made(
         [[1, 2, 3, 4]] * 6, dense, np.maximum(rows, 0).tolist(), np.maximum(-rows, 0).tolist()
     )
-    found = held_out_says(test, none(test), BY_COSINE)
+    found = says(test, none(test), BY_COSINE)
     ideal = 1 + 1 / math.log2(3)
     expected = [1.5 / ideal, 1 / math.log2(3), 1.0]
     assert found.condensed[:3] == pytest.approx(expected)
     assert np.isnan(found.condensed[3:]).all()
     worst_first = replace(BY_COSINE, weights={**BY_COSINE.weights, "dense": -1.0})
-    turned = held_out_says(test, none(test), worst_first).condensed
+    turned = says(test, none(test), worst_first).condensed
     assert turned[:3] == pytest.approx([1.5 / ideal, 1.0, (1 / math.log2(3) + 0.5) / ideal])
     assert np.isnan(turned[3:]).all()
 
@@ -121,7 +135,7 @@ def test_the_order_of_judged_hits_is_that_of_ir_measures(seed: int) -> None:
     both = random_examples(seed, 24, 7)
     test, others = both.at(np.arange(9)), both.at(np.arange(9, 24))
     chances = chances_of(test, others, BY_COSINE)
-    found = held_out_says(test, others, BY_COSINE).condensed
+    found = says(test, others, BY_COSINE).condensed
     qrels: dict[str, dict[str, int]] = {}
     runs: dict[str, dict[str, float]] = {}
     for i in range(9):
@@ -140,13 +154,13 @@ def test_ndcg_of_golden_queries_by_hand() -> None:
     lineages = [[*range(1, 12), -1], [5, 6, -1, *[-1] * 9]]
     dense = [[(12 - c) / 12 for c in range(12)]] * 2
     golden = made(lineages, dense, np.zeros((2, 12)).tolist())
-    both = golden_ndcg(golden, [{1: 1.0, 3: 2.0}, {6: 1.0, 99: 1.0}], none(golden), BY_COSINE)
+    both = ordered(golden, [{1: 1.0, 3: 2.0}, {6: 1.0, 99: 1.0}], none(golden), BY_COSINE)
     ideal = 2 + 1 / math.log2(3)
     second = (1 / math.log2(3)) / (1 + 1 / math.log2(3))  # one found in place 2, one nowhere
     assert both == pytest.approx([(1 + 2 / 2) / ideal, second])
-    late = golden_ndcg(golden, [{11: 1.0}, {5: 1.0, 6: 1.0}], none(golden), BY_COSINE)
+    late = ordered(golden, [{11: 1.0}, {5: 1.0, 6: 1.0}], none(golden), BY_COSINE)
     assert late == pytest.approx([0.0, 1.0])  # in place 11, and as good as can be
-    assert golden_ndcg(none(golden), [], none(golden), BY_COSINE).shape == (0,)
+    assert ordered(none(golden), [], none(golden), BY_COSINE).shape == (0,)
 
 
 @given(seeds)
@@ -169,7 +183,7 @@ def test_ndcg_of_golden_queries_is_that_of_ir_measures(seed: int) -> None:
         }
         for i in range(9)
     }
-    found = golden_ndcg(golden, answers, others, BY_COSINE)
+    found = ordered(golden, answers, others, BY_COSINE)
     theirs = calculated(ir_measures.nDCG @ 10, qrels, runs)
     assert found == pytest.approx([theirs[str(i)] for i in range(9)], abs=1e-6)
 
@@ -228,7 +242,7 @@ def test_the_likelihood_is_that_of_each_vote_given_each_answer(seed: int, noise:
     test, others = both.at(np.arange(5)), both.at(np.arange(5, 20))
     parameters = replace(BY_COSINE, noise=noise)
     chances = chances_of(test, others, parameters)
-    found = held_out_says(test, others, parameters).log_likelihood
+    found = says(test, others, parameters).log_likelihood
     for i in range(5):
         total = 0.0
         for answer, chance in enumerate(chances[i].tolist()):
@@ -244,7 +258,7 @@ def test_the_best_hits_and_how_many_are_judged_by_hand() -> None:
     dense = [[c / 12 for c in range(12)]] * 2  # the last is the best
     yes = np.zeros((2, 12))
     yes[0, [11, 9, 4, 3]] = 1.0  # places 1, 3, 8 and 9
-    found = held_out_says(made(lineages, dense, yes.tolist()), none(random_examples(0, 2, 3)), OFF)
+    found = says(made(lineages, dense, yes.tolist()), none(random_examples(0, 2, 3)), OFF)
     assert found.best.tolist() == [[*range(31, 23, -1)], [9, 8, 7, *[-1] * 5]]
     assert found.judged.tolist() == [3 / 8, 0.0]
 
@@ -256,7 +270,7 @@ def test_the_share_of_judged_hits_is_of_those_there_are() -> None:
     runs = {str(i): {"7": 3.0, "8": 2.0, "9": 1.0} for i in range(2)}
     theirs = calculated(ir_measures.Judged @ 8, qrels, runs)
     assert [theirs["0"], theirs["1"]] == pytest.approx([1.0, 1 / 3])
-    assert held_out_says(test, none(test), OFF).judged == pytest.approx([1.0, 1 / 3])
+    assert says(test, none(test), OFF).judged == pytest.approx([1.0, 1 / 3])
 
 
 def best(*rows: Sequence[int]) -> HeldOut:
@@ -298,3 +312,14 @@ def test_there_are_no_slices_without_queries_to_tell_apart() -> None:
     assert slices(none(one), random_examples(2, 9, 3)) == {}
     assert slices(one, one) == {}
     assert slices(one, none(one)) == {}
+
+
+@given(seeds)
+@settings(max_examples=10, deadline=None)
+def test_a_memory_and_neighbours_that_are_known_are_those_that_would_be_found(seed: int) -> None:
+    test, others = random_examples(seed, 9, 4), random_examples(seed + 1, 30, 4)
+    said, near = memory_of(others, BY_COSINE), nearest_of(test, others)
+    found = chances_of(test, others, BY_COSINE, said=said, near=near)
+    assert found.tolist() == chances_of(test, others, BY_COSINE).tolist()
+    parts, same = slices(test, others, near), slices(test, others)
+    assert {n: m.tolist() for n, m in parts.items()} == {n: m.tolist() for n, m in same.items()}

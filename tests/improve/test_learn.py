@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from rag_flywheel.improve import learn
 from rag_flywheel.improve.examples import Examples, Floats, Ints
-from rag_flywheel.improve.held_out import held_out_says
+from rag_flywheel.improve.held_out import chances_of, held_out_says
 from rag_flywheel.improve.learn import (
     LEAST_QUERIES,
-    MOST_QUERIES,
     Proposal,
     listening,
     propose,
@@ -35,6 +35,11 @@ WINDOW = FEATURES.index("window")
 
 def key(i: int) -> Key:
     return i.to_bytes(16, "big"), None
+
+
+def likelihoods(test: Examples, others: Examples, parameters: Parameters) -> Floats:
+    chances = chances_of(test, others, parameters)
+    return held_out_says(test, chances, parameters).log_likelihood
 
 
 def units(vectors: Floats) -> npt.NDArray[np.float32]:
@@ -184,9 +189,8 @@ def test_a_planted_memory_makes_held_out_votes_likelier() -> None:
     examples = clustered(1, each=10)
     test, others = (examples.at(np.flatnonzero(part)) for part in (tenth(300), ~tenth(300)))
     found = listening(others, SHIPPED)
-    gain = (
-        held_out_says(test, others, found).log_likelihood
-        - held_out_says(test, others, replace(found, kernel=OFF.kernel)).log_likelihood
+    gain = likelihoods(test, others, found) - likelihoods(
+        test, others, replace(found, kernel=OFF.kernel)
     )
     assert gain.mean() > 2 * gain.std(ddof=1) / len(gain) ** 0.5 > 0
 
@@ -214,7 +218,7 @@ def test_where_neighbours_say_nothing_only_votes_on_the_same_query_count() -> No
         found = listening(others, SHIPPED)
         narrow.append(found.kernel.theta > 0.9)
         off = replace(found, kernel=OFF.kernel)
-        with_it, without = (held_out_says(test, others, p).log_likelihood for p in (found, off))
+        with_it, without = (likelihoods(test, others, p) for p in (found, off))
         harm.append(float((without - with_it).mean()))
     assert sum(narrow) >= 3, narrow
     assert max(harm) < 0.03
@@ -238,17 +242,19 @@ def test_the_weights_do_not_hang_on_the_parameters_in_use() -> None:
         )
 
 
-def test_only_the_newest_queries_are_fitted_to() -> None:
+def test_only_the_newest_queries_are_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest here are by coin toss, and too many for anything else to be heard."""
+    most = 400
+    monkeypatch.setattr(learn, "MOST_QUERIES", most)
     new, old = clustered(4), tossed(5)
-    rows = np.arange(MOST_QUERIES) % len(new)
+    rows = np.arange(most) % len(new)
     many = Examples(
-        [key(i) for i in range(MOST_QUERIES + len(old))],
+        [key(i) for i in range(most + len(old))],
         *(
             np.concatenate([getattr(old, name), getattr(new, name)[rows]])
             for name in ("vectors", "lineages", "features", "net", "n_helpful", "n_harmful")
         ),
-        np.zeros(MOST_QUERIES + len(old), np.int64),
+        np.zeros(most + len(old), np.int64),
     )
     newest = many.at(np.arange(len(old), len(many)))
     assert listening(many, FITTED) == listening(newest, FITTED)

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rag_flywheel.improve.examples import NEIGHBOURS, Examples
+from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.remember import before_votes, remember, said_of
-from rag_flywheel.index.dense import nearest_rows
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters
 
@@ -107,11 +106,9 @@ def test_the_memory_is_that_of_a_loop_in_plain_python(seed: int, kernel: Kernel)
         assert memory.before(i) == pytest.approx(row, abs=1e-5)
 
 
-def test_neighbours_that_are_known_are_those_that_are_looked_for() -> None:
+def test_chances_before_votes_are_chances() -> None:
     examples = few(4, 30)
-    near = nearest_rows(examples.vectors, examples.vectors, 2 * NEIGHBOURS)
-    found = before_votes(examples, HEARD, near)
-    assert found == pytest.approx(before_votes(examples, HEARD), abs=1e-12)
+    found = before_votes(examples, HEARD)
     assert found.sum(axis=1) == pytest.approx(np.ones(30))
     assert not found[examples.lineages < 0].any()
 

@@ -1,13 +1,7 @@
 """SIGKILL at random moments: what was acknowledged is there, and the folder goes on working."""
 
-import json
-import os
 import random
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +12,7 @@ import pytest
 
 from fakes import WordEncoder
 from forgetting import user_hash
+from killed import killed_after, started
 from rag_flywheel import Flywheel, Passage
 
 SEED = 20261121
@@ -56,25 +51,8 @@ def root(tmp_path: Path) -> Path:
 
 def kill_at(root: Path, operation: str, first: int, delay_s: float) -> Killed:
     """Run a worker, end it delay_s after its first call began, and read what it said."""
-    path = os.pathsep.join([str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")])
-    worker = subprocess.Popen(
-        [sys.executable, str(WORKER), str(root), operation, str(first)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert worker.stdout is not None
-    try:
-        assert json.loads(worker.stdout.readline()) == ["ready"]
-        lines = [worker.stdout.readline()]
-        time.sleep(delay_s)
-    finally:
-        worker.send_signal(signal.SIGKILL)
-        lines += worker.stdout.readlines()
-        worker.stdout.close()
-        assert worker.wait() == -signal.SIGKILL, "the worker ended by itself"
     killed = Killed()
-    for line in lines:
-        word, what = json.loads(line)
+    for word, what in killed_after(started(WORKER, root, operation, first), delay_s):
         if word == "done":
             killed.done.append(what)
         killed.begun = what if word == "begin" else None

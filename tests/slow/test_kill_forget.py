@@ -1,11 +1,6 @@
 """SIGKILL at random moments of forgetting: what was begun is finished, and nothing else is lost."""
 
-import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +8,7 @@ import pytest
 
 from fakes import WordEncoder
 from forgetting import Row, log_of, rows, traces, user_hash
+from killed import killed_after, started
 from rag_flywheel import Flywheel, Passage
 from rag_flywheel.store.passages import query_hash
 
@@ -62,25 +58,8 @@ def root(tmp_path: Path) -> Path:
 
 def kill_at(root: Path, first: int, delay_s: float) -> tuple[int, int | None]:
     """Run a worker and end it after delay_s: (users it said to be forgotten, the one under way)."""
-    path = os.pathsep.join([str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")])
-    worker = subprocess.Popen(
-        [sys.executable, str(WORKER), str(root), str(first)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert worker.stdout is not None
-    try:
-        assert json.loads(worker.stdout.readline()) == ["ready"]
-        lines = [worker.stdout.readline()]
-        time.sleep(delay_s)
-    finally:
-        worker.send_signal(signal.SIGKILL)
-        lines += worker.stdout.readlines()
-        worker.stdout.close()
-        assert worker.wait() == -signal.SIGKILL, "the worker ended by itself"
     done, begun = 0, None
-    for line in lines:
-        word, n = json.loads(line)
+    for word, n in killed_after(started(WORKER, root, first), delay_s):
         done += word == "done"
         begun = n if word == "begin" else None
     return done, begun

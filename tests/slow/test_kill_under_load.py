@@ -1,12 +1,8 @@
 """SIGKILL at a hundred random moments of refresh, rollback, release and forget, while others vote."""
 
-import json
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fakes import WordEncoder
+from killed import killed_after, started
 from rag_flywheel import Flywheel, Passage
 from rag_flywheel.deploy.versions import read_current
 from rag_flywheel.store import journal
@@ -36,17 +33,6 @@ def opened(root: Path) -> Flywheel:
     return Flywheel.open(root, encoder=WordEncoder(dim=16))
 
 
-def started(root: Path, what: str, argument: object) -> subprocess.Popen[bytes]:
-    path = os.pathsep.join(
-        [str(WORKER.parents[1]), str(WORKER.parent), os.environ.get("PYTHONPATH", "")]
-    )
-    return subprocess.Popen(
-        [sys.executable, str(WORKER), str(root), what, str(argument)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "kb"
@@ -64,7 +50,7 @@ def root(tmp_path: Path) -> Path:
 def votes(root: Path, tmp_path: Path) -> Iterator[Path]:
     """A file that another process writes the numbers of its acknowledged votes to."""
     file = tmp_path / "acknowledged"
-    voter = started(root, "vote", file)
+    voter = started(WORKER, root, "vote", file)
     try:
         for _ in range(600):
             if file.exists() and file.stat().st_size:
@@ -81,19 +67,8 @@ def votes(root: Path, tmp_path: Path) -> Iterator[Path]:
 
 def killed_in(root: Path, first: int, delay_s: float) -> str | None:
     """End a worker delay_s after its first call began: the call it died in, None: between two."""
-    worker = started(root, "move", first)
-    assert worker.stdout is not None
-    try:
-        assert json.loads(worker.stdout.readline()) == ["ready"]
-        lines = [worker.stdout.readline()]
-        time.sleep(delay_s)
-    finally:
-        worker.send_signal(signal.SIGKILL)
-        lines += worker.stdout.readlines()
-        worker.stdout.close()
-        assert worker.wait() == -signal.SIGKILL, "the worker ended by itself"
-    last = json.loads(lines[-1])
-    return str(last[1]) if last[0] == "begin" else None
+    word, what = killed_after(started(WORKER, root, "move", first), delay_s)[-1]
+    return str(what) if word == "begin" else None
 
 
 def acknowledged(file: Path) -> set[int]:

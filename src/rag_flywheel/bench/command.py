@@ -30,6 +30,9 @@ def bench(
     attack: Annotated[
         str, typer.Option(help="What attackers do: random, inverted or collude.")
     ] = "inverted",
+    tune_after: Annotated[
+        list[int] | None, typer.Option(help="A cycle after which to tune the encoder of queries.")
+    ] = None,
     answer_level: Annotated[bool, typer.Option(help="Users judge only the whole answer.")] = False,
     told: Annotated[
         str, typer.Option(help="What is known of such an answer: text, cited or nothing.")
@@ -60,7 +63,13 @@ def bench(
     known = next(t for t in TOLD if t == told)
     users = Users(eta, eps, trust, malicious, kind, answer_level, known)
     folders = [find_collection(name) for name in collections]
-    protocol = Protocol(n_cycles=cycles, seed=seed, max_test=max_test, users=users)
+    protocol = Protocol(
+        n_cycles=cycles,
+        seed=seed,
+        max_test=max_test,
+        tune_after=tuple(tune_after or ()),
+        users=users,
+    )
     with Bars() as bars:
         result = run_bench(folders, protocol, bars)
     write_result(result, out)

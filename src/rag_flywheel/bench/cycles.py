@@ -3,7 +3,7 @@
 It drives a Flywheel as an application would, and must not know what collection it is given.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,17 +31,23 @@ class Cycle:
 
 
 def run_cycles(
-    fw: Flywheel, test: Split, steps: Sequence[CastVotes], *, depth: int
+    fw: Flywheel,
+    test: Split,
+    steps: Sequence[CastVotes],
+    *,
+    depth: int,
+    tune_after: Collection[int] = (),
 ) -> Iterator[tuple[int, Run]]:
     """(votes so far, run of the test queries): before any vote, then after each step and refresh.
 
-    Test queries are never recorded, so they never take a vote.
+    Test queries are never recorded, so they never take a vote. tune_after: the steps, from 1, after
+    which the encoder of queries is tuned as well.
     """
     n_votes = 0
     yield n_votes, answers(fw, test, depth)
-    for step in steps:
+    for number, step in enumerate(steps, 1):
         n_votes += step()
-        fw.refresh()
+        fw.refresh(tune=number in tune_after)
         yield n_votes, answers(fw, test, depth)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from rag_flywheel.bench.collection import Collection
 from rag_flywheel.config import DEFAULT_ENCODER
 from rag_flywheel.errors import InputError
-from rag_flywheel.index.encoder import Encoder, make_encoder
+from rag_flywheel.index.encoder import Encoder, QueryEncoder, make_encoder, require_tunable
+from rag_flywheel.index.tower import Tower
 from rag_flywheel.records import Vectors
 from rag_flywheel.store.passages import encoded_text
 
@@ -52,6 +53,30 @@ class PreparedEncoder:
         if new:
             self._passages.update(zip(new, _model().encode_passages(new), strict=True))
         return np.stack([self._passages[text] for text in texts])
+
+    def tower(self) -> Tower:
+        """That of the model which the file was made with."""
+        return require_tunable(_model()).tower()
+
+    def with_tower(self, tower: Tower) -> "KnownQueries":
+        """What encodes queries as they are taught."""
+        return KnownQueries(require_tunable(_model()).with_tower(tower))
+
+
+class KnownQueries:
+    """A QueryEncoder that encodes each text once."""
+
+    def __init__(self, made: QueryEncoder) -> None:
+        self._made = made
+        self._known: dict[str, Vectors] = {}
+        self.revision = made.revision
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """float32 (n, dim), unit rows."""
+        new = sorted({text for text in texts if text not in self._known}, key=len)
+        if new:
+            self._known.update(zip(new, self._made.encode_queries(new), strict=True))
+        return np.stack([self._known[text] for text in texts])
 
 
 @cache

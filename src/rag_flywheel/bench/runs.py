@@ -69,7 +69,7 @@ def run_votes(bench: Bench, protocol: Protocol, progress: Progress | None) -> Cy
     folder = _copy(bench, "votes")
     with bench.open(folder) as fw:
         steps = _asked(fw, bench, protocol, exposure, progress)
-        cycles = tuple(run_cycles(fw, bench.test, steps, depth=protocol.depth))
+        cycles = _cycles(fw, bench, protocol, steps)
     shutil.rmtree(folder)
     what = "users see the flywheel's own hits and vote on them"
     return CycledRun("votes", what, cycles, tuple(exposure.ginis))
@@ -87,7 +87,7 @@ def run_none(bench: Bench, protocol: Protocol) -> CycledRun:
     folder = _copy(bench, "none")
     with bench.open(folder) as fw:
         steps = [_nothing for _ in bench.parts]
-        cycles = tuple(run_cycles(fw, bench.test, steps, depth=protocol.depth))
+        cycles = _cycles(fw, bench, protocol, steps)
     shutil.rmtree(folder)
     return CycledRun("no votes", "nobody votes; refreshed all the same", cycles)
 
@@ -105,10 +105,17 @@ def run_fixed(bench: Bench, protocol: Protocol) -> tuple[CycledRun, list[FixedVo
         answers = dict(zip(queries, seen, strict=True))
         cast: list[FixedVote] = []
         steps = [_cast(fw, bench, protocol, part, answers, rng, cast) for part in bench.parts]
-        cycles = tuple(run_cycles(fw, bench.test, steps, depth=protocol.depth))
+        cycles = _cycles(fw, bench, protocol, steps)
     shutil.rmtree(folder)
     what = "users see the static ranking's hits in every cycle; all rules learn from these votes"
     return CycledRun("fixed exposure", what, cycles), cast
+
+
+def _cycles(
+    fw: Flywheel, bench: Bench, protocol: Protocol, steps: Sequence[CastVotes]
+) -> tuple[tuple[int, Run], ...]:
+    tune_after = protocol.tune_after
+    return tuple(run_cycles(fw, bench.test, steps, depth=protocol.depth, tune_after=tune_after))
 
 
 def _copy(bench: Bench, name: str) -> Path:

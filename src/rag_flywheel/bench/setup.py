@@ -28,12 +28,14 @@ class Protocol:
     """cycles-v1: train queries, shuffled, are asked in n_cycles equal parts; then test is scored.
 
     depth: passages scored per test query. max_test: at most so many test queries, chosen by seed.
+    tune_after: cycles after which the refresh also tunes the encoder of queries, from 1.
     """
 
     n_cycles: int = 10
     seed: int = 0
     max_test: int | None = None
     depth: int = 75
+    tune_after: tuple[int, ...] = ()
     users: Users = field(default_factory=Users)
 
 

@@ -138,15 +138,21 @@ def append_adopted(
 
 
 def note_rephrased(
-    database: Database, retrieval_id: str, *, within_s: float, least_cosine: float, reader: Reader
+    database: Database,
+    retrieval_id: str,
+    *,
+    within_s: float,
+    least_cosine: float,
+    vectors: tuple[str, int],
 ) -> bool:
     """Append that a question rephrases the one before it in its session, if it does.
 
     It does when it came within so many seconds, in other words, with a cosine of at least
-    least_cosine. The answer before it is blamed, by the chances of its hits.
+    least_cosine. The answer before it is blamed, by the chances of its hits. vectors: the revision
+    and width of those of questions; while one has none of that revision, nothing is noted.
     """
     with database.reading() as conn:
-        pair = sessions.with_the_one_before(conn, retrieval_id, reader.revision, reader.dim)
+        pair = sessions.with_the_one_before(conn, retrieval_id, *vectors)
         if pair is None or pair.seconds > within_s or pair.cosine < least_cosine:
             return False
         shown = events.shown(conn, pair.before)

@@ -56,17 +56,19 @@ def near_duplicate(queries: Vectors) -> float:
     return typical + NEAR_DUPLICATE * (1.0 - typical)
 
 
-def held_out(hashes: Sequence[bytes], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def held_out(
+    hashes: Sequence[bytes], groups: npt.NDArray[np.int64], *, one_in: int = _HELD_OUT_OF
+) -> npt.NDArray[np.bool_]:
     """Which queries are held out of fitting, bool (n,): a third of the groups, chosen by hash.
 
-    hashes: of each query's text. A group's choice hangs on its smallest hash alone, so it stays
-    what it is while other queries come and go.
+    hashes: of each query's text; one_in: a third, or another share. A group's choice hangs on its
+    smallest hash alone, so it stays what it is while other queries come and go.
     """
     smallest: dict[int, bytes] = {}
     for name, group in zip(hashes, groups.tolist(), strict=True):
         smallest[group] = min(smallest.get(group, name), name)
     chosen = {
-        g: int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") % _HELD_OUT_OF == 0
+        g: int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") % one_in == 0
         for g, name in smallest.items()
     }
     return np.array([chosen[g] for g in groups.tolist()], dtype=np.bool_)

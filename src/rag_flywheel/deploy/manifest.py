@@ -31,7 +31,8 @@ class Manifest:
     `votes_until` (less than the watermark when it was built after a rollback) did not count for it.
 
     created: seconds since 1970; encoder, revision: its name, and which weights; dim: width of its
-    vectors; files: {name: (sha256, bytes)}.
+    vectors; tuned: which weights its queries are encoded by, None: those of the encoder;
+    files: {name: (sha256, bytes)}.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Manifest:
     watermark: int
     votes_until: int
     files: Mapping[str, tuple[str, int]]
+    tuned: str | None = None
 
 
 def manifest_text(manifest: Manifest) -> str:
@@ -106,5 +108,7 @@ def _require_sense(manifest: Manifest, format_version: object, version: str) -> 
         raise ValueError(f"created is {manifest.created!r}; expected seconds since 1970")
     if not (isinstance(manifest.encoder, str) and isinstance(manifest.revision, str)):
         raise ValueError("encoder and revision are not both text")
+    if manifest.tuned is not None and not isinstance(manifest.tuned, str):
+        raise ValueError(f"tuned is {manifest.tuned!r}; expected the name of weights, or null")
     if manifest.parent is not None and not isinstance(manifest.parent, str):
         raise ValueError(f"parent is {manifest.parent!r}")

@@ -3,6 +3,7 @@
 It must not know how versions are built.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rag_flywheel.deploy.lock import refresh_lock
@@ -24,18 +25,19 @@ _WAIT_S = 10.0
 
 
 def make_live(
-    root: Path, database: Database, action: str, current: Current, look: Look | None = None
+    root: Path, database: Database, action: str, current: Current, looks: Sequence[Look] = ()
 ) -> None:
     """Write the intent, then CURRENT; only for the holder of the refresh lock.
 
-    look: of the gate, that this version came by.
+    looks: of the gate, that this version came by.
     """
     with database.transaction() as conn:
         journal.record_move(conn, action, current)
     write_current(root, current)
-    if look is not None:  # last: a look that brought nothing to life must not seem to have
+    if looks:  # last: a look that brought nothing to life must not seem to have
         with database.transaction() as conn:
-            journal.record_look(conn, look)
+            for look in looks:
+                journal.record_look(conn, look)
 
 
 def reconcile(root: Path, database: Database) -> None:

@@ -5,6 +5,7 @@ It must not know where they come from.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,11 @@ class Examples:
         """bool (n, C): where there is a candidate."""
         return self.lineages >= 0
 
+    @cached_property
+    def near(self) -> Nearest:
+        """The nearest examples of each, of any tenant, itself among them; found once."""
+        return nearest_rows(self.vectors, self.vectors, 2 * NEIGHBOURS)
+
     def at(self, rows: Ints) -> "Examples":
         """These rows alone."""
         return Examples(
@@ -67,6 +73,11 @@ class Examples:
         )
 
 
+def nearest_of(targets: Examples, sources: Examples) -> Nearest:
+    """The nearest sources of each target, of any tenant."""
+    return nearest_rows(targets.vectors, sources.vectors, 2 * NEIGHBOURS)
+
+
 def nearest(
     targets: Examples,
     sources: Examples,
@@ -81,7 +92,7 @@ def nearest(
     """
     k = min(NEIGHBOURS, len(sources))
     if near is None:
-        near = nearest_rows(targets.vectors, sources.vectors, 2 * NEIGHBOURS)
+        near = targets.near if targets is sources else nearest_of(targets, sources)
 
     def allowed(part: Ints, rows: Ints) -> npt.NDArray[np.bool_]:
         found: npt.NDArray[np.bool_] = (target_folds[part, None] != source_folds[rows]) & (

@@ -19,6 +19,7 @@ from rag_flywheel.improve.likelihood import (
 )
 from rag_flywheel.improve.remember import before_votes, said_of
 from rag_flywheel.improve.threshold import thetas
+from rag_flywheel.index.dense import Nearest
 from rag_flywheel.rank.parameters import Parameters
 
 _NEAR, _RELATED = 0.999, 0.98  # quantiles of the cosines of random pairs of past queries
@@ -40,22 +41,37 @@ class HeldOut:
     judged: Floats
 
 
-def chances_of(test: Examples, others: Examples, parameters: Parameters) -> Floats:
-    """The chance of every candidate of `test`, (m, C), from the prior and a memory of `others`."""
+def memory_of(others: Examples, parameters: Parameters) -> Floats:
+    """What these queries say of their candidates to others, (m, C)."""
+    return said_of(others, before_votes(others, parameters), parameters.noise)
+
+
+def chances_of(
+    test: Examples,
+    others: Examples,
+    parameters: Parameters,
+    *,
+    said: Floats | None = None,
+    near: Nearest | None = None,
+) -> Floats:
+    """The chance of every candidate of `test`, (m, C), from the prior and a memory of `others`.
+
+    said: that memory, None: it is made; near: the nearest others of each of any tenant, when they
+    are known.
+    """
     prior = prior_chances(test, parameters.vector)
     kernel = parameters.memory
     if not kernel.neighbours or not len(others) or not len(test):
         return prior
     apart = np.zeros(len(test), np.int64), np.ones(len(others), np.int64)
-    near = nearest(test, others, *apart)
-    said = said_of(others, before_votes(others, parameters), parameters.noise)
+    near = nearest(test, others, *apart, near)
+    said = memory_of(others, parameters) if said is None else said
     added = support(links(near, test, others, said), near, said, kernel, len(test))
     return with_support(prior, added, kernel.n0)
 
 
-def held_out_says(test: Examples, others: Examples, parameters: Parameters) -> HeldOut:
-    """What the votes on `test` say of parameters, whose memory is of `others`."""
-    chances = chances_of(test, others, parameters)
+def held_out_says(test: Examples, chances: Floats, parameters: Parameters) -> HeldOut:
+    """What the votes on `test` say of the chances of its candidates, (m, C), under parameters."""
     noise = parameters.noise
     order = _order(test, chances)
     first = order[:, :_BEST]
@@ -69,16 +85,15 @@ def held_out_says(test: Examples, others: Examples, parameters: Parameters) -> H
 
 
 def golden_ndcg(
-    golden: Examples,
-    answers: Sequence[Mapping[int, float]],
-    others: Examples,
-    parameters: Parameters,
+    golden: Examples, answers: Sequence[Mapping[int, float]], chances: Floats
 ) -> Floats:
     """nDCG@10 of queries whose answers are known, (m,): {lineage: grade} of each, none of them empty.
 
+    chances: of their candidates, (m, C).
+
     Gain is the grade, discount log2(rank + 1): Järvelin and Kekäläinen (TOIS 2002).
     """
-    order = _order(golden, chances_of(golden, others, parameters))[:, :_DEPTH]
+    order = _order(golden, chances)[:, :_DEPTH]
     ranked = np.take_along_axis(golden.lineages, order, axis=1)
     discount = 1.0 / np.log2(np.arange(_DEPTH) + 2.0)
     found = np.zeros(len(golden))
@@ -96,20 +111,22 @@ def kept_hits(one: HeldOut, other: HeldOut) -> float:
     return float(same.any(axis=2).sum()) / shown if shown else 1.0
 
 
-def slices(test: Examples, others: Examples) -> dict[str, npt.NDArray[np.bool_]]:
+def slices(
+    test: Examples, others: Examples, near: Nearest | None = None
+) -> dict[str, npt.NDArray[np.bool_]]:
     """The held-out queries near to another past query, related to one, and far from all, (m,) each.
 
     By the cosine to the nearest of `others`: at least the 99.9 % quantile of random pairs, from the
-    98 % quantile, and below.
+    98 % quantile, and below. near: as for `chances_of`.
     """
     if not len(test) or len(others) < 2:
         return {}
-    related, near = thetas(others.vectors, (_RELATED, _NEAR))
+    related, very_near = thetas(others.vectors, (_RELATED, _NEAR))
     apart = np.zeros(len(test), np.int64), np.ones(len(others), np.int64)
-    closest = nearest(test, others, *apart).cosines.max(axis=1)
+    closest = nearest(test, others, *apart, near).cosines.max(axis=1)
     return {
-        "near": closest >= near,
-        "related": (closest >= related) & (closest < near),
+        "near": closest >= very_near,
+        "related": (closest >= related) & (closest < very_near),
         "far": closest < related,
     }
 

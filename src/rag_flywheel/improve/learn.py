@@ -92,6 +92,8 @@ def _of_the_same(examples: Examples) -> Kernel:
 
 
 def _newest(examples: Examples) -> Examples:
+    if len(examples) <= MOST_QUERIES:
+        return examples
     return examples.at(np.arange(len(examples))[-MOST_QUERIES:])
 
 

@@ -7,7 +7,6 @@ import numpy as np
 
 from rag_flywheel.improve.examples import Examples, Floats, links, nearest, support
 from rag_flywheel.improve.likelihood import after_votes, prior_chances, with_support
-from rag_flywheel.index.dense import Nearest
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
 
@@ -16,9 +15,9 @@ _LEAST_CHANCE = 0.01
 _LEAST_KEPT = 0.002
 
 
-def remember(examples: Examples, parameters: Parameters, near: Nearest | None = None) -> Memory:
+def remember(examples: Examples, parameters: Parameters) -> Memory:
     """The memory of a version: the chance of every candidate before the votes on its query."""
-    before = before_votes(examples, parameters, near)
+    before = before_votes(examples, parameters)
     kept = examples.present & ((before >= _LEAST_KEPT) | (examples.net != 0))
     counts = kept.sum(axis=1)
     return Memory(
@@ -29,19 +28,18 @@ def remember(examples: Examples, parameters: Parameters, near: Nearest | None = 
     )
 
 
-def before_votes(examples: Examples, parameters: Parameters, near: Nearest | None = None) -> Floats:
+def before_votes(examples: Examples, parameters: Parameters) -> Floats:
     """The chance of every candidate before the votes on its query, as others' votes say, (n, C).
 
     Answers are passed on between similar past queries a few times, so that a query with few votes
     of its own learns from its neighbours what to make of them.
-    near: the nearest examples of each, itself among them; None: they are looked for.
     """
     prior = prior_chances(examples, parameters.vector)
     before = prior
     kernel = parameters.memory
     if kernel.neighbours and len(examples) > 1:
         each = np.arange(len(examples))
-        near = nearest(examples, examples, each, each, near)
+        near = nearest(examples, examples, each, each)
         for _ in range(_PASSES):
             said = said_of(examples, before, parameters.noise)
             heard = links(near, examples, examples, said)

@@ -1,6 +1,6 @@
 """The default encoder: a sentence-transformers model, found offline where possible.
 
-The only door to torch and sentence-transformers. It must not know what its vectors are for.
+The only door to sentence-transformers. It must not know what its vectors are for.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel.errors import EncoderNotFoundError
+from rag_flywheel.index.tower import Tower
 from rag_flywheel.records import Vectors
 
 BUNDLED_NAME = "all-MiniLM-L6-v2"
@@ -129,6 +130,16 @@ class SentenceEncoder:
 
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return self._encode(self._model.encode_document, texts)
+
+    def tower(self) -> Tower:
+        """A copy of the model whose last layers can be taught."""
+        return Tower(self._model, self.revision)
+
+    def with_tower(self, tower: Tower) -> "SentenceEncoder":
+        """What encodes queries as they are taught."""
+        return SentenceEncoder(
+            tower.model.eval(), name=self.name, revision=tower.revision, bf16=False
+        )
 
     def _encode(self, method: Any, texts: Sequence[str]) -> Vectors:
         if not texts:

@@ -8,6 +8,7 @@ import numpy as np
 from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.dense import DenseIndex
+from rag_flywheel.index.encoder import QueryEncoder
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory, load_memory
@@ -19,7 +20,10 @@ _MOST_PARAMETERS = 1_000_000  # bytes
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """A version's id (None: there is none yet), watermark, parameters, memory and searchable parts."""
+    """A version's id (None: there is none yet), watermark, parameters, memory and searchable parts.
+
+    queries: what encodes queries in it, None: the encoder of the index, as it was made.
+    """
 
     id: str | None
     watermark: int
@@ -27,6 +31,7 @@ class LoadedVersion:
     dense: DenseIndex
     lexical: LexicalIndex
     memory: Memory
+    queries: QueryEncoder | None = None
 
     @property
     def pids(self) -> Pids:
@@ -41,7 +46,13 @@ def empty_version(dim: int) -> LoadedVersion:
 
 
 def load_version(
-    folder: Path, *, version: str, watermark: int, dim: int, n_passages: int
+    folder: Path,
+    *,
+    version: str,
+    watermark: int,
+    dim: int,
+    n_passages: int,
+    queries: QueryEncoder | None = None,
 ) -> LoadedVersion:
     """Read a version folder. Raises CorruptFileError when a part cannot be read or does not fit."""
     dense = DenseIndex.load(folder, dim=dim)
@@ -52,7 +63,7 @@ def load_version(
         )
     lexical = LexicalIndex.load(folder, n_texts=n_passages)
     parameters, memory = load_parameters(folder), load_memory(folder)
-    return LoadedVersion(version, watermark, parameters, dense, lexical, memory)
+    return LoadedVersion(version, watermark, parameters, dense, lexical, memory, queries)
 
 
 def load_parameters(folder: Path) -> Parameters:

@@ -12,7 +12,7 @@ import numpy as np
 
 from rag_flywheel.checks import check_candidates, check_k, check_query
 from rag_flywheel.config import Config
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import CorruptFileError, InputError
 from rag_flywheel.rank.evidence import Evidence, evidence_for
 from rag_flywheel.rank.score import POOL, Scored, order, score, score_given
 from rag_flywheel.records import Candidate, Filter, Hit, Passage, Pids, Retrieval, Vectors
@@ -69,28 +69,43 @@ class Server:
         self._check(queries, asked.k)
         if not queries:
             return []
-        vectors = self._source.encode_queries(queries)
+        vectors: dict[str, Vectors] = {}
         for tries_left in reversed(range(_TRIES)):
-            state = self._live.state()
-            found, n_gone = self._found(state, queries, vectors, asked)
+            state, revision = self._state(queries, vectors)
+            found, n_gone = self._found(state, queries, vectors[revision], asked)
             if not n_gone or not tries_left:
                 break  # else a text was edited or removed meanwhile: its new one may belong here
-        return answer(
-            self._database, state, asked, found, revision=self._source.revision, began=began
-        )
+        return answer(self._database, state, asked, found, revision=revision, began=began)
 
     def rank(self, queries: Sequence[str], asked: Asked) -> list[list[str]]:
         """The ids of the k best passages for each query, and nothing else."""
         self._check(queries, asked.k)
         if not queries:
             return []
-        vectors = self._source.encode_queries(queries)
-        state = self._live.state()
+        vectors: dict[str, Vectors] = {}
+        state, revision = self._state(queries, vectors)
         found = []
-        for ranked in self._ranked(state, queries, vectors, asked):
+        for ranked in self._ranked(state, queries, vectors[revision], asked):
             best, _ = self._standing(state, ranked, asked.k)
             found.append([stored.passage.id for _, stored in best])
         return found
+
+    def _state(self, queries: Sequence[str], vectors: dict[str, Vectors]) -> tuple[State, str]:
+        """The newest state, and the revision of the encoder of queries that it compares by.
+
+        vectors: of the queries, by revision; those of that one are added when they are not there. When
+        the weights of one cannot be read and another version went live meanwhile, that one answers.
+        """
+        while True:
+            state = self._live.state()
+            source = self._source.under(state.version.queries)
+            if source.of_queries in vectors:
+                return state, source.of_queries
+            try:
+                vectors[source.of_queries] = source.encode_queries(queries)
+            except CorruptFileError:  # it may have been pruned
+                if self._live.state().version is state.version:
+                    raise
 
     def _check(self, queries: Sequence[str], k: int) -> None:
         for query in queries:
@@ -128,8 +143,9 @@ class Server:
         given = check_candidates(given)
         if not given:
             return Retrieval(None, query, self._live.state().version.id, ())
-        state = self._live.state()
-        vector = self._source.encode_queries([query])[0]
+        vectors: dict[str, Vectors] = {}
+        state, revision = self._state([query], vectors)
+        vector = vectors[revision][0]
         texts = [Passage(c.passage_id, c.text) for c in given]
         with self._database.reading() as conn:
             known = passages.rows_of_texts(conn, texts)
@@ -147,19 +163,19 @@ class Server:
             for rank, i in enumerate(best, 1)
         ]
         found = [Found(query, vector, hits)]
-        return answer(
-            self._database, state, asked, found, revision=self._source.revision, began=began
-        )[0]
+        return answer(self._database, state, asked, found, revision=revision, began=began)[0]
 
     def noise(self) -> float:
         """The share of votes that the live version takes for wrong."""
         return self._live.state().version.parameters.noise
 
-    def alike(self) -> float:
-        """The cosine from which on two questions may be one in other words: 0.6 of the way from the
-        typical cosine of two passages to 1."""
-        typical = self._live.state().typical_cosine
-        return typical + _ALIKE * (1.0 - typical)
+    def alike(self) -> tuple[float, str]:
+        """(the cosine from which on two questions may be one in other words: 0.6 of the way from the
+        typical cosine of two passages to 1; the revision of the vectors of questions that it is of)."""
+        state = self._live.state()
+        typical = state.typical_cosine
+        revision = self._source.under(state.version.queries).of_queries
+        return typical + _ALIKE * (1.0 - typical), revision
 
     def tenant(self, where: Filter | None) -> str | None:
         """The tenant that a filter asks for, as JSON; None without one."""

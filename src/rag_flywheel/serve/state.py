@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.index.encoder import QueryEncoder, encode
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
@@ -26,13 +27,27 @@ Encode = Callable[[Sequence[str]], Vectors]
 
 @dataclass(frozen=True)
 class Source:
-    """Where events come from: how votes are judged, and vectors of texts that have none stored."""
+    """Where events come from: how votes are judged, and vectors of texts that have none stored.
+
+    revision: of the vectors of passages; of_queries: of those of queries, which may be taught.
+    """
 
     judge: Judge
     revision: str
     dim: int
     encode_queries: Encode
     encode_passages: Encode
+    of_queries: str
+
+    def under(self, queries: QueryEncoder | None) -> "Source":
+        """The same with queries encoded by this; None: by the encoder of the index."""
+        if queries is None:
+            return self
+
+        def encoded(texts: Sequence[str]) -> Vectors:
+            return encode(queries.encode_queries, texts, self.dim)
+
+        return replace(self, encode_queries=encoded, of_queries=queries.revision)
 
 
 @dataclass(frozen=True)
@@ -196,7 +211,8 @@ def _judged(
     if not found:
         return state
     hashes = sorted({key[0] for key in found})
-    vectors = vector_store.known_vectors(conn, hashes, source.revision, state.version.dense.dim)
+    source = source.under(state.version.queries)
+    vectors = vector_store.known_vectors(conn, hashes, source.of_queries, source.dim)
     missing = [h for h in hashes if h not in vectors]
     if missing:
         texts = events.query_texts(conn, missing)

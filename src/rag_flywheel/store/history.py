@@ -66,12 +66,13 @@ def _reviews(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
 
 def _looks(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
     rows = conn.execute(
-        "SELECT at, version, n_votes, p, outcome FROM looks ORDER BY id DESC LIMIT ?", (n,)
+        "SELECT at, version, n_votes, p, outcome, arm FROM looks ORDER BY id DESC LIMIT ?", (n,)
     )
-    for at, version, n_votes, p, outcome in rows:
+    for at, version, n_votes, p, outcome, arm in rows:
         if outcome == "reset":
             text = "the gate counts its looks from the beginning again"
         else:
             chance = "" if p is None else f", p = {p:.3g}"
-            text = f"new parameters of {version}: {outcome}, {n_votes} votes so far{chance}"
+            new = "new parameters" if arm == "weights" else "tuned encoder"
+            text = f"{new} of {version}: {outcome}, {n_votes} votes so far{chance}"
         yield float(at), "look", text

@@ -43,29 +43,40 @@ def record_refresh(conn: sqlite3.Connection, report: RefreshReport) -> None:
 
 @dataclass(frozen=True)
 class Look:
-    """A look of the gate: at which version, by how many votes, and what it spent and decided."""
+    """A look of the gate: at which version, by how many votes, and what it spent and decided.
+
+    arm: what came before the gate, "weights" or "encoder".
+    """
 
     version: str
     n_votes: int
     alpha: float
     p: float | None
     outcome: str
+    arm: str = "weights"
 
 
 def record_look(conn: sqlite3.Connection, look: Look) -> None:
     """Append a look of the gate."""
     conn.execute(
-        "INSERT INTO looks (at, version, n_votes, alpha, p, outcome) VALUES (?, ?, ?, ?, ?, ?)",
-        (time.time(), look.version, look.n_votes, look.alpha, look.p, look.outcome),
+        "INSERT INTO looks (at, version, n_votes, alpha, p, outcome, arm) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (time.time(), look.version, look.n_votes, look.alpha, look.p, look.outcome, look.arm),
     )
 
 
-def looks(conn: sqlite3.Connection) -> tuple[int, int]:
-    """(looks since parameters were last replaced, votes that judged at the last)."""
+def looks(conn: sqlite3.Connection, arm: str = "weights") -> tuple[int, int]:
+    """(looks since an arm last replaced what was live, votes that there were at its last one).
+
+    A reset is one of every arm. One that spent nothing, since nothing came before the gate, is not
+    counted.
+    """
+    mine = "(arm = :arm OR outcome = 'reset')"
     row = conn.execute(
-        "SELECT (SELECT count(*) FROM looks WHERE id > (SELECT coalesce(max(id), 0) FROM looks "
-        "WHERE outcome IN ('better', 'reset'))), "
-        "coalesce((SELECT n_votes FROM looks ORDER BY id DESC LIMIT 1), 0)"
+        f"SELECT (SELECT count(*) FROM looks WHERE {mine} AND alpha > 0 AND id > (SELECT "
+        f"coalesce(max(id), 0) FROM looks WHERE {mine} AND outcome IN ('better', 'reset'))), "
+        f"coalesce((SELECT n_votes FROM looks WHERE {mine} ORDER BY id DESC LIMIT 1), 0)",
+        {"arm": arm},
     ).fetchone()
     return int(row[0]), int(row[1])
 

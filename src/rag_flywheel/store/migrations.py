@@ -267,6 +267,12 @@ def m007_why(db: sqlite_utils.Database) -> None:
     db.execute("ALTER TABLE answer_votes ADD COLUMN why TEXT")
 
 
+@migrations()
+def m008_arms(db: sqlite_utils.Database) -> None:
+    """The gate has two arms, each with looks of its own: weights, and the encoder of queries."""
+    db.execute("ALTER TABLE looks ADD COLUMN arm TEXT NOT NULL DEFAULT 'weights'")
+
+
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():

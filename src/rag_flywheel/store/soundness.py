@@ -10,6 +10,7 @@ from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.store import cells, journal, passages
 from rag_flywheel.store.events import KINDS
 from rag_flywheel.store.schema import schema_problems
+from rag_flywheel.store.vectors import noted_revisions
 
 _Row = tuple[object, ...]
 _Check = Callable[[_Row], object]
@@ -43,12 +44,14 @@ def row_problems(conn: sqlite3.Connection, revision: str | None, dim: int | None
 
 
 def bad_vectors(conn: sqlite3.Connection, revision: str, dim: int) -> Iterator[tuple[int, str]]:
-    """(row number, what is wrong) of each stored vector of this encoder that cannot be used."""
+    """(row number, what is wrong) of each stored vector of this encoder, as it was made or tuned, that
+    cannot be used."""
+    used = {revision, *noted_revisions(conn)}
     rows = conn.execute("SELECT rowid, text_hash, revision, vector FROM vectors")
     for rowid, text_hash, of, vector in rows:
         if type(text_hash) is not bytes or len(text_hash) != cells.HASH_BYTES:
             yield rowid, "has no hash of 16 bytes"
-        elif of == revision and (problem := cells.vector_problem(vector, dim)) is not None:
+        elif of in used and (problem := cells.vector_problem(vector, dim)) is not None:
             yield rowid, problem
 
 

@@ -3,14 +3,17 @@
 This module must not know how vectors are made or searched.
 """
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from rag_flywheel.records import Pids, Vectors
-from rag_flywheel.store import cells
+from rag_flywheel.store import cells, journal
 from rag_flywheel.store.database import in_chunks
+
+_TUNED = "tuned_revisions"
 
 
 def known_vectors(
@@ -46,6 +49,33 @@ def put_vectors(
         "INSERT OR IGNORE INTO vectors (text_hash, vector, revision) VALUES (?, ?, ?)",
         [(h, v, revision) for h, v in rows],
     )
+
+
+def noted_revisions(conn: sqlite3.Connection) -> set[str]:
+    """The revisions of tuned encoders that vectors are stored under."""
+    text = journal.read_meta(conn, _TUNED)
+    found = [] if text is None else cells.parsed(f"meta {_TUNED!r}", text)
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        cells.refuse(f"meta {_TUNED!r}", text, "names in a list")
+    return set(found)
+
+
+def note_revision(conn: sqlite3.Connection, revision: str) -> None:
+    """Note that vectors are stored under the revision of a tuned encoder."""
+    _note(conn, noted_revisions(conn) | {revision})
+
+
+def drop_revisions(conn: sqlite3.Connection, revisions: Collection[str]) -> int:
+    """Delete the vectors of these tuned encoders; returns how many."""
+    n = 0
+    for revision in sorted(revisions):
+        n += conn.execute("DELETE FROM vectors WHERE revision = ?", (revision,)).rowcount
+    _note(conn, noted_revisions(conn) - set(revisions))
+    return n
+
+
+def _note(conn: sqlite3.Connection, revisions: Collection[str]) -> None:
+    journal.write_meta(conn, _TUNED, json.dumps(sorted(revisions)))
 
 
 def drop_query_vectors(conn: sqlite3.Connection, queries: Sequence[bytes]) -> None:

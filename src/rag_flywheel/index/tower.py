@@ -1,0 +1,138 @@
+"""The part of a sentence-transformers model that queries can teach: its last layers, and their file.
+
+Embeddings and lower layers stay what they are, and are shared with the model that passages are
+encoded by. It must not know what is taught, nor how.
+"""
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.errors import CorruptFileError, EncoderError
+
+FILE_NAME = "encoder/queries.safetensors"
+TAUGHT = 3  # layers
+_BASE = "base_revision"
+Weights = npt.NDArray[np.float32]
+
+
+class Tower:
+    """A copy of a model whose last three layers can be taught; `base`: the revision it starts from.
+
+    model: the copy, a torch module; taught: the parameters of its last layers, by name.
+    """
+
+    def __init__(self, model: Any, base: str) -> None:
+        names = _last_layers(model)
+        own = {id(p) for name, p in model.named_parameters() if name in names}
+        shared = [*model.parameters(), *model.buffers()]
+        memo = {id(tensor): tensor for tensor in shared if id(tensor) not in own}
+        self.base = base
+        self.model = copy.deepcopy(model, memo)
+        self.taught = {n: p for n, p in self.model.named_parameters() if n in names}
+
+    def vectors(self, texts: Sequence[str]) -> Any:
+        """A torch tensor (n, dim) of unit rows: as `encode_queries`, but with gradients."""
+        import torch
+
+        model = self.model
+        name = "query" if "query" in model.prompts else model.default_prompt_name
+        features = model.preprocess(list(texts), prompt=model.prompts.get(name))
+        found = model.forward(features, task="query")["sentence_embedding"]
+        return torch.nn.functional.normalize(found.float(), dim=1)
+
+    @property
+    def revision(self) -> str:
+        """Names what was taught: a hash over the revision it began with and every taught weight."""
+        digest = hashlib.blake2b(self.base.encode(), digest_size=8)
+        for name, value in sorted(self.taught.items()):
+            digest.update(name.encode())
+            digest.update(value.detach().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def weights(self) -> dict[str, Weights]:
+        """A copy of what was taught, by name."""
+        return {name: p.detach().numpy().copy() for name, p in self.taught.items()}
+
+    def save(self, path: Path) -> None:
+        """Write what was taught, in the safetensors format. Raises OSError."""
+        from safetensors.numpy import save  # its save_file hides errno, and the file from others
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(save(self.weights, {_BASE: self.base}))
+
+    def load(self, path: Path) -> None:
+        """Take over what `save` wrote. Raises CorruptFileError when it is not of this model."""
+        self.take(read_taught(path, self.base), f"{path}: taught weights")
+
+    def take(self, tensors: Mapping[str, Weights], said: str = "taught weights") -> None:
+        """Take over weights by name, all or none; said: what an error calls them.
+
+        Raises CorruptFileError when they do not fit.
+        """
+        import torch
+
+        expected = {name: tuple(p.shape) for name, p in self.taught.items()}
+        found = {name: tuple(t.shape) for name, t in tensors.items()}
+        if found != expected:
+            wrong = min(dict(found.items() ^ expected.items()))
+            raise CorruptFileError(
+                f"{said} do not fit the encoder: {wrong} is {found.get(wrong, 'missing')}; expected "
+                f"{expected.get(wrong, 'none')}. Run `rag-flywheel rollback` to another version"
+            )
+        for name, given in sorted(tensors.items()):
+            if given.dtype != np.float32 or not np.isfinite(given).all():
+                raise CorruptFileError(
+                    f"{said} {name} are not finite float32 numbers. Run `rag-flywheel rollback` to "
+                    "another version"
+                )
+        with torch.no_grad():
+            for name, parameter in self.taught.items():
+                parameter.copy_(torch.from_numpy(tensors[name]))
+
+
+def read_taught(path: Path, base: str | None = None) -> dict[str, Weights]:
+    """The weights in a file of taught weights, by name; base: the revision that they must have begun
+    with. Raises CorruptFileError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="np") as file:
+            began = (file.metadata() or {}).get(_BASE)
+            if base is not None and began != base:
+                raise ValueError(f"it began with revision {began!r}; the encoder is {base!r}")
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, ValueError, TypeError, SafetensorError) as error:  # no such number in numpy
+        raise CorruptFileError(
+            f"{path} holds no usable encoder ({str(error)[:200]}); run `rag-flywheel repair`, or "
+            "`rag-flywheel rollback` to another version"
+        ) from error
+
+
+def _last_layers(model: Any) -> frozenset[str]:
+    """Names of the parameters of the last layers of a transformer. Raises EncoderError."""
+    import torch
+
+    stacks = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) > 1
+    ]
+    if not stacks:
+        raise EncoderError(
+            f"{type(model).__name__} has no stack of layers, so it cannot be tuned; expected a "
+            "transformer such as all-MiniLM-L6-v2"
+        )
+    prefix, stack = max(stacks, key=lambda found: sum(p.numel() for p in found[1].parameters()))
+    first = max(len(stack) - TAUGHT, 0)
+    return frozenset(
+        f"{prefix}.{i}.{name}"
+        for i in range(first, len(stack))
+        for name, _ in stack[i].named_parameters()
+    )
