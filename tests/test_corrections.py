@@ -4,6 +4,7 @@ import math
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -197,13 +198,14 @@ def test_whether_a_question_has_an_answer_is_for_all_its_votes_to_say(desk: Flyw
 
 
 def test_the_chance_that_nothing_answers_by_hand() -> None:
-    said = Spoken(frozenset({"ann"}), {1: -2.0, 2: 1.0}, {1: 0.5, 2: 0.1, 3: 0.2})
+    said = Spoken(4, frozenset({"ann"}), {1: -2.0, 2: 1.0}, {1: 0.5, 2: 0.1, 3: 0.2})
     # odds of a vote 4; unseen 0.2, of which half is none
     some = 0.9 * (0.1 + 0.5 / 16 + 0.1 * 4 + 0.2)
-    none = (0.1 + 0.9 * 0.1) * 16
+    none = (0.1 + 0.9 * 0.1) * 16 * math.exp(-0.05 * 4)
     assert said.chance_of_none(0.2) == pytest.approx(none / (none + some))
-    assert said.chance_of_none(0.5) == pytest.approx(0.19)  # such votes say nothing
-    assert Spoken(frozenset(), {}, {1: 1.0}).chance_of_none(0.2) == pytest.approx(0.1)
+    assert replace(said, n=0).chance_of_none(0.5) == pytest.approx(0.19)  # votes that say nothing
+    assert Spoken(0, frozenset(), {}, {1: 1.0}).chance_of_none(0.2) == pytest.approx(0.1)
+    assert replace(said, n=80).chance_of_none(0.2) < 0.5  # one of eighty calls it missing
 
 
 def test_a_question_whose_best_hit_was_unlikely_is_a_gap(tmp_path: Path) -> None:
@@ -215,6 +217,12 @@ def test_a_question_whose_best_hit_was_unlikely_is_a_gap(tmp_path: Path) -> None
         assert [(g.examples, g.unlikely) for g in fw.gaps()] == [(("zebra",), 1)]
         fw.feedback(shown.id, shown.hits[0].passage_id, "helpful")
         assert fw.gaps() == []
+        for query in ("giraffe", "giraffe", "same words in each8"):
+            last = fw.retrieve(query)
+        fw.missing(last.id)
+        told, guessed = fw.gaps()  # what users say comes first
+        assert (told.n, told.missing, told.unlikely) == (1, 1, 0)
+        assert (guessed.n, guessed.missing, guessed.unlikely) == (2, 0, 1)
 
 
 def test_no_question_no_gap(fw: Flywheel) -> None:

@@ -26,6 +26,7 @@ from rag_flywheel.store.database import Database
 
 LOW_CHANCE = 0.10  # of the best hit; where it comes from is in docs/feedback.md
 UNANSWERED = 0.1  # share of questions that are taken to have no answer, before anybody speaks
+QUIET = 0.05  # log-odds by which each time that one is asked speaks for an answer
 MOST_QUESTIONS = 2_000  # that are clustered: those asked most
 _EXAMPLES = 3
 _FARTHEST = 50.0  # log-odds
@@ -51,9 +52,10 @@ class Gap:
 
 
 def gaps(database: Database, source: Source, *, days: float, noise: float) -> list[Gap]:
-    """The gaps of the last so many days, those asked most first. Raises InputError.
+    """The gaps of the last so many days: those that users' words tell, then those that only look
+    like one, of either those asked most first. noise: the share of votes that are wrong.
 
-    noise: the share of votes that are wrong.
+    Raises InputError.
     """
     if type(days) not in {int, float} or not 0 < days < 1e5:
         raise InputError(f"days is {days!r}; expected a number above 0")
@@ -68,16 +70,22 @@ def gaps(database: Database, source: Source, *, days: float, noise: float) -> li
             conn, sorted({q for q, _ in kept}), source.revision, source.dim
         )
     texts = {a.question: a.query for a in recent}
-    topics = _topics(kept, _stacked(kept, texts, vectors, source))
-    found = [_gap(topic, texts, counts, whys) for topic in topics]
-    return sorted(found, key=lambda g: (-g.n, -g.n_before, g.examples))
+    found = []
+    for told in (True, False):
+        some = [q for q in kept if (whys[q] != {"unlikely"}) == told]
+        topics = _topics(some, _stacked(some, texts, vectors, source))
+        each = [_gap(topic, texts, counts, whys) for topic in topics]
+        found += sorted(each, key=lambda g: (-g.n, -g.n_before, g.examples))
+    return found
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """What users said of a question: who said that its answer is missing; helpful less harmful votes
-    on passages, by lineage; and the chance of each that was shown to be its answer before that."""
+    """What users said of a question that was asked n times: who said that its answer is missing;
+    helpful less harmful votes on passages, by lineage; and the chance of each that was shown to be
+    its answer before that."""
 
+    n: int
     missing: frozenset[str | None]
     net: Mapping[int, float]
     before: Mapping[int, float]
@@ -87,7 +95,7 @@ class Spoken:
 
         A tenth of questions has none, and of the chance that the answer is none of those shown, half
         means that there is none. Votes are wrong with probability `noise`, then as well; to say that
-        it is missing counts as naming a passage does.
+        it is missing counts as naming a passage does, once among few who ask more than among many.
         """
         per_vote = vote_log_odds(noise)
         unseen = 0.5 * max(0.0, 1.0 - sum(self.before.values()))
@@ -95,14 +103,14 @@ class Spoken:
         shown = sum(c * math.exp(m) for c, m in zip(self.before.values(), moved, strict=True))
         some = (1.0 - UNANSWERED) * (unseen + shown)
         none = UNANSWERED + (1.0 - UNANSWERED) * unseen
-        none *= math.exp(min(per_vote * NAMING * len(self.missing), _FARTHEST))
+        none *= math.exp(min(per_vote * NAMING * len(self.missing), _FARTHEST) - QUIET * self.n)
         return none / (none + some)
 
 
 def _spoken(
     conn: sqlite3.Connection, recent: Sequence[Asked], source: Source
 ) -> dict[_Question, Spoken]:
-    asked = {a.question for a in recent}
+    asked = Counter(a.question for a in recent)
     said: dict[_Question, list[Judgment]] = defaultdict(list)
     for judgment in source.judge(events.votes_until(conn, passages.read_clock(conn))):
         said[(judgment.query, judgment.tenant)].append(judgment)
@@ -110,12 +118,13 @@ def _spoken(
     for note in notes.all_notes(conn):
         if note.kind == "missing" and note.decision != "reject":
             missing[(note.query_hash, note.tenant)].add(note.user_id)
-    spoken = asked & (set(said) | set(missing))
+    spoken = asked.keys() & (said.keys() | missing.keys())
     first = events.first_retrievals(conn, sorted({q for q, _ in spoken}))
     rows = {q: sorted({first[q], *(j.retrieval for j in said[q])}) for q in spoken}
     logged = events.logged_scores(conn, sorted({row for some in rows.values() for row in some}))
     return {
         q: Spoken(
+            asked[q],
             frozenset(missing[q]),
             {j.lineage: j.helpful - j.harmful for j in said[q]},
             with_named(completed({}, [logged[row] for row in rows[q]]), said[q]),
