@@ -4,6 +4,7 @@ import math
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from fakes import WordEncoder
 from known import known
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.errors import InputError
-from rag_flywheel.gaps import LOW_CHANCE
+from rag_flywheel.gaps import LOW_CHANCE, Spoken
 
 QUERY = "how do I change my password"
 DESK = [
@@ -164,7 +165,8 @@ def test_gaps_are_topics_without_a_good_answer_with_their_trend(desk: Flywheel) 
     for query in (*asked[:2], asked[0]):
         desk.retrieve(query)
     shown = desk.retrieve(asked[2])
-    desk.feedback(shown.id, shown.hits[0].passage_id, "harmful", user_id="ann")
+    for user in ("ann", "bob"):
+        desk.relevance(shown.id, {h.passage_id: False for h in shown.hits}, user_id=user)
     helped = desk.retrieve(QUERY)
     desk.feedback(helped.id, "reset", "helpful", user_id="ann")
     found = desk.gaps()
@@ -179,6 +181,33 @@ def test_gaps_are_topics_without_a_good_answer_with_their_trend(desk: Flywheel) 
     assert sum(g.missing for g in desk.gaps()) == 1
 
 
+def test_whether_a_question_has_an_answer_is_for_all_its_votes_to_say(desk: Flywheel) -> None:
+    def asks(text: str, **votes: str) -> None:
+        shown = desk.retrieve(text)
+        for user, verdict in votes.items():
+            desk.feedback(shown.id, shown.hits[0].passage_id, verdict, user_id=user)  # type: ignore[arg-type]
+
+    asks("secret of my account", ann="harmful")  # one thumb down, which may be wrong
+    asks("refunds paid", **{f"u{n}": "harmful" for n in range(6)})
+    asks("press reset", ann="helpful", **{f"u{n}": "harmful" for n in range(6)})
+    assert {text for gap in desk.gaps() for text in gap.examples} == {"refunds paid", "press reset"}
+    for n in range(9):
+        asks("refunds paid", **{f"v{n}": "helpful"})
+    desk.missing(desk.retrieve("refunds paid").id)
+    assert {text for gap in desk.gaps() for text in gap.examples} == {"press reset"}
+
+
+def test_the_chance_that_nothing_answers_by_hand() -> None:
+    said = Spoken(4, frozenset({"ann"}), {1: -2.0, 2: 1.0}, {1: 0.5, 2: 0.1, 3: 0.2})
+    # odds of a vote 4; unseen 0.2, of which half is none
+    some = 0.9 * (0.1 + 0.5 / 16 + 0.1 * 4 + 0.2)
+    none = (0.1 + 0.9 * 0.1) * 16 * math.exp(-0.05 * 4)
+    assert said.chance_of_none(0.2) == pytest.approx(none / (none + some))
+    assert replace(said, n=0).chance_of_none(0.5) == pytest.approx(0.19)  # votes that say nothing
+    assert Spoken(0, frozenset(), {}, {1: 1.0}).chance_of_none(0.2) == pytest.approx(0.1)
+    assert replace(said, n=80).chance_of_none(0.2) < 0.5  # one of eighty calls it missing
+
+
 def test_a_question_whose_best_hit_was_unlikely_is_a_gap(tmp_path: Path) -> None:
     with Flywheel.open(tmp_path / "kb", encoder=WordEncoder(dim=2048)) as fw:
         fw.add(Passage(f"p{i}", f"same words in each{i}") for i in range(60))
@@ -188,6 +217,12 @@ def test_a_question_whose_best_hit_was_unlikely_is_a_gap(tmp_path: Path) -> None
         assert [(g.examples, g.unlikely) for g in fw.gaps()] == [(("zebra",), 1)]
         fw.feedback(shown.id, shown.hits[0].passage_id, "helpful")
         assert fw.gaps() == []
+        for query in ("giraffe", "giraffe", "same words in each8"):
+            last = fw.retrieve(query)
+        fw.missing(last.id)
+        told, guessed = fw.gaps()  # what users say comes first
+        assert (told.n, told.missing, told.unlikely) == (1, 1, 0)
+        assert (guessed.n, guessed.missing, guessed.unlikely) == (2, 0, 1)
 
 
 def test_no_question_no_gap(fw: Flywheel) -> None:

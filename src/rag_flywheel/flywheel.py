@@ -374,7 +374,7 @@ class Flywheel:
         Raises InputError.
         """
         self._database.require_open()
-        return gaps(self._database, self._source(), days=days)
+        return gaps(self._database, self._source(), days=days, noise=self._serving().noise())
 
     @property
     def golden(self) -> GoldenSet:

@@ -1,19 +1,23 @@
 """Gaps: what users ask that the index has no good answer to, by topic, with its trend.
 
-It reads events and judgments; it must not know how questions are clustered.
+Whether users' words mean that, is weighed by Bayes' rule as votes are. It reads events and
+judgments; it must not know how questions are clustered.
 """
 
 import math
+import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rag_flywheel.curate.clusters import clusters
 from rag_flywheel.errors import InputError
+from rag_flywheel.rank.credit import NAMING, vote_log_odds
 from rag_flywheel.records import Judgment, Vectors
+from rag_flywheel.serve.past import completed, with_named
 from rag_flywheel.serve.state import Source
 from rag_flywheel.store import events, notes, passages
 from rag_flywheel.store import vectors as vector_store
@@ -21,8 +25,11 @@ from rag_flywheel.store.asked import Asked, asked_since
 from rag_flywheel.store.database import Database
 
 LOW_CHANCE = 0.10  # of the best hit; where it comes from is in docs/feedback.md
+UNANSWERED = 0.1  # share of questions that are taken to have no answer, before anybody speaks
+QUIET = 0.05  # log-odds by which each time that one is asked speaks for an answer
 MOST_QUESTIONS = 2_000  # that are clustered: those asked most
 _EXAMPLES = 3
+_FARTHEST = 50.0  # log-odds
 _DAY_S = 86_400.0
 _Question = tuple[bytes, str | None]
 
@@ -33,7 +40,7 @@ class Gap:
 
     examples: those asked most; n: how often the topic was asked in the period, n_before: in the one
     before it. missing, harmful, unlikely: for how many of its questions a user said that the answer
-    is missing, there are only votes against what was shown, and the best hit was unlikely.
+    is missing, there are votes, but rather against what was shown, and the best hit was unlikely.
     """
 
     examples: tuple[str, ...]
@@ -44,20 +51,18 @@ class Gap:
     unlikely: int
 
 
-def gaps(database: Database, source: Source, *, days: float) -> list[Gap]:
-    """The gaps of the last so many days, those asked most first. Raises InputError."""
+def gaps(database: Database, source: Source, *, days: float, noise: float) -> list[Gap]:
+    """The gaps of the last so many days: those that users' words tell, then those that only look
+    like one, of either those asked most first. noise: the share of votes that are wrong.
+
+    Raises InputError.
+    """
     if type(days) not in {int, float} or not 0 < days < 1e5:
         raise InputError(f"days is {days!r}; expected a number above 0")
     now = time.time()
     with database.snapshot() as conn:
         recent = asked_since(conn, now - 2 * days * _DAY_S)
-        judged = source.judge(events.votes_until(conn, passages.read_clock(conn)))
-        said = {
-            (n.query_hash, n.tenant)
-            for n in notes.all_notes(conn)
-            if n.kind == "missing" and n.decision != "reject"
-        }
-        whys = _whys(recent, judged, said)
+        whys = _whys(recent, _spoken(conn, recent, source), noise)
         counts = _counts([a for a in recent if a.question in whys], now - days * _DAY_S)
         kept = sorted(counts, key=lambda q: (-counts[q][0], -counts[q][1], q[0], q[1] or ""))
         kept = kept[:MOST_QUESTIONS]
@@ -65,28 +70,83 @@ def gaps(database: Database, source: Source, *, days: float) -> list[Gap]:
             conn, sorted({q for q, _ in kept}), source.revision, source.dim
         )
     texts = {a.question: a.query for a in recent}
-    topics = _topics(kept, _stacked(kept, texts, vectors, source))
-    found = [_gap(topic, texts, counts, whys) for topic in topics]
-    return sorted(found, key=lambda g: (-g.n, -g.n_before, g.examples))
+    found = []
+    for told in (True, False):
+        some = [q for q in kept if (whys[q] != {"unlikely"}) == told]
+        topics = _topics(some, _stacked(some, texts, vectors, source))
+        each = [_gap(topic, texts, counts, whys) for topic in topics]
+        found += sorted(each, key=lambda g: (-g.n, -g.n_before, g.examples))
+    return found
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What users said of a question that was asked n times: who said that its answer is missing;
+    helpful less harmful votes on passages, by lineage; and the chance of each that was shown to be
+    its answer before that."""
+
+    n: int
+    missing: frozenset[str | None]
+    net: Mapping[int, float]
+    before: Mapping[int, float]
+
+    def chance_of_none(self, noise: float) -> float:
+        """The chance that no passage is its answer, by Bayes' rule.
+
+        A tenth of questions has none, and of the chance that the answer is none of those shown, half
+        means that there is none. Votes are wrong with probability `noise`, then as well; to say that
+        it is missing counts as naming a passage does, once among few who ask more than among many.
+        """
+        per_vote = vote_log_odds(noise)
+        unseen = 0.5 * max(0.0, 1.0 - sum(self.before.values()))
+        moved = (min(per_vote * self.net.get(p, 0.0), _FARTHEST) for p in self.before)
+        shown = sum(c * math.exp(m) for c, m in zip(self.before.values(), moved, strict=True))
+        some = (1.0 - UNANSWERED) * (unseen + shown)
+        none = UNANSWERED + (1.0 - UNANSWERED) * unseen
+        none *= math.exp(min(per_vote * NAMING * len(self.missing), _FARTHEST) - QUIET * self.n)
+        return none / (none + some)
+
+
+def _spoken(
+    conn: sqlite3.Connection, recent: Sequence[Asked], source: Source
+) -> dict[_Question, Spoken]:
+    asked = Counter(a.question for a in recent)
+    said: dict[_Question, list[Judgment]] = defaultdict(list)
+    for judgment in source.judge(events.votes_until(conn, passages.read_clock(conn))):
+        said[(judgment.query, judgment.tenant)].append(judgment)
+    missing: dict[_Question, set[str | None]] = defaultdict(set)
+    for note in notes.all_notes(conn):
+        if note.kind == "missing" and note.decision != "reject":
+            missing[(note.query_hash, note.tenant)].add(note.user_id)
+    spoken = asked.keys() & (said.keys() | missing.keys())
+    first = events.first_retrievals(conn, sorted({q for q, _ in spoken}))
+    rows = {q: sorted({first[q], *(j.retrieval for j in said[q])}) for q in spoken}
+    logged = events.logged_scores(conn, sorted({row for some in rows.values() for row in some}))
+    return {
+        q: Spoken(
+            asked[q],
+            frozenset(missing[q]),
+            {j.lineage: j.helpful - j.harmful for j in said[q]},
+            with_named(completed({}, [logged[row] for row in rows[q]]), said[q]),
+        )
+        for q in spoken
+    }
 
 
 def _whys(
-    recent: Sequence[Asked], judged: Sequence[Judgment], missing: Collection[_Question]
+    recent: Sequence[Asked], spoken: Mapping[_Question, Spoken], noise: float
 ) -> dict[_Question, set[str]]:
-    """Why each question has no good answer; questions that have one are left out."""
-    speaks: dict[_Question, list[float]] = defaultdict(list)
-    for judgment in judged:
-        net = judgment.helpful - judgment.harmful
-        speaks[(judgment.query, judgment.tenant)].append(net)
+    """Why each question has no good answer; questions that may have one are left out."""
     found: dict[_Question, set[str]] = defaultdict(set)
+    for question, said in spoken.items():
+        if said.chance_of_none(noise) > 0.5:
+            found[question] |= {"missing"} if said.missing else set()
+            found[question] |= {"harmful"} if any(n < 0 for n in said.net.values()) else set()
     for asked in recent:
-        nets = speaks[asked.question]
-        answered = any(net > 0 for net in nets)
-        if asked.question in missing:
-            found[asked.question].add("missing")
-        if nets and not answered:
-            found[asked.question].add("harmful")
-        if not answered and asked.best < math.log(LOW_CHANCE):
+        helped = asked.question in spoken and any(
+            net > 0 for net in spoken[asked.question].net.values()
+        )
+        if not helped and asked.best < math.log(LOW_CHANCE):
             found[asked.question].add("unlikely")
     return dict(found)
 

@@ -78,7 +78,7 @@ def test_credits_are_shares_of_at_most_one_and_do_not_hang_on_the_order(
     assert sum(found) <= 1.0 + 1e-9
     assert credits(answer, passages, encode) == found
     turned = credits(answer, passages[::-1], encode)[::-1]
-    assert turned == pytest.approx(found, abs=1e-6)
+    assert turned == pytest.approx(found, abs=1e-4)  # cosines are float32
 
 
 def test_an_answer_that_no_passage_supports_is_nobodys() -> None:

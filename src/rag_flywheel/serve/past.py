@@ -37,9 +37,9 @@ def past_queries(
     rows = {key: sorted({first[key], *(j.retrieval for j in found[key])}) for key in unknown}
     logged = events.logged_scores(conn, sorted({r for some in rows.values() for r in some}))
     for key in unknown:
-        before[key] = _completed(before[key], [logged[row] for row in rows[key]])
+        before[key] = completed(before[key], [logged[row] for row in rows[key]])
     for key, judgments in found.items():
-        before[key] = _with_named(before[key], judgments)
+        before[key] = with_named(before[key], judgments)
     noise = version.parameters.noise
     return {
         key: PastQuery(
@@ -50,14 +50,14 @@ def past_queries(
     }
 
 
-def _with_named(before: dict[int, float], judgments: Sequence[Judgment]) -> dict[int, float]:
+def with_named(before: dict[int, float], judgments: Sequence[Judgment]) -> dict[int, float]:
     """With a chance for passages that a user named, though nothing in them spoke for it: whoever
     names one out of all the index says more than who ticks one of those shown."""
     named = (j.lineage for j in judgments if j.named)
     return {**before, **{p: max(before.get(p, 0.0), NAMED) for p in named}}
 
 
-def _completed(
+def completed(
     known: Mapping[int, float], shown: Sequence[Sequence[tuple[int, float]]]
 ) -> dict[int, float]:
     """The known chances and, for other passages, those of the first answer that showed them."""

@@ -165,6 +165,10 @@ class Server:
         found = [Found(query, vector, hits)]
         return answer(self._database, state, asked, found, revision=revision, began=began)[0]
 
+    def noise(self) -> float:
+        """The share of votes that the live version takes for wrong."""
+        return self._live.state().version.parameters.noise
+
     def alike(self) -> tuple[float, str]:
         """(the cosine from which on two questions may be one in other words: 0.6 of the way from the
         typical cosine of two passages to 1; the revision of the vectors of questions that it is of)."""
