@@ -4,10 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fakes import WordEncoder
 from folders import PASSAGES, QUERY
 from rag_flywheel import Flywheel, Passage
+
+settings.register_profile("any machine", deadline=None)  # a first call may load a library
+settings.load_profile("any machine")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
