@@ -112,6 +112,7 @@ def test_one_that_is_killed_after_it_was_taught_is_live_or_not(
         killed(root, steps[-1], delay_s)
         with opened(root) as fw:
             outcomes.append(live(fw) != first)
+            print(f"  it was {'live' if outcomes[-1] else 'not live'}")
             assert order(fw) == (after if outcomes[-1] else expected)
             assert fw.verify() == []
             fw.refresh(tune=True)
