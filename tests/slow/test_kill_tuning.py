@@ -19,21 +19,28 @@ from tuned import ids, live, manifest_of, opened, order, revisions, rows
 WORKER = Path(__file__).with_name("tune_worker.py")
 STEP = "tuning the query encoder"
 SEED = 20261122
-LATE = 6  # kills after the last step that is told
+LATE = 8  # kills after the last step that is told
 
 pytestmark = pytest.mark.slow
 
 
-def killed(root: Path, at: tuple[str, int], after_s: float = 0.0) -> list[tuple[str, int]]:
-    """Run a worker up to a step, let it begin that, and end it so much later; the steps it told."""
+def started(root: Path) -> subprocess.Popen[str]:
     path = os.pathsep.join([str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")])
-    worker = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, str(WORKER), str(root)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
     )
+
+
+def killed(
+    root: Path, at: tuple[str, int], time_of: int = 1, after_s: float | None = None
+) -> list[tuple[str, int]]:
+    """Run a worker up to a step, the n-th time that it is told, and end it there, or let it go on for
+    so long; the steps it told."""
+    worker = started(root)
     assert worker.stdout is not None
     assert worker.stdin is not None
     told: list[tuple[str, int]] = []
@@ -41,12 +48,12 @@ def killed(root: Path, at: tuple[str, int], after_s: float = 0.0) -> list[tuple[
         for line in worker.stdout:
             step = json.loads(line)
             told.append((step[0], step[1] if len(step) > 1 else 0))
-            assert step[0] != "report", "it ended by itself"
-            if told[-1] == at and not after_s:
+            there = told[-1] == at and told.count(at) == time_of
+            if there and after_s is None:
                 break
             worker.stdin.write("\n")
             worker.stdin.flush()
-            if told[-1] == at:
+            if there and after_s is not None:
                 time.sleep(after_s)
                 break
         else:
@@ -55,8 +62,24 @@ def killed(root: Path, at: tuple[str, int], after_s: float = 0.0) -> list[tuple[
         worker.send_signal(signal.SIGKILL)
         worker.stdout.close()
         worker.stdin.close()
-        assert worker.wait(60) == -signal.SIGKILL
+        worker.wait(60)
     return told
+
+
+def seconds_after(root: Path, last: tuple[str, int]) -> float:
+    """How long a worker takes here from that step to its report."""
+    worker = started(root)
+    assert worker.stdout is not None
+    assert worker.stdin is not None
+    times: dict[object, float] = {}
+    with worker:
+        for line in worker.stdout:
+            step = json.loads(line)
+            times["report" if step[0] == "report" else tuple(step[:2])] = time.monotonic()
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+    assert worker.returncode == 0
+    return times["report"] - times[last]
 
 
 @pytest.fixture
@@ -103,13 +126,14 @@ def test_one_that_is_killed_after_it_was_taught_is_live_or_not(
 ) -> None:
     revision, after, steps = ended
     chance, outcomes = random.Random(SEED), list[bool]()
+    took_s = seconds_after(Path(shutil.copytree(voted, tmp_path / "timed")), steps[-1])
     for n in range(LATE):
         root = Path(shutil.copytree(voted, tmp_path / f"kill{n}"))
         with opened(root) as fw:
             expected, first = order(fw), live(fw)
-        delay_s = chance.uniform(0.0, 1.2)
+        delay_s = took_s * 0.3 * (n + chance.random())
         print(f"seed {SEED}: kill {n}, {delay_s:.3f} s after {steps[-1]}")
-        killed(root, steps[-1], delay_s)
+        killed(root, steps[-1], steps.count(steps[-1]), delay_s)
         with opened(root) as fw:
             outcomes.append(live(fw) != first)
             print(f"  it was {'live' if outcomes[-1] else 'not live'}")
