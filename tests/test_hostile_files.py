@@ -41,6 +41,31 @@ def test_a_message_of_sqlite_that_is_no_utf8_is_a_corrupt_file(tmp_path: Path) -
         hostile.answer(tmp_path / "good")
 
 
+def test_a_row_whose_index_disagrees_is_refused_or_harmless(tmp_path: Path) -> None:
+    with hostile.opened(tmp_path) as fw:
+        fw.add(hostile.PASSAGES)
+        fw.refresh()
+        fw.feedback(fw.retrieve(QUERY).id, "p3", "helpful", user_id="u")
+    path = tmp_path / "flywheel.db"
+    with sqlite3.connect(path) as conn:
+        (name,) = conn.execute("SELECT query_hash FROM retrievals").fetchone()
+    conn.close()
+    sound = path.read_bytes()
+    places = [i for i in range(len(sound)) if sound.startswith(name, i)]
+    refused = []
+    for place in places:
+        path.write_bytes(sound[:place] + b"9" * len(name) + sound[place + len(name) :])
+        with hostile.opened(tmp_path) as fw:
+            assert fw.verify()
+        try:
+            hostile.answer(tmp_path)
+            with hostile.opened(tmp_path) as fw:
+                fw.refresh()
+        except CorruptFileError as error:
+            refused.append(str(error))
+    assert any("other rows name" in why for why in refused)
+
+
 def live(root: Path) -> Path:
     return root / "versions" / (root / "CURRENT").read_text().split()[0]
 

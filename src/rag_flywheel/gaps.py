@@ -119,7 +119,7 @@ def _spoken(
         if note.kind == "missing" and note.decision != "reject":
             missing[(note.query_hash, note.tenant)].add(note.user_id)
     spoken = asked.keys() & (said.keys() | missing.keys())
-    first = events.first_retrievals(conn, sorted({q for q, _ in spoken}))
+    first = events.first_retrievals(conn, spoken)
     rows = {q: sorted({first[q], *(j.retrieval for j in said[q])}) for q in spoken}
     logged = events.logged_scores(conn, sorted({row for some in rows.values() for row in some}))
     return {

@@ -15,7 +15,7 @@ from rag_flywheel.curate.groups import query_groups
 from rag_flywheel.curate.opinions import Opinion, Question, Said, Topic, opinions, question_of
 from rag_flywheel.records import GoldenItem, Vectors
 from rag_flywheel.serve.state import Source
-from rag_flywheel.store import events, golden, passages
+from rag_flywheel.store import cells, events, golden, passages
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
@@ -90,7 +90,7 @@ def read_opinions(database: Database, source: Source, *, until: int | None = Non
         )
         questions = _questions(said)
         hashes = sorted({query for query, _ in questions})
-        texts = golden.query_texts(conn, hashes)
+        texts = cells.complete("query_hash", golden.query_texts(conn, hashes), hashes)
         vectors = vector_store.known_vectors(conn, hashes, source.revision, source.dim)
         heirs = passages.present_heirs(conn, sorted({e.lineage for e in said.events()}))
     missing = {h: texts[h] for h in hashes if h not in vectors}

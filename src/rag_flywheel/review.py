@@ -18,7 +18,7 @@ from rag_flywheel.golden import Opinions, read_opinions
 from rag_flywheel.proposals import note_id
 from rag_flywheel.records import Decision, ReviewItem
 from rag_flywheel.serve.state import Source
-from rag_flywheel.store import golden, passages, people
+from rag_flywheel.store import cells, golden, passages, people
 from rag_flywheel.store.database import Database
 
 
@@ -84,7 +84,8 @@ class Review:
                 what = "no decision is left" if id is None else f"no decision on {id!r} stands"
                 raise UnknownIdError(f"{what}; expected one that was made and not undone")
             last = of_item[-1]
-            query = golden.query_texts(conn, [last.query])[last.query]
+            texts = golden.query_texts(conn, [last.query])
+            query = cells.complete("query_hash", texts, [last.query])[last.query]
             _append(
                 conn,
                 golden.NewDecision("undo", query, last.query, last.tenant, last.lineage, user),

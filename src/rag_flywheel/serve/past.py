@@ -33,7 +33,7 @@ def past_queries(
         for key in found
     }
     unknown = [key for key, js in found.items() if any(j.lineage not in before[key] for j in js)]
-    first = events.first_retrievals(conn, sorted({key[0] for key in unknown}))
+    first = events.first_retrievals(conn, unknown)
     rows = {key: sorted({first[key], *(j.retrieval for j in found[key])}) for key in unknown}
     logged = events.logged_scores(conn, sorted({r for some in rows.values() for r in some}))
     for key in unknown:

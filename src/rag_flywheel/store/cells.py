@@ -5,7 +5,8 @@ Each function returns the value or raises CorruptFileError; it must not know wha
 
 import json
 import math
-from typing import Any, NoReturn
+from collections.abc import Iterable
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ HASH_BYTES = 16
 _LARGEST = 2**62
 _UNIT_TOLERANCE = 0.02
 _NEVER = 1e11  # seconds since 1970
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 def refuse(where: str, found: object, expected: str) -> NoReturn:
@@ -25,6 +28,14 @@ def refuse(where: str, found: object, expected: str) -> NoReturn:
         f"flywheel.db: {where} holds {what}; expected {expected}. Run `rag-flywheel verify`, and "
         "restore the database from a backup: it cannot be rebuilt"
     )
+
+
+def complete(where: str, found: dict[_Key, _Value], wanted: Iterable[_Key]) -> dict[_Key, _Value]:
+    """What was looked up by keys of other rows, every one of them found."""
+    for key in wanted:
+        if key not in found:
+            refuse(where, "nothing", f"a row for {repr(key)[:60]}, which other rows name")
+    return found
 
 
 def text(where: str, found: object) -> str:

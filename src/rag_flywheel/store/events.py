@@ -8,7 +8,7 @@ import heapq
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
@@ -125,31 +125,34 @@ def logged_scores(
             pids,
         )
     )
-    return {
+    scores = {
         rid: [
             (cells.whole("passages.lineage", lineages.get(pid, pid)), score) for pid, score in found
         ]
         for rid, found in hits.items()
     }
+    return cells.complete("retrievals.rid", scores, retrievals)
 
 
 def first_retrievals(
-    conn: sqlite3.Connection, queries: Sequence[bytes]
+    conn: sqlite3.Connection, questions: Collection[tuple[bytes, str | None]]
 ) -> dict[tuple[bytes, str | None], int]:
     """{(query hash, tenant): row of the first retrieval}, which no vote on the query had moved."""
     rows = in_chunks(
         conn,
         "SELECT query_hash, tenant, min(rid) FROM retrievals WHERE query_hash IN (%s) "
         "GROUP BY query_hash, tenant",
-        list(queries),
+        sorted({query for query, _ in questions}),
     )
-    return {(_query(h), _tenant(tenant)): int(rid) for h, tenant, rid in rows}
+    first = {(_query(h), _tenant(tenant)): int(rid) for h, tenant, rid in rows}
+    return cells.complete("retrievals.query_hash", first, questions)
 
 
 def filters_of(conn: sqlite3.Connection, retrievals: Sequence[int]) -> dict[int, str | None]:
     """{row of a retrieval: its metadata filter as JSON, None: none}."""
     rows = in_chunks(conn, "SELECT rid, filter FROM retrievals WHERE rid IN (%s)", list(retrievals))
-    return {int(rid): cells.optional_text("retrievals.filter", where) for rid, where in rows}
+    found = {int(rid): cells.optional_text("retrievals.filter", where) for rid, where in rows}
+    return cells.complete("retrievals.rid", found, retrievals)
 
 
 def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool:
@@ -278,7 +281,8 @@ def query_texts(conn: sqlite3.Connection, queries: Sequence[bytes]) -> dict[byte
     rows = in_chunks(
         conn, "SELECT DISTINCT query_hash, query FROM retrievals WHERE query_hash IN (%s)", queries
     )
-    return {_query(h): cells.text("retrievals.query", text) for h, text in rows}
+    texts = {_query(h): cells.text("retrievals.query", text) for h, text in rows}
+    return cells.complete("retrievals.query_hash", texts, queries)
 
 
 def count_votes(conn: sqlite3.Connection, after: int = 0) -> int:
