@@ -39,6 +39,7 @@ DECAY = 0.01
 LEAST_QUERIES = 200  # with fewer, nothing is taught
 MOST_QUERIES = 5_000  # the newest
 _CHECKS = 4  # of the queries kept apart, spread over the steps
+_PARTS = 4  # of a batch, by length: half the time where lengths differ
 _SAVE_EVERY_S = 20.0
 _LONGEST = 1.0  # of the gradient
 _SUM = "sum"
@@ -189,8 +190,7 @@ class _Run:
         known = flat[flat >= 0]
         passages = torch.zeros((len(flat), lessons.examples.vectors.shape[1]))
         passages[len(flat) - len(known) :] = torch.from_numpy(lessons.vectors(known))
-        with self._half():
-            queries = self._tower.vectors([lessons.texts[i] for i in rows.tolist()])
+        queries = self._vectors([lessons.texts[i] for i in rows.tolist()])
         every = queries @ passages.T / TEMPERATURE
         chances = torch.from_numpy(lessons.chances[rows]).float()
         own = every.gather(1, torch.from_numpy(places.reshape(lineages.shape)))
@@ -202,6 +202,19 @@ class _Run:
         same = best[:, None] == best[None, :]
         right = torch.logsumexp(among.masked_fill(~same, -1e9), 1) - torch.logsumexp(among, 1)
         return listwise - (chances.max(1).values * right).mean()
+
+    def _vectors(self, texts: Sequence[str]) -> Any:
+        """Of a batch, (n, dim); texts of like lengths go together, so that little is padding."""
+        import torch
+
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        with self._half():
+            found = [
+                self._tower.vectors([texts[i] for i in part.tolist()])
+                for part in np.array_split(order, _PARTS)
+                if len(part)
+            ]
+        return torch.cat(found)[torch.from_numpy(np.argsort(order))]
 
     def _quiz_loss(self) -> float:
         import torch
@@ -277,7 +290,7 @@ class _Run:
         self.step, self.best_step = int(said["step"]), int(said["best_step"])
 
     def _of(self) -> str:
-        settings = (EPOCHS, BATCH, RATE, TEMPERATURE, DECAY, _CHECKS)
+        settings = (EPOCHS, BATCH, _PARTS, RATE, TEMPERATURE, DECAY, _CHECKS)
         return f"{self._tower.base} {self._lessons.name} {settings}"
 
 
