@@ -41,6 +41,20 @@ def test_a_message_of_sqlite_that_is_no_utf8_is_a_corrupt_file(tmp_path: Path) -
         hostile.answer(tmp_path / "good")
 
 
+@pytest.mark.parametrize("key", [None, "", "zz", "é" * 64, 5, b"\xff"])
+def test_without_the_key_of_its_users_an_index_is_a_corrupt_file(
+    tmp_path: Path, key: object
+) -> None:
+    hostile.make(tmp_path / "good")
+    with sqlite3.connect(tmp_path / "good" / "flywheel.db") as conn:
+        conn.execute("UPDATE meta SET value = ifnull(?, value) WHERE key = 'user_key'", (key,))
+        if key is None:
+            conn.execute("DELETE FROM meta WHERE key = 'user_key'")
+    conn.close()
+    with pytest.raises(CorruptFileError, match="user_key"):
+        hostile.answer(tmp_path / "good")
+
+
 def test_a_row_whose_index_disagrees_is_refused_or_harmless(tmp_path: Path) -> None:
     with hostile.opened(tmp_path) as fw:
         fw.add(hostile.PASSAGES)

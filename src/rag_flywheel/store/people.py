@@ -3,12 +3,14 @@
 Users are hashes here; this module must not know how they are made.
 """
 
+import re
 import secrets
 import sqlite3
 import time
 from collections.abc import Collection
 
 from rag_flywheel.records import ONE_TIME
+from rag_flywheel.store import cells
 from rag_flywheel.store.database import in_chunks
 
 USER_KEY = "user_key"
@@ -21,9 +23,16 @@ def new_user_key() -> str:
 
 
 def user_key(conn: sqlite3.Connection) -> bytes:
-    """The key of this index, 32 bytes; the migration made it, once for all processes."""
+    """The key of this index, 32 bytes; the migration made it, once for all processes.
+
+    Raises CorruptFileError when there is none: with another one, no user would be known again.
+    """
     row = conn.execute("SELECT value FROM meta WHERE key = ?", (USER_KEY,)).fetchone()
-    return bytes.fromhex(str(row[0]))
+    text = None if row is None else row[0]
+    if type(text) is not str or not re.fullmatch(f"[0-9a-f]{{{2 * _KEY_BYTES}}}", text):
+        found = None if row is None else "(not shown)"  # most of it may still be the secret
+        cells.refuse(f"meta {USER_KEY!r}", found, f"{2 * _KEY_BYTES} hexadecimal digits")
+    return bytes.fromhex(text)
 
 
 def one_time_user() -> str:
