@@ -124,28 +124,28 @@ def test_good_answers_do_not_make_votes_look_wrong(careful: float) -> None:
     passages that it held for unlikely to help. Being chosen is taken to say as much at every rank,
     though careful readers who turn up a low one say more: so the prior seems less sure than it is."""
     found = judged(2, 2_000, careful=careful, noise=0.2)
-    sharpness, noise, choice = calibrated(found, TRUE)
-    assert noise == pytest.approx(0.2, abs=0.04)
-    assert 0.6 < sharpness < 1.2
-    assert (choice < 0.3) if careful == 0.0 else (choice > 1.0)
-    weights, noise = fit(found, np.zeros(3), np.zeros(3), 0.2, strength=1.0, free=FREE)
+    weights, noise = fit(found, np.zeros(3), strength=1.0, free=FREE)
     assert noise == pytest.approx(0.2, abs=0.05)
     assert weights @ TRUE / np.linalg.norm(weights) / np.linalg.norm(TRUE) > 0.95
+    sharpness, choice = calibrated(found, TRUE, noise)
+    assert 0.6 < sharpness < 1.2
+    assert (choice < 0.3) if careful == 0.0 else (choice > 1.0)
     if careful == 0.9:
-        assert calibrated(replace(found, chosen=None), TRUE)[1] > 0.3
+        hidden = replace(found, chosen=None)
+        assert fit(hidden, np.zeros(3), strength=1.0, free=FREE)[1] > 0.3
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.2])
 def test_naming_passages_teaches_and_is_not_taken_for_noise(noise: float) -> None:
     """It was: half of the "votes" looked wrong, and nothing was learned from right corrections."""
     found = named(3, 1_500, noise=noise)
-    weights, estimated = fit(found, np.zeros(3), np.zeros(3), 0.2, strength=1.0, free=FREE)
+    weights, estimated = fit(found, np.zeros(3), strength=1.0, free=FREE)
     assert weights == pytest.approx(TRUE, abs=0.4)
     assert estimated < 0.35
-    assert calibrated(found, TRUE)[0] == pytest.approx(1.0, abs=0.2)
+    assert calibrated(found, TRUE, estimated)[0] == pytest.approx(1.0, abs=0.2)
     if noise:
         votes = replace(found, n_helpful=NAMING * np.ones(1_500), n_named=None)
-        assert calibrated(votes, TRUE)[1] > 0.4
+        assert fit(votes, TRUE, strength=1.0, free=FREE)[1] > 0.4
 
 
 def test_without_answers_and_namings_nothing_changes() -> None:
@@ -157,4 +157,4 @@ def test_without_answers_and_namings_nothing_changes() -> None:
         log_likelihoods(none, prior, 0.2, 5.0)
     )
     assert of_any_answer(plain, 0.2) == pytest.approx(of_any_answer(none, 0.2))
-    assert calibrated(none, TRUE) == pytest.approx(calibrated(plain, TRUE), abs=1e-3)
+    assert calibrated(none, TRUE, 0.2) == pytest.approx(calibrated(plain, TRUE, 0.2), abs=1e-3)

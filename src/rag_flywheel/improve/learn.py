@@ -51,11 +51,7 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
     if len(own) < LEAST_QUERIES:
         why = f"not fitted: {len(own)} of the {LEAST_QUERIES} past queries it takes"
         return Proposal(None, why, scores)
-    free = np.array([float(name in FREE) for name in FEATURES])
-    shipped = Parameters()
-    weights, noise = fit(
-        own, shipped.vector, shipped.vector, shipped.noise, strength=STRENGTH, free=free
-    )
+    weights, noise = _fitted(own)
     if noise > NOISE_LIMIT:
         why = f"{noise:.0%} of votes look wrong: nothing is learned from them"
         return Proposal(None, why, scores)
@@ -67,21 +63,27 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
 def listening(examples: Examples, kept: Parameters) -> Parameters:
     """The same order of the prior, with what the votes on these examples, the newest of them, say of
     certainty: how sure the prior is, the share of votes that is wrong, how well answers are chosen,
-    and how much a similar past query says of a query."""
+    and how much a similar past query says of a query.
+
+    The noise is a matter of the votes, not of the weights that happen to be live: it is the one that
+    is likeliest with the weights that go best with it, as `propose` finds them.
+    """
     own = _newest(examples)
     if len(own) < LEAST_QUERIES:
         return kept
-    sharpness, noise, choice = calibrated(own, replace(kept, sharpness=1.0).vector)
-    heard = replace(
-        kept,
-        sharpness=round(sharpness, 4),
-        noise=round(max(noise, 1e-3), 4),
-        choice=round(choice, 4),
-    )
+    noise = round(max(_fitted(own)[1], 1e-3), 4)
+    sharpness, choice = calibrated(own, replace(kept, sharpness=1.0).vector, noise)
+    heard = replace(kept, sharpness=round(sharpness, 4), noise=noise, choice=round(choice, 4))
     if noise > NOISE_LIMIT:
         return heard
     kernel, gain = _kernel(own, heard)
     return replace(heard, kernel=kernel if gain > 0 else _of_the_same(own))
+
+
+def _fitted(examples: Examples) -> tuple[Floats, float]:
+    """The likeliest (weights (d,), noise), near the shipped weights."""
+    free = np.array([float(name in FREE) for name in FEATURES])
+    return fit(examples, Parameters().vector, strength=STRENGTH, free=free)
 
 
 def _of_the_same(examples: Examples) -> Kernel:

@@ -29,7 +29,8 @@ LARGEST_NOISE = 0.4995
 SHARPNESS = 0.05, 20.0
 MOST_CHOICE = 12.0
 _CHOICE_SPREAD = 3.0  # of the Gaussian around no choice at all
-_START, _LOW_START, _START_CHOICE = 0.2, 0.05, 3.0
+_START, _NEARLY_TOSSED, _START_CHOICE = 0.2, 0.45, 3.0
+_STEPS_HELD = 10  # of the weights alone: enough to find their side, they are not left there
 _NOISE_BOUNDS = -7.0, 7.0
 _NEVER = -1e9
 
@@ -95,13 +96,7 @@ def with_support(prior: Floats, support: Floats | None, n0: float) -> Floats:
 
 
 def fit(
-    examples: Examples,
-    centre: Floats,
-    start: Floats,
-    noise: float,
-    *,
-    strength: float,
-    free: Floats,
+    examples: Examples, centre: Floats, *, strength: float, free: Floats
 ) -> tuple[Floats, float]:
     """The likeliest (weights (d,), noise), under a Gaussian around `centre` for the weights.
 
@@ -109,6 +104,12 @@ def fit(
     weight that may be negative, 0 for one that may not. How well answers are chosen is fitted with
     them, and is of no further use.
     Maximised by L-BFGS-B (Byrd et al., SIAM J. Sci. Comput. 1995).
+
+    There may be two peaks: weights under which the votes are good, and votes tossed by coin, which
+    any weights explain. At weights that order passages badly every slope of the noise leads to the
+    second. So the weights go first, the noise held; and the second peak is searched only where the
+    first makes the votes less likely than tossing. The Gaussian has no say in that: it would hold
+    against good votes how far they are from the centre, which is no sign of coins.
     """
     d, more = len(centre), examples.chosen is not None
     pull = np.append(strength * _spread(examples) ** 2, [_CHOICE_SPREAD**-2] * more)
@@ -121,39 +122,42 @@ def fit(
         return -value + 0.5 * float(pull @ apart**2), np.append(-slope + pull * apart, -by_noise)
 
     signs = [(None if f else 0.0, None) for f in free]
-    bounds = [*signs, *[(0.0, MOST_CHOICE)] * more, _NOISE_BOUNDS]
-    first = np.append(start, [*[_START_CHOICE] * more, _noise_inverse(noise)])
+    limits = [*signs, *[(0.0, MOST_CHOICE)] * more]
+    bounds = [*limits, _NOISE_BOUNDS]
+    held = _noise_inverse(_START)
+    first = np.append(centre, [*[_START_CHOICE] * more, held])
+    first = _least(loss, first, [*limits, (held, held)], steps=_STEPS_HELD)
     found = _least(loss, first, bounds)
+    tossed, _, _ = _slopes(examples, around, _NOISE_BOUNDS[1])
+    if _slopes(examples, found[:-1], float(found[-1]))[0] < tossed:
+        other = _least(loss, np.append(around, _noise_inverse(_NEARLY_TOSSED)), bounds)
+        found = min(found, other, key=lambda at: loss(at)[0])
     return found[:d], _noise(float(found[-1]))
 
 
-def calibrated(examples: Examples, weights: Floats) -> tuple[float, float, float]:
-    """The likeliest (sharpness of a prior of these weights, noise of the votes on these examples,
-    how well answers are chosen).
+def calibrated(examples: Examples, weights: Floats, noise: float) -> tuple[float, float]:
+    """The likeliest (sharpness of a prior of these weights, how well answers are chosen), given the
+    noise of the votes on these examples.
 
-    The better of two searches, since the likelihood may have two peaks: few votes that say little,
-    and answers that are chosen well or at random.
+    Not with the noise: a prior that orders passages badly is likeliest flat, with votes tossed by
+    coin, though other weights show that the votes are good.
+    The better of two searches, since answers may look chosen well or at random.
     """
     more = examples.chosen is not None
     logits = (examples.features @ weights)[:, :, None]
-    alone = _with_choice(replace(examples, features=logits))
+    alone, x = _with_choice(replace(examples, features=logits)), _noise_inverse(noise)
 
     def loss(at: Floats) -> tuple[float, Floats]:
-        sharpness, choice = np.exp(at[:1]), at[1:-1]
-        value, slope, by_noise = _slopes(alone, np.append(sharpness, choice), float(at[-1]))
+        sharpness, choice = np.exp(at[:1]), at[1:]
+        value, slope, _ = _slopes(alone, np.append(sharpness, choice), x)
         steep = np.append(-slope[:1] * sharpness, -slope[1:] + choice / _CHOICE_SPREAD**2)
-        pulled = 0.5 * float(choice @ choice) / _CHOICE_SPREAD**2
-        return -value + pulled, np.append(steep, -by_noise)
+        return -value + 0.5 * float(choice @ choice) / _CHOICE_SPREAD**2, steep
 
     low, high = np.log(SHARPNESS)
-    bounds = [(low, high), *[(0.0, MOST_CHOICE)] * more, _NOISE_BOUNDS]
-    starts = [
-        np.array([0.0, *[choice] * more, _noise_inverse(noise)])
-        for choice, noise in ((_START_CHOICE, _START), (0.0, _LOW_START))
-    ]
+    bounds = [(low, high), *[(0.0, MOST_CHOICE)] * more]
+    starts = [np.array([0.0, choice]) for choice in (_START_CHOICE, 0.0)] if more else [np.zeros(1)]
     found = min((_least(loss, start, bounds) for start in starts), key=lambda at: loss(at)[0])
-    sharpness = float(np.clip(np.exp(found[0]), *SHARPNESS))
-    return sharpness, _noise(float(found[-1])), float(found[1:-1].sum())
+    return float(np.clip(np.exp(found[0]), *SHARPNESS)), float(found[1:].sum())
 
 
 def _slopes(examples: Examples, weights: Floats, x: float) -> tuple[float, Floats, float]:
@@ -197,11 +201,13 @@ def _least(
     loss: Callable[[Floats], tuple[float, Floats]],
     start: Floats,
     bounds: Sequence[tuple[float | None, float | None]],
+    *,
+    steps: int = 200,
 ) -> Floats:
     from scipy.optimize import minimize
 
     found: Floats = minimize(
-        loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 200}
+        loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": steps}
     ).x
     return found
 
