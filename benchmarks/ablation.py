@@ -92,7 +92,8 @@ def _fitted(examples: Examples, left_out: str | None) -> tuple[Floats, float]:
     if left_out is not None:
         features[:, :, FEATURES.index(left_out)] = 0.0
     free = np.array([float(name in FREE) for name in FEATURES])
-    weights, noise = fit(replace(examples, features=features), centre, strength=STRENGTH, free=free)
+    fitted = fit(replace(examples, features=features), centre, strength=STRENGTH, free=free)
+    weights, noise = fitted.weights, fitted.noise
     if left_out is not None:
         weights[FEATURES.index(left_out)] = 0.0
     return weights, noise
