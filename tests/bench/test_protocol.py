@@ -15,6 +15,7 @@ from rag_flywheel import FlywheelError
 from rag_flywheel.bench.bench import run_bench
 from rag_flywheel.bench.collection import find_collection, read_beir
 from rag_flywheel.bench.setup import Protocol
+from rag_flywheel.bench.terminal import how_to_read
 from rag_flywheel.bench.users import Users
 
 
@@ -69,6 +70,17 @@ def test_votes_are_counted_and_slices_cover_the_test_queries(result: dict[str, A
         counts = [c["n_votes"] for c in run["cycles"]]
         assert counts == sorted(counts)
         assert (counts[-1] > 0) == (run["name"] != "no votes")
+
+
+def test_at_most_so_many_queries_are_asked_and_scored(folder: Path) -> None:
+    protocol = Protocol(n_cycles=3, max_train=12, max_test=10, users=Users(eta=0.0, eps=0.0))
+    found = run_bench([folder], protocol)
+    (collection,) = found["collections"]
+    assert (collection["n_train"], collection["n_test"]) == (12, 10)
+    assert collection["runs"][0]["cycles"][-1]["n_votes"] <= 12 * 8
+    assert "12 at most" in how_to_read(found)[0][1]
+    with pytest.raises(FlywheelError, match="2 train queries to ask; expected at least 3"):
+        run_bench([folder], Protocol(n_cycles=3, max_train=2))
 
 
 @pytest.mark.slow

@@ -18,6 +18,9 @@ def bench(
     ] = Path("bench.json"),
     seed: Annotated[int, typer.Option(help="Of shuffling, users and tests.")] = 0,
     cycles: Annotated[int, typer.Option(min=1, help="Parts that train queries are asked in.")] = 10,
+    max_train: Annotated[
+        int | None, typer.Option(min=2, help="At most so many train queries of each collection.")
+    ] = None,
     max_test: Annotated[
         int | None, typer.Option(min=2, help="At most so many test queries of each collection.")
     ] = None,
@@ -66,6 +69,7 @@ def bench(
     protocol = Protocol(
         n_cycles=cycles,
         seed=seed,
+        max_train=max_train,
         max_test=max_test,
         tune_after=tuple(tune_after or ()),
         users=users,

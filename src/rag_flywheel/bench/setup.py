@@ -27,12 +27,14 @@ _DEV_SHARE = 5  # one train query in so many stands in for a dev split
 class Protocol:
     """cycles-v1: train queries, shuffled, are asked in n_cycles equal parts; then test is scored.
 
-    depth: passages scored per test query. max_test: at most so many test queries, chosen by seed.
+    depth: passages scored per test query. max_train, max_test: at most so many queries of the split,
+    chosen by seed.
     tune_after: cycles after which the refresh also tunes the encoder of queries, from 1.
     """
 
     n_cycles: int = 10
     seed: int = 0
+    max_train: int | None = None
     max_test: int | None = None
     depth: int = 75
     tune_after: tuple[int, ...] = ()
@@ -82,10 +84,11 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
     else:
         held_out, order = order[: len(order) // _DEV_SHARE], order[len(order) // _DEV_SHARE :]
         dev, dev_note = only(whole, held_out), "20 % of the train queries, which cast no votes"
+    order = order[: protocol.max_train]
     if len(order) < protocol.n_cycles:
         raise InputError(
-            f"{folder} has {len(order)} train queries; expected at least {protocol.n_cycles}, one "
-            "a cycle"
+            f"{folder} has {len(order)} train queries to ask; expected at least "
+            f"{protocol.n_cycles}, one a cycle"
         )
     encoder = read_prepared(folder, collection)
     base = scratch / "base"

@@ -160,9 +160,11 @@ def best_first(rankings: Sequence[Json]) -> list[Json]:
 def how_to_read(result: Json) -> list[tuple[str, str]]:
     """(topic, sentences) on what the protocol did and what each number means, as plain text."""
     p = result["protocol"]
+    most = p.get("max_train")
+    some = "" if most is None else f", {most} at most,"
     protocol = (
         f"{p['name']} simulates people who use an index and vote. The train queries of a collection "
-        f"are shuffled by the seed and cut into {p['n_cycles']} parts of about equal size. In each "
+        f"are shuffled by the seed{some} and cut into {p['n_cycles']} parts of about equal size. In each "
         "cycle the queries of one part are asked, each by another user, sixteen at a time, who may "
         "vote on what is shown; then the index is refreshed and the test queries are scored. Cycle 0 is "
         "before any vote. Test queries never get a vote: what they gain was learned from other queries."
