@@ -92,8 +92,7 @@ def _fitted(examples: Examples, left_out: str | None) -> tuple[Floats, float]:
     if left_out is not None:
         features[:, :, FEATURES.index(left_out)] = 0.0
     free = np.array([float(name in FREE) for name in FEATURES])
-    fitted = fit(replace(examples, features=features), centre, strength=STRENGTH, free=free)
-    weights, noise = fitted.weights, fitted.noise
+    weights, noise = fit(replace(examples, features=features), centre, strength=STRENGTH, free=free)
     if left_out is not None:
         weights[FEATURES.index(left_out)] = 0.0
     return weights, noise

@@ -10,15 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rag_flywheel.improve.examples import Examples, Floats, links, nearest, sums_of_support
-from rag_flywheel.improve.likelihood import (
-    Fit,
-    calibrated,
-    choice_odds,
-    fit,
-    prior_chances,
-    vote_odds,
-)
+from rag_flywheel.improve.likelihood import calibrated, choice_odds, fit, prior_chances, vote_odds
 from rag_flywheel.improve.remember import said_of
+from rag_flywheel.improve.telling import tells
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.dense import typical_cosine
 from rag_flywheel.rank.features import FEATURES
@@ -58,14 +52,14 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
     if len(own) < LEAST_QUERIES:
         why = f"not fitted: {len(own)} of the {LEAST_QUERIES} past queries it takes"
         return Proposal(None, why, scores)
-    fitted = _fitted(own)
-    if fitted.noise > NOISE_LIMIT:
-        why = f"{fitted.noise:.0%} of votes look wrong: nothing is learned from them"
+    weights, noise = _fitted(own)
+    if noise > NOISE_LIMIT:
+        why = f"{noise:.0%} of votes look wrong: nothing is learned from them"
         return Proposal(None, why, scores)
-    if not fitted.tells:
-        why = "votes look the same whatever answers are written from: nothing is learned from them"
+    if not tells(own):
+        why = "votes on answers look the same whatever those say: nothing is learned from them"
         return Proposal(None, why, scores)
-    named = {name: round(float(w), 4) for name, w in zip(FEATURES, fitted.weights, strict=True)}
+    named = {name: round(float(w), 4) for name, w in zip(FEATURES, weights, strict=True)}
     found = replace(kept, weights=named, sharpness=1.0, source=FITTED)
     return Proposal(found, f"fitted to {len(own)} past queries", scores)
 
@@ -76,16 +70,15 @@ def listening(examples: Examples, kept: Parameters) -> Parameters:
     and how much a similar past query says of a query.
 
     The noise is a matter of the votes, not of the weights that happen to be live: it is the one that
-    is likeliest with the weights that go best with it, as `propose` finds them. Votes that look the
-    same whatever they are on say nothing of certainty, and count for the very same query alone.
+    is likeliest with the weights that go best with it, as `propose` finds them. Votes on answers that
+    look the same whatever those say tell nothing of it, and count for the very same query alone.
     """
     own = _newest(examples)
     if len(own) < LEAST_QUERIES:
         return kept
-    fitted = _fitted(own)
-    if not fitted.tells and fitted.noise <= NOISE_LIMIT:
+    if not tells(own):
         return replace(kept, noise=Parameters().noise, kernel=_of_the_same(own))
-    noise = round(max(fitted.noise, 1e-3), 4)
+    noise = round(max(_fitted(own)[1], 1e-3), 4)
     sharpness, choice = calibrated(own, replace(kept, sharpness=1.0).vector, noise)
     heard = replace(kept, sharpness=round(sharpness, 4), noise=noise, choice=round(choice, 4))
     if noise > NOISE_LIMIT:
@@ -94,8 +87,8 @@ def listening(examples: Examples, kept: Parameters) -> Parameters:
     return replace(heard, kernel=kernel if gain > 0 else _of_the_same(own))
 
 
-def _fitted(examples: Examples) -> Fit:
-    """The likeliest weights and noise, near the shipped weights."""
+def _fitted(examples: Examples) -> tuple[Floats, float]:
+    """The likeliest (weights (d,), noise), near the shipped weights."""
     free = np.array([float(name in FREE) for name in FEATURES])
     return fit(examples, Parameters().vector, strength=STRENGTH, free=free)
 

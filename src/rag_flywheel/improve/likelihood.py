@@ -17,11 +17,10 @@ It must not know how P comes about.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import xlogy
 
 from rag_flywheel.improve.examples import Examples, Floats
 from rag_flywheel.rank.credit import NAMING
@@ -96,18 +95,10 @@ def with_support(prior: Floats, support: Floats | None, n0: float) -> Floats:
     return found
 
 
-@dataclass(frozen=True)
-class Fit:
-    """The likeliest weights (d,) and noise; tells: whether votes on answers tell right from wrong,
-    true where there are none."""
-
-    weights: Floats
-    noise: float
-    tells: bool
-
-
-def fit(examples: Examples, centre: Floats, *, strength: float, free: Floats) -> Fit:
-    """The likeliest weights and noise, under a Gaussian around `centre` for the weights.
+def fit(
+    examples: Examples, centre: Floats, *, strength: float, free: Floats
+) -> tuple[Floats, float]:
+    """The likeliest (weights (d,), noise), under a Gaussian around `centre` for the weights.
 
     strength: of that Gaussian, for a feature whose spread within a query is 1. free: 1 for a
     weight that may be negative, 0 for one that may not. How well answers are chosen is fitted with
@@ -141,24 +132,7 @@ def fit(examples: Examples, centre: Floats, *, strength: float, free: Floats) ->
     if _slopes(examples, found[:-1], float(found[-1]))[0] < tossed:
         other = _least(loss, np.append(around, _noise_inverse(_NEARLY_TOSSED)), bounds)
         found = min(found, other, key=lambda at: loss(at)[0])
-    tells = examples.chosen is None or not examples.chosen.any() or _tells(examples, found)
-    return Fit(found[:d], _noise(float(found[-1])), tells)
-
-
-def _tells(examples: Examples, found: Floats) -> bool:
-    """Whether votes on answers are likelier as `found` has it (weights, choice, noise) than from people
-    whose share of "helpful" is the same whatever they see, and who name any passage.
-
-    Such people are explained as well by answers that are always chosen well: weights and choice would
-    imitate whoever writes the answers, and users would not matter.
-    """
-    assert examples.chosen is not None
-    judged = examples.at(np.flatnonzero(examples.chosen.any(axis=1)))
-    n = np.array([judged.n_helpful.sum(), judged.n_harmful.sum()])
-    whatever = float(xlogy(n, n / max(n.sum(), 1e-9)).sum())
-    if judged.n_named is not None:
-        whatever -= float((judged.n_named * np.log(1.0 + _others(judged))).sum())
-    return _slopes(judged, found[:-1], float(found[-1]))[0] > whatever
+    return found[:d], _noise(float(found[-1]))
 
 
 def calibrated(examples: Examples, weights: Floats, noise: float) -> tuple[float, float]:
