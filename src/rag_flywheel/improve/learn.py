@@ -12,7 +12,7 @@ import numpy as np
 from rag_flywheel.improve.examples import Examples, Floats, links, nearest, sums_of_support
 from rag_flywheel.improve.likelihood import calibrated, choice_odds, fit, prior_chances, vote_odds
 from rag_flywheel.improve.remember import said_of
-from rag_flywheel.improve.telling import tells
+from rag_flywheel.improve.telling import telling
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.dense import typical_cosine
 from rag_flywheel.rank.features import FEATURES
@@ -47,17 +47,17 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
     where the memory answers nothing would hold it. The fit starts from the shipped weights, so that
     the same votes always give the same ones.
     """
-    own = _newest(examples)
+    every = _newest(examples)
+    own = telling(every)
     scores = {"n_fitted": float(len(own))}
     if len(own) < LEAST_QUERIES:
         why = f"not fitted: {len(own)} of the {LEAST_QUERIES} past queries it takes"
+        if len(every) >= LEAST_QUERIES:
+            why = "votes on answers look the same whatever those say: nothing is learned from them"
         return Proposal(None, why, scores)
     weights, noise = _fitted(own)
     if noise > NOISE_LIMIT:
         why = f"{noise:.0%} of votes look wrong: nothing is learned from them"
-        return Proposal(None, why, scores)
-    if not tells(own):
-        why = "votes on answers look the same whatever those say: nothing is learned from them"
         return Proposal(None, why, scores)
     named = {name: round(float(w), 4) for name, w in zip(FEATURES, weights, strict=True)}
     found = replace(kept, weights=named, sharpness=1.0, source=FITTED)
@@ -73,11 +73,12 @@ def listening(examples: Examples, kept: Parameters) -> Parameters:
     is likeliest with the weights that go best with it, as `propose` finds them. Votes on answers that
     look the same whatever those say tell nothing of it, and count for the very same query alone.
     """
-    own = _newest(examples)
-    if len(own) < LEAST_QUERIES:
+    every = _newest(examples)
+    if len(every) < LEAST_QUERIES:
         return kept
-    if not tells(own):
-        return replace(kept, noise=Parameters().noise, kernel=_of_the_same(own))
+    own = telling(every)
+    if len(own) < LEAST_QUERIES:
+        return replace(kept, noise=Parameters().noise, kernel=_of_the_same(every))
     noise = round(max(_fitted(own)[1], 1e-3), 4)
     sharpness, choice = calibrated(own, replace(kept, sharpness=1.0).vector, noise)
     heard = replace(kept, sharpness=round(sharpness, 4), noise=noise, choice=round(choice, 4))

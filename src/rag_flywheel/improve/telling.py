@@ -8,6 +8,7 @@ follows from it.
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.likelihood import prior_chances
@@ -19,23 +20,35 @@ LEAST_SLOPE = (
 _ONE_SIDED = 1.645  # standard errors: the quantile of a normal distribution at 95 %
 
 
-def tells(examples: Examples) -> bool:
+def telling(examples: Examples) -> Examples:
+    """The examples to learn from: all, or those without votes on answers where these tell nothing."""
+    judged = _judged(examples)
+    if not judged.any() or _tells(examples.at(np.flatnonzero(judged))):
+        return examples
+    return examples.at(np.flatnonzero(~judged))
+
+
+def _judged(examples: Examples) -> npt.NDArray[np.bool_]:
+    """Which queries got a verdict on an answer, (n,)."""
+    if examples.chosen is None:
+        return np.zeros(len(examples), dtype=np.bool_)
+    said = examples.n_helpful + examples.n_harmful
+    judged: npt.NDArray[np.bool_] = (examples.chosen.max(axis=1) > 0.0) & (said > 0.0)
+    return judged
+
+
+def _tells(judged: Examples) -> bool:
     """Whether the share of "helpful" clearly rises with the chance, under the shipped weights, of what
     answers are written from: by least squares over queries, the lower end of a one-sided interval of
-    95 % (White, Econometrica 1980) is above 0.05. True where no votes are on answers.
+    95 % (White, Econometrica 1980) is above 0.05.
 
     With P(helpful) = a on a right answer and b on a wrong one, the slope is a - b, or less since
     answers are chosen better than by chance.
     """
-    if examples.chosen is None:
-        return True
-    parts = examples.chosen.sum(axis=1)
-    said = examples.n_helpful + examples.n_harmful
-    judged = (parts > 0.0) & (said > 0.0)
-    if not judged.any():
-        return True
-    chances = (prior_chances(examples, Parameters().vector) * examples.chosen).sum(axis=1)
-    x, y = chances[judged] / parts[judged], (examples.n_helpful / np.maximum(said, 1e-9))[judged]
+    assert judged.chosen is not None
+    chances = (prior_chances(judged, Parameters().vector) * judged.chosen).sum(axis=1)
+    x = chances / judged.chosen.sum(axis=1)
+    y = judged.n_helpful / (judged.n_helpful + judged.n_harmful)
     x = x - x.mean()
     spread = float(x @ x)
     if spread <= 0.0:
