@@ -142,12 +142,12 @@ def test_good_answers_do_not_make_votes_look_wrong(careful: float) -> None:
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 1.0])
 def test_people_who_say_the_same_of_every_answer_tell_nothing(share: float) -> None:
     """They taught to imitate whoever writes the answers: nDCG@10 fell by 0.12 on a real collection."""
-    told = of_shipped(judged(5, 500, careful=0.5, noise=0.3))
+    told = of_shipped(judged(5, 3_000, careful=0.5, noise=0.3))
     assert telling(told) is told
     surer = of_shipped(judged(6, 500, careful=0.8, noise=0.1))
     assert telling(surer) is surer
     assert told.chosen is not None
-    good = np.random.default_rng(5).random(500) < share
+    good = np.random.default_rng(5).random(3_000) < share
     net = np.where(good, 1.0, -1.0)[:, None] * told.chosen
     same = replace(told, net=net, n_helpful=good * 1.0, n_harmful=~good * 1.0)
     proposal = propose(same, Parameters())
@@ -159,8 +159,8 @@ def test_people_who_say_the_same_of_every_answer_tell_nothing(share: float) -> N
     for chosen in (None, np.zeros(net.shape)):
         unchosen = replace(same, chosen=chosen)
         assert telling(unchosen) is unchosen
-    some = same.chosen * (np.arange(500) < 5)[:, None]  # the others are votes on passages
-    assert len(telling(replace(same, chosen=some))) == 495
+    some = same.chosen * (np.arange(3_000) < 5)[:, None]  # the others are votes on passages
+    assert len(telling(replace(same, chosen=some))) >= 2_995
 
 
 def of_shipped(given: Examples) -> Examples:

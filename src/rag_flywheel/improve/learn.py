@@ -71,7 +71,7 @@ def listening(examples: Examples, kept: Parameters) -> Parameters:
 
     The noise is a matter of the votes, not of the weights that happen to be live: it is the one that
     is likeliest with the weights that go best with it, as `propose` finds them. Votes on answers that
-    look the same whatever those say tell nothing of it, and count for the very same query alone.
+    clearly tell nothing say nothing of it, and count for the very same query alone.
     """
     every = _newest(examples)
     if len(every) < LEAST_QUERIES:

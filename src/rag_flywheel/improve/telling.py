@@ -15,15 +15,16 @@ from rag_flywheel.improve.likelihood import prior_chances
 from rag_flywheel.rank.parameters import Parameters
 
 LEAST_SLOPE = (
-    0.05  # of the share of "helpful" by the chance; accidents of length and rank reach that
+    0.1  # of the share of "helpful" by the chance; accidents of length and rank reach half
 )
 _ONE_SIDED = 1.645  # standard errors: the quantile of a normal distribution at 95 %
 
 
 def telling(examples: Examples) -> Examples:
-    """The examples to learn from: all, or those without votes on answers where these tell nothing."""
+    """The examples to learn from: all, or those without votes on answers where these clearly tell
+    nothing."""
     judged = _judged(examples)
-    if not judged.any() or _tells(examples.at(np.flatnonzero(judged))):
+    if not judged.any() or _steepest(examples.at(np.flatnonzero(judged))) >= LEAST_SLOPE:
         return examples
     return examples.at(np.flatnonzero(~judged))
 
@@ -37,10 +38,10 @@ def _judged(examples: Examples) -> npt.NDArray[np.bool_]:
     return judged
 
 
-def _tells(judged: Examples) -> bool:
-    """Whether the share of "helpful" clearly rises with the chance, under the shipped weights, of what
-    answers are written from: by least squares over queries, the lower end of a one-sided interval of
-    95 % (White, Econometrica 1980) is above 0.05.
+def _steepest(judged: Examples) -> float:
+    """By how much at most the share of "helpful" rises with the chance, under the shipped weights, of
+    what answers are written from: the upper end of a one-sided interval of 95 % (White, Econometrica
+    1980) for the slope by least squares over queries.
 
     With P(helpful) = a on a right answer and b on a wrong one, the slope is a - b, or less since
     answers are chosen better than by chance.
@@ -52,7 +53,7 @@ def _tells(judged: Examples) -> bool:
     x = x - x.mean()
     spread = float(x @ x)
     if spread <= 0.0:
-        return False
+        return np.inf
     slope = float(x @ y) / spread
     error = float(np.sqrt(np.sum((x * (y - y.mean() - slope * x)) ** 2))) / spread
-    return slope - _ONE_SIDED * error > LEAST_SLOPE
+    return slope + _ONE_SIDED * error
