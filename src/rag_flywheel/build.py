@@ -17,6 +17,7 @@ from rag_flywheel.index import dense as dense_index
 from rag_flywheel.index import lexical as lexical_index
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.encoder import Encoder
+from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.rank import parameters as params
@@ -31,6 +32,7 @@ from rag_flywheel.store.database import Database
 _SAMPLE = 256  # passages that must find themselves before a version goes live
 _INDEX_PARTS = (
     dense_index.FILE_NAME,
+    GRAPH_FOLDER,
     lexical_index.LEXICAL_FOLDER,
     lexical_index.TOKENS_FOLDER,
 )
@@ -63,7 +65,8 @@ def build_indexes(
         pids = passages.present_pids(conn)
         if parent is not None and not counts.corpus_changes(conn, parent[1]):
             for part in _INDEX_PARTS:
-                _link(parent[0] / part, staged / part)
+                if (parent[0] / part).exists():
+                    _link(parent[0] / part, staged / part)
             return Built(watermark, pids, linked=True)
         _build_dense(staged, conn, encoder, pids, progress)
         _build_lexical(staged, conn, len(pids), progress)
@@ -118,7 +121,7 @@ def version_problems(
         )
     if len(pids) != len(chosen):
         return [f"{len(chosen) - len(pids)} of {len(chosen)} sampled passages have no vector"]
-    return integrity_problems(pids, vectors, loaded.dense.search, loaded.dense.vectors)
+    return integrity_problems(pids, vectors, loaded.dense.search_all, loaded.dense.vectors)
 
 
 def _build_dense(
