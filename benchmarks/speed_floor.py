@@ -1,0 +1,92 @@
+"""The least that `speed.py` compares with: raw libraries on the same data, without what we add."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rag_flywheel.index.dense import DenseIndex
+from rag_flywheel.index.faiss_door import faiss_library
+from rag_flywheel.index.graph import LINKS, build_graph
+from rag_flywheel.index.lexical import LexicalIndex, tokenize
+from rag_flywheel.records import Vectors
+
+TOP = 100  # of dense search, and of BM25
+
+
+class Floor:
+    """faiss HNSW and bm25s over the files of a version, the TOP of each; nothing is put together.
+
+    bm25s scores every text and the best are taken of those that match, which is quicker than its
+    own `retrieve`.
+    """
+
+    def __init__(self, version: Path, *, dim: int) -> None:
+        faiss = faiss_library()
+        dense = DenseIndex.load(version, dim=dim)
+        flat = faiss.IndexFlatIP(dim)
+        flat.add(dense.vectors(dense.pids))
+        graph = dense.graph or build_graph(dense.vectors(dense.pids), flat)
+        if graph is None:
+            raise SystemExit("no graph of these vectors finds enough; nothing to compare with")
+        self._flat = flat  # must live as long as what searches it
+        self._hnsw = graph.over(flat)
+        self.ef_search = max(graph.ef_search, 2 * TOP)
+        self.recall = graph.recall
+        self._search = faiss.SearchParametersHNSW(efSearch=self.ef_search)
+        self._lexical = LexicalIndex.load(version, n_texts=len(dense))
+        self._bm25 = self._lexical._bm25
+
+    def __call__(self, query: str, vector: Vectors) -> None:
+        """Search for one query."""
+        self.dense(vector)
+        self.bm25(query)
+
+    def dense(self, vector: Vectors) -> None:
+        """The nearest by faiss."""
+        self._hnsw.search(vector[None, :], TOP, params=self._search)
+
+    def bm25(self, query: str) -> None:
+        """The best by bm25s, from the query's text."""
+        ids = [
+            self._lexical.vocabulary[w] for w in tokenize(query) if w in self._lexical.vocabulary
+        ]
+        if not ids:
+            return
+        scores = self._bm25.get_scores_from_ids(ids)
+        found = np.flatnonzero(scores > 0)
+        if len(found) > TOP:
+            found = found[np.argpartition(scores[found], -TOP)[-TOP:]]
+        found[np.argsort(-scores[found])]
+
+    def said(self) -> dict[str, float]:
+        """How the graph is made and searched."""
+        return {"links": LINKS, "efSearch": self.ef_search, "recall@10": self.recall}
+
+
+def raw_commits_ms(folder: Path, n: int) -> list[float]:
+    """Milliseconds of n commits of one small row each, synchronous=FULL, by sqlite3 alone."""
+    path = folder / "raw.db"
+    conn = sqlite3.connect(path, isolation_level=None)
+    conn.execute("PRAGMA journal_mode=WAL")
+    conn.execute("PRAGMA synchronous=FULL")
+    conn.execute("CREATE TABLE IF NOT EXISTS votes (seq INTEGER PRIMARY KEY, what TEXT)")
+    spent = []
+    for i in range(n):
+        began = time.perf_counter()
+        conn.execute("BEGIN IMMEDIATE")
+        conn.execute("INSERT INTO votes (what) VALUES (?)", (json.dumps([i, "helpful"]),))
+        conn.execute("COMMIT")
+        spent.append((time.perf_counter() - began) * 1000.0)
+    conn.close()
+    path.unlink()
+    return spent
+
+
+def percentiles(rounds: Sequence[Sequence[float]]) -> dict[str, float]:
+    """p50, p95 and p99 of each round, and of those the medians over the rounds."""
+    cuts = np.median([np.percentile(spent, [50, 95, 99]) for spent in rounds], axis=0)
+    return dict(zip(("p50_ms", "p95_ms", "p99_ms"), map(float, cuts.round(4)), strict=True))
