@@ -101,7 +101,8 @@ def _counts(texts: Sequence[str]) -> tuple[sparse.csr_matrix, Vectors]:
     with safe_open(str(folder / "model.safetensors"), framework="np") as file:
         (name,) = (key for key in file.keys() if key.endswith("word_embeddings.weight"))  # noqa: SIM118
         words = file.get_tensor(name)
-    ids, lengths = [], []
+    ids: list[np.ndarray] = []
+    lengths: list[int] = []
     for start in range(0, len(texts), _AT_ONCE):
         part = tokenizer.encode_batch(texts[start : start + _AT_ONCE], add_special_tokens=False)
         ids.append(np.array([i for one in part for i in one.ids], dtype=np.int32))

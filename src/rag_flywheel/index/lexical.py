@@ -175,14 +175,11 @@ class LexicalIndex:
         word in `words` or -1, int64; and how many tokens each text has.
         """
         found, lengths = self._tokens_at(positions)
-        ids = np.array([self.vocabulary.get(w, -1) for w in words], dtype=np.int64)
-        order = np.argsort(ids, kind="stable")
-        at = np.searchsorted(ids[order], found)
-        at = np.minimum(at, max(len(ids) - 1, 0))
-        if not len(ids):
-            return np.full(len(found), -1), lengths
-        places = np.where(ids[order][at] == found, order[at], -1)
-        return places.astype(np.int64), lengths
+        number = np.full(len(self.vocabulary), -1, dtype=np.int16)
+        for i, word in enumerate(words):
+            if (token := self.vocabulary.get(word)) is not None:
+                number[token] = i
+        return number[found].astype(np.int64), lengths
 
     @cached_property
     def average_pieces(self) -> float:
@@ -203,7 +200,8 @@ class LexicalIndex:
         """The tokens of these texts, one text after the other, and how many each has."""
         starts, ends = self.offsets[positions], self.offsets[positions + 1]
         tokens = np.concatenate(
-            [self.tokens[a:b] for a, b in zip(starts, ends, strict=True)] or [_NONE]
+            [self.tokens[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+            or [_NONE]
         )
         return tokens, (ends - starts).astype(np.int64)
 
