@@ -145,6 +145,20 @@ class DenseIndex:
         _, found = self._index.search(np.ascontiguousarray(queries), n, params=parameters)
         return [row[row >= 0] for row in found]  # faiss pads with -1
 
+    def at(self, positions: npt.NDArray[np.int64]) -> Vectors:
+        """float32 (n, dim): the vectors of pids[positions], without looking each pid up."""
+        found: Vectors = self._rows[positions]
+        return found
+
+    @cached_property
+    def _rows(self) -> Vectors:
+        """All vectors, float32 (n, dim): the memory of the index itself."""
+        n, flat = len(self), faiss_library().downcast_index(self._index.index)
+        if not n:
+            return np.empty((0, self.dim), dtype=np.float32)
+        rows: Vectors = faiss_library().rev_swig_ptr(flat.get_xb(), n * self.dim)
+        return rows.reshape(n, self.dim)
+
     def vectors(self, pids: Pids) -> Vectors:
         """float32 (n, dim): the vectors filed under these pids, which must all be here."""
         found: Vectors = self._index.reconstruct_batch(np.ascontiguousarray(pids))

@@ -132,8 +132,9 @@ class Pieces:
         """bool (n_words,): which words have any of these pieces."""
         words, starts = self._words_by_piece
         found = np.zeros(len(self.offsets) - 1, dtype=bool)
-        for number in numbers:
-            found[words[starts[number] : starts[number + 1]]] = True
+        parts = [words[starts[number] : starts[number + 1]] for number in numbers]
+        if parts:
+            found[np.concatenate(parts)] = True
         return found
 
     @cached_property

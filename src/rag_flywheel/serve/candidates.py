@@ -206,7 +206,7 @@ def _cheap(
     fresh: _Positions,
 ) -> Features:
     """Cheap features of texts of the version and of fresh ones, at these positions."""
-    vectors = state.version.dense.vectors(state.version.pids[indexed])
+    vectors = state.version.dense.at(indexed)
     return cheap_features(
         np.concatenate([vectors @ query.vector, state.fresh.vectors[fresh] @ query.vector]),
         np.concatenate([bm25[0][indexed], bm25[1][fresh]]),

@@ -106,6 +106,8 @@ class Server:
             except CorruptFileError:  # it may have been pruned
                 if self._live.state().version is state.version:
                     raise
+                continue
+            return state, source.of_queries
 
     def _check(self, queries: Sequence[str], k: int) -> None:
         for query in queries:
