@@ -143,8 +143,17 @@ class LexicalIndex:
         ids = [self.vocabulary[w] for w in words if w in self.vocabulary]
         if self._bm25 is None or not ids:
             return np.zeros(len(self), dtype=np.float32)
-        scores: LexicalScores = self._bm25.get_scores_from_ids(ids)
+        scores: LexicalScores = self._by_word[:, ids] @ np.ones(len(ids), dtype=np.float32)
         return scores
+
+    @cached_property
+    def _by_word(self) -> Any:
+        """The scores of bm25s, (n_texts, n_words), to be added up by scipy: half the time."""
+        from scipy import sparse
+
+        held = self._bm25.scores
+        parts = held["data"], held["indices"], held["indptr"]
+        return sparse.csc_array(parts, shape=(len(self), len(self.vocabulary)))
 
     @property
     def average_length(self) -> float:
