@@ -30,6 +30,7 @@ from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 
 _SAMPLE = 256  # passages that must find themselves before a version goes live
+_SAMPLE_LINKED = 32  # where they did so in the version whose index this one has
 _INDEX_PARTS = (
     dense_index.FILE_NAME,
     GRAPH_FOLDER,
@@ -114,7 +115,8 @@ def version_problems(
         return [str(error)]
     if not np.array_equal(loaded.pids, built.pids):
         return ["the dense index does not hold exactly the passages of the store"]
-    chosen = np.random.default_rng(built.watermark).permutation(built.pids)[:_SAMPLE]
+    chosen = np.random.default_rng(built.watermark).permutation(built.pids)
+    chosen = chosen[: _SAMPLE_LINKED if built.linked else _SAMPLE]
     with database.reading() as conn:
         pids, vectors = vector_store.some_vectors(
             conn, chosen.tolist(), encoder.revision, encoder.dim

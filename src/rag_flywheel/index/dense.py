@@ -74,7 +74,7 @@ class DenseIndex:
         if len(pids) and (pids[0] < 0 or np.any(pids[1:] <= pids[:-1])):
             raise ValueError("its numbers are not ascending")
         for start in range(0, len(pids), _AT_ONCE):
-            part = self._index.index.reconstruct_n(start, min(_AT_ONCE, len(pids) - start))
+            part = self._rows[start : start + _AT_ONCE]
             with np.errstate(all="ignore"):
                 squares = np.einsum("ij,ij->i", part, part)
             if not np.all(np.abs(np.sqrt(squares) - 1.0) <= _UNIT_TOLERANCE):

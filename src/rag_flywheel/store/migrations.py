@@ -273,6 +273,15 @@ def m008_arms(db: sqlite_utils.Database) -> None:
     db.execute("ALTER TABLE looks ADD COLUMN arm TEXT NOT NULL DEFAULT 'weights'")
 
 
+@migrations()
+def m009_present(db: sqlite_utils.Database) -> None:
+    """What is asked of all present texts is answered without reading the texts."""
+    db.execute(
+        "CREATE INDEX passages_present ON passages (text_hash, lineage) "
+        "WHERE ended IS NULL AND origin = 'index'"
+    )
+
+
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
