@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from rag_flywheel.index.faiss_door import faiss_library
 from rag_flywheel.index.graph import LINKS, build_graph
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.records import Vectors
+from rag_flywheel.serve.candidates import highest
 
 TOP = 100  # of dense search, and of BM25
 
@@ -35,7 +37,6 @@ class Floor:
         self._flat = flat  # must live as long as what searches it
         self._hnsw = graph.over(flat)
         self.ef_search = max(graph.ef_search, 2 * TOP)
-        self.recall = graph.recall
         self._search = faiss.SearchParametersHNSW(efSearch=self.ef_search)
         self._lexical = LexicalIndex.load(version, n_texts=len(dense))
         self._bm25 = self._lexical._bm25
@@ -51,20 +52,30 @@ class Floor:
 
     def bm25(self, query: str) -> None:
         """The best by bm25s, from the query's text."""
-        ids = [
-            self._lexical.vocabulary[w] for w in tokenize(query) if w in self._lexical.vocabulary
-        ]
-        if not ids:
-            return
-        scores = self._bm25.get_scores_from_ids(ids)
+        scores = self._scores(query)
         found = np.flatnonzero(scores > 0)
         if len(found) > TOP:
             found = found[np.argpartition(scores[found], -TOP)[-TOP:]]
         found[np.argsort(-scores[found])]
 
-    def said(self) -> dict[str, float]:
-        """How the graph is made and searched."""
-        return {"links": LINKS, "efSearch": self.ef_search, "recall@10": self.recall}
+    def least(self, query: str, vector: Vectors) -> None:
+        """Both, the best of BM25 picked as we do."""
+        self.dense(vector)
+        highest(self._scores(query), TOP)
+
+    def _scores(self, query: str) -> Any:
+        ids = [
+            self._lexical.vocabulary[w] for w in tokenize(query) if w in self._lexical.vocabulary
+        ]
+        return self._bm25.get_scores_from_ids(ids) if ids else np.zeros(0, dtype=np.float32)
+
+    def said(self, queries: Vectors) -> dict[str, float]:
+        """How the graph is made and searched, and how many of the 10 nearest to these it finds."""
+        _, exact = self._flat.search(queries, 10)
+        _, found = self._hnsw.search(queries, TOP, params=self._search)
+        shares = [np.isin(a, b[:10]).mean() for a, b in zip(exact, found, strict=True)]
+        recall = round(float(np.mean(shares)), 4)
+        return {"links": LINKS, "efSearch": self.ef_search, "recall@10": recall}
 
 
 def raw_commits_ms(folder: Path, n: int) -> list[float]:

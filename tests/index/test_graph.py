@@ -12,7 +12,7 @@ import pytest
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index import dense
 from rag_flywheel.index.dense import DenseIndex
-from rag_flywheel.index.graph import FOLDER, LINKS, Graph
+from rag_flywheel.index.graph import FOLDER, LINKS, Graph, recall_of
 from rag_flywheel.records import Pids, Vectors
 
 N, DIM = 1_500, 24
@@ -199,3 +199,12 @@ def test_the_graph_is_copied_with_its_folder(saved: Path, tmp_path: Path) -> Non
     twin = tmp_path / "twin"
     shutil.copytree(saved, twin, ignore=shutil.ignore_patterns("twin"))
     assert isinstance(DenseIndex.load(twin, dim=DIM).graph, Graph)
+
+
+def test_recall_is_told_from_the_folder(saved: Path, index: DenseIndex, tmp_path: Path) -> None:
+    assert index.graph is not None
+    assert recall_of(saved, len(index)) == index.graph.recall >= 0.98
+    assert recall_of(tmp_path / "other", 5) == 1.0  # without a graph all are looked at
+    (saved / "graph" / "graph.json").write_text("[]")
+    with pytest.raises(CorruptFileError, match="graph cannot be used"):
+        recall_of(saved, len(index))

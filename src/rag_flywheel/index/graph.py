@@ -112,17 +112,39 @@ def load_graph(folder: Path, n: int) -> Graph | None:
     if not place.exists():
         return None
     try:
-        said = read_json(place / "graph.json", most=_MOST_JSON)
+        said = _said(place, n)
         levels, neighbours = (read_array(place / f"{x}.npy") for x in ("levels", "neighbours"))
-        _require_numbers(said, n)
         graph = Graph(levels, neighbours, said["entry"], said["ef_search"], said["recall@10"])
         _require_sense(graph, n)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptFileError(
-            f"{place} cannot be used ({str(error)[:200]}); run `rag-flywheel refresh` to build it "
-            "anew from the database"
-        ) from error
+        raise _unusable(place, error) from error
     return graph
+
+
+def recall_of(folder: Path, n: int) -> float:
+    """The share of the 10 nearest that dense search finds in a version's folder of n vectors, as it
+    was measured when that was built; 1.0 where it looks at all. Raises CorruptFileError."""
+    place = folder / FOLDER
+    if not place.exists():
+        return 1.0
+    try:
+        return float(_said(place, n)["recall@10"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unusable(place, error) from error
+
+
+def _unusable(place: Path, error: Exception) -> CorruptFileError:
+    return CorruptFileError(
+        f"{place} cannot be used ({str(error)[:200]}); run `rag-flywheel refresh` to build it "
+        "anew from the database"
+    )
+
+
+def _said(place: Path, n: int) -> dict[str, Any]:
+    """What graph.json says of a graph over n vectors. Raises ValueError, and what reading raises."""
+    said: dict[str, Any] = read_json(place / "graph.json", most=_MOST_JSON)
+    _require_numbers(said, n)
+    return said
 
 
 def _require_numbers(said: Any, n: int) -> None:

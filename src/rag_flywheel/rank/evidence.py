@@ -193,12 +193,13 @@ def _near_by_codes(
     own = view.tenants[:n_coded] == code
     share = np.count_nonzero(own) / n_coded
     others = np.arange(n_coded, len(view.keys))
+    likely: Iterable[Rows]
     if share <= _FEW:
-        others, likely = np.append(np.flatnonzero(own), others), [()] * len(queries)
+        likely = [np.flatnonzero(own)] * len(queries)
     else:
         likely = view.codes.likely(queries, math.ceil(_LIKELY * kernel.neighbours / share))
     for query, found in zip(queries, likely, strict=True):
-        rows = np.append(np.asarray(found, dtype=np.int64), others)
+        rows = np.append(found, others)
         rows = rows[view.tenants[rows] == code]
         cosines = view.vectors[rows] @ query
         near = cosines > kernel.theta

@@ -218,9 +218,7 @@ def _bigrams(query: QueryWords, texts: TextWords, found: _Found) -> npt.NDArray[
     return total
 
 
-def _window(
-    query: QueryWords, found: _Found, close: _Close, n: int
-) -> npt.NDArray[np.float64]:
+def _window(query: QueryWords, found: _Found, close: _Close, n: int) -> npt.NDArray[np.float64]:
     """The largest sum of idf of distinct words within _WINDOW tokens of a text."""
     best = np.zeros(n)
     new = _previous(query, found)[close.second] < close.first  # not yet counted from this start

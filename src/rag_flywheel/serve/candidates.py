@@ -160,7 +160,7 @@ def plain_worth(features: Features) -> npt.NDArray[np.float32]:
 def _looked_up(state: State, inside: Scope, query: Question, dense: Pids, n: int) -> Lookup:
     words = tokenize(query.text)
     bm25, fresh_bm25 = _bm25(state, inside, words)
-    pids = _union(dense, state.version.pids[_top(bm25, n)])
+    pids = _union(dense, state.version.pids[highest(bm25, n)])
     indexed = np.searchsorted(state.version.pids, pids)
     fresh = _best_fresh(state.fresh.vectors @ query.vector, fresh_bm25, inside, n)
     cheap = _cheap(state, query, (bm25, fresh_bm25), indexed, fresh)
@@ -264,7 +264,8 @@ def _standing(state: State, inside: Scope, pids: Pids) -> npt.NDArray[np.bool_]:
 def _union(some: Pids, others: Pids) -> Pids:
     """The pids of both, ascending; np.union1d takes five times as long for so few."""
     both = np.sort(np.concatenate([some, others]))
-    return both[np.append(True, np.diff(both) > 0)[: len(both)]]
+    union: Pids = both[np.append(True, np.diff(both) > 0)[: len(both)]]
+    return union
 
 
 def _find(wanted: Pids, pids: Pids) -> tuple[_Positions, npt.NDArray[np.bool_]]:
@@ -290,10 +291,10 @@ def _best_fresh(
     standing = np.flatnonzero(inside.fresh)
     if len(standing) <= 2 * n:
         return standing
-    return standing[np.union1d(_top(cosines[standing] + 2.0, n), _top(bm25[standing], n))]
+    return standing[np.union1d(highest(cosines[standing] + 2.0, n), highest(bm25[standing], n))]
 
 
-def _top(scores: npt.NDArray[np.float32], n: int) -> _Positions:
+def highest(scores: npt.NDArray[np.float32], n: int) -> _Positions:
     """Positions of the n highest scores above 0, in no order."""
     least = _reached(scores, n)
     found = np.flatnonzero(scores >= least if least > 0 else scores > 0)
