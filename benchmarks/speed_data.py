@@ -17,7 +17,7 @@ from rag_flywheel.records import Vectors
 from rag_flywheel.store.passages import encoded_text
 
 SEED = 0
-N_CUT = 900  # queries cut from passages, beside the collection's own
+N_CUT = 300  # queries cut from passages, beside the collection's own
 _MOST_PIECES = 128  # of a text that its vector is made of
 _CUT_FROM, _AT_ONCE = 2_000, 10_000  # passages
 
