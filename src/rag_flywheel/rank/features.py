@@ -28,6 +28,7 @@ dependence model (Metzler and Croft, SIGIR 2005) in kind: words that stand toget
 words apart."""
 _MOST_WORDS = 64  # distinct words of a query that are looked for, the rarest
 _WINDOW, _NEAR = 15, 8  # words
+_AT_ONCE = 8_192  # tokens
 _WINDOW_SCALE = 10.0
 
 
@@ -132,14 +133,25 @@ class _Close:
 
     @classmethod
     def of(cls, found: _Found) -> "_Close":
-        """All of them at once: a numpy call costs more than what it does for so few tokens."""
+        """All of a part at once: a numpy call costs more than what it does for so few tokens."""
         k = len(found.text)
-        later = np.arange(1, _WINDOW)[:, None] + np.arange(k)
-        at = np.minimum(later, k - 1)
-        near = (later < k) & (found.text[at] == found.text)
-        near &= found.position[at] - found.position < _WINDOW
-        apart, first = np.nonzero(near)
-        return cls(first, first + apart + 1)
+        if not k:
+            return cls(found.text, found.text)
+        parts = [
+            _close_from(found, start, min(start + _AT_ONCE, k)) for start in range(0, k, _AT_ONCE)
+        ]
+        first, second = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return cls(first, second)
+
+
+def _close_from(found: _Found, start: int, end: int) -> tuple[Ints, Ints]:
+    """The pairs whose first token is one of start to end - 1."""
+    later = np.arange(1, _WINDOW)[:, None] + np.arange(start, end)
+    at = np.minimum(later, len(found.text) - 1)
+    near = (later < len(found.text)) & (found.text[at] == found.text[start:end])
+    near &= found.position[at] - found.position[start:end] < _WINDOW
+    apart, first = np.nonzero(near)
+    return first + start, first + start + apart + 1
 
 
 def rich_features(

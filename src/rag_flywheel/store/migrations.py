@@ -298,18 +298,18 @@ def migrate(database: Database, user_hash: Hash) -> None:
         require_ours(conn)
         db = sqlite_utils.Database(conn)
         _refuse_newer(db)
-        pending = migrations.pending(db)
+        pending = {str(m.name) for m in migrations.pending(db)}
     if pending:
-        _apply(database, user_hash)
+        _apply(database, user_hash, hashes=m003_hashed_users.__name__ in pending)
     with database.reading() as conn:
         require_schema(conn)
 
 
-def _apply(database: Database, user_hash: Hash) -> None:
+def _apply(database: Database, user_hash: Hash, *, hashes: bool) -> None:
     with database.transaction() as conn:
         conn.create_function("user_hash", 2, lambda key, id_: user_hash(bytes.fromhex(key), id_))
         migrations.apply(sqlite_utils.Database(conn))
-        old = _has_users(conn)
+        old = hashes and _has_users(conn)
     if old:
         database.compact()  # the ids as they were are in freed bytes
 
