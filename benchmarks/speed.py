@@ -12,14 +12,12 @@ import argparse
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,7 +31,8 @@ from rag_flywheel import Candidate, Flywheel, Vote
 from rag_flywheel.bench.bench import commit
 from rag_flywheel.deploy.versions import version_folder
 from speed_data import SEED, Data, near, read_data
-from speed_floor import Floor, percentiles, raw_commits_ms
+from speed_floor import Floor, raw_commits_ms
+from speed_times import Times, percentiles, timed
 
 SIZES = (10_000, 50_000, 159_173)
 K, THREADS, N_VOTES, N_BATCH = 8, 4, 200, 1_000
@@ -52,20 +51,6 @@ class Bench:
     @property
     def vectors(self) -> np.ndarray:
         return self.data.encoder.encode_queries(self.data.queries)
-
-
-def timed(call: Callable[[int], object], n: int, threads: int = 1) -> list[float]:
-    """Milliseconds of call(0) ... call(n - 1), by so many threads at a time."""
-
-    def one(i: int) -> float:
-        began = time.perf_counter()
-        call(i)
-        return (time.perf_counter() - began) * 1000.0
-
-    if threads == 1:
-        return [one(i) for i in range(n)]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(one, range(n)))
 
 
 def retrieve(bench: Bench) -> Figures:
@@ -88,7 +73,7 @@ def retrieve(bench: Bench) -> Figures:
     for threads in (1, THREADS):
         if threads > 1:
             calls = {name: calls[name] for name in ("floor", "ours")}
-        spent: dict[str, list[list[float]]] = {name: [] for name in calls}
+        spent: dict[str, list[Times]] = {name: [] for name in calls}
         per_s: dict[str, list[float]] = {name: [] for name in calls}
         for turn in range(bench.rounds + 1):
             for name, call in calls.items():
@@ -102,13 +87,18 @@ def retrieve(bench: Bench) -> Figures:
         for name, each in per_s.items():
             rows[name]["per_s"] = round(float(np.median(each)), 1)
         for name in {"ours", "ours_recorded"} & set(calls):
-            p50, floor_p50 = rows[name]["p50_ms"], rows["floor"]["p50_ms"]
-            rows[name]["times_the_floor"] = round(p50 / floor_p50, 2)
-            if "least" in rows:
-                rows[name]["times_the_least"] = round(p50 / rows["least"]["p50_ms"], 2)
-            rows[name]["above_the_floor_ms"] = round(p50 - floor_p50, 3)
-            rows[name]["p99_over_p50"] = round(rows[name]["p99_ms"] / p50, 2)
+            rows[name] |= beside(rows, name)
         found[f"threads_{threads}"] = rows
+    return found
+
+
+def beside(rows: dict[str, dict[str, float]], name: str) -> dict[str, float]:
+    """A row beside those of the floor, by the time of the processor."""
+    found, own = {}, rows[name]["cpu_p50_ms"]
+    for floor in sorted({"floor", "least"} & set(rows)):
+        found[f"times_the_{floor}"] = round(own / rows[floor]["cpu_p50_ms"], 2)
+        found[f"above_the_{floor}_ms"] = round(own - rows[floor]["cpu_p50_ms"], 3)
+    found["p99_over_p50"] = round(rows[name]["cpu_p99_ms"] / own, 2)
     return found
 
 
@@ -180,7 +170,8 @@ def opened(root: Path, stored: Path) -> Figures:
             fw.retrieve(query, K, record=False)
         moments.append(time.perf_counter())
     spent = np.diff(moments)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024.0
     said = (float(spent[0]), float(spent[1]), float(np.median(spent[2:])), peak)
     return dict(zip(("open_s", "first_query_s", "later_query_s", "peak_mib"), said, strict=True))
 
@@ -302,6 +293,7 @@ def machine() -> Figures:
         "python": platform.python_version(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
         "omp_threads": os.environ.get("OMP_NUM_THREADS"),
         "libraries": {name: version(name) for name in names},
     }

@@ -2,8 +2,6 @@
 
 import json
 import sqlite3
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from rag_flywheel.index.graph import LINKS, build_graph
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.records import Vectors
 from rag_flywheel.serve.candidates import highest
+from speed_times import Times, timed
 
 TOP = 100  # of dense search, and of BM25
 
@@ -78,26 +77,20 @@ class Floor:
         return {"links": LINKS, "efSearch": self.ef_search, "recall@10": recall}
 
 
-def raw_commits_ms(folder: Path, n: int) -> list[float]:
+def raw_commits_ms(folder: Path, n: int) -> Times:
     """Milliseconds of n commits of one small row each, synchronous=FULL, by sqlite3 alone."""
     path = folder / "raw.db"
     conn = sqlite3.connect(path, isolation_level=None)
     conn.execute("PRAGMA journal_mode=WAL")
     conn.execute("PRAGMA synchronous=FULL")
     conn.execute("CREATE TABLE IF NOT EXISTS votes (seq INTEGER PRIMARY KEY, what TEXT)")
-    spent = []
-    for i in range(n):
-        began = time.perf_counter()
+
+    def commit(i: int) -> None:
         conn.execute("BEGIN IMMEDIATE")
         conn.execute("INSERT INTO votes (what) VALUES (?)", (json.dumps([i, "helpful"]),))
         conn.execute("COMMIT")
-        spent.append((time.perf_counter() - began) * 1000.0)
+
+    spent = timed(commit, n)
     conn.close()
     path.unlink()
     return spent
-
-
-def percentiles(rounds: Sequence[Sequence[float]]) -> dict[str, float]:
-    """p50, p95 and p99 of each round, and of those the medians over the rounds."""
-    cuts = np.median([np.percentile(spent, [50, 95, 99]) for spent in rounds], axis=0)
-    return dict(zip(("p50_ms", "p95_ms", "p99_ms"), map(float, cuts.round(4)), strict=True))
