@@ -104,7 +104,7 @@ BESIDE = {
 }
 DOORS = {
     "sklearn": {"curate/clusters.py"},
-    "faiss": {"index/dense.py"},
+    "faiss": {"index/faiss_door.py"},
     "bm25s": {"index/lexical.py"},
     "Stemmer": {"index/lexical.py"},
     "torch": {"index/sentence_encoder.py", "index/tower.py", "improve/tune.py"},

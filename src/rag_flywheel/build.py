@@ -17,6 +17,7 @@ from rag_flywheel.index import dense as dense_index
 from rag_flywheel.index import lexical as lexical_index
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.encoder import Encoder
+from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.rank import parameters as params
@@ -29,8 +30,10 @@ from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 
 _SAMPLE = 256  # passages that must find themselves before a version goes live
+_SAMPLE_LINKED = 32  # where they did so in the version whose index this one has
 _INDEX_PARTS = (
     dense_index.FILE_NAME,
+    GRAPH_FOLDER,
     lexical_index.LEXICAL_FOLDER,
     lexical_index.TOKENS_FOLDER,
 )
@@ -63,7 +66,8 @@ def build_indexes(
         pids = passages.present_pids(conn)
         if parent is not None and not counts.corpus_changes(conn, parent[1]):
             for part in _INDEX_PARTS:
-                _link(parent[0] / part, staged / part)
+                if (parent[0] / part).exists():
+                    _link(parent[0] / part, staged / part)
             return Built(watermark, pids, linked=True)
         _build_dense(staged, conn, encoder, pids, progress)
         _build_lexical(staged, conn, len(pids), progress)
@@ -111,14 +115,15 @@ def version_problems(
         return [str(error)]
     if not np.array_equal(loaded.pids, built.pids):
         return ["the dense index does not hold exactly the passages of the store"]
-    chosen = np.random.default_rng(built.watermark).permutation(built.pids)[:_SAMPLE]
+    chosen = np.random.default_rng(built.watermark).permutation(built.pids)
+    chosen = chosen[: _SAMPLE_LINKED if built.linked else _SAMPLE]
     with database.reading() as conn:
         pids, vectors = vector_store.some_vectors(
             conn, chosen.tolist(), encoder.revision, encoder.dim
         )
     if len(pids) != len(chosen):
         return [f"{len(chosen) - len(pids)} of {len(chosen)} sampled passages have no vector"]
-    return integrity_problems(pids, vectors, loaded.dense.search, loaded.dense.vectors)
+    return integrity_problems(pids, vectors, loaded.dense.search_all, loaded.dense.vectors)
 
 
 def _build_dense(

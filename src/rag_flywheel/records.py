@@ -318,7 +318,7 @@ class VersionStory:
 
 @dataclass(frozen=True)
 class Status:
-    """The state of an index folder, in numbers."""
+    """The state of an index folder, in numbers; dense_recall: of the 10 nearest, None: no version."""
 
     path: str
     encoder: str
@@ -334,6 +334,7 @@ class Status:
     votes_since_refresh: int
     last_refresh: str | None
     bytes_on_disk: int
+    dense_recall: float | None = None
 
 
 @dataclass(frozen=True)

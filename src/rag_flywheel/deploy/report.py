@@ -6,8 +6,15 @@ from pathlib import Path
 
 from rag_flywheel.config import Config
 from rag_flywheel.deploy.files import files_below
-from rag_flywheel.deploy.versions import list_versions, read_current, read_manifest
+from rag_flywheel.deploy.manifest import Manifest
+from rag_flywheel.deploy.versions import (
+    list_versions,
+    read_current,
+    read_manifest,
+    version_folder,
+)
 from rag_flywheel.errors import FlywheelError
+from rag_flywheel.index.graph import recall_of
 from rag_flywheel.records import HistoryEntry, Status, VersionInfo
 from rag_flywheel.store import counts, events, journal
 from rag_flywheel.store import history as log
@@ -42,7 +49,14 @@ def status(root: Path, database: Database, config: Config) -> Status:
             votes_since_refresh=events.count_votes(conn, after=watermark),
             last_refresh=None if refreshed is None else utc(refreshed),
             bytes_on_disk=_bytes_below(root),
+            dense_recall=_dense_recall(root, manifest),
         )
+
+
+def _dense_recall(root: Path, manifest: Manifest | None) -> float | None:
+    if manifest is None:
+        return None
+    return recall_of(version_folder(root, manifest.id), manifest.n_passages)
 
 
 def _bytes_below(folder: Path) -> int:

@@ -1,12 +1,11 @@
-"""Dense search: the only door to faiss.
+"""Dense search.
 
 It knows vectors and the numbers they are filed under; not texts, versions or votes.
 """
 
 import errno
-import os
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,13 @@ import numpy.typing as npt
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.dense_file import require_flat
+from rag_flywheel.index.faiss_door import faiss_library
+from rag_flywheel.index.graph import Graph, build_graph, load_graph
 from rag_flywheel.records import Pids, Vectors
 
 FILE_NAME = "passages.faiss"
+GRAPH_FROM = 20_000  # vectors; below, looking at all of them takes about a millisecond
+_QUICK_SHARE = 0.5  # of the vectors; where fewer may come up, looking at those is as quick
 _SAMPLE = 20_000  # vectors that the typical cosine is taken from
 _LARGEST_TYPICAL = 0.9
 _LARGEST_IN_A_BITMAP = 2**28
@@ -26,30 +29,37 @@ _AT_ONCE = 65_536  # vectors
 
 
 class DenseIndex:
-    """Exact inner-product search over unit vectors filed under pids."""
+    """Inner-product search over unit vectors filed under pids: exact, or, once they are many and
+    most of them may come up, by a graph that finds nearly all of the nearest (`graph.py`)."""
 
-    def __init__(self, index: Any, pids: Pids) -> None:
+    def __init__(self, index: Any, pids: Pids, graph: Graph | None = None) -> None:
         self._index = index
         self.pids = pids  # ascending
+        self.graph = graph
+        self._quick = (
+            None if graph is None else graph.over(faiss_library().downcast_index(index.index))
+        )
 
     @classmethod
     def build(cls, pids: Pids, vectors: Vectors) -> "DenseIndex":
         """An index of float32 (n, dim) unit vectors under ascending int64 (n,) pids."""
-        faiss = _faiss()
+        faiss = faiss_library()
         index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
         index.add_with_ids(np.ascontiguousarray(vectors), np.ascontiguousarray(pids))
-        return cls(index, pids)
+        graph = None if len(pids) < GRAPH_FROM else build_graph(vectors, index.index)
+        return cls(index, pids, graph)
 
     @classmethod
     def load(cls, folder: Path, *, dim: int) -> "DenseIndex":
         """Read the index in `folder`. Raises CorruptFileError when it is not one of this width,
         of unit vectors under ascending numbers."""
-        faiss = _faiss()
+        faiss = faiss_library()
         path = folder / FILE_NAME
         try:
             require_flat(path, dim=dim)
             index = faiss.read_index(str(path))
-            found = cls(index, faiss.vector_to_array(index.id_map).astype(np.int64))
+            pids = faiss.vector_to_array(index.id_map).astype(np.int64)
+            found = cls(index, pids, load_graph(folder, len(pids)))
             found._require_sense()
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             raise CorruptFileError(
@@ -64,7 +74,7 @@ class DenseIndex:
         if len(pids) and (pids[0] < 0 or np.any(pids[1:] <= pids[:-1])):
             raise ValueError("its numbers are not ascending")
         for start in range(0, len(pids), _AT_ONCE):
-            part = self._index.index.reconstruct_n(start, min(_AT_ONCE, len(pids) - start))
+            part = self._rows[start : start + _AT_ONCE]
             with np.errstate(all="ignore"):
                 squares = np.einsum("ij,ij->i", part, part)
             if not np.all(np.abs(np.sqrt(squares) - 1.0) <= _UNIT_TOLERANCE):
@@ -72,7 +82,7 @@ class DenseIndex:
 
     def save(self, folder: Path) -> None:
         """Write the index into `folder`."""
-        faiss = _faiss()
+        faiss = faiss_library()
         path = str(folder / FILE_NAME)
         try:
             faiss.write_index(self._index, path)
@@ -80,6 +90,8 @@ class DenseIndex:
             full = "No space left" in str(error)
             number = errno.ENOSPC if full else errno.EIO
             raise OSError(number, str(error)[:200], path) from error
+        if self.graph is not None:
+            self.graph.save(folder)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -101,7 +113,29 @@ class DenseIndex:
         allowed: only these pids may come up (ascending); None: any. Fewer than n come back when
         there are not so many.
         """
-        faiss = _faiss()
+        there = len(self) if allowed is None else len(allowed)
+        if self._quick is None or min(there, n) < 1 or there < _QUICK_SHARE * len(self):
+            return self.search_all(queries, n, allowed)
+        found = self._by_graph(queries, min(n, there), allowed)
+        short = [i for i, row in enumerate(found) if len(row) < min(n, there)]
+        if short:  # the graph led to too few that may come up
+            whole = self.search_all(queries[short], n, allowed)
+            for i, row in zip(short, whole, strict=True):
+                found[i] = row
+        return found
+
+    def _by_graph(self, queries: Vectors, n: int, allowed: Pids | None) -> list[Pids]:
+        faiss, graph = faiss_library(), self.graph
+        assert graph is not None and self._quick is not None
+        parameters = faiss.SearchParametersHNSW(efSearch=max(graph.ef_search, 2 * n))
+        if allowed is not None:
+            parameters.sel = _selector(np.searchsorted(self.pids, allowed))
+        _, found = self._quick.search(np.ascontiguousarray(queries), n, params=parameters)
+        return [self.pids[row[row >= 0]] for row in found]
+
+    def search_all(self, queries: Vectors, n: int, allowed: Pids | None = None) -> list[Pids]:
+        """`search`, exact whatever it takes."""
+        faiss = faiss_library()
         n = min(n, len(self) if allowed is None else len(allowed))
         if n < 1:
             return [np.empty(0, dtype=np.int64) for _ in queries]
@@ -110,6 +144,20 @@ class DenseIndex:
             parameters = faiss.SearchParameters(sel=_selector(allowed))
         _, found = self._index.search(np.ascontiguousarray(queries), n, params=parameters)
         return [row[row >= 0] for row in found]  # faiss pads with -1
+
+    def at(self, positions: npt.NDArray[np.int64]) -> Vectors:
+        """float32 (n, dim): the vectors of pids[positions], without looking each pid up."""
+        found: Vectors = self._rows[positions]
+        return found
+
+    @cached_property
+    def _rows(self) -> Vectors:
+        """All vectors, float32 (n, dim): the memory of the index itself."""
+        n, flat = len(self), faiss_library().downcast_index(self._index.index)
+        if not n:
+            return np.empty((0, self.dim), dtype=np.float32)
+        rows: Vectors = faiss_library().rev_swig_ptr(flat.get_xb(), n * self.dim)
+        return rows.reshape(n, self.dim)
 
     def vectors(self, pids: Pids) -> Vectors:
         """float32 (n, dim): the vectors filed under these pids, which must all be here."""
@@ -134,7 +182,7 @@ def nearest_rows(targets: Vectors, sources: Vectors, k: int) -> Nearest:
     if not k or not len(targets):
         shape = len(targets), k
         return Nearest(np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32))
-    faiss = _faiss()
+    faiss = faiss_library()
     cosines, rows = faiss.knn(targets, sources, k, metric=faiss.METRIC_INNER_PRODUCT)
     return Nearest(rows, np.minimum(cosines, np.float32(1.0)))
 
@@ -155,20 +203,10 @@ def typical_cosine(vectors: Vectors) -> float:
 
 def _selector(allowed: Pids) -> Any:
     """Admits these ascending pids: by a bit for each number up to the last, unless that is huge."""
-    faiss = _faiss()
+    faiss = faiss_library()
     last = int(allowed[-1])
     if last > _LARGEST_IN_A_BITMAP:
         return faiss.IDSelectorBatch(allowed)
     mask = np.zeros(last + 1, dtype=bool)
     mask[allowed] = True
     return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-
-
-@cache
-def _faiss() -> Any:
-    """The library, loaded when first needed; untyped, since its stubs lack what Python adds."""
-    import faiss
-
-    # the threads of OpenMP do not survive a fork: a child that waits for them waits for ever
-    os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
-    return faiss

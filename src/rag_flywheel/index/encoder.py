@@ -184,8 +184,9 @@ def encode(
         )
     vectors = found.astype(np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    worst = max(lengths.flat, key=lambda length: abs(length - 1.0), default=1.0)
-    if abs(worst - 1.0) > _UNIT_TOLERANCE:
+    off = np.abs(lengths - 1.0)
+    if off.max(initial=0.0) > _UNIT_TOLERANCE:
+        worst = lengths.flat[off.argmax()]
         raise EncoderError(
             f"the encoder returned a vector of length {worst:.3f}; expected unit length: divide "
             "each row by its norm"

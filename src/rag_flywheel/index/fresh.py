@@ -85,6 +85,8 @@ class FreshSegment:
 
     def lexical_scores(self, words: Sequence[str], statistics: LexicalIndex) -> LexicalScores:
         """float32 (n,): BM25 of every text under the given statistics."""
+        if not self.texts:
+            return np.zeros(0, dtype=np.float32)
         counts, lengths = [t.counts for t in self.texts], [len(t.words) for t in self.texts]
         return statistics.score_unindexed(words, counts, lengths)
 

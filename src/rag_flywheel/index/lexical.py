@@ -143,8 +143,17 @@ class LexicalIndex:
         ids = [self.vocabulary[w] for w in words if w in self.vocabulary]
         if self._bm25 is None or not ids:
             return np.zeros(len(self), dtype=np.float32)
-        scores: LexicalScores = self._bm25.get_scores_from_ids(ids)
+        scores: LexicalScores = self._by_word[:, ids] @ np.ones(len(ids), dtype=np.float32)
         return scores
+
+    @cached_property
+    def _by_word(self) -> Any:
+        """The scores of bm25s, (n_texts, n_words), to be added up by scipy: half the time."""
+        from scipy import sparse
+
+        held = self._bm25.scores
+        parts = held["data"], held["indices"], held["indptr"]
+        return sparse.csc_array(parts, shape=(len(self), len(self.vocabulary)))
 
     @property
     def average_length(self) -> float:
@@ -175,14 +184,11 @@ class LexicalIndex:
         word in `words` or -1, int64; and how many tokens each text has.
         """
         found, lengths = self._tokens_at(positions)
-        ids = np.array([self.vocabulary.get(w, -1) for w in words], dtype=np.int64)
-        order = np.argsort(ids, kind="stable")
-        at = np.searchsorted(ids[order], found)
-        at = np.minimum(at, max(len(ids) - 1, 0))
-        if not len(ids):
-            return np.full(len(found), -1), lengths
-        places = np.where(ids[order][at] == found, order[at], -1)
-        return places.astype(np.int64), lengths
+        number = np.full(len(self.vocabulary), -1, dtype=np.int16)
+        for i, word in enumerate(words):
+            if (token := self.vocabulary.get(word)) is not None:
+                number[token] = i
+        return number[found].astype(np.int64), lengths
 
     @cached_property
     def average_pieces(self) -> float:
@@ -203,7 +209,8 @@ class LexicalIndex:
         """The tokens of these texts, one text after the other, and how many each has."""
         starts, ends = self.offsets[positions], self.offsets[positions + 1]
         tokens = np.concatenate(
-            [self.tokens[a:b] for a, b in zip(starts, ends, strict=True)] or [_NONE]
+            [self.tokens[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+            or [_NONE]
         )
         return tokens, (ends - starts).astype(np.int64)
 

@@ -106,28 +106,35 @@ class Pieces:
         """
         n, m = len(lengths), len(pieces)
         numbers = [self.number[piece] for piece in pieces]
+        ends = np.cumsum(lengths)
+        so_far = np.append(0, np.cumsum(self._sizes[tokens]))
+        totals = so_far[ends] - so_far[ends - lengths]
+        sharing = np.flatnonzero(self._words_with(numbers)[tokens])
+        words = tokens[sharing]
+        many = self._sizes[words]
+        text = np.repeat(np.searchsorted(ends, sharing, side="right") * m, many)
+        until = np.cumsum(many)
+        at = np.repeat(self.offsets[words] - until + many, many) + np.arange(len(text))
         wanted = np.full(len(self.number), -1, dtype=np.int32)
         wanted[numbers] = np.arange(m)
-        text = np.repeat(np.arange(n), lengths)
-        starts = self.offsets[tokens].astype(np.int64)
-        many = self.offsets[tokens + 1] - starts
-        totals = np.bincount(text, many, minlength=n).astype(np.int64)
-        sharing = np.flatnonzero(self._words_with(numbers)[tokens])
-        starts, many, text = starts[sharing], many[sharing], text[sharing]
-        ends = np.cumsum(many)
-        at = np.repeat(starts - ends + many, many) + np.arange(int(ends[-1]) if len(ends) else 0)
         found = wanted[self.ids[at]]
-        kept = found >= 0
-        cells = np.repeat(text, many)[kept] * m + found[kept]
+        kept = np.flatnonzero(found >= 0)
+        cells = text[kept] + found[kept]
         tf = np.bincount(cells, minlength=n * m).reshape(n, m).astype(np.float64)
         return tf, totals
+
+    @cached_property
+    def _sizes(self) -> npt.NDArray[np.int64]:
+        """How many pieces each word has."""
+        return np.diff(self.offsets).astype(np.int64)
 
     def _words_with(self, numbers: Sequence[int]) -> npt.NDArray[np.bool_]:
         """bool (n_words,): which words have any of these pieces."""
         words, starts = self._words_by_piece
         found = np.zeros(len(self.offsets) - 1, dtype=bool)
-        for number in numbers:
-            found[words[starts[number] : starts[number + 1]]] = True
+        parts = [words[starts[number] : starts[number + 1]] for number in numbers]
+        if parts:
+            found[np.concatenate(parts)] = True
         return found
 
     @cached_property

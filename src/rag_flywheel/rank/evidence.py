@@ -1,17 +1,20 @@
 """Evidence: what votes on similar past queries say about passages, for one query.
 
 S of a passage is the sum of K(q, q_t) · chance_t over the nearest past queries q_t, where chance_t
-is the chance that it is the answer of q_t and K = max(0, (cos − theta) / (1 − theta))^gamma. Past
-queries and passages are numbers here; this module must not know where votes come from.
+is the chance that it is the answer of q_t and K = max(0, (cos − theta) / (1 − theta))^gamma. Once
+past queries are many, the nearest are found by short codes, and compared exactly. Past queries and
+passages are numbers here; this module must not know where votes come from.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.index.codes import Codes
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.records import Pids, Support, Vectors
 
@@ -19,6 +22,10 @@ Rows = npt.NDArray[np.int64]
 PastQueryKey = tuple[bytes, str | None]
 _NOBODY = -1
 _AT_ONCE = 64  # queries
+CODES_FROM = 20_000  # past queries; below, looking at all of them takes about a millisecond
+_UNCODED = 4_096  # past queries, those added last, that are looked at as they are
+_LIKELY = 8  # times as many as count are compared exactly
+_FEW = 0.1  # of the past queries; a tenant with no more of them has them all compared
 
 
 @dataclass
@@ -50,6 +57,7 @@ class EvidenceView:
 
     keys[i] and past[i] belong to vectors[i], float32 (n, dim) unit rows; tenants[i] is a code
     of the tenant that the votes were cast under, -1 when every vote on the query was retracted.
+    codes: of the first of the vectors, None: they are few.
     """
 
     dim: int
@@ -57,6 +65,7 @@ class EvidenceView:
     past: tuple[PastQuery, ...] = ()
     tenants: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     tenant_codes: Mapping[str | None, int] = field(default_factory=dict)
+    codes: Codes | None = None
     _buffer: _Buffer | None = None
 
     @property
@@ -96,13 +105,15 @@ class EvidenceView:
             at = row if row < n else next(fresh_rows)
             changed[at] = past
             tenants[at] = codes[key[1]] if past.votes else _NOBODY
+        buffer = self._extended(new, [vectors[key[0]] for key in new])
         return EvidenceView(
             self.dim,
             (*self.keys, *new),
             tuple(changed),
             tenants,
             codes,
-            self._extended(new, [vectors[key[0]] for key in new]),
+            self.codes if buffer is None else _coded(self.codes, buffer.rows[: n + len(new)]),
+            buffer,
         )
 
     def _extended(self, keys: Sequence[PastQueryKey], added: Sequence[Vectors]) -> _Buffer | None:
@@ -156,12 +167,53 @@ def evidence_for(
     code = view.tenant_codes.get(tenant)
     if code is None or kernel.neighbours < 1:
         return [Evidence({}) for _ in queries]
-    found = []
-    for start in range(0, len(queries), _AT_ONCE):
-        for cosines in queries[start : start + _AT_ONCE] @ view.vectors.T:
-            near = np.flatnonzero((cosines > kernel.theta) & (view.tenants == code))
-            found.append(_gathered(view, near, cosines[near].astype(np.float64), kernel))
-    return found
+    search = _near_by_codes if view.codes is not None else _near_of_all
+    return [
+        _gathered(view, near, cosines.astype(np.float64), kernel)
+        for start in range(0, len(queries), _AT_ONCE)
+        for near, cosines in search(view, queries[start : start + _AT_ONCE], code, kernel)
+    ]
+
+
+def _near_of_all(
+    view: EvidenceView, queries: Vectors, code: int, kernel: Kernel
+) -> Iterator[tuple[Rows, Vectors]]:
+    """For each query the past ones of a tenant beyond theta, and their cosines."""
+    for cosines in queries @ view.vectors.T:
+        near = np.flatnonzero((cosines > kernel.theta) & (view.tenants == code))
+        yield near, cosines[near]
+
+
+def _near_by_codes(
+    view: EvidenceView, queries: Vectors, code: int, kernel: Kernel
+) -> Iterator[tuple[Rows, Vectors]]:
+    """`_near_of_all`, nearly all of the nearest: those that codes call likely and those without."""
+    assert view.codes is not None
+    n_coded = len(view.codes)
+    own = view.tenants[:n_coded] == code
+    share = np.count_nonzero(own) / n_coded
+    others = np.arange(n_coded, len(view.keys))
+    likely: Iterable[Rows]
+    if share <= _FEW:
+        likely = [np.flatnonzero(own)] * len(queries)
+    else:
+        likely = view.codes.likely(queries, math.ceil(_LIKELY * kernel.neighbours / share))
+    for query, found in zip(queries, likely, strict=True):
+        rows = np.append(found, others)
+        rows = rows[view.tenants[rows] == code]
+        cosines = view.vectors[rows] @ query
+        near = cosines > kernel.theta
+        yield rows[near], cosines[near]
+
+
+def _coded(codes: Codes | None, vectors: Vectors) -> Codes | None:
+    """Codes of nearly all of these past queries, None while they are few; `codes`: of the first."""
+    n = len(vectors)
+    if n < CODES_FROM:
+        return None
+    if codes is None or n >= 2 * codes.n_learned:
+        return Codes.build(vectors)
+    return codes if n - len(codes) < _UNCODED else codes.extended(vectors[len(codes) :])
 
 
 def _gathered(

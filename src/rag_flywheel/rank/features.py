@@ -28,6 +28,7 @@ dependence model (Metzler and Croft, SIGIR 2005) in kind: words that stand toget
 words apart."""
 _MOST_WORDS = 64  # distinct words of a query that are looked for, the rarest
 _WINDOW, _NEAR = 15, 8  # words
+_AT_ONCE = 8_192  # tokens
 _WINDOW_SCALE = 10.0
 
 
@@ -122,6 +123,37 @@ class _Found:
     word: Ints
 
 
+@dataclass(frozen=True)
+class _Close:
+    """Pairs of found tokens of one text with fewer than _WINDOW tokens from one to the other: their
+    numbers, first < second, (p,) each; for one first those of second ascend."""
+
+    first: Ints
+    second: Ints
+
+    @classmethod
+    def of(cls, found: _Found) -> "_Close":
+        """All of a part at once: a numpy call costs more than what it does for so few tokens."""
+        k = len(found.text)
+        if not k:
+            return cls(found.text, found.text)
+        parts = [
+            _close_from(found, start, min(start + _AT_ONCE, k)) for start in range(0, k, _AT_ONCE)
+        ]
+        first, second = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return cls(first, second)
+
+
+def _close_from(found: _Found, start: int, end: int) -> tuple[Ints, Ints]:
+    """The pairs whose first token is one of start to end - 1."""
+    later = np.arange(1, _WINDOW)[:, None] + np.arange(start, end)
+    at = np.minimum(later, len(found.text) - 1)
+    near = (later < len(found.text)) & (found.text[at] == found.text[start:end])
+    near &= found.position[at] - found.position[start:end] < _WINDOW
+    apart, first = np.nonzero(near)
+    return first + start, first + start + apart + 1
+
+
 def rich_features(
     query: QueryWords, texts: TextWords, text_pieces: TextPieces, best: Best | None = None
 ) -> tuple[Features, Best]:
@@ -148,7 +180,8 @@ def rich_features(
     rarest = np.zeros(n)
     if len(known):
         rarest[found.text[found.word == known[0]]] = 1.0
-    bigram, pairs = _bigrams(query, texts, found), _pairs(query, texts, found)
+    close = _Close.of(found)
+    bigram, pairs = _bigrams(query, texts, found), _pairs(query, texts, found, close)
     pieces = text_pieces.bm25()
     if best is None:
         best = Best(*(float(scores.max(initial=0.0)) for scores in (title, bigram, pairs, pieces)))
@@ -156,7 +189,7 @@ def rich_features(
         _share(bigram, best.bigram),
         _share(title, best.title),
         rarest,
-        _window(query, found, n) / _WINDOW_SCALE,
+        _window(query, found, close, n) / _WINDOW_SCALE,
         _share(pairs, best.pairs),
         length,
         _share(pieces, best.pieces),
@@ -184,7 +217,8 @@ def _bigrams(query: QueryWords, texts: TextWords, found: _Found) -> npt.NDArray[
     codes, counts = np.unique(left[kept] * m + right[kept], return_counts=True)
     if not len(codes):
         return np.zeros(n)
-    at = np.flatnonzero(_beside(found, 1, 1))
+    beside = np.diff(found.position) == 1
+    at = np.flatnonzero(beside & (np.diff(found.text) == 0))
     spoken = found.word[at] * m + found.word[at + 1]
     pair = np.minimum(np.searchsorted(codes, spoken), len(codes) - 1)
     of_query = codes[pair] == spoken
@@ -196,56 +230,42 @@ def _bigrams(query: QueryWords, texts: TextWords, found: _Found) -> npt.NDArray[
     return total
 
 
-def _window(query: QueryWords, found: _Found, n: int) -> npt.NDArray[np.float64]:
+def _window(query: QueryWords, found: _Found, close: _Close, n: int) -> npt.NDArray[np.float64]:
     """The largest sum of idf of distinct words within _WINDOW tokens of a text."""
     best = np.zeros(n)
-    if not len(found.word):
-        return best
-    idf, total = query.idf[found.word], query.idf[found.word].copy()
-    before = _previous(found)
-    for apart in range(1, _WINDOW):
-        near = _beside(found, apart, _WINDOW - 1)
-        if not near.any():
-            break
-        start = np.flatnonzero(near)
-        new = start[before[start + apart] < start]  # not yet counted from this start
-        total[new] += idf[new + apart]
-    np.maximum.at(best, found.text, total)
+    new = _previous(query, found)[close.second] < close.first  # not yet counted from this start
+    idf = query.idf[found.word]
+    more = np.bincount(close.first[new], idf[close.second[new]], minlength=len(idf))
+    np.maximum.at(best, found.text, idf + more)
     return best
 
 
-def _pairs(query: QueryWords, texts: TextWords, found: _Found) -> npt.NDArray[np.float64]:
+def _pairs(
+    query: QueryWords, texts: TextWords, found: _Found, close: _Close
+) -> npt.NDArray[np.float64]:
     """BM25 of any two different words within _NEAR tokens; a pair's idf is the smaller one."""
     m, n = len(query.words), len(texts.lengths)
-    keys = []
-    for apart in range(1, _NEAR):
-        at = np.flatnonzero(_beside(found, apart, _NEAR - 1))
-        if not len(at):
-            break
-        a, b = found.word[at], found.word[at + apart]
-        low, high = np.minimum(a, b), np.maximum(a, b)
-        keys.append(((found.text[at] * m + low) * m + high)[a != b])
-    cells, tf = np.unique(np.concatenate(keys or [found.text[:0]]), return_counts=True)
+    apart = found.position[close.second] - found.position[close.first]
+    a, b = found.word[close.first], found.word[close.second]
+    kept = np.flatnonzero((apart < _NEAR) & (a != b))
+    a, b = a[kept], b[kept]
+    keys = (found.text[close.first[kept]] * m + np.minimum(a, b)) * m + np.maximum(a, b)
+    counts = np.bincount(keys)
+    cells = np.flatnonzero(counts)
+    tf = counts[cells]
     text, low, high = cells // (m * m), cells // m % m, cells % m
     norm = _norm(texts.lengths, texts.average_length)[text]
     worth = tf / (tf + norm) * np.minimum(query.idf[low], query.idf[high])
     return np.bincount(text, worth, minlength=n).astype(np.float64)
 
 
-def _beside(found: _Found, apart: int, most: int) -> npt.NDArray[np.bool_]:
-    """bool (k - apart,): found token i + apart is of the same text as i, at most `most` after it."""
-    same = found.text[apart:] == found.text[: len(found.text) - apart]
-    near = found.position[apart:] - found.position[: len(found.position) - apart] <= most
-    beside: npt.NDArray[np.bool_] = same & near
-    return beside
-
-
-def _previous(found: _Found) -> Ints:
+def _previous(query: QueryWords, found: _Found) -> Ints:
     """The number of the found token before each that is the same word in the same text, or -1."""
-    order = np.lexsort((found.position, found.word, found.text))
-    same = (np.diff(found.text[order]) == 0) & (np.diff(found.word[order]) == 0)
+    key = found.text * len(query.words) + found.word
+    order = np.argsort(key, kind="stable")
+    same = np.flatnonzero(np.diff(key[order]) == 0)
     before = np.full(len(order), -1, dtype=np.int64)
-    before[order[1:][same]] = order[:-1][same]
+    before[order[same + 1]] = order[same]
     return before
 
 

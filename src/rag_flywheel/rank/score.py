@@ -10,7 +10,6 @@ not know what the features are, nor where the evidence comes from.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -38,13 +37,8 @@ class Scored:
 
     def explanation(self, i: int, votes: tuple[int, ...]) -> Explanation:
         """Why candidate i has its score."""
-        terms = dict(zip(self.names, self._rows[i], strict=True))
+        terms = dict(zip(self.names, self.terms[i].tolist(), strict=True))
         return Explanation(self.intercept, terms, float(self.evidence[i]), votes)
-
-    @cached_property
-    def _rows(self) -> list[list[float]]:
-        rows: list[list[float]] = self.terms.tolist()
-        return rows
 
 
 def score(parameters: Parameters, features: Features, support: npt.NDArray[np.float64]) -> Scored:

@@ -58,6 +58,11 @@ class LiveState:
             self._live = (signature, state)
             return state
 
+    def last(self) -> State | None:
+        """The state that was given last, which may be an old one; None: there was none yet."""
+        live = self._live
+        return None if live is None else live[1]
+
     def _loaded(self) -> tuple[_Signature, State]:
         for _ in range(_TRIES):
             signature = self._signature()

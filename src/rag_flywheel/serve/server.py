@@ -96,16 +96,21 @@ class Server:
         vectors: of the queries, by revision; those of that one are added when they are not there. When
         the weights of one cannot be read and another version went live meanwhile, that one answers.
         """
+        state = self._live.last() or self._live.state()
         while True:
-            state = self._live.state()
             source = self._source.under(state.version.queries)
-            if source.of_queries in vectors:
-                return state, source.of_queries
-            try:
-                vectors[source.of_queries] = source.encode_queries(queries)
-            except CorruptFileError:  # it may have been pruned
-                if self._live.state().version is state.version:
-                    raise
+            if source.of_queries not in vectors:
+                try:
+                    vectors[source.of_queries] = source.encode_queries(queries)
+                except CorruptFileError:  # it may have been pruned
+                    before, state = state, self._live.state()
+                    if state.version is before.version:
+                        raise
+                    continue
+            state = self._live.state()
+            revision = self._source.under(state.version.queries).of_queries
+            if revision in vectors:
+                return state, revision
 
     def _check(self, queries: Sequence[str], k: int) -> None:
         for query in queries:

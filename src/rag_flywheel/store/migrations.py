@@ -273,6 +273,15 @@ def m008_arms(db: sqlite_utils.Database) -> None:
     db.execute("ALTER TABLE looks ADD COLUMN arm TEXT NOT NULL DEFAULT 'weights'")
 
 
+@migrations()
+def m009_present(db: sqlite_utils.Database) -> None:
+    """What is asked of all present texts is answered without reading the texts."""
+    db.execute(
+        "CREATE INDEX passages_present ON passages (text_hash, lineage) "
+        "WHERE ended IS NULL AND origin = 'index'"
+    )
+
+
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
@@ -289,18 +298,18 @@ def migrate(database: Database, user_hash: Hash) -> None:
         require_ours(conn)
         db = sqlite_utils.Database(conn)
         _refuse_newer(db)
-        pending = migrations.pending(db)
+        pending = {str(m.name) for m in migrations.pending(db)}
     if pending:
-        _apply(database, user_hash)
+        _apply(database, user_hash, hashes=m003_hashed_users.__name__ in pending)
     with database.reading() as conn:
         require_schema(conn)
 
 
-def _apply(database: Database, user_hash: Hash) -> None:
+def _apply(database: Database, user_hash: Hash, *, hashes: bool) -> None:
     with database.transaction() as conn:
         conn.create_function("user_hash", 2, lambda key, id_: user_hash(bytes.fromhex(key), id_))
         migrations.apply(sqlite_utils.Database(conn))
-        old = _has_users(conn)
+        old = hashes and _has_users(conn)
     if old:
         database.compact()  # the ids as they were are in freed bytes
 

@@ -202,7 +202,8 @@ def present(conn: sqlite3.Connection) -> Iterator[StoredPassage]:
 def without_vector(conn: sqlite3.Connection, revision: str) -> Iterator[StoredPassage]:
     """The texts in the index now that have no vector of this encoder revision."""
     rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM passages p WHERE ended IS NULL AND origin = 'index' AND NOT EXISTS "
+        f"SELECT {_COLUMNS} FROM passages p INDEXED BY passages_present "
+        "WHERE ended IS NULL AND origin = 'index' AND NOT EXISTS "
         "(SELECT 1 FROM vectors v WHERE v.text_hash = p.text_hash AND v.revision = ?)",
         (revision,),
     )
@@ -222,14 +223,17 @@ def present_heirs(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[int
 
 def present_pids(conn: sqlite3.Connection) -> Pids:
     """Pids of every text that is in the index now, ascending."""
-    rows = conn.execute("SELECT pid FROM passages WHERE ended IS NULL AND origin = 'index'")
+    rows = conn.execute(
+        "SELECT pid FROM passages INDEXED BY passages_present "
+        "WHERE ended IS NULL AND origin = 'index'"
+    )
     return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64))
 
 
 def inheritors(conn: sqlite3.Connection) -> list[tuple[int, int]]:
     """(pid, lineage) of the texts in the index now that inherit the votes of another row."""
     rows = conn.execute(
-        "SELECT pid, lineage FROM passages "
+        "SELECT pid, lineage FROM passages INDEXED BY passages_present "
         "WHERE ended IS NULL AND origin = 'index' AND lineage != pid"
     )
     return [(int(pid), cells.whole("passages.lineage", lineage)) for pid, lineage in rows]

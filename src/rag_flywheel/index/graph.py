@@ -1,0 +1,190 @@
+"""A graph of near neighbours over the vectors of a flat index: search that looks at some of them only.
+
+HNSW (Malkov and Yashunin, TPAMI 2020), made by faiss, kept as arrays: every number in them is
+checked before faiss sees it, since faiss trusts them all. It must not know what vectors are of.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.disk import read_array, read_json
+from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.index.faiss_door import faiss_library
+from rag_flywheel.records import Vectors
+
+FOLDER = "graph"
+FORMAT_VERSION = 1
+LINKS = 32  # of a vector to others; twice as many on the ground level
+EF_CONSTRUCTION = 40
+EFS = (128, 200, 256, 320, 400, 512, 1024)  # kept in view by a search; the first that finds enough
+LEAST_RECALL = 0.97  # of the 10 nearest, to be of use
+_SAMPLE, _NEAREST = 256, 10
+_MOST_LEVELS = 32
+_MOST_JSON = 10_000
+
+Ints = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """levels uint8 (n,): on how many levels each vector is; neighbours int32: for each vector the
+    slots of its ground level, then those of the levels above, -1: empty; entry: where searches
+    begin; ef_search: how many vectors they keep in view; recall: the share of the 10 nearest that
+    they find for points halfway between two vectors.
+    """
+
+    levels: npt.NDArray[np.uint8]
+    neighbours: npt.NDArray[np.int32]
+    entry: int
+    ef_search: int
+    recall: float
+
+    @cached_property
+    def offsets(self) -> npt.NDArray[np.uint64]:
+        """Where the slots of each vector begin, and where all end, (n + 1,)."""
+        widths = LINKS * (self.levels.astype(np.uint64) + np.uint64(1))
+        return np.append(np.zeros(1, np.uint64), np.cumsum(widths))
+
+    def save(self, folder: Path) -> None:
+        """Write it below a version's folder."""
+        place = folder / FOLDER
+        place.mkdir()
+        np.save(place / "levels.npy", self.levels)
+        np.save(place / "neighbours.npy", self.neighbours)
+        said = {
+            "format_version": FORMAT_VERSION,
+            "links": LINKS,
+            "entry": self.entry,
+            "ef_search": self.ef_search,
+            "recall@10": self.recall,
+        }
+        (place / "graph.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+
+    def over(self, flat: Any) -> Any:
+        """A faiss index that searches the vectors of a flat one, which must live as long, by this graph."""
+        faiss = faiss_library()
+        found = faiss.IndexHNSW(flat, LINKS)
+        found.ntotal = flat.ntotal
+        found.is_trained = True
+        hnsw = found.hnsw
+        faiss.copy_array_to_vector(self.levels.astype(np.int32), hnsw.levels)
+        faiss.copy_array_to_vector(self.offsets, hnsw.offsets)
+        faiss.copy_array_to_vector(self.neighbours, hnsw.neighbors)
+        hnsw.entry_point = self.entry
+        hnsw.max_level = int(self.levels.max()) - 1
+        hnsw.efSearch = self.ef_search
+        return found
+
+
+def build_graph(vectors: Vectors, flat: Any) -> Graph | None:
+    """The graph of float32 (n, dim) vectors, those of `flat`; None when it would miss too many."""
+    faiss = faiss_library()
+    made = faiss.IndexHNSWFlat(vectors.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
+    made.hnsw.efConstruction = EF_CONSTRUCTION
+    made.add(vectors)
+    levels = faiss.vector_to_array(made.hnsw.levels).astype(np.uint8)
+    neighbours = faiss.vector_to_array(made.hnsw.neighbors).astype(np.int32)
+    step = max(1, len(vectors) // _SAMPLE)
+    sample = _between(vectors[::step][:_SAMPLE])
+    _, exact = flat.search(sample, _NEAREST)
+    for ef in EFS:
+        made.hnsw.efSearch = ef
+        _, found = made.search(sample, _NEAREST)
+        shares = [np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]
+        recall = float(np.mean(shares))
+        if recall >= LEAST_RECALL:
+            return Graph(levels, neighbours, int(made.hnsw.entry_point), ef, round(recall, 4))
+    return None
+
+
+def _between(vectors: Vectors) -> Vectors:
+    """Unit vectors halfway between each of these and another: off the beaten track, as questions
+    are. The vectors themselves are found too easily to tell how well a graph leads."""
+    sums = vectors + np.roll(vectors, len(vectors) // 2, axis=0)
+    unit: Vectors = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
+    return unit
+
+
+def load_graph(folder: Path, n: int) -> Graph | None:
+    """The graph in a version's folder, over n vectors; None when there is none.
+
+    Raises CorruptFileError.
+    """
+    place = folder / FOLDER
+    if not place.exists():
+        return None
+    try:
+        said = _said(place, n)
+        levels, neighbours = (read_array(place / f"{x}.npy") for x in ("levels", "neighbours"))
+        graph = Graph(levels, neighbours, said["entry"], said["ef_search"], said["recall@10"])
+        _require_sense(graph, n)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unusable(place, error) from error
+    return graph
+
+
+def recall_of(folder: Path, n: int) -> float:
+    """The share of the 10 nearest that dense search finds in a version's folder of n vectors, as it
+    was measured when that was built; 1.0 where it looks at all. Raises CorruptFileError."""
+    place = folder / FOLDER
+    if not place.exists():
+        return 1.0
+    try:
+        return float(_said(place, n)["recall@10"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unusable(place, error) from error
+
+
+def _unusable(place: Path, error: Exception) -> CorruptFileError:
+    return CorruptFileError(
+        f"{place} cannot be used ({str(error)[:200]}); run `rag-flywheel refresh` to build it "
+        "anew from the database"
+    )
+
+
+def _said(place: Path, n: int) -> dict[str, Any]:
+    """What graph.json says of a graph over n vectors. Raises ValueError, and what reading raises."""
+    said: dict[str, Any] = read_json(place / "graph.json", most=_MOST_JSON)
+    _require_numbers(said, n)
+    return said
+
+
+def _require_numbers(said: Any, n: int) -> None:
+    if not isinstance(said, dict) or said["format_version"] != FORMAT_VERSION:
+        raise ValueError(f"format_version is not {FORMAT_VERSION}")
+    if said["links"] != LINKS:
+        raise ValueError(f"links is {said['links']!r}; expected {LINKS}")
+    for name, most in (("entry", n - 1), ("ef_search", 2**20)):
+        if type(said[name]) is not int or not 0 <= said[name] <= most:
+            raise ValueError(f"{name} is {said[name]!r}")
+    if type(said["recall@10"]) is not float or not 0.0 <= said["recall@10"] <= 1.0:
+        raise ValueError(f"recall@10 is {said['recall@10']!r}")
+
+
+def _require_sense(graph: Graph, n: int) -> None:
+    """ValueError unless every slot is empty or names a vector that is on the slot's level."""
+    levels, neighbours = graph.levels, graph.neighbours
+    if levels.dtype != np.uint8 or levels.shape != (n,):
+        raise ValueError(f"levels are {levels.dtype} {levels.shape}; expected uint8 {(n,)}")
+    if levels.min() < 1 or levels.max() > _MOST_LEVELS:
+        raise ValueError(f"a vector is on 0 levels, or on more than {_MOST_LEVELS}")
+    if levels[graph.entry] != levels.max():
+        raise ValueError("searches begin below the highest level")
+    expected = (int(graph.offsets[-1]),)
+    if neighbours.dtype != np.int32 or neighbours.shape != expected:
+        raise ValueError(f"neighbours are {neighbours.dtype} {neighbours.shape}; not {expected}")
+    if int(neighbours.min()) < -1 or int(neighbours.max()) >= n:
+        raise ValueError("a neighbour is no vector")
+    starts = graph.offsets[:-1].astype(np.int64) + 2 * LINKS
+    for level in range(1, int(levels.max())):
+        here = np.flatnonzero(levels > level)
+        slots = starts[here][:, None] + (level - 1) * LINKS + np.arange(LINKS)
+        named = neighbours[slots]
+        if np.any((named >= 0) & (levels[named] <= level)):
+            raise ValueError(f"a neighbour on level {level} is not on it")

@@ -1,0 +1,210 @@
+"""Search by a graph against exact search, and graphs from strangers."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.index import dense
+from rag_flywheel.index.dense import DenseIndex
+from rag_flywheel.index.graph import FOLDER, LINKS, Graph, recall_of
+from rag_flywheel.records import Pids, Vectors
+
+N, DIM = 1_500, 24
+
+
+def clustered(n: int, seed: int) -> Vectors:
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((30, DIM))[rng.integers(0, 30, n)] + rng.standard_normal((n, DIM))
+    unit: Vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+PIDS: Pids = np.cumsum(np.random.default_rng(1).integers(1, 5, N)).astype(np.int64)
+QUERIES = clustered(50, 2)
+
+
+@pytest.fixture(scope="module")
+def index() -> DenseIndex:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dense, "GRAPH_FROM", 1_000)
+        found = DenseIndex.build(PIDS, clustered(N, 0))
+    assert found.graph is not None
+    return found
+
+
+@pytest.fixture
+def saved(index: DenseIndex, tmp_path: Path) -> Path:
+    index.save(tmp_path)
+    return tmp_path
+
+
+def found_by(index: DenseIndex, allowed: Pids | None = None, n: int = 10) -> list[list[int]]:
+    return [row.tolist() for row in index.search(QUERIES, n, allowed)]
+
+
+def exact(index: DenseIndex, allowed: Pids | None = None, n: int = 10) -> list[list[int]]:
+    return [row.tolist() for row in index.search_all(QUERIES, n, allowed)]
+
+
+def recall(found: list[list[int]], wanted: list[list[int]]) -> float:
+    return float(np.mean([len({*a} & {*b}) / len(b) for a, b in zip(found, wanted, strict=True)]))
+
+
+def test_nearly_all_of_the_nearest_are_found_and_in_order(index: DenseIndex) -> None:
+    found = found_by(index)
+    assert recall(found, exact(index)) >= 0.98
+    assert index.graph is not None and 0.98 <= index.graph.recall <= 1.0
+    for query, row in zip(QUERIES, found, strict=True):
+        cosines = index.vectors(np.array(row)) @ query
+        assert np.all(np.diff(cosines) <= 1e-6)
+        assert len(set(row)) == len(row) == 10
+
+
+@pytest.mark.parametrize("share", [0.999, 0.7, 0.3, 0.01])
+def test_only_what_is_allowed_comes_up(index: DenseIndex, share: float) -> None:
+    allowed = PIDS[np.random.default_rng(3).random(N) < share]
+    found = found_by(index, allowed)
+    assert {p for row in found for p in row} <= set(allowed.tolist())
+    assert recall(found, exact(index, allowed)) >= (0.97 if share >= 0.5 else 1.0)
+    assert all(len(row) == min(10, len(allowed)) for row in found)
+
+
+def test_as_many_as_asked_for_come_back_though_the_graph_leads_to_fewer(
+    index: DenseIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = index._by_graph
+    monkeypatch.setattr(index, "_by_graph", lambda *given: [row[:3] for row in quick(*given)])
+    assert found_by(index) == exact(index)
+    (all_of_them,) = index.search(QUERIES[:1], 2 * N)
+    assert sorted(all_of_them.tolist()) == PIDS.tolist()
+
+
+def test_few_vectors_are_searched_without_one(tmp_path: Path) -> None:
+    few = DenseIndex.build(PIDS[:100], clustered(100, 0))
+    few.save(tmp_path)
+    assert few.graph is None and not (tmp_path / FOLDER).exists()
+    assert DenseIndex.load(tmp_path, dim=DIM).graph is None
+
+
+def test_what_is_saved_is_what_is_loaded(index: DenseIndex, saved: Path) -> None:
+    again = DenseIndex.load(saved, dim=DIM)
+    assert found_by(again) == found_by(index)
+    assert again.graph is not None and index.graph is not None
+    assert again.graph.ef_search == index.graph.ef_search
+    assert again.graph.recall == index.graph.recall
+
+
+def test_vectors_that_no_graph_leads_to_are_searched_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense, "GRAPH_FROM", 1_000)
+    monkeypatch.setattr("rag_flywheel.index.graph.LEAST_RECALL", 1.01)
+    plain = DenseIndex.build(PIDS, clustered(N, 0))
+    assert plain.graph is None
+    assert found_by(plain) == exact(plain)
+
+
+def said(**values: Any) -> Callable[[Path], None]:
+    def change(place: Path) -> None:
+        found = json.loads((place / "graph.json").read_text())
+        (place / "graph.json").write_text(json.dumps({**found, **values}))
+
+    return change
+
+
+def levels(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    return lambda place: np.save(place / "levels.npy", change(np.load(place / "levels.npy")))
+
+
+def neighbours(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    path = "neighbours.npy"
+    return lambda place: np.save(place / path, change(np.load(place / path)))
+
+
+def with_value(at: int, value: int) -> Callable[[Any], Any]:
+    def change(array: Any) -> Any:
+        array = array.copy()
+        array[at] = value
+        return array
+
+    return change
+
+
+def wrong_level(place: Path) -> None:
+    """A slot above the ground that names a vector which is on the ground alone."""
+    on, named = np.load(place / "levels.npy"), np.load(place / "neighbours.npy")
+    high, low = int(np.flatnonzero(on > 1)[0]), int(np.flatnonzero(on == 1)[0])
+    start = int((LINKS * (on[:high].astype(int) + 1)).sum())
+    named[start + 2 * LINKS] = low
+    np.save(place / "neighbours.npy", named)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (neighbours(with_value(5, N)), "a neighbour is no vector"),
+        (neighbours(with_value(5, -2)), "a neighbour is no vector"),
+        (neighbours(lambda a: a[:-1]), "neighbours are int32"),
+        (neighbours(lambda a: a.astype(np.int64)), "neighbours are int64"),
+        (levels(with_value(3, 0)), "on 0 levels"),
+        (levels(with_value(3, 200)), "more than 32"),
+        (levels(lambda a: a[:-1]), "levels are"),
+        (levels(lambda a: a.astype(np.int32)), "levels are int32"),
+        (wrong_level, "a neighbour on level 1 is not on it"),
+        (said(entry=N), "entry is"),
+        (said(entry=True), "entry is"),
+        (said(ef_search=-1), "ef_search is"),
+        (said(ef_search=10**9), "ef_search is"),
+        (said(links=16), "links is"),
+        (said(format_version=2), "format_version"),
+        (lambda place: (place / "graph.json").write_text("[1]"), "format_version"),
+        (lambda place: (place / "levels.npy").unlink(), "No such file"),
+        (lambda place: (place / "neighbours.npy").write_bytes(b"nothing"), "is no .npy file"),
+    ],
+)
+def test_a_graph_of_a_stranger_is_refused(
+    saved: Path, change: Callable[[Path], None], words: str
+) -> None:
+    change(saved / FOLDER)
+    with pytest.raises(CorruptFileError, match=words):
+        DenseIndex.load(saved, dim=DIM)
+
+
+def test_searches_begin_on_the_highest_level(saved: Path) -> None:
+    on = np.load(saved / FOLDER / "levels.npy")
+    said(entry=int(np.flatnonzero(on < on.max())[0]))(saved / FOLDER)
+    with pytest.raises(CorruptFileError, match="below the highest level"):
+        DenseIndex.load(saved, dim=DIM)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_numbers_that_pass_the_checks_crash_nothing(saved: Path, seed: int) -> None:
+    """Any vectors of the level in any slots: worse answers, and no more."""
+    rng = np.random.default_rng(seed)
+    place = saved / FOLDER
+    on, named = np.load(place / "levels.npy"), np.load(place / "neighbours.npy")
+    top = np.flatnonzero(on == on.max())
+    named[:] = rng.choice(top, len(named))
+    named[rng.random(len(named)) < 0.3] = -1
+    np.save(place / "neighbours.npy", named)
+    found = DenseIndex.load(saved, dim=DIM)
+    assert all(len(row) == 10 for row in found.search(QUERIES, 10))
+
+
+def test_the_graph_is_copied_with_its_folder(saved: Path, tmp_path: Path) -> None:
+    twin = tmp_path / "twin"
+    shutil.copytree(saved, twin, ignore=shutil.ignore_patterns("twin"))
+    assert isinstance(DenseIndex.load(twin, dim=DIM).graph, Graph)
+
+
+def test_recall_is_told_from_the_folder(saved: Path, index: DenseIndex, tmp_path: Path) -> None:
+    assert index.graph is not None
+    assert recall_of(saved, len(index)) == index.graph.recall >= 0.97
+    assert recall_of(tmp_path / "other", 5) == 1.0  # without a graph all are looked at
+    (saved / "graph" / "graph.json").write_text("[]")
+    with pytest.raises(CorruptFileError, match="graph cannot be used"):
+        recall_of(saved, len(index))
