@@ -12,23 +12,17 @@ run again.
 
 import argparse
 import json
-import platform
 import statistics
-import tempfile
-import time
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from rag_flywheel.bench.bench import commit
-from rag_flywheel.bench.collection import find_collection
-from rag_flywheel.bench.cycles import answers, asking
-from rag_flywheel.bench.measures import by_query
-from rag_flywheel.bench.setup import Protocol, prepare
+from gain import Json, gained, surroundings
+from rag_flywheel import Flywheel
+from rag_flywheel.bench.cycles import asking
+from rag_flywheel.bench.setup import Bench, Protocol
 from rag_flywheel.bench.users import Users
-from rag_flywheel.evaluate.paired import bootstrap_interval
 
 NAMES = ("metatool", "squad11_dev")
 PASSAGES = "votes on passages"
@@ -42,46 +36,18 @@ SETTINGS = {
     "nothing, careless reader": Users(answer_level=True, told="nothing", careful=0.0),
 }
 REQUIRED = (PASSAGES, "text", "cited")
-MEASURE = "nDCG@10"
-Json = dict[str, Any]
 
 
 def run(name: str, setting: str, seed: int) -> Json:
     """One collection under one kind of user."""
-    began = time.monotonic()
     protocol = Protocol(seed=seed, users=SETTINGS[setting])
-    with tempfile.TemporaryDirectory() as scratch:
-        bench = prepare(find_collection(name), protocol, Path(scratch), None)
-        rng = np.random.default_rng([seed, 0])
-        with bench.open(bench.base) as fw:
-            runs, n_votes, new = [answers(fw, bench.test, protocol.depth)], 0, 0
-            for part in bench.parts:
-                n_votes += asking(fw, bench.train, part, protocol.users, rng)()
-                new += fw.refresh().parameters == "new"
-                runs.append(answers(fw, bench.test, protocol.depth))
-            version = fw.status().version
-        text = (bench.base / "versions" / str(version) / "parameters.json").read_text("utf-8")
-    found = [by_query((MEASURE,), bench.test.qrels, each)[MEASURE] for each in runs]
-    queries = sorted(found[0])
-    static, learned = (np.array([f[q] for q in queries]) for f in (found[0], found[-1]))
-    low, high = bootstrap_interval(learned - static, seed=seed)
-    parameters = json.loads(text)
-    return {
-        "collection": name,
-        "setting": setting,
-        "seed": seed,
-        "n_votes": n_votes,
-        "static": float(static.mean()),
-        "learned": float(learned.mean()),
-        "gain": float((learned - static).mean()),
-        "gain_interval": [low, high],
-        "by_cycle": [float(np.mean([f[q] for q in queries])) for f in found],
-        "new_weights": new,
-        "noise": parameters["noise"],
-        "kernel": parameters.get("kernel"),
-        "seconds": round(time.monotonic() - began, 1),
-        "commit": commit(),
-    }
+    rng, n_votes = np.random.default_rng([seed, 0]), list[int]()
+
+    def cycle(fw: Flywheel, bench: Bench, part: Sequence[str]) -> None:
+        n_votes.append(asking(fw, bench.train, part, protocol.users, rng)())
+
+    found = gained(name, protocol, cycle)
+    return {"collection": name, "setting": setting, "seed": seed, "n_votes": sum(n_votes), **found}
 
 
 def parts(runs: list[Json]) -> list[Json]:
@@ -137,18 +103,13 @@ def _read(path: Path) -> Json:
     if path.exists():
         found: Json = json.loads(path.read_text(encoding="utf-8"))
         return found
-    versions = {
-        p: metadata.version(p) for p in ("numpy", "scipy", "sentence-transformers", "torch")
-    }
-    machine = {"python": platform.python_version(), "machine": platform.platform()}
     return {
         "protocol": "cycles-v1",
         "k": 8,
         "cycles": 10,
         "eps": 0.2,
         "eta": 1.0,
-        "machine": machine,
-        "versions": versions,
+        **surroundings(),
         "parts": [],
         "runs": [],
     }

@@ -12,25 +12,17 @@ probabilities for right and wrong answers, so that signals say nothing and nothi
 
 import argparse
 import json
-import platform
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from gain import Json, gained, surroundings
 from rag_flywheel import Flywheel
-from rag_flywheel.bench.bench import commit
-from rag_flywheel.bench.collection import find_collection
-from rag_flywheel.bench.cycles import SHOWN, answers
-from rag_flywheel.bench.measures import by_query
+from rag_flywheel.bench.cycles import SHOWN
 from rag_flywheel.bench.reader import CAREFUL, write
-from rag_flywheel.bench.setup import Bench, Protocol, prepare
-from rag_flywheel.evaluate.paired import bootstrap_interval
+from rag_flywheel.bench.setup import Bench, Protocol
 from rag_flywheel.records import Retrieval
 
 NAMES = ("metatool", "squad11_dev")
@@ -38,8 +30,6 @@ DONE = ("copied", "edited a little", "edited much", "regenerated", "nothing")
 RIGHT = (0.30, 0.15, 0.05, 0.05, 0.45)
 WRONG = (0.10, 0.05, 0.15, 0.30, 0.40)
 SETTINGS = {"signals": (RIGHT, WRONG), "nothing to tell": (RIGHT, RIGHT)}
-MEASURE = "nDCG@10"
-Json = dict[str, Any]
 
 
 def act(
@@ -70,40 +60,13 @@ def act(
 
 def run(name: str, setting: str, seed: int) -> Json:
     """One collection under one kind of user."""
-    began = time.monotonic()
-    protocol = Protocol(seed=seed)
-    with tempfile.TemporaryDirectory() as scratch:
-        bench = prepare(find_collection(name), protocol, Path(scratch), None)
-        rng, done, new = np.random.default_rng([seed, 2]), Counter[str](), 0
-        with bench.open(bench.base) as fw:
-            runs = [answers(fw, bench.test, protocol.depth)]
-            for part in bench.parts:
-                done += _cycle(fw, bench, part, setting, rng)
-                new += fw.refresh().parameters == "new"
-                runs.append(answers(fw, bench.test, protocol.depth))
-            version = fw.status().version
-        file = bench.base / "versions" / str(version) / "parameters.json"
-        parameters = json.loads(file.read_text(encoding="utf-8"))
-    found = [by_query((MEASURE,), bench.test.qrels, each)[MEASURE] for each in runs]
-    queries = sorted(found[0])
-    static, learned = (np.array([f[q] for q in queries]) for f in (found[0], found[-1]))
-    low, high = bootstrap_interval(learned - static, seed=seed)
-    return {
-        "collection": name,
-        "setting": setting,
-        "seed": seed,
-        "done": dict(done),
-        "static": float(static.mean()),
-        "learned": float(learned.mean()),
-        "gain": float((learned - static).mean()),
-        "gain_interval": [low, high],
-        "by_cycle": [float(np.mean([f[q] for q in queries])) for f in found],
-        "new_weights": new,
-        "noise": parameters["noise"],
-        "kernel": parameters.get("kernel"),
-        "seconds": round(time.monotonic() - began, 1),
-        "commit": commit(),
-    }
+    rng, done = np.random.default_rng([seed, 2]), Counter[str]()
+
+    def cycle(fw: Flywheel, bench: Bench, part: Sequence[str]) -> None:
+        done.update(_cycle(fw, bench, part, setting, rng))
+
+    found = gained(name, Protocol(seed=seed), cycle)
+    return {"collection": name, "setting": setting, "seed": seed, "done": dict(done), **found}
 
 
 def _cycle(
@@ -134,10 +97,7 @@ def main() -> None:
             "right": dict(zip(DONE, RIGHT, strict=True)),
             "wrong": dict(zip(DONE, WRONG, strict=True)),
         },
-        "machine": {"python": platform.python_version(), "machine": platform.platform()},
-        "versions": {
-            p: metadata.version(p) for p in ("numpy", "scipy", "sentence-transformers", "torch")
-        },
+        **surroundings(),
         "runs": [],
     }
     for seed in range(asked.seeds):

@@ -30,6 +30,7 @@ import numpy as np
 from rag_flywheel import Candidate, Flywheel, Vote
 from rag_flywheel.bench.bench import commit
 from rag_flywheel.deploy.versions import version_folder
+from rag_flywheel.store.passages import encoded_text
 from speed_data import SEED, Data, near, read_data
 from speed_floor import Floor, raw_commits_ms
 from speed_times import Times, percentiles, timed
@@ -195,8 +196,7 @@ def refresh(bench: Bench) -> Figures:
     measured("one_vote")
     part = bench.data.passages[::100]
     changed = [replace(p, text=f"{p.text} (as of now)") for p in part]
-    texts = [f"{p.title} {p.text}".strip() for p in part]
-    new = [f"{p.title} {p.text}".strip() for p in changed]
+    texts, new = ([encoded_text(p) for p in some] for some in (part, changed))
     encoder.also(new, encoder.encode_queries(texts))
     began = time.perf_counter()
     fw.add(changed)

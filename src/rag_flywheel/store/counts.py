@@ -2,6 +2,8 @@
 
 import sqlite3
 
+from rag_flywheel.store.passages import ALL_PRESENT
+
 _PRESENT = "ended IS NULL AND origin = 'index'"
 
 
@@ -20,7 +22,7 @@ def corpus_changes(conn: sqlite3.Connection, after: int) -> int:
 def without_vector(conn: sqlite3.Connection, revision: str) -> int:
     """How many texts of the index have no vector of this encoder revision."""
     sql = (
-        f"SELECT count(*) FROM passages p INDEXED BY passages_present WHERE {_PRESENT} "
+        f"SELECT count(*) FROM {ALL_PRESENT} "
         "AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.text_hash = p.text_hash AND v.revision = ?)"
     )
     return int(conn.execute(sql, (revision,)).fetchone()[0])

@@ -50,6 +50,8 @@ def _hash(kind: str, text: str) -> bytes:
 
 _NO_METADATA = "{}"
 _COLUMNS = "pid, id, title, text, metadata, text_hash, lineage"
+ALL_PRESENT = "passages p INDEXED BY passages_present WHERE ended IS NULL AND origin = 'index'"
+"""SQL: the texts in the index now, by an index of them alone; other texts are not read."""
 
 
 def stored_row(row: tuple[Any, ...]) -> StoredPassage:
@@ -202,8 +204,7 @@ def present(conn: sqlite3.Connection) -> Iterator[StoredPassage]:
 def without_vector(conn: sqlite3.Connection, revision: str) -> Iterator[StoredPassage]:
     """The texts in the index now that have no vector of this encoder revision."""
     rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM passages p INDEXED BY passages_present "
-        "WHERE ended IS NULL AND origin = 'index' AND NOT EXISTS "
+        f"SELECT {_COLUMNS} FROM {ALL_PRESENT} AND NOT EXISTS "
         "(SELECT 1 FROM vectors v WHERE v.text_hash = p.text_hash AND v.revision = ?)",
         (revision,),
     )
@@ -223,19 +224,13 @@ def present_heirs(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[int
 
 def present_pids(conn: sqlite3.Connection) -> Pids:
     """Pids of every text that is in the index now, ascending."""
-    rows = conn.execute(
-        "SELECT pid FROM passages INDEXED BY passages_present "
-        "WHERE ended IS NULL AND origin = 'index'"
-    )
+    rows = conn.execute(f"SELECT pid FROM {ALL_PRESENT}")
     return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64))
 
 
 def inheritors(conn: sqlite3.Connection) -> list[tuple[int, int]]:
     """(pid, lineage) of the texts in the index now that inherit the votes of another row."""
-    rows = conn.execute(
-        "SELECT pid, lineage FROM passages INDEXED BY passages_present "
-        "WHERE ended IS NULL AND origin = 'index' AND lineage != pid"
-    )
+    rows = conn.execute(f"SELECT pid, lineage FROM {ALL_PRESENT} AND lineage != pid")
     return [(int(pid), cells.whole("passages.lineage", lineage)) for pid, lineage in rows]
 
 
