@@ -274,7 +274,8 @@ def test_calibrated_is_the_likeliest_of_a_grid(seed: int, noise: float, scale: f
 
     def objective(sharpness: float) -> float:
         own = (sharpness * weights).tolist()
-        return plain_objective(examples, own, noise, centre=own, strength=0.0)
+        likely = plain_objective(examples, own, noise, centre=own, strength=0.0)
+        return likely - 0.5 * math.log(sharpness) ** 2
 
     sharpness, _ = calibrated(examples, weights, noise)
     best = objective(sharpness)
@@ -292,10 +293,18 @@ def test_how_sure_a_prior_is_is_found(noise: float, scale: float) -> None:
 
 
 def test_a_prior_that_says_nothing_or_the_contrary_is_as_unsure_as_may_be() -> None:
-    examples = simulated(18, 200, 0.2)
+    examples = simulated(18, 2_000, 0.2)
     assert calibrated(examples, -TRUE, 0.2)[0] == pytest.approx(SHARPNESS[0])
-    assert calibrated(examples, 1e-3 * TRUE, 0.2)[0] == pytest.approx(SHARPNESS[1])
-    assert SHARPNESS[0] <= calibrated(examples, np.zeros(3), 0.2)[0] <= SHARPNESS[1]
+    assert calibrated(examples, 1e-2 * TRUE, 0.2)[0] == pytest.approx(SHARPNESS[1])
+    assert calibrated(examples, np.zeros(3), 0.2)[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_few_wrong_votes_do_not_make_a_prior_certain(seed: int) -> None:
+    """They did: with 323 questions and two votes in five wrong, the sharpness was at its limit, 20, and
+    weak evidence put passages first that had next to no chance; nDCG@10 fell by 0.02 on scifact."""
+    examples = simulated(seed, 12, 0.45)
+    assert 0.2 < calibrated(examples, TRUE, 0.45)[0] < 5.0
 
 
 @pytest.mark.parametrize(

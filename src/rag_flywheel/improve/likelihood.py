@@ -28,6 +28,7 @@ from rag_flywheel.rank.credit import NAMING
 LARGEST_NOISE = 0.4995
 SHARPNESS = 0.05, 20.0
 MOST_CHOICE = 12.0
+_SHARPNESS_SPREAD = 1.0  # of the Gaussian of its logarithm, around that of the weights as given
 _CHOICE_SPREAD = 3.0  # of the Gaussian around no choice at all
 _START, _NEARLY_TOSSED, _START_CHOICE = 0.2, 0.45, 3.0
 _STEPS_HELD = 10  # of the weights alone: enough to find their side, they are not left there
@@ -137,8 +138,10 @@ def fit(
 
 def calibrated(examples: Examples, weights: Floats, noise: float) -> tuple[float, float]:
     """The likeliest (sharpness of a prior of these weights, how well answers are chosen), given the
-    noise of the votes on these examples.
+    noise of the votes on these examples, under a log-normal around 1 for the sharpness.
 
+    Where votes say little, any sharpness is as likely as another; without the log-normal it may be so
+    high that passages with next to no chance are moved by the least evidence.
     Not with the noise: a prior that orders passages badly is likeliest flat, with votes tossed by
     coin, though other weights show that the votes are good.
     The better of two searches, since answers may look chosen well or at random.
@@ -150,9 +153,11 @@ def calibrated(examples: Examples, weights: Floats, noise: float) -> tuple[float
     def loss(at: Floats) -> tuple[float, Floats]:
         sharpness, choice = np.exp(at[:1]), at[1:]
         value, slope, _ = _slopes(alone, np.append(sharpness, choice), x)
-        steep = np.append(-slope[:1] * sharpness, -slope[1:] + choice / _CHOICE_SPREAD**2)
-        return -value + 0.5 * float(choice @ choice) / _CHOICE_SPREAD**2, steep
+        apart = at / spreads
+        steep = np.append(slope[:1] * sharpness, slope[1:])
+        return -value + 0.5 * float(apart @ apart), apart / spreads - steep
 
+    spreads = np.array([_SHARPNESS_SPREAD, *[_CHOICE_SPREAD] * more])
     low, high = np.log(SHARPNESS)
     bounds = [(low, high), *[(0.0, MOST_CHOICE)] * more]
     starts = [np.array([0.0, choice]) for choice in (_START_CHOICE, 0.0)] if more else [np.zeros(1)]
