@@ -1,4 +1,4 @@
-"""What the results of `make bench-full` say together: medians over seeds, by kind of user.
+"""What the results of `full.py` say together: medians over seeds, by kind of user.
 
     python benchmarks/full_summary.py
 
@@ -13,13 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from full import KINDS
 from rag_flywheel.bench.terminal import MEASURE, named
 
 Json = dict[str, Any]
-KINDS = (
-    *("main", "perfect", "attention", "wrong40", "trust"),
-    *("random5", "inverted5", "collude5", "answers"),
-)
 SIGNIFICANT = 0.01
 OURS = "flywheel"
 

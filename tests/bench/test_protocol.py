@@ -12,7 +12,7 @@ import pytest
 
 from made_collection import write_collection
 from rag_flywheel import FlywheelError
-from rag_flywheel.bench.bench import run_bench
+from rag_flywheel.bench.bench import Series, run_bench
 from rag_flywheel.bench.collection import find_collection, read_beir
 from rag_flywheel.bench.setup import Protocol
 from rag_flywheel.bench.terminal import how_to_read
@@ -163,3 +163,33 @@ def test_verdicts_on_answers_go_through_answer_feedback(folder: Path) -> None:
     assert [c["n_votes"] for c in votes["cycles"]] == [0, 32, 64, 96]  # one a question
     assert votes["cycles"][-1]["values"]["nDCG@10"] > votes["cycles"][0]["values"]["nDCG@10"] + 0.05
     assert found["n_voted"] == 96
+
+
+def timeless(result: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in result.items() if name != "environment"}
+    for collection in kept["collections"]:
+        del collection["seconds"]
+    return kept
+
+
+def test_runs_that_share_what_no_user_changes_give_what_each_alone_gives(
+    folder: Path, tmp_path: Path
+) -> None:
+    kinds = [
+        Users(eps=0.4),
+        Users(malicious=0.3, attack="collude"),
+        Users(eta=0.0),
+        Users(answer_level=True),
+    ]
+    series = Series([folder], tmp_path)
+    for users in kinds:
+        protocol = Protocol(n_cycles=2, users=users)
+        alone = run_bench([folder], protocol)
+        assert timeless(series.run(protocol)) == timeless(alone)
+
+
+def test_runs_that_differ_in_more_than_users_share_nothing(folder: Path, tmp_path: Path) -> None:
+    series = Series([folder], tmp_path)
+    series.run(Protocol(n_cycles=2))
+    with pytest.raises(ValueError, match="which the runs before it had"):
+        series.run(Protocol(n_cycles=2, seed=1))

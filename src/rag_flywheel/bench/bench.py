@@ -10,20 +10,22 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rag_flywheel.bench.compare import compare
 from rag_flywheel.bench.measures import all_means
 from rag_flywheel.bench.replay import replay
-from rag_flywheel.bench.runs import CycledRun, run_fixed, run_none, run_random, run_votes
+from rag_flywheel.bench.runs import CycledRun, run_fixed, run_none, run_random, run_votes, tossed
 from rag_flywheel.bench.setup import RESULT_FORMAT, Bench, Protocol, hashes, prepare
+from rag_flywheel.bench.users import Users
 from rag_flywheel.config import DEFAULT_ENCODER
 from rag_flywheel.index.encoder import make_encoder
 from rag_flywheel.records import Progress
 
+T = TypeVar("T")
 _PACKAGES = ("bm25s", "faiss-cpu", "ir-measures", "numpy", "rag-flywheel", "scipy")
 
 
@@ -35,50 +37,91 @@ def run_bench(
     Two runs with the same seed on one thread give the same result, `environment` and the seconds
     of each collection aside. Raises InputError.
     """
-    began, started = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    collections = [_collection(folder, protocol, progress) for folder in folders]
-    return {
-        "format": RESULT_FORMAT,
-        "protocol": {"name": "cycles-v1", "k": 8, **dataclasses.asdict(protocol)},
-        "environment": _environment(started, time.monotonic() - began),
-        "collections": collections,
-    }
+    with tempfile.TemporaryDirectory() as scratch:
+        return Series(folders, Path(scratch), progress).run(protocol)
+
+
+class Series:
+    """Runs on the same collections, by protocols that differ in their users alone.
+
+    What no user can change is made once: the index without votes, the controls, and the ratings by
+    people. A result is the one that a run of its own would give, but for its seconds.
+    """
+
+    def __init__(
+        self, folders: Sequence[Path], scratch: Path, progress: Progress | None = None
+    ) -> None:
+        self._folders = folders
+        self._scratch = scratch
+        self._progress = progress
+        self._alike: Protocol | None = None
+        self._benches: dict[Path, Bench] = {}
+        self._made: dict[tuple[str, Path, Protocol], Any] = {}
+
+    def run(self, protocol: Protocol) -> dict[str, Any]:
+        """One result, as by `run_bench`. Raises ValueError when protocols differ in more than users."""
+        began, started = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        alike = dataclasses.replace(protocol, users=Users())
+        if self._alike not in (None, alike):
+            raise ValueError(f"{alike} is not {self._alike}, which the runs before it had")
+        self._alike = alike
+        collections = [self._collection(folder, protocol) for folder in self._folders]
+        return {
+            "format": RESULT_FORMAT,
+            "protocol": {"name": "cycles-v1", "k": 8, **dataclasses.asdict(protocol)},
+            "environment": _environment(started, time.monotonic() - began),
+            "collections": collections,
+        }
+
+    def _once(self, name: str, folder: Path, protocol: Protocol, make: Callable[[], T]) -> T:
+        """What `make` makes under this name; by the same protocol it is made once."""
+        key = name, folder, protocol
+        if key not in self._made:
+            self._made[key] = make()
+        found: T = self._made[key]
+        return found
+
+    def _bench(self, folder: Path, protocol: Protocol) -> Bench:
+        if folder not in self._benches:
+            scratch = self._scratch / str(len(self._benches))
+            scratch.mkdir()
+            self._benches[folder] = prepare(folder, protocol, scratch, self._progress)
+        return self._benches[folder]
+
+    def _collection(self, folder: Path, protocol: Protocol) -> dict[str, Any]:
+        began = time.monotonic()
+        bench, progress = self._bench(folder, protocol), self._progress
+        nobody, tossing = dataclasses.replace(protocol, users=Users()), tossed(protocol)
+        fixed, cast = run_fixed(bench, protocol)
+        runs = [
+            run_votes(bench, protocol, progress),
+            fixed,
+            self._once("random", folder, tossing, lambda: run_random(bench, tossing, progress)),
+            self._once("none", folder, nobody, lambda: run_none(bench, nobody)),
+        ]
+        replayed = self._once("replay", folder, nobody, lambda: replay(folder, bench, nobody))
+        encoder = bench.encoder or make_encoder(DEFAULT_ENCODER)
+        return {
+            "name": bench.collection.name,
+            "n_passages": len(bench.collection.passages),
+            "n_train": len(bench.train.queries),
+            "n_voted": len({vote.query for vote in cast}),
+            "n_dev": len(bench.dev.queries),
+            "n_test": len(bench.test.queries),
+            "sha256": hashes(folder),
+            "vectors": bench.vectors_note,
+            "dev": bench.dev_note,
+            "runs": [_run(bench, run) for run in runs],
+            **compare(bench, protocol, encoder, runs, cast),
+            "replay": replayed,
+            "seconds": round(time.monotonic() - began, 1),
+        }
 
 
 def write_result(result: Mapping[str, Any], path: Path) -> None:
     """Write a result as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-def _collection(folder: Path, protocol: Protocol, progress: Progress | None) -> dict[str, Any]:
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch:
-        bench = prepare(folder, protocol, Path(scratch), progress)
-        fixed, cast = run_fixed(bench, protocol)
-        runs = [
-            run_votes(bench, protocol, progress),
-            fixed,
-            run_random(bench, protocol, progress),
-            run_none(bench, protocol),
-        ]
-        replayed = replay(folder, bench, protocol)
-    encoder = bench.encoder or make_encoder(DEFAULT_ENCODER)
-    return {
-        "name": bench.collection.name,
-        "n_passages": len(bench.collection.passages),
-        "n_train": len(bench.train.queries),
-        "n_voted": len({vote.query for vote in cast}),
-        "n_dev": len(bench.dev.queries),
-        "n_test": len(bench.test.queries),
-        "sha256": hashes(folder),
-        "vectors": bench.vectors_note,
-        "dev": bench.dev_note,
-        "runs": [_run(bench, run) for run in runs],
-        **compare(bench, protocol, encoder, runs, cast),
-        "replay": replayed,
-        "seconds": round(time.monotonic() - began, 1),
-    }
 
 
 def _run(bench: Bench, run: CycledRun) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from rag_flywheel.bench.cycles import SHOWN, CastVotes, asking, run_cycles, tell
 from rag_flywheel.bench.measures import Run
 from rag_flywheel.bench.setup import Bench, Protocol
-from rag_flywheel.bench.users import OnAnswer
+from rag_flywheel.bench.users import OnAnswer, Users
 from rag_flywheel.evaluate.exposure import gini
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.records import Progress, Retrieval, Vote
@@ -75,10 +75,15 @@ def run_votes(bench: Bench, protocol: Protocol, progress: Progress | None) -> Cy
     return CycledRun("votes", what, cycles, tuple(exposure.ginis))
 
 
-def run_random(bench: Bench, protocol: Protocol, progress: Progress | None) -> CycledRun:
-    """The same users vote by tossing a coin: nothing can be learned, so nothing should move."""
-    coin = replace(protocol, users=replace(protocol.users, eps=0.5, malicious=0.0))
-    run = run_votes(bench, coin, progress)
+def tossed(protocol: Protocol) -> Protocol:
+    """The protocol with users who toss a coin, and look and judge as its own do in all else."""
+    coin = replace(protocol.users, eps=0.5, malicious=0.0, attack=Users().attack)
+    return replace(protocol, users=coin)
+
+
+def run_random(bench: Bench, tossing: Protocol, progress: Progress | None) -> CycledRun:
+    """Users vote by tossing a coin (see `tossed`): nothing can be learned, so nothing should move."""
+    run = run_votes(bench, tossing, progress)
     return replace(run, name="random votes", what="as votes, but every verdict is a coin toss")
 
 
