@@ -21,10 +21,13 @@ from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.rank import parameters as params
-from rag_flywheel.rank.memory import Memory, save_memory
+from rag_flywheel.rank.heard import save_heard
+from rag_flywheel.rank.memory import Memory, load_memory, save_memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Pids, Progress
-from rag_flywheel.serve.loaded import LoadedVersion, load_version
+from rag_flywheel.serve.heard import heard_until
+from rag_flywheel.serve.loaded import LoadedVersion, load_parameters, load_version
+from rag_flywheel.serve.state import Source
 from rag_flywheel.store import counts, passages
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
@@ -88,6 +91,15 @@ def carry_tuned(source: Path, staged: Path) -> None:
     target = staged / TUNED_FILE
     target.parent.mkdir()
     _link(source, target)
+
+
+def write_heard(staged: Path, database: Database, source: Source, *, until: int) -> None:
+    """Write what votes up to event number `until` say under the parameters and the memory that are
+    there; source: as queries of the version are encoded."""
+    memory, parameters = load_memory(staged), load_parameters(staged)
+    with database.snapshot() as conn:
+        heard = heard_until(until, memory, parameters.noise, conn, source)
+    save_heard(heard, staged)
 
 
 def write_learned(staged: Path, parameters: Parameters, memory: Memory) -> None:

@@ -16,6 +16,7 @@ from rag_flywheel.gating import Gate, Judges, Side, gate_text, gated
 from rag_flywheel.improve.examples import Examples, Ints
 from rag_flywheel.improve.learn import listening, propose
 from rag_flywheel.improve.remember import remember
+from rag_flywheel.index.encoder import QueryEncoder
 from rag_flywheel.past_queries import Known, Past, fit_to_judge, golden_of, past_examples
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
@@ -46,6 +47,11 @@ class Learned:
         """What the gate weighed and decided, as it is kept in a version: JSON."""
         tuned = self.tuned
         return gate_text(self.why, self.gate, None if tuned is None else (tuned.why, tuned.gate))
+
+    @property
+    def queries(self) -> QueryEncoder | None:
+        """What votes taught to encode queries, None: nothing new."""
+        return None if self.tuned is None else self.tuned.queries
 
     @property
     def new(self) -> bool:
