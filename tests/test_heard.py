@@ -16,67 +16,15 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from fakes import WordEncoder
+from heard import CONFIG, DIM, QUERIES, TEXTS, WHERE, Opened, contents, is_heard, the_same
 from rag_flywheel import Config, Flywheel, FlywheelError, Passage
-from rag_flywheel.live_version import LastTuned, read_live
 from rag_flywheel.rank import evidence
 from rag_flywheel.rank.heard import Made
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.serve.answers import Asked
-from rag_flywheel.serve.candidates import Lookups
-from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.loaded import LoadedVersion
-from rag_flywheel.serve.server import Server
-from rag_flywheel.serve.state import State, bare_state, initial_state
-from rag_flywheel.source import source_of
-from rag_flywheel.store.database import Database
+from rag_flywheel.serve.state import bare_state
 
-DIM, DAY_S = 32, 86_400.0
-QUERIES = ["reset login", "refund secret", "page month reset", "login page"]
-TEXTS = [f"{query} text{i}" for i, query in enumerate(QUERIES)]
-WHERE = [None, {"team": "a"}, {"team": "b"}]
-CONFIG = Config(encoder="", tenant_key="team", retention_days=30)
-
-
-class Opened:
-    """A folder as a new process finds it, with what its version heard or without."""
-
-    def __init__(self, root: Path, config: Config = CONFIG) -> None:
-        self.root, self.config, self.encoder = root, config, WordEncoder(DIM)
-        self.database = Database(root / "flywheel.db")
-        self.source = source_of(self.encoder, config)
-        self.version, self.frozen_at = read_live(root, self.database, LastTuned(self.encoder))
-
-    def state(self, version: LoadedVersion | None = None) -> State:
-        with self.database.snapshot() as conn:
-            return initial_state(version or self.version, self.frozen_at, conn, self.source)
-
-    def deaf(self) -> LoadedVersion:
-        """The version without what it heard, so that every vote is judged."""
-        return replace(self.version, heard=None)
-
-    def answers(self, version: LoadedVersion) -> list[Any]:
-        def live() -> tuple[LoadedVersion, int | None]:
-            return version, self.frozen_at
-
-        lookups = Lookups(100)
-        live_state = LiveState(self.database, self.source, live, self.root / "CURRENT")
-        server = Server(self.database, self.config, self.source, live_state, lookups)
-        found = []
-        for where in WHERE:
-            asked = Asked(8, where, server.tenant(where), None, None, record=False)
-            found += server.retrieve([*QUERIES, "my login"], asked)
-        return [
-            [
-                (
-                    h.passage_id,
-                    h.rank,
-                    pytest.approx(h.score, abs=1e-9),
-                    sorted(h.explanation.votes),
-                )
-                for h in one.hits
-            ]
-            for one in found
-        ]
+DAY_S = 86_400.0
 
 
 @pytest.fixture
@@ -89,34 +37,6 @@ def opened() -> Iterator[Callable[..., Opened]]:
 
     yield make
     for each in made:
-        each.database.close()
-
-
-def contents(state: State) -> dict[Any, Any]:
-    """{past query: what votes say of it, and its vector}, of those that have votes."""
-    view = state.evidence
-    heard = {t: view.of_tenant(code) for t, code in view.tenant_codes.items()}
-    return {
-        key: (view.said(row), view.vectors[row].tobytes())
-        for row, key in enumerate(view.keys)
-        if heard[key[1]][row]
-    }
-
-
-def is_heard(state: State) -> bool:
-    """Whether the state rests on what the version heard."""
-    room = state.evidence._room
-    return room is not None and room.heard is state.version.heard
-
-
-def the_same(root: Path) -> bool:
-    """Whether what was heard is used; that it makes no difference is asserted."""
-    each = Opened(root)
-    try:
-        assert contents(each.state()) == contents(each.state(each.deaf()))
-        assert each.answers(each.version) == each.answers(each.deaf())
-        return is_heard(each.state())
-    finally:
         each.database.close()
 
 

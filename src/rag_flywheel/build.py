@@ -6,6 +6,7 @@ It must not know when a version is built, nor how it becomes live.
 import os
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +23,11 @@ from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.heard import save_heard
-from rag_flywheel.rank.memory import Memory, load_memory, save_memory
+from rag_flywheel.rank.memory import Memory, save_memory
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.records import Pids, Progress
+from rag_flywheel.records import Judgment, Pids, Progress
 from rag_flywheel.serve.heard import heard_until
-from rag_flywheel.serve.loaded import LoadedVersion, load_parameters, load_version
+from rag_flywheel.serve.loaded import LoadedVersion, load_version
 from rag_flywheel.serve.state import Source
 from rag_flywheel.store import counts, passages
 from rag_flywheel.store import vectors as vector_store
@@ -93,12 +94,13 @@ def carry_tuned(source: Path, staged: Path) -> None:
     _link(source, target)
 
 
-def write_heard(staged: Path, database: Database, source: Source, *, until: int) -> None:
-    """Write what votes up to event number `until` say under the parameters and the memory that are
-    there; source: as queries of the version are encoded."""
-    memory, parameters = load_memory(staged), load_parameters(staged)
+def write_heard(
+    staged: Path, database: Database, source: Source, judged: Sequence[Judgment], *, until: int
+) -> None:
+    """Write what votes say under the parameters and the memory that are there; judged: of the votes
+    up to event number `until`; source: as queries of the version are encoded."""
     with database.snapshot() as conn:
-        heard = heard_until(until, memory, parameters.noise, conn, source)
+        heard = heard_until(until, judged, staged, conn, source)
     save_heard(heard, staged)
 
 

@@ -191,7 +191,8 @@ def _next_version(
         tuned = put_queries(database, folder.source, staged, kept, learned.tuned, progress)
         queries = learned.queries or queries_of(encoder, kept)
         until = live.votes_until(built.watermark)
-        write_heard(staged, database, folder.source.under(queries), until=until)
+        source = folder.source.under(queries)
+        write_heard(staged, database, source, learned.judged, until=until)
         manifest = deploy.seal(staged, _manifest(folder, live, built, tuned))
         problems = version_problems(staged, database, encoder, built, manifest.id)
         if problems:

@@ -149,6 +149,8 @@ def load_heard(folder: Path, *, dim: int) -> Heard:
             centroids, table = (read_array(place / f"{name}.npy") for name in _OF_CODES)
             codes = Codes.of(centroids, table, n=len(heard), n_learned=n_learned, dim=dim)
             heard = replace(heard, codes=codes)
+        if len(set(heard.keys)) != len(heard):
+            raise ValueError("queries.npy holds a query twice")
     except (OSError, ValueError, MemoryError) as error:
         raise CorruptFileError(
             f"{place} cannot be read ({error}); run `rag-flywheel refresh` to build it anew from "
@@ -196,8 +198,6 @@ def _require_whole(heard: Heard) -> None:
         raise ValueError("lineages.npy and chances.npy do not fit")
     if not bool(np.all((heard.chances >= 0) & (heard.chances <= 1.001))):
         raise ValueError("chances.npy holds a number that is no chance")
-    if len(set(heard.keys)) != n:
-        raise ValueError("queries.npy holds a query twice")
 
 
 def _require_parts(offsets: npt.NDArray[Any], n: int, parts: npt.NDArray[Any], name: str) -> None:
