@@ -181,6 +181,28 @@ def test_arrays_that_do_not_fit_are_refused(
     refused(tmp_path, reason)
 
 
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("name", ["centroids", "codes"])
+def test_codes_with_other_bytes_are_refused_or_name_rows_that_are_there(
+    tmp_path: Path, name: str, seed: int
+) -> None:
+    save_heard(coded(), tmp_path)
+    path, rng = tmp_path / FOLDER / f"{name}.npy", np.random.default_rng(seed)
+    data = bytearray(path.read_bytes())
+    for _ in range(rng.integers(1, 30)):
+        data[rng.integers(128, len(data))] = rng.integers(256)
+    path.write_bytes(data)
+    try:
+        codes = load_heard(tmp_path, dim=DIM).codes
+    except CorruptFileError:
+        return
+    assert codes is not None
+    found = codes.likely(vectors(9), 23)
+    assert -1 <= found.min() <= found.max() <= 22  # -1: that place is empty
+    longer = codes.extended(vectors(40)).likely(vectors(9), 60)
+    assert -1 <= longer.min() <= longer.max() < 63
+
+
 def test_codes_of_vectors_of_another_width_are_refused(tmp_path: Path) -> None:
     save_heard(coded(), tmp_path)
     refused(tmp_path, "for 23 vectors of width 60", dim=60)

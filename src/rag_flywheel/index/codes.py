@@ -96,7 +96,8 @@ class Codes:
 
     def likely(self, queries: Vectors, n: int) -> npt.NDArray[np.int64]:
         """int64 (m, n), fewer columns where there are fewer vectors: the rows that are likely the
-        nearest to each of float32 (m, dim) queries, in no exact order."""
+        nearest to each of float32 (m, dim) queries, in no exact order. Damaged codes, which cannot
+        be told from sound ones, may leave places empty: -1."""
         _, found = self._index.search(_wide(queries), min(n, len(self)))
         rows: npt.NDArray[np.int64] = found
         return rows

@@ -268,7 +268,7 @@ def _near_by_codes(
     else:
         likely = view.codes.likely(queries, math.ceil(_LIKELY * kernel.neighbours / share))
     for query, found in zip(queries, likely, strict=True):
-        rows = np.append(found, others)
+        rows = np.append(found[found >= 0], others)
         rows = rows[own[rows]]
         cosines = view.vectors[rows] @ query
         near = cosines > kernel.theta
