@@ -42,7 +42,7 @@ class _Room:
     vectors: Vectors
     tenants: npt.NDArray[np.int32]
     keys: list[PastQueryKey]
-    rows: dict[bytes, tuple[int, ...]]
+    rows: dict[bytes, list[int]]
     heard: Heard
 
     def add(self, keys: Sequence[PastQueryKey], vectors: Vectors, tenants: Sequence[int]) -> None:
@@ -54,10 +54,10 @@ class _Room:
         _note(self.rows, keys, n)
 
 
-def _note(rows: dict[bytes, tuple[int, ...]], keys: Sequence[PastQueryKey], n: int) -> None:
+def _note(rows: dict[bytes, list[int]], keys: Sequence[PastQueryKey], n: int) -> None:
     """Note where these past queries are, the first of them in row n."""
     for row, (name, _) in enumerate(keys, n):
-        rows[name] = (*rows[name], row) if name in rows else (row,)
+        rows.setdefault(name, []).append(row)
 
 
 NO_VOTES = PastQuery((), ())
@@ -125,15 +125,14 @@ class EvidenceView:
 
     def known(self, hashes: Iterable[bytes]) -> list[PastQueryKey]:
         """The past queries of the view with these texts, whatever their tenant."""
-        return [self._room.keys[row] for name in hashes for row in self._rows(name) if self._room]
+        return [key for name in hashes for key, _ in self._with_hash(name)]
 
-    def _rows(self, name: bytes) -> list[int]:
-        found = self._room.rows.get(name, ()) if self._room is not None else ()
-        return [row for row in found if row < self.n]
-
-    def _row(self, key: PastQueryKey) -> int | None:
-        found = (row for row in self._rows(key[0]) if self._room and self._room.keys[row] == key)
-        return next(found, None)
+    def _with_hash(self, name: bytes) -> list[tuple[PastQueryKey, int]]:
+        """The past queries of the view with this text, each with its row."""
+        room = self._room
+        if room is None:
+            return []
+        return [(room.keys[row], row) for row in room.rows.get(name, ()) if row < self.n]
 
     def updated(
         self,
@@ -145,12 +144,10 @@ class EvidenceView:
         vectors: float32 (dim,) of each query hash that is not in the view. The room that is shared
         with this view grows by doubling; one caller at a time.
         """
-        rows, new = dict[PastQueryKey, int](), list[PastQueryKey]()
-        for key in found:
-            row = self._row(key)
-            rows[key] = self.n + len(new) if row is None else row
-            if row is None:
-                new.append(key)
+        names = {name for name, _ in found}
+        old = {key: row for name in names for key, row in self._with_hash(name)}
+        new = [key for key in found if key not in old]
+        rows = {**old, **{key: self.n + i for i, key in enumerate(new)}}
         codes = self.tenant_codes
         for _, tenant in new:
             if tenant not in codes:
@@ -162,7 +159,7 @@ class EvidenceView:
             room.add(new, added, [codes[tenant] for _, tenant in new])
             coded = codes_of(room.vectors[: self.n + len(new)], self.codes)
         silent = {rows[key] for key, past in found.items() if not past.votes}
-        loud = self.silent.intersection(rows.values()) - silent
+        loud = self.silent.intersection(rows[key] for key in found) - silent
         return EvidenceView(
             self.dim,
             self.n + len(new),
