@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fakes import WordEncoder
-from rag_flywheel import Config
+from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.live_version import LastTuned, read_live
 from rag_flywheel.serve.answers import Asked
 from rag_flywheel.serve.candidates import Lookups
@@ -93,3 +93,15 @@ def the_same(root: Path) -> bool:
         return is_heard(each.state())
     finally:
         each.database.close()
+
+
+def voted_index(root: Path) -> None:
+    """Two queries with votes before the refresh, one of them under a tenant too."""
+    with Flywheel.open(root, encoder=WordEncoder(DIM), config=CONFIG) as fw:
+        fw.add(Passage(f"p{i}", text, metadata={"team": "a"}) for i, text in enumerate(TEXTS))
+        fw.refresh()
+        for query, where in ((QUERIES[0], None), (QUERIES[0], WHERE[1]), (QUERIES[1], None)):
+            shown = fw.retrieve(query, where=where)
+            fw.feedback(shown.id, shown.hits[0].passage_id, "helpful", user_id="ann")
+        fw.signal(shown.id, "copied", user_id="bob")
+        assert fw.refresh().outcome == "promoted"

@@ -16,7 +16,18 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from fakes import WordEncoder
-from heard import CONFIG, DIM, QUERIES, TEXTS, WHERE, Opened, contents, is_heard, the_same
+from heard import (
+    CONFIG,
+    DIM,
+    QUERIES,
+    TEXTS,
+    WHERE,
+    Opened,
+    contents,
+    is_heard,
+    the_same,
+    voted_index,
+)
 from rag_flywheel import Config, Flywheel, FlywheelError, Passage
 from rag_flywheel.rank import evidence
 from rag_flywheel.rank.heard import Made
@@ -125,18 +136,6 @@ def test_whatever_happened_a_new_process_finds_what_judging_all_votes_gives(
             the_same(root)
             fw.refresh()
         assert the_same(root)
-
-
-def voted_index(root: Path) -> None:
-    """Two queries with votes before the refresh, one of them under a tenant too."""
-    with Flywheel.open(root, encoder=WordEncoder(DIM), config=CONFIG) as fw:
-        fw.add(Passage(f"p{i}", text, metadata={"team": "a"}) for i, text in enumerate(TEXTS))
-        fw.refresh()
-        for query, where in ((QUERIES[0], None), (QUERIES[0], WHERE[1]), (QUERIES[1], None)):
-            shown = fw.retrieve(query, where=where)
-            fw.feedback(shown.id, shown.hits[0].passage_id, "helpful", user_id="ann")
-        fw.signal(shown.id, "copied", user_id="bob")
-        assert fw.refresh().outcome == "promoted"
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +283,31 @@ def test_votes_frozen_before_what_was_heard_are_judged(
         each.frozen_at = frozen_at
         assert is_heard(each.state()) == (frozen_at == each.version.heard.made.until)
         assert contents(each.state()) == contents(each.state(each.deaf()))
+
+
+def test_it_is_not_used_beside_a_backup_from_before_it(
+    tmp_path: Path, opened: Callable[..., Opened]
+) -> None:
+    root, backup = tmp_path / "kb", tmp_path / "backup.db"
+    voted_index(root)
+    with Flywheel.open(root, encoder=WordEncoder(DIM), config=CONFIG) as fw:
+        with closing(sqlite3.connect(root / "flywheel.db")) as conn:
+            conn.execute("VACUUM INTO ?", (str(backup),))
+        shown = fw.retrieve(QUERIES[3])
+        fw.feedback(shown.id, shown.hits[0].passage_id, "helpful", user_id="ann")
+        fw.refresh()
+    for name in ("flywheel.db-wal", "flywheel.db-shm"):
+        (root / name).unlink(missing_ok=True)
+    shutil.copy(backup, root / "flywheel.db")
+    with Flywheel.open(root, encoder=WordEncoder(DIM), config=CONFIG) as fw:
+        for _ in range(9):  # as many events as there were, and more
+            shown = fw.retrieve(QUERIES[2])
+            fw.feedback(shown.id, shown.hits[0].passage_id, "helpful", user_id="bob")
+    each = opened(root)
+    assert each.version.heard is not None
+    assert each.version.heard.made.until < each.state().last_vote
+    assert not is_heard(each.state())
+    assert contents(each.state()) == contents(each.state(each.deaf()))
 
 
 def test_a_bare_state_has_heard_nothing(root: Path, opened: Callable[..., Opened]) -> None:

@@ -19,7 +19,7 @@ from rag_flywheel.rank.heard import Heard
 from rag_flywheel.records import Judgment, Pids, Vectors, VoteEvent
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.past import past_queries, rests_on
-from rag_flywheel.store import events, forgetting, passages
+from rag_flywheel.store import events, forgetting, journal, passages
 from rag_flywheel.store import vectors as vector_store
 
 Judge = Callable[[Iterable[VoteEvent]], list[Judgment]]
@@ -144,6 +144,8 @@ def _heard(state: State, conn: sqlite3.Connection, source: Source) -> Heard | No
     """What the version holds of the votes, if judging them now would come to the same."""
     version, heard = state.version, state.version.heard
     if heard is None or not heard.made.by or heard.made.until > state.last_vote:
+        return None
+    if version.id is None or not journal.was_promoted(conn, version.id):
         return None
     noise, revision = version.parameters.noise, source.under(version.queries).of_queries
     now = rests_on(heard.made.until, noise, source.judged_by, revision, conn)
