@@ -33,7 +33,6 @@ from rag_flywheel.rank import evidence
 from rag_flywheel.rank.heard import Made
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.serve.loaded import LoadedVersion
-from rag_flywheel.serve.state import bare_state
 
 DAY_S = 86_400.0
 
@@ -308,12 +307,6 @@ def test_it_is_not_used_beside_a_backup_from_before_it(
     assert each.version.heard.made.until < each.state().last_vote
     assert not is_heard(each.state())
     assert contents(each.state()) == contents(each.state(each.deaf()))
-
-
-def test_a_bare_state_has_heard_nothing(root: Path, opened: Callable[..., Opened]) -> None:
-    each = opened(root)
-    with each.database.snapshot() as conn:
-        assert bare_state(each.version, conn).evidence.n == 0
 
 
 def test_a_vector_that_is_not_stored_is_made(root: Path, opened: Callable[..., Opened]) -> None:
