@@ -164,17 +164,20 @@ def opened(root: Path, stored: Path) -> Figures:
     held = np.load(stored, allow_pickle=False)
     queries = [str(q) for q in held["queries"]]
     encoder = Stored(dict(zip(queries, held["vectors"], strict=True)))
-    moments = [time.perf_counter()]
+    moments = [(time.perf_counter(), time.process_time())]
     with Flywheel.open(root, encoder=encoder) as fw:
         for query in queries:
-            moments.append(time.perf_counter())
+            moments.append((time.perf_counter(), time.process_time()))
             fw.retrieve(query, K, record=False)
-        moments.append(time.perf_counter())
-    spent = np.diff(moments)
+        moments.append((time.perf_counter(), time.process_time()))
+    spent, busy = np.diff(moments, axis=0).T
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024.0
-    said = (float(spent[0]), float(spent[1]), float(np.median(spent[2:])), peak)
-    return dict(zip(("open_s", "first_query_s", "later_query_s", "peak_mib"), said, strict=True))
+    said = {"peak_mib": peak}
+    for kind, each in (("", spent), ("cpu_", busy)):
+        said |= {f"{kind}open_s": float(each[0]), f"{kind}first_query_s": float(each[1])}
+        said[f"{kind}later_query_s"] = float(np.median(each[2:]))
+    return said
 
 
 def refresh(bench: Bench) -> Figures:

@@ -69,7 +69,8 @@ def test_a_damaged_version_file_is_named_serving_goes_on_and_refresh_repairs(
     good = live_folder(sound)
     names = [p.relative_to(good).as_posix() for p in sorted(good.rglob("*")) if p.is_file()]
     assert len(names) >= 15
-    assert {"tokens/titles.npy", *(f"memory/{name}" for name in MEMORY)} <= set(names)
+    parts = {f"{part}/{name}" for part in ("memory", "heard") for name in MEMORY}
+    assert parts | {"tokens/titles.npy", "heard/votes.npy"} <= set(names)
     for i, name in enumerate(names):
         root = Path(shutil.copytree(sound, tmp_path / str(i)))
         broken = live_folder(root)
@@ -227,6 +228,7 @@ def remembering(folder: Path) -> Path:
         ("memory/tenants.json", "[3]"),
         ("memory/tenants.json", "{"),
         ("memory/tenants.json", "[null, null]"),
+        ("heard/votes.npy", lambda a: a + 10**6),
     ],
 )
 def test_a_part_that_was_written_wrong_is_refused_and_refresh_repairs(

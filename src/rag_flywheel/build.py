@@ -6,6 +6,7 @@ It must not know when a version is built, nor how it becomes live.
 import os
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,13 @@ from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.rank import parameters as params
+from rag_flywheel.rank.heard import save_heard
 from rag_flywheel.rank.memory import Memory, save_memory
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.records import Pids, Progress
+from rag_flywheel.records import Judgment, Pids, Progress
+from rag_flywheel.serve.heard import heard_until
 from rag_flywheel.serve.loaded import LoadedVersion, load_version
+from rag_flywheel.serve.state import Source
 from rag_flywheel.store import counts, passages
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
@@ -88,6 +92,16 @@ def carry_tuned(source: Path, staged: Path) -> None:
     target = staged / TUNED_FILE
     target.parent.mkdir()
     _link(source, target)
+
+
+def write_heard(
+    staged: Path, database: Database, source: Source, judged: Sequence[Judgment], *, until: int
+) -> None:
+    """Write what votes say under the parameters and the memory that are there; judged: of the votes
+    up to event number `until`; source: as queries of the version are encoded."""
+    with database.snapshot() as conn:
+        heard = heard_until(until, judged, staged, conn, source)
+    save_heard(heard, staged)
 
 
 def write_learned(staged: Path, parameters: Parameters, memory: Memory) -> None:

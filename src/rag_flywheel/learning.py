@@ -16,10 +16,11 @@ from rag_flywheel.gating import Gate, Judges, Side, gate_text, gated
 from rag_flywheel.improve.examples import Examples, Ints
 from rag_flywheel.improve.learn import listening, propose
 from rag_flywheel.improve.remember import remember
+from rag_flywheel.index.encoder import QueryEncoder
 from rag_flywheel.past_queries import Known, Past, fit_to_judge, golden_of, past_examples
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.records import GoldenItem, Progress, Vectors
+from rag_flywheel.records import GoldenItem, Judgment, Progress, Vectors
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.state import Encode, bare_state
 from rag_flywheel.store.database import Database
@@ -31,7 +32,8 @@ class Learned:
     """Parameters for the next version and the memory that belongs to them.
 
     why: a sentence; scores: the numbers behind it; gate: what decided, None: nothing was compared;
-    tuned: what came of tuning the encoder of queries, None: it was not to be tuned.
+    tuned: what came of tuning the encoder of queries, None: it was not to be tuned; judged: all
+    judgments on past queries.
     """
 
     parameters: Parameters
@@ -40,12 +42,18 @@ class Learned:
     scores: Mapping[str, float]
     gate: Gate | None = None
     tuned: Tuned | None = None
+    judged: Sequence[Judgment] = ()
 
     @property
     def gate_text(self) -> str:
         """What the gate weighed and decided, as it is kept in a version: JSON."""
         tuned = self.tuned
         return gate_text(self.why, self.gate, None if tuned is None else (tuned.why, tuned.gate))
+
+    @property
+    def queries(self) -> QueryEncoder | None:
+        """What votes taught to encode queries, None: nothing new."""
+        return None if self.tuned is None else self.tuned.queries
 
     @property
     def new(self) -> bool:
@@ -139,7 +147,7 @@ def learned_from_votes(
         scores |= tuned.scores
         kept, examples = tuned.parameters or kept, tuned.examples or examples
     kept = listening(examples, kept)
-    return Learned(kept, remember(examples, kept), why, scores, gate, tuned)
+    return Learned(kept, remember(examples, kept), why, scores, gate, tuned, past.every)
 
 
 def _apart(
@@ -172,6 +180,5 @@ def frozen(
     """The kept parameters as they are, and a memory of the past queries that count."""
     examples = past_examples(database, version, past, known, progress)
     memory = remember(examples, version.parameters)
-    return Learned(
-        version.parameters, memory, "votes after the rollback stay held back until release", {}
-    )
+    why = "votes after the rollback stay held back until release"
+    return Learned(version.parameters, memory, why, {}, judged=past.every)

@@ -43,12 +43,16 @@ _AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Past:
-    """Past queries, those voted on last at the end: judgments, metadata filters, texts, vectors."""
+    """Past queries, those voted on last at the end: judgments, metadata filters, texts, vectors.
+
+    every: the judgments on these and on those before them.
+    """
 
     judged: dict[Key, list[Judgment]]
     filters: dict[Key, str | None]
     texts: dict[bytes, str]
     vectors: dict[bytes, Vectors]
+    every: Sequence[Judgment] = ()
 
     def under(self, vectors: dict[bytes, Vectors]) -> "Past":
         """The same queries with other vectors."""
@@ -100,7 +104,8 @@ def read_past(database: Database, source: Source, *, until: int) -> Past:
     """The past queries that got votes up to event number `until`; vectors as `source` has them."""
     judged: dict[Key, list[Judgment]] = defaultdict(list)
     with database.snapshot() as conn:
-        for judgment in source.judge(events.votes_until(conn, until)):
+        every = source.judge(events.votes_until(conn, until))
+        for judgment in every:
             judged[(judgment.query, judgment.tenant)].append(judgment)
         newest = sorted(judged, key=lambda key: max(v for j in judged[key] for v in j.votes))
         kept = {key: judged[key] for key in newest[-MOST_REMEMBERED:]}
@@ -109,7 +114,7 @@ def read_past(database: Database, source: Source, *, until: int) -> Past:
         hashes = sorted({key[0] for key in kept})
         texts = events.query_texts(conn, hashes)
     filters = {key: where[row] for key, row in rows.items()}
-    return Past(kept, filters, texts, kept_vectors(database, source, texts))
+    return Past(kept, filters, texts, kept_vectors(database, source, texts), every)
 
 
 def kept_vectors(

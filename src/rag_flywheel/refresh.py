@@ -20,6 +20,7 @@ from rag_flywheel.build import (
     build_indexes,
     built_indexes,
     version_problems,
+    write_heard,
     write_learned,
     write_parameters,
 )
@@ -188,6 +189,10 @@ def _next_version(
         write_learned(staged, learned.parameters, learned.memory)
         (staged / GATE_FILE).write_text(learned.gate_text, encoding="utf-8")
         tuned = put_queries(database, folder.source, staged, kept, learned.tuned, progress)
+        queries = learned.queries or queries_of(encoder, kept)
+        until = live.votes_until(built.watermark)
+        source = folder.source.under(queries)
+        write_heard(staged, database, source, learned.judged, until=until)
         manifest = deploy.seal(staged, _manifest(folder, live, built, tuned))
         problems = version_problems(staged, database, encoder, built, manifest.id)
         if problems:

@@ -3,12 +3,14 @@
 It must not know what is done with them.
 """
 
+import json
 import time
 from collections.abc import Iterable, Sequence
 
 from rag_flywheel.capture.answer_votes import Reader
 from rag_flywheel.config import Config
 from rag_flywheel.curate.judgments import judgments
+from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.index.encoder import Encoder, encode
 from rag_flywheel.records import Judgment, Vectors, VoteEvent
 from rag_flywheel.serve.state import Judge, Source
@@ -21,6 +23,13 @@ def judge_of(config: Config) -> Judge:
         return judgments(votes, half_life_days=config.vote_half_life_days, now=time.time())
 
     return judge
+
+
+def judged_by(config: Config) -> str | None:
+    """All that judgments rest on besides votes, as text; None: on the time too."""
+    if config.vote_half_life_days is not None:
+        return None
+    return json.dumps(dict(WEIGHTS), sort_keys=True)
 
 
 def reader_of(encoder: Encoder) -> Reader:
@@ -42,4 +51,6 @@ def source_of(encoder: Encoder, config: Config) -> Source:
         return encode(encoder.encode_passages, texts, encoder.dim)
 
     revision = encoder.revision
-    return Source(judge_of(config), revision, encoder.dim, queries, passages, of_queries=revision)
+    return Source(
+        judge_of(config), revision, encoder.dim, queries, passages, revision, judged_by(config)
+    )

@@ -23,8 +23,9 @@ from rag_flywheel.improve.held_out import (
 )
 from rag_flywheel.improve.remember import remember
 from rag_flywheel.rank.credit import credited
-from rag_flywheel.rank.evidence import EvidenceView, PastQuery, evidence_for
+from rag_flywheel.rank.evidence import EvidenceView, evidence_for
 from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.rank.heard import PastQuery
 from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters
 from rag_flywheel.rank.score import score
 from rag_flywheel.records import Judgment

@@ -36,6 +36,18 @@ def test_extended_codes_find_what_was_added_and_leave_the_old_ones_alone() -> No
     assert codes.likely(more, 20).max() < 500
 
 
+@pytest.mark.parametrize(("n", "dim"), [(500, 64), (515, 30), (16, 5)])
+def test_codes_made_of_their_arrays_are_the_same_and_go_on_alike(n: int, dim: int) -> None:
+    vectors, more = clustered(n, dim, 2), clustered(40, dim, 4)
+    codes = Codes.build(vectors)
+    again = Codes.of(codes.centroids, codes.table, n=n, n_learned=codes.n_learned, dim=dim)
+    assert (len(again), again.n_learned) == (n, n)
+    assert np.array_equal(again.likely(more, 20), codes.likely(more, 20))
+    longer, also = again.extended(more), codes.extended(more)
+    assert np.array_equal(longer.likely(more, 20), also.likely(more, 20))
+    assert np.array_equal(longer.table, also.table)
+
+
 def test_the_same_vectors_have_the_same_codes_and_fewer_are_all_likely() -> None:
     vectors = clustered(300, 64, 2)
     first, again = (Codes.build(vectors).likely(vectors[:5], 50) for _ in range(2))

@@ -12,10 +12,10 @@ from rag_flywheel.rank.evidence import (
     NO_VOTES,
     Evidence,
     EvidenceView,
-    PastQuery,
     PastQueryKey,
     evidence_for,
 )
+from rag_flywheel.rank.heard import PastQuery
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.records import Support, Vectors
 
@@ -206,11 +206,16 @@ def random_unit(number: int) -> Vectors:
 
 
 VECTORS = {name(number): random_unit(number) for number in range(31)}
-Frozen = tuple[tuple[PastQueryKey, ...], tuple[PastQuery, ...], bytes, list[int]]
+Frozen = tuple[list[PastQueryKey], list[PastQuery], bytes, list[list[bool]]]
 
 
 def contents(view: EvidenceView) -> Frozen:
-    return view.keys, view.past, view.vectors.tobytes(), view.tenants.tolist()
+    tenants = [view.of_tenant(code).tolist() for code in view.tenant_codes.values()]
+    return list(view.keys), all_said(view), view.vectors.tobytes(), tenants
+
+
+def all_said(view: EvidenceView) -> list[PastQuery]:
+    return [view.said(row) for row in range(view.n)]
 
 
 def asked(view: EvidenceView) -> list[tuple[Mapping[int, float], Mapping[int, tuple[int, ...]]]]:
@@ -236,9 +241,9 @@ def test_views_never_change_and_equal_one_built_at_once(history: History) -> Non
         assert contents(old) == was
         assert asked(old) == answered
     at_once = EvidenceView(3).updated(final, VECTORS)
-    assert dict(zip(view.keys, view.past, strict=True)) == final
+    assert dict(zip(view.keys, all_said(view), strict=True)) == final
     assert asked(view) == asked(at_once)
-    for row, (key, _) in enumerate(zip(view.keys, view.past, strict=True)):
+    for row, key in enumerate(view.keys):
         assert view.vectors[row].tobytes() == VECTORS[key[0]].tobytes()
 
 
@@ -251,9 +256,9 @@ def test_views_keep_their_vectors_while_the_shared_room_grows(at_once: int) -> N
         view = view.updated(dict(said(i, None, (i, 1.0)) for i in part), vectors)
         older.append(view)
     for old in older:
-        expected = np.stack([vectors[name(i)] for i in range(len(old.keys))])
+        expected = np.stack([vectors[name(i)] for i in range(old.n)])
         assert old.vectors.tobytes() == expected.tobytes()
-        assert [s.lineage for past in old.past for s in past.supports] == list(range(len(old.keys)))
+        assert [s.lineage for past in all_said(old) for s in past.supports] == list(range(old.n))
 
 
 def test_a_view_does_not_change_when_two_views_are_made_from_an_older_one() -> None:

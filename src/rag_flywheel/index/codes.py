@@ -15,7 +15,10 @@ from rag_flywheel.records import Vectors
 
 _NUMBERS = 4  # of a vector that share a code
 _BITS = 4
+_MEANINGS = 2**_BITS
+_AT_ONCE = 32  # vectors whose codes lie interleaved
 _SAMPLE = 8_192  # vectors that codes are learned from
+_FARTHEST = 2.0  # that a number of a mean of unit vectors may be
 
 
 class Codes:
@@ -31,13 +34,56 @@ class Codes:
     @classmethod
     def build(cls, vectors: Vectors) -> "Codes":
         """Codes of float32 (n, dim) unit rows, n at least 16; the same for the same rows."""
-        faiss, wide = faiss_library(), _wide(vectors[:: max(1, len(vectors) // _SAMPLE)])
-        inner = faiss.METRIC_INNER_PRODUCT
-        index = faiss.IndexPQFastScan(wide.shape[1], wide.shape[1] // _NUMBERS, _BITS, inner)
+        wide = _wide(vectors[:: max(1, len(vectors) // _SAMPLE)])
+        index = _empty(wide.shape[1])
         index.pq.cp.min_points_per_centroid = 1  # else it warns on the terminal
         index.train(wide)
         index.add(_wide(vectors))
         return cls(index, len(vectors))
+
+    @classmethod
+    def of(
+        cls,
+        centroids: npt.NDArray[Any],
+        table: npt.NDArray[Any],
+        *,
+        n: int,
+        n_learned: int,
+        dim: int,
+    ) -> "Codes":
+        """Codes of n vectors of width dim from their arrays. Raises ValueError when they do not fit."""
+        if n < 1:
+            raise ValueError("codes.npy is of no vectors")
+        faiss, index = faiss_library(), _empty(dim + -dim % _NUMBERS)
+        shapes = (index.M, _MEANINGS, _NUMBERS), (-(-n // _AT_ONCE) * _AT_ONCE * index.M2 // 2,)
+        for name, array, kind, shape in (
+            ("centroids", centroids, np.float32, shapes[0]),
+            ("codes", table, np.uint8, shapes[1]),
+        ):
+            if array.dtype != kind or array.shape != shape:
+                raise ValueError(
+                    f"{name}.npy holds {array.dtype} {array.shape}; expected "
+                    f"{np.dtype(kind)} {shape} for {n} vectors of width {dim}"
+                )
+        if not bool(np.all(np.abs(centroids) <= _FARTHEST)):
+            raise ValueError("centroids.npy holds a number that is in no mean of unit vectors")
+        faiss.copy_array_to_vector(np.ascontiguousarray(centroids).ravel(), index.pq.centroids)
+        faiss.copy_array_to_AlignedTable(np.ascontiguousarray(table), index.codes)
+        index.is_trained = True
+        index.ntotal, index.ntotal2 = n, -(-n // _AT_ONCE) * _AT_ONCE
+        return cls(index, n_learned)
+
+    @property
+    def centroids(self) -> npt.NDArray[np.float32]:
+        """float32 (dim / 4, 16, 4): what each code stands for."""
+        flat: npt.NDArray[np.float32] = faiss_library().vector_to_array(self._index.pq.centroids)
+        return flat.reshape(self._index.M, _MEANINGS, _NUMBERS)
+
+    @property
+    def table(self) -> npt.NDArray[np.uint8]:
+        """uint8: the codes, as faiss interleaves them for 32 vectors at a time."""
+        table: npt.NDArray[np.uint8] = faiss_library().AlignedTable_to_array(self._index.codes)
+        return table
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -50,10 +96,16 @@ class Codes:
 
     def likely(self, queries: Vectors, n: int) -> npt.NDArray[np.int64]:
         """int64 (m, n), fewer columns where there are fewer vectors: the rows that are likely the
-        nearest to each of float32 (m, dim) queries, in no exact order."""
+        nearest to each of float32 (m, dim) queries, in no exact order. Damaged codes, which cannot
+        be told from sound ones, may leave places empty: -1."""
         _, found = self._index.search(_wide(queries), min(n, len(self)))
         rows: npt.NDArray[np.int64] = found
         return rows
+
+
+def _empty(width: int) -> Any:
+    faiss = faiss_library()
+    return faiss.IndexPQFastScan(width, width // _NUMBERS, _BITS, faiss.METRIC_INNER_PRODUCT)
 
 
 def _wide(vectors: Vectors) -> Vectors:

@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.codes import Codes
+from rag_flywheel.rank.heard import Heard, PastQuery
+from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.parameters import Kernel
-from rag_flywheel.records import Pids, Support, Vectors
+from rag_flywheel.records import Pids, Vectors
 
 Rows = npt.NDArray[np.int64]
-PastQueryKey = tuple[bytes, str | None]
-_NOBODY = -1
+PastQueryKey = Key
+_PART = 256  # past queries
 _AT_ONCE = 64  # queries
 CODES_FROM = 20_000  # past queries; below, looking at all of them takes about a millisecond
 _UNCODED = 4_096  # past queries, those added last, that are looked at as they are
@@ -29,23 +31,33 @@ _FEW = 0.1  # of the past queries; a tenant with no more of them has them all co
 
 
 @dataclass
-class _Buffer:
+class _Room:
     """What a family of views shares and only ever adds to; a view reads below its own length.
 
-    rows: vectors of past queries, over-allocated; positions: the row of each past query.
+    vectors float32 and tenants int32, over-allocated: of each past query the vector and the code of
+    the tenant; keys: its name; rows: where the past queries with a hash are; heard: what votes said
+    of the first of them, unless a view says otherwise.
     """
 
-    rows: Vectors
-    positions: dict[PastQueryKey, int]
-    n_used: int
+    vectors: Vectors
+    tenants: npt.NDArray[np.int32]
+    keys: list[PastQueryKey]
+    rows: dict[bytes, list[int]]
+    heard: Heard
+
+    def add(self, keys: Sequence[PastQueryKey], vectors: Vectors, tenants: Sequence[int]) -> None:
+        """Put further past queries at the end, where there is room for them."""
+        n = len(self.keys)
+        self.vectors[n : n + len(keys)] = vectors
+        self.tenants[n : n + len(keys)] = tenants
+        self.keys.extend(keys)
+        _note(self.rows, keys, n)
 
 
-@dataclass(frozen=True)
-class PastQuery:
-    """What votes on a past query say: the chances of passages, and the votes' event numbers."""
-
-    supports: tuple[Support, ...]
-    votes: tuple[int, ...]
+def _note(rows: dict[bytes, list[int]], keys: Sequence[PastQueryKey], n: int) -> None:
+    """Note where these past queries are, the first of them in row n."""
+    for row, (name, _) in enumerate(keys, n):
+        rows.setdefault(name, []).append(row)
 
 
 NO_VOTES = PastQuery((), ())
@@ -53,33 +65,74 @@ NO_VOTES = PastQuery((), ())
 
 @dataclass(frozen=True)
 class EvidenceView:
-    """The past queries that ranking may use. A view never changes; `updated` makes the next.
+    """The past queries that ranking may use, the first `n`. A view never changes; `updated` makes
+    the next, which shares with it all that stays: a vote costs the same however many there are.
 
-    keys[i] and past[i] belong to vectors[i], float32 (n, dim) unit rows; tenants[i] is a code
-    of the tenant that the votes were cast under, -1 when every vote on the query was retracted.
-    codes: of the first of the vectors, None: they are few.
+    tenant_codes: by tenant that votes were cast under; silent: rows whose votes were all retracted;
+    codes: of the first of the vectors, None: they are few. What is said of row i is in part i // 256
+    of `_said`; where it is not, what was heard of it holds.
     """
 
     dim: int
-    keys: tuple[PastQueryKey, ...] = ()
-    past: tuple[PastQuery, ...] = ()
-    tenants: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    n: int = 0
     tenant_codes: Mapping[str | None, int] = field(default_factory=dict)
+    silent: frozenset[int] = frozenset()
     codes: Codes | None = None
-    _buffer: _Buffer | None = None
+    _said: tuple[Mapping[int, PastQuery], ...] = ()
+    _room: _Room | None = None
+
+    @classmethod
+    def of(cls, heard: Heard, vectors: Vectors) -> "EvidenceView":
+        """What was heard, with the vectors of its past queries, float32 (n, dim) unit rows, and
+        room for more: the rest of an array of more rows."""
+        keys, n = list(heard.keys), len(heard)
+        tenants = np.empty(len(vectors), np.int32)
+        tenants[:n] = heard.tenant
+        room = _Room(vectors, tenants, keys, {}, heard)
+        _note(room.rows, keys, 0)
+        codes = {tenant: i for i, tenant in enumerate(heard.tenants)}
+        coded = codes_of(vectors[:n], heard.codes)
+        nothing: tuple[Mapping[int, PastQuery], ...] = ({},) * -(-n // _PART)
+        return cls(vectors.shape[1], n, codes, codes=coded, _said=nothing, _room=room)
+
+    @property
+    def keys(self) -> Sequence[PastQueryKey]:
+        """The past queries: (hash of the text, tenant)."""
+        return self._room.keys[: self.n] if self._room is not None else []
 
     @property
     def vectors(self) -> Vectors:
-        """float32 (n, dim): the past queries."""
-        if self._buffer is None:
+        """float32 (n, dim): of the past queries."""
+        if self._room is None:
             return np.empty((0, self.dim), dtype=np.float32)
-        return self._buffer.rows[: len(self.keys)]
+        return self._room.vectors[: self.n]
+
+    def said(self, row: int) -> PastQuery:
+        """What votes say of the past query in a row."""
+        found = self._said[row // _PART].get(row)
+        if found is not None:
+            return found
+        assert self._room is not None
+        return self._room.heard.said(row)
+
+    def of_tenant(self, code: int) -> npt.NDArray[np.bool_]:
+        """Whether each past query has votes, cast under the tenant with this code; bool (n,)."""
+        if self._room is None:
+            return np.empty(0, np.bool_)
+        own: npt.NDArray[np.bool_] = self._room.tenants[: self.n] == code
+        own[list(self.silent)] = False
+        return own
 
     def known(self, hashes: Iterable[bytes]) -> list[PastQueryKey]:
         """The past queries of the view with these texts, whatever their tenant."""
-        positions = self._buffer.positions if self._buffer is not None else {}
-        keys = [(name, tenant) for name in hashes for tenant in self.tenant_codes]
-        return [key for key in keys if positions.get(key, len(self.keys)) < len(self.keys)]
+        return [key for name in hashes for key, _ in self._with_hash(name)]
+
+    def _with_hash(self, name: bytes) -> list[tuple[PastQueryKey, int]]:
+        """The past queries of the view with this text, each with its row."""
+        room = self._room
+        if room is None:
+            return []
+        return [(room.keys[row], row) for row in room.rows.get(name, ()) if row < self.n]
 
     def updated(
         self,
@@ -88,47 +141,60 @@ class EvidenceView:
     ) -> "EvidenceView":
         """A view in which these past queries say this, and all others what they said.
 
-        vectors: float32 (dim,) of each query hash. The room for vectors is shared with this view
-        and grows by doubling, so a vote costs no copy of all of them; one caller at a time.
+        vectors: float32 (dim,) of each query hash that is not in the view. The room that is shared
+        with this view grows by doubling; one caller at a time.
         """
-        n = len(self.keys)
-        positions = self._buffer.positions if self._buffer is not None else {}
-        rows = [positions.get(key, n) for key in found]
-        new = [key for key, row in zip(found, rows, strict=True) if row >= n]
-        changed = [*self.past, *(found[key] for key in new)]
-        codes = dict(self.tenant_codes)
-        for key in new:
-            codes.setdefault(key[1], len(codes))
-        tenants = np.concatenate([self.tenants, np.zeros(len(new), dtype=np.int32)])
-        fresh_rows = iter(range(n, n + len(new)))
-        for (key, past), row in zip(found.items(), rows, strict=True):
-            at = row if row < n else next(fresh_rows)
-            changed[at] = past
-            tenants[at] = codes[key[1]] if past.votes else _NOBODY
-        buffer = self._extended(new, [vectors[key[0]] for key in new])
+        names = {name for name, _ in found}
+        old = {key: row for name in names for key, row in self._with_hash(name)}
+        new = [key for key in found if key not in old]
+        rows = {**old, **{key: self.n + i for i, key in enumerate(new)}}
+        codes = self.tenant_codes
+        for _, tenant in new:
+            if tenant not in codes:
+                codes = {**codes, tenant: len(codes)}
+        room, coded = self._room, self.codes
+        if new:
+            room = self._with_room(len(new))
+            added = np.stack([vectors[key[0]] for key in new])
+            room.add(new, added, [codes[tenant] for _, tenant in new])
+            coded = codes_of(room.vectors[: self.n + len(new)], self.codes)
+        silent = {rows[key] for key, past in found.items() if not past.votes}
+        loud = self.silent.intersection(rows[key] for key in found) - silent
         return EvidenceView(
             self.dim,
-            (*self.keys, *new),
-            tuple(changed),
-            tenants,
+            self.n + len(new),
             codes,
-            self.codes if buffer is None else _coded(self.codes, buffer.rows[: n + len(new)]),
-            buffer,
+            (self.silent - loud) | silent if loud or silent else self.silent,
+            coded,
+            _replaced(self._said, {rows[key]: past for key, past in found.items()}),
+            room,
         )
 
-    def _extended(self, keys: Sequence[PastQueryKey], added: Sequence[Vectors]) -> _Buffer | None:
-        n = len(self.keys)
-        buffer = self._buffer
-        if not added:
-            return buffer
-        if buffer is None or buffer.n_used != n or n + len(added) > len(buffer.rows):
-            rows = np.empty((max(64, 2 * (n + len(added))), self.dim), dtype=np.float32)
-            rows[:n] = self.vectors
-            buffer = _Buffer(rows, {key: i for i, key in enumerate(self.keys)}, n)
-        buffer.rows[n : n + len(added)] = np.stack(added)
-        buffer.n_used = n + len(added)
-        buffer.positions.update({key: n + i for i, key in enumerate(keys)})
-        return buffer
+    def _with_room(self, n_more: int) -> _Room:
+        """The shared room, or a larger one of its own, with place for so many more."""
+        room, n = self._room, self.n
+        if room is not None and len(room.keys) == n and n + n_more <= len(room.vectors):
+            return room
+        size = max(64, 2 * (n + n_more))
+        vectors = np.empty((size, self.dim), np.float32)
+        larger = _Room(vectors, np.empty(size, np.int32), [], {}, room.heard if room else Heard())
+        if room is not None:
+            larger.add(room.keys[:n], room.vectors[:n], room.tenants[:n].tolist())
+        return larger
+
+
+def _replaced(
+    parts: tuple[Mapping[int, PastQuery], ...], changed: Mapping[int, PastQuery]
+) -> tuple[Mapping[int, PastQuery], ...]:
+    """The parts, with others in the place of those that something changed in."""
+    new: dict[int, dict[int, PastQuery]] = {}
+    for row, past in changed.items():
+        at = row // _PART
+        if at not in new:
+            new[at] = dict(parts[at]) if at < len(parts) else {}
+        new[at][row] = past
+    n = max([len(parts), *(at + 1 for at in new)])
+    return tuple(new[at] if at in new else parts[at] for at in range(n))
 
 
 @dataclass(frozen=True)
@@ -179,8 +245,9 @@ def _near_of_all(
     view: EvidenceView, queries: Vectors, code: int, kernel: Kernel
 ) -> Iterator[tuple[Rows, Vectors]]:
     """For each query the past ones of a tenant beyond theta, and their cosines."""
+    own = view.of_tenant(code)
     for cosines in queries @ view.vectors.T:
-        near = np.flatnonzero((cosines > kernel.theta) & (view.tenants == code))
+        near = np.flatnonzero((cosines > kernel.theta) & own)
         yield near, cosines[near]
 
 
@@ -189,24 +256,23 @@ def _near_by_codes(
 ) -> Iterator[tuple[Rows, Vectors]]:
     """`_near_of_all`, nearly all of the nearest: those that codes call likely and those without."""
     assert view.codes is not None
-    n_coded = len(view.codes)
-    own = view.tenants[:n_coded] == code
-    share = np.count_nonzero(own) / n_coded
-    others = np.arange(n_coded, len(view.keys))
+    n_coded, own = len(view.codes), view.of_tenant(code)
+    share = np.count_nonzero(own[:n_coded]) / n_coded
+    others = np.arange(n_coded, view.n)
     likely: Iterable[Rows]
     if share <= _FEW:
-        likely = [np.flatnonzero(own)] * len(queries)
+        likely = [np.flatnonzero(own[:n_coded])] * len(queries)
     else:
         likely = view.codes.likely(queries, math.ceil(_LIKELY * kernel.neighbours / share))
     for query, found in zip(queries, likely, strict=True):
-        rows = np.append(found, others)
-        rows = rows[view.tenants[rows] == code]
+        rows = np.append(found[found >= 0], others)
+        rows = rows[own[rows]]
         cosines = view.vectors[rows] @ query
         near = cosines > kernel.theta
         yield rows[near], cosines[near]
 
 
-def _coded(codes: Codes | None, vectors: Vectors) -> Codes | None:
+def codes_of(vectors: Vectors, codes: Codes | None = None) -> Codes | None:
     """Codes of nearly all of these past queries, None while they are few; `codes`: of the first."""
     n = len(vectors)
     if n < CODES_FROM:
@@ -222,7 +288,7 @@ def _gathered(
     above = (np.minimum(cosines, 1.0) - kernel.theta) / (1.0 - kernel.theta)
     nearest = np.lexsort((near, -above))[: kernel.neighbours]
     weights = above[nearest] ** kernel.gamma
-    behind = [view.past[row] for row in near[nearest].tolist()]
+    behind = [view.said(row) for row in near[nearest].tolist()]
     support: dict[int, float] = {}
     for past, weight in zip(behind, weights.tolist(), strict=True):
         for s in past.supports:

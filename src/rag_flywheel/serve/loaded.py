@@ -11,6 +11,7 @@ from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.encoder import QueryEncoder
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank import parameters as params
+from rag_flywheel.rank.heard import Heard, load_heard
 from rag_flywheel.rank.memory import Memory, load_memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Pids
@@ -22,7 +23,8 @@ _MOST_PARAMETERS = 1_000_000  # bytes
 class LoadedVersion:
     """A version's id (None: there is none yet), watermark, parameters, memory and searchable parts.
 
-    queries: what encodes queries in it, None: the encoder of the index, as it was made.
+    heard: what votes up to when it was built say, None: they have to be judged; queries: what
+    encodes queries in it, None: the encoder of the index, as it was made.
     """
 
     id: str | None
@@ -32,6 +34,7 @@ class LoadedVersion:
     lexical: LexicalIndex
     memory: Memory
     queries: QueryEncoder | None = None
+    heard: Heard | None = None
 
     @property
     def pids(self) -> Pids:
@@ -63,7 +66,8 @@ def load_version(
         )
     lexical = LexicalIndex.load(folder, n_texts=n_passages)
     parameters, memory = load_parameters(folder), load_memory(folder)
-    return LoadedVersion(version, watermark, parameters, dense, lexical, memory, queries)
+    heard = load_heard(folder, dim=dim)
+    return LoadedVersion(version, watermark, parameters, dense, lexical, memory, queries, heard)
 
 
 def load_parameters(folder: Path) -> Parameters:

@@ -4,33 +4,53 @@ Chances before the votes come from the version's memory, else from the scores th
 the query was answered. It must not know how similar queries are.
 """
 
+import json
 import math
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from rag_flywheel.rank.credit import credited
-from rag_flywheel.rank.evidence import PastQuery, PastQueryKey
+from rag_flywheel.rank.heard import Made, PastQuery
+from rag_flywheel.rank.memory import Key, Memory
 from rag_flywheel.records import Judgment
-from rag_flywheel.serve.loaded import LoadedVersion
-from rag_flywheel.store import events
+from rag_flywheel.store import events, forgetting, trusts
 
 NAMED = 0.05  # the least chance, before the votes, of a passage that a user named
+RULES = 1  # raised whenever the same votes come to say something else
+
+
+def rests_on(
+    until: int, noise: float, judged_by: str | None, revision: str, conn: sqlite3.Connection
+) -> Made:
+    """All that `past_queries` rests on for votes up to event number `until`, besides the version's
+    memory, and their vectors; judged_by: of the source of events; revision: of those vectors."""
+    said = {
+        "rules": RULES,
+        "named": NAMED,
+        "judged_by": judged_by,
+        "noise": noise,
+        "trusts": trusts.stored_trusts(conn),
+        "queries": revision,
+    }
+    by = json.dumps(said, sort_keys=True) if judged_by is not None else ""
+    return Made(until, forgetting.count_begun(conn), by)
 
 
 def past_queries(
-    version: LoadedVersion,
+    memory: Memory,
+    noise: float,
     judged: Sequence[Judgment],
     conn: sqlite3.Connection,
-) -> dict[PastQueryKey, PastQuery]:
-    """What these judgments say of the past queries that they are on."""
-    found: dict[PastQueryKey, list[Judgment]] = defaultdict(list)
+) -> dict[Key, PastQuery]:
+    """What these judgments say of the past queries that they are on; noise: the share of votes that
+    are wrong."""
+    found: dict[Key, list[Judgment]] = defaultdict(list)
     for judgment in judged:
         found[(judgment.query, judgment.tenant)].append(judgment)
-    known = version.memory.rows
+    known = memory.rows
     before = {
-        key: version.memory.before(row) if (row := known.get(key)) is not None else {}
-        for key in found
+        key: memory.before(row) if (row := known.get(key)) is not None else {} for key in found
     }
     unknown = [key for key, js in found.items() if any(j.lineage not in before[key] for j in js)]
     first = events.first_retrievals(conn, unknown)
@@ -40,7 +60,6 @@ def past_queries(
         before[key] = completed(before[key], [logged[row] for row in rows[key]])
     for key, judgments in found.items():
         before[key] = with_named(before[key], judgments)
-    noise = version.parameters.noise
     return {
         key: PastQuery(
             credited(before[key], judgments, noise),

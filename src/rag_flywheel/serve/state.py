@@ -15,10 +15,11 @@ from rag_flywheel.index.encoder import QueryEncoder, encode
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
+from rag_flywheel.rank.heard import Heard
 from rag_flywheel.records import Judgment, Pids, Vectors, VoteEvent
 from rag_flywheel.serve.loaded import LoadedVersion
-from rag_flywheel.serve.past import past_queries
-from rag_flywheel.store import events, forgetting, passages
+from rag_flywheel.serve.past import past_queries, rests_on
+from rag_flywheel.store import events, forgetting, journal, passages
 from rag_flywheel.store import vectors as vector_store
 
 Judge = Callable[[Iterable[VoteEvent]], list[Judgment]]
@@ -29,7 +30,8 @@ Encode = Callable[[Sequence[str]], Vectors]
 class Source:
     """Where events come from: how votes are judged, and vectors of texts that have none stored.
 
-    revision: of the vectors of passages; of_queries: of those of queries, which may be taught.
+    revision: of the vectors of passages; of_queries: of those of queries, which may be taught;
+    judged_by: all that judgments rest on besides votes, as text, None: on the time too.
     """
 
     judge: Judge
@@ -38,6 +40,7 @@ class Source:
     encode_queries: Encode
     encode_passages: Encode
     of_queries: str
+    judged_by: str | None = None
 
     def under(self, queries: QueryEncoder | None) -> "Source":
         """The same with queries encoded by this; None: by the encoder of the index."""
@@ -128,8 +131,38 @@ def initial_state(
         corpus=bare.corpus if alive.all() and not len(new) else None,
     )
     state = _with_texts(blank, [texts[p] for p in sorted(texts)], conn, source)
-    votes = events.votes_until(conn, state.last_vote)
-    return _judged(state, source.judge(votes), set(), conn, source)
+    heard = _heard(state, conn, source)
+    if heard is None:
+        votes = events.votes_until(conn, state.last_vote)
+        return _judged(state, source.judge(votes), set(), conn, source)
+    vectors = stored_vectors([key[0] for key in heard.keys], conn, source.under(version.queries))
+    state = replace(state, evidence=EvidenceView.of(heard, vectors))
+    return _with_votes(state, heard.made.until, conn, source)
+
+
+def _heard(state: State, conn: sqlite3.Connection, source: Source) -> Heard | None:
+    """What the version holds of the votes, if judging them now would come to the same."""
+    version, heard = state.version, state.version.heard
+    if heard is None or not heard.made.by or heard.made.until > state.last_vote:
+        return None
+    if version.id is None or not journal.was_promoted(conn, version.id):
+        return None
+    noise, revision = version.parameters.noise, source.under(version.queries).of_queries
+    now = rests_on(heard.made.until, noise, source.judged_by, revision, conn)
+    return heard if heard.made == now else None
+
+
+def stored_vectors(hashes: Sequence[bytes], conn: sqlite3.Connection, source: Source) -> Vectors:
+    """float32 (2 n or more, dim): first the vectors of these n queries, the rest being room."""
+    rows = np.empty((max(64, 2 * len(hashes)), source.dim), np.float32)
+    missing = sorted(vector_store.fill_vectors(conn, hashes, source.of_queries, rows))
+    if missing:
+        texts = events.query_texts(conn, missing)
+        made = dict(zip(missing, source.encode_queries([texts[h] for h in missing]), strict=True))
+        for i, h in enumerate(hashes):
+            if h in made:
+                rows[i] = made[h]
+    return rows
 
 
 def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
@@ -138,8 +171,7 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
         return initial_state(state.version, state.frozen_at, conn, source)
     seq = passages.read_clock(conn)
     born, ended = passages.changed_since(conn, state.seq)
-    queries = events.queries_voted_on(conn, state.last_vote, replace(state, seq=seq).last_vote)
-    same = not born and not ended
+    heard, same = state.last_vote, not born and not ended
     state = replace(state, seq=seq, texts={}, corpus=state.corpus if same else None)
     if ended:
         gone = np.array(ended, dtype=np.int64)
@@ -150,10 +182,16 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
         )
     if not same:
         state = _with_texts(state, born, conn, source)
-    if queries:
-        votes = events.votes_on_queries(conn, queries, state.last_vote)
-        state = _judged(state, source.judge(votes), set(queries), conn, source)
-    return state
+    return _with_votes(state, heard, conn, source)
+
+
+def _with_votes(state: State, heard: int, conn: sqlite3.Connection, source: Source) -> State:
+    """The state with the votes after event number `heard`: queries with one are judged anew, whole."""
+    queries = events.queries_voted_on(conn, heard, state.last_vote)
+    if not queries:
+        return state
+    votes = events.votes_on_queries(conn, queries, state.last_vote)
+    return _judged(state, source.judge(votes), set(queries), conn, source)
 
 
 def _with_texts(
@@ -205,7 +243,8 @@ def _judged(
     source: Source,
 ) -> State:
     """The state with these judgments, and none for queries of `voted_on` that have none left."""
-    found = past_queries(state.version, judged, conn)
+    version = state.version
+    found = past_queries(version.memory, version.parameters.noise, judged, conn)
     for key in state.evidence.known(voted_on):
         found.setdefault(key, NO_VOTES)  # every vote on it was retracted
     if not found:

@@ -5,7 +5,7 @@ Each function returns the value or raises CorruptFileError; it must not know wha
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -138,6 +138,18 @@ def vector(where: str, found: object, dim: int) -> Vectors:
             f"flywheel.db: {where} {problem}; run `rag-flywheel repair`, which makes it anew"
         )
     return np.frombuffer(found, dtype=np.float32)  # type: ignore[call-overload, no-any-return]
+
+
+def vectors(where: str, found: Sequence[object], dim: int) -> Vectors:
+    """float32 (n, dim), each of unit length."""
+    whole = all(type(each) is bytes and len(each) == 4 * dim for each in found)
+    if whole:
+        rows = np.frombuffer(b"".join(found), np.float32).reshape(-1, dim)  # type: ignore[arg-type]
+        with np.errstate(all="ignore"):
+            lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        if np.all(np.abs(lengths - 1.0) <= _UNIT_TOLERANCE):
+            return rows
+    return np.stack([vector(where, each, dim) for each in found])  # which names what is wrong
 
 
 def vector_problem(found: object, dim: int) -> str | None:

@@ -110,6 +110,13 @@ def was_intended(conn: sqlite3.Connection, current: Current) -> bool:
     return conn.execute(sql, values).fetchone() is not None
 
 
+def was_promoted(conn: sqlite3.Connection, version: str) -> bool:
+    """Whether it was built from the events of this database, and not from those of one that this
+    has taken the place of, out of a backup."""
+    sql = "SELECT 1 FROM moves WHERE version = ? AND action = 'promote'"
+    return conn.execute(sql, (version,)).fetchone() is not None
+
+
 def last_move(conn: sqlite3.Connection) -> Current | None:
     """The live version according to the journal."""
     row = conn.execute(

@@ -6,6 +6,7 @@ This module must not know how vectors are made or searched.
 import json
 import sqlite3
 from collections.abc import Collection, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from rag_flywheel.store import cells, journal
 from rag_flywheel.store.database import in_chunks
 
 _TUNED = "tuned_revisions"
+_AT_ONCE = 1_000  # vectors
 
 
 def known_vectors(
@@ -27,6 +29,28 @@ def known_vectors(
         (revision,),
     )
     return {h: cells.vector("a vector", v, dim) for h, v in rows}
+
+
+def fill_vectors(
+    conn: sqlite3.Connection, hashes: Sequence[bytes], revision: str, rows: Vectors
+) -> list[bytes]:
+    """Put the stored vector of the text hashes[i] into rows[i]; returns the hashes that have none.
+
+    Very many are read in the order in which they lie in the file. Raises CorruptFileError.
+    """
+    row_of = {h: i for i, h in reversed(list(enumerate(hashes)))}
+    key = "SELECT rowid, text_hash FROM vectors WHERE text_hash IN (%s) AND revision = ?"
+    places = sorted((at, row_of[h]) for at, h in in_chunks(conn, key, sorted(row_of), (revision,)))
+    by_place = "SELECT vector FROM vectors WHERE rowid IN (%s) ORDER BY rowid"
+    found = (row[0] for row in in_chunks(conn, by_place, [at for at, _ in places]))
+    for start in range(0, len(places), _AT_ONCE):
+        part = [row for _, row in places[start : start + _AT_ONCE]]
+        rows[part] = cells.vectors("a vector", list(islice(found, len(part))), rows.shape[1])
+    stored = {row for _, row in places}
+    for i, h in enumerate(hashes):
+        if row_of[h] != i:
+            rows[i] = rows[row_of[h]]
+    return [h for h, row in row_of.items() if row not in stored]
 
 
 def known_hashes(conn: sqlite3.Connection, hashes: Sequence[bytes], revision: str) -> set[bytes]:

@@ -1,0 +1,39 @@
+"""What votes up to some event say of past queries, worked out from the store for a version to keep.
+
+It must not know when a version is built, nor what else is in it.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from rag_flywheel.rank.evidence import CODES_FROM, codes_of
+from rag_flywheel.rank.heard import Heard, heard_of
+from rag_flywheel.rank.memory import load_memory
+from rag_flywheel.records import Judgment
+from rag_flywheel.serve.loaded import load_parameters
+from rag_flywheel.serve.past import past_queries, rests_on
+from rag_flywheel.serve.state import Source, stored_vectors
+
+
+def heard_until(
+    until: int,
+    judged: Sequence[Judgment],
+    version: Path,
+    conn: sqlite3.Connection,
+    source: Source,
+) -> Heard:
+    """What a process that opens the version in a folder would find, were `until` the last vote; from
+    a read transaction. Nothing where that hangs on the time.
+
+    judged: of every vote up to it; source: as the version encodes queries.
+    """
+    memory, noise = load_memory(version), load_parameters(version).noise
+    made = rests_on(until, noise, source.judged_by, source.of_queries, conn)
+    if not made.by:
+        return Heard()
+    found = past_queries(memory, noise, judged, conn)
+    if len(found) < CODES_FROM:
+        return heard_of(made, found)
+    vectors = stored_vectors([key[0] for key in found], conn, source)[: len(found)]
+    return heard_of(made, found, codes_of(vectors))

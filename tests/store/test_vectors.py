@@ -1,0 +1,58 @@
+"""Vectors of very many texts, read at once, against reading each of them."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fakes import WordEncoder
+from rag_flywheel import Flywheel
+from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.store import vectors as vector_store
+
+DIM, N = 8, 2_500  # more than are read at a time
+
+
+@pytest.fixture
+def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    Flywheel.open(tmp_path / "kb", encoder=WordEncoder(DIM)).close()
+    with closing(sqlite3.connect(tmp_path / "kb" / "flywheel.db")) as conn:
+        rows = np.random.default_rng(0).standard_normal((N, DIM)).astype(np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        vector_store.put_vectors(conn, [name(i) for i in range(N)], rows, "a")
+        vector_store.put_vectors(conn, [name(i) for i in range(N)], -rows, "b")
+        yield conn
+
+
+def name(i: int) -> bytes:
+    return (i * 7_919 % 10_007).to_bytes(16, "big")
+
+
+def test_many_are_read_as_one_by_one_each_in_its_row(conn: sqlite3.Connection) -> None:
+    hashes = [name(int(i)) for i in np.random.default_rng(1).integers(N + 50, size=N)]
+    rows = np.full((N + 9, DIM), 7.0, np.float32)
+    missing = vector_store.fill_vectors(conn, hashes, "b", rows)
+    known = vector_store.known_vectors(conn, sorted(set(hashes)), "b", DIM)
+    assert len(set(hashes)) < len(hashes)  # some are asked for twice
+    assert set(missing) == set(hashes) - set(known) != set()
+    for row, h in zip(rows, hashes, strict=False):
+        expected = known.get(h)
+        assert row.tolist() == ([7.0] * DIM if expected is None else expected.tolist())
+    assert np.all(rows[N:] == 7.0)
+
+
+def test_none_are_read_of_none(conn: sqlite3.Connection) -> None:
+    assert vector_store.fill_vectors(conn, [], "a", np.empty((64, DIM), np.float32)) == []
+
+
+@pytest.mark.parametrize("vector", ["'text'", "x'00'", "zeroblob(32)", "zeroblob(31)", "x''"])
+def test_one_that_cannot_be_used_is_refused(conn: sqlite3.Connection, vector: str) -> None:
+    sql = f"UPDATE vectors SET vector = {vector} WHERE text_hash = ? AND revision = 'a'"
+    conn.execute(sql, (name(1_234),))
+    with pytest.raises(CorruptFileError, match="a vector"):
+        vector_store.fill_vectors(
+            conn, [name(i) for i in range(N)], "a", np.empty((N, DIM), np.float32)
+        )
