@@ -140,7 +140,7 @@ def version_problems(
         )
     if len(pids) != len(chosen):
         return [f"{len(chosen) - len(pids)} of {len(chosen)} sampled passages have no vector"]
-    return integrity_problems(pids, vectors, version.dense.search_all, version.dense.vectors)
+    return integrity_problems(pids, vectors, version.dense.search_many, version.dense.vectors)
 
 
 def _build_dense(

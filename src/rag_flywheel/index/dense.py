@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.dense_file import require_flat
-from rag_flywheel.index.faiss_door import faiss_library
+from rag_flywheel.index.exact import nearest_to_many
+from rag_flywheel.index.faiss_door import faiss_library, rows_of
 from rag_flywheel.index.graph import MOST_REMOVED, Graph, build_graph, extended, load_graph
 from rag_flywheel.index.graph_changes import without
 from rag_flywheel.records import Pids, Vectors
@@ -187,6 +188,10 @@ class DenseIndex:
         _, found = self._index.search(np.ascontiguousarray(queries), n, params=parameters)
         return [row[row >= 0] for row in found]  # faiss pads with -1
 
+    def search_many(self, queries: Vectors, n: int) -> list[Pids]:
+        """`search_all` of everything, quicker for hundreds of queries."""
+        return list(self.pids[nearest_to_many(queries, self._rows, n)])
+
     def at(self, positions: npt.NDArray[np.int64]) -> Vectors:
         """float32 (n, dim): the vectors of pids[positions], without looking each pid up."""
         found: Vectors = self._rows[positions]
@@ -195,11 +200,7 @@ class DenseIndex:
     @cached_property
     def _rows(self) -> Vectors:
         """All vectors, float32 (n, dim): the memory of the index itself."""
-        n, flat = len(self), faiss_library().downcast_index(self._index.index)
-        if not n:
-            return np.empty((0, self.dim), dtype=np.float32)
-        rows: Vectors = faiss_library().rev_swig_ptr(flat.get_xb(), n * self.dim)
-        return rows.reshape(n, self.dim)
+        return rows_of(faiss_library().downcast_index(self._index.index))
 
     def vectors(self, pids: Pids) -> Vectors:
         """float32 (n, dim): the vectors filed under these pids, which must all be here."""

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from rag_flywheel.disk import read_array, read_json
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.index.faiss_door import faiss_library
+from rag_flywheel.index.exact import nearest_to_many
+from rag_flywheel.index.faiss_door import faiss_library, rows_of
 from rag_flywheel.records import Vectors
 
 FOLDER = "graph"
@@ -107,9 +108,9 @@ def _grown(hnsw: Any, flat: Any, parts: Iterable[Vectors], n_removed: int) -> Gr
     hnsw.hnsw.efConstruction = EF_CONSTRUCTION
     for part in parts:
         hnsw.add(np.ascontiguousarray(part))  # to the flat index as well
-    n = flat.ntotal
-    sample = _between(flat.reconstruct_batch(np.arange(0, n, max(1, n // _SAMPLE))[:_SAMPLE]))
-    _, exact = flat.search(sample, _NEAREST)
+    rows = rows_of(flat)
+    sample = _between(rows[:: max(1, len(rows) // _SAMPLE)][:_SAMPLE])
+    exact = nearest_to_many(sample, rows, _NEAREST)
     for ef in EFS:
         hnsw.hnsw.efSearch = ef
         _, found = hnsw.search(sample, _NEAREST)
