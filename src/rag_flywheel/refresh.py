@@ -1,8 +1,8 @@
 """Refresh: the only writer of index versions. It walks the rooms in the order of the loop.
 
-    embed what has no vector -> build the indexes -> learn parameters and memory from votes, and
-    tune the encoder of queries when asked to -> read the new version back and let sampled passages
-    find themselves -> promote -> prune
+    embed what has no vector -> build the indexes, of the version before as far as it goes, and read
+    them back -> learn parameters and memory from votes, and tune the encoder of queries when asked
+    to -> let sampled passages find themselves -> promote -> prune
 
 A refresh that dies at any point leaves the live version serving; the next one cleans up.
 """
