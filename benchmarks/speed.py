@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -30,9 +30,9 @@ import numpy as np
 from rag_flywheel import Candidate, Flywheel, Vote
 from rag_flywheel.bench.bench import commit
 from rag_flywheel.deploy.versions import version_folder
-from rag_flywheel.store.passages import encoded_text
 from speed_data import SEED, Data, near, read_data
 from speed_floor import Floor, raw_commits_ms
+from speed_refresh import refreshes
 from speed_times import Times, percentiles, timed
 
 SIZES = (10_000, 50_000, 159_173)
@@ -181,31 +181,8 @@ def opened(root: Path, stored: Path) -> Figures:
 
 
 def refresh(bench: Bench) -> Figures:
-    """Seconds and texts encoded: nothing new; votes alone; then one passage in a hundred changed."""
-    fw, encoder = bench.fw, bench.data.encoder
-    found: Figures = {}
-
-    def measured(name: str) -> None:
-        before, began = encoder.n_passages, time.perf_counter()
-        report = fw.refresh()
-        spent = round(time.perf_counter() - began, 3)
-        encoded = encoder.n_passages - before
-        found[name] = {"s": spent, "outcome": report.outcome, "texts_encoded": encoded}
-
-    fw.refresh()
-    measured("nothing")
-    shown = fw.retrieve(bench.data.queries[0], K)
-    fw.feedback(shown.id, shown.hits[0].passage_id, "helpful")
-    measured("one_vote")
-    part = bench.data.passages[::100]
-    changed = [replace(p, text=f"{p.text} (as of now)") for p in part]
-    texts, new = ([encoded_text(p) for p in some] for some in (part, changed))
-    encoder.also(new, encoder.encode_queries(texts))
-    began = time.perf_counter()
-    fw.add(changed)
-    found["add_1_percent_s"] = round(time.perf_counter() - began, 3)
-    measured("1_percent")
-    return found
+    """Refreshes beside the raw libraries: see `speed_refresh.py`."""
+    return refreshes(bench.fw, bench.root, bench.data, K)
 
 
 def live(bench: Bench) -> Path:

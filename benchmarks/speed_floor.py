@@ -28,9 +28,12 @@ class Floor:
     def __init__(self, version: Path, *, dim: int) -> None:
         faiss = faiss_library()
         dense = DenseIndex.load(version, dim=dim)
-        flat = faiss.IndexFlatIP(dim)
-        flat.add(dense.vectors(dense.pids))
-        graph = dense.graph or build_graph(dense.vectors(dense.pids), flat)
+        flat, vectors = faiss.IndexFlatIP(dim), dense.vectors(dense.pids)
+        graph = dense.graph
+        if graph is None:
+            graph = build_graph(flat, [vectors])
+        else:
+            flat.add(vectors)
         if graph is None:
             raise SystemExit("no graph of these vectors finds enough; nothing to compare with")
         self._flat = flat  # must live as long as what searches it

@@ -105,8 +105,8 @@ BESIDE = {
 DOORS = {
     "sklearn": {"curate/clusters.py"},
     "faiss": {"index/faiss_door.py"},
-    "bm25s": {"index/lexical.py"},
-    "Stemmer": {"index/lexical.py"},
+    "bm25s": {"index/lexical.py", "index/words.py"},  # its scores, and its stop words
+    "Stemmer": {"index/words.py"},
     "torch": {"index/sentence_encoder.py", "index/tower.py", "improve/tune.py"},
     "sentence_transformers": {"index/sentence_encoder.py"},
     "transformers": {"index/sentence_encoder.py"},

@@ -6,7 +6,7 @@ It must not know when a version is built, nor how it becomes live.
 import os
 import shutil
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,21 +19,23 @@ from rag_flywheel.index import lexical as lexical_index
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.encoder import Encoder
 from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
-from rag_flywheel.index.lexical import LexicalIndex, tokenize
+from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.rank import parameters as params
-from rag_flywheel.rank.heard import save_heard
-from rag_flywheel.rank.memory import Memory, save_memory
+from rag_flywheel.rank.heard import load_heard, save_heard
+from rag_flywheel.rank.memory import Memory, load_memory, save_memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Judgment, Pids, Progress
 from rag_flywheel.serve.heard import heard_until
-from rag_flywheel.serve.loaded import LoadedVersion, load_version
+from rag_flywheel.serve.loaded import LoadedVersion, load_parameters
 from rag_flywheel.serve.state import Source
 from rag_flywheel.store import counts, passages
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.passages import StoredPassage
 
 _SAMPLE = 256  # passages that must find themselves before a version goes live
+_AT_ONCE = 10_000  # texts or vectors read for a part
 _SAMPLE_LINKED = 32  # where they did so in the version whose index this one has
 _INDEX_PARTS = (
     dense_index.FILE_NAME,
@@ -62,8 +64,9 @@ def build_indexes(
 ) -> Built:
     """Write the index files of a version.
 
-    parent: (folder, watermark) of a sound version of the same encoder, whose index files are
-    linked instead of built when no passage changed since.
+    parent: (folder, watermark) of a sound version of the same encoder and the same vectors, whose
+    index files are linked instead of built when no passage changed since. When some did, what it
+    has of the others is used again.
     """
     with database.snapshot() as conn:
         watermark = passages.read_clock(conn)
@@ -73,8 +76,9 @@ def build_indexes(
                 if (parent[0] / part).exists():
                     _link(parent[0] / part, staged / part)
             return Built(watermark, pids, linked=True)
-        _build_dense(staged, conn, encoder, pids, progress)
-        _build_lexical(staged, conn, len(pids), progress)
+        before = None if parent is None else parent[0]
+        old_pids = _build_dense(staged, conn, encoder, pids, before, progress)
+        _build_lexical(staged, conn, pids, before, old_pids, progress)
     return Built(watermark, pids, linked=False)
 
 
@@ -117,17 +121,16 @@ def write_parameters(staged: Path, parameters: Parameters) -> None:
 
 
 def version_problems(
-    staged: Path, database: Database, encoder: Encoder, built: Built, version: str
+    staged: Path, database: Database, encoder: Encoder, built: Built, version: LoadedVersion
 ) -> list[str]:
-    """What is wrong with a staged version, read back from its files."""
-    n = len(built.pids)
+    """What is wrong with a staged version; version: its indexes, as they were read back."""
     try:
-        loaded = load_version(
-            staged, version=version, watermark=built.watermark, dim=encoder.dim, n_passages=n
-        )
+        load_parameters(staged)
+        load_memory(staged)
+        load_heard(staged, dim=encoder.dim)
     except FlywheelError as error:
         return [str(error)]
-    if not np.array_equal(loaded.pids, built.pids):
+    if not np.array_equal(version.pids, built.pids):
         return ["the dense index does not hold exactly the passages of the store"]
     chosen = np.random.default_rng(built.watermark).permutation(built.pids)
     chosen = chosen[: _SAMPLE_LINKED if built.linked else _SAMPLE]
@@ -137,7 +140,7 @@ def version_problems(
         )
     if len(pids) != len(chosen):
         return [f"{len(chosen) - len(pids)} of {len(chosen)} sampled passages have no vector"]
-    return integrity_problems(pids, vectors, loaded.dense.search_all, loaded.dense.vectors)
+    return integrity_problems(pids, vectors, version.dense.search_many, version.dense.vectors)
 
 
 def _build_dense(
@@ -145,30 +148,68 @@ def _build_dense(
     conn: sqlite3.Connection,
     encoder: Encoder,
     pids: Pids,
+    parent: Path | None,
     progress: Progress | None,
-) -> None:
-    n = len(pids)
+) -> Pids:
+    """Write the dense index; returns the pids of the parent's."""
+    n, old_pids, index = len(pids), np.empty(0, dtype=np.int64), None
     if progress is not None:
         progress("dense index", 0, n)
-    found, vectors = vector_store.present_vectors(conn, encoder.revision, encoder.dim, n_passages=n)
-    DenseIndex.build(found, vectors).save(staged)
+    if parent is not None:
+        old = DenseIndex.load(parent, dim=encoder.dim)
+        old_pids = old.pids
+        parts = (
+            vector_store.some_vectors(conn, part.tolist(), encoder.revision, encoder.dim)
+            for part in _parts(np.setdiff1d(pids, old_pids, assume_unique=True))
+        )
+        index = old.changed(pids, parts)
+        del old  # before another takes its memory
+    if index is None:
+        every = vector_store.present_vectors(conn, encoder.revision, encoder.dim)
+        index = DenseIndex.of_parts(every, n=n, dim=encoder.dim)
+    index.save(staged)
     if progress is not None:
         progress("dense index", n, n)
+    return old_pids
 
 
 def _build_lexical(
-    staged: Path, conn: sqlite3.Connection, n: int, progress: Progress | None
+    staged: Path,
+    conn: sqlite3.Connection,
+    pids: Pids,
+    parent: Path | None,
+    old_pids: Pids,
+    progress: Progress | None,
 ) -> None:
-    words: list[list[str]] = []
-    titles: list[int] = []
-    for i, stored in enumerate(passages.present(conn)):
-        if progress is not None and i % 1000 == 0:
-            progress("lexical index", i, n)
-        words.append(tokenize(passages.encoded_text(stored.passage)))
-        titles.append(len(tokenize(stored.passage.title)))
-    LexicalIndex.build(words, titles).save(staged)
+    """Write the lexical index; old_pids: of the texts of the parent's."""
+    old = (
+        LexicalIndex.build([])
+        if parent is None
+        else LexicalIndex.load(parent, n_texts=len(old_pids))
+    )
+    new = np.setdiff1d(pids, old_pids, assume_unique=True)
+    stored = _stored(conn, new) if parent is not None else passages.present(conn)
+
+    def texts() -> Iterator[tuple[str, str]]:
+        for i, one in enumerate(stored):
+            if progress is not None and i % 1000 == 0:
+                progress("lexical index", i, len(new))
+            yield one.passage.title, passages.encoded_text(one.passage)
+
+    old.changed(np.isin(old_pids, pids, assume_unique=True), texts()).save(staged)
     if progress is not None:
-        progress("lexical index", n, n)
+        progress("lexical index", len(new), len(new))
+
+
+def _stored(conn: sqlite3.Connection, pids: Pids) -> Iterator[StoredPassage]:
+    """The texts of these pids, in their order."""
+    for part in _parts(pids):
+        found = passages.fetch(conn, part.tolist())
+        yield from (found[pid] for pid in part.tolist())
+
+
+def _parts(pids: Pids) -> Iterator[Pids]:
+    return (pids[i : i + _AT_ONCE] for i in range(0, len(pids), _AT_ONCE))
 
 
 def _link(source: Path, target: Path) -> None:

@@ -1,8 +1,8 @@
 """Refresh: the only writer of index versions. It walks the rooms in the order of the loop.
 
-    embed what has no vector -> build the indexes -> learn parameters and memory from votes, and
-    tune the encoder of queries when asked to -> read the new version back and let sampled passages
-    find themselves -> promote -> prune
+    embed what has no vector -> build the indexes, of the version before as far as it goes, and read
+    them back -> learn parameters and memory from votes, and tune the encoder of queries when asked
+    to -> let sampled passages find themselves -> promote -> prune
 
 A refresh that dies at any point leaves the live version serving; the next one cleans up.
 """
@@ -48,7 +48,7 @@ from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Current, Outcome, Progress, RefreshReport
 from rag_flywheel.retention import fold_old
 from rag_flywheel.serve.candidates import Lookups
-from rag_flywheel.serve.loaded import load_parameters
+from rag_flywheel.serve.loaded import LoadedVersion, load_parameters
 from rag_flywheel.serve.state import Source
 from rag_flywheel.source import judge_of, source_of
 from rag_flywheel.store import events, journal, passages
@@ -177,7 +177,8 @@ def _next_version(
     n_embedded = _embed(folder, progress)
     staged = deploy.stage(root)
     try:
-        parent = _parent(root, live, encoder)
+        # vectors made again are not those that the parent's index was built of
+        parent = _parent(root, live, encoder) if not n_embedded else None
         built = build_indexes(staged, database, encoder, parent=parent, progress=progress)
         log.info(
             "refresh: %s indexes of %d passages",
@@ -185,7 +186,8 @@ def _next_version(
             len(built.pids),
         )
         kept = Kept() if folder.anew else live_model(root, live)
-        learned = _learn(folder, staged, built, live, kept, progress)
+        version = built_indexes(staged, encoder, built, kept.parameters)
+        learned = _learn(folder, staged, version, live, kept, progress)
         write_learned(staged, learned.parameters, learned.memory)
         (staged / GATE_FILE).write_text(learned.gate_text, encoding="utf-8")
         tuned = put_queries(database, folder.source, staged, kept, learned.tuned, progress)
@@ -194,7 +196,7 @@ def _next_version(
         source = folder.source.under(queries)
         write_heard(staged, database, source, learned.judged, until=until)
         manifest = deploy.seal(staged, _manifest(folder, live, built, tuned))
-        problems = version_problems(staged, database, encoder, built, manifest.id)
+        problems = version_problems(staged, database, encoder, built, version)
         if problems:
             return _report("rejected", live, problems[0], began)
         log.info("refresh: read the new version back, sampled passages find themselves")
@@ -230,7 +232,7 @@ def _embed(folder: _Folder, progress: Progress | None) -> int:
 def _learn(
     folder: _Folder,
     staged: Path,
-    built: Built,
+    version: LoadedVersion,
     live: Live,
     kept: Kept,
     progress: Progress | None,
@@ -238,7 +240,7 @@ def _learn(
     """What votes teach; while some are held back by a rollback, parameters stay as they are, unless
     they are learned anew: then from the votes that are not."""
     encoder, frozen_at = folder.encoder, live.frozen_at
-    until = live.votes_until(built.watermark)
+    until = live.votes_until(version.watermark)
     database, known = folder.database, folder.known
 
     def read_back(parameters: Parameters) -> Parameters:
@@ -249,7 +251,6 @@ def _learn(
         calibrate(database, until=until)
     source = folder.source.under(queries_of(encoder, kept))
     past = read_past(database, source, until=until)
-    version = built_indexes(staged, encoder, built, kept.parameters)
     if frozen_at is not None and not folder.anew:
         learned = frozen(database, version, past, known, progress=progress)
     else:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import bm25s
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -66,6 +67,55 @@ def test_unindexed_texts_score_as_indexed_ones_do(texts: list[list[str]], query:
     counts = [{word: text.count(word) for word in text} for text in texts]
     found = index.score_unindexed(query, counts, [len(text) for text in texts])
     assert found.tolist() == pytest.approx(index.scores(query).tolist(), rel=1e-5, abs=1e-6)
+
+
+def assert_same(found: LexicalIndex, wanted: LexicalIndex) -> None:
+    """Every array and name of the two, to the bit."""
+    assert list(found.vocabulary.items()) == list(wanted.vocabulary.items())
+    assert list(found.pieces.number.items()) == list(wanted.pieces.number.items())
+    names = ("tokens", "offsets", "titles")
+    pairs = [(getattr(found, name), getattr(wanted, name)) for name in names]
+    names = ("offsets", "ids", "idf")
+    pairs += [(getattr(found.pieces, name), getattr(wanted.pieces, name)) for name in names]
+    assert (found._bm25 is None) == (wanted._bm25 is None)
+    if wanted._bm25 is not None:
+        names = ("data", "indices", "indptr")
+        pairs += [(found._bm25.scores[name], wanted._bm25.scores[name]) for name in names]
+    for a, b in pairs:
+        assert (a.dtype, a.tobytes()) == (b.dtype, b.tobytes())
+
+
+@settings(max_examples=40)
+@given(documents)
+def test_scores_are_those_of_bm25s_to_the_bit(texts: list[list[str]]) -> None:
+    index = LexicalIndex.build(texts)
+    if not index.vocabulary:
+        return
+    ids = [[index.vocabulary[word] for word in text] for text in texts]
+    theirs = bm25s.BM25(k1=1.2, b=0.75, method="lucene", csc_backend="scipy")
+    theirs.index((ids, dict(index.vocabulary)), create_empty_token=False, show_progress=False)
+    for name in ("data", "indices", "indptr"):
+        a, b = index._bm25.scores[name], theirs.scores[name]
+        assert (a.dtype, a.tobytes()) == (b.dtype, b.tobytes())
+
+
+plain = st.text("aAbB eéß\u0301ﬁ不 the.s,ing'", max_size=30)
+titled = st.lists(st.tuples(plain, plain), max_size=10)
+
+
+@settings(max_examples=100)
+@given(titled, titled, st.data())
+def test_a_changed_index_is_what_building_it_anew_makes(
+    before: list[tuple[str, str]], after: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    def of(pairs: list[tuple[str, str]]) -> LexicalIndex:
+        words = [tokenize(f"{title} {text}") for title, text in pairs]
+        return LexicalIndex.build(words, [len(tokenize(title)) for title, _ in pairs])
+
+    stays = [data.draw(st.booleans()) for _ in before]
+    present = [pair for pair, stay in zip(before, stays, strict=True) if stay] + after
+    new = [(title, f"{title} {text}") for title, text in after]
+    assert_same(of(before).changed(np.array(stays, dtype=bool), new), of(present))
 
 
 @settings(max_examples=40)

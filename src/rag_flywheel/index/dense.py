@@ -4,6 +4,7 @@ It knows vectors and the numbers they are filed under; not texts, versions or vo
 """
 
 import errno
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,10 @@ import numpy.typing as npt
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.dense_file import require_flat
-from rag_flywheel.index.faiss_door import faiss_library
-from rag_flywheel.index.graph import Graph, build_graph, load_graph
+from rag_flywheel.index.exact import nearest_to_many
+from rag_flywheel.index.faiss_door import faiss_library, rows_of
+from rag_flywheel.index.graph import MOST_REMOVED, Graph, build_graph, extended, load_graph
+from rag_flywheel.index.graph_changes import without
 from rag_flywheel.records import Pids, Vectors
 
 FILE_NAME = "passages.faiss"
@@ -43,11 +46,51 @@ class DenseIndex:
     @classmethod
     def build(cls, pids: Pids, vectors: Vectors) -> "DenseIndex":
         """An index of float32 (n, dim) unit vectors under ascending int64 (n,) pids."""
+        return cls.of_parts([(pids, vectors)], n=len(pids), dim=vectors.shape[1])
+
+    @classmethod
+    def of_parts(cls, parts: Iterable[tuple[Pids, Vectors]], *, n: int, dim: int) -> "DenseIndex":
+        """`build`, of n vectors that come part by part, so that all are in memory only once."""
         faiss = faiss_library()
-        index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
-        index.add_with_ids(np.ascontiguousarray(vectors), np.ascontiguousarray(pids))
-        graph = None if len(pids) < GRAPH_FROM else build_graph(vectors, index.index)
-        return cls(index, pids, graph)
+        flat = faiss.IndexFlatIP(dim)
+        flat.codes.resize(n * flat.code_size)  # takes the memory, once; what it has is nothing yet
+        flat.codes.resize(0)
+        index, graph, filed = faiss.IndexIDMap2(flat), None, _Filed(parts)
+        if n < GRAPH_FROM:
+            for part in filed.vectors():
+                flat.add(part)
+        else:
+            graph = build_graph(flat, filed.vectors())
+        return cls(index, filed.under(index, np.empty(0, dtype=np.int64)), graph)
+
+    def changed(self, present: Pids, parts: Iterable[tuple[Pids, Vectors]]) -> "DenseIndex | None":
+        """This index of `present` pids alone, those that it lacks coming in parts; of this object
+        nothing is left. None: it has to be built, for the most part has changed, or a graph would
+        miss too many."""
+        stays = np.isin(self.pids, present, assume_unique=True)
+        new = present[~np.isin(present, self.pids, assume_unique=True)]
+        graph, n_gone = self.graph, int(np.count_nonzero(~stays))
+        removed = n_gone + (0 if graph is None else graph.n_removed)
+        if not stays.any() or removed > MOST_REMOVED * len(present):
+            return None
+        if len(new) and new[0] <= self.pids[-1]:
+            return None
+        if (graph is None) != (len(present) < GRAPH_FROM):
+            return None
+        faiss, index = faiss_library(), self._index
+        flat = faiss.downcast_index(index.index)
+        if n_gone:
+            graph = None if graph is None else without(graph, ~stays, flat, self._rows)
+            index.remove_ids(faiss.IDSelectorBatch(self.pids[~stays]))
+        filed = _Filed(parts)
+        if graph is None:
+            for part in filed.vectors():
+                flat.add(part)
+        else:
+            graph = extended(graph, flat, filed.vectors())
+            if graph is None:
+                return None
+        return DenseIndex(index, filed.under(index, self.pids[stays]), graph)
 
     @classmethod
     def load(cls, folder: Path, *, dim: int) -> "DenseIndex":
@@ -145,6 +188,10 @@ class DenseIndex:
         _, found = self._index.search(np.ascontiguousarray(queries), n, params=parameters)
         return [row[row >= 0] for row in found]  # faiss pads with -1
 
+    def search_many(self, queries: Vectors, n: int) -> list[Pids]:
+        """`search_all` of everything, quicker for hundreds of queries."""
+        return list(self.pids[nearest_to_many(queries, self._rows, n)])
+
     def at(self, positions: npt.NDArray[np.int64]) -> Vectors:
         """float32 (n, dim): the vectors of pids[positions], without looking each pid up."""
         found: Vectors = self._rows[positions]
@@ -153,16 +200,35 @@ class DenseIndex:
     @cached_property
     def _rows(self) -> Vectors:
         """All vectors, float32 (n, dim): the memory of the index itself."""
-        n, flat = len(self), faiss_library().downcast_index(self._index.index)
-        if not n:
-            return np.empty((0, self.dim), dtype=np.float32)
-        rows: Vectors = faiss_library().rev_swig_ptr(flat.get_xb(), n * self.dim)
-        return rows.reshape(n, self.dim)
+        return rows_of(faiss_library().downcast_index(self._index.index))
 
     def vectors(self, pids: Pids) -> Vectors:
         """float32 (n, dim): the vectors filed under these pids, which must all be here."""
         found: Vectors = self._index.reconstruct_batch(np.ascontiguousarray(pids))
         return found
+
+
+class _Filed:
+    """Vectors on their way into a flat index, and the pids that they are filed under after that."""
+
+    def __init__(self, parts: Iterable[tuple[Pids, Vectors]]) -> None:
+        self._parts = parts
+        self._pids: list[Pids] = []
+
+    def vectors(self) -> Iterator[Vectors]:
+        """The vectors of each part, float32 (m, dim)."""
+        for pids, vectors in self._parts:
+            self._pids.append(pids)
+            yield np.ascontiguousarray(vectors)
+
+    def under(self, index: Any, before: Pids) -> Pids:
+        """File what the flat index of an IndexIDMap2 now holds, the first under `before`; returns
+        all pids."""
+        pids: Pids = np.ascontiguousarray(np.concatenate([before, *self._pids]), dtype=np.int64)
+        faiss_library().copy_array_to_vector(pids, index.id_map)
+        index.ntotal = index.index.ntotal
+        index.construct_rev_map()
+        return pids
 
 
 @dataclass(frozen=True)

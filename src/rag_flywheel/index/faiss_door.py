@@ -4,6 +4,10 @@ import os
 from functools import cache
 from typing import Any
 
+import numpy as np
+
+from rag_flywheel.records import Vectors
+
 
 @cache
 def faiss_library() -> Any:
@@ -13,3 +17,12 @@ def faiss_library() -> Any:
     # the threads of OpenMP do not survive a fork: a child that waits for them waits for ever
     os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
     return faiss
+
+
+def rows_of(flat: Any) -> Vectors:
+    """All vectors of a flat index, float32 (n, dim): its own memory, until more are added."""
+    n, dim = int(flat.ntotal), int(flat.d)
+    if not n:
+        return np.empty((0, dim), dtype=np.float32)
+    rows: Vectors = faiss_library().rev_swig_ptr(flat.get_xb(), n * dim)
+    return rows.reshape(n, dim)

@@ -5,6 +5,7 @@ checked before faiss sees it, since faiss trusts them all. It must not know what
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,15 +16,17 @@ import numpy.typing as npt
 
 from rag_flywheel.disk import read_array, read_json
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.index.faiss_door import faiss_library
+from rag_flywheel.index.exact import nearest_to_many
+from rag_flywheel.index.faiss_door import faiss_library, rows_of
 from rag_flywheel.records import Vectors
 
 FOLDER = "graph"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 LINKS = 32  # of a vector to others; twice as many on the ground level
 EF_CONSTRUCTION = 40
 EFS = (128, 200, 256, 320, 400, 512, 1024)  # kept in view by a search; the first that finds enough
 LEAST_RECALL = 0.97  # of the 10 nearest, to be of use
+MOST_REMOVED = 0.2  # of the vectors, since all were linked anew; above, all are again
 _SAMPLE, _NEAREST = 256, 10
 _MOST_LEVELS = 32
 _MOST_JSON = 10_000
@@ -36,7 +39,8 @@ class Graph:
     """levels uint8 (n,): on how many levels each vector is; neighbours int32: for each vector the
     slots of its ground level, then those of the levels above, -1: empty; entry: where searches
     begin; ef_search: how many vectors they keep in view; recall: the share of the 10 nearest that
-    they find for points halfway between two vectors.
+    they find for points halfway between two vectors; n_removed: how many vectors were taken out
+    since all were linked.
     """
 
     levels: npt.NDArray[np.uint8]
@@ -44,6 +48,7 @@ class Graph:
     entry: int
     ef_search: int
     recall: float
+    n_removed: int = 0
 
     @cached_property
     def offsets(self) -> npt.NDArray[np.uint64]:
@@ -63,6 +68,7 @@ class Graph:
             "entry": self.entry,
             "ef_search": self.ef_search,
             "recall@10": self.recall,
+            "removed": self.n_removed,
         }
         (place / "graph.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
@@ -82,24 +88,39 @@ class Graph:
         return found
 
 
-def build_graph(vectors: Vectors, flat: Any) -> Graph | None:
-    """The graph of float32 (n, dim) vectors, those of `flat`; None when it would miss too many."""
+def build_graph(flat: Any, parts: Iterable[Vectors]) -> Graph | None:
+    """Put float32 (n, dim) vectors, part by part, into an empty flat index; returns their graph, None
+    when it would miss too many."""
+    return _grown(faiss_library().IndexHNSW(flat, LINKS), flat, parts, 0)
+
+
+def extended(graph: Graph, flat: Any, parts: Iterable[Vectors]) -> Graph | None:
+    """Put more vectors into the flat index of a graph; returns the graph of all, None when it would
+    miss too many."""
+    grown = graph.over(flat)
+    grown.hnsw.rng = faiss_library().RandomGenerator(flat.ntotal)  # else each time the same levels
+    return _grown(grown, flat, parts, graph.n_removed)
+
+
+def _grown(hnsw: Any, flat: Any, parts: Iterable[Vectors], n_removed: int) -> Graph | None:
+    """The graph that searches by this index find enough with, once it has these vectors too."""
     faiss = faiss_library()
-    made = faiss.IndexHNSWFlat(vectors.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
-    made.hnsw.efConstruction = EF_CONSTRUCTION
-    made.add(vectors)
-    levels = faiss.vector_to_array(made.hnsw.levels).astype(np.uint8)
-    neighbours = faiss.vector_to_array(made.hnsw.neighbors).astype(np.int32)
-    step = max(1, len(vectors) // _SAMPLE)
-    sample = _between(vectors[::step][:_SAMPLE])
-    _, exact = flat.search(sample, _NEAREST)
+    hnsw.hnsw.efConstruction = EF_CONSTRUCTION
+    for part in parts:
+        hnsw.add(np.ascontiguousarray(part))  # to the flat index as well
+    rows = rows_of(flat)
+    sample = _between(rows[:: max(1, len(rows) // _SAMPLE)][:_SAMPLE])
+    exact = nearest_to_many(sample, rows, _NEAREST)
     for ef in EFS:
-        made.hnsw.efSearch = ef
-        _, found = made.search(sample, _NEAREST)
+        hnsw.hnsw.efSearch = ef
+        _, found = hnsw.search(sample, _NEAREST)
         shares = [np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]
         recall = float(np.mean(shares))
         if recall >= LEAST_RECALL:
-            return Graph(levels, neighbours, int(made.hnsw.entry_point), ef, round(recall, 4))
+            levels = faiss.vector_to_array(hnsw.hnsw.levels).astype(np.uint8)
+            neighbours = faiss.vector_to_array(hnsw.hnsw.neighbors).astype(np.int32)
+            entry = int(hnsw.hnsw.entry_point)
+            return Graph(levels, neighbours, entry, ef, round(recall, 4), n_removed)
     return None
 
 
@@ -122,7 +143,8 @@ def load_graph(folder: Path, n: int) -> Graph | None:
     try:
         said = _said(place, n)
         levels, neighbours = (read_array(place / f"{x}.npy") for x in ("levels", "neighbours"))
-        graph = Graph(levels, neighbours, said["entry"], said["ef_search"], said["recall@10"])
+        numbers = (said[name] for name in ("entry", "ef_search", "recall@10", "removed"))
+        graph = Graph(levels, neighbours, *numbers)
         _require_sense(graph, n)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unusable(place, error) from error
@@ -160,7 +182,7 @@ def _require_numbers(said: Any, n: int) -> None:
         raise ValueError(f"format_version is not {FORMAT_VERSION}")
     if said["links"] != LINKS:
         raise ValueError(f"links is {said['links']!r}; expected {LINKS}")
-    for name, most in (("entry", n - 1), ("ef_search", 2**20)):
+    for name, most in (("entry", n - 1), ("ef_search", 2**20), ("removed", n)):
         if type(said[name]) is not int or not 0 <= said[name] <= most:
             raise ValueError(f"{name} is {said[name]!r}")
     if type(said["recall@10"]) is not float or not 0.0 <= said["recall@10"] <= 1.0:

@@ -1,13 +1,14 @@
-"""Lexical search: the only door to BM25 (bm25s) and to the tokeniser.
+"""Lexical search: the only door to BM25 (bm25s).
 
 It knows token ids and positions of texts; not pids, vectors or votes. Scores follow Lucene's BM25
 (Kamphuis et al., ECIR 2020, "Which BM25 do you mean?"): idf(t) · tf / (tf + k1 (1 − b + b · len / avglen)).
 """
 
 import json
-import unicodedata
+import math
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,39 +18,16 @@ import numpy.typing as npt
 from rag_flywheel.disk import all_below, divides, read_array, read_json
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.pieces import Pieces
+from rag_flywheel.index.words import Numbers, TokenIds
+from rag_flywheel.index.words import tokenize as tokenize
 
 K1, B = 1.2, 0.75
 LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
-TokenIds: TypeAlias = npt.NDArray[np.int32]
 LexicalScores: TypeAlias = npt.NDArray[np.float32]
 _NONE = np.empty(0, dtype=np.int32)
 _PARAMETERS: dict[str, Any] = {"k1": K1, "b": B, "method": "lucene"}
 _MOST_PARAMETERS = 100_000  # bytes
 _LARGEST_SCORE = 1_000.0
-
-
-@cache
-def _word() -> Any:
-    import regex
-
-    return regex.compile(r"[\w\p{M}]+")  # marks too: vowels of Arabic, Hindi and others
-
-
-@cache
-def _stopwords() -> frozenset[str]:
-    from bm25s.stopwords import STOPWORDS_EN
-
-    return frozenset(STOPWORDS_EN)
-
-
-def tokenize(text: str) -> list[str]:
-    """Lower-cased word stems of a text in order, without English stop words."""
-    import Stemmer
-
-    plain = unicodedata.normalize("NFKC", text).lower()
-    words = [w for w in _word().findall(plain) if w not in _stopwords()]
-    stems: list[str] = Stemmer.Stemmer("english", 0).stemWords(words)
-    return stems
 
 
 class LexicalIndex:
@@ -80,17 +58,48 @@ class LexicalIndex:
         titles: how many words of each text, its first, are its title; None: no text has one.
         """
         vocabulary: dict[str, int] = {}
-        documents = [
-            [vocabulary.setdefault(word, len(vocabulary)) for word in words] for words in texts
-        ]
-        lengths = [0, *(len(d) for d in documents)]
-        tokens = np.fromiter((t for d in documents for t in d), dtype=np.int32)
-        offsets = np.cumsum(lengths, dtype=np.int64).astype(np.int32)
-        counts = np.asarray([0] * len(documents) if titles is None else titles, dtype=np.int32)
-        bm25 = _index(documents, vocabulary)
+        tokens, lengths = array("i"), []
+        for words in texts:
+            before = len(tokens)
+            tokens.extend(vocabulary.setdefault(word, len(vocabulary)) for word in words)
+            lengths.append(len(tokens) - before)
+        counts = [0] * len(lengths) if titles is None else titles
+        return cls._of(
+            np.frombuffer(tokens, dtype=np.int32),
+            np.array(lengths, dtype=np.int32),
+            np.array(counts, dtype=np.int32),
+            vocabulary,
+        )
+
+    @classmethod
+    def _of(
+        cls, tokens: TokenIds, lengths: TokenIds, titles: TokenIds, stems: Mapping[str, int]
+    ) -> "LexicalIndex":
+        """Index texts by the tokens of all, the number of tokens of each and of its title; stems:
+        the number of each word, which need not be in a text. They are numbered anew as they come."""
+        numbers, tokens = _as_they_come(tokens, len(stems))
+        words = list(stems)
+        vocabulary = {words[number]: i for i, number in enumerate(numbers.tolist())}
+        offsets = np.append(0, np.cumsum(lengths, dtype=np.int64)).astype(np.int32)
+        bm25 = _index(tokens, offsets, len(vocabulary)) if vocabulary else None
         n_with = np.diff(bm25.scores["indptr"]) if bm25 is not None else np.empty(0, np.int64)
-        pieces = Pieces.build(vocabulary, n_with, len(documents))
-        return cls(bm25, vocabulary, tokens, offsets, counts, pieces)
+        pieces = Pieces.build(vocabulary, n_with, len(lengths))
+        return cls(bm25, vocabulary, tokens, offsets, titles, pieces)
+
+    def changed(
+        self, stays: npt.NDArray[np.bool_], texts: Iterable[tuple[str, str]]
+    ) -> "LexicalIndex":
+        """The index of those texts that stay, bool (n,), and after them of these, each given as
+        (title, all of it). It is what `build` makes of all their words; only the new are split."""
+        numbers = Numbers(self.vocabulary)
+        tokens, lengths, titles = numbers.of(texts)
+        old = np.diff(self.offsets)
+        return self._of(
+            np.concatenate([self.tokens[np.repeat(stays, old)], tokens]),
+            np.concatenate([old[stays], lengths]),
+            np.concatenate([self.titles[stays], titles]),
+            numbers.stems,
+        )
 
     @classmethod
     def load(cls, folder: Path, *, n_texts: int) -> "LexicalIndex":
@@ -127,7 +136,7 @@ class LexicalIndex:
         tokens.mkdir()
         if self._bm25 is not None:
             self._bm25.save(lexical, show_progress=False)
-            (lexical / "vocab.index.json").unlink()  # ours: one vocabulary, not two
+            (lexical / "vocab.index.json").unlink()
         words = json.dumps(self.vocabulary, ensure_ascii=False)
         (lexical / "words.json").write_text(words, encoding="utf-8")
         np.save(tokens / "ids.npy", self.tokens, allow_pickle=False)
@@ -229,13 +238,44 @@ class LexicalIndex:
         return scores.astype(np.float32)
 
 
-def _index(documents: list[list[int]], vocabulary: dict[str, int]) -> Any:
+def _as_they_come(tokens: TokenIds, n: int) -> tuple[TokenIds, TokenIds]:
+    """(Which of n numbers are among the tokens, in the order of their first use; the tokens by the
+    places of their numbers there)."""
+    first = np.full(n, len(tokens))
+    first[tokens[::-1]] = np.arange(len(tokens))[::-1]  # of equal ones the last stays
+    order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(tokens))]
+    places = np.empty(n, dtype=np.int32)
+    places[order] = np.arange(len(order))
+    return order.astype(np.int32), places[tokens]
+
+
+def _index(tokens: TokenIds, offsets: TokenIds, n_words: int) -> Any:
+    """What bm25s makes of these texts, to the bit: it goes from text to text, this from step to step."""
+    from scipy import sparse
+
+    n_texts, lengths = len(offsets) - 1, np.diff(offsets)
+    ones = np.ones(len(tokens), dtype=np.float32)
+    counts = sparse.csr_matrix((ones, tokens, offsets), shape=(n_texts, n_words)).tocsc()
+    counts.sum_duplicates()
+    df, which = np.unique(np.diff(counts.indptr), return_inverse=True)
+    idf = [math.log(1 + (n_texts - n + 0.5) / (n + 0.5)) for n in df.tolist()]
+    norms = K1 * ((1 - B) + B * lengths / lengths.mean())
+    tf = counts.data
+    of_word = np.repeat(np.array(idf, dtype=np.float32)[which], np.diff(counts.indptr))
+    data = (of_word * (tf / (norms[counts.indices] + tf))).astype(np.float32)
+    return _bm25(data, counts.indices, counts.indptr, n_texts)
+
+
+def _bm25(
+    data: npt.NDArray[Any], texts: npt.NDArray[Any], starts: npt.NDArray[Any], n_texts: int
+) -> Any:
+    """bm25s with these scores."""
     import bm25s
 
-    if not vocabulary:
-        return None
     bm25 = bm25s.BM25(**_PARAMETERS, csc_backend="scipy")
-    bm25.index((documents, dict(vocabulary)), create_empty_token=False, show_progress=False)
+    bm25.nonoccurrence_array = None
+    bm25.vocab_dict = {}  # ours: one vocabulary, not two
+    bm25.scores = {"data": data, "indices": texts, "indptr": starts, "num_docs": n_texts}
     return bm25
 
 
@@ -258,8 +298,6 @@ def _is_vocabulary(found: object) -> bool:
 
 def _read_scores(folder: Path, n_words: int, n_texts: int) -> Any:
     """The scores in a folder; not by bm25s's own reader, which trusts the file of parameters."""
-    import bm25s
-
     said = read_json(folder / "params.index.json", most=_MOST_PARAMETERS)
     expected = {**_PARAMETERS, "num_docs": n_texts}
     if not isinstance(said, dict) or any(said.get(k) != v for k, v in expected.items()):
@@ -267,10 +305,7 @@ def _read_scores(folder: Path, n_words: int, n_texts: int) -> Any:
     names = ("data", "indices", "indptr")
     data, texts, starts = (read_array(folder / f"{name}.csc.index.npy") for name in names)
     _require_scores(data, texts, starts, n_words, n_texts)
-    bm25 = bm25s.BM25(**_PARAMETERS, csc_backend="scipy")
-    bm25.nonoccurrence_array = None
-    bm25.scores = {"data": data, "indices": texts, "indptr": starts, "num_docs": n_texts}
-    return bm25
+    return _bm25(data, texts, starts, n_texts)
 
 
 def _require_scores(

@@ -5,7 +5,7 @@ This module must not know how vectors are made or searched.
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -16,6 +16,7 @@ from rag_flywheel.store.database import in_chunks
 
 _TUNED = "tuned_revisions"
 _AT_ONCE = 1_000  # vectors
+_PART = 65_536  # vectors
 
 
 def known_vectors(
@@ -117,26 +118,18 @@ def drop_query_vectors(conn: sqlite3.Connection, queries: Sequence[bytes]) -> No
 
 
 def present_vectors(
-    conn: sqlite3.Connection, revision: str, dim: int, *, n_passages: int
-) -> tuple[Pids, Vectors]:
-    """(pids ascending, float32 (n, dim)) of the present texts of the index that have a vector.
-
-    n_passages bounds the rows read, so that memory is taken once.
-    """
-    pids = np.empty(n_passages, dtype=np.int64)
-    vectors = np.empty((n_passages, dim), dtype=np.float32)
+    conn: sqlite3.Connection, revision: str, dim: int
+) -> Iterator[tuple[Pids, Vectors]]:
+    """(pids ascending, float32 (n, dim)) of the present texts of the index that have a vector, part
+    by part, so that they need not all be in memory."""
     rows = conn.execute(
         "SELECT p.pid, v.vector FROM passages p JOIN vectors v "
         "ON v.text_hash = p.text_hash AND v.revision = ? "
-        "WHERE p.ended IS NULL AND p.origin = 'index' ORDER BY p.pid LIMIT ?",
-        (revision, n_passages),
+        "WHERE p.ended IS NULL AND p.origin = 'index' ORDER BY p.pid",
+        (revision,),
     )
-    n = 0
-    for pid, vector in rows:
-        pids[n] = pid
-        vectors[n] = cells.vector(f"the vector of passage row {pid}", vector, dim)
-        n += 1
-    return pids[:n], vectors[:n]
+    while part := rows.fetchmany(_PART):
+        yield _vectors(part, dim)
 
 
 def some_vectors(
@@ -153,5 +146,12 @@ def some_vectors(
         ),
         key=lambda row: int(row[0]),
     )
-    vectors = [cells.vector(f"the vector of passage row {pid}", v, dim) for pid, v in rows]
-    return np.array([row[0] for row in rows], dtype=np.int64), np.array(vectors, dtype=np.float32)
+    return _vectors(rows, dim)
+
+
+def _vectors(rows: Sequence[tuple[int, bytes]], dim: int) -> tuple[Pids, Vectors]:
+    """Rows of (pid, vector) as arrays."""
+    vectors = np.empty((len(rows), dim), dtype=np.float32)
+    for i, (pid, vector) in enumerate(rows):
+        vectors[i] = cells.vector(f"the vector of passage row {pid}", vector, dim)
+    return np.array([row[0] for row in rows], dtype=np.int64), vectors

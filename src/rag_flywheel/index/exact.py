@@ -1,0 +1,32 @@
+"""The nearest of all vectors to hundreds of queries at once, by numpy.
+
+For so many, its products take a tenth of the time of faiss's flat search, whose build is for any
+processor. It must not know what vectors are of.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.records import Vectors
+
+_AT_ONCE = 16_384  # vectors
+
+
+def nearest_to_many(queries: Vectors, rows: Vectors, k: int) -> npt.NDArray[np.int64]:
+    """int64 (m, k): the rows of float32 (n, dim) with the largest products with each of float32
+    (m, dim) queries, the largest first; n of them where n < k."""
+    places = np.empty((len(queries), 0), dtype=np.int64)
+    products = np.empty((len(queries), 0), dtype=np.float32)
+    for start in range(0, len(rows), _AT_ONCE):
+        part = queries @ rows[start : start + _AT_ONCE].T
+        products = np.concatenate([products, part], axis=1)
+        places = np.concatenate(
+            [places, np.broadcast_to(np.arange(start, start + part.shape[1]), part.shape)], axis=1
+        )
+        if products.shape[1] > k:
+            best = np.argpartition(products, -k, axis=1)[:, -k:]
+            products = np.take_along_axis(products, best, axis=1)
+            places = np.take_along_axis(places, best, axis=1)
+    order = np.argsort(-products, axis=1, kind="stable")
+    found: npt.NDArray[np.int64] = np.take_along_axis(places, order, axis=1)
+    return found

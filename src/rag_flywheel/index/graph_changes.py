@@ -1,0 +1,110 @@
+"""Takes vectors out of a graph: those that led to them get other ways on.
+
+After FreshDiskANN (Singh et al., 2021, algorithm 4): whoever led to a vector that goes is led to what
+that one led to. It must not know how a graph is made or kept.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.index.faiss_door import faiss_library
+from rag_flywheel.index.graph import LINKS, Graph
+from rag_flywheel.records import Vectors
+
+_AT_ONCE = 4_096  # links
+Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
+Links = npt.NDArray[np.int32]
+
+
+def without(graph: Graph, gone: Mask, flat: Any, rows: Vectors) -> Graph:
+    """The graph of those vectors that are not gone, numbered anew in their order.
+
+    gone: bool (n,), not all; flat and rows: every vector of the graph, (n, dim). A link to a vector
+    that is gone becomes one to the nearest that this led to, of those not led to yet.
+    """
+    starts = graph.offsets.astype(np.int64)
+    neighbours = graph.neighbours.copy()
+    slots = np.flatnonzero((neighbours >= 0) & gone[neighbours])
+    owners = np.searchsorted(starts, slots, side="right") - 1
+    slots, owners = slots[~gone[owners]], owners[~gone[owners]]
+    levels = _level(slots - starts[owners])
+    for level in range(int(levels.max(initial=-1)) + 1):
+        mine = np.flatnonzero(levels == level)
+        new = np.empty(len(mine), dtype=np.int32)
+        for i in range(0, len(mine), _AT_ONCE):
+            part = mine[i : i + _AT_ONCE]
+            lost = graph.neighbours[slots[part]]
+            there, on = (_led_to(graph, starts, of, level) for of in (owners[part], lost))
+            on[(on >= 0) & gone[on]] = -1
+            new[i : i + _AT_ONCE] = _nearest_new(owners[part], there, on, flat, rows)
+        neighbours[slots[mine]] = _once(owners[mine], new)
+    return _renumbered(replace(graph, neighbours=neighbours), ~gone)
+
+
+def _level(places: Numbers) -> Numbers:
+    """The level of slots, by their places among those of their vector."""
+    return np.maximum(places // LINKS - 1, 0)
+
+
+def _led_to(graph: Graph, starts: Numbers, of: npt.NDArray[Any], level: int) -> Links:
+    """The slots of these vectors on a level, (n, slots)."""
+    begin, width = (0, 2 * LINKS) if level == 0 else ((level + 1) * LINKS, LINKS)
+    found: Links = graph.neighbours[starts[of][:, None] + begin + np.arange(width)]
+    return found
+
+
+def _nearest_new(owners: Numbers, there: Links, on: Links, flat: Any, rows: Vectors) -> Links:
+    """For each owner, the nearest of `on` that is not `there`, nor itself; -1 without one."""
+    known = (on[:, :, None] == there[:, None, :]).any(axis=2) | (on == owners[:, None])
+    labels = np.where(known, -1, on).astype(np.int64)
+    cosines = np.empty(labels.shape, dtype=np.float32)
+    pointer, queries = faiss_library().swig_ptr, np.ascontiguousarray(rows[owners])
+    flat.compute_distance_subset(
+        len(queries), pointer(queries), labels.shape[1], pointer(cosines), pointer(labels)
+    )
+    cosines[labels < 0] = -np.inf
+    found: Links = on[np.arange(len(on)), np.argmax(cosines, axis=1)]
+    return np.where((labels >= 0).any(axis=1), found, np.int32(-1))
+
+
+def _once(owners: Numbers, new: Links) -> Links:
+    """New links, -1 where the same owner has the same one before."""
+    _, first = np.unique(owners * 2**32 + new, return_index=True)
+    found = np.full_like(new, -1)
+    found[first] = new[first]
+    return found
+
+
+def _renumbered(graph: Graph, stays: Mask) -> Graph:
+    """The graph of those that stay, which lead to nothing else."""
+    number = np.append(np.cumsum(stays) - 1, -1).astype(np.int32)  # the last is that of -1
+    slots = np.repeat(stays, LINKS * (graph.levels.astype(np.int64) + 1))
+    entry = graph.entry if stays[graph.entry] else int(np.argmax(graph.levels * stays))
+    found = replace(
+        graph,
+        levels=graph.levels[stays],
+        neighbours=number[graph.neighbours[slots]],
+        entry=int(number[entry]),
+        n_removed=graph.n_removed + int(np.count_nonzero(~stays)),
+    )
+    _close_gaps(found)
+    return found
+
+
+def _close_gaps(graph: Graph) -> None:
+    """Move the empty slots of each list to its end: faiss reads a list up to the first."""
+    starts, named = graph.offsets.astype(np.int64), graph.neighbours
+    gaps = np.flatnonzero((named[:-1] < 0) & (named[1:] >= 0))  # or one list ends here
+    owners = np.searchsorted(starts, gaps, side="right") - 1
+    levels = _level(gaps - starts[owners])
+    for level in range(int(levels.max(initial=-1)) + 1):
+        of = np.unique(owners[levels == level])
+        lists = _led_to(graph, starts, of, level)
+        order = np.argsort(lists < 0, axis=1, kind="stable")
+        begin = starts[of] + (0 if level == 0 else (level + 1) * LINKS)
+        slots = begin[:, None] + np.arange(lists.shape[1])
+        named[slots] = np.take_along_axis(lists, order, axis=1)

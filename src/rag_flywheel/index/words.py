@@ -1,0 +1,92 @@
+"""The words of a text as they are indexed: the only door to the stemmer.
+
+It must not know which texts there are, nor how they are searched.
+"""
+
+import re
+import unicodedata
+from array import array
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+TokenIds: TypeAlias = npt.NDArray[np.int32]
+_ASCII = re.compile(r"\w+")
+
+
+@cache
+def _word() -> Any:
+    import regex
+
+    return regex.compile(r"[\w\p{M}]+")  # marks too: vowels of Arabic, Hindi and others
+
+
+@cache
+def _stopwords() -> frozenset[str]:
+    from bm25s.stopwords import STOPWORDS_EN
+
+    return frozenset(STOPWORDS_EN)
+
+
+def _stemmer() -> Any:
+    import Stemmer
+
+    return Stemmer.Stemmer("english", 0)
+
+
+def _split(text: str) -> list[str]:
+    """Lower-cased words of a text in order, all of them."""
+    plain = unicodedata.normalize("NFKC", text).lower()
+    found: list[str] = (_ASCII if plain.isascii() else _word()).findall(plain)
+    return found
+
+
+def tokenize(text: str) -> list[str]:
+    """Lower-cased word stems of a text in order, without English stop words."""
+    words = [w for w in _split(text) if w not in _stopwords()]
+    stems: list[str] = _stemmer().stemWords(words)
+    return stems
+
+
+class Numbers(dict[str, int]):
+    """The number of the stem of every word met so far, -1 of a stop word: each is stemmed once.
+
+    stems: the number of each stem; one that is not there gets the next. Not for several threads.
+    """
+
+    def __init__(self, stems: Mapping[str, int]) -> None:
+        super().__init__()
+        self.stems = dict(stems)
+        self._stemmer = _stemmer()
+
+    def __missing__(self, word: str) -> int:
+        number = -1
+        if word not in _stopwords():
+            number = self.stems.setdefault(self._stemmer.stemWord(word), len(self.stems))
+        self[word] = number
+        return number
+
+    def of(self, texts: Iterable[tuple[str, str]]) -> tuple[TokenIds, TokenIds, TokenIds]:
+        """The numbers of `tokenize` of texts, each given as (title, all of it), one after the other;
+        how many each text has; and how many its title has."""
+        parts = array("i"), array("i")
+        ends: tuple[list[int], list[int]] = [], []
+        for pair in texts:
+            for part, end, text in zip(parts, ends, pair, strict=True):
+                part.extend(map(self.__getitem__, _split(text)))
+                end.append(len(part))
+        (_, titles), (tokens, lengths) = (
+            _without_stopwords(np.frombuffer(part, dtype=np.int32), end)
+            for part, end in zip(parts, ends, strict=True)
+        )
+        return tokens, lengths, titles
+
+
+def _without_stopwords(numbers: TokenIds, ends: list[int]) -> tuple[TokenIds, TokenIds]:
+    """The numbers of words that count, and how many there are up to each end from the one before."""
+    counts = numbers >= 0
+    before = np.append(0, np.cumsum(counts))
+    return numbers[counts], np.diff(before[ends], prepend=0).astype(np.int32)

@@ -1,0 +1,100 @@
+"""Refreshes that take what they can of the version before, against ones that build everything anew."""
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fakes import WordEncoder
+from folders import opened
+from rag_flywheel import Flywheel, Passage
+from rag_flywheel.index import dense
+from rag_flywheel.index.dense import DenseIndex
+
+N = 120
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(dense, "GRAPH_FROM", 100)
+    with opened(tmp_path / "kb") as fw:
+        fw.add([passage(i) for i in range(N)])
+        fw.refresh()
+    return tmp_path / "kb"
+
+
+def passage(i: int, more: str = "") -> Passage:
+    return Passage(f"p{i}", f"common word{i} and word{i + 1} {more}", f"Title {i}")
+
+
+def version(fw: Flywheel, root: Path) -> Path:
+    return root / "versions" / str(fw.status().version)
+
+
+def removed(fw: Flywheel, root: Path) -> int:
+    number = json.loads((version(fw, root) / "graph" / "graph.json").read_text())["removed"]
+    assert isinstance(number, int)
+    return number
+
+
+def word_files(folder: Path) -> dict[str, bytes]:
+    return {
+        p.name: p.read_bytes() for part in ("lexical", "tokens") for p in (folder / part).iterdir()
+    }
+
+
+def test_what_changed_is_changed_and_the_rest_is_as_built_anew(folder: Path) -> None:
+    with opened(folder) as fw:
+        fw.add([passage(3, "edited lately"), passage(N, "quite new")])
+        fw.remove(["p7"])
+        assert fw.refresh().outcome == "promoted"
+        assert removed(fw, folder) == 2
+        changed = version(fw, folder)
+        words, vectors = word_files(changed), (changed / "passages.faiss").read_bytes()
+        found = [h.passage_id for h in fw.retrieve("edited lately", record=False).hits]
+        assert found[0] == "p3"
+        shutil.rmtree(folder / "versions")
+        (folder / "CURRENT").unlink()
+        fw.refresh()
+        assert removed(fw, folder) == 0
+        assert word_files(version(fw, folder)) == words
+        assert (version(fw, folder) / "passages.faiss").read_bytes() == vectors
+        assert [h.passage_id for h in fw.retrieve("edited lately", record=False).hits] == found
+        assert fw.verify() == []
+
+
+def test_much_change_links_all_anew(folder: Path) -> None:
+    with opened(folder) as fw:
+        fw.remove([f"p{i}" for i in range(15)])
+        fw.refresh()
+        assert removed(fw, folder) == 15
+        fw.add([passage(i, "again") for i in range(20, 40)])
+        fw.refresh()
+        assert removed(fw, folder) == 0
+
+
+def test_vectors_made_again_are_indexed_though_no_text_changed(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "flywheel.db")) as conn, conn:
+        conn.execute("DELETE FROM vectors")
+    with opened(folder) as fw:
+        report = fw.refresh()
+        assert report.scores["n_embedded"] == N
+        assert "none changed" not in report.reason
+
+
+def test_a_damaged_version_is_nothing_to_start_from(folder: Path) -> None:
+    with opened(folder) as fw:
+        path = version(fw, folder) / "graph" / "neighbours.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with opened(folder) as fw:
+        fw.add([passage(5, "edited")])
+        assert fw.refresh().outcome == "promoted"
+        assert removed(fw, folder) == 0
+        index = DenseIndex.load(version(fw, folder), dim=WordEncoder().dim)
+        assert len(index) == N and np.all(np.diff(index.pids) > 0)
