@@ -32,15 +32,12 @@ from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.moves import make_live
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.due import Kept, Live, When, live_model, look, nothing_to_do
+from rag_flywheel.errors import StorageError
 from rag_flywheel.evaluate.gate import Looks
 from rag_flywheel.gating import FILE_NAME as GATE_FILE
 from rag_flywheel.gating import tried_to_tune
 from rag_flywheel.golden import golden_items
-from rag_flywheel.index.encoder import (
-    Encoder,
-    TunableEncoder,
-    require_tunable,
-)
+from rag_flywheel.index.encoder import Encoder, TunableEncoder, require_tunable
 from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.learning import Judging, Learned, frozen, learned_from_votes
 from rag_flywheel.past_queries import Known, kept_vectors, read_past
@@ -134,16 +131,26 @@ def refresh_locked(
         how: _Tune = "asked" if tune else "auto" if auto else "off"
         folder = _Folder(root, database, encoder, source, known, anew, how)
         report = _next_version(folder, live, began, job.progress)
-    with database.transaction() as conn:
+    try:
+        _finish(job, live, report)
+    except StorageError as error:
+        if anew or report.outcome != "promoted":
+            raise
+        log.warning("refresh: %s is live; the rest has to wait: %s", report.version, error)
+    log.info("refresh: %s: %s (%.1f s)", report.outcome, report.reason, report.seconds)
+    return report
+
+
+def _finish(job: Job, live: Live, report: RefreshReport) -> None:
+    """Note what a refresh did, and drop what it left behind; what it made live stays so anyway."""
+    with job.database.transaction() as conn:
         journal.record_refresh(conn, report)
     if report.outcome == "promoted":
         never = {v for v in (report.version, live.current and live.current.version) if v}
-        for version in deploy.prune(root, keep=job.config.keep_versions, never=never):
+        for version in deploy.prune(job.root, keep=job.config.keep_versions, never=never):
             log.info("refresh: pruned version %s", version)
-    drop_dead_vectors(root, database)
+    drop_dead_vectors(job.root, job.database)
     _fold(job, live, report)
-    log.info("refresh: %s: %s (%.1f s)", report.outcome, report.reason, report.seconds)
-    return report
 
 
 def _untried(root: Path, live: Live) -> bool:
@@ -180,11 +187,8 @@ def _next_version(
         # vectors made again are not those that the parent's index was built of
         parent = _parent(root, live, encoder) if not n_embedded else None
         built = build_indexes(staged, database, encoder, parent=parent, progress=progress)
-        log.info(
-            "refresh: %s indexes of %d passages",
-            "linked the unchanged" if built.linked else "built the",
-            len(built.pids),
-        )
+        what = "linked the unchanged" if built.linked else "built the"
+        log.info("refresh: %s indexes of %d passages", what, len(built.pids))
         kept = Kept() if folder.anew else live_model(root, live)
         version = built_indexes(staged, encoder, built, kept.parameters)
         learned = _learn(folder, staged, version, live, kept, progress)

@@ -3,6 +3,7 @@
 It must not know how versions are built.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from rag_flywheel.store import forgetting, journal
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import Look
 
+log = logging.getLogger("rag_flywheel")
 _WAIT_S = 10.0
 
 
@@ -35,9 +37,12 @@ def make_live(
         journal.record_move(conn, action, current)
     write_current(root, current)
     if looks:  # last: a look that brought nothing to life must not seem to have
-        with database.transaction() as conn:
-            for look in looks:
-                journal.record_look(conn, look)
+        try:
+            with database.transaction() as conn:
+                for look in looks:
+                    journal.record_look(conn, look)
+        except StorageError as error:
+            log.warning("%s is live, but by which look of the gate is lost: %s", current, error)
 
 
 def reconcile(root: Path, database: Database) -> None:
