@@ -132,8 +132,8 @@ class Flywheel:
 
     def close(self) -> None:
         """Close the folder; every later call raises ClosedError."""
-        self._server = None
         self._database.close()
+        self._drop_server()
 
     @property
     def config(self) -> Config:
@@ -415,8 +415,7 @@ class Flywheel:
         try:
             return forget(self._job(None), user)
         finally:
-            with self._lock:
-                self._server = None
+            self._drop_server()
 
     def refresh(
         self,
@@ -437,7 +436,10 @@ class Flywheel:
         when = When(if_votes, max_age_s)
         with Bars() as bars:
             job = self._job(as_progress(progress, bars))
-            return finish_forgetting(job) or refresh(job, when, tune=tune)
+            report = finish_forgetting(job) or refresh(job, when, tune=tune)
+        if (server := self._server) is not None:
+            server.renew()
+        return report
 
     def versions(self) -> list[VersionInfo]:
         """The index versions on disk, the newest first."""
@@ -548,6 +550,12 @@ class Flywheel:
 
     def _source(self) -> Source:
         return source_of(self._slot.get(), self._config)
+
+    def _drop_server(self) -> None:
+        with self._lock:
+            server, self._server = self._server, None
+        if server is not None:
+            server.close()
 
     def _serving(self) -> Server:
         with self._lock:

@@ -23,6 +23,7 @@ from rag_flywheel.errors import (
 )
 from rag_flywheel.index.encoder import Encoder, TunedQueries
 from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
+from rag_flywheel.records import Current
 from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.loaded import LoadedVersion, empty_version, load_version
@@ -40,7 +41,13 @@ def server_of(
     """What answers queries from this folder, whatever version is live."""
     source = source_of(encoder, config)
     tuned = LastTuned(encoder)
-    live = LiveState(database, source, lambda: read_live(root, database, tuned), root / CURRENT)
+    live = LiveState(
+        database,
+        source,
+        lambda: current_of(root),
+        lambda: read_live(root, database, tuned),
+        root / CURRENT,
+    )
     return Server(database, config, source, live, lookups)
 
 
@@ -59,6 +66,12 @@ class LastTuned:
         if last is None or last.revision != manifest.tuned or not last.loaded:
             self._last = last = TunedQueries(self.encoder, folder / TUNED_FILE, manifest.tuned)
         return last
+
+
+def current_of(root: Path) -> Current | None:
+    """What is live. Raises CorruptFileError, StorageError."""
+    with disk_errors(root):
+        return read_current(root)
 
 
 def read_live(root: Path, database: Database, tuned: LastTuned) -> tuple[LoadedVersion, int | None]:
@@ -90,13 +103,16 @@ def _read(root: Path, database: Database, tuned: LastTuned) -> tuple[LoadedVersi
         )
     _require_sound(root, database, current.version)
     folder = version_folder(root, current.version)
+    queries = tuned.of(folder, manifest)
+    if queries is not None:
+        queries.load()
     loaded = load_version(
         folder,
         version=current.version,
         watermark=manifest.watermark,
         dim=manifest.dim,
         n_passages=manifest.n_passages,
-        queries=tuned.of(folder, manifest),
+        queries=queries,
     )
     return loaded, current.frozen_at
 
