@@ -16,6 +16,7 @@ from pathlib import Path
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import ClosedError, FlywheelError
 from rag_flywheel.records import Current
+from rag_flywheel.serve.candidates import warm_up
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.state import Source, State, caught_up, initial_state
 from rag_flywheel.store import forgetting, passages
@@ -111,6 +112,8 @@ class LiveState:
             if live is not None and live.signature == self._signature():
                 return
             loaded = self._loaded()
+            if live is not None:
+                warm_up(loaded.state)
             with self._lock:
                 self._live = loaded
 
