@@ -2,9 +2,10 @@
 
     RAG_FLYWHEEL_DATA=... python benchmarks/swaps.py --out benchmarks/results/swaps.json
 
-Four threads of this process ask all the time, again 10 ms after each answer. Another process changes something in their folder and
-refreshes it, so that each round makes a version; and now and then it does the same in a folder that
-nobody asks, which costs the machine as much and swaps nothing. Every answer is checked.
+Four threads of this process ask all the time, again 10 ms after each answer. Another process changes
+something in their folder and refreshes it, so that each round makes a version; and now and then it
+does the same in a folder that nobody asks, which costs the machine as much and swaps nothing. Every
+answer is checked. What took longer than --most-s ends after the round.
 """
 
 import argparse
@@ -55,7 +56,10 @@ def worker(asked: argparse.Namespace) -> None:
         Flywheel.open(asked.worker[1], encoder=data.encoder) as other,
     ):
         print("ready", flush=True)
+        until = time.monotonic() + asked.most_s
         for n in range(asked.rounds):
+            if time.monotonic() > until:
+                break
             swap = play(served, asked.worker[0], data, n, cells)
             print(json.dumps(["swap", swap]), flush=True)
             if n % asked.control_every == 0:
@@ -115,6 +119,7 @@ def rounds(
         return
     command = [sys.executable, __file__, "--collection", asked.collection]
     command += ["--rounds", str(asked.rounds), "--control-every", str(asked.control_every)]
+    command += ["--most-s", str(asked.most_s)]
     command += ["--cells", str(cells_path), "--worker", *map(str, folders)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -142,6 +147,7 @@ def main() -> None:
     parser.add_argument("--collection", default="squad11_dev")
     parser.add_argument("--rounds", type=int, default=500)
     parser.add_argument("--control-every", type=int, default=7)
+    parser.add_argument("--most-s", type=float, default=36_000.0)
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--inside", action="store_true", help="refresh in the process that asks")
     parser.add_argument("--out", type=Path)

@@ -115,7 +115,8 @@ def play(
     fw: Flywheel, root: Path, data: Marked, n: int, cells: Cells | None
 ) -> tuple[str, float, float]:
     """Round n: of ten, one edits every marked passage, one brings a passage, one takes it away, and
-    the others vote; then a refresh. (Its version; when that went live, on time.time's clock; how long the refresh took.)"""
+    the others vote; then a refresh. (Its version; when that went live, on time.time's clock; how
+    long the refresh took.)"""
 
     def say(name: str, value: int) -> None:
         if cells is not None:
