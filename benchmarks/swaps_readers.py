@@ -135,7 +135,7 @@ class Readers:
             "same_spans_of_control_ms": _cuts(ms[aside & ~near]),
             "all_other_calls_ms": _cuts(ms[~near]),
         }
-        during, control_p99, other = (cuts.get("p99", np.nan) for cuts in kinds.values())
+        during, beside, other = (cuts.get("p99") for cuts in kinds.values())
         return {
             "errors": self._errors,
             "wrong_answers": {k: v for k, v in self._asking.wrong.items() if v},
@@ -143,8 +143,8 @@ class Readers:
             "versions_that_answered_in_every_thread": len(windows),
             "from_live_to_every_thread_ms_p50": round(usual * 1000, 1),
             **kinds,
-            "p99_ratio": round(during / other, 3),
-            "p99_ratio_to_control": round(during / control_p99, 3),
+            "p99_ratio": during and other and round(during / other, 3),
+            "p99_ratio_to_control": during and beside and round(during / beside, 3),
         }
 
 
