@@ -65,7 +65,8 @@ class Flywheel:
     """An index folder: passages in, ranked passages out, votes in, better ranking out.
 
     Made by `Flywheel.open`. Thread-safe; any number of processes may hold the same folder, and
-    what one of them commits acts on the next call of every other. A context manager.
+    what one of them commits acts on the next call of every other, but a version that `refresh` made
+    elsewhere only when it is loaded. A context manager.
     Every method raises a FlywheelError, and nothing else, for what it can foresee.
     lookups: what is remembered of queries in memory; copies of one folder may share it as long as
     their passages do not change.
@@ -425,7 +426,8 @@ class Flywheel:
         tune: bool = False,
         progress: bool | Progress = False,
     ) -> RefreshReport:
-        """Build the next index version from everything so far, check it, and make it live.
+        """Build the next index version from everything so far, check it, and make it live: this object
+        answers from it when this returns.
 
         if_votes: only when so many votes came since the last one; max_age_s: or when the live
         version is that old. tune: also teach the encoder of queries by the votes, when there are
