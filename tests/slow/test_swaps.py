@@ -1,6 +1,6 @@
 """Readers under forty versions that another process makes: nothing wrong, nothing left over.
 
-What this finds on real passages and five hundred versions is in benchmarks/results/swaps.json.
+What this finds on real passages is in benchmarks/results/swaps.json.
 """
 
 import json
