@@ -205,6 +205,24 @@ def test_a_rollback_and_a_release_act_at_once(loading: bool, fw: Flywheel, reade
     assert reader.loaders() == []
 
 
+def test_a_rollback_and_its_release_that_nobody_saw_act_at_once(
+    fw: Flywheel, reader: Reader
+) -> None:
+    reader.gate.open.set()
+    first, second = reader.version(), new_version(fw)
+    fw.rollback(first)
+    fw.release()
+    assert reader.version() == first
+    fw.rollback(second)
+    fw.release()
+    assert reader.version() == second
+    fw.rollback(first)
+    fw.release()
+    third = new_version(fw, "third")
+    assert reader.version() == third
+    assert reader.loaders() == []
+
+
 def test_what_was_learned_from_a_forgotten_user_answers_no_more(
     fw: Flywheel, reader: Reader
 ) -> None:

@@ -19,7 +19,7 @@ from rag_flywheel.records import Current
 from rag_flywheel.serve.candidates import warm_up
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.state import Source, State, caught_up, initial_state
-from rag_flywheel.store import forgetting, passages
+from rag_flywheel.store import forgetting, journal, passages
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
@@ -31,11 +31,11 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class _Live:
-    """A state of the version that was live at `signature`; n_forgotten: how many users had been
-    forgotten, down to the last byte, before it was loaded."""
+    """A state of the version that was live at `signature`; n_orders: how many rollbacks, releases
+    and users forgotten there had been before it was loaded."""
 
     signature: _Signature
-    n_forgotten: int
+    n_orders: int
     state: State
 
 
@@ -133,15 +133,17 @@ class LiveState:
             current = self._read_current()
         except FlywheelError:
             return False
-        with self._database.reading() as conn:
-            n_forgotten = forgetting.count_done(conn)
         state = live.state
         return (
             current is not None
             and current.version >= (state.version.id or "")
             and current.frozen_at == state.frozen_at
-            and n_forgotten == live.n_forgotten
+            and self._count_orders() == live.n_orders
         )
+
+    def _count_orders(self) -> int:
+        with self._database.snapshot() as conn:
+            return journal.count_by_hand(conn) + forgetting.count_done(conn)
 
     def _load_aside(self, signature: _Signature) -> None:
         if signature == self._begun:
@@ -162,12 +164,11 @@ class LiveState:
         for _ in range(_TRIES):
             signature, last = self._signature(), self._live
             try:
-                with self._database.reading() as conn:
-                    n_forgotten = forgetting.count_done(conn)
+                n_orders = self._count_orders()
                 version, frozen_at = self._load_live()
                 with self._database.snapshot() as conn:
                     state = initial_state(version, frozen_at, conn, self._source)
-                return _Live(signature, n_forgotten, state)
+                return _Live(signature, n_orders, state)
             except ClosedError:
                 raise
             except FlywheelError as error:
