@@ -25,6 +25,7 @@ from rag_flywheel.errors import (
 from rag_flywheel.gating import FILE_NAME as GATE_FILE
 from rag_flywheel.index.encoder import Encoder, TunedQueries
 from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
+from rag_flywheel.rank.heard import FOLDER as HEARD_FOLDER
 from rag_flywheel.rank.memory import FOLDER as MEMORY_FOLDER
 from rag_flywheel.rank.parameters import FILE_NAME as PARAMETERS_FILE
 from rag_flywheel.records import Current
@@ -37,7 +38,7 @@ from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
-_LEARNED = {PARAMETERS_FILE, MEMORY_FOLDER, GATE_FILE, TUNED_FILE.split("/")[0]}
+_LEARNED = {PARAMETERS_FILE, MEMORY_FOLDER, HEARD_FOLDER, GATE_FILE, TUNED_FILE.split("/")[0]}
 Files = Mapping[str, tuple[str, int]]
 
 
