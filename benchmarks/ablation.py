@@ -24,7 +24,7 @@ from rag_flywheel.bench.users import Users
 from rag_flywheel.improve.examples import Examples, Floats
 from rag_flywheel.improve.learn import FREE, MOST_QUERIES, STRENGTH
 from rag_flywheel.improve.likelihood import fit
-from rag_flywheel.live_version import LastTuned, read_live
+from rag_flywheel.live_version import LastLoaded, read_live
 from rag_flywheel.past_queries import Known, past_examples, read_past
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
@@ -46,7 +46,7 @@ def run(name: str) -> dict[str, Any]:
             n_votes = _cast(fw, bench)
         assert bench.encoder is not None
         database = Database(bench.base / FILE_NAME)
-        version, _ = read_live(bench.base, database, LastTuned(bench.encoder))
+        version, _ = read_live(bench.base, database, LastLoaded(bench.encoder))
         encoder = bench.encoder
         past = read_past(database, source_of(encoder, Config()), until=2**62)
         examples = past_examples(database, version, past, Known(Lookups(0), 100))

@@ -21,7 +21,7 @@ from rag_flywheel.bench.cycles import asking
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.config import Config
-from rag_flywheel.live_version import LastTuned, read_live
+from rag_flywheel.live_version import LastLoaded, read_live
 from rag_flywheel.rank.evidence import evidence_for
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.serve.candidates import Lookups, Question, look_up, with_evident
@@ -47,7 +47,7 @@ def run(name: str) -> dict[str, Any]:
                 fw.refresh()
         assert bench.encoder is not None, "the vectors of the queries are prepared"
         database = Database(bench.base / FILE_NAME)
-        version, frozen_at = read_live(bench.base, database, LastTuned(bench.encoder))
+        version, frozen_at = read_live(bench.base, database, LastLoaded(bench.encoder))
         config = Config(encoder="")
         with database.snapshot() as conn:
             source = source_of(bench.encoder, config)

@@ -84,6 +84,7 @@ BESIDE = {
     ("refresh", "tuning"),
     ("forget", "tuned_version"),
     ("story", "gating"),
+    ("live_version", "gating"),
     ("live_version", "source"),
     ("golden_set", "golden"),
     ("golden_set", "golden_files"),

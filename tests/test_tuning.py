@@ -144,6 +144,7 @@ def test_the_weights_stay_loaded_while_they_are_live(tuned: Path) -> None:
         for n in range(3):
             other.add([Passage(f"new{n}", f"word{n}")])
             other.refresh()
+            assert fw.refresh().outcome == "unchanged"  # what the other made is loaded
             assert fw.retrieve("thing1 sweet", record=False).version == live(other)
         assert encoder.n_towers == 1
         fw.rollback(ids(fw)[0])

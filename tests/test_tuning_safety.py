@@ -163,6 +163,7 @@ def test_a_tuned_version_that_never_goes_live_changes_nothing(
         assert rows(voted, "SELECT * FROM looks WHERE arm = 'encoder'") == []
         report = fw.refresh(tune=True)
         assert (report.outcome, report.encoder) == ("promoted", "new")
+        assert other.refresh().outcome == "unchanged"  # what the first one made is loaded
         assert share_right(other, NEW) > 0.9
         tuned = {manifest_of(fw, v)["tuned"] for v in ids(fw)} - {None}
         assert set(revisions(voted)) == {TeachableEncoder().revision} | tuned

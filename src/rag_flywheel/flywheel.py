@@ -65,7 +65,8 @@ class Flywheel:
     """An index folder: passages in, ranked passages out, votes in, better ranking out.
 
     Made by `Flywheel.open`. Thread-safe; any number of processes may hold the same folder, and
-    what one of them commits acts on the next call of every other. A context manager.
+    what one of them commits acts on the next call of every other, but a version that `refresh` made
+    elsewhere only when it is loaded. A context manager.
     Every method raises a FlywheelError, and nothing else, for what it can foresee.
     lookups: what is remembered of queries in memory; copies of one folder may share it as long as
     their passages do not change.
@@ -132,8 +133,8 @@ class Flywheel:
 
     def close(self) -> None:
         """Close the folder; every later call raises ClosedError."""
-        self._server = None
         self._database.close()
+        self._drop_server()
 
     @property
     def config(self) -> Config:
@@ -415,8 +416,7 @@ class Flywheel:
         try:
             return forget(self._job(None), user)
         finally:
-            with self._lock:
-                self._server = None
+            self._drop_server()
 
     def refresh(
         self,
@@ -426,7 +426,8 @@ class Flywheel:
         tune: bool = False,
         progress: bool | Progress = False,
     ) -> RefreshReport:
-        """Build the next index version from everything so far, check it, and make it live.
+        """Build the next index version from everything so far, check it, and make it live: this object
+        answers from it when this returns.
 
         if_votes: only when so many votes came since the last one; max_age_s: or when the live
         version is that old. tune: also teach the encoder of queries by the votes, when there are
@@ -437,7 +438,10 @@ class Flywheel:
         when = When(if_votes, max_age_s)
         with Bars() as bars:
             job = self._job(as_progress(progress, bars))
-            return finish_forgetting(job) or refresh(job, when, tune=tune)
+            report = finish_forgetting(job) or refresh(job, when, tune=tune)
+        if (server := self._server) is not None:
+            server.renew()
+        return report
 
     def versions(self) -> list[VersionInfo]:
         """The index versions on disk, the newest first."""
@@ -548,6 +552,12 @@ class Flywheel:
 
     def _source(self) -> Source:
         return source_of(self._slot.get(), self._config)
+
+    def _drop_server(self) -> None:
+        with self._lock:
+            server, self._server = self._server, None
+        if server is not None:
+            server.close()
 
     def _serving(self) -> Server:
         with self._lock:

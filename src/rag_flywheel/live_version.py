@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from rag_flywheel.config import Config
@@ -21,17 +22,24 @@ from rag_flywheel.errors import (
     StorageError,
     UnknownIdError,
 )
+from rag_flywheel.gating import FILE_NAME as GATE_FILE
 from rag_flywheel.index.encoder import Encoder, TunedQueries
 from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
+from rag_flywheel.rank.heard import FOLDER as HEARD_FOLDER
+from rag_flywheel.rank.memory import FOLDER as MEMORY_FOLDER
+from rag_flywheel.rank.parameters import FILE_NAME as PARAMETERS_FILE
+from rag_flywheel.records import Current
 from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.live import LiveState
-from rag_flywheel.serve.loaded import LoadedVersion, empty_version, load_version
+from rag_flywheel.serve.loaded import Indexes, LoadedVersion, empty_version, load_version
 from rag_flywheel.serve.server import Server
 from rag_flywheel.source import source_of
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
+_LEARNED = {PARAMETERS_FILE, MEMORY_FOLDER, HEARD_FOLDER, GATE_FILE, TUNED_FILE.split("/")[0]}
+Files = Mapping[str, tuple[str, int]]
 
 
 def server_of(
@@ -39,39 +47,68 @@ def server_of(
 ) -> Server:
     """What answers queries from this folder, whatever version is live."""
     source = source_of(encoder, config)
-    tuned = LastTuned(encoder)
-    live = LiveState(database, source, lambda: read_live(root, database, tuned), root / CURRENT)
+    last = LastLoaded(encoder)
+    live = LiveState(
+        database,
+        source,
+        lambda: current_of(root),
+        lambda: read_live(root, database, last),
+        root / CURRENT,
+    )
     return Server(database, config, source, live, lookups)
 
 
-class LastTuned:
-    """What encodes queries in the versions of one folder; the last one taught stays loaded."""
+class LastLoaded:
+    """What encodes queries in the versions of one folder, and what of the version that was loaded
+    last may be part of the next: queries as they were taught, and indexes of the same files."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
-        self._last: TunedQueries | None = None
+        self._tuned: TunedQueries | None = None
+        self._indexes: tuple[Files, Indexes] | None = None
 
-    def of(self, folder: Path, manifest: Manifest) -> TunedQueries | None:
+    def tuned(self, folder: Path, manifest: Manifest) -> TunedQueries | None:
         """What encodes queries in a version; None: the encoder as it was made."""
         if manifest.tuned is None:
             return None
-        last = self._last
+        last = self._tuned
         if last is None or last.revision != manifest.tuned or not last.loaded:
-            self._last = last = TunedQueries(self.encoder, folder / TUNED_FILE, manifest.tuned)
+            self._tuned = last = TunedQueries(self.encoder, folder / TUNED_FILE, manifest.tuned)
         return last
 
+    def indexes(self, manifest: Manifest) -> Indexes | None:
+        """Those of a version, when its index files are, by their hashes, those of the last one."""
+        last = self._indexes
+        return last[1] if last is not None and last[0] == _index_files(manifest) else None
 
-def read_live(root: Path, database: Database, tuned: LastTuned) -> tuple[LoadedVersion, int | None]:
+    def keep(self, manifest: Manifest, loaded: LoadedVersion) -> None:
+        """This version was loaded."""
+        self._indexes = _index_files(manifest), Indexes(loaded.dense, loaded.lexical)
+
+
+def _index_files(manifest: Manifest) -> Files:
+    """All but what votes taught."""
+    files = manifest.files.items()
+    return {name: said for name, said in files if name.split("/")[0] not in _LEARNED}
+
+
+def current_of(root: Path) -> Current | None:
+    """What is live. Raises CorruptFileError, StorageError."""
+    with disk_errors(root):
+        return read_current(root)
+
+
+def read_live(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersion, int | None]:
     """(the live version, the event number that evidence is frozen at).
 
     Raises CorruptFileError, EncoderMismatchError, StorageError.
     """
     with disk_errors(root):
-        return _read(root, database, tuned)
+        return _read(root, database, last)
 
 
-def _read(root: Path, database: Database, tuned: LastTuned) -> tuple[LoadedVersion, int | None]:
-    encoder = tuned.encoder
+def _read(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersion, int | None]:
+    encoder = last.encoder
     current = read_current(root)
     if current is None:
         return empty_version(encoder.dim), None
@@ -90,14 +127,19 @@ def _read(root: Path, database: Database, tuned: LastTuned) -> tuple[LoadedVersi
         )
     _require_sound(root, database, current.version)
     folder = version_folder(root, current.version)
+    queries = last.tuned(folder, manifest)
+    if queries is not None:
+        queries.load()
     loaded = load_version(
         folder,
         version=current.version,
         watermark=manifest.watermark,
         dim=manifest.dim,
         n_passages=manifest.n_passages,
-        queries=tuned.of(folder, manifest),
+        queries=queries,
+        indexes=last.indexes(manifest),
     )
+    last.keep(manifest, loaded)
     return loaded, current.frozen_at
 
 

@@ -80,7 +80,7 @@ def require_tunable(encoder: Encoder) -> TunableEncoder:
 
 
 class TunedQueries:
-    """Queries under the weights that a version was taught; they load at the first query.
+    """Queries under the weights that a version was taught; they load by `load` or the first query.
 
     path: the file of those weights; revision: what they must come to. Thread-safe. Raises, when
     they load, CorruptFileError, EncoderError, EncoderNotFoundError.
@@ -100,6 +100,10 @@ class TunedQueries:
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows."""
+        return self.load().encode_queries(texts)
+
+    def load(self) -> QueryEncoder:
+        """What encodes, with its weights in memory."""
         with self._lock:
             if self._made is None:
                 encoder = require_tunable(self._encoder)
@@ -111,7 +115,7 @@ class TunedQueries:
                         f"{self.revision}. Run `rag-flywheel rollback` to another version"
                     )
                 self._made = encoder.with_tower(tower)
-        return self._made.encode_queries(texts)
+            return self._made
 
 
 def make_encoder(spec: str) -> Encoder:

@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from rag_flywheel.rank.features import (
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import Features, Pids, Vectors
-from rag_flywheel.serve.scope import Scope
+from rag_flywheel.serve.scope import Scope, scope
 from rag_flywheel.serve.state import State
 
 _HYBRID = np.array([Parameters().weights[name] for name in CHEAP], dtype=np.float32)
@@ -123,6 +124,15 @@ def look_up(
             if keep:
                 known.keep(corpus, queries[i], n, made)
     return [lookup for lookup in found if lookup is not None]
+
+
+def warm_up(state: State) -> None:
+    """Ask a question, so that what an index makes at its first one is made."""
+    version = state.version
+    if len(version.pids):
+        words = " ".join(islice(version.lexical.vocabulary, 3))
+        question = Question(words, version.dense.at(np.zeros(1, dtype=np.int64))[0])
+        look_up(state, scope(state, None), [question], POOL, Lookups(0))
 
 
 def with_evident(

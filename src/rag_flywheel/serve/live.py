@@ -1,84 +1,183 @@
 """Keeps the state of one process up to date, call by call, with what any process did to the folder.
 
-It must not know what a state is used for.
+A version that a refresh made is loaded aside, while the last state goes on answering. It must not
+know what a state is used for.
 """
 
+import contextlib
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.errors import FlywheelError
+from rag_flywheel.errors import ClosedError, FlywheelError
+from rag_flywheel.records import Current
+from rag_flywheel.serve.candidates import warm_up
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.state import Source, State, caught_up, initial_state
-from rag_flywheel.store import passages
+from rag_flywheel.store import forgetting, journal, passages
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
+ReadCurrent = Callable[[], Current | None]
 LoadLive = Callable[[], tuple[LoadedVersion, int | None]]
 _Signature = tuple[int, ...] | None
 _TRIES = 5
 
 
+@dataclass(frozen=True)
+class _Live:
+    """A state of the version that was live at `signature`; n_orders: how many rollbacks, releases
+    and users forgotten there had been before it was loaded."""
+
+    signature: _Signature
+    n_orders: int
+    state: State
+
+
 class LiveState:
     """The newest State, loaded whole and swapped in one step; thread-safe.
 
-    load_live reads the live version and the event number that evidence is frozen at; a change of
-    current_file means that another one is live.
+    read_current says what is live, and load_live reads it and the event number that evidence is
+    frozen at; a change of current_file means that something else is live.
     """
 
     def __init__(
-        self, database: Database, source: Source, load_live: LoadLive, current_file: Path
+        self,
+        database: Database,
+        source: Source,
+        read_current: ReadCurrent,
+        load_live: LoadLive,
+        current_file: Path,
     ) -> None:
         self._database = database
         self._source = source
+        self._read_current = read_current
         self._load_live = load_live
         self._current_file = current_file
-        self._lock = threading.Lock()
-        self._live: tuple[_Signature, State] | None = None
+        self._live: _Live | None = None
+        self._closed = False
+        self.start_over()
+        _states.add(self)
+
+    def start_over(self) -> None:
+        """Hold no lock and load nothing: in a forked child, which has none of the other threads."""
+        self._lock = threading.Lock()  # held while the state is exchanged, never while files load
+        self._loading = threading.Lock()  # held while files load
+        self._loader: threading.Thread | None = None
+        self._begun: _Signature = None  # what was last loaded aside, so that each is tried once
 
     def state(self) -> State:
         """The state after every event committed before this call, of any process.
 
-        When a new live version cannot be loaded, the last one goes on serving and the error is
-        logged; it is raised only when there is no last one.
+        Its version is the live one, unless a refresh has just made another: until that is loaded,
+        the one before answers. When a new live version cannot be loaded, the last one goes on
+        serving and the error is logged; it is raised only when there is no last one.
         """
+        live, signature = self._live, self._signature()
+        if live is None or live.signature != signature:
+            if live is not None and self._may_go_on(live):
+                self._load_aside(signature)
+            else:
+                self.renew()
         live = self._live
-        if live is not None and live[0] == self._signature():
-            with self._database.reading() as conn:
-                if live[1].seq == passages.read_clock(conn):
-                    return live[1]
+        assert live is not None
+        with self._database.reading() as conn:
+            if live.state.seq == passages.read_clock(conn):
+                return live.state
         with self._lock:
-            signature, state = self._loaded()
+            live = self._live or live  # another thread may have exchanged it
             with self._database.snapshot() as conn:
-                if passages.read_clock(conn) != state.seq:
-                    state = caught_up(state, conn, self._source)
-            self._live = (signature, state)
-            return state
+                if passages.read_clock(conn) != live.state.seq:
+                    live = replace(live, state=caught_up(live.state, conn, self._source))
+            self._live = live
+            return live.state
 
     def last(self) -> State | None:
         """The state that was given last, which may be an old one; None: there was none yet."""
         live = self._live
-        return None if live is None else live[1]
+        return None if live is None else live.state
 
-    def _loaded(self) -> tuple[_Signature, State]:
+    def renew(self) -> None:
+        """Load what is live, unless it is loaded; when this returns, it answers.
+
+        Raises what loading raises when there is no last state to go on with.
+        """
+        with self._loading:
+            live = self._live
+            if live is not None and live.signature == self._signature():
+                return
+            loaded = self._loaded()
+            if live is not None:
+                warm_up(loaded.state)
+            with self._lock:
+                self._live = loaded
+
+    def close(self) -> None:
+        """Load nothing aside from now on, and wait for what is being loaded; the database should be
+        closed before."""
+        with self._lock:
+            self._closed = True
+            loader = self._loader
+        if loader is not None:
+            loader.join()
+
+    def _may_go_on(self, live: _Live) -> bool:
+        """Whether this may answer until what is live now is loaded: when a refresh made that. A
+        rollback, a release, and that a user was forgotten act at once."""
+        try:
+            current = self._read_current()
+        except FlywheelError:
+            return False
+        state = live.state
+        return (
+            current is not None
+            and current.version >= (state.version.id or "")
+            and current.frozen_at == state.frozen_at
+            and self._count_orders() == live.n_orders
+        )
+
+    def _count_orders(self) -> int:
+        with self._database.snapshot() as conn:
+            return journal.count_by_hand(conn) + forgetting.count_done(conn)
+
+    def _load_aside(self, signature: _Signature) -> None:
+        if signature == self._begun:
+            return
+        with self._lock:
+            busy = self._loader is not None and self._loader.is_alive()
+            if busy or self._closed or signature == self._begun:
+                return
+            self._begun = signature
+            self._loader = threading.Thread(target=self._renew_aside, name="rag-flywheel-load")
+            self._loader.start()
+
+    def _renew_aside(self) -> None:
+        with contextlib.suppress(FlywheelError):  # a reader finds the same
+            self.renew()
+
+    def _loaded(self) -> _Live:
         for _ in range(_TRIES):
-            signature = self._signature()
-            if self._live is not None and self._live[0] == signature:
-                return self._live
+            signature, last = self._signature(), self._live
             try:
+                n_orders = self._count_orders()
                 version, frozen_at = self._load_live()
                 with self._database.snapshot() as conn:
-                    return signature, initial_state(version, frozen_at, conn, self._source)
+                    state = initial_state(version, frozen_at, conn, self._source)
+                return _Live(signature, n_orders, state)
+            except ClosedError:
+                raise
             except FlywheelError as error:
                 if signature != self._signature():
                     continue  # another version went live, and this one may have been pruned
-                if self._live is None:
+                if last is None:
                     raise
                 log.error("the new live version cannot be served; keeping the last: %s", error)
-                return signature, self._live[1]
+                return replace(last, signature=signature)
         raise AssertionError("the live version changed at every try to load it")
 
     def _signature(self) -> _Signature:
@@ -88,3 +187,14 @@ class LiveState:
             except FileNotFoundError:
                 return None
         return (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+_states: weakref.WeakSet[LiveState] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for live in list(_states):
+        live.start_over()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -42,6 +42,14 @@ class LoadedVersion:
         return self.dense.pids
 
 
+@dataclass(frozen=True)
+class Indexes:
+    """The searchable parts of a version."""
+
+    dense: DenseIndex
+    lexical: LexicalIndex
+
+
 def empty_version(dim: int) -> LoadedVersion:
     """What is served before the first refresh: no indexed texts, the shipped parameters."""
     nothing = DenseIndex.build(np.empty(0, np.int64), np.empty((0, dim), np.float32))
@@ -56,18 +64,28 @@ def load_version(
     dim: int,
     n_passages: int,
     queries: QueryEncoder | None = None,
+    indexes: Indexes | None = None,
 ) -> LoadedVersion:
-    """Read a version folder. Raises CorruptFileError when a part cannot be read or does not fit."""
+    """Read a version folder. Raises CorruptFileError when a part cannot be read or does not fit.
+
+    indexes: what its searchable parts would be read as, when that is known.
+    """
+    known = indexes or _load_indexes(folder, dim=dim, n_passages=n_passages)
+    parameters, memory = load_parameters(folder), load_memory(folder)
+    heard = load_heard(folder, dim=dim)
+    return LoadedVersion(
+        version, watermark, parameters, known.dense, known.lexical, memory, queries, heard
+    )
+
+
+def _load_indexes(folder: Path, *, dim: int, n_passages: int) -> Indexes:
     dense = DenseIndex.load(folder, dim=dim)
     if len(dense) != n_passages or np.any(np.diff(dense.pids) <= 0):
         raise CorruptFileError(
             f"{folder} holds {len(dense)} vectors; its manifest says {n_passages} under ascending "
             "numbers. Run `rag-flywheel refresh` to build it anew from the database"
         )
-    lexical = LexicalIndex.load(folder, n_texts=n_passages)
-    parameters, memory = load_parameters(folder), load_memory(folder)
-    heard = load_heard(folder, dim=dim)
-    return LoadedVersion(version, watermark, parameters, dense, lexical, memory, queries, heard)
+    return Indexes(dense, LexicalIndex.load(folder, n_texts=n_passages))
 
 
 def load_parameters(folder: Path) -> Parameters:

@@ -12,7 +12,7 @@ import numpy as np
 
 from rag_flywheel.checks import check_candidates, check_k, check_query
 from rag_flywheel.config import Config
-from rag_flywheel.errors import CorruptFileError, InputError
+from rag_flywheel.errors import InputError
 from rag_flywheel.rank.evidence import Evidence, evidence_for
 from rag_flywheel.rank.score import POOL, Scored, order, score, score_given
 from rag_flywheel.records import Candidate, Filter, Hit, Passage, Pids, Retrieval, Vectors
@@ -93,20 +93,13 @@ class Server:
     def _state(self, queries: Sequence[str], vectors: dict[str, Vectors]) -> tuple[State, str]:
         """The newest state, and the revision of the encoder of queries that it compares by.
 
-        vectors: of the queries, by revision; those of that one are added when they are not there. When
-        the weights of one cannot be read and another version went live meanwhile, that one answers.
+        vectors: of the queries, by revision; those of that one are added when they are not there.
         """
         state = self._live.last() or self._live.state()
         while True:
             source = self._source.under(state.version.queries)
             if source.of_queries not in vectors:
-                try:
-                    vectors[source.of_queries] = source.encode_queries(queries)
-                except CorruptFileError:  # it may have been pruned
-                    before, state = state, self._live.state()
-                    if state.version is before.version:
-                        raise
-                    continue
+                vectors[source.of_queries] = source.encode_queries(queries)
             state = self._live.state()
             revision = self._source.under(state.version.queries).of_queries
             if revision in vectors:
@@ -169,6 +162,15 @@ class Server:
         ]
         found = [Found(query, vector, hits)]
         return answer(self._database, state, asked, found, revision=revision, began=began)[0]
+
+    def renew(self) -> None:
+        """Answer from what is live now, if anything was answered before: later calls load it."""
+        if self._live.last() is not None:
+            self._live.renew()
+
+    def close(self) -> None:
+        """Wait for what is being loaded; the database should be closed before."""
+        self._live.close()
 
     def noise(self) -> float:
         """The share of votes that the live version takes for wrong."""

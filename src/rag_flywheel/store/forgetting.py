@@ -114,5 +114,14 @@ def unfinished(conn: sqlite3.Connection) -> list[ForgetReport]:
 
 def count_begun(conn: sqlite3.Connection) -> int:
     """How many users were deleted so far: what is remembered of votes from before is stale."""
-    sql = "SELECT count(*) FROM forgets WHERE state = 'begun'"
-    return int(conn.execute(sql).fetchone()[0])
+    return _count(conn, "begun")
+
+
+def count_done(conn: sqlite3.Connection) -> int:
+    """How many users were forgotten so far, down to what was learned from them."""
+    return _count(conn, "done")
+
+
+def _count(conn: sqlite3.Connection, state: str) -> int:
+    sql = "SELECT count(*) FROM forgets WHERE state = ?"
+    return int(conn.execute(sql, (state,)).fetchone()[0])

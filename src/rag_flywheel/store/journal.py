@@ -103,6 +103,12 @@ def record_move(conn: sqlite3.Connection, action: str, current: Current) -> None
     )
 
 
+def count_by_hand(conn: sqlite3.Connection) -> int:
+    """How many moves were not those of a refresh, but rollbacks, releases, or found in CURRENT."""
+    sql = "SELECT count(*) FROM moves WHERE action != 'promote'"
+    return int(conn.execute(sql).fetchone()[0])
+
+
 def was_intended(conn: sqlite3.Connection, current: Current) -> bool:
     """Whether this was ever to be live, according to the journal."""
     sql = "SELECT 1 FROM moves WHERE version = ? AND frozen_at IS ? AND held = ?"
