@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 COLLECTIONS ?= scifact metatool feedbackqa squad11_dev
 # scratch indexes go where writing costs no disk, if the system has such a place
 SCRATCH := TMPDIR=$(firstword $(wildcard /dev/shm) /tmp) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
@@ -24,10 +25,10 @@ demo: venv
 test: test-fast test-slow
 
 test-fast: venv
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "not slow and not model"
+	$(TEST) -m "not slow and not model"
 
 test-slow: venv
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "slow or model"
+	$(TEST) -m "slow or model"
 
 lint: venv
 	$(BIN)/ruff check .

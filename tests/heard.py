@@ -8,7 +8,7 @@ import pytest
 
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
-from rag_flywheel.live_version import LastTuned, read_live
+from rag_flywheel.live_version import LastLoaded, read_live
 from rag_flywheel.serve.answers import Asked
 from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.live import LiveState
@@ -32,7 +32,7 @@ class Opened:
         self.root, self.config, self.encoder = root, config, WordEncoder(DIM)
         self.database = Database(root / "flywheel.db")
         self.source = source_of(self.encoder, config)
-        self.version, self.frozen_at = read_live(root, self.database, LastTuned(self.encoder))
+        self.version, self.frozen_at = read_live(root, self.database, LastLoaded(self.encoder))
 
     def state(self, version: LoadedVersion | None = None) -> State:
         with self.database.snapshot() as conn:
