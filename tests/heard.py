@@ -8,7 +8,7 @@ import pytest
 
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
-from rag_flywheel.live_version import LastLoaded, read_live
+from rag_flywheel.live_version import LastLoaded, current_of, read_live
 from rag_flywheel.serve.answers import Asked
 from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.live import LiveState
@@ -47,7 +47,10 @@ class Opened:
             return version, self.frozen_at
 
         lookups = Lookups(100)
-        live_state = LiveState(self.database, self.source, live, self.root / "CURRENT")
+        current = self.root / "CURRENT"
+        live_state = LiveState(
+            self.database, self.source, lambda: current_of(self.root), live, current
+        )
         server = Server(self.database, self.config, self.source, live_state, lookups)
         found = []
         for where in WHERE:
