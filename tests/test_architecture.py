@@ -108,7 +108,12 @@ DOORS = {
     "faiss": {"index/faiss_door.py"},
     "bm25s": {"index/lexical.py", "index/words.py"},  # its scores, and its stop words
     "Stemmer": {"index/words.py"},
-    "torch": {"index/sentence_encoder.py", "index/tower.py", "improve/tune.py"},
+    "torch": {
+        "index/bert.py",
+        "index/sentence_encoder.py",
+        "index/tower.py",
+        "improve/tune.py",
+    },
     "sentence_transformers": {"index/sentence_encoder.py"},
     "transformers": {"index/sentence_encoder.py"},
 }

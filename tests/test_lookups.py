@@ -1,6 +1,7 @@
 """What is remembered of queries never changes an answer: an index that remembers, and one that
 does not, go through the same changes and are asked the same."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage, Retrieval, Vote
 from rag_flywheel.rank.features import Best
+from rag_flywheel.records import Vectors
 from rag_flywheel.serve.candidates import Lookup, Lookups, Question
 
 WORDS = [f"word{i}" for i in range(25)]
@@ -101,6 +103,50 @@ def test_the_query_asked_longest_ago_is_forgotten_first() -> None:
     kept.find(1, a, 10)
     kept.keep(1, c, 10, lookup)
     assert [kept.find(1, q, 10) is not None for q in (a, b, c)] == [True, False, True]
+
+
+def test_a_query_is_encoded_once_under_each_revision() -> None:
+    kept, asked = Lookups(3), list[list[str]]()
+
+    def encode(texts: Sequence[str]) -> Vectors:
+        asked.append(list(texts))
+        return np.array([[float(len(t)), len(asked)] for t in texts], dtype=np.float32)
+
+    assert kept.vectors("1", ["a", "bb", "a"], encode).tolist() == [[1, 1], [2, 1], [1, 1]]
+    assert kept.vectors("1", ["bb", "ccc"], encode).tolist() == [[2, 1], [3, 2]]
+    assert kept.vectors("2", ["bb"], encode).tolist() == [[2, 3]]  # "a" is no longer among three
+    assert kept.vectors("1", ["ccc", "bb", "a"], encode).tolist() == [[3, 2], [2, 1], [1, 4]]
+    assert asked == [["a", "bb"], ["ccc"], ["bb"], ["a"]]
+    kept.clear()
+    assert kept.vectors("1", ["a"], encode).tolist() == [[1, 5]]
+    none = Lookups(0)
+    assert [none.vectors("1", ["a"], encode)[0, 1] for _ in range(2)] == [6, 7]
+
+
+def test_a_query_asked_again_is_not_encoded_again_until_its_user_is_forgotten(
+    tmp_path: Path,
+) -> None:
+    encoder = WordEncoder()
+    rng = np.random.default_rng(2)
+    with Flywheel.open(tmp_path / "kb", encoder=encoder) as fw:
+        fw.add([passage(i, rng) for i in range(40)])
+        fw.refresh()
+        n = encoder.n_encoded
+        first = fw.retrieve(QUERIES[0], user_id="ann")
+        assert encoder.n_encoded == n + 1
+        again = fw.retrieve(QUERIES[0], where={"even": True})
+        assert [h.score for h in fw.retrieve(QUERIES[0]).hits] == [h.score for h in first.hits]
+        fw.add([passage(50, rng)])
+        n = encoder.n_encoded
+        assert (
+            fw.retrieve(QUERIES[0], 40).hits[0].passage_id
+        )  # the corpus changed, the query did not
+        assert encoder.n_encoded == n
+        assert all(int(h.passage_id[1:]) % 2 == 0 for h in again.hits)
+        fw.forget("ann")
+        n = encoder.n_encoded
+        fw.retrieve(QUERIES[0])
+        assert encoder.n_encoded == n + 1
 
 
 @pytest.mark.parametrize("k", [1, 8, 150])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel.errors import EncoderNotFoundError
+from rag_flywheel.index.bert import Bert
 from rag_flywheel.index.tower import Tower
 from rag_flywheel.records import Vectors
 
@@ -80,11 +81,13 @@ class SentenceEncoder:
 
     Queries are encoded in float32. Passages are encoded in bfloat16 arithmetic where the processor
     has it (3 times as fast; cosine to float32 above 0.999): their vectors are stored once, so the
-    lesser repeatability of bfloat16 across batch sizes cannot show, as it would in queries.
+    lesser repeatability of bfloat16 across batch sizes cannot show, as it would in queries. A model
+    that `Bert` can compute is left to it; any other is asked as the library asks it.
     """
 
     def __init__(self, model: Any, *, name: str, revision: str, bf16: bool) -> None:
         self._model = model
+        self._fast = Bert.of(model)
         self._bf16 = bf16
         self._lock = threading.Lock()  # fast tokenizers refuse concurrent use
         self.name = name
@@ -120,10 +123,14 @@ class SentenceEncoder:
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows, in float32 arithmetic."""
+        if self._fast is not None and texts:
+            return self._fast.encode(texts)
         return self._encode(self._model.encode_query, texts)
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows, in bfloat16 arithmetic where the processor has it."""
+        if self._fast is not None and texts:
+            return self._fast.encode(texts, half=self._bf16)
         if not self._bf16:
             return self._encode(self._model.encode_document, texts)
         import torch

@@ -8,7 +8,7 @@ must not know how passages are scored, nor what votes say.
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -62,12 +62,14 @@ class Lookup:
 
 
 class Lookups:
-    """The lookups of the queries asked last, while the corpus stays what it is; thread-safe."""
+    """The lookups of the queries asked last, while the corpus stays what it is, and their vectors,
+    which no corpus changes; thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._corpus: int | None = None
         self._kept: OrderedDict[bytes, Lookup] = OrderedDict()
+        self._vectors: OrderedDict[bytes, Vectors] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(self, corpus: int | None, query: Question, n: int) -> Lookup | None:
@@ -82,9 +84,29 @@ class Lookups:
         return found
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Forget them all, vectors too."""
         with self._lock:
             self._kept.clear()
+            self._vectors.clear()
+
+    def vectors(
+        self, revision: str, texts: Sequence[str], encode: Callable[[Sequence[str]], Vectors]
+    ) -> Vectors:
+        """The vectors of queries under a revision of the encoder, float32 (n, dim); those that are
+        not remembered are encoded, all at once."""
+        names = [_hash(f"{revision} {text}") for text in texts]
+        with self._lock:
+            known = {name: self._vectors[name] for name in names if name in self._vectors}
+            for name in known:
+                self._vectors.move_to_end(name)
+        missing = {name: text for name, text in zip(names, texts, strict=True) if name not in known}
+        if missing:
+            known.update(zip(missing, encode(list(missing.values())), strict=True))
+            with self._lock:
+                self._vectors.update((name, known[name].copy()) for name in missing)
+                while len(self._vectors) > self._most:
+                    self._vectors.popitem(last=False)
+        return np.stack([known[name] for name in names])
 
     def keep(self, corpus: int | None, query: Question, n: int, lookup: Lookup) -> None:
         """Remember a lookup, unless it is very large; those in another corpus are forgotten."""
@@ -326,6 +348,10 @@ def _reached(scores: npt.NDArray[np.float32], n: int) -> float:
 
 
 def _name(query: Question, n: int) -> bytes:
-    whole = hashlib.blake2b(query.vector.tobytes(), digest_size=16)
-    whole.update(f"{n} {query.text}".encode("utf-8", "surrogatepass"))
+    return _hash(f"{n} {query.text}", query.vector.tobytes())
+
+
+def _hash(text: str, more: bytes = b"") -> bytes:
+    whole = hashlib.blake2b(more, digest_size=16)
+    whole.update(text.encode("utf-8", "surrogatepass"))
     return whole.digest()

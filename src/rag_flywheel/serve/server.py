@@ -99,7 +99,9 @@ class Server:
         while True:
             source = self._source.under(state.version.queries)
             if source.of_queries not in vectors:
-                vectors[source.of_queries] = source.encode_queries(queries)
+                vectors[source.of_queries] = self._lookups.vectors(
+                    source.of_queries, queries, source.encode_queries
+                )
             state = self._live.state()
             revision = self._source.under(state.version.queries).of_queries
             if revision in vectors:

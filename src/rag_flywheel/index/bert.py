@@ -1,0 +1,187 @@
+"""The commonest kind of sentence-transformers model, computed without the library around it: BERT,
+the mean over its tokens, unit length.
+
+The same numbers as the library's to the last digit or two, in less time: little happens between the
+products of matrices, and a batch has texts of like length. It must not know what its vectors are for.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.records import Vectors
+
+_AT_ONCE = 2_048  # tokens, padding included: what lies between products stays near the processor
+_CLOSE = 1e-5
+
+
+class Bert:
+    """What texts become under a model's weights as they were when it was made; thread-safe."""
+
+    def __init__(self, model: Any) -> None:
+        from tokenizers import Tokenizer
+
+        transformer = model[0]
+        self._tokenizer = Tokenizer.from_str(transformer.tokenizer.backend_tokenizer.to_str())
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(model.max_seq_length)
+        self._bert = transformer.auto_model
+        self._exact = _Layers(self._bert, half=False)
+        self._half: _Layers | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, model: Any) -> "Bert | None":
+        """The model, if it is of this kind and the answers are its own on texts of every sort;
+        None: it has to be asked itself."""
+        if not _is_plain(model):
+            return None
+        made = cls(model)
+        long = "a longer text, " * model.max_seq_length
+        for texts in (["one"], ["", "Ünïcode  字\u200d\n[SEP] <b> 🙂", long], ["two words"]):
+            wanted = model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+            if not np.abs(made.encode(texts) - wanted).max() <= _CLOSE:
+                return None
+        return made
+
+    def encode(self, texts: Sequence[str], *, half: bool = False) -> Vectors:
+        """float32 (n, dim), unit rows; half: in bfloat16 arithmetic."""
+        import torch
+
+        layers = self._halved() if half else self._exact
+        found = np.empty((len(texts), layers.dim), dtype=np.float32)
+        ids = [self._tokenizer.encode(text).ids for text in texts]
+        with torch.inference_mode():
+            for rows in _batches([len(row) for row in ids]):
+                found[rows] = layers.vectors([ids[i] for i in rows]).numpy()
+        return found
+
+    def _halved(self) -> "_Layers":
+        with self._lock:
+            if self._half is None:
+                self._half = _Layers(self._bert, half=True)
+            return self._half
+
+
+class _Layers:
+    """The weights of a BertModel and what they make of tokens.
+
+    Matrices are kept transposed: products with the few tokens of a query, whose time goes into
+    reading weights, then take a sixth less.
+    """
+
+    def __init__(self, bert: Any, *, half: bool) -> None:
+        import torch
+
+        self._kind = torch.bfloat16 if half else torch.float32
+        self.dim: int = bert.config.hidden_size
+        self._heads: int = bert.config.num_attention_heads
+        self._eps: float = bert.config.layer_norm_eps
+        first = bert.embeddings
+        places = first.position_embeddings.weight + first.token_type_embeddings.weight[0]
+        self._words = first.word_embeddings.weight.detach()
+        self._places = places.detach()
+        self._first = (first.LayerNorm.weight.detach(), first.LayerNorm.bias.detach())
+        self._layers = [self._layer(layer) for layer in bert.encoder.layer]
+
+    def _layer(self, layer: Any) -> tuple[Any, ...]:
+        import torch
+
+        own, joined, narrow = layer.attention.self, layer.attention.output, layer.output
+        three = (own.query, own.key, own.value)
+        return (
+            self._linear(torch.cat([p.weight for p in three]), torch.cat([p.bias for p in three])),
+            self._linear(joined.dense.weight, joined.dense.bias),
+            self._norm(joined.LayerNorm),
+            self._linear(layer.intermediate.dense.weight, layer.intermediate.dense.bias),
+            self._linear(narrow.dense.weight, narrow.dense.bias),
+            self._norm(narrow.LayerNorm),
+        )
+
+    def _linear(self, weight: Any, bias: Any) -> tuple[Any, Any]:
+        return weight.detach().t().to(self._kind).contiguous(), bias.detach().to(self._kind)
+
+    def _norm(self, module: Any) -> tuple[Any, Any]:
+        return module.weight.detach().to(self._kind), module.bias.detach().to(self._kind)
+
+    def vectors(self, ids: Sequence[Sequence[int]]) -> Any:
+        """A torch tensor float32 (n, dim) of unit rows."""
+        import torch
+        from torch.nn.functional import normalize
+
+        lengths = [len(row) for row in ids]
+        most = max(lengths)
+        if min(lengths) == most:
+            found = self._tokens(torch.tensor(ids), None).float().mean(dim=1)
+        else:
+            padded = torch.tensor([[*row, *[0] * (most - len(row))] for row in ids])
+            n = torch.tensor(lengths)[:, None]
+            there = torch.arange(most) < n
+            mask = torch.zeros(there.shape, dtype=self._kind).masked_fill(~there, -torch.inf)
+            hidden = self._tokens(padded, mask[:, None, None, :]).float()
+            found = (hidden * there[:, :, None]).sum(dim=1) / n
+        return normalize(found, dim=1)
+
+    def _tokens(self, ids: Any, mask: Any) -> Any:
+        """What the last layer makes of tokens, (n, length, dim); mask: is added to what each attends
+        to; None: nothing is."""
+        import torch
+
+        addmm, functional = torch.addmm, cast(Any, torch.nn.functional)
+        norm, attended = functional.layer_norm, functional.scaled_dot_product_attention
+        n, length = ids.shape
+        size = (self.dim,)
+        x = (functional.embedding(ids, self._words) + self._places[:length]).view(-1, self.dim)
+        x = norm(x, size, *self._first, self._eps).to(self._kind)
+        for (three, three_b), (join, join_b), seen_n, (wide, wide_b), (
+            last,
+            last_b,
+        ), last_n in self._layers:
+            heads = addmm(three_b, x, three).view(n, length, 3, self._heads, -1)
+            seen = attended(*heads.permute(2, 0, 3, 1, 4).unbind(0), attn_mask=mask)
+            seen = seen.transpose(1, 2).reshape(-1, self.dim)
+            x = norm(addmm(join_b, seen, join) + x, size, *seen_n, self._eps)
+            inner = functional.gelu(addmm(wide_b, x, wide))
+            x = norm(addmm(last_b, inner, last) + x, size, *last_n, self._eps)
+        return x.view(n, length, self.dim)
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[npt.NDArray[np.int64]]:
+    """Positions of texts that go together: of like length, and not too many tokens."""
+    order = np.argsort(-np.array(lengths), kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + max(1, _AT_ONCE // lengths[order[start]])
+        yield order[start:stop]
+        start = stop
+
+
+def _is_plain(model: Any) -> bool:
+    """BERT, mean and unit length; nothing put before texts, nothing cut off vectors."""
+    parts = list(model)
+    if [type(part).__name__ for part in parts[:2]] != ["Transformer", "Pooling"]:
+        return False
+    if len(parts) > 3 or (len(parts) == 3 and type(parts[2]).__name__ != "Normalize"):
+        return False
+    transformer, pooling = parts[:2]
+    bert = transformer.auto_model
+    return (
+        type(bert).__name__ == "BertModel"
+        and type(bert).__module__.startswith("transformers.")
+        and bert.config.hidden_act == "gelu"
+        and not bert.config.is_decoder
+        and bert.dtype.itemsize == 4
+        and pooling.pooling_mode == "mean"
+        and getattr(transformer.tokenizer, "is_fast", False)
+        and isinstance(model.max_seq_length, int)
+        and not any(model.prompts.values())
+        and model.default_prompt_name is None
+        and model.truncate_dim is None
+        and not transformer.processing_kwargs
+        and transformer.query_length is None
+        and transformer.document_length is None
+        and transformer.query_expansion is None
+    )

@@ -1,0 +1,152 @@
+"""A small BERT made here: computed by us it answers as the library does, whatever the text; any
+model that is of another kind is left to the library."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rag_flywheel.index.bert import Bert
+from rag_flywheel.index.sentence_encoder import SentenceEncoder
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?é字"
+TEXTS = [
+    "a query",
+    "",
+    " \t\n ",
+    "UPPER lower ÜNÏCÖDÉ",
+    "\u200d字\u0301🙂",
+    "[CLS] [SEP] [MASK] [PAD]",
+    "word " * 100,
+    "x" * 300,
+    *(f"text number {i} " + "of many words " * (i % 7) for i in range(40)),
+]
+LONGEST = 24  # tokens
+
+
+def made(folder: Path, **changed: Any) -> Any:
+    """A SentenceTransformer of two layers with weights of chance, in float32."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    torch.manual_seed(0)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS)]
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(str(folder))
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+        hidden_act=changed.pop("hidden_act", "gelu"),
+    )
+    BertModel(config).save_pretrained(str(folder))
+    mode = changed.pop("pooling", "mean")
+    transformer = Transformer(str(folder), max_seq_length=LONGEST)
+    modules = [transformer, Pooling(32, pooling_mode=mode), Normalize()]
+    return SentenceTransformer(modules=modules, device="cpu", **changed)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return made(tmp_path_factory.mktemp("bert") / "model")
+
+
+def test_every_text_becomes_what_the_library_makes_of_it(model: Any) -> None:
+    bert = Bert.of(model)
+    assert bert is not None
+    wanted = model.encode(TEXTS, normalize_embeddings=True)
+    assert np.abs(bert.encode(TEXTS) - wanted).max() <= 1e-6
+    alone = np.concatenate([bert.encode([text]) for text in TEXTS])
+    assert np.abs(alone - wanted).max() <= 1e-6
+    assert bert.encode(TEXTS).dtype == np.float32
+    assert len(np.unique(wanted.round(4), axis=0)) > 40  # they are not all the same
+
+
+def test_in_bfloat16_it_stays_close(model: Any) -> None:
+    bert = Bert.of(model)
+    assert bert is not None
+    wanted = model.encode(TEXTS, normalize_embeddings=True)
+    found = bert.encode(TEXTS, half=True)
+    assert (found * wanted).sum(axis=1).min() >= 0.998
+    assert np.linalg.norm(found, axis=1) == pytest.approx(np.ones(len(TEXTS)), abs=1e-6)
+    assert not np.array_equal(found, bert.encode(TEXTS))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"pooling": "cls"},
+        {"hidden_act": "relu"},
+        {"prompts": {"query": "query: ", "document": ""}},
+        {"truncate_dim": 16},
+    ],
+)
+def test_another_kind_of_model_is_asked_itself(tmp_path: Path, changed: dict[str, Any]) -> None:
+    other = made(tmp_path / "model", **changed)
+    assert Bert.of(other) is None
+    encoder = SentenceEncoder(other, name="other", revision="1", bf16=False)
+    wanted = other.encode_query(TEXTS, normalize_embeddings=True)
+    assert np.abs(encoder.encode_queries(TEXTS) - wanted).max() <= 1e-6
+    wanted = other.encode_document(TEXTS, normalize_embeddings=True)
+    assert np.abs(encoder.encode_passages(TEXTS) - wanted).max() <= 1e-6
+
+
+def test_a_model_that_answers_otherwise_than_its_parts_say_is_asked_itself(tmp_path: Path) -> None:
+    other = made(tmp_path / "model")
+    layer = other[0].auto_model.encoder.layer[1]
+    layer.register_forward_hook(lambda module, given, found: found * 1.5 + 0.1)
+    assert Bert.of(other) is None
+
+
+def test_queries_and_passages_without_half_precision_are_those_of_the_library(model: Any) -> None:
+    encoder = SentenceEncoder(model, name="made", revision="1", bf16=False)
+    wanted = model.encode(TEXTS, normalize_embeddings=True)
+    assert np.abs(encoder.encode_queries(TEXTS) - wanted).max() <= 1e-6
+    assert np.abs(encoder.encode_passages(TEXTS) - wanted).max() <= 1e-6
+    assert encoder.encode_queries([]).shape == encoder.encode_passages([]).shape == (0, 32)
+
+
+def test_what_is_taught_is_seen_and_the_rest_is_not_touched(model: Any) -> None:
+    encoder = SentenceEncoder(model, name="made", revision="1", bf16=False)
+    before = encoder.encode_queries(TEXTS)
+    tower = encoder.tower()
+    rng = np.random.default_rng(0)
+    tower.take(
+        {n: (w + rng.normal(0, 0.3, w.shape)).astype(np.float32) for n, w in tower.weights.items()}
+    )
+    taught = encoder.with_tower(tower).encode_queries(TEXTS)
+    wanted = tower.model.encode(TEXTS, normalize_embeddings=True)
+    assert np.abs(taught - wanted).max() <= 1e-6
+    assert (taught * before).sum(axis=1).max() < 0.99
+    np.testing.assert_array_equal(encoder.encode_queries(TEXTS), before)
+
+
+def test_many_threads_get_what_one_gets(model: Any) -> None:
+    encoder = SentenceEncoder(model, name="made", revision="1", bf16=True)
+    wanted = (encoder.encode_queries(TEXTS), encoder.encode_passages(TEXTS))
+    apart: list[float] = []
+
+    def ask(method: Callable[[list[str]], Any], expected: Any) -> None:
+        apart.extend(float(np.abs(method(TEXTS) - expected).max()) for _ in range(10))
+
+    methods = (encoder.encode_queries, encoder.encode_passages)
+    threads = [
+        threading.Thread(target=ask, args=pair)
+        for pair in zip(methods * 3, wanted * 3, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(apart) == 60
+    assert max(apart) <= 1e-5
