@@ -149,6 +149,23 @@ def test_a_query_asked_again_is_not_encoded_again_until_its_user_is_forgotten(
         assert encoder.n_encoded == n + 1
 
 
+def test_what_is_remembered_goes_when_another_process_forgets_a_user(tmp_path: Path) -> None:
+    encoder = WordEncoder()
+    rng = np.random.default_rng(3)
+    with opened(tmp_path / "kb", 100) as other:
+        other.add([passage(i, rng) for i in range(40)])
+        other.refresh()
+        with Flywheel.open(tmp_path / "kb", encoder=encoder) as fw:
+            fw.retrieve(QUERIES[0], user_id="ann")
+            other.forget("ann")
+            fw.retrieve(QUERIES[1])
+            n = encoder.n_encoded
+            fw.retrieve(QUERIES[0])
+            assert encoder.n_encoded == n + 1
+            fw.retrieve(QUERIES[0])
+            assert encoder.n_encoded == n + 1
+
+
 @pytest.mark.parametrize("k", [1, 8, 150])
 def test_rank_many_gives_the_order_of_retrieve(tmp_path: Path, k: int) -> None:
     rng = np.random.default_rng(1)

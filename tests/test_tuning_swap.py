@@ -121,6 +121,7 @@ def test_a_question_that_a_version_overtakes_is_answered_by_the_new_one(
         encoder.meanwhile = list(moves)
         while encoder.meanwhile:  # back and forth, as often as it likes
             left = len(encoder.meanwhile)
+            fw.lookups.clear()  # a query whose vector is remembered is not encoded
             found = fw.retrieve(SOME[3], record=False)
             hits = [(h.passage_id, h.score) for h in found.hits]
             assert_same(hits, expected[str(found.version)][SOME[3]])
@@ -176,8 +177,10 @@ def test_votes_act_on_the_next_question_in_every_process(tuned: Path) -> None:
         assert_same([(h.passage_id, h.score) for h in shown.hits], before[SOME[0]])
         fw.feedback(shown.id, shown.hits[1].passage_id, "helpful")
         fw.feedback(shown.id, shown.hits[0].passage_id, "harmful")
-        after = answers(other)
-        assert after == answers(fw)
+        after, found = answers(other), answers(fw)
+        assert after.keys() == found.keys()
+        for query, hits in after.items():  # a query encoded alone differs in the last digits
+            assert_same(found[query], hits)
         gained = [dict(each[SOME[0]]).get(shown.hits[1].passage_id) for each in (before, after)]
         assert gained[0] is not None
         assert gained[1] is not None

@@ -29,7 +29,7 @@ class Config:
         of it never counts. None: one tenant.
     n_candidates: how many passages dense search, and how many BM25, put forward for ranking.
     n_lookups: for how many queries, those asked last, what their words and vectors say of passages
-        is remembered while the corpus stands; each takes about 9 kB of memory.
+        is remembered while the corpus stands, and the vectors; each takes about 11 kB of memory.
     max_query_chars: a longer query is refused.
     edit_keeps_votes: votes on a passage survive an edit when at least this share of its words
         stays in place (difflib ratio over words, 0 to 1; 1.0: only if no word changes).

@@ -62,6 +62,7 @@ class Server:
         self._live = live
         self._lookups = lookups
         self._scopes: tuple[State | None, dict[str, Scope]] = (None, {})
+        self._n_forgotten = 0
 
     def retrieve(self, queries: Sequence[str], asked: Asked) -> list[Retrieval]:
         """The k best passages for each query, recorded when asked to."""
@@ -103,6 +104,9 @@ class Server:
                     source.of_queries, queries, source.encode_queries
                 )
             state = self._live.state()
+            if state.n_forgotten != self._n_forgotten:  # by whatever process
+                self._lookups.clear()
+                self._n_forgotten = state.n_forgotten
             revision = self._source.under(state.version.queries).of_queries
             if revision in vectors:
                 return state, revision
