@@ -12,6 +12,7 @@ from rag_flywheel import Config, Flywheel, Passage, Retrieval, Vote
 from rag_flywheel.rank.features import Best
 from rag_flywheel.records import Vectors
 from rag_flywheel.serve.candidates import Lookup, Lookups, Question
+from rag_flywheel.serve.query_vectors import QueryVectors
 
 WORDS = [f"word{i}" for i in range(25)]
 QUERIES = [f"{a} {b} common" for a, b in zip(WORDS, WORDS[7:] + WORDS[:7], strict=True)]
@@ -106,21 +107,21 @@ def test_the_query_asked_longest_ago_is_forgotten_first() -> None:
 
 
 def test_a_query_is_encoded_once_under_each_revision() -> None:
-    kept, asked = Lookups(3), list[list[str]]()
+    kept, asked = QueryVectors(3), list[list[str]]()
 
     def encode(texts: Sequence[str]) -> Vectors:
         asked.append(list(texts))
         return np.array([[float(len(t)), len(asked)] for t in texts], dtype=np.float32)
 
-    assert kept.vectors("1", ["a", "bb", "a"], encode).tolist() == [[1, 1], [2, 1], [1, 1]]
-    assert kept.vectors("1", ["bb", "ccc"], encode).tolist() == [[2, 1], [3, 2]]
-    assert kept.vectors("2", ["bb"], encode).tolist() == [[2, 3]]  # "a" is no longer among three
-    assert kept.vectors("1", ["ccc", "bb", "a"], encode).tolist() == [[3, 2], [2, 1], [1, 4]]
+    assert kept.of("1", ["a", "bb", "a"], encode).tolist() == [[1, 1], [2, 1], [1, 1]]
+    assert kept.of("1", ["bb", "ccc"], encode).tolist() == [[2, 1], [3, 2]]
+    assert kept.of("2", ["bb"], encode).tolist() == [[2, 3]]  # "a" is no longer among three
+    assert kept.of("1", ["ccc", "bb", "a"], encode).tolist() == [[3, 2], [2, 1], [1, 4]]
     assert asked == [["a", "bb"], ["ccc"], ["bb"], ["a"]]
     kept.clear()
-    assert kept.vectors("1", ["a"], encode).tolist() == [[1, 5]]
-    none = Lookups(0)
-    assert [none.vectors("1", ["a"], encode)[0, 1] for _ in range(2)] == [6, 7]
+    assert kept.of("1", ["a"], encode).tolist() == [[1, 5]]
+    none = QueryVectors(0)
+    assert [none.of("1", ["a"], encode)[0, 1] for _ in range(2)] == [6, 7]
 
 
 def test_a_query_asked_again_is_not_encoded_again_until_its_user_is_forgotten(

@@ -8,7 +8,7 @@ must not know how passages are scored, nor what votes say.
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -29,6 +29,7 @@ from rag_flywheel.rank.features import (
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import Features, Pids, Vectors
+from rag_flywheel.serve.query_vectors import QueryVectors
 from rag_flywheel.serve.scope import Scope, scope
 from rag_flywheel.serve.state import State
 
@@ -69,7 +70,7 @@ class Lookups:
         self._most = most
         self._corpus: int | None = None
         self._kept: OrderedDict[bytes, Lookup] = OrderedDict()
-        self._vectors: OrderedDict[bytes, Vectors] = OrderedDict()
+        self.vectors = QueryVectors(most)
         self._lock = threading.Lock()
 
     def find(self, corpus: int | None, query: Question, n: int) -> Lookup | None:
@@ -87,26 +88,7 @@ class Lookups:
         """Forget them all, vectors too."""
         with self._lock:
             self._kept.clear()
-            self._vectors.clear()
-
-    def vectors(
-        self, revision: str, texts: Sequence[str], encode: Callable[[Sequence[str]], Vectors]
-    ) -> Vectors:
-        """The vectors of queries under a revision of the encoder, float32 (n, dim); those that are
-        not remembered are encoded, all at once."""
-        names = [_hash(f"{revision} {text}") for text in texts]
-        with self._lock:
-            known = {name: self._vectors[name] for name in names if name in self._vectors}
-            for name in known:
-                self._vectors.move_to_end(name)
-        missing = {name: text for name, text in zip(names, texts, strict=True) if name not in known}
-        if missing:
-            known.update(zip(missing, encode(list(missing.values())), strict=True))
-            with self._lock:
-                self._vectors.update((name, known[name].copy()) for name in missing)
-                while len(self._vectors) > self._most:
-                    self._vectors.popitem(last=False)
-        return np.stack([known[name] for name in names])
+        self.vectors.clear()
 
     def keep(self, corpus: int | None, query: Question, n: int, lookup: Lookup) -> None:
         """Remember a lookup, unless it is very large; those in another corpus are forgotten."""
@@ -348,10 +330,6 @@ def _reached(scores: npt.NDArray[np.float32], n: int) -> float:
 
 
 def _name(query: Question, n: int) -> bytes:
-    return _hash(f"{n} {query.text}", query.vector.tobytes())
-
-
-def _hash(text: str, more: bytes = b"") -> bytes:
-    whole = hashlib.blake2b(more, digest_size=16)
-    whole.update(text.encode("utf-8", "surrogatepass"))
+    whole = hashlib.blake2b(query.vector.tobytes(), digest_size=16)
+    whole.update(f"{n} {query.text}".encode("utf-8", "surrogatepass"))
     return whole.digest()

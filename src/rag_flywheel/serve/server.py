@@ -100,7 +100,7 @@ class Server:
         while True:
             source = self._source.under(state.version.queries)
             if source.of_queries not in vectors:
-                vectors[source.of_queries] = self._lookups.vectors(
+                vectors[source.of_queries] = self._lookups.vectors.of(
                     source.of_queries, queries, source.encode_queries
                 )
             state = self._live.state()
