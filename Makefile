@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-TEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+TEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 COLLECTIONS ?= scifact metatool feedbackqa squad11_dev
 # scratch indexes go where writing costs no disk, if the system has such a place
 SCRATCH := TMPDIR=$(firstword $(wildcard /dev/shm) /tmp) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
@@ -25,8 +25,9 @@ demo: venv
 test: test-fast test-slow
 
 test-fast: venv
-	$(TEST) -m "not slow and not model"
+	$(TEST) -n 2 --dist loadfile -m "not slow and not model"
 
+# one after the other: some of them count what is done in a time
 test-slow: venv
 	$(TEST) -m "slow or model"
 
