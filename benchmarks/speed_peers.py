@@ -37,17 +37,15 @@ LEAST_RECALL = 0.97
 SLOW_MS, SLOW_QUERIES = 100.0, 50  # a store this slow is asked so many of the queries, evenly taken
 OURS = "rag-flywheel"
 _RECALL_QUERIES = 200
-_ONE_THREAD = dict.fromkeys(
-    (
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "RAYON_NUM_THREADS",
-        "TOKIO_WORKER_THREADS",
-        "LANCE_CPU_THREADS",
-        "TOKENIZERS_PARALLELISM",
-    ),
-    "1",
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "TOKIO_WORKER_THREADS",
+    "LANCE_CPU_THREADS",
+    "TOKENIZERS_PARALLELISM",
 )
+_ONE_THREAD = dict.fromkeys(_THREADS, "1")
 
 
 @dataclass(frozen=True)
