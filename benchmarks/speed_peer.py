@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from speed_adapters import ADAPTERS, Given
+from speed_adapters import ADAPTERS
+from speed_store import Given
 
 TICKS = os.sysconf("SC_CLK_TCK")
 

@@ -1,0 +1,93 @@
+"""What a call adds to encoding its query with the real model: ours, and the floor of raw libraries.
+
+    python benchmarks/speed_text.py --index FOLDER --data FOLDER
+
+The folders are those that `speed_peers.py` makes of a collection: WORK/COLLECTION-N/rag-flywheel and
+.../data. Queries are encoded by all-MiniLM-L6-v2, on one thread; what is searched with is the vector
+that the index knows for the query, which takes as long.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rag_flywheel import Flywheel
+from rag_flywheel.bench.bench import commit
+from rag_flywheel.index.sentence_encoder import BUNDLED_NAME, SentenceEncoder
+from rag_flywheel.records import Vectors
+from speed import Bench, Figures, K, live, machine
+from speed_data import SEED, Data, Stored
+from speed_floor import Floor
+from speed_store import Given
+from speed_times import Times, percentiles, timed
+
+_MOST = 0.15  # of encoding alone
+
+
+class Encoding(Stored):
+    """Encodes each query with a real model, and returns the stored vector."""
+
+    def __init__(self, model: SentenceEncoder, vectors: dict[str, Vectors]) -> None:
+        super().__init__(vectors)
+        self.model = model
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """float32 (n, dim), unit rows."""
+        self.model.encode_queries(texts)
+        return super().encode_queries(texts)
+
+
+def measured(index: Path, given: Given, rounds: int) -> Figures:
+    """Encoding alone, and with the floor and with ours behind it, in turn."""
+    queries, vectors = given.queries, given.query_vectors
+    model = SentenceEncoder.load(BUNDLED_NAME)
+    encoder = Encoding(model, dict(zip(queries, vectors, strict=True)))
+    with Flywheel.open(index, encoder=encoder) as fw:
+        floor = Floor(live(Bench(fw, index, Data([], queries, encoder), rounds)), dim=encoder.dim)
+
+        def with_floor(i: int) -> None:
+            floor(queries[i], encoder.encode_queries([queries[i]])[0])
+
+        calls: dict[str, Callable[[int], object]] = {
+            "encoding": lambda i: model.encode_queries([queries[i]]),
+            "encoding_and_floor": with_floor,
+            "whole_call": lambda i: fw.retrieve(queries[i], K, record=False),
+            "whole_call_recorded": lambda i: fw.retrieve(queries[i], K),
+        }
+        spent: dict[str, list[Times]] = {name: [] for name in calls}
+        for turn in range(rounds + 1):
+            for name, call in calls.items():
+                fw.lookups.clear()
+                one = timed(call, len(queries))
+                if turn:  # the first round warms up
+                    spent[name].append(one)
+        n_passages = fw.status().n_passages
+    rows = {name: percentiles(each) for name, each in spent.items()}
+    alone = rows["encoding"]["cpu_p50_ms"]
+    added = {n: round(row["cpu_p50_ms"] / alone - 1.0, 3) for n, row in rows.items()}
+    del added["encoding"]
+    return {"n_passages": n_passages, "n_queries": len(queries), "rows": rows, "added": added}
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed_text.json"))
+    asked = parser.parse_args()
+    began = time.perf_counter()
+    found: Figures = {"commit": commit(), "seed": SEED, "k": K, "rounds": asked.rounds}
+    found |= {"model": BUNDLED_NAME, "machine": machine()}
+    found |= measured(asked.index, Given(asked.data), asked.rounds)
+    found["within_15_percent"] = found["added"]["whole_call"] <= _MOST
+    found["seconds"] = round(time.perf_counter() - began, 1)
+    asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
