@@ -33,7 +33,7 @@ from rag_flywheel.deploy.versions import version_folder
 from speed_data import SEED, Data, near, read_data
 from speed_floor import Floor, raw_commits_ms
 from speed_refresh import refreshes
-from speed_times import Times, percentiles, timed
+from speed_times import Spent, Times, percentiles, timed
 
 SIZES = (10_000, 50_000, 159_173)
 K, THREADS, N_VOTES, N_BATCH = 8, 4, 200, 1_000
@@ -226,21 +226,15 @@ MEASURES: dict[str, Callable[[Bench], Figures]] = {
 @contextmanager
 def built(root: Path, data: Data, rounds: int) -> Iterator[tuple[Bench, Figures]]:
     """An index folder of these passages, and what it took to build; one that is there is used."""
-    moments = [(time.perf_counter(), time.process_time())]
     new = not root.exists()
+    figures: Figures = {}
     with Flywheel.open(root, encoder=data.encoder) as fw:
-        for step in (lambda: fw.add(data.passages), fw.refresh):
-            if new:
-                step()
-            moments.append((time.perf_counter(), time.process_time()))
-        spent = np.diff(np.array(moments), axis=0).round(1).tolist()
-        names = ("add_s", "add_cpu_s"), ("refresh_s", "refresh_cpu_s")
-        figures = {
-            name: value
-            for row, values in zip(names, spent, strict=True)
-            for name, value in zip(row, values, strict=True)
-            if new
-        }
+        if new:
+            spent = Spent()
+            fw.add(data.passages)
+            figures |= {f"add_{name}": value for name, value in spent.since().items()}
+            fw.refresh()
+            figures |= {f"refresh_{name}": value for name, value in spent.since().items()}
         yield Bench(fw, root, data, rounds), figures
 
 

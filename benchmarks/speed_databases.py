@@ -59,10 +59,8 @@ class Txtai(Peer):
     def set_width(self, width: int) -> None:
         import faiss
 
-        index = self.store.ann.backend
-        faiss.downcast_index(
-            index.index if hasattr(index, "index") else index
-        ).hnsw.efSearch = width
+        graph: Any = faiss.downcast_index(self.store.ann.backend.index)
+        graph.hnsw.efSearch = width
 
 
 class Chroma(Peer):

@@ -3,11 +3,16 @@
 Each is handed an embedding that looks vectors up.
 """
 
-from speed_store import EF_CONSTRUCTION, LINKS, NEAREST, K, Peer
+from speed_store import EF_CONSTRUCTION, LINKS, NEAREST, Given, K, Peer
+
+
+def as_lists(given: Given) -> dict[str, list[float]]:
+    """The vectors of queries, as these libraries hand them around."""
+    return {q: v.tolist() for q, v in zip(given.queries, given.query_vectors, strict=True)}
 
 
 class _LangChain(Peer):
-    packages = ("langchain-community", "langchain-classic", "faiss-cpu", "rank-bm25")
+    packages: tuple[str, ...] = ("langchain-community", "faiss-cpu")
     persistent = False
 
     def build(self) -> None:
@@ -18,9 +23,9 @@ class _LangChain(Peer):
         from langchain_core.embeddings import Embeddings
 
         given = self.given
-        known = {q: v.tolist() for q, v in zip(given.queries, given.query_vectors, strict=True)}
+        known = as_lists(given)
 
-        class Looked(Embeddings):
+        class Looked(Embeddings):  # type: ignore[misc]
             def embed_documents(self, texts: list[str]) -> list[list[float]]:
                 raise NotImplementedError
 
@@ -51,13 +56,13 @@ class _LangChain(Peer):
 class LangChainFaiss(_LangChain):
     """LangChain's FAISS store over a graph of the same links."""
 
-    packages = ("langchain-community", "faiss-cpu")
     setting = "FAISS over IndexHNSWFlat(32), in-memory docstore; dense only"
 
 
 class LangChainEnsemble(_LangChain):
     """LangChain's EnsembleRetriever of BM25Retriever and the FAISS store."""
 
+    packages = ("langchain-community", "langchain-classic", "faiss-cpu", "rank-bm25")
     hybrid = True
     setting = "EnsembleRetriever of BM25Retriever and FAISS, k = 8 of each"
 
@@ -99,9 +104,9 @@ class LlamaIndex(Peer):
         from llama_index.vector_stores.faiss import FaissVectorStore
 
         given = self.given
-        known = {q: v.tolist() for q, v in zip(given.queries, given.query_vectors, strict=True)}
+        known = as_lists(given)
 
-        class Looked(BaseEmbedding):
+        class Looked(BaseEmbedding):  # type: ignore[misc]
             def _get_query_embedding(self, query: str) -> list[float]:
                 return known[query]
 

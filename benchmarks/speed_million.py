@@ -29,6 +29,7 @@ from speed import Bench, Figures, K, machine, retrieve, tell
 from speed_data import SEED, Data
 from speed_floor import TOP
 from speed_made import DIM, Made, make
+from speed_times import Spent
 
 _ROUNDS, _ASKED = 5, 100
 
@@ -123,18 +124,6 @@ STEPS: dict[str, Callable[[Made, Path], Figures]] = {
     "ask": ask,
 }
 _BUILDS = {"build_raw", "build_ours"}
-
-
-class Spent:
-    """Seconds since it was made or last asked: as they passed, and of the processor."""
-
-    def __init__(self) -> None:
-        self._then = time.perf_counter(), time.process_time()
-
-    def since(self) -> dict[str, float]:
-        then, self._then = self._then, (time.perf_counter(), time.process_time())
-        passed, busy = (round(now - was, 1) for now, was in zip(self._then, then, strict=True))
-        return {"s": passed, "cpu_s": busy}
 
 
 def memory_mib() -> dict[str, float]:

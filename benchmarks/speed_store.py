@@ -32,7 +32,8 @@ class Given:
     @cached_property
     def vectors(self) -> np.ndarray:
         """float32 (n, dim)."""
-        return np.load(self.folder / "vectors.npy")
+        found: np.ndarray = np.load(self.folder / "vectors.npy")
+        return found
 
     @cached_property
     def queries(self) -> list[str]:
@@ -43,7 +44,8 @@ class Given:
     @cached_property
     def query_vectors(self) -> np.ndarray:
         """float32 (n, dim)."""
-        return np.load(self.folder / "query-vectors.npy")
+        found: np.ndarray = np.load(self.folder / "query-vectors.npy")
+        return found
 
     def forget(self) -> None:
         """Keep only the queries; a store that needs the rest has its own."""

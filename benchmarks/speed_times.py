@@ -35,3 +35,16 @@ def percentiles(rounds: Sequence[Times]) -> dict[str, float]:
         names = (f"{kind}{name}_ms" for name in ("p50", "p95", "p99"))
         found |= dict(zip(names, map(float, cuts.round(4)), strict=True))
     return found
+
+
+class Spent:
+    """Seconds since it was made or last asked: as they passed, and of the processor."""
+
+    def __init__(self) -> None:
+        self._then = time.perf_counter(), time.process_time()
+
+    def since(self) -> dict[str, float]:
+        """s and cpu_s."""
+        then, self._then = self._then, (time.perf_counter(), time.process_time())
+        passed, busy = (round(now - was, 1) for now, was in zip(self._then, then, strict=True))
+        return {"s": passed, "cpu_s": busy}
