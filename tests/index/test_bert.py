@@ -82,6 +82,16 @@ def test_in_bfloat16_it_stays_close(model: Any) -> None:
     assert not np.array_equal(found, bert.encode(TEXTS))
 
 
+def test_queries_in_bfloat16_are_the_same_to_the_bit_whatever_they_come_with(model: Any) -> None:
+    encoder = SentenceEncoder(model, name="made", revision="1", bf16=True)
+    together = encoder.encode_queries(TEXTS)
+    alone = np.concatenate([encoder.encode_queries([text]) for text in TEXTS])
+    np.testing.assert_array_equal(together, alone)
+    wanted = model.encode(TEXTS, normalize_embeddings=True)
+    assert (together * wanted).sum(axis=1).min() >= 0.998
+    assert np.abs(together - wanted).max() > 1e-5  # it is bfloat16
+
+
 @pytest.mark.parametrize(
     "changed",
     [
