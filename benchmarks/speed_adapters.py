@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from speed_databases import Chroma, Lance, Milvus, Txtai
-from speed_libraries import LangChainEnsemble, LangChainFaiss, LlamaIndex
+from speed_libraries import LangChainEnsemble, LangChainFaiss, LlamaIndex, LlamaIndexDeep
 from speed_store import NEAREST, K, Peer
 
 
@@ -72,6 +72,7 @@ ADAPTERS: dict[str, type[Peer]] = {
     "langchain-ensemble": LangChainEnsemble,
     "txtai": Txtai,
     "llama-index": LlamaIndex,
+    "llama-index-deep": LlamaIndexDeep,
     "chroma": Chroma,
     "lancedb": Lance,
     "milvus-lite": Milvus,

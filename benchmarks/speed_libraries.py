@@ -90,7 +90,8 @@ class LlamaIndex(Peer):
     )
     hybrid = True
     persistent = False
-    setting = "QueryFusionRetriever(reciprocal_rerank) of BM25 and FAISS HNSW, 8 of each"
+    each = K
+    setting = f"QueryFusionRetriever(reciprocal_rerank) of BM25 and FAISS HNSW, {each} of each"
 
     def build(self) -> None:
         import faiss
@@ -128,11 +129,14 @@ class LlamaIndex(Peer):
         for node in nodes:
             node.embedding = None
         words = BM25Retriever.from_defaults(
-            nodes=nodes, similarity_top_k=K, stemmer=Stemmer.Stemmer("english"), verbose=False
+            nodes=nodes,
+            similarity_top_k=self.each,
+            stemmer=Stemmer.Stemmer("english"),
+            verbose=False,
         )
         self.near = whole.as_retriever(similarity_top_k=NEAREST)
         self.both = QueryFusionRetriever(
-            [words, whole.as_retriever(similarity_top_k=K)],
+            [words, whole.as_retriever(similarity_top_k=self.each)],
             llm=MockLLM(),
             similarity_top_k=K,
             num_queries=1,
@@ -148,3 +152,10 @@ class LlamaIndex(Peer):
 
     def set_width(self, width: int) -> None:
         self.index.hnsw.efSearch = width
+
+
+class LlamaIndexDeep(LlamaIndex):
+    """The same with as many candidates as ours looks at."""
+
+    each = 100
+    setting = f"QueryFusionRetriever(reciprocal_rerank) of BM25 and FAISS HNSW, {each} of each"
