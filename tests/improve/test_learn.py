@@ -224,14 +224,6 @@ def test_where_neighbours_say_nothing_only_votes_on_the_same_query_count() -> No
     assert max(harm) < 0.03
 
 
-@pytest.mark.parametrize("seed", [0, 2, 3])
-def test_a_memory_reaches_no_farther_than_shipped_unless_votes_ask_for_it(seed: int) -> None:
-    """In tight clusters any gamma is as likely."""
-    found = listening(clustered(seed, clusters=12), SHIPPED).kernel
-    assert found.theta < 0.9  # the memory is on
-    assert found.gamma >= SHIPPED.kernel.gamma
-
-
 def test_a_weight_that_votes_speak_for_is_proposed() -> None:
     found = taken(propose(windowed(1, 200, np.ones(200)), SHIPPED))
     assert found.weights["window"] > 1.0

@@ -24,7 +24,6 @@ STRENGTH = 60.0
 QUANTILES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 GAMMAS = (1.0, 2.0, 4.0, 8.0)
 N0_SPREAD = 1.5  # of log n0 around the shipped one, before any vote
-FAR_SPREAD = 0.25  # of log gamma below the shipped one; above it all are alike
 STRENGTHS = (30.0, 8.0, 3.0, 1.0, 0.37, 0.14, 0.05, 0.018, 0.007, 0.0025)
 FREE = ("rarest", "length")  # weights that may be negative
 SAME = 0.99  # the least cosine, above the typical one, of a query to itself in other words
@@ -115,10 +114,8 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
     Each kernel of the grid weighs as much as the votes are likely under it, times a log-normal
     around the shipped n0, and the mean is taken (of the logarithm of n0): with few queries the
     likeliest one alone hangs on chance, and the memory stays about as mild as it is shipped.
-    Those of a gamma below the shipped one weigh less by half of another log-normal: what hears of
-    farther questions also moves passages that nobody looked at, of which votes say nothing.
     """
-    shipped = Parameters().kernel
+    shipped = np.log(Parameters().kernel.n0)
     folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
     near = nearest(examples, examples, folds, folds)
     prior = prior_chances(examples, found.vector)
@@ -142,9 +139,8 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
     ):
         for n0 in STRENGTHS:
             tried.append((kernel.theta, kernel.theta_quantile, kernel.gamma, np.log(n0)))
-            apart = np.log(n0 / shipped.n0) / N0_SPREAD
-            farther = max(np.log(shipped.gamma / kernel.gamma), 0.0) / FAR_SPREAD
-            likely.append(gains(*sums, n0).sum() - 0.5 * (apart**2 + farther**2))
+            unlikely = 0.5 * ((np.log(n0) - shipped) / N0_SPREAD) ** 2
+            likely.append(gains(*sums, n0).sum() - unlikely)
     share = np.exp(np.array(likely) - max(likely))
     theta, quantile, gamma, log_n0 = (share @ np.array(tried) / share.sum()).tolist()
     n0 = float(np.exp(log_n0))
