@@ -33,7 +33,7 @@ from rag_flywheel.deploy.versions import version_folder
 from speed_data import SEED, Data, near, read_data
 from speed_floor import Floor, raw_commits_ms
 from speed_refresh import refreshes
-from speed_times import Spent, Times, percentiles, timed
+from speed_times import Spent, Times, memory_mib, percentiles, timed
 
 SIZES = (10_000, 50_000, 159_173)
 K, THREADS, N_VOTES, N_BATCH = 8, 4, 200, 1_000
@@ -171,9 +171,7 @@ def opened(root: Path, stored: Path) -> Figures:
             fw.retrieve(query, K, record=False)
         moments.append((time.perf_counter(), time.process_time()))
     spent, busy = np.diff(moments, axis=0).T
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024.0
-    said = {"peak_mib": peak}
+    said = {"peak_mib": memory_mib()["peak_mib"]}
     for kind, each in (("", spent), ("cpu_", busy)):
         said |= {f"{kind}open_s": float(each[0]), f"{kind}first_query_s": float(each[1])}
         said[f"{kind}later_query_s"] = float(np.median(each[2:]))

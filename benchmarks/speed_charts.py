@@ -131,7 +131,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     asked = parser.parse_args()
-    if found := points(asked.results):
+    found = points(asked.results)
+    if len(found) > 1:  # else there is no growth to draw
         growth(found, asked.out / "speed-growth.png")
     if others := read(asked.results, "speed_peers"):
         peers(others, asked.out / "speed-peers.png")

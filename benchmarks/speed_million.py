@@ -29,7 +29,7 @@ from speed import Bench, Figures, K, machine, retrieve, tell
 from speed_data import SEED, Data
 from speed_floor import TOP
 from speed_made import DIM, Made, make
-from speed_times import Spent
+from speed_times import Spent, memory_mib
 
 _ROUNDS, _ASKED = 5, 100
 
@@ -124,14 +124,6 @@ STEPS: dict[str, Callable[[Made, Path], Figures]] = {
     "ask": ask,
 }
 _BUILDS = {"build_raw", "build_ours"}
-
-
-def memory_mib() -> dict[str, float]:
-    """What this process holds now, and the most that it has held."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    said = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Vm")}
-    names = {"resident_mib": "VmRSS", "peak_mib": "VmHWM"}
-    return {name: round(int(said[field]) / 1024.0, 1) for name, field in names.items()}
 
 
 def run(asked: argparse.Namespace, name: str) -> Figures:

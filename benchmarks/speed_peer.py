@@ -15,6 +15,7 @@ from typing import Any
 
 from speed_adapters import ADAPTERS
 from speed_store import Given
+from speed_times import memory_mib
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -39,11 +40,7 @@ def busy_s() -> float:
 
 def resident_mib() -> float:
     """What this process and all below it hold in memory now."""
-    kib = 0
-    for pid in family(os.getpid()):
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-        kib += next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
-    return round(kib / 1024.0, 1)
+    return round(sum(memory_mib(pid)["resident_mib"] for pid in family(os.getpid())), 1)
 
 
 def asked(peer: Any, numbers: Sequence[int]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rag_flywheel.index.lexical import K1, B
 from rag_flywheel.records import Passage, Vectors
 from rag_flywheel.store.passages import encoded_text
 from speed_data import Data
+from speed_times import Spent
 
 Figures = dict[str, Any]
 PART = 100  # one passage in so many is changed
@@ -27,12 +28,10 @@ def refreshes(fw: Flywheel, root: Path, data: Data, k: int) -> Figures:
     def measured(name: str, change: Callable[[], object]) -> None:
         before = encoder.n_passages
         change()
-        began, busy = time.perf_counter(), time.process_time()
+        spent = Spent()
         report = fw.refresh()
-        spent = time.perf_counter() - began, time.process_time() - busy
         found[name] = {
-            "s": round(spent[0], 3),
-            "cpu_s": round(spent[1], 3),
+            **spent.since(),
             "outcome": report.outcome,
             "texts_encoded": encoder.n_passages - before,
             "recall@10": fw.status().dense_recall,
@@ -87,8 +86,7 @@ def raw_builds(passages: Sequence[Passage], vectors: Vectors) -> Figures:
 
     found: Figures = {"threads": faiss.omp_get_max_threads()}
     for name, build in (("hnsw", hnsw), ("bm25s", lexical)):
-        began, busy = time.perf_counter(), time.process_time()
+        spent = Spent()
         build()
-        s, cpu = time.perf_counter() - began, time.process_time() - busy
-        found[name] = {"s": round(s, 3), "cpu_s": round(cpu, 3)}
+        found[name] = spent.since()
     return found

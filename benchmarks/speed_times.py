@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -46,5 +47,13 @@ class Spent:
     def since(self) -> dict[str, float]:
         """s and cpu_s."""
         then, self._then = self._then, (time.perf_counter(), time.process_time())
-        passed, busy = (round(now - was, 1) for now, was in zip(self._then, then, strict=True))
+        passed, busy = (round(now - was, 3) for now, was in zip(self._then, then, strict=True))
         return {"s": passed, "cpu_s": busy}
+
+
+def memory_mib(pid: int | str = "self") -> dict[str, float]:
+    """What a process holds now, and the most that it has held."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    said = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Vm")}
+    names = {"resident_mib": "VmRSS", "peak_mib": "VmHWM"}
+    return {name: round(int(said[field]) / 1024.0, 1) for name, field in names.items()}

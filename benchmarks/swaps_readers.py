@@ -15,6 +15,7 @@ import numpy as np
 
 from rag_flywheel import Flywheel, Retrieval
 from rag_flywheel.records import Hit
+from speed_times import memory_mib
 from swaps_rounds import Cells, Marked, generation_of
 
 K = 8
@@ -168,19 +169,12 @@ def footprint(folder: Path) -> dict[str, float]:
     """Memory of this process, before and after what is free is given back; open files, threads,
     and files in the folder."""
     gc.collect()
-    found = {"rss_mb": _rss_mb()}
+    found = {"rss_mb": memory_mib()["resident_mib"]}
     ctypes.CDLL(None).malloc_trim(0)
     return {
         **found,
-        "rss_trimmed_mb": _rss_mb(),
+        "rss_trimmed_mb": memory_mib()["resident_mib"],
         "open_files": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
         "threads": threading.active_count(),
         "files_in_folder": sum(p.is_file() for p in folder.rglob("*")),
     }
-
-
-def _rss_mb() -> float:
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmRSS:"):
-            return round(int(line.split()[1]) / 1024, 1)
-    raise AssertionError("the system does not say how much memory a process has")

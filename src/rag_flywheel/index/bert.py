@@ -55,9 +55,9 @@ class Bert:
         layers = self._halved() if half else self._exact
         found = np.empty((len(texts), layers.dim), dtype=np.float32)
         ids = [self._tokenizer.encode(text).ids for text in texts]
-        each = ([i] for i in range(len(texts)))
+        parts = np.arange(len(ids))[:, None] if alone else _batches([len(row) for row in ids])
         with torch.inference_mode():
-            for rows in each if alone else _batches([len(row) for row in ids]):
+            for rows in parts:
                 found[rows] = layers.vectors([ids[i] for i in rows]).numpy()
         return found
 

@@ -24,16 +24,8 @@ FOLDER = "graph"
 FORMAT_VERSION = 2
 LINKS = 32  # of a vector to others; twice as many on the ground level
 EF_CONSTRUCTION = 40
-EFS = (
-    128,
-    200,
-    256,
-    320,
-    400,
-    512,
-    1024,
-    2048,
-)  # kept in view by a search; the first that finds enough
+# kept in view by a search; the first that finds enough
+EFS = (128, 200, 256, 320, 400, 512, 1024, 2048)
 LEAST_RECALL = 0.97  # of the 10 nearest, to be of use
 MOST_REMOVED = 0.2  # of the vectors, since all were linked anew; above, all are again
 _SAMPLE, _NEAREST = 256, 10
