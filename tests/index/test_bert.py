@@ -141,6 +141,13 @@ def test_what_is_taught_is_seen_and_the_rest_is_not_touched(model: Any) -> None:
     np.testing.assert_array_equal(encoder.encode_queries(TEXTS), before)
 
 
+@pytest.mark.parametrize("bf16", [True, False])
+def test_taught_queries_are_encoded_in_the_same_arithmetic(model: Any, bf16: bool) -> None:
+    encoder = SentenceEncoder(model, name="made", revision="1", bf16=bf16)
+    untaught = encoder.with_tower(encoder.tower())
+    np.testing.assert_array_equal(untaught.encode_queries(TEXTS), encoder.encode_queries(TEXTS))
+
+
 def test_many_threads_get_what_one_gets(model: Any) -> None:
     encoder = SentenceEncoder(model, name="made", revision="1", bf16=True)
     wanted = (encoder.encode_queries(TEXTS), encoder.encode_passages(TEXTS))
