@@ -22,9 +22,9 @@ import numpy as np
 
 from rag_flywheel import Flywheel
 from rag_flywheel.bench.bench import commit
+from rag_flywheel.index.bm25 import K1, B
 from rag_flywheel.index.faiss_door import faiss_library
 from rag_flywheel.index.graph import EF_CONSTRUCTION, LINKS
-from rag_flywheel.index.lexical import K1, B
 from speed import Bench, Figures, K, machine, retrieve, tell
 from speed_data import SEED, Data
 from speed_floor import TOP

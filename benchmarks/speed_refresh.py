@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rag_flywheel import Flywheel
+from rag_flywheel.index.bm25 import K1, B
 from rag_flywheel.index.faiss_door import faiss_library
 from rag_flywheel.index.graph import EF_CONSTRUCTION, LINKS
-from rag_flywheel.index.lexical import K1, B
 from rag_flywheel.records import Passage, Vectors
 from rag_flywheel.store.passages import encoded_text
 from speed_data import Data

@@ -106,7 +106,7 @@ BESIDE = {
 DOORS = {
     "sklearn": {"curate/clusters.py"},
     "faiss": {"index/faiss_door.py"},
-    "bm25s": {"index/lexical.py", "index/words.py"},  # its scores, and its stop words
+    "bm25s": {"index/bm25.py", "index/words.py"},  # its scores, and its stop words
     "Stemmer": {"index/words.py"},
     "torch": {
         "index/bert.py",

@@ -1,33 +1,27 @@
-"""Lexical search: the only door to BM25 (bm25s).
+"""Lexical search: BM25 over texts, and their words in order.
 
-It knows token ids and positions of texts; not pids, vectors or votes. Scores follow Lucene's BM25
-(Kamphuis et al., ECIR 2020, "Which BM25 do you mean?"): idf(t) · tf / (tf + k1 (1 − b + b · len / avglen)).
+It knows token ids and positions of texts; not pids, vectors or votes.
 """
 
 import json
-import math
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.disk import all_below, divides, read_array, read_json
 from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.index.bm25 import K1, B, add_column, build_scores, column, read_scores
+from rag_flywheel.index.bm25 import LexicalScores as LexicalScores
 from rag_flywheel.index.pieces import Pieces
 from rag_flywheel.index.words import Numbers, TokenIds
 from rag_flywheel.index.words import tokenize as tokenize
 
-K1, B = 1.2, 0.75
 LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
-LexicalScores: TypeAlias = npt.NDArray[np.float32]
-_NONE = np.empty(0, dtype=np.int32)
-_PARAMETERS: dict[str, Any] = {"k1": K1, "b": B, "method": "lucene"}
-_MOST_PARAMETERS = 100_000  # bytes
-_LARGEST_SCORE = 1_000.0
 
 
 class LexicalIndex:
@@ -81,7 +75,7 @@ class LexicalIndex:
         words = list(stems)
         vocabulary = {words[number]: i for i, number in enumerate(numbers.tolist())}
         offsets = np.append(0, np.cumsum(lengths, dtype=np.int64)).astype(np.int32)
-        bm25 = _index(tokens, offsets, len(vocabulary)) if vocabulary else None
+        bm25 = build_scores(tokens, offsets, len(vocabulary)) if vocabulary else None
         n_with = np.diff(bm25.scores["indptr"]) if bm25 is not None else np.empty(0, np.int64)
         pieces = Pieces.build(vocabulary, n_with, len(lengths))
         return cls(bm25, vocabulary, tokens, offsets, titles, pieces)
@@ -116,7 +110,7 @@ class LexicalIndex:
             if not all_below(ids, len(vocabulary)):
                 raise ValueError("ids.npy names a word that is not there")
             pieces = Pieces.load(tokens, n_words=len(vocabulary))
-            bm25 = _read_scores(lexical, len(vocabulary), len(titles)) if vocabulary else None
+            bm25 = read_scores(lexical, len(vocabulary), len(titles)) if vocabulary else None
         except (OSError, ValueError, MemoryError) as error:
             raise CorruptFileError(
                 f"{lexical} or {tokens} cannot be read ({error}); run `rag-flywheel refresh` to "
@@ -149,20 +143,29 @@ class LexicalIndex:
 
     def scores(self, words: Sequence[str]) -> LexicalScores:
         """float32 (n,): BM25 of every text for the query's words (a repeated word counts again)."""
-        ids = [self.vocabulary[w] for w in words if w in self.vocabulary]
-        if self._bm25 is None or not ids:
-            return np.zeros(len(self), dtype=np.float32)
-        scores: LexicalScores = self._by_word[:, ids] @ np.ones(len(ids), dtype=np.float32)
+        scores = np.zeros(len(self), dtype=np.float32)
+        for data, texts in self._columns(words):
+            add_column(scores, data, texts)
         return scores
 
-    @cached_property
-    def _by_word(self) -> Any:
-        """The scores of bm25s, (n_texts, n_words), to be added up by scipy: half the time."""
-        from scipy import sparse
+    def scores_at(self, words: Sequence[str], positions: npt.NDArray[np.int64]) -> LexicalScores:
+        """float32 (n,): `scores` of the texts at these positions, to the bit, without the others."""
+        scores = np.zeros(len(positions), dtype=np.float32)
+        for data, texts in self._columns(words):
+            at = np.minimum(np.searchsorted(texts, positions), len(texts) - 1)
+            there = texts[at] == positions
+            scores[there] += data[at[there]]
+        return scores
 
-        held = self._bm25.scores
-        parts = held["data"], held["indices"], held["indptr"]
-        return sparse.csc_array(parts, shape=(len(self), len(self.vocabulary)))
+    def _columns(self, words: Sequence[str]) -> Iterator[tuple[LexicalScores, npt.NDArray[Any]]]:
+        """For each known word of a query its scores, and the texts that they are of, ascending."""
+        if self._bm25 is None:
+            return
+        for word in words:
+            if (token := self.vocabulary.get(word)) is not None:
+                data, texts = column(self._bm25, token)
+                if len(texts):
+                    yield data, texts
 
     @property
     def average_length(self) -> float:
@@ -180,8 +183,7 @@ class LexicalIndex:
         token = self.vocabulary.get(word)
         df = 0
         if token is not None and self._bm25 is not None:
-            indptr = self._bm25.scores["indptr"]
-            df = int(indptr[token + 1] - indptr[token])
+            df = len(column(self._bm25, token)[1])
         return float(np.log(1.0 + (n - df + 0.5) / (df + 0.5)))
 
     def words_at(
@@ -202,26 +204,30 @@ class LexicalIndex:
     @cached_property
     def average_pieces(self) -> float:
         """Mean number of pieces in a text; 1.0 when there is none at all."""
-        n_pieces = np.diff(self.pieces.offsets)[self.tokens].sum()
-        return float(n_pieces) / len(self) if n_pieces else 1.0
+        n_pieces = int(self._n_pieces.sum(dtype=np.int64))
+        return n_pieces / len(self) if n_pieces else 1.0
+
+    @cached_property
+    def _n_pieces(self) -> TokenIds:
+        """How many pieces each text has, (n,)."""
+        return self.pieces.in_texts(self.tokens, self.offsets)
 
     def pieces_at(
         self, pieces: Sequence[str], positions: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """How often each piece is in each of these texts, (n, m), and the pieces of each, (n,)."""
-        tokens, lengths = self._tokens_at(positions)
-        return self.pieces.counts(pieces, tokens, lengths)
+        found = self.pieces.counts(pieces, *self._tokens_at(positions))
+        return found, self._n_pieces[positions].astype(np.int64)
 
     def _tokens_at(
         self, positions: npt.NDArray[np.int64]
     ) -> tuple[TokenIds, npt.NDArray[np.int64]]:
         """The tokens of these texts, one text after the other, and how many each has."""
-        starts, ends = self.offsets[positions], self.offsets[positions + 1]
-        tokens = np.concatenate(
-            [self.tokens[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
-            or [_NONE]
-        )
-        return tokens, (ends - starts).astype(np.int64)
+        starts = self.offsets[positions].astype(np.int64)
+        lengths = self.offsets[positions + 1] - starts
+        ends = np.cumsum(lengths)
+        at = np.arange(int(lengths.sum())) + np.repeat(starts - ends + lengths, lengths)
+        return self.tokens[at], lengths
 
     def score_unindexed(
         self, words: Sequence[str], counts: Sequence[Mapping[str, int]], lengths: Sequence[int]
@@ -249,36 +255,6 @@ def _as_they_come(tokens: TokenIds, n: int) -> tuple[TokenIds, TokenIds]:
     return order.astype(np.int32), places[tokens]
 
 
-def _index(tokens: TokenIds, offsets: TokenIds, n_words: int) -> Any:
-    """What bm25s makes of these texts, to the bit: it goes from text to text, this from step to step."""
-    from scipy import sparse
-
-    n_texts, lengths = len(offsets) - 1, np.diff(offsets)
-    ones = np.ones(len(tokens), dtype=np.float32)
-    counts = sparse.csr_matrix((ones, tokens, offsets), shape=(n_texts, n_words)).tocsc()
-    counts.sum_duplicates()
-    df, which = np.unique(np.diff(counts.indptr), return_inverse=True)
-    idf = [math.log(1 + (n_texts - n + 0.5) / (n + 0.5)) for n in df.tolist()]
-    norms = K1 * ((1 - B) + B * lengths / lengths.mean())
-    tf = counts.data
-    of_word = np.repeat(np.array(idf, dtype=np.float32)[which], np.diff(counts.indptr))
-    data = (of_word * (tf / (norms[counts.indices] + tf))).astype(np.float32)
-    return _bm25(data, counts.indices, counts.indptr, n_texts)
-
-
-def _bm25(
-    data: npt.NDArray[Any], texts: npt.NDArray[Any], starts: npt.NDArray[Any], n_texts: int
-) -> Any:
-    """bm25s with these scores."""
-    import bm25s
-
-    bm25 = bm25s.BM25(**_PARAMETERS, csc_backend="scipy")
-    bm25.nonoccurrence_array = None
-    bm25.vocab_dict = {}  # ours: one vocabulary, not two
-    bm25.scores = {"data": data, "indices": texts, "indptr": starts, "num_docs": n_texts}
-    return bm25
-
-
 def _require_tokens(ids: TokenIds, offsets: TokenIds, titles: TokenIds) -> None:
     """ValueError unless these are the tokens of texts, one after the other."""
     if any(part.ndim != 1 or part.dtype != np.int32 for part in (ids, offsets, titles)):
@@ -294,35 +270,3 @@ def _is_vocabulary(found: object) -> bool:
     if not isinstance(found, dict) or any(type(number) is not int for number in found.values()):
         return False
     return list(found.values()) == list(range(len(found)))
-
-
-def _read_scores(folder: Path, n_words: int, n_texts: int) -> Any:
-    """The scores in a folder; not by bm25s's own reader, which trusts the file of parameters."""
-    said = read_json(folder / "params.index.json", most=_MOST_PARAMETERS)
-    expected = {**_PARAMETERS, "num_docs": n_texts}
-    if not isinstance(said, dict) or any(said.get(k) != v for k, v in expected.items()):
-        raise ValueError(f"params.index.json does not say {expected}")
-    names = ("data", "indices", "indptr")
-    data, texts, starts = (read_array(folder / f"{name}.csc.index.npy") for name in names)
-    _require_scores(data, texts, starts, n_words, n_texts)
-    return _bm25(data, texts, starts, n_texts)
-
-
-def _require_scores(
-    data: npt.NDArray[Any],
-    texts: npt.NDArray[Any],
-    starts: npt.NDArray[Any],
-    n_words: int,
-    n_texts: int,
-) -> None:
-    """ValueError unless this is a score for some texts of every word."""
-    if [part.dtype.kind for part in (data, texts, starts)] != ["f", "i", "i"]:
-        raise ValueError("its scores are not numbers under whole numbers")
-    if not divides(starts, n_words):
-        raise ValueError(f"its scores are not divided among {n_words} words")
-    if data.shape != texts.shape or texts.shape != (int(starts[-1]),):
-        raise ValueError("its scores and texts do not fit together")
-    if not all_below(texts, n_texts):
-        raise ValueError("its scores name a text that is not there")
-    if not np.all((data >= 0) & (data < _LARGEST_SCORE)):
-        raise ValueError("a score is no number that BM25 gives")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from rag_flywheel.disk import all_below, divides, read_array, read_json
 
 _LETTERS = 4
+_AT_ONCE = 20_000  # texts
 _NAMES, _OFFSETS, _IDS, _IDF = "pieces.json", "piece-offsets.npy", "pieces.npy", "piece-idf.npy"
 Ints = npt.NDArray[np.int32]
 
@@ -99,29 +100,39 @@ class Pieces:
 
     def counts(
         self, pieces: Sequence[str], tokens: Ints, lengths: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """How often each piece is in each text, (n, m), and how many pieces each text has, (n,).
+    ) -> npt.NDArray[np.float64]:
+        """How often each piece is in each text, (n, m).
 
         tokens: numbers of the texts' words, one text after the other; lengths int64 (n,).
         """
         n, m = len(lengths), len(pieces)
-        numbers = [self.number[piece] for piece in pieces]
-        ends = np.cumsum(lengths)
-        so_far = np.append(0, np.cumsum(self._sizes[tokens]))
-        totals = so_far[ends] - so_far[ends - lengths]
-        sharing = np.flatnonzero(self._words_with(numbers)[tokens])
-        words = tokens[sharing]
-        many = self._sizes[words]
-        text = np.repeat(np.searchsorted(ends, sharing, side="right") * m, many)
+        numbers = np.array([self.number[piece] for piece in pieces], dtype=np.int64)
+        sharing = np.flatnonzero(self._words_with(numbers.tolist())[tokens])
+        words, which = np.unique(tokens[sharing], return_inverse=True)  # few, many times over
+        text = np.searchsorted(np.cumsum(lengths), sharing, side="right")
+        cells = np.bincount(text * len(words) + which, minlength=n * len(words))
+        in_texts = cells.reshape(n, len(words)).astype(np.float64)
+        return in_texts @ self._in_words(words, numbers).reshape(len(words), m)
+
+    def _in_words(self, words: Ints, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """How often each of these pieces is in each of these words, (n, m)."""
+        m, many = len(numbers), self._sizes[words]
         until = np.cumsum(many)
-        at = np.repeat(self.offsets[words] - until + many, many) + np.arange(len(text))
-        wanted = np.full(len(self.number), -1, dtype=np.int32)
-        wanted[numbers] = np.arange(m)
-        found = wanted[self.ids[at]]
-        kept = np.flatnonzero(found >= 0)
-        cells = text[kept] + found[kept]
-        tf = np.bincount(cells, minlength=n * m).reshape(n, m).astype(np.float64)
-        return tf, totals
+        ids = self.ids[np.repeat(self.offsets[words] - until + many, many) + np.arange(many.sum())]
+        order = np.argsort(numbers)
+        place = order[np.minimum(np.searchsorted(numbers, ids, sorter=order), m - 1)]
+        cells = np.repeat(np.arange(len(words)) * m, many) + place
+        found = np.bincount(cells[numbers[place] == ids], minlength=len(words) * m)
+        return found.reshape(len(words), m).astype(np.float64)
+
+    def in_texts(self, tokens: Ints, offsets: Ints) -> Ints:
+        """How many pieces each text has, (n,); text i has tokens[offsets[i]:offsets[i + 1]]."""
+        parts = []
+        for start in range(0, len(offsets) - 1, _AT_ONCE):
+            ends = offsets[start : start + _AT_ONCE + 1]
+            so_far = np.append(0, np.cumsum(self._sizes[tokens[ends[0] : ends[-1]]]))
+            parts.append(np.diff(so_far[ends - ends[0]]).astype(np.int32))
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
 
     @cached_property
     def _sizes(self) -> npt.NDArray[np.int64]:

@@ -4,13 +4,14 @@ Some cost an addition (cosine, BM25), some a look at the words of a text, which 
 best candidates only. This module must not know how features are weighted, nor where texts are.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.index.lexical import K1, B
+from rag_flywheel.index.bm25 import K1, B
 from rag_flywheel.records import Features
 
 Ints = npt.NDArray[np.int64]
@@ -214,9 +215,11 @@ def _bigrams(query: QueryWords, texts: TextWords, found: _Found) -> npt.NDArray[
     m, n = len(query.words), len(texts.lengths)
     left, right = query.order[:-1], query.order[1:]
     kept = (left >= 0) & (right >= 0)
-    codes, counts = np.unique(left[kept] * m + right[kept], return_counts=True)
-    if not len(codes):
+    of_pairs = Counter((left[kept] * m + right[kept]).tolist())
+    if not of_pairs:
         return np.zeros(n)
+    codes = np.array(sorted(of_pairs), dtype=np.int64)
+    counts = np.array([of_pairs[code] for code in codes.tolist()])
     beside = np.diff(found.position) == 1
     at = np.flatnonzero(beside & (np.diff(found.text) == 0))
     spoken = found.word[at] * m + found.word[at + 1]

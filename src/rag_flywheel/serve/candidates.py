@@ -50,7 +50,8 @@ class Question:
 @dataclass(frozen=True)
 class Lookup:
     """What the words and the vector of a query say of its candidates: pids ascending, features
-    float32 (n, 9), read bool (n,): whose words were looked at, and what the best of those have.
+    float32 (n, 9), read bool (n,): whose words were looked at, and what the best of those have;
+    best_bm25: what the best of all texts has.
 
     more: features of further passages, by pid, as they are asked for.
     """
@@ -59,6 +60,7 @@ class Lookup:
     features: Features
     read: npt.NDArray[np.bool_]
     best: Best
+    best_bm25: float
     more: dict[int, Features] = field(default_factory=dict)
 
 
@@ -157,7 +159,7 @@ def with_evident(
         return lookup.pids, lookup.features
     missing = np.array([p for p in new.tolist() if p not in lookup.more], dtype=np.int64)
     if len(missing):
-        lookup.more.update(_read(state, inside, query, lookup.best, missing))
+        lookup.more.update(_read(state, query, lookup, missing))
     rows = np.stack([lookup.more[p] for p in new.tolist()])
     at, there = _find(new, lookup.pids)
     features = lookup.features.copy()
@@ -177,7 +179,9 @@ def _looked_up(state: State, inside: Scope, query: Question, dense: Pids, n: int
     pids = _union(dense, state.version.pids[highest(bm25, n)])
     indexed = np.searchsorted(state.version.pids, pids)
     fresh = _best_fresh(state.fresh.vectors @ query.vector, fresh_bm25, inside, n)
-    cheap = _cheap(state, query, (bm25, fresh_bm25), indexed, fresh)
+    best_bm25 = float(max(scores.max(initial=0.0) for scores in (bm25, fresh_bm25)))
+    scores = np.concatenate([bm25[indexed], fresh_bm25[fresh]])
+    cheap = _cheap(state, query, scores, best_bm25, indexed, fresh)
     pool = _best(plain_worth(cheap))
     n_indexed = len(indexed)
     of_index, of_fresh = indexed[pool[pool < n_indexed]], fresh[pool[pool >= n_indexed] - n_indexed]
@@ -187,19 +191,19 @@ def _looked_up(state: State, inside: Scope, query: Question, dense: Pids, n: int
     found = np.concatenate([pids, state.fresh.pids[fresh]])
     order = np.argsort(found)
     features = with_rich(cheap, pool, rich)
-    return Lookup(found[order], features[order], read[order], best)
+    return Lookup(found[order], features[order], read[order], best, best_bm25)
 
 
-def _read(
-    state: State, inside: Scope, query: Question, best: Best, pids: Pids
-) -> dict[int, Features]:
-    """Features float32 (9,) of these passages, which stand, by pid."""
+def _read(state: State, query: Question, lookup: Lookup, pids: Pids) -> dict[int, Features]:
+    """Features float32 (9,) of these passages, which stand and are in scope, by pid."""
     words = tokenize(query.text)
     at, there = _find(pids, state.version.pids)
     indexed = at[there]
     fresh, _ = _find(pids[~there], state.fresh.pids)
-    cheap = _cheap(state, query, _bm25(state, inside, words), indexed, fresh)
-    rich, _ = _rich(state, words, indexed, fresh, best)
+    fresh_bm25 = state.fresh.lexical_scores(words, state.statistics)[fresh]
+    bm25 = np.concatenate([state.version.lexical.scores_at(words, indexed), fresh_bm25])
+    cheap = _cheap(state, query, bm25, lookup.best_bm25, indexed, fresh)
+    rich, _ = _rich(state, words, indexed, fresh, lookup.best)
     rows = np.concatenate([cheap, rich], axis=1)
     return dict(zip([*pids[there].tolist(), *pids[~there].tolist()], rows, strict=True))
 
@@ -215,18 +219,15 @@ def _bm25(state: State, inside: Scope, words: Sequence[str]) -> tuple[LexicalSco
 def _cheap(
     state: State,
     query: Question,
-    bm25: tuple[LexicalScores, LexicalScores],
+    bm25: LexicalScores,
+    best_bm25: float,
     indexed: _Positions,
     fresh: _Positions,
 ) -> Features:
-    """Cheap features of texts of the version and of fresh ones, at these positions."""
-    vectors = state.version.dense.at(indexed)
-    return cheap_features(
-        np.concatenate([vectors @ query.vector, state.fresh.vectors[fresh] @ query.vector]),
-        np.concatenate([bm25[0][indexed], bm25[1][fresh]]),
-        float(max(scores.max(initial=0.0) for scores in bm25)),
-        state.typical_cosine,
-    )
+    """Cheap features of texts of the version and of fresh ones, at these positions; bm25: theirs."""
+    vectors = [state.version.dense.at(indexed), state.fresh.vectors[fresh]]
+    cosines = np.concatenate([part @ query.vector for part in vectors])
+    return cheap_features(cosines, bm25, best_bm25, state.typical_cosine)
 
 
 def _rich(
