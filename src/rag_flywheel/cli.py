@@ -22,16 +22,12 @@ from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.records import Passage
 
 app = typer.Typer(
-    help="Retrieval that gets better from votes on its answers.",
+    help="Retrieval that gets better from votes on its answers. Begin with `add`, `retrieve`, "
+    "`feedback` and `refresh`; `demo` shows what they do together.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(bench)
-for _command in FEEDBACK:
-    app.command()(_command)
-app.add_typer(golden, name="golden")
-app.add_typer(review, name="review")
 REJECTED, LOCKED = 3, 75
 
 
@@ -317,3 +313,10 @@ def export(
     """Write passages, past queries and what votes say of them as a BEIR folder, to benchmark on."""
     with _open(index) as fw:
         show.exported(fw.export(out), out, as_json)
+
+
+for _command in FEEDBACK:
+    app.command()(_command)
+app.add_typer(golden, name="golden")
+app.add_typer(review, name="review")
+app.command()(bench)

@@ -284,10 +284,8 @@ class ForgetReport:
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """Something that happened to the index: when (UTC), of which kind, in a sentence.
-
-    kind: promoted, rejected, rollback, release, found, forget, review or look.
-    """
+    """Something that happened to the index: when (UTC), of which kind (promoted, rejected, rollback,
+    release, found, forget, review or look), in a sentence."""
 
     at: str
     kind: str
@@ -318,7 +316,8 @@ class VersionStory:
 
 @dataclass(frozen=True)
 class Status:
-    """The state of an index folder, in numbers; dense_recall: of the 10 nearest, None: no version."""
+    """The state of an index folder, in numbers; votes after event `frozen_at` do not count, None: all
+    do; dense_recall: of the 10 nearest."""
 
     path: str
     encoder: str
@@ -334,6 +333,7 @@ class Status:
     votes_since_refresh: int
     last_refresh: str | None
     bytes_on_disk: int
+    dense_search: Literal["every passage", "a graph"] | None = None
     dense_recall: float | None = None
 
 

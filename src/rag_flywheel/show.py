@@ -122,14 +122,24 @@ def refreshed(report: RefreshReport, as_json: bool) -> None:
         _say(f"{report.outcome}: {report.reason}; live version {report.version}")
 
 
+_NAMES = {
+    "frozen_at": "votes count up to event",
+    "held": "refreshes held back",
+    "n_waiting": "passages since refresh",
+    "dense_search": "dense search looks at",
+    "dense_recall": "dense recall@10",
+}
+
+
 def status(found: Status, as_json: bool) -> None:
     """Every number of the status."""
     if as_json:
         _json(found)
         return
     table = _table("what", "value")
-    for name, number in dataclasses.asdict(found).items():
-        table.add_row(name.removeprefix("n_").replace("_", " "), Text(str(number)))
+    for name, value in dataclasses.asdict(found).items():
+        plain = name.removeprefix("n_").replace("_", " ")
+        table.add_row(_NAMES.get(name, plain), Text("-" if value is None else str(value)))
     Console(highlight=False).print(table)
 
 

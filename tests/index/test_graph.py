@@ -100,12 +100,16 @@ def test_what_is_saved_is_what_is_loaded(index: DenseIndex, saved: Path) -> None
     assert again.graph.recall == index.graph.recall
 
 
-def test_vectors_that_no_graph_leads_to_are_searched_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors_that_no_graph_leads_to_are_searched_all_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(dense, "GRAPH_FROM", 1_000)
     monkeypatch.setattr("rag_flywheel.index.graph.LEAST_RECALL", 1.01)
     plain = DenseIndex.build(PIDS, clustered(N, 0))
     assert plain.graph is None
     assert found_by(plain) == exact(plain)
+    (said,) = caplog.messages
+    assert "dense search looks at every vector" in said and f"{N:,} vectors" in said
 
 
 def said(**values: Any) -> Callable[[Path], None]:
@@ -206,7 +210,7 @@ def test_the_graph_is_copied_with_its_folder(saved: Path, tmp_path: Path) -> Non
 def test_recall_is_told_from_the_folder(saved: Path, index: DenseIndex, tmp_path: Path) -> None:
     assert index.graph is not None
     assert recall_of(saved, len(index)) == index.graph.recall >= 0.97
-    assert recall_of(tmp_path / "other", 5) == 1.0  # without a graph all are looked at
+    assert recall_of(tmp_path / "other", 5) is None  # without a graph all are looked at
     (saved / "graph" / "graph.json").write_text("[]")
     with pytest.raises(CorruptFileError, match="graph cannot be used"):
         recall_of(saved, len(index))

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from pathlib import Path
+from typing import Any
 
 from rag_flywheel.config import Config
 from rag_flywheel.deploy.files import files_below
@@ -49,14 +50,19 @@ def status(root: Path, database: Database, config: Config) -> Status:
             votes_since_refresh=events.count_votes(conn, after=watermark),
             last_refresh=None if refreshed is None else utc(refreshed),
             bytes_on_disk=_bytes_below(root),
-            dense_recall=_dense_recall(root, manifest),
+            **_dense(root, manifest),
         )
 
 
-def _dense_recall(root: Path, manifest: Manifest | None) -> float | None:
+def _dense(root: Path, manifest: Manifest | None) -> dict[str, Any]:
+    """How dense search looks for passages, and what share of the nearest it finds."""
     if manifest is None:
-        return None
-    return recall_of(version_folder(root, manifest.id), manifest.n_passages)
+        return {}
+    recall = recall_of(version_folder(root, manifest.id), manifest.n_passages)
+    return {
+        "dense_search": "every passage" if recall is None else "a graph",
+        "dense_recall": 1.0 if recall is None else recall,
+    }
 
 
 def _bytes_below(folder: Path) -> int:

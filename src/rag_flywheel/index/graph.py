@@ -5,6 +5,7 @@ checked before faiss sees it, since faiss trusts them all. It must not know what
 """
 
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from rag_flywheel.index.exact import nearest_to_many
 from rag_flywheel.index.faiss_door import faiss_library, rows_of
 from rag_flywheel.records import Vectors
 
+log = logging.getLogger("rag_flywheel")
 FOLDER = "graph"
 FORMAT_VERSION = 2
 LINKS = 32  # of a vector to others; twice as many on the ground level
@@ -122,6 +124,14 @@ def _grown(hnsw: Any, flat: Any, parts: Iterable[Vectors], n_removed: int) -> Gr
             neighbours = faiss.vector_to_array(hnsw.hnsw.neighbors).astype(np.int32)
             entry = int(hnsw.hnsw.entry_point)
             return Graph(levels, neighbours, entry, ef, round(recall, 4), n_removed)
+    log.warning(
+        "a graph of %s vectors finds %.0f %% of the 10 nearest even when it keeps %s in view; %.0f %% "
+        "is asked for, so dense search looks at every vector, which takes longer",
+        f"{len(rows):,}",
+        100 * recall,
+        f"{EFS[-1]:,}",
+        100 * LEAST_RECALL,
+    )
     return None
 
 
@@ -152,12 +162,15 @@ def load_graph(folder: Path, n: int) -> Graph | None:
     return graph
 
 
-def recall_of(folder: Path, n: int) -> float:
-    """The share of the 10 nearest that dense search finds in a version's folder of n vectors, as it
-    was measured when that was built; 1.0 where it looks at all. Raises CorruptFileError."""
+def recall_of(folder: Path, n: int) -> float | None:
+    """The share of the 10 nearest that dense search finds by the graph in a version's folder of n
+    vectors, as it was measured when that was built; None: there is no graph, and it looks at all.
+
+    Raises CorruptFileError.
+    """
     place = folder / FOLDER
     if not place.exists():
-        return 1.0
+        return None
     try:
         return float(_said(place, n)["recall@10"])
     except (OSError, ValueError, KeyError, TypeError) as error:
