@@ -5,7 +5,6 @@ The same numbers as the library's to the last digit or two, in less time: little
 products of matrices, and a batch has texts of like length. It must not know what its vectors are for.
 """
 
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -21,22 +20,19 @@ _CLOSE = 1e-5
 class Bert:
     """What texts become under a model's weights as they were when it was made; thread-safe."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, half: bool = False) -> None:
         from tokenizers import Tokenizer
 
         transformer = model[0]
         self._tokenizer = Tokenizer.from_str(transformer.tokenizer.backend_tokenizer.to_str())
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(model.max_seq_length)
-        self._bert = transformer.auto_model
-        self._exact = _Layers(self._bert, half=False)
-        self._half: _Layers | None = None
-        self._lock = threading.Lock()
+        self._layers = _Layers(transformer.auto_model, half=half)
 
     @classmethod
-    def of(cls, model: Any) -> "Bert | None":
+    def of(cls, model: Any, *, half: bool = False) -> "Bert | None":
         """The model, if it is of this kind and the answers are its own on texts of every sort;
-        None: it has to be asked itself."""
+        None: it has to be asked itself. half: in bfloat16 arithmetic, once that is so without."""
         if not _is_plain(model):
             return None
         made = cls(model)
@@ -45,27 +41,20 @@ class Bert:
             wanted = model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
             if not np.abs(made.encode(texts) - wanted).max() <= _CLOSE:
                 return None
-        return made
+        return cls(model, half=True) if half else made
 
-    def encode(self, texts: Sequence[str], *, half: bool = False, alone: bool = False) -> Vectors:
-        """float32 (n, dim), unit rows; half: in bfloat16 arithmetic; alone: each text by itself, so
-        that its vector is the same to the bit whatever it comes with."""
+    def encode(self, texts: Sequence[str], *, alone: bool = False) -> Vectors:
+        """float32 (n, dim), unit rows; alone: each text by itself, so that its vector is the same to
+        the bit whatever it comes with."""
         import torch
 
-        layers = self._halved() if half else self._exact
-        found = np.empty((len(texts), layers.dim), dtype=np.float32)
+        found = np.empty((len(texts), self._layers.dim), dtype=np.float32)
         ids = [self._tokenizer.encode(text).ids for text in texts]
         parts = np.arange(len(ids))[:, None] if alone else _batches([len(row) for row in ids])
         with torch.inference_mode():
             for rows in parts:
-                found[rows] = layers.vectors([ids[i] for i in rows]).numpy()
+                found[rows] = self._layers.vectors([ids[i] for i in rows]).numpy()
         return found
-
-    def _halved(self) -> "_Layers":
-        with self._lock:
-            if self._half is None:
-                self._half = _Layers(self._bert, half=True)
-            return self._half
 
 
 class _Layers:

@@ -87,7 +87,7 @@ class SentenceEncoder:
 
     def __init__(self, model: Any, *, name: str, revision: str, bf16: bool) -> None:
         self._model = model
-        self._fast = Bert.of(model)
+        self._fast = Bert.of(model, half=bf16)
         self.bf16 = bf16
         self._lock = threading.Lock()  # fast tokenizers refuse concurrent use
         self.name = name
@@ -124,13 +124,13 @@ class SentenceEncoder:
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows; a text's is the same whatever it comes with, to 1e-6."""
         if self._fast is not None and texts:
-            return self._fast.encode(texts, half=self.bf16, alone=self.bf16)
+            return self._fast.encode(texts, alone=self.bf16)
         return self._encode(self._model.encode_query, texts)
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows, in bfloat16 arithmetic where the processor has it."""
         if self._fast is not None and texts:
-            return self._fast.encode(texts, half=self.bf16)
+            return self._fast.encode(texts)
         if not self.bf16:
             return self._encode(self._model.encode_document, texts)
         import torch
