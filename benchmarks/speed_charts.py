@@ -29,7 +29,7 @@ def read(folder: Path, name: str) -> Result:
 def points(folder: Path) -> list[Result]:
     """What is known at each size: p50 of floor and ours, seconds of the build, memory of serving."""
     found = []
-    for size in read(folder, "speed_growth").get("sizes", []):
+    for size in read(folder, "speed").get("sizes", []):
         rows, build = size["retrieve"]["threads_1"], size["build"]
         point = {
             "n": size["n_passages"],
