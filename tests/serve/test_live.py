@@ -234,7 +234,6 @@ def test_what_was_learned_from_a_forgotten_user_answers_no_more(
     assert voted(reader.hits()) == set()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("error", [CorruptFileError("no good"), MemoryError("no room")])
 def test_a_version_that_cannot_be_loaded_is_tried_once(
     error: Exception, fw: Flywheel, reader: Reader, caplog: pytest.LogCaptureFixture
@@ -250,7 +249,7 @@ def test_a_version_that_cannot_be_loaded_is_tried_once(
             vote(fw, f"user{n}", place=n % 8)
             assert len(voted(reader.hits())) == n + 1
     said = [r for r in caplog.records if "cannot be served; keeping the last" in r.message]
-    assert len(said) == isinstance(error, CorruptFileError)  # else Python tells
+    assert len(said) == 1
     assert reader.gate.n_loads == 2
     third = new_version(fw, "third")
     reader.version()

@@ -4,7 +4,6 @@ A version that a refresh made is loaded aside, while the last state goes on answ
 know what a state is used for.
 """
 
-import contextlib
 import logging
 import os
 import threading
@@ -157,8 +156,12 @@ class LiveState:
             self._loader.start()
 
     def _renew_aside(self) -> None:
-        with contextlib.suppress(FlywheelError):  # a reader finds the same
+        try:
             self.renew()
+        except FlywheelError:
+            pass  # a reader finds the same
+        except Exception:
+            log.exception("the new live version cannot be served; keeping the last")
 
     def _loaded(self) -> _Live:
         for _ in range(_TRIES):
