@@ -76,7 +76,8 @@ def _require_scores(
     n_texts: int,
 ) -> None:
     """ValueError unless this is a score for some texts of every word."""
-    if data.dtype != np.float32 or [part.dtype.kind for part in (texts, starts)] != ["i", "i"]:
+    whole = np.dtype(np.int32), np.dtype(np.int64)
+    if data.dtype != np.float32 or texts.dtype not in whole or starts.dtype not in whole:
         raise ValueError("its scores are not float32 under whole numbers")
     if not divides(starts, n_words):
         raise ValueError(f"its scores are not divided among {n_words} words")
@@ -98,9 +99,11 @@ def column(bm25: Any, word: int) -> tuple[LexicalScores, npt.NDArray[Any]]:
 @cache
 def _adder() -> Any:
     """What scipy multiplies a sparse matrix with, which adds to what is there; None: it has none."""
-    from scipy.sparse import _sparsetools
-
-    return getattr(_sparsetools, "csc_matvec", None)
+    try:
+        from scipy.sparse._sparsetools import csc_matvec
+    except ImportError:
+        return None
+    return csc_matvec
 
 
 def add_column(
