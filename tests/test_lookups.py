@@ -72,13 +72,17 @@ def test_answers_do_not_hang_on_what_is_remembered(tmp_path: Path) -> None:
     assert sum(moved) > len(steps) // 2  # the changes do change answers
 
 
+def blank(n: int) -> Lookup:
+    """A lookup of n candidates that says nothing of them."""
+    features = np.zeros((n, 9), np.float32)
+    return Lookup(np.arange(n), features, np.ones(n, bool), Best(0.0, 0.0, 0.0, 0.0), 0.0)
+
+
 def test_a_lookup_is_found_for_the_same_query_corpus_and_number_alone() -> None:
     query, other = (
         Question(text, np.ones(3, dtype=np.float32) / np.float32(3**0.5)) for text in "ab"
     )
-    lookup = Lookup(
-        np.arange(2), np.zeros((2, 9), np.float32), np.ones(2, bool), Best(0.0, 0.0, 0.0, 0.0)
-    )
+    lookup = blank(2)
     kept = Lookups(2)
     kept.keep(5, query, 100, lookup)
     assert kept.find(5, query, 100) is lookup
@@ -95,9 +99,7 @@ def test_a_lookup_is_found_for_the_same_query_corpus_and_number_alone() -> None:
 def test_the_query_asked_longest_ago_is_forgotten_first() -> None:
     vector = np.ones(1, dtype=np.float32)
     a, b, c = (Question(text, vector) for text in "abc")
-    lookup = Lookup(
-        np.arange(1), np.zeros((1, 9), np.float32), np.ones(1, bool), Best(0.0, 0.0, 0.0, 0.0)
-    )
+    lookup = blank(1)
     kept = Lookups(2)
     kept.keep(1, a, 10, lookup)
     kept.keep(1, b, 10, lookup)
