@@ -24,8 +24,8 @@ import numpy as np
 
 from rag_flywheel.bench.bench import commit
 from rag_flywheel.bench.collection import Split, find_collection
-from rag_flywheel.bench.cycles import answers, asking
 from rag_flywheel.bench.measures import ndcg_at_10
+from rag_flywheel.bench.runs import run_votes
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.records import Retrieval, Vectors, Vote
@@ -54,17 +54,11 @@ def run(name: str, eps: float, seed: int) -> dict[str, Any]:
     """One collection under one seed."""
     began = time.monotonic()
     users = Listening(eps=eps)
+    protocol = Protocol(seed=seed, users=users)
     with tempfile.TemporaryDirectory() as scratch:
-        bench = prepare(
-            find_collection(name), Protocol(seed=seed, users=users), Path(scratch), None
-        )
-        rng = np.random.default_rng([seed, 0])
-        with bench.open(bench.base) as fw:
-            static = answers(fw, bench.test, 75)
-            for part in bench.parts:
-                asking(fw, bench.train, part, users, rng)()
-                fw.refresh()
-            learned = answers(fw, bench.test, 75)
+        bench = prepare(find_collection(name), protocol, Path(scratch), None)
+        cycles = run_votes(bench, protocol, None).cycles
+        (_, static), (_, learned) = cycles[0], cycles[-1]
         known = _Known(bench, users.heard)
         told = {query: known.ranked(query, found) for query, found in learned.items()}
     scores = {

@@ -88,6 +88,7 @@ def test_the_whole_loop(shell: Shell) -> None:
     assert [v["live"] for v in shell.json("versions")] == [True, False]
     assert shell.json("rollback") == {"live": report["version"]}
     assert shell.json("status")["frozen_at"] is not None
+    assert shell.json("status")["dense_search"] == "every passage"
     assert shell.json("release") == {"released": True}
     assert shell.json("verify") == []
     assert "sound" in shell.run("verify")

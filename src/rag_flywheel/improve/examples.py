@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.dense import Nearest, nearest_rows
+from rag_flywheel.index.spans import places_of
 from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.records import Vectors
@@ -148,9 +149,7 @@ def links(near: Nearest, targets: Examples, sources: Examples, said: Floats) -> 
         flat = near.rows[part].ravel()
         counts = starts[flat + 1] - starts[flat]
         slots = np.repeat(np.arange(len(flat)), counts)
-        offered = np.arange(len(slots)) + np.repeat(
-            starts[flat] - np.cumsum(counts) + counts, counts
-        )
+        offered = places_of(starts[flat], counts)
         names_offered = part[slots // k] * names + passages[offered]
         place = np.minimum(np.searchsorted(wanted, names_offered), len(wanted) - 1)
         match = wanted[place] == names_offered

@@ -15,9 +15,17 @@ import numpy.typing as npt
 
 from rag_flywheel.disk import all_below, divides, read_array, read_json
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.index.bm25 import K1, B, add_column, build_scores, column, read_scores
-from rag_flywheel.index.bm25 import LexicalScores as LexicalScores
+from rag_flywheel.index.bm25 import (
+    K1,
+    B,
+    LexicalScores,
+    add_column,
+    build_scores,
+    column,
+    read_scores,
+)
 from rag_flywheel.index.pieces import Pieces
+from rag_flywheel.index.spans import places_of
 from rag_flywheel.index.words import Numbers, TokenIds
 from rag_flywheel.index.words import tokenize as tokenize
 
@@ -225,9 +233,7 @@ class LexicalIndex:
         """The tokens of these texts, one text after the other, and how many each has."""
         starts = self.offsets[positions].astype(np.int64)
         lengths = self.offsets[positions + 1] - starts
-        ends = np.cumsum(lengths)
-        at = np.arange(int(lengths.sum())) + np.repeat(starts - ends + lengths, lengths)
-        return self.tokens[at], lengths
+        return self.tokens[places_of(starts, lengths)], lengths
 
     def score_unindexed(
         self, words: Sequence[str], counts: Sequence[Mapping[str, int]], lengths: Sequence[int]

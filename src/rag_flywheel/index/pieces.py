@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.disk import all_below, divides, read_array, read_json
+from rag_flywheel.index.spans import places_of
 
 _LETTERS = 4
 _AT_ONCE = 20_000  # texts
@@ -117,8 +118,7 @@ class Pieces:
     def _in_words(self, words: Ints, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """How often each of these pieces is in each of these words, (n, m)."""
         m, many = len(numbers), self._sizes[words]
-        until = np.cumsum(many)
-        ids = self.ids[np.repeat(self.offsets[words] - until + many, many) + np.arange(many.sum())]
+        ids = self.ids[places_of(self.offsets[words], many)]
         order = np.argsort(numbers)
         place = order[np.minimum(np.searchsorted(numbers, ids, sorter=order), m - 1)]
         cells = np.repeat(np.arange(len(words)) * m, many) + place

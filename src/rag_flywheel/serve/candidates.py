@@ -15,7 +15,8 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.index.lexical import LexicalScores, tokenize
+from rag_flywheel.index.bm25 import LexicalScores
+from rag_flywheel.index.lexical import tokenize
 from rag_flywheel.rank.features import (
     CHEAP,
     Best,
