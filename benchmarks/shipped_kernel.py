@@ -29,8 +29,9 @@ from rag_flywheel.bench.users import Users
 from rag_flywheel.build import Built, built_indexes
 from rag_flywheel.config import Config
 from rag_flywheel.deploy import versions as deploy
-from rag_flywheel.improve.examples import Examples, Floats, links, nearest, support
-from rag_flywheel.improve.likelihood import after_votes, prior_chances, with_support
+from rag_flywheel.improve.examples import Examples, Floats, nearest_of
+from rag_flywheel.improve.held_out import chances_of
+from rag_flywheel.improve.likelihood import prior_chances
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.past_queries import Known, past_examples, read_past
 from rag_flywheel.rank.features import FEATURES
@@ -116,28 +117,14 @@ def _over_the_grid(
     noise: float,
 ) -> tuple[float, Gains]:
     shipped = replace(Parameters(), noise=noise)
-    each = np.arange(len(past))
-    among = nearest(past, past, each, each)
-    near = nearest(dev, past, np.zeros(len(dev), np.int64), np.ones(len(past), np.int64))
-    prior, wanted = prior_chances(past, shipped.vector), prior_chances(dev, shipped.vector)
-    alone = _ndcg(dev, wanted, ids, split)
+    near = nearest_of(dev, past)
+    alone = _ndcg(dev, prior_chances(dev, shipped.vector), ids, split)
     found: Gains = {}
     for quantile, gamma, n0 in itertools.product(QUANTILES, GAMMAS, N0S):
         kernel = Kernel(thetas(past.vectors, [quantile])[0], quantile, gamma, n0)
-        before = prior
-        for _ in range(3):
-            said = _said(past, before, noise)
-            heard = support(links(among, past, past, said), among, said, kernel, len(past))
-            before = with_support(prior, heard, n0)
-        said = _said(past, before, noise)
-        heard = support(links(near, dev, past, said), near, said, kernel, len(dev))
-        found[quantile, gamma, n0] = _ndcg(dev, with_support(wanted, heard, n0), ids, split) - alone
+        chances = chances_of(dev, past, replace(shipped, kernel=kernel), near=near)
+        found[quantile, gamma, n0] = _ndcg(dev, chances, ids, split) - alone
     return alone, found
-
-
-def _said(past: Examples, before: Floats, noise: float) -> Floats:
-    chances = after_votes(past, before, noise)
-    return np.where((chances >= 0.01) | (past.net > 0), chances, 0.0)
 
 
 def _ndcg(

@@ -12,6 +12,7 @@ from rag_flywheel.improve.examples import (
     Floats,
     Ints,
     Links,
+    all_support,
     links,
     nearest,
     sums_of_support,
@@ -176,6 +177,26 @@ def plain_support(
     return total
 
 
+def plain_support_of_all(
+    targets: Examples,
+    sources: Examples,
+    chances: Floats,
+    kernel: Kernel,
+    target_folds: Ints,
+    source_folds: Ints,
+) -> Floats:
+    """The sum of S over all passages, of whom neighbours speak at all."""
+    total = np.zeros(len(targets))
+    for i in range(len(targets)):
+        for j in range(len(sources)):
+            if targets.tenants[i] != sources.tenants[j] or target_folds[i] == source_folds[j]:
+                continue
+            cosine = min(float(targets.vectors[i] @ sources.vectors[j]), 1.0)
+            near = max(0.0, (cosine - kernel.theta) / (1 - kernel.theta)) ** kernel.gamma
+            total[i] += near * float(chances[j].sum())
+    return total
+
+
 @given(seeds, st.integers(0, 6), st.integers(0, 20), st.floats(-0.5, 0.9), st.floats(0.5, 4))
 @settings(max_examples=60, deadline=None)
 def test_support_is_that_of_a_double_loop(
@@ -184,7 +205,7 @@ def test_support_is_that_of_a_double_loop(
     rng = np.random.default_rng(seed)
     targets, sources = random_examples(rng, n), random_examples(rng, m)
     folds = rng.integers(0, 3, n), rng.integers(0, 3, m)
-    chances = rng.random((m, 3)) * (rng.random((m, 3)) < 0.7)
+    chances = rng.random((m, 3)) * (rng.random((m, 3)) < 0.7) * (sources.lineages >= 0)
     kernel = Kernel(theta=theta, gamma=gamma)
     near = nearest(targets, sources, *folds)
     heard = links(near, targets, sources, chances)
@@ -193,12 +214,17 @@ def test_support_is_that_of_a_double_loop(
     assert found.shape == (n, 3)
     assert found == pytest.approx(expected, abs=1e-4)
     assert (found[targets.lineages < 0] == 0).all()
-    values = rng.random((n, 3))
+    every = all_support(near, chances, kernel)
+    of_all = plain_support_of_all(targets, sources, chances, kernel, *folds)
+    assert every == pytest.approx(of_all, abs=1e-4)
+    assert (every >= found.sum(axis=1) - 1e-9).all()
+    values = 3 * rng.random((n, 3))
     ((total, of_values),) = sums_of_support(
         heard, near, chances, (np.ones_like(values), values), [kernel]
     )
-    assert total == pytest.approx(found.sum(axis=1))
-    assert of_values == pytest.approx((found * values).sum(axis=1))
+    assert total == pytest.approx(every)
+    others = every - found.sum(axis=1)
+    assert of_values == pytest.approx((found * values).sum(axis=1) + others)
 
 
 def test_support_of_more_targets_than_are_looked_at_together() -> None:
@@ -224,6 +250,9 @@ def test_support_by_hand() -> None:
     found = support(links(near, target, sources, chances), near, chances, Kernel(0.5, 0.9, 2.0), 1)
     # kernel: 1 for the first, ((0.75 - 0.5) / 0.5)² = 0.25 for the second
     assert found[0] == pytest.approx([0.1, 0.7 + 0.25 * 0.4, 0.0])
+    # 9, of which the second speaks too, is no candidate
+    spoken = np.array([[0.7, 0.0, 0.1], [0.4, 0.6, 0.0]])
+    assert all_support(near, spoken, Kernel(0.5, 0.9, 2.0)) == pytest.approx([0.8 + 0.25])
 
 
 def test_rows_of_examples() -> None:

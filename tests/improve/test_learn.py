@@ -210,18 +210,20 @@ def test_chances_of_a_planted_memory_favour_the_answer(
     assert sum(right) > 0.9 * len(right)
 
 
-def test_where_neighbours_say_nothing_only_votes_on_the_same_query_count() -> None:
-    """Other votes are hardly less likely with it."""
-    harm, narrow = [], []
+def test_where_neighbours_say_nothing_they_are_hardly_heard() -> None:
+    """The memory is for the very same query, or as mild as it is shipped; other votes are no less
+    likely with it."""
+    harm, same = [], []
     for seed in range(5):
         test, others = unrelated(seed), unrelated(seed + 100)
         found = listening(others, SHIPPED)
-        narrow.append(found.kernel.theta > 0.9)
+        same.append(found.kernel.theta > 0.9)
+        assert same[-1] or found.kernel.n0 > 3.0
         off = replace(found, kernel=OFF.kernel)
         with_it, without = (likelihoods(test, others, p) for p in (found, off))
         harm.append(float((without - with_it).mean()))
-    assert sum(narrow) >= 3, narrow
-    assert max(harm) < 0.03
+    assert any(same)
+    assert max(harm) < 0.001
 
 
 def test_a_weight_that_votes_speak_for_is_proposed() -> None:

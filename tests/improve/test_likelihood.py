@@ -130,10 +130,9 @@ def small(draw: st.DrawFn) -> Examples:
 def test_one_query_by_hand() -> None:
     one = made([[5, 6, 7]], np.zeros((1, 3, 1)), [[1, 0, 0]], [[0, 0, 1]])
     chances = np.array([[0.2, 0.5, 0.3]])
-    # odds 4: 0.2 · 4 + 0.5 + 0.3 / 4
-    assert log_likelihoods(one, chances, 0.2) == pytest.approx([math.log(1.375)])
-    expected = [0.8 / 1.375, 0.5 / 1.375, 0.075 / 1.375]
-    assert after_votes(one, chances, 0.2)[0] == pytest.approx(expected)
+    total = 0.2 * 4 + 0.5 + 0.3 / 4  # odds 4
+    assert log_likelihoods(one, chances, 0.2) == pytest.approx([math.log(total)])
+    assert after_votes(one, chances, 0.2) * total == pytest.approx(np.array([[0.8, 0.5, 0.075]]))
 
 
 def test_prior_chances_by_hand() -> None:
@@ -146,9 +145,16 @@ def test_prior_chances_by_hand() -> None:
 
 def test_support_by_hand() -> None:
     prior, support = np.array([[0.5, 0.5], [0.9, 0.1]]), np.array([[0.0, 2.0], [0.0, 0.0]])
-    found = with_support(prior, support, 3.0)
-    assert found == pytest.approx(np.array([[1.5 / 5, 3.5 / 5], [0.9, 0.1]]))
-    assert with_support(prior, None, 3.0) is prior
+    found = with_support(prior, support, np.array([3.0, 0.0]), 3.0)  # 1 of the 3 for others
+    assert found == pytest.approx(np.array([[1.5 / 6, 3.5 / 6], [0.9, 0.1]]))
+
+
+def test_what_is_no_candidate_counts_as_without_votes() -> None:
+    one = made([[5, 6, 7]], np.zeros((1, 3, 1)), [[1, 0, 0]], [[0, 0, 1]])
+    chances = np.array([[0.1, 0.3, 0.2]])
+    total = 0.1 * 4 + 0.3 + 0.2 / 4 + 0.4  # odds 4, and 0.4 for all other passages
+    assert log_likelihoods(one, chances, 0.2) == pytest.approx([math.log(total)])
+    assert after_votes(one, chances, 0.2) * total == pytest.approx(np.array([[0.4, 0.3, 0.05]]))
 
 
 def test_a_query_without_a_candidate_tells_nothing() -> None:
@@ -191,7 +197,7 @@ def test_support_is_added_and_chances_still_sum_to_one(
 ) -> None:
     prior = prior_chances(examples, np.zeros(examples.features.shape[2]))
     support = np.where(examples.present, np.random.default_rng(seed).random(prior.shape), 0.0)
-    found = with_support(prior, support, n0)
+    found = with_support(prior, support, support.sum(axis=1), n0)
     assert found.sum(axis=1) == pytest.approx(np.ones(len(examples)))
     for i, added in enumerate(support.tolist()):
         plain = [(n0 * p + s) / (n0 + sum(added)) for p, s in zip(prior[i], added, strict=True)]

@@ -1,12 +1,14 @@
 """The memory of past queries, against a loop in plain Python over all pairs of them."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rag_flywheel.improve.examples import Examples
-from rag_flywheel.improve.remember import before_votes, remember, said_of
+from rag_flywheel.improve.passing import before_votes, said_of
+from rag_flywheel.improve.remember import remember
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters
 
@@ -39,11 +41,14 @@ def few(seed: int, n: int = 10) -> Examples:
     )
 
 
-def plain_after(before: dict[int, float], net: dict[int, float], odds: float) -> dict[int, float]:
+def plain_after(
+    before: dict[int, float], net: dict[int, float], odds: float, least: float = 0.01
+) -> dict[int, float]:
     """Chances after the votes; small ones say nothing, unless votes call them helpful."""
     joint = {p: chance * odds ** net[p] for p, chance in before.items()}
-    share = {p: j / sum(joint.values()) for p, j in joint.items()}
-    return {p: s for p, s in share.items() if s >= 0.01 or net[p] > 0}
+    others = max(0.0, 1.0 - sum(before.values()))
+    share = {p: j / (sum(joint.values()) + others) for p, j in joint.items()}
+    return {p: s for p, s in share.items() if s >= least or net[p] > 0}
 
 
 def plain_rows(
@@ -65,31 +70,46 @@ def plain_rows(
     return prior, net
 
 
-def plain_memory(examples: Examples, parameters: Parameters) -> list[dict[int, float]]:
-    """`remember` in plain Python, by passage, for at most 33 queries: all others are neighbours."""
+Row = dict[int, float]
+
+
+def plain_before(prior: Row, told: Mapping[int, tuple[float, Row]], n0: float) -> Row:
+    """Chances before the votes, from what neighbours say and what each of them weighs."""
+    every = sum(weight * sum(row.values()) for weight, row in told.values())
+    return {
+        p: (n0 * chance + sum(weight * row.get(p, 0.0) for weight, row in told.values()))
+        / (n0 + every)
+        for p, chance in prior.items()
+    }
+
+
+def plain_memory(examples: Examples, parameters: Parameters) -> list[Row]:
+    """`remember` in plain Python, by passage, for at most 33 queries: all others are neighbours.
+
+    Each tells each what it would say if it had not been told anything by that one.
+    """
     kernel, odds = parameters.kernel, (1 - parameters.noise) / parameters.noise
     prior, net = plain_rows(examples, parameters)
-    before = prior
-    for _ in range(3 if kernel.neighbours else 0):
-        after = [plain_after(row, net[i], odds) for i, row in enumerate(before)]
-        heard: list[dict[int, float]] = []
-        for i in range(len(examples)):
-            total = dict.fromkeys(prior[i], 0.0)
-            for j in range(len(examples)):
-                if i == j or examples.tenants[i] != examples.tenants[j]:
-                    continue
-                cosine = min(float(examples.vectors[i] @ examples.vectors[j]), 1.0)
-                weight = max(0.0, (cosine - kernel.theta) / (1 - kernel.theta)) ** kernel.gamma
-                for p in total:
-                    total[p] += weight * after[j].get(p, 0.0)
-            heard.append(total)
-        before = [
-            {p: (kernel.n0 * prior[i][p] + s) / (kernel.n0 + sum(h.values())) for p, s in h.items()}
-            for i, h in enumerate(heard)
-        ]
+    told: list[dict[int, tuple[float, Row]]] = [{} for _ in prior]
+    for i, ours in enumerate(examples.vectors):
+        for j, theirs in enumerate(examples.vectors):
+            if i == j or examples.tenants[i] != examples.tenants[j] or not kernel.neighbours:
+                continue
+            cosine = min(float(ours @ theirs), 1.0)
+            weight = max(0.0, (cosine - kernel.theta) / (1 - kernel.theta)) ** kernel.gamma
+            told[i][j] = weight, plain_after(prior[j], net[j], odds)
+    for _ in range(2):
+        heard, told = told, [{} for _ in prior]
+        for i, neighbours in enumerate(heard):
+            for j, (weight, _) in neighbours.items():
+                said = plain_after(plain_before(prior[j], heard[j], kernel.n0), net[j], odds)
+                others = {t: one for t, one in heard[j].items() if t != i}
+                before = plain_before(prior[j], others, kernel.n0)
+                after = plain_after(before, net[j], odds, least=0.0)
+                told[i][j] = weight, {p: chance for p, chance in after.items() if p in said}
     return [
-        {p: chance for p, chance in row.items() if chance >= 0.002 or net[i][p]}
-        for i, row in enumerate(before)
+        {p: c for p, c in plain_before(row, told[i], kernel.n0).items() if c >= 0.002 or net[i][p]}
+        for i, row in enumerate(prior)
     ]
 
 
@@ -107,9 +127,13 @@ def test_the_memory_is_that_of_a_loop_in_plain_python(seed: int, kernel: Kernel)
 
 
 def test_chances_before_votes_are_chances() -> None:
+    """What they lack to 1 is that of passages of whom neighbours speak, and which are no candidates."""
     examples = few(4, 30)
     found = before_votes(examples, HEARD)
-    assert found.sum(axis=1) == pytest.approx(np.ones(30))
+    total = found.sum(axis=1)
+    assert (total <= 1.0 + 1e-9).all()
+    assert (total < 0.9).any()
+    assert (found >= 0.0).all()
     assert not found[examples.lineages < 0].any()
 
 
@@ -131,6 +155,28 @@ def test_chances_before_the_votes_do_not_hold_a_query_s_own_votes() -> None:
     for lineage in both:
         assert one.before(lonely)[lineage] == other.before(lonely)[lineage]
         assert one.before(lonely)[lineage] == pytest.approx(prior.before(lonely)[lineage])
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_votes_do_not_come_back_to_their_query(n: int) -> None:
+    """Of two neighbours neither hears its own votes; nor do the ends of a chain of three."""
+    rng = np.random.default_rng(0)
+    angles = np.arange(n) * 0.7  # neighbours: cosine 0.76; ends of the chain: 0.17
+    pair = replace(
+        few(6, n),
+        vectors=np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32),
+        features=np.zeros((n, WIDTH, len(FEATURES)), np.float32),
+        tenants=np.zeros(n, np.int64),
+    )
+    parameters = replace(HEARD, kernel=Kernel(0.3, 0.9, 1.0, 0.3), noise=0.4)
+    first = before_votes(pair, parameters)
+    for row in range(n):
+        changed = pair.net.copy()
+        changed[row] = np.where(pair.present[row], rng.integers(-1, 3, WIDTH), 0)
+        second = before_votes(replace(pair, net=changed), parameters)
+        assert second[row] == pytest.approx(first[row], abs=1e-9)
+        others = [i for i in range(n) if abs(i - row) == 1]
+        assert np.abs(second[others] - first[others]).max() > 0.01
 
 
 def test_votes_on_a_query_move_the_chances_of_its_neighbours() -> None:

@@ -12,7 +12,7 @@ import pytest
 from lessons import DIM, examples, lessons, plain_loss, tower, vectors_of
 from rag_flywheel.improve import tune
 from rag_flywheel.improve.likelihood import after_votes
-from rag_flywheel.improve.remember import before_votes
+from rag_flywheel.improve.passing import before_votes
 from rag_flywheel.improve.tune import Lessons, soft_targets, teach
 from rag_flywheel.rank.parameters import Parameters
 from teachable import RATE
@@ -217,7 +217,7 @@ def test_targets_are_the_chances_after_the_votes_and_missing_candidates_get_none
     found = soft_targets(voted, parameters)
     expected = after_votes(voted, before_votes(voted, parameters), 0.1)
     np.testing.assert_allclose(found, expected)
-    np.testing.assert_allclose(found.sum(axis=1), 1.0)
+    assert (found.sum(axis=1) <= 1.0 + 1e-9).all()  # the answer may be none of them
     assert (found[~given.present] == 0).all()
     best = np.where(given.present, net, -9).max(axis=1, keepdims=True)
     single = (net == best) & given.present & ((net == best).sum(axis=1, keepdims=True) == 1)

@@ -161,10 +161,17 @@ def links(near: Nearest, targets: Examples, sources: Examples, said: Floats) -> 
 
 def support(found: Links, near: Nearest, chances: Floats, kernel: Kernel, n: int) -> Floats:
     """S of every candidate of n targets, (n, C): the sum over neighbours of K · chance."""
-    weights = _weights(near, kernel)[found.slot] * chances.ravel()[found.of]
+    weights = kernel_weights(near, kernel).ravel()[found.slot] * chances.ravel()[found.of]
     shape = n, chances.shape[1]
     total = np.bincount(found.to, weights, minlength=shape[0] * shape[1])
     return total.astype(np.float64).reshape(shape)
+
+
+def all_support(near: Nearest, said: Floats, kernel: Kernel) -> Floats:
+    """The sum of S over all passages, (n,): over those too that are no candidates of the target,
+    which ranking brings in. said: chances of the sources' candidates, (m, C)."""
+    found: Floats = (kernel_weights(near, kernel) * said.sum(axis=1)[near.rows]).sum(axis=1)
+    return found
 
 
 def sums_of_support(
@@ -174,24 +181,26 @@ def sums_of_support(
     values: tuple[Floats, Floats],
     kernels: Iterable[Kernel],
 ) -> Iterator[tuple[Floats, Floats]]:
-    """For each kernel the sums over candidates of S · value, (n,), for either of the values.
+    """For each kernel the sums over all passages of S · value, (n,), for either of the values.
 
-    said: chances of the sources' candidates, (m, C); values: of the targets' candidates, (n, C).
+    said: chances of the sources' candidates, (m, C); values: of the targets' candidates, (n, C);
+    that of all other passages is 1.
     """
     n, width = values[0].shape
     row, chance = found.to // width, said.ravel()[found.of]
-    one, other = (chance * value.ravel()[found.to] for value in values)
+    one, other = (chance * (value.ravel()[found.to] - 1.0) for value in values)
     for kernel in kernels:
-        weights = _weights(near, kernel)[found.slot]
+        weights = kernel_weights(near, kernel).ravel()[found.slot]
+        every = all_support(near, said, kernel)
         yield (
-            np.bincount(row, weights * one, minlength=n).astype(np.float64),
-            np.bincount(row, weights * other, minlength=n).astype(np.float64),
+            every + np.bincount(row, weights * one, minlength=n),
+            every + np.bincount(row, weights * other, minlength=n),
         )
 
 
-def _weights(near: Nearest, kernel: Kernel) -> Floats:
-    """K of each neighbour, in the order of slots."""
+def kernel_weights(near: Nearest, kernel: Kernel) -> Floats:
+    """K of each neighbour, (n, k)."""
     theta = kernel.theta
     above = np.maximum(near.cosines.astype(np.float64) - theta, 0.0) / (1.0 - theta)
-    weights: Floats = (above**kernel.gamma).ravel()
+    weights: Floats = above**kernel.gamma
     return weights

@@ -10,14 +10,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.improve.examples import Examples, Floats, Ints, links, nearest, support
+from rag_flywheel.improve.examples import (
+    Examples,
+    Floats,
+    Ints,
+    all_support,
+    links,
+    nearest,
+    support,
+)
 from rag_flywheel.improve.likelihood import (
     log_likelihoods,
     of_any_answer,
     prior_chances,
     with_support,
 )
-from rag_flywheel.improve.remember import before_votes, said_of
+from rag_flywheel.improve.passing import before_votes, said_of
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.dense import Nearest
 from rag_flywheel.rank.parameters import Parameters
@@ -67,7 +75,7 @@ def chances_of(
     near = nearest(test, others, *apart, near)
     said = memory_of(others, parameters) if said is None else said
     added = support(links(near, test, others, said), near, said, kernel, len(test))
-    return with_support(prior, added, kernel.n0)
+    return with_support(prior, added, all_support(near, said, kernel), kernel.n0)
 
 
 def held_out_says(test: Examples, chances: Floats, parameters: Parameters) -> HeldOut:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rag_flywheel.improve.examples import Examples, Floats, links, nearest, sums_of_support
 from rag_flywheel.improve.likelihood import calibrated, choice_odds, fit, prior_chances, vote_odds
-from rag_flywheel.improve.remember import said_of
+from rag_flywheel.improve.passing import said_of
 from rag_flywheel.improve.telling import telling
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.dense import typical_cosine

@@ -5,6 +5,7 @@ One candidate of a past query is its answer, p with chance P(p). A vote is right
 
     log P(votes on q) = log Σ_p P(p) · ((1 − noise) / noise)^(helpful(p) − harmful(p))
 
+where p is any passage: what P gives to others than the candidates counts as without votes,
 and all votes together also tell the noise, since votes on others than the answer are "helpful" by
 mistake alone. Votes on hits that nobody looked at are not needed: which hits are looked at does
 not change the sum.
@@ -40,9 +41,15 @@ def log_likelihoods(
     examples: Examples, chances: Floats, noise: float, choice: float = 0.0
 ) -> Floats:
     """log P(votes) of each query, (n,), up to `of_any_answer`. chances: (n, C)."""
-    tilt = choice_odds(examples, choice)
-    joint = (chances * tilt * vote_odds(examples, noise)).sum(axis=1)
-    found: Floats = np.log(joint / (chances * tilt).sum(axis=1))
+    tilt, others = choice_odds(examples, choice), of_others(chances)
+    joint = (chances * tilt * vote_odds(examples, noise)).sum(axis=1) + others
+    found: Floats = np.log(joint / ((chances * tilt).sum(axis=1) + others))
+    return found
+
+
+def of_others(chances: Floats) -> Floats:
+    """The chance that the answer is none of the candidates, (n,), from theirs, (n, C)."""
+    found: Floats = np.maximum(1.0 - chances.sum(axis=1), 0.0)
     return found
 
 
@@ -79,7 +86,7 @@ def vote_odds(examples: Examples, noise: float) -> Floats:
 def after_votes(examples: Examples, chances: Floats, noise: float) -> Floats:
     """The chance of every candidate after the votes on its query, (n, C) (Bayes' rule)."""
     joint = chances * vote_odds(examples, noise)
-    found: Floats = joint / joint.sum(axis=1, keepdims=True)
+    found: Floats = joint / (joint.sum(axis=1) + of_others(chances))[:, None]
     return found
 
 
@@ -88,11 +95,9 @@ def prior_chances(examples: Examples, weights: Floats) -> Floats:
     return _softmax(examples.features @ weights, examples.present)
 
 
-def with_support(prior: Floats, support: Floats | None, n0: float) -> Floats:
-    """(n0 · prior + S) / (n0 + sum of S), (n, C)."""
-    if support is None:
-        return prior
-    found: Floats = (n0 * prior + support) / (n0 + support.sum(axis=1, keepdims=True))
+def with_support(prior: Floats, support: Floats, every: Floats, n0: float) -> Floats:
+    """(n0 · prior + S) / (n0 + sum of S), (n, C); every: that sum, over all passages, (n,)."""
+    found: Floats = (n0 * prior + support) / (n0 + every)[:, None]
     return found
 
 

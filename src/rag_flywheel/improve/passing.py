@@ -1,0 +1,148 @@
+"""What past queries tell one another: answers are passed on between similar ones, a few times.
+
+A query tells a neighbour the chances after its votes, as they would be without what that neighbour
+told it: else its votes would come back to it, and count twice (belief propagation: Pearl,
+Probabilistic Reasoning in Intelligent Systems, 1988). Around a circle of three they still can,
+weakened three times by K. It must not know how parameters are chosen.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rag_flywheel.improve.examples import (
+    Examples,
+    Floats,
+    Ints,
+    Links,
+    kernel_weights,
+    links,
+    nearest,
+)
+from rag_flywheel.improve.likelihood import after_votes, prior_chances, vote_odds, with_support
+from rag_flywheel.index.dense import Nearest
+from rag_flywheel.rank.parameters import Kernel, Parameters
+
+_PASSES = 3
+_LEAST_CHANCE = 0.01
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What every query is told by each of its k neighbours: the chances of the passages that are
+    candidates of both, one for each link, and the sum over all passages, (n, k)."""
+
+    links: Links
+    chances: Floats
+    every: Floats
+
+
+def before_votes(examples: Examples, parameters: Parameters) -> Floats:
+    """The chance of every candidate before the votes on its query, as others' votes say, (n, C).
+
+    A query with few votes of its own learns from its neighbours what to make of them. What the
+    chances of a query lack to 1 is that of passages of whom its neighbours speak and which are no
+    candidates of it.
+    """
+    prior = prior_chances(examples, parameters.vector)
+    kernel = parameters.memory
+    if not kernel.neighbours or len(examples) < 2:
+        return prior
+    each = np.arange(len(examples))
+    near = nearest(examples, examples, each, each)
+    said = said_of(examples, prior, parameters.noise)
+    heard = links(near, examples, examples, said)
+    told = _Told(heard, said.ravel()[heard.of], said.sum(axis=1)[near.rows])
+    for _ in range(_PASSES - 1):
+        told = _told_next(examples, prior, near, told, kernel, parameters.noise)
+    return with_support(prior, *_support(near, told, kernel, prior.shape), kernel.n0)
+
+
+def said_of(examples: Examples, before: Floats, noise: float) -> Floats:
+    """Chances after the votes as neighbours hear them, (n, C), from those before: small ones say
+    nothing, unless votes call them helpful."""
+    chances = after_votes(examples, before, noise)
+    return np.where((chances >= _LEAST_CHANCE) | (examples.net > 0), chances, 0.0)
+
+
+def _support(
+    near: Nearest, told: _Told, kernel: Kernel, shape: tuple[int, ...]
+) -> tuple[Floats, Floats]:
+    """S of every candidate, (n, C), and its sum over all passages, (n,)."""
+    weights = kernel_weights(near, kernel)
+    given = weights.ravel()[told.links.slot] * told.chances
+    own = np.bincount(told.links.to, given, minlength=shape[0] * shape[1])
+    return own.astype(np.float64).reshape(shape), (weights * told.every).sum(axis=1)
+
+
+def _told_next(
+    examples: Examples, prior: Floats, near: Nearest, told: _Told, kernel: Kernel, noise: float
+) -> _Told:
+    """What queries tell after they were told this: each neighbour without what it told them.
+
+    All chances here are (n0 + sum of S) times what they are.
+    """
+    support, every = _support(near, told, kernel, prior.shape)
+    said = said_of(examples, with_support(prior, support, every, kernel.n0), noise)
+    loud, odds = said > 0, vote_odds(examples, noise)
+    before = kernel.n0 * prior + support
+    after = before * odds
+    total = after.sum(axis=1) + np.maximum(kernel.n0 + every - before.sum(axis=1), 0.0)
+
+    weights, at = kernel_weights(near, kernel), told.links
+    given = weights.ravel()[at.slot] * told.chances
+    in_after = given * odds.ravel()[at.to]
+    of_all, of_after, of_loud = (
+        np.bincount(at.slot, part, minlength=weights.size).astype(np.float64)
+        for part in (given, in_after, in_after * loud.ravel()[at.to])
+    )
+    to_others = np.maximum((weights * told.every).ravel() - of_all, 0.0)
+
+    back, source = _back(near), near.rows.ravel()
+    least = kernel.n0 * (prior * odds).sum(
+        axis=1
+    )  # what is left of `total` when all are taken away
+    left = np.maximum(total[source] - _at(of_after + to_others, back), least[source])
+    loud_left = np.where(loud, after, 0.0).sum(axis=1)[source] - _at(of_loud, back)
+
+    heard = links(near, examples, examples, said)
+    echo = _at(in_after, _reverse(heard, at, prior.size))
+    chances = np.maximum(after.ravel()[heard.of] - echo, 0.0) / left[heard.slot]
+    return _Told(
+        heard,
+        np.minimum(chances, 1.0),
+        np.clip(loud_left / left, 0.0, 1.0).reshape(near.rows.shape),
+    )
+
+
+def _back(near: Nearest) -> Ints:
+    """For each slot, flat in (n, k), the slot of that query among its neighbour's, -1: in none."""
+    n, k = near.rows.shape
+    query, neighbour = np.repeat(np.arange(n), k), near.rows.ravel()
+    return _places(query * n + neighbour, neighbour * n + query)
+
+
+def _reverse(links: Links, others: Links, size: int) -> Ints:
+    """For each of the links the one of the others between the same two candidates, -1: there is
+    none. size: the number of candidates."""
+    return _places(others.to * size + others.of, links.of * size + links.to)
+
+
+def _places(names: Ints, wanted: Ints) -> Ints:
+    """Where in `names` the wanted ones are, -1: nowhere."""
+    if not len(names):
+        return np.full(len(wanted), -1, dtype=np.int64)
+    order, by_wanted = np.argsort(names), np.argsort(wanted)  # sorted ones are found much sooner
+    names, wanted = names[order], wanted[by_wanted]
+    place = np.minimum(np.searchsorted(names, wanted), len(names) - 1)
+    found = np.empty(len(wanted), dtype=np.int64)
+    found[by_wanted] = np.where(names[place] == wanted, order[place], -1)
+    return found
+
+
+def _at(values: Floats, places: Ints) -> Floats:
+    """The values at these places, 0 where the place is -1."""
+    if not len(values):
+        return np.zeros(len(places))
+    found: Floats = np.where(places >= 0, values[np.maximum(places, 0)], 0.0)
+    return found
