@@ -25,14 +25,14 @@ def append_votes(database: Database, given: Iterable[Vote]) -> int:
     UnknownIdError for an unknown retrieval.
     """
     votes = items("votes", given, Vote)
-    with database.reading() as conn:
-        votes = _wanted(conn, votes)
-    for vote in votes:
-        _check(vote)
     if not votes:
         return 0
     with database.transaction(durable=True) as conn:
-        votes = _wanted(conn, votes)  # nobody opts out in between
+        votes = _wanted(conn, votes)
+        for vote in votes:
+            _check(vote)
+        if not votes:
+            return 0
         shown = events.shown_hits(conn, sorted({str(v.retrieval_id) for v in votes}))
         new = [_resolve(vote, shown) for vote in votes]
         first = passages.advance_clock(conn, len(new))
