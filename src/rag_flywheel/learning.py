@@ -14,7 +14,7 @@ from rag_flywheel.curate.groups import held_out, query_groups
 from rag_flywheel.evaluate.gate import Looks, too_soon
 from rag_flywheel.gating import Gate, Judges, Side, gate_text, gated
 from rag_flywheel.improve.examples import Examples, Ints
-from rag_flywheel.improve.learn import listening, propose
+from rag_flywheel.improve.learn import listening, newest, propose
 from rag_flywheel.improve.remember import remember
 from rag_flywheel.index.encoder import QueryEncoder
 from rag_flywheel.past_queries import Known, Past, fit_to_judge, golden_of, past_examples
@@ -98,6 +98,7 @@ def learned_from_votes(
     examples = past_examples(database, version, past, known, progress)
     groups, apart = _apart(examples, past, base)
     others = examples.at(np.flatnonzero(~apart))
+    recent = newest(others)  # one object, that its neighbours are looked for once
     kept, gate, tuned = version.parameters, None, None
     n_votes = judging.n_votes
 
@@ -111,7 +112,7 @@ def learned_from_votes(
         return Judges(
             seen.at(np.flatnonzero(apart)),
             golden_of(database, version, golden(), vectors, known),
-            seen.at(np.flatnonzero(~apart)),
+            others if seen is examples else seen.at(np.flatnonzero(~apart)),
         )
 
     @cache
@@ -120,11 +121,11 @@ def learned_from_votes(
 
     why, scores = too_soon(n_votes, judging.looks), dict[str, float]()
     if not why:
-        proposal = propose(others, kept)
+        proposal = propose(recent, kept)
         why, scores = proposal.why, dict(proposal.scores)
         if proposal.parameters is not None:
-            candidate = judging.read_back(listening(others, proposal.parameters))
-            sides = Side(candidate, judges()), Side(listening(others, kept), judges())
+            candidate = judging.read_back(listening(recent, proposal.parameters))
+            sides = Side(candidate, judges()), Side(listening(recent, kept), judges())
             gate = gated(*sides, groups[apart], n_votes, judging.looks)
             why, scores = gate.decision.why, {**scores, **gate.scores}
             kept = candidate if gate.decision.replaces else kept
@@ -142,7 +143,7 @@ def learned_from_votes(
                 np.array([heirs.get(p, p) for p in rows.tolist()], dtype=np.int64)
             ),
         )
-        live = Side(listening(others, kept), judges())
+        live = Side(listening(recent, kept), judges())
         tuned = tuned_by_votes(scene, live, judging.tuning, judging.read_back, n_votes, progress)
         scores |= tuned.scores
         kept, examples = tuned.parameters or kept, tuned.examples or examples

@@ -40,6 +40,13 @@ class Proposal:
     scores: Mapping[str, float]
 
 
+def newest(examples: Examples) -> Examples:
+    """Those that parameters are fitted to, the last 8,000."""
+    if len(examples) <= MOST_QUERIES:
+        return examples
+    return examples.at(np.arange(len(examples))[-MOST_QUERIES:])
+
+
 def propose(examples: Examples, kept: Parameters) -> Proposal:
     """The weights of the prior that the votes on these examples, the newest of them, speak for.
 
@@ -47,7 +54,7 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
     where the memory answers nothing would hold it. The fit starts from the shipped weights, so that
     the same votes always give the same ones.
     """
-    every = _newest(examples)
+    every = newest(examples)
     own = telling(every)
     scores = {"n_fitted": float(len(own))}
     if len(own) < LEAST_QUERIES:
@@ -73,7 +80,7 @@ def listening(examples: Examples, kept: Parameters) -> Parameters:
     is likeliest with the weights that go best with it, as `propose` finds them. Votes on answers that
     clearly tell nothing say nothing of it, and count for the very same query alone.
     """
-    every = _newest(examples)
+    every = newest(examples)
     if len(every) < LEAST_QUERIES:
         return kept
     own = telling(every)
@@ -99,12 +106,6 @@ def _of_the_same(examples: Examples) -> Kernel:
     very query, as mildly as they are shipped to."""
     typical = typical_cosine(examples.vectors)
     return replace(Parameters().kernel, theta=round(typical + SAME * (1.0 - typical), 4), gamma=1.0)
-
-
-def _newest(examples: Examples) -> Examples:
-    if len(examples) <= MOST_QUERIES:
-        return examples
-    return examples.at(np.arange(len(examples))[-MOST_QUERIES:])
 
 
 def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:

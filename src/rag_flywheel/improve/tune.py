@@ -93,7 +93,8 @@ class Taught:
 
 
 def soft_targets(examples: Examples, parameters: Parameters) -> Floats:
-    """The chance of each candidate after all votes, (n, C)."""
+    """The chance of each candidate after all votes, (n, C): a query whose answer may be none of them
+    teaches less."""
     before = before_votes(examples, parameters)
     return after_votes(examples, before, parameters.noise)
 
