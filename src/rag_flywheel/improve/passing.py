@@ -99,9 +99,7 @@ def _told_next(
     to_others = np.maximum((weights * told.every).ravel() - of_all, 0.0)
 
     back, source = _back(near), near.rows.ravel()
-    least = kernel.n0 * (prior * odds).sum(
-        axis=1
-    )  # what is left of `total` when all are taken away
+    least = kernel.n0 * (prior * odds).sum(axis=1)  # of `total`, with nobody heard
     left = np.maximum(total[source] - _at(of_after + to_others, back), least[source])
     loud_left = np.where(loud, after, 0.0).sum(axis=1)[source] - _at(of_loud, back)
 
