@@ -123,7 +123,7 @@ def refreshed(report: RefreshReport, as_json: bool) -> None:
 
 
 _NAMES = {
-    "frozen_at": "votes count up to event",
+    "frozen_at": "votes that count",
     "held": "refreshes held back",
     "n_waiting": "passages since refresh",
     "dense_search": "dense search looks at",
@@ -137,7 +137,12 @@ def status(found: Status, as_json: bool) -> None:
         _json(found)
         return
     table = _table("what", "value")
-    for name, value in dataclasses.asdict(found).items():
+    values = dataclasses.asdict(found)
+    if found.frozen_at is None:
+        values["frozen_at"] = "all"
+    else:
+        values["frozen_at"] = f"up to event {found.frozen_at}, until `rag-flywheel release`"
+    for name, value in values.items():
         plain = name.removeprefix("n_").replace("_", " ")
         table.add_row(_NAMES.get(name, plain), Text("-" if value is None else str(value)))
     Console(highlight=False).print(table)

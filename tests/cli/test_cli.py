@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -87,9 +88,11 @@ def test_the_whole_loop(shell: Shell) -> None:
     assert shell.json("refresh")["outcome"] == "promoted"
     assert [v["live"] for v in shell.json("versions")] == [True, False]
     assert shell.json("rollback") == {"live": report["version"]}
-    assert shell.json("status")["frozen_at"] is not None
+    frozen_at = shell.json("status")["frozen_at"]
+    assert f"up to event {frozen_at}, until `rag-flywheel release`" in shell.run("status")
     assert shell.json("status")["dense_search"] == "every passage"
     assert shell.json("release") == {"released": True}
+    assert re.search(r"votes that count +all\b", shell.run("status"))
     assert shell.json("verify") == []
     assert "sound" in shell.run("verify")
 
