@@ -320,7 +320,7 @@ def test_status_numbers_and_answers(fw: Flywheel, help_desk: list[Passage]) -> N
     assert (found.version, found.n_versions, found.frozen_at) == (version, 1, None)
     assert (found.n_passages, found.n_indexed, found.n_waiting) == (3, 3, 1)
     assert (found.n_retrievals, found.n_votes, found.votes_since_refresh) == (2, 1, 1)
-    assert (found.encoder, found.dense_recall) == ("words", 1.0)
+    assert (found.encoder, found.dense_search, found.dense_recall) == ("words", "every passage", 1)
     fw.refresh()
     assert (fw.status().votes_since_refresh, fw.status().n_waiting) == (0, 0)
     with closing(sqlite3.connect(Path(found.path) / "flywheel.db")) as conn:

@@ -1,5 +1,7 @@
 """Nearest past queries, what they say, and thetas, against loops in plain Python and numpy."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,6 +15,7 @@ from rag_flywheel.improve.examples import (
     Ints,
     Links,
     all_support,
+    kernel_weights,
     links,
     nearest,
     sums_of_support,
@@ -24,6 +27,7 @@ from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.records import Vectors
 
 Matrix = npt.NDArray[np.int64]
+KERNEL = Kernel(0.5, 0.9, 2.0)
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -154,6 +158,22 @@ def test_links_are_the_pairs_of_equal_passages(
     assert triples(links(near, targets, sources, said)) == sorted(heard)
 
 
+def plain_neighbours(
+    targets: Examples,
+    sources: Examples,
+    kernel: Kernel,
+    target_folds: Ints,
+    source_folds: Ints,
+) -> Iterator[tuple[int, int, float]]:
+    """(target, source, K), for at most NEIGHBOURS sources: all of them are neighbours."""
+    for i in range(len(targets)):
+        for j in range(len(sources)):
+            if targets.tenants[i] != sources.tenants[j] or target_folds[i] == source_folds[j]:
+                continue
+            cosine = min(float(targets.vectors[i] @ sources.vectors[j]), 1.0)
+            yield i, j, max(0.0, (cosine - kernel.theta) / (1 - kernel.theta)) ** kernel.gamma
+
+
 def plain_support(
     targets: Examples,
     sources: Examples,
@@ -161,40 +181,16 @@ def plain_support(
     kernel: Kernel,
     target_folds: Ints,
     source_folds: Ints,
-) -> Floats:
-    """For at most NEIGHBOURS sources: all of them are neighbours."""
-    total = np.zeros(targets.lineages.shape)
-    for i in range(len(targets)):
-        for j in range(len(sources)):
-            if targets.tenants[i] != sources.tenants[j] or target_folds[i] == source_folds[j]:
-                continue
-            cosine = min(float(targets.vectors[i] @ sources.vectors[j]), 1.0)
-            near = max(0.0, (cosine - kernel.theta) / (1 - kernel.theta)) ** kernel.gamma
-            for c, ours in enumerate(targets.lineages[i].tolist()):
-                for o, theirs in enumerate(sources.lineages[j].tolist()):
-                    if ours == theirs != -1:
-                        total[i, c] += near * chances[j, o]
-    return total
-
-
-def plain_support_of_all(
-    targets: Examples,
-    sources: Examples,
-    chances: Floats,
-    kernel: Kernel,
-    target_folds: Ints,
-    source_folds: Ints,
-) -> Floats:
-    """The sum of S over all passages, of whom neighbours speak at all."""
-    total = np.zeros(len(targets))
-    for i in range(len(targets)):
-        for j in range(len(sources)):
-            if targets.tenants[i] != sources.tenants[j] or target_folds[i] == source_folds[j]:
-                continue
-            cosine = min(float(targets.vectors[i] @ sources.vectors[j]), 1.0)
-            near = max(0.0, (cosine - kernel.theta) / (1 - kernel.theta)) ** kernel.gamma
-            total[i] += near * float(chances[j].sum())
-    return total
+) -> tuple[Floats, Floats]:
+    """S of every candidate, and its sum over all passages, of whom neighbours speak at all."""
+    total, every = np.zeros(targets.lineages.shape), np.zeros(len(targets))
+    for i, j, near in plain_neighbours(targets, sources, kernel, target_folds, source_folds):
+        every[i] += near * float(chances[j].sum())
+        for c, ours in enumerate(targets.lineages[i].tolist()):
+            for o, theirs in enumerate(sources.lineages[j].tolist()):
+                if ours == theirs != -1:
+                    total[i, c] += near * chances[j, o]
+    return total, every
 
 
 @given(seeds, st.integers(0, 6), st.integers(0, 20), st.floats(-0.5, 0.9), st.floats(0.5, 4))
@@ -209,13 +205,13 @@ def test_support_is_that_of_a_double_loop(
     kernel = Kernel(theta=theta, gamma=gamma)
     near = nearest(targets, sources, *folds)
     heard = links(near, targets, sources, chances)
-    expected = plain_support(targets, sources, chances, kernel, *folds)
-    found = support(heard, near, chances, kernel, n)
+    expected, of_all = plain_support(targets, sources, chances, kernel, *folds)
+    weights = kernel_weights(near, kernel)
+    found = support(heard, chances.ravel()[heard.of], weights, 3)
     assert found.shape == (n, 3)
     assert found == pytest.approx(expected, abs=1e-4)
     assert (found[targets.lineages < 0] == 0).all()
-    every = all_support(near, chances, kernel)
-    of_all = plain_support_of_all(targets, sources, chances, kernel, *folds)
+    every = all_support(near, chances, weights)
     assert every == pytest.approx(of_all, abs=1e-4)
     assert (every >= found.sum(axis=1) - 1e-9).all()
     values = 3 * rng.random((n, 3))
@@ -233,10 +229,9 @@ def test_support_of_more_targets_than_are_looked_at_together() -> None:
     folds = np.zeros(530, np.int64), np.ones(10, np.int64)
     chances = rng.random((10, 3))
     near = nearest(targets, sources, *folds)
-    found = support(
-        links(near, targets, sources, chances), near, chances, Kernel(0.1, 0.9, 2.0), 530
-    )
-    expected = plain_support(targets, sources, chances, Kernel(0.1, 0.9, 2.0), *folds)
+    kernel, heard = Kernel(0.1, 0.9, 2.0), links(near, targets, sources, chances)
+    found = support(heard, chances.ravel()[heard.of], kernel_weights(near, kernel), 3)
+    expected, _ = plain_support(targets, sources, chances, kernel, *folds)
     assert found == pytest.approx(expected, abs=1e-5)
 
 
@@ -247,12 +242,13 @@ def test_support_by_hand() -> None:
     )
     near = nearest(target, sources, np.zeros(1, np.int64), np.ones(2, np.int64))
     chances = np.array([[0.7, 0.2, 0.1], [0.4, 0.6, 0.0]])
-    found = support(links(near, target, sources, chances), near, chances, Kernel(0.5, 0.9, 2.0), 1)
+    heard, weights = links(near, target, sources, chances), kernel_weights(near, KERNEL)
+    found = support(heard, chances.ravel()[heard.of], weights, 3)
     # kernel: 1 for the first, ((0.75 - 0.5) / 0.5)² = 0.25 for the second
     assert found[0] == pytest.approx([0.1, 0.7 + 0.25 * 0.4, 0.0])
     # 9, of which the second speaks too, is no candidate
     spoken = np.array([[0.7, 0.0, 0.1], [0.4, 0.6, 0.0]])
-    assert all_support(near, spoken, Kernel(0.5, 0.9, 2.0)) == pytest.approx([0.8 + 0.25])
+    assert all_support(near, spoken, weights) == pytest.approx([0.8 + 0.25])
 
 
 def test_rows_of_examples() -> None:

@@ -159,18 +159,20 @@ def links(near: Nearest, targets: Examples, sources: Examples, said: Floats) -> 
     return Links(np.concatenate(to), np.concatenate(of), np.concatenate(slot))
 
 
-def support(found: Links, near: Nearest, chances: Floats, kernel: Kernel, n: int) -> Floats:
-    """S of every candidate of n targets, (n, C): the sum over neighbours of K · chance."""
-    weights = kernel_weights(near, kernel).ravel()[found.slot] * chances.ravel()[found.of]
-    shape = n, chances.shape[1]
-    total = np.bincount(found.to, weights, minlength=shape[0] * shape[1])
-    return total.astype(np.float64).reshape(shape)
+def support(found: Links, told: Floats, weights: Floats, width: int) -> Floats:
+    """S of every candidate, (n, width): the sum over neighbours of K · chance.
+
+    told: the chance that each link tells; weights: K of each neighbour, (n, k).
+    """
+    n = len(weights)
+    total = np.bincount(found.to, weights.ravel()[found.slot] * told, minlength=n * width)
+    return total.astype(np.float64).reshape(n, width)
 
 
-def all_support(near: Nearest, said: Floats, kernel: Kernel) -> Floats:
+def all_support(near: Nearest, said: Floats, weights: Floats) -> Floats:
     """The sum of S over all passages, (n,): over those too that are no candidates of the target,
-    which ranking brings in. said: chances of the sources' candidates, (m, C)."""
-    found: Floats = (kernel_weights(near, kernel) * said.sum(axis=1)[near.rows]).sum(axis=1)
+    which ranking brings in. said: chances of the sources' candidates, (m, C); weights: K, (n, k)."""
+    found: Floats = (weights * said.sum(axis=1)[near.rows]).sum(axis=1)
     return found
 
 
@@ -190,11 +192,11 @@ def sums_of_support(
     row, chance = found.to // width, said.ravel()[found.of]
     one, other = (chance * (value.ravel()[found.to] - 1.0) for value in values)
     for kernel in kernels:
-        weights = kernel_weights(near, kernel).ravel()[found.slot]
-        every = all_support(near, said, kernel)
+        weights = kernel_weights(near, kernel)
+        every, by_link = all_support(near, said, weights), weights.ravel()[found.slot]
         yield (
-            every + np.bincount(row, weights * one, minlength=n),
-            every + np.bincount(row, weights * other, minlength=n),
+            every + np.bincount(row, by_link * one, minlength=n),
+            every + np.bincount(row, by_link * other, minlength=n),
         )
 
 

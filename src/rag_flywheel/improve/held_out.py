@@ -15,6 +15,7 @@ from rag_flywheel.improve.examples import (
     Floats,
     Ints,
     all_support,
+    kernel_weights,
     links,
     nearest,
     support,
@@ -74,8 +75,9 @@ def chances_of(
     apart = np.zeros(len(test), np.int64), np.ones(len(others), np.int64)
     near = nearest(test, others, *apart, near)
     said = memory_of(others, parameters) if said is None else said
-    added = support(links(near, test, others, said), near, said, kernel, len(test))
-    return with_support(prior, added, all_support(near, said, kernel), kernel.n0)
+    heard, weights = links(near, test, others, said), kernel_weights(near, kernel)
+    added = support(heard, said.ravel()[heard.of], weights, prior.shape[1])
+    return with_support(prior, added, all_support(near, said, weights), kernel.n0)
 
 
 def held_out_says(test: Examples, chances: Floats, parameters: Parameters) -> HeldOut:

@@ -18,10 +18,11 @@ from rag_flywheel.improve.examples import (
     kernel_weights,
     links,
     nearest,
+    support,
 )
 from rag_flywheel.improve.likelihood import after_votes, prior_chances, vote_odds, with_support
 from rag_flywheel.index.dense import Nearest
-from rag_flywheel.rank.parameters import Kernel, Parameters
+from rag_flywheel.rank.parameters import Parameters
 
 _PASSES = 3
 _LEAST_CHANCE = 0.01
@@ -35,6 +36,11 @@ class _Told:
     links: Links
     chances: Floats
     every: Floats
+
+    def support(self, weights: Floats, width: int) -> tuple[Floats, Floats]:
+        """S of every candidate, (n, width), and its sum over all passages, (n,)."""
+        own = support(self.links, self.chances, weights, width)
+        return own, (weights * self.every).sum(axis=1)
 
 
 def before_votes(examples: Examples, parameters: Parameters) -> Floats:
@@ -53,9 +59,10 @@ def before_votes(examples: Examples, parameters: Parameters) -> Floats:
     said = said_of(examples, prior, parameters.noise)
     heard = links(near, examples, examples, said)
     told = _Told(heard, said.ravel()[heard.of], said.sum(axis=1)[near.rows])
+    weights = kernel_weights(near, kernel)
     for _ in range(_PASSES - 1):
-        told = _told_next(examples, prior, near, told, kernel, parameters.noise)
-    return with_support(prior, *_support(near, told, kernel, prior.shape), kernel.n0)
+        told = _told_next(examples, prior, near, told, weights, parameters)
+    return with_support(prior, *told.support(weights, prior.shape[1]), kernel.n0)
 
 
 def said_of(examples: Examples, before: Floats, noise: float) -> Floats:
@@ -65,31 +72,27 @@ def said_of(examples: Examples, before: Floats, noise: float) -> Floats:
     return np.where((chances >= _LEAST_CHANCE) | (examples.net > 0), chances, 0.0)
 
 
-def _support(
-    near: Nearest, told: _Told, kernel: Kernel, shape: tuple[int, ...]
-) -> tuple[Floats, Floats]:
-    """S of every candidate, (n, C), and its sum over all passages, (n,)."""
-    weights = kernel_weights(near, kernel)
-    given = weights.ravel()[told.links.slot] * told.chances
-    own = np.bincount(told.links.to, given, minlength=shape[0] * shape[1])
-    return own.astype(np.float64).reshape(shape), (weights * told.every).sum(axis=1)
-
-
 def _told_next(
-    examples: Examples, prior: Floats, near: Nearest, told: _Told, kernel: Kernel, noise: float
+    examples: Examples,
+    prior: Floats,
+    near: Nearest,
+    told: _Told,
+    weights: Floats,
+    parameters: Parameters,
 ) -> _Told:
     """What queries tell after they were told this: each neighbour without what it told them.
 
     All chances here are (n0 + sum of S) times what they are.
     """
-    support, every = _support(near, told, kernel, prior.shape)
-    said = said_of(examples, with_support(prior, support, every, kernel.n0), noise)
+    n0, noise = parameters.kernel.n0, parameters.noise
+    added, every = told.support(weights, prior.shape[1])
+    said = said_of(examples, with_support(prior, added, every, n0), noise)
     loud, odds = said > 0, vote_odds(examples, noise)
-    before = kernel.n0 * prior + support
+    before = n0 * prior + added
     after = before * odds
-    total = after.sum(axis=1) + np.maximum(kernel.n0 + every - before.sum(axis=1), 0.0)
+    total = after.sum(axis=1) + np.maximum(n0 + every - before.sum(axis=1), 0.0)
 
-    weights, at = kernel_weights(near, kernel), told.links
+    at = told.links
     given = weights.ravel()[at.slot] * told.chances
     in_after = given * odds.ravel()[at.to]
     of_all, of_after, of_loud = (
@@ -99,7 +102,7 @@ def _told_next(
     to_others = np.maximum((weights * told.every).ravel() - of_all, 0.0)
 
     back, source = _back(near), near.rows.ravel()
-    least = kernel.n0 * (prior * odds).sum(axis=1)  # of `total`, with nobody heard
+    least = n0 * (prior * odds).sum(axis=1)  # of `total`, with nobody heard
     left = np.maximum(total[source] - _at(of_after + to_others, back), least[source])
     loud_left = np.where(loud, after, 0.0).sum(axis=1)[source] - _at(of_loud, back)
 
