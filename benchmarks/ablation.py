@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel import Config, Flywheel
-from rag_flywheel.bench.collection import Split, find_collection
+from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.measures import mean, ndcg_at_10
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
 from rag_flywheel.bench.users import Users
+from rag_flywheel.formats.beir import Split
 from rag_flywheel.improve.examples import Examples, Floats
 from rag_flywheel.improve.learn import FREE, MOST_QUERIES, STRENGTH
 from rag_flywheel.improve.likelihood import fit

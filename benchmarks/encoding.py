@@ -26,7 +26,7 @@ from sentence_transformers import SentenceTransformer
 
 from rag_flywheel import Config, Flywheel
 from rag_flywheel.bench.bench import commit
-from rag_flywheel.bench.collection import read_beir
+from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.index.sentence_encoder import SentenceEncoder, find_model
 from rag_flywheel.records import Vectors
 from rag_flywheel.store.passages import encoded_text

@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from rag_flywheel import Flywheel
-from rag_flywheel.bench.collection import Qrels, find_collection
+from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.setup import Protocol, prepare
 from rag_flywheel.bench.users import Users
+from rag_flywheel.formats.beir import Qrels
 
 N_VOTES, SHOWN = 100_000, 8
 

@@ -30,7 +30,7 @@ from rag_flywheel.bench.cycles import answers, asking
 from rag_flywheel.bench.measures import by_query, mean
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
 from rag_flywheel.bench.users import Users
-from rag_flywheel.index.encoder import Encoder
+from rag_flywheel.encoder import Encoder
 from rag_flywheel.records import Vectors
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")

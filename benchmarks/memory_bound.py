@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel.bench.bench import commit
-from rag_flywheel.bench.collection import Split, find_collection
+from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.measures import ndcg_at_10
 from rag_flywheel.bench.runs import run_votes
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
 from rag_flywheel.bench.users import Users
+from rag_flywheel.formats.beir import Split
 from rag_flywheel.records import Retrieval, Vectors, Vote
 
 ALIKE = 0.8  # cosine

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel.bench.bench import commit
-from rag_flywheel.bench.collection import Split, find_collection
+from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import asking
 from rag_flywheel.bench.measures import by_query, mean
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
@@ -29,6 +29,7 @@ from rag_flywheel.bench.users import Users
 from rag_flywheel.build import Built, built_indexes
 from rag_flywheel.config import Config
 from rag_flywheel.deploy import versions as deploy
+from rag_flywheel.formats.beir import Split
 from rag_flywheel.improve.examples import Examples, Floats, nearest_of
 from rag_flywheel.improve.held_out import chances_of
 from rag_flywheel.improve.likelihood import prior_chances

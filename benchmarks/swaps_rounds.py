@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from rag_flywheel import Flywheel, Passage
-from rag_flywheel.bench.collection import find_collection, read_beir
+from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.prepared import PreparedEncoder, read_prepared
-from rag_flywheel.index.encoder import Encoder
+from rag_flywheel.encoder import Encoder
+from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.records import Vectors
 
 _COMES, _GOES = 3, 6  # of ten rounds

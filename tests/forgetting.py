@@ -20,7 +20,8 @@ from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Judgment
 from rag_flywheel.serve.loaded import load_memory as read_memory
 from rag_flywheel.serve.loaded import load_parameters
-from rag_flywheel.store import events, people
+from rag_flywheel.store import users
+from rag_flywheel.store import votes as vote_store
 
 Row = dict[str, Any]
 
@@ -74,7 +75,7 @@ def log_of(root: Path) -> Log:
 
 def user_hash(root: Path, user: str) -> str:
     with closing(sqlite3.connect(root / "flywheel.db")) as conn:
-        return hashed(people.user_key(conn), user)
+        return hashed(users.user_key(conn), user)
 
 
 def replay(root: Path, corpus: Iterable[Passage | str], log: Log) -> Flywheel:
@@ -117,7 +118,7 @@ def learned(root: Path, fw: Flywheel) -> Learned:
     status = fw.status()
     last = 2**62 if status.frozen_at is None else status.frozen_at
     with closing(sqlite3.connect(root / "flywheel.db")) as conn:
-        judged = judgments(events.votes_until(conn, last))
+        judged = judgments(vote_store.votes_until(conn, last))
     folder = root / "versions" / str(status.version)
     return Learned(judged, load_parameters(folder), read_memory(folder))
 

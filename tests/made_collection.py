@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fakes import WordEncoder
-from rag_flywheel.bench.collection import read_beir
+from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.store.passages import encoded_text
 
 TOPICS, PHRASINGS = 24, 6

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from fakes import Vectors, WordEncoder
 from known import QUERY, assert_same, corrected, imported, known, table
 from rag_flywheel import Config, Flywheel, Passage
-from rag_flywheel.bench.collection import read_beir
 from rag_flywheel.errors import ClosedError, InputError
+from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.records import AddReport
 from rag_flywheel.store.passages import query_hash
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rag_flywheel.bench import collection
 from rag_flywheel.errors import InputError
-from rag_flywheel.ingest import MOST_BYTES, read_jsonl, read_paths
+from rag_flywheel.formats.beir import read_beir
+from rag_flywheel.formats.documents import MOST_BYTES, read_jsonl, read_paths
 
 LINES = {
     "deep": b"[" * 200_000,
@@ -63,7 +63,7 @@ def test_a_packed_bomb_is_not_unpacked(tmp_path: Path) -> None:
     bomb = gzip.compress(b'{"_id": "d", "text": "%s"}\n' % (b"t" * 2**20) * 80)
     (tmp_path / "corpus.jsonl.gz").write_bytes(bomb)
     with pytest.raises(InputError, match=r"corpus\.jsonl\.gz, line 64: .*200 times its size"):
-        collection.read_beir(tmp_path)
+        read_beir(tmp_path)
 
 
 @pytest.mark.parametrize("cut", [4, 20, 40])
@@ -73,7 +73,7 @@ def test_a_packed_file_that_is_damaged_is_named(tmp_path: Path, cut: int) -> Non
     (tmp_path / "corpus.jsonl").unlink()
     (tmp_path / "corpus.jsonl.gz").write_bytes(data[:cut])
     with pytest.raises(InputError, match=r"corpus\.jsonl\.gz, line \d cannot be read"):
-        collection.read_beir(tmp_path)
+        read_beir(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -90,5 +90,5 @@ def test_a_hostile_collection_is_named(tmp_path: Path, name: str, content: bytes
     beir(tmp_path)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=Path(name).name) as caught:
-        collection.read_beir(tmp_path)
+        read_beir(tmp_path)
     assert "line" in str(caught.value)

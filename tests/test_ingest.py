@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from rag_flywheel import FlywheelError
-from rag_flywheel.ingest import CHUNK_CHARS, cut, read_jsonl, read_paths
+from rag_flywheel.formats.documents import read_jsonl, read_paths
+from rag_flywheel.formats.markdown import CHUNK_CHARS, cut
 
 GUIDE = """Intro before any heading.
 

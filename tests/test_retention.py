@@ -19,7 +19,7 @@ from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.curate.judgments import judgments
 from rag_flywheel.errors import ConfigError
 from rag_flywheel.records import Judgment
-from rag_flywheel.store import events
+from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.passages import query_hash
 
 DAY_S = 86_400.0
@@ -40,7 +40,7 @@ def age(root: Path, table: str, days: float, where: str = "1") -> None:
 
 def judged(root: Path) -> list[Judgment]:
     with closing(sqlite3.connect(root / "flywheel.db")) as conn:
-        return judgments(events.votes_until(conn, 2**62), half_life_days=90, now=2e9)
+        return judgments(vote_store.votes_until(conn, 2**62), half_life_days=90, now=2e9)
 
 
 def answers(fw: Flywheel) -> list[Any]:

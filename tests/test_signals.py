@@ -14,8 +14,9 @@ from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.curate.judgments import judgments
 from rag_flywheel.curate.weights import MOST, SAID, WEIGHTS, trusts
-from rag_flywheel.records import Judgment, Signal, VoteEvent
-from rag_flywheel.store import events
+from rag_flywheel.records import Judgment, Signal
+from rag_flywheel.store import votes
+from rag_flywheel.store.event_types import VoteEvent
 
 QUERY = "how do I change my password"
 DESK = [
@@ -33,7 +34,7 @@ def desk(fw: Flywheel) -> Flywheel:
 
 def judged(fw: Flywheel) -> list[Judgment]:
     with closing(sqlite3.connect(Path(fw.status().path) / "flywheel.db")) as conn:
-        return judgments(events.votes_until(conn, 2**62))
+        return judgments(votes.votes_until(conn, 2**62))
 
 
 def net(fw: Flywheel) -> float:
@@ -244,12 +245,12 @@ def test_signals_never_outweigh_an_explicit_vote_on_the_same_hit(
         ]
 
     vote = VoteEvent(min(at, len(signals)), *hit, verdict, "ann", 0.0)
-    mine = events("ann")
+    mine = votes("ann")
     mine.insert(vote.seq, vote)
     (judgment,) = judgments(mine)
     alone = (1.0, 0.0) if verdict == "helpful" else (0.0, 1.0)
     assert (judgment.helpful, judgment.harmful) == alone
-    (judgment,) = judgments([*events("bob"), vote])
+    (judgment,) = judgments([*votes("bob"), vote])
     assert (judgment.helpful > judgment.harmful) == (verdict == "helpful")
 
 

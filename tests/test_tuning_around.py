@@ -13,22 +13,10 @@ from safetensors.numpy import load_file
 
 from forgetting import learned, traces
 from rag_flywheel import Candidate, Config, Flywheel, Passage, Vote
-from rag_flywheel.bench.collection import read_beir
+from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.improve import tune
 from teachable import RATE, SENSES, TeachableEncoder, answer, questions, share_right
-from tuned import (
-    ASKED,
-    NEW,
-    N,
-    ids,
-    live,
-    manifest_of,
-    opened,
-    order,
-    revisions,
-    rows,
-    weights_of,
-)
+from tuned import ASKED, NEW, N, ids, live, manifest_of, opened, order, revisions, rows, weights_of
 
 
 def ask_as(fw: Flywheel, user: str, asked: Sequence[str], wrong: bool) -> None:

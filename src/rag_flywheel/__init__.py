@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rag_flywheel.config import Config
+    from rag_flywheel.encoder import Encoder
     from rag_flywheel.errors import FlywheelError
     from rag_flywheel.flywheel import Flywheel
-    from rag_flywheel.index.encoder import Encoder
     from rag_flywheel.records import Candidate, Hit, Passage, Retrieval, Vote
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
 ]
 _HOMES = {
     "Config": "config",
-    "Encoder": "index.encoder",
+    "Encoder": "encoder",
     "Flywheel": "flywheel",
     "FlywheelError": "errors",
 }

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.evaluate.integrity import integrity_problems
 from rag_flywheel.index import dense as dense_index
 from rag_flywheel.index import lexical as lexical_index
 from rag_flywheel.index.dense import DenseIndex
-from rag_flywheel.index.encoder import Encoder
 from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
@@ -29,7 +29,7 @@ from rag_flywheel.records import Judgment, Pids, Progress
 from rag_flywheel.serve.heard import heard_until
 from rag_flywheel.serve.loaded import LoadedVersion, load_parameters
 from rag_flywheel.serve.state import Source
-from rag_flywheel.store import counts, passages
+from rag_flywheel.store import passages
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
@@ -71,7 +71,7 @@ def build_indexes(
     with database.snapshot() as conn:
         watermark = passages.read_clock(conn)
         pids = passages.present_pids(conn)
-        if parent is not None and not counts.corpus_changes(conn, parent[1]):
+        if parent is not None and not passages.count_changes(conn, parent[1]):
             for part in _INDEX_PARTS:
                 if (parent[0] / part).exists():
                     _link(parent[0] / part, staged / part)

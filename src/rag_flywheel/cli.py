@@ -86,7 +86,7 @@ def add(
     Folders are searched for .md and .txt files, which are cut into passages; passages that a file
     no longer has are removed.
     """
-    from rag_flywheel.ingest import read_paths
+    from rag_flywheel.formats.documents import read_paths
 
     batch = read_paths(paths)
     with _open(index, create=True) as fw:

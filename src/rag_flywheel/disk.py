@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.errors import DiskFullError, ReadOnlyError, StorageError
+from rag_flywheel.errors import DiskFullError, InputError, ReadOnlyError, StorageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -157,3 +158,57 @@ def divides(offsets: npt.NDArray[np.integer[Any]], n: int) -> bool:
 def all_below(numbers: npt.NDArray[np.integer[Any]], n: int) -> bool:
     """Whether all are from 0 to n - 1."""
     return not len(numbers) or (int(numbers.min()) >= 0 and int(numbers.max()) < n)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's contents, or a folder's entries, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` every file and folder below `folder`, and itself."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        sync(path)
+    sync(folder)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a file's text in one step: readers see the old text or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+@contextmanager
+def new_folder(out: Path, *, outside: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `out`, new or empty, when the block ends; else nothing.
+
+    Raises InputError when `out` is neither, or in the folder `outside`; both are absolute.
+    """
+    if out == outside or outside in out.parents:
+        raise InputError(f"{out} is in the index folder; expected a new folder outside it")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; expected the name of a new folder")
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; expected a new or empty folder: give another name")
+    staged = out.with_name(f".{out.name}.{os.getpid()}-{os.urandom(4).hex()}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        staged.mkdir()
+        yield staged
+        sync_tree(staged)
+        staged.rename(out)  # takes the place of an empty folder
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    sync(out.parent)

@@ -16,7 +16,8 @@ from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.rank.parameters import FILE_NAME, Parameters
 from rag_flywheel.records import Current
 from rag_flywheel.serve.loaded import load_parameters, load_version
-from rag_flywheel.store import counts, events, journal
+from rag_flywheel.store import journal, passages
+from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
@@ -92,9 +93,9 @@ def nothing_to_do(database: Database, found: Live, when: When, *, tune: bool = F
         return f"version {live.id} is held live until release"
     heard = live.votes_until if found.frozen_at is None else live.watermark
     with database.snapshot() as conn:
-        votes = events.count_votes(conn, heard)
-        changes = counts.corpus_changes(conn, live.watermark)
-        changes += counts.without_vector(conn, live.revision)
+        votes = vote_store.count_votes(conn, heard)
+        changes = passages.count_changes(conn, live.watermark)
+        changes += passages.count_without_vector(conn, live.revision)
     age_s = time.time() - live.created
     if tune:
         return None

@@ -9,15 +9,14 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rag_flywheel.beir import query_id, query_line, write_lines, write_qrels
 from rag_flywheel.curate.judgments import judgments
-from rag_flywheel.deploy.files import new_folder
 from rag_flywheel.deploy.versions import read_current
-from rag_flywheel.disk import disk_errors
+from rag_flywheel.disk import disk_errors, new_folder
 from rag_flywheel.errors import InputError
+from rag_flywheel.formats.beir import query_id, query_line, write_lines, write_qrels
 from rag_flywheel.records import ExportReport
-from rag_flywheel.store import events
 from rag_flywheel.store import passages as store
+from rag_flywheel.store import retrievals, votes
 from rag_flywheel.store.database import Database
 
 SPLITS = {"train": 70, "dev": 80, "test": 100}
@@ -55,7 +54,7 @@ def _write(folder: Path, root: Path, database: Database) -> ExportReport:
             last = min(last, current.frozen_at)
         ids = _write_corpus(conn, folder / "corpus.jsonl")
         grades = _grades(conn, ids, last)
-        texts = events.query_texts(conn, sorted({query for query, _ in grades}))
+        texts = retrievals.query_texts(conn, sorted({query for query, _ in grades}))
     names = {past: query_id(*past) for past in grades}
     order = sorted(grades, key=lambda past: names[past])
     write_lines(folder / "queries.jsonl", (query_line(names[p], texts[p[0]], p[1]) for p in order))
@@ -111,7 +110,7 @@ def _write_corpus(conn: sqlite3.Connection, path: Path) -> dict[int, str]:
 def _grades(conn: sqlite3.Connection, ids: Mapping[int, str], last: int) -> _Grades:
     """By past query with a verdict on a present text: {passage id: 1 or 0}, ties left out."""
     found: dict[_PastQuery, dict[str, int]] = {}
-    for judgment in judgments(events.votes_until(conn, last)):
+    for judgment in judgments(votes.votes_until(conn, last)):
         if judgment.lineage in ids:
             grades = found.setdefault((judgment.query, judgment.tenant), {})
             if abs(judgment.helpful - judgment.harmful) >= _LEAST:

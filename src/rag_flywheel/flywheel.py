@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from rag_flywheel import corpus
 from rag_flywheel.capture import corrections, privacy
 from rag_flywheel.capture import votes as capture
 from rag_flywheel.capture.answer_votes import AnswerVote, Reader, append_answer_vote
@@ -18,13 +17,13 @@ from rag_flywheel.deploy import moves, report
 from rag_flywheel.deploy.folder import open_folder
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.due import When
+from rag_flywheel.encoder import Encoder
 from rag_flywheel.encoder_slot import EncoderSlot
 from rag_flywheel.errors import InputError
 from rag_flywheel.export import export
 from rag_flywheel.forget import finish_forgetting, forget
 from rag_flywheel.gaps import Gap, gaps
 from rag_flywheel.golden_set import GoldenSet
-from rag_flywheel.index.encoder import Encoder
 from rag_flywheel.live_version import server_of
 from rag_flywheel.progress import Bars, as_progress
 from rag_flywheel.records import (
@@ -55,7 +54,8 @@ from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.server import Server
 from rag_flywheel.serve.state import Source
 from rag_flywheel.source import reader_of, source_of
-from rag_flywheel.store import events, people
+from rag_flywheel.store import corpus, users
+from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.story import story
 from rag_flywheel.verify import problems
@@ -111,7 +111,7 @@ class Flywheel:
         try:
             migrate(database, privacy.hashed)
             with database.reading() as conn:
-                user_key = people.user_key(conn)
+                user_key = users.user_key(conn)
             with disk_errors(root):
                 moves.reconcile(root, database)
         except BaseException:
@@ -151,10 +151,10 @@ class Flywheel:
         with Bars() as bars:
             return corpus.add(
                 self._database,
-                self._config,
                 self._slot.get(),
                 passages,
-                as_progress(progress, bars),
+                edit_keeps_votes=self._config.edit_keeps_votes,
+                progress=as_progress(progress, bars),
             )
 
     def remove(self, ids: Sequence[str]) -> int:
@@ -334,7 +334,7 @@ class Flywheel:
     def votes_behind(self, hit: Hit) -> list[PastVotes]:
         """The votes on similar past queries that `hit.explanation.evidence` rests on, by query."""
         with self._database.snapshot() as conn:
-            return events.votes_by_number(conn, hit.explanation.votes, WEIGHTS)
+            return vote_store.votes_by_number(conn, hit.explanation.votes, WEIGHTS)
 
     def correct(
         self,
@@ -402,7 +402,7 @@ class Flywheel:
         """
         user = privacy.hashed(self._user_key, check_text("user_id", user_id))
         with self._database.transaction() as conn:
-            people.set_opted_out(conn, user, out)
+            users.set_opted_out(conn, user, out)
 
     def forget(self, user_id: str) -> ForgetReport:
         """Delete what is stored of a user, every version, and all that was learned from them.
@@ -529,7 +529,7 @@ class Flywheel:
         tenant = self._serving().tenant(where)
         if record and user is not None:
             with self._database.reading() as conn:
-                record = not people.opted_out(conn, [user])
+                record = not users.opted_out(conn, [user])
         return Asked(k, where, tenant, user, session, record, kind)
 
     def _job(self, progress: Progress | None) -> Job:

@@ -19,10 +19,10 @@ from rag_flywheel.rank.credit import NAMING, vote_log_odds
 from rag_flywheel.records import Judgment, Vectors
 from rag_flywheel.serve.past import completed, with_named
 from rag_flywheel.serve.state import Source
-from rag_flywheel.store import events, notes, passages
+from rag_flywheel.store import notes, passages, retrievals, votes
 from rag_flywheel.store import vectors as vector_store
-from rag_flywheel.store.asked import Asked, asked_since
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.retrievals import Asked, asked_since
 
 LOW_CHANCE = 0.10  # of the best hit; where it comes from is in docs/feedback.md
 UNANSWERED = 0.1  # share of questions that are taken to have no answer, before anybody speaks
@@ -112,16 +112,16 @@ def _spoken(
 ) -> dict[_Question, Spoken]:
     asked = Counter(a.question for a in recent)
     said: dict[_Question, list[Judgment]] = defaultdict(list)
-    for judgment in source.judge(events.votes_until(conn, passages.read_clock(conn))):
+    for judgment in source.judge(votes.votes_until(conn, passages.read_clock(conn))):
         said[(judgment.query, judgment.tenant)].append(judgment)
     missing: dict[_Question, set[str | None]] = defaultdict(set)
     for note in notes.all_notes(conn):
         if note.kind == "missing" and note.decision != "reject":
             missing[(note.query_hash, note.tenant)].add(note.user_id)
     spoken = asked.keys() & (said.keys() | missing.keys())
-    first = events.first_retrievals(conn, spoken)
+    first = retrievals.first_retrievals(conn, spoken)
     rows = {q: sorted({first[q], *(j.retrieval for j in said[q])}) for q in spoken}
-    logged = events.logged_scores(conn, sorted({row for some in rows.values() for row in some}))
+    logged = retrievals.logged_scores(conn, sorted({row for some in rows.values() for row in some}))
     return {
         q: Spoken(
             asked[q],

@@ -15,7 +15,7 @@ from rag_flywheel.curate.groups import query_groups
 from rag_flywheel.curate.opinions import Opinion, Question, Said, Topic, opinions, question_of
 from rag_flywheel.records import GoldenItem, Vectors
 from rag_flywheel.serve.state import Source
-from rag_flywheel.store import cells, events, golden, passages
+from rag_flywheel.store import column_checks, golden, passages, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
@@ -83,14 +83,14 @@ def read_opinions(database: Database, source: Source, *, until: int | None = Non
     with database.snapshot() as conn:
         last = passages.read_clock(conn) if until is None else until
         said = Said(
-            [v for v in events.votes_until(conn, last) if v.kind == "vote"],
+            [v for v in votes.votes_until(conn, last) if v.kind == "vote"],
             golden.corrections_until(conn, last),
             golden.answers_until(conn, last),
             golden.decisions_until(conn, last),
         )
         questions = _questions(said)
         hashes = sorted({query for query, _ in questions})
-        texts = cells.complete("query_hash", golden.query_texts(conn, hashes), hashes)
+        texts = column_checks.complete("query_hash", golden.query_texts(conn, hashes), hashes)
         vectors = vector_store.known_vectors(conn, hashes, source.revision, source.dim)
         heirs = passages.present_heirs(conn, sorted({e.lineage for e in said.events()}))
     missing = {h: texts[h] for h in hashes if h not in vectors}

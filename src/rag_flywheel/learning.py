@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.curate.groups import held_out, query_groups
+from rag_flywheel.encoder import QueryEncoder
 from rag_flywheel.evaluate.gate import Looks, too_soon
 from rag_flywheel.gating import Gate, Judges, Side, gate_text, gated
 from rag_flywheel.improve.examples import Examples, Ints
 from rag_flywheel.improve.learn import listening, newest, propose
 from rag_flywheel.improve.remember import remember
-from rag_flywheel.index.encoder import QueryEncoder
 from rag_flywheel.past_queries import Known, Past, fit_to_judge, golden_of, past_examples
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters

@@ -16,14 +16,9 @@ from rag_flywheel.deploy.versions import (
     version_folder,
 )
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.errors import (
-    CorruptFileError,
-    EncoderMismatchError,
-    StorageError,
-    UnknownIdError,
-)
+from rag_flywheel.encoder import Encoder, TunedQueries
+from rag_flywheel.errors import CorruptFileError, EncoderMismatchError, StorageError, UnknownIdError
 from rag_flywheel.gating import FILE_NAME as GATE_FILE
-from rag_flywheel.index.encoder import Encoder, TunedQueries
 from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.rank.heard import FOLDER as HEARD_FOLDER
 from rag_flywheel.rank.memory import FOLDER as MEMORY_FOLDER

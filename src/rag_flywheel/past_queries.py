@@ -32,7 +32,7 @@ from rag_flywheel.serve.candidates import (
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.scope import Scope, scope
 from rag_flywheel.serve.state import Source, State, bare_state
-from rag_flywheel.store import cells, events
+from rag_flywheel.store import column_checks, retrievals, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import matching_pids
@@ -104,15 +104,15 @@ def read_past(database: Database, source: Source, *, until: int) -> Past:
     """The past queries that got votes up to event number `until`; vectors as `source` has them."""
     judged: dict[Key, list[Judgment]] = defaultdict(list)
     with database.snapshot() as conn:
-        every = source.judge(events.votes_until(conn, until))
+        every = source.judge(votes.votes_until(conn, until))
         for judgment in every:
             judged[(judgment.query, judgment.tenant)].append(judgment)
         newest = sorted(judged, key=lambda key: max(v for j in judged[key] for v in j.votes))
         kept = {key: judged[key] for key in newest[-MOST_REMEMBERED:]}
         rows = {key: min(j.retrieval for j in js) for key, js in kept.items()}
-        where = events.filters_of(conn, sorted(set(rows.values())))
+        where = retrievals.filters_of(conn, sorted(set(rows.values())))
         hashes = sorted({key[0] for key in kept})
-        texts = events.query_texts(conn, hashes)
+        texts = retrievals.query_texts(conn, hashes)
     filters = {key: where[row] for key, row in rows.items()}
     return Past(kept, filters, texts, kept_vectors(database, source, texts), every)
 
@@ -263,4 +263,8 @@ def fit_to_judge(
 
 
 def _of_tenant(key: str | None, tenant: str | None) -> dict[str, object]:
-    return {} if key is None or tenant is None else {key: cells.parsed("golden.tenant", tenant)}
+    return (
+        {}
+        if key is None or tenant is None
+        else {key: column_checks.parsed("golden.tenant", tenant)}
+    )

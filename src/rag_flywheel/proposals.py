@@ -12,7 +12,7 @@ from typing import Literal
 from rag_flywheel.capture.corrections import append_correction
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.records import AddReport, MetadataValue, Passage, ReviewItem
-from rag_flywheel.store import cells, notes, passages
+from rag_flywheel.store import column_checks, notes, passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.notes import Note
 
@@ -88,7 +88,7 @@ def _name(note: Note) -> str:
 
 def _passage(note: Note) -> Passage:
     """With what the question's filter asked for, its tenant among it, so that it is found again."""
-    where = {} if note.where is None else cells.parsed("retrievals.filter", note.where)
+    where = {} if note.where is None else column_checks.parsed("retrievals.filter", note.where)
     asked: dict[str, MetadataValue] = {
         key: value for key, value in where.items() if not isinstance(value, dict | list)
     }

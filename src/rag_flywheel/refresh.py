@@ -25,19 +25,18 @@ from rag_flywheel.build import (
     write_parameters,
 )
 from rag_flywheel.config import Config
-from rag_flywheel.corpus import embed
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.moves import make_live
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.due import Kept, Live, When, live_model, look, nothing_to_do
+from rag_flywheel.encoder import Encoder, TunableEncoder, require_tunable
 from rag_flywheel.errors import StorageError
 from rag_flywheel.evaluate.gate import Looks
 from rag_flywheel.gating import FILE_NAME as GATE_FILE
 from rag_flywheel.gating import tried_to_tune
 from rag_flywheel.golden import golden_items
-from rag_flywheel.index.encoder import Encoder, TunableEncoder, require_tunable
 from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.learning import Judging, Learned, frozen, learned_from_votes
 from rag_flywheel.past_queries import Known, kept_vectors, read_past
@@ -48,7 +47,8 @@ from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.loaded import LoadedVersion, load_parameters
 from rag_flywheel.serve.state import Source
 from rag_flywheel.source import judge_of, source_of
-from rag_flywheel.store import events, journal, passages
+from rag_flywheel.store import journal, passages, votes
+from rag_flywheel.store.corpus import embed
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import Look
 from rag_flywheel.trust import calibrate
@@ -260,7 +260,7 @@ def _learn(
     else:
         with database.reading() as conn:
             looks, looks_at_encoders = (Looks(*journal.looks(conn, arm)) for arm in _ARMS)
-            n_votes = events.count_votes(conn)
+            n_votes = votes.count_votes(conn)
         checkpoint = folder.root / CHECKPOINT
         base = (
             past.vectors

@@ -6,7 +6,7 @@ It must not know how votes are judged, nor when it is time.
 import time
 
 from rag_flywheel.serve.state import Judge
-from rag_flywheel.store import events, folding
+from rag_flywheel.store import folding, votes
 from rag_flywheel.store.database import Database
 
 _DAY_S = 86_400.0
@@ -25,7 +25,7 @@ def fold_old(database: Database, judge: Judge, *, days: float, heard: int) -> in
     while True:
         with database.transaction() as conn:
             rows = folding.due(conn, after=last, before=before, heard=heard, n=_AT_ONCE)
-            judged = judge(events.votes_on_retrievals(conn, rows))
+            judged = judge(votes.votes_on_retrievals(conn, rows))
             if rows:
                 folding.fold(conn, rows, {(seq, j.lineage) for j in judged for seq in j.votes})
         if not rows:

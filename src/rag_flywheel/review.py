@@ -16,10 +16,11 @@ from rag_flywheel.curate.opinions import Topic, item_id, question_of, standing_d
 from rag_flywheel.errors import UnknownIdError
 from rag_flywheel.golden import Opinions, read_opinions
 from rag_flywheel.proposals import note_id
-from rag_flywheel.records import Decision, ReviewItem
+from rag_flywheel.records import ReviewItem
 from rag_flywheel.serve.state import Source
-from rag_flywheel.store import cells, golden, passages, people
+from rag_flywheel.store import column_checks, golden, passages, users
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.event_types import Decision
 
 
 class Review:
@@ -85,7 +86,7 @@ class Review:
                 raise UnknownIdError(f"{what}; expected one that was made and not undone")
             last = of_item[-1]
             texts = golden.query_texts(conn, [last.query])
-            query = cells.complete("query_hash", texts, [last.query])[last.query]
+            query = column_checks.complete("query_hash", texts, [last.query])[last.query]
             _append(
                 conn,
                 golden.NewDecision("undo", query, last.query, last.tenant, last.lineage, user),
@@ -124,7 +125,7 @@ class Review:
 
 
 def _append(conn: sqlite3.Connection, new: golden.NewDecision) -> None:
-    if new.user_id is not None and people.opted_out(conn, {new.user_id}):
+    if new.user_id is not None and users.opted_out(conn, {new.user_id}):
         new = replace(new, user_id=None)
     golden.append_decision(conn, new, seq=passages.advance_clock(conn), at=time.time())
 

@@ -11,9 +11,10 @@ from rag_flywheel.capture.answer_votes import Reader
 from rag_flywheel.config import Config
 from rag_flywheel.curate.judgments import judgments
 from rag_flywheel.curate.weights import WEIGHTS
-from rag_flywheel.index.encoder import Encoder, encode
-from rag_flywheel.records import Judgment, Vectors, VoteEvent
+from rag_flywheel.encoder import Encoder, encode
+from rag_flywheel.records import Judgment, Vectors
 from rag_flywheel.serve.state import Judge, Source
+from rag_flywheel.store.event_types import VoteEvent
 
 
 def judge_of(config: Config) -> Judge:

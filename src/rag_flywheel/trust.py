@@ -4,9 +4,9 @@ It must not know what a signal does to a ranking.
 """
 
 from rag_flywheel.curate.weights import trusts
-from rag_flywheel.store import events
+from rag_flywheel.store import votes
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.trusts import has_signals, replace_trusts
+from rag_flywheel.store.votes import has_signals, replace_trusts
 
 
 def calibrate(database: Database, *, until: int) -> None:
@@ -14,6 +14,6 @@ def calibrate(database: Database, *, until: int) -> None:
     with database.snapshot() as conn:
         if not has_signals(conn):
             return
-        found = trusts(events.votes_until(conn, until))
+        found = trusts(votes.votes_until(conn, until))
     with database.transaction() as conn:
         replace_trusts(conn, {str(kind): trust for kind, trust in found.items()})

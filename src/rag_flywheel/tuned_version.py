@@ -12,13 +12,13 @@ import numpy as np
 from rag_flywheel.build import carry_tuned
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.due import Kept
+from rag_flywheel.encoder import Encoder, QueryEncoder, TunedQueries
 from rag_flywheel.errors import FlywheelError
-from rag_flywheel.index.encoder import Encoder, QueryEncoder, TunedQueries
 from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.past_queries import kept_vectors
 from rag_flywheel.records import Progress
 from rag_flywheel.serve.state import Source
-from rag_flywheel.store import events, passages
+from rag_flywheel.store import passages, retrievals, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 from rag_flywheel.tuning import Tuned
@@ -58,8 +58,8 @@ def put_queries(
         hashes = sorted(tuned.vectors)
         made = np.stack([tuned.vectors[h] for h in hashes])
         vector_store.put_vectors(conn, hashes, made, queries.revision)
-        voted = events.queries_voted_on(conn, 0, passages.read_clock(conn))
-        texts = events.query_texts(conn, voted)
+        voted = votes.queries_voted_on(conn, 0, passages.read_clock(conn))
+        texts = retrievals.query_texts(conn, voted)
     kept_vectors(database, source.under(queries), texts, progress)
     return queries.revision
 

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.curate.groups import held_out
+from rag_flywheel.encoder import Encoder, QueryEncoder, TunedQueries, require_tunable
 from rag_flywheel.errors import EncoderError
 from rag_flywheel.evaluate.gate import LEAST_JUDGED, Looks, too_soon
 from rag_flywheel.gating import Gate, Judges, Side, gated
 from rag_flywheel.improve.examples import Examples, Ints
 from rag_flywheel.improve.learn import listening, propose
 from rag_flywheel.improve.tune import MOST_QUERIES, Lessons, soft_targets, teach
-from rag_flywheel.index.encoder import Encoder, QueryEncoder, TunedQueries, require_tunable
 from rag_flywheel.past_queries import Past
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Progress, Vectors

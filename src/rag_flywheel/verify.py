@@ -21,9 +21,9 @@ from rag_flywheel.errors import CorruptFileError, FlywheelError
 from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.index.tower import read_taught
 from rag_flywheel.serve.loaded import load_version
-from rag_flywheel.store import counts, forgetting, journal
+from rag_flywheel.store import forgetting, journal, passages
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.soundness import row_problems
+from rag_flywheel.store.row_checks import row_problems
 
 
 def problems(root: Path, database: Database) -> list[str]:
@@ -114,7 +114,7 @@ def _live_problems(root: Path, database: Database) -> list[str]:
         known = current is None or journal.was_intended(conn, current)
         promoted = journal.last_promoted(conn)
         revision = journal.read_meta(conn, "revision")
-        lacking = counts.without_vector(conn, revision) if revision else 0
+        lacking = passages.count_without_vector(conn, revision) if revision else 0
         unfinished = forgetting.unfinished(conn)
     if current is None and promoted is not None:
         found.append(

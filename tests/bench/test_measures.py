@@ -8,7 +8,7 @@ import pytest
 import pytrec_eval
 
 from rag_flywheel.bench import measures as m
-from rag_flywheel.bench.collection import read_beir
+from rag_flywheel.formats.beir import read_beir
 
 QRELS = {"q1": {"a": 1, "b": 1, "c": 0}, "q2": {"z": 1}, "q3": {"x": 1}}
 RUN = {"q1": ["a", "c", "b"], "q2": ["y", "z"]}

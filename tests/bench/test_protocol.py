@@ -13,10 +13,11 @@ import pytest
 from made_collection import write_collection
 from rag_flywheel import FlywheelError
 from rag_flywheel.bench.bench import Series, run_bench
-from rag_flywheel.bench.collection import find_collection, read_beir
+from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.setup import Protocol
 from rag_flywheel.bench.terminal import how_to_read
 from rag_flywheel.bench.users import Users
+from rag_flywheel.formats.beir import read_beir
 
 
 @pytest.fixture(scope="module")

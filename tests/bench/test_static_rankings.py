@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from rag_flywheel.bench.baselines import STATIC_RULES, History, VoteTable, run_of
-from rag_flywheel.bench.collection import read_beir
 from rag_flywheel.bench.compare import asked
 from rag_flywheel.bench.measures import mean, ndcg_at_10
 from rag_flywheel.bench.prepared import read_prepared
+from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.store.passages import encoded_text
 

@@ -58,7 +58,7 @@ def test_so_it_is_with_a_real_model(case: dict[str, Any], real_encoder: Any) -> 
 @pytest.fixture(scope="module")
 def real_encoder() -> Any:
     from rag_flywheel.config import DEFAULT_ENCODER
-    from rag_flywheel.index.encoder import make_encoder
+    from rag_flywheel.encoder import make_encoder
 
     return make_encoder(DEFAULT_ENCODER)
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_flywheel.curate.judgments import DAY_S, judgments
-from rag_flywheel.records import Judgment, Verdict, VoteEvent
+from rag_flywheel.records import Judgment, Verdict
+from rag_flywheel.store.event_types import VoteEvent
 
 QUERIES = (b"q" * 16, b"r" * 16)
 Spoken = tuple[int, int, str | None, Verdict]

@@ -9,12 +9,7 @@ import pytest
 from rag_flywheel.improve import learn
 from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.held_out import chances_of, held_out_says
-from rag_flywheel.improve.learn import (
-    LEAST_QUERIES,
-    Proposal,
-    listening,
-    propose,
-)
+from rag_flywheel.improve.learn import LEAST_QUERIES, Proposal, listening, propose
 from rag_flywheel.improve.remember import remember
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.memory import Key

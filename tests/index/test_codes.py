@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rag_flywheel.index.codes import Codes
+from rag_flywheel.index.short_codes import Codes
 from rag_flywheel.records import Vectors
 
 

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pytest
 
 from fakes import WordEncoder
+from rag_flywheel.encoder import check_encoder, encode, make_encoder
 from rag_flywheel.errors import EncoderError, EncoderNotFoundError, FlywheelError
-from rag_flywheel.index.encoder import check_encoder, encode, make_encoder
 
 UNIT = np.array([[0.6, 0.8, 0.0], [0.0, 0.0, -1.0]])
 TEXTS = ["one", "two"]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rag_flywheel.index.char_ngrams import Pieces, pieces_of
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
-from rag_flywheel.index.pieces import Pieces, pieces_of
 from rag_flywheel.rank.features import TextPieces
 
 words = st.text(alphabet="abé", min_size=1, max_size=7)

@@ -11,8 +11,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from fakes import WordEncoder
+from rag_flywheel.encoder import TunedQueries, require_tunable
 from rag_flywheel.errors import CorruptFileError, EncoderError
-from rag_flywheel.index.encoder import TunedQueries, require_tunable
 from rag_flywheel.index.tower import Tower, Weights, read_taught
 from teachable import TeachableEncoder
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rag_flywheel import Flywheel, FlywheelError, Passage
-from rag_flywheel.bench.collection import read_beir
 from rag_flywheel.bench.measures import mean, ndcg_at_10
+from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.index import sentence_encoder
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.sentence_encoder import SentenceEncoder, find_model

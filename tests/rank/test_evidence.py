@@ -8,13 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_flywheel.rank.evidence import (
-    NO_VOTES,
-    Evidence,
-    EvidenceView,
-    PastQueryKey,
-    evidence_for,
-)
+from rag_flywheel.rank.evidence import NO_VOTES, Evidence, EvidenceView, PastQueryKey, evidence_for
 from rag_flywheel.rank.heard import PastQuery
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.records import Support, Vectors

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.index.codes import Codes
+from rag_flywheel.index.short_codes import Codes
 from rag_flywheel.rank.heard import FOLDER, Heard, Made, PastQuery, heard_of, load_heard, save_heard
 from rag_flywheel.rank.memory import Key
 from rag_flywheel.records import Support, Vectors

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from rag_flywheel.bench.collection import Qrels
 from rag_flywheel.bench.measures import mean, ndcg_at_10
+from rag_flywheel.formats.beir import Qrels
 from rag_flywheel.records import Vectors
 
 ScoreMatrix: TypeAlias = npt.NDArray[np.float32]

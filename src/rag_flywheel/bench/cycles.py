@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rag_flywheel.bench.collection import Qrels, Split
 from rag_flywheel.bench.measures import Run, mean
 from rag_flywheel.bench.users import OnAnswer, Users
 from rag_flywheel.flywheel import Flywheel
+from rag_flywheel.formats.beir import Qrels, Split
 from rag_flywheel.records import Progress, Retrieval, Vote
 
 SHOWN = 8

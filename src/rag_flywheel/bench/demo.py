@@ -12,12 +12,12 @@ import numpy as np
 
 from rag_flywheel.bench import measures as m
 from rag_flywheel.bench.chart import draw_cycles
-from rag_flywheel.bench.collection import Collection, Qrels, Split
 from rag_flywheel.bench.cycles import Cycle, asking, measured, run_cycles
 from rag_flywheel.bench.stdlib import load_needs, missing_answers, stdlib_passages
 from rag_flywheel.bench.users import Users
 from rag_flywheel.errors import InputError
 from rag_flywheel.flywheel import Flywheel
+from rag_flywheel.formats.beir import Collection, Qrels, Split
 from rag_flywheel.progress import Bars
 
 MEASURES = {"nDCG@10": m.ndcg_at_10, "recall@8": m.recall_at_8, "harmful@8": m.harmful_at_8}

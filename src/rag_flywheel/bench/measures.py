@@ -5,7 +5,7 @@ A run is {query id: passage ids, the best first}; it must not know what made it.
 
 from collections.abc import Mapping, Sequence
 
-from rag_flywheel.bench.collection import Qrels
+from rag_flywheel.formats.beir import Qrels
 
 Run = Mapping[str, Sequence[str]]
 STANDARD = ("nDCG@10", "R@1", "P@8", "R@8", "R@75", "Judged@8")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_flywheel.bench.collection import Collection
 from rag_flywheel.config import DEFAULT_ENCODER
+from rag_flywheel.encoder import Encoder, QueryEncoder, make_encoder, require_tunable
 from rag_flywheel.errors import InputError
-from rag_flywheel.index.encoder import Encoder, QueryEncoder, make_encoder, require_tunable
+from rag_flywheel.formats.beir import Collection
 from rag_flywheel.index.tower import Tower
 from rag_flywheel.records import Vectors
 from rag_flywheel.store.passages import encoded_text

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_flywheel.bench.collection import Collection, Split, read_beir
 from rag_flywheel.bench.prepared import FILE_NAME, read_prepared
 from rag_flywheel.bench.users import Users
+from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.flywheel import Flywheel
-from rag_flywheel.index.encoder import Encoder
+from rag_flywheel.formats.beir import Collection, Split, read_beir
 from rag_flywheel.records import Progress
 from rag_flywheel.serve.candidates import Lookups
 

@@ -18,10 +18,10 @@ from rag_flywheel.capture.votes import VERDICTS, check_retrieval_id, unknown_ret
 from rag_flywheel.checks import check_optional_text, check_text, items
 from rag_flywheel.errors import InputError
 from rag_flywheel.records import Vectors
-from rag_flywheel.store import answer_votes, events, passages, people
+from rag_flywheel.store import passages, retrievals, users, votes
 from rag_flywheel.store import vectors as vector_store
-from rag_flywheel.store.answer_votes import NewAnswerVote
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.votes import NewAnswerVote
 
 ANSWER = "answer"
 _LEAST = 0.01  # a smaller part says nothing
@@ -57,7 +57,7 @@ def append_answer_vote(database: Database, vote: AnswerVote, reader: Callable[[]
     with database.reading() as conn:
         if _opted_out(conn, vote.user_id):
             return False
-        shown = events.shown(conn, known)
+        shown = retrievals.shown(conn, known)
     if shown is None:
         raise unknown_retrieval(known)
     _pids(known, shown, cited)
@@ -73,9 +73,9 @@ def append(database: Database, retrieval_id: str, new: NewAnswerVote) -> bool:
     with database.transaction(durable=True) as conn:
         if _opted_out(conn, new.user_id):
             return False
-        if retrieval_id not in events.shown_hits(conn, [retrieval_id]):
+        if retrieval_id not in retrievals.shown_hits(conn, [retrieval_id]):
             raise unknown_retrieval(retrieval_id)
-        answer_votes.append(conn, new, seq=passages.advance_clock(conn), at=time.time())
+        votes.append_answer_vote(conn, new, seq=passages.advance_clock(conn), at=time.time())
     return True
 
 
@@ -97,10 +97,10 @@ def _checked(vote: AnswerVote) -> tuple[str, list[str]]:
 
 
 def _opted_out(conn: sqlite3.Connection, user_id: str | None) -> bool:
-    return user_id is not None and bool(people.opted_out(conn, {user_id}))
+    return user_id is not None and bool(users.opted_out(conn, {user_id}))
 
 
-def _pids(retrieval_id: str, shown: events.Shown, cited: Sequence[str]) -> list[int]:
+def _pids(retrieval_id: str, shown: retrievals.Shown, cited: Sequence[str]) -> list[int]:
     pids = {name: pid for pid, name, _ in shown.hits}
     for id_ in cited:
         if id_ not in pids:
@@ -114,7 +114,7 @@ def _pids(retrieval_id: str, shown: events.Shown, cited: Sequence[str]) -> list[
 def parts(
     database: Database,
     retrieval_id: str,
-    shown: events.Shown,
+    shown: retrievals.Shown,
     of: Sequence[str],
     answer: str | None,
     reader: Callable[[], Reader],
@@ -139,7 +139,7 @@ def parts(
     return {pid: min(c, 1.0) for pid, c in found.items() if c >= _LEAST}
 
 
-def prior_chances(shown: events.Shown) -> _Credits:
+def prior_chances(shown: retrievals.Shown) -> _Credits:
     """The chance that each hit was the answer, as it was logged with it: at most 1 in all."""
     chances = {pid: math.exp(min(score, 0.0)) for pid, _, score in shown.hits}
     total = max(sum(chances.values()), 1.0)

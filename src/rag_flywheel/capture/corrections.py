@@ -10,11 +10,11 @@ import time
 from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
 from rag_flywheel.checks import check_optional_text, check_text
 from rag_flywheel.errors import InputError, UnknownIdError
-from rag_flywheel.store import answer_votes, events, golden, notes, passages, people
-from rag_flywheel.store.answer_votes import NewAnswerVote
+from rag_flywheel.store import golden, notes, passages, retrievals, users, votes
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import matching_pids
 from rag_flywheel.store.notes import NoteKind
+from rag_flywheel.store.votes import NewAnswerVote
 
 MOST_CHARS = 20_000  # of what a user writes for a reviewer
 
@@ -30,9 +30,9 @@ def append_correction(
     passage_id = check_text("passage_id", passage_id)
     check_optional_text("user_id", user_id)
     with database.transaction(durable=True) as conn:
-        if user_id is not None and people.opted_out(conn, {user_id}):
+        if user_id is not None and users.opted_out(conn, {user_id}):
             return
-        shown = events.shown_hits(conn, [known]).get(known)
+        shown = retrievals.shown_hits(conn, [known]).get(known)
         if shown is None:
             raise unknown_retrieval(known)
         rid, hits = shown
@@ -49,9 +49,9 @@ def append_correction(
         seq = passages.advance_clock(conn)
         now = time.time()
         golden.append_correction(conn, seq=seq, at=now, rid=rid, pid=pid, user_id=user_id)
-        credits = dict.fromkeys(answer_votes.named_before(conn, rid, user_id), 0.0) | {pid: 1.0}
+        credits = dict.fromkeys(votes.named_before(conn, rid, user_id), 0.0) | {pid: 1.0}
         vote = NewAnswerVote(rid, "correction", "helpful", user_id, credits)
-        answer_votes.append(conn, vote, seq=seq, at=now)
+        votes.append_answer_vote(conn, vote, seq=seq, at=now)
 
 
 def append_text(
@@ -78,9 +78,9 @@ def _append_note(
         raise InputError(f"{len(text)} characters; expected at most {MOST_CHARS}")
     check_optional_text("user_id", user_id)
     with database.transaction(durable=True) as conn:
-        if user_id is not None and people.opted_out(conn, {user_id}):
+        if user_id is not None and users.opted_out(conn, {user_id}):
             return
-        shown = events.shown_hits(conn, [known]).get(known)
+        shown = retrievals.shown_hits(conn, [known]).get(known)
         if shown is None:
             raise unknown_retrieval(known)
         notes.append_note(
@@ -96,5 +96,5 @@ def _append_note(
 
 def _may_show(conn: sqlite3.Connection, rid: int, pid: int) -> bool:
     """Whether a passage passes the filter, and so the tenant, that the retrieval was asked under."""
-    where = events.filters_of(conn, [rid])[rid]
+    where = retrievals.filters_of(conn, [rid])[rid]
     return where is None or pid in matching_pids(conn, json.loads(where))

@@ -7,18 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from rag_flywheel.capture.answer_votes import (
-    Reader,
-    append,
-    parts,
-    prior_chances,
-)
+from rag_flywheel.capture.answer_votes import Reader, append, parts, prior_chances
 from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
 from rag_flywheel.checks import check_optional_text, check_text
 from rag_flywheel.errors import InputError
-from rag_flywheel.store import events, sessions
-from rag_flywheel.store.answer_votes import NewAnswerVote
+from rag_flywheel.store import retrievals, votes
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.votes import NewAnswerVote
 
 SIGNS = {
     "copied": 1.0,
@@ -53,10 +48,10 @@ def append_signal(database: Database, given: SignalGiven, reader: Callable[[], R
     known = check_retrieval_id(given.retrieval_id)
     check_optional_text("user_id", given.user_id)
     check_optional_text("passage_id", given.passage_id)
-    if given.kind not in events.SIGNALS:
-        raise InputError(f"kind is {given.kind!r}; expected one of {', '.join(events.SIGNALS)}")
+    if given.kind not in votes.SIGNALS:
+        raise InputError(f"kind is {given.kind!r}; expected one of {', '.join(votes.SIGNALS)}")
     with database.reading() as conn:
-        shown = events.shown(conn, known)
+        shown = retrievals.shown(conn, known)
     if shown is None:
         raise unknown_retrieval(known)
     level = _level(given, shown.answer)
@@ -127,7 +122,7 @@ def append_adopted(
     if len(check_text("why", why)) > MOST_CHARS:
         raise InputError(f"why has {len(why)} characters; expected at most {MOST_CHARS}")
     with database.reading() as conn:
-        shown = events.shown(conn, known)
+        shown = retrievals.shown(conn, known)
     if shown is None:
         raise unknown_retrieval(known)
     credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
@@ -152,10 +147,10 @@ def note_rephrased(
     and width of those of questions; while one has none of that revision, nothing is noted.
     """
     with database.reading() as conn:
-        pair = sessions.with_the_one_before(conn, retrieval_id, *vectors)
+        pair = retrievals.with_the_one_before(conn, retrieval_id, *vectors)
         if pair is None or pair.seconds > within_s or pair.cosine < least_cosine:
             return False
-        shown = events.shown(conn, pair.before)
+        shown = retrievals.shown(conn, pair.before)
     if shown is None:
         return False
     credits = prior_chances(shown)

@@ -11,7 +11,9 @@ from typing import get_args
 from rag_flywheel.checks import check_optional_text, check_text, items
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.records import Verdict, Vote
-from rag_flywheel.store import events, passages, people
+from rag_flywheel.store import passages, retrievals
+from rag_flywheel.store import users as user_store
+from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import Database
 
 VERDICTS: tuple[str, ...] = get_args(Verdict)
@@ -33,10 +35,10 @@ def append_votes(database: Database, given: Iterable[Vote]) -> int:
             _check(vote)
         if not votes:
             return 0
-        shown = events.shown_hits(conn, sorted({str(v.retrieval_id) for v in votes}))
+        shown = retrievals.shown_hits(conn, sorted({str(v.retrieval_id) for v in votes}))
         new = [_resolve(vote, shown) for vote in votes]
         first = passages.advance_clock(conn, len(new))
-        events.append_votes(conn, new, first_seq=first, at=time.time())
+        vote_store.append_votes(conn, new, first_seq=first, at=time.time())
     return len(votes)
 
 
@@ -58,7 +60,7 @@ def relevance_votes(retrieval_id: str | None, said: object, user_id: str | None)
 def _wanted(conn: sqlite3.Connection, votes: list[Vote]) -> list[Vote]:
     """The votes of those who did not opt out."""
     users = {v.user_id for v in votes if v.user_id is not None}
-    out = people.opted_out(conn, users) if users else set[str]()
+    out = user_store.opted_out(conn, users) if users else set[str]()
     return [v for v in votes if v.user_id not in out] if out else votes
 
 
@@ -81,7 +83,7 @@ def check_retrieval_id(retrieval_id: object) -> str:
     return check_text("retrieval_id", retrieval_id)
 
 
-def _resolve(vote: Vote, shown: dict[str, tuple[int, dict[str, int]]]) -> events.NewVote:
+def _resolve(vote: Vote, shown: dict[str, tuple[int, dict[str, int]]]) -> vote_store.NewVote:
     retrieval_id = str(vote.retrieval_id)
     if retrieval_id not in shown:
         raise unknown_retrieval(retrieval_id)
@@ -91,7 +93,7 @@ def _resolve(vote: Vote, shown: dict[str, tuple[int, dict[str, int]]]) -> events
             f"retrieval {vote.retrieval_id} did not show passage {vote.passage_id!r}; it showed "
             f"{', '.join(map(repr, hits)) or 'nothing'}. A vote is on a passage the user has seen"
         )
-    return events.NewVote(rid, hits[vote.passage_id], vote.verdict, vote.user_id, vote.reason)
+    return vote_store.NewVote(rid, hits[vote.passage_id], vote.verdict, vote.user_id, vote.reason)
 
 
 def keep_answer(database: Database, retrieval_id: str, text: str) -> None:
@@ -104,7 +106,7 @@ def keep_answer(database: Database, retrieval_id: str, text: str) -> None:
     check_text("retrieval_id", retrieval_id)
     check_text("answer", text)
     with database.transaction() as conn:
-        known = events.set_answer(conn, retrieval_id, text)
+        known = retrievals.set_answer(conn, retrieval_id, text)
     if not known:
         raise unknown_retrieval(retrieval_id)
 

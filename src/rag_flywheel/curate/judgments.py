@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from rag_flywheel.curate.weights import EXPLICIT, SAID, WEIGHTS
-from rag_flywheel.records import Judgment, VoteEvent
+from rag_flywheel.records import Judgment
+from rag_flywheel.store.event_types import VoteEvent
 
 DAY_S = 86_400.0
 

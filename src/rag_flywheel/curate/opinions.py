@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from rag_flywheel.curate.judgments import standing_votes
-from rag_flywheel.records import ONE_TIME, Correction, Decision, ImportedAnswer, VoteEvent
+from rag_flywheel.store.event_types import ONE_TIME, Correction, Decision, ImportedAnswer, VoteEvent
 
 Question = tuple[bytes, str | None]
 """The hash of a query's text, and its tenant as JSON."""

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from rag_flywheel import config as settings
 from rag_flywheel.config import Config
-from rag_flywheel.deploy.files import replace_text
 from rag_flywheel.deploy.versions import CURRENT, VERSIONS
-from rag_flywheel.disk import disk_errors
+from rag_flywheel.disk import disk_errors, replace_text
 from rag_flywheel.errors import ConfigError, CorruptFileError, NotAFlywheelError
 from rag_flywheel.store.database import FILE_NAME as DATABASE
 

@@ -8,17 +8,12 @@ from typing import Any
 from rag_flywheel.config import Config
 from rag_flywheel.deploy.files import files_below
 from rag_flywheel.deploy.manifest import Manifest
-from rag_flywheel.deploy.versions import (
-    list_versions,
-    read_current,
-    read_manifest,
-    version_folder,
-)
+from rag_flywheel.deploy.versions import list_versions, read_current, read_manifest, version_folder
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.index.graph import recall_of
 from rag_flywheel.records import HistoryEntry, Status, VersionInfo
-from rag_flywheel.store import counts, events, journal
 from rag_flywheel.store import history as log
+from rag_flywheel.store import journal, passages, retrievals, votes
 from rag_flywheel.store.database import Database
 
 
@@ -42,12 +37,12 @@ def status(root: Path, database: Database, config: Config) -> Status:
             frozen_at=current.frozen_at if current else None,
             held=current is not None and current.held,
             n_versions=len(list_versions(root)),
-            n_passages=counts.passages(conn),
+            n_passages=passages.count_passages(conn),
             n_indexed=manifest.n_passages if manifest else 0,
-            n_waiting=counts.passages(conn, after=watermark),
-            n_retrievals=events.count_retrievals(conn),
-            n_votes=events.count_votes(conn),
-            votes_since_refresh=events.count_votes(conn, after=watermark),
+            n_waiting=passages.count_passages(conn, after=watermark),
+            n_retrievals=retrievals.count_retrievals(conn),
+            n_votes=votes.count_votes(conn),
+            votes_since_refresh=votes.count_votes(conn, after=watermark),
             last_refresh=None if refreshed is None else utc(refreshed),
             bytes_on_disk=_bytes_below(root),
             **_dense(root, manifest),

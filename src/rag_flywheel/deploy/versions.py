@@ -14,17 +14,9 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from rag_flywheel.deploy.files import (
-    entries_below,
-    files_below,
-    is_regular,
-    replace_text,
-    sha256,
-    sync,
-    sync_tree,
-)
+from rag_flywheel.deploy.files import entries_below, files_below, is_regular, sha256
 from rag_flywheel.deploy.manifest import REMEDY, Manifest, manifest_text, parse_manifest
-from rag_flywheel.disk import read_bytes
+from rag_flywheel.disk import read_bytes, replace_text, sync, sync_tree
 from rag_flywheel.errors import CorruptFileError, NewerFormatError, UnknownIdError
 from rag_flywheel.records import Current
 

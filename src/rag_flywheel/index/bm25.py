@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.disk import all_below, divides, read_array, read_json
-from rag_flywheel.index.words import TokenIds
+from rag_flywheel.index.tokenizer import TokenIds
 
 K1, B = 1.2, 0.75
 LexicalScores: TypeAlias = npt.NDArray[np.float32]

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.bm25 import LexicalScores
+from rag_flywheel.index.char_ngrams import pieces_of
 from rag_flywheel.index.dense import typical_cosine
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
-from rag_flywheel.index.pieces import pieces_of
 from rag_flywheel.records import Pids, Vectors
 
 

@@ -24,10 +24,10 @@ from rag_flywheel.index.bm25 import (
     column,
     read_scores,
 )
-from rag_flywheel.index.pieces import Pieces
+from rag_flywheel.index.char_ngrams import Pieces
 from rag_flywheel.index.spans import places_of
-from rag_flywheel.index.words import Numbers, TokenIds
-from rag_flywheel.index.words import tokenize as tokenize
+from rag_flywheel.index.tokenizer import Numbers, TokenIds
+from rag_flywheel.index.tokenizer import tokenize as tokenize
 
 LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
 

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.index.codes import Codes
+from rag_flywheel.index.short_codes import Codes
 from rag_flywheel.rank.heard import Heard, PastQuery
 from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.parameters import Kernel

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from rag_flywheel.disk import all_below, divides, parsed_json, read_array, read_bytes, read_json
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.index.codes import Codes
+from rag_flywheel.index.short_codes import Codes
 from rag_flywheel.rank.memory import Key
 from rag_flywheel.records import Support
 

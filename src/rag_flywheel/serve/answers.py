@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rag_flywheel.rank.score import Scored
 from rag_flywheel.records import Filter, Hit, Passage, Retrieval, Vectors
 from rag_flywheel.serve.state import State
-from rag_flywheel.store import events, passages
+from rag_flywheel.store import passages, retrievals
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 
@@ -70,7 +70,7 @@ def answer(
         with database.transaction(durable=False) as conn:
             for record, f in zip(records, found, strict=True):
                 vector_store.put_vectors(conn, [record.query_hash], f.vector[None, :], revision)
-            events.record_retrievals(conn, records)
+            retrievals.record_retrievals(conn, records)
     version = state.version.id
     return [
         Retrieval(id_, f.query, version, tuple(hit for _, hit in f.hits))
@@ -78,9 +78,11 @@ def answer(
     ]
 
 
-def _record(found: Found, state: State, asked: Asked, latency_ms: float) -> events.RetrievalRecord:
+def _record(
+    found: Found, state: State, asked: Asked, latency_ms: float
+) -> retrievals.RetrievalRecord:
     where = asked.where
-    return events.RetrievalRecord(
+    return retrievals.RetrievalRecord(
         id=f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(6)}",
         kind=asked.kind,
         at=time.time(),
@@ -94,7 +96,7 @@ def _record(found: Found, state: State, asked: Asked, latency_ms: float) -> even
         user_id=asked.user_id,
         session_id=asked.session_id,
         latency_ms=latency_ms,
-        hits=[events.LoggedHit(pid, h.passage_id, h.score, _parts(h)) for pid, h in found.hits],
+        hits=[retrievals.LoggedHit(pid, h.passage_id, h.score, _parts(h)) for pid, h in found.hits],
     )
 
 

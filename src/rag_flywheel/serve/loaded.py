@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from rag_flywheel.disk import read_bytes
+from rag_flywheel.encoder import QueryEncoder
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.dense import DenseIndex
-from rag_flywheel.index.encoder import QueryEncoder
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.heard import Heard, load_heard

@@ -14,7 +14,7 @@ from rag_flywheel.rank.credit import credited
 from rag_flywheel.rank.heard import Made, PastQuery
 from rag_flywheel.rank.memory import Key, Memory
 from rag_flywheel.records import Judgment
-from rag_flywheel.store import events, forgetting, trusts
+from rag_flywheel.store import forgetting, retrievals, votes
 
 NAMED = 0.05  # the least chance, before the votes, of a passage that a user named
 RULES = 1  # raised whenever the same votes come to say something else
@@ -30,7 +30,7 @@ def rests_on(
         "named": NAMED,
         "judged_by": judged_by,
         "noise": noise,
-        "trusts": trusts.stored_trusts(conn),
+        "trusts": votes.stored_trusts(conn),
         "queries": revision,
     }
     by = json.dumps(said, sort_keys=True) if judged_by is not None else ""
@@ -53,9 +53,9 @@ def past_queries(
         key: memory.before(row) if (row := known.get(key)) is not None else {} for key in found
     }
     unknown = [key for key, js in found.items() if any(j.lineage not in before[key] for j in js)]
-    first = events.first_retrievals(conn, unknown)
+    first = retrievals.first_retrievals(conn, unknown)
     rows = {key: sorted({first[key], *(j.retrieval for j in found[key])}) for key in unknown}
-    logged = events.logged_scores(conn, sorted({r for some in rows.values() for r in some}))
+    logged = retrievals.logged_scores(conn, sorted({r for some in rows.values() for r in some}))
     for key in unknown:
         before[key] = completed(before[key], [logged[row] for row in rows[key]])
     for key, judgments in found.items():

@@ -11,16 +11,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.index.encoder import QueryEncoder, encode
+from rag_flywheel.encoder import QueryEncoder, encode
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
 from rag_flywheel.rank.heard import Heard
-from rag_flywheel.records import Judgment, Pids, Vectors, VoteEvent
+from rag_flywheel.records import Judgment, Pids, Vectors
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.past import past_queries, rests_on
-from rag_flywheel.store import events, forgetting, journal, passages
+from rag_flywheel.store import forgetting, journal, passages, retrievals
 from rag_flywheel.store import vectors as vector_store
+from rag_flywheel.store import votes as vote_store
+from rag_flywheel.store.event_types import VoteEvent
 
 Judge = Callable[[Iterable[VoteEvent]], list[Judgment]]
 Encode = Callable[[Sequence[str]], Vectors]
@@ -133,7 +135,7 @@ def initial_state(
     state = _with_texts(blank, [texts[p] for p in sorted(texts)], conn, source)
     heard = _heard(state, conn, source)
     if heard is None:
-        votes = events.votes_until(conn, state.last_vote)
+        votes = vote_store.votes_until(conn, state.last_vote)
         return _judged(state, source.judge(votes), set(), conn, source)
     vectors = stored_vectors([key[0] for key in heard.keys], conn, source.under(version.queries))
     state = replace(state, evidence=EvidenceView.of(heard, vectors))
@@ -157,7 +159,7 @@ def stored_vectors(hashes: Sequence[bytes], conn: sqlite3.Connection, source: So
     rows = np.empty((max(64, 2 * len(hashes)), source.dim), np.float32)
     missing = sorted(vector_store.fill_vectors(conn, hashes, source.of_queries, rows))
     if missing:
-        texts = events.query_texts(conn, missing)
+        texts = retrievals.query_texts(conn, missing)
         made = dict(zip(missing, source.encode_queries([texts[h] for h in missing]), strict=True))
         for i, h in enumerate(hashes):
             if h in made:
@@ -187,10 +189,10 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
 
 def _with_votes(state: State, heard: int, conn: sqlite3.Connection, source: Source) -> State:
     """The state with the votes after event number `heard`: queries with one are judged anew, whole."""
-    queries = events.queries_voted_on(conn, heard, state.last_vote)
+    queries = vote_store.queries_voted_on(conn, heard, state.last_vote)
     if not queries:
         return state
-    votes = events.votes_on_queries(conn, queries, state.last_vote)
+    votes = vote_store.votes_on_queries(conn, queries, state.last_vote)
     return _judged(state, source.judge(votes), set(queries), conn, source)
 
 
@@ -254,7 +256,7 @@ def _judged(
     vectors = vector_store.known_vectors(conn, hashes, source.of_queries, source.dim)
     missing = [h for h in hashes if h not in vectors]
     if missing:
-        texts = events.query_texts(conn, missing)
+        texts = retrievals.query_texts(conn, missing)
         made = source.encode_queries([texts[h] for h in missing])
         vectors.update({h: made[i] for i, h in enumerate(missing)})
     return replace(state, evidence=state.evidence.updated(found, vectors))

@@ -8,11 +8,11 @@ from collections.abc import Collection, Sequence
 
 from rag_flywheel.store import passages
 from rag_flywheel.store.database import in_chunks
-from rag_flywheel.store.events import EVENTS, votes_on_retrievals
 from rag_flywheel.store.golden import drop_superseded_corrections
 from rag_flywheel.store.notes import fold_notes
-from rag_flywheel.store.people import one_time_user
+from rag_flywheel.store.users import one_time_user
 from rag_flywheel.store.vectors import drop_query_vectors
+from rag_flywheel.store.votes import EVENTS, votes_on_retrievals
 
 # Chances before votes on a question come from its first answer: it stays while there are votes.
 _FIRST = (

@@ -9,12 +9,13 @@ import time
 from dataclasses import asdict
 
 from rag_flywheel.records import ForgetReport
-from rag_flywheel.store import answer_votes, notes, passages
-from rag_flywheel.store.events import EVENTS
+from rag_flywheel.store import notes, passages
+from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.golden import drop_superseded_corrections
 from rag_flywheel.store.journal import Look, record_look
-from rag_flywheel.store.people import one_time_user
+from rag_flywheel.store.users import one_time_user
 from rag_flywheel.store.vectors import drop_query_vectors
+from rag_flywheel.store.votes import EVENTS
 
 _MINE = "SELECT rid FROM retrievals WHERE user_id = ?"
 
@@ -38,7 +39,7 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
         conn.execute(f"DELETE FROM {table} WHERE rid IN ({_MINE})", (user,))
     for table in EVENTS:
         conn.execute(f"DELETE FROM {table} WHERE user_id = ?", (user,))
-    answer_votes.drop_loose_credits(conn)
+    vote_store.drop_loose_credits(conn)
     n_notes = notes.delete_notes_of(conn, user, _MINE)
     conn.execute("DELETE FROM retrievals WHERE user_id = ?", (user,))
     keys = [(h,) for h in questions]

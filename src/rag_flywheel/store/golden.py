@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rag_flywheel.records import Correction, Decision, ImportedAnswer
-from rag_flywheel.store import cells
+from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.event_types import Correction, Decision, ImportedAnswer
 
 IMPORTED = "imported"
 
@@ -50,10 +50,10 @@ def answers_until(conn: sqlite3.Connection, last: int) -> list[ImportedAnswer]:
     return [
         ImportedAnswer(
             seq,
-            cells.hashed("golden.query_hash", query),
-            cells.optional_text("golden.tenant", tenant),
-            cells.whole("passages.lineage", lineage),
-            cells.whole("golden.grade", grade),
+            column_checks.hashed("golden.query_hash", query),
+            column_checks.optional_text("golden.tenant", tenant),
+            column_checks.whole("passages.lineage", lineage),
+            column_checks.whole("golden.grade", grade),
         )
         for seq, query, tenant, lineage, grade in rows
     ]
@@ -93,11 +93,11 @@ def corrections_until(conn: sqlite3.Connection, last: int) -> list[Correction]:
     return [
         Correction(
             seq,
-            cells.whole("corrections.rid", rid),
-            cells.hashed("retrievals.query_hash", query),
-            cells.optional_text("retrievals.tenant", tenant),
-            cells.whole("passages.lineage", lineage),
-            cells.optional_text("corrections.user_id", user),
+            column_checks.whole("corrections.rid", rid),
+            column_checks.hashed("retrievals.query_hash", query),
+            column_checks.optional_text("retrievals.tenant", tenant),
+            column_checks.whole("passages.lineage", lineage),
+            column_checks.optional_text("corrections.user_id", user),
         )
         for seq, rid, query, tenant, lineage, user in rows
     ]
@@ -134,9 +134,9 @@ def decisions_until(conn: sqlite3.Connection, last: int) -> list[Decision]:
     return [
         Decision(
             seq,
-            cells.hashed("reviews.query_hash", query),
-            cells.optional_text("reviews.tenant", tenant),
-            cells.whole("passages.lineage", lineage),
+            column_checks.hashed("reviews.query_hash", query),
+            column_checks.optional_text("reviews.tenant", tenant),
+            column_checks.whole("passages.lineage", lineage),
             kind,
         )
         for seq, query, tenant, lineage, kind in rows
@@ -153,7 +153,10 @@ def query_texts(conn: sqlite3.Connection, queries: Sequence[bytes]) -> dict[byte
             list(queries),
         )
         found.update(
-            (cells.hashed(f"{table}.query_hash", name), cells.text(f"{table}.query", query))
+            (
+                column_checks.hashed(f"{table}.query_hash", name),
+                column_checks.text(f"{table}.query", query),
+            )
             for name, query in rows
         )
     return found

@@ -10,13 +10,13 @@ import time
 from dataclasses import dataclass
 
 from rag_flywheel.records import Current, RefreshReport
-from rag_flywheel.store import cells
+from rag_flywheel.store import column_checks
 
 
 def read_meta(conn: sqlite3.Connection, key: str) -> str | None:
     """A value kept under a name, None when there is none."""
     row = conn.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    return None if row is None else cells.text(f"meta {key!r}", row[0])
+    return None if row is None else column_checks.text(f"meta {key!r}", row[0])
 
 
 def write_meta(conn: sqlite3.Connection, key: str, value: str) -> None:
@@ -86,13 +86,13 @@ def last_promoted(conn: sqlite3.Connection) -> str | None:
     row = conn.execute(
         "SELECT version FROM refreshes WHERE outcome = 'promoted' ORDER BY id DESC LIMIT 1"
     ).fetchone()
-    return None if row is None else cells.optional_text("refreshes.version", row[0])
+    return None if row is None else column_checks.optional_text("refreshes.version", row[0])
 
 
 def last_refresh_at(conn: sqlite3.Connection) -> float | None:
     """When a refresh last ended, in seconds since 1970 UTC."""
     row = conn.execute("SELECT at FROM refreshes ORDER BY id DESC LIMIT 1").fetchone()
-    return None if row is None else cells.seconds("refreshes.at", row[0])
+    return None if row is None else column_checks.seconds("refreshes.at", row[0])
 
 
 def record_move(conn: sqlite3.Connection, action: str, current: Current) -> None:
@@ -130,6 +130,6 @@ def last_move(conn: sqlite3.Connection) -> Current | None:
     ).fetchone()
     if row is None:
         return None
-    frozen_at = cells.optional_whole("moves.frozen_at", row[1])
-    held = cells.whole("moves.held", row[2])
-    return Current(cells.text("moves.version", row[0]), frozen_at, bool(held))
+    frozen_at = column_checks.optional_whole("moves.frozen_at", row[1])
+    held = column_checks.whole("moves.held", row[2])
+    return Current(column_checks.text("moves.version", row[0]), frozen_at, bool(held))

@@ -12,8 +12,8 @@ from sqlite_utils.migrations import Migrations
 
 from rag_flywheel.errors import NewerFormatError
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.people import USER_KEY, new_user_key
 from rag_flywheel.store.schema import require_ours, require_schema
+from rag_flywheel.store.users import USER_KEY, new_user_key
 
 Hash = Callable[[bytes, str], str]
 """What is stored for a user's or session's id, from the key of the index and the id."""
@@ -302,7 +302,7 @@ def migrate(database: Database, user_hash: Hash) -> None:
     if pending:
         _apply(database, user_hash, hashes=m003_hashed_users.__name__ in pending)
     with database.reading() as conn:
-        require_schema(conn)
+        require_schema(conn, migrations)
 
 
 def _apply(database: Database, user_hash: Hash, *, hashes: bool) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rag_flywheel.store import cells
+from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import in_chunks
 
 NoteKind = Literal["text", "missing"]
@@ -73,20 +73,20 @@ def all_notes(conn: sqlite3.Connection) -> list[Note]:
 def _note(row: tuple[Any, ...]) -> Note:
     seq, kind, text, user, at, retrieval, query, hashed, tenant, where, decision = row
     if kind not in {"text", "missing"}:
-        cells.refuse("notes.kind", kind, "text or missing")
+        column_checks.refuse("notes.kind", kind, "text or missing")
     if decision not in {None, "accept", "reject", "undo"}:
-        cells.refuse("note_reviews.decision", decision, "accept, reject or undo")
+        column_checks.refuse("note_reviews.decision", decision, "accept, reject or undo")
     return Note(
-        cells.whole("notes.seq", seq),
+        column_checks.whole("notes.seq", seq),
         kind,
-        cells.text("notes.text", text),
-        cells.optional_text("notes.user_id", user),
-        cells.seconds("notes.at", at),
-        cells.text("retrievals.id", retrieval),
-        cells.text("retrievals.query", query),
-        cells.hashed("retrievals.query_hash", hashed),
-        cells.optional_text("retrievals.tenant", tenant),
-        cells.optional_text("retrievals.filter", where),
+        column_checks.text("notes.text", text),
+        column_checks.optional_text("notes.user_id", user),
+        column_checks.seconds("notes.at", at),
+        column_checks.text("retrievals.id", retrieval),
+        column_checks.text("retrievals.query", query),
+        column_checks.hashed("retrievals.query_hash", hashed),
+        column_checks.optional_text("retrievals.tenant", tenant),
+        column_checks.optional_text("retrievals.filter", where),
         None if decision == "undo" else decision,
     )
 

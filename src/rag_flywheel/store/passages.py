@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel.records import MetadataValue, Passage, Pids
-from rag_flywheel.store import cells
+from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import in_chunks
 
 
@@ -62,13 +62,15 @@ def stored_row(row: tuple[Any, ...]) -> StoredPassage:
     pid, id_, title, text, metadata, text_hash, lineage = row
     for name, value in (("id", id_), ("title", title), ("text", text)):
         if type(value) is not str:
-            cells.refuse(f"passages.{name} of row {pid}", value, "text")
+            column_checks.refuse(f"passages.{name} of row {pid}", value, "text")
     plain = metadata == _NO_METADATA
     return StoredPassage(
         pid,
-        Passage(id_, text, title, {} if plain else cells.metadata("passages.metadata", metadata)),
-        cells.hashed("passages.text_hash", text_hash),
-        cells.whole("passages.lineage", lineage),
+        Passage(
+            id_, text, title, {} if plain else column_checks.metadata("passages.metadata", metadata)
+        ),
+        column_checks.hashed("passages.text_hash", text_hash),
+        column_checks.whole("passages.lineage", lineage),
     )
 
 
@@ -84,7 +86,7 @@ def read_clock(conn: sqlite3.Connection) -> int:
 
 
 def _clock(row: tuple[Any, ...] | None) -> int:
-    return cells.whole("clock.seq", None if row is None else row[0])
+    return column_checks.whole("clock.seq", None if row is None else row[0])
 
 
 def current_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, StoredPassage]:
@@ -176,9 +178,9 @@ def rows_of_texts(conn: sqlite3.Connection, texts: Sequence[Passage]) -> list[tu
         [p.id for p in texts],
     )
     known = {
-        (id_, cells.hashed("passages.text_hash", text_hash)): (
+        (id_, column_checks.hashed("passages.text_hash", text_hash)): (
             pid,
-            cells.whole("passages.lineage", lineage),
+            column_checks.whole("passages.lineage", lineage),
         )
         for pid, lineage, id_, text_hash in rows
     }
@@ -231,7 +233,7 @@ def present_pids(conn: sqlite3.Connection) -> Pids:
 def inheritors(conn: sqlite3.Connection) -> list[tuple[int, int]]:
     """(pid, lineage) of the texts in the index now that inherit the votes of another row."""
     rows = conn.execute(f"SELECT pid, lineage FROM {ALL_PRESENT} AND lineage != pid")
-    return [(int(pid), cells.whole("passages.lineage", lineage)) for pid, lineage in rows]
+    return [(int(pid), column_checks.whole("passages.lineage", lineage)) for pid, lineage in rows]
 
 
 def changed_since(conn: sqlite3.Connection, seq: int) -> tuple[list[StoredPassage], list[int]]:
@@ -252,7 +254,7 @@ def last_change(conn: sqlite3.Connection, until: int) -> int:
         "AND origin = 'index' ORDER BY born DESC LIMIT 1)), (SELECT coalesce(max(ended), 0) FROM "
         "passages WHERE ended <= ?))"
     )
-    return cells.whole("passages.born", conn.execute(sql, (until, until)).fetchone()[0])
+    return column_checks.whole("passages.born", conn.execute(sql, (until, until)).fetchone()[0])
 
 
 def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
@@ -264,3 +266,27 @@ def text_of(conn: sqlite3.Connection, pid: int) -> str | None:
     """The encoded text of a row, whether it still stands or not."""
     row = conn.execute(f"SELECT {_COLUMNS} FROM passages WHERE pid = ?", (pid,)).fetchone()
     return None if row is None else encoded_text(stored_row(row).passage)
+
+
+_PRESENT = "ended IS NULL AND origin = 'index'"
+
+
+def count_passages(conn: sqlite3.Connection, after: int = 0) -> int:
+    """How many texts are in the index now that were begun after event number `after`."""
+    sql = f"SELECT count(*) FROM passages WHERE {_PRESENT} AND born > ?"
+    return int(conn.execute(sql, (after,)).fetchone()[0])
+
+
+def count_changes(conn: sqlite3.Connection, after: int) -> int:
+    """How many texts of the index were begun or ended after event number `after`."""
+    sql = "SELECT count(*) FROM passages WHERE origin = 'index' AND (born > ? OR ended > ?)"
+    return int(conn.execute(sql, (after, after)).fetchone()[0])
+
+
+def count_without_vector(conn: sqlite3.Connection, revision: str) -> int:
+    """How many texts of the index have no vector of this encoder revision."""
+    sql = (
+        f"SELECT count(*) FROM {ALL_PRESENT} "
+        "AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.text_hash = p.text_hash AND v.revision = ?)"
+    )
+    return int(conn.execute(sql, (revision,)).fetchone()[0])

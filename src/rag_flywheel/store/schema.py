@@ -6,8 +6,12 @@ A view or trigger from a stranger would run with every statement; it knows no ro
 import re
 import sqlite3
 from functools import cache
+from typing import TYPE_CHECKING
 
 from rag_flywheel.errors import CorruptFileError
+
+if TYPE_CHECKING:
+    from sqlite_utils.migrations import Migrations
 
 _Column = tuple[str, str, int, int, int]  # name, type, not null, place in the primary key, hidden
 _Found = dict[tuple[str, str], object]
@@ -15,9 +19,9 @@ _OWN = re.compile(r"sqlite_(sequence|stat[134])|sqlite_autoindex_\w+", re.ASCII)
 _LEFT = "restore the database from a backup: it is not as this package makes it"
 
 
-def require_schema(conn: sqlite3.Connection) -> None:
+def require_schema(conn: sqlite3.Connection, migrations: "Migrations") -> None:
     """Raises CorruptFileError naming the first table, index or trigger that is not as it must be."""
-    problems = schema_problems(conn)
+    problems = schema_problems(conn, migrations)
     if problems:
         raise CorruptFileError(f"flywheel.db: {problems[0]}; {_LEFT}")
 
@@ -31,9 +35,9 @@ def require_ours(conn: sqlite3.Connection) -> None:
         )
 
 
-def schema_problems(conn: sqlite3.Connection) -> list[str]:
+def schema_problems(conn: sqlite3.Connection, migrations: "Migrations") -> list[str]:
     """What is missing, foreign or different, one sentence each."""
-    found, expected = _schema(conn), _expected()
+    found, expected = _schema(conn), _expected(migrations)
     problems = []
     for key in sorted(expected.keys() | found.keys()):
         kind, name = key
@@ -47,10 +51,8 @@ def schema_problems(conn: sqlite3.Connection) -> list[str]:
 
 
 @cache
-def _expected() -> _Found:
+def _expected(migrations: "Migrations") -> _Found:
     import sqlite_utils  # 50 ms to load
-
-    from rag_flywheel.store.migrations import migrations
 
     memory = sqlite_utils.Database(memory=True)
     memory.conn.create_function("user_hash", 2, lambda key, id_: id_)  # there is no row to hash

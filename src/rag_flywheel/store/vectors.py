@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 
 from rag_flywheel.records import Pids, Vectors
-from rag_flywheel.store import cells, journal
+from rag_flywheel.store import column_checks, journal
 from rag_flywheel.store.database import in_chunks
 
 _TUNED = "tuned_revisions"
@@ -29,7 +29,7 @@ def known_vectors(
         hashes,
         (revision,),
     )
-    return {h: cells.vector("a vector", v, dim) for h, v in rows}
+    return {h: column_checks.vector("a vector", v, dim) for h, v in rows}
 
 
 def fill_vectors(
@@ -46,7 +46,9 @@ def fill_vectors(
     found = (row[0] for row in in_chunks(conn, by_place, [at for at, _ in places]))
     for start in range(0, len(places), _AT_ONCE):
         part = [row for _, row in places[start : start + _AT_ONCE]]
-        rows[part] = cells.vectors("a vector", list(islice(found, len(part))), rows.shape[1])
+        rows[part] = column_checks.vectors(
+            "a vector", list(islice(found, len(part))), rows.shape[1]
+        )
     stored = {row for _, row in places}
     for i, h in enumerate(hashes):
         if row_of[h] != i:
@@ -79,9 +81,9 @@ def put_vectors(
 def noted_revisions(conn: sqlite3.Connection) -> set[str]:
     """The revisions of tuned encoders that vectors are stored under."""
     text = journal.read_meta(conn, _TUNED)
-    found = [] if text is None else cells.parsed(f"meta {_TUNED!r}", text)
+    found = [] if text is None else column_checks.parsed(f"meta {_TUNED!r}", text)
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        cells.refuse(f"meta {_TUNED!r}", text, "names in a list")
+        column_checks.refuse(f"meta {_TUNED!r}", text, "names in a list")
     return set(found)
 
 
@@ -153,5 +155,5 @@ def _vectors(rows: Sequence[tuple[int, bytes]], dim: int) -> tuple[Pids, Vectors
     """Rows of (pid, vector) as arrays."""
     vectors = np.empty((len(rows), dim), dtype=np.float32)
     for i, (pid, vector) in enumerate(rows):
-        vectors[i] = cells.vector(f"the vector of passage row {pid}", vector, dim)
+        vectors[i] = column_checks.vector(f"the vector of passage row {pid}", vector, dim)
     return np.array([row[0] for row in rows], dtype=np.int64), vectors

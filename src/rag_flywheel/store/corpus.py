@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rag_flywheel.checks import check_passages, check_text
-from rag_flywheel.config import Config
+from rag_flywheel.encoder import Encoder, encode
 from rag_flywheel.errors import InputError, UnknownIdError
-from rag_flywheel.index.encoder import Encoder, encode
 from rag_flywheel.records import AddReport, Filter, Passage, Progress
 from rag_flywheel.store import filters
 from rag_flywheel.store import passages as store
@@ -25,15 +24,17 @@ _LONG = 4000  # words above which an edit is compared as a bag of words: difflib
 
 def add(
     database: Database,
-    config: Config,
     encoder: Encoder,
     given: Iterable[Passage],
+    *,
+    edit_keeps_votes: float,
     progress: Progress | None = None,
 ) -> AddReport:
     """Add passages, or change those that are there under the same id: all of them, or none.
 
     Vectors are kept as they are made, so that a repeated call after an interruption goes on where
-    it stopped. Raises InputError.
+    it stopped. edit_keeps_votes: how alike two texts must be for the new one to keep the votes on
+    the old, from 0 to 1. Raises InputError.
     """
     wanted = check_passages(given)
     with database.reading() as conn:
@@ -45,7 +46,9 @@ def add(
     }
     embed(database, encoder, texts, progress)
     with database.reading() as conn:
-        heirs = {p.id: _lineage(conn, p, current.get(p.id), config) for p in wanted.values()}
+        heirs = {
+            p.id: _lineage(conn, p, current.get(p.id), edit_keeps_votes) for p in wanted.values()
+        }
     with database.transaction() as conn:
         now = store.current_by_id(conn, list(wanted))
         seq = store.advance_clock(conn)
@@ -59,7 +62,7 @@ def add(
                 store.update_in_place(conn, old.pid, passage)
                 continue
             if _pid(old) != _pid(current.get(passage.id)):  # another process was in between
-                heirs[passage.id] = _lineage(conn, passage, old, config)
+                heirs[passage.id] = _lineage(conn, passage, old, edit_keeps_votes)
             if old is not None:
                 store.end(conn, [old.pid], seq)
             store.insert(conn, passage, seq=seq, lineage=heirs[passage.id])
@@ -141,14 +144,15 @@ def near_identical(old: str, new: str, least: float) -> bool:
 
 
 def _lineage(
-    conn: sqlite3.Connection, passage: Passage, current: StoredPassage | None, config: Config
+    conn: sqlite3.Connection, passage: Passage, current: StoredPassage | None, least: float
 ) -> int | None:
     """The row whose votes a new text of this passage inherits, None when there is none.
 
-    The text must be near-identical to an earlier text of the passage and also to the one that the
-    votes began on, so that many small edits do not carry votes to other words.
+    least: how alike two texts must be, from 0 to 1. The text must be near-identical to an earlier
+    text of the passage and also to the one that the votes began on, so that many small edits do not
+    carry votes to other words.
     """
-    text, least = store.encoded_text(passage), config.edit_keeps_votes
+    text = store.encoded_text(passage)
     earlier = [current] if current is not None else []
     for old in [*earlier, *store.earlier_texts(conn, passage.id, store.passage_hash(passage))]:
         if near_identical(store.encoded_text(old.passage), text, least):

@@ -9,9 +9,9 @@ import sqlite3
 import time
 from collections.abc import Collection
 
-from rag_flywheel.records import ONE_TIME
-from rag_flywheel.store import cells
+from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.event_types import ONE_TIME
 
 USER_KEY = "user_key"
 _KEY_BYTES = 32
@@ -31,7 +31,7 @@ def user_key(conn: sqlite3.Connection) -> bytes:
     text = None if row is None else row[0]
     if type(text) is not str or not re.fullmatch(f"[0-9a-f]{{{2 * _KEY_BYTES}}}", text):
         found = None if row is None else "(not shown)"  # most of it may still be the secret
-        cells.refuse(f"meta {USER_KEY!r}", found, f"{2 * _KEY_BYTES} hexadecimal digits")
+        column_checks.refuse(f"meta {USER_KEY!r}", found, f"{2 * _KEY_BYTES} hexadecimal digits")
     return bytes.fromhex(text)
 
 

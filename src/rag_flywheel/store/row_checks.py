@@ -7,10 +7,10 @@ import sqlite3
 from collections.abc import Callable, Iterator
 
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.store import cells, journal, passages
-from rag_flywheel.store.events import KINDS
+from rag_flywheel.store import column_checks, journal, passages
 from rag_flywheel.store.schema import schema_problems
 from rag_flywheel.store.vectors import noted_revisions
+from rag_flywheel.store.votes import KINDS
 
 _Row = tuple[object, ...]
 _Check = Callable[[_Row], object]
@@ -21,7 +21,9 @@ def row_problems(conn: sqlite3.Connection, revision: str | None, dim: int | None
 
     revision, dim: of the encoder; None: no vector has been made yet.
     """
-    found = [f"flywheel.db: {problem}" for problem in schema_problems(conn)]
+    from rag_flywheel.store.migrations import migrations  # sqlite-utils takes 50 ms to load
+
+    found = [f"flywheel.db: {problem}" for problem in schema_problems(conn, migrations)]
     if found:
         return found
     for table, sql, check in _CHECKS:
@@ -49,9 +51,9 @@ def bad_vectors(conn: sqlite3.Connection, revision: str, dim: int) -> Iterator[t
     used = {revision, *noted_revisions(conn)}
     rows = conn.execute("SELECT rowid, text_hash, revision, vector FROM vectors")
     for rowid, text_hash, of, vector in rows:
-        if type(text_hash) is not bytes or len(text_hash) != cells.HASH_BYTES:
+        if type(text_hash) is not bytes or len(text_hash) != column_checks.HASH_BYTES:
             yield rowid, "has no hash of 16 bytes"
-        elif of in used and (problem := cells.vector_problem(vector, dim)) is not None:
+        elif of in used and (problem := column_checks.vector_problem(vector, dim)) is not None:
             yield rowid, problem
 
 
@@ -75,74 +77,78 @@ def _problems(conn: sqlite3.Connection, table: str, sql: str, check: _Check) -> 
 
 def _check_passage(row: _Row) -> None:
     stored = passages.stored_row(row[:7])
-    cells.whole("passages.born", row[7])
-    cells.optional_whole("passages.ended", row[8])
+    column_checks.whole("passages.born", row[7])
+    column_checks.optional_whole("passages.ended", row[8])
     if row[9] not in {"index", "rerank"}:
-        cells.refuse("passages.origin", row[9], "index or rerank")
+        column_checks.refuse("passages.origin", row[9], "index or rerank")
     if stored.text_hash != passages.passage_hash(stored.passage):
-        cells.refuse(f"passages.text_hash of row {stored.pid}", row[5], "the hash of its text")
+        column_checks.refuse(
+            f"passages.text_hash of row {stored.pid}", row[5], "the hash of its text"
+        )
 
 
 def _check_retrieval(row: _Row) -> None:
-    cells.text("retrievals.id", row[0])
-    query = cells.text("retrievals.query", row[1])
-    if cells.hashed("retrievals.query_hash", row[2]) != passages.query_hash(query):
-        cells.refuse("retrievals.query_hash", row[2], "the hash of its query")
-    if row[3] is not None and not isinstance(cells.parsed("retrievals.filter", row[3]), dict):
-        cells.refuse("retrievals.filter", row[3], "a JSON object")
+    column_checks.text("retrievals.id", row[0])
+    query = column_checks.text("retrievals.query", row[1])
+    if column_checks.hashed("retrievals.query_hash", row[2]) != passages.query_hash(query):
+        column_checks.refuse("retrievals.query_hash", row[2], "the hash of its query")
+    if row[3] is not None and not isinstance(
+        column_checks.parsed("retrievals.filter", row[3]), dict
+    ):
+        column_checks.refuse("retrievals.filter", row[3], "a JSON object")
     if row[4] is not None:
-        cells.parsed("retrievals.tenant", row[4])
-    cells.hits("retrievals.hits", row[5])
-    cells.seconds("retrievals.at", row[6])
+        column_checks.parsed("retrievals.tenant", row[4])
+    column_checks.hits("retrievals.hits", row[5])
+    column_checks.seconds("retrievals.at", row[6])
     for name, value in zip(("version", "user_id", "session_id", "answer"), row[7:], strict=True):
-        cells.optional_text(f"retrievals.{name}", value)
+        column_checks.optional_text(f"retrievals.{name}", value)
 
 
 def _check_vote(row: _Row) -> None:
-    cells.whole("votes.seq", row[0])
+    column_checks.whole("votes.seq", row[0])
     if row[1] not in {"helpful", "harmful", "retract"}:
-        cells.refuse("votes.verdict", row[1], "helpful, harmful or retract")
-    cells.optional_text("votes.user_id", row[2])
-    cells.optional_text("votes.reason", row[3])
-    cells.seconds("votes.at", row[4])
+        column_checks.refuse("votes.verdict", row[1], "helpful, harmful or retract")
+    column_checks.optional_text("votes.user_id", row[2])
+    column_checks.optional_text("votes.reason", row[3])
+    column_checks.seconds("votes.at", row[4])
 
 
 def _check_answer_vote(row: _Row) -> None:
-    cells.whole("answer_votes.seq", row[0])
+    column_checks.whole("answer_votes.seq", row[0])
     if row[1] not in KINDS:
-        cells.refuse("answer_votes.kind", row[1], " or ".join(KINDS))
+        column_checks.refuse("answer_votes.kind", row[1], " or ".join(KINDS))
     if row[2] not in {"helpful", "harmful", "retract"}:
-        cells.refuse("answer_votes.verdict", row[2], "helpful, harmful or retract")
-    cells.optional_text("answer_votes.user_id", row[3])
-    cells.seconds("answer_votes.at", row[4])
-    cells.optional_text("answer_votes.why", row[5])
+        column_checks.refuse("answer_votes.verdict", row[2], "helpful, harmful or retract")
+    column_checks.optional_text("answer_votes.user_id", row[3])
+    column_checks.seconds("answer_votes.at", row[4])
+    column_checks.optional_text("answer_votes.why", row[5])
 
 
 def _check_credit(row: _Row) -> None:
-    cells.share("credits.credit", row[0])
+    column_checks.share("credits.credit", row[0])
 
 
 def _check_note(row: _Row) -> None:
-    cells.text("notes.text", row[0])
-    cells.optional_text("notes.user_id", row[1])
-    cells.seconds("notes.at", row[2])
+    column_checks.text("notes.text", row[0])
+    column_checks.optional_text("notes.user_id", row[1])
+    column_checks.seconds("notes.at", row[2])
 
 
 def _check_trust(row: _Row) -> None:
-    cells.text("trusts.kind", row[0])
-    cells.trust("trusts.trust", row[1])
+    column_checks.text("trusts.kind", row[0])
+    column_checks.trust("trusts.trust", row[1])
 
 
 def _check_refresh(row: _Row) -> None:
-    cells.seconds("refreshes.at", row[0])
-    cells.text("refreshes.outcome", row[1])
-    cells.optional_text("refreshes.version", row[2])
-    cells.parsed("refreshes.scores", row[3])
+    column_checks.seconds("refreshes.at", row[0])
+    column_checks.text("refreshes.outcome", row[1])
+    column_checks.optional_text("refreshes.version", row[2])
+    column_checks.parsed("refreshes.scores", row[3])
 
 
 def _check_meta(row: _Row) -> None:
-    cells.text("meta.key", row[0])
-    cells.text("meta.value", row[1])
+    column_checks.text("meta.key", row[0])
+    column_checks.text("meta.value", row[1])
 
 
 _CHECKS: tuple[tuple[str, str, _Check], ...] = (

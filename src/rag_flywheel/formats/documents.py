@@ -4,7 +4,6 @@ It must not know how passages are stored.
 """
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,12 @@ from typing import Any
 from rag_flywheel.checks import check_passages
 from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import InputError
+from rag_flywheel.formats.markdown import cut
 from rag_flywheel.records import Passage
 
 SUFFIXES = (".md", ".txt")
 MOST_BYTES = 64 * 2**20
 """Of a text file, and of a line of JSONL."""
-CHUNK_CHARS = (400, 1200)
-"""A chunk is filled up to between these many characters, at the best place to cut."""
 
 
 @dataclass(frozen=True)
@@ -122,52 +120,3 @@ def _add_file(batch: Batch, file: Path, source: str) -> None:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     batch.sources.add(source)
     batch.passages.extend(cut(text, source, markdown=file.suffix == ".md"))
-
-
-def cut(text: str, source: str, *, markdown: bool) -> list[Passage]:
-    """A document as passages: a section a passage, long sections in several.
-
-    Each section is cut on its own, so that an edit in one leaves the passages of the others as
-    they are. Ids are source#section.number; titles the headings above.
-    """
-    from semantic_text_splitter import MarkdownSplitter, TextSplitter
-
-    splitter = (MarkdownSplitter if markdown else TextSplitter)(CHUNK_CHARS)
-    sections = _sections(text) if markdown else [((), text)]
-    found, used = [], dict[str, int]()
-    for headings, body in sections:
-        slug = _slug(headings[-1]) if headings else "top"
-        used[slug] = used.get(slug, 0) + 1
-        name = slug if used[slug] == 1 else f"{slug}-{used[slug]}"
-        for number, chunk in enumerate(filter(str.strip, splitter.chunks(body)), 1):
-            found.append(
-                Passage(
-                    f"{source}#{name}.{number}", chunk, " > ".join(headings), {"source": source}
-                )
-            )
-    return found
-
-
-def _sections(text: str) -> list[tuple[tuple[str, ...], str]]:
-    """(headings from the top down, text) of each Markdown section."""
-    from markdown_it import MarkdownIt
-
-    lines = text.splitlines(keepends=True)
-    tokens = MarkdownIt().parse(text)
-    path: list[tuple[int, str]] = []
-    found: list[tuple[tuple[str, ...], str]] = []
-    start = 0
-    above: tuple[str, ...] = ()
-    for i, token in enumerate(tokens):
-        if token.type != "heading_open" or token.level or token.map is None:
-            continue
-        found.append((above, "".join(lines[start : token.map[0]])))
-        level = int(token.tag[1])
-        path = [p for p in path if p[0] < level] + [(level, tokens[i + 1].content)]
-        start, above = token.map[1], tuple(name for _, name in path)
-    found.append((above, "".join(lines[start:])))
-    return [(headings, body) for headings, body in found if body.strip()]
-
-
-def _slug(heading: str) -> str:
-    return re.sub(r"[^\w]+", "-", heading.lower()).strip("-") or "section"

@@ -1,0 +1,61 @@
+"""Known answers as a table: .csv and .tsv."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rag_flywheel.errors import InputError
+from rag_flywheel.formats.beir import cell
+from rag_flywheel.formats.rows import (
+    Row,
+    bad_grade,
+    is_tenant,
+    parse_grade,
+    query_is_good,
+    read_records,
+)
+from rag_flywheel.records import GoldenItem
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_COLUMNS = ("query", "passage_id", "grade", "tenant")
+_NEEDED = {"query", "passage_id"}
+
+
+def read_table(path: Path, most: int, problems: list[str]) -> list[Row]:
+    """The rows of a .csv or .tsv file; what is wrong goes into `problems`."""
+    records = read_records(path, SEPARATORS[path.suffix])
+    _, header = next(records, (1, []))
+    if not set(header) >= _NEEDED or not set(header) <= {*_COLUMNS} or len({*header}) < len(header):
+        shown = SEPARATORS[path.suffix].join(header)
+        raise InputError(
+            f"{path}, line 1 is {shown[:200]!r}; expected the header query, passage_id and "
+            "perhaps grade and tenant"
+        )
+    rows = []
+    for number, record in records:
+        where = f"{path}, line {number}"
+        if len(record) != len(header):
+            problems.append(f"{where} has {len(record)} columns; expected {len(header)}")
+            continue
+        row = dict(zip(header, record, strict=True))
+        grade = parse_grade(row.get("grade", "1"))
+        tenant = row.get("tenant") or None
+        if grade is None:
+            problems.append(bad_grade(where, row["grade"]))
+        elif not is_tenant(tenant):
+            problems.append(f'{where}: tenant is {tenant!r}; expected JSON such as "acme" or 7')
+        elif query_is_good(row["query"], where, most, problems):
+            rows.append(Row(row["query"], tenant, row["passage_id"], grade, where))
+    return rows
+
+
+def table_text(items: Sequence[GoldenItem], separator: str) -> str:
+    """Known answers as the text of a table, a line for each graded passage."""
+    tenants = any(item.tenant is not None for item in items)
+    lines = [separator.join(_COLUMNS if tenants else _COLUMNS[:3])]
+    for item in items:
+        if "\0" in item.query:
+            raise InputError(f"query {item.query!r} has a NUL byte; export a BEIR folder instead")
+        for passage, grade in item.answers.items():
+            cells = [item.query, passage, str(grade), *([item.tenant or ""] if tenants else [])]
+            lines.append(separator.join(cell(text, separator) for text in cells))
+    return "\n".join(lines) + "\n"

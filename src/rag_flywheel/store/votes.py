@@ -1,0 +1,233 @@
+"""Votes on hits and on whole answers: appended, and never changed here.
+
+Only forgetting a user and folding old events take rows away. This module must not know what votes
+mean for a ranking.
+"""
+
+import heapq
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+from rag_flywheel.records import PastVotes, Signal, Verdict
+from rag_flywheel.store import column_checks
+from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.event_types import Kind, VoteEvent
+from rag_flywheel.store.retrievals import read_query_hash, read_tenant
+
+
+@dataclass(frozen=True)
+class NewVote:
+    """A vote to append: on row `pid` of retrieval row `rid`."""
+
+    rid: int
+    pid: int
+    verdict: str
+    user_id: str | None
+    reason: str | None
+
+
+def append_votes(
+    conn: sqlite3.Connection, votes: Sequence[NewVote], *, first_seq: int, at: float
+) -> None:
+    """Append votes under consecutive event numbers from `first_seq`."""
+    conn.executemany(
+        "INSERT INTO votes (seq, rid, pid, verdict, user_id, reason, at) VALUES (?,?,?,?,?,?,?)",
+        [
+            (first_seq + i, v.rid, v.pid, v.verdict, v.user_id, v.reason, at)
+            for i, v in enumerate(votes)
+        ],
+    )
+
+
+_VERDICTS = get_args(Verdict)
+SIGNALS: tuple[str, ...] = get_args(Signal)
+KINDS: tuple[str, ...] = ("vote", "answer", "correction", "adopted", *SIGNALS)
+_COLUMNS = "v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at"
+_SAID = (
+    f"SELECT {_COLUMNS}, 1.0, 'vote', 1.0 FROM votes v JOIN retrievals r ON r.rid = v.rid "
+    "JOIN passages p ON p.pid = v.pid WHERE ",
+    f"SELECT {_COLUMNS}, c.credit, v.kind, coalesce(k.trust, 1.0) FROM answer_votes v "
+    "JOIN credits c ON c.seq = v.seq LEFT JOIN trusts k ON k.kind = v.kind "
+    "JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = c.pid WHERE ",
+)
+"""Votes on hits, and the part of each hit in what was said of whole answers."""
+EVENTS = ("votes", "answer_votes")
+"""The tables of what was said of retrievals: columns seq, rid, verdict, user_id and at in each."""
+
+
+def votes_until(conn: sqlite3.Connection, last: int) -> Iterator[VoteEvent]:
+    """Every vote up to event number `last`, in order."""
+    rows = (conn.execute(sql + "v.seq <= ? ORDER BY v.seq, p.pid", (last,)) for sql in _SAID)
+    return heapq.merge(*(map(_vote, each) for each in rows), key=lambda vote: vote.seq)
+
+
+def votes_on_queries(
+    conn: sqlite3.Connection, queries: Sequence[bytes], last: int
+) -> list[VoteEvent]:
+    """Every vote up to event number `last` on these queries, in order."""
+    where = "r.query_hash IN (%s) AND v.seq <= ? ORDER BY v.seq, p.pid"
+    rows = (row for sql in _SAID for row in in_chunks(conn, sql + where, list(queries), (last,)))
+    return sorted(map(_vote, rows), key=lambda vote: vote.seq)
+
+
+def votes_on_retrievals(conn: sqlite3.Connection, retrievals: Sequence[int]) -> list[VoteEvent]:
+    """Every vote on these retrieval rows, in order."""
+    where = "v.rid IN (%s) ORDER BY v.seq, p.pid"
+    rows = (row for sql in _SAID for row in in_chunks(conn, sql + where, list(retrievals)))
+    return sorted(map(_vote, rows), key=lambda vote: vote.seq)
+
+
+def queries_voted_on(conn: sqlite3.Connection, after: int, last: int) -> list[bytes]:
+    """Hashes of the queries that got votes after event number `after`, up to `last`."""
+    each = " UNION ".join(
+        f"SELECT r.query_hash FROM {table} v JOIN retrievals r ON r.rid = v.rid "
+        "WHERE v.seq > :after AND v.seq <= :last"
+        for table in EVENTS
+    )
+    return [read_query_hash(row[0]) for row in conn.execute(each, {"after": after, "last": last})]
+
+
+_BY_NUMBER = (
+    "SELECT r.query, p.id, v.verdict, NULL, 'vote' FROM votes v JOIN retrievals r ON r.rid = v.rid "
+    "JOIN passages p ON p.pid = v.pid WHERE v.seq IN (%s)",
+    "SELECT r.query, p.id, v.verdict, c.credit * coalesce(k.trust, 1.0), v.kind "
+    "FROM answer_votes v JOIN credits c ON c.seq = v.seq AND c.credit > 0 "
+    "LEFT JOIN trusts k ON k.kind = v.kind JOIN retrievals r ON r.rid = v.rid "
+    "JOIN passages p ON p.pid = c.pid WHERE v.seq IN (%s)",
+)
+
+
+def votes_by_number(
+    conn: sqlite3.Connection, numbers: Sequence[int], weights: Mapping[Kind, float]
+) -> list[PastVotes]:
+    """These votes by query and passage, those with the most votes first; weights: of each kind."""
+    counts: dict[tuple[str, str], dict[str, float]] = {}
+    for query, passage, verdict, credit, kind in (
+        row for sql in _BY_NUMBER for row in in_chunks(conn, sql, list(numbers))
+    ):
+        key = (
+            column_checks.text("retrievals.query", query),
+            column_checks.text("passages.id", passage),
+        )
+        n = counts.setdefault(key, defaultdict(float))
+        if credit is None:
+            n[_verdict(verdict)] += 1
+        else:
+            sign = {"helpful": 1.0, "harmful": -1.0}.get(_verdict(verdict), 0.0)
+            n["shared"] += (
+                sign * weights[_kind(kind)] * column_checks.number("credits.credit", credit)
+            )
+    found = [
+        PastVotes(*key, int(n["helpful"]), int(n["harmful"]), n["shared"])
+        for key, n in counts.items()
+    ]
+    return sorted(
+        found, key=lambda v: (-v.helpful - v.harmful, -abs(v.shared), v.query, v.passage_id)
+    )
+
+
+def count_votes(conn: sqlite3.Connection, after: int = 0) -> int:
+    """How many votes, on hits or on answers, came after event number `after`."""
+    each = " + ".join(f"(SELECT count(*) FROM {table} WHERE seq > :after)" for table in EVENTS)
+    return int(conn.execute(f"SELECT {each}", {"after": after}).fetchone()[0])
+
+
+def _vote(row: tuple[Any, ...]) -> VoteEvent:
+    seq, rid, query, tenant, lineage, verdict, user, at, credit, kind, trust = row
+    return VoteEvent(
+        column_checks.whole("votes.seq", seq),
+        column_checks.whole("votes.rid", rid),
+        read_query_hash(query),
+        read_tenant(tenant),
+        column_checks.whole("passages.lineage", lineage),
+        _verdict(verdict),
+        column_checks.optional_text("votes.user_id", user),
+        column_checks.seconds("votes.at", at),
+        column_checks.share("credits.credit", credit),
+        _kind(kind),
+        column_checks.trust("trusts.trust", trust),
+    )
+
+
+def _verdict(found: object) -> Verdict:
+    if found not in _VERDICTS:
+        column_checks.refuse("votes.verdict", found, " or ".join(_VERDICTS))
+    return cast(Verdict, found)
+
+
+def _kind(found: object) -> Kind:
+    if found not in KINDS:
+        column_checks.refuse("answer_votes.kind", found, " or ".join(KINDS))
+    return cast(Kind, found)
+
+
+def replace_trusts(conn: sqlite3.Connection, found: Mapping[str, float]) -> None:
+    """Keep these factors, and no others."""
+    conn.execute("DELETE FROM trusts")
+    conn.executemany("INSERT INTO trusts (kind, trust) VALUES (?, ?)", list(found.items()))
+
+
+def stored_trusts(conn: sqlite3.Connection) -> dict[str, float]:
+    """The factor for each kind of signal that there is one for."""
+    rows = conn.execute("SELECT kind, trust FROM trusts ORDER BY kind")
+    return {
+        column_checks.text("trusts.kind", k): column_checks.trust("trusts.trust", t)
+        for k, t in rows
+    }
+
+
+def has_signals(conn: sqlite3.Connection) -> bool:
+    """Whether any signal, or any trust in one, is stored."""
+    row = conn.execute(
+        "SELECT EXISTS (SELECT 1 FROM answer_votes WHERE kind NOT IN ('answer', 'correction')) "
+        "OR EXISTS (SELECT 1 FROM trusts)"
+    ).fetchone()
+    return bool(row[0])
+
+
+@dataclass(frozen=True)
+class NewAnswerVote:
+    """To append: what was said of retrieval row `rid`; credits: {pid: its part, 0 to 1}."""
+
+    rid: int
+    kind: str
+    verdict: str
+    user_id: str | None
+    credits: Mapping[int, float]
+    why: str | None = None
+
+
+def append_answer_vote(
+    conn: sqlite3.Connection, new: NewAnswerVote, *, seq: int, at: float
+) -> None:
+    """Append it under an event number."""
+    conn.execute(
+        "INSERT INTO answer_votes (seq, rid, kind, verdict, user_id, at, why) "
+        "VALUES (?,?,?,?,?,?,?)",
+        (seq, new.rid, new.kind, new.verdict, new.user_id, at, new.why),
+    )
+    conn.executemany(
+        "INSERT INTO credits (seq, pid, credit) VALUES (?,?,?)",
+        [(seq, pid, credit) for pid, credit in new.credits.items()],
+    )
+
+
+def named_before(conn: sqlite3.Connection, rid: int, user_id: str | None) -> list[int]:
+    """Pids that a user has named as the answer of retrieval row `rid`."""
+    rows = conn.execute(
+        "SELECT DISTINCT c.pid FROM answer_votes v JOIN credits c ON c.seq = v.seq "
+        "WHERE v.rid = ? AND v.kind = 'correction' AND v.user_id IS ?",
+        (rid, user_id),
+    )
+    return [int(row[0]) for row in rows]
+
+
+def drop_loose_credits(conn: sqlite3.Connection) -> None:
+    """Delete the parts of events that are no longer stored."""
+    conn.execute(
+        "DELETE FROM credits WHERE NOT EXISTS "
+        "(SELECT 1 FROM answer_votes v WHERE v.seq = credits.seq)"
+    )
