@@ -26,8 +26,8 @@ from sentence_transformers import SentenceTransformer
 
 from rag_flywheel import Config, Flywheel
 from rag_flywheel.bench.bench import commit
+from rag_flywheel.encode.sentence_encoder import SentenceEncoder, find_model
 from rag_flywheel.formats.beir import read_beir
-from rag_flywheel.index.sentence_encoder import SentenceEncoder, find_model
 from rag_flywheel.records import Vectors
 from rag_flywheel.store.passages import encoded_text
 from speed_times import Times, percentiles, timed

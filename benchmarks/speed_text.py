@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 
 from rag_flywheel import Flywheel
 from rag_flywheel.bench.bench import commit
-from rag_flywheel.index.sentence_encoder import BUNDLED_NAME, SentenceEncoder, find_model
+from rag_flywheel.encode.sentence_encoder import BUNDLED_NAME, SentenceEncoder, find_model
 from rag_flywheel.records import Vectors
 from speed import Bench, Figures, K, live, machine
 from speed_data import SEED, Data, Stored

@@ -13,8 +13,8 @@ import pytest
 
 from fakes import WordEncoder
 from rag_flywheel import Flywheel, Passage
-from rag_flywheel.capture.privacy import hashed
 from rag_flywheel.curate.judgments import judgments
+from rag_flywheel.privacy.ids import hashed
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Judgment

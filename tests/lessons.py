@@ -3,9 +3,9 @@
 import numpy as np
 
 from fakes import WordEncoder
+from rag_flywheel.encode.tower import Tower
 from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.tune import Lessons
-from rag_flywheel.index.tower import Tower
 from rag_flywheel.rank.features import FEATURES
 from teachable import TeachableEncoder, answer, passages, questions
 

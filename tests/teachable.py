@@ -14,7 +14,7 @@ import torch
 
 from fakes import Vectors, WordEncoder
 from rag_flywheel import Flywheel, Passage, Vote
-from rag_flywheel.index.tower import Tower
+from rag_flywheel.encode.tower import Tower
 
 SENSES = {"fruit": ("sweet", "sour", "ripe"), "machine": ("fast", "shiny", "loud")}
 SLANG = {word: sense for sense, words in SENSES.items() for word in words}

@@ -11,8 +11,8 @@ import sqlite_utils
 
 from forgetting import opened, rows, traces
 from rag_flywheel import Candidate, Flywheel, Passage, Vote
-from rag_flywheel.capture.privacy import hashed
 from rag_flywheel.errors import InputError
+from rag_flywheel.privacy.ids import hashed
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.migrations import migrate, migrations
 from rag_flywheel.store.passages import query_hash

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from rag_flywheel import Flywheel, Passage
+from rag_flywheel.encode.tower import FILE_NAME, Tower
 from rag_flywheel.evaluate.gate import alpha_of
 from rag_flywheel.improve import tune
-from rag_flywheel.index.tower import FILE_NAME, Tower
 from rag_flywheel.serve.loaded import load_parameters
 from teachable import RATE, TeachableEncoder, answer, passages, questions, share_right, vote
 from tuned import (

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from rag_flywheel import Flywheel
+from rag_flywheel.encode.tower import FILE_NAME
 from rag_flywheel.errors import CorruptFileError, StorageError
-from rag_flywheel.index.tower import FILE_NAME
 from teachable import answer, share_right
 from tuned import ASKED, NEW, folder_of, ids, live, manifest_of, opened, order, weights_of
 

@@ -8,8 +8,8 @@ import pytest
 
 from fakes import Vectors
 from rag_flywheel import Flywheel, Passage
+from rag_flywheel.encode.tower import Tower
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.index.tower import Tower
 from teachable import TaughtQueries, TeachableEncoder
 from tuned import NEW, ids, live, manifest_of, opened, rows, weights_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_flywheel import Config, Flywheel
-from rag_flywheel.index.tower import FILE_NAME
+from rag_flywheel.encode.tower import FILE_NAME
 from teachable import TeachableEncoder, passages, questions, vote
 
 N, N_ASKED = 120, 70

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.evaluate.integrity import integrity_problems
@@ -20,11 +21,10 @@ from rag_flywheel.index import lexical as lexical_index
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
 from rag_flywheel.index.lexical import LexicalIndex
-from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.rank import parameters as params
-from rag_flywheel.rank.heard import load_heard, save_heard
 from rag_flywheel.rank.memory import Memory, load_memory, save_memory
 from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.stored_evidence import load_heard, save_heard
 from rag_flywheel.records import Judgment, Pids, Progress
 from rag_flywheel.serve.heard import heard_until
 from rag_flywheel.serve.loaded import LoadedVersion, load_parameters

@@ -11,8 +11,8 @@ from pathlib import Path
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.moves import reconcile
+from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.errors import CorruptFileError, FlywheelError
-from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.rank.parameters import FILE_NAME, Parameters
 from rag_flywheel.records import Current
 from rag_flywheel.serve.loaded import load_parameters, load_version

@@ -3,17 +3,13 @@
 It must not know which model library is behind an encoder.
 """
 
-import importlib
-import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.errors import CorruptFileError, EncoderError, EncoderNotFoundError
-from rag_flywheel.index.tower import Tower
+from rag_flywheel.errors import EncoderError
 from rag_flywheel.records import Vectors
 
 _UNIT_TOLERANCE = 0.01  # half-precision models are off by up to half a percent
@@ -46,17 +42,6 @@ class Encoder(Protocol):
         """Vectors of passages."""
 
 
-@runtime_checkable
-class TunableEncoder(Encoder, Protocol):
-    """An Encoder whose queries can be taught by votes; its passages stay what they are."""
-
-    def tower(self) -> Tower:
-        """A copy of the side of queries as it was made, ready to be taught."""
-
-    def with_tower(self, tower: Tower) -> "QueryEncoder":
-        """What encodes queries as they are taught."""
-
-
 class QueryEncoder(Protocol):
     """Turns queries into unit vectors, those that are compared with an Encoder's passages."""
 
@@ -66,81 +51,6 @@ class QueryEncoder(Protocol):
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows."""
-
-
-def require_tunable(encoder: Encoder) -> TunableEncoder:
-    """The encoder, if its queries can be taught. Raises EncoderError."""
-    if not isinstance(encoder, TunableEncoder):
-        raise EncoderError(
-            f"encoder {encoder.name!r} cannot be tuned: it has no tower(); expected a "
-            "sentence-transformers model, or an encoder with the TunableEncoder protocol. Refresh "
-            "without tuning"
-        )
-    return encoder
-
-
-class TunedQueries:
-    """Queries under the weights that a version was taught; they load by `load` or the first query.
-
-    path: the file of those weights; revision: what they must come to. Thread-safe. Raises, when
-    they load, CorruptFileError, EncoderError, EncoderNotFoundError.
-    """
-
-    def __init__(self, encoder: Encoder, path: Path, revision: str) -> None:
-        self.revision = revision
-        self._encoder = encoder
-        self._path = path
-        self._made: QueryEncoder | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def loaded(self) -> bool:
-        """Whether the weights are in memory."""
-        return self._made is not None
-
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """float32 (n, dim), unit rows."""
-        return self.load().encode_queries(texts)
-
-    def load(self) -> QueryEncoder:
-        """What encodes, with its weights in memory."""
-        with self._lock:
-            if self._made is None:
-                encoder = require_tunable(self._encoder)
-                tower = encoder.tower()
-                tower.load(self._path)
-                if tower.revision != self.revision:
-                    raise CorruptFileError(
-                        f"{self._path} holds revision {tower.revision}; its version says "
-                        f"{self.revision}. Run `rag-flywheel rollback` to another version"
-                    )
-                self._made = encoder.with_tower(tower)
-            return self._made
-
-
-def make_encoder(spec: str) -> Encoder:
-    """The encoder that `spec` names: "sentence-transformers:NAME_OR_PATH" or "module:factory".
-
-    Raises EncoderNotFoundError when it cannot be had, saying what to do.
-    """
-    module, _, name = spec.partition(":")
-    if not module or not name:
-        raise EncoderNotFoundError(
-            f"encoder is {spec!r}; expected 'sentence-transformers:NAME' or 'module:factory'. "
-            "An index made with an encoder object is opened with encoder=THE OBJECT"
-        )
-    if module == "sentence-transformers":
-        from rag_flywheel.index.sentence_encoder import SentenceEncoder
-
-        return SentenceEncoder.load(name)
-    try:
-        made: object = getattr(importlib.import_module(module), name)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise EncoderNotFoundError(
-            f"encoder {spec!r} cannot be made ({error}); expected an importable module with a "
-            "function or class of that name, called without arguments"
-        ) from error
-    return check_encoder(made)
 
 
 def check_encoder(encoder: object) -> Encoder:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from rag_flywheel.capture import corrections, privacy
+from rag_flywheel.capture import corrections
 from rag_flywheel.capture import votes as capture
 from rag_flywheel.capture.answer_votes import AnswerVote, Reader, append_answer_vote
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
@@ -17,14 +17,15 @@ from rag_flywheel.deploy import moves, report
 from rag_flywheel.deploy.folder import open_folder
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.due import When
+from rag_flywheel.encode.encoder_slot import EncoderSlot
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.encoder_slot import EncoderSlot
 from rag_flywheel.errors import InputError
 from rag_flywheel.export import export
 from rag_flywheel.forget import finish_forgetting, forget
 from rag_flywheel.gaps import Gap, gaps
 from rag_flywheel.golden_set import GoldenSet
 from rag_flywheel.live_version import server_of
+from rag_flywheel.privacy import ids as privacy
 from rag_flywheel.progress import Bars, as_progress
 from rag_flywheel.records import (
     AddReport,

@@ -15,7 +15,7 @@ import numpy as np
 
 from rag_flywheel.curate.clusters import clusters
 from rag_flywheel.errors import InputError
-from rag_flywheel.rank.credit import NAMING, vote_log_odds
+from rag_flywheel.rank.posterior import NAMING, vote_log_odds
 from rag_flywheel.records import Judgment, Vectors
 from rag_flywheel.serve.past import completed, with_named
 from rag_flywheel.serve.state import Source

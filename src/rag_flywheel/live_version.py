@@ -16,13 +16,14 @@ from rag_flywheel.deploy.versions import (
     version_folder,
 )
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.encoder import Encoder, TunedQueries
+from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
+from rag_flywheel.encode.tuned import TunedQueries
+from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import CorruptFileError, EncoderMismatchError, StorageError, UnknownIdError
 from rag_flywheel.gating import FILE_NAME as GATE_FILE
-from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
-from rag_flywheel.rank.heard import FOLDER as HEARD_FOLDER
 from rag_flywheel.rank.memory import FOLDER as MEMORY_FOLDER
 from rag_flywheel.rank.parameters import FILE_NAME as PARAMETERS_FILE
+from rag_flywheel.rank.stored_evidence import FOLDER as HEARD_FOLDER
 from rag_flywheel.records import Current
 from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.live import LiveState

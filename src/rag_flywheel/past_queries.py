@@ -16,9 +16,9 @@ from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.gating import Golden
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.index.dense import nearest_rows
-from rag_flywheel.rank.credit import NAMING
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.memory import Key
+from rag_flywheel.rank.posterior import NAMING
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import Features, GoldenItem, Judgment, Pids, Progress, Vectors
 from rag_flywheel.serve.candidates import (

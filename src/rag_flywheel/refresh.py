@@ -31,13 +31,14 @@ from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.moves import make_live
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.due import Kept, Live, When, live_model, look, nothing_to_do
-from rag_flywheel.encoder import Encoder, TunableEncoder, require_tunable
+from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
+from rag_flywheel.encode.tower import TunableEncoder, require_tunable
+from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import StorageError
 from rag_flywheel.evaluate.gate import Looks
 from rag_flywheel.gating import FILE_NAME as GATE_FILE
 from rag_flywheel.gating import tried_to_tune
 from rag_flywheel.golden import golden_items
-from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.learning import Judging, Learned, frozen, learned_from_votes
 from rag_flywheel.past_queries import Known, kept_vectors, read_past
 from rag_flywheel.rank.parameters import Parameters

@@ -12,9 +12,10 @@ import numpy as np
 from rag_flywheel.build import carry_tuned
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.due import Kept
-from rag_flywheel.encoder import Encoder, QueryEncoder, TunedQueries
+from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
+from rag_flywheel.encode.tuned import TunedQueries
+from rag_flywheel.encoder import Encoder, QueryEncoder
 from rag_flywheel.errors import FlywheelError
-from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.past_queries import kept_vectors
 from rag_flywheel.records import Progress
 from rag_flywheel.serve.state import Source

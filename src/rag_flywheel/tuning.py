@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.curate.groups import held_out
-from rag_flywheel.encoder import Encoder, QueryEncoder, TunedQueries, require_tunable
+from rag_flywheel.encode.tower import require_tunable
+from rag_flywheel.encode.tuned import TunedQueries
+from rag_flywheel.encoder import Encoder, QueryEncoder
 from rag_flywheel.errors import EncoderError
 from rag_flywheel.evaluate.gate import LEAST_JUDGED, Looks, too_soon
 from rag_flywheel.gating import Gate, Judges, Side, gated

@@ -17,9 +17,9 @@ from rag_flywheel.deploy.versions import (
     strays,
     version_folder,
 )
+from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
+from rag_flywheel.encode.tower import read_taught
 from rag_flywheel.errors import CorruptFileError, FlywheelError
-from rag_flywheel.index.tower import FILE_NAME as TUNED_FILE
-from rag_flywheel.index.tower import read_taught
 from rag_flywheel.serve.loaded import load_version
 from rag_flywheel.store import forgetting, journal, passages
 from rag_flywheel.store.database import Database

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import Vectors, WordEncoder
-from rag_flywheel.capture.support import MOST_SENTENCES, Text, credits_by_support, sentences
+from rag_flywheel.capture.answer_credit import MOST_SENTENCES, Text, credits_by_support, sentences
 
 CASES = [
     json.loads(line)
@@ -58,7 +58,7 @@ def test_so_it_is_with_a_real_model(case: dict[str, Any], real_encoder: Any) -> 
 @pytest.fixture(scope="module")
 def real_encoder() -> Any:
     from rag_flywheel.config import DEFAULT_ENCODER
-    from rag_flywheel.encoder import make_encoder
+    from rag_flywheel.encode.make import make_encoder
 
     return make_encoder(DEFAULT_ENCODER)
 

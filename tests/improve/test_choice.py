@@ -18,9 +18,9 @@ from rag_flywheel.improve.likelihood import (
     prior_chances,
 )
 from rag_flywheel.improve.telling import telling
-from rag_flywheel.rank.credit import NAMING
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.posterior import NAMING
 
 TRUE = np.array([2.0, -1.0, 0.0])
 FREE = np.ones(3)

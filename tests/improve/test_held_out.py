@@ -22,12 +22,12 @@ from rag_flywheel.improve.held_out import (
     slices,
 )
 from rag_flywheel.improve.remember import remember
-from rag_flywheel.rank.credit import credited
 from rag_flywheel.rank.evidence import EvidenceView, evidence_for
 from rag_flywheel.rank.features import FEATURES
-from rag_flywheel.rank.heard import PastQuery
 from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters
+from rag_flywheel.rank.posterior import credited
 from rag_flywheel.rank.score import score
+from rag_flywheel.rank.stored_evidence import PastQuery
 from rag_flywheel.records import Judgment
 
 KERNEL = Kernel(0.2, 0.9, 2.0, 0.5)

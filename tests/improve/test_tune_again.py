@@ -12,9 +12,9 @@ from safetensors import numpy as safetensors
 from safetensors import safe_open
 
 from lessons import lessons, tower
+from rag_flywheel.encode.tower import Weights
 from rag_flywheel.improve import tune
 from rag_flywheel.improve.tune import Lessons, Taught, teach
-from rag_flywheel.index.tower import Weights
 from teachable import RATE
 
 N_STEPS = 8  # of lessons()

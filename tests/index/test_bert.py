@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rag_flywheel.index.bert import Bert
-from rag_flywheel.index.sentence_encoder import SentenceEncoder
+from rag_flywheel.encode.bert import Bert
+from rag_flywheel.encode.sentence_encoder import SentenceEncoder
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?é字"
 TEXTS = [

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import pytest
 
 from fakes import WordEncoder
-from rag_flywheel.encoder import check_encoder, encode, make_encoder
+from rag_flywheel.encode.make import make_encoder
+from rag_flywheel.encoder import check_encoder, encode
 from rag_flywheel.errors import EncoderError, EncoderNotFoundError, FlywheelError
 
 UNIT = np.array([[0.6, 0.8, 0.0], [0.0, 0.0, -1.0]])

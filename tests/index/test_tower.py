@@ -11,9 +11,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from fakes import WordEncoder
-from rag_flywheel.encoder import TunedQueries, require_tunable
+from rag_flywheel.encode.tower import Tower, Weights, read_taught, require_tunable
+from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.errors import CorruptFileError, EncoderError
-from rag_flywheel.index.tower import Tower, Weights, read_taught
 from teachable import TeachableEncoder
 
 TEXTS = ["thing1 sweet", "thing2 loud", "of course"]

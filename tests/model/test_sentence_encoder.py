@@ -8,10 +8,10 @@ import pytest
 
 from rag_flywheel import Flywheel, FlywheelError, Passage
 from rag_flywheel.bench.measures import mean, ndcg_at_10
+from rag_flywheel.encode import sentence_encoder
+from rag_flywheel.encode.sentence_encoder import SentenceEncoder, find_model
 from rag_flywheel.formats.beir import read_beir
-from rag_flywheel.index import sentence_encoder
 from rag_flywheel.index.dense import DenseIndex
-from rag_flywheel.index.sentence_encoder import SentenceEncoder, find_model
 from rag_flywheel.store.passages import encoded_text
 
 pytestmark = pytest.mark.model

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from rag_flywheel.encoder import TunedQueries
+from rag_flywheel.encode.sentence_encoder import SentenceEncoder
+from rag_flywheel.encode.tower import Tower
+from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.improve import tune
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.tune import Lessons, teach
-from rag_flywheel.index.sentence_encoder import SentenceEncoder
-from rag_flywheel.index.tower import Tower
 from rag_flywheel.rank.features import FEATURES
 
 pytestmark = pytest.mark.model

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_flywheel.rank.credit import credited, vote_log_odds
+from rag_flywheel.rank.posterior import credited, vote_log_odds
 from rag_flywheel.records import Judgment, Support
 
 NOISE = 0.2  # a vote multiplies the odds by 4

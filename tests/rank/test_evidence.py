@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_flywheel.rank.evidence import NO_VOTES, Evidence, EvidenceView, PastQueryKey, evidence_for
-from rag_flywheel.rank.heard import PastQuery
 from rag_flywheel.rank.parameters import Kernel
+from rag_flywheel.rank.stored_evidence import PastQuery
 from rag_flywheel.records import Support, Vectors
 
 QUERY = np.array([1.0, 0.0, 0.0], dtype=np.float32)

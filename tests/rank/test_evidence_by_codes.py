@@ -8,8 +8,8 @@ import pytest
 
 from rag_flywheel.rank import evidence
 from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView, evidence_for
-from rag_flywheel.rank.heard import PastQuery
 from rag_flywheel.rank.parameters import Kernel
+from rag_flywheel.rank.stored_evidence import PastQuery
 from rag_flywheel.records import Support, Vectors
 
 DIM, N = 32, 2_000

@@ -14,8 +14,16 @@ from hypothesis import strategies as st
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.short_codes import Codes
-from rag_flywheel.rank.heard import FOLDER, Heard, Made, PastQuery, heard_of, load_heard, save_heard
 from rag_flywheel.rank.memory import Key
+from rag_flywheel.rank.stored_evidence import (
+    FOLDER,
+    Heard,
+    Made,
+    PastQuery,
+    heard_of,
+    load_heard,
+    save_heard,
+)
 from rag_flywheel.records import Support, Vectors
 
 DIM = 6  # not a multiple of what shares a code

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_flywheel.capture.privacy import hashed
 from rag_flywheel.errors import InputError
+from rag_flywheel.privacy.ids import hashed
 from rag_flywheel.records import MetadataValue, Passage
 from rag_flywheel.store import passages
 from rag_flywheel.store.database import Database

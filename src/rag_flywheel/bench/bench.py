@@ -22,7 +22,7 @@ from rag_flywheel.bench.runs import CycledRun, run_fixed, run_none, run_random, 
 from rag_flywheel.bench.setup import RESULT_FORMAT, Bench, Protocol, hashes, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.config import DEFAULT_ENCODER
-from rag_flywheel.encoder import make_encoder
+from rag_flywheel.encode.make import make_encoder
 from rag_flywheel.records import Progress
 
 T = TypeVar("T")

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from rag_flywheel.config import DEFAULT_ENCODER
-from rag_flywheel.encoder import Encoder, QueryEncoder, make_encoder, require_tunable
+from rag_flywheel.encode.make import make_encoder
+from rag_flywheel.encode.tower import Tower, require_tunable
+from rag_flywheel.encoder import Encoder, QueryEncoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.beir import Collection
-from rag_flywheel.index.tower import Tower
 from rag_flywheel.records import Vectors
 from rag_flywheel.store.passages import encoded_text
 

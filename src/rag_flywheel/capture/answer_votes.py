@@ -13,7 +13,7 @@ from typing import cast
 
 import numpy as np
 
-from rag_flywheel.capture.support import Text, credits_by_support, sentences
+from rag_flywheel.capture.answer_credit import Text, credits_by_support, sentences
 from rag_flywheel.capture.votes import VERDICTS, check_retrieval_id, unknown_retrieval
 from rag_flywheel.checks import check_optional_text, check_text, items
 from rag_flywheel.errors import InputError

@@ -5,7 +5,7 @@ docs/feedback.md shows the same table. It must not know how events are stored or
 
 from collections.abc import Iterable, Mapping
 
-from rag_flywheel.rank.credit import NAMING
+from rag_flywheel.rank.posterior import NAMING
 from rag_flywheel.store.event_types import Kind, VoteEvent
 
 WEIGHTS: Mapping[Kind, float] = {

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.improve.examples import Examples, Floats
-from rag_flywheel.rank.credit import NAMING
+from rag_flywheel.rank.posterior import NAMING
 
 LARGEST_NOISE = 0.4995
 SHARPNESS = 0.05, 20.0

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.encode.tower import Tower
 from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.likelihood import after_votes
 from rag_flywheel.improve.passing import before_votes
-from rag_flywheel.index.tower import Tower
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Progress, Vectors
 

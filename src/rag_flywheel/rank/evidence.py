@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.short_codes import Codes
-from rag_flywheel.rank.heard import Heard, PastQuery
 from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.parameters import Kernel
+from rag_flywheel.rank.stored_evidence import Heard, PastQuery
 from rag_flywheel.records import Pids, Vectors
 
 Rows = npt.NDArray[np.int64]

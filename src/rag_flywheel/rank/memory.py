@@ -1,7 +1,7 @@
 """The memory of a version: for past queries, the chance of each passage before the votes on it.
 
 A refresh works these out under its parameters, other queries' votes taken into account; votes come
-on top when they are read (see `rank/credit.py`). It knows its files, not the store.
+on top when they are read (see `rank/posterior.py`). It knows its files, not the store.
 """
 
 import json

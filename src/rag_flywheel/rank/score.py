@@ -4,7 +4,7 @@
     P(q, p)     = (n0 · prior + S) / (n0 + sum of S),   S = Σ_t K(q, q_t) · chance_t(p)
 
 The mean of a Dirichlet posterior: n0 neighbours' worth of prior, and one answer for each similar
-past query, spread over the passages by what votes say (see `rank/credit.py`). Without neighbours
+past query, spread over the passages by what votes say (see `rank/posterior.py`). Without neighbours
 the order is the prior's (two priors that differ by less than rounding may tie). This module must
 not know what the features are, nor where the evidence comes from.
 """

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rag_flywheel.rank.evidence import CODES_FROM, codes_of
-from rag_flywheel.rank.heard import Heard, heard_of
 from rag_flywheel.rank.memory import load_memory
+from rag_flywheel.rank.stored_evidence import Heard, heard_of
 from rag_flywheel.records import Judgment
 from rag_flywheel.serve.loaded import load_parameters
 from rag_flywheel.serve.past import past_queries, rests_on

@@ -11,9 +11,9 @@ from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank import parameters as params
-from rag_flywheel.rank.heard import Heard, load_heard
 from rag_flywheel.rank.memory import Memory, load_memory
 from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.stored_evidence import Heard, load_heard
 from rag_flywheel.records import Pids
 
 _MOST_PARAMETERS = 1_000_000  # bytes

@@ -10,9 +10,9 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from rag_flywheel.rank.credit import credited
-from rag_flywheel.rank.heard import Made, PastQuery
 from rag_flywheel.rank.memory import Key, Memory
+from rag_flywheel.rank.posterior import credited
+from rag_flywheel.rank.stored_evidence import Made, PastQuery
 from rag_flywheel.records import Judgment
 from rag_flywheel.store import forgetting, retrievals, votes
 

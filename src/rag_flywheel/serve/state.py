@@ -15,7 +15,7 @@ from rag_flywheel.encoder import QueryEncoder, encode
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
-from rag_flywheel.rank.heard import Heard
+from rag_flywheel.rank.stored_evidence import Heard
 from rag_flywheel.records import Judgment, Pids, Vectors
 from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.past import past_queries, rests_on

@@ -4,9 +4,10 @@ import re
 import threading
 from collections.abc import Sequence
 
-from rag_flywheel.encoder import Encoder, QueryEncoder, check_encoder, make_encoder, require_tunable
+from rag_flywheel.encode.make import make_encoder
+from rag_flywheel.encode.tower import Tower, require_tunable
+from rag_flywheel.encoder import Encoder, QueryEncoder, check_encoder
 from rag_flywheel.errors import CorruptFileError, EncoderMismatchError
-from rag_flywheel.index.tower import Tower
 from rag_flywheel.records import Vectors
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database

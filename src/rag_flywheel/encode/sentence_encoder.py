@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from rag_flywheel.encode.bert import Bert
+from rag_flywheel.encode.tower import Tower
 from rag_flywheel.errors import EncoderNotFoundError
-from rag_flywheel.index.bert import Bert
-from rag_flywheel.index.tower import Tower
 from rag_flywheel.records import Vectors
 
 BUNDLED_NAME = "all-MiniLM-L6-v2"

@@ -8,11 +8,12 @@ import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.encoder import Encoder, QueryEncoder
 from rag_flywheel.errors import CorruptFileError, EncoderError
 
 FILE_NAME = "encoder/queries.safetensors"
@@ -136,3 +137,25 @@ def _last_layers(model: Any) -> frozenset[str]:
         for i in range(first, len(stack))
         for name, _ in stack[i].named_parameters()
     )
+
+
+@runtime_checkable
+class TunableEncoder(Encoder, Protocol):
+    """An Encoder whose queries can be taught by votes; its passages stay what they are."""
+
+    def tower(self) -> Tower:
+        """A copy of the side of queries as it was made, ready to be taught."""
+
+    def with_tower(self, tower: Tower) -> "QueryEncoder":
+        """What encodes queries as they are taught."""
+
+
+def require_tunable(encoder: Encoder) -> TunableEncoder:
+    """The encoder, if its queries can be taught. Raises EncoderError."""
+    if not isinstance(encoder, TunableEncoder):
+        raise EncoderError(
+            f"encoder {encoder.name!r} cannot be tuned: it has no tower(); expected a "
+            "sentence-transformers model, or an encoder with the TunableEncoder protocol. Refresh "
+            "without tuning"
+        )
+    return encoder

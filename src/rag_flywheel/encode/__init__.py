@@ -1,0 +1,1 @@
+"""Encoders: the models that turn texts into vectors, made by name, and taught by votes."""

@@ -1,0 +1,31 @@
+"""Makes the encoder that a spec names: a sentence-transformers model, or a factory of one's own."""
+
+import importlib
+
+from rag_flywheel.encoder import Encoder, check_encoder
+from rag_flywheel.errors import EncoderNotFoundError
+
+
+def make_encoder(spec: str) -> Encoder:
+    """The encoder that `spec` names: "sentence-transformers:NAME_OR_PATH" or "module:factory".
+
+    Raises EncoderNotFoundError when it cannot be had, saying what to do.
+    """
+    module, _, name = spec.partition(":")
+    if not module or not name:
+        raise EncoderNotFoundError(
+            f"encoder is {spec!r}; expected 'sentence-transformers:NAME' or 'module:factory'. "
+            "An index made with an encoder object is opened with encoder=THE OBJECT"
+        )
+    if module == "sentence-transformers":
+        from rag_flywheel.encode.sentence_encoder import SentenceEncoder
+
+        return SentenceEncoder.load(name)
+    try:
+        made: object = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise EncoderNotFoundError(
+            f"encoder {spec!r} cannot be made ({error}); expected an importable module with a "
+            "function or class of that name, called without arguments"
+        ) from error
+    return check_encoder(made)

@@ -1,0 +1,1 @@
+"""Users and their data: ids as keyed hashes, forgetting a user, making old events anonymous."""
