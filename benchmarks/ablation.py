@@ -21,9 +21,10 @@ from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.measures import mean, ndcg_at_10
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
 from rag_flywheel.bench.users import Users
+from rag_flywheel.curate.source import source_of
 from rag_flywheel.formats.beir import Split
 from rag_flywheel.improve.examples import Examples, Floats
-from rag_flywheel.improve.learn import FREE, MOST_QUERIES, STRENGTH
+from rag_flywheel.improve.fit import FREE, MOST_QUERIES, STRENGTH
 from rag_flywheel.improve.likelihood import fit
 from rag_flywheel.live_version import LastLoaded, read_live
 from rag_flywheel.past_queries import Known, past_examples, read_past
@@ -32,7 +33,6 @@ from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.serve.candidates import Lookups, Question, look_up
 from rag_flywheel.serve.scope import scope
 from rag_flywheel.serve.state import State, bare_state
-from rag_flywheel.source import source_of
 from rag_flywheel.store.database import FILE_NAME, Database
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")

@@ -31,7 +31,7 @@ from rag_flywheel.curate.groups import query_groups
 from rag_flywheel.evaluate.gate import GROWTH, Heard, Looks, Pair, alpha_of, decide
 from rag_flywheel.gating import Judges, Side, gated, no_golden
 from rag_flywheel.improve.examples import Examples
-from rag_flywheel.improve.learn import listening, propose
+from rag_flywheel.improve.fit import listening, propose
 from rag_flywheel.rank.parameters import Parameters
 
 SPREADS = (0.12, 0.17, 0.22)  # standard deviations of paired differences in nDCG@10

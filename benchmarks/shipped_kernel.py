@@ -26,9 +26,11 @@ from rag_flywheel.bench.cycles import asking
 from rag_flywheel.bench.measures import by_query, mean
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
 from rag_flywheel.bench.users import Users
-from rag_flywheel.build import Built, built_indexes
 from rag_flywheel.config import Config
+from rag_flywheel.curate.source import source_of
 from rag_flywheel.deploy import versions as deploy
+from rag_flywheel.deploy.build import Built, built_indexes
+from rag_flywheel.deploy.current import read_current
 from rag_flywheel.formats.beir import Split
 from rag_flywheel.improve.examples import Examples, Floats, nearest_of
 from rag_flywheel.improve.held_out import chances_of
@@ -40,7 +42,6 @@ from rag_flywheel.rank.parameters import Kernel, Parameters
 from rag_flywheel.serve.candidates import Question, look_up, plain_worth
 from rag_flywheel.serve.scope import scope
 from rag_flywheel.serve.state import bare_state
-from rag_flywheel.source import source_of
 from rag_flywheel.store.database import FILE_NAME, Database
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")
@@ -69,7 +70,7 @@ def read_past_queries(bench: Bench) -> tuple[Examples, Examples, list[tuple[str,
     """Past queries, dev queries, and the names of the latter and of their candidates."""
     assert bench.encoder is not None, "the collections come with prepared vectors"
     database, config = Database(bench.base / FILE_NAME), Config()
-    current = deploy.read_current(bench.base)
+    current = read_current(bench.base)
     assert current is not None
     manifest = deploy.read_manifest(bench.base, current.version)
     folder = deploy.version_folder(bench.base, manifest.id)

@@ -86,10 +86,10 @@ def tuned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def teach_fast(patch: pytest.MonkeyPatch) -> None:
     """At the rate that suits the small encoder."""
-    from rag_flywheel.improve import tune
+    from rag_flywheel.improve import teach
     from teachable import RATE
 
-    patch.setattr(tune, "RATE", RATE)
+    patch.setattr(teach, "RATE", RATE)
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import pytest
 from fakes import WordEncoder
 from rag_flywheel import Flywheel, Passage
 from rag_flywheel.curate.judgments import judgments
+from rag_flywheel.deploy.loaded import load_memory as read_memory
+from rag_flywheel.deploy.loaded import load_parameters
 from rag_flywheel.privacy.ids import hashed
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Judgment
-from rag_flywheel.serve.loaded import load_memory as read_memory
-from rag_flywheel.serve.loaded import load_parameters
 from rag_flywheel.store import users
 from rag_flywheel.store import votes as vote_store
 

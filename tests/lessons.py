@@ -5,7 +5,7 @@ import numpy as np
 from fakes import WordEncoder
 from rag_flywheel.encode.tower import Tower
 from rag_flywheel.improve.examples import Examples, Floats, Ints
-from rag_flywheel.improve.tune import Lessons
+from rag_flywheel.improve.teach import Lessons
 from rag_flywheel.rank.features import FEATURES
 from teachable import TeachableEncoder, answer, passages, questions
 

@@ -337,7 +337,7 @@ def test_a_refresh_killed_before_it_replaced_current_leaves_a_sound_folder(folde
     (folder / ".CURRENT.77-0123abcd").write_text(live.name)
     with sqlite3.connect(
         folder / "flywheel.db"
-    ) as conn:  # the intent, as deploy/moves.py writes it
+    ) as conn:  # the intent, as deploy/rollback.py writes it
         conn.execute(
             "INSERT INTO moves (at, action, version) VALUES (1, 'promote', '20301121T093000Z-3f9c1')"
         )

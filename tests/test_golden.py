@@ -8,10 +8,10 @@ import pytest
 from fakes import WordEncoder
 from known import QUERY, TURNED, corrected, imported, known, said, table
 from rag_flywheel import Candidate, Config, Flywheel, Passage
+from rag_flywheel.curate.golden import golden_items
+from rag_flywheel.curate.source import source_of
 from rag_flywheel.errors import InputError, UnknownIdError
-from rag_flywheel.golden import golden_items
 from rag_flywheel.records import AddReport
-from rag_flywheel.source import source_of
 from rag_flywheel.store.passages import query_hash
 
 FIRST = min(QUERY, TURNED, key=query_hash)  # represents the two

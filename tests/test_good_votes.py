@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rag_flywheel.serve.loaded import load_parameters
+from rag_flywheel.deploy.loaded import load_parameters
 from teachable import passages, questions, vote
 from tuned import N, folder_of, opened
 

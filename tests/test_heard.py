@@ -29,10 +29,10 @@ from heard import (
     voted_index,
 )
 from rag_flywheel import Config, Flywheel, FlywheelError, Passage
+from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.rank import evidence
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.stored_evidence import Made
-from rag_flywheel.serve.loaded import LoadedVersion
 
 DAY_S = 86_400.0
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.curate.judgments import judgments
-from rag_flywheel.curate.weights import MOST, SAID, WEIGHTS, trusts
+from rag_flywheel.curate.trust import MOST, trusts
+from rag_flywheel.curate.weights import SAID, WEIGHTS
 from rag_flywheel.records import Judgment, Signal
 from rag_flywheel.store import votes
 from rag_flywheel.store.event_types import VoteEvent

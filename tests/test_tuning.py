@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from rag_flywheel import Flywheel, Passage
+from rag_flywheel.deploy.loaded import load_parameters
 from rag_flywheel.encode.tower import FILE_NAME, Tower
 from rag_flywheel.evaluate.gate import alpha_of
-from rag_flywheel.improve import tune
-from rag_flywheel.serve.loaded import load_parameters
+from rag_flywheel.improve import teach
 from teachable import RATE, TeachableEncoder, answer, passages, questions, share_right, vote
 from tuned import (
     ASKED,
@@ -244,8 +244,8 @@ def test_tuning_again_starts_from_the_encoder_as_it_was_made(tuned: Path) -> Non
 def test_a_tuned_encoder_gives_way_to_one_that_knows_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune, "LEAST_QUERIES", 80)
-    monkeypatch.setattr(tune, "RATE", RATE)
+    monkeypatch.setattr(teach, "LEAST_QUERIES", 80)
+    monkeypatch.setattr(teach, "RATE", RATE)
     root = tmp_path / "kb"
     with opened(root) as fw:
         fw.add(passages(N))

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from forgetting import learned, traces
 from rag_flywheel import Candidate, Config, Flywheel, Passage, Vote
 from rag_flywheel.formats.beir import read_beir
-from rag_flywheel.improve import tune
+from rag_flywheel.improve import teach
 from teachable import RATE, SENSES, TeachableEncoder, answer, questions, share_right
 from tuned import ASKED, NEW, N, ids, live, manifest_of, opened, order, revisions, rows, weights_of
 
@@ -214,7 +214,7 @@ def test_an_applications_own_candidates_are_ranked_by_tuned_questions(tuned: Pat
 def tenants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flywheel:
     """Two tenants with the same questions, and passages of their own that read the same; a quarter of
     the questions are asked with a filter besides."""
-    monkeypatch.setattr(tune, "RATE", RATE)
+    monkeypatch.setattr(teach, "RATE", RATE)
     rng = random.Random(1)
     fw = opened(tmp_path / "kb", Config(encoder="", tenant_key="team"))
     fw.add(
@@ -246,11 +246,11 @@ def test_past_questions_of_tenants_are_taught_by_their_own_passages(
 ) -> None:
     from rag_flywheel import tuning
 
-    seen: list[tune.Lessons] = []
+    seen: list[teach.Lessons] = []
 
-    def watched(*given: object) -> tune.Taught:
-        seen.extend(each for each in given if isinstance(each, tune.Lessons))
-        return tune.teach(*given)  # type: ignore[arg-type]
+    def watched(*given: object) -> teach.Taught:
+        seen.extend(each for each in given if isinstance(each, teach.Lessons))
+        return teach.teach(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(tuning, "teach", watched)
     with tenants as fw:

@@ -12,7 +12,7 @@ import pytest
 from rag_flywheel import Passage
 from rag_flywheel import refresh as refreshing
 from rag_flywheel.errors import FlywheelError
-from rag_flywheel.improve import tune
+from rag_flywheel.improve import teach
 from teachable import TeachableEncoder, questions, share_right, vote
 from tuned import (
     NEW,
@@ -194,7 +194,7 @@ def test_a_version_that_fails_its_check_is_rejected_with_its_encoder(
 def test_an_interruption_at_any_step_changes_nothing_and_the_next_goes_on(
     voted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tune, "_SAVE_EVERY_S", -1.0)
+    monkeypatch.setattr(teach, "_SAVE_EVERY_S", -1.0)
     twin, steps = Path(shutil.copytree(voted, tmp_path / "twin")), list[tuple[str, int]]()
     with opened(twin) as fw:
         fw.refresh(tune=True, progress=lambda step, done, _: steps.append((step, done)))

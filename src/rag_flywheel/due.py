@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rag_flywheel.deploy import versions as deploy
+from rag_flywheel.deploy.current import read_current, reconcile
+from rag_flywheel.deploy.loaded import load_parameters, load_version
 from rag_flywheel.deploy.manifest import Manifest
-from rag_flywheel.deploy.moves import reconcile
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.errors import CorruptFileError, FlywheelError
 from rag_flywheel.rank.parameters import FILE_NAME, Parameters
 from rag_flywheel.records import Current
-from rag_flywheel.serve.loaded import load_parameters, load_version
 from rag_flywheel.store import journal, passages
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import Database
@@ -54,7 +54,7 @@ class Live:
 def look(root: Path, database: Database) -> Live:
     """What is live, its files checked and loaded once; for the holder of the refresh lock."""
     try:
-        current = deploy.read_current(root)
+        current = read_current(root)
     except CorruptFileError as error:
         log.warning("refresh: %s", error)
         current = None

@@ -12,19 +12,24 @@ from rag_flywheel.capture.answer_votes import AnswerVote, Reader, append_answer_
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.checks import check_text, check_whole, items
 from rag_flywheel.config import Config
+from rag_flywheel.curate.export import export
+from rag_flywheel.curate.golden_set import GoldenSet
+from rag_flywheel.curate.review import Review
+from rag_flywheel.curate.source import Source, reader_of, source_of
 from rag_flywheel.curate.weights import WEIGHTS
-from rag_flywheel.deploy import moves, report
+from rag_flywheel.deploy import report, rollback
+from rag_flywheel.deploy.current import reconcile
 from rag_flywheel.deploy.folder import open_folder
+from rag_flywheel.deploy.repair import repair
+from rag_flywheel.deploy.verify import problems
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.due import When
 from rag_flywheel.encode.encoder_slot import EncoderSlot
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import InputError
-from rag_flywheel.export import export
 from rag_flywheel.forget import finish_forgetting, forget
 from rag_flywheel.gaps import Gap, gaps
-from rag_flywheel.golden_set import GoldenSet
-from rag_flywheel.live_version import server_of
+from rag_flywheel.live_version import current_of, server_of
 from rag_flywheel.privacy import ids as privacy
 from rag_flywheel.progress import Bars, as_progress
 from rag_flywheel.records import (
@@ -48,18 +53,13 @@ from rag_flywheel.records import (
     Vote,
 )
 from rag_flywheel.refresh import Job, refresh
-from rag_flywheel.repair import repair
-from rag_flywheel.review import Review
 from rag_flywheel.serve.answers import Asked
 from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.server import Server
-from rag_flywheel.serve.state import Source
-from rag_flywheel.source import reader_of, source_of
 from rag_flywheel.store import corpus, users
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.story import story
-from rag_flywheel.verify import problems
 
 
 class Flywheel:
@@ -114,7 +114,7 @@ class Flywheel:
             with database.reading() as conn:
                 user_key = users.user_key(conn)
             with disk_errors(root):
-                moves.reconcile(root, database)
+                reconcile(root, database)
         except BaseException:
             database.close()
             raise
@@ -465,12 +465,12 @@ class Flywheel:
         leave it live until `release`. Raises UnknownIdError, CorruptFileError, LockedError.
         """
         with self._files():
-            return moves.roll_back(self._root, self._database, version, hold=hold).version
+            return rollback.roll_back(self._root, self._database, version, hold=hold).version
 
     def release(self) -> bool:
         """Let votes and refreshes that a rollback held back go on; False when none were."""
         with self._files():
-            return moves.release(self._root, self._database)
+            return rollback.release(self._root, self._database)
 
     def status(self) -> Status:
         """The folder's state in numbers."""
@@ -494,7 +494,9 @@ class Flywheel:
         not empty, StorageError.
         """
         self._database.require_open()
-        return export(self._root, self._database, path)
+        live = current_of(self._root)
+        last = live.frozen_at if live is not None else None
+        return export(self._root, self._database, path, last=last)
 
     def verify(self) -> list[str]:
         """Everything found wrong with the folder, one sentence each; empty when it is sound."""

@@ -10,15 +10,16 @@ the next refresh. It must not know how versions are built, nor how ids become ha
 import logging
 from dataclasses import replace
 
-from rag_flywheel.deploy import versions as deploy
+from rag_flywheel.deploy import prune
+from rag_flywheel.deploy.current import read_current, withdraw
 from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.deploy.prune import drop_dead_vectors, forget_progress
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.due import When
 from rag_flywheel.errors import CorruptFileError, StorageError
 from rag_flywheel.records import ForgetReport, RefreshReport
 from rag_flywheel.refresh import Job, refresh_locked
 from rag_flywheel.store import forgetting
-from rag_flywheel.tuned_version import drop_dead_vectors, forget_progress
 
 log = logging.getLogger("rag_flywheel")
 _WAIT_S = 10.0  # for the lock, and for those who read an older state of the database
@@ -66,7 +67,7 @@ def _deleted(job: Job, user: str) -> ForgetReport:
 
 def _live(job: Job) -> str | None:
     try:
-        current = deploy.read_current(job.root)
+        current = read_current(job.root)
     except CorruptFileError:
         return None  # the refresh that follows replaces it
     return None if current is None else current.version
@@ -80,11 +81,11 @@ def _finish(job: Job) -> RefreshReport | None:
     report = refresh_locked(job, When(), anew=True)
     rejected = report.outcome == "rejected"
     if rejected:  # the live version must not stay either: nothing is live until the next refresh
-        deploy.withdraw(job.root)
-    deploy.prune(job.root, keep=0, never=set() if rejected else {str(report.version)})
-    deploy.clean_staging(job.root)
-    deploy.clean_quarantine(job.root)
-    deploy.clean_strays(job.root)
+        withdraw(job.root)
+    prune.prune(job.root, keep=0, never=set() if rejected else {str(report.version)})
+    prune.clean_staging(job.root)
+    prune.clean_quarantine(job.root)
+    prune.clean_strays(job.root)
     forget_progress(job.root)
     drop_dead_vectors(job.root, job.database)
     job.lookups.clear()

@@ -11,18 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.curate.groups import held_out, query_groups
+from rag_flywheel.curate.source import Encode
+from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.encoder import QueryEncoder
 from rag_flywheel.evaluate.gate import Looks, too_soon
 from rag_flywheel.gating import Gate, Judges, Side, gate_text, gated
 from rag_flywheel.improve.examples import Examples, Ints
-from rag_flywheel.improve.learn import listening, newest, propose
-from rag_flywheel.improve.remember import remember
+from rag_flywheel.improve.fit import listening, newest, propose
+from rag_flywheel.improve.propagate import remember
 from rag_flywheel.past_queries import Known, Past, fit_to_judge, golden_of, past_examples
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import GoldenItem, Judgment, Progress, Vectors
-from rag_flywheel.serve.loaded import LoadedVersion
-from rag_flywheel.serve.state import Encode, bare_state
+from rag_flywheel.serve.state import bare_state
 from rag_flywheel.store.database import Database
 from rag_flywheel.tuning import Scene, Tuned, Tuning, tuned_by_votes
 

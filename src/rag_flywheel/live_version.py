@@ -6,15 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rag_flywheel.config import Config
+from rag_flywheel.curate.source import source_of
+from rag_flywheel.deploy.current import read_current
+from rag_flywheel.deploy.loaded import Indexes, LoadedVersion, empty_version, load_version
 from rag_flywheel.deploy.manifest import Manifest
-from rag_flywheel.deploy.versions import (
-    CURRENT,
-    check,
-    fingerprint,
-    read_current,
-    read_manifest,
-    version_folder,
-)
+from rag_flywheel.deploy.versions import CURRENT, check, fingerprint, read_manifest, version_folder
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tuned import TunedQueries
@@ -27,9 +23,7 @@ from rag_flywheel.rank.stored_evidence import FOLDER as HEARD_FOLDER
 from rag_flywheel.records import Current
 from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.live import LiveState
-from rag_flywheel.serve.loaded import Indexes, LoadedVersion, empty_version, load_version
 from rag_flywheel.serve.server import Server
-from rag_flywheel.source import source_of
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rag_flywheel.curate.groups import near_duplicate
+from rag_flywheel.curate.source import Source
+from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.disk import parsed_json
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.gating import Golden
@@ -29,9 +31,8 @@ from rag_flywheel.serve.candidates import (
     plain_worth,
     with_evident,
 )
-from rag_flywheel.serve.loaded import LoadedVersion
 from rag_flywheel.serve.scope import Scope, scope
-from rag_flywheel.serve.state import Source, State, bare_state
+from rag_flywheel.serve.state import State, bare_state
 from rag_flywheel.store import column_checks, retrievals, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database

@@ -15,51 +15,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rag_flywheel.build import (
+import numpy as np
+
+from rag_flywheel.config import Config
+from rag_flywheel.curate.golden import golden_items
+from rag_flywheel.curate.source import Source, judge_of, source_of
+from rag_flywheel.curate.trust import calibrate
+from rag_flywheel.deploy import prune
+from rag_flywheel.deploy import versions as deploy
+from rag_flywheel.deploy.build import (
     Built,
     build_indexes,
     built_indexes,
-    version_problems,
-    write_heard,
     write_learned,
     write_parameters,
 )
-from rag_flywheel.config import Config
-from rag_flywheel.deploy import versions as deploy
+from rag_flywheel.deploy.current import make_live
+from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters
 from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.manifest import Manifest
-from rag_flywheel.deploy.moves import make_live
+from rag_flywheel.deploy.prune import CHECKPOINT, drop_dead_vectors, forget_progress
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.due import Kept, Live, When, live_model, look, nothing_to_do
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tower import TunableEncoder, require_tunable
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.errors import StorageError
+from rag_flywheel.errors import FlywheelError, StorageError
 from rag_flywheel.evaluate.gate import Looks
+from rag_flywheel.evaluate.integrity import integrity_problems
 from rag_flywheel.gating import FILE_NAME as GATE_FILE
 from rag_flywheel.gating import tried_to_tune
-from rag_flywheel.golden import golden_items
 from rag_flywheel.learning import Judging, Learned, frozen, learned_from_votes
 from rag_flywheel.past_queries import Known, kept_vectors, read_past
+from rag_flywheel.rank.memory import load_memory
 from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.stored_evidence import load_heard
 from rag_flywheel.records import Current, Outcome, Progress, RefreshReport
 from rag_flywheel.retention import fold_old
 from rag_flywheel.serve.candidates import Lookups
-from rag_flywheel.serve.loaded import LoadedVersion, load_parameters
-from rag_flywheel.serve.state import Source
-from rag_flywheel.source import judge_of, source_of
+from rag_flywheel.serve.heard import write_heard
 from rag_flywheel.store import journal, passages, votes
+from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.corpus import embed
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import Look
-from rag_flywheel.trust import calibrate
-from rag_flywheel.tuned_version import (
-    CHECKPOINT,
-    drop_dead_vectors,
-    forget_progress,
-    put_queries,
-    queries_of,
-)
+from rag_flywheel.tuned_version import put_queries, queries_of
 from rag_flywheel.tuning import Tuning
 
 log = logging.getLogger("rag_flywheel")
@@ -116,7 +116,7 @@ def refresh_locked(
     """
     began = time.monotonic()
     root, database = job.root, job.database
-    if left := deploy.clean_staging(root):
+    if left := prune.clean_staging(root):
         log.info("refresh: cleaned up after %d unfinished", left)
     live = look(root, database)
     idle = None if anew else nothing_to_do(database, live, when, tune=tune and _untried(root, live))
@@ -148,7 +148,7 @@ def _finish(job: Job, live: Live, report: RefreshReport) -> None:
         journal.record_refresh(conn, report)
     if report.outcome == "promoted":
         never = {v for v in (report.version, live.current and live.current.version) if v}
-        for version in deploy.prune(job.root, keep=job.config.keep_versions, never=never):
+        for version in prune.prune(job.root, keep=job.config.keep_versions, never=never):
             log.info("refresh: pruned version %s", version)
     drop_dead_vectors(job.root, job.database)
     _fold(job, live, report)
@@ -348,3 +348,30 @@ def _report(
     tuned = learned.tuned if learned is not None else None
     encoder: New = "new" if tuned is not None and tuned.queries is not None else "kept"
     return RefreshReport(outcome, version, parameters, reason, scores or {}, seconds, encoder)
+
+
+_SAMPLE = 256  # passages that must find themselves before a version goes live
+_SAMPLE_LINKED = 32  # where they did so in the version whose index this one has
+
+
+def version_problems(
+    staged: Path, database: Database, encoder: Encoder, built: Built, version: LoadedVersion
+) -> list[str]:
+    """What is wrong with a staged version; version: its indexes, as they were read back."""
+    try:
+        load_parameters(staged)
+        load_memory(staged)
+        load_heard(staged, dim=encoder.dim)
+    except FlywheelError as error:
+        return [str(error)]
+    if not np.array_equal(version.pids, built.pids):
+        return ["the dense index does not hold exactly the passages of the store"]
+    chosen = np.random.default_rng(built.watermark).permutation(built.pids)
+    chosen = chosen[: _SAMPLE_LINKED if built.linked else _SAMPLE]
+    with database.reading() as conn:
+        pids, vectors = vector_store.some_vectors(
+            conn, chosen.tolist(), encoder.revision, encoder.dim
+        )
+    if len(pids) != len(chosen):
+        return [f"{len(chosen) - len(pids)} of {len(chosen)} sampled passages have no vector"]
+    return integrity_problems(pids, vectors, version.dense.search_many, version.dense.vectors)

@@ -5,7 +5,7 @@ It must not know how votes are judged, nor when it is time.
 
 import time
 
-from rag_flywheel.serve.state import Judge
+from rag_flywheel.curate.source import Judge
 from rag_flywheel.store import folding, votes
 from rag_flywheel.store.database import Database
 

@@ -9,24 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_flywheel.build import carry_tuned
-from rag_flywheel.deploy import versions as deploy
+from rag_flywheel.curate.source import Source
+from rag_flywheel.deploy.build import carry_tuned
 from rag_flywheel.due import Kept
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.encoder import Encoder, QueryEncoder
-from rag_flywheel.errors import FlywheelError
 from rag_flywheel.past_queries import kept_vectors
 from rag_flywheel.records import Progress
-from rag_flywheel.serve.state import Source
 from rag_flywheel.store import passages, retrievals, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 from rag_flywheel.tuning import Tuned
 
 log = logging.getLogger("rag_flywheel")
-_FOLDER = "tuning"  # of one that is under way
-CHECKPOINT = f"{_FOLDER}/checkpoint.safetensors"
 
 
 def queries_of(encoder: Encoder, kept: Kept) -> QueryEncoder | None:
@@ -63,29 +59,3 @@ def put_queries(
         texts = retrievals.query_texts(conn, voted)
     kept_vectors(database, source.under(queries), texts, progress)
     return queries.revision
-
-
-def drop_dead_vectors(root: Path, database: Database) -> None:
-    """Delete the vectors of tuned encoders that no version has any more."""
-    with database.reading() as conn:
-        noted = vector_store.noted_revisions(conn)
-    if not noted:
-        return
-    try:
-        live = {deploy.read_manifest(root, v).tuned for v in deploy.list_versions(root)}
-    except FlywheelError as error:
-        log.warning("refresh: vectors of older encoders are kept: %s", error)
-        return
-    if noted - live:
-        with database.transaction() as conn:
-            n = vector_store.drop_revisions(conn, noted - live)
-        log.info("refresh: dropped %d vectors of encoders that no version has", n)
-
-
-def forget_progress(root: Path) -> None:
-    """Delete what is kept of how far a tuning is. Raises OSError: votes of users are behind it."""
-    folder = root / _FOLDER
-    if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder)
-    else:
-        folder.unlink(missing_ok=True)

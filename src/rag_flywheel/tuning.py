@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.curate.groups import held_out
+from rag_flywheel.curate.source import Encode, Source
 from rag_flywheel.encode.tower import require_tunable
 from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.encoder import Encoder, QueryEncoder
@@ -18,12 +19,11 @@ from rag_flywheel.errors import EncoderError
 from rag_flywheel.evaluate.gate import LEAST_JUDGED, Looks, too_soon
 from rag_flywheel.gating import Gate, Judges, Side, gated
 from rag_flywheel.improve.examples import Examples, Ints
-from rag_flywheel.improve.learn import listening, propose
-from rag_flywheel.improve.tune import MOST_QUERIES, Lessons, soft_targets, teach
+from rag_flywheel.improve.fit import listening, propose
+from rag_flywheel.improve.teach import MOST_QUERIES, Lessons, soft_targets, teach
 from rag_flywheel.past_queries import Past
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Progress, Vectors
-from rag_flywheel.serve.state import Encode, Source
 
 _APART = 6  # one group in so many only says when to stop
 Seen = Callable[[Past], Examples]

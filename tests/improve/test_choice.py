@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rag_flywheel.improve.examples import Examples, Floats, Ints
-from rag_flywheel.improve.learn import listening, propose
+from rag_flywheel.improve.fit import listening, propose
+from rag_flywheel.improve.informative import telling
 from rag_flywheel.improve.likelihood import (
     _slopes,
     calibrated,
@@ -17,7 +18,6 @@ from rag_flywheel.improve.likelihood import (
     of_any_answer,
     prior_chances,
 )
-from rag_flywheel.improve.telling import telling
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.posterior import NAMING

@@ -21,7 +21,7 @@ from rag_flywheel.improve.held_out import (
     memory_of,
     slices,
 )
-from rag_flywheel.improve.remember import remember
+from rag_flywheel.improve.propagate import remember
 from rag_flywheel.rank.evidence import EvidenceView, evidence_for
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters

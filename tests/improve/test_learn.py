@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from rag_flywheel.improve import learn
+from rag_flywheel.improve import fit
 from rag_flywheel.improve.examples import Examples, Floats, Ints
+from rag_flywheel.improve.fit import LEAST_QUERIES, Proposal, listening, propose
 from rag_flywheel.improve.held_out import chances_of, held_out_says
-from rag_flywheel.improve.learn import LEAST_QUERIES, Proposal, listening, propose
-from rag_flywheel.improve.remember import remember
+from rag_flywheel.improve.propagate import remember
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters, parameters_text
@@ -242,7 +242,7 @@ def test_the_weights_do_not_hang_on_the_parameters_in_use() -> None:
 def test_only_the_newest_queries_are_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest here are by coin toss, and too many for anything else to be heard."""
     most = 400
-    monkeypatch.setattr(learn, "MOST_QUERIES", most)
+    monkeypatch.setattr(fit, "MOST_QUERIES", most)
     new, old = clustered(4), tossed(5)
     rows = np.arange(most) % len(new)
     many = Examples(

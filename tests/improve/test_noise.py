@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rag_flywheel.improve.examples import Examples
-from rag_flywheel.improve.learn import listening, propose
+from rag_flywheel.improve.fit import listening, propose
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
 

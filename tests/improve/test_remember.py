@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from rag_flywheel.improve.examples import Examples
-from rag_flywheel.improve.passing import before_votes, said_of
-from rag_flywheel.improve.remember import remember
+from rag_flywheel.improve.propagate import before_votes, remember, said_of
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters
 

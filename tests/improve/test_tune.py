@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 
 from lessons import DIM, examples, lessons, plain_loss, tower, vectors_of
-from rag_flywheel.improve import tune
+from rag_flywheel.improve import teach as teaching
 from rag_flywheel.improve.likelihood import after_votes
-from rag_flywheel.improve.passing import before_votes
-from rag_flywheel.improve.tune import Lessons, soft_targets, teach
+from rag_flywheel.improve.propagate import before_votes
+from rag_flywheel.improve.teach import Lessons, soft_targets, teach
 from rag_flywheel.rank.parameters import Parameters
 from teachable import RATE
 
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune, "RATE", RATE)
+    monkeypatch.setattr(teaching, "RATE", RATE)
 
 
 def exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     """In float32, also where the processor has a faster arithmetic."""
-    monkeypatch.setattr(tune, "_half_precision", lambda: nullcontext)
+    monkeypatch.setattr(teaching, "_half_precision", lambda: nullcontext)
 
 
 def by_hand() -> Lessons:
@@ -55,11 +55,13 @@ def test_the_loss_is_the_one_that_is_written_down(
     exactly(monkeypatch)
     given, found = by_hand(), shifted(seed)
     queries = found.vectors(given.texts[:3]).detach().numpy()
-    expected = plain_loss(given, [0, 1, 2], queries, tune.TEMPERATURE)
+    expected = plain_loss(given, [0, 1, 2], queries, teaching.TEMPERATURE)
     before = teach(found, given, tmp_path / "checkpoint").scores["tuning_loss_before"]
     assert before == pytest.approx(expected, rel=1e-4)
     words = tower().vectors(given.texts[:3]).detach().numpy()  # what it is called on matters
-    assert plain_loss(given, [0, 1, 2], words, tune.TEMPERATURE) != pytest.approx(before, rel=0.01)
+    assert plain_loss(given, [0, 1, 2], words, teaching.TEMPERATURE) != pytest.approx(
+        before, rel=0.01
+    )
 
 
 def test_the_loss_of_one_query_by_pencil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,11 +88,11 @@ def test_more_queries_kept_apart_than_a_batch_count_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exactly(monkeypatch)
-    monkeypatch.setattr(tune, "BATCH", 2)
+    monkeypatch.setattr(teaching, "BATCH", 2)
     given, found = by_hand(), shifted(2)
     queries = found.vectors(given.texts[:3]).detach().numpy()
-    first = plain_loss(given, [0, 1], queries[:2], tune.TEMPERATURE)
-    last = plain_loss(given, [2], queries[2:], tune.TEMPERATURE)
+    first = plain_loss(given, [0, 1], queries[:2], teaching.TEMPERATURE)
+    last = plain_loss(given, [2], queries[2:], teaching.TEMPERATURE)
     before = teach(found, given, tmp_path / "checkpoint").scores["tuning_loss_before"]
     assert before == pytest.approx((2 * first + last) / 3, rel=1e-4)
 
@@ -107,7 +109,7 @@ def test_lessons_with_sense_make_queries_kept_apart_better_off(tmp_path: Path) -
     assert 0 < scores["tuning_steps"] <= 2 * -(-n // 64)
     assert scores["tuning_loss"] < 0.7 * scores["tuning_loss_before"]
     rows = np.flatnonzero(given.apart).tolist()
-    assert len(rows) <= tune.BATCH
+    assert len(rows) <= teaching.BATCH
     after = plain_loss(given, rows, found.vectors(given.texts)[rows].detach().numpy(), 0.05)
     assert after == pytest.approx(scores["tuning_loss"], rel=0.02)  # the best weights are taken
     assert any((found.weights[n] != w).any() for n, w in untaught.items())
@@ -177,7 +179,7 @@ def test_the_weights_that_are_taken_are_the_best_that_were_looked_at(
 def test_a_rate_that_breaks_every_weight_takes_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune, "RATE", 1e30)
+    monkeypatch.setattr(teaching, "RATE", 1e30)
     found, last = tower(), dict[str, Any]()
     done = teach(found, lessons(12), tmp_path / "c", lambda *_: last.update(found.weights))
     assert not any(np.isfinite(value).all() for value in last.values())

@@ -13,8 +13,8 @@ from safetensors import safe_open
 
 from lessons import lessons, tower
 from rag_flywheel.encode.tower import Weights
-from rag_flywheel.improve import tune
-from rag_flywheel.improve.tune import Lessons, Taught, teach
+from rag_flywheel.improve import teach as teaching
+from rag_flywheel.improve.teach import Lessons, Taught, teach
 from teachable import RATE
 
 N_STEPS = 8  # of lessons()
@@ -22,8 +22,8 @@ N_STEPS = 8  # of lessons()
 
 @pytest.fixture(autouse=True)
 def always_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune, "RATE", RATE)
-    monkeypatch.setattr(tune, "_SAVE_EVERY_S", -1.0)
+    monkeypatch.setattr(teaching, "RATE", RATE)
+    monkeypatch.setattr(teaching, "_SAVE_EVERY_S", -1.0)
 
 
 def taught(given: Lessons, checkpoint: Path) -> tuple[Taught, str, list[int]]:
@@ -48,7 +48,7 @@ def cut_short(given: Lessons, checkpoint: Path, at: int) -> None:
 def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Taught, str]:
     """Of one that was not cut short."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tune, "RATE", RATE)
+        patch.setattr(teaching, "RATE", RATE)
         done, revision, steps = taught(lessons(), tmp_path_factory.mktemp("once") / "checkpoint")
     assert steps == list(range(N_STEPS))
     assert done.scores["tuning_steps"] < N_STEPS - 1  # so that the best have to be kept, too
@@ -81,7 +81,7 @@ def test_one_that_was_cut_short_many_times_ends_the_same(
 def test_how_far_it_is_is_kept_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune, "_SAVE_EVERY_S", 3600.0)
+    monkeypatch.setattr(teaching, "_SAVE_EVERY_S", 3600.0)
     cut_short(lessons(), tmp_path / "checkpoint.safetensors", N_STEPS)
     assert list(tmp_path.iterdir()) == []
 
@@ -127,7 +127,7 @@ def test_other_settings_start_anew(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_short(lessons(), tmp_path / "checkpoint.safetensors", 5)
-    monkeypatch.setattr(tune, name, 2 * getattr(tune, name))
+    monkeypatch.setattr(teaching, name, 2 * getattr(teaching, name))
     assert taught(lessons(), tmp_path / "checkpoint.safetensors")[2][0] == 0
 
 

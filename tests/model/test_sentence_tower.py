@@ -13,9 +13,9 @@ from rag_flywheel.encode.sentence_encoder import SentenceEncoder
 from rag_flywheel.encode.tower import Tower
 from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.improve import tune
+from rag_flywheel.improve import teach as teaching
 from rag_flywheel.improve.examples import Examples
-from rag_flywheel.improve.tune import Lessons, teach
+from rag_flywheel.improve.teach import Lessons, teach
 from rag_flywheel.rank.features import FEATURES
 
 pytestmark = pytest.mark.model
@@ -165,7 +165,7 @@ def test_a_short_teaching_lowers_the_loss_and_leaves_passages(
     np.testing.assert_array_equal(encoder.encode_queries(lessons.texts[:20]), before)
     assert tower.revision != encoder.tower().revision
 
-    monkeypatch.setattr(tune, "_SAVE_EVERY_S", -1.0)
+    monkeypatch.setattr(teaching, "_SAVE_EVERY_S", -1.0)
 
     def stop(_: str, step: int, __: int) -> None:
         if step == 3:

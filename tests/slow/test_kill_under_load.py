@@ -14,7 +14,7 @@ import pytest
 from fakes import WordEncoder
 from killed import killed_after, started
 from rag_flywheel import Flywheel, Passage
-from rag_flywheel.deploy.versions import read_current
+from rag_flywheel.deploy.current import read_current
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import FILE_NAME, Database
 

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from rag_flywheel.improve import tune
+from rag_flywheel.improve import teach
 from teachable import RATE
 from tuned import opened
 
@@ -19,8 +19,8 @@ def say(*what: object) -> None:
 
 
 if __name__ == "__main__":
-    tune.RATE = RATE
-    tune._SAVE_EVERY_S = -1.0
+    teach.RATE = RATE
+    teach._SAVE_EVERY_S = -1.0
     with opened(Path(sys.argv[1])) as flywheel:
         flywheel.retrieve("warm up", record=False)
         say("ready")

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rag_flywheel.config import Config
+from rag_flywheel.deploy.current import read_current
 from rag_flywheel.deploy.files import files_below
 from rag_flywheel.deploy.manifest import Manifest
-from rag_flywheel.deploy.versions import list_versions, read_current, read_manifest, version_folder
+from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.index.graph import recall_of
 from rag_flywheel.records import HistoryEntry, Status, VersionInfo

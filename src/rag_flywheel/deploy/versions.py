@@ -1,7 +1,7 @@
-"""Version folders: staged, promoted, checked, listed, pruned; and CURRENT, which says what is live.
+"""Version folders: staged, sealed, published, checked and listed.
 
-A version is never changed after its folder is renamed into `versions/`. Replacing CURRENT is the
-only commit point. This module must not know what the files of a version mean.
+A version is never changed after its folder is renamed into `versions/`. This module must not know
+what the files of a version mean.
 """
 
 import calendar
@@ -9,16 +9,13 @@ import dataclasses
 import os
 import re
 import secrets
-import shutil
 import time
-from collections.abc import Collection
 from pathlib import Path
 
 from rag_flywheel.deploy.files import entries_below, files_below, is_regular, sha256
 from rag_flywheel.deploy.manifest import REMEDY, Manifest, manifest_text, parse_manifest
-from rag_flywheel.disk import read_bytes, replace_text, sync, sync_tree
+from rag_flywheel.disk import sync, sync_tree
 from rag_flywheel.errors import CorruptFileError, NewerFormatError, UnknownIdError
-from rag_flywheel.records import Current
 
 MANIFEST, CURRENT = "manifest.json", "CURRENT"
 VERSIONS, STAGING, QUARANTINE = "versions", "staging", "quarantine"
@@ -27,7 +24,6 @@ _ID = re.compile(
     re.ASCII,
 )
 _LAST = calendar.timegm((9999, 12, 31, 23, 59, 59))
-_MOST_CURRENT = 200  # bytes
 _TIME = "%Y%m%dT%H%M%SZ"
 
 
@@ -62,9 +58,14 @@ def _seconds(version: str) -> int:
     )
 
 
+def is_version_id(name: object) -> bool:
+    """Whether this has the form of a version's id."""
+    return isinstance(name, str) and _ID.fullmatch(name) is not None
+
+
 def version_folder(root: Path, version: str) -> Path:
     """Where a version is. Raises UnknownIdError for what cannot be a version's id."""
-    if not isinstance(version, str) or not _ID.fullmatch(version):
+    if not is_version_id(version):
         raise UnknownIdError(
             f"{version!r} is no version id; expected one like 20261121T093000Z-3f9c1 "
             "(see `rag-flywheel versions`)"
@@ -89,31 +90,7 @@ def strays(root: Path) -> list[str]:
 
 
 def _is_version(path: Path) -> bool:
-    return bool(_ID.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
-
-
-def read_current(root: Path) -> Current | None:
-    """What is live; None before the first promotion. Raises CorruptFileError."""
-    path = root / CURRENT
-    try:
-        text = read_bytes(path, most=_MOST_CURRENT).decode("utf-8")
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise CorruptFileError(f"{path} is not text; {REMEDY}") from error
-    except ValueError as error:
-        raise CorruptFileError(f"{path}: {error}; {REMEDY}") from error
-    found = re.fullmatch(r"(\S+)(?: (\d{1,18}))?( held)?\n?", text, re.ASCII)
-    if not found or not _ID.fullmatch(found[1]):
-        raise CorruptFileError(f"{path} says {text[:80]!r}; expected a version id. {REMEDY}")
-    return Current(found[1], None if found[2] is None else int(found[2]), found[3] is not None)
-
-
-def write_current(root: Path, current: Current) -> None:
-    """Make a version live: the commit point."""
-    frozen = "" if current.frozen_at is None else f" {current.frozen_at}"
-    held = " held" if current.held else ""
-    replace_text(root / CURRENT, f"{current.version}{frozen}{held}\n")
+    return is_version_id(path.name) and path.is_dir() and not path.is_symlink()
 
 
 def stage(root: Path) -> Path:
@@ -122,36 +99,6 @@ def stage(root: Path) -> Path:
     folder = root / STAGING / name
     folder.mkdir(parents=True)
     return folder
-
-
-def clean_staging(root: Path) -> int:
-    """Delete what refreshes that died left behind; only for the holder of the refresh lock."""
-    for unfinished in root.glob(f".{CURRENT}.*"):
-        _delete(unfinished)
-    folder = root / STAGING
-    left = list(folder.iterdir()) if folder.is_dir() else []
-    for path in left:
-        _delete(path)
-    return len(left)
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def clean_quarantine(root: Path) -> None:
-    """Delete the damaged versions that a repair moved away; only for the holder of the lock."""
-    if os.path.lexists(root / QUARANTINE):
-        _delete(root / QUARANTINE)
-
-
-def clean_strays(root: Path) -> None:
-    """Delete what is in the folder of versions and is none; only for the holder of the lock."""
-    for name in strays(root):
-        _delete(root / VERSIONS / name)
 
 
 def seal(staged: Path, manifest: Manifest) -> Manifest:
@@ -254,22 +201,3 @@ def _file_problem(path: Path, digest: str, size: int) -> str | None:
     except (OSError, ValueError) as error:
         return f"cannot be read ({getattr(error, 'strerror', None) or error})"
     return None
-
-
-def withdraw(root: Path) -> None:
-    """Leave no version live, as before the first promotion; only for the holder of the lock."""
-    (root / CURRENT).unlink(missing_ok=True)
-    sync(root)
-
-
-def prune(root: Path, *, keep: int, never: Collection[str]) -> list[str]:
-    """Delete the oldest versions beyond the `keep` newest, but none in `never`; returns their ids."""
-    known = list_versions(root)
-    old = [v for v in known[: max(0, len(known) - keep)] if v not in never]
-    for version in old:
-        folder = version_folder(root, version)
-        doomed = root / STAGING / f"pruned-{version}"  # renamed first: never half a version
-        doomed.parent.mkdir(exist_ok=True)
-        folder.rename(doomed)
-        shutil.rmtree(doomed)
-    return old

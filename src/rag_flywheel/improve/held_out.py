@@ -26,7 +26,7 @@ from rag_flywheel.improve.likelihood import (
     prior_chances,
     with_support,
 )
-from rag_flywheel.improve.passing import before_votes, said_of
+from rag_flywheel.improve.propagate import before_votes, said_of
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.dense import Nearest
 from rag_flywheel.rank.parameters import Parameters

@@ -7,13 +7,15 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+from rag_flywheel.curate.chances import past_queries, rests_on
+from rag_flywheel.curate.source import Source
+from rag_flywheel.deploy.loaded import load_parameters
 from rag_flywheel.rank.evidence import CODES_FROM, codes_of
 from rag_flywheel.rank.memory import load_memory
-from rag_flywheel.rank.stored_evidence import Heard, heard_of
+from rag_flywheel.rank.stored_evidence import Heard, heard_of, save_heard
 from rag_flywheel.records import Judgment
-from rag_flywheel.serve.loaded import load_parameters
-from rag_flywheel.serve.past import past_queries, rests_on
-from rag_flywheel.serve.state import Source, stored_vectors
+from rag_flywheel.serve.state import stored_vectors
+from rag_flywheel.store.database import Database
 
 
 def heard_until(
@@ -37,3 +39,13 @@ def heard_until(
         return heard_of(made, found)
     vectors = stored_vectors([key[0] for key in found], conn, source)[: len(found)]
     return heard_of(made, found, codes_of(vectors))
+
+
+def write_heard(
+    staged: Path, database: Database, source: Source, judged: Sequence[Judgment], *, until: int
+) -> None:
+    """Write what votes say under the parameters and the memory that are there; judged: of the votes
+    up to event number `until`; source: as queries of the version are encoded."""
+    with database.snapshot() as conn:
+        heard = heard_until(until, judged, staged, conn, source)
+    save_heard(heard, staged)

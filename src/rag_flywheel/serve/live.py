@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rag_flywheel.curate.source import Source
+from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import ClosedError, FlywheelError
 from rag_flywheel.records import Current
 from rag_flywheel.serve.candidates import warm_up
-from rag_flywheel.serve.loaded import LoadedVersion
-from rag_flywheel.serve.state import Source, State, caught_up, initial_state
+from rag_flywheel.serve.state import State, caught_up, initial_state
 from rag_flywheel.store import forgetting, journal, passages
 from rag_flywheel.store.database import Database
 

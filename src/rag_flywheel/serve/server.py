@@ -12,6 +12,7 @@ import numpy as np
 
 from rag_flywheel.checks import check_candidates, check_k, check_query
 from rag_flywheel.config import Config
+from rag_flywheel.curate.source import Source
 from rag_flywheel.errors import InputError
 from rag_flywheel.rank.evidence import Evidence, evidence_for
 from rag_flywheel.rank.score import POOL, Scored, order, score, score_given
@@ -20,7 +21,7 @@ from rag_flywheel.serve.answers import Asked, Found, answer, make_hit
 from rag_flywheel.serve.candidates import Lookup, Lookups, Question, look_up, with_evident
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.scope import Scope, scope
-from rag_flywheel.serve.state import Source, State
+from rag_flywheel.serve.state import State
 from rag_flywheel.store import filters, passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage

@@ -5,54 +5,23 @@ how candidates are chosen or scored.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.encoder import QueryEncoder, encode
+from rag_flywheel.curate.chances import past_queries, rests_on
+from rag_flywheel.curate.source import Source
+from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
 from rag_flywheel.rank.stored_evidence import Heard
 from rag_flywheel.records import Judgment, Pids, Vectors
-from rag_flywheel.serve.loaded import LoadedVersion
-from rag_flywheel.serve.past import past_queries, rests_on
 from rag_flywheel.store import forgetting, journal, passages, retrievals
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store import votes as vote_store
-from rag_flywheel.store.event_types import VoteEvent
-
-Judge = Callable[[Iterable[VoteEvent]], list[Judgment]]
-Encode = Callable[[Sequence[str]], Vectors]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where events come from: how votes are judged, and vectors of texts that have none stored.
-
-    revision: of the vectors of passages; of_queries: of those of queries, which may be taught;
-    judged_by: all that judgments rest on besides votes, as text, None: on the time too.
-    """
-
-    judge: Judge
-    revision: str
-    dim: int
-    encode_queries: Encode
-    encode_passages: Encode
-    of_queries: str
-    judged_by: str | None = None
-
-    def under(self, queries: QueryEncoder | None) -> "Source":
-        """The same with queries encoded by this; None: by the encoder of the index."""
-        if queries is None:
-            return self
-
-        def encoded(texts: Sequence[str]) -> Vectors:
-            return encode(queries.encode_queries, texts, self.dim)
-
-        return replace(self, encode_queries=encoded, of_queries=queries.revision)
 
 
 @dataclass(frozen=True)

@@ -9,23 +9,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from rag_flywheel.deploy.current import read_current, reconcile
 from rag_flywheel.deploy.lock import refresh_lock
-from rag_flywheel.deploy.moves import reconcile
-from rag_flywheel.deploy.versions import (
-    CURRENT,
-    QUARANTINE,
-    VERSIONS,
-    list_versions,
-    read_current,
-    strays,
-)
+from rag_flywheel.deploy.verify import database_problems, made_with, version_problems
+from rag_flywheel.deploy.versions import CURRENT, QUARANTINE, VERSIONS, list_versions, strays
 from rag_flywheel.disk import disk_errors, sync
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.records import RefreshReport
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.row_checks import bad_vectors, drop_vectors
-from rag_flywheel.verify import database_problems, made_with, version_problems
 
 
 def repair(root: Path, database: Database, refresh: Callable[[], RefreshReport]) -> list[str]:

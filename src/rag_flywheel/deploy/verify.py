@@ -7,12 +7,13 @@ know how anything is mended.
 from pathlib import Path
 
 from rag_flywheel import config as settings
+from rag_flywheel.deploy.current import read_current
+from rag_flywheel.deploy.loaded import load_version
 from rag_flywheel.deploy.versions import (
     CURRENT,
     VERSIONS,
     check,
     list_versions,
-    read_current,
     read_manifest,
     strays,
     version_folder,
@@ -20,7 +21,6 @@ from rag_flywheel.deploy.versions import (
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tower import read_taught
 from rag_flywheel.errors import CorruptFileError, FlywheelError
-from rag_flywheel.serve.loaded import load_version
 from rag_flywheel.store import forgetting, journal, passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.row_checks import row_problems

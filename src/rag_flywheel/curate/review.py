@@ -9,15 +9,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from rag_flywheel import proposals
 from rag_flywheel.checks import check_optional_text, check_text
-from rag_flywheel.curate.answers import why_review
+from rag_flywheel.curate import notes
+from rag_flywheel.curate.golden import Opinions, read_opinions
+from rag_flywheel.curate.known import why_review
+from rag_flywheel.curate.notes import note_id
 from rag_flywheel.curate.opinions import Topic, item_id, question_of, standing_decisions
+from rag_flywheel.curate.source import Source
 from rag_flywheel.errors import UnknownIdError
-from rag_flywheel.golden import Opinions, read_opinions
-from rag_flywheel.proposals import note_id
 from rag_flywheel.records import ReviewItem
-from rag_flywheel.serve.state import Source
 from rag_flywheel.store import column_checks, golden, passages, users
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.event_types import Decision
@@ -31,7 +31,7 @@ class Review:
         database: Database,
         source: Callable[[], Source],
         hidden: Callable[[str | None], str | None],
-        add: proposals.Add,
+        add: notes.Add,
     ) -> None:
         """hidden: what is stored of a reviewer's id; add: how a passage comes into the index."""
         self._database = database
@@ -50,7 +50,7 @@ class Review:
         waiting = {topic: why for topic in found.topics if (why := _why(found, topic))}
         order = sorted(waiting, key=lambda t: _place(found, t))
         disputed = [_item(found, t, waiting[t]) for t in order]
-        return disputed + proposals.waiting(self._database)
+        return disputed + notes.waiting(self._database)
 
     def accept(self, id: str, *, user_id: str | None = None) -> None:
         """Decide that the item's passage is an answer: it is in the golden set from now on.
@@ -73,9 +73,9 @@ class Review:
         """
         check_optional_text("id", id)
         user = self._hidden(user_id)
-        note = None if id is None else proposals.find(self._database, id)
+        note = None if id is None else notes.find(self._database, id)
         if note is not None:
-            proposals.undo(self._database, note, user)
+            notes.undo(self._database, note, user)
             return note_id(note)
         with self._database.transaction(durable=True) as conn:
             now = passages.read_clock(conn)
@@ -97,11 +97,11 @@ class Review:
         check_text("id", id)
         user = self._hidden(user_id)
         self._database.require_open()
-        if (note := proposals.find(self._database, id)) is not None:
+        if (note := notes.find(self._database, id)) is not None:
             if kind == "reject":
-                proposals.reject(self._database, note, user)
+                notes.reject(self._database, note, user)
             else:
-                proposals.accept(self._database, note, user, add=self._add)
+                notes.accept(self._database, note, user, add=self._add)
             return
         found = self._opinions()
         topic = next((t for t in found.topics if _topic_id(found, t) == id), None)

@@ -6,37 +6,30 @@ It must not know when a version is built, nor how it becomes live.
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.errors import FlywheelError
-from rag_flywheel.evaluate.integrity import integrity_problems
 from rag_flywheel.index import dense as dense_index
 from rag_flywheel.index import lexical as lexical_index
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank import parameters as params
-from rag_flywheel.rank.memory import Memory, load_memory, save_memory
+from rag_flywheel.rank.memory import Memory, save_memory
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.rank.stored_evidence import load_heard, save_heard
-from rag_flywheel.records import Judgment, Pids, Progress
-from rag_flywheel.serve.heard import heard_until
-from rag_flywheel.serve.loaded import LoadedVersion, load_parameters
-from rag_flywheel.serve.state import Source
+from rag_flywheel.records import Pids, Progress
 from rag_flywheel.store import passages
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
 
-_SAMPLE = 256  # passages that must find themselves before a version goes live
 _AT_ONCE = 10_000  # texts or vectors read for a part
-_SAMPLE_LINKED = 32  # where they did so in the version whose index this one has
 _INDEX_PARTS = (
     dense_index.FILE_NAME,
     GRAPH_FOLDER,
@@ -98,16 +91,6 @@ def carry_tuned(source: Path, staged: Path) -> None:
     _link(source, target)
 
 
-def write_heard(
-    staged: Path, database: Database, source: Source, judged: Sequence[Judgment], *, until: int
-) -> None:
-    """Write what votes say under the parameters and the memory that are there; judged: of the votes
-    up to event number `until`; source: as queries of the version are encoded."""
-    with database.snapshot() as conn:
-        heard = heard_until(until, judged, staged, conn, source)
-    save_heard(heard, staged)
-
-
 def write_learned(staged: Path, parameters: Parameters, memory: Memory) -> None:
     """Write what was learned from votes: parameters and memory."""
     write_parameters(staged, parameters)
@@ -118,29 +101,6 @@ def write_parameters(staged: Path, parameters: Parameters) -> None:
     """Write parameters, in the place of those that are there."""
     text = params.parameters_text(parameters)
     (staged / params.FILE_NAME).write_text(text, encoding="utf-8")
-
-
-def version_problems(
-    staged: Path, database: Database, encoder: Encoder, built: Built, version: LoadedVersion
-) -> list[str]:
-    """What is wrong with a staged version; version: its indexes, as they were read back."""
-    try:
-        load_parameters(staged)
-        load_memory(staged)
-        load_heard(staged, dim=encoder.dim)
-    except FlywheelError as error:
-        return [str(error)]
-    if not np.array_equal(version.pids, built.pids):
-        return ["the dense index does not hold exactly the passages of the store"]
-    chosen = np.random.default_rng(built.watermark).permutation(built.pids)
-    chosen = chosen[: _SAMPLE_LINKED if built.linked else _SAMPLE]
-    with database.reading() as conn:
-        pids, vectors = vector_store.some_vectors(
-            conn, chosen.tolist(), encoder.revision, encoder.dim
-        )
-    if len(pids) != len(chosen):
-        return [f"{len(chosen) - len(pids)} of {len(chosen)} sampled passages have no vector"]
-    return integrity_problems(pids, vectors, version.dense.search_many, version.dense.vectors)
 
 
 def _build_dense(

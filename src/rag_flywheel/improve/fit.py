@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rag_flywheel.improve.examples import Examples, Floats, links, nearest, sums_of_support
+from rag_flywheel.improve.informative import telling
 from rag_flywheel.improve.likelihood import calibrated, choice_odds, fit, prior_chances, vote_odds
-from rag_flywheel.improve.passing import said_of
-from rag_flywheel.improve.telling import telling
+from rag_flywheel.improve.propagate import said_of
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.dense import typical_cosine
 from rag_flywheel.rank.features import FEATURES

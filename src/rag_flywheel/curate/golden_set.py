@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rag_flywheel.config import Config
+from rag_flywheel.curate.golden import golden_items
+from rag_flywheel.curate.source import Source
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.golden import read_answers, write_answers
 from rag_flywheel.formats.rows import Row, refuse
-from rag_flywheel.golden import golden_items
 from rag_flywheel.records import AddReport, GoldenItem
-from rag_flywheel.serve.state import Source
 from rag_flywheel.store import golden, passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage

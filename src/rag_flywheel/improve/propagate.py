@@ -22,10 +22,12 @@ from rag_flywheel.improve.examples import (
 )
 from rag_flywheel.improve.likelihood import after_votes, prior_chances, vote_odds, with_support
 from rag_flywheel.index.dense import Nearest
+from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
 
 _PASSES = 3
 _LEAST_CHANCE = 0.01
+_LEAST_KEPT = 0.002
 
 
 @dataclass(frozen=True)
@@ -147,3 +149,16 @@ def _at(values: Floats, places: Ints) -> Floats:
         return np.zeros(len(places))
     found: Floats = np.where(places >= 0, values[np.maximum(places, 0)], 0.0)
     return found
+
+
+def remember(examples: Examples, parameters: Parameters) -> Memory:
+    """The memory of a version: the chance of every candidate before the votes on its query."""
+    before = before_votes(examples, parameters)
+    kept = examples.present & ((before >= _LEAST_KEPT) | (examples.net != 0))
+    counts = kept.sum(axis=1)
+    return Memory(
+        tuple(examples.keys),
+        np.append(0, np.cumsum(counts)).astype(np.int64),
+        examples.lineages[kept],
+        before[kept].astype(np.float32),
+    )

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from rag_flywheel.encode.tower import Tower
 from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.likelihood import after_votes
-from rag_flywheel.improve.passing import before_votes
+from rag_flywheel.improve.propagate import before_votes
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Progress, Vectors
 

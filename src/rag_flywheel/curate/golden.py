@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rag_flywheel.curate.answers import Known, contradicted, known
 from rag_flywheel.curate.groups import query_groups
+from rag_flywheel.curate.known import Known, contradicted, known
 from rag_flywheel.curate.opinions import Opinion, Question, Said, Topic, opinions, question_of
+from rag_flywheel.curate.source import Source
 from rag_flywheel.records import GoldenItem, Vectors
-from rag_flywheel.serve.state import Source
 from rag_flywheel.store import column_checks, golden, passages, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database

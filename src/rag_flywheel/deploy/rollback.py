@@ -1,61 +1,20 @@
-"""Making a version live, or an earlier one live again; and the journal of it.
+"""Makes an earlier version live again, and lets held-back votes count again.
 
 It must not know how versions are built.
 """
 
-import logging
-from collections.abc import Sequence
 from pathlib import Path
 
+from rag_flywheel.deploy.current import make_live, read_current
 from rag_flywheel.deploy.lock import refresh_lock
-from rag_flywheel.deploy.versions import (
-    check,
-    existing_version,
-    read_current,
-    read_manifest,
-    write_current,
-)
+from rag_flywheel.deploy.versions import check, existing_version, read_manifest
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError, StorageError, UnknownIdError
 from rag_flywheel.records import Current
-from rag_flywheel.store import forgetting, journal
+from rag_flywheel.store import forgetting
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.journal import Look
 
-log = logging.getLogger("rag_flywheel")
 _WAIT_S = 10.0
-
-
-def make_live(
-    root: Path, database: Database, action: str, current: Current, looks: Sequence[Look] = ()
-) -> None:
-    """Write the intent, then CURRENT; only for the holder of the refresh lock.
-
-    looks: of the gate, that this version came by.
-    """
-    with database.transaction() as conn:
-        journal.record_move(conn, action, current)
-    write_current(root, current)
-    if looks:  # last: a look that brought nothing to life must not seem to have
-        try:
-            with database.transaction() as conn:
-                for look in looks:
-                    journal.record_look(conn, look)
-        except StorageError as error:
-            log.warning("%s is live, but by which look of the gate is lost: %s", current, error)
-
-
-def reconcile(root: Path, database: Database) -> None:
-    """Write into the journal what CURRENT says, when the last intent never reached it."""
-    try:
-        current = read_current(root)
-    except CorruptFileError:
-        return  # `verify` names it, `refresh` replaces it
-    with database.reading() as conn:
-        intended = journal.last_move(conn)
-    if current is not None and current != intended:
-        with database.transaction() as conn:
-            journal.record_move(conn, "found", current)
 
 
 def roll_back(root: Path, database: Database, version: str | None, *, hold: bool) -> Current:

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rag_flywheel.curate.judgments import judgments
-from rag_flywheel.deploy.versions import read_current
 from rag_flywheel.disk import disk_errors, new_folder
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.beir import query_id, query_line, write_lines, write_qrels
@@ -27,8 +26,10 @@ _PastQuery = tuple[bytes, str | None]  # hash of its text, and its tenant as JSO
 _Grades = Mapping[_PastQuery, Mapping[str, int]]
 
 
-def export(root: Path, database: Database, path: str | Path) -> ExportReport:
+def export(root: Path, database: Database, path: str | Path, *, last: int | None) -> ExportReport:
     """Write the BEIR folder `path`, whole or not at all; it must be new or empty.
+
+    last: the number of the last event whose votes are written; None: of all.
 
     Raises InputError, CorruptFileError, StorageError.
     """
@@ -37,7 +38,7 @@ def export(root: Path, database: Database, path: str | Path) -> ExportReport:
     out = Path(path).resolve()
     with disk_errors(out), new_folder(out, outside=root.resolve()) as staged:
         (staged / "qrels").mkdir()
-        return _write(staged, root, database)
+        return _write(staged, root.resolve().name, database, last)
 
 
 def split_of(query: bytes) -> str:
@@ -46,12 +47,10 @@ def split_of(query: bytes) -> str:
     return next(name for name, end in SPLITS.items() if bucket < end)
 
 
-def _write(folder: Path, root: Path, database: Database) -> ExportReport:
-    current = read_current(root)
+def _write(folder: Path, index: str, database: Database, last: int | None) -> ExportReport:
     with database.snapshot() as conn:
-        last = store.read_clock(conn)
-        if current is not None and current.frozen_at is not None:
-            last = min(last, current.frozen_at)
+        now = store.read_clock(conn)
+        last = now if last is None else min(last, now)
         ids = _write_corpus(conn, folder / "corpus.jsonl")
         grades = _grades(conn, ids, last)
         texts = retrievals.query_texts(conn, sorted({query for query, _ in grades}))
@@ -75,7 +74,7 @@ def _write(folder: Path, root: Path, database: Database) -> ExportReport:
     )
     (folder / "README.md").write_text(
         _README.format(
-            index=root.resolve().name,
+            index=index,
             date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             last=last,
             report=report,

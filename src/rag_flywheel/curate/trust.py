@@ -1,0 +1,52 @@
+"""How much signals are believed: estimated from the votes beside them, at a refresh.
+
+It must not know what a signal does to a ranking.
+"""
+
+from collections.abc import Iterable
+
+from rag_flywheel.curate.weights import SAID, WEIGHTS
+from rag_flywheel.store import votes
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.event_types import Kind, VoteEvent
+from rag_flywheel.store.votes import has_signals, replace_trusts
+
+MOST = 0.95  # that a signal weighs, however much it is trusted
+_PRIOR = 20.0  # made-up comparisons that agree as often as the default weight says
+
+
+def calibrate(database: Database, *, until: int) -> None:
+    """Estimate the trust in each kind of signal from events up to a number, and keep it."""
+    with database.snapshot() as conn:
+        if not has_signals(conn):
+            return
+        found = trusts(votes.votes_until(conn, until))
+    with database.transaction() as conn:
+        replace_trusts(conn, {str(kind): trust for kind, trust in found.items()})
+
+
+def trusts(events: Iterable[VoteEvent]) -> dict[Kind, float]:
+    """The factor for each kind of signal that can be compared with votes, {kind: 0 or more}.
+
+    A signal is compared with the vote of the same user on the same hit, when both stand. It agrees
+    with probability p, whose prior is Beta with mean (1 + w) / 2 at the default weight w and the
+    weight of 20 comparisons; the weight after them is 2 p - 1, from 0 to 0.95.
+    """
+    last: dict[tuple[int, int, str | None], dict[Kind, VoteEvent]] = {}
+    for event in events:
+        last.setdefault((event.retrieval, event.lineage, event.user_id), {})[event.kind] = event
+    counts: dict[Kind, list[float]] = {}
+    for by_kind in last.values():
+        vote = by_kind.get("vote")
+        if vote is None or vote.verdict == "retract":
+            continue
+        for kind, event in by_kind.items():
+            if kind not in SAID and event.credit > 0.0:
+                agreed = event.verdict == vote.verdict
+                counts.setdefault(kind, [0.0, 0.0])[not agreed] += event.credit
+    return {kind: _trust(WEIGHTS[kind], *n) for kind, n in sorted(counts.items())}
+
+
+def _trust(weight: float, agree: float, disagree: float) -> float:
+    p = (_PRIOR * 0.5 * (1.0 + weight) + agree) / (_PRIOR + agree + disagree)
+    return min(max(2.0 * p - 1.0, 0.0), MOST) / weight

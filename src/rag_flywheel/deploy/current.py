@@ -1,0 +1,80 @@
+"""CURRENT, the file that says which version is live: read, replaced, and kept in step with the journal."""
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from rag_flywheel.deploy.manifest import REMEDY
+from rag_flywheel.deploy.versions import CURRENT, is_version_id
+from rag_flywheel.disk import read_bytes, replace_text, sync
+from rag_flywheel.errors import CorruptFileError, StorageError
+from rag_flywheel.records import Current
+from rag_flywheel.store import journal
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.journal import Look
+
+log = logging.getLogger("rag_flywheel")
+_MOST_CURRENT = 200  # bytes
+
+
+def read_current(root: Path) -> Current | None:
+    """What is live; None before the first promotion. Raises CorruptFileError."""
+    path = root / CURRENT
+    try:
+        text = read_bytes(path, most=_MOST_CURRENT).decode("utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise CorruptFileError(f"{path} is not text; {REMEDY}") from error
+    except ValueError as error:
+        raise CorruptFileError(f"{path}: {error}; {REMEDY}") from error
+    found = re.fullmatch(r"(\S+)(?: (\d{1,18}))?( held)?\n?", text, re.ASCII)
+    if not found or not is_version_id(found[1]):
+        raise CorruptFileError(f"{path} says {text[:80]!r}; expected a version id. {REMEDY}")
+    return Current(found[1], None if found[2] is None else int(found[2]), found[3] is not None)
+
+
+def write_current(root: Path, current: Current) -> None:
+    """Make a version live: the commit point."""
+    frozen = "" if current.frozen_at is None else f" {current.frozen_at}"
+    held = " held" if current.held else ""
+    replace_text(root / CURRENT, f"{current.version}{frozen}{held}\n")
+
+
+def withdraw(root: Path) -> None:
+    """Leave no version live, as before the first promotion; only for the holder of the lock."""
+    (root / CURRENT).unlink(missing_ok=True)
+    sync(root)
+
+
+def make_live(
+    root: Path, database: Database, action: str, current: Current, looks: Sequence[Look] = ()
+) -> None:
+    """Write the intent, then CURRENT; only for the holder of the refresh lock.
+
+    looks: of the gate, that this version came by.
+    """
+    with database.transaction() as conn:
+        journal.record_move(conn, action, current)
+    write_current(root, current)
+    if looks:  # last: a look that brought nothing to life must not seem to have
+        try:
+            with database.transaction() as conn:
+                for look in looks:
+                    journal.record_look(conn, look)
+        except StorageError as error:
+            log.warning("%s is live, but by which look of the gate is lost: %s", current, error)
+
+
+def reconcile(root: Path, database: Database) -> None:
+    """Write into the journal what CURRENT says, when the last intent never reached it."""
+    try:
+        current = read_current(root)
+    except CorruptFileError:
+        return  # `verify` names it, `refresh` replaces it
+    with database.reading() as conn:
+        intended = journal.last_move(conn)
+    if current is not None and current != intended:
+        with database.transaction() as conn:
+            journal.record_move(conn, "found", current)
