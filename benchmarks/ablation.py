@@ -26,11 +26,12 @@ from rag_flywheel.formats.beir import Split
 from rag_flywheel.improve.examples import Examples, Floats
 from rag_flywheel.improve.fit import FREE, MOST_QUERIES, STRENGTH
 from rag_flywheel.improve.likelihood import fit
-from rag_flywheel.live_version import LastLoaded, read_live
 from rag_flywheel.past_queries import Known, past_examples, read_past
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.serve.candidates import Lookups, Question, look_up
+from rag_flywheel.serve.candidates import look_up
+from rag_flywheel.serve.live_version import LastLoaded, read_live
+from rag_flywheel.serve.lookups import Lookups, Question
 from rag_flywheel.serve.scope import scope
 from rag_flywheel.serve.state import State, bare_state
 from rag_flywheel.store.database import FILE_NAME, Database

@@ -22,10 +22,11 @@ from rag_flywheel.bench.setup import Bench, Protocol, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import source_of
-from rag_flywheel.live_version import LastLoaded, read_live
 from rag_flywheel.rank.evidence import evidence_for
 from rag_flywheel.rank.score import POOL
-from rag_flywheel.serve.candidates import Lookups, Question, look_up, with_evident
+from rag_flywheel.serve.candidates import look_up, with_evident
+from rag_flywheel.serve.live_version import LastLoaded, read_live
+from rag_flywheel.serve.lookups import Lookups, Question
 from rag_flywheel.serve.scope import scope
 from rag_flywheel.serve.state import State, initial_state
 from rag_flywheel.store.database import FILE_NAME, Database

@@ -18,9 +18,9 @@ from rag_flywheel import Flywheel
 from rag_flywheel.bench.bench import commit
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import answers
+from rag_flywheel.bench.intervals import bootstrap_interval
 from rag_flywheel.bench.measures import by_query
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
-from rag_flywheel.evaluate.paired import bootstrap_interval
 
 MEASURE = "nDCG@10"
 Json = dict[str, Any]

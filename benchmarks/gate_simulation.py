@@ -29,7 +29,7 @@ from rag_flywheel.bench.setup import Protocol, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.curate.groups import query_groups
 from rag_flywheel.evaluate.gate import GROWTH, Heard, Looks, Pair, alpha_of, decide
-from rag_flywheel.gating import Judges, Side, gated, no_golden
+from rag_flywheel.evaluate.trial import Judges, Side, gated, no_golden
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.fit import listening, propose
 from rag_flywheel.rank.parameters import Parameters

@@ -31,15 +31,16 @@ from rag_flywheel.curate.source import source_of
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.build import Built, built_indexes
 from rag_flywheel.deploy.current import read_current
+from rag_flywheel.evaluate.held_out import chances_of
 from rag_flywheel.formats.beir import Split
 from rag_flywheel.improve.examples import Examples, Floats, nearest_of
-from rag_flywheel.improve.held_out import chances_of
 from rag_flywheel.improve.likelihood import prior_chances
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.past_queries import Known, past_examples, read_past
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
-from rag_flywheel.serve.candidates import Question, look_up, plain_worth
+from rag_flywheel.serve.candidates import look_up, plain_worth
+from rag_flywheel.serve.lookups import Question
 from rag_flywheel.serve.scope import scope
 from rag_flywheel.serve.state import bare_state
 from rag_flywheel.store.database import FILE_NAME, Database

@@ -11,7 +11,7 @@ from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage, Retrieval, Vote
 from rag_flywheel.rank.features import Best
 from rag_flywheel.records import Vectors
-from rag_flywheel.serve.candidates import Lookup, Lookups, Question
+from rag_flywheel.serve.lookups import Lookup, Lookups, Question
 from rag_flywheel.serve.query_vectors import QueryVectors
 
 WORDS = [f"word{i}" for i in range(25)]

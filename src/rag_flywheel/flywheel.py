@@ -1,7 +1,7 @@
 """Flywheel: what an application holds. Every method is a few lines that call a room."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -27,10 +27,9 @@ from rag_flywheel.due import When
 from rag_flywheel.encode.encoder_slot import EncoderSlot
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import InputError
-from rag_flywheel.forget import finish_forgetting, forget
 from rag_flywheel.gaps import Gap, gaps
-from rag_flywheel.live_version import current_of, server_of
 from rag_flywheel.privacy import ids as privacy
+from rag_flywheel.privacy.forget import finish_forgetting, forget
 from rag_flywheel.progress import Bars, as_progress
 from rag_flywheel.records import (
     AddReport,
@@ -52,9 +51,10 @@ from rag_flywheel.records import (
     VersionStory,
     Vote,
 )
-from rag_flywheel.refresh import Job, refresh
+from rag_flywheel.refresh import Job, refresh, refresh_locked
 from rag_flywheel.serve.answers import Asked
-from rag_flywheel.serve.candidates import Lookups
+from rag_flywheel.serve.live_version import current_of, server_of
+from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.server import Server
 from rag_flywheel.store import corpus, users
 from rag_flywheel.store import votes as vote_store
@@ -415,8 +415,10 @@ class Flywheel:
         """
         user = privacy.hashed(self._user_key, check_text("user_id", user_id))
         try:
-            return forget(self._job(None), user)
+            self._slot.get()  # building anew needs it: better to fail before anything is deleted
+            return forget(self._root, self._database, user, rebuild=self._rebuild(self._job(None)))
         finally:
+            self.lookups.clear()
             self._drop_server()
 
     def refresh(
@@ -439,7 +441,7 @@ class Flywheel:
         when = When(if_votes, max_age_s)
         with Bars() as bars:
             job = self._job(as_progress(progress, bars))
-            report = finish_forgetting(job) or refresh(job, when, tune=tune)
+            report = self._finish_forgetting(job) or refresh(job, when, tune=tune)
         if (server := self._server) is not None:
             server.renew()
         return report
@@ -545,6 +547,15 @@ class Flywheel:
             self.lookups,
             progress,
         )
+
+    def _rebuild(self, job: Job) -> Callable[[], RefreshReport]:
+        return lambda: refresh_locked(job, When(), anew=True)
+
+    def _finish_forgetting(self, job: Job) -> RefreshReport | None:
+        report = finish_forgetting(self._root, self._database, rebuild=self._rebuild(job))
+        if report is not None:
+            self.lookups.clear()
+        return report
 
     def _hidden(self, user_id: str | None) -> str | None:
         """What is stored of a user's id. Raises InputError."""

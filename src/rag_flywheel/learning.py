@@ -15,7 +15,8 @@ from rag_flywheel.curate.source import Encode
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.encoder import QueryEncoder
 from rag_flywheel.evaluate.gate import Looks, too_soon
-from rag_flywheel.gating import Gate, Judges, Side, gate_text, gated
+from rag_flywheel.evaluate.gate_file import gate_text
+from rag_flywheel.evaluate.trial import Gate, Judges, Side, gated
 from rag_flywheel.improve.examples import Examples, Ints
 from rag_flywheel.improve.fit import listening, newest, propose
 from rag_flywheel.improve.propagate import remember

@@ -15,7 +15,7 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.disk import parsed_json
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.gating import Golden
+from rag_flywheel.evaluate.trial import Golden
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.index.dense import nearest_rows
 from rag_flywheel.rank.features import FEATURES
@@ -23,14 +23,8 @@ from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.posterior import NAMING
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import Features, GoldenItem, Judgment, Pids, Progress, Vectors
-from rag_flywheel.serve.candidates import (
-    Lookup,
-    Lookups,
-    Question,
-    look_up,
-    plain_worth,
-    with_evident,
-)
+from rag_flywheel.serve.candidates import look_up, plain_worth, with_evident
+from rag_flywheel.serve.lookups import Lookup, Lookups, Question
 from rag_flywheel.serve.scope import Scope, scope
 from rag_flywheel.serve.state import State, bare_state
 from rag_flywheel.store import column_checks, retrievals, votes

@@ -42,18 +42,18 @@ from rag_flywheel.encode.tower import TunableEncoder, require_tunable
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import FlywheelError, StorageError
 from rag_flywheel.evaluate.gate import Looks
+from rag_flywheel.evaluate.gate_file import FILE_NAME as GATE_FILE
+from rag_flywheel.evaluate.gate_file import tried_to_tune
 from rag_flywheel.evaluate.integrity import integrity_problems
-from rag_flywheel.gating import FILE_NAME as GATE_FILE
-from rag_flywheel.gating import tried_to_tune
 from rag_flywheel.learning import Judging, Learned, frozen, learned_from_votes
 from rag_flywheel.past_queries import Known, kept_vectors, read_past
+from rag_flywheel.privacy.retention import fold_old
 from rag_flywheel.rank.memory import load_memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.stored_evidence import load_heard
 from rag_flywheel.records import Current, Outcome, Progress, RefreshReport
-from rag_flywheel.retention import fold_old
-from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.heard import write_heard
+from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.store import journal, passages, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.corpus import embed

@@ -15,7 +15,7 @@ from rag_flywheel.deploy.report import utc
 from rag_flywheel.deploy.versions import read_manifest, sound_file, version_folder
 from rag_flywheel.disk import read_json
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.gating import FILE_NAME, FORMAT_VERSION, MOST_BYTES
+from rag_flywheel.evaluate.gate_file import FILE_NAME, FORMAT_VERSION, MOST_BYTES
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import VersionStory
 

@@ -17,7 +17,7 @@ from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.encoder import Encoder, QueryEncoder
 from rag_flywheel.errors import EncoderError
 from rag_flywheel.evaluate.gate import LEAST_JUDGED, Looks, too_soon
-from rag_flywheel.gating import Gate, Judges, Side, gated
+from rag_flywheel.evaluate.trial import Gate, Judges, Side, gated
 from rag_flywheel.improve.examples import Examples, Ints
 from rag_flywheel.improve.fit import listening, propose
 from rag_flywheel.improve.teach import MOST_QUERIES, Lessons, soft_targets, teach

@@ -7,12 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rag_flywheel.evaluate.paired import (
-    better_test,
-    bootstrap_interval,
-    helped_hurt_untouched,
-    randomisation_test,
-)
+from rag_flywheel.bench.intervals import bootstrap_interval, helped_hurt_untouched
+from rag_flywheel.evaluate.paired import better_test, randomisation_test
 
 Floats = npt.NDArray[np.float64]
 

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_flywheel.improve.examples import Examples, Floats, nearest_of
-from rag_flywheel.improve.held_out import (
+from rag_flywheel.evaluate.held_out import (
     HeldOut,
     chances_of,
     golden_ndcg,
@@ -21,6 +20,7 @@ from rag_flywheel.improve.held_out import (
     memory_of,
     slices,
 )
+from rag_flywheel.improve.examples import Examples, Floats, nearest_of
 from rag_flywheel.improve.propagate import remember
 from rag_flywheel.rank.evidence import EvidenceView, evidence_for
 from rag_flywheel.rank.features import FEATURES

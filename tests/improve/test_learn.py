@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from rag_flywheel.evaluate.held_out import chances_of, held_out_says
 from rag_flywheel.improve import fit
 from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.fit import LEAST_QUERIES, Proposal, listening, propose
-from rag_flywheel.improve.held_out import chances_of, held_out_says
 from rag_flywheel.improve.propagate import remember
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.memory import Key

@@ -8,7 +8,8 @@ import pytest
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.rank.features import CHEAP
-from rag_flywheel.serve.candidates import Lookups, Question, look_up, with_evident
+from rag_flywheel.serve.candidates import look_up, with_evident
+from rag_flywheel.serve.lookups import Lookups, Question
 from rag_flywheel.serve.scope import scope
 
 WORDS = [f"word{i}" for i in range(25)]

@@ -19,11 +19,11 @@ from rag_flywheel.curate.source import source_of
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.deploy.versions import CURRENT
 from rag_flywheel.errors import ClosedError, CorruptFileError
-from rag_flywheel.live_version import LastLoaded, current_of, read_live
 from rag_flywheel.records import Hit
 from rag_flywheel.serve.answers import Asked
-from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.live import LiveState
+from rag_flywheel.serve.live_version import LastLoaded, current_of, read_live
+from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.server import Server
 from rag_flywheel.store.database import FILE_NAME, Database
 

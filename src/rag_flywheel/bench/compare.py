@@ -23,15 +23,12 @@ from rag_flywheel.bench.baselines import (
     run_of,
 )
 from rag_flywheel.bench.baselines_by_query import BY_QUERY_RULES
+from rag_flywheel.bench.intervals import bootstrap_interval, helped_hurt_untouched
 from rag_flywheel.bench.measures import Run, all_means, mean, ndcg_at_10
 from rag_flywheel.bench.runs import CycledRun, FixedVote
 from rag_flywheel.bench.setup import Bench, Protocol
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.evaluate.paired import (
-    bootstrap_interval,
-    helped_hurt_untouched,
-    randomisation_test,
-)
+from rag_flywheel.evaluate.paired import randomisation_test
 from rag_flywheel.formats.beir import Qrels, Split
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.records import Vectors

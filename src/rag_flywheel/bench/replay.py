@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel.bench.cycles import answers
+from rag_flywheel.bench.intervals import bootstrap_interval
 from rag_flywheel.bench.measures import mean, ndcg_at_10
 from rag_flywheel.bench.setup import Bench, Protocol
-from rag_flywheel.evaluate.paired import bootstrap_interval, randomisation_test
+from rag_flywheel.evaluate.paired import randomisation_test
 from rag_flywheel.records import Candidate, Vote
 
 FILE_NAME = "feedback.jsonl.gz"

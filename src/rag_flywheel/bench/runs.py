@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from rag_flywheel.bench.cycles import SHOWN, CastVotes, asking, run_cycles, tell
+from rag_flywheel.bench.exposure import gini
 from rag_flywheel.bench.measures import Run
 from rag_flywheel.bench.setup import Bench, Protocol
 from rag_flywheel.bench.users import OnAnswer, Users
-from rag_flywheel.evaluate.exposure import gini
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.records import Progress, Retrieval, Vote
 

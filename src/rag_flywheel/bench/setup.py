@@ -16,7 +16,7 @@ from rag_flywheel.errors import InputError
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.formats.beir import Collection, Split, read_beir
 from rag_flywheel.records import Progress
-from rag_flywheel.serve.candidates import Lookups
+from rag_flywheel.serve.lookups import Lookups
 
 RESULT_FORMAT = "rag-flywheel-bench-1"
 """Names the shape of a result, which reports check."""

@@ -30,12 +30,13 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
 
 _AT_ONCE = 10_000  # texts or vectors read for a part
-_INDEX_PARTS = (
+INDEX_PARTS = (
     dense_index.FILE_NAME,
     GRAPH_FOLDER,
     lexical_index.LEXICAL_FOLDER,
     lexical_index.TOKENS_FOLDER,
 )
+"""Files and folders of a version that are made of passages alone."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def build_indexes(
         watermark = passages.read_clock(conn)
         pids = passages.present_pids(conn)
         if parent is not None and not passages.count_changes(conn, parent[1]):
-            for part in _INDEX_PARTS:
+            for part in INDEX_PARTS:
                 if (parent[0] / part).exists():
                     _link(parent[0] / part, staged / part)
             return Built(watermark, pids, linked=True)

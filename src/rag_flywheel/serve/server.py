@@ -18,8 +18,9 @@ from rag_flywheel.rank.evidence import Evidence, evidence_for
 from rag_flywheel.rank.score import POOL, Scored, order, score, score_given
 from rag_flywheel.records import Candidate, Filter, Hit, Passage, Pids, Retrieval, Vectors
 from rag_flywheel.serve.answers import Asked, Found, answer, make_hit
-from rag_flywheel.serve.candidates import Lookup, Lookups, Question, look_up, with_evident
+from rag_flywheel.serve.candidates import look_up, with_evident
 from rag_flywheel.serve.live import LiveState
+from rag_flywheel.serve.lookups import Lookup, Lookups, Question
 from rag_flywheel.serve.scope import Scope, scope
 from rag_flywheel.serve.state import State
 from rag_flywheel.store import filters, passages

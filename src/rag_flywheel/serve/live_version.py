@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import source_of
+from rag_flywheel.deploy.build import INDEX_PARTS
 from rag_flywheel.deploy.current import read_current
 from rag_flywheel.deploy.loaded import Indexes, LoadedVersion, empty_version, load_version
 from rag_flywheel.deploy.manifest import Manifest
@@ -16,19 +17,14 @@ from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import CorruptFileError, EncoderMismatchError, StorageError, UnknownIdError
-from rag_flywheel.gating import FILE_NAME as GATE_FILE
-from rag_flywheel.rank.memory import FOLDER as MEMORY_FOLDER
-from rag_flywheel.rank.parameters import FILE_NAME as PARAMETERS_FILE
-from rag_flywheel.rank.stored_evidence import FOLDER as HEARD_FOLDER
 from rag_flywheel.records import Current
-from rag_flywheel.serve.candidates import Lookups
 from rag_flywheel.serve.live import LiveState
+from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.server import Server
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
-_LEARNED = {PARAMETERS_FILE, MEMORY_FOLDER, HEARD_FOLDER, GATE_FILE, TUNED_FILE.split("/")[0]}
 Files = Mapping[str, tuple[str, int]]
 
 
@@ -77,9 +73,9 @@ class LastLoaded:
 
 
 def _index_files(manifest: Manifest) -> Files:
-    """All but what votes taught."""
+    """Those that are made of passages alone, with their hashes and sizes."""
     files = manifest.files.items()
-    return {name: said for name, said in files if name.split("/")[0] not in _LEARNED}
+    return {name: said for name, said in files if name.split("/")[0] in INDEX_PARTS}
 
 
 def current_of(root: Path) -> Current | None:

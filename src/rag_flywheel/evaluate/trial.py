@@ -3,19 +3,15 @@
 It must not know how parameters were fitted, nor what becomes of the decision.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rag_flywheel.disk import read_json
 from rag_flywheel.evaluate.gate import Decision, Heard, Looks, Pair, decide
-from rag_flywheel.improve.examples import Examples, Floats, Ints, nearest_of
-from rag_flywheel.improve.held_out import (
+from rag_flywheel.evaluate.held_out import (
     HeldOut,
     chances_of,
     golden_ndcg,
@@ -24,12 +20,9 @@ from rag_flywheel.improve.held_out import (
     memory_of,
     slices,
 )
+from rag_flywheel.improve.examples import Examples, Floats, Ints, nearest_of
 from rag_flywheel.index.dense import Nearest
 from rag_flywheel.rank.parameters import Parameters
-
-FILE_NAME = "gate.json"
-MOST_BYTES = 64 * 2**20
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -106,24 +99,6 @@ class Gate:
             "candidate": asdict(self.candidate),
             **self.by_query,
         }
-
-
-def tried_to_tune(version: Path) -> bool:
-    """Whether the encoder of queries was to be tuned for the version in this folder."""
-    try:
-        return "encoder" in read_json(version / FILE_NAME, most=MOST_BYTES)
-    except (OSError, ValueError, TypeError):
-        return False
-
-
-def gate_text(why: str, weights: Gate | None, tuning: tuple[str, Gate | None] | None) -> str:
-    """What is kept in a version of both arms of the gate: JSON. why: in place of what did not come
-    before it; tuning: (why, gate) of the encoder of queries, None when it was not to be tuned."""
-    found: dict[str, Any] = {"format_version": FORMAT_VERSION}
-    found |= weights.record if weights is not None else {"why": why}
-    if tuning is not None:
-        found["encoder"] = tuning[1].record if tuning[1] is not None else {"why": tuning[0]}
-    return json.dumps(found, indent=1) + "\n"
 
 
 def gated(candidate: Side, incumbent: Side, groups: Ints, n_votes: int, looks: Looks) -> Gate:

@@ -8,56 +8,58 @@ the next refresh. It must not know how versions are built, nor how ids become ha
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from rag_flywheel.deploy import prune
 from rag_flywheel.deploy.current import read_current, withdraw
 from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.prune import drop_dead_vectors, forget_progress
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.due import When
 from rag_flywheel.errors import CorruptFileError, StorageError
 from rag_flywheel.records import ForgetReport, RefreshReport
-from rag_flywheel.refresh import Job, refresh_locked
 from rag_flywheel.store import forgetting
+from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
+Rebuild = Callable[[], RefreshReport]
 _WAIT_S = 10.0  # for the lock, and for those who read an older state of the database
 _NOTHING = ForgetReport(0, 0, 0, 0, 0, None)
 
 
-def forget(job: Job, user: str) -> ForgetReport:
+def forget(root: Path, database: Database, user: str, *, rebuild: Rebuild) -> ForgetReport:
     """Delete what is stored of a user, given as a hash, and everything that was learned from it.
 
+    rebuild: makes a version from the remaining log alone, for the holder of the refresh lock.
     Raises LockedError, StorageError; after any error that came once rows were deleted, the next
     refresh does the rest.
     """
-    with disk_errors(job.root), refresh_lock(job.root, wait_s=_WAIT_S):
-        report = _deleted(job, user)
-        _finish(job)
-        return replace(report, version=_live(job))
+    with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
+        report = _deleted(root, database, user)
+        _finish(root, database, rebuild)
+        return replace(report, version=_live(root))
 
 
-def finish_forgetting(job: Job) -> RefreshReport | None:
+def finish_forgetting(root: Path, database: Database, *, rebuild: Rebuild) -> RefreshReport | None:
     """Do what a `forget` that died left to do; None when nothing is.
 
     Raises LockedError, StorageError.
     """
-    with job.database.reading() as conn:
+    with database.reading() as conn:
         if not forgetting.unfinished(conn):
             return None
-    with disk_errors(job.root), refresh_lock(job.root):
-        return _finish(job)
+    with disk_errors(root), refresh_lock(root):
+        return _finish(root, database, rebuild)
 
 
-def _deleted(job: Job, user: str) -> ForgetReport:
-    with job.database.reading() as conn:
+def _deleted(root: Path, database: Database, user: str) -> ForgetReport:
+    with database.reading() as conn:
         known = forgetting.is_known(conn, user)
     if not known:
         return _NOTHING
-    job.load_encoder()  # the rest needs it: better to fail before anything is deleted
-    live = _live(job)
-    with job.database.transaction() as conn:
+    live = _live(root)
+    with database.transaction() as conn:
         report = forgetting.delete_user(conn, user)
         forgetting.restart_looks(conn, live)
         forgetting.record_forget(conn, "begun", report)
@@ -65,31 +67,30 @@ def _deleted(job: Job, user: str) -> ForgetReport:
     return report
 
 
-def _live(job: Job) -> str | None:
+def _live(root: Path) -> str | None:
     try:
-        current = read_current(job.root)
+        current = read_current(root)
     except CorruptFileError:
         return None  # the refresh that follows replaces it
     return None if current is None else current.version
 
 
-def _finish(job: Job) -> RefreshReport | None:
-    with job.database.reading() as conn:
+def _finish(root: Path, database: Database, rebuild: Rebuild) -> RefreshReport | None:
+    with database.reading() as conn:
         begun = forgetting.unfinished(conn)
     if not begun:
         return None
-    report = refresh_locked(job, When(), anew=True)
+    report = rebuild()
     rejected = report.outcome == "rejected"
     if rejected:  # the live version must not stay either: nothing is live until the next refresh
-        withdraw(job.root)
-    prune.prune(job.root, keep=0, never=set() if rejected else {str(report.version)})
-    prune.clean_staging(job.root)
-    prune.clean_quarantine(job.root)
-    prune.clean_strays(job.root)
-    forget_progress(job.root)
-    drop_dead_vectors(job.root, job.database)
-    job.lookups.clear()
-    emptied = job.database.compact(wait_s=_WAIT_S)
+        withdraw(root)
+    prune.prune(root, keep=0, never=set() if rejected else {str(report.version)})
+    prune.clean_staging(root)
+    prune.clean_quarantine(root)
+    prune.clean_strays(root)
+    forget_progress(root)
+    drop_dead_vectors(root, database)
+    emptied = database.compact(wait_s=_WAIT_S)
     if rejected:
         raise StorageError(
             f"the user's rows and every version that learned from them are deleted, but the new "
@@ -99,11 +100,11 @@ def _finish(job: Job) -> RefreshReport | None:
         )
     if not emptied:
         raise StorageError(
-            f"the user's rows are deleted, but {job.database.path}-wal may still hold them: another "
+            f"the user's rows are deleted, but {database.path}-wal may still hold them: another "
             "program has been reading an older state of the database; end it, then run "
             "`rag-flywheel refresh` to finish"
         )
-    with job.database.transaction() as conn:
+    with database.transaction() as conn:
         for each in begun:
             forgetting.record_forget(conn, "done", replace(each, version=report.version))
     return report

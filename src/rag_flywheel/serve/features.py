@@ -1,0 +1,107 @@
+"""Computes the features of candidates that do not depend on votes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.index.bm25 import LexicalScores
+from rag_flywheel.index.lexical import tokenize
+from rag_flywheel.rank.features import (
+    Best,
+    QueryWords,
+    TextPieces,
+    TextWords,
+    cheap_features,
+    rich_features,
+)
+from rag_flywheel.records import Features, Pids
+from rag_flywheel.serve.lookups import Lookup, Question
+from rag_flywheel.serve.scope import Scope
+from rag_flywheel.serve.state import State
+
+Positions = npt.NDArray[np.int64]
+
+
+def read_features(state: State, query: Question, lookup: Lookup, pids: Pids) -> dict[int, Features]:
+    """Features float32 (9,) of these passages, which stand and are in scope, by pid."""
+    words = tokenize(query.text)
+    at, there = find_pids(pids, state.version.pids)
+    indexed = at[there]
+    fresh, _ = find_pids(pids[~there], state.fresh.pids)
+    fresh_bm25 = state.fresh.lexical_scores(words, state.statistics)[fresh]
+    bm25 = np.concatenate([state.version.lexical.scores_at(words, indexed), fresh_bm25])
+    cheap = cheap_of(state, query, bm25, lookup.best_bm25, indexed, fresh)
+    rich, _ = rich_of(state, words, indexed, fresh, lookup.best)
+    rows = np.concatenate([cheap, rich], axis=1)
+    return dict(zip([*pids[there].tolist(), *pids[~there].tolist()], rows, strict=True))
+
+
+def bm25_scores(
+    state: State, inside: Scope, words: Sequence[str]
+) -> tuple[LexicalScores, LexicalScores]:
+    """BM25 of every text of the version and of every fresh text; 0 for those out of scope."""
+    indexed = state.version.lexical.scores(words)
+    if inside.searchable is not None:
+        indexed *= inside.indexed
+    return indexed, state.fresh.lexical_scores(words, state.statistics) * inside.fresh
+
+
+def cheap_of(
+    state: State,
+    query: Question,
+    bm25: LexicalScores,
+    best_bm25: float,
+    indexed: Positions,
+    fresh: Positions,
+) -> Features:
+    """Cheap features of texts of the version and of fresh ones, at these positions; bm25: theirs."""
+    vectors = [state.version.dense.at(indexed), state.fresh.vectors[fresh]]
+    cosines = np.concatenate([part @ query.vector for part in vectors])
+    return cheap_features(cosines, bm25, best_bm25, state.typical_cosine)
+
+
+def rich_of(
+    state: State,
+    words: Sequence[str],
+    indexed: Positions,
+    fresh: Positions,
+    best: Best | None = None,
+) -> tuple[Features, Best]:
+    """Rich features of texts of the version and of fresh ones, at these positions."""
+    lexical, statistics = state.version.lexical, state.statistics
+    query = QueryWords.of(
+        words, [statistics.idf(w) for w in words], [w in statistics.vocabulary for w in words]
+    )
+    idf = statistics.pieces.of_query(words)
+    places, lengths = lexical.words_at(query.words, indexed)
+    titles = lexical.titles[indexed].astype(np.int64)
+    if lexical is statistics:
+        counts, totals = lexical.pieces_at(list(idf), indexed)
+    else:
+        counts, totals = np.zeros((0, len(idf))), np.zeros(0, dtype=np.int64)
+    if len(fresh):
+        more_places, more_lengths = state.fresh.words_at(query.words, fresh)
+        places = np.concatenate([places, more_places])
+        lengths = np.concatenate([lengths, more_lengths])
+        titles = np.concatenate([titles, state.fresh.title_lengths(fresh)])
+        more_counts, more_totals = state.fresh.pieces_at(list(idf), fresh)
+        counts = np.concatenate([counts, more_counts])
+        totals = np.concatenate([totals, more_totals])
+    return rich_features(
+        query,
+        TextWords(
+            places, lengths, titles, statistics.average_length, statistics.average_title_length
+        ),
+        TextPieces(counts, np.array(list(idf.values())), totals, statistics.average_pieces),
+        best,
+    )
+
+
+def find_pids(wanted: Pids, pids: Pids) -> tuple[Positions, npt.NDArray[np.bool_]]:
+    """Where wanted pids are among ascending `pids`, and which of them are there at all."""
+    at = np.searchsorted(pids, wanted)
+    if not len(pids):
+        return at, np.zeros(len(wanted), dtype=bool)
+    there: npt.NDArray[np.bool_] = pids[np.minimum(at, len(pids) - 1)] == wanted
+    return at, there
