@@ -26,9 +26,9 @@ from rag_flywheel.formats.beir import Split
 from rag_flywheel.improve.examples import Examples, Floats
 from rag_flywheel.improve.fit import FREE, MOST_QUERIES, STRENGTH
 from rag_flywheel.improve.likelihood import fit
-from rag_flywheel.past_queries import Known, past_examples, read_past
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.refresh.examples import Known, past_examples, read_past
 from rag_flywheel.serve.candidates import look_up
 from rag_flywheel.serve.live_version import LastLoaded, read_live
 from rag_flywheel.serve.lookups import Lookups, Question

@@ -18,7 +18,7 @@ from typing import Any
 from rag_flywheel.bench.demo import help_desk, learn, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.flywheel import Flywheel
-from rag_flywheel.progress import Bars
+from rag_flywheel.report.progress import Bars
 
 N_CYCLES = 8
 PACKAGES = ("faiss-cpu", "bm25s", "numpy", "sentence-transformers", "torch", "ir-measures")

@@ -36,8 +36,8 @@ from rag_flywheel.bench.cycles import SHOWN, tell
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
 from rag_flywheel.bench.users import OnAnswer, Users
 from rag_flywheel.formats.beir import read_beir
-from rag_flywheel.gaps import LOW_CHANCE
 from rag_flywheel.records import Retrieval, Vote
+from rag_flywheel.report.gaps import LOW_CHANCE
 
 NAME, CLAIMS = "squad11_dev", "scifact"
 ARTICLES, ASKED_ANSWERED = 20, 150

@@ -36,9 +36,9 @@ from rag_flywheel.formats.beir import Split
 from rag_flywheel.improve.examples import Examples, Floats, nearest_of
 from rag_flywheel.improve.likelihood import prior_chances
 from rag_flywheel.improve.threshold import thetas
-from rag_flywheel.past_queries import Known, past_examples, read_past
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
+from rag_flywheel.refresh.examples import Known, past_examples, read_past
 from rag_flywheel.serve.candidates import look_up, plain_worth
 from rag_flywheel.serve.lookups import Question
 from rag_flywheel.serve.scope import scope

@@ -13,7 +13,7 @@ from fakes import WordEncoder
 from known import known
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.errors import InputError
-from rag_flywheel.gaps import LOW_CHANCE, Spoken
+from rag_flywheel.report.gaps import LOW_CHANCE, Spoken
 
 QUERY = "how do I change my password"
 DESK = [

@@ -328,7 +328,7 @@ def test_very_many_past_queries_are_heard_with_their_codes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Callable[..., Opened]
 ) -> None:
     monkeypatch.setattr(evidence, "CODES_FROM", 20)
-    monkeypatch.setattr("rag_flywheel.serve.heard.CODES_FROM", 20)
+    monkeypatch.setattr("rag_flywheel.refresh.stored_evidence.CODES_FROM", 20)
     with Flywheel.open(tmp_path / "kb", encoder=WordEncoder(DIM), config=CONFIG) as fw:
         fw.add(Passage(f"p{i}", text, metadata={"team": "a"}) for i, text in enumerate(TEXTS))
         for i in range(30):

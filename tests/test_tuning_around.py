@@ -244,7 +244,7 @@ def tenants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flywheel:
 def test_past_questions_of_tenants_are_taught_by_their_own_passages(
     tenants: Flywheel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rag_flywheel import tuning
+    from rag_flywheel.refresh import tune
 
     seen: list[teach.Lessons] = []
 
@@ -252,7 +252,7 @@ def test_past_questions_of_tenants_are_taught_by_their_own_passages(
         seen.extend(each for each in given if isinstance(each, teach.Lessons))
         return teach.teach(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(tuning, "teach", watched)
+    monkeypatch.setattr(tune, "teach", watched)
     with tenants as fw:
 
         def right(team: str) -> float:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from rag_flywheel import Passage
-from rag_flywheel import refresh as refreshing
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.improve import teach
+from rag_flywheel.refresh import refresh as refreshing
 from teachable import TeachableEncoder, questions, share_right, vote
 from tuned import (
     NEW,

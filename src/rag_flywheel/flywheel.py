@@ -17,20 +17,17 @@ from rag_flywheel.curate.golden_set import GoldenSet
 from rag_flywheel.curate.review import Review
 from rag_flywheel.curate.source import Source, reader_of, source_of
 from rag_flywheel.curate.weights import WEIGHTS
-from rag_flywheel.deploy import report, rollback
+from rag_flywheel.deploy import rollback
 from rag_flywheel.deploy.current import reconcile
 from rag_flywheel.deploy.folder import open_folder
 from rag_flywheel.deploy.repair import repair
 from rag_flywheel.deploy.verify import problems
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.due import When
 from rag_flywheel.encode.encoder_slot import EncoderSlot
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import InputError
-from rag_flywheel.gaps import Gap, gaps
 from rag_flywheel.privacy import ids as privacy
 from rag_flywheel.privacy.forget import finish_forgetting, forget
-from rag_flywheel.progress import Bars, as_progress
 from rag_flywheel.records import (
     AddReport,
     Candidate,
@@ -51,7 +48,13 @@ from rag_flywheel.records import (
     VersionStory,
     Vote,
 )
-from rag_flywheel.refresh import Job, refresh, refresh_locked
+from rag_flywheel.refresh.due import When
+from rag_flywheel.refresh.job import Job
+from rag_flywheel.refresh.refresh import refresh, refresh_locked
+from rag_flywheel.report import status
+from rag_flywheel.report.explain import story
+from rag_flywheel.report.gaps import Gap, gaps
+from rag_flywheel.report.progress import Bars, as_progress
 from rag_flywheel.serve.answers import Asked
 from rag_flywheel.serve.live_version import current_of, server_of
 from rag_flywheel.serve.lookups import Lookups
@@ -59,7 +62,6 @@ from rag_flywheel.serve.server import Server
 from rag_flywheel.store import corpus, users
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
-from rag_flywheel.story import story
 
 
 class Flywheel:
@@ -449,7 +451,7 @@ class Flywheel:
     def versions(self) -> list[VersionInfo]:
         """The index versions on disk, the newest first."""
         with self._files():
-            return report.versions(self._root)
+            return status.versions(self._root)
 
     def explain_version(self, version: str) -> VersionStory:
         """How a version came to its parameters: what the gate weighed, and what it decided.
@@ -477,7 +479,7 @@ class Flywheel:
     def status(self) -> Status:
         """The folder's state in numbers."""
         with self._files():
-            return report.status(self._root, self._database, self._config)
+            return status.status(self._root, self._database, self._config)
 
     def history(self, n: int = 50) -> list[HistoryEntry]:
         """The n newest things that happened to the index, the newest first. Raises InputError.
@@ -487,7 +489,7 @@ class Flywheel:
         """
         check_whole("n", n)
         with self._files():
-            return report.history(self._database, n)
+            return status.history(self._database, n)
 
     def export(self, path: str | Path) -> ExportReport:
         """Write passages, past queries and what votes say of them as a new BEIR folder at `path`.

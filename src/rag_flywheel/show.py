@@ -28,7 +28,7 @@ from rag_flywheel.records import (
 
 if TYPE_CHECKING:
     from rag_flywheel.bench.demo import DemoResult
-    from rag_flywheel.gaps import Gap
+    from rag_flywheel.report.gaps import Gap
 
 _EXCERPT = 160
 _LEAST_SHOWN = 0.0005  # a term that would print as 0

@@ -49,7 +49,7 @@ def bench(
     from rag_flywheel.bench.setup import Protocol
     from rag_flywheel.bench.terminal import print_result
     from rag_flywheel.bench.users import ATTACKS, TOLD, Users
-    from rag_flywheel.progress import Bars
+    from rag_flywheel.report.progress import Bars
 
     require_bench_extra()
     if attack not in ATTACKS:

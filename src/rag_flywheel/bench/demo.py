@@ -18,7 +18,7 @@ from rag_flywheel.bench.users import Users
 from rag_flywheel.errors import InputError
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.formats.beir import Collection, Qrels, Split
-from rag_flywheel.progress import Bars
+from rag_flywheel.report.progress import Bars
 
 MEASURES = {"nDCG@10": m.ndcg_at_10, "recall@8": m.recall_at_8, "harmful@8": m.harmful_at_8}
 _MARK = "made-by-rag-flywheel-demo"

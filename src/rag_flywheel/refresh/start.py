@@ -1,10 +1,6 @@
-"""What is live in a folder, and whether a refresh of it is due.
-
-It must not know how versions are built.
-"""
+"""What a refresh starts from: the live version, checked and loaded, and its parameters."""
 
 import logging
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,22 +12,10 @@ from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.errors import CorruptFileError, FlywheelError
 from rag_flywheel.rank.parameters import FILE_NAME, Parameters
 from rag_flywheel.records import Current
-from rag_flywheel.store import journal, passages
-from rag_flywheel.store import votes as vote_store
+from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
-
-
-@dataclass(frozen=True)
-class When:
-    """When a refresh is due, if anything changed: at this many new votes, or at this age.
-
-    Neither given: whenever anything changed. Both: when either is reached.
-    """
-
-    if_votes: int | None = None
-    max_age_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,36 +63,6 @@ def look(root: Path, database: Database) -> Live:
         log.warning("refresh: the live version cannot be read, all is built anew: %s", error)
         return Live(current, None)
     return Live(current, manifest)
-
-
-def nothing_to_do(database: Database, found: Live, when: When, *, tune: bool = False) -> str | None:
-    """Why a refresh is not due; None when it is. Votes that a release let count again are new.
-
-    tune: whether there is an encoder to tune though nothing is new.
-    """
-    live = found.manifest
-    if live is None:
-        return None
-    if found.current is not None and found.current.held:
-        return f"version {live.id} is held live until release"
-    heard = live.votes_until if found.frozen_at is None else live.watermark
-    with database.snapshot() as conn:
-        votes = vote_store.count_votes(conn, heard)
-        changes = passages.count_changes(conn, live.watermark)
-        changes += passages.count_without_vector(conn, live.revision)
-    age_s = time.time() - live.created
-    if tune:
-        return None
-    if not votes and not changes:
-        return "no passage and no vote since the live version was built"
-    enough = when.if_votes is not None and votes >= when.if_votes
-    old = when.max_age_s is not None and age_s >= when.max_age_s
-    if enough or old or when == When():
-        return None
-    return (
-        f"not due: {votes} new votes (asked for: {when.if_votes}), live version {age_s:.0f} s old "
-        f"(asked for: {when.max_age_s})"
-    )
 
 
 @dataclass(frozen=True)

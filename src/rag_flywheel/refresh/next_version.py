@@ -1,27 +1,14 @@
-"""Refresh: the only writer of index versions. It walks the rooms in the order of the loop.
-
-    embed what has no vector -> build the indexes, of the version before as far as it goes, and read
-    them back -> learn parameters and memory from votes, and tune the encoder of queries when asked
-    to -> let sampled passages find themselves -> promote -> prune
-
-A refresh that dies at any point leaves the live version serving; the next one cleans up.
-"""
+"""Builds the next version: embeds, indexes, learns, checks, and makes it live."""
 
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from rag_flywheel.config import Config
 from rag_flywheel.curate.golden import golden_items
-from rag_flywheel.curate.source import Source, judge_of, source_of
 from rag_flywheel.curate.trust import calibrate
-from rag_flywheel.deploy import prune
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.build import (
     Built,
@@ -32,155 +19,41 @@ from rag_flywheel.deploy.build import (
 )
 from rag_flywheel.deploy.current import make_live
 from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters
-from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.manifest import Manifest
-from rag_flywheel.deploy.prune import CHECKPOINT, drop_dead_vectors, forget_progress
-from rag_flywheel.disk import disk_errors
-from rag_flywheel.due import Kept, Live, When, live_model, look, nothing_to_do
+from rag_flywheel.deploy.prune import CHECKPOINT, forget_progress
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
-from rag_flywheel.encode.tower import TunableEncoder, require_tunable
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.errors import FlywheelError, StorageError
+from rag_flywheel.errors import FlywheelError
 from rag_flywheel.evaluate.gate import Looks
 from rag_flywheel.evaluate.gate_file import FILE_NAME as GATE_FILE
-from rag_flywheel.evaluate.gate_file import tried_to_tune
 from rag_flywheel.evaluate.integrity import integrity_problems
-from rag_flywheel.learning import Judging, Learned, frozen, learned_from_votes
-from rag_flywheel.past_queries import Known, kept_vectors, read_past
-from rag_flywheel.privacy.retention import fold_old
 from rag_flywheel.rank.memory import load_memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.stored_evidence import load_heard
-from rag_flywheel.records import Current, Outcome, Progress, RefreshReport
-from rag_flywheel.serve.heard import write_heard
-from rag_flywheel.serve.lookups import Lookups
+from rag_flywheel.records import Current, Progress, RefreshReport
+from rag_flywheel.refresh.examples import kept_vectors, read_past
+from rag_flywheel.refresh.job import ARMS, RunningJob, report_of
+from rag_flywheel.refresh.learn import Judging, Learned, frozen, learned_from_votes
+from rag_flywheel.refresh.start import Kept, Live, live_model
+from rag_flywheel.refresh.stored_evidence import write_heard
+from rag_flywheel.refresh.tune import Tuning
+from rag_flywheel.refresh.tuned_encoder import put_queries, queries_of
 from rag_flywheel.store import journal, passages, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.corpus import embed
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import Look
-from rag_flywheel.tuned_version import put_queries, queries_of
-from rag_flywheel.tuning import Tuning
 
 log = logging.getLogger("rag_flywheel")
-New = Literal["new", "kept"]
-_Tune = Literal["asked", "auto", "off"]
-_ARMS = "weights", "encoder"
 
 
-@dataclass(frozen=True)
-class Job:
-    """The index folder that is refreshed, its settings and encoder, what is remembered of its
-    queries, and who is told how far it is."""
-
-    root: Path
-    database: Database
-    config: Config
-    load_encoder: Callable[[], Encoder]
-    lookups: Lookups
-    progress: Progress | None = None
-
-
-@dataclass(frozen=True)
-class _Folder:
-    """A Job under way: its encoder is there, and what is known of queries; anew: parameters are
-    learned from the shipped ones, as if no version had been before; tune: whether queries are to be
-    encoded by what votes teach, and whether somebody asked for it."""
-
-    root: Path
-    database: Database
-    encoder: Encoder
-    source: Source
-    known: Known
-    anew: bool
-    tune: _Tune
-
-
-def refresh(job: Job, when: When, *, tune: bool = False) -> RefreshReport:
-    """Build the next version from everything in the store, and make it live.
-
-    tune: teach the encoder of queries too, when a look of the gate is due. Raises LockedError when
-    another process refreshes, EncoderError when an encoder cannot be tuned and is to be. A version
-    that fails its check is a result, "rejected", not an error.
-    """
-    with disk_errors(job.root), refresh_lock(job.root):
-        return refresh_locked(job, when, tune=tune)
-
-
-def refresh_locked(
-    job: Job, when: When, *, anew: bool = False, tune: bool = False
+def next_version(
+    folder: RunningJob, live: Live, began: float, progress: Progress | None
 ) -> RefreshReport:
-    """`refresh`, for the holder of the refresh lock.
+    """Build the next version from everything in the store, check it, and make it live.
 
-    anew: whatever is due, and with parameters that owe nothing to those of earlier versions.
+    Call only while holding the refresh lock. A version that fails its check is reported as rejected.
     """
-    began = time.monotonic()
-    root, database = job.root, job.database
-    if left := prune.clean_staging(root):
-        log.info("refresh: cleaned up after %d unfinished", left)
-    live = look(root, database)
-    idle = None if anew else nothing_to_do(database, live, when, tune=tune and _untried(root, live))
-    if idle is not None:
-        report = _report("unchanged", live, idle, began)
-    else:
-        encoder, config = job.load_encoder(), job.config
-        source = source_of(encoder, config)
-        known = Known(job.lookups, config.n_candidates, config.tenant_key)
-        if tune:
-            require_tunable(encoder).tower()  # better to fail before anything is built
-        auto = config.tune == "auto" and not anew and isinstance(encoder, TunableEncoder)
-        how: _Tune = "asked" if tune else "auto" if auto else "off"
-        folder = _Folder(root, database, encoder, source, known, anew, how)
-        report = _next_version(folder, live, began, job.progress)
-    try:
-        _finish(job, live, report)
-    except StorageError as error:
-        if anew or report.outcome != "promoted":
-            raise
-        log.warning("refresh: %s is live; the rest has to wait: %s", report.version, error)
-    log.info("refresh: %s: %s (%.1f s)", report.outcome, report.reason, report.seconds)
-    return report
-
-
-def _finish(job: Job, live: Live, report: RefreshReport) -> None:
-    """Note what a refresh did, and drop what it left behind; what it made live stays so anyway."""
-    with job.database.transaction() as conn:
-        journal.record_refresh(conn, report)
-    if report.outcome == "promoted":
-        never = {v for v in (report.version, live.current and live.current.version) if v}
-        for version in prune.prune(job.root, keep=job.config.keep_versions, never=never):
-            log.info("refresh: pruned version %s", version)
-    drop_dead_vectors(job.root, job.database)
-    _fold(job, live, report)
-
-
-def _untried(root: Path, live: Live) -> bool:
-    """Whether the live version was made without trying to tune, from votes that all count."""
-    if live.manifest is None or live.frozen_at is not None:
-        return False
-    return not tried_to_tune(deploy.version_folder(root, live.manifest.id))
-
-
-def _fold(job: Job, live: Live, report: RefreshReport) -> None:
-    """Fold what is older than the settings say, of what the live version has heard.
-
-    Last, since folding leaves the judgments as they are, and a refresh that dies before it has lost
-    no vote that the live version does not know.
-    """
-    days = job.config.retention_days
-    if days is None:
-        return
-    manifest = live.manifest
-    if report.outcome == "promoted" and report.version is not None:
-        manifest = deploy.read_manifest(job.root, report.version)
-    heard = manifest.votes_until if manifest is not None else 0
-    if n := fold_old(job.database, judge_of(job.config), days=days, heard=heard):
-        log.info("refresh: folded %d retrievals older than %g days", n, days)
-
-
-def _next_version(
-    folder: _Folder, live: Live, began: float, progress: Progress | None
-) -> RefreshReport:
     root, database, encoder = folder.root, folder.database, folder.encoder
     n_embedded = _embed(folder, progress)
     staged = deploy.stage(root)
@@ -203,7 +76,7 @@ def _next_version(
         manifest = deploy.seal(staged, _manifest(folder, live, built, tuned))
         problems = version_problems(staged, database, encoder, built, version)
         if problems:
-            return _report("rejected", live, problems[0], began)
+            return report_of("rejected", live, problems[0], began)
         log.info("refresh: read the new version back, sampled passages find themselves")
         deploy.publish(root, staged, manifest.id)
     finally:
@@ -213,7 +86,7 @@ def _next_version(
     make_live(root, database, "promote", current, _looks(learned, manifest.id))
     reason = f"{len(built.pids)} passages" + (", none changed" if built.linked else "")
     scores = {"n_passages": float(len(built.pids)), "n_embedded": float(n_embedded)}
-    return _report(
+    return report_of(
         "promoted",
         Live(current, manifest),
         "; ".join([reason, learned.why, *([learned.tuned.why] if learned.tuned else [])]),
@@ -223,7 +96,7 @@ def _next_version(
     )
 
 
-def _embed(folder: _Folder, progress: Progress | None) -> int:
+def _embed(folder: RunningJob, progress: Progress | None) -> int:
     with folder.database.reading() as conn:
         lacking = {
             t.text_hash: passages.encoded_text(t.passage)
@@ -235,7 +108,7 @@ def _embed(folder: _Folder, progress: Progress | None) -> int:
 
 
 def _learn(
-    folder: _Folder,
+    folder: RunningJob,
     staged: Path,
     version: LoadedVersion,
     live: Live,
@@ -260,7 +133,7 @@ def _learn(
         learned = frozen(database, version, past, known, progress=progress)
     else:
         with database.reading() as conn:
-            looks, looks_at_encoders = (Looks(*journal.looks(conn, arm)) for arm in _ARMS)
+            looks, looks_at_encoders = (Looks(*journal.looks(conn, arm)) for arm in ARMS)
             n_votes = votes.count_votes(conn)
         checkpoint = folder.root / CHECKPOINT
         base = (
@@ -300,7 +173,7 @@ def _looks(learned: Learned, version: str) -> list[Look]:
     gates = learned.gate, tuned.gate if tuned is not None else None
     decided = [
         Look(version, g.decision.n_votes, g.decision.alpha, g.decision.p, g.decision.outcome, arm)
-        for arm, g in zip(_ARMS, gates, strict=True)
+        for arm, g in zip(ARMS, gates, strict=True)
         if g is not None and g.decision.look
     ]
     if tuned is not None and tuned.n_votes and "encoder" not in {look.arm for look in decided}:
@@ -316,7 +189,7 @@ def _parent(root: Path, live: Live, encoder: Encoder) -> tuple[Path, int] | None
     return deploy.version_folder(root, manifest.id), manifest.watermark
 
 
-def _manifest(folder: _Folder, live: Live, built: Built, tuned: str | None) -> Manifest:
+def _manifest(folder: RunningJob, live: Live, built: Built, tuned: str | None) -> Manifest:
     encoder = folder.encoder
     known = deploy.list_versions(folder.root)
     return Manifest(
@@ -332,22 +205,6 @@ def _manifest(folder: _Folder, live: Live, built: Built, tuned: str | None) -> M
         files={},
         tuned=tuned,
     )
-
-
-def _report(
-    outcome: Outcome,
-    live: Live,
-    reason: str,
-    began: float,
-    scores: Mapping[str, float] | None = None,
-    learned: Learned | None = None,
-) -> RefreshReport:
-    version = live.current.version if live.current else None
-    seconds = time.monotonic() - began
-    parameters: New = "new" if learned is not None and learned.new else "kept"
-    tuned = learned.tuned if learned is not None else None
-    encoder: New = "new" if tuned is not None and tuned.queries is not None else "kept"
-    return RefreshReport(outcome, version, parameters, reason, scores or {}, seconds, encoder)
 
 
 _SAMPLE = 256  # passages that must find themselves before a version goes live

@@ -11,16 +11,16 @@ import numpy as np
 
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.build import carry_tuned
-from rag_flywheel.due import Kept
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.encoder import Encoder, QueryEncoder
-from rag_flywheel.past_queries import kept_vectors
 from rag_flywheel.records import Progress
+from rag_flywheel.refresh.examples import kept_vectors
+from rag_flywheel.refresh.start import Kept
+from rag_flywheel.refresh.tune import Tuned
 from rag_flywheel.store import passages, retrievals, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
-from rag_flywheel.tuning import Tuned
 
 log = logging.getLogger("rag_flywheel")
 

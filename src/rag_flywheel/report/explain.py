@@ -11,13 +11,13 @@ import numpy as np
 
 from rag_flywheel.deploy.current import read_current
 from rag_flywheel.deploy.loaded import load_parameters
-from rag_flywheel.deploy.report import utc
 from rag_flywheel.deploy.versions import read_manifest, sound_file, version_folder
 from rag_flywheel.disk import read_json
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.evaluate.gate_file import FILE_NAME, FORMAT_VERSION, MOST_BYTES
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import VersionStory
+from rag_flywheel.report.status import utc
 
 _TINY = 1e-9
 _SLICES = {"near": "near to", "related": "related to", "far": "far from"}

@@ -21,9 +21,9 @@ from rag_flywheel.evaluate.trial import Gate, Judges, Side, gated
 from rag_flywheel.improve.examples import Examples, Ints
 from rag_flywheel.improve.fit import listening, propose
 from rag_flywheel.improve.teach import MOST_QUERIES, Lessons, soft_targets, teach
-from rag_flywheel.past_queries import Past
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Progress, Vectors
+from rag_flywheel.refresh.examples import Past
 
 _APART = 6  # one group in so many only says when to stop
 Seen = Callable[[Past], Examples]

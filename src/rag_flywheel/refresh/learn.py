@@ -20,13 +20,13 @@ from rag_flywheel.evaluate.trial import Gate, Judges, Side, gated
 from rag_flywheel.improve.examples import Examples, Ints
 from rag_flywheel.improve.fit import listening, newest, propose
 from rag_flywheel.improve.propagate import remember
-from rag_flywheel.past_queries import Known, Past, fit_to_judge, golden_of, past_examples
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import GoldenItem, Judgment, Progress, Vectors
+from rag_flywheel.refresh.examples import Known, Past, fit_to_judge, golden_of, past_examples
+from rag_flywheel.refresh.tune import Scene, Tuned, Tuning, tuned_by_votes
 from rag_flywheel.serve.state import bare_state
 from rag_flywheel.store.database import Database
-from rag_flywheel.tuning import Scene, Tuned, Tuning, tuned_by_votes
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from rag_flywheel.curate.chances import completed, with_named
-from rag_flywheel.curate.clusters import clusters
 from rag_flywheel.curate.source import Source
 from rag_flywheel.errors import InputError
 from rag_flywheel.rank.posterior import NAMING, vote_log_odds
 from rag_flywheel.records import Judgment, Vectors
+from rag_flywheel.report.topics import clusters
 from rag_flywheel.store import notes, passages, retrievals, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database

@@ -1,0 +1,114 @@
+"""Refresh: the only writer of index versions. It walks the rooms in the order of the loop.
+
+    embed what has no vector -> build the indexes, of the version before as far as it goes, and read
+    them back -> learn parameters and memory from votes, and tune the encoder of queries when asked
+    to -> let sampled passages find themselves -> promote -> prune
+
+A refresh that dies at any point leaves the live version serving; the next one cleans up.
+"""
+
+import logging
+import time
+from pathlib import Path
+
+from rag_flywheel.curate.source import judge_of, source_of
+from rag_flywheel.deploy import prune
+from rag_flywheel.deploy import versions as deploy
+from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.deploy.prune import drop_dead_vectors
+from rag_flywheel.disk import disk_errors
+from rag_flywheel.encode.tower import TunableEncoder, require_tunable
+from rag_flywheel.errors import StorageError
+from rag_flywheel.evaluate.gate_file import tried_to_tune
+from rag_flywheel.privacy.retention import fold_old
+from rag_flywheel.records import RefreshReport
+from rag_flywheel.refresh.due import When, nothing_to_do
+from rag_flywheel.refresh.examples import Known
+from rag_flywheel.refresh.job import Job, RunningJob, Tune, report_of
+from rag_flywheel.refresh.next_version import next_version
+from rag_flywheel.refresh.start import Live, look
+from rag_flywheel.store import journal
+
+log = logging.getLogger("rag_flywheel")
+
+
+def refresh(job: Job, when: When, *, tune: bool = False) -> RefreshReport:
+    """Build the next version from everything in the store, and make it live.
+
+    tune: teach the encoder of queries too, when a look of the gate is due. Raises LockedError when
+    another process refreshes, EncoderError when an encoder cannot be tuned and is to be. A version
+    that fails its check is a result, "rejected", not an error.
+    """
+    with disk_errors(job.root), refresh_lock(job.root):
+        return refresh_locked(job, when, tune=tune)
+
+
+def refresh_locked(
+    job: Job, when: When, *, anew: bool = False, tune: bool = False
+) -> RefreshReport:
+    """`refresh`, for the holder of the refresh lock.
+
+    anew: whatever is due, and with parameters that owe nothing to those of earlier versions.
+    """
+    began = time.monotonic()
+    root, database = job.root, job.database
+    if left := prune.clean_staging(root):
+        log.info("refresh: cleaned up after %d unfinished", left)
+    live = look(root, database)
+    idle = None if anew else nothing_to_do(database, live, when, tune=tune and _untried(root, live))
+    if idle is not None:
+        report = report_of("unchanged", live, idle, began)
+    else:
+        encoder, config = job.load_encoder(), job.config
+        source = source_of(encoder, config)
+        known = Known(job.lookups, config.n_candidates, config.tenant_key)
+        if tune:
+            require_tunable(encoder).tower()  # better to fail before anything is built
+        auto = config.tune == "auto" and not anew and isinstance(encoder, TunableEncoder)
+        how: Tune = "asked" if tune else "auto" if auto else "off"
+        folder = RunningJob(root, database, encoder, source, known, anew, how)
+        report = next_version(folder, live, began, job.progress)
+    try:
+        _finish(job, live, report)
+    except StorageError as error:
+        if anew or report.outcome != "promoted":
+            raise
+        log.warning("refresh: %s is live; the rest has to wait: %s", report.version, error)
+    log.info("refresh: %s: %s (%.1f s)", report.outcome, report.reason, report.seconds)
+    return report
+
+
+def _finish(job: Job, live: Live, report: RefreshReport) -> None:
+    """Note what a refresh did, and drop what it left behind; what it made live stays so anyway."""
+    with job.database.transaction() as conn:
+        journal.record_refresh(conn, report)
+    if report.outcome == "promoted":
+        never = {v for v in (report.version, live.current and live.current.version) if v}
+        for version in prune.prune(job.root, keep=job.config.keep_versions, never=never):
+            log.info("refresh: pruned version %s", version)
+    drop_dead_vectors(job.root, job.database)
+    _fold(job, live, report)
+
+
+def _untried(root: Path, live: Live) -> bool:
+    """Whether the live version was made without trying to tune, from votes that all count."""
+    if live.manifest is None or live.frozen_at is not None:
+        return False
+    return not tried_to_tune(deploy.version_folder(root, live.manifest.id))
+
+
+def _fold(job: Job, live: Live, report: RefreshReport) -> None:
+    """Fold what is older than the settings say, of what the live version has heard.
+
+    Last, since folding leaves the judgments as they are, and a refresh that dies before it has lost
+    no vote that the live version does not know.
+    """
+    days = job.config.retention_days
+    if days is None:
+        return
+    manifest = live.manifest
+    if report.outcome == "promoted" and report.version is not None:
+        manifest = deploy.read_manifest(job.root, report.version)
+    heard = manifest.votes_until if manifest is not None else 0
+    if n := fold_old(job.database, judge_of(job.config), days=days, heard=heard):
+        log.info("refresh: folded %d retrievals older than %g days", n, days)
