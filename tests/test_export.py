@@ -16,7 +16,7 @@ import pytest
 
 from fakes import WordEncoder
 from rag_flywheel import Candidate, Config, Flywheel, Passage
-from rag_flywheel.cli import main
+from rag_flywheel.cli.app import main
 from rag_flywheel.errors import ClosedError, DiskFullError, InputError
 from rag_flywheel.formats.beir import Collection, Qrels, read_beir
 from rag_flywheel.records import ExportReport, Filter, Verdict

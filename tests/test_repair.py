@@ -10,7 +10,7 @@ import pytest
 
 from folders import ids, opened, use
 from rag_flywheel import Flywheel
-from rag_flywheel.cli import main
+from rag_flywheel.cli.app import main
 
 
 def live(root: Path) -> Path:

@@ -16,7 +16,7 @@ import pytest
 from fakes import WordEncoder
 from plain_model import is_answer, phrasings, topics, vote_on
 from rag_flywheel import Flywheel, Passage
-from rag_flywheel.cli import main
+from rag_flywheel.cli.app import main
 from rag_flywheel.errors import CorruptFileError, UnknownIdError
 from rag_flywheel.rank.parameters import parse_parameters
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from made_collection import write_collection
-from rag_flywheel.cli import main
+from rag_flywheel.cli.app import main
 
 
 def run(*words: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rag_flywheel.cli import main
+from rag_flywheel.cli.app import main
 from rag_flywheel.deploy.lock import refresh_lock
 
 TESTS = Path(__file__).parents[1]

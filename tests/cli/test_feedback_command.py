@@ -7,7 +7,7 @@ import pytest
 
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
-from rag_flywheel.cli import main
+from rag_flywheel.cli.app import main
 
 
 @pytest.fixture

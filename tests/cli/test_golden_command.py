@@ -11,7 +11,7 @@ import pytest
 from fakes import word_encoder
 from known import QUERY, said
 from rag_flywheel import Flywheel, Passage
-from rag_flywheel.cli import main
+from rag_flywheel.cli.app import main
 
 
 class Shell:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rag_flywheel.cli import main
+from rag_flywheel.cli.app import main
 from tuned import ASKED
 
 TESTS = Path(__file__).parents[1]

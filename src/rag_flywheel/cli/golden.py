@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rag_flywheel import show
-from rag_flywheel.cli_options import KB, Index, Json, User
+from rag_flywheel.cli import show
+from rag_flywheel.cli.options import KB, Index, Json, User
 from rag_flywheel.flywheel import Flywheel
 
 golden = typer.Typer(help="Queries whose answers are known.", no_args_is_help=True)

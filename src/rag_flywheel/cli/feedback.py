@@ -7,8 +7,8 @@ from typing import Annotated, cast, get_args
 
 import typer
 
-from rag_flywheel import show
-from rag_flywheel.cli_options import KB, Index, Json, User
+from rag_flywheel.cli import show
+from rag_flywheel.cli.options import KB, Index, Json, User
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.records import Signal, Verdict
 

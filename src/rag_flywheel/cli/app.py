@@ -12,11 +12,11 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from rag_flywheel import show
-from rag_flywheel.bench.command import bench
-from rag_flywheel.cli_feedback import COMMANDS as FEEDBACK
-from rag_flywheel.cli_golden import golden, review
-from rag_flywheel.cli_options import KB, Index, Json
+from rag_flywheel.cli import show
+from rag_flywheel.cli.bench import bench
+from rag_flywheel.cli.feedback import COMMANDS as FEEDBACK
+from rag_flywheel.cli.golden import golden, review
+from rag_flywheel.cli.options import KB, Index, Json
 from rag_flywheel.errors import FlywheelError, InputError, LockedError
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.records import Passage
