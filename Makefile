@@ -45,11 +45,11 @@ bench: venv
 SEEDS ?= 0 1 2
 
 bench-full: venv
-	$(SCRATCH) $(BIN)/python benchmarks/full.py --seeds $(SEEDS) --folder $(RESULTS)
+	$(SCRATCH) $(BIN)/python benchmarks/learning/full.py --seeds $(SEEDS) --folder $(RESULTS)
 
 # What tuning the encoder of queries adds: three seeds of the main setting without and with it.
 bench-tune: venv
-	for setting in main tuned; do $(SCRATCH) $(BIN)/python benchmarks/learning.py \
+	for setting in main tuned; do $(SCRATCH) $(BIN)/python benchmarks/learning/learning.py \
 	  --setting $$setting --out $(RESULTS)/tuning.json || exit 1; done
 
 clean:

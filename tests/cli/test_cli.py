@@ -15,7 +15,7 @@ import pytest
 from rag_flywheel.cli.app import main
 from rag_flywheel.deploy.lock import refresh_lock
 
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 class Shell:
@@ -40,7 +40,7 @@ class Shell:
 
     def run_as_cron(self, *words: str) -> subprocess.CompletedProcess[str]:
         """In a process of its own, without a terminal."""
-        path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
         return subprocess.run(
             [sys.executable, "-m", "rag_flywheel", *words, "--index", str(self.index)],
             capture_output=True,

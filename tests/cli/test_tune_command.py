@@ -13,7 +13,7 @@ import pytest
 from rag_flywheel.cli.app import main
 from tuned import ASKED
 
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
 COMMAND = """
 import sys
 import teachable
@@ -76,7 +76,7 @@ def test_settings_that_say_nothing_sensible_are_an_error(
 @pytest.mark.slow
 def test_how_far_it_is_is_shown_on_a_terminal(voted: Path) -> None:
     with_encoder(voted, "teachable:TeachableEncoder")
-    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-c", COMMAND, "refresh", "--tune", "--index", str(voted)],
@@ -106,7 +106,7 @@ def test_how_far_it_is_is_shown_on_a_terminal(voted: Path) -> None:
 @pytest.mark.slow
 def test_cron_gets_lines_and_no_bars(voted: Path) -> None:
     with_encoder(voted, "teachable:TeachableEncoder")
-    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, "refresh", "--tune", "--index", str(voted)],
         capture_output=True,

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 def started(root: Path) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(WORKER.parents[1] / "support"), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, str(WORKER), str(root)],
         stdin=subprocess.PIPE,

@@ -58,7 +58,9 @@ class Worker:
     """A process of traffic_worker.py."""
 
     def __init__(self, *arguments: str | Path) -> None:
-        path = os.pathsep.join([str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join(
+            [str(WORKER.parents[1] / "support"), os.environ.get("PYTHONPATH", "")]
+        )
         self.process = subprocess.Popen(
             [sys.executable, str(WORKER), *map(str, arguments)],
             stdin=subprocess.PIPE,

@@ -14,7 +14,7 @@ import pytest
 
 from made_collection import write_collection
 
-PROGRAM = Path(__file__).parents[2] / "benchmarks" / "swaps.py"
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "speed" / "swaps.py"
 ROUNDS = 40
 
 pytestmark = pytest.mark.slow
