@@ -246,12 +246,12 @@ def test_signals_never_outweigh_an_explicit_vote_on_the_same_hit(
         ]
 
     vote = VoteEvent(min(at, len(signals)), *hit, verdict, "ann", 0.0)
-    mine = votes("ann")
+    mine = events("ann")
     mine.insert(vote.seq, vote)
     (judgment,) = judgments(mine)
     alone = (1.0, 0.0) if verdict == "helpful" else (0.0, 1.0)
     assert (judgment.helpful, judgment.harmful) == alone
-    (judgment,) = judgments([*votes("bob"), vote])
+    (judgment,) = judgments([*events("bob"), vote])
     assert (judgment.helpful > judgment.harmful) == (verdict == "helpful")
 
 
