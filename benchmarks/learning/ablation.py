@@ -28,7 +28,8 @@ from rag_flywheel.improve.fit import FREE, MOST_QUERIES, STRENGTH
 from rag_flywheel.improve.likelihood import fit
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.refresh.examples import Known, past_examples, read_past
+from rag_flywheel.refresh.examples import ExampleBuilder
+from rag_flywheel.refresh.past import read_past
 from rag_flywheel.serve.candidates import look_up
 from rag_flywheel.serve.live_version import LastLoaded, read_live
 from rag_flywheel.serve.lookups import Lookups, Question
@@ -51,7 +52,7 @@ def run(name: str) -> dict[str, Any]:
         version, _ = read_live(bench.base, database, LastLoaded(bench.encoder))
         encoder = bench.encoder
         past = read_past(database, source_of(encoder, Config()), until=2**62)
-        examples = past_examples(database, version, past, Known(Lookups(0), 100))
+        examples = ExampleBuilder(database, version, Lookups(0), 100).past(past)
         examples = examples.at(np.arange(len(examples))[-MOST_QUERIES:])
         with database.reading() as conn:
             state = bare_state(version, conn)

@@ -38,7 +38,8 @@ from rag_flywheel.improve.likelihood import prior_chances
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
-from rag_flywheel.refresh.examples import Known, past_examples, read_past
+from rag_flywheel.refresh.examples import ExampleBuilder
+from rag_flywheel.refresh.past import read_past
 from rag_flywheel.serve.candidates import look_up, plain_worth
 from rag_flywheel.serve.lookups import Question
 from rag_flywheel.serve.scope import scope
@@ -80,15 +81,14 @@ def read_past_queries(bench: Bench) -> tuple[Examples, Examples, list[tuple[str,
     names = {int(pid): str(id_) for pid, id_ in rows}
     built = Built(manifest.watermark, np.array(list(names), dtype=np.int64), linked=False)
     version = built_indexes(folder, bench.encoder, built, Parameters())
-    known = Known(bench.lookups, config.n_candidates)
     judged = read_past(database, source_of(bench.encoder, config), until=2**62)
-    past = past_examples(database, version, judged, known)
+    past = ExampleBuilder(database, version, bench.lookups, config.n_candidates).past(judged)
     with database.snapshot() as conn:
         state = bare_state(version, conn)
     ids = sorted(bench.dev.queries)
     vectors = bench.encoder.encode_queries([bench.dev.queries[q] for q in ids])
     asked = [Question(bench.dev.queries[q], v) for q, v in zip(ids, vectors, strict=True)]
-    lookups = look_up(state, scope(state, None), asked, known.n, known.lookups)
+    lookups = look_up(state, scope(state, None), asked, config.n_candidates, bench.lookups)
     lineages = np.full((len(ids), _POOL), -1, dtype=np.int64)
     features = np.zeros((len(ids), _POOL, len(FEATURES)), dtype=np.float32)
     for i, found in enumerate(lookups):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_flywheel.deploy.loaded import LoadedVersion
+from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.index import dense as dense_index
@@ -102,6 +102,12 @@ def write_parameters(staged: Path, parameters: Parameters) -> None:
     """Write parameters, in the place of those that are there."""
     text = params.parameters_text(parameters)
     (staged / params.FILE_NAME).write_text(text, encoding="utf-8")
+
+
+def read_back_parameters(staged: Path, parameters: Parameters) -> Parameters:
+    """Write parameters, and return them as they are read from that file."""
+    write_parameters(staged, parameters)
+    return load_parameters(staged)
 
 
 def _build_dense(

@@ -4,6 +4,9 @@ Every byte is hashed and every part of every version is read, one version at a t
 know how anything is mended.
 """
 
+import json
+import logging
+from importlib import metadata
 from pathlib import Path
 
 from rag_flywheel import config as settings
@@ -13,6 +16,7 @@ from rag_flywheel.deploy.versions import (
     CURRENT,
     VERSIONS,
     check,
+    fingerprint,
     list_versions,
     read_manifest,
     strays,
@@ -20,10 +24,13 @@ from rag_flywheel.deploy.versions import (
 )
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tower import read_taught
-from rag_flywheel.errors import CorruptFileError, FlywheelError
+from rag_flywheel.errors import CorruptFileError, FlywheelError, StorageError
 from rag_flywheel.store import forgetting, journal, passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.row_checks import row_problems
+
+log = logging.getLogger("rag_flywheel")
+_CHECKED = "checked"  # the key of the note
 
 
 def problems(root: Path, database: Database) -> list[str]:
@@ -93,6 +100,28 @@ def version_problems(root: Path, version: str) -> list[str]:
     except FlywheelError as error:
         return [f"{version}: {error}"]
     return []
+
+
+def checked_before(root: Path, database: Database, version: str) -> bool:
+    """Whether these very files of a version were hashed and read by this release before.
+
+    They are known by inode, size and times, which no program can set back unnoticed.
+    """
+    with database.reading() as conn:
+        return journal.read_meta(conn, _CHECKED) == _signature(root, version)
+
+
+def note_checked(root: Path, database: Database, version: str) -> None:
+    """Note that the files of a version were hashed and read, and found sound."""
+    try:
+        with database.transaction(durable=False) as conn:
+            journal.write_meta(conn, _CHECKED, _signature(root, version))
+    except StorageError as error:  # only a note that spares the next reader the work
+        log.debug("could not note that version %s was checked: %s", version, error)
+
+
+def _signature(root: Path, version: str) -> str:
+    return json.dumps([metadata.version("rag-flywheel"), version, fingerprint(root, version)])
 
 
 def stray_problems(root: Path) -> list[str]:

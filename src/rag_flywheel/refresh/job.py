@@ -1,4 +1,4 @@
-"""The job of a refresh: the folder, its settings and encoder, and how its outcome is reported."""
+"""The job of a refresh: the index folder, its settings and encoder, and how its outcome is reported."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,25 +10,17 @@ from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.records import Outcome, Progress, RefreshReport
-from rag_flywheel.refresh.examples import Known
-from rag_flywheel.refresh.learn import Learned
-from rag_flywheel.refresh.start import Live
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.store.database import Database
 
 New = Literal["new", "kept"]
-
-
 Tune = Literal["asked", "auto", "off"]
-
-
-ARMS = "weights", "encoder"
 
 
 @dataclass(frozen=True)
 class Job:
-    """The index folder that is refreshed, its settings and encoder, what is remembered of its
-    queries, and who is told how far it is."""
+    """Everything a refresh needs: the index folder, database, settings and encoder, the cache of the
+    candidates of queries, and a progress callback."""
 
     root: Path
     database: Database
@@ -40,31 +32,30 @@ class Job:
 
 @dataclass(frozen=True)
 class RunningJob:
-    """A Job under way: its encoder is there, and what is known of queries; anew: parameters are
-    learned from the shipped ones, as if no version had been before; tune: whether queries are to be
-    encoded by what votes teach, and whether somebody asked for it."""
+    """A Job with its encoder loaded.
 
-    root: Path
-    database: Database
+    source: how the index reads events, queries encoded by the encoder as it was made. anew: fit from
+    the shipped parameters, ignoring every earlier version. tune: whether votes may teach the encoder
+    of queries, and whether somebody asked for it.
+    """
+
+    job: Job
     encoder: Encoder
     source: Source
-    known: Known
     anew: bool
     tune: Tune
 
 
 def report_of(
     outcome: Outcome,
-    live: Live,
+    version: str | None,
     reason: str,
+    *,
     began: float,
     scores: Mapping[str, float] | None = None,
-    learned: Learned | None = None,
+    parameters: New = "kept",
+    encoder: New = "kept",
 ) -> RefreshReport:
-    """What a refresh reports, with the seconds since it began (monotonic)."""
-    version = live.current.version if live.current else None
+    """What a refresh reports; version: the live one after it; began: when (time.monotonic)."""
     seconds = time.monotonic() - began
-    parameters: New = "new" if learned is not None and learned.new else "kept"
-    tuned = learned.tuned if learned is not None else None
-    encoder: New = "new" if tuned is not None and tuned.queries is not None else "kept"
     return RefreshReport(outcome, version, parameters, reason, scores or {}, seconds, encoder)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_flywheel.curate.golden import golden_items
 from rag_flywheel.curate.trust import calibrate
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.build import (
@@ -15,26 +14,26 @@ from rag_flywheel.deploy.build import (
     build_indexes,
     built_indexes,
     write_learned,
-    write_parameters,
 )
 from rag_flywheel.deploy.current import make_live
 from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.prune import CHECKPOINT, forget_progress
-from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.errors import FlywheelError
+from rag_flywheel.errors import CorruptFileError, FlywheelError
 from rag_flywheel.evaluate.gate import Looks
 from rag_flywheel.evaluate.gate_file import FILE_NAME as GATE_FILE
 from rag_flywheel.evaluate.integrity import integrity_problems
 from rag_flywheel.rank.memory import load_memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.stored_evidence import load_heard
-from rag_flywheel.records import Current, Progress, RefreshReport
-from rag_flywheel.refresh.examples import kept_vectors, read_past
-from rag_flywheel.refresh.job import ARMS, RunningJob, report_of
-from rag_flywheel.refresh.learn import Judging, Learned, frozen, learned_from_votes
-from rag_flywheel.refresh.start import Kept, Live, live_model
+from rag_flywheel.records import Current, RefreshReport
+from rag_flywheel.refresh.examples import ExampleBuilder
+from rag_flywheel.refresh.job import RunningJob, report_of
+from rag_flywheel.refresh.learn import Learned, learn, learn_nothing
+from rag_flywheel.refresh.panel import Panel
+from rag_flywheel.refresh.past import query_vectors, read_past
+from rag_flywheel.refresh.start import Live, Model, live_model
 from rag_flywheel.refresh.stored_evidence import write_heard
 from rag_flywheel.refresh.tune import Tuning
 from rag_flywheel.refresh.tuned_encoder import put_queries, queries_of
@@ -45,38 +44,40 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import Look
 
 log = logging.getLogger("rag_flywheel")
+Parent = tuple[Path, int]
+"""The folder of the version before, and the event number up to which it was built."""
+_ARMS = "weights", "encoder"
+_SAMPLE = 256  # passages that must find themselves before a version goes live
+_SAMPLE_LINKED = 32  # where they did so in the version whose index this one has
 
 
-def next_version(
-    folder: RunningJob, live: Live, began: float, progress: Progress | None
-) -> RefreshReport:
+def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport:
     """Build the next version from everything in the store, check it, and make it live.
 
     Call only while holding the refresh lock. A version that fails its check is reported as rejected.
+    began: when the refresh did (time.monotonic).
     """
-    root, database, encoder = folder.root, folder.database, folder.encoder
-    n_embedded = _embed(folder, progress)
+    root, database = running.job.root, running.job.database
+    encoder, progress = running.encoder, running.job.progress
+    n_embedded = _embed(running)
     staged = deploy.stage(root)
     try:
+        model = Model() if running.anew else live_model(root, live)
         # vectors made again are not those that the parent's index was built of
         parent = _parent(root, live, encoder) if not n_embedded else None
-        built = build_indexes(staged, database, encoder, parent=parent, progress=progress)
-        what = "linked the unchanged" if built.linked else "built the"
-        log.info("refresh: %s indexes of %d passages", what, len(built.pids))
-        kept = Kept() if folder.anew else live_model(root, live)
-        version = built_indexes(staged, encoder, built, kept.parameters)
-        learned = _learn(folder, staged, version, live, kept, progress)
+        built, version = _indexes(running, staged, parent, model.parameters)
+        learned = _learn(running, staged, version, live, model)
         write_learned(staged, learned.parameters, learned.memory)
         (staged / GATE_FILE).write_text(learned.gate_text, encoding="utf-8")
-        tuned = put_queries(database, folder.source, staged, kept, learned.tuned, progress)
-        queries = learned.queries or queries_of(encoder, kept)
+        tuned = put_queries(database, running.source, staged, model, learned.tuned, progress)
+        queries = learned.queries or queries_of(encoder, model)
         until = live.votes_until(built.watermark)
-        source = folder.source.under(queries)
+        source = running.source.under(queries)
         write_heard(staged, database, source, learned.judged, until=until)
-        manifest = deploy.seal(staged, _manifest(folder, live, built, tuned))
+        manifest = deploy.seal(staged, _manifest(running, live, built, tuned))
         problems = version_problems(staged, database, encoder, built, version)
         if problems:
-            return report_of("rejected", live, problems[0], began)
+            return report_of("rejected", live.version, problems[0], began=began)
         log.info("refresh: read the new version back, sampled passages find themselves")
         deploy.publish(root, staged, manifest.id)
     finally:
@@ -88,83 +89,90 @@ def next_version(
     scores = {"n_passages": float(len(built.pids)), "n_embedded": float(n_embedded)}
     return report_of(
         "promoted",
-        Live(current, manifest),
+        manifest.id,
         "; ".join([reason, learned.why, *([learned.tuned.why] if learned.tuned else [])]),
-        began,
-        {**scores, **learned.scores},
-        learned,
+        began=began,
+        scores={**scores, **learned.scores},
+        parameters="new" if learned.new else "kept",
+        encoder="new" if learned.queries is not None else "kept",
     )
 
 
-def _embed(folder: RunningJob, progress: Progress | None) -> int:
-    with folder.database.reading() as conn:
+def _embed(running: RunningJob) -> int:
+    database, encoder = running.job.database, running.encoder
+    with database.reading() as conn:
         lacking = {
             t.text_hash: passages.encoded_text(t.passage)
-            for t in passages.without_vector(conn, folder.encoder.revision)
+            for t in passages.without_vector(conn, encoder.revision)
         }
-    n_embedded = embed(folder.database, folder.encoder, lacking, progress)
+    n_embedded = embed(database, encoder, lacking, running.job.progress)
     log.info("refresh: embedded %d passages that had no vector", n_embedded)
     return n_embedded
 
 
+def _indexes(
+    running: RunningJob, staged: Path, parent: Parent | None, parameters: Parameters
+) -> tuple[Built, LoadedVersion]:
+    """Build the indexes, of the parent's as far as they go, and read them back."""
+    database, encoder, progress = running.job.database, running.encoder, running.job.progress
+    try:
+        built = build_indexes(staged, database, encoder, parent=parent, progress=progress)
+        version = built_indexes(staged, encoder, built, parameters)
+        if parent is not None and not np.array_equal(version.pids, built.pids):
+            raise CorruptFileError(f"{parent[0]} does not hold the passages that it was built of")
+    except CorruptFileError as error:
+        if parent is None:
+            raise
+        # what its manifest says, but not as this release reads it
+        log.warning("refresh: the live version cannot be read, all is built anew: %s", error)
+        shutil.rmtree(staged)
+        staged.mkdir()
+        return _indexes(running, staged, None, parameters)
+    what = "linked the unchanged" if built.linked else "built the"
+    log.info("refresh: %s indexes of %d passages", what, len(built.pids))
+    return built, version
+
+
 def _learn(
-    folder: RunningJob,
-    staged: Path,
-    version: LoadedVersion,
-    live: Live,
-    kept: Kept,
-    progress: Progress | None,
+    running: RunningJob, staged: Path, version: LoadedVersion, live: Live, model: Model
 ) -> Learned:
     """What votes teach; while some are held back by a rollback, parameters stay as they are, unless
     they are learned anew: then from the votes that are not."""
-    encoder, frozen_at = folder.encoder, live.frozen_at
+    job, anew = running.job, running.anew
+    database, held_back = job.database, live.frozen_at is not None and not anew
     until = live.votes_until(version.watermark)
-    database, known = folder.database, folder.known
-
-    def read_back(parameters: Parameters) -> Parameters:
-        write_parameters(staged, parameters)
-        return load_parameters(staged)
-
-    if frozen_at is None or folder.anew:
+    if not held_back:
         calibrate(database, until=until)
-    source = folder.source.under(queries_of(encoder, kept))
+    source = running.source.under(queries_of(running.encoder, model))
     past = read_past(database, source, until=until)
-    if frozen_at is not None and not folder.anew:
-        learned = frozen(database, version, past, known, progress=progress)
+    n, tenant_key = job.config.n_candidates, job.config.tenant_key
+    builder = ExampleBuilder(database, version, job.lookups, n, tenant_key, job.progress)
+    if held_back:
+        learned = learn_nothing(builder, past)
     else:
+        untuned = past.vectors
+        if model.tuned is not None:
+            untuned = query_vectors(database, running.source, past.texts)
+        panel = Panel(
+            builder, past, untuned=untuned, source=running.source, live=source, until=until
+        )
         with database.reading() as conn:
-            looks, looks_at_encoders = (Looks(*journal.looks(conn, arm)) for arm in ARMS)
+            looks, looks_at_encoders = (Looks(*journal.looks(conn, arm)) for arm in _ARMS)
             n_votes = votes.count_votes(conn)
-        checkpoint = folder.root / CHECKPOINT
-        base = (
-            past.vectors
-            if kept.tuned is None
-            else kept_vectors(database, folder.source, past.texts)
-        )
-        judging = Judging(
-            lambda: golden_items(database, folder.source, until=until),
-            source.encode_queries,
-            read_back,
-            n_votes,
-            looks,
-            Tuning(
-                encoder,
-                staged / TUNED_FILE,
-                checkpoint,
-                folder.source,
-                looks_at_encoders,
-                asked=folder.tune == "asked",
-            )
-            if folder.tune != "off"
-            else None,
-        )
-        learned = learned_from_votes(
-            database, version, past, base, known, judging, progress=progress
+        asked = running.tune == "asked"
+        checkpoint = job.root / CHECKPOINT
+        tuning = Tuning(running.encoder, checkpoint, running.source, looks_at_encoders, asked=asked)
+        learned = learn(
+            panel,
+            staged=staged,
+            n_votes=n_votes,
+            looks=looks,
+            tuning=tuning if running.tune != "off" else None,
         )
     log.info("refresh: parameters %s: %s", "new" if learned.new else "kept", learned.why)
     if learned.tuned is not None:
         log.info("refresh: %s", learned.tuned.why)
-        forget_progress(folder.root)
+        forget_progress(job.root)
     return learned
 
 
@@ -173,7 +181,7 @@ def _looks(learned: Learned, version: str) -> list[Look]:
     gates = learned.gate, tuned.gate if tuned is not None else None
     decided = [
         Look(version, g.decision.n_votes, g.decision.alpha, g.decision.p, g.decision.outcome, arm)
-        for arm, g in zip(ARMS, gates, strict=True)
+        for arm, g in zip(_ARMS, gates, strict=True)
         if g is not None and g.decision.look
     ]
     if tuned is not None and tuned.n_votes and "encoder" not in {look.arm for look in decided}:
@@ -182,20 +190,20 @@ def _looks(learned: Learned, version: str) -> list[Look]:
     return decided
 
 
-def _parent(root: Path, live: Live, encoder: Encoder) -> tuple[Path, int] | None:
+def _parent(root: Path, live: Live, encoder: Encoder) -> Parent | None:
     manifest = live.manifest
     if manifest is None or (manifest.revision, manifest.dim) != (encoder.revision, encoder.dim):
         return None
     return deploy.version_folder(root, manifest.id), manifest.watermark
 
 
-def _manifest(folder: RunningJob, live: Live, built: Built, tuned: str | None) -> Manifest:
-    encoder = folder.encoder
-    known = deploy.list_versions(folder.root)
+def _manifest(running: RunningJob, live: Live, built: Built, tuned: str | None) -> Manifest:
+    encoder = running.encoder
+    known = deploy.list_versions(running.job.root)
     return Manifest(
         id=deploy.new_version_id(known[-1] if known else None),
         created=time.time(),
-        parent=live.current.version if live.current and not folder.anew else None,
+        parent=live.current.version if live.current and not running.anew else None,
         encoder=encoder.name,
         revision=encoder.revision,
         dim=encoder.dim,
@@ -205,10 +213,6 @@ def _manifest(folder: RunningJob, live: Live, built: Built, tuned: str | None) -
         files={},
         tuned=tuned,
     )
-
-
-_SAMPLE = 256  # passages that must find themselves before a version goes live
-_SAMPLE_LINKED = 32  # where they did so in the version whose index this one has
 
 
 def version_problems(

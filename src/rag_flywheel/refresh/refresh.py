@@ -23,10 +23,9 @@ from rag_flywheel.evaluate.gate_file import tried_to_tune
 from rag_flywheel.privacy.retention import fold_old
 from rag_flywheel.records import RefreshReport
 from rag_flywheel.refresh.due import When, nothing_to_do
-from rag_flywheel.refresh.examples import Known
 from rag_flywheel.refresh.job import Job, RunningJob, Tune, report_of
 from rag_flywheel.refresh.next_version import next_version
-from rag_flywheel.refresh.start import Live, look
+from rag_flywheel.refresh.start import Live, hashed, read_live, usable
 from rag_flywheel.store import journal
 
 log = logging.getLogger("rag_flywheel")
@@ -54,20 +53,19 @@ def refresh_locked(
     root, database = job.root, job.database
     if left := prune.clean_staging(root):
         log.info("refresh: cleaned up after %d unfinished", left)
-    live = look(root, database)
+    live = read_live(root, database)
     idle = None if anew else nothing_to_do(database, live, when, tune=tune and _untried(root, live))
-    if idle is not None:
-        report = report_of("unchanged", live, idle, began)
+    live = hashed(root, live) if idle is None else usable(root, database, live)
+    if idle is not None and live.manifest is not None:
+        report = report_of("unchanged", live.version, idle, began=began)
     else:
         encoder, config = job.load_encoder(), job.config
         source = source_of(encoder, config)
-        known = Known(job.lookups, config.n_candidates, config.tenant_key)
         if tune:
             require_tunable(encoder).tower()  # better to fail before anything is built
         auto = config.tune == "auto" and not anew and isinstance(encoder, TunableEncoder)
         how: Tune = "asked" if tune else "auto" if auto else "off"
-        folder = RunningJob(root, database, encoder, source, known, anew, how)
-        report = next_version(folder, live, began, job.progress)
+        report = next_version(RunningJob(job, encoder, source, anew, how), live, began)
     try:
         _finish(job, live, report)
     except StorageError as error:

@@ -1,4 +1,4 @@
-"""What a refresh starts from: the live version, checked and loaded, and its parameters."""
+"""What a refresh starts from: the live version and its parameters."""
 
 import logging
 from dataclasses import dataclass, field
@@ -6,10 +6,11 @@ from pathlib import Path
 
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.current import read_current, reconcile
-from rag_flywheel.deploy.loaded import load_parameters, load_version
+from rag_flywheel.deploy.loaded import load_parameters
 from rag_flywheel.deploy.manifest import Manifest
+from rag_flywheel.deploy.verify import checked_before, note_checked, version_problems
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
-from rag_flywheel.errors import CorruptFileError, FlywheelError
+from rag_flywheel.errors import CorruptFileError, FlywheelError, NewerFormatError, UnknownIdError
 from rag_flywheel.rank.parameters import FILE_NAME, Parameters
 from rag_flywheel.records import Current
 from rag_flywheel.store import journal
@@ -26,6 +27,11 @@ class Live:
     manifest: Manifest | None
 
     @property
+    def version(self) -> str | None:
+        """The id of the live version."""
+        return self.current.version if self.current is not None else None
+
+    @property
     def frozen_at(self) -> int | None:
         """The event number that evidence is frozen at."""
         return self.current.frozen_at if self.current is not None else None
@@ -35,8 +41,11 @@ class Live:
         return watermark if self.frozen_at is None else min(watermark, self.frozen_at)
 
 
-def look(root: Path, database: Database) -> Live:
-    """What is live, its files checked and loaded once; for the holder of the refresh lock."""
+def read_live(root: Path, database: Database) -> Live:
+    """What CURRENT and the manifest of the live version say; no other file is read.
+
+    Call only while holding the refresh lock.
+    """
     try:
         current = read_current(root)
     except CorruptFileError as error:
@@ -46,27 +55,44 @@ def look(root: Path, database: Database) -> Live:
         with database.reading() as conn:
             return Live(journal.last_move(conn), None)  # what it was: rollbacks stay in force
     reconcile(root, database)
-    problems = deploy.check(root, current.version)
-    if problems:
-        log.warning("refresh: the live version is not sound, all is built anew: %s", problems[0])
-        return Live(current, None)
-    manifest = deploy.read_manifest(root, current.version)
     try:
-        load_version(
-            deploy.version_folder(root, manifest.id),
-            version=manifest.id,
-            watermark=manifest.watermark,
-            dim=manifest.dim,
-            n_passages=manifest.n_passages,
-        )
-    except CorruptFileError as error:  # whole, but not as this release has it
-        log.warning("refresh: the live version cannot be read, all is built anew: %s", error)
-        return Live(current, None)
-    return Live(current, manifest)
+        return Live(current, deploy.read_manifest(root, current.version))
+    except (CorruptFileError, NewerFormatError, UnknownIdError) as error:
+        return _unsound(current, str(error))
+
+
+def usable(root: Path, database: Database, live: Live) -> Live:
+    """The same, without its manifest when a file of the live version is damaged or cannot be read.
+
+    Its files are read and hashed, unless they are known to have been when they were last changed.
+    """
+    if live.current is None or live.manifest is None:
+        return live
+    version = live.current.version
+    if checked_before(root, database, version):
+        return live
+    problems = version_problems(root, version)
+    if problems:
+        return _unsound(live.current, problems[0])
+    note_checked(root, database, version)
+    return live
+
+
+def hashed(root: Path, live: Live) -> Live:
+    """The same, without its manifest when a file of the live version is not what that says."""
+    if live.current is None or live.manifest is None:
+        return live
+    problems = deploy.check(root, live.current.version)
+    return _unsound(live.current, problems[0]) if problems else live
+
+
+def _unsound(current: Current, problem: str) -> Live:
+    log.warning("refresh: the live version is not sound, all is built anew: %s", problem)
+    return Live(current, None)
 
 
 @dataclass(frozen=True)
-class Kept:
+class Model:
     """What the next version starts from: parameters, and the weights that encode queries, None:
     those of the encoder; tuned: (their file, what they must come to)."""
 
@@ -74,10 +100,10 @@ class Kept:
     tuned: tuple[Path, str] | None = None
 
 
-def live_model(root: Path, live: Live) -> Kept:
+def live_model(root: Path, live: Live) -> Model:
     """What the live version ranks by, else the newest older one that is sound, else what is shipped."""
     if live.current is None:
-        return Kept()
+        return Model()
     older = [v for v in reversed(deploy.list_versions(root)) if v < live.current.version]
     for version in (live.current.version, *older):
         try:
@@ -87,9 +113,9 @@ def live_model(root: Path, live: Live) -> Kept:
             if not wrong:
                 folder = deploy.version_folder(root, version)
                 weights = None if tuned is None else (folder / TUNED_FILE, tuned)
-                return Kept(load_parameters(folder), weights)
+                return Model(load_parameters(folder), weights)
             why = f"{version}/{wrong[0]} is missing or not what its manifest says"
         except FlywheelError as error:
             why = str(error)
         log.warning("refresh: parameters not used: %s", why)
-    return Kept()
+    return Model()

@@ -15,8 +15,8 @@ from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.encoder import Encoder, QueryEncoder
 from rag_flywheel.records import Progress
-from rag_flywheel.refresh.examples import kept_vectors
-from rag_flywheel.refresh.start import Kept
+from rag_flywheel.refresh.past import query_vectors
+from rag_flywheel.refresh.start import Model
 from rag_flywheel.refresh.tune import Tuned
 from rag_flywheel.store import passages, retrievals, votes
 from rag_flywheel.store import vectors as vector_store
@@ -25,16 +25,16 @@ from rag_flywheel.store.database import Database
 log = logging.getLogger("rag_flywheel")
 
 
-def queries_of(encoder: Encoder, kept: Kept) -> QueryEncoder | None:
+def queries_of(encoder: Encoder, model: Model) -> QueryEncoder | None:
     """What encodes queries so far; None: the encoder as it was made."""
-    return None if kept.tuned is None else TunedQueries(encoder, *kept.tuned)
+    return None if model.tuned is None else TunedQueries(encoder, *model.tuned)
 
 
 def put_queries(
     database: Database,
     source: Source,
     staged: Path,
-    kept: Kept,
+    model: Model,
     tuned: Tuned | None,
     progress: Progress | None,
 ) -> str | None:
@@ -45,10 +45,10 @@ def put_queries(
     """
     if tuned is None or tuned.queries is None:
         shutil.rmtree((staged / TUNED_FILE).parent, ignore_errors=True)  # the gate refused them
-        if kept.tuned is None:
+        if model.tuned is None:
             return None
-        carry_tuned(kept.tuned[0], staged)
-        return kept.tuned[1]
+        carry_tuned(model.tuned[0], staged)
+        return model.tuned[1]
     queries = tuned.queries
     with database.transaction(durable=False) as conn:
         vector_store.note_revision(conn, queries.revision)
@@ -57,5 +57,5 @@ def put_queries(
         vector_store.put_vectors(conn, hashes, made, queries.revision)
         voted = votes.queries_voted_on(conn, 0, passages.read_clock(conn))
         texts = retrievals.query_texts(conn, voted)
-    kept_vectors(database, source.under(queries), texts, progress)
+    query_vectors(database, source.under(queries), texts, progress)
     return queries.revision

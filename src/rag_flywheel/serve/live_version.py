@@ -1,6 +1,5 @@
 """Serves the live version of a folder, its files checked against its manifest when it is read."""
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,17 +10,17 @@ from rag_flywheel.deploy.build import INDEX_PARTS
 from rag_flywheel.deploy.current import read_current
 from rag_flywheel.deploy.loaded import Indexes, LoadedVersion, empty_version, load_version
 from rag_flywheel.deploy.manifest import Manifest
-from rag_flywheel.deploy.versions import CURRENT, check, fingerprint, read_manifest, version_folder
+from rag_flywheel.deploy.verify import checked_before, note_checked
+from rag_flywheel.deploy.versions import CURRENT, check, read_manifest, version_folder
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.errors import CorruptFileError, EncoderMismatchError, StorageError, UnknownIdError
+from rag_flywheel.errors import CorruptFileError, EncoderMismatchError, UnknownIdError
 from rag_flywheel.records import Current
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.server import Server
-from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
@@ -111,7 +110,9 @@ def _read(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersi
             f"{manifest.revision}; found {encoder.name!r}, revision {encoder.revision}. Open the "
             "index with its own encoder"
         )
-    _require_sound(root, database, current.version)
+    checked = checked_before(root, database, current.version)
+    if not checked:
+        _require_sound(root, current.version)
     folder = version_folder(root, current.version)
     queries = last.tuned(folder, manifest)
     if queries is not None:
@@ -125,25 +126,16 @@ def _read(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersi
         queries=queries,
         indexes=last.indexes(manifest),
     )
+    if not checked:
+        note_checked(root, database, current.version)
     last.keep(manifest, loaded)
     return loaded, current.frozen_at
 
 
-def _require_sound(root: Path, database: Database, version: str) -> None:
-    """Hash a version's files, unless they are known by inode, size and time to be unchanged."""
-    seen = json.dumps([version, fingerprint(root, version)])
-    with database.reading() as conn:
-        known = journal.read_meta(conn, "checked")
-    if known == seen:
-        return
+def _require_sound(root: Path, version: str) -> None:
     problems = check(root, version)
     if problems:
         raise CorruptFileError(
             f"the live version cannot be served: {problems[0]}. Run `rag-flywheel refresh` to "
             "build a new one from the database, or `rag-flywheel rollback` to an earlier one"
         )
-    try:
-        with database.transaction(durable=False) as conn:
-            journal.write_meta(conn, "checked", seen)
-    except StorageError as error:  # only a note that spares the next reader the work
-        log.debug("could not note that version %s was checked: %s", version, error)

@@ -1,0 +1,95 @@
+"""Splits past queries into those that teach and those that judge what was taught.
+
+It must not know what is learned, nor how judges decide.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from rag_flywheel.curate.golden import golden_items
+from rag_flywheel.curate.groups import held_out, query_groups
+from rag_flywheel.curate.source import Encode, Source
+from rag_flywheel.evaluate.trial import Judges
+from rag_flywheel.improve.examples import Examples
+from rag_flywheel.improve.fit import newest
+from rag_flywheel.records import GoldenItem, Vectors
+from rag_flywheel.refresh.examples import ExampleBuilder, fit_to_judge
+from rag_flywheel.refresh.past import Past
+
+
+class Panel:
+    """Past queries as the live version encodes them: some teach, some are held out and judge.
+
+    examples: all of them; groups int64 (n,): near-duplicates, of which all teach or all judge;
+    held_out bool (n,): those that judge.
+    """
+
+    def __init__(
+        self,
+        builder: ExampleBuilder,
+        past: Past,
+        *,
+        untuned: Mapping[bytes, Vectors],
+        source: Source,
+        live: Source,
+        until: int,
+    ) -> None:
+        """Split the past queries.
+
+        untuned: their vectors under the encoder as it was made, whatever was taught since: by those
+        near-duplicates are found, so that who judges stays the same. source: how the index reads
+        events; live: the same with queries encoded as the live version does; until: the number of
+        the last event that counts.
+        """
+        self.builder = builder
+        self.past = past
+        self.examples = builder.past(past)
+        self._source, self._live, self._until = source, live, until
+        hashes = [key[0] for key in self.examples.keys]
+        if not hashes:
+            self.groups = np.empty(0, dtype=np.int64)
+        elif untuned is past.vectors:
+            self.groups = query_groups(self.examples.vectors, self.examples.near)
+        else:
+            self.groups = query_groups(np.stack([untuned[name] for name in hashes]))
+        self.held_out = held_out(hashes, self.groups)
+
+    @cached_property
+    def teachers(self) -> Examples:
+        """The queries that are not held out."""
+        return self.examples.at(np.flatnonzero(~self.held_out))
+
+    @cached_property
+    def recent_teachers(self) -> Examples:
+        """Those of them that parameters are fitted to: one object, whose neighbours are found once."""
+        return newest(self.teachers)
+
+    @cached_property
+    def judges(self) -> Judges:
+        """Who judges, as the live version encodes queries."""
+        return self.judges_of(self.examples, self._live.encode_queries)
+
+    def judges_of(self, examples: Examples, encode: Encode) -> Judges:
+        """Who judges, as another encoder of queries sees them; examples: all past queries under it."""
+        vectors = _vectors(self._golden, encode)
+        return Judges(
+            examples.at(np.flatnonzero(self.held_out)),
+            self.builder.golden(self._golden, vectors),
+            self.teachers
+            if examples is self.examples
+            else examples.at(np.flatnonzero(~self.held_out)),
+        )
+
+    @cached_property
+    def _golden(self) -> Sequence[GoldenItem]:
+        """Queries with known answers, none of them a near-duplicate of one that teaches."""
+        items = golden_items(self.builder.database, self._source, until=self._until)
+        vectors = _vectors(items, self._live.encode_queries)
+        return fit_to_judge(items, vectors, self.teachers.vectors)
+
+
+def _vectors(items: Sequence[GoldenItem], encode: Encode) -> dict[bytes, Vectors]:
+    texts = {item.query_hash: item.query for item in items}
+    return dict(zip(texts, encode(list(texts.values())), strict=True)) if texts else {}
