@@ -3,6 +3,8 @@
 import logging
 import shutil
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +25,23 @@ from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import CorruptFileError, FlywheelError
 from rag_flywheel.evaluate.gate import Looks
 from rag_flywheel.evaluate.gate_file import FILE_NAME as GATE_FILE
+from rag_flywheel.evaluate.gate_file import gate_text
 from rag_flywheel.evaluate.integrity import integrity_problems
-from rag_flywheel.rank.memory import load_memory
+from rag_flywheel.evaluate.trial import Side
+from rag_flywheel.improve.fit import listening
+from rag_flywheel.improve.propagate import remember
+from rag_flywheel.rank.memory import Memory, load_memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.stored_evidence import load_heard
-from rag_flywheel.records import Current, RefreshReport
+from rag_flywheel.records import Current, Judgment, RefreshReport
 from rag_flywheel.refresh.examples import ExampleBuilder
 from rag_flywheel.refresh.job import RunningJob, report_of
-from rag_flywheel.refresh.learn import Learned, learn, learn_nothing
+from rag_flywheel.refresh.learn import Weights, learn_weights
 from rag_flywheel.refresh.panel import Panel
 from rag_flywheel.refresh.past import query_vectors, read_past
 from rag_flywheel.refresh.start import Live, Model, live_model
 from rag_flywheel.refresh.stored_evidence import write_heard
-from rag_flywheel.refresh.tune import Tuning
+from rag_flywheel.refresh.tune import NewEncoder, Tuned, Tuning, tune_encoder
 from rag_flywheel.refresh.tuned_encoder import put_queries, queries_of
 from rag_flywheel.store import journal, passages, votes
 from rag_flywheel.store import vectors as vector_store
@@ -49,6 +55,47 @@ Parent = tuple[Path, int]
 _ARMS = "weights", "encoder"
 _SAMPLE = 256  # passages that must find themselves before a version goes live
 _SAMPLE_LINKED = 32  # where they did so in the version whose index this one has
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What votes taught: the parameters of the next version, and the memory that belongs to them.
+
+    weights, tuned: what came of either arm of the gate, tuned None: it was not due; judged: all
+    judgments on past queries.
+    """
+
+    parameters: Parameters
+    memory: Memory
+    weights: Weights
+    tuned: Tuned | None
+    judged: Sequence[Judgment]
+
+    @property
+    def new_encoder(self) -> NewEncoder | None:
+        """The encoder of queries that votes taught, None: nothing new."""
+        return None if self.tuned is None else self.tuned.new
+
+    @property
+    def new(self) -> bool:
+        """Whether the gate let new parameters in."""
+        return self.weights.new or self.new_encoder is not None
+
+    @property
+    def why(self) -> list[str]:
+        """A sentence for each arm of the gate."""
+        return [self.weights.why, *([self.tuned.why] if self.tuned is not None else [])]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The numbers behind both."""
+        return {**self.weights.scores, **(self.tuned.scores if self.tuned is not None else {})}
+
+    @property
+    def gate_text(self) -> str:
+        """What the gate weighed and decided, as it is stored in a version: JSON."""
+        tuned = None if self.tuned is None else (self.tuned.why, self.tuned.gate)
+        return gate_text(self.weights.why, self.weights.gate, tuned)
 
 
 def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport:
@@ -69,8 +116,8 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         learned = _learn(running, staged, version, live, model)
         write_learned(staged, learned.parameters, learned.memory)
         (staged / GATE_FILE).write_text(learned.gate_text, encoding="utf-8")
-        tuned = put_queries(database, running.source, staged, model, learned.tuned, progress)
-        queries = learned.queries or queries_of(encoder, model)
+        tuned = put_queries(database, running.source, staged, model, learned.new_encoder, progress)
+        queries = learned.new_encoder.queries if learned.new_encoder else queries_of(encoder, model)
         until = live.votes_until(built.watermark)
         source = running.source.under(queries)
         write_heard(staged, database, source, learned.judged, until=until)
@@ -90,11 +137,11 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
     return report_of(
         "promoted",
         manifest.id,
-        "; ".join([reason, learned.why, *([learned.tuned.why] if learned.tuned else [])]),
+        "; ".join([reason, *learned.why]),
         began=began,
         scores={**scores, **learned.scores},
         parameters="new" if learned.new else "kept",
-        encoder="new" if learned.queries is not None else "kept",
+        encoder="new" if learned.new_encoder is not None else "kept",
     )
 
 
@@ -148,7 +195,9 @@ def _learn(
     n, tenant_key = job.config.n_candidates, job.config.tenant_key
     builder = ExampleBuilder(database, version, job.lookups, n, tenant_key, job.progress)
     if held_back:
-        learned = learn_nothing(builder, past)
+        why = "votes after the rollback stay held back until release"
+        weights, tuned = Weights(version.parameters, why, {}), None
+        parameters, examples = version.parameters, builder.past(past)
     else:
         untuned = past.vectors
         if model.tuned is not None:
@@ -156,29 +205,37 @@ def _learn(
         panel = Panel(
             builder, past, untuned=untuned, source=running.source, live=source, until=until
         )
-        with database.reading() as conn:
-            looks, looks_at_encoders = (Looks(*journal.looks(conn, arm)) for arm in _ARMS)
-            n_votes = votes.count_votes(conn)
-        asked = running.tune == "asked"
-        checkpoint = job.root / CHECKPOINT
-        tuning = Tuning(running.encoder, checkpoint, running.source, looks_at_encoders, asked=asked)
-        learned = learn(
-            panel,
-            staged=staged,
-            n_votes=n_votes,
-            looks=looks,
-            tuning=tuning if running.tune != "off" else None,
+        weights, tuned = _trials(running, panel, staged)
+        new = tuned.new if tuned is not None else None
+        parameters, examples = (
+            (weights.parameters, panel.examples) if new is None else (new.parameters, new.examples)
         )
-    log.info("refresh: parameters %s: %s", "new" if learned.new else "kept", learned.why)
-    if learned.tuned is not None:
-        log.info("refresh: %s", learned.tuned.why)
+        parameters = listening(examples, parameters)
+    learned = Learned(parameters, remember(examples, parameters), weights, tuned, past.every)
+    log.info("refresh: parameters %s: %s", "new" if learned.new else "kept", weights.why)
+    if tuned is not None:
+        log.info("refresh: %s", tuned.why)
         forget_progress(job.root)
     return learned
 
 
+def _trials(running: RunningJob, panel: Panel, staged: Path) -> tuple[Weights, Tuned | None]:
+    """What the gate made of new weights and, where that is due, of a tuned encoder."""
+    with running.job.database.reading() as conn:
+        looks, looks_at_encoders = (Looks(*journal.looks(conn, arm)) for arm in _ARMS)
+        n_votes = votes.count_votes(conn)
+    weights = learn_weights(panel, staged=staged, n_votes=n_votes, looks=looks)
+    if running.tune == "off":
+        return weights, None
+    asked, checkpoint = running.tune == "asked", running.job.root / CHECKPOINT
+    tuning = Tuning(running.encoder, checkpoint, running.source, looks_at_encoders, asked=asked)
+    live = Side(listening(panel.recent_teachers, weights.parameters), panel.judges)
+    return weights, tune_encoder(panel, live, tuning, staged=staged, n_votes=n_votes)
+
+
 def _looks(learned: Learned, version: str) -> list[Look]:
     tuned = learned.tuned
-    gates = learned.gate, tuned.gate if tuned is not None else None
+    gates = learned.weights.gate, tuned.gate if tuned is not None else None
     decided = [
         Look(version, g.decision.n_votes, g.decision.alpha, g.decision.p, g.decision.outcome, arm)
         for arm, g in zip(_ARMS, gates, strict=True)

@@ -45,22 +45,31 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class NewEncoder:
+    """An encoder of queries that goes live, with what belongs to it.
+
+    parameters: fitted to it; examples: the past queries as it encodes them; vectors: theirs, by hash.
+    """
+
+    queries: QueryEncoder
+    parameters: Parameters
+    examples: Examples
+    vectors: Mapping[bytes, Vectors]
+
+
+@dataclass(frozen=True)
 class Tuned:
     """What came of tuning: why, the numbers, what the gate decided (None: nothing came before it).
 
-    n_votes: how many there were when something was taught, 0: nothing was.
-    queries: the taught encoder with the parameters that belong to it, the past queries as it sees
-    them and their vectors by hash, when it goes live.
+    n_votes: how many there were when something was taught, 0: nothing was. new: the taught encoder,
+    when it goes live.
     """
 
     why: str
     scores: Mapping[str, float] = field(default_factory=dict)
     gate: Gate | None = None
     n_votes: int = 0
-    queries: QueryEncoder | None = None
-    parameters: Parameters | None = None
-    examples: Examples | None = None
-    vectors: Mapping[bytes, Vectors] = field(default_factory=dict)
+    new: NewEncoder | None = None
 
 
 def tune_encoder(panel: Panel, live: Side, tuning: Tuning, *, staged: Path, n_votes: int) -> Tuned:
@@ -103,7 +112,7 @@ def tune_encoder(panel: Panel, live: Side, tuning: Tuning, *, staged: Path, n_vo
     if not gate.decision.replaces:
         return Tuned(f"encoder kept, {why}", scores, gate, n_votes)
     why = f"encoder tuned, {why}"
-    return Tuned(why, scores, gate, n_votes, queries, parameters, examples, vectors)
+    return Tuned(why, scores, gate, n_votes, NewEncoder(queries, parameters, examples, vectors))
 
 
 def _too_few_judges(panel: Panel, live: Side) -> str:

@@ -17,7 +17,7 @@ from rag_flywheel.encoder import Encoder, QueryEncoder
 from rag_flywheel.records import Progress
 from rag_flywheel.refresh.past import query_vectors
 from rag_flywheel.refresh.start import Model
-from rag_flywheel.refresh.tune import Tuned
+from rag_flywheel.refresh.tune import NewEncoder
 from rag_flywheel.store import passages, retrievals, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
@@ -35,7 +35,7 @@ def put_queries(
     source: Source,
     staged: Path,
     model: Model,
-    tuned: Tuned | None,
+    new: NewEncoder | None,
     progress: Progress | None,
 ) -> str | None:
     """The revision of what encodes queries in a staged version, its weights being put there.
@@ -43,19 +43,18 @@ def put_queries(
     Vectors of past queries under new weights are stored before it goes live: no process that loads
     it has to make them. source: of the encoder as it was made.
     """
-    if tuned is None or tuned.queries is None:
+    if new is None:
         shutil.rmtree((staged / TUNED_FILE).parent, ignore_errors=True)  # the gate refused them
         if model.tuned is None:
             return None
         carry_tuned(model.tuned[0], staged)
         return model.tuned[1]
-    queries = tuned.queries
     with database.transaction(durable=False) as conn:
-        vector_store.note_revision(conn, queries.revision)
-        hashes = sorted(tuned.vectors)
-        made = np.stack([tuned.vectors[h] for h in hashes])
-        vector_store.put_vectors(conn, hashes, made, queries.revision)
+        vector_store.note_revision(conn, new.queries.revision)
+        hashes = sorted(new.vectors)
+        made = np.stack([new.vectors[h] for h in hashes])
+        vector_store.put_vectors(conn, hashes, made, new.queries.revision)
         voted = votes.queries_voted_on(conn, 0, passages.read_clock(conn))
         texts = retrievals.query_texts(conn, voted)
-    query_vectors(database, source.under(queries), texts, progress)
-    return queries.revision
+    query_vectors(database, source.under(new.queries), texts, progress)
+    return new.queries.revision
