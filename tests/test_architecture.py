@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import inspect
+import re
 import statistics
 import subprocess
 import sys
@@ -167,18 +169,67 @@ def test_no_file_is_longer_than_350_lines(folder: str) -> None:
 
 def test_the_public_names_are_these() -> None:
     assert rag_flywheel.__all__ == [
+        "AddReport",
         "Candidate",
+        "ClosedError",
         "Config",
+        "ConfigError",
+        "CorruptFileError",
+        "DiskFullError",
         "Encoder",
+        "EncoderError",
+        "EncoderMismatchError",
+        "EncoderNotFoundError",
+        "Explanation",
+        "ExportReport",
+        "Filter",
         "Flywheel",
         "FlywheelError",
+        "ForgetReport",
+        "Gap",
+        "GoldenItem",
+        "GoldenSet",
+        "HistoryEntry",
         "Hit",
+        "InputError",
+        "LockedError",
+        "NewerFormatError",
+        "NotAFlywheelError",
         "Passage",
+        "PastVotes",
+        "Progress",
+        "ReadOnlyError",
+        "RefreshReport",
         "Retrieval",
+        "Review",
+        "ReviewItem",
+        "Signal",
+        "Status",
+        "StorageError",
+        "TunableEncoder",
+        "UnknownIdError",
+        "Verdict",
+        "VersionInfo",
+        "VersionStory",
         "Vote",
     ]
     for name in rag_flywheel.__all__:
-        assert getattr(importlib.import_module("rag_flywheel"), name).__name__ == name
+        value = getattr(importlib.import_module("rag_flywheel"), name)
+        assert not isinstance(value, type) or value.__name__ == name
+
+
+def test_callers_get_nothing_that_they_cannot_import() -> None:
+    """The types that public methods name, in what they take and what they return."""
+    needed = set[str]()
+    for owner in (rag_flywheel.Flywheel, rag_flywheel.GoldenSet, rag_flywheel.Review):
+        for name, method in inspect.getmembers(owner):
+            if not name.startswith("_") and callable(method):
+                hints = str(inspect.signature(method))
+                needed |= {
+                    word.split(".")[-1] for word in re.findall(r"rag_flywheel\.[\w.]+", hints)
+                }
+    assert needed
+    assert needed - {"Lookups"} <= set(rag_flywheel.__all__)
 
 
 def run(code: str) -> str:

@@ -1,6 +1,6 @@
 """Retrieval that gets better from the people who use it, safely.
 
-The public names load when first asked for, so that importing the package costs next to nothing.
+Public names load when first asked for, so that importing the package costs next to nothing.
 """
 
 from importlib import import_module
@@ -8,34 +8,114 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rag_flywheel.config import Config
+    from rag_flywheel.curate.golden_set import GoldenSet
+    from rag_flywheel.curate.review import Review
+    from rag_flywheel.encode.tower import TunableEncoder
     from rag_flywheel.encoder import Encoder
-    from rag_flywheel.errors import FlywheelError
+    from rag_flywheel.errors import (
+        ClosedError,
+        ConfigError,
+        CorruptFileError,
+        DiskFullError,
+        EncoderError,
+        EncoderMismatchError,
+        EncoderNotFoundError,
+        FlywheelError,
+        InputError,
+        LockedError,
+        NewerFormatError,
+        NotAFlywheelError,
+        ReadOnlyError,
+        StorageError,
+        UnknownIdError,
+    )
     from rag_flywheel.flywheel import Flywheel
-    from rag_flywheel.records import Candidate, Hit, Passage, Retrieval, Vote
+    from rag_flywheel.records import (
+        AddReport,
+        Candidate,
+        Explanation,
+        ExportReport,
+        Filter,
+        ForgetReport,
+        GoldenItem,
+        HistoryEntry,
+        Hit,
+        Passage,
+        PastVotes,
+        Progress,
+        RefreshReport,
+        Retrieval,
+        ReviewItem,
+        Signal,
+        Status,
+        Verdict,
+        VersionInfo,
+        VersionStory,
+        Vote,
+    )
+    from rag_flywheel.report.gaps import Gap
 
 __all__ = [
+    "AddReport",
     "Candidate",
+    "ClosedError",
     "Config",
+    "ConfigError",
+    "CorruptFileError",
+    "DiskFullError",
     "Encoder",
+    "EncoderError",
+    "EncoderMismatchError",
+    "EncoderNotFoundError",
+    "Explanation",
+    "ExportReport",
+    "Filter",
     "Flywheel",
     "FlywheelError",
+    "ForgetReport",
+    "Gap",
+    "GoldenItem",
+    "GoldenSet",
+    "HistoryEntry",
     "Hit",
+    "InputError",
+    "LockedError",
+    "NewerFormatError",
+    "NotAFlywheelError",
     "Passage",
+    "PastVotes",
+    "Progress",
+    "ReadOnlyError",
+    "RefreshReport",
     "Retrieval",
+    "Review",
+    "ReviewItem",
+    "Signal",
+    "Status",
+    "StorageError",
+    "TunableEncoder",
+    "UnknownIdError",
+    "Verdict",
+    "VersionInfo",
+    "VersionStory",
     "Vote",
 ]
 _HOMES = {
     "Config": "config",
     "Encoder": "encoder",
     "Flywheel": "flywheel",
-    "FlywheelError": "errors",
-}
+    "Gap": "report.gaps",
+    "GoldenSet": "curate.golden_set",
+    "Review": "curate.review",
+    "TunableEncoder": "encode.tower",
+}  # of the others: errors and records
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'records')}"), name)
+    home = _HOMES.get(name, "errors" if name.endswith("Error") else "records")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
 

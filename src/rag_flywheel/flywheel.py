@@ -295,18 +295,24 @@ class Flywheel:
     def relevance(
         self,
         retrieval_id: str | None,
-        said: Mapping[str, bool],
+        helpful: Mapping[str, bool],
         *,
         user_id: str | None = None,
     ) -> int:
-        """Keep a vote on each of these hits, helpful where it says True: one commit, all or none.
+        """Keep a vote on each of these hits, by passage id: helpful where True, else harmful.
 
-        Returns how many. Hits that are left out get none. Raises as `feedback` does.
+        All in one commit, or none; returns how many. Hits that are left out get none. Raises as
+        `feedback` does.
         """
-        return self.feedback_many(capture.relevance_votes(retrieval_id, said, user_id))
+        return self.feedback_many(capture.relevance_votes(retrieval_id, helpful, user_id))
 
     def adopted(
-        self, retrieval_id: str | None, used: bool, why: str = "", *, user_id: str | None = None
+        self,
+        retrieval_id: str | None,
+        *,
+        used: bool,
+        why: str = "",
+        user_id: str | None = None,
     ) -> None:
         """Keep whether an answer was used, and why: evidence that is shared as a vote on it is.
 
@@ -397,7 +403,7 @@ class Flywheel:
         """
         capture.keep_answer(self._database, retrieval_id, text)
 
-    def opt_out(self, user_id: str, out: bool = True) -> None:
+    def opt_out(self, user_id: str, *, out: bool = True) -> None:
         """From now on, in every process, record nothing of a user; out=False: record them again.
 
         They are answered as with record=False, and their votes are passed over. What is stored of

@@ -118,11 +118,27 @@ SIGNALS: dict[str, tuple[Call, type[Exception], str]] = {
     "task": (lambda fw, r: fw.signal(r, "task_done", "yes"), InputError, "value 'yes'"),
 }
 MORE: dict[str, tuple[Call, type[Exception], str]] = {
-    "used": (lambda fw, r: fw.adopted(r, "yes"), InputError, "used is 'yes'; expected True"),
-    "used 1": (lambda fw, r: fw.adopted(r, 1), InputError, "used is 1; expected True or False"),
-    "why": (lambda fw, r: fw.adopted(r, True, 3), InputError, "why is 3; expected a string"),
-    "long why": (lambda fw, r: fw.adopted(r, True, "x" * 20_001), InputError, "at most 20000"),
-    "adopted: retrieval": (lambda fw, r: fw.adopted("x", True), UnknownIdError, "no retrieval"),
+    "used": (lambda fw, r: fw.adopted(r, used="yes"), InputError, "used is 'yes'; expected True"),
+    "used 1": (
+        lambda fw, r: fw.adopted(r, used=1),
+        InputError,
+        "used is 1; expected True or False",
+    ),
+    "why": (
+        lambda fw, r: fw.adopted(r, used=True, why=3),
+        InputError,
+        "why is 3; expected a string",
+    ),
+    "long why": (
+        lambda fw, r: fw.adopted(r, used=True, why="x" * 20_001),
+        InputError,
+        "at most 20000",
+    ),
+    "adopted: retrieval": (
+        lambda fw, r: fw.adopted("x", used=True),
+        UnknownIdError,
+        "no retrieval",
+    ),
     "relevance list": (lambda fw, r: fw.relevance(r, ["a"]), InputError, "relevance is list"),
     "relevance 1": (lambda fw, r: fw.relevance(r, {"a": 1}), InputError, "of 'a' is 1; expected"),
     "one not shown": (

@@ -279,10 +279,10 @@ def test_a_refresh_learns_whom_to_believe_and_applies_it_everywhere(desk: Flywhe
 def test_whether_an_answer_was_used_weighs_less_than_a_vote_on_it(desk: Flywheel) -> None:
     shown = desk.retrieve(QUERY)
     desk.answer(str(shown.id), DESK[1].text)
-    desk.adopted(shown.id, False, "too long", user_id="ann")
+    desk.adopted(shown.id, used=False, why="too long", user_id="ann")
     (worst,) = [j for j in judged(desk) if j.lineage == 2]
     assert 0.5 < worst.harmful <= 0.7
-    desk.adopted(shown.id, True, user_id="ann")
+    desk.adopted(shown.id, used=True, user_id="ann")
     (best,) = [j for j in judged(desk) if j.lineage == 2]
     assert (best.harmful, best.helpful) == (0.0, worst.harmful)
     desk.answer_feedback(shown.id, "harmful", cited=["secret"], user_id="ann")
@@ -298,5 +298,5 @@ def test_relevance_judges_hits_at_once_and_leaves_the_others_alone(desk: Flywhee
     assert desk.relevance(shown.id, {}) == 0
     desk.opt_out("bob")
     assert desk.relevance(shown.id, {"reset": False}, user_id="bob") == 0
-    desk.adopted(shown.id, False, "particular reasons", user_id="bob")
+    desk.adopted(shown.id, used=False, why="particular reasons", user_id="bob")
     assert desk.status().n_votes == 2

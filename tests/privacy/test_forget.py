@@ -94,7 +94,7 @@ class Life:
             value = {"edited": text, "rating": which % 5 + 1}.get(kind)
             self.given[user].add(text)
             if kind == "adopted":
-                self.fw.adopted(answer.id, bool(which % 2), text, user_id=user)
+                self.fw.adopted(answer.id, used=bool(which % 2), why=text, user_id=user)
                 return
             if kind == "edited" and not rows(
                 self.root, "SELECT 1 FROM retrievals WHERE id = ? AND answer NOT NULL", answer.id

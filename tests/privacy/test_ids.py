@@ -112,7 +112,7 @@ def test_who_opted_out_is_answered_and_not_recorded_by_any_process(
             Vote(earlier.id, "reset", "helpful", "bob"),
         ]
         assert other.feedback_many(votes) == 1
-        other.opt_out(USER, False)
+        other.opt_out(USER, out=False)
         assert fw.retrieve("reset", user_id=USER).id is not None
         assert fw.feedback_many(votes[:1]) == 1
 

@@ -131,7 +131,7 @@ def test_all_kinds_of_feedback_are_taken_and_all_is_exported(tuned: Path, tmp_pa
         fw.answer(str(shown.id), f"it is {shown.hits[0].text}")
         fw.answer_feedback(shown.id, "helpful", user_id="ann")
         fw.signal(shown.id, "copied", user_id="ann")
-        fw.adopted(shown.id, True, "good", user_id="ann")
+        fw.adopted(shown.id, used=True, why="good", user_id="ann")
         fw.missing(shown.id, "what of pears?", user_id="ann")
         fw.correct(shown.id, first, user_id="ann")
         other = fw.retrieve("thing6 quite loud", user_id="bob")

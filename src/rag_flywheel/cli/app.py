@@ -289,7 +289,7 @@ def opt_out(
 ) -> None:
     """Record nothing of a user from now on: neither questions nor votes."""
     with _open(index) as fw:
-        fw.opt_out(user, not undo)
+        fw.opt_out(user, out=not undo)
     show.value("opted out", not undo, as_json)
 
 

@@ -75,7 +75,7 @@ def adopted(
 ) -> None:
     """Say whether an answer was used."""
     with Flywheel.open(index, create=False) as fw:
-        fw.adopted(retrieval_id, used, why, user_id=user)
+        fw.adopted(retrieval_id, used=used, why=why, user_id=user)
     show.count("kept", 1, as_json)
 
 

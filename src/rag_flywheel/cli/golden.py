@@ -60,24 +60,28 @@ def review_next(index: Index = KB, as_json: Json = False) -> None:
 
 
 @review.command("accept")
-def review_accept(id: ItemId, user: User = None, index: Index = KB, as_json: Json = False) -> None:
+def review_accept(
+    item_id: ItemId, user: User = None, index: Index = KB, as_json: Json = False
+) -> None:
     """The passage answers the query."""
     with Flywheel.open(index, create=False) as fw:
-        fw.review.accept(id, user_id=user)
-    show.value("accepted", id, as_json)
+        fw.review.accept(item_id, user_id=user)
+    show.value("accepted", item_id, as_json)
 
 
 @review.command("reject")
-def review_reject(id: ItemId, user: User = None, index: Index = KB, as_json: Json = False) -> None:
+def review_reject(
+    item_id: ItemId, user: User = None, index: Index = KB, as_json: Json = False
+) -> None:
     """The passage does not answer the query."""
     with Flywheel.open(index, create=False) as fw:
-        fw.review.reject(id, user_id=user)
-    show.value("rejected", id, as_json)
+        fw.review.reject(item_id, user_id=user)
+    show.value("rejected", item_id, as_json)
 
 
 @review.command("undo")
 def review_undo(
-    id: Annotated[
+    item_id: Annotated[
         str | None, typer.Argument(metavar="[ID]", help="Which; else the last decision.")
     ] = None,
     user: User = None,
@@ -86,5 +90,5 @@ def review_undo(
 ) -> None:
     """Take a decision back."""
     with Flywheel.open(index, create=False) as fw:
-        undone = fw.review.undo(id, user_id=user)
+        undone = fw.review.undo(item_id, user_id=user)
     show.value("undone", undone, as_json)

@@ -33,10 +33,10 @@ def waiting(database: Database) -> list[ReviewItem]:
     return [_item(note) for note in found if note.decision is None]
 
 
-def find(database: Database, id: str) -> Note | None:
+def find(database: Database, item_id: str) -> Note | None:
     """The note of an item, decided or not."""
     with database.snapshot() as conn:
-        return next((n for n in notes.all_notes(conn) if note_id(n) == id), None)
+        return next((n for n in notes.all_notes(conn) if note_id(n) == item_id), None)
 
 
 def accept(database: Database, note: Note, user: str | None, *, add: Add) -> None:

@@ -52,7 +52,7 @@ class Review:
         disputed = [_item(found, t, waiting[t]) for t in order]
         return disputed + notes.waiting(self._database)
 
-    def accept(self, id: str, *, user_id: str | None = None) -> None:
+    def accept(self, item_id: str, *, user_id: str | None = None) -> None:
         """Decide that the item's passage is an answer: it is in the golden set from now on.
 
         A text that a user wrote becomes a passage, with the metadata source "correction" and the
@@ -60,29 +60,33 @@ class Review:
         Also changes an earlier decision. Raises UnknownIdError for an item that neither waits nor
         was decided.
         """
-        self._decide("accept", id, user_id)
+        self._decide("accept", item_id, user_id)
 
-    def reject(self, id: str, *, user_id: str | None = None) -> None:
+    def reject(self, item_id: str, *, user_id: str | None = None) -> None:
         """Decide that it is none: whoever says so, it is not in the golden set. Raises as `accept`."""
-        self._decide("reject", id, user_id)
+        self._decide("reject", item_id, user_id)
 
-    def undo(self, id: str | None = None, *, user_id: str | None = None) -> str:
+    def undo(self, item_id: str | None = None, *, user_id: str | None = None) -> str:
         """Take back the decision on an item, None: the last on a passage; returns the item's id.
 
         What was decided of it before counts again. Raises UnknownIdError when there is none.
         """
-        check_optional_text("id", id)
+        check_optional_text("item_id", item_id)
         user = self._hidden(user_id)
-        note = None if id is None else notes.find(self._database, id)
+        note = None if item_id is None else notes.find(self._database, item_id)
         if note is not None:
             notes.undo(self._database, note, user)
             return note_id(note)
         with self._database.transaction(durable=True) as conn:
             now = passages.read_clock(conn)
             made = standing_decisions(golden.decisions_until(conn, now))
-            of_item = [d for d in made if id is None or _id(d) == id]
+            of_item = [d for d in made if item_id is None or _id(d) == item_id]
             if not of_item:
-                what = "no decision is left" if id is None else f"no decision on {id!r} stands"
+                what = (
+                    "no decision is left"
+                    if item_id is None
+                    else f"no decision on {item_id!r} stands"
+                )
                 raise UnknownIdError(f"{what}; expected one that was made and not undone")
             last = of_item[-1]
             texts = golden.query_texts(conn, [last.query])
@@ -93,22 +97,22 @@ class Review:
             )
         return _id(last)
 
-    def _decide(self, kind: Literal["accept", "reject"], id: str, user_id: str | None) -> None:
-        check_text("id", id)
+    def _decide(self, kind: Literal["accept", "reject"], item_id: str, user_id: str | None) -> None:
+        check_text("item_id", item_id)
         user = self._hidden(user_id)
         self._database.require_open()
-        if (note := notes.find(self._database, id)) is not None:
+        if (note := notes.find(self._database, item_id)) is not None:
             if kind == "reject":
                 notes.reject(self._database, note, user)
             else:
                 notes.accept(self._database, note, user, add=self._add)
             return
         found = self._opinions()
-        topic = next((t for t in found.topics if _topic_id(found, t) == id), None)
+        topic = next((t for t in found.topics if _topic_id(found, t) == item_id), None)
         decided = topic is not None and found.topics[topic].decision is not None
         if topic is None or not (decided or _why(found, topic)):
             raise UnknownIdError(
-                f"no item {id!r} is in the review queue; expected the id of one that "
+                f"no item {item_id!r} is in the review queue; expected the id of one that "
                 "`rag-flywheel review next` shows"
             )
         query, tenant = found.topics[topic].question
@@ -116,7 +120,7 @@ class Review:
         new = golden.NewDecision(kind, found.texts[query], query, tenant, pid, user)
         with self._database.transaction(durable=True) as conn:
             if query not in golden.query_texts(conn, [query]):  # forgotten meanwhile
-                raise UnknownIdError(f"the question of item {id!r} was deleted meanwhile")
+                raise UnknownIdError(f"the question of item {item_id!r} was deleted meanwhile")
             _append(conn, new)
 
     def _opinions(self) -> Opinions:
