@@ -11,11 +11,11 @@ import shutil
 import statistics
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rag_flywheel.bench.demo import help_desk, learn, prepare
+from rag_flywheel.bench.machine import versions
 from rag_flywheel.bench.users import Users
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.report.progress import Bars
@@ -44,7 +44,7 @@ def main() -> None:
         "n_cycles": N_CYCLES,
         "runs": runs,
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": versions(*PACKAGES),
         "machine": f"{platform.system()} {platform.machine()}",
         "seconds": round(time.monotonic() - began, 1),
     }

@@ -8,17 +8,16 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rag_flywheel import Flywheel
-from rag_flywheel.bench.bench import commit
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import answers
 from rag_flywheel.bench.intervals import bootstrap_interval
+from rag_flywheel.bench.machine import commit, versions
 from rag_flywheel.bench.measures import by_query
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
 
@@ -61,10 +60,12 @@ def gained(
     }
 
 
-def surroundings() -> Json:
-    """The machine and the versions of libraries."""
-    names = ("numpy", "scipy", "sentence-transformers", "torch")
+PACKAGES = ("numpy", "scipy", "sentence-transformers", "torch")
+
+
+def surroundings(packages: Sequence[str] = PACKAGES) -> Json:
+    """The machine and the versions of packages."""
     return {
         "machine": {"python": platform.python_version(), "machine": platform.platform()},
-        "versions": {name: metadata.version(name) for name in names},
+        "versions": versions(*packages),
     }

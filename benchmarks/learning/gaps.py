@@ -18,21 +18,20 @@ among the 20. Thresholds were looked at on the 15 other articles that have such 
 import argparse
 import gzip
 import json
-import platform
 import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gain import surroundings
 from rag_flywheel import Flywheel
-from rag_flywheel.bench.bench import commit
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import SHOWN, tell
+from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
 from rag_flywheel.bench.users import OnAnswer, Users
 from rag_flywheel.formats.beir import read_beir
@@ -180,8 +179,7 @@ def main() -> None:
         "votes": VOTES,
         "missing": MISSING,
         "mistaken": MISTAKEN,
-        "machine": {"python": platform.python_version(), "machine": platform.platform()},
-        "versions": {p: metadata.version(p) for p in ("numpy", "scikit-learn", "torch")},
+        **surroundings(("numpy", "scikit-learn", "torch")),
         "unlikely": unlikely(),
         "planted": [],
     }

@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-from rag_flywheel.bench.bench import commit
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import asking
+from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.setup import Protocol, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.curate.groups import query_groups

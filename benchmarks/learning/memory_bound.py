@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from rag_flywheel.bench.bench import commit
 from rag_flywheel.bench.collection import find_collection
+from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.measures import ndcg_at_10
 from rag_flywheel.bench.runs import run_votes
 from rag_flywheel.bench.setup import Bench, Protocol, prepare

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel import Flywheel
-from rag_flywheel.bench.bench import commit
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import asking
+from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
 from rag_flywheel.bench.users import Users
 

@@ -11,12 +11,10 @@ rounds. At the end whole calls of `retrieve` stand beside the encoding of their 
 import argparse
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from rag_flywheel import Config, Flywheel
-from rag_flywheel.bench.bench import commit
+from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.encode.sentence_encoder import SentenceEncoder, find_model
 from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.records import Vectors
@@ -210,14 +208,11 @@ def main() -> None:
         "model": MODEL,
         "rounds": asked.rounds,
         "n_queries": len(queries),
-        "machine": {
-            "python": platform.python_version(),
-            "processor": platform.processor() or platform.machine(),
+        "machine": machine(*libraries)
+        | {
             "capability": torch.backends.cpu.get_cpu_capability(),
             "bfloat16": ours.bf16,
-            "cores": os.cpu_count(),
             "load": load,
-            "libraries": {name: version(name) for name in libraries},
         },
         "one_query": one_query(model, ours, queries, asked.rounds, 1),
         "one_query_by_two_threads": one_query(model, ours, two(queries), asked.rounds, 2),

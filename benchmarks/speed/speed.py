@@ -10,8 +10,6 @@ process; what is remembered of queries is forgotten before each round, so every 
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -21,14 +19,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rag_flywheel import Candidate, Flywheel, Vote
-from rag_flywheel.bench.bench import commit
+from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.deploy.versions import version_folder
 from speed_data import SEED, Data, near, read_data
 from speed_floor import Floor, raw_commits_ms
@@ -36,6 +33,7 @@ from speed_refresh import refreshes
 from speed_times import Spent, Times, memory_mib, percentiles, timed
 
 SIZES = (10_000, 50_000, 159_173)
+LIBRARIES = ("faiss-cpu", "bm25s", "numpy", "scipy")
 K, THREADS, N_VOTES, N_BATCH = 8, 4, 200, 1_000
 Figures = dict[str, Any]
 
@@ -262,19 +260,6 @@ def tell(what: str, now: bool = True) -> None:
         print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
-def machine() -> Figures:
-    """Where it ran, and with what."""
-    names = ("faiss-cpu", "bm25s", "numpy", "scipy")
-    return {
-        "python": platform.python_version(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "omp_threads": os.environ.get("OMP_NUM_THREADS"),
-        "libraries": {name: version(name) for name in names},
-    }
-
-
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--collection", default="aws_docs")
@@ -302,7 +287,7 @@ def main() -> None:
         "data": {"collection": asked.collection},
         "k": K,
         "rounds": asked.rounds,
-        "machine": machine(),
+        "machine": machine(*LIBRARIES),
         "sizes": [measured(asked, asked.work, n) for n in asked.passages],
     }
     found["seconds"] = round(time.perf_counter() - began, 1)

@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from rag_flywheel import Flywheel
-from rag_flywheel.bench.bench import commit
+from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.index.bm25 import K1, B
 from rag_flywheel.index.faiss_door import faiss_library
 from rag_flywheel.index.graph import EF_CONSTRUCTION, LINKS
-from speed import Bench, Figures, K, machine, retrieve, tell
+from speed import LIBRARIES, Bench, Figures, K, retrieve, tell
 from speed_data import SEED, Data
 from speed_floor import TOP
 from speed_made import DIM, Made, make
@@ -189,7 +189,7 @@ def main() -> None:
             shutil.rmtree(place / "ours", ignore_errors=True)
         steps[name] = {"commit": commit(), **run(asked, name)}
         found: Figures = {"commit": commit(), "seed": SEED, "n_passages": asked.passages}
-        found |= {"k": K, "rounds": _ROUNDS, "machine": machine(), "steps": steps}
+        found |= {"k": K, "rounds": _ROUNDS, "machine": machine(*LIBRARIES), "steps": steps}
         if set(steps) == set(STEPS):
             found["compared"] = compared(steps)
         found["seconds"] = round(sum(step["seconds"] for step in steps.values()), 1)

@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from rag_flywheel.bench.bench import commit
+from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.store.passages import encoded_text
-from speed import Figures, K, machine, tell
+from speed import LIBRARIES, Figures, K, tell
 from speed_adapters import ADAPTERS
 from speed_data import SEED, read_data
 from speed_store import NEAREST
@@ -251,7 +251,7 @@ def main() -> None:
             "n_passages": asked.passages,
             "k": K,
             "rounds": asked.rounds,
-            "machine": machine(),
+            "machine": machine(*LIBRARIES),
             "build_of_ours": own["build"],
             "peers": [rows[n] for n in ADAPTERS if n in rows],
         }

@@ -17,10 +17,10 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from rag_flywheel import Flywheel
-from rag_flywheel.bench.bench import commit
+from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.encode.sentence_encoder import BUNDLED_NAME, SentenceEncoder, find_model
 from rag_flywheel.records import Vectors
-from speed import Bench, Figures, K, live, machine
+from speed import LIBRARIES, Bench, Figures, K, live
 from speed_data import SEED, Data, Stored
 from speed_floor import Floor
 from speed_store import Given
@@ -93,7 +93,7 @@ def main() -> None:
     asked = parser.parse_args()
     began = time.perf_counter()
     found: Figures = {"commit": commit(), "seed": SEED, "k": K, "rounds": asked.rounds}
-    found |= {"model": BUNDLED_NAME, "machine": machine()}
+    found |= {"model": BUNDLED_NAME, "machine": machine(*LIBRARIES)}
     found |= measured(asked.index, Given(asked.data), asked.rounds, asked.queries)
     found["seconds"] = round(time.perf_counter() - began, 1)
     asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel import Config, Flywheel, Vote
-from rag_flywheel.bench.bench import commit
+from rag_flywheel.bench.machine import commit
 from swaps_readers import Asking, Readers, footprint
 from swaps_rounds import Cells, Marked, known_answers, marked, play, read_marked
 

@@ -5,17 +5,14 @@ It must not know how results are shown.
 
 import dataclasses
 import json
-import os
-import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rag_flywheel.bench.compare import compare
+from rag_flywheel.bench.machine import environment
 from rag_flywheel.bench.measures import all_means
 from rag_flywheel.bench.replay import replay
 from rag_flywheel.bench.runs import CycledRun, run_fixed, run_none, run_random, run_votes, tossed
@@ -26,7 +23,6 @@ from rag_flywheel.encode.make import make_encoder
 from rag_flywheel.records import Progress
 
 T = TypeVar("T")
-_PACKAGES = ("bm25s", "faiss-cpu", "ir-measures", "numpy", "rag-flywheel", "scipy")
 
 
 def run_bench(
@@ -55,7 +51,6 @@ class Series:
         self._scratch = scratch
         self._progress = progress
         self._alike: Protocol | None = None
-        self._benches: dict[Path, Bench] = {}
         self._made: dict[tuple[str, Path, Protocol], Any] = {}
 
     def run(self, protocol: Protocol) -> dict[str, Any]:
@@ -69,7 +64,7 @@ class Series:
         return {
             "format": RESULT_FORMAT,
             "protocol": {"name": "cycles-v1", "k": 8, **dataclasses.asdict(protocol)},
-            "environment": _environment(started, time.monotonic() - began),
+            "environment": environment(started, time.monotonic() - began),
             "collections": collections,
         }
 
@@ -81,17 +76,14 @@ class Series:
         found: T = self._made[key]
         return found
 
-    def _bench(self, folder: Path, protocol: Protocol) -> Bench:
-        if folder not in self._benches:
-            scratch = self._scratch / str(len(self._benches))
-            scratch.mkdir()
-            self._benches[folder] = prepare(folder, protocol, scratch, self._progress)
-        return self._benches[folder]
-
     def _collection(self, folder: Path, protocol: Protocol) -> dict[str, Any]:
         began = time.monotonic()
-        bench, progress = self._bench(folder, protocol), self._progress
+        progress = self._progress
         nobody, tossing = dataclasses.replace(protocol, users=Users()), tossed(protocol)
+        scratch = Path(tempfile.mkdtemp(dir=self._scratch))
+        bench = self._once(
+            "bench", folder, nobody, lambda: prepare(folder, nobody, scratch, progress)
+        )
         fixed, cast = run_fixed(bench, protocol)
         runs = [
             run_votes(bench, protocol, progress),
@@ -131,47 +123,3 @@ def _run(bench: Bench, run: CycledRun) -> dict[str, Any]:
     ]
     gini = list(run.exposure_gini)
     return {"name": run.name, "what": run.what, "cycles": cycles, "exposure_gini": gini}
-
-
-def _environment(started: str, seconds: float) -> dict[str, Any]:
-    return {
-        "commit": commit(),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in _PACKAGES},
-        "machine": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "n_cores": os.cpu_count(),
-        "n_threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
-        "started": started,
-        "seconds": round(seconds, 1),
-    }
-
-
-def commit() -> str | None:
-    """The commit of the source this runs from, "+" when files differ from it; None outside git."""
-    here = Path(__file__).parent
-    try:
-        head = _git(here, "rev-parse", "--short=12", "HEAD")
-        return head + (
-            "+"
-            if _git(here, "status", "--porcelain", "--untracked-files=no", "--", "../..")
-            else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()

@@ -1,7 +1,4 @@
-"""Collections: passages, queries and which passages answer them (qrels), in BEIR's folder format.
-
-It must not know what is measured on them.
-"""
+"""Finds the folder of a collection. It must not know what is in one."""
 
 import os
 from pathlib import Path

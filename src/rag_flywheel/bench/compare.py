@@ -4,7 +4,6 @@ It works on arrays and runs; it must not know of index folders.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,17 @@ from rag_flywheel.bench.baselines import (
     Asked,
     History,
     Matrices,
-    Rule,
     VoteTable,
     choose,
     oracle_scores,
     run_of,
 )
 from rag_flywheel.bench.baselines_by_query import BY_QUERY_RULES
-from rag_flywheel.bench.intervals import bootstrap_interval, helped_hurt_untouched
+from rag_flywheel.bench.intervals import helped_hurt_untouched, paired_difference
 from rag_flywheel.bench.measures import Run, all_means, mean, ndcg_at_10
 from rag_flywheel.bench.runs import CycledRun, FixedVote
 from rag_flywheel.bench.setup import Bench, Protocol
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.evaluate.paired import randomisation_test
 from rag_flywheel.formats.beir import Qrels, Split
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.records import Vectors
@@ -40,12 +37,8 @@ NEAR_DUPLICATE = 0.95
 _NEAR, _RELATED = 0.999, 0.98  # quantiles of the similarity of random pairs of train queries
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Rankings by name with their runs of the test queries, and nDCG@10 of each query."""
-
-    runs: Mapping[str, Run]
-    ndcg: Mapping[str, Mapping[str, float]]
+Scores = Mapping[str, Mapping[str, float]]
+"""nDCG@10 of each test query, by ranking."""
 
 
 def compare(
@@ -70,31 +63,42 @@ def compare(
     rules = _rule_runs(bench, protocol, history, dev, test)
     last = {run.name: run.cycles[-1][1] for run in runs}
     rankings = [
-        _own(OURS[0], "votes on its own hits", last["votes"]),
-        _own(
-            OURS[1],
-            "learns from the same votes as the rules",
-            last["fixed exposure"],
-        ),
+        _ranking(OURS[0], "votes on its own hits", last["votes"]),
+        _ranking(OURS[1], "learns from the same votes as the rules", last["fixed exposure"]),
         *rules,
     ]
-    found = {r["name"]: r.pop("run") for r in rankings}
-    compared = Compared(found, {n: ndcg_at_10(bench.test.qrels, r) for n, r in found.items()})
+    ndcg = {r["name"]: ndcg_at_10(bench.test.qrels, r["run"]) for r in rankings}
     nearest = (test.vectors @ history.query_vectors.T).max(axis=1)
     apart = [q for q, cosine in zip(test.ids, nearest, strict=True) if cosine < NEAR_DUPLICATE]
     for ranking in rankings:
-        ranking |= _measured(ranking["name"], compared, bench.test.qrels, apart, protocol.seed)
+        means = all_means(bench.test.qrels, ranking.pop("run"))
+        ranking |= {"values": means, **_measured(ranking["name"], ndcg, apart, protocol.seed)}
     votes = next(run for run in runs if run.name == "votes")
     return {
         "static": STATIC,
         "rankings": rankings,
-        "slices": _slices(bench, protocol, history, test, nearest, compared, cast),
+        "slices": _slices(bench, protocol, history, test, nearest, ndcg, cast),
         "correction": _correction(votes, bench.test.qrels),
     }
 
 
-def _own(name: str, what: str, run: Run) -> dict[str, Any]:
-    return {"name": name, "what": what, "source": "", "weight": None, "chosen": None, "run": run}
+def _ranking(
+    name: str,
+    what: str,
+    run: Run,
+    *,
+    source: str = "",
+    weight: float | None = None,
+    chosen: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "what": what,
+        "source": source,
+        "weight": weight,
+        "chosen": chosen,
+        "run": run,
+    }
 
 
 def _rule_runs(
@@ -105,23 +109,11 @@ def _rule_runs(
         weight = choose(rule, history, dev, bench.dev.qrels)
         scores = rule.scores(weight, history, test)
         run = run_of(scores, test.ids, history, depth=protocol.depth)
-        found.append(_rule(rule, weight, run))
+        chosen = "on dev" if len(rule.grid) > 1 else "fixed"
+        found.append(_ranking(rule.name, "", run, source=rule.source, weight=weight, chosen=chosen))
     scores = oracle_scores(test, history, bench.test.qrels)
     run = run_of(scores, test.ids, history, depth=protocol.depth)
-    what = "knows the answers among the candidates"
-    return [*found, _own("oracle", what, run)]
-
-
-def _rule(rule: Rule, weight: float, run: Run) -> dict[str, Any]:
-    chosen = "on dev" if len(rule.grid) > 1 else "fixed"
-    return {
-        "name": rule.name,
-        "what": "",
-        "source": rule.source,
-        "weight": weight,
-        "chosen": chosen,
-        "run": run,
-    }
+    return [*found, _ranking("oracle", "knows the answers among the candidates", run)]
 
 
 def _table(cast: Sequence[FixedVote], train: Sequence[str], ids: Sequence[str]) -> VoteTable:
@@ -141,39 +133,24 @@ def asked(split: Split, encoder: Encoder, passages: Vectors, lexical: LexicalInd
     return Asked(ids, vectors, Matrices(vectors @ passages.T, bm25))
 
 
-def _measured(
-    name: str, compared: Compared, qrels: Qrels, apart: Sequence[str], seed: int
-) -> dict[str, Any]:
-    ndcg, static = compared.ndcg[name], compared.ndcg[STATIC]
+def _measured(name: str, scores: Scores, apart: Sequence[str], seed: int) -> dict[str, Any]:
+    ndcg, static = scores[name], scores[STATIC]
     differences = np.array([ndcg[q] - static[q] for q in sorted(ndcg)])
     helped, hurt, untouched = helped_hurt_untouched(differences)
     return {
-        "values": all_means(qrels, compared.runs[name]),
         "without_near_duplicates": {
             "n": len(apart),
             "values": {"nDCG@10": mean({q: ndcg[q] for q in apart}) if apart else None},
-            "difference": _difference({q: ndcg[q] for q in apart}, static, seed),
+            "difference": paired_difference({q: ndcg[q] for q in apart}, static, seed),
         },
-        "difference": None if name == STATIC else _difference(ndcg, static, seed),
+        "difference": None if name == STATIC else paired_difference(ndcg, static, seed),
         "ahead": {
-            ours: _difference(compared.ndcg[ours], ndcg, seed) for ours in OURS if ours != name
+            ours: paired_difference(scores[ours], ndcg, seed) for ours in OURS if ours != name
         },
         "helped": helped,
         "hurt": hurt,
         "untouched": untouched,
     }
-
-
-def _difference(
-    ours: Mapping[str, float], static: Mapping[str, float], seed: int
-) -> dict[str, float] | None:
-    if len(ours) < 2:
-        return None
-    a = np.array([ours[q] for q in sorted(ours)])
-    b = np.array([static[q] for q in sorted(ours)])
-    low, high = bootstrap_interval(a - b, seed=seed)
-    p = randomisation_test(a, b, seed=seed)
-    return {"mean": float((a - b).mean()), "low": low, "high": high, "p": p}
 
 
 def _slices(
@@ -182,7 +159,7 @@ def _slices(
     history: History,
     test: Asked,
     nearest: npt.NDArray[np.float32],
-    compared: Compared,
+    scores: Scores,
     cast: Sequence[FixedVote],
 ) -> list[dict[str, Any]]:
     rng = np.random.default_rng([protocol.seed, 2])
@@ -191,8 +168,9 @@ def _slices(
     cosines = np.einsum("ij,ij->i", history.query_vectors[first], history.query_vectors[second])
     near, related = np.quantile(cosines, (_NEAR, _RELATED))
     seen = {vote.passage for vote in cast}
+    qrels = bench.test.qrels
     unseen = np.array(
-        [not any(p in seen for p in _relevant(bench.test.qrels[q])) for q in test.ids]
+        [not any(p in seen for p, grade in qrels[q].items() if grade > 0) for q in test.ids]
     )
     what = "cosine to the nearest train query"
     masks = [
@@ -209,32 +187,21 @@ def _slices(
         ("far", f"{what} below {related:.3f}", nearest < related),
         ("answer never voted on", "no vote of fixed exposure was on any of its answers", unseen),
     ]
-    return [_slice(n, w, mask, test.ids, compared, protocol.seed) for n, w, mask in masks]
-
-
-def _relevant(judged: Mapping[str, int]) -> list[str]:
-    return [passage for passage, grade in judged.items() if grade > 0]
-
-
-def _slice(
-    name: str,
-    what: str,
-    mask: npt.NDArray[np.bool_],
-    ids: Sequence[str],
-    compared: Compared,
-    seed: int,
-) -> dict[str, Any]:
-    inside = [q for q, kept in zip(ids, mask, strict=True) if kept]
-    ours = {q: compared.ndcg[OURS[0]][q] for q in inside}
-    static = {q: compared.ndcg[STATIC][q] for q in inside}
-    return {
-        "name": name,
-        "what": what,
-        "n": len(inside),
-        "static": mean(static) if inside else None,
-        "flywheel": mean(ours) if inside else None,
-        "difference": _difference(ours, static, seed),
-    }
+    slices = []
+    for name, description, mask in masks:
+        inside = [q for q, kept in zip(test.ids, mask, strict=True) if kept]
+        ours, static = ({q: scores[n][q] for q in inside} for n in (OURS[0], STATIC))
+        slices.append(
+            {
+                "name": name,
+                "what": description,
+                "n": len(inside),
+                "static": mean(static) if inside else None,
+                "flywheel": mean(ours) if inside else None,
+                "difference": paired_difference(ours, static, protocol.seed),
+            }
+        )
+    return slices
 
 
 def _correction(votes: CycledRun, qrels: Qrels) -> dict[str, Any]:

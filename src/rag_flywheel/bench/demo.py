@@ -68,17 +68,11 @@ def prepare(folder: Path, collection: Collection, bars: Bars) -> None:
 def learn(fw: Flywheel, collection: Collection, *, seed: int, n_cycles: int) -> list[Cycle]:
     """Cycles in which each train phrasing is asked once, by a user of its own, and voted on."""
     train, test = collection.splits["train"], collection.splits["test"]
+    queries, users = sorted(train.queries), Users()
     rng = np.random.default_rng(seed)
     with Bars() as bars:
         steps = [
-            asking(
-                fw,
-                train,
-                rng.permutation(sorted(train.queries)).tolist(),
-                Users(),
-                rng,
-                progress=bars,
-            )
+            asking(fw, train, rng.permutation(queries).tolist(), users, rng, progress=bars)
             for _ in range(n_cycles)
         ]
         return measured(list(run_cycles(fw, test, steps, depth=10)), test.qrels, MEASURES)

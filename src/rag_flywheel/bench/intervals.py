@@ -1,8 +1,10 @@
 """Intervals and shares of paired differences, a number a query, for reports of the benchmark."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from rag_flywheel.evaluate.paired import ByQuery
+from rag_flywheel.evaluate.paired import ByQuery, randomisation_test
 
 _CELLS = 2_000_000  # random draws in memory at once
 
@@ -48,3 +50,16 @@ def helped_hurt_untouched(
     hurt = float(np.mean(differences < -tolerance))
     untouched = float(np.mean(np.abs(differences) <= tolerance))
     return helped, hurt, untouched
+
+
+def paired_difference(
+    ours: Mapping[str, float], other: Mapping[str, float], seed: int
+) -> dict[str, float] | None:
+    """Mean, 95 % interval and p of the difference over the queries of `ours`; None below two."""
+    if len(ours) < 2:
+        return None
+    a = np.array([ours[q] for q in sorted(ours)])
+    b = np.array([other[q] for q in sorted(ours)])
+    low, high = bootstrap_interval(a - b, seed=seed)
+    p = randomisation_test(a, b, seed=seed)
+    return {"mean": float((a - b).mean()), "low": low, "high": high, "p": p}

@@ -3,10 +3,8 @@
 It must not know what is done with the vectors.
 """
 
-import gzip
 import hashlib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from rag_flywheel.encode.make import make_encoder
 from rag_flywheel.encode.tower import Tower, require_tunable
 from rag_flywheel.encoder import Encoder, QueryEncoder
 from rag_flywheel.errors import InputError
-from rag_flywheel.formats.beir import Collection
+from rag_flywheel.formats.beir import Collection, read_objects
 from rag_flywheel.records import Vectors
 from rag_flywheel.store.passages import encoded_text
 
@@ -43,17 +41,11 @@ class PreparedEncoder:
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows."""
-        new = [text for text in texts if text not in self._queries]
-        if new:
-            self._queries.update(zip(new, _model().encode_queries(new), strict=True))
-        return np.stack([self._queries[text] for text in texts])
+        return _vectors(texts, self._queries, lambda new: _model().encode_queries(new))
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows."""
-        new = [text for text in texts if text not in self._passages]
-        if new:
-            self._passages.update(zip(new, _model().encode_passages(new), strict=True))
-        return np.stack([self._passages[text] for text in texts])
+        return _vectors(texts, self._passages, lambda new: _model().encode_passages(new))
 
     def tower(self) -> Tower:
         """That of the model which the file was made with."""
@@ -80,6 +72,15 @@ class KnownQueries:
         return np.stack([self._known[text] for text in texts])
 
 
+def _vectors(
+    texts: Sequence[str], cache: dict[str, Vectors], encode: Callable[[Sequence[str]], Vectors]
+) -> Vectors:
+    new = [text for text in texts if text not in cache]
+    if new:
+        cache.update(zip(new, encode(new), strict=True))
+    return np.stack([cache[text] for text in texts])
+
+
 @cache
 def _model() -> Encoder:
     return make_encoder(DEFAULT_ENCODER)
@@ -94,7 +95,7 @@ def read_prepared(folder: Path, collection: Collection) -> PreparedEncoder | Non
     if not path.exists():
         return None
     stored = np.load(path, allow_pickle=False)
-    texts = _query_texts(folder)
+    texts = [str(row["text"]) for row, _ in read_objects(folder, "queries")]
     counts = (len(stored["passages"]), len(stored["queries"]))
     if counts != (len(collection.passages), len(texts)):
         raise InputError(
@@ -106,15 +107,6 @@ def read_prepared(folder: Path, collection: Collection) -> PreparedEncoder | Non
         _by_text(texts, stored["queries"]),
         hashlib.sha256(path.read_bytes()).hexdigest()[:16],
     )
-
-
-def _query_texts(folder: Path) -> list[str]:
-    path = folder / "queries.jsonl"
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").split("\n")
-    else:
-        lines = gzip.decompress(path.with_suffix(".jsonl.gz").read_bytes()).decode().split("\n")
-    return [str(json.loads(line)["text"]) for line in lines if line.strip()]
 
 
 def _by_text(texts: Iterable[str], rows: Vectors) -> dict[str, Vectors]:

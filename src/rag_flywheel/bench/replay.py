@@ -6,19 +6,14 @@
 
 import gzip
 import json
-import shutil
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rag_flywheel.bench.cycles import answers
-from rag_flywheel.bench.intervals import bootstrap_interval
+from rag_flywheel.bench.intervals import paired_difference
 from rag_flywheel.bench.measures import mean, ndcg_at_10
 from rag_flywheel.bench.setup import Bench, Protocol
-from rag_flywheel.evaluate.paired import randomisation_test
 from rag_flywheel.records import Candidate, Vote
 
 FILE_NAME = "feedback.jsonl.gz"
@@ -36,8 +31,7 @@ def replay(folder: Path, bench: Bench, protocol: Protocol) -> dict[str, Any] | N
         return None
     texts = {p.id: f"{p.title} {p.text}".strip() for p in bench.collection.passages}
     asked = _by_query(folder, set(bench.test.queries.values()), texts)
-    copy = Path(shutil.copytree(bench.base, bench.base.parent / "replay"))
-    with bench.open(copy) as fw:
+    with bench.copy("replay") as fw:
         before = ndcg_at_10(bench.test.qrels, answers(fw, bench.test, protocol.depth))
         n_votes = 0
         for query, rated in asked.items():
@@ -51,21 +45,13 @@ def replay(folder: Path, bench: Bench, protocol: Protocol) -> dict[str, Any] | N
             )
         fw.refresh()
         after = ndcg_at_10(bench.test.qrels, answers(fw, bench.test, protocol.depth))
-    shutil.rmtree(copy)
-    a, b = (np.array([found[q] for q in sorted(found)]) for found in (after, before))
-    low, high = bootstrap_interval(a - b, seed=protocol.seed)
     return {
         "what": f"ratings of the {_SPLIT} questions by people; nDCG@10 of the test queries",
         "n_questions": len(asked),
         "n_votes": n_votes,
         "before": mean(before),
         "after": mean(after),
-        "difference": {
-            "mean": float((a - b).mean()),
-            "low": low,
-            "high": high,
-            "p": randomisation_test(a, b, seed=protocol.seed),
-        },
+        "difference": paired_difference(after, before, protocol.seed),
     }
 
 
@@ -74,15 +60,10 @@ def _by_query(
 ) -> dict[str, dict[str, list[str]]]:
     """{question: {passage id: ratings}} of the dev questions."""
     found: dict[str, dict[str, list[str]]] = defaultdict(dict)
-    for row in _rows(folder / FILE_NAME):
-        query = str(row["query"])
-        usable = query.strip() and query not in test_texts and row["passage_id"] in known
-        if row["feedback_split"] == _SPLIT and usable:
-            found[query].setdefault(str(row["passage_id"]), []).extend(row["ratings"])
+    with gzip.open(folder / FILE_NAME, "rt", encoding="utf-8") as file:
+        for row in map(json.loads, file):
+            query = str(row["query"])
+            usable = query.strip() and query not in test_texts and row["passage_id"] in known
+            if row["feedback_split"] == _SPLIT and usable:
+                found[query].setdefault(str(row["passage_id"]), []).extend(row["ratings"])
     return dict(found)
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)

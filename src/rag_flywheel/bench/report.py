@@ -23,6 +23,7 @@ from rag_flywheel.bench.terminal import (
     named,
     number,
     share,
+    slice_rows,
 )
 
 Cell: TypeAlias = str | tuple[str, str]
@@ -237,14 +238,8 @@ def _rankings(c: Json) -> str:
 def _slices(c: Json, key: str) -> str:
     columns = ("slice", "test queries", "static hybrid", "flywheel", *DIFFERENCE)
     rows: list[list[Cell]] = [
-        [
-            (s["name"], s["what"]),
-            str(s["n"]),
-            number(s["static"]),
-            number(s["flywheel"]),
-            *difference_cells(s["difference"]),
-        ]
-        for s in c["slices"]
+        [(s["name"], s["what"]), *cells[1:]]
+        for s, cells in zip(c["slices"], slice_rows(c), strict=True)
     ]
     whole = _interval("all", c["n_test"], named(c["rankings"], "flywheel")["difference"])
     intervals = [whole, *(_interval(s["name"], s["n"], s["difference"]) for s in c["slices"])]

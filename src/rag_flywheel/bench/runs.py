@@ -3,11 +3,10 @@
 Each works on its own copy of the index without votes; it must not know how they are compared.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
@@ -43,36 +42,29 @@ class FixedVote:
     helpful: bool
 
 
-class Exposure:
-    """Counts how often each passage is shown; `close` ends a cycle."""
-
-    def __init__(self, n_passages: int) -> None:
-        self._n = n_passages
-        self._counts: Counter[str] = Counter()
-        self.ginis: list[float] = []
-
-    def show(self, seen: Retrieval) -> None:
-        """Count the hits of an answer."""
-        self._counts.update(hit.passage_id for hit in seen.hits)
-
-    def close(self) -> None:
-        """End a cycle."""
-        counts = np.zeros(self._n)
-        counts[: len(self._counts)] = list(self._counts.values())
-        self.ginis.append(gini(counts))
-        self._counts.clear()
-
-
 def run_votes(bench: Bench, protocol: Protocol, progress: Progress | None) -> CycledRun:
     """Users see the flywheel's own hits and vote on them."""
-    exposure = Exposure(len(bench.collection.passages))
-    folder = _copy(bench, "votes")
-    with bench.open(folder) as fw:
-        steps = _asked(fw, bench, protocol, exposure, progress)
+    train, users = bench.train, protocol.users
+    rng = np.random.default_rng([protocol.seed, 0])
+    exposure: list[Counter[str]] = [Counter() for _ in bench.parts]
+    with bench.copy("votes") as fw:
+        steps = [
+            asking(fw, train, part, users, rng, shown=partial(_count, counts), progress=progress)
+            for part, counts in zip(bench.parts, exposure, strict=True)
+        ]
         cycles = _cycles(fw, bench, protocol, steps)
-    shutil.rmtree(folder)
-    what = "users see the flywheel's own hits and vote on them"
-    return CycledRun("votes", what, cycles, tuple(exposure.ginis))
+    ginis = tuple(_gini(counts, len(bench.collection.passages)) for counts in exposure)
+    return CycledRun("votes", "users see the flywheel's own hits and vote on them", cycles, ginis)
+
+
+def _count(counts: Counter[str], seen: Retrieval) -> None:
+    counts.update(hit.passage_id for hit in seen.hits)
+
+
+def _gini(counts: Counter[str], n_passages: int) -> float:
+    padded = np.zeros(n_passages)
+    padded[: len(counts)] = list(counts.values())
+    return gini(padded)
 
 
 def tossed(protocol: Protocol) -> Protocol:
@@ -89,11 +81,8 @@ def run_random(bench: Bench, tossing: Protocol, progress: Progress | None) -> Cy
 
 def run_none(bench: Bench, protocol: Protocol) -> CycledRun:
     """Nobody votes; the index is refreshed all the same."""
-    folder = _copy(bench, "none")
-    with bench.open(folder) as fw:
-        steps = [_nothing for _ in bench.parts]
-        cycles = _cycles(fw, bench, protocol, steps)
-    shutil.rmtree(folder)
+    with bench.copy("none") as fw:
+        cycles = _cycles(fw, bench, protocol, [lambda: 0] * len(bench.parts))
     return CycledRun("no votes", "nobody votes; refreshed all the same", cycles)
 
 
@@ -102,16 +91,22 @@ def run_fixed(bench: Bench, protocol: Protocol) -> tuple[CycledRun, list[FixedVo
 
     Tells learning from exposure, and gives every rule the same votes to learn from.
     """
-    folder = _copy(bench, "fixed")
     rng = np.random.default_rng([protocol.seed, 1])
-    with bench.open(folder) as fw:
+    cast: list[FixedVote] = []
+    with bench.copy("fixed") as fw:
         queries = [q for part in bench.parts for q in part]
         seen = fw.retrieve_many([bench.train.queries[q] for q in queries], SHOWN)
         answers = dict(zip(queries, seen, strict=True))
-        cast: list[FixedVote] = []
-        steps = [_cast(fw, bench, protocol, part, answers, rng, cast) for part in bench.parts]
-        cycles = _cycles(fw, bench, protocol, steps)
-    shutil.rmtree(folder)
+
+        def vote(part: Sequence[str]) -> int:
+            said: list[Vote | OnAnswer] = []
+            for query in part:
+                given = protocol.users.said(answers[query], bench.train.qrels[query], query, rng)
+                cast.extend(FixedVote(query, v.passage_id, v.verdict == "helpful") for v in given)
+                said += given
+            return tell(fw, said)
+
+        cycles = _cycles(fw, bench, protocol, [partial(vote, part) for part in bench.parts])
     what = "users see the static ranking's hits in every cycle; all rules learn from these votes"
     return CycledRun("fixed exposure", what, cycles), cast
 
@@ -121,55 +116,3 @@ def _cycles(
 ) -> tuple[tuple[int, Run], ...]:
     tune_after = protocol.tune_after
     return tuple(run_cycles(fw, bench.test, steps, depth=protocol.depth, tune_after=tune_after))
-
-
-def _copy(bench: Bench, name: str) -> Path:
-    return Path(shutil.copytree(bench.base, bench.base.parent / name))
-
-
-def _nothing() -> int:
-    return 0
-
-
-def _asked(
-    fw: Flywheel,
-    bench: Bench,
-    protocol: Protocol,
-    exposure: Exposure,
-    progress: Progress | None,
-) -> list[CastVotes]:
-    rng = np.random.default_rng([protocol.seed, 0])
-
-    def step(part: Sequence[str]) -> CastVotes:
-        ask = asking(
-            fw, bench.train, part, protocol.users, rng, shown=exposure.show, progress=progress
-        )
-
-        def one_cycle() -> int:
-            n_votes = ask()
-            exposure.close()
-            return n_votes
-
-        return one_cycle
-
-    return [step(part) for part in bench.parts]
-
-
-def _cast(
-    fw: Flywheel,
-    bench: Bench,
-    protocol: Protocol,
-    part: Sequence[str],
-    answers: dict[str, Retrieval],
-    rng: np.random.Generator,
-    cast: list[FixedVote],
-) -> CastVotes:
-    def step() -> int:
-        said: list[Vote | OnAnswer] = []
-        for query in part:
-            given = protocol.users.said(answers[query], bench.train.qrels[query], query, rng)
-            cast.extend(FixedVote(query, v.passage_id, v.verdict == "helpful") for v in given)
-            said += given
-        return tell(fw, said)
-
-    return step

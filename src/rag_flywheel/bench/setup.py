@@ -4,6 +4,9 @@ It must not know what is run on it.
 """
 
 import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +69,14 @@ class Bench:
         fw.lookups = self.lookups
         return fw
 
+    @contextmanager
+    def copy(self, name: str) -> Iterator[Flywheel]:
+        """A copy of `base` to run on, deleted at the end."""
+        folder = Path(shutil.copytree(self.base, self.base.parent / name))
+        with self.open(folder) as fw:
+            yield fw
+        shutil.rmtree(folder)
+
 
 def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress | None) -> Bench:
     """Read a collection and index it below `scratch`. Raises InputError for what it lacks."""
@@ -121,13 +132,10 @@ def only(split: Split, queries: list[str]) -> Split:
 
 def hashes(folder: Path) -> dict[str, str]:
     """sha256 of every file of a collection that a run reads, by name."""
-    names = sorted(
-        p
-        for p in folder.rglob("*")
-        if p.is_file() and p.suffix in {".gz", ".jsonl", ".tsv", ".npz"}
-    )
+    kinds = {".gz", ".jsonl", ".tsv", ".npz"}
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in kinds)
     return {
-        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in names
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
     }
 
 

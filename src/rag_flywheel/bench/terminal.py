@@ -91,7 +91,7 @@ def print_result(result: Json) -> None:
     tables: list[tuple[Sequence[str], Callable[[Json], list[list[str]]]]] = [
         (("ranking", MEASURE, *DIFFERENCE, "helped", "hurt"), _ranking_rows),
         (("run", "votes", "before", "at the end"), _run_rows),
-        (("slice", "queries", "static", "flywheel", *DIFFERENCE), _slice_rows),
+        (("slice", "queries", "static", "flywheel", *DIFFERENCE), slice_rows),
     ]
     for columns, rows in tables:
         _print(console, columns, [(c["name"], rows(c)) for c in collections])
@@ -239,7 +239,8 @@ def _run_rows(c: Json) -> list[list[str]]:
     ]
 
 
-def _slice_rows(c: Json) -> list[list[str]]:
+def slice_rows(c: Json) -> list[list[str]]:
+    """A row for each slice: name, queries, static hybrid, flywheel and the difference."""
     return [
         [
             s["name"],

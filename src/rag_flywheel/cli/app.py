@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,10 +16,12 @@ from rag_flywheel.cli import show
 from rag_flywheel.cli.bench import bench
 from rag_flywheel.cli.feedback import COMMANDS as FEEDBACK
 from rag_flywheel.cli.golden import golden, review
-from rag_flywheel.cli.options import KB, Index, Json
+from rag_flywheel.cli.options import KB, Index, Json, open_index
 from rag_flywheel.errors import FlywheelError, InputError, LockedError
-from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.records import Passage
+
+if TYPE_CHECKING:
+    from rag_flywheel.flywheel import Flywheel
 
 app = typer.Typer(
     help="Retrieval that gets better from votes on its answers. Begin with `add`, `retrieve`, "
@@ -38,21 +40,11 @@ def main(words: list[str] | None = None) -> None:
     """
     try:
         app(words)
-    except LockedError as error:
-        sys.exit(_failed(error, LOCKED))
     except FlywheelError as error:
-        sys.exit(_failed(error, 1))
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(LOCKED if isinstance(error, LockedError) else 1)
     except BrokenPipeError:
         sys.exit(0)
-
-
-def _failed(error: FlywheelError, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
-
-
-def _open(index: Path, *, create: bool = False) -> Flywheel:
-    return Flywheel.open(index, create=create)
 
 
 @app.command()
@@ -69,7 +61,7 @@ def demo(
     from rag_flywheel.bench.extra import require_bench_extra
 
     require_bench_extra()
-    show.demo(run_demo(out, seed=seed, n_cycles=cycles), as_json)
+    show.result(run_demo(out, seed=seed, n_cycles=cycles), as_json, show.demo)
 
 
 @app.command()
@@ -89,13 +81,13 @@ def add(
     from rag_flywheel.formats.documents import read_paths
 
     batch = read_paths(paths)
-    with _open(index, create=True) as fw:
+    with open_index(index, create=True) as fw:
         report = fw.add(batch.passages, progress=True)
         gone = _gone(fw, batch.passages, batch.sources, paths if prune else [])
         show.added(report, fw.remove(gone), as_json)
 
 
-def _gone(fw: Flywheel, kept: list[Passage], sources: set[str], pruned: list[Path]) -> list[str]:
+def _gone(fw: "Flywheel", kept: list[Passage], sources: set[str], pruned: list[Path]) -> list[str]:
     """Ids of passages cut from these files, or from files gone from these folders, but not kept."""
     ids = {p.id for p in kept}
     folders = tuple(f"{p.resolve().name}/" for p in pruned if p.is_dir())
@@ -117,7 +109,7 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Take passages out; they are gone from every answer at once."""
-    with _open(index) as fw:
+    with open_index(index) as fw:
         show.count("removed", fw.remove(ids), as_json)
 
 
@@ -140,10 +132,10 @@ def retrieve(
     as_json: Json = False,
 ) -> None:
     """Print the best passages for a query."""
-    with _open(index) as fw:
+    with open_index(index) as fw:
         found = fw.retrieve(query, k, where=_filter(where or []), user_id=user, record=record)
         behind = {hit.rank: fw.votes_behind(hit) for hit in found.hits} if explain else None
-    show.retrieval(found, behind, as_json)
+    show.result(found, as_json, lambda found: show.retrieval(found, behind))
 
 
 _COMPARISON = re.compile(r"([^=<>!]+)(=|!=|>=|<=|>|<)(.*)", re.DOTALL)
@@ -189,9 +181,9 @@ def refresh(
     """Build the next index version, check it, make it live. Made for cron: one log line a step."""
     _log_to_stderr()
     max_age_s = None if max_age is None else _seconds(max_age)
-    with _open(index) as fw:
+    with open_index(index) as fw:
         report = fw.refresh(if_votes=if_votes, max_age_s=max_age_s, tune=tune, progress=True)
-    show.refreshed(report, as_json)
+    show.result(report, as_json, show.refreshed)
     if report.outcome == "rejected":
         raise typer.Exit(REJECTED)
 
@@ -215,8 +207,8 @@ def _seconds(text: str) -> float:
 @app.command()
 def status(index: Index = KB, as_json: Json = False) -> None:
     """The state of the index in numbers."""
-    with _open(index) as fw:
-        show.status(fw.status(), as_json)
+    with open_index(index) as fw:
+        show.result(fw.status(), as_json, show.status)
 
 
 @app.command()
@@ -228,11 +220,11 @@ def versions(
     as_json: Json = False,
 ) -> None:
     """The index versions on disk, the newest first; or the story of one."""
-    with _open(index) as fw:
+    with open_index(index) as fw:
         if explain is None:
-            show.versions(fw.versions(), as_json)
+            show.result(fw.versions(), as_json, show.versions)
         else:
-            show.story(fw.explain_version(explain), as_json)
+            show.result(fw.explain_version(explain), as_json, show.story)
 
 
 @app.command()
@@ -245,23 +237,23 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Make an earlier version live; votes that came after it are held back until `release`."""
-    with _open(index) as fw:
+    with open_index(index) as fw:
         show.value("live", fw.rollback(version, hold=hold), as_json)
 
 
 @app.command()
 def release(index: Index = KB, as_json: Json = False) -> None:
     """Let votes that a rollback held back count again, and refreshes go on."""
-    with _open(index) as fw:
+    with open_index(index) as fw:
         show.value("released", fw.release(), as_json)
 
 
 @app.command()
 def verify(index: Index = KB, as_json: Json = False) -> None:
     """Check every file of the index folder; exit code 1 when something is wrong."""
-    with _open(index) as fw:
+    with open_index(index) as fw:
         problems = fw.verify()
-    show.problems(problems, as_json)
+    show.sentences(problems, "sound", as_json)
     if problems:
         raise typer.Exit(1)
 
@@ -269,15 +261,15 @@ def verify(index: Index = KB, as_json: Json = False) -> None:
 @app.command()
 def repair(index: Index = KB, as_json: Json = False) -> None:
     """Move damaged versions into quarantine/ and rebuild from the database; says what was done."""
-    with _open(index) as fw:
-        show.repaired(fw.repair(progress=True), as_json)
+    with open_index(index) as fw:
+        show.sentences(fw.repair(progress=True), "nothing to repair", as_json)
 
 
 @app.command()
 def forget(user: str, index: Index = KB, as_json: Json = False) -> None:
     """Delete what is stored of a user, and all that was learned from them; older versions too."""
-    with _open(index) as fw:
-        show.forgotten(fw.forget(user), as_json)
+    with open_index(index) as fw:
+        show.result(fw.forget(user), as_json, show.forgotten)
 
 
 @app.command()
@@ -288,7 +280,7 @@ def opt_out(
     as_json: Json = False,
 ) -> None:
     """Record nothing of a user from now on: neither questions nor votes."""
-    with _open(index) as fw:
+    with open_index(index) as fw:
         fw.opt_out(user, out=not undo)
     show.value("opted out", not undo, as_json)
 
@@ -300,8 +292,8 @@ def log(
     as_json: Json = False,
 ) -> None:
     """What happened to the index, the newest first: promotions, rollbacks, users forgotten, ..."""
-    with _open(index) as fw:
-        show.history(fw.history(n), as_json)
+    with open_index(index) as fw:
+        show.result(fw.history(n), as_json, show.history)
 
 
 @app.command()
@@ -311,8 +303,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write passages, past queries and what votes say of them as a BEIR folder, to benchmark on."""
-    with _open(index) as fw:
-        show.exported(fw.export(out), out, as_json)
+    with open_index(index) as fw:
+        show.result(fw.export(out), as_json, lambda report: show.exported(report, out))
 
 
 for _command in FEEDBACK:

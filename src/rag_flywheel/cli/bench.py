@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rag_flywheel.cli.options import one_of
 from rag_flywheel.errors import InputError
 
 
@@ -52,18 +53,13 @@ def bench(
     from rag_flywheel.report.progress import Bars
 
     require_bench_extra()
-    if attack not in ATTACKS:
-        raise typer.BadParameter(f"attack {attack!r} is none of {', '.join(ATTACKS)}")
-    if told not in TOLD:
-        raise typer.BadParameter(f"told {told!r} is none of {', '.join(TOLD)}")
+    kind, known = one_of(attack, ATTACKS, "attack "), one_of(told, TOLD, "told ")
     if out.suffix != ".json":
         raise typer.BadParameter(f"{out} does not end in .json")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise InputError(
             f"{out.parent} is no folder that can be written to; make it, or give --out"
         )
-    kind = next(a for a in ATTACKS if a == attack)
-    known = next(t for t in TOLD if t == told)
     users = Users(eta, eps, trust, malicious, kind, answer_level, known)
     folders = [find_collection(name) for name in collections]
     protocol = Protocol(

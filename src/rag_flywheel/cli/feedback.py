@@ -3,13 +3,12 @@
 It must not know what any of it does to a ranking.
 """
 
-from typing import Annotated, cast, get_args
+from typing import Annotated, get_args
 
 import typer
 
 from rag_flywheel.cli import show
-from rag_flywheel.cli.options import KB, Index, Json, User
-from rag_flywheel.flywheel import Flywheel
+from rag_flywheel.cli.options import KB, Index, Json, User, one_of, open_index
 from rag_flywheel.records import Signal, Verdict
 
 Said = Annotated[str, typer.Argument(metavar="VERDICT", help="helpful, harmful or retract.")]
@@ -25,8 +24,8 @@ def feedback(
     as_json: Json = False,
 ) -> None:
     """Keep a vote on a passage that a retrieval showed."""
-    said = _verdict(verdict)
-    with Flywheel.open(index, create=False) as fw:
+    said: Verdict = one_of(verdict, get_args(Verdict))
+    with open_index(index) as fw:
         fw.feedback(retrieval_id, passage_id, said, user_id=user, reason=reason)
     show.count("kept", 1, as_json)
 
@@ -43,8 +42,8 @@ def answer_feedback(
     as_json: Json = False,
 ) -> None:
     """Keep a vote on a whole answer; the passages behind it share it."""
-    said = _verdict(verdict)
-    with Flywheel.open(index, create=False) as fw:
+    said: Verdict = one_of(verdict, get_args(Verdict))
+    with open_index(index) as fw:
         fw.answer_feedback(retrieval_id, said, answer=answer, cited=cited, user_id=user)
     show.count("kept", 1, as_json)
 
@@ -61,7 +60,7 @@ def relevance(
     if both := sorted(set(yes or ()) & set(no or ())):
         raise typer.BadParameter(f"{both[0]!r} is given as relevant and as not")
     said = {**dict.fromkeys(yes or (), True), **dict.fromkeys(no or (), False)}
-    with Flywheel.open(index, create=False) as fw:
+    with open_index(index) as fw:
         show.count("kept", fw.relevance(retrieval_id, said, user_id=user), as_json)
 
 
@@ -74,7 +73,7 @@ def adopted(
     as_json: Json = False,
 ) -> None:
     """Say whether an answer was used."""
-    with Flywheel.open(index, create=False) as fw:
+    with open_index(index) as fw:
         fw.adopted(retrieval_id, used=used, why=why, user_id=user)
     show.count("kept", 1, as_json)
 
@@ -91,16 +90,9 @@ def signal(
     as_json: Json = False,
 ) -> None:
     """Keep what a user did with an answer: weak evidence."""
-    if kind not in get_args(Signal):
-        raise typer.BadParameter(f"{kind!r} is none of {', '.join(get_args(Signal))}")
-    with Flywheel.open(index, create=False) as fw:
-        fw.signal(
-            retrieval_id,
-            cast(Signal, kind),
-            _value(kind, value),
-            passage_id=passage,
-            user_id=user,
-        )
+    action: Signal = one_of(kind, get_args(Signal))
+    with open_index(index) as fw:
+        fw.signal(retrieval_id, action, _value(kind, value), passage_id=passage, user_id=user)
     show.count("kept", 1, as_json)
 
 
@@ -116,12 +108,6 @@ def _value(kind: str, given: str | None) -> str | int | float | bool | None:
         return given
 
 
-def _verdict(given: str) -> Verdict:
-    if given not in get_args(Verdict):
-        raise typer.BadParameter(f"{given!r} is none of {', '.join(get_args(Verdict))}")
-    return cast(Verdict, given)
-
-
 def correct(
     retrieval_id: str,
     passage_id: Annotated[str | None, typer.Argument(help="The right passage.")] = None,
@@ -131,7 +117,7 @@ def correct(
     as_json: Json = False,
 ) -> None:
     """Name the passage that is the answer to a retrieval, whether it was shown or not; or write it."""
-    with Flywheel.open(index, create=False) as fw:
+    with open_index(index) as fw:
         fw.correct(retrieval_id, passage_id, text, user_id=user)
     show.count("kept", 1, as_json)
 
@@ -144,7 +130,7 @@ def missing(
     as_json: Json = False,
 ) -> None:
     """Say that the index has no answer to a question."""
-    with Flywheel.open(index, create=False) as fw:
+    with open_index(index) as fw:
         fw.missing(retrieval_id, note, user_id=user)
     show.count("kept", 1, as_json)
 
@@ -157,8 +143,8 @@ def gaps(
     as_json: Json = False,
 ) -> None:
     """What users ask in vain, by topic, with how often, and how often in the period before."""
-    with Flywheel.open(index, create=False) as fw:
-        show.gaps(fw.gaps(days), as_json)
+    with open_index(index) as fw:
+        show.result(fw.gaps(days), as_json, show.gaps)
 
 
 COMMANDS = (feedback, relevance, answer_feedback, adopted, signal, correct, missing, gaps)

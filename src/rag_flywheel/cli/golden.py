@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from rag_flywheel.cli import show
-from rag_flywheel.cli.options import KB, Index, Json, User
-from rag_flywheel.flywheel import Flywheel
+from rag_flywheel.cli.options import KB, Index, Json, User, open_index
 
 golden = typer.Typer(help="Queries whose answers are known.", no_args_is_help=True)
 review = typer.Typer(help="Answers that a person has to decide.", no_args_is_help=True)
@@ -30,15 +29,15 @@ def golden_add(
     as_json: Json = False,
 ) -> None:
     """Import known answers, all or none; a grade above 0 is an answer."""
-    with Flywheel.open(index, create=False) as fw:
+    with open_index(index) as fw:
         show.added(fw.golden.add(path, split=split), None, as_json)
 
 
 @golden.command("list")
 def golden_list(index: Index = KB, as_json: Json = False) -> None:
     """Every query with a known answer, and who says so."""
-    with Flywheel.open(index, create=False) as fw:
-        show.golden(fw.golden.items(), as_json)
+    with open_index(index) as fw:
+        show.result(fw.golden.items(), as_json, show.golden)
 
 
 @golden.command("export")
@@ -48,15 +47,15 @@ def golden_export(
     as_json: Json = False,
 ) -> None:
     """Write them as a BEIR folder, or a .csv or .tsv."""
-    with Flywheel.open(index, create=False) as fw:
+    with open_index(index) as fw:
         show.count("exported", fw.golden.export(path), as_json)
 
 
 @review.command("next")
 def review_next(index: Index = KB, as_json: Json = False) -> None:
     """The passage with the most votes on which users or sources disagree."""
-    with Flywheel.open(index, create=False) as fw:
-        show.review_item(fw.review.next(), as_json)
+    with open_index(index) as fw:
+        show.result(fw.review.next(), as_json, show.review_item)
 
 
 @review.command("accept")
@@ -64,7 +63,7 @@ def review_accept(
     item_id: ItemId, user: User = None, index: Index = KB, as_json: Json = False
 ) -> None:
     """The passage answers the query."""
-    with Flywheel.open(index, create=False) as fw:
+    with open_index(index) as fw:
         fw.review.accept(item_id, user_id=user)
     show.value("accepted", item_id, as_json)
 
@@ -74,7 +73,7 @@ def review_reject(
     item_id: ItemId, user: User = None, index: Index = KB, as_json: Json = False
 ) -> None:
     """The passage does not answer the query."""
-    with Flywheel.open(index, create=False) as fw:
+    with open_index(index) as fw:
         fw.review.reject(item_id, user_id=user)
     show.value("rejected", item_id, as_json)
 
@@ -89,6 +88,6 @@ def review_undo(
     as_json: Json = False,
 ) -> None:
     """Take a decision back."""
-    with Flywheel.open(index, create=False) as fw:
+    with open_index(index) as fw:
         undone = fw.review.undo(item_id, user_id=user)
     show.value("undone", undone, as_json)

@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rag_flywheel.bench.demo import DemoResult
     from rag_flywheel.report.gaps import Gap
 
+T = TypeVar("T")
 _EXCERPT = 160
 _LEAST_SHOWN = 0.0005  # a term that would print as 0
 _LEAST_SHARED = 0.005  # likewise
@@ -41,6 +42,8 @@ def _json(value: object) -> None:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else str(value)  # type: ignore[arg-type]
 
 
@@ -48,11 +51,20 @@ def _say(line: str) -> None:
     Console(highlight=False, soft_wrap=True, markup=False).print(line)
 
 
-def _table(*columns: str, numbers: Sequence[str] = ()) -> Table:
+def _table(
+    columns: Sequence[str], rows: Iterable[Iterable[str | Text]], *, numbers: Sequence[str] = ()
+) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in numbers else "left")
-    return table
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+
+
+def result(found: T, as_json: bool, show: Callable[[T], None]) -> None:
+    """Print a result as JSON for programs, or as `show` prints it for people."""
+    _json(found) if as_json else show(found)
 
 
 def count(name: str, n: int, as_json: bool) -> None:
@@ -65,6 +77,15 @@ def value(name: str, found: object, as_json: bool) -> None:
     _json({name: found}) if as_json else _say(f"{name}: {found}")
 
 
+def sentences(found: Sequence[str], none: str, as_json: bool) -> None:
+    """A sentence a line; none: the line when there is no sentence."""
+    if as_json:
+        _json(found)
+        return
+    for sentence in found or [none]:
+        _say(sentence)
+
+
 def added(report: AddReport, removed: int | None, as_json: bool) -> None:
     """What `add` did; removed: None where nothing ever is."""
     if as_json:
@@ -75,13 +96,8 @@ def added(report: AddReport, removed: int | None, as_json: bool) -> None:
         _say(line + (f", removed {removed} that their files no longer have" if removed else ""))
 
 
-def retrieval(
-    found: Retrieval, behind: Mapping[int, Sequence[PastVotes]] | None, as_json: bool
-) -> None:
+def retrieval(found: Retrieval, behind: Mapping[int, Sequence[PastVotes]] | None) -> None:
     """The hits of a retrieval, and how each score adds up: behind, by rank, the votes it rests on."""
-    if as_json:
-        _json(found)
-        return
     if not found.hits:
         _say("no passage found")
         return
@@ -114,12 +130,9 @@ def _past(votes: PastVotes) -> str:
     return f"“{question[:_EXCERPT]}”: {', '.join(said) or 'next to nothing'} on {votes.passage_id}"
 
 
-def refreshed(report: RefreshReport, as_json: bool) -> None:
+def refreshed(report: RefreshReport) -> None:
     """What `refresh` did."""
-    if as_json:
-        _json(report)
-    else:
-        _say(f"{report.outcome}: {report.reason}; live version {report.version}")
+    _say(f"{report.outcome}: {report.reason}; live version {report.version}")
 
 
 _NAMES = {
@@ -131,71 +144,37 @@ _NAMES = {
 }
 
 
-def status(found: Status, as_json: bool) -> None:
+def status(found: Status) -> None:
     """Every number of the status."""
-    if as_json:
-        _json(found)
-        return
-    table = _table("what", "value")
     values = dataclasses.asdict(found)
     if found.frozen_at is None:
         values["frozen_at"] = "all"
     else:
         values["frozen_at"] = f"up to event {found.frozen_at}, until `rag-flywheel release`"
-    for name, value in values.items():
-        plain = name.removeprefix("n_").replace("_", " ")
-        table.add_row(_NAMES.get(name, plain), Text("-" if value is None else str(value)))
-    Console(highlight=False).print(table)
+    names = (_NAMES.get(name, name.removeprefix("n_").replace("_", " ")) for name in values)
+    shown = (Text("-" if value is None else str(value)) for value in values.values())
+    _table(("what", "value"), zip(names, shown, strict=True))
 
 
-def versions(found: Sequence[VersionInfo], as_json: bool) -> None:
+def versions(found: Sequence[VersionInfo]) -> None:
     """The versions, the live one marked."""
-    if as_json:
-        _json(list(found))
-        return
-    table = _table("", "version", "created", "passages", "events", numbers=("passages", "events"))
-    for v in found:
-        table.add_row(
-            "live" if v.live else "", v.id, v.created, str(v.n_passages), str(v.watermark)
-        )
-    Console(highlight=False).print(table)
+    rows = (
+        ("live" if v.live else "", v.id, v.created, str(v.n_passages), str(v.watermark))
+        for v in found
+    )
+    numbers = ("passages", "events")
+    _table(("", "version", "created", *numbers), rows, numbers=numbers)
 
 
-def story(found: VersionStory, as_json: bool) -> None:
+def story(found: VersionStory) -> None:
     """How a version came to its parameters."""
-    if as_json:
-        _json(found)
-        return
     _say(f"{found.id}{', live' if found.live else ''}")
     for sentence in found.sentences:
         _say(f"  {sentence}")
 
 
-def problems(found: Sequence[str], as_json: bool) -> None:
-    """What is wrong, one line each."""
-    if as_json:
-        _json(list(found))
-    elif found:
-        for problem in found:
-            _say(problem)
-    else:
-        _say("sound")
-
-
-def repaired(done: Sequence[str], as_json: bool) -> None:
-    """What was repaired, one line each."""
-    if as_json:
-        _json(list(done))
-        return
-    for sentence in done or ["nothing to repair"]:
-        _say(sentence)
-
-
-def forgotten(report: ForgetReport, as_json: bool) -> None:
+def forgotten(report: ForgetReport) -> None:
     """What `forget` deleted."""
-    if as_json:
-        _json(report)
-        return
     _say(
         f"deleted: {report.n_retrievals} retrievals, {report.n_votes} votes of the user, "
         f"{report.n_votes_of_others} of others on their questions, {report.n_notes} texts for review"
@@ -207,91 +186,68 @@ def forgotten(report: ForgetReport, as_json: bool) -> None:
     _say(f"live: {report.version}")
 
 
-def history(found: Sequence[HistoryEntry], as_json: bool) -> None:
+def history(found: Sequence[HistoryEntry]) -> None:
     """What happened, one line each."""
-    if as_json:
-        _json(list(found))
-        return
-    table = _table("at", "what", "")
-    for entry in found:
-        table.add_row(entry.at, entry.kind, Text(entry.text))
-    Console(highlight=False).print(table)
+    _table(("at", "what", ""), ((entry.at, entry.kind, Text(entry.text)) for entry in found))
 
 
-def exported(report: ExportReport, out: Path, as_json: bool) -> None:
+def exported(report: ExportReport, out: Path) -> None:
     """What `export` wrote."""
-    if as_json:
-        _json(report)
-        return
     _say(
         f"{out}: {report.n_passages} passages, {report.n_queries} queries, "
         f"{report.n_judgments} grades; left out: {report.n_left_out} queries without a helpful hit"
     )
 
 
-def golden(items: Sequence[GoldenItem], as_json: bool) -> None:
+def golden(items: Sequence[GoldenItem]) -> None:
     """Known answers, a line for each query."""
-    if as_json:
-        _json([{**dataclasses.asdict(i), "query_hash": i.query_hash.hex()} for i in items])
-        return
-    table = _table("query", "answers", "sources")
+    rows = []
     for item in items:
         answers = ", ".join(f"{id_} ({grade})" for id_, grade in item.answers.items())
         query = " ".join(item.query.split())
-        table.add_row(Text(query[:_EXCERPT]), Text(answers), ", ".join(item.sources))
-    Console(highlight=False).print(table)
+        rows.append((Text(query[:_EXCERPT]), Text(answers), ", ".join(item.sources)))
+    _table(("query", "answers", "sources"), rows)
     _say(f"{len(items)} queries with known answers")
 
 
-def review_item(item: ReviewItem | None, as_json: bool) -> None:
+def review_item(item: ReviewItem | None) -> None:
     """What a reviewer has to decide, and how to say it."""
-    if as_json:
-        _json(item)
-    elif item is None:
+    if item is None:
         _say("nothing to review")
-    else:
-        _say(f"{item.id}   {item.why}")
-        _say(f"query:   {' '.join(item.query.split())}")
-        if item.passage_id:
-            _say(f"passage: {item.passage_id}")
-        _say(f"         {' '.join(item.text.split())}")
-        if item.passage_id:
-            _say(f"votes:   {item.helpful} helpful, {item.harmful} harmful")
-        _say(f"does it answer? rag-flywheel review accept|reject {item.id}")
-
-
-def gaps(found: Sequence["Gap"], as_json: bool) -> None:
-    """Topics without a good answer, a line for each."""
-    if as_json:
-        _json(list(found))
         return
+    _say(f"{item.id}   {item.why}")
+    _say(f"query:   {' '.join(item.query.split())}")
+    if item.passage_id:
+        _say(f"passage: {item.passage_id}")
+    _say(f"         {' '.join(item.text.split())}")
+    if item.passage_id:
+        _say(f"votes:   {item.helpful} helpful, {item.harmful} harmful")
+    _say(f"does it answer? rag-flywheel review accept|reject {item.id}")
+
+
+def gaps(found: Sequence["Gap"]) -> None:
+    """Topics without a good answer, a line for each."""
     columns = ("asked", "before", "missing", "harmful", "unlikely")
-    table = _table(*columns, "such as", numbers=columns)
+    rows: list[tuple[str | Text, ...]] = []
     for gap in found:
         n = (gap.n, gap.n_before, gap.missing, gap.harmful, gap.unlikely)
         examples = "; ".join(" ".join(e.split())[:_EXCERPT] for e in gap.examples)
-        table.add_row(*map(str, n), Text(examples))
-    Console(highlight=False).print(table)
+        rows.append((*map(str, n), Text(examples)))
+    _table((*columns, "such as"), rows, numbers=columns)
     _say(f"{len(found)} topics without a good answer")
 
 
-def demo(result: "DemoResult", as_json: bool) -> None:
+def demo(result: "DemoResult") -> None:
     """The demo's measures by cycle, and where its chart is."""
-    if as_json:
-        _json(result)
-        return
-    table = _table(
-        "cycle",
-        "votes so far",
-        *result.measures,
-        numbers=("cycle", "votes so far", *result.measures),
-    )
-    for cycle in result.cycles:
-        table.add_row(
+    columns = ("cycle", "votes so far", *result.measures)
+    rows = (
+        (
             "static" if cycle.number == 0 else str(cycle.number),
             str(cycle.n_votes),
             *(f"{cycle.values[name]:.3f}" for name in result.measures),
         )
-    Console(highlight=False).print(table)
+        for cycle in result.cycles
+    )
+    _table(columns, rows, numbers=columns)
     for line in result.remarks:
         _say(line)

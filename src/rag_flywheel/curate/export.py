@@ -4,7 +4,6 @@ It must not know how the index ranks, nor what is measured on the folder.
 """
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from rag_flywheel.curate.judgments import judgments
 from rag_flywheel.disk import disk_errors, new_folder
 from rag_flywheel.errors import InputError
-from rag_flywheel.formats.beir import query_id, query_line, write_lines, write_qrels
+from rag_flywheel.formats.beir import query_id, write_lines, write_queries
 from rag_flywheel.records import ExportReport
 from rag_flywheel.store import passages as store
 from rag_flywheel.store import retrievals, votes
@@ -37,7 +36,6 @@ def export(root: Path, database: Database, path: str | Path, *, last: int | None
         raise InputError(f"path is {type(path).__name__}; expected the name of a new folder")
     out = Path(path).resolve()
     with disk_errors(out), new_folder(out, outside=root.resolve()) as staged:
-        (staged / "qrels").mkdir()
         return _write(staged, root.resolve().name, database, last)
 
 
@@ -56,16 +54,14 @@ def _write(folder: Path, index: str, database: Database, last: int | None) -> Ex
         texts = retrievals.query_texts(conn, sorted({query for query, _ in grades}))
     names = {past: query_id(*past) for past in grades}
     order = sorted(grades, key=lambda past: names[past])
-    write_lines(folder / "queries.jsonl", (query_line(names[p], texts[p[0]], p[1]) for p in order))
     answered = [past for past in order if 1 in grades[past].values()]
-    n = Counter(split_of(query) for query, _ in answered)
-    for split in SPLITS:
-        part = [past for past in answered if split_of(past[0]) == split]
-        if part or split == "train":  # readers want one file at least, and take absence for none
-            write_qrels(
-                folder / "qrels" / f"{split}.tsv",
-                ((names[p], id_, grade) for p in part for id_, grade in sorted(grades[p].items())),
-            )
+    parts = {split: [p for p in answered if split_of(p[0]) == split] for split in SPLITS}
+    qrels = {
+        split: ((names[p], *grade) for p in part for grade in sorted(grades[p].items()))
+        for split, part in parts.items()
+        if part or split == "train"  # readers want one file at least, and take absence for none
+    }
+    write_queries(folder, ((names[p], texts[p[0]], p[1]) for p in order), qrels)
     report = ExportReport(
         n_passages=len(ids),
         n_queries=len(answered),
@@ -79,7 +75,7 @@ def _write(folder: Path, index: str, database: Database, last: int | None) -> Ex
             last=last,
             report=report,
             n_relevant=sum(sum(grades[past].values()) for past in answered),
-            **{split: n[split] for split in SPLITS},
+            **{split: len(part) for split, part in parts.items()},
         ),
         encoding="utf-8",
     )

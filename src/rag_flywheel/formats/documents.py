@@ -3,7 +3,6 @@
 It must not know how passages are stored.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,14 @@ from typing import Any
 from rag_flywheel.checks import check_passages
 from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import InputError
+from rag_flywheel.formats.lines import Limits, located, parse_json, read_lines
 from rag_flywheel.formats.markdown import cut
 from rag_flywheel.records import Passage
 
 SUFFIXES = (".md", ".txt")
 MOST_BYTES = 64 * 2**20
 """Of a text file, and of a line of JSONL."""
+_LIMITS = Limits(MOST_BYTES, f" has more than {MOST_BYTES} bytes; expected a passage")
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,13 @@ def read_paths(paths: Sequence[Path]) -> Batch:
 
 def read_jsonl(path: Path) -> Iterator[Passage]:
     """One passage a line: {"id": ..., "text": ..., "title": ..., "metadata": {...}}."""
-    with path.open("rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(MOST_BYTES + 1), b""), 1):
-            where = f"{path}, line {number}"
-            if len(line) > MOST_BYTES:
-                raise InputError(f"{where} has more than {MOST_BYTES} bytes; expected a passage")
-            if line.strip():
-                yield _passage(line, where)
+    for where, line in read_lines(path, _LIMITS):
+        if line.strip():
+            yield _passage(line, where)
 
 
 def _passage(line: bytes, where: str) -> Passage:
-    try:
-        found: Any = json.loads(line, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is no JSON ({error}); expected one object a line") from error
+    found = parse_json(line, where, _once)
     if not isinstance(found, dict):
         raise InputError(f"{where} is {type(found).__name__}; expected an object with id and text")
     unknown = sorted(set(found) - {"id", "text", "title", "metadata"})
@@ -80,10 +74,8 @@ def _passage(line: bytes, where: str) -> Passage:
     if not isinstance(metadata, dict):
         raise InputError(f"{where}: metadata is {type(metadata).__name__}; expected an object")
     passage = Passage(found["id"], found["text"], found.get("title") or "", metadata)
-    try:
+    with located(where):
         check_passages([passage])
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
     return passage
 
 

@@ -1,23 +1,25 @@
-"""Rows of known answers, and the bounded reading of lines and tables that they come from.
+"""Rows of known answers, and what makes one usable.
 
 It must not know which file formats there are.
 """
 
-import csv
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rag_flywheel.checks import check_query
 from rag_flywheel.errors import InputError
+from rag_flywheel.formats.lines import Limits, read_records
 
 MOST_ROWS = 100_000
-MOST_LINE_BYTES = 1_000_000
-MOST_BYTES = 256_000_000  # of one file, unpacked
+LIMITS = Limits(
+    1_000_000,
+    " is longer than 1 MB; expected a query or grade a line",
+    256_000_000,
+    " is beyond 256 MB, unpacked; expected less: add a part of it",
+)
 HIGHEST_GRADE = 100
 
 
@@ -39,14 +41,13 @@ def refuse(problems: Sequence[str]) -> None:
         raise InputError(f"{problems[0]}{more}. Nothing was added")
 
 
-def query_is_good(query: object, where: str, most: int, problems: list[str]) -> bool:
-    """Whether a query can be used; if not, why goes into `problems`."""
+@contextmanager
+def collected(problems: list[str]) -> Iterator[None]:
+    """Append the message of an InputError of the block to `problems`, and go on."""
     try:
-        check_query(query, most)
+        yield
     except InputError as error:
-        problems.append(f"{where}: {error}")
-        return False
-    return True
+        problems.append(str(error))
 
 
 def is_tenant(text: str | None) -> bool:
@@ -61,64 +62,27 @@ def is_tenant(text: str | None) -> bool:
     return is_one and json.dumps(value) == text
 
 
-def parse_grade(text: str) -> int | None:
-    """The grade in a cell; None when it holds none."""
-    if re.fullmatch(r"[0-9]{1,3}", text) and int(text) <= HIGHEST_GRADE:
-        return int(text)
-    return None
+def is_grade(text: str) -> bool:
+    """Whether a cell holds a grade."""
+    return bool(re.fullmatch(r"[0-9]{1,3}", text)) and int(text) <= HIGHEST_GRADE
 
 
-def bad_grade(where: str, text: str) -> str:
-    """What to say of a cell that holds no grade."""
-    return (
-        f"{where} has the grade {text[:40]!r}; expected a whole number from 0 (no answer) to "
-        f"{HIGHEST_GRADE}"
-    )
-
-
-def read_records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells) of each record, header and all."""
-    reader = csv.reader((line for _, line in read_lines(path)), delimiter=separator, strict=True)
-    n = 0
-    try:
-        for record in reader:
-            if record:
-                n += 1
-                yield reader.line_num, record
-            if n > MOST_ROWS + 1:
-                raise InputError(
-                    f"{path}, line {reader.line_num} is row {n - 1}; expected at most {MOST_ROWS}: "
-                    "add a part of them"
-                )
-    except csv.Error as error:
+def parse_grade(text: str, where: str) -> int:
+    """The grade in a cell. Raises InputError when it holds none."""
+    if not is_grade(text):
         raise InputError(
-            f"{path}, line {reader.line_num} cannot be taken apart ({error}); expected cells that "
-            "hold separators, quotes or line ends in double quotes"
-        ) from error
+            f"{where} has the grade {text[:40]!r}; expected a whole number from 0 (no answer) to "
+            f"{HIGHEST_GRADE}"
+        )
+    return int(text)
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, text with its line end) of each line; stops at what no such file has."""
-    n_bytes = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            number = 0
-            while line := file.readline(MOST_LINE_BYTES + 1):
-                number += 1
-                n_bytes += len(line)
-                yield number, _decoded(line, n_bytes, f"{path}, line {number}")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is no whole gzip file ({error}); pack it again") from error
-
-
-def _decoded(line: bytes, n_bytes: int, where: str) -> str:
-    if len(line) > MOST_LINE_BYTES:
-        raise InputError(f"{where} is longer than 1 MB; expected a query or grade a line")
-    if n_bytes > MOST_BYTES:
-        raise InputError(f"{where} is beyond 256 MB, unpacked; expected less: add a part of it")
-    if b"\0" in line:
-        raise InputError(f"{where} has a NUL byte; expected text in UTF-8")
-    try:
-        return line.decode("utf-8-sig" if n_bytes == len(line) else "utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where} is not UTF-8 ({error}); convert the file first") from error
+def read_rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, cells) of each record that is not blank, header and all."""
+    records = (found for found in read_records(path, separator, LIMITS, strict=True) if found[1])
+    for n, (number, record) in enumerate(records):
+        if n > MOST_ROWS:
+            raise InputError(
+                f"{path}, line {number} is row {n}; expected at most {MOST_ROWS}: add a part of them"
+            )
+        yield number, record

@@ -3,16 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rag_flywheel.checks import check_query
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.beir import cell
-from rag_flywheel.formats.rows import (
-    Row,
-    bad_grade,
-    is_tenant,
-    parse_grade,
-    query_is_good,
-    read_records,
-)
+from rag_flywheel.formats.lines import located
+from rag_flywheel.formats.rows import Row, collected, is_tenant, parse_grade, read_rows
 from rag_flywheel.records import GoldenItem
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -22,7 +17,7 @@ _NEEDED = {"query", "passage_id"}
 
 def read_table(path: Path, most: int, problems: list[str]) -> list[Row]:
     """The rows of a .csv or .tsv file; what is wrong goes into `problems`."""
-    records = read_records(path, SEPARATORS[path.suffix])
+    records = read_rows(path, SEPARATORS[path.suffix])
     _, header = next(records, (1, []))
     if not set(header) >= _NEEDED or not set(header) <= {*_COLUMNS} or len({*header}) < len(header):
         shown = SEPARATORS[path.suffix].join(header)
@@ -33,19 +28,21 @@ def read_table(path: Path, most: int, problems: list[str]) -> list[Row]:
     rows = []
     for number, record in records:
         where = f"{path}, line {number}"
-        if len(record) != len(header):
-            problems.append(f"{where} has {len(record)} columns; expected {len(header)}")
-            continue
-        row = dict(zip(header, record, strict=True))
-        grade = parse_grade(row.get("grade", "1"))
-        tenant = row.get("tenant") or None
-        if grade is None:
-            problems.append(bad_grade(where, row["grade"]))
-        elif not is_tenant(tenant):
-            problems.append(f'{where}: tenant is {tenant!r}; expected JSON such as "acme" or 7')
-        elif query_is_good(row["query"], where, most, problems):
-            rows.append(Row(row["query"], tenant, row["passage_id"], grade, where))
+        with collected(problems):
+            if len(record) != len(header):
+                raise InputError(f"{where} has {len(record)} columns; expected {len(header)}")
+            rows.append(_row(dict(zip(header, record, strict=True)), where, most))
     return rows
+
+
+def _row(cells: dict[str, str], where: str, most: int) -> Row:
+    grade = parse_grade(cells.get("grade", "1"), where)
+    tenant = cells.get("tenant") or None
+    if not is_tenant(tenant):
+        raise InputError(f'{where}: tenant is {tenant!r}; expected JSON such as "acme" or 7')
+    with located(where):
+        check_query(cells["query"], most)
+    return Row(cells["query"], tenant, cells["passage_id"], grade, where)
 
 
 def table_text(items: Sequence[GoldenItem], separator: str) -> str:

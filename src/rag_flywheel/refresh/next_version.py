@@ -11,12 +11,7 @@ import numpy as np
 
 from rag_flywheel.curate.trust import calibrate
 from rag_flywheel.deploy import versions as deploy
-from rag_flywheel.deploy.build import (
-    Built,
-    build_indexes,
-    built_indexes,
-    write_learned,
-)
+from rag_flywheel.deploy.build import Built, build_indexes, built_indexes, write_learned
 from rag_flywheel.deploy.current import make_live
 from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters
 from rag_flywheel.deploy.manifest import Manifest
