@@ -23,8 +23,7 @@ from rag_flywheel.bench.baselines import (
 from rag_flywheel.bench.baselines_by_query import BY_QUERY_RULES
 from rag_flywheel.bench.intervals import helped_hurt_untouched, paired_difference
 from rag_flywheel.bench.measures import Run, all_means, mean, ndcg_at_10
-from rag_flywheel.bench.runs import CycledRun, FixedVote
-from rag_flywheel.bench.setup import Bench, Protocol
+from rag_flywheel.bench.setup import Bench, CycledRun, FixedVote, Protocol
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.formats.beir import Qrels, Split
 from rag_flywheel.index.lexical import LexicalIndex, tokenize

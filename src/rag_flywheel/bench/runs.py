@@ -5,7 +5,7 @@ Each works on its own copy of the index without votes; it must not know how they
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,33 +13,10 @@ import numpy as np
 from rag_flywheel.bench.cycles import SHOWN, CastVotes, asking, run_cycles, tell
 from rag_flywheel.bench.exposure import gini
 from rag_flywheel.bench.measures import Run
-from rag_flywheel.bench.setup import Bench, Protocol
+from rag_flywheel.bench.setup import Bench, CycledRun, FixedVote, Protocol
 from rag_flywheel.bench.users import OnAnswer, Users
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.records import Progress, Retrieval, Vote
-
-
-@dataclass(frozen=True)
-class CycledRun:
-    """What the test queries got before any vote and after each cycle: (votes so far, run).
-
-    exposure_gini: of how often each passage was shown in each cycle; empty where nobody asked.
-    """
-
-    name: str
-    what: str
-    cycles: tuple[tuple[int, Run], ...]
-    exposure_gini: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class FixedVote:
-    """A vote on a hit of the static ranking: of a train query, on a passage. A verdict on an answer
-    is one on the passage that it was written from."""
-
-    query: str
-    passage: str
-    helpful: bool
 
 
 def run_votes(bench: Bench, protocol: Protocol, progress: Progress | None) -> CycledRun:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rag_flywheel.bench.measures import Run
 from rag_flywheel.bench.prepared import FILE_NAME, read_prepared
 from rag_flywheel.bench.users import Users
 from rag_flywheel.encoder import Encoder
@@ -144,3 +145,26 @@ def _sample(test: Split, protocol: Protocol, rng: np.random.Generator) -> Split:
     if most is None or len(test.queries) <= most:
         return test
     return only(test, sorted(rng.permutation(sorted(test.queries))[:most].tolist()))
+
+
+@dataclass(frozen=True)
+class CycledRun:
+    """What the test queries got before any vote and after each cycle: (votes so far, run).
+
+    exposure_gini: of how often each passage was shown in each cycle; empty where nobody asked.
+    """
+
+    name: str
+    what: str
+    cycles: tuple[tuple[int, Run], ...]
+    exposure_gini: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class FixedVote:
+    """A vote on a hit of the static ranking: of a train query, on a passage. A verdict on an answer
+    is one on the passage that it was written from."""
+
+    query: str
+    passage: str
+    helpful: bool
