@@ -21,20 +21,20 @@ from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.measures import mean, ndcg_at_10
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
 from rag_flywheel.bench.users import Users
-from rag_flywheel.curate.source import source_of
+from rag_flywheel.curate.source import Source
 from rag_flywheel.formats.beir import Split
 from rag_flywheel.improve.examples import Examples, Floats
 from rag_flywheel.improve.fit import FREE, MOST_QUERIES, STRENGTH
 from rag_flywheel.improve.likelihood import fit
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.records import EmbeddedText
 from rag_flywheel.refresh.examples import ExampleBuilder
 from rag_flywheel.refresh.past import read_past
 from rag_flywheel.serve.candidates import look_up
 from rag_flywheel.serve.live_version import LastLoaded, read_live
-from rag_flywheel.serve.lookups import Lookups, Question
-from rag_flywheel.serve.scope import scope
-from rag_flywheel.serve.state import State, bare_state
+from rag_flywheel.serve.lookups import Lookups
+from rag_flywheel.serve.state import State, bare_state, scope
 from rag_flywheel.store.database import FILE_NAME, Database
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")
@@ -51,7 +51,7 @@ def run(name: str) -> dict[str, Any]:
         database = Database(bench.base / FILE_NAME)
         version, _ = read_live(bench.base, database, LastLoaded(bench.encoder))
         encoder = bench.encoder
-        past = read_past(database, source_of(encoder, Config()), until=2**62)
+        past = read_past(database, Source(encoder, Config()), until=2**62)
         examples = ExampleBuilder(database, version, Lookups(0), 100).past(past)
         examples = examples.at(np.arange(len(examples))[-MOST_QUERIES:])
         with database.reading() as conn:
@@ -84,7 +84,7 @@ def _features(state: State, bench: Bench, split: Split) -> list[tuple[str, Any, 
     assert bench.encoder is not None
     names = sorted(split.queries)
     vectors = bench.encoder.encode_queries([split.queries[q] for q in names])
-    queries = [Question(split.queries[q], v) for q, v in zip(names, vectors, strict=True)]
+    queries = [EmbeddedText(split.queries[q], v) for q, v in zip(names, vectors, strict=True)]
     lookups = look_up(state, scope(state, None), queries, 100, Lookups(0))
     return [(q, found.pids, found.features) for q, found in zip(names, lookups, strict=True)]
 

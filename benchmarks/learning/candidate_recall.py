@@ -21,14 +21,14 @@ from rag_flywheel.bench.cycles import asking
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.config import Config
-from rag_flywheel.curate.source import source_of
+from rag_flywheel.curate.source import Source
 from rag_flywheel.rank.evidence import evidence_for
 from rag_flywheel.rank.score import POOL
+from rag_flywheel.records import EmbeddedText
 from rag_flywheel.serve.candidates import look_up, with_evident
 from rag_flywheel.serve.live_version import LastLoaded, read_live
-from rag_flywheel.serve.lookups import Lookups, Question
-from rag_flywheel.serve.scope import scope
-from rag_flywheel.serve.state import State, initial_state
+from rag_flywheel.serve.lookups import Lookups
+from rag_flywheel.serve.state import State, initial_state, scope
 from rag_flywheel.store.database import FILE_NAME, Database
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")
@@ -51,7 +51,7 @@ def run(name: str) -> dict[str, Any]:
         version, frozen_at = read_live(bench.base, database, LastLoaded(bench.encoder))
         config = Config(encoder="")
         with database.snapshot() as conn:
-            source = source_of(bench.encoder, config)
+            source = Source(bench.encoder, config)
             state = initial_state(version, frozen_at, conn, source)
         found = {str(n): _recall(state, bench, n) for n in DEPTHS}
         database.close()
@@ -62,7 +62,7 @@ def _recall(state: State, bench: Bench, n: int) -> dict[str, float]:
     assert bench.encoder is not None
     names = sorted(bench.test.queries)
     vectors = bench.encoder.encode_queries([bench.test.queries[q] for q in names])
-    queries = [Question(bench.test.queries[q], v) for q, v in zip(names, vectors, strict=True)]
+    queries = [EmbeddedText(bench.test.queries[q], v) for q, v in zip(names, vectors, strict=True)]
     inside = scope(state, None)
     lookups = look_up(state, inside, queries, n, Lookups(0))
     said = evidence_for(state.evidence, vectors, None, state.version.parameters.kernel)

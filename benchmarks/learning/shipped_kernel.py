@@ -27,7 +27,7 @@ from rag_flywheel.bench.measures import by_query, mean
 from rag_flywheel.bench.setup import Bench, Protocol, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.config import Config
-from rag_flywheel.curate.source import source_of
+from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.build import Built, built_indexes
 from rag_flywheel.deploy.current import read_current
@@ -38,12 +38,11 @@ from rag_flywheel.improve.likelihood import prior_chances
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
+from rag_flywheel.records import EmbeddedText, QueryKey
 from rag_flywheel.refresh.examples import ExampleBuilder
 from rag_flywheel.refresh.past import read_past
 from rag_flywheel.serve.candidates import look_up, plain_worth
-from rag_flywheel.serve.lookups import Question
-from rag_flywheel.serve.scope import scope
-from rag_flywheel.serve.state import bare_state
+from rag_flywheel.serve.state import bare_state, scope
 from rag_flywheel.store.database import FILE_NAME, Database
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")
@@ -81,13 +80,13 @@ def read_past_queries(bench: Bench) -> tuple[Examples, Examples, list[tuple[str,
     names = {int(pid): str(id_) for pid, id_ in rows}
     built = Built(manifest.watermark, np.array(list(names), dtype=np.int64), linked=False)
     version = built_indexes(folder, bench.encoder, built, Parameters())
-    judged = read_past(database, source_of(bench.encoder, config), until=2**62)
+    judged = read_past(database, Source(bench.encoder, config), until=2**62)
     past = ExampleBuilder(database, version, bench.lookups, config.n_candidates).past(judged)
     with database.snapshot() as conn:
         state = bare_state(version, conn)
     ids = sorted(bench.dev.queries)
     vectors = bench.encoder.encode_queries([bench.dev.queries[q] for q in ids])
-    asked = [Question(bench.dev.queries[q], v) for q, v in zip(ids, vectors, strict=True)]
+    asked = [EmbeddedText(bench.dev.queries[q], v) for q, v in zip(ids, vectors, strict=True)]
     lookups = look_up(state, scope(state, None), asked, config.n_candidates, bench.lookups)
     lineages = np.full((len(ids), _POOL), -1, dtype=np.int64)
     features = np.zeros((len(ids), _POOL, len(FEATURES)), dtype=np.float32)
@@ -99,7 +98,7 @@ def read_past_queries(bench: Bench) -> tuple[Examples, Examples, list[tuple[str,
         )
     nothing = np.zeros(len(ids))
     dev = Examples(
-        [(q.encode(), None) for q in ids],
+        [QueryKey(q.encode(), None) for q in ids],
         vectors,
         lineages,
         features,

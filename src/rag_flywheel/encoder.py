@@ -4,6 +4,7 @@ It must not know which model library is behind an encoder.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -53,6 +54,57 @@ class QueryEncoder(Protocol):
         """float32 (n, dim), unit rows."""
 
 
+@dataclass(frozen=True)
+class TextEncoder:
+    """What encodes texts of one kind, queries or passages; `method` is that of an encoder.
+
+    revision: names the weights, under which vectors are stored; dim: their width.
+    """
+
+    revision: str
+    dim: int
+    method: Callable[[Sequence[str]], npt.ArrayLike]
+
+    @classmethod
+    def of_passages(cls, encoder: Encoder) -> "TextEncoder":
+        """The passages' side of an encoder."""
+        return cls(encoder.revision, encoder.dim, encoder.encode_passages)
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """What `method` makes of the texts, checked: float32 (len(texts), dim), unit rows.
+
+        Raises EncoderError on another shape, NaN or infinity, or rows that are not of unit length.
+        """
+        answer = self.method(texts)
+        try:
+            found = np.asarray(answer)
+        except ValueError as error:
+            raise EncoderError(
+                f"the encoder returned rows of different shapes; expected ({len(texts)}, {self.dim})"
+            ) from error
+        if found.shape != (len(texts), self.dim):
+            raise EncoderError(
+                f"the encoder returned an array of shape {found.shape} for {len(texts)} texts; "
+                f"expected ({len(texts)}, {self.dim})"
+            )
+        if found.dtype.kind != "f" or not np.isfinite(found).all():
+            raise EncoderError(
+                f"the encoder returned {found.dtype} values with NaN, infinity or no fractions; "
+                "expected finite float32"
+            )
+        vectors = found.astype(np.float32)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        off = np.abs(lengths - 1.0)
+        if off.max(initial=0.0) > _UNIT_TOLERANCE:
+            worst = lengths.flat[off.argmax()]
+            raise EncoderError(
+                f"the encoder returned a vector of length {worst:.3f}; expected unit length: divide "
+                "each row by its norm"
+            )
+        unit: Vectors = vectors / lengths
+        return unit
+
+
 def check_encoder(encoder: object) -> Encoder:
     """The object, if it has what the protocol asks for. Raises EncoderError."""
     if isinstance(encoder, type) or not isinstance(encoder, Encoder):
@@ -70,40 +122,3 @@ def check_encoder(encoder: object) -> Encoder:
     if type(dim) is not int or dim < 1:
         raise EncoderError(f"encoder {encoder.name!r} has dim {dim!r}; expected a whole number > 0")
     return encoder
-
-
-def encode(
-    method: Callable[[Sequence[str]], npt.ArrayLike], texts: Sequence[str], dim: int
-) -> Vectors:
-    """What `method` makes of the texts, checked: float32 (len(texts), dim), unit rows.
-
-    Raises EncoderError on another shape, NaN or infinity, or rows that are not of unit length.
-    """
-    answer = method(texts)
-    try:
-        found = np.asarray(answer)
-    except ValueError as error:
-        raise EncoderError(
-            f"the encoder returned rows of different shapes; expected ({len(texts)}, {dim})"
-        ) from error
-    if found.shape != (len(texts), dim):
-        raise EncoderError(
-            f"the encoder returned an array of shape {found.shape} for {len(texts)} texts; "
-            f"expected ({len(texts)}, {dim})"
-        )
-    if found.dtype.kind != "f" or not np.isfinite(found).all():
-        raise EncoderError(
-            f"the encoder returned {found.dtype} values with NaN, infinity or no fractions; "
-            "expected finite float32"
-        )
-    vectors = found.astype(np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    off = np.abs(lengths - 1.0)
-    if off.max(initial=0.0) > _UNIT_TOLERANCE:
-        worst = lengths.flat[off.argmax()]
-        raise EncoderError(
-            f"the encoder returned a vector of length {worst:.3f}; expected unit length: divide "
-            "each row by its norm"
-        )
-    unit: Vectors = vectors / lengths
-    return unit

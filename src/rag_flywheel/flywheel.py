@@ -8,14 +8,14 @@ from types import TracebackType
 
 from rag_flywheel.capture import corrections
 from rag_flywheel.capture import votes as capture
-from rag_flywheel.capture.answer_votes import AnswerVote, Reader, append_answer_vote
+from rag_flywheel.capture.answer_votes import AnswerVote, append_answer_vote
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.checks import check_text, check_whole, items
 from rag_flywheel.config import Config
 from rag_flywheel.curate.export import export
 from rag_flywheel.curate.golden_set import GoldenSet
 from rag_flywheel.curate.review import Review
-from rag_flywheel.curate.source import Source, reader_of, source_of
+from rag_flywheel.curate.source import Source
 from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.deploy import rollback
 from rag_flywheel.deploy.current import reconcile
@@ -290,7 +290,7 @@ class Flywheel:
         """
         user = self._hidden(user_id)
         vote = AnswerVote(retrieval_id, verdict, answer, cited, user)
-        append_answer_vote(self._database, vote, self._reader)
+        append_answer_vote(self._database, vote, self._slot.get)
 
     def relevance(
         self,
@@ -319,7 +319,7 @@ class Flywheel:
         Raises UnknownIdError, InputError.
         """
         user = self._hidden(user_id)
-        append_adopted(self._database, retrieval_id, used, why, user, self._reader)
+        append_adopted(self._database, retrieval_id, used, why, user, self._slot.get)
 
     def signal(
         self,
@@ -338,7 +338,7 @@ class Flywheel:
         the answer is. What the user says outranks it. Raises UnknownIdError, InputError.
         """
         given = SignalGiven(retrieval_id, kind, value, passage_id, self._hidden(user_id))
-        append_signal(self._database, given, self._reader)
+        append_signal(self._database, given, self._slot.get)
 
     def votes_behind(self, hit: Hit) -> list[PastVotes]:
         """The votes on similar past queries that `hit.explanation.evidence` rests on, by query."""
@@ -569,11 +569,8 @@ class Flywheel:
         """What is stored of a user's id. Raises InputError."""
         return privacy.hashed_id(self._user_key, "user_id", user_id)
 
-    def _reader(self) -> Reader:
-        return reader_of(self._slot.get())
-
     def _source(self) -> Source:
-        return source_of(self._slot.get(), self._config)
+        return Source(self._slot.get(), self._config)
 
     def _drop_server(self) -> None:
         with self._lock:

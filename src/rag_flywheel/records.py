@@ -5,7 +5,7 @@ They know nothing of where they are stored or how they came about.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,21 @@ Signal: TypeAlias = Literal[
 Outcome: TypeAlias = Literal["promoted", "unchanged", "rejected"]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(step, done, total) now and then during long work."""
+
+
+class QueryKey(NamedTuple):
+    """Names a past query: the 16-byte hash of its text, and its tenant as JSON, None: no tenant."""
+
+    query_hash: bytes
+    tenant: str | None
+
+
+@dataclass(frozen=True)
+class EmbeddedText:
+    """The text of a query or passage, and its vector, float32 (dim,) of unit length."""
+
+    text: str
+    vector: Vectors
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import Vectors, WordEncoder
-from rag_flywheel.capture.answer_credit import MOST_SENTENCES, Text, credits_by_support, sentences
+from rag_flywheel.capture.answer_credit import MOST_SENTENCES, credits_by_support, sentences
+from rag_flywheel.records import EmbeddedText
 
 CASES = [
     json.loads(line)
@@ -21,7 +22,10 @@ Encode = Callable[[Sequence[str]], Vectors]
 
 
 def credits(answer: str, passages: Sequence[str], encode: Encode) -> list[float]:
-    texts = [Text(words, vector) for words, vector in zip(passages, encode(passages), strict=True)]
+    texts = [
+        EmbeddedText(words, vector)
+        for words, vector in zip(passages, encode(passages), strict=True)
+    ]
     return [float(c) for c in credits_by_support(sentences(answer), texts, encode)]
 
 

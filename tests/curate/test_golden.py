@@ -9,7 +9,7 @@ from fakes import WordEncoder
 from known import QUERY, TURNED, corrected, imported, known, said, table
 from rag_flywheel import Candidate, Config, Flywheel, Passage
 from rag_flywheel.curate.golden import golden_items
-from rag_flywheel.curate.source import source_of
+from rag_flywheel.curate.source import Source
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.records import AddReport
 from rag_flywheel.store.passages import query_hash
@@ -186,7 +186,7 @@ def test_events_up_to_a_number(desk: Flywheel, encoder: WordEncoder, tmp_path: P
     corrected(desk, QUERY, "secret")  # event 3
 
     def queries(until: int | None) -> set[str]:
-        found = golden_items(desk._database, source_of(encoder, Config()), until=until)
+        found = golden_items(desk._database, Source(encoder, Config()), until=until)
         return {item.query for item in found}
 
     counts = [queries(until) for until in (1, 2, 3, None)]

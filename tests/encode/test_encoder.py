@@ -9,15 +9,20 @@ import pytest
 
 from fakes import WordEncoder
 from rag_flywheel.encode.make import make_encoder
-from rag_flywheel.encoder import check_encoder, encode
+from rag_flywheel.encoder import TextEncoder, check_encoder
 from rag_flywheel.errors import EncoderError, EncoderNotFoundError, FlywheelError
 
+Method = Callable[[Sequence[str]], npt.ArrayLike]
 UNIT = np.array([[0.6, 0.8, 0.0], [0.0, 0.0, -1.0]])
 TEXTS = ["one", "two"]
 
 
-def answering(rows: npt.ArrayLike) -> Callable[[Sequence[str]], npt.ArrayLike]:
+def answering(rows: npt.ArrayLike) -> Method:
     return lambda texts: rows
+
+
+def encode(method: Method, texts: Sequence[str], dim: int) -> npt.NDArray[np.float32]:
+    return TextEncoder("any", dim, method).encode(texts)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

@@ -28,7 +28,7 @@ from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters
 from rag_flywheel.rank.posterior import credited
 from rag_flywheel.rank.score import score
 from rag_flywheel.rank.stored_evidence import PastQuery
-from rag_flywheel.records import Judgment
+from rag_flywheel.records import Judgment, QueryKey
 
 KERNEL = Kernel(0.2, 0.9, 2.0, 0.5)
 BY_COSINE = replace(
@@ -56,7 +56,7 @@ def made(
     features[:, :, 0] = dense
     given = np.ones((n, 1)) if vectors is None else vectors
     return Examples(
-        [(i.to_bytes(16, "big"), None) for i in range(n)],
+        [QueryKey(i.to_bytes(16, "big"), None) for i in range(n)],
         (given / np.linalg.norm(given, axis=1, keepdims=True)).astype(np.float32),
         np.array(lineages, dtype=np.int64),
         features,

@@ -13,6 +13,7 @@ from rag_flywheel.evaluate.trial import Gate, Judges, Side, gated, no_golden
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
+from rag_flywheel.records import QueryKey
 
 ALONE = Kernel(0.2, 0.9, 2.0, 0.5, neighbours=0)
 NOTHING = dict.fromkeys(FEATURES, 0.0)
@@ -36,7 +37,7 @@ def judges(groups: Sequence[int], right: Sequence[bool], size: Sequence[float]) 
     features[:, 0, 0] = features[:, 1, 1] = np.asarray(size)[list(groups)]
     said = np.where(np.asarray(right)[list(groups)], 1.0, -1.0)
     held_out = Examples(
-        [(i.to_bytes(16, "big"), None) for i in range(n)],
+        [QueryKey(i.to_bytes(16, "big"), None) for i in range(n)],
         np.tile(np.eye(1, 4, dtype=np.float32), (n, 1)),
         np.tile(np.arange(2), (n, 1)),
         features,

@@ -21,6 +21,7 @@ from rag_flywheel.improve.likelihood import (
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.posterior import NAMING
+from rag_flywheel.records import QueryKey
 
 TRUE = np.array([2.0, -1.0, 0.0])
 FREE = np.ones(3)
@@ -29,7 +30,7 @@ FREE = np.ones(3)
 def examples(features: Floats, net: Floats) -> Examples:
     n, width = net.shape
     return Examples(
-        [(i.to_bytes(16, "big"), None) for i in range(n)],
+        [QueryKey(i.to_bytes(16, "big"), None) for i in range(n)],
         np.ones((n, 1), dtype=np.float32),
         np.tile(np.arange(width), (n, 1)),
         features.astype(np.float32),

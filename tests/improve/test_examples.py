@@ -24,7 +24,7 @@ from rag_flywheel.improve.examples import (
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.dense import nearest_rows
 from rag_flywheel.rank.parameters import Kernel
-from rag_flywheel.records import Vectors
+from rag_flywheel.records import QueryKey, Vectors
 
 Matrix = npt.NDArray[np.int64]
 KERNEL = Kernel(0.5, 0.9, 2.0)
@@ -41,7 +41,7 @@ def made(vectors: Vectors, lineages: Matrix, tenants: Ints | None = None) -> Exa
     n, width = lineages.shape
     net = np.arange(n * width, dtype=np.float64).reshape(n, width)
     return Examples(
-        [(i.to_bytes(16, "big"), None) for i in range(n)],
+        [QueryKey(i.to_bytes(16, "big"), None) for i in range(n)],
         vectors,
         lineages,
         np.arange(n * width * 2, dtype=np.float32).reshape(n, width, 2),

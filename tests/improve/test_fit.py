@@ -12,8 +12,8 @@ from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.fit import LEAST_QUERIES, Proposal, listening, propose
 from rag_flywheel.improve.propagate import remember
 from rag_flywheel.rank.features import FEATURES
-from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters, parameters_text
+from rag_flywheel.records import QueryKey
 
 SHIPPED = Parameters()
 OFF = replace(SHIPPED, kernel=replace(SHIPPED.kernel, neighbours=0))
@@ -28,8 +28,8 @@ WIDTH = 6
 WINDOW = FEATURES.index("window")
 
 
-def key(i: int) -> Key:
-    return i.to_bytes(16, "big"), None
+def key(i: int) -> QueryKey:
+    return QueryKey(i.to_bytes(16, "big"), None)
 
 
 def likelihoods(test: Examples, others: Examples, parameters: Parameters) -> Floats:

@@ -19,6 +19,7 @@ from rag_flywheel.improve.likelihood import (
     prior_chances,
     with_support,
 )
+from rag_flywheel.records import QueryKey
 
 Rows = Sequence[Sequence[float]]
 TRUE = np.array([2.0, -1.0, 0.0])
@@ -31,7 +32,7 @@ def made(
     helpful, harmful = np.array(yes, dtype=np.float64), np.array(no, dtype=np.float64)
     n = len(helpful)
     return Examples(
-        [(bytes([i // 256, i % 256]) * 8, None) for i in range(n)],
+        [QueryKey(bytes([i // 256, i % 256]) * 8, None) for i in range(n)],
         np.ones((n, 1), dtype=np.float32),
         np.array(lineages, dtype=np.int64),
         np.array(features, dtype=np.float32),

@@ -8,6 +8,7 @@ from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.fit import listening, propose
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.records import QueryKey
 
 SHIPPED = Parameters()
 WIDTH, DENSE, WINDOW = 10, FEATURES.index("dense"), FEATURES.index("window")
@@ -31,7 +32,7 @@ def contrary(seed: int, n: int, noise: float) -> Examples:
     harmful = (seen & ~says_yes).astype(np.float64)
     vectors = rng.normal(size=(n, 24)).astype(np.float32)
     return Examples(
-        [(i.to_bytes(16, "big"), None) for i in range(n)],
+        [QueryKey(i.to_bytes(16, "big"), None) for i in range(n)],
         vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
         np.arange(n * WIDTH).reshape(n, WIDTH),
         features,

@@ -10,6 +10,7 @@ from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.propagate import before_votes, remember, said_of
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters
+from rag_flywheel.records import QueryKey
 
 WIDTH = 6
 KERNEL = Kernel(0.3, 0.9, 2.0, 0.5)
@@ -29,7 +30,7 @@ def few(seed: int, n: int = 10) -> Examples:
     features[:, :, :2] = rng.uniform(0.1, 0.2, (n, WIDTH, 2)) * rng.choice([1, 8], (n, WIDTH, 1))
     votes = np.where(missing, 0, rng.integers(-2, 3, lineages.shape))
     return Examples(
-        [(i.to_bytes(16, "big"), None) for i in range(n)],
+        [QueryKey(i.to_bytes(16, "big"), None) for i in range(n)],
         (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32),
         np.where(missing, -1, lineages).astype(np.int64),
         features.astype(np.float32),

@@ -17,6 +17,7 @@ from rag_flywheel.improve import teach as teaching
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.teach import Lessons, teach
 from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.records import QueryKey
 
 pytestmark = pytest.mark.model
 N_TEXTS = 300
@@ -53,7 +54,7 @@ def lessons(encoder: SentenceEncoder, needs: list[list[str]]) -> Lessons:
     chances = np.where(lineages == lineages[:, :1], 1.0, 0.02) * (lineages >= 0)
     vectors = encoder.encode_passages([phrasings[0] for phrasings in needs])
     examples = Examples(
-        [(str(i).encode(), None) for i in range(n)],
+        [QueryKey(str(i).encode(), None) for i in range(n)],
         encoder.encode_queries([text for _, text in asked]),
         lineages,
         np.zeros((n, 6, len(FEATURES)), dtype=np.float32),

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_flywheel.rank.evidence import NO_VOTES, Evidence, EvidenceView, PastQueryKey, evidence_for
+from rag_flywheel.rank.evidence import NO_VOTES, Evidence, EvidenceView, evidence_for
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.rank.stored_evidence import PastQuery
-from rag_flywheel.records import Support, Vectors
+from rag_flywheel.records import QueryKey, Support, Vectors
 
 QUERY = np.array([1.0, 0.0, 0.0], dtype=np.float32)
 
@@ -25,14 +25,14 @@ def name(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
-Said = tuple[PastQueryKey, PastQuery]
+Said = tuple[QueryKey, PastQuery]
 
 
 def said(number: int, tenant: str | None = None, *chances: tuple[int, float]) -> Said:
     """A past query, the (lineage, chance) after its votes, and one vote for each, numbered from it."""
     supports = tuple(Support(lineage, chance) for lineage, chance in chances)
     votes = tuple(number * 100 + i for i in range(len(chances)))
-    return (name(number), tenant), PastQuery(supports, votes)
+    return QueryKey(name(number), tenant), PastQuery(supports, votes)
 
 
 def view_of(rows: Sequence[Said], vectors: Mapping[bytes, Vectors]) -> EvidenceView:
@@ -77,7 +77,7 @@ def test_without_neighbours_the_memory_is_off() -> None:
 
 
 def test_a_past_query_whose_votes_favour_nothing_takes_a_place_but_adds_nothing() -> None:
-    nothing = ((name(1), None), PastQuery((), (7, 8)))
+    nothing = (QueryKey(name(1), None), PastQuery((), (7, 8)))
     view = view_of([nothing, said(2, None, (10, 0.5))], {name(i): QUERY for i in (1, 2)})
     found = evidence(view, Kernel())
     assert (found.support, found.votes) == ({10: 0.5}, {10: (200,)})
@@ -200,7 +200,7 @@ def random_unit(number: int) -> Vectors:
 
 
 VECTORS = {name(number): random_unit(number) for number in range(31)}
-Frozen = tuple[list[PastQueryKey], list[PastQuery], bytes, list[list[bool]]]
+Frozen = tuple[list[QueryKey], list[PastQuery], bytes, list[list[bool]]]
 
 
 def contents(view: EvidenceView) -> Frozen:
@@ -225,7 +225,7 @@ def asked(view: EvidenceView) -> list[tuple[Mapping[int, float], Mapping[int, tu
 @given(histories)
 @settings(max_examples=40)
 def test_views_never_change_and_equal_one_built_at_once(history: History) -> None:
-    view, final, older = EvidenceView(3), dict[PastQueryKey, PastQuery](), []
+    view, final, older = EvidenceView(3), dict[QueryKey, PastQuery](), []
     for step in history:
         changes = dict(said(number, tenant, *found) for (number, tenant), found in step.items())
         older.append((view, contents(view), asked(view)))
@@ -276,7 +276,7 @@ def test_tenants_never_see_each_others_votes(history: History) -> None:
             serial += 1
             votes_of[tenant].add(serial)
             supports = tuple(Support(lineage, chance) for lineage, chance in found)
-            changes[(name(number), tenant)] = PastQuery(supports, (serial,))
+            changes[QueryKey(name(number), tenant)] = PastQuery(supports, (serial,))
         view = view.updated(changes, VECTORS)
     for tenant, own in votes_of.items():
         seen = evidence(view, Kernel(theta=-0.99), random_unit(77), tenant)

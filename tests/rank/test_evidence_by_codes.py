@@ -10,7 +10,7 @@ from rag_flywheel.rank import evidence
 from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView, evidence_for
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.rank.stored_evidence import PastQuery
-from rag_flywheel.records import Support, Vectors
+from rag_flywheel.records import QueryKey, Support, Vectors
 
 DIM, N = 32, 2_000
 KERNEL = Kernel(theta=0.3, neighbours=8)
@@ -29,8 +29,8 @@ def tenant(i: int) -> str:
     return TENANTS[0 if i % 20 < 14 else 1 if i % 20 < 19 else 2]
 
 
-def key(i: int) -> tuple[bytes, str]:
-    return i.to_bytes(16, "big"), tenant(i)
+def key(i: int) -> QueryKey:
+    return QueryKey(i.to_bytes(16, "big"), tenant(i))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_what_is_retracted_is_not_heard(view: EvidenceView) -> None:
 
 def test_a_past_query_without_a_code_is_found(view: EvidenceView) -> None:
     assert view.codes is not None
-    new = {(b"x" * 16, "much"): PastQuery((Support(7, 1.0),), (N,))}
+    new = {QueryKey(b"x" * 16, "much"): PastQuery((Support(7, 1.0),), (N,))}
     vector = unit_rows(1, 99)[0]
     later = view.updated(new, {b"x" * 16: vector})
     assert later.codes is not None

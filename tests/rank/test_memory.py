@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.rank.memory import FOLDER, Key, Memory, load_memory, save_memory
+from rag_flywheel.rank.memory import FOLDER, Memory, load_memory, save_memory
+from rag_flywheel.records import QueryKey
 
 Chances = dict[int, float]
 FILES = ("queries.npy", "offsets.npy", "lineages.npy", "chances.npy", "tenants.json")
 
 
-def memory_of(told: dict[Key, Chances]) -> Memory:
+def memory_of(told: dict[QueryKey, Chances]) -> Memory:
     lengths = [0, *(len(chances) for chances in told.values())]
     pairs = [pair for chances in told.values() for pair in chances.items()]
     return Memory(
@@ -29,14 +30,14 @@ def memory_of(told: dict[Key, Chances]) -> Memory:
     )
 
 
-def contents(memory: Memory) -> dict[Key, Chances]:
+def contents(memory: Memory) -> dict[QueryKey, Chances]:
     return {key: memory.before(row) for key, row in memory.rows.items()}
 
 
-TOLD: dict[Key, Chances] = {
-    (b"a" * 16, None): {4: 0.5, 5: 0.25},
-    (b"a" * 16, '"acme"'): {},
-    (b"\x00" * 16, ""): {6: 1.0},
+TOLD: dict[QueryKey, Chances] = {
+    QueryKey(b"a" * 16, None): {4: 0.5, 5: 0.25},
+    QueryKey(b"a" * 16, '"acme"'): {},
+    QueryKey(b"\x00" * 16, ""): {6: 1.0},
 }
 
 
@@ -58,9 +59,9 @@ tenants = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]),
 passages = st.dictionaries(st.integers(-(2**63), 2**63 - 1), st.floats(0, 1, width=32), max_size=5)
 
 
-@given(st.dictionaries(st.tuples(st.binary(min_size=16, max_size=16), tenants), passages))
+@given(st.dictionaries(st.builds(QueryKey, st.binary(min_size=16, max_size=16), tenants), passages))
 @settings(max_examples=50)
-def test_a_memory_survives_writing_and_reading(told: dict[Key, Chances]) -> None:
+def test_a_memory_survives_writing_and_reading(told: dict[QueryKey, Chances]) -> None:
     memory = memory_of(told)
     with tempfile.TemporaryDirectory() as folder:
         save_memory(memory, Path(folder))
@@ -198,5 +199,5 @@ def test_an_array_with_a_damaged_header_is_refused(tmp_path: Path, name: str) ->
 
 
 def test_chances_may_exceed_one_by_rounding(tmp_path: Path) -> None:
-    save_memory(memory_of({(b"a" * 16, None): {4: 1.0005}}), tmp_path)
+    save_memory(memory_of({QueryKey(b"a" * 16, None): {4: 1.0005}}), tmp_path)
     assert load_memory(tmp_path).before(0) == {4: pytest.approx(1.0005)}

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.short_codes import Codes
-from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.stored_evidence import (
     FOLDER,
     Heard,
@@ -24,16 +23,16 @@ from rag_flywheel.rank.stored_evidence import (
     load_heard,
     save_heard,
 )
-from rag_flywheel.records import Support, Vectors
+from rag_flywheel.records import QueryKey, Support, Vectors
 
 DIM = 6  # not a multiple of what shares a code
 ARRAYS = ("queries", "tenant", "offsets", "lineages", "chances", "vote_offsets", "votes")
 FILES = [*(f"{name}.npy" for name in (*ARRAYS, "centroids", "codes")), "tenants.json", "made.json"]
 MADE = Made(until=100, n_forgotten=2, by="such votes")
-TOLD: dict[Key, PastQuery] = {
-    (b"a" * 16, None): PastQuery((Support(4, 0.5), Support(5, 0.25)), (7, 9)),
-    (b"a" * 16, '"acme"'): PastQuery((), (100,)),
-    (b"\x00" * 16, ""): PastQuery((Support(6, 1.0),), (1,)),
+TOLD: dict[QueryKey, PastQuery] = {
+    QueryKey(b"a" * 16, None): PastQuery((Support(4, 0.5), Support(5, 0.25)), (7, 9)),
+    QueryKey(b"a" * 16, '"acme"'): PastQuery((), (100,)),
+    QueryKey(b"\x00" * 16, ""): PastQuery((Support(6, 1.0),), (1,)),
 }
 
 
@@ -43,13 +42,15 @@ def vectors(n: int) -> Vectors:
     return unit
 
 
-def contents(heard: Heard) -> dict[Key, PastQuery]:
+def contents(heard: Heard) -> dict[QueryKey, PastQuery]:
     return {key: heard.said(row) for row, key in enumerate(heard.keys)}
 
 
 def coded() -> Heard:
     """What is in TOLD, with codes; and as many more as codes take."""
-    more = {(bytes([i]) * 16, None): PastQuery((Support(i, 0.5),), (i,)) for i in range(20, 40)}
+    more = {
+        QueryKey(bytes([i]) * 16, None): PastQuery((Support(i, 0.5),), (i,)) for i in range(20, 40)
+    }
     told = {**TOLD, **more}
     return heard_of(MADE, told, Codes.build(vectors(len(told))))
 
@@ -61,12 +62,12 @@ pasts = st.builds(
     st.lists(supports, max_size=4).map(tuple),
     st.lists(st.integers(0, 2**62), min_size=1, max_size=3).map(tuple),
 )
-keys = st.tuples(st.binary(min_size=16, max_size=16), tenants)
+keys = st.builds(QueryKey, st.binary(min_size=16, max_size=16), tenants)
 
 
 @given(st.dictionaries(keys, pasts), st.integers(0, 2**62), st.text(max_size=20))
 @settings(max_examples=50)
-def test_it_survives_writing_and_reading(told: dict[Key, PastQuery], n: int, by: str) -> None:
+def test_it_survives_writing_and_reading(told: dict[QueryKey, PastQuery], n: int, by: str) -> None:
     made = Made(2**62, n, by)
     with tempfile.TemporaryDirectory() as folder:
         save_heard(heard_of(made, told), Path(folder))

@@ -8,9 +8,10 @@ import pytest
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.rank.features import CHEAP
+from rag_flywheel.records import EmbeddedText
 from rag_flywheel.serve.candidates import look_up, with_evident
-from rag_flywheel.serve.lookups import Lookups, Question
-from rag_flywheel.serve.scope import scope
+from rag_flywheel.serve.lookups import Lookups
+from rag_flywheel.serve.state import scope
 
 WORDS = [f"word{i}" for i in range(25)]
 QUERY = "word1 word2 word3 common"
@@ -29,7 +30,7 @@ def test_cosine_and_bm25_of_what_votes_bring_in_are_those_of_candidates(tmp_path
         assert fw._server is not None
         state = fw._server._live.state()
         inside = scope(state, None)
-        question = Question(QUERY, encoder.encode_queries([QUERY])[0])
+        question = EmbeddedText(QUERY, encoder.encode_queries([QUERY])[0])
         few, every = (look_up(state, inside, [question], n, Lookups(0))[0] for n in (3, 100))
         brought = every.pids[~np.isin(every.pids, few.pids)]
         assert len(brought) > 30 and (brought >= state.fresh.pids[0]).any()

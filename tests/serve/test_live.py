@@ -15,7 +15,7 @@ import pytest
 
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
-from rag_flywheel.curate.source import source_of
+from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.deploy.versions import CURRENT
 from rag_flywheel.errors import ClosedError, CorruptFileError
@@ -92,7 +92,7 @@ def reader(fw: Flywheel, tmp_path: Path) -> Iterator[Reader]:
     """A reader that answered from the first version; the gate is shut."""
     root, encoder = tmp_path / "kb", WordEncoder()
     database, last = Database(root / FILE_NAME), LastLoaded(encoder)
-    source = source_of(encoder, fw.config)
+    source = Source(encoder, fw.config)
     gate = Gate(lambda: read_live(root, database, last))
     live = LiveState(database, source, lambda: current_of(root), gate, root / CURRENT)
     made = Reader(database, live, Server(database, fw.config, source, live, Lookups(64)), gate)

@@ -10,9 +10,8 @@ import pytest
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage, Retrieval, Vote
 from rag_flywheel.rank.features import Best
-from rag_flywheel.records import Vectors
-from rag_flywheel.serve.lookups import Lookup, Lookups, Question
-from rag_flywheel.serve.query_vectors import QueryVectors
+from rag_flywheel.records import EmbeddedText, Vectors
+from rag_flywheel.serve.lookups import Lookup, Lookups, QueryVectors
 
 WORDS = [f"word{i}" for i in range(25)]
 QUERIES = [f"{a} {b} common" for a, b in zip(WORDS, WORDS[7:] + WORDS[:7], strict=True)]
@@ -80,7 +79,7 @@ def blank(n: int) -> Lookup:
 
 def test_a_lookup_is_found_for_the_same_query_corpus_and_number_alone() -> None:
     query, other = (
-        Question(text, np.ones(3, dtype=np.float32) / np.float32(3**0.5)) for text in "ab"
+        EmbeddedText(text, np.ones(3, dtype=np.float32) / np.float32(3**0.5)) for text in "ab"
     )
     lookup = blank(2)
     kept = Lookups(2)
@@ -89,7 +88,7 @@ def test_a_lookup_is_found_for_the_same_query_corpus_and_number_alone() -> None:
     assert kept.find(5, other, 100) is None
     assert kept.find(5, query, 99) is None
     assert kept.find(6, query, 100) is None
-    assert kept.find(5, Question("a", -query.vector), 100) is None
+    assert kept.find(5, EmbeddedText("a", -query.vector), 100) is None
     kept.keep(None, other, 100, lookup)
     assert kept.find(None, other, 100) is None  # nobody knows whether that corpus still stands
     kept.keep(6, other, 100, lookup)
@@ -98,7 +97,7 @@ def test_a_lookup_is_found_for_the_same_query_corpus_and_number_alone() -> None:
 
 def test_the_query_asked_longest_ago_is_forgotten_first() -> None:
     vector = np.ones(1, dtype=np.float32)
-    a, b, c = (Question(text, vector) for text in "abc")
+    a, b, c = (EmbeddedText(text, vector) for text in "abc")
     lookup = blank(1)
     kept = Lookups(2)
     kept.keep(1, a, 10, lookup)

@@ -8,7 +8,7 @@ import pytest
 
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
-from rag_flywheel.curate.source import source_of
+from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.serve.answers import Asked
 from rag_flywheel.serve.live import LiveState
@@ -31,7 +31,7 @@ class Opened:
     def __init__(self, root: Path, config: Config = CONFIG) -> None:
         self.root, self.config, self.encoder = root, config, WordEncoder(DIM)
         self.database = Database(root / "flywheel.db")
-        self.source = source_of(self.encoder, config)
+        self.source = Source(self.encoder, config)
         self.version, self.frozen_at = read_live(root, self.database, LastLoaded(self.encoder))
 
     def state(self, version: LoadedVersion | None = None) -> State:

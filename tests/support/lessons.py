@@ -7,6 +7,7 @@ from rag_flywheel.encode.tower import Tower
 from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.teach import Lessons
 from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.records import QueryKey
 from teachable import TeachableEncoder, answer, passages, questions
 
 DIM = 32
@@ -39,7 +40,7 @@ def lessons(n: int = 40, seed: int = 0, sense: bool = True) -> Lessons:
 def examples(texts: list[str], lineages: Ints) -> Examples:
     n, width = lineages.shape
     return Examples(
-        [(f"{i:016d}".encode(), None) for i in range(n)],
+        [QueryKey(f"{i:016d}".encode(), None) for i in range(n)],
         WordEncoder(DIM).encode_queries(texts),
         lineages,
         np.zeros((n, width, len(FEATURES)), dtype=np.float32),

@@ -8,24 +8,15 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from rag_flywheel.index.lexical import tokenize
-from rag_flywheel.records import Scores, Vectors
+from rag_flywheel.records import EmbeddedText, Scores, Vectors
 
 _SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+|\n+")
 MOST_SENTENCES = 64  # an answer is read up to here
 _SHARPNESS = 4.0  # shares go by support to this power: what fits best gets most of the credit
-
-
-@dataclass(frozen=True)
-class Text:
-    """A passage as it is read, and its vector, float32 (dim,)."""
-
-    words: str
-    vector: Vectors
 
 
 def sentences(answer: str) -> list[str]:
@@ -35,7 +26,7 @@ def sentences(answer: str) -> list[str]:
 
 
 def credits_by_support(
-    given: Sequence[str], texts: Sequence[Text], encode: Callable[[Sequence[str]], Vectors]
+    given: Sequence[str], texts: Sequence[EmbeddedText], encode: Callable[[Sequence[str]], Vectors]
 ) -> Scores:
     """The part of each text in an answer of these sentences, float64 (n texts,), at most 1 in all.
 
@@ -48,7 +39,7 @@ def credits_by_support(
     words = [tokenize(s) for s in given]
     vectors = np.stack([t.vector for t in texts])
     lift = _lift(encode(given) @ vectors.T, vectors @ vectors.T)
-    support = 0.5 * (_covered(words, [frozenset(tokenize(t.words)) for t in texts]) + lift)
+    support = 0.5 * (_covered(words, [frozenset(tokenize(t.text)) for t in texts]) + lift)
     best = support.max(axis=1)
     weight = np.array([len(w) for w in words], dtype=np.float64)
     sharp = support**_SHARPNESS

@@ -7,34 +7,26 @@ an encoder. It must not know what votes do to a ranking.
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
-from rag_flywheel.capture.answer_credit import Text, credits_by_support, sentences
+from rag_flywheel.capture.answer_credit import credits_by_support, sentences
 from rag_flywheel.capture.votes import VERDICTS, check_retrieval_id, unknown_retrieval
 from rag_flywheel.checks import check_optional_text, check_text, items
+from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
-from rag_flywheel.records import Vectors
+from rag_flywheel.records import EmbeddedText
 from rag_flywheel.store import passages, retrievals, users, votes
-from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.votes import NewAnswerVote
 
 ANSWER = "answer"
 _LEAST = 0.01  # a smaller part says nothing
 _Credits = dict[int, float]  # by pid
-
-
-@dataclass(frozen=True)
-class Reader:
-    """How texts become vectors, float32 (n, dim) of unit rows, and under which revision they are kept."""
-
-    revision: str
-    dim: int
-    encode: Callable[[Sequence[str]], Vectors]
+GetEncoder = Callable[[], Encoder]
 
 
 @dataclass(frozen=True)
@@ -48,10 +40,10 @@ class AnswerVote:
     user_id: str | None = None
 
 
-def append_answer_vote(database: Database, vote: AnswerVote, reader: Callable[[], Reader]) -> bool:
+def append_answer_vote(database: Database, vote: AnswerVote, encoder: GetEncoder) -> bool:
     """Append a vote on an answer in one durable commit; False: the user opted out, nothing is kept.
 
-    reader: called when texts have to be compared. Raises InputError, UnknownIdError.
+    encoder: called when texts have to be compared. Raises InputError, UnknownIdError.
     """
     known, cited = _checked(vote)
     with database.reading() as conn:
@@ -63,7 +55,7 @@ def append_answer_vote(database: Database, vote: AnswerVote, reader: Callable[[]
     _pids(known, shown, cited)
     credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
     if vote.verdict != "retract":
-        credits |= parts(database, known, shown, cited, vote.answer or shown.answer, reader)
+        credits |= parts(database, known, shown, cited, vote.answer or shown.answer, encoder)
     new = NewAnswerVote(shown.rid, ANSWER, vote.verdict, vote.user_id, credits)
     return append(database, known, new)
 
@@ -117,7 +109,7 @@ def parts(
     shown: retrievals.Shown,
     of: Sequence[str],
     answer: str | None,
-    reader: Callable[[], Reader],
+    encoder: GetEncoder,
 ) -> _Credits:
     """Parts of at most 1 in all: of the cited passages 1 in all, else what the answer's text says
     for each, else the chance that each was the answer when it was shown.
@@ -128,7 +120,7 @@ def parts(
     among = cited or [pid for pid, _, _ in shown.hits]
     found: _Credits = {}
     if answer is not None and len(cited) != 1:
-        found = _supported(database, among, answer, reader)
+        found = _supported(database, among, answer, encoder)
     if cited:
         total = sum(found.values())
         if total <= 0.0:
@@ -147,7 +139,7 @@ def prior_chances(shown: retrievals.Shown) -> _Credits:
 
 
 def _supported(
-    database: Database, pids: Sequence[int], answer: str, reader: Callable[[], Reader]
+    database: Database, pids: Sequence[int], answer: str, encoder: GetEncoder
 ) -> _Credits:
     """What the answer's sentences say for each text that still stands; empty when nothing can be
     compared."""
@@ -156,23 +148,13 @@ def _supported(
         texts = passages.fetch(conn, pids)
     if not said or not texts:
         return {}
-    reading = reader()
+    side = TextEncoder.of_passages(encoder())
     order = sorted(texts)
-    words = [passages.encoded_text(texts[pid].passage) for pid in order]
-    vectors = _vectors(database, [texts[pid].text_hash for pid in order], words, reading)
-    read = [Text(*each) for each in zip(words, vectors, strict=True)]
-    found = credits_by_support(said, read, reading.encode)
-    return dict(zip(order, np.minimum(found, 1.0).tolist(), strict=True))
-
-
-def _vectors(
-    database: Database, hashes: Sequence[bytes], words: Sequence[str], reading: Reader
-) -> list[Vectors]:
+    words = {texts[pid].text_hash: passages.encoded_text(texts[pid].passage) for pid in order}
     with database.reading() as conn:
-        known: Mapping[bytes, Vectors] = vector_store.known_vectors(
-            conn, hashes, reading.revision, reading.dim
-        )
-    missing = {h: w for h, w in zip(hashes, words, strict=True) if h not in known}
-    made = reading.encode(list(missing.values())) if missing else ()
-    new = cast(dict[bytes, Vectors], dict(zip(missing, made, strict=True)))
-    return [known[h] if h in known else new[h] for h in hashes]
+        vectors = vectors_of(conn, words, side)
+    hashes = [texts[pid].text_hash for pid in order]
+    found = credits_by_support(
+        said, [EmbeddedText(words[h], vectors[h]) for h in hashes], side.encode
+    )
+    return dict(zip(order, np.minimum(found, 1.0).tolist(), strict=True))

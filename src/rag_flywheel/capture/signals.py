@@ -3,16 +3,16 @@
 It must not know how much a kind of signal weighs.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from rag_flywheel.capture.answer_votes import Reader, append, parts, prior_chances
+from rag_flywheel.capture.answer_votes import GetEncoder, append, parts, prior_chances
 from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
 from rag_flywheel.checks import check_optional_text, check_text
 from rag_flywheel.errors import InputError
 from rag_flywheel.store import retrievals, votes
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.vectors import known_vectors
 from rag_flywheel.store.votes import NewAnswerVote
 
 SIGNS = {
@@ -40,7 +40,7 @@ class SignalGiven:
     user_id: str | None = None
 
 
-def append_signal(database: Database, given: SignalGiven, reader: Callable[[], Reader]) -> bool:
+def append_signal(database: Database, given: SignalGiven, encoder: GetEncoder) -> bool:
     """Append a signal in one durable commit; False: the user opted out, nothing is kept.
 
     Raises InputError, UnknownIdError.
@@ -58,7 +58,7 @@ def append_signal(database: Database, given: SignalGiven, reader: Callable[[], R
     credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
     if level:
         of = [] if given.passage_id is None else [given.passage_id]
-        shared = parts(database, known, shown, of, shown.answer, reader)
+        shared = parts(database, known, shown, of, shown.answer, encoder)
         credits |= {pid: abs(level) * credit for pid, credit in shared.items()}
     return append(database, known, _event(given, shown.rid, level, credits))
 
@@ -112,7 +112,7 @@ def append_adopted(
     used: bool,
     why: str,
     user_id: str | None,
-    reader: Callable[[], Reader],
+    encoder: GetEncoder,
 ) -> bool:
     """Append whether an answer was used, and why, as `append_signal` does."""
     known = check_retrieval_id(retrieval_id)
@@ -126,7 +126,7 @@ def append_adopted(
     if shown is None:
         raise unknown_retrieval(known)
     credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
-    credits |= parts(database, known, shown, [], shown.answer, reader)
+    credits |= parts(database, known, shown, [], shown.answer, encoder)
     verdict = "helpful" if used else "harmful"
     new = NewAnswerVote(shown.rid, "adopted", verdict, user_id, credits, why or None)
     return append(database, known, new)
@@ -147,8 +147,11 @@ def note_rephrased(
     and width of those of questions; while one has none of that revision, nothing is noted.
     """
     with database.reading() as conn:
-        pair = retrievals.with_the_one_before(conn, retrieval_id, *vectors)
-        if pair is None or pair.seconds > within_s or pair.cosine < least_cosine:
+        pair = retrievals.with_the_one_before(conn, retrieval_id)
+        if pair is None or pair.seconds > within_s:
+            return False
+        found, (this, before) = known_vectors(conn, pair.hashes, *vectors), pair.hashes
+        if len(found) < 2 or float(found[this] @ found[before]) < least_cosine:
             return False
         shown = retrievals.shown(conn, pair.before)
     if shown is None:

@@ -10,10 +10,10 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from rag_flywheel.rank.memory import Key, Memory
+from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.posterior import credited
 from rag_flywheel.rank.stored_evidence import Made, PastQuery
-from rag_flywheel.records import Judgment
+from rag_flywheel.records import Judgment, QueryKey
 from rag_flywheel.store import forgetting, retrievals, votes
 
 NAMED = 0.05  # the least chance, before the votes, of a passage that a user named
@@ -42,12 +42,12 @@ def past_queries(
     noise: float,
     judged: Sequence[Judgment],
     conn: sqlite3.Connection,
-) -> dict[Key, PastQuery]:
+) -> dict[QueryKey, PastQuery]:
     """What these judgments say of the past queries that they are on; noise: the share of votes that
     are wrong."""
-    found: dict[Key, list[Judgment]] = defaultdict(list)
+    found: dict[QueryKey, list[Judgment]] = defaultdict(list)
     for judgment in judged:
-        found[(judgment.query, judgment.tenant)].append(judgment)
+        found[QueryKey(judgment.query, judgment.tenant)].append(judgment)
     known = memory.rows
     before = {
         key: memory.before(row) if (row := known.get(key)) is not None else {} for key in found

@@ -12,7 +12,7 @@ from rag_flywheel.curate.judgments import judgments
 from rag_flywheel.disk import disk_errors, new_folder
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.beir import query_id, write_lines, write_queries
-from rag_flywheel.records import ExportReport
+from rag_flywheel.records import ExportReport, QueryKey
 from rag_flywheel.store import passages as store
 from rag_flywheel.store import retrievals, votes
 from rag_flywheel.store.database import Database
@@ -21,8 +21,7 @@ SPLITS = {"train": 70, "dev": 80, "test": 100}
 """A query is in the first of these whose number is above its hash modulo 100."""
 _AT_ONCE = 500  # passages held in memory
 _LEAST = 0.5  # of a vote: smaller parts in votes on whole answers make no grade
-_PastQuery = tuple[bytes, str | None]  # hash of its text, and its tenant as JSON
-_Grades = Mapping[_PastQuery, Mapping[str, int]]
+_Grades = Mapping[QueryKey, Mapping[str, int]]
 
 
 def export(root: Path, database: Database, path: str | Path, *, last: int | None) -> ExportReport:
@@ -55,13 +54,13 @@ def _write(folder: Path, index: str, database: Database, last: int | None) -> Ex
     names = {past: query_id(*past) for past in grades}
     order = sorted(grades, key=lambda past: names[past])
     answered = [past for past in order if 1 in grades[past].values()]
-    parts = {split: [p for p in answered if split_of(p[0]) == split] for split in SPLITS}
+    parts = {split: [p for p in answered if split_of(p.query_hash) == split] for split in SPLITS}
     qrels = {
         split: ((names[p], *grade) for p in part for grade in sorted(grades[p].items()))
         for split, part in parts.items()
         if part or split == "train"  # readers want one file at least, and take absence for none
     }
-    write_queries(folder, ((names[p], texts[p[0]], p[1]) for p in order), qrels)
+    write_queries(folder, ((names[p], texts[p.query_hash], p.tenant) for p in order), qrels)
     report = ExportReport(
         n_passages=len(ids),
         n_queries=len(answered),
@@ -104,10 +103,10 @@ def _write_corpus(conn: sqlite3.Connection, path: Path) -> dict[int, str]:
 
 def _grades(conn: sqlite3.Connection, ids: Mapping[int, str], last: int) -> _Grades:
     """By past query with a verdict on a present text: {passage id: 1 or 0}, ties left out."""
-    found: dict[_PastQuery, dict[str, int]] = {}
+    found: dict[QueryKey, dict[str, int]] = {}
     for judgment in judgments(votes.votes_until(conn, last)):
         if judgment.lineage in ids:
-            grades = found.setdefault((judgment.query, judgment.tenant), {})
+            grades = found.setdefault(QueryKey(judgment.query, judgment.tenant), {})
             if abs(judgment.helpful - judgment.harmful) >= _LEAST:
                 grades[ids[judgment.lineage]] = int(judgment.helpful > judgment.harmful)
     return found

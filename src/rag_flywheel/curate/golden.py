@@ -12,16 +12,15 @@ import numpy as np
 
 from rag_flywheel.curate.groups import query_groups
 from rag_flywheel.curate.known import Known, contradicted, known
-from rag_flywheel.curate.opinions import Opinion, Question, Said, Topic, opinions, question_of
+from rag_flywheel.curate.opinions import Opinion, Said, Topic, opinions, question_of
 from rag_flywheel.curate.source import Source
-from rag_flywheel.records import GoldenItem, Vectors
+from rag_flywheel.records import GoldenItem, QueryKey, Vectors
 from rag_flywheel.store import column_checks, golden, passages, votes
-from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.embedding import stored_vectors_of
 from rag_flywheel.store.passages import StoredPassage
 
 MOST_VOTED = 20_000  # past queries with votes that are looked at, those voted on last
-_EMBED_AT_ONCE = 256  # queries per commit of vectors
 
 
 @dataclass(frozen=True)
@@ -65,17 +64,20 @@ def golden_items(
         if (answer := found.known(topic)) is not None:
             group, lineage = topic
             answers[group][lineage] = answer
-            tenants[group] = opinion.question[1]
-    items: dict[Question, _Merged] = {}
+            tenants[group] = opinion.question.tenant
+    items: dict[QueryKey, _Merged] = {}
     for group, by_lineage in answers.items():
         queries = frozenset[bytes]().union(*(a.queries for a in by_lineage.values()))
         if queries:
-            items[(min(queries), tenants[group])] = _Merged(
+            items[QueryKey(min(queries), tenants[group])] = _Merged(
                 {lineage: a.grade for lineage, a in by_lineage.items()},
                 frozenset[str]().union(*(a.sources for a in by_lineage.values() if a.grade)),
             )
     items = _merged(items, found.vectors)
-    return [_item(found, q, items[q]) for q in sorted(items, key=lambda q: (q[0], q[1] or ""))]
+    return [
+        _item(found, q, items[q])
+        for q in sorted(items, key=lambda q: (q.query_hash, q.tenant or ""))
+    ]
 
 
 def read_opinions(database: Database, source: Source, *, until: int | None = None) -> Opinions:
@@ -91,45 +93,28 @@ def read_opinions(database: Database, source: Source, *, until: int | None = Non
         questions = _questions(said)
         hashes = sorted({query for query, _ in questions})
         texts = column_checks.complete("query_hash", golden.query_texts(conn, hashes), hashes)
-        vectors = vector_store.known_vectors(conn, hashes, source.revision, source.dim)
         heirs = passages.present_heirs(conn, sorted({e.lineage for e in said.events()}))
-    missing = {h: texts[h] for h in hashes if h not in vectors}
-    vectors.update(_embedded(database, source, missing))
+    vectors = stored_vectors_of(database, {h: texts[h] for h in hashes}, source.queries)
     every = opinions(said, _groups(questions, vectors))
     topics = {topic: opinion for topic, opinion in every.items() if topic[1] in heirs}
     return Opinions(topics, contradicted(topics), texts, vectors, heirs)
 
 
-def _questions(said: Said) -> set[Question]:
+def _questions(said: Said) -> set[QueryKey]:
     """Every question that anything was said of, of those with votes alone the ones voted on last."""
     voted = dict.fromkeys(question_of(v) for v in reversed(said.votes))
     rest = Said(corrections=said.corrections, imported=said.imported, decisions=said.decisions)
     return {*list(voted)[:MOST_VOTED], *map(question_of, rest.events())}
 
 
-def _embedded(
-    database: Database, source: Source, missing: Mapping[bytes, str]
-) -> dict[bytes, Vectors]:
-    """Vectors of these queries, made and kept."""
-    found: dict[bytes, Vectors] = {}
-    hashes = list(missing)
-    for start in range(0, len(hashes), _EMBED_AT_ONCE):
-        part = hashes[start : start + _EMBED_AT_ONCE]
-        made = source.encode_queries([missing[h] for h in part])
-        with database.transaction(durable=False) as conn:
-            vector_store.put_vectors(conn, part, made, source.revision)
-        found.update(zip(part, made, strict=True))
-    return found
-
-
-def _groups(questions: Iterable[Question], vectors: Mapping[bytes, Vectors]) -> dict[Question, int]:
+def _groups(questions: Iterable[QueryKey], vectors: Mapping[bytes, Vectors]) -> dict[QueryKey, int]:
     """The number of each question's group: near-duplicates under one tenant."""
-    by_tenant: dict[str | None, list[Question]] = defaultdict(list)
-    for question in sorted(questions, key=lambda q: q[0]):
-        by_tenant[question[1]].append(question)
-    found: dict[Question, int] = {}
+    by_tenant: dict[str | None, list[QueryKey]] = defaultdict(list)
+    for question in sorted(questions, key=lambda q: q.query_hash):
+        by_tenant[question.tenant].append(question)
+    found: dict[QueryKey, int] = {}
     for some in by_tenant.values():
-        groups = query_groups(np.stack([vectors[query] for query, _ in some]))
+        groups = query_groups(np.stack([vectors[q.query_hash] for q in some]))
         _, numbers = np.unique(groups, return_inverse=True)
         first = max(found.values(), default=-1) + 1
         found.update(zip(some, (first + numbers).tolist(), strict=True))
@@ -137,19 +122,19 @@ def _groups(questions: Iterable[Question], vectors: Mapping[bytes, Vectors]) -> 
 
 
 def _merged(
-    items: Mapping[Question, _Merged], vectors: Mapping[bytes, Vectors]
-) -> dict[Question, _Merged]:
+    items: Mapping[QueryKey, _Merged], vectors: Mapping[bytes, Vectors]
+) -> dict[QueryKey, _Merged]:
     """Items merged over near-duplicates until none are left.
 
     What a near-duplicate is hangs on the queries there are: without further merging, the items
     alone, exported and imported, could be fewer.
     """
     while True:
-        members: dict[int, list[Question]] = defaultdict(list)
+        members: dict[int, list[QueryKey]] = defaultdict(list)
         for question, group in _groups(items, vectors).items():
             members[group].append(question)
         merged = {
-            min(some, key=lambda q: q[0]): _union([items[q] for q in some])
+            min(some, key=lambda q: q.query_hash): _union([items[q] for q in some])
             for some in members.values()
         }
         if len(merged) == len(items):
@@ -165,7 +150,7 @@ def _union(some: Sequence[_Merged]) -> _Merged:
     return _Merged(grades, frozenset[str]().union(*(item.sources for item in some)))
 
 
-def _item(found: Opinions, question: Question, merged: _Merged) -> GoldenItem:
+def _item(found: Opinions, question: QueryKey, merged: _Merged) -> GoldenItem:
     query, tenant = question
     ids = {lineage: found.heirs[lineage].passage.id for lineage in merged.grades}
     order = sorted(merged.grades, key=lambda lineage: ids[lineage])

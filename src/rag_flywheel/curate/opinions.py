@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from rag_flywheel.curate.judgments import standing_votes
+from rag_flywheel.records import QueryKey
 from rag_flywheel.store.event_types import ONE_TIME, Correction, Decision, ImportedAnswer, VoteEvent
 
-Question = tuple[bytes, str | None]
-"""The hash of a query's text, and its tenant as JSON."""
 Topic = tuple[int, int]
 """A query group, which is of one tenant, and the lineage of a passage text."""
 _Event = VoteEvent | Correction | ImportedAnswer | Decision
@@ -45,7 +44,7 @@ class Opinion:
     since, which may be one person's.
     """
 
-    question: Question
+    question: QueryKey
     began: int
     helpful: Mapping[str, VoteEvent] = field(default_factory=dict)
     harmful: Mapping[str, VoteEvent] = field(default_factory=dict)
@@ -55,7 +54,7 @@ class Opinion:
     n_old_harmful: int = 0
 
 
-def opinions(said: Said, groups: Mapping[Question, int]) -> dict[Topic, Opinion]:
+def opinions(said: Said, groups: Mapping[QueryKey, int]) -> dict[Topic, Opinion]:
     """What stands of each topic that anything was ever said of; questions of no group are left out."""
     began: dict[Topic, _Event] = {}
     for event in said.events():
@@ -90,7 +89,7 @@ def standing_corrections(corrections: Iterable[Correction]) -> list[Correction]:
 
 def standing_decisions(decisions: Iterable[Decision]) -> list[Decision]:
     """The last decision on each (query, passage text) that was not undone, by event number."""
-    made: dict[tuple[Question, int], list[Decision]] = defaultdict(list)
+    made: dict[tuple[QueryKey, int], list[Decision]] = defaultdict(list)
     for decision in decisions:
         on = made[(question_of(decision), decision.lineage)]
         if decision.kind != "undo":
@@ -105,23 +104,23 @@ def _is_one_time(user_id: str) -> bool:
     return user_id.startswith(ONE_TIME)
 
 
-def question_of(event: _Event) -> Question:
+def question_of(event: _Event) -> QueryKey:
     """What it was said of."""
-    return event.query, event.tenant
+    return QueryKey(event.query, event.tenant)
 
 
-def item_id(question: Question, lineage: int) -> str:
+def item_id(question: QueryKey, lineage: int) -> str:
     """Ten characters that name a passage text as the answer of a question."""
     query, tenant = question
     name = b"%s\n%d\n%s" % (query.hex().encode(), lineage, (tenant or "").encode())
     return hashlib.blake2b(name, digest_size=5).hexdigest()
 
 
-def _topic(event: _Event, groups: Mapping[Question, int]) -> Topic:
+def _topic(event: _Event, groups: Mapping[QueryKey, int]) -> Topic:
     return groups[question_of(event)], event.lineage
 
 
-def _by_topic(events: Iterable[E], groups: Mapping[Question, int]) -> dict[Topic, list[E]]:
+def _by_topic(events: Iterable[E], groups: Mapping[QueryKey, int]) -> dict[Topic, list[E]]:
     found: dict[Topic, list[E]] = defaultdict(list)
     for event in events:
         if question_of(event) in groups:

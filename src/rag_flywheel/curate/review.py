@@ -156,7 +156,7 @@ def _item(found: Opinions, topic: Topic, why: str) -> ReviewItem:
     opinion, passage = found.topics[topic], found.heirs[topic[1]].passage
     return ReviewItem(
         id=_topic_id(found, topic),
-        query=found.texts[opinion.question[0]],
+        query=found.texts[opinion.question.query_hash],
         passage_id=passage.id,
         text=passage.text,
         helpful=len(opinion.helpful),

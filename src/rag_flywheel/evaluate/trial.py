@@ -125,12 +125,12 @@ def gated(candidate: Side, incumbent: Side, groups: Ints, n_votes: int, looks: L
     stay = kept_hits(new, old)
     decision = decide(Heard(Pair(**likely), masks, condensed, golden, stay), n_votes, looks)
     by_query = {
-        "queries": [key[0].hex() for key in judges.held_out.keys],
+        "queries": [key.query_hash.hex() for key in judges.held_out.keys],
         "groups": group.tolist(),
         "log_likelihood": _rounded(likely),
         "condensed_ndcg": _rounded(ordered),
         "slices": {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()},
-        "golden_queries": [key[0].hex() for key in judges.golden.queries.keys],
+        "golden_queries": [key.query_hash.hex() for key in judges.golden.queries.keys],
         "golden_ndcg@10": _rounded(asdict(golden)),
     }
     scores = _scores(decision, new, old, condensed, golden, stay)

@@ -13,9 +13,8 @@ import numpy.typing as npt
 
 from rag_flywheel.index.dense import Nearest, nearest_rows
 from rag_flywheel.index.spans import places_of
-from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.parameters import Kernel
-from rag_flywheel.records import Vectors
+from rag_flywheel.records import QueryKey, Vectors
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -34,7 +33,7 @@ class Examples:
     n_named (n,): how often a user named a candidate, which is in `net` alone, None: never.
     """
 
-    keys: Sequence[Key]
+    keys: Sequence[QueryKey]
     vectors: Vectors
     lineages: Ints
     features: npt.NDArray[np.floating[Any]]

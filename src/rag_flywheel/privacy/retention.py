@@ -5,7 +5,8 @@ It must not know how votes are judged, nor when it is time.
 
 import time
 
-from rag_flywheel.curate.source import Judge
+from rag_flywheel.config import Config
+from rag_flywheel.curate.judgments import judgments
 from rag_flywheel.store import folding, votes
 from rag_flywheel.store.database import Database
 
@@ -13,19 +14,20 @@ _DAY_S = 86_400.0
 _AT_ONCE = 500  # retrievals in one transaction, which other writers wait for
 
 
-def fold_old(database: Database, judge: Judge, *, days: float, heard: int) -> int:
+def fold_old(database: Database, config: Config, *, days: float, heard: int) -> int:
     """Fold what is older than so many days; returns how many retrievals that was.
 
     Judgments of all votes stay what they are. heard: the number of the last vote that the live
     version was built from; retrievals with later ones wait, so that no refresh misses a vote.
     Each batch is a transaction: a process that dies in between leaves the rest for the next.
     """
-    before = time.time() - days * _DAY_S
+    before, half_life = time.time() - days * _DAY_S, config.vote_half_life_days
     n, last = 0, 0
     while True:
         with database.transaction() as conn:
             rows = folding.due(conn, after=last, before=before, heard=heard, n=_AT_ONCE)
-            judged = judge(votes.votes_on_retrievals(conn, rows))
+            said = votes.votes_on_retrievals(conn, rows)
+            judged = judgments(said, half_life_days=half_life, now=time.time())
             if rows:
                 folding.fold(conn, rows, {(seq, j.lineage) for j in judged for seq in j.votes})
         if not rows:

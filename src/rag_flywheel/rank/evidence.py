@@ -15,13 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.short_codes import Codes
-from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.rank.stored_evidence import Heard, PastQuery
-from rag_flywheel.records import Pids, Vectors
+from rag_flywheel.records import Pids, QueryKey, Vectors
 
 Rows = npt.NDArray[np.int64]
-PastQueryKey = Key
 _PART = 256  # past queries
 _AT_ONCE = 64  # queries
 CODES_FROM = 20_000  # past queries; below, looking at all of them takes about a millisecond
@@ -41,11 +39,11 @@ class _Room:
 
     vectors: Vectors
     tenants: npt.NDArray[np.int32]
-    keys: list[PastQueryKey]
+    keys: list[QueryKey]
     rows: dict[bytes, list[int]]
     heard: Heard
 
-    def add(self, keys: Sequence[PastQueryKey], vectors: Vectors, tenants: Sequence[int]) -> None:
+    def add(self, keys: Sequence[QueryKey], vectors: Vectors, tenants: Sequence[int]) -> None:
         """Put further past queries at the end, where there is room for them."""
         n = len(self.keys)
         self.vectors[n : n + len(keys)] = vectors
@@ -54,7 +52,7 @@ class _Room:
         _note(self.rows, keys, n)
 
 
-def _note(rows: dict[bytes, list[int]], keys: Sequence[PastQueryKey], n: int) -> None:
+def _note(rows: dict[bytes, list[int]], keys: Sequence[QueryKey], n: int) -> None:
     """Note where these past queries are, the first of them in row n."""
     for row, (name, _) in enumerate(keys, n):
         rows.setdefault(name, []).append(row)
@@ -96,7 +94,7 @@ class EvidenceView:
         return cls(vectors.shape[1], n, codes, codes=coded, _said=nothing, _room=room)
 
     @property
-    def keys(self) -> Sequence[PastQueryKey]:
+    def keys(self) -> Sequence[QueryKey]:
         """The past queries: (hash of the text, tenant)."""
         return self._room.keys[: self.n] if self._room is not None else []
 
@@ -123,11 +121,11 @@ class EvidenceView:
         own[list(self.silent)] = False
         return own
 
-    def known(self, hashes: Iterable[bytes]) -> list[PastQueryKey]:
+    def known(self, hashes: Iterable[bytes]) -> list[QueryKey]:
         """The past queries of the view with these texts, whatever their tenant."""
         return [key for name in hashes for key, _ in self._with_hash(name)]
 
-    def _with_hash(self, name: bytes) -> list[tuple[PastQueryKey, int]]:
+    def _with_hash(self, name: bytes) -> list[tuple[QueryKey, int]]:
         """The past queries of the view with this text, each with its row."""
         room = self._room
         if room is None:
@@ -136,7 +134,7 @@ class EvidenceView:
 
     def updated(
         self,
-        found: Mapping[PastQueryKey, PastQuery],
+        found: Mapping[QueryKey, PastQuery],
         vectors: Mapping[bytes, Vectors],
     ) -> "EvidenceView":
         """A view in which these past queries say this, and all others what they said.
@@ -155,7 +153,7 @@ class EvidenceView:
         room, coded = self._room, self.codes
         if new:
             room = self._with_room(len(new))
-            added = np.stack([vectors[key[0]] for key in new])
+            added = np.stack([vectors[key.query_hash] for key in new])
             room.add(new, added, [codes[tenant] for _, tenant in new])
             coded = codes_of(room.vectors[: self.n + len(new)], self.codes)
         silent = {rows[key] for key, past in found.items() if not past.votes}

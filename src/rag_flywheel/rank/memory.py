@@ -8,18 +8,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import starmap
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.disk import divides, read_array, read_json
 from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.records import QueryKey
 
 FOLDER = "memory"
-Key: TypeAlias = tuple[bytes, str | None]
-"""A past query: the 16-byte hash of its text, and its tenant."""
 _HASH = 16
 
 
@@ -30,13 +29,13 @@ class Memory:
     keys: n of them; offsets int64 (n + 1,); lineages int64 (m,), chances float32 (m,).
     """
 
-    keys: tuple[Key, ...] = ()
+    keys: tuple[QueryKey, ...] = ()
     offsets: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
     lineages: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     chances: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
     @cached_property
-    def rows(self) -> Mapping[Key, int]:
+    def rows(self) -> Mapping[QueryKey, int]:
         """{key: its row}."""
         return {key: i for i, key in enumerate(self.keys)}
 
@@ -50,12 +49,12 @@ def save_memory(memory: Memory, folder: Path) -> None:
     """Write it into a version folder, without pickle."""
     place = folder / FOLDER
     place.mkdir()
-    hashes = np.frombuffer(b"".join(key[0] for key in memory.keys), dtype=np.uint8)
+    hashes = np.frombuffer(b"".join(key.query_hash for key in memory.keys), dtype=np.uint8)
     np.save(place / "queries.npy", hashes.reshape(-1, _HASH), allow_pickle=False)
     np.save(place / "offsets.npy", memory.offsets, allow_pickle=False)
     np.save(place / "lineages.npy", memory.lineages, allow_pickle=False)
     np.save(place / "chances.npy", memory.chances, allow_pickle=False)
-    tenants = json.dumps([key[1] for key in memory.keys])
+    tenants = json.dumps([key.tenant for key in memory.keys])
     (place / "tenants.json").write_text(tenants, encoding="utf-8")
 
 
@@ -74,7 +73,7 @@ def load_memory(folder: Path) -> Memory:
             f"{place} cannot be read ({error}); run `rag-flywheel refresh` to build it anew from "
             "the database"
         ) from error
-    keys = zip((h.tobytes() for h in hashes), tenants, strict=True)
+    keys = starmap(QueryKey, zip((h.tobytes() for h in hashes), tenants, strict=True))
     return Memory(tuple(keys), offsets, lineages, chances)
 
 

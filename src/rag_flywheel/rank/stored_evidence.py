@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, starmap
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ import numpy.typing as npt
 from rag_flywheel.disk import all_below, divides, parsed_json, read_array, read_bytes, read_json
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.short_codes import Codes
-from rag_flywheel.rank.memory import Key
-from rag_flywheel.records import Support
+from rag_flywheel.records import QueryKey, Support
 
 FOLDER = "heard"
 _HASH = 16
@@ -79,11 +78,12 @@ class Heard:
         return len(self.hashes)
 
     @cached_property
-    def keys(self) -> tuple[Key, ...]:
+    def keys(self) -> tuple[QueryKey, ...]:
         """The past queries, in order."""
         names = self.hashes.tobytes()
         hashes = (names[i : i + _HASH] for i in range(0, len(names), _HASH))
-        return tuple(zip(hashes, map(self.tenants.__getitem__, self.tenant.tolist()), strict=True))
+        tenants = map(self.tenants.__getitem__, self.tenant.tolist())
+        return tuple(starmap(QueryKey, zip(hashes, tenants, strict=True)))
 
     def said(self, row: int) -> PastQuery:
         """What votes say of the past query in a row."""
@@ -93,15 +93,15 @@ class Heard:
         return PastQuery(tuple(Support(*pair) for pair in pairs), tuple(votes.tolist()))
 
 
-def heard_of(made: Made, said: Mapping[Key, PastQuery], codes: Codes | None = None) -> Heard:
+def heard_of(made: Made, said: Mapping[QueryKey, PastQuery], codes: Codes | None = None) -> Heard:
     """This of these past queries, each of which has a vote; codes: of their vectors, in order."""
-    tenants = {tenant: i for i, tenant in enumerate(dict.fromkeys(key[1] for key in said))}
+    tenants = {tenant: i for i, tenant in enumerate(dict.fromkeys(key.tenant for key in said))}
     supports = [s for past in said.values() for s in past.supports]
     return Heard(
         made,
         tuple(tenants),
-        np.frombuffer(b"".join(key[0] for key in said), np.uint8).reshape(-1, _HASH),
-        np.array([tenants[key[1]] for key in said], np.int32),
+        np.frombuffer(b"".join(key.query_hash for key in said), np.uint8).reshape(-1, _HASH),
+        np.array([tenants[key.tenant] for key in said], np.int32),
         _ends([len(past.supports) for past in said.values()]),
         np.array([s.lineage for s in supports], np.int64),
         np.array([s.chance for s in supports], np.float64),

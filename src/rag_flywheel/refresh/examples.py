@@ -4,7 +4,7 @@ It must not know what is learned from examples, nor when.
 """
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,15 +18,21 @@ from rag_flywheel.evaluate.trial import Golden
 from rag_flywheel.improve.examples import Examples, Ints
 from rag_flywheel.index.dense import nearest_rows
 from rag_flywheel.rank.features import FEATURES
-from rag_flywheel.rank.memory import Key
 from rag_flywheel.rank.posterior import NAMING
 from rag_flywheel.rank.score import POOL
-from rag_flywheel.records import Features, GoldenItem, Pids, Progress, Vectors
+from rag_flywheel.records import (
+    EmbeddedText,
+    Features,
+    GoldenItem,
+    Pids,
+    Progress,
+    QueryKey,
+    Vectors,
+)
 from rag_flywheel.refresh.past import Past
 from rag_flywheel.serve.candidates import look_up, plain_worth, with_evident
-from rag_flywheel.serve.lookups import Lookup, Lookups, Question
-from rag_flywheel.serve.scope import Scope, scope
-from rag_flywheel.serve.state import State, bare_state
+from rag_flywheel.serve.lookups import Lookups
+from rag_flywheel.serve.state import Scope, State, bare_state, scope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import matching_pids
@@ -60,7 +66,7 @@ class ExampleBuilder:
                 where: scope(state, None if where is None else _passing(conn, where))
                 for where in set(past.filters.values())
             }
-        found: dict[Key, tuple[Pids, Features]] = {}
+        found: dict[QueryKey, tuple[Pids, Features]] = {}
         given = list(past.judged)
         for start in range(0, len(given), _AT_ONCE):
             if self.progress is not None:
@@ -68,12 +74,10 @@ class ExampleBuilder:
             part = given[start : start + _AT_ONCE]
             for where, inside in scopes.items():
                 keys = [key for key in part if past.filters[key] == where]
-                queries = [Question(past.texts[key[0]], past.vectors[key[0]]) for key in keys]
-                lookups = self._look_up(state, inside, queries)
-                for key, query, lookup in zip(keys, queries, lookups, strict=True):
-                    judged = [j.lineage for j in past.judged[key]]
-                    row = _candidates(state, inside, query, lookup, judged)
-                    if np.isin(row[0], judged).any():
+                judged = [[j.lineage for j in past.judged[key]] for key in keys]
+                rows = self._candidates(state, inside, past, keys, judged)
+                for key, row, lineages in zip(keys, rows, judged, strict=True):
+                    if np.isin(row[0], lineages).any():
                         found[key] = row
         keys = [key for key in given if key in found]
         return _stacked(past, keys, [found[key] for key in keys], self.version.dense.dim)
@@ -86,18 +90,14 @@ class ExampleBuilder:
                 tenant: scope(state, matching_pids(conn, _of_tenant(self.tenant_key, tenant)))
                 for tenant in {item.tenant for item in items}
             }
-        found: dict[Key, tuple[Pids, Features]] = {}
+        past = Past({}, {}, {item.query_hash: item.query for item in items}, dict(vectors))
+        keys = [QueryKey(item.query_hash, item.tenant) for item in items]
+        found: dict[QueryKey, tuple[Pids, Features]] = {}
         for tenant, inside in scopes.items():
-            some = [item for item in items if item.tenant == tenant]
-            queries = [Question(item.query, vectors[item.query_hash]) for item in some]
-            lookups = self._look_up(state, inside, queries)
-            for item, query, lookup in zip(some, queries, lookups, strict=True):
-                row = _candidates(state, inside, query, lookup, [])
-                found[(item.query_hash, tenant)] = row
-        past = Past({}, {}, {}, dict(vectors))
-        keys = [(item.query_hash, item.tenant) for item in items]
-        rows_of = [found[key] for key in keys]
-        examples = _stacked(past, keys, rows_of, state.version.dense.dim)
+            own = [key for key in keys if key.tenant == tenant]
+            rows = self._candidates(state, inside, past, own, [[]] * len(own))
+            found.update(zip(own, rows, strict=True))
+        examples = _stacked(past, keys, [found[key] for key in keys], self.version.dense.dim)
         return Golden(examples, [{p: float(g) for p, g in item.lineages.items()} for item in items])
 
     def passage_vectors(self, lineages: Ints) -> Vectors:
@@ -111,8 +111,27 @@ class ExampleBuilder:
         with self.database.snapshot() as conn:
             return bare_state(self.version, conn).heirs
 
-    def _look_up(self, state: State, inside: Scope, queries: Sequence[Question]) -> list[Lookup]:
-        return look_up(state, inside, queries, self.n, self.lookups, keep=False)
+    def _candidates(
+        self,
+        state: State,
+        inside: Scope,
+        past: Past,
+        keys: Sequence[QueryKey],
+        judged: Sequence[Sequence[int]],
+    ) -> Iterator[tuple[Pids, Features]]:
+        """Lineages and features of each query's best candidates, its `judged` lineages among them.
+
+        Which ones are best is for the plain hybrid to say, so that the same votes always give the
+        same examples.
+        """
+        queries = [EmbeddedText(past.texts[h], past.vectors[h]) for h, _ in keys]
+        lookups = look_up(state, inside, queries, self.n, self.lookups, keep=False)
+        for query, lookup, wanted in zip(queries, lookups, judged, strict=True):
+            pids, features = with_evident(state, inside, query, lookup, wanted)
+            lineages = state.lineages(pids)
+            worth = np.where(np.isin(lineages, wanted), np.inf, plain_worth(features))
+            best = np.sort(np.lexsort((pids, -worth))[:POOL])
+            yield lineages[best], features[best]
 
 
 def _passing(conn: sqlite3.Connection, where: str) -> Pids:
@@ -126,22 +145,9 @@ def _passing(conn: sqlite3.Connection, where: str) -> Pids:
         ) from error
 
 
-def _candidates(
-    state: State, inside: Scope, query: Question, lookup: Lookup, judged: list[int]
-) -> tuple[Pids, Features]:
-    """Lineages and features of a past query's best candidates, those with votes among them.
-
-    Which ones are best is for the plain hybrid to say: the same votes always give the same examples.
-    """
-    pids, features = with_evident(state, inside, query, lookup, judged)
-    lineages = state.lineages(pids)
-    wanted = np.isin(lineages, judged)
-    worth = np.where(wanted, np.inf, plain_worth(features))
-    best = np.sort(np.lexsort((pids, -worth))[:POOL])
-    return lineages[best], features[best]
-
-
-def _stacked(past: Past, keys: list[Key], rows: list[tuple[Pids, Features]], dim: int) -> Examples:
+def _stacked(
+    past: Past, keys: list[QueryKey], rows: list[tuple[Pids, Features]], dim: int
+) -> Examples:
     n = len(keys)
     lineages = np.full((n, POOL), -1, dtype=np.int64)
     features = np.zeros((n, POOL, len(FEATURES)), dtype=np.float32)
@@ -159,9 +165,9 @@ def _stacked(past: Past, keys: list[Key], rows: list[tuple[Pids, Features]], dim
                 n_helpful[i] += judgment.helpful - judgment.named
                 n_harmful[i] += judgment.harmful
                 n_named[i] += judgment.named / NAMING
-    vectors = [past.vectors[key[0]] for key in keys]
+    vectors = [past.vectors[key.query_hash] for key in keys]
     numbers: dict[str | None, int] = {}
-    tenants = [numbers.setdefault(key[1], len(numbers)) for key in keys]
+    tenants = [numbers.setdefault(key.tenant, len(numbers)) for key in keys]
     return Examples(
         keys,
         np.stack(vectors) if n else np.empty((0, dim), dtype=np.float32),

@@ -196,7 +196,7 @@ def _learn(
     else:
         untuned = past.vectors
         if model.tuned is not None:
-            untuned = query_vectors(database, running.source, past.texts)
+            untuned = query_vectors(database, running.source.queries, past.texts)
         panel = Panel(
             builder, past, untuned=untuned, source=running.source, live=source, until=until
         )

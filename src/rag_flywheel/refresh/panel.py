@@ -10,7 +10,8 @@ import numpy as np
 
 from rag_flywheel.curate.golden import golden_items
 from rag_flywheel.curate.groups import held_out, query_groups
-from rag_flywheel.curate.source import Encode, Source
+from rag_flywheel.curate.source import Source
+from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.evaluate.trial import Judges
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.fit import newest
@@ -47,7 +48,7 @@ class Panel:
         self.past = past
         self.examples = builder.past(past)
         self._source, self._live, self._until = source, live, until
-        hashes = [key[0] for key in self.examples.keys]
+        hashes = [key.query_hash for key in self.examples.keys]
         if not hashes:
             self.groups = np.empty(0, dtype=np.int64)
         elif untuned is past.vectors:
@@ -69,11 +70,11 @@ class Panel:
     @cached_property
     def judges(self) -> Judges:
         """Who judges, as the live version encodes queries."""
-        return self.judges_of(self.examples, self._live.encode_queries)
+        return self.judges_of(self.examples, self._live.queries)
 
-    def judges_of(self, examples: Examples, encode: Encode) -> Judges:
+    def judges_of(self, examples: Examples, encoder: TextEncoder) -> Judges:
         """Who judges, as another encoder of queries sees them; examples: all past queries under it."""
-        vectors = _vectors(self._golden, encode)
+        vectors = _vectors(self._golden, encoder)
         return Judges(
             examples.at(np.flatnonzero(self.held_out)),
             self.builder.golden(self._golden, vectors),
@@ -86,10 +87,10 @@ class Panel:
     def _golden(self) -> Sequence[GoldenItem]:
         """Queries with known answers, none of them a near-duplicate of one that teaches."""
         items = golden_items(self.builder.database, self._source, until=self._until)
-        vectors = _vectors(items, self._live.encode_queries)
+        vectors = _vectors(items, self._live.queries)
         return fit_to_judge(items, vectors, self.teachers.vectors)
 
 
-def _vectors(items: Sequence[GoldenItem], encode: Encode) -> dict[bytes, Vectors]:
+def _vectors(items: Sequence[GoldenItem], encoder: TextEncoder) -> dict[bytes, Vectors]:
     texts = {item.query_hash: item.query for item in items}
-    return dict(zip(texts, encode(list(texts.values())), strict=True)) if texts else {}
+    return dict(zip(texts, encoder.encode(list(texts.values())), strict=True)) if texts else {}

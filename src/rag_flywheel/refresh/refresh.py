@@ -11,7 +11,7 @@ import logging
 import time
 from pathlib import Path
 
-from rag_flywheel.curate.source import judge_of, source_of
+from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy import prune
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.lock import refresh_lock
@@ -60,7 +60,7 @@ def refresh_locked(
         report = report_of("unchanged", live.version, idle, began=began)
     else:
         encoder, config = job.load_encoder(), job.config
-        source = source_of(encoder, config)
+        source = Source(encoder, config)
         if tune:
             require_tunable(encoder).tower()  # better to fail before anything is built
         auto = config.tune == "auto" and not anew and isinstance(encoder, TunableEncoder)
@@ -108,5 +108,5 @@ def _fold(job: Job, live: Live, report: RefreshReport) -> None:
     if report.outcome == "promoted" and report.version is not None:
         manifest = deploy.read_manifest(job.root, report.version)
     heard = manifest.votes_until if manifest is not None else 0
-    if n := fold_old(job.database, judge_of(job.config), days=days, heard=heard):
+    if n := fold_old(job.database, job.config, days=days, heard=heard):
         log.info("refresh: folded %d retrievals older than %g days", n, days)

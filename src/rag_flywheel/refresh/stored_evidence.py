@@ -14,8 +14,8 @@ from rag_flywheel.rank.evidence import CODES_FROM, codes_of
 from rag_flywheel.rank.memory import load_memory
 from rag_flywheel.rank.stored_evidence import Heard, heard_of, save_heard
 from rag_flywheel.records import Judgment
-from rag_flywheel.serve.state import stored_vectors
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.embedding import past_query_vectors
 
 
 def heard_until(
@@ -31,13 +31,15 @@ def heard_until(
     judged: of every vote up to it; source: as the version encodes queries.
     """
     memory, noise = load_memory(version), load_parameters(version).noise
-    made = rests_on(until, noise, source.judged_by, source.of_queries, conn)
+    made = rests_on(until, noise, source.judged_by, source.queries.revision, conn)
     if not made.by:
         return Heard()
     found = past_queries(memory, noise, judged, conn)
     if len(found) < CODES_FROM:
         return heard_of(made, found)
-    vectors = stored_vectors([key[0] for key in found], conn, source)[: len(found)]
+    vectors = past_query_vectors(conn, [key.query_hash for key in found], source.queries)[
+        : len(found)
+    ]
     return heard_of(made, found, codes_of(vectors))
 
 

@@ -95,12 +95,12 @@ def tune_encoder(panel: Panel, live: Side, tuning: Tuning, *, staged: Path, n_vo
     file = staged / FILE_NAME
     tower.save(file)
     queries = TunedQueries(tuning.encoder, file, tower.revision)
-    encode = tuning.source.under(queries).encode_queries
+    encoder = tuning.source.under(queries).queries
     texts = panel.past.texts
     hashes = sorted(texts, key=lambda h: (len(texts[h]), h))
-    vectors = dict(zip(hashes, encode([texts[h] for h in hashes]), strict=True))
+    vectors = dict(zip(hashes, encoder.encode([texts[h] for h in hashes]), strict=True))
     examples = panel.builder.past(panel.past.under(vectors))
-    judges = panel.judges_of(examples, encode)
+    judges = panel.judges_of(examples, encoder)
     proposal = propose(judges.others, live.parameters)
     if proposal.parameters is None:
         return Tuned(f"not tuned: {proposal.why}", taught.scores, None, n_votes)
@@ -128,9 +128,9 @@ def _too_few_judges(panel: Panel, live: Side) -> str:
 def _lessons(panel: Panel, parameters: Parameters) -> Lessons:
     rows = np.flatnonzero(~panel.held_out)[-MOST_QUERIES:]
     examples = panel.examples.at(rows)
-    names = [b"stop" + key[0] for key in examples.keys]
+    names = [b"stop" + key.query_hash for key in examples.keys]
     return Lessons(
-        [panel.past.texts[key[0]] for key in examples.keys],
+        [panel.past.texts[key.query_hash] for key in examples.keys],
         examples,
         held_out(names, panel.groups[rows], one_in=_STOP_ONE_IN),
         soft_targets(examples, parameters),

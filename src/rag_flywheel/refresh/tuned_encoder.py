@@ -56,5 +56,5 @@ def put_queries(
         vector_store.put_vectors(conn, hashes, made, new.queries.revision)
         voted = votes.queries_voted_on(conn, 0, passages.read_clock(conn))
         texts = retrievals.query_texts(conn, voted)
-    query_vectors(database, source.under(new.queries), texts, progress)
+    query_vectors(database, source.under(new.queries).queries, texts, progress)
     return new.queries.revision

@@ -17,11 +17,11 @@ from rag_flywheel.curate.chances import completed, with_named
 from rag_flywheel.curate.source import Source
 from rag_flywheel.errors import InputError
 from rag_flywheel.rank.posterior import NAMING, vote_log_odds
-from rag_flywheel.records import Judgment, Vectors
+from rag_flywheel.records import Judgment, QueryKey, Vectors
 from rag_flywheel.report.topics import clusters
 from rag_flywheel.store import notes, passages, retrievals, votes
-from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.retrievals import Asked, asked_since
 
 LOW_CHANCE = 0.10  # of the best hit; where it comes from is in docs/feedback.md
@@ -31,7 +31,6 @@ MOST_QUESTIONS = 2_000  # that are clustered: those asked most
 _EXAMPLES = 3
 _FARTHEST = 50.0  # log-odds
 _DAY_S = 86_400.0
-_Question = tuple[bytes, str | None]
 
 
 @dataclass(frozen=True)
@@ -64,16 +63,17 @@ def gaps(database: Database, source: Source, *, days: float, noise: float) -> li
         recent = asked_since(conn, now - 2 * days * _DAY_S)
         whys = _whys(recent, _spoken(conn, recent, source), noise)
         counts = _counts([a for a in recent if a.question in whys], now - days * _DAY_S)
-        kept = sorted(counts, key=lambda q: (-counts[q][0], -counts[q][1], q[0], q[1] or ""))
-        kept = kept[:MOST_QUESTIONS]
-        vectors = vector_store.known_vectors(
-            conn, sorted({q for q, _ in kept}), source.revision, source.dim
+        kept = sorted(
+            counts, key=lambda q: (-counts[q][0], -counts[q][1], q.query_hash, q.tenant or "")
         )
+        kept = kept[:MOST_QUESTIONS]
     texts = {a.question: a.query for a in recent}
     found = []
     for told in (True, False):
         some = [q for q in kept if (whys[q] != {"unlikely"}) == told]
-        topics = _topics(some, _stacked(some, texts, vectors, source))
+        with database.reading() as conn:
+            vectors = vectors_of(conn, {q.query_hash: texts[q] for q in some}, source.queries)
+        topics = _topics(some, vectors)
         each = [_gap(topic, texts, counts, whys) for topic in topics]
         found += sorted(each, key=lambda g: (-g.n, -g.n_before, g.examples))
     return found
@@ -109,15 +109,15 @@ class Spoken:
 
 def _spoken(
     conn: sqlite3.Connection, recent: Sequence[Asked], source: Source
-) -> dict[_Question, Spoken]:
+) -> dict[QueryKey, Spoken]:
     asked = Counter(a.question for a in recent)
-    said: dict[_Question, list[Judgment]] = defaultdict(list)
+    said: dict[QueryKey, list[Judgment]] = defaultdict(list)
     for judgment in source.judge(votes.votes_until(conn, passages.read_clock(conn))):
-        said[(judgment.query, judgment.tenant)].append(judgment)
-    missing: dict[_Question, set[str | None]] = defaultdict(set)
+        said[QueryKey(judgment.query, judgment.tenant)].append(judgment)
+    missing: dict[QueryKey, set[str | None]] = defaultdict(set)
     for note in notes.all_notes(conn):
         if note.kind == "missing" and note.decision != "reject":
-            missing[(note.query_hash, note.tenant)].add(note.user_id)
+            missing[QueryKey(note.query_hash, note.tenant)].add(note.user_id)
     spoken = asked.keys() & (said.keys() | missing.keys())
     first = retrievals.first_retrievals(conn, spoken)
     rows = {q: sorted({first[q], *(j.retrieval for j in said[q])}) for q in spoken}
@@ -134,10 +134,10 @@ def _spoken(
 
 
 def _whys(
-    recent: Sequence[Asked], spoken: Mapping[_Question, Spoken], noise: float
-) -> dict[_Question, set[str]]:
+    recent: Sequence[Asked], spoken: Mapping[QueryKey, Spoken], noise: float
+) -> dict[QueryKey, set[str]]:
     """Why each question has no good answer; questions that may have one are left out."""
-    found: dict[_Question, set[str]] = defaultdict(set)
+    found: dict[QueryKey, set[str]] = defaultdict(set)
     for question, said in spoken.items():
         if said.chance_of_none(noise) > 0.5:
             found[question] |= {"missing"} if said.missing else set()
@@ -151,44 +151,29 @@ def _whys(
     return dict(found)
 
 
-def _counts(recent: Sequence[Asked], since: float) -> dict[_Question, tuple[int, int]]:
+def _counts(recent: Sequence[Asked], since: float) -> dict[QueryKey, tuple[int, int]]:
     """How often each question was asked since then, and before."""
     now = Counter(a.question for a in recent if a.at >= since)
     before = Counter(a.question for a in recent if a.at < since)
     return {question: (now[question], before[question]) for question in now.keys() | before}
 
 
-def _stacked(
-    kept: Sequence[_Question],
-    texts: dict[_Question, str],
-    vectors: dict[bytes, Vectors],
-    source: Source,
-) -> Vectors:
-    """float32 (n, dim) of the questions; those without a vector are embedded."""
-    missing = {q[0]: texts[q] for q in kept if q[0] not in vectors}
-    if missing:
-        made = source.encode_queries(list(missing.values()))
-        vectors = {**vectors, **dict(zip(missing, made, strict=True))}
-    if not kept:
-        return np.empty((0, source.dim), dtype=np.float32)
-    return np.stack([vectors[query] for query, _ in kept])
-
-
-def _topics(kept: Sequence[_Question], vectors: Vectors) -> list[list[_Question]]:
+def _topics(kept: Sequence[QueryKey], vectors: Mapping[bytes, Vectors]) -> list[list[QueryKey]]:
     """Clusters of the questions under each tenant, which are never mixed."""
-    found: dict[tuple[str | None, int], list[_Question]] = defaultdict(list)
-    for tenant in {t for _, t in kept}:
-        rows = [i for i, question in enumerate(kept) if question[1] == tenant]
-        for row, cluster in zip(rows, clusters(vectors[rows]).tolist(), strict=True):
-            found[(tenant, cluster)].append(kept[row])
+    found: dict[tuple[str | None, int], list[QueryKey]] = defaultdict(list)
+    for tenant in {q.tenant for q in kept}:
+        own = [question for question in kept if question.tenant == tenant]
+        rows = np.stack([vectors[question.query_hash] for question in own])
+        for question, cluster in zip(own, clusters(rows).tolist(), strict=True):
+            found[(tenant, cluster)].append(question)
     return list(found.values())
 
 
 def _gap(
-    topic: Sequence[_Question],
-    texts: dict[_Question, str],
-    counts: dict[_Question, tuple[int, int]],
-    whys: dict[_Question, set[str]],
+    topic: Sequence[QueryKey],
+    texts: dict[QueryKey, str],
+    counts: dict[QueryKey, tuple[int, int]],
+    whys: dict[QueryKey, set[str]],
 ) -> Gap:
     kinds = Counter(why for question in topic for why in whys[question])
     return Gap(

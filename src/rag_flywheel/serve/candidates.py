@@ -15,7 +15,7 @@ from rag_flywheel.index.lexical import tokenize
 from rag_flywheel.rank.features import CHEAP, with_rich
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.score import POOL
-from rag_flywheel.records import Features, Pids
+from rag_flywheel.records import EmbeddedText, Features, Pids
 from rag_flywheel.serve.features import (
     Positions,
     bm25_scores,
@@ -24,9 +24,8 @@ from rag_flywheel.serve.features import (
     read_features,
     rich_of,
 )
-from rag_flywheel.serve.lookups import Lookup, Lookups, Question
-from rag_flywheel.serve.scope import Scope, scope
-from rag_flywheel.serve.state import State
+from rag_flywheel.serve.lookups import Lookup, Lookups
+from rag_flywheel.serve.state import Scope, State, scope
 
 _HYBRID = np.array([Parameters().weights[name] for name in CHEAP], dtype=np.float32)
 _PART = 64  # scores
@@ -35,7 +34,7 @@ _PART = 64  # scores
 def look_up(
     state: State,
     inside: Scope,
-    queries: Sequence[Question],
+    queries: Sequence[EmbeddedText],
     n: int,
     known: Lookups,
     *,
@@ -64,12 +63,12 @@ def warm_up(state: State) -> None:
     version = state.version
     if len(version.pids):
         words = " ".join(islice(version.lexical.vocabulary, 3))
-        question = Question(words, version.dense.at(np.zeros(1, dtype=np.int64))[0])
+        question = EmbeddedText(words, version.dense.at(np.zeros(1, dtype=np.int64))[0])
         look_up(state, scope(state, None), [question], POOL, Lookups(0))
 
 
 def with_evident(
-    state: State, inside: Scope, query: Question, lookup: Lookup, evident: Sequence[int]
+    state: State, inside: Scope, query: EmbeddedText, lookup: Lookup, evident: Sequence[int]
 ) -> tuple[Pids, Features]:
     """Candidates and their features (n, 9), with the passages of these lineages among them.
 
@@ -100,7 +99,7 @@ def plain_worth(features: Features) -> npt.NDArray[np.float32]:
     return worth
 
 
-def _looked_up(state: State, inside: Scope, query: Question, dense: Pids, n: int) -> Lookup:
+def _looked_up(state: State, inside: Scope, query: EmbeddedText, dense: Pids, n: int) -> Lookup:
     words = tokenize(query.text)
     bm25, fresh_bm25 = bm25_scores(state, inside, words)
     pids = _union(dense, state.version.pids[highest(bm25, n)])

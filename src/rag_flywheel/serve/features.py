@@ -15,15 +15,16 @@ from rag_flywheel.rank.features import (
     cheap_features,
     rich_features,
 )
-from rag_flywheel.records import Features, Pids
-from rag_flywheel.serve.lookups import Lookup, Question
-from rag_flywheel.serve.scope import Scope
-from rag_flywheel.serve.state import State
+from rag_flywheel.records import EmbeddedText, Features, Pids
+from rag_flywheel.serve.lookups import Lookup
+from rag_flywheel.serve.state import Scope, State
 
 Positions = npt.NDArray[np.int64]
 
 
-def read_features(state: State, query: Question, lookup: Lookup, pids: Pids) -> dict[int, Features]:
+def read_features(
+    state: State, query: EmbeddedText, lookup: Lookup, pids: Pids
+) -> dict[int, Features]:
     """Features float32 (9,) of these passages, which stand and are in scope, by pid."""
     words = tokenize(query.text)
     at, there = find_pids(pids, state.version.pids)
@@ -49,7 +50,7 @@ def bm25_scores(
 
 def cheap_of(
     state: State,
-    query: Question,
+    query: EmbeddedText,
     bm25: LexicalScores,
     best_bm25: float,
     indexed: Positions,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rag_flywheel.config import Config
-from rag_flywheel.curate.source import source_of
+from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.build import INDEX_PARTS
 from rag_flywheel.deploy.current import read_current
 from rag_flywheel.deploy.loaded import Indexes, LoadedVersion, empty_version, load_version
@@ -31,7 +31,7 @@ def server_of(
     root: Path, database: Database, config: Config, encoder: Encoder, lookups: Lookups
 ) -> Server:
     """What answers queries from this folder, whatever version is live."""
-    source = source_of(encoder, config)
+    source = Source(encoder, config)
     last = LastLoaded(encoder)
     live = LiveState(
         database,

@@ -1,26 +1,18 @@
-"""Caches the candidates of the queries asked last, with their features, until the corpus changes."""
+"""Caches of the queries asked last: their vectors and, until the corpus changes, their candidates
+with features. Queries are kept as hashes, not as texts."""
 
 import hashlib
-import threading
-from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.rank.features import Best
-from rag_flywheel.records import Features, Pids, Vectors
-from rag_flywheel.serve.query_vectors import QueryVectors
+from rag_flywheel.records import EmbeddedText, Features, Pids, Vectors
+from rag_flywheel.serve.lru import LRU
 
 _LARGEST = 1_000  # candidates of a lookup that is remembered
-
-
-@dataclass(frozen=True)
-class Question:
-    """A query and its vector, float32 (dim,)."""
-
-    text: str
-    vector: Vectors
 
 
 @dataclass(frozen=True)
@@ -40,48 +32,63 @@ class Lookup:
     more: dict[int, Features] = field(default_factory=dict)
 
 
+class QueryVectors:
+    """The vectors of so many queries, by the revision of their encoder; thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._vectors = LRU[bytes, Vectors](most)
+
+    def of(
+        self, revision: str, texts: Sequence[str], encode: Callable[[Sequence[str]], Vectors]
+    ) -> Vectors:
+        """The vectors of these queries, one or more, float32 (n, dim); those that are not remembered
+        are encoded, all at once."""
+        names = [_digest(f"{revision}\n{text}") for text in texts]
+        cached = {name: self._vectors.get(name) for name in names}
+        known = {name: vector for name, vector in cached.items() if vector is not None}
+        missing = {name: text for name, text in zip(names, texts, strict=True) if name not in known}
+        if missing:
+            known.update(zip(missing, encode(list(missing.values())), strict=True))
+            for name in missing:
+                self._vectors.put(name, known[name].copy())
+        return np.stack([known[name] for name in names])
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._vectors.clear()
+
+
 class Lookups:
     """The lookups of the queries asked last, while the corpus stays what it is, and their vectors,
     which no corpus changes; thread-safe."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
         self._corpus: int | None = None
-        self._kept: OrderedDict[bytes, Lookup] = OrderedDict()
+        self._lookups = LRU[bytes, Lookup](most)
         self.vectors = QueryVectors(most)
-        self._lock = threading.Lock()
 
-    def find(self, corpus: int | None, query: Question, n: int) -> Lookup | None:
+    def find(self, corpus: int | None, query: EmbeddedText, n: int) -> Lookup | None:
         """The lookup of n candidates of each kind in this corpus; None is a corpus of its own."""
-        if corpus is None or not self._most:
-            return None
-        name = _name(query, n)
-        with self._lock:
-            found = self._kept.get(name) if corpus == self._corpus else None
-            if found is not None:
-                self._kept.move_to_end(name)
-        return found
+        return None if corpus is None else self._lookups.get(_name(corpus, query, n))
 
     def clear(self) -> None:
         """Forget them all, vectors too."""
-        with self._lock:
-            self._kept.clear()
+        self._lookups.clear()
         self.vectors.clear()
 
-    def keep(self, corpus: int | None, query: Question, n: int, lookup: Lookup) -> None:
+    def keep(self, corpus: int | None, query: EmbeddedText, n: int, lookup: Lookup) -> None:
         """Remember a lookup, unless it is very large; those in another corpus are forgotten."""
-        if corpus is None or not self._most or len(lookup.pids) > _LARGEST:
+        if corpus is None or len(lookup.pids) > _LARGEST:
             return
-        with self._lock:
-            if corpus != self._corpus:
-                self._kept.clear()
-                self._corpus = corpus
-            self._kept[_name(query, n)] = lookup
-            if len(self._kept) > self._most:
-                self._kept.popitem(last=False)
+        if corpus != self._corpus:
+            self._lookups.clear()
+            self._corpus = corpus
+        self._lookups.put(_name(corpus, query, n), lookup)
 
 
-def _name(query: Question, n: int) -> bytes:
-    whole = hashlib.blake2b(query.vector.tobytes(), digest_size=16)
-    whole.update(f"{n} {query.text}".encode("utf-8", "surrogatepass"))
-    return whole.digest()
+def _name(corpus: int, query: EmbeddedText, n: int) -> bytes:
+    return _digest(f"{corpus} {n} {query.text}", query.vector.tobytes())
+
+
+def _digest(text: str, vector: bytes = b"") -> bytes:
+    return hashlib.blake2b(vector + text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -13,16 +13,25 @@ import numpy as np
 from rag_flywheel.checks import check_candidates, check_k, check_query
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
+from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.rank.evidence import Evidence, evidence_for
 from rag_flywheel.rank.score import POOL, Scored, order, score, score_given
-from rag_flywheel.records import Candidate, Filter, Hit, Passage, Pids, Retrieval, Vectors
+from rag_flywheel.records import (
+    Candidate,
+    EmbeddedText,
+    Filter,
+    Hit,
+    Passage,
+    Pids,
+    Retrieval,
+    Vectors,
+)
 from rag_flywheel.serve.answers import Asked, Found, answer, make_hit
 from rag_flywheel.serve.candidates import look_up, with_evident
 from rag_flywheel.serve.live import LiveState
-from rag_flywheel.serve.lookups import Lookup, Lookups, Question
-from rag_flywheel.serve.scope import Scope, scope
-from rag_flywheel.serve.state import State
+from rag_flywheel.serve.lookups import Lookup, Lookups
+from rag_flywheel.serve.state import Scope, State, scope
 from rag_flywheel.store import filters, passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
@@ -100,18 +109,22 @@ class Server:
         """
         state = self._live.last() or self._live.state()
         while True:
-            source = self._source.under(state.version.queries)
-            if source.of_queries not in vectors:
-                vectors[source.of_queries] = self._lookups.vectors.of(
-                    source.of_queries, queries, source.encode_queries
+            encoder = self._encoder(state)
+            if encoder.revision not in vectors:
+                vectors[encoder.revision] = self._lookups.vectors.of(
+                    encoder.revision, queries, encoder.encode
                 )
             state = self._live.state()
             if state.n_forgotten != self._n_forgotten:  # by whatever process
                 self._lookups.clear()
                 self._n_forgotten = state.n_forgotten
-            revision = self._source.under(state.version.queries).of_queries
+            revision = self._encoder(state).revision
             if revision in vectors:
                 return state, revision
+
+    def _encoder(self, state: State) -> TextEncoder:
+        """What encodes queries in a state's version."""
+        return self._source.under(state.version.queries).queries
 
     def _check(self, queries: Sequence[str], k: int) -> None:
         for query in queries:
@@ -135,7 +148,7 @@ class Server:
     ) -> Iterator[_Ranked]:
         inside = self._scope(state, asked.where)
         n = max(self._config.n_candidates, asked.k)
-        questions = [Question(*each) for each in zip(queries, vectors, strict=True)]
+        questions = [EmbeddedText(*each) for each in zip(queries, vectors, strict=True)]
         lookups = look_up(state, inside, questions, n, self._lookups)
         said = evidence_for(state.evidence, vectors, asked.tenant, state.version.parameters.memory)
         for each in zip(questions, lookups, said, strict=True):
@@ -189,7 +202,7 @@ class Server:
         typical cosine of two passages to 1; the revision of the vectors of questions that it is of)."""
         state = self._live.state()
         typical = state.typical_cosine
-        revision = self._source.under(state.version.queries).of_queries
+        revision = self._encoder(state).revision
         return typical + _ALIKE * (1.0 - typical), revision
 
     def tenant(self, where: Filter | None) -> str | None:
@@ -278,7 +291,7 @@ class Server:
 
 
 def _rank(
-    state: State, inside: Scope, query: Question, lookup: Lookup, evidence: Evidence
+    state: State, inside: Scope, query: EmbeddedText, lookup: Lookup, evidence: Evidence
 ) -> _Ranked:
     pids, features = with_evident(state, inside, query, lookup, evidence.strongest(POOL))
     lineages = state.lineages(pids)

@@ -18,10 +18,10 @@ from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
 from rag_flywheel.rank.stored_evidence import Heard
-from rag_flywheel.records import Judgment, Pids, Vectors
-from rag_flywheel.store import forgetting, journal, passages, retrievals
-from rag_flywheel.store import vectors as vector_store
+from rag_flywheel.records import Judgment, Pids
+from rag_flywheel.store import forgetting, journal, passages
 from rag_flywheel.store import votes as vote_store
+from rag_flywheel.store.embedding import past_query_vectors, vectors_of
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,29 @@ class State:
         return np.array([self.lineage_of.get(p, p) for p in pids.tolist()], dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class Scope:
+    """Which texts may come up for a query: a mask over the version's positions and one over the
+    fresh texts.
+
+    searchable: the version's pids that may come up, None when all may.
+    """
+
+    indexed: npt.NDArray[np.bool_]
+    fresh: npt.NDArray[np.bool_]
+    searchable: Pids | None
+
+
+def scope(state: State, allowed: Pids | None) -> Scope:
+    """The texts that stand and pass a filter. allowed: pids that pass it; None: no filter."""
+    indexed, fresh = state.alive, np.ones(len(state.fresh.pids), dtype=bool)
+    if allowed is not None:
+        indexed = indexed & np.isin(state.version.pids, allowed, assume_unique=True)
+        fresh = np.isin(state.fresh.pids, allowed, assume_unique=True)
+    everything = bool(indexed.all())
+    return Scope(indexed, fresh, None if everything else state.version.pids[indexed])
+
+
 def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
     """A version alone: without fresh texts, removals or votes."""
     inheritors = passages.inheritors(conn)
@@ -106,7 +129,9 @@ def initial_state(
     if heard is None:
         votes = vote_store.votes_until(conn, state.last_vote)
         return _judged(state, source.judge(votes), set(), conn, source)
-    vectors = stored_vectors([key[0] for key in heard.keys], conn, source.under(version.queries))
+    vectors = past_query_vectors(
+        conn, [key.query_hash for key in heard.keys], source.under(version.queries).queries
+    )
     state = replace(state, evidence=EvidenceView.of(heard, vectors))
     return _with_votes(state, heard.made.until, conn, source)
 
@@ -118,22 +143,9 @@ def _heard(state: State, conn: sqlite3.Connection, source: Source) -> Heard | No
         return None
     if version.id is None or not journal.was_promoted(conn, version.id):
         return None
-    noise, revision = version.parameters.noise, source.under(version.queries).of_queries
+    noise, revision = version.parameters.noise, source.under(version.queries).queries.revision
     now = rests_on(heard.made.until, noise, source.judged_by, revision, conn)
     return heard if heard.made == now else None
-
-
-def stored_vectors(hashes: Sequence[bytes], conn: sqlite3.Connection, source: Source) -> Vectors:
-    """float32 (2 n or more, dim): first the vectors of these n queries, the rest being room."""
-    rows = np.empty((max(64, 2 * len(hashes)), source.dim), np.float32)
-    missing = sorted(vector_store.fill_vectors(conn, hashes, source.of_queries, rows))
-    if missing:
-        texts = retrievals.query_texts(conn, missing)
-        made = dict(zip(missing, source.encode_queries([texts[h] for h in missing]), strict=True))
-        for i, h in enumerate(hashes):
-            if h in made:
-                rows[i] = made[h]
-    return rows
 
 
 def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
@@ -178,9 +190,9 @@ def _with_texts(
         pids = np.array([t.pid for t in new], dtype=np.int64)
         words = [passages.encoded_text(t.passage) for t in new]
         titles = [t.passage.title for t in new]
-        fresh = fresh.with_texts(
-            pids, words, titles, _passage_vectors(new, words, conn, source, fresh.dim)
-        )
+        hashes = [t.text_hash for t in new]
+        vectors = vectors_of(conn, dict(zip(hashes, words, strict=True)), source.passages)
+        fresh = fresh.with_texts(pids, words, titles, np.stack([vectors[h] for h in hashes]))
     inheritors = passages.inheritors(conn)
     return replace(
         state,
@@ -189,21 +201,6 @@ def _with_texts(
         lineage_of=dict(inheritors),
         heirs={lineage: pid for pid, lineage in inheritors},
     )
-
-
-def _passage_vectors(
-    texts: Sequence[passages.StoredPassage],
-    words: Sequence[str],
-    conn: sqlite3.Connection,
-    source: Source,
-    dim: int,
-) -> Vectors:
-    known = vector_store.known_vectors(conn, [t.text_hash for t in texts], source.revision, dim)
-    missing = [i for i, t in enumerate(texts) if t.text_hash not in known]
-    if missing:
-        made = source.encode_passages([words[i] for i in missing])
-        known.update({texts[i].text_hash: made[n] for n, i in enumerate(missing)})
-    return np.stack([known[t.text_hash] for t in texts])
 
 
 def _judged(
@@ -220,12 +217,7 @@ def _judged(
         found.setdefault(key, NO_VOTES)  # every vote on it was retracted
     if not found:
         return state
-    hashes = sorted({key[0] for key in found})
-    source = source.under(state.version.queries)
-    vectors = vector_store.known_vectors(conn, hashes, source.of_queries, source.dim)
-    missing = [h for h in hashes if h not in vectors]
-    if missing:
-        texts = retrievals.query_texts(conn, missing)
-        made = source.encode_queries([texts[h] for h in missing])
-        vectors.update({h: made[i] for i, h in enumerate(missing)})
+    hashes = sorted({key.query_hash for key in found})
+    rows = past_query_vectors(conn, hashes, source.under(version.queries).queries)
+    vectors = dict(zip(hashes, rows[: len(hashes)], strict=True))
     return replace(state, evidence=state.evidence.updated(found, vectors))

@@ -34,7 +34,8 @@ def complete(where: str, found: dict[_Key, _Value], wanted: Iterable[_Key]) -> d
     """What was looked up by keys of other rows, every one of them found."""
     for key in wanted:
         if key not in found:
-            refuse(where, "nothing", f"a row for {repr(key)[:60]}, which other rows name")
+            name = repr(tuple(key) if isinstance(key, tuple) else key)[:60]
+            refuse(where, "nothing", f"a row for {name}, which other rows name")
     return found
 
 

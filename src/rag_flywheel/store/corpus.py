@@ -9,16 +9,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rag_flywheel.checks import check_passages, check_text
-from rag_flywheel.encoder import Encoder, encode
+from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.records import AddReport, Filter, Passage, Progress
 from rag_flywheel.store import filters
 from rag_flywheel.store import passages as store
-from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.embedding import store_vectors
 from rag_flywheel.store.passages import StoredPassage
+from rag_flywheel.store.vectors import known_hashes
 
-_EMBED_AT_ONCE = 256  # texts per commit of vectors: what an interrupted add has to do again
 _LONG = 4000  # words above which an edit is compared as a bag of words: difflib is quadratic
 
 
@@ -113,18 +113,15 @@ def embed(
 ) -> int:
     """Make and keep the vectors that these texts, by hash, do not have yet; returns how many."""
     with database.reading() as conn:
-        known = vector_store.known_hashes(conn, list(texts), encoder.revision)
-    todo = sorted((h for h in texts if h not in known), key=lambda h: -len(texts[h]))
-    for start in range(0, len(todo), _EMBED_AT_ONCE):
-        if progress is not None:
-            progress("embed", start, len(todo))
-        part = todo[start : start + _EMBED_AT_ONCE]
-        vectors = encode(encoder.encode_passages, [texts[h] for h in part], encoder.dim)
-        with database.transaction(durable=False) as conn:
-            vector_store.put_vectors(conn, part, vectors, encoder.revision)
-    if progress is not None and todo:
-        progress("embed", len(todo), len(todo))
-    return len(todo)
+        known = known_hashes(conn, list(texts), encoder.revision)
+    longest_first = sorted((h for h in texts if h not in known), key=lambda h: -len(texts[h]))
+    missing = {h: texts[h] for h in longest_first}
+    passages = TextEncoder.of_passages(encoder)
+    for _ in store_vectors(database, missing, passages, progress, "embed"):
+        pass
+    if progress is not None and missing:
+        progress("embed", len(missing), len(missing))
+    return len(missing)
 
 
 def near_identical(old: str, new: str, least: float) -> bool:

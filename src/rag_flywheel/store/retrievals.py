@@ -8,9 +8,9 @@ import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from rag_flywheel.records import QueryKey
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import in_chunks
-from rag_flywheel.store.vectors import known_vectors
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ def logged_scores(
 
 
 def first_retrievals(
-    conn: sqlite3.Connection, questions: Collection[tuple[bytes, str | None]]
-) -> dict[tuple[bytes, str | None], int]:
+    conn: sqlite3.Connection, questions: Collection[QueryKey]
+) -> dict[QueryKey, int]:
     """{(query hash, tenant): row of the first retrieval}, which no vote on the query had moved."""
     rows = in_chunks(
         conn,
@@ -144,7 +144,7 @@ def first_retrievals(
         "GROUP BY query_hash, tenant",
         sorted({query for query, _ in questions}),
     )
-    first = {(read_query_hash(h), read_tenant(tenant)): int(rid) for h, tenant, rid in rows}
+    first = {QueryKey(read_query_hash(h), read_tenant(tenant)): int(rid) for h, tenant, rid in rows}
     return column_checks.complete("retrievals.query_hash", first, questions)
 
 
@@ -198,10 +198,9 @@ def read_tenant(found: object) -> str | None:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question that was asked; question: the hash of its text, and its tenant as JSON; best: the
-    score of its first hit, -inf without one."""
+    """A question that was asked; best: the score of its first hit, -inf without one."""
 
-    question: tuple[bytes, str | None]
+    question: QueryKey
     query: str
     at: float
     best: float
@@ -215,10 +214,7 @@ def asked_since(conn: sqlite3.Connection, since: float) -> list[Asked]:
     )
     return [
         Asked(
-            (
-                column_checks.hashed("retrievals.query_hash", hashed),
-                column_checks.optional_text("retrievals.tenant", tenant),
-            ),
+            QueryKey(read_query_hash(hashed), read_tenant(tenant)),
             column_checks.text("retrievals.query", query),
             column_checks.seconds("retrievals.at", at),
             max(
@@ -233,19 +229,17 @@ def asked_since(conn: sqlite3.Connection, since: float) -> list[Asked]:
 @dataclass(frozen=True)
 class Pair:
     """A question and the one before it in its session: the id of the latter, who asked, how many
-    seconds lie between, and the cosine of their vectors."""
+    seconds lie between, and the hashes of both."""
 
     before: str
     user_id: str | None
     seconds: float
-    cosine: float
+    hashes: tuple[bytes, bytes]
 
 
-def with_the_one_before(
-    conn: sqlite3.Connection, retrieval_id: str, revision: str, dim: int
-) -> Pair | None:
-    """The pair that a retrieval ends; None without a session, a question before it in other words
-    and for the same tenant and user, or the vector of either."""
+def with_the_one_before(conn: sqlite3.Connection, retrieval_id: str) -> Pair | None:
+    """The pair that a retrieval ends; None without a session, or a question before it in other
+    words and for the same tenant and user."""
     row = conn.execute(
         "SELECT b.id, a.user_id, a.at - b.at, a.query_hash, b.query_hash, a.tenant IS b.tenant "
         "AND a.user_id IS b.user_id FROM retrievals a JOIN retrievals b "
@@ -255,12 +249,9 @@ def with_the_one_before(
     ).fetchone()
     if row is None or row[3] == row[4] or not row[5]:
         return None
-    found = known_vectors(conn, [row[3], row[4]], revision, dim)
-    if len(found) < 2:
-        return None
     return Pair(
         column_checks.text("retrievals.id", row[0]),
         column_checks.optional_text("retrievals.user_id", row[1]),
         max(0.0, column_checks.number("retrievals.at", row[2])),
-        float(found[row[3]] @ found[row[4]]),
+        (read_query_hash(row[3]), read_query_hash(row[4])),
     )

@@ -1,0 +1,85 @@
+"""Vectors of texts by hash: those that are stored, and those that are missing, encoded.
+
+It must not know what the texts are wanted for.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from rag_flywheel.encoder import TextEncoder
+from rag_flywheel.records import Progress, Vectors
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.retrievals import query_texts
+from rag_flywheel.store.vectors import fill_vectors, known_vectors, put_vectors
+
+_AT_ONCE = 256  # texts per commit of vectors: what an interrupted call has to do again
+
+
+def vectors_of(
+    conn: sqlite3.Connection, texts: Mapping[bytes, str], encoder: TextEncoder
+) -> dict[bytes, Vectors]:
+    """The vectors of these texts by hash, float32 (dim,).
+
+    Those that are missing are encoded in one go, in the order of `texts`, and not stored.
+    """
+    found = known_vectors(conn, list(texts), encoder.revision, encoder.dim)
+    missing = {h: text for h, text in texts.items() if h not in found}
+    if missing:
+        found.update(zip(missing, encoder.encode(list(missing.values())), strict=True))
+    return found
+
+
+def past_query_vectors(
+    conn: sqlite3.Connection, hashes: Sequence[bytes], encoder: TextEncoder
+) -> Vectors:
+    """float32 (2 n or more, dim): first the vectors of these n past queries, the rest being room.
+
+    Those that are missing are encoded in one go, in the order of their hashes, and not stored.
+    """
+    rows = np.empty((max(64, 2 * len(hashes)), encoder.dim), np.float32)
+    missing = sorted(fill_vectors(conn, hashes, encoder.revision, rows))
+    if missing:
+        texts = query_texts(conn, missing)
+        made = dict(zip(missing, encoder.encode([texts[h] for h in missing]), strict=True))
+        for i, h in enumerate(hashes):
+            if h in made:
+                rows[i] = made[h]
+    return rows
+
+
+def stored_vectors_of(
+    database: Database,
+    texts: Mapping[bytes, str],
+    encoder: TextEncoder,
+    progress: Progress | None = None,
+    step: str = "",
+) -> dict[bytes, Vectors]:
+    """As `vectors_of`, but those that are missing are encoded and stored by `store_vectors`."""
+    with database.reading() as conn:
+        found = known_vectors(conn, list(texts), encoder.revision, encoder.dim)
+    missing = {h: text for h, text in texts.items() if h not in found}
+    for part, made in store_vectors(database, missing, encoder, progress, step):
+        found.update(zip(part, made, strict=True))
+    return found
+
+
+def store_vectors(
+    database: Database,
+    missing: Mapping[bytes, str],
+    encoder: TextEncoder,
+    progress: Progress | None = None,
+    step: str = "",
+) -> Iterator[tuple[list[bytes], Vectors]]:
+    """Encode these texts by hash, 256 in one go in the order given. Each part is committed before
+    it is yielded with its hashes. step: the first argument of `progress`."""
+    hashes = list(missing)
+    for start in range(0, len(hashes), _AT_ONCE):
+        if progress is not None:
+            progress(step, start, len(hashes))
+        part = hashes[start : start + _AT_ONCE]
+        made = encoder.encode([missing[h] for h in part])
+        with database.transaction(durable=False) as conn:
+            put_vectors(conn, part, made, encoder.revision)
+        yield part, made
