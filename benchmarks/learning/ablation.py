@@ -19,7 +19,8 @@ import numpy as np
 from rag_flywheel import Config, Flywheel
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.measures import mean, ndcg_at_10
-from rag_flywheel.bench.setup import Bench, Protocol, prepare
+from rag_flywheel.bench.protocol import Protocol
+from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.curate.source import Source
 from rag_flywheel.formats.beir import Split
@@ -32,9 +33,10 @@ from rag_flywheel.records import EmbeddedText
 from rag_flywheel.refresh.examples import ExampleBuilder
 from rag_flywheel.refresh.past import read_past
 from rag_flywheel.serve.candidates import look_up
+from rag_flywheel.serve.catch_up import bare_state
 from rag_flywheel.serve.live_version import LastLoaded, read_live
 from rag_flywheel.serve.lookups import Lookups
-from rag_flywheel.serve.state import State, bare_state, scope
+from rag_flywheel.serve.state import State, scope
 from rag_flywheel.store.database import FILE_NAME, Database
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")

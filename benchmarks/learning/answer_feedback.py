@@ -21,7 +21,8 @@ import numpy as np
 from gain import Json, gained, surroundings
 from rag_flywheel import Flywheel
 from rag_flywheel.bench.cycles import asking
-from rag_flywheel.bench.setup import Bench, Protocol
+from rag_flywheel.bench.protocol import Protocol
+from rag_flywheel.bench.setup import Bench
 from rag_flywheel.bench.users import Users
 
 NAMES = ("metatool", "squad11_dev")

@@ -18,7 +18,8 @@ import numpy as np
 
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import asking
-from rag_flywheel.bench.setup import Bench, Protocol, prepare
+from rag_flywheel.bench.protocol import Protocol
+from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
@@ -26,9 +27,10 @@ from rag_flywheel.rank.evidence import evidence_for
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import EmbeddedText
 from rag_flywheel.serve.candidates import look_up, with_evident
+from rag_flywheel.serve.catch_up import initial_state
 from rag_flywheel.serve.live_version import LastLoaded, read_live
 from rag_flywheel.serve.lookups import Lookups
-from rag_flywheel.serve.state import State, initial_state, scope
+from rag_flywheel.serve.state import State, scope
 from rag_flywheel.store.database import FILE_NAME, Database
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")

@@ -20,7 +20,8 @@ import numpy as np
 
 from rag_flywheel import Flywheel
 from rag_flywheel.bench.collection import find_collection
-from rag_flywheel.bench.setup import Protocol, prepare
+from rag_flywheel.bench.protocol import Protocol
+from rag_flywheel.bench.setup import prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.formats.beir import Qrels
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rag_flywheel.bench.bench import Series, write_result
 from rag_flywheel.bench.collection import find_collection
-from rag_flywheel.bench.setup import Protocol
+from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.users import Users
 
 COLLECTIONS = ("scifact", "metatool", "feedbackqa", "squad11_dev")

@@ -19,7 +19,8 @@ from rag_flywheel.bench.cycles import answers
 from rag_flywheel.bench.intervals import bootstrap_interval
 from rag_flywheel.bench.machine import commit, versions
 from rag_flywheel.bench.measures import by_query
-from rag_flywheel.bench.setup import Bench, Protocol, prepare
+from rag_flywheel.bench.protocol import Protocol
+from rag_flywheel.bench.setup import Bench, prepare
 
 MEASURE = "nDCG@10"
 Json = dict[str, Any]

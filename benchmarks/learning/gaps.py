@@ -32,7 +32,8 @@ from rag_flywheel import Flywheel
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import SHOWN, tell
 from rag_flywheel.bench.machine import commit
-from rag_flywheel.bench.setup import Bench, Protocol, prepare
+from rag_flywheel.bench.protocol import Protocol
+from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import OnAnswer, Users
 from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.records import Retrieval, Vote

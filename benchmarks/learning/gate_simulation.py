@@ -25,11 +25,13 @@ from scipy.stats import norm
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import asking
 from rag_flywheel.bench.machine import commit
-from rag_flywheel.bench.setup import Protocol, prepare
+from rag_flywheel.bench.protocol import Protocol
+from rag_flywheel.bench.setup import prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.curate.groups import query_groups
 from rag_flywheel.evaluate.gate import GROWTH, Heard, Looks, Pair, alpha_of, decide
-from rag_flywheel.evaluate.trial import Judges, Side, gated, no_golden
+from rag_flywheel.evaluate.held_out import Judges, no_golden
+from rag_flywheel.evaluate.trial import Side, gated
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.fit import listening, propose
 from rag_flywheel.rank.parameters import Parameters

@@ -28,7 +28,8 @@ from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import answers, asking
 from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.measures import by_query, mean
-from rag_flywheel.bench.setup import Bench, Protocol, prepare
+from rag_flywheel.bench.protocol import Protocol
+from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.records import Vectors

@@ -25,8 +25,9 @@ import numpy as np
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.measures import ndcg_at_10
+from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.runs import run_votes
-from rag_flywheel.bench.setup import Bench, Protocol, prepare
+from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.formats.beir import Split
 from rag_flywheel.records import Retrieval, Vectors, Vote

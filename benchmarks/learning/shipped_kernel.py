@@ -24,7 +24,8 @@ from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import asking
 from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.measures import by_query, mean
-from rag_flywheel.bench.setup import Bench, Protocol, prepare
+from rag_flywheel.bench.protocol import Protocol
+from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
@@ -42,7 +43,8 @@ from rag_flywheel.records import EmbeddedText, QueryKey
 from rag_flywheel.refresh.examples import ExampleBuilder
 from rag_flywheel.refresh.past import read_past
 from rag_flywheel.serve.candidates import look_up, plain_worth
-from rag_flywheel.serve.state import bare_state, scope
+from rag_flywheel.serve.catch_up import bare_state
+from rag_flywheel.serve.state import scope
 from rag_flywheel.store.database import FILE_NAME, Database
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")

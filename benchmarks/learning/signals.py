@@ -21,8 +21,9 @@ import numpy as np
 from gain import Json, gained, surroundings
 from rag_flywheel import Flywheel
 from rag_flywheel.bench.cycles import SHOWN
+from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.reader import CAREFUL, write
-from rag_flywheel.bench.setup import Bench, Protocol
+from rag_flywheel.bench.setup import Bench
 from rag_flywheel.records import Retrieval
 
 NAMES = ("metatool", "squad11_dev")

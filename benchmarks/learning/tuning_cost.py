@@ -26,7 +26,8 @@ from rag_flywheel import Flywheel
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import asking
 from rag_flywheel.bench.machine import commit
-from rag_flywheel.bench.setup import Bench, Protocol, prepare
+from rag_flywheel.bench.protocol import Protocol
+from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 
 N_QUESTIONS = 5_000

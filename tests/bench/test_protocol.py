@@ -14,7 +14,7 @@ from made_collection import write_collection
 from rag_flywheel import FlywheelError
 from rag_flywheel.bench.bench import Series, run_bench
 from rag_flywheel.bench.collection import find_collection
-from rag_flywheel.bench.setup import Protocol
+from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.terminal import how_to_read
 from rag_flywheel.bench.users import Users
 from rag_flywheel.formats.beir import read_beir

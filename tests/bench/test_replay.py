@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from made_collection import TOPICS, write_collection
+from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.replay import replay
-from rag_flywheel.bench.setup import Protocol, prepare
+from rag_flywheel.bench.setup import prepare
 
 
 def rated(folder: Path, good: str, bad: str, *, split: str = "dev", phrasing: int = 0) -> None:

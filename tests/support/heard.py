@@ -11,11 +11,12 @@ from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.serve.answers import Asked
+from rag_flywheel.serve.catch_up import initial_state
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.live_version import LastLoaded, current_of, read_live
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.server import Server
-from rag_flywheel.serve.state import State, initial_state
+from rag_flywheel.serve.state import State
 from rag_flywheel.store.database import Database
 
 DIM = 32

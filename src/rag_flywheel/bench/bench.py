@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 from rag_flywheel.bench.compare import compare
 from rag_flywheel.bench.machine import environment
 from rag_flywheel.bench.measures import all_means
+from rag_flywheel.bench.protocol import RESULT_FORMAT, CycledRun, Protocol
 from rag_flywheel.bench.replay import replay
 from rag_flywheel.bench.runs import run_fixed, run_none, run_random, run_votes, tossed
-from rag_flywheel.bench.setup import RESULT_FORMAT, Bench, CycledRun, Protocol, hashes, prepare
+from rag_flywheel.bench.setup import Bench, hashes, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.config import DEFAULT_ENCODER
 from rag_flywheel.encode.make import make_encoder

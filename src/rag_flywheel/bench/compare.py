@@ -4,7 +4,7 @@ It works on arrays and runs; it must not know of index folders.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,15 @@ from rag_flywheel.bench.baselines import (
 from rag_flywheel.bench.baselines_by_query import BY_QUERY_RULES
 from rag_flywheel.bench.intervals import helped_hurt_untouched, paired_difference
 from rag_flywheel.bench.measures import Run, all_means, mean, ndcg_at_10
-from rag_flywheel.bench.setup import Bench, CycledRun, FixedVote, Protocol
+from rag_flywheel.bench.protocol import CycledRun, FixedVote, Protocol
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.formats.beir import Qrels, Split
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.records import Vectors
 from rag_flywheel.store.passages import encoded_text
+
+if TYPE_CHECKING:
+    from rag_flywheel.bench.setup import Bench
 
 STATIC = "hybrid"
 OURS = ("flywheel", "flywheel, fixed exposure")
@@ -41,7 +44,7 @@ Scores = Mapping[str, Mapping[str, float]]
 
 
 def compare(
-    bench: Bench,
+    bench: "Bench",
     protocol: Protocol,
     encoder: Encoder,
     runs: Sequence[CycledRun],
@@ -101,7 +104,7 @@ def _ranking(
 
 
 def _rule_runs(
-    bench: Bench, protocol: Protocol, history: History, dev: Asked, test: Asked
+    bench: "Bench", protocol: Protocol, history: History, dev: Asked, test: Asked
 ) -> list[dict[str, Any]]:
     found = []
     for rule in (*STATIC_RULES, *GLOBAL_RULES, *BY_QUERY_RULES):
@@ -153,7 +156,7 @@ def _measured(name: str, scores: Scores, apart: Sequence[str], seed: int) -> dic
 
 
 def _slices(
-    bench: Bench,
+    bench: "Bench",
     protocol: Protocol,
     history: History,
     test: Asked,

@@ -5,14 +5,17 @@ It drives a Flywheel as an application would, and must not know what collection 
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rag_flywheel.bench.measures import Run, mean
 from rag_flywheel.bench.users import OnAnswer, Users
-from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.formats.beir import Qrels, Split
 from rag_flywheel.records import Progress, Retrieval, Vote
+
+if TYPE_CHECKING:
+    from rag_flywheel.flywheel import Flywheel
 
 SHOWN = 8
 _AT_A_TIME = 16  # users
@@ -31,7 +34,7 @@ class Cycle:
 
 
 def run_cycles(
-    fw: Flywheel,
+    fw: "Flywheel",
     test: Split,
     steps: Sequence[CastVotes],
     *,
@@ -51,7 +54,7 @@ def run_cycles(
         yield n_votes, answers(fw, test, depth)
 
 
-def answers(fw: Flywheel, split: Split, depth: int) -> Run:
+def answers(fw: "Flywheel", split: Split, depth: int) -> Run:
     """The run of a split's queries, `depth` passages each, without recording them."""
     ids = sorted(split.queries)
     found = fw.rank_many([split.queries[q] for q in ids], depth)
@@ -67,7 +70,7 @@ def measured(cycles: Sequence[tuple[int, Run]], qrels: Qrels, measures: Measures
 
 
 def asking(
-    fw: Flywheel,
+    fw: "Flywheel",
     train: Split,
     queries: Sequence[str],
     users: Users,
@@ -101,7 +104,7 @@ def asking(
     return step
 
 
-def tell(fw: Flywheel, said: Sequence[Vote | OnAnswer]) -> int:
+def tell(fw: "Flywheel", said: Sequence[Vote | OnAnswer]) -> int:
     """Give what users said to the flywheel, as an application would; returns how many votes."""
     n_votes = fw.feedback_many([vote for vote in said if isinstance(vote, Vote)])
     for vote in said:

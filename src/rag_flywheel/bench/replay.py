@@ -8,20 +8,23 @@ import gzip
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag_flywheel.bench.cycles import answers
 from rag_flywheel.bench.intervals import paired_difference
 from rag_flywheel.bench.measures import mean, ndcg_at_10
-from rag_flywheel.bench.setup import Bench, Protocol
+from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.records import Candidate, Vote
+
+if TYPE_CHECKING:
+    from rag_flywheel.bench.setup import Bench
 
 FILE_NAME = "feedback.jsonl.gz"
 HELPFUL = {"Excellent", "Acceptable"}
 _SPLIT = "dev"
 
 
-def replay(folder: Path, bench: Bench, protocol: Protocol) -> dict[str, Any] | None:
+def replay(folder: Path, bench: "Bench", protocol: Protocol) -> dict[str, Any] | None:
     """What dev ratings do to test queries; None when the collection has no ratings.
 
     Each rater votes on the passage that was put before them, as an application's own hit. Questions

@@ -7,19 +7,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rag_flywheel.bench.cycles import SHOWN, CastVotes, asking, run_cycles, tell
 from rag_flywheel.bench.exposure import gini
 from rag_flywheel.bench.measures import Run
-from rag_flywheel.bench.setup import Bench, CycledRun, FixedVote, Protocol
+from rag_flywheel.bench.protocol import CycledRun, FixedVote, Protocol
 from rag_flywheel.bench.users import OnAnswer, Users
-from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.records import Progress, Retrieval, Vote
 
+if TYPE_CHECKING:
+    from rag_flywheel.bench.setup import Bench
+    from rag_flywheel.flywheel import Flywheel
 
-def run_votes(bench: Bench, protocol: Protocol, progress: Progress | None) -> CycledRun:
+
+def run_votes(bench: "Bench", protocol: Protocol, progress: Progress | None) -> CycledRun:
     """Users see the flywheel's own hits and vote on them."""
     train, users = bench.train, protocol.users
     rng = np.random.default_rng([protocol.seed, 0])
@@ -50,20 +54,20 @@ def tossed(protocol: Protocol) -> Protocol:
     return replace(protocol, users=coin)
 
 
-def run_random(bench: Bench, tossing: Protocol, progress: Progress | None) -> CycledRun:
+def run_random(bench: "Bench", tossing: Protocol, progress: Progress | None) -> CycledRun:
     """Users vote by tossing a coin (see `tossed`): nothing can be learned, so nothing should move."""
     run = run_votes(bench, tossing, progress)
     return replace(run, name="random votes", what="as votes, but every verdict is a coin toss")
 
 
-def run_none(bench: Bench, protocol: Protocol) -> CycledRun:
+def run_none(bench: "Bench", protocol: Protocol) -> CycledRun:
     """Nobody votes; the index is refreshed all the same."""
     with bench.copy("none") as fw:
         cycles = _cycles(fw, bench, protocol, [lambda: 0] * len(bench.parts))
     return CycledRun("no votes", "nobody votes; refreshed all the same", cycles)
 
 
-def run_fixed(bench: Bench, protocol: Protocol) -> tuple[CycledRun, list[FixedVote]]:
+def run_fixed(bench: "Bench", protocol: Protocol) -> tuple[CycledRun, list[FixedVote]]:
     """Users see the static ranking's hits in every cycle; also the votes, in the order cast.
 
     Tells learning from exposure, and gives every rule the same votes to learn from.
@@ -89,7 +93,7 @@ def run_fixed(bench: Bench, protocol: Protocol) -> tuple[CycledRun, list[FixedVo
 
 
 def _cycles(
-    fw: Flywheel, bench: Bench, protocol: Protocol, steps: Sequence[CastVotes]
+    fw: "Flywheel", bench: "Bench", protocol: Protocol, steps: Sequence[CastVotes]
 ) -> tuple[tuple[int, Run], ...]:
     tune_after = protocol.tune_after
     return tuple(run_cycles(fw, bench.test, steps, depth=protocol.depth, tune_after=tune_after))

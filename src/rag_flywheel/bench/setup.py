@@ -7,14 +7,13 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from rag_flywheel.bench.measures import Run
 from rag_flywheel.bench.prepared import FILE_NAME, read_prepared
-from rag_flywheel.bench.users import Users
+from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.flywheel import Flywheel
@@ -22,27 +21,7 @@ from rag_flywheel.formats.beir import Collection, Split, read_beir
 from rag_flywheel.records import Progress
 from rag_flywheel.serve.lookups import Lookups
 
-RESULT_FORMAT = "rag-flywheel-bench-1"
-"""Names the shape of a result, which reports check."""
 _DEV_SHARE = 5  # one train query in so many stands in for a dev split
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """cycles-v1: train queries, shuffled, are asked in n_cycles equal parts; then test is scored.
-
-    depth: passages scored per test query. max_train, max_test: at most so many queries of the split,
-    chosen by seed.
-    tune_after: cycles after which the refresh also tunes the encoder of queries, from 1.
-    """
-
-    n_cycles: int = 10
-    seed: int = 0
-    max_train: int | None = None
-    max_test: int | None = None
-    depth: int = 75
-    tune_after: tuple[int, ...] = ()
-    users: Users = field(default_factory=Users)
 
 
 @dataclass(frozen=True)
@@ -145,26 +124,3 @@ def _sample(test: Split, protocol: Protocol, rng: np.random.Generator) -> Split:
     if most is None or len(test.queries) <= most:
         return test
     return only(test, sorted(rng.permutation(sorted(test.queries))[:most].tolist()))
-
-
-@dataclass(frozen=True)
-class CycledRun:
-    """What the test queries got before any vote and after each cycle: (votes so far, run).
-
-    exposure_gini: of how often each passage was shown in each cycle; empty where nobody asked.
-    """
-
-    name: str
-    what: str
-    cycles: tuple[tuple[int, Run], ...]
-    exposure_gini: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class FixedVote:
-    """A vote on a hit of the static ranking: of a train query, on a passage. A verdict on an answer
-    is one on the passage that it was written from."""
-
-    query: str
-    passage: str
-    helpful: bool

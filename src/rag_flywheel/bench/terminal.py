@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from rag_flywheel.bench.setup import RESULT_FORMAT
+from rag_flywheel.bench.protocol import RESULT_FORMAT
 from rag_flywheel.errors import InputError
 
 MEASURE = "nDCG@10"

@@ -46,8 +46,8 @@ def bench(
     from rag_flywheel.bench.bench import run_bench, write_result
     from rag_flywheel.bench.collection import find_collection
     from rag_flywheel.bench.extra import require_bench_extra
+    from rag_flywheel.bench.protocol import Protocol
     from rag_flywheel.bench.report import write_report
-    from rag_flywheel.bench.setup import Protocol
     from rag_flywheel.bench.terminal import print_result
     from rag_flywheel.bench.users import ATTACKS, TOLD, Users
     from rag_flywheel.report.progress import Bars

@@ -6,6 +6,7 @@ must not know what is decided from it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from rag_flywheel.improve.examples import (
     kernel_weights,
     links,
     nearest,
+    nearest_of,
     support,
 )
 from rag_flywheel.improve.likelihood import (
@@ -167,3 +169,31 @@ def _condensed(net: Floats) -> Floats:
     both = (n_right > 0) & (n_right < judged.sum(axis=1))
     scores: Floats = np.where(both, found / ideal[np.maximum(n_right, 1) - 1], np.nan)
     return scores
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Queries with known answers, which have no votes: {lineage: grade} of each."""
+
+    queries: Examples
+    answers: Sequence[Mapping[int, float]]
+
+
+def no_golden(like: Examples) -> Golden:
+    """No golden query at all."""
+    return Golden(like.at(np.empty(0, dtype=np.int64)), [])
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Who judges, as one encoder of queries sees them: held-out queries by their votes, and golden
+    queries; others: whose votes are heard."""
+
+    held_out: Examples
+    golden: Golden
+    others: Examples
+
+    @cached_property
+    def near(self) -> Nearest:
+        """The others nearest to each held-out query."""
+        return nearest_of(self.held_out, self.others)

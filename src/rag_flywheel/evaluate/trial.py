@@ -3,7 +3,7 @@
 It must not know how parameters were fitted, nor what becomes of the decision.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from rag_flywheel.evaluate.gate import Decision, Heard, Looks, Pair, decide
 from rag_flywheel.evaluate.held_out import (
     HeldOut,
+    Judges,
     chances_of,
     golden_ndcg,
     held_out_says,
@@ -20,37 +21,9 @@ from rag_flywheel.evaluate.held_out import (
     memory_of,
     slices,
 )
-from rag_flywheel.improve.examples import Examples, Floats, Ints, nearest_of
+from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.index.dense import Nearest
 from rag_flywheel.rank.parameters import Parameters
-
-
-@dataclass(frozen=True)
-class Golden:
-    """Queries with known answers, which have no votes: {lineage: grade} of each."""
-
-    queries: Examples
-    answers: Sequence[Mapping[int, float]]
-
-
-def no_golden(like: Examples) -> Golden:
-    """No golden query at all."""
-    return Golden(like.at(np.empty(0, dtype=np.int64)), [])
-
-
-@dataclass(frozen=True)
-class Judges:
-    """Who judges, as one encoder of queries sees them: held-out queries by their votes, and golden
-    queries; others: whose votes are heard."""
-
-    held_out: Examples
-    golden: Golden
-    others: Examples
-
-    @cached_property
-    def near(self) -> Nearest:
-        """The others nearest to each held-out query."""
-        return nearest_of(self.held_out, self.others)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rag_flywheel.curate.groups import near_duplicate
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.disk import parsed_json
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.evaluate.trial import Golden
+from rag_flywheel.evaluate.held_out import Golden
 from rag_flywheel.improve.examples import Examples, Ints
 from rag_flywheel.index.dense import nearest_rows
 from rag_flywheel.rank.features import FEATURES
@@ -31,8 +31,9 @@ from rag_flywheel.records import (
 )
 from rag_flywheel.refresh.past import Past
 from rag_flywheel.serve.candidates import look_up, plain_worth, with_evident
+from rag_flywheel.serve.catch_up import bare_state
 from rag_flywheel.serve.lookups import Lookups
-from rag_flywheel.serve.state import Scope, State, bare_state, scope
+from rag_flywheel.serve.state import Scope, State, scope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import matching_pids

@@ -36,8 +36,8 @@ from rag_flywheel.refresh.panel import Panel
 from rag_flywheel.refresh.past import query_vectors, read_past
 from rag_flywheel.refresh.start import Live, Model, live_model
 from rag_flywheel.refresh.stored_evidence import write_heard
-from rag_flywheel.refresh.tune import NewEncoder, Tuned, Tuning, tune_encoder
-from rag_flywheel.refresh.tuned_encoder import put_queries, queries_of
+from rag_flywheel.refresh.tune import Tuned, Tuning, tune_encoder
+from rag_flywheel.refresh.tuned_encoder import NewEncoder, put_queries, queries_of
 from rag_flywheel.store import journal, passages, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.corpus import embed

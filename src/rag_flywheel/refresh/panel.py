@@ -12,7 +12,7 @@ from rag_flywheel.curate.golden import golden_items
 from rag_flywheel.curate.groups import held_out, query_groups
 from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import TextEncoder
-from rag_flywheel.evaluate.trial import Judges
+from rag_flywheel.evaluate.held_out import Judges
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.fit import newest
 from rag_flywheel.records import GoldenItem, Vectors

@@ -14,16 +14,15 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.build import read_back_parameters
 from rag_flywheel.encode.tower import FILE_NAME, require_tunable
 from rag_flywheel.encode.tuned import TunedQueries
-from rag_flywheel.encoder import Encoder, QueryEncoder
+from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import EncoderError
 from rag_flywheel.evaluate.gate import LEAST_JUDGED, Looks, too_soon
 from rag_flywheel.evaluate.trial import Gate, Side, gated
-from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.fit import listening, propose
 from rag_flywheel.improve.teach import MOST_QUERIES, Lessons, soft_targets, teach
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.records import Vectors
 from rag_flywheel.refresh.panel import Panel
+from rag_flywheel.refresh.tuned_encoder import NewEncoder
 
 _STOP_ONE_IN = 6  # one group in so many only says when to stop
 
@@ -42,19 +41,6 @@ class Tuning:
     source: Source
     looks: Looks
     asked: bool = True
-
-
-@dataclass(frozen=True)
-class NewEncoder:
-    """An encoder of queries that goes live, with what belongs to it.
-
-    parameters: fitted to it; examples: the past queries as it encodes them; vectors: theirs, by hash.
-    """
-
-    queries: QueryEncoder
-    parameters: Parameters
-    examples: Examples
-    vectors: Mapping[bytes, Vectors]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ It must not know how weights are taught.
 
 import logging
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +16,29 @@ from rag_flywheel.deploy.build import carry_tuned
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.encoder import Encoder, QueryEncoder
-from rag_flywheel.records import Progress
+from rag_flywheel.improve.examples import Examples
+from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.records import Progress, Vectors
 from rag_flywheel.refresh.past import query_vectors
 from rag_flywheel.refresh.start import Model
-from rag_flywheel.refresh.tune import NewEncoder
 from rag_flywheel.store import passages, retrievals, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
+
+
+@dataclass(frozen=True)
+class NewEncoder:
+    """An encoder of queries that goes live, with what belongs to it.
+
+    parameters: fitted to it; examples: the past queries as it encodes them; vectors: theirs, by hash.
+    """
+
+    queries: QueryEncoder
+    parameters: Parameters
+    examples: Examples
+    vectors: Mapping[bytes, Vectors]
 
 
 def queries_of(encoder: Encoder, model: Model) -> QueryEncoder | None:

@@ -18,7 +18,8 @@ from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import ClosedError, FlywheelError
 from rag_flywheel.records import Current
 from rag_flywheel.serve.candidates import warm_up
-from rag_flywheel.serve.state import State, caught_up, initial_state
+from rag_flywheel.serve.catch_up import caught_up, initial_state
+from rag_flywheel.serve.state import State
 from rag_flywheel.store import forgetting, journal, passages
 from rag_flywheel.store.database import Database
 

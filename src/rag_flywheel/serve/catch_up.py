@@ -1,0 +1,152 @@
+"""Follows the store: the state of a just loaded version, and the state after the events since."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from rag_flywheel.curate.chances import past_queries, rests_on
+from rag_flywheel.curate.source import Source
+from rag_flywheel.deploy.loaded import LoadedVersion
+from rag_flywheel.index.fresh import FreshSegment
+from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
+from rag_flywheel.rank.stored_evidence import Heard
+from rag_flywheel.records import Judgment
+from rag_flywheel.serve.state import State
+from rag_flywheel.store import forgetting, journal, passages
+from rag_flywheel.store import votes as vote_store
+from rag_flywheel.store.embedding import past_query_vectors, vectors_of
+
+
+def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
+    """A version alone: without fresh texts, removals or votes."""
+    inheritors = passages.inheritors(conn)
+    return State(
+        version,
+        None,
+        version.watermark,
+        np.ones(len(version.pids), dtype=bool),
+        FreshSegment.empty(version.dense.dim),
+        version.lexical,
+        dict(inheritors),
+        {lineage: pid for pid, lineage in inheritors},
+        EvidenceView(version.dense.dim),
+        passages.last_change(conn, version.watermark),
+        forgetting.count_begun(conn),
+    )
+
+
+def initial_state(
+    version: LoadedVersion, frozen_at: int | None, conn: sqlite3.Connection, source: Source
+) -> State:
+    """The state of a just loaded version, from a read transaction on the store."""
+    present = passages.present_pids(conn)
+    new = np.setdiff1d(present, version.pids, assume_unique=True)
+    texts = passages.fetch(conn, new.tolist())
+    bare = bare_state(version, conn)
+    alive = np.isin(version.pids, present, assume_unique=True)
+    blank = replace(
+        bare,
+        frozen_at=frozen_at,
+        seq=passages.read_clock(conn),
+        alive=alive,
+        corpus=bare.corpus if alive.all() and not len(new) else None,
+    )
+    state = _with_texts(blank, [texts[p] for p in sorted(texts)], conn, source)
+    heard = _heard(state, conn, source)
+    if heard is None:
+        votes = vote_store.votes_until(conn, state.last_vote)
+        return _judged(state, source.judge(votes), set(), conn, source)
+    vectors = past_query_vectors(
+        conn, [key.query_hash for key in heard.keys], source.under(version.queries).queries
+    )
+    state = replace(state, evidence=EvidenceView.of(heard, vectors))
+    return _with_votes(state, heard.made.until, conn, source)
+
+
+def _heard(state: State, conn: sqlite3.Connection, source: Source) -> Heard | None:
+    """What the version holds of the votes, if judging them now would come to the same."""
+    version, heard = state.version, state.version.heard
+    if heard is None or not heard.made.by or heard.made.until > state.last_vote:
+        return None
+    if version.id is None or not journal.was_promoted(conn, version.id):
+        return None
+    noise, revision = version.parameters.noise, source.under(version.queries).queries.revision
+    now = rests_on(heard.made.until, noise, source.judged_by, revision, conn)
+    return heard if heard.made == now else None
+
+
+def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
+    """The state after every event so far, from a read transaction on the store."""
+    if forgetting.count_begun(conn) != state.n_forgotten:  # votes it rests on are gone
+        return initial_state(state.version, state.frozen_at, conn, source)
+    seq = passages.read_clock(conn)
+    born, ended = passages.changed_since(conn, state.seq)
+    heard, same = state.last_vote, not born and not ended
+    state = replace(state, seq=seq, texts={}, corpus=state.corpus if same else None)
+    if ended:
+        gone = np.array(ended, dtype=np.int64)
+        state = replace(
+            state,
+            alive=state.alive & ~np.isin(state.version.pids, gone),
+            fresh=state.fresh.without(gone),
+        )
+    if not same:
+        state = _with_texts(state, born, conn, source)
+    return _with_votes(state, heard, conn, source)
+
+
+def _with_votes(state: State, heard: int, conn: sqlite3.Connection, source: Source) -> State:
+    """The state with the votes after event number `heard`: queries with one are judged anew, whole."""
+    queries = vote_store.queries_voted_on(conn, heard, state.last_vote)
+    if not queries:
+        return state
+    votes = vote_store.votes_on_queries(conn, queries, state.last_vote)
+    return _judged(state, source.judge(votes), set(queries), conn, source)
+
+
+def _with_texts(
+    state: State,
+    texts: Sequence[passages.StoredPassage],
+    conn: sqlite3.Connection,
+    source: Source,
+) -> State:
+    known = set(state.fresh.pids.tolist())
+    new = [t for t in texts if t.pid not in known]
+    fresh = state.fresh
+    if new:
+        pids = np.array([t.pid for t in new], dtype=np.int64)
+        words = [passages.encoded_text(t.passage) for t in new]
+        titles = [t.passage.title for t in new]
+        hashes = [t.text_hash for t in new]
+        vectors = vectors_of(conn, dict(zip(hashes, words, strict=True)), source.passages)
+        fresh = fresh.with_texts(pids, words, titles, np.stack([vectors[h] for h in hashes]))
+    inheritors = passages.inheritors(conn)
+    return replace(
+        state,
+        fresh=fresh,
+        statistics=state.version.lexical if len(state.version.pids) else fresh.statistics(),
+        lineage_of=dict(inheritors),
+        heirs={lineage: pid for pid, lineage in inheritors},
+    )
+
+
+def _judged(
+    state: State,
+    judged: Sequence[Judgment],
+    voted_on: set[bytes],
+    conn: sqlite3.Connection,
+    source: Source,
+) -> State:
+    """The state with these judgments, and none for queries of `voted_on` that have none left."""
+    version = state.version
+    found = past_queries(version.memory, version.parameters.noise, judged, conn)
+    for key in state.evidence.known(voted_on):
+        found.setdefault(key, NO_VOTES)  # every vote on it was retracted
+    if not found:
+        return state
+    hashes = sorted({key.query_hash for key in found})
+    rows = past_query_vectors(conn, hashes, source.under(version.queries).queries)
+    vectors = dict(zip(hashes, rows[: len(hashes)], strict=True))
+    return replace(state, evidence=state.evidence.updated(found, vectors))
