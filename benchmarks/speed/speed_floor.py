@@ -5,8 +5,10 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import bm25s
 import numpy as np
 
+from rag_flywheel.index.bm25 import K1, B, WordScores
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.faiss_door import faiss_library
 from rag_flywheel.index.graph import LINKS, build_graph
@@ -41,7 +43,7 @@ class Floor:
         self.ef_search = max(graph.ef_search, 2 * TOP)
         self._search = faiss.SearchParametersHNSW(efSearch=self.ef_search)
         self._lexical = LexicalIndex.load(version, n_texts=len(dense))
-        self._bm25 = self._lexical._bm25
+        self._bm25 = bm25s_of(self._lexical._bm25)
 
     def __call__(self, query: str, vector: Vectors) -> None:
         """Search for one query."""
@@ -78,6 +80,20 @@ class Floor:
         shares = [np.isin(a, b[:10]).mean() for a, b in zip(exact, found, strict=True)]
         recall = round(float(np.mean(shares)), 4)
         return {"links": LINKS, "efSearch": self.ef_search, "recall@10": recall}
+
+
+def bm25s_of(ours: WordScores) -> Any:
+    """bm25s with these scores."""
+    bm25 = bm25s.BM25(k1=K1, b=B, method="lucene", csc_backend="scipy")
+    bm25.nonoccurrence_array = None
+    bm25.vocab_dict = {}
+    bm25.scores = {
+        "data": ours.data,
+        "indices": ours.texts,
+        "indptr": ours.starts,
+        "num_docs": ours.n_texts,
+    }
+    return bm25
 
 
 def raw_commits_ms(folder: Path, n: int) -> Times:

@@ -8,7 +8,10 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias, get_type_hints
+
+import msgspec
+from msgspec import Meta
 
 from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import ConfigError, NewerFormatError
@@ -16,6 +19,7 @@ from rag_flywheel.errors import ConfigError, NewerFormatError
 FORMAT_VERSION = 1
 FILE_NAME = "flywheel.toml"
 _MOST_BYTES = 100_000
+_Days: TypeAlias = Annotated[float, Meta(gt=0, lt=1e6)] | None
 DEFAULT_ENCODER = "sentence-transformers:all-MiniLM-L6-v2"
 
 
@@ -44,48 +48,27 @@ class Config:
     """
 
     encoder: str = DEFAULT_ENCODER
-    tenant_key: str | None = None
-    n_candidates: int = 100
-    n_lookups: int = 4_096
-    max_query_chars: int = 10_000
-    edit_keeps_votes: float = 0.95
-    vote_half_life_days: float | None = None
-    retention_days: float | None = None
-    rephrased_within_s: float = 300.0
-    keep_versions: int = 10
+    tenant_key: Annotated[str, Meta(min_length=1)] | None = None
+    n_candidates: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    n_lookups: Annotated[int, Meta(ge=0, le=1_000_000)] = 4_096
+    max_query_chars: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    edit_keeps_votes: Annotated[float, Meta(ge=0, le=1)] = 0.95
+    vote_half_life_days: _Days = None
+    retention_days: _Days = None
+    rephrased_within_s: Annotated[float, Meta(ge=0, le=1e6)] = 300.0
+    keep_versions: Annotated[int, Meta(ge=2, le=1_000_000)] = 10
     tune: str = "off"
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("n_candidates", 1, 10_000),
-            ("n_lookups", 0, 1_000_000),
-            ("max_query_chars", 1, 1_000_000),
-            ("edit_keeps_votes", 0.0, 1.0),
-            ("rephrased_within_s", 0.0, 1_000_000.0),
-            ("keep_versions", 2, 1_000_000),
-        ):
+        for name, kind in get_type_hints(Config, include_extras=True).items():
             value = getattr(self, name)
-            number = (int, float) if isinstance(low, float) else int
-            if isinstance(value, bool) or not isinstance(value, number) or not low <= value <= high:
-                raise ConfigError(
-                    f"config {name} is {value!r}; expected a number from {low} to {high}"
-                )
-        for name in ("vote_half_life_days", "retention_days"):
-            days = getattr(self, name)
-            if days is not None and not (type(days) in {int, float} and 0 < days < 1e6):
-                raise ConfigError(
-                    f"config {name} is {days!r}; expected days above 0, or leave it out"
-                )
+            try:  # float: of numpy's, too
+                msgspec.convert(float(value) if isinstance(value, float) else value, kind)
+            except msgspec.ValidationError as error:
+                expected = str(error).replace("Expected", "expected")
+                raise ConfigError(f"config {name} is {value!r}; {expected}") from error
         if self.tune not in {"auto", "off"}:
             raise ConfigError(f"config tune is {self.tune!r}; expected 'auto' or 'off'")
-        if not isinstance(self.encoder, str):
-            raise ConfigError(f"config encoder is {self.encoder!r}; expected a string")
-        if self.tenant_key is not None and (
-            not isinstance(self.tenant_key, str) or not self.tenant_key
-        ):
-            raise ConfigError(
-                f"config tenant_key is {self.tenant_key!r}; expected a metadata key, or leave it out"
-            )
 
 
 def read_config(path: Path) -> Config:

@@ -10,15 +10,32 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.errors import DiskFullError, InputError, ReadOnlyError, StorageError
+from rag_flywheel.errors import (
+    CorruptFileError,
+    DiskFullError,
+    FlywheelError,
+    InputError,
+    ReadOnlyError,
+    StorageError,
+)
+
+REMEDY = (
+    "run `rag-flywheel refresh` to build a new version, `rag-flywheel rollback` to another version, "
+    "or `rag-flywheel repair`"
+)
+"""What to do about a file of a version that cannot be used."""
+DAMAGE = OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError
+"""What reading a damaged file may raise."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -26,6 +43,7 @@ _ROOM_FOR_A_PAGE = 64 * 1024
 _MOST_BYTES = 64 * 2**30  # of one file of a version
 MOST_JSON = 2**30
 _MOST_HEADER = 1_000
+_T = TypeVar("_T")
 _NPY = re.compile(
     rb"\{'descr': '([<>|][biufcSUO]\d{0,4})', 'fortran_order': (False|True), "
     rb"'shape': \(((?:\d{1,18},? ?){0,4})\), \} *\n"
@@ -52,6 +70,22 @@ def disk_errors(path: Path) -> Iterator[None]:
                 "or work on a copy of the folder"
             ) from error
         raise StorageError(f"{where}: {error.strerror or error}") from error
+
+
+@contextmanager
+def version_file_errors(
+    path: Path | str, problem: str = "cannot be read", *, of: tuple[type[Exception], ...] = DAMAGE
+) -> Iterator[None]:
+    """Turn what reading a file or folder of a version raises into a CorruptFileError.
+
+    path: what the message names; problem: what it says of that; of: the errors that are turned.
+    """
+    try:
+        yield
+    except FlywheelError:
+        raise
+    except of as error:
+        raise CorruptFileError(f"{path} {problem} ({str(error)[:200]}); {REMEDY}") from error
 
 
 @contextmanager
@@ -91,19 +125,31 @@ def read_bytes(path: Path, *, most: int, follow: bool = False) -> bytes:
     return data
 
 
-def read_json(path: Path, *, most: int = MOST_JSON) -> Any:
-    """The value in a JSON file. Raises OSError or ValueError, whatever is in the file."""
-    return parsed_json(read_bytes(path, most=most), path.name)
+def read_json(path: Path, kind: Any = Any, *, most: int = MOST_JSON) -> Any:
+    """The value in a JSON file, of a type. Raises OSError or ValueError, whatever is in the file."""
+    return parsed_json(read_bytes(path, most=most), path.name, kind)
 
 
-def parsed_json(text: str | bytes, name: str) -> Any:
-    """The value of JSON text; ValueError, calling it `name`, for everything else."""
+def parsed_json(text: str | bytes, name: str, kind: Any = Any) -> Any:
+    """The value of JSON text, of a type; ValueError, calling it `name`, for everything else."""
     try:
-        return json.loads(text)
+        return msgspec.convert(json.loads(text), kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{name}: {error}") from error
     except RecursionError as error:
         raise ValueError(f"{name} is nested too deeply ({error})") from error
     except ValueError as error:
         raise ValueError(f"{name} is no JSON ({error})") from error
+
+
+def exactly(kind: type[_T], values: object) -> _T:
+    """A dataclass of parsed values: ValueError unless these are all of its fields, as they are typed,
+    and no other."""
+    expected = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    found = set(values) if isinstance(values, dict) else set()
+    if found != expected:
+        raise ValueError(f"{min(found ^ expected)!r} is missing or not known in {kind.__name__}")
+    return msgspec.convert(values, kind)
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:
@@ -133,6 +179,40 @@ def read_array(path: Path) -> npt.NDArray[Any]:
     return values.reshape(shape, order="F" if found[2] == b"True" else "C")
 
 
+def read_arrays(folder: Path, kinds: Mapping[str, str], **sizes: int) -> list[Any]:
+    """The arrays in .npy files of a folder. Raises OSError or ValueError, whatever is in the files.
+
+    kinds: by the name of each file, what it must hold, such as "uint8 n 16" or "int32|int64 n+1":
+    a dtype and a shape, in which a letter is one number in all files; sizes: those that are known.
+    """
+    arrays = []
+    for name, kind in kinds.items():
+        array = read_array(folder / f"{name}.npy")
+        dtype, *shape = kind.split()
+        for length, axis in zip(array.shape, shape, strict=False):
+            letter, _, more = axis.partition("+")
+            if not letter.isdigit():
+                sizes.setdefault(letter, length - int(more or 0))
+        expected = tuple(_length(axis, sizes) for axis in shape)
+        if str(array.dtype) not in dtype.split("|") or array.shape != expected:
+            raise ValueError(
+                f"{name}.npy holds {array.dtype} {array.shape}; expected {dtype} {expected}"
+            )
+        arrays.append(array)
+    return arrays
+
+
+def write_arrays(folder: Path, names: Iterable[str], *arrays: npt.NDArray[Any]) -> None:
+    """Write arrays into .npy files of a folder, without pickle."""
+    for name, array in zip(names, arrays, strict=True):
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+
+
+def _length(axis: str, sizes: Mapping[str, int]) -> int:
+    letter, _, more = axis.partition("+")
+    return int(letter) if letter.isdigit() else sizes.get(letter, 0) + int(more or 0)
+
+
 def _dtype(name: str, text: bytes) -> np.dtype[Any]:
     try:
         return np.dtype(text.decode("ascii"))
@@ -147,17 +227,22 @@ def is_full(path: Path) -> bool:
     return room.f_bavail * room.f_frsize < _ROOM_FOR_A_PAGE
 
 
-def divides(offsets: npt.NDArray[np.integer[Any]], n: int) -> bool:
-    """Whether offsets (n + 1,) divide things, one after the other, among n: they begin at 0 and
-    never fall. Compared, not subtracted, since differences of stored numbers may wrap."""
-    if offsets.shape != (n + 1,) or offsets[0] != 0:
+def divides(offsets: npt.NDArray[np.integer[Any]], n: int, total: int) -> bool:
+    """Whether offsets (n + 1,) divide `total` things, one after the other, among n: they begin at 0
+    and never fall. Compared, not subtracted, since differences of stored numbers may wrap."""
+    if offsets.shape != (n + 1,) or offsets[0] != 0 or offsets[-1] != total:
         return False
     return not np.any(offsets[1:] < offsets[:-1])
 
 
-def all_below(numbers: npt.NDArray[np.integer[Any]], n: int) -> bool:
-    """Whether all are from 0 to n - 1."""
-    return not len(numbers) or (int(numbers.min()) >= 0 and int(numbers.max()) < n)
+def all_within(numbers: npt.NDArray[np.floating[Any]], low: float, high: float) -> bool:
+    """Whether all are finite and from `low` to `high`."""
+    return bool(np.all((numbers >= low) & (numbers <= high)))
+
+
+def all_below(numbers: npt.NDArray[np.integer[Any]], n: int, *, low: int = 0) -> bool:
+    """Whether all are from `low` to n - 1."""
+    return not len(numbers) or (int(numbers.min()) >= low and int(numbers.max()) < n)
 
 
 def sync(path: Path) -> None:

@@ -1,11 +1,16 @@
 """The scores of words are added up the same, whichever way and for whichever texts."""
 
+import json
+from pathlib import Path
+
+import bm25s
 import numpy as np
 import pytest
+from bm25s.stopwords import STOPWORDS_EN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_flywheel.index.lexical import LexicalIndex
+from rag_flywheel.index.lexical import LexicalIndex, tokenize
 
 words = st.sampled_from(list("abcdefg"))
 documents = st.lists(st.lists(words, max_size=12), max_size=15)
@@ -35,3 +40,24 @@ def test_scores_are_added_up_the_same_with_and_without_scipy(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rag_flywheel.index.bm25._adder", lambda: None)
         assert index.scores(query).tobytes() == with_it.tobytes()
+
+
+def test_files_of_scores_are_those_of_bm25s(tmp_path: Path) -> None:
+    texts = [["cat", "dog"], ["cat", "cat", "owl"], []]
+    index = LexicalIndex.build(texts)
+    index.save(tmp_path)
+    theirs = bm25s.BM25(k1=1.2, b=0.75, method="lucene", csc_backend="scipy")
+    ids = [[index.vocabulary[word] for word in text] for text in texts]
+    theirs.index((ids, dict(index.vocabulary)), create_empty_token=False, show_progress=False)
+    theirs.save(tmp_path / "theirs", show_progress=False)
+    for path in (tmp_path / "theirs").glob("*.npy"):
+        assert (tmp_path / "lexical" / path.name).read_bytes() == path.read_bytes()
+    ours = json.loads((tmp_path / "lexical" / "params.index.json").read_text())
+    written = json.loads((tmp_path / "theirs" / "params.index.json").read_text())
+    assert ours == written | {"version": "0.3.16"}
+
+
+def test_stop_words_are_those_of_bm25s() -> None:
+    assert set(STOPWORDS_EN) == {word for word in STOPWORDS_EN if not tokenize(word)}
+    others = ["what", "who", "which", "he", "she", "were", "have", "from", "can", "so", "we", "you"]
+    assert all(tokenize(word) for word in others)

@@ -145,5 +145,5 @@ def test_a_piece_named_twice_is_refused(saved: Path) -> None:
 @pytest.mark.parametrize("names", [{"a": 1}, [1, 2], "cat"])
 def test_names_that_are_no_list_of_pieces_are_refused(saved: Path, names: object) -> None:
     (saved / "pieces.json").write_text(json.dumps(names), encoding="utf-8")
-    with pytest.raises(ValueError, match="no list of pieces"):
+    with pytest.raises(ValueError, match=r"pieces.json: Expected `(array|str)`, got"):
         Pieces.load(saved, n_words=4)

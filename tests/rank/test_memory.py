@@ -123,32 +123,32 @@ def test_a_pickle_is_refused_and_not_read(tmp_path: Path, name: str) -> None:
 
 
 Array = npt.NDArray[np.generic]
-UNFIT = "its parts do not fit together"
 DIVIDE = "offsets.npy does not divide the passages among the queries"
-FIT = "lineages.npy and chances.npy do not fit offsets.npy"
 NO_CHANCE = "chances.npy holds a number that is no chance"
-HASHES = "queries.npy does not hold hashes of 16 bytes"
+HASHES = "expected uint8 (3, 16)"
+OFFSETS = "expected int64 (4,)"
+CHANCES = "chances.npy holds float32"
 CHANGES: list[tuple[str, Callable[[Array], object], str]] = [
     ("queries.npy", lambda a: a.astype(np.int64), HASHES),
     ("queries.npy", lambda a: a[:, :15], HASHES),
     ("queries.npy", lambda a: a.reshape(-1), HASHES),
     ("queries.npy", lambda a: a.reshape(1, *a.shape), HASHES),
     ("queries.npy", lambda a: a[0, 0], HASHES),
-    ("queries.npy", lambda a: a[:2], UNFIT),
-    ("offsets.npy", lambda a: a.astype(np.int32), UNFIT),
-    ("offsets.npy", lambda a: a.astype(">i8"), UNFIT),
-    ("lineages.npy", lambda a: a.astype(np.float64), UNFIT),
-    ("chances.npy", lambda a: a.astype(np.float64), UNFIT),
-    ("offsets.npy", lambda a: a[:-1], DIVIDE),
-    ("offsets.npy", lambda a: a.reshape(2, 2), DIVIDE),
-    ("offsets.npy", lambda a: a[0], DIVIDE),
+    ("queries.npy", lambda a: a[:2], HASHES),
+    ("offsets.npy", lambda a: a.astype(np.int32), OFFSETS),
+    ("offsets.npy", lambda a: a.astype(">i8"), OFFSETS),
+    ("lineages.npy", lambda a: a.astype(np.float64), "expected int64 (3,)"),
+    ("chances.npy", lambda a: a.astype(np.float64), "expected float32 (3,)"),
+    ("offsets.npy", lambda a: a[:-1], OFFSETS),
+    ("offsets.npy", lambda a: a.reshape(2, 2), OFFSETS),
+    ("offsets.npy", lambda a: a[0], OFFSETS),
     ("offsets.npy", lambda _: np.array([1, 2, 2, 3]), DIVIDE),
     ("offsets.npy", lambda _: np.array([0, 2, 1, 3]), DIVIDE),
     ("offsets.npy", lambda _: np.array([0, 0, 0, -1]), DIVIDE),
-    ("offsets.npy", lambda _: np.array([0, 2, 2, 4]), FIT),
-    ("lineages.npy", lambda a: a[:-1], FIT),
-    ("chances.npy", lambda a: a[:-1], FIT),
-    ("chances.npy", lambda a: a.reshape(3, 1), FIT),
+    ("offsets.npy", lambda _: np.array([0, 2, 2, 4]), DIVIDE),
+    ("lineages.npy", lambda a: a[:-1], CHANCES),
+    ("chances.npy", lambda a: a[:-1], CHANCES),
+    ("chances.npy", lambda a: a.reshape(3, 1), CHANCES),
     ("chances.npy", lambda _: np.array([0.5, -0.1, 0.2], np.float32), NO_CHANCE),
     ("chances.npy", lambda _: np.array([0.5, 1.1, 0.2], np.float32), NO_CHANCE),
     ("chances.npy", lambda _: np.array([0.5, np.nan, 0.2], np.float32), NO_CHANCE),
@@ -169,14 +169,14 @@ def test_arrays_that_do_not_fit_are_refused(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{}", "tenants.json is no list of tenants"),
-        ("null", "tenants.json is no list of tenants"),
-        ('"abc"', "tenants.json is no list of tenants"),
-        ("[null, 5, null]", "tenants.json is no list of tenants"),
-        ('[null, ["x"], null]', "tenants.json is no list of tenants"),
-        ("[]", UNFIT),
-        ("[null, null]", UNFIT),
-        ("[null, null, null, null]", UNFIT),
+        ("{}", "tenants.json: Expected `array`, got `object`"),
+        ("null", "tenants.json: Expected `array`, got `null`"),
+        ('"abc"', "tenants.json: Expected `array`, got `str`"),
+        ("[null, 5, null]", "tenants.json: Expected `str | null`, got `int` - at `$[1]`"),
+        ('[null, ["x"], null]', "tenants.json: Expected `str | null`, got `array` - at `$[1]`"),
+        ("[]", "expected uint8 (0, 16)"),
+        ("[null, null]", "expected uint8 (2, 16)"),
+        ("[null, null, null, null]", "expected uint8 (4, 16)"),
         ("[null, ", "cannot be read"),
         ("[" * 200_000, "recursion"),
     ],

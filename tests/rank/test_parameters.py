@@ -196,14 +196,17 @@ def test_malformed_parameters_are_refused_by_name(text: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"noise": 0.6}, "noise is not from 1e-6 to 0.5"),
-        ({"noise": None}, "noise is no finite number"),
-        ({"candidate_spread": -2}, "candidate_spread is not from 0 to 1e+06"),
+        ({"noise": 0.6}, "Expected `float` <= 0.5 - at `$.noise`"),
+        ({"noise": None}, "Expected `float`, got `null` - at `$.noise`"),
+        ({"candidate_spread": -2}, "Expected `float` >= 0.0 - at `$.candidate_spread`"),
         ({"format_version": 2}, "format_version is not 1"),
         ({"alpha": 1}, "'alpha' is missing or not known in Parameters"),
         ({"kernel": {}}, "'gamma' is missing or not known in Kernel"),
         ({"weights": {}}, "weights are not for exactly dense, bm25"),
-        ({"weights": dict.fromkeys(FEATURES, 2e6)}, "a weight is beyond 1e+06"),
+        (
+            {"weights": dict.fromkeys(FEATURES, 2e6)},
+            "Expected `float` <= 1000000.0 - at `$.weights",
+        ),
     ],
 )
 def test_the_message_says_what_is_wrong(changes: dict[str, Any], reason: str) -> None:

@@ -149,9 +149,9 @@ def put(at: int, value: float) -> Callable[[Array], Array]:
 
 
 CHANGES: list[tuple[str, Callable[[Array], Array], str]] = [
-    ("queries", lambda a: a[:, :15], "hashes of 16 bytes"),
+    ("queries", lambda a: a[:, :15], "queries.npy holds uint8 (23, 15); expected uint8 (23, 16)"),
     ("queries", lambda a: np.zeros_like(a), "holds a query twice"),
-    ("queries", lambda a: a[:-1], "tenant.npy does not hold a number for each query"),
+    ("queries", lambda a: a[:-1], "tenant.npy holds int32 (23,); expected int32 (22,)"),
     ("tenant", put(0, 3), "a tenant that is not there"),
     ("tenant", put(0, -1), "a tenant that is not there"),
     ("tenant", put(0, 2**31 - 1), "a tenant that is not there"),
@@ -159,10 +159,10 @@ CHANGES: list[tuple[str, Callable[[Array], Array], str]] = [
     ("offsets", put(1, 2**62), "lineages.npy is not divided"),
     ("offsets", put(-1, 2**63 - 1), "lineages.npy is not divided"),
     ("offsets", put(-1, -1), "lineages.npy is not divided"),
-    ("lineages", lambda a: a[:-1], "lineages.npy is not divided"),
+    ("lineages", lambda a: a[:-1], "chances.npy holds float64"),
     ("lineages", put(0, -1), "impossible number"),
     ("lineages", put(0, 2**62), "impossible number"),
-    ("chances", lambda a: a[:-1], "do not fit"),
+    ("chances", lambda a: a[:-1], "chances.npy holds float64"),
     ("chances", put(0, -0.1), "no chance"),
     ("chances", put(0, 1.1), "no chance"),
     ("chances", put(0, float("nan")), "no chance"),

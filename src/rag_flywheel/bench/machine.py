@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("bm25s", "faiss-cpu", "ir-measures", "numpy", "rag-flywheel", "scipy")
+_PACKAGES = ("faiss-cpu", "ir-measures", "numpy", "rag-flywheel", "scipy")
 
 
 def environment(started: str, seconds: float) -> dict[str, Any]:

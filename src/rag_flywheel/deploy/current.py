@@ -5,9 +5,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rag_flywheel.deploy.manifest import REMEDY
 from rag_flywheel.deploy.versions import CURRENT, is_version_id
-from rag_flywheel.disk import read_bytes, replace_text, sync
+from rag_flywheel.disk import read_bytes, replace_text, sync, version_file_errors
 from rag_flywheel.errors import CorruptFileError, StorageError
 from rag_flywheel.records import Current
 from rag_flywheel.store import journal
@@ -21,17 +20,14 @@ _MOST_CURRENT = 200  # bytes
 def read_current(root: Path) -> Current | None:
     """What is live; None before the first promotion. Raises CorruptFileError."""
     path = root / CURRENT
-    try:
-        text = read_bytes(path, most=_MOST_CURRENT).decode("utf-8")
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise CorruptFileError(f"{path} is not text; {REMEDY}") from error
-    except ValueError as error:
-        raise CorruptFileError(f"{path}: {error}; {REMEDY}") from error
-    found = re.fullmatch(r"(\S+)(?: (\d{1,18}))?( held)?\n?", text, re.ASCII)
-    if not found or not is_version_id(found[1]):
-        raise CorruptFileError(f"{path} says {text[:80]!r}; expected a version id. {REMEDY}")
+    with version_file_errors(path, of=(ValueError,)):
+        try:
+            text = read_bytes(path, most=_MOST_CURRENT).decode("utf-8")
+        except FileNotFoundError:
+            return None
+        found = re.fullmatch(r"(\S+)(?: (\d{1,18}))?( held)?\n?", text, re.ASCII)
+        if not found or not is_version_id(found[1]):
+            raise ValueError(f"it holds {text[:80]!r}; expected a version id")
     return Current(found[1], None if found[2] is None else int(found[2]), found[3] is not None)
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_flywheel.disk import read_bytes
+from rag_flywheel.disk import read_bytes, version_file_errors
 from rag_flywheel.encoder import QueryEncoder
-from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank import parameters as params
@@ -80,21 +79,15 @@ def load_version(
 
 def _load_indexes(folder: Path, *, dim: int, n_passages: int) -> Indexes:
     dense = DenseIndex.load(folder, dim=dim)
-    if len(dense) != n_passages or np.any(np.diff(dense.pids) <= 0):
-        raise CorruptFileError(
-            f"{folder} holds {len(dense)} vectors; its manifest says {n_passages} under ascending "
-            "numbers. Run `rag-flywheel refresh` to build it anew from the database"
-        )
+    with version_file_errors(folder):
+        if len(dense) != n_passages:
+            raise ValueError(f"it holds {len(dense)} vectors; its manifest says {n_passages}")
     return Indexes(dense, LexicalIndex.load(folder, n_texts=n_passages))
 
 
 def load_parameters(folder: Path) -> Parameters:
     """The parameters of a version folder. Raises CorruptFileError."""
     path = folder / params.FILE_NAME
-    try:
+    with version_file_errors(path):
         text = read_bytes(path, most=_MOST_PARAMETERS).decode("utf-8")
-    except (OSError, ValueError) as error:
-        raise CorruptFileError(
-            f"{path} cannot be read ({error}); run `rag-flywheel refresh` to build a new version"
-        ) from error
     return params.parse_parameters(text, name=str(path))

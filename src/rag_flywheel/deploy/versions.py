@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from rag_flywheel.deploy.files import entries_below, files_below, is_regular, sha256
-from rag_flywheel.deploy.manifest import REMEDY, Manifest, manifest_text, parse_manifest
-from rag_flywheel.disk import sync, sync_tree
+from rag_flywheel.deploy.manifest import Manifest, manifest_text, parse_manifest
+from rag_flywheel.disk import REMEDY, sync, sync_tree
 from rag_flywheel.errors import CorruptFileError, NewerFormatError, UnknownIdError
 
 MANIFEST, CURRENT = "manifest.json", "CURRENT"

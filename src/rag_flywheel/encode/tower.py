@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.disk import version_file_errors
 from rag_flywheel.encoder import Encoder, QueryEncoder
 from rag_flywheel.errors import CorruptFileError, EncoderError
 
@@ -103,17 +104,15 @@ def read_taught(path: Path, base: str | None = None) -> dict[str, Weights]:
     with. Raises CorruptFileError."""
     from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(str(path), framework="np") as file:
-            began = (file.metadata() or {}).get(_BASE)
-            if base is not None and began != base:
-                raise ValueError(f"it began with revision {began!r}; the encoder is {base!r}")
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, ValueError, TypeError, SafetensorError) as error:  # no such number in numpy
-        raise CorruptFileError(
-            f"{path} holds no usable encoder ({str(error)[:200]}); run `rag-flywheel repair`, or "
-            "`rag-flywheel rollback` to another version"
-        ) from error
+    errors = (OSError, ValueError, TypeError, SafetensorError)  # TypeError: no such number in numpy
+    with (
+        version_file_errors(path, "holds no usable encoder", of=errors),
+        safe_open(str(path), framework="np") as file,
+    ):
+        began = (file.metadata() or {}).get(_BASE)
+        if base is not None and began != base:
+            raise ValueError(f"it began with revision {began!r}; the encoder is {base!r}")
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def _last_layers(model: Any) -> frozenset[str]:

@@ -1,10 +1,12 @@
-"""The only door to bm25s: what each word says of each text, made, kept in files, and added up.
+"""BM25: what each word says of each text, worked out, kept in files, and added up.
 
 It knows words and texts by number. Scores follow Lucene's BM25 (Kamphuis et al., ECIR 2020, "Which
 BM25 do you mean?"): idf(t) · tf / (tf + k1 (1 − b + b · len / avglen)).
 """
 
+import json
 import math
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.disk import all_below, divides, read_array, read_json
+from rag_flywheel.disk import all_below, all_within, divides, read_arrays, read_json, write_arrays
 from rag_flywheel.index.tokenizer import TokenIds
 
 K1, B = 1.2, 0.75
@@ -20,80 +22,94 @@ LexicalScores: TypeAlias = npt.NDArray[np.float32]
 _PARAMETERS: dict[str, Any] = {"k1": K1, "b": B, "method": "lucene"}
 _MOST_PARAMETERS = 100_000  # bytes
 _LARGEST_SCORE = 1_000.0
+_FILES = {
+    "data.csc.index": "float32 scores",
+    "indices.csc.index": "int32|int64 scores",
+    "indptr.csc.index": "int32|int64 words+1",
+}
+_PARAMETERS_FILE = "params.index.json"
 _ONE = np.ones(1, dtype=np.float32)
 
 
-def build_scores(tokens: TokenIds, offsets: TokenIds, n_words: int) -> Any:
-    """What bm25s makes of these texts, to the bit: it goes from text to text, this from step to step."""
-    from scipy import sparse
+@dataclass(frozen=True)
+class WordScores:
+    """Word i scores data[starts[i]:starts[i + 1]] in texts[starts[i]:starts[i + 1]], ascending.
 
-    n_texts, lengths = len(offsets) - 1, np.diff(offsets)
-    ones = np.ones(len(tokens), dtype=np.float32)
-    counts = sparse.csr_matrix((ones, tokens, offsets), shape=(n_texts, n_words)).tocsc()
-    counts.sum_duplicates()
-    df, which = np.unique(np.diff(counts.indptr), return_inverse=True)
-    idf = [math.log(1 + (n_texts - n + 0.5) / (n + 0.5)) for n in df.tolist()]
-    norms = K1 * ((1 - B) + B * lengths / lengths.mean())
-    tf = counts.data
-    of_word = np.repeat(np.array(idf, dtype=np.float32)[which], np.diff(counts.indptr))
-    data = (of_word * (tf / (norms[counts.indices] + tf))).astype(np.float32)
-    return _held(data, counts.indices, counts.indptr, n_texts)
-
-
-def _held(
-    data: npt.NDArray[Any], texts: npt.NDArray[Any], starts: npt.NDArray[Any], n_texts: int
-) -> Any:
-    """bm25s with these scores."""
-    import bm25s
-
-    bm25 = bm25s.BM25(**_PARAMETERS, csc_backend="scipy")
-    bm25.nonoccurrence_array = None
-    bm25.vocab_dict = {}  # ours: one vocabulary, not two
-    bm25.scores = {"data": data, "indices": texts, "indptr": starts, "num_docs": n_texts}
-    return bm25
-
-
-def read_scores(folder: Path, n_words: int, n_texts: int) -> Any:
-    """bm25s with the scores in a folder; not by bm25s's own reader, which trusts the file of parameters.
-
-    Raises OSError or ValueError for what is not whole.
+    data float32 (m,); texts, starts int32 or int64 (m,) and (n_words + 1,); n_texts: of the index.
+    The files have the format of the library bm25s 0.3.
     """
-    said = read_json(folder / "params.index.json", most=_MOST_PARAMETERS)
-    expected = {**_PARAMETERS, "num_docs": n_texts}
-    if not isinstance(said, dict) or any(said.get(k) != v for k, v in expected.items()):
-        raise ValueError(f"params.index.json does not say {expected}")
-    names = ("data", "indices", "indptr")
-    data, texts, starts = (read_array(folder / f"{name}.csc.index.npy") for name in names)
-    _require_scores(data, texts, starts, n_words, n_texts)
-    return _held(data, texts, starts, n_texts)
 
+    data: LexicalScores
+    texts: npt.NDArray[Any]
+    starts: npt.NDArray[Any]
+    n_texts: int
 
-def _require_scores(
-    data: npt.NDArray[Any],
-    texts: npt.NDArray[Any],
-    starts: npt.NDArray[Any],
-    n_words: int,
-    n_texts: int,
-) -> None:
-    """ValueError unless this is a score for some texts of every word."""
-    whole = np.dtype(np.int32), np.dtype(np.int64)
-    if data.dtype != np.float32 or texts.dtype not in whole or starts.dtype not in whole:
-        raise ValueError("its scores are not float32 under whole numbers")
-    if not divides(starts, n_words):
-        raise ValueError(f"its scores are not divided among {n_words} words")
-    if data.shape != texts.shape or texts.shape != (int(starts[-1]),):
-        raise ValueError("its scores and texts do not fit together")
-    if not all_below(texts, n_texts):
-        raise ValueError("its scores name a text that is not there")
-    if not np.all((data >= 0) & (data < _LARGEST_SCORE)):
-        raise ValueError("a score is no number that BM25 gives")
+    @classmethod
+    def build(cls, tokens: TokenIds, offsets: TokenIds, n_words: int) -> "WordScores":
+        """The scores of texts by the tokens of all; text i has tokens[offsets[i]:offsets[i + 1]]."""
+        from scipy import sparse
 
+        n_texts, lengths = len(offsets) - 1, np.diff(offsets)
+        if not n_words:
+            return cls.of_no_word(n_texts)
+        ones = np.ones(len(tokens), dtype=np.float32)
+        counts = sparse.csr_matrix((ones, tokens, offsets), shape=(n_texts, n_words)).tocsc()
+        counts.sum_duplicates()
+        df, which = np.unique(np.diff(counts.indptr), return_inverse=True)
+        idf = [math.log(1 + (n_texts - n + 0.5) / (n + 0.5)) for n in df.tolist()]
+        norms = K1 * ((1 - B) + B * lengths / lengths.mean())
+        tf = counts.data
+        of_word = np.repeat(np.array(idf, dtype=np.float32)[which], np.diff(counts.indptr))
+        data = (of_word * (tf / (norms[counts.indices] + tf))).astype(np.float32)
+        return cls(data, counts.indices, counts.indptr, n_texts)
 
-def column(bm25: Any, word: int) -> tuple[LexicalScores, npt.NDArray[Any]]:
-    """The scores of a word by its number, and the texts that they are of, ascending."""
-    held = bm25.scores
-    start, end = held["indptr"][word], held["indptr"][word + 1]
-    return held["data"][start:end], held["indices"][start:end]
+    @classmethod
+    def of_no_word(cls, n_texts: int) -> "WordScores":
+        """Scores of texts that have no word at all; they have no files."""
+        nothing = np.empty(0, np.int32)
+        return cls(nothing.astype(np.float32), nothing, np.zeros(1, np.int32), n_texts)
+
+    @classmethod
+    def load(cls, folder: Path, n_words: int, n_texts: int) -> "WordScores":
+        """Read from a folder. Raises OSError or ValueError for what is not whole."""
+        if not n_words:
+            return cls.of_no_word(n_texts)
+        found = read_json(folder / _PARAMETERS_FILE, dict[str, Any], most=_MOST_PARAMETERS)
+        expected = {**_PARAMETERS, "num_docs": n_texts}
+        if any(found.get(key) != value for key, value in expected.items()):
+            raise ValueError(f"{_PARAMETERS_FILE} does not hold {expected}")
+        data, texts, starts = read_arrays(folder, _FILES, words=n_words)
+        if not divides(starts, n_words, len(data)):
+            raise ValueError(f"its scores are not divided among {n_words} words")
+        if not all_below(texts, n_texts):
+            raise ValueError("its scores name a text that is not there")
+        if not all_within(data, 0.0, _LARGEST_SCORE):
+            raise ValueError("a score is no number that BM25 gives")
+        return cls(data, texts, starts, n_texts)
+
+    def save(self, folder: Path) -> None:
+        """Write into a folder, without pickle."""
+        if len(self.starts) == 1:
+            return
+        write_arrays(folder, _FILES, self.data, self.texts, self.starts)
+        parameters = {
+            "k1": K1,
+            "b": B,
+            "delta": 0.5,
+            "method": "lucene",
+            "idf_method": "lucene",
+            "dtype": "float32",
+            "int_dtype": "int32",
+            "num_docs": self.n_texts,
+            "version": "0.3.16",
+            "backend": "numpy",
+        }
+        (folder / _PARAMETERS_FILE).write_text(json.dumps(parameters, indent=4), encoding="utf-8")
+
+    def of(self, word: int) -> tuple[LexicalScores, npt.NDArray[Any]]:
+        """The scores of a word by its number, and the texts that they are of, ascending."""
+        start, end = self.starts[word], self.starts[word + 1]
+        return self.data[start:end], self.texts[start:end]
 
 
 @cache

@@ -11,12 +11,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.disk import all_below, divides, read_array, read_json
+from rag_flywheel.disk import all_below, all_within, divides, read_arrays, read_json, write_arrays
 from rag_flywheel.index.spans import places_of
 
 _LETTERS = 4
 _AT_ONCE = 20_000  # texts
-_NAMES, _OFFSETS, _IDS, _IDF = "pieces.json", "piece-offsets.npy", "pieces.npy", "piece-idf.npy"
+_NAMES = "pieces.json"
+_ARRAYS = {
+    "piece-offsets": "int32 words+1",
+    "pieces": "int32 m",
+    "piece-idf": "float64 pieces",
+}
 Ints = npt.NDArray[np.int32]
 
 
@@ -62,23 +67,16 @@ class Pieces:
     @classmethod
     def load(cls, folder: Path, *, n_words: int) -> "Pieces":
         """Read from a folder. Raises OSError or ValueError for what is not whole."""
-        names = read_json(folder / _NAMES)
-        offsets, ids = read_array(folder / _OFFSETS), read_array(folder / _IDS)
-        idf = read_array(folder / _IDF)
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{_NAMES} is no list of pieces")
+        names = read_json(folder / _NAMES, list[str])
         if len(set(names)) != len(names):
             raise ValueError(f"{_NAMES} names a piece twice")
-        if [str(a.dtype) for a in (offsets, ids, idf)] != ["int32", "int32", "float64"]:
-            raise ValueError("the pieces are not int32, int32 and float64")
-        if not divides(offsets, n_words):
-            raise ValueError(f"{_OFFSETS} does not divide the pieces among {n_words} words")
-        if ids.shape != (int(offsets[-1]),) or idf.shape != (len(names),):
-            raise ValueError(f"{_IDS} and {_IDF} do not fit {_OFFSETS} and {_NAMES}")
+        offsets, ids, idf = read_arrays(folder, _ARRAYS, words=n_words, pieces=len(names))
+        if not divides(offsets, n_words, len(ids)):
+            raise ValueError(f"piece-offsets.npy does not divide the pieces among {n_words} words")
         if not all_below(ids, len(names)):
-            raise ValueError(f"{_IDS} names a piece that is not there")
-        if not np.all((idf >= 0) & (idf < 100)):
-            raise ValueError(f"{_IDF} holds a number that is no idf")
+            raise ValueError("pieces.npy names a piece that is not there")
+        if not all_within(idf, 0.0, 100.0):
+            raise ValueError("piece-idf.npy holds a number that is no idf")
         return cls({name: i for i, name in enumerate(names)}, offsets, ids, idf)
 
     def save(self, folder: Path) -> None:
@@ -86,9 +84,7 @@ class Pieces:
         (folder / _NAMES).write_text(
             json.dumps(list(self.number), ensure_ascii=False), encoding="utf-8"
         )
-        np.save(folder / _OFFSETS, self.offsets, allow_pickle=False)
-        np.save(folder / _IDS, self.ids, allow_pickle=False)
-        np.save(folder / _IDF, self.idf, allow_pickle=False)
+        write_arrays(folder, _ARRAYS, self.offsets, self.ids, self.idf)
 
     def of_query(self, words: Sequence[str]) -> dict[str, float]:
         """idf of the known pieces of a query's words, times how often they are in it."""

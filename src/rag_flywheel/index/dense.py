@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.disk import version_file_errors
 from rag_flywheel.index.dense_file import require_flat
 from rag_flywheel.index.exact import nearest_to_many
 from rag_flywheel.index.faiss_door import faiss_library, rows_of
@@ -98,17 +98,12 @@ class DenseIndex:
         of unit vectors under ascending numbers."""
         faiss = faiss_library()
         path = folder / FILE_NAME
-        try:
+        with version_file_errors(path):
             require_flat(path, dim=dim)
             index = faiss.read_index(str(path))
             pids = faiss.vector_to_array(index.id_map).astype(np.int64)
             found = cls(index, pids, load_graph(folder, len(pids)))
             found._require_sense()
-        except (OSError, ValueError, RuntimeError, MemoryError) as error:
-            raise CorruptFileError(
-                f"{path} cannot be read ({str(error)[:200]}); run `rag-flywheel refresh` to build "
-                "it anew from the database"
-            ) from error
         return found
 
     def _require_sense(self) -> None:

@@ -10,21 +10,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
-from rag_flywheel.disk import read_array, read_json
-from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.disk import all_below, read_arrays, read_json, version_file_errors, write_arrays
 from rag_flywheel.index.exact import nearest_to_many
 from rag_flywheel.index.faiss_door import faiss_library, rows_of
 from rag_flywheel.records import Vectors
 
 log = logging.getLogger("rag_flywheel")
 FOLDER = "graph"
-FORMAT_VERSION = 2
-LINKS = 32  # of a vector to others; twice as many on the ground level
+FORMAT_VERSION: Literal[2] = 2
+LINKS: Literal[32] = 32  # of a vector to others; twice as many on the ground level
 EF_CONSTRUCTION = 40
 # kept in view by a search; the first that finds enough
 EFS = (128, 200, 256, 320, 400, 512, 1024, 2048)
@@ -33,6 +34,7 @@ MOST_REMOVED = 0.2  # of the vectors, since all were linked anew; above, all are
 _SAMPLE, _NEAREST = 256, 10
 _MOST_LEVELS = 32
 _MOST_JSON = 10_000
+_ARRAYS = {"levels": "uint8 n", "neighbours": "int32 slots"}
 
 Ints = npt.NDArray[np.integer[Any]]
 
@@ -63,17 +65,12 @@ class Graph:
         """Write it below a version's folder."""
         place = folder / FOLDER
         place.mkdir()
-        np.save(place / "levels.npy", self.levels)
-        np.save(place / "neighbours.npy", self.neighbours)
-        said = {
-            "format_version": FORMAT_VERSION,
-            "links": LINKS,
-            "entry": self.entry,
-            "ef_search": self.ef_search,
-            "recall@10": self.recall,
-            "removed": self.n_removed,
-        }
-        (place / "graph.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        write_arrays(place, _ARRAYS, self.levels, self.neighbours)
+        header = _Header(
+            FORMAT_VERSION, LINKS, self.entry, self.ef_search, self.recall, self.n_removed
+        )
+        text = json.dumps(msgspec.to_builtins(header), indent=1) + "\n"
+        (place / "graph.json").write_text(text, encoding="utf-8")
 
     def over(self, flat: Any) -> Any:
         """A faiss index that searches the vectors of a flat one, which must live as long, by this graph."""
@@ -89,6 +86,17 @@ class Graph:
         hnsw.max_level = int(self.levels.max()) - 1
         hnsw.efSearch = self.ef_search
         return found
+
+
+class _Header(msgspec.Struct, frozen=True):
+    """graph.json; removed: how many vectors were taken out since all were linked."""
+
+    format_version: Literal[2]
+    links: Literal[32]
+    entry: Annotated[int, Meta(ge=0)]
+    ef_search: Annotated[int, Meta(ge=0, le=2**20)]
+    recall: Annotated[float, Meta(ge=0, le=1)] = msgspec.field(name="recall@10")
+    removed: Annotated[int, Meta(ge=0)]
 
 
 def build_graph(flat: Any, parts: Iterable[Vectors]) -> Graph | None:
@@ -151,14 +159,13 @@ def load_graph(folder: Path, n: int) -> Graph | None:
     place = folder / FOLDER
     if not place.exists():
         return None
-    try:
-        said = _said(place, n)
-        levels, neighbours = (read_array(place / f"{x}.npy") for x in ("levels", "neighbours"))
-        numbers = (said[name] for name in ("entry", "ef_search", "recall@10", "removed"))
-        graph = Graph(levels, neighbours, *numbers)
+    with version_file_errors(place, "cannot be used"):
+        header = _header(place, n)
+        levels, neighbours = read_arrays(place, _ARRAYS, n=n)
+        graph = Graph(
+            levels, neighbours, header.entry, header.ef_search, header.recall, header.removed
+        )
         _require_sense(graph, n)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unusable(place, error) from error
     return graph
 
 
@@ -171,51 +178,28 @@ def recall_of(folder: Path, n: int) -> float | None:
     place = folder / FOLDER
     if not place.exists():
         return None
-    try:
-        return float(_said(place, n)["recall@10"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unusable(place, error) from error
+    with version_file_errors(place, "cannot be used"):
+        return _header(place, n).recall
 
 
-def _unusable(place: Path, error: Exception) -> CorruptFileError:
-    return CorruptFileError(
-        f"{place} cannot be used ({str(error)[:200]}); run `rag-flywheel refresh` to build it "
-        "anew from the database"
-    )
-
-
-def _said(place: Path, n: int) -> dict[str, Any]:
-    """What graph.json says of a graph over n vectors. Raises ValueError, and what reading raises."""
-    said: dict[str, Any] = read_json(place / "graph.json", most=_MOST_JSON)
-    _require_numbers(said, n)
-    return said
-
-
-def _require_numbers(said: Any, n: int) -> None:
-    if not isinstance(said, dict) or said["format_version"] != FORMAT_VERSION:
-        raise ValueError(f"format_version is not {FORMAT_VERSION}")
-    if said["links"] != LINKS:
-        raise ValueError(f"links is {said['links']!r}; expected {LINKS}")
-    for name, most in (("entry", n - 1), ("ef_search", 2**20), ("removed", n)):
-        if type(said[name]) is not int or not 0 <= said[name] <= most:
-            raise ValueError(f"{name} is {said[name]!r}")
-    if type(said["recall@10"]) is not float or not 0.0 <= said["recall@10"] <= 1.0:
-        raise ValueError(f"recall@10 is {said['recall@10']!r}")
+def _header(place: Path, n: int) -> _Header:
+    """What graph.json holds of a graph over n vectors. Raises OSError or ValueError."""
+    header: _Header = read_json(place / "graph.json", _Header, most=_MOST_JSON)
+    if header.entry >= n or header.removed > n:
+        raise ValueError(f"graph.json: entry is {header.entry}, removed {header.removed}, of {n}")
+    return header
 
 
 def _require_sense(graph: Graph, n: int) -> None:
     """ValueError unless every slot is empty or names a vector that is on the slot's level."""
     levels, neighbours = graph.levels, graph.neighbours
-    if levels.dtype != np.uint8 or levels.shape != (n,):
-        raise ValueError(f"levels are {levels.dtype} {levels.shape}; expected uint8 {(n,)}")
     if levels.min() < 1 or levels.max() > _MOST_LEVELS:
         raise ValueError(f"a vector is on 0 levels, or on more than {_MOST_LEVELS}")
     if levels[graph.entry] != levels.max():
         raise ValueError("searches begin below the highest level")
-    expected = (int(graph.offsets[-1]),)
-    if neighbours.dtype != np.int32 or neighbours.shape != expected:
-        raise ValueError(f"neighbours are {neighbours.dtype} {neighbours.shape}; not {expected}")
-    if int(neighbours.min()) < -1 or int(neighbours.max()) >= n:
+    if len(neighbours) != int(graph.offsets[-1]):
+        raise ValueError(f"neighbours are {len(neighbours)}; not {graph.offsets[-1]}")
+    if not all_below(neighbours, n, low=-1):
         raise ValueError("a neighbour is no vector")
     starts = graph.offsets[:-1].astype(np.int64) + 2 * LINKS
     for level in range(1, int(levels.max())):

@@ -13,23 +13,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.disk import all_below, divides, read_array, read_json
-from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.index.bm25 import (
-    K1,
-    B,
-    LexicalScores,
-    add_column,
-    build_scores,
-    column,
-    read_scores,
+from rag_flywheel.disk import (
+    all_below,
+    divides,
+    read_arrays,
+    read_json,
+    version_file_errors,
+    write_arrays,
 )
+from rag_flywheel.index.bm25 import K1, B, LexicalScores, WordScores, add_column
 from rag_flywheel.index.char_ngrams import Pieces
 from rag_flywheel.index.spans import places_of
 from rag_flywheel.index.tokenizer import Numbers, TokenIds
 from rag_flywheel.index.tokenizer import tokenize as tokenize
 
 LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
+_TOKENS = {"ids": "int32 m", "offsets": "int32 n+1", "titles": "int32 n"}
 
 
 class LexicalIndex:
@@ -37,14 +36,14 @@ class LexicalIndex:
 
     def __init__(
         self,
-        bm25: Any,
+        bm25: WordScores,
         vocabulary: Mapping[str, int],
         tokens: TokenIds,
         offsets: TokenIds,
         titles: TokenIds,
         pieces: Pieces,
     ) -> None:
-        self._bm25 = bm25  # None: no text has any token
+        self._bm25 = bm25
         self.vocabulary = vocabulary
         self.tokens = tokens  # token ids of all texts, one after the other
         self.offsets = offsets  # (n + 1,): text i has tokens[offsets[i]:offsets[i + 1]]
@@ -83,9 +82,8 @@ class LexicalIndex:
         words = list(stems)
         vocabulary = {words[number]: i for i, number in enumerate(numbers.tolist())}
         offsets = np.append(0, np.cumsum(lengths, dtype=np.int64)).astype(np.int32)
-        bm25 = build_scores(tokens, offsets, len(vocabulary)) if vocabulary else None
-        n_with = np.diff(bm25.scores["indptr"]) if bm25 is not None else np.empty(0, np.int64)
-        pieces = Pieces.build(vocabulary, n_with, len(lengths))
+        bm25 = WordScores.build(tokens, offsets, len(vocabulary))
+        pieces = Pieces.build(vocabulary, np.diff(bm25.starts), len(lengths))
         return cls(bm25, vocabulary, tokens, offsets, titles, pieces)
 
     def changed(
@@ -107,28 +105,19 @@ class LexicalIndex:
     def load(cls, folder: Path, *, n_texts: int) -> "LexicalIndex":
         """Read the index in `folder`. Raises CorruptFileError when it is not one of n_texts."""
         lexical, tokens = folder / LEXICAL_FOLDER, folder / TOKENS_FOLDER
-        try:
-            vocabulary = read_json(lexical / "words.json")
-            ids = read_array(tokens / "ids.npy")
-            offsets = read_array(tokens / "offsets.npy")
-            titles = read_array(tokens / "titles.npy")
-            _require_tokens(ids, offsets, titles)
-            if not _is_vocabulary(vocabulary):
+        with version_file_errors(f"{lexical} or {tokens}"):
+            vocabulary = read_json(lexical / "words.json", dict[str, int])
+            if list(vocabulary.values()) != list(range(len(vocabulary))):
                 raise ValueError("words.json does not number its words from 0")
-            if not all_below(ids, len(vocabulary)):
-                raise ValueError("ids.npy names a word that is not there")
+            ids, offsets, titles = read_arrays(tokens, _TOKENS)
+            if not divides(offsets, len(titles), len(ids)) or not all_below(ids, len(vocabulary)):
+                raise ValueError("the texts of titles.npy are not made of the words of words.json")
+            if np.any(titles < 0) or np.any(titles > np.diff(offsets)):
+                raise ValueError("a title has an impossible length")
+            if len(titles) != n_texts:
+                raise ValueError(f"it holds {len(titles)} texts; expected {n_texts}")
             pieces = Pieces.load(tokens, n_words=len(vocabulary))
-            bm25 = read_scores(lexical, len(vocabulary), len(titles)) if vocabulary else None
-        except (OSError, ValueError, MemoryError) as error:
-            raise CorruptFileError(
-                f"{lexical} or {tokens} cannot be read ({error}); run `rag-flywheel refresh` to "
-                "build them anew from the database"
-            ) from error
-        if len(titles) != n_texts:
-            raise CorruptFileError(
-                f"{tokens} holds {len(titles)} texts; expected {n_texts}. Run "
-                "`rag-flywheel refresh` to build it anew from the database"
-            )
+            bm25 = WordScores.load(lexical, len(vocabulary), n_texts)
         return cls(bm25, vocabulary, ids, offsets, titles, pieces)
 
     def save(self, folder: Path) -> None:
@@ -136,14 +125,10 @@ class LexicalIndex:
         lexical, tokens = folder / LEXICAL_FOLDER, folder / TOKENS_FOLDER
         lexical.mkdir()
         tokens.mkdir()
-        if self._bm25 is not None:
-            self._bm25.save(lexical, show_progress=False)
-            (lexical / "vocab.index.json").unlink()
+        self._bm25.save(lexical)
         words = json.dumps(self.vocabulary, ensure_ascii=False)
         (lexical / "words.json").write_text(words, encoding="utf-8")
-        np.save(tokens / "ids.npy", self.tokens, allow_pickle=False)
-        np.save(tokens / "offsets.npy", self.offsets, allow_pickle=False)
-        np.save(tokens / "titles.npy", self.titles, allow_pickle=False)
+        write_arrays(tokens, _TOKENS, self.tokens, self.offsets, self.titles)
         self.pieces.save(tokens)
 
     def __len__(self) -> int:
@@ -167,11 +152,9 @@ class LexicalIndex:
 
     def _columns(self, words: Sequence[str]) -> Iterator[tuple[LexicalScores, npt.NDArray[Any]]]:
         """For each known word of a query its scores, and the texts that they are of, ascending."""
-        if self._bm25 is None:
-            return
         for word in words:
             if (token := self.vocabulary.get(word)) is not None:
-                data, texts = column(self._bm25, token)
+                data, texts = self._bm25.of(token)
                 if len(texts):
                     yield data, texts
 
@@ -189,9 +172,7 @@ class LexicalIndex:
         """Lucene's inverse document frequency of a word, also of one in no text."""
         n = len(self)
         token = self.vocabulary.get(word)
-        df = 0
-        if token is not None and self._bm25 is not None:
-            df = len(column(self._bm25, token)[1])
+        df = 0 if token is None else len(self._bm25.of(token)[1])
         return float(np.log(1.0 + (n - df + 0.5) / (df + 0.5)))
 
     def words_at(
@@ -259,20 +240,3 @@ def _as_they_come(tokens: TokenIds, n: int) -> tuple[TokenIds, TokenIds]:
     places = np.empty(n, dtype=np.int32)
     places[order] = np.arange(len(order))
     return order.astype(np.int32), places[tokens]
-
-
-def _require_tokens(ids: TokenIds, offsets: TokenIds, titles: TokenIds) -> None:
-    """ValueError unless these are the tokens of texts, one after the other."""
-    if any(part.ndim != 1 or part.dtype != np.int32 for part in (ids, offsets, titles)):
-        raise ValueError("its arrays are not int32 (n,)")
-    if not divides(offsets, len(titles)) or offsets[-1] != len(ids):
-        raise ValueError("offsets.npy does not divide ids.npy into the texts of titles.npy")
-    if np.any(titles < 0) or np.any(titles > np.diff(offsets)):
-        raise ValueError("a title has an impossible length")
-
-
-def _is_vocabulary(found: object) -> bool:
-    """Whether it is {word: number} with the numbers 0 to n - 1."""
-    if not isinstance(found, dict) or any(type(number) is not int for number in found.values()):
-        return False
-    return list(found.values()) == list(range(len(found)))

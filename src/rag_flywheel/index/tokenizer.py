@@ -15,6 +15,11 @@ import numpy.typing as npt
 
 TokenIds: TypeAlias = npt.NDArray[np.int32]
 _ASCII = re.compile(r"\w+")
+_LUCENE_STOPWORDS = (  # for English
+    "a an and are as at be but by for if in into is it no not of on or such that the their then "
+    "there these they this to was will with"
+)
+_STOPWORDS = frozenset(_LUCENE_STOPWORDS.split())
 
 
 @cache
@@ -22,13 +27,6 @@ def _word() -> Any:
     import regex
 
     return regex.compile(r"[\w\p{M}]+")  # marks too: vowels of Arabic, Hindi and others
-
-
-@cache
-def _stopwords() -> frozenset[str]:
-    from bm25s.stopwords import STOPWORDS_EN
-
-    return frozenset(STOPWORDS_EN)
 
 
 def _stemmer() -> Any:
@@ -46,7 +44,7 @@ def _split(text: str) -> list[str]:
 
 def tokenize(text: str) -> list[str]:
     """Lower-cased word stems of a text in order, without English stop words."""
-    words = [w for w in _split(text) if w not in _stopwords()]
+    words = [w for w in _split(text) if w not in _STOPWORDS]
     stems: list[str] = _stemmer().stemWords(words)
     return stems
 
@@ -64,7 +62,7 @@ class Numbers(dict[str, int]):
 
     def __missing__(self, word: str) -> int:
         number = -1
-        if word not in _stopwords():
+        if word not in _STOPWORDS:
             number = self.stems.setdefault(self._stemmer.stemWord(word), len(self.stems))
         self[word] = number
         return number

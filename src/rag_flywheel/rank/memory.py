@@ -14,12 +14,25 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.disk import divides, read_array, read_json
-from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.disk import (
+    all_within,
+    divides,
+    read_arrays,
+    read_json,
+    version_file_errors,
+    write_arrays,
+)
 from rag_flywheel.records import QueryKey
 
 FOLDER = "memory"
+MOST_CHANCE = 1.001  # by rounding
 _HASH = 16
+_ARRAYS = {
+    "queries": f"uint8 n {_HASH}",
+    "offsets": "int64 n+1",
+    "lineages": "int64 m",
+    "chances": "float32 m",
+}
 
 
 @dataclass(frozen=True)
@@ -50,10 +63,8 @@ def save_memory(memory: Memory, folder: Path) -> None:
     place = folder / FOLDER
     place.mkdir()
     hashes = np.frombuffer(b"".join(key.query_hash for key in memory.keys), dtype=np.uint8)
-    np.save(place / "queries.npy", hashes.reshape(-1, _HASH), allow_pickle=False)
-    np.save(place / "offsets.npy", memory.offsets, allow_pickle=False)
-    np.save(place / "lineages.npy", memory.lineages, allow_pickle=False)
-    np.save(place / "chances.npy", memory.chances, allow_pickle=False)
+    arrays = hashes.reshape(-1, _HASH), memory.offsets, memory.lineages, memory.chances
+    write_arrays(place, _ARRAYS, *arrays)
     tenants = json.dumps([key.tenant for key in memory.keys])
     (place / "tenants.json").write_text(tenants, encoding="utf-8")
 
@@ -61,39 +72,12 @@ def save_memory(memory: Memory, folder: Path) -> None:
 def load_memory(folder: Path) -> Memory:
     """Read it from a version folder. Raises CorruptFileError."""
     place = folder / FOLDER
-    try:
-        hashes = read_array(place / "queries.npy")
-        offsets = read_array(place / "offsets.npy")
-        lineages = read_array(place / "lineages.npy")
-        chances = read_array(place / "chances.npy")
-        tenants = read_json(place / "tenants.json")
-        _require_whole(hashes, offsets, lineages, chances, tenants)
-    except (OSError, ValueError, MemoryError) as error:
-        raise CorruptFileError(
-            f"{place} cannot be read ({error}); run `rag-flywheel refresh` to build it anew from "
-            "the database"
-        ) from error
+    with version_file_errors(place):
+        tenants = read_json(place / "tenants.json", list[str | None])
+        hashes, offsets, lineages, chances = read_arrays(place, _ARRAYS, n=len(tenants))
+        if not divides(offsets, len(tenants), len(lineages)):
+            raise ValueError("offsets.npy does not divide the passages among the queries")
+        if not all_within(chances, 0.0, MOST_CHANCE):
+            raise ValueError("chances.npy holds a number that is no chance")
     keys = starmap(QueryKey, zip((h.tobytes() for h in hashes), tenants, strict=True))
     return Memory(tuple(keys), offsets, lineages, chances)
-
-
-def _require_whole(
-    hashes: npt.NDArray[np.uint8],
-    offsets: npt.NDArray[np.int64],
-    lineages: npt.NDArray[np.int64],
-    chances: npt.NDArray[np.float32],
-    tenants: object,
-) -> None:
-    if hashes.dtype != np.uint8 or hashes.shape[1:] != (_HASH,):
-        raise ValueError("queries.npy does not hold hashes of 16 bytes")
-    if not isinstance(tenants, list) or not all(t is None or isinstance(t, str) for t in tenants):
-        raise ValueError("tenants.json is no list of tenants")
-    kinds = [str(part.dtype) for part in (offsets, lineages, chances)]
-    if kinds != ["int64", "int64", "float32"] or len(hashes) != len(tenants):
-        raise ValueError("its parts do not fit together")
-    if not divides(offsets, len(hashes)):
-        raise ValueError("offsets.npy does not divide the passages among the queries")
-    if lineages.shape != chances.shape or lineages.shape != (int(offsets[-1]),):
-        raise ValueError("lineages.npy and chances.npy do not fit offsets.npy")
-    if not bool(np.all((chances >= 0) & (chances <= 1.001))):
-        raise ValueError("chances.npy holds a number that is no chance")

@@ -6,25 +6,44 @@ It knows its files, not the store, nor how votes are judged; `by` names all that
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import chain, starmap
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.disk import all_below, divides, parsed_json, read_array, read_bytes, read_json
-from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.disk import (
+    all_below,
+    all_within,
+    divides,
+    read_array,
+    read_arrays,
+    read_json,
+    version_file_errors,
+    write_arrays,
+)
 from rag_flywheel.index.short_codes import Codes
+from rag_flywheel.rank.memory import MOST_CHANCE
 from rag_flywheel.records import QueryKey, Support
 
 FOLDER = "heard"
 _HASH = 16
 _LARGEST = 2**62  # event number, lineage
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
 _MOST_MADE = 100_000  # bytes
-_ARRAYS = ("queries", "tenant", "offsets", "lineages", "chances", "vote_offsets", "votes")
+_ARRAYS = {
+    "queries": f"uint8 n {_HASH}",
+    "tenant": "int32 n",
+    "offsets": "int64 n+1",
+    "lineages": "int64 supports",
+    "chances": "float64 supports",
+    "vote_offsets": "int64 n+1",
+    "votes": "int64 votes",
+}
 _OF_CODES = ("centroids", "codes")
 
 
@@ -119,89 +138,59 @@ def save_heard(heard: Heard, folder: Path) -> None:
     """Write it into a version folder, without pickle."""
     place = folder / FOLDER
     place.mkdir()
-    said = (heard.offsets, heard.lineages, heard.chances, heard.vote_offsets, heard.votes)
-    arrays: dict[str, npt.NDArray[Any]]
-    arrays = dict(zip(_ARRAYS, (heard.hashes, heard.tenant, *said), strict=True))
+    supports = heard.offsets, heard.lineages, heard.chances
+    write_arrays(
+        place, _ARRAYS, heard.hashes, heard.tenant, *supports, heard.vote_offsets, heard.votes
+    )
     if heard.codes is not None:
-        arrays |= zip(_OF_CODES, (heard.codes.centroids, heard.codes.table), strict=True)
-    for name, array in arrays.items():
-        np.save(place / f"{name}.npy", array, allow_pickle=False)
+        write_arrays(place, _OF_CODES, heard.codes.centroids, heard.codes.table)
     (place / "tenants.json").write_text(json.dumps(heard.tenants), encoding="utf-8")
-    made = {
-        "until": heard.made.until,
-        "n_forgotten": heard.made.n_forgotten,
-        "by": heard.made.by,
-        "codes_of": None if heard.codes is None else heard.codes.n_learned,
-    }
+    n_learned = None if heard.codes is None else heard.codes.n_learned
+    made = {**asdict(heard.made), "codes_of": n_learned}
     (place / "made.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+
+
+class _MadeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """made.json; codes_of: how many vectors the codes were learned from, None: there are none."""
+
+    until: _Count
+    n_forgotten: _Count
+    by: str
+    codes_of: _Count | None
 
 
 def load_heard(folder: Path, *, dim: int) -> Heard:
     """Read it from a version folder; dim: of the vectors. Raises CorruptFileError."""
     place = folder / FOLDER
-    try:
-        made, n_learned = _made(parsed_json(read_bytes(place / "made.json", most=_MOST_MADE), "it"))
-        tenants = _tenants(read_json(place / "tenants.json"))
-        arrays: list[Any] = [read_array(place / f"{name}.npy") for name in _ARRAYS]
-        heard = Heard(made, tenants, *arrays)
-        _require_whole(heard)
-        if n_learned is not None:
+    with version_file_errors(place):
+        file: _MadeFile = read_json(place / "made.json", _MadeFile, most=_MOST_MADE)
+        tenants = tuple(read_json(place / "tenants.json", list[str | None]))
+        made = Made(file.until, file.n_forgotten, file.by)
+        heard = Heard(made, tenants, *read_arrays(place, _ARRAYS))
+        _require_sense(heard)
+        if file.codes_of is not None:
             centroids, table = (read_array(place / f"{name}.npy") for name in _OF_CODES)
-            codes = Codes.of(centroids, table, n=len(heard), n_learned=n_learned, dim=dim)
+            codes = Codes.of(centroids, table, n=len(heard), n_learned=file.codes_of, dim=dim)
             heard = replace(heard, codes=codes)
-        if len(set(heard.keys)) != len(heard):
-            raise ValueError("queries.npy holds a query twice")
-    except (OSError, ValueError, MemoryError) as error:
-        raise CorruptFileError(
-            f"{place} cannot be read ({error}); run `rag-flywheel refresh` to build it anew from "
-            "the database"
-        ) from error
     return heard
 
 
-def _made(said: Any) -> tuple[Made, int | None]:
-    if not isinstance(said, dict) or sorted(said) != ["by", "codes_of", "n_forgotten", "until"]:
-        raise ValueError("made.json does not say what it was made of")
-    counts = [said["until"], said["n_forgotten"]]
-    if said["codes_of"] is not None:
-        counts.append(said["codes_of"])
-    if any(type(n) is not int or not 0 <= n <= _LARGEST for n in counts):
-        raise ValueError("made.json holds a number that is no count")
-    if not isinstance(said["by"], str):
-        raise ValueError("made.json does not say what it was made by")
-    return Made(said["until"], said["n_forgotten"], said["by"]), said["codes_of"]
-
-
-def _tenants(found: object) -> tuple[str | None, ...]:
-    if not isinstance(found, list) or not all(t is None or isinstance(t, str) for t in found):
-        raise ValueError("tenants.json is no list of tenants")
-    if len(set(found)) != len(found):
+def _require_sense(heard: Heard) -> None:
+    """ValueError unless everything that is named is there, and every number possible."""
+    n, votes = len(heard), heard.votes
+    if len(set(heard.tenants)) != len(heard.tenants):
         raise ValueError("tenants.json names a tenant twice")
-    return tuple(found)
-
-
-def _require_whole(heard: Heard) -> None:
-    if heard.hashes.dtype != np.uint8 or heard.hashes.shape[1:] != (_HASH,):
-        raise ValueError("queries.npy does not hold hashes of 16 bytes")
-    n = len(heard.hashes)
-    if heard.tenant.dtype != np.int32 or heard.tenant.shape != (n,):
-        raise ValueError("tenant.npy does not hold a number for each query")
     if not all_below(heard.tenant, len(heard.tenants)):
         raise ValueError("tenant.npy names a tenant that is not there")
-    _require_parts(heard.offsets, n, heard.lineages, "lineages.npy")
-    _require_parts(heard.vote_offsets, n, heard.votes, "votes.npy")
+    if not divides(heard.offsets, n, len(heard.lineages)):
+        raise ValueError("lineages.npy is not divided among the queries")
+    if not divides(heard.vote_offsets, n, len(votes)):
+        raise ValueError("votes.npy is not divided among the queries")
     if np.any(heard.vote_offsets[1:] == heard.vote_offsets[:-1]):
         raise ValueError("vote_offsets.npy leaves a query without a vote")
-    if not all_below(heard.lineages, _LARGEST) or not all_below(heard.votes, heard.made.until + 1):
+    if not all_below(heard.lineages, _LARGEST) or not all_below(votes, heard.made.until + 1):
         raise ValueError("lineages.npy or votes.npy holds an impossible number")
-    if heard.chances.dtype != np.float64 or heard.chances.shape != heard.lineages.shape:
-        raise ValueError("lineages.npy and chances.npy do not fit")
-    if not bool(np.all((heard.chances >= 0) & (heard.chances <= 1.001))):
+    if not all_within(heard.chances, 0.0, MOST_CHANCE):
         raise ValueError("chances.npy holds a number that is no chance")
-
-
-def _require_parts(offsets: npt.NDArray[Any], n: int, parts: npt.NDArray[Any], name: str) -> None:
-    if offsets.dtype != np.int64 or parts.dtype != np.int64 or parts.ndim != 1:
-        raise ValueError(f"{name} or its offsets are not whole numbers of 64 bits")
-    if not divides(offsets, n) or len(parts) != int(offsets[-1]):
-        raise ValueError(f"{name} is not divided among the queries")
+    if len(set(heard.keys)) != n:
+        raise ValueError("queries.npy holds a query twice")

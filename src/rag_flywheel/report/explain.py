@@ -12,7 +12,7 @@ import numpy as np
 from rag_flywheel.deploy.current import read_current
 from rag_flywheel.deploy.loaded import load_parameters
 from rag_flywheel.deploy.versions import read_manifest, sound_file, version_folder
-from rag_flywheel.disk import read_json
+from rag_flywheel.disk import read_json, version_file_errors
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.evaluate.gate_file import FILE_NAME, FORMAT_VERSION, MOST_BYTES
 from rag_flywheel.rank.parameters import Parameters
@@ -39,7 +39,7 @@ def story(root: Path, version: str) -> VersionStory:
     ]
     if not sound_file(root, version, FILE_NAME):
         raise CorruptFileError(f"{folder / FILE_NAME} is not what the manifest says; see `verify`")
-    try:
+    with version_file_errors(folder / FILE_NAME, "cannot be told"):
         found = _read(folder / FILE_NAME)
         scores: dict[str, float] = {}
         if "decision" in found:
@@ -53,8 +53,6 @@ def story(root: Path, version: str) -> VersionStory:
         if manifest.tuned is not None:
             words.append(f"queries are encoded by weights {manifest.tuned}, which votes taught")
         return VersionStory(version, _live(current, version), tuple(words), scores)
-    except (OSError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptFileError(f"{folder / FILE_NAME} cannot be told ({error!r})") from error
 
 
 def _live(current: Any, version: str) -> bool:
@@ -62,8 +60,8 @@ def _live(current: Any, version: str) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found = read_json(path, most=MOST_BYTES)
-    if not isinstance(found, dict) or found.get("format_version") != FORMAT_VERSION:
+    found: dict[str, Any] = read_json(path, dict[str, Any], most=MOST_BYTES)
+    if found.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"format_version is not {FORMAT_VERSION}")
     return found
 
