@@ -9,12 +9,12 @@ SCRATCH := TMPDIR=$(firstword $(wildcard /dev/shm) /tmp) OMP_NUM_THREADS=1 HF_HU
 BENCH := $(SCRATCH) $(BIN)/rag-flywheel bench $(COLLECTIONS)
 RESULTS := benchmarks/results
 
-.PHONY: demo test test-fast test-slow lint bench bench-full bench-tune venv clean
+.PHONY: demo test test-fast test-slow lint bench bench-full bench-tune docs venv clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bundled-model,bench,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bundled-model,bench,dev,docs]'
 	touch $@
 
 venv: $(VENV)/.installed
@@ -35,6 +35,10 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site is build/site/index.html. A broken link or reference is an error.
+docs: venv
+	$(BIN)/mkdocs build --strict
 
 # The four small collections under RAG_FLYWHEEL_DATA, main setting, one seed.
 bench: venv

@@ -30,9 +30,9 @@ from rag_flywheel.bench.setup import prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.curate.groups import query_groups
 from rag_flywheel.evaluate.gate import GROWTH, Heard, Looks, Pair, alpha_of, decide
-from rag_flywheel.evaluate.held_out import Judges, no_golden
+from rag_flywheel.evaluate.held_out import Judges
 from rag_flywheel.evaluate.trial import Side, gated
-from rag_flywheel.improve.examples import Examples
+from rag_flywheel.improve.examples import Examples, no_golden
 from rag_flywheel.improve.fit import listening, propose
 from rag_flywheel.rank.parameters import Parameters
 

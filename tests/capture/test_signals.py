@@ -84,7 +84,9 @@ def test_every_signal_is_in_the_code_and_the_docs_with_the_same_weight() -> None
         == {kind for kind, _, _ in SIGNALS}
     )
     assert all(0 < WEIGHTS[kind] < 1 for kind in get_args(Signal))
-    text = (Path(__file__).parents[2] / "docs" / "feedback.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "feedback.md").read_text(
+        encoding="utf-8"
+    )
     documented = re.findall(r"^\| `(\w+)` \|.*\| ±?−?(0\.\d) \|$", text, flags=re.MULTILINE)
     assert {kind: float(w) for kind, w in documented} == {
         kind: WEIGHTS[kind] for kind in get_args(Signal)

@@ -322,7 +322,7 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a shell")
 def test_the_example_of_the_documentation_makes_a_collection(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "your-own-data.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how-to" / "own-data-in-the-benchmark.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     subprocess.run(["sh", "-e", "-c", script], cwd=tmp_path, check=True)
     found = read_beir(tmp_path / "mine")

@@ -1,4 +1,4 @@
-"""What docs/golden.md shows, run with the word encoder."""
+"""What docs/how-to/known-answers.md shows, run with the word encoder."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-TEXT = (TESTS.parent / "docs" / "golden.md").read_text(encoding="utf-8")
+TEXT = (TESTS.parent / "docs" / "how-to" / "known-answers.md").read_text(encoding="utf-8")
 
 
 def run(folder: Path, *words: str) -> list[str]:

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pytest
 
 from rag_flywheel.evaluate.gate import Looks
-from rag_flywheel.evaluate.held_out import Judges, no_golden
+from rag_flywheel.evaluate.held_out import Judges
 from rag_flywheel.evaluate.trial import Gate, Side, gated
-from rag_flywheel.improve.examples import Examples
+from rag_flywheel.improve.examples import Examples, no_golden
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
 from rag_flywheel.records import QueryKey

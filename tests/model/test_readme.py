@@ -34,7 +34,9 @@ def test_every_number_of_the_demo_is_in_its_result_file() -> None:
     assert {len(run["cycles"]) for run in result["runs"]} == {9}
 
 
-def test_every_file_the_readme_points_to_is_there() -> None:
+def test_every_file_the_readme_points_to_is_there() -> (
+    None
+):  # of all pages: tests/docs/test_pages.py
     root = Path(__file__).parents[2]
     targets = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"`(benchmarks/[\w/.]+)`", README)
     assert len(targets) >= 4

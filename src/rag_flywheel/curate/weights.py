@@ -1,6 +1,6 @@
 """What each kind of feedback weighs on a passage, before it is shared out: the one table of it.
 
-docs/feedback.md shows the same table. It must not know how events are stored or counted.
+docs/how-to/feedback.md shows the same table. It must not know how events are stored or counted.
 """
 
 from collections.abc import Mapping

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from rag_flywheel.improve.examples import (
     Examples,
     Floats,
+    Golden,
     Ints,
     all_support,
     kernel_weights,
@@ -169,19 +170,6 @@ def _condensed(net: Floats) -> Floats:
     both = (n_right > 0) & (n_right < judged.sum(axis=1))
     scores: Floats = np.where(both, found / ideal[np.maximum(n_right, 1) - 1], np.nan)
     return scores
-
-
-@dataclass(frozen=True)
-class Golden:
-    """Queries with known answers, which have no votes: {lineage: grade} of each."""
-
-    queries: Examples
-    answers: Sequence[Mapping[int, float]]
-
-
-def no_golden(like: Examples) -> Golden:
-    """No golden query at all."""
-    return Golden(like.at(np.empty(0, dtype=np.int64)), [])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 It must not know where they come from.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -205,3 +205,16 @@ def kernel_weights(near: Nearest, kernel: Kernel) -> Floats:
     above = np.maximum(near.cosines.astype(np.float64) - theta, 0.0) / (1.0 - theta)
     weights: Floats = above**kernel.gamma
     return weights
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Queries with known answers, which have no votes: {lineage: grade} of each."""
+
+    queries: Examples
+    answers: Sequence[Mapping[int, float]]
+
+
+def no_golden(like: Examples) -> Golden:
+    """No golden query at all."""
+    return Golden(like.at(np.empty(0, dtype=np.int64)), [])

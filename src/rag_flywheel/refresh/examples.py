@@ -14,8 +14,7 @@ from rag_flywheel.curate.groups import near_duplicate
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.disk import parsed_json
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.evaluate.held_out import Golden
-from rag_flywheel.improve.examples import Examples, Ints
+from rag_flywheel.improve.examples import Examples, Golden, Ints
 from rag_flywheel.index.dense import nearest_rows
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.posterior import NAMING

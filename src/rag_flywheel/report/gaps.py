@@ -24,7 +24,7 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.retrievals import Asked, asked_since
 
-LOW_CHANCE = 0.10  # of the best hit; where it comes from is in docs/feedback.md
+LOW_CHANCE = 0.10  # of the best hit; where it comes from is in docs/how-to/feedback.md
 UNANSWERED = 0.1  # share of questions that are taken to have no answer, before anybody speaks
 QUIET = 0.05  # log-odds by which each time that one is asked speaks for an answer
 MOST_QUESTIONS = 2_000  # that are clustered: those asked most

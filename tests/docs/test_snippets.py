@@ -1,0 +1,209 @@
+"""Every command and program in the README and the documentation, run page by page.
+
+The blocks of a page run in order, in one folder, and its Python blocks share their names. The
+pages for a first reader use the default model, all others the word encoder of the tests. A
+`console` block is commands after `$ ` and what they print; a `text` block behind a `python` block
+is what that prints. A block marked `no-run` is not run, and has to be listed here.
+"""
+
+import io
+import logging
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rag_flywheel
+from rag_flywheel import Config
+from rag_flywheel.cli.app import main
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WITH_THE_MODEL = {"README.md", "docs/index.md", "docs/tutorial.md"}
+NOT_RUN = {
+    ("README.md", "make demo"),
+    ("README.md", "pip install"),
+    ("CONTRIBUTING.md", "git clone"),
+    ("CONTRIBUTING.md", ".venv/bin/python -m pytest"),
+    ("docs/index.md", "pip install"),
+    ("docs/tutorial.md", "pip install"),
+    ("docs/how-to/cron-and-systemd.md", "sudo"),
+    ("docs/how-to/cron-and-systemd.md", "journalctl"),
+    ("docs/how-to/backup-and-restore.md", "rsync"),
+    ("docs/how-to/another-encoder.md", "from rag_flywheel import Flywheel\n\nfw = "),
+    ("docs/how-to/own-data-in-the-benchmark.md", "rag-flywheel bench"),
+    ("docs/explanation/tuning.md", "rag-flywheel refresh --tune"),
+    ("docs/notes/speed-notes.md", "RAG_FLYWHEEL_DATA="),
+    ("docs/notes/speed-notes.md", "python benchmarks/"),
+}
+KINDS = {"python", "console", "sh", "text", "toml", "ini"}
+BLOCK = re.compile(r"^```(\w*)( no-run)?\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+IDS = re.compile(r"\b(?:[0-9a-f]{23}|\d{8}T\d{6}Z-[0-9a-f]{5}|\w+-[0-9a-f]{16,})\b")
+TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?Z?|\(\d+\.\d s\)")
+DECIMAL = re.compile(r"-?\b\d+\.\d+\b")
+TOLERANCE = 0.1  # the default model differs a little between processors
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path) -> list[tuple[str, bool, str]]:
+    """(kind, whether it runs, text) of each block."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [(kind, not mark, body) for kind, mark, body in found]
+
+
+def commands(body: str) -> Iterator[tuple[str, str]]:
+    """Each command of a console block with the output that is shown below it."""
+    for part in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
+        lines = part.splitlines()
+        n = next((i for i, line in enumerate(lines) if i and not line.startswith("> ")), len(lines))
+        yield "\n".join([lines[0], *(x[2:] for x in lines[1:n])]), "\n".join(lines[n:])
+
+
+def run_bash(script: str) -> str:
+    support, package = ROOT / "tests" / "support", Path(rag_flywheel.__file__).parents[1]
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join([str(support), str(package)]),
+    }
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}"
+    return done.stdout
+
+
+def run_here(words: list[str]) -> str:
+    """A `rag-flywheel` command in this process, which has the model's libraries loaded."""
+    log = logging.getLogger("rag_flywheel")
+    handlers, level = list(log.handlers), log.level
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed):
+            main(words)
+    except SystemExit as end:
+        assert not end.code, f"{words}: {end.code}\n{printed.getvalue()}"
+    finally:
+        log.handlers[:], log.level = handlers, level
+    return printed.getvalue()
+
+
+def run_command(command: str) -> str:
+    words = shlex.split(re.sub(r"\s#.*", "", command))
+    if words[0] == "rag-flywheel" and not re.search(r"[|<>$&;]", command):
+        return run_here(words[1:])
+    return run_bash(command)
+
+
+def run_python(body: str, names: dict[str, Any], where: str) -> str:
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        exec(compile(body, where, "exec"), names)
+    return printed.getvalue()
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines without what differs from run to run: ids, times, the size of the folder."""
+    text = IDS.sub("ID", TIME.sub("TIME", text))
+    text = re.sub(r"(bytes on disk +)\d+", r"\1N", text)
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+def assert_shown(expected: str, printed: str, where: str) -> None:
+    """That what is shown was printed; a line "..." stands for any lines."""
+    wanted, found = lines_of(expected), lines_of(printed)
+    if "..." in wanted:
+        cut = wanted.index("...")
+        n_after = len(wanted) - cut - 1
+        assert len(found) >= cut + n_after, f"{where}: shown\n{expected}\nprinted\n{printed}"
+        found = found[:cut] + found[len(found) - n_after :]
+        del wanted[cut]
+    for line, other in zip_longest(wanted, found, fillvalue=""):
+        same = DECIMAL.sub("N", line) == DECIMAL.sub("N", other)
+        both = zip(DECIMAL.findall(line), DECIMAL.findall(other), strict=False)
+        near = all(abs(float(a) - float(b)) <= TOLERANCE for a, b in both)
+        assert same and near, f"{where}: shown {line!r}, printed {other!r}\n{printed}"
+
+
+def run_page(page: Path) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    ids: dict[str, str] = {}  # those of the page, and those of this run
+    printed = None
+    for kind, runs, body in blocks(page):
+        shown_before, printed = printed, None
+        if not runs:
+            continue
+        if kind == "python":
+            printed = run_python(body, names, name_of(page))
+        elif kind == "sh":
+            run_bash(body)
+        elif kind == "text" and shown_before is not None:
+            assert_shown(body, shown_before, name_of(page))
+        elif kind == "toml":
+            settings = tomllib.loads(body)
+            assert settings.pop("format_version", 1) == 1
+            Config(**settings)
+        elif kind == "console":
+            for command, output in commands(body):
+                found = run_command(IDS.sub(lambda m: ids.get(m[0], m[0]), command))
+                if output.strip():
+                    assert_shown(output, found, f"{name_of(page)}: {command}")
+                    ids.update(zip(IDS.findall(output), IDS.findall(found), strict=False))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(p, marks=[pytest.mark.model] if name_of(p) in WITH_THE_MODEL else [])
+        for p in PAGES
+        if any(runs and kind != "text" for kind, runs, _ in blocks(p))
+    ],
+    ids=name_of,
+)
+def test_what_a_page_shows_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "sqlite3 " in page.read_text(encoding="utf-8") and shutil.which("sqlite3") is None:
+        pytest.skip("needs the program sqlite3")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("RAG_FLYWHEEL_INDEX", raising=False)
+    if name_of(page) not in WITH_THE_MODEL:
+        folder = tmp_path / "indexes" / "kb"
+        folder.mkdir(parents=True)
+        text = 'format_version = 1\nencoder = "fakes:word_encoder"\n'
+        (folder / "flywheel.toml").write_text(text)
+    run_page(page)
+
+
+def test_every_block_is_of_a_kind_that_is_run_or_only_read() -> None:
+    found = {(name_of(p), kind) for p in PAGES for kind, _, _ in blocks(p)}
+    assert [(page, kind) for page, kind in sorted(found) if kind not in KINDS] == []
+
+
+def test_only_these_blocks_are_not_run() -> None:
+    marked = [(name_of(p), body) for p in PAGES for _, runs, body in blocks(p) if not runs]
+    listed = {(page, begin) for page, begin in NOT_RUN}
+    used = set()
+    for page, body in marked:
+        match = [(at, begin) for at, begin in listed if at == page and body.startswith(begin)]
+        assert match, f"{page} has a block that is not run and not listed:\n{body}"
+        used.update(match)
+    assert listed - used == set()
