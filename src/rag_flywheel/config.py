@@ -1,8 +1,4 @@
-"""The settings of one index folder: one frozen Config, kept as flywheel.toml.
-
-It knows nothing of what the settings are used for; an unknown key is an error, so that a typing
-mistake cannot be silently ignored.
-"""
+"""The settings of one index folder: one frozen Config, kept as flywheel.toml."""
 
 import dataclasses
 import tomllib

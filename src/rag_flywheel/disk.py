@@ -1,7 +1,4 @@
-"""The disk's errors as ours, and files from strangers: what they are is checked before they are read.
-
-It knows nothing of what the files mean.
-"""
+"""The disk's errors as ours, and files from strangers: what they are is checked before they are read."""
 
 import errno
 import json

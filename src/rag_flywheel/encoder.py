@@ -1,7 +1,4 @@
-"""The Encoder protocol, and the checks that every answer of an encoder passes.
-
-It must not know which model library is behind an encoder.
-"""
+"""The Encoder protocol, and the checks that every answer of an encoder passes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

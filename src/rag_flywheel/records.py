@@ -1,7 +1,4 @@
-"""The records that cross rooms: frozen, typed, without behaviour.
-
-They know nothing of where they are stored or how they came about.
-"""
+"""The records that cross rooms: frozen, typed, without behaviour."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

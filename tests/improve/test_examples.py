@@ -22,7 +22,7 @@ from rag_flywheel.improve.examples import (
     support,
 )
 from rag_flywheel.improve.threshold import thetas
-from rag_flywheel.index.dense import nearest_rows
+from rag_flywheel.index.nearest import nearest_rows
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.records import QueryKey, Vectors
 

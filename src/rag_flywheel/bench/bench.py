@@ -1,7 +1,4 @@
-"""The benchmark: cycles-v1 on collections, as one result that holds all it takes to repeat it.
-
-It must not know how results are shown.
-"""
+"""The benchmark: cycles-v1 on collections, as one result that holds all it takes to repeat it."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Finds the folder of a collection. It must not know what is in one."""
+"""Finds the folder of a collection."""
 
 import os
 from pathlib import Path

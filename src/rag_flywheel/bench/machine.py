@@ -1,4 +1,4 @@
-"""Where a benchmark ran, and on which commit. It must not know what was measured."""
+"""Where a benchmark ran, and on which commit."""
 
 import os
 import platform

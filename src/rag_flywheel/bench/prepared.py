@@ -1,7 +1,4 @@
-"""Vectors of a collection that were made before: an Encoder that looks texts up.
-
-It must not know what is done with the vectors.
-"""
+"""Vectors of a collection that were made before: an Encoder that looks texts up."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence

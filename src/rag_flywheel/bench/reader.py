@@ -1,7 +1,4 @@
-"""A simulated application that writes its answer from one of the hits, without a language model.
-
-It must not know what users make of the answer.
-"""
+"""A simulated application that writes its answer from one of the hits, without a language model."""
 
 import re
 from collections.abc import Mapping

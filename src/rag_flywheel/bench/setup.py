@@ -1,7 +1,4 @@
-"""What a benchmark run starts from: a collection with its splits, an encoder, and an index of it.
-
-It must not know what is run on it.
-"""
+"""What a benchmark run starts from: a collection with its splits, an encoder, and an index of it."""
 
 import hashlib
 import shutil

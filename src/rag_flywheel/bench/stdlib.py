@@ -1,7 +1,4 @@
-"""Gives the demo collection: standard library docstrings as passages, and user needs with answers.
-
-It must not know of indexes, votes or learning.
-"""
+"""Gives the demo collection: standard library docstrings as passages, and user needs with answers."""
 
 import contextlib
 import fnmatch

@@ -1,7 +1,7 @@
 """How much of an answer each passage supports, sentence by sentence.
 
 A sentence is supported by a passage that has its content words, and that is nearer to it than the
-passages are to one another. It must not know what an answer's support is used for.
+passages are to one another.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Votes on whole answers: shared out among the passages behind them, and appended durably.
 
 The parts are worked out when the vote comes and stored with it, so that nobody who reads it needs
-an encoder. It must not know what votes do to a ranking.
+an encoder.
 """
 
 import math

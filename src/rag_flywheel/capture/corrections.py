@@ -1,6 +1,6 @@
 """Corrections: the passage that a user names as the answer, or their own words; and what is missing.
 
-They are checked and appended durably. It must not know what they are used for.
+They are checked and appended durably.
 """
 
 import json

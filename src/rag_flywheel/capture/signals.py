@@ -1,7 +1,4 @@
-"""Signals: what users did with an answer, as weak evidence on the passages behind it.
-
-It must not know how much a kind of signal weighs.
-"""
+"""Signals: what users did with an answer, as weak evidence on the passages behind it."""
 
 from dataclasses import dataclass
 from difflib import SequenceMatcher

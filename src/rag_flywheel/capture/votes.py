@@ -1,7 +1,4 @@
-"""Votes on hits are checked against what was shown, and appended durably.
-
-It must not know what votes do to a ranking.
-"""
+"""Votes on hits are checked against what was shown, and appended durably."""
 
 import sqlite3
 import time

@@ -1,7 +1,4 @@
-"""The commands that say what users thought of an answer, each one call on Flywheel.
-
-It must not know what any of it does to a ranking.
-"""
+"""The commands that say what users thought of an answer, each one call on Flywheel."""
 
 from typing import Annotated, get_args
 

@@ -1,7 +1,4 @@
-"""The commands `golden` and `review`, each one call on Flywheel.
-
-It must not know how answers become known.
-"""
+"""The commands `golden` and `review`, each one call on Flywheel."""
 
 from pathlib import Path
 from typing import Annotated

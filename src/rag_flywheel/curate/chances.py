@@ -1,7 +1,7 @@
 """What votes say of past queries: the chance of each passage, before the votes and after them.
 
 Chances before the votes come from the version's memory, else from the scores that were logged when
-the query was answered. It must not know how similar queries are.
+the query was answered.
 """
 
 import json

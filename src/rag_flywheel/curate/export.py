@@ -1,7 +1,4 @@
-"""Writes an index's passages, past queries and what votes say of them as a BEIR folder.
-
-It must not know how the index ranks, nor what is measured on the folder.
-"""
+"""Writes an index's passages, past queries and what votes say of them as a BEIR folder."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,4 @@
-"""Query groups: near-duplicate past queries, which are held out together or not at all.
-
-It must not know what is learned from the others.
-"""
+"""Query groups: near-duplicate past queries, which are held out together or not at all."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.index.dense import Nearest, nearest_rows, typical_cosine
+from rag_flywheel.index.exact import typical_cosine
+from rag_flywheel.index.nearest import Nearest, nearest_rows
 from rag_flywheel.records import Vectors
 
 NEAR_DUPLICATE = 0.9  # at 0.8 single linkage chained 708 questions of one collection together

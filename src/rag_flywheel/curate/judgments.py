@@ -1,8 +1,7 @@
 """Votes become judgments: what counts of what was said.
 
 The last verdict of a user on a hit counts, and a retraction undoes it; what a user says of the hit
-itself outranks what they say of the whole answer. This module must not know where votes are stored
-nor how judgments are used.
+itself outranks what they say of the whole answer.
 """
 
 from collections import defaultdict

@@ -1,7 +1,4 @@
-"""Which answers are known, and which a person has to decide: the rules and their numbers.
-
-It must not know where opinions come from nor what known answers are used for.
-"""
+"""Which answers are known, and which a person has to decide: the rules and their numbers."""
 
 from collections import defaultdict
 from collections.abc import Mapping

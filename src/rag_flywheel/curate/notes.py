@@ -1,7 +1,4 @@
-"""What users wrote for a reviewer: listed beside the review queue, and decided there.
-
-It must not know how passages are added, nor which passages users disagree on.
-"""
+"""What users wrote for a reviewer: listed beside the review queue, and decided there."""
 
 import contextlib
 import hashlib

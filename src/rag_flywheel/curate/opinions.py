@@ -1,7 +1,4 @@
-"""Everything said of a passage as the answer of a question, brought together by query group.
-
-It must not know which of it makes an answer known, nor where it is stored.
-"""
+"""Everything said of a passage as the answer of a question, brought together by query group."""
 
 import hashlib
 from collections import defaultdict

@@ -1,7 +1,4 @@
-"""Review: what an application reaches as `fw.review`, the queue of answers a person has to decide.
-
-It must not know the rules that put an item into the queue.
-"""
+"""Review: what an application reaches as `fw.review`, the queue of answers a person has to decide."""
 
 import sqlite3
 import time

@@ -1,7 +1,4 @@
-"""How an index folder's events are read: votes judged by its settings, texts embedded by its encoder.
-
-It must not know what is done with them.
-"""
+"""How an index folder's events are read: votes judged by its settings, texts embedded by its encoder."""
 
 import json
 import time

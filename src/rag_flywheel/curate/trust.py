@@ -1,7 +1,4 @@
-"""How much signals are believed: estimated from the votes beside them, at a refresh.
-
-It must not know what a signal does to a ranking.
-"""
+"""How much signals are believed: estimated from the votes beside them, at a refresh."""
 
 from collections.abc import Iterable
 

@@ -1,7 +1,4 @@
-"""Builds the files of one index version in a staging folder, and reads them back to check them.
-
-It must not know when a version is built, nor how it becomes live.
-"""
+"""Builds the files of one index version in a staging folder, and reads them back to check them."""
 
 import os
 import shutil

@@ -1,7 +1,4 @@
-"""Files that are either whole and on the disk, or not there.
-
-It must not know what the files hold.
-"""
+"""Files that are either whole and on the disk, or not there."""
 
 import hashlib
 import os

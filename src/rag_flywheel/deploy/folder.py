@@ -1,7 +1,4 @@
-"""The index folder itself: made on first use, refused when it is something else.
-
-It must not know what is in the database or in a version.
-"""
+"""The index folder itself: made on first use, refused when it is something else."""
 
 from pathlib import Path
 

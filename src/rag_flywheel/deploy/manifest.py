@@ -1,7 +1,4 @@
-"""The manifest of a version: what it holds, written last; read with a limit on everything in it.
-
-It must not know where versions are, nor what their files mean.
-"""
+"""The manifest of a version: what it holds, written last; read with a limit on everything in it."""
 
 import dataclasses
 import json

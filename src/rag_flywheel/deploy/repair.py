@@ -1,7 +1,6 @@
 """Repair: what is damaged is moved away, and what can be rebuilt is rebuilt from the database.
 
-Nothing of the user's is deleted; a damaged database is left alone. It must not know how damage is
-found, nor how a version is built.
+Nothing of the user's is deleted; a damaged database is left alone.
 """
 
 import os

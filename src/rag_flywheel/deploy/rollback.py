@@ -1,7 +1,4 @@
-"""Makes an earlier version live again, and lets held-back votes count again.
-
-It must not know how versions are built.
-"""
+"""Makes an earlier version live again, and lets held-back votes count again."""
 
 from pathlib import Path
 

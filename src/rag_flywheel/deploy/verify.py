@@ -1,7 +1,6 @@
 """Verify: everything that is wrong with an index folder, by name; nothing is changed.
 
-Every byte is hashed and every part of every version is read, one version at a time. It must not
-know how anything is mended.
+Every byte is hashed and every part of every version is read, one version at a time.
 """
 
 import json

@@ -1,7 +1,6 @@
 """Version folders: staged, sealed, published, checked and listed.
 
-A version is never changed after its folder is renamed into `versions/`. This module must not know
-what the files of a version mean.
+A version is never changed after its folder is renamed into `versions/`.
 """
 
 import calendar

@@ -2,7 +2,7 @@
 the mean over its tokens, unit length.
 
 The same numbers as the library's to the last digit or two, in less time: little happens between the
-products of matrices, and a batch has texts of like length. It must not know what its vectors are for.
+products of matrices, and a batch has texts of like length.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
 """The default encoder: a sentence-transformers model, found offline where possible.
 
-The only door to sentence-transformers. It must not know what its vectors are for.
+The only door to sentence-transformers.
 """
 
 import hashlib

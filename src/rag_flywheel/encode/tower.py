@@ -1,7 +1,7 @@
 """The part of a sentence-transformers model that queries can teach: its last layers, and their file.
 
 Embeddings and lower layers stay what they are, and are shared with the model that passages are
-encoded by. It must not know what is taught, nor how.
+encoded by.
 """
 
 import copy

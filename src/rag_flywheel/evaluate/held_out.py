@@ -1,7 +1,6 @@
 """What held-out queries say of parameters: how likely their votes are, and how hits are ordered.
 
-Both the new parameters and the live ones are asked, with a memory of the other queries alone. It
-must not know what is decided from it.
+Both the new parameters and the live ones are asked, with a memory of the other queries alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,7 @@ from rag_flywheel.improve.likelihood import (
 )
 from rag_flywheel.improve.propagate import before_votes, said_of
 from rag_flywheel.improve.threshold import thetas
-from rag_flywheel.index.dense import Nearest
+from rag_flywheel.index.nearest import Nearest
 from rag_flywheel.rank.parameters import Parameters
 
 _NEAR, _RELATED = 0.999, 0.98  # quantiles of the cosines of random pairs of past queries

@@ -1,7 +1,4 @@
-"""Brings new parameters and the live ones before the gate, with what held-out queries say of both.
-
-It must not know how parameters were fitted, nor what becomes of the decision.
-"""
+"""Brings new parameters and the live ones before the gate, with what held-out queries say of both."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,7 +19,7 @@ from rag_flywheel.evaluate.held_out import (
     slices,
 )
 from rag_flywheel.improve.examples import Examples, Floats, Ints
-from rag_flywheel.index.dense import Nearest
+from rag_flywheel.index.nearest import Nearest
 from rag_flywheel.rank.parameters import Parameters
 
 

@@ -1,7 +1,4 @@
-"""BEIR folders, read and written: corpus.jsonl, queries.jsonl and qrels/*.tsv.
-
-It must not know what is measured on a collection, nor where known answers are stored.
-"""
+"""BEIR folders, read and written: corpus.jsonl, queries.jsonl and qrels/*.tsv."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence

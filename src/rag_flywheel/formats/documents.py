@@ -1,7 +1,4 @@
-"""Files become passages: JSONL lines as they are, Markdown and text cut into passages.
-
-It must not know how passages are stored.
-"""
+"""Files become passages: JSONL lines as they are, Markdown and text cut into passages."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

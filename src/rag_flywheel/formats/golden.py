@@ -1,7 +1,4 @@
-"""Known answers in files: BEIR folders and CSV, read within bounds and written whole.
-
-It must not know which passages an index has, nor where answers are stored.
-"""
+"""Known answers in files: BEIR folders and CSV, read within bounds and written whole."""
 
 import re
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""Reads untrusted files within limits: lines, plain or packed, JSON, and delimited records.
-
-It must not know what a line means.
-"""
+"""Reads untrusted files within limits: lines, plain or packed, JSON, and delimited records."""
 
 import csv
 import gzip

@@ -1,7 +1,4 @@
-"""Rows of known answers, and what makes one usable.
-
-It must not know which file formats there are.
-"""
+"""Rows of known answers, and what makes one usable."""
 
 import json
 import re

@@ -1,7 +1,4 @@
-"""Examples to learn from: past queries with their candidates, and what votes said of those.
-
-It must not know where they come from.
-"""
+"""Examples to learn from: past queries with their candidates, and what votes said of those."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.index.dense import Nearest, nearest_rows
+from rag_flywheel.index.nearest import Nearest, nearest_rows
 from rag_flywheel.index.spans import places_of
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.records import QueryKey, Vectors

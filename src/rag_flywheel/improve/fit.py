@@ -1,7 +1,4 @@
-"""Learns from votes: the weights of the prior, and what votes are worth (their noise, the kernel).
-
-It must not know where examples come from, nor whether what it proposes is taken.
-"""
+"""Learns from votes: the weights of the prior, and what votes are worth (their noise, the kernel)."""
 
 import itertools
 from collections.abc import Mapping
@@ -14,7 +11,7 @@ from rag_flywheel.improve.informative import telling
 from rag_flywheel.improve.likelihood import calibrated, choice_odds, fit, prior_chances, vote_odds
 from rag_flywheel.improve.propagate import said_of
 from rag_flywheel.improve.threshold import thetas
-from rag_flywheel.index.dense import typical_cosine
+from rag_flywheel.index.exact import typical_cosine
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import FITTED, NOISE_LIMIT, Kernel, Parameters
 

@@ -3,8 +3,7 @@
 People who call four answers in five good, whatever they are, look to the likelihood of votes like
 people who are mostly right about answers that are always chosen well: it would learn to imitate
 whoever writes the answers. What tells them apart is the prior. Where votes say something, answers
-written from passages that it holds for likely are called good more often. It must not know what
-follows from it.
+written from passages that it holds for likely are called good more often.
 """
 
 import numpy as np

@@ -14,7 +14,6 @@ What an answer is written from does: whoever wrote it chose well, or tried to. A
 in a judged answer has exp(choice · part) times the odds that P gives it, in the likelihood of the
 votes alone. Without that, good answers look as if users erred: what P held for unlikely is called
 helpful all the time. And a user who names a passage picks one of all candidates, not yes or no.
-It must not know how P comes about.
 """
 
 from collections.abc import Callable, Sequence

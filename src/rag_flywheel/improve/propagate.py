@@ -3,7 +3,7 @@
 A query tells a neighbour the chances after its votes, as they would be without what that neighbour
 told it: else its votes would come back to it, and count twice (belief propagation: Pearl,
 Probabilistic Reasoning in Intelligent Systems, 1988). Around a circle of three they still can,
-weakened three times by K. It must not know how parameters are chosen.
+weakened three times by K.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from rag_flywheel.improve.examples import (
     support,
 )
 from rag_flywheel.improve.likelihood import after_votes, prior_chances, vote_odds, with_support
-from rag_flywheel.index.dense import Nearest
+from rag_flywheel.index.nearest import Nearest
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
 

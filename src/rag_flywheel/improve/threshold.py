@@ -1,7 +1,4 @@
-"""The cosine below which a past query says nothing, from how similar past queries are anyway.
-
-It must not know where queries are stored.
-"""
+"""The cosine below which a past query says nothing, from how similar past queries are anyway."""
 
 from collections.abc import Sequence
 

@@ -5,7 +5,6 @@ It knows vectors and the numbers they are filed under; not texts, versions or vo
 
 import errno
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from rag_flywheel.disk import version_file_errors
 from rag_flywheel.index.dense_file import require_flat
-from rag_flywheel.index.exact import nearest_to_many
+from rag_flywheel.index.exact import nearest_to_many, typical_cosine
 from rag_flywheel.index.faiss_door import faiss_library, rows_of
 from rag_flywheel.index.graph import MOST_REMOVED, Graph, build_graph, extended, load_graph
 from rag_flywheel.index.graph_changes import without
@@ -25,7 +24,6 @@ FILE_NAME = "passages.faiss"
 GRAPH_FROM = 20_000  # vectors; below, looking at all of them takes about a millisecond
 _QUICK_SHARE = 0.5  # of the vectors; where fewer may come up, looking at those is as quick
 _SAMPLE = 20_000  # vectors that the typical cosine is taken from
-_LARGEST_TYPICAL = 0.9
 _LARGEST_IN_A_BITMAP = 2**28
 _UNIT_TOLERANCE = 0.02
 _AT_ONCE = 65_536  # vectors
@@ -224,42 +222,6 @@ class _Filed:
         index.ntotal = index.index.ntotal
         index.construct_rev_map()
         return pids
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """The rows of sources nearest to each target: rows int64 (n, k) and cosines float32 (n, k)."""
-
-    rows: npt.NDArray[np.int64]
-    cosines: npt.NDArray[np.float32]
-
-
-def nearest_rows(targets: Vectors, sources: Vectors, k: int) -> Nearest:
-    """The k rows of `sources` nearest to each row of `targets`, the nearest first; all when fewer.
-
-    targets, sources: float32 (n, dim) and (m, dim), unit rows.
-    """
-    k = min(k, len(sources))
-    if not k or not len(targets):
-        shape = len(targets), k
-        return Nearest(np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32))
-    faiss = faiss_library()
-    cosines, rows = faiss.knn(targets, sources, k, metric=faiss.METRIC_INNER_PRODUCT)
-    return Nearest(rows, np.minimum(cosines, np.float32(1.0)))
-
-
-def typical_cosine(vectors: Vectors) -> float:
-    """The mean cosine of two different rows of float32 (n, dim) unit rows; 0.0 for fewer than two.
-
-    Cosines are read as (cos - typical) / (1 - typical), so that an encoder whose cosines are all
-    squeezed together, or a narrow domain, gives the same ranking as any other.
-    """
-    n = len(vectors)
-    if n < 2:
-        return 0.0
-    total = vectors.sum(axis=0, dtype=np.float64)
-    mean = (float(total @ total) - n) / (n * (n - 1.0))
-    return min(max(mean, 0.0), _LARGEST_TYPICAL)
 
 
 def _selector(allowed: Pids) -> Any:

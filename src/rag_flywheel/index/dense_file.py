@@ -1,7 +1,4 @@
-"""The bytes of a dense index file: checked against what they must be before faiss sees them.
-
-It must not know faiss, whose reader trusts every count in a file.
-"""
+"""The bytes of a dense index file: checked against what they must be before faiss sees them."""
 
 import struct
 from pathlib import Path

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from rag_flywheel.index.bm25 import LexicalScores
 from rag_flywheel.index.char_ngrams import pieces_of
-from rag_flywheel.index.dense import typical_cosine
+from rag_flywheel.index.exact import typical_cosine
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.records import Pids, Vectors
 

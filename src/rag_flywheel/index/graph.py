@@ -1,7 +1,7 @@
 """A graph of near neighbours over the vectors of a flat index: search that looks at some of them only.
 
 HNSW (Malkov and Yashunin, TPAMI 2020), made by faiss, kept as arrays: every number in them is
-checked before faiss sees it, since faiss trusts them all. It must not know what vectors are of.
+checked before faiss sees it, since faiss trusts them all.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Takes vectors out of a graph: those that led to them get other ways on.
 
 After FreshDiskANN (Singh et al., 2021, algorithm 4): whoever led to a vector that goes is led to what
-that one led to. It must not know how a graph is made or kept.
+that one led to.
 """
 
 from dataclasses import replace

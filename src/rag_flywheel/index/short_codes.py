@@ -2,7 +2,7 @@
 of its numbers.
 
 Product quantisation (Jégou et al., TPAMI 2011), scanned in registers (André et al., VLDB 2015), by
-faiss. It must not know what vectors are of.
+faiss.
 """
 
 from typing import Any

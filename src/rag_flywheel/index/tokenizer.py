@@ -1,7 +1,4 @@
-"""The words of a text as they are indexed: the only door to the stemmer.
-
-It must not know which texts there are, nor how they are searched.
-"""
+"""The words of a text as they are indexed: the only door to the stemmer."""
 
 import re
 import unicodedata

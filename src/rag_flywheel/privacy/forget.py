@@ -4,7 +4,7 @@
     write the database anew
 
 The first step is one transaction that leaves an intent; what is left of it after a crash is done by
-the next refresh. It must not know how versions are built, nor how ids become hashes.
+the next refresh.
 """
 
 import logging

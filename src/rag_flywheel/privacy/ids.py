@@ -1,7 +1,4 @@
-"""User and session ids become keyed hashes before anything of them is stored.
-
-It must not know where the key is kept, nor what is stored beside a hash.
-"""
+"""User and session ids become keyed hashes before anything of them is stored."""
 
 import hashlib
 from dataclasses import replace

@@ -1,7 +1,4 @@
-"""Folds old events into what they add up to: questions and verdicts, without who, when asked or why.
-
-It must not know how votes are judged, nor when it is time.
-"""
+"""Folds old events into what they add up to: questions and verdicts, without who, when asked or why."""
 
 import time
 

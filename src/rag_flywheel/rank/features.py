@@ -1,7 +1,7 @@
 """Static features of candidates for a query: what is known without any vote.
 
 Some cost an addition (cosine, BM25), some a look at the words of a text, which is taken for the
-best candidates only. This module must not know how features are weighted, nor where texts are.
+best candidates only.
 """
 
 from collections import Counter

@@ -2,7 +2,7 @@
 
 One of the passages is taken to be the answer. A vote on it is right with probability 1 − noise, a
 vote on another one too, so a "helpful" multiplies its odds by (1 − noise) / noise and a "harmful"
-divides them (Bayes' rule). This module must not know where chances before the votes come from.
+divides them (Bayes' rule).
 """
 
 import math

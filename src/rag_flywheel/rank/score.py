@@ -5,8 +5,7 @@
 
 The mean of a Dirichlet posterior: n0 neighbours' worth of prior, and one answer for each similar
 past query, spread over the passages by what votes say (see `rank/posterior.py`). Without neighbours
-the order is the prior's (two priors that differ by less than rounding may tie). This module must
-not know what the features are, nor where the evidence comes from.
+the order is the prior's (two priors that differ by less than rounding may tie).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""What is live in a folder, and whether a refresh of it is due.
-
-It must not know how versions are built.
-"""
+"""What is live in a folder, and whether a refresh of it is due."""
 
 import logging
 import time

@@ -1,7 +1,4 @@
-"""Turns past queries, and golden ones, into examples: each with its candidates and the votes on them.
-
-It must not know what is learned from examples, nor when.
-"""
+"""Turns past queries, and golden ones, into examples: each with its candidates and the votes on them."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +12,7 @@ from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.disk import parsed_json
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.improve.examples import Examples, Golden, Ints
-from rag_flywheel.index.dense import nearest_rows
+from rag_flywheel.index.nearest import nearest_rows
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.posterior import NAMING
 from rag_flywheel.rank.score import POOL

@@ -1,7 +1,4 @@
-"""The first arm of the gate: parameters fitted to votes, which go live only when they are better.
-
-It must not know how parameters are fitted or judged, nor when.
-"""
+"""The first arm of the gate: parameters fitted to votes, which go live only when they are better."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""Splits past queries into those that teach and those that judge what was taught.
-
-It must not know what is learned, nor how judges decide.
-"""
+"""Splits past queries into those that teach and those that judge what was taught."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property

@@ -1,7 +1,4 @@
-"""Reads the past queries that got votes, with their judgments, filters, texts and vectors.
-
-It must not know what is learned from them.
-"""
+"""Reads the past queries that got votes, with their judgments, filters, texts and vectors."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,4 @@
-"""What votes up to some event say of past queries, worked out from the store for a version to keep.
-
-It must not know when a version is built, nor what else is in it.
-"""
+"""What votes up to some event say of past queries, worked out from the store for a version to keep."""
 
 import sqlite3
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""The second arm of the gate: an encoder of queries taught by votes, with parameters fitted to it.
-
-It must not know how it is taught or judged, nor what becomes of a version.
-"""
+"""The second arm of the gate: an encoder of queries taught by votes, with parameters fitted to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,4 @@
-"""Which weights encode queries in a version: put there or carried on, with the vectors made by them.
-
-It must not know how weights are taught.
-"""
+"""Which weights encode queries in a version: put there or carried on, with the vectors made by them."""
 
 import logging
 import shutil

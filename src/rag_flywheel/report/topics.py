@@ -1,12 +1,9 @@
-"""Topics of questions: clusters of their vectors; the only door to scikit-learn.
-
-It must not know what the questions are for.
-"""
+"""Topics of questions: clusters of their vectors; the only door to scikit-learn."""
 
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.index.dense import typical_cosine
+from rag_flywheel.index.exact import typical_cosine
 from rag_flywheel.records import Vectors
 
 ALIKE = 0.45  # of the way from the typical cosine of two questions to 1

@@ -1,7 +1,5 @@
 """Chooses the passages to rank for a query: the best of dense search, of BM25, and fresh ones; and
 those that votes on similar queries bring in.
-
-It must not know how passages are scored, nor what votes say.
 """
 
 from collections.abc import Sequence

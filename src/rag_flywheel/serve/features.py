@@ -1,6 +1,7 @@
 """Computes the features of candidates that do not depend on votes."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +18,15 @@ from rag_flywheel.rank.features import (
 )
 from rag_flywheel.records import EmbeddedText, Features, Pids
 from rag_flywheel.serve.lookups import Lookup
-from rag_flywheel.serve.state import Scope, State
+
+if TYPE_CHECKING:
+    from rag_flywheel.serve.state import Scope, State
 
 Positions = npt.NDArray[np.int64]
 
 
 def read_features(
-    state: State, query: EmbeddedText, lookup: Lookup, pids: Pids
+    state: "State", query: EmbeddedText, lookup: Lookup, pids: Pids
 ) -> dict[int, Features]:
     """Features float32 (9,) of these passages, which stand and are in scope, by pid."""
     words = tokenize(query.text)
@@ -39,7 +42,7 @@ def read_features(
 
 
 def bm25_scores(
-    state: State, inside: Scope, words: Sequence[str]
+    state: "State", inside: "Scope", words: Sequence[str]
 ) -> tuple[LexicalScores, LexicalScores]:
     """BM25 of every text of the version and of every fresh text; 0 for those out of scope."""
     indexed = state.version.lexical.scores(words)
@@ -49,7 +52,7 @@ def bm25_scores(
 
 
 def cheap_of(
-    state: State,
+    state: "State",
     query: EmbeddedText,
     bm25: LexicalScores,
     best_bm25: float,
@@ -63,7 +66,7 @@ def cheap_of(
 
 
 def rich_of(
-    state: State,
+    state: "State",
     words: Sequence[str],
     indexed: Positions,
     fresh: Positions,

@@ -1,7 +1,6 @@
 """Keeps the state of one process up to date, call by call, with what any process did to the folder.
 
-A version that a refresh made is loaded aside, while the last state goes on answering. It must not
-know what a state is used for.
+A version that a refresh made is loaded aside, while the last state goes on answering.
 """
 
 import logging

@@ -1,7 +1,4 @@
-"""Answers queries: query -> candidates -> rank -> hits, from the live version and every event since.
-
-It must not know how versions come about, nor what becomes of the records it writes.
-"""
+"""Answers queries: query -> candidates -> rank -> hits, from the live version and every event since."""
 
 import json
 import time

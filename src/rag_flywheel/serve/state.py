@@ -1,7 +1,6 @@
 """What queries are answered from at one moment: a version, and every event since it was built.
 
-A State never changes; `caught_up` makes the next one from the events after it. It must not know
-how candidates are chosen or scored.
+A State never changes; `caught_up` makes the next one from the events after it.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,4 @@
-"""What `add` and `remove` do: check, embed what has no vector yet, and write in one commit.
-
-It must not know how passages are indexed or ranked.
-"""
+"""What `add` and `remove` do: check, embed what has no vector yet, and write in one commit."""
 
 import difflib
 import sqlite3

@@ -1,7 +1,4 @@
-"""Vectors of texts by hash: those that are stored, and those that are missing, encoded.
-
-It must not know what the texts are wanted for.
-"""
+"""Vectors of texts by hash: those that are stored, and those that are missing, encoded."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
 """Deletes what is stored of a user, and keeps the journal of it: begun, done.
 
-A user is a hash here. This module must not know what is rebuilt without the deleted rows.
+A user is a hash here.
 """
 
 import json

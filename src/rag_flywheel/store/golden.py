@@ -1,7 +1,4 @@
-"""Known answers, corrections and decisions of reviewers: appended, never changed.
-
-This module must not know which of them count.
-"""
+"""Known answers, corrections and decisions of reviewers: appended, never changed."""
 
 import sqlite3
 from collections.abc import Sequence

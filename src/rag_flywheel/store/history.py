@@ -1,7 +1,4 @@
-"""What happened to an index, from the tables that are only appended to, as sentences for people.
-
-It must not know what any of it means for a ranking.
-"""
+"""What happened to an index, from the tables that are only appended to, as sentences for people."""
 
 import json
 import sqlite3

@@ -1,7 +1,7 @@
 """What was refreshed and which version was made live when, and the encoder of the index.
 
 Rows about moves of the live version are intents: the file CURRENT decides, and what it says is
-written down here when the two differ. This module must not know what is in a version.
+written down here when the two differ.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""What users write for a reviewer, and what was decided of it: appended, never changed here.
-
-It must not know what becomes of a text that is accepted.
-"""
+"""What users write for a reviewer, and what was decided of it: appended, never changed here."""
 
 import sqlite3
 from collections.abc import Sequence

@@ -1,7 +1,6 @@
 """Passages and their vectors in SQL.
 
-A row is one text that a passage had, for ever: an edit ends a row and begins another. This module
-must not know how vectors are made or searched.
+A row is one text that a passage had, for ever: an edit ends a row and begins another.
 """
 
 import hashlib

@@ -1,7 +1,4 @@
-"""What is wrong with the rows of a database, one sentence for each kind of damage; drops bad vectors.
-
-It must not know how the index is built or served.
-"""
+"""What is wrong with the rows of a database, one sentence for each kind of damage; drops bad vectors."""
 
 import sqlite3
 from collections.abc import Callable, Iterator

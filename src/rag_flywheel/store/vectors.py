@@ -1,7 +1,4 @@
-"""Vectors in SQL, by text hash and encoder revision: no text is embedded twice.
-
-This module must not know how vectors are made or searched.
-"""
+"""Vectors in SQL, by text hash and encoder revision: no text is embedded twice."""
 
 import json
 import sqlite3
