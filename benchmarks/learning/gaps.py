@@ -30,7 +30,7 @@ import numpy as np
 from gain import surroundings
 from rag_flywheel import Flywheel
 from rag_flywheel.bench.collection import find_collection
-from rag_flywheel.bench.cycles import SHOWN, tell
+from rag_flywheel.bench.cycles import SHOWN, give_feedback
 from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.setup import Bench, prepare
@@ -105,7 +105,7 @@ def ask(fw: Flywheel, asked: Asks, rng: Rng) -> dict[str, int]:
             if rng.random() < (MISTAKEN if helped else MISSING):
                 fw.missing(seen.id, user_id=f"user-{rng.integers(2**62)}")
                 said["missing, mistakenly" if helped else "missing"] += 1
-        said["votes"] += tell(fw, votes)
+        said["votes"] += give_feedback(fw, votes)
     return {"asked": len(asked), "in_vain": sum(not grades for _, grades in asked), **said}
 
 

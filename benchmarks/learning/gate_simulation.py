@@ -29,11 +29,11 @@ from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.setup import prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.curate.groups import query_groups
-from rag_flywheel.evaluate.gate import GROWTH, Heard, Looks, Pair, alpha_of, decide
+from rag_flywheel.evaluate.gate import GROWTH, Looks, Pair, TrialResults, alpha_of, decide
 from rag_flywheel.evaluate.held_out import Judges
 from rag_flywheel.evaluate.trial import Side, gated
 from rag_flywheel.improve.examples import Examples, no_golden
-from rag_flywheel.improve.fit import listening, propose
+from rag_flywheel.improve.fit import calibrated_parameters, propose
 from rag_flywheel.rank.parameters import Parameters
 
 SPREADS = (0.12, 0.17, 0.22)  # standard deviations of paired differences in nDCG@10
@@ -62,7 +62,7 @@ def differences(
 def replaced(found: npt.NDArray[np.float64], before: Looks, seed: int) -> bool:
     """Whether the gate lets a candidate in whose golden queries differ by this."""
     golden = Pair(found, np.zeros(len(found)))
-    return decide(Heard(golden=golden), 0, before, seed=seed).replaces
+    return decide(TrialResults(golden=golden), 0, before, seed=seed).replaces
 
 
 def by_differences(rounds: int) -> list[dict[str, Any]]:
@@ -131,9 +131,11 @@ def fits(name: str, rounds: int) -> dict[str, Any]:
         third = rng.integers(0, 3, groups.max() + 1)[groups]  # whole groups
         judges, one, two = (np.flatnonzero(third == part) for part in range(3))
         others = examples.at(np.sort(np.append(one, two)))
-        candidate, live = (listening(others, _fitted(examples.at(rows))) for rows in (one, two))
-        heard = Judges(examples.at(judges), no_golden(examples), others)
-        gate = gated(Side(candidate, heard), Side(live, heard), groups[judges], 0, Looks())
+        candidate, live = (
+            calibrated_parameters(others, _fitted(examples.at(rows))) for rows in (one, two)
+        )
+        results = Judges(examples.at(judges), no_golden(examples), others)
+        gate = gated(Side(candidate, results), Side(live, results), groups[judges], 0, Looks())
         taken.append(gate.decision.replaces)
         gains.append(gate.decision.mean or 0.0)
     return {

@@ -200,7 +200,7 @@ def with_past(bench: Bench, n: int) -> Figures:
     for i, text in enumerate(texts):
         candidates = given[i % len(given)]
         ids.append((bench.fw.rerank(text, candidates, K).id, candidates[i % 3].passage_id))
-        tell(f"past queries {i + 1:,} of {n:,}", i + 1 == n or not i % 1000)
+        give_feedback(f"past queries {i + 1:,} of {n:,}", i + 1 == n or not i % 1000)
     for start in range(0, n, 10_000):
         bench.fw.feedback_many([Vote(*pair, "helpful") for pair in ids[start : start + 10_000]])
     spent = time.perf_counter() - began
@@ -236,17 +236,17 @@ def built(root: Path, data: Data, rounds: int) -> Iterator[tuple[Bench, Figures]
 def measured(asked: argparse.Namespace, work: Path, n: int) -> Figures:
     """Everything that was asked for, at one size."""
     began = time.perf_counter()
-    tell(f"{n:,} passages: vectors")
+    give_feedback(f"{n:,} passages: vectors")
     data = read_data(asked.collection, n)
     root = work / f"{asked.collection}-{len(data.passages)}"
     found: Figures = {"n_passages": len(data.passages)}
-    tell(f"{n:,} passages: index")
+    give_feedback(f"{n:,} passages: index")
     with built(root, data, asked.rounds) as (bench, figures):
         found["build"] = figures
         if asked.past:
             found["past"] = with_past(bench, asked.past)
         for name in asked.only:
-            tell(f"{n:,} passages: {name}")
+            give_feedback(f"{n:,} passages: {name}")
             found[name] = MEASURES[name](bench)
     if not asked.keep:
         shutil.rmtree(root)
@@ -254,7 +254,7 @@ def measured(asked: argparse.Namespace, work: Path, n: int) -> Figures:
     return found
 
 
-def tell(what: str, now: bool = True) -> None:
+def give_feedback(what: str, now: bool = True) -> None:
     """Say on standard error how far it is."""
     if now:
         print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)

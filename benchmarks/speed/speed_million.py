@@ -25,7 +25,7 @@ from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.index.bm25 import K1, B
 from rag_flywheel.index.faiss_door import faiss_library
 from rag_flywheel.index.graph import EF_CONSTRUCTION, LINKS
-from speed import LIBRARIES, Bench, Figures, K, retrieve, tell
+from speed import LIBRARIES, Bench, Figures, K, give_feedback, retrieve
 from speed_data import SEED, Data
 from speed_floor import TOP
 from speed_made import DIM, Made, make
@@ -66,7 +66,7 @@ def build_ours(made: Made, work: Path) -> Figures:
     with Flywheel.open(work / "ours", encoder=encoder) as fw:
         for part in made.passages():
             fw.add(part)
-            tell(f"added {part[-1].id}", int(part[-1].id) % 100_000 > 80_000)
+            give_feedback(f"added {part[-1].id}", int(part[-1].id) % 100_000 > 80_000)
         found: Figures = {"add": spent.since(), "add_peak_mib": memory_mib()["peak_mib"]}
         report = fw.refresh()
         found |= {
@@ -128,7 +128,7 @@ _BUILDS = {"build_raw", "build_ours"}
 
 def run(asked: argparse.Namespace, name: str) -> Figures:
     """A step in a process of its own; builds take two threads, all others one."""
-    tell(f"{asked.passages:,} passages: {name}")
+    give_feedback(f"{asked.passages:,} passages: {name}")
     began = time.perf_counter()
     command = [sys.executable, __file__, "--passages", str(asked.passages)]
     command += ["--work", str(asked.work), "--step", name]
@@ -179,7 +179,7 @@ def main() -> None:
         print(json.dumps(STEPS[asked.step](Made(folder), place)))
         return
     if not folder.exists():
-        tell(f"{asked.passages:,} passages: making them")
+        give_feedback(f"{asked.passages:,} passages: making them")
         make(folder, asked.passages, seed=SEED)
     place.mkdir(exist_ok=True)
     kept = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.exists() else {}
@@ -194,7 +194,7 @@ def main() -> None:
             found["compared"] = compared(steps)
         found["seconds"] = round(sum(step["seconds"] for step in steps.values()), 1)
         asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        tell(json.dumps(steps[name]))
+        give_feedback(json.dumps(steps[name]))
 
 
 if __name__ == "__main__":

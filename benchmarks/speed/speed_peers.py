@@ -28,7 +28,7 @@ import numpy as np
 
 from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.store.passages import encoded_text
-from speed import LIBRARIES, Figures, K, tell
+from speed import LIBRARIES, Figures, K, give_feedback
 from speed_adapters import ADAPTERS
 from speed_data import SEED, read_data
 from speed_store import NEAREST
@@ -206,11 +206,11 @@ def built(place: Place, name: str) -> Figures:
 
 def measured(place: Place, name: str, rounds: int) -> Figures:
     """One store; what went wrong, where it cannot be measured."""
-    tell(f"{name}: building")
+    give_feedback(f"{name}: building")
     began = time.perf_counter()
     try:
         figures = built(place, name)
-        tell(f"{name}: asking")
+        give_feedback(f"{name}: asking")
         figures |= beside(place, name, rounds)
     except (RuntimeError, subprocess.CalledProcessError) as error:
         figures = {"failed": str(error)[:300]}
@@ -236,11 +236,11 @@ def main() -> None:
     work = asked.work / f"{asked.collection}-{asked.passages}"
     place = Place(work / "data", work, asked.python)
     if not place.data.exists():
-        tell("data")
+        give_feedback("data")
         write_data(place.data, asked.collection, asked.passages)
     kept = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.exists() else {}
     rows = {r["name"]: r for r in kept.get("peers", []) if kept["n_passages"] == asked.passages}
-    tell(f"{OURS}: building")
+    give_feedback(f"{OURS}: building")
     own = built(place, OURS) or {"build": kept.get("build_of_ours")}
     for name in asked.only:
         rows[name] = {"commit": commit()} | measured(place, name, asked.rounds)
@@ -257,7 +257,7 @@ def main() -> None:
         }
         found["seconds"] = round(sum(row["seconds"] for row in rows.values()), 1)
         asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        tell(json.dumps(rows[name]))
+        give_feedback(json.dumps(rows[name]))
         if ADAPTERS[name].persistent:
             shutil.rmtree(work / name, ignore_errors=True)
 

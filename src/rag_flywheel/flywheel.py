@@ -55,7 +55,7 @@ from rag_flywheel.report import status
 from rag_flywheel.report.explain import story
 from rag_flywheel.report.gaps import Gap, gaps
 from rag_flywheel.report.progress import Bars, as_progress
-from rag_flywheel.serve.answers import Asked
+from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.live_version import current_of, server_of
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.server import Server
@@ -188,7 +188,7 @@ class Flywheel:
         record=False writes nothing, and such an answer takes no votes; so it is for a user who
         opted out. Raises InputError.
         """
-        asked = self._asked(k, where, user_id, session_id, record)
+        asked = self._request(k, where, user_id, session_id, record)
         found = self._serving().retrieve([query], asked)[0]
         within = self._config.rephrased_within_s
         if found.id is not None and session_id is not None and within > 0:
@@ -212,7 +212,7 @@ class Flywheel:
     ) -> list[Retrieval]:
         """`retrieve` for many queries at once, in their order."""
         given = items("queries", queries, str)
-        return self._serving().retrieve(given, self._asked(k, where, None, None, record))
+        return self._serving().retrieve(given, self._request(k, where, None, None, record))
 
     def rank_many(
         self, queries: Sequence[str], k: int = 8, *, where: Filter | None = None
@@ -222,7 +222,7 @@ class Flywheel:
         For evaluation: without texts and explanations, and never recorded. Raises InputError.
         """
         given = items("queries", queries, str)
-        return self._serving().rank(given, self._asked(k, where, None, None, record=False))
+        return self._serving().rank(given, self._request(k, where, None, None, record=False))
 
     def rerank(
         self,
@@ -246,7 +246,7 @@ class Flywheel:
                     f"rerank cannot filter on {key!r}: candidates have no metadata; filter them in "
                     "your own retriever"
                 )
-        asked = self._asked(k, where, user_id, session_id, record, kind="rerank")
+        asked = self._request(k, where, user_id, session_id, record, kind="rerank")
         return self._serving().rerank(query, candidates, asked)
 
     def feedback(
@@ -528,7 +528,7 @@ class Flywheel:
         with disk_errors(self._root):
             yield
 
-    def _asked(
+    def _request(
         self,
         k: int,
         where: Filter | None,
@@ -536,14 +536,14 @@ class Flywheel:
         session_id: str | None,
         record: bool,
         kind: str = "retrieve",
-    ) -> Asked:
+    ) -> Request:
         user = self._hidden(user_id)
         session = privacy.hashed_id(self._user_key, "session_id", session_id)
         tenant = self._serving().tenant(where)
         if record and user is not None:
             with self._database.reading() as conn:
                 record = not users.opted_out(conn, [user])
-        return Asked(k, where, tenant, user, session, record, kind)
+        return Request(k, where, tenant, user, session, record, kind)
 
     def _job(self, progress: Progress | None) -> Job:
         config = self._config

@@ -10,10 +10,10 @@ from scipy import sparse
 from rag_flywheel.bench.baselines import (
     GLOBAL_RULES,
     STATIC_RULES,
-    Asked,
     History,
     Matrices,
     Rule,
+    RuleQueries,
     ScoreMatrix,
     VoteTable,
     bm25_share,
@@ -57,7 +57,7 @@ def votes_of(rows: list[tuple[int, int, bool]]) -> VoteTable:
 
 
 @pytest.fixture
-def world() -> tuple[History, Asked]:
+def world() -> tuple[History, RuleQueries]:
     """Random passages, past queries with votes (some on the same pair, some queries without), queries."""
     rng = np.random.default_rng(0)
     passages, asked = unit(rng, N_PASSAGES), unit(rng, N_ASKED)
@@ -67,7 +67,7 @@ def world() -> tuple[History, Asked]:
     names = [f"p{i}" for i in range(N_PASSAGES)]
     history = History(unit(rng, N_TRAIN), names, passages, votes_of(voted))
     ids = [f"q{i}" for i in range(N_ASKED)]
-    return history, Asked(ids, asked, Matrices(asked @ passages.T, bm25))
+    return history, RuleQueries(ids, asked, Matrices(asked @ passages.T, bm25))
 
 
 def rows(votes: VoteTable) -> list[tuple[int, int, bool]]:
@@ -138,7 +138,7 @@ def test_wilson_lower_bound_solves_the_score_equation() -> None:
     assert (12 / 17 - low) / math.sqrt(low * (1 - low) / 17) == pytest.approx(1.96, abs=1e-9)
 
 
-def test_static_rules_are_their_functions(world: tuple[History, Asked]) -> None:
+def test_static_rules_are_their_functions(world: tuple[History, RuleQueries]) -> None:
     history, asked = world
     found = {rule.name: rule.scores(rule.grid[-1], history, asked) for rule in STATIC_RULES}
     close(found["dense"], asked.matrices.cosines)
@@ -148,7 +148,7 @@ def test_static_rules_are_their_functions(world: tuple[History, Asked]) -> None:
     close(found["hybrid, tuned"], hybrid(asked.matrices, 2.0))
 
 
-def test_global_rules_are_those_of_plain_python(world: tuple[History, Asked]) -> None:
+def test_global_rules_are_those_of_plain_python(world: tuple[History, RuleQueries]) -> None:
     history, asked = world
     base = hybrid(asked.matrices).astype(float)
     net, clamped = Counter[int](), Counter[int]()
@@ -167,7 +167,7 @@ def test_global_rules_are_those_of_plain_python(world: tuple[History, Asked]) ->
     assert min(net.values()) < 0 < max(net.values())
 
 
-def test_rocchio_is_that_of_plain_python(world: tuple[History, Asked]) -> None:
+def test_rocchio_is_that_of_plain_python(world: tuple[History, RuleQueries]) -> None:
     history, asked = world
     table = rows(history.votes)
     expected = []
@@ -188,7 +188,7 @@ def test_rocchio_is_that_of_plain_python(world: tuple[History, Asked]) -> None:
     close(rocchio(0.5, history, asked), expected)
 
 
-def test_lader_is_that_of_plain_python(world: tuple[History, Asked]) -> None:
+def test_lader_is_that_of_plain_python(world: tuple[History, RuleQueries]) -> None:
     history, asked = world
     table = rows(history.votes)
 
@@ -223,7 +223,7 @@ def adapter_loss(
     return loss / len(batch)
 
 
-def test_the_adapters_gradient_is_the_slope_of_its_loss(world: tuple[History, Asked]) -> None:
+def test_the_adapters_gradient_is_the_slope_of_its_loss(world: tuple[History, RuleQueries]) -> None:
     history, _ = world
     harmful = np.zeros((N_TRAIN, N_PASSAGES), dtype=np.float32)
     for q, p, h in rows(history.votes):
@@ -254,7 +254,7 @@ def test_the_adapter_learns_a_turn_of_space_and_is_the_same_every_time() -> None
     table = votes_of([(q, int(p), True) for q, p in enumerate(best)])
     history = History(queries, [f"p{i}" for i in range(N_PASSAGES)], passages, table)
     matrices = Matrices(new @ passages.T, np.zeros((50, N_PASSAGES), dtype=np.float32))
-    asked = Asked([f"q{i}" for i in range(50)], new, matrices)
+    asked = RuleQueries([f"q{i}" for i in range(50)], new, matrices)
 
     adapter = fit_adapter(history, 20.0)
     assert np.array_equal(adapter, fit_adapter(history, 20.0))
@@ -270,7 +270,7 @@ def test_the_adapter_learns_a_turn_of_space_and_is_the_same_every_time() -> None
 
 @pytest.mark.parametrize("rule", LEARNING, ids=lambda rule: rule.name)
 def test_no_weight_or_no_votes_is_the_hybrid_order(
-    rule: Rule, world: tuple[History, Asked]
+    rule: Rule, world: tuple[History, RuleQueries]
 ) -> None:
     history, asked = world
     base = run_of(hybrid(asked.matrices), asked.ids, history)
@@ -282,7 +282,7 @@ def test_no_weight_or_no_votes_is_the_hybrid_order(
 
 @pytest.mark.parametrize("rule", STATIC_RULES + LEARNING, ids=lambda rule: rule.name)
 def test_scores_are_float32_for_every_passage_and_leave_their_input_alone(
-    rule: Rule, world: tuple[History, Asked]
+    rule: Rule, world: tuple[History, RuleQueries]
 ) -> None:
     history, asked = world
     before = asked.matrices.cosines.copy(), asked.matrices.bm25.copy(), asked.vectors.copy()
@@ -297,17 +297,21 @@ def test_scores_are_float32_for_every_passage_and_leave_their_input_alone(
     assert rule.published is None or rule.published in rule.grid
 
 
-def test_more_queries_than_fit_in_one_part_score_as_alone(world: tuple[History, Asked]) -> None:
+def test_more_queries_than_fit_in_one_part_score_as_alone(
+    world: tuple[History, RuleQueries],
+) -> None:
     history, asked = world
     times = (1030 // N_ASKED + 1, 1)
     cosines, bm25 = np.tile(asked.matrices.cosines, times), np.tile(asked.matrices.bm25, times)
     ids = list(asked.ids) * times[0]
-    many = Asked(ids, np.tile(asked.vectors, times), Matrices(cosines, bm25))
+    many = RuleQueries(ids, np.tile(asked.vectors, times), Matrices(cosines, bm25))
     for rule in (rocchio, lader):
         close(rule(0.3, history, many)[-N_ASKED:], rule(0.3, history, asked))
 
 
-def test_run_of_takes_the_best_and_keeps_the_order_of_ties(world: tuple[History, Asked]) -> None:
+def test_run_of_takes_the_best_and_keeps_the_order_of_ties(
+    world: tuple[History, RuleQueries],
+) -> None:
     history, _ = world
     scores = np.zeros((1, N_PASSAGES), dtype=np.float32)
     scores[0, [7, 3]] = 2.0
@@ -319,7 +323,7 @@ def test_run_of_takes_the_best_and_keeps_the_order_of_ties(world: tuple[History,
 def toy_rule(good: float) -> Rule:
     """Ranks passage p1 first at the weight `good`, and last otherwise."""
 
-    def scores(weight: float, history: History, asked: Asked) -> ScoreMatrix:
+    def scores(weight: float, history: History, asked: RuleQueries) -> ScoreMatrix:
         found = np.zeros((len(asked.ids), len(history.passage_ids)), dtype=np.float32)
         found[:, 1] = 1.0 if weight == good else -1.0
         return found
@@ -328,7 +332,7 @@ def toy_rule(good: float) -> Rule:
 
 
 def test_choose_takes_the_weight_best_on_dev_and_of_ties_the_mildest(
-    world: tuple[History, Asked],
+    world: tuple[History, RuleQueries],
 ) -> None:
     history, asked = world
     qrels = {q: {"p1": 1} for q in asked.ids}
@@ -346,5 +350,5 @@ def test_oracle_puts_relevant_candidates_first_and_no_others() -> None:
     history = History(none, [f"p{i}" for i in range(n)], none, votes_of([]))
     # p125 is the last dense candidate, p124 none; of BM25 only p10 matches, and p3 does not.
     qrels = {"q": {"p125": 1, "p124": 1, "p10": 2, "p3": 1, "p198": 0, "p199": -1}}
-    scores = oracle_scores(Asked(["q"], none, matrices), history, qrels)
+    scores = oracle_scores(RuleQueries(["q"], none, matrices), history, qrels)
     assert run_of(scores, ["q"], history, depth=4) == {"q": ["p10", "p125", "p199", "p198"]}

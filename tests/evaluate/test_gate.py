@@ -18,9 +18,9 @@ from rag_flywheel.evaluate.gate import (
     LEAST_JUDGED,
     MARGIN,
     Decision,
-    Heard,
     Looks,
     Pair,
+    TrialResults,
     alpha_of,
     decide,
     too_soon,
@@ -86,7 +86,7 @@ def test_twenty_looks_at_growing_votes_seldom_err() -> None:
     ],
 )
 def test_better_takes_a_p_that_this_look_may_spend(looks: int, k: int, outcome: str) -> None:
-    decision = decide(Heard(votes=ones(50, k)), 90, Looks(looks, 60))
+    decision = decide(TrialResults(votes=ones(50, k)), 90, Looks(looks, 60))
     assert decision.outcome == outcome
     assert decision.replaces == (outcome == "better")
     assert decision.look == looks + 1
@@ -99,23 +99,41 @@ def test_better_takes_a_p_that_this_look_may_spend(looks: int, k: int, outcome: 
 
 
 NOT_LOOKED = [
-    ("too few", Heard(), FIRST, 0, ["0 held-out", "50"]),
-    ("too few", Heard(votes=gaining(49)), FIRST, 49, ["49 held-out", "50"]),
-    ("too few", Heard(votes=gaining(49), golden=gaining(49)), FIRST, 49, ["49 held-out", "50"]),
-    ("too soon", Heard(votes=gaining(60)), Looks(1, 67), 60, ["100 votes so far", "101"]),
-    ("too soon", Heard(votes=gaining(50)), Looks(0, 68), 50, ["100 votes so far", "102"]),
-    ("no better", Heard(votes=pair(np.zeros(80))), FIRST, 80, ["as before"]),
-    ("no better", Heard(votes=pair(np.zeros(80))), Looks(1, 70), 80, ["as before"]),
-    ("no better", Heard(votes=pair(np.append(np.ones(59), np.nan))), FIRST, 60, ["no number"]),
-    ("no better", Heard(votes=pair(np.append(np.ones(59), np.inf))), FIRST, 60, ["no number"]),
+    ("too few", TrialResults(), FIRST, 0, ["0 held-out", "50"]),
+    ("too few", TrialResults(votes=gaining(49)), FIRST, 49, ["49 held-out", "50"]),
+    (
+        "too few",
+        TrialResults(votes=gaining(49), golden=gaining(49)),
+        FIRST,
+        49,
+        ["49 held-out", "50"],
+    ),
+    ("too soon", TrialResults(votes=gaining(60)), Looks(1, 67), 60, ["100 votes so far", "101"]),
+    ("too soon", TrialResults(votes=gaining(50)), Looks(0, 68), 50, ["100 votes so far", "102"]),
+    ("no better", TrialResults(votes=pair(np.zeros(80))), FIRST, 80, ["as before"]),
+    ("no better", TrialResults(votes=pair(np.zeros(80))), Looks(1, 70), 80, ["as before"]),
+    (
+        "no better",
+        TrialResults(votes=pair(np.append(np.ones(59), np.nan))),
+        FIRST,
+        60,
+        ["no number"],
+    ),
+    (
+        "no better",
+        TrialResults(votes=pair(np.append(np.ones(59), np.inf))),
+        FIRST,
+        60,
+        ["no number"],
+    ),
 ]
 
 
-@pytest.mark.parametrize(("outcome", "heard", "before", "n", "named"), NOT_LOOKED)
+@pytest.mark.parametrize(("outcome", "results", "before", "n", "named"), NOT_LOOKED)
 def test_without_a_look_nothing_is_spent(
-    outcome: str, heard: Heard, before: Looks, n: int, named: list[str]
+    outcome: str, results: TrialResults, before: Looks, n: int, named: list[str]
 ) -> None:
-    decision = decide(heard, 100, before)
+    decision = decide(results, 100, before)
     assert (decision.outcome, decision.measure, decision.n_judged) == (outcome, "held-out votes", n)
     assert (decision.look, decision.alpha, decision.p) == (0, 0.0, None)
     assert not decision.replaces
@@ -125,9 +143,9 @@ def test_without_a_look_nothing_is_spent(
 
 def test_the_next_look_takes_one_and_a_half_times_the_votes_of_the_last() -> None:
     for last, n in [(66, 99), (34, 51), (50, 75), (33, 50), (1001, 1502)]:
-        heard = Heard(votes=gaining(60))
-        assert decide(heard, n, Looks(1, last)).look == 2, (last, n)
-        assert decide(heard, n - 1, Looks(1, last)).outcome == "too soon"
+        results = TrialResults(votes=gaining(60))
+        assert decide(results, n, Looks(1, last)).look == 2, (last, n)
+        assert decide(results, n - 1, Looks(1, last)).outcome == "too soon"
         assert too_soon(n, Looks(1, last)) == ""
         said = f"{n - 1} votes so far, the next look is at {n}"
         # also where the last look replaced parameters, so that none has been since
@@ -136,7 +154,7 @@ def test_the_next_look_takes_one_and_a_half_times_the_votes_of_the_last() -> Non
 
 
 def test_votes_are_counted_whichever_measure_decides() -> None:
-    golden = Heard(votes=gaining(20), golden=gaining(60))
+    golden = TrialResults(votes=gaining(20), golden=gaining(60))
     assert decide(golden, 1000, Looks(0, 667)).outcome == "too soon"
     decision = decide(golden, 1000, Looks(0, 666))
     assert (decision.outcome, decision.measure) == ("better", "golden queries")
@@ -156,21 +174,21 @@ def against(decision: Decision, *words: str) -> None:
 
 
 def test_a_clear_gain_with_nothing_against_it_is_better() -> None:
-    heard = Heard(
+    results = TrialResults(
         votes=gaining(120),
         slices={"near": mask(120, 60), "far": ~mask(120, 60)},
         condensed=pair(np.full(90, 0.01)),
         golden=level(60),
-        kept_hits=0.5,
+        shared_hits=0.5,
     )
-    decision = decide(heard, 400, FIRST)
+    decision = decide(results, 400, FIRST)
     assert (decision.outcome, decision.look) == ("better", 1)
     assert decision.mean == pytest.approx(0.1)
     against(decision, "held-out votes gain (+0.1000 a query", "look 1 may spend 0.0250")
 
 
 def test_no_clear_gain_is_no_better_and_says_by_how_much() -> None:
-    decision = decide(Heard(votes=level(60)), 400, FIRST)
+    decision = decide(TrialResults(votes=level(60)), 400, FIRST)
     assert (decision.outcome, decision.look) == ("no better", 1)
     assert decision.p is not None and decision.p > 0.4
     assert f"do not clearly gain (+0.0000 a query, p {decision.p:.4f}, look 1" in decision.why
@@ -182,7 +200,9 @@ def test_no_clear_gain_is_no_better_and_says_by_how_much() -> None:
 )
 def test_judged_hits_that_are_ordered_worse_are_a_veto(n: int, loss: float, outcome: str) -> None:
     """Clearly worse, that is, and by more than is borne."""
-    decision = decide(Heard(votes=gaining(100), condensed=pair(np.full(n, -loss))), 400, FIRST)
+    decision = decide(
+        TrialResults(votes=gaining(100), condensed=pair(np.full(n, -loss))), 400, FIRST
+    )
     assert (decision.outcome, decision.look) == (outcome, 1)
     if outcome == "vetoed":
         against(decision, f"but the order of judged hits lose {loss:.4f} (n {n})")
@@ -191,14 +211,16 @@ def test_judged_hits_that_are_ordered_worse_are_a_veto(n: int, loss: float, outc
 def test_golden_gains_that_cancel_are_no_gain() -> None:
     golden = pair(np.tile([0.2, -0.2], 25), 0.4)
     assert abs(golden.differences.sum()) < 1e-14
-    found = decide(Heard(votes=gaining(100), golden=golden, kept_hits=0.1), 400, FIRST)
+    found = decide(TrialResults(votes=gaining(100), golden=golden, shared_hits=0.1), 400, FIRST)
     assert found.outcome == "vetoed"
 
 
-def slice_that_loses(n: int, members: int, by: float) -> Heard:
+def slice_that_loses(n: int, members: int, by: float) -> TrialResults:
     """Votes on the first `members` of n queries lose, those on the others gain clearly."""
     gains = np.where(mask(n, members), -by, 1.0)
-    return Heard(votes=pair(gains), slices={"far": ~mask(n, members), "near": mask(n, members)})
+    return TrialResults(
+        votes=pair(gains), slices={"far": ~mask(n, members), "near": mask(n, members)}
+    )
 
 
 def test_a_slice_that_loses_is_a_veto() -> None:
@@ -208,7 +230,7 @@ def test_a_slice_that_loses_is_a_veto() -> None:
 
 
 @pytest.mark.parametrize(
-    "heard",
+    "results",
     [
         slice_that_loses(160, 49, 0.05),  # too few to veto
         slice_that_loses(160, 60, MARGIN - 0.0005),  # a harm that is borne
@@ -216,28 +238,28 @@ def test_a_slice_that_loses_is_a_veto() -> None:
     ],
     ids=["few", "little", "in no slice"],
 )
-def test_less_than_that_is_no_veto(heard: Heard) -> None:
-    assert decide(heard, 400, FIRST).outcome == "better"
+def test_less_than_that_is_no_veto(results: TrialResults) -> None:
+    assert decide(results, 400, FIRST).outcome == "better"
 
 
 def test_a_loss_that_may_be_chance_is_no_veto() -> None:
     worse = np.where(np.arange(60) % 2 == 0, 0.19, -0.21)  # -0.01 a query, a standard error 0.026
     gains = np.append(worse, np.ones(100))
-    heard = Heard(votes=pair(gains), slices={"near": mask(160, 60)})
-    assert decide(heard, 400, FIRST).outcome == "better"
+    results = TrialResults(votes=pair(gains), slices={"near": mask(160, 60)})
+    assert decide(results, 400, FIRST).outcome == "better"
 
 
 def test_golden_queries_that_lose_are_a_veto() -> None:
     losing = pair(np.full(50, -0.02), 0.9)
-    decision = decide(Heard(votes=gaining(100), golden=losing), 400, FIRST)
+    decision = decide(TrialResults(votes=gaining(100), golden=losing), 400, FIRST)
     assert decision.outcome == "vetoed"
     against(decision, "golden queries lose 0.0200 (n 50)")
     few = pair(np.full(49, -0.02), 0.9)
-    assert decide(Heard(votes=gaining(100), golden=few), 400, FIRST).outcome == "better"
+    assert decide(TrialResults(votes=gaining(100), golden=few), 400, FIRST).outcome == "better"
 
 
 @pytest.mark.parametrize(
-    ("kept_hits", "golden", "outcome"),
+    ("shared_hits", "golden", "outcome"),
     [
         (0.49, level(50), "vetoed"),  # golden queries do not lose, but nor do they gain
         (0.0, pair(np.zeros(60)), "vetoed"),
@@ -247,12 +269,14 @@ def test_golden_queries_that_lose_are_a_veto() -> None:
     ],
 )
 def test_where_most_hits_change_golden_queries_must_gain(
-    kept_hits: float, golden: Pair, outcome: str
+    shared_hits: float, golden: Pair, outcome: str
 ) -> None:
-    decision = decide(Heard(votes=gaining(100), golden=golden, kept_hits=kept_hits), 400, FIRST)
+    decision = decide(
+        TrialResults(votes=gaining(100), golden=golden, shared_hits=shared_hits), 400, FIRST
+    )
     assert decision.outcome == outcome
     if outcome == "vetoed":
-        against(decision, f"only {kept_hits:.0%} of the best hits stay")
+        against(decision, f"only {shared_hits:.0%} of the best hits stay")
 
 
 @pytest.mark.parametrize(("golden", "outcome"), [(gaining(50), "better"), (level(50), "no better")])
@@ -261,7 +285,7 @@ def test_golden_queries_decide_where_too_few_have_votes(
     n_votes: int, golden: Pair, outcome: str
 ) -> None:
     """Whatever the votes say."""
-    decision = decide(Heard(votes=pair(np.full(n_votes, -1.0)), golden=golden), 400, FIRST)
+    decision = decide(TrialResults(votes=pair(np.full(n_votes, -1.0)), golden=golden), 400, FIRST)
     assert (decision.outcome, decision.look) == (outcome, 1)
     assert (decision.measure, decision.n_judged) == ("golden queries", 50)
     assert decision.mean == pytest.approx(golden.differences.mean())
@@ -269,7 +293,7 @@ def test_golden_queries_decide_where_too_few_have_votes(
 
 
 def test_votes_decide_where_enough_queries_have_some() -> None:
-    decision = decide(Heard(votes=level(50), golden=gaining(500)), 400, FIRST)
+    decision = decide(TrialResults(votes=level(50), golden=gaining(500)), 400, FIRST)
     assert (decision.outcome, decision.measure) == ("no better", "held-out votes")
 
 
@@ -279,13 +303,13 @@ gains_lists = st.lists(st.integers(-8, 12).map(lambda i: i / 16), min_size=40, m
 @given(gains_lists, gains_lists, st.integers(0, 4), st.integers(0, 200), st.floats(0, 1))
 @settings(max_examples=25, deadline=None)
 def test_what_is_let_in_has_gained_and_every_decision_adds_up(
-    votes: list[float], golden: list[float], looks: int, last: int, kept_hits: float
+    votes: list[float], golden: list[float], looks: int, last: int, shared_hits: float
 ) -> None:
     gains = np.array(votes), np.array(golden)
     n_votes = 2 * len(votes)
-    heard = Heard(pair(gains[0]), golden=pair(gains[1]), kept_hits=kept_hits)
-    found = decide(heard, n_votes, Looks(looks, last))
-    assert found == decide(heard, n_votes, Looks(looks, last))
+    results = TrialResults(pair(gains[0]), golden=pair(gains[1]), shared_hits=shared_hits)
+    found = decide(results, n_votes, Looks(looks, last))
+    assert found == decide(results, n_votes, Looks(looks, last))
     judged = gains[1] if found.measure == "golden queries" else gains[0]
     assert found.n_judged == len(judged)
     assert (found.measure == "golden queries") == (len(votes) < LEAST_JUDGED <= len(golden))
@@ -301,13 +325,13 @@ def test_what_is_let_in_has_gained_and_every_decision_adds_up(
     if found.replaces:
         assert found.mean is not None and found.mean > 0
         assert found.p is not None and found.p <= found.alpha
-        assert len(golden) < LEAST_JUDGED or kept_hits >= LARGE_CHANGE or gains[1].mean() > 0
+        assert len(golden) < LEAST_JUDGED or shared_hits >= LARGE_CHANGE or gains[1].mean() > 0
     assert (found.outcome == "better") == found.replaces
     assert re.search(r"\d", found.why) or found.why.endswith("are as before")
 
 
 def let_in(gains: Floats, seed: int) -> bool:
-    return decide(Heard(votes=pair(gains)), 400, FIRST, seed=seed).replaces
+    return decide(TrialResults(votes=pair(gains)), 400, FIRST, seed=seed).replaces
 
 
 def test_of_candidates_that_are_no_better_few_are_let_in() -> None:
@@ -344,7 +368,7 @@ def test_a_loss_of_a_slice_or_of_golden_queries_is_never_let_in() -> None:
         losing = rng.normal(-0.12, 0.2, 100)
         others = rng.normal(0.5, 0.2, 100)
         votes, slices = pair(np.append(losing, others)), {"far": mask(200, 100)}
-        found = decide(Heard(votes=votes, slices=slices), 400, FIRST, seed=seed)
+        found = decide(TrialResults(votes=votes, slices=slices), 400, FIRST, seed=seed)
         assert (found.outcome, "far" in found.why) == ("vetoed", True)
-        found = decide(Heard(votes=pair(others), golden=pair(losing)), 400, FIRST, seed=seed)
+        found = decide(TrialResults(votes=pair(others), golden=pair(losing)), 400, FIRST, seed=seed)
         assert (found.outcome, "golden" in found.why) == ("vetoed", True)

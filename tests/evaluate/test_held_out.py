@@ -15,13 +15,13 @@ from rag_flywheel.evaluate.held_out import (
     HeldOut,
     chances_of,
     golden_ndcg,
-    held_out_says,
-    kept_hits,
-    memory_of,
+    judge_held_out,
+    neighbour_chances,
+    shared_hits,
     slices,
 )
 from rag_flywheel.improve.examples import Examples, Floats, nearest_of
-from rag_flywheel.improve.propagate import remember
+from rag_flywheel.improve.propagate import build_memory
 from rag_flywheel.rank.evidence import EvidenceView, evidence_for
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters
@@ -84,7 +84,7 @@ def random_examples(seed: int, n: int, width: int, *, passages: int = 12, dim: i
 
 
 def says(test: Examples, others: Examples, parameters: Parameters) -> HeldOut:
-    return held_out_says(test, chances_of(test, others, parameters), parameters)
+    return judge_held_out(test, chances_of(test, others, parameters), parameters)
 
 
 def ordered(
@@ -192,7 +192,7 @@ def test_ndcg_of_golden_queries_is_that_of_ir_measures(seed: int) -> None:
 def served(test: Examples, i: int, others: Examples, parameters: Parameters) -> Floats:
     """Scores of query i as they are served after a refresh whose past queries are `others`: they
     bring in passages that are no candidates of its own."""
-    memory = remember(others, parameters)
+    memory = build_memory(others, parameters)
     found = {}
     for row, key in enumerate(others.keys):
         judgments = [
@@ -200,8 +200,8 @@ def served(test: Examples, i: int, others: Examples, parameters: Parameters) -> 
             for p, v in zip(others.lineages[row], others.net[row].tolist(), strict=True)
             if v
         ]
-        said = credited(memory.before(row), judgments, parameters.noise)
-        found[key[0], f"tenant {others.tenants[row]}"] = PastQuery(said, (row,))
+        memory = credited(memory.before(row), judgments, parameters.noise)
+        found[key[0], f"tenant {others.tenants[row]}"] = PastQuery(memory, (row,))
     vectors = {key[0]: others.vectors[row] for row, key in enumerate(others.keys)}
     view = EvidenceView(others.vectors.shape[1]).updated(found, vectors)
     tenant = f"tenant {test.tenants[i]}"
@@ -285,13 +285,13 @@ def best(*rows: Sequence[int]) -> HeldOut:
 
 def test_hits_that_are_kept_by_hand() -> None:
     one, other = best([1, 2, 3, 4], [5, 6, -1, -1]), best([4, 3, 9, 8], [6, 5, -1, -1])
-    assert kept_hits(one, other) == kept_hits(other, one) == 4 / 6
-    assert kept_hits(one, one) == 1.0
-    assert kept_hits(best([1, 2]), best([3, 4])) == 0.0
-    assert kept_hits(best([5], [6]), best([6], [5])) == 0.0  # each query for itself
-    assert kept_hits(best([-1, -1]), best([-1, -1])) == 1.0
+    assert shared_hits(one, other) == shared_hits(other, one) == 4 / 6
+    assert shared_hits(one, one) == 1.0
+    assert shared_hits(best([1, 2]), best([3, 4])) == 0.0
+    assert shared_hits(best([5], [6]), best([6], [5])) == 0.0  # each query for itself
+    assert shared_hits(best([-1, -1]), best([-1, -1])) == 1.0
     nobody = HeldOut(np.empty(0), np.empty(0), np.empty((0, 8), dtype=np.int64), np.empty(0))
-    assert kept_hits(nobody, nobody) == 1.0
+    assert shared_hits(nobody, nobody) == 1.0
 
 
 @given(seeds, st.integers(1, 20), st.integers(2, 40))
@@ -323,8 +323,8 @@ def test_there_are_no_slices_without_queries_to_tell_apart() -> None:
 @settings(max_examples=10, deadline=None)
 def test_a_memory_and_neighbours_that_are_known_are_those_that_would_be_found(seed: int) -> None:
     test, others = random_examples(seed, 9, 4), random_examples(seed + 1, 30, 4)
-    said, near = memory_of(others, BY_COSINE), nearest_of(test, others)
-    found = chances_of(test, others, BY_COSINE, said=said, near=near)
+    memory, near = neighbour_chances(others, BY_COSINE), nearest_of(test, others)
+    found = chances_of(test, others, BY_COSINE, memory=memory, near=near)
     assert found.tolist() == chances_of(test, others, BY_COSINE).tolist()
     parts, same = slices(test, others, near), slices(test, others)
     assert {n: m.tolist() for n, m in parts.items()} == {n: m.tolist() for n, m in same.items()}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rag_flywheel.improve.examples import Examples, Floats, Ints
-from rag_flywheel.improve.fit import listening, propose
-from rag_flywheel.improve.informative import telling
+from rag_flywheel.improve.fit import calibrated_parameters, propose
+from rag_flywheel.improve.informative import informative
 from rag_flywheel.improve.likelihood import (
     _slopes,
     calibrated,
@@ -144,9 +144,9 @@ def test_good_answers_do_not_make_votes_look_wrong(careful: float) -> None:
 def test_people_who_say_the_same_of_every_answer_tell_nothing(share: float) -> None:
     """They taught to imitate whoever writes the answers: nDCG@10 fell by 0.12 on a real collection."""
     told = of_shipped(judged(5, 3_000, careful=0.5, noise=0.3))
-    assert telling(told) is told
+    assert informative(told) is told
     surer = of_shipped(judged(6, 500, careful=0.8, noise=0.1))
-    assert telling(surer) is surer
+    assert informative(surer) is surer
     assert told.chosen is not None
     good = np.random.default_rng(5).random(3_000) < share
     net = np.where(good, 1.0, -1.0)[:, None] * told.chosen
@@ -154,14 +154,14 @@ def test_people_who_say_the_same_of_every_answer_tell_nothing(share: float) -> N
     proposal = propose(same, Parameters())
     assert proposal.parameters is None
     assert "look the same" in proposal.why
-    heard = listening(same, Parameters())
+    heard = calibrated_parameters(same, Parameters())
     assert (heard.weights, heard.noise) == (Parameters().weights, Parameters().noise)
     assert heard.kernel.theta == pytest.approx(1.0, abs=0.02)
     for chosen in (None, np.zeros(net.shape)):
         unchosen = replace(same, chosen=chosen)
-        assert telling(unchosen) is unchosen
+        assert informative(unchosen) is unchosen
     some = same.chosen * (np.arange(3_000) < 5)[:, None]  # the others are votes on passages
-    assert len(telling(replace(same, chosen=some))) >= 2_995
+    assert len(informative(replace(same, chosen=some))) >= 2_995
 
 
 def of_shipped(given: Examples) -> Examples:

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from rag_flywheel.evaluate.held_out import chances_of, held_out_says
+from rag_flywheel.evaluate.held_out import chances_of, judge_held_out
 from rag_flywheel.improve import fit
 from rag_flywheel.improve.examples import Examples, Floats, Ints
-from rag_flywheel.improve.fit import LEAST_QUERIES, Proposal, listening, propose
-from rag_flywheel.improve.propagate import remember
+from rag_flywheel.improve.fit import LEAST_QUERIES, Proposal, calibrated_parameters, propose
+from rag_flywheel.improve.propagate import build_memory
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters, parameters_text
 from rag_flywheel.records import QueryKey
@@ -34,7 +34,7 @@ def key(i: int) -> QueryKey:
 
 def likelihoods(test: Examples, others: Examples, parameters: Parameters) -> Floats:
     chances = chances_of(test, others, parameters)
-    return held_out_says(test, chances, parameters).log_likelihood
+    return judge_held_out(test, chances, parameters).log_likelihood
 
 
 def units(vectors: Floats) -> npt.NDArray[np.float32]:
@@ -142,13 +142,13 @@ def test_with_few_queries_nothing_is_proposed_and_votes_are_heard_as_before(
     assert proposal.parameters is None
     assert proposal.scores == {"n_fitted": n}
     assert proposal.why == f"not fitted: {n} of the 64 past queries it takes"
-    assert listening(examples, kept) == kept
+    assert calibrated_parameters(examples, kept) == kept
 
 
 def test_as_many_queries_as_it_takes_are_enough() -> None:
     examples = clustered(2).at(np.arange(LEAST_QUERIES))
     assert taken(propose(examples, SHIPPED)).source == "fitted"
-    assert listening(examples, SHIPPED) != SHIPPED
+    assert calibrated_parameters(examples, SHIPPED) != SHIPPED
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -157,12 +157,12 @@ def test_votes_by_coin_toss_propose_nothing_and_are_not_heard(seed: int) -> None
     proposal = propose(examples, SHIPPED)
     assert proposal.parameters is None
     assert "of votes look wrong: nothing is learned from them" in proposal.why
-    heard = listening(examples, SHIPPED)
+    heard = calibrated_parameters(examples, SHIPPED)
     assert heard.noise > NOISE_LIMIT
     assert replace(heard, noise=0.2, sharpness=1.0) == SHIPPED
     assert heard.memory.neighbours == 0 < heard.kernel.neighbours
-    memory = remember(examples, heard)
-    plain = remember(examples, replace(heard, noise=0.2, kernel=OFF.kernel))
+    memory = build_memory(examples, heard)
+    plain = build_memory(examples, replace(heard, noise=0.2, kernel=OFF.kernel))
     assert memory.chances.tobytes() == plain.chances.tobytes()
 
 
@@ -174,7 +174,7 @@ def test_a_planted_memory_is_found(planted: tuple[Examples, Proposal]) -> None:
     assert proposal.why == "fitted to 300 past queries"
     assert proposal.scores == {"n_fitted": 300}
     for parameters in (OFF, proposed):
-        found = listening(examples, parameters)
+        found = calibrated_parameters(examples, parameters)
         assert found.kernel.neighbours == 32
         assert found.kernel.n0 < 1.0
         assert found.noise == pytest.approx(0.2, abs=0.06)
@@ -183,7 +183,7 @@ def test_a_planted_memory_is_found(planted: tuple[Examples, Proposal]) -> None:
 def test_a_planted_memory_makes_held_out_votes_likelier() -> None:
     examples = clustered(1, each=10)
     test, others = (examples.at(np.flatnonzero(part)) for part in (tenth(300), ~tenth(300)))
-    found = listening(others, SHIPPED)
+    found = calibrated_parameters(others, SHIPPED)
     gain = likelihoods(test, others, found) - likelihoods(
         test, others, replace(found, kernel=OFF.kernel)
     )
@@ -194,7 +194,10 @@ def test_chances_of_a_planted_memory_favour_the_answer(
     planted: tuple[Examples, Proposal],
 ) -> None:
     examples, _ = planted
-    memory, alone = remember(examples, listening(examples, SHIPPED)), remember(examples, OFF)
+    memory, alone = (
+        build_memory(examples, calibrated_parameters(examples, SHIPPED)),
+        build_memory(examples, OFF),
+    )
     right, right_alone = [], []
     for i in range(len(examples)):
         before = memory.before(i)
@@ -211,7 +214,7 @@ def test_where_neighbours_say_nothing_they_are_hardly_heard() -> None:
     harm, same = [], []
     for seed in range(5):
         test, others = unrelated(seed), unrelated(seed + 100)
-        found = listening(others, SHIPPED)
+        found = calibrated_parameters(others, SHIPPED)
         same.append(found.kernel.theta > 0.9)
         assert same[-1] or found.kernel.n0 > 3.0
         off = replace(found, kernel=OFF.kernel)
@@ -254,8 +257,8 @@ def test_only_the_newest_queries_are_fitted_to(monkeypatch: pytest.MonkeyPatch) 
         np.zeros(most + len(old), np.int64),
     )
     newest = many.at(np.arange(len(old), len(many)))
-    assert listening(many, FITTED) == listening(newest, FITTED)
-    assert listening(many, FITTED) != listening(old, FITTED)
+    assert calibrated_parameters(many, FITTED) == calibrated_parameters(newest, FITTED)
+    assert calibrated_parameters(many, FITTED) != calibrated_parameters(old, FITTED)
 
 
 def test_the_same_votes_always_propose_the_same(planted: tuple[Examples, Proposal]) -> None:
@@ -268,7 +271,7 @@ def test_the_same_votes_always_propose_the_same(planted: tuple[Examples, Proposa
 @pytest.mark.parametrize("noise", [0.05, 0.2, 0.35])
 @pytest.mark.parametrize("kept", [SHIPPED, FITTED], ids=["shipped", "fitted"])
 def test_listening_finds_how_often_votes_are_wrong(noise: float, kept: Parameters) -> None:
-    found = listening(clustered(6, clusters=60, noise=noise), kept)
+    found = calibrated_parameters(clustered(6, clusters=60, noise=noise), kept)
     assert found.noise == pytest.approx(noise, abs=0.03)
     assert (found.noise, found.sharpness) == (round(found.noise, 4), round(found.sharpness, 4))
 
@@ -276,22 +279,24 @@ def test_listening_finds_how_often_votes_are_wrong(noise: float, kept: Parameter
 @pytest.mark.parametrize("kept", [SHIPPED, FITTED], ids=["shipped", "fitted"])
 def test_listening_changes_no_order_of_the_prior(kept: Parameters) -> None:
     examples = clustered(7)
-    found = listening(examples, kept)
+    found = calibrated_parameters(examples, kept)
     assert found != kept
     assert replace(found, noise=kept.noise, sharpness=1.0, kernel=kept.kernel) == kept
     assert found.vector == pytest.approx(found.sharpness * kept.vector)
-    assert listening(examples, found) == found  # nor does it hang on what it said before
+    assert (
+        calibrated_parameters(examples, found) == found
+    )  # nor does it hang on what it said before
 
 
 def test_how_sure_the_prior_is_comes_from_the_votes() -> None:
     """Answers of `unrelated` are drawn by the shipped weights, so half of them are to be doubled."""
     examples = unrelated(1, n=600)
-    assert listening(examples, SHIPPED).sharpness == pytest.approx(1.0, abs=0.3)
+    assert calibrated_parameters(examples, SHIPPED).sharpness == pytest.approx(1.0, abs=0.3)
     half = replace(SHIPPED, weights={name: w / 2 for name, w in SHIPPED.weights.items()})
-    whole = listening(examples, SHIPPED).vector
-    assert listening(examples, half).vector == pytest.approx(whole, rel=0.01)
+    whole = calibrated_parameters(examples, SHIPPED).vector
+    assert calibrated_parameters(examples, half).vector == pytest.approx(whole, rel=0.01)
 
 
 def test_noise_never_falls_to_0() -> None:
     """Where all votes agree, the next one may still be wrong."""
-    assert listening(clustered(8, noise=0.0), FITTED).noise == 0.001
+    assert calibrated_parameters(clustered(8, noise=0.0), FITTED).noise == 0.001

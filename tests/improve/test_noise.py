@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rag_flywheel.improve.examples import Examples
-from rag_flywheel.improve.fit import listening, propose
+from rag_flywheel.improve.fit import calibrated_parameters, propose
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import QueryKey
@@ -53,10 +53,12 @@ def test_good_votes_are_not_called_wrong_because_the_prior_is(n: int, noise: flo
     assert proposal.parameters is not None, proposal.why
     assert proposal.parameters.weights["window"] > 1.0
     for live in (SHIPPED, proposal.parameters):
-        heard = listening(examples, live)
+        heard = calibrated_parameters(examples, live)
         assert heard.noise == pytest.approx(noise, abs=0.05)
         assert heard.memory.neighbours > 0
-    assert listening(examples, SHIPPED).sharpness < 0.7  # the prior is what is not relied on
+    assert (
+        calibrated_parameters(examples, SHIPPED).sharpness < 0.7
+    )  # the prior is what is not relied on
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -65,7 +67,7 @@ def test_two_votes_in_five_that_are_wrong_are_seen_as_that(seed: int) -> None:
     weights near them has no say in which of the two it was."""
     examples = contrary(seed, 1_500, 0.4)
     assert propose(examples, SHIPPED).parameters is not None
-    assert listening(examples, SHIPPED).noise == pytest.approx(0.4, abs=0.04)
+    assert calibrated_parameters(examples, SHIPPED).noise == pytest.approx(0.4, abs=0.04)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -75,4 +77,4 @@ def test_coins_are_seen_as_coins_whatever_the_prior(n: int, seed: int) -> None:
     proposal = propose(examples, SHIPPED)
     assert proposal.parameters is None
     assert "of votes look wrong: nothing is learned from them" in proposal.why
-    assert listening(examples, SHIPPED).memory.neighbours == 0
+    assert calibrated_parameters(examples, SHIPPED).memory.neighbours == 0

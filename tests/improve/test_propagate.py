@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rag_flywheel.improve.examples import Examples
-from rag_flywheel.improve.propagate import before_votes, remember, said_of
+from rag_flywheel.improve.propagate import before_votes, build_memory, neighbour_chances_of
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters
 from rag_flywheel.records import QueryKey
@@ -118,7 +118,7 @@ def plain_memory(examples: Examples, parameters: Parameters) -> list[Row]:
 def test_the_memory_is_that_of_a_loop_in_plain_python(seed: int, kernel: Kernel) -> None:
     examples = few(seed, 30)
     parameters = replace(HEARD, kernel=kernel)
-    memory = remember(examples, parameters)
+    memory = build_memory(examples, parameters)
     expected = plain_memory(examples, parameters)
     assert memory.keys == tuple(examples.keys)
     assert any(len(row) < int((examples.lineages[i] >= 0).sum()) for i, row in enumerate(expected))
@@ -148,8 +148,8 @@ def test_chances_before_the_votes_do_not_hold_a_query_s_own_votes() -> None:
     changed[lonely, 1:] -= examples.present[lonely, 1:]
     first = replace(examples, vectors=vectors)
     second = replace(first, net=changed)
-    prior = remember(first, OFF)
-    one, other = remember(first, HEARD), remember(second, HEARD)
+    prior = build_memory(first, OFF)
+    one, other = build_memory(first, HEARD), build_memory(second, HEARD)
     both = set(one.before(lonely)) & set(other.before(lonely))
     assert int(first.lineages[lonely, 0]) in both
     for lineage in both:
@@ -184,7 +184,7 @@ def test_votes_on_a_query_move_the_chances_of_its_neighbours() -> None:
     praised = examples.net.copy()
     praised[1, 0] += 5.0
     before, after = (
-        remember(e, HEARD).before(2)[int(examples.lineages[2, 0])]
+        build_memory(e, HEARD).before(2)[int(examples.lineages[2, 0])]
         for e in (examples, replace(examples, net=praised))
     )
     assert examples.tenants[1] == examples.tenants[2]
@@ -195,18 +195,18 @@ def test_votes_on_a_query_move_the_chances_of_its_neighbours() -> None:
 def test_without_neighbours_the_memory_is_the_prior(parameters: Parameters) -> None:
     """As it is where votes are too often wrong to be heard."""
     examples = few(2)
-    memory = remember(examples, parameters)
+    memory = build_memory(examples, parameters)
     for i, row in enumerate(plain_memory(examples, OFF)):
         assert memory.before(i) == pytest.approx(row, abs=1e-6)
-    heard = remember(examples, replace(HEARD, noise=NOISE_LIMIT))
+    heard = build_memory(examples, replace(HEARD, noise=NOISE_LIMIT))
     assert any(heard.before(i) != memory.before(i) for i in range(len(examples)))
 
 
 def test_one_query_and_none_have_their_prior() -> None:
     one = few(3).at(np.array([5]))
     (row,) = plain_memory(one, OFF)
-    assert remember(one, HEARD).before(0) == pytest.approx(row, abs=1e-6)
-    none = remember(few(3).at(np.empty(0, dtype=np.int64)), HEARD)
+    assert build_memory(one, HEARD).before(0) == pytest.approx(row, abs=1e-6)
+    none = build_memory(few(3).at(np.empty(0, dtype=np.int64)), HEARD)
     assert (none.keys, none.offsets.tolist()) == ((), [0])
 
 
@@ -215,7 +215,7 @@ def test_small_chances_are_not_said_unless_votes_call_them_helpful() -> None:
     before = before_votes(examples, OFF)
     prior, net = plain_rows(examples, OFF)
     odds = (1 - OFF.noise) / OFF.noise
-    said = said_of(examples, before, OFF.noise)
+    said = neighbour_chances_of(examples, before, OFF.noise)
     left_out = 0
     for i, row in enumerate(prior):
         expected = plain_after(row, net[i], odds)

@@ -35,8 +35,8 @@ def by_hand() -> Lessons:
     lineages = [[0, 1, -1], [-1, 0, 2], [4, 5, 1], [0, 1, 2], [2, 3, 4], [5, 4, -1]]
     chances = [[0.7, 0.3, 0], [0, 0.8, 0.2], [0.1, 0.5, 0.4], [1, 0, 0], [0, 1, 0], [1, 0, 0]]
     found = examples(texts, np.array(lineages))
-    apart = np.array([True, True, True, False, False, False])
-    return Lessons(texts, found, apart, np.array(chances), vectors_of(3))
+    validation = np.array([True, True, True, False, False, False])
+    return Lessons(texts, found, validation, np.array(chances), vectors_of(3))
 
 
 def shifted(seed: int) -> Any:
@@ -75,7 +75,7 @@ def test_the_loss_of_one_query_by_pencil(tmp_path: Path, monkeypatch: pytest.Mon
     rest = given.vectors
     one = replace(
         given,
-        apart=np.array([True] + [False] * 5),
+        validation=np.array([True] + [False] * 5),
         vectors=lambda p: np.stack([known.get(i, rest(np.array([i]))[0]) for i in p.tolist()]),
     )
     found = teach(tower(), one, tmp_path / "checkpoint").scores["tuning_loss_before"]
@@ -102,13 +102,13 @@ def test_lessons_with_sense_make_queries_kept_apart_better_off(tmp_path: Path) -
     untaught = found.weights
     done = teach(found, given, tmp_path / "checkpoint")
     assert done.better
-    n = int((~given.apart).sum())
+    n = int((~given.validation).sum())
     assert done.why == f"taught by {n} past queries"
     scores = done.scores
     assert scores["n_taught"] == n
     assert 0 < scores["tuning_steps"] <= 2 * -(-n // 64)
     assert scores["tuning_loss"] < 0.7 * scores["tuning_loss_before"]
-    rows = np.flatnonzero(given.apart).tolist()
+    rows = np.flatnonzero(given.validation).tolist()
     assert len(rows) <= teaching.BATCH
     after = plain_loss(given, rows, found.vectors(given.texts)[rows].detach().numpy(), 0.05)
     assert after == pytest.approx(scores["tuning_loss"], rel=0.02)  # the best weights are taken
@@ -128,7 +128,7 @@ def test_the_same_lessons_teach_the_same_and_others_something_else(tmp_path: Pat
 def against(given: Lessons) -> Lessons:
     """Where the queries kept apart say the opposite of the others."""
     chances, lineages = given.chances.copy(), given.examples.lineages
-    for row in np.flatnonzero(given.apart).tolist():
+    for row in np.flatnonzero(given.validation).tolist():
         likely = chances[row].argmax()
         other = int(np.flatnonzero(lineages[row] == lineages[row, likely] ^ 1)[0])
         chances[row, [likely, other]] = chances[row, [other, likely]]
@@ -159,7 +159,7 @@ def test_the_weights_that_are_taken_are_the_best_that_were_looked_at(
     """At this rate the last are not the best."""
     exactly(monkeypatch)
     given, found = lessons(), tower()
-    rows = np.flatnonzero(given.apart).tolist()
+    rows = np.flatnonzero(given.validation).tolist()
     revisions, losses = list[str](), list[float]()
 
     def look(_: str, done: int, total: int) -> None:
@@ -197,17 +197,19 @@ def test_how_far_it_is_is_told(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     given = lessons(30)
     teach(tower(), given, tmp_path / "checkpoint", lambda *step: told.append(step))
-    n = 2 * -(-int((~given.apart).sum()) // 64)
+    n = 2 * -(-int((~given.validation).sum()) // 64)
     assert told == [("tuning the query encoder", i, n) for i in range(n + 1)]
 
 
 def test_too_few_lessons_say_so() -> None:
     given = lessons(40)
-    n = int((~given.apart).sum())
+    n = int((~given.validation).sum())
     assert n == 198
     assert given.too_few == "198 of the 200 past queries it takes"
     assert lessons(42).too_few == ""
-    assert replace(lessons(42), apart=np.zeros(252, dtype=bool)).too_few  # no one says when to stop
+    assert replace(
+        lessons(42), validation=np.zeros(252, dtype=bool)
+    ).too_few  # no one says when to stop
 
 
 def test_targets_are_the_chances_after_the_votes_and_missing_candidates_get_none() -> None:
@@ -239,7 +241,7 @@ def test_lessons_are_named_by_all_that_is_taught() -> None:
         replace(given, texts=[*given.texts[:-1], "another"]).name,
         replace(given, texts=["".join(given.texts[:2]), "", *given.texts[2:]]).name,
         replace(given, chances=other).name,
-        replace(given, apart=~given.apart).name,
+        replace(given, validation=~given.validation).name,
         replace(given, examples=replace(given.examples, lineages=lineages)).name,
     }
     assert len(names) == 6

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from lessons import lessons, tower
 from rag_flywheel.encode.tower import Weights
 from rag_flywheel.improve import teach as teaching
-from rag_flywheel.improve.teach import Lessons, Taught, teach
+from rag_flywheel.improve.teach import Lessons, TeachingResult, teach
 from teachable import RATE
 
 N_STEPS = 8  # of lessons()
@@ -26,7 +26,7 @@ def always_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teaching, "_SAVE_EVERY_S", -1.0)
 
 
-def taught(given: Lessons, checkpoint: Path) -> tuple[Taught, str, list[int]]:
+def taught(given: Lessons, checkpoint: Path) -> tuple[TeachingResult, str, list[int]]:
     """(what came of it, the revision, the steps that were made)."""
     found, steps = tower(), list[int]()
     done = teach(found, given, checkpoint, lambda _, done, __: steps.append(done))
@@ -45,7 +45,7 @@ def cut_short(given: Lessons, checkpoint: Path, at: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Taught, str]:
+def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[TeachingResult, str]:
     """Of one that was not cut short."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(teaching, "RATE", RATE)
@@ -57,7 +57,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Taught, str]:
 
 @pytest.mark.parametrize("at", range(N_STEPS + 1))
 def test_one_that_was_cut_short_ends_as_if_it_had_not_been(
-    at: int, once: tuple[Taught, str], tmp_path: Path
+    at: int, once: tuple[TeachingResult, str], tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "tuning" / "checkpoint.safetensors"
     cut_short(lessons(), checkpoint, at)
@@ -69,7 +69,7 @@ def test_one_that_was_cut_short_ends_as_if_it_had_not_been(
 
 
 def test_one_that_was_cut_short_many_times_ends_the_same(
-    once: tuple[Taught, str], tmp_path: Path
+    once: tuple[TeachingResult, str], tmp_path: Path
 ) -> None:
     for at in range(1, N_STEPS):
         cut_short(lessons(), tmp_path / "checkpoint.safetensors", at)
@@ -91,7 +91,7 @@ def fewer(given: Lessons) -> Lessons:
     return Lessons(
         given.texts[:-6],
         given.examples.at(rows),
-        given.apart[rows],
+        given.validation[rows],
         given.chances[rows],
         given.vectors,
     )
@@ -107,7 +107,7 @@ OTHERS: dict[str, Callable[[Lessons], Lessons]] = {
     "a question less": fewer,
     "another vote": voted,
     "another text": lambda given: replace(given, texts=["thing0 ripe", *given.texts[1:]]),
-    "others kept apart": lambda given: replace(given, apart=np.roll(given.apart, 6)),
+    "others kept apart": lambda given: replace(given, validation=np.roll(given.validation, 6)),
 }
 
 
@@ -194,7 +194,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_checkpoint_starts_anew(
     damage: Callable[[Path], None],
-    once: tuple[Taught, str],
+    once: tuple[TeachingResult, str],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -218,7 +218,7 @@ class Full(type(Path())):  # type: ignore[misc]
 
 
 def test_no_room_for_a_checkpoint_is_only_logged(
-    once: tuple[Taught, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    once: tuple[TeachingResult, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     done, revision, _ = taught(lessons(), Full(tmp_path / "tuning" / "checkpoint.safetensors"))
     assert (done, revision) == once
@@ -229,14 +229,14 @@ def test_no_room_for_a_checkpoint_is_only_logged(
 
 
 def test_a_file_in_the_way_of_the_checkpoint_is_only_logged(
-    once: tuple[Taught, str], tmp_path: Path
+    once: tuple[TeachingResult, str], tmp_path: Path
 ) -> None:
     (tmp_path / "tuning").write_text("in the way")
     assert taught(lessons(), tmp_path / "tuning" / "checkpoint.safetensors")[:2] == once
 
 
 def test_a_half_written_checkpoint_leaves_the_one_before(
-    once: tuple[Taught, str], tmp_path: Path
+    once: tuple[TeachingResult, str], tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     cut_short(lessons(), checkpoint, 3)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_flywheel.index.char_ngrams import Pieces, pieces_of
+from rag_flywheel.index.char_ngrams import CharNgrams, char_ngrams_of
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
-from rag_flywheel.rank.features import TextPieces
+from rag_flywheel.rank.features import TextNgrams
 
 words = st.text(alphabet="abé", min_size=1, max_size=7)
 texts = st.lists(st.lists(words, max_size=8), min_size=1, max_size=6)
@@ -25,33 +25,33 @@ def plain_pieces(word: str) -> list[str]:
 
 
 def test_pieces_of_words() -> None:
-    assert pieces_of("cat") == [" cat", "cat "]
-    assert pieces_of("tools") == [" too", "tool", "ools", "ols "]
-    assert pieces_of("a") == [" a "]
-    assert pieces_of("of") == [" of "]
+    assert char_ngrams_of("cat") == [" cat", "cat "]
+    assert char_ngrams_of("tools") == [" too", "tool", "ools", "ols "]
+    assert char_ngrams_of("a") == [" a "]
+    assert char_ngrams_of("of") == [" of "]
 
 
 @settings(max_examples=60)
 @given(texts, st.lists(words, max_size=5))
 def test_counts_are_those_of_plain_python(given_: list[list[str]], query: list[str]) -> None:
     index = LexicalIndex.build(given_)
-    idf = index.pieces.of_query(query)
+    idf = index.ngrams.of_query(query)
     counted = [Counter(p for word in text for p in plain_pieces(word)) for text in given_]
     assert set(idf) == {p for w in query for p in plain_pieces(w) if any(c[p] for c in counted)}
     at = np.arange(len(given_))
-    tf, totals = index.pieces_at(list(idf), at)
+    tf, totals = index.ngrams_at(list(idf), at)
     assert tf.tolist() == [[float(c[p]) for p in idf] for c in counted]
     assert totals.tolist() == [sum(c.values()) for c in counted]
-    assert index.average_pieces == pytest.approx(totals.mean() or 1.0)
+    assert index.average_ngrams == pytest.approx(totals.mean() or 1.0)
     titles = [""] * len(given_)
     fresh = FreshSegment.empty(2).with_texts(
         at, [" ".join(text) for text in given_], titles, np.zeros((len(at), 2), dtype=np.float32)
     )
     stems = [list(text.words) for text in fresh.texts]  # what the tokeniser makes of the words
     again = LexicalIndex.build(stems)
-    known = again.pieces.of_query(query)
+    known = again.ngrams.of_query(query)
     for found, expected in zip(
-        fresh.pieces_at(list(known), at), again.pieces_at(list(known), at), strict=True
+        fresh.ngrams_at(list(known), at), again.ngrams_at(list(known), at), strict=True
     ):
         assert np.array_equal(found, expected)
 
@@ -59,25 +59,25 @@ def test_counts_are_those_of_plain_python(given_: list[list[str]], query: list[s
 @settings(max_examples=40)
 @given(texts)
 def test_idf_is_that_of_words_which_come_independently(given_: list[list[str]]) -> None:
-    pieces, n = LexicalIndex.build(given_).pieces, len(given_)
-    for piece, number in pieces.number.items():
-        with_piece = {w for text in given_ for w in text if piece in plain_pieces(w)}
+    ngrams, n = LexicalIndex.build(given_).ngrams, len(given_)
+    for ngram, number in ngrams.number.items():
+        with_piece = {w for text in given_ for w in text if ngram in plain_pieces(w)}
         expected = sum(
-            sum(w in text for text in given_) * plain_pieces(w).count(piece) for w in with_piece
+            sum(w in text for text in given_) * plain_pieces(w).count(ngram) for w in with_piece
         )
         n_with = n * (1 - math.exp(-expected / n))
         idf = math.log(1 + (n - n_with + 0.5) / (n_with + 0.5))
-        assert pieces.idf[number] == pytest.approx(idf)
+        assert ngrams.idf[number] == pytest.approx(idf)
 
 
 def test_a_repeated_word_of_a_query_counts_again() -> None:
-    pieces = LexicalIndex.build([["cat", "dog"], ["cow"]]).pieces
-    once, twice = pieces.of_query(["cat"]), pieces.of_query(["cat", "cat", "unheard"])
-    assert twice == pytest.approx({piece: 2 * idf for piece, idf in once.items()})
+    ngrams = LexicalIndex.build([["cat", "dog"], ["cow"]]).ngrams
+    once, twice = ngrams.of_query(["cat"]), ngrams.of_query(["cat", "cat", "unheard"])
+    assert twice == pytest.approx({ngram: 2 * idf for ngram, idf in once.items()})
 
 
 def test_bm25_of_pieces_by_hand() -> None:
-    found = TextPieces(
+    found = TextNgrams(
         np.array([[1.0, 0.0], [2.0, 1.0]]), np.array([0.5, 2.0]), np.array([4, 8]), 6.0
     ).bm25()
     norm = [1.2 * (0.25 + 0.75 * 4 / 6), 1.2 * (0.25 + 0.75 * 8 / 6)]
@@ -87,24 +87,24 @@ def test_bm25_of_pieces_by_hand() -> None:
 
 def test_misspelt_words_meet_the_right_ones() -> None:
     index = LexicalIndex.build([["configuration", "file"], ["something", "else"]])
-    idf = index.pieces.of_query(["configuraton"])
-    tf, _ = index.pieces_at(list(idf), np.arange(2))
+    idf = index.ngrams.of_query(["configuraton"])
+    tf, _ = index.ngrams_at(list(idf), np.arange(2))
     assert tf[0].sum() >= 8
     assert tf[1].sum() == 0
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    LexicalIndex.build([["cat", "dog"], ["cats", "é"]]).pieces.save(tmp_path)
+    LexicalIndex.build([["cat", "dog"], ["cats", "é"]]).ngrams.save(tmp_path)
     return tmp_path
 
 
 def test_what_is_saved_is_loaded(saved: Path) -> None:
-    pieces = LexicalIndex.build([["cat", "dog"], ["cats", "é"]]).pieces
-    found = Pieces.load(saved, n_words=4)
-    assert found.number == pieces.number
+    ngrams = LexicalIndex.build([["cat", "dog"], ["cats", "é"]]).ngrams
+    found = CharNgrams.load(saved, n_words=4)
+    assert found.number == ngrams.number
     for name in ("offsets", "ids", "idf"):
-        assert np.array_equal(getattr(found, name), getattr(pieces, name))
+        assert np.array_equal(getattr(found, name), getattr(ngrams, name))
 
 
 def rewrite(folder: Path, name: str, changed: np.ndarray) -> None:  # type: ignore[type-arg]
@@ -132,18 +132,18 @@ def test_files_that_do_not_fit_are_refused(saved: Path, name: str, change: objec
     assert callable(change)
     rewrite(saved, name, np.ascontiguousarray(change(np.load(saved / name))))
     with pytest.raises(ValueError, match=r"piece"):
-        Pieces.load(saved, n_words=4)
+        CharNgrams.load(saved, n_words=4)
 
 
 def test_a_piece_named_twice_is_refused(saved: Path) -> None:
     names = json.loads((saved / "pieces.json").read_text(encoding="utf-8"))
     (saved / "pieces.json").write_text(json.dumps([*names[:-1], names[0]]), encoding="utf-8")
     with pytest.raises(ValueError, match="twice"):
-        Pieces.load(saved, n_words=4)
+        CharNgrams.load(saved, n_words=4)
 
 
 @pytest.mark.parametrize("names", [{"a": 1}, [1, 2], "cat"])
 def test_names_that_are_no_list_of_pieces_are_refused(saved: Path, names: object) -> None:
     (saved / "pieces.json").write_text(json.dumps(names), encoding="utf-8")
     with pytest.raises(ValueError, match=r"pieces.json: Expected `(array|str)`, got"):
-        Pieces.load(saved, n_words=4)
+        CharNgrams.load(saved, n_words=4)

@@ -72,11 +72,11 @@ def test_unindexed_texts_score_as_indexed_ones_do(texts: list[list[str]], query:
 def assert_same(found: LexicalIndex, wanted: LexicalIndex) -> None:
     """Every array and name of the two, to the bit."""
     assert list(found.vocabulary.items()) == list(wanted.vocabulary.items())
-    assert list(found.pieces.number.items()) == list(wanted.pieces.number.items())
+    assert list(found.ngrams.number.items()) == list(wanted.ngrams.number.items())
     names = ("tokens", "offsets", "titles")
     pairs = [(getattr(found, name), getattr(wanted, name)) for name in names]
     names = ("offsets", "ids", "idf")
-    pairs += [(getattr(found.pieces, name), getattr(wanted.pieces, name)) for name in names]
+    pairs += [(getattr(found.ngrams, name), getattr(wanted.ngrams, name)) for name in names]
     names = ("data", "texts", "starts")
     pairs += [(getattr(found._bm25, name), getattr(wanted._bm25, name)) for name in names]
     for a, b in pairs:

@@ -61,9 +61,9 @@ def lessons(encoder: SentenceEncoder, needs: list[list[str]]) -> Lessons:
         *(np.zeros(shape) for shape in ((n, 6), n, n)),
         np.zeros(n, dtype=np.int64),
     )
-    apart = np.array([i % 6 == 0 for i, _ in asked])
+    validation = np.array([i % 6 == 0 for i, _ in asked])
     chances /= chances.sum(axis=1, keepdims=True)
-    return Lessons([t for _, t in asked], examples, apart, chances, lambda p: vectors[p])
+    return Lessons([t for _, t in asked], examples, validation, chances, lambda p: vectors[p])
 
 
 def moved(tower: Tower) -> None:

@@ -190,9 +190,9 @@ def test_after_forgetting_all_is_as_if_the_user_had_never_been(
             assert (status.version, status.held) == (report.version, held)
             assert fw.verify() == []
             if known:
-                heard = remaining.until(status.frozen_at)
+                until = remaining.until(status.frozen_at)
                 other = Path(folder) / "fresh"
-                with replay(other, life.corpus, heard) as fresh:
+                with replay(other, life.corpus, until) as fresh:
                     assert_same(life.root, fw, other, fresh, [*SHARED, "reset my text2", "month"])
             life.asked.clear()
             for op in history[:3]:  # life goes on

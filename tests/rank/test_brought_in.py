@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
-from rag_flywheel.rank.features import RICH, Best, QueryWords, TextPieces, TextWords, rich_features
+from rag_flywheel.rank.features import RICH, Best, QueryWords, TextNgrams, TextWords, rich_features
 from rag_flywheel.records import Features
 
 TEXTS = (
@@ -27,10 +27,10 @@ def features(at: list[int], best: Best | None = None) -> tuple[Features, Best]:
     places, lengths = INDEX.words_at(query.words, positions)
     titles = INDEX.titles[positions].astype(np.int64)
     averages = INDEX.average_length, INDEX.average_title_length
-    idf = INDEX.pieces.of_query(words)
-    counts, totals = INDEX.pieces_at(list(idf), positions)
-    pieces = TextPieces(counts, np.array(list(idf.values())), totals, INDEX.average_pieces)
-    return rich_features(query, TextWords(places, lengths, titles, *averages), pieces, best)
+    idf = INDEX.ngrams.of_query(words)
+    counts, totals = INDEX.ngrams_at(list(idf), positions)
+    ngrams = TextNgrams(counts, np.array(list(idf.values())), totals, INDEX.average_ngrams)
+    return rich_features(query, TextWords(places, lengths, titles, *averages), ngrams, best)
 
 
 @pytest.mark.parametrize("brought", [[3], [0, 4], [2], [1, 2, 3]])

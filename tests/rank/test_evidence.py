@@ -28,7 +28,7 @@ def name(number: int) -> bytes:
 Said = tuple[QueryKey, PastQuery]
 
 
-def said(number: int, tenant: str | None = None, *chances: tuple[int, float]) -> Said:
+def past_query(number: int, tenant: str | None = None, *chances: tuple[int, float]) -> Said:
     """A past query, the (lineage, chance) after its votes, and one vote for each, numbered from it."""
     supports = tuple(Support(lineage, chance) for lineage, chance in chances)
     votes = tuple(number * 100 + i for i in range(len(chances)))
@@ -48,9 +48,9 @@ def evidence(
 
 def test_hand_worked_sums() -> None:
     rows = [
-        said(1, None, (10, 0.75), (11, 0.25)),  # cos 1.0 -> K 1
-        said(2, None, (10, 0.5)),  # cos 0.75 -> K 0.5
-        said(3, None, (10, 0.5), (12, 0.5)),  # cos 0.25 -> 0
+        past_query(1, None, (10, 0.75), (11, 0.25)),  # cos 1.0 -> K 1
+        past_query(2, None, (10, 0.5)),  # cos 0.75 -> K 0.5
+        past_query(3, None, (10, 0.5), (12, 0.5)),  # cos 0.25 -> 0
     ]
     vectors = {name(1): at_cosine(1.0), name(2): at_cosine(0.75), name(3): at_cosine(0.25)}
     found = evidence(view_of(rows, vectors), Kernel(theta=0.5, gamma=1.0))
@@ -60,7 +60,7 @@ def test_hand_worked_sums() -> None:
 
 
 def test_gamma_is_the_power_of_the_weight() -> None:
-    view = view_of([said(1, None, (10, 0.8))], {name(1): at_cosine(0.75)})
+    view = view_of([past_query(1, None, (10, 0.8))], {name(1): at_cosine(0.75)})
     found = evidence(view, Kernel(theta=0.5, gamma=4.0))
     assert found.support == pytest.approx({10: 0.8 / 16}, rel=1e-5)  # K = 0.5 ** 4
 
@@ -72,13 +72,13 @@ def test_no_evidence_is_zero_for_every_passage() -> None:
 
 
 def test_without_neighbours_the_memory_is_off() -> None:
-    view = view_of([said(1, None, (10, 1.0))], {name(1): QUERY})
+    view = view_of([past_query(1, None, (10, 1.0))], {name(1): QUERY})
     assert evidence(view, Kernel(neighbours=0)) == Evidence({})
 
 
 def test_a_past_query_whose_votes_favour_nothing_takes_a_place_but_adds_nothing() -> None:
     nothing = (QueryKey(name(1), None), PastQuery((), (7, 8)))
-    view = view_of([nothing, said(2, None, (10, 0.5))], {name(i): QUERY for i in (1, 2)})
+    view = view_of([nothing, past_query(2, None, (10, 0.5))], {name(i): QUERY for i in (1, 2)})
     found = evidence(view, Kernel())
     assert (found.support, found.votes) == ({10: 0.5}, {10: (200,)})
     assert evidence(view, Kernel(neighbours=1)).support == {}
@@ -101,7 +101,7 @@ def test_sums_equal_plain_python(cosines: list[int], kernel: Kernel, seed: int) 
     for number, permille in enumerate(cosines):
         chances = {int(p): float(rng.random()) for p in rng.integers(9, size=3)}
         tenant = None if rng.random() < 0.7 else '"b"'
-        rows.append(said(number, tenant, *chances.items()))
+        rows.append(past_query(number, tenant, *chances.items()))
         vectors[name(number)] = at_cosine(permille / 1000)
     found = evidence(view_of(rows, vectors), kernel)
 
@@ -128,7 +128,7 @@ def test_sums_equal_plain_python(cosines: list[int], kernel: Kernel, seed: int) 
 
 def many(n: int) -> EvidenceView:
     """Past query i, at the cosine 0.95 - i / 1000, says that passage i is its answer."""
-    rows = [said(i, None, (i, 1.0)) for i in range(n)]
+    rows = [past_query(i, None, (i, 1.0)) for i in range(n)]
     return view_of(rows, {name(i): at_cosine(0.95 - i / 1000) for i in range(n)})
 
 
@@ -154,8 +154,8 @@ def test_the_strongest_have_the_largest_sums_and_ties_keep_their_numbers() -> No
 
 
 def test_past_queries_of_other_tenants_take_no_place_among_the_32() -> None:
-    rows = [said(i, '"other"', (i, 1.0)) for i in range(40)]
-    rows += [said(100, None, (7, 1.0))]
+    rows = [past_query(i, '"other"', (i, 1.0)) for i in range(40)]
+    rows += [past_query(100, None, (7, 1.0))]
     vectors = {name(i): at_cosine(0.99) for i in range(40)} | {name(100): at_cosine(0.6)}
     found = evidence(view_of(rows, vectors), Kernel(theta=0.5, gamma=1.0))
     assert found.support == pytest.approx({7: 0.2}, rel=1e-5)
@@ -163,7 +163,7 @@ def test_past_queries_of_other_tenants_take_no_place_among_the_32() -> None:
 
 def test_past_queries_whose_votes_were_retracted_take_no_place_among_the_32() -> None:
     before = many(32)
-    near = said(500, None, (900, 1.0))
+    near = past_query(500, None, (900, 1.0))
     voted = before.updated(dict([near]), {name(500): at_cosine(0.99)})
     assert 31 not in evidence(voted, Kernel(theta=0.5)).support
     retracted = voted.updated({near[0]: NO_VOTES}, {})
@@ -173,7 +173,7 @@ def test_past_queries_whose_votes_were_retracted_take_no_place_among_the_32() ->
 
 def test_a_past_query_at_theta_does_not_count_and_one_just_above_does() -> None:
     above = float(np.nextafter(np.float32(0.5), np.float32(1.0)))
-    rows = [said(1, None, (1, 1.0)), said(2, None, (2, 1.0))]
+    rows = [past_query(1, None, (1, 1.0)), past_query(2, None, (2, 1.0))]
     view = view_of(rows, {name(1): at_cosine(0.5), name(2): at_cosine(above)})
     found = evidence(view, Kernel(theta=0.5, gamma=1.0))
     assert found.support == {2: pytest.approx((above - 0.5) / 0.5, rel=1e-6)}
@@ -181,7 +181,7 @@ def test_a_past_query_at_theta_does_not_count_and_one_just_above_does() -> None:
 
 def test_the_same_query_weighs_one_at_most() -> None:
     longer = QUERY * np.float32(1.0000002)  # rounding in an encoder
-    rows = [said(1, None, (1, 1.0))]
+    rows = [past_query(1, None, (1, 1.0))]
     view = view_of(rows, {name(1): longer})
     assert evidence(view, Kernel(theta=0.5, gamma=3.0), longer).support == {1: 1.0}
 
@@ -209,7 +209,7 @@ def contents(view: EvidenceView) -> Frozen:
 
 
 def all_said(view: EvidenceView) -> list[PastQuery]:
-    return [view.said(row) for row in range(view.n)]
+    return [view.past_query(row) for row in range(view.n)]
 
 
 def asked(view: EvidenceView) -> list[tuple[Mapping[int, float], Mapping[int, tuple[int, ...]]]]:
@@ -227,7 +227,9 @@ def asked(view: EvidenceView) -> list[tuple[Mapping[int, float], Mapping[int, tu
 def test_views_never_change_and_equal_one_built_at_once(history: History) -> None:
     view, final, older = EvidenceView(3), dict[QueryKey, PastQuery](), []
     for step in history:
-        changes = dict(said(number, tenant, *found) for (number, tenant), found in step.items())
+        changes = dict(
+            past_query(number, tenant, *found) for (number, tenant), found in step.items()
+        )
         older.append((view, contents(view), asked(view)))
         view = view.updated(changes, VECTORS)
         final |= changes
@@ -247,7 +249,7 @@ def test_views_keep_their_vectors_while_the_shared_room_grows(at_once: int) -> N
     view, older = EvidenceView(3), []
     for start in range(0, 400, at_once):
         part = range(start, min(start + at_once, 400))
-        view = view.updated(dict(said(i, None, (i, 1.0)) for i in part), vectors)
+        view = view.updated(dict(past_query(i, None, (i, 1.0)) for i in part), vectors)
         older.append(view)
     for old in older:
         expected = np.stack([vectors[name(i)] for i in range(old.n)])
@@ -256,10 +258,10 @@ def test_views_keep_their_vectors_while_the_shared_room_grows(at_once: int) -> N
 
 
 def test_a_view_does_not_change_when_two_views_are_made_from_an_older_one() -> None:
-    base = view_of([said(1, None, (1, 1.0))], VECTORS)
-    first = base.updated(dict([said(2, None, (2, 1.0))]), VECTORS)
+    base = view_of([past_query(1, None, (1, 1.0))], VECTORS)
+    first = base.updated(dict([past_query(2, None, (2, 1.0))]), VECTORS)
     was, answered = contents(first), asked(first)
-    base.updated(dict([said(3, None, (3, 1.0))]), VECTORS)
+    base.updated(dict([past_query(3, None, (3, 1.0))]), VECTORS)
     assert contents(first) == was
     assert asked(first) == answered
 

@@ -42,9 +42,11 @@ def view() -> Iterator[EvidenceView]:
         patch.setattr(evidence, "_UNCODED", 300)
         for start in range(0, N, 100):
             part = range(start, start + 100)
-            said = {key(i): PastQuery((Support(i, 0.9), Support(i % 50, 0.1)), (i,)) for i in part}
-            said |= {key(i): NO_VOTES for i in part if i % 9 == 0}
-            made = made.updated(said, {key(i)[0]: vectors[i] for i in part})
+            past_query = {
+                key(i): PastQuery((Support(i, 0.9), Support(i % 50, 0.1)), (i,)) for i in part
+            }
+            past_query |= {key(i): NO_VOTES for i in part if i % 9 == 0}
+            made = made.updated(past_query, {key(i)[0]: vectors[i] for i in part})
         yield made
 
 
@@ -74,7 +76,7 @@ def test_one_query_gives_what_it_gives_among_many(view: EvidenceView) -> None:
 
 def test_what_is_retracted_is_not_heard(view: EvidenceView) -> None:
     found = evidence_for(view, view.vectors[[9, 18, 27]], "much", KERNEL)
-    assert all(past.votes for said in found for past in said.behind)
+    assert all(past.votes for past_query in found for past in past_query.behind)
 
 
 def test_a_past_query_without_a_code_is_found(view: EvidenceView) -> None:

@@ -16,19 +16,19 @@ from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.short_codes import Codes
 from rag_flywheel.rank.stored_evidence import (
     FOLDER,
-    Heard,
-    Made,
     PastQuery,
-    heard_of,
-    load_heard,
-    save_heard,
+    Provenance,
+    StoredEvidence,
+    load_stored_evidence,
+    save_stored_evidence,
+    stored_evidence_of,
 )
 from rag_flywheel.records import QueryKey, Support, Vectors
 
 DIM = 6  # not a multiple of what shares a code
 ARRAYS = ("queries", "tenant", "offsets", "lineages", "chances", "vote_offsets", "votes")
 FILES = [*(f"{name}.npy" for name in (*ARRAYS, "centroids", "codes")), "tenants.json", "made.json"]
-MADE = Made(until=100, n_forgotten=2, by="such votes")
+MADE = Provenance(until=100, n_forgotten=2, by="such votes")
 TOLD: dict[QueryKey, PastQuery] = {
     QueryKey(b"a" * 16, None): PastQuery((Support(4, 0.5), Support(5, 0.25)), (7, 9)),
     QueryKey(b"a" * 16, '"acme"'): PastQuery((), (100,)),
@@ -42,17 +42,17 @@ def vectors(n: int) -> Vectors:
     return unit
 
 
-def contents(heard: Heard) -> dict[QueryKey, PastQuery]:
-    return {key: heard.said(row) for row, key in enumerate(heard.keys)}
+def contents(heard: StoredEvidence) -> dict[QueryKey, PastQuery]:
+    return {key: heard.past_query(row) for row, key in enumerate(heard.keys)}
 
 
-def coded() -> Heard:
+def coded() -> StoredEvidence:
     """What is in TOLD, with codes; and as many more as codes take."""
     more = {
         QueryKey(bytes([i]) * 16, None): PastQuery((Support(i, 0.5),), (i,)) for i in range(20, 40)
     }
     told = {**TOLD, **more}
-    return heard_of(MADE, told, Codes.build(vectors(len(told))))
+    return stored_evidence_of(MADE, told, Codes.build(vectors(len(told))))
 
 
 tenants = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), max_size=8))
@@ -68,18 +68,18 @@ keys = st.builds(QueryKey, st.binary(min_size=16, max_size=16), tenants)
 @given(st.dictionaries(keys, pasts), st.integers(0, 2**62), st.text(max_size=20))
 @settings(max_examples=50)
 def test_it_survives_writing_and_reading(told: dict[QueryKey, PastQuery], n: int, by: str) -> None:
-    made = Made(2**62, n, by)
+    provenance = Provenance(2**62, n, by)
     with tempfile.TemporaryDirectory() as folder:
-        save_heard(heard_of(made, told), Path(folder))
-        loaded = load_heard(Path(folder), dim=DIM)
+        save_stored_evidence(stored_evidence_of(provenance, told), Path(folder))
+        loaded = load_stored_evidence(Path(folder), dim=DIM)
     assert (contents(loaded), list(loaded.keys)) == (told, list(told))
-    assert (loaded.made, loaded.codes) == (made, None)
+    assert (loaded.provenance, loaded.codes) == (provenance, None)
 
 
 def test_codes_survive_writing_and_reading(tmp_path: Path) -> None:
     heard = coded()
-    save_heard(heard, tmp_path)
-    loaded = load_heard(tmp_path, dim=DIM)
+    save_stored_evidence(heard, tmp_path)
+    loaded = load_stored_evidence(tmp_path, dim=DIM)
     assert heard.codes is not None
     assert loaded.codes is not None
     assert (len(loaded.codes), loaded.codes.n_learned) == (23, 23)
@@ -89,17 +89,17 @@ def test_codes_survive_writing_and_reading(tmp_path: Path) -> None:
 
 
 def test_it_is_written_in_one_folder_without_pickle(tmp_path: Path) -> None:
-    save_heard(coded(), tmp_path)
+    save_stored_evidence(coded(), tmp_path)
     assert sorted(p.name for p in (tmp_path / FOLDER).iterdir()) == sorted(FILES)
     for path in (tmp_path / FOLDER).glob("*.npy"):
         np.load(path, allow_pickle=False)
     with pytest.raises(FileExistsError):
-        save_heard(Heard(), tmp_path)
+        save_stored_evidence(StoredEvidence(), tmp_path)
 
 
 def refused(folder: Path, reason: str = "", dim: int = DIM) -> None:
     with pytest.raises(CorruptFileError, match="run `rag-flywheel refresh`") as caught:
-        load_heard(folder, dim=dim)
+        load_stored_evidence(folder, dim=dim)
     assert f"{folder / FOLDER} cannot be read" in str(caught.value)
     assert reason in str(caught.value)
 
@@ -107,7 +107,7 @@ def refused(folder: Path, reason: str = "", dim: int = DIM) -> None:
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut short", "noise", "a folder"])
 def test_damaged_files_are_refused(tmp_path: Path, name: str, damage: str) -> None:
-    save_heard(coded(), tmp_path)
+    save_stored_evidence(coded(), tmp_path)
     path = tmp_path / FOLDER / name
     data = path.read_bytes()
     path.unlink()
@@ -124,7 +124,7 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, damage: str) -> No
 def test_arrays_of_another_shape_or_kind_are_refused(
     tmp_path: Path, name: str, shape: tuple[int, ...]
 ) -> None:
-    save_heard(coded(), tmp_path)
+    save_stored_evidence(coded(), tmp_path)
     path = tmp_path / FOLDER / name
     was = np.load(path)
     np.save(path, np.zeros(shape, was.dtype))
@@ -184,7 +184,7 @@ CHANGES: list[tuple[str, Callable[[Array], Array], str]] = [
 def test_arrays_that_do_not_fit_are_refused(
     tmp_path: Path, name: str, change: Callable[[Array], Array], reason: str
 ) -> None:
-    save_heard(coded(), tmp_path)
+    save_stored_evidence(coded(), tmp_path)
     path = tmp_path / FOLDER / f"{name}.npy"
     np.save(path, change(np.load(path)))
     refused(tmp_path, reason)
@@ -195,14 +195,14 @@ def test_arrays_that_do_not_fit_are_refused(
 def test_codes_with_other_bytes_are_refused_or_name_rows_that_are_there(
     tmp_path: Path, name: str, seed: int
 ) -> None:
-    save_heard(coded(), tmp_path)
+    save_stored_evidence(coded(), tmp_path)
     path, rng = tmp_path / FOLDER / f"{name}.npy", np.random.default_rng(seed)
     data = bytearray(path.read_bytes())
     for _ in range(rng.integers(1, 30)):
         data[rng.integers(128, len(data))] = rng.integers(256)
     path.write_bytes(data)
     try:
-        codes = load_heard(tmp_path, dim=DIM).codes
+        codes = load_stored_evidence(tmp_path, dim=DIM).codes
     except CorruptFileError:
         return
     assert codes is not None
@@ -213,12 +213,12 @@ def test_codes_with_other_bytes_are_refused_or_name_rows_that_are_there(
 
 
 def test_codes_of_vectors_of_another_width_are_refused(tmp_path: Path) -> None:
-    save_heard(coded(), tmp_path)
+    save_stored_evidence(coded(), tmp_path)
     refused(tmp_path, "for 23 vectors of width 60", dim=60)
 
 
 def test_codes_of_nothing_are_refused(tmp_path: Path) -> None:
-    save_heard(Heard(), tmp_path)
+    save_stored_evidence(StoredEvidence(), tmp_path)
     path = tmp_path / FOLDER / "made.json"
     path.write_text(json.dumps({"until": 0, "n_forgotten": 0, "by": "", "codes_of": 0}))
     for name, array in (("centroids", np.zeros((2, 16, 4), "f4")), ("codes", np.zeros(0, "u1"))):
@@ -230,7 +230,7 @@ SOUND = {"until": 100, "n_forgotten": 0, "by": "x", "codes_of": None}
 
 
 @pytest.mark.parametrize(
-    "said",
+    "past_query",
     [
         *([], None, "x", {}, {**SOUND, "more": 1}, {k: v for k, v in SOUND.items() if k != "by"}),
         *({**SOUND, "until": wrong} for wrong in (-1, 2**63, 1.0, "9", None, True)),
@@ -239,14 +239,14 @@ SOUND = {"until": 100, "n_forgotten": 0, "by": "x", "codes_of": None}
         *({**SOUND, "by": wrong} for wrong in (None, 3, ["x"])),
     ],
 )
-def test_what_it_was_made_of_must_be_said(tmp_path: Path, said: object) -> None:
-    save_heard(heard_of(MADE, TOLD), tmp_path)
-    (tmp_path / FOLDER / "made.json").write_text(json.dumps(said))
+def test_what_it_was_made_of_must_be_said(tmp_path: Path, past_query: object) -> None:
+    save_stored_evidence(stored_evidence_of(MADE, TOLD), tmp_path)
+    (tmp_path / FOLDER / "made.json").write_text(json.dumps(past_query))
     refused(tmp_path, "made.json")
 
 
-@pytest.mark.parametrize("said", ["{}", "[3]", "[null]", '[null, null, ""]', "[[]]", "[" * 200_000])
-def test_tenants_that_do_not_fit_are_refused(tmp_path: Path, said: str) -> None:
-    save_heard(heard_of(MADE, TOLD), tmp_path)
-    (tmp_path / FOLDER / "tenants.json").write_text(said)
+@pytest.mark.parametrize("past_query", ["{}", "[3]", "[null]", '[null, null, ""]', "[[]]", "[" * 200_000])
+def test_tenants_that_do_not_fit_are_refused(tmp_path: Path, past_query: str) -> None:
+    save_stored_evidence(stored_evidence_of(MADE, TOLD), tmp_path)
+    (tmp_path / FOLDER / "tenants.json").write_text(past_query)
     refused(tmp_path)

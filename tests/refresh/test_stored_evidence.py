@@ -16,7 +16,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from fakes import WordEncoder
-from heard import (
+from rag_flywheel import Config, Flywheel, FlywheelError, Passage
+from rag_flywheel.deploy.loaded import LoadedVersion
+from rag_flywheel.rank import evidence
+from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.stored_evidence import Provenance
+from reopened import (
     CONFIG,
     DIM,
     QUERIES,
@@ -24,29 +29,24 @@ from heard import (
     WHERE,
     Opened,
     contents,
-    is_heard,
     the_same,
+    uses_stored_evidence,
     voted_index,
 )
-from rag_flywheel import Config, Flywheel, FlywheelError, Passage
-from rag_flywheel.deploy.loaded import LoadedVersion
-from rag_flywheel.rank import evidence
-from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.rank.stored_evidence import Made
 
 DAY_S = 86_400.0
 
 
 @pytest.fixture
 def opened() -> Iterator[Callable[..., Opened]]:
-    made: list[Opened] = []
+    provenance: list[Opened] = []
 
     def make(root: Path, config: Config = CONFIG) -> Opened:
-        made.append(Opened(root, config))
-        return made[-1]
+        provenance.append(Opened(root, config))
+        return provenance[-1]
 
     yield make
-    for each in made:
+    for each in provenance:
         each.database.close()
 
 
@@ -154,14 +154,14 @@ def test_what_was_heard_is_used_and_later_votes_are_judged(
 ) -> None:
     each = opened(root)
     state = each.state()
-    assert is_heard(state)
+    assert uses_stored_evidence(state)
     assert len(contents(state)) == 3
     with Flywheel.open(root, encoder=WordEncoder(DIM)) as fw:
         shown = fw.retrieve(QUERIES[1])
         fw.feedback(shown.id, shown.hits[0].passage_id, "harmful", user_id="bob")
         fw.feedback(fw.retrieve(QUERIES[3]).id, "p3", "helpful", user_id="bob")
     later = each.state()
-    assert is_heard(later)
+    assert uses_stored_evidence(later)
     assert len(contents(later)) == 4
     assert contents(later) == contents(each.state(each.deaf()))
     changed = {key for key, said in contents(later).items() if contents(state).get(key) != said}
@@ -181,7 +181,7 @@ def test_a_query_whose_votes_were_all_retracted_since_says_nothing(
                 except FlywheelError:
                     continue
     each = opened(root)
-    assert is_heard(each.state())
+    assert uses_stored_evidence(each.state())
     assert len(contents(each.state())) == 2
     assert contents(each.state()) == contents(each.state(each.deaf()))
     assert each.answers(each.version) == each.answers(each.deaf())
@@ -198,28 +198,35 @@ def test_of_a_version_rolled_back_to_what_it_heard_is_used(
         assert fw.rollback() is not None
         assert fw.status().version == target
     each = opened(root)
-    assert is_heard(each.state())
+    assert uses_stored_evidence(each.state())
     assert contents(each.state()) == contents(each.state(each.deaf()))
     assert len(contents(each.state())) == 3
 
 
-def with_made(version: LoadedVersion, **changes: Any) -> LoadedVersion:
-    assert version.heard is not None
+def with_provenance(version: LoadedVersion, **changes: Any) -> LoadedVersion:
+    assert version.evidence is not None
     return replace(
-        version, heard=replace(version.heard, made=replace(version.heard.made, **changes))
+        version,
+        evidence=replace(
+            version.evidence, provenance=replace(version.evidence.provenance, **changes)
+        ),
     )
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda v: with_made(v, until=10**6),
-        lambda v: with_made(v, n_forgotten=1),
-        lambda v: with_made(v, by=""),
-        lambda v: with_made(v, by=v.heard.made.by.replace('"rules": 1', '"rules": 0')),
-        lambda v: with_made(v, by=v.heard.made.by.replace('"queries": "', '"queries": "x')),
+        lambda v: with_provenance(v, until=10**6),
+        lambda v: with_provenance(v, n_forgotten=1),
+        lambda v: with_provenance(v, by=""),
+        lambda v: with_provenance(
+            v, by=v.evidence.provenance.by.replace('"rules": 1', '"rules": 0')
+        ),
+        lambda v: with_provenance(
+            v, by=v.evidence.provenance.by.replace('"queries": "', '"queries": "x')
+        ),
         lambda v: replace(v, parameters=Parameters(noise=0.1234)),
-        lambda v: replace(v, heard=None),
+        lambda v: replace(v, evidence=None),
     ],
 )
 def test_what_was_heard_otherwise_is_not_used(
@@ -227,28 +234,28 @@ def test_what_was_heard_otherwise_is_not_used(
 ) -> None:
     each = opened(root)
     other = change(each.version)
-    if other.heard is not None:
-        assert (other.heard.made, other.parameters) != (
-            each.version.heard.made if each.version.heard else Made(),
+    if other.evidence is not None:
+        assert (other.evidence.provenance, other.parameters) != (
+            each.version.evidence.provenance if each.version.evidence else Provenance(),
             each.version.parameters,
         )
     state = each.state(other)
-    assert other.heard is None or not is_heard(state)
-    assert contents(state) == contents(each.state(replace(other, heard=None)))
+    assert other.evidence is None or not uses_stored_evidence(state)
+    assert contents(state) == contents(each.state(replace(other, evidence=None)))
 
 
 def test_it_is_not_used_when_votes_age(root: Path, opened: Callable[..., Opened]) -> None:
-    assert is_heard(opened(root).state())
+    assert uses_stored_evidence(opened(root).state())
     aging = replace(CONFIG, vote_half_life_days=10.0)
-    assert not is_heard(opened(root, aging).state())
+    assert not uses_stored_evidence(opened(root, aging).state())
     with (root / "flywheel.toml").open("a") as file:
         file.write("vote_half_life_days = 10.0\n")
     with Flywheel.open(root, encoder=WordEncoder(DIM)) as fw:
         fw.add([Passage("new", "one more")])
         fw.refresh()
     each = opened(root, aging)
-    assert each.version.heard is not None
-    assert (len(each.version.heard), each.version.heard.made) == (0, Made())
+    assert each.version.evidence is not None
+    assert (len(each.version.evidence), each.version.evidence.provenance) == (0, Provenance())
     assert len(contents(each.state())) == 3
 
 
@@ -256,31 +263,35 @@ def test_it_is_not_used_when_signals_are_believed_otherwise_since(
     root: Path, opened: Callable[..., Opened]
 ) -> None:
     each = opened(root)
-    assert each.version.heard is not None
-    said = json.loads(each.version.heard.made.by)
+    assert each.version.evidence is not None
+    said = json.loads(each.version.evidence.provenance.by)
     with closing(sqlite3.connect(root / "flywheel.db")) as conn, conn:
         assert said["trusts"] == dict(conn.execute("SELECT kind, trust FROM trusts"))
         conn.execute("INSERT OR REPLACE INTO trusts (kind, trust) VALUES ('copied', 0.3)")
-    assert not is_heard(each.state())
+    assert not uses_stored_evidence(each.state())
 
 
 def test_it_is_not_used_once_a_user_was_deleted(root: Path, opened: Callable[..., Opened]) -> None:
     each = opened(root)
     with Flywheel.open(root, encoder=WordEncoder(DIM), config=CONFIG) as fw:
         fw.forget("ann")
-    assert not is_heard(each.state())
+    assert not uses_stored_evidence(each.state())
     assert contents(each.state()) == contents(each.state(each.deaf()))
-    assert is_heard(opened(root).state()) or not len(opened(root).version.heard or ())
+    assert uses_stored_evidence(opened(root).state()) or not len(
+        opened(root).version.evidence or ()
+    )
 
 
 def test_votes_frozen_before_what_was_heard_are_judged(
     root: Path, opened: Callable[..., Opened]
 ) -> None:
     each = opened(root)
-    assert each.version.heard is not None
-    for frozen_at in range(each.version.heard.made.until + 1):
+    assert each.version.evidence is not None
+    for frozen_at in range(each.version.evidence.provenance.until + 1):
         each.frozen_at = frozen_at
-        assert is_heard(each.state()) == (frozen_at == each.version.heard.made.until)
+        assert uses_stored_evidence(each.state()) == (
+            frozen_at == each.version.evidence.provenance.until
+        )
         assert contents(each.state()) == contents(each.state(each.deaf()))
 
 
@@ -303,9 +314,9 @@ def test_it_is_not_used_beside_a_backup_from_before_it(
             shown = fw.retrieve(QUERIES[2])
             fw.feedback(shown.id, shown.hits[0].passage_id, "helpful", user_id="bob")
     each = opened(root)
-    assert each.version.heard is not None
-    assert each.version.heard.made.until < each.state().last_vote
-    assert not is_heard(each.state())
+    assert each.version.evidence is not None
+    assert each.version.evidence.provenance.until < each.state().last_vote
+    assert not uses_stored_evidence(each.state())
     assert contents(each.state()) == contents(each.state(each.deaf()))
 
 
@@ -317,7 +328,7 @@ def test_a_vector_that_is_not_stored_is_made(root: Path, opened: Callable[..., O
             "DELETE FROM vectors WHERE text_hash IN (SELECT query_hash FROM retrievals)"
         ).rowcount
     after = contents(each.state())
-    assert is_heard(each.state())
+    assert uses_stored_evidence(each.state())
     assert {key: said[0] for key, said in after.items()} == {k: s[0] for k, s in before.items()}
     for key, (_, vector) in after.items():
         was, now = (np.frombuffer(v, np.float32) for v in (before[key][1], vector))
@@ -337,7 +348,7 @@ def test_very_many_past_queries_are_heard_with_their_codes(
         fw.refresh()
     each = opened(tmp_path / "kb")
     state, judged = each.state(), each.state(each.deaf())
-    assert is_heard(state)
+    assert uses_stored_evidence(state)
     assert state.evidence.codes is not None
     assert judged.evidence.codes is not None
     assert state.evidence.codes.table.tolist() == judged.evidence.codes.table.tolist()

@@ -20,7 +20,7 @@ from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.deploy.versions import CURRENT
 from rag_flywheel.errors import ClosedError, CorruptFileError
 from rag_flywheel.records import Hit
-from rag_flywheel.serve.answers import Asked
+from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.live_version import LastLoaded, current_of, read_live
 from rag_flywheel.serve.lookups import Lookups
@@ -63,10 +63,10 @@ class Reader:
     gate: Gate
 
     def hits(self, query: str = QUERY) -> list[Hit]:
-        return list(self.server.retrieve([query], Asked(8, record=False))[0].hits)
+        return list(self.server.retrieve([query], Request(8, record=False))[0].hits)
 
     def version(self) -> str | None:
-        return self.server.retrieve([QUERY], Asked(8, record=False))[0].version
+        return self.server.retrieve([QUERY], Request(8, record=False))[0].version
 
     def loaders(self) -> list[threading.Thread]:
         return [t for t in threading.enumerate() if t.name == "rag-flywheel-load"]

@@ -86,7 +86,7 @@ def agree(root: Path) -> bool:
     database = Database(root / FILE_NAME)
     try:
         with database.reading() as conn:
-            return journal.last_move(conn) == read_current(root)
+            return journal.last_live_change(conn) == read_current(root)
     finally:
         database.close()
 

@@ -35,7 +35,7 @@ def test_many_are_read_as_one_by_one_each_in_its_row(conn: sqlite3.Connection) -
     hashes = [name(int(i)) for i in np.random.default_rng(1).integers(N + 50, size=N)]
     rows = np.full((N + 9, DIM), 7.0, np.float32)
     missing = vector_store.fill_vectors(conn, hashes, "b", rows)
-    known = vector_store.known_vectors(conn, sorted(set(hashes)), "b", DIM)
+    known = vector_store.read_vectors(conn, sorted(set(hashes)), "b", DIM)
     assert len(set(hashes)) < len(hashes)  # some are asked for twice
     assert set(missing) == set(hashes) - set(known) != set()
     for row, h in zip(rows, hashes, strict=False):

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.rank.features import TextPieces
+from rag_flywheel.rank.features import TextNgrams
 
 Vectors = npt.NDArray[np.float32]
 
@@ -48,6 +48,6 @@ def word_encoder() -> WordEncoder:
     return WordEncoder()
 
 
-def no_pieces(n: int) -> TextPieces:
+def no_pieces(n: int) -> TextNgrams:
     """n texts of a query without pieces."""
-    return TextPieces(np.zeros((n, 0)), np.zeros(0), np.zeros(n, dtype=np.int64), 1.0)
+    return TextNgrams(np.zeros((n, 0)), np.zeros(0), np.zeros(n, dtype=np.int64), 1.0)

@@ -33,8 +33,8 @@ def lessons(n: int = 40, seed: int = 0, sense: bool = True) -> Lessons:
         lineages[row, : len(found)] = found
         likely = right if sense else rng.choice(found)
         chances[row, : len(found)] = np.where(found == likely, 0.9, 0.1 / (len(found) - 1))
-    apart = np.arange(len(texts)) // 6 % 6 == 0
-    return Lessons(texts, examples(texts, lineages), apart, chances, vectors_of(n))
+    validation = np.arange(len(texts)) // 6 % 6 == 0
+    return Lessons(texts, examples(texts, lineages), validation, chances, vectors_of(n))
 
 
 def examples(texts: list[str], lineages: Ints) -> Examples:

@@ -36,7 +36,7 @@ def scored(
 ) -> Chances:
     """log((n0 prior + S) / (n0 + sum of S)); heard: the weight K and the chances of each past query."""
     heard = list(heard)
-    support = {p: sum(k * said.get(p, 0.0) for k, said in heard) for p in prior}
+    support = {p: sum(k * past_query.get(p, 0.0) for k, past_query in heard) for p in prior}
     total = sum(support.values())
     return {p: math.log((n0 * prior[p] + support[p]) / (n0 + total)) for p in prior}
 

@@ -59,7 +59,7 @@ class History:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class RuleQueries:
     """Queries to score passages for: ids, vectors float32 (n_queries, dim) and matrices, row by row."""
 
     ids: Sequence[str]
@@ -79,10 +79,10 @@ class Rule:
     source: str
     grid: tuple[float, ...]
     published: float | None
-    scores: Callable[[float, History, Asked], ScoreMatrix]
+    scores: Callable[[float, History, RuleQueries], ScoreMatrix]
 
 
-def choose(rule: Rule, history: History, dev: Asked, qrels: Qrels) -> float:
+def choose(rule: Rule, history: History, dev: RuleQueries, qrels: Qrels) -> float:
     """The weight of the rule's grid with the best mean nDCG@10 on the dev queries; of ties the mildest.
 
     The dev queries must be neither test queries nor queries that gave votes.
@@ -183,7 +183,7 @@ def wilson_lower_bounds(votes: VoteTable, n_passages: int) -> PassageScores:
     return np.where(n > 0, np.maximum(low, 0.0), 0.0)
 
 
-def oracle_scores(asked: Asked, history: History, qrels: Qrels) -> ScoreMatrix:
+def oracle_scores(asked: RuleQueries, history: History, qrels: Qrels) -> ScoreMatrix:
     """The ceiling of reranking: relevant candidates first (the higher the grade), then all as the hybrid.
 
     Candidates: the best 75 by cosine and the best 75 that match by BM25. It knows the qrels.
@@ -200,19 +200,19 @@ def oracle_scores(asked: Asked, history: History, qrels: Qrels) -> ScoreMatrix:
     return scores
 
 
-def _dense(_: float, __: History, asked: Asked) -> ScoreMatrix:
+def _dense(_: float, __: History, asked: RuleQueries) -> ScoreMatrix:
     return asked.matrices.cosines
 
 
-def _bm25(_: float, __: History, asked: Asked) -> ScoreMatrix:
+def _bm25(_: float, __: History, asked: RuleQueries) -> ScoreMatrix:
     return asked.matrices.bm25
 
 
-def _hybrid(weight: float, _: History, asked: Asked) -> ScoreMatrix:
+def _hybrid(weight: float, _: History, asked: RuleQueries) -> ScoreMatrix:
     return hybrid(asked.matrices, weight)
 
 
-def _rrf(weight: float, _: History, asked: Asked) -> ScoreMatrix:
+def _rrf(weight: float, _: History, asked: RuleQueries) -> ScoreMatrix:
     return reciprocal_rank_fusion(asked.matrices, weight)
 
 
@@ -220,13 +220,13 @@ def _boosted(
     boosts: Callable[[VoteTable, int], PassageScores],
     weight: float,
     history: History,
-    asked: Asked,
+    asked: RuleQueries,
 ) -> ScoreMatrix:
     learned = weight * boosts(history.votes, len(history.passage_ids))
     return hybrid(asked.matrices) + learned.astype(np.float32)
 
 
-def _onyx(weight: float, history: History, asked: Asked) -> ScoreMatrix:
+def _onyx(weight: float, history: History, asked: RuleQueries) -> ScoreMatrix:
     net = net_votes(history.votes, len(history.passage_ids))
     return hybrid(asked.matrices) * onyx_multiplier(weight * net).astype(np.float32)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from rag_flywheel.bench.baselines import Asked, History, Matrices, Rule, ScoreMatrix, hybrid
+from rag_flywheel.bench.baselines import History, Matrices, Rule, RuleQueries, ScoreMatrix, hybrid
 from rag_flywheel.records import Vectors
 
 ROCCHIO_NEIGHBOURS, ROCCHIO_BETA, ROCCHIO_GAMMA = 5, 0.75, 0.15
@@ -21,7 +21,7 @@ Counts: TypeAlias = Any
 """scipy.sparse.csr_array, float32 (n_train, n_passages): votes of one kind by train query and passage."""
 
 
-def rocchio(weight: float, history: History, asked: Asked) -> ScoreMatrix:
+def rocchio(weight: float, history: History, asked: RuleQueries) -> ScoreMatrix:
     """Hybrid scores of q + weight · (0.75 · mean helpful − 0.15 · mean harmful passage vector), made unit.
 
     The means run over the votes of the 5 nearest past queries with votes; BM25 keeps the words asked.
@@ -37,7 +37,7 @@ def rocchio(weight: float, history: History, asked: Asked) -> ScoreMatrix:
     return _hybrid_of(moved.astype(np.float32), history, asked)
 
 
-def lader(weight: float, history: History, asked: Asked) -> ScoreMatrix:
+def lader(weight: float, history: History, asked: RuleQueries) -> ScoreMatrix:
     """(1 − weight) · hybrid + weight · memory, each brought to 0..1 within its query.
 
     Memory of a passage: Σ cosine to the past query, at least 0, over its helpful votes from the 10
@@ -53,7 +53,7 @@ def lader(weight: float, history: History, asked: Asked) -> ScoreMatrix:
     return mixed.astype(np.float32)
 
 
-def query_adapter(weight: float, history: History, asked: Asked) -> ScoreMatrix:
+def query_adapter(weight: float, history: History, asked: RuleQueries) -> ScoreMatrix:
     """Hybrid scores of q W, made unit, with W from `fit_adapter(history, weight)`; weight 0: of q."""
     if weight == 0.0:
         return hybrid(asked.matrices)
@@ -107,7 +107,7 @@ def adapter_gradient(
     return gradient
 
 
-def _neighbours(train: npt.NDArray[np.int64], history: History, asked: Asked, k: int) -> Any:
+def _neighbours(train: npt.NDArray[np.int64], history: History, asked: RuleQueries, k: int) -> Any:
     """csr (n_queries, n_train): cosines, at least 0, to the k nearest of these train queries."""
     voted = np.unique(train)
     k = min(k, len(voted))
@@ -141,7 +141,7 @@ def _mean_vectors(counts: Counts, vectors: Vectors) -> Vectors:
     return means
 
 
-def _hybrid_of(vectors: Vectors, history: History, asked: Asked) -> ScoreMatrix:
+def _hybrid_of(vectors: Vectors, history: History, asked: RuleQueries) -> ScoreMatrix:
     """Hybrid scores of queries with these vectors (made unit) and the words of those asked."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = vectors / np.maximum(lengths, 1e-12)

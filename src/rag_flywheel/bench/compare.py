@@ -12,9 +12,9 @@ import numpy.typing as npt
 from rag_flywheel.bench.baselines import (
     GLOBAL_RULES,
     STATIC_RULES,
-    Asked,
     History,
     Matrices,
+    RuleQueries,
     VoteTable,
     choose,
     oracle_scores,
@@ -104,7 +104,7 @@ def _ranking(
 
 
 def _rule_runs(
-    bench: "Bench", protocol: Protocol, history: History, dev: Asked, test: Asked
+    bench: "Bench", protocol: Protocol, history: History, dev: RuleQueries, test: RuleQueries
 ) -> list[dict[str, Any]]:
     found = []
     for rule in (*STATIC_RULES, *GLOBAL_RULES, *BY_QUERY_RULES):
@@ -127,12 +127,12 @@ def _table(cast: Sequence[FixedVote], train: Sequence[str], ids: Sequence[str]) 
     )
 
 
-def asked(split: Split, encoder: Encoder, passages: Vectors, lexical: LexicalIndex) -> Asked:
+def asked(split: Split, encoder: Encoder, passages: Vectors, lexical: LexicalIndex) -> RuleQueries:
     """The queries of a split with what dense search and BM25 say of every passage."""
     ids = sorted(split.queries)
     vectors = encoder.encode_queries([split.queries[q] for q in ids])
     bm25 = np.stack([lexical.scores(tokenize(split.queries[q])) for q in ids])
-    return Asked(ids, vectors, Matrices(vectors @ passages.T, bm25))
+    return RuleQueries(ids, vectors, Matrices(vectors @ passages.T, bm25))
 
 
 def _measured(name: str, scores: Scores, apart: Sequence[str], seed: int) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def _slices(
     bench: "Bench",
     protocol: Protocol,
     history: History,
-    test: Asked,
+    test: RuleQueries,
     nearest: npt.NDArray[np.float32],
     scores: Scores,
     cast: Sequence[FixedVote],

@@ -98,13 +98,13 @@ def asking(
                     shown(seen)
                 user_id = f"user-{rng.integers(2**62)}"
                 said += users.said(seen, train.qrels[query], user_id, rng)
-            n_votes += tell(fw, said)
+            n_votes += give_feedback(fw, said)
         return n_votes
 
     return step
 
 
-def tell(fw: "Flywheel", said: Sequence[Vote | OnAnswer]) -> int:
+def give_feedback(fw: "Flywheel", said: Sequence[Vote | OnAnswer]) -> int:
     """Give what users said to the flywheel, as an application would; returns how many votes."""
     n_votes = fw.feedback_many([vote for vote in said if isinstance(vote, Vote)])
     for vote in said:

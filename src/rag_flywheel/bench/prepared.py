@@ -48,12 +48,12 @@ class PreparedEncoder:
         """That of the model which the file was made with."""
         return require_tunable(_model()).tower()
 
-    def with_tower(self, tower: Tower) -> "KnownQueries":
+    def with_tower(self, tower: Tower) -> "PreparedQueries":
         """What encodes queries as they are taught."""
-        return KnownQueries(require_tunable(_model()).with_tower(tower))
+        return PreparedQueries(require_tunable(_model()).with_tower(tower))
 
 
-class KnownQueries:
+class PreparedQueries:
     """A QueryEncoder that encodes each text once."""
 
     def __init__(self, made: QueryEncoder) -> None:

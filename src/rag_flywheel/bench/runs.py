@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_flywheel.bench.cycles import SHOWN, CastVotes, asking, run_cycles, tell
+from rag_flywheel.bench.cycles import SHOWN, CastVotes, asking, give_feedback, run_cycles
 from rag_flywheel.bench.exposure import gini
 from rag_flywheel.bench.measures import Run
 from rag_flywheel.bench.protocol import CycledRun, FixedVote, Protocol
@@ -85,7 +85,7 @@ def run_fixed(bench: "Bench", protocol: Protocol) -> tuple[CycledRun, list[Fixed
                 given = protocol.users.said(answers[query], bench.train.qrels[query], query, rng)
                 cast.extend(FixedVote(query, v.passage_id, v.verdict == "helpful") for v in given)
                 said += given
-            return tell(fw, said)
+            return give_feedback(fw, said)
 
         cycles = _cycles(fw, bench, protocol, [partial(vote, part) for part in bench.parts])
     what = "users see the static ranking's hits in every cycle; all rules learn from these votes"

@@ -9,7 +9,7 @@ from rag_flywheel.checks import check_optional_text, check_text
 from rag_flywheel.errors import InputError
 from rag_flywheel.store import retrievals, votes
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.vectors import known_vectors
+from rag_flywheel.store.vectors import read_vectors
 from rag_flywheel.store.votes import NewAnswerVote
 
 SIGNS = {
@@ -147,7 +147,7 @@ def note_rephrased(
         pair = retrievals.with_the_one_before(conn, retrieval_id)
         if pair is None or pair.seconds > within_s:
             return False
-        found, (this, before) = known_vectors(conn, pair.hashes, *vectors), pair.hashes
+        found, (this, before) = read_vectors(conn, pair.hashes, *vectors), pair.hashes
         if len(found) < 2 or float(found[this] @ found[before]) < least_cosine:
             return False
         shown = retrievals.shown(conn, pair.before)

@@ -39,18 +39,18 @@ def append_votes(database: Database, given: Iterable[Vote]) -> int:
     return len(votes)
 
 
-def relevance_votes(retrieval_id: str | None, said: object, user_id: str | None) -> list[Vote]:
+def relevance_votes(retrieval_id: str | None, helpful: object, user_id: str | None) -> list[Vote]:
     """A vote for each passage id, helpful where it says True. Raises InputError."""
-    if not isinstance(said, Mapping):
+    if not isinstance(helpful, Mapping):
         raise InputError(
-            f"relevance is {type(said).__name__}; expected {{passage id: True or False}}"
+            f"relevance is {type(helpful).__name__}; expected {{passage id: True or False}}"
         )
-    for passage_id, relevant in said.items():
+    for passage_id, relevant in helpful.items():
         if not isinstance(relevant, bool):
             raise InputError(f"relevance of {passage_id!r} is {relevant!r}; expected True or False")
     return [
         Vote(retrieval_id, passage_id, "helpful" if relevant else "harmful", user_id)
-        for passage_id, relevant in said.items()
+        for passage_id, relevant in helpful.items()
     ]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.posterior import credited
-from rag_flywheel.rank.stored_evidence import Made, PastQuery
+from rag_flywheel.rank.stored_evidence import PastQuery, Provenance
 from rag_flywheel.records import Judgment, QueryKey
 from rag_flywheel.store import forgetting, retrievals, votes
 
@@ -22,7 +22,7 @@ RULES = 1  # raised whenever the same votes come to say something else
 
 def rests_on(
     until: int, noise: float, judged_by: str | None, revision: str, conn: sqlite3.Connection
-) -> Made:
+) -> Provenance:
     """All that `past_queries` rests on for votes up to event number `until`, besides the version's
     memory, and their vectors; judged_by: of the source of events; revision: of those vectors."""
     said = {
@@ -34,7 +34,7 @@ def rests_on(
         "queries": revision,
     }
     by = json.dumps(said, sort_keys=True) if judged_by is not None else ""
-    return Made(until, forgetting.count_begun(conn), by)
+    return Provenance(until, forgetting.count_begun(conn), by)
 
 
 def past_queries(

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rag_flywheel.curate.groups import query_groups
-from rag_flywheel.curate.known import Known, contradicted, known
-from rag_flywheel.curate.opinions import Opinion, Said, Topic, opinions, question_of
+from rag_flywheel.curate.known import KnownAnswer, contradicted, known
+from rag_flywheel.curate.opinions import Opinion, Statements, Topic, opinions, question_of
 from rag_flywheel.curate.source import Source
 from rag_flywheel.records import GoldenItem, QueryKey, Vectors
 from rag_flywheel.store import column_checks, golden, passages, votes
@@ -36,7 +36,7 @@ class Opinions:
     vectors: Mapping[bytes, Vectors]
     heirs: Mapping[int, StoredPassage]
 
-    def known(self, topic: Topic) -> Known | None:
+    def known(self, topic: Topic) -> KnownAnswer | None:
         """What is known of a topic."""
         return known(self.topics[topic], contradicted=topic in self.disputed)
 
@@ -58,7 +58,7 @@ def golden_items(
     events up to this number; None: of all. The caller must not be in a transaction on `database`.
     """
     found = read_opinions(database, source, until=until)
-    answers: dict[int, dict[int, Known]] = defaultdict(dict)
+    answers: dict[int, dict[int, KnownAnswer]] = defaultdict(dict)
     tenants: dict[int, str | None] = {}
     for topic, opinion in found.topics.items():
         if (answer := found.known(topic)) is not None:
@@ -84,7 +84,7 @@ def read_opinions(database: Database, source: Source, *, until: int | None = Non
     """Everything said of the texts in the index now, in one snapshot; arguments as `golden_items`."""
     with database.snapshot() as conn:
         last = passages.read_clock(conn) if until is None else until
-        said = Said(
+        said = Statements(
             [v for v in votes.votes_until(conn, last) if v.kind == "vote"],
             golden.corrections_until(conn, last),
             golden.answers_until(conn, last),
@@ -100,10 +100,12 @@ def read_opinions(database: Database, source: Source, *, until: int | None = Non
     return Opinions(topics, contradicted(topics), texts, vectors, heirs)
 
 
-def _questions(said: Said) -> set[QueryKey]:
+def _questions(said: Statements) -> set[QueryKey]:
     """Every question that anything was said of, of those with votes alone the ones voted on last."""
     voted = dict.fromkeys(question_of(v) for v in reversed(said.votes))
-    rest = Said(corrections=said.corrections, imported=said.imported, decisions=said.decisions)
+    rest = Statements(
+        corrections=said.corrections, imported=said.imported, decisions=said.decisions
+    )
     return {*list(voted)[:MOST_VOTED], *map(question_of, rest.events())}
 
 

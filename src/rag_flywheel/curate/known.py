@@ -12,7 +12,7 @@ DISAGREE = 2  # users on a side, below which it is one person's slip
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownAnswer:
     """The grade of a passage text for a query group, who says so, and the queries it was said of."""
 
     grade: int
@@ -29,14 +29,14 @@ def contradicted(topics: Mapping[Topic, Opinion]) -> set[Topic]:
     return {topic for some in named.values() if len(some) > 1 for topic in some}
 
 
-def known(opinion: Opinion, *, contradicted: bool) -> Known | None:
+def known(opinion: Opinion, *, contradicted: bool) -> KnownAnswer | None:
     """What is known of the passage as an answer; None: nothing."""
     if _decided(opinion, "reject"):
         return None
     accepted = _decided(opinion, "accept")
     best = max(opinion.grades.values(), default=None)
     if best == 0 and not accepted:
-        return Known(0, frozenset({"imported"}), frozenset())
+        return KnownAnswer(0, frozenset({"imported"}), frozenset())
     said = {
         "imported": {query for query, grade in opinion.grades.items() if grade},
         "correction": {c.query for c in opinion.corrections if not contradicted},
@@ -46,7 +46,7 @@ def known(opinion: Opinion, *, contradicted: bool) -> Known | None:
     queries = frozenset().union(*said.values())
     if not queries:
         return None
-    return Known(best or 1, frozenset(name for name, some in said.items() if some), queries)
+    return KnownAnswer(best or 1, frozenset(name for name, some in said.items() if some), queries)
 
 
 def agreed(opinion: Opinion) -> bool:
@@ -55,7 +55,7 @@ def agreed(opinion: Opinion) -> bool:
     return helpful >= AGREE and HARMFUL_AT_MOST * harmful < helpful + harmful
 
 
-def why_review(opinion: Opinion, found: Known | None, *, contradicted: bool) -> str:
+def why_review(opinion: Opinion, found: KnownAnswer | None, *, contradicted: bool) -> str:
     """Why a person has to decide, as a sentence; "": nobody has to."""
     helpful, harmful = len(opinion.helpful), len(opinion.harmful)
     if opinion.decision is not None:

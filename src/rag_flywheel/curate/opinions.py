@@ -17,7 +17,7 @@ E = TypeVar("E", VoteEvent, Correction, ImportedAnswer, Decision)
 
 
 @dataclass(frozen=True)
-class Said:
+class Statements:
     """Events of each kind, in the order of their numbers."""
 
     votes: Sequence[VoteEvent] = ()
@@ -51,7 +51,7 @@ class Opinion:
     n_old_harmful: int = 0
 
 
-def opinions(said: Said, groups: Mapping[QueryKey, int]) -> dict[Topic, Opinion]:
+def opinions(said: Statements, groups: Mapping[QueryKey, int]) -> dict[Topic, Opinion]:
     """What stands of each topic that anything was ever said of; questions of no group are left out."""
     began: dict[Topic, _Event] = {}
     for event in said.events():

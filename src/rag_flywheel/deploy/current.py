@@ -52,7 +52,7 @@ def make_live(
     looks: of the gate, that this version came by.
     """
     with database.transaction() as conn:
-        journal.record_move(conn, action, current)
+        journal.record_live_change(conn, action, current)
     write_current(root, current)
     if looks:  # last: a look that brought nothing to life must not seem to have
         try:
@@ -70,7 +70,7 @@ def reconcile(root: Path, database: Database) -> None:
     except CorruptFileError:
         return  # `verify` names it, `refresh` replaces it
     with database.reading() as conn:
-        intended = journal.last_move(conn)
+        intended = journal.last_live_change(conn)
     if current is not None and current != intended:
         with database.transaction() as conn:
-            journal.record_move(conn, "found", current)
+            journal.record_live_change(conn, "found", current)

@@ -12,7 +12,7 @@ from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory, load_memory
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.rank.stored_evidence import Heard, load_heard
+from rag_flywheel.rank.stored_evidence import StoredEvidence, load_stored_evidence
 from rag_flywheel.records import Pids
 
 _MOST_PARAMETERS = 1_000_000  # bytes
@@ -33,7 +33,7 @@ class LoadedVersion:
     lexical: LexicalIndex
     memory: Memory
     queries: QueryEncoder | None = None
-    heard: Heard | None = None
+    evidence: StoredEvidence | None = None
 
     @property
     def pids(self) -> Pids:
@@ -71,9 +71,9 @@ def load_version(
     """
     known = indexes or _load_indexes(folder, dim=dim, n_passages=n_passages)
     parameters, memory = load_parameters(folder), load_memory(folder)
-    heard = load_heard(folder, dim=dim)
+    evidence = load_stored_evidence(folder, dim=dim)
     return LoadedVersion(
-        version, watermark, parameters, known.dense, known.lexical, memory, queries, heard
+        version, watermark, parameters, known.dense, known.lexical, memory, queries, evidence
     )
 
 

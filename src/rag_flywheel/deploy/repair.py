@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rag_flywheel.deploy.current import read_current, reconcile
 from rag_flywheel.deploy.lock import refresh_lock
-from rag_flywheel.deploy.verify import database_problems, made_with, version_problems
+from rag_flywheel.deploy.verify import database_problems, encoder_identity, version_problems
 from rag_flywheel.deploy.versions import CURRENT, QUARANTINE, VERSIONS, list_versions, strays
 from rag_flywheel.disk import disk_errors, sync
 from rag_flywheel.errors import CorruptFileError
@@ -53,7 +53,7 @@ def _bad_vectors(database: Database) -> list[int]:
         )
     with database.snapshot() as conn:
         meta = (journal.read_meta(conn, key) for key in ("revision", "dim"))
-        revision, dim = made_with(*meta)
+        revision, dim = encoder_identity(*meta)
         if revision is None or dim is None:
             return []
         return [row for row, _ in bad_vectors(conn, revision, dim)]
@@ -100,4 +100,4 @@ def _has_no_version(root: Path, database: Database) -> bool:
     if read_current(root) is not None:
         return False
     with database.reading() as conn:
-        return journal.last_move(conn) is not None
+        return journal.last_live_change(conn) is not None

@@ -64,14 +64,16 @@ def database_problems(database: Database) -> list[str]:
             with database.snapshot() as conn:
                 found = row_problems(
                     conn,
-                    *made_with(journal.read_meta(conn, "revision"), journal.read_meta(conn, "dim")),
+                    *encoder_identity(
+                        journal.read_meta(conn, "revision"), journal.read_meta(conn, "dim")
+                    ),
                 )
     except FlywheelError as error:
         return [str(error)]
     return found
 
 
-def made_with(revision: str | None, dim: str | None) -> tuple[str | None, int | None]:
+def encoder_identity(revision: str | None, dim: str | None) -> tuple[str | None, int | None]:
     """(revision, width) of the encoder of an index, from the words that are kept of it."""
     if revision is None or dim is None:
         return None, None

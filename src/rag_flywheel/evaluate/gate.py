@@ -54,7 +54,7 @@ class Looks:
 
 
 @dataclass(frozen=True)
-class Heard:
+class TrialResults:
     """What both sides are judged by, on queries that neither was fitted to.
 
     votes: log-likelihood of the votes on each group of held-out queries that are near-duplicates;
@@ -68,7 +68,7 @@ class Heard:
     slices: Mapping[str, Mask] = field(default_factory=dict)
     condensed: Pair = _NOTHING
     golden: Pair = _NOTHING
-    kept_hits: float = 1.0
+    shared_hits: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def too_soon(n_votes: int, before: Looks) -> str:
     return f"{n_votes} votes so far, the next look is at {enough}" if n_votes < enough else ""
 
 
-def decide(heard: Heard, n_votes: int, before: Looks, *, seed: int = 0) -> Decision:
+def decide(results: TrialResults, n_votes: int, before: Looks, *, seed: int = 0) -> Decision:
     """Whether the candidate is better, and nothing speaks against it.
 
     Held-out votes decide, or golden queries where too few have votes: better is a one-sided paired
@@ -123,9 +123,9 @@ def decide(heard: Heard, n_votes: int, before: Looks, *, seed: int = 0) -> Decis
     of the best hits change, which votes on the incumbent's hits cannot judge, and golden queries
     do not gain.
     """
-    measure, gains = "held-out votes", heard.votes.differences
-    if len(gains) < LEAST_JUDGED <= len(heard.golden):
-        measure, gains = "golden queries", heard.golden.differences
+    measure, gains = "held-out votes", results.votes.differences
+    if len(gains) < LEAST_JUDGED <= len(results.golden):
+        measure, gains = "golden queries", results.golden.differences
     n = len(gains)
     if n < LEAST_JUDGED:
         why = f"{n} held-out queries have votes, fewer than the {LEAST_JUDGED} that can decide"
@@ -147,22 +147,24 @@ def decide(heard: Heard, n_votes: int, before: Looks, *, seed: int = 0) -> Decis
     spent = f"{mean:+.4f} a query, p {p:.4f}, look {look} may spend {alpha:.4f}"
     if p > alpha:
         return decided("no better", f"{measure} do not clearly gain ({spent})")
-    if against := _against(heard, seed):
+    if against := _veto(results, seed):
         return decided("vetoed", f"{measure} gain ({spent}), but {against}")
     return decided("better", f"{measure} gain ({spent})")
 
 
-def _against(heard: Heard, seed: int) -> str:
+def _veto(results: TrialResults, seed: int) -> str:
     """What speaks against the candidate; empty when nothing does."""
-    gains = heard.votes.differences
-    parts = {f"votes on {name} queries": gains[mask] for name, mask in heard.slices.items()}
-    parts["the order of judged hits"] = heard.condensed.differences
-    parts["golden queries"] = heard.golden.differences
+    gains = results.votes.differences
+    parts = {f"votes on {name} queries": gains[mask] for name, mask in results.slices.items()}
+    parts["the order of judged hits"] = results.condensed.differences
+    parts["golden queries"] = results.golden.differences
     for name, part in parts.items():
         worse = -part - MARGIN
         if len(part) >= LEAST_JUDGED and better_test(worse, seed=seed) < VETO_ALPHA:
             return f"{name} lose {-part.mean():.4f} (n {len(part)})"
-    golden = heard.golden.differences
-    if heard.kept_hits < LARGE_CHANGE and len(golden) >= LEAST_JUDGED and golden.mean() < _TINY:
-        return f"only {heard.kept_hits:.0%} of the best hits stay and golden queries gain nothing"
+    golden = results.golden.differences
+    if results.shared_hits < LARGE_CHANGE and len(golden) >= LEAST_JUDGED and golden.mean() < _TINY:
+        return (
+            f"only {results.shared_hits:.0%} of the best hits stay and golden queries gain nothing"
+        )
     return ""

@@ -28,7 +28,7 @@ from rag_flywheel.improve.likelihood import (
     prior_chances,
     with_support,
 )
-from rag_flywheel.improve.propagate import before_votes, said_of
+from rag_flywheel.improve.propagate import before_votes, neighbour_chances_of
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.nearest import Nearest
 from rag_flywheel.rank.parameters import Parameters
@@ -52,9 +52,9 @@ class HeldOut:
     judged: Floats
 
 
-def memory_of(others: Examples, parameters: Parameters) -> Floats:
+def neighbour_chances(others: Examples, parameters: Parameters) -> Floats:
     """What these queries say of their candidates to others, (m, C)."""
-    return said_of(others, before_votes(others, parameters), parameters.noise)
+    return neighbour_chances_of(others, before_votes(others, parameters), parameters.noise)
 
 
 def chances_of(
@@ -62,7 +62,7 @@ def chances_of(
     others: Examples,
     parameters: Parameters,
     *,
-    said: Floats | None = None,
+    memory: Floats | None = None,
     near: Nearest | None = None,
 ) -> Floats:
     """The chance of every candidate of `test`, (m, C), from the prior and a memory of `others`.
@@ -76,13 +76,13 @@ def chances_of(
         return prior
     apart = np.zeros(len(test), np.int64), np.ones(len(others), np.int64)
     near = nearest(test, others, *apart, near)
-    said = memory_of(others, parameters) if said is None else said
-    heard, weights = links(near, test, others, said), kernel_weights(near, kernel)
-    added = support(heard, said.ravel()[heard.of], weights, prior.shape[1])
-    return with_support(prior, added, all_support(near, said, weights), kernel.n0)
+    memory = neighbour_chances(others, parameters) if memory is None else memory
+    results, weights = links(near, test, others, memory), kernel_weights(near, kernel)
+    added = support(results, memory.ravel()[results.of], weights, prior.shape[1])
+    return with_support(prior, added, all_support(near, memory, weights), kernel.n0)
 
 
-def held_out_says(test: Examples, chances: Floats, parameters: Parameters) -> HeldOut:
+def judge_held_out(test: Examples, chances: Floats, parameters: Parameters) -> HeldOut:
     """What the votes on `test` say of the chances of its candidates, (m, C), under parameters."""
     noise = parameters.noise
     order = _order(test, chances)
@@ -116,7 +116,7 @@ def golden_ndcg(
     return found
 
 
-def kept_hits(one: HeldOut, other: HeldOut) -> float:
+def shared_hits(one: HeldOut, other: HeldOut) -> float:
     """The share of the best hits that both have; 1 when there are none."""
     same = (one.best[:, :, None] == other.best[:, None, :]) & (one.best[:, :, None] >= 0)
     shown = int((one.best >= 0).sum())

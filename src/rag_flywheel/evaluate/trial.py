@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from rag_flywheel.evaluate.gate import Decision, Heard, Looks, Pair, decide
+from rag_flywheel.evaluate.gate import Decision, Looks, Pair, TrialResults, decide
 from rag_flywheel.evaluate.held_out import (
     HeldOut,
     Judges,
     chances_of,
     golden_ndcg,
-    held_out_says,
-    kept_hits,
-    memory_of,
+    judge_held_out,
+    neighbour_chances,
+    shared_hits,
     slices,
 )
 from rag_flywheel.improve.examples import Examples, Floats, Ints
@@ -34,7 +34,7 @@ class Side:
     def held_out(self) -> HeldOut:
         """What held-out queries say."""
         test = self.judges.held_out
-        return held_out_says(test, self._chances(test, self.judges.near), self.parameters)
+        return judge_held_out(test, self._chances(test, self.judges.near), self.parameters)
 
     @cached_property
     def golden(self) -> Floats:
@@ -43,12 +43,12 @@ class Side:
         return golden_ndcg(golden.queries, golden.answers, self._chances(golden.queries))
 
     @cached_property
-    def _said(self) -> Floats:
-        return memory_of(self.judges.others, self.parameters)
+    def _memory(self) -> Floats:
+        return neighbour_chances(self.judges.others, self.parameters)
 
     def _chances(self, test: Examples, near: Nearest | None = None) -> Floats:
         others = self.judges.others
-        return chances_of(test, others, self.parameters, said=self._said, near=near)
+        return chances_of(test, others, self.parameters, memory=self._memory, near=near)
 
 
 @dataclass(frozen=True)
@@ -78,22 +78,22 @@ def gated(candidate: Side, incumbent: Side, groups: Ints, n_votes: int, looks: L
     duplicates of which are one; n_votes: how many there are in all, judges' and others'.
     """
     new, old = candidate.held_out, incumbent.held_out
-    said = {"candidate": new, "incumbent": old}
+    memory = {"candidate": new, "incumbent": old}
     first, group = np.unique(groups, return_index=True, return_inverse=True)[1:]
 
     def of_groups(values: Mapping[str, Floats]) -> dict[str, Floats]:
         return {name: _means(given, group, len(first)) for name, given in values.items()}
 
-    likely = of_groups({name: s.log_likelihood for name, s in said.items()})
-    ordered = of_groups({name: s.condensed for name, s in said.items()})
+    likely = of_groups({name: s.log_likelihood for name, s in memory.items()})
+    ordered = of_groups({name: s.condensed for name, s in memory.items()})
     golden = Pair(candidate.golden, incumbent.golden)
     judges = incumbent.judges
     parts = slices(judges.held_out, judges.others, judges.near)
     masks = {name: mask[first] for name, mask in parts.items()}
     known = ~np.isnan(ordered["candidate"])
     condensed = Pair(ordered["candidate"][known], ordered["incumbent"][known])
-    stay = kept_hits(new, old)
-    decision = decide(Heard(Pair(**likely), masks, condensed, golden, stay), n_votes, looks)
+    stay = shared_hits(new, old)
+    decision = decide(TrialResults(Pair(**likely), masks, condensed, golden, stay), n_votes, looks)
     by_query = {
         "queries": [key.query_hash.hex() for key in judges.held_out.keys],
         "groups": group.tolist(),

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rag_flywheel.improve.examples import Examples, Floats, links, nearest, sums_of_support
-from rag_flywheel.improve.informative import telling
+from rag_flywheel.improve.informative import informative
 from rag_flywheel.improve.likelihood import calibrated, choice_odds, fit, prior_chances, vote_odds
-from rag_flywheel.improve.propagate import said_of
+from rag_flywheel.improve.propagate import neighbour_chances_of
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.exact import typical_cosine
 from rag_flywheel.rank.features import FEATURES
@@ -52,7 +52,7 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
     the same votes always give the same ones.
     """
     every = newest(examples)
-    own = telling(every)
+    own = informative(every)
     scores = {"n_fitted": float(len(own))}
     if len(own) < LEAST_QUERIES:
         why = f"not fitted: {len(own)} of the {LEAST_QUERIES} past queries it takes"
@@ -68,7 +68,7 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
     return Proposal(found, f"fitted to {len(own)} past queries", scores)
 
 
-def listening(examples: Examples, kept: Parameters) -> Parameters:
+def calibrated_parameters(examples: Examples, kept: Parameters) -> Parameters:
     """The same order of the prior, with what the votes on these examples, the newest of them, say of
     certainty: how sure the prior is, the share of votes that is wrong, how well answers are chosen,
     and how much a similar past query says of a query.
@@ -80,7 +80,7 @@ def listening(examples: Examples, kept: Parameters) -> Parameters:
     every = newest(examples)
     if len(every) < LEAST_QUERIES:
         return kept
-    own = telling(every)
+    own = informative(every)
     if len(own) < LEAST_QUERIES:
         return replace(kept, noise=Parameters().noise, kernel=_of_the_same(every))
     noise = round(max(_fitted(own)[1], 1e-3), 4)
@@ -117,7 +117,7 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
     folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
     near = nearest(examples, examples, folds, folds)
     prior = prior_chances(examples, found.vector)
-    said = said_of(examples, prior, found.noise)
+    said = neighbour_chances_of(examples, prior, found.noise)
     joined = links(near, examples, examples, said)
     tilt = choice_odds(examples, found.choice)
     values = tilt, tilt * vote_odds(examples, found.noise)

@@ -19,7 +19,7 @@ LEAST_SLOPE = (
 _ONE_SIDED = 1.645  # standard errors: the quantile of a normal distribution at 95 %
 
 
-def telling(examples: Examples) -> Examples:
+def informative(examples: Examples) -> Examples:
     """The examples to learn from: all, or those without votes on answers where these clearly tell
     nothing."""
     judged = _judged(examples)

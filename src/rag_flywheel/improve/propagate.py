@@ -27,11 +27,11 @@ from rag_flywheel.rank.parameters import Parameters
 
 _PASSES = 3
 _LEAST_CHANCE = 0.01
-_LEAST_KEPT = 0.002
+_LEAST_STORED = 0.002
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Messages:
     """What every query is told by each of its k neighbours: the chances of the passages that are
     candidates of both, one for each link, and the sum over all passages, (n, k)."""
 
@@ -58,61 +58,63 @@ def before_votes(examples: Examples, parameters: Parameters) -> Floats:
         return prior
     each = np.arange(len(examples))
     near = nearest(examples, examples, each, each)
-    said = said_of(examples, prior, parameters.noise)
-    heard = links(near, examples, examples, said)
-    told = _Told(heard, said.ravel()[heard.of], said.sum(axis=1)[near.rows])
+    chances_told = neighbour_chances_of(examples, prior, parameters.noise)
+    links_of = links(near, examples, examples, chances_told)
+    messages = _Messages(
+        links_of, chances_told.ravel()[links_of.of], chances_told.sum(axis=1)[near.rows]
+    )
     weights = kernel_weights(near, kernel)
     for _ in range(_PASSES - 1):
-        told = _told_next(examples, prior, near, told, weights, parameters)
-    return with_support(prior, *told.support(weights, prior.shape[1]), kernel.n0)
+        messages = _next_messages(examples, prior, near, messages, weights, parameters)
+    return with_support(prior, *messages.support(weights, prior.shape[1]), kernel.n0)
 
 
-def said_of(examples: Examples, before: Floats, noise: float) -> Floats:
+def neighbour_chances_of(examples: Examples, before: Floats, noise: float) -> Floats:
     """Chances after the votes as neighbours hear them, (n, C), from those before: small ones say
     nothing, unless votes call them helpful."""
     chances = after_votes(examples, before, noise)
     return np.where((chances >= _LEAST_CHANCE) | (examples.net > 0), chances, 0.0)
 
 
-def _told_next(
+def _next_messages(
     examples: Examples,
     prior: Floats,
     near: Nearest,
-    told: _Told,
+    messages: _Messages,
     weights: Floats,
     parameters: Parameters,
-) -> _Told:
+) -> _Messages:
     """What queries tell after they were told this: each neighbour without what it told them.
 
     All chances here are (n0 + sum of S) times what they are.
     """
     n0, noise = parameters.kernel.n0, parameters.noise
-    added, every = told.support(weights, prior.shape[1])
-    said = said_of(examples, with_support(prior, added, every, n0), noise)
-    loud, odds = said > 0, vote_odds(examples, noise)
+    added, every = messages.support(weights, prior.shape[1])
+    chances_told = neighbour_chances_of(examples, with_support(prior, added, every, n0), noise)
+    loud, odds = chances_told > 0, vote_odds(examples, noise)
     before = n0 * prior + added
     after = before * odds
     total = after.sum(axis=1) + np.maximum(n0 + every - before.sum(axis=1), 0.0)
 
-    at = told.links
-    given = weights.ravel()[at.slot] * told.chances
+    at = messages.links
+    given = weights.ravel()[at.slot] * messages.chances
     in_after = given * odds.ravel()[at.to]
     of_all, of_after, of_loud = (
         np.bincount(at.slot, part, minlength=weights.size).astype(np.float64)
         for part in (given, in_after, in_after * loud.ravel()[at.to])
     )
-    to_others = np.maximum((weights * told.every).ravel() - of_all, 0.0)
+    to_others = np.maximum((weights * messages.every).ravel() - of_all, 0.0)
 
     back, source = _back(near), near.rows.ravel()
     least = n0 * (prior * odds).sum(axis=1)  # of `total`, with nobody heard
     left = np.maximum(total[source] - _at(of_after + to_others, back), least[source])
     loud_left = np.where(loud, after, 0.0).sum(axis=1)[source] - _at(of_loud, back)
 
-    heard = links(near, examples, examples, said)
-    echo = _at(in_after, _reverse(heard, at, prior.size))
-    chances = np.maximum(after.ravel()[heard.of] - echo, 0.0) / left[heard.slot]
-    return _Told(
-        heard,
+    links_of = links(near, examples, examples, chances_told)
+    echo = _at(in_after, _reverse(links_of, at, prior.size))
+    chances = np.maximum(after.ravel()[links_of.of] - echo, 0.0) / left[links_of.slot]
+    return _Messages(
+        links_of,
         np.minimum(chances, 1.0),
         np.clip(loud_left / left, 0.0, 1.0).reshape(near.rows.shape),
     )
@@ -151,10 +153,10 @@ def _at(values: Floats, places: Ints) -> Floats:
     return found
 
 
-def remember(examples: Examples, parameters: Parameters) -> Memory:
+def build_memory(examples: Examples, parameters: Parameters) -> Memory:
     """The memory of a version: the chance of every candidate before the votes on its query."""
     before = before_votes(examples, parameters)
-    kept = examples.present & ((before >= _LEAST_KEPT) | (examples.net != 0))
+    kept = examples.present & ((before >= _LEAST_STORED) | (examples.net != 0))
     counts = kept.sum(axis=1)
     return Memory(
         tuple(examples.keys),

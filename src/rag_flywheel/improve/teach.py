@@ -57,7 +57,7 @@ class Lessons:
 
     texts: Sequence[str]
     examples: Examples
-    apart: npt.NDArray[np.bool_]
+    validation: npt.NDArray[np.bool_]
     chances: Floats
     vectors: Callable[[Ints], Vectors]
 
@@ -67,8 +67,8 @@ class Lessons:
     @property
     def too_few(self) -> str:
         """Why these are too few to teach by; empty when they are not."""
-        n = int((~self.apart).sum())
-        if n < LEAST_QUERIES or not self.apart.any():
+        n = int((~self.validation).sum())
+        if n < LEAST_QUERIES or not self.validation.any():
             return f"{n} of the {LEAST_QUERIES} past queries it takes"
         return ""
 
@@ -78,13 +78,13 @@ class Lessons:
         whole = hashlib.blake2b(digest_size=16)
         for text in self.texts:
             whole.update(text.encode("utf-8", "surrogatepass") + b"\0")
-        for part in (self.examples.lineages, np.round(self.chances, 9), self.apart):
+        for part in (self.examples.lineages, np.round(self.chances, 9), self.validation):
             whole.update(np.ascontiguousarray(part).tobytes())
         return whole.hexdigest()
 
 
 @dataclass(frozen=True)
-class Taught:
+class TeachingResult:
     """What came of teaching: whether the queries kept apart are better off, why, and the numbers."""
 
     better: bool
@@ -101,7 +101,7 @@ def soft_targets(examples: Examples, parameters: Parameters) -> Floats:
 
 def teach(
     tower: Tower, lessons: Lessons, checkpoint: Path, progress: Progress | None = None
-) -> Taught:
+) -> TeachingResult:
     """Teach a tower in place, and leave it with the weights that are best for the queries kept apart.
 
     lessons: not too few. checkpoint: a file that holds how far it is; when it is of these lessons,
@@ -110,8 +110,8 @@ def teach(
     """
     import torch
 
-    own = np.flatnonzero(~lessons.apart)
-    run = _Run(tower, lessons, own, np.flatnonzero(lessons.apart))
+    own = np.flatnonzero(~lessons.validation)
+    run = _Run(tower, lessons, own, np.flatnonzero(lessons.validation))
     run.resume(checkpoint)
     saved = time.monotonic()
     tower.model.eval()  # without dropout: two epochs do not overfit, and steps can be repeated
@@ -134,17 +134,22 @@ def teach(
         "tuning_loss": round(run.best_loss, 6),
     }
     if not gain > 0:  # nor where it is no number
-        return Taught(False, "queries kept apart are no better off", scores)
-    return Taught(True, f"taught by {len(own)} past queries", scores)
+        return TeachingResult(False, "queries kept apart are no better off", scores)
+    return TeachingResult(True, f"taught by {len(own)} past queries", scores)
 
 
 class _Run:
     """One course of teaching: the optimiser, how far it is, and the best weights so far."""
 
-    def __init__(self, tower: Tower, lessons: Lessons, own: Ints, quiz: Ints) -> None:
+    def __init__(self, tower: Tower, lessons: Lessons, own: Ints, validation_rows: Ints) -> None:
         import torch
 
-        self._tower, self._lessons, self._own, self._quiz = tower, lessons, own, quiz
+        self._tower, self._lessons, self._own, self._validation = (
+            tower,
+            lessons,
+            own,
+            validation_rows,
+        )
         for parameter in tower.model.parameters():
             parameter.requires_grad_(False)
         for parameter in tower.taught.values():
@@ -158,7 +163,7 @@ class _Run:
         self.n_steps = EPOCHS * self._batches
         self.step, self.best_step = 0, 0
         self.best = self._tower.weights
-        self.start = self.best_loss = self._quiz_loss()
+        self.start = self.best_loss = self._validation_loss()
 
     def advance(self) -> None:
         """One step, and a look at the queries kept apart when one is due."""
@@ -176,7 +181,7 @@ class _Run:
         self._optimiser.step()
         self.step += 1
         if self.step in {round(self.n_steps * i / _CHECKS) for i in range(1, _CHECKS + 1)}:
-            found = self._quiz_loss()
+            found = self._validation_loss()
             if found < self.best_loss:
                 self.best, self.best_step, self.best_loss = self._tower.weights, self.step, found
 
@@ -217,13 +222,13 @@ class _Run:
             ]
         return torch.cat(found)[torch.from_numpy(np.argsort(order))]
 
-    def _quiz_loss(self) -> float:
+    def _validation_loss(self) -> float:
         import torch
 
         losses, sizes = [], []
         with torch.no_grad():
-            for start in range(0, len(self._quiz), BATCH):
-                rows = self._quiz[start : start + BATCH]
+            for start in range(0, len(self._validation), BATCH):
+                rows = self._validation[start : start + BATCH]
                 losses.append(float(self._loss(rows)))
                 sizes.append(len(rows))
         return float(np.average(losses, weights=sizes))
@@ -239,9 +244,9 @@ class _Run:
         ):
             for kind, tensor in self._optimiser.state[parameter].items():
                 tensors[f"{kind}.{name}"] = tensor.numpy().copy()
-        said = {"of": self._of(), "step": self.step, "best_step": self.best_step}
-        said |= {"best_loss": self.best_loss.hex()}
-        words = {k: str(v) for k, v in said.items()}
+        header = {"of": self._of(), "step": self.step, "best_step": self.best_step}
+        header |= {"best_loss": self.best_loss.hex()}
+        words = {k: str(v) for k, v in header.items()}
         words[_SUM] = _sum_of(words, tensors)
         temporary = path.with_suffix(".part")
         try:
@@ -261,19 +266,19 @@ class _Run:
             return
         try:
             with safe_open(str(path), framework="np") as file:
-                said = file.metadata() or {}
-                if said.get("of") != self._of():
+                header = file.metadata() or {}
+                if header.get("of") != self._of():
                     return
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if said.pop(_SUM, None) != _sum_of(said, tensors):
+            if header.pop(_SUM, None) != _sum_of(header, tensors):
                 raise ValueError("its checksum differs")
         except (OSError, ValueError, TypeError, SafetensorError) as error:
             log.warning("tuning: %s cannot be read (%s); starting anew", path.name, error)
             return
-        self._take_up(said, tensors)
+        self._take_up(header, tensors)
         log.info("tuning: going on from step %d of %d", self.step, self.n_steps)
 
-    def _take_up(self, said: dict[str, str], tensors: dict[str, Any]) -> None:
+    def _take_up(self, header: dict[str, str], tensors: dict[str, Any]) -> None:
         import torch
 
         def part(kind: str) -> dict[str, Any]:
@@ -287,17 +292,17 @@ class _Run:
             self._optimiser.state[parameter] = {
                 kind: torch.from_numpy(of[name]) for kind, of in moments.items()
             }
-        self.best, self.best_loss = part("best"), float.fromhex(said["best_loss"])
-        self.step, self.best_step = int(said["step"]), int(said["best_step"])
+        self.best, self.best_loss = part("best"), float.fromhex(header["best_loss"])
+        self.step, self.best_step = int(header["step"]), int(header["best_step"])
 
     def _of(self) -> str:
         settings = (EPOCHS, BATCH, _PARTS, RATE, TEMPERATURE, DECAY, _CHECKS)
         return f"{self._tower.base} {self._lessons.name} {settings}"
 
 
-def _sum_of(said: Mapping[str, str], tensors: Mapping[str, npt.NDArray[Any]]) -> str:
+def _sum_of(header: Mapping[str, str], tensors: Mapping[str, npt.NDArray[Any]]) -> str:
     """Tells a checkpoint that is not what was written: safetensors has no checksum."""
-    whole = hashlib.blake2b(repr(sorted(said.items())).encode(), digest_size=16)
+    whole = hashlib.blake2b(repr(sorted(header.items())).encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         whole.update(f"{name} {tensor.dtype} {tensor.shape} ".encode() + tensor.tobytes())
     return whole.hexdigest()

@@ -25,13 +25,13 @@ _ARRAYS = {
 Ints = npt.NDArray[np.int32]
 
 
-def pieces_of(word: str) -> list[str]:
+def char_ngrams_of(word: str) -> list[str]:
     """The pieces of a word with a blank before and after it: " cat", "cat "; a short one whole."""
     padded = f" {word} "
     return [padded[i : i + _LETTERS] for i in range(max(1, len(padded) - _LETTERS + 1))]
 
 
-class Pieces:
+class CharNgrams:
     """The pieces of the words of a vocabulary: word i has ids[offsets[i]:offsets[i + 1]].
 
     number: of each piece; idf float64 (n_pieces,).
@@ -48,14 +48,14 @@ class Pieces:
     @classmethod
     def build(
         cls, words: Iterable[str], n_with_word: npt.NDArray[np.int64], n_texts: int
-    ) -> "Pieces":
+    ) -> "CharNgrams":
         """From the words in the order of their numbers, and how many of n_texts have each.
 
         A piece is taken to be in n (1 - exp(-sum over its words of n_with_word / n)) of n texts, as
         if words came independently (a word that has it twice counts twice); idf is Lucene's.
         """
         number: dict[str, int] = {}
-        each = [[number.setdefault(p, len(number)) for p in pieces_of(w)] for w in words]
+        each = [[number.setdefault(p, len(number)) for p in char_ngrams_of(w)] for w in words]
         lengths = np.fromiter((len(p) for p in each), dtype=np.int64, count=len(each))
         ids = np.fromiter((p for found in each for p in found), dtype=np.int32)
         share = np.repeat(n_with_word / max(n_texts, 1), lengths)
@@ -65,12 +65,12 @@ class Pieces:
         return cls(number, offsets, ids, np.log(1.0 + (n_texts - n_with + 0.5) / (n_with + 0.5)))
 
     @classmethod
-    def load(cls, folder: Path, *, n_words: int) -> "Pieces":
+    def load(cls, folder: Path, *, n_words: int) -> "CharNgrams":
         """Read from a folder. Raises OSError or ValueError for what is not whole."""
         names = read_json(folder / _NAMES, list[str])
         if len(set(names)) != len(names):
             raise ValueError(f"{_NAMES} names a piece twice")
-        offsets, ids, idf = read_arrays(folder, _ARRAYS, words=n_words, pieces=len(names))
+        offsets, ids, idf = read_arrays(folder, _ARRAYS, words=n_words, ngrams=len(names))
         if not divides(offsets, n_words, len(ids)):
             raise ValueError(f"piece-offsets.npy does not divide the pieces among {n_words} words")
         if not all_below(ids, len(names)):
@@ -90,20 +90,20 @@ class Pieces:
         """idf of the known pieces of a query's words, times how often they are in it."""
         found: dict[str, float] = {}
         for word in words:
-            for piece in pieces_of(word):
-                if piece in self.number:
-                    found[piece] = found.get(piece, 0.0) + float(self.idf[self.number[piece]])
+            for ngram in char_ngrams_of(word):
+                if ngram in self.number:
+                    found[ngram] = found.get(ngram, 0.0) + float(self.idf[self.number[ngram]])
         return found
 
     def counts(
-        self, pieces: Sequence[str], tokens: Ints, lengths: npt.NDArray[np.int64]
+        self, ngrams: Sequence[str], tokens: Ints, lengths: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
         """How often each piece is in each text, (n, m).
 
         tokens: numbers of the texts' words, one text after the other; lengths int64 (n,).
         """
-        n, m = len(lengths), len(pieces)
-        numbers = np.array([self.number[piece] for piece in pieces], dtype=np.int64)
+        n, m = len(lengths), len(ngrams)
+        numbers = np.array([self.number[ngram] for ngram in ngrams], dtype=np.int64)
         sharing = np.flatnonzero(self._words_with(numbers.tolist())[tokens])
         words, which = np.unique(tokens[sharing], return_inverse=True)  # few, many times over
         text = np.searchsorted(np.cumsum(lengths), sharing, side="right")
@@ -137,7 +137,7 @@ class Pieces:
 
     def _words_with(self, numbers: Sequence[int]) -> npt.NDArray[np.bool_]:
         """bool (n_words,): which words have any of these pieces."""
-        words, starts = self._words_by_piece
+        words, starts = self._words_by_ngram
         found = np.zeros(len(self.offsets) - 1, dtype=bool)
         parts = [words[starts[number] : starts[number + 1]] for number in numbers]
         if parts:
@@ -145,7 +145,7 @@ class Pieces:
         return found
 
     @cached_property
-    def _words_by_piece(self) -> tuple[Ints, Ints]:
+    def _words_by_ngram(self) -> tuple[Ints, Ints]:
         """Words by piece: those of piece i are words[starts[i]:starts[i + 1]]."""
         order = np.argsort(self.ids, kind="stable")
         word = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.int32), np.diff(self.offsets))

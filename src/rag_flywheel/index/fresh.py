@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.bm25 import LexicalScores
-from rag_flywheel.index.char_ngrams import pieces_of
+from rag_flywheel.index.char_ngrams import char_ngrams_of
 from rag_flywheel.index.exact import typical_cosine
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.records import Pids, Vectors
@@ -27,12 +27,12 @@ class FreshText:
     counts: Counter[str]
 
     @cached_property
-    def pieces(self) -> Counter[str]:
+    def ngrams(self) -> Counter[str]:
         """How often each piece is in the words."""
         found: Counter[str] = Counter()
         for word, n in self.counts.items():
-            for piece in pieces_of(word):
-                found[piece] += n
+            for ngram in char_ngrams_of(word):
+                found[ngram] += n
         return found
 
 
@@ -100,14 +100,14 @@ class FreshSegment:
         places = [number.get(word, -1) for text in found for word in text]
         return np.array(places, dtype=np.int64), np.array([len(t) for t in found], dtype=np.int64)
 
-    def pieces_at(
-        self, pieces: Sequence[str], positions: npt.NDArray[np.int64]
+    def ngrams_at(
+        self, ngrams: Sequence[str], positions: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """How often each piece is in each of these texts, as in `LexicalIndex`."""
-        found = [self.texts[i].pieces for i in positions.tolist()]
-        tf = np.array([[counts[piece] for piece in pieces] for counts in found], dtype=np.float64)
+        found = [self.texts[i].ngrams for i in positions.tolist()]
+        tf = np.array([[counts[ngram] for ngram in ngrams] for counts in found], dtype=np.float64)
         totals = np.array([sum(counts.values()) for counts in found], dtype=np.int64)
-        return tf.reshape(len(found), len(pieces)), totals
+        return tf.reshape(len(found), len(ngrams)), totals
 
     def title_lengths(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """How many words of each of these texts are its title."""

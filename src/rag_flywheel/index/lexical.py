@@ -22,7 +22,7 @@ from rag_flywheel.disk import (
     write_arrays,
 )
 from rag_flywheel.index.bm25 import K1, B, LexicalScores, WordScores, add_column
-from rag_flywheel.index.char_ngrams import Pieces
+from rag_flywheel.index.char_ngrams import CharNgrams
 from rag_flywheel.index.spans import places_of
 from rag_flywheel.index.tokenizer import Numbers, TokenIds
 from rag_flywheel.index.tokenizer import tokenize as tokenize
@@ -41,14 +41,14 @@ class LexicalIndex:
         tokens: TokenIds,
         offsets: TokenIds,
         titles: TokenIds,
-        pieces: Pieces,
+        ngrams: CharNgrams,
     ) -> None:
         self._bm25 = bm25
         self.vocabulary = vocabulary
         self.tokens = tokens  # token ids of all texts, one after the other
         self.offsets = offsets  # (n + 1,): text i has tokens[offsets[i]:offsets[i + 1]]
         self.titles = titles  # (n,): how many tokens of text i, its first, are its title
-        self.pieces = pieces  # of the words of the vocabulary
+        self.ngrams = ngrams  # of the words of the vocabulary
 
     @classmethod
     def build(
@@ -83,8 +83,8 @@ class LexicalIndex:
         vocabulary = {words[number]: i for i, number in enumerate(numbers.tolist())}
         offsets = np.append(0, np.cumsum(lengths, dtype=np.int64)).astype(np.int32)
         bm25 = WordScores.build(tokens, offsets, len(vocabulary))
-        pieces = Pieces.build(vocabulary, np.diff(bm25.starts), len(lengths))
-        return cls(bm25, vocabulary, tokens, offsets, titles, pieces)
+        ngrams = CharNgrams.build(vocabulary, np.diff(bm25.starts), len(lengths))
+        return cls(bm25, vocabulary, tokens, offsets, titles, ngrams)
 
     def changed(
         self, stays: npt.NDArray[np.bool_], texts: Iterable[tuple[str, str]]
@@ -116,9 +116,9 @@ class LexicalIndex:
                 raise ValueError("a title has an impossible length")
             if len(titles) != n_texts:
                 raise ValueError(f"it holds {len(titles)} texts; expected {n_texts}")
-            pieces = Pieces.load(tokens, n_words=len(vocabulary))
+            ngrams = CharNgrams.load(tokens, n_words=len(vocabulary))
             bm25 = WordScores.load(lexical, len(vocabulary), n_texts)
-        return cls(bm25, vocabulary, ids, offsets, titles, pieces)
+        return cls(bm25, vocabulary, ids, offsets, titles, ngrams)
 
     def save(self, folder: Path) -> None:
         """Write the index into `folder`, without pickle."""
@@ -129,7 +129,7 @@ class LexicalIndex:
         words = json.dumps(self.vocabulary, ensure_ascii=False)
         (lexical / "words.json").write_text(words, encoding="utf-8")
         write_arrays(tokens, _TOKENS, self.tokens, self.offsets, self.titles)
-        self.pieces.save(tokens)
+        self.ngrams.save(tokens)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -191,22 +191,22 @@ class LexicalIndex:
         return number[found].astype(np.int64), lengths
 
     @cached_property
-    def average_pieces(self) -> float:
+    def average_ngrams(self) -> float:
         """Mean number of pieces in a text; 1.0 when there is none at all."""
-        n_pieces = int(self._n_pieces.sum(dtype=np.int64))
+        n_pieces = int(self._n_ngrams.sum(dtype=np.int64))
         return n_pieces / len(self) if n_pieces else 1.0
 
     @cached_property
-    def _n_pieces(self) -> TokenIds:
+    def _n_ngrams(self) -> TokenIds:
         """How many pieces each text has, (n,)."""
-        return self.pieces.in_texts(self.tokens, self.offsets)
+        return self.ngrams.in_texts(self.tokens, self.offsets)
 
-    def pieces_at(
-        self, pieces: Sequence[str], positions: npt.NDArray[np.int64]
+    def ngrams_at(
+        self, ngrams: Sequence[str], positions: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """How often each piece is in each of these texts, (n, m), and the pieces of each, (n,)."""
-        found = self.pieces.counts(pieces, *self._tokens_at(positions))
-        return found, self._n_pieces[positions].astype(np.int64)
+        found = self.ngrams.counts(ngrams, *self._tokens_at(positions))
+        return found, self._n_ngrams[positions].astype(np.int64)
 
     def _tokens_at(
         self, positions: npt.NDArray[np.int64]

@@ -55,7 +55,7 @@ def finish_forgetting(root: Path, database: Database, *, rebuild: Rebuild) -> Re
 
 def _deleted(root: Path, database: Database, user: str) -> ForgetReport:
     with database.reading() as conn:
-        known = forgetting.is_known(conn, user)
+        known = forgetting.has_rows_of(conn, user)
     if not known:
         return _NOTHING
     live = _live(root)

@@ -11,7 +11,7 @@ _DAY_S = 86_400.0
 _AT_ONCE = 500  # retrievals in one transaction, which other writers wait for
 
 
-def fold_old(database: Database, config: Config, *, days: float, heard: int) -> int:
+def fold_old(database: Database, config: Config, *, days: float, until: int) -> int:
     """Fold what is older than so many days; returns how many retrievals that was.
 
     Judgments of all votes stay what they are. heard: the number of the last vote that the live
@@ -22,7 +22,7 @@ def fold_old(database: Database, config: Config, *, days: float, heard: int) -> 
     n, last = 0, 0
     while True:
         with database.transaction() as conn:
-            rows = folding.due(conn, after=last, before=before, heard=heard, n=_AT_ONCE)
+            rows = folding.due(conn, after=last, before=before, until=until, n=_AT_ONCE)
             said = votes.votes_on_retrievals(conn, rows)
             judged = judgments(said, half_life_days=half_life, now=time.time())
             if rows:

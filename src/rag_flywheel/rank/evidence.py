@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from rag_flywheel.index.short_codes import Codes
 from rag_flywheel.rank.parameters import Kernel
-from rag_flywheel.rank.stored_evidence import Heard, PastQuery
+from rag_flywheel.rank.stored_evidence import PastQuery, StoredEvidence
 from rag_flywheel.records import Pids, QueryKey, Vectors
 
 Rows = npt.NDArray[np.int64]
@@ -41,7 +41,7 @@ class _Room:
     tenants: npt.NDArray[np.int32]
     keys: list[QueryKey]
     rows: dict[bytes, list[int]]
-    heard: Heard
+    stored: StoredEvidence
 
     def add(self, keys: Sequence[QueryKey], vectors: Vectors, tenants: Sequence[int]) -> None:
         """Put further past queries at the end, where there is room for them."""
@@ -76,22 +76,22 @@ class EvidenceView:
     tenant_codes: Mapping[str | None, int] = field(default_factory=dict)
     silent: frozenset[int] = frozenset()
     codes: Codes | None = None
-    _said: tuple[Mapping[int, PastQuery], ...] = ()
+    _changed: tuple[Mapping[int, PastQuery], ...] = ()
     _room: _Room | None = None
 
     @classmethod
-    def of(cls, heard: Heard, vectors: Vectors) -> "EvidenceView":
+    def of(cls, stored: StoredEvidence, vectors: Vectors) -> "EvidenceView":
         """What was heard, with the vectors of its past queries, float32 (n, dim) unit rows, and
         room for more: the rest of an array of more rows."""
-        keys, n = list(heard.keys), len(heard)
+        keys, n = list(stored.keys), len(stored)
         tenants = np.empty(len(vectors), np.int32)
-        tenants[:n] = heard.tenant
-        room = _Room(vectors, tenants, keys, {}, heard)
+        tenants[:n] = stored.tenant
+        room = _Room(vectors, tenants, keys, {}, stored)
         _note(room.rows, keys, 0)
-        codes = {tenant: i for i, tenant in enumerate(heard.tenants)}
-        coded = codes_of(vectors[:n], heard.codes)
+        codes = {tenant: i for i, tenant in enumerate(stored.tenants)}
+        coded = codes_of(vectors[:n], stored.codes)
         nothing: tuple[Mapping[int, PastQuery], ...] = ({},) * -(-n // _PART)
-        return cls(vectors.shape[1], n, codes, codes=coded, _said=nothing, _room=room)
+        return cls(vectors.shape[1], n, codes, codes=coded, _changed=nothing, _room=room)
 
     @property
     def keys(self) -> Sequence[QueryKey]:
@@ -105,13 +105,13 @@ class EvidenceView:
             return np.empty((0, self.dim), dtype=np.float32)
         return self._room.vectors[: self.n]
 
-    def said(self, row: int) -> PastQuery:
+    def past_query(self, row: int) -> PastQuery:
         """What votes say of the past query in a row."""
-        found = self._said[row // _PART].get(row)
+        found = self._changed[row // _PART].get(row)
         if found is not None:
             return found
         assert self._room is not None
-        return self._room.heard.said(row)
+        return self._room.stored.past_query(row)
 
     def of_tenant(self, code: int) -> npt.NDArray[np.bool_]:
         """Whether each past query has votes, cast under the tenant with this code; bool (n,)."""
@@ -121,7 +121,7 @@ class EvidenceView:
         own[list(self.silent)] = False
         return own
 
-    def known(self, hashes: Iterable[bytes]) -> list[QueryKey]:
+    def with_texts(self, hashes: Iterable[bytes]) -> list[QueryKey]:
         """The past queries of the view with these texts, whatever their tenant."""
         return [key for name in hashes for key, _ in self._with_hash(name)]
 
@@ -164,7 +164,7 @@ class EvidenceView:
             codes,
             (self.silent - loud) | silent if loud or silent else self.silent,
             coded,
-            _replaced(self._said, {rows[key]: past for key, past in found.items()}),
+            _replaced(self._changed, {rows[key]: past for key, past in found.items()}),
             room,
         )
 
@@ -175,7 +175,9 @@ class EvidenceView:
             return room
         size = max(64, 2 * (n + n_more))
         vectors = np.empty((size, self.dim), np.float32)
-        larger = _Room(vectors, np.empty(size, np.int32), [], {}, room.heard if room else Heard())
+        larger = _Room(
+            vectors, np.empty(size, np.int32), [], {}, room.stored if room else StoredEvidence()
+        )
         if room is not None:
             larger.add(room.keys[:n], room.vectors[:n], room.tenants[:n].tolist())
         return larger
@@ -286,7 +288,7 @@ def _gathered(
     above = (np.minimum(cosines, 1.0) - kernel.theta) / (1.0 - kernel.theta)
     nearest = np.lexsort((near, -above))[: kernel.neighbours]
     weights = above[nearest] ** kernel.gamma
-    behind = [view.said(row) for row in near[nearest].tolist()]
+    behind = [view.past_query(row) for row in near[nearest].tolist()]
     support: dict[int, float] = {}
     for past, weight in zip(behind, weights.tolist(), strict=True):
         for s in past.supports:

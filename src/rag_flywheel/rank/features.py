@@ -88,7 +88,7 @@ class TextWords:
 
 
 @dataclass(frozen=True)
-class TextPieces:
+class TextNgrams:
     """The m pieces of a query's words in n texts: counts float64 (n, m), idf (m,), times how often
     the query has them, and how many pieces each text has, int64 (n,)."""
 
@@ -112,7 +112,7 @@ class Best:
     title: float
     bigram: float
     pairs: float
-    pieces: float
+    ngrams: float
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _close_from(found: _Found, start: int, end: int) -> tuple[Ints, Ints]:
 
 
 def rich_features(
-    query: QueryWords, texts: TextWords, text_pieces: TextPieces, best: Best | None = None
+    query: QueryWords, texts: TextWords, text_ngrams: TextNgrams, best: Best | None = None
 ) -> tuple[Features, Best]:
     """float32 (n, 7): the features named in RICH, and what the best of these texts have.
 
@@ -183,9 +183,9 @@ def rich_features(
         rarest[found.text[found.word == known[0]]] = 1.0
     close = _Close.of(found)
     bigram, pairs = _bigrams(query, texts, found), _pairs(query, texts, found, close)
-    pieces = text_pieces.bm25()
+    ngrams = text_ngrams.bm25()
     if best is None:
-        best = Best(*(float(scores.max(initial=0.0)) for scores in (title, bigram, pairs, pieces)))
+        best = Best(*(float(scores.max(initial=0.0)) for scores in (title, bigram, pairs, ngrams)))
     columns = [
         _share(bigram, best.bigram),
         _share(title, best.title),
@@ -193,7 +193,7 @@ def rich_features(
         _window(query, found, close, n) / _WINDOW_SCALE,
         _share(pairs, best.pairs),
         length,
-        _share(pieces, best.pieces),
+        _share(ngrams, best.ngrams),
     ]
     return np.stack(columns, axis=1).astype(np.float32), best
 

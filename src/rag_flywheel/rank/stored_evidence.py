@@ -34,7 +34,7 @@ FOLDER = "heard"
 _HASH = 16
 _LARGEST = 2**62  # event number, lineage
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
-_MOST_MADE = 100_000  # bytes
+_MOST_PROVENANCE = 100_000  # bytes
 _ARRAYS = {
     "queries": f"uint8 n {_HASH}",
     "tenant": "int32 n",
@@ -64,7 +64,7 @@ def _numbers() -> npt.NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Made:
+class Provenance:
     """What it rests on: votes up to event number `until`, after so many users were forgotten; by:
     everything else, as text, "" when it must not be used."""
 
@@ -74,7 +74,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Heard:
+class StoredEvidence:
     """Past query i is hashes[i] under tenants[tenant[i]]. Its supports are lineages and chances
     from offsets[i] to offsets[i + 1]; its votes, at least one, likewise by vote_offsets.
 
@@ -82,7 +82,7 @@ class Heard:
     int64; chances float64. codes: of the vectors of all n, None: they are few.
     """
 
-    made: Made = Made()
+    provenance: Provenance = Provenance()
     tenants: tuple[str | None, ...] = ()
     hashes: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, _HASH), np.uint8))
     tenant: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
@@ -104,7 +104,7 @@ class Heard:
         tenants = map(self.tenants.__getitem__, self.tenant.tolist())
         return tuple(starmap(QueryKey, zip(hashes, tenants, strict=True)))
 
-    def said(self, row: int) -> PastQuery:
+    def past_query(self, row: int) -> PastQuery:
         """What votes say of the past query in a row."""
         part = slice(self.offsets[row], self.offsets[row + 1])
         pairs = zip(self.lineages[part].tolist(), self.chances[part].tolist(), strict=True)
@@ -112,20 +112,24 @@ class Heard:
         return PastQuery(tuple(Support(*pair) for pair in pairs), tuple(votes.tolist()))
 
 
-def heard_of(made: Made, said: Mapping[QueryKey, PastQuery], codes: Codes | None = None) -> Heard:
+def stored_evidence_of(
+    provenance: Provenance, past_query: Mapping[QueryKey, PastQuery], codes: Codes | None = None
+) -> StoredEvidence:
     """This of these past queries, each of which has a vote; codes: of their vectors, in order."""
-    tenants = {tenant: i for i, tenant in enumerate(dict.fromkeys(key.tenant for key in said))}
-    supports = [s for past in said.values() for s in past.supports]
-    return Heard(
-        made,
+    tenants = {
+        tenant: i for i, tenant in enumerate(dict.fromkeys(key.tenant for key in past_query))
+    }
+    supports = [s for past in past_query.values() for s in past.supports]
+    return StoredEvidence(
+        provenance,
         tuple(tenants),
-        np.frombuffer(b"".join(key.query_hash for key in said), np.uint8).reshape(-1, _HASH),
-        np.array([tenants[key.tenant] for key in said], np.int32),
-        _ends([len(past.supports) for past in said.values()]),
+        np.frombuffer(b"".join(key.query_hash for key in past_query), np.uint8).reshape(-1, _HASH),
+        np.array([tenants[key.tenant] for key in past_query], np.int32),
+        _ends([len(past.supports) for past in past_query.values()]),
         np.array([s.lineage for s in supports], np.int64),
         np.array([s.chance for s in supports], np.float64),
-        _ends([len(past.votes) for past in said.values()]),
-        np.array(list(chain.from_iterable(past.votes for past in said.values())), np.int64),
+        _ends([len(past.votes) for past in past_query.values()]),
+        np.array(list(chain.from_iterable(past.votes for past in past_query.values())), np.int64),
         codes,
     )
 
@@ -134,23 +138,29 @@ def _ends(lengths: Sequence[int]) -> npt.NDArray[np.int64]:
     return np.cumsum([0, *lengths], dtype=np.int64)
 
 
-def save_heard(heard: Heard, folder: Path) -> None:
+def save_stored_evidence(evidence: StoredEvidence, folder: Path) -> None:
     """Write it into a version folder, without pickle."""
     place = folder / FOLDER
     place.mkdir()
-    supports = heard.offsets, heard.lineages, heard.chances
+    supports = evidence.offsets, evidence.lineages, evidence.chances
     write_arrays(
-        place, _ARRAYS, heard.hashes, heard.tenant, *supports, heard.vote_offsets, heard.votes
+        place,
+        _ARRAYS,
+        evidence.hashes,
+        evidence.tenant,
+        *supports,
+        evidence.vote_offsets,
+        evidence.votes,
     )
-    if heard.codes is not None:
-        write_arrays(place, _OF_CODES, heard.codes.centroids, heard.codes.table)
-    (place / "tenants.json").write_text(json.dumps(heard.tenants), encoding="utf-8")
-    n_learned = None if heard.codes is None else heard.codes.n_learned
-    made = {**asdict(heard.made), "codes_of": n_learned}
-    (place / "made.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    if evidence.codes is not None:
+        write_arrays(place, _OF_CODES, evidence.codes.centroids, evidence.codes.table)
+    (place / "tenants.json").write_text(json.dumps(evidence.tenants), encoding="utf-8")
+    n_learned = None if evidence.codes is None else evidence.codes.n_learned
+    provenance = {**asdict(evidence.provenance), "codes_of": n_learned}
+    (place / "made.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
 
 
-class _MadeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _ProvenanceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """made.json; codes_of: how many vectors the codes were learned from, None: there are none."""
 
     until: _Count
@@ -159,38 +169,42 @@ class _MadeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     codes_of: _Count | None
 
 
-def load_heard(folder: Path, *, dim: int) -> Heard:
+def load_stored_evidence(folder: Path, *, dim: int) -> StoredEvidence:
     """Read it from a version folder; dim: of the vectors. Raises CorruptFileError."""
     place = folder / FOLDER
     with version_file_errors(place):
-        file: _MadeFile = read_json(place / "made.json", _MadeFile, most=_MOST_MADE)
+        file: _ProvenanceFile = read_json(
+            place / "made.json", _ProvenanceFile, most=_MOST_PROVENANCE
+        )
         tenants = tuple(read_json(place / "tenants.json", list[str | None]))
-        made = Made(file.until, file.n_forgotten, file.by)
-        heard = Heard(made, tenants, *read_arrays(place, _ARRAYS))
-        _require_sense(heard)
+        provenance = Provenance(file.until, file.n_forgotten, file.by)
+        evidence = StoredEvidence(provenance, tenants, *read_arrays(place, _ARRAYS))
+        _require_sense(evidence)
         if file.codes_of is not None:
             centroids, table = (read_array(place / f"{name}.npy") for name in _OF_CODES)
-            codes = Codes.of(centroids, table, n=len(heard), n_learned=file.codes_of, dim=dim)
-            heard = replace(heard, codes=codes)
-    return heard
+            codes = Codes.of(centroids, table, n=len(evidence), n_learned=file.codes_of, dim=dim)
+            evidence = replace(evidence, codes=codes)
+    return evidence
 
 
-def _require_sense(heard: Heard) -> None:
+def _require_sense(evidence: StoredEvidence) -> None:
     """ValueError unless everything that is named is there, and every number possible."""
-    n, votes = len(heard), heard.votes
-    if len(set(heard.tenants)) != len(heard.tenants):
+    n, votes = len(evidence), evidence.votes
+    if len(set(evidence.tenants)) != len(evidence.tenants):
         raise ValueError("tenants.json names a tenant twice")
-    if not all_below(heard.tenant, len(heard.tenants)):
+    if not all_below(evidence.tenant, len(evidence.tenants)):
         raise ValueError("tenant.npy names a tenant that is not there")
-    if not divides(heard.offsets, n, len(heard.lineages)):
+    if not divides(evidence.offsets, n, len(evidence.lineages)):
         raise ValueError("lineages.npy is not divided among the queries")
-    if not divides(heard.vote_offsets, n, len(votes)):
+    if not divides(evidence.vote_offsets, n, len(votes)):
         raise ValueError("votes.npy is not divided among the queries")
-    if np.any(heard.vote_offsets[1:] == heard.vote_offsets[:-1]):
+    if np.any(evidence.vote_offsets[1:] == evidence.vote_offsets[:-1]):
         raise ValueError("vote_offsets.npy leaves a query without a vote")
-    if not all_below(heard.lineages, _LARGEST) or not all_below(votes, heard.made.until + 1):
+    if not all_below(evidence.lineages, _LARGEST) or not all_below(
+        votes, evidence.provenance.until + 1
+    ):
         raise ValueError("lineages.npy or votes.npy holds an impossible number")
-    if not all_within(heard.chances, 0.0, MOST_CHANCE):
+    if not all_within(evidence.chances, 0.0, MOST_CHANCE):
         raise ValueError("chances.npy holds a number that is no chance")
-    if len(set(heard.keys)) != n:
+    if len(set(evidence.keys)) != n:
         raise ValueError("queries.npy holds a query twice")

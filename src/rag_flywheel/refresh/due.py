@@ -23,17 +23,19 @@ class When:
     max_age_s: float | None = None
 
 
-def nothing_to_do(database: Database, found: Live, when: When, *, tune: bool = False) -> str | None:
+def nothing_to_do(
+    database: Database, live_now: Live, when: When, *, tune: bool = False
+) -> str | None:
     """Why a refresh is not due; None when it is. Votes that a release let count again are new.
 
     tune: whether there is an encoder to tune though nothing is new.
     """
-    live = found.manifest
+    live = live_now.manifest
     if live is None:
         return None
-    if found.current is not None and found.current.held:
+    if live_now.current is not None and live_now.current.held:
         return f"version {live.id} is held live until release"
-    heard = live.votes_until if found.frozen_at is None else live.watermark
+    heard = live.votes_until if live_now.frozen_at is None else live.watermark
     with database.snapshot() as conn:
         votes = vote_store.count_votes(conn, heard)
         changes = passages.count_changes(conn, live.watermark)

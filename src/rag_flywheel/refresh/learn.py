@@ -7,7 +7,7 @@ from pathlib import Path
 from rag_flywheel.deploy.build import read_back_parameters
 from rag_flywheel.evaluate.gate import Looks, too_soon
 from rag_flywheel.evaluate.trial import Gate, Side, gated
-from rag_flywheel.improve.fit import listening, propose
+from rag_flywheel.improve.fit import calibrated_parameters, propose
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.refresh.panel import Panel
 
@@ -43,8 +43,8 @@ def learn_weights(panel: Panel, *, staged: Path, n_votes: int, looks: Looks) -> 
     proposal = propose(recent, kept)
     if proposal.parameters is None:
         return Weights(kept, proposal.why, dict(proposal.scores))
-    candidate = read_back_parameters(staged, listening(recent, proposal.parameters))
-    sides = Side(candidate, panel.judges), Side(listening(recent, kept), panel.judges)
+    candidate = read_back_parameters(staged, calibrated_parameters(recent, proposal.parameters))
+    sides = Side(candidate, panel.judges), Side(calibrated_parameters(recent, kept), panel.judges)
     gate = gated(*sides, panel.groups[panel.held_out], n_votes, looks)
     scores = {**proposal.scores, **gate.scores}
     parameters = candidate if gate.decision.replaces else kept

@@ -23,11 +23,11 @@ from rag_flywheel.evaluate.gate_file import FILE_NAME as GATE_FILE
 from rag_flywheel.evaluate.gate_file import gate_text
 from rag_flywheel.evaluate.integrity import integrity_problems
 from rag_flywheel.evaluate.trial import Side
-from rag_flywheel.improve.fit import listening
-from rag_flywheel.improve.propagate import remember
+from rag_flywheel.improve.fit import calibrated_parameters
+from rag_flywheel.improve.propagate import build_memory
 from rag_flywheel.rank.memory import Memory, load_memory
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.rank.stored_evidence import load_heard
+from rag_flywheel.rank.stored_evidence import load_stored_evidence
 from rag_flywheel.records import Current, Judgment, RefreshReport
 from rag_flywheel.refresh.examples import ExampleBuilder
 from rag_flywheel.refresh.job import RunningJob, report_of
@@ -35,7 +35,7 @@ from rag_flywheel.refresh.learn import Weights, learn_weights
 from rag_flywheel.refresh.panel import Panel
 from rag_flywheel.refresh.past import query_vectors, read_past
 from rag_flywheel.refresh.start import Live, Model, live_model
-from rag_flywheel.refresh.stored_evidence import write_heard
+from rag_flywheel.refresh.stored_evidence import write_stored_evidence
 from rag_flywheel.refresh.tune import Tuned, Tuning, tune_encoder
 from rag_flywheel.refresh.tuned_encoder import NewEncoder, put_queries, queries_of
 from rag_flywheel.store import journal, passages, votes
@@ -115,7 +115,7 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         queries = learned.new_encoder.queries if learned.new_encoder else queries_of(encoder, model)
         until = live.votes_until(built.watermark)
         source = running.source.under(queries)
-        write_heard(staged, database, source, learned.judged, until=until)
+        write_stored_evidence(staged, database, source, learned.judged, until=until)
         manifest = deploy.seal(staged, _manifest(running, live, built, tuned))
         problems = version_problems(staged, database, encoder, built, version)
         if problems:
@@ -205,8 +205,8 @@ def _learn(
         parameters, examples = (
             (weights.parameters, panel.examples) if new is None else (new.parameters, new.examples)
         )
-        parameters = listening(examples, parameters)
-    learned = Learned(parameters, remember(examples, parameters), weights, tuned, past.every)
+        parameters = calibrated_parameters(examples, parameters)
+    learned = Learned(parameters, build_memory(examples, parameters), weights, tuned, past.every)
     log.info("refresh: parameters %s: %s", "new" if learned.new else "kept", weights.why)
     if tuned is not None:
         log.info("refresh: %s", tuned.why)
@@ -224,7 +224,7 @@ def _trials(running: RunningJob, panel: Panel, staged: Path) -> tuple[Weights, T
         return weights, None
     asked, checkpoint = running.tune == "asked", running.job.root / CHECKPOINT
     tuning = Tuning(running.encoder, checkpoint, running.source, looks_at_encoders, asked=asked)
-    live = Side(listening(panel.recent_teachers, weights.parameters), panel.judges)
+    live = Side(calibrated_parameters(panel.recent_teachers, weights.parameters), panel.judges)
     return weights, tune_encoder(panel, live, tuning, staged=staged, n_votes=n_votes)
 
 
@@ -274,7 +274,7 @@ def version_problems(
     try:
         load_parameters(staged)
         load_memory(staged)
-        load_heard(staged, dim=encoder.dim)
+        load_stored_evidence(staged, dim=encoder.dim)
     except FlywheelError as error:
         return [str(error)]
     if not np.array_equal(version.pids, built.pids):

@@ -107,6 +107,6 @@ def _fold(job: Job, live: Live, report: RefreshReport) -> None:
     manifest = live.manifest
     if report.outcome == "promoted" and report.version is not None:
         manifest = deploy.read_manifest(job.root, report.version)
-    heard = manifest.votes_until if manifest is not None else 0
-    if n := fold_old(job.database, job.config, days=days, heard=heard):
+    until = manifest.votes_until if manifest is not None else 0
+    if n := fold_old(job.database, job.config, days=days, until=until):
         log.info("refresh: folded %d retrievals older than %g days", n, days)

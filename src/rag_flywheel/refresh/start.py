@@ -53,7 +53,9 @@ def read_live(root: Path, database: Database) -> Live:
         current = None
     if current is None:
         with database.reading() as conn:
-            return Live(journal.last_move(conn), None)  # what it was: rollbacks stay in force
+            return Live(
+                journal.last_live_change(conn), None
+            )  # what it was: rollbacks stay in force
     reconcile(root, database)
     try:
         return Live(current, deploy.read_manifest(root, current.version))

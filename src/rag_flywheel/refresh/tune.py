@@ -15,7 +15,7 @@ from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import EncoderError
 from rag_flywheel.evaluate.gate import LEAST_JUDGED, Looks, too_soon
 from rag_flywheel.evaluate.trial import Gate, Side, gated
-from rag_flywheel.improve.fit import listening, propose
+from rag_flywheel.improve.fit import calibrated_parameters, propose
 from rag_flywheel.improve.teach import MOST_QUERIES, Lessons, soft_targets, teach
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.refresh.panel import Panel
@@ -87,7 +87,9 @@ def tune_encoder(panel: Panel, live: Side, tuning: Tuning, *, staged: Path, n_vo
     proposal = propose(judges.others, live.parameters)
     if proposal.parameters is None:
         return Tuned(f"not tuned: {proposal.why}", taught.scores, None, n_votes)
-    parameters = read_back_parameters(staged, listening(judges.others, proposal.parameters))
+    parameters = read_back_parameters(
+        staged, calibrated_parameters(judges.others, proposal.parameters)
+    )
     candidate = Side(parameters, judges)
     gate = gated(candidate, live, panel.groups[panel.held_out], n_votes, tuning.looks)
     scores = {**taught.scores, **{f"tuned_{name}": v for name, v in gate.scores.items()}}

@@ -22,7 +22,7 @@ from rag_flywheel.report.topics import clusters
 from rag_flywheel.store import notes, passages, retrievals, votes
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import vectors_of
-from rag_flywheel.store.retrievals import Asked, asked_since
+from rag_flywheel.store.retrievals import AskedQuery, asked_since
 
 LOW_CHANCE = 0.10  # of the best hit; where it comes from is in docs/how-to/feedback.md
 UNANSWERED = 0.1  # share of questions that are taken to have no answer, before anybody speaks
@@ -61,7 +61,7 @@ def gaps(database: Database, source: Source, *, days: float, noise: float) -> li
     now = time.time()
     with database.snapshot() as conn:
         recent = asked_since(conn, now - 2 * days * _DAY_S)
-        whys = _whys(recent, _spoken(conn, recent, source), noise)
+        whys = _whys(recent, _signs(conn, recent, source), noise)
         counts = _counts([a for a in recent if a.question in whys], now - days * _DAY_S)
         kept = sorted(
             counts, key=lambda q: (-counts[q][0], -counts[q][1], q.query_hash, q.tenant or "")
@@ -80,7 +80,7 @@ def gaps(database: Database, source: Source, *, days: float, noise: float) -> li
 
 
 @dataclass(frozen=True)
-class Spoken:
+class Signs:
     """What users said of a question that was asked n times: who said that its answer is missing;
     helpful less harmful votes on passages, by lineage; and the chance of each that was shown to be
     its answer before that."""
@@ -107,9 +107,9 @@ class Spoken:
         return none / (none + some)
 
 
-def _spoken(
-    conn: sqlite3.Connection, recent: Sequence[Asked], source: Source
-) -> dict[QueryKey, Spoken]:
+def _signs(
+    conn: sqlite3.Connection, recent: Sequence[AskedQuery], source: Source
+) -> dict[QueryKey, Signs]:
     asked = Counter(a.question for a in recent)
     said: dict[QueryKey, list[Judgment]] = defaultdict(list)
     for judgment in source.judge(votes.votes_until(conn, passages.read_clock(conn))):
@@ -123,7 +123,7 @@ def _spoken(
     rows = {q: sorted({first[q], *(j.retrieval for j in said[q])}) for q in spoken}
     logged = retrievals.logged_scores(conn, sorted({row for some in rows.values() for row in some}))
     return {
-        q: Spoken(
+        q: Signs(
             asked[q],
             frozenset(missing[q]),
             {j.lineage: j.helpful - j.harmful for j in said[q]},
@@ -134,7 +134,7 @@ def _spoken(
 
 
 def _whys(
-    recent: Sequence[Asked], spoken: Mapping[QueryKey, Spoken], noise: float
+    recent: Sequence[AskedQuery], spoken: Mapping[QueryKey, Signs], noise: float
 ) -> dict[QueryKey, set[str]]:
     """Why each question has no good answer; questions that may have one are left out."""
     found: dict[QueryKey, set[str]] = defaultdict(set)
@@ -151,7 +151,7 @@ def _whys(
     return dict(found)
 
 
-def _counts(recent: Sequence[Asked], since: float) -> dict[QueryKey, tuple[int, int]]:
+def _counts(recent: Sequence[AskedQuery], since: float) -> dict[QueryKey, tuple[int, int]]:
     """How often each question was asked since then, and before."""
     now = Counter(a.question for a in recent if a.at >= since)
     before = Counter(a.question for a in recent if a.at < since)

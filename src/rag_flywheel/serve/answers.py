@@ -15,7 +15,7 @@ from rag_flywheel.store.database import Database
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """Who asks, and how the answer is to be cut and kept. tenant: as JSON, None: no tenant."""
 
     k: int
@@ -28,7 +28,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Found:
+class RankedQuery:
     """A query, its vector float32 (dim,), and its hits with their pids, the best first."""
 
     query: str
@@ -52,8 +52,8 @@ def make_hit(passage: Passage, rank: int, scored: Scored, i: int, votes: tuple[i
 def answer(
     database: Database,
     state: State,
-    asked: Asked,
-    found: Sequence[Found],
+    asked: Request,
+    found: Sequence[RankedQuery],
     *,
     revision: str,
     began: float,
@@ -79,7 +79,7 @@ def answer(
 
 
 def _record(
-    found: Found, state: State, asked: Asked, latency_ms: float
+    found: RankedQuery, state: State, asked: Request, latency_ms: float
 ) -> retrievals.RetrievalRecord:
     where = asked.where
     return retrievals.RetrievalRecord(

@@ -11,7 +11,7 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
-from rag_flywheel.rank.stored_evidence import Heard
+from rag_flywheel.rank.stored_evidence import StoredEvidence
 from rag_flywheel.records import Judgment
 from rag_flywheel.serve.state import State
 from rag_flywheel.store import forgetting, journal, passages
@@ -54,7 +54,7 @@ def initial_state(
         corpus=bare.corpus if alive.all() and not len(new) else None,
     )
     state = _with_texts(blank, [texts[p] for p in sorted(texts)], conn, source)
-    heard = _heard(state, conn, source)
+    heard = _usable_evidence(state, conn, source)
     if heard is None:
         votes = vote_store.votes_until(conn, state.last_vote)
         return _judged(state, source.judge(votes), set(), conn, source)
@@ -62,19 +62,21 @@ def initial_state(
         conn, [key.query_hash for key in heard.keys], source.under(version.queries).queries
     )
     state = replace(state, evidence=EvidenceView.of(heard, vectors))
-    return _with_votes(state, heard.made.until, conn, source)
+    return _with_votes(state, heard.provenance.until, conn, source)
 
 
-def _heard(state: State, conn: sqlite3.Connection, source: Source) -> Heard | None:
+def _usable_evidence(
+    state: State, conn: sqlite3.Connection, source: Source
+) -> StoredEvidence | None:
     """What the version holds of the votes, if judging them now would come to the same."""
-    version, heard = state.version, state.version.heard
-    if heard is None or not heard.made.by or heard.made.until > state.last_vote:
+    version, heard = state.version, state.version.evidence
+    if heard is None or not heard.provenance.by or heard.provenance.until > state.last_vote:
         return None
     if version.id is None or not journal.was_promoted(conn, version.id):
         return None
     noise, revision = version.parameters.noise, source.under(version.queries).queries.revision
-    now = rests_on(heard.made.until, noise, source.judged_by, revision, conn)
-    return heard if heard.made == now else None
+    now = rests_on(heard.provenance.until, noise, source.judged_by, revision, conn)
+    return heard if heard.provenance == now else None
 
 
 def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
@@ -112,8 +114,8 @@ def _with_texts(
     conn: sqlite3.Connection,
     source: Source,
 ) -> State:
-    known = set(state.fresh.pids.tolist())
-    new = [t for t in texts if t.pid not in known]
+    with_texts = set(state.fresh.pids.tolist())
+    new = [t for t in texts if t.pid not in with_texts]
     fresh = state.fresh
     if new:
         pids = np.array([t.pid for t in new], dtype=np.int64)
@@ -142,7 +144,7 @@ def _judged(
     """The state with these judgments, and none for queries of `voted_on` that have none left."""
     version = state.version
     found = past_queries(version.memory, version.parameters.noise, judged, conn)
-    for key in state.evidence.known(voted_on):
+    for key in state.evidence.with_texts(voted_on):
         found.setdefault(key, NO_VOTES)  # every vote on it was retracted
     if not found:
         return state

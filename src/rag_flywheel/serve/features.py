@@ -11,7 +11,7 @@ from rag_flywheel.index.lexical import tokenize
 from rag_flywheel.rank.features import (
     Best,
     QueryWords,
-    TextPieces,
+    TextNgrams,
     TextWords,
     cheap_features,
     rich_features,
@@ -77,11 +77,11 @@ def rich_of(
     query = QueryWords.of(
         words, [statistics.idf(w) for w in words], [w in statistics.vocabulary for w in words]
     )
-    idf = statistics.pieces.of_query(words)
+    idf = statistics.ngrams.of_query(words)
     places, lengths = lexical.words_at(query.words, indexed)
     titles = lexical.titles[indexed].astype(np.int64)
     if lexical is statistics:
-        counts, totals = lexical.pieces_at(list(idf), indexed)
+        counts, totals = lexical.ngrams_at(list(idf), indexed)
     else:
         counts, totals = np.zeros((0, len(idf))), np.zeros(0, dtype=np.int64)
     if len(fresh):
@@ -89,7 +89,7 @@ def rich_of(
         places = np.concatenate([places, more_places])
         lengths = np.concatenate([lengths, more_lengths])
         titles = np.concatenate([titles, state.fresh.title_lengths(fresh)])
-        more_counts, more_totals = state.fresh.pieces_at(list(idf), fresh)
+        more_counts, more_totals = state.fresh.ngrams_at(list(idf), fresh)
         counts = np.concatenate([counts, more_counts])
         totals = np.concatenate([totals, more_totals])
     return rich_features(
@@ -97,7 +97,7 @@ def rich_of(
         TextWords(
             places, lengths, titles, statistics.average_length, statistics.average_title_length
         ),
-        TextPieces(counts, np.array(list(idf.values())), totals, statistics.average_pieces),
+        TextNgrams(counts, np.array(list(idf.values())), totals, statistics.average_ngrams),
         best,
     )
 

@@ -24,7 +24,7 @@ from rag_flywheel.records import (
     Retrieval,
     Vectors,
 )
-from rag_flywheel.serve.answers import Asked, Found, answer, make_hit
+from rag_flywheel.serve.answers import RankedQuery, Request, answer, make_hit
 from rag_flywheel.serve.candidates import look_up, with_evident
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookup, Lookups
@@ -72,7 +72,7 @@ class Server:
         self._scopes: tuple[State | None, dict[str, Scope]] = (None, {})
         self._n_forgotten = 0
 
-    def retrieve(self, queries: Sequence[str], asked: Asked) -> list[Retrieval]:
+    def retrieve(self, queries: Sequence[str], asked: Request) -> list[Retrieval]:
         """The k best passages for each query, recorded when asked to."""
         began = time.perf_counter()
         self._check(queries, asked.k)
@@ -86,7 +86,7 @@ class Server:
                 break  # else a text was edited or removed meanwhile: its new one may belong here
         return answer(self._database, state, asked, found, revision=revision, began=began)
 
-    def rank(self, queries: Sequence[str], asked: Asked) -> list[list[str]]:
+    def rank(self, queries: Sequence[str], asked: Request) -> list[list[str]]:
         """The ids of the k best passages for each query, and nothing else."""
         self._check(queries, asked.k)
         if not queries:
@@ -129,19 +129,19 @@ class Server:
         check_k(k)
 
     def _found(
-        self, state: State, queries: Sequence[str], vectors: Vectors, asked: Asked
-    ) -> tuple[list[Found], int]:
+        self, state: State, queries: Sequence[str], vectors: Vectors, asked: Request
+    ) -> tuple[list[RankedQuery], int]:
         """Hits of each query from one state, and how many of its texts no longer stand."""
         found, n_gone = [], 0
         every = self._ranked(state, queries, vectors, asked)
         for query, vector, ranked in zip(queries, vectors, every, strict=True):
             hits, gone = self._hits(state, ranked, asked.k)
-            found.append(Found(query, vector, hits))
+            found.append(RankedQuery(query, vector, hits))
             n_gone += gone
         return found, n_gone
 
     def _ranked(
-        self, state: State, queries: Sequence[str], vectors: Vectors, asked: Asked
+        self, state: State, queries: Sequence[str], vectors: Vectors, asked: Request
     ) -> Iterator[_Ranked]:
         inside = self._scope(state, asked.where)
         n = max(self._config.n_candidates, asked.k)
@@ -151,7 +151,7 @@ class Server:
         for each in zip(questions, lookups, said, strict=True):
             yield _rank(state, inside, *each)
 
-    def rerank(self, query: str, given: Sequence[Candidate], asked: Asked) -> Retrieval:
+    def rerank(self, query: str, given: Sequence[Candidate], asked: Request) -> Retrieval:
         """An application's own candidates: in their own order, moved by evidence."""
         began = time.perf_counter()
         check_query(query, self._config.max_query_chars)
@@ -178,7 +178,7 @@ class Server:
             (int(shown[i]), make_hit(texts[i], rank, scored, i, ranked.votes(i)))
             for rank, i in enumerate(best, 1)
         ]
-        found = [Found(query, vector, hits)]
+        found = [RankedQuery(query, vector, hits)]
         return answer(self._database, state, asked, found, revision=revision, began=began)[0]
 
     def renew(self) -> None:

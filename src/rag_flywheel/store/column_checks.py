@@ -21,107 +21,107 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
-def refuse(where: str, found: object, expected: str) -> NoReturn:
+def refuse(where: str, value: object, expected: str) -> NoReturn:
     """Raise CorruptFileError for a cell."""
-    what = f"{type(found).__name__} {repr(found)[:60]}"
+    what = f"{type(value).__name__} {repr(value)[:60]}"
     raise CorruptFileError(
         f"flywheel.db: {where} holds {what}; expected {expected}. Run `rag-flywheel verify`, and "
         "restore the database from a backup: it cannot be rebuilt"
     )
 
 
-def complete(where: str, found: dict[_Key, _Value], wanted: Iterable[_Key]) -> dict[_Key, _Value]:
+def complete(where: str, value: dict[_Key, _Value], wanted: Iterable[_Key]) -> dict[_Key, _Value]:
     """What was looked up by keys of other rows, every one of them found."""
     for key in wanted:
-        if key not in found:
+        if key not in value:
             name = repr(tuple(key) if isinstance(key, tuple) else key)[:60]
             refuse(where, "nothing", f"a row for {name}, which other rows name")
-    return found
+    return value
 
 
-def text(where: str, found: object) -> str:
+def text(where: str, value: object) -> str:
     """A string."""
-    if type(found) is not str:
-        refuse(where, found, "text")
-    return found
+    if type(value) is not str:
+        refuse(where, value, "text")
+    return value
 
 
-def optional_text(where: str, found: object) -> str | None:
+def optional_text(where: str, value: object) -> str | None:
     """A string or NULL."""
-    return None if found is None else text(where, found)
+    return None if value is None else text(where, value)
 
 
-def whole(where: str, found: object) -> int:
+def whole(where: str, value: object) -> int:
     """A whole number from 0 to 2**62."""
-    if type(found) is not int or not 0 <= found <= _LARGEST:
-        refuse(where, found, "a whole number, 0 or more")
-    return found
+    if type(value) is not int or not 0 <= value <= _LARGEST:
+        refuse(where, value, "a whole number, 0 or more")
+    return value
 
 
-def optional_whole(where: str, found: object) -> int | None:
+def optional_whole(where: str, value: object) -> int | None:
     """A whole number from 0 to 2**62, or NULL."""
-    return None if found is None else whole(where, found)
+    return None if value is None else whole(where, value)
 
 
-def number(where: str, found: object) -> float:
+def number(where: str, value: object) -> float:
     """A finite number."""
-    if type(found) not in {int, float} or not abs(found) < 1e300:  # type: ignore[arg-type]
-        refuse(where, found, "a finite number")
-    return float(found)  # type: ignore[arg-type]
+    if type(value) not in {int, float} or not abs(value) < 1e300:  # type: ignore[arg-type]
+        refuse(where, value, "a finite number")
+    return float(value)  # type: ignore[arg-type]
 
 
-def share(where: str, found: object) -> float:
+def share(where: str, value: object) -> float:
     """A number from 0 to 1."""
-    value = number(where, found)
+    value = number(where, value)
     if not 0.0 <= value <= 1.0:
-        refuse(where, found, "a number from 0 to 1")
+        refuse(where, value, "a number from 0 to 1")
     return value
 
 
-def trust(where: str, found: object) -> float:
+def trust(where: str, value: object) -> float:
     """A factor from 0 to 100."""
-    value = number(where, found)
+    value = number(where, value)
     if not 0.0 <= value <= 100.0:
-        refuse(where, found, "a number from 0 to 100")
+        refuse(where, value, "a number from 0 to 100")
     return value
 
 
-def seconds(where: str, found: object) -> float:
+def seconds(where: str, value: object) -> float:
     """Seconds since 1970."""
-    value = number(where, found)
+    value = number(where, value)
     if not 0 <= value < _NEVER:
-        refuse(where, found, "seconds since 1970")
+        refuse(where, value, "seconds since 1970")
     return value
 
 
-def hashed(where: str, found: object) -> bytes:
+def hashed(where: str, value: object) -> bytes:
     """The 16 bytes that name a text."""
-    if type(found) is not bytes or len(found) != HASH_BYTES:
-        refuse(where, found, f"a hash of {HASH_BYTES} bytes")
-    return found
+    if type(value) is not bytes or len(value) != HASH_BYTES:
+        refuse(where, value, f"a hash of {HASH_BYTES} bytes")
+    return value
 
 
-def parsed(where: str, found: object) -> Any:
+def parsed(where: str, value: object) -> Any:
     """The value of JSON text."""
     try:
-        return json.loads(text(where, found))
+        return json.loads(text(where, value))
     except (ValueError, RecursionError):
-        refuse(where, found, "JSON")
+        refuse(where, value, "JSON")
 
 
-def metadata(where: str, found: object) -> dict[str, Any]:
+def metadata(where: str, value: object) -> dict[str, Any]:
     """A JSON object of plain values."""
-    values = parsed(where, found)
+    values = parsed(where, value)
     if not isinstance(values, dict) or any(isinstance(v, list | dict) for v in values.values()):
-        refuse(where, found, "a JSON object of plain values")
+        refuse(where, value, "a JSON object of plain values")
     return values
 
 
-def hits(where: str, found: object) -> list[tuple[int, str, float]]:
+def hits(where: str, value: object) -> list[tuple[int, str, float]]:
     """(pid, passage id, score) of each logged hit."""
-    rows = parsed(where, found)
+    rows = parsed(where, value)
     if not isinstance(rows, list):
-        refuse(where, found, "a JSON list of hits")
+        refuse(where, value, "a JSON list of hits")
     for row in rows:
         if not isinstance(row, list) or len(row) < 3:
             refuse(where, row, "a hit as [number, id, score, parts]")
@@ -131,35 +131,35 @@ def hits(where: str, found: object) -> list[tuple[int, str, float]]:
     return [(row[0], row[1], float(row[2])) for row in rows]
 
 
-def vector(where: str, found: object, dim: int) -> Vectors:
+def vector(where: str, value: object, dim: int) -> Vectors:
     """float32 (dim,), of unit length."""
-    problem = vector_problem(found, dim)
+    problem = vector_problem(value, dim)
     if problem is not None:
         raise CorruptFileError(
             f"flywheel.db: {where} {problem}; run `rag-flywheel repair`, which makes it anew"
         )
-    return np.frombuffer(found, dtype=np.float32)  # type: ignore[call-overload, no-any-return]
+    return np.frombuffer(value, dtype=np.float32)  # type: ignore[call-overload, no-any-return]
 
 
-def vectors(where: str, found: Sequence[object], dim: int) -> Vectors:
+def vectors(where: str, value: Sequence[object], dim: int) -> Vectors:
     """float32 (n, dim), each of unit length."""
-    whole = all(type(each) is bytes and len(each) == 4 * dim for each in found)
+    whole = all(type(each) is bytes and len(each) == 4 * dim for each in value)
     if whole:
-        rows = np.frombuffer(b"".join(found), np.float32).reshape(-1, dim)  # type: ignore[arg-type]
+        rows = np.frombuffer(b"".join(value), np.float32).reshape(-1, dim)  # type: ignore[arg-type]
         with np.errstate(all="ignore"):
             lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
         if np.all(np.abs(lengths - 1.0) <= _UNIT_TOLERANCE):
             return rows
-    return np.stack([vector(where, each, dim) for each in found])  # which names what is wrong
+    return np.stack([vector(where, each, dim) for each in value])  # which names what is wrong
 
 
-def vector_problem(found: object, dim: int) -> str | None:
+def vector_problem(value: object, dim: int) -> str | None:
     """What is wrong with a stored vector; None when it is float32 (dim,) of unit length."""
-    if type(found) is not bytes:
-        return f"is {type(found).__name__}; expected bytes"
-    if len(found) != 4 * dim:
-        return f"has {len(found)} bytes; expected {4 * dim}"
-    values = np.frombuffer(found, dtype=np.float32)
+    if type(value) is not bytes:
+        return f"is {type(value).__name__}; expected bytes"
+    if len(value) != 4 * dim:
+        return f"has {len(value)} bytes; expected {4 * dim}"
+    values = np.frombuffer(value, dtype=np.float32)
     with np.errstate(all="ignore"):
         length = math.sqrt(float(values @ values))
     if not abs(length - 1.0) <= _UNIT_TOLERANCE:

@@ -14,7 +14,7 @@ from rag_flywheel.store import passages as store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import store_vectors
 from rag_flywheel.store.passages import StoredPassage
-from rag_flywheel.store.vectors import known_hashes
+from rag_flywheel.store.vectors import hashes_with_vector
 
 _LONG = 4000  # words above which an edit is compared as a bag of words: difflib is quadratic
 
@@ -110,7 +110,7 @@ def embed(
 ) -> int:
     """Make and keep the vectors that these texts, by hash, do not have yet; returns how many."""
     with database.reading() as conn:
-        known = known_hashes(conn, list(texts), encoder.revision)
+        known = hashes_with_vector(conn, list(texts), encoder.revision)
     longest_first = sorted((h for h in texts if h not in known), key=lambda h: -len(texts[h]))
     missing = {h: texts[h] for h in longest_first}
     passages = TextEncoder.of_passages(encoder)

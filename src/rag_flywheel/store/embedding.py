@@ -9,7 +9,7 @@ from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.records import Progress, Vectors
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.retrievals import query_texts
-from rag_flywheel.store.vectors import fill_vectors, known_vectors, put_vectors
+from rag_flywheel.store.vectors import fill_vectors, put_vectors, read_vectors
 
 _AT_ONCE = 256  # texts per commit of vectors: what an interrupted call has to do again
 
@@ -21,7 +21,7 @@ def vectors_of(
 
     Those that are missing are encoded in one go, in the order of `texts`, and not stored.
     """
-    found = known_vectors(conn, list(texts), encoder.revision, encoder.dim)
+    found = read_vectors(conn, list(texts), encoder.revision, encoder.dim)
     missing = {h: text for h, text in texts.items() if h not in found}
     if missing:
         found.update(zip(missing, encoder.encode(list(missing.values())), strict=True))
@@ -55,7 +55,7 @@ def stored_vectors_of(
 ) -> dict[bytes, Vectors]:
     """As `vectors_of`, but those that are missing are encoded and stored by `store_vectors`."""
     with database.reading() as conn:
-        found = known_vectors(conn, list(texts), encoder.revision, encoder.dim)
+        found = read_vectors(conn, list(texts), encoder.revision, encoder.dim)
     missing = {h: text for h, text in texts.items() if h not in found}
     for part, made in store_vectors(database, missing, encoder, progress, step):
         found.update(zip(part, made, strict=True))

@@ -23,7 +23,7 @@ Standing = tuple[int, int]
 """The number of an event that stands, and the lineage of the passage that it stands on."""
 
 
-def _said(where: str, of: str = "r.rid") -> str:
+def _statements(where: str, of: str = "r.rid") -> str:
     """SQL: whether anything was said of a retrieval; where: of `v`, one of the tables of events."""
     each = (f"EXISTS (SELECT 1 FROM {t} v WHERE v.rid = {of} AND {where})" for t in EVENTS)
     return f"({' OR '.join(each)})"
@@ -31,12 +31,12 @@ def _said(where: str, of: str = "r.rid") -> str:
 
 _VOTED_ON = (
     f"EXISTS (SELECT 1 FROM retrievals o WHERE o.query_hash = r.query_hash "
-    f"AND o.tenant IS r.tenant AND {_said('1', 'o.rid')})"
+    f"AND o.tenant IS r.tenant AND {_statements('1', 'o.rid')})"
 )
 
 
 def due(
-    conn: sqlite3.Connection, *, after: int, before: float, heard: int, n: int
+    conn: sqlite3.Connection, *, after: int, before: float, until: int, n: int
 ) -> Sequence[int]:
     """The next n retrievals, by row number above `after`, that are older than `before`.
 
@@ -45,12 +45,12 @@ def due(
     """
     rows = conn.execute(
         "SELECT rid FROM retrievals r WHERE rid > :after AND at < :before "
-        f"AND (folded IS NULL OR {_said('v.seq > r.folded')}) "
-        f"AND NOT {_said('(v.at >= :before OR v.seq > :heard)')} AND NOT EXISTS "
+        f"AND (folded IS NULL OR {_statements('v.seq > r.folded')}) "
+        f"AND NOT {_statements('(v.at >= :before OR v.seq > :heard)')} AND NOT EXISTS "
         "(SELECT 1 FROM corrections c WHERE c.rid = r.rid AND c.at >= :before) AND NOT EXISTS "
         "(SELECT 1 FROM notes n WHERE n.rid = r.rid AND n.at >= :before) "
         "ORDER BY rid LIMIT :n",
-        {"after": after, "before": before, "heard": heard, "n": n},
+        {"after": after, "before": before, "heard": until, "n": n},
     )
     return [int(row[0]) for row in rows]
 
@@ -115,7 +115,7 @@ def _delete_silent(conn: sqlite3.Connection, hashes: Sequence[bytes]) -> None:
     silent = in_chunks(
         conn,
         "SELECT rid FROM retrievals r WHERE query_hash IN (%s) AND folded IS NOT NULL "
-        f"AND NOT {_said('1')} "
+        f"AND NOT {_statements('1')} "
         "AND NOT EXISTS (SELECT 1 FROM corrections c WHERE c.rid = r.rid) "
         "AND NOT EXISTS (SELECT 1 FROM notes n WHERE n.rid = r.rid) "
         f"AND NOT ({_FIRST} AND {_VOTED_ON})",

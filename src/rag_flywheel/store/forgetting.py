@@ -20,7 +20,7 @@ from rag_flywheel.store.votes import EVENTS
 _MINE = "SELECT rid FROM retrievals WHERE user_id = ?"
 
 
-def is_known(conn: sqlite3.Connection, user: str) -> bool:
+def has_rows_of(conn: sqlite3.Connection, user: str) -> bool:
     """Whether anything is stored of a user, but that they opted out."""
     tables = ("retrievals", *EVENTS, "corrections", "reviews", "notes", "note_reviews")
     each = " OR ".join(f"EXISTS (SELECT 1 FROM {t} WHERE user_id = ?)" for t in tables)

@@ -11,12 +11,12 @@ _KINDS = {"promote": "promoted", "found": "found"}
 
 def entries(conn: sqlite3.Connection, n: int) -> list[Entry]:
     """The n newest, the newest first."""
-    sources = (_moves, _rejections, _forgets, _reviews, _looks)
+    sources = (_live_changes, _rejections, _forgets, _reviews, _looks)
     found = [entry for source in sources for entry in source(conn, n)]
     return sorted(found, key=lambda entry: -entry[0])[:n]
 
 
-def _moves(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
+def _live_changes(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
     rows = conn.execute(
         "SELECT at, action, version, frozen_at, held, (SELECT reason FROM refreshes r WHERE "
         "r.version = m.version AND r.outcome = 'promoted' LIMIT 1) FROM moves m "

@@ -95,7 +95,7 @@ def last_refresh_at(conn: sqlite3.Connection) -> float | None:
     return None if row is None else column_checks.seconds("refreshes.at", row[0])
 
 
-def record_move(conn: sqlite3.Connection, action: str, current: Current) -> None:
+def record_live_change(conn: sqlite3.Connection, action: str, current: Current) -> None:
     """Append the intent to make a version live."""
     conn.execute(
         "INSERT INTO moves (at, action, version, frozen_at, held) VALUES (?, ?, ?, ?, ?)",
@@ -123,7 +123,7 @@ def was_promoted(conn: sqlite3.Connection, version: str) -> bool:
     return conn.execute(sql, (version,)).fetchone() is not None
 
 
-def last_move(conn: sqlite3.Connection) -> Current | None:
+def last_live_change(conn: sqlite3.Connection) -> Current | None:
     """The live version according to the journal."""
     row = conn.execute(
         "SELECT version, frozen_at, held FROM moves ORDER BY id DESC LIMIT 1"

@@ -197,7 +197,7 @@ def read_tenant(found: object) -> str | None:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedQuery:
     """A question that was asked; best: the score of its first hit, -inf without one."""
 
     question: QueryKey
@@ -206,14 +206,14 @@ class Asked:
     best: float
 
 
-def asked_since(conn: sqlite3.Connection, since: float) -> list[Asked]:
+def asked_since(conn: sqlite3.Connection, since: float) -> list[AskedQuery]:
     """Every retrieval since a time in seconds since 1970, the oldest first."""
     rows = conn.execute(
         "SELECT query_hash, tenant, query, at, hits FROM retrievals WHERE at >= ? ORDER BY rid",
         (since,),
     )
     return [
-        Asked(
+        AskedQuery(
             QueryKey(read_query_hash(hashed), read_tenant(tenant)),
             column_checks.text("retrievals.query", query),
             column_checks.seconds("retrievals.at", at),

@@ -205,7 +205,7 @@ def _clock_problems(conn: sqlite3.Connection) -> list[str]:
 
 def _journal_problems(conn: sqlite3.Connection) -> list[str]:
     try:
-        journal.last_move(conn)
+        journal.last_live_change(conn)
     except CorruptFileError as error:
         return [str(error)]
     return []

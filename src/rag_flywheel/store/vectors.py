@@ -16,7 +16,7 @@ _AT_ONCE = 1_000  # vectors
 _PART = 65_536  # vectors
 
 
-def known_vectors(
+def read_vectors(
     conn: sqlite3.Connection, hashes: Sequence[bytes], revision: str, dim: int
 ) -> dict[bytes, Vectors]:
     """Stored vectors, float32 (dim,), by text hash. Raises CorruptFileError."""
@@ -53,7 +53,9 @@ def fill_vectors(
     return [h for h, row in row_of.items() if row not in stored]
 
 
-def known_hashes(conn: sqlite3.Connection, hashes: Sequence[bytes], revision: str) -> set[bytes]:
+def hashes_with_vector(
+    conn: sqlite3.Connection, hashes: Sequence[bytes], revision: str
+) -> set[bytes]:
     """Which of these texts have a stored vector."""
     rows = in_chunks(
         conn,

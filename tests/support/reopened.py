@@ -10,7 +10,7 @@ from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import LoadedVersion
-from rag_flywheel.serve.answers import Asked
+from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.catch_up import initial_state
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.live_version import LastLoaded, current_of, read_live
@@ -41,7 +41,7 @@ class Opened:
 
     def deaf(self) -> LoadedVersion:
         """The version without what it heard, so that every vote is judged."""
-        return replace(self.version, heard=None)
+        return replace(self.version, evidence=None)
 
     def answers(self, version: LoadedVersion) -> list[Any]:
         def live() -> tuple[LoadedVersion, int | None]:
@@ -55,7 +55,7 @@ class Opened:
         server = Server(self.database, self.config, self.source, live_state, lookups)
         found = []
         for where in WHERE:
-            asked = Asked(8, where, server.tenant(where), None, None, record=False)
+            asked = Request(8, where, server.tenant(where), None, None, record=False)
             found += server.retrieve([*QUERIES, "my login"], asked)
         return [
             [
@@ -74,18 +74,18 @@ class Opened:
 def contents(state: State) -> dict[Any, Any]:
     """{past query: what votes say of it, and its vector}, of those that have votes."""
     view = state.evidence
-    heard = {t: view.of_tenant(code) for t, code in view.tenant_codes.items()}
+    evidence = {t: view.of_tenant(code) for t, code in view.tenant_codes.items()}
     return {
-        key: (view.said(row), view.vectors[row].tobytes())
+        key: (view.past_query(row), view.vectors[row].tobytes())
         for row, key in enumerate(view.keys)
-        if heard[key[1]][row]
+        if evidence[key[1]][row]
     }
 
 
-def is_heard(state: State) -> bool:
+def uses_stored_evidence(state: State) -> bool:
     """Whether the state rests on what the version heard."""
     room = state.evidence._room
-    return room is not None and room.heard is state.version.heard
+    return room is not None and room.evidence is state.version.evidence
 
 
 def the_same(root: Path) -> bool:
@@ -94,7 +94,7 @@ def the_same(root: Path) -> bool:
     try:
         assert contents(each.state()) == contents(each.state(each.deaf()))
         assert each.answers(each.version) == each.answers(each.deaf())
-        return is_heard(each.state())
+        return uses_stored_evidence(each.state())
     finally:
         each.database.close()
 
