@@ -35,10 +35,10 @@ def desk(fw: Flywheel, help_desk: list[Passage]) -> Flywheel:
         (9, 2, True),
     ],
 )
-def test_users_agree(desk: Flywheel, helpful: int, harmful: int, has_rows_of: bool) -> None:
+def test_users_agree(desk: Flywheel, helpful: int, harmful: int, is_known: bool) -> None:
     said(desk, QUERY, "secret", "helpful", *(f"a{i}" for i in range(helpful)))
     said(desk, QUERY, "secret", "harmful", *(f"b{i}" for i in range(harmful)))
-    assert known(desk) == ({QUERY: ({"secret": 1}, ("agreement",))} if has_rows_of else {})
+    assert known(desk) == ({QUERY: ({"secret": 1}, ("agreement",))} if is_known else {})
 
 
 def test_agreement_takes_three_users_over_all_spellings(desk: Flywheel) -> None:

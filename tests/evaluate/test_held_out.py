@@ -200,8 +200,8 @@ def served(test: Examples, i: int, others: Examples, parameters: Parameters) -> 
             for p, v in zip(others.lineages[row], others.net[row].tolist(), strict=True)
             if v
         ]
-        memory = credited(memory.before(row), judgments, parameters.noise)
-        found[key[0], f"tenant {others.tenants[row]}"] = PastQuery(memory, (row,))
+        after = credited(memory.before(row), judgments, parameters.noise)
+        found[key[0], f"tenant {others.tenants[row]}"] = PastQuery(after, (row,))
     vectors = {key[0]: others.vectors[row] for row, key in enumerate(others.keys)}
     view = EvidenceView(others.vectors.shape[1]).updated(found, vectors)
     tenant = f"tenant {test.tenants[i]}"

@@ -245,7 +245,9 @@ def test_what_it_was_made_of_must_be_said(tmp_path: Path, past_query: object) ->
     refused(tmp_path, "made.json")
 
 
-@pytest.mark.parametrize("past_query", ["{}", "[3]", "[null]", '[null, null, ""]', "[[]]", "[" * 200_000])
+@pytest.mark.parametrize(
+    "past_query", ["{}", "[3]", "[null]", '[null, null, ""]', "[[]]", "[" * 200_000]
+)
 def test_tenants_that_do_not_fit_are_refused(tmp_path: Path, past_query: str) -> None:
     save_stored_evidence(stored_evidence_of(MADE, TOLD), tmp_path)
     (tmp_path / FOLDER / "tenants.json").write_text(past_query)

@@ -67,7 +67,7 @@ def chances_of(
 ) -> Floats:
     """The chance of every candidate of `test`, (m, C), from the prior and a memory of `others`.
 
-    said: that memory, None: it is made; near: the nearest others of each of any tenant, when they
+    memory: what they say before any vote on `test`, None: it is worked out; near: the nearest others of each of any tenant, when they
     are known.
     """
     prior = prior_chances(test, parameters.vector)
@@ -77,8 +77,8 @@ def chances_of(
     apart = np.zeros(len(test), np.int64), np.ones(len(others), np.int64)
     near = nearest(test, others, *apart, near)
     memory = neighbour_chances(others, parameters) if memory is None else memory
-    results, weights = links(near, test, others, memory), kernel_weights(near, kernel)
-    added = support(results, memory.ravel()[results.of], weights, prior.shape[1])
+    linked, weights = links(near, test, others, memory), kernel_weights(near, kernel)
+    added = support(linked, memory.ravel()[linked.of], weights, prior.shape[1])
     return with_support(prior, added, all_support(near, memory, weights), kernel.n0)
 
 

@@ -70,7 +70,7 @@ class CharNgrams:
         names = read_json(folder / _NAMES, list[str])
         if len(set(names)) != len(names):
             raise ValueError(f"{_NAMES} names a piece twice")
-        offsets, ids, idf = read_arrays(folder, _ARRAYS, words=n_words, ngrams=len(names))
+        offsets, ids, idf = read_arrays(folder, _ARRAYS, words=n_words, pieces=len(names))
         if not divides(offsets, n_words, len(ids)):
             raise ValueError(f"piece-offsets.npy does not divide the pieces among {n_words} words")
         if not all_below(ids, len(names)):

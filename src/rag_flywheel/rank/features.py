@@ -112,7 +112,7 @@ class Best:
     title: float
     bigram: float
     pairs: float
-    ngrams: float
+    pieces: float
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def rich_features(
         _window(query, found, close, n) / _WINDOW_SCALE,
         _share(pairs, best.pairs),
         length,
-        _share(ngrams, best.ngrams),
+        _share(ngrams, best.pieces),
     ]
     return np.stack(columns, axis=1).astype(np.float32), best
 

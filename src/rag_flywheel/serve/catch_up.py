@@ -114,8 +114,8 @@ def _with_texts(
     conn: sqlite3.Connection,
     source: Source,
 ) -> State:
-    with_texts = set(state.fresh.pids.tolist())
-    new = [t for t in texts if t.pid not in with_texts]
+    fresh_pids = set(state.fresh.pids.tolist())
+    new = [t for t in texts if t.pid not in fresh_pids]
     fresh = state.fresh
     if new:
         pids = np.array([t.pid for t in new], dtype=np.int64)
