@@ -1,15 +1,26 @@
-# make demo, make test, make lint: each makes .venv first when it is missing or pyproject.toml is newer.
+# Every target that needs the environment makes .venv first when it is missing or pyproject.toml is
+# newer. `make help` lists them.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-TEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 COLLECTIONS ?= scifact metatool feedbackqa squad11_dev
-# scratch indexes go where writing costs no disk, if the system has such a place
-SCRATCH := TMPDIR=$(firstword $(wildcard /dev/shm) /tmp) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+# scratch indexes go where writing costs no disk, if the system has such a place with room
+SHM := $(shell df --output=avail /dev/shm 2>/dev/null | awk 'END { if ($$1 > 2000000) print "/dev/shm" }')
+SCRATCH := TMPDIR=$(or $(SHM),/tmp) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 BENCH := $(SCRATCH) $(BIN)/rag-flywheel bench $(COLLECTIONS)
 RESULTS := benchmarks/results
+# compiled test files are kept, whatever the environment says: compiling takes 20 s
+TEST := $(SCRATCH) PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q $(if $(K),-k '$(K)')
+FAST := -n 2 --dist loadfile -m "not slow and not model"
+SLOW := -n 2 --dist worksteal --hypothesis-profile "all examples" \
+  -m "(slow or model or thorough) and not alone"
+ALONE := -m alone
 
-.PHONY: demo test test-fast test-slow lint bench bench-full bench-tune docs venv clean
+.PHONY: help check test test-fast test-slow lint docs demo bench bench-full bench-tune \
+  wheel-check venv clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,44 +28,55 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bundled-model,bench,dev,docs]'
 	touch $@
 
-venv: $(VENV)/.installed
+venv: $(VENV)/.installed  ## the environment of everything below
 
-demo: venv
-	HF_HUB_OFFLINE=1 $(BIN)/rag-flywheel demo
+# mypy and the docs run beside the tests, which leave gaps on two cores
+check: venv  ## lint, docs and fast tests: some 90 seconds on two cores
+	$(MAKE) --no-print-directory --jobs 3 --output-sync=target lint docs test-fast
 
-test: test-fast test-slow
+test: test-fast test-slow  ## all tests; K=pattern: of all stages those that match
 
-test-fast: venv
-	$(TEST) -n 2 --dist loadfile -m "not slow and not model"
+# 5: no test of this stage matches K
+NONE_IS_FINE = || { code=$$?; [ -n '$(K)' ] && [ $$code = 5 ]; }
 
-# one after the other: some of them count what is done in a time
-test-slow: venv
-	$(TEST) -m "slow or model"
+test-fast: venv  ## fast tests
+	$(TEST) $(FAST) $(NONE_IS_FINE)
 
-lint: venv
+# after the others those that count what is done in a time, one after the other
+test-slow: venv  ## slow tests and those of the real model
+	$(TEST) $(SLOW) $(NONE_IS_FINE)
+	$(TEST) $(ALONE) $(NONE_IS_FINE)
+
+lint: venv  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # The site is build/site/index.html. A broken link or reference is an error.
-docs: venv
-	$(BIN)/mkdocs build --strict
+docs: venv  ## the site of the documentation
+	$(BIN)/mkdocs build --strict --quiet
+
+wheel-check: venv  ## what is in the wheel works in an environment of its own
+	tests/wheel_check.sh $(BIN)/python
+
+demo: venv  ## a help desk that learns: a table and a chart, in a minute
+	HF_HUB_OFFLINE=1 $(BIN)/rag-flywheel demo
 
 # The four small collections under RAG_FLYWHEEL_DATA, main setting, one seed.
-bench: venv
+bench: venv  ## the four small collections under RAG_FLYWHEEL_DATA
 	$(BENCH) --max-test 1000 --out $(RESULTS)/bench.json
 
 # Three seeds, every kind of user: hours. A result that is there is not made again, so it can be
 # stopped and taken up; `make SEEDS=1 bench-full` beside another makes those of one seed.
 SEEDS ?= 0 1 2
 
-bench-full: venv
+bench-full: venv  ## three seeds, every kind of user: hours
 	$(SCRATCH) $(BIN)/python benchmarks/learning/full.py --seeds $(SEEDS) --folder $(RESULTS)
 
 # What tuning the encoder of queries adds: three seeds of the main setting without and with it.
-bench-tune: venv
+bench-tune: venv  ## what tuning the encoder of queries adds
 	for setting in main tuned; do $(SCRATCH) $(BIN)/python benchmarks/learning/learning.py \
 	  --setting $$setting --out $(RESULTS)/tuning.json || exit 1; done
 
-clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove the environment and all caches
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

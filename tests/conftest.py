@@ -1,17 +1,17 @@
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from filelock import FileLock
 
 from fakes import WordEncoder
 from folders import PASSAGES, QUERY
 from rag_flywheel import Flywheel, Passage
+from thorough import register_profiles
 
-settings.register_profile("any machine", deadline=None)  # a first call may load a library
-settings.load_profile("any machine")
+register_profiles()
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -71,7 +71,7 @@ def voted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Copied, never changed."""
     from tuned import make_voted  # imports torch
 
-    return make_voted(tmp_path_factory.mktemp("voted") / "kb")
+    return made_once(tmp_path_factory, "voted", make_voted)
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +81,21 @@ def tuned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         teach_fast(patch)
-        return make_tuned(tmp_path_factory.mktemp("tuned") / "kb")
+        return made_once(tmp_path_factory, "tuned", make_tuned)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Path]) -> Path:
+    """A folder that one process of the test run makes for all of them."""
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    shared = factory.getbasetemp() if alone else factory.getbasetemp().parent
+    root = shared / name / "kb"
+    root.parent.mkdir(exist_ok=True)
+    with FileLock(root.parent / "lock"):
+        if not (root.parent / "made").exists():
+            shutil.rmtree(root, ignore_errors=True)  # of one that failed
+            make(root)
+            (root.parent / "made").touch()
+    return root
 
 
 def teach_fast(patch: pytest.MonkeyPatch) -> None:

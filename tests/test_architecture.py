@@ -7,7 +7,9 @@ import re
 import statistics
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -54,12 +56,18 @@ def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
+@cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Full names of everything a module imports, anywhere in it."""
+    return frozenset(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     package = ["rag_flywheel", *path.relative_to(PACKAGE).parent.parts]
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
@@ -266,6 +274,17 @@ def test_callers_get_nothing_that_they_cannot_import() -> None:
                 }
     assert needed
     assert needed - {"Lookups"} <= set(rag_flywheel.__all__)
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert rag_flywheel.__version__ == project["version"]
+    assert "__version__" not in rag_flywheel.__all__
+
+
+def test_every_room_is_a_package_that_a_wheel_takes_along() -> None:
+    rooms = {path.parent for path in MODULES}
+    assert [name_of(room) for room in rooms if not (room / "__init__.py").exists()] == []
 
 
 def run(code: str) -> str:

@@ -177,6 +177,7 @@ def test_the_first_to_open_on_a_full_disk_is_told_so(disk: Disk) -> None:
         use(disk.path / "kb")
 
 
+@pytest.mark.slow
 def test_a_refresh_that_runs_out_of_space_anywhere_changes_nothing(disk: Disk) -> None:
     root = disk.path / "kb"
     outcomes, wrong = [], list[object]()

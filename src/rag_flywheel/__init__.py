@@ -12,94 +12,22 @@ if TYPE_CHECKING:
     from rag_flywheel.curate.review import Review
     from rag_flywheel.encode.tower import TunableEncoder
     from rag_flywheel.encoder import Encoder
-    from rag_flywheel.errors import (
-        ClosedError,
-        ConfigError,
-        CorruptFileError,
-        DiskFullError,
-        EncoderError,
-        EncoderMismatchError,
-        EncoderNotFoundError,
-        FlywheelError,
-        InputError,
-        LockedError,
-        NewerFormatError,
-        NotAFlywheelError,
-        ReadOnlyError,
-        StorageError,
-        UnknownIdError,
-    )
+    from rag_flywheel.errors import *
     from rag_flywheel.flywheel import Flywheel
-    from rag_flywheel.records import (
-        AddReport,
-        Candidate,
-        Explanation,
-        ExportReport,
-        Filter,
-        ForgetReport,
-        GoldenItem,
-        HistoryEntry,
-        Hit,
-        Passage,
-        PastVotes,
-        Progress,
-        RefreshReport,
-        Retrieval,
-        ReviewItem,
-        Signal,
-        Status,
-        Verdict,
-        VersionInfo,
-        VersionStory,
-        Vote,
-    )
+    from rag_flywheel.records import *
     from rag_flywheel.report.gaps import Gap
 
+    __version__: str
+
 __all__ = [
-    "AddReport",
-    "Candidate",
-    "ClosedError",
-    "Config",
-    "ConfigError",
-    "CorruptFileError",
-    "DiskFullError",
-    "Encoder",
-    "EncoderError",
-    "EncoderMismatchError",
-    "EncoderNotFoundError",
-    "Explanation",
-    "ExportReport",
-    "Filter",
-    "Flywheel",
-    "FlywheelError",
-    "ForgetReport",
-    "Gap",
-    "GoldenItem",
-    "GoldenSet",
-    "HistoryEntry",
-    "Hit",
-    "InputError",
-    "LockedError",
-    "NewerFormatError",
-    "NotAFlywheelError",
-    "Passage",
-    "PastVotes",
-    "Progress",
-    "ReadOnlyError",
-    "RefreshReport",
-    "Retrieval",
-    "Review",
-    "ReviewItem",
-    "Signal",
-    "Status",
-    "StorageError",
-    "TunableEncoder",
-    "UnknownIdError",
-    "Verdict",
-    "VersionInfo",
-    "VersionStory",
-    "Vote",
-]
+    "AddReport", "Candidate", "ClosedError", "Config", "ConfigError", "CorruptFileError",
+    "DiskFullError", "Encoder", "EncoderError", "EncoderMismatchError", "EncoderNotFoundError",
+    "Explanation", "ExportReport", "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap",
+    "GoldenItem", "GoldenSet", "HistoryEntry", "Hit", "InputError", "LockedError",
+    "NewerFormatError", "NotAFlywheelError", "Passage", "PastVotes", "Progress", "ReadOnlyError",
+    "RefreshReport", "Retrieval", "Review", "ReviewItem", "Signal", "Status", "StorageError",
+    "TunableEncoder", "UnknownIdError", "Verdict", "VersionInfo", "VersionStory", "Vote",
+]  # fmt: skip
 _HOMES = {
     "Config": "config",
     "Encoder": "encoder",
@@ -112,10 +40,15 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name == "__version__":
+        from importlib import metadata  # 10 ms to load
+
+        value = metadata.version("rag-flywheel")
+    elif name in __all__:
+        home = _HOMES.get(name, "errors" if name.endswith("Error") else "records")
+        value = getattr(import_module(f"{__name__}.{home}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOMES.get(name, "errors" if name.endswith("Error") else "records")
-    value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
 

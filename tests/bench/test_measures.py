@@ -47,7 +47,16 @@ def test_order_is_that_of_the_run_whatever_the_names() -> None:
     assert m.ndcg_at_10(qrels, {"q": ["a", "b"]})["q"] < 1.0
 
 
-@pytest.mark.parametrize("name", ["scifact", "metatool", "feedbackqa", "squad11_dev", "aws_docs"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scifact",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("metatool", "feedbackqa", "squad11_dev", "aws_docs")
+        ),
+    ],
+)
 def test_measures_agree_with_pytrec_eval_on_real_qrels(name: str, data_folder: Path) -> None:
     if name == "aws_docs":
         pytest.skip("159,173 passages take a minute to read; its graded qrels are tested below")

@@ -73,6 +73,7 @@ def test_votes_are_counted_and_slices_cover_the_test_queries(result: dict[str, A
         assert (counts[-1] > 0) == (run["name"] != "no votes")
 
 
+@pytest.mark.slow
 def test_at_most_so_many_queries_are_asked_and_scored(folder: Path) -> None:
     protocol = Protocol(n_cycles=3, max_train=12, max_test=10, users=Users(eta=0.0, eps=0.0))
     found = run_bench([folder], protocol)
@@ -156,6 +157,7 @@ def test_plain_and_gzipped_collections_read_alike(tmp_path: Path) -> None:
     assert read_beir(folder) == plain
 
 
+@pytest.mark.slow
 def test_verdicts_on_answers_go_through_answer_feedback(folder: Path) -> None:
     """Verdicts on the answer alone, without its text, still teach; the rules know the hit."""
     users = Users(eta=0.0, eps=0.0, answer_level=True, told="cited")
@@ -173,6 +175,7 @@ def timeless(result: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+@pytest.mark.slow
 def test_runs_that_share_what_no_user_changes_give_what_each_alone_gives(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -189,6 +192,7 @@ def test_runs_that_share_what_no_user_changes_give_what_each_alone_gives(
         assert timeless(series.run(protocol)) == timeless(alone)
 
 
+@pytest.mark.slow
 def test_runs_that_differ_in_more_than_users_share_nothing(folder: Path, tmp_path: Path) -> None:
     series = Series([folder], tmp_path)
     series.run(Protocol(n_cycles=2))

@@ -252,6 +252,7 @@ def test_protocol_environment_and_hashes_are_whole(page: Page) -> None:
     assert {name: made[name] for name in wanted} == {k: [v] for k, v in wanted.items()}
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_users_did(result: Result, tmp_path: Path) -> None:
     text = written(result, tmp_path)
     assert "r^−0.75" in text and "of the users attacks" not in text
@@ -303,18 +304,17 @@ def test_marks_are_drawn_where_the_values_are() -> None:
     rows = [Interval("a", 0.1, 0.0, 0.4), Interval("none", None, None, None)]
     svg = interval_chart(rows, x_label="x", y_label="y", key="k")
     left, _, right = (float(x) for x in re.findall(stroke + "line-1", svg)[0])
-    middle = float(re.findall(mark, svg)[0][0])
-    assert middle == pytest.approx(left + (right - left) / 4, abs=1e-3)
+    assert float(re.findall(mark, svg)[0][0]) == pytest.approx(left + (right - left) / 4, abs=1e-3)
 
 
 def test_charts_neither_heed_nor_change_the_settings_of_matplotlib() -> None:
-    theirs = {"axes.linewidth": 9.0, "svg.fonttype": "path"}
-    with matplotlib.rc_context(theirs):
+    with matplotlib.rc_context(theirs := {"axes.linewidth": 9.0, "svg.fonttype": "path"}):
         svg = lines_by_cycle([Line("a", [1.0])], cycles=[0], y_label="y", key="k")
         assert {name: matplotlib.rcParams[name] for name in theirs} == theirs
     assert svg == lines_by_cycle([Line("a", [1.0])], cycles=[0], y_label="y", key="k")
 
 
+@pytest.mark.slow
 def test_the_same_result_gives_the_same_bytes(result: Result, tmp_path: Path) -> None:
     assert written(made(), tmp_path) == (first := written(result, tmp_path))
     result["collections"][0]["slices"][0]["flywheel"] = 0.8

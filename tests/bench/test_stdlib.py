@@ -132,6 +132,7 @@ def test_building_the_passages_warns_of_nothing_and_prints_nothing(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "imported_before"), [("1", ""), ("77", "import xml.dom, sqlite3")]
 )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fakes import Vectors, WordEncoder
 from rag_flywheel.capture.answer_credit import MOST_SENTENCES, credits_by_support, sentences
 from rag_flywheel.records import EmbeddedText
+from thorough import thorough
 
 CASES = [
     json.loads(line)
@@ -72,6 +73,7 @@ texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=8).map(" ".join)
 answers = st.lists(texts, max_size=5).map(". ".join)
 
 
+@thorough(100, few=25)
 @given(answers, st.lists(texts, min_size=1, max_size=8))
 def test_credits_are_shares_of_at_most_one_and_do_not_hang_on_the_order(
     answer: str, passages: list[str]

@@ -175,7 +175,7 @@ def test_gaps_are_topics_without_a_good_answer_with_their_trend(desk: Flywheel) 
         ((asked[2],), 1, 0, 0),
     ]
     assert found[1].harmful == 1
-    assert desk.gaps(0.0001)[0].n_before == 0
+    assert desk.gaps(0.01)[0].n_before == 0
     note = desk.review.items()[0]
     desk.review.reject(note.id)
     assert sum(g.missing for g in desk.gaps()) == 1

@@ -18,6 +18,7 @@ from rag_flywheel.curate.weights import SAID, WEIGHTS
 from rag_flywheel.records import Judgment, Signal
 from rag_flywheel.store import votes
 from rag_flywheel.store.event_types import VoteEvent
+from thorough import thorough
 
 QUERY = "how do I change my password"
 DESK = [
@@ -232,6 +233,7 @@ SIGNAL = st.tuples(
 )
 
 
+@thorough(100, few=15)
 @given(st.lists(SIGNAL, max_size=12), st.sampled_from(["helpful", "harmful"]), st.integers(0, 12))
 def test_signals_never_outweigh_an_explicit_vote_on_the_same_hit(
     signals: list[tuple[Any, Any, float, int]], verdict: Any, at: int

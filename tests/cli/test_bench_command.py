@@ -15,6 +15,7 @@ def run(*words: str) -> int:
     return int(done.value.code or 0)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_result_a_report_and_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ def test_the_whole_loop(shell: Shell) -> None:
     assert "sound" in shell.run("verify")
 
 
+@pytest.mark.slow
 def test_refresh_logs_each_step_for_cron(shell: Shell) -> None:
     (shell.folder / "kb.jsonl").write_text('{"id": "a", "text": "one two"}\n')
     shell.run("add", "kb.jsonl")
@@ -112,6 +114,13 @@ def test_errors_are_one_line_and_no_traceback(shell: Shell) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: no passage 'nobody' is in this index")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["--version"])
+    assert done.value.code in {0, None}
+    assert capsys.readouterr().out == f"rag-flywheel {version('rag-flywheel')}\n"
 
 
 def test_exit_codes(shell: Shell) -> None:

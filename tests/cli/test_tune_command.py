@@ -38,6 +38,7 @@ def run(root: Path, capsys: pytest.CaptureFixture[str], *words: str, code: int =
     return said.err if code else json.loads(said.out)
 
 
+@pytest.mark.slow
 def test_it_tunes_when_asked_and_says_so(voted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with_encoder(voted, "teachable:TeachableEncoder")
     report = run(voted, capsys, "refresh")
@@ -56,6 +57,7 @@ def test_it_tunes_when_asked_and_says_so(voted: Path, capsys: pytest.CaptureFixt
     assert found["hits"][0]["passage_id"] == "fruit90"
 
 
+@pytest.mark.slow
 def test_one_that_cannot_be_tuned_is_an_error_in_one_line(
     voted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

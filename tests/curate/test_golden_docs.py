@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
 TEXT = (TESTS.parent / "docs" / "how-to" / "known-answers.md").read_text(encoding="utf-8")
 
@@ -22,6 +24,7 @@ def run(folder: Path, *words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path: Path) -> None:
     (code,) = re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL)
     command = f'rag-flywheel() {{ "{sys.executable}" -m rag_flywheel "$@"; }}\n'
@@ -32,6 +35,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert lines[-1] == said
 
 
+@pytest.mark.slow
 def test_the_program(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     assert run(tmp_path, sys.executable, "-c", code) == [

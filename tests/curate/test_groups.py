@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rag_flywheel.curate.groups import held_out, query_groups
 from rag_flywheel.records import Vectors
+from thorough import thorough
 
 
 def at_degrees(degrees: Sequence[float]) -> Vectors:
@@ -58,7 +59,7 @@ all_around = st.lists(st.integers(0, 359), max_size=45)
 in_a_corner = st.lists(st.integers(0, 90), max_size=45)
 
 
-@settings(max_examples=60)
+@thorough(60, few=15)
 @given(all_around | in_a_corner)
 def test_groups_equal_a_walk_through_all_pairs(degrees: list[int]) -> None:
     cosines = cosines_of(degrees)
@@ -71,7 +72,7 @@ def test_groups_equal_a_walk_through_all_pairs(degrees: list[int]) -> None:
     assert found.dtype == np.int64
 
 
-@settings(max_examples=60)
+@thorough(60, few=15)
 @given(all_around | in_a_corner, st.floats(0.0, 0.8))
 def test_groups_are_the_same_where_all_cosines_are_squeezed_together(
     degrees: list[int], squeeze: float
@@ -189,7 +190,7 @@ def test_who_is_held_out_is_the_hash_of_a_hash_modulo_three() -> None:
 memberships = st.lists(st.integers(0, 12), min_size=1, max_size=40)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(memberships, st.randoms(use_true_random=False).map(lambda r: r.randrange(2**100)))
 def test_groups_are_held_out_whole_and_their_numbers_do_not_matter(
     groups: list[int], first: int
@@ -203,8 +204,8 @@ def test_groups_are_held_out_whole_and_their_numbers_do_not_matter(
     assert backwards == found
 
 
+@thorough(60, few=15)
 @given(memberships, memberships, st.data())
-@settings(max_examples=60)
 def test_a_choice_stands_while_other_queries_come_and_go(
     groups: list[int], others: list[int], data: st.DataObject
 ) -> None:

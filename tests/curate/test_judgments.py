@@ -4,12 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.curate.judgments import DAY_S, judgments
 from rag_flywheel.records import Judgment, Verdict
 from rag_flywheel.store.event_types import VoteEvent
+from thorough import thorough
 
 QUERIES = (b"q" * 16, b"r" * 16)
 Spoken = tuple[int, int, str | None, Verdict]
@@ -179,7 +180,7 @@ def replay(history: list[VoteEvent]) -> dict[tuple[bytes, str | None, int], list
     return groups
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(st.lists(spoken, max_size=60))
 def test_judgments_equal_a_replay(history: list[Spoken]) -> None:
     events = [
@@ -201,7 +202,7 @@ def test_judgments_equal_a_replay(history: list[Spoken]) -> None:
     assert judgments(iter(events)) == expected
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(st.lists(spoken, max_size=40), st.sampled_from(QUERIES))
 def test_a_query_can_be_judged_on_its_own(history: list[Spoken], query: bytes) -> None:
     events = [
@@ -212,7 +213,7 @@ def test_a_query_can_be_judged_on_its_own(history: list[Spoken], query: bytes) -
     assert alone == [j for j in judgments(events) if j.query == query]
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(st.lists(spoken, max_size=40), st.floats(0.1, 100.0), st.floats(0.0, 100.0))
 def test_a_half_life_changes_weights_alone(
     history: list[Spoken], half_life: float, days: float
@@ -300,7 +301,7 @@ said = st.tuples(
 )
 
 
-@settings(max_examples=200)
+@thorough(200, few=50)
 @given(st.lists(said, max_size=12))
 def test_of_each_user_one_event_counts_on_a_hit_and_the_explicit_one_wins(
     history: list[tuple[str, int, int, str | None, Verdict, float]],

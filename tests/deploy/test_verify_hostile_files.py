@@ -20,6 +20,7 @@ from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.dense import DenseIndex
 
 
+@pytest.mark.slow
 def test_sixty_mutations_are_refused_or_harmless(tmp_path: Path) -> None:
     hostile.make(tmp_path / "good")
     (tmp_path / "work").mkdir()

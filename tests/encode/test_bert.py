@@ -26,6 +26,8 @@ TEXTS = [
 ]
 LONGEST = 24  # tokens
 
+pytestmark = pytest.mark.slow  # the library alone takes seconds to load
+
 
 def made(folder: Path, **changed: Any) -> Any:
     """A SentenceTransformer of two layers with weights of chance, in float32."""

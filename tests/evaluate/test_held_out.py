@@ -29,6 +29,7 @@ from rag_flywheel.rank.posterior import credited
 from rag_flywheel.rank.score import score
 from rag_flywheel.rank.stored_evidence import PastQuery
 from rag_flywheel.records import Judgment, QueryKey
+from thorough import thorough
 
 KERNEL = Kernel(0.2, 0.9, 2.0, 0.5)
 BY_COSINE = replace(
@@ -130,8 +131,8 @@ def test_the_order_of_judged_hits_by_hand() -> None:
     assert np.isnan(turned[3:]).all()
 
 
+@thorough(20, few=6)
 @given(seeds)
-@settings(max_examples=20, deadline=None)
 def test_the_order_of_judged_hits_is_that_of_ir_measures(seed: int) -> None:
     both = random_examples(seed, 24, 7)
     test, others = both.at(np.arange(9)), both.at(np.arange(9, 24))
@@ -214,8 +215,8 @@ def served(test: Examples, i: int, others: Examples, parameters: Parameters) -> 
     return score(parameters, features, support).scores[: len(own)]
 
 
+@thorough(15, few=5)
 @given(seeds)
-@settings(max_examples=15, deadline=None)
 def test_chances_are_those_that_would_be_served(seed: int) -> None:
     both = random_examples(seed, 30, 6)
     test, others = both.at(np.arange(6)), both.at(np.arange(6, 30))
@@ -294,8 +295,8 @@ def test_hits_that_are_kept_by_hand() -> None:
     assert shared_hits(nobody, nobody) == 1.0
 
 
+@thorough(40, few=10)
 @given(seeds, st.integers(1, 20), st.integers(2, 40))
-@settings(max_examples=40, deadline=None)
 def test_slices_part_the_queries_by_their_nearest_past_query(seed: int, n: int, m: int) -> None:
     both = random_examples(seed, n + m, 4, dim=2)
     test, others = both.at(np.arange(n)), both.at(np.arange(n, n + m))

@@ -3,12 +3,13 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from rag_flywheel.bench.intervals import bootstrap_interval, helped_hurt_untouched
 from rag_flywheel.evaluate.paired import better_test, randomisation_test
+from thorough import thorough
 
 Floats = npt.NDArray[np.float64]
 
@@ -120,8 +121,8 @@ def test_ties_at_the_seen_sum_count_against_being_better() -> None:
 halves = st.lists(st.integers(-20, 20).map(lambda i: i / 8), min_size=1, max_size=12)
 
 
+@thorough(60, few=15)
 @given(halves, st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
 def test_being_better_is_one_sided(differences: list[float], seed: int) -> None:
     d, n_rounds = np.array(differences), 300
 

@@ -65,6 +65,7 @@ def test_votes_that_help_let_new_parameters_in_and_all_of_it_is_kept(voted: Path
         assert fw.verify() == []
 
 
+@pytest.mark.slow
 def test_about_a_third_of_the_past_queries_judge_and_the_same_ones_later(voted: Path) -> None:
     with opened(voted) as fw:
         assert fw.refresh().scores["n_fitted"] == len(QUERIES) - len(gate_of(fw)["queries"])
@@ -95,6 +96,7 @@ def test_both_sides_are_judged_with_what_votes_are_worth_under_them(voted: Path)
         assert candidate_of(fw).sharpness == pytest.approx(live(fw).sharpness, rel=0.3)
 
 
+@pytest.mark.slow
 def test_votes_on_the_judging_queries_do_not_move_the_candidate(
     voted: Path, tmp_path: Path
 ) -> None:
@@ -137,7 +139,9 @@ def test_with_few_judges_parameters_stay_and_passages_go_live(
         assert (found.hits[0].passage_id, found.version) == ("news", report.version)
 
 
-@pytest.mark.parametrize("n", [8, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "n", [pytest.param(8, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.slow)]
+)
 def test_one_refresh_after_another_with_the_same_votes_changes_nothing(voted: Path, n: int) -> None:
     with opened(voted) as fw:
         assert fw.refresh().parameters == "new"
@@ -157,6 +161,7 @@ def test_one_refresh_after_another_with_the_same_votes_changes_nothing(voted: Pa
         assert noise == pytest.approx([first.noise] * n, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outcome", ["no better", "vetoed"])
 def test_after_a_refusal_too_the_same_votes_take_no_second_look(voted: Path, outcome: str) -> None:
     looked(voted, 400, outcome)
@@ -169,6 +174,7 @@ def test_after_a_refusal_too_the_same_votes_take_no_second_look(voted: Path, out
         assert len(rows_of(fw)) == 1
 
 
+@pytest.mark.slow
 def test_the_second_look_may_spend_less_and_the_first_after_a_replacement_all(
     voted: Path, tmp_path: Path
 ) -> None:
@@ -184,6 +190,7 @@ def test_the_second_look_may_spend_less_and_the_first_after_a_replacement_all(
             assert rows_of(each)[-1][2] == alpha_of(look)
 
 
+@pytest.mark.slow
 def test_after_a_replacement_the_next_look_is_at_half_as_many_votes_again(voted: Path) -> None:
     with opened(voted) as fw:
         fw.refresh()
@@ -202,6 +209,7 @@ def test_after_a_replacement_the_next_look_is_at_half_as_many_votes_again(voted:
         assert (second[4] == "better") == (report.parameters == "new")
 
 
+@pytest.mark.slow
 def test_while_a_rollback_holds_votes_back_parameters_stay_and_nobody_looks(voted: Path) -> None:
     with opened(voted) as fw:
         fw.refresh()
@@ -236,7 +244,10 @@ def golden_answers(folder: Path, right: str) -> Path:
     return table(folder, [f"topic{t} problem{t} known{t} please,{right}{t},1" for t in numbers])
 
 
-@pytest.mark.parametrize(("right", "outcome"), [("answer", "better"), ("decoy", "no better")])
+@pytest.mark.parametrize(
+    ("right", "outcome"),
+    [("answer", "better"), pytest.param("decoy", "no better", marks=pytest.mark.slow)],
+)
 def test_golden_queries_judge_where_too_few_have_votes(
     tmp_path: Path, right: str, outcome: str
 ) -> None:
@@ -268,6 +279,7 @@ def test_golden_queries_may_veto_what_votes_speak_for(voted: Path, tmp_path: Pat
         assert rows_of(fw)[0][4] == "vetoed"
 
 
+@pytest.mark.slow
 def test_golden_queries_like_those_fitted_to_do_not_judge(voted: Path, tmp_path: Path) -> None:
     """They would know the answer from the votes; held-out ones may judge."""
     lines = [f"{q},answer{q.split()[0].removeprefix('topic')},1" for q in QUERIES]

@@ -95,7 +95,14 @@ def test_copies_do_not_make_enough_judges(n: int, times: int) -> None:
     assert (gate.decision.outcome, gate.decision.n_judged) == ("too few", n)
 
 
-@pytest.mark.parametrize(("n", "copies", "times"), [(60, 60, 2), (56, 6, 10), (50, 1, 200)])
+@pytest.mark.parametrize(
+    ("n", "copies", "times"),
+    [
+        (60, 60, 2),
+        pytest.param(56, 6, 10, marks=pytest.mark.slow),
+        pytest.param(50, 1, 200, marks=pytest.mark.slow),
+    ],
+)
 def test_with_copies_too_few_that_are_no_better_are_let_in(n: int, copies: int, times: int) -> None:
     """At most 2.5 % and three binomial standard errors; one by one, as without copies.
 

@@ -52,6 +52,7 @@ def test_copies_of_a_judging_question_judge_as_one(voted: Path, tmp_path: Path) 
         assert set(often["groups"]) == set(range(n))
 
 
+@pytest.mark.slow
 def test_votes_on_any_query_bring_the_next_look_nearer(voted: Path) -> None:
     """Also those on queries that do not judge, and a user's second thoughts."""
     looked(voted, 400, "no better")
@@ -82,6 +83,7 @@ def full_at_current(failing: list[bool]) -> Callable[..., None]:
     return found
 
 
+@pytest.mark.slow
 def test_a_look_that_brought_nothing_to_life_leaves_nothing(
     voted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +116,7 @@ def corrected(fw: Flywheel, right: str) -> None:
         fw.correct(shown.id, query.split()[0].replace("topic", right), user_id="ann")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("right", ["answer", "decoy"])
 def test_what_rests_on_corrections_does_not_judge(tmp_path: Path, right: str) -> None:
     """Neither where few queries have votes nor as a veto: it is one user's word, and counts as that,
@@ -128,6 +131,7 @@ def test_what_rests_on_corrections_does_not_judge(tmp_path: Path, right: str) ->
         assert gate_of(fw)["decision"]["outcome"] == "too few"
 
 
+@pytest.mark.slow
 def test_imported_answers_that_somebody_corrected_too_do_not_judge(
     voted: Path, tmp_path: Path
 ) -> None:

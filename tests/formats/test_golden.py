@@ -97,7 +97,13 @@ BAD_TABLES: dict[str, tuple[str | bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_TABLES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "too many rows"))
+        for name in BAD_TABLES
+    ],
+)
 def test_a_bad_table_says_what_is_wrong_and_adds_nothing(
     desk: Flywheel, tmp_path: Path, name: str
 ) -> None:
@@ -146,6 +152,7 @@ def test_a_bad_folder_says_what_is_wrong_and_adds_nothing(
     assert known(desk) == {}
 
 
+@pytest.mark.slow
 def test_packed_files_are_read_within_bounds(desk: Flywheel, tmp_path: Path) -> None:
     bombs = {
         "long": (b"x" * 50_000_000, "line 1 is longer than 1 MB"),

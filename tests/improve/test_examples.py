@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.improve.examples import (
@@ -25,6 +25,7 @@ from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.nearest import nearest_rows
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.records import QueryKey, Vectors
+from thorough import thorough
 
 Matrix = npt.NDArray[np.int64]
 KERNEL = Kernel(0.5, 0.9, 2.0)
@@ -86,8 +87,8 @@ def require_nearest(
         assert (found.cosines[i][~there] == -2.0).all()
 
 
+@thorough(30, few=7)
 @given(seeds, st.integers(0, 12), st.integers(0, 60))
-@settings(max_examples=30, deadline=None)
 def test_nearest_are_those_of_a_loop_over_all_sources(seed: int, n: int, m: int) -> None:
     rng = np.random.default_rng(seed)
     targets, sources = random_examples(rng, n), random_examples(rng, m)
@@ -136,8 +137,8 @@ def triples(found: Links) -> list[tuple[int, int, int]]:
     return sorted(zip(*parts, strict=True))
 
 
+@thorough(60, few=15)
 @given(seeds, st.integers(0, 6), st.integers(0, 9), st.integers(1, 4), st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
 def test_links_are_the_pairs_of_equal_passages(
     seed: int, n: int, m: int, width: int, many: int
 ) -> None:
@@ -193,8 +194,8 @@ def plain_support(
     return total, every
 
 
+@thorough(60, few=15)
 @given(seeds, st.integers(0, 6), st.integers(0, 20), st.floats(-0.5, 0.9), st.floats(0.5, 4))
-@settings(max_examples=60, deadline=None)
 def test_support_is_that_of_a_double_loop(
     seed: int, n: int, m: int, theta: float, gamma: float
 ) -> None:

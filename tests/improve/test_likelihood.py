@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.improve.examples import Examples, Floats
@@ -20,6 +20,7 @@ from rag_flywheel.improve.likelihood import (
     with_support,
 )
 from rag_flywheel.records import QueryKey
+from thorough import thorough
 
 Rows = Sequence[Sequence[float]]
 TRUE = np.array([2.0, -1.0, 0.0])
@@ -172,8 +173,8 @@ def test_ever_so_many_votes_stay_finite() -> None:
     assert after_votes(one, chances, 0.001)[0] == pytest.approx([1.0, 0.0])
 
 
+@thorough(60, few=15)
 @given(small(), st.floats(0.01, 0.49), st.lists(st.floats(-3, 3), min_size=3, max_size=3))
-@settings(max_examples=60, deadline=None)
 def test_chances_and_likelihoods_are_those_of_plain_python(
     examples: Examples, noise: float, weights: list[float]
 ) -> None:
@@ -191,8 +192,8 @@ def test_chances_and_likelihoods_are_those_of_plain_python(
         assert after[i][examples.lineages[i] < 0].sum() == 0.0
 
 
+@thorough(30, few=7)
 @given(small(), st.floats(0.01, 100), st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
 def test_support_is_added_and_chances_still_sum_to_one(
     examples: Examples, n0: float, seed: int
 ) -> None:
@@ -205,8 +206,8 @@ def test_support_is_added_and_chances_still_sum_to_one(
         assert found[i] == pytest.approx(plain)
 
 
+@thorough(40, few=10)
 @given(small(), st.floats(0.01, 0.49))
-@settings(max_examples=40, deadline=None)
 def test_a_hit_without_a_vote_counts_as_one_that_was_not_shown(
     examples: Examples, noise: float
 ) -> None:
@@ -274,8 +275,8 @@ def test_votes_by_coin_toss_are_seen_to_be_that() -> None:
     assert 0.46 < found <= LARGEST_NOISE
 
 
+@thorough(10, few=3)
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.4), st.floats(0.3, 3.0))
-@settings(max_examples=10, deadline=None)
 def test_calibrated_is_the_likeliest_of_a_grid(seed: int, noise: float, scale: float) -> None:
     examples, weights = simulated(seed, 64, noise), scale * TRUE
 
@@ -335,9 +336,8 @@ def test_a_few_votes_leave_weights_near_the_centre_and_many_do_not() -> None:
 
 
 def test_no_votes_leave_weights_at_the_centre() -> None:
-    examples = simulated(15, 10, 0.2, shown=0)
     centre = np.array([6.8, 0.0, 2.4])
-    weights, _ = fit(examples, centre, strength=20.0, free=ALL_FREE)
+    weights, _ = fit(simulated(15, 10, 0.2, shown=0), centre, strength=20.0, free=ALL_FREE)
     assert weights == pytest.approx(centre, abs=1e-6)
 
 

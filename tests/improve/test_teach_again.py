@@ -55,7 +55,13 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[TeachingResult, str]
     return done, revision
 
 
-@pytest.mark.parametrize("at", range(N_STEPS + 1))
+@pytest.mark.parametrize(
+    "at",
+    [
+        pytest.param(at, marks=[pytest.mark.slow] * (at not in {0, 3, N_STEPS}))
+        for at in range(N_STEPS + 1)
+    ],
+)
 def test_one_that_was_cut_short_ends_as_if_it_had_not_been(
     at: int, once: tuple[TeachingResult, str], tmp_path: Path
 ) -> None:

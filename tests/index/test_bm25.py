@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
+from thorough import thorough
 
 words = st.sampled_from(list("abcdefg"))
 documents = st.lists(st.lists(words, max_size=12), max_size=15)
 queries = st.lists(st.sampled_from(list("abcdefgxyz")), max_size=6)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(documents, queries, st.data())
 def test_scores_of_some_texts_are_those_of_all_to_the_bit(
     texts: list[list[str]], query: list[str], data: st.DataObject

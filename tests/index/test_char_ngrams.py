@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.index.char_ngrams import CharNgrams, char_ngrams_of
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank.features import TextNgrams
+from thorough import thorough
 
 words = st.text(alphabet="abé", min_size=1, max_size=7)
 texts = st.lists(st.lists(words, max_size=8), min_size=1, max_size=6)
@@ -31,7 +32,7 @@ def test_pieces_of_words() -> None:
     assert char_ngrams_of("of") == [" of "]
 
 
-@settings(max_examples=60)
+@thorough(60, few=15)
 @given(texts, st.lists(words, max_size=5))
 def test_counts_are_those_of_plain_python(given_: list[list[str]], query: list[str]) -> None:
     index = LexicalIndex.build(given_)
@@ -56,7 +57,7 @@ def test_counts_are_those_of_plain_python(given_: list[list[str]], query: list[s
         assert np.array_equal(found, expected)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(texts)
 def test_idf_is_that_of_words_which_come_independently(given_: list[list[str]]) -> None:
     ngrams, n = LexicalIndex.build(given_).ngrams, len(given_)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.dense import FILE_NAME, DenseIndex
 from rag_flywheel.records import Pids, Vectors
+from thorough import thorough
 
 DIM = 12
 
@@ -34,6 +35,7 @@ def exact(
     return [int(pids[i]) for i in sorted(inside, key=lambda i: -cosines[i])[:n]]
 
 
+@thorough(100, few=25)
 @given(st.integers(0, 60), st.integers(0, 2**32), st.integers(1, 100), st.data())
 def test_search_is_exact(n_rows: int, seed: int, n: int, data: st.DataObject) -> None:
     pids, vectors, queries = random_pids(n_rows, seed), unit_rows(n_rows, seed), unit_rows(3, 1)

@@ -5,11 +5,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.index.fresh import FreshSegment, FreshText
 from rag_flywheel.index.lexical import LexicalIndex
+from thorough import thorough
 
 DIM = 4
 
@@ -24,7 +25,7 @@ words = st.sampled_from(["zebra", "fish", "owl", "cat", "dog"])
 texts = st.lists(st.lists(words, max_size=8).map(" ".join), min_size=1, max_size=10)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(texts, texts, st.lists(st.sampled_from(["zebra", "fish", "owl", "ant"]), max_size=4))
 def test_scores_use_the_idf_and_average_length_of_the_version(
     indexed: list[str], fresh: list[str], query: list[str]
@@ -43,7 +44,7 @@ def test_scores_use_the_idf_and_average_length_of_the_version(
         assert found[i] == pytest.approx(expected, abs=1e-5)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(texts, st.lists(words, max_size=4))
 def test_its_own_statistics_score_it_as_an_index_of_the_same_texts_would(
     fresh: list[str], query: list[str]
@@ -83,7 +84,7 @@ def test_a_text_of_only_stop_words_scores_zero() -> None:
     assert found.tolist() == pytest.approx([0.0, math.log(2) / 2.2])
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(texts, st.lists(st.sampled_from(["zebra", "fish", "ant"]), unique=True), st.data())
 def test_words_are_found_where_they_stand(
     fresh: list[str], query: list[str], data: st.DataObject
@@ -96,7 +97,7 @@ def test_words_are_found_where_they_stand(
     assert places.dtype == lengths.dtype == np.dtype(np.int64)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(texts, st.data())
 def test_titles_are_the_first_words_and_go_into_the_statistics(
     bodies: list[str], data: st.DataObject

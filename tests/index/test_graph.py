@@ -100,6 +100,7 @@ def test_what_is_saved_is_what_is_loaded(index: DenseIndex, saved: Path) -> None
     assert again.graph.recall == index.graph.recall
 
 
+@pytest.mark.slow
 def test_vectors_that_no_graph_leads_to_are_searched_all_and_it_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

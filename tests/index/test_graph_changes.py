@@ -122,6 +122,7 @@ def test_the_entry_may_go() -> None:
     assert left.levels.max() < index.graph.levels.max()
 
 
+@pytest.mark.slow
 def test_after_many_changes_as_much_is_found_as_by_a_graph_made_anew() -> None:
     rng = np.random.default_rng(2)
     index = built(np.arange(N))
@@ -140,6 +141,7 @@ def test_after_many_changes_as_much_is_found_as_by_a_graph_made_anew() -> None:
     assert recall(index) >= recall(built(index.pids)) - 0.01
 
 
+@pytest.mark.slow
 def test_all_is_linked_anew_once_a_fifth_was_taken_out() -> None:
     index = built(np.arange(N))
     most = int(MOST_REMOVED * N / (1 + MOST_REMOVED))
@@ -170,6 +172,7 @@ def test_some_changes_have_to_be_built(before: Pids, present: Pids) -> None:
     assert changed(built(before), present) is None
 
 
+@pytest.mark.slow
 def test_a_graph_that_finds_too_little_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     index = built(np.arange(N))
     monkeypatch.setattr("rag_flywheel.index.graph.LEAST_RECALL", 1.01)
@@ -184,6 +187,7 @@ def test_few_vectors_change_without_a_graph() -> None:
     assert [row[0] for row in index.search(ALL[5:120], 1)] == list(range(5, 120))
 
 
+@pytest.mark.slow
 def test_levels_of_what_is_added_differ_from_refresh_to_refresh() -> None:
     levels = []
     for n in (1_500, 1_700):

@@ -12,11 +12,12 @@ from typing import Any
 import bm25s
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
+from thorough import thorough
 
 
 def bm25(documents: Sequence[Sequence[str]], query: Sequence[str]) -> list[float]:
@@ -52,7 +53,7 @@ documents = st.lists(st.lists(words, max_size=12), max_size=15)
 queries = st.lists(st.sampled_from(list("abcdefgxyz")), max_size=6)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(documents, queries)
 def test_scores_equal_the_formula(texts: list[list[str]], query: list[str]) -> None:
     index = LexicalIndex.build(texts)
@@ -60,7 +61,7 @@ def test_scores_equal_the_formula(texts: list[list[str]], query: list[str]) -> N
     assert index.scores(query).tolist() == pytest.approx(bm25(texts, query), rel=1e-5, abs=1e-6)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(documents, queries)
 def test_unindexed_texts_score_as_indexed_ones_do(texts: list[list[str]], query: list[str]) -> None:
     index = LexicalIndex.build(texts)
@@ -83,7 +84,7 @@ def assert_same(found: LexicalIndex, wanted: LexicalIndex) -> None:
         assert (a.dtype, a.tobytes()) == (b.dtype, b.tobytes())
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(documents)
 def test_scores_are_those_of_bm25s_to_the_bit(texts: list[list[str]]) -> None:
     index = LexicalIndex.build(texts)
@@ -101,7 +102,7 @@ plain = st.text("aAbB eéß\u0301ﬁ不 the.s,ing'", max_size=30)
 titled = st.lists(st.tuples(plain, plain), max_size=10)
 
 
-@settings(max_examples=100)
+@thorough(100, few=25)
 @given(titled, titled, st.data())
 def test_a_changed_index_is_what_building_it_anew_makes(
     before: list[tuple[str, str]], after: list[tuple[str, str]], data: st.DataObject
@@ -116,7 +117,7 @@ def test_a_changed_index_is_what_building_it_anew_makes(
     assert_same(of(before).changed(np.array(stays, dtype=bool), new), of(present))
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(documents)
 def test_token_ids_give_the_texts_back_in_order(texts: list[list[str]]) -> None:
     index = LexicalIndex.build(texts)
@@ -128,7 +129,7 @@ def test_token_ids_give_the_texts_back_in_order(texts: list[list[str]]) -> None:
     assert found == texts
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(documents, st.lists(st.sampled_from(list("abcdefgxyz")), unique=True), st.data())
 def test_words_are_found_where_they_stand(
     texts: list[list[str]], query: list[str], data: st.DataObject
@@ -141,7 +142,7 @@ def test_words_are_found_where_they_stand(
     assert places.dtype == lengths.dtype == np.dtype(np.int64)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(documents, st.data())
 def test_titles_are_the_first_words_of_texts(texts: list[list[str]], data: st.DataObject) -> None:
     titles = [data.draw(st.integers(0, len(text))) for text in texts]
@@ -324,7 +325,7 @@ def test_a_megabyte_of_text_takes_at_most_seconds() -> None:
     assert found == ["zebra", "fish", "swim"] * 60_000
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
 def test_any_text_can_be_tokenised_indexed_and_found_again(text: str) -> None:
     found = tokenize(text)

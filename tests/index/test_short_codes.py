@@ -16,7 +16,10 @@ def clustered(n: int, dim: int, seed: int) -> Vectors:
     return unit
 
 
-@pytest.mark.parametrize("dim", [64, 30])  # the second is not a multiple of what shares a code
+@pytest.mark.parametrize(
+    "dim",
+    [64, pytest.param(30, marks=pytest.mark.slow)],  # 30: not a multiple of what shares a code
+)
 def test_nearly_all_of_the_nearest_are_likely(dim: int) -> None:
     vectors, queries = clustered(3_000, dim, 2), clustered(20, dim, 3)
     likely = Codes.build(vectors).likely(queries, 256)

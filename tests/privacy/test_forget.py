@@ -6,13 +6,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hypothesis import Phase, given, settings
+import pytest
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from forgetting import Log, assert_same, learned, log_of, opened, replay, rows, traces, user_hash
 from rag_flywheel import Flywheel, Passage, Vote
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.store.passages import query_hash
+from thorough import thorough
 
 USERS = ["ann-zürich-4711", "bob-4712", 'cleo "the cat" 4713']
 WORDS = ["reset", "login", "refund", "secret", "page", "month"]
@@ -162,7 +164,7 @@ def counted(log: Log, user: str) -> tuple[int, int, int]:
     return len(mine), own, others
 
 
-@settings(max_examples=25, deadline=None, phases=(Phase.reuse, Phase.generate))
+@thorough(25, few=5, phases=(Phase.reuse, Phase.generate))
 @given(histories, users)
 def test_after_forgetting_all_is_as_if_the_user_had_never_been(
     history: list[Op], user: str
@@ -200,6 +202,7 @@ def test_after_forgetting_all_is_as_if_the_user_had_never_been(
             assert fw.verify() == []
 
 
+@pytest.mark.slow
 def test_parameters_are_learned_again_without_the_user(tmp_path: Path) -> None:
     root, rng = tmp_path / "kb", random.Random(3)
     corpus = [
@@ -248,6 +251,7 @@ def test_too_little_left_to_learn_from_means_the_shipped_parameters(tmp_path: Pa
         assert learned(root, fw).parameters == Parameters()
 
 
+@pytest.mark.slow
 def test_nothing_is_left_in_the_pages_of_a_large_log(tmp_path: Path) -> None:
     root, rng = tmp_path / "kb", random.Random(1)
     with opened(root) as fw:

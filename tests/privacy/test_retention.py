@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from fakes import WordEncoder
@@ -21,6 +21,7 @@ from rag_flywheel.errors import ConfigError
 from rag_flywheel.records import Judgment
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.passages import query_hash
+from thorough import thorough
 
 DAY_S = 86_400.0
 QUERIES = ["reset login", "refund secret", "page month reset", "login page"]
@@ -66,7 +67,7 @@ judges = st.tuples(
 others = st.sampled_from([("age", 10), ("age", 40), ("refresh",), ("edit", 0), ("remove", 1)])
 
 
-@settings(max_examples=25, deadline=None, phases=(Phase.reuse, Phase.generate))
+@thorough(25, few=3, phases=(Phase.reuse, Phase.generate))
 @given(st.lists(st.one_of(asks, votes, votes, judges, others), min_size=4, max_size=24))
 def test_judgments_and_answers_are_the_same_after_folding(history: list[tuple[Any, ...]]) -> None:
     with TemporaryDirectory() as folder, opened(Path(folder) / "kb") as fw:
@@ -212,6 +213,7 @@ def test_the_first_answer_to_a_question_stays_while_votes_on_it_stand(tmp_path: 
         assert_folded(root)
 
 
+@pytest.mark.slow
 def test_many_batches(tmp_path: Path) -> None:
     root = tmp_path / "kb"
     with opened(root) as fw:

@@ -7,13 +7,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from fakes import WordEncoder
 from forgetting import log_of, rows
 from known import QUERY, TURNED, corrected, known, said
 from rag_flywheel import Config, Flywheel, Passage
+from thorough import thorough
 
 PASSAGES = [Passage(f"p{i}", f"reset word{i} text{i}") for i in range(3)]
 QUERIES = [QUERY, TURNED, "another question"]
@@ -56,7 +57,7 @@ corrections = st.tuples(st.just("correct"), st.integers(0, 2), st.integers(0, 2)
 histories = st.lists(st.one_of(votes, votes, votes, votes, corrections), min_size=3, max_size=25)
 
 
-@settings(max_examples=20, deadline=None, phases=(Phase.reuse, Phase.generate))
+@thorough(20, few=4, phases=(Phase.reuse, Phase.generate))
 @given(histories)
 def test_what_is_known_after_folding_was_known_before(history: list[tuple[Any, ...]]) -> None:
     with TemporaryDirectory() as folder, opened(Path(folder) / "kb") as fw:

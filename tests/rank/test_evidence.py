@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.rank.evidence import NO_VOTES, Evidence, EvidenceView, evidence_for
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.rank.stored_evidence import PastQuery
 from rag_flywheel.records import QueryKey, Support, Vectors
+from thorough import thorough
 
 QUERY = np.array([1.0, 0.0, 0.0], dtype=np.float32)
 
@@ -93,7 +94,7 @@ kernels = st.builds(
 )
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(permilles, kernels, st.integers(0, 2**32))
 def test_sums_equal_plain_python(cosines: list[int], kernel: Kernel, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -222,8 +223,8 @@ def asked(view: EvidenceView) -> list[tuple[Mapping[int, float], Mapping[int, tu
     return [(e.support, e.votes) for e in found]
 
 
+@thorough(40, few=10)
 @given(histories)
-@settings(max_examples=40)
 def test_views_never_change_and_equal_one_built_at_once(history: History) -> None:
     view, final, older = EvidenceView(3), dict[QueryKey, PastQuery](), []
     for step in history:
@@ -266,8 +267,8 @@ def test_a_view_does_not_change_when_two_views_are_made_from_an_older_one() -> N
     assert asked(first) == answered
 
 
+@thorough(40, few=10)
 @given(histories)
-@settings(max_examples=40)
 def test_tenants_never_see_each_others_votes(history: History) -> None:
     view = EvidenceView(3)
     votes_of: dict[str | None, set[int]] = {None: set(), '"a"': set(), '"b"': set(), '"c"': set()}

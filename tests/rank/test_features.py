@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import no_pieces
@@ -25,6 +25,7 @@ from rag_flywheel.rank.features import (
     with_rich,
 )
 from rag_flywheel.records import Features
+from thorough import thorough
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ FEW = list("abcde")
 MANY = [f"word{i:03}" for i in range(90)]
 
 
-@settings(max_examples=60)
+@thorough(60, few=15)
 @given(st.lists(st.sampled_from(FEW), max_size=8), texts_of(FEW), statistics_of(FEW))
 def test_rich_features_equal_the_reference(
     query: list[str], texts: list[Text], given_: Statistics
@@ -160,6 +161,7 @@ def test_rich_features_equal_the_reference(
     assert same(found_features(query, texts, given_), slow_features(query, texts, given_))
 
 
+@thorough(25, few=6)
 @given(
     st.permutations(MANY),
     st.integers(60, 90),
@@ -167,7 +169,6 @@ def test_rich_features_equal_the_reference(
     texts_of(MANY),
     st.integers(0, 2**32),
 )
-@settings(max_examples=25)
 def test_long_queries_are_looked_at_by_their_64_rarest_words(
     words: list[str], n: int, again: list[str], texts: list[Text], seed: int
 ) -> None:
@@ -267,12 +268,12 @@ def test_words_that_weigh_nothing_add_nothing() -> None:
 spelled = st.sampled_from(["alpha", "bravo", "cargo", "drift"])  # words that are their own stems
 
 
+@thorough(30, few=7)
 @given(
     st.lists(st.lists(spelled, max_size=6).map(" ".join), min_size=1, max_size=6),
     st.lists(st.lists(spelled, max_size=3).map(" ".join), min_size=6, max_size=6),
     st.lists(st.one_of(spelled, st.just("nowher")), max_size=6),
 )
-@settings(max_examples=30)
 def test_indexed_and_fresh_texts_get_the_features_of_their_words(
     bodies: list[str], titles: list[str], query: list[str]
 ) -> None:
@@ -308,7 +309,7 @@ cosine = st.floats(-1, 1, width=32)
 bm25 = st.one_of(st.just(0.0), st.floats(2**-10, 64, width=32))
 
 
-@settings(max_examples=50)
+@thorough(50, few=12)
 @given(st.lists(st.tuples(cosine, bm25), max_size=20), bm25, st.floats(0, 0.9))
 def test_cheap_features_equal_the_reference(
     rows: list[tuple[float, float]], more: float, c: float
@@ -335,8 +336,8 @@ def test_candidates_that_were_not_looked_at_get_the_least_of_those_that_were() -
     assert found[[0, 2], 2:].tolist() == [[0.25, 0.0, 0.5, 0.0, 2.0, -1.0, 0.0]] * 2
 
 
+@thorough(50, few=12)
 @given(st.integers(0, 12), st.data())
-@settings(max_examples=50)
 def test_imputation_fills_every_row(n: int, data: st.DataObject) -> None:
     pool = data.draw(st.lists(st.integers(0, n - 1), unique=True)) if n else []
     rng = np.random.default_rng(n)
@@ -345,6 +346,5 @@ def test_imputation_fills_every_row(n: int, data: st.DataObject) -> None:
     found = with_rich(cheap, np.array(pool, dtype=np.int64), rich)
     least = [min(column, default=0.0) for column in rich.T.tolist()]
     looked_at = dict(zip(pool, rich.tolist(), strict=True))
-    expected = [[*cheap[i].tolist(), *looked_at.get(i, least)] for i in range(n)]
-    assert found.tolist() == expected
+    assert found.tolist() == [[*cheap[i].tolist(), *looked_at.get(i, least)] for i in range(n)]
     assert found.dtype == np.dtype(np.float32)

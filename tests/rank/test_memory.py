@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.rank.memory import FOLDER, Memory, load_memory, save_memory
 from rag_flywheel.records import QueryKey
+from thorough import thorough
 
 Chances = dict[int, float]
 FILES = ("queries.npy", "offsets.npy", "lineages.npy", "chances.npy", "tenants.json")
@@ -59,8 +60,8 @@ tenants = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]),
 passages = st.dictionaries(st.integers(-(2**63), 2**63 - 1), st.floats(0, 1, width=32), max_size=5)
 
 
+@thorough(50, few=12)
 @given(st.dictionaries(st.builds(QueryKey, st.binary(min_size=16, max_size=16), tenants), passages))
-@settings(max_examples=50)
 def test_a_memory_survives_writing_and_reading(told: dict[QueryKey, Chances]) -> None:
     memory = memory_of(told)
     with tempfile.TemporaryDirectory() as folder:

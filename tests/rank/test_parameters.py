@@ -6,12 +6,13 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters, parameters_text, parse_parameters
+from thorough import thorough
 
 finite = st.floats(-1e6, 1e6)
 parameters_strategy = st.builds(
@@ -33,8 +34,8 @@ parameters_strategy = st.builds(
 )
 
 
+@thorough(50, few=12)
 @given(parameters_strategy)
-@settings(max_examples=50)
 def test_parameters_survive_writing_and_reading(parameters: Parameters) -> None:
     text = parameters_text(parameters)
     read = parse_parameters(text, name="p.json")

@@ -5,11 +5,12 @@ from fractions import Fraction
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.rank.posterior import credited, vote_log_odds
 from rag_flywheel.records import Judgment, Support
+from thorough import thorough
 
 NOISE = 0.2  # a vote multiplies the odds by 4
 
@@ -111,7 +112,7 @@ def judged(said: dict[int, tuple[int, int]]) -> list[Judgment]:
     return [voted(p, helpful, harmful) for p, (helpful, harmful) in said.items()]
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(priors, votes, noises)
 def test_chances_are_bayes_rule(
     before: dict[int, float], said: dict[int, tuple[int, int]], noise: float
@@ -129,7 +130,7 @@ def test_chances_are_bayes_rule(
     assert list(found) == sorted(found, key=lambda s: (-s.chance, s.lineage))
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(priors, votes, noises)
 def test_chances_add_up_to_at_most_one(
     before: dict[int, float], said: dict[int, tuple[int, int]], noise: float
@@ -140,7 +141,7 @@ def test_chances_add_up_to_at_most_one(
     assert all(s.chance >= 0.01 for s in found if not called_helpful(said, s.lineage))
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(priors, votes, noises, st.data())
 def test_helpful_raises_and_harmful_lowers_and_the_others_give_way(
     before: dict[int, float], said: dict[int, tuple[int, int]], noise: float, data: st.DataObject
@@ -159,7 +160,7 @@ def test_helpful_raises_and_harmful_lowers_and_the_others_give_way(
         assert down.get(other, 0.0) >= now[other] * (1 - 1e-12)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(priors, votes, noises, st.integers(1, 4))
 def test_equally_many_of_both_kinds_cancel(
     before: dict[int, float], said: dict[int, tuple[int, int]], noise: float, more: int
@@ -168,7 +169,7 @@ def test_equally_many_of_both_kinds_cancel(
     assert credited(before, judged(also), noise) == credited(before, judged(said), noise)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(st.floats(0.1, 0.9), st.integers(0, 20), noises)
 def test_two_passages_that_are_all_there_is_are_symmetric(
     chance: float, n: int, noise: float
@@ -182,7 +183,7 @@ def test_two_passages_that_are_all_there_is_are_symmetric(
     assert mirrored == {3 - p: c for p, c in helpful.items()}
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(priors, votes)
 def test_votes_that_are_wrong_half_the_time_say_nothing(
     before: dict[int, float], said: dict[int, tuple[int, int]]
@@ -193,7 +194,7 @@ def test_votes_that_are_wrong_half_the_time_say_nothing(
     )
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(priors, votes, noises, st.randoms(use_true_random=False))
 def test_the_order_of_judgments_does_not_matter(
     before: dict[int, float], said: dict[int, tuple[int, int]], noise: float, random: Random

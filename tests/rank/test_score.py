@@ -7,13 +7,14 @@ from decimal import Decimal, localcontext
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
 from rag_flywheel.rank.score import POOL, Scored, log_normaliser, order, score, score_given
 from rag_flywheel.records import Features
+from thorough import thorough
 
 Array = npt.NDArray[np.float64]
 
@@ -77,7 +78,7 @@ strengths = st.floats(0.01, 1000.0)
 rows = st.lists(st.tuples(logits, amounts), min_size=1, max_size=POOL)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(st.lists(st.tuples(logits, amounts), min_size=1, max_size=80), strengths)
 def test_scores_equal_the_formula(candidates: list[tuple[float, float]], n0: float) -> None:
     z, support = zip(*candidates, strict=True)
@@ -85,7 +86,7 @@ def test_scores_equal_the_formula(candidates: list[tuple[float, float]], n0: flo
     assert found.scores.tolist() == pytest.approx(decimal_scores(z, support, n0), abs=1e-9)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(rows, strengths)
 def test_the_parts_of_an_explanation_add_up_to_the_score(
     candidates: list[tuple[float, float]], n0: float
@@ -103,7 +104,7 @@ def test_the_parts_of_an_explanation_add_up_to_the_score(
         assert (why.evidence > 0.0) <= (support[i] > 0.0)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(rows, strengths)
 def test_chances_of_up_to_50_candidates_add_up_to_one(
     candidates: list[tuple[float, float]], n0: float
@@ -131,7 +132,7 @@ def plain_order(values: Sequence[float], pids: Sequence[int]) -> list[int]:
     return sorted(range(len(values)), key=lambda i: (-values[i], pids[i]))
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(prior_rows, st.lists(st.floats(-9, 9), min_size=9, max_size=9), st.integers(0, 2**32))
 def test_without_support_scores_are_the_prior_and_one_constant_to_the_last_bit(
     features: list[list[float]], weights: list[float], seed: int
@@ -149,7 +150,7 @@ def test_without_support_scores_are_the_prior_and_one_constant_to_the_last_bit(
     assert by_score == plain_order([z + found.intercept for z in prior], pids)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(st.lists(st.integers(-4000, 4000), min_size=1, max_size=70), st.integers(0, 2**32))
 def test_without_support_the_order_is_the_priors(thousandths: list[int], seed: int) -> None:
     z = [float(np.float32(n / 1000)) for n in thousandths]
@@ -158,7 +159,7 @@ def test_without_support_the_order_is_the_priors(thousandths: list[int], seed: i
     assert order(found.scores, np.array(pids)).tolist() == plain_order(z, pids)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(rows, st.data(), st.floats(1e-6, 10.0), strengths)
 def test_more_support_never_lowers_a_passage_against_any_other(
     candidates: list[tuple[float, float]], data: st.DataObject, more: float, n0: float
@@ -181,7 +182,7 @@ def test_more_support_never_lowers_a_passage_against_any_other(
     assert fall == pytest.approx([fall[0]] * len(fall) if fall else [], abs=1e-9)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(rows, strengths)
 def test_votes_move_chances_by_no_more_than_their_share_against_n0(
     candidates: list[tuple[float, float]], n0: float
@@ -199,7 +200,7 @@ def test_votes_move_chances_by_no_more_than_their_share_against_n0(
             )
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(rows)
 def test_the_effect_of_votes_vanishes_as_n0_grows(candidates: list[tuple[float, float]]) -> None:
     z, support = zip(*candidates, strict=True)
@@ -235,7 +236,7 @@ def test_one_candidate_is_the_answer() -> None:
     assert with_prior([-7.25], [5.0]).scores.tolist() == pytest.approx([0.0], abs=1e-12)
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(st.lists(st.integers(-5, 5).map(float), max_size=30), st.lists(st.integers(), unique=True))
 def test_order_is_by_score_then_pid(scores: list[float], pids: list[int]) -> None:
     n = min(len(scores), len(pids))
@@ -275,7 +276,7 @@ def test_own_candidates_with_one_score_have_even_chances(scores: list[float]) ->
     assert chances(given_scores(scores)) == pytest.approx([1 / len(scores)] * len(scores))
 
 
-@settings(max_examples=40)
+@thorough(40, few=10)
 @given(st.lists(st.integers(-(10**6), 10**6).map(float), min_size=2, unique=True), st.data())
 def test_own_candidates_keep_their_order_and_the_spread(
     scores: list[float], data: st.DataObject

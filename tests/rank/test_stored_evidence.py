@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.errors import CorruptFileError
@@ -24,6 +24,7 @@ from rag_flywheel.rank.stored_evidence import (
     stored_evidence_of,
 )
 from rag_flywheel.records import QueryKey, Support, Vectors
+from thorough import thorough
 
 DIM = 6  # not a multiple of what shares a code
 ARRAYS = ("queries", "tenant", "offsets", "lineages", "chances", "vote_offsets", "votes")
@@ -65,8 +66,8 @@ pasts = st.builds(
 keys = st.builds(QueryKey, st.binary(min_size=16, max_size=16), tenants)
 
 
+@thorough(50, few=15)
 @given(st.dictionaries(keys, pasts), st.integers(0, 2**62), st.text(max_size=20))
-@settings(max_examples=50)
 def test_it_survives_writing_and_reading(told: dict[QueryKey, PastQuery], n: int, by: str) -> None:
     provenance = Provenance(2**62, n, by)
     with tempfile.TemporaryDirectory() as folder:

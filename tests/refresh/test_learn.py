@@ -118,6 +118,7 @@ def test_few_past_queries_are_remembered_and_nothing_is_fitted(tmp_path: Path) -
         assert np.load(live_folder(fw) / "memory" / "queries.npy").shape == (63, 16)
 
 
+@pytest.mark.slow
 def test_votes_by_the_toss_of_a_coin_change_nothing(tmp_path: Path) -> None:
     """Weights stay; mostly the votes are seen to be that, and then no order changes either."""
     silent = 0
@@ -139,6 +140,7 @@ def test_votes_by_the_toss_of_a_coin_change_nothing(tmp_path: Path) -> None:
     assert silent >= 3
 
 
+@pytest.mark.slow
 def test_the_same_votes_give_the_same_parameters_and_answers(voted: Path, tmp_path: Path) -> None:
     twin = Path(shutil.copytree(voted, tmp_path / "twin"))
     with opened(voted) as fw, opened(twin) as other:
@@ -153,6 +155,7 @@ def test_the_same_votes_give_the_same_parameters_and_answers(voted: Path, tmp_pa
                 assert dict(new) == pytest.approx(dict(old), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_after_a_rollback_a_refresh_keeps_parameters_until_release(voted: Path) -> None:
     with opened(voted) as fw:
         first = fw.status().version
@@ -217,6 +220,7 @@ def heard(fw: Flywheel, queries: list[str], asked: Retrieval) -> list[tuple[floa
     return found
 
 
+@pytest.mark.slow
 def test_votes_after_a_refresh_act_at_once_by_the_documented_formula(tmp_path: Path) -> None:
     queries, rng = phrasings(0, 5, 30), np.random.default_rng(6)
     known, unknown = queries[7 * 5], "topic11 problem11 unheard11 please"

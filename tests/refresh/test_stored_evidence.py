@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from fakes import WordEncoder
@@ -33,6 +33,7 @@ from reopened import (
     uses_stored_evidence,
     voted_index,
 )
+from thorough import thorough
 
 DAY_S = 86_400.0
 
@@ -106,7 +107,7 @@ def happens(fw: Flywheel, asked: list[Any], kind: str, *more: Any) -> None:
                 fw.feedback(shown.id, passage, more[3], user_id=more[2])
 
 
-@settings(max_examples=40, deadline=None, phases=(Phase.reuse, Phase.generate, Phase.shrink))
+@thorough(40, few=4, phases=(Phase.reuse, Phase.generate, Phase.shrink))
 @given(
     st.lists(
         st.one_of(asks, asks, votes, votes, votes, judges, names, does, others),

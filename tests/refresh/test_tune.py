@@ -65,6 +65,7 @@ def test_questions_nobody_voted_on_are_lifted_and_all_of_it_is_kept(voted: Path)
     assert list((voted / "staging").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_became_of_it_is_told(tuned: Path) -> None:
     with opened(tuned) as fw:
         story = fw.explain_version(live(fw))
@@ -113,6 +114,7 @@ def test_past_queries_are_stored_as_the_tuned_encoder_has_them(tuned: Path) -> N
         assert moved[shown.hits[1].passage_id] > 0
 
 
+@pytest.mark.slow
 def test_another_process_serves_the_same_and_loads_the_weights_when_asked(tuned: Path) -> None:
     encoder = TeachableEncoder()
     with opened(tuned) as fw, Flywheel.open(tuned, encoder=encoder) as other:
@@ -137,6 +139,7 @@ def test_another_process_serves_the_same_and_loads_the_weights_when_asked(tuned:
     assert json.loads(done.stdout) == expected
 
 
+@pytest.mark.slow
 def test_the_weights_stay_loaded_while_they_are_live(tuned: Path) -> None:
     encoder = TeachableEncoder()
     with Flywheel.open(tuned, encoder=encoder) as fw, opened(tuned) as other:
@@ -152,6 +155,7 @@ def test_the_weights_stay_loaded_while_they_are_live(tuned: Path) -> None:
         assert encoder.n_towers == 1
 
 
+@pytest.mark.slow
 def test_a_rollback_brings_the_old_order_back_and_forward_the_new_one(voted: Path) -> None:
     with opened(voted) as fw, opened(voted) as other:
         fw.refresh()
@@ -172,6 +176,7 @@ def test_a_rollback_brings_the_old_order_back_and_forward_the_new_one(voted: Pat
         assert order(fw) == order(other) == after
 
 
+@pytest.mark.slow
 def test_after_a_rollback_a_refresh_carries_what_is_live(tuned: Path) -> None:
     with opened(tuned) as fw:
         first, second = ids(fw)
@@ -186,6 +191,7 @@ def test_after_a_rollback_a_refresh_carries_what_is_live(tuned: Path) -> None:
         assert manifest_of(fw)["tuned"] == manifest_of(fw, second)["tuned"]
 
 
+@pytest.mark.slow
 def test_a_refresh_without_tuning_carries_the_weights_on(tuned: Path) -> None:
     with opened(tuned) as fw:
         expected, before, revision = order(fw), weights_of(fw), manifest_of(fw)["tuned"]
@@ -212,6 +218,7 @@ class Watched(TeachableEncoder):
         return self.towers[-1]
 
 
+@pytest.mark.slow
 def test_later_votes_are_learned_from_as_the_tuned_encoder_sees_them(tuned: Path) -> None:
     with opened(tuned) as fw:
         before = load_parameters(folder_of(fw))
@@ -224,6 +231,7 @@ def test_later_votes_are_learned_from_as_the_tuned_encoder_sees_them(tuned: Path
         assert after.sharpness == pytest.approx(before.sharpness, rel=0.1)
 
 
+@pytest.mark.slow
 def test_tuning_again_starts_from_the_encoder_as_it_was_made(tuned: Path) -> None:
     encoder, seen = Watched(), dict[int, str]()
 
@@ -241,6 +249,7 @@ def test_tuning_again_starts_from_the_encoder_as_it_was_made(tuned: Path) -> Non
         assert (manifest_of(fw)["tuned"] == revision) == (report.encoder == "kept")
 
 
+@pytest.mark.slow
 def test_a_tuned_encoder_gives_way_to_one_that_knows_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

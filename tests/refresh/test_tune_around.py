@@ -65,6 +65,7 @@ def test_after_forgetting_nothing_of_the_weights_is_left(voted: Path, tmp_path: 
         assert manifest_of(fw)["tuned"] == manifest_of(replayed)["tuned"]  # taught by the same
 
 
+@pytest.mark.slow
 def test_something_else_in_the_place_of_the_checkpoint_goes_too(voted: Path) -> None:
     (voted / "tuning").write_text("in the way")
     with opened(voted) as fw:
@@ -80,6 +81,7 @@ def test_something_else_in_the_place_of_the_checkpoint_goes_too(voted: Path) -> 
     assert (outside / "file").exists()
 
 
+@pytest.mark.slow
 def test_forgetting_does_not_tune_by_itself(voted: Path) -> None:
     (voted / "flywheel.toml").write_text('format_version = 1\nencoder = ""\ntune = "auto"\n')
     with opened(voted) as fw:
@@ -101,6 +103,7 @@ def test_a_rephrased_question_is_noted(tuned: Path) -> None:
         assert len(rows(tuned, "SELECT * FROM answer_votes")) == 1
 
 
+@pytest.mark.slow
 def test_folding_what_is_old_keeps_the_tuned_order(tuned: Path) -> None:
     text = (tuned / "flywheel.toml").read_text()
     (tuned / "flywheel.toml").write_text(text + "retention_days = 30\n")
@@ -124,6 +127,7 @@ def test_folding_what_is_old_keeps_the_tuned_order(tuned: Path) -> None:
         assert fw.verify() == []
 
 
+@pytest.mark.slow
 def test_all_kinds_of_feedback_are_taken_and_all_is_exported(tuned: Path, tmp_path: Path) -> None:
     with opened(tuned) as fw:
         shown = fw.retrieve("thing5 ripe please", user_id="ann")
@@ -153,6 +157,7 @@ def test_all_kinds_of_feedback_are_taken_and_all_is_exported(tuned: Path, tmp_pa
         assert fw.verify() == []
 
 
+@pytest.mark.slow
 def test_golden_questions_judge_the_tuned_encoder_too(voted: Path, tmp_path: Path) -> None:
     golden = tmp_path / "golden.csv"
     lines = [f"{q},{answer(q)},1" for q in NEW]
@@ -170,6 +175,7 @@ def test_golden_questions_judge_the_tuned_encoder_too(voted: Path, tmp_path: Pat
         assert before.outcome == "unchanged"
 
 
+@pytest.mark.slow
 def test_golden_questions_that_lose_veto_it(voted: Path, tmp_path: Path) -> None:
     """What votes call right, golden questions call wrong."""
     golden = tmp_path / "golden.csv"
@@ -241,6 +247,7 @@ def tenants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flywheel:
     return fw
 
 
+@pytest.mark.slow
 def test_past_questions_of_tenants_are_taught_by_their_own_passages(
     tenants: Flywheel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

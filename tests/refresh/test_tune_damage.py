@@ -31,6 +31,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_damaged_weights_are_named_not_served_and_built_around(
     damage: Callable[[Path], object], tuned: Path
@@ -59,6 +60,7 @@ def test_damaged_weights_are_named_not_served_and_built_around(
         assert fw.refresh(tune=True).outcome == "promoted"
 
 
+@pytest.mark.slow
 def test_damaged_weights_are_repaired(tuned: Path) -> None:
     with opened(tuned) as fw:
         flipped(weights_of(fw))
@@ -87,6 +89,7 @@ def resealed(fw: Flywheel, change: Callable[[Any], object]) -> None:
     path.write_text(json.dumps(manifest))
 
 
+@pytest.mark.slow
 def test_a_version_that_says_it_is_tuned_and_has_no_weights_is_named(tuned: Path) -> None:
     with opened(tuned) as fw:
         weights_of(fw).unlink()
@@ -111,6 +114,7 @@ def test_a_manifest_that_names_no_weights_is_refused(name: object, tuned: Path) 
         fw.retrieve(NEW[0])
 
 
+@pytest.mark.slow
 def test_a_damaged_vector_of_a_tuned_query_is_named_and_made_anew(tuned: Path) -> None:
     with opened(tuned) as fw:
         expected, revision = order(fw), manifest_of(fw)["tuned"]

@@ -36,6 +36,7 @@ def state(root: Path) -> tuple[Any, ...]:
     return (root / "CURRENT").read_text(), names, counts, list((root / "staging").iterdir())
 
 
+@pytest.mark.slow
 @both
 def test_an_encoder_that_cannot_be_taught_is_refused_and_nothing_changes(
     encoder: Encoder | str, voted: Path
@@ -53,6 +54,7 @@ def test_an_encoder_that_cannot_be_taught_is_refused_and_nothing_changes(
             fw.refresh(tune=True)
 
 
+@pytest.mark.slow
 @both
 def test_by_itself_a_refresh_leaves_it_as_it_is(encoder: Encoder | str, voted: Path) -> None:
     with Flywheel.open(auto(voted), encoder=encoder) as fw:
@@ -65,6 +67,7 @@ def test_by_itself_a_refresh_leaves_it_as_it_is(encoder: Encoder | str, voted: P
         assert fw.verify() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", TEACHABLE, ids=["object", "name"])
 def test_by_itself_it_tunes_at_the_first_refresh_with_enough_votes(
     encoder: Encoder | str, voted: Path
@@ -117,6 +120,7 @@ def test_settings_know_when_to_tune(tmp_path: Path) -> None:
     assert read_config(path).tune == "off"
 
 
+@pytest.mark.slow
 def test_an_idle_folder_is_tuned_once(voted: Path) -> None:
     with opened(voted) as fw:
         fw.refresh()
@@ -135,6 +139,7 @@ def test_an_idle_folder_is_tuned_once(voted: Path) -> None:
         assert fw.refresh(tune=True).outcome == "unchanged"
 
 
+@pytest.mark.slow
 def test_a_held_version_stays(voted: Path) -> None:
     with opened(auto(voted)) as fw:
         first = live(fw)
@@ -150,6 +155,7 @@ def test_a_held_version_stays(voted: Path) -> None:
         assert fw.refresh(tune=True).outcome == "promoted"
 
 
+@pytest.mark.slow
 def test_while_votes_are_held_back_nothing_is_taught(voted: Path) -> None:
     with opened(voted) as fw:
         fw.refresh()
@@ -167,6 +173,7 @@ def test_while_votes_are_held_back_nothing_is_taught(voted: Path) -> None:
         assert fw.refresh(tune=True).encoder == "new"
 
 
+@pytest.mark.slow
 def test_encoders_that_no_version_has_any_more_leave_nothing(tmp_path: Path, tuned: Path) -> None:
     text = (tuned / "flywheel.toml").read_text()
     (tuned / "flywheel.toml").write_text(text.replace("keep_versions = 10", "keep_versions = 2"))

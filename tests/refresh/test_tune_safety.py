@@ -41,6 +41,7 @@ def tossed(tossed_once: Path, voted: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tossed_once, tmp_path / "tossed"))
 
 
+@pytest.mark.slow
 def test_votes_that_are_coin_tosses_teach_nothing(tossed: Path, tmp_path: Path) -> None:
     twin = Path(shutil.copytree(tossed, tmp_path / "twin"))
     with opened(tossed) as fw, opened(twin) as other:
@@ -60,6 +61,7 @@ def test_votes_that_are_coin_tosses_teach_nothing(tossed: Path, tmp_path: Path) 
     assert not (tossed / "tuning").exists()
 
 
+@pytest.mark.slow
 def test_what_taught_nothing_is_not_taught_again_until_there_are_more_votes(tossed: Path) -> None:
     (tossed / "flywheel.toml").write_text('format_version = 1\nencoder = ""\ntune = "auto"\n')
     steps: list[str] = []
@@ -90,6 +92,7 @@ def gate_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "MARGIN", -9.0)
 
 
+@pytest.mark.slow
 def test_an_encoder_that_the_gate_refuses_leaves_nothing(
     voted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +148,7 @@ FAILURES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fail", FAILURES.values(), ids=FAILURES)
 def test_a_tuned_version_that_never_goes_live_changes_nothing(
     fail: Callable[[pytest.MonkeyPatch], None], voted: Path
@@ -170,6 +174,7 @@ def test_a_tuned_version_that_never_goes_live_changes_nothing(
         assert fw.verify() == []
 
 
+@pytest.mark.slow
 def test_a_version_that_fails_its_check_is_rejected_with_its_encoder(
     voted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +196,7 @@ def test_a_version_that_fails_its_check_is_rejected_with_its_encoder(
         assert fw.refresh(tune=True).encoder == "new"
 
 
+@pytest.mark.slow
 def test_an_interruption_at_any_step_changes_nothing_and_the_next_goes_on(
     voted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -145,6 +145,7 @@ def test_a_record_names_the_version_and_the_weights_that_answered(tuned: Path) -
         assert stored == (revision, second)
 
 
+@pytest.mark.slow
 def test_weights_that_go_away_before_they_are_loaded_are_those_of_an_older_version(
     tuned: Path,
 ) -> None:
@@ -187,6 +188,7 @@ def test_votes_act_on_the_next_question_in_every_process(tuned: Path) -> None:
         assert gained[0] < gained[1]
 
 
+@pytest.mark.slow
 def test_passages_added_later_are_found_by_tuned_questions(tuned: Path) -> None:
     with opened(tuned) as fw, opened(tuned) as other:
         for sense in ("fruit", "machine"):

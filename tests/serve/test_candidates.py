@@ -1,13 +1,14 @@
 """The highest scores of many, against sorting all of them."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.serve.candidates import highest
+from thorough import thorough
 
 
-@settings(max_examples=60)
+@thorough(60, few=15)
 @given(
     st.integers(0, 30_000), st.integers(1, 120), st.floats(0, 1), st.booleans(), st.integers(0, 99)
 )

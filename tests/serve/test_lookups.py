@@ -62,6 +62,7 @@ def live(root: Path, n_lookups: int, steps: list[int]) -> list[Hits]:
     return found
 
 
+@pytest.mark.slow
 def test_answers_do_not_hang_on_what_is_remembered(tmp_path: Path) -> None:
     steps = [0, 3, 0, 3, 1, 3, 0, 2, 3, 0]
     forgetful = live(tmp_path / "forgetful", 0, steps)
@@ -168,7 +169,9 @@ def test_what_is_remembered_goes_when_another_process_forgets_a_user(tmp_path: P
             assert encoder.n_encoded == n + 1
 
 
-@pytest.mark.parametrize("k", [1, 8, 150])
+@pytest.mark.parametrize(
+    "k", [pytest.param(1, marks=pytest.mark.slow), 8, pytest.param(150, marks=pytest.mark.slow)]
+)
 def test_rank_many_gives_the_order_of_retrieve(tmp_path: Path, k: int) -> None:
     rng = np.random.default_rng(1)
     with opened(tmp_path / "kb", 1000) as fw:

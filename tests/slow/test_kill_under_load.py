@@ -26,7 +26,7 @@ N_COMMON = 400
 WORKER = Path(__file__).with_name("load_worker.py")
 UNDONE = "users were deleted, but what was learned from them was not"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def opened(root: Path) -> Flywheel:

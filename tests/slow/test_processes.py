@@ -104,6 +104,7 @@ def pair(root: Path) -> Iterator[tuple[Worker, Worker]]:
         worker.report()
 
 
+@pytest.mark.alone
 def test_traffic_of_four_while_a_fifth_edits_and_refreshes(root: Path) -> None:
     first = (root / "CURRENT").read_text().strip()
     refresher = Worker("refresh", root, str(SECONDS))
@@ -129,6 +130,7 @@ def test_traffic_of_four_while_a_fifth_edits_and_refreshes(root: Path) -> None:
         assert fw.verify() == []
 
 
+@pytest.mark.alone
 def test_looking_at_a_folder_while_another_process_refreshes(root: Path) -> None:
     seconds = min(SECONDS, 10.0)
     refresher = Worker("refresh", root, str(seconds))
@@ -235,6 +237,7 @@ def test_threads_share_one_object(root: Path) -> None:
         assert fw.verify() == []
 
 
+@pytest.mark.alone
 def test_closing_while_other_threads_ask_ends_them_with_one_error(root: Path) -> None:
     found = Worker("closing", root).report()
     assert (found["rounds"], found["errors"]) == (10, ["ClosedError"])

@@ -17,7 +17,7 @@ from made_collection import write_collection
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "speed" / "swaps.py"
 ROUNDS = 40
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.mark.parametrize("where", [[], ["--inside"]], ids=["another process", "the same process"])

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.errors import InputError
@@ -15,6 +15,7 @@ from rag_flywheel.store import passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import filter_sql, matching_pids
 from rag_flywheel.store.migrations import migrate
+from thorough import thorough
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ tests_of_a_key = st.one_of(
 filters = st.dictionaries(keys, tests_of_a_key, min_size=1, max_size=2)
 
 
-@settings(max_examples=500)
+@thorough(500, few=100)
 @given(rows=st.lists(metadata, max_size=12), where=filters)
 def test_filters_equal_plain_python(
     database: Database, rows: list[Mapping[str, MetadataValue]], where: dict[str, object]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+import rag_flywheel
 from rag_flywheel.cli import show
 from rag_flywheel.cli.bench import bench
 from rag_flywheel.cli.feedback import COMMANDS as FEEDBACK
@@ -31,6 +32,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 REJECTED, LOCKED = 3, 75
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"rag-flywheel {rag_flywheel.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before the command."""
 
 
 def main(words: list[str] | None = None) -> None:

@@ -67,8 +67,8 @@ def chances_of(
 ) -> Floats:
     """The chance of every candidate of `test`, (m, C), from the prior and a memory of `others`.
 
-    memory: what they say before any vote on `test`, None: it is worked out; near: the nearest others of each of any tenant, when they
-    are known.
+    memory: what they say before any vote on `test`, None: it is worked out; near: the nearest
+    others of each of any tenant, when they are known.
     """
     prior = prior_chances(test, parameters.vector)
     kernel = parameters.memory
