@@ -56,6 +56,8 @@ class Config:
     tune: str = "off"
 
     def __post_init__(self) -> None:
+        if self.tune not in ("auto", "off"):
+            raise ConfigError(f"config tune is {self.tune!r}; expected 'auto' or 'off'")
         for name, kind in get_type_hints(Config, include_extras=True).items():
             value = getattr(self, name)
             try:  # float: of numpy's, too
@@ -63,8 +65,6 @@ class Config:
             except msgspec.ValidationError as error:
                 expected = str(error).replace("Expected", "expected")
                 raise ConfigError(f"config {name} is {value!r}; {expected}") from error
-        if self.tune not in {"auto", "off"}:
-            raise ConfigError(f"config tune is {self.tune!r}; expected 'auto' or 'off'")
 
 
 def read_config(path: Path) -> Config:

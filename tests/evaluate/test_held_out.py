@@ -197,13 +197,13 @@ def served(test: Examples, i: int, others: Examples, parameters: Parameters) -> 
     found = {}
     for row, key in enumerate(others.keys):
         judgments = [
-            Judgment(key[0], None, int(p), max(v, 0.0), max(-v, 0.0), 1, (row,))
+            Judgment(key.query_hash, None, int(p), max(v, 0.0), max(-v, 0.0), 1, (row,))
             for p, v in zip(others.lineages[row], others.net[row].tolist(), strict=True)
             if v
         ]
         after = credited(memory.before(row), judgments, parameters.noise)
-        found[key[0], f"tenant {others.tenants[row]}"] = PastQuery(after, (row,))
-    vectors = {key[0]: others.vectors[row] for row, key in enumerate(others.keys)}
+        found[QueryKey(key.query_hash, f"tenant {others.tenants[row]}")] = PastQuery(after, (row,))
+    vectors = {key.query_hash: others.vectors[row] for row, key in enumerate(others.keys)}
     view = EvidenceView(others.vectors.shape[1]).updated(found, vectors)
     tenant = f"tenant {test.tenants[i]}"
     (evidence,) = evidence_for(view, test.vectors[i : i + 1], tenant, parameters.memory)

@@ -85,7 +85,7 @@ def contents(state: State) -> dict[Any, Any]:
 def uses_stored_evidence(state: State) -> bool:
     """Whether the state rests on what the version heard."""
     room = state.evidence._room
-    return room is not None and room.evidence is state.version.evidence
+    return room is not None and room.stored is state.version.evidence
 
 
 def the_same(root: Path) -> bool:
