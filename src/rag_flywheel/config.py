@@ -1,4 +1,4 @@
-"""The settings of one index folder: one frozen Config, kept as flywheel.toml."""
+"""The settings of one index folder: a frozen Config, stored as flywheel.toml."""
 
 import dataclasses
 import tomllib
@@ -28,19 +28,19 @@ class Config:
     tenant_key: metadata key that separates tenants: evidence from votes cast under another value
         of it never counts. None: one tenant.
     n_candidates: how many passages dense search, and how many BM25, put forward for ranking.
-    n_lookups: for how many queries, those asked last, what their words and vectors say of passages
-        is remembered while the corpus stands, and the vectors; each takes about 11 kB of memory.
-    max_query_chars: a longer query is refused.
+    n_lookups: for how many queries, those asked last, vectors and features are cached until the
+        corpus changes; each takes about 11 kB of memory.
+    max_query_chars: a longer query is an error.
     edit_keeps_votes: votes on a passage survive an edit when at least this share of its words
         stays in place (difflib ratio over words, 0 to 1; 1.0: only if no word changes).
     vote_half_life_days: a vote this old weighs half of a new one; None: votes do not age.
-    retention_days: a refresh takes from retrievals and votes this old who asked and voted, answers
-        and reasons, and deletes what no vote stands on; None: they are kept as they are.
-    rephrased_within_s: a question so soon after another of its session, alike but in other words,
-        is taken for a rephrasing of it: a weak sign that the first answer did not help; 0: never.
+    retention_days: a refresh removes user ids, answers and reasons from retrievals and votes this
+        old, and deletes those that no judgment rests on; None: all are kept.
+    rephrased_within_s: a similar question in other words, within this many seconds in the same
+        session, counts as a rephrasing: a weak sign that the first answer did not help; 0: never.
     keep_versions: how many index versions a refresh leaves on disk.
-    tune: "auto": a refresh also tunes the encoder of queries on votes, whenever there are votes
-        enough for another look of the gate (minutes); "off": only when it is asked to.
+    tune: "auto": a refresh also tunes the encoder of queries on votes, whenever there are enough
+        votes for another look of the gate (minutes); "off": only when it is called with tune.
     """
 
     encoder: str = DEFAULT_ENCODER
@@ -60,7 +60,7 @@ class Config:
             raise ConfigError(f"config tune is {self.tune!r}; expected 'auto' or 'off'")
         for name, kind in get_type_hints(Config, include_extras=True).items():
             value = getattr(self, name)
-            try:  # float: of numpy's, too
+            try:  # a numpy float is accepted, too
                 msgspec.convert(float(value) if isinstance(value, float) else value, kind)
             except msgspec.ValidationError as error:
                 expected = str(error).replace("Expected", "expected")

@@ -1,10 +1,9 @@
-"""Flywheel: what an application holds. Every method is a few lines that call a room."""
+"""The class Flywheel, the interface of applications; each method is a few lines that call a room."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from rag_flywheel.capture import corrections
 from rag_flywheel.capture import votes as capture
@@ -65,14 +64,14 @@ from rag_flywheel.store.database import FILE_NAME, Database
 
 
 class Flywheel:
-    """An index folder: passages in, ranked passages out, votes in, better ranking out.
+    """An index folder that retrieves passages, records votes, and learns from them.
 
-    Made by `Flywheel.open`. Thread-safe; any number of processes may hold the same folder, and
-    what one of them commits acts on the next call of every other, but a version that `refresh` made
-    elsewhere only when it is loaded. A context manager.
-    Every method raises a FlywheelError, and nothing else, for what it can foresee.
-    lookups: what is remembered of queries in memory; copies of one folder may share it as long as
-    their passages do not change.
+    `Flywheel.open` returns one; it is a context manager, and thread-safe. Any number of processes may
+    open the same folder. Passages and votes that one process commits are seen by the next call in every
+    other. A version built elsewhere is used once this process has loaded it.
+    Every method raises a FlywheelError, and nothing else, for errors that can be foreseen.
+    lookups: a cache of query vectors and features; copies of one folder may share it as long as their
+    passages do not change.
     """
 
     def __init__(
@@ -96,20 +95,20 @@ class Flywheel:
         config: Config | None = None,
         create: bool = True,
     ) -> "Flywheel":
-        """Open the index folder at `path`, made on first use.
+        """Open the index folder at `path`; it is created on first use.
 
         encoder: an object with the Encoder protocol, or "sentence-transformers:NAME_OR_PATH" or
-        "module:factory"; None: the one that the folder's settings name. Models load when first
-        needed. config: settings of a new folder. create=False: refuse a missing folder.
+            "module:factory"; None: the one in the folder's settings. Models load when first needed.
+        config: settings of a new folder.
+        create: False raises an error for a missing folder.
         Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError.
         """
         from rag_flywheel.store.migrations import migrate  # sqlite-utils takes 50 ms to load
 
         root = Path(path)
-        new = (
-            None if encoder is None else Config(encoder=encoder if isinstance(encoder, str) else "")
-        )
-        found = open_folder(root, config=config, new=new or Config(), create=create)
+        name = encoder if isinstance(encoder, str) else ""
+        new = Config() if encoder is None else Config(encoder=name)
+        found = open_folder(root, config=config, new=new, create=create)
         database = Database(root / FILE_NAME)
         try:
             migrate(database, privacy.hashed)
@@ -126,12 +125,7 @@ class Flywheel:
     def __enter__(self) -> "Flywheel":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -145,11 +139,11 @@ class Flywheel:
         return self._config
 
     def add(self, passages: Iterable[Passage], *, progress: bool | Progress = False) -> AddReport:
-        """Add passages, or change those that are there under the same id: all of them, or none.
+        """Add passages, or update those with the same id, all or none.
 
         They can be retrieved when this returns. A changed text loses the votes on the old one
         unless the two are near-identical. progress: True for bars on a terminal, or a callable
-        (step, done, total). Raises InputError for blank text, an id twice, bad metadata.
+        (step, done, total). Raises InputError for blank text, a repeated id, or bad metadata.
         """
         with Bars() as bars:
             return corpus.add(
@@ -161,7 +155,7 @@ class Flywheel:
             )
 
     def remove(self, ids: Sequence[str]) -> int:
-        """Take passages out, all or none: no call that begins after this returns shows them.
+        """Remove passages, all or none; no call that begins after this returns shows them.
 
         Returns how many. Raises UnknownIdError when one is not in the index.
         """
@@ -184,9 +178,11 @@ class Flywheel:
         """The k best passages for a query, the best first; fewer when there are not so many.
 
         where: a metadata filter, {"lang": "en", "year": {"gte": 2020}, "team": {"in": ["a", "b"]}},
-        applied before the k best are taken. Of user_id and session_id only keyed hashes are kept.
-        record=False writes nothing, and such an answer takes no votes; so it is for a user who
-        opted out. Raises InputError.
+            applied before the k best are taken.
+        user_id, session_id: only their keyed hashes are stored.
+        record: False writes nothing, and the retrieval cannot get votes; the same holds for a user
+            who opted out.
+        Raises InputError.
         """
         asked = self._request(k, where, user_id, session_id, record)
         found = self._serving().retrieve([query], asked)[0]
@@ -235,10 +231,10 @@ class Flywheel:
         session_id: str | None = None,
         record: bool = True,
     ) -> Retrieval:
-        """The k best of an application's own candidates: in its order, moved by votes.
+        """The k best of an application's own candidates, reranked by votes.
 
-        Without votes on similar queries the order is that of the given scores. where: only to name
-        the tenant when config.tenant_key is set. Raises InputError.
+        Without votes on similar queries the order is that of the given scores. where: only names
+        the tenant, when config.tenant_key is set. Raises InputError.
         """
         for key in where or {}:
             if key != self._config.tenant_key:
@@ -258,16 +254,16 @@ class Flywheel:
         user_id: str | None = None,
         reason: str | None = None,
     ) -> None:
-        """Keep one vote: "helpful", "harmful", or "retract" to take the user's last one back.
+        """Record one vote: "helpful", "harmful", or "retract" to withdraw the user's last one.
 
-        It is on the disk when this returns, and acts on the next retrieval of similar queries.
-        Nothing is kept of a user who opted out.
+        It is on the disk when this returns, and affects the next retrieval of similar queries.
+        Nothing is recorded of a user who opted out.
         Raises UnknownIdError, and InputError for a passage that the retrieval did not show.
         """
         self.feedback_many([Vote(retrieval_id, passage_id, verdict, user_id, reason)])
 
     def feedback_many(self, votes: Iterable[Vote]) -> int:
-        """Keep votes in one commit, all or none; returns how many. Raises as `feedback` does."""
+        """Record votes in one commit, all or none; returns how many. Raises as `feedback` does."""
         given = items("votes", votes, Vote)
         hashed = [privacy.hashed_vote(self._user_key, vote) for vote in given]
         return capture.append_votes(self._database, hashed)
@@ -281,15 +277,16 @@ class Flywheel:
         cited: Sequence[str] | None = None,
         user_id: str | None = None,
     ) -> None:
-        """Keep one vote on a whole answer; its passages get parts of it, at most 1 in all.
+        """Record a verdict on a whole answer. Its weight, at most 1, is divided among the cited passages.
 
-        cited: the passages that the answer names share it, by how much of the answer each supports.
-        Else all that were shown do. answer: the text, None: the one given to `answer`; only the
-        parts are kept of it. Without text, by the chance that each was the answer. What a user says
-        of a passage by `feedback` outranks this. Raises UnknownIdError, InputError.
+        Each gets a share by how much of the answer it supports; without a text, by its chance to be
+        the answer. A vote of the same user on a passage, by `feedback`, outranks its share.
+
+        answer: the text; None: the one given to `answer`. Only the shares are stored.
+        cited: the passages that the answer cites; None: all that were shown.
+        Raises UnknownIdError, InputError.
         """
-        user = self._hidden(user_id)
-        vote = AnswerVote(retrieval_id, verdict, answer, cited, user)
+        vote = AnswerVote(retrieval_id, verdict, answer, cited, self._hidden(user_id))
         append_answer_vote(self._database, vote, self._slot.get)
 
     def relevance(
@@ -299,10 +296,9 @@ class Flywheel:
         *,
         user_id: str | None = None,
     ) -> int:
-        """Keep a vote on each of these hits, by passage id: helpful where True, else harmful.
+        """Record a vote on each of these hits, by passage id: helpful where True, else harmful.
 
-        All in one commit, or none; returns how many. Hits that are left out get none. Raises as
-        `feedback` does.
+        All in one commit, or none; returns how many. Other hits get no vote. Raises as `feedback` does.
         """
         return self.feedback_many(capture.relevance_votes(retrieval_id, helpful, user_id))
 
@@ -314,7 +310,7 @@ class Flywheel:
         why: str = "",
         user_id: str | None = None,
     ) -> None:
-        """Keep whether an answer was used, and why: evidence that is shared as a vote on it is.
+        """Record whether an answer was used, and why; it is divided like `answer_feedback`.
 
         Raises UnknownIdError, InputError.
         """
@@ -330,12 +326,13 @@ class Flywheel:
         passage_id: str | None = None,
         user_id: str | None = None,
     ) -> None:
-        """Keep what a user did with an answer, or with one passage of it: weak evidence.
+        """Record what a user did with an answer, or with one passage of it, as weak evidence.
 
         kind: copied, accepted, edited (value: the final text, compared with the stored answer and
-        not kept), regenerated, abandoned, rephrased, escalated, rating (value: 1 to 5, or 0.0 to
-        1.0) or task_done (value False: it was not). Without passage_id it is shared as a vote on
-        the answer is. What the user says outranks it. Raises UnknownIdError, InputError.
+            not stored), regenerated, abandoned, rephrased, escalated, rating (value: 1 to 5, or 0.0
+            to 1.0) or task_done (value False: it was not).
+        passage_id: None: it is divided like `answer_feedback`.
+        A vote of the same user outranks it. Raises UnknownIdError, InputError.
         """
         given = SignalGiven(retrieval_id, kind, value, passage_id, self._hidden(user_id))
         append_signal(self._database, given, self._slot.get)
@@ -353,12 +350,13 @@ class Flywheel:
         *,
         user_id: str | None = None,
     ) -> None:
-        """Keep that a user names a passage as the answer, or writes it: one of the two.
+        """Record the passage that a user names as the answer, or the answer that a user writes.
 
-        passage_id: whether it was shown or not; it counts as two votes, and a user's last one on a
-        retrieval counts. text: waits in `review`, and becomes a passage if it is accepted. It is on
-        the disk when this returns. Nothing is kept of a user who opted out. Raises UnknownIdError
-        for a retrieval or passage that is not there, InputError.
+        passage_id: any passage, shown or not; it counts as two votes, and only the last one of a user
+            on a retrieval counts.
+        text: waits in `review`, and becomes a passage when it is accepted.
+        It is on the disk when this returns. Nothing is recorded of a user who opted out. Raises
+        InputError, and UnknownIdError for a retrieval or passage that does not exist.
         """
         user = self._hidden(user_id)
         if text is None:
@@ -371,15 +369,14 @@ class Flywheel:
     def missing(
         self, retrieval_id: str | None, note: str = "", *, user_id: str | None = None
     ) -> None:
-        """Keep that a user says the index has no answer to this; waits in `review`, and in `gaps`.
+        """Record that a user reports a missing answer; `review` and `gaps` show it.
 
         Raises UnknownIdError, InputError.
         """
-        user = self._hidden(user_id)
-        corrections.append_missing(self._database, retrieval_id, note, user)
+        corrections.append_missing(self._database, retrieval_id, note, self._hidden(user_id))
 
     def gaps(self, days: float = 30.0) -> list[Gap]:
-        """What users ask in vain, by topic, those asked most in the last so many days first.
+        """Topics of the last `days` that users ask about without a good answer, those asked most first.
 
         Raises InputError.
         """
@@ -393,37 +390,37 @@ class Flywheel:
 
     @property
     def review(self) -> Review:
-        """The answers that a person has to decide: `next`, `accept`, `reject`, `undo`."""
+        """The answers that need a human decision: `next`, `accept`, `reject`, `undo`."""
         return Review(self._database, self._source, self._hidden, self.add)
 
     def answer(self, retrieval_id: str, text: str) -> None:
-        """Keep the answer that the application gave from a retrieval. Raises UnknownIdError.
+        """Store the answer that the application gave from a retrieval. Raises UnknownIdError.
 
-        Nothing is kept when the user who asked has opted out since.
+        Nothing is stored when the user who asked has opted out since.
         """
         capture.keep_answer(self._database, retrieval_id, text)
 
     def opt_out(self, user_id: str, *, out: bool = True) -> None:
         """From now on, in every process, record nothing of a user; out=False: record them again.
 
-        They are answered as with record=False, and their votes are passed over. What is stored of
-        them stays: `forget` deletes it. Raises InputError.
+        Their queries are answered as with record=False, and their votes are ignored. Data stored
+        before stays until `forget` deletes it. Raises InputError.
         """
         user = privacy.hashed(self._user_key, check_text("user_id", user_id))
         with self._database.transaction() as conn:
             users.set_opted_out(conn, user, out)
 
     def forget(self, user_id: str) -> ForgetReport:
-        """Delete what is stored of a user, every version, and all that was learned from them.
+        """Delete all data of a user, every version, and all that was learned from the user.
 
-        Their questions go with all votes on them, their votes, answers and reasons; a new version
-        is learned from the remaining log alone. When this returns nothing of it is in the folder's
-        bytes. What is left undone by a crash or an error, the next refresh does.
+        This deletes their questions with all votes on them, and their votes, answers and reasons; a
+        new version is learned from the remaining log. When this returns, the folder's bytes hold none
+        of it. The next refresh finishes what a crash or an error interrupts.
         Raises InputError, LockedError, StorageError.
         """
         user = privacy.hashed(self._user_key, check_text("user_id", user_id))
         try:
-            self._slot.get()  # building anew needs it: better to fail before anything is deleted
+            self._slot.get()  # the rebuild needs the encoder: fail before anything is deleted
             return forget(self._root, self._database, user, rebuild=self._rebuild(self._job(None)))
         finally:
             self.lookups.clear()
@@ -437,19 +434,25 @@ class Flywheel:
         tune: bool = False,
         progress: bool | Progress = False,
     ) -> RefreshReport:
-        """Build the next index version from everything so far, check it, and make it live: this object
-        answers from it when this returns.
+        """Build the next index version from all data, check it, and make it live.
 
-        if_votes: only when so many votes came since the last one; max_age_s: or when the live
-        version is that old. tune: also teach the encoder of queries by the votes, when there are
-        enough for another look of the gate; it takes minutes, and one that is killed goes on where
-        it was. Raises LockedError when another process is refreshing, EncoderError when an encoder
-        that cannot be tuned is to be.
+        This object answers from the new version when this returns.
+
+        if_votes: refresh only after this many new votes.
+        max_age_s: or when the live version is this old.
+        tune: also tune the encoder of queries on the votes, when there are enough for another look of
+            the gate. It takes minutes, and continues where it was after a crash.
+        Raises LockedError when another process is refreshing, and EncoderError when tune is set for an
+        encoder that cannot be tuned.
         """
         when = When(if_votes, max_age_s)
         with Bars() as bars:
             job = self._job(as_progress(progress, bars))
-            report = self._finish_forgetting(job) or refresh(job, when, tune=tune)
+            report = finish_forgetting(self._root, self._database, rebuild=self._rebuild(job))
+            if report is not None:
+                self.lookups.clear()
+            else:
+                report = refresh(job, when, tune=tune)
         if (server := self._server) is not None:
             server.renew()
         return report
@@ -460,7 +463,7 @@ class Flywheel:
             return status.versions(self._root)
 
     def explain_version(self, version: str) -> VersionStory:
-        """How a version came to its parameters: what the gate weighed, and what it decided.
+        """How a version got its parameters: the gate's measurements, and its decision.
 
         Raises UnknownIdError, CorruptFileError.
         """
@@ -470,15 +473,15 @@ class Flywheel:
     def rollback(self, version: str | None = None, *, hold: bool = False) -> str:
         """Make a version live again (None: the one before the live one); returns its id.
 
-        Votes that came after it was built stay stored and count again after `release`. Passages
-        are not rolled back: what was added stays, what was removed stays away. hold: refreshes
-        leave it live until `release`. Raises UnknownIdError, CorruptFileError, LockedError.
+        Votes that came after it was built stay stored and count again after `release`. Added and
+        removed passages are not rolled back. hold: refreshes leave it live until `release`. Raises
+        UnknownIdError, CorruptFileError, LockedError.
         """
         with self._files():
             return rollback.roll_back(self._root, self._database, version, hold=hold).version
 
     def release(self) -> bool:
-        """Let votes and refreshes that a rollback held back go on; False when none were."""
+        """End a rollback, so that later votes count and refreshes go on; False when none was held."""
         with self._files():
             return rollback.release(self._root, self._database)
 
@@ -488,20 +491,20 @@ class Flywheel:
             return status.status(self._root, self._database, self._config)
 
     def history(self, n: int = 50) -> list[HistoryEntry]:
-        """The n newest things that happened to the index, the newest first. Raises InputError.
+        """The n newest events in the history of the index, the newest first. Raises InputError.
 
-        Promotions, rejected versions, rollbacks, releases, users forgotten, reviews, and what the
-        gate decided.
+        Events are promotions, rejected versions, rollbacks, releases, forgotten users, reviews, and
+        decisions of the gate.
         """
         check_whole("n", n)
         with self._files():
             return status.history(self._database, n)
 
     def export(self, path: str | Path) -> ExportReport:
-        """Write passages, past queries and what votes say of them as a new BEIR folder at `path`.
+        """Write passages, past queries and their votes as a new BEIR folder at `path`.
 
-        Without user ids, but with the texts of queries. Raises InputError for a folder that is
-        not empty, StorageError.
+        It holds no user ids, but the texts of queries. Raises StorageError, and InputError for a
+        folder that is not empty.
         """
         self._database.require_open()
         live = current_of(self._root)
@@ -509,15 +512,15 @@ class Flywheel:
         return export(self._root, self._database, path, last=last)
 
     def verify(self) -> list[str]:
-        """Everything found wrong with the folder, one sentence each; empty when it is sound."""
+        """The problems of the folder, one sentence each; empty when it is sound."""
         with self._files():
             return problems(self._root, self._database)
 
     def repair(self, *, progress: bool | Progress = False) -> list[str]:
-        """Move what is damaged into quarantine/, rebuild from the database, say what was done.
+        """Move damaged files into quarantine/, rebuild from the database, and return what was done.
 
-        A sound folder is left as it is: an empty list. Raises CorruptFileError, and changes
-        nothing, when the database itself is damaged; LockedError.
+        The list is empty for a sound folder, which stays as it is. Raises LockedError, and
+        CorruptFileError, without any change, when the database itself is damaged.
         """
         self._database.require_open()
         return repair(self._root, self._database, lambda: self.refresh(progress=progress))
@@ -546,27 +549,14 @@ class Flywheel:
         return Request(k, where, tenant, user, session, record, kind)
 
     def _job(self, progress: Progress | None) -> Job:
-        config = self._config
-        return Job(
-            self._root,
-            self._database,
-            config,
-            self._slot.get,
-            self.lookups,
-            progress,
-        )
+        root, database, encoder = self._root, self._database, self._slot.get
+        return Job(root, database, self._config, encoder, self.lookups, progress)
 
     def _rebuild(self, job: Job) -> Callable[[], RefreshReport]:
         return lambda: refresh_locked(job, When(), anew=True)
 
-    def _finish_forgetting(self, job: Job) -> RefreshReport | None:
-        report = finish_forgetting(self._root, self._database, rebuild=self._rebuild(job))
-        if report is not None:
-            self.lookups.clear()
-        return report
-
     def _hidden(self, user_id: str | None) -> str | None:
-        """What is stored of a user's id. Raises InputError."""
+        """The keyed hash that is stored for a user's id. Raises InputError."""
         return privacy.hashed_id(self._user_key, "user_id", user_id)
 
     def _source(self) -> Source:

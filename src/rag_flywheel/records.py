@@ -1,4 +1,4 @@
-"""The records that cross rooms: frozen, typed, without behaviour."""
+"""The records that are exchanged between rooms and returned to callers: frozen, without behaviour."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -56,7 +56,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class AddReport:
-    """What an `add` did: how many passages, or known answers, were new, changed, and already there."""
+    """How many passages, or known answers, an `add` added, updated, and left unchanged."""
 
     added: int
     updated: int
@@ -76,8 +76,10 @@ class Candidate:
 class Explanation:
     """Why a hit has its score: intercept + sum(terms) + evidence == score, within 1e-6.
 
-    intercept: the same for all hits of an answer, it makes chances add up to one. evidence: what
-    similar past queries add, never below 0; `votes` are the event numbers of the votes on them.
+    intercept: the same for all hits of an answer; it normalises the chances to a sum of one.
+    terms: the weighted features, by name.
+    evidence: the contribution of similar past queries, never below 0.
+    votes: the event numbers of the votes on those queries.
     """
 
     intercept: float
@@ -111,7 +113,7 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Vote:
-    """What a user says of one hit of a recorded retrieval (whose id is not None)."""
+    """A user's verdict on one hit of a recorded retrieval (whose id is not None)."""
 
     retrieval_id: str | None
     passage_id: str
@@ -124,7 +126,7 @@ class Vote:
 class PastVotes:
     """How many votes there are on one passage for one past query, and of which kind.
 
-    shared: what else was said or done weighs on it, helpful less harmful.
+    shared: the weight of verdicts on whole answers and of signals, helpful minus harmful.
     """
 
     query: str
@@ -138,8 +140,8 @@ class PastVotes:
 class GoldenItem:
     """A query whose answers are known: {passage id: grade}, {lineage: grade}; 0 is no answer.
 
-    query_hash: 16 bytes. tenant: as JSON. sources: of "agreement", "correction", "imported" and
-    "review", those that the answers come from.
+    query_hash: 16 bytes. tenant: as JSON. sources: where the answers come from, among
+    "agreement", "correction", "imported" and "review".
     """
 
     query: str
@@ -152,10 +154,11 @@ class GoldenItem:
 
 @dataclass(frozen=True)
 class ReviewItem:
-    """A passage on which users or sources disagree whether it answers a query; or, without a
-    passage_id, a text that a user wrote as the answer, or a note that it is missing.
+    """A passage to review, because users or sources disagree whether it answers a query.
 
-    helpful, harmful: how many users say so. why: a sentence for people.
+    Without a passage_id it is a text that a user wrote as the answer, or a note that it is missing.
+    helpful, harmful: the number of users with this verdict.
+    why: the reason, a sentence.
     """
 
     id: str
@@ -169,9 +172,14 @@ class ReviewItem:
 
 @dataclass(frozen=True)
 class Judgment:
-    """What was said of one (past query, passage text) and stands; votes: the event numbers; helpful,
-    harmful: sums of their weights; retrieval: the row of the first that was voted on; named: what of
-    `helpful` is of users who named it; chosen: its largest part in a judged answer."""
+    """The valid votes on one passage text for one past query.
+
+    helpful, harmful: the sums of the weights of the votes.
+    votes: their event numbers.
+    retrieval: the row of the first retrieval that was voted on.
+    named: the part of `helpful` by users who named the passage as the answer.
+    chosen: the passage's largest share in a judged answer.
+    """
 
     query: bytes
     tenant: str | None
@@ -186,7 +194,7 @@ class Judgment:
 
 @dataclass(frozen=True)
 class Support:
-    """That a passage text is the answer of one past query: the chance of it, after the votes."""
+    """The posterior probability that a passage text is the answer of a past query."""
 
     lineage: int
     chance: float
@@ -206,7 +214,7 @@ class Current:
 
 @dataclass(frozen=True)
 class RefreshReport:
-    """What a refresh did. `reason` is a sentence for people; `scores` the numbers behind it."""
+    """The result of a refresh. `reason` is a sentence, `scores` the numbers that it rests on."""
 
     outcome: Outcome
     version: str | None
@@ -219,11 +227,13 @@ class RefreshReport:
 
 @dataclass(frozen=True)
 class ForgetReport:
-    """What forgetting a user took away.
+    """The result of forgetting a user: the numbers of deleted and of anonymised records.
 
-    n_votes: their own; n_votes_of_others: on their questions. n_corrections_kept, n_reviews_kept:
-    those that lost their author. version: the live one after it. n_notes: texts for review of
-    theirs, and on their questions.
+    n_votes: deleted votes of the user.
+    n_votes_of_others: deleted votes of other users on the user's questions.
+    n_corrections_kept, n_reviews_kept: those that stay, without their author.
+    version: the live version afterwards.
+    n_notes: deleted texts for review, of the user or on the user's questions.
     """
 
     n_retrievals: int
@@ -237,8 +247,12 @@ class ForgetReport:
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """Something that happened to the index: when (UTC), of which kind (promoted, rejected, rollback,
-    release, found, forget, review or look), in a sentence."""
+    """An event in the history of the index.
+
+    at: the time (UTC).
+    kind: promoted, rejected, rollback, release, found, forget, review or look.
+    text: a sentence.
+    """
 
     at: str
     kind: str
@@ -259,7 +273,7 @@ class VersionInfo:
 
 @dataclass(frozen=True)
 class VersionStory:
-    """How a version came to its parameters: sentences for people, and the numbers behind them."""
+    """How a version got its parameters, in sentences and in numbers."""
 
     id: str
     live: bool
@@ -269,8 +283,11 @@ class VersionStory:
 
 @dataclass(frozen=True)
 class Status:
-    """The state of an index folder, in numbers; votes after event `frozen_at` do not count, None: all
-    do; dense_recall: of the 10 nearest."""
+    """The state of an index folder in numbers.
+
+    frozen_at: votes after this event do not count; None: all count.
+    dense_recall: recall of the 10 nearest passages.
+    """
 
     path: str
     encoder: str
@@ -292,9 +309,11 @@ class Status:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export wrote. n_queries: those with a relevant passage, in a split; n_left_out: those without.
+    """The numbers of records that an export wrote.
 
-    n_judgments: grades of the queries that are in a split, whether 1 or 0.
+    n_queries: queries with a relevant passage, which are in a split.
+    n_judgments: grades, 1 or 0, of these queries.
+    n_left_out: queries without a relevant passage.
     """
 
     n_passages: int

@@ -66,7 +66,7 @@ def test_a_share_of_attackers() -> None:
 
 def on_answers(users: Users) -> list[OnAnswer]:
     rng = np.random.default_rng(7)
-    said = [users.said(SEEN, ANSWERS, f"u{n}", rng) for n in range(N)]
+    said = [users.feedback(SEEN, ANSWERS, f"u{n}", rng) for n in range(N)]
     found = [vote for one in said for vote in one if isinstance(vote, OnAnswer)]
     assert [vote.user_id for vote in found] == [f"u{n}" for n in range(N)]
     return found
@@ -96,7 +96,7 @@ def test_an_answer_is_a_sentence_or_two_that_share_words_with_the_question() -> 
     seen = Retrieval("r", "why do dogs bark", None, (Hit("p", 1, 0, text, "", {}, WHY),))
     rng = np.random.default_rng(1)
     users = Users(answer_level=True)
-    said = [users.said(seen, {}, "u", rng)[0] for _ in range(N)]
+    said = [users.feedback(seen, {}, "u", rng)[0] for _ in range(N)]
     found = Counter(vote.answer for vote in said if isinstance(vote, OnAnswer))
     two = "A dog barks at night. Dogs bark when they are bored."
     assert set(found) == {"A dog barks at night.", two}
@@ -110,4 +110,4 @@ def test_users_who_judge_answers_attack_them_too() -> None:
 
 def test_nothing_is_said_where_nothing_is_shown() -> None:
     empty = Retrieval("r", "q", None, ())
-    assert Users(answer_level=True).said(empty, {}, "u", np.random.default_rng(0)) == []
+    assert Users(answer_level=True).feedback(empty, {}, "u", np.random.default_rng(0)) == []

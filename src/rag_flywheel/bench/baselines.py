@@ -1,6 +1,6 @@
-"""Rules a user would otherwise pick: static rankings, and one number a passage learned from votes.
+"""Rules to compare with: static rankings, and rules that learn one number a passage from votes.
 
-Everything is an array over all passages; no rule may know an index folder, nor what the flywheel does.
+Everything is an array over all passages; no rule may know an index folder, nor how the flywheel ranks.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ ORACLE_DEPTH = 75
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matrices:
-    """What two static searches say of every passage: cosines and BM25, float32 (n_queries, n_passages)."""
+    """The scores of every passage in dense search and BM25, float32 (n_queries, n_passages)."""
 
     cosines: ScoreMatrix
     bm25: ScoreMatrix
@@ -47,8 +47,9 @@ class VoteTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class History:
-    """What a rule may learn from. query_vectors: of the train queries, float32 (n_train, dim), unit rows.
+    """The data that a rule may learn from.
 
+    query_vectors: of the train queries, float32 (n_train, dim), unit rows.
     passage_ids, passage_vectors: n_passages of each, in the order of the columns of a ScoreMatrix.
     """
 
@@ -71,8 +72,9 @@ class RuleQueries:
 class Rule:
     """A way to rank with one free weight: scores(weight, history, asked) -> ScoreMatrix.
 
-    source: who states the rule, and where. grid: the weights to try, the mildest first.
-    published: the weight its source uses; None when it names none or its scale is another.
+    source: the publication or program that the rule comes from.
+    grid: the weights to try, the one with the least effect first.
+    published: the weight its source uses; None when it names none or its scale differs.
     """
 
     name: str
@@ -83,7 +85,7 @@ class Rule:
 
 
 def choose(rule: Rule, history: History, dev: RuleQueries, qrels: Qrels) -> float:
-    """The weight of the rule's grid with the best mean nDCG@10 on the dev queries; of ties the mildest.
+    """The weight of the rule's grid with the best mean nDCG@10 on the dev queries; of ties the first.
 
     The dev queries must be neither test queries nor queries that gave votes.
     """
@@ -142,8 +144,7 @@ def _ranks(scores: ScoreMatrix) -> npt.NDArray[np.int32]:
 def net_votes(votes: VoteTable, n_passages: int) -> PassageScores:
     """Helpful minus harmful votes of each passage, whatever the query."""
     signs = np.where(votes.helpful, 1.0, -1.0)
-    net = np.bincount(votes.passage, weights=signs, minlength=n_passages)
-    return net.astype(np.float64)
+    return np.bincount(votes.passage, weights=signs, minlength=n_passages).astype(np.float64)
 
 
 def clamped_votes(votes: VoteTable, n_passages: int) -> PassageScores:
@@ -153,8 +154,8 @@ def clamped_votes(votes: VoteTable, n_passages: int) -> PassageScores:
     """
     weights = [0] * n_passages
     for passage, helpful in zip(votes.passage.tolist(), votes.helpful.tolist(), strict=True):
-        moved = weights[passage] + (1 if helpful else -1)
-        weights[passage] = max(0, min(MAX_PAGERANK, moved))
+        weight = weights[passage] + (1 if helpful else -1)
+        weights[passage] = max(0, min(MAX_PAGERANK, weight))
     return np.array(weights, dtype=np.float64)
 
 

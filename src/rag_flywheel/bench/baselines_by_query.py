@@ -1,6 +1,6 @@
-"""Rules a user would otherwise pick that look at the query: past queries, moved queries, an adapter.
+"""Rules to compare with that depend on the query: Rocchio, LADER, and a query adapter.
 
-Like those in `baselines`, they see arrays only: no index folder, and nothing of what the flywheel does.
+Like those in `baselines`, they work on arrays; they must not know an index folder, nor the flywheel.
 """
 
 from typing import Any, TypeAlias
@@ -33,12 +33,12 @@ def rocchio(weight: float, history: History, asked: RuleQueries) -> ScoreMatrix:
     helpful = _mean_vectors(near @ _counts(history, True), history.passage_vectors)
     harmful = _mean_vectors(near @ _counts(history, False), history.passage_vectors)
     shift = ROCCHIO_BETA * helpful - ROCCHIO_GAMMA * harmful
-    moved = asked.vectors + weight * shift
-    return _hybrid_of(moved.astype(np.float32), history, asked)
+    shifted = asked.vectors + weight * shift
+    return _hybrid_of(shifted.astype(np.float32), history, asked)
 
 
 def lader(weight: float, history: History, asked: RuleQueries) -> ScoreMatrix:
-    """(1 − weight) · hybrid + weight · memory, each brought to 0..1 within its query.
+    """(1 − weight) · hybrid + weight · memory, each scaled to 0..1 within its query.
 
     Memory of a passage: Σ cosine to the past query, at least 0, over its helpful votes from the 10
     nearest past queries with a helpful vote. Jin, Shin and Lu (SIGIR 2023, arXiv 2304.04590), "LADER:
@@ -61,7 +61,7 @@ def query_adapter(weight: float, history: History, asked: RuleQueries) -> ScoreM
 
 
 def fit_adapter(history: History, scale: float) -> npt.NDArray[np.float32]:
-    """float32 (dim, dim): W that brings q W near the passages voted helpful for q; starts at identity.
+    """float32 (dim, dim): W that moves q W near the passages voted helpful for q; starts at identity.
 
     Mean of −log softmax(scale · q W · p) at the helpful passage, over all passages voted helpful in the
     batch and those voted harmful by its queries; Adam, 4 epochs. LlamaIndex, `LinearLayer` (identity,
@@ -126,11 +126,10 @@ def _neighbours(train: npt.NDArray[np.int64], history: History, asked: RuleQueri
 
 
 def _counts(history: History, helpful: bool) -> Counts:
-    votes = history.votes
-    kept = votes.helpful == helpful
-    ones = np.ones(int(kept.sum()), dtype=np.float32)
+    chosen = history.votes.helpful == helpful
+    cells = history.votes.query[chosen], history.votes.passage[chosen]
     shape = (len(history.query_vectors), len(history.passage_ids))
-    return sparse.csr_array((ones, (votes.query[kept], votes.passage[kept])), shape=shape)
+    return sparse.csr_array((np.ones(len(cells[0]), np.float32), cells), shape=shape)
 
 
 def _mean_vectors(counts: Counts, vectors: Vectors) -> Vectors:
@@ -150,7 +149,7 @@ def _hybrid_of(vectors: Vectors, history: History, asked: RuleQueries) -> ScoreM
 
 
 def _min_max(scores: ScoreMatrix) -> ScoreMatrix:
-    """Each row brought to 0..1; a row of equal scores to 0."""
+    """Each row scaled to 0..1; a row of equal scores becomes 0."""
     low = scores.min(axis=1, keepdims=True)
     span = scores.max(axis=1, keepdims=True) - low
     scaled: ScoreMatrix = np.divide(scores - low, span, out=np.zeros_like(scores), where=span > 0)

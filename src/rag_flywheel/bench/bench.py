@@ -1,4 +1,4 @@
-"""The benchmark: cycles-v1 on collections, as one result that holds all it takes to repeat it."""
+"""Runs the protocol cycles-v1 on collections; the result records all that is needed to repeat it."""
 
 import dataclasses
 import json
@@ -36,10 +36,10 @@ def run_bench(
 
 
 class Series:
-    """Runs on the same collections, by protocols that differ in their users alone.
+    """Runs on the same collections with protocols that differ in their users alone.
 
-    What no user can change is made once: the index without votes, the controls, and the ratings by
-    people. A result is the one that a run of its own would give, but for its seconds.
+    What does not depend on the users is computed once: the index without votes, the controls, and
+    the replay of ratings. Each result equals that of a separate `run_bench`, except for its seconds.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Series:
         self._scratch = scratch
         self._progress = progress
         self._alike: Protocol | None = None
-        self._made: dict[tuple[str, Path, Protocol], Any] = {}
+        self._cache: dict[tuple[str, Path, Protocol], Any] = {}
 
     def run(self, protocol: Protocol) -> dict[str, Any]:
         """One result, as by `run_bench`. Raises ValueError when protocols differ in more than users."""
@@ -66,13 +66,13 @@ class Series:
             "collections": collections,
         }
 
-    def _once(self, name: str, folder: Path, protocol: Protocol, make: Callable[[], T]) -> T:
-        """What `make` makes under this name; by the same protocol it is made once."""
+    def _once(self, name: str, folder: Path, protocol: Protocol, compute: Callable[[], T]) -> T:
+        """The result of `compute`, cached by name, folder and protocol."""
         key = name, folder, protocol
-        if key not in self._made:
-            self._made[key] = make()
-        found: T = self._made[key]
-        return found
+        if key not in self._cache:
+            self._cache[key] = compute()
+        cached: T = self._cache[key]
+        return cached
 
     def _collection(self, folder: Path, protocol: Protocol) -> dict[str, Any]:
         began = time.monotonic()
@@ -119,5 +119,5 @@ def _run(bench: Bench, run: CycledRun) -> dict[str, Any]:
         {"number": i, "n_votes": n_votes, "values": all_means(bench.test.qrels, found)}
         for i, (n_votes, found) in enumerate(run.cycles)
     ]
-    gini = list(run.exposure_gini)
-    return {"name": run.name, "what": run.what, "cycles": cycles, "exposure_gini": gini}
+    about = {"name": run.name, "what": run.what}
+    return {**about, "cycles": cycles, "exposure_gini": list(run.exposure_gini)}

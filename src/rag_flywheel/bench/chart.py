@@ -1,4 +1,4 @@
-"""Charts of cycles: the door to matplotlib."""
+"""Draws the demo's measures by cycle with matplotlib."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,13 +31,8 @@ def _panel(axes: Any, cycles: Sequence[Cycle], measure: str) -> None:
     axes.plot(numbers, [values[0]] * len(values), "--", color="#888888", label="static index")
     axes.plot(numbers, values, "o-", color="#1f6fb2", label="with votes")
     axes.annotate(f"{values[0]:.3f}", (0, values[0]), (4, -12), textcoords="offset points")
-    axes.annotate(
-        f"{values[-1]:.3f}",
-        (numbers[-1], values[-1]),
-        (-4, 6),
-        textcoords="offset points",
-        ha="right",
-    )
+    end = numbers[-1], values[-1]
+    axes.annotate(f"{values[-1]:.3f}", end, (-4, 6), textcoords="offset points", ha="right")
     better = "lower is better" if measure.startswith("harmful") else "higher is better"
     axes.set_title(f"{measure} ({better})", fontsize=10)
     axes.set_xlabel("cycle of votes and refresh")

@@ -1,4 +1,4 @@
-"""Compares the flywheel with every other rule on the same votes: measures, tests, slices.
+"""Compares the flywheel with every other rule on the same votes: measures, significance tests, slices.
 
 It works on arrays and runs; it must not know of index folders.
 """
@@ -48,9 +48,12 @@ def compare(
     protocol: Protocol,
     encoder: Encoder,
     runs: Sequence[CycledRun],
-    cast: Sequence[FixedVote],
+    fixed_votes: Sequence[FixedVote],
 ) -> dict[str, Any]:
-    """The parts of a collection's result that set rankings side by side."""
+    """The rankings, slices and correction lag of a collection's result.
+
+    fixed_votes: the votes of the run "fixed exposure", which every rule learns from.
+    """
     ids = [p.id for p in bench.collection.passages]
     passages = encoder.encode_passages([encoded_text(p) for p in bench.collection.passages])
     lexical = LexicalIndex.build(tokenize(encoded_text(p)) for p in bench.collection.passages)
@@ -59,28 +62,28 @@ def compare(
         encoder.encode_queries([bench.train.queries[q] for q in train]),
         ids,
         passages,
-        _table(cast, train, ids),
+        _table(fixed_votes, train, ids),
     )
     dev, test = (asked(split, encoder, passages, lexical) for split in (bench.dev, bench.test))
-    rules = _rule_runs(bench, protocol, history, dev, test)
     last = {run.name: run.cycles[-1][1] for run in runs}
     rankings = [
         _ranking(OURS[0], "votes on its own hits", last["votes"]),
         _ranking(OURS[1], "learns from the same votes as the rules", last["fixed exposure"]),
-        *rules,
+        *_rule_runs(bench, protocol, history, dev, test),
     ]
     ndcg = {r["name"]: ndcg_at_10(bench.test.qrels, r["run"]) for r in rankings}
     nearest = (test.vectors @ history.query_vectors.T).max(axis=1)
-    apart = [q for q, cosine in zip(test.ids, nearest, strict=True) if cosine < NEAR_DUPLICATE]
+    distinct = [q for q, cosine in zip(test.ids, nearest, strict=True) if cosine < NEAR_DUPLICATE]
     for ranking in rankings:
         means = all_means(bench.test.qrels, ranking.pop("run"))
-        ranking |= {"values": means, **_measured(ranking["name"], ndcg, apart, protocol.seed)}
-    votes = next(run for run in runs if run.name == "votes")
+        ranking |= {"values": means, **_measured(ranking["name"], ndcg, distinct, protocol.seed)}
     return {
         "static": STATIC,
         "rankings": rankings,
-        "slices": _slices(bench, protocol, history, test, nearest, ndcg, cast),
-        "correction": _correction(votes, bench.test.qrels),
+        "slices": _slices(bench, protocol, history, test, nearest, ndcg, fixed_votes),
+        "correction": _correction(
+            next(run for run in runs if run.name == "votes"), bench.test.qrels
+        ),
     }
 
 
@@ -93,14 +96,8 @@ def _ranking(
     weight: float | None = None,
     chosen: str | None = None,
 ) -> dict[str, Any]:
-    return {
-        "name": name,
-        "what": what,
-        "source": source,
-        "weight": weight,
-        "chosen": chosen,
-        "run": run,
-    }
+    about = {"name": name, "what": what, "source": source, "weight": weight}
+    return {**about, "chosen": chosen, "run": run}
 
 
 def _rule_runs(
@@ -118,32 +115,33 @@ def _rule_runs(
     return [*found, _ranking("oracle", "knows the answers among the candidates", run)]
 
 
-def _table(cast: Sequence[FixedVote], train: Sequence[str], ids: Sequence[str]) -> VoteTable:
+def _table(votes: Sequence[FixedVote], train: Sequence[str], ids: Sequence[str]) -> VoteTable:
     query, passage = {q: i for i, q in enumerate(train)}, {p: i for i, p in enumerate(ids)}
     return VoteTable(
-        np.array([query[v.query] for v in cast], dtype=np.int64),
-        np.array([passage[v.passage] for v in cast], dtype=np.int64),
-        np.array([v.helpful for v in cast], dtype=bool),
+        np.array([query[v.query] for v in votes], dtype=np.int64),
+        np.array([passage[v.passage] for v in votes], dtype=np.int64),
+        np.array([v.helpful for v in votes], dtype=bool),
     )
 
 
 def asked(split: Split, encoder: Encoder, passages: Vectors, lexical: LexicalIndex) -> RuleQueries:
-    """The queries of a split with what dense search and BM25 say of every passage."""
+    """The queries of a split, with the scores of every passage in dense search and BM25."""
     ids = sorted(split.queries)
     vectors = encoder.encode_queries([split.queries[q] for q in ids])
     bm25 = np.stack([lexical.scores(tokenize(split.queries[q])) for q in ids])
     return RuleQueries(ids, vectors, Matrices(vectors @ passages.T, bm25))
 
 
-def _measured(name: str, scores: Scores, apart: Sequence[str], seed: int) -> dict[str, Any]:
+def _measured(name: str, scores: Scores, distinct: Sequence[str], seed: int) -> dict[str, Any]:
     ndcg, static = scores[name], scores[STATIC]
     differences = np.array([ndcg[q] - static[q] for q in sorted(ndcg)])
     helped, hurt, untouched = helped_hurt_untouched(differences)
+    some = {q: ndcg[q] for q in distinct}
     return {
         "without_near_duplicates": {
-            "n": len(apart),
-            "values": {"nDCG@10": mean({q: ndcg[q] for q in apart}) if apart else None},
-            "difference": paired_difference({q: ndcg[q] for q in apart}, static, seed),
+            "n": len(some),
+            "values": {"nDCG@10": mean(some) if some else None},
+            "difference": paired_difference(some, static, seed),
         },
         "difference": None if name == STATIC else paired_difference(ndcg, static, seed),
         "ahead": {
@@ -162,18 +160,16 @@ def _slices(
     test: RuleQueries,
     nearest: npt.NDArray[np.float32],
     scores: Scores,
-    cast: Sequence[FixedVote],
+    fixed_votes: Sequence[FixedVote],
 ) -> list[dict[str, Any]]:
     rng = np.random.default_rng([protocol.seed, 2])
     pairs = rng.integers(0, len(history.query_vectors), (2, 50_000))
     first, second = pairs[:, pairs[0] != pairs[1]]
     cosines = np.einsum("ij,ij->i", history.query_vectors[first], history.query_vectors[second])
     near, related = np.quantile(cosines, (_NEAR, _RELATED))
-    seen = {vote.passage for vote in cast}
-    qrels = bench.test.qrels
-    unseen = np.array(
-        [not any(p in seen for p, grade in qrels[q].items() if grade > 0) for q in test.ids]
-    )
+    voted_on = {vote.passage for vote in fixed_votes}
+    answers = ({p for p, grade in bench.test.qrels[q].items() if grade > 0} for q in test.ids)
+    unseen = np.array([voted_on.isdisjoint(passages) for passages in answers])
     what = "cosine to the nearest train query"
     masks = [
         (
@@ -207,8 +203,8 @@ def _slices(
 
 
 def _correction(votes: CycledRun, qrels: Qrels) -> dict[str, Any]:
-    """Of the test queries whose first hit was wrong at first, those for which it became right and
-    stayed so to the end, and the median of the cycles it took (the correction lag)."""
+    """The correction lag: how many of the test queries whose first hit was wrong before any vote were
+    corrected and stayed so to the end, and the median number of cycles that it took."""
     wrong, lags = 0, []
     for query, judged in qrels.items():
         right = [

@@ -1,4 +1,4 @@
-"""Cycles: votes come in, the index refreshes, and held-out queries are scored; again and again.
+"""Runs cycles: users vote, the index refreshes, and held-out queries are scored.
 
 It drives a Flywheel as an application would, and must not know what collection it is given.
 """
@@ -21,12 +21,12 @@ SHOWN = 8
 _AT_A_TIME = 16  # users
 Measures = Mapping[str, Callable[[Qrels, Run], dict[str, float]]]
 CastVotes = Callable[[], int]
-"""What happens in one cycle before its refresh: casts votes, returns how many."""
+"""Casts the votes of one cycle, before its refresh, and returns how many."""
 
 
 @dataclass(frozen=True)
 class Cycle:
-    """What held-out queries got after so many cycles of votes; values: mean measures by name."""
+    """The accuracy on held-out queries after so many cycles of votes; values: mean measures by name."""
 
     number: int
     n_votes: int
@@ -41,7 +41,7 @@ def run_cycles(
     depth: int,
     tune_after: Collection[int] = (),
 ) -> Iterator[tuple[int, Run]]:
-    """(votes so far, run of the test queries): before any vote, then after each step and refresh.
+    """Yield (votes so far, run of the test queries) before any vote, and after each step and refresh.
 
     Test queries are never recorded, so they never take a vote. tune_after: the steps, from 1, after
     which the encoder of queries is tuned as well.
@@ -79,7 +79,7 @@ def asking(
     shown: Callable[[Retrieval], None] | None = None,
     progress: Progress | None = None,
 ) -> CastVotes:
-    """A cycle in which each of these train queries is asked by a user of its own, who votes.
+    """A cycle in which each of these train queries is asked by a different user, who votes.
 
     Sixteen users ask at a time, and vote before the next ones do. shown is called with every answer
     that a user saw.
@@ -91,30 +91,26 @@ def asking(
             if progress is not None:
                 progress("users ask and vote", start, len(queries))
             part = queries[start : start + _AT_A_TIME]
-            said: list[Vote | OnAnswer] = []
+            feedback: list[Vote | OnAnswer] = []
             answers = fw.retrieve_many([train.queries[query] for query in part], SHOWN)
             for query, seen in zip(part, answers, strict=True):
                 if shown is not None:
                     shown(seen)
                 user_id = f"user-{rng.integers(2**62)}"
-                said += users.said(seen, train.qrels[query], user_id, rng)
-            n_votes += give_feedback(fw, said)
+                feedback += users.feedback(seen, train.qrels[query], user_id, rng)
+            n_votes += give_feedback(fw, feedback)
         return n_votes
 
     return step
 
 
-def give_feedback(fw: "Flywheel", said: Sequence[Vote | OnAnswer]) -> int:
-    """Give what users said to the flywheel, as an application would; returns how many votes."""
-    n_votes = fw.feedback_many([vote for vote in said if isinstance(vote, Vote)])
-    for vote in said:
-        if isinstance(vote, OnAnswer):
+def give_feedback(fw: "Flywheel", feedback: Sequence[Vote | OnAnswer]) -> int:
+    """Record users' feedback as an application would; returns how many votes."""
+    n_votes = fw.feedback_many([vote for vote in feedback if isinstance(vote, Vote)])
+    for v in feedback:
+        if isinstance(v, OnAnswer):
             fw.answer_feedback(
-                vote.retrieval_id,
-                vote.verdict,
-                answer=vote.answer,
-                cited=vote.cited,
-                user_id=vote.user_id,
+                v.retrieval_id, v.verdict, answer=v.answer, cited=v.cited, user_id=v.user_id
             )
             n_votes += 1
     return n_votes

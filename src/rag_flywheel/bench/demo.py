@@ -26,7 +26,7 @@ _MARK = "made-by-rag-flywheel-demo"
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Measures by cycle (0: the static index), and what to tell people about them."""
+    """Measures by cycle (0: the static index), and sentences that explain them."""
 
     measures: tuple[str, ...]
     cycles: tuple[Cycle, ...]
@@ -48,7 +48,7 @@ def help_desk() -> Collection:
     for need in needs:
         answers = {a: 1 for a in need.answers if a not in missing.get(need.id, ())}
         if not answers:
-            continue  # this Python version has no answer to it
+            continue  # this Python version has no passage that answers it
         for number, phrasing in enumerate(need.phrasings, 1):
             split = "test" if number == len(need.phrasings) else "train"
             queries[split][f"{need.id}-{number}"] = phrasing
@@ -58,7 +58,7 @@ def help_desk() -> Collection:
 
 
 def prepare(folder: Path, collection: Collection, bars: Bars) -> None:
-    """Make an index of the collection's passages, without votes, in a new folder."""
+    """Index the collection's passages, without votes, in a new folder."""
     with Flywheel.open(folder) as fw:
         (folder / _MARK).touch()
         fw.add(collection.passages, progress=bars)
@@ -66,7 +66,7 @@ def prepare(folder: Path, collection: Collection, bars: Bars) -> None:
 
 
 def learn(fw: Flywheel, collection: Collection, *, seed: int, n_cycles: int) -> list[Cycle]:
-    """Cycles in which each train phrasing is asked once, by a user of its own, and voted on."""
+    """Run cycles in which each train phrasing is asked once, by a different user, and voted on."""
     train, test = collection.splits["train"], collection.splits["test"]
     queries, users = sorted(train.queries), Users()
     rng = np.random.default_rng(seed)
@@ -107,7 +107,7 @@ def run_demo(out: Path, *, seed: int, n_cycles: int) -> DemoResult:
 
 
 def _clear(index: Path) -> None:
-    """Remove what an earlier demo left, and nothing else."""
+    """Remove the index of an earlier demo. Raises InputError for any other folder with files."""
     if not index.exists() or not any(index.iterdir()):
         return
     if not (index / _MARK).exists():

@@ -1,4 +1,4 @@
-"""Exposure: how evenly passages are shown. It knows counts, not what showed them."""
+"""Computes how evenly passages are shown (exposure) from counts; it must not know what showed them."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Says what to install when the packages of the extra `bench` are missing, before any work is done."""
+"""Checks that the packages of the extra `bench` are installed, before any work is done."""
 
 from importlib.util import find_spec
 

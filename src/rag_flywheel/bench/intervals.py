@@ -1,4 +1,4 @@
-"""Intervals and shares of paired differences, a number a query, for reports of the benchmark."""
+"""Computes intervals and shares of paired differences, one number a query, for benchmark reports."""
 
 from collections.abc import Mapping
 

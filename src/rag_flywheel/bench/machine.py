@@ -1,4 +1,4 @@
-"""Where a benchmark ran, and on which commit."""
+"""Describes the machine that a benchmark ran on, the commit, and the versions of its packages."""
 
 import os
 import platform

@@ -1,6 +1,6 @@
-"""Measures of a run against qrels: the door to ir-measures, and one of our own.
+"""Measures a run against qrels with ir-measures, and with harmful@8.
 
-A run is {query id: passage ids, the best first}; it must not know what made it.
+A run is {query id: passage ids, the best first}; it must not know which ranking produced the run.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Vectors of a collection that were made before: an Encoder that looks texts up."""
+"""An Encoder that looks up the vectors of a collection in a file, where they were computed before."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -23,8 +23,8 @@ class PreparedEncoder:
     """An Encoder over the texts of one collection, from a file of their vectors.
 
     The file holds `passages` and `queries`, float16 or float32 (n, dim), unit rows, in the order
-    of corpus.jsonl and queries.jsonl; vectors are made float32 and unit length again. Other texts
-    are encoded by the model that the file was made with, which is loaded only then.
+    of corpus.jsonl and queries.jsonl; vectors are converted to float32 and unit length. Other texts
+    are encoded by the model that computed the file, which is loaded only then.
     """
 
     def __init__(
@@ -45,28 +45,28 @@ class PreparedEncoder:
         return _vectors(texts, self._passages, lambda new: _model().encode_passages(new))
 
     def tower(self) -> Tower:
-        """That of the model which the file was made with."""
+        """The tower of the model that computed the file."""
         return require_tunable(_model()).tower()
 
     def with_tower(self, tower: Tower) -> "PreparedQueries":
-        """What encodes queries as they are taught."""
+        """An encoder of queries with this tower."""
         return PreparedQueries(require_tunable(_model()).with_tower(tower))
 
 
 class PreparedQueries:
     """A QueryEncoder that encodes each text once."""
 
-    def __init__(self, made: QueryEncoder) -> None:
-        self._made = made
-        self._known: dict[str, Vectors] = {}
-        self.revision = made.revision
+    def __init__(self, encoder: QueryEncoder) -> None:
+        self._encoder = encoder
+        self._cache: dict[str, Vectors] = {}
+        self.revision = encoder.revision
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows."""
-        new = sorted({text for text in texts if text not in self._known}, key=len)
+        new = sorted({text for text in texts if text not in self._cache}, key=len)
         if new:
-            self._known.update(zip(new, self._made.encode_queries(new), strict=True))
-        return np.stack([self._known[text] for text in texts])
+            self._cache.update(zip(new, self._encoder.encode_queries(new), strict=True))
+        return np.stack([self._cache[text] for text in texts])
 
 
 def _vectors(

@@ -1,4 +1,4 @@
-"""What a benchmark run follows and what it comes to: the protocol, the runs, the votes cast."""
+"""The records of a benchmark run: its protocol, its results by cycle, and the votes cast."""
 
 from dataclasses import dataclass, field
 
@@ -6,12 +6,12 @@ from rag_flywheel.bench.measures import Run
 from rag_flywheel.bench.users import Users
 
 RESULT_FORMAT = "rag-flywheel-bench-1"
-"""Names the shape of a result, which reports check."""
+"""The name of the format of results, which reports check."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """cycles-v1: train queries, shuffled, are asked in n_cycles equal parts; then test is scored.
+    """The protocol cycles-v1: shuffled train queries are asked in n_cycles equal parts; test is scored.
 
     depth: passages scored per test query. max_train, max_test: at most so many queries of the split,
     chosen by seed.
@@ -29,9 +29,9 @@ class Protocol:
 
 @dataclass(frozen=True)
 class CycledRun:
-    """What the test queries got before any vote and after each cycle: (votes so far, run).
+    """The runs of the test queries before any vote and after each cycle: (votes so far, run).
 
-    exposure_gini: of how often each passage was shown in each cycle; empty where nobody asked.
+    exposure_gini: the Gini index of how often each passage was shown, by cycle; empty without users.
     """
 
     name: str
@@ -42,8 +42,10 @@ class CycledRun:
 
 @dataclass(frozen=True)
 class FixedVote:
-    """A vote on a hit of the static ranking: of a train query, on a passage. A verdict on an answer
-    is one on the passage that it was written from."""
+    """A vote on a hit of the static ranking for a train query.
+
+    A verdict on an answer counts as a vote on the passage that the answer was written from.
+    """
 
     query: str
     passage: str

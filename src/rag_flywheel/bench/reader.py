@@ -15,7 +15,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 def write(
     seen: Retrieval, helps: Mapping[str, bool], careful: float, rng: np.random.Generator
 ) -> tuple[str, str]:
-    """(the id of the hit that the answer is written from, the answer's text).
+    """Write an answer: (the id of the hit that it is written from, its text).
 
     With probability `careful` it is the first hit that helps, if one does; else any hit, drawn with
     probability proportional to 1/rank. The text is one or two sentences of the passage, word for

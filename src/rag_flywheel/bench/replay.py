@@ -1,12 +1,13 @@
-"""Replays ratings that real people gave to passages, where a collection brings them.
+"""Replays ratings that real users gave to passages, for a collection that includes them.
 
 `feedback.jsonl.gz` lines hold query, passage_id, ratings and feedback_split, as FeedbackQA
-(Li et al., Findings of ACL 2022) has them; it must not know how a run is shown.
+(Li et al., Findings of ACL 2022) has them; it must not know how a result is displayed.
 """
 
 import gzip
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,9 @@ _SPLIT = "dev"
 
 
 def replay(folder: Path, bench: "Bench", protocol: Protocol) -> dict[str, Any] | None:
-    """What dev ratings do to test queries; None when the collection has no ratings.
+    """The change in nDCG@10 of test queries by the ratings of dev; None when there are no ratings.
 
-    Each rater votes on the passage that was put before them, as an application's own hit. Questions
+    Each rater votes on the passage that they were shown, as on an application's own hit. Questions
     that are test queries word for word are left out.
     """
     if not (folder / FILE_NAME).exists():
@@ -38,9 +39,8 @@ def replay(folder: Path, bench: "Bench", protocol: Protocol) -> dict[str, Any] |
         before = ndcg_at_10(bench.test.qrels, answers(fw, bench.test, protocol.depth))
         n_votes = 0
         for query, rated in asked.items():
-            shown = fw.rerank(
-                query, [Candidate(p, texts[p], 0.0) for p in rated], max(len(rated), 1)
-            )
+            candidates = [Candidate(passage, texts[passage], 0.0) for passage in rated]
+            shown = fw.rerank(query, candidates, len(rated))
             n_votes += fw.feedback_many(
                 Vote(shown.id, passage, "helpful" if rating in HELPFUL else "harmful", f"rater-{i}")
                 for passage, ratings in rated.items()
@@ -59,14 +59,14 @@ def replay(folder: Path, bench: "Bench", protocol: Protocol) -> dict[str, Any] |
 
 
 def _by_query(
-    folder: Path, test_texts: set[str], known: dict[str, str]
+    folder: Path, test_texts: set[str], passages: Mapping[str, str]
 ) -> dict[str, dict[str, list[str]]]:
     """{question: {passage id: ratings}} of the dev questions."""
     found: dict[str, dict[str, list[str]]] = defaultdict(dict)
     with gzip.open(folder / FILE_NAME, "rt", encoding="utf-8") as file:
         for row in map(json.loads, file):
             query = str(row["query"])
-            usable = query.strip() and query not in test_texts and row["passage_id"] in known
+            usable = query.strip() and query not in test_texts and row["passage_id"] in passages
             if row["feedback_split"] == _SPLIT and usable:
                 found[query].setdefault(str(row["passage_id"]), []).extend(row["ratings"])
     return dict(found)

@@ -1,6 +1,6 @@
 """A benchmark result as one HTML page that needs nothing else: tables, charts, how to read them.
 
-It shows what the result's JSON holds and measures nothing; it must not know how a result is made.
+It formats the result's JSON and measures nothing; it must not know how a result is computed.
 """
 
 from collections.abc import Collection as Names
@@ -82,11 +82,12 @@ def _page(result: Json) -> str:
     anchors = {f"collection-{i}": c for i, c in enumerate(collections, 1)}
     links = {"all": "All collections", "read": "How to read this"}
     links |= {anchor: c["name"] for anchor, c in anchors.items()} | {"made": "How it was made"}
+    topics = "".join(f"<dt>{escape(t)}</dt><dd>{escape(s)}</dd>" for t, s in how_to_read(result))
     items = "".join(f"<li><a href='#{a}'>{escape(name)}</a></li>" for a, name in links.items())
     parts = [
         f"<h1>{title}</h1><nav aria-label='Contents'><ul>{items}</ul></nav>",
         _headline(collections),
-        _how_to_read(result),
+        f"<section id='read'><h2>How to read this</h2><dl>{topics}</dl></section>",
         *(_collection(c, anchor) for anchor, c in anchors.items()),
         _made(result),
     ]
@@ -98,24 +99,17 @@ def _page(result: Json) -> str:
     return head + "<body>\n<main>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
 
 
-def _how_to_read(result: Json) -> str:
-    topics = "".join(f"<dt>{escape(t)}</dt><dd>{escape(s)}</dd>" for t, s in how_to_read(result))
-    return f"<section id='read'><h2>How to read this</h2><dl>{topics}</dl></section>"
-
-
 def _headline(collections: Sequence[Json]) -> str:
     rows: list[list[Cell]] = []
-    apart: list[list[Cell]] = []
+    distinct: list[list[Cell]] = []
+    intervals = []
     for c in collections:
         static, ours = (named(c["rankings"], name) for name in (c["static"], "flywheel"))
         rows.append([c["name"], str(c["n_test"]), *_side_by_side(static, ours)])
+        intervals.append(_interval(c["name"], c["n_test"], ours["difference"]))
         before, after = (r["without_near_duplicates"] for r in (static, ours))
-        apart.append([c["name"], str(after["n"]), *_side_by_side(before, after)])
+        distinct.append([c["name"], str(after["n"]), *_side_by_side(before, after)])
     columns = ("collection", "test queries", "static hybrid", "flywheel", *DIFFERENCE)
-    intervals = [
-        _interval(c["name"], c["n_test"], named(c["rankings"], "flywheel")["difference"])
-        for c in collections
-    ]
     chart = charts.interval_chart(
         intervals, x_label=_X_LABEL, y_label="collection (test queries)", key="all"
     )
@@ -124,7 +118,7 @@ def _headline(collections: Sequence[Json]) -> str:
         f"<p>Mean {MEASURE} of test queries after the last cycle of votes. No test query ever got a "
         "vote; the static hybrid is the ranking without any.</p>"
         + _table("All test queries", columns, rows)
-        + _table("Without test queries that nearly repeat a train query", columns, apart)
+        + _table("Without test queries that nearly repeat a train query", columns, distinct)
         + _figure(chart, "The flywheel's difference to the static hybrid, by collection.")
         + "</section>"
     )
@@ -174,11 +168,13 @@ def _cycles(c: Json, key: str) -> str:
         key=f"{key}-quality",
         level=("static hybrid", static),
     )
-    panels = [
-        charts.Panel(m, _BETTER.get(m, "higher is better"), [y["values"][m] for y in votes])
+    panels = {
+        f"{m}: {_BETTER.get(m, 'higher is better')}": charts.Line(
+            m, [y["values"][m] for y in votes]
+        )
         for m in votes[0]["values"]
         if m != MEASURE
-    ]
+    }
     others = charts.small_multiples(panels, cycles=cycles, name="votes", key=f"{key}-others")
     return (
         _figure(quality, f"{MEASURE} by cycle, all runs. The axis does not start at 0.")
@@ -202,7 +198,9 @@ def _run_table(run: Json) -> str:
 def _rankings(c: Json) -> str:
     columns = ("ranking", MEASURE, *DIFFERENCE, "helped", "hurt", "flywheel ahead", "weight")
     ranked = best_first(c["rankings"])
+    measures = list(ranked[0]["values"])
     rows: list[list[Cell]] = []
+    all_rows: list[list[Cell]] = []
     for r in ranked:
         small = "; ".join(str(r[k]) for k in ("what", "source") if r[k])
         weight = NONE if r["weight"] is None else f"{r['weight']:g}"
@@ -216,15 +214,9 @@ def _rankings(c: Json) -> str:
                 (weight, str(r["chosen"] or "")),
             ]
         )
-    measures = list(ranked[0]["values"])
-    all_rows: list[list[Cell]] = [
-        [
-            r["name"],
-            *(number(r["values"][m]) for m in measures),
-            number(r["without_near_duplicates"]["values"][MEASURE]),
-        ]
-        for r in ranked
-    ]
+        values = [r["values"][m] for m in measures]
+        values.append(r["without_near_duplicates"]["values"][MEASURE])
+        all_rows.append([r["name"], *map(number, values)])
     strong = ("flywheel", c["static"])
     every = (*measures, f"{MEASURE} without near-duplicates")
     return (
@@ -241,8 +233,9 @@ def _slices(c: Json, key: str) -> str:
         [(s["name"], s["what"]), *cells[1:]]
         for s, cells in zip(c["slices"], slice_rows(c), strict=True)
     ]
-    whole = _interval("all", c["n_test"], named(c["rankings"], "flywheel")["difference"])
-    intervals = [whole, *(_interval(s["name"], s["n"], s["difference"]) for s in c["slices"])]
+    whole = named(c["rankings"], "flywheel")["difference"]
+    intervals = [_interval("all", c["n_test"], whole)]
+    intervals += [_interval(s["name"], s["n"], s["difference"]) for s in c["slices"]]
     chart = charts.interval_chart(
         intervals, x_label=_X_LABEL, y_label="slice (test queries)", key=f"{key}-slices"
     )
@@ -280,19 +273,12 @@ def _exposure(c: Json, key: str) -> str:
 
 
 def _made(result: Json) -> str:
-    def block(caption: str, values: Json) -> str:
-        rows: list[list[Cell]] = [[name, value] for name, value in _flat(values)]
-        return _table(caption, ("what", "value"), rows, words=(1,))
-
-    return (
-        "<section id='made'><h2>How it was made</h2>"
-        + block("Protocol", result["protocol"])
-        + block("Environment", result["environment"])
-        + "".join(
-            block(f"sha256 of files: {c['name']}", c["sha256"]) for c in result["collections"]
-        )
-        + "</section>"
+    blocks = [("Protocol", result["protocol"]), ("Environment", result["environment"])]
+    blocks += [(f"sha256 of files: {c['name']}", c["sha256"]) for c in result["collections"]]
+    tables = (
+        _table(caption, ("what", "value"), _flat(values), words=(1,)) for caption, values in blocks
     )
+    return f"<section id='made'><h2>How it was made</h2>{''.join(tables)}</section>"
 
 
 def _flat(values: Json, above: str = "") -> list[tuple[str, str]]:

@@ -1,13 +1,13 @@
 """Charts of the benchmark report as SVG text: lines by cycle, small multiples, intervals.
 
-They know plain numbers and labels; they must not know the benchmark's file, nor HTML around them.
+The charts take plain numbers and labels; they must not know the format of results, nor the HTML page.
 """
 
 import io
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -53,15 +53,6 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One small chart: the measure it shows, whether more is better, and its values by cycle."""
-
-    measure: str
-    better: str
-    values: Sequence[float | None]
-
-
-@dataclass(frozen=True)
 class Interval:
     """A mean difference with the ends of its interval; None where there was nothing to measure."""
 
@@ -79,13 +70,13 @@ def lines_by_cycle(
     key: str,
     level: tuple[str, float | None] | None = None,
 ) -> str:
-    """SVG: each line over the cycles; level: a name and a value drawn as a horizontal line.
+    """An SVG of each line over the cycles.
 
     A line without values is left out, and the others keep the colours they have beside it.
-    key: what makes the ids inside the SVG differ from those of other charts in the same page.
+    key: a prefix of the ids inside the SVG, which makes them unique in a page of several charts.
+    level: a name and a value drawn as a horizontal line.
     """
-    with _drawing(key):
-        figure = _figure(9.0, 3.9)
+    with _figure(key, 9.0, 3.9) as figure:
         axes = figure.subplots()
         if level is not None and level[1] is not None:
             axes.axhline(level[1], color=_INK, lw=1.1, ls=(0, (2, 2)), label=level[0])
@@ -97,24 +88,27 @@ def lines_by_cycle(
         return _svg(figure, key)
 
 
-def small_multiples(panels: Sequence[Panel], *, cycles: Sequence[int], name: str, key: str) -> str:
-    """SVG: one panel a measure, three a row, with the value at the first cycle as a level line.
+def small_multiples(
+    panels: Mapping[str, Line], *, cycles: Sequence[int], name: str, key: str
+) -> str:
+    """An SVG of one panel a measure, three a row, with the value at the first cycle as a level line.
 
-    name: of the line in the legend; key: as in `lines_by_cycle`.
+    panels: by title, the measure's name and its values.
+    name: the line's name in the legend.
+    key: as in `lines_by_cycle`.
     """
     n_columns = min(3, max(1, len(panels)))
     n_rows = max(1, math.ceil(len(panels) / n_columns))
-    with _drawing(key):
-        figure = _figure(9.0, 0.5 + 2.6 * n_rows)
+    with _figure(key, 9.0, 0.5 + 2.6 * n_rows) as figure:
         figure.get_layout_engine().set(wspace=0.05, hspace=0.06)
         grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-        for axes, panel in zip(grid, panels, strict=False):
+        for axes, (title, panel) in zip(grid, panels.items(), strict=False):
             start = next(iter(panel.values), None)
             if start is not None:
                 axes.axhline(start, color=_INK, lw=1.1, ls=(0, (2, 2)), label="before any vote")
             _draw_line(axes, cycles, Line(name, panel.values), 0)
-            _dress_cycles(axes, cycles, f"mean {panel.measure} (0 to 1)")
-            axes.set_title(f"{panel.measure}: {panel.better}", fontsize=9.5)
+            _dress_cycles(axes, cycles, f"mean {panel.name} (0 to 1)")
+            axes.set_title(title, fontsize=9.5)
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
         found = {
@@ -127,12 +121,11 @@ def small_multiples(panels: Sequence[Panel], *, cycles: Sequence[int], name: str
 
 
 def interval_chart(rows: Sequence[Interval], *, x_label: str, y_label: str, key: str) -> str:
-    """SVG: one row an interval, the first at the top, with a line at zero (a forest plot).
+    """An SVG of one row an interval, the first at the top, with a line at zero (a forest plot).
 
     A row without a value says so in its label; key: as in `lines_by_cycle`.
     """
-    with _drawing(key):
-        figure = _figure(9.0, 1.35 + 0.38 * max(1, len(rows)))
+    with _figure(key, 9.0, 1.35 + 0.38 * max(1, len(rows))) as figure:
         axes = figure.subplots()
         axes.axvline(0.0, color=_INK, lw=1.1, ls=(0, (2, 2)), label="no difference")
         named = False
@@ -160,16 +153,8 @@ def interval_chart(rows: Sequence[Interval], *, x_label: str, y_label: str, key:
 def _draw_line(axes: Any, cycles: Sequence[int], line: Line, number: int) -> None:
     values = [math.nan if value is None else value for value in line.values]
     i = number % len(_LINES)
-    axes.plot(
-        cycles[: len(values)],
-        values,
-        color=_LINES[i],
-        ls=_DASHES[i],
-        marker=_MARKERS[i],
-        lw=1.8,
-        ms=4.5,
-        label=line.name,
-    )
+    style = {"color": _LINES[i], "ls": _DASHES[i], "marker": _MARKERS[i], "lw": 1.8, "ms": 4.5}
+    axes.plot(cycles[: len(values)], values, label=line.name, **style)
 
 
 def _dress_cycles(axes: Any, cycles: Sequence[int], y_label: str) -> None:
@@ -191,23 +176,18 @@ def _widen(get: Any, put: Any) -> None:
 
 
 @contextmanager
-def _drawing(key: str) -> Iterator[None]:
-    """Our style and nothing of the machine's; the style of other figures is left alone."""
+def _figure(key: str, width: float, height: float) -> Iterator[Any]:
+    """A figure to draw in this module's style, whatever the machine's; other figures keep theirs."""
     import matplotlib
     from matplotlib import rc_context, rcdefaults
+    from matplotlib.figure import Figure
 
     with rc_context(), warnings.catch_warnings():
         rcdefaults()
         matplotlib.rcParams.update({**_STYLE, "svg.hashsalt": key})
         # Text stays text: the reader's fonts show what matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph")
-        yield
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained", facecolor="none")
+        yield Figure(figsize=(width, height), layout="constrained", facecolor="none")
 
 
 def _svg(figure: Any, key: str) -> str:

@@ -34,7 +34,7 @@ def run_votes(bench: "Bench", protocol: Protocol, progress: Progress | None) -> 
             for part, counts in zip(bench.parts, exposure, strict=True)
         ]
         cycles = _cycles(fw, bench, protocol, steps)
-    ginis = tuple(_gini(counts, len(bench.collection.passages)) for counts in exposure)
+    ginis = tuple(gini([counts[p.id] for p in bench.collection.passages]) for counts in exposure)
     return CycledRun("votes", "users see the flywheel's own hits and vote on them", cycles, ginis)
 
 
@@ -42,54 +42,49 @@ def _count(counts: Counter[str], seen: Retrieval) -> None:
     counts.update(hit.passage_id for hit in seen.hits)
 
 
-def _gini(counts: Counter[str], n_passages: int) -> float:
-    padded = np.zeros(n_passages)
-    padded[: len(counts)] = list(counts.values())
-    return gini(padded)
-
-
 def tossed(protocol: Protocol) -> Protocol:
-    """The protocol with users who toss a coin, and look and judge as its own do in all else."""
+    """The protocol with users whose verdicts are coin tosses, and who are otherwise the same."""
     coin = replace(protocol.users, eps=0.5, malicious=0.0, attack=Users().attack)
     return replace(protocol, users=coin)
 
 
 def run_random(bench: "Bench", tossing: Protocol, progress: Progress | None) -> CycledRun:
-    """Users vote by tossing a coin (see `tossed`): nothing can be learned, so nothing should move."""
+    """Users vote by tossing a coin (see `tossed`), so nothing can be learned from their votes."""
     run = run_votes(bench, tossing, progress)
     return replace(run, name="random votes", what="as votes, but every verdict is a coin toss")
 
 
 def run_none(bench: "Bench", protocol: Protocol) -> CycledRun:
-    """Nobody votes; the index is refreshed all the same."""
+    """The index is refreshed in every cycle, but nobody votes."""
     with bench.copy("none") as fw:
         cycles = _cycles(fw, bench, protocol, [lambda: 0] * len(bench.parts))
     return CycledRun("no votes", "nobody votes; refreshed all the same", cycles)
 
 
 def run_fixed(bench: "Bench", protocol: Protocol) -> tuple[CycledRun, list[FixedVote]]:
-    """Users see the static ranking's hits in every cycle; also the votes, in the order cast.
+    """Users see the static ranking's hits in every cycle. Returns the run, and its votes in order.
 
-    Tells learning from exposure, and gives every rule the same votes to learn from.
+    The run separates learning from exposure, and gives every rule the same votes to learn from.
     """
     rng = np.random.default_rng([protocol.seed, 1])
-    cast: list[FixedVote] = []
+    votes: list[FixedVote] = []
     with bench.copy("fixed") as fw:
         queries = [q for part in bench.parts for q in part]
         seen = fw.retrieve_many([bench.train.queries[q] for q in queries], SHOWN)
         answers = dict(zip(queries, seen, strict=True))
 
         def vote(part: Sequence[str]) -> int:
-            said: list[Vote | OnAnswer] = []
+            feedback: list[Vote | OnAnswer] = []
             for query in part:
-                given = protocol.users.said(answers[query], bench.train.qrels[query], query, rng)
-                cast.extend(FixedVote(query, v.passage_id, v.verdict == "helpful") for v in given)
-                said += given
-            return give_feedback(fw, said)
+                judged = bench.train.qrels[query]
+                given = protocol.users.feedback(answers[query], judged, query, rng)
+                votes.extend(FixedVote(query, v.passage_id, v.verdict == "helpful") for v in given)
+                feedback += given
+            return give_feedback(fw, feedback)
 
         cycles = _cycles(fw, bench, protocol, [partial(vote, part) for part in bench.parts])
     what = "users see the static ranking's hits in every cycle; all rules learn from these votes"
-    return CycledRun("fixed exposure", what, cycles), cast
+    return CycledRun("fixed exposure", what, cycles), votes
 
 
 def _cycles(

@@ -1,4 +1,4 @@
-"""What a benchmark run starts from: a collection with its splits, an encoder, and an index of it."""
+"""Prepares a benchmark run: reads a collection with its splits, and indexes it with an encoder."""
 
 import hashlib
 import shutil
@@ -23,10 +23,11 @@ _DEV_SHARE = 5  # one train query in so many stands in for a dev split
 
 @dataclass(frozen=True)
 class Bench:
-    """A collection ready to run: its splits, where its index without votes is, and its encoder.
+    """A collection ready to run, with its splits, encoder and index.
 
-    parts: ids of the train queries of each cycle, in the order they are asked. lookups: shared by
-    the runs, whose passages are the same; it saves time and changes no answer.
+    parts: ids of the train queries of each cycle, in the order they are asked.
+    base: the folder of the index without votes.
+    lookups: a cache shared by the runs, whose passages are the same; it changes no answer.
     """
 
     collection: Collection
@@ -41,7 +42,7 @@ class Bench:
     lookups: Lookups
 
     def open(self, folder: Path) -> Flywheel:
-        """An index folder that was copied from `base`."""
+        """Open an index folder that was copied from `base`."""
         fw = Flywheel.open(folder, encoder=self.encoder)
         fw.lookups = self.lookups
         return fw
@@ -78,24 +79,25 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
             f"{folder} has {len(order)} train queries to ask; expected at least "
             f"{protocol.n_cycles}, one a cycle"
         )
+    test, most = collection.splits["test"], protocol.max_test
+    if most is not None and len(test.queries) > most:
+        test = only(test, sorted(rng.permutation(sorted(test.queries))[:most].tolist()))
     encoder = read_prepared(folder, collection)
     base = scratch / "base"
     with Flywheel.open(base, encoder=encoder) as fw:
         fw.add(collection.passages, progress=progress or False)
         fw.refresh()
         encoder_name = fw.status().encoder
-    parts = tuple(
-        tuple(part.tolist()) for part in np.array_split(np.array(order), protocol.n_cycles)
-    )
+    parts = np.array_split(np.array(order), protocol.n_cycles)
     prepared = f"prepared: {FILE_NAME}" if encoder else f"encoded: {encoder_name}"
     return Bench(
         collection,
         only(whole, order),
         dev,
-        _sample(collection.splits["test"], protocol, rng),
+        test,
         dev_note,
         prepared,
-        parts,
+        tuple(tuple(part.tolist()) for part in parts),
         encoder,
         base,
         Lookups(sum(len(split.queries) for split in collection.splits.values())),
@@ -103,21 +105,15 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
 
 
 def only(split: Split, queries: list[str]) -> Split:
-    """The part of a split that these queries are."""
+    """The part of a split that has these queries."""
     return Split({q: split.queries[q] for q in queries}, {q: split.qrels[q] for q in queries})
 
 
 def hashes(folder: Path) -> dict[str, str]:
     """sha256 of every file of a collection that a run reads, by name."""
     kinds = {".gz", ".jsonl", ".tsv", ".npz"}
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in kinds)
     return {
-        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix in kinds
     }
-
-
-def _sample(test: Split, protocol: Protocol, rng: np.random.Generator) -> Split:
-    most = protocol.max_test
-    if most is None or len(test.queries) <= most:
-        return test
-    return only(test, sorted(rng.permutation(sorted(test.queries))[:most].tolist()))

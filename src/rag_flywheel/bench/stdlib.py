@@ -1,4 +1,4 @@
-"""Gives the demo collection: standard library docstrings as passages, and user needs with answers."""
+"""Builds the demo collection: standard library docstrings as passages, and user needs with answers."""
 
 import contextlib
 import fnmatch
@@ -58,7 +58,7 @@ sys.*_*_* tarfile.*.make* threading.*.[gs]et[ND]* time.*clock* typing.Supports*
 _NOISE_NAME = re.compile("|".join(fnmatch.translate(pattern) for pattern in _NOISE.split()))
 _Named = tuple[str, Any]  # a name in a module or a class, and what it names
 _SHORTEST, _LONGEST, _TITLE = 15, 2_000, 120
-_PLAIN = re.compile(r"None|True|False|-?\d[\d.e]*|'[^/\\]*'")  # not what hangs on this process
+_PLAIN = re.compile(r"None|True|False|-?\d[\d.e]*|'[^/\\]*'")  # the same in every process
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def load_needs() -> list[Need]:
 
 
 def parse_needs(lines: Iterable[str]) -> list[Need]:
-    """Read one need a line; a malformed line is a ValueError which tells its number."""
+    """Read one need a line; a malformed line is a ValueError that names its number."""
     needs: dict[str, Need] = {}
     for number, line in enumerate(lines, start=1):
         try:

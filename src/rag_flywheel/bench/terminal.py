@@ -1,6 +1,6 @@
-"""A benchmark result as text: how its numbers are written and read, and its tables in the terminal.
+"""Formats a benchmark result as text: its numbers, its tables in the terminal, and explanations.
 
-It shows what the result's JSON holds and measures nothing; it must not know how a result is made.
+It formats the result's JSON and measures nothing; it must not know how a result is computed.
 """
 
 import math
@@ -132,11 +132,11 @@ def difference_cells(difference: Json | None) -> list[str]:
     return [signed(d.get("mean")), ends, number(d.get("p"), 4)]
 
 
-def ahead(found: Json) -> tuple[str, str]:
-    """How far the flywheel is ahead of a ranking, and how far on the same votes."""
+def ahead(differences: Json) -> tuple[str, str]:
+    """How far the flywheel is ahead of a ranking with its own votes, and with the same votes."""
     own, same = (
         f"{signed(d['mean'])}, p {number(d['p'], 4)}" if d else NONE
-        for d in (found.get("flywheel"), found.get("flywheel, fixed exposure"))
+        for d in (differences.get("flywheel"), differences.get("flywheel, fixed exposure"))
     )
     return own, f"same votes: {same}"
 
@@ -152,13 +152,11 @@ def named(rows: Sequence[Json], name: str) -> Json:
 
 def best_first(rankings: Sequence[Json]) -> list[Json]:
     """The rankings from the highest nDCG@10 down; those without a value last."""
-    values = [(r["values"][MEASURE], r) for r in rankings]
-    known = sorted((v for v in values if v[0] is not None), key=lambda v: -v[0])
-    return [r for _, r in known] + [r for value, r in values if value is None]
+    return sorted(rankings, key=lambda r: math.inf if (v := r["values"][MEASURE]) is None else -v)
 
 
 def how_to_read(result: Json) -> list[tuple[str, str]]:
-    """(topic, sentences) on what the protocol did and what each number means, as plain text."""
+    """(topic, sentences) that explain the protocol and what each number means, as plain text."""
     p = result["protocol"]
     most = p.get("max_train")
     some = "" if most is None else f", {most} at most,"
@@ -172,7 +170,7 @@ def how_to_read(result: Json) -> list[tuple[str, str]]:
     return [("The protocol", protocol), ("The users", _users(p["k"], p["users"])), *_READING]
 
 
-_TOLD = {
+_ANSWER_INPUT = {
     "text": "the answer's text, a sentence or two of the passage",
     "cited": "which hit it was written from",
     "nothing": "nothing of the answer",
@@ -186,7 +184,7 @@ def _users(k: int, users: Json) -> str:
             f"An answer is written from one of {k} hits: with probability {users['careful']:g} the first "
             "that answers the query by the qrels, if there is one, else any, the hit at rank r "
             "with probability proportional to 1/r. A user judges that answer alone: it is helpful if "
-            f"its hit answers the query; {eps} The flywheel is told {_TOLD[users['told']]}; the "
+            f"its hit answers the query; {eps} The flywheel is told {_ANSWER_INPUT[users['told']]}; the "
             "rules compared with, which know votes on passages alone, are told the hit."
         ]
     else:
@@ -214,43 +212,30 @@ def _ranking_rows(c: Json) -> list[list[str]]:
     ceiling = [r for r in c["rankings"] if r["name"].startswith("oracle")]
     static = named(c["rankings"], c["static"])
     rules = [r for r in best_first(c["rankings"]) if r not in [static, *ours, *ceiling]]
-    shown = [
-        (static["name"], static),
-        *((f"best other: {r['name']}", r) for r in rules[:1]),
-        *((r["name"], r) for r in [*ours, *ceiling]),
-    ]
-    return [
-        [
-            name,
-            number(r["values"][MEASURE]),
-            *difference_cells(r["difference"]),
-            share(r["helped"]),
-            share(r["hurt"]),
-        ]
-        for name, r in shown
-    ]
+    best = [{**r, "name": f"best other: {r['name']}"} for r in rules[:1]]
+    rows = []
+    for r in (static, *best, *ours, *ceiling):
+        shares = share(r["helped"]), share(r["hurt"])
+        value = number(r["values"][MEASURE])
+        rows.append([r["name"], value, *difference_cells(r["difference"]), *shares])
+    return rows
 
 
 def _run_rows(c: Json) -> list[list[str]]:
-    ends = [(r["name"], r["cycles"][0], r["cycles"][-1]) for r in c["runs"]]
-    return [
-        [name, str(end["n_votes"]), *(number(y["values"][MEASURE]) for y in (start, end))]
-        for name, start, end in ends
-    ]
+    rows = []
+    for run in c["runs"]:
+        values = [number(cycle["values"][MEASURE]) for cycle in run["cycles"]]
+        rows.append([run["name"], str(run["cycles"][-1]["n_votes"]), values[0], values[-1]])
+    return rows
 
 
 def slice_rows(c: Json) -> list[list[str]]:
     """A row for each slice: name, queries, static hybrid, flywheel and the difference."""
-    return [
-        [
-            s["name"],
-            str(s["n"]),
-            number(s["static"]),
-            number(s["flywheel"]),
-            *difference_cells(s["difference"]),
-        ]
-        for s in c["slices"]
-    ]
+    rows = []
+    for s in c["slices"]:
+        values = number(s["static"]), number(s["flywheel"])
+        rows.append([s["name"], str(s["n"]), *values, *difference_cells(s["difference"])])
+    return rows
 
 
 def _print(
@@ -266,12 +251,8 @@ def _print(
         table.add_column(column, justify="right", no_wrap=True)
     for name, rows in blocks:
         for i, row in enumerate(rows):
-            last = i == len(rows) - 1
-            table.add_row(
-                name if i == 0 else "",
-                *row,
-                end_section=last,
-                style="bold" if row[0] == "flywheel" else None,
-            )
+            style = "bold" if row[0] == "flywheel" else None
+            table.add_row(name if i == 0 else "", *row, style=style)
+        table.add_section()
     console.print()
     console.print(table)

@@ -1,4 +1,4 @@
-"""Simulated users: who look at hits, judge them, and are sometimes wrong, or mean harm.
+"""Simulated users, who look at hits, judge them, and are sometimes wrong or malicious.
 
 They see what a real user sees, and know which passages answer their query.
 """
@@ -20,8 +20,11 @@ TOLD: tuple[Told, ...] = ("text", "cited", "nothing")
 
 @dataclass(frozen=True)
 class OnAnswer:
-    """A verdict on an answer; passage_id: of the hit that it was written from, which only rules that
-    know votes on passages alone are told, unless it is cited."""
+    """A verdict on an answer.
+
+    passage_id: the hit that the answer was written from. Rules that learn from votes on passages
+        alone use it; the flywheel gets it only as `cited`.
+    """
 
     retrieval_id: str | None
     passage_id: str
@@ -33,7 +36,7 @@ class OnAnswer:
 
 @dataclass(frozen=True)
 class Users:
-    """How users look and judge.
+    """How users look at hits and judge them.
 
     eta: the hit at rank r is looked at with probability r^-eta (position bias: Joachims,
     Swaminathan and Schnabel, WSDM 2017). eps: share of wrong verdicts. trust: probability that a
@@ -43,7 +46,7 @@ class Users:
     alphabetical order that they see), harmful on all others; they look at every hit.
     answer_level: users judge only the answer, which a simulated reader writes from one hit (see
     `reader.write`, for `careful`): helpful if that hit is. Neither eta nor trust matters then. told:
-    what the flywheel is told of the answer: its "text"; the hit that it "cited"; or "nothing".
+    what the flywheel receives of the answer: its "text"; the hit that it "cited"; or "nothing".
     """
 
     eta: float = 1.0
@@ -55,10 +58,10 @@ class Users:
     told: Told = "text"
     careful: float = CAREFUL
 
-    def said(
+    def feedback(
         self, seen: Retrieval, answers: Mapping[str, int], user_id: str, rng: np.random.Generator
     ) -> Sequence[Vote | OnAnswer]:
-        """What one user says of one recorded retrieval; answers: {passage id: grade}."""
+        """The feedback of one user on one recorded retrieval; answers: {passage id: grade}."""
         if self.answer_level:
             return self._on_answer(seen, answers, user_id, rng)
         return self.votes(seen, answers, user_id, rng)
@@ -71,7 +74,12 @@ class Users:
         if self.malicious and rng.random() < self.malicious:
             verdicts = self._attack(helps, rng)
         else:
-            verdicts = self._honest(seen, helps, rng)
+            verdicts = {}
+            for hit in seen.hits:
+                looks, errs, trusts = rng.random(3)
+                if looks < hit.rank**-self.eta:
+                    good = helps[hit.passage_id] or trusts < self.trust / hit.rank
+                    verdicts[hit.passage_id] = good != (errs < self.eps)
         return [
             Vote(seen.id, passage, _verdict(good), user_id) for passage, good in verdicts.items()
         ]
@@ -90,17 +98,6 @@ class Users:
         answer = text if self.told == "text" else None
         cited = (source,) if self.told == "cited" else None
         return [OnAnswer(seen.id, source, _verdict(good), user_id, answer, cited)]
-
-    def _honest(
-        self, seen: Retrieval, helps: Mapping[str, bool], rng: np.random.Generator
-    ) -> dict[str, bool]:
-        verdicts = {}
-        for hit in seen.hits:
-            looks, errs, trusts = rng.random(3)
-            if looks < hit.rank**-self.eta:
-                good = helps[hit.passage_id] or trusts < self.trust / hit.rank
-                verdicts[hit.passage_id] = good != (errs < self.eps)
-        return verdicts
 
     def _attack(self, helps: Mapping[str, bool], rng: np.random.Generator) -> dict[str, bool]:
         if self.attack == "random":

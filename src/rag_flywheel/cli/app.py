@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 error (for `verify`: problems found), 2 usage, 3 a refresh
 75 another process holds the refresh lock.
 """
 
+import json
 import logging
 import re
 import sys
@@ -17,7 +18,7 @@ from rag_flywheel.cli import show
 from rag_flywheel.cli.bench import bench
 from rag_flywheel.cli.feedback import COMMANDS as FEEDBACK
 from rag_flywheel.cli.golden import golden, review
-from rag_flywheel.cli.options import KB, Index, Json, open_index
+from rag_flywheel.cli.options import KB, Index, Json, User, open_index
 from rag_flywheel.errors import FlywheelError, InputError, LockedError
 from rag_flywheel.records import Passage
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from rag_flywheel.flywheel import Flywheel
 
 app = typer.Typer(
-    help="Retrieval that gets better from votes on its answers. Begin with `add`, `retrieve`, "
-    "`feedback` and `refresh`; `demo` shows what they do together.",
+    help="Retrieval that improves from votes on its answers. Begin with `add`, `retrieve`, "
+    "`feedback` and `refresh`; `demo` shows them at work.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,7 +54,7 @@ def options(
 
 
 def main(words: list[str] | None = None) -> None:
-    """Run the command line (None: of this process), and exit with its code.
+    """Run the command line and exit with its code; None: the arguments of this process.
 
     A FlywheelError is one line on standard error, never a traceback.
     """
@@ -68,14 +69,14 @@ def main(words: list[str] | None = None) -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the demo index and the chart go.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the demo index and chart.")] = Path(
         "indexes"
     ),
     seed: Annotated[int, typer.Option(help="Seed of the simulated users.")] = 0,
-    cycles: Annotated[int, typer.Option(min=1, help="How often votes come and it refreshes.")] = 8,
+    cycles: Annotated[int, typer.Option(min=1, help="Number of cycles of votes and refresh.")] = 8,
     as_json: Json = False,
 ) -> None:
-    """A help desk for the Python standard library learns from simulated users: table and chart."""
+    """Run a help desk for Python's standard library that learns from simulated users."""
     from rag_flywheel.bench.demo import run_demo
     from rag_flywheel.bench.extra import require_bench_extra
 
@@ -88,7 +89,7 @@ def add(
     paths: Annotated[list[Path], typer.Argument(help=".jsonl, .md, .txt files, or folders.")],
     index: Index = KB,
     prune: Annotated[
-        bool, typer.Option(help="Also remove passages of files that are gone from the folders.")
+        bool, typer.Option(help="Also remove passages of files deleted from the folders.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -102,23 +103,24 @@ def add(
     batch = read_paths(paths)
     with open_index(index, create=True) as fw:
         report = fw.add(batch.passages, progress=True)
-        gone = _gone(fw, batch.passages, batch.sources, paths if prune else [])
-        show.added(report, fw.remove(gone), as_json)
+        obsolete = _obsolete(fw, batch.passages, batch.sources, paths if prune else [])
+        show.added(report, fw.remove(obsolete), as_json)
 
 
-def _gone(fw: "Flywheel", kept: list[Passage], sources: set[str], pruned: list[Path]) -> list[str]:
-    """Ids of passages cut from these files, or from files gone from these folders, but not kept."""
-    ids = {p.id for p in kept}
+def _obsolete(
+    fw: "Flywheel", added: list[Passage], sources: set[str], pruned: list[Path]
+) -> list[str]:
+    """Ids of passages that were cut from these files, or in these folders, and were not added now."""
+    ids = {p.id for p in added}
     folders = tuple(f"{p.resolve().name}/" for p in pruned if p.is_dir())
-    found = []
-    for passage in fw.passages() if sources else []:
-        source = passage.metadata.get("source")
-        ours = isinstance(source, str) and passage.id.startswith(f"{source}#")
-        if ours and passage.id not in ids:
-            name = str(source)
-            if name in sources or (folders and name.startswith(folders)):
-                found.append(passage.id)
-    return found
+    return [
+        passage.id
+        for passage in (fw.passages() if sources else [])
+        if passage.id not in ids
+        and isinstance(source := passage.metadata.get("source"), str)
+        and passage.id.startswith(f"{source}#")
+        and (source in sources or source.startswith(folders))
+    ]
 
 
 @app.command()
@@ -127,7 +129,7 @@ def remove(
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Take passages out; they are gone from every answer at once."""
+    """Remove passages; no answer shows them from now on."""
     with open_index(index) as fw:
         show.count("removed", fw.remove(ids), as_json)
 
@@ -140,9 +142,9 @@ def retrieve(
         list[str] | None,
         typer.Option(help="Metadata filter such as lang=en or year>=2020; may be repeated."),
     ] = None,
-    user: Annotated[str | None, typer.Option(help="Who asks.")] = None,
+    user: User = None,
     record: Annotated[
-        bool, typer.Option(help="Keep the retrieval, so that it takes votes.")
+        bool, typer.Option(help="Record the retrieval, so that it can get votes.")
     ] = True,
     explain: Annotated[
         bool, typer.Option(help="Show how each score adds up, and the votes behind it.")
@@ -162,6 +164,7 @@ _NAMES = {"=": "eq", "!=": "ne", ">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 
 
 def _filter(tests: list[str]) -> dict[str, Any]:
+    """The metadata filter that tests such as lang=en or year>=2020 describe. Raises InputError."""
     found: dict[str, Any] = {}
     for test in tests:
         match = _COMPARISON.fullmatch(test)
@@ -173,9 +176,7 @@ def _filter(tests: list[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> str | int | float | bool | None:
-    """A number, true, false or null as JSON has them, else the text itself."""
-    import json
-
+    """The number, true, false or null that the text is in JSON, else the text itself."""
     try:
         found = json.loads(text)
     except json.JSONDecodeError:
@@ -186,18 +187,18 @@ def _value(text: str) -> str | int | float | bool | None:
 @app.command()
 def refresh(
     if_votes: Annotated[
-        int | None, typer.Option(min=1, help="Only when so many votes came since the last time.")
+        int | None, typer.Option(min=1, help="Refresh only after this many new votes.")
     ] = None,
     max_age: Annotated[
-        str | None, typer.Option(help="... or when the live version is so old: 90s, 30m, 6h, 2d.")
+        str | None, typer.Option(help="... or at this age of the live version: 90s, 30m, 6h, 2d.")
     ] = None,
     tune: Annotated[
-        bool, typer.Option("--tune", help="Also teach the encoder of queries: minutes.")
+        bool, typer.Option("--tune", help="Also tune the encoder of queries; takes minutes.")
     ] = False,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Build the next index version, check it, make it live. Made for cron: one log line a step."""
+    """Build the next index version, check it and make it live. It logs one line a step, for cron."""
     _log_to_stderr()
     max_age_s = None if max_age is None else _seconds(max_age)
     with open_index(index) as fw:
@@ -208,7 +209,7 @@ def refresh(
 
 
 def _log_to_stderr() -> None:
-    """One line a step, of this package only."""
+    """Log one line a step to standard error, of this package only."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log = logging.getLogger("rag_flywheel")
@@ -225,7 +226,7 @@ def _seconds(text: str) -> float:
 
 @app.command()
 def status(index: Index = KB, as_json: Json = False) -> None:
-    """The state of the index in numbers."""
+    """Show the state of the index in numbers."""
     with open_index(index) as fw:
         show.result(fw.status(), as_json, show.status)
 
@@ -233,12 +234,12 @@ def status(index: Index = KB, as_json: Json = False) -> None:
 @app.command()
 def versions(
     explain: Annotated[
-        str | None, typer.Option(metavar="ID", help="Tell how this version got its parameters.")
+        str | None, typer.Option(metavar="ID", help="Explain how this version got its parameters.")
     ] = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """The index versions on disk, the newest first; or the story of one."""
+    """List the index versions on disk, the newest first, or explain one of them."""
     with open_index(index) as fw:
         if explain is None:
             show.result(fw.versions(), as_json, show.versions)
@@ -248,9 +249,9 @@ def versions(
 
 @app.command()
 def rollback(
-    version: Annotated[str | None, typer.Argument(help="Which; else the one before.")] = None,
+    version: Annotated[str | None, typer.Argument(help="Default: the one before.")] = None,
     hold: Annotated[
-        bool, typer.Option("--hold", help="Keep refreshes from replacing it until `release`.")
+        bool, typer.Option("--hold", help="Do not let refreshes replace it until `release`.")
     ] = False,
     index: Index = KB,
     as_json: Json = False,
@@ -262,7 +263,7 @@ def rollback(
 
 @app.command()
 def release(index: Index = KB, as_json: Json = False) -> None:
-    """Let votes that a rollback held back count again, and refreshes go on."""
+    """End a rollback: votes after that version count again, and refreshes go on."""
     with open_index(index) as fw:
         show.value("released", fw.release(), as_json)
 
@@ -279,7 +280,7 @@ def verify(index: Index = KB, as_json: Json = False) -> None:
 
 @app.command()
 def repair(index: Index = KB, as_json: Json = False) -> None:
-    """Move damaged versions into quarantine/ and rebuild from the database; says what was done."""
+    """Move damaged versions into quarantine/, rebuild from the database, and report what was done."""
     with open_index(index) as fw:
         show.sentences(fw.repair(progress=True), "nothing to repair", as_json)
 
@@ -310,7 +311,7 @@ def log(
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """What happened to the index, the newest first: promotions, rollbacks, users forgotten, ..."""
+    """Show the history of the index, the newest first: promotions, rollbacks, users forgotten, ..."""
     with open_index(index) as fw:
         show.result(fw.history(n), as_json, show.history)
 
@@ -321,7 +322,7 @@ def export(
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Write passages, past queries and what votes say of them as a BEIR folder, to benchmark on."""
+    """Write passages, past queries and their votes as a BEIR folder, for benchmarks."""
     with open_index(index) as fw:
         show.result(fw.export(out), as_json, lambda report: show.exported(report, out))
 

@@ -17,8 +17,8 @@ def bench(
     out: Annotated[
         Path, typer.Option(help="Result file; the report goes beside it, ending in .html.")
     ] = Path("bench.json"),
-    seed: Annotated[int, typer.Option(help="Of shuffling, users and tests.")] = 0,
-    cycles: Annotated[int, typer.Option(min=1, help="Parts that train queries are asked in.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of shuffling, users and tests.")] = 0,
+    cycles: Annotated[int, typer.Option(min=1, help="Number of cycles of votes and refresh.")] = 10,
     max_train: Annotated[
         int | None, typer.Option(min=2, help="At most so many train queries of each collection.")
     ] = None,
@@ -28,7 +28,7 @@ def bench(
     eta: Annotated[float, typer.Option(min=0, help="Rank r is looked at with r^-eta.")] = 1.0,
     eps: Annotated[float, typer.Option(min=0, max=1, help="Share of wrong verdicts.")] = 0.2,
     trust: Annotated[
-        float, typer.Option(min=0, max=1, help="Undeserved helpful for rank 1, falling as 1/rank.")
+        float, typer.Option(min=0, max=1, help="Trust in a wrong hit at rank 1, falling as 1/rank.")
     ] = 0.0,
     malicious: Annotated[float, typer.Option(min=0, max=1, help="Share of attackers.")] = 0.0,
     attack: Annotated[
@@ -39,10 +39,10 @@ def bench(
     ] = None,
     answer_level: Annotated[bool, typer.Option(help="Users judge only the whole answer.")] = False,
     told: Annotated[
-        str, typer.Option(help="What is known of such an answer: text, cited or nothing.")
+        str, typer.Option(help="What such a vote comes with: the text, cited, or nothing.")
     ] = "text",
 ) -> None:
-    """Track retrieval accuracy over cycles of votes, beside the rules one would otherwise pick."""
+    """Measure accuracy over cycles of votes, in comparison with other ways to rank."""
     from rag_flywheel.bench.bench import run_bench, write_result
     from rag_flywheel.bench.collection import find_collection
     from rag_flywheel.bench.extra import require_bench_extra
@@ -63,12 +63,7 @@ def bench(
     users = Users(eta, eps, trust, malicious, kind, answer_level, known)
     folders = [find_collection(name) for name in collections]
     protocol = Protocol(
-        n_cycles=cycles,
-        seed=seed,
-        max_train=max_train,
-        max_test=max_test,
-        tune_after=tuple(tune_after or ()),
-        users=users,
+        cycles, seed, max_train, max_test, tune_after=tuple(tune_after or ()), users=users
     )
     with Bars() as bars:
         result = run_bench(folders, protocol, bars)

@@ -1,4 +1,4 @@
-"""The commands that say what users thought of an answer, each one call on Flywheel."""
+"""The commands that record feedback on answers, each one call on Flywheel."""
 
 from typing import Annotated, get_args
 
@@ -8,57 +8,59 @@ from rag_flywheel.cli import show
 from rag_flywheel.cli.options import KB, Index, Json, User, one_of, open_index
 from rag_flywheel.records import Signal, Verdict
 
-Said = Annotated[str, typer.Argument(metavar="VERDICT", help="helpful, harmful or retract.")]
+VerdictWord = Annotated[str, typer.Argument(metavar="VERDICT", help="helpful, harmful or retract.")]
 
 
 def feedback(
     retrieval_id: str,
     passage_id: str,
-    verdict: Said,
-    user: Annotated[str | None, typer.Option(help="Who votes.")] = None,
+    verdict: VerdictWord,
+    user: User = None,
     reason: Annotated[str | None, typer.Option(help="Why, in words.")] = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Keep a vote on a passage that a retrieval showed."""
-    said: Verdict = one_of(verdict, get_args(Verdict))
+    """Record a vote on a passage that a retrieval showed."""
+    word: Verdict = one_of(verdict, get_args(Verdict))
     with open_index(index) as fw:
-        fw.feedback(retrieval_id, passage_id, said, user_id=user, reason=reason)
+        fw.feedback(retrieval_id, passage_id, word, user_id=user, reason=reason)
     show.count("kept", 1, as_json)
 
 
 def answer_feedback(
     retrieval_id: str,
-    verdict: Said,
+    verdict: VerdictWord,
     answer: Annotated[str | None, typer.Option(help="The answer's text.")] = None,
     cited: Annotated[
         list[str] | None, typer.Option(help="A passage that the answer cites; may be repeated.")
     ] = None,
-    user: Annotated[str | None, typer.Option(help="Who votes.")] = None,
+    user: User = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Keep a vote on a whole answer; the passages behind it share it."""
-    said: Verdict = one_of(verdict, get_args(Verdict))
+    """Record a vote on a whole answer; it is divided among the passages of the answer."""
+    word: Verdict = one_of(verdict, get_args(Verdict))
     with open_index(index) as fw:
-        fw.answer_feedback(retrieval_id, said, answer=answer, cited=cited, user_id=user)
+        fw.answer_feedback(retrieval_id, word, answer=answer, cited=cited, user_id=user)
     show.count("kept", 1, as_json)
 
 
 def relevance(
     retrieval_id: str,
     yes: Annotated[list[str] | None, typer.Option(help="A relevant hit; may be repeated.")] = None,
-    no: Annotated[list[str] | None, typer.Option(help="One that is not; may be repeated.")] = None,
+    no: Annotated[
+        list[str] | None, typer.Option(help="An irrelevant hit; may be repeated.")
+    ] = None,
     user: User = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Keep a vote on each of several hits at once."""
+    """Record a vote on each of several hits at once."""
     if both := sorted(set(yes or ()) & set(no or ())):
         raise typer.BadParameter(f"{both[0]!r} is given as relevant and as not")
-    said = {**dict.fromkeys(yes or (), True), **dict.fromkeys(no or (), False)}
+    helpful = {**dict.fromkeys(yes or (), True), **dict.fromkeys(no or (), False)}
     with open_index(index) as fw:
-        show.count("kept", fw.relevance(retrieval_id, said, user_id=user), as_json)
+        show.count("kept", fw.relevance(retrieval_id, helpful, user_id=user), as_json)
 
 
 def adopted(
@@ -69,7 +71,7 @@ def adopted(
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Say whether an answer was used."""
+    """Record whether an answer was used."""
     with open_index(index) as fw:
         fw.adopted(retrieval_id, used=used, why=why, user_id=user)
     show.count("kept", 1, as_json)
@@ -81,39 +83,39 @@ def signal(
     value: Annotated[
         str | None, typer.Argument(help="The final text, the rating, or false for task_done.")
     ] = None,
-    passage: Annotated[str | None, typer.Option(help="Of one passage alone.")] = None,
+    passage: Annotated[str | None, typer.Option(help="The passage it was about.")] = None,
     user: User = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Keep what a user did with an answer: weak evidence."""
+    """Record what a user did with an answer, as weak evidence."""
     action: Signal = one_of(kind, get_args(Signal))
     with open_index(index) as fw:
         fw.signal(retrieval_id, action, _value(kind, value), passage_id=passage, user_id=user)
     show.count("kept", 1, as_json)
 
 
-def _value(kind: str, given: str | None) -> str | int | float | bool | None:
-    """What a word of the command line stands for."""
-    if given is None or kind not in {"rating", "task_done"}:
-        return given
-    if kind == "task_done" and given in {"true", "false"}:
-        return given == "true"
+def _value(kind: str, text: str | None) -> str | int | float | bool | None:
+    """The value of a signal of this kind, from its text on the command line."""
+    if text is None or kind not in {"rating", "task_done"}:
+        return text
+    if kind == "task_done" and text in {"true", "false"}:
+        return text == "true"
     try:
-        return int(given) if given.isdigit() else float(given)
+        return int(text) if text.isdigit() else float(text)
     except ValueError:
-        return given
+        return text
 
 
 def correct(
     retrieval_id: str,
     passage_id: Annotated[str | None, typer.Argument(help="The right passage.")] = None,
-    text: Annotated[str | None, typer.Option(help="Or the answer itself, for a reviewer.")] = None,
+    text: Annotated[str | None, typer.Option(help="Or the answer's text, to review.")] = None,
     user: User = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Name the passage that is the answer to a retrieval, whether it was shown or not; or write it."""
+    """Name the passage that is the answer, whether it was shown or not, or write the answer."""
     with open_index(index) as fw:
         fw.correct(retrieval_id, passage_id, text, user_id=user)
     show.count("kept", 1, as_json)
@@ -121,12 +123,12 @@ def correct(
 
 def missing(
     retrieval_id: str,
-    note: Annotated[str, typer.Option(help="What is missing, in words.")] = "",
+    note: Annotated[str, typer.Option(help="A description of what is missing.")] = "",
     user: User = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Say that the index has no answer to a question."""
+    """Report that the index has no answer to a question."""
     with open_index(index) as fw:
         fw.missing(retrieval_id, note, user_id=user)
     show.count("kept", 1, as_json)
@@ -134,12 +136,12 @@ def missing(
 
 def gaps(
     days: Annotated[
-        float, typer.Option(min=0.01, help="The period; the one before is the trend.")
+        float, typer.Option(min=0.01, help="Length of the period; the one before shows the trend.")
     ] = 30.0,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """What users ask in vain, by topic, with how often, and how often in the period before."""
+    """List topics without a good answer, with how often they were asked, and in the period before."""
     with open_index(index) as fw:
         show.result(fw.gaps(days), as_json, show.gaps)
 

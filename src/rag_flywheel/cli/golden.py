@@ -9,7 +9,7 @@ from rag_flywheel.cli import show
 from rag_flywheel.cli.options import KB, Index, Json, User, open_index
 
 golden = typer.Typer(help="Queries whose answers are known.", no_args_is_help=True)
-review = typer.Typer(help="Answers that a person has to decide.", no_args_is_help=True)
+review = typer.Typer(help="Answers to review.", no_args_is_help=True)
 ItemId = Annotated[str, typer.Argument(metavar="ID", help="The id that `review next` shows.")]
 
 
@@ -18,10 +18,10 @@ def golden_add(
     path: Annotated[
         Path,
         typer.Argument(
-            help="A BEIR folder, or a .csv or .tsv: query,passage_id and perhaps grade."
+            help="A BEIR folder, or a .csv or .tsv: query,passage_id and optionally grade."
         ),
     ],
-    split: Annotated[str, typer.Option(help="Which qrels of a BEIR folder.")] = "test",
+    split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "test",
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
@@ -32,7 +32,7 @@ def golden_add(
 
 @golden.command("list")
 def golden_list(index: Index = KB, as_json: Json = False) -> None:
-    """Every query with a known answer, and who says so."""
+    """List every query with a known answer, and the sources of the answer."""
     with open_index(index) as fw:
         show.result(fw.golden.items(), as_json, show.golden)
 
@@ -43,14 +43,14 @@ def golden_export(
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Write them as a BEIR folder, or a .csv or .tsv."""
+    """Write known answers as a BEIR folder, or a .csv or .tsv."""
     with open_index(index) as fw:
         show.count("exported", fw.golden.export(path), as_json)
 
 
 @review.command("next")
 def review_next(index: Index = KB, as_json: Json = False) -> None:
-    """The passage with the most votes on which users or sources disagree."""
+    """Show the passage with the most votes on which users or sources disagree."""
     with open_index(index) as fw:
         show.result(fw.review.next(), as_json, show.review_item)
 
@@ -59,7 +59,7 @@ def review_next(index: Index = KB, as_json: Json = False) -> None:
 def review_accept(
     item_id: ItemId, user: User = None, index: Index = KB, as_json: Json = False
 ) -> None:
-    """The passage answers the query."""
+    """Decide that the passage answers the query."""
     with open_index(index) as fw:
         fw.review.accept(item_id, user_id=user)
     show.value("accepted", item_id, as_json)
@@ -69,7 +69,7 @@ def review_accept(
 def review_reject(
     item_id: ItemId, user: User = None, index: Index = KB, as_json: Json = False
 ) -> None:
-    """The passage does not answer the query."""
+    """Decide that the passage does not answer the query."""
     with open_index(index) as fw:
         fw.review.reject(item_id, user_id=user)
     show.value("rejected", item_id, as_json)
@@ -78,13 +78,13 @@ def review_reject(
 @review.command("undo")
 def review_undo(
     item_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Which; else the last decision.")
+        str | None, typer.Argument(metavar="[ID]", help="Default: the last decision.")
     ] = None,
     user: User = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Take a decision back."""
+    """Undo a decision."""
     with open_index(index) as fw:
         undone = fw.review.undo(item_id, user_id=user)
     show.value("undone", undone, as_json)

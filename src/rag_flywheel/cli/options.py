@@ -1,4 +1,4 @@
-"""What every command shares: its options, and the index that it opens."""
+"""The options that commands share, and the function that opens the index of a command."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,21 +14,21 @@ Index = Annotated[
     typer.Option("--index", "-i", envvar="RAG_FLYWHEEL_INDEX", help="The index folder."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-User = Annotated[str | None, typer.Option(help="Who says so.")]
+User = Annotated[str | None, typer.Option(help="Id of the user.")]
 KB = Path("indexes/kb")
 Word = TypeVar("Word", bound=str)
 
 
-def one_of(given: str, allowed: Sequence[Word], name: str = "") -> Word:
-    """The allowed word that was given. Raises BadParameter, a usage error, when there is none."""
+def one_of(text: str, allowed: Sequence[Word], name: str = "") -> Word:
+    """The allowed word that the text is. Raises BadParameter, a usage error, when it is none."""
     for word in allowed:
-        if word == given:
+        if word == text:
             return word
-    raise typer.BadParameter(f"{name}{given!r} is none of {', '.join(allowed)}")
+    raise typer.BadParameter(f"{name}{text!r} is none of {', '.join(allowed)}")
 
 
 def open_index(index: Path, *, create: bool = False) -> "Flywheel":
-    """The index of a command. What takes long to import loads now, not for every `--help`."""
+    """Open the index of a command. Slow imports happen here, so that `--help` stays fast."""
     from rag_flywheel.flywheel import Flywheel
 
     return Flywheel.open(index, create=create)

@@ -1,4 +1,4 @@
-"""What the command line prints: tables for people, JSON for programs."""
+"""Prints results on the command line: tables for people, JSON for programs."""
 
 import dataclasses
 import json
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _EXCERPT = 160
-_LEAST_SHOWN = 0.0005  # a term that would print as 0
-_LEAST_SHARED = 0.005  # likewise
-_SHOWN_VOTES = 3  # past queries and passages, under each hit
+_LEAST_TERM = 0.0005  # a smaller term would print as 0
+_LEAST_SHARED = 0.005  # a smaller share would print as 0
+_MOST_VOTES = 3  # past queries under each hit
 
 
 def _json(value: object) -> None:
@@ -49,6 +49,10 @@ def _plain(value: Any) -> Any:
 
 def _say(line: str) -> None:
     Console(highlight=False, soft_wrap=True, markup=False).print(line)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _table(
@@ -68,26 +72,22 @@ def result(found: T, as_json: bool, show: Callable[[T], None]) -> None:
 
 
 def count(name: str, n: int, as_json: bool) -> None:
-    """A number and what it counts."""
+    """Print a number and the name of what it counts."""
     _json({name: n}) if as_json else _say(f"{name} {n}")
 
 
 def value(name: str, found: object, as_json: bool) -> None:
-    """One named value."""
+    """Print a name and its value."""
     _json({name: found}) if as_json else _say(f"{name}: {found}")
 
 
 def sentences(found: Sequence[str], none: str, as_json: bool) -> None:
-    """A sentence a line; none: the line when there is no sentence."""
-    if as_json:
-        _json(found)
-        return
-    for sentence in found or [none]:
-        _say(sentence)
+    """Print one sentence a line; none: the line when there is no sentence."""
+    _json(found) if as_json else _say("\n".join(found or [none]))
 
 
 def added(report: AddReport, removed: int | None, as_json: bool) -> None:
-    """What `add` did; removed: None where nothing ever is."""
+    """Print the result of `add`; removed: None for a command that never removes passages."""
     if as_json:
         more = {} if removed is None else {"removed": removed}
         _json({**dataclasses.asdict(report), **more})
@@ -97,41 +97,41 @@ def added(report: AddReport, removed: int | None, as_json: bool) -> None:
 
 
 def retrieval(found: Retrieval, behind: Mapping[int, Sequence[PastVotes]] | None) -> None:
-    """The hits of a retrieval, and how each score adds up: behind, by rank, the votes it rests on."""
+    """Print the hits of a retrieval; behind: also how each score adds up, and these votes by rank."""
     if not found.hits:
         _say("no passage found")
         return
     for hit in found.hits:
-        text = " ".join(hit.text.split())
+        text = _one_line(hit.text)
         _say(f"{hit.rank:>3}. {hit.passage_id}   {hit.score:.3f}")
         if behind is not None:
-            _say(f"     {_sum(hit)}")
-            for votes in behind[hit.rank][:_SHOWN_VOTES]:
-                _say(f"       {_past(votes)}")
+            _say(f"     {_sum_of(hit)}")
+            for votes in behind[hit.rank][:_MOST_VOTES]:
+                _say(f"       {_past_votes(votes)}")
         _say(f"     {text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + '…'}")
     if found.id is not None:
         _say(f"to vote: rag-flywheel feedback {found.id} PASSAGE helpful|harmful")
 
 
-def _sum(hit: Hit) -> str:
+def _sum_of(hit: Hit) -> str:
     e = hit.explanation
-    terms = (f"{v:+.3f} {k}" for k, v in e.terms.items() if abs(v) >= _LEAST_SHOWN)
+    terms = (f"{v:+.3f} {k}" for k, v in e.terms.items() if abs(v) >= _LEAST_TERM)
     parts = [f"{e.intercept:.3f}", *terms]
     votes = f" from {len(e.votes)} votes" if e.votes else ""
     return f"= {' '.join(parts)} {e.evidence:+.3f} evidence{votes}"
 
 
-def _past(votes: PastVotes) -> str:
-    question = " ".join(votes.query.split())
+def _past_votes(votes: PastVotes) -> str:
     kinds = ((votes.helpful, "helpful"), (votes.harmful, "harmful"))
-    said = [f"{n} {kind}" for n, kind in kinds if n]
+    parts = [f"{n} {kind}" for n, kind in kinds if n]
     if abs(votes.shared) >= _LEAST_SHARED:
-        said.append(f"{votes.shared:+.2f} from whole answers")
-    return f"“{question[:_EXCERPT]}”: {', '.join(said) or 'next to nothing'} on {votes.passage_id}"
+        parts.append(f"{votes.shared:+.2f} from whole answers")
+    query = _one_line(votes.query)[:_EXCERPT]
+    return f"“{query}”: {', '.join(parts) or 'next to nothing'} on {votes.passage_id}"
 
 
 def refreshed(report: RefreshReport) -> None:
-    """What `refresh` did."""
+    """Print the result of `refresh`."""
     _say(f"{report.outcome}: {report.reason}; live version {report.version}")
 
 
@@ -145,19 +145,17 @@ _NAMES = {
 
 
 def status(found: Status) -> None:
-    """Every number of the status."""
+    """Print every number of the status."""
     values = dataclasses.asdict(found)
-    if found.frozen_at is None:
-        values["frozen_at"] = "all"
-    else:
-        values["frozen_at"] = f"up to event {found.frozen_at}, until `rag-flywheel release`"
+    until = f"up to event {found.frozen_at}, until `rag-flywheel release`"
+    values["frozen_at"] = "all" if found.frozen_at is None else until
     names = (_NAMES.get(name, name.removeprefix("n_").replace("_", " ")) for name in values)
     shown = (Text("-" if value is None else str(value)) for value in values.values())
     _table(("what", "value"), zip(names, shown, strict=True))
 
 
 def versions(found: Sequence[VersionInfo]) -> None:
-    """The versions, the live one marked."""
+    """Print the versions, the live one marked."""
     rows = (
         ("live" if v.live else "", v.id, v.created, str(v.n_passages), str(v.watermark))
         for v in found
@@ -167,32 +165,27 @@ def versions(found: Sequence[VersionInfo]) -> None:
 
 
 def story(found: VersionStory) -> None:
-    """How a version came to its parameters."""
-    _say(f"{found.id}{', live' if found.live else ''}")
-    for sentence in found.sentences:
-        _say(f"  {sentence}")
+    """Print how a version got its parameters."""
+    _say("\n  ".join((f"{found.id}{', live' if found.live else ''}", *found.sentences)))
 
 
 def forgotten(report: ForgetReport) -> None:
-    """What `forget` deleted."""
+    """Print what `forget` deleted."""
     _say(
         f"deleted: {report.n_retrievals} retrievals, {report.n_votes} votes of the user, "
-        f"{report.n_votes_of_others} of others on their questions, {report.n_notes} texts for review"
-    )
-    _say(
+        f"{report.n_votes_of_others} of others on their questions, {report.n_notes} texts for review\n"
         f"kept without their author: {report.n_corrections_kept} corrections, "
-        f"{report.n_reviews_kept} reviews"
+        f"{report.n_reviews_kept} reviews\nlive: {report.version}"
     )
-    _say(f"live: {report.version}")
 
 
 def history(found: Sequence[HistoryEntry]) -> None:
-    """What happened, one line each."""
+    """Print the history, one event a line."""
     _table(("at", "what", ""), ((entry.at, entry.kind, Text(entry.text)) for entry in found))
 
 
 def exported(report: ExportReport, out: Path) -> None:
-    """What `export` wrote."""
+    """Print what `export` wrote."""
     _say(
         f"{out}: {report.n_passages} passages, {report.n_queries} queries, "
         f"{report.n_judgments} grades; left out: {report.n_left_out} queries without a helpful hit"
@@ -200,54 +193,50 @@ def exported(report: ExportReport, out: Path) -> None:
 
 
 def golden(items: Sequence[GoldenItem]) -> None:
-    """Known answers, a line for each query."""
+    """Print known answers, one query a line."""
     rows = []
     for item in items:
         answers = ", ".join(f"{id_} ({grade})" for id_, grade in item.answers.items())
-        query = " ".join(item.query.split())
-        rows.append((Text(query[:_EXCERPT]), Text(answers), ", ".join(item.sources)))
+        query = _one_line(item.query)[:_EXCERPT]
+        rows.append((Text(query), Text(answers), ", ".join(item.sources)))
     _table(("query", "answers", "sources"), rows)
     _say(f"{len(items)} queries with known answers")
 
 
 def review_item(item: ReviewItem | None) -> None:
-    """What a reviewer has to decide, and how to say it."""
+    """Print an answer to review, and the commands that decide it."""
     if item is None:
         _say("nothing to review")
         return
     _say(f"{item.id}   {item.why}")
-    _say(f"query:   {' '.join(item.query.split())}")
+    _say(f"query:   {_one_line(item.query)}")
     if item.passage_id:
         _say(f"passage: {item.passage_id}")
-    _say(f"         {' '.join(item.text.split())}")
+    _say(f"         {_one_line(item.text)}")
     if item.passage_id:
         _say(f"votes:   {item.helpful} helpful, {item.harmful} harmful")
     _say(f"does it answer? rag-flywheel review accept|reject {item.id}")
 
 
 def gaps(found: Sequence["Gap"]) -> None:
-    """Topics without a good answer, a line for each."""
+    """Print topics without a good answer, one a line."""
     columns = ("asked", "before", "missing", "harmful", "unlikely")
     rows: list[tuple[str | Text, ...]] = []
     for gap in found:
-        n = (gap.n, gap.n_before, gap.missing, gap.harmful, gap.unlikely)
-        examples = "; ".join(" ".join(e.split())[:_EXCERPT] for e in gap.examples)
-        rows.append((*map(str, n), Text(examples)))
+        counts = (gap.n, gap.n_before, gap.missing, gap.harmful, gap.unlikely)
+        examples = "; ".join(_one_line(example)[:_EXCERPT] for example in gap.examples)
+        rows.append((*map(str, counts), Text(examples)))
     _table((*columns, "such as"), rows, numbers=columns)
     _say(f"{len(found)} topics without a good answer")
 
 
 def demo(result: "DemoResult") -> None:
-    """The demo's measures by cycle, and where its chart is."""
+    """Print the demo's measures by cycle, and its remarks."""
     columns = ("cycle", "votes so far", *result.measures)
-    rows = (
-        (
-            "static" if cycle.number == 0 else str(cycle.number),
-            str(cycle.n_votes),
-            *(f"{cycle.values[name]:.3f}" for name in result.measures),
-        )
-        for cycle in result.cycles
-    )
+    rows = []
+    for cycle in result.cycles:
+        name = "static" if cycle.number == 0 else str(cycle.number)
+        values = (f"{cycle.values[measure]:.3f}" for measure in result.measures)
+        rows.append((name, str(cycle.n_votes), *values))
     _table(columns, rows, numbers=columns)
-    for line in result.remarks:
-        _say(line)
+    _say("\n".join(result.remarks))

@@ -1,4 +1,4 @@
-"""BEIR folders, read and written: corpus.jsonl, queries.jsonl and qrels/*.tsv."""
+"""Reads and writes BEIR folders: corpus.jsonl, queries.jsonl and qrels/*.tsv."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -58,7 +58,7 @@ def write_queries(
 
 
 def cell(text: str, separator: str = "\t") -> str:
-    """As csv readers expect it; the csv module's own writer leaves a lone carriage return bare."""
+    """A cell, quoted if csv readers need it; the csv module would not quote a lone carriage return."""
     if not any(character in text for character in f'"{separator}\r\n'):
         return text
     return '"' + text.replace('"', '""') + '"'
@@ -104,12 +104,12 @@ def read_beir(folder: Path) -> Collection:
 
 
 def _passage(row: Mapping[str, Any], where: str) -> Passage:
-    passage = Passage(str(row["_id"]), str(row["text"]), str(row.get("title") or ""))
-    if not passage.text.strip() and not passage.title.strip():
-        raise InputError(f"{where} has neither text nor title; expected something to retrieve")
-    if not passage.text.strip():
-        return Passage(passage.id, passage.title)
-    return passage
+    id_, text, title = str(row["_id"]), str(row["text"]), str(row.get("title") or "")
+    if text.strip():
+        return Passage(id_, text, title)
+    if title.strip():
+        return Passage(id_, title)
+    raise InputError(f"{where} has neither text nor title; expected something to retrieve")
 
 
 def read_objects(folder: Path, name: str) -> Iterator[tuple[dict[str, Any], str]]:
@@ -146,7 +146,7 @@ def _limits(path: Path) -> Limits:
 def _split(path: Path, texts: Mapping[str, str], passages: set[str]) -> Split:
     qrels: Qrels = {}
     records = read_records(path, "\t", _limits(path), strict=False)
-    next(records, None)  # the names of the columns
+    next(records, None)  # the header
     for number, row in records:
         where = f"{path}, line {number}"
         try:
@@ -164,7 +164,7 @@ def _split(path: Path, texts: Mapping[str, str], passages: set[str]) -> Split:
 
 
 def read_golden(folder: Path, split: str, most: int, problems: list[str]) -> list[Row]:
-    """The graded rows of qrels/SPLIT.tsv with the texts of their queries; problems are appended."""
+    """The rows of qrels/SPLIT.tsv with the texts of their queries; problems go into `problems`."""
     qrels = folder / "qrels" / f"{split}.tsv"
     queries = _find(folder, "queries")
     if queries is None or not qrels.is_file():
@@ -175,10 +175,9 @@ def read_golden(folder: Path, split: str, most: int, problems: list[str]) -> lis
     texts = _read_queries(queries, wanted, most, problems)
     rows = []
     for id_, passage, grade, where in graded:
-        query = texts.get(id_)
-        if query is None and id_ not in texts:
+        if id_ not in texts:
             problems.append(f"{where} names the query {id_!r}; expected one that {queries} has")
-        elif query is not None:
+        elif query := texts[id_]:
             rows.append(Row(*query, passage, grade, where))
     return rows
 
@@ -207,7 +206,7 @@ def _read_qrels(path: Path, problems: list[str]) -> list[tuple[str, str, int, st
 def _read_queries(
     path: Path, wanted: set[str], most: int, problems: list[str]
 ) -> dict[str, tuple[str, str | None] | None]:
-    """(text, tenant as JSON) of the wanted ids that are there; None: with a problem."""
+    """(text, tenant as JSON) of the wanted ids in the file; None for one with a problem."""
     found: dict[str, tuple[str, str | None] | None] = {}
     for where, line in read_text(path, LIMITS):
         if not line.strip():

@@ -1,4 +1,4 @@
-"""Files become passages: JSONL lines as they are, Markdown and text cut into passages."""
+"""Reads passages from files: a passage a line of JSONL; Markdown and text are cut into passages."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from rag_flywheel.records import Passage
 
 SUFFIXES = (".md", ".txt")
 MOST_BYTES = 64 * 2**20
-"""Of a text file, and of a line of JSONL."""
+"""The largest size of a text file, and of a line of JSONL."""
 _LIMITS = Limits(MOST_BYTES, f" has more than {MOST_BYTES} bytes; expected a passage")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Passages read from files; sources: the files that were cut up, as in their metadata."""
+    """Passages read from files; sources: the names of the files that were cut into passages."""
 
     passages: list[Passage]
     sources: set[str]
@@ -52,14 +52,14 @@ def read_paths(paths: Sequence[Path]) -> Batch:
 
 
 def read_jsonl(path: Path) -> Iterator[Passage]:
-    """One passage a line: {"id": ..., "text": ..., "title": ..., "metadata": {...}}."""
+    """Yield a passage for each line {"id": ..., "text": ..., "title": ..., "metadata": {...}}."""
     for where, line in read_lines(path, _LIMITS):
         if line.strip():
             yield _passage(line, where)
 
 
 def _passage(line: bytes, where: str) -> Passage:
-    found = parse_json(line, where, _once)
+    found = parse_json(line, where, _unique_keys)
     if not isinstance(found, dict):
         raise InputError(f"{where} is {type(found).__name__}; expected an object with id and text")
     unknown = sorted(set(found) - {"id", "text", "title", "metadata"})
@@ -76,8 +76,8 @@ def _passage(line: bytes, where: str) -> Passage:
     return passage
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The JSON object of these pairs. Raises ValueError for a key that comes twice."""
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The JSON object of these pairs. Raises ValueError for a repeated key."""
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]

@@ -1,4 +1,4 @@
-"""Known answers in files: BEIR folders and CSV, read within bounds and written whole."""
+"""Reads known answers from BEIR folders and tables within limits, and writes them atomically."""
 
 import re
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def read_answers(path: Path, *, split: str, max_query_chars: int) -> list[Row]:
 
 
 def write_answers(items: Sequence[GoldenItem], out: Path, *, outside: Path) -> None:
-    """Write the BEIR folder `out`, or the file when it ends in .csv or .tsv, whole or not at all.
+    """Write the BEIR folder `out`, or the file if it ends in .csv or .tsv, atomically.
 
     It must be new, and not in the folder `outside`. Raises InputError, StorageError.
     """

@@ -73,7 +73,7 @@ def read_text(path: Path, limits: Limits, *, nul: bool = False) -> Iterator[tupl
 def parse_json(
     line: str | bytes, where: str, hook: Callable[[list[tuple[str, Any]]], Any] | None = None
 ) -> Any:
-    """Return the value of a line of JSON; hook: makes an object of its pairs. Raises InputError."""
+    """Return the value of a line of JSON. hook: builds an object from its pairs. Raises InputError."""
     try:
         return json.loads(line, object_pairs_hook=hook)
     except (ValueError, RecursionError) as error:
@@ -82,7 +82,7 @@ def parse_json(
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """Put the file and line before the message of an InputError of the block."""
+    """Prefix the message of an InputError in the block with the file and line."""
     try:
         yield
     except InputError as error:
@@ -92,7 +92,7 @@ def located(where: str) -> Iterator[None]:
 def read_records(
     path: Path, separator: str, limits: Limits, *, strict: bool
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, cells) of each record of a table, header and all.
+    """Yield (line number, cells) of each record of a table, the header included.
 
     strict: refuse NUL bytes, and quotes in the middle of a cell. Raises InputError, OSError.
     """

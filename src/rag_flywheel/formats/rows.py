@@ -1,4 +1,4 @@
-"""Rows of known answers, and what makes one usable."""
+"""The rows of known answers, and the checks that each must pass."""
 
 import json
 import re
@@ -32,7 +32,7 @@ class Row:
 
 
 def refuse(problems: Sequence[str]) -> None:
-    """Raise InputError with the first problem and how many more there are; none: go on."""
+    """Raise InputError with the first problem and the number of others, if there is one."""
     if problems:
         more = f" (further such lines: {len(problems) - 1})" if len(problems) > 1 else ""
         raise InputError(f"{problems[0]}{more}. Nothing was added")
@@ -40,7 +40,7 @@ def refuse(problems: Sequence[str]) -> None:
 
 @contextmanager
 def collected(problems: list[str]) -> Iterator[None]:
-    """Append the message of an InputError of the block to `problems`, and go on."""
+    """Append the message of an InputError in the block to `problems` instead of raising it."""
     try:
         yield
     except InputError as error:
@@ -48,7 +48,7 @@ def collected(problems: list[str]) -> Iterator[None]:
 
 
 def is_tenant(text: str | None) -> bool:
-    """Whether a cell holds a tenant: nothing, or a string or whole number as JSON."""
+    """Whether a cell is a valid tenant: None, or a string or whole number as JSON."""
     if text is None:
         return True
     try:
@@ -60,12 +60,12 @@ def is_tenant(text: str | None) -> bool:
 
 
 def is_grade(text: str) -> bool:
-    """Whether a cell holds a grade."""
+    """Whether a cell is a valid grade."""
     return bool(re.fullmatch(r"[0-9]{1,3}", text)) and int(text) <= HIGHEST_GRADE
 
 
 def parse_grade(text: str, where: str) -> int:
-    """The grade in a cell. Raises InputError when it holds none."""
+    """The grade in a cell. Raises InputError when the cell is not a valid grade."""
     if not is_grade(text):
         raise InputError(
             f"{where} has the grade {text[:40]!r}; expected a whole number from 0 (no answer) to "
@@ -75,7 +75,7 @@ def parse_grade(text: str, where: str) -> int:
 
 
 def read_rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, cells) of each record that is not blank, header and all."""
+    """Yield (line number, cells) of each record that is not blank, the header included."""
     records = (found for found in read_records(path, separator, LIMITS, strict=True) if found[1])
     for n, (number, record) in enumerate(records):
         if n > MOST_ROWS:

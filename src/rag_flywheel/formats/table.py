@@ -1,4 +1,4 @@
-"""Known answers as a table: .csv and .tsv."""
+"""Reads and writes known answers as .csv and .tsv tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ _NEEDED = {"query", "passage_id"}
 
 
 def read_table(path: Path, most: int, problems: list[str]) -> list[Row]:
-    """The rows of a .csv or .tsv file; what is wrong goes into `problems`."""
+    """The rows of a .csv or .tsv file; problems are appended to `problems`."""
     records = read_rows(path, SEPARATORS[path.suffix])
     _, header = next(records, (1, []))
     if not set(header) >= _NEEDED or not set(header) <= {*_COLUMNS} or len({*header}) < len(header):
@@ -46,7 +46,7 @@ def _row(cells: dict[str, str], where: str, most: int) -> Row:
 
 
 def table_text(items: Sequence[GoldenItem], separator: str) -> str:
-    """Known answers as the text of a table, a line for each graded passage."""
+    """The text of a table of known answers, with a line for each graded passage."""
     tenants = any(item.tenant is not None for item in items)
     lines = [separator.join(_COLUMNS if tenants else _COLUMNS[:3])]
     for item in items:

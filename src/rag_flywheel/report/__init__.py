@@ -1,1 +1,1 @@
-"""Reports on an index: its state, its versions and their stories, gaps, and progress of long work."""
+"""Reports on an index: its state, explanations of its versions, gaps, and progress of long work."""

@@ -1,6 +1,6 @@
-"""Tells how a version came to its parameters: what the gate weighed and what it decided.
+"""Explains how a version got its parameters: the gate's measurements and its decision.
 
-It reads what a refresh wrote beside the parameters; it must not know how any of it is computed.
+It reads the file that a refresh wrote beside the parameters; it must not know how its numbers are computed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ _SLICES = {"near": "near to", "related": "related to", "far": "far from"}
 
 
 def story(root: Path, version: str) -> VersionStory:
-    """What became of the parameters in a version, in words and numbers.
+    """How a version got its parameters and its encoder of queries, in sentences and numbers.
 
     Raises UnknownIdError, CorruptFileError.
     """
@@ -40,56 +40,40 @@ def story(root: Path, version: str) -> VersionStory:
     if not sound_file(root, version, FILE_NAME):
         raise CorruptFileError(f"{folder / FILE_NAME} is not what the manifest says; see `verify`")
     with version_file_errors(folder / FILE_NAME, "cannot be told"):
-        found = _read(folder / FILE_NAME)
-        scores: dict[str, float] = {}
-        if "decision" in found:
-            words += _sentences(found, live)
-            scores |= found["scores"]
-        else:
-            words.append(f"weights kept ({live.source}): {found['why']}")
+        found = read_json(folder / FILE_NAME, dict[str, Any], most=MOST_BYTES)
+        if found.get("format_version") != FORMAT_VERSION:
+            raise ValueError(f"format_version is not {FORMAT_VERSION}")
+        scores = dict(found["scores"]) if "decision" in found else {}
+        words += _sentences(found, live, "weights new", f"weights kept ({live.source})")
         if "encoder" in found:
-            words += _of_encoder(found["encoder"], live)
-            scores |= {f"tuned_{k}": v for k, v in found["encoder"].get("scores", {}).items()}
+            tuned = found["encoder"]
+            words += _sentences(tuned, live, "encoder of queries tuned", "encoder of queries kept")
+            scores |= {f"tuned_{k}": v for k, v in tuned.get("scores", {}).items()}
         if manifest.tuned is not None:
             words.append(f"queries are encoded by weights {manifest.tuned}, which votes taught")
-        return VersionStory(version, _live(current, version), tuple(words), scores)
+        is_live = current is not None and current.version == version
+        return VersionStory(version, is_live, tuple(words), scores)
 
 
-def _live(current: Any, version: str) -> bool:
-    return current is not None and current.version == version
+def _sentences(
+    trial: Mapping[str, Any], live: Parameters, if_better: str, otherwise: str
+) -> list[str]:
+    """The gate's decision on a candidate, what it measured, and the candidate's parameters."""
+    if "decision" not in trial:
+        return [f"{otherwise}: {trial['why']}"]
+    decision = trial["decision"]
+    start = if_better if decision["outcome"] == "better" else otherwise
+    words = [f"{start}: {decision['outcome']}: {decision['why']}"]
+    return [*words, *_measures(trial), *_changes(trial["candidate"], live)]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = read_json(path, dict[str, Any], most=MOST_BYTES)
-    if found.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"format_version is not {FORMAT_VERSION}")
-    return found
-
-
-def _sentences(found: Mapping[str, Any], live: Parameters) -> list[str]:
-    decision = found["decision"]
-    new = "new" if decision["outcome"] == "better" else f"kept ({live.source})"
-    words = [f"weights {new}: {decision['outcome']}: {decision['why']}"]
-    return [*words, *_weighed(found), *_changes(found["candidate"], live)]
-
-
-def _of_encoder(found: Mapping[str, Any], live: Parameters) -> list[str]:
-    """What became of tuning the encoder of queries."""
-    if "decision" not in found:
-        return [f"encoder of queries kept: {found['why']}"]
-    decision = found["decision"]
-    new = "tuned" if decision["outcome"] == "better" else "kept"
-    words = [f"encoder of queries {new}: {decision['outcome']}: {decision['why']}"]
-    return [*words, *_weighed(found), *_changes(found["candidate"], live)]
-
-
-def _weighed(found: Mapping[str, Any]) -> list[str]:
-    """What the gate weighed, one measure a line."""
-    words, scores = [], found["scores"]
-    gains = _differences(found["log_likelihood"])
+def _measures(trial: Mapping[str, Any]) -> list[str]:
+    """The gate's measurements, one measure a line."""
+    words, scores = [], trial["scores"]
+    gains = _differences(trial["log_likelihood"])
     if len(gains):
         words.append(_part("log-likelihood of held-out votes", gains))
-        for name, rows in found["slices"].items():
+        for name, rows in trial["slices"].items():
             if rows:
                 words.append(
                     _part(f"  queries {_SLICES.get(name, name)} past ones", gains[np.array(rows)])
@@ -98,7 +82,7 @@ def _weighed(found: Mapping[str, Any]) -> list[str]:
         ("order of judged hits (nDCG)", "condensed_ndcg"),
         ("golden queries (nDCG@10)", "golden_ndcg@10"),
     ):
-        part = _differences(found[key])
+        part = _differences(trial[key])
         if len(part):
             words.append(_part(name, part))
     words.append(
@@ -109,7 +93,7 @@ def _weighed(found: Mapping[str, Any]) -> list[str]:
 
 
 def _differences(sides: Mapping[str, Sequence[float | None]]) -> np.ndarray[Any, Any]:
-    """Candidate less incumbent, of the queries that have both."""
+    """The candidate's values minus the incumbent's, over the queries that have both."""
     both = zip(sides["candidate"], sides["incumbent"], strict=True)
     return np.array([new - old for new, old in both if new is not None and old is not None])
 
@@ -124,7 +108,7 @@ def _part(name: str, gains: np.ndarray[Any, Any]) -> str:
 
 
 def _changes(candidate: Mapping[str, Any], live: Parameters) -> list[str]:
-    """The candidate's parameters, beside those of the version where they differ."""
+    """The candidate's parameters, with those of the version where they differ."""
     weights = candidate["weights"]
     parts = [
         f"{name} {float(w):.3f}"

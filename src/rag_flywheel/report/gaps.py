@@ -1,7 +1,7 @@
-"""Gaps: what users ask that the index has no good answer to, by topic, with its trend.
+"""Finds gaps: topics that users ask about without a good answer in the index, and their trend.
 
-Whether users' words mean that, is weighed by Bayes' rule as votes are. It reads events and
-judgments; it must not know how questions are clustered.
+Feedback is weighed by Bayes' rule, as votes are in ranking. It reads events and judgments; it must
+not know how questions are clustered.
 """
 
 import math
@@ -25,9 +25,9 @@ from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.retrievals import AskedQuery, asked_since
 
 LOW_CHANCE = 0.10  # of the best hit; where it comes from is in docs/how-to/feedback.md
-UNANSWERED = 0.1  # share of questions that are taken to have no answer, before anybody speaks
-QUIET = 0.05  # log-odds by which each time that one is asked speaks for an answer
-MOST_QUESTIONS = 2_000  # that are clustered: those asked most
+UNANSWERED = 0.1  # prior probability that a question has no answer
+QUIET = 0.05  # log-odds that each time a question is asked add in favour of an answer
+MOST_QUESTIONS = 2_000  # the most that are clustered: those asked most often
 _EXAMPLES = 3
 _FARTHEST = 50.0  # log-odds
 _DAY_S = 86_400.0
@@ -37,9 +37,11 @@ _DAY_S = 86_400.0
 class Gap:
     """Questions of one topic without a good answer.
 
-    examples: those asked most; n: how often the topic was asked in the period, n_before: in the one
-    before it. missing, harmful, unlikely: for how many of its questions a user said that the answer
-    is missing, there are votes, but rather against what was shown, and the best hit was unlikely.
+    examples: the questions asked most.
+    n, n_before: how often the topic was asked in the period, and in the period before it.
+    missing: questions whose answer a user reported as missing.
+    harmful: questions with more votes against a hit than for it.
+    unlikely: questions whose best hit had a low chance to be the answer.
     """
 
     examples: tuple[str, ...]
@@ -51,9 +53,9 @@ class Gap:
 
 
 def gaps(database: Database, source: Source, *, days: float, noise: float) -> list[Gap]:
-    """The gaps of the last so many days: those that users' words tell, then those that only look
-    like one, of either those asked most first. noise: the share of votes that are wrong.
+    """The gaps of the last days: first those that users reported, then those that are only likely.
 
+    Both are sorted by how often they were asked. noise: the share of votes that are wrong.
     Raises InputError.
     """
     if type(days) not in {int, float} or not 0 < days < 1e5:
@@ -63,27 +65,29 @@ def gaps(database: Database, source: Source, *, days: float, noise: float) -> li
         recent = asked_since(conn, now - 2 * days * _DAY_S)
         whys = _whys(recent, _signs(conn, recent, source), noise)
         counts = _counts([a for a in recent if a.question in whys], now - days * _DAY_S)
-        kept = sorted(
+        questions = sorted(
             counts, key=lambda q: (-counts[q][0], -counts[q][1], q.query_hash, q.tenant or "")
-        )
-        kept = kept[:MOST_QUESTIONS]
+        )[:MOST_QUESTIONS]
     texts = {a.question: a.query for a in recent}
     found = []
-    for told in (True, False):
-        some = [q for q in kept if (whys[q] != {"unlikely"}) == told]
+    for reported in (True, False):
+        some = [q for q in questions if (whys[q] != {"unlikely"}) == reported]
         with database.reading() as conn:
             vectors = vectors_of(conn, {q.query_hash: texts[q] for q in some}, source.queries)
-        topics = _topics(some, vectors)
-        each = [_gap(topic, texts, counts, whys) for topic in topics]
+        each = [_gap(topic, texts, counts, whys) for topic in _topics(some, vectors)]
         found += sorted(each, key=lambda g: (-g.n, -g.n_before, g.examples))
     return found
 
 
 @dataclass(frozen=True)
 class Signs:
-    """What users said of a question that was asked n times: who said that its answer is missing;
-    helpful less harmful votes on passages, by lineage; and the chance of each that was shown to be
-    its answer before that."""
+    """The feedback on a question.
+
+    n: how often it was asked.
+    missing: the users who reported that its answer is missing.
+    net: helpful minus harmful votes on passages, by lineage.
+    before: the chance of each passage that was shown to be the answer, before the feedback.
+    """
 
     n: int
     missing: frozenset[str | None]
@@ -91,16 +95,19 @@ class Signs:
     before: Mapping[int, float]
 
     def chance_of_none(self, noise: float) -> float:
-        """The chance that no passage is its answer, by Bayes' rule.
+        """The posterior probability that no passage is the answer, by Bayes' rule.
 
-        A tenth of questions has none, and of the chance that the answer is none of those shown, half
-        means that there is none. Votes are wrong with probability `noise`, then as well; to say that
-        it is missing counts as naming a passage does, once among few who ask more than among many.
+        A tenth of questions have no answer; half of the probability that the answer was not shown
+        also counts as no answer. Votes are wrong with probability `noise` in either case. A report
+        that the answer is missing counts as much as naming a passage, and less the more often the
+        question was asked.
         """
         per_vote = vote_log_odds(noise)
         unseen = 0.5 * max(0.0, 1.0 - sum(self.before.values()))
-        moved = (min(per_vote * self.net.get(p, 0.0), _FARTHEST) for p in self.before)
-        shown = sum(c * math.exp(m) for c, m in zip(self.before.values(), moved, strict=True))
+        shown = sum(
+            chance * math.exp(min(per_vote * self.net.get(lineage, 0.0), _FARTHEST))
+            for lineage, chance in self.before.items()
+        )
         some = (1.0 - UNANSWERED) * (unseen + shown)
         none = UNANSWERED + (1.0 - UNANSWERED) * unseen
         none *= math.exp(min(per_vote * NAMING * len(self.missing), _FARTHEST) - QUIET * self.n)
@@ -134,19 +141,17 @@ def _signs(
 
 
 def _whys(
-    recent: Sequence[AskedQuery], spoken: Mapping[QueryKey, Signs], noise: float
+    recent: Sequence[AskedQuery], signs: Mapping[QueryKey, Signs], noise: float
 ) -> dict[QueryKey, set[str]]:
     """Why each question has no good answer; questions that may have one are left out."""
     found: dict[QueryKey, set[str]] = defaultdict(set)
-    for question, said in spoken.items():
-        if said.chance_of_none(noise) > 0.5:
-            found[question] |= {"missing"} if said.missing else set()
-            found[question] |= {"harmful"} if any(n < 0 for n in said.net.values()) else set()
+    for question, sign in signs.items():
+        if sign.chance_of_none(noise) > 0.5:
+            found[question] |= {"missing"} if sign.missing else set()
+            found[question] |= {"harmful"} if any(n < 0 for n in sign.net.values()) else set()
+    helped = {q for q, sign in signs.items() if any(net > 0 for net in sign.net.values())}
     for asked in recent:
-        helped = asked.question in spoken and any(
-            net > 0 for net in spoken[asked.question].net.values()
-        )
-        if not helped and asked.best < math.log(LOW_CHANCE):
+        if asked.question not in helped and asked.best < math.log(LOW_CHANCE):
             found[asked.question].add("unlikely")
     return dict(found)
 
@@ -158,11 +163,13 @@ def _counts(recent: Sequence[AskedQuery], since: float) -> dict[QueryKey, tuple[
     return {question: (now[question], before[question]) for question in now.keys() | before}
 
 
-def _topics(kept: Sequence[QueryKey], vectors: Mapping[bytes, Vectors]) -> list[list[QueryKey]]:
-    """Clusters of the questions under each tenant, which are never mixed."""
+def _topics(
+    questions: Sequence[QueryKey], vectors: Mapping[bytes, Vectors]
+) -> list[list[QueryKey]]:
+    """Clusters of questions; those of different tenants are never in one cluster."""
     found: dict[tuple[str | None, int], list[QueryKey]] = defaultdict(list)
-    for tenant in {q.tenant for q in kept}:
-        own = [question for question in kept if question.tenant == tenant]
+    for tenant in {q.tenant for q in questions}:
+        own = [question for question in questions if question.tenant == tenant]
         rows = np.stack([vectors[question.query_hash] for question in own])
         for question, cluster in zip(own, clusters(rows).tolist(), strict=True):
             found[(tenant, cluster)].append(question)

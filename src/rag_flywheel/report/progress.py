@@ -1,4 +1,4 @@
-"""Progress of long work for people: bars on standard error, only on a terminal and after a second."""
+"""Shows the progress of long work as bars on standard error, only on a terminal and after a second."""
 
 import sys
 import time
@@ -29,36 +29,25 @@ class Bars:
         if not sys.stderr.isatty() or time.monotonic() - self._began < _AFTER_S:
             return
         if self._rich is None:
-            self._rich = _new_bars()
+            from rich import progress
+            from rich.console import Console
+
+            columns = (
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TimeElapsedColumn(),
+                progress.TimeRemainingColumn(),
+            )
+            self._rich = progress.Progress(*columns, console=Console(stderr=True))
             self._rich.start()
         if step not in self._tasks:
             self._tasks[step] = self._rich.add_task(step, total=total)
         self._rich.update(self._tasks[step], completed=done, total=total)
 
 
-def _new_bars() -> Any:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as RichProgress
-
-    return RichProgress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-
-
-def as_progress(asked: "bool | Progress", bars: Bars) -> Progress | None:
-    """The callable behind a `progress` argument: none for False, bars for True, else the caller's."""
-    if asked is False:
+def as_progress(progress: "bool | Progress", bars: Bars) -> Progress | None:
+    """The callable for a `progress` argument: None for False, the bars for True, else the caller's."""
+    if progress is False:
         return None
-    return bars if asked is True else asked
+    return bars if progress is True else progress

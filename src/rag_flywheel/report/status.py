@@ -1,4 +1,4 @@
-"""What can be said of an index folder without loading an index: its status and its versions."""
+"""Reports the status, versions and history of an index folder, without loading an index."""
 
 import contextlib
 import time
@@ -51,7 +51,7 @@ def status(root: Path, database: Database, config: Config) -> Status:
 
 
 def _dense(root: Path, manifest: Manifest | None) -> dict[str, Any]:
-    """How dense search looks for passages, and what share of the nearest it finds."""
+    """How dense search works, exactly or by a graph, and its recall."""
     if manifest is None:
         return {}
     recall = recall_of(version_folder(root, manifest.id), manifest.n_passages)
@@ -72,13 +72,13 @@ def _bytes_below(folder: Path) -> int:
 def versions(root: Path) -> list[VersionInfo]:
     """The versions on disk, the newest first; one whose manifest cannot be read is left out."""
     current = read_current(root)
-    found = []
+    infos = []
     for version in reversed(list_versions(root)):
         try:
             manifest = read_manifest(root, version)
         except FlywheelError:
             continue  # `verify` names it
-        found.append(
+        infos.append(
             VersionInfo(
                 id=version,
                 live=current is not None and current.version == version,
@@ -88,10 +88,10 @@ def versions(root: Path) -> list[VersionInfo]:
                 watermark=manifest.watermark,
             )
         )
-    return found
+    return infos
 
 
 def history(database: Database, n: int) -> list[HistoryEntry]:
-    """The n newest things that happened to the index, the newest first."""
+    """The n newest events in the history of the index, the newest first."""
     with database.snapshot() as conn:
         return [HistoryEntry(utc(at), kind, text) for at, kind, text in log.entries(conn, n)]

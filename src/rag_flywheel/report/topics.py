@@ -1,4 +1,4 @@
-"""Topics of questions: clusters of their vectors; the only door to scikit-learn."""
+"""Clusters the vectors of questions into topics; the only module that imports scikit-learn."""
 
 import numpy as np
 import numpy.typing as npt
