@@ -43,7 +43,7 @@ class Floor:
         self.ef_search = max(graph.ef_search, 2 * TOP)
         self._search = faiss.SearchParametersHNSW(efSearch=self.ef_search)
         self._lexical = LexicalIndex.load(version, n_texts=len(dense))
-        self._bm25 = bm25s_of(self._lexical._bm25)
+        self._bm25 = bm25s_of(self._lexical.bm25)
 
     def __call__(self, query: str, vector: Vectors) -> None:
         """Search for one query."""

@@ -1,4 +1,4 @@
-"""The disk's errors as ours, and files from strangers: what they are is checked before they are read."""
+"""Turns OS errors into StorageError, and reads untrusted files only after checking type and size."""
 
 import errno
 import json
@@ -73,9 +73,9 @@ def disk_errors(path: Path) -> Iterator[None]:
 def version_file_errors(
     path: Path | str, problem: str = "cannot be read", *, of: tuple[type[Exception], ...] = DAMAGE
 ) -> Iterator[None]:
-    """Turn what reading a file or folder of a version raises into a CorruptFileError.
+    """Turn the errors of reading a file or folder of a version into CorruptFileError.
 
-    path: what the message names; problem: what it says of that; of: the errors that are turned.
+    path, problem: the subject of the message, and what is wrong with it; of: the errors to turn.
     """
     try:
         yield
@@ -89,10 +89,10 @@ def version_file_errors(
 def regular_file(
     path: Path, *, most: int = _MOST_BYTES, follow: bool = False
 ) -> Iterator[tuple[BinaryIO, int]]:
-    """(the file open for reading, its bytes); never waits, as opening a pipe would.
+    """(the file open for reading, its size in bytes); never waits, as opening a pipe would.
 
     most: a larger file is refused; follow: whether the path may be a symbolic link.
-    Raises OSError, and ValueError for what is no regular file.
+    Raises OSError, and ValueError for anything but a regular file.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
@@ -150,7 +150,7 @@ def exactly(kind: type[_T], values: object) -> _T:
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:
-    """The array in a .npy file, whose size is what its header says before memory is taken for it.
+    """The array in a .npy file; memory is allocated only once the header agrees with the file's size.
 
     Only headers as np.save writes them for plain numbers are read. Raises OSError or ValueError,
     whatever is in the file.
@@ -165,7 +165,12 @@ def read_array(path: Path) -> npt.NDArray[Any]:
             raise ValueError(f"{path.name} has a damaged header")
         if b"O" in found[1]:
             raise ValueError(f"{path.name} holds objects; expected numbers, allow_pickle=False")
-        kind = _dtype(path.name, found[1])
+        try:
+            kind = np.dtype(found[1].decode("ascii"))
+        except TypeError as error:
+            raise ValueError(
+                f"{path.name} holds values of the unknown kind {found[1]!r}"
+            ) from error
         shape = tuple(int(n) for n in found[3].replace(b",", b" ").split())
         n = math.prod(shape)
         if 10 + n_header + n * kind.itemsize != size:
@@ -179,8 +184,8 @@ def read_array(path: Path) -> npt.NDArray[Any]:
 def read_arrays(folder: Path, kinds: Mapping[str, str], **sizes: int) -> list[Any]:
     """The arrays in .npy files of a folder. Raises OSError or ValueError, whatever is in the files.
 
-    kinds: by the name of each file, what it must hold, such as "uint8 n 16" or "int32|int64 n+1":
-    a dtype and a shape, in which a letter is one number in all files; sizes: those that are known.
+    kinds: by the name of each file its dtype and shape, such as "uint8 n 16" or "int32|int64 n+1", in
+    which a letter is one number in all files; sizes: the numbers that are fixed in advance.
     """
     arrays = []
     for name, kind in kinds.items():
@@ -210,13 +215,6 @@ def _length(axis: str, sizes: Mapping[str, int]) -> int:
     return int(letter) if letter.isdigit() else sizes.get(letter, 0) + int(more or 0)
 
 
-def _dtype(name: str, text: bytes) -> np.dtype[Any]:
-    try:
-        return np.dtype(text.decode("ascii"))
-    except TypeError as error:
-        raise ValueError(f"{name} holds values of the unknown kind {text!r}") from error
-
-
 def is_full(path: Path) -> bool:
     """Whether the disk that holds `path`, or its nearest folder, has no room for a page."""
     folder = next(p for p in (path, *path.absolute().parents) if p.exists())
@@ -226,10 +224,10 @@ def is_full(path: Path) -> bool:
 
 def divides(offsets: npt.NDArray[np.integer[Any]], n: int, total: int) -> bool:
     """Whether offsets (n + 1,) divide `total` things, one after the other, among n: they begin at 0
-    and never fall. Compared, not subtracted, since differences of stored numbers may wrap."""
+    and never fall."""
     if offsets.shape != (n + 1,) or offsets[0] != 0 or offsets[-1] != total:
         return False
-    return not np.any(offsets[1:] < offsets[:-1])
+    return not np.any(offsets[1:] < offsets[:-1])  # differences of stored numbers could wrap
 
 
 def all_within(numbers: npt.NDArray[np.floating[Any]], low: float, high: float) -> bool:
@@ -274,9 +272,10 @@ def replace_text(path: Path, text: str) -> None:
 
 @contextmanager
 def new_folder(out: Path, *, outside: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `out`, new or empty, when the block ends; else nothing.
+    """A folder to write into, which becomes `out` when the block ends without an error.
 
-    Raises InputError when `out` is neither, or in the folder `outside`; both are absolute.
+    Raises InputError unless `out` is new or empty, and outside the folder `outside`; both are
+    absolute.
     """
     if out == outside or outside in out.parents:
         raise InputError(f"{out} is in the index folder; expected a new folder outside it")

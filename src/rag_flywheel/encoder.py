@@ -1,4 +1,4 @@
-"""The Encoder protocol, and the checks that every answer of an encoder passes."""
+"""Defines the Encoder protocol, and checks every vector that an encoder returns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _UNIT_TOLERANCE = 0.01  # half-precision models are off by up to half a percent
 class Encoder(Protocol):
     """Turns texts into unit vectors.
 
-    name, revision: what made the vectors; another revision means other vectors. dim: their width.
+    name, revision: the model and its weights; another revision means other vectors. dim: their width.
     Both methods return float32 (n, dim) with rows of unit length, in the order of the texts.
     """
 
@@ -41,7 +41,7 @@ class Encoder(Protocol):
 
 
 class QueryEncoder(Protocol):
-    """Turns queries into unit vectors, those that are compared with an Encoder's passages."""
+    """Turns queries into unit vectors, to be compared with an Encoder's vectors of passages."""
 
     @property
     def revision(self) -> str:
@@ -53,7 +53,7 @@ class QueryEncoder(Protocol):
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """What encodes texts of one kind, queries or passages; `method` is that of an encoder.
+    """Encodes texts of one kind, queries or passages, by the `method` of an encoder.
 
     revision: names the weights, under which vectors are stored; dim: their width.
     """
@@ -64,11 +64,11 @@ class TextEncoder:
 
     @classmethod
     def of_passages(cls, encoder: Encoder) -> "TextEncoder":
-        """The passages' side of an encoder."""
+        """The passage side of an encoder."""
         return cls(encoder.revision, encoder.dim, encoder.encode_passages)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """What `method` makes of the texts, checked: float32 (len(texts), dim), unit rows.
+        """The checked vectors of the texts, float32 (len(texts), dim), unit rows.
 
         Raises EncoderError on another shape, NaN or infinity, or rows that are not of unit length.
         """
@@ -103,7 +103,7 @@ class TextEncoder:
 
 
 def check_encoder(encoder: object) -> Encoder:
-    """The object, if it has what the protocol asks for. Raises EncoderError."""
+    """The object, if it implements the protocol. Raises EncoderError."""
     if isinstance(encoder, type) or not isinstance(encoder, Encoder):
         raise EncoderError(
             f"{type(encoder).__name__} is no encoder; expected name, revision, dim, "

@@ -79,7 +79,7 @@ def assert_same(found: LexicalIndex, wanted: LexicalIndex) -> None:
     names = ("offsets", "ids", "idf")
     pairs += [(getattr(found.ngrams, name), getattr(wanted.ngrams, name)) for name in names]
     names = ("data", "texts", "starts")
-    pairs += [(getattr(found._bm25, name), getattr(wanted._bm25, name)) for name in names]
+    pairs += [(getattr(found.bm25, name), getattr(wanted.bm25, name)) for name in names]
     for a, b in pairs:
         assert (a.dtype, a.tobytes()) == (b.dtype, b.tobytes())
 
@@ -94,7 +94,7 @@ def test_scores_are_those_of_bm25s_to_the_bit(texts: list[list[str]]) -> None:
     theirs = bm25s.BM25(k1=1.2, b=0.75, method="lucene", csc_backend="scipy")
     theirs.index((ids, dict(index.vocabulary)), create_empty_token=False, show_progress=False)
     for ours, name in (("data", "data"), ("texts", "indices"), ("starts", "indptr")):
-        a, b = getattr(index._bm25, ours), theirs.scores[name]
+        a, b = getattr(index.bm25, ours), theirs.scores[name]
         assert (a.dtype, a.tobytes()) == (b.dtype, b.tobytes())
 
 

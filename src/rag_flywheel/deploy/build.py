@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters
-from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.index import dense as dense_index
 from rag_flywheel.index import lexical as lexical_index
@@ -18,7 +17,7 @@ from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank import parameters as params
-from rag_flywheel.rank.memory import Memory, save_memory
+from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Pids, Progress
 from rag_flywheel.store import passages
@@ -38,7 +37,10 @@ INDEX_PARTS = (
 
 @dataclass(frozen=True)
 class Built:
-    """What was built: from which moment of the store, and which texts; linked: no index changed."""
+    """The indexes that were built: the event number of the store they show, and their texts.
+
+    linked: whether the parent's index files were linked, for no passage changed.
+    """
 
     watermark: int
     pids: Pids
@@ -65,7 +67,7 @@ def build_indexes(
         if parent is not None and not passages.count_changes(conn, parent[1]):
             for part in INDEX_PARTS:
                 if (parent[0] / part).exists():
-                    _link(parent[0] / part, staged / part)
+                    link(parent[0] / part, staged / part)
             return Built(watermark, pids, linked=True)
         before = None if parent is None else parent[0]
         old_pids = _build_dense(staged, conn, encoder, pids, before, progress)
@@ -76,27 +78,14 @@ def build_indexes(
 def built_indexes(
     staged: Path, encoder: Encoder, built: Built, parameters: Parameters
 ) -> LoadedVersion:
-    """The staged indexes as a version that uses these parameters and remembers nothing."""
+    """The staged indexes, read back, as a version with these parameters and an empty memory."""
     dense = DenseIndex.load(staged, dim=encoder.dim)
     lexical = LexicalIndex.load(staged, n_texts=len(built.pids))
     return LoadedVersion(None, built.watermark, parameters, dense, lexical, Memory())
 
 
-def carry_tuned(source: Path, staged: Path) -> None:
-    """Put the weights that encode queries, in the file `source`, into a staged version."""
-    target = staged / TUNED_FILE
-    target.parent.mkdir()
-    _link(source, target)
-
-
-def write_learned(staged: Path, parameters: Parameters, memory: Memory) -> None:
-    """Write what was learned from votes: parameters and memory."""
-    write_parameters(staged, parameters)
-    save_memory(memory, staged)
-
-
 def write_parameters(staged: Path, parameters: Parameters) -> None:
-    """Write parameters, in the place of those that are there."""
+    """Write parameters into a staged version, in place of any earlier ones."""
     text = params.parameters_text(parameters)
     (staged / params.FILE_NAME).write_text(text, encoding="utf-8")
 
@@ -115,7 +104,7 @@ def _build_dense(
     parent: Path | None,
     progress: Progress | None,
 ) -> Pids:
-    """Write the dense index; returns the pids of the parent's."""
+    """Write the dense index; returns the pids in the parent's index."""
     n, old_pids, index = len(pids), np.empty(0, dtype=np.int64), None
     if progress is not None:
         progress("dense index", 0, n)
@@ -145,14 +134,12 @@ def _build_lexical(
     old_pids: Pids,
     progress: Progress | None,
 ) -> None:
-    """Write the lexical index; old_pids: of the texts of the parent's."""
-    old = (
-        LexicalIndex.build([])
-        if parent is None
-        else LexicalIndex.load(parent, n_texts=len(old_pids))
-    )
+    """Write the lexical index; old_pids: the pids in the parent's index."""
     new = np.setdiff1d(pids, old_pids, assume_unique=True)
-    stored = _stored(conn, new) if parent is not None else passages.present(conn)
+    if parent is None:
+        old, stored = LexicalIndex.build([]), passages.present(conn)
+    else:
+        old, stored = LexicalIndex.load(parent, n_texts=len(old_pids)), _stored(conn, new)
 
     def texts() -> Iterator[tuple[str, str]]:
         for i, one in enumerate(stored):
@@ -176,12 +163,12 @@ def _parts(pids: Pids) -> Iterator[Pids]:
     return (pids[i : i + _AT_ONCE] for i in range(0, len(pids), _AT_ONCE))
 
 
-def _link(source: Path, target: Path) -> None:
-    """The same files under another name: hard links, or copies where the disk has none."""
+def link(source: Path, target: Path) -> None:
+    """Give files another name: by hard links, or by copies where the disk has no links."""
     if source.is_dir():
         target.mkdir()
         for path in source.iterdir():
-            _link(path, target / path.name)
+            link(path, target / path.name)
         return
     try:
         os.link(source, target)

@@ -1,4 +1,4 @@
-"""CURRENT, the file that says which version is live: read, replaced, and kept in step with the journal."""
+"""Reads and replaces CURRENT, the file that names the live version, and updates the journal with it."""
 
 import logging
 import re
@@ -18,7 +18,7 @@ _MOST_CURRENT = 200  # bytes
 
 
 def read_current(root: Path) -> Current | None:
-    """What is live; None before the first promotion. Raises CorruptFileError."""
+    """Which version is live; None before the first promotion. Raises CorruptFileError."""
     path = root / CURRENT
     with version_file_errors(path, of=(ValueError,)):
         try:
@@ -39,7 +39,7 @@ def write_current(root: Path, current: Current) -> None:
 
 
 def withdraw(root: Path) -> None:
-    """Leave no version live, as before the first promotion; only for the holder of the lock."""
+    """Leave no version live, as before the first promotion. Call only while holding the lock."""
     (root / CURRENT).unlink(missing_ok=True)
     sync(root)
 
@@ -47,14 +47,14 @@ def withdraw(root: Path) -> None:
 def make_live(
     root: Path, database: Database, action: str, current: Current, looks: Sequence[Look] = ()
 ) -> None:
-    """Write the intent, then CURRENT; only for the holder of the refresh lock.
+    """Write the intent, then CURRENT. Call only while holding the refresh lock.
 
-    looks: of the gate, that this version came by.
+    looks: the looks of the gate that this version passed.
     """
     with database.transaction() as conn:
         journal.record_live_change(conn, action, current)
     write_current(root, current)
-    if looks:  # last: a look that brought nothing to life must not seem to have
+    if looks:  # last: a look whose version never went live must not be on record
         try:
             with database.transaction() as conn:
                 for look in looks:
@@ -64,7 +64,7 @@ def make_live(
 
 
 def reconcile(root: Path, database: Database) -> None:
-    """Write into the journal what CURRENT says, when the last intent never reached it."""
+    """Write into the journal which version CURRENT names, when the last intent never reached it."""
     try:
         current = read_current(root)
     except CorruptFileError:

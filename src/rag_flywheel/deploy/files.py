@@ -1,8 +1,7 @@
-"""Files that are either whole and on the disk, or not there."""
+"""Lists and hashes the files of a version, within limits on their number and depth."""
 
 import hashlib
 import os
-import stat
 from pathlib import Path
 
 from rag_flywheel.disk import regular_file
@@ -13,9 +12,9 @@ _AT_ONCE = 2**20  # bytes
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's contents, as many as it had when it was opened.
+    """Hex digest of a file's contents, up to the size that it had when it was opened.
 
-    Raises OSError, and ValueError for what is no regular file.
+    Raises OSError, and ValueError for anything but a regular file.
     """
     whole = hashlib.sha256()
     with regular_file(path) as (file, left):
@@ -26,7 +25,7 @@ def sha256(path: Path) -> str:
 
 
 def entries_below(folder: Path) -> dict[str, os.stat_result]:
-    """{name: its state} of everything below but folders; links are not followed.
+    """{name: its state} of everything below a folder except folders; links are not followed.
 
     Raises OSError, and ValueError when there are too many, or folders in folders in folders.
     """
@@ -54,15 +53,10 @@ def entries_below(folder: Path) -> dict[str, os.stat_result]:
     return found
 
 
-def is_regular(state: os.stat_result) -> bool:
-    """Whether it is a plain file: no link, pipe, socket or device."""
-    return stat.S_ISREG(state.st_mode)
-
-
 def files_below(folder: Path) -> list[str]:
-    """Sorted names, with "/" between folders, of all files below; none when it is not there.
+    """Sorted names, with "/" between folders, of all files below a folder; none without it.
 
-    Unlike Path.rglob it bears folders that another process deletes meanwhile.
+    Unlike Path.rglob it tolerates folders that another process deletes meanwhile.
     """
     return sorted(
         (Path(path) / name).relative_to(folder).as_posix()

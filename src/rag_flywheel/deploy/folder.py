@@ -1,4 +1,4 @@
-"""The index folder itself: made on first use, refused when it is something else."""
+"""Opens an index folder: creates it on first use, and refuses a folder that is something else."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from rag_flywheel.store.database import FILE_NAME as DATABASE
 def open_folder(root: Path, *, config: Config | None, new: Config, create: bool) -> Config:
     """The settings of the index folder at `root`, which is made when it is missing or empty.
 
-    config: what the settings must be, of a new folder or an existing one; new: the settings of a
-    new folder when config is None.
+    config: the settings that a new or an existing folder must have; new: the settings of a new
+    folder when config is None.
     Raises NotAFlywheelError, NewerFormatError, ConfigError, ReadOnlyError.
     """
     marker = root / settings.FILE_NAME
@@ -30,11 +30,9 @@ def open_folder(root: Path, *, config: Config | None, new: Config, create: bool)
             return found
         _refuse_other(root, create)
         root.mkdir(parents=True, exist_ok=True)
-        made = config if config is not None else new
-        replace_text(
-            marker, settings.config_text(made)
-        )  # last of a new folder's files to be needed
-        return made
+        created = config if config is not None else new
+        replace_text(marker, settings.config_text(created))  # the last file that a new folder needs
+        return created
 
 
 def _refuse_other(root: Path, create: bool) -> None:

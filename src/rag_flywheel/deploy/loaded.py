@@ -1,4 +1,4 @@
-"""One index version in memory, as its folder holds it. It never changes after it is loaded."""
+"""Loads an index version into memory. A loaded version never changes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,8 @@ _MOST_PARAMETERS = 1_000_000  # bytes
 class LoadedVersion:
     """A version's id (None: there is none yet), watermark, parameters, memory and searchable parts.
 
-    heard: what votes up to when it was built say, None: they have to be judged; queries: what
-    encodes queries in it, None: the encoder of the index, as it was made.
+    queries: its tuned encoder of queries, None: the encoder of the index; evidence: from the votes
+    up to its build, None: those votes have to be judged again.
     """
 
     id: str | None
@@ -50,9 +50,9 @@ class Indexes:
 
 
 def empty_version(dim: int) -> LoadedVersion:
-    """What is served before the first refresh: no indexed texts, the shipped parameters."""
-    nothing = DenseIndex.build(np.empty(0, np.int64), np.empty((0, dim), np.float32))
-    return LoadedVersion(None, 0, Parameters(), nothing, LexicalIndex.build([]), Memory())
+    """The version served before the first refresh: no indexed texts, the shipped parameters."""
+    dense = DenseIndex.build(np.empty(0, np.int64), np.empty((0, dim), np.float32))
+    return LoadedVersion(None, 0, Parameters(), dense, LexicalIndex.build([]), Memory())
 
 
 def load_version(
@@ -67,22 +67,18 @@ def load_version(
 ) -> LoadedVersion:
     """Read a version folder. Raises CorruptFileError when a part cannot be read or does not fit.
 
-    indexes: what its searchable parts would be read as, when that is known.
+    indexes: its searchable parts, when they are in memory already.
     """
-    known = indexes or _load_indexes(folder, dim=dim, n_passages=n_passages)
+    if indexes is None:
+        dense = DenseIndex.load(folder, dim=dim)
+        with version_file_errors(folder):
+            if len(dense) != n_passages:
+                raise ValueError(f"it holds {len(dense)} vectors; its manifest says {n_passages}")
+        indexes = Indexes(dense, LexicalIndex.load(folder, n_texts=n_passages))
     parameters, memory = load_parameters(folder), load_memory(folder)
     evidence = load_stored_evidence(folder, dim=dim)
-    return LoadedVersion(
-        version, watermark, parameters, known.dense, known.lexical, memory, queries, evidence
-    )
-
-
-def _load_indexes(folder: Path, *, dim: int, n_passages: int) -> Indexes:
-    dense = DenseIndex.load(folder, dim=dim)
-    with version_file_errors(folder):
-        if len(dense) != n_passages:
-            raise ValueError(f"it holds {len(dense)} vectors; its manifest says {n_passages}")
-    return Indexes(dense, LexicalIndex.load(folder, n_texts=n_passages))
+    dense, lexical = indexes.dense, indexes.lexical
+    return LoadedVersion(version, watermark, parameters, dense, lexical, memory, queries, evidence)
 
 
 def load_parameters(folder: Path) -> Parameters:

@@ -11,9 +11,9 @@ FILE_NAME = "refresh.lock"
 
 @contextmanager
 def refresh_lock(root: Path, *, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the lock for the block. Raises LockedError when another process keeps it for wait_s.
+    """Hold the lock during the block. Raises LockedError when another process holds it for wait_s.
 
-    The operating system frees it when its holder dies.
+    The operating system frees the lock when its holder dies.
     """
     from filelock import FileLock, Timeout
 

@@ -1,4 +1,4 @@
-"""The manifest of a version: what it holds, written last; read with a limit on everything in it."""
+"""Writes and reads the manifest of a version, with a limit on every value that is read."""
 
 import dataclasses
 import json
@@ -26,12 +26,13 @@ _Event: TypeAlias = Annotated[int, Meta(ge=0, le=2**62)]
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a version holds. `watermark`: the event number up to which it was built; votes after
-    `votes_until` (less than the watermark when it was built after a rollback) did not count for it.
+    """The contents of a version.
 
-    created: seconds since 1970; encoder, revision: its name, and which weights; dim: width of its
-    vectors; tuned: which weights its queries are encoded by, None: those of the encoder;
-    files: {name: (sha256, bytes)}.
+    watermark: the event number up to which it was built; votes_until: the last event whose vote
+    counted (before the watermark when it was built after a rollback); created: seconds since 1970;
+    encoder, revision, dim: the encoder's name, the hash of its weights, the width of its vectors;
+    tuned: the hash of the weights that encode queries, None: the encoder's; files: {name: (sha256,
+    bytes)}.
     """
 
     id: str

@@ -1,7 +1,6 @@
-"""Deletes what no version needs any more: old versions, staging, quarantine, vectors, checkpoints."""
+"""Deletes files that no version needs any more: old versions, staging, vectors, checkpoints."""
 
 import logging
-import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -21,8 +20,8 @@ from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
-_FOLDER = "tuning"  # of one that is under way
-CHECKPOINT = f"{_FOLDER}/checkpoint.safetensors"
+_TUNING = "tuning"
+CHECKPOINT = f"{_TUNING}/checkpoint.safetensors"
 
 
 def drop_dead_vectors(root: Path, database: Database) -> None:
@@ -43,16 +42,15 @@ def drop_dead_vectors(root: Path, database: Database) -> None:
 
 
 def forget_progress(root: Path) -> None:
-    """Delete what is kept of how far a tuning is. Raises OSError: votes of users are behind it."""
-    folder = root / _FOLDER
-    if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder)
-    else:
-        folder.unlink(missing_ok=True)
+    """Delete the checkpoint of a tuning. Raises OSError, for it was made from votes of users."""
+    _delete(root / _TUNING)
 
 
 def clean_staging(root: Path) -> int:
-    """Delete what refreshes that died left behind; only for the holder of the refresh lock."""
+    """Delete the files of refreshes that died; returns the number of unfinished versions.
+
+    Call only while holding the refresh lock.
+    """
     for unfinished in root.glob(f".{CURRENT}.*"):
         _delete(unfinished)
     folder = root / STAGING
@@ -70,13 +68,12 @@ def _delete(path: Path) -> None:
 
 
 def clean_quarantine(root: Path) -> None:
-    """Delete the damaged versions that a repair moved away; only for the holder of the lock."""
-    if os.path.lexists(root / QUARANTINE):
-        _delete(root / QUARANTINE)
+    """Delete the damaged versions that a repair moved away. Call only while holding the lock."""
+    _delete(root / QUARANTINE)
 
 
 def clean_strays(root: Path) -> None:
-    """Delete what is in the folder of versions and is none; only for the holder of the lock."""
+    """Delete everything in `versions/` that is no version. Call only while holding the lock."""
     for name in strays(root):
         _delete(root / VERSIONS / name)
 
@@ -86,9 +83,8 @@ def prune(root: Path, *, keep: int, never: Collection[str]) -> list[str]:
     known = list_versions(root)
     old = [v for v in known[: max(0, len(known) - keep)] if v not in never]
     for version in old:
-        folder = version_folder(root, version)
         doomed = root / STAGING / f"pruned-{version}"  # renamed first: never half a version
         doomed.parent.mkdir(exist_ok=True)
-        folder.rename(doomed)
+        version_folder(root, version).rename(doomed)
         shutil.rmtree(doomed)
     return old

@@ -1,6 +1,6 @@
-"""Repair: what is damaged is moved away, and what can be rebuilt is rebuilt from the database.
+"""Repairs an index folder: moves damaged files away, and rebuilds what it can from the database.
 
-Nothing of the user's is deleted; a damaged database is left alone.
+It deletes nothing of the user's, and leaves a damaged database alone.
 """
 
 import os
@@ -52,22 +52,20 @@ def _bad_vectors(database: Database) -> list[int]:
             'flywheel.db ".recover" | sqlite3 saved.db`'
         )
     with database.snapshot() as conn:
-        meta = (journal.read_meta(conn, key) for key in ("revision", "dim"))
-        revision, dim = encoder_identity(*meta)
+        revision, dim = encoder_identity(conn)
         if revision is None or dim is None:
             return []
         return [row for row, _ in bad_vectors(conn, revision, dim)]
 
 
 def _moved_away(root: Path) -> list[str]:
-    """Quarantine what is damaged; what was done."""
+    """Quarantine everything damaged; returns what was done, one sentence each."""
     folder = root / VERSIONS
     if os.path.lexists(folder) and not folder.is_dir():
         return [_quarantine(root, folder, "it is no folder")]
     done = [_quarantine(root, folder / name, "it is no version") for name in strays(root)]
     for version in list_versions(root):
-        wrong = version_problems(root, version)
-        if wrong:
+        if wrong := version_problems(root, version):
             done.append(_quarantine(root, folder / version, wrong[0]))
     try:
         current = read_current(root)
@@ -79,7 +77,7 @@ def _moved_away(root: Path) -> list[str]:
 
 
 def _quarantine(root: Path, path: Path, why: str) -> str:
-    """Move a file or folder away, whatever it is, by a rename on the same disk."""
+    """Move a file or folder into quarantine/ by a rename; returns a sentence that says so."""
     place = root / QUARANTINE
     place.mkdir(exist_ok=True)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -91,8 +89,8 @@ def _quarantine(root: Path, path: Path, why: str) -> str:
     path.rename(target)
     sync(path.parent)
     sync(place)
-    name = path.relative_to(root).as_posix()
-    return f"moved {name} to {target.relative_to(root).as_posix()}: {why}"
+    old, new = (p.relative_to(root).as_posix() for p in (path, target))
+    return f"moved {old} to {new}: {why}"
 
 
 def _has_no_version(root: Path, database: Database) -> bool:

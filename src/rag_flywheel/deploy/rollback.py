@@ -1,4 +1,4 @@
-"""Makes an earlier version live again, and lets held-back votes count again."""
+"""Makes an earlier version live again, and releases the votes that a rollback held back."""
 
 from pathlib import Path
 
@@ -22,7 +22,14 @@ def roll_back(root: Path, database: Database, version: str | None, *, hold: bool
     Raises UnknownIdError, CorruptFileError, LockedError; StorageError while a user is being forgotten.
     """
     with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
-        _require_forgotten(root, database)
+        with database.reading() as conn:
+            unfinished = forgetting.unfinished(conn)
+        if unfinished:
+            raise StorageError(
+                f"a user of {root} is to be forgotten, and its versions still hold what was learned "
+                "from them; run `rag-flywheel refresh` to finish that. Older versions are deleted "
+                "by it"
+            )
         target = version if version is not None else _parent(root)
         existing_version(root, target)
         problems = check(root, target)
@@ -48,16 +55,6 @@ def release(root: Path, database: Database) -> bool:
             return False
         make_live(root, database, "release", Current(current.version))
     return True
-
-
-def _require_forgotten(root: Path, database: Database) -> None:
-    with database.reading() as conn:
-        unfinished = forgetting.unfinished(conn)
-    if unfinished:
-        raise StorageError(
-            f"a user of {root} is to be forgotten, and its versions still hold what was learned "
-            "from them; run `rag-flywheel refresh` to finish that. Older versions are deleted by it"
-        )
 
 
 def _parent(root: Path) -> str:

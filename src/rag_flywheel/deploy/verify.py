@@ -1,10 +1,11 @@
-"""Verify: everything that is wrong with an index folder, by name; nothing is changed.
+"""Finds every problem of an index folder, and changes nothing.
 
-Every byte is hashed and every part of every version is read, one version at a time.
+It hashes every byte and reads every part of every version, one version at a time.
 """
 
 import json
 import logging
+import sqlite3
 from importlib import metadata
 from pathlib import Path
 
@@ -33,8 +34,13 @@ _CHECKED = "checked"  # the key of the note
 
 
 def problems(root: Path, database: Database) -> list[str]:
-    """Everything found wrong with the folder, one sentence each; empty when it is sound."""
-    found = _settings_problems(root) + database_problems(database)
+    """Every problem of the folder, one sentence each; empty when it is sound."""
+    found = []
+    try:
+        settings.read_config(root / settings.FILE_NAME)
+    except (FlywheelError, OSError) as error:
+        found.append(str(error))
+    found += database_problems(database)
     try:
         found += _live_problems(root, database)
     except FlywheelError as error:
@@ -48,33 +54,21 @@ def problems(root: Path, database: Database) -> list[str]:
     return found
 
 
-def _settings_problems(root: Path) -> list[str]:
-    try:
-        settings.read_config(root / settings.FILE_NAME)
-    except (FlywheelError, OSError) as error:
-        return [str(error)]
-    return []
-
-
 def database_problems(database: Database) -> list[str]:
     """What is wrong with the database, as SQLite sees it and then row by row."""
     try:
         found = database.problems()
         if not found:
             with database.snapshot() as conn:
-                found = row_problems(
-                    conn,
-                    *encoder_identity(
-                        journal.read_meta(conn, "revision"), journal.read_meta(conn, "dim")
-                    ),
-                )
+                found = row_problems(conn, *encoder_identity(conn))
     except FlywheelError as error:
         return [str(error)]
     return found
 
 
-def encoder_identity(revision: str | None, dim: str | None) -> tuple[str | None, int | None]:
-    """(revision, width) of the encoder of an index, from the words that are kept of it."""
+def encoder_identity(conn: sqlite3.Connection) -> tuple[str | None, int | None]:
+    """(revision, width) of the encoder of an index, as the database stores them."""
+    revision, dim = (journal.read_meta(conn, key) for key in ("revision", "dim"))
     if revision is None or dim is None:
         return None, None
     if not (dim.isascii() and dim.isdigit() and len(dim) <= 5):
@@ -84,8 +78,7 @@ def encoder_identity(revision: str | None, dim: str | None) -> tuple[str | None,
 
 def version_problems(root: Path, version: str) -> list[str]:
     """What is wrong with one version: its files against its manifest, and if they can be read."""
-    wrong = check(root, version)
-    if wrong:
+    if wrong := check(root, version):
         return wrong
     try:
         manifest = read_manifest(root, version)
@@ -104,16 +97,16 @@ def version_problems(root: Path, version: str) -> list[str]:
 
 
 def checked_before(root: Path, database: Database, version: str) -> bool:
-    """Whether these very files of a version were hashed and read by this release before.
+    """Whether this release hashed and read these very files of a version before.
 
-    They are known by inode, size and times, which no program can set back unnoticed.
+    Files are identified by inode, size and times, which no program can set back unnoticed.
     """
     with database.reading() as conn:
         return journal.read_meta(conn, _CHECKED) == _signature(root, version)
 
 
 def note_checked(root: Path, database: Database, version: str) -> None:
-    """Note that the files of a version were hashed and read, and found sound."""
+    """Record that the files of a version were hashed and read, and are sound."""
     try:
         with database.transaction(durable=False) as conn:
             journal.write_meta(conn, _CHECKED, _signature(root, version))
@@ -126,7 +119,7 @@ def _signature(root: Path, version: str) -> str:
 
 
 def stray_problems(root: Path) -> list[str]:
-    """What is in the folder of versions and is none."""
+    """A sentence for each entry of `versions/` that is no version."""
     folder = root / VERSIONS
     if folder.exists() and not folder.is_dir():
         return [f"{VERSIONS} is no folder; `rag-flywheel repair` moves it away"]

@@ -1,6 +1,6 @@
-"""Version folders: staged, sealed, published, checked and listed.
+"""Stages, seals, publishes, checks and lists version folders.
 
-A version is never changed after its folder is renamed into `versions/`.
+A version never changes after its folder is renamed into `versions/`.
 """
 
 import calendar
@@ -8,10 +8,11 @@ import dataclasses
 import os
 import re
 import secrets
+import stat
 import time
 from pathlib import Path
 
-from rag_flywheel.deploy.files import entries_below, files_below, is_regular, sha256
+from rag_flywheel.deploy.files import entries_below, files_below, sha256
 from rag_flywheel.deploy.manifest import Manifest, manifest_text, parse_manifest
 from rag_flywheel.disk import REMEDY, sync, sync_tree
 from rag_flywheel.errors import CorruptFileError, NewerFormatError, UnknownIdError
@@ -48,12 +49,7 @@ def new_version_id(newest: str | None) -> str:
 def _seconds(version: str) -> int:
     """When a version was made, by its id; also for days that no month has."""
     return calendar.timegm(
-        (
-            int(version[:4]),
-            int(version[4:6]),
-            int(version[6:8]),
-            *(int(version[i : i + 2]) for i in (9, 11, 13)),
-        )
+        (int(version[:4]), *(int(version[i : i + 2]) for i in (4, 6, 9, 11, 13)))
     )
 
 
@@ -63,7 +59,7 @@ def is_version_id(name: object) -> bool:
 
 
 def version_folder(root: Path, version: str) -> Path:
-    """Where a version is. Raises UnknownIdError for what cannot be a version's id."""
+    """The folder of a version. Raises UnknownIdError for anything that is no version id."""
     if not is_version_id(version):
         raise UnknownIdError(
             f"{version!r} is no version id; expected one like 20261121T093000Z-3f9c1 "
@@ -74,18 +70,17 @@ def version_folder(root: Path, version: str) -> Path:
 
 def list_versions(root: Path) -> list[str]:
     """Ids of the versions on disk, the oldest first."""
-    folder = root / VERSIONS
-    if not folder.is_dir():
-        return []
-    return sorted(p.name for p in folder.iterdir() if _is_version(p))
+    return [path.name for path in _entries(root) if _is_version(path)]
 
 
 def strays(root: Path) -> list[str]:
-    """Names of what is in `versions/` but is no version: links, files, other folders."""
+    """Names of everything in `versions/` that is no version: links, files, other folders."""
+    return [path.name for path in _entries(root) if not _is_version(path)]
+
+
+def _entries(root: Path) -> list[Path]:
     folder = root / VERSIONS
-    if not folder.is_dir():
-        return []
-    return sorted(p.name for p in folder.iterdir() if not _is_version(p))
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _is_version(path: Path) -> bool:
@@ -102,17 +97,15 @@ def stage(root: Path) -> Path:
 
 def seal(staged: Path, manifest: Manifest) -> Manifest:
     """Write the manifest of a staged version, last, with the hash and size of every other file."""
-    files = {
-        name: (sha256(staged / name), (staged / name).stat().st_size)
-        for name in files_below(staged)
-    }
+    paths = {name: staged / name for name in files_below(staged)}
+    files = {name: (sha256(path), path.stat().st_size) for name, path in paths.items()}
     sealed = dataclasses.replace(manifest, files=files)
     (staged / MANIFEST).write_text(manifest_text(sealed), encoding="utf-8")
     return sealed
 
 
 def publish(root: Path, staged: Path, version: str) -> Path:
-    """Move a sealed version into `versions/`, on the disk before this returns; not live yet."""
+    """Move a sealed version into `versions/` and sync it to the disk; it is not live yet."""
     target = version_folder(root, version)
     target.parent.mkdir(exist_ok=True)
     sync_tree(staged)
@@ -122,7 +115,7 @@ def publish(root: Path, staged: Path, version: str) -> Path:
 
 
 def existing_version(root: Path, version: str) -> Path:
-    """The folder of a version that is on disk. Raises UnknownIdError, naming the newest that are."""
+    """The folder of a version on disk. Raises UnknownIdError, which names the newest versions."""
     folder = version_folder(root, version)
     if folder.is_symlink():
         raise CorruptFileError(f"{folder} is a symbolic link; expected a folder. {REMEDY}")
@@ -138,7 +131,7 @@ def read_manifest(root: Path, version: str) -> Manifest:
 
 
 def sound_file(root: Path, version: str, name: str) -> bool:
-    """Whether one file of a version is there and what its manifest says."""
+    """Whether one file of a version exists and matches its manifest."""
     try:
         digest, size = read_manifest(root, version).files[name]
     except (CorruptFileError, NewerFormatError, UnknownIdError, KeyError):
@@ -176,20 +169,20 @@ def check(root: Path, version: str) -> list[str]:
         present = set(entries_below(folder))
     except (OSError, ValueError) as error:
         return [f"{version} cannot be looked through ({error})"]
-    problems = []
-    for name, (digest, size) in sorted(manifest.files.items()):
-        problem = _file_problem(folder / name, digest, size)
-        if problem is not None:
-            problems.append(f"{version}/{name} {problem}")
+    problems = [
+        f"{version}/{name} {problem}"
+        for name, (digest, size) in sorted(manifest.files.items())
+        if (problem := _file_problem(folder / name, digest, size)) is not None
+    ]
     extra = present - set(manifest.files) - {MANIFEST}
     return problems + [f"{version}/{name} is not in its manifest" for name in sorted(extra)]
 
 
 def _file_problem(path: Path, digest: str, size: int) -> str | None:
-    """What is wrong with one file of a version; None when it is what its manifest says."""
+    """What is wrong with one file of a version; None when it matches its manifest."""
     try:
         state = path.lstat()
-        if not is_regular(state):
+        if not stat.S_ISREG(state.st_mode):
             return "is a link, a folder or a device; expected a file"
         if state.st_size != size:
             return f"has {state.st_size} bytes; its manifest says {size}"

@@ -1,8 +1,8 @@
-"""The commonest kind of sentence-transformers model, computed without the library around it: BERT,
-the mean over its tokens, unit length.
+"""Computes the commonest kind of sentence-transformers model without the library: BERT, the mean over
+its tokens, unit length.
 
-The same numbers as the library's to the last digit or two, in less time: little happens between the
-products of matrices, and a batch has texts of like length.
+The numbers are the library's to the last digit or two, in less time: there is little between the
+products of matrices, and a batch has texts of similar length.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from rag_flywheel.records import Vectors
 
-_AT_ONCE = 2_048  # tokens, padding included: what lies between products stays near the processor
+_AT_ONCE = 2_048  # tokens, padding included: intermediate results stay in the processor's cache
 _CLOSE = 1e-5
 
 
 class Bert:
-    """What texts become under a model's weights as they were when it was made; thread-safe."""
+    """Encodes texts by a model's weights as they were when this was created; thread-safe."""
 
     def __init__(self, model: Any, *, half: bool = False) -> None:
         from tokenizers import Tokenizer
@@ -31,17 +31,17 @@ class Bert:
 
     @classmethod
     def of(cls, model: Any, *, half: bool = False) -> "Bert | None":
-        """The model, if it is of this kind and the answers are its own on texts of every sort;
-        None: it has to be asked itself. half: in bfloat16 arithmetic, once that is so without."""
+        """The model, if it is of this kind and gives the same vectors on texts of every sort; else
+        None, and the library has to encode. half: use bfloat16, after a comparison in float32."""
         if not _is_plain(model):
             return None
-        made = cls(model)
+        whole = cls(model)
         long = "a longer text, " * model.max_seq_length
         for texts in (["one"], ["", "Ünïcode  字\u200d\n[SEP] <b> 🙂", long], ["two words"]):
             wanted = model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
-            if not np.abs(made.encode(texts) - wanted).max() <= _CLOSE:
+            if not np.abs(whole.encode(texts) - wanted).max() <= _CLOSE:
                 return None
-        return cls(model, half=True) if half else made
+        return cls(model, half=True) if half else whole
 
     def encode(self, texts: Sequence[str], *, alone: bool = False) -> Vectors:
         """float32 (n, dim), unit rows; alone: each text by itself, so that its vector is the same to
@@ -58,7 +58,7 @@ class Bert:
 
 
 class _Layers:
-    """The weights of a BertModel and what they make of tokens.
+    """The weights of a BertModel, and the vectors that they give for tokens.
 
     Products with the few tokens of a query take their time to read weights: in float32 a sixth less
     where matrices lie transposed, in bfloat16 a third less where they lie as they come.
@@ -73,8 +73,7 @@ class _Layers:
         self._eps: float = bert.config.layer_norm_eps
         first = bert.embeddings
         places = first.position_embeddings.weight + first.token_type_embeddings.weight[0]
-        self._words = first.word_embeddings.weight.detach()
-        self._places = places.detach()
+        self._words, self._places = first.word_embeddings.weight.detach(), places.detach()
         self._first = (first.LayerNorm.weight.detach(), first.LayerNorm.bias.detach())
         self._layers = [self._layer(layer) for layer in bert.encoder.layer]
 
@@ -119,8 +118,8 @@ class _Layers:
         return normalize(found, dim=1)
 
     def _tokens(self, ids: Any, mask: Any) -> Any:
-        """What the last layer makes of tokens, (n, length, dim); mask: is added to what each attends
-        to; None: nothing is."""
+        """The last layer's output for tokens, (n, length, dim); mask: added to the attention logits,
+        None: without one."""
         import torch
 
         addmm, functional = torch.addmm, cast(Any, torch.nn.functional)
@@ -143,7 +142,7 @@ class _Layers:
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[npt.NDArray[np.int64]]:
-    """Positions of texts that go together: of like length, and not too many tokens."""
+    """Positions of texts for each batch: of similar length, and not too many tokens."""
     order = np.argsort(-np.array(lengths), kind="stable")
     start = 0
     while start < len(order):

@@ -1,4 +1,4 @@
-"""The encoder of one index: loaded when first needed, and always the one the index was made with."""
+"""Holds the encoder of one index: loaded on first use, and always the one the index was made with."""
 
 import re
 import threading
@@ -14,7 +14,7 @@ from rag_flywheel.store.database import Database
 
 
 class NamedEncoder:
-    """An Encoder by its spec, whose name, revision and width the index knows already.
+    """An Encoder by its spec, whose name, revision and width are stored in the index.
 
     The model behind it loads at the first text: a refresh with nothing to embed loads none.
     Raises, when it loads, EncoderNotFoundError, EncoderError, EncoderMismatchError.
@@ -37,11 +37,11 @@ class NamedEncoder:
         return self._loaded().encode_passages(texts)
 
     def tower(self) -> Tower:
-        """A copy of its side of queries. Raises EncoderError when it cannot be taught."""
+        """A copy of its encoder of queries. Raises EncoderError when that cannot be tuned."""
         return require_tunable(self._loaded()).tower()
 
     def with_tower(self, tower: Tower) -> QueryEncoder:
-        """What encodes queries as they are taught."""
+        """An encoder of queries by a tuned tower."""
         return require_tunable(self._loaded()).with_tower(tower)
 
     def _loaded(self) -> Encoder:
@@ -54,7 +54,7 @@ class NamedEncoder:
 
 
 class EncoderSlot:
-    """Holds the encoder that `given` is, or names; thread-safe."""
+    """Holds the encoder that is given as an object or by its spec; thread-safe."""
 
     def __init__(self, database: Database, given: Encoder | str) -> None:
         self._database = database
@@ -63,7 +63,7 @@ class EncoderSlot:
         self._lock = threading.Lock()
 
     def get(self) -> Encoder:
-        """The encoder; an object, or one that the index does not know yet, checked at once.
+        """The encoder; an object, or one that is new to the index, is checked at once.
 
         Raises EncoderNotFoundError, EncoderError, and EncoderMismatchError when the index was made
         with another one.
@@ -92,7 +92,7 @@ class EncoderSlot:
         return name, revision, dim
 
     def _recorded(self, encoder: Encoder) -> tuple[str, str, str]:
-        """What the index was made with; from now on this encoder, if with none yet."""
+        """The identity of the index's encoder; an index without one records this encoder."""
         if (known := self._known()) is not None:
             return known
         with self._database.transaction() as conn:

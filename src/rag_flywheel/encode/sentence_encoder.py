@@ -1,6 +1,6 @@
 """The default encoder: a sentence-transformers model, found offline where possible.
 
-The only door to sentence-transformers.
+No other module imports sentence-transformers.
 """
 
 import hashlib
@@ -61,7 +61,10 @@ def _bundled(name: str) -> Path | None:
         return None
     folder = Path(str(spec.origin)).parent / "model"
     weights = folder / "model.safetensors"
-    found = _sha256(weights) if weights.exists() else "nothing (no such file)"
+    found = "nothing (no such file)"
+    if weights.exists():
+        with weights.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != BUNDLED_SHA256:
         raise EncoderNotFoundError(
             f"{weights} has sha256 {found}; expected {BUNDLED_SHA256}. "
@@ -71,18 +74,13 @@ def _bundled(name: str) -> Path | None:
     return folder
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class SentenceEncoder:
     """A sentence-transformers model as an Encoder.
 
-    Where the processor has bfloat16 arithmetic it is used (cosine to float32 above 0.999; passages 3
-    times as fast, a query twice). Its last digits depend on the size of a batch. That cannot show in
-    passages, whose vectors are stored once; queries are each encoded by themselves. A model that
-    `Bert` can compute is left to it; any other is asked as the library asks it, its queries in float32.
+    It uses bfloat16 arithmetic where the processor has it (cosine to float32 above 0.999; passages 3
+    times as fast, a query twice). Its last digits depend on the size of a batch: passages have their
+    vectors stored once, and queries are encoded one by one. A model that `Bert` can compute is left
+    to it; any other is encoded by the library, its queries in float32.
     """
 
     def __init__(self, model: Any, *, name: str, revision: str, bf16: bool) -> None:
@@ -122,7 +120,7 @@ class SentenceEncoder:
         )
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """float32 (n, dim), unit rows; a text's is the same whatever it comes with, to 1e-6."""
+        """float32 (n, dim), unit rows; other texts in the call change a vector by 1e-6 at most."""
         if self._fast is not None and texts:
             return self._fast.encode(texts, alone=self.bf16)
         return self._encode(self._model.encode_query, texts)
@@ -139,12 +137,12 @@ class SentenceEncoder:
             return self._encode(self._model.encode_document, texts)
 
     def tower(self) -> Tower:
-        """A copy of the model whose last layers can be taught."""
+        """A copy of the model whose last layers can be tuned."""
         with self._lock:
             return Tower(self._model, self.revision)
 
     def with_tower(self, tower: Tower) -> "SentenceEncoder":
-        """What encodes queries as they are taught."""
+        """An encoder of queries by a tuned tower."""
         return SentenceEncoder(
             tower.model.eval(), name=self.name, revision=tower.revision, bf16=self.bf16
         )

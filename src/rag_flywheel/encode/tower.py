@@ -1,7 +1,6 @@
-"""The part of a sentence-transformers model that queries can teach: its last layers, and their file.
+"""The part of a sentence-transformers model that tuning may change, its last layers, and their file.
 
-Embeddings and lower layers stay what they are, and are shared with the model that passages are
-encoded by.
+Embeddings and lower layers never change, and are shared with the model that encodes passages.
 """
 
 import copy
@@ -24,9 +23,10 @@ Weights = npt.NDArray[np.float32]
 
 
 class Tower:
-    """A copy of a model whose last three layers can be taught; `base`: the revision it starts from.
+    """A copy of a model whose last three layers can be tuned.
 
-    model: the copy, a torch module; taught: the parameters of its last layers, by name.
+    base: the revision it starts from; model: the copy, a torch module; taught: the parameters of its
+    last layers, by name.
     """
 
     def __init__(self, model: Any, base: str) -> None:
@@ -50,7 +50,7 @@ class Tower:
 
     @property
     def revision(self) -> str:
-        """Names what was taught: a hash over the revision it began with and every taught weight."""
+        """A hash over the revision that tuning started from and every tuned weight."""
         digest = hashlib.blake2b(self.base.encode(), digest_size=8)
         for name, value in sorted(self.taught.items()):
             digest.update(name.encode())
@@ -59,49 +59,49 @@ class Tower:
 
     @property
     def weights(self) -> dict[str, Weights]:
-        """A copy of what was taught, by name."""
+        """A copy of the tuned weights, by name."""
         return {name: p.detach().numpy().copy() for name, p in self.taught.items()}
 
     def save(self, path: Path) -> None:
-        """Write what was taught, in the safetensors format. Raises OSError."""
+        """Write the tuned weights in the safetensors format. Raises OSError."""
         from safetensors.numpy import save  # its save_file hides errno, and the file from others
 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(save(self.weights, {_BASE: self.base}))
 
     def load(self, path: Path) -> None:
-        """Take over what `save` wrote. Raises CorruptFileError when it is not of this model."""
+        """Use the weights that `save` wrote. Raises CorruptFileError when they are not of this model."""
         self.take(read_taught(path, self.base), f"{path}: taught weights")
 
-    def take(self, tensors: Mapping[str, Weights], said: str = "taught weights") -> None:
-        """Take over weights by name, all or none; said: what an error calls them.
+    def take(self, tensors: Mapping[str, Weights], name: str = "taught weights") -> None:
+        """Use the given weights, all or none; name: how an error refers to them.
 
         Raises CorruptFileError when they do not fit.
         """
         import torch
 
-        expected = {name: tuple(p.shape) for name, p in self.taught.items()}
-        found = {name: tuple(t.shape) for name, t in tensors.items()}
+        expected = {key: tuple(p.shape) for key, p in self.taught.items()}
+        found = {key: tuple(t.shape) for key, t in tensors.items()}
         if found != expected:
             wrong = min(dict(found.items() ^ expected.items()))
             raise CorruptFileError(
-                f"{said} do not fit the encoder: {wrong} is {found.get(wrong, 'missing')}; expected "
+                f"{name} do not fit the encoder: {wrong} is {found.get(wrong, 'missing')}; expected "
                 f"{expected.get(wrong, 'none')}. Run `rag-flywheel rollback` to another version"
             )
-        for name, given in sorted(tensors.items()):
+        for key, given in sorted(tensors.items()):
             if given.dtype != np.float32 or not np.isfinite(given).all():
                 raise CorruptFileError(
-                    f"{said} {name} are not finite float32 numbers. Run `rag-flywheel rollback` to "
+                    f"{name} {key} are not finite float32 numbers. Run `rag-flywheel rollback` to "
                     "another version"
                 )
         with torch.no_grad():
-            for name, parameter in self.taught.items():
-                parameter.copy_(torch.from_numpy(tensors[name]))
+            for key, parameter in self.taught.items():
+                parameter.copy_(torch.from_numpy(tensors[key]))
 
 
 def read_taught(path: Path, base: str | None = None) -> dict[str, Weights]:
-    """The weights in a file of taught weights, by name; base: the revision that they must have begun
-    with. Raises CorruptFileError."""
+    """The weights in a file of tuned weights, by name; base: the revision that tuning must have
+    started from. Raises CorruptFileError."""
     from safetensors import SafetensorError, safe_open
 
     errors = (OSError, ValueError, TypeError, SafetensorError)  # TypeError: no such number in numpy
@@ -140,17 +140,17 @@ def _last_layers(model: Any) -> frozenset[str]:
 
 @runtime_checkable
 class TunableEncoder(Encoder, Protocol):
-    """An Encoder whose queries can be taught by votes; its passages stay what they are."""
+    """An Encoder whose side of queries can be tuned to votes; its passages never change."""
 
     def tower(self) -> Tower:
-        """A copy of the side of queries as it was made, ready to be taught."""
+        """A copy of the untuned encoder of queries, ready for tuning."""
 
     def with_tower(self, tower: Tower) -> "QueryEncoder":
-        """What encodes queries as they are taught."""
+        """An encoder of queries by a tuned tower."""
 
 
 def require_tunable(encoder: Encoder) -> TunableEncoder:
-    """The encoder, if its queries can be taught. Raises EncoderError."""
+    """The encoder, if it can be tuned. Raises EncoderError."""
     if not isinstance(encoder, TunableEncoder):
         raise EncoderError(
             f"encoder {encoder.name!r} cannot be tuned: it has no tower(); expected a "

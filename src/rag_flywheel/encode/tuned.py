@@ -1,4 +1,4 @@
-"""Queries under the weights that a version was taught, loaded when first needed."""
+"""Encodes queries by the tuned weights of a version, loaded on first use."""
 
 import threading
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from rag_flywheel.records import Vectors
 
 
 class TunedQueries:
-    """Queries under the weights that a version was taught; they load by `load` or the first query.
+    """An encoder of queries by tuned weights, which load by `load` or the first query; thread-safe.
 
-    path: the file of those weights; revision: what they must come to. Thread-safe. Raises, when
-    they load, CorruptFileError, EncoderError, EncoderNotFoundError.
+    path: the file of those weights; revision: their hash. Raises, when they load, CorruptFileError,
+    EncoderError, EncoderNotFoundError.
     """
 
     def __init__(self, encoder: Encoder, path: Path, revision: str) -> None:
@@ -34,7 +34,7 @@ class TunedQueries:
         return self.load().encode_queries(texts)
 
     def load(self) -> QueryEncoder:
-        """What encodes, with its weights in memory."""
+        """The encoder itself, with its weights in memory."""
         with self._lock:
             if self._made is None:
                 encoder = require_tunable(self._encoder)

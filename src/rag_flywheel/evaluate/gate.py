@@ -1,6 +1,6 @@
-"""The gate: whether new parameters replace the live ones, from scores of both on the same queries.
+"""Decides whether new parameters replace the live ones, from scores of both on the same queries.
 
-It is given numbers by query; it must not know what was ranked, nor where parameters come from.
+The gate is given numbers by query; it must not know what was ranked, nor where parameters come from.
 """
 
 import math
@@ -16,11 +16,11 @@ from rag_flywheel.evaluate.paired import ByQuery, better_test
 Mask = npt.NDArray[np.bool_]
 Outcome = Literal["better", "no better", "vetoed", "too few", "too soon"]
 
-ALPHA = 0.025  # of the first look's replacing parameters by ones that are no better
+ALPHA = 0.025  # chance that the first look lets in parameters that are no better
 LEAST_JUDGED = 50  # queries that can decide, or veto
-GROWTH = 1.5  # a look takes so many times the votes that there were at the last one
+GROWTH = 1.5  # a look needs this many times the votes of the look before
 VETO_ALPHA = 0.05
-MARGIN = 0.005  # of harm to a part that is borne: nDCG, or log-likelihood a query
+MARGIN = 0.005  # loss in a slice that is tolerated: nDCG, or log-likelihood a query
 LARGE_CHANGE = 0.5  # share of the best 8 hits that stay; below, golden queries must gain
 _ROUNDS = 10_000
 _TINY = 1e-9  # gains that cancel leave a rounding error
@@ -47,7 +47,7 @@ _NOTHING = Pair(np.empty(0), np.empty(0))
 
 @dataclass(frozen=True)
 class Looks:
-    """Looks since parameters were last replaced, and how many votes there were at the last look."""
+    """How many looks there were since the last replacement, and the votes at the last of them."""
 
     n: int = 0
     n_votes: int = 0
@@ -55,13 +55,12 @@ class Looks:
 
 @dataclass(frozen=True)
 class TrialResults:
-    """What both sides are judged by, on queries that neither was fitted to.
+    """The scores of both sides, on queries that neither was fitted to.
 
-    votes: log-likelihood of the votes on each group of held-out queries that are near-duplicates;
-    slices: parts of those by name, (n,). condensed: nDCG of the judged hits alone, of the queries where
-    that says anything.
-    golden: nDCG@10 of queries with known answers. kept_hits: share of the best 8 hits of held-out
-    queries that both sides have.
+    votes: log-likelihood of the votes on each group of near-duplicate held-out queries; slices: masks
+    of such groups by name, (n,); condensed: nDCG of the judged hits alone, where it is defined;
+    golden: nDCG@10 of queries with known answers; shared_hits: the share of the best 8 hits of
+    held-out queries that both sides have.
     """
 
     votes: Pair = _NOTHING
@@ -73,11 +72,11 @@ class TrialResults:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided and why, and what it was decided by: `measure`, of n_judged queries.
+    """The outcome and the reason, decided by `measure` on n_judged queries.
 
-    n_votes: how many there were in all. look: the number of this look since
-    parameters were last replaced, 0: there was none; alpha: what was spent on it; p: of the
-    candidate being no better; mean, error: of its gain a query.
+    n_votes: all votes so far; look: the number of this look since parameters were last replaced, 0:
+    none was taken; alpha: the significance level spent on it; p: the p value of the candidate being
+    no better; mean, error: its mean gain a query and the standard error.
     """
 
     outcome: Outcome
@@ -109,19 +108,19 @@ def alpha_of(look: int) -> float:
 
 
 def too_soon(n_votes: int, before: Looks) -> str:
-    """Why so many votes are too few more than the last look had; empty when a look is due."""
+    """Why n_votes are too few for another look; empty when one is due."""
     enough = math.ceil(GROWTH * before.n_votes)
     return f"{n_votes} votes so far, the next look is at {enough}" if n_votes < enough else ""
 
 
 def decide(results: TrialResults, n_votes: int, before: Looks, *, seed: int = 0) -> Decision:
-    """Whether the candidate is better, and nothing speaks against it.
+    """Decide whether the candidate is better, and no veto applies.
 
     Held-out votes decide, or golden queries where too few have votes: better is a one-sided paired
     randomisation test of the mean gain at what this look may spend. A veto: a slice of the votes,
     the order of judged hits, or golden queries are worse by more than MARGIN at p < 0.05; or most
-    of the best hits change, which votes on the incumbent's hits cannot judge, and golden queries
-    do not gain.
+    of the best hits change, which votes on the incumbent's hits cannot judge, and golden queries do
+    not gain.
     """
     measure, gains = "held-out votes", results.votes.differences
     if len(gains) < LEAST_JUDGED <= len(results.golden):
@@ -153,16 +152,15 @@ def decide(results: TrialResults, n_votes: int, before: Looks, *, seed: int = 0)
 
 
 def _veto(results: TrialResults, seed: int) -> str:
-    """What speaks against the candidate; empty when nothing does."""
-    gains = results.votes.differences
+    """The reason to veto the candidate; empty without one."""
+    gains, golden = results.votes.differences, results.golden.differences
     parts = {f"votes on {name} queries": gains[mask] for name, mask in results.slices.items()}
     parts["the order of judged hits"] = results.condensed.differences
-    parts["golden queries"] = results.golden.differences
+    parts["golden queries"] = golden
     for name, part in parts.items():
         worse = -part - MARGIN
         if len(part) >= LEAST_JUDGED and better_test(worse, seed=seed) < VETO_ALPHA:
             return f"{name} lose {-part.mean():.4f} (n {len(part)})"
-    golden = results.golden.differences
     if results.shared_hits < LARGE_CHANGE and len(golden) >= LEAST_JUDGED and golden.mean() < _TINY:
         return (
             f"only {results.shared_hits:.0%} of the best hits stay and golden queries gain nothing"

@@ -1,4 +1,4 @@
-"""gate.json: what the gate decided of a version, as it is kept beside it."""
+"""Writes and reads gate.json, the record of the gate's decisions on a version."""
 
 import json
 from pathlib import Path
@@ -13,18 +13,21 @@ FORMAT_VERSION = 1
 
 
 def tried_to_tune(version: Path) -> bool:
-    """Whether the encoder of queries was to be tuned for the version in this folder."""
+    """Whether tuning the encoder was tried for the version in this folder."""
     try:
         return "encoder" in read_json(version / FILE_NAME, most=MOST_BYTES)
     except (OSError, ValueError, TypeError):
         return False
 
 
-def gate_text(why: str, weights: Gate | None, tuning: tuple[str, Gate | None] | None) -> str:
-    """What is kept in a version of both arms of the gate: JSON. why: in place of what did not come
-    before it; tuning: (why, gate) of the encoder of queries, None when it was not to be tuned."""
-    found: dict[str, Any] = {"format_version": FORMAT_VERSION}
-    found |= weights.record if weights is not None else {"why": why}
-    if tuning is not None:
-        found["encoder"] = tuning[1].record if tuning[1] is not None else {"why": tuning[0]}
+def gate_text(*arms: tuple[str, Gate | None]) -> str:
+    """The record of the gate in a version, as JSON.
+
+    arms: (why, gate) of the weights and, where tuning was tried, of the encoder of queries; gate
+    None: nothing was compared, and why stands in its place.
+    """
+    weights, *encoder = ({"why": why} if gate is None else gate.record for why, gate in arms)
+    found: dict[str, Any] = {"format_version": FORMAT_VERSION, **weights}
+    if encoder:
+        found["encoder"] = encoder[0]
     return json.dumps(found, indent=1) + "\n"

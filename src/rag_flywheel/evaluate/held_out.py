@@ -1,6 +1,6 @@
-"""What held-out queries say of parameters: how likely their votes are, and how hits are ordered.
+"""Scores parameters on held-out queries: by the likelihood of their votes, and the order of hits.
 
-Both the new parameters and the live ones are asked, with a memory of the other queries alone.
+New and live parameters are scored alike, with a memory of the other queries alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,11 +39,11 @@ _BEST, _DEPTH = 8, 10
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What m held-out queries say of parameters.
+    """The scores of parameters on m held-out queries.
 
-    log_likelihood (m,): log P(votes). condensed (m,): nDCG of the judged hits alone, those called
-    helpful being right; nan where they are all of one kind. best int64 (m, 8): the passages of the
-    best hits, -1: none. judged (m,): the share of those that have votes.
+    log_likelihood (m,): log P(votes); condensed (m,): nDCG of the judged hits alone, those called
+    helpful being right, nan where they are all of one kind; best int64 (m, 8): the passages of the
+    best hits, -1: none; judged (m,): the share of those hits that have votes.
     """
 
     log_likelihood: Floats
@@ -53,7 +53,7 @@ class HeldOut:
 
 
 def neighbour_chances(others: Examples, parameters: Parameters) -> Floats:
-    """What these queries say of their candidates to others, (m, C)."""
+    """The chances of their candidates that these queries propagate to others, (m, C)."""
     return neighbour_chances_of(others, before_votes(others, parameters), parameters.noise)
 
 
@@ -67,8 +67,8 @@ def chances_of(
 ) -> Floats:
     """The chance of every candidate of `test`, (m, C), from the prior and a memory of `others`.
 
-    memory: what they say before any vote on `test`, None: it is worked out; near: the nearest
-    others of each of any tenant, when they are known.
+    memory: `neighbour_chances` of the others, None: computed here; near: the nearest others of each
+    query, of any tenant, None: searched here.
     """
     prior = prior_chances(test, parameters.vector)
     kernel = parameters.memory
@@ -83,16 +83,17 @@ def chances_of(
 
 
 def judge_held_out(test: Examples, chances: Floats, parameters: Parameters) -> HeldOut:
-    """What the votes on `test` say of the chances of its candidates, (m, C), under parameters."""
-    noise = parameters.noise
-    order = _order(test, chances)
-    first = order[:, :_BEST]
-    best = np.take_along_axis(test.lineages, first, axis=1)
+    """Score the chances of the candidates of `test`, (m, C), by the votes on it under parameters."""
+    noise, order = parameters.noise, _order(test, chances)
+    net = np.take_along_axis(test.net, order, axis=1)
+    best = np.take_along_axis(test.lineages, order[:, :_BEST], axis=1)
+    shown = best >= 0
+    n_judged = ((net[:, :_BEST] != 0) & shown).sum(axis=1)
     return HeldOut(
         log_likelihoods(test, chances, noise, parameters.choice) + of_any_answer(test, noise),
-        _condensed(np.take_along_axis(test.net, order, axis=1)),
+        _condensed(net),
         best,
-        _share(np.take_along_axis(test.net, first, axis=1) != 0, best >= 0),
+        n_judged / np.maximum(shown.sum(axis=1), 1),
     )
 
 
@@ -143,12 +144,6 @@ def slices(
     }
 
 
-def _share(some: npt.NDArray[np.bool_], whole: npt.NDArray[np.bool_]) -> Floats:
-    """By row: how much of the whole; 0 of nothing."""
-    found: Floats = (some & whole).sum(axis=1) / np.maximum(whole.sum(axis=1), 1)
-    return found
-
-
 def _order(test: Examples, chances: Floats) -> Ints:
     """Columns of candidates from the best to the worst, (m, C)."""
     found: Ints = np.argsort(-np.where(test.present, chances, -1.0), axis=1, kind="stable")
@@ -173,8 +168,10 @@ def _condensed(net: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Judges:
-    """Who judges, as one encoder of queries sees them: held-out queries by their votes, and golden
-    queries; others: whose votes are heard."""
+    """The queries that judge, under one encoder: held-out ones by their votes, and golden ones.
+
+    others: the past queries whose votes are evidence.
+    """
 
     held_out: Examples
     golden: Golden

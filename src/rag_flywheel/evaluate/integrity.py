@@ -1,6 +1,6 @@
-"""The integrity gate: a version may go live only if every sampled passage finds itself.
+"""Checks the integrity of a version: it may go live only if every sampled passage finds itself.
 
-It is given counts and a search callable; it must not know what index is behind them.
+It is given vectors and a search callable; it must not know what index is behind them.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _TOLERANCE = 1e-5
 def integrity_problems(
     expected: Pids, vectors: Vectors, search: Search, vectors_of: VectorsOf
 ) -> list[str]:
-    """What is wrong with an index that should find each of these pids by its own vector.
+    """Every problem of an index that should find each of these pids by its own vector.
 
     expected: int64 (n,), vectors: float32 (n, dim) unit rows. A passage has found itself when the
     best answer to its vector is itself or a text with the same vector.

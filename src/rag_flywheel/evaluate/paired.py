@@ -1,9 +1,9 @@
-"""Paired statistics of two systems on the same queries: is the difference chance, how large, for whom.
+"""Paired significance tests of two systems on the same queries.
 
 It is given one number a query; it must not know what was measured, nor on what.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 ByQuery: TypeAlias = npt.NDArray[np.float64]
 """float64 (n_queries,): one measure, or one difference of measures, a query."""
 
-_CELLS = 2_000_000  # random draws in memory at once
+_DRAWS = 2_000_000  # random draws in memory at once
 
 
 def randomisation_test(a: ByQuery, b: ByQuery, *, n_rounds: int = 10_000, seed: int) -> float:
@@ -26,13 +26,7 @@ def randomisation_test(a: ByQuery, b: ByQuery, *, n_rounds: int = 10_000, seed: 
     """
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ValueError(f"a and b have shapes {a.shape}, {b.shape}; expected one (n,) with n > 0")
-    differences = np.asarray(a, dtype=np.float64) - b
-    # Queries without a difference add nothing in any round, and rounding must not hide a tie.
-    changed = differences[differences != 0.0]
-    seen = abs(changed.sum()) - 1e-12 * np.abs(changed).sum()
-    rounds = _signed_sums(changed, n_rounds, seed)
-    extreme = sum(int((np.abs(sums) >= seen).sum()) for sums in rounds)
-    return (1 + extreme) / (1 + n_rounds)
+    return _p_value(np.asarray(a, dtype=np.float64) - b, n_rounds, seed, np.abs)
 
 
 def better_test(differences: ByQuery, *, n_rounds: int = 10_000, seed: int) -> float:
@@ -43,23 +37,22 @@ def better_test(differences: ByQuery, *, n_rounds: int = 10_000, seed: int) -> f
     """
     if differences.ndim != 1 or not len(differences):
         raise ValueError(f"differences have shape {differences.shape}; expected (n,) with n > 0")
-    given = np.asarray(differences, dtype=np.float64)
-    changed = given[given != 0.0]
-    seen = changed.sum() - 1e-12 * np.abs(changed).sum()
-    extreme = sum(int((sums >= seen).sum()) for sums in _signed_sums(changed, n_rounds, seed))
+    return _p_value(np.asarray(differences, dtype=np.float64), n_rounds, seed, np.positive)
+
+
+def _p_value(
+    differences: ByQuery, n_rounds: int, seed: int, statistic: Callable[[ByQuery], ByQuery]
+) -> float:
+    """(1 + c) / (1 + n_rounds), c: rounds of random signs in which the statistic of the sum of
+    differences is at least the one seen."""
+    # Queries without a difference add nothing in any round, and rounding must not hide a tie.
+    changed = differences[differences != 0.0]
+    seen = statistic(changed.sum()) - 1e-12 * np.abs(changed).sum()
+    rng, extreme = np.random.default_rng(seed), 0
+    size = max(1, _DRAWS // max(len(changed), 1))
+    for start in range(0, n_rounds, size):
+        shape = min(size, n_rounds - start), len(changed)
+        signs = rng.integers(0, 2, size=shape, dtype=np.int8)
+        sums = 2.0 * (signs @ changed) - changed.sum()
+        extreme += int((statistic(sums) >= seen).sum())
     return (1 + extreme) / (1 + n_rounds)
-
-
-def _signed_sums(changed: ByQuery, n_rounds: int, seed: int) -> Iterator[ByQuery]:
-    """Sums of the differences under random signs, in parts."""
-    rng = np.random.default_rng(seed)
-    for n in _chunks(n_rounds, len(changed)):
-        signs = rng.integers(0, 2, size=(n, len(changed)), dtype=np.int8)
-        yield 2.0 * (signs @ changed) - changed.sum()
-
-
-def _chunks(n_rounds: int, n_queries: int) -> list[int]:
-    """n_rounds in parts that hold about _CELLS draws each."""
-    size = max(1, _CELLS // max(n_queries, 1))
-    whole, rest = divmod(n_rounds, size)
-    return [size] * whole + ([rest] if rest else [])

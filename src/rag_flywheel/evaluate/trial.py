@@ -1,4 +1,4 @@
-"""Brings new parameters and the live ones before the gate, with what held-out queries say of both."""
+"""Brings new and live parameters before the gate, with the scores of both on held-out queries."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -25,14 +25,14 @@ from rag_flywheel.rank.parameters import Parameters
 
 @dataclass(frozen=True)
 class Side:
-    """Parameters before the judges, with a memory of the others."""
+    """One side of a trial: parameters, and the queries that judge them."""
 
     parameters: Parameters
     judges: Judges
 
     @cached_property
     def held_out(self) -> HeldOut:
-        """What held-out queries say."""
+        """The scores on held-out queries."""
         test = self.judges.held_out
         return judge_held_out(test, self._chances(test, self.judges.near), self.parameters)
 
@@ -53,7 +53,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Gate:
-    """A decision, the numbers beside it, the parameters it is on, and the scores by query."""
+    """A decision with its numbers, the candidate parameters, and the scores by query."""
 
     decision: Decision
     scores: Mapping[str, float]
@@ -62,7 +62,7 @@ class Gate:
 
     @property
     def record(self) -> dict[str, Any]:
-        """As it is kept in a version: plain data."""
+        """The gate as plain data, to be stored in a version."""
         return {
             "decision": asdict(self.decision),
             "scores": self.scores,
@@ -72,20 +72,20 @@ class Gate:
 
 
 def gated(candidate: Side, incumbent: Side, groups: Ints, n_votes: int, looks: Looks) -> Gate:
-    """Whether the candidate replaces the incumbent; neither was fitted to the judges.
+    """Decide whether the candidate replaces the incumbent; neither was fitted to the judges.
 
-    Both have the same judges, by their keys. groups int64 (m,): of the held-out queries, near-
-    duplicates of which are one; n_votes: how many there are in all, judges' and others'.
+    Both have the same judges, by their keys. groups int64 (m,): of near-duplicates among the held-out
+    queries; n_votes: all votes, on judges and others.
     """
     new, old = candidate.held_out, incumbent.held_out
-    memory = {"candidate": new, "incumbent": old}
+    sides = {"candidate": new, "incumbent": old}
     first, group = np.unique(groups, return_index=True, return_inverse=True)[1:]
 
     def of_groups(values: Mapping[str, Floats]) -> dict[str, Floats]:
         return {name: _means(given, group, len(first)) for name, given in values.items()}
 
-    likely = of_groups({name: s.log_likelihood for name, s in memory.items()})
-    ordered = of_groups({name: s.condensed for name, s in memory.items()})
+    likely = of_groups({name: side.log_likelihood for name, side in sides.items()})
+    ordered = of_groups({name: side.condensed for name, side in sides.items()})
     golden = Pair(candidate.golden, incumbent.golden)
     judges = incumbent.judges
     parts = slices(judges.held_out, judges.others, judges.near)
@@ -108,12 +108,7 @@ def gated(candidate: Side, incumbent: Side, groups: Ints, n_votes: int, looks: L
 
 
 def _scores(
-    decision: Decision,
-    new: HeldOut,
-    old: HeldOut,
-    condensed: Pair,
-    golden: Pair,
-    stay: float,
+    decision: Decision, new: HeldOut, old: HeldOut, condensed: Pair, golden: Pair, stay: float
 ) -> dict[str, float]:
     found = {
         "n_held_out": float(len(new.judged)),

@@ -1,4 +1,4 @@
-"""Examples to learn from: past queries with their candidates, and what votes said of those."""
+"""Holds the examples to learn from: past queries with their candidates and the votes on them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ _ROWS = 512
 
 @dataclass(frozen=True)
 class Examples:
-    """n past queries with at most C candidates each; a row with fewer is filled up with nothing.
+    """n past queries with at most C candidates each; rows with fewer are padded.
 
-    vectors float32 (n, dim), unit rows; lineages int64 (n, C), -1: nothing; features float32
+    vectors float32 (n, dim), unit rows; lineages int64 (n, C), -1: padding; features float32
     (n, C, number of features); net (n, C): "helpful" less "harmful" votes; n_helpful, n_harmful
-    (n,): all votes on each query; tenants int64 (n,): a number for each query's tenant. chosen (n, C):
-    the largest part of each candidate in an answer that was judged, 0 to 1, None: no answer was;
-    n_named (n,): how often a user named a candidate, which is in `net` alone, None: never.
+    (n,): all votes on each query; tenants int64 (n,): a number for each query's tenant; chosen (n, C):
+    the largest part of each candidate in a judged answer, 0 to 1, None: no answer was judged; n_named
+    (n,): how often a user named a candidate, which is counted in `net` alone, None: never.
     """
 
     keys: Sequence[QueryKey]
@@ -51,7 +51,7 @@ class Examples:
 
     @cached_property
     def near(self) -> Nearest:
-        """The nearest examples of each, of any tenant, itself among them; found once."""
+        """The nearest examples of each, of any tenant, itself among them."""
         return nearest_rows(self.vectors, self.vectors, 2 * NEIGHBOURS)
 
     def at(self, rows: Ints) -> "Examples":
@@ -84,8 +84,8 @@ def nearest(
 ) -> Nearest:
     """The nearest sources of each target that are of its tenant and of another fold than it is.
 
-    Where there are fewer than NEIGHBOURS, cosines are -2 for what is missing. near: the nearest
-    sources of any tenant and fold, when they are known.
+    Where there are fewer than NEIGHBOURS, the missing ones have cosine -2. near: the nearest sources
+    of any tenant and fold, None: searched here.
     """
     k = min(NEIGHBOURS, len(sources))
     if near is None:
@@ -102,7 +102,7 @@ def nearest(
     first = np.argsort(~kept, axis=1, kind="stable")[:, :k]
     rows = np.take_along_axis(near.rows, first, axis=1)
     cosines = np.take_along_axis(np.where(kept, near.cosines, np.float32(-2.0)), first, axis=1)
-    if near.rows.shape[1] < len(sources):  # the ones looked at may not have been enough
+    if near.rows.shape[1] < len(sources):  # the nearest of any tenant and fold may not be enough
         lacking = every[kept.sum(axis=1) < k]
         for part in np.array_split(lacking, len(lacking) // _ROWS + 1):
             full = np.minimum(targets.vectors[part] @ sources.vectors.T, np.float32(1.0))
@@ -114,7 +114,7 @@ def nearest(
 
 @dataclass(frozen=True)
 class Links:
-    """Which candidates of targets the sources speak of: target candidate `to` (flat in (n, C)) is
+    """The candidates that targets share with sources: target candidate `to` (flat in (n, C)) is
     candidate `of` (flat in (m, C)) of the source in place `slot` (flat in (n, k)) of Nearest."""
 
     to: Ints
@@ -122,14 +122,14 @@ class Links:
     slot: Ints
 
 
-def links(near: Nearest, targets: Examples, sources: Examples, said: Floats) -> Links:
+def links(near: Nearest, targets: Examples, sources: Examples, chances: Floats) -> Links:
     """Every pair of a target's candidate and the same passage as a candidate of its neighbours.
 
-    said: chances of the sources' candidates, (m, C); those with none are left out.
+    chances: of the sources' candidates, (m, C); those with none are left out.
     """
     n, k = near.rows.shape
     width = targets.lineages.shape[1]
-    at = np.flatnonzero((said > 0).ravel() & (sources.lineages >= 0).ravel())
+    at = np.flatnonzero((chances > 0).ravel() & (sources.lineages >= 0).ravel())
     if not n or not k or not len(at):
         empty = np.empty(0, dtype=np.int64)
         return Links(empty, empty, empty)
@@ -155,41 +155,43 @@ def links(near: Nearest, targets: Examples, sources: Examples, said: Floats) -> 
     return Links(np.concatenate(to), np.concatenate(of), np.concatenate(slot))
 
 
-def support(found: Links, told: Floats, weights: Floats, width: int) -> Floats:
+def support(found: Links, chances: Floats, weights: Floats, width: int) -> Floats:
     """S of every candidate, (n, width): the sum over neighbours of K · chance.
 
-    told: the chance that each link tells; weights: K of each neighbour, (n, k).
+    chances: one for each link; weights: K of each neighbour, (n, k).
     """
     n = len(weights)
-    total = np.bincount(found.to, weights.ravel()[found.slot] * told, minlength=n * width)
+    total = np.bincount(found.to, weights.ravel()[found.slot] * chances, minlength=n * width)
     return total.astype(np.float64).reshape(n, width)
 
 
-def all_support(near: Nearest, said: Floats, weights: Floats) -> Floats:
-    """The sum of S over all passages, (n,): over those too that are no candidates of the target,
-    which ranking brings in. said: chances of the sources' candidates, (m, C); weights: K, (n, k)."""
-    found: Floats = (weights * said.sum(axis=1)[near.rows]).sum(axis=1)
+def all_support(near: Nearest, chances: Floats, weights: Floats) -> Floats:
+    """The sum of S over all passages, (n,), also over those that are no candidates of the target.
+
+    chances: of the sources' candidates, (m, C); weights: K of each neighbour, (n, k).
+    """
+    found: Floats = (weights * chances.sum(axis=1)[near.rows]).sum(axis=1)
     return found
 
 
 def sums_of_support(
     found: Links,
     near: Nearest,
-    said: Floats,
+    chances: Floats,
     values: tuple[Floats, Floats],
     kernels: Iterable[Kernel],
 ) -> Iterator[tuple[Floats, Floats]]:
     """For each kernel the sums over all passages of S · value, (n,), for either of the values.
 
-    said: chances of the sources' candidates, (m, C); values: of the targets' candidates, (n, C);
-    that of all other passages is 1.
+    chances: of the sources' candidates, (m, C); values: of the targets' candidates, (n, C); the value
+    of all other passages is 1.
     """
     n, width = values[0].shape
-    row, chance = found.to // width, said.ravel()[found.of]
+    row, chance = found.to // width, chances.ravel()[found.of]
     one, other = (chance * (value.ravel()[found.to] - 1.0) for value in values)
     for kernel in kernels:
         weights = kernel_weights(near, kernel)
-        every, by_link = all_support(near, said, weights), weights.ravel()[found.slot]
+        every, by_link = all_support(near, chances, weights), weights.ravel()[found.slot]
         yield (
             every + np.bincount(row, by_link * one, minlength=n),
             every + np.bincount(row, by_link * other, minlength=n),

@@ -1,4 +1,4 @@
-"""Learns from votes: the weights of the prior, and what votes are worth (their noise, the kernel)."""
+"""Fits the weights of the prior to votes, and calibrates the noise of votes and the kernel."""
 
 import itertools
 from collections.abc import Mapping
@@ -29,8 +29,8 @@ _FOLDS = 5
 
 @dataclass(frozen=True)
 class Proposal:
-    """Parameters fitted to votes, None: there is nothing to propose; why: a sentence; scores: the
-    numbers behind it."""
+    """Parameters fitted to votes, None without any to propose; why: a sentence; scores: the numbers
+    behind it."""
 
     parameters: Parameters | None
     why: str
@@ -45,11 +45,11 @@ def newest(examples: Examples) -> Examples:
 
 
 def propose(examples: Examples, kept: Parameters) -> Proposal:
-    """The weights of the prior that the votes on these examples, the newest of them, speak for.
+    """Fit the weights of the prior to the votes on the newest of these examples.
 
-    They are fitted without the memory: the prior says what to make of a past query's votes, and
-    where the memory answers nothing would hold it. The fit starts from the shipped weights, so that
-    the same votes always give the same ones.
+    They are fitted without the memory: the memory itself is computed from the prior, and where it
+    predicted the votes nothing would constrain the weights. The fit starts from the shipped weights,
+    so that the same votes always give the same ones.
     """
     every = newest(examples)
     own = informative(every)
@@ -69,27 +69,26 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
 
 
 def calibrated_parameters(examples: Examples, kept: Parameters) -> Parameters:
-    """The same order of the prior, with what the votes on these examples, the newest of them, say of
-    certainty: how sure the prior is, the share of votes that is wrong, how well answers are chosen,
-    and how much a similar past query says of a query.
+    """Keep the order of the prior, and fit the rest to the votes on the newest of these examples: the
+    sharpness of the prior, the noise of votes, how well answers are chosen, and the kernel.
 
-    The noise is a matter of the votes, not of the weights that happen to be live: it is the one that
-    is likeliest with the weights that go best with it, as `propose` finds them. Votes on answers that
-    clearly tell nothing say nothing of it, and count for the very same query alone.
+    The noise is a property of the votes, not of the live weights: it is the likeliest one together
+    with the weights that `propose` fits. Votes on answers that carry no information are left out of
+    it, and count for the very same query alone.
     """
     every = newest(examples)
     if len(every) < LEAST_QUERIES:
         return kept
     own = informative(every)
     if len(own) < LEAST_QUERIES:
-        return replace(kept, noise=Parameters().noise, kernel=_of_the_same(every))
+        return replace(kept, noise=Parameters().noise, kernel=_same_query_kernel(every))
     noise = round(max(_fitted(own)[1], 1e-3), 4)
     sharpness, choice = calibrated(own, replace(kept, sharpness=1.0).vector, noise)
-    heard = replace(kept, sharpness=round(sharpness, 4), noise=noise, choice=round(choice, 4))
+    fitted = replace(kept, sharpness=round(sharpness, 4), noise=noise, choice=round(choice, 4))
     if noise > NOISE_LIMIT:
-        return heard
-    kernel, gain = _kernel(own, heard)
-    return replace(heard, kernel=kernel if gain > 0 else _of_the_same(own))
+        return fitted
+    kernel, gain = _kernel(own, fitted)
+    return replace(fitted, kernel=kernel if gain > 0 else _same_query_kernel(own))
 
 
 def _fitted(examples: Examples) -> tuple[Floats, float]:
@@ -98,27 +97,26 @@ def _fitted(examples: Examples) -> tuple[Floats, float]:
     return fit(examples, Parameters().vector, strength=STRENGTH, free=free)
 
 
-def _of_the_same(examples: Examples) -> Kernel:
-    """A kernel for where similar queries say nothing of one another: votes on a query count for that
-    very query, as mildly as they are shipped to."""
+def _same_query_kernel(examples: Examples) -> Kernel:
+    """A kernel for where similar queries are no evidence for one another: votes on a query count for
+    that very query alone, with the shipped n0."""
     typical = typical_cosine(examples.vectors)
     return replace(Parameters().kernel, theta=round(typical + SAME * (1.0 - typical), 4), gamma=1.0)
 
 
 def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
-    """The kernel that votes speak for, by neighbours of other folds; its gain in log P(votes) a
-    query.
+    """(the posterior mean of the kernel, by neighbours of other folds; its mean gain in log P(votes)).
 
-    Each kernel of the grid weighs as much as the votes are likely under it, times a log-normal
-    around the shipped n0, and the mean is taken (of the logarithm of n0): with few queries the
-    likeliest one alone hangs on chance, and the memory stays about as mild as it is shipped.
+    Each kernel of the grid is weighted by the likelihood of the votes under it, times a log-normal
+    prior around the shipped n0 (of which the mean is geometric): with few queries the likeliest
+    kernel alone would depend on chance, and so the memory stays about as mild as it is shipped.
     """
     shipped = np.log(Parameters().kernel.n0)
     folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
     near = nearest(examples, examples, folds, folds)
     prior = prior_chances(examples, found.vector)
-    said = neighbour_chances_of(examples, prior, found.noise)
-    joined = links(near, examples, examples, said)
+    chances = neighbour_chances_of(examples, prior, found.noise)
+    joined = links(near, examples, examples, chances)
     tilt = choice_odds(examples, found.choice)
     values = tilt, tilt * vote_odds(examples, found.noise)
     alone = [(prior * value).sum(axis=1) for value in values]
@@ -132,9 +130,8 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
     cosines = dict(zip(QUANTILES, thetas(examples.vectors, QUANTILES), strict=True))
     kernels = [Kernel(cosines[q], q, gamma) for q, gamma in itertools.product(QUANTILES, GAMMAS)]
     tried, likely = [], []
-    for kernel, sums in zip(
-        kernels, sums_of_support(joined, near, said, values, kernels), strict=True
-    ):
+    every = sums_of_support(joined, near, chances, values, kernels)
+    for kernel, sums in zip(kernels, every, strict=True):
         for n0 in STRENGTHS:
             tried.append((kernel.theta, kernel.theta_quantile, kernel.gamma, np.log(n0)))
             unlikely = 0.5 * ((np.log(n0) - shipped) / N0_SPREAD) ** 2
@@ -143,6 +140,5 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
     theta, quantile, gamma, log_n0 = (share @ np.array(tried) / share.sum()).tolist()
     n0 = float(np.exp(log_n0))
     kernel = Kernel(round(theta, 4), round(quantile, 4), round(gamma, 3), round(n0, 5))
-    (sums,) = sums_of_support(joined, near, said, values, [kernel])
-    gained = gains(*sums, kernel.n0)
-    return kernel, float(gained.mean())
+    (sums,) = sums_of_support(joined, near, chances, values, [kernel])
+    return kernel, float(gains(*sums, kernel.n0).mean())

@@ -1,9 +1,9 @@
-"""Whether votes on answers tell right from wrong at all.
+"""Tests whether votes on whole answers carry any information.
 
-People who call four answers in five good, whatever they are, look to the likelihood of votes like
-people who are mostly right about answers that are always chosen well: it would learn to imitate
-whoever writes the answers. What tells them apart is the prior. Where votes say something, answers
-written from passages that it holds for likely are called good more often.
+To the likelihood of votes, users who call four answers in five good whatever they are look like users
+who are mostly right about answers that are always chosen well: parameters would learn to imitate
+whoever writes the answers. The prior distinguishes the two: where votes carry information, answers
+written from passages with a high prior are called good more often.
 """
 
 import numpy as np
@@ -13,15 +13,13 @@ from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.likelihood import prior_chances
 from rag_flywheel.rank.parameters import Parameters
 
-LEAST_SLOPE = (
-    0.1  # of the share of "helpful" by the chance; accidents of length and rank reach half
-)
+LEAST_SLOPE = 0.1  # of the share of "helpful" over the chance; length and rank alone give half
 _ONE_SIDED = 1.645  # standard errors: the quantile of a normal distribution at 95 %
 
 
 def informative(examples: Examples) -> Examples:
-    """The examples to learn from: all, or those without votes on answers where these clearly tell
-    nothing."""
+    """The examples to learn from: all, or only those without votes on answers where such votes clearly
+    carry no information."""
     judged = _judged(examples)
     if not judged.any() or _steepest(examples.at(np.flatnonzero(judged))) >= LEAST_SLOPE:
         return examples
@@ -32,8 +30,8 @@ def _judged(examples: Examples) -> npt.NDArray[np.bool_]:
     """Which queries got a verdict on an answer, (n,)."""
     if examples.chosen is None:
         return np.zeros(len(examples), dtype=np.bool_)
-    said = examples.n_helpful + examples.n_harmful
-    judged: npt.NDArray[np.bool_] = (examples.chosen.max(axis=1) > 0.0) & (said > 0.0)
+    n_votes = examples.n_helpful + examples.n_harmful
+    judged: npt.NDArray[np.bool_] = (examples.chosen.max(axis=1) > 0.0) & (n_votes > 0.0)
     return judged
 
 

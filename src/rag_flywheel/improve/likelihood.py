@@ -1,19 +1,19 @@
-"""How likely votes are: the model that everything is fitted by.
+"""Computes the likelihood of votes, the model that all parameters are fitted by.
 
 One candidate of a past query is its answer, p with chance P(p). A vote is right with probability
 1 − noise, on the answer and on the others alike. So, up to what does not depend on P,
 
     log P(votes on q) = log Σ_p P(p) · ((1 − noise) / noise)^(helpful(p) − harmful(p))
 
-where p is any passage: what P gives to others than the candidates counts as without votes,
-and all votes together also tell the noise, since votes on others than the answer are "helpful" by
-mistake alone. Votes on hits that nobody looked at are not needed: which hits are looked at does
-not change the sum.
+where p is any passage: the chance that P gives to other passages than the candidates counts as
+without votes. All votes together also determine the noise, since votes on others than the answer are
+"helpful" by mistake alone. Hits without votes need no model: which hits users read does not change
+the sum.
 
-What an answer is written from does: whoever wrote it chose well, or tried to. A passage with a part
-in a judged answer has exp(choice · part) times the odds that P gives it, in the likelihood of the
-votes alone. Without that, good answers look as if users erred: what P held for unlikely is called
-helpful all the time. And a user who names a passage picks one of all candidates, not yes or no.
+The passages that an answer is written from do change it, for whoever wrote it chose well, or tried
+to. A passage with a part in a judged answer has exp(choice · part) times the odds that P gives it, in
+the likelihood of the votes alone. Without that, good answers would look like errors of users, who
+call helpful what P holds for unlikely. And a user who names a passage picks one of all candidates.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ MOST_CHOICE = 12.0
 _SHARPNESS_SPREAD = 1.0  # of the Gaussian of its logarithm, around that of the weights as given
 _CHOICE_SPREAD = 3.0  # of the Gaussian around no choice at all
 _START, _NEARLY_TOSSED, _START_CHOICE = 0.2, 0.45, 3.0
-_STEPS_HELD = 10  # of the weights alone: enough to find their side, they are not left there
+_STEPS_HELD = 10  # of the weights alone: enough to come near their peak
 _NOISE_BOUNDS = -7.0, 7.0
 _NEVER = -1e9
 
@@ -62,7 +62,7 @@ def of_any_answer(examples: Examples, noise: float) -> Floats:
 
 
 def choice_odds(examples: Examples, choice: float) -> Floats:
-    """What being chosen to write an answer from multiplies the odds of each candidate by, (n, C)."""
+    """The factor on the odds of each candidate for being chosen to write an answer from, (n, C)."""
     if examples.chosen is None:
         return np.ones(examples.net.shape)
     found: Floats = np.exp(choice * examples.chosen)
@@ -76,7 +76,7 @@ def _others(examples: Examples) -> Floats:
 
 
 def vote_odds(examples: Examples, noise: float) -> Floats:
-    """What the votes on each candidate multiply its chance by, (n, C)."""
+    """The factor by which the votes on each candidate multiply its chance, (n, C)."""
     per_vote = np.log((1.0 - noise) / noise)
     found: Floats = np.exp(np.clip(examples.net * per_vote, -50.0, 50.0))
     return found
@@ -110,11 +110,11 @@ def fit(
     them, and is of no further use.
     Maximised by L-BFGS-B (Byrd et al., SIAM J. Sci. Comput. 1995).
 
-    There may be two peaks: weights under which the votes are good, and votes tossed by coin, which
-    any weights explain. At weights that order passages badly every slope of the noise leads to the
-    second. So the weights go first, the noise held; and the second peak is searched only where the
-    first makes the votes less likely than tossing. The Gaussian has no say in that: it would hold
-    against good votes how far they are from the centre, which is no sign of coins.
+    There may be two peaks: weights under which the votes are good, and random votes, which any
+    weights explain. At weights that order passages badly every slope of the noise leads to the second.
+    So the weights are fitted first, with the noise fixed; and the second peak is searched only where
+    the first makes the votes less likely than random ones. The Gaussian is left out of that
+    comparison: a large distance from the centre is no sign of random votes.
     """
     d, more = len(centre), examples.chosen is not None
     pull = np.append(strength * _spread(examples) ** 2, [_CHOICE_SPREAD**-2] * more)
@@ -144,11 +144,11 @@ def calibrated(examples: Examples, weights: Floats, noise: float) -> tuple[float
     """The likeliest (sharpness of a prior of these weights, how well answers are chosen), given the
     noise of the votes on these examples, under a log-normal around 1 for the sharpness.
 
-    Where votes say little, any sharpness is as likely as another; without the log-normal it may be so
-    high that passages with next to no chance are moved by the least evidence.
-    Not with the noise: a prior that orders passages badly is likeliest flat, with votes tossed by
-    coin, though other weights show that the votes are good.
-    The better of two searches, since answers may look chosen well or at random.
+    With little information in votes any sharpness is as likely as another; without the log-normal it
+    may be so high that the least evidence moves passages with next to no chance. The noise is not
+    fitted with it: a prior that orders passages badly would be likeliest flat, with random votes,
+    though other weights show that the votes are good. It is the better of two searches, since answers
+    may look chosen well or at random.
     """
     more = examples.chosen is not None
     logits = (examples.features @ weights)[:, :, None]

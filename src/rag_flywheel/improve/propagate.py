@@ -1,9 +1,9 @@
-"""What past queries tell one another: answers are passed on between similar ones, a few times.
+"""Propagates evidence between similar past queries: three rounds of belief propagation.
 
-A query tells a neighbour the chances after its votes, as they would be without what that neighbour
-told it: else its votes would come back to it, and count twice (belief propagation: Pearl,
-Probabilistic Reasoning in Intelligent Systems, 1988). Around a circle of three they still can,
-weakened three times by K.
+The message of a query to a neighbour is the chances after its votes, without the neighbour's own
+message to it: else the neighbour's votes would come back and count twice (Pearl, Probabilistic
+Reasoning in Intelligent Systems, 1988). Around a circle of three they still can, weakened three times
+by K.
 """
 
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ from rag_flywheel.index.nearest import Nearest
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
 
-_PASSES = 3
+_ROUNDS = 3
 _LEAST_CHANCE = 0.01
 _LEAST_STORED = 0.002
 
 
 @dataclass(frozen=True)
 class _Messages:
-    """What every query is told by each of its k neighbours: the chances of the passages that are
+    """The messages to every query from each of its k neighbours: the chances of the passages that are
     candidates of both, one for each link, and the sum over all passages, (n, k)."""
 
     links: Links
@@ -46,11 +46,10 @@ class _Messages:
 
 
 def before_votes(examples: Examples, parameters: Parameters) -> Floats:
-    """The chance of every candidate before the votes on its query, as others' votes say, (n, C).
+    """The chance of every candidate before the votes on its query, by the votes of others, (n, C).
 
-    A query with few votes of its own learns from its neighbours what to make of them. What the
-    chances of a query lack to 1 is that of passages of whom its neighbours speak and which are no
-    candidates of it.
+    The remainder of a query's chances to 1 is that of passages which are evidence of its neighbours
+    but no candidates of it.
     """
     prior = prior_chances(examples, parameters.vector)
     kernel = parameters.memory
@@ -58,20 +57,18 @@ def before_votes(examples: Examples, parameters: Parameters) -> Floats:
         return prior
     each = np.arange(len(examples))
     near = nearest(examples, examples, each, each)
-    chances_told = neighbour_chances_of(examples, prior, parameters.noise)
-    links_of = links(near, examples, examples, chances_told)
-    messages = _Messages(
-        links_of, chances_told.ravel()[links_of.of], chances_told.sum(axis=1)[near.rows]
-    )
+    chances = neighbour_chances_of(examples, prior, parameters.noise)
+    at = links(near, examples, examples, chances)
+    messages = _Messages(at, chances.ravel()[at.of], chances.sum(axis=1)[near.rows])
     weights = kernel_weights(near, kernel)
-    for _ in range(_PASSES - 1):
+    for _ in range(_ROUNDS - 1):
         messages = _next_messages(examples, prior, near, messages, weights, parameters)
     return with_support(prior, *messages.support(weights, prior.shape[1]), kernel.n0)
 
 
 def neighbour_chances_of(examples: Examples, before: Floats, noise: float) -> Floats:
-    """Chances after the votes as neighbours hear them, (n, C), from those before: small ones say
-    nothing, unless votes call them helpful."""
+    """The chances after the votes that are propagated to neighbours, (n, C), from those before: small
+    ones are 0, unless votes call them helpful."""
     chances = after_votes(examples, before, noise)
     return np.where((chances >= _LEAST_CHANCE) | (examples.net > 0), chances, 0.0)
 
@@ -84,14 +81,14 @@ def _next_messages(
     weights: Floats,
     parameters: Parameters,
 ) -> _Messages:
-    """What queries tell after they were told this: each neighbour without what it told them.
+    """The messages after these: each to a neighbour without that neighbour's own message.
 
-    All chances here are (n0 + sum of S) times what they are.
+    All chances here are scaled by (n0 + sum of S).
     """
     n0, noise = parameters.kernel.n0, parameters.noise
     added, every = messages.support(weights, prior.shape[1])
-    chances_told = neighbour_chances_of(examples, with_support(prior, added, every, n0), noise)
-    loud, odds = chances_told > 0, vote_odds(examples, noise)
+    propagated = neighbour_chances_of(examples, with_support(prior, added, every, n0), noise)
+    loud, odds = propagated > 0, vote_odds(examples, noise)
     before = n0 * prior + added
     after = before * odds
     total = after.sum(axis=1) + np.maximum(n0 + every - before.sum(axis=1), 0.0)
@@ -106,11 +103,11 @@ def _next_messages(
     to_others = np.maximum((weights * messages.every).ravel() - of_all, 0.0)
 
     back, source = _back(near), near.rows.ravel()
-    least = n0 * (prior * odds).sum(axis=1)  # of `total`, with nobody heard
+    least = n0 * (prior * odds).sum(axis=1)  # of `total`, without any message
     left = np.maximum(total[source] - _at(of_after + to_others, back), least[source])
     loud_left = np.where(loud, after, 0.0).sum(axis=1)[source] - _at(of_loud, back)
 
-    links_of = links(near, examples, examples, chances_told)
+    links_of = links(near, examples, examples, propagated)
     echo = _at(in_after, _reverse(links_of, at, prior.size))
     chances = np.maximum(after.ravel()[links_of.of] - echo, 0.0) / left[links_of.slot]
     return _Messages(

@@ -1,15 +1,15 @@
-"""Teaches the queries' side of an encoder what votes say; passage vectors stay what they are.
+"""Tunes the queries' side of an encoder to votes; passage vectors never change.
 
 The loss has two parts, both with cosines over TEMPERATURE as logits: the cross-entropy between the
 chance of each candidate after the votes (soft targets, the noise of votes included) and a softmax
 over a query's candidates; and the same of its likeliest passage among those of the other queries of
 the batch ("in-batch negatives": Karpukhin et al., EMNLP 2020), weighted by that chance. Optimised by
 AdamW (Loshchilov and Hutter, ICLR 2019), the rate rising over a tenth of the steps and falling to
-zero. A few query groups are kept apart; the weights that are best for those are taken, and where
-none are better than untaught ones, none are.
+zero. A few query groups are held out for validation: the weights that are best for those are taken,
+and none where the untuned ones are best.
 
-The only door to training with torch. It must not know where examples come from, nor whether what is
-taught goes live.
+No other module trains with torch. It must not know where examples come from, nor whether the tuned
+encoder goes live.
 """
 
 import hashlib
@@ -38,10 +38,10 @@ TEMPERATURE = 0.05
 DECAY = 0.01
 LEAST_QUERIES = 200  # with fewer, nothing is taught
 MOST_QUERIES = 5_000  # the newest
-_CHECKS = 4  # of the queries kept apart, spread over the steps
+_CHECKS = 4  # of the validation loss, spread over the steps
 _PARTS = 4  # of a batch, by length: half the time where lengths differ
 _SAVE_EVERY_S = 20.0
-_LONGEST = 1.0  # of the gradient
+_LONGEST = 1.0  # norm of the gradient
 _SUM = "sum"
 
 log = logging.getLogger("rag_flywheel")
@@ -49,9 +49,9 @@ log = logging.getLogger("rag_flywheel")
 
 @dataclass(frozen=True)
 class Lessons:
-    """Past queries to teach by: their texts, candidates and votes.
+    """Past queries to tune by: their texts, candidates and votes.
 
-    apart bool (n,): those that only say when to stop; chances (n, C): of each candidate after the
+    validation bool (n,): those held out for validation; chances (n, C): of each candidate after the
     votes; vectors: {lineages (m,)} -> float32 (m, dim), unit rows, of passages.
     """
 
@@ -66,7 +66,7 @@ class Lessons:
 
     @property
     def too_few(self) -> str:
-        """Why these are too few to teach by; empty when they are not."""
+        """Why these are too few to tune by; empty when they are enough."""
         n = int((~self.validation).sum())
         if n < LEAST_QUERIES or not self.validation.any():
             return f"{n} of the {LEAST_QUERIES} past queries it takes"
@@ -74,7 +74,7 @@ class Lessons:
 
     @property
     def name(self) -> str:
-        """Names what is taught: the same lessons have the same name."""
+        """A hash of the lessons, by which a checkpoint of theirs is recognised."""
         whole = hashlib.blake2b(digest_size=16)
         for text in self.texts:
             whole.update(text.encode("utf-8", "surrogatepass") + b"\0")
@@ -85,7 +85,7 @@ class Lessons:
 
 @dataclass(frozen=True)
 class TeachingResult:
-    """What came of teaching: whether the queries kept apart are better off, why, and the numbers."""
+    """The result of teaching: whether the validation loss fell, why, and the numbers."""
 
     better: bool
     why: str
@@ -102,10 +102,10 @@ def soft_targets(examples: Examples, parameters: Parameters) -> Floats:
 def teach(
     tower: Tower, lessons: Lessons, checkpoint: Path, progress: Progress | None = None
 ) -> TeachingResult:
-    """Teach a tower in place, and leave it with the weights that are best for the queries kept apart.
+    """Tune a tower in place, and leave it with the weights that have the least validation loss.
 
-    lessons: not too few. checkpoint: a file that holds how far it is; when it is of these lessons,
-    teaching goes on from there, with the same result. The same lessons always teach the same, on one
+    lessons: not too few; checkpoint: the file of the progress; when it is of these lessons, tuning
+    continues from there, with the same result. The same lessons give the same weights, on the same
     number of threads.
     """
     import torch
@@ -139,17 +139,13 @@ def teach(
 
 
 class _Run:
-    """One course of teaching: the optimiser, how far it is, and the best weights so far."""
+    """One run of tuning: the optimiser, the step it is at, and the best weights so far."""
 
     def __init__(self, tower: Tower, lessons: Lessons, own: Ints, validation_rows: Ints) -> None:
         import torch
 
-        self._tower, self._lessons, self._own, self._validation = (
-            tower,
-            lessons,
-            own,
-            validation_rows,
-        )
+        self._tower, self._lessons = tower, lessons
+        self._own, self._validation = own, validation_rows
         for parameter in tower.model.parameters():
             parameter.requires_grad_(False)
         for parameter in tower.taught.values():
@@ -166,7 +162,7 @@ class _Run:
         self.start = self.best_loss = self._validation_loss()
 
     def advance(self) -> None:
-        """One step, and a look at the queries kept apart when one is due."""
+        """Take one step, and compute the validation loss when that is due."""
         import torch
 
         epoch, batch = divmod(self.step, self._batches)
@@ -210,7 +206,8 @@ class _Run:
         return listwise - (chances.max(1).values * right).mean()
 
     def _vectors(self, texts: Sequence[str]) -> Any:
-        """Of a batch, (n, dim); texts of like lengths go together, so that little is padding."""
+        """The vectors of a batch, (n, dim); texts of similar length are encoded together, so that
+        there is little padding."""
         import torch
 
         order = np.argsort([len(text) for text in texts], kind="stable")
@@ -234,7 +231,7 @@ class _Run:
         return float(np.average(losses, weights=sizes))
 
     def save(self, path: Path) -> None:
-        """Keep how far it is; that there is no room for it only costs time later."""
+        """Save the progress; a full disk only costs time later."""
         from safetensors.numpy import save
 
         tensors = {f"now.{n}": t for n, t in self._tower.weights.items()}
@@ -244,9 +241,8 @@ class _Run:
         ):
             for kind, tensor in self._optimiser.state[parameter].items():
                 tensors[f"{kind}.{name}"] = tensor.numpy().copy()
-        header = {"of": self._of(), "step": self.step, "best_step": self.best_step}
-        header |= {"best_loss": self.best_loss.hex()}
-        words = {k: str(v) for k, v in header.items()}
+        words = {"of": self._of(), "step": str(self.step), "best_step": str(self.best_step)}
+        words["best_loss"] = self.best_loss.hex()
         words[_SUM] = _sum_of(words, tensors)
         temporary = path.with_suffix(".part")
         try:
@@ -259,7 +255,7 @@ class _Run:
                 temporary.unlink(missing_ok=True)
 
     def resume(self, path: Path) -> None:
-        """Go on from what `save` kept, when it is of the same lessons."""
+        """Continue from a checkpoint, when it is of the same lessons."""
         from safetensors import SafetensorError, safe_open
 
         if not path.exists():
@@ -301,7 +297,7 @@ class _Run:
 
 
 def _sum_of(header: Mapping[str, str], tensors: Mapping[str, npt.NDArray[Any]]) -> str:
-    """Tells a checkpoint that is not what was written: safetensors has no checksum."""
+    """The checksum of a checkpoint, for safetensors has none."""
     whole = hashlib.blake2b(repr(sorted(header.items())).encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         whole.update(f"{name} {tensor.dtype} {tensor.shape} ".encode() + tensor.tobytes())

@@ -1,4 +1,4 @@
-"""The cosine below which a past query says nothing, from how similar past queries are anyway."""
+"""Computes the cosine below which a past query is no evidence, from the cosines of random pairs."""
 
 from collections.abc import Sequence
 

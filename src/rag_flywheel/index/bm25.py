@@ -1,6 +1,6 @@
-"""BM25: what each word says of each text, worked out, kept in files, and added up.
+"""Computes, stores and adds up the BM25 score of each word in each text.
 
-It knows words and texts by number. Scores follow Lucene's BM25 (Kamphuis et al., ECIR 2020, "Which
+Words and texts are numbers here. Scores follow Lucene's BM25 (Kamphuis et al., ECIR 2020, "Which
 BM25 do you mean?"): idf(t) · tf / (tf + k1 (1 − b + b · len / avglen)).
 """
 
@@ -35,7 +35,7 @@ _ONE = np.ones(1, dtype=np.float32)
 class WordScores:
     """Word i scores data[starts[i]:starts[i + 1]] in texts[starts[i]:starts[i + 1]], ascending.
 
-    data float32 (m,); texts, starts int32 or int64 (m,) and (n_words + 1,); n_texts: of the index.
+    data float32 (m,); texts, starts int32 or int64 (m,) and (n_words + 1,); n_texts: in the index.
     The files have the format of the library bm25s 0.3.
     """
 
@@ -46,7 +46,7 @@ class WordScores:
 
     @classmethod
     def build(cls, tokens: TokenIds, offsets: TokenIds, n_words: int) -> "WordScores":
-        """The scores of texts by the tokens of all; text i has tokens[offsets[i]:offsets[i + 1]]."""
+        """Score the texts by their tokens; text i has tokens[offsets[i]:offsets[i + 1]]."""
         from scipy import sparse
 
         n_texts, lengths = len(offsets) - 1, np.diff(offsets)
@@ -66,12 +66,12 @@ class WordScores:
     @classmethod
     def of_no_word(cls, n_texts: int) -> "WordScores":
         """Scores of texts that have no word at all; they have no files."""
-        nothing = np.empty(0, np.int32)
-        return cls(nothing.astype(np.float32), nothing, np.zeros(1, np.int32), n_texts)
+        texts = np.empty(0, np.int32)
+        return cls(np.empty(0, np.float32), texts, np.zeros(1, np.int32), n_texts)
 
     @classmethod
     def load(cls, folder: Path, n_words: int, n_texts: int) -> "WordScores":
-        """Read from a folder. Raises OSError or ValueError for what is not whole."""
+        """Read from a folder. Raises OSError or ValueError for damaged files."""
         if not n_words:
             return cls.of_no_word(n_texts)
         found = read_json(folder / _PARAMETERS_FILE, dict[str, Any], most=_MOST_PARAMETERS)
@@ -114,7 +114,7 @@ class WordScores:
 
 @cache
 def _adder() -> Any:
-    """What scipy multiplies a sparse matrix with, which adds to what is there; None: it has none."""
+    """scipy's product of a sparse matrix, which adds to its output; None where scipy lacks it."""
     try:
         from scipy.sparse._sparsetools import csc_matvec
     except ImportError:

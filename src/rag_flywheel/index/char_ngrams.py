@@ -1,11 +1,13 @@
-"""Four-letter pieces of words: by them a word meets its compounds, other forms and misspellings.
+"""Character n-grams: the four letters in a row by which a word matches compounds and misspellings.
 
-It knows words by number and how many texts have each; not texts.
+It is given the words of a vocabulary and how many texts have each; it must not know texts.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -26,24 +28,22 @@ Ints = npt.NDArray[np.int32]
 
 
 def char_ngrams_of(word: str) -> list[str]:
-    """The pieces of a word with a blank before and after it: " cat", "cat "; a short one whole."""
+    """The n-grams of a word with a blank before and after it: " cat", "cat "; a short one whole."""
     padded = f" {word} "
     return [padded[i : i + _LETTERS] for i in range(max(1, len(padded) - _LETTERS + 1))]
 
 
+@dataclass(frozen=True, eq=False)
 class CharNgrams:
-    """The pieces of the words of a vocabulary: word i has ids[offsets[i]:offsets[i + 1]].
+    """The n-grams of the words of a vocabulary: word i has ids[offsets[i]:offsets[i + 1]].
 
-    number: of each piece; idf float64 (n_pieces,).
+    number: the number of each n-gram; idf float64: one for each n-gram.
     """
 
-    def __init__(
-        self, number: Mapping[str, int], offsets: Ints, ids: Ints, idf: npt.NDArray[np.float64]
-    ) -> None:
-        self.number = number
-        self.offsets = offsets
-        self.ids = ids
-        self.idf = idf
+    number: Mapping[str, int]
+    offsets: Ints
+    ids: Ints
+    idf: npt.NDArray[np.float64]
 
     @classmethod
     def build(
@@ -51,13 +51,13 @@ class CharNgrams:
     ) -> "CharNgrams":
         """From the words in the order of their numbers, and how many of n_texts have each.
 
-        A piece is taken to be in n (1 - exp(-sum over its words of n_with_word / n)) of n texts, as
-        if words came independently (a word that has it twice counts twice); idf is Lucene's.
+        An n-gram is estimated to be in n (1 - exp(-sum over its words of n_with_word / n)) of n texts,
+        as if words came independently (a word that has it twice counts twice); idf is Lucene's.
         """
         number: dict[str, int] = {}
-        each = [[number.setdefault(p, len(number)) for p in char_ngrams_of(w)] for w in words]
-        lengths = np.fromiter((len(p) for p in each), dtype=np.int64, count=len(each))
-        ids = np.fromiter((p for found in each for p in found), dtype=np.int32)
+        each = [[number.setdefault(g, len(number)) for g in char_ngrams_of(w)] for w in words]
+        lengths = np.fromiter(map(len, each), dtype=np.int64, count=len(each))
+        ids = np.fromiter(chain.from_iterable(each), dtype=np.int32)
         share = np.repeat(n_with_word / max(n_texts, 1), lengths)
         expected = np.bincount(ids, share, minlength=len(number))
         n_with = n_texts * -np.expm1(-expected)
@@ -66,7 +66,7 @@ class CharNgrams:
 
     @classmethod
     def load(cls, folder: Path, *, n_words: int) -> "CharNgrams":
-        """Read from a folder. Raises OSError or ValueError for what is not whole."""
+        """Read from a folder. Raises OSError or ValueError for damaged files."""
         names = read_json(folder / _NAMES, list[str])
         if len(set(names)) != len(names):
             raise ValueError(f"{_NAMES} names a piece twice")
@@ -81,13 +81,12 @@ class CharNgrams:
 
     def save(self, folder: Path) -> None:
         """Write into a folder, without pickle."""
-        (folder / _NAMES).write_text(
-            json.dumps(list(self.number), ensure_ascii=False), encoding="utf-8"
-        )
+        names = json.dumps(list(self.number), ensure_ascii=False)
+        (folder / _NAMES).write_text(names, encoding="utf-8")
         write_arrays(folder, _ARRAYS, self.offsets, self.ids, self.idf)
 
     def of_query(self, words: Sequence[str]) -> dict[str, float]:
-        """idf of the known pieces of a query's words, times how often they are in it."""
+        """idf of the known n-grams of a query's words, times how often the query has each."""
         found: dict[str, float] = {}
         for word in words:
             for ngram in char_ngrams_of(word):
@@ -98,7 +97,7 @@ class CharNgrams:
     def counts(
         self, ngrams: Sequence[str], tokens: Ints, lengths: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
-        """How often each piece is in each text, (n, m).
+        """How often each n-gram is in each text, (n, m).
 
         tokens: numbers of the texts' words, one text after the other; lengths int64 (n,).
         """
@@ -112,7 +111,7 @@ class CharNgrams:
         return in_texts @ self._in_words(words, numbers).reshape(len(words), m)
 
     def _in_words(self, words: Ints, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """How often each of these pieces is in each of these words, (n, m)."""
+        """How often each of these n-grams is in each of these words, (n, m)."""
         m, many = len(numbers), self._sizes[words]
         ids = self.ids[places_of(self.offsets[words], many)]
         order = np.argsort(numbers)
@@ -122,7 +121,7 @@ class CharNgrams:
         return found.reshape(len(words), m).astype(np.float64)
 
     def in_texts(self, tokens: Ints, offsets: Ints) -> Ints:
-        """How many pieces each text has, (n,); text i has tokens[offsets[i]:offsets[i + 1]]."""
+        """The number of n-grams in each text, (n,); text i has tokens[offsets[i]:offsets[i + 1]]."""
         parts = []
         for start in range(0, len(offsets) - 1, _AT_ONCE):
             ends = offsets[start : start + _AT_ONCE + 1]
@@ -132,11 +131,11 @@ class CharNgrams:
 
     @cached_property
     def _sizes(self) -> npt.NDArray[np.int64]:
-        """How many pieces each word has."""
+        """The number of n-grams in each word."""
         return np.diff(self.offsets).astype(np.int64)
 
     def _words_with(self, numbers: Sequence[int]) -> npt.NDArray[np.bool_]:
-        """bool (n_words,): which words have any of these pieces."""
+        """bool (n_words,): which words have any of these n-grams."""
         words, starts = self._words_by_ngram
         found = np.zeros(len(self.offsets) - 1, dtype=bool)
         parts = [words[starts[number] : starts[number + 1]] for number in numbers]
@@ -146,7 +145,7 @@ class CharNgrams:
 
     @cached_property
     def _words_by_ngram(self) -> tuple[Ints, Ints]:
-        """Words by piece: those of piece i are words[starts[i]:starts[i + 1]]."""
+        """Words by n-gram: those with n-gram i are words[starts[i]:starts[i + 1]]."""
         order = np.argsort(self.ids, kind="stable")
         word = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.int32), np.diff(self.offsets))
         starts = np.searchsorted(self.ids[order], np.arange(len(self.number) + 1)).astype(np.int32)

@@ -1,6 +1,6 @@
-"""Dense search.
+"""Dense search over unit vectors, each stored under the pid of its passage.
 
-It knows vectors and the numbers they are filed under; not texts, versions or votes.
+It must not know texts, versions or votes.
 """
 
 import errno
@@ -21,8 +21,8 @@ from rag_flywheel.index.graph_changes import without
 from rag_flywheel.records import Pids, Vectors
 
 FILE_NAME = "passages.faiss"
-GRAPH_FROM = 20_000  # vectors; below, looking at all of them takes about a millisecond
-_QUICK_SHARE = 0.5  # of the vectors; where fewer may come up, looking at those is as quick
+GRAPH_FROM = 20_000  # vectors; below, exact search takes about a millisecond
+_QUICK_SHARE = 0.5  # of the vectors; where a filter allows fewer, exact search is as quick
 _SAMPLE = 20_000  # vectors that the typical cosine is taken from
 _LARGEST_IN_A_BITMAP = 2**28
 _UNIT_TOLERANCE = 0.02
@@ -30,16 +30,15 @@ _AT_ONCE = 65_536  # vectors
 
 
 class DenseIndex:
-    """Inner-product search over unit vectors filed under pids: exact, or, once they are many and
-    most of them may come up, by a graph that finds nearly all of the nearest (`graph.py`)."""
+    """Inner-product search over unit vectors by pid: exact, or, once they are many and no filter
+    excludes most of them, by a graph that finds nearly all of the nearest (`graph.py`)."""
 
     def __init__(self, index: Any, pids: Pids, graph: Graph | None = None) -> None:
         self._index = index
         self.pids = pids  # ascending
         self.graph = graph
-        self._quick = (
-            None if graph is None else graph.over(faiss_library().downcast_index(index.index))
-        )
+        flat = faiss_library().downcast_index(index.index)
+        self._quick = None if graph is None else graph.over(flat)
 
     @classmethod
     def build(cls, pids: Pids, vectors: Vectors) -> "DenseIndex":
@@ -48,52 +47,51 @@ class DenseIndex:
 
     @classmethod
     def of_parts(cls, parts: Iterable[tuple[Pids, Vectors]], *, n: int, dim: int) -> "DenseIndex":
-        """`build`, of n vectors that come part by part, so that all are in memory only once."""
+        """`build` from n vectors in parts, so that all are in memory only once."""
         faiss = faiss_library()
         flat = faiss.IndexFlatIP(dim)
-        flat.codes.resize(n * flat.code_size)  # takes the memory, once; what it has is nothing yet
+        flat.codes.resize(n * flat.code_size)  # reserves the memory at once
         flat.codes.resize(0)
-        index, graph, filed = faiss.IndexIDMap2(flat), None, _Filed(parts)
+        index, graph, added = faiss.IndexIDMap2(flat), None, _Added(parts)
         if n < GRAPH_FROM:
-            for part in filed.vectors():
+            for part in added.vectors():
                 flat.add(part)
         else:
-            graph = build_graph(flat, filed.vectors())
-        return cls(index, filed.under(index, np.empty(0, dtype=np.int64)), graph)
+            graph = build_graph(flat, added.vectors())
+        return cls(index, added.number(index, np.empty(0, dtype=np.int64)), graph)
 
     def changed(self, present: Pids, parts: Iterable[tuple[Pids, Vectors]]) -> "DenseIndex | None":
-        """This index of `present` pids alone, those that it lacks coming in parts; of this object
-        nothing is left. None: it has to be built, for the most part has changed, or a graph would
-        miss too many."""
+        """This index with exactly the `present` pids; parts: the ones it lacks. This object must not
+        be used afterwards. None: the index has to be built anew, for too much of it changed, or a
+        graph would miss too many."""
         stays = np.isin(self.pids, present, assume_unique=True)
         new = present[~np.isin(present, self.pids, assume_unique=True)]
         graph, n_gone = self.graph, int(np.count_nonzero(~stays))
         removed = n_gone + (0 if graph is None else graph.n_removed)
-        if not stays.any() or removed > MOST_REMOVED * len(present):
-            return None
-        if len(new) and new[0] <= self.pids[-1]:
-            return None
-        if (graph is None) != (len(present) < GRAPH_FROM):
+        if (
+            not stays.any()
+            or removed > MOST_REMOVED * len(present)
+            or (len(new) and new[0] <= self.pids[-1])
+            or (graph is None) != (len(present) < GRAPH_FROM)
+        ):
             return None
         faiss, index = faiss_library(), self._index
         flat = faiss.downcast_index(index.index)
         if n_gone:
             graph = None if graph is None else without(graph, ~stays, flat, self._rows)
             index.remove_ids(faiss.IDSelectorBatch(self.pids[~stays]))
-        filed = _Filed(parts)
+        added = _Added(parts)
         if graph is None:
-            for part in filed.vectors():
+            for part in added.vectors():
                 flat.add(part)
-        else:
-            graph = extended(graph, flat, filed.vectors())
-            if graph is None:
-                return None
-        return DenseIndex(index, filed.under(index, self.pids[stays]), graph)
+        elif (graph := extended(graph, flat, added.vectors())) is None:
+            return None
+        return DenseIndex(index, added.number(index, self.pids[stays]), graph)
 
     @classmethod
     def load(cls, folder: Path, *, dim: int) -> "DenseIndex":
-        """Read the index in `folder`. Raises CorruptFileError when it is not one of this width,
-        of unit vectors under ascending numbers."""
+        """Read the index in `folder`. Raises CorruptFileError unless it holds unit vectors of this
+        width under ascending pids."""
         faiss = faiss_library()
         path = folder / FILE_NAME
         with version_file_errors(path):
@@ -105,7 +103,7 @@ class DenseIndex:
         return found
 
     def _require_sense(self) -> None:
-        """ValueError unless the pids ascend and every vector is finite and of unit length."""
+        """Raise ValueError unless the pids ascend and every vector is finite and of unit length."""
         pids = self.pids
         if len(pids) and (pids[0] < 0 or np.any(pids[1:] <= pids[:-1])):
             raise ValueError("its numbers are not ascending")
@@ -123,8 +121,7 @@ class DenseIndex:
         try:
             faiss.write_index(self._index, path)
         except RuntimeError as error:  # what faiss raises for every failed write
-            full = "No space left" in str(error)
-            number = errno.ENOSPC if full else errno.EIO
+            number = errno.ENOSPC if "No space left" in str(error) else errno.EIO
             raise OSError(number, str(error)[:200], path) from error
         if self.graph is not None:
             self.graph.save(folder)
@@ -146,15 +143,15 @@ class DenseIndex:
     def search(self, queries: Vectors, n: int, allowed: Pids | None = None) -> list[Pids]:
         """For each row of `queries`, the pids of its n nearest vectors, the nearest first.
 
-        allowed: only these pids may come up (ascending); None: any. Fewer than n come back when
-        there are not so many.
+        allowed: the only pids to search, ascending; None: all. Fewer than n are returned when there
+        are not as many.
         """
         there = len(self) if allowed is None else len(allowed)
         if self._quick is None or min(there, n) < 1 or there < _QUICK_SHARE * len(self):
             return self.search_all(queries, n, allowed)
         found = self._by_graph(queries, min(n, there), allowed)
         short = [i for i, row in enumerate(found) if len(row) < min(n, there)]
-        if short:  # the graph led to too few that may come up
+        if short:  # the graph led to too few of the allowed
             whole = self.search_all(queries[short], n, allowed)
             for i, row in zip(short, whole, strict=True):
                 found[i] = row
@@ -170,7 +167,7 @@ class DenseIndex:
         return [self.pids[row[row >= 0]] for row in found]
 
     def search_all(self, queries: Vectors, n: int, allowed: Pids | None = None) -> list[Pids]:
-        """`search`, exact whatever it takes."""
+        """`search`, always exact."""
         faiss = faiss_library()
         n = min(n, len(self) if allowed is None else len(allowed))
         if n < 1:
@@ -182,11 +179,11 @@ class DenseIndex:
         return [row[row >= 0] for row in found]  # faiss pads with -1
 
     def search_many(self, queries: Vectors, n: int) -> list[Pids]:
-        """`search_all` of everything, quicker for hundreds of queries."""
+        """`search_all` without a filter, quicker for hundreds of queries."""
         return list(self.pids[nearest_to_many(queries, self._rows, n)])
 
     def at(self, positions: npt.NDArray[np.int64]) -> Vectors:
-        """float32 (n, dim): the vectors of pids[positions], without looking each pid up."""
+        """float32 (n, dim): the vectors of pids[positions], without a search for each pid."""
         found: Vectors = self._rows[positions]
         return found
 
@@ -196,13 +193,13 @@ class DenseIndex:
         return rows_of(faiss_library().downcast_index(self._index.index))
 
     def vectors(self, pids: Pids) -> Vectors:
-        """float32 (n, dim): the vectors filed under these pids, which must all be here."""
+        """float32 (n, dim): the vectors of these pids, which must all be in the index."""
         found: Vectors = self._index.reconstruct_batch(np.ascontiguousarray(pids))
         return found
 
 
-class _Filed:
-    """Vectors on their way into a flat index, and the pids that they are filed under after that."""
+class _Added:
+    """Vectors that are added to a flat index part by part, and then numbered by their pids."""
 
     def __init__(self, parts: Iterable[tuple[Pids, Vectors]]) -> None:
         self._parts = parts
@@ -214,9 +211,8 @@ class _Filed:
             self._pids.append(pids)
             yield np.ascontiguousarray(vectors)
 
-    def under(self, index: Any, before: Pids) -> Pids:
-        """File what the flat index of an IndexIDMap2 now holds, the first under `before`; returns
-        all pids."""
+    def number(self, index: Any, before: Pids) -> Pids:
+        """Number the vectors of an IndexIDMap2 by pids, the first by `before`; returns all pids."""
         pids: Pids = np.ascontiguousarray(np.concatenate([before, *self._pids]), dtype=np.int64)
         faiss_library().copy_array_to_vector(pids, index.id_map)
         index.ntotal = index.index.ntotal
@@ -225,7 +221,7 @@ class _Filed:
 
 
 def _selector(allowed: Pids) -> Any:
-    """Admits these ascending pids: by a bit for each number up to the last, unless that is huge."""
+    """A faiss selector of these ascending pids: a bitmap, unless the last pid is huge."""
     faiss = faiss_library()
     last = int(allowed[-1])
     if last > _LARGEST_IN_A_BITMAP:

@@ -1,4 +1,4 @@
-"""The bytes of a dense index file: checked against what they must be before faiss sees them."""
+"""Checks the bytes of a dense index file before faiss reads them, for faiss trusts every count."""
 
 import struct
 from pathlib import Path
@@ -13,14 +13,13 @@ _LARGEST_DIM, _LARGEST_ROWS = 2**16, 2**31
 
 
 def require_flat(path: Path, *, dim: int, n: int | None = None) -> None:
-    """ValueError unless it is a flat inner-product index of this width under numbers.
+    """Raise ValueError unless the file is a flat inner-product index of this width under numbers.
 
     n: how many vectors it must hold. Every count in the file agrees with every other and with the
     file's size, so that reading it takes no more memory than the file is long. Raises OSError.
     """
     with regular_file(path) as (file, size):
-        outer = file.read(_HEADER.size)
-        inner = file.read(_HEADER.size)
+        outer, inner = file.read(_HEADER.size), file.read(_HEADER.size)
         _require_header(outer, b"IxM2", dim)
         _require_header(inner, b"IxFI", dim)
         rows = _HEADER.unpack(outer)[2]

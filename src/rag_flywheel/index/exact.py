@@ -1,7 +1,7 @@
-"""The nearest of all vectors to hundreds of queries at once, by numpy.
+"""Exact search for the nearest of all vectors to hundreds of queries at once, by numpy.
 
-For so many, its products take a tenth of the time of faiss's flat search, whose build is for any
-processor.
+For so many, numpy's matrix products take a tenth of the time of faiss's flat search, which is
+compiled for any processor.
 """
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from rag_flywheel.records import Vectors
 
 _AT_ONCE = 16_384  # vectors
+_LARGEST_TYPICAL = 0.9
 
 
 def nearest_to_many(queries: Vectors, rows: Vectors, k: int) -> npt.NDArray[np.int64]:
@@ -30,9 +31,6 @@ def nearest_to_many(queries: Vectors, rows: Vectors, k: int) -> npt.NDArray[np.i
     order = np.argsort(-products, axis=1, kind="stable")
     found: npt.NDArray[np.int64] = np.take_along_axis(places, order, axis=1)
     return found
-
-
-_LARGEST_TYPICAL = 0.9
 
 
 def typical_cosine(vectors: Vectors) -> float:

@@ -1,4 +1,4 @@
-"""The only door to faiss. It must not know what is searched."""
+"""Loads faiss; no other module imports it. It must not know what is searched."""
 
 import os
 from functools import cache

@@ -1,6 +1,6 @@
 """The fresh segment: texts that were added after the live version was built.
 
-They are scored one by one, with the version's word statistics; it must not know the store.
+They are scored one by one with the word statistics of the version. It must not know the store.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ class FreshText:
 
     @cached_property
     def ngrams(self) -> Counter[str]:
-        """How often each piece is in the words."""
+        """How often each character n-gram is in the words."""
         found: Counter[str] = Counter()
         for word, n in self.counts.items():
             for ngram in char_ngrams_of(word):
@@ -54,21 +54,22 @@ class FreshSegment:
     ) -> "FreshSegment":
         """A segment with these texts added, which begin with their titles; their pids are above
         all others."""
-        added = []
-        for text, title in zip(texts, titles, strict=True):
-            words = tuple(tokenize(text))
-            added.append(FreshText(words, len(tokenize(title)), Counter(words)))
+        split = [tuple(tokenize(text)) for text in texts]
+        added = (
+            FreshText(words, len(tokenize(title)), Counter(words))
+            for words, title in zip(split, titles, strict=True)
+        )
         return FreshSegment(
             np.concatenate([self.pids, pids]),
             np.concatenate([self.vectors, vectors]),
-            self.texts + tuple(added),
+            (*self.texts, *added),
         )
 
     def without(self, pids: Pids) -> "FreshSegment":
         """A segment without these texts."""
-        keep = ~np.isin(self.pids, pids)
-        kept = tuple(self.texts[i] for i in np.flatnonzero(keep))
-        return FreshSegment(self.pids[keep], self.vectors[keep], kept)
+        stays = ~np.isin(self.pids, pids)
+        texts = tuple(self.texts[i] for i in np.flatnonzero(stays))
+        return FreshSegment(self.pids[stays], self.vectors[stays], texts)
 
     @property
     def dim(self) -> int:
@@ -81,7 +82,7 @@ class FreshSegment:
         return typical_cosine(self.vectors)
 
     def statistics(self) -> LexicalIndex:
-        """Word statistics of these texts themselves, for an index that has no version yet."""
+        """The word statistics of these texts themselves, for an index without a version."""
         return LexicalIndex.build((t.words for t in self.texts), [t.n_title for t in self.texts])
 
     def lexical_scores(self, words: Sequence[str], statistics: LexicalIndex) -> LexicalScores:
@@ -94,7 +95,7 @@ class FreshSegment:
     def words_at(
         self, words: Sequence[str], positions: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Where distinct words stand in the texts at these positions, as in `LexicalIndex`."""
+        """Where distinct words occur in the texts at these positions, as in `LexicalIndex`."""
         number = {word: i for i, word in enumerate(words)}
         found = [self.texts[i].words for i in positions.tolist()]
         places = [number.get(word, -1) for text in found for word in text]
@@ -103,7 +104,7 @@ class FreshSegment:
     def ngrams_at(
         self, ngrams: Sequence[str], positions: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """How often each piece is in each of these texts, as in `LexicalIndex`."""
+        """How often each n-gram is in each of these texts, as in `LexicalIndex`."""
         found = [self.texts[i].ngrams for i in positions.tolist()]
         tf = np.array([[counts[ngram] for ngram in ngrams] for counts in found], dtype=np.float64)
         totals = np.array([sum(counts.values()) for counts in found], dtype=np.int64)

@@ -1,7 +1,7 @@
-"""A graph of near neighbours over the vectors of a flat index: search that looks at some of them only.
+"""Builds, stores and searches a graph of near neighbours over the vectors of a flat index.
 
-HNSW (Malkov and Yashunin, TPAMI 2020), made by faiss, kept as arrays: every number in them is
-checked before faiss sees it, since faiss trusts them all.
+HNSW (Malkov and Yashunin, TPAMI 2020), built by faiss and stored as arrays, in which every number is
+checked before faiss reads it, since faiss trusts them all.
 """
 
 import json
@@ -27,10 +27,10 @@ FOLDER = "graph"
 FORMAT_VERSION: Literal[2] = 2
 LINKS: Literal[32] = 32  # of a vector to others; twice as many on the ground level
 EF_CONSTRUCTION = 40
-# kept in view by a search; the first that finds enough
+# candidates that a search keeps; the first with enough recall is taken
 EFS = (128, 200, 256, 320, 400, 512, 1024, 2048)
-LEAST_RECALL = 0.97  # of the 10 nearest, to be of use
-MOST_REMOVED = 0.2  # of the vectors, since all were linked anew; above, all are again
+LEAST_RECALL = 0.97  # of the 10 nearest; without it there is no graph
+MOST_REMOVED = 0.2  # of the vectors, since the graph was built; above, it is built anew
 _SAMPLE, _NEAREST = 256, 10
 _MOST_LEVELS = 32
 _MOST_JSON = 10_000
@@ -41,11 +41,12 @@ Ints = npt.NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Graph:
-    """levels uint8 (n,): on how many levels each vector is; neighbours int32: for each vector the
-    slots of its ground level, then those of the levels above, -1: empty; entry: where searches
-    begin; ef_search: how many vectors they keep in view; recall: the share of the 10 nearest that
-    they find for points halfway between two vectors; n_removed: how many vectors were taken out
-    since all were linked.
+    """The links between n vectors.
+
+    levels uint8 (n,): on how many levels each vector is; neighbours int32: for each vector the slots
+    of its ground level, then those of the levels above, -1: empty; entry: where searches begin;
+    ef_search: how many candidates they keep; recall: the share of the 10 nearest that they find for
+    points halfway between two vectors; n_removed: vectors removed since the graph was built.
     """
 
     levels: npt.NDArray[np.uint8]
@@ -62,7 +63,7 @@ class Graph:
         return np.append(np.zeros(1, np.uint64), np.cumsum(widths))
 
     def save(self, folder: Path) -> None:
-        """Write it below a version's folder."""
+        """Write the graph into a version folder."""
         place = folder / FOLDER
         place.mkdir()
         write_arrays(place, _ARRAYS, self.levels, self.neighbours)
@@ -89,7 +90,7 @@ class Graph:
 
 
 class _Header(msgspec.Struct, frozen=True):
-    """graph.json; removed: how many vectors were taken out since all were linked."""
+    """graph.json; removed: the number of vectors removed since the graph was built."""
 
     format_version: Literal[2]
     links: Literal[32]
@@ -100,21 +101,21 @@ class _Header(msgspec.Struct, frozen=True):
 
 
 def build_graph(flat: Any, parts: Iterable[Vectors]) -> Graph | None:
-    """Put float32 (n, dim) vectors, part by part, into an empty flat index; returns their graph, None
-    when it would miss too many."""
+    """Add float32 (n, dim) vectors, part by part, to an empty flat index; returns their graph, None
+    when its recall would be too low."""
     return _grown(faiss_library().IndexHNSW(flat, LINKS), flat, parts, 0)
 
 
 def extended(graph: Graph, flat: Any, parts: Iterable[Vectors]) -> Graph | None:
-    """Put more vectors into the flat index of a graph; returns the graph of all, None when it would
-    miss too many."""
+    """Add more vectors to the flat index of a graph; returns the graph of all, None when its recall
+    would be too low."""
     grown = graph.over(flat)
     grown.hnsw.rng = faiss_library().RandomGenerator(flat.ntotal)  # else each time the same levels
     return _grown(grown, flat, parts, graph.n_removed)
 
 
 def _grown(hnsw: Any, flat: Any, parts: Iterable[Vectors], n_removed: int) -> Graph | None:
-    """The graph that searches by this index find enough with, once it has these vectors too."""
+    """Add these vectors, and return the graph with the least ef_search that has enough recall."""
     faiss = faiss_library()
     hnsw.hnsw.efConstruction = EF_CONSTRUCTION
     for part in parts:
@@ -125,8 +126,7 @@ def _grown(hnsw: Any, flat: Any, parts: Iterable[Vectors], n_removed: int) -> Gr
     for ef in EFS:
         hnsw.hnsw.efSearch = ef
         _, found = hnsw.search(sample, _NEAREST)
-        shares = [np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]
-        recall = float(np.mean(shares))
+        recall = float(np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]))
         if recall >= LEAST_RECALL:
             levels = faiss.vector_to_array(hnsw.hnsw.levels).astype(np.uint8)
             neighbours = faiss.vector_to_array(hnsw.hnsw.neighbors).astype(np.int32)
@@ -144,15 +144,15 @@ def _grown(hnsw: Any, flat: Any, parts: Iterable[Vectors], n_removed: int) -> Gr
 
 
 def _between(vectors: Vectors) -> Vectors:
-    """Unit vectors halfway between each of these and another: off the beaten track, as questions
-    are. The vectors themselves are found too easily to tell how well a graph leads."""
+    """Unit vectors halfway between each of these and another: like queries, they are no stored
+    vectors, which a graph finds too easily for its recall to be measured on them."""
     sums = vectors + np.roll(vectors, len(vectors) // 2, axis=0)
     unit: Vectors = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
     return unit
 
 
 def load_graph(folder: Path, n: int) -> Graph | None:
-    """The graph in a version's folder, over n vectors; None when there is none.
+    """The graph of n vectors in a version folder; None without one.
 
     Raises CorruptFileError.
     """
@@ -170,10 +170,8 @@ def load_graph(folder: Path, n: int) -> Graph | None:
 
 
 def recall_of(folder: Path, n: int) -> float | None:
-    """The share of the 10 nearest that dense search finds by the graph in a version's folder of n
-    vectors, as it was measured when that was built; None: there is no graph, and it looks at all.
-
-    Raises CorruptFileError.
+    """The recall of the 10 nearest by the graph of n vectors in a version folder, as measured when it
+    was built; None: there is no graph, and dense search is exact. Raises CorruptFileError.
     """
     place = folder / FOLDER
     if not place.exists():
@@ -183,7 +181,7 @@ def recall_of(folder: Path, n: int) -> float | None:
 
 
 def _header(place: Path, n: int) -> _Header:
-    """What graph.json holds of a graph over n vectors. Raises OSError or ValueError."""
+    """The contents of graph.json, for a graph of n vectors. Raises OSError or ValueError."""
     header: _Header = read_json(place / "graph.json", _Header, most=_MOST_JSON)
     if header.entry >= n or header.removed > n:
         raise ValueError(f"graph.json: entry is {header.entry}, removed {header.removed}, of {n}")
@@ -191,7 +189,7 @@ def _header(place: Path, n: int) -> _Header:
 
 
 def _require_sense(graph: Graph, n: int) -> None:
-    """ValueError unless every slot is empty or names a vector that is on the slot's level."""
+    """Raise ValueError unless every slot is empty or names a vector that is on the slot's level."""
     levels, neighbours = graph.levels, graph.neighbours
     if levels.min() < 1 or levels.max() > _MOST_LEVELS:
         raise ValueError(f"a vector is on 0 levels, or on more than {_MOST_LEVELS}")

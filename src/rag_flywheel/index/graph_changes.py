@@ -1,7 +1,7 @@
-"""Takes vectors out of a graph: those that led to them get other ways on.
+"""Removes vectors from a graph, and replaces the links to them.
 
-After FreshDiskANN (Singh et al., 2021, algorithm 4): whoever led to a vector that goes is led to what
-that one led to.
+After FreshDiskANN (Singh et al., 2021, algorithm 4): a vector linked to a removed one is linked to a
+neighbour of the removed one instead.
 """
 
 from dataclasses import replace
@@ -21,10 +21,10 @@ Links = npt.NDArray[np.int32]
 
 
 def without(graph: Graph, gone: Mask, flat: Any, rows: Vectors) -> Graph:
-    """The graph of those vectors that are not gone, numbered anew in their order.
+    """The graph of the remaining vectors, renumbered in their order.
 
-    gone: bool (n,), not all; flat and rows: every vector of the graph, (n, dim). A link to a vector
-    that is gone becomes one to the nearest that this led to, of those not led to yet.
+    gone: bool (n,), not all; flat and rows: every vector of the graph, (n, dim). A link to a removed
+    vector becomes one to the nearest of its neighbours to which there is no link yet.
     """
     starts = graph.offsets.astype(np.int64)
     neighbours = graph.neighbours.copy()
@@ -38,9 +38,9 @@ def without(graph: Graph, gone: Mask, flat: Any, rows: Vectors) -> Graph:
         for i in range(0, len(mine), _AT_ONCE):
             part = mine[i : i + _AT_ONCE]
             lost = graph.neighbours[slots[part]]
-            there, on = (_led_to(graph, starts, of, level) for of in (owners[part], lost))
-            on[(on >= 0) & gone[on]] = -1
-            new[i : i + _AT_ONCE] = _nearest_new(owners[part], there, on, flat, rows)
+            linked, others = (_links(graph, starts, of, level) for of in (owners[part], lost))
+            others[(others >= 0) & gone[others]] = -1
+            new[i : i + _AT_ONCE] = _nearest_new(owners[part], linked, others, flat, rows)
         neighbours[slots[mine]] = _once(owners[mine], new)
     return _renumbered(replace(graph, neighbours=neighbours), ~gone)
 
@@ -50,29 +50,29 @@ def _level(places: Numbers) -> Numbers:
     return np.maximum(places // LINKS - 1, 0)
 
 
-def _led_to(graph: Graph, starts: Numbers, of: npt.NDArray[Any], level: int) -> Links:
+def _links(graph: Graph, starts: Numbers, of: npt.NDArray[Any], level: int) -> Links:
     """The slots of these vectors on a level, (n, slots)."""
     begin, width = (0, 2 * LINKS) if level == 0 else ((level + 1) * LINKS, LINKS)
     found: Links = graph.neighbours[starts[of][:, None] + begin + np.arange(width)]
     return found
 
 
-def _nearest_new(owners: Numbers, there: Links, on: Links, flat: Any, rows: Vectors) -> Links:
-    """For each owner, the nearest of `on` that is not `there`, nor itself; -1 without one."""
-    known = (on[:, :, None] == there[:, None, :]).any(axis=2) | (on == owners[:, None])
-    labels = np.where(known, -1, on).astype(np.int64)
+def _nearest_new(owners: Numbers, linked: Links, others: Links, flat: Any, rows: Vectors) -> Links:
+    """For each owner, the nearest of `others` that is neither `linked` nor itself; -1 without one."""
+    known = (others[:, :, None] == linked[:, None, :]).any(axis=2) | (others == owners[:, None])
+    labels = np.where(known, -1, others).astype(np.int64)
     cosines = np.empty(labels.shape, dtype=np.float32)
     pointer, queries = faiss_library().swig_ptr, np.ascontiguousarray(rows[owners])
     flat.compute_distance_subset(
         len(queries), pointer(queries), labels.shape[1], pointer(cosines), pointer(labels)
     )
     cosines[labels < 0] = -np.inf
-    found: Links = on[np.arange(len(on)), np.argmax(cosines, axis=1)]
+    found: Links = others[np.arange(len(others)), np.argmax(cosines, axis=1)]
     return np.where((labels >= 0).any(axis=1), found, np.int32(-1))
 
 
 def _once(owners: Numbers, new: Links) -> Links:
-    """New links, -1 where the same owner has the same one before."""
+    """New links, -1 where the same owner has the same link already."""
     _, first = np.unique(owners * 2**32 + new, return_index=True)
     found = np.full_like(new, -1)
     found[first] = new[first]
@@ -80,7 +80,7 @@ def _once(owners: Numbers, new: Links) -> Links:
 
 
 def _renumbered(graph: Graph, stays: Mask) -> Graph:
-    """The graph of those that stay, which lead to nothing else."""
+    """The graph of the vectors that stay, which must have no links to others."""
     number = np.append(np.cumsum(stays) - 1, -1).astype(np.int32)  # the last is that of -1
     slots = np.repeat(stays, LINKS * (graph.levels.astype(np.int64) + 1))
     entry = graph.entry if stays[graph.entry] else int(np.argmax(graph.levels * stays))
@@ -103,7 +103,7 @@ def _close_gaps(graph: Graph) -> None:
     levels = _level(gaps - starts[owners])
     for level in range(int(levels.max(initial=-1)) + 1):
         of = np.unique(owners[levels == level])
-        lists = _led_to(graph, starts, of, level)
+        lists = _links(graph, starts, of, level)
         order = np.argsort(lists < 0, axis=1, kind="stable")
         begin = starts[of] + (0 if level == 0 else (level + 1) * LINKS)
         slots = begin[:, None] + np.arange(lists.shape[1])

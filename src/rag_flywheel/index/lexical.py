@@ -1,11 +1,12 @@
-"""Lexical search: BM25 over texts, and their words in order.
+"""Lexical search: BM25 over texts, and the words of each text in order.
 
-It knows token ids and positions of texts; not pids, vectors or votes.
+It must not know pids, vectors or votes: texts are positions, words are token ids.
 """
 
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,24 +32,16 @@ LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
 _TOKENS = {"ids": "int32 m", "offsets": "int32 n+1", "titles": "int32 n"}
 
 
+@dataclass(frozen=True, eq=False)
 class LexicalIndex:
     """BM25 over the texts at positions 0..n-1, and the token ids of each, in order."""
 
-    def __init__(
-        self,
-        bm25: WordScores,
-        vocabulary: Mapping[str, int],
-        tokens: TokenIds,
-        offsets: TokenIds,
-        titles: TokenIds,
-        ngrams: CharNgrams,
-    ) -> None:
-        self._bm25 = bm25
-        self.vocabulary = vocabulary
-        self.tokens = tokens  # token ids of all texts, one after the other
-        self.offsets = offsets  # (n + 1,): text i has tokens[offsets[i]:offsets[i + 1]]
-        self.titles = titles  # (n,): how many tokens of text i, its first, are its title
-        self.ngrams = ngrams  # of the words of the vocabulary
+    bm25: WordScores
+    vocabulary: Mapping[str, int]
+    tokens: TokenIds  # of all texts, one after the other
+    offsets: TokenIds  # (n + 1,): text i has tokens[offsets[i]:offsets[i + 1]]
+    titles: TokenIds  # (n,): how many tokens of text i, its first, are its title
+    ngrams: CharNgrams  # of the words of the vocabulary
 
     @classmethod
     def build(
@@ -59,26 +52,24 @@ class LexicalIndex:
         titles: how many words of each text, its first, are its title; None: no text has one.
         """
         vocabulary: dict[str, int] = {}
-        tokens, lengths = array("i"), []
+        tokens, ends = array("i"), [0]
         for words in texts:
-            before = len(tokens)
             tokens.extend(vocabulary.setdefault(word, len(vocabulary)) for word in words)
-            lengths.append(len(tokens) - before)
-        counts = [0] * len(lengths) if titles is None else titles
-        return cls._of(
-            np.frombuffer(tokens, dtype=np.int32),
-            np.array(lengths, dtype=np.int32),
-            np.array(counts, dtype=np.int32),
-            vocabulary,
-        )
+            ends.append(len(tokens))
+        lengths = np.diff(np.array(ends, dtype=np.int32)).astype(np.int32)
+        counts = np.zeros_like(lengths) if titles is None else np.array(titles, dtype=np.int32)
+        return cls._of(np.frombuffer(tokens, dtype=np.int32), lengths, counts, vocabulary)
 
     @classmethod
     def _of(
         cls, tokens: TokenIds, lengths: TokenIds, titles: TokenIds, stems: Mapping[str, int]
     ) -> "LexicalIndex":
-        """Index texts by the tokens of all, the number of tokens of each and of its title; stems:
-        the number of each word, which need not be in a text. They are numbered anew as they come."""
-        numbers, tokens = _as_they_come(tokens, len(stems))
+        """Index texts by the tokens of all, the number of tokens of each and of its title.
+
+        stems: the number of each word, which need not be in a text; words are renumbered in the order
+        of their first use.
+        """
+        numbers, tokens = _by_first_use(tokens, len(stems))
         words = list(stems)
         vocabulary = {words[number]: i for i, number in enumerate(numbers.tolist())}
         offsets = np.append(0, np.cumsum(lengths, dtype=np.int64)).astype(np.int32)
@@ -89,8 +80,9 @@ class LexicalIndex:
     def changed(
         self, stays: npt.NDArray[np.bool_], texts: Iterable[tuple[str, str]]
     ) -> "LexicalIndex":
-        """The index of those texts that stay, bool (n,), and after them of these, each given as
-        (title, all of it). It is what `build` makes of all their words; only the new are split."""
+        """The index of the texts that stay, bool (n,), followed by new ones, each given as (title,
+        whole text). It equals what `build` makes of all of them; only new texts are tokenised.
+        """
         numbers = Numbers(self.vocabulary)
         tokens, lengths, titles = numbers.of(texts)
         old = np.diff(self.offsets)
@@ -125,7 +117,7 @@ class LexicalIndex:
         lexical, tokens = folder / LEXICAL_FOLDER, folder / TOKENS_FOLDER
         lexical.mkdir()
         tokens.mkdir()
-        self._bm25.save(lexical)
+        self.bm25.save(lexical)
         words = json.dumps(self.vocabulary, ensure_ascii=False)
         (lexical / "words.json").write_text(words, encoding="utf-8")
         write_arrays(tokens, _TOKENS, self.tokens, self.offsets, self.titles)
@@ -151,10 +143,10 @@ class LexicalIndex:
         return scores
 
     def _columns(self, words: Sequence[str]) -> Iterator[tuple[LexicalScores, npt.NDArray[Any]]]:
-        """For each known word of a query its scores, and the texts that they are of, ascending."""
+        """For each known word of a query its scores, and the texts that have them, ascending."""
         for word in words:
             if (token := self.vocabulary.get(word)) is not None:
-                data, texts = self._bm25.of(token)
+                data, texts = self.bm25.of(token)
                 if len(texts):
                     yield data, texts
 
@@ -170,15 +162,14 @@ class LexicalIndex:
 
     def idf(self, word: str) -> float:
         """Lucene's inverse document frequency of a word, also of one in no text."""
-        n = len(self)
-        token = self.vocabulary.get(word)
-        df = 0 if token is None else len(self._bm25.of(token)[1])
+        n, token = len(self), self.vocabulary.get(word)
+        df = 0 if token is None else len(self.bm25.of(token)[1])
         return float(np.log(1.0 + (n - df + 0.5) / (df + 0.5)))
 
     def words_at(
         self, words: Sequence[str], positions: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Where distinct words stand in the texts at these positions.
+        """Where distinct words occur in the texts at these positions.
 
         Returns (places, lengths): the texts one after the other, each token as the number of its
         word in `words` or -1, int64; and how many tokens each text has.
@@ -192,19 +183,19 @@ class LexicalIndex:
 
     @cached_property
     def average_ngrams(self) -> float:
-        """Mean number of pieces in a text; 1.0 when there is none at all."""
-        n_pieces = int(self._n_ngrams.sum(dtype=np.int64))
-        return n_pieces / len(self) if n_pieces else 1.0
+        """Mean number of character n-grams in a text; 1.0 when there is none at all."""
+        n_ngrams = int(self._n_ngrams.sum(dtype=np.int64))
+        return n_ngrams / len(self) if n_ngrams else 1.0
 
     @cached_property
     def _n_ngrams(self) -> TokenIds:
-        """How many pieces each text has, (n,)."""
+        """The number of character n-grams in each text, (n,)."""
         return self.ngrams.in_texts(self.tokens, self.offsets)
 
     def ngrams_at(
         self, ngrams: Sequence[str], positions: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """How often each piece is in each of these texts, (n, m), and the pieces of each, (n,)."""
+        """How often each n-gram is in each of these texts, (n, m); and the n-grams of each, (n,)."""
         found = self.ngrams.counts(ngrams, *self._tokens_at(positions))
         return found, self._n_ngrams[positions].astype(np.int64)
 
@@ -231,9 +222,9 @@ class LexicalIndex:
         return scores.astype(np.float32)
 
 
-def _as_they_come(tokens: TokenIds, n: int) -> tuple[TokenIds, TokenIds]:
-    """(Which of n numbers are among the tokens, in the order of their first use; the tokens by the
-    places of their numbers there)."""
+def _by_first_use(tokens: TokenIds, n: int) -> tuple[TokenIds, TokenIds]:
+    """(which of n numbers are among the tokens, in the order of their first use; the tokens, each as
+    the place of its number in that order)."""
     first = np.full(n, len(tokens))
     first[tokens[::-1]] = np.arange(len(tokens))[::-1]  # of equal ones the last stays
     order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(tokens))]

@@ -1,4 +1,4 @@
-"""The nearest rows of one array to each row of another, by faiss."""
+"""Finds the nearest rows of one array to each row of another, by faiss."""
 
 from dataclasses import dataclass
 

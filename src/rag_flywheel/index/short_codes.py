@@ -1,5 +1,4 @@
-"""The nearest of very many vectors by short codes: all are looked at, each by half a byte for four
-of its numbers.
+"""Finds the likely nearest of very many vectors by short codes: half a byte for four dimensions.
 
 Product quantisation (Jégou et al., TPAMI 2011), scanned in registers (André et al., VLDB 2015), by
 faiss.
@@ -13,18 +12,18 @@ import numpy.typing as npt
 from rag_flywheel.index.faiss_door import faiss_library
 from rag_flywheel.records import Vectors
 
-_NUMBERS = 4  # of a vector that share a code
+_DIMS_PER_CODE = 4
 _BITS = 4
-_MEANINGS = 2**_BITS
+_CODEBOOK_SIZE = 2**_BITS
 _AT_ONCE = 32  # vectors whose codes lie interleaved
 _SAMPLE = 8_192  # vectors that codes are learned from
-_FARTHEST = 2.0  # that a number of a mean of unit vectors may be
+_MAX_COORDINATE = 2.0  # of a mean of unit vectors
 
 
 class Codes:
     """Codes of the vectors 0 to n - 1, which never change; `extended` makes the next.
 
-    n_learned: how many vectors there were when it was learned what codes stand for.
+    n_learned: the number of vectors when the codebook was learned.
     """
 
     def __init__(self, index: Any, n_learned: int) -> None:
@@ -54,8 +53,11 @@ class Codes:
         """Codes of n vectors of width dim from their arrays. Raises ValueError when they do not fit."""
         if n < 1:
             raise ValueError("codes.npy is of no vectors")
-        faiss, index = faiss_library(), _empty(dim + -dim % _NUMBERS)
-        shapes = (index.M, _MEANINGS, _NUMBERS), (-(-n // _AT_ONCE) * _AT_ONCE * index.M2 // 2,)
+        faiss, index = faiss_library(), _empty(dim + -dim % _DIMS_PER_CODE)
+        shapes = (
+            (index.M, _CODEBOOK_SIZE, _DIMS_PER_CODE),
+            (-(-n // _AT_ONCE) * _AT_ONCE * index.M2 // 2,),
+        )
         for name, array, kind, shape in (
             ("centroids", centroids, np.float32, shapes[0]),
             ("codes", table, np.uint8, shapes[1]),
@@ -65,7 +67,7 @@ class Codes:
                     f"{name}.npy holds {array.dtype} {array.shape}; expected "
                     f"{np.dtype(kind)} {shape} for {n} vectors of width {dim}"
                 )
-        if not bool(np.all(np.abs(centroids) <= _FARTHEST)):
+        if not bool(np.all(np.abs(centroids) <= _MAX_COORDINATE)):
             raise ValueError("centroids.npy holds a number that is in no mean of unit vectors")
         faiss.copy_array_to_vector(np.ascontiguousarray(centroids).ravel(), index.pq.centroids)
         faiss.copy_array_to_AlignedTable(np.ascontiguousarray(table), index.codes)
@@ -75,9 +77,9 @@ class Codes:
 
     @property
     def centroids(self) -> npt.NDArray[np.float32]:
-        """float32 (dim / 4, 16, 4): what each code stands for."""
+        """float32 (dim / 4, 16, 4): the codebook, the coordinates that each code stands for."""
         flat: npt.NDArray[np.float32] = faiss_library().vector_to_array(self._index.pq.centroids)
-        return flat.reshape(self._index.M, _MEANINGS, _NUMBERS)
+        return flat.reshape(self._index.M, _CODEBOOK_SIZE, _DIMS_PER_CODE)
 
     @property
     def table(self) -> npt.NDArray[np.uint8]:
@@ -96,21 +98,20 @@ class Codes:
 
     def likely(self, queries: Vectors, n: int) -> npt.NDArray[np.int64]:
         """int64 (m, n), fewer columns where there are fewer vectors: the rows that are likely the
-        nearest to each of float32 (m, dim) queries, in no exact order. Damaged codes, which cannot
-        be told from sound ones, may leave places empty: -1."""
-        _, found = self._index.search(_wide(queries), min(n, len(self)))
-        rows: npt.NDArray[np.int64] = found
+        nearest to each of float32 (m, dim) queries, in no exact order. Damaged codes, which look like
+        sound ones, may leave places empty: -1."""
+        rows: npt.NDArray[np.int64] = self._index.search(_wide(queries), min(n, len(self)))[1]
         return rows
 
 
 def _empty(width: int) -> Any:
     faiss = faiss_library()
-    return faiss.IndexPQFastScan(width, width // _NUMBERS, _BITS, faiss.METRIC_INNER_PRODUCT)
+    return faiss.IndexPQFastScan(width, width // _DIMS_PER_CODE, _BITS, faiss.METRIC_INNER_PRODUCT)
 
 
 def _wide(vectors: Vectors) -> Vectors:
     """The vectors with zeros, which change no product, up to a width that codes divide."""
-    lacking = -vectors.shape[1] % _NUMBERS
+    lacking = -vectors.shape[1] % _DIMS_PER_CODE
     if not lacking:
         return np.ascontiguousarray(vectors)
     return np.pad(vectors, ((0, 0), (0, lacking)))

@@ -1,4 +1,4 @@
-"""Spans of an array, one after the other."""
+"""Lists the places in spans of an array, one span after the other."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""The words of a text as they are indexed: the only door to the stemmer."""
+"""Splits texts into the words that are indexed. No other module uses the stemmer."""
 
 import re
 import unicodedata
@@ -47,9 +47,9 @@ def tokenize(text: str) -> list[str]:
 
 
 class Numbers(dict[str, int]):
-    """The number of the stem of every word met so far, -1 of a stop word: each is stemmed once.
+    """The number of the stem of every word seen so far, -1 for a stop word: each is stemmed once.
 
-    stems: the number of each stem; one that is not there gets the next. Not for several threads.
+    stems: the number of each stem; a new one gets the next number. Not thread-safe.
     """
 
     def __init__(self, stems: Mapping[str, int]) -> None:
@@ -65,8 +65,8 @@ class Numbers(dict[str, int]):
         return number
 
     def of(self, texts: Iterable[tuple[str, str]]) -> tuple[TokenIds, TokenIds, TokenIds]:
-        """The numbers of `tokenize` of texts, each given as (title, all of it), one after the other;
-        how many each text has; and how many its title has."""
+        """The numbers of the words of texts, each given as (title, whole text), one text after the
+        other; how many each text has; and how many its title has."""
         parts = array("i"), array("i")
         ends: tuple[list[int], list[int]] = [], []
         for pair in texts:
@@ -81,7 +81,8 @@ class Numbers(dict[str, int]):
 
 
 def _without_stopwords(numbers: TokenIds, ends: list[int]) -> tuple[TokenIds, TokenIds]:
-    """The numbers of words that count, and how many there are up to each end from the one before."""
+    """The numbers of words that are no stop words, and how many there are up to each end from the
+    one before."""
     counts = numbers >= 0
     before = np.append(0, np.cumsum(counts))
     return numbers[counts], np.diff(before[ends], prepend=0).astype(np.int32)

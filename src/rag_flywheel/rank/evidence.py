@@ -1,4 +1,4 @@
-"""Evidence: what votes on similar past queries say about passages, for one query.
+"""Computes the evidence of votes on similar past queries for passages, for one query.
 
 S of a passage is the sum of K(q, q_t) · chance_t over the nearest past queries q_t, where chance_t
 is the chance that it is the answer of q_t and K = max(0, (cos − theta) / (1 − theta))^gamma. Once
@@ -22,19 +22,19 @@ from rag_flywheel.records import Pids, QueryKey, Vectors
 Rows = npt.NDArray[np.int64]
 _PART = 256  # past queries
 _AT_ONCE = 64  # queries
-CODES_FROM = 20_000  # past queries; below, looking at all of them takes about a millisecond
-_UNCODED = 4_096  # past queries, those added last, that are looked at as they are
+CODES_FROM = 20_000  # past queries; below, comparing all of them takes about a millisecond
+_UNCODED = 4_096  # past queries, the last added, that are compared without codes
 _LIKELY = 8  # times as many as count are compared exactly
 _FEW = 0.1  # of the past queries; a tenant with no more of them has them all compared
 
 
 @dataclass
 class _Room:
-    """What a family of views shares and only ever adds to; a view reads below its own length.
+    """The append-only arrays that successive views share; a view reads below its own length.
 
-    vectors float32 and tenants int32, over-allocated: of each past query the vector and the code of
-    the tenant; keys: its name; rows: where the past queries with a hash are; heard: what votes said
-    of the first of them, unless a view says otherwise.
+    vectors float32 and tenants int32, over-allocated: the vector of each past query and the code of
+    its tenant; keys: the past queries; rows: those with each hash; stored: the evidence of the first
+    of them, unless a view has changed it.
     """
 
     vectors: Vectors
@@ -44,7 +44,7 @@ class _Room:
     stored: StoredEvidence
 
     def add(self, keys: Sequence[QueryKey], vectors: Vectors, tenants: Sequence[int]) -> None:
-        """Put further past queries at the end, where there is room for them."""
+        """Append further past queries, for which there must be room."""
         n = len(self.keys)
         self.vectors[n : n + len(keys)] = vectors
         self.tenants[n : n + len(keys)] = tenants
@@ -53,7 +53,7 @@ class _Room:
 
 
 def _note(rows: dict[bytes, list[int]], keys: Sequence[QueryKey], n: int) -> None:
-    """Note where these past queries are, the first of them in row n."""
+    """Enter these past queries into the rows by hash, the first of them as row n."""
     for row, (name, _) in enumerate(keys, n):
         rows.setdefault(name, []).append(row)
 
@@ -64,11 +64,11 @@ NO_VOTES = PastQuery((), ())
 @dataclass(frozen=True)
 class EvidenceView:
     """The past queries that ranking may use, the first `n`. A view never changes; `updated` makes
-    the next, which shares with it all that stays: a vote costs the same however many there are.
+    the next, which shares all unchanged parts: a vote costs the same however many there are.
 
     tenant_codes: by tenant that votes were cast under; silent: rows whose votes were all retracted;
-    codes: of the first of the vectors, None: they are few. What is said of row i is in part i // 256
-    of `_said`; where it is not, what was heard of it holds.
+    codes: of the first of the vectors, None while there are few. The evidence of row i is in part
+    i // 256 of `_changed`; else the stored evidence holds.
     """
 
     dim: int
@@ -81,8 +81,8 @@ class EvidenceView:
 
     @classmethod
     def of(cls, stored: StoredEvidence, vectors: Vectors) -> "EvidenceView":
-        """What was heard, with the vectors of its past queries, float32 (n, dim) unit rows, and
-        room for more: the rest of an array of more rows."""
+        """A view of stored evidence, with the vectors of its past queries, float32 unit rows, the
+        first n of an array that may have room for more."""
         keys, n = list(stored.keys), len(stored)
         tenants = np.empty(len(vectors), np.int32)
         tenants[:n] = stored.tenant
@@ -90,8 +90,8 @@ class EvidenceView:
         _note(room.rows, keys, 0)
         codes = {tenant: i for i, tenant in enumerate(stored.tenants)}
         coded = codes_of(vectors[:n], stored.codes)
-        nothing: tuple[Mapping[int, PastQuery], ...] = ({},) * -(-n // _PART)
-        return cls(vectors.shape[1], n, codes, codes=coded, _changed=nothing, _room=room)
+        parts: tuple[Mapping[int, PastQuery], ...] = ({},) * -(-n // _PART)
+        return cls(vectors.shape[1], n, codes, codes=coded, _changed=parts, _room=room)
 
     @property
     def keys(self) -> Sequence[QueryKey]:
@@ -106,7 +106,7 @@ class EvidenceView:
         return self._room.vectors[: self.n]
 
     def past_query(self, row: int) -> PastQuery:
-        """What votes say of the past query in a row."""
+        """The evidence from the votes on the past query in a row."""
         found = self._changed[row // _PART].get(row)
         if found is not None:
             return found
@@ -137,10 +137,10 @@ class EvidenceView:
         found: Mapping[QueryKey, PastQuery],
         vectors: Mapping[bytes, Vectors],
     ) -> "EvidenceView":
-        """A view in which these past queries say this, and all others what they said.
+        """A view in which these past queries have this evidence, and all others are unchanged.
 
-        vectors: float32 (dim,) of each query hash that is not in the view. The room that is shared
-        with this view grows by doubling; one caller at a time.
+        vectors: float32 (dim,) of each query hash that is not in the view. The room shared with this
+        view grows by doubling; one caller at a time.
         """
         names = {name for name, _ in found}
         old = {key: row for name in names for key, row in self._with_hash(name)}
@@ -186,7 +186,7 @@ class EvidenceView:
 def _replaced(
     parts: tuple[Mapping[int, PastQuery], ...], changed: Mapping[int, PastQuery]
 ) -> tuple[Mapping[int, PastQuery], ...]:
-    """The parts, with others in the place of those that something changed in."""
+    """The parts, with copies in place of those in which a row changed."""
     new: dict[int, dict[int, PastQuery]] = {}
     for row, past in changed.items():
         at = row // _PART
@@ -218,7 +218,7 @@ class Evidence:
 
     @cached_property
     def votes(self) -> Mapping[int, tuple[int, ...]]:
-        """The votes on the past queries behind each passage text."""
+        """The votes on the past queries that are evidence for each passage text."""
         found: dict[int, tuple[int, ...]] = {}
         for past in self.behind:
             for s in past.supports:
@@ -229,7 +229,7 @@ class Evidence:
 def evidence_for(
     view: EvidenceView, queries: Vectors, tenant: str | None, kernel: Kernel
 ) -> list[Evidence]:
-    """What the votes on the past queries nearest to each query say; queries: float32 (m, dim)."""
+    """The evidence of the nearest past queries for each query; queries: float32 (m, dim)."""
     code = view.tenant_codes.get(tenant)
     if code is None or kernel.neighbours < 1:
         return [Evidence({}) for _ in queries]
@@ -254,7 +254,7 @@ def _near_of_all(
 def _near_by_codes(
     view: EvidenceView, queries: Vectors, code: int, kernel: Kernel
 ) -> Iterator[tuple[Rows, Vectors]]:
-    """`_near_of_all`, nearly all of the nearest: those that codes call likely and those without."""
+    """`_near_of_all`, nearly complete: it compares the likely ones by codes, and those without."""
     assert view.codes is not None
     n_coded, own = len(view.codes), view.of_tenant(code)
     share = np.count_nonzero(own[:n_coded]) / n_coded

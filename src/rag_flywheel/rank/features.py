@@ -1,7 +1,7 @@
-"""Static features of candidates for a query: what is known without any vote.
+"""Computes the features of a query's candidates that do not depend on votes.
 
-Some cost an addition (cosine, BM25), some a look at the words of a text, which is taken for the
-best candidates only.
+Cheap ones cost an addition (cosine, BM25). Rich ones need the words of a text, which are read for
+the best candidates only.
 """
 
 from collections import Counter
@@ -25,8 +25,8 @@ of the query's words in the best 15 words of the text, over 10. pairs: BM25 of a
 query's words within 8 words, over the query's best. length: log of the text's length over the
 average. pieces: BM25 of the four-letter pieces of the query's words, over the query's best, so that
 other forms, compounds and misspellings count. bigram, window and pairs follow the sequential
-dependence model (Metzler and Croft, SIGIR 2005) in kind: words that stand together say more than
-words apart."""
+dependence model (Metzler and Croft, SIGIR 2005) in kind: neighbouring words are stronger evidence
+than distant ones."""
 _MOST_WORDS = 64  # distinct words of a query that are looked for, the rarest
 _WINDOW, _NEAR = 15, 8  # words
 _AT_ONCE = 8_192  # tokens
@@ -77,8 +77,11 @@ class QueryWords:
 
 @dataclass(frozen=True)
 class TextWords:
-    """Where a query's words stand in texts: places, one text after the other, each token the
-    number of its word or -1; lengths (n,) in tokens, titles (n,): how many come first."""
+    """Where the words of a query occur in n texts.
+
+    places: the texts one after the other, each token as the number of its word in the query or -1;
+    lengths (n,): tokens of each text; titles (n,): how many of them, the first, are the title.
+    """
 
     places: Ints
     lengths: Ints
@@ -89,8 +92,8 @@ class TextWords:
 
 @dataclass(frozen=True)
 class TextNgrams:
-    """The m pieces of a query's words in n texts: counts float64 (n, m), idf (m,), times how often
-    the query has them, and how many pieces each text has, int64 (n,)."""
+    """The m character n-grams of a query's words in n texts: counts float64 (n, m); idf (m,), times
+    how often the query has each; totals int64 (n,): the number of n-grams in each text."""
 
     counts: npt.NDArray[np.float64]
     idf: npt.NDArray[np.float64]
@@ -99,15 +102,14 @@ class TextNgrams:
 
     def bm25(self) -> npt.NDArray[np.float64]:
         """BM25 of each text, (n,)."""
-        total: npt.NDArray[np.float64] = (
-            _saturated(self.counts, self.totals, self.average_total) @ self.idf
-        )
+        saturated = _saturated(self.counts, self.totals, self.average_total)
+        total: npt.NDArray[np.float64] = saturated @ self.idf
         return total
 
 
 @dataclass(frozen=True)
 class Best:
-    """What the best of a query's texts have: BM25 of titles, neighbouring words, pairs, pieces."""
+    """The largest BM25 among a query's texts: of titles, neighbouring words, pairs and n-grams."""
 
     title: float
     bigram: float
@@ -134,13 +136,12 @@ class _Close:
 
     @classmethod
     def of(cls, found: _Found) -> "_Close":
-        """All of a part at once: a numpy call costs more than what it does for so few tokens."""
+        """All pairs, found in large batches: a numpy call costs more than its work on few tokens."""
         k = len(found.text)
         if not k:
             return cls(found.text, found.text)
-        parts = [
-            _close_from(found, start, min(start + _AT_ONCE, k)) for start in range(0, k, _AT_ONCE)
-        ]
+        starts = range(0, k, _AT_ONCE)
+        parts = [_close_from(found, start, min(start + _AT_ONCE, k)) for start in starts]
         first, second = (np.concatenate(each) for each in zip(*parts, strict=True))
         return cls(first, second)
 
@@ -158,9 +159,9 @@ def _close_from(found: _Found, start: int, end: int) -> tuple[Ints, Ints]:
 def rich_features(
     query: QueryWords, texts: TextWords, text_ngrams: TextNgrams, best: Best | None = None
 ) -> tuple[Features, Best]:
-    """float32 (n, 7): the features named in RICH, and what the best of these texts have.
+    """float32 (n, 7): the features named in RICH, and the largest BM25 of these texts.
 
-    best: what the texts to compare with have; a text above them counts as level. None: these
+    best: the largest of the texts to compare with, which is also the most that counts; None: these
     texts' own.
     """
     n, m = len(texts.lengths), len(query.words)
@@ -201,7 +202,7 @@ def rich_features(
 def with_rich(cheap: Features, pool: Ints, rich: Features) -> Features:
     """float32 (n, 9): all features; `rich` are those of the candidates at `pool`.
 
-    A candidate whose words were not looked at gets the least value that a looked-at one has.
+    A candidate whose words were not read gets the least value among those whose words were.
     """
     least = rich.min(axis=0) if len(rich) else np.zeros(len(RICH), dtype=np.float32)
     full = np.empty((len(cheap), len(FEATURES)), dtype=np.float32)

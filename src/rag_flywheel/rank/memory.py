@@ -1,14 +1,13 @@
 """The memory of a version: for past queries, the chance of each passage before the votes on it.
 
-A refresh works these out under its parameters, other queries' votes taken into account; votes come
-on top when they are read (see `rank/posterior.py`). It knows its files, not the store.
+A refresh computes these chances under its parameters, with the evidence of other queries' votes; a
+query's own votes are added when they are read (see `rank/posterior.py`). It must not know the store.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -59,18 +58,18 @@ class Memory:
 
 
 def save_memory(memory: Memory, folder: Path) -> None:
-    """Write it into a version folder, without pickle."""
+    """Write the memory into a version folder, without pickle."""
     place = folder / FOLDER
     place.mkdir()
     hashes = np.frombuffer(b"".join(key.query_hash for key in memory.keys), dtype=np.uint8)
-    arrays = hashes.reshape(-1, _HASH), memory.offsets, memory.lineages, memory.chances
-    write_arrays(place, _ARRAYS, *arrays)
+    hashes = hashes.reshape(-1, _HASH)
+    write_arrays(place, _ARRAYS, hashes, memory.offsets, memory.lineages, memory.chances)
     tenants = json.dumps([key.tenant for key in memory.keys])
     (place / "tenants.json").write_text(tenants, encoding="utf-8")
 
 
 def load_memory(folder: Path) -> Memory:
-    """Read it from a version folder. Raises CorruptFileError."""
+    """Read the memory of a version folder. Raises CorruptFileError."""
     place = folder / FOLDER
     with version_file_errors(place):
         tenants = read_json(place / "tenants.json", list[str | None])
@@ -79,5 +78,5 @@ def load_memory(folder: Path) -> Memory:
             raise ValueError("offsets.npy does not divide the passages among the queries")
         if not all_within(chances, 0.0, MOST_CHANCE):
             raise ValueError("chances.npy holds a number that is no chance")
-    keys = starmap(QueryKey, zip((h.tobytes() for h in hashes), tenants, strict=True))
-    return Memory(tuple(keys), offsets, lineages, chances)
+    keys = tuple(map(QueryKey, (row.tobytes() for row in hashes), tenants))
+    return Memory(keys, offsets, lineages, chances)

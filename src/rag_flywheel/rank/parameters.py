@@ -1,6 +1,6 @@
-"""Everything that ranking can be told: the weights of the prior and the kernel of the evidence.
+"""The parameters of ranking: the weights of the prior and the kernel of the evidence.
 
-It knows how parameters are written down (parameters.json); not how they are chosen.
+It reads and writes parameters.json, and must not know how parameters are fitted.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from rag_flywheel.rank.features import FEATURES
 FORMAT_VERSION = 1
 FILE_NAME = "parameters.json"
 SHIPPED, FITTED = "shipped", "fitted"
-NOISE_LIMIT = 0.45  # votes that are wrong so often say nothing
+NOISE_LIMIT = 0.45  # votes that are wrong more often are no evidence
 _Weight: TypeAlias = Annotated[float, Meta(ge=-1e6, le=1e6)]
 
 
@@ -67,7 +67,7 @@ class Parameters:
 
     @property
     def memory(self) -> Kernel:
-        """The kernel, switched off where votes are too often wrong to be heard."""
+        """The kernel, switched off where votes are wrong too often to be evidence."""
         if self.noise <= NOISE_LIMIT:
             return self.kernel
         return dataclasses.replace(self.kernel, neighbours=0)

@@ -1,8 +1,8 @@
-"""Credit: the chance that each passage is the answer of a past query, after the votes on it.
+"""Computes the posterior chance that each passage is the answer of a past query, given the votes.
 
-One of the passages is taken to be the answer. A vote on it is right with probability 1 − noise, a
-vote on another one too, so a "helpful" multiplies its odds by (1 − noise) / noise and a "harmful"
-divides them (Bayes' rule).
+Exactly one passage is assumed to be the answer. A vote is right with probability 1 − noise, on the
+answer and on the others alike, so a "helpful" multiplies a passage's odds by (1 − noise) / noise
+and a "harmful" divides them (Bayes' rule).
 """
 
 import math
@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from rag_flywheel.records import Judgment, Support
 
-NAMING = 2.0  # votes that it counts as to name one passage out of all, not one of eight ticked
-_LEAST = 0.01  # chances below say nothing
+NAMING = 2.0  # naming the answer counts as two votes: it was picked from all, not from eight hits
+_LEAST = 0.01  # smaller chances are left out
 _FARTHEST = 50.0  # log-odds
 
 

@@ -1,11 +1,11 @@
-"""The score of candidates: the logarithm of the chance that a passage is the answer to a query.
+"""Scores candidates by the logarithm of the chance that a passage is the answer to a query.
 
     prior(q, p) = exp(weights · features) / sum over the candidates
     P(q, p)     = (n0 · prior + S) / (n0 + sum of S),   S = Σ_t K(q, q_t) · chance_t(p)
 
-The mean of a Dirichlet posterior: n0 neighbours' worth of prior, and one answer for each similar
-past query, spread over the passages by what votes say (see `rank/posterior.py`). Without neighbours
-the order is the prior's (two priors that differ by less than rounding may tie).
+P is the mean of a Dirichlet posterior: n0 neighbours' worth of prior, and one answer for each
+similar past query, spread over the passages by the votes on it (see `rank/posterior.py`). Without
+neighbours the order is the prior's (two priors that differ by less than rounding may tie).
 """
 
 from dataclasses import dataclass

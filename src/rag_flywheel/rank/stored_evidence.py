@@ -1,14 +1,14 @@
-"""What votes up to some event say of past queries, as arrays: a version keeps it, so that no process
-that opens the folder has to judge those votes again.
+"""Stores in a version the evidence from all votes up to some event, as arrays.
 
-It knows its files, not the store, nor how votes are judged; `by` names all that the result rests on.
+A process that opens the folder need not judge those votes again. This module must not know the
+store, nor how votes are judged.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from itertools import chain, starmap
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -49,24 +49,19 @@ _OF_CODES = ("centroids", "codes")
 
 @dataclass(frozen=True)
 class PastQuery:
-    """What votes on a past query say: the chances of passages, and the votes' event numbers."""
+    """The evidence from the votes on a past query: chances of passages, and the votes' events."""
 
     supports: tuple[Support, ...]
     votes: tuple[int, ...]
 
 
-def _offsets() -> npt.NDArray[np.int64]:
-    return np.zeros(1, np.int64)
-
-
-def _numbers() -> npt.NDArray[np.int64]:
-    return np.empty(0, np.int64)
-
-
 @dataclass(frozen=True)
 class Provenance:
-    """What it rests on: votes up to event number `until`, after so many users were forgotten; by:
-    everything else, as text, "" when it must not be used."""
+    """What stored evidence depends on.
+
+    until: the number of the last event whose vote counts; n_forgotten: how many users had been
+    forgotten; by: everything else, as text, "" when the evidence must not be used.
+    """
 
     until: int = 0
     n_forgotten: int = 0
@@ -79,18 +74,18 @@ class StoredEvidence:
     from offsets[i] to offsets[i + 1]; its votes, at least one, likewise by vote_offsets.
 
     hashes uint8 (n, 16); tenant int32 (n,); offsets, vote_offsets int64 (n + 1,); lineages, votes
-    int64; chances float64. codes: of the vectors of all n, None: they are few.
+    int64; chances float64; codes: short codes of the n vectors, None while n is small.
     """
 
     provenance: Provenance = Provenance()
     tenants: tuple[str | None, ...] = ()
     hashes: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, _HASH), np.uint8))
     tenant: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
-    offsets: npt.NDArray[np.int64] = field(default_factory=_offsets)
-    lineages: npt.NDArray[np.int64] = field(default_factory=_numbers)
+    offsets: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    lineages: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     chances: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0, np.float64))
-    vote_offsets: npt.NDArray[np.int64] = field(default_factory=_offsets)
-    votes: npt.NDArray[np.int64] = field(default_factory=_numbers)
+    vote_offsets: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    votes: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     codes: Codes | None = None
 
     def __len__(self) -> int:
@@ -101,24 +96,22 @@ class StoredEvidence:
         """The past queries, in order."""
         names = self.hashes.tobytes()
         hashes = (names[i : i + _HASH] for i in range(0, len(names), _HASH))
-        tenants = map(self.tenants.__getitem__, self.tenant.tolist())
-        return tuple(starmap(QueryKey, zip(hashes, tenants, strict=True)))
+        return tuple(map(QueryKey, hashes, map(self.tenants.__getitem__, self.tenant.tolist())))
 
     def past_query(self, row: int) -> PastQuery:
-        """What votes say of the past query in a row."""
+        """The evidence from the votes on the past query in a row."""
         part = slice(self.offsets[row], self.offsets[row + 1])
-        pairs = zip(self.lineages[part].tolist(), self.chances[part].tolist(), strict=True)
+        supports = map(Support, self.lineages[part].tolist(), self.chances[part].tolist())
         votes = self.votes[self.vote_offsets[row] : self.vote_offsets[row + 1]]
-        return PastQuery(tuple(Support(*pair) for pair in pairs), tuple(votes.tolist()))
+        return PastQuery(tuple(supports), tuple(votes.tolist()))
 
 
 def stored_evidence_of(
     provenance: Provenance, past_query: Mapping[QueryKey, PastQuery], codes: Codes | None = None
 ) -> StoredEvidence:
-    """This of these past queries, each of which has a vote; codes: of their vectors, in order."""
-    tenants = {
-        tenant: i for i, tenant in enumerate(dict.fromkeys(key.tenant for key in past_query))
-    }
+    """The evidence as arrays. Each past query has a vote; codes: of their vectors, in order."""
+    names = dict.fromkeys(key.tenant for key in past_query)
+    tenants = {tenant: i for i, tenant in enumerate(names)}
     supports = [s for past in past_query.values() for s in past.supports]
     return StoredEvidence(
         provenance,
@@ -139,29 +132,22 @@ def _ends(lengths: Sequence[int]) -> npt.NDArray[np.int64]:
 
 
 def save_stored_evidence(evidence: StoredEvidence, folder: Path) -> None:
-    """Write it into a version folder, without pickle."""
-    place = folder / FOLDER
+    """Write stored evidence into a version folder, without pickle."""
+    place, codes = folder / FOLDER, evidence.codes
     place.mkdir()
     supports = evidence.offsets, evidence.lineages, evidence.chances
-    write_arrays(
-        place,
-        _ARRAYS,
-        evidence.hashes,
-        evidence.tenant,
-        *supports,
-        evidence.vote_offsets,
-        evidence.votes,
-    )
-    if evidence.codes is not None:
-        write_arrays(place, _OF_CODES, evidence.codes.centroids, evidence.codes.table)
+    votes = evidence.vote_offsets, evidence.votes
+    write_arrays(place, _ARRAYS, evidence.hashes, evidence.tenant, *supports, *votes)
+    if codes is not None:
+        write_arrays(place, _OF_CODES, codes.centroids, codes.table)
     (place / "tenants.json").write_text(json.dumps(evidence.tenants), encoding="utf-8")
-    n_learned = None if evidence.codes is None else evidence.codes.n_learned
-    provenance = {**asdict(evidence.provenance), "codes_of": n_learned}
+    codes_of = None if codes is None else codes.n_learned
+    provenance = {**asdict(evidence.provenance), "codes_of": codes_of}
     (place / "made.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
 
 
 class _ProvenanceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """made.json; codes_of: how many vectors the codes were learned from, None: there are none."""
+    """made.json; codes_of: how many vectors the codes were learned from, None without codes."""
 
     until: _Count
     n_forgotten: _Count
@@ -170,12 +156,10 @@ class _ProvenanceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_stored_evidence(folder: Path, *, dim: int) -> StoredEvidence:
-    """Read it from a version folder; dim: of the vectors. Raises CorruptFileError."""
+    """Read the evidence of a version whose vectors have width dim. Raises CorruptFileError."""
     place = folder / FOLDER
     with version_file_errors(place):
-        file: _ProvenanceFile = read_json(
-            place / "made.json", _ProvenanceFile, most=_MOST_PROVENANCE
-        )
+        file = read_json(place / "made.json", _ProvenanceFile, most=_MOST_PROVENANCE)
         tenants = tuple(read_json(place / "tenants.json", list[str | None]))
         provenance = Provenance(file.until, file.n_forgotten, file.by)
         evidence = StoredEvidence(provenance, tenants, *read_arrays(place, _ARRAYS))
@@ -188,7 +172,7 @@ def load_stored_evidence(folder: Path, *, dim: int) -> StoredEvidence:
 
 
 def _require_sense(evidence: StoredEvidence) -> None:
-    """ValueError unless everything that is named is there, and every number possible."""
+    """Raise ValueError unless every name refers to something stored and every number is possible."""
     n, votes = len(evidence), evidence.votes
     if len(set(evidence.tenants)) != len(evidence.tenants):
         raise ValueError("tenants.json names a tenant twice")

@@ -1,6 +1,5 @@
-"""What is live in a folder, and whether a refresh of it is due."""
+"""Decides whether a refresh of an index folder is due."""
 
-import logging
 import time
 from dataclasses import dataclass
 
@@ -8,8 +7,6 @@ from rag_flywheel.refresh.start import Live
 from rag_flywheel.store import passages
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import Database
-
-log = logging.getLogger("rag_flywheel")
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class When:
 def nothing_to_do(
     database: Database, live_now: Live, when: When, *, tune: bool = False
 ) -> str | None:
-    """Why a refresh is not due; None when it is. Votes that a release let count again are new.
+    """Why a refresh is not due; None when it is. Votes that a release made count again are new.
 
     tune: whether there is an encoder to tune though nothing is new.
     """
@@ -35,16 +32,16 @@ def nothing_to_do(
         return None
     if live_now.current is not None and live_now.current.held:
         return f"version {live.id} is held live until release"
-    heard = live.votes_until if live_now.frozen_at is None else live.watermark
+    counted = live.votes_until if live_now.frozen_at is None else live.watermark
     with database.snapshot() as conn:
-        votes = vote_store.count_votes(conn, heard)
+        votes = vote_store.count_votes(conn, counted)
         changes = passages.count_changes(conn, live.watermark)
         changes += passages.count_without_vector(conn, live.revision)
-    age_s = time.time() - live.created
     if tune:
         return None
     if not votes and not changes:
         return "no passage and no vote since the live version was built"
+    age_s = time.time() - live.created
     enough = when.if_votes is not None and votes >= when.if_votes
     old = when.max_age_s is not None and age_s >= when.max_age_s
     if enough or old or when == When():

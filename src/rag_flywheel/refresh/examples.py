@@ -1,4 +1,4 @@
-"""Turns past queries, and golden ones, into examples: each with its candidates and the votes on them."""
+"""Turns past and golden queries into examples, each with its candidates and the votes on them."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,8 +41,8 @@ _AT_ONCE = 256
 class ExampleBuilder:
     """Turns past and golden queries into examples, their candidates looked up in one version.
 
-    lookups: candidates that are cached already; n: how many of each kind are looked up; tenant_key:
-    the metadata key that names a query's tenant, None: there are no tenants.
+    lookups: the cache of candidates; n: how many of each kind are looked up; tenant_key: the metadata
+    key that names a query's tenant, None: there are no tenants.
     """
 
     database: Database
@@ -99,8 +99,7 @@ class ExampleBuilder:
 
     def passage_vectors(self, lineages: Ints) -> Vectors:
         """float32 (m, dim), unit rows: of the texts that now inherit the votes of these lineages."""
-        heirs = self._heirs
-        pids = np.array([heirs.get(p, p) for p in lineages.tolist()], dtype=np.int64)
+        pids = np.array([self._heirs.get(p, p) for p in lineages.tolist()], dtype=np.int64)
         return self.version.dense.vectors(pids)
 
     @cached_property
@@ -118,8 +117,7 @@ class ExampleBuilder:
     ) -> Iterator[tuple[Pids, Features]]:
         """Lineages and features of each query's best candidates, its `judged` lineages among them.
 
-        Which ones are best is for the plain hybrid to say, so that the same votes always give the
-        same examples.
+        The best are those of the plain hybrid, so that the same votes always give the same examples.
         """
         queries = [EmbeddedText(past.texts[h], past.vectors[h]) for h, _ in keys]
         lookups = look_up(state, inside, queries, self.n, self.lookups, keep=False)
@@ -132,7 +130,7 @@ class ExampleBuilder:
 
 
 def _passing(conn: sqlite3.Connection, where: str) -> Pids:
-    """Pids of the texts that pass a stored filter. Raises CorruptFileError when it is none."""
+    """Pids of the texts that pass a stored filter. Raises CorruptFileError for a damaged filter."""
     try:
         return matching_pids(conn, parsed_json(where, "it"))
     except ValueError as error:  # an InputError is one
@@ -184,7 +182,7 @@ def fit_to_judge(
 ) -> list[GoldenItem]:
     """The golden queries that are no near-duplicates of those that parameters were fitted to.
 
-    Those that rest on a correction are left out: one user's word must not decide for all. others:
+    Golden queries from corrections are left out: a single user must not decide for all. others:
     float32 (m, dim); vectors: of the golden queries, by hash.
     """
     new = [item for item in items if "correction" not in item.sources]
@@ -197,8 +195,6 @@ def fit_to_judge(
 
 
 def _of_tenant(key: str | None, tenant: str | None) -> dict[str, object]:
-    return (
-        {}
-        if key is None or tenant is None
-        else {key: column_checks.parsed("golden.tenant", tenant)}
-    )
+    if key is None or tenant is None:
+        return {}
+    return {key: column_checks.parsed("golden.tenant", tenant)}

@@ -1,7 +1,6 @@
-"""The job of a refresh: the index folder, its settings and encoder, and how its outcome is reported."""
+"""The job of a refresh: the index folder, its settings, its encoder, and the progress callback."""
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,11 +8,10 @@ from typing import Literal
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.records import Outcome, Progress, RefreshReport
+from rag_flywheel.records import Progress
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.store.database import Database
 
-New = Literal["new", "kept"]
 Tune = Literal["asked", "auto", "off"]
 
 
@@ -34,9 +32,9 @@ class Job:
 class RunningJob:
     """A Job with its encoder loaded.
 
-    source: how the index reads events, queries encoded by the encoder as it was made. anew: fit from
-    the shipped parameters, ignoring every earlier version. tune: whether votes may teach the encoder
-    of queries, and whether somebody asked for it.
+    source: how the index reads events, with queries encoded by the untuned encoder. anew: fit from
+    the shipped parameters, ignoring every earlier version. tune: whether votes may tune the encoder
+    of queries, and whether the caller asked for it.
     """
 
     job: Job
@@ -44,18 +42,3 @@ class RunningJob:
     source: Source
     anew: bool
     tune: Tune
-
-
-def report_of(
-    outcome: Outcome,
-    version: str | None,
-    reason: str,
-    *,
-    began: float,
-    scores: Mapping[str, float] | None = None,
-    parameters: New = "kept",
-    encoder: New = "kept",
-) -> RefreshReport:
-    """What a refresh reports; version: the live one after it; began: when (time.monotonic)."""
-    seconds = time.monotonic() - began
-    return RefreshReport(outcome, version, parameters, reason, scores or {}, seconds, encoder)

@@ -1,4 +1,4 @@
-"""The first arm of the gate: parameters fitted to votes, which go live only when they are better."""
+"""Fits parameters to votes, the first arm of the gate; they go live only when they are better."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from rag_flywheel.refresh.panel import Panel
 
 @dataclass(frozen=True)
 class Weights:
-    """The parameters that go on: new ones, or those of the version before.
+    """The parameters of the next version: new ones, or those of the version before.
 
-    why: a sentence; scores: the numbers behind it; gate: what decided, None: nothing was compared.
+    why: a sentence; scores: the numbers behind it; gate: the decision, None: nothing was compared.
     """
 
     parameters: Parameters
@@ -31,15 +31,15 @@ class Weights:
 
 
 def learn_weights(panel: Panel, *, staged: Path, n_votes: int, looks: Looks) -> Weights:
-    """Fit parameters to the queries that teach, and let the others judge them.
+    """Fit parameters to the training queries, and judge them on the held-out ones.
 
     staged: the folder of the next version, where parameters are written and read back; n_votes: how
-    many were ever cast; looks: those that the gate took before.
+    many votes were ever cast; looks: the earlier looks of the gate.
     """
     kept = panel.builder.version.parameters
     if why := too_soon(n_votes, looks):
         return Weights(kept, why, {})
-    recent = panel.recent_teachers
+    recent = panel.recent_training
     proposal = propose(recent, kept)
     if proposal.parameters is None:
         return Weights(kept, proposal.why, dict(proposal.scores))

@@ -11,7 +11,7 @@ import numpy as np
 
 from rag_flywheel.curate.trust import calibrate
 from rag_flywheel.deploy import versions as deploy
-from rag_flywheel.deploy.build import Built, build_indexes, built_indexes, write_learned
+from rag_flywheel.deploy.build import Built, build_indexes, built_indexes, write_parameters
 from rag_flywheel.deploy.current import make_live
 from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters
 from rag_flywheel.deploy.manifest import Manifest
@@ -25,12 +25,12 @@ from rag_flywheel.evaluate.integrity import integrity_problems
 from rag_flywheel.evaluate.trial import Side
 from rag_flywheel.improve.fit import calibrated_parameters
 from rag_flywheel.improve.propagate import build_memory
-from rag_flywheel.rank.memory import Memory, load_memory
+from rag_flywheel.rank.memory import Memory, load_memory, save_memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.stored_evidence import load_stored_evidence
 from rag_flywheel.records import Current, Judgment, RefreshReport
 from rag_flywheel.refresh.examples import ExampleBuilder
-from rag_flywheel.refresh.job import RunningJob, report_of
+from rag_flywheel.refresh.job import RunningJob
 from rag_flywheel.refresh.learn import Weights, learn_weights
 from rag_flywheel.refresh.panel import Panel
 from rag_flywheel.refresh.past import query_vectors, read_past
@@ -49,14 +49,14 @@ Parent = tuple[Path, int]
 """The folder of the version before, and the event number up to which it was built."""
 _ARMS = "weights", "encoder"
 _SAMPLE = 256  # passages that must find themselves before a version goes live
-_SAMPLE_LINKED = 32  # where they did so in the version whose index this one has
+_SAMPLE_LINKED = 32  # of a version whose index files are its parent's, which were checked
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What votes taught: the parameters of the next version, and the memory that belongs to them.
+    """What was learned from votes: the parameters of the next version, with their memory.
 
-    weights, tuned: what came of either arm of the gate, tuned None: it was not due; judged: all
+    weights, tuned: the results of the two arms of the gate, tuned None: it was not due; judged: all
     judgments on past queries.
     """
 
@@ -68,7 +68,7 @@ class Learned:
 
     @property
     def new_encoder(self) -> NewEncoder | None:
-        """The encoder of queries that votes taught, None: nothing new."""
+        """The newly tuned encoder of queries, None without one."""
         return None if self.tuned is None else self.tuned.new
 
     @property
@@ -77,27 +77,16 @@ class Learned:
         return self.weights.new or self.new_encoder is not None
 
     @property
-    def why(self) -> list[str]:
-        """A sentence for each arm of the gate."""
-        return [self.weights.why, *([self.tuned.why] if self.tuned is not None else [])]
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """The numbers behind both."""
-        return {**self.weights.scores, **(self.tuned.scores if self.tuned is not None else {})}
-
-    @property
-    def gate_text(self) -> str:
-        """What the gate weighed and decided, as it is stored in a version: JSON."""
-        tuned = None if self.tuned is None else (self.tuned.why, self.tuned.gate)
-        return gate_text(self.weights.why, self.weights.gate, tuned)
+    def arms(self) -> list[Weights | Tuned]:
+        """The results of the arms of the gate that were due."""
+        return [self.weights] if self.tuned is None else [self.weights, self.tuned]
 
 
 def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport:
     """Build the next version from everything in the store, check it, and make it live.
 
     Call only while holding the refresh lock. A version that fails its check is reported as rejected.
-    began: when the refresh did (time.monotonic).
+    began: when the refresh began (time.monotonic).
     """
     root, database = running.job.root, running.job.database
     encoder, progress = running.encoder, running.job.progress
@@ -105,12 +94,14 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
     staged = deploy.stage(root)
     try:
         model = Model() if running.anew else live_model(root, live)
-        # vectors made again are not those that the parent's index was built of
+        # passages embedded again have other vectors than those in the parent's index
         parent = _parent(root, live, encoder) if not n_embedded else None
         built, version = _indexes(running, staged, parent, model.parameters)
         learned = _learn(running, staged, version, live, model)
-        write_learned(staged, learned.parameters, learned.memory)
-        (staged / GATE_FILE).write_text(learned.gate_text, encoding="utf-8")
+        write_parameters(staged, learned.parameters)
+        save_memory(learned.memory, staged)
+        gates = gate_text(*((arm.why, arm.gate) for arm in learned.arms))
+        (staged / GATE_FILE).write_text(gates, encoding="utf-8")
         tuned = put_queries(database, running.source, staged, model, learned.new_encoder, progress)
         queries = learned.new_encoder.queries if learned.new_encoder else queries_of(encoder, model)
         until = live.votes_until(built.watermark)
@@ -119,7 +110,8 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         manifest = deploy.seal(staged, _manifest(running, live, built, tuned))
         problems = version_problems(staged, database, encoder, built, version)
         if problems:
-            return report_of("rejected", live.version, problems[0], began=began)
+            seconds = time.monotonic() - began
+            return RefreshReport("rejected", live.version, "kept", problems[0], {}, seconds)
         log.info("refresh: read the new version back, sampled passages find themselves")
         deploy.publish(root, staged, manifest.id)
     finally:
@@ -129,14 +121,16 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
     make_live(root, database, "promote", current, _looks(learned, manifest.id))
     reason = f"{len(built.pids)} passages" + (", none changed" if built.linked else "")
     scores = {"n_passages": float(len(built.pids)), "n_embedded": float(n_embedded)}
-    return report_of(
+    for arm in learned.arms:
+        reason, scores = f"{reason}; {arm.why}", {**scores, **arm.scores}
+    return RefreshReport(
         "promoted",
         manifest.id,
-        "; ".join([reason, *learned.why]),
-        began=began,
-        scores={**scores, **learned.scores},
-        parameters="new" if learned.new else "kept",
-        encoder="new" if learned.new_encoder is not None else "kept",
+        "new" if learned.new else "kept",
+        reason,
+        scores,
+        time.monotonic() - began,
+        "new" if learned.new_encoder is not None else "kept",
     )
 
 
@@ -155,7 +149,7 @@ def _embed(running: RunningJob) -> int:
 def _indexes(
     running: RunningJob, staged: Path, parent: Parent | None, parameters: Parameters
 ) -> tuple[Built, LoadedVersion]:
-    """Build the indexes, of the parent's as far as they go, and read them back."""
+    """Build the indexes, from the parent's where possible, and read them back."""
     database, encoder, progress = running.job.database, running.encoder, running.job.progress
     try:
         built = build_indexes(staged, database, encoder, parent=parent, progress=progress)
@@ -165,7 +159,7 @@ def _indexes(
     except CorruptFileError as error:
         if parent is None:
             raise
-        # what its manifest says, but not as this release reads it
+        # its files match the manifest, but this release cannot read them
         log.warning("refresh: the live version cannot be read, all is built anew: %s", error)
         shutil.rmtree(staged)
         staged.mkdir()
@@ -178,8 +172,8 @@ def _indexes(
 def _learn(
     running: RunningJob, staged: Path, version: LoadedVersion, live: Live, model: Model
 ) -> Learned:
-    """What votes teach; while some are held back by a rollback, parameters stay as they are, unless
-    they are learned anew: then from the votes that are not."""
+    """Learn from votes. While a rollback holds some back, parameters stay as they are, unless they are
+    learned anew: then from the votes that count."""
     job, anew = running.job, running.anew
     database, held_back = job.database, live.frozen_at is not None and not anew
     until = live.votes_until(version.watermark)
@@ -197,14 +191,12 @@ def _learn(
         untuned = past.vectors
         if model.tuned is not None:
             untuned = query_vectors(database, running.source.queries, past.texts)
-        panel = Panel(
-            builder, past, untuned=untuned, source=running.source, live=source, until=until
-        )
+        own = running.source
+        panel = Panel(builder, past, untuned=untuned, source=own, live=source, until=until)
         weights, tuned = _trials(running, panel, staged)
-        new = tuned.new if tuned is not None else None
-        parameters, examples = (
-            (weights.parameters, panel.examples) if new is None else (new.parameters, new.examples)
-        )
+        parameters, examples = weights.parameters, panel.examples
+        if tuned is not None and tuned.new is not None:
+            parameters, examples = tuned.new.parameters, tuned.new.examples
         parameters = calibrated_parameters(examples, parameters)
     learned = Learned(parameters, build_memory(examples, parameters), weights, tuned, past.every)
     log.info("refresh: parameters %s: %s", "new" if learned.new else "kept", weights.why)
@@ -215,7 +207,7 @@ def _learn(
 
 
 def _trials(running: RunningJob, panel: Panel, staged: Path) -> tuple[Weights, Tuned | None]:
-    """What the gate made of new weights and, where that is due, of a tuned encoder."""
+    """The gate's results for new weights and, where one is due, for a tuned encoder."""
     with running.job.database.reading() as conn:
         looks, looks_at_encoders = (Looks(*journal.looks(conn, arm)) for arm in _ARMS)
         n_votes = votes.count_votes(conn)
@@ -224,7 +216,7 @@ def _trials(running: RunningJob, panel: Panel, staged: Path) -> tuple[Weights, T
         return weights, None
     asked, checkpoint = running.tune == "asked", running.job.root / CHECKPOINT
     tuning = Tuning(running.encoder, checkpoint, running.source, looks_at_encoders, asked=asked)
-    live = Side(calibrated_parameters(panel.recent_teachers, weights.parameters), panel.judges)
+    live = Side(calibrated_parameters(panel.recent_training, weights.parameters), panel.judges)
     return weights, tune_encoder(panel, live, tuning, staged=staged, n_votes=n_votes)
 
 
@@ -237,7 +229,7 @@ def _looks(learned: Learned, version: str) -> list[Look]:
         if g is not None and g.decision.look
     ]
     if tuned is not None and tuned.n_votes and "encoder" not in {look.arm for look in decided}:
-        # nothing was spent on it, but the same votes need not be taught again
+        # no alpha was spent, but the encoder need not be tuned to the same votes again
         decided.append(Look(version, tuned.n_votes, 0.0, None, "no better", "encoder"))
     return decided
 
@@ -270,7 +262,7 @@ def _manifest(running: RunningJob, live: Live, built: Built, tuned: str | None) 
 def version_problems(
     staged: Path, database: Database, encoder: Encoder, built: Built, version: LoadedVersion
 ) -> list[str]:
-    """What is wrong with a staged version; version: its indexes, as they were read back."""
+    """Every problem of a staged version; version: its indexes as they were read back."""
     try:
         load_parameters(staged)
         load_memory(staged)
@@ -281,10 +273,9 @@ def version_problems(
         return ["the dense index does not hold exactly the passages of the store"]
     chosen = np.random.default_rng(built.watermark).permutation(built.pids)
     chosen = chosen[: _SAMPLE_LINKED if built.linked else _SAMPLE]
+    wanted, revision = chosen.tolist(), encoder.revision
     with database.reading() as conn:
-        pids, vectors = vector_store.some_vectors(
-            conn, chosen.tolist(), encoder.revision, encoder.dim
-        )
+        pids, vectors = vector_store.some_vectors(conn, wanted, revision, encoder.dim)
     if len(pids) != len(chosen):
         return [f"{len(chosen) - len(pids)} of {len(chosen)} sampled passages have no vector"]
     return integrity_problems(pids, vectors, version.dense.search_many, version.dense.vectors)

@@ -1,4 +1,4 @@
-"""Splits past queries into those that teach and those that judge what was taught."""
+"""Splits past queries into training queries and held-out ones, which judge new parameters."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -18,10 +18,10 @@ from rag_flywheel.refresh.past import Past
 
 
 class Panel:
-    """Past queries as the live version encodes them: some teach, some are held out and judge.
+    """Past queries as the live version encodes them: some are for training, some are held out.
 
-    examples: all of them; groups int64 (n,): near-duplicates, of which all teach or all judge;
-    held_out bool (n,): those that judge.
+    examples: all of them; groups int64 (n,): near-duplicates, which are held out together or not at
+    all; held_out bool (n,): the queries that judge.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class Panel:
     ) -> None:
         """Split the past queries.
 
-        untuned: their vectors under the encoder as it was made, whatever was taught since: by those
-        near-duplicates are found, so that who judges stays the same. source: how the index reads
-        events; live: the same with queries encoded as the live version does; until: the number of
-        the last event that counts.
+        untuned: their vectors under the untuned encoder, by which near-duplicates are grouped, so
+        that the held-out queries stay the same. source: how the index reads events; live: the same
+        with queries encoded as the live version does; until: the number of the last event that
+        counts.
         """
         self.builder = builder
         self.past = past
@@ -55,37 +55,35 @@ class Panel:
         self.held_out = held_out(hashes, self.groups)
 
     @cached_property
-    def teachers(self) -> Examples:
+    def training(self) -> Examples:
         """The queries that are not held out."""
         return self.examples.at(np.flatnonzero(~self.held_out))
 
     @cached_property
-    def recent_teachers(self) -> Examples:
-        """Those of them that parameters are fitted to: one object, whose neighbours are found once."""
-        return newest(self.teachers)
+    def recent_training(self) -> Examples:
+        """The newest of them, to which parameters are fitted; one object, so neighbours are cached."""
+        return newest(self.training)
 
     @cached_property
     def judges(self) -> Judges:
-        """Who judges, as the live version encodes queries."""
+        """The held-out and golden queries, as the live version encodes them."""
         return self.judges_of(self.examples, self._live.queries)
 
     def judges_of(self, examples: Examples, encoder: TextEncoder) -> Judges:
-        """Who judges, as another encoder of queries sees them; examples: all past queries under it."""
-        vectors = _vectors(self._golden, encoder)
+        """The same under another encoder; examples: all past queries as it encodes them."""
+        own = examples is self.examples
         return Judges(
             examples.at(np.flatnonzero(self.held_out)),
-            self.builder.golden(self._golden, vectors),
-            self.teachers
-            if examples is self.examples
-            else examples.at(np.flatnonzero(~self.held_out)),
+            self.builder.golden(self._golden, _vectors(self._golden, encoder)),
+            self.training if own else examples.at(np.flatnonzero(~self.held_out)),
         )
 
     @cached_property
     def _golden(self) -> Sequence[GoldenItem]:
-        """Queries with known answers, none of them a near-duplicate of one that teaches."""
+        """Queries with known answers, none of them a near-duplicate of a training query."""
         items = golden_items(self.builder.database, self._source, until=self._until)
         vectors = _vectors(items, self._live.queries)
-        return fit_to_judge(items, vectors, self.teachers.vectors)
+        return fit_to_judge(items, vectors, self.training.vectors)
 
 
 def _vectors(items: Sequence[GoldenItem], encoder: TextEncoder) -> dict[bytes, Vectors]:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import TextEncoder
@@ -18,7 +18,7 @@ MOST_PAST_QUERIES = 20_000  # those voted on last
 class Past:
     """Past queries, those voted on last at the end: judgments, metadata filters, texts, vectors.
 
-    every: the judgments on these and on those before them.
+    every: all judgments, also those on past queries that were left out for their age.
     """
 
     judged: dict[QueryKey, list[Judgment]]
@@ -26,10 +26,6 @@ class Past:
     texts: dict[bytes, str]
     vectors: dict[bytes, Vectors]
     every: Sequence[Judgment] = ()
-
-    def under(self, vectors: dict[bytes, Vectors]) -> "Past":
-        """The same queries with other vectors."""
-        return replace(self, vectors=vectors)
 
 
 def read_past(database: Database, source: Source, *, until: int) -> Past:
@@ -55,7 +51,6 @@ def query_vectors(
     texts: Mapping[bytes, str],
     progress: Progress | None = None,
 ) -> dict[bytes, Vectors]:
-    """Vectors of queries by hash; those that are not stored yet are encoded and stored, the
-    shortest first."""
+    """Vectors of queries by hash; missing ones are encoded and stored, the shortest query first."""
     shortest_first = {h: texts[h] for h in sorted(texts, key=lambda h: (len(texts[h]), h))}
     return stored_vectors_of(database, shortest_first, encoder, progress, "encoding past queries")

@@ -1,8 +1,8 @@
-"""Refresh: the only writer of index versions. It walks the rooms in the order of the loop.
+"""Refreshes an index: builds a version and makes it live. No other module writes versions.
 
-    embed what has no vector -> build the indexes, of the version before as far as it goes, and read
-    them back -> learn parameters and memory from votes, and tune the encoder of queries when asked
-    to -> let sampled passages find themselves -> promote -> prune
+    embed passages without a vector -> build the indexes, from the version before where possible, and
+    read them back -> learn parameters and memory from votes, and tune the encoder of queries when
+    asked to -> check that sampled passages find themselves -> promote -> prune
 
 A refresh that dies at any point leaves the live version serving; the next one cleans up.
 """
@@ -23,9 +23,9 @@ from rag_flywheel.evaluate.gate_file import tried_to_tune
 from rag_flywheel.privacy.retention import fold_old
 from rag_flywheel.records import RefreshReport
 from rag_flywheel.refresh.due import When, nothing_to_do
-from rag_flywheel.refresh.job import Job, RunningJob, Tune, report_of
+from rag_flywheel.refresh.job import Job, RunningJob, Tune
 from rag_flywheel.refresh.next_version import next_version
-from rag_flywheel.refresh.start import Live, hashed, read_live, usable
+from rag_flywheel.refresh.start import Live, read_live, sound
 from rag_flywheel.store import journal
 
 log = logging.getLogger("rag_flywheel")
@@ -34,9 +34,9 @@ log = logging.getLogger("rag_flywheel")
 def refresh(job: Job, when: When, *, tune: bool = False) -> RefreshReport:
     """Build the next version from everything in the store, and make it live.
 
-    tune: teach the encoder of queries too, when a look of the gate is due. Raises LockedError when
-    another process refreshes, EncoderError when an encoder cannot be tuned and is to be. A version
-    that fails its check is a result, "rejected", not an error.
+    tune: tune the encoder of queries too, when a look of the gate is due. A version that fails its
+    check is a result, "rejected", not an error. Raises LockedError when another process refreshes,
+    and EncoderError when the encoder is to be tuned but cannot be.
     """
     with disk_errors(job.root), refresh_lock(job.root):
         return refresh_locked(job, when, tune=tune)
@@ -47,7 +47,7 @@ def refresh_locked(
 ) -> RefreshReport:
     """`refresh`, for the holder of the refresh lock.
 
-    anew: whatever is due, and with parameters that owe nothing to those of earlier versions.
+    anew: refresh even when nothing is due, with parameters fitted without those of earlier versions.
     """
     began = time.monotonic()
     root, database = job.root, job.database
@@ -55,9 +55,10 @@ def refresh_locked(
         log.info("refresh: cleaned up after %d unfinished", left)
     live = read_live(root, database)
     idle = None if anew else nothing_to_do(database, live, when, tune=tune and _untried(root, live))
-    live = hashed(root, live) if idle is None else usable(root, database, live)
+    live = sound(root, database, live, served=idle is not None)
     if idle is not None and live.manifest is not None:
-        report = report_of("unchanged", live.version, idle, began=began)
+        seconds = time.monotonic() - began
+        report = RefreshReport("unchanged", live.version, "kept", idle, {}, seconds)
     else:
         encoder, config = job.load_encoder(), job.config
         source = Source(encoder, config)
@@ -77,7 +78,7 @@ def refresh_locked(
 
 
 def _finish(job: Job, live: Live, report: RefreshReport) -> None:
-    """Note what a refresh did, and drop what it left behind; what it made live stays so anyway."""
+    """Record a refresh and delete what is no longer needed; on an error its version stays live."""
     with job.database.transaction() as conn:
         journal.record_refresh(conn, report)
     if report.outcome == "promoted":
@@ -89,17 +90,17 @@ def _finish(job: Job, live: Live, report: RefreshReport) -> None:
 
 
 def _untried(root: Path, live: Live) -> bool:
-    """Whether the live version was made without trying to tune, from votes that all count."""
+    """Whether the live version was built without trying to tune, from votes that all count."""
     if live.manifest is None or live.frozen_at is not None:
         return False
     return not tried_to_tune(deploy.version_folder(root, live.manifest.id))
 
 
 def _fold(job: Job, live: Live, report: RefreshReport) -> None:
-    """Fold what is older than the settings say, of what the live version has heard.
+    """Make anonymous the retrievals older than the settings allow, with votes the version counted.
 
-    Last, since folding leaves the judgments as they are, and a refresh that dies before it has lost
-    no vote that the live version does not know.
+    This comes last, since it leaves the judgments as they are, and a refresh that dies before it has
+    lost no vote that the live version did not count.
     """
     days = job.config.retention_days
     if days is None:

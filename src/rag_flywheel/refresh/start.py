@@ -1,4 +1,4 @@
-"""What a refresh starts from: the live version and its parameters."""
+"""Finds what a refresh starts from: the live version and its parameters."""
 
 import logging
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ log = logging.getLogger("rag_flywheel")
 
 @dataclass(frozen=True)
 class Live:
-    """What is live; manifest is None when nothing is, or when its files are not sound."""
+    """The live version; manifest is None when there is none, or when its files are damaged."""
 
     current: Current | None
     manifest: Manifest | None
@@ -42,7 +42,7 @@ class Live:
 
 
 def read_live(root: Path, database: Database) -> Live:
-    """What CURRENT and the manifest of the live version say; no other file is read.
+    """The live version, from CURRENT and the manifest alone; no other file is read.
 
     Call only while holding the refresh lock.
     """
@@ -53,9 +53,7 @@ def read_live(root: Path, database: Database) -> Live:
         current = None
     if current is None:
         with database.reading() as conn:
-            return Live(
-                journal.last_live_change(conn), None
-            )  # what it was: rollbacks stay in force
+            return Live(journal.last_live_change(conn), None)  # rollbacks stay in force
     reconcile(root, database)
     try:
         return Live(current, deploy.read_manifest(root, current.version))
@@ -63,29 +61,22 @@ def read_live(root: Path, database: Database) -> Live:
         return _unsound(current, str(error))
 
 
-def usable(root: Path, database: Database, live: Live) -> Live:
-    """The same, without its manifest when a file of the live version is damaged or cannot be read.
+def sound(root: Path, database: Database, live: Live, *, served: bool) -> Live:
+    """The same, without its manifest when a file of the live version does not match it.
 
-    Its files are read and hashed, unless they are known to have been when they were last changed.
+    served: the version goes on serving, so its files must be readable too; they are read and hashed
+    unless they have not changed since that was last done.
     """
     if live.current is None or live.manifest is None:
         return live
     version = live.current.version
-    if checked_before(root, database, version):
+    if served and checked_before(root, database, version):
         return live
-    problems = version_problems(root, version)
-    if problems:
+    if problems := (version_problems if served else deploy.check)(root, version):
         return _unsound(live.current, problems[0])
-    note_checked(root, database, version)
+    if served:
+        note_checked(root, database, version)
     return live
-
-
-def hashed(root: Path, live: Live) -> Live:
-    """The same, without its manifest when a file of the live version is not what that says."""
-    if live.current is None or live.manifest is None:
-        return live
-    problems = deploy.check(root, live.current.version)
-    return _unsound(live.current, problems[0]) if problems else live
 
 
 def _unsound(current: Current, problem: str) -> Live:
@@ -95,15 +86,17 @@ def _unsound(current: Current, problem: str) -> Live:
 
 @dataclass(frozen=True)
 class Model:
-    """What the next version starts from: parameters, and the weights that encode queries, None:
-    those of the encoder; tuned: (their file, what they must come to)."""
+    """The model that the next version starts from.
+
+    tuned: (file, revision) of the tuned weights that encode queries, None: the encoder's own.
+    """
 
     parameters: Parameters = field(default_factory=Parameters)
     tuned: tuple[Path, str] | None = None
 
 
 def live_model(root: Path, live: Live) -> Model:
-    """What the live version ranks by, else the newest older one that is sound, else what is shipped."""
+    """The model of the live version, else of the newest older sound one, else the shipped one."""
     if live.current is None:
         return Model()
     older = [v for v in reversed(deploy.list_versions(root)) if v < live.current.version]

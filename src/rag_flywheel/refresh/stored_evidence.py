@@ -1,6 +1,5 @@
-"""What votes up to some event say of past queries, worked out from the store for a version to keep."""
+"""Computes the evidence of past queries from the store, and writes it into a version."""
 
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,36 +18,24 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import past_query_vectors
 
 
-def evidence_until(
-    until: int,
-    judged: Sequence[Judgment],
-    version: Path,
-    conn: sqlite3.Connection,
-    source: Source,
-) -> StoredEvidence:
-    """What a process that opens the version in a folder would find, were `until` the last vote; from
-    a read transaction. Nothing where that hangs on the time.
-
-    judged: of every vote up to it; source: as the version encodes queries.
-    """
-    memory, noise = load_memory(version), load_parameters(version).noise
-    provenance = rests_on(until, noise, source.judged_by, source.queries.revision, conn)
-    if not provenance.by:
-        return StoredEvidence()
-    found = past_queries(memory, noise, judged, conn)
-    if len(found) < CODES_FROM:
-        return stored_evidence_of(provenance, found)
-    vectors = past_query_vectors(conn, [key.query_hash for key in found], source.queries)[
-        : len(found)
-    ]
-    return stored_evidence_of(provenance, found, codes_of(vectors))
-
-
 def write_stored_evidence(
     staged: Path, database: Database, source: Source, judged: Sequence[Judgment], *, until: int
 ) -> None:
-    """Write what votes say under the parameters and the memory that are there; judged: of the votes
-    up to event number `until`; source: as queries of the version are encoded."""
+    """Write the evidence of the votes up to event number `until`, under the parameters and memory of
+    the staged version; none where judgments depend on the time.
+
+    judged: all judgments up to then; source: how the index reads events, with queries encoded as in
+    the version.
+    """
+    memory, noise = load_memory(staged), load_parameters(staged).noise
+    evidence = StoredEvidence()
     with database.snapshot() as conn:
-        heard = evidence_until(until, judged, staged, conn, source)
-    save_stored_evidence(heard, staged)
+        provenance = rests_on(until, noise, source.judged_by, source.queries.revision, conn)
+        if provenance.by:
+            codes = None
+            found = past_queries(memory, noise, judged, conn)
+            if len(found) >= CODES_FROM:
+                hashes = [key.query_hash for key in found]
+                codes = codes_of(past_query_vectors(conn, hashes, source.queries)[: len(found)])
+            evidence = stored_evidence_of(provenance, found, codes)
+    save_stored_evidence(evidence, staged)

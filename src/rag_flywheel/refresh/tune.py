@@ -1,7 +1,7 @@
-"""The second arm of the gate: an encoder of queries taught by votes, with parameters fitted to it."""
+"""Tunes the encoder of queries to votes, the second arm of the gate, and fits parameters to it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +21,16 @@ from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.refresh.panel import Panel
 from rag_flywheel.refresh.tuned_encoder import NewEncoder
 
-_STOP_ONE_IN = 6  # one group in so many only says when to stop
+_STOP_ONE_IN = 6  # one group in six is for validation only
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What tuning takes besides past queries.
+    """The settings of a tuning.
 
     encoder: of the index; checkpoint: the file that holds its progress; source: how the index reads
-    events; looks: those that the gate took at encoders before; asked: whether somebody asked for it,
-    else an encoder that cannot be taught is left as it is.
+    events; looks: the gate's earlier looks at encoders; asked: whether the caller asked for tuning:
+    an encoder that cannot be tuned is then an error.
     """
 
     encoder: Encoder
@@ -42,9 +42,9 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What came of tuning: why, the numbers, what the gate decided (None: nothing came before it).
+    """The result of a tuning: why, the numbers, and the gate's decision (None: it was not asked).
 
-    n_votes: how many there were when something was taught, 0: nothing was. new: the taught encoder,
+    n_votes: how many votes there were when an encoder was tuned, 0: none was. new: the tuned encoder,
     when it goes live.
     """
 
@@ -56,10 +56,10 @@ class Tuned:
 
 
 def tune_encoder(panel: Panel, live: Side, tuning: Tuning, *, staged: Path, n_votes: int) -> Tuned:
-    """Teach the encoder of queries by what is not held out, and let the gate compare.
+    """Tune the encoder to the queries that are not held out, and let the gate compare.
 
-    live: what would stay, as the judges see it; staged: the folder of the next version. Raises
-    EncoderError when the encoder cannot be taught, and somebody asked for it.
+    live: the incumbent; staged: the folder of the next version. Raises EncoderError when the encoder
+    cannot be tuned although the caller asked for it.
     """
     if why := too_soon(n_votes, tuning.looks) or _too_few_judges(panel, live):
         return Tuned(f"not tuned: {why}")
@@ -82,26 +82,26 @@ def tune_encoder(panel: Panel, live: Side, tuning: Tuning, *, staged: Path, n_vo
     texts = panel.past.texts
     hashes = sorted(texts, key=lambda h: (len(texts[h]), h))
     vectors = dict(zip(hashes, encoder.encode([texts[h] for h in hashes]), strict=True))
-    examples = panel.builder.past(panel.past.under(vectors))
+    examples = panel.builder.past(replace(panel.past, vectors=vectors))
     judges = panel.judges_of(examples, encoder)
     proposal = propose(judges.others, live.parameters)
     if proposal.parameters is None:
         return Tuned(f"not tuned: {proposal.why}", taught.scores, None, n_votes)
-    parameters = read_back_parameters(
-        staged, calibrated_parameters(judges.others, proposal.parameters)
-    )
-    candidate = Side(parameters, judges)
+    parameters = calibrated_parameters(judges.others, proposal.parameters)
+    candidate = Side(read_back_parameters(staged, parameters), judges)
     gate = gated(candidate, live, panel.groups[panel.held_out], n_votes, tuning.looks)
     scores = {**taught.scores, **{f"tuned_{name}": v for name, v in gate.scores.items()}}
     why = f"{taught.why}: {gate.decision.why}"
     if not gate.decision.replaces:
         return Tuned(f"encoder kept, {why}", scores, gate, n_votes)
     why = f"encoder tuned, {why}"
-    return Tuned(why, scores, gate, n_votes, NewEncoder(queries, parameters, examples, vectors))
+    return Tuned(
+        why, scores, gate, n_votes, NewEncoder(queries, candidate.parameters, examples, vectors)
+    )
 
 
 def _too_few_judges(panel: Panel, live: Side) -> str:
-    """Why no gate could say whether a taught encoder is better; empty when one could."""
+    """Why no gate could decide whether a tuned encoder is better; empty when one could."""
     judged = len(np.unique(panel.groups[panel.held_out]))
     if max(judged, len(live.judges.golden.queries)) < LEAST_JUDGED:
         return (

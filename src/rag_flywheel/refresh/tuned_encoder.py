@@ -1,4 +1,4 @@
-"""Which weights encode queries in a version: put there or carried on, with the vectors made by them."""
+"""Puts the weights that encode queries into a version: new ones, or those of the version before."""
 
 import logging
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rag_flywheel.curate.source import Source
-from rag_flywheel.deploy.build import carry_tuned
+from rag_flywheel.deploy.build import link
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.encoder import Encoder, QueryEncoder
@@ -27,9 +27,9 @@ log = logging.getLogger("rag_flywheel")
 
 @dataclass(frozen=True)
 class NewEncoder:
-    """An encoder of queries that goes live, with what belongs to it.
+    """An encoder of queries that goes live, with parameters fitted to it.
 
-    parameters: fitted to it; examples: the past queries as it encodes them; vectors: theirs, by hash.
+    examples: the past queries as it encodes them; vectors: the vectors of those queries, by hash.
     """
 
     queries: QueryEncoder
@@ -39,7 +39,7 @@ class NewEncoder:
 
 
 def queries_of(encoder: Encoder, model: Model) -> QueryEncoder | None:
-    """What encodes queries so far; None: the encoder as it was made."""
+    """The tuned encoder of queries that a model has; None: queries go through the index's encoder."""
     return None if model.tuned is None else TunedQueries(encoder, *model.tuned)
 
 
@@ -51,16 +51,17 @@ def put_queries(
     new: NewEncoder | None,
     progress: Progress | None,
 ) -> str | None:
-    """The revision of what encodes queries in a staged version, its weights being put there.
+    """Put the tuned weights into a staged version; returns their revision, None without any.
 
-    Vectors of past queries under new weights are stored before it goes live: no process that loads
-    it has to make them. source: of the encoder as it was made.
+    Vectors of past queries under new weights are stored before the version goes live, so that no
+    process that loads it has to make them. source: how the index reads events, queries untuned.
     """
     if new is None:
         shutil.rmtree((staged / TUNED_FILE).parent, ignore_errors=True)  # the gate refused them
         if model.tuned is None:
             return None
-        carry_tuned(model.tuned[0], staged)
+        (staged / TUNED_FILE).parent.mkdir()
+        link(model.tuned[0], staged / TUNED_FILE)
         return model.tuned[1]
     with database.transaction(durable=False) as conn:
         vector_store.note_revision(conn, new.queries.revision)

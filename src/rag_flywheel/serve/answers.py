@@ -1,4 +1,4 @@
-"""What a caller gets back, and what is recorded of it."""
+"""Builds the retrievals that a caller gets, and records them."""
 
 import json
 import secrets
@@ -16,7 +16,7 @@ from rag_flywheel.store.database import Database
 
 @dataclass(frozen=True)
 class Request:
-    """Who asks, and how the answer is to be cut and kept. tenant: as JSON, None: no tenant."""
+    """Who asks, how many hits, and what is recorded. tenant: as JSON, None: no tenant."""
 
     k: int
     where: Filter | None = None
@@ -37,7 +37,7 @@ class RankedQuery:
 
 
 def make_hit(passage: Passage, rank: int, scored: Scored, i: int, votes: tuple[int, ...]) -> Hit:
-    """Candidate i as a hit; votes: those behind its evidence."""
+    """Candidate i as a hit; votes: the votes that its evidence comes from."""
     return Hit(
         passage.id,
         rank,
@@ -58,9 +58,9 @@ def answer(
     revision: str,
     began: float,
 ) -> list[Retrieval]:
-    """The retrievals that the caller gets, committed first when they are to be recorded.
+    """The retrievals for the caller, committed to the database first when they are to be recorded.
 
-    began: when the call began, on time.perf_counter's clock.
+    began: when the call began (time.perf_counter).
     """
     ids: list[str | None] = [None] * len(found)
     if asked.record and found:
@@ -101,9 +101,5 @@ def _record(
 
 
 def _parts(hit: Hit) -> dict[str, float]:
-    explanation = hit.explanation
-    return {
-        "intercept": explanation.intercept,
-        **explanation.terms,
-        "evidence": explanation.evidence,
-    }
+    why = hit.explanation
+    return {"intercept": why.intercept, **why.terms, "evidence": why.evidence}

@@ -1,5 +1,5 @@
-"""Chooses the passages to rank for a query: the best of dense search, of BM25, and fresh ones; and
-those that votes on similar queries bring in.
+"""Chooses the passages to rank for a query: the best of dense search, of BM25 and of fresh texts, and
+those for which similar past queries are evidence.
 """
 
 from collections.abc import Sequence
@@ -34,17 +34,17 @@ def look_up(
     inside: Scope,
     queries: Sequence[EmbeddedText],
     n: int,
-    known: Lookups,
+    cache: Lookups,
     *,
     keep: bool = True,
 ) -> list[Lookup]:
     """For each query the union of the dense top n, the BM25 top n, and fresh texts.
 
-    The words of texts are looked at for the best 50 of the plain hybrid. keep: whether lookups
-    that are not known yet are remembered.
+    The words of texts are read for the best 50 of the plain hybrid. keep: whether new lookups are
+    put into the cache.
     """
     corpus = state.corpus if inside.searchable is None else None
-    found = [known.find(corpus, query, n) for query in queries]
+    found = [cache.find(corpus, query, n) for query in queries]
     missing = [i for i, lookup in enumerate(found) if lookup is None]
     if missing:
         vectors = np.stack([queries[i].vector for i in missing])
@@ -52,12 +52,12 @@ def look_up(
         for i, near in zip(missing, dense, strict=True):
             found[i] = made = _looked_up(state, inside, queries[i], near, n)
             if keep:
-                known.keep(corpus, queries[i], n, made)
+                cache.keep(corpus, queries[i], n, made)
     return [lookup for lookup in found if lookup is not None]
 
 
 def warm_up(state: State) -> None:
-    """Ask a question, so that what an index makes at its first one is made."""
+    """Look up one query, so that what an index computes at its first query is computed."""
     version = state.version
     if len(version.pids):
         words = " ".join(islice(version.lexical.vocabulary, 3))
@@ -70,7 +70,7 @@ def with_evident(
 ) -> tuple[Pids, Features]:
     """Candidates and their features (n, 9), with the passages of these lineages among them.
 
-    Their words are looked at, and are compared with the best of the other candidates.
+    The words of those passages are read, and are compared with the best of the other candidates.
     """
     if not len(evident):
         return lookup.pids, lookup.features
@@ -119,7 +119,7 @@ def _looked_up(state: State, inside: Scope, query: EmbeddedText, dense: Pids, n:
 
 
 def _standing(state: State, inside: Scope, pids: Pids) -> npt.NDArray[np.bool_]:
-    """Which of these texts stand and are in scope."""
+    """Which of these texts are present and in scope."""
     standing = np.zeros(len(pids), dtype=bool)
     for known, mask in ((state.version.pids, inside.indexed), (state.fresh.pids, inside.fresh)):
         at, there = find_pids(pids, known)

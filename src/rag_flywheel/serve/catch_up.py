@@ -1,4 +1,4 @@
-"""Follows the store: the state of a just loaded version, and the state after the events since."""
+"""Computes the state of a just loaded version, and the state after further events of the store."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -54,38 +54,37 @@ def initial_state(
         corpus=bare.corpus if alive.all() and not len(new) else None,
     )
     state = _with_texts(blank, [texts[p] for p in sorted(texts)], conn, source)
-    heard = _usable_evidence(state, conn, source)
-    if heard is None:
+    stored = _usable_evidence(state, conn, source)
+    if stored is None:
         votes = vote_store.votes_until(conn, state.last_vote)
         return _judged(state, source.judge(votes), set(), conn, source)
-    vectors = past_query_vectors(
-        conn, [key.query_hash for key in heard.keys], source.under(version.queries).queries
-    )
-    state = replace(state, evidence=EvidenceView.of(heard, vectors))
-    return _with_votes(state, heard.provenance.until, conn, source)
+    hashes = [key.query_hash for key in stored.keys]
+    vectors = past_query_vectors(conn, hashes, source.under(version.queries).queries)
+    state = replace(state, evidence=EvidenceView.of(stored, vectors))
+    return _with_votes(state, stored.provenance.until, conn, source)
 
 
 def _usable_evidence(
     state: State, conn: sqlite3.Connection, source: Source
 ) -> StoredEvidence | None:
-    """What the version holds of the votes, if judging them now would come to the same."""
-    version, heard = state.version, state.version.evidence
-    if heard is None or not heard.provenance.by or heard.provenance.until > state.last_vote:
+    """The evidence stored in the version, if judging the votes now would give the same."""
+    version, stored = state.version, state.version.evidence
+    if stored is None or not stored.provenance.by or stored.provenance.until > state.last_vote:
         return None
     if version.id is None or not journal.was_promoted(conn, version.id):
         return None
     noise, revision = version.parameters.noise, source.under(version.queries).queries.revision
-    now = rests_on(heard.provenance.until, noise, source.judged_by, revision, conn)
-    return heard if heard.provenance == now else None
+    now = rests_on(stored.provenance.until, noise, source.judged_by, revision, conn)
+    return stored if stored.provenance == now else None
 
 
 def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
     """The state after every event so far, from a read transaction on the store."""
-    if forgetting.count_begun(conn) != state.n_forgotten:  # votes it rests on are gone
+    if forgetting.count_begun(conn) != state.n_forgotten:  # some of its votes are gone
         return initial_state(state.version, state.frozen_at, conn, source)
     seq = passages.read_clock(conn)
     born, ended = passages.changed_since(conn, state.seq)
-    heard, same = state.last_vote, not born and not ended
+    last_vote, same = state.last_vote, not born and not ended
     state = replace(state, seq=seq, texts={}, corpus=state.corpus if same else None)
     if ended:
         gone = np.array(ended, dtype=np.int64)
@@ -96,12 +95,12 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
         )
     if not same:
         state = _with_texts(state, born, conn, source)
-    return _with_votes(state, heard, conn, source)
+    return _with_votes(state, last_vote, conn, source)
 
 
-def _with_votes(state: State, heard: int, conn: sqlite3.Connection, source: Source) -> State:
-    """The state with the votes after event number `heard`: queries with one are judged anew, whole."""
-    queries = vote_store.queries_voted_on(conn, heard, state.last_vote)
+def _with_votes(state: State, since: int, conn: sqlite3.Connection, source: Source) -> State:
+    """The state with the votes after event number `since`; all votes on their queries are judged."""
+    queries = vote_store.queries_voted_on(conn, since, state.last_vote)
     if not queries:
         return state
     votes = vote_store.votes_on_queries(conn, queries, state.last_vote)
@@ -120,8 +119,7 @@ def _with_texts(
     if new:
         pids = np.array([t.pid for t in new], dtype=np.int64)
         words = [passages.encoded_text(t.passage) for t in new]
-        titles = [t.passage.title for t in new]
-        hashes = [t.text_hash for t in new]
+        titles, hashes = [t.passage.title for t in new], [t.text_hash for t in new]
         vectors = vectors_of(conn, dict(zip(hashes, words, strict=True)), source.passages)
         fresh = fresh.with_texts(pids, words, titles, np.stack([vectors[h] for h in hashes]))
     inheritors = passages.inheritors(conn)

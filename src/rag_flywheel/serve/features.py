@@ -28,7 +28,7 @@ Positions = npt.NDArray[np.int64]
 def read_features(
     state: "State", query: EmbeddedText, lookup: Lookup, pids: Pids
 ) -> dict[int, Features]:
-    """Features float32 (9,) of these passages, which stand and are in scope, by pid."""
+    """Features float32 (9,), by pid, of these passages, which are present and in scope."""
     words = tokenize(query.text)
     at, there = find_pids(pids, state.version.pids)
     indexed = at[there]
@@ -74,9 +74,8 @@ def rich_of(
 ) -> tuple[Features, Best]:
     """Rich features of texts of the version and of fresh ones, at these positions."""
     lexical, statistics = state.version.lexical, state.statistics
-    query = QueryWords.of(
-        words, [statistics.idf(w) for w in words], [w in statistics.vocabulary for w in words]
-    )
+    known = [w in statistics.vocabulary for w in words]
+    query = QueryWords.of(words, [statistics.idf(w) for w in words], known)
     idf = statistics.ngrams.of_query(words)
     places, lengths = lexical.words_at(query.words, indexed)
     titles = lexical.titles[indexed].astype(np.int64)
@@ -92,14 +91,10 @@ def rich_of(
         more_counts, more_totals = state.fresh.ngrams_at(list(idf), fresh)
         counts = np.concatenate([counts, more_counts])
         totals = np.concatenate([totals, more_totals])
-    return rich_features(
-        query,
-        TextWords(
-            places, lengths, titles, statistics.average_length, statistics.average_title_length
-        ),
-        TextNgrams(counts, np.array(list(idf.values())), totals, statistics.average_ngrams),
-        best,
-    )
+    average, title = statistics.average_length, statistics.average_title_length
+    texts = TextWords(places, lengths, titles, average, title)
+    ngrams = TextNgrams(counts, np.array(list(idf.values())), totals, statistics.average_ngrams)
+    return rich_features(query, texts, ngrams, best)
 
 
 def find_pids(wanted: Pids, pids: Pids) -> tuple[Positions, npt.NDArray[np.bool_]]:

@@ -1,6 +1,6 @@
-"""Keeps the state of one process up to date, call by call, with what any process did to the folder.
+"""Keeps the state of one process up to date, call by call, with the changes of every process.
 
-A version that a refresh made is loaded aside, while the last state goes on answering.
+A version built by a refresh is loaded in the background, while the last state goes on answering.
 """
 
 import logging
@@ -31,8 +31,10 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class _Live:
-    """A state of the version that was live at `signature`; n_orders: how many rollbacks, releases
-    and users forgotten there had been before it was loaded."""
+    """A state of the version that was live at `signature`.
+
+    n_orders: how many rollbacks, releases and forgotten users there were before it was loaded.
+    """
 
     signature: _Signature
     n_orders: int
@@ -42,8 +44,8 @@ class _Live:
 class LiveState:
     """The newest State, loaded whole and swapped in one step; thread-safe.
 
-    read_current says what is live, and load_live reads it and the event number that evidence is
-    frozen at; a change of current_file means that something else is live.
+    read_current names the live version; load_live loads it, with the event number that evidence is
+    frozen at; a change of current_file means that another version is live.
     """
 
     def __init__(
@@ -65,11 +67,11 @@ class LiveState:
         _states.add(self)
 
     def start_over(self) -> None:
-        """Hold no lock and load nothing: in a forked child, which has none of the other threads."""
+        """Reset locks and loading, as a forked child must, which has none of the other threads."""
         self._lock = threading.Lock()  # held while the state is exchanged, never while files load
         self._loading = threading.Lock()  # held while files load
         self._loader: threading.Thread | None = None
-        self._begun: _Signature = None  # what was last loaded aside, so that each is tried once
+        self._begun: _Signature = None  # the last one loaded in the background: each is tried once
 
     def state(self) -> State:
         """The state after every event committed before this call, of any process.
@@ -103,9 +105,9 @@ class LiveState:
         return None if live is None else live.state
 
     def renew(self) -> None:
-        """Load what is live, unless it is loaded; when this returns, it answers.
+        """Load the live version, unless it is loaded, and answer from it.
 
-        Raises what loading raises when there is no last state to go on with.
+        Raises the errors of loading when there is no last state to go on with.
         """
         with self._loading:
             live = self._live
@@ -118,8 +120,7 @@ class LiveState:
                 self._live = loaded
 
     def close(self) -> None:
-        """Load nothing aside from now on, and wait for what is being loaded; the database should be
-        closed before."""
+        """Stop loading in the background, and wait for a load under way; close the database first."""
         with self._lock:
             self._closed = True
             loader = self._loader
@@ -127,8 +128,8 @@ class LiveState:
             loader.join()
 
     def _may_go_on(self, live: _Live) -> bool:
-        """Whether this may answer until what is live now is loaded: when a refresh made that. A
-        rollback, a release, and that a user was forgotten act at once."""
+        """Whether the old state may answer while the new version loads: yes after a refresh, while a
+        rollback, a release and the forgetting of a user take effect at once."""
         try:
             current = self._read_current()
         except FlywheelError:

@@ -1,4 +1,4 @@
-"""Serves the live version of a folder, its files checked against its manifest when it is read."""
+"""Serves the live version of a folder, whose files are checked against its manifest before."""
 
 import logging
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ Files = Mapping[str, tuple[str, int]]
 def server_of(
     root: Path, database: Database, config: Config, encoder: Encoder, lookups: Lookups
 ) -> Server:
-    """What answers queries from this folder, whatever version is live."""
+    """A server that answers queries from the live version of this folder."""
     source = Source(encoder, config)
     last = LastLoaded(encoder)
     live = LiveState(
@@ -44,8 +44,8 @@ def server_of(
 
 
 class LastLoaded:
-    """What encodes queries in the versions of one folder, and what of the version that was loaded
-    last may be part of the next: queries as they were taught, and indexes of the same files."""
+    """Parts of the last loaded version that the next may share: its tuned encoder of queries, and
+    indexes read from the same files. encoder: of the index."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
@@ -53,7 +53,7 @@ class LastLoaded:
         self._indexes: tuple[Files, Indexes] | None = None
 
     def tuned(self, folder: Path, manifest: Manifest) -> TunedQueries | None:
-        """What encodes queries in a version; None: the encoder as it was made."""
+        """The tuned encoder of queries of a version; None: it uses the index's encoder."""
         if manifest.tuned is None:
             return None
         last = self._tuned
@@ -62,23 +62,23 @@ class LastLoaded:
         return last
 
     def indexes(self, manifest: Manifest) -> Indexes | None:
-        """Those of a version, when its index files are, by their hashes, those of the last one."""
+        """The indexes of a version, when its index files have the hashes of the last version's."""
         last = self._indexes
         return last[1] if last is not None and last[0] == _index_files(manifest) else None
 
     def keep(self, manifest: Manifest, loaded: LoadedVersion) -> None:
-        """This version was loaded."""
+        """Remember the indexes of a version that was just loaded."""
         self._indexes = _index_files(manifest), Indexes(loaded.dense, loaded.lexical)
 
 
 def _index_files(manifest: Manifest) -> Files:
-    """Those that are made of passages alone, with their hashes and sizes."""
+    """The files that depend on passages alone, with their hashes and sizes."""
     files = manifest.files.items()
-    return {name: said for name, said in files if name.split("/")[0] in INDEX_PARTS}
+    return {name: state for name, state in files if name.split("/")[0] in INDEX_PARTS}
 
 
 def current_of(root: Path) -> Current | None:
-    """What is live. Raises CorruptFileError, StorageError."""
+    """Which version is live. Raises CorruptFileError, StorageError."""
     with disk_errors(root):
         return read_current(root)
 
@@ -111,8 +111,11 @@ def _read(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersi
             "index with its own encoder"
         )
     checked = checked_before(root, database, current.version)
-    if not checked:
-        _require_sound(root, current.version)
+    if not checked and (problems := check(root, current.version)):
+        raise CorruptFileError(
+            f"the live version cannot be served: {problems[0]}. Run `rag-flywheel refresh` to "
+            "build a new one from the database, or `rag-flywheel rollback` to an earlier one"
+        )
     folder = version_folder(root, current.version)
     queries = last.tuned(folder, manifest)
     if queries is not None:
@@ -130,12 +133,3 @@ def _read(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersi
         note_checked(root, database, current.version)
     last.keep(manifest, loaded)
     return loaded, current.frozen_at
-
-
-def _require_sound(root: Path, version: str) -> None:
-    problems = check(root, version)
-    if problems:
-        raise CorruptFileError(
-            f"the live version cannot be served: {problems[0]}. Run `rag-flywheel refresh` to "
-            "build a new one from the database, or `rag-flywheel rollback` to an earlier one"
-        )

@@ -1,5 +1,7 @@
-"""Caches of the queries asked last: their vectors and, until the corpus changes, their candidates
-with features. Queries are kept as hashes, not as texts."""
+"""Caches the vectors of recent queries and, until the corpus changes, their candidates with features.
+
+Queries are stored as hashes, not as texts.
+"""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -12,16 +14,16 @@ from rag_flywheel.rank.features import Best
 from rag_flywheel.records import EmbeddedText, Features, Pids, Vectors
 from rag_flywheel.serve.lru import LRU
 
-_LARGEST = 1_000  # candidates of a lookup that is remembered
+_LARGEST = 1_000  # candidates of a lookup that is cached
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """What the words and the vector of a query say of its candidates: pids ascending, features
-    float32 (n, 9), read bool (n,): whose words were looked at, and what the best of those have;
-    best_bm25: what the best of all texts has.
+    """The candidates of a query with the features that do not depend on votes.
 
-    more: features of further passages, by pid, as they are asked for.
+    pids ascending; features float32 (n, 9); read bool (n,): whose words were read; best: the largest
+    BM25 among those; best_bm25: the largest of all texts; more: features of further passages, by
+    pid, added on demand.
     """
 
     pids: Pids
@@ -41,8 +43,7 @@ class QueryVectors:
     def of(
         self, revision: str, texts: Sequence[str], encode: Callable[[Sequence[str]], Vectors]
     ) -> Vectors:
-        """The vectors of these queries, one or more, float32 (n, dim); those that are not remembered
-        are encoded, all at once."""
+        """The vectors of one or more queries, float32 (n, dim); those not in the cache are encoded."""
         names = [_digest(f"{revision}\n{text}") for text in texts]
         cached = {name: self._vectors.get(name) for name in names}
         known = {name: vector for name, vector in cached.items() if vector is not None}
@@ -59,8 +60,7 @@ class QueryVectors:
 
 
 class Lookups:
-    """The lookups of the queries asked last, while the corpus stays what it is, and their vectors,
-    which no corpus changes; thread-safe."""
+    """The lookups of recent queries until the corpus changes, and their vectors; thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._corpus: int | None = None
@@ -77,7 +77,7 @@ class Lookups:
         self.vectors.clear()
 
     def keep(self, corpus: int | None, query: EmbeddedText, n: int, lookup: Lookup) -> None:
-        """Remember a lookup, unless it is very large; those in another corpus are forgotten."""
+        """Cache a lookup, unless it is very large; those of another corpus are dropped."""
         if corpus is None or len(lookup.pids) > _LARGEST:
             return
         if corpus != self._corpus:

@@ -1,4 +1,4 @@
-"""A small cache that drops what was used longest ago."""
+"""A small cache that drops the least recently used value."""
 
 import threading
 from collections import OrderedDict
@@ -9,7 +9,7 @@ V = TypeVar("V")
 
 
 class LRU(Generic[K, V]):
-    """At most so many values by key, those used last; thread-safe."""
+    """A cache of at most `most` values by key; thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -17,14 +17,14 @@ class LRU(Generic[K, V]):
         self._lock = threading.Lock()
 
     def get(self, key: K) -> V | None:
-        """The value of a key, which counts as used now; None: it has none, or none any more."""
+        """The value of a key, which counts as used now; None when it is not in the cache."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
             return self._values.get(key)
 
     def put(self, key: K, value: V) -> None:
-        """Keep a value, used now, in place of what was used longest ago."""
+        """Cache a value, which counts as used now, and drop the least recently used one."""
         with self._lock:
             self._values[key] = value
             self._values.move_to_end(key)

@@ -34,14 +34,14 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
 
 _TRIES = 5
-_TEXTS = 20_000  # texts remembered with a state
+_TEXTS = 20_000  # texts cached with a state
 _SCOPES = 64  # filters
 _ALIKE = 0.6
 
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Scored candidates; best: their positions, the best first; lineages: whose votes they have."""
+    """Scored candidates; best: their positions, the best first; lineages: the rows of their votes."""
 
     pids: Pids
     lineages: Pids
@@ -100,9 +100,9 @@ class Server:
         return found
 
     def _state(self, queries: Sequence[str], vectors: dict[str, Vectors]) -> tuple[State, str]:
-        """The newest state, and the revision of the encoder of queries that it compares by.
+        """The newest state, and the revision of its encoder of queries.
 
-        vectors: of the queries, by revision; those of that one are added when they are not there.
+        vectors: of the queries, by revision; missing ones of that revision are added.
         """
         state = self._live.last() or self._live.state()
         while True:
@@ -120,7 +120,7 @@ class Server:
                 return state, revision
 
     def _encoder(self, state: State) -> TextEncoder:
-        """What encodes queries in a state's version."""
+        """The encoder of queries of a state's version."""
         return self._source.under(state.version.queries).queries
 
     def _check(self, queries: Sequence[str], k: int) -> None:
@@ -131,7 +131,7 @@ class Server:
     def _found(
         self, state: State, queries: Sequence[str], vectors: Vectors, asked: Request
     ) -> tuple[list[RankedQuery], int]:
-        """Hits of each query from one state, and how many of its texts no longer stand."""
+        """Hits of each query from one state, and how many of their texts were removed meanwhile."""
         found, n_gone = [], 0
         every = self._ranked(state, queries, vectors, asked)
         for query, vector, ranked in zip(queries, vectors, every, strict=True):
@@ -147,12 +147,13 @@ class Server:
         n = max(self._config.n_candidates, asked.k)
         questions = [EmbeddedText(*each) for each in zip(queries, vectors, strict=True)]
         lookups = look_up(state, inside, questions, n, self._lookups)
-        said = evidence_for(state.evidence, vectors, asked.tenant, state.version.parameters.memory)
-        for each in zip(questions, lookups, said, strict=True):
+        kernel = state.version.parameters.memory
+        evidence = evidence_for(state.evidence, vectors, asked.tenant, kernel)
+        for each in zip(questions, lookups, evidence, strict=True):
             yield _rank(state, inside, *each)
 
     def rerank(self, query: str, given: Sequence[Candidate], asked: Request) -> Retrieval:
-        """An application's own candidates: in their own order, moved by evidence."""
+        """Rank an application's own candidates: by their own scores and the evidence."""
         began = time.perf_counter()
         check_query(query, self._config.max_query_chars)
         check_k(asked.k)
@@ -167,8 +168,8 @@ class Server:
             known = passages.rows_of_texts(conn, texts)
         pids, lineages = (np.array(column, dtype=np.int64) for column in zip(*known, strict=True))
         parameters = state.version.parameters
-        near = evidence_for(state.evidence, vector[None, :], asked.tenant, parameters.memory)
-        (evidence,) = near
+        kernel = parameters.memory
+        (evidence,) = evidence_for(state.evidence, vector[None, :], asked.tenant, kernel)
         own = np.array([c.score for c in given], dtype=np.float64)
         scored = score_given(parameters, own, evidence.amounts(lineages))
         best = np.lexsort((-own, -scored.scores)).tolist()[: asked.k]
@@ -182,25 +183,24 @@ class Server:
         return answer(self._database, state, asked, found, revision=revision, began=began)[0]
 
     def renew(self) -> None:
-        """Answer from what is live now, if anything was answered before: later calls load it."""
+        """Load the live version, if any query was answered before; else the first query loads it."""
         if self._live.last() is not None:
             self._live.renew()
 
     def close(self) -> None:
-        """Wait for what is being loaded; the database should be closed before."""
+        """Wait for a version that is being loaded; close the database first."""
         self._live.close()
 
     def noise(self) -> float:
-        """The share of votes that the live version takes for wrong."""
+        """The share of votes that the live version assumes to be wrong."""
         return self._live.state().version.parameters.noise
 
     def alike(self) -> tuple[float, str]:
-        """(the cosine from which on two questions may be one in other words: 0.6 of the way from the
-        typical cosine of two passages to 1; the revision of the vectors of questions that it is of)."""
+        """(the least cosine of two questions that may be one in other words: 0.6 of the way from the
+        typical cosine of two passages to 1; the revision of the encoder of those questions)."""
         state = self._live.state()
         typical = state.typical_cosine
-        revision = self._encoder(state).revision
-        return typical + _ALIKE * (1.0 - typical), revision
+        return typical + _ALIKE * (1.0 - typical), self._encoder(state).revision
 
     def tenant(self, where: Filter | None) -> str | None:
         """The tenant that a filter asks for, as JSON; None without one."""
@@ -215,10 +215,10 @@ class Server:
         return json.dumps(value)
 
     def _scope(self, state: State, where: Filter | None) -> Scope:
-        kept = self._scopes
-        if kept[0] is not state:
-            self._scopes = kept = (state, {})
-        scopes = kept[1]
+        of, scopes = self._scopes
+        if of is not state:
+            scopes = {}
+            self._scopes = (state, scopes)
         key = repr(filters.filter_sql(where)) if where is not None else ""
         found = scopes.get(key)
         if found is None:
@@ -233,7 +233,7 @@ class Server:
         return found
 
     def _hits(self, state: State, ranked: _Ranked, k: int) -> tuple[list[tuple[int, Hit]], int]:
-        """The k best that still stand, with their pids; and how many before them do not."""
+        """The k best that are still present, with their pids; and how many before them are not."""
         best, n_gone = self._standing(state, ranked, k)
         hits = [
             (stored.pid, make_hit(stored.passage, rank, ranked.scored, i, ranked.votes(i)))
@@ -244,8 +244,8 @@ class Server:
     def _standing(
         self, state: State, ranked: _Ranked, k: int
     ) -> tuple[list[tuple[int, StoredPassage]], int]:
-        """The k best candidates that still stand when their texts are read; and how many before
-        them do not."""
+        """The k best candidates that are still present when their texts are read; and how many before
+        them are not."""
         found: list[tuple[int, StoredPassage]] = []
         n_gone = 0
         for start in range(0, len(ranked.best), k):
@@ -261,8 +261,8 @@ class Server:
         return found, n_gone
 
     def _texts(self, state: State, pids: Sequence[int]) -> dict[int, StoredPassage]:
-        """The texts that stand, by pid. They are remembered with the state: the next event of any
-        process makes another state, so what is remembered is never older than the call."""
+        """The texts that are present, by pid. They are cached with the state: the next event of any
+        process makes another state, so a cached text is never older than the call."""
         known = state.texts
         texts = {pid: stored for pid in pids if (stored := known.get(pid)) is not None}
         missing = [pid for pid in pids if pid not in texts]
@@ -276,7 +276,7 @@ class Server:
         return texts
 
     def _registered(self, texts: Sequence[Passage], pids: Pids, shown: Sequence[int]) -> Pids:
-        """The pids, with one for every shown text, so that a vote on it has something to name."""
+        """The pids, with a new one for every shown text without one, so that votes can refer to it."""
         pids = pids.copy()
         new = [i for i in shown if pids[i] < 0]
         if new:

@@ -1,4 +1,4 @@
-"""What queries are answered from at one moment: a version, and every event since it was built.
+"""The state that queries are answered from: a version, and every event since it was built.
 
 A State never changes; `caught_up` makes the next one from the events after it.
 """
@@ -21,11 +21,11 @@ from rag_flywheel.store import passages
 class State:
     """A version and what happened since, up to event number `seq`.
 
-    alive[i]: whether the text version.pids[i] still stands; fresh: texts begun since; statistics:
+    alive[i]: whether the text version.pids[i] is still present; fresh: texts added since; statistics:
     the word statistics that texts are scored under; lineage_of: pid -> the row whose votes it
-    inherits, and heirs: that row -> pid, where they differ; evidence holds no vote after
-    `frozen_at`, None: all votes; texts: those read so far, which a new event makes stale; corpus:
-    the number of the event that last changed the texts, None: the version's are not all there is;
+    inherits, and heirs: that row -> pid, where they differ; evidence has no vote after `frozen_at`,
+    None: all votes; texts: a cache of those read, which a new event makes stale; corpus: the number
+    of the event that last changed the texts, None: texts were added or removed since the version;
     n_forgotten: how many users were deleted, whose votes are not in it.
     """
 
@@ -62,10 +62,9 @@ class State:
 
 @dataclass(frozen=True)
 class Scope:
-    """Which texts may come up for a query: a mask over the version's positions and one over the
-    fresh texts.
+    """Which texts a query may retrieve: masks over the version's positions and the fresh texts.
 
-    searchable: the version's pids that may come up, None when all may.
+    searchable: the pids of the version that it may retrieve, None: all.
     """
 
     indexed: npt.NDArray[np.bool_]
@@ -74,10 +73,9 @@ class Scope:
 
 
 def scope(state: State, allowed: Pids | None) -> Scope:
-    """The texts that stand and pass a filter. allowed: pids that pass it; None: no filter."""
+    """The texts that are present and pass a filter. allowed: pids that pass; None: no filter."""
     indexed, fresh = state.alive, np.ones(len(state.fresh.pids), dtype=bool)
     if allowed is not None:
         indexed = indexed & np.isin(state.version.pids, allowed, assume_unique=True)
         fresh = np.isin(state.fresh.pids, allowed, assume_unique=True)
-    everything = bool(indexed.all())
-    return Scope(indexed, fresh, None if everything else state.version.pids[indexed])
+    return Scope(indexed, fresh, None if indexed.all() else state.version.pids[indexed])
