@@ -1,6 +1,6 @@
-"""What callers give is checked before anything is done: each function raises InputError or returns.
+"""Checks the arguments of callers: each function raises InputError or returns.
 
-It knows records and errors, and nothing of what is done with the values.
+It knows records and errors, and must not know what is done with the values.
 """
 
 import math
@@ -32,17 +32,18 @@ def check_text(name: str, value: object) -> str:
 
 def check_optional_text(name: str, value: object) -> None:
     """None, or a string that UTF-8 can hold."""
-    if value is not None and not isinstance(value, str):
-        raise InputError(f"{name} is {value!r}; expected a string or None")
-    if value is not None:
+    if isinstance(value, str):
         check_text(name, value)
+    elif value is not None:
+        raise InputError(f"{name} is {value!r}; expected a string or None")
 
 
 def items(name: str, given: object, kind: type[T]) -> list[T]:
     """The items of an iterable, all of one kind; for strings, a single string is refused."""
     if not isinstance(given, Iterable) or (kind is str and isinstance(given, str)):
         what = f"the string {given!r}" if isinstance(given, str) else type(given).__name__
-        raise InputError(f"{name} is {what}; expected a list of {_plural(kind)}")
+        plural = "strings" if kind is str else f"{kind.__name__}s"
+        raise InputError(f"{name} is {what}; expected a list of {plural}")
     found = list(given)
     for number, item in enumerate(found, 1):
         if not isinstance(item, kind):
@@ -50,10 +51,6 @@ def items(name: str, given: object, kind: type[T]) -> list[T]:
                 f"{name}: item {number}, found {type(item).__name__}; expected a {kind.__name__}"
             )
     return found
-
-
-def _plural(kind: type) -> str:
-    return "strings" if kind is str else f"{kind.__name__}s"
 
 
 def check_query(query: object, max_chars: int) -> None:

@@ -20,7 +20,7 @@ from rag_flywheel.improve.likelihood import (
 )
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.rank.posterior import NAMING
+from rag_flywheel.rank.posterior import CORRECTION_WEIGHT
 from rag_flywheel.records import QueryKey
 
 TRUE = np.array([2.0, -1.0, 0.0])
@@ -71,7 +71,7 @@ def named(seed: int, n: int, *, noise: float) -> Examples:
     features, right = asked(seed, n)
     other = (right + rng.integers(1, features.shape[1], n)) % features.shape[1]
     net = np.zeros(features.shape[:2])
-    net[np.arange(n), np.where(rng.random(n) < noise, other, right)] = NAMING
+    net[np.arange(n), np.where(rng.random(n) < noise, other, right)] = CORRECTION_WEIGHT
     made = examples(features, net)
     return replace(made, n_helpful=np.zeros(n), n_named=np.ones(n))
 
@@ -99,7 +99,7 @@ def test_either_verdict_on_an_answer_is_certain(choice: float) -> None:
 def test_one_passage_or_another_is_named_for_certain() -> None:
     chances, total = np.array([[0.2, 0.5, 0.25, 0.05]]), 0.0
     for place in range(4):
-        one = examples(np.zeros((1, 4, 1)), NAMING * np.eye(4)[[place]])
+        one = examples(np.zeros((1, 4, 1)), CORRECTION_WEIGHT * np.eye(4)[[place]])
         one = replace(one, n_helpful=np.zeros(1), n_named=np.ones(1))
         total += math.exp((log_likelihoods(one, chances, 0.3) + of_any_answer(one, 0.3))[0])
     assert total == pytest.approx(1.0)
@@ -108,7 +108,7 @@ def test_one_passage_or_another_is_named_for_certain() -> None:
 def test_slopes_are_those_of_small_steps() -> None:
     both = judged(1, 40, careful=0.5, noise=0.2)
     net = both.net.copy()
-    net[::3, 0] += NAMING
+    net[::3, 0] += CORRECTION_WEIGHT
     both = replace(both, net=net, n_named=(np.arange(40) % 3 == 0).astype(np.float64))
     assert both.chosen is not None
     whole = np.concatenate([both.features.astype(np.float64), both.chosen[:, :, None]], axis=2)
@@ -181,7 +181,7 @@ def test_naming_passages_teaches_and_is_not_taken_for_noise(noise: float) -> Non
     assert estimated < 0.35
     assert calibrated(found, TRUE, estimated)[0] == pytest.approx(1.0, abs=0.2)
     if noise:
-        votes = replace(found, n_helpful=NAMING * np.ones(1_500), n_named=None)
+        votes = replace(found, n_helpful=CORRECTION_WEIGHT * np.ones(1_500), n_named=None)
         assert fit(votes, TRUE, strength=1.0, free=FREE)[1] > 0.4
 
 

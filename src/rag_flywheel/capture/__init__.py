@@ -1,1 +1,1 @@
-"""The capture room: what people say of answers becomes events."""
+"""The capture room: feedback on answers is checked and stored as events."""

@@ -16,7 +16,7 @@ from rag_flywheel.records import EmbeddedText, Scores, Vectors
 
 _SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+|\n+")
 MOST_SENTENCES = 64  # an answer is read up to here
-_SHARPNESS = 4.0  # shares go by support to this power: what fits best gets most of the credit
+_SHARPNESS = 4.0  # power of the support: the text that fits best gets most of the credit
 
 
 def sentences(answer: str) -> list[str]:
@@ -30,9 +30,9 @@ def credits_by_support(
 ) -> Scores:
     """The part of each text in an answer of these sentences, float64 (n texts,), at most 1 in all.
 
-    A sentence counts by its number of content words. It hands out as much credit as its best text
-    supports it (0 to 1), so that what none of them says is nobody's credit or blame; and each text
-    gets of it by the fourth power of its support.
+    A sentence counts by its number of content words. Its credit is the support (0 to 1) of the text
+    that supports it best, so that a sentence without support gives neither credit nor blame. The
+    credit is divided in proportion to the fourth power of each text's support.
     """
     if not given or not texts:
         return np.zeros(len(texts))
@@ -44,14 +44,14 @@ def credits_by_support(
     weight = np.array([len(w) for w in words], dtype=np.float64)
     sharp = support**_SHARPNESS
     shares = sharp / np.maximum(sharp.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    found: Scores = (weight / weight.sum() * best) @ shares
-    return found
+    credits: Scores = (weight / weight.sum() * best) @ shares
+    return credits
 
 
 def _covered(given: Sequence[Sequence[str]], texts: Sequence[frozenset[str]]) -> Scores:
     """The share of each sentence's words that each text has, float64 (sentences, texts).
 
-    Words count by idf among these texts: what all of them say tells none of them apart.
+    Words count by idf among these texts: a word that all of them have distinguishes none.
     """
     n_with = Counter(word for text in texts for word in text)
     idf = {w: math.log1p(len(texts) / (n_with[w] + 0.5)) for words in given for w in words}
@@ -64,9 +64,9 @@ def _covered(given: Sequence[Sequence[str]], texts: Sequence[frozenset[str]]) ->
 
 
 def _lift(cosines: Vectors, among: Vectors) -> Scores:
-    """Cosines above the typical one of two of the texts, as a share of what is left to 1."""
+    """Cosines rescaled from 0, the typical cosine of two of the texts, to 1."""
     n = len(among)
     typical = (float(among.sum()) - n) / (n * (n - 1)) if n > 1 else 0.0
     typical = min(max(typical, 0.0), 0.99)
-    found: Scores = np.clip((cosines.astype(np.float64) - typical) / (1.0 - typical), 0.0, 1.0)
-    return found
+    lift: Scores = np.clip((cosines.astype(np.float64) - typical) / (1.0 - typical), 0.0, 1.0)
+    return lift

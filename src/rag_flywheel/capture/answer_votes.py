@@ -1,11 +1,10 @@
-"""Votes on whole answers: shared out among the passages behind them, and appended durably.
+"""Divides votes on whole answers among the passages behind them, and appends them durably.
 
-The parts are worked out when the vote comes and stored with it, so that nobody who reads it needs
-an encoder.
+The credits are computed when the vote comes and stored with it, so that reading it needs no
+encoder.
 """
 
 import math
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rag_flywheel.capture.answer_credit import credits_by_support, sentences
-from rag_flywheel.capture.votes import VERDICTS, check_retrieval_id, unknown_retrieval
+from rag_flywheel.capture.votes import check_retrieval_id, check_verdict, unknown_retrieval
 from rag_flywheel.checks import check_optional_text, check_text, items
 from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
@@ -24,14 +23,14 @@ from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.votes import NewAnswerVote
 
 ANSWER = "answer"
-_LEAST = 0.01  # a smaller part says nothing
+_LEAST = 0.01  # smaller credits are not stored
 _Credits = dict[int, float]  # by pid
 GetEncoder = Callable[[], Encoder]
 
 
 @dataclass(frozen=True)
 class AnswerVote:
-    """What a user, given as a hash, says of a whole answer; cited: passage ids that it names."""
+    """A verdict of a user, given as a hash, on a whole answer; cited: passage ids that it names."""
 
     retrieval_id: str | None
     verdict: str
@@ -41,29 +40,38 @@ class AnswerVote:
 
 
 def append_answer_vote(database: Database, vote: AnswerVote, encoder: GetEncoder) -> bool:
-    """Append a vote on an answer in one durable commit; False: the user opted out, nothing is kept.
+    """Append a vote on an answer in one durable commit; False when the user opted out.
 
     encoder: called when texts have to be compared. Raises InputError, UnknownIdError.
     """
-    known, cited = _checked(vote)
+    retrieval_id, cited = _checked(vote)
     with database.reading() as conn:
-        if _opted_out(conn, vote.user_id):
+        if users.has_opted_out(conn, vote.user_id):
             return False
-        shown = retrievals.shown(conn, known)
-    if shown is None:
-        raise unknown_retrieval(known)
-    _pids(known, shown, cited)
+    shown = shown_by(database, retrieval_id)
     credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
     if vote.verdict != "retract":
-        credits |= parts(database, known, shown, cited, vote.answer or shown.answer, encoder)
+        credits |= parts(database, retrieval_id, shown, cited, vote.answer or shown.answer, encoder)
     new = NewAnswerVote(shown.rid, ANSWER, vote.verdict, vote.user_id, credits)
-    return append(database, known, new)
+    return append(database, retrieval_id, new)
+
+
+def shown_by(database: Database, retrieval_id: str) -> retrievals.Shown:
+    """The hits and the answer of a retrieval. Raises UnknownIdError."""
+    with database.reading() as conn:
+        shown = retrievals.shown(conn, retrieval_id)
+    if shown is None:
+        raise unknown_retrieval(retrieval_id)
+    return shown
 
 
 def append(database: Database, retrieval_id: str, new: NewAnswerVote) -> bool:
-    """Append it durably, unless its user opted out. Raises UnknownIdError when it was forgotten."""
+    """Append a vote durably, unless its user opted out; returns whether it was appended.
+
+    Raises UnknownIdError when its retrieval was deleted meanwhile.
+    """
     with database.transaction(durable=True) as conn:
-        if _opted_out(conn, new.user_id):
+        if users.has_opted_out(conn, new.user_id):
             return False
         if retrieval_id not in retrievals.shown_hits(conn, [retrieval_id]):
             raise unknown_retrieval(retrieval_id)
@@ -72,10 +80,9 @@ def append(database: Database, retrieval_id: str, new: NewAnswerVote) -> bool:
 
 
 def _checked(vote: AnswerVote) -> tuple[str, list[str]]:
-    """(the retrieval's id, what is cited)."""
-    known = check_retrieval_id(vote.retrieval_id)
-    if vote.verdict not in VERDICTS:
-        raise InputError(f"verdict is {vote.verdict!r}; expected one of {', '.join(VERDICTS)}")
+    """(the retrieval's id, the cited passage ids)."""
+    retrieval_id = check_retrieval_id(vote.retrieval_id)
+    check_verdict(vote.verdict)
     check_optional_text("answer", vote.answer)
     check_optional_text("user_id", vote.user_id)
     if vote.answer is not None and not vote.answer.strip():
@@ -85,54 +92,47 @@ def _checked(vote: AnswerVote) -> tuple[str, list[str]]:
         check_text("cited", id_)
     if vote.verdict == "retract" and (cited or vote.answer is not None):
         raise InputError("a retraction takes back the whole vote; leave out answer and cited")
-    return known, cited
-
-
-def _opted_out(conn: sqlite3.Connection, user_id: str | None) -> bool:
-    return user_id is not None and bool(users.opted_out(conn, {user_id}))
-
-
-def _pids(retrieval_id: str, shown: retrievals.Shown, cited: Sequence[str]) -> list[int]:
-    pids = {name: pid for pid, name, _ in shown.hits}
-    for id_ in cited:
-        if id_ not in pids:
-            raise InputError(
-                f"retrieval {retrieval_id} did not show the passage {id_!r}; it showed "
-                f"{', '.join(map(repr, pids)) or 'nothing'}"
-            )
-    return list(dict.fromkeys(pids[id_] for id_ in cited))
+    return retrieval_id, cited
 
 
 def parts(
     database: Database,
     retrieval_id: str,
     shown: retrievals.Shown,
-    of: Sequence[str],
+    cited_ids: Sequence[str],
     answer: str | None,
     encoder: GetEncoder,
 ) -> _Credits:
-    """Parts of at most 1 in all: of the cited passages 1 in all, else what the answer's text says
-    for each, else the chance that each was the answer when it was shown.
+    """The credit of each passage in an answer, at most 1 in all.
 
-    of: ids of the cited ones. Raises InputError for one that was not shown.
+    Cited passages share a credit of 1. Without any, each passage gets as much as it supports the
+    answer's text; without a text, the chance that it was the answer when it was shown.
+    Raises InputError for a cited passage that was not shown.
     """
-    cited = _pids(retrieval_id, shown, of)
-    among = cited or [pid for pid, _, _ in shown.hits]
-    found: _Credits = {}
+    pids = {name: pid for pid, name, _ in shown.hits}
+    for id_ in cited_ids:
+        if id_ not in pids:
+            raise InputError(
+                f"retrieval {retrieval_id} did not show the passage {id_!r}; it showed "
+                f"{', '.join(map(repr, pids)) or 'nothing'}"
+            )
+    cited = list(dict.fromkeys(pids[id_] for id_ in cited_ids))
+    credits: _Credits = {}
     if answer is not None and len(cited) != 1:
-        found = _supported(database, among, answer, encoder)
+        among = cited or [pid for pid, _, _ in shown.hits]
+        credits = _supported(database, among, answer, encoder)
     if cited:
-        total = sum(found.values())
+        total = sum(credits.values())
         if total <= 0.0:
             return dict.fromkeys(cited, 1.0 / len(cited))
-        found = {pid: credit / total for pid, credit in found.items()}
-    elif answer is None or not found:
-        found = prior_chances(shown)
-    return {pid: min(c, 1.0) for pid, c in found.items() if c >= _LEAST}
+        credits = {pid: credit / total for pid, credit in credits.items()}
+    elif not credits:
+        credits = prior_chances(shown)
+    return {pid: min(c, 1.0) for pid, c in credits.items() if c >= _LEAST}
 
 
 def prior_chances(shown: retrievals.Shown) -> _Credits:
-    """The chance that each hit was the answer, as it was logged with it: at most 1 in all."""
+    """The chance that each hit was the answer, from its logged score: at most 1 in all."""
     chances = {pid: math.exp(min(score, 0.0)) for pid, _, score in shown.hits}
     total = max(sum(chances.values()), 1.0)
     return {pid: chance / total for pid, chance in chances.items()}
@@ -141,20 +141,21 @@ def prior_chances(shown: retrievals.Shown) -> _Credits:
 def _supported(
     database: Database, pids: Sequence[int], answer: str, encoder: GetEncoder
 ) -> _Credits:
-    """What the answer's sentences say for each text that still stands; empty when nothing can be
-    compared."""
-    said = sentences(answer)
+    """How much each of these texts that has not ended supports the answer's sentences.
+
+    Empty when the answer has no sentence with content words, or every text has ended.
+    """
+    given = sentences(answer)
     with database.reading() as conn:
         texts = passages.fetch(conn, pids)
-    if not said or not texts:
+    if not given or not texts:
         return {}
     side = TextEncoder.of_passages(encoder())
     order = sorted(texts)
+    hashes = [texts[pid].text_hash for pid in order]
     words = {texts[pid].text_hash: passages.encoded_text(texts[pid].passage) for pid in order}
     with database.reading() as conn:
         vectors = vectors_of(conn, words, side)
-    hashes = [texts[pid].text_hash for pid in order]
-    found = credits_by_support(
-        said, [EmbeddedText(words[h], vectors[h]) for h in hashes], side.encode
-    )
-    return dict(zip(order, np.minimum(found, 1.0).tolist(), strict=True))
+    embedded = [EmbeddedText(words[h], vectors[h]) for h in hashes]
+    credits = np.minimum(credits_by_support(given, embedded, side.encode), 1.0)
+    return dict(zip(order, credits.tolist(), strict=True))

@@ -1,7 +1,4 @@
-"""Corrections: the passage that a user names as the answer, or their own words; and what is missing.
-
-They are checked and appended durably.
-"""
+"""Checks and durably appends corrections: a named passage, a user's own words, or a missing answer."""
 
 import json
 import sqlite3
@@ -16,33 +13,30 @@ from rag_flywheel.store.filters import matching_pids
 from rag_flywheel.store.notes import NoteKind
 from rag_flywheel.store.votes import NewAnswerVote
 
-MOST_CHARS = 20_000  # of what a user writes for a reviewer
+MOST_CHARS = 20_000  # of a note for a reviewer
 
 
 def append_correction(
     database: Database, retrieval_id: str | None, passage_id: str | None, user_id: str | None
 ) -> None:
-    """Append that a user names a passage as the answer: one that was shown, or of the index.
+    """Append that a user names a passage as the answer: one that was shown, or one of the index.
 
-    Nothing is kept of a user who opted out. Raises InputError, UnknownIdError.
+    Nothing is stored of a user who opted out. Raises InputError, UnknownIdError.
     """
-    known = check_retrieval_id(retrieval_id)
+    retrieval_id = check_retrieval_id(retrieval_id)
     passage_id = check_text("passage_id", passage_id)
     check_optional_text("user_id", user_id)
     with database.transaction(durable=True) as conn:
-        if user_id is not None and users.opted_out(conn, {user_id}):
+        if users.has_opted_out(conn, user_id):
             return
-        shown = retrievals.shown_hits(conn, [known]).get(known)
-        if shown is None:
-            raise unknown_retrieval(known)
-        rid, hits = shown
+        rid, hits = _shown(conn, retrieval_id)
         pid = hits.get(passage_id)
         if pid is None:
             present = passages.current_by_id(conn, [passage_id]).get(passage_id)
             if present is None or not _may_show(conn, rid, present.pid):
                 raise UnknownIdError(
                     f"no passage {passage_id!r} is in this index and passes the filter of "
-                    f"retrieval {known}, which did not show one; expected the id of a passage that "
+                    f"retrieval {retrieval_id}, which did not show one; expected the id of a passage that "
                     "answers it: add it first"
                 )
             pid = present.pid
@@ -60,7 +54,7 @@ def append_text(
     """Append the answer in a user's own words, for a reviewer. Raises InputError, UnknownIdError."""
     if not check_text("text", text).strip():
         raise InputError("text is blank; expected the answer in the user's words")
-    _append_note(database, check_retrieval_id(retrieval_id), "text", text, user_id)
+    _append_note(database, retrieval_id, "text", text, user_id)
 
 
 def append_missing(
@@ -68,33 +62,40 @@ def append_missing(
 ) -> None:
     """Append that the index has no answer, for a reviewer. Raises InputError, UnknownIdError."""
     check_text("note", note)
-    _append_note(database, check_retrieval_id(retrieval_id), "missing", note, user_id)
+    _append_note(database, retrieval_id, "missing", note, user_id)
 
 
 def _append_note(
-    database: Database, known: str, kind: NoteKind, text: str, user_id: str | None
+    database: Database, retrieval_id: str | None, kind: NoteKind, text: str, user_id: str | None
 ) -> None:
+    retrieval_id = check_retrieval_id(retrieval_id)
     if len(text) > MOST_CHARS:
         raise InputError(f"{len(text)} characters; expected at most {MOST_CHARS}")
     check_optional_text("user_id", user_id)
     with database.transaction(durable=True) as conn:
-        if user_id is not None and users.opted_out(conn, {user_id}):
+        if users.has_opted_out(conn, user_id):
             return
-        shown = retrievals.shown_hits(conn, [known]).get(known)
-        if shown is None:
-            raise unknown_retrieval(known)
+        rid, _ = _shown(conn, retrieval_id)
         notes.append_note(
             conn,
             seq=passages.advance_clock(conn),
             at=time.time(),
-            rid=shown[0],
+            rid=rid,
             kind=kind,
             text=text,
             user_id=user_id,
         )
 
 
+def _shown(conn: sqlite3.Connection, retrieval_id: str) -> tuple[int, dict[str, int]]:
+    """(row of the retrieval, {passage id: pid} of its hits). Raises UnknownIdError."""
+    shown = retrievals.shown_hits(conn, [retrieval_id])
+    if retrieval_id not in shown:
+        raise unknown_retrieval(retrieval_id)
+    return shown[retrieval_id]
+
+
 def _may_show(conn: sqlite3.Connection, rid: int, pid: int) -> bool:
-    """Whether a passage passes the filter, and so the tenant, that the retrieval was asked under."""
+    """Whether a passage passes the retrieval's filter, which holds its tenant."""
     where = retrievals.filters_of(conn, [rid])[rid]
     return where is None or pid in matching_pids(conn, json.loads(where))

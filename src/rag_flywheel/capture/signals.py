@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from rag_flywheel.capture.answer_votes import GetEncoder, append, parts, prior_chances
-from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
+from rag_flywheel.capture.answer_votes import GetEncoder, append, parts, prior_chances, shown_by
+from rag_flywheel.capture.votes import check_retrieval_id
 from rag_flywheel.checks import check_optional_text, check_text
 from rag_flywheel.errors import InputError
 from rag_flywheel.store import retrievals, votes
@@ -21,7 +21,7 @@ SIGNS = {
     "rephrased": -1.0,
     "escalated": -1.0,
 }
-"""Which way the signals point that carry no value; rating and edited say so themselves."""
+"""The direction of signals without a value; that of rating and edited follows from their value."""
 MOST_CHARS = 20_000  # of why an answer was used
 _MOST_WORDS = 5_000  # of an edited answer that are compared
 
@@ -38,35 +38,29 @@ class SignalGiven:
 
 
 def append_signal(database: Database, given: SignalGiven, encoder: GetEncoder) -> bool:
-    """Append a signal in one durable commit; False: the user opted out, nothing is kept.
+    """Append a signal in one durable commit; False when the user opted out.
 
     Raises InputError, UnknownIdError.
     """
-    known = check_retrieval_id(given.retrieval_id)
+    retrieval_id = check_retrieval_id(given.retrieval_id)
     check_optional_text("user_id", given.user_id)
     check_optional_text("passage_id", given.passage_id)
     if given.kind not in votes.SIGNALS:
         raise InputError(f"kind is {given.kind!r}; expected one of {', '.join(votes.SIGNALS)}")
-    with database.reading() as conn:
-        shown = retrievals.shown(conn, known)
-    if shown is None:
-        raise unknown_retrieval(known)
+    shown = shown_by(database, retrieval_id)
     level = _level(given, shown.answer)
     credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
     if level:
-        of = [] if given.passage_id is None else [given.passage_id]
-        shared = parts(database, known, shown, of, shown.answer, encoder)
+        cited = [] if given.passage_id is None else [given.passage_id]
+        shared = parts(database, retrieval_id, shown, cited, shown.answer, encoder)
         credits |= {pid: abs(level) * credit for pid, credit in shared.items()}
-    return append(database, known, _event(given, shown.rid, level, credits))
-
-
-def _event(given: SignalGiven, rid: int, level: float, credits: dict[int, float]) -> NewAnswerVote:
     verdict = "harmful" if level < 0 else "helpful"
-    return NewAnswerVote(rid, given.kind, verdict, given.user_id, credits)
+    new = NewAnswerVote(shown.rid, given.kind, verdict, given.user_id, credits)
+    return append(database, retrieval_id, new)
 
 
 def _level(given: SignalGiven, answer: str | None) -> float:
-    """How far the signal speaks for the answer: 1 wholly, -1 wholly against it, 0 neither."""
+    """The strength of a signal: from 1, wholly for the answer, to -1, wholly against it."""
     if given.kind == "rating":
         return _rated(given.value)
     if given.kind == "edited":
@@ -80,19 +74,16 @@ def _level(given: SignalGiven, answer: str | None) -> float:
 
 def _rated(value: object) -> float:
     """Whole numbers, and those above 1, are 1 to 5 stars; other numbers from 0 to 1 are shares."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"rating is {value!r}; expected 1 to 5, or a number from 0.0 to 1.0")
-    if isinstance(value, int) or value > 1.0:
-        if not 1 <= value <= 5:
-            raise InputError(f"rating is {value!r}; expected 1 to 5, or a number from 0.0 to 1.0")
-        return (value - 3.0) / 2.0
-    if not 0.0 <= value <= 1.0:
-        raise InputError(f"rating is {value!r}; expected 1 to 5, or a number from 0.0 to 1.0")
-    return 2.0 * value - 1.0
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if (isinstance(value, int) or value > 1.0) and 1 <= value <= 5:
+            return (value - 3.0) / 2.0
+        if isinstance(value, float) and 0.0 <= value <= 1.0:
+            return 2.0 * value - 1.0
+    raise InputError(f"rating is {value!r}; expected 1 to 5, or a number from 0.0 to 1.0")
 
 
 def _edited(value: object, answer: str | None) -> float:
-    """2 r - 1 with r the share of words that stayed (difflib ratio); the text is not kept."""
+    """2 r - 1 with r the share of words that stayed (difflib ratio); the text is not stored."""
     final = check_text("value of edited", value)
     if answer is None:
         raise InputError(
@@ -112,21 +103,18 @@ def append_adopted(
     encoder: GetEncoder,
 ) -> bool:
     """Append whether an answer was used, and why, as `append_signal` does."""
-    known = check_retrieval_id(retrieval_id)
+    retrieval_id = check_retrieval_id(retrieval_id)
     check_optional_text("user_id", user_id)
     if not isinstance(used, bool):
         raise InputError(f"used is {used!r}; expected True or False")
     if len(check_text("why", why)) > MOST_CHARS:
         raise InputError(f"why has {len(why)} characters; expected at most {MOST_CHARS}")
-    with database.reading() as conn:
-        shown = retrievals.shown(conn, known)
-    if shown is None:
-        raise unknown_retrieval(known)
+    shown = shown_by(database, retrieval_id)
     credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
-    credits |= parts(database, known, shown, [], shown.answer, encoder)
+    credits |= parts(database, retrieval_id, shown, [], shown.answer, encoder)
     verdict = "helpful" if used else "harmful"
     new = NewAnswerVote(shown.rid, "adopted", verdict, user_id, credits, why or None)
-    return append(database, known, new)
+    return append(database, retrieval_id, new)
 
 
 def note_rephrased(
@@ -139,9 +127,10 @@ def note_rephrased(
 ) -> bool:
     """Append that a question rephrases the one before it in its session, if it does.
 
-    It does when it came within so many seconds, in other words, with a cosine of at least
-    least_cosine. The answer before it is blamed, by the chances of its hits. vectors: the revision
-    and width of those of questions; while one has none of that revision, nothing is noted.
+    It does when it came within `within_s` seconds in other words, with a cosine of at least
+    `least_cosine`. The earlier answer gets a harmful vote, divided by the chances of its hits.
+    Nothing is appended while one of the two has no vector.
+    vectors: the encoder revision and the dimension of the vectors of questions.
     """
     with database.reading() as conn:
         pair = retrievals.with_the_one_before(conn, retrieval_id)

@@ -1,6 +1,5 @@
-"""Votes on hits are checked against what was shown, and appended durably."""
+"""Checks votes on hits against the hits that were shown, and appends them durably."""
 
-import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 from typing import get_args
@@ -19,7 +18,7 @@ VERDICTS: tuple[str, ...] = get_args(Verdict)
 def append_votes(database: Database, given: Iterable[Vote]) -> int:
     """Append all of these votes in one durable commit, or none of them; returns how many.
 
-    Those of users who opted out are passed over, whatever they are on.
+    Votes of users who opted out are skipped without being checked.
     Raises InputError for an unknown verdict or a passage that the retrieval did not show,
     UnknownIdError for an unknown retrieval.
     """
@@ -27,9 +26,15 @@ def append_votes(database: Database, given: Iterable[Vote]) -> int:
     if not votes:
         return 0
     with database.transaction(durable=True) as conn:
-        votes = _wanted(conn, votes)
+        users = {v.user_id for v in votes if v.user_id is not None}
+        out = user_store.opted_out(conn, users) if users else set[str]()
+        votes = [v for v in votes if v.user_id not in out]
         for vote in votes:
-            _check(vote)
+            check_retrieval_id(vote.retrieval_id)
+            check_text("passage_id", vote.passage_id)
+            check_optional_text("user_id", vote.user_id)
+            check_optional_text("reason", vote.reason)
+            check_verdict(vote.verdict)
         if not votes:
             return 0
         shown = retrievals.shown_hits(conn, sorted({str(v.retrieval_id) for v in votes}))
@@ -40,7 +45,7 @@ def append_votes(database: Database, given: Iterable[Vote]) -> int:
 
 
 def relevance_votes(retrieval_id: str | None, helpful: object, user_id: str | None) -> list[Vote]:
-    """A vote for each passage id, helpful where it says True. Raises InputError."""
+    """A vote for each passage id, helpful for True and harmful for False. Raises InputError."""
     if not isinstance(helpful, Mapping):
         raise InputError(
             f"relevance is {type(helpful).__name__}; expected {{passage id: True or False}}"
@@ -54,24 +59,14 @@ def relevance_votes(retrieval_id: str | None, helpful: object, user_id: str | No
     ]
 
 
-def _wanted(conn: sqlite3.Connection, votes: list[Vote]) -> list[Vote]:
-    """The votes of those who did not opt out."""
-    users = {v.user_id for v in votes if v.user_id is not None}
-    out = user_store.opted_out(conn, users) if users else set[str]()
-    return [v for v in votes if v.user_id not in out] if out else votes
-
-
-def _check(vote: Vote) -> None:
-    check_retrieval_id(vote.retrieval_id)
-    check_text("passage_id", vote.passage_id)
-    check_optional_text("user_id", vote.user_id)
-    check_optional_text("reason", vote.reason)
-    if vote.verdict not in VERDICTS:
-        raise InputError(f"verdict is {vote.verdict!r}; expected one of {', '.join(VERDICTS)}")
+def check_verdict(verdict: object) -> None:
+    """One of the three verdicts. Raises InputError."""
+    if verdict not in VERDICTS:
+        raise InputError(f"verdict is {verdict!r}; expected one of {', '.join(VERDICTS)}")
 
 
 def check_retrieval_id(retrieval_id: object) -> str:
-    """A string; None is what an answer that was not recorded has."""
+    """`retrieval_id`, a string. Raises InputError; an answer that was not recorded has None."""
     if retrieval_id is None:
         raise InputError(
             "retrieval_id is None; expected a string: an answer made with record=False has no id "
@@ -94,7 +89,7 @@ def _resolve(vote: Vote, shown: dict[str, tuple[int, dict[str, int]]]) -> vote_s
 
 
 def keep_answer(database: Database, retrieval_id: str, text: str) -> None:
-    """Keep the answer an application gave from a retrieval. Raises InputError, UnknownIdError."""
+    """Store the answer an application gave from a retrieval. Raises InputError, UnknownIdError."""
     if not isinstance(retrieval_id, str) or not isinstance(text, str):
         raise InputError(
             f"answer got {type(retrieval_id).__name__} and {type(text).__name__}; expected the id "
@@ -103,13 +98,12 @@ def keep_answer(database: Database, retrieval_id: str, text: str) -> None:
     check_text("retrieval_id", retrieval_id)
     check_text("answer", text)
     with database.transaction() as conn:
-        known = retrievals.set_answer(conn, retrieval_id, text)
-    if not known:
-        raise unknown_retrieval(retrieval_id)
+        if not retrievals.set_answer(conn, retrieval_id, text):
+            raise unknown_retrieval(retrieval_id)
 
 
 def unknown_retrieval(retrieval_id: str) -> UnknownIdError:
-    """The error for it."""
+    """The error for the id of a retrieval that is not recorded."""
     return UnknownIdError(
         f"no retrieval {retrieval_id!r} is recorded in this index; expected the id of an answer "
         "that retrieve() or rerank() gave with record=True"

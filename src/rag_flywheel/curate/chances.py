@@ -1,4 +1,4 @@
-"""What votes say of past queries: the chance of each passage, before the votes and after them.
+"""Computes the chance of each passage to answer a past query, before its votes and after them.
 
 Chances before the votes come from the version's memory, else from the scores that were logged when
 the query was answered.
@@ -17,15 +17,19 @@ from rag_flywheel.records import Judgment, QueryKey
 from rag_flywheel.store import forgetting, retrievals, votes
 
 NAMED = 0.05  # the least chance, before the votes, of a passage that a user named
-RULES = 1  # raised whenever the same votes come to say something else
+RULES = 1  # raised whenever the same votes come to give other chances
 
 
 def rests_on(
     until: int, noise: float, judged_by: str | None, revision: str, conn: sqlite3.Connection
 ) -> Provenance:
-    """All that `past_queries` rests on for votes up to event number `until`, besides the version's
-    memory, and their vectors; judged_by: of the source of events; revision: of those vectors."""
-    said = {
+    """Everything that determines `past_queries` besides the version's memory and the vectors.
+
+    until: the number of the last event that is used.
+    judged_by: as in the source of events.
+    revision: the encoder revision of the vectors of queries.
+    """
+    settings = {
         "rules": RULES,
         "named": NAMED,
         "judged_by": judged_by,
@@ -33,7 +37,7 @@ def rests_on(
         "trusts": votes.stored_trusts(conn),
         "queries": revision,
     }
-    by = json.dumps(said, sort_keys=True) if judged_by is not None else ""
+    by = json.dumps(settings, sort_keys=True) if judged_by is not None else ""
     return Provenance(until, forgetting.count_begun(conn), by)
 
 
@@ -43,44 +47,49 @@ def past_queries(
     judged: Sequence[Judgment],
     conn: sqlite3.Connection,
 ) -> dict[QueryKey, PastQuery]:
-    """What these judgments say of the past queries that they are on; noise: the share of votes that
-    are wrong."""
-    found: dict[QueryKey, list[Judgment]] = defaultdict(list)
+    """The past queries of these judgments, with the chances of their passages after the votes.
+
+    noise: the share of votes that are wrong.
+    """
+    by_query: dict[QueryKey, list[Judgment]] = defaultdict(list)
     for judgment in judged:
-        found[QueryKey(judgment.query, judgment.tenant)].append(judgment)
-    known = memory.rows
+        by_query[QueryKey(judgment.query, judgment.tenant)].append(judgment)
     before = {
-        key: memory.before(row) if (row := known.get(key)) is not None else {} for key in found
+        key: memory.before(row) if (row := memory.rows.get(key)) is not None else {}
+        for key in by_query
     }
-    unknown = [key for key, js in found.items() if any(j.lineage not in before[key] for j in js)]
+    unknown = [key for key, js in by_query.items() if any(j.lineage not in before[key] for j in js)]
     first = retrievals.first_retrievals(conn, unknown)
-    rows = {key: sorted({first[key], *(j.retrieval for j in found[key])}) for key in unknown}
+    rows = {key: sorted({first[key], *(j.retrieval for j in by_query[key])}) for key in unknown}
     logged = retrievals.logged_scores(conn, sorted({r for some in rows.values() for r in some}))
     for key in unknown:
         before[key] = completed(before[key], [logged[row] for row in rows[key]])
-    for key, judgments in found.items():
-        before[key] = with_named(before[key], judgments)
     return {
         key: PastQuery(
-            credited(before[key], judgments, noise),
+            credited(with_named(before[key], judgments), judgments, noise),
             tuple(dict.fromkeys(s for j in judgments for s in j.votes)),
         )
-        for key, judgments in found.items()
+        for key, judgments in by_query.items()
     }
 
 
 def with_named(before: dict[int, float], judgments: Sequence[Judgment]) -> dict[int, float]:
-    """With a chance for passages that a user named, though nothing in them spoke for it: whoever
-    names one out of all the index says more than who ticks one of those shown."""
+    """The chances with at least 0.05 for each passage that a user named.
+
+    A user picks a named passage from the whole index, not from the hits that were shown.
+    """
     named = (j.lineage for j in judgments if j.named)
     return {**before, **{p: max(before.get(p, 0.0), NAMED) for p in named}}
 
 
 def completed(
-    known: Mapping[int, float], shown: Sequence[Sequence[tuple[int, float]]]
+    before: Mapping[int, float], shown: Sequence[Sequence[tuple[int, float]]]
 ) -> dict[int, float]:
-    """The known chances and, for other passages, those of the first answer that showed them."""
-    chances = dict(known)
+    """Chances extended by those of other passages from the first answer that showed them.
+
+    shown: (lineage, score) of the hits of each answer, the first answer first.
+    """
+    chances = dict(before)
     for hits in shown:
         for lineage, score in hits:
             chances.setdefault(lineage, math.exp(min(score, 0.0)))

@@ -1,4 +1,4 @@
-"""Writes an index's passages, past queries and what votes say of them as a BEIR folder."""
+"""Writes an index's passages, past queries and the grades from their votes as a BEIR folder."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -17,14 +17,14 @@ from rag_flywheel.store.database import Database
 SPLITS = {"train": 70, "dev": 80, "test": 100}
 """A query is in the first of these whose number is above its hash modulo 100."""
 _AT_ONCE = 500  # passages held in memory
-_LEAST = 0.5  # of a vote: smaller parts in votes on whole answers make no grade
+_LEAST = 0.5  # smaller differences between the sums of votes give no grade
 _Grades = Mapping[QueryKey, Mapping[str, int]]
 
 
 def export(root: Path, database: Database, path: str | Path, *, last: int | None) -> ExportReport:
     """Write the BEIR folder `path`, whole or not at all; it must be new or empty.
 
-    last: the number of the last event whose votes are written; None: of all.
+    last: the number of the last event whose votes are written; None writes all.
 
     Raises InputError, CorruptFileError, StorageError.
     """
@@ -36,7 +36,7 @@ def export(root: Path, database: Database, path: str | Path, *, last: int | None
 
 
 def split_of(query: bytes) -> str:
-    """The split of a query, by the hash of its text alone: other queries never move it."""
+    """The split of a query, by the hash of its text alone: other queries never change it."""
     bucket = int.from_bytes(query[:8], "big") % 100
     return next(name for name, end in SPLITS.items() if bucket < end)
 
@@ -79,34 +79,33 @@ def _write(folder: Path, index: str, database: Database, last: int | None) -> Ex
 
 
 def _write_corpus(conn: sqlite3.Connection, path: Path) -> dict[int, str]:
-    """Write the passages by id, a few in memory at once; {row whose votes it inherits: its id}."""
+    """Write the passages by id, a few in memory at once; returns their ids by lineage."""
     rows = sorted((s.passage.id, s.pid, s.lineage) for s in store.present(conn))
 
     def lines() -> Iterator[Mapping[str, object]]:
         for start in range(0, len(rows), _AT_ONCE):
             pids = [pid for _, pid, _ in rows[start : start + _AT_ONCE]]
-            found = store.fetch(conn, pids)
-            for passage in (found[pid].passage for pid in pids):
-                yield {
-                    "_id": passage.id,
-                    "title": passage.title,
-                    "text": passage.text,
-                    "metadata": dict(passage.metadata),
-                }
+            stored = store.fetch(conn, pids)
+            for p in (stored[pid].passage for pid in pids):
+                metadata = dict(p.metadata)
+                yield {"_id": p.id, "title": p.title, "text": p.text, "metadata": metadata}
 
     write_lines(path, lines())
     return {lineage: id_ for id_, _, lineage in rows}
 
 
 def _grades(conn: sqlite3.Connection, ids: Mapping[int, str], last: int) -> _Grades:
-    """By past query with a verdict on a present text: {passage id: 1 or 0}, ties left out."""
-    found: dict[QueryKey, dict[str, int]] = {}
+    """The grades, 1 or 0 by passage id, of each past query with a verdict on a present text.
+
+    Pairs whose votes are about even have no grade.
+    """
+    graded: dict[QueryKey, dict[str, int]] = {}
     for judgment in judgments(votes.votes_until(conn, last)):
         if judgment.lineage in ids:
-            grades = found.setdefault(QueryKey(judgment.query, judgment.tenant), {})
+            grades = graded.setdefault(QueryKey(judgment.query, judgment.tenant), {})
             if abs(judgment.helpful - judgment.harmful) >= _LEAST:
                 grades[ids[judgment.lineage]] = int(judgment.helpful > judgment.harmful)
-    return found
+    return graded
 
 
 _README = """\

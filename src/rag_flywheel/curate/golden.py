@@ -1,17 +1,17 @@
-"""The golden set: queries whose answers are known, merged over near-duplicates.
+"""Builds the golden set: queries whose answers are known, merged over near-duplicates.
 
-It reads events and asks the rules; it must not know where imported answers come from, nor what is
-measured on the items.
+It reads events and applies the rules; it must not know where imported answers come from, nor what
+is measured on the items.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rag_flywheel.curate.groups import query_groups
-from rag_flywheel.curate.known import KnownAnswer, contradicted, known
+from rag_flywheel.curate.known import KnownAnswer, contradicted, known_answer
 from rag_flywheel.curate.opinions import Opinion, Statements, Topic, opinions, question_of
 from rag_flywheel.curate.source import Source
 from rag_flywheel.records import GoldenItem, QueryKey, Vectors
@@ -20,14 +20,16 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import stored_vectors_of
 from rag_flywheel.store.passages import StoredPassage
 
-MOST_VOTED = 20_000  # past queries with votes that are looked at, those voted on last
+MOST_VOTED = 20_000  # past queries with votes that are used: those voted on last
 
 
 @dataclass(frozen=True)
 class Opinions:
-    """What is said of the texts in the index now, by topic; texts and vectors by query hash.
+    """The opinions on the texts in the index now, by topic.
 
-    heirs: {lineage: the text of the index that it stands for}; disputed: see `contradicted`.
+    disputed: the topics that `contradicted` returns.
+    texts, vectors: of the queries, by their hash.
+    heirs: the text of the index that inherits the votes of each lineage.
     """
 
     topics: Mapping[Topic, Opinion]
@@ -36,14 +38,14 @@ class Opinions:
     vectors: Mapping[bytes, Vectors]
     heirs: Mapping[int, StoredPassage]
 
-    def known(self, topic: Topic) -> KnownAnswer | None:
-        """What is known of a topic."""
-        return known(self.topics[topic], contradicted=topic in self.disputed)
+    def known_answer(self, topic: Topic) -> KnownAnswer | None:
+        """The known answer of a topic; None when its text is not known to be one."""
+        return known_answer(self.topics[topic], contradicted=topic in self.disputed)
 
 
 @dataclass(frozen=True)
 class _Merged:
-    """{lineage: grade} of queries that count as one, and who says so."""
+    """The grades, by lineage, of queries that count as one, and the sources of the answers."""
 
     grades: Mapping[int, int]
     sources: frozenset[str]
@@ -54,14 +56,15 @@ def golden_items(
 ) -> list[GoldenItem]:
     """The queries with known answers that are in the index now, by query hash and tenant.
 
-    All is read in one snapshot; queries that have no vector yet get one, which is stored. until: of
-    events up to this number; None: of all. The caller must not be in a transaction on `database`.
+    All is read in one snapshot; queries that have no vector yet get one, which is stored. The
+    caller must not be in a transaction on `database`.
+    until: the number of the last event that is used; None uses all.
     """
-    found = read_opinions(database, source, until=until)
+    present = read_opinions(database, source, until=until)
     answers: dict[int, dict[int, KnownAnswer]] = defaultdict(dict)
     tenants: dict[int, str | None] = {}
-    for topic, opinion in found.topics.items():
-        if (answer := found.known(topic)) is not None:
+    for topic, opinion in present.topics.items():
+        if (answer := present.known_answer(topic)) is not None:
             group, lineage = topic
             answers[group][lineage] = answer
             tenants[group] = opinion.question.tenant
@@ -73,39 +76,35 @@ def golden_items(
                 {lineage: a.grade for lineage, a in by_lineage.items()},
                 frozenset[str]().union(*(a.sources for a in by_lineage.values() if a.grade)),
             )
-    items = _merged(items, found.vectors)
-    return [
-        _item(found, q, items[q])
-        for q in sorted(items, key=lambda q: (q.query_hash, q.tenant or ""))
-    ]
+    items = _merged(items, present.vectors)
+    order = sorted(items, key=lambda q: (q.query_hash, q.tenant or ""))
+    return [_item(present, question, items[question]) for question in order]
 
 
 def read_opinions(database: Database, source: Source, *, until: int | None = None) -> Opinions:
-    """Everything said of the texts in the index now, in one snapshot; arguments as `golden_items`."""
+    """The opinions on the texts in the index now, from one snapshot; arguments as `golden_items`."""
     with database.snapshot() as conn:
         last = passages.read_clock(conn) if until is None else until
-        said = Statements(
+        statements = Statements(
             [v for v in votes.votes_until(conn, last) if v.kind == "vote"],
             golden.corrections_until(conn, last),
             golden.answers_until(conn, last),
             golden.decisions_until(conn, last),
         )
-        questions = _questions(said)
+        questions = _questions(statements)
         hashes = sorted({query for query, _ in questions})
         texts = column_checks.complete("query_hash", golden.query_texts(conn, hashes), hashes)
-        heirs = passages.present_heirs(conn, sorted({e.lineage for e in said.events()}))
+        heirs = passages.present_heirs(conn, sorted({e.lineage for e in statements.events()}))
     vectors = stored_vectors_of(database, {h: texts[h] for h in hashes}, source.queries)
-    every = opinions(said, _groups(questions, vectors))
+    every = opinions(statements, _groups(questions, vectors))
     topics = {topic: opinion for topic, opinion in every.items() if topic[1] in heirs}
     return Opinions(topics, contradicted(topics), texts, vectors, heirs)
 
 
-def _questions(said: Statements) -> set[QueryKey]:
-    """Every question that anything was said of, of those with votes alone the ones voted on last."""
-    voted = dict.fromkeys(question_of(v) for v in reversed(said.votes))
-    rest = Statements(
-        corrections=said.corrections, imported=said.imported, decisions=said.decisions
-    )
+def _questions(statements: Statements) -> set[QueryKey]:
+    """Every question of an event; of those with votes alone, the ones voted on last."""
+    voted = dict.fromkeys(question_of(v) for v in reversed(statements.votes))
+    rest = replace(statements, votes=())
     return {*list(voted)[:MOST_VOTED], *map(question_of, rest.events())}
 
 
@@ -114,13 +113,13 @@ def _groups(questions: Iterable[QueryKey], vectors: Mapping[bytes, Vectors]) -> 
     by_tenant: dict[str | None, list[QueryKey]] = defaultdict(list)
     for question in sorted(questions, key=lambda q: q.query_hash):
         by_tenant[question.tenant].append(question)
-    found: dict[QueryKey, int] = {}
+    numbers_of: dict[QueryKey, int] = {}
     for some in by_tenant.values():
         groups = query_groups(np.stack([vectors[q.query_hash] for q in some]))
         _, numbers = np.unique(groups, return_inverse=True)
-        first = max(found.values(), default=-1) + 1
-        found.update(zip(some, (first + numbers).tolist(), strict=True))
-    return found
+        first = max(numbers_of.values(), default=-1) + 1
+        numbers_of.update(zip(some, (first + numbers).tolist(), strict=True))
+    return numbers_of
 
 
 def _merged(
@@ -128,8 +127,8 @@ def _merged(
 ) -> dict[QueryKey, _Merged]:
     """Items merged over near-duplicates until none are left.
 
-    What a near-duplicate is hangs on the queries there are: without further merging, the items
-    alone, exported and imported, could be fewer.
+    Which queries are near-duplicates depends on the queries there are: if merging stopped early,
+    the exported items could be fewer when they are imported.
     """
     while True:
         members: dict[int, list[QueryKey]] = defaultdict(list)
@@ -152,12 +151,12 @@ def _union(some: Sequence[_Merged]) -> _Merged:
     return _Merged(grades, frozenset[str]().union(*(item.sources for item in some)))
 
 
-def _item(found: Opinions, question: QueryKey, merged: _Merged) -> GoldenItem:
+def _item(present: Opinions, question: QueryKey, merged: _Merged) -> GoldenItem:
     query, tenant = question
-    ids = {lineage: found.heirs[lineage].passage.id for lineage in merged.grades}
+    ids = {lineage: present.heirs[lineage].passage.id for lineage in merged.grades}
     order = sorted(merged.grades, key=lambda lineage: ids[lineage])
     return GoldenItem(
-        query=found.texts[query],
+        query=present.texts[query],
         query_hash=query,
         tenant=tenant,
         answers={ids[lineage]: merged.grades[lineage] for lineage in order},

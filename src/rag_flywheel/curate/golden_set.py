@@ -1,6 +1,6 @@
-"""GoldenSet: what an application reaches as `fw.golden`.
+"""GoldenSet, which an application reaches as `fw.golden`.
 
-Every method is a few lines; it must not know which answers are known.
+It must not know the rules by which answers are known.
 """
 
 import sqlite3
@@ -31,8 +31,8 @@ class GoldenSet:
     def add(self, path: str | Path, *, split: str = "test") -> AddReport:
         """Import known answers, all or none: a BEIR folder, or a .csv or .tsv.
 
-        split: which qrels of a BEIR folder. A grade that is there already is left; another one for
-        the same query and passage replaces it. Raises InputError, naming file and line.
+        split: the qrels of a BEIR folder to read. Another grade for the same query and passage
+        replaces the stored one. Raises InputError, naming file and line.
         """
         self._database.require_open()
         most = self._config.max_query_chars
@@ -48,12 +48,12 @@ class GoldenSet:
     def export(self, path: str | Path) -> int:
         """Write the items as a new BEIR folder, or a new .csv or .tsv; returns how many.
 
-        Without user ids, but with the texts of queries. Raises InputError, StorageError.
+        The file has no user ids, but the texts of queries. Raises InputError, StorageError.
         """
         out = _path(path).resolve()
-        found = self.items()
-        write_answers(found, out, outside=self._database.path.parent.resolve())
-        return len(found)
+        items = self.items()
+        write_answers(items, out, outside=self._database.path.parent.resolve())
+        return len(items)
 
 
 def _path(path: object) -> Path:
@@ -70,29 +70,24 @@ def _append(conn: sqlite3.Connection, rows: Sequence[Row]) -> AddReport:
         for a in golden.answers_until(conn, passages.read_clock(conn))
     }
     new, changed = [], 0
-    for answer in answers:
-        lineage = present[answer[2]].lineage
-        row = answers[answer]
-        hashed = passages.query_hash(row.query)
-        old = stored.get((hashed, row.tenant, lineage))
+    for row in answers:
+        passage, hashed = present[row.passage_id], passages.query_hash(row.query)
+        old = stored.get((hashed, row.tenant, passage.lineage))
         if old != row.grade:
             changed += old is not None
-            pid = present[row.passage_id].pid
-            new.append(golden.NewAnswer(row.query, hashed, row.tenant, pid, row.grade))
+            new.append(golden.NewAnswer(row.query, hashed, row.tenant, passage.pid, row.grade))
     if new:
         first = passages.advance_clock(conn, len(new))
         golden.append_answers(conn, new, first_seq=first, at=time.time())
     return AddReport(len(new) - changed, changed, len(answers) - len(new))
 
 
-def _checked(
-    rows: Sequence[Row], present: Mapping[str, StoredPassage]
-) -> dict[tuple[str, str | None, str], Row]:
+def _checked(rows: Sequence[Row], present: Mapping[str, StoredPassage]) -> list[Row]:
     """One row for each query and passage. Raises InputError for unknown passages and two grades."""
     problems: list[str] = []
-    found: dict[tuple[str, str | None, str], Row] = {}
+    answers: dict[tuple[str, str | None, str], Row] = {}
     for row in rows:
-        first = found.setdefault((row.query, row.tenant, row.passage_id), row)
+        first = answers.setdefault((row.query, row.tenant, row.passage_id), row)
         if row.passage_id not in present:
             problems.append(
                 f"{row.where} names the passage {row.passage_id[:200]!r}; expected one of this index"
@@ -103,4 +98,4 @@ def _checked(
                 "expected one grade for a query and passage"
             )
     refuse(problems)
-    return found
+    return list(answers.values())

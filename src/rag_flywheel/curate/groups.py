@@ -1,4 +1,4 @@
-"""Query groups: near-duplicate past queries, which are held out together or not at all."""
+"""Groups near-duplicate past queries, which are held out together or not at all."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,28 +11,29 @@ from rag_flywheel.index.nearest import Nearest, nearest_rows
 from rag_flywheel.records import Vectors
 
 NEAR_DUPLICATE = 0.9  # at 0.8 single linkage chained 708 questions of one collection together
-_NEAREST = 64  # of each query, that links are looked for among
-_HELD_OUT_OF = 3  # one group in so many
+_NEAREST = 64  # neighbours of each query that it may be linked to
+_HELD_OUT_OF = 3  # one group in three
 
 
 def query_groups(queries: Vectors, near: Nearest | None = None) -> npt.NDArray[np.int64]:
     """The group of each query, int64 (n,): queries linked by cosines of at least 0.9.
 
-    queries: float32 (n, dim), unit rows; near: the nearest of each, itself among them; None: they
-    are looked for. 0.9 is read above the typical cosine of two queries, so that it means the same
-    where an encoder squeezes cosines together. However large, a group is one: copies of a question
-    must not be counted apart.
+    The 0.9 is scaled from the typical cosine of two queries to 1, so that it means the same for
+    encoders whose cosines are all high. A group is never split, however large: copies of a question
+    must count as one.
+    queries: float32 (n, dim), unit rows.
+    near: the nearest queries of each, itself among them; None computes them.
     """
     if near is None:
         near = nearest_rows(queries, queries, _NEAREST)
     least = near_duplicate(queries)
-    found = _linked(near, least)
-    if not len(queries) or np.bincount(found).max() < near.rows.shape[1]:
-        return found
-    # a clump of copies has none but themselves among the nearest: one of each is compared again
-    first = np.unique(found, return_index=True)[1]
+    groups = _linked(near, least)
+    if not len(queries) or np.bincount(groups).max() < near.rows.shape[1]:
+        return groups
+    # many copies of a query have only each other as neighbours: one of each group is linked again
+    first = np.unique(groups, return_index=True)[1]
     again = nearest_rows(queries[first], queries[first], _NEAREST)
-    return _linked(again, least)[found]
+    return _linked(again, least)[groups]
 
 
 def _linked(near: Nearest, least: float) -> npt.NDArray[np.int64]:
@@ -44,8 +45,8 @@ def _linked(near: Nearest, least: float) -> npt.NDArray[np.int64]:
     rows, places = np.nonzero(near.cosines >= least)
     columns = near.rows[rows, places]
     links = coo_matrix((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n, n))
-    found: npt.NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
-    return found
+    groups: npt.NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
+    return groups
 
 
 def near_duplicate(queries: Vectors) -> float:
@@ -59,8 +60,10 @@ def held_out(
 ) -> npt.NDArray[np.bool_]:
     """Which queries are held out of fitting, bool (n,): a third of the groups, chosen by hash.
 
-    hashes: of each query's text; one_in: a third, or another share. A group's choice hangs on its
-    smallest hash alone, so it stays what it is while other queries come and go.
+    The choice of a group depends only on its smallest hash, so it stays the same while other
+    queries come and go.
+    hashes: of each query's text.
+    one_in: holds out one group in so many.
     """
     smallest: dict[int, bytes] = {}
     for name, group in zip(hashes, groups.tolist(), strict=True):

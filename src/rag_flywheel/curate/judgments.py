@@ -1,7 +1,7 @@
-"""Votes become judgments: what counts of what was said.
+"""Turns votes into judgments.
 
-The last verdict of a user on a hit counts, and a retraction undoes it; what a user says of the hit
-itself outranks what they say of the whole answer.
+The last verdict of a user on a hit counts, and a retraction undoes it; a verdict on the hit itself
+outranks one on the whole answer.
 """
 
 from collections import defaultdict
@@ -20,9 +20,9 @@ def judgments(
     """The judgments that these votes, in the order of their event numbers, add up to.
 
     One judgment for each (past query, tenant, passage text) that a verdict stands on, ordered by
-    its first vote. Votes without a user id on the same hit are one voice: the last counts.
+    its first vote. Of the votes without a user id on the same hit, only the last counts.
     half_life_days: a vote cast so long before `now` (seconds since 1970) weighs a half, and one
-    twice as old a quarter; None: all weigh 1.
+    twice as old a quarter; with None, age does not matter.
     """
     standing: dict[tuple[bytes, str | None, int], list[VoteEvent]] = defaultdict(list)
     for vote in standing_votes(votes):
@@ -43,8 +43,8 @@ def judgments(
 def standing_votes(votes: Iterable[VoteEvent]) -> list[VoteEvent]:
     """The one event of each user that stands on each hit, by event number.
 
-    Of each kind it is the last, unless that is a retraction or gives the hit no credit; of several
-    kinds it is the one that says most of the hit itself, of signals the one that weighs most.
+    Of each kind it is the last, unless that is a retraction or gives the hit no credit. A verdict
+    on the hit outranks one on the answer, which outranks signals, of which the heaviest stands.
     """
     last: dict[tuple[int, int, str | None, str], VoteEvent] = {}
     for vote in votes:
@@ -69,14 +69,11 @@ def _precedence(vote: VoteEvent) -> tuple[bool, bool, float, int]:
 def _weights(
     votes: Iterable[VoteEvent], half_life_days: float | None, now: float
 ) -> tuple[float, float]:
-    """(helpful, harmful): what the votes of either kind weigh."""
-    helpful = harmful = 0.0
+    """The summed weights of the (helpful, harmful) votes."""
+    sums = {"helpful": 0.0, "harmful": 0.0}
     for vote in votes:
         weight = _weight(vote)
         if half_life_days is not None:
             weight *= 0.5 ** (max(0.0, now - vote.at) / (half_life_days * DAY_S))
-        if vote.verdict == "helpful":
-            helpful += weight
-        else:
-            harmful += weight
-    return helpful, harmful
+        sums[vote.verdict] += weight
+    return sums["helpful"], sums["harmful"]

@@ -1,9 +1,10 @@
-"""Everything said of a passage as the answer of a question, brought together by query group."""
+"""Collects all events on a passage as the answer of a question, by query group."""
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TypeVar
 
 from rag_flywheel.curate.judgments import standing_votes
@@ -13,7 +14,7 @@ from rag_flywheel.store.event_types import ONE_TIME, Correction, Decision, Impor
 Topic = tuple[int, int]
 """A query group, which is of one tenant, and the lineage of a passage text."""
 _Event = VoteEvent | Correction | ImportedAnswer | Decision
-E = TypeVar("E", VoteEvent, Correction, ImportedAnswer, Decision)
+E = TypeVar("E", bound=_Event)
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,20 @@ class Statements:
     decisions: Sequence[Decision] = ()
 
     def events(self) -> Iterable[_Event]:
-        """Those of every kind."""
-        for kind in (self.votes, self.corrections, self.imported, self.decisions):
-            yield from kind
+        """The events of every kind."""
+        return chain(self.votes, self.corrections, self.imported, self.decisions)
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """What is said of one passage text for one query group, and stands.
+    """The standing events on one passage text for one query group.
 
-    question: the one of the group that it was first said of, which does not change as more is
-    said. helpful, harmful: the last vote of each user who has an id. grades: the last imported one of
-    each query. decision: the last of a reviewer. n_old_harmful: votes that were made anonymous
-    since, which may be one person's.
+    question: the question of the first event, which later events do not change.
+    began: the number of the first event.
+    helpful, harmful: the last vote of each user who has an id.
+    grades: the last imported grade for each query.
+    decision: the last one of a reviewer.
+    n_old_harmful: harmful votes that were made anonymous, which may all be of one person.
     """
 
     question: QueryKey
@@ -51,31 +53,32 @@ class Opinion:
     n_old_harmful: int = 0
 
 
-def opinions(said: Statements, groups: Mapping[QueryKey, int]) -> dict[Topic, Opinion]:
-    """What stands of each topic that anything was ever said of; questions of no group are left out."""
-    began: dict[Topic, _Event] = {}
-    for event in said.events():
-        if question_of(event) in groups:
-            topic = _topic(event, groups)
-            began[topic] = min(began.get(topic, event), event, key=lambda e: e.seq)
-    votes = _by_topic(standing_votes(v for v in said.votes if v.user_id is not None), groups)
-    corrections = _by_topic(standing_corrections(said.corrections), groups)
-    imported = _by_topic(said.imported, groups)
-    decisions = _by_topic(standing_decisions(said.decisions), groups)
-    found = {}
-    for topic, first in began.items():
+def opinions(statements: Statements, groups: Mapping[QueryKey, int]) -> dict[Topic, Opinion]:
+    """The opinion on each topic that has an event; questions of no group are left out."""
+    by_users = (v for v in statements.votes if v.user_id is not None)
+    votes = _by_topic(standing_votes(by_users), groups)
+    corrections = _by_topic(standing_corrections(statements.corrections), groups)
+    imported = _by_topic(statements.imported, groups)
+    decisions = _by_topic(standing_decisions(statements.decisions), groups)
+    every = {}
+    for topic, events in _by_topic(statements.events(), groups).items():
+        first = min(events, key=lambda event: event.seq)
         last = {str(v.user_id): v for v in votes[topic]}
-        found[topic] = Opinion(
+        # ids made up for one event do not count as users: three of them may be one person
+        users = {u: v for u, v in last.items() if not u.startswith(ONE_TIME)}
+        n_harmful = sum(v.verdict == "harmful" for v in last.values())
+        harmful = {u: v for u, v in users.items() if v.verdict == "harmful"}
+        every[topic] = Opinion(
             question_of(first),
             first.seq,
-            {u: v for u, v in last.items() if v.verdict == "helpful" and not _is_one_time(u)},
-            {u: v for u, v in last.items() if v.verdict == "harmful" and not _is_one_time(u)},
+            {u: v for u, v in users.items() if v.verdict == "helpful"},
+            harmful,
             corrections[topic],
             {a.query: a.grade for a in imported[topic]},
             decisions[topic][-1] if decisions[topic] else None,
-            sum(v.verdict == "harmful" and _is_one_time(u) for u, v in last.items()),
+            n_harmful - len(harmful),
         )
-    return found
+    return every
 
 
 def standing_corrections(corrections: Iterable[Correction]) -> list[Correction]:
@@ -86,23 +89,18 @@ def standing_corrections(corrections: Iterable[Correction]) -> list[Correction]:
 
 def standing_decisions(decisions: Iterable[Decision]) -> list[Decision]:
     """The last decision on each (query, passage text) that was not undone, by event number."""
-    made: dict[tuple[QueryKey, int], list[Decision]] = defaultdict(list)
+    decided: dict[tuple[QueryKey, int], list[Decision]] = defaultdict(list)
     for decision in decisions:
-        on = made[(question_of(decision), decision.lineage)]
+        on = decided[(question_of(decision), decision.lineage)]
         if decision.kind != "undo":
             on.append(decision)
         elif on:
             on.pop()
-    return sorted((on[-1] for on in made.values() if on), key=lambda d: d.seq)
-
-
-def _is_one_time(user_id: str) -> bool:
-    """Whether it was made up for one event: three such may be one person."""
-    return user_id.startswith(ONE_TIME)
+    return sorted((on[-1] for on in decided.values() if on), key=lambda d: d.seq)
 
 
 def question_of(event: _Event) -> QueryKey:
-    """What it was said of."""
+    """The question that an event is on."""
     return QueryKey(event.query, event.tenant)
 
 
@@ -113,13 +111,10 @@ def item_id(question: QueryKey, lineage: int) -> str:
     return hashlib.blake2b(name, digest_size=5).hexdigest()
 
 
-def _topic(event: _Event, groups: Mapping[QueryKey, int]) -> Topic:
-    return groups[question_of(event)], event.lineage
-
-
 def _by_topic(events: Iterable[E], groups: Mapping[QueryKey, int]) -> dict[Topic, list[E]]:
-    found: dict[Topic, list[E]] = defaultdict(list)
+    by_topic: dict[Topic, list[E]] = defaultdict(list)
     for event in events:
-        if question_of(event) in groups:
-            found[_topic(event, groups)].append(event)
-    return found
+        group = groups.get(question_of(event))
+        if group is not None:
+            by_topic[group, event.lineage].append(event)
+    return by_topic

@@ -1,4 +1,4 @@
-"""Review: what an application reaches as `fw.review`, the queue of answers a person has to decide."""
+"""Review, which an application reaches as `fw.review`: the queue of answers that a person decides."""
 
 import sqlite3
 import time
@@ -21,7 +21,7 @@ from rag_flywheel.store.event_types import Decision
 
 
 class Review:
-    """The passages on which users or sources disagree, and what reviewers decide of them."""
+    """The passages on which users or sources disagree, and the decisions of reviewers on them."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Review:
         hidden: Callable[[str | None], str | None],
         add: notes.Add,
     ) -> None:
-        """hidden: what is stored of a reviewer's id; add: how a passage comes into the index."""
+        """hidden: returns what is stored of a reviewer's id; add: adds passages to the index."""
         self._database = database
         self._source = source
         self._hidden = hidden
@@ -41,49 +41,49 @@ class Review:
         return next(iter(self.items()), None)
 
     def items(self) -> list[ReviewItem]:
-        """Every item that waits, those with the most votes first, the oldest of them first; then what
-        users wrote, the oldest first."""
-        found = self._opinions()
-        waiting = {topic: why for topic in found.topics if (why := _why(found, topic))}
-        order = sorted(waiting, key=lambda t: _place(found, t))
-        disputed = [_item(found, t, waiting[t]) for t in order]
+        """Every item that waits: those with the most votes first, then the notes of users.
+
+        Items with equally many votes, and notes, are listed with the oldest first.
+        """
+        opinions = self._opinions()
+        waiting = {topic: why for topic in opinions.topics if (why := _why(opinions, topic))}
+        order = sorted(waiting, key=lambda t: _place(opinions, t))
+        disputed = [_item(opinions, topic, waiting[topic]) for topic in order]
         return disputed + notes.waiting(self._database)
 
     def accept(self, item_id: str, *, user_id: str | None = None) -> None:
         """Decide that the item's passage is an answer: it is in the golden set from now on.
 
         A text that a user wrote becomes a passage, with the metadata source "correction" and the
-        retrieval's id; that an answer is missing is confirmed, and `gaps` goes on counting it.
-        Also changes an earlier decision. Raises UnknownIdError for an item that neither waits nor
-        was decided.
+        retrieval's id. The note that an answer is missing is confirmed, and `gaps` goes on counting
+        it. Accepting also changes an earlier decision. Raises UnknownIdError for an item that
+        neither waits nor was decided.
         """
         self._decide("accept", item_id, user_id)
 
     def reject(self, item_id: str, *, user_id: str | None = None) -> None:
-        """Decide that it is none: whoever says so, it is not in the golden set. Raises as `accept`."""
+        """Decide that the passage is no answer, so that it is not in the golden set. Raises as `accept`."""
         self._decide("reject", item_id, user_id)
 
     def undo(self, item_id: str | None = None, *, user_id: str | None = None) -> str:
-        """Take back the decision on an item, None: the last on a passage; returns the item's id.
+        """Take back the decision on an item; returns the item's id.
 
-        What was decided of it before counts again. Raises UnknownIdError when there is none.
+        item_id: None takes back the last decision on a passage.
+        The decision before it counts again. Raises UnknownIdError when there is none to take back.
         """
         check_optional_text("item_id", item_id)
         user = self._hidden(user_id)
         note = None if item_id is None else notes.find(self._database, item_id)
         if note is not None:
-            notes.undo(self._database, note, user)
+            notes.decide(self._database, note, "undo", user, add=self._add)
             return note_id(note)
         with self._database.transaction(durable=True) as conn:
             now = passages.read_clock(conn)
             made = standing_decisions(golden.decisions_until(conn, now))
             of_item = [d for d in made if item_id is None or _id(d) == item_id]
             if not of_item:
-                what = (
-                    "no decision is left"
-                    if item_id is None
-                    else f"no decision on {item_id!r} stands"
-                )
+                on_item = f"no decision on {item_id!r} stands"
+                what = "no decision is left" if item_id is None else on_item
                 raise UnknownIdError(f"{what}; expected one that was made and not undone")
             last = of_item[-1]
             texts = golden.query_texts(conn, [last.query])
@@ -99,22 +99,19 @@ class Review:
         user = self._hidden(user_id)
         self._database.require_open()
         if (note := notes.find(self._database, item_id)) is not None:
-            if kind == "reject":
-                notes.reject(self._database, note, user)
-            else:
-                notes.accept(self._database, note, user, add=self._add)
+            notes.decide(self._database, note, kind, user, add=self._add)
             return
-        found = self._opinions()
-        topic = next((t for t in found.topics if _topic_id(found, t) == item_id), None)
-        decided = topic is not None and found.topics[topic].decision is not None
-        if topic is None or not (decided or _why(found, topic)):
+        opinions = self._opinions()
+        topic = next((t for t in opinions.topics if _topic_id(opinions, t) == item_id), None)
+        decided = topic is not None and opinions.topics[topic].decision is not None
+        if topic is None or not (decided or _why(opinions, topic)):
             raise UnknownIdError(
                 f"no item {item_id!r} is in the review queue; expected the id of one that "
                 "`rag-flywheel review next` shows"
             )
-        query, tenant = found.topics[topic].question
-        pid = found.heirs[topic[1]].pid
-        new = golden.NewDecision(kind, found.texts[query], query, tenant, pid, user)
+        query, tenant = opinions.topics[topic].question
+        pid = opinions.heirs[topic[1]].pid
+        new = golden.NewDecision(kind, opinions.texts[query], query, tenant, pid, user)
         with self._database.transaction(durable=True) as conn:
             if query not in golden.query_texts(conn, [query]):  # forgotten meanwhile
                 raise UnknownIdError(f"the question of item {item_id!r} was deleted meanwhile")
@@ -126,7 +123,7 @@ class Review:
 
 
 def _append(conn: sqlite3.Connection, new: golden.NewDecision) -> None:
-    if new.user_id is not None and users.opted_out(conn, {new.user_id}):
+    if users.has_opted_out(conn, new.user_id):
         new = replace(new, user_id=None)
     golden.append_decision(conn, new, seq=passages.advance_clock(conn), at=time.time())
 
@@ -135,25 +132,25 @@ def _id(decision: Decision) -> str:
     return item_id(question_of(decision), decision.lineage)
 
 
-def _topic_id(found: Opinions, topic: Topic) -> str:
-    return item_id(found.topics[topic].question, topic[1])
+def _topic_id(opinions: Opinions, topic: Topic) -> str:
+    return item_id(opinions.topics[topic].question, topic[1])
 
 
-def _why(found: Opinions, topic: Topic) -> str:
-    disputed = topic in found.disputed
-    return why_review(found.topics[topic], found.known(topic), contradicted=disputed)
+def _why(opinions: Opinions, topic: Topic) -> str:
+    disputed = topic in opinions.disputed
+    return why_review(opinions.topics[topic], opinions.known_answer(topic), contradicted=disputed)
 
 
-def _place(found: Opinions, topic: Topic) -> tuple[int, int]:
-    opinion = found.topics[topic]
+def _place(opinions: Opinions, topic: Topic) -> tuple[int, int]:
+    opinion = opinions.topics[topic]
     return -len(opinion.helpful) - len(opinion.harmful), opinion.began
 
 
-def _item(found: Opinions, topic: Topic, why: str) -> ReviewItem:
-    opinion, passage = found.topics[topic], found.heirs[topic[1]].passage
+def _item(opinions: Opinions, topic: Topic, why: str) -> ReviewItem:
+    opinion, passage = opinions.topics[topic], opinions.heirs[topic[1]].passage
     return ReviewItem(
-        id=_topic_id(found, topic),
-        query=found.texts[opinion.question.query_hash],
+        id=_topic_id(opinions, topic),
+        query=opinions.texts[opinion.question.query_hash],
         passage_id=passage.id,
         text=passage.text,
         helpful=len(opinion.helpful),

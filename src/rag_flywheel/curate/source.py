@@ -1,4 +1,4 @@
-"""How an index folder's events are read: votes judged by its settings, texts embedded by its encoder."""
+"""Reads an index folder's events: judges votes by its settings, embeds texts by its encoder."""
 
 import json
 import time
@@ -15,26 +15,28 @@ from rag_flywheel.store.event_types import VoteEvent
 
 @dataclass(frozen=True)
 class Source:
-    """Where events come from: the encoder and the settings of an index folder; tuned: what encodes
-    its queries, None: that encoder."""
+    """The encoder and the settings of an index folder.
+
+    tuned: encodes the queries; with None, the encoder does.
+    """
 
     encoder: Encoder
     config: Config
     tuned: QueryEncoder | None = None
 
     def under(self, queries: QueryEncoder | None) -> "Source":
-        """The same with queries encoded by this; None: as they are here."""
+        """A source whose queries are encoded by `queries`; None returns this one."""
         return self if queries is None else replace(self, tuned=queries)
 
     @property
     def queries(self) -> TextEncoder:
-        """What encodes queries."""
+        """The encoder of queries."""
         queries = self.tuned or self.encoder
         return TextEncoder(queries.revision, self.encoder.dim, queries.encode_queries)
 
     @property
     def passages(self) -> TextEncoder:
-        """What encodes passages."""
+        """The encoder of passages."""
         return TextEncoder.of_passages(self.encoder)
 
     def judge(self, votes: Iterable[VoteEvent]) -> list[Judgment]:
@@ -43,7 +45,7 @@ class Source:
 
     @property
     def judged_by(self) -> str | None:
-        """All that judgments rest on besides votes, as text; None: on the time too."""
+        """What judgments depend on besides votes, as JSON; None when they depend on the time too."""
         if self.config.vote_half_life_days is not None:
             return None
         return json.dumps(dict(WEIGHTS), sort_keys=True)

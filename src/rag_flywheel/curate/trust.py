@@ -1,4 +1,4 @@
-"""How much signals are believed: estimated from the votes beside them, at a refresh."""
+"""Estimates the trust in each kind of signal from votes on the same hits, at a refresh."""
 
 from collections.abc import Iterable
 
@@ -8,18 +8,18 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.event_types import Kind, VoteEvent
 from rag_flywheel.store.votes import has_signals, replace_trusts
 
-MOST = 0.95  # that a signal weighs, however much it is trusted
+MOST = 0.95  # the largest weight of a signal
 _PRIOR = 20.0  # made-up comparisons that agree as often as the default weight says
 
 
 def calibrate(database: Database, *, until: int) -> None:
-    """Estimate the trust in each kind of signal from events up to a number, and keep it."""
+    """Estimate the trust in each kind of signal from events up to a number, and store it."""
     with database.snapshot() as conn:
         if not has_signals(conn):
             return
-        found = trusts(votes.votes_until(conn, until))
+        estimated = trusts(votes.votes_until(conn, until))
     with database.transaction() as conn:
-        replace_trusts(conn, {str(kind): trust for kind, trust in found.items()})
+        replace_trusts(conn, {str(kind): trust for kind, trust in estimated.items()})
 
 
 def trusts(events: Iterable[VoteEvent]) -> dict[Kind, float]:

@@ -1,15 +1,15 @@
-"""What each kind of feedback weighs on a passage, before it is shared out: the one table of it.
+"""The weight of each kind of feedback on a passage, before it is divided among passages.
 
 docs/how-to/feedback.md shows the same table. It must not know how events are stored or counted.
 """
 
 from collections.abc import Mapping
 
-from rag_flywheel.rank.posterior import NAMING
+from rag_flywheel.rank.posterior import CORRECTION_WEIGHT
 from rag_flywheel.store.event_types import Kind
 
 WEIGHTS: Mapping[Kind, float] = {
-    "correction": NAMING,
+    "correction": CORRECTION_WEIGHT,
     "vote": 1.0,
     "answer": 1.0,
     "adopted": 0.7,
@@ -24,6 +24,6 @@ WEIGHTS: Mapping[Kind, float] = {
     "abandoned": 0.1,
 }
 EXPLICIT: frozenset[Kind] = frozenset({"correction", "vote"})
-"""Kinds that are said of the passage itself: of these a user's last one stands."""
+"""Kinds of feedback on the passage itself: of these a user's last one stands."""
 SAID: frozenset[Kind] = EXPLICIT | {"answer"}
-"""Kinds that a user says; the others are signals, which only tell what a user did."""
+"""Kinds in which a user states a verdict; the others are signals of what a user did."""

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.improve.examples import Examples, Floats
-from rag_flywheel.rank.posterior import NAMING
+from rag_flywheel.rank.posterior import CORRECTION_WEIGHT
 
 LARGEST_NOISE = 0.4995
 SHARPNESS = 0.05, 20.0
@@ -56,7 +56,7 @@ def of_any_answer(examples: Examples, noise: float) -> Floats:
     """The part of log P(votes) of each query that is the same whichever passage is its answer, (n,)."""
     found: Floats = examples.n_helpful * np.log(noise) + examples.n_harmful * np.log(1.0 - noise)
     if examples.n_named is not None:
-        odds = ((1.0 - noise) / noise) ** NAMING
+        odds = ((1.0 - noise) / noise) ** CORRECTION_WEIGHT
         found = found - examples.n_named * np.log(odds + _others(examples))
     return found
 
@@ -191,9 +191,9 @@ def _of_any_answer_by_noise(examples: Examples, noise: float) -> float:
     """The slope of the sum of `of_any_answer` by the noise."""
     found = examples.n_helpful.sum() / noise - examples.n_harmful.sum() / (1.0 - noise)
     if examples.n_named is not None:
-        odds = ((1.0 - noise) / noise) ** NAMING
+        odds = ((1.0 - noise) / noise) ** CORRECTION_WEIGHT
         share = examples.n_named * odds / (odds + _others(examples))
-        found += NAMING * share.sum() / (noise * (1.0 - noise))
+        found += CORRECTION_WEIGHT * share.sum() / (noise * (1.0 - noise))
     return float(found)
 
 

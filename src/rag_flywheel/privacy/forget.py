@@ -1,10 +1,10 @@
-"""Forget a user: delete their rows, then whatever was learned from them.
+"""Forgets a user: deletes their rows, then whatever was learned from them.
 
     delete rows -> build a version from the remaining log alone -> delete all older versions ->
     write the database anew
 
-The first step is one transaction that leaves an intent; what is left of it after a crash is done by
-the next refresh.
+The first step is one transaction that also records an intent; after a crash, the next refresh does
+the remaining steps.
 """
 
 import logging
@@ -24,16 +24,16 @@ from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
 Rebuild = Callable[[], RefreshReport]
-_WAIT_S = 10.0  # for the lock, and for those who read an older state of the database
+_WAIT_S = 10.0  # for the lock, and for readers of an older state of the database
 _NOTHING = ForgetReport(0, 0, 0, 0, 0, None)
 
 
 def forget(root: Path, database: Database, user: str, *, rebuild: Rebuild) -> ForgetReport:
     """Delete what is stored of a user, given as a hash, and everything that was learned from it.
 
-    rebuild: makes a version from the remaining log alone, for the holder of the refresh lock.
-    Raises LockedError, StorageError; after any error that came once rows were deleted, the next
-    refresh does the rest.
+    rebuild: builds a version from the remaining log alone; called with the refresh lock held.
+    Raises LockedError, StorageError; after an error that came once rows were deleted, the next
+    refresh does the remaining steps.
     """
     with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
         report = _deleted(root, database, user)
@@ -42,7 +42,7 @@ def forget(root: Path, database: Database, user: str, *, rebuild: Rebuild) -> Fo
 
 
 def finish_forgetting(root: Path, database: Database, *, rebuild: Rebuild) -> RefreshReport | None:
-    """Do what a `forget` that died left to do; None when nothing is.
+    """Do the remaining steps of an interrupted `forget`; None when there are none.
 
     Raises LockedError, StorageError.
     """
@@ -55,9 +55,8 @@ def finish_forgetting(root: Path, database: Database, *, rebuild: Rebuild) -> Re
 
 def _deleted(root: Path, database: Database, user: str) -> ForgetReport:
     with database.reading() as conn:
-        known = forgetting.has_rows_of(conn, user)
-    if not known:
-        return _NOTHING
+        if not forgetting.has_rows_of(conn, user):
+            return _NOTHING
     live = _live(root)
     with database.transaction() as conn:
         report = forgetting.delete_user(conn, user)

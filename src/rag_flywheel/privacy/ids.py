@@ -1,4 +1,4 @@
-"""User and session ids become keyed hashes before anything of them is stored."""
+"""Turns user and session ids into keyed hashes before they are stored."""
 
 import hashlib
 from dataclasses import replace
@@ -12,13 +12,13 @@ _BYTES = 16
 def hashed(key: bytes, text: str) -> str:
     """32 hex digits that stand for an id: keyed BLAKE2b (RFC 7693) of its UTF-8 bytes.
 
-    key: up to 64 bytes. Without it a guess at the id cannot be tried; with it, it can.
+    key: up to 64 bytes. Only with the key can a guess at the id be tried.
     """
     return hashlib.blake2b(text.encode(), key=key, digest_size=_BYTES).hexdigest()
 
 
 def hashed_id(key: bytes, name: str, given: str | None) -> str | None:
-    """What is stored for an id that a caller gave as `name`; None stays None. Raises InputError."""
+    """The hash of an id that a caller gave as the argument `name`; None for None. Raises InputError."""
     check_optional_text(name, given)
     return None if given is None else hashed(key, given)
 

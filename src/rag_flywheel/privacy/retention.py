@@ -1,4 +1,4 @@
-"""Folds old events into what they add up to: questions and verdicts, without who, when asked or why."""
+"""Folds old events: keeps questions and verdicts, deletes users, times of asking and reasons."""
 
 import time
 
@@ -12,19 +12,20 @@ _AT_ONCE = 500  # retrievals in one transaction, which other writers wait for
 
 
 def fold_old(database: Database, config: Config, *, days: float, until: int) -> int:
-    """Fold what is older than so many days; returns how many retrievals that was.
+    """Fold retrievals that are older than so many days; returns how many.
 
-    Judgments of all votes stay what they are. heard: the number of the last vote that the live
-    version was built from; retrievals with later ones wait, so that no refresh misses a vote.
-    Each batch is a transaction: a process that dies in between leaves the rest for the next.
+    The judgments of all votes stay the same. Each batch is a transaction: a process that dies in
+    between leaves the remaining ones for the next call.
+    until: the number of the last vote that the live version was built from. Retrievals with later
+    votes wait, so that no refresh misses a vote.
     """
     before, half_life = time.time() - days * _DAY_S, config.vote_half_life_days
     n, last = 0, 0
     while True:
         with database.transaction() as conn:
             rows = folding.due(conn, after=last, before=before, until=until, n=_AT_ONCE)
-            said = votes.votes_on_retrievals(conn, rows)
-            judged = judgments(said, half_life_days=half_life, now=time.time())
+            cast = votes.votes_on_retrievals(conn, rows)
+            judged = judgments(cast, half_life_days=half_life, now=time.time())
             if rows:
                 folding.fold(conn, rows, {(seq, j.lineage) for j in judged for seq in j.votes})
         if not rows:

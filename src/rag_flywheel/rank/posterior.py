@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from rag_flywheel.records import Judgment, Support
 
-NAMING = 2.0  # naming the answer counts as two votes: it was picked from all, not from eight hits
+CORRECTION_WEIGHT = (
+    2.0  # naming the answer counts as two votes: it was picked from all, not from eight hits
+)
 _LEAST = 0.01  # smaller chances are left out
 _FARTHEST = 50.0  # log-odds
 

@@ -14,7 +14,7 @@ from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.improve.examples import Examples, Golden, Ints
 from rag_flywheel.index.nearest import nearest_rows
 from rag_flywheel.rank.features import FEATURES
-from rag_flywheel.rank.posterior import NAMING
+from rag_flywheel.rank.posterior import CORRECTION_WEIGHT
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import (
     EmbeddedText,
@@ -159,7 +159,7 @@ def _stacked(
                 chosen[i, at] = judgment.chosen
                 n_helpful[i] += judgment.helpful - judgment.named
                 n_harmful[i] += judgment.harmful
-                n_named[i] += judgment.named / NAMING
+                n_named[i] += judgment.named / CORRECTION_WEIGHT
     vectors = [past.vectors[key.query_hash] for key in keys]
     numbers: dict[str | None, int] = {}
     tenants = [numbers.setdefault(key.tenant, len(numbers)) for key in keys]

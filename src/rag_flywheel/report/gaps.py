@@ -16,7 +16,7 @@ import numpy as np
 from rag_flywheel.curate.chances import completed, with_named
 from rag_flywheel.curate.source import Source
 from rag_flywheel.errors import InputError
-from rag_flywheel.rank.posterior import NAMING, vote_log_odds
+from rag_flywheel.rank.posterior import CORRECTION_WEIGHT, vote_log_odds
 from rag_flywheel.records import Judgment, QueryKey, Vectors
 from rag_flywheel.report.topics import clusters
 from rag_flywheel.store import notes, passages, retrievals, votes
@@ -110,7 +110,9 @@ class Signs:
         )
         some = (1.0 - UNANSWERED) * (unseen + shown)
         none = UNANSWERED + (1.0 - UNANSWERED) * unseen
-        none *= math.exp(min(per_vote * NAMING * len(self.missing), _FARTHEST) - QUIET * self.n)
+        none *= math.exp(
+            min(per_vote * CORRECTION_WEIGHT * len(self.missing), _FARTHEST) - QUIET * self.n
+        )
         return none / (none + some)
 
 

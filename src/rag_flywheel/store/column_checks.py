@@ -1,4 +1,4 @@
-"""What is in a cell of the database, checked: a file from a stranger may hold anything anywhere.
+"""Checks values read from the database, since an untrusted file may hold anything in any column.
 
 Each function returns the value or raises CorruptFileError; it must not know what values are for.
 """
@@ -22,7 +22,7 @@ _Value = TypeVar("_Value")
 
 
 def refuse(where: str, value: object, expected: str) -> NoReturn:
-    """Raise CorruptFileError for a cell."""
+    """Raise CorruptFileError for a value."""
     what = f"{type(value).__name__} {repr(value)[:60]}"
     raise CorruptFileError(
         f"flywheel.db: {where} holds {what}; expected {expected}. Run `rag-flywheel verify`, and "
@@ -31,7 +31,7 @@ def refuse(where: str, value: object, expected: str) -> NoReturn:
 
 
 def complete(where: str, value: dict[_Key, _Value], wanted: Iterable[_Key]) -> dict[_Key, _Value]:
-    """What was looked up by keys of other rows, every one of them found."""
+    """`value`, which must have every wanted key, since other rows name them."""
     for key in wanted:
         if key not in value:
             name = repr(tuple(key) if isinstance(key, tuple) else key)[:60]
@@ -70,20 +70,17 @@ def number(where: str, value: object) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def share(where: str, value: object) -> float:
-    """A number from 0 to 1."""
+def share(where: str, value: object, *, most: int = 1) -> float:
+    """A number from 0 to `most`."""
     value = number(where, value)
-    if not 0.0 <= value <= 1.0:
-        refuse(where, value, "a number from 0 to 1")
+    if not 0.0 <= value <= most:
+        refuse(where, value, f"a number from 0 to {most}")
     return value
 
 
 def trust(where: str, value: object) -> float:
     """A factor from 0 to 100."""
-    value = number(where, value)
-    if not 0.0 <= value <= 100.0:
-        refuse(where, value, "a number from 0 to 100")
-    return value
+    return share(where, value, most=100)
 
 
 def seconds(where: str, value: object) -> float:
@@ -123,12 +120,10 @@ def hits(where: str, value: object) -> list[tuple[int, str, float]]:
     if not isinstance(rows, list):
         refuse(where, value, "a JSON list of hits")
     for row in rows:
-        if not isinstance(row, list) or len(row) < 3:
+        typed = isinstance(row, list) and [type(value) for value in row[:2]] == [int, str]
+        if not typed or len(row) < 3 or not abs(row[0]) < _LARGEST:
             refuse(where, row, "a hit as [number, id, score, parts]")
-        if type(row[0]) is not int or type(row[1]) is not str or not abs(row[0]) < _LARGEST:
-            refuse(where, row, "a hit as [number, id, score, parts]")
-        number(where, row[2])
-    return [(row[0], row[1], float(row[2])) for row in rows]
+    return [(row[0], row[1], number(where, row[2])) for row in rows]
 
 
 def vector(where: str, value: object, dim: int) -> Vectors:
@@ -143,8 +138,7 @@ def vector(where: str, value: object, dim: int) -> Vectors:
 
 def vectors(where: str, value: Sequence[object], dim: int) -> Vectors:
     """float32 (n, dim), each of unit length."""
-    whole = all(type(each) is bytes and len(each) == 4 * dim for each in value)
-    if whole:
+    if all(type(each) is bytes and len(each) == 4 * dim for each in value):
         rows = np.frombuffer(b"".join(value), np.float32).reshape(-1, dim)  # type: ignore[arg-type]
         with np.errstate(all="ignore"):
             lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))

@@ -1,4 +1,4 @@
-"""What `add` and `remove` do: check, embed what has no vector yet, and write in one commit."""
+"""Adds and removes passages: checks them, embeds those without a vector, writes in one commit."""
 
 import difflib
 import sqlite3
@@ -29,9 +29,9 @@ def add(
 ) -> AddReport:
     """Add passages, or change those that are there under the same id: all of them, or none.
 
-    Vectors are kept as they are made, so that a repeated call after an interruption goes on where
-    it stopped. edit_keeps_votes: how alike two texts must be for the new one to keep the votes on
-    the old, from 0 to 1. Raises InputError.
+    Vectors are stored as they are encoded, so that a repeated call after an interruption goes on
+    where it stopped. Raises InputError.
+    edit_keeps_votes: the similarity, from 0 to 1, from which on an edited text inherits the votes.
     """
     wanted = check_passages(given)
     with database.reading() as conn:
@@ -58,7 +58,8 @@ def add(
             if old is not None and _same_words(old, passage):
                 store.update_in_place(conn, old.pid, passage)
                 continue
-            if _pid(old) != _pid(current.get(passage.id)):  # another process was in between
+            before = current.get(passage.id)
+            if (old and old.pid) != (before and before.pid):  # another process was in between
                 heirs[passage.id] = _lineage(conn, passage, old, edit_keeps_votes)
             if old is not None:
                 store.end(conn, [old.pid], seq)
@@ -67,11 +68,10 @@ def add(
 
 
 def remove(database: Database, ids: Sequence[str]) -> int:
-    """Take passages out, all or none; returns how many. Raises InputError, UnknownIdError."""
-    if isinstance(ids, str):
-        raise InputError(f"ids is the string {ids!r}; expected a list of passage ids")
-    if not isinstance(ids, Iterable):
-        raise InputError(f"ids is {type(ids).__name__}; expected a list of passage ids")
+    """Remove passages, all or none; returns how many. Raises InputError, UnknownIdError."""
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        what = f"the string {ids!r}" if isinstance(ids, str) else type(ids).__name__
+        raise InputError(f"ids is {what}; expected a list of passage ids")
     given = list(ids)
     for id_ in given:
         if not isinstance(id_, str):
@@ -108,11 +108,11 @@ def embed(
     texts: dict[bytes, str],
     progress: Progress | None = None,
 ) -> int:
-    """Make and keep the vectors that these texts, by hash, do not have yet; returns how many."""
+    """Encode and store the vectors that these texts, by hash, do not have yet; returns how many."""
     with database.reading() as conn:
-        known = hashes_with_vector(conn, list(texts), encoder.revision)
-    longest_first = sorted((h for h in texts if h not in known), key=lambda h: -len(texts[h]))
-    missing = {h: texts[h] for h in longest_first}
+        present = hashes_with_vector(conn, list(texts), encoder.revision)
+    longest_first = sorted(texts, key=lambda h: -len(texts[h]))
+    missing = {h: texts[h] for h in longest_first if h not in present}
     passages = TextEncoder.of_passages(encoder)
     for _ in store_vectors(database, missing, passages, progress, "embed"):
         pass
@@ -122,7 +122,7 @@ def embed(
 
 
 def near_identical(old: str, new: str, least: float) -> bool:
-    """Whether at least this share of the words stays in place (difflib ratio over words).
+    """Whether at least the share `least` of the words stays in place (difflib ratio over words).
 
     Texts of more than 4,000 words are compared as bags of words: an upper bound of the same ratio.
     """
@@ -142,13 +142,13 @@ def _lineage(
 ) -> int | None:
     """The row whose votes a new text of this passage inherits, None when there is none.
 
-    least: how alike two texts must be, from 0 to 1. The text must be near-identical to an earlier
-    text of the passage and also to the one that the votes began on, so that many small edits do not
-    carry votes to other words.
+    The text must be near-identical to an earlier text of the passage and also to the one that the
+    votes began on, so that many small edits do not carry votes to other words.
+    least: as in `near_identical`.
     """
     text = store.encoded_text(passage)
-    earlier = [current] if current is not None else []
-    for old in [*earlier, *store.earlier_texts(conn, passage.id, store.passage_hash(passage))]:
+    latest = [] if current is None else [current]
+    for old in [*latest, *store.earlier_texts(conn, passage.id, store.passage_hash(passage))]:
         if near_identical(store.encoded_text(old.passage), text, least):
             first = store.text_of(conn, old.lineage)
             if first is not None and near_identical(first, text, least):
@@ -167,7 +167,3 @@ def _same(old: StoredPassage | None, new: Passage) -> bool:
 def _same_words(old: StoredPassage, new: Passage) -> bool:
     """Whether the encoded text is the same, and the title ends where it did."""
     return old.text_hash == store.passage_hash(new) and old.passage.title == new.title
-
-
-def _pid(stored: StoredPassage | None) -> int | None:
-    return None if stored is None else stored.pid

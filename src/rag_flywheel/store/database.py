@@ -9,7 +9,7 @@ import stat
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,8 @@ class Database:
         _databases.add(self)
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection, in autocommit, with errors translated."""
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """This thread's connection in autocommit, with errors translated, for single statements."""
         handle: _Handle | None = getattr(self._local, "handle", None)
         if handle is None:
             handle = _Handle()
@@ -85,12 +85,12 @@ class Database:
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """A write transaction: all of it is kept, or nothing.
+        """A write transaction: all of it is committed, or nothing.
 
         durable: on the disk before the block is left (synchronous=FULL); else it survives the
         death of the process but perhaps not of the machine (NORMAL).
         """
-        with self._connection() as conn:
+        with self.reading() as conn:
             conn.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             conn.execute("BEGIN IMMEDIATE")
             try:
@@ -104,19 +104,13 @@ class Database:
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """A read transaction: every statement in it sees the same state."""
-        with self._connection() as conn:
+        with self.reading() as conn:
             conn.execute("BEGIN")
             try:
                 yield conn
             finally:
                 if conn.in_transaction:
                     conn.execute("ROLLBACK")
-
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection with errors translated, for single statements."""
-        with self._connection() as conn:
-            yield conn
 
     def problems(self) -> list[str]:
         """What SQLite's own integrity check says is wrong with the file; empty when sound."""
@@ -131,7 +125,7 @@ class Database:
         may hold deleted rows, could not be emptied.
         """
         until = time.monotonic() + wait_s
-        with self._connection() as conn:
+        with self.reading() as conn:
             conn.execute("VACUUM")
             conn.execute(f"PRAGMA busy_timeout={int(_LOG_BUSY_S * 1000)}")
             try:
@@ -190,7 +184,8 @@ class Database:
                 f"{where.parent} cannot be written to ({error}); every use of an index writes to "
                 "its folder: give this user write permission, or copy the folder"
             )
-        if _is_damage(name, str(error)):
+        # only a damaged or foreign file causes these errors
+        if name.startswith(_DAMAGE_CODES) or any(part in str(error) for part in _DAMAGE_MESSAGES):
             return self._unsound(error)
         return StorageError(f"{where}: {error}")
 
@@ -201,7 +196,8 @@ class Database:
         )
 
 
-_DAMAGE = (
+_DAMAGE_CODES = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
+_DAMAGE_MESSAGES = (
     "no such ",  # table, column, index
     "Could not decode to UTF-8",
     "malformed JSON",
@@ -211,15 +207,11 @@ _DAMAGE = (
 )
 
 
-def _is_damage(name: str, said: str) -> bool:
-    """Whether an error of SQLite can only come from a file that this package did not leave so."""
-    codes = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
-    return name.startswith(codes) or any(words in said for words in _DAMAGE)
-
-
 def _require_files(path: Path) -> None:
-    """Raises CorruptFileError when the database, or a file that SQLite keeps beside it, is no file:
-    opening a pipe would wait for ever, and a link could lead anywhere."""
+    """Raises CorruptFileError when the database, or a file that SQLite writes beside it, is no file.
+
+    Opening a pipe would wait for ever, and a link could lead anywhere.
+    """
     for beside in ("", "-wal", "-shm", "-journal"):
         file = path.with_name(path.name + beside)
         try:
@@ -289,3 +281,19 @@ def in_chunks(
         marks = ", ".join("?" * len(part))
         for row in conn.execute(sql % marks, (*part, *more)):  # noqa: UP028 - it would close the
             yield row  # cursor when it is dropped, perhaps after its connection
+
+
+def scalar(
+    conn: sqlite3.Connection, sql: str, values: Sequence[object] | Mapping[str, object] = ()
+) -> Any:
+    """The first column of the first row of `sql`; None when it has no row."""
+    row = conn.execute(sql, values).fetchone()
+    return None if row is None else row[0]
+
+
+def append_rows(conn: sqlite3.Connection, table: str, *rows: Mapping[str, object]) -> None:
+    """Insert rows into a table, each as values by column name; all must name the same columns."""
+    if rows:
+        names = ", ".join(rows[0])
+        values = ", ".join(f":{name}" for name in rows[0])
+        conn.executemany(f"INSERT INTO {table} ({names}) VALUES ({values})", rows)

@@ -1,4 +1,4 @@
-"""Vectors of texts by hash: those that are stored, and those that are missing, encoded."""
+"""Reads the stored vectors of texts by hash, and encodes those that are missing."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.retrievals import query_texts
 from rag_flywheel.store.vectors import fill_vectors, put_vectors, read_vectors
 
-_AT_ONCE = 256  # texts per commit of vectors: what an interrupted call has to do again
+_AT_ONCE = 256  # texts per commit of vectors: at most so many are encoded again after a crash
 
 
 def vectors_of(
@@ -31,7 +31,7 @@ def vectors_of(
 def past_query_vectors(
     conn: sqlite3.Connection, hashes: Sequence[bytes], encoder: TextEncoder
 ) -> Vectors:
-    """float32 (2 n or more, dim): first the vectors of these n past queries, the rest being room.
+    """float32 (2 n or more, dim): the vectors of these n past queries, then rows that are not set.
 
     Those that are missing are encoded in one go, in the order of their hashes, and not stored.
     """
@@ -39,10 +39,10 @@ def past_query_vectors(
     missing = sorted(fill_vectors(conn, hashes, encoder.revision, rows))
     if missing:
         texts = query_texts(conn, missing)
-        made = dict(zip(missing, encoder.encode([texts[h] for h in missing]), strict=True))
+        encoded = dict(zip(missing, encoder.encode([texts[h] for h in missing]), strict=True))
         for i, h in enumerate(hashes):
-            if h in made:
-                rows[i] = made[h]
+            if h in encoded:
+                rows[i] = encoded[h]
     return rows
 
 

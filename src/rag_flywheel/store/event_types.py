@@ -6,19 +6,22 @@ from typing import Literal, TypeAlias
 from rag_flywheel.records import Signal, Verdict
 
 Kind: TypeAlias = Literal["vote", "answer", "correction", "adopted"] | Signal
-"""A vote on a passage or an answer, the naming of a passage, whether an answer was used, a signal."""
+"""The kinds of feedback: a vote, a verdict on an answer, a named passage, use of an answer, a signal."""
 
 
 ONE_TIME = "once:"
-"""How the ids of users begin whose events were made anonymous: a new one for each event."""
+"""The start of the user ids of events that were made anonymous: a new id for each event."""
 
 
 @dataclass(frozen=True)
 class VoteEvent:
-    """A stored vote with what it was cast on: `lineage` names the passage text, `query` its 16-byte hash.
+    """A stored vote on a hit, or the part of a hit in a vote on the whole answer.
 
-    kind: "vote" on the passage, or what was said of the whole answer, a row for each hit: then
-    `credit` is the passage's part in it, from 0 to 1. trust: a factor for signals of this kind.
+    query: the 16-byte hash of the query.
+    lineage: the passage text.
+    kind: "vote" for a vote on the hit itself.
+    credit: the passage's part in a vote on the answer, from 0 to 1.
+    trust: a factor for signals of this kind.
     """
 
     seq: int
@@ -36,7 +39,7 @@ class VoteEvent:
 
 @dataclass(frozen=True)
 class Correction:
-    """A stored naming of the answer; what it was cast on as in VoteEvent."""
+    """A stored correction: a user names a passage text as the answer; fields as in VoteEvent."""
 
     seq: int
     retrieval: int

@@ -1,6 +1,6 @@
-"""Takes from old retrievals and votes what says who, and deletes those that say nothing any more.
+"""Makes old retrievals and votes anonymous, and deletes those that no judgment rests on.
 
-Which votes stand is for the caller to say; this module must not know what they mean.
+The caller decides which votes stand; this module must not know what they mean.
 """
 
 import sqlite3
@@ -14,43 +14,43 @@ from rag_flywheel.store.users import one_time_user
 from rag_flywheel.store.vectors import drop_query_vectors
 from rag_flywheel.store.votes import EVENTS, votes_on_retrievals
 
-# Chances before votes on a question come from its first answer: it stays while there are votes.
+# The first answer to a question gives the chances before its votes, so it is not deleted before them.
 _FIRST = (
     "NOT EXISTS (SELECT 1 FROM retrievals e WHERE e.query_hash = r.query_hash "
     "AND e.tenant IS r.tenant AND e.rid < r.rid)"
 )
 Standing = tuple[int, int]
-"""The number of an event that stands, and the lineage of the passage that it stands on."""
+"""The number of an event that stands, and the lineage of the passage that it is on."""
 
 
-def _statements(where: str, of: str = "r.rid") -> str:
-    """SQL: whether anything was said of a retrieval; where: of `v`, one of the tables of events."""
+def _has_votes(where: str, of: str = "r.rid") -> str:
+    """SQL: whether a retrieval has votes that match; where: a condition on their table `v`."""
     each = (f"EXISTS (SELECT 1 FROM {t} v WHERE v.rid = {of} AND {where})" for t in EVENTS)
     return f"({' OR '.join(each)})"
 
 
 _VOTED_ON = (
     f"EXISTS (SELECT 1 FROM retrievals o WHERE o.query_hash = r.query_hash "
-    f"AND o.tenant IS r.tenant AND {_statements('1', 'o.rid')})"
+    f"AND o.tenant IS r.tenant AND {_has_votes('1', 'o.rid')})"
 )
 
 
 def due(
     conn: sqlite3.Connection, *, after: int, before: float, until: int, n: int
 ) -> Sequence[int]:
-    """The next n retrievals, by row number above `after`, that are older than `before`.
+    """The next n retrievals to fold, by row number above `after`: all older than `before`.
 
-    Only those whose votes and corrections are all older too, with votes up to event number
-    `heard`; and that are as they were recorded, or got a vote since they were folded.
+    Their votes and corrections must be older too, and no vote may have a number above `until`.
+    Retrievals that were folded are due again once they get another vote.
     """
     rows = conn.execute(
         "SELECT rid FROM retrievals r WHERE rid > :after AND at < :before "
-        f"AND (folded IS NULL OR {_statements('v.seq > r.folded')}) "
-        f"AND NOT {_statements('(v.at >= :before OR v.seq > :heard)')} AND NOT EXISTS "
+        f"AND (folded IS NULL OR {_has_votes('v.seq > r.folded')}) "
+        f"AND NOT {_has_votes('(v.at >= :before OR v.seq > :until)')} AND NOT EXISTS "
         "(SELECT 1 FROM corrections c WHERE c.rid = r.rid AND c.at >= :before) AND NOT EXISTS "
         "(SELECT 1 FROM notes n WHERE n.rid = r.rid AND n.at >= :before) "
         "ORDER BY rid LIMIT :n",
-        {"after": after, "before": before, "heard": until, "n": n},
+        {"after": after, "before": before, "until": until, "n": n},
     )
     return [int(row[0]) for row in rows]
 
@@ -58,12 +58,13 @@ def due(
 def fold(
     conn: sqlite3.Connection, retrievals: Sequence[int], standing: Collection[Standing]
 ) -> None:
-    """Leave of these retrievals the question, what was shown, and the standing votes, of nobody.
+    """Reduce these retrievals to the question, the hits and the standing votes, without user ids.
 
-    Retrievals that nothing stands on are deleted, the first answer to a question that has votes
-    excepted.
+    Retrievals that no event stands on are deleted, except the first answer to a question that has
+    votes.
     """
-    hashes = _hashes(conn, retrievals)
+    rows = in_chunks(conn, "SELECT query_hash FROM retrievals WHERE rid IN (%s)", retrievals)
+    hashes = sorted({bytes(row[0]) for row in rows})
     seq = passages.read_clock(conn)
     _fold_events(conn, retrievals, standing)
     fold_notes(conn, retrievals)
@@ -77,48 +78,45 @@ def fold(
         "folded = ? WHERE rid = ?",
         [(seq, r) for r in retrievals],
     )
-    _delete_silent(conn, hashes)
+    _delete_unused(conn, hashes)
     drop_query_vectors(conn, hashes)
 
 
 def _fold_events(
     conn: sqlite3.Connection, retrievals: Sequence[int], standing: Collection[Standing]
 ) -> None:
-    kept = {seq for seq, _ in standing}
-    said = votes_on_retrievals(conn, retrievals)
+    seqs = {seq for seq, _ in standing}
     conn.executemany(
         "DELETE FROM credits WHERE seq = ? AND pid IN (SELECT pid FROM passages WHERE lineage = ?)",
-        [(v.seq, v.lineage) for v in said if (v.seq, v.lineage) not in standing],
+        [
+            (v.seq, v.lineage)
+            for v in votes_on_retrievals(conn, retrievals)
+            if (v.seq, v.lineage) not in standing
+        ],
     )
-    for table in EVENTS:
-        found = in_chunks(conn, f"SELECT seq FROM {table} WHERE rid IN (%s)", retrievals)
-        superseded = [row for row in list(found) if row[0] not in kept]
+    for table, column in zip(EVENTS, ("reason", "why"), strict=True):
+        rows = list(in_chunks(conn, f"SELECT seq FROM {table} WHERE rid IN (%s)", retrievals))
+        superseded = [row for row in rows if row[0] not in seqs]
         conn.executemany(f"DELETE FROM {table} WHERE seq = ?", superseded)
         conn.executemany("DELETE FROM credits WHERE seq = ?", superseded)
         conn.executemany(
             f"UPDATE {table} SET user_id = {one_time_user()} WHERE seq = ? AND user_id IS NOT NULL",
-            [(s,) for s in sorted(kept)],
+            [(s,) for s in sorted(seqs)],
         )
-    for table, column in (("votes", "reason"), ("answer_votes", "why")):
         conn.executemany(
-            f"UPDATE {table} SET {column} = NULL WHERE seq = ?", [(s,) for s in sorted(kept)]
+            f"UPDATE {table} SET {column} = NULL WHERE seq = ?", [(s,) for s in sorted(seqs)]
         )
 
 
-def _hashes(conn: sqlite3.Connection, retrievals: Sequence[int]) -> list[bytes]:
-    rows = in_chunks(conn, "SELECT query_hash FROM retrievals WHERE rid IN (%s)", retrievals)
-    return sorted({bytes(row[0]) for row in rows})
-
-
-def _delete_silent(conn: sqlite3.Connection, hashes: Sequence[bytes]) -> None:
-    """Delete folded retrievals of these questions that nothing stands on."""
-    silent = in_chunks(
+def _delete_unused(conn: sqlite3.Connection, hashes: Sequence[bytes]) -> None:
+    """Delete folded retrievals of these questions that no event stands on."""
+    unused = in_chunks(
         conn,
         "SELECT rid FROM retrievals r WHERE query_hash IN (%s) AND folded IS NOT NULL "
-        f"AND NOT {_statements('1')} "
+        f"AND NOT {_has_votes('1')} "
         "AND NOT EXISTS (SELECT 1 FROM corrections c WHERE c.rid = r.rid) "
         "AND NOT EXISTS (SELECT 1 FROM notes n WHERE n.rid = r.rid) "
         f"AND NOT ({_FIRST} AND {_VOTED_ON})",
         hashes,
     )
-    conn.executemany("DELETE FROM retrievals WHERE rid = ?", list(silent))
+    conn.executemany("DELETE FROM retrievals WHERE rid = ?", list(unused))

@@ -1,4 +1,4 @@
-"""Deletes what is stored of a user, and keeps the journal of it: begun, done.
+"""Deletes the rows of a user, and records each deletion in a journal: begun, then done.
 
 A user is a hash here.
 """
@@ -11,6 +11,7 @@ from dataclasses import asdict
 from rag_flywheel.records import ForgetReport
 from rag_flywheel.store import notes, passages
 from rag_flywheel.store import votes as vote_store
+from rag_flywheel.store.database import append_rows, scalar
 from rag_flywheel.store.golden import drop_superseded_corrections
 from rag_flywheel.store.journal import Look, record_look
 from rag_flywheel.store.users import one_time_user
@@ -21,20 +22,20 @@ _MINE = "SELECT rid FROM retrievals WHERE user_id = ?"
 
 
 def has_rows_of(conn: sqlite3.Connection, user: str) -> bool:
-    """Whether anything is stored of a user, but that they opted out."""
+    """Whether any row names a user, apart from the record that they opted out."""
     tables = ("retrievals", *EVENTS, "corrections", "reviews", "notes", "note_reviews")
     each = " OR ".join(f"EXISTS (SELECT 1 FROM {t} WHERE user_id = ?)" for t in tables)
-    return bool(conn.execute(f"SELECT {each}", [user] * len(tables)).fetchone()[0])
+    return bool(scalar(conn, f"SELECT {each}", [user] * len(tables)))
 
 
 def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
     """Delete a user's rows, and every row that holds a question only they asked.
 
-    Votes and corrections on their questions go too, whoever gave them. What they said of others'
-    questions besides votes stays, without its author. Takes one event number.
+    Votes and corrections on their questions are deleted too, whoever gave them. Their corrections
+    and decisions on the questions of others stay, without their author. Takes one event number.
     """
     questions = _own_questions(conn, user)
-    counted = _counts(conn, user)
+    n_retrievals, n_votes, n_votes_of_others = _counts(conn, user)
     for table in (*EVENTS, "corrections"):
         conn.execute(f"DELETE FROM {table} WHERE rid IN ({_MINE})", (user,))
     for table in EVENTS:
@@ -42,28 +43,26 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
     vote_store.drop_loose_credits(conn)
     n_notes = notes.delete_notes_of(conn, user, _MINE)
     conn.execute("DELETE FROM retrievals WHERE user_id = ?", (user,))
-    keys = [(h,) for h in questions]
     conn.executemany(
         "DELETE FROM reviews WHERE query_hash = ? AND NOT EXISTS "
         "(SELECT 1 FROM golden g WHERE g.query_hash = reviews.query_hash)",
-        keys,
+        [(h,) for h in questions],
     )
     drop_query_vectors(conn, questions)
     drop_superseded_corrections(conn, "user_id", [user])
-    kept = {
-        table: conn.execute(
+    n_corrections, n_reviews = (
+        conn.execute(
             f"UPDATE {table} SET user_id = {one_time_user()} WHERE user_id = ?", (user,)
-        )
+        ).rowcount
         for table in ("corrections", "reviews")
-    }
+    )
     passages.advance_clock(conn)
-    retrievals, votes, others = counted
     return ForgetReport(
-        n_retrievals=retrievals,
-        n_votes=votes,
-        n_votes_of_others=others,
-        n_corrections_kept=kept["corrections"].rowcount,
-        n_reviews_kept=kept["reviews"].rowcount,
+        n_retrievals=n_retrievals,
+        n_votes=n_votes,
+        n_votes_of_others=n_votes_of_others,
+        n_corrections_kept=n_corrections,
+        n_reviews_kept=n_reviews,
         version=None,
         n_notes=n_notes,
     )
@@ -87,25 +86,23 @@ def _counts(conn: sqlite3.Connection, user: str) -> tuple[int, int, int]:
         f"(SELECT count(*) FROM {t} WHERE rid IN ({mine}) AND user_id IS NOT :user)" for t in EVENTS
     )
     sql = f"SELECT (SELECT count(*) FROM retrievals WHERE user_id = :user), {own}, {others}"
-    n_retrievals, n_votes, n_others = conn.execute(sql, {"user": user}).fetchone()
-    return int(n_retrievals), int(n_votes), int(n_others)
+    row: tuple[int, int, int] = conn.execute(sql, {"user": user}).fetchone()
+    return row
 
 
 def restart_looks(conn: sqlite3.Connection, version: str | None) -> None:
-    """Note that what the gate has seen so far rests on votes that are gone."""
+    """Append a reset: the looks of the gate so far used votes that are deleted now."""
     record_look(conn, Look(version or "", 0, 0.0, None, "reset"))
 
 
 def record_forget(conn: sqlite3.Connection, state: str, report: ForgetReport) -> None:
-    """Append that forgetting a user has "begun", or is "done"; nothing of the user is in it."""
-    conn.execute(
-        "INSERT INTO forgets (at, state, report) VALUES (?, ?, ?)",
-        (time.time(), state, json.dumps(asdict(report), sort_keys=True)),
-    )
+    """Append that forgetting a user has "begun", or is "done"; the row does not name the user."""
+    text = json.dumps(asdict(report), sort_keys=True)
+    append_rows(conn, "forgets", {"at": time.time(), "state": state, "report": text})
 
 
 def unfinished(conn: sqlite3.Connection) -> list[ForgetReport]:
-    """What was begun and is not done, the oldest first."""
+    """The reports of deletions that were begun and are not done, the oldest first."""
     rows = conn.execute(
         "SELECT report FROM forgets WHERE state = 'begun' ORDER BY id "
         "LIMIT -1 OFFSET (SELECT count(*) FROM forgets WHERE state = 'done')"
@@ -114,15 +111,10 @@ def unfinished(conn: sqlite3.Connection) -> list[ForgetReport]:
 
 
 def count_begun(conn: sqlite3.Connection) -> int:
-    """How many users were deleted so far: what is remembered of votes from before is stale."""
-    return _count(conn, "begun")
+    """How many deletions of users were begun: caches of votes from before the last are stale."""
+    return int(scalar(conn, "SELECT count(*) FROM forgets WHERE state = 'begun'"))
 
 
 def count_done(conn: sqlite3.Connection) -> int:
-    """How many users were forgotten so far, down to what was learned from them."""
-    return _count(conn, "done")
-
-
-def _count(conn: sqlite3.Connection, state: str) -> int:
-    sql = "SELECT count(*) FROM forgets WHERE state = ?"
-    return int(conn.execute(sql, (state,)).fetchone()[0])
+    """How many users were forgotten completely, with all that was learned from their votes."""
+    return int(scalar(conn, "SELECT count(*) FROM forgets WHERE state = 'done'"))

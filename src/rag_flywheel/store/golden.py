@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.database import append_rows, in_chunks
 from rag_flywheel.store.event_types import Correction, Decision, ImportedAnswer
 
 IMPORTED = "imported"
@@ -27,14 +27,8 @@ def append_answers(
     conn: sqlite3.Connection, answers: Sequence[NewAnswer], *, first_seq: int, at: float
 ) -> None:
     """Append grades under consecutive event numbers from `first_seq`."""
-    conn.executemany(
-        "INSERT INTO golden (seq, at, query, query_hash, tenant, pid, grade, source) "
-        "VALUES (?,?,?,?,?,?,?,?)",
-        [
-            (first_seq + i, at, a.query, a.query_hash, a.tenant, a.pid, a.grade, IMPORTED)
-            for i, a in enumerate(answers)
-        ],
-    )
+    rows = ({"seq": seq, "at": at, **vars(a)} for seq, a in enumerate(answers, first_seq))
+    append_rows(conn, "golden", *({**row, "source": IMPORTED} for row in rows))
 
 
 def answers_until(conn: sqlite3.Connection, last: int) -> list[ImportedAnswer]:
@@ -45,14 +39,8 @@ def answers_until(conn: sqlite3.Connection, last: int) -> list[ImportedAnswer]:
         (last,),
     )
     return [
-        ImportedAnswer(
-            seq,
-            column_checks.hashed("golden.query_hash", query),
-            column_checks.optional_text("golden.tenant", tenant),
-            column_checks.whole("passages.lineage", lineage),
-            column_checks.whole("golden.grade", grade),
-        )
-        for seq, query, tenant, lineage, grade in rows
+        ImportedAnswer(seq, *_target("golden", *target), column_checks.whole("golden.grade", grade))
+        for seq, *target, grade in rows
     ]
 
 
@@ -60,17 +48,17 @@ def append_correction(
     conn: sqlite3.Connection, *, seq: int, at: float, rid: int, pid: int, user_id: str | None
 ) -> None:
     """Append that a user named row `pid` as the answer of retrieval row `rid`."""
-    conn.execute(
-        "INSERT INTO corrections (seq, at, rid, pid, user_id) VALUES (?,?,?,?,?)",
-        (seq, at, rid, pid, user_id),
-    )
+    row = {"seq": seq, "at": at, "rid": rid, "pid": pid, "user_id": user_id}
+    append_rows(conn, "corrections", row)
 
 
 def drop_superseded_corrections(
     conn: sqlite3.Connection, of: Literal["user_id", "rid"], values: Sequence[str] | Sequence[int]
 ) -> None:
-    """Delete corrections of these users, or on these retrieval rows, that their users have replaced
-    by a later one on the same retrieval."""
+    """Delete corrections that their users have replaced by a later one on the same retrieval.
+
+    Only the corrections of these users, or those on these retrieval rows, are deleted.
+    """
     conn.executemany(
         f"DELETE FROM corrections WHERE {of} = ? AND user_id IS NOT NULL AND EXISTS (SELECT 1 FROM "
         "corrections l WHERE l.rid = corrections.rid AND l.user_id = corrections.user_id AND "
@@ -91,12 +79,10 @@ def corrections_until(conn: sqlite3.Connection, last: int) -> list[Correction]:
         Correction(
             seq,
             column_checks.whole("corrections.rid", rid),
-            column_checks.hashed("retrievals.query_hash", query),
-            column_checks.optional_text("retrievals.tenant", tenant),
-            column_checks.whole("passages.lineage", lineage),
+            *_target("retrievals", *target),
             column_checks.optional_text("corrections.user_id", user),
         )
-        for seq, rid, query, tenant, lineage, user in rows
+        for seq, rid, *target, user in rows
     ]
 
 
@@ -104,7 +90,7 @@ def corrections_until(conn: sqlite3.Connection, last: int) -> list[Correction]:
 class NewDecision:
     """A decision to append: on row `pid` as the answer of a query; tenant: as JSON."""
 
-    kind: Literal["accept", "reject", "undo"]
+    decision: Literal["accept", "reject", "undo"]
     query: str
     query_hash: bytes
     tenant: str | None
@@ -113,12 +99,8 @@ class NewDecision:
 
 
 def append_decision(conn: sqlite3.Connection, new: NewDecision, *, seq: int, at: float) -> None:
-    """Append what a reviewer decided."""
-    conn.execute(
-        "INSERT INTO reviews (seq, at, decision, query, query_hash, tenant, pid, user_id) "
-        "VALUES (?,?,?,?,?,?,?,?)",
-        (seq, at, new.kind, new.query, new.query_hash, new.tenant, new.pid, new.user_id),
-    )
+    """Append the decision of a reviewer."""
+    append_rows(conn, "reviews", {"seq": seq, "at": at, **vars(new)})
 
 
 def decisions_until(conn: sqlite3.Connection, last: int) -> list[Decision]:
@@ -128,32 +110,34 @@ def decisions_until(conn: sqlite3.Connection, last: int) -> list[Decision]:
         "JOIN passages p ON p.pid = v.pid WHERE v.seq <= ? ORDER BY v.seq",
         (last,),
     )
-    return [
-        Decision(
-            seq,
-            column_checks.hashed("reviews.query_hash", query),
-            column_checks.optional_text("reviews.tenant", tenant),
-            column_checks.whole("passages.lineage", lineage),
-            kind,
-        )
-        for seq, query, tenant, lineage, kind in rows
-    ]
+    return [Decision(seq, *_target("reviews", *target), kind) for seq, *target, kind in rows]
+
+
+def _target(
+    table: str, query: object, tenant: object, lineage: object
+) -> tuple[bytes, str | None, int]:
+    """The (query hash, tenant, lineage) that an event is on, checked."""
+    return (
+        column_checks.hashed(f"{table}.query_hash", query),
+        column_checks.optional_text(f"{table}.tenant", tenant),
+        column_checks.whole("passages.lineage", lineage),
+    )
 
 
 def query_texts(conn: sqlite3.Connection, queries: Sequence[bytes]) -> dict[bytes, str]:
-    """Texts by hash of queries that were asked, imported or reviewed."""
-    found: dict[bytes, str] = {}
+    """The texts, by hash, of queries that were asked, imported or reviewed."""
+    texts: dict[bytes, str] = {}
     for table in ("retrievals", "golden", "reviews"):
         rows = in_chunks(
             conn,
             f"SELECT DISTINCT query_hash, query FROM {table} WHERE query_hash IN (%s)",
             list(queries),
         )
-        found.update(
+        texts.update(
             (
                 column_checks.hashed(f"{table}.query_hash", name),
                 column_checks.text(f"{table}.query", query),
             )
             for name, query in rows
         )
-    return found
+    return texts

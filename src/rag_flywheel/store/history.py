@@ -1,4 +1,4 @@
-"""What happened to an index, from the tables that are only appended to, as sentences for people."""
+"""Lists the past changes of an index as sentences, from the tables that are only appended to."""
 
 import json
 import sqlite3
@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 Entry = tuple[float, str, str]
 """(seconds since 1970, kind, text)."""
-_KINDS = {"promote": "promoted", "found": "found"}
 
 
 def entries(conn: sqlite3.Connection, n: int) -> list[Entry]:
@@ -31,7 +30,7 @@ def _live_changes(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
             text += f"; votes after event {frozen_at} are held back"
         if held:
             text += "; held until release"
-        yield float(at), _KINDS.get(action, action), text
+        yield float(at), "promoted" if action == "promote" else action, text
 
 
 def _rejections(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:

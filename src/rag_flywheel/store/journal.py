@@ -1,7 +1,7 @@
-"""What was refreshed and which version was made live when, and the encoder of the index.
+"""Records refreshes, looks of the gate and changes of the live version, and the encoder of the index.
 
-Rows about moves of the live version are intents: the file CURRENT decides, and what it says is
-written down here when the two differ.
+Rows about the live version are intents: the file CURRENT decides, and its content is recorded here
+when the two differ.
 """
 
 import json
@@ -11,41 +11,38 @@ from dataclasses import dataclass
 
 from rag_flywheel.records import Current, RefreshReport
 from rag_flywheel.store import column_checks
+from rag_flywheel.store.database import append_rows, scalar
 
 
 def read_meta(conn: sqlite3.Connection, key: str) -> str | None:
-    """A value kept under a name, None when there is none."""
-    row = conn.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    return None if row is None else column_checks.text(f"meta {key!r}", row[0])
+    """The value stored under a name, None when there is none."""
+    value = scalar(conn, "SELECT value FROM meta WHERE key = ?", (key,))
+    return column_checks.optional_text(f"meta {key!r}", value)
 
 
 def write_meta(conn: sqlite3.Connection, key: str, value: str) -> None:
-    """Keep a value under a name."""
+    """Store a value under a name, in place of an earlier one."""
     conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
 
 def record_refresh(conn: sqlite3.Connection, report: RefreshReport) -> None:
-    """Append what a refresh did."""
-    conn.execute(
-        "INSERT INTO refreshes (at, outcome, version, parameters, reason, scores, seconds) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            time.time(),
-            report.outcome,
-            report.version,
-            report.parameters,
-            report.reason,
-            json.dumps(dict(report.scores), sort_keys=True),
-            report.seconds,
-        ),
-    )
+    """Append the report of a refresh."""
+    scores = json.dumps(dict(report.scores), sort_keys=True)
+    row = {**vars(report), "at": time.time(), "scores": scores}
+    del row["encoder"]  # which has no column
+    append_rows(conn, "refreshes", row)
 
 
 @dataclass(frozen=True)
 class Look:
-    """A look of the gate: at which version, by how many votes, and what it spent and decided.
+    """One test of a candidate by the gate.
 
-    arm: what came before the gate, "weights" or "encoder".
+    version: the candidate.
+    n_votes: the votes there were.
+    alpha: the error that the test spent.
+    p: its p-value, None without one.
+    outcome: its decision.
+    arm: what the gate tested, "weights" or "encoder".
     """
 
     version: str
@@ -58,18 +55,13 @@ class Look:
 
 def record_look(conn: sqlite3.Connection, look: Look) -> None:
     """Append a look of the gate."""
-    conn.execute(
-        "INSERT INTO looks (at, version, n_votes, alpha, p, outcome, arm) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (time.time(), look.version, look.n_votes, look.alpha, look.p, look.outcome, look.arm),
-    )
+    append_rows(conn, "looks", {"at": time.time(), **vars(look)})
 
 
 def looks(conn: sqlite3.Connection, arm: str = "weights") -> tuple[int, int]:
-    """(looks since an arm last replaced what was live, votes that there were at its last one).
+    """(looks since this arm last replaced the live version, number of votes at its last look).
 
-    A reset is one of every arm. One that spent nothing, since nothing came before the gate, is not
-    counted.
+    A reset counts for every arm. Looks that spent nothing are not counted, since nothing was tested.
     """
     mine = "(arm = :arm OR outcome = 'reset')"
     row = conn.execute(
@@ -82,45 +74,41 @@ def looks(conn: sqlite3.Connection, arm: str = "weights") -> tuple[int, int]:
 
 
 def last_promoted(conn: sqlite3.Connection) -> str | None:
-    """The version that the last refresh which promoted one made live."""
-    row = conn.execute(
-        "SELECT version FROM refreshes WHERE outcome = 'promoted' ORDER BY id DESC LIMIT 1"
-    ).fetchone()
-    return None if row is None else column_checks.optional_text("refreshes.version", row[0])
+    """The version of the last refresh that promoted one; None without one."""
+    sql = "SELECT version FROM refreshes WHERE outcome = 'promoted' ORDER BY id DESC LIMIT 1"
+    return column_checks.optional_text("refreshes.version", scalar(conn, sql))
 
 
 def last_refresh_at(conn: sqlite3.Connection) -> float | None:
-    """When a refresh last ended, in seconds since 1970 UTC."""
-    row = conn.execute("SELECT at FROM refreshes ORDER BY id DESC LIMIT 1").fetchone()
-    return None if row is None else column_checks.seconds("refreshes.at", row[0])
+    """When the last refresh ended, in seconds since 1970 UTC; None without one."""
+    at = scalar(conn, "SELECT at FROM refreshes ORDER BY id DESC LIMIT 1")
+    return None if at is None else column_checks.seconds("refreshes.at", at)
 
 
 def record_live_change(conn: sqlite3.Connection, action: str, current: Current) -> None:
     """Append the intent to make a version live."""
-    conn.execute(
-        "INSERT INTO moves (at, action, version, frozen_at, held) VALUES (?, ?, ?, ?, ?)",
-        (time.time(), action, current.version, current.frozen_at, int(current.held)),
-    )
+    append_rows(conn, "moves", {"at": time.time(), "action": action, **vars(current)})
 
 
 def count_by_hand(conn: sqlite3.Connection) -> int:
-    """How many moves were not those of a refresh, but rollbacks, releases, or found in CURRENT."""
-    sql = "SELECT count(*) FROM moves WHERE action != 'promote'"
-    return int(conn.execute(sql).fetchone()[0])
+    """How many changes of the live version came from no refresh: rollbacks, releases, edits of CURRENT."""
+    return int(scalar(conn, "SELECT count(*) FROM moves WHERE action != 'promote'"))
 
 
 def was_intended(conn: sqlite3.Connection, current: Current) -> bool:
-    """Whether this was ever to be live, according to the journal."""
+    """Whether the journal has an intent to make exactly this live."""
     sql = "SELECT 1 FROM moves WHERE version = ? AND frozen_at IS ? AND held = ?"
     values = (current.version, current.frozen_at, int(current.held))
-    return conn.execute(sql, values).fetchone() is not None
+    return scalar(conn, sql, values) is not None
 
 
 def was_promoted(conn: sqlite3.Connection, version: str) -> bool:
-    """Whether it was built from the events of this database, and not from those of one that this
-    has taken the place of, out of a backup."""
+    """Whether a version was built from the events of this database.
+
+    After a restored backup, a version may come from the database that the backup replaced.
+    """
     sql = "SELECT 1 FROM moves WHERE version = ? AND action = 'promote'"
-    return conn.execute(sql, (version,)).fetchone() is not None
+    return scalar(conn, sql, (version,)) is not None
 
 
 def last_live_change(conn: sqlite3.Connection) -> Current | None:

@@ -4,19 +4,18 @@ Events are appended and never changed; `clock` holds the number of the newest ev
 reader learns with one small query whether anything happened.
 """
 
-import sqlite3
 from collections.abc import Callable
 
 import sqlite_utils
 from sqlite_utils.migrations import Migrations
 
 from rag_flywheel.errors import NewerFormatError
-from rag_flywheel.store.database import Database
+from rag_flywheel.store.database import Database, scalar
 from rag_flywheel.store.schema import require_ours, require_schema
 from rag_flywheel.store.users import USER_KEY, new_user_key
 
 Hash = Callable[[bytes, str], str]
-"""What is stored for a user's or session's id, from the key of the index and the id."""
+"""Computes what is stored for a user's or session's id, from the key of the index and the id."""
 migrations = Migrations("rag-flywheel")
 
 # passages: one row per text that a passage ever had; an edit ends a row and begins another, so a
@@ -149,8 +148,8 @@ CREATE INDEX retrievals_user ON retrievals (user_id) WHERE user_id IS NOT NULL;
 CREATE INDEX votes_user ON votes (user_id) WHERE user_id IS NOT NULL;
 """
 
-# What is said of a whole answer. credits: the part of each hit that was shown in it, worked out when
-# it was said; hits that it says nothing of have 0, so that the last event of a user stands on all.
+# Votes on whole answers. credits: the part of each shown hit in a vote, computed when it was cast;
+# other hits have 0, so that the last vote of a user counts for all hits.
 _ANSWERS = """
 CREATE TABLE answer_votes (
     seq INTEGER PRIMARY KEY,
@@ -170,7 +169,7 @@ CREATE TABLE credits (
 ) WITHOUT ROWID;
 """
 
-# What users write for a reviewer: the answer in their own words, or that it is missing.
+# Notes of users to a reviewer: the answer in their own words, or that it is missing.
 _NOTES = """
 CREATE TABLE notes (
     seq INTEGER PRIMARY KEY,
@@ -192,7 +191,7 @@ CREATE TABLE note_reviews (
 CREATE INDEX note_reviews_note ON note_reviews (note);
 """
 
-# trusts: how much signals of a kind are to be believed, estimated anew at each refresh.
+# trusts: the factor of each kind of signal, estimated anew at each refresh.
 _SIGNALS = """
 CREATE TABLE trusts (kind TEXT PRIMARY KEY, trust REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX retrievals_session ON retrievals (session_id) WHERE session_id IS NOT NULL;
@@ -245,19 +244,19 @@ def m003_hashed_users(db: sqlite_utils.Database) -> None:
 
 @migrations()
 def m004_answer_votes(db: sqlite_utils.Database) -> None:
-    """What is said of whole answers, and the part of each hit in it."""
+    """Votes on whole answers, and the part of each hit in them."""
     _execute(db, _ANSWERS)
 
 
 @migrations()
 def m005_notes(db: sqlite_utils.Database) -> None:
-    """What users write for a reviewer, and what was decided of it."""
+    """Notes of users to a reviewer, and the decisions on them."""
     _execute(db, _NOTES)
 
 
 @migrations()
 def m006_signals(db: sqlite_utils.Database) -> None:
-    """How much signals are to be believed; the questions of a session are found quickly."""
+    """The trust in each kind of signal, and an index of retrievals by session."""
     _execute(db, _SIGNALS)
 
 
@@ -275,7 +274,7 @@ def m008_arms(db: sqlite_utils.Database) -> None:
 
 @migrations()
 def m009_present(db: sqlite_utils.Database) -> None:
-    """What is asked of all present texts is answered without reading the texts."""
+    """An index of the present texts, so that queries on all of them need not read the texts."""
     db.execute(
         "CREATE INDEX passages_present ON passages (text_hash, lineage) "
         "WHERE ended IS NULL AND origin = 'index'"
@@ -289,10 +288,11 @@ def _execute(db: sqlite_utils.Database, statements: str) -> None:
 
 
 def migrate(database: Database, user_hash: Hash) -> None:
-    """Bring the tables up to this release. Raises NewerFormatError when they are ahead of it, and
-    CorruptFileError when they are not as the migrations make them.
+    """Bring the tables up to this release.
 
-    user_hash: how ids of users are hashed, those that an earlier release stored as they were.
+    user_hash: hashes the ids of users that an earlier release stored as they were.
+    Raises NewerFormatError when a newer release wrote the tables, and CorruptFileError when they
+    are not as the migrations create them.
     """
     with database.reading() as conn:
         require_ours(conn)
@@ -309,14 +309,10 @@ def _apply(database: Database, user_hash: Hash, *, hashes: bool) -> None:
     with database.transaction() as conn:
         conn.create_function("user_hash", 2, lambda key, id_: user_hash(bytes.fromhex(key), id_))
         migrations.apply(sqlite_utils.Database(conn))
-        old = hashes and _has_users(conn)
+        each = " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in _WITH_USERS)
+        old = hashes and scalar(conn, f"SELECT {each}")
     if old:
         database.compact()  # the ids as they were are in freed bytes
-
-
-def _has_users(conn: sqlite3.Connection) -> bool:
-    each = " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in _WITH_USERS)
-    return bool(conn.execute(f"SELECT {each}").fetchone()[0])
 
 
 def _refuse_newer(db: sqlite_utils.Database) -> None:

@@ -1,4 +1,4 @@
-"""What users write for a reviewer, and what was decided of it: appended, never changed here."""
+"""Notes of users to a reviewer, and the decisions on them: appended, never changed here."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.database import append_rows, in_chunks
 
 NoteKind = Literal["text", "missing"]
 Decided = Literal["accept", "reject", "undo"]
@@ -14,8 +14,11 @@ Decided = Literal["accept", "reject", "undo"]
 
 @dataclass(frozen=True)
 class Note:
-    """A note as it is stored, with what it was written on. where: its
-    metadata filter as JSON. decision: the last, None: it waits."""
+    """A stored note with the retrieval that it was written on.
+
+    where: the retrieval's metadata filter as JSON.
+    decision: the last one; None while the note waits for one.
+    """
 
     seq: int
     kind: NoteKind
@@ -40,21 +43,17 @@ def append_note(
     text: str,
     user_id: str | None,
 ) -> None:
-    """Append what a user wrote on retrieval row `rid`."""
-    conn.execute(
-        "INSERT INTO notes (seq, rid, kind, text, user_id, at) VALUES (?,?,?,?,?,?)",
-        (seq, rid, kind, text, user_id, at),
-    )
+    """Append the note of a user on retrieval row `rid`."""
+    row = {"seq": seq, "rid": rid, "kind": kind, "text": text, "user_id": user_id, "at": at}
+    append_rows(conn, "notes", row)
 
 
 def append_decision(
     conn: sqlite3.Connection, *, seq: int, at: float, note: int, kind: Decided, user_id: str | None
 ) -> None:
-    """Append what a reviewer decided of a note."""
-    conn.execute(
-        "INSERT INTO note_reviews (seq, note, decision, user_id, at) VALUES (?,?,?,?,?)",
-        (seq, note, kind, user_id, at),
-    )
+    """Append the decision of a reviewer on a note."""
+    row = {"seq": seq, "note": note, "decision": kind, "user_id": user_id, "at": at}
+    append_rows(conn, "note_reviews", row)
 
 
 def all_notes(conn: sqlite3.Connection) -> list[Note]:
@@ -89,8 +88,11 @@ def _note(row: tuple[Any, ...]) -> Note:
 
 
 def delete_notes_of(conn: sqlite3.Connection, user: str, mine: str) -> int:
-    """Delete a user's notes and those on retrievals of `mine`, SQL with one `?` for the user; what
-    they decided of others stays, without its author. Returns how many notes."""
+    """Delete a user's notes, and all notes on their retrievals; returns how many were deleted.
+
+    Their decisions on other notes stay, without their author.
+    mine: SQL for the rows of their retrievals, with one `?` for the user.
+    """
     deleted = conn.execute(
         f"DELETE FROM notes WHERE user_id = ? OR rid IN ({mine})", (user, user)
     ).rowcount
@@ -100,7 +102,7 @@ def delete_notes_of(conn: sqlite3.Connection, user: str, mine: str) -> int:
 
 
 def fold_notes(conn: sqlite3.Connection, retrievals: Sequence[int]) -> None:
-    """Leave of the notes on these retrievals those that wait, of nobody."""
+    """Delete the decided notes on these retrievals, and make the others anonymous."""
     rows = list(in_chunks(conn, "SELECT seq FROM notes WHERE rid IN (%s)", retrievals))
     waits = (
         "(SELECT decision FROM note_reviews d WHERE d.note = notes.seq ORDER BY d.seq DESC LIMIT 1)"

@@ -1,4 +1,4 @@
-"""Passages and their vectors in SQL.
+"""Stores passages in SQL.
 
 A row is one text that a passage had, for ever: an edit ends a row and begins another.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from rag_flywheel.records import MetadataValue, Passage, Pids
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.database import append_rows, in_chunks, scalar
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,14 @@ def _hash(kind: str, text: str) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-_NO_METADATA = "{}"
 _COLUMNS = "pid, id, title, text, metadata, text_hash, lineage"
-ALL_PRESENT = "passages p INDEXED BY passages_present WHERE ended IS NULL AND origin = 'index'"
+_PRESENT = "ended IS NULL AND origin = 'index'"
+ALL_PRESENT = f"passages p INDEXED BY passages_present WHERE {_PRESENT}"
 """SQL: the texts in the index now, by an index of them alone; other texts are not read."""
+_WITHOUT_VECTOR = (
+    f"{ALL_PRESENT} AND NOT EXISTS "
+    "(SELECT 1 FROM vectors v WHERE v.text_hash = p.text_hash AND v.revision = ?)"
+)
 
 
 def stored_row(row: tuple[Any, ...]) -> StoredPassage:
@@ -62,12 +66,12 @@ def stored_row(row: tuple[Any, ...]) -> StoredPassage:
     for name, value in (("id", id_), ("title", title), ("text", text)):
         if type(value) is not str:
             column_checks.refuse(f"passages.{name} of row {pid}", value, "text")
-    plain = metadata == _NO_METADATA
+    values = {}
+    if metadata != "{}":
+        values = column_checks.metadata("passages.metadata", metadata)
     return StoredPassage(
         pid,
-        Passage(
-            id_, text, title, {} if plain else column_checks.metadata("passages.metadata", metadata)
-        ),
+        Passage(id_, text, title, values),
         column_checks.hashed("passages.text_hash", text_hash),
         column_checks.whole("passages.lineage", lineage),
     )
@@ -75,26 +79,19 @@ def stored_row(row: tuple[Any, ...]) -> StoredPassage:
 
 def advance_clock(conn: sqlite3.Connection, events: int = 1) -> int:
     """Take the next `events` event numbers; returns the first of them."""
-    row = conn.execute("UPDATE clock SET seq = seq + ? RETURNING seq", (events,)).fetchone()
-    return _clock(row) - events + 1
+    seq = scalar(conn, "UPDATE clock SET seq = seq + ? RETURNING seq", (events,))
+    return column_checks.whole("clock.seq", seq) - events + 1
 
 
 def read_clock(conn: sqlite3.Connection) -> int:
     """The number of the newest event."""
-    return _clock(conn.execute("SELECT seq FROM clock").fetchone())
-
-
-def _clock(row: tuple[Any, ...] | None) -> int:
-    return column_checks.whole("clock.seq", None if row is None else row[0])
+    return column_checks.whole("clock.seq", scalar(conn, "SELECT seq FROM clock"))
 
 
 def current_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, StoredPassage]:
     """The present text of each of these passage ids that is in the index."""
-    rows = in_chunks(
-        conn,
-        f"SELECT {_COLUMNS} FROM passages WHERE ended IS NULL AND origin = 'index' AND id IN (%s)",
-        ids,
-    )
+    sql = f"SELECT {_COLUMNS} FROM passages WHERE {_PRESENT} AND id IN (%s)"
+    rows = in_chunks(conn, sql, ids)
     return {stored.passage.id: stored for stored in map(stored_row, rows)}
 
 
@@ -123,28 +120,25 @@ def insert(
     origin: str = "index",
 ) -> int:
     """Begin a row; returns its pid. lineage None: it inherits no votes."""
-    cursor = conn.execute(
-        "INSERT INTO passages (id, origin, title, text, metadata, text_hash, lineage, born) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            passage.id,
-            origin,
-            passage.title,
-            passage.text,
-            metadata_json(passage.metadata),
-            passage_hash(passage),
-            lineage if lineage is not None else -1,
-            seq,
-        ),
-    )
-    pid = int(cursor.lastrowid or 0)
+    row = {
+        "id": passage.id,
+        "origin": origin,
+        "title": passage.title,
+        "text": passage.text,
+        "metadata": metadata_json(passage.metadata),
+        "text_hash": passage_hash(passage),
+        "lineage": -1 if lineage is None else lineage,
+        "born": seq,
+    }
+    append_rows(conn, "passages", row)
+    pid = int(scalar(conn, "SELECT last_insert_rowid()"))
     if lineage is None:
         conn.execute("UPDATE passages SET lineage = pid WHERE pid = ?", (pid,))
     return pid
 
 
 def update_in_place(conn: sqlite3.Connection, pid: int, passage: Passage) -> None:
-    """Change what is not part of the words: metadata."""
+    """Change the metadata of a row whose encoded text stays the same."""
     conn.execute(
         "UPDATE passages SET title = ?, text = ?, metadata = ? WHERE pid = ?",
         (passage.title, passage.text, metadata_json(passage.metadata), pid),
@@ -158,11 +152,11 @@ def end(conn: sqlite3.Connection, pids: Iterable[int], seq: int) -> None:
 
 def foreign_pid(conn: sqlite3.Connection, passage: Passage, seq: int) -> int:
     """The pid of a text that an application's own retriever found; begun when it is new."""
-    row = conn.execute(
-        "SELECT pid FROM passages WHERE id = ? AND text_hash = ? AND origin = 'rerank'",
-        (passage.id, passage_hash(passage)),
-    ).fetchone()
-    return int(row[0]) if row else insert(conn, passage, seq=seq, lineage=None, origin="rerank")
+    sql = "SELECT pid FROM passages WHERE id = ? AND text_hash = ? AND origin = 'rerank'"
+    pid = scalar(conn, sql, (passage.id, passage_hash(passage)))
+    return (
+        insert(conn, passage, seq=seq, lineage=None, origin="rerank") if pid is None else int(pid)
+    )
 
 
 def rows_of_texts(conn: sqlite3.Connection, texts: Sequence[Passage]) -> list[tuple[int, int]]:
@@ -173,7 +167,7 @@ def rows_of_texts(conn: sqlite3.Connection, texts: Sequence[Passage]) -> list[tu
     rows = in_chunks(
         conn,
         "SELECT pid, lineage, id, text_hash FROM passages WHERE id IN (%s) "
-        "ORDER BY ended IS NULL AND origin = 'index', pid",
+        f"ORDER BY {_PRESENT}, pid",
         [p.id for p in texts],
     )
     known = {
@@ -187,7 +181,7 @@ def rows_of_texts(conn: sqlite3.Connection, texts: Sequence[Passage]) -> list[tu
 
 
 def fetch(conn: sqlite3.Connection, pids: Sequence[int]) -> dict[int, StoredPassage]:
-    """The rows of these pids that still stand."""
+    """The rows of these pids that have not ended."""
     rows = in_chunks(
         conn, f"SELECT {_COLUMNS} FROM passages WHERE ended IS NULL AND pid IN (%s)", pids
     )
@@ -196,30 +190,20 @@ def fetch(conn: sqlite3.Connection, pids: Sequence[int]) -> dict[int, StoredPass
 
 def present(conn: sqlite3.Connection) -> Iterator[StoredPassage]:
     """Every text that is in the index now, by pid."""
-    rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM passages WHERE ended IS NULL AND origin = 'index' ORDER BY pid"
-    )
+    rows = conn.execute(f"SELECT {_COLUMNS} FROM passages WHERE {_PRESENT} ORDER BY pid")
     return map(stored_row, rows)
 
 
 def without_vector(conn: sqlite3.Connection, revision: str) -> Iterator[StoredPassage]:
     """The texts in the index now that have no vector of this encoder revision."""
-    rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM {ALL_PRESENT} AND NOT EXISTS "
-        "(SELECT 1 FROM vectors v WHERE v.text_hash = p.text_hash AND v.revision = ?)",
-        (revision,),
-    )
+    rows = conn.execute(f"SELECT {_COLUMNS} FROM {_WITHOUT_VECTOR}", (revision,))
     return map(stored_row, rows)
 
 
 def present_heirs(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[int, StoredPassage]:
-    """By row whose votes it inherits: the text in the index now."""
-    rows = in_chunks(
-        conn,
-        f"SELECT {_COLUMNS} FROM passages "
-        "WHERE ended IS NULL AND origin = 'index' AND lineage IN (%s)",
-        lineages,
-    )
+    """The texts in the index now, by the row whose votes each inherits."""
+    sql = f"SELECT {_COLUMNS} FROM passages WHERE {_PRESENT} AND lineage IN (%s)"
+    rows = in_chunks(conn, sql, lineages)
     return {stored.lineage: stored for stored in map(stored_row, rows)}
 
 
@@ -236,10 +220,10 @@ def inheritors(conn: sqlite3.Connection) -> list[tuple[int, int]]:
 
 
 def changed_since(conn: sqlite3.Connection, seq: int) -> tuple[list[StoredPassage], list[int]]:
-    """(texts begun after event `seq` that still stand, pids ended after it)."""
+    """(texts of the index begun after event `seq` and not ended, pids ended after it)."""
     born = conn.execute(
         f"SELECT {_COLUMNS} FROM passages INDEXED BY passages_born "
-        "WHERE born > ? AND ended IS NULL AND origin = 'index' ORDER BY pid",
+        f"WHERE born > ? AND {_PRESENT} ORDER BY pid",
         (seq,),
     )
     ended = conn.execute("SELECT pid FROM passages WHERE ended > ?", (seq,))
@@ -253,7 +237,7 @@ def last_change(conn: sqlite3.Connection, until: int) -> int:
         "AND origin = 'index' ORDER BY born DESC LIMIT 1)), (SELECT coalesce(max(ended), 0) FROM "
         "passages WHERE ended <= ?))"
     )
-    return column_checks.whole("passages.born", conn.execute(sql, (until, until)).fetchone()[0])
+    return column_checks.whole("passages.born", scalar(conn, sql, (until, until)))
 
 
 def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
@@ -262,30 +246,23 @@ def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
 
 
 def text_of(conn: sqlite3.Connection, pid: int) -> str | None:
-    """The encoded text of a row, whether it still stands or not."""
+    """The encoded text of a row, whether it has ended or not."""
     row = conn.execute(f"SELECT {_COLUMNS} FROM passages WHERE pid = ?", (pid,)).fetchone()
     return None if row is None else encoded_text(stored_row(row).passage)
-
-
-_PRESENT = "ended IS NULL AND origin = 'index'"
 
 
 def count_passages(conn: sqlite3.Connection, after: int = 0) -> int:
     """How many texts are in the index now that were begun after event number `after`."""
     sql = f"SELECT count(*) FROM passages WHERE {_PRESENT} AND born > ?"
-    return int(conn.execute(sql, (after,)).fetchone()[0])
+    return int(scalar(conn, sql, (after,)))
 
 
 def count_changes(conn: sqlite3.Connection, after: int) -> int:
     """How many texts of the index were begun or ended after event number `after`."""
     sql = "SELECT count(*) FROM passages WHERE origin = 'index' AND (born > ? OR ended > ?)"
-    return int(conn.execute(sql, (after, after)).fetchone()[0])
+    return int(scalar(conn, sql, (after, after)))
 
 
 def count_without_vector(conn: sqlite3.Connection, revision: str) -> int:
     """How many texts of the index have no vector of this encoder revision."""
-    sql = (
-        f"SELECT count(*) FROM {ALL_PRESENT} "
-        "AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.text_hash = p.text_hash AND v.revision = ?)"
-    )
-    return int(conn.execute(sql, (revision,)).fetchone()[0])
+    return int(scalar(conn, f"SELECT count(*) FROM {_WITHOUT_VECTOR}", (revision,)))

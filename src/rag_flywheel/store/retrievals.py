@@ -4,13 +4,14 @@ They are appended; only the answer an application gave is filled in later.
 """
 
 import json
+import math
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from rag_flywheel.records import QueryKey
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.database import append_rows, in_chunks, scalar
 
 
 @dataclass(frozen=True)
@@ -45,51 +46,31 @@ class RetrievalRecord:
 
 def record_retrievals(conn: sqlite3.Connection, records: Iterable[RetrievalRecord]) -> None:
     """Append retrievals."""
-    conn.executemany(
-        "INSERT INTO retrievals (id, kind, at, query, query_hash, k, filter, tenant, version, "
-        "seen, user_id, session_id, latency_ms, hits) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        [
-            (
-                r.id,
-                r.kind,
-                r.at,
-                r.query,
-                r.query_hash,
-                r.k,
-                r.filter,
-                r.tenant,
-                r.version,
-                r.seen,
-                r.user_id,
-                r.session_id,
-                r.latency_ms,
-                json.dumps([[h.pid, h.passage_id, h.score, h.parts] for h in r.hits]),
-            )
-            for r in records
-        ],
-    )
+    for r in records:
+        hits = json.dumps([[h.pid, h.passage_id, h.score, h.parts] for h in r.hits])
+        append_rows(conn, "retrievals", {**vars(r), "hits": hits})
 
 
 def shown_hits(
     conn: sqlite3.Connection, retrieval_ids: Sequence[str]
 ) -> dict[str, tuple[int, dict[str, int]]]:
     """By retrieval id: (its row number, {passage id: pid} of the hits it showed)."""
-    rows = in_chunks(
-        conn, "SELECT id, rid, hits FROM retrievals WHERE id IN (%s)", list(retrieval_ids)
-    )
-    return {
-        str(id_): (
-            int(rid),
-            {name: pid for pid, name, _ in column_checks.hits("retrievals.hits", hits)},
-        )
-        for id_, rid, hits in rows
-    }
+    sql = "SELECT id, rid, hits FROM retrievals WHERE id IN (%s)"
+    pids_by_id = {}
+    for id_, rid, hits in in_chunks(conn, sql, list(retrieval_ids)):
+        pids = {name: pid for pid, name, _ in column_checks.hits("retrievals.hits", hits)}
+        pids_by_id[str(id_)] = (int(rid), pids)
+    return pids_by_id
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A retrieval as it was answered: its row, (pid, passage id, score) of each hit, and the answer
-    that the application gave."""
+    """A recorded retrieval.
+
+    rid: its row number.
+    hits: (pid, passage id, score) of each hit that it showed.
+    answer: the answer that the application gave.
+    """
 
     rid: int
     hits: tuple[tuple[int, str, float], ...]
@@ -97,7 +78,7 @@ class Shown:
 
 
 def shown(conn: sqlite3.Connection, retrieval_id: str) -> Shown | None:
-    """What a retrieval showed; None when there is none such."""
+    """The hits and the answer of a retrieval; None when none has this id."""
     row = conn.execute(
         "SELECT rid, hits, answer FROM retrievals WHERE id = ?", (retrieval_id,)
     ).fetchone()
@@ -116,20 +97,15 @@ def logged_scores(
         int(rid): [(pid, score) for pid, _, score in column_checks.hits("retrievals.hits", text)]
         for rid, text in rows
     }
-    pids = sorted({pid for found in hits.values() for pid, _ in found})
-    lineages = dict(
-        in_chunks(
-            conn,
-            "SELECT pid, lineage FROM passages WHERE pid IN (%s) AND lineage != pid",
-            pids,
-        )
-    )
+    pids = sorted({pid for scored in hits.values() for pid, _ in scored})
+    inherited = "SELECT pid, lineage FROM passages WHERE pid IN (%s) AND lineage != pid"
+    lineages = dict(in_chunks(conn, inherited, pids))
     scores = {
         rid: [
             (column_checks.whole("passages.lineage", lineages.get(pid, pid)), score)
-            for pid, score in found
+            for pid, score in scored
         ]
-        for rid, found in hits.items()
+        for rid, scored in hits.items()
     }
     return column_checks.complete("retrievals.rid", scores, retrievals)
 
@@ -137,7 +113,7 @@ def logged_scores(
 def first_retrievals(
     conn: sqlite3.Connection, questions: Collection[QueryKey]
 ) -> dict[QueryKey, int]:
-    """{(query hash, tenant): row of the first retrieval}, which no vote on the query had moved."""
+    """The row of the first retrieval of each question: no vote had changed its ranking yet."""
     rows = in_chunks(
         conn,
         "SELECT query_hash, tenant, min(rid) FROM retrievals WHERE query_hash IN (%s) "
@@ -149,18 +125,18 @@ def first_retrievals(
 
 
 def filters_of(conn: sqlite3.Connection, retrievals: Sequence[int]) -> dict[int, str | None]:
-    """{row of a retrieval: its metadata filter as JSON, None: none}."""
+    """By row of a retrieval: its metadata filter as JSON, None without one."""
     rows = in_chunks(conn, "SELECT rid, filter FROM retrievals WHERE rid IN (%s)", list(retrievals))
-    found = {
+    filters = {
         int(rid): column_checks.optional_text("retrievals.filter", where) for rid, where in rows
     }
-    return column_checks.complete("retrievals.rid", found, retrievals)
+    return column_checks.complete("retrievals.rid", filters, retrievals)
 
 
 def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool:
-    """Keep the answer that an application gave from a retrieval; False when there is none such.
+    """Store the answer that an application gave from a retrieval; False when none has this id.
 
-    Nothing is kept when the user who asked has opted out since.
+    Nothing is stored when the user who asked has opted out since.
     """
     row = conn.execute(
         "SELECT rid, EXISTS (SELECT 1 FROM opted_out o WHERE o.user_id = r.user_id) "
@@ -173,7 +149,7 @@ def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool
 
 
 def query_texts(conn: sqlite3.Connection, queries: Sequence[bytes]) -> dict[bytes, str]:
-    """Texts of past queries by hash."""
+    """The texts of past queries, by hash."""
     rows = in_chunks(
         conn, "SELECT DISTINCT query_hash, query FROM retrievals WHERE query_hash IN (%s)", queries
     )
@@ -183,22 +159,22 @@ def query_texts(conn: sqlite3.Connection, queries: Sequence[bytes]) -> dict[byte
 
 def count_retrievals(conn: sqlite3.Connection) -> int:
     """How many retrievals are recorded."""
-    return int(conn.execute("SELECT count(*) FROM retrievals").fetchone()[0])
+    return int(scalar(conn, "SELECT count(*) FROM retrievals"))
 
 
-def read_query_hash(found: object) -> bytes:
-    """The hash of a query as the database holds it, checked."""
-    return column_checks.hashed("retrievals.query_hash", found)
+def read_query_hash(value: object) -> bytes:
+    """The stored hash of a query. Raises CorruptFileError."""
+    return column_checks.hashed("retrievals.query_hash", value)
 
 
-def read_tenant(found: object) -> str | None:
-    """A tenant, as JSON, as the database holds it, checked."""
-    return column_checks.optional_text("retrievals.tenant", found)
+def read_tenant(value: object) -> str | None:
+    """The stored tenant of a retrieval, as JSON. Raises CorruptFileError."""
+    return column_checks.optional_text("retrievals.tenant", value)
 
 
 @dataclass(frozen=True)
 class AskedQuery:
-    """A question that was asked; best: the score of its first hit, -inf without one."""
+    """A recorded retrieval of a question; best: its highest score, -inf without a hit."""
 
     question: QueryKey
     query: str
@@ -217,10 +193,7 @@ def asked_since(conn: sqlite3.Connection, since: float) -> list[AskedQuery]:
             QueryKey(read_query_hash(hashed), read_tenant(tenant)),
             column_checks.text("retrievals.query", query),
             column_checks.seconds("retrievals.at", at),
-            max(
-                (s for _, _, s in column_checks.hits("retrievals.hits", hits)),
-                default=-float("inf"),
-            ),
+            max([-math.inf, *(s for _, _, s in column_checks.hits("retrievals.hits", hits))]),
         )
         for hashed, tenant, query, at, hits in rows
     ]
@@ -228,8 +201,13 @@ def asked_since(conn: sqlite3.Connection, since: float) -> list[AskedQuery]:
 
 @dataclass(frozen=True)
 class Pair:
-    """A question and the one before it in its session: the id of the latter, who asked, how many
-    seconds lie between, and the hashes of both."""
+    """A question and the one before it in its session.
+
+    before: the id of the earlier retrieval.
+    user_id: the user who asked both.
+    seconds: the time between the two.
+    hashes: the query hashes of the later and the earlier question.
+    """
 
     before: str
     user_id: str | None
@@ -238,8 +216,11 @@ class Pair:
 
 
 def with_the_one_before(conn: sqlite3.Connection, retrieval_id: str) -> Pair | None:
-    """The pair that a retrieval ends; None without a session, or a question before it in other
-    words and for the same tenant and user."""
+    """The pair of a retrieval and the one before it in its session.
+
+    None without a session or an earlier retrieval in it, or when that one had the same words,
+    another tenant or another user.
+    """
     row = conn.execute(
         "SELECT b.id, a.user_id, a.at - b.at, a.query_hash, b.query_hash, a.tenant IS b.tenant "
         "AND a.user_id IS b.user_id FROM retrievals a JOIN retrievals b "

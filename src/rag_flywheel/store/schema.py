@@ -1,6 +1,6 @@
-"""Whether a database has exactly the tables, indexes and triggers that the migrations make.
+"""Checks that a database has exactly the tables, indexes and triggers that the migrations create.
 
-A view or trigger from a stranger would run with every statement; it knows no row of any table.
+A foreign view or trigger would run with every statement. This module must not know any row.
 """
 
 import re
@@ -13,17 +13,16 @@ from rag_flywheel.errors import CorruptFileError
 if TYPE_CHECKING:
     from sqlite_utils.migrations import Migrations
 
-_Column = tuple[str, str, int, int, int]  # name, type, not null, place in the primary key, hidden
-_Found = dict[tuple[str, str], object]
+_Schema = dict[tuple[str, str], object]
 _OWN = re.compile(r"sqlite_(sequence|stat[134])|sqlite_autoindex_\w+", re.ASCII)
-_LEFT = "restore the database from a backup: it is not as this package makes it"
+_RESTORE = "restore the database from a backup: it is not as this package makes it"
 
 
 def require_schema(conn: sqlite3.Connection, migrations: "Migrations") -> None:
     """Raises CorruptFileError naming the first table, index or trigger that is not as it must be."""
     problems = schema_problems(conn, migrations)
     if problems:
-        raise CorruptFileError(f"flywheel.db: {problems[0]}; {_LEFT}")
+        raise CorruptFileError(f"flywheel.db: {problems[0]}; {_RESTORE}")
 
 
 def require_ours(conn: sqlite3.Connection) -> None:
@@ -31,12 +30,12 @@ def require_ours(conn: sqlite3.Connection) -> None:
     rows = conn.execute("SELECT type, name FROM sqlite_master").fetchall()
     if rows and ("table", "_sqlite_migrations") not in rows:
         raise CorruptFileError(
-            f"flywheel.db: it holds {rows[0][0]} {rows[0][1]!r} but no table of migrations; {_LEFT}"
+            f"flywheel.db: it holds {rows[0][0]} {rows[0][1]!r} but no table of migrations; {_RESTORE}"
         )
 
 
 def schema_problems(conn: sqlite3.Connection, migrations: "Migrations") -> list[str]:
-    """What is missing, foreign or different, one sentence each."""
+    """The tables, indexes and triggers that are missing, foreign or different, one sentence each."""
     found, expected = _schema(conn), _expected(migrations)
     problems = []
     for key in sorted(expected.keys() | found.keys()):
@@ -51,7 +50,7 @@ def schema_problems(conn: sqlite3.Connection, migrations: "Migrations") -> list[
 
 
 @cache
-def _expected(migrations: "Migrations") -> _Found:
+def _expected(migrations: "Migrations") -> _Schema:
     import sqlite_utils  # 50 ms to load
 
     memory = sqlite_utils.Database(memory=True)
@@ -62,20 +61,19 @@ def _expected(migrations: "Migrations") -> _Found:
     return found
 
 
-def _schema(conn: sqlite3.Connection) -> _Found:
-    """Tables by their columns, everything else by its SQL, however it is quoted and spaced."""
-    found: _Found = {}
+def _schema(conn: sqlite3.Connection) -> _Schema:
+    """Tables by their columns, everything else by its SQL, however it is quoted and spaced.
+
+    A column is (name, type, not null, place in the primary key, hidden).
+    """
+    schema: _Schema = {}
     for kind, name, sql in conn.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
         if not isinstance(name, str) or _OWN.fullmatch(name):
             continue
         plain = re.sub(r"\s+", " ", re.sub(r'["\[\]`]', "", str(sql))).strip()
         if kind == "table" and plain.upper().startswith("CREATE TABLE"):
-            found[kind, name] = _columns(conn, name)
+            rows = conn.execute("SELECT * FROM pragma_table_xinfo(?)", (name,)).fetchall()
+            schema[kind, name] = [row[1:4] + row[5:] for row in rows]  # without place and default
         else:
-            found[kind, name] = plain
-    return found
-
-
-def _columns(conn: sqlite3.Connection, table: str) -> list[_Column]:
-    rows = conn.execute("SELECT * FROM pragma_table_xinfo(?)", (table,)).fetchall()
-    return [(name, kind, notnull, key, hidden) for _, name, kind, notnull, _, key, hidden in rows]
+            schema[kind, name] = plain
+    return schema

@@ -1,6 +1,6 @@
-"""The key that user ids are hashed under, and who does not want to be recorded.
+"""Stores the key that user ids are hashed under, and the users who opted out of being recorded.
 
-Users are hashes here; this module must not know how they are made.
+Users are hashes here; this module must not know how they are computed.
 """
 
 import re
@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection
 
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.database import in_chunks, scalar
 from rag_flywheel.store.event_types import ONE_TIME
 
 USER_KEY = "user_key"
@@ -23,25 +23,24 @@ def new_user_key() -> str:
 
 
 def user_key(conn: sqlite3.Connection) -> bytes:
-    """The key of this index, 32 bytes; the migration made it, once for all processes.
+    """The key of this index, 32 bytes, which a migration stored once for all processes.
 
-    Raises CorruptFileError when there is none: with another one, no user would be known again.
+    Raises CorruptFileError when there is none: another key would hash no user as before.
     """
-    row = conn.execute("SELECT value FROM meta WHERE key = ?", (USER_KEY,)).fetchone()
-    text = None if row is None else row[0]
+    text = scalar(conn, "SELECT value FROM meta WHERE key = ?", (USER_KEY,))
     if type(text) is not str or not re.fullmatch(f"[0-9a-f]{{{2 * _KEY_BYTES}}}", text):
-        found = None if row is None else "(not shown)"  # most of it may still be the secret
-        column_checks.refuse(f"meta {USER_KEY!r}", found, f"{2 * _KEY_BYTES} hexadecimal digits")
+        shown = None if text is None else "(not shown)"  # most of it may still be the secret
+        column_checks.refuse(f"meta {USER_KEY!r}", shown, f"{2 * _KEY_BYTES} hexadecimal digits")
     return bytes.fromhex(text)
 
 
 def one_time_user() -> str:
-    """SQL: a new user id for each row, in place of one that must go; two voices stay two."""
+    """SQL: a new random user id for each row, so that events of different users stay distinct."""
     return f"'{ONE_TIME}' || lower(hex(randomblob(16)))"
 
 
 def set_opted_out(conn: sqlite3.Connection, user: str, out: bool) -> None:
-    """Note that a user is not to be recorded, or may be again."""
+    """Store that a user is not to be recorded, or may be again."""
     if out:
         conn.execute(
             "INSERT OR IGNORE INTO opted_out (user_id, at) VALUES (?, ?)", (user, time.time())
@@ -50,7 +49,12 @@ def set_opted_out(conn: sqlite3.Connection, user: str, out: bool) -> None:
         conn.execute("DELETE FROM opted_out WHERE user_id = ?", (user,))
 
 
+def has_opted_out(conn: sqlite3.Connection, user_id: str | None) -> bool:
+    """Whether this user is not to be recorded; never without an id."""
+    return user_id is not None and bool(opted_out(conn, {user_id}))
+
+
 def opted_out(conn: sqlite3.Connection, users: Collection[str]) -> set[str]:
-    """Which of these users are not to be recorded."""
+    """Those of these users that are not to be recorded."""
     rows = in_chunks(conn, "SELECT user_id FROM opted_out WHERE user_id IN (%s)", list(users))
     return {str(row[0]) for row in rows}

@@ -1,4 +1,4 @@
-"""Vectors in SQL, by text hash and encoder revision: no text is embedded twice."""
+"""Stores vectors in SQL by text hash and encoder revision, so that no text is embedded twice."""
 
 import json
 import sqlite3
@@ -20,12 +20,8 @@ def read_vectors(
     conn: sqlite3.Connection, hashes: Sequence[bytes], revision: str, dim: int
 ) -> dict[bytes, Vectors]:
     """Stored vectors, float32 (dim,), by text hash. Raises CorruptFileError."""
-    rows = in_chunks(
-        conn,
-        "SELECT text_hash, vector FROM vectors WHERE text_hash IN (%s) AND revision = ?",
-        hashes,
-        (revision,),
-    )
+    sql = "SELECT text_hash, vector FROM vectors WHERE text_hash IN (%s) AND revision = ?"
+    rows = in_chunks(conn, sql, hashes, (revision,))
     return {h: column_checks.vector("a vector", v, dim) for h, v in rows}
 
 
@@ -57,19 +53,15 @@ def hashes_with_vector(
     conn: sqlite3.Connection, hashes: Sequence[bytes], revision: str
 ) -> set[bytes]:
     """Which of these texts have a stored vector."""
-    rows = in_chunks(
-        conn,
-        "SELECT text_hash FROM vectors WHERE text_hash IN (%s) AND revision = ?",
-        hashes,
-        (revision,),
-    )
+    sql = "SELECT text_hash FROM vectors WHERE text_hash IN (%s) AND revision = ?"
+    rows = in_chunks(conn, sql, hashes, (revision,))
     return {bytes(row[0]) for row in rows}
 
 
 def put_vectors(
     conn: sqlite3.Connection, hashes: Sequence[bytes], vectors: Vectors, revision: str
 ) -> None:
-    """Keep vectors under (text hash, encoder revision); those already there stay."""
+    """Store vectors under (text hash, encoder revision); those already there stay."""
     rows = zip(hashes, (v.tobytes() for v in np.ascontiguousarray(vectors)), strict=True)
     conn.executemany(
         "INSERT OR IGNORE INTO vectors (text_hash, vector, revision) VALUES (?, ?, ?)",
@@ -80,34 +72,30 @@ def put_vectors(
 def noted_revisions(conn: sqlite3.Connection) -> set[str]:
     """The revisions of tuned encoders that vectors are stored under."""
     text = journal.read_meta(conn, _TUNED)
-    found = [] if text is None else column_checks.parsed(f"meta {_TUNED!r}", text)
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+    names = [] if text is None else column_checks.parsed(f"meta {_TUNED!r}", text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         column_checks.refuse(f"meta {_TUNED!r}", text, "names in a list")
-    return set(found)
+    return set(names)
 
 
 def note_revision(conn: sqlite3.Connection, revision: str) -> None:
     """Note that vectors are stored under the revision of a tuned encoder."""
-    _note(conn, noted_revisions(conn) | {revision})
+    names = noted_revisions(conn) | {revision}
+    journal.write_meta(conn, _TUNED, json.dumps(sorted(names)))
 
 
 def drop_revisions(conn: sqlite3.Connection, revisions: Collection[str]) -> int:
     """Delete the vectors of these tuned encoders; returns how many."""
-    n = 0
-    for revision in sorted(revisions):
-        n += conn.execute("DELETE FROM vectors WHERE revision = ?", (revision,)).rowcount
-    _note(conn, noted_revisions(conn) - set(revisions))
-    return n
-
-
-def _note(conn: sqlite3.Connection, revisions: Collection[str]) -> None:
-    journal.write_meta(conn, _TUNED, json.dumps(sorted(revisions)))
+    names = noted_revisions(conn) - set(revisions)
+    journal.write_meta(conn, _TUNED, json.dumps(sorted(names)))
+    sql = "DELETE FROM vectors WHERE revision = ?"
+    return sum(conn.execute(sql, (revision,)).rowcount for revision in sorted(revisions))
 
 
 def drop_query_vectors(conn: sqlite3.Connection, queries: Sequence[bytes]) -> None:
-    """Delete the vectors of these query hashes, those that no stored question has any more.
+    """Delete those vectors of these query hashes that no stored question has any more.
 
-    Hashes of queries and of passages never meet: each kind is hashed under its name.
+    A query and a passage never have the same hash, since the kind is part of what is hashed.
     """
     asked = " AND ".join(
         f"NOT EXISTS (SELECT 1 FROM {table} t WHERE t.query_hash = vectors.text_hash)"
@@ -121,8 +109,10 @@ def drop_query_vectors(conn: sqlite3.Connection, queries: Sequence[bytes]) -> No
 def present_vectors(
     conn: sqlite3.Connection, revision: str, dim: int
 ) -> Iterator[tuple[Pids, Vectors]]:
-    """(pids ascending, float32 (n, dim)) of the present texts of the index that have a vector, part
-    by part, so that they need not all be in memory."""
+    """The present texts of the index that have a vector, as (pids ascending, float32 (n, dim)).
+
+    They come part by part, so that they need not all be in memory.
+    """
     rows = conn.execute(
         "SELECT p.pid, v.vector FROM passages p JOIN vectors v "
         "ON v.text_hash = p.text_hash AND v.revision = ? "
@@ -137,17 +127,12 @@ def some_vectors(
     conn: sqlite3.Connection, pids: Sequence[int], revision: str, dim: int
 ) -> tuple[Pids, Vectors]:
     """(pids ascending, float32 (n, dim)) of these texts, which must all have a vector."""
-    rows = sorted(
-        in_chunks(
-            conn,
-            "SELECT p.pid, v.vector FROM passages p JOIN vectors v ON v.text_hash = p.text_hash "
-            "WHERE p.pid IN (%s) AND v.revision = ?",
-            pids,
-            (revision,),
-        ),
-        key=lambda row: int(row[0]),
+    sql = (
+        "SELECT p.pid, v.vector FROM passages p JOIN vectors v ON v.text_hash = p.text_hash "
+        "WHERE p.pid IN (%s) AND v.revision = ?"
     )
-    return _vectors(rows, dim)
+    rows = in_chunks(conn, sql, pids, (revision,))
+    return _vectors(sorted(rows, key=lambda row: int(row[0])), dim)
 
 
 def _vectors(rows: Sequence[tuple[int, bytes]], dim: int) -> tuple[Pids, Vectors]:

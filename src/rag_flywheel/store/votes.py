@@ -1,7 +1,7 @@
 """Votes on hits and on whole answers: appended, and never changed here.
 
-Only forgetting a user and folding old events take rows away. This module must not know what votes
-mean for a ranking.
+Only forgetting a user and folding old events delete rows. This module must not know what votes mean
+for a ranking.
 """
 
 import heapq
@@ -13,7 +13,7 @@ from typing import Any, cast, get_args
 
 from rag_flywheel.records import PastVotes, Signal, Verdict
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.database import append_rows, in_chunks, scalar
 from rag_flywheel.store.event_types import Kind, VoteEvent
 from rag_flywheel.store.retrievals import read_query_hash, read_tenant
 
@@ -33,34 +33,35 @@ def append_votes(
     conn: sqlite3.Connection, votes: Sequence[NewVote], *, first_seq: int, at: float
 ) -> None:
     """Append votes under consecutive event numbers from `first_seq`."""
-    conn.executemany(
-        "INSERT INTO votes (seq, rid, pid, verdict, user_id, reason, at) VALUES (?,?,?,?,?,?,?)",
-        [
-            (first_seq + i, v.rid, v.pid, v.verdict, v.user_id, v.reason, at)
-            for i, v in enumerate(votes)
-        ],
-    )
+    rows = ({"seq": seq, "at": at, **vars(v)} for seq, v in enumerate(votes, first_seq))
+    append_rows(conn, "votes", *rows)
 
 
 _VERDICTS = get_args(Verdict)
 SIGNALS: tuple[str, ...] = get_args(Signal)
 KINDS: tuple[str, ...] = ("vote", "answer", "correction", "adopted", *SIGNALS)
 _COLUMNS = "v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at"
-_SAID = (
-    f"SELECT {_COLUMNS}, 1.0, 'vote', 1.0 FROM votes v JOIN retrievals r ON r.rid = v.rid "
-    "JOIN passages p ON p.pid = v.pid WHERE ",
-    f"SELECT {_COLUMNS}, c.credit, v.kind, coalesce(k.trust, 1.0) FROM answer_votes v "
-    "JOIN credits c ON c.seq = v.seq LEFT JOIN trusts k ON k.kind = v.kind "
-    "JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = c.pid WHERE ",
+_FROM_VOTES = (
+    "FROM votes v JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = v.pid WHERE "
 )
-"""Votes on hits, and the part of each hit in what was said of whole answers."""
+_FROM_ANSWER_VOTES = (
+    "FROM answer_votes v JOIN credits c ON c.seq = v.seq LEFT JOIN trusts k ON k.kind = v.kind "
+    "JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = c.pid WHERE "
+)
+_SELECT_VOTES = (
+    f"SELECT {_COLUMNS}, 1.0, 'vote', 1.0 {_FROM_VOTES}",
+    f"SELECT {_COLUMNS}, c.credit, v.kind, coalesce(k.trust, 1.0) {_FROM_ANSWER_VOTES}",
+)
+"""SQL: votes on hits, and the part of each hit in the votes on whole answers."""
 EVENTS = ("votes", "answer_votes")
-"""The tables of what was said of retrievals: columns seq, rid, verdict, user_id and at in each."""
+"""The tables of votes; both have the columns seq, rid, verdict, user_id and at."""
 
 
 def votes_until(conn: sqlite3.Connection, last: int) -> Iterator[VoteEvent]:
     """Every vote up to event number `last`, in order."""
-    rows = (conn.execute(sql + "v.seq <= ? ORDER BY v.seq, p.pid", (last,)) for sql in _SAID)
+    rows = (
+        conn.execute(sql + "v.seq <= ? ORDER BY v.seq, p.pid", (last,)) for sql in _SELECT_VOTES
+    )
     return heapq.merge(*(map(_vote, each) for each in rows), key=lambda vote: vote.seq)
 
 
@@ -69,14 +70,16 @@ def votes_on_queries(
 ) -> list[VoteEvent]:
     """Every vote up to event number `last` on these queries, in order."""
     where = "r.query_hash IN (%s) AND v.seq <= ? ORDER BY v.seq, p.pid"
-    rows = (row for sql in _SAID for row in in_chunks(conn, sql + where, list(queries), (last,)))
+    rows = (
+        row for sql in _SELECT_VOTES for row in in_chunks(conn, sql + where, list(queries), (last,))
+    )
     return sorted(map(_vote, rows), key=lambda vote: vote.seq)
 
 
 def votes_on_retrievals(conn: sqlite3.Connection, retrievals: Sequence[int]) -> list[VoteEvent]:
     """Every vote on these retrieval rows, in order."""
     where = "v.rid IN (%s) ORDER BY v.seq, p.pid"
-    rows = (row for sql in _SAID for row in in_chunks(conn, sql + where, list(retrievals)))
+    rows = (row for sql in _SELECT_VOTES for row in in_chunks(conn, sql + where, list(retrievals)))
     return sorted(map(_vote, rows), key=lambda vote: vote.seq)
 
 
@@ -91,19 +94,16 @@ def queries_voted_on(conn: sqlite3.Connection, after: int, last: int) -> list[by
 
 
 _BY_NUMBER = (
-    "SELECT r.query, p.id, v.verdict, NULL, 'vote' FROM votes v JOIN retrievals r ON r.rid = v.rid "
-    "JOIN passages p ON p.pid = v.pid WHERE v.seq IN (%s)",
+    f"SELECT r.query, p.id, v.verdict, NULL, 'vote' {_FROM_VOTES} v.seq IN (%s)",
     "SELECT r.query, p.id, v.verdict, c.credit * coalesce(k.trust, 1.0), v.kind "
-    "FROM answer_votes v JOIN credits c ON c.seq = v.seq AND c.credit > 0 "
-    "LEFT JOIN trusts k ON k.kind = v.kind JOIN retrievals r ON r.rid = v.rid "
-    "JOIN passages p ON p.pid = c.pid WHERE v.seq IN (%s)",
+    f"{_FROM_ANSWER_VOTES} c.credit > 0 AND v.seq IN (%s)",
 )
 
 
 def votes_by_number(
     conn: sqlite3.Connection, numbers: Sequence[int], weights: Mapping[Kind, float]
 ) -> list[PastVotes]:
-    """These votes by query and passage, those with the most votes first; weights: of each kind."""
+    """These votes summed by query and passage, those with the most first; weights: of each kind."""
     counts: dict[tuple[str, str], dict[str, float]] = {}
     for query, passage, verdict, credit, kind in (
         row for sql in _BY_NUMBER for row in in_chunks(conn, sql, list(numbers))
@@ -120,19 +120,19 @@ def votes_by_number(
             n["shared"] += (
                 sign * weights[_kind(kind)] * column_checks.number("credits.credit", credit)
             )
-    found = [
+    totals = (
         PastVotes(*key, int(n["helpful"]), int(n["harmful"]), n["shared"])
         for key, n in counts.items()
-    ]
+    )
     return sorted(
-        found, key=lambda v: (-v.helpful - v.harmful, -abs(v.shared), v.query, v.passage_id)
+        totals, key=lambda v: (-v.helpful - v.harmful, -abs(v.shared), v.query, v.passage_id)
     )
 
 
 def count_votes(conn: sqlite3.Connection, after: int = 0) -> int:
     """How many votes, on hits or on answers, came after event number `after`."""
     each = " + ".join(f"(SELECT count(*) FROM {table} WHERE seq > :after)" for table in EVENTS)
-    return int(conn.execute(f"SELECT {each}", {"after": after}).fetchone()[0])
+    return int(scalar(conn, f"SELECT {each}", {"after": after}))
 
 
 def _vote(row: tuple[Any, ...]) -> VoteEvent:
@@ -152,26 +152,26 @@ def _vote(row: tuple[Any, ...]) -> VoteEvent:
     )
 
 
-def _verdict(found: object) -> Verdict:
-    if found not in _VERDICTS:
-        column_checks.refuse("votes.verdict", found, " or ".join(_VERDICTS))
-    return cast(Verdict, found)
+def _verdict(value: object) -> Verdict:
+    if value not in _VERDICTS:
+        column_checks.refuse("votes.verdict", value, " or ".join(_VERDICTS))
+    return cast(Verdict, value)
 
 
-def _kind(found: object) -> Kind:
-    if found not in KINDS:
-        column_checks.refuse("answer_votes.kind", found, " or ".join(KINDS))
-    return cast(Kind, found)
+def _kind(value: object) -> Kind:
+    if value not in KINDS:
+        column_checks.refuse("answer_votes.kind", value, " or ".join(KINDS))
+    return cast(Kind, value)
 
 
-def replace_trusts(conn: sqlite3.Connection, found: Mapping[str, float]) -> None:
-    """Keep these factors, and no others."""
+def replace_trusts(conn: sqlite3.Connection, trusts: Mapping[str, float]) -> None:
+    """Store these factors by kind of signal, and delete all others."""
     conn.execute("DELETE FROM trusts")
-    conn.executemany("INSERT INTO trusts (kind, trust) VALUES (?, ?)", list(found.items()))
+    append_rows(conn, "trusts", *({"kind": k, "trust": t} for k, t in trusts.items()))
 
 
 def stored_trusts(conn: sqlite3.Connection) -> dict[str, float]:
-    """The factor for each kind of signal that there is one for."""
+    """The factors that are stored, by kind of signal."""
     rows = conn.execute("SELECT kind, trust FROM trusts ORDER BY kind")
     return {
         column_checks.text("trusts.kind", k): column_checks.trust("trusts.trust", t)
@@ -181,16 +181,16 @@ def stored_trusts(conn: sqlite3.Connection) -> dict[str, float]:
 
 def has_signals(conn: sqlite3.Connection) -> bool:
     """Whether any signal, or any trust in one, is stored."""
-    row = conn.execute(
+    sql = (
         "SELECT EXISTS (SELECT 1 FROM answer_votes WHERE kind NOT IN ('answer', 'correction')) "
         "OR EXISTS (SELECT 1 FROM trusts)"
-    ).fetchone()
-    return bool(row[0])
+    )
+    return bool(scalar(conn, sql))
 
 
 @dataclass(frozen=True)
 class NewAnswerVote:
-    """To append: what was said of retrieval row `rid`; credits: {pid: its part, 0 to 1}."""
+    """A vote on the answer of retrieval row `rid`; credits: the part of each pid in it, 0 to 1."""
 
     rid: int
     kind: str
@@ -203,16 +203,11 @@ class NewAnswerVote:
 def append_answer_vote(
     conn: sqlite3.Connection, new: NewAnswerVote, *, seq: int, at: float
 ) -> None:
-    """Append it under an event number."""
-    conn.execute(
-        "INSERT INTO answer_votes (seq, rid, kind, verdict, user_id, at, why) "
-        "VALUES (?,?,?,?,?,?,?)",
-        (seq, new.rid, new.kind, new.verdict, new.user_id, at, new.why),
-    )
-    conn.executemany(
-        "INSERT INTO credits (seq, pid, credit) VALUES (?,?,?)",
-        [(seq, pid, credit) for pid, credit in new.credits.items()],
-    )
+    """Append a vote on an answer under an event number."""
+    row = {"seq": seq, "at": at, **vars(new)}
+    credits = row.pop("credits")
+    append_rows(conn, "answer_votes", row)
+    append_rows(conn, "credits", *({"seq": seq, "pid": p, "credit": c} for p, c in credits.items()))
 
 
 def named_before(conn: sqlite3.Connection, rid: int, user_id: str | None) -> list[int]:
@@ -226,7 +221,7 @@ def named_before(conn: sqlite3.Connection, rid: int, user_id: str | None) -> lis
 
 
 def drop_loose_credits(conn: sqlite3.Connection) -> None:
-    """Delete the parts of events that are no longer stored."""
+    """Delete the credits of events that are no longer stored."""
     conn.execute(
         "DELETE FROM credits WHERE NOT EXISTS "
         "(SELECT 1 FROM answer_votes v WHERE v.seq = credits.seq)"
