@@ -18,8 +18,8 @@ COMMAND = """
 import sys
 import teachable
 from rag_flywheel.cli import main
-from rag_flywheel.improve import tune
-tune.RATE = teachable.RATE
+from rag_flywheel.improve import teach
+teach.RATE = teachable.RATE
 main()
 """
 
