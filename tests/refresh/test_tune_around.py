@@ -255,7 +255,7 @@ def test_past_questions_of_tenants_are_taught_by_their_own_passages(
 
     seen: list[teach.Lessons] = []
 
-    def watched(*given: object) -> teach.Taught:
+    def watched(*given: object) -> teach.TeachingResult:
         seen.extend(each for each in given if isinstance(each, teach.Lessons))
         return teach.teach(*given)  # type: ignore[arg-type]
 

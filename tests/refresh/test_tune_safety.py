@@ -12,7 +12,7 @@ import pytest
 from rag_flywheel import Passage
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.improve import teach
-from rag_flywheel.refresh import refresh as refreshing
+from rag_flywheel.refresh import next_version as refreshing
 from teachable import TeachableEncoder, questions, share_right, vote
 from tuned import (
     NEW,
