@@ -25,7 +25,8 @@ def answers(fw: Flywheel) -> dict[str, list[tuple[str, float]]]:
 def assert_same(found: list[tuple[str, float]], expected: list[tuple[str, float]]) -> None:
     """One query alone and among others differ in the last digits."""
     assert [p for p, _ in found] == [p for p, _ in expected]
-    assert [s for _, s in found] == pytest.approx([s for _, s in expected], abs=1e-5)
+    # batched and single products of float32 vectors: 1.07e-5 apart at a score of -5 on one processor
+    assert [s for _, s in found] == pytest.approx([s for _, s in expected], abs=2e-5)
 
 
 @pytest.mark.slow
