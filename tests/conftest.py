@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,16 @@ from thorough import register_profiles
 register_profiles()
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+WHOLLY_SLOW = re.compile(r"^pytestmark = .*\bmark\.(slow|model)\b", flags=re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The fast tests do not import files in which all tests are slow: torch takes seconds."""
+    if collection_path.suffix != ".py" or "not slow and not model" not in config.option.markexpr:
+        return None
+    return WHOLLY_SLOW.search(collection_path.read_text(encoding="utf-8")) is not None or None
 
 
 @pytest.fixture

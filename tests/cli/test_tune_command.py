@@ -13,6 +13,8 @@ import pytest
 from rag_flywheel.cli.app import main
 from tuned import ASKED
 
+pytestmark = pytest.mark.slow  # torch alone takes seconds to load
+
 SUPPORT = Path(__file__).parents[1] / "support"
 COMMAND = """
 import sys

@@ -30,6 +30,7 @@ from rag_flywheel.cli.app import main
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_THE_MODEL = {"README.md", "docs/index.md", "docs/tutorial.md"}
+OF_MANY_PROCESSES = {"docs/how-to/known-answers.md", "docs/how-to/backup-and-restore.md"}
 NOT_RUN = {
     ("README.md", "make demo"),
     ("README.md", "pip install"),
@@ -168,10 +169,16 @@ def run_page(page: Path) -> None:
                     ids.update(zip(IDS.findall(output), IDS.findall(found), strict=False))
 
 
+def marks_of(page: Path) -> list[pytest.MarkDecorator]:
+    if name_of(page) in WITH_THE_MODEL:
+        return [pytest.mark.model]
+    return [pytest.mark.slow] if name_of(page) in OF_MANY_PROCESSES else []
+
+
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(p, marks=[pytest.mark.model] if name_of(p) in WITH_THE_MODEL else [])
+        pytest.param(p, marks=marks_of(p))
         for p in PAGES
         if any(runs and kind != "text" for kind, runs, _ in blocks(p))
     ],

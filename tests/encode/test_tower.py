@@ -16,6 +16,8 @@ from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.errors import CorruptFileError, EncoderError
 from teachable import TeachableEncoder
 
+pytestmark = pytest.mark.slow  # torch alone takes seconds to load
+
 TEXTS = ["thing1 sweet", "thing2 loud", "of course"]
 
 

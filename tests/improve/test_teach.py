@@ -17,6 +17,8 @@ from rag_flywheel.improve.teach import Lessons, soft_targets, teach
 from rag_flywheel.rank.parameters import Parameters
 from teachable import RATE
 
+pytestmark = pytest.mark.slow  # torch alone takes seconds to load
+
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:

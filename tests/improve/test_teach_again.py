@@ -17,6 +17,8 @@ from rag_flywheel.improve import teach as teaching
 from rag_flywheel.improve.teach import Lessons, TeachingResult, teach
 from teachable import RATE
 
+pytestmark = pytest.mark.slow  # torch alone takes seconds to load
+
 N_STEPS = 8  # of lessons()
 
 

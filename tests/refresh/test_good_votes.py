@@ -8,8 +8,9 @@ from rag_flywheel.deploy.loaded import load_parameters
 from teachable import passages, questions, vote
 from tuned import N, folder_of, opened
 
+pytestmark = pytest.mark.slow  # torch alone takes seconds to load
 
-@pytest.mark.slow
+
 def test_good_votes_on_a_bad_ranking_are_learned_from(tmp_path: Path) -> None:
     """They were not: "50% of votes look wrong", with one in ten so. The two best hits of a question
     are the right two, in the wrong order half of the time."""

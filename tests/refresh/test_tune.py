@@ -29,6 +29,8 @@ from tuned import (
     weights_of,
 )
 
+pytestmark = pytest.mark.slow  # torch alone takes seconds to load
+
 
 def test_questions_nobody_voted_on_are_lifted_and_all_of_it_is_kept(voted: Path) -> None:
     with opened(voted) as fw:

@@ -18,6 +18,8 @@ from rag_flywheel.improve import teach
 from teachable import RATE, SENSES, TeachableEncoder, answer, questions, share_right
 from tuned import ASKED, NEW, N, ids, live, manifest_of, opened, order, revisions, rows, weights_of
 
+pytestmark = pytest.mark.slow  # torch alone takes seconds to load
+
 
 def ask_as(fw: Flywheel, user: str, asked: Sequence[str], wrong: bool) -> None:
     votes = []

@@ -16,6 +16,8 @@ from rag_flywheel.errors import CorruptFileError, StorageError
 from teachable import answer, share_right
 from tuned import ASKED, NEW, folder_of, ids, live, manifest_of, opened, order, weights_of
 
+pytestmark = pytest.mark.slow  # torch alone takes seconds to load
+
 
 def flipped(path: Path) -> None:
     data = bytearray(path.read_bytes())

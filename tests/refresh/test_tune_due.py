@@ -16,6 +16,8 @@ from rag_flywheel.store.migrations import migrate
 from teachable import TeachableEncoder, passages, questions, vote
 from tuned import ASKED, ids, live, manifest_of, opened, order, revisions, rows
 
+pytestmark = pytest.mark.slow  # torch alone takes seconds to load
+
 LOOKS = "SELECT n_votes, outcome FROM looks WHERE arm = 'encoder' ORDER BY id"
 TEACHABLE: list[Encoder | str] = [TeachableEncoder(), "teachable:TeachableEncoder"]
 WORDS: list[Encoder | str] = [WordEncoder(), "fakes:word_encoder"]

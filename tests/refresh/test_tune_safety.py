@@ -29,6 +29,8 @@ from tuned import (
     weights_of,
 )
 
+pytestmark = pytest.mark.slow  # torch alone takes seconds to load
+
 
 @pytest.fixture(scope="module")
 def tossed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -13,6 +13,8 @@ from rag_flywheel.errors import CorruptFileError
 from teachable import TaughtQueries, TeachableEncoder
 from tuned import NEW, ids, live, manifest_of, opened, rows, weights_of
 
+pytestmark = pytest.mark.slow  # torch alone takes seconds to load
+
 SOME = NEW[:24]
 Answers = dict[str, dict[str, list[tuple[str, float]]]]
 

@@ -1,6 +1,7 @@
 """Works until it is killed: load_worker.py FOLDER vote FILE, or FOLDER move FIRST.
 
-vote: asks and votes; after each vote that is acknowledged its number is a line of FILE.
+vote: asks and votes, some ten times a second (what a refresh takes grows with the votes); after
+each vote that is acknowledged its number is a line of FILE.
 move: refreshes, rolls back, releases and forgets, over and over; on stdout one JSON line each:
 ["ready"], before a call ["begin", what], after it returned ["done", what].
 """
@@ -8,6 +9,7 @@ move: refreshes, rolls back, releases and forgets, over and over; on stdout one 
 import itertools
 import json
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,7 @@ def vote(fw: Flywheel, file: Path) -> None:
             fw.feedback(shown.id, hit, "helpful", user_id=f"loader{n % 9}", reason=f"load {n}")
             out.write(f"{n}\n")
             out.flush()
+            time.sleep(0.1)
 
 
 def move(fw: Flywheel, first: int) -> None:

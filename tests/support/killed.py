@@ -20,13 +20,17 @@ def started(script: Path, *arguments: object) -> subprocess.Popen[bytes]:
     )
 
 
-def killed_after(worker: subprocess.Popen[bytes], delay_s: float) -> list[tuple[str, Any]]:
+def killed_after(
+    worker: subprocess.Popen[bytes], delay_s: float, call: str | None = None
+) -> list[tuple[str, Any]]:
     """(word, what) of each line that a worker said until it was ended, delay_s after its first one
-    after "ready"."""
+    after "ready", or after the call of that name began."""
     assert worker.stdout is not None
     try:
         assert json.loads(worker.stdout.readline()) == ["ready"]
         lines = [worker.stdout.readline()]
+        while call is not None and lines[-1] and json.loads(lines[-1]) != ["begin", call]:
+            lines.append(worker.stdout.readline())
         time.sleep(delay_s)
     finally:
         worker.send_signal(signal.SIGKILL)
