@@ -23,7 +23,7 @@ from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
-from rag_flywheel.rank.evidence import evidence_for
+from rag_flywheel.rank.evidence import Asked, evidence_for
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import EmbeddedText
 from rag_flywheel.serve.candidates import look_up, with_evident
@@ -67,7 +67,9 @@ def _recall(state: State, bench: Bench, n: int) -> dict[str, float]:
     queries = [EmbeddedText(bench.test.queries[q], v) for q, v in zip(names, vectors, strict=True)]
     inside = scope(state, None)
     lookups = look_up(state, inside, queries, n, Lookups(0))
-    said = evidence_for(state.evidence, vectors, None, state.version.parameters.kernel)
+    said = evidence_for(
+        state.evidence, [Asked(v) for v in vectors], None, state.version.parameters.kernel
+    )
     ids = {i + 1: p.id for i, p in enumerate(bench.collection.passages)}  # rows in order of adding
     without: list[float] = []
     with_votes: list[float] = []

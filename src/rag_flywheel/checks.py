@@ -4,7 +4,8 @@ It knows records and errors, and must not know what is done with the values.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from numbers import Real
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from rag_flywheel.errors import InputError
 from rag_flywheel.records import Candidate, Passage
 
 MOST_HITS = 1_000_000
+_RISING = 5  # candidates
 _LARGEST = 2**63
 T = TypeVar("T")
 
@@ -95,7 +97,23 @@ def check_candidates(candidates: object) -> list[Candidate]:
             raise InputError(f"{name} has no text; expected the text that users will see")
         if not _is_finite(candidate.score):
             raise InputError(f"{name} has score {candidate.score!r}; expected a finite number")
+        if not isinstance(candidate.title, str):
+            raise InputError(
+                f"{name}: title is {type(candidate.title).__name__}; expected a string"
+            )
+        check_text(f"{name}: title", candidate.title)
+        _check_metadata(name, candidate.metadata)
     return found
+
+
+def look_like_distances(candidates: Sequence[Candidate]) -> bool:
+    """Whether the scores of five candidates or more rise from each to the next, in the given order.
+
+    Retrievers give the best first, so rising scores are distances; by chance the scores of five rise
+    in one order of 120.
+    """
+    scores = [candidate.score for candidate in candidates]
+    return len(scores) >= _RISING and all(a < b for a, b in pairwise(scores))
 
 
 def _is_finite(value: object) -> bool:
@@ -135,11 +153,13 @@ def _check_passage(passage: Passage, number: int) -> None:
         check_text(f"{name}: {field}", value)
     if not passage.text.strip():
         raise InputError(f"{name} has an empty or blank text; expected something to retrieve")
-    if not isinstance(passage.metadata, Mapping):
-        raise InputError(
-            f"{name}: metadata is {type(passage.metadata).__name__}; expected a mapping"
-        )
-    for key, value in passage.metadata.items():
+    _check_metadata(name, passage.metadata)
+
+
+def _check_metadata(name: str, metadata: object) -> None:
+    if not isinstance(metadata, Mapping):
+        raise InputError(f"{name}: metadata is {type(metadata).__name__}; expected a mapping")
+    for key, value in metadata.items():
         if not isinstance(key, str) or not key or '"' in key or "\x00" in key:
             raise InputError(
                 f"{name}: metadata key {key!r}; expected a string without double quotes"

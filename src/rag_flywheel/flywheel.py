@@ -239,7 +239,7 @@ class Flywheel:
         for key in where or {}:
             if key != self._config.tenant_key:
                 raise InputError(
-                    f"rerank cannot filter on {key!r}: candidates have no metadata; filter them in "
+                    f"rerank cannot filter on {key!r}: candidates come filtered; do it in "
                     "your own retriever"
                 )
         asked = self._request(k, where, user_id, session_id, record, kind="rerank")

@@ -65,11 +65,16 @@ class AddReport:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A passage found by an application's own retriever; `score` is that retriever's, higher is better."""
+    """A passage found by an application's own retriever; `score` is that retriever's, higher is better.
+
+    title, metadata: come back with the hit, as they were given.
+    """
 
     passage_id: str
     text: str
     score: float
+    title: str = ""
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,9 @@ class Explanation:
 
     intercept: the same for all hits of an answer; it normalises the chances to a sum of one.
     terms: the weighted features, by name.
-    evidence: the contribution of similar past queries, never below 0.
-    votes: the event numbers of the votes on those queries.
+    evidence: the contribution of votes, on the same question and on similar past ones; below 0 where
+        those on the same question speak against the passage.
+    votes: the event numbers of the votes behind it.
     """
 
     intercept: float
@@ -194,10 +200,17 @@ class Judgment:
 
 @dataclass(frozen=True)
 class Support:
-    """The posterior probability that a passage text is the answer of a past query."""
+    """What the votes on a past query say of a passage text.
+
+    chance: the posterior probability that the text is the answer; 0 where it is small.
+    log_odds: what the votes on the text itself add to the log-odds of that; 0 without any.
+    named: whether a user named the text as the answer.
+    """
 
     lineage: int
     chance: float
+    log_odds: float = 0.0
+    named: bool = False
 
 
 @dataclass(frozen=True)

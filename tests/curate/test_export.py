@@ -26,7 +26,8 @@ LONG = " ".join(f"word{i}" for i in range(40))
 
 
 def query_id(text: str) -> str:
-    return hashlib.blake2b(b"query\n" + text.encode(), digest_size=16).hexdigest()
+    words = " ".join(text.casefold().split()).rstrip(" ?!.")
+    return hashlib.blake2b(b"query\n" + words.encode(), digest_size=16).hexdigest()
 
 
 def split_by_hand(text: str) -> str:

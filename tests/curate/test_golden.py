@@ -50,8 +50,10 @@ def test_agreement_takes_three_users_over_all_spellings(desk: Flywheel) -> None:
     assert known(desk) == {FIRST: ({"secret": 1}, ("agreement",))}
     said(desk, QUERY, "secret", "harmful", "cid")  # the last vote of a user counts
     assert known(desk) == {}
-    said(desk, QUERY, "secret", "retract", "cid")  # of another retrieval: it takes nothing back
-    assert known(desk) == {}
+    said(
+        desk, QUERY, "secret", "retract", "cid"
+    )  # of that word: the one on the other spelling stands
+    assert known(desk) == {FIRST: ({"secret": 1}, ("agreement",))}
     said(desk, QUERY, "secret", "helpful", "cid")
     assert list(known(desk)) == [FIRST]
 

@@ -1,13 +1,14 @@
 """Judgments against a replay of the history, vote by vote."""
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_flywheel.curate.judgments import DAY_S, judgments
+from rag_flywheel.curate.judgments import ANONYMOUS_MOST, DAY_S, judgments
 from rag_flywheel.records import Judgment, Verdict
 from rag_flywheel.store.event_types import VoteEvent
 from thorough import thorough
@@ -72,9 +73,31 @@ def test_users_and_retrievals_of_the_same_query_add_up() -> None:
         event(1, "helpful"),
         event(2, "harmful", user_id="bob"),
         event(3, "helpful", user_id=None),
-        event(4, "helpful", retrieval=2),
+        event(4, "helpful", retrieval=2),  # ann again, whose last word counts
+        event(5, "helpful", retrieval=2, user_id=None),  # another asking: another voice
     ]
-    assert judgments(votes) == [judgment(3.0, 1.0, (1, 2, 3, 4))]
+    assert judgments(votes) == [judgment(3.0, 1.0, (2, 3, 4, 5))]
+
+
+def test_a_user_is_one_voice_on_a_question_however_often_it_is_asked() -> None:
+    votes = [event(n, "helpful", retrieval=n % 2 + 1) for n in range(50)]
+    assert judgments(votes) == [judgment(1.0, 0.0, (49,), retrieval=2)]
+    votes.append(event(50, "harmful", retrieval=1))  # a change of mind at the next asking
+    assert judgments(votes) == [judgment(0.0, 1.0, (50,), retrieval=1)]
+    votes.append(event(51, "retract", retrieval=2))
+    assert judgments(votes) == []
+
+
+def test_votes_without_a_user_are_one_voice_a_session_and_together_a_few_people() -> None:
+    one = [event(n, "helpful", retrieval=n % 2 + 1, user_id=None) for n in range(6)]
+    same = [replace(vote, session="s") for vote in one]
+    assert [j.helpful for j in judgments(same)] == [1.0]
+    assert [j.helpful for j in judgments(one)] == [2.0]  # two askings
+    many = [replace(one[0], seq=n, session=f"s{n}") for n in range(40)]
+    assert [j.helpful for j in judgments(many)] == [ANONYMOUS_MOST]
+    against = [replace(vote, verdict="harmful", seq=100 + vote.seq) for vote in many]
+    ann = event(999, "helpful")
+    assert [(j.helpful, j.harmful) for j in judgments([*against, ann])] == [(1.0, ANONYMOUS_MOST)]
 
 
 def test_tenants_queries_and_passages_are_kept_apart_in_the_order_of_their_first_vote() -> None:
@@ -94,11 +117,12 @@ def test_tenants_queries_and_passages_are_kept_apart_in_the_order_of_their_first
 
 
 def test_the_retrieval_is_that_of_the_first_vote_that_stands() -> None:
-    votes = [event(1, "helpful", retrieval=2), event(2, "harmful", retrieval=1)]
+    bob = {"retrieval": 2, "user_id": "bob"}
+    votes = [event(1, "helpful", **bob), event(2, "harmful", retrieval=1)]
     assert [j.retrieval for j in judgments(votes)] == [2]
-    votes.append(event(3, "retract", retrieval=2))
+    votes.append(event(3, "retract", **bob))
     assert [j.retrieval for j in judgments(votes)] == [1]
-    votes.append(event(4, "helpful", retrieval=2))
+    votes.append(event(4, "helpful", **bob))
     assert [j.retrieval for j in judgments(votes)] == [1]
 
 
@@ -167,9 +191,9 @@ def replay(history: list[VoteEvent]) -> dict[tuple[bytes, str | None, int], list
             old
             for old in standing
             if not (
-                old.retrieval == vote.retrieval
+                (old.query, old.tenant) == (vote.query, vote.tenant)
                 and old.lineage == vote.lineage
-                and old.user_id == vote.user_id
+                and old.voice == vote.voice
             )
         ]
         if vote.verdict in ("helpful", "harmful"):
@@ -178,6 +202,11 @@ def replay(history: list[VoteEvent]) -> dict[tuple[bytes, str | None, int], list
     for vote in standing:
         groups.setdefault((vote.query, vote.tenant, vote.lineage), []).append(vote)
     return groups
+
+
+def weight(votes: list[VoteEvent], verdict: Verdict) -> float:
+    users = [v.user_id is not None for v in votes if v.verdict == verdict]
+    return sum(users) + min(float(users.count(False)), ANONYMOUS_MOST)
 
 
 @thorough(40, few=10)
@@ -192,8 +221,8 @@ def test_judgments_equal_a_replay(history: list[Spoken]) -> None:
             query,
             tenant,
             lineage,
-            helpful=float(len([v for v in votes if v.verdict == "helpful"])),
-            harmful=float(len([v for v in votes if v.verdict == "harmful"])),
+            helpful=weight(votes, "helpful"),
+            harmful=weight(votes, "harmful"),
             votes=tuple(v.seq for v in votes),
             retrieval=votes[0].retrieval,
         )
@@ -315,18 +344,12 @@ def test_of_each_user_one_event_counts_on_a_hit_and_the_explicit_one_wins(
         for seq, (kind, retrieval, lineage, user, verdict, credit) in enumerate(history)
     ]
     counted = {(j.lineage, seq) for j in judgments(votes) for seq in j.votes}
-    for retrieval in (1, 2):
-        for lineage in (5, 6):
-            for user in ("ann", "bob", None):
-                mine = [
-                    v
-                    for v in votes
-                    if (v.retrieval, v.lineage, v.user_id) == (retrieval, lineage, user)
-                ]
-                last = {v.kind: v for v in mine}
-                left = [v for v in last.values() if v.verdict != "retract" and v.credit > 0.0]
-                winner = min(left, key=lambda v: v.kind != "vote", default=None)
-                expected = set() if winner is None else {(lineage, winner.seq)}
-                assert counted & {(lineage, v.seq) for v in mine} == expected
+    for voice, lineage in product({v.voice for v in votes}, (5, 6)):
+        mine = [v for v in votes if (v.lineage, v.voice) == (lineage, voice)]
+        last = {v.kind: v for v in mine}
+        left = [v for v in last.values() if v.verdict != "retract" and v.credit > 0.0]
+        winner = min(left, key=lambda v: v.kind != "vote", default=None)
+        expected = set() if winner is None else {(lineage, winner.seq)}
+        assert counted & {(lineage, v.seq) for v in mine} == expected
     for found in judgments(votes):
         assert found.helpful + found.harmful <= len(found.votes)

@@ -30,6 +30,7 @@ from rag_flywheel.rank.score import score
 from rag_flywheel.rank.stored_evidence import PastQuery
 from rag_flywheel.records import Judgment, QueryKey
 from thorough import thorough
+from voted import asked, supported
 
 KERNEL = Kernel(0.2, 0.9, 2.0, 0.5)
 BY_COSINE = replace(
@@ -206,13 +207,13 @@ def served(test: Examples, i: int, others: Examples, parameters: Parameters) -> 
     vectors = {key.query_hash: others.vectors[row] for row, key in enumerate(others.keys)}
     view = EvidenceView(others.vectors.shape[1]).updated(found, vectors)
     tenant = f"tenant {test.tenants[i]}"
-    (evidence,) = evidence_for(view, test.vectors[i : i + 1], tenant, parameters.memory)
+    (evidence,) = evidence_for(view, asked(test.vectors[i : i + 1]), tenant, parameters.memory)
     own = test.lineages[i][test.present[i]]
     brought = np.array(sorted(set(evidence.support) - set(own.tolist())), dtype=np.int64)
     unlike = np.full((len(brought), test.features.shape[2]), -100.0)  # no prior to speak of
     features = np.concatenate([test.features[i][test.present[i]], unlike])
-    support = evidence.amounts(np.concatenate([own, brought]))
-    return score(parameters, features, support).scores[: len(own)]
+    support = evidence.amounts(np.concatenate([own, brought])).tolist()
+    return score(parameters, features, supported(support)).scores[: len(own)]
 
 
 @thorough(15, few=5)

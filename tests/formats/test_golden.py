@@ -199,7 +199,7 @@ def test_bad_places(desk: Flywheel, tmp_path: Path) -> None:
 
 NASTY = st.text(st.sampled_from("ab \t\r\n\"',;\\é👍\u2028\x85\ufeff#-=."), min_size=1, max_size=6)
 IDS = st.lists(NASTY.filter(str.strip), min_size=2, max_size=3, unique=True)
-TEXTS = st.lists(NASTY.filter(str.strip), min_size=1, max_size=6)
+TEXTS = st.lists(NASTY.filter(str.strip), min_size=1, max_size=6, unique_by=query_hash)
 
 
 @settings(max_examples=8, deadline=None)

@@ -154,7 +154,8 @@ def test_what_is_old_says_no_longer_who_and_why(tmp_path: Path) -> None:
     with opened(root) as fw:
         fw.add(PASSAGES)
         for old in (True, False):
-            shown = fw.retrieve("reset login", user_id="ann-4711", session_id="session-0815")
+            question = "reset login" if old else "reset my login"
+            shown = fw.retrieve(question, user_id="ann-4711", session_id="session-0815")
             fw.answer(str(shown.id), "the answer given")
             for user in ("ann-4711", "bob", None, None):
                 fw.feedback(shown.id, "p0", "helpful", user_id=user, reason="the reason why")
@@ -166,7 +167,7 @@ def test_what_is_old_says_no_longer_who_and_why(tmp_path: Path) -> None:
         log = log_of(root)
         assert [r["query"] for r in log.retrievals] == [
             "reset login",
-            "reset login",
+            "reset my login",
             "nobody voted False",
         ]
         first, second = log.retrievals[:2]

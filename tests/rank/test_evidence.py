@@ -8,11 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_flywheel.rank.evidence import NO_VOTES, Evidence, EvidenceView, evidence_for
+from rag_flywheel.rank.evidence import (
+    NO_VOTES,
+    Asked,
+    Evidence,
+    EvidenceView,
+    SameNeed,
+    evidence_for,
+    same_chance,
+)
 from rag_flywheel.rank.parameters import Kernel
+from rag_flywheel.rank.posterior import NAMED
 from rag_flywheel.rank.stored_evidence import PastQuery
 from rag_flywheel.records import QueryKey, Support, Vectors
 from thorough import thorough
+from voted import asked as queries_of
 
 QUERY = np.array([1.0, 0.0, 0.0], dtype=np.float32)
 
@@ -43,7 +53,7 @@ def view_of(rows: Sequence[Said], vectors: Mapping[bytes, Vectors]) -> EvidenceV
 def evidence(
     view: EvidenceView, kernel: Kernel, query: Vectors = QUERY, tenant: str | None = None
 ) -> Evidence:
-    (found,) = evidence_for(view, query[None, :], tenant, kernel)
+    (found,) = evidence_for(view, queries_of(query[None, :]), tenant, kernel)
     return found
 
 
@@ -142,7 +152,7 @@ def test_exactly_the_32_nearest_past_queries_count() -> None:
 
 def test_many_queries_at_once_are_each_on_their_own() -> None:
     queries = np.stack([at_cosine(i / 200) for i in range(200)])  # more than are taken at a time
-    together = evidence_for(many(50), queries, None, Kernel(theta=0.5))
+    together = evidence_for(many(50), queries_of(queries), None, Kernel(theta=0.5))
     for query, found in zip(queries, together, strict=True):
         alone = evidence(many(50), Kernel(theta=0.5), query)
         assert found.support == pytest.approx(alone.support, rel=1e-5, abs=1e-7)
@@ -213,7 +223,7 @@ def all_said(view: EvidenceView) -> list[PastQuery]:
     return [view.past_query(row) for row in range(view.n)]
 
 
-def asked(view: EvidenceView) -> list[tuple[Mapping[int, float], Mapping[int, tuple[int, ...]]]]:
+def answers(view: EvidenceView) -> list[tuple[Mapping[int, float], Mapping[int, tuple[int, ...]]]]:
     kernel = Kernel(theta=-0.5)
     found = [
         evidence(view, kernel, random_unit(1000 + q), tenant)
@@ -231,15 +241,15 @@ def test_views_never_change_and_equal_one_built_at_once(history: History) -> Non
         changes = dict(
             past_query(number, tenant, *found) for (number, tenant), found in step.items()
         )
-        older.append((view, contents(view), asked(view)))
+        older.append((view, contents(view), answers(view)))
         view = view.updated(changes, VECTORS)
         final |= changes
     for old, was, answered in older:
         assert contents(old) == was
-        assert asked(old) == answered
+        assert answers(old) == answered
     at_once = EvidenceView(3).updated(final, VECTORS)
     assert dict(zip(view.keys, all_said(view), strict=True)) == final
-    assert asked(view) == asked(at_once)
+    assert answers(view) == answers(at_once)
     for row, key in enumerate(view.keys):
         assert view.vectors[row].tobytes() == VECTORS[key[0]].tobytes()
 
@@ -261,10 +271,10 @@ def test_views_keep_their_vectors_while_the_shared_room_grows(at_once: int) -> N
 def test_a_view_does_not_change_when_two_views_are_made_from_an_older_one() -> None:
     base = view_of([past_query(1, None, (1, 1.0))], VECTORS)
     first = base.updated(dict([past_query(2, None, (2, 1.0))]), VECTORS)
-    was, answered = contents(first), asked(first)
+    was, answered = contents(first), answers(first)
     base.updated(dict([past_query(3, None, (3, 1.0))]), VECTORS)
     assert contents(first) == was
-    assert asked(first) == answered
+    assert answers(first) == answered
 
 
 @thorough(40, few=10)
@@ -284,3 +294,73 @@ def test_tenants_never_see_each_others_votes(history: History) -> None:
     for tenant, own in votes_of.items():
         seen = evidence(view, Kernel(theta=-0.99), random_unit(77), tenant)
         assert {vote for votes in seen.votes.values() for vote in votes} <= own
+
+
+NAME = b"n" * 16
+
+
+def voted(lineage: int, chance: float, log_odds: float, *, named: bool = False) -> Support:
+    return Support(lineage, chance, log_odds, named)
+
+
+def of_same_need(cosine: float, *supports: Support, own: bool = False) -> Evidence:
+    """The evidence of one past query at this cosine, for the same words or for others."""
+    key = QueryKey(NAME, None)
+    row = np.array([cosine, math.sqrt(1.0 - cosine**2), 0.0], dtype=np.float32)
+    view = EvidenceView(3).updated({key: PastQuery(supports, (7,))}, {NAME: row})
+    query = Asked(QUERY, NAME if own else b"o" * 16, 0.0)
+    (found,) = evidence_for(view, [query], None, Kernel(theta=0.5, gamma=1.0))
+    return found
+
+
+def test_votes_on_the_same_words_count_in_full_and_not_as_a_neighbours() -> None:
+    found = of_same_need(1.0, voted(5, 0.9, 4.2), voted(6, 0.0, -2.8), own=True)
+    assert found.same.log_odds == {5: 4.2, 6: -2.8}
+    assert (found.support, found.votes) == ({}, {5: (7,), 6: (7,)})
+    off = Kernel(neighbours=0)
+    key, past = QueryKey(NAME, None), PastQuery((voted(5, 0.9, 4.2),), (7,))
+    view = EvidenceView(3).updated({key: past}, {NAME: QUERY})
+    (alone,) = evidence_for(view, [Asked(QUERY, NAME, 0.0)], None, off)
+    assert alone.same.log_odds == {5: 4.2}
+    assert evidence_for(view, [Asked(QUERY, NAME, 0.0)], "other", off) == [Evidence({})]
+    silent = view.updated({key: NO_VOTES}, {})
+    (nothing,) = evidence_for(silent, [Asked(QUERY, NAME, 0.0)], None, off)
+    assert (nothing.support, nothing.same) == ({}, SameNeed())
+
+
+def test_votes_on_near_duplicates_count_by_the_chance_that_they_ask_the_same() -> None:
+    odds = math.log(64.0)  # three of four votes right
+    chance = 16.0 / 17.0  # so it was 0.2 before them
+    found = of_same_need(0.95, voted(5, chance, odds), voted(6, 0.3, 0.0))
+    mean = 0.2 * 64.0 + 0.8
+    expected = math.log((0.97 * 64.0 + 0.03 * mean) / (0.97 + 0.03 * mean))
+    assert found.same.log_odds == {5: pytest.approx(expected, rel=1e-5)}
+    assert found.support[6] == pytest.approx(0.03 * 0.9 * 0.3, rel=1e-4)
+    for cosine, same in ((0.85, 0.0), (0.9, 0.485), (0.95, 0.97), (1.0, 0.97)):
+        assert same_chance(np.array([cosine])) == pytest.approx([same])
+    further = of_same_need(0.9, voted(5, chance, odds)).same.log_odds[5]
+    assert 0.0 < further < expected < odds
+    assert of_same_need(0.84, voted(5, chance, odds)).same == SameNeed()
+
+
+@thorough(60, few=15)
+@given(st.floats(0.8, 1.0), st.floats(0.001, 0.999), st.floats(-30.0, 30.0))
+def test_a_near_duplicate_never_counts_more_than_the_same_words(
+    cosine: float, chance: float, log_odds: float
+) -> None:
+    moved = of_same_need(cosine, voted(5, chance, log_odds)).same.log_odds.get(5, 0.0)
+    assert abs(moved) <= abs(log_odds) + 1e-9
+    assert moved * log_odds >= 0.0
+
+
+def test_a_passage_that_users_named_has_a_least_chance() -> None:
+    named = voted(5, 0.9, 4.2, named=True)
+    assert of_same_need(1.0, named, own=True).same.least == {5: NAMED}
+    assert of_same_need(0.9, named).same.least == {5: pytest.approx(0.485 * NAMED, rel=1e-4)}
+
+
+def test_passages_called_helpful_for_the_same_question_are_the_strongest() -> None:
+    same = SameNeed({9: 1.4, 2: -1.4, 7: 1.4})
+    found = Evidence({5: 0.1, 3: 0.9, 7: 0.2}, same=same)
+    assert found.strongest(3) == [7, 9, 3]
+    assert sorted(found.strongest(10)) == [3, 5, 7, 9]

@@ -11,6 +11,7 @@ from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView, evidence_for
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.rank.stored_evidence import PastQuery
 from rag_flywheel.records import QueryKey, Support, Vectors
+from voted import asked
 
 DIM, N = 32, 2_000
 KERNEL = Kernel(theta=0.3, neighbours=8)
@@ -58,8 +59,8 @@ def test_most_past_queries_have_codes(view: EvidenceView) -> None:
 @pytest.mark.parametrize("name", TENANTS)
 def test_evidence_is_nearly_what_looking_at_all_gives(view: EvidenceView, name: str) -> None:
     queries = unit_rows(100, 3)
-    found = evidence_for(view, queries, name, KERNEL)
-    wanted = evidence_for(replace(view, codes=None), queries, name, KERNEL)
+    found = evidence_for(view, asked(queries), name, KERNEL)
+    wanted = evidence_for(replace(view, codes=None), asked(queries), name, KERNEL)
     same = [list(a.behind) == list(b.behind) for a, b in zip(found, wanted, strict=True)]
     assert float(np.mean(same)) >= 0.97
     for a, b in zip(found, wanted, strict=True):
@@ -69,13 +70,13 @@ def test_evidence_is_nearly_what_looking_at_all_gives(view: EvidenceView, name: 
 
 def test_one_query_gives_what_it_gives_among_many(view: EvidenceView) -> None:
     queries = unit_rows(20, 4)
-    for row, among in zip(queries, evidence_for(view, queries, "much", KERNEL), strict=True):
-        (alone,) = evidence_for(view, row[None, :], "much", KERNEL)
+    for row, among in zip(queries, evidence_for(view, asked(queries), "much", KERNEL), strict=True):
+        (alone,) = evidence_for(view, asked(row[None, :]), "much", KERNEL)
         assert dict(alone.support) == pytest.approx(dict(among.support), abs=1e-6)
 
 
 def test_what_is_retracted_is_not_heard(view: EvidenceView) -> None:
-    found = evidence_for(view, view.vectors[[9, 18, 27]], "much", KERNEL)
+    found = evidence_for(view, asked(view.vectors[[9, 18, 27]]), "much", KERNEL)
     assert all(past.votes for past_query in found for past in past_query.behind)
 
 
@@ -86,5 +87,5 @@ def test_a_past_query_without_a_code_is_found(view: EvidenceView) -> None:
     later = view.updated(new, {b"x" * 16: vector})
     assert later.codes is not None
     assert len(later.codes) <= N
-    (found,) = evidence_for(later, vector[None, :], "much", KERNEL)
+    (found,) = evidence_for(later, asked(vector[None, :]), "much", KERNEL)
     assert found.behind[0].votes == (N,)

@@ -1,6 +1,7 @@
 """Credit: chances after votes, against Bayes' rule worked by hand and in exact fractions."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from random import Random
 
@@ -22,7 +23,7 @@ def voted(lineage: int, helpful: float = 0.0, harmful: float = 0.0) -> Judgment:
 def chances(
     before: dict[int, float], *judgments: Judgment, noise: float = NOISE
 ) -> dict[int, float]:
-    return {s.lineage: s.chance for s in credited(before, judgments, noise)}
+    return {s.lineage: s.chance for s in credited(before, judgments, noise) if s.chance}
 
 
 def test_a_vote_with_a_fifth_of_noise_multiplies_the_odds_by_four() -> None:
@@ -69,8 +70,17 @@ def test_passages_that_votes_call_helpful_stay_however_small_their_chance() -> N
 
 def test_nothing_is_known_of_a_query_without_chances() -> None:
     assert credited({}, [], NOISE) == ()
-    assert credited({}, [voted(1, helpful=3)], NOISE) == ()
-    assert credited({1: 0.0}, [voted(1, helpful=3)], NOISE) == ()
+    assert chances({}, voted(1, helpful=3)) == {}
+    assert chances({1: 0.0}, voted(1, helpful=3)) == {}
+
+
+def test_what_votes_add_to_the_log_odds_is_kept_whatever_the_chance() -> None:
+    said = [voted(1, helpful=3), voted(2, harmful=2), voted(3, helpful=1, harmful=1)]
+    found = {s.lineage: s.log_odds for s in credited({1: 0.0, 2: 0.001, 4: 0.5}, said, NOISE)}
+    each = vote_log_odds(NOISE)
+    assert found == pytest.approx({1: 3 * each, 2: -2 * each, 4: 0.0})
+    named = replace(voted(9, helpful=2), named=2.0)
+    assert [(s.lineage, s.named) for s in credited({}, [named], NOISE)] == [(9, True)]
 
 
 numbers = st.integers(0, 1000)
@@ -124,9 +134,9 @@ def test_chances_are_bayes_rule(
     for lineage, chance in expected.items():
         if abs(chance - Fraction(1, 100)) > 1e-9:
             kept = chance >= Fraction(1, 100) or (chance > 0 and called_helpful(said, lineage))
-            assert (lineage in {s.lineage for s in found}) == kept
+            assert (lineage in {s.lineage for s in found if s.chance}) == kept
     for s in found:
-        assert s.chance == pytest.approx(float(expected[s.lineage]), rel=1e-9)
+        assert s.chance == 0.0 or s.chance == pytest.approx(float(expected[s.lineage]), rel=1e-9)
     assert list(found) == sorted(found, key=lambda s: (-s.chance, s.lineage))
 
 
@@ -137,8 +147,8 @@ def test_chances_add_up_to_at_most_one(
 ) -> None:
     found = credited(before, judged(said), noise)
     assert math.fsum(s.chance for s in found) <= 1.0 + 1e-12
-    assert all(0 < s.chance <= 1.0 for s in found)
-    assert all(s.chance >= 0.01 for s in found if not called_helpful(said, s.lineage))
+    assert all(0 <= s.chance <= 1.0 for s in found)
+    assert all(s.chance >= 0.01 for s in found if s.chance and not called_helpful(said, s.lineage))
 
 
 @thorough(40, few=10)

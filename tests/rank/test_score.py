@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
-from rag_flywheel.rank.score import POOL, Scored, log_normaliser, order, score, score_given
+from rag_flywheel.rank.score import POOL, Scored, Votes, log_normaliser, order, score, score_given
 from rag_flywheel.records import Features
 from thorough import thorough
+from voted import supported
 
 Array = npt.NDArray[np.float64]
 
@@ -42,7 +43,7 @@ def only_dense(z: Sequence[float]) -> Features:
 def with_prior(z: Sequence[float], support: Sequence[float], n0: float = 4.0) -> Scored:
     weights = dict.fromkeys(FEATURES, 0.0) | {"dense": 1.0}
     parameters = Parameters(weights=weights, kernel=Kernel(n0=n0))
-    return score(parameters, only_dense(z), np.array(support, dtype=np.float64))
+    return score(parameters, only_dense(z), supported(support))
 
 
 def chances(found: Scored) -> list[float]:
@@ -64,7 +65,7 @@ def test_terms_are_weighted_features() -> None:
     weights = dict.fromkeys(FEATURES, 0.0) | {"dense": 8.0, "bm25": 2.5, FEATURES[-1]: -1.0}
     features = np.full((2, len(FEATURES)), 0.25, dtype=np.float32)
     features[0, :2] = [0.5, 1.0]
-    found = score(Parameters(weights=weights), features, np.zeros(2))
+    found = score(Parameters(weights=weights), features, supported([0.0, 0.0]))
     zeros = [0.0] * (len(FEATURES) - 3)
     assert list(found.explanation(0, ()).terms) == list(FEATURES)
     assert list(found.explanation(0, ()).terms.values()) == [4.0, 2.5, *zeros, -0.25]
@@ -139,7 +140,7 @@ def test_without_support_scores_are_the_prior_and_one_constant_to_the_last_bit(
 ) -> None:
     parameters = Parameters(weights=dict(zip(FEATURES, weights, strict=True)))
     table = np.array(features, dtype=np.float32).reshape(-1, len(FEATURES))
-    found = score(parameters, table, np.zeros(len(features)))
+    found = score(parameters, table, supported([0.0] * len(features)))
     prior = [sum(f * w for f, w in zip(row, weights, strict=True)) for row in features]
     assert found.scores.tolist() == [z + found.intercept for z in prior]
     assert found.evidence.tolist() == [0.0] * len(features)
@@ -228,7 +229,7 @@ def test_extreme_inputs_give_finite_chances(z: float, support: float) -> None:
 
 def test_no_candidates_no_scores() -> None:
     assert with_prior([], []).scores.tolist() == []
-    assert score_given(Parameters(), np.empty(0), np.empty(0)).scores.tolist() == []
+    assert score_given(Parameters(), np.empty(0), supported([])).scores.tolist() == []
 
 
 def test_one_candidate_is_the_answer() -> None:
@@ -251,7 +252,7 @@ def test_candidates_with_one_score_come_in_the_order_of_their_pids() -> None:
 
 
 def given_scores(scores: Sequence[float], support: Sequence[float] | None = None) -> Scored:
-    votes = np.zeros(len(scores)) if support is None else np.array(support)
+    votes = supported([0.0] * len(scores) if support is None else support)
     parameters = Parameters(candidate_spread=3.0, kernel=Kernel(n0=3.0))
     return score_given(parameters, np.array(scores, dtype=np.float64), votes)
 
@@ -294,3 +295,37 @@ def test_own_candidates_keep_their_order_and_the_spread(
 def test_own_candidates_with_huge_finite_scores_get_finite_ones() -> None:
     found = given_scores([1.7e308, -1.7e308, 0.0])
     assert below_the_best(found) == pytest.approx([0.0, -3.0, -1.5])
+
+
+chances_before = st.lists(st.floats(-3.0, 3.0), min_size=1, max_size=8)
+
+
+@thorough(60, few=15)
+@given(chances_before, st.data())
+def test_votes_on_the_same_question_multiply_the_odds(
+    logits: list[float], data: st.DataObject
+) -> None:
+    n = len(logits)
+    support = data.draw(st.lists(st.just(0.0) | st.floats(1e-6, 2.0), min_size=n, max_size=n))
+    odds = data.draw(st.lists(st.floats(-20.0, 20.0), min_size=n, max_size=n))
+    table = np.zeros((n, len(FEATURES)), dtype=np.float32)
+    table[:, 0] = logits
+    parameters = Parameters(weights={**dict.fromkeys(FEATURES, 0.0), "dense": 1.0})
+    nothing = np.zeros(n)
+    before = np.exp(score(parameters, table, supported(support)).scores)
+    found = score(parameters, table, Votes(np.array(support), np.array(odds), nothing))
+    joint = before * np.exp(odds)
+    expected = joint / (joint.sum() + max(0.0, 1.0 - before.sum()))
+    assert np.exp(found.scores) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    parts = found.intercept + found.terms.sum(axis=1) + found.evidence
+    assert parts == pytest.approx(found.scores, abs=1e-6)
+
+
+def test_a_named_passage_starts_from_its_least_chance() -> None:
+    table = np.zeros((2, len(FEATURES)), dtype=np.float32)
+    table[:, 0] = [10.0, -10.0]
+    parameters = Parameters(weights={**dict.fromkeys(FEATURES, 0.0), "dense": 1.0})
+    odds = np.array([0.0, 4.0 * math.log(4.0)])  # two corrections
+    votes = Votes(np.zeros(2), odds, np.array([0.0, 0.05]))
+    first, named = np.exp(score(parameters, table, votes).scores)
+    assert named / first == pytest.approx(0.05 * 256.0, rel=1e-4)

@@ -27,11 +27,23 @@ from rag_flywheel.records import QueryKey, Support, Vectors
 from thorough import thorough
 
 DIM = 6  # not a multiple of what shares a code
-ARRAYS = ("queries", "tenant", "offsets", "lineages", "chances", "vote_offsets", "votes")
+ARRAYS = (
+    "queries",
+    "tenant",
+    "offsets",
+    "lineages",
+    "chances",
+    "log_odds",
+    "named",
+    "vote_offsets",
+    "votes",
+)
 FILES = [*(f"{name}.npy" for name in (*ARRAYS, "centroids", "codes")), "tenants.json", "made.json"]
 MADE = Provenance(until=100, n_forgotten=2, by="such votes")
 TOLD: dict[QueryKey, PastQuery] = {
-    QueryKey(b"a" * 16, None): PastQuery((Support(4, 0.5), Support(5, 0.25)), (7, 9)),
+    QueryKey(b"a" * 16, None): PastQuery(
+        (Support(4, 0.5, 1.5), Support(5, 0.25, 0.7, True)), (7, 9)
+    ),
     QueryKey(b"a" * 16, '"acme"'): PastQuery((), (100,)),
     QueryKey(b"\x00" * 16, ""): PastQuery((Support(6, 1.0),), (1,)),
 }

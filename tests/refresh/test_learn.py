@@ -13,7 +13,6 @@ import pytest
 from fakes import WordEncoder
 from plain_model import (
     KERNEL,
-    NOISE,
     TOPICS,
     Chances,
     after_votes,
@@ -273,7 +272,5 @@ def test_a_vote_weighs_half_after_its_half_life(
             if refreshed:
                 refresh_anew(fw)
             found = fw.retrieve(query, record=False)
-        prior = shared_out(static)
-        said = after_votes(prior, {"secret": net}, NOISE)
-        expected = scored(prior, [(1.0, said)], KERNEL.n0)
+        expected = scored(shared_out(static), [], KERNEL.n0, {"secret": net})
         assert {h.passage_id: h.score for h in found.hits} == pytest.approx(expected, abs=1e-3)

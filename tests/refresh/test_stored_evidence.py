@@ -221,7 +221,7 @@ def with_provenance(version: LoadedVersion, **changes: Any) -> LoadedVersion:
         lambda v: with_provenance(v, n_forgotten=1),
         lambda v: with_provenance(v, by=""),
         lambda v: with_provenance(
-            v, by=v.evidence.provenance.by.replace('"rules": 1', '"rules": 0')
+            v, by=v.evidence.provenance.by.replace('"rules": 2', '"rules": 0')
         ),
         lambda v: with_provenance(
             v, by=v.evidence.provenance.by.replace('"queries": "', '"queries": "x')

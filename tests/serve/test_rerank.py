@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from fakes import WordEncoder
-from plain_model import KERNEL, NOISE, after_votes, ids, scored, scores, shared_out, spellings
+from plain_model import KERNEL, ids, scored, scores, shared_out, spellings
 from rag_flywheel import Candidate, Flywheel, Passage, Vote
+from rag_flywheel.errors import InputError
 
 QUERY, UNRELATED = "reset password", "kittens sleep"
 
@@ -26,13 +27,14 @@ def test_rerank_keeps_the_given_order_until_votes_move_it(
         assert ids(before) == ["x", "z", "y"]
         assert ids(fw.rerank(QUERY, given, k=2)) == ["x", "z"]
         assert fw.rerank(QUERY, []).hits == ()
-        asked = [before, *(fw.rerank(q, given) for q in spellings(QUERY, 8)[1:])]
-        fw.feedback_many([Vote(a.id, "y", "helpful", f"user {i}") for a in asked for i in range(9)])
+        fw.feedback_many([Vote(before.id, "y", "helpful", f"user {i}") for i in range(3)])
+        after = fw.rerank(QUERY, given)
+        assert ids(after) == ["y", "x", "z"]  # three who agree, at once
         fw.refresh()
         after = fw.rerank(QUERY, given)
         assert ids(after) == ["y", "x", "z"]
-        said = after_votes(prior, {"y": 9}, NOISE)
-        assert scores(after) == pytest.approx(scored(prior, [(1.0, said)] * 8, KERNEL.n0), abs=1e-6)
+        expected = scored(prior, [], KERNEL.n0, {"y": 3})
+        assert scores(after) == pytest.approx(expected, abs=1e-6)
         assert [(h.passage_id, h.score) for h in fw.rerank(UNRELATED, given).hits] == [
             (h.passage_id, h.score) for h in before.hits
         ]
@@ -53,3 +55,35 @@ def test_votes_on_a_passage_of_the_index_move_it_among_own_candidates(
     for shown in fw.retrieve_many(spellings(QUERY, 8)):
         fw.feedback_many(Vote(shown.id, "cats", "helpful", f"user {i}") for i in range(20))
     assert ids(fw.rerank(QUERY, given)) == ["cats", "reset", "secret", "refund"]
+
+
+def test_title_and_metadata_come_back_as_they_were_given(fw: Flywheel) -> None:
+    given = [
+        Candidate("x", "first text", 2.0, "A title", {"lang": "en", "page": 7}),
+        Candidate("y", "second text", 1.0),
+    ]
+    first, second = fw.rerank(QUERY, given).hits
+    assert (first.title, dict(first.metadata)) == ("A title", {"lang": "en", "page": 7})
+    assert (second.title, dict(second.metadata)) == ("", {})
+    for wrong, message in (
+        (Candidate("x", "text", 1.0, title=3), "title is int"),  # type: ignore[arg-type]
+        (Candidate("x", "text", 1.0, metadata=[]), "metadata is list"),  # type: ignore[arg-type]
+        (Candidate("x", "text", 1.0, metadata={"a": []}), "metadata 'a' is list"),  # type: ignore[dict-item]
+    ):
+        with pytest.raises(InputError, match=message):
+            fw.rerank(QUERY, [wrong])
+
+
+def test_distances_given_as_scores_are_noticed_once(
+    fw: Flywheel, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ask(*scores: float) -> int:
+        caplog.clear()
+        fw.rerank(QUERY, [Candidate(f"c{i}", f"text {i}", s) for i, s in enumerate(scores)])
+        return sum("Give -distance" in record.message for record in caplog.records)
+
+    assert ask(0.9, 0.7, 0.5, 0.3, 0.1) == 0
+    assert ask(0.1, 0.2, 0.3, 0.4) == 0  # four may rise by chance
+    assert ask(0.1, 0.2, 0.3, 0.3, 0.5) == 0
+    assert ask(0.1, 0.2, 0.3, 0.4, 0.5) == 1
+    assert ask(0.1, 0.2, 0.3, 0.4, 0.5) == 0  # said already

@@ -38,7 +38,8 @@ class WordEncoder:
         rows = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, text in zip(rows, texts, strict=True):
             for word in text.lower().split():
-                row += _direction(word, self.dim)
+                if word.strip("-"):
+                    row += _direction(word, self.dim)
             row += 1e-3 * _direction("", self.dim)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 

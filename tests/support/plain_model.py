@@ -32,18 +32,28 @@ def after_votes(before: Mapping[str, float], net: Mapping[str, float], noise: fl
 
 
 def scored(
-    prior: Mapping[str, float], heard: Iterable[tuple[float, Chances]], n0: float
+    prior: Mapping[str, float],
+    heard: Iterable[tuple[float, Chances]],
+    n0: float,
+    own: Mapping[str, float] | None = None,
 ) -> Chances:
-    """log((n0 prior + S) / (n0 + sum of S)); heard: the weight K and the chances of each past query."""
+    """log of (n0 prior + S) / (n0 + sum of S), after the votes on the question itself.
+
+    heard: the weight K and the chances of each similar past query; own: "helpful" less "harmful"
+    votes on the question itself.
+    """
     heard = list(heard)
     support = {p: sum(k * past_query.get(p, 0.0) for k, past_query in heard) for p in prior}
     total = sum(support.values())
-    return {p: math.log((n0 * prior[p] + support[p]) / (n0 + total)) for p in prior}
+    before = {p: (n0 * prior[p] + support[p]) / (n0 + total) for p in prior}
+    odds = {p: b * ((1 - NOISE) / NOISE) ** (own or {}).get(p, 0) for p, b in before.items()}
+    every = sum(odds.values()) + max(0.0, 1.0 - sum(before.values()))
+    return {p: math.log(odd / every) for p, odd in odds.items()}
 
 
 def spellings(query: str, n: int) -> list[str]:
     """n past queries of their own that look the same to the word encoder."""
-    return [query + " " * i for i in range(n)]
+    return [query + " -" * i for i in range(n)]
 
 
 def ids(found: Retrieval) -> list[str]:

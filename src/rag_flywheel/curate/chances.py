@@ -11,13 +11,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from rag_flywheel.rank.memory import Memory
-from rag_flywheel.rank.posterior import credited
+from rag_flywheel.rank.posterior import NAMED, credited
 from rag_flywheel.rank.stored_evidence import PastQuery, Provenance
 from rag_flywheel.records import Judgment, QueryKey
 from rag_flywheel.store import forgetting, retrievals, votes
 
-NAMED = 0.05  # the least chance, before the votes, of a passage that a user named
-RULES = 1  # raised whenever the same votes come to give other chances
+RULES = 2  # raised whenever the same votes come to give other chances
 
 
 def rests_on(

@@ -1,7 +1,9 @@
 """Turns votes into judgments.
 
-The last verdict of a user on a hit counts, and a retraction undoes it; a verdict on the hit itself
-outranks one on the whole answer.
+A user is one voice on a passage as the answer of a question, however often the question is asked: the
+last verdict counts, and a retraction undoes it. A verdict on the hit itself outranks one on the whole
+answer. Of votes without a user id, those of a session are one voice, and without a session those of
+one asking are; together they weigh no more than a few users.
 """
 
 from collections import defaultdict
@@ -12,6 +14,7 @@ from rag_flywheel.records import Judgment
 from rag_flywheel.store.event_types import VoteEvent
 
 DAY_S = 86_400.0
+ANONYMOUS_MOST = 3.0  # what all votes without a user id weigh at most, for a passage or against it
 
 
 def judgments(
@@ -20,7 +23,7 @@ def judgments(
     """The judgments that these votes, in the order of their event numbers, add up to.
 
     One judgment for each (past query, tenant, passage text) that a verdict stands on, ordered by
-    its first vote. Of the votes without a user id on the same hit, only the last counts.
+    its first vote.
     half_life_days: a vote cast so long before `now` (seconds since 1970) weighs a half, and one
     twice as old a quarter; with None, age does not matter.
     """
@@ -41,20 +44,27 @@ def judgments(
 
 
 def standing_votes(votes: Iterable[VoteEvent]) -> list[VoteEvent]:
-    """The one event of each user that stands on each hit, by event number.
+    """The one event of each voice that stands on each passage text for each question, by event number.
 
     Of each kind it is the last, unless that is a retraction or gives the hit no credit. A verdict
     on the hit outranks one on the answer, which outranks signals, of which the heaviest stands.
     """
-    last: dict[tuple[int, int, str | None, str], VoteEvent] = {}
+    last: dict[tuple[_Voice, str], VoteEvent] = {}
     for vote in votes:
-        last[(vote.retrieval, vote.lineage, vote.user_id, vote.kind)] = vote
-    standing: dict[tuple[int, int, str | None], VoteEvent] = {}
-    for vote in last.values():
+        last[_voice(vote), vote.kind] = vote
+    standing: dict[_Voice, VoteEvent] = {}
+    for (voice, _), vote in last.items():
         if vote.verdict != "retract" and _weight(vote) > 0.0:
-            hit = (vote.retrieval, vote.lineage, vote.user_id)
-            standing[hit] = max(vote, standing.get(hit, vote), key=_precedence)
+            standing[voice] = max(vote, standing.get(voice, vote), key=_precedence)
     return sorted(standing.values(), key=lambda v: (v.seq, v.lineage))
+
+
+_Voice = tuple[bytes, str | None, int, str]
+"""A question, its tenant, a passage text, and whose word on it."""
+
+
+def _voice(vote: VoteEvent) -> _Voice:
+    return vote.query, vote.tenant, vote.lineage, vote.voice
 
 
 def _weight(vote: VoteEvent) -> float:
@@ -70,10 +80,15 @@ def _weights(
     votes: Iterable[VoteEvent], half_life_days: float | None, now: float
 ) -> tuple[float, float]:
     """The summed weights of the (helpful, harmful) votes."""
-    sums = {"helpful": 0.0, "harmful": 0.0}
+    sums, anonymous = {"helpful": 0.0, "harmful": 0.0}, {"helpful": 0.0, "harmful": 0.0}
     for vote in votes:
         weight = _weight(vote)
         if half_life_days is not None:
             weight *= 0.5 ** (max(0.0, now - vote.at) / (half_life_days * DAY_S))
-        sums[vote.verdict] += weight
-    return sums["helpful"], sums["harmful"]
+        of = anonymous if vote.user_id is None else sums
+        of[vote.verdict] += weight
+    helpful, harmful = (
+        sums[verdict] + min(anonymous[verdict], ANONYMOUS_MOST)
+        for verdict in ("helpful", "harmful")
+    )
+    return helpful, harmful

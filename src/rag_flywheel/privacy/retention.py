@@ -24,7 +24,7 @@ def fold_old(database: Database, config: Config, *, days: float, until: int) -> 
     while True:
         with database.transaction() as conn:
             rows = folding.due(conn, after=last, before=before, until=until, n=_AT_ONCE)
-            cast = votes.votes_on_retrievals(conn, rows)
+            cast = votes.votes_on_queries(conn, folding.queries_of(conn, rows), until)
             judged = judgments(cast, half_life_days=half_life, now=time.time())
             if rows:
                 folding.fold(conn, rows, {(seq, j.lineage) for j in judged for seq in j.votes})

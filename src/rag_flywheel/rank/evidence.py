@@ -1,9 +1,11 @@
 """Computes the evidence of votes on similar past queries for passages, for one query.
 
-S of a passage is the sum of K(q, q_t) · chance_t over the nearest past queries q_t, where chance_t
-is the chance that it is the answer of q_t and K = max(0, (cos − theta) / (1 − theta))^gamma. Once
-past queries are many, the nearest are found by short codes, and compared exactly. Past queries and
-passages are numbers here; this module must not know where votes come from.
+S of a passage is the sum of (1 − same) · K(q, q_t) · chance_t over the nearest past queries q_t,
+where chance_t is the chance that it is the answer of q_t and K = max(0, (cos − theta) / (1 −
+theta))^gamma. `same` is the chance that q_t asks the same as q: 1 for the same words, and high for
+near-duplicates. Votes on the same question count in full, by Bayes' rule (`SameNeed`). Once past
+queries are many, the nearest are found by short codes, and compared exactly. Past queries and
+passages are numbers here.
 """
 
 import math
@@ -16,8 +18,9 @@ import numpy.typing as npt
 
 from rag_flywheel.index.short_codes import Codes
 from rag_flywheel.rank.parameters import Kernel
+from rag_flywheel.rank.posterior import NAMED
 from rag_flywheel.rank.stored_evidence import PastQuery, StoredEvidence
-from rag_flywheel.records import Pids, QueryKey, Vectors
+from rag_flywheel.records import Pids, QueryKey, Support, Vectors
 
 Rows = npt.NDArray[np.int64]
 _PART = 256  # past queries
@@ -25,6 +28,9 @@ _AT_ONCE = 64  # queries
 CODES_FROM = 20_000  # past queries; below, comparing all of them takes about a millisecond
 _UNCODED = 4_096  # past queries, the last added, that are compared without codes
 _LIKELY = 8  # times as many as count are compared exactly
+_DUPLICATE = 0.85, 0.95  # scaled cosines: from the first on two queries may ask the same, ...
+_LEAST_CHANCE = 1e-3
+_MOST_SAME = 0.97  # ... and from the second on they do with this chance, unless the words differ
 _FEW = 0.1  # of the past queries; a tenant with no more of them has them all compared
 
 
@@ -125,6 +131,15 @@ class EvidenceView:
         """The past queries of the view with these texts, whatever their tenant."""
         return [key for name in hashes for key, _ in self._with_hash(name)]
 
+    def row_of(self, name: bytes | None, tenant: str | None) -> int | None:
+        """The row of the past query with this hash, None: there is none with votes."""
+        if name is None:
+            return None
+        for key, row in self._with_hash(name):
+            if key.tenant == tenant and row not in self.silent:
+                return row
+        return None
+
     def _with_hash(self, name: bytes) -> list[tuple[QueryKey, int]]:
         """The past queries of the view with this text, each with its row."""
         room = self._room
@@ -198,23 +213,61 @@ def _replaced(
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A query as its past is looked up: its vector float32 (dim,) and the hash of its words.
+
+    typical_cosine: of two texts, from which cosines of near-duplicates are scaled to 1; with None,
+    near-duplicates count as other neighbours do.
+    """
+
+    vector: Vectors
+    query_hash: bytes | None = None
+    typical_cosine: float | None = None
+
+
+@dataclass(frozen=True)
+class SameNeed:
+    """What votes on the very same question say, by passage text (lineage).
+
+    log_odds: what they add to the log-odds of each; least: the least chance before them of each
+    passage that a user named as the answer.
+    """
+
+    log_odds: Mapping[int, float] = field(default_factory=dict)
+    least: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Evidence:
-    """S by passage text (lineage), from these past queries, the nearest first."""
+    """S by passage text (lineage), from these past queries, the nearest first.
+
+    same: from votes on the same question, whose past queries are among those behind it.
+    """
 
     support: Mapping[int, float]
     behind: Sequence[PastQuery] = ()
+    same: SameNeed = SameNeed()
 
     def amounts(self, lineages: Pids) -> npt.NDArray[np.float64]:
         """S, float64 (n,), of these passage texts."""
-        if not self.support:
-            return np.zeros(len(lineages))
-        return np.array([self.support.get(p, 0.0) for p in lineages.tolist()])
+        return _of_each(self.support, lineages)
+
+    def log_odds(self, lineages: Pids) -> npt.NDArray[np.float64]:
+        """What votes on the same question add to the log-odds of these texts, float64 (n,)."""
+        return _of_each(self.same.log_odds, lineages)
+
+    def least(self, lineages: Pids) -> npt.NDArray[np.float64]:
+        """The least chance of these texts before those votes, float64 (n,)."""
+        return _of_each(self.same.least, lineages)
 
     def strongest(self, n: int) -> list[int]:
-        """The n passage texts with the largest S."""
-        if len(self.support) <= n:
-            return list(self.support)
-        return sorted(self.support, key=lambda p: (-self.support[p], p))[:n]
+        """The n passage texts with the largest S, after those that were called helpful for the same
+        question."""
+        helped = sorted(p for p, odds in self.same.log_odds.items() if odds > 0.0)
+        others = self.support.keys() - set(helped)
+        if len(helped) + len(others) > n:
+            return [*helped, *sorted(others, key=lambda p: (-self.support[p], p))][:n]
+        return [*helped, *others]
 
     @cached_property
     def votes(self) -> Mapping[int, tuple[int, ...]]:
@@ -226,19 +279,44 @@ class Evidence:
         return found
 
 
+def _of_each(values: Mapping[int, float], lineages: Pids) -> npt.NDArray[np.float64]:
+    if not values:
+        return np.zeros(len(lineages))
+    return np.array([values.get(p, 0.0) for p in lineages.tolist()])
+
+
 def evidence_for(
-    view: EvidenceView, queries: Vectors, tenant: str | None, kernel: Kernel
+    view: EvidenceView, queries: Sequence[Asked], tenant: str | None, kernel: Kernel
 ) -> list[Evidence]:
-    """The evidence of the nearest past queries for each query; queries: float32 (m, dim)."""
+    """The evidence of the nearest past queries for each query.
+
+    With no neighbours, the votes on the same words alone count.
+    """
     code = view.tenant_codes.get(tenant)
-    if code is None or kernel.neighbours < 1:
+    if code is None:
         return [Evidence({}) for _ in queries]
+    own = [view.row_of(query.query_hash, tenant) for query in queries]
+    if kernel.neighbours < 1:
+        nothing = np.empty(0, np.int64), np.empty(0)
+        return [_gathered(view, *nothing, *each, kernel) for each in zip(queries, own, strict=True)]
     search = _near_by_codes if view.codes is not None else _near_of_all
-    return [
-        _gathered(view, near, cosines.astype(np.float64), kernel)
+    vectors = np.array([query.vector for query in queries], np.float32).reshape(-1, view.dim)
+    every = (
+        each
         for start in range(0, len(queries), _AT_ONCE)
-        for near, cosines in search(view, queries[start : start + _AT_ONCE], code, kernel)
+        for each in search(view, vectors[start : start + _AT_ONCE], code, kernel)
+    )
+    return [
+        _gathered(view, near, cosines.astype(np.float64), query, row, kernel)
+        for (near, cosines), query, row in zip(every, queries, own, strict=True)
     ]
+
+
+def same_chance(scaled: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The chance that queries of other words ask the same, by cosine, scaled so that 0 is typical."""
+    low, high = _DUPLICATE
+    found: npt.NDArray[np.float64] = _MOST_SAME * np.clip((scaled - low) / (high - low), 0.0, 1.0)
+    return found
 
 
 def _near_of_all(
@@ -283,14 +361,59 @@ def codes_of(vectors: Vectors, codes: Codes | None = None) -> Codes | None:
 
 
 def _gathered(
-    view: EvidenceView, near: Rows, cosines: npt.NDArray[np.float64], kernel: Kernel
+    view: EvidenceView,
+    near: Rows,
+    cosines: npt.NDArray[np.float64],
+    query: Asked,
+    own: int | None,
+    kernel: Kernel,
 ) -> Evidence:
+    """The evidence of these past queries; own: the row of the one with the same words."""
+    if own is not None:
+        others = near != own
+        near, cosines = near[others], cosines[others]
     above = (np.minimum(cosines, 1.0) - kernel.theta) / (1.0 - kernel.theta)
     nearest = np.lexsort((near, -above))[: kernel.neighbours]
-    weights = above[nearest] ** kernel.gamma
+    same = np.zeros(len(nearest))
+    if (typical := query.typical_cosine) is not None:
+        same = same_chance((cosines[nearest] - typical) / (1.0 - typical))
+    weights = (1.0 - same) * above[nearest] ** kernel.gamma
     behind = [view.past_query(row) for row in near[nearest].tolist()]
     support: dict[int, float] = {}
     for past, weight in zip(behind, weights.tolist(), strict=True):
         for s in past.supports:
-            support[s.lineage] = support.get(s.lineage, 0.0) + weight * s.chance
-    return Evidence(support, behind)
+            if s.chance > 0.0:
+                support[s.lineage] = support.get(s.lineage, 0.0) + weight * s.chance
+    duplicates = [(past, rho) for past, rho in zip(behind, same.tolist(), strict=True) if rho > 0.0]
+    if own is not None:
+        first = view.past_query(own)
+        behind, duplicates = [first, *behind], [(first, 1.0), *duplicates]
+    return Evidence(support, tuple(behind), _same_need(duplicates))
+
+
+def _same_need(duplicates: Sequence[tuple[PastQuery, float]]) -> SameNeed:
+    """What votes on these past queries say, each of which asks the same with some chance.
+
+    Where q_t asks the same, its votes on a passage multiply the odds of it by R, and where not they
+    say nothing but what its own chance π before them makes likely, so they multiply the odds by
+
+        (rho · R + (1 − rho) · m) / (rho + (1 − rho) · m),   m = π · R + 1 − π
+    """
+    log_odds, least = dict[int, float](), dict[int, float]()
+    for past, rho in duplicates:
+        for s in past.supports:
+            if s.log_odds == 0.0:
+                continue
+            moved = s.log_odds if rho >= 1.0 else _damped(s, rho)
+            log_odds[s.lineage] = log_odds.get(s.lineage, 0.0) + moved
+            if s.named:
+                least[s.lineage] = max(least.get(s.lineage, 0.0), rho * NAMED)
+    return SameNeed(log_odds, least)
+
+
+def _damped(support: Support, rho: float) -> float:
+    after = min(max(support.chance, _LEAST_CHANCE), 1.0 - _LEAST_CHANCE)
+    before = 1.0 / (1.0 + math.exp(support.log_odds - math.log(after / (1.0 - after))))
+    ratio = math.exp(support.log_odds)
+    apart = (1.0 - rho) * (before * ratio + 1.0 - before)
+    return math.log(rho * ratio + apart) - math.log(rho + apart)

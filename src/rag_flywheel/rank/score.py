@@ -1,18 +1,22 @@
 """Scores candidates by the logarithm of the chance that a passage is the answer to a query.
 
     prior(q, p) = exp(weights · features) / sum over the candidates
-    P(q, p)     = (n0 · prior + S) / (n0 + sum of S),   S = Σ_t K(q, q_t) · chance_t(p)
+    before(q, p) = (n0 · prior + S) / (n0 + sum of S),  S = Σ_t K(q, q_t) · chance_t(p)
+    P(q, p)      = before · R / sum over all passages,  R = the odds of the votes on the same question
 
-P is the mean of a Dirichlet posterior: n0 neighbours' worth of prior, and one answer for each
-similar past query, spread over the passages by the votes on it (see `rank/posterior.py`). Without
-neighbours the order is the prior's (two priors that differ by less than rounding may tie).
+`before` is the mean of a Dirichlet posterior: n0 neighbours' worth of prior, and one answer for each
+similar past query, spread over the passages by the votes on it (see `rank/posterior.py`). Votes on
+the same question count in full, by Bayes' rule. Without votes the order is the prior's (two priors
+that differ by less than rounding may tie).
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.rank.evidence import Evidence
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
 from rag_flywheel.records import Explanation, Features, Pids, Scores
@@ -40,14 +44,31 @@ class Scored:
         return Explanation(self.intercept, terms, float(self.evidence[i]), votes)
 
 
-def score(parameters: Parameters, features: Features, support: npt.NDArray[np.float64]) -> Scored:
-    """Score candidates with features float32 (n, 9) and the evidence S for each, float64 (n,)."""
-    return _posterior(FEATURES, features * parameters.vector, support, parameters.kernel)
+@dataclass(frozen=True)
+class Votes:
+    """The evidence of votes for n candidates, float64 (n,) each.
+
+    support: S of similar past queries. log_odds: of the votes on the same question. least: the least
+    chance before those votes.
+    """
+
+    support: npt.NDArray[np.float64]
+    log_odds: npt.NDArray[np.float64]
+    least: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, evidence: Evidence, lineages: Pids) -> "Votes":
+        """The evidence for these passage texts."""
+        amounts, log_odds = evidence.amounts(lineages), evidence.log_odds(lineages)
+        return cls(amounts, log_odds, evidence.least(lineages))
 
 
-def score_given(
-    parameters: Parameters, scores: npt.NDArray[np.float64], support: npt.NDArray[np.float64]
-) -> Scored:
+def score(parameters: Parameters, features: Features, votes: Votes) -> Scored:
+    """Score candidates with features float32 (n, 9) and the evidence of votes for each."""
+    return _posterior(FEATURES, features * parameters.vector, votes, parameters.kernel)
+
+
+def score_given(parameters: Parameters, scores: npt.NDArray[np.float64], votes: Votes) -> Scored:
     """Score an application's own candidates, whose scores have no known scale.
 
     The prior keeps their order and lays them between the best and one `candidate_spread` log-odds
@@ -58,7 +79,7 @@ def score_given(
     below = scaled.max(initial=-np.inf) - scaled
     span = below.max(initial=0.0)
     terms = -parameters.candidate_spread * (below / (span if span > 0 else 1.0))
-    return _posterior(("candidate",), terms[:, None], support, parameters.kernel)
+    return _posterior(("candidate",), terms[:, None], votes, parameters.kernel)
 
 
 def log_normaliser(values: npt.NDArray[np.float64]) -> float:
@@ -73,9 +94,10 @@ def log_normaliser(values: npt.NDArray[np.float64]) -> float:
 def _posterior(
     names: tuple[str, ...],
     terms: npt.NDArray[np.float64],
-    support: npt.NDArray[np.float64],
+    votes: Votes,
     kernel: Kernel,
 ) -> Scored:
+    support = votes.support
     prior = np.zeros(len(support))
     for column in terms.T:
         prior = prior + column
@@ -86,7 +108,24 @@ def _posterior(
         log_prior = prior[moved] - normaliser
         shift[moved] = np.logaddexp(0.0, np.log(support[moved] / kernel.n0) - log_prior)
     intercept = -normaliser - float(np.log1p(support.sum() / kernel.n0))
+    if votes.log_odds.any():
+        before = prior + intercept + shift
+        with np.errstate(divide="ignore"):
+            shift += np.maximum(np.log(votes.least) - before, 0.0) + votes.log_odds
+        intercept -= _log_of_all(before, prior + intercept + shift)
     return Scored(prior + intercept + shift, intercept, names, terms, shift)
+
+
+def _log_of_all(before: Scores, after: Scores) -> float:
+    """The logarithm of the sum, over all passages, of chances times the odds of votes.
+
+    before, after: the logarithms of the candidates' chances, and of those times the odds; passages
+    that are no candidates have no votes.
+    """
+    others = max(0.0, 1.0 - float(np.exp(np.minimum(before, 0.0)).sum()))
+    top = float(after.max())
+    total = float(np.exp(after - top).sum()) + others * math.exp(min(-top, 700.0))
+    return top + math.log(total)
 
 
 def order(scores: Scores, pids: Pids) -> npt.NDArray[np.int64]:

@@ -32,6 +32,7 @@ from rag_flywheel.records import QueryKey, Support
 
 FOLDER = "heard"
 _HASH = 16
+MOST_LOG_ODDS = 1e4
 _LARGEST = 2**62  # event number, lineage
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
 _MOST_PROVENANCE = 100_000  # bytes
@@ -41,6 +42,8 @@ _ARRAYS = {
     "offsets": "int64 n+1",
     "lineages": "int64 supports",
     "chances": "float64 supports",
+    "log_odds": "float64 supports",
+    "named": "uint8 supports",
     "vote_offsets": "int64 n+1",
     "votes": "int64 votes",
 }
@@ -74,7 +77,7 @@ class StoredEvidence:
     from offsets[i] to offsets[i + 1]; its votes, at least one, likewise by vote_offsets.
 
     hashes uint8 (n, 16); tenant int32 (n,); offsets, vote_offsets int64 (n + 1,); lineages, votes
-    int64; chances float64; codes: short codes of the n vectors, None while n is small.
+    int64; chances, log_odds float64; named uint8; codes: short codes of the n vectors, None while n is small.
     """
 
     provenance: Provenance = Provenance()
@@ -84,6 +87,8 @@ class StoredEvidence:
     offsets: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
     lineages: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     chances: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0, np.float64))
+    log_odds: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0, np.float64))
+    named: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
     vote_offsets: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
     votes: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     codes: Codes | None = None
@@ -101,7 +106,13 @@ class StoredEvidence:
     def past_query(self, row: int) -> PastQuery:
         """The evidence from the votes on the past query in a row."""
         part = slice(self.offsets[row], self.offsets[row + 1])
-        supports = map(Support, self.lineages[part].tolist(), self.chances[part].tolist())
+        supports = map(
+            Support,
+            self.lineages[part].tolist(),
+            self.chances[part].tolist(),
+            self.log_odds[part].tolist(),
+            map(bool, self.named[part].tolist()),
+        )
         votes = self.votes[self.vote_offsets[row] : self.vote_offsets[row + 1]]
         return PastQuery(tuple(supports), tuple(votes.tolist()))
 
@@ -121,6 +132,8 @@ def stored_evidence_of(
         _ends([len(past.supports) for past in past_query.values()]),
         np.array([s.lineage for s in supports], np.int64),
         np.array([s.chance for s in supports], np.float64),
+        np.array([s.log_odds for s in supports], np.float64),
+        np.array([s.named for s in supports], np.uint8),
         _ends([len(past.votes) for past in past_query.values()]),
         np.array(list(chain.from_iterable(past.votes for past in past_query.values())), np.int64),
         codes,
@@ -135,9 +148,10 @@ def save_stored_evidence(evidence: StoredEvidence, folder: Path) -> None:
     """Write stored evidence into a version folder, without pickle."""
     place, codes = folder / FOLDER, evidence.codes
     place.mkdir()
-    supports = evidence.offsets, evidence.lineages, evidence.chances
+    texts = evidence.offsets, evidence.lineages
+    supports = evidence.chances, evidence.log_odds, evidence.named
     votes = evidence.vote_offsets, evidence.votes
-    write_arrays(place, _ARRAYS, evidence.hashes, evidence.tenant, *supports, *votes)
+    write_arrays(place, _ARRAYS, evidence.hashes, evidence.tenant, *texts, *supports, *votes)
     if codes is not None:
         write_arrays(place, _OF_CODES, codes.centroids, codes.table)
     (place / "tenants.json").write_text(json.dumps(evidence.tenants), encoding="utf-8")
@@ -190,5 +204,9 @@ def _require_sense(evidence: StoredEvidence) -> None:
         raise ValueError("lineages.npy or votes.npy holds an impossible number")
     if not all_within(evidence.chances, 0.0, MOST_CHANCE):
         raise ValueError("chances.npy holds a number that is no chance")
+    if not all_within(evidence.log_odds, -MOST_LOG_ODDS, MOST_LOG_ODDS):
+        raise ValueError("log_odds.npy holds an impossible number")
+    if not all_below(evidence.named, 2):
+        raise ValueError("named.npy holds a number that is not 0 or 1")
     if len(set(evidence.keys)) != n:
         raise ValueError("queries.npy holds a query twice")

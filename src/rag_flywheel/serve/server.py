@@ -1,19 +1,20 @@
 """Answers queries: query -> candidates -> rank -> hits, from the live version and every event since."""
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from rag_flywheel.checks import check_candidates, check_k, check_query
+from rag_flywheel.checks import check_candidates, check_k, check_query, look_like_distances
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.errors import InputError
-from rag_flywheel.rank.evidence import Evidence, evidence_for
-from rag_flywheel.rank.score import POOL, Scored, order, score, score_given
+from rag_flywheel.rank.evidence import Asked, Evidence, evidence_for
+from rag_flywheel.rank.score import POOL, Scored, Votes, order, score, score_given
 from rag_flywheel.records import (
     Candidate,
     EmbeddedText,
@@ -33,6 +34,7 @@ from rag_flywheel.store import filters, passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
 
+log = logging.getLogger("rag_flywheel")
 _TRIES = 5
 _TEXTS = 20_000  # texts cached with a state
 _SCOPES = 64  # filters
@@ -71,6 +73,7 @@ class Server:
         self._lookups = lookups
         self._scopes: tuple[State | None, dict[str, Scope]] = (None, {})
         self._n_forgotten = 0
+        self._warned = False
 
     def retrieve(self, queries: Sequence[str], asked: Request) -> list[Retrieval]:
         """The k best passages for each query, recorded when asked to."""
@@ -148,7 +151,8 @@ class Server:
         questions = [EmbeddedText(*each) for each in zip(queries, vectors, strict=True)]
         lookups = look_up(state, inside, questions, n, self._lookups)
         kernel = state.version.parameters.memory
-        evidence = evidence_for(state.evidence, vectors, asked.tenant, kernel)
+        past = [_as_asked(state, question) for question in questions]
+        evidence = evidence_for(state.evidence, past, asked.tenant, kernel)
         for each in zip(questions, lookups, evidence, strict=True):
             yield _rank(state, inside, *each)
 
@@ -163,15 +167,22 @@ class Server:
         vectors: dict[str, Vectors] = {}
         state, revision = self._state([query], vectors)
         vector = vectors[revision][0]
-        texts = [Passage(c.passage_id, c.text) for c in given]
+        if not self._warned and look_like_distances(given):
+            self._warned = True
+            log.warning(
+                "rerank: the scores rise from each candidate to the next, as distances do; a higher "
+                "score must be a better one. Give -distance if they are distances"
+            )
+        texts = [Passage(c.passage_id, c.text, c.title, c.metadata) for c in given]
         with self._database.reading() as conn:
             known = passages.rows_of_texts(conn, texts)
         pids, lineages = (np.array(column, dtype=np.int64) for column in zip(*known, strict=True))
         parameters = state.version.parameters
         kernel = parameters.memory
-        (evidence,) = evidence_for(state.evidence, vector[None, :], asked.tenant, kernel)
+        past = _as_asked(state, EmbeddedText(query, vector))
+        (evidence,) = evidence_for(state.evidence, [past], asked.tenant, kernel)
         own = np.array([c.score for c in given], dtype=np.float64)
-        scored = score_given(parameters, own, evidence.amounts(lineages))
+        scored = score_given(parameters, own, Votes.of(evidence, lineages))
         best = np.lexsort((-own, -scored.scores)).tolist()[: asked.k]
         ranked = _Ranked(pids, lineages, scored, best, evidence)
         shown = self._registered(texts, pids, best) if asked.record else pids
@@ -287,11 +298,15 @@ class Server:
         return pids
 
 
+def _as_asked(state: State, query: EmbeddedText) -> Asked:
+    return Asked(query.vector, passages.query_hash(query.text), state.typical_cosine)
+
+
 def _rank(
     state: State, inside: Scope, query: EmbeddedText, lookup: Lookup, evidence: Evidence
 ) -> _Ranked:
     pids, features = with_evident(state, inside, query, lookup, evidence.strongest(POOL))
     lineages = state.lineages(pids)
-    scored = score(state.version.parameters, features, evidence.amounts(lineages))
+    scored = score(state.version.parameters, features, Votes.of(evidence, lineages))
     best = order(scored.scores, pids).tolist()
     return _Ranked(pids, lineages, scored, best, evidence)

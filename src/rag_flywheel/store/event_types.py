@@ -22,6 +22,7 @@ class VoteEvent:
     kind: "vote" for a vote on the hit itself.
     credit: the passage's part in a vote on the answer, from 0 to 1.
     trust: a factor for signals of this kind.
+    session: the session of the question, as hashed; None without one.
     """
 
     seq: int
@@ -35,6 +36,14 @@ class VoteEvent:
     credit: float = 1.0
     kind: Kind = "vote"
     trust: float = 1.0
+    session: str | None = None
+
+    @property
+    def voice(self) -> str:
+        """Whose vote it is: the user's; without one the session's; else that of the one asking."""
+        if self.user_id is not None:
+            return self.user_id
+        return f"session {self.session}" if self.session is not None else f"asking {self.retrieval}"
 
 
 @dataclass(frozen=True)

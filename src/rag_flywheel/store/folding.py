@@ -63,8 +63,7 @@ def fold(
     Retrievals that no event stands on are deleted, except the first answer to a question that has
     votes.
     """
-    rows = in_chunks(conn, "SELECT query_hash FROM retrievals WHERE rid IN (%s)", retrievals)
-    hashes = sorted({bytes(row[0]) for row in rows})
+    hashes = queries_of(conn, retrievals)
     seq = passages.read_clock(conn)
     _fold_events(conn, retrievals, standing)
     fold_notes(conn, retrievals)
@@ -80,6 +79,12 @@ def fold(
     )
     _delete_unused(conn, hashes)
     drop_query_vectors(conn, hashes)
+
+
+def queries_of(conn: sqlite3.Connection, retrievals: Sequence[int]) -> list[bytes]:
+    """The hashes of the questions of these retrievals."""
+    rows = in_chunks(conn, "SELECT query_hash FROM retrievals WHERE rid IN (%s)", retrievals)
+    return sorted({bytes(row[0]) for row in rows})
 
 
 def _fold_events(

@@ -11,6 +11,7 @@ from sqlite_utils.migrations import Migrations
 
 from rag_flywheel.errors import NewerFormatError
 from rag_flywheel.store.database import Database, scalar
+from rag_flywheel.store.passages import query_hash
 from rag_flywheel.store.schema import require_ours, require_schema
 from rag_flywheel.store.users import USER_KEY, new_user_key
 
@@ -202,6 +203,7 @@ _WITH_USERS = {
     "corrections": ("user_id",),
     "reviews": ("user_id",),
 }
+_WITH_QUERIES = "retrievals", "golden", "reviews"
 _APPEND_ONLY = ("moves", "refreshes", "looks", "forgets")
 
 
@@ -281,6 +283,25 @@ def m009_present(db: sqlite_utils.Database) -> None:
     )
 
 
+@migrations()
+def m010_needs(db: sqlite_utils.Database) -> None:
+    """Questions that differ by blanks, letters' case or a final mark are one question."""
+    for table in _WITH_QUERIES:
+        db.execute(
+            "INSERT OR IGNORE INTO vectors (text_hash, revision, vector) "
+            f"SELECT query_hash(t.query), v.revision, v.vector FROM {table} t "
+            "JOIN vectors v ON v.text_hash = t.query_hash WHERE t.query_hash != query_hash(t.query)"
+        )
+    for table in _WITH_QUERIES:
+        old = f"SELECT query_hash FROM {table} WHERE query_hash != query_hash(query)"
+        db.execute(f"DELETE FROM vectors WHERE text_hash IN ({old})")
+    for table in _WITH_QUERIES:
+        db.execute(
+            f"UPDATE {table} SET query_hash = query_hash(query) "
+            "WHERE query_hash != query_hash(query)"
+        )
+
+
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
@@ -308,6 +329,7 @@ def migrate(database: Database, user_hash: Hash) -> None:
 def _apply(database: Database, user_hash: Hash, *, hashes: bool) -> None:
     with database.transaction() as conn:
         conn.create_function("user_hash", 2, lambda key, id_: user_hash(bytes.fromhex(key), id_))
+        conn.create_function("query_hash", 1, query_hash, deterministic=True)
         migrations.apply(sqlite_utils.Database(conn))
         each = " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in _WITH_USERS)
         old = hashes and scalar(conn, f"SELECT {each}")

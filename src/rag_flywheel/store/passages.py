@@ -6,6 +6,7 @@ A row is one text that a passage had, for ever: an edit ends a row and begins an
 import hashlib
 import json
 import sqlite3
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 from rag_flywheel.records import MetadataValue, Passage, Pids
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
+
+_END = " ?!.\u3002\u061f\u037e"  # of sentences: also the Chinese, Arabic and Greek marks
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,19 @@ def passage_hash(passage: Passage) -> bytes:
 
 
 def query_hash(query: str) -> bytes:
-    """16 bytes that name a query's text."""
-    return _hash("query", query)
+    """16 bytes that name a query's text; queries that `normalised` makes the same have the same."""
+    return _hash("query", normalised(query))
+
+
+def normalised(query: str) -> str:
+    """A query without what people type differently: blanks, letters' case, compatibility forms (full
+    width, ligatures: Unicode NFKC), and marks that end a sentence.
+
+    A query of nothing but such marks stays as it is.
+    """
+    folded = unicodedata.normalize("NFKC", query).casefold()
+    plain = " ".join(unicodedata.normalize("NFKC", folded).split())
+    return plain.rstrip(_END) or plain
 
 
 def _hash(kind: str, text: str) -> bytes:

@@ -55,6 +55,7 @@ def _expected(migrations: "Migrations") -> _Schema:
 
     memory = sqlite_utils.Database(memory=True)
     memory.conn.create_function("user_hash", 2, lambda key, id_: id_)  # there is no row to hash
+    memory.conn.create_function("query_hash", 1, lambda query: query)
     migrations.apply(memory)
     found = _schema(memory.conn)
     memory.conn.close()

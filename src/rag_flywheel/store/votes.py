@@ -40,7 +40,9 @@ def append_votes(
 _VERDICTS = get_args(Verdict)
 SIGNALS: tuple[str, ...] = get_args(Signal)
 KINDS: tuple[str, ...] = ("vote", "answer", "correction", "adopted", *SIGNALS)
-_COLUMNS = "v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at"
+_COLUMNS = (
+    "v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at, r.session_id"
+)
 _FROM_VOTES = (
     "FROM votes v JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = v.pid WHERE "
 )
@@ -136,7 +138,7 @@ def count_votes(conn: sqlite3.Connection, after: int = 0) -> int:
 
 
 def _vote(row: tuple[Any, ...]) -> VoteEvent:
-    seq, rid, query, tenant, lineage, verdict, user, at, credit, kind, trust = row
+    seq, rid, query, tenant, lineage, verdict, user, at, session, credit, kind, trust = row
     return VoteEvent(
         column_checks.whole("votes.seq", seq),
         column_checks.whole("votes.rid", rid),
@@ -149,6 +151,7 @@ def _vote(row: tuple[Any, ...]) -> VoteEvent:
         column_checks.share("credits.credit", credit),
         _kind(kind),
         column_checks.trust("trusts.trust", trust),
+        column_checks.optional_text("retrievals.session_id", session),
     )
 
 
