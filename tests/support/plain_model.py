@@ -36,6 +36,7 @@ def scored(
     heard: Iterable[tuple[float, Chances]],
     n0: float,
     own: Mapping[str, float] | None = None,
+    noise: float = NOISE,
 ) -> Chances:
     """log of (n0 prior + S) / (n0 + sum of S), after the votes on the question itself.
 
@@ -46,7 +47,7 @@ def scored(
     support = {p: sum(k * past_query.get(p, 0.0) for k, past_query in heard) for p in prior}
     total = sum(support.values())
     before = {p: (n0 * prior[p] + support[p]) / (n0 + total) for p in prior}
-    odds = {p: b * ((1 - NOISE) / NOISE) ** (own or {}).get(p, 0) for p, b in before.items()}
+    odds = {p: b * ((1 - noise) / noise) ** (own or {}).get(p, 0) for p, b in before.items()}
     every = sum(odds.values()) + max(0.0, 1.0 - sum(before.values()))
     return {p: math.log(odd / every) for p, odd in odds.items()}
 

@@ -8,6 +8,7 @@ and a "harmful" divides them (Bayes' rule).
 import math
 from collections.abc import Mapping, Sequence
 
+from rag_flywheel.rank.parameters import NOISE_LIMIT
 from rag_flywheel.records import Judgment, Support
 
 CORRECTION_WEIGHT = (
@@ -19,7 +20,10 @@ _FARTHEST = 50.0  # log-odds
 
 
 def vote_log_odds(noise: float) -> float:
-    """What one "helpful" adds to the log-odds of a passage: log((1 − noise) / noise)."""
+    """What one "helpful" adds to the log-odds of a passage: log((1 − noise) / noise); 0 where so many
+    votes are wrong that they are no evidence."""
+    if noise > NOISE_LIMIT:
+        return 0.0
     return math.log((1.0 - noise) / noise)
 
 
