@@ -337,7 +337,7 @@ def test_votes_on_near_duplicates_count_by_the_chance_that_they_ask_the_same() -
     assert found.same.log_odds == {5: pytest.approx(expected, rel=1e-5)}
     assert found.support[6] == pytest.approx(0.03 * 0.9 * 0.3, rel=1e-4)
     for cosine, same in ((0.85, 0.0), (0.9, 0.485), (0.95, 0.97), (1.0, 0.97)):
-        assert same_chance(np.array([cosine])) == pytest.approx([same])
+        assert same_chance(np.array([cosine]), 0.97) == pytest.approx([same])
     further = of_same_need(0.9, voted(5, chance, odds)).same.log_odds[5]
     assert 0.0 < further < expected < odds
     assert of_same_need(0.84, voted(5, chance, odds)).same == SameNeed()

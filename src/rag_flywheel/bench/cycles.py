@@ -33,6 +33,25 @@ class Cycle:
     values: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Curve:
+    """The measures of one group of questions by cycle (0: the static index).
+
+    bound: nDCG@10 of the last cycle if whatever right passage a user was ever shown came first; only
+    for questions that users asked.
+    """
+
+    name: str
+    what: str
+    n_queries: int
+    cycles: tuple[Cycle, ...]
+    bound: float | None = None
+
+    def gain(self, measure: str = "nDCG@10") -> float:
+        """The last cycle less the static index."""
+        return self.cycles[-1].values[measure] - self.cycles[0].values[measure]
+
+
 def run_cycles(
     fw: "Flywheel",
     test: Split,

@@ -231,12 +231,12 @@ def gaps(found: Sequence["Gap"]) -> None:
 
 
 def demo(result: "DemoResult") -> None:
-    """Print the demo's measures by cycle, and its remarks."""
-    columns = ("cycle", "votes so far", *result.measures)
+    """Print nDCG@10 of each group of questions by cycle, and the demo's remarks."""
+    columns = ("cycle", "votes so far", *(curve.name for curve in result.curves))
     rows = []
-    for cycle in result.cycles:
-        name = "static" if cycle.number == 0 else str(cycle.number)
-        values = (f"{cycle.values[measure]:.3f}" for measure in result.measures)
-        rows.append((name, str(cycle.n_votes), *values))
+    for cycles in zip(*(curve.cycles for curve in result.curves), strict=True):
+        number, n_votes = cycles[0].number, cycles[0].n_votes
+        values = (f"{cycle.values['nDCG@10']:.3f}" for cycle in cycles)
+        rows.append(("static" if number == 0 else str(number), str(n_votes), *values))
     _table(columns, rows, numbers=columns)
     _say("\n".join(result.remarks))

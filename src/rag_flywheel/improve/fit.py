@@ -139,6 +139,7 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
     share = np.exp(np.array(likely) - max(likely))
     theta, quantile, gamma, log_n0 = (share @ np.array(tried) / share.sum()).tolist()
     n0 = float(np.exp(log_n0))
-    kernel = Kernel(round(theta, 4), round(quantile, 4), round(gamma, 3), round(n0, 5))
+    # near-duplicates are among the neighbours that it is fitted to
+    kernel = Kernel(round(theta, 4), round(quantile, 4), round(gamma, 3), round(n0, 5), same=0.0)
     (sums,) = sums_of_support(joined, near, chances, values, [kernel])
     return kernel, float(gains(*sums, kernel.n0).mean())

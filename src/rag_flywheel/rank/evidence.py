@@ -28,9 +28,11 @@ _AT_ONCE = 64  # queries
 CODES_FROM = 20_000  # past queries; below, comparing all of them takes about a millisecond
 _UNCODED = 4_096  # past queries, the last added, that are compared without codes
 _LIKELY = 8  # times as many as count are compared exactly
-_DUPLICATE = 0.85, 0.95  # scaled cosines: from the first on two queries may ask the same, ...
+_DUPLICATE = (
+    0.85,
+    0.95,
+)  # scaled cosines from which two queries may, and most likely do, ask the same
 _LEAST_CHANCE = 1e-3
-_MOST_SAME = 0.97  # ... and from the second on they do with this chance, unless the words differ
 _FEW = 0.1  # of the past queries; a tenant with no more of them has them all compared
 
 
@@ -312,10 +314,10 @@ def evidence_for(
     ]
 
 
-def same_chance(scaled: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def same_chance(scaled: npt.NDArray[np.float64], most: float) -> npt.NDArray[np.float64]:
     """The chance that queries of other words ask the same, by cosine, scaled so that 0 is typical."""
     low, high = _DUPLICATE
-    found: npt.NDArray[np.float64] = _MOST_SAME * np.clip((scaled - low) / (high - low), 0.0, 1.0)
+    found: npt.NDArray[np.float64] = most * np.clip((scaled - low) / (high - low), 0.0, 1.0)
     return found
 
 
@@ -376,7 +378,7 @@ def _gathered(
     nearest = np.lexsort((near, -above))[: kernel.neighbours]
     same = np.zeros(len(nearest))
     if (typical := query.typical_cosine) is not None:
-        same = same_chance((cosines[nearest] - typical) / (1.0 - typical))
+        same = same_chance((cosines[nearest] - typical) / (1.0 - typical), kernel.same)
     weights = (1.0 - same) * above[nearest] ** kernel.gamma
     behind = [view.past_query(row) for row in near[nearest].tolist()]
     support: dict[int, float] = {}

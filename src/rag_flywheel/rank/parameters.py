@@ -27,11 +27,14 @@ _Weight: TypeAlias = Annotated[float, Meta(ge=-1e6, le=1e6)]
 class Kernel:
     """How the answers of past queries count for a query.
 
-    theta: cosine below which a past query does not count; gamma: how fast its weight falls from 1
-    (the same query) to 0 (at theta); n0: how many past queries the prior is worth; neighbours: at
-    most so many count, 0: none, the memory is off. theta is set at a refresh so that theta_quantile
-    of random pairs of past queries are less similar: it means the same under another encoder, and
-    in a narrow domain.
+    theta: cosine below which a past query does not count.
+    gamma: how fast its weight falls from 1 (the same query) to 0 (at theta).
+    n0: how many past queries the prior is worth.
+    neighbours: at most so many count; 0: none, the memory is off.
+    same: the largest chance that a past query in other words asks the same, so that its votes count as
+        those on the query itself.
+    theta is set at a refresh so that theta_quantile of random pairs of past queries are less similar:
+    it means the same under another encoder, and in a narrow domain.
     """
 
     theta: Annotated[float, Meta(ge=-1, lt=1)] = 0.5
@@ -39,6 +42,7 @@ class Kernel:
     gamma: Annotated[float, Meta(gt=0, le=1e3)] = 4.0
     n0: Annotated[float, Meta(ge=1e-9, le=1e9)] = 4.0
     neighbours: Annotated[int, Meta(ge=0, le=2**62)] = 32
+    same: Annotated[float, Meta(ge=0, lt=1)] = 0.97
 
 
 def _shipped_weights() -> dict[str, float]:
