@@ -24,6 +24,7 @@ parameters_strategy = st.builds(
         theta_quantile=st.floats(0, 1, exclude_min=True, exclude_max=True),
         gamma=st.floats(0, 1e3, exclude_min=True),
         n0=st.floats(1e-9, 1e9),
+        same=st.floats(0.0, 0.999),
         neighbours=st.integers(0, 1000),
     ),
     sharpness=st.floats(0, 1e3, exclude_min=True),
@@ -63,6 +64,7 @@ def test_the_written_form_is_plain_json() -> None:
             "theta_quantile": shipped.kernel.theta_quantile,
             "gamma": shipped.kernel.gamma,
             "n0": shipped.kernel.n0,
+            "same": shipped.kernel.same,
             "neighbours": 32,
         },
         "sharpness": 1.0,
@@ -180,6 +182,7 @@ def malformed() -> dict[str, str]:
         "theta_quantile": (0.0, 1.0, 1, -0.1, *NOT_NUMBERS),
         "gamma": (0.0, -1.0, 1000.1, *NOT_NUMBERS),
         "n0": (0.0, -3.0, 9e-10, 1.1e9, *NOT_NUMBERS),
+        "same": (-0.1, 1.0, 2.0, *NOT_NUMBERS),
         "neighbours": (-1, 32.0, 1.5, *NOT_NUMBERS),
     }.items():
         for value in values:
