@@ -24,8 +24,8 @@ from rag_flywheel.improve.examples import Examples, Floats, nearest_of
 from rag_flywheel.improve.propagate import build_memory
 from rag_flywheel.rank.evidence import EvidenceView, evidence_for
 from rag_flywheel.rank.features import FEATURES
-from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters
-from rag_flywheel.rank.posterior import credited
+from rag_flywheel.rank.parameters import Kernel, Parameters
+from rag_flywheel.rank.posterior import NOISE_LIMIT, credited
 from rag_flywheel.rank.score import score
 from rag_flywheel.rank.stored_evidence import PastQuery
 from rag_flywheel.records import Judgment, QueryKey

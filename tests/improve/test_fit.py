@@ -12,7 +12,8 @@ from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.fit import LEAST_QUERIES, Proposal, calibrated_parameters, propose
 from rag_flywheel.improve.propagate import build_memory
 from rag_flywheel.rank.features import FEATURES
-from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters, parameters_text
+from rag_flywheel.rank.parameters import Kernel, Parameters, parameters_text
+from rag_flywheel.rank.posterior import NOISE_LIMIT
 from rag_flywheel.records import QueryKey
 
 SHIPPED = Parameters()

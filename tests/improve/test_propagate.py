@@ -9,7 +9,8 @@ import pytest
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.propagate import before_votes, build_memory, neighbour_chances_of
 from rag_flywheel.rank.features import FEATURES
-from rag_flywheel.rank.parameters import NOISE_LIMIT, Kernel, Parameters
+from rag_flywheel.rank.parameters import Kernel, Parameters
+from rag_flywheel.rank.posterior import NOISE_LIMIT
 from rag_flywheel.records import QueryKey
 
 WIDTH = 6

@@ -13,7 +13,8 @@ from rag_flywheel.improve.propagate import neighbour_chances_of
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.exact import typical_cosine
 from rag_flywheel.rank.features import FEATURES
-from rag_flywheel.rank.parameters import FITTED, NOISE_LIMIT, Kernel, Parameters
+from rag_flywheel.rank.parameters import FITTED, Kernel, Parameters
+from rag_flywheel.rank.posterior import NOISE_LIMIT
 
 LEAST_QUERIES = 64  # with fewer, parameters stay as they are
 MOST_QUERIES = 8_000  # that parameters are fitted to, the newest

@@ -15,11 +15,11 @@ from msgspec import Meta
 
 from rag_flywheel.disk import exactly, parsed_json, version_file_errors
 from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.rank.posterior import NOISE_LIMIT
 
 FORMAT_VERSION = 1
 FILE_NAME = "parameters.json"
 SHIPPED, FITTED = "shipped", "fitted"
-NOISE_LIMIT = 0.45  # votes that are wrong more often are no evidence
 _Weight: TypeAlias = Annotated[float, Meta(ge=-1e6, le=1e6)]
 
 

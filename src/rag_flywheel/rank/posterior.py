@@ -8,13 +8,13 @@ and a "harmful" divides them (Bayes' rule).
 import math
 from collections.abc import Mapping, Sequence
 
-from rag_flywheel.rank.parameters import NOISE_LIMIT
 from rag_flywheel.records import Judgment, Support
 
 CORRECTION_WEIGHT = (
     2.0  # naming the answer counts as two votes: it was picked from all, not from eight hits
 )
 NAMED = 0.05  # the least chance, before the votes, of a passage that a user named
+NOISE_LIMIT = 0.45  # votes that are wrong more often are no evidence
 _LEAST = 0.01  # smaller chances are left out
 _FARTHEST = 50.0  # log-odds
 

@@ -12,14 +12,17 @@ that differ by less than rounding may tie).
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.rank.evidence import Evidence
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
 from rag_flywheel.records import Explanation, Features, Pids, Scores
+
+if TYPE_CHECKING:
+    from rag_flywheel.rank.evidence import Evidence
 
 _HUGE = 1e300  # the difference of two such scores may overflow
 POOL = 50  # the candidates that a prior is spread over: the best
@@ -57,7 +60,7 @@ class Votes:
     least: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, evidence: Evidence, lineages: Pids) -> "Votes":
+    def of(cls, evidence: "Evidence", lineages: Pids) -> "Votes":
         """The evidence for these passage texts."""
         amounts, log_odds = evidence.amounts(lineages), evidence.log_odds(lineages)
         return cls(amounts, log_odds, evidence.least(lineages))
