@@ -29,9 +29,11 @@ def test_every_number_of_the_demo_is_in_its_result_file() -> None:
 
     path = Path(__file__).parents[2] / "benchmarks" / "results" / "demo_seeds.json"
     result = json.loads(path.read_text(encoding="utf-8"))
-    assert f"{result['median_gain_ndcg_at_10']:+.3f} nDCG@10" in README
+    for gain in result["median_gain_ndcg_at_10"].values():
+        assert f"{gain:+.3f}" in README
+    assert f"{result['median_share_of_bound']:.0%}".replace("%", " %") in README
     assert len(result["runs"]) == 5
-    assert {len(run["cycles"]) for run in result["runs"]} == {9}
+    assert {len(curve["cycles"]) for run in result["runs"] for curve in run["curves"]} == {9}
 
 
 def test_every_file_the_readme_points_to_is_there() -> (
