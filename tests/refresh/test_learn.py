@@ -100,7 +100,14 @@ def test_a_refresh_fits_parameters_to_the_votes(voted: Path, tmp_path: Path) -> 
         found = parameters(fw)
         assert found["source"] == "fitted"
         assert found["noise"] == pytest.approx(WRONG, abs=0.05)
-        assert set(found["kernel"]) == {"theta", "theta_quantile", "gamma", "n0", "neighbours", "same"}
+        assert set(found["kernel"]) == {
+            "theta",
+            "theta_quantile",
+            "gamma",
+            "n0",
+            "neighbours",
+            "same",
+        }
         assert share_right(fw) >= max(0.9, before + 0.3)
         assert fw.verify() == []
         assert refresh_anew(fw).parameters == "kept"  # the same votes take no second look
