@@ -313,7 +313,7 @@ def test_votes_on_the_same_question_multiply_the_odds(
     parameters = Parameters(weights={**dict.fromkeys(FEATURES, 0.0), "dense": 1.0})
     nothing = np.zeros(n)
     before = np.exp(score(parameters, table, supported(support)).scores)
-    found = score(parameters, table, Votes(np.array(support), np.array(odds), nothing))
+    found = score(parameters, table, Votes(np.array(support), nothing, np.array(odds), nothing))
     joint = before * np.exp(odds)
     expected = joint / (joint.sum() + max(0.0, 1.0 - before.sum()))
     assert np.exp(found.scores) == pytest.approx(expected, rel=1e-6, abs=1e-12)
@@ -326,6 +326,6 @@ def test_a_named_passage_starts_from_its_least_chance() -> None:
     table[:, 0] = [10.0, -10.0]
     parameters = Parameters(weights={**dict.fromkeys(FEATURES, 0.0), "dense": 1.0})
     odds = np.array([0.0, 4.0 * math.log(4.0)])  # two corrections
-    votes = Votes(np.zeros(2), odds, np.array([0.0, 0.05]))
+    votes = Votes(np.zeros(2), np.zeros(2), odds, np.array([0.0, 0.05]))
     first, named = np.exp(score(parameters, table, votes).scores)
     assert named / first == pytest.approx(0.05 * 256.0, rel=1e-4)

@@ -1,20 +1,41 @@
 """Fits the weights of the prior to votes, and calibrates the noise of votes and the kernel."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
-from rag_flywheel.improve.examples import Examples, Floats, links, nearest, sums_of_support
+from rag_flywheel.improve.examples import (
+    Examples,
+    Floats,
+    Links,
+    kernel_weights,
+    links,
+    nearest,
+    sums_at,
+    sums_of_support,
+)
 from rag_flywheel.improve.informative import informative
-from rag_flywheel.improve.likelihood import calibrated, choice_odds, fit, prior_chances, vote_odds
-from rag_flywheel.improve.propagate import neighbour_chances_of
+from rag_flywheel.improve.likelihood import (
+    Fit,
+    as_chosen,
+    calibrated,
+    choice_odds,
+    fit,
+    prior_under,
+    rates_given,
+    vote_odds,
+    with_support,
+)
+from rag_flywheel.improve.propagate import neighbour_chances_of, support_of
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.exact import typical_cosine
+from rag_flywheel.index.nearest import Nearest
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import FITTED, Kernel, Parameters
-from rag_flywheel.rank.posterior import NOISE_LIMIT
+from rag_flywheel.rank.posterior import NOISE_LIMIT, Rates
 
 LEAST_QUERIES = 64  # with fewer, parameters stay as they are
 MOST_QUERIES = 8_000  # that parameters are fitted to, the newest
@@ -60,42 +81,74 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
         if len(every) >= LEAST_QUERIES:
             why = "votes on answers look the same whatever those say: nothing is learned from them"
         return Proposal(None, why, scores)
-    weights, noise = _fitted(own)
-    if noise > NOISE_LIMIT:
+    likeliest = _fitted(own)
+    if (noise := likeliest.rates.noise) > NOISE_LIMIT:
         why = f"{noise:.0%} of votes look wrong: nothing is learned from them"
         return Proposal(None, why, scores)
-    named = {name: round(float(w), 4) for name, w in zip(FEATURES, weights, strict=True)}
-    found = replace(kept, weights=named, sharpness=1.0, source=FITTED)
+    found = replace(kept, weights=_named(likeliest.weights), sharpness=1.0, source=FITTED)
     return Proposal(found, f"fitted to {len(own)} past queries", scores)
 
 
 def calibrated_parameters(examples: Examples, kept: Parameters) -> Parameters:
     """Keep the order of the prior, and fit the rest to the votes on the newest of these examples: the
-    sharpness of the prior, the noise of votes, how well answers are chosen, and the kernel.
+    sharpness of the prior, how often votes are wrong, how many passages answer a query, how well
+    answers are chosen, and the kernel.
 
-    The noise is a property of the votes, not of the live weights: it is the likeliest one together
-    with the weights that `propose` fits. Votes on answers that carry no information are left out of
-    it, and count for the very same query alone.
+    The rates and whether there is one answer are properties of the votes, not of the live weights: they
+    are the likeliest ones together with the weights that `propose` fits. Votes on answers that carry no
+    information are left out of it, and count for the very same query alone.
     """
     every = newest(examples)
     if len(every) < LEAST_QUERIES:
         return kept
     own = informative(every)
     if len(own) < LEAST_QUERIES:
-        return replace(kept, noise=Parameters().noise, kernel=_same_query_kernel(every))
-    noise = round(max(_fitted(own)[1], 1e-3), 4)
-    sharpness, choice = calibrated(own, replace(kept, sharpness=1.0).vector, noise)
-    fitted = replace(kept, sharpness=round(sharpness, 4), noise=noise, choice=round(choice, 4))
-    if noise > NOISE_LIMIT:
+        return replace(kept, rates=Rates(), kernel=_same_query_kernel(every))
+    likeliest = _fitted(own)
+    of_votes = Parameters(rates=_rounded(likeliest.rates), answers=likeliest.answers)
+    if of_votes.answers is not None and of_votes.rates.noise <= NOISE_LIMIT:
+        fitted = replace(of_votes, weights=_named(likeliest.weights))
+        of_votes = replace(of_votes, rates=_rates_by_neighbours(own, fitted))
+    return _with_memory(own, replace(kept, rates=of_votes.rates, answers=of_votes.answers))
+
+
+def _named(weights: Floats) -> dict[str, float]:
+    return {name: round(float(w), 4) for name, w in zip(FEATURES, weights, strict=True)}
+
+
+def _with_memory(examples: Examples, kept: Parameters) -> Parameters:
+    """The parameters with sharpness, number of answers, choice and kernel fitted, given the rates."""
+    sharpness, choice, answers = calibrated(examples, kept)
+    fitted = replace(
+        kept,
+        sharpness=round(sharpness, 4),
+        choice=round(choice, 4),
+        answers=None if answers is None else round(answers, 4),
+    )
+    if fitted.rates.noise > NOISE_LIMIT:
         return fitted
-    kernel, gain = _kernel(own, fitted)
-    return replace(fitted, kernel=kernel if gain > 0 else _same_query_kernel(own))
+    kernel, gain = _kernel(examples, fitted)
+    return replace(fitted, kernel=kernel if gain > 0 else _same_query_kernel(examples))
 
 
-def _fitted(examples: Examples) -> tuple[Floats, float]:
-    """The likeliest (weights (d,), noise), near the shipped weights."""
+def _rates_by_neighbours(examples: Examples, fitted: Parameters) -> Rates:
+    """The likeliest rates given the chances by neighbours of other folds."""
+    found = _with_memory(examples, fitted)
+    near, prior, chances, _ = _cross_fitted(examples, found)
+    weights = kernel_weights(near, found.kernel)
+    sums = support_of(near, examples, examples, chances, weights, found)
+    return _rounded(rates_given(examples, with_support(prior, *sums, found.kernel.n0), found))
+
+
+def _fitted(examples: Examples) -> Fit:
+    """The likeliest weights and rates, near the shipped weights."""
     free = np.array([float(name in FREE) for name in FEATURES])
     return fit(examples, Parameters().vector, strength=STRENGTH, free=free)
+
+
+def _rounded(rates: Rates) -> Rates:
+    both = (rates.false_helpful, rates.false_harmful)
+    return Rates(*(round(max(rate, 1e-3), 4) for rate in both))
 
 
 def _same_query_kernel(examples: Examples) -> Kernel:
@@ -113,34 +166,72 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
     kernel alone would depend on chance, and so the memory stays about as mild as it is shipped.
     """
     shipped = np.log(Parameters().kernel.n0)
-    folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
-    near = nearest(examples, examples, folds, folds)
-    prior = prior_chances(examples, found.vector)
-    chances = neighbour_chances_of(examples, prior, found.noise)
-    joined = links(near, examples, examples, chances)
-    tilt = choice_odds(examples, found.choice)
-    values = tilt, tilt * vote_odds(examples, found.noise)
-    alone = [(prior * value).sum(axis=1) for value in values]
-
-    def gains(total: Floats, of_votes: Floats, n0: float) -> Floats:
-        """log P(votes) of each query with the memory less that without."""
-        with_it = (n0 * alone[1] + of_votes) / (n0 * alone[0] + total)
-        gain: Floats = np.log(with_it * alone[0] / alone[1])
-        return gain
-
+    likelihoods = _one_answer if found.answers is None else _several_answers
     cosines = dict(zip(QUANTILES, thetas(examples.vectors, QUANTILES), strict=True))
     kernels = [Kernel(cosines[q], q, gamma) for q, gamma in itertools.product(QUANTILES, GAMMAS)]
     tried, likely = [], []
-    every = sums_of_support(joined, near, chances, values, kernels)
-    for kernel, sums in zip(kernels, every, strict=True):
+    gains = likelihoods(examples, found)
+    for kernel, gain in zip(kernels, gains(kernels), strict=True):
         for n0 in STRENGTHS:
             tried.append((kernel.theta, kernel.theta_quantile, kernel.gamma, np.log(n0)))
             unlikely = 0.5 * ((np.log(n0) - shipped) / N0_SPREAD) ** 2
-            likely.append(gains(*sums, n0).sum() - unlikely)
+            likely.append(gain(n0) - unlikely)
     share = np.exp(np.array(likely) - max(likely))
     theta, quantile, gamma, log_n0 = (share @ np.array(tried) / share.sum()).tolist()
     n0 = float(np.exp(log_n0))
     # near-duplicates are among the neighbours that it is fitted to
     kernel = Kernel(round(theta, 4), round(quantile, 4), round(gamma, 3), round(n0, 5), same=0.0)
-    (sums,) = sums_of_support(joined, near, chances, values, [kernel])
-    return kernel, float(gains(*sums, kernel.n0).mean())
+    (gain,) = gains([kernel])
+    return kernel, gain(kernel.n0) / len(examples)
+
+
+_Gain: TypeAlias = Callable[[float], float]
+_Gains: TypeAlias = Callable[[Sequence[Kernel]], Iterator[_Gain]]
+
+
+def _one_answer(examples: Examples, found: Parameters) -> _Gains:
+    """log P(votes) of all queries with the memory less that without, by kernel and n0, with one answer."""
+    near, prior, chances, joined = _cross_fitted(examples, found)
+    tilt = choice_odds(examples, found.choice)
+    values = tilt, tilt * vote_odds(examples, found.rates)
+    alone = [(prior * value).sum(axis=1) for value in values]
+
+    def of(sums: tuple[Floats, Floats]) -> _Gain:
+        def gain(n0: float) -> float:
+            with_it = (n0 * alone[1] + sums[1]) / (n0 * alone[0] + sums[0])
+            return float(np.log(with_it * alone[0] / alone[1]).sum())
+
+        return gain
+
+    return lambda kernels: map(of, sums_of_support(joined, near, chances, values, kernels))
+
+
+def _several_answers(examples: Examples, found: Parameters) -> _Gains:
+    """`_one_answer` with several: the sum over all candidates that have votes."""
+    near, prior, chances, joined = _cross_fitted(examples, found)
+    voted = np.flatnonzero(examples.voted)
+    odds = vote_odds(examples, found.rates).ravel()[voted]
+
+    def likely(chances: Floats) -> float:
+        every = prior.copy()
+        every.ravel()[voted] = chances
+        chosen = as_chosen(examples, every, found).ravel()[voted]
+        return float(np.log1p(chosen * (odds - 1.0)).sum())
+
+    own = prior.ravel()[voted]
+    alone = likely(own)
+
+    def of(sums: tuple[Floats, Floats]) -> _Gain:
+        added, every = sums
+        return lambda n0: likely((n0 * own + added) / (n0 + every)) - alone
+
+    return lambda kernels: map(of, sums_at(joined, near, chances, voted, kernels))
+
+
+def _cross_fitted(examples: Examples, found: Parameters) -> tuple[Nearest, Floats, Floats, Links]:
+    """Neighbours of other folds, the prior and the chances after the votes, (n, C), and the links."""
+    folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
+    near = nearest(examples, examples, folds, folds)
+    prior = prior_under(examples, found)
+    chances = neighbour_chances_of(examples, prior, found)
+    return near, prior, chances, links(near, examples, examples, chances)
