@@ -25,8 +25,8 @@ from rag_flywheel.improve.propagate import build_memory
 from rag_flywheel.rank.evidence import EvidenceView, evidence_for
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
-from rag_flywheel.rank.posterior import NOISE_LIMIT, credited
-from rag_flywheel.rank.score import Votes, score
+from rag_flywheel.rank.posterior import NOISE_LIMIT, Rates, credited
+from rag_flywheel.rank.score import Votes, chance_of, score
 from rag_flywheel.rank.stored_evidence import PastQuery
 from rag_flywheel.records import Judgment, QueryKey
 from thorough import thorough
@@ -221,13 +221,27 @@ def served(test: Examples, i: int, others: Examples, parameters: Parameters) -> 
 def test_chances_are_those_that_would_be_served(seed: int) -> None:
     both = random_examples(seed, 30, 6)
     test, others = both.at(np.arange(6)), both.at(np.arange(6, 30))
-    for parameters in (BY_COSINE, OFF, replace(BY_COSINE, rates=even(NOISE_LIMIT + 0.01))):
+    uneven = replace(BY_COSINE, rates=Rates(0.3, 0.1))
+    several = replace(uneven, answers=2.5)
+    for parameters in (
+        BY_COSINE,
+        OFF,
+        replace(BY_COSINE, rates=even(NOISE_LIMIT + 0.01)),
+        uneven,
+        several,
+        replace(several, kernel=OFF.kernel),
+    ):
         chances = chances_of(test, others, parameters)
         for i in range(6):
             expected = served(test, i, others, parameters)
-            assert np.log(chances[i][test.present[i]]) == pytest.approx(expected, abs=1e-4)
+            own = chances[i][test.present[i]]
+            scores = np.log(own) if parameters.answers is None else np.log(-np.log1p(-own))
+            assert scores == pytest.approx(expected, abs=1e-4)
+            assert [chance_of(s, parameters.answers) for s in expected] == pytest.approx(
+                own, rel=1e-4
+            )
             assert not chances[i][~test.present[i]].any()
-            assert chances[i].sum() <= 1.0 + 1e-9
+            assert parameters.answers or chances[i].sum() <= 1.0 + 1e-9
 
 
 def test_votes_on_other_queries_are_heard_and_those_on_held_out_ones_are_not() -> None:

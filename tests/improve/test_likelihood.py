@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,9 +17,12 @@ from rag_flywheel.improve.likelihood import (
     after_votes,
     fit,
     log_likelihoods,
+    of_any_answer,
     prior_chances,
+    rates_given,
     with_support,
 )
+from rag_flywheel.rank.posterior import Rates
 from rag_flywheel.records import QueryKey
 from thorough import thorough
 from voted import calibrated_by, with_noise
@@ -373,3 +377,88 @@ def test_a_weight_falls_below_0_only_where_it_may() -> None:
     assert bound[1] == 0.0
     assert bound[2] >= 0.0
     assert free[1] < -0.5
+
+
+def test_with_several_answers_by_hand() -> None:
+    one = made([[5, 6, 7]], [[[0.0], [math.log(2)], [0.0]]], [[1, 0, 0]], [[0, 0, 1]])
+    prior = prior_chances(one, np.array([1.0]), 2.0)[0]
+    assert prior == pytest.approx([1 - math.exp(-0.5), 1 - math.exp(-1), 1 - math.exp(-0.5)])
+    chances, parameters = np.array([[0.2, 0.5, 0.9]]), with_noise(0.2, answers=2.0)
+    expected = math.log(0.2 * 4 + 0.8) + math.log(0.9 / 4 + 0.1)
+    assert log_likelihoods(one, chances, parameters) == pytest.approx([expected])
+    after = after_votes(one, chances, parameters)[0]
+    assert after == pytest.approx([0.8 / 1.6, 0.5, 0.225 / 0.325])
+    every = np.array([[3.0, 0.0, 1.0]])  # of the neighbours that speak of each
+    found = with_support(chances, np.array([[1.5, 0.0, 0.0]]), every, 2.0)
+    assert found == pytest.approx(np.array([[1.9 / 5, 0.5, 1.8 / 3]]))
+
+
+@thorough(60, few=15)
+@given(
+    small(),
+    st.tuples(st.floats(0.02, 0.45), st.floats(0.02, 0.45)),
+    st.floats(0.1, 8.0),
+    st.lists(st.floats(-3, 3), min_size=3, max_size=3),
+)
+def test_with_several_answers_every_passage_is_judged_on_its_own(
+    examples: Examples, rates: tuple[float, float], answers: float, weights: list[float]
+) -> None:
+    (fh, fn), weights = rates, weights[: examples.features.shape[2]]
+    parameters = replace(with_noise(0.2, answers=answers), rates=Rates(fh, fn))
+    prior = prior_chances(examples, np.array(weights), answers)
+    found = log_likelihoods(examples, prior, parameters) + of_any_answer(examples, Rates(fh, fn))
+    after = after_votes(examples, prior, parameters)
+    for i in range(len(examples)):
+        total = 0.0
+        for c, share in enumerate(plain_prior(examples, i, weights)):
+            right = 1 - math.exp(-answers * share)
+            h, n = float(examples.helpful[i, c]), float(examples.harmful[i, c])
+            as_right = right * (1 - fn) ** h * fn**n
+            as_wrong = (1 - right) * fh**h * (1 - fh) ** n
+            total += math.log(as_right + as_wrong)
+            assert prior[i, c] == pytest.approx(right)
+            assert after[i, c] == pytest.approx(as_right / (as_right + as_wrong), abs=1e-9)
+        assert found[i] == pytest.approx(total, abs=1e-9)
+
+
+def several_right(seed: int, n: int, rates: tuple[float, float], *, width: int = 12) -> Examples:
+    """Of each query's passages any number is right, by TRUE, about a third of them."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, width, 3))
+    right = rng.random((n, width)) < 1 / (1 + np.exp(1.2 - 1.5 * features @ TRUE))
+    seen = rng.random((n, width)) < 0.5
+    yes = np.where(right, rng.random(right.shape) >= rates[1], rng.random(right.shape) < rates[0])
+    lineages = np.tile(np.arange(width), (n, 1))
+    return made(lineages.tolist(), features, (seen & yes).tolist(), (seen & ~yes).tolist())
+
+
+@pytest.mark.parametrize("rates", [(0.02, 0.02), (0.2, 0.2), (0.1, 0.3)])
+def test_several_answers_are_told_from_one_with_wrong_votes(rates: tuple[float, float]) -> None:
+    """They were not: with five right passages a query half of the votes seemed to be wrong."""
+    found = fitted(several_right(21, 500, rates), np.zeros(3), 1.0)
+    assert found.answers is not None
+    assert found.answers > 2.0
+    both = found.rates.false_helpful, found.rates.false_harmful
+    assert both == pytest.approx(rates, abs=0.08)
+    assert found.weights @ TRUE / np.linalg.norm(found.weights) / np.linalg.norm(TRUE) > 0.97
+    one = fitted(simulated(22, 500, rates[0]), np.zeros(3), 1.0)
+    assert one.answers is None
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_coin_tosses_are_not_taken_for_several_answers(share: float) -> None:
+    rng = np.random.default_rng(23)
+    plain = several_right(23, 400, (0.2, 0.2))
+    yes = plain.voted & (rng.random(plain.lineages.shape) < share)
+    tossed = replace(plain, helpful=yes * 1.0, harmful=(plain.voted & ~yes) * 1.0)
+    assert fitted(tossed, np.zeros(3), 60.0).answers is None
+
+
+def test_rates_are_found_from_chances_that_are_too_sure_or_not_sure_enough() -> None:
+    examples = several_right(24, 600, (0.25, 0.1))
+    logits = 1.5 * examples.features @ TRUE - 1.2
+    for scale in (0.5, 1.0, 2.0):
+        chances = 1 / (1 + np.exp(-scale * logits - 0.3))
+        found = rates_given(examples, chances, with_noise(0.2, answers=3.0))
+        both = found.false_helpful, found.false_harmful
+        assert both == pytest.approx((0.25, 0.1), abs=0.05)

@@ -1,5 +1,6 @@
 """The memory of past queries, against a loop in plain Python over all pairs of them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -111,6 +112,72 @@ def plain_memory(examples: Examples, parameters: Parameters) -> list[Row]:
         {p: c for p, c in plain_before(row, told[i], kernel.n0).items() if c >= 0.002 or net[i][p]}
         for i, row in enumerate(prior)
     ]
+
+
+def plain_of_each_passage(examples: Examples, parameters: Parameters) -> list[Row]:
+    """`plain_memory` with several answers: every passage on its own, in plain Python."""
+    kernel, answers = parameters.kernel, parameters.answers
+    assert answers is not None
+    prior, net = plain_rows(examples, parameters)
+    prior = [{p: 1 - math.exp(-answers * share) for p, share in row.items()} for row in prior]
+
+    def near(i: int, j: int) -> float:
+        if i == j or examples.tenants[i] != examples.tenants[j]:
+            return 0.0
+        cosine = min(float(examples.vectors[i] @ examples.vectors[j]), 1.0)
+        return max(0.0, (cosine - kernel.theta) / (1 - kernel.theta)) ** kernel.gamma
+
+    def after(chance: float, votes: float) -> float:
+        odds = 4.0**votes
+        return chance * odds / (chance * odds + 1 - chance)
+
+    n = len(prior)
+    told: list[dict[tuple[int, int], float]] = [
+        {} for _ in prior
+    ]  # to i: {(neighbour, passage): chance}
+
+    def before(i: int, p: int, without: int = -1) -> float:
+        said = [(near(i, j), c) for (j, q), c in told[i].items() if q == p and j != without]
+        total = kernel.n0 + sum(weight for weight, _ in said)
+        return (kernel.n0 * prior[i][p] + sum(weight * c for weight, c in said)) / total
+
+    for _ in range(3):
+        new: list[dict[tuple[int, int], float]] = [{} for _ in prior]
+        for i in range(n):
+            for j in range(n):
+                for p in prior[j]:
+                    speaks = net[j][p] or after(before(j, p), net[j][p]) >= 0.01
+                    if near(i, j) > 0 and p in prior[i] and speaks:
+                        new[i][j, p] = after(before(j, p, without=i), net[j][p])
+        told = new
+    return [{p: before(i, p) for p in row} for i, row in enumerate(prior)]
+
+
+@pytest.mark.parametrize("kernel", [KERNEL, Kernel(0.0, 0.9, 1.0, 0.05)])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_with_several_answers_every_passage_has_messages_of_its_own(
+    seed: int, kernel: Kernel
+) -> None:
+    examples = few(seed, 30)
+    parameters = replace(HEARD, kernel=kernel, answers=2.0)
+    expected = plain_of_each_passage(examples, parameters)
+    found = before_votes(examples, parameters)
+    for i, row in enumerate(expected):
+        for c, lineage in enumerate(examples.lineages[i].tolist()):
+            assert found[i, c] == pytest.approx(row.get(lineage, 0.0), abs=1e-6)
+    assert found.sum(axis=1).max() > 1.2  # more than one may be right
+
+
+def test_with_several_answers_nothing_is_pushed_aside_by_what_is_said_of_others() -> None:
+    examples = few(3, 30)
+    parameters = replace(HEARD, answers=2.0)
+    turned = examples.helpful.copy()
+    turned[:, 0] += 5.0 * examples.present[:, 0]  # the first passage of each, and nothing else
+    first = before_votes(examples, parameters)
+    second = before_votes(replace(examples, helpful=turned), parameters)
+    assert (second[:, 0] >= first[:, 0] - 1e-9).all()
+    assert second[:, 0].max() > first[:, 0].max()
+    assert second[:, 1:] == pytest.approx(first[:, 1:], abs=1e-9)
 
 
 @pytest.mark.parametrize("kernel", [KERNEL, Kernel(0.0, 0.9, 1.0, 0.05), Parameters().kernel])

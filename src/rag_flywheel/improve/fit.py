@@ -24,6 +24,7 @@ from rag_flywheel.improve.likelihood import (
     calibrated,
     choice_odds,
     fit,
+    log_likelihood_of_tosses,
     prior_under,
     rates_given,
     vote_odds,
@@ -40,6 +41,7 @@ from rag_flywheel.rank.posterior import NOISE_LIMIT, Rates
 LEAST_QUERIES = 64  # with fewer, parameters stay as they are
 MOST_QUERIES = 8_000  # that parameters are fitted to, the newest
 STRENGTH = 60.0
+CLEARLY = 3.0  # log-likelihood by which votes must differ from tossed coins; those gain up to 2.8
 QUANTILES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 GAMMAS = (1.0, 2.0, 4.0, 8.0)
 N0_SPREAD = 1.5  # of log n0 around the shipped one, before any vote
@@ -118,17 +120,22 @@ def _named(weights: Floats) -> dict[str, float]:
 
 def _with_memory(examples: Examples, kept: Parameters) -> Parameters:
     """The parameters with sharpness, number of answers, choice and kernel fitted, given the rates."""
+    fitted = _calibrated(examples, kept)
+    if fitted.rates.noise > NOISE_LIMIT:
+        return fitted
+    kernel, gain = _kernel(examples, fitted)
+    return replace(fitted, kernel=kernel if gain > 0 else _same_query_kernel(examples))
+
+
+def _calibrated(examples: Examples, kept: Parameters) -> Parameters:
+    """The parameters with sharpness, number of answers and choice fitted, given the rates."""
     sharpness, choice, answers = calibrated(examples, kept)
-    fitted = replace(
+    return replace(
         kept,
         sharpness=round(sharpness, 4),
         choice=round(choice, 4),
         answers=None if answers is None else round(answers, 4),
     )
-    if fitted.rates.noise > NOISE_LIMIT:
-        return fitted
-    kernel, gain = _kernel(examples, fitted)
-    return replace(fitted, kernel=kernel if gain > 0 else _same_query_kernel(examples))
 
 
 def _rates_by_neighbours(examples: Examples, fitted: Parameters) -> Rates:
@@ -141,9 +148,25 @@ def _rates_by_neighbours(examples: Examples, fitted: Parameters) -> Rates:
 
 
 def _fitted(examples: Examples) -> Fit:
-    """The likeliest weights and rates, near the shipped weights."""
+    """The likeliest weights and rates, near the shipped weights.
+
+    Votes that are not clearly likelier than tossed coins, neither by the prior nor by what was said of
+    similar queries, are held for that: any few look as if they told something.
+    """
     free = np.array([float(name in FREE) for name in FEATURES])
-    return fit(examples, Parameters().vector, strength=STRENGTH, free=free)
+    found = fit(examples, Parameters().vector, strength=STRENGTH, free=free)
+    gain = found.log_likelihood - log_likelihood_of_tosses(examples)
+    if gain >= CLEARLY or found.rates.noise > NOISE_LIMIT:
+        return found
+    fitted = Parameters(
+        weights=_named(found.weights), rates=_rounded(found.rates), answers=found.answers
+    )
+    _, by_neighbours = _kernel(examples, _calibrated(examples, fitted))
+    if gain + by_neighbours * len(examples) >= CLEARLY:
+        return found
+    n_helpful, n_harmful = float(examples.n_helpful.sum()), float(examples.n_harmful.sum())
+    share = min(max(n_helpful / max(n_helpful + n_harmful, 1.0), 1e-3), 1.0 - 1e-3)
+    return replace(found, rates=Rates(share, 1.0 - share))
 
 
 def _rounded(rates: Rates) -> Rates:

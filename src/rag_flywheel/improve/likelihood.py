@@ -172,7 +172,11 @@ def fit(examples: Examples, centre: Floats, *, strength: float, free: Floats) ->
         _fitted(examples, centre, strength, free, several=either) for either in (False, True)
     )
     least, more = SEVERAL_BY
-    likeliest = max(one.log_likelihood, _tossed(examples), _one_in_the_order_of(several, examples))
+    likeliest = max(
+        one.log_likelihood,
+        log_likelihood_of_tosses(examples),
+        _one_in_the_order_of(several, examples),
+    )
     beaten = likeliest + least + more * len(examples)
     return several if several.log_likelihood > beaten else one
 
@@ -231,7 +235,7 @@ def _fitted(
     first = _least(loss, np.array([*start, *held(_START)]), [*limits, *fixed], steps=_STEPS_HELD)
     found = _least(loss, first, bounds)
     value = _slopes(prepared, found, several=several)[0]
-    if value < _tossed(examples):
+    if value < log_likelihood_of_tosses(examples):
         nearly = np.array([*around, *held(_NEARLY_TOSSED)])
         other = _least(loss, nearly, bounds)
         found = min(found, other, key=lambda at: loss(at)[0])
@@ -368,7 +372,7 @@ def _named_from(examples: Examples, rates: Rates, n_right: Floats) -> Floats:
     return found
 
 
-def _tossed(examples: Examples) -> float:
+def log_likelihood_of_tosses(examples: Examples) -> float:
     """log P(votes) where they do not depend on what they are cast on."""
     helpful, harmful = float(examples.n_helpful.sum()), float(examples.n_harmful.sum())
     if examples.n_named is not None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rag_flywheel.rank.evidence import Evidence
 
 _HUGE = 1e300  # the difference of two such scores may overflow
+_SMALL = -30.0  # log-odds of chances that are next to their odds
 POOL = 50  # the candidates that a prior is spread over: the best
 
 
@@ -161,19 +162,18 @@ def _with_several_answers(scores: Scores, votes: Votes, n0: float) -> Scores:
     shift = np.zeros(len(scores))
     moved = np.flatnonzero((votes.weight > 0.0) | (votes.log_odds != 0.0))
     if len(moved):
-        expected = np.exp(np.minimum(scores[moved], 50.0))
-        total = n0 + votes.weight[moved]
-        right = -n0 * np.expm1(-expected) + votes.support[moved]
-        wrong = n0 * np.exp(-expected) + np.maximum(votes.weight - votes.support, 0.0)[moved]
+        given, support = scores[moved], votes.support[moved]
+        expected = np.exp(np.clip(given, _SMALL, 50.0))
+        prior = np.where(given < _SMALL, given, np.log(-np.expm1(-expected)))
+        wrong = n0 * np.exp(-expected) + np.maximum(votes.weight[moved] - support, 0.0)
         with np.errstate(divide="ignore"):
+            right = np.logaddexp(math.log(n0) + prior, np.log(support))
             named = np.log(votes.least[moved]) - np.log1p(-votes.least[moved])
-            log_odds = np.log(right) - np.log(np.maximum(wrong, 1e-300 * total))
+            log_odds = right - np.log(np.maximum(wrong, 1e-300))
         log_odds = np.maximum(log_odds, named) + votes.log_odds[moved]
-        # log(-log(1 - P)) with log(1 - P) = -log(1 + odds); next to the log-odds where these are small
-        after = np.where(
-            log_odds < -30.0, log_odds, np.log(np.logaddexp(0.0, np.maximum(log_odds, -30.0)))
-        )
-        shift[moved] = after - scores[moved]
+        # log(-log(1 - P)), -log(1 - P) = log(1 + odds): next to the log-odds where these are small
+        after = np.log(np.logaddexp(0.0, np.maximum(log_odds, _SMALL)))
+        shift[moved] = np.where(log_odds < _SMALL, log_odds, after) - given
     return shift
 
 
