@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,8 @@ class Bench:
     parts: ids of the train queries of each cycle, in the order they are asked.
     base: the folder of the index without votes.
     lookups: a cache shared by the runs, whose passages are the same; it changes no answer.
+    again, askers: of cycles-v2 alone: the train queries that are scored as questions asked again, and
+        the number of the user who asks each of `parts`.
     """
 
     collection: Collection
@@ -40,6 +42,15 @@ class Bench:
     encoder: Encoder | None
     base: Path
     lookups: Lookups
+    again: Split = field(default_factory=lambda: Split({}, {}))
+    askers: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def scored(self) -> Split:
+        """The queries that are scored: the test queries, and those asked again."""
+        return Split(
+            {**self.test.queries, **self.again.queries}, {**self.test.qrels, **self.again.qrels}
+        )
 
     def open(self, folder: Path) -> Flywheel:
         """Open an index folder that was copied from `base`."""
@@ -47,10 +58,14 @@ class Bench:
         fw.lookups = self.lookups
         return fw
 
+    def folder(self, name: str) -> Path:
+        """Where the copy of this name is."""
+        return self.base.parent / name
+
     @contextmanager
     def copy(self, name: str) -> Iterator[Flywheel]:
         """A copy of `base` to run on, deleted at the end."""
-        folder = Path(shutil.copytree(self.base, self.base.parent / name))
+        folder = Path(shutil.copytree(self.base, self.folder(name)))
         with self.open(folder) as fw:
             yield fw
         shutil.rmtree(folder)

@@ -1,0 +1,186 @@
+"""Compares the rankings of cycles-v2: P@8 and recall@8 beside nDCG@10, by slice of the questions.
+
+It works on arrays and runs; it must not know of index folders.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rag_flywheel.bench.baselines_repeated import MEMORY, OWN_VOTES, repeated_rules
+from rag_flywheel.bench.compare import (
+    NEAR_DUPLICATE,
+    OURS,
+    RULES,
+    STATIC,
+    correction,
+    measured,
+    nearest_cosines,
+    our_rankings,
+    rule_inputs,
+    rule_rankings,
+    similarity_quantiles,
+    unanswered,
+)
+from rag_flywheel.bench.intervals import paired_difference
+from rag_flywheel.bench.measures import all_means, by_query, mean
+from rag_flywheel.bench.protocol import CycledRun, FixedVote, Protocol
+from rag_flywheel.bench.stream import need_of
+from rag_flywheel.encoder import Encoder
+from rag_flywheel.formats.beir import Qrels, Split
+
+if TYPE_CHECKING:
+    from rag_flywheel.bench.setup import Bench
+
+FIXED = "fixed exposure"
+MEASURES = ("nDCG@10", "P@8", "R@8")
+AHEAD_OF = (OURS[1], OWN_VOTES, MEMORY, "±1 unbounded")
+"""The rankings that the flywheel is compared with in each slice."""
+_SEVERAL = 0.05  # share of questions with several right answers from which on it is a warning
+Values = Mapping[str, Mapping[str, float]]
+"""{measure: {query: value}}"""
+Slice = tuple[str, str, list[str]]
+"""A name, what it means, and its queries."""
+
+
+def compare_stream(
+    bench: "Bench",
+    protocol: Protocol,
+    encoder: Encoder,
+    runs: Sequence[CycledRun],
+    fixed_votes: Sequence[FixedVote],
+) -> dict[str, Any]:
+    """The rankings, slices, correction lag and warnings of a collection's result.
+
+    fixed_votes: the votes of the run "fixed exposure", which every rule learns from. Rankings are
+    measured on the test queries; those asked again have a slice of their own.
+    """
+    history, dev, scored = rule_inputs(bench, encoder, fixed_votes)
+    rules = (*RULES, *repeated_rules(protocol.users.eps))
+    rankings = [
+        *our_rankings(runs),
+        *rule_rankings(rules, bench, protocol, history, dev, scored),
+    ]
+    values = {r["name"]: by_query(MEASURES, bench.scored.qrels, r["run"]) for r in rankings}
+    nearest = nearest_cosines(scored, history)
+    _, related = similarity_quantiles(history, protocol.seed)
+    votes = next(run for run in runs if run.name == "votes")
+    voted = frozenset[str]().union(*(run.voted for run in runs if run.name in ("votes", FIXED)))
+    tests = sorted(bench.test.queries)
+    slices = slices_of(bench.train, bench.test, bench.again, nearest, related, voted)
+    ndcg = {name: _of(found[MEASURES[0]], tests) for name, found in values.items()}
+    distinct = [q for q in tests if nearest[q] < NEAR_DUPLICATE]
+    for ranking in rankings:
+        name, run = ranking["name"], _of(ranking.pop("run"), tests)
+        ranking["values"] = all_means(bench.test.qrels, run)
+        ranking |= measured(name, ndcg, distinct, protocol.seed)
+        ranking["differences"] = None if name == STATIC else _paired(values, name, tests, protocol)
+    by_cycle = [by_query(MEASURES, bench.scored.qrels, run)[MEASURES[0]] for _, run in votes.cycles]
+    return {
+        "static": STATIC,
+        "rankings": rankings,
+        "slices": [_slice(each, values, by_cycle, protocol) for each in slices],
+        "correction": correction(votes, bench.test.qrels),
+        "warnings": warnings({**bench.train.qrels, **bench.test.qrels}, votes),
+    }
+
+
+def slices_of(
+    train: Split,
+    test: Split,
+    again: Split,
+    nearest: Mapping[str, Any],
+    related: float,
+    voted: frozenset[str],
+) -> list[Slice]:
+    """The slices of the scored questions.
+
+    "asked again" has the questions of the stream in the same words. Each test query is in one of
+    "rephrased", whose need the stream has in other words; "related", a need of its own at a cosine of
+    at least `related` to the nearest question of the stream; and "far", below it. "answer no vote
+    reached" has the test queries none of whose right passages got a vote, whatever other slice they
+    are in. train: the questions of the stream. nearest: by query, the cosine to the nearest of them.
+    voted: the passages with votes.
+    """
+    needs = {need_of(train, q) for q in train.queries}
+    tests = sorted(test.queries)
+    new = [q for q in tests if need_of(test, q) not in needs]
+    what = "a need that nobody asked about, cosine to the nearest question of the stream"
+    return [
+        ("asked again", "questions of the stream, in the same words", sorted(again.queries)),
+        (
+            "rephrased",
+            "test queries in words that nobody used, with the same right passages as a question of "
+            "the stream",
+            sorted(set(tests) - set(new)),
+        ),
+        (
+            "related",
+            f"{what} at least {related:.3f}, the 98 % quantile of random pairs",
+            [q for q in new if nearest[q] >= related],
+        ),
+        ("far", f"{what} below {related:.3f}", [q for q in new if nearest[q] < related]),
+        (
+            "answer no vote reached",
+            "test queries none of whose right passages got a vote in “votes” or “fixed exposure”",
+            unanswered(tests, test.qrels, voted),
+        ),
+    ]
+
+
+def warnings(qrels: Qrels, votes: CycledRun) -> list[str]:
+    """What a reader of the result has to know of the collection; empty when there is nothing."""
+    counts = [n for judged in qrels.values() if (n := sum(grade > 0 for grade in judged.values()))]
+    share = sum(n > 1 for n in counts) / max(1, len(counts))
+    if share < _SEVERAL:
+        return []
+    live = votes.refreshes[-1].parameters if votes.refreshes else {}
+    answers = live.get("answers")
+    model = (
+        "the live version takes one passage to be the answer, so votes that agree look wrong to it"
+        if answers is None
+        else f"the live version expects {answers:.1f}"
+    )
+    return [
+        f"{share:.0%} of the questions have several right passages, {sum(counts) / len(counts):.1f} on "
+        f"average: {model}"
+    ]
+
+
+def _slice(
+    each: Slice, values: Mapping[str, Values], by_cycle: Sequence[Mapping[str, float]], p: Protocol
+) -> dict[str, Any]:
+    name, what, queries = each
+    means = {
+        ranking: {m: mean(_of(found[m], queries)) if queries else None for m in MEASURES}
+        for ranking, found in values.items()
+    }
+    differences = _paired(values, OURS[0], queries, p)
+    ours = _of(values[OURS[0]][MEASURES[0]], queries)
+    return {
+        "name": name,
+        "what": what,
+        "n": len(queries),
+        "static": means[STATIC][MEASURES[0]],
+        "flywheel": means[OURS[0]][MEASURES[0]],
+        "difference": differences[MEASURES[0]],
+        "differences": differences,
+        "rankings": means,
+        "ahead": {
+            other: paired_difference(ours, values[other][MEASURES[0]], p.seed) for other in AHEAD_OF
+        },
+        "by_cycle": [mean(_of(found, queries)) if queries else None for found in by_cycle],
+    }
+
+
+def _paired(
+    values: Mapping[str, Values], name: str, queries: Sequence[str], protocol: Protocol
+) -> dict[str, Any]:
+    """The paired difference of a ranking to the static hybrid, by measure."""
+    return {
+        m: paired_difference(_of(values[name][m], queries), values[STATIC][m], protocol.seed)
+        for m in MEASURES
+    }
+
+
+def _of(found: Mapping[str, Any], queries: Sequence[str]) -> dict[str, Any]:
+    return {q: found[q] for q in queries}
