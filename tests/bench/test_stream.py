@@ -21,12 +21,13 @@ from rag_flywheel.bench.baselines_repeated import (
     own_votes,
 )
 from rag_flywheel.bench.bench import run_bench
-from rag_flywheel.bench.compare_stream import compare_stream, slices_of
-from rag_flywheel.bench.protocol import CycledRun, FixedVote, Protocol, Traffic
+from rag_flywheel.bench.compare_stream import AHEAD_OF, MEASURES, measured_slice, slices_of
+from rag_flywheel.bench.measures import by_query
+from rag_flywheel.bench.protocol import Protocol, Traffic
 from rag_flywheel.bench.reading import how_to_read
 from rag_flywheel.bench.report import write_report
-from rag_flywheel.bench.setup import Bench, prepare
-from rag_flywheel.bench.stream import needs_of, open_stream, stream, zipf_counts
+from rag_flywheel.bench.setup import Bench, prepare, with_stream
+from rag_flywheel.bench.stream import needs_of, stream, zipf_counts
 from rag_flywheel.bench.terminal import print_result, refresh_table
 from rag_flywheel.bench.users import OnAnswer, Users, people
 from rag_flywheel.errors import InputError
@@ -54,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bench(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     scratch = tmp_path_factory.mktemp("scratch")
-    return open_stream(prepare(folder, PROTOCOL, scratch, None), PROTOCOL)
+    return prepare(folder, PROTOCOL, scratch, None)
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +137,12 @@ def test_the_bench_asks_the_stream_and_tests_what_is_not_in_it(folder: Path, ben
     assert set(bench.test.queries) == {f"q{t}-5" for t in range(TOPICS)}
     assert set(bench.scored.queries) == set(asked) | set(bench.test.queries)
     some = replace(PROTOCOL, max_test=7)
-    assert len(open_stream(bench, some).again.queries) == 7
-    copied = replace(bench, test=bench.again)
+    assert len(with_stream(bench, some, TRAFFIC).again.queries) == 7
+    copied, every = replace(bench, test=bench.again), Traffic(n_asked=5000, unasked=0.0)
     with pytest.raises(InputError, match="every test query of made is a train query word for word"):
-        open_stream(copied, PROTOCOL)
+        with_stream(copied, PROTOCOL, every)
     with pytest.raises(InputError, match="has 1 questions; expected at least 2, one a cycle"):
-        open_stream(bench, replace(PROTOCOL, traffic=Traffic(n_asked=1)))
+        with_stream(bench, PROTOCOL, Traffic(n_asked=1))
 
 
 WHY = Explanation(0.0, {}, 0.0)
@@ -245,43 +246,36 @@ def test_slices_of_a_table_worked_by_hand() -> None:
 def test_measures_by_slice_are_those_of_plain_python(bench: Bench) -> None:
     rng = np.random.default_rng(0)
     passages = [p.id for p in bench.collection.passages]
-    some = {q: rng.permutation(passages)[:20].tolist() for q in sorted(bench.scored.queries)}
-    query = sorted(bench.train.queries)[0]
-    right = next(iter(bench.train.qrels[query]))
-    cast = [FixedVote(query, right, True)]
-    runs = [
-        CycledRun(name, name, ((0, some), (5, some)), voted=frozenset({right}))
-        for name in ("votes", "fixed exposure")
-    ]
-    assert bench.encoder is not None
-    found = compare_stream(bench, PROTOCOL, bench.encoder, runs, cast)
-    qrels = bench.scored.qrels
+    qrels = {**bench.again.qrels, **bench.test.qrels}
+    names = ("flywheel", "hybrid", *AHEAD_OF)
+    runs = {n: {q: rng.permutation(passages)[:20].tolist() for q in qrels} for n in names}
+    values = {n: by_query(MEASURES, qrels, run) for n, run in runs.items()}
+    queries = sorted(bench.test.queries)[:15]
+    by_cycle = [values["hybrid"]["nDCG@10"], values["flywheel"]["nDCG@10"]]
+    found = measured_slice(("some", "what", queries), values, by_cycle, PROTOCOL)
 
-    def plain(queries: list[str], measure: str) -> float:
-        values = []
+    def plain(name: str, measure: str) -> list[float]:
+        measured = []
         for q in queries:
             answers = {p for p, grade in qrels[q].items() if grade > 0}
-            found = sum(p in answers for p in some[q][:8])
-            values.append(found / (8 if measure == "P@8" else len(answers)))
-        return sum(values) / len(values)
+            n = sum(p in answers for p in runs[name][q][:8])
+            measured.append(n / (8 if measure == "P@8" else len(answers)))
+        return measured
 
-    tests = sorted(bench.test.queries)
-    by_name = {s["name"]: s for s in found["slices"]}
-    assert list(by_name) == SLICES
-    again = by_name["asked again"]
-    assert again["n"] == len(bench.again.queries)
-    assert sum(by_name[name]["n"] for name in SLICES[1:4]) == len(tests)
+    assert found["n"] == 15
     for measure in ("P@8", "R@8"):
-        ours = plain(sorted(bench.again.queries), measure)
-        assert again["rankings"]["flywheel"][measure] == pytest.approx(ours)
-        static = again["rankings"]["hybrid"][measure]
-        assert again["differences"][measure]["mean"] == pytest.approx(ours - static)
-        ranking = next(r for r in found["rankings"] if r["name"] == "flywheel")
-        assert ranking["values"][measure] == pytest.approx(plain(tests, measure))
-        assert ranking["differences"][measure]["low"] <= ranking["differences"][measure]["mean"]
-    assert again["by_cycle"] == [again["flywheel"]] * 2
-    reached = [q for q in tests if right in qrels[q]]
-    assert by_name["answer no vote reached"]["n"] == len(tests) - len(reached)
+        for name in names:
+            mean = found["rankings"][name][measure]
+            assert mean == pytest.approx(np.mean(plain(name, measure)))
+        paired = np.subtract(plain("flywheel", measure), plain("hybrid", measure))
+        difference = found["differences"][measure]
+        assert difference["mean"] == pytest.approx(paired.mean())
+        error = paired.std() / math.sqrt(15)
+        assert difference["high"] - difference["low"] == pytest.approx(2 * 1.96 * error, rel=0.2)
+    assert found["by_cycle"] == [found["static"], found["flywheel"]]
+    assert list(found["ahead"]) == list(AHEAD_OF)
+    nobody = measured_slice(("none", "what", []), values, by_cycle, PROTOCOL)
+    assert (nobody["n"], nobody["flywheel"], nobody["difference"]) == (0, None, None)
 
 
 def test_votes_help_questions_asked_again_and_rephrased(result: dict[str, Any]) -> None:
@@ -290,8 +284,13 @@ def test_votes_help_questions_asked_again_and_rephrased(result: dict[str, Any]) 
     assert result["protocol"]["traffic"] == asdict(TRAFFIC)
     slices = {s["name"]: s for s in c["slices"]}
     assert list(slices) == SLICES
-    for name in ("asked again", "rephrased"):
-        assert slices[name]["difference"]["mean"] > 0.02
+    assert slices["asked again"]["difference"]["low"] > 0
+    learned, static = (
+        slices["rephrased"]["rankings"][name]["nDCG@10"]
+        for name in ("memory without a model", "hybrid")
+    )
+    assert learned > static + 0.02
+    assert sum(slices[name]["n"] for name in SLICES[1:4]) == c["n_test"] == TOPICS
     names = [r["name"] for r in c["rankings"]]
     assert {"hybrid", "±1 unbounded", "Bayes on own votes", "memory without a model"} <= set(names)
     on_own = slices["rephrased"]["rankings"]["Bayes on own votes"]
@@ -334,12 +333,13 @@ def test_the_table_of_refreshes_has_whatever_rates_there_are() -> None:
     ]
     assert rows == [
         ["1", "kept", "0.25", "–", "–", "–", "0.5", "4"],
-        ["2", "new", "–", "0.1", "0.3", "–", "0.625", "–"],
+        ["2", "new", "–", "0.1", "0.3", "1", "0.625", "–"],
     ]
 
 
+@pytest.mark.slow
 def test_the_report_has_results_first_and_how_to_read_folded_below(
-    result: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    result: dict[str, Any], tmp_path: Path
 ) -> None:
     write_report(json.loads(json.dumps(result)), file := tmp_path / "report.html")
     text = file.read_text(encoding="utf-8")
@@ -352,9 +352,15 @@ def test_the_report_has_results_first_and_how_to_read_folded_below(
     assert "Zipf" not in text[: places[2]]
     assert text.index("several right passages") < places[1]
     assert "Live after each cycle of the run “votes”" in text
+
+
+def test_the_terminal_prints_slices_refreshes_and_warnings(
+    result: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     print_result(result)
     printed = capsys.readouterr().out
-    assert "several right passages" in printed and "answer no vote reached" in printed
+    for shown in ("warning, made: ", "rephrased", "R@8", "Bayes on own votes", "weights", "theta"):
+        assert shown in printed
     assert max(map(len, printed.splitlines())) <= 100
 
 

@@ -18,7 +18,7 @@ from rag_flywheel.bench.protocol import RESULT_FORMAT, CycledRun, Protocol
 from rag_flywheel.bench.replay import replay
 from rag_flywheel.bench.runs import run_fixed, run_none, run_random, run_votes, tossed
 from rag_flywheel.bench.setup import Bench, hashes, prepare
-from rag_flywheel.bench.stream import need_of, open_stream
+from rag_flywheel.bench.stream import need_of
 from rag_flywheel.bench.users import Users
 from rag_flywheel.config import DEFAULT_ENCODER
 from rag_flywheel.encode.make import make_encoder
@@ -84,7 +84,7 @@ class Series:
         nobody, tossing = dataclasses.replace(protocol, users=Users()), tossed(protocol)
         scratch = Path(tempfile.mkdtemp(dir=self._scratch))
         bench = self._once(
-            "bench", folder, nobody, lambda: _prepared(folder, nobody, scratch, progress)
+            "bench", folder, nobody, lambda: prepare(folder, nobody, scratch, progress)
         )
         fixed, cast = run_fixed(bench, protocol, progress)
         runs = [
@@ -125,11 +125,6 @@ def _settings(protocol: Protocol) -> dict[str, Any]:
     if protocol.traffic is None:
         del settings["traffic"]
     return settings
-
-
-def _prepared(folder: Path, protocol: Protocol, scratch: Path, progress: Progress | None) -> Bench:
-    bench = prepare(folder, protocol, scratch, progress)
-    return bench if protocol.traffic is None else open_stream(bench, protocol)
 
 
 def _stream(bench: Bench) -> dict[str, Any]:

@@ -73,12 +73,14 @@ def compare_stream(
         name, run = ranking["name"], _of(ranking.pop("run"), tests)
         ranking["values"] = all_means(bench.test.qrels, run)
         ranking |= measured(name, ndcg, distinct, protocol.seed)
-        ranking["differences"] = None if name == STATIC else _paired(values, name, tests, protocol)
+        others = {m: _paired(values, name, m, tests, protocol) for m in MEASURES[1:]}
+        differences = {MEASURES[0]: ranking["difference"], **others}
+        ranking["differences"] = None if name == STATIC else differences
     by_cycle = [by_query(MEASURES, bench.scored.qrels, run)[MEASURES[0]] for _, run in votes.cycles]
     return {
         "static": STATIC,
         "rankings": rankings,
-        "slices": [_slice(each, values, by_cycle, protocol) for each in slices],
+        "slices": [measured_slice(each, values, by_cycle, protocol) for each in slices],
         "correction": correction(votes, bench.test.qrels),
         "warnings": warnings({**bench.train.qrels, **bench.test.qrels}, votes),
     }
@@ -146,15 +148,19 @@ def warnings(qrels: Qrels, votes: CycledRun) -> list[str]:
     ]
 
 
-def _slice(
+def measured_slice(
     each: Slice, values: Mapping[str, Values], by_cycle: Sequence[Mapping[str, float]], p: Protocol
 ) -> dict[str, Any]:
+    """A slice of the result: every ranking's mean of each measure, and the flywheel's differences.
+
+    values: by ranking. by_cycle: nDCG@10 by query of the run "votes", for each cycle.
+    """
     name, what, queries = each
     means = {
         ranking: {m: mean(_of(found[m], queries)) if queries else None for m in MEASURES}
         for ranking, found in values.items()
     }
-    differences = _paired(values, OURS[0], queries, p)
+    differences = {m: _paired(values, OURS[0], m, queries, p) for m in MEASURES}
     ours = _of(values[OURS[0]][MEASURES[0]], queries)
     return {
         "name": name,
@@ -173,13 +179,11 @@ def _slice(
 
 
 def _paired(
-    values: Mapping[str, Values], name: str, queries: Sequence[str], protocol: Protocol
-) -> dict[str, Any]:
-    """The paired difference of a ranking to the static hybrid, by measure."""
-    return {
-        m: paired_difference(_of(values[name][m], queries), values[STATIC][m], protocol.seed)
-        for m in MEASURES
-    }
+    values: Mapping[str, Values], name: str, measure: str, queries: Sequence[str], p: Protocol
+) -> dict[str, float] | None:
+    """The paired difference of a ranking to the static hybrid."""
+    ours = _of(values[name][measure], queries)
+    return paired_difference(ours, values[STATIC][measure], p.seed)
 
 
 def _of(found: Mapping[str, Any], queries: Sequence[str]) -> dict[str, Any]:

@@ -5,56 +5,15 @@ run and every ranking; it must not know what users are shown, nor how they vote.
 """
 
 from collections import defaultdict
-from dataclasses import replace
 
 import numpy as np
 
-from rag_flywheel.bench.protocol import Protocol, Traffic
-from rag_flywheel.bench.setup import Bench, only
-from rag_flywheel.errors import InputError
+from rag_flywheel.bench.protocol import Traffic
 from rag_flywheel.formats.beir import Split
 from rag_flywheel.store.passages import normalised
 
-_SEED = 3
 Need = frozenset[str]
 """The ids of all passages that answer a question; questions that have the same ask for the same."""
-
-
-def open_stream(bench: Bench, protocol: Protocol) -> Bench:
-    """The bench with the stream in place of its train queries, as `protocol.traffic` says.
-
-    parts, askers: the question and the user of each asking, in order, by cycle; questions come again.
-    train: the questions of the stream alone, each once.
-    again: the same, at most max_test of them by seed; they are scored as questions asked again.
-    test: without questions that the stream has word for word.
-    Raises InputError when no test query, or fewer questions than cycles, are left.
-    """
-    traffic = protocol.traffic or Traffic()
-    rng = np.random.default_rng([protocol.seed, _SEED])
-    askings = stream(bench.train, traffic, rng)
-    if len(askings) < protocol.n_cycles:
-        raise InputError(
-            f"the stream of {bench.collection.name} has {len(askings)} questions; expected at least "
-            f"{protocol.n_cycles}, one a cycle"
-        )
-    train = only(bench.train, sorted({query for query, _ in askings}))
-    words = {normalised(text) for text in train.queries.values()}
-    other = [q for q, text in bench.test.queries.items() if normalised(text) not in words]
-    if not other:
-        raise InputError(
-            f"every test query of {bench.collection.name} is a train query word for word; expected "
-            "some in other words"
-        )
-    again = rng.permutation(list(train.queries))[: protocol.max_test].tolist()
-    cuts = np.array_split(np.arange(len(askings)), protocol.n_cycles)
-    return replace(
-        bench,
-        train=train,
-        test=only(bench.test, sorted(other)),
-        again=only(train, sorted(again)),
-        parts=tuple(tuple(askings[i][0] for i in cut.tolist()) for cut in cuts),
-        askers=tuple(tuple(askings[i][1] for i in cut.tolist()) for cut in cuts),
-    )
 
 
 def stream(train: Split, traffic: Traffic, rng: np.random.Generator) -> list[tuple[str, int]]:

@@ -36,13 +36,16 @@ def print_result(result: Json) -> None:
         f"{p['name']}: {p['n_cycles']} cycles, seed {p['seed']}; mean {MEASURE} of test queries, "
         "which never got a vote; differences are to the static hybrid"
     )
+    once = [c for c in collections if "stream" not in c]
     tables: list[tuple[Sequence[str], Callable[[Json], list[list[str]]]]] = [
         (("ranking", MEASURE, *DIFFERENCE, "helped", "hurt"), _ranking_rows),
         (("run", "votes", "before", "at the end"), _run_rows),
-        (("slice", "queries", "static", "flywheel", *DIFFERENCE), slice_rows),
     ]
     for columns, rows in tables:
         _print(console, columns, [(c["name"], rows(c)) for c in collections])
+    if once:
+        columns = ("slice", "queries", "static", "flywheel", *DIFFERENCE)
+        _print(console, columns, [(c["name"], slice_rows(c)) for c in once])
     for c in collections:
         for columns, found in _stream_tables(c):
             _print(console, columns, [(c["name"], found)])
@@ -207,8 +210,10 @@ def _names(found: Sequence[Json]) -> list[str]:
 
 
 def _estimate(values: Json, name: str) -> str:
-    value = values.get(name)
-    return NONE if value is None else f"{value:.3g}".replace("-", "−")
+    value = values.get(name, math.nan)
+    if value is None:  # one right answer a question is what is assumed without an estimate
+        return "1" if name == "answers" else NONE
+    return NONE if math.isnan(value) else f"{value:.3g}".replace("-", "−")
 
 
 def _print(
