@@ -15,6 +15,7 @@ OWN_VOTES, MEMORY = "Bayes on own votes", "memory without a model"
 SHARPNESS = 6.8  # of the hybrid as the logarithm of a chance
 LEAST_EPS = 0.01  # users who are never wrong would make the odds of one vote infinite
 MEMORY_NEIGHBOURS = 32
+WEIGHTS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 MEMORY_WEIGHT, MEMORY_HARMFUL, MEMORY_THETA, MEMORY_GAMMA = 0.1, 0.3, 0.6, 1.0
 Floats = npt.NDArray[np.floating]
 
@@ -51,8 +52,9 @@ def memory_without_a_model(weight: float, history: History, asked: RuleQueries) 
     """Hybrid + weight · Σ_t K(q, t) · (helpful_t − 0.3 · harmful_t), over the 32 nearest past questions.
 
     K(q, t) = max(0, (cosine − 0.6) / 0.4): θ 0.6, γ 1. helpful_t and harmful_t are the votes on a passage
-    for the past question t, the question itself included. The constants, ν 0.3 and the weight among
-    them, were chosen once on dev questions of the collections, and are the same everywhere.
+    for the past question t, the question itself included. The constants θ, γ, ν 0.3 and the fixed weight
+    λ 0.1 were chosen on dev questions of several collections and are the same everywhere; λ by
+    `benchmarks/learning/memory_constants.py`.
     """
     near = neighbours(history.votes.query, history, asked, MEMORY_NEIGHBOURS)
     scaled = np.maximum((near.data - MEMORY_THETA) / (1.0 - MEMORY_THETA), 0.0)
@@ -63,7 +65,7 @@ def memory_without_a_model(weight: float, history: History, asked: RuleQueries) 
 
 
 def repeated_rules(eps: float) -> tuple[Rule, ...]:
-    """Both rules; eps: the share of wrong votes that Bayes' rule is told."""
+    """These rules, the memory also with a weight chosen on dev; eps: what Bayes' rule is told."""
     return (
         Rule(
             OWN_VOTES,
@@ -78,5 +80,8 @@ def repeated_rules(eps: float) -> tuple[Rule, ...]:
             (MEMORY_WEIGHT,),
             None,
             memory_without_a_model,
+        ),
+        Rule(
+            f"{MEMORY}, tuned", "the same, λ chosen on dev", WEIGHTS, None, memory_without_a_model
         ),
     )

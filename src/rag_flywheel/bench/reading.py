@@ -80,7 +80,7 @@ _READING_OF_A_STREAM = {
         "“Bayes on own votes” multiplies the static chance of a passage by ((1 − ε) / ε)^(helpful − "
         "harmful) of the votes that the question itself got, and is told the users' true ε. It is what "
         "can be had where the same words come again, and nothing elsewhere. “Memory without a model” adds "
-        "the votes on similar questions, weighted by similarity, to the hybrid; its constants are fixed."
+        "the votes on similar questions, weighted by similarity, to the hybrid; its constants are fixed, but for the weight “on dev” of its second row."
     ),
     "Refreshes": (
         "After each cycle the gate decides whether new weights of the prior go live. The rates of wrong "
