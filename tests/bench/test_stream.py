@@ -14,16 +14,21 @@ from made_collection import TOPICS, write_collection
 from rag_flywheel.bench.baselines import History, Matrices, RuleQueries, VoteTable, hybrid
 from rag_flywheel.bench.baselines_repeated import (
     LEAST_EPS,
-    MEMORY_WEIGHT,
     SHARPNESS,
     bayes,
     memory_without_a_model,
     own_votes,
 )
 from rag_flywheel.bench.bench import run_bench
-from rag_flywheel.bench.compare_stream import AHEAD_OF, MEASURES, measured_slice, slices_of
+from rag_flywheel.bench.compare_stream import (
+    AHEAD_OF,
+    MEASURES,
+    measured_slice,
+    slices_of,
+    warnings,
+)
 from rag_flywheel.bench.measures import by_query
-from rag_flywheel.bench.protocol import Protocol, Traffic
+from rag_flywheel.bench.protocol import CycledRun, Protocol, Refreshed, Traffic
 from rag_flywheel.bench.reading import how_to_read
 from rag_flywheel.bench.report import write_report
 from rag_flywheel.bench.setup import Bench, prepare, with_stream
@@ -36,7 +41,7 @@ from rag_flywheel.records import Explanation, Hit, Retrieval
 
 TRAFFIC = Traffic(n_asked=60, n_users=10, willingness=1.0)
 PROTOCOL = Protocol(n_cycles=2, users=Users(eps=0.1), traffic=TRAFFIC)
-SLICES = ["asked again", "rephrased", "related", "far", "answer no vote reached"]
+SLICES = ["asked again", "asked often", "rephrased", "related", "far", "answer no vote reached"]
 
 
 @pytest.fixture(scope="module")
@@ -228,19 +233,38 @@ def test_memory_without_a_model_of_a_table_worked_by_hand() -> None:
     assert memory_without_a_model(0.0, votes, asking("new"))[0] == pytest.approx([0.5, 0.4, 0.1])
 
 
-def test_slices_of_a_table_worked_by_hand() -> None:
+def test_slices_of_a_table_worked_by_hand(bench: Bench) -> None:
     train = split(q1=("one", "a"), q2=("two", "bc"))
     test = split(t1=("uno", "a"), t2=("b alone", "b"), t3=("tres", "d"), t4=("dos", "cb"))
+    parts = (("q1", "q2", "q1", "q1"), ("q1", "q1", "q2"))
+    small = replace(bench, train=train, test=test, again=train, parts=parts)
     nearest = {"t1": 0.1, "t2": 0.7, "t3": 0.2, "t4": 0.9}
-    found = slices_of(train, test, train, nearest, 0.7, frozenset("ac"))
+    found = slices_of(small, nearest, 0.7, frozenset("ac"))
     assert {name: queries for name, _, queries in found} == {
         "asked again": ["q1", "q2"],
+        "asked often": ["q1"],
         "rephrased": ["t1", "t4"],  # however far their words are
         "related": ["t2"],
         "far": ["t3"],
         "answer no vote reached": ["t2", "t3"],
     }
     assert [name for name, _, _ in found] == SLICES
+
+
+def warned(*n_right: int, **parameters: Any) -> list[str]:
+    """The warnings on questions with so many right passages, under these live parameters."""
+    qrels = {f"q{i}": {f"p{j}": 1 for j in range(n)} | {"z": 0} for i, n in enumerate(n_right)}
+    refreshes = (Refreshed("kept", "kept", "few votes", parameters),)
+    return warnings(qrels, CycledRun("votes", "what", (), refreshes=refreshes))
+
+
+def test_several_right_answers_are_a_warning_from_a_twentieth_of_the_questions_on() -> None:
+    assert warned(*[1] * 39, 2) == warned(0) == []
+    (said,) = warned(*[1] * 19, 2, noise=0.2)
+    assert said.startswith("5% of the questions have several right passages, 1.1 on average: the")
+    assert "takes one to be the answer" in said
+    assert "expects 2.5" in warned(2, 3, answers=2.5)[0]
+    assert "takes one to be the answer" in warned(2, 3, answers=None)[0]
 
 
 def test_measures_by_slice_are_those_of_plain_python(bench: Bench) -> None:
@@ -290,7 +314,7 @@ def test_votes_help_questions_asked_again_and_rephrased(result: dict[str, Any]) 
         for name in ("memory without a model", "hybrid")
     )
     assert learned > static + 0.02
-    assert sum(slices[name]["n"] for name in SLICES[1:4]) == c["n_test"] == TOPICS
+    assert sum(slices[name]["n"] for name in SLICES[2:5]) == c["n_test"] == TOPICS
     names = [r["name"] for r in c["rankings"]]
     assert {"hybrid", "±1 unbounded", "Bayes on own votes", "memory without a model"} <= set(names)
     on_own = slices["rephrased"]["rankings"]["Bayes on own votes"]
@@ -379,4 +403,3 @@ def test_the_page_explains_this_protocol(result: dict[str, Any]) -> None:
     assert "60 questions, repeats included" in topics["The protocol"]
     assert "10 users ask all questions" in topics["The users"]
     assert "Rephrased" in topics["Slices"]
-    assert MEMORY_WEIGHT > 0

@@ -3,8 +3,9 @@
 It works on arrays and runs; it must not know of index folders.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from rag_flywheel.bench.baselines_repeated import MEMORY, OWN_VOTES, repeated_rules
 from rag_flywheel.bench.compare import (
@@ -26,7 +27,7 @@ from rag_flywheel.bench.measures import all_means, by_query, mean
 from rag_flywheel.bench.protocol import CycledRun, FixedVote, Protocol
 from rag_flywheel.bench.stream import need_of
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.formats.beir import Qrels, Split
+from rag_flywheel.formats.beir import Qrels
 
 if TYPE_CHECKING:
     from rag_flywheel.bench.setup import Bench
@@ -35,6 +36,7 @@ FIXED = "fixed exposure"
 MEASURES = ("nDCG@10", "P@8", "R@8")
 AHEAD_OF = (OURS[1], OWN_VOTES, MEMORY, "±1 unbounded")
 """The rankings that the flywheel is compared with in each slice."""
+_OFTEN = 5  # times that a question came
 _SEVERAL = 0.05  # share of questions with several right answers from which on it is a warning
 Values = Mapping[str, Mapping[str, float]]
 """{measure: {query: value}}"""
@@ -66,7 +68,7 @@ def compare_stream(
     votes = next(run for run in runs if run.name == "votes")
     voted = frozenset[str]().union(*(run.voted for run in runs if run.name in ("votes", FIXED)))
     tests = sorted(bench.test.queries)
-    slices = slices_of(bench.train, bench.test, bench.again, nearest, related, voted)
+    slices = slices_of(bench, nearest, related, voted)
     ndcg = {name: _of(found[MEASURES[0]], tests) for name, found in values.items()}
     distinct = [q for q in tests if nearest[q] < NEAR_DUPLICATE]
     for ranking in rankings:
@@ -87,28 +89,31 @@ def compare_stream(
 
 
 def slices_of(
-    train: Split,
-    test: Split,
-    again: Split,
-    nearest: Mapping[str, Any],
-    related: float,
-    voted: frozenset[str],
+    bench: "Bench", nearest: Mapping[str, SupportsFloat], related: float, voted: frozenset[str]
 ) -> list[Slice]:
     """The slices of the scored questions.
 
-    "asked again" has the questions of the stream in the same words. Each test query is in one of
-    "rephrased", whose need the stream has in other words; "related", a need of its own at a cosine of
-    at least `related` to the nearest question of the stream; and "far", below it. "answer no vote
-    reached" has the test queries none of whose right passages got a vote, whatever other slice they
-    are in. train: the questions of the stream. nearest: by query, the cosine to the nearest of them.
-    voted: the passages with votes.
+    "asked again" has the questions of the stream in the same words, and "asked often" those of them
+    that came at least five times. Each test query is in one of "rephrased", whose need the stream has
+    in other words; "related", a need of its own at a cosine of at least `related` to the nearest
+    question of the stream; and "far", below it. "answer no vote reached" has the test queries none of
+    whose right passages got a vote, whatever other slice they are in.
+
+    nearest: by query, the cosine to the nearest question of the stream. voted: the passages with votes.
     """
+    train, test = bench.train, bench.test
+    times = Counter(query for part in bench.parts for query in part)
     needs = {need_of(train, q) for q in train.queries}
-    tests = sorted(test.queries)
+    again, tests = sorted(bench.again.queries), sorted(test.queries)
     new = [q for q in tests if need_of(test, q) not in needs]
     what = "a need that nobody asked about, cosine to the nearest question of the stream"
     return [
-        ("asked again", "questions of the stream, in the same words", sorted(again.queries)),
+        ("asked again", "questions of the stream, in the same words", again),
+        (
+            "asked often",
+            f"those of them that came at least {_OFTEN} times",
+            [q for q in again if times[q] >= _OFTEN],
+        ),
         (
             "rephrased",
             "test queries in words that nobody used, with the same right passages as a question of "
@@ -118,9 +123,9 @@ def slices_of(
         (
             "related",
             f"{what} at least {related:.3f}, the 98 % quantile of random pairs",
-            [q for q in new if nearest[q] >= related],
+            [q for q in new if float(nearest[q]) >= related],
         ),
-        ("far", f"{what} below {related:.3f}", [q for q in new if nearest[q] < related]),
+        ("far", f"{what} below {related:.3f}", [q for q in new if float(nearest[q]) < related]),
         (
             "answer no vote reached",
             "test queries none of whose right passages got a vote in “votes” or “fixed exposure”",
@@ -138,8 +143,8 @@ def warnings(qrels: Qrels, votes: CycledRun) -> list[str]:
     live = votes.refreshes[-1].parameters if votes.refreshes else {}
     answers = live.get("answers")
     model = (
-        "the live version takes one passage to be the answer, so votes that agree look wrong to it"
-        if answers is None
+        "the live version takes one to be the answer, so right votes on the others look wrong to it"
+        if not isinstance(answers, int | float)
         else f"the live version expects {answers:.1f}"
     )
     return [

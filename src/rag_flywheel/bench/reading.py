@@ -69,10 +69,11 @@ _READING = (
 _READING_OF_A_STREAM = {
     "Slices": (
         "Questions asked again are those of the stream, scored once each in the same words, though "
-        "some were asked once and some very often. All other slices hold test queries. Rephrased ones "
+        "some came once and some very often; those asked often are among them. All other slices hold "
+        "test queries. Rephrased ones "
         "have exactly the right passages of a question of the stream. Related and far ones "
         "have needs that nobody asked about; they are told apart by the cosine to the nearest question of "
-        "the stream. These four overlap nowhere; the last slice overlaps them. Each table row compares "
+        "the stream. These three share no question; the last slice overlaps them. Each table row compares "
         "the flywheel, which learns from votes on its own hits, with the static hybrid on the same "
         "questions. Fewer questions make wider intervals."
     ),
@@ -80,7 +81,8 @@ _READING_OF_A_STREAM = {
         "“Bayes on own votes” multiplies the static chance of a passage by ((1 − ε) / ε)^(helpful − "
         "harmful) of the votes that the question itself got, and is told the users' true ε. It is what "
         "can be had where the same words come again, and nothing elsewhere. “Memory without a model” adds "
-        "the votes on similar questions, weighted by similarity, to the hybrid; its constants are fixed, but for the weight “on dev” of its second row."
+        "the votes on similar questions, weighted by similarity, to the hybrid; its constants are fixed, "
+        "but for the weight “on dev” of its second row."
     ),
     "Refreshes": (
         "After each cycle the gate decides whether new weights of the prior go live. The rates of wrong "
