@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 FIXED = "fixed exposure"
 MEASURES = ("nDCG@10", "P@8", "R@8")
-AHEAD_OF = (OURS[1], OWN_VOTES, MEMORY, "±1 unbounded")
-"""The rankings that the flywheel is compared with in each slice."""
+START = "flywheel before votes"
+AHEAD_OF = (START, OURS[1], OWN_VOTES, MEMORY, "±1 unbounded")
+"""The rankings that the flywheel is compared with in each slice, beside the static hybrid."""
 _OFTEN = 5  # times that a question came
 _SEVERAL = 0.05  # share of questions with several right answers from which on it is a warning
 Values = Mapping[str, Mapping[str, float]]
@@ -63,9 +64,10 @@ def compare_stream(
         *rule_rankings(rules, bench, protocol, history, dev, scored),
     ]
     values = {r["name"]: by_query(MEASURES, bench.scored.qrels, r["run"]) for r in rankings}
+    votes = next(run for run in runs if run.name == "votes")
+    by_cycle = [by_query(MEASURES, bench.scored.qrels, run) for _, run in votes.cycles]
     nearest = nearest_cosines(scored, history)
     _, related = similarity_quantiles(history, protocol.seed)
-    votes = next(run for run in runs if run.name == "votes")
     voted = frozenset[str]().union(*(run.voted for run in runs if run.name in ("votes", FIXED)))
     tests = sorted(bench.test.queries)
     slices = slices_of(bench, nearest, related, voted)
@@ -78,7 +80,6 @@ def compare_stream(
         others = {m: _paired(values, name, m, tests, protocol) for m in MEASURES[1:]}
         differences = {MEASURES[0]: ranking["difference"], **others}
         ranking["differences"] = None if name == STATIC else differences
-    by_cycle = [by_query(MEASURES, bench.scored.qrels, run)[MEASURES[0]] for _, run in votes.cycles]
     return {
         "static": STATIC,
         "rankings": rankings,
@@ -154,13 +155,14 @@ def warnings(qrels: Qrels, votes: CycledRun) -> list[str]:
 
 
 def measured_slice(
-    each: Slice, values: Mapping[str, Values], by_cycle: Sequence[Mapping[str, float]], p: Protocol
+    each: Slice, values: Mapping[str, Values], by_cycle: Sequence[Values], p: Protocol
 ) -> dict[str, Any]:
     """A slice of the result: every ranking's mean of each measure, and the flywheel's differences.
 
-    values: by ranking. by_cycle: nDCG@10 by query of the run "votes", for each cycle.
+    values: by ranking. by_cycle: those of the run "votes", before any vote and after each cycle.
     """
     name, what, queries = each
+    values = {**values, START: by_cycle[0]}
     means = {
         ranking: {m: mean(_of(found[m], queries)) if queries else None for m in MEASURES}
         for ranking, found in values.items()
@@ -179,7 +181,9 @@ def measured_slice(
         "ahead": {
             other: paired_difference(ours, values[other][MEASURES[0]], p.seed) for other in AHEAD_OF
         },
-        "by_cycle": [mean(_of(found, queries)) if queries else None for found in by_cycle],
+        "by_cycle": [
+            mean(_of(found[MEASURES[0]], queries)) if queries else None for found in by_cycle
+        ],
     }
 
 

@@ -75,7 +75,9 @@ _READING_OF_A_STREAM = {
         "have needs that nobody asked about; they are told apart by the cosine to the nearest question of "
         "the stream. These three share no question; the last slice overlaps them. Each table row compares "
         "the flywheel, which learns from votes on its own hits, with the static hybrid on the same "
-        "questions. Fewer questions make wider intervals."
+        "questions. The flywheel's own ranking before any vote is a hybrid with other weights, so a "
+        "difference to the static hybrid is not all due to votes; what votes changed has its own table. "
+        "Fewer questions make wider intervals."
     ),
     "Rules for repeated questions": (
         "“Bayes on own votes” multiplies the static chance of a passage by ((1 − ε) / ε)^(helpful − "

@@ -24,6 +24,7 @@ from rag_flywheel.bench.terminal import (
     number,
     refresh_table,
     share,
+    slice_gains,
     slice_measures,
     slice_rankings,
     slice_rows,
@@ -333,6 +334,7 @@ def _slices_of_a_stream(c: Json, key: str) -> str:
         key=f"{key}-slices-by-cycle",
     )
     (columns, rows), (names, values) = slice_measures(c), slice_rankings(c)
+    compared, gains = slice_gains(c)
     ahead: list[list[Cell]] = [
         [f"{s['name']}: {other}", *difference_cells(d)]
         for s in c["slices"]
@@ -340,6 +342,9 @@ def _slices_of_a_stream(c: Json, key: str) -> str:
     ]
     return (
         _table(f"Mean {MEASURE} of the rankings that matter most", names, values)
+        + _table(
+            f"What votes changed: mean {MEASURE} before any vote and at the end", compared, gains
+        )
         + _figure(by_cycle, f"{MEASURE} by cycle and slice, run “votes”.")
         + _table("All measures by slice", columns, rows, words=(1,))
         + "<details><summary>The flywheel beside other rankings, by slice</summary>"

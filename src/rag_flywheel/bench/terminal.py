@@ -5,6 +5,7 @@ It formats the result's JSON and measures nothing; it must not know how a result
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 from typing import Any, TypeAlias
 
 from rag_flywheel.bench.protocol import RESULT_FORMAT
@@ -16,6 +17,7 @@ DIFFERENCE = ("difference", "95 % interval", "p")
 Json: TypeAlias = Mapping[str, Any]
 
 _WIDTH = 100
+_HEADER_WIDTH = 14
 _SHORT = {"false_helpful": "false +", "false_harmful": "false −", "neighbours": "near"}
 _NO_RATES = {"format_version", "sharpness", "choice", "candidate_spread"}
 
@@ -58,7 +60,8 @@ def _stream_tables(c: Json) -> list[tuple[Sequence[str], list[list[str]]]]:
     """The tables that only a collection of cycles-v2 has: (columns, rows)."""
     if "stream" not in c:
         return []
-    return [slice_measures(c), slice_rankings(c), refresh_table(named(c["runs"], "votes"))]
+    refreshes = refresh_table(named(c["runs"], "votes"))
+    return [slice_measures(c), slice_rankings(c), slice_gains(c), refreshes]
 
 
 def check_format(result: Json) -> None:
@@ -172,8 +175,23 @@ def slice_rankings(c: Json) -> tuple[Sequence[str], list[list[str]]]:
     return ("ranking", *(s["name"] for s in c["slices"])), rows
 
 
+def slice_gains(c: Json) -> tuple[Sequence[str], list[list[str]]]:
+    """Columns and rows: what votes changed in nDCG@10, by slice: the flywheel before any and at the end."""
+    start = _shown(c)[0]
+    rows = [
+        [
+            s["name"],
+            *(number(s["rankings"][name][MEASURE]) for name in (start, "flywheel")),
+            *difference_cells(s["ahead"][start]),
+        ]
+        for s in c["slices"]
+    ]
+    return ("slice", "before votes", "at the end", *DIFFERENCE), rows
+
+
 def _shown(c: Json) -> list[str]:
-    """The rankings that the flywheel is compared with in each slice; none in cycles-v1."""
+    """The rankings that the flywheel is compared with in each slice, the first its own before any vote;
+    none in cycles-v1."""
     return [name for s in c["slices"][:1] for name in s.get("ahead", ())]
 
 
@@ -226,7 +244,7 @@ def _print(
     table.add_column("collection", overflow="fold", max_width=16)
     table.add_column(columns[0], overflow="fold", max_width=28)
     for column in columns[1:]:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(fill(column, _HEADER_WIDTH), justify="right", no_wrap=True)
     for name, rows in blocks:
         for i, row in enumerate(rows):
             style = "bold" if row[0] == "flywheel" else None
