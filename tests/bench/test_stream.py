@@ -264,7 +264,7 @@ def test_several_right_answers_are_a_warning_from_a_twentieth_of_the_questions_o
     (said,) = warned(*[1] * 19, 2, noise=0.2)
     assert said.startswith("5% of the questions have several right passages, 1.1 on average: the")
     assert "takes one to be the answer" in said
-    assert "expects 2.5" in warned(2, 3, answers=2.5)[0]
+    assert "each passage on its own" in warned(2, 3, answers=2.5)[0]
     assert "takes one to be the answer" in warned(2, 3, answers=None)[0]
 
 

@@ -200,7 +200,7 @@ def refresh_table(run: Json) -> tuple[Sequence[str], list[list[str]]]:
 
     The columns are whatever rates and whatever of the kernel the live parameters have.
     """
-    found = [refresh["parameters"] for refresh in run["refreshes"]]
+    found = [{**(p := r["parameters"]), **p.get("rates", {})} for r in run["refreshes"]]
     rates = [name for name in _names(found) if name not in _NO_RATES]
     kernel = [name for name in _names([p.get("kernel", {}) for p in found]) if "_" not in name]
     rows = [

@@ -124,6 +124,8 @@ def _changes(candidate: Mapping[str, Any], live: Parameters) -> list[str]:
         f"votes that say helpful of a wrong passage: {rates['false_helpful']:.1%}; harmful of a right "
         f"one: {rates['false_harmful']:.1%}; "
         + (
-            "one right passage a query" if answers is None else f"right passages a query: {answers}"
+            "one right passage a query"
+            if answers is None
+            else "any number of right passages a query"
         ),
     ]
