@@ -55,11 +55,12 @@ _FOLDS = 5
 @dataclass(frozen=True)
 class Proposal:
     """Parameters fitted to votes, None without any to propose; why: a sentence; scores: the numbers
-    behind it."""
+    behind it; likeliest: the fit behind it, None where there was nothing to fit."""
 
     parameters: Parameters | None
     why: str
     scores: Mapping[str, float]
+    likeliest: Fit | None = None
 
 
 def newest(examples: Examples) -> Examples:
@@ -87,12 +88,14 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
     likeliest = _fitted(own)
     if (noise := likeliest.rates.noise) > NOISE_LIMIT:
         why = f"{noise:.0%} of votes look wrong: nothing is learned from them"
-        return Proposal(None, why, scores)
+        return Proposal(None, why, scores, likeliest)
     found = replace(kept, weights=_named(likeliest.weights), sharpness=1.0, source=FITTED)
-    return Proposal(found, f"fitted to {len(own)} past queries", scores)
+    return Proposal(found, f"fitted to {len(own)} past queries", scores, likeliest)
 
 
-def calibrated_parameters(examples: Examples, kept: Parameters) -> Parameters:
+def calibrated_parameters(
+    examples: Examples, kept: Parameters, likeliest: Fit | None = None
+) -> Parameters:
     """Keep the order of the prior, and fit the rest to the votes on the newest of these examples: the
     sharpness of the prior, how often votes are wrong, how many passages answer a query, how well
     answers are chosen, and the kernel.
@@ -100,6 +103,8 @@ def calibrated_parameters(examples: Examples, kept: Parameters) -> Parameters:
     The rates and whether there is one answer are properties of the votes, not of the live weights: they
     are the likeliest ones together with the weights that `propose` fits. Votes on answers that carry no
     information are left out of it, and count for the very same query alone.
+
+    likeliest: what `propose` fitted to the same examples, None: fitted here.
     """
     every = newest(examples)
     if len(every) < LEAST_QUERIES:
@@ -107,12 +112,8 @@ def calibrated_parameters(examples: Examples, kept: Parameters) -> Parameters:
     own = informative(every)
     if len(own) < LEAST_QUERIES:
         return replace(kept, rates=Rates(), kernel=_same_query_kernel(every))
-    likeliest = _fitted(own)
-    of_votes = Parameters(rates=_rounded(likeliest.rates), answers=likeliest.answers)
-    if of_votes.answers is not None and of_votes.rates.noise <= NOISE_LIMIT:
-        fitted = replace(of_votes, weights=_named(likeliest.weights))
-        of_votes = replace(of_votes, rates=_rates_by_neighbours(own, fitted))
-    return _with_memory(own, replace(kept, rates=of_votes.rates, answers=of_votes.answers))
+    found = _fitted(own) if likeliest is None else likeliest
+    return _with_memory(own, replace(kept, rates=_rounded(found.rates), answers=found.answers))
 
 
 def _named(weights: Floats) -> dict[str, float]:
@@ -146,23 +147,28 @@ def _rates_by_neighbours(examples: Examples, fitted: Parameters) -> Rates:
     weights = kernel_weights(known.near, found.kernel)
     sums = support_of(known.near, examples, examples, known.chances, weights, found)
     chances = with_support(known.prior, *sums, found.kernel.n0)
-    return _rounded(rates_given(examples, chances, found))
+    return rates_given(examples, chances, found)
 
 
 def _fitted(examples: Examples) -> Fit:
-    """The likeliest weights and rates, near the shipped weights.
+    """The likeliest weights and rates, near the shipped weights; with several answers the rates are those
+    likeliest given what neighbours say.
 
     Votes that are not clearly likelier than tossed coins, neither by the prior nor by what was said of
     similar queries, are held for that: any few look as if they told something.
     """
     free = np.array([float(name in FREE) for name in FEATURES])
     found = fit(examples, Parameters().vector, strength=STRENGTH, free=free)
-    gain = found.log_likelihood - log_likelihood_of_tosses(examples)
-    if gain >= CLEARLY or found.rates.noise > NOISE_LIMIT:
-        return found
     fitted = Parameters(
         weights=_named(found.weights), rates=_rounded(found.rates), answers=found.answers
     )
+    gain = found.log_likelihood - log_likelihood_of_tosses(examples)
+    if found.rates.noise > NOISE_LIMIT:
+        return found
+    if found.answers is not None:
+        return replace(found, rates=_rates_by_neighbours(examples, fitted))
+    if gain >= CLEARLY:
+        return found
     _, by_neighbours = _kernel(examples, _calibrated(examples, fitted))
     if gain + by_neighbours * len(examples) >= CLEARLY:
         return found
