@@ -212,7 +212,7 @@ def served(test: Examples, i: int, others: Examples, parameters: Parameters) -> 
     brought = np.array(sorted(set(evidence.support) - set(own.tolist())), dtype=np.int64)
     unlike = np.full((len(brought), test.features.shape[2]), -100.0)  # no prior to speak of
     features = np.concatenate([test.features[i][test.present[i]], unlike])
-    votes = Votes.of(evidence, np.concatenate([own, brought]))
+    votes = Votes.of(evidence, np.concatenate([own, brought]), parameters)
     return score(parameters, features, votes).scores[: len(own)]
 
 

@@ -243,14 +243,14 @@ class SameNeed:
 class Evidence:
     """S by passage text (lineage), from these past queries, the nearest first.
 
-    weight: the sum of (1 − same) · K over the past queries that say anything about a text, however
-    little. same: from votes on the same question, whose past queries are among those behind it.
+    each: (1 − same) · K of each past query behind it. same: from votes on the same question, whose past
+    queries are among those behind it.
     """
 
     support: Mapping[int, float]
     behind: Sequence[PastQuery] = ()
     same: SameNeed = SameNeed()
-    weight: Mapping[int, float] = field(default_factory=dict)
+    each: Sequence[float] = ()
 
     def amounts(self, lineages: Pids) -> npt.NDArray[np.float64]:
         """S, float64 (n,), of these passage texts."""
@@ -258,7 +258,12 @@ class Evidence:
 
     def weights(self, lineages: Pids) -> npt.NDArray[np.float64]:
         """The sum of K of the past queries that say anything about each of these texts, float64 (n,)."""
-        return _of_each(self.weight, lineages)
+        found: dict[int, float] = {}
+        for past, weight in zip(self.behind, self.each, strict=True):
+            for s in past.supports:
+                if s.chance > 0.0:
+                    found[s.lineage] = found.get(s.lineage, 0.0) + weight
+        return _of_each(found, lineages)
 
     def log_odds(self, lineages: Pids) -> npt.NDArray[np.float64]:
         """What votes on the same question add to the log-odds of these texts, float64 (n,)."""
@@ -387,17 +392,18 @@ def _gathered(
         same = same_chance((cosines[nearest] - typical) / (1.0 - typical), kernel.same)
     weights = (1.0 - same) * above[nearest] ** kernel.gamma
     behind = [view.past_query(row) for row in near[nearest].tolist()]
-    support, every = dict[int, float](), dict[int, float]()
-    for past, weight in zip(behind, weights.tolist(), strict=True):
+    each = weights.tolist()
+    support: dict[int, float] = {}
+    for past, weight in zip(behind, each, strict=True):
         for s in past.supports:
             if s.chance > 0.0:
                 support[s.lineage] = support.get(s.lineage, 0.0) + weight * s.chance
-                every[s.lineage] = every.get(s.lineage, 0.0) + weight
     duplicates = [(past, rho) for past, rho in zip(behind, same.tolist(), strict=True) if rho > 0.0]
     if own is not None:
         first = view.past_query(own)
-        behind, duplicates = [first, *behind], [(first, 1.0), *duplicates]
-    return Evidence(support, tuple(behind), _same_need(duplicates), every)
+        behind, each = [first, *behind], [0.0, *each]
+        duplicates = [(first, 1.0), *duplicates]
+    return Evidence(support, tuple(behind), _same_need(duplicates), each)
 
 
 def _same_need(duplicates: Sequence[tuple[PastQuery, float]]) -> SameNeed:

@@ -71,11 +71,12 @@ class Votes:
     least: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, evidence: "Evidence", lineages: Pids) -> "Votes":
-        """The evidence for these passage texts."""
+    def of(cls, evidence: "Evidence", lineages: Pids, parameters: Parameters) -> "Votes":
+        """The evidence for these passage texts, as far as these parameters use it."""
+        several = parameters.answers is not None
         return cls(
             evidence.amounts(lineages),
-            evidence.weights(lineages),
+            evidence.weights(lineages) if several else np.zeros(len(lineages)),
             evidence.log_odds(lineages),
             evidence.least(lineages),
         )

@@ -183,7 +183,7 @@ class Server:
         past = _as_asked(state, EmbeddedText(query, vector))
         (evidence,) = evidence_for(state.evidence, [past], asked.tenant, kernel)
         own = np.array([c.score for c in given], dtype=np.float64)
-        scored = score_given(parameters, own, Votes.of(evidence, lineages))
+        scored = score_given(parameters, own, Votes.of(evidence, lineages, parameters))
         best = np.lexsort((-own, -scored.scores)).tolist()[: asked.k]
         ranked = _Ranked(pids, lineages, scored, best, evidence)
         shown = self._registered(texts, pids, best) if asked.record else pids
