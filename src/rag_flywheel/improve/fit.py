@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rag_flywheel.improve.examples import Examples, Floats, links, nearest, sums_of_support
+from rag_flywheel.improve.given import given_scale, of_index, own_given, with_given
 from rag_flywheel.improve.informative import informative
 from rag_flywheel.improve.likelihood import calibrated, choice_odds, fit, prior_chances, vote_odds
 from rag_flywheel.improve.propagate import neighbour_chances_of
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.exact import typical_cosine
-from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.parameters import FITTED, Kernel, Parameters
 from rag_flywheel.rank.posterior import NOISE_LIMIT
 
@@ -53,7 +54,7 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
     so that the same votes always give the same ones.
     """
     every = newest(examples)
-    own = informative(every)
+    own = enough(informative(every))
     scores = {"n_fitted": float(len(own))}
     if len(own) < LEAST_QUERIES:
         why = f"not fitted: {len(own)} of the {LEAST_QUERIES} past queries it takes"
@@ -64,8 +65,12 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
     if noise > NOISE_LIMIT:
         why = f"{noise:.0%} of votes look wrong: nothing is learned from them"
         return Proposal(None, why, scores)
-    named = {name: round(float(w), 4) for name, w in zip(FEATURES, weights, strict=True)}
-    found = replace(kept, weights=named, sharpness=1.0, source=FITTED)
+    found = replace(kept, source=FITTED)
+    if len(of_index(own)):
+        named = {name: round(float(w), 4) for name, w in zip(FEATURES, weights, strict=False)}
+        found = replace(found, weights=named, sharpness=1.0)
+    if len(own_given(own)):
+        found = with_given(found, weights[len(FEATURES) :])
     return Proposal(found, f"fitted to {len(own)} past queries", scores)
 
 
@@ -84,18 +89,48 @@ def calibrated_parameters(examples: Examples, kept: Parameters) -> Parameters:
     if len(own) < LEAST_QUERIES:
         return replace(kept, noise=Parameters().noise, kernel=_same_query_kernel(every))
     noise = round(max(_fitted(own)[1], 1e-3), 4)
-    sharpness, choice = calibrated(own, replace(kept, sharpness=1.0).vector, noise)
-    fitted = replace(kept, sharpness=round(sharpness, 4), noise=noise, choice=round(choice, 4))
+    fitted = _calibrated_prior(enough(own), replace(kept, noise=noise))
     if noise > NOISE_LIMIT:
         return fitted
     kernel, gain = _kernel(own, fitted)
     return replace(fitted, kernel=kernel if gain > 0 else _same_query_kernel(own))
 
 
+def _calibrated_prior(own: Examples, kept: Parameters) -> Parameters:
+    """With the likeliest sharpness, and how well answers are chosen, at the noise of `kept`; the prior
+    of an application's own candidates has a sharpness of its own."""
+    plain = replace(kept, sharpness=1.0, given_sharpness=1.0).vector
+    index, given = of_index(own), own_given(own)
+    found = kept
+    if len(given) >= LEAST_QUERIES:
+        sharpness, choice = calibrated(given, plain, kept.noise)
+        found = replace(found, given_sharpness=round(sharpness, 4), choice=round(choice, 4))
+    if len(index) >= LEAST_QUERIES:
+        sharpness, choice = calibrated(index, plain, kept.noise)
+        found = replace(found, sharpness=round(sharpness, 4), choice=round(choice, 4))
+    return found
+
+
 def _fitted(examples: Examples) -> tuple[Floats, float]:
     """The likeliest (weights (d,), noise), near the shipped weights."""
-    free = np.array([float(name in FREE) for name in FEATURES])
-    return fit(examples, Parameters().vector, strength=STRENGTH, free=free)
+    names = (*FEATURES, *GIVEN)[: examples.features.shape[2]]
+    free = np.array([float(name in FREE) for name in names])
+    centre = Parameters().vector[: len(names)]
+    if examples.given is None:
+        return fit(examples, centre, strength=STRENGTH, free=free)
+    scale = given_scale(examples)  # of which the Gaussian is independent, but the search is not
+    scaled = replace(examples, features=examples.features / scale)
+    weights, noise = fit(scaled, centre * scale, strength=STRENGTH, free=free)
+    return weights / scale, noise
+
+
+def enough(examples: Examples) -> Examples:
+    """Without the queries whose candidates are of a sort, the index's or an application's own, that
+    fewer than 64 of them have: what is fitted to that sort stays as it is."""
+    index, given = of_index(examples), own_given(examples)
+    if not len(given) or min(len(index), len(given)) >= LEAST_QUERIES:
+        return examples
+    return max(index, given, key=len)
 
 
 def _same_query_kernel(examples: Examples) -> Kernel:

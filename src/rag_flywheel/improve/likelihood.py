@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.improve.examples import Examples, Floats
+from rag_flywheel.improve.examples import Examples, Floats, n_with_feature
 from rag_flywheel.rank.posterior import CORRECTION_WEIGHT
 
 LARGEST_NOISE = 0.4995
@@ -90,8 +90,9 @@ def after_votes(examples: Examples, chances: Floats, noise: float) -> Floats:
 
 
 def prior_chances(examples: Examples, weights: Floats) -> Floats:
-    """The prior of every candidate, (n, C): a softmax of weights · features."""
-    return _softmax(examples.features @ weights, examples.present)
+    """The prior of every candidate, (n, C): a softmax of weights · features, weights being for these
+    features and maybe more."""
+    return _softmax(examples.features @ weights[: examples.features.shape[2]], examples.present)
 
 
 def with_support(prior: Floats, support: Floats, every: Floats, n0: float) -> Floats:
@@ -151,7 +152,7 @@ def calibrated(examples: Examples, weights: Floats, noise: float) -> tuple[float
     may look chosen well or at random.
     """
     more = examples.chosen is not None
-    logits = (examples.features @ weights)[:, :, None]
+    logits = (examples.features @ weights[: examples.features.shape[2]])[:, :, None]
     alone, x = _with_choice(replace(examples, features=logits)), _noise_inverse(noise)
 
     def loss(at: Floats) -> tuple[float, Floats]:
@@ -234,7 +235,7 @@ def _spread(examples: Examples) -> Floats:
     values = examples.features.astype(np.float64)
     count = np.maximum(present.sum(axis=1, keepdims=True), 1)
     apart = np.where(present, values - (values * present).sum(axis=1, keepdims=True) / count, 0.0)
-    found: Floats = np.sqrt((apart**2).sum(axis=(0, 1)) / max(int(present.sum()), 1)) + 1e-6
+    found: Floats = np.sqrt((apart**2).sum(axis=(0, 1)) / n_with_feature(examples)) + 1e-6
     return found
 
 

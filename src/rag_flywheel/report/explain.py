@@ -119,6 +119,17 @@ def _changes(candidate: Mapping[str, Any], live: Parameters) -> list[str]:
     shape = ", ".join(f"{name} {kernel[name]}" for name in ("theta", "gamma", "n0", "neighbours"))
     return [
         "candidate's weights (those of this version in brackets): " + ", ".join(parts),
+        *_of_given(candidate),
         f"candidate's kernel: {shape}; sharpness {candidate['sharpness']}, noise of votes "
         f"{candidate['noise']}",
     ]
+
+
+def _of_given(candidate: Mapping[str, Any]) -> list[str]:
+    """The candidate's weights of an application's own candidates, where they were fitted."""
+    given = candidate.get("given", {})  # an older gate did not weigh them
+    if not any(given.values()):
+        return []
+    weights = {"candidate": candidate["candidate_spread"], **given}
+    named = ", ".join(f"{name} {float(w):.4g}" for name, w in weights.items())
+    return [f"candidate's weights of an application's own candidates: {named}"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from rag_flywheel.checks import check_candidates, check_k, check_query, look_like_distances
 from rag_flywheel.config import Config
@@ -25,8 +26,9 @@ from rag_flywheel.records import (
     Retrieval,
     Vectors,
 )
-from rag_flywheel.serve.answers import RankedQuery, Request, answer, make_hit
+from rag_flywheel.serve.answers import RankedQuery, Request, answer, make_hit, recorded
 from rag_flywheel.serve.candidates import look_up, with_evident
+from rag_flywheel.serve.given import given_kept, given_text_features, logged_score
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookup, Lookups
 from rag_flywheel.serve.state import Scope, State, scope
@@ -177,21 +179,37 @@ class Server:
         with self._database.reading() as conn:
             known = passages.rows_of_texts(conn, texts)
         pids, lineages = (np.array(column, dtype=np.int64) for column in zip(*known, strict=True))
-        parameters = state.version.parameters
-        kernel = parameters.memory
-        past = _as_asked(state, EmbeddedText(query, vector))
-        (evidence,) = evidence_for(state.evidence, [past], asked.tenant, kernel)
         own = np.array([c.score for c in given], dtype=np.float64)
-        scored = score_given(parameters, own, Votes.of(evidence, lineages))
+        ranked = self._ranked_given(state, EmbeddedText(query, vector), texts, own, lineages, asked)
+        if not asked.record:
+            found = RankedQuery(query, vector, _given_hits(ranked, texts, pids))
+            return answer(self._database, state, asked, [found], revision=revision, began=began)[0]
+        latency_ms = (time.perf_counter() - began) * 1000.0
+        kept = given_kept(own, ranked.best)
+        with self._database.transaction(durable=False) as conn:
+            pids[kept] = passages.pids_of_given(conn, [texts[i] for i in kept])
+            hits = _given_hits(ranked, texts, pids)
+            candidates = [(int(pids[i]), logged_score(own[i])) for i in kept]
+            found = RankedQuery(query, vector, hits, candidates)
+            return recorded(conn, state, asked, found, revision=revision, latency_ms=latency_ms)
+
+    def _ranked_given(
+        self,
+        state: State,
+        query: EmbeddedText,
+        texts: Sequence[Passage],
+        own: npt.NDArray[np.float64],
+        lineages: Pids,
+        asked: Request,
+    ) -> _Ranked:
+        """An application's own candidates, ranked by their own scores, their texts and the votes."""
+        parameters = state.version.parameters
+        past = _as_asked(state, query)
+        (evidence,) = evidence_for(state.evidence, [past], asked.tenant, parameters.memory)
+        text = given_text_features(query.text, texts, own) if parameters.reads_given else None
+        scored = score_given(parameters, own, Votes.of(evidence, lineages), text)
         best = np.lexsort((-own, -scored.scores)).tolist()[: asked.k]
-        ranked = _Ranked(pids, lineages, scored, best, evidence)
-        shown = self._registered(texts, pids, best) if asked.record else pids
-        hits = [
-            (int(shown[i]), make_hit(texts[i], rank, scored, i, ranked.votes(i)))
-            for rank, i in enumerate(best, 1)
-        ]
-        found = [RankedQuery(query, vector, hits)]
-        return answer(self._database, state, asked, found, revision=revision, began=began)[0]
+        return _Ranked(lineages, lineages, scored, best, evidence)
 
     def renew(self) -> None:
         """Load the live version, if any query was answered before; else the first query loads it."""
@@ -286,16 +304,12 @@ class Server:
             texts.update(found)
         return texts
 
-    def _registered(self, texts: Sequence[Passage], pids: Pids, shown: Sequence[int]) -> Pids:
-        """The pids, with a new one for every shown text without one, so that votes can refer to it."""
-        pids = pids.copy()
-        new = [i for i in shown if pids[i] < 0]
-        if new:
-            with self._database.transaction(durable=False) as conn:
-                seq = passages.read_clock(conn)
-                for i in new:
-                    pids[i] = passages.foreign_pid(conn, texts[i], seq)
-        return pids
+
+def _given_hits(ranked: _Ranked, texts: Sequence[Passage], pids: Pids) -> list[tuple[int, Hit]]:
+    return [
+        (int(pids[i]), make_hit(texts[i], rank, ranked.scored, i, ranked.votes(i)))
+        for rank, i in enumerate(ranked.best, 1)
+    ]
 
 
 def _as_asked(state: State, query: EmbeddedText) -> Asked:

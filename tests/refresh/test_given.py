@@ -1,0 +1,271 @@
+"""An application that keeps its own vector store: what votes on its candidates teach."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fakes import WordEncoder
+from gates import folder_of, gate_of, live
+from plain_model import ids, is_answer, phrasings, scores, topics
+from rag_flywheel import Candidate, Config, Flywheel, Passage, Retrieval, Vote
+from rag_flywheel.curate.source import Source
+from rag_flywheel.deploy.loaded import load_memory, load_version
+from rag_flywheel.improve.examples import Examples
+from rag_flywheel.rank.features import FEATURES, GIVEN
+from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.records import QueryKey
+from rag_flywheel.refresh.examples import ExampleBuilder
+from rag_flywheel.refresh.past import read_past
+from rag_flywheel.serve.given import given_text_features
+from rag_flywheel.serve.lookups import Lookups
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.passages import query_hash
+
+TOPICS, ASKED = 200, 150
+PASSAGES = {p.id: p for p in topics(TOPICS)}
+SCALES = {  # of the scores of four candidates, whichever is the answer
+    "cosines": (0.2, 0.6),
+    "negated distances": (-1.2, -0.7),
+    "reciprocal ranks": (0.012, 0.0328),
+    "bm25": (0.0, 40.0),
+}
+
+
+def opened(root: Path) -> Flywheel:
+    return Flywheel.open(root, encoder=WordEncoder())
+
+
+def given(query: str, rng: np.random.Generator, low: float, high: float) -> list[Candidate]:
+    """The answer and the decoy of a topic and those of another, with scores that say nothing."""
+    t = int(query.split()[0].removeprefix("topic"))
+    names = [f"{kind}{n}" for n in (t, (t + 7) % TOPICS) for kind in ("answer", "decoy")]
+    return [
+        Candidate(name, PASSAGES[name].text, float(score), metadata={"lang": "en"})
+        for name, score in zip(names, rng.uniform(low, high, len(names)), strict=True)
+    ]
+
+
+def vote(fw: Flywheel, shown: Retrieval, rng: np.random.Generator, wrong: float = 0.1) -> None:
+    fw.feedback_many(
+        Vote(
+            shown.id,
+            hit.passage_id,
+            "helpful"
+            if is_answer(shown.query, hit.passage_id) != (rng.random() < wrong)
+            else "harmful",
+            "ann",
+        )
+        for hit in shown.hits
+    )
+
+
+def first_right(fw: Flywheel, queries: list[str], low: float, high: float) -> float:
+    rng = np.random.default_rng(9)
+    found = [fw.rerank(q, given(q, rng, low, high), record=False) for q in queries]
+    return float(np.mean([is_answer(q, ids(r)[0]) for q, r in zip(queries, found, strict=True)]))
+
+
+UNSEEN = [q for q in phrasings(0, 1, TOPICS) if int(q.split()[0][5:]) >= ASKED]
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES.keys())
+def test_weights_are_fitted_to_votes_on_given_candidates_and_pass_the_gate(
+    tmp_path: Path, scale: tuple[float, float]
+) -> None:
+    """The scores say nothing, the texts do: a refresh finds both, for topics without any vote."""
+    rng = np.random.default_rng(4)
+    with opened(tmp_path / "kb") as fw:
+        for query in phrasings(0, 1, ASKED):
+            vote(fw, fw.rerank(query, given(query, rng, *scale)), rng)
+        before = first_right(fw, UNSEEN, *scale)
+        report = fw.refresh()
+        assert report.parameters == "new", report.reason
+        found = live(fw)
+        assert found.weights == Parameters().weights  # no vote was on a passage of the index
+        assert found.given["bigram"] > 0.5 and found.reads_given
+        assert found.noise == pytest.approx(0.1, abs=0.05)
+        assert before < 0.5 < 0.9 < first_right(fw, UNSEEN, *scale)
+        shown = fw.rerank(UNSEEN[0], given(UNSEEN[0], rng, *scale))
+        for hit in shown.hits:
+            why = hit.explanation
+            assert tuple(why.terms) == GIVEN
+            total = why.intercept + sum(why.terms.values()) + why.evidence
+            assert total == pytest.approx(hit.score, abs=1e-6)
+        assert any(
+            "an application's own" in s for v in fw.explain_version(None).sentences for s in [v]
+        )
+        assert fw.verify() == []
+
+
+def test_the_scale_of_scores_is_fitted_not_the_span_of_a_call(tmp_path: Path) -> None:
+    """Right passages score 0.1 higher. A call whose scores span 0.01 says next to nothing, one whose
+    scores span 0.4 a lot; before the refresh both are laid over three log-odds."""
+    rng = np.random.default_rng(2)
+    names = [f"d{i}" for i in range(6)]
+
+    def calls(i: int) -> tuple[list[Candidate], str]:
+        wide = i % 2 == 0
+        right = names[int(rng.integers(6))]
+        values = {n: 0.5 + rng.normal(0.0, 0.03 if wide else 0.002) for n in names}
+        if wide:
+            values[right] += 0.15
+        return [Candidate(n, f"a text {n} for asking{i}", s) for n, s in values.items()], right
+
+    def spans(fw: Flywheel) -> list[float]:
+        """Of the log-odds of a narrow and a wide call."""
+        found = []
+        for low, high in ((0.5, 0.505), (0.3, 0.7)):
+            some = [
+                Candidate(n, "no text", low + (high - low) * j / 5) for j, n in enumerate(names)
+            ]
+            values = scores(fw.rerank("quite another", some, record=False)).values()
+            found.append(max(values) - min(values))
+        return found
+
+    with opened(tmp_path / "kb") as fw:
+        for i in range(600):
+            candidates, right = calls(i)
+            shown = fw.rerank(f"asking{i} thing{i}", candidates)
+            fw.feedback_many(
+                Vote(shown.id, h.passage_id, "helpful" if h.passage_id == right else "harmful")
+                for h in shown.hits
+            )
+        assert spans(fw) == pytest.approx([3.0, 3.0])
+        report = fw.refresh()
+        narrow, wide = spans(fw)
+        assert report.parameters == "new", report.reason
+        assert live(fw).given["score"] > 5.0
+        assert wide > 2.0 * narrow
+
+
+def test_fewer_than_64_questions_leave_the_weights_and_fill_the_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    asked, similar = phrasings(0, 1, 20), phrasings(1, 2, 20)
+    with opened(tmp_path / "kb") as fw:
+        for query in asked:
+            vote(fw, fw.rerank(query, given(query, rng, 0.2, 0.6)), rng, wrong=0.0)
+        values = given(similar[3], rng, 0.2, 0.6)
+        at_once = fw.rerank(similar[3], values, record=False)
+        assert ids(at_once)[0] == "answer3"  # votes on a similar question, at once
+        report = fw.refresh()
+        assert report.parameters == "kept" and "20 of the 64" in report.reason
+        assert live(fw) == Parameters()
+        memory = load_memory(folder_of(fw))
+        assert {key.query_hash for key in memory.keys} == {query_hash(q) for q in asked}
+        row = memory.rows[QueryKey(query_hash(asked[3]), None)]
+        assert len(memory.before(row)) == 4
+        after = fw.rerank(similar[3], values, record=False)
+        assert ids(after) == ids(at_once)
+        same = fw.rerank(asked[3], given(asked[3], rng, 0.2, 0.6), record=False)
+        assert ids(same)[0] == "answer3"
+    with opened(tmp_path / "kb") as fw:
+        assert scores(fw.rerank(similar[3], values, record=False)) == pytest.approx(scores(after))
+
+
+def test_examples_are_the_candidates_that_were_given(tmp_path: Path) -> None:
+    """60 candidates: the 50 best are features read, one beyond them has a vote."""
+    query = "topic1 problem1 once"
+    candidates = [
+        Candidate(f"c{i}", f"text{i} topic{i % 7} problem{i % 5}", float(i), "A title" * (i % 2))
+        for i in range(60)
+    ]
+    with opened(tmp_path / "kb") as fw:
+        shown = fw.rerank(query, candidates, 60)
+        fw.feedback_many(
+            [Vote(shown.id, "c2", "helpful", "ann"), Vote(shown.id, "c59", "harmful", "bob")]
+        )
+        fw.refresh()
+        (examples,) = [examples_of(fw)]
+        pids = pids_of(fw)
+    assert examples.given is not None and examples.given.tolist() == [True]
+    wanted = [2, *range(11, 60)]
+    assert sorted(examples.lineages[0].tolist()) == sorted(pids[f"c{i}"] for i in wanted)
+    texts = [Passage(c.passage_id, c.text, c.title) for c in candidates]
+    served = given_text_features(query, texts, np.array([c.score for c in candidates]))
+    row = {pid: examples.features[0, i] for i, pid in enumerate(examples.lineages[0].tolist())}
+    for i in wanted:
+        features = row[pids[f"c{i}"]]
+        assert features[: len(FEATURES)].tolist() == [0.0] * len(FEATURES)
+        own = features[len(FEATURES) :]
+        assert own[0] == pytest.approx((i - 59) / 59, abs=1e-6) and own[1] == i - 59
+        assert own[2:] == pytest.approx(served[i], abs=1e-6)
+    net = dict(zip(examples.lineages[0].tolist(), examples.net[0].tolist(), strict=True))
+    assert {pid: value for pid, value in net.items() if value} == {pids["c2"]: 1, pids["c59"]: -1}
+
+
+def test_candidates_that_are_passages_of_the_index_teach_the_weights_of_the_index(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(3)
+    asked = phrasings(0, 1, 6)
+    with opened(tmp_path / "kb") as fw:
+        fw.add(topics(4))
+        fw.refresh()
+        for query in asked:  # two of them on topics that are not in the index
+            vote(fw, fw.rerank(query, given(query, rng, 0.2, 0.6)), rng)
+        for query in phrasings(2, 3, 3):
+            shown = fw.retrieve(query)
+            fw.feedback(shown.id, shown.hits[0].passage_id, "helpful")
+        fw.remove(["answer1"])
+        fw.refresh()
+        found = examples_of(fw)
+    texts = {query_hash(q): q for q in [*asked, *phrasings(2, 3, 3)]}
+    assert found.given is not None
+    own = [texts[key.query_hash] for key, mine in zip(found.keys, found.given, strict=True) if mine]
+    # a topic of which a candidate is not in the index, or no more
+    assert sorted(own) == sorted(asked)
+    assert (found.features[found.given][:, :, : len(FEATURES)] == 0.0).all()
+    assert (found.features[~found.given][:, :, len(FEATURES) :] == 0.0).all()
+
+
+def test_tuning_the_encoder_passes_over_given_candidates(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    with opened(tmp_path / "kb") as fw:
+        for query in phrasings(0, 1, 40):
+            vote(fw, fw.rerank(query, given(query, rng, 0.2, 0.6)), rng)
+        report = fw.refresh(tune=True)
+        assert report.outcome == "promoted" and "not tuned" in report.reason
+
+
+def test_what_a_gate_weighs_of_given_candidates_is_written_down(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    with opened(tmp_path / "kb") as fw:
+        for query in phrasings(0, 1, 100):
+            vote(fw, fw.rerank(query, given(query, rng, 0.2, 0.6)), rng)
+        fw.refresh()
+        assert set(gate_of(fw)["candidate"]["given"]) == set(GIVEN[1:])
+
+
+def test_older_retrievals_without_stored_candidates_still_move_rankings(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    with opened(tmp_path / "kb") as fw:
+        values = given("topic1 problem1 x", rng, 0.2, 0.6)
+        vote(fw, fw.rerank("topic1 problem1 x", values), rng, wrong=0.0)
+    with closing(sqlite3.connect(tmp_path / "kb" / "flywheel.db")) as conn, conn:
+        conn.execute("UPDATE retrievals SET candidates = NULL")
+    with opened(tmp_path / "kb") as fw:
+        fw.refresh()
+        assert ids(fw.rerank("topic1 problem1 x", values, record=False))[0] == "answer1"
+
+
+def examples_of(fw: Flywheel) -> Examples:
+    """As a refresh makes them."""
+    root = Path(fw.status().path)
+    info = next(v for v in fw.versions() if v.live)
+    version = load_version(
+        folder_of(fw), version=info.id, watermark=info.watermark, dim=64, n_passages=info.n_passages
+    )
+    database = Database(root / "flywheel.db")
+    try:
+        past = read_past(database, Source(WordEncoder(), Config()), until=2**62)
+        return ExampleBuilder(database, version, Lookups(0), 100).past(past)
+    finally:
+        database.close()
+
+
+def pids_of(fw: Flywheel) -> dict[str, int]:
+    with closing(sqlite3.connect(Path(fw.status().path) / "flywheel.db")) as conn:
+        return dict(conn.execute("SELECT id, pid FROM passages"))
