@@ -19,7 +19,7 @@ from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import QueryKey
 from rag_flywheel.refresh.examples import ExampleBuilder
 from rag_flywheel.refresh.past import read_past
-from rag_flywheel.serve.given import given_text_features
+from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import query_hash
@@ -184,7 +184,8 @@ def test_examples_are_the_candidates_that_were_given(tmp_path: Path) -> None:
     wanted = [2, *range(11, 60)]
     assert sorted(examples.lineages[0].tolist()) == sorted(pids[f"c{i}"] for i in wanted)
     texts = [Passage(c.passage_id, c.text, c.title) for c in candidates]
-    served = given_text_features(query, texts, np.array([c.score for c in candidates]))
+    own, none = np.array([c.score for c in candidates]), np.full(60, -1)
+    served = GivenCandidates(texts, own, none, none).text_features(query)
     row = {pid: examples.features[0, i] for i, pid in enumerate(examples.lineages[0].tolist())}
     for i in wanted:
         features = row[pids[f"c{i}"]]

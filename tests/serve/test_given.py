@@ -1,5 +1,6 @@
 """The features of the texts of an application's own candidates, and which of them are kept."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from rag_flywheel.rank.features import GIVEN
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import EmbeddedText, Features
 from rag_flywheel.serve.candidates import look_up
-from rag_flywheel.serve.given import given_kept, given_text_features, logged_score
+from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.state import scope
 
@@ -38,6 +39,18 @@ ASKED = {
 }
 
 
+def candidates(passages: Sequence[Passage], scores: Sequence[float]) -> GivenCandidates:
+    unknown = np.full(len(passages), -1)
+    return GivenCandidates(passages, np.array(scores, dtype=np.float64), unknown, unknown)
+
+
+def given_text_features(
+    query: str, passages: Sequence[Passage], scores: Sequence[float] | None = None
+) -> Features:
+    scores = [0.0] * len(passages) if scores is None else scores
+    return candidates(passages, scores).text_features(query)
+
+
 def named(features: Features) -> dict[str, list[float]]:
     return dict(zip(GIVEN[2:], features.T.tolist(), strict=True))
 
@@ -57,7 +70,7 @@ def test_bm25_is_that_of_the_candidates_alone(query: str) -> None:
             total += idf * words.count(word) / (words.count(word) + norm)
         expected.append(total)
     best = max(expected) or 1.0
-    found = given_text_features(query, ASKED[query], np.arange(4.0))
+    found = given_text_features(query, ASKED[query], [0.0, 1.0, 2.0, 3.0])
     assert named(found)["bm25"] == pytest.approx([each / best for each in expected], abs=1e-6)
 
 
@@ -76,24 +89,24 @@ def test_texts_have_the_features_that_they_have_in_an_index_of_the_candidates_al
         question = EmbeddedText(query, encoder.encode_queries([query])[0])
         (indexed,) = look_up(state, scope(state, None), [question], POOL, Lookups(0))
     assert len(indexed.pids) == len(passages)
-    found = given_text_features(query, passages, np.zeros(len(passages)))
+    found = given_text_features(query, passages)
     assert found == pytest.approx(indexed.features[:, 1:], abs=1e-6)
 
 
 def test_words_and_titles_are_matched_in_both_languages() -> None:
-    english = named(given_text_features("new password settings", ENGLISH, np.zeros(4)))
+    english = named(given_text_features("new password settings", ENGLISH))
     assert english["bm25"] == [1.0, 0.0, 0.0, 0.0]
     assert english["title"][0] == 1.0
-    german = named(given_text_features("Konto: neues Kennwort", GERMAN, np.zeros(4)))
+    german = named(given_text_features("Konto: neues Kennwort", GERMAN))
     assert (np.argmax(german["bm25"]), np.argmax(german["title"])) == (0, 1)
     # "Erstattung" is no word of a text, but four letters of one
-    german = named(given_text_features("Erstattung", GERMAN, np.zeros(4)))
+    german = named(given_text_features("Erstattung", GERMAN))
     assert german["bm25"] == [0.0] * 4 and german["pieces"] == [0.0, 0.0, 0.0, 1.0]
 
 
 def test_the_texts_of_the_fifty_best_are_read_and_the_others_get_the_least() -> None:
     passages = [Passage(f"p{i}", f"word{i} common {'more ' * (i % 5)}") for i in range(60)]
-    scores = np.array([float(i % 60) for i in range(60)])
+    scores = [float(i) for i in range(60)]
     query = "common word7 word55"
     found = given_text_features(query, passages, scores)
     alone = given_text_features(query, passages[10:], scores[10:])
@@ -102,14 +115,16 @@ def test_the_texts_of_the_fifty_best_are_read_and_the_others_get_the_least() -> 
 
 
 def test_one_candidate_and_a_query_without_words_have_features() -> None:
-    one = given_text_features("new password", ENGLISH[:1], np.zeros(1))
+    one = given_text_features("new password", ENGLISH[:1])
     assert one.shape == (1, 8) and np.isfinite(one).all()
-    nothing = given_text_features("what is it", ENGLISH, np.zeros(4))
+    nothing = given_text_features("what is it", ENGLISH)
     assert np.isfinite(nothing).all() and nothing[:, 0].tolist() == [0.0] * 4
 
 
 def test_the_best_the_last_and_those_shown_are_kept_by_falling_score() -> None:
-    scores = np.array([float(i) for i in range(100)])
-    assert given_kept(scores, [99, 3]) == [*range(99, 49, -1), 3, 0]
-    assert given_kept(np.array([1.0, 1.0, 2.0]), [0]) == [2, 0, 1]
-    assert [logged_score(s) for s in (0.25, 1.7e308, -1.7e308)] == [0.25, 1e299, -1e299]
+    passages = [Passage(f"p{i}", "some text") for i in range(100)]
+    every = candidates(passages, [float(i) for i in range(100)])
+    assert every.kept([99, 3]) == [*range(99, 49, -1), 3, 0]
+    few = candidates(passages[:3], [1.0, 1.0, 1.7e308])
+    assert few.kept([0]) == [2, 0, 1]
+    assert few.logged([2, 0], np.array([7, 8, 9])) == [(9, 1e299), (7, 1.0)]

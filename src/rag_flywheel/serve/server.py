@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from rag_flywheel.checks import check_candidates, check_k, check_query, look_like_distances
 from rag_flywheel.config import Config
@@ -28,7 +27,7 @@ from rag_flywheel.records import (
 )
 from rag_flywheel.serve.answers import RankedQuery, Request, answer, make_hit, recorded
 from rag_flywheel.serve.candidates import look_up, with_evident
-from rag_flywheel.serve.given import given_kept, given_text_features, logged_score
+from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookup, Lookups
 from rag_flywheel.serve.state import Scope, State, scope
@@ -175,41 +174,32 @@ class Server:
                 "rerank: the scores rise from each candidate to the next, as distances do; a higher "
                 "score must be a better one. Give -distance if they are distances"
             )
-        texts = [Passage(c.passage_id, c.text, c.title, c.metadata) for c in given]
         with self._database.reading() as conn:
-            known = passages.rows_of_texts(conn, texts)
-        pids, lineages = (np.array(column, dtype=np.int64) for column in zip(*known, strict=True))
-        own = np.array([c.score for c in given], dtype=np.float64)
-        ranked = self._ranked_given(state, EmbeddedText(query, vector), texts, own, lineages, asked)
+            own = GivenCandidates.of(conn, given)
+        ranked = self._ranked_given(state, EmbeddedText(query, vector), own, asked)
         if not asked.record:
-            found = RankedQuery(query, vector, _given_hits(ranked, texts, pids))
+            found = RankedQuery(query, vector, _given_hits(ranked, own.texts, own.pids))
             return answer(self._database, state, asked, [found], revision=revision, began=began)[0]
         latency_ms = (time.perf_counter() - began) * 1000.0
-        kept = given_kept(own, ranked.best)
+        kept = own.kept(ranked.best)
         with self._database.transaction(durable=False) as conn:
-            pids[kept] = passages.pids_of_given(conn, [texts[i] for i in kept])
-            hits = _given_hits(ranked, texts, pids)
-            candidates = [(int(pids[i]), logged_score(own[i])) for i in kept]
-            found = RankedQuery(query, vector, hits, candidates)
+            pids = own.pids.copy()
+            pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept])
+            hits, logged = _given_hits(ranked, own.texts, pids), own.logged(kept, pids)
+            found = RankedQuery(query, vector, hits, logged)
             return recorded(conn, state, asked, found, revision=revision, latency_ms=latency_ms)
 
     def _ranked_given(
-        self,
-        state: State,
-        query: EmbeddedText,
-        texts: Sequence[Passage],
-        own: npt.NDArray[np.float64],
-        lineages: Pids,
-        asked: Request,
+        self, state: State, query: EmbeddedText, own: GivenCandidates, asked: Request
     ) -> _Ranked:
         """An application's own candidates, ranked by their own scores, their texts and the votes."""
-        parameters = state.version.parameters
-        past = _as_asked(state, query)
+        parameters, past = state.version.parameters, _as_asked(state, query)
         (evidence,) = evidence_for(state.evidence, [past], asked.tenant, parameters.memory)
-        text = given_text_features(query.text, texts, own) if parameters.reads_given else None
-        scored = score_given(parameters, own, Votes.of(evidence, lineages), text)
-        best = np.lexsort((-own, -scored.scores)).tolist()[: asked.k]
-        return _Ranked(lineages, lineages, scored, best, evidence)
+        text = own.text_features(query.text) if parameters.reads_given else None
+        votes = Votes.of(evidence, own.lineages)
+        scored = score_given(parameters, own.scores, votes, text)
+        best = np.lexsort((-own.scores, -scored.scores)).tolist()[: asked.k]
+        return _Ranked(own.pids, own.lineages, scored, best, evidence)
 
     def renew(self) -> None:
         """Load the live version, if any query was answered before; else the first query loads it."""
