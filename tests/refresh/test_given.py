@@ -1,7 +1,8 @@
 """An application that keeps its own vector store: what votes on its candidates teach."""
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ from plain_model import ids, is_answer, phrasings, scores, topics
 from rag_flywheel import Candidate, Config, Flywheel, Passage, Retrieval, Vote
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import load_memory, load_version
+from rag_flywheel.errors import UnknownIdError
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import QueryKey
 from rag_flywheel.refresh.examples import ExampleBuilder
-from rag_flywheel.refresh.past import read_past
+from rag_flywheel.refresh.panel import Panel
+from rag_flywheel.refresh.past import Past, read_past
+from rag_flywheel.refresh.tune import _lessons
 from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.store.database import Database
@@ -147,22 +151,38 @@ def test_fewer_than_64_questions_leave_the_weights_and_fill_the_memory(tmp_path:
     with opened(tmp_path / "kb") as fw:
         for query in asked:
             vote(fw, fw.rerank(query, given(query, rng, 0.2, 0.6)), rng, wrong=0.0)
-        values = given(similar[3], rng, 0.2, 0.6)
+        values = given(similar[3], rng, 0.5, 0.5)[::-1]  # all as good, the answer given last
         at_once = fw.rerank(similar[3], values, record=False)
         assert ids(at_once)[0] == "answer3"  # votes on a similar question, at once
         report = fw.refresh()
-        assert report.parameters == "kept" and "20 of the 64" in report.reason
+        assert report.parameters == "kept" and "of the 64 past queries it takes" in report.reason
         assert live(fw) == Parameters()
         memory = load_memory(folder_of(fw))
         assert {key.query_hash for key in memory.keys} == {query_hash(q) for q in asked}
         row = memory.rows[QueryKey(query_hash(asked[3]), None)]
         assert len(memory.before(row)) == 4
         after = fw.rerank(similar[3], values, record=False)
-        assert ids(after) == ids(at_once)
+        assert ids(after)[0] == "answer3"
         same = fw.rerank(asked[3], given(asked[3], rng, 0.2, 0.6), record=False)
         assert ids(same)[0] == "answer3"
     with opened(tmp_path / "kb") as fw:
         assert scores(fw.rerank(similar[3], values, record=False)) == pytest.approx(scores(after))
+
+
+def test_a_user_names_a_given_candidate_that_was_not_shown(tmp_path: Path) -> None:
+    candidates = [Candidate(f"c{i}", f"text {i}", 1.0 - i / 10) for i in range(9)]
+    with opened(tmp_path / "kb") as fw:
+        shown = fw.rerank("some question", candidates, 2)
+        assert ids(shown) == ["c0", "c1"]
+        with pytest.raises(UnknownIdError, match="'other'"):
+            fw.correct(shown.id, "other")
+        for user in ("ann", "bob"):
+            fw.correct(shown.id, "c8", user_id=user)
+        assert ids(fw.rerank("some question", candidates, 2, record=False)) == ["c8", "c0"]
+        fw.refresh()
+        assert ids(fw.rerank("some question", candidates, 2, record=False)) == ["c8", "c0"]
+        examples = examples_of(fw)
+    assert examples.n_named is not None and examples.n_named.tolist() == [2.0]
 
 
 def test_examples_are_the_candidates_that_were_given(tmp_path: Path) -> None:
@@ -178,7 +198,7 @@ def test_examples_are_the_candidates_that_were_given(tmp_path: Path) -> None:
             [Vote(shown.id, "c2", "helpful", "ann"), Vote(shown.id, "c59", "harmful", "bob")]
         )
         fw.refresh()
-        (examples,) = [examples_of(fw)]
+        examples = examples_of(fw)
         pids = pids_of(fw)
     assert examples.given is not None and examples.given.tolist() == [True]
     wanted = [2, *range(11, 60)]
@@ -222,13 +242,26 @@ def test_candidates_that_are_passages_of_the_index_teach_the_weights_of_the_inde
     assert (found.features[~found.given][:, :, len(FEATURES) :] == 0.0).all()
 
 
-def test_tuning_the_encoder_passes_over_given_candidates(tmp_path: Path) -> None:
+def test_the_encoder_is_taught_by_passages_of_the_index_alone(tmp_path: Path) -> None:
+    """Given candidates have no vectors here."""
     rng = np.random.default_rng(4)
     with opened(tmp_path / "kb") as fw:
+        fw.add(topics(4))
         for query in phrasings(0, 1, 40):
             vote(fw, fw.rerank(query, given(query, rng, 0.2, 0.6)), rng)
-        report = fw.refresh(tune=True)
-        assert report.outcome == "promoted" and "not tuned" in report.reason
+        for query in (indexed := phrasings(1, 2, 4)):
+            shown = fw.retrieve(query)
+            fw.feedback(shown.id, shown.hits[0].passage_id, "helpful")
+        fw.refresh()
+        with builder_of(fw) as (builder, past, source):
+            panel = Panel(
+                builder, past, untuned=past.vectors, source=source, live=source, until=2**62
+            )
+            taught = _lessons(panel, Parameters())
+            assert len(panel.examples) == 44
+            assert set(taught.texts) <= set(indexed)
+            lineages = taught.examples.lineages[taught.examples.present]
+            assert len(taught.vectors(lineages)) == len(lineages)
 
 
 def test_what_a_gate_weighs_of_given_candidates_is_written_down(tmp_path: Path) -> None:
@@ -252,19 +285,26 @@ def test_older_retrievals_without_stored_candidates_still_move_rankings(tmp_path
         assert ids(fw.rerank("topic1 problem1 x", values, record=False))[0] == "answer1"
 
 
-def examples_of(fw: Flywheel) -> Examples:
-    """As a refresh makes them."""
-    root = Path(fw.status().path)
+@contextmanager
+def builder_of(fw: Flywheel) -> Iterator[tuple[ExampleBuilder, Past, Source]]:
+    """What a refresh would make examples with, and of which past queries."""
     info = next(v for v in fw.versions() if v.live)
     version = load_version(
         folder_of(fw), version=info.id, watermark=info.watermark, dim=64, n_passages=info.n_passages
     )
-    database = Database(root / "flywheel.db")
+    source = Source(WordEncoder(), Config(encoder=""))
+    database = Database(Path(fw.status().path) / "flywheel.db")
     try:
-        past = read_past(database, Source(WordEncoder(), Config()), until=2**62)
-        return ExampleBuilder(database, version, Lookups(0), 100).past(past)
+        past = read_past(database, source, until=2**62)
+        yield ExampleBuilder(database, version, Lookups(0), 100), past, source
     finally:
         database.close()
+
+
+def examples_of(fw: Flywheel) -> Examples:
+    """As a refresh makes them."""
+    with builder_of(fw) as (builder, past, _):
+        return builder.past(past)
 
 
 def pids_of(fw: Flywheel) -> dict[str, int]:

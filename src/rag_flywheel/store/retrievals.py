@@ -149,6 +149,13 @@ def candidates_of(
     }
 
 
+def given_pid(conn: sqlite3.Connection, rid: int, passage_id: str) -> int | None:
+    """The pid of the candidate with this id that an application gave for a retrieval; None: of none."""
+    pids = {pid for pid, _ in candidates_of(conn, [rid]).get(rid, ())}
+    rows = conn.execute("SELECT pid FROM passages WHERE id = ? ORDER BY pid", (passage_id,))
+    return next((int(row[0]) for row in rows if row[0] in pids), None)
+
+
 def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool:
     """Store the answer that an application gave from a retrieval; False when none has this id.
 
