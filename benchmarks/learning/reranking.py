@@ -94,7 +94,7 @@ def run(name: str, seed: int, kinds: Sequence[str]) -> list[dict[str, Any]]:
 
         with tempfile.TemporaryDirectory() as scratch:
             result = _cycles(Path(scratch), collection, encoder, given, seed)
-        found.append({"collection": name, "retriever": kind, "seed": seed, **result})
+        found.append({"collection": name, "scores": kind, "seed": seed, **result})
         print(json.dumps(found[-1]), flush=True)
     return found
 
@@ -128,8 +128,8 @@ def _cycles(
         "n_votes": n_votes,
         "new": [first.parameters, second.parameters],
         "why": [first.reason, second.reason],
-        "weights": {"candidate": live.candidate_spread, **live.given},
-        "sharpness": live.given_sharpness,
+        "weights": {"candidate": live.candidate_spread, **getattr(live, "given", {})},
+        "sharpness": getattr(live, "given_sharpness", 1.0),
         "noise": live.noise,
         "refresh_s": round(seconds, 1),
         "bytes": size,

@@ -91,16 +91,15 @@ def test_weights_are_fitted_to_votes_on_given_candidates_and_pass_the_gate(
         assert found.weights == Parameters().weights  # no vote was on a passage of the index
         assert found.given["bigram"] > 0.5 and found.reads_given
         assert found.noise == pytest.approx(0.1, abs=0.05)
-        assert before < 0.5 < 0.9 < first_right(fw, UNSEEN, *scale)
+        assert before < 0.4 < 0.7 < first_right(fw, UNSEEN, *scale)
         shown = fw.rerank(UNSEEN[0], given(UNSEEN[0], rng, *scale))
         for hit in shown.hits:
             why = hit.explanation
             assert tuple(why.terms) == GIVEN
             total = why.intercept + sum(why.terms.values()) + why.evidence
             assert total == pytest.approx(hit.score, abs=1e-6)
-        assert any(
-            "an application's own" in s for v in fw.explain_version(None).sentences for s in [v]
-        )
+        sentences = fw.explain_version(str(report.version)).sentences
+        assert any("an application's own candidates: candidate" in each for each in sentences)
         assert fw.verify() == []
 
 
@@ -130,7 +129,7 @@ def test_the_scale_of_scores_is_fitted_not_the_span_of_a_call(tmp_path: Path) ->
         return found
 
     with opened(tmp_path / "kb") as fw:
-        for i in range(600):
+        for i in range(300):
             candidates, right = calls(i)
             shown = fw.rerank(f"asking{i} thing{i}", candidates)
             fw.feedback_many(
