@@ -56,7 +56,8 @@ def retrievers(
 
     def reciprocal(query: str) -> Scores:
         ranks = [np.argsort(np.argsort(-each(query))) for each in (cosine, bm25)]
-        return np.sum([1.0 / (61.0 + rank) for rank in ranks], axis=0)
+        found: Scores = np.sum([1.0 / (61.0 + rank) for rank in ranks], axis=0)
+        return found
 
     def mixed(query: str) -> Scores:
         """Cosines, negated squared distances or BM25, as each question happens to get."""

@@ -66,10 +66,8 @@ class ExampleBuilder:
                 for where in set(past.filters.values())
             }
         found: dict[QueryKey, tuple[Pids, Features]] = {}
-        own, of_given = (
-            given_candidates(self.database, past, state),
-            GivenExamples(self.database, past),
-        )
+        own = given_candidates(self.database, past, state)
+        of_given = GivenExamples(self.database, past)
         every = list(past.judged)
         for start in range(0, len(every), _AT_ONCE):
             if self.progress is not None:
@@ -85,10 +83,9 @@ class ExampleBuilder:
                     if np.isin(row[0], lineages).any():
                         found[key] = row
         keys = [key for key in every if key in found]
-        rows = [found[key] for key in keys]
-        return _stacked(
-            past, keys, rows, self.version.dense.dim, given=[key in own for key in keys]
-        )
+        own_given = [key in own for key in keys]
+        every_row = [found[key] for key in keys]
+        return _stacked(past, keys, every_row, self.version.dense.dim, given=own_given)
 
     def golden(self, items: Sequence[GoldenItem], vectors: Mapping[bytes, Vectors]) -> Golden:
         """Golden queries as examples; vectors: of the queries, by hash."""
@@ -105,8 +102,8 @@ class ExampleBuilder:
             own = [key for key in keys if key.tenant == tenant]
             rows = self._candidates(state, inside, past, own, [[]] * len(own))
             found.update(zip(own, rows, strict=True))
-        rows = [found[key] for key in keys]
-        examples = _stacked(past, keys, rows, self.version.dense.dim, given=[False] * len(keys))
+        every_row, none = [found[key] for key in keys], [False] * len(keys)
+        examples = _stacked(past, keys, every_row, self.version.dense.dim, given=none)
         return Golden(examples, [{p: float(g) for p, g in item.lineages.items()} for item in items])
 
     def passage_vectors(self, lineages: Ints) -> Vectors:

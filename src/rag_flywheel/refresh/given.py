@@ -66,16 +66,20 @@ class GivenExamples:
         """
         pids = sorted({pid for given in candidates.values() for pid, _ in given})
         with self._database.snapshot() as conn:
-            stored = passages.rows(conn, pids)
+            stored = passages.rows_of(conn, pids)
         found = {}
         for key, given in candidates.items():
-            known = [(stored[pid], score) for pid, score in given if pid in stored]
-            scores = np.array([score for _, score in known], dtype=np.float64)
-            lineages = np.array([text.lineage for text, _ in known], dtype=np.int64)
+            known: dict[int, tuple[passages.StoredPassage, float]] = {}
+            for pid, score in given:
+                if (text := stored.get(pid)) is not None:
+                    known.setdefault(text.lineage, (text, score))
+            texts = [text for text, _ in known.values()]
+            scores = np.array([score for _, score in known.values()], dtype=np.float64)
+            lineages = np.array(list(known), dtype=np.int64)
             judged = np.isin(lineages, [j.lineage for j in self._past.judged[key]])
             if judged.any():
                 kept = best_given(np.where(judged, np.inf, scores), POOL)
-                features = self._features(key, [text for text, _ in known], scores)
+                features = self._features(key, texts, scores)
                 found[key] = lineages[kept], features[kept]
         return found
 

@@ -202,7 +202,7 @@ def fetch(conn: sqlite3.Connection, pids: Sequence[int]) -> dict[int, StoredPass
     return {stored.pid: stored for stored in map(stored_row, rows)}
 
 
-def rows(conn: sqlite3.Connection, pids: Sequence[int]) -> dict[int, StoredPassage]:
+def rows_of(conn: sqlite3.Connection, pids: Sequence[int]) -> dict[int, StoredPassage]:
     """The rows of these pids that are stored, whether they have ended or not."""
     found = in_chunks(conn, f"SELECT {_COLUMNS} FROM passages WHERE pid IN (%s)", pids)
     return {stored.pid: stored for stored in map(stored_row, found)}
