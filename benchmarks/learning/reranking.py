@@ -12,6 +12,7 @@ retriever's scores, `before` any vote, `votes` after the first half and before a
 
 import argparse
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -113,6 +114,7 @@ def _cycles(
             "retriever": _ndcg(test, static),
             "before": _ndcg(test, _reranked(fw, test, given)),
         }
+        ms = [_milliseconds(fw, test, given)]
         n_votes = _vote(fw, train, asked[:half], given, rng)
         values["votes"] = _ndcg(test, _reranked(fw, test, given))
         first = fw.refresh()
@@ -122,6 +124,7 @@ def _cycles(
         second = fw.refresh()
         seconds = time.perf_counter() - began
         values["second refresh"] = _ndcg(test, _reranked(fw, test, given))
+        ms.append(_milliseconds(fw, test, given))
         live = load_parameters(folder / "index" / "versions" / str(fw.status().version))
         size = fw.status().bytes_on_disk
     return {
@@ -133,6 +136,7 @@ def _cycles(
         "sharpness": getattr(live, "given_sharpness", 1.0),
         "noise": live.noise,
         "refresh_s": round(seconds, 1),
+        "rerank_ms": ms,
         "bytes": size,
     }
 
@@ -155,6 +159,17 @@ def _reranked(fw: Flywheel, test: Split, given: Given) -> Run:
         q: [h.passage_id for h in fw.rerank(text, given(text), DEPTH, record=False).hits]
         for q, text in test.queries.items()
     }
+
+
+def _milliseconds(fw: Flywheel, test: Split, given: Given) -> float:
+    """The median of a call with the 50 candidates at hand, which is not recorded."""
+    taken = []
+    for text in list(test.queries.values())[:100]:
+        candidates = given(text)
+        began = time.perf_counter()
+        fw.rerank(text, candidates, SHOWN, record=False)
+        taken.append((time.perf_counter() - began) * 1000.0)
+    return round(statistics.median(taken), 2)
 
 
 def _ndcg(test: Split, run: Run) -> float:

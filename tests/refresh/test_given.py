@@ -216,6 +216,22 @@ def test_examples_are_the_candidates_that_were_given(tmp_path: Path) -> None:
     assert {pid: value for pid, value in net.items() if value} == {pids["c2"]: 1, pids["c59"]: -1}
 
 
+def test_a_candidate_that_was_added_to_the_index_since_is_one_candidate(tmp_path: Path) -> None:
+    """Its votes go on to the passage, so two rows of one text have the same votes."""
+    candidates = [Candidate("x", "first text", 2.0), Candidate("y", "second text", 1.0)]
+    with opened(tmp_path / "kb") as fw:
+        shown = fw.rerank("some question", candidates)
+        fw.feedback(shown.id, "x", "helpful", user_id="ann")
+        fw.add([Passage("x", "first text")])
+        shown = fw.rerank("some question", candidates)
+        fw.feedback(shown.id, "y", "harmful", user_id="bob")
+        fw.refresh()
+        examples = examples_of(fw)
+    lineages = examples.lineages[0][examples.present[0]].tolist()
+    assert len(lineages) == len(set(lineages)) == 2
+    assert sorted(examples.net[0].tolist())[:1] == [-1.0] and examples.net[0].max() == 1.0
+
+
 def test_candidates_that_are_passages_of_the_index_teach_the_weights_of_the_index(
     tmp_path: Path,
 ) -> None:
