@@ -26,7 +26,7 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.formats.beir import Split
 from rag_flywheel.improve.examples import Examples, Floats
 from rag_flywheel.improve.fit import FREE, MOST_QUERIES, STRENGTH
-from rag_flywheel.improve.likelihood import fit
+from rag_flywheel.improve.likelihood import Fit, fit
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import EmbeddedText
@@ -62,7 +62,8 @@ def run(name: str) -> dict[str, Any]:
         ranked = {s: _features(state, bench, split) for s, split in splits.items()}
         rows = {}
         for left_out in (None, *FEATURES):
-            weights, noise = _fitted(examples, left_out)
+            found = _fitted(examples, left_out)
+            weights, noise = found.weights, found.rates.noise
             scores = {s: _score(ranked[s], splits[s], weights, bench) for s in splits}
             rows[left_out or "nothing"] = {**scores, "noise": noise, "weights": weights.tolist()}
         shipped = np.array([Parameters().weights[f] for f in FEATURES])
@@ -91,16 +92,16 @@ def _features(state: State, bench: Bench, split: Split) -> list[tuple[str, Any, 
     return [(q, found.pids, found.features) for q, found in zip(names, lookups, strict=True)]
 
 
-def _fitted(examples: Examples, left_out: str | None) -> tuple[Floats, float]:
+def _fitted(examples: Examples, left_out: str | None) -> Fit:
     centre = np.array([Parameters().weights[name] for name in FEATURES])
     features = examples.features.copy()
     if left_out is not None:
         features[:, :, FEATURES.index(left_out)] = 0.0
     free = np.array([float(name in FREE) for name in FEATURES])
-    weights, noise = fit(replace(examples, features=features), centre, strength=STRENGTH, free=free)
+    found = fit(replace(examples, features=features), centre, strength=STRENGTH, free=free)
     if left_out is not None:
-        weights[FEATURES.index(left_out)] = 0.0
-    return weights, noise
+        found.weights[FEATURES.index(left_out)] = 0.0
+    return found
 
 
 def _score(

@@ -12,7 +12,6 @@ which got no vote themselves.
 
 import argparse
 import json
-import math
 import statistics
 import tempfile
 from collections import defaultdict
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel import Flywheel
+from rag_flywheel.bench.baselines_repeated import bayes
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.measures import mean, ndcg_at_10
@@ -79,8 +79,7 @@ def _asked(
                 net[query][vote.passage_id] += 1.0 if vote.verdict == "helpful" else -1.0
             votes += given
         fw.feedback_many(votes)
-    each = math.log((1.0 - USERS.eps) / USERS.eps)
-    bayes = {q: {p: s + each * net[twins.get(q, q)][p] for p, s in start[q].items()} for q in every}
+    by_rule = {q: _bayes(start[q], net[twins.get(q, q)]) for q in every}
     right = {q: train.qrels[q] for q in every}
     bound = {
         q: {
@@ -89,7 +88,7 @@ def _asked(
         }
         for q in every
     }
-    orders = {"start": start, "ours": _scores(fw, bench, every), "bayes": bayes, "bound": bound}
+    orders = {"start": start, "ours": _scores(fw, bench, every), "bayes": by_rule, "bound": bound}
     return {
         "n": len(asked),
         "again": {k: _ndcg(bench, asked, v) for k, v in orders.items()},
@@ -98,6 +97,13 @@ def _asked(
         if twins
         else None,
     }
+
+
+def _bayes(start: Mapping[str, float], net: Mapping[str, float]) -> dict[str, float]:
+    """The logarithms of the chances `start` after the net votes on each passage."""
+    votes = np.array([net.get(passage, 0.0) for passage in start])
+    scores = bayes(np.array(list(start.values())), votes, USERS.eps)
+    return dict(zip(start, scores.tolist(), strict=True))
 
 
 def _twins(bench: Bench, asked: Sequence[str]) -> dict[str, str]:

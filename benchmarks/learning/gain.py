@@ -54,7 +54,7 @@ def gained(
         "gain_interval": [low, high],
         "by_cycle": [float(np.mean([f[q] for q in queries])) for f in found],
         "new_weights": new,
-        "noise": parameters["noise"],
+        "rates": parameters["rates"],
         "kernel": parameters.get("kernel"),
         "seconds": round(time.monotonic() - began, 1),
         "commit": commit(),

@@ -151,7 +151,8 @@ def setting_line(found: dict[str, Any]) -> str:
     return (
         f"{found['setting']} seed {found['seed']}: {static['nDCG@10']:.4f} -> "
         f"{learned['nDCG@10']:.4f}, recall@75 {static['R@75']:.4f} -> {learned['R@75']:.4f}, "
-        f"noise {found['parameters']['noise']}, {found['seconds']} s"
+        f"rates {found['parameters']['rates']}, answers {found['parameters']['answers']}, "
+        f"{found['seconds']} s"
     )
 
 

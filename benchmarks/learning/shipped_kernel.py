@@ -39,6 +39,7 @@ from rag_flywheel.improve.likelihood import prior_chances
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
+from rag_flywheel.rank.posterior import Rates
 from rag_flywheel.records import EmbeddedText, QueryKey
 from rag_flywheel.refresh.examples import ExampleBuilder
 from rag_flywheel.refresh.past import read_past
@@ -98,15 +99,13 @@ def read_past_queries(bench: Bench) -> tuple[Examples, Examples, list[tuple[str,
             found.pids[best],
             found.features[best],
         )
-    nothing = np.zeros(len(ids))
     dev = Examples(
         [QueryKey(q.encode(), None) for q in ids],
         vectors,
         lineages,
         features,
         np.zeros(lineages.shape),
-        nothing,
-        nothing,
+        np.zeros(lineages.shape),
         np.zeros(len(ids), dtype=np.int64),
     )
     database.close()
@@ -120,7 +119,7 @@ def _over_the_grid(
     split: Split,
     noise: float,
 ) -> tuple[float, Gains]:
-    shipped = replace(Parameters(), noise=noise)
+    shipped = replace(Parameters(), rates=Rates(noise, noise))
     near = nearest_of(dev, past)
     alone = _ndcg(dev, prior_chances(dev, shipped.vector), ids, split)
     found: Gains = {}

@@ -383,7 +383,7 @@ class Flywheel:
         Raises InputError.
         """
         self._database.require_open()
-        return gaps(self._database, self._source(), days=days, noise=self._serving().noise())
+        return gaps(self._database, self._source(), days=days, rates=self._serving().rates())
 
     @property
     def golden(self) -> GoldenSet:

@@ -15,7 +15,7 @@ from rag_flywheel import FlywheelError
 from rag_flywheel.bench.bench import Series, run_bench
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.protocol import Protocol
-from rag_flywheel.bench.terminal import how_to_read
+from rag_flywheel.bench.reading import how_to_read
 from rag_flywheel.bench.users import Users
 from rag_flywheel.formats.beir import read_beir
 

@@ -13,6 +13,7 @@ from fakes import WordEncoder
 from known import known
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.errors import InputError
+from rag_flywheel.rank.posterior import Rates
 from rag_flywheel.report.gaps import LOW_CHANCE, Signs
 
 QUERY = "how do I change my password"
@@ -198,14 +199,16 @@ def test_whether_a_question_has_an_answer_is_for_all_its_votes_to_say(desk: Flyw
 
 
 def test_the_chance_that_nothing_answers_by_hand() -> None:
-    said = Signs(4, frozenset({"ann"}), {1: -2.0, 2: 1.0}, {1: 0.5, 2: 0.1, 3: 0.2})
+    said = Signs(4, frozenset({"ann"}), {1: (0.0, 2.0), 2: (1.0, 0.0)}, {1: 0.5, 2: 0.1, 3: 0.2})
     # odds of a vote 4; unseen 0.2, of which half is none
     some = 0.9 * (0.1 + 0.5 / 16 + 0.1 * 4 + 0.2)
     none = (0.1 + 0.9 * 0.1) * 16 * math.exp(-0.05 * 4)
-    assert said.chance_of_none(0.2) == pytest.approx(none / (none + some))
-    assert replace(said, n=0).chance_of_none(0.5) == pytest.approx(0.19)  # votes that say nothing
-    assert Signs(0, frozenset(), {}, {1: 1.0}).chance_of_none(0.2) == pytest.approx(0.1)
-    assert replace(said, n=80).chance_of_none(0.2) < 0.5  # one of eighty calls it missing
+    assert said.chance_of_none(Rates()) == pytest.approx(none / (none + some))
+    assert replace(said, n=0).chance_of_none(Rates(0.5, 0.5)) == pytest.approx(
+        0.19
+    )  # votes that say nothing
+    assert Signs(0, frozenset(), {}, {1: 1.0}).chance_of_none(Rates()) == pytest.approx(0.1)
+    assert replace(said, n=80).chance_of_none(Rates()) < 0.5  # one of eighty calls it missing
 
 
 def test_a_question_whose_best_hit_was_unlikely_is_a_gap(tmp_path: Path) -> None:

@@ -36,10 +36,25 @@ def test_a_run_leaves_a_result_a_report_and_a_table(
     assert "made" in printed
 
 
+@pytest.mark.slow
+def test_a_stream_of_questions_is_another_protocol(tmp_path: Path) -> None:
+    write_collection(tmp_path / "made")
+    out = tmp_path / "result.json"
+    words = ["--cycles", "2", "--asked", "40", "--users", "7", "--out", str(out)]
+    assert run(str(tmp_path / "made"), "--protocol", "v2", *words) == 0
+    result = json.loads(out.read_text())
+    assert result["protocol"]["name"] == "cycles-v2"
+    assert result["protocol"]["traffic"]["n_users"] == 7
+    (collection,) = result["collections"]
+    assert collection["stream"]["n_asked"] == 40
+    assert "asked again" in out.with_suffix(".html").read_text()
+
+
 def test_mistakes_are_said_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(str(tmp_path), "--attack", "shout") == 2
+    assert run(str(tmp_path), "--protocol", "v3") == 2
     assert run(str(tmp_path), "--out", "result.txt") == 2
     assert run(str(tmp_path / "gone")) == 1
     assert "no collection" in capsys.readouterr().err

@@ -25,19 +25,19 @@ from rag_flywheel.improve.propagate import build_memory
 from rag_flywheel.rank.evidence import EvidenceView, evidence_for
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
-from rag_flywheel.rank.posterior import NOISE_LIMIT, credited
-from rag_flywheel.rank.score import score
+from rag_flywheel.rank.posterior import NOISE_LIMIT, Rates, credited
+from rag_flywheel.rank.score import Votes, chance_of, score
 from rag_flywheel.rank.stored_evidence import PastQuery
 from rag_flywheel.records import Judgment, QueryKey
 from thorough import thorough
-from voted import asked, supported
+from voted import asked, even
 
 KERNEL = Kernel(0.2, 0.9, 2.0, 0.5)
 BY_COSINE = replace(
     Parameters(),
     weights={**dict.fromkeys(FEATURES, 0.0), "dense": 1.0, "bm25": 0.3},
     kernel=KERNEL,
-    noise=0.2,
+    rates=even(0.2),
 )
 OFF = replace(BY_COSINE, kernel=replace(KERNEL, neighbours=0))
 seeds = st.integers(0, 2**32 - 1)
@@ -62,9 +62,8 @@ def made(
         (given / np.linalg.norm(given, axis=1, keepdims=True)).astype(np.float32),
         np.array(lineages, dtype=np.int64),
         features,
-        helpful - harmful,
-        helpful.sum(axis=1),
-        harmful.sum(axis=1),
+        helpful,
+        harmful,
         np.zeros(n, dtype=np.int64),
     )
 
@@ -202,7 +201,8 @@ def served(test: Examples, i: int, others: Examples, parameters: Parameters) -> 
             for p, v in zip(others.lineages[row], others.net[row].tolist(), strict=True)
             if v
         ]
-        after = credited(memory.before(row), judgments, parameters.noise)
+        several = parameters.answers is not None
+        after = credited(memory.before(row), judgments, parameters.rates, several=several)
         found[QueryKey(key.query_hash, f"tenant {others.tenants[row]}")] = PastQuery(after, (row,))
     vectors = {key.query_hash: others.vectors[row] for row, key in enumerate(others.keys)}
     view = EvidenceView(others.vectors.shape[1]).updated(found, vectors)
@@ -212,8 +212,8 @@ def served(test: Examples, i: int, others: Examples, parameters: Parameters) -> 
     brought = np.array(sorted(set(evidence.support) - set(own.tolist())), dtype=np.int64)
     unlike = np.full((len(brought), test.features.shape[2]), -100.0)  # no prior to speak of
     features = np.concatenate([test.features[i][test.present[i]], unlike])
-    support = evidence.amounts(np.concatenate([own, brought])).tolist()
-    return score(parameters, features, supported(support)).scores[: len(own)]
+    votes = Votes.of(evidence, np.concatenate([own, brought]))
+    return score(parameters, features, votes).scores[: len(own)]
 
 
 @thorough(15, few=5)
@@ -221,13 +221,27 @@ def served(test: Examples, i: int, others: Examples, parameters: Parameters) -> 
 def test_chances_are_those_that_would_be_served(seed: int) -> None:
     both = random_examples(seed, 30, 6)
     test, others = both.at(np.arange(6)), both.at(np.arange(6, 30))
-    for parameters in (BY_COSINE, OFF, replace(BY_COSINE, noise=NOISE_LIMIT + 0.01)):
+    uneven = replace(BY_COSINE, rates=Rates(0.3, 0.1))
+    several = replace(uneven, answers=2.5)
+    for parameters in (
+        BY_COSINE,
+        OFF,
+        replace(BY_COSINE, rates=even(NOISE_LIMIT + 0.01)),
+        uneven,
+        several,
+        replace(several, kernel=OFF.kernel),
+    ):
         chances = chances_of(test, others, parameters)
         for i in range(6):
             expected = served(test, i, others, parameters)
-            assert np.log(chances[i][test.present[i]]) == pytest.approx(expected, abs=1e-4)
+            own = chances[i][test.present[i]]
+            scores = np.log(own) if parameters.answers is None else np.log(-np.log1p(-own))
+            assert scores == pytest.approx(expected, abs=1e-4)
+            assert [chance_of(s, parameters.answers) for s in expected] == pytest.approx(
+                own, rel=1e-4
+            )
             assert not chances[i][~test.present[i]].any()
-            assert chances[i].sum() <= 1.0 + 1e-9
+            assert parameters.answers or chances[i].sum() <= 1.0 + 1e-9
 
 
 def test_votes_on_other_queries_are_heard_and_those_on_held_out_ones_are_not() -> None:
@@ -236,7 +250,7 @@ def test_votes_on_other_queries_are_heard_and_those_on_held_out_ones_are_not() -
     chances = chances_of(test, others, BY_COSINE)
     assert np.abs(chances - chances_of(test, others, OFF)).max() > 0.1
     assert np.abs(chances - chances_of(test, none(test), BY_COSINE)).max() > 0.1
-    turned = replace(test, net=-test.net, n_helpful=test.n_harmful, n_harmful=test.n_helpful)
+    turned = replace(test, helpful=test.harmful, harmful=test.helpful)
     assert chances_of(turned, others, BY_COSINE).tolist() == chances.tolist()
     alone = chances_of(test.at(np.array([4])), others, BY_COSINE)
     assert alone[0] == pytest.approx(chances[4], abs=1e-9)  # nor do they hear each other
@@ -247,7 +261,7 @@ def test_votes_on_other_queries_are_heard_and_those_on_held_out_ones_are_not() -
 def test_the_likelihood_is_that_of_each_vote_given_each_answer(seed: int, noise: float) -> None:
     both = random_examples(seed, 20, 5)
     test, others = both.at(np.arange(5)), both.at(np.arange(5, 20))
-    parameters = replace(BY_COSINE, noise=noise)
+    parameters = replace(BY_COSINE, rates=even(noise))
     chances = chances_of(test, others, parameters)
     found = says(test, others, parameters).log_likelihood
     for i in range(5):

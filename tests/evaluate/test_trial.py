@@ -92,7 +92,9 @@ def test_both_sides_are_judged_with_what_votes_are_worth_under_them(voted: Path)
     """A tenth of the votes is wrong: the live side is judged knowing that, so must the other be."""
     with opened(voted) as fw:
         fw.refresh()
-        assert [live(fw).noise, candidate_of(fw).noise] == pytest.approx([0.1, 0.1], abs=0.03)
+        assert [live(fw).rates.noise, candidate_of(fw).rates.noise] == pytest.approx(
+            [0.1, 0.1], abs=0.03
+        )
         assert candidate_of(fw).sharpness == pytest.approx(live(fw).sharpness, rel=0.3)
 
 
@@ -155,10 +157,10 @@ def test_one_refresh_after_another_with_the_same_votes_changes_nothing(voted: Pa
             assert f"{n_votes} votes so far" in report.reason
             assert f"next look is at {-(-3 * n_votes // 2)}" in report.reason
             assert (live(fw).weights, live(fw).source) == (first.weights, "fitted")
-            noise.append(live(fw).noise)
+            noise.append(live(fw).rates.noise)
             assert "decision" not in gate_of(fw)
         assert rows_of(fw) == rows
-        assert noise == pytest.approx([first.noise] * n, abs=0.02)
+        assert noise == pytest.approx([first.rates.noise] * n, abs=0.02)
 
 
 @pytest.mark.slow

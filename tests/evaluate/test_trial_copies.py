@@ -15,10 +15,11 @@ from rag_flywheel.improve.examples import Examples, no_golden
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
 from rag_flywheel.records import QueryKey
+from voted import of_net
 
 ALONE = Kernel(0.2, 0.9, 2.0, 0.5, neighbours=0)
 NOTHING = dict.fromkeys(FEATURES, 0.0)
-KEPT = replace(Parameters(), weights={**NOTHING, FEATURES[1]: 1.0}, kernel=ALONE, noise=0.2)
+KEPT = replace(Parameters(), weights={**NOTHING, FEATURES[1]: 1.0}, kernel=ALONE)
 NEW = replace(KEPT, weights={**NOTHING, FEATURES[0]: 1.0})
 
 
@@ -42,9 +43,7 @@ def judges(groups: Sequence[int], right: Sequence[bool], size: Sequence[float]) 
         np.tile(np.eye(1, 4, dtype=np.float32), (n, 1)),
         np.tile(np.arange(2), (n, 1)),
         features,
-        np.stack([said, -said], axis=1),
-        np.ones(n),
-        np.ones(n),
+        *of_net(np.stack([said, -said], axis=1)).values(),
         np.zeros(n, dtype=np.int64),
     )
     nothing = held_out.at(np.empty(0, dtype=np.int64))
@@ -124,8 +123,8 @@ def test_with_copies_too_few_that_are_no_better_are_let_in(n: int, copies: int, 
 
 def test_a_group_says_the_mean_of_its_queries_and_what_says_nothing_is_left_out() -> None:
     some = judges([*range(60), 59], [True] * 60, [1.0] * 60)
-    some.judges.held_out.net[59] = [1.0, 1.0]  # all helpful: no order is worse
-    some.judges.held_out.net[3] = [1.0, 1.0]
+    for row in (59, 3):  # all helpful: no order is worse
+        some.judges.held_out.helpful[row], some.judges.held_out.harmful[row] = 1.0, 0.0
     gate = brought(some)
     alone = brought(replace(some, groups=np.arange(61)))
     by_query, by_group = alone.by_query, gate.by_query

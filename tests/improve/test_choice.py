@@ -12,7 +12,6 @@ from rag_flywheel.improve.fit import calibrated_parameters, propose
 from rag_flywheel.improve.informative import informative
 from rag_flywheel.improve.likelihood import (
     _slopes,
-    calibrated,
     fit,
     log_likelihoods,
     of_any_answer,
@@ -22,6 +21,7 @@ from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.posterior import CORRECTION_WEIGHT
 from rag_flywheel.records import QueryKey
+from voted import calibrated_by, even, of_net, with_noise
 
 TRUE = np.array([2.0, -1.0, 0.0])
 FREE = np.ones(3)
@@ -34,9 +34,7 @@ def examples(features: Floats, net: Floats) -> Examples:
         np.ones((n, 1), dtype=np.float32),
         np.tile(np.arange(width), (n, 1)),
         features.astype(np.float32),
-        net,
-        np.maximum(net, 0.0).sum(axis=1),
-        np.maximum(-net, 0.0).sum(axis=1),
+        *of_net(net).values(),
         np.zeros(n, dtype=np.int64),
     )
 
@@ -73,7 +71,7 @@ def named(seed: int, n: int, *, noise: float) -> Examples:
     net = np.zeros(features.shape[:2])
     net[np.arange(n), np.where(rng.random(n) < noise, other, right)] = CORRECTION_WEIGHT
     made = examples(features, net)
-    return replace(made, n_helpful=np.zeros(n), n_named=np.ones(n))
+    return replace(made, n_named=np.ones(n))
 
 
 def test_one_answer_by_hand() -> None:
@@ -81,8 +79,8 @@ def test_one_answer_by_hand() -> None:
     chances = np.array([[0.2, 0.5, 0.3]])
     # chosen, with odds of 9: 1.8 to 0.8
     expected = math.log((1.8 * 4 + 0.8) / 2.6)
-    assert log_likelihoods(one, chances, 0.2, math.log(9)) == pytest.approx([expected])
-    assert log_likelihoods(one, chances, 0.2) == pytest.approx([math.log(0.8 + 0.8)])
+    assert log_likelihoods(one, chances, chosen_by(0.2, math.log(9))) == pytest.approx([expected])
+    assert log_likelihoods(one, chances, with_noise(0.2)) == pytest.approx([math.log(0.8 + 0.8)])
 
 
 @pytest.mark.parametrize("choice", [0.0, 1.0, 4.0])
@@ -91,7 +89,9 @@ def test_either_verdict_on_an_answer_is_certain(choice: float) -> None:
     for verdict in (1.0, -1.0):
         net = np.array([[0.0, verdict, 0.0]])
         one = replace(examples(np.zeros((1, 3, 1)), net), chosen=np.abs(net))
-        found = log_likelihoods(one, chances, 0.3, choice) + of_any_answer(one, 0.3)
+        found = log_likelihoods(one, chances, chosen_by(0.3, choice)) + of_any_answer(
+            one, even(0.3)
+        )
         total += math.exp(found[0])
     assert total == pytest.approx(1.0)
 
@@ -100,27 +100,27 @@ def test_one_passage_or_another_is_named_for_certain() -> None:
     chances, total = np.array([[0.2, 0.5, 0.25, 0.05]]), 0.0
     for place in range(4):
         one = examples(np.zeros((1, 4, 1)), CORRECTION_WEIGHT * np.eye(4)[[place]])
-        one = replace(one, n_helpful=np.zeros(1), n_named=np.ones(1))
-        total += math.exp((log_likelihoods(one, chances, 0.3) + of_any_answer(one, 0.3))[0])
+        one = replace(one, n_named=np.ones(1))
+        found = log_likelihoods(one, chances, with_noise(0.3)) + of_any_answer(one, even(0.3))
+        total += math.exp(found[0])
     assert total == pytest.approx(1.0)
 
 
-def test_slopes_are_those_of_small_steps() -> None:
+@pytest.mark.parametrize("several", [False, True])
+def test_slopes_are_those_of_small_steps(several: bool) -> None:
     both = judged(1, 40, careful=0.5, noise=0.2)
-    net = both.net.copy()
-    net[::3, 0] += CORRECTION_WEIGHT
-    both = replace(both, net=net, n_named=(np.arange(40) % 3 == 0).astype(np.float64))
+    helpful = both.helpful.copy()
+    helpful[::3, 0] += CORRECTION_WEIGHT
+    both = replace(both, helpful=helpful, n_named=(np.arange(40) % 3 == 0).astype(np.float64))
     assert both.chosen is not None
     whole = np.concatenate([both.features.astype(np.float64), both.chosen[:, :, None]], axis=2)
     given = replace(both, features=whole)
-    at, x = np.array([1.5, -0.5, 0.2, 2.0]), -0.4
-    _, slope, by_x = _slopes(given, at, x)
+    at = np.array([1.5, -0.5, 0.2, 2.0, *[0.7] * several, -0.4, 0.3])
+    _, slope = _slopes(given, at, several=several)
     step = 1e-5
-    for j, along in enumerate(step * np.eye(4)):
-        numeric = (_slopes(given, at + along, x)[0] - _slopes(given, at - along, x)[0]) / (2 * step)
-        assert slope[j] == pytest.approx(numeric, rel=1e-4, abs=1e-4)
-    numeric = (_slopes(given, at, x + step)[0] - _slopes(given, at, x - step)[0]) / (2 * step)
-    assert by_x == pytest.approx(numeric, rel=1e-4, abs=1e-4)
+    for j, along in enumerate(step * np.eye(len(at))):
+        up, down = (_slopes(given, at + a, several=several)[0] for a in (along, -along))
+        assert slope[j] == pytest.approx((up - down) / (2 * step), rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("careful", [0.0, 0.5, 0.9])
@@ -129,15 +129,16 @@ def test_good_answers_do_not_make_votes_look_wrong(careful: float) -> None:
     passages that it held for unlikely to help. Being chosen is taken to say as much at every rank,
     though careful readers who turn up a low one say more: so the prior seems less sure than it is."""
     found = judged(2, 2_000, careful=careful, noise=0.2)
-    weights, noise = fit(found, np.zeros(3), strength=1.0, free=FREE)
+    likeliest = fit(found, np.zeros(3), strength=1.0, free=FREE)
+    weights, noise = likeliest.weights, likeliest.rates.noise
     assert noise == pytest.approx(0.2, abs=0.05)
     assert weights @ TRUE / np.linalg.norm(weights) / np.linalg.norm(TRUE) > 0.95
-    sharpness, choice = calibrated(found, TRUE, noise)
+    sharpness, choice = calibrated_by(found, TRUE, noise)
     assert 0.6 < sharpness < 1.2
     assert (choice < 0.3) if careful == 0.0 else (choice > 1.0)
     if careful == 0.9:
         hidden = replace(found, chosen=None)
-        assert fit(hidden, np.zeros(3), strength=1.0, free=FREE)[1] > 0.3
+        assert fit(hidden, np.zeros(3), strength=1.0, free=FREE).rates.noise > 0.3
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 1.0])
@@ -150,12 +151,12 @@ def test_people_who_say_the_same_of_every_answer_tell_nothing(share: float) -> N
     assert told.chosen is not None
     good = np.random.default_rng(5).random(3_000) < share
     net = np.where(good, 1.0, -1.0)[:, None] * told.chosen
-    same = replace(told, net=net, n_helpful=good * 1.0, n_harmful=~good * 1.0)
+    same = replace(told, **of_net(net))
     proposal = propose(same, Parameters())
     assert proposal.parameters is None
     assert "look the same" in proposal.why
     heard = calibrated_parameters(same, Parameters())
-    assert (heard.weights, heard.noise) == (Parameters().weights, Parameters().noise)
+    assert (heard.weights, heard.rates) == (Parameters().weights, Parameters().rates)
     assert heard.kernel.theta == pytest.approx(1.0, abs=0.02)
     for chosen in (None, np.zeros(net.shape)):
         unchosen = replace(same, chosen=chosen)
@@ -176,13 +177,14 @@ def of_shipped(given: Examples) -> Examples:
 def test_naming_passages_teaches_and_is_not_taken_for_noise(noise: float) -> None:
     """It was: half of the "votes" looked wrong, and nothing was learned from right corrections."""
     found = named(3, 1_500, noise=noise)
-    weights, estimated = fit(found, np.zeros(3), strength=1.0, free=FREE)
-    assert weights == pytest.approx(TRUE, abs=0.4)
+    likeliest = fit(found, np.zeros(3), strength=1.0, free=FREE)
+    estimated = likeliest.rates.noise
+    assert likeliest.weights == pytest.approx(TRUE, abs=0.4)
     assert estimated < 0.35
-    assert calibrated(found, TRUE, estimated)[0] == pytest.approx(1.0, abs=0.2)
+    assert calibrated_by(found, TRUE, estimated)[0] == pytest.approx(1.0, abs=0.2)
     if noise:
-        votes = replace(found, n_helpful=CORRECTION_WEIGHT * np.ones(1_500), n_named=None)
-        assert fit(votes, TRUE, strength=1.0, free=FREE)[1] > 0.4
+        votes = replace(found, n_named=None)
+        assert fit(votes, TRUE, strength=1.0, free=FREE).rates.noise > 0.4
 
 
 def test_without_answers_and_namings_nothing_changes() -> None:
@@ -190,8 +192,14 @@ def test_without_answers_and_namings_nothing_changes() -> None:
     plain = replace(found, chosen=None)
     none = replace(found, chosen=np.zeros(found.net.shape), n_named=np.zeros(50))
     prior = prior_chances(plain, TRUE)
-    assert log_likelihoods(plain, prior, 0.2) == pytest.approx(
-        log_likelihoods(none, prior, 0.2, 5.0)
+    assert log_likelihoods(plain, prior, with_noise(0.2)) == pytest.approx(
+        log_likelihoods(none, prior, chosen_by(0.2, 5.0))
     )
-    assert of_any_answer(plain, 0.2) == pytest.approx(of_any_answer(none, 0.2))
-    assert calibrated(none, TRUE, 0.2) == pytest.approx(calibrated(plain, TRUE, 0.2), abs=1e-3)
+    assert of_any_answer(plain, even(0.2)) == pytest.approx(of_any_answer(none, even(0.2)))
+    assert calibrated_by(none, TRUE, 0.2) == pytest.approx(
+        calibrated_by(plain, TRUE, 0.2), abs=1e-3
+    )
+
+
+def chosen_by(noise: float, choice: float) -> Parameters:
+    return replace(with_noise(noise), choice=choice)

@@ -40,15 +40,14 @@ def units(rng: np.random.Generator, n: int, dim: int) -> Vectors:
 
 def made(vectors: Vectors, lineages: Matrix, tenants: Ints | None = None) -> Examples:
     n, width = lineages.shape
-    net = np.arange(n * width, dtype=np.float64).reshape(n, width)
+    helpful = np.arange(n * width, dtype=np.float64).reshape(n, width)
     return Examples(
         [QueryKey(i.to_bytes(16, "big"), None) for i in range(n)],
         vectors,
         lineages,
         np.arange(n * width * 2, dtype=np.float32).reshape(n, width, 2),
-        net,
-        net.sum(axis=1),
-        np.arange(n, dtype=np.float64),
+        helpful,
+        np.flip(helpful, axis=0),
         np.zeros(n, dtype=np.int64) if tenants is None else tenants,
     )
 
@@ -260,7 +259,15 @@ def test_rows_of_examples() -> None:
     assert len(found) == 3
     for place, row in enumerate(rows.tolist()):
         assert found.keys[place] == examples.keys[row]
-        for name in ("vectors", "lineages", "features", "net", "n_helpful", "n_harmful", "tenants"):
+        for name in (
+            "vectors",
+            "lineages",
+            "features",
+            "helpful",
+            "harmful",
+            "n_harmful",
+            "tenants",
+        ):
             assert np.array_equal(getattr(found, name)[place], getattr(examples, name)[row]), name
     assert np.array_equal(found.present, examples.lineages[rows] != -1)
     assert len(examples.at(np.empty(0, np.int64))) == 0

@@ -49,9 +49,8 @@ def made(
         vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
         np.arange(n * WIDTH).reshape(n, WIDTH),
         features,
-        np.where(said, 1.0, -1.0),
-        said.sum(axis=1).astype(float),
-        (~said).sum(axis=1).astype(float),
+        said.astype(float),
+        (~said).astype(float),
         np.zeros(n, dtype=np.int64),
         given=np.ones(n, dtype=np.bool_),
     )
@@ -68,7 +67,7 @@ def indexed(seed: int, n: int = 200) -> Examples:
 
 
 def both(one: Examples, other: Examples) -> Examples:
-    names = ("vectors", "lineages", "features", "net", "n_helpful", "n_harmful", "tenants", "given")
+    names = ("vectors", "lineages", "features", "helpful", "harmful", "tenants", "given")
     parts = {name: np.concatenate([getattr(one, name), getattr(other, name)]) for name in names}
     return Examples(keys=[*one.keys, *other.keys], **parts)
 
@@ -80,27 +79,31 @@ def fitted(examples: Examples) -> Parameters:
 
 
 def plain_fit(examples: Examples, unit: float) -> Floats:
-    """The documented objective by another search: weights of candidate, score and title, and noise."""
+    """The documented objective by another search: weights of candidate, score and title, and rates."""
     columns = [0, SCORE, TITLE]
     x = examples.features[:, :, [len(FEATURES) + c for c in columns]].astype(np.float64)
     x[:, :, 1] /= unit
     spread = np.sqrt(((x - x.mean(axis=1, keepdims=True)) ** 2).mean(axis=(0, 1)))
 
     def loss(at: Floats) -> float:
-        weights, noise = at[:3], at[3]
+        weights, (false_helpful, false_harmful) = at[:3], at[3:]
         prior = np.exp(x @ weights)
         prior /= prior.sum(axis=1, keepdims=True)
         right = examples.net > 0
         by_answer = np.empty(prior.shape)
         for c in range(WIDTH):  # each in turn is the answer
-            is_right = right == (np.arange(WIDTH) == c)
-            by_answer[:, c] = np.where(is_right, 1 - noise, noise).prod(axis=1)
+            on_right = np.where(right, 1 - false_harmful, false_harmful)
+            on_wrong = np.where(right, false_helpful, 1 - false_helpful)
+            by_answer[:, c] = np.where(np.arange(WIDTH) == c, on_right, on_wrong).prod(axis=1)
         pull = STRENGTH * (spread**2 @ (weights - [3.0, 0.0, 0.0]) ** 2) / 2
+        pull += np.log1p((np.log(false_helpful / false_harmful) / 0.25) ** 2)
         return float(-np.log((prior * by_answer).sum(axis=1)).sum() + pull)
 
-    bounds = [(0.0, None)] * 3 + [(1e-3, 0.49)]
-    found = minimize(loss, [3.0, 0.0, 0.0, 0.2], method="Nelder-Mead", bounds=bounds, tol=1e-8)
-    return found.x / [1.0, unit, 1.0, 1.0]
+    bounds = [(0.0, None)] * 3 + [(1e-3, 0.49)] * 2
+    start = [3.0, 0.1, 0.1, 0.19, 0.21]
+    options = {"maxiter": 4000, "maxfev": 4000}
+    found = minimize(loss, start, method="Nelder-Mead", bounds=bounds, tol=1e-8, options=options)
+    return found.x / [1.0, unit, 1.0, 1.0, 1.0]
 
 
 def test_weights_and_scale_are_the_likeliest_ones() -> None:

@@ -1,5 +1,6 @@
 """The memory of past queries, against a loop in plain Python over all pairs of them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
 from rag_flywheel.rank.posterior import NOISE_LIMIT
 from rag_flywheel.records import QueryKey
+from voted import even, of_net
 
 WIDTH = 6
 KERNEL = Kernel(0.3, 0.9, 2.0, 0.5)
@@ -35,9 +37,7 @@ def few(seed: int, n: int = 10) -> Examples:
         (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32),
         np.where(missing, -1, lineages).astype(np.int64),
         features.astype(np.float32),
-        votes.astype(np.float64),
-        np.maximum(votes, 0).sum(axis=1).astype(np.float64),
-        np.maximum(-votes, 0).sum(axis=1).astype(np.float64),
+        *of_net(votes).values(),
         (np.arange(n) % 7 == 0).astype(np.int64),
     )
 
@@ -89,7 +89,7 @@ def plain_memory(examples: Examples, parameters: Parameters) -> list[Row]:
 
     Each tells each what it would say if it had not been told anything by that one.
     """
-    kernel, odds = parameters.kernel, (1 - parameters.noise) / parameters.noise
+    kernel, odds = parameters.kernel, (1 - parameters.rates.noise) / parameters.rates.noise
     prior, net = plain_rows(examples, parameters)
     told: list[dict[int, tuple[float, Row]]] = [{} for _ in prior]
     for i, ours in enumerate(examples.vectors):
@@ -112,6 +112,72 @@ def plain_memory(examples: Examples, parameters: Parameters) -> list[Row]:
         {p: c for p, c in plain_before(row, told[i], kernel.n0).items() if c >= 0.002 or net[i][p]}
         for i, row in enumerate(prior)
     ]
+
+
+def plain_of_each_passage(examples: Examples, parameters: Parameters) -> list[Row]:
+    """`plain_memory` with several answers: every passage on its own, in plain Python."""
+    kernel, answers = parameters.kernel, parameters.answers
+    assert answers is not None
+    prior, net = plain_rows(examples, parameters)
+    prior = [{p: 1 - math.exp(-answers * share) for p, share in row.items()} for row in prior]
+
+    def near(i: int, j: int) -> float:
+        if i == j or examples.tenants[i] != examples.tenants[j]:
+            return 0.0
+        cosine = min(float(examples.vectors[i] @ examples.vectors[j]), 1.0)
+        return max(0.0, (cosine - kernel.theta) / (1 - kernel.theta)) ** kernel.gamma
+
+    def after(chance: float, votes: float) -> float:
+        odds = 4.0**votes
+        return chance * odds / (chance * odds + 1 - chance)
+
+    n = len(prior)
+    told: list[dict[tuple[int, int], float]] = [
+        {} for _ in prior
+    ]  # to i: {(neighbour, passage): chance}
+
+    def before(i: int, p: int, without: int = -1) -> float:
+        said = [(near(i, j), c) for (j, q), c in told[i].items() if q == p and j != without]
+        total = kernel.n0 + sum(weight for weight, _ in said)
+        return (kernel.n0 * prior[i][p] + sum(weight * c for weight, c in said)) / total
+
+    for _ in range(3):
+        new: list[dict[tuple[int, int], float]] = [{} for _ in prior]
+        for i in range(n):
+            for j in range(n):
+                for p in prior[j]:
+                    speaks = net[j][p] or after(before(j, p), net[j][p]) >= 0.01
+                    if near(i, j) > 0 and p in prior[i] and speaks:
+                        new[i][j, p] = after(before(j, p, without=i), net[j][p])
+        told = new
+    return [{p: before(i, p) for p in row} for i, row in enumerate(prior)]
+
+
+@pytest.mark.parametrize("kernel", [KERNEL, Kernel(0.0, 0.9, 1.0, 0.05)])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_with_several_answers_every_passage_has_messages_of_its_own(
+    seed: int, kernel: Kernel
+) -> None:
+    examples = few(seed, 30)
+    parameters = replace(HEARD, kernel=kernel, answers=2.0)
+    expected = plain_of_each_passage(examples, parameters)
+    found = before_votes(examples, parameters)
+    for i, row in enumerate(expected):
+        for c, lineage in enumerate(examples.lineages[i].tolist()):
+            assert found[i, c] == pytest.approx(row.get(lineage, 0.0), abs=1e-6)
+    assert found.sum(axis=1).max() > 1.2  # more than one may be right
+
+
+def test_with_several_answers_nothing_is_pushed_aside_by_what_is_said_of_others() -> None:
+    examples = few(3, 30)
+    parameters = replace(HEARD, answers=2.0)
+    turned = examples.helpful.copy()
+    turned[:, 0] += 5.0 * examples.present[:, 0]  # the first passage of each, and nothing else
+    first = before_votes(examples, parameters)
+    second = before_votes(replace(examples, helpful=turned), parameters)
+    assert (second[:, 0] >= first[:, 0] - 1e-9).all()
+    assert second[:, 0].max() > first[:, 0].max()
+    assert second[:, 1:] == pytest.approx(first[:, 1:], abs=1e-9)
 
 
 @pytest.mark.parametrize("kernel", [KERNEL, Kernel(0.0, 0.9, 1.0, 0.05), Parameters().kernel])
@@ -148,7 +214,7 @@ def test_chances_before_the_votes_do_not_hold_a_query_s_own_votes() -> None:
     changed[lonely, 0] += 3.0
     changed[lonely, 1:] -= examples.present[lonely, 1:]
     first = replace(examples, vectors=vectors)
-    second = replace(first, net=changed)
+    second = replace(first, **of_net(changed))
     prior = build_memory(first, OFF)
     one, other = build_memory(first, HEARD), build_memory(second, HEARD)
     both = set(one.before(lonely)) & set(other.before(lonely))
@@ -169,12 +235,12 @@ def test_votes_do_not_come_back_to_their_query(n: int) -> None:
         features=np.zeros((n, WIDTH, len(FEATURES)), np.float32),
         tenants=np.zeros(n, np.int64),
     )
-    parameters = replace(HEARD, kernel=Kernel(0.3, 0.9, 1.0, 0.3), noise=0.4)
+    parameters = replace(HEARD, kernel=Kernel(0.3, 0.9, 1.0, 0.3), rates=even(0.4))
     first = before_votes(pair, parameters)
     for row in range(n):
         changed = pair.net.copy()
         changed[row] = np.where(pair.present[row], rng.integers(-1, 3, WIDTH), 0)
-        second = before_votes(replace(pair, net=changed), parameters)
+        second = before_votes(replace(pair, **of_net(changed)), parameters)
         assert second[row] == pytest.approx(first[row], abs=1e-9)
         others = [i for i in range(n) if abs(i - row) == 1]
         assert np.abs(second[others] - first[others]).max() > 0.01
@@ -186,20 +252,22 @@ def test_votes_on_a_query_move_the_chances_of_its_neighbours() -> None:
     praised[1, 0] += 5.0
     before, after = (
         build_memory(e, HEARD).before(2)[int(examples.lineages[2, 0])]
-        for e in (examples, replace(examples, net=praised))
+        for e in (examples, replace(examples, **of_net(praised)))
     )
     assert examples.tenants[1] == examples.tenants[2]
     assert after > before + 0.05
 
 
-@pytest.mark.parametrize("parameters", [OFF, replace(HEARD, noise=NOISE_LIMIT + 1e-4)], ids=str)
+@pytest.mark.parametrize(
+    "parameters", [OFF, replace(HEARD, rates=even(NOISE_LIMIT + 1e-4))], ids=str
+)
 def test_without_neighbours_the_memory_is_the_prior(parameters: Parameters) -> None:
     """As it is where votes are too often wrong to be heard."""
     examples = few(2)
     memory = build_memory(examples, parameters)
     for i, row in enumerate(plain_memory(examples, OFF)):
         assert memory.before(i) == pytest.approx(row, abs=1e-6)
-    heard = build_memory(examples, replace(HEARD, noise=NOISE_LIMIT))
+    heard = build_memory(examples, replace(HEARD, rates=even(NOISE_LIMIT)))
     assert any(heard.before(i) != memory.before(i) for i in range(len(examples)))
 
 
@@ -215,8 +283,8 @@ def test_small_chances_are_not_said_unless_votes_call_them_helpful() -> None:
     examples = few(5)
     before = before_votes(examples, OFF)
     prior, net = plain_rows(examples, OFF)
-    odds = (1 - OFF.noise) / OFF.noise
-    said = neighbour_chances_of(examples, before, OFF.noise)
+    odds = (1 - OFF.rates.noise) / OFF.rates.noise
+    said = neighbour_chances_of(examples, before, OFF)
     left_out = 0
     for i, row in enumerate(prior):
         expected = plain_after(row, net[i], odds)

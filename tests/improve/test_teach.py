@@ -14,8 +14,8 @@ from rag_flywheel.improve import teach as teaching
 from rag_flywheel.improve.likelihood import after_votes
 from rag_flywheel.improve.propagate import before_votes
 from rag_flywheel.improve.teach import Lessons, soft_targets, teach
-from rag_flywheel.rank.parameters import Parameters
 from teachable import RATE
+from voted import of_net, with_noise
 
 pytestmark = pytest.mark.slow  # torch alone takes seconds to load
 
@@ -218,10 +218,10 @@ def test_targets_are_the_chances_after_the_votes_and_missing_candidates_get_none
     given = lessons(12).examples
     rng = np.random.default_rng(0)
     net = rng.integers(-2, 3, given.lineages.shape) * given.present
-    voted = replace(given, net=net.astype(np.float64))
-    parameters = replace(Parameters(), noise=0.1)
+    voted = replace(given, **of_net(net))
+    parameters = with_noise(0.1)
     found = soft_targets(voted, parameters)
-    expected = after_votes(voted, before_votes(voted, parameters), 0.1)
+    expected = after_votes(voted, before_votes(voted, parameters), parameters)
     np.testing.assert_allclose(found, expected)
     assert (found.sum(axis=1) <= 1.0 + 1e-9).all()  # the answer may be none of them
     assert (found[~given.present] == 0).all()

@@ -58,7 +58,8 @@ def lessons(encoder: SentenceEncoder, needs: list[list[str]]) -> Lessons:
         encoder.encode_queries([text for _, text in asked]),
         lineages,
         np.zeros((n, 6, len(FEATURES)), dtype=np.float32),
-        *(np.zeros(shape) for shape in ((n, 6), n, n)),
+        np.zeros((n, 6)),
+        np.zeros((n, 6)),
         np.zeros(n, dtype=np.int64),
     )
     validation = np.array([i % 6 == 0 for i, _ in asked])

@@ -111,6 +111,52 @@ def test_judgments_and_answers_are_the_same_after_folding(history: list[tuple[An
         assert (fw.refresh().outcome, fw.verify()) == ("unchanged", [])
 
 
+@pytest.mark.parametrize("read", [False, True])
+def test_what_was_taken_back_on_another_answer_does_not_come_back(
+    tmp_path: Path, read: bool
+) -> None:
+    """It did: the retraction was folded away while the vote waited, on an answer voted on since."""
+    root = tmp_path / "kb"
+    with opened(root) as fw:
+        fw.add(PASSAGES)
+        first, second = (fw.retrieve(QUERIES[1], user_id="bob") for _ in range(2))
+        passage = first.hits[0].passage_id
+        fw.feedback(first.id, passage, "harmful", user_id="ann")
+        if read:
+            fw.answer_feedback(first.id, "helpful", answer=first.hits[0].text, user_id="ann")
+        fw.feedback(second.id, passage, "retract", user_id="ann")
+        fw.feedback(second.id, second.hits[1].passage_id, "helpful", user_id="cy")
+        fw.refresh()
+        for table in ("retrievals", "votes", "answer_votes"):
+            age(root, table, 40)
+        fw.feedback(first.id, passage, "harmful", user_id="bob")
+        before = judged(root)
+        fw.refresh()  # folds the second answer alone
+        left = {r["id"]: r["user_id"] is not None for r in log_of(root).retrievals}
+        assert left == {first.id: True, second.id: False}
+        assert judged(root) == before
+
+
+def test_a_vote_that_is_not_old_keeps_its_user(tmp_path: Path) -> None:
+    """It did not, once an old answer to the same question was folded."""
+    root = tmp_path / "kb"
+    with opened(root) as fw:
+        fw.add(PASSAGES)
+        old = fw.retrieve(QUERIES[1], user_id="bob")
+        fw.feedback(old.id, old.hits[0].passage_id, "helpful", user_id="bob")
+        for table in ("retrievals", "votes"):
+            age(root, table, 40)
+        new = fw.retrieve(QUERIES[1], user_id="ann")
+        fw.feedback(new.id, new.hits[0].passage_id, "harmful", user_id="ann", reason="wrong page")
+        before = log_of(root).votes
+        fw.refresh()
+        assert fw.refresh().outcome == "unchanged"
+        after = log_of(root).votes
+    assert after[0]["user_id"] != before[0]["user_id"]
+    assert after[1] == before[1]
+    assert after[1]["reason"] == "wrong page"
+
+
 def replace_retention(root: Path, plain: Path) -> Flywheel:
     """A copy of a folder that keeps everything."""
     with closing(sqlite3.connect(root / "flywheel.db")) as conn:

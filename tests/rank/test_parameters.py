@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.parameters import Kernel, Parameters, parameters_text, parse_parameters
+from rag_flywheel.rank.posterior import Rates
 from thorough import thorough
 
 finite = st.floats(-1e6, 1e6)
@@ -28,7 +29,8 @@ parameters_strategy = st.builds(
         neighbours=st.integers(0, 1000),
     ),
     sharpness=st.floats(0, 1e3, exclude_min=True),
-    noise=st.floats(1e-6, 0.5),
+    answers=st.none() | st.floats(1e-3, 1e3),
+    rates=st.builds(Rates, st.floats(1e-6, 0.999), st.floats(1e-6, 0.999)),
     choice=st.floats(0, 100),
     candidate_spread=st.floats(0, 1e6),
     given=st.fixed_dictionaries({**dict.fromkeys(GIVEN[2:], finite), "score": st.floats(0, 1e40)}),
@@ -49,7 +51,7 @@ def test_parameters_survive_writing_and_reading(parameters: Parameters) -> None:
 def test_the_written_form_is_plain_json() -> None:
     shipped = Parameters()
     assert json.loads(parameters_text(shipped)) == {
-        "format_version": 1,
+        "format_version": 2,
         "weights": {
             "dense": 6.8,
             "bm25": 2.4,
@@ -70,7 +72,8 @@ def test_the_written_form_is_plain_json() -> None:
             "neighbours": 32,
         },
         "sharpness": 1.0,
-        "noise": 0.2,
+        "answers": None,
+        "rates": {"false_helpful": 0.2, "false_harmful": 0.2},
         "choice": 0.0,
         "candidate_spread": 3.0,
         "given": {
@@ -92,7 +95,7 @@ def test_the_written_form_is_plain_json() -> None:
 @pytest.mark.parametrize(("noise", "heard"), [(1e-3, True), (0.45, True), (0.4501, False)])
 def test_the_memory_is_off_where_votes_are_too_often_wrong(noise: float, heard: bool) -> None:
     kernel = Kernel(0.3, 0.9, 2.0, 0.5, 7)
-    parameters = Parameters(kernel=kernel, noise=noise)
+    parameters = Parameters(kernel=kernel, rates=Rates(noise + 1e-4, noise - 1e-4))
     assert parameters.memory == (kernel if heard else Kernel(0.3, 0.9, 2.0, 0.5, 0))
     assert parameters.kernel == kernel  # what is written down does not change
     off = dataclasses.replace(parameters, kernel=dataclasses.replace(kernel, neighbours=0))
@@ -129,8 +132,9 @@ def test_two_parameters_share_no_weights() -> None:
 
 
 EDGES: list[dict[str, Any]] = [
-    {"noise": 0.5},
-    {"noise": 1e-6},
+    {"rates": Rates(1e-6, 1 - 1e-6)},
+    {"answers": 1000},
+    {"answers": 1e-9},
     {"sharpness": 1e-9},
     {"sharpness": 1000},
     {"candidate_spread": 0},
@@ -146,19 +150,14 @@ EDGES: list[dict[str, Any]] = [
 def test_values_at_the_edge_of_what_is_allowed_are_taken(changes: dict[str, Any]) -> None:
     good = json.loads(parameters_text(Parameters()))
     kernel = good["kernel"] | changes.get("kernel", {})
-    read = parse_parameters(json.dumps(good | changes | {"kernel": kernel}), name="p.json")
+    written = json.dumps(good | changes | {"kernel": kernel}, default=dataclasses.asdict)
+    read = parse_parameters(written, name="p.json")
     for key, value in {**changes, **changes.get("kernel", {})}.items():
         if key != "kernel":
             assert value == getattr(read.kernel if hasattr(read.kernel, key) else read, key)
 
 
 NOT_NUMBERS: tuple[Any, ...] = (None, "1", [], math.nan, math.inf, -math.inf, True, 10**400)
-
-
-def test_versions_from_before_answers_were_judged_have_no_choice() -> None:
-    written = json.loads(parameters_text(Parameters()))
-    del written["choice"]
-    assert parse_parameters(json.dumps(written), name="p.json") == Parameters()
 
 
 def malformed() -> dict[str, str]:
@@ -174,7 +173,7 @@ def malformed() -> dict[str, str]:
         "a number": "7",
         "nested too deep": "[" * 200_000,
     }
-    for key in sorted(set(good) - {"choice", "given", "given_sharpness"}):
+    for key in sorted(set(good) - {"given", "given_sharpness"}):
         found[f"no {key}"] = json.dumps({k: v for k, v in good.items() if k != key})
     for key in good["kernel"]:
         rest = {k: v for k, v in good["kernel"].items() if k != key}
@@ -182,16 +181,22 @@ def malformed() -> dict[str, str]:
     found["unknown key"] = json.dumps(good | {"alpha": 1})
     found["a former key"] = json.dumps(good | {"intercept": -5.5})
     found["unknown kernel key"] = json.dumps(good | {"kernel": good["kernel"] | {"x": 1}})
-    for value in (0, 2, "1", None, 1.5):
+    for value in (0, 1, 3, "2", None, 2.5):
         found[f"format {value!r}"] = json.dumps(good | {"format_version": value})
-    for key in ("noise", "choice", "candidate_spread", "sharpness", "given_sharpness"):
-        for value in (*NOT_NUMBERS, -1.0):
+    for key in ("answers", "choice", "candidate_spread", "sharpness", "given_sharpness"):
+        for value in (*NOT_NUMBERS[key == "answers" :], -1.0):  # None: one answer
             found[f"{key} {str(value)[:8]}"] = json.dumps(good | {key: value})
     for value in (0, 0.0, 1000.1):
         found[f"sharpness {value!r}"] = json.dumps(good | {"sharpness": value})
     found["candidate_spread too large"] = json.dumps(good | {"candidate_spread": 1.1e6})
-    for value in (0, 0.0, 9e-7, 0.5001, 1.0):
-        found[f"noise {value!r}"] = json.dumps(good | {"noise": value})
+    for value in (*NOT_NUMBERS, 0, 0.0, 9e-7, 1.0, -0.1):
+        for key in good["rates"]:
+            rates = good["rates"] | {key: value}
+            found[f"{key} {str(value)[:8]}"] = json.dumps(good | {"rates": rates})
+    for value in (0.2, None, {}, good["rates"] | {"x": 0.1}):
+        found[f"rates {value!r}"] = json.dumps(good | {"rates": value})
+    for value in (0, 1000.1):
+        found[f"answers {value!r}"] = json.dumps(good | {"answers": value})
     found["choice 100.1"] = json.dumps(good | {"choice": 100.1})
     found["source 5"] = json.dumps(good | {"source": 5})
     weights = good["weights"]
@@ -231,10 +236,10 @@ def test_malformed_parameters_are_refused_by_name(text: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"noise": 0.6}, "Expected `float` <= 0.5 - at `$.noise`"),
-        ({"noise": None}, "Expected `float`, got `null` - at `$.noise`"),
+        ({"rates": {}}, "'false_harmful' is missing or not known in Rates"),
+        ({"noise": 0.2}, "'noise' is missing or not known in Parameters"),
         ({"candidate_spread": -2}, "Expected `float` >= 0.0 - at `$.candidate_spread`"),
-        ({"format_version": 2}, "format_version is not 1"),
+        ({"format_version": 1}, "format_version is not 2"),
         ({"alpha": 1}, "'alpha' is missing or not known in Parameters"),
         ({"kernel": {}}, "'gamma' is missing or not known in Kernel"),
         ({"weights": {}}, "weights are not for exactly dense, bm25"),

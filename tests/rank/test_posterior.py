@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_flywheel.rank.posterior import credited, vote_log_odds
+from rag_flywheel.rank.posterior import Rates, credited
 from rag_flywheel.records import Judgment, Support
 from thorough import thorough
 
 NOISE = 0.2  # a vote multiplies the odds by 4
+RATES = Rates(NOISE, NOISE)
 
 
 def voted(lineage: int, helpful: float = 0.0, harmful: float = 0.0) -> Judgment:
@@ -23,13 +24,39 @@ def voted(lineage: int, helpful: float = 0.0, harmful: float = 0.0) -> Judgment:
 def chances(
     before: dict[int, float], *judgments: Judgment, noise: float = NOISE
 ) -> dict[int, float]:
-    return {s.lineage: s.chance for s in credited(before, judgments, noise) if s.chance}
+    found = credited(before, judgments, Rates(noise, noise))
+    return {s.lineage: s.chance for s in found if s.chance}
 
 
 def test_a_vote_with_a_fifth_of_noise_multiplies_the_odds_by_four() -> None:
-    assert math.exp(vote_log_odds(0.2)) == pytest.approx(4.0)
-    assert math.exp(vote_log_odds(0.1)) == pytest.approx(9.0)
-    assert vote_log_odds(0.5) == 0.0
+    assert math.exp(Rates(0.2, 0.2).of_votes(1, 0)) == pytest.approx(4.0)
+    assert math.exp(Rates(0.1, 0.1).of_votes(0, 1)) == pytest.approx(1 / 9)
+    assert Rates(0.5, 0.5).of_votes(3, 1) == 0.0
+
+
+def test_the_two_kinds_of_errors_weigh_each_kind_of_vote() -> None:
+    rates = Rates(false_helpful=0.3, false_harmful=0.1)
+    assert math.exp(rates.of_votes(1, 0)) == pytest.approx(0.9 / 0.3)
+    assert math.exp(rates.of_votes(0, 1)) == pytest.approx(0.1 / 0.7)
+    assert math.exp(rates.of_votes(2, 1)) == pytest.approx(9.0 / 7.0)
+    assert rates.of_votes(1e9, 0) == 50.0
+    assert rates.of_votes(0, 1e9) == -50.0
+    assert Rates(0.75, 0.2).of_votes(5, 0) == 0.0  # a "helpful" is next to as likely on either
+    assert Rates(0.2, 0.75).of_votes(0, 5) == 0.0
+
+
+def test_with_several_answers_passages_do_not_compete() -> None:
+    before = {1: 0.5, 2: 0.25, 3: 0.004, 4: 0.004, 5: 0.6}
+    said = [voted(1, helpful=1), voted(2, harmful=1), voted(3, harmful=1)]
+    found = credited(before, said, RATES, several=True)
+    assert {s.lineage: s.chance for s in found} == pytest.approx(
+        {1: 4 / 5, 2: 1 / 13, 3: 0.001 / 0.997, 5: 0.6}
+    )
+    assert [s.lineage for s in found] == [1, 5, 2, 3]  # 4: small, and nobody spoke of it
+    sure = credited(
+        {1: 1.0, 2: 0.0}, [voted(1, harmful=9), voted(2, helpful=9)], RATES, several=True
+    )
+    assert {s.lineage: s.chance for s in sure} == {1: 1.0, 2: 0.0}
 
 
 @pytest.mark.parametrize(
@@ -49,7 +76,7 @@ def test_hand_worked_table(judgments: list[Judgment], expected: dict[int, float]
 
 
 def test_the_likeliest_comes_first_and_equal_ones_in_the_order_of_their_numbers() -> None:
-    found = credited({9: 0.25, 3: 0.25, 7: 0.5}, [], NOISE)
+    found = credited({9: 0.25, 3: 0.25, 7: 0.5}, [], RATES)
     assert found == (Support(7, 0.5), Support(3, 0.25), Support(9, 0.25))
 
 
@@ -69,18 +96,18 @@ def test_passages_that_votes_call_helpful_stay_however_small_their_chance() -> N
 
 
 def test_nothing_is_known_of_a_query_without_chances() -> None:
-    assert credited({}, [], NOISE) == ()
+    assert credited({}, [], RATES) == ()
     assert chances({}, voted(1, helpful=3)) == {}
     assert chances({1: 0.0}, voted(1, helpful=3)) == {}
 
 
 def test_what_votes_add_to_the_log_odds_is_kept_whatever_the_chance() -> None:
     said = [voted(1, helpful=3), voted(2, harmful=2), voted(3, helpful=1, harmful=1)]
-    found = {s.lineage: s.log_odds for s in credited({1: 0.0, 2: 0.001, 4: 0.5}, said, NOISE)}
-    each = vote_log_odds(NOISE)
+    found = {s.lineage: s.log_odds for s in credited({1: 0.0, 2: 0.001, 4: 0.5}, said, RATES)}
+    each = RATES.of_votes(1, 0)
     assert found == pytest.approx({1: 3 * each, 2: -2 * each, 4: 0.0})
     named = replace(voted(9, helpful=2), named=2.0)
-    assert [(s.lineage, s.named) for s in credited({}, [named], NOISE)] == [(9, True)]
+    assert [(s.lineage, s.named) for s in credited({}, [named], RATES)] == [(9, True)]
 
 
 numbers = st.integers(0, 1000)
@@ -129,7 +156,7 @@ def test_chances_are_bayes_rule(
 ) -> None:
     # a vote on a passage that the memory lacks says nothing: it was never shown
     said = {p: vote for p, vote in said.items() if p in before}
-    found = credited(before, judged(said), noise)
+    found = credited(before, judged(said), Rates(noise, noise))
     expected = exact(before, said, noise)
     for lineage, chance in expected.items():
         if abs(chance - Fraction(1, 100)) > 1e-9:
@@ -145,7 +172,7 @@ def test_chances_are_bayes_rule(
 def test_chances_add_up_to_at_most_one(
     before: dict[int, float], said: dict[int, tuple[int, int]], noise: float
 ) -> None:
-    found = credited(before, judged(said), noise)
+    found = credited(before, judged(said), Rates(noise, noise))
     assert math.fsum(s.chance for s in found) <= 1.0 + 1e-12
     assert all(0 <= s.chance <= 1.0 for s in found)
     assert all(s.chance >= 0.01 for s in found if s.chance and not called_helpful(said, s.lineage))
@@ -176,7 +203,16 @@ def test_equally_many_of_both_kinds_cancel(
     before: dict[int, float], said: dict[int, tuple[int, int]], noise: float, more: int
 ) -> None:
     also = {p: (helpful + more, harmful + more) for p, (helpful, harmful) in said.items()}
-    assert credited(before, judged(also), noise) == credited(before, judged(said), noise)
+    rates = Rates(noise, noise)
+    more_said, same = credited(before, judged(also), rates), credited(before, judged(said), rates)
+    for p in {s.lineage for s in (*more_said, *same)}:
+        one, other = ([s for s in found if s.lineage == p] for found in (more_said, same))
+        assert [s.chance for s in one if s.chance > 0.011] == pytest.approx(
+            [s.chance for s in other if s.chance > 0.011]
+        )
+        assert sum(s.log_odds for s in one) == pytest.approx(
+            sum(s.log_odds for s in other), abs=1e-9
+        )
 
 
 @thorough(40, few=10)
@@ -211,7 +247,8 @@ def test_the_order_of_judgments_does_not_matter(
 ) -> None:
     judgments = judged(said)
     shuffled = random.sample(judgments, len(judgments))
-    assert credited(before, shuffled, noise) == credited(before, judgments, noise)
+    rates = Rates(noise, noise)
+    assert credited(before, shuffled, rates) == credited(before, judgments, rates)
 
 
 @pytest.mark.parametrize("count", [1e2, 1e9, 1e300])

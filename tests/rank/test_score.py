@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
-from rag_flywheel.rank.score import POOL, Scored, Votes, log_normaliser, order, score, score_given
+from rag_flywheel.rank.score import (
+    POOL,
+    Scored,
+    Votes,
+    chance_of,
+    log_normaliser,
+    order,
+    score,
+    score_given,
+)
 from rag_flywheel.records import Features
 from thorough import thorough
 from voted import supported
@@ -313,7 +322,7 @@ def test_votes_on_the_same_question_multiply_the_odds(
     parameters = Parameters(weights={**dict.fromkeys(FEATURES, 0.0), "dense": 1.0})
     nothing = np.zeros(n)
     before = np.exp(score(parameters, table, supported(support)).scores)
-    found = score(parameters, table, Votes(np.array(support), np.array(odds), nothing))
+    found = score(parameters, table, Votes(np.array(support), nothing, np.array(odds), nothing))
     joint = before * np.exp(odds)
     expected = joint / (joint.sum() + max(0.0, 1.0 - before.sum()))
     assert np.exp(found.scores) == pytest.approx(expected, rel=1e-6, abs=1e-12)
@@ -326,6 +335,95 @@ def test_a_named_passage_starts_from_its_least_chance() -> None:
     table[:, 0] = [10.0, -10.0]
     parameters = Parameters(weights={**dict.fromkeys(FEATURES, 0.0), "dense": 1.0})
     odds = np.array([0.0, 4.0 * math.log(4.0)])  # two corrections
-    votes = Votes(np.zeros(2), odds, np.array([0.0, 0.05]))
+    votes = Votes(np.zeros(2), np.zeros(2), odds, np.array([0.0, 0.05]))
     first, named = np.exp(score(parameters, table, votes).scores)
     assert named / first == pytest.approx(0.05 * 256.0, rel=1e-4)
+
+
+def plain_several(
+    z: Sequence[float],
+    answers: float,
+    n0: float,
+    votes: Sequence[tuple[float, float, float, float]],
+) -> list[float]:
+    """log(-log(1 - P)) of each passage, in 60-digit decimals; votes: (S, E, log odds, least chance)."""
+    with localcontext() as context:
+        context.prec = 60
+        powers = [Decimal(value).exp() for value in z]
+        shared = sum(sorted(powers, reverse=True)[:POOL], Decimal(0))
+        found = []
+        for power, (support, every, log_odds, least) in zip(powers, votes, strict=True):
+            prior = 1 - (-Decimal(answers) * power / shared).exp()
+            chance = (Decimal(n0) * prior + Decimal(support)) / (Decimal(n0) + Decimal(every))
+            odds = max(chance / (1 - chance), Decimal(least) / (1 - Decimal(least)))
+            found.append(float((1 + odds * Decimal(log_odds).exp()).ln().ln()))
+        return found
+
+
+one_vote = st.tuples(
+    st.floats(0.0, 1.0), st.floats(0.0, 3.0), st.sampled_from([0.0, -9.0, 3.0]), st.just(0.0)
+).map(lambda v: (v[0] * v[1], *v[1:]))
+
+
+@thorough(60, few=15)
+@given(
+    st.lists(st.floats(-8.0, 8.0), min_size=1, max_size=60),
+    st.floats(0.05, 20.0),
+    st.floats(0.01, 10.0),
+    st.data(),
+)
+def test_with_several_answers_scores_equal_the_formula(
+    z: list[float], answers: float, n0: float, data: st.DataObject
+) -> None:
+    given = data.draw(st.lists(one_vote, min_size=len(z), max_size=len(z)))
+    weights = dict.fromkeys(FEATURES, 0.0) | {"dense": 1.0}
+    parameters = Parameters(weights=weights, kernel=Kernel(n0=n0), answers=answers)
+    features = only_dense(z)
+    support, every, log_odds, least = np.array(given).T
+    found = score(parameters, features, Votes(support, every, log_odds, least))
+    expected = plain_several(features[:, 0].tolist(), answers, n0, given)
+    assert found.scores == pytest.approx(expected, abs=1e-5)
+    parts = found.intercept + found.terms.sum(axis=1) + found.evidence
+    assert parts == pytest.approx(found.scores, abs=1e-6)
+    silent = (every == 0.0) & (log_odds == 0.0)
+    assert not found.evidence[silent].any()  # nobody spoke of them: their score is the prior's
+    for value in found.scores.tolist():
+        assert 0.0 < chance_of(value, answers) <= 1.0
+
+
+def test_with_several_answers_neighbours_move_no_passage_that_they_do_not_speak_of() -> None:
+    weights = dict.fromkeys(FEATURES, 0.0) | {"dense": 1.0}
+    parameters = Parameters(weights=weights, kernel=Kernel(n0=0.5), answers=3.0)
+    nothing = np.zeros(3)
+    alone = score(parameters, only_dense([2.0, 1.0, 0.0]), supported([0.0, 0.0, 0.0]))
+    support, every = np.array([0.0, 0.0, 1.9]), np.array([0.0, 0.0, 2.0])
+    found = score(parameters, only_dense([2.0, 1.0, 0.0]), Votes(support, every, nothing, nothing))
+    assert found.scores[:2].tolist() == alone.scores[:2].tolist()
+    assert found.scores[2] > found.scores[1]
+    # a neighbour that holds a passage for wrong lowers it
+    lowered = score(
+        parameters, only_dense([2.0, 1.0, 0.0]), Votes(nothing, every[::-1], nothing, nothing)
+    )
+    assert lowered.scores[0] < alone.scores[0]
+
+
+def test_with_several_answers_a_named_passage_starts_from_its_least_chance() -> None:
+    weights = dict.fromkeys(FEATURES, 0.0) | {"dense": 1.0}
+    parameters = Parameters(weights=weights, answers=2.0)
+    votes = Votes(np.zeros(2), np.zeros(2), np.array([0.0, math.log(256.0)]), np.array([0.0, 0.05]))
+    scores = score(parameters, only_dense([10.0, -30.0]), votes).scores
+    assert chance_of(float(scores[1]), 2.0) == pytest.approx(256 / (256 + 19), rel=1e-4)
+
+
+@pytest.mark.parametrize("z", [-1e6, -750.0, 0.0, 750.0, 1e6])
+@pytest.mark.parametrize("log_odds", [-50.0, 0.0, 50.0])
+def test_with_several_answers_extreme_inputs_give_finite_scores(z: float, log_odds: float) -> None:
+    weights = dict.fromkeys(FEATURES, 0.0) | {"dense": 1.0}
+    for answers, n0, most in ((1e-3, 1e9, 1e-9), (1e3, 1e-9, 1e9)):
+        parameters = Parameters(weights=weights, kernel=Kernel(n0=n0), answers=answers)
+        both = np.array([most, 0.0])
+        votes = Votes(both, both, np.full(2, log_odds), np.zeros(2))
+        found = score(parameters, only_dense([z, 0.0]), votes)
+        assert np.isfinite(found.scores).all()
+        votes = Votes(np.zeros(2), both, np.full(2, log_odds), np.zeros(2))
+        assert np.isfinite(score(parameters, only_dense([z, 0.0]), votes).scores).all()

@@ -90,7 +90,7 @@ def test_weights_are_fitted_to_votes_on_given_candidates_and_pass_the_gate(
         found = live(fw)
         assert found.weights == Parameters().weights  # no vote was on a passage of the index
         assert found.given["bigram"] > 0.5 and found.reads_given
-        assert found.noise == pytest.approx(0.1, abs=0.05)
+        assert found.rates.noise == pytest.approx(0.1, abs=0.05)
         assert before < 0.4 < 0.7 < first_right(fw, UNSEEN, *scale)
         shown = fw.rerank(UNSEEN[0], given(UNSEEN[0], rng, *scale))
         for hit in shown.hits:

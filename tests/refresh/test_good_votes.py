@@ -22,4 +22,4 @@ def test_good_votes_on_a_bad_ranking_are_learned_from(tmp_path: Path) -> None:
         report = fw.refresh()
         assert "look wrong" not in report.reason
         assert report.parameters == "new"
-        assert load_parameters(folder_of(fw)).noise < 0.15
+        assert load_parameters(folder_of(fw)).rates.noise < 0.15

@@ -25,7 +25,7 @@ from plain_model import (
     vote_on,
 )
 from rag_flywheel import Config, Flywheel, Passage, Retrieval, Vote
-from rag_flywheel.rank.posterior import NOISE_LIMIT
+from rag_flywheel.rank.posterior import NOISE_LIMIT, Rates
 from rag_flywheel.records import RefreshReport
 
 WRONG = 0.1
@@ -86,6 +86,10 @@ def refresh_anew(fw: Flywheel) -> RefreshReport:
     return report
 
 
+def noise_of(found: dict[str, Any]) -> float:
+    return Rates(**found["rates"]).noise
+
+
 def test_a_refresh_fits_parameters_to_the_votes(voted: Path, tmp_path: Path) -> None:
     with opened(tmp_path / "without votes") as fw:
         fw.add(topics())
@@ -99,7 +103,7 @@ def test_a_refresh_fits_parameters_to_the_votes(voted: Path, tmp_path: Path) -> 
         assert f"; held-out votes gain ({report.scores['gain']:+.4f} a query" in report.reason
         found = parameters(fw)
         assert found["source"] == "fitted"
-        assert found["noise"] == pytest.approx(WRONG, abs=0.05)
+        assert noise_of(found) == pytest.approx(WRONG, abs=0.05)
         assert set(found["kernel"]) == {
             "theta",
             "theta_quantile",
@@ -139,8 +143,8 @@ def test_votes_by_the_toss_of_a_coin_change_nothing(tmp_path: Path) -> None:
             assert fw.refresh().parameters == "kept"
             found = parameters(fw)
             assert found["source"] == "shipped"
-            assert found["noise"] > 0.35
-            if found["noise"] > NOISE_LIMIT:
+            assert noise_of(found) > 0.35
+            if noise_of(found) > NOISE_LIMIT:
                 silent += 1
                 for new, old in zip(answers(fw), static, strict=True):
                     assert [p for p, _ in new] == [p for p, _ in old]
@@ -190,7 +194,7 @@ def heard(fw: Flywheel, queries: list[str], asked: Retrieval) -> list[tuple[floa
 
     queries: the past queries with votes; their retrievals are all of the same texts.
     """
-    kernel, noise = parameters(fw)["kernel"], parameters(fw)["noise"]
+    kernel, rates = parameters(fw)["kernel"], Rates(**parameters(fw)["rates"])
     with closing(sqlite3.connect(Path(fw.status().path) / "flywheel.db")) as conn:
         named = dict(conn.execute("SELECT pid, id FROM passages"))
         hashes = dict(conn.execute("SELECT query, query_hash FROM retrievals"))
@@ -223,21 +227,21 @@ def heard(fw: Flywheel, queries: list[str], asked: Retrieval) -> list[tuple[floa
             pairs = zip(lineages[part].tolist(), chances[part].tolist(), strict=True)
             before = {named[pid]: chance for pid, chance in pairs}
         if above > 0:
-            found.append((above ** kernel["gamma"], after_votes(before, net[query], noise)))
+            found.append((above ** kernel["gamma"], after_votes(before, net[query], rates)))
     return found
 
 
 @pytest.mark.slow
-def net_of(fw: Flywheel, query: str) -> dict[str, float]:
-    """ "helpful" less "harmful" votes on each passage for a query, one of each user."""
+def votes_of(fw: Flywheel, query: str) -> dict[str, float | tuple[float, float]]:
+    """(helpful, harmful) votes on each passage for a query, one of each user."""
     with closing(sqlite3.connect(Path(fw.status().path) / "flywheel.db")) as conn:
         rows = conn.execute(
-            "SELECT p.id, sum(CASE v.verdict WHEN 'helpful' THEN 1 ELSE -1 END) FROM votes v "
+            "SELECT p.id, sum(v.verdict = 'helpful'), sum(v.verdict = 'harmful') FROM votes v "
             "JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = v.pid "
             "WHERE r.query = ? GROUP BY p.id",
             (query,),
         )
-        return dict(rows.fetchall())
+        return {name: (helpful, harmful) for name, helpful, harmful in rows}
 
 
 def test_votes_after_a_refresh_act_at_once_by_the_documented_formula(tmp_path: Path) -> None:
@@ -268,7 +272,9 @@ def test_votes_after_a_refresh_act_at_once_by_the_documented_formula(tmp_path: P
                 {h.passage_id: sum(h.explanation.terms.values()) for h in after.hits}
             )
             others = heard(fw, [q for q in queries if q != query], after)
-            expected = scored(prior, others, n0, net_of(fw, query), parameters(fw)["noise"])
+            expected = scored(
+                prior, others, n0, votes_of(fw, query), Rates(**parameters(fw)["rates"])
+            )
             assert new == pytest.approx(expected, abs=1e-5)
 
 

@@ -20,6 +20,7 @@ from rag_flywheel import Config, Flywheel, FlywheelError, Passage
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.rank import evidence
 from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.posterior import Rates
 from rag_flywheel.rank.stored_evidence import Provenance
 from reopened import (
     CONFIG,
@@ -221,12 +222,12 @@ def with_provenance(version: LoadedVersion, **changes: Any) -> LoadedVersion:
         lambda v: with_provenance(v, n_forgotten=1),
         lambda v: with_provenance(v, by=""),
         lambda v: with_provenance(
-            v, by=v.evidence.provenance.by.replace('"rules": 2', '"rules": 0')
+            v, by=v.evidence.provenance.by.replace('"rules": 3', '"rules": 0')
         ),
         lambda v: with_provenance(
             v, by=v.evidence.provenance.by.replace('"queries": "', '"queries": "x')
         ),
-        lambda v: replace(v, parameters=Parameters(noise=0.1234)),
+        lambda v: replace(v, parameters=Parameters(rates=Rates(0.1234, 0.2))),
         lambda v: replace(v, evidence=None),
     ],
 )

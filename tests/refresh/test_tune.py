@@ -229,7 +229,7 @@ def test_later_votes_are_learned_from_as_the_tuned_encoder_sees_them(tuned: Path
         after = load_parameters(folder_of(fw))
         assert after.weights == before.weights
         assert after.kernel.theta == pytest.approx(before.kernel.theta, abs=0.005)
-        assert after.noise == pytest.approx(before.noise, abs=0.01)
+        assert after.rates.noise == pytest.approx(before.rates.noise, abs=0.01)
         assert after.sharpness == pytest.approx(before.sharpness, rel=0.1)
 
 

@@ -136,14 +136,16 @@ def test_the_story_tells_the_candidate_beside_what_is_live(
     text = (root / "versions" / ids[name] / "parameters.json").read_text()
     live = parse_parameters(text, name="live")
     with opened(root) as fw:
-        *_, weights, kernel = fw.explain_version(ids[name]).sentences
+        *_, weights, kernel, rates = fw.explain_version(ids[name]).sentences
     for feature, weight in candidate["weights"].items():
         beside = "" if weight == live.weights[feature] else f" ({live.weights[feature]:.3f})"
         assert f"{feature} {weight:.3f}{beside}" in weights.split(": ")[1].split(", ")
     assert ("dense" in weights) and (name == "new") == ("(" not in weights.split(": ")[1])
     for part in ("theta", "gamma", "n0", "neighbours"):
         assert f"{part} {candidate['kernel'][part]}" in kernel
-    assert kernel.endswith(f"noise of votes {candidate['noise']}")
+    assert f"of a wrong passage: {candidate['rates']['false_helpful']:.1%}" in rates
+    assert f"harmful of a right one: {candidate['rates']['false_harmful']:.1%}" in rates
+    assert rates.endswith("one right passage a query")
 
 
 def test_a_version_that_nobody_looked_at_keeps_the_fitted_parameters(

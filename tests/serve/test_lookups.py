@@ -62,12 +62,23 @@ def live(root: Path, n_lookups: int, steps: list[int]) -> list[Hits]:
     return found
 
 
+def alike(some: list[Hits], others: list[Hits]) -> bool:
+    """Whether they are the same, but for what products of batches of other sizes are rounded to."""
+
+    def flat(found: list[Hits]) -> tuple[list[str], list[float]]:
+        hits = [hit for answers in found for hits in answers for hit in hits]
+        return [hit[0] for hit in hits], [value for hit in hits for value in hit[1:]]
+
+    (names, values), (other_names, other_values) = flat(some), flat(others)
+    return names == other_names and values == pytest.approx(other_values, abs=1e-8)
+
+
 @pytest.mark.slow
 def test_answers_do_not_hang_on_what_is_remembered(tmp_path: Path) -> None:
     steps = [0, 3, 0, 3, 1, 3, 0, 2, 3, 0]
     forgetful = live(tmp_path / "forgetful", 0, steps)
-    assert live(tmp_path / "remembers", 1000, steps) == forgetful
-    assert live(tmp_path / "remembers few", 7, steps) == forgetful
+    assert alike(live(tmp_path / "remembers", 1000, steps), forgetful)
+    assert alike(live(tmp_path / "remembers few", 7, steps), forgetful)
     moved = [a != b for a, b in zip(forgetful[1:], forgetful, strict=False)]
     assert sum(moved) > len(steps) // 2  # the changes do change answers
 

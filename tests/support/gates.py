@@ -12,6 +12,7 @@ from fakes import WordEncoder
 from plain_model import is_answer, phrasings, topics, vote_on
 from rag_flywheel import Flywheel, Passage
 from rag_flywheel.rank.parameters import Kernel, Parameters, parse_parameters
+from rag_flywheel.rank.posterior import Rates
 from rag_flywheel.store.journal import Look, record_look
 
 QUERIES = phrasings(0, 1)
@@ -46,7 +47,8 @@ def live(fw: Flywheel) -> Parameters:
 
 def candidate_of(fw: Flywheel) -> Parameters:
     values = gate_of(fw)["candidate"]
-    return Parameters(**{**values, "kernel": Kernel(**values["kernel"])})
+    parts = {"kernel": Kernel(**values["kernel"]), "rates": Rates(**values["rates"])}
+    return Parameters(**{**values, **parts})
 
 
 def rows_of(fw: Flywheel) -> list[Row]:

@@ -45,8 +45,7 @@ def examples(texts: list[str], lineages: Ints) -> Examples:
         lineages,
         np.zeros((n, width, len(FEATURES)), dtype=np.float32),
         np.zeros((n, width)),
-        np.zeros(n),
-        np.zeros(n),
+        np.zeros((n, width)),
         np.zeros(n, dtype=np.int64),
     )
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rag_flywheel import Flywheel, Passage, Retrieval, Vote
 from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.posterior import Rates
 
 Chances = dict[str, float]
 # below 64 past queries a refresh keeps them
-NOISE, KERNEL = Parameters().noise, Parameters().kernel
+RATES, KERNEL = Parameters().rates, Parameters().kernel
 TOPICS = 150
 
 
@@ -20,13 +21,22 @@ def shared_out(values: Mapping[str, float]) -> Chances:
     return {p: math.exp(v - best) / total for p, v in values.items()}
 
 
-def after_votes(before: Mapping[str, float], net: Mapping[str, float], noise: float) -> Chances:
-    """Bayes: each "helpful" less "harmful" vote multiplies the odds by (1 - noise) / noise.
+def odds_of(votes: float | tuple[float, float], rates: Rates) -> float:
+    """Bayes: what votes multiply the odds of a passage by; votes: "helpful" less "harmful" ones, or both."""
+    helpful, harmful = votes if isinstance(votes, tuple) else (max(votes, 0), max(-votes, 0))
+    says_so = (1 - rates.false_harmful) / rates.false_helpful
+    denies = rates.false_harmful / (1 - rates.false_helpful)
+    found: float = says_so**helpful * denies**harmful
+    return found
+
+
+def after_votes(before: Mapping[str, float], net: Mapping[str, float], rates: Rates) -> Chances:
+    """The chances after votes, by Bayes' rule.
 
     What the chances before lack to 1 is that of passages not named; below 0.01 says nothing,
     unless votes call the passage helpful.
     """
-    odds = {p: chance * ((1 - noise) / noise) ** net.get(p, 0) for p, chance in before.items()}
+    odds = {p: chance * odds_of(net.get(p, 0), rates) for p, chance in before.items()}
     total = sum(odds.values()) + max(0.0, 1.0 - sum(before.values()))
     return {p: odd / total for p, odd in odds.items() if odd >= 0.01 * total or net.get(p, 0) > 0}
 
@@ -35,19 +45,18 @@ def scored(
     prior: Mapping[str, float],
     heard: Iterable[tuple[float, Chances]],
     n0: float,
-    own: Mapping[str, float] | None = None,
-    noise: float = NOISE,
+    own: Mapping[str, float | tuple[float, float]] | None = None,
+    rates: Rates = RATES,
 ) -> Chances:
     """log of (n0 prior + S) / (n0 + sum of S), after the votes on the question itself.
 
-    heard: the weight K and the chances of each similar past query; own: "helpful" less "harmful"
-    votes on the question itself.
+    heard: the weight K and the chances of each similar past query; own: votes on the question itself.
     """
     heard = list(heard)
     support = {p: sum(k * past_query.get(p, 0.0) for k, past_query in heard) for p in prior}
     total = sum(support.values())
     before = {p: (n0 * prior[p] + support[p]) / (n0 + total) for p in prior}
-    odds = {p: b * ((1 - noise) / noise) ** (own or {}).get(p, 0) for p, b in before.items()}
+    odds = {p: b * odds_of((own or {}).get(p, 0), rates) for p, b in before.items()}
     every = sum(odds.values()) + max(0.0, 1.0 - sum(before.values()))
     return {p: math.log(odd / every) for p, odd in odds.items()}
 

@@ -49,7 +49,8 @@ class VoteTable:
 class History:
     """The data that a rule may learn from.
 
-    query_vectors: of the train queries, float32 (n_train, dim), unit rows.
+    query_vectors: of the train queries, float32 (n_train, dim), unit rows; query_ids: their names, which
+        only rules that recognise a question asked again need.
     passage_ids, passage_vectors: n_passages of each, in the order of the columns of a ScoreMatrix.
     """
 
@@ -57,6 +58,7 @@ class History:
     passage_ids: Sequence[str]
     passage_vectors: Vectors
     votes: VoteTable
+    query_ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

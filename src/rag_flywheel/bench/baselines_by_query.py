@@ -28,10 +28,10 @@ def rocchio(weight: float, history: History, asked: RuleQueries) -> ScoreMatrix:
     Rocchio (1971, "Relevance feedback in information retrieval", in The SMART Retrieval System); 0.75
     and 0.15 after Manning, Raghavan and Schütze (2008), Introduction to Information Retrieval, 9.1.1.
     """
-    near = _neighbours(history.votes.query, history, asked, ROCCHIO_NEIGHBOURS)
+    near = neighbours(history.votes.query, history, asked, ROCCHIO_NEIGHBOURS)
     near.data[:] = 1.0
-    helpful = _mean_vectors(near @ _counts(history, True), history.passage_vectors)
-    harmful = _mean_vectors(near @ _counts(history, False), history.passage_vectors)
+    helpful = _mean_vectors(near @ vote_counts(history, True), history.passage_vectors)
+    harmful = _mean_vectors(near @ vote_counts(history, False), history.passage_vectors)
     shift = ROCCHIO_BETA * helpful - ROCCHIO_GAMMA * harmful
     shifted = asked.vectors + weight * shift
     return _hybrid_of(shifted.astype(np.float32), history, asked)
@@ -47,8 +47,8 @@ def lader(weight: float, history: History, asked: RuleQueries) -> ScoreMatrix:
     query are choices made here, as is the hybrid in place of the dense score.
     """
     votes = history.votes
-    near = _neighbours(votes.query[votes.helpful], history, asked, LADER_NEIGHBOURS)
-    memory = (near @ _counts(history, True)).toarray()
+    near = neighbours(votes.query[votes.helpful], history, asked, LADER_NEIGHBOURS)
+    memory = (near @ vote_counts(history, True)).toarray()
     mixed = (1.0 - weight) * _min_max(hybrid(asked.matrices)) + weight * _min_max(memory)
     return mixed.astype(np.float32)
 
@@ -70,7 +70,7 @@ def fit_adapter(history: History, scale: float) -> npt.NDArray[np.float32]:
     "Embedding Adapters". Deterministic for one number of BLAS threads.
     """
     helpful = np.flatnonzero(history.votes.helpful)
-    harmful = _counts(history, False)
+    harmful = vote_counts(history, False)
     adapter = np.eye(history.query_vectors.shape[1], dtype=np.float32)
     mean, square = np.zeros_like(adapter), np.zeros_like(adapter)
     rng = np.random.default_rng(ADAPTER_SEED)
@@ -107,7 +107,7 @@ def adapter_gradient(
     return gradient
 
 
-def _neighbours(train: npt.NDArray[np.int64], history: History, asked: RuleQueries, k: int) -> Any:
+def neighbours(train: npt.NDArray[np.int64], history: History, asked: RuleQueries, k: int) -> Any:
     """csr (n_queries, n_train): cosines, at least 0, to the k nearest of these train queries."""
     voted = np.unique(train)
     k = min(k, len(voted))
@@ -125,7 +125,8 @@ def _neighbours(train: npt.NDArray[np.int64], history: History, asked: RuleQueri
     return sparse.csr_array((data, (np.concatenate(rows), np.concatenate(columns))), shape=shape)
 
 
-def _counts(history: History, helpful: bool) -> Counts:
+def vote_counts(history: History, helpful: bool) -> Counts:
+    """csr (n_train, n_passages): how many helpful, or harmful, votes each cell has."""
     chosen = history.votes.helpful == helpful
     cells = history.votes.query[chosen], history.votes.passage[chosen]
     shape = (len(history.query_vectors), len(history.passage_ids))

@@ -1,20 +1,24 @@
-"""Runs the protocol cycles-v1 on collections; the result records all that is needed to repeat it."""
+"""Runs a protocol on collections; the result records all that is needed to repeat it."""
 
 import dataclasses
 import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rag_flywheel.bench.compare import compare
+from rag_flywheel.bench.compare_stream import compare_stream
+from rag_flywheel.bench.cycles import SHOWN
 from rag_flywheel.bench.machine import environment
 from rag_flywheel.bench.measures import all_means
 from rag_flywheel.bench.protocol import RESULT_FORMAT, CycledRun, Protocol
 from rag_flywheel.bench.replay import replay
 from rag_flywheel.bench.runs import run_fixed, run_none, run_random, run_votes, tossed
 from rag_flywheel.bench.setup import Bench, hashes, prepare
+from rag_flywheel.bench.stream import need_of
 from rag_flywheel.bench.users import Users
 from rag_flywheel.config import DEFAULT_ENCODER
 from rag_flywheel.encode.make import make_encoder
@@ -61,7 +65,7 @@ class Series:
         collections = [self._collection(folder, protocol) for folder in self._folders]
         return {
             "format": RESULT_FORMAT,
-            "protocol": {"name": "cycles-v1", "k": 8, **dataclasses.asdict(protocol)},
+            "protocol": _settings(protocol),
             "environment": environment(started, time.monotonic() - began),
             "collections": collections,
         }
@@ -82,15 +86,16 @@ class Series:
         bench = self._once(
             "bench", folder, nobody, lambda: prepare(folder, nobody, scratch, progress)
         )
-        fixed, cast = run_fixed(bench, protocol)
+        fixed, cast = run_fixed(bench, protocol, progress)
         runs = [
             run_votes(bench, protocol, progress),
             fixed,
             self._once("random", folder, tossing, lambda: run_random(bench, tossing, progress)),
-            self._once("none", folder, nobody, lambda: run_none(bench, nobody)),
+            self._once("none", folder, nobody, lambda: run_none(bench, nobody, progress)),
         ]
         replayed = self._once("replay", folder, nobody, lambda: replay(folder, bench, nobody))
         encoder = bench.encoder or make_encoder(DEFAULT_ENCODER)
+        comparison = compare if protocol.traffic is None else compare_stream
         return {
             "name": bench.collection.name,
             "n_passages": len(bench.collection.passages),
@@ -101,8 +106,9 @@ class Series:
             "sha256": hashes(folder),
             "vectors": bench.vectors_note,
             "dev": bench.dev_note,
+            **_stream(bench),
             "runs": [_run(bench, run) for run in runs],
-            **compare(bench, protocol, encoder, runs, cast),
+            **comparison(bench, protocol, encoder, runs, cast),
             "replay": replayed,
             "seconds": round(time.monotonic() - began, 1),
         }
@@ -114,10 +120,43 @@ def write_result(result: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
+def _settings(protocol: Protocol) -> dict[str, Any]:
+    settings = {"name": protocol.name, "k": SHOWN, **dataclasses.asdict(protocol)}
+    if protocol.traffic is None:
+        del settings["traffic"]
+    return settings
+
+
+def _stream(bench: Bench) -> dict[str, Any]:
+    """The counts of the stream, of cycles-v2 alone."""
+    if not bench.askers:
+        return {}
+    times = Counter(query for part in bench.parts for query in part)
+    needs = {need_of(bench.train, query) for query in times}
+    return {
+        "stream": {
+            "n_asked": times.total(),
+            "n_questions": len(times),
+            "n_needs": len(needs),
+            "most_asked": max(times.values()),
+            "n_users": len({user for part in bench.askers for user in part}),
+            "n_asked_again": len(bench.again.queries),
+        }
+    }
+
+
 def _run(bench: Bench, run: CycledRun) -> dict[str, Any]:
+    qrels = bench.test.qrels
     cycles = [
-        {"number": i, "n_votes": n_votes, "values": all_means(bench.test.qrels, found)}
+        {
+            "number": i,
+            "n_votes": n_votes,
+            "values": all_means(qrels, {q: found[q] for q in qrels}),
+        }
         for i, (n_votes, found) in enumerate(run.cycles)
     ]
     about = {"name": run.name, "what": run.what}
-    return {**about, "cycles": cycles, "exposure_gini": list(run.exposure_gini)}
+    shown = {**about, "cycles": cycles, "exposure_gini": list(run.exposure_gini)}
+    if bench.askers:
+        shown["refreshes"] = [dataclasses.asdict(refresh) for refresh in run.refreshes]
+    return shown

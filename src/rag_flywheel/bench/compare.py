@@ -3,17 +3,17 @@
 It works on arrays and runs; it must not know of index folders.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rag_flywheel.bench.baselines import (
     GLOBAL_RULES,
     STATIC_RULES,
     History,
     Matrices,
+    Rule,
     RuleQueries,
     VoteTable,
     choose,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rag_flywheel.bench.setup import Bench
 
 STATIC = "hybrid"
+RULES: tuple[Rule, ...] = (*STATIC_RULES, *GLOBAL_RULES, *BY_QUERY_RULES)
 OURS = ("flywheel", "flywheel, fixed exposure")
 NEAR_DUPLICATE = 0.95
 _NEAR, _RELATED = 0.999, 0.98  # quantiles of the similarity of random pairs of train queries
@@ -54,6 +55,31 @@ def compare(
 
     fixed_votes: the votes of the run "fixed exposure", which every rule learns from.
     """
+    history, dev, test = rule_inputs(bench, encoder, fixed_votes)
+    rankings = [
+        *our_rankings(runs),
+        *rule_rankings(RULES, bench, protocol, history, dev, test),
+    ]
+    ndcg = {r["name"]: ndcg_at_10(bench.test.qrels, r["run"]) for r in rankings}
+    nearest = nearest_cosines(test, history)
+    distinct = [q for q in test.ids if nearest[q] < NEAR_DUPLICATE]
+    for ranking in rankings:
+        means = all_means(bench.test.qrels, ranking.pop("run"))
+        ranking |= {"values": means, **measured(ranking["name"], ndcg, distinct, protocol.seed)}
+    return {
+        "static": STATIC,
+        "rankings": rankings,
+        "slices": _slices(bench, protocol, history, test, nearest, ndcg, fixed_votes),
+        "correction": correction(
+            next(run for run in runs if run.name == "votes"), bench.test.qrels
+        ),
+    }
+
+
+def rule_inputs(
+    bench: "Bench", encoder: Encoder, fixed_votes: Sequence[FixedVote]
+) -> tuple[History, RuleQueries, RuleQueries]:
+    """What every rule learns from, and the dev and the scored queries."""
     ids = [p.id for p in bench.collection.passages]
     passages = encoder.encode_passages([encoded_text(p) for p in bench.collection.passages])
     lexical = LexicalIndex.build(tokenize(encoded_text(p)) for p in bench.collection.passages)
@@ -63,28 +89,25 @@ def compare(
         ids,
         passages,
         _table(fixed_votes, train, ids),
+        train,
     )
-    dev, test = (asked(split, encoder, passages, lexical) for split in (bench.dev, bench.test))
+    dev, scored = (asked(split, encoder, passages, lexical) for split in (bench.dev, bench.scored))
+    return history, dev, scored
+
+
+def our_rankings(runs: Sequence[CycledRun]) -> list[dict[str, Any]]:
+    """The flywheel after the last cycle of both runs with votes."""
     last = {run.name: run.cycles[-1][1] for run in runs}
-    rankings = [
+    return [
         _ranking(OURS[0], "votes on its own hits", last["votes"]),
         _ranking(OURS[1], "learns from the same votes as the rules", last["fixed exposure"]),
-        *_rule_runs(bench, protocol, history, dev, test),
     ]
-    ndcg = {r["name"]: ndcg_at_10(bench.test.qrels, r["run"]) for r in rankings}
-    nearest = (test.vectors @ history.query_vectors.T).max(axis=1)
-    distinct = [q for q, cosine in zip(test.ids, nearest, strict=True) if cosine < NEAR_DUPLICATE]
-    for ranking in rankings:
-        means = all_means(bench.test.qrels, ranking.pop("run"))
-        ranking |= {"values": means, **_measured(ranking["name"], ndcg, distinct, protocol.seed)}
-    return {
-        "static": STATIC,
-        "rankings": rankings,
-        "slices": _slices(bench, protocol, history, test, nearest, ndcg, fixed_votes),
-        "correction": _correction(
-            next(run for run in runs if run.name == "votes"), bench.test.qrels
-        ),
-    }
+
+
+def nearest_cosines(queries: RuleQueries, history: History) -> dict[str, np.float32]:
+    """The cosine of each query to the train query nearest to it."""
+    nearest = (queries.vectors @ history.query_vectors.T).max(axis=1)
+    return dict(zip(queries.ids, nearest, strict=True))
 
 
 def _ranking(
@@ -100,17 +123,23 @@ def _ranking(
     return {**about, "chosen": chosen, "run": run}
 
 
-def _rule_runs(
-    bench: "Bench", protocol: Protocol, history: History, dev: RuleQueries, test: RuleQueries
+def rule_rankings(
+    rules: Sequence[Rule],
+    bench: "Bench",
+    protocol: Protocol,
+    history: History,
+    dev: RuleQueries,
+    test: RuleQueries,
 ) -> list[dict[str, Any]]:
+    """The rankings of rules, and the oracle's, of the queries `test`; weights are chosen on `dev`."""
     found = []
-    for rule in (*STATIC_RULES, *GLOBAL_RULES, *BY_QUERY_RULES):
+    for rule in rules:
         weight = choose(rule, history, dev, bench.dev.qrels)
         scores = rule.scores(weight, history, test)
         run = run_of(scores, test.ids, history, depth=protocol.depth)
         chosen = "on dev" if len(rule.grid) > 1 else "fixed"
         found.append(_ranking(rule.name, "", run, source=rule.source, weight=weight, chosen=chosen))
-    scores = oracle_scores(test, history, bench.test.qrels)
+    scores = oracle_scores(test, history, bench.scored.qrels)
     run = run_of(scores, test.ids, history, depth=protocol.depth)
     return [*found, _ranking("oracle", "knows the answers among the candidates", run)]
 
@@ -132,7 +161,8 @@ def asked(split: Split, encoder: Encoder, passages: Vectors, lexical: LexicalInd
     return RuleQueries(ids, vectors, Matrices(vectors @ passages.T, bm25))
 
 
-def _measured(name: str, scores: Scores, distinct: Sequence[str], seed: int) -> dict[str, Any]:
+def measured(name: str, scores: Scores, distinct: Sequence[str], seed: int) -> dict[str, Any]:
+    """A ranking beside the others, by nDCG@10; distinct: the queries that repeat no train query."""
     ndcg, static = scores[name], scores[STATIC]
     differences = np.array([ndcg[q] - static[q] for q in sorted(ndcg)])
     helped, hurt, untouched = helped_hurt_untouched(differences)
@@ -158,36 +188,32 @@ def _slices(
     protocol: Protocol,
     history: History,
     test: RuleQueries,
-    nearest: npt.NDArray[np.float32],
+    nearest: Mapping[str, np.float32],
     scores: Scores,
     fixed_votes: Sequence[FixedVote],
 ) -> list[dict[str, Any]]:
-    rng = np.random.default_rng([protocol.seed, 2])
-    pairs = rng.integers(0, len(history.query_vectors), (2, 50_000))
-    first, second = pairs[:, pairs[0] != pairs[1]]
-    cosines = np.einsum("ij,ij->i", history.query_vectors[first], history.query_vectors[second])
-    near, related = np.quantile(cosines, (_NEAR, _RELATED))
+    near, related = similarity_quantiles(history, protocol.seed)
     voted_on = {vote.passage for vote in fixed_votes}
-    answers = ({p for p, grade in bench.test.qrels[q].items() if grade > 0} for q in test.ids)
-    unseen = np.array([voted_on.isdisjoint(passages) for passages in answers])
     what = "cosine to the nearest train query"
-    masks = [
+    slices = []
+    for name, description, inside in [
         (
             "near",
             f"{what} at least {near:.3f}, the 99.9 % quantile of random pairs",
-            nearest >= near,
+            [q for q in test.ids if nearest[q] >= near],
         ),
         (
             "related",
             f"{what} from {related:.3f}, the 98 % quantile, to {near:.3f}",
-            (nearest >= related) & (nearest < near),
+            [q for q in test.ids if related <= nearest[q] < near],
         ),
-        ("far", f"{what} below {related:.3f}", nearest < related),
-        ("answer never voted on", "no vote of fixed exposure was on any of its answers", unseen),
-    ]
-    slices = []
-    for name, description, mask in masks:
-        inside = [q for q, kept in zip(test.ids, mask, strict=True) if kept]
+        ("far", f"{what} below {related:.3f}", [q for q in test.ids if nearest[q] < related]),
+        (
+            "answer never voted on",
+            "no vote of fixed exposure was on any of its answers",
+            unanswered(test.ids, bench.test.qrels, voted_on),
+        ),
+    ]:
         ours, static = ({q: scores[n][q] for q in inside} for n in (OURS[0], STATIC))
         slices.append(
             {
@@ -202,7 +228,22 @@ def _slices(
     return slices
 
 
-def _correction(votes: CycledRun, qrels: Qrels) -> dict[str, Any]:
+def similarity_quantiles(history: History, seed: int) -> tuple[float, float]:
+    """(near, related): the 99.9 and 98 % quantiles of the cosine of random pairs of train queries."""
+    rng = np.random.default_rng([seed, 2])
+    pairs = rng.integers(0, len(history.query_vectors), (2, 50_000))
+    first, second = pairs[:, pairs[0] != pairs[1]]
+    cosines = np.einsum("ij,ij->i", history.query_vectors[first], history.query_vectors[second])
+    near, related = np.quantile(cosines, (_NEAR, _RELATED))
+    return near, related
+
+
+def unanswered(queries: Sequence[str], qrels: Qrels, voted: Container[str]) -> list[str]:
+    """The queries none of whose relevant passages is among those that got votes."""
+    return [q for q in queries if not any(g > 0 and p in voted for p, g in qrels[q].items())]
+
+
+def correction(votes: CycledRun, qrels: Qrels) -> dict[str, Any]:
     """The correction lag: how many of the test queries whose first hit was wrong before any vote were
     corrected and stayed so to the end, and the median number of cycles that it took."""
     wrong, lags = 0, []

@@ -12,7 +12,7 @@ import numpy as np
 from rag_flywheel.bench.measures import Run, mean
 from rag_flywheel.bench.users import OnAnswer, Users
 from rag_flywheel.formats.beir import Qrels, Split
-from rag_flywheel.records import Progress, Retrieval, Vote
+from rag_flywheel.records import Progress, RefreshReport, Retrieval, Vote
 
 if TYPE_CHECKING:
     from rag_flywheel.flywheel import Flywheel
@@ -22,6 +22,8 @@ _AT_A_TIME = 16  # users
 Measures = Mapping[str, Callable[[Qrels, Run], dict[str, float]]]
 CastVotes = Callable[[], int]
 """Casts the votes of one cycle, before its refresh, and returns how many."""
+Respond = Callable[[int, Retrieval], Sequence[Vote | OnAnswer]]
+"""The feedback of whoever asked the question at this place of a cycle, on what they were shown."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,20 @@ def run_cycles(
     *,
     depth: int,
     tune_after: Collection[int] = (),
+    refreshed: Callable[[RefreshReport], None] | None = None,
 ) -> Iterator[tuple[int, Run]]:
     """Yield (votes so far, run of the test queries) before any vote, and after each step and refresh.
 
     Test queries are never recorded, so they never take a vote. tune_after: the steps, from 1, after
-    which the encoder of queries is tuned as well.
+    which the encoder of queries is tuned as well. refreshed: called with the report of each refresh.
     """
     n_votes = 0
     yield n_votes, answers(fw, test, depth)
     for number, step in enumerate(steps, 1):
         n_votes += step()
-        fw.refresh(tune=number in tune_after)
+        report = fw.refresh(tune=number in tune_after)
+        if refreshed is not None:
+            refreshed(report)
         yield n_votes, answers(fw, test, depth)
 
 
@@ -98,7 +103,25 @@ def asking(
     shown: Callable[[Retrieval], None] | None = None,
     progress: Progress | None = None,
 ) -> CastVotes:
-    """A cycle in which each of these train queries is asked by a different user, who votes.
+    """A cycle in which each of these train queries is asked by a different user, who votes."""
+
+    def stranger(place: int, seen: Retrieval) -> Sequence[Vote | OnAnswer]:
+        user_id = f"user-{rng.integers(2**62)}"
+        return users.feedback(seen, train.qrels[queries[place]], user_id, rng)
+
+    return asking_of(fw, train, queries, stranger, shown=shown, progress=progress)
+
+
+def asking_of(
+    fw: "Flywheel",
+    train: Split,
+    queries: Sequence[str],
+    respond: Respond,
+    *,
+    shown: Callable[[Retrieval], None] | None = None,
+    progress: Progress | None = None,
+) -> CastVotes:
+    """A cycle in which these train queries are asked in turn, and whoever asked responds.
 
     Sixteen users ask at a time, and vote before the next ones do. shown is called with every answer
     that a user saw.
@@ -112,11 +135,10 @@ def asking(
             part = queries[start : start + _AT_A_TIME]
             feedback: list[Vote | OnAnswer] = []
             answers = fw.retrieve_many([train.queries[query] for query in part], SHOWN)
-            for query, seen in zip(part, answers, strict=True):
+            for place, seen in enumerate(answers, start):
                 if shown is not None:
                     shown(seen)
-                user_id = f"user-{rng.integers(2**62)}"
-                feedback += users.feedback(seen, train.qrels[query], user_id, rng)
+                feedback += respond(place, seen)
             n_votes += give_feedback(fw, feedback)
         return n_votes
 

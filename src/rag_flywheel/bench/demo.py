@@ -31,6 +31,8 @@ CURVES = {
     "other words": "the same needs in words that nobody used",
     "unrelated": "needs that nobody asked about",
 }
+N_CYCLES = 6
+N_USERS = 3  # who ask each question in each cycle
 _UNASKED = 6  # one need in so many is never asked about
 _DEPTH = 10
 _MARK = "made-by-rag-flywheel-demo"
@@ -81,7 +83,7 @@ def prepare(folder: Path, collection: Collection, bars: Bars) -> None:
 
 
 def learn(fw: Flywheel, collection: Collection, *, seed: int, n_cycles: int) -> tuple[Curve, ...]:
-    """Run cycles in which each train phrasing is asked once, by a different user, and voted on."""
+    """Run cycles in which three users ask each train phrasing and vote on it, in any order."""
     train = collection.splits["train"]
     queries, users = sorted(train.queries), Users()
     rng = np.random.default_rng(seed)
@@ -95,7 +97,7 @@ def learn(fw: Flywheel, collection: Collection, *, seed: int, n_cycles: int) -> 
             asking(
                 fw,
                 train,
-                rng.permutation(queries).tolist(),
+                rng.permutation(queries * N_USERS).tolist(),
                 users,
                 rng,
                 shown=note,
@@ -151,8 +153,8 @@ def run_demo(out: Path, *, seed: int, n_cycles: int) -> DemoResult:
     seconds = time.monotonic() - began
     again, other, unrelated = curves
     remarks = (
-        f"In each cycle {again.n_queries} users ask, look at rank r with probability 1/r, and give "
-        "20 % wrong votes.",
+        f"In each cycle {N_USERS} users ask each of {again.n_queries} questions, look at rank r with "
+        "probability 1/r, and give 20 % wrong votes.",
         *(f"{c.name}: {c.what}, {c.n_queries} questions, nDCG@10 {c.gain():+.3f}" for c in curves),
         f"With every right passage that was shown at the top, asked again would have {again.bound:.3f}.",
         f"{seconds:.0f} s. chart: {chart}",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from rag_flywheel.bench import report_charts as charts
+from rag_flywheel.bench.reading import how_to_read
 from rag_flywheel.bench.terminal import (
     DIFFERENCE,
     MEASURE,
@@ -19,10 +20,13 @@ from rag_flywheel.bench.terminal import (
     best_first,
     check_format,
     difference_cells,
-    how_to_read,
     named,
     number,
+    refresh_table,
     share,
+    slice_gains,
+    slice_measures,
+    slice_rankings,
     slice_rows,
 )
 
@@ -56,6 +60,7 @@ td.w, tbody th { overflow-wrap: anywhere; white-space: normal; min-width: 7rem }
 .strong { background: var(--mark) } .strong > * { font-weight: 600 }
 small { display: block; font-weight: 400; color: var(--soft) }
 figure { margin: 1.5rem 0 } figcaption, summary { color: var(--soft); font-size: .875rem }
+.warning { border-left: .3rem solid var(--link); padding: .2rem .8rem; background: var(--mark) }
 svg { max-width: 100%; height: auto; display: block }
 svg text { font-family: system-ui, "Segoe UI", Roboto, Arial, sans-serif !important }
 @media (max-width: 44rem) { .facts { grid-template-columns: repeat(2, 1fr) } }
@@ -64,6 +69,14 @@ svg text { font-family: system-ui, "Segoe UI", Roboto, Arial, sans-serif !import
   tr, figure, dd { break-inside: avoid } h2, h3, dt, caption { break-after: avoid } }
 """
 _X_LABEL = f"difference in mean {MEASURE}, flywheel − static hybrid"
+_STREAM = {
+    "n_asked": "questions asked, with repeats",
+    "n_questions": "different questions",
+    "n_needs": "different needs",
+    "most_asked": "times the commonest was asked",
+    "n_users": "users",
+    "n_asked_again": "of the questions, asked again",
+}
 _BETTER = {"harmful@8": "lower is better", "Judged@8": "how much is known"}
 
 
@@ -80,15 +93,16 @@ def _page(result: Json) -> str:
     collections = result["collections"]
     title = f"rag-flywheel benchmark, {escape(str(result['protocol']['name']))}"
     anchors = {f"collection-{i}": c for i, c in enumerate(collections, 1)}
-    links = {"all": "All collections", "read": "How to read this"}
-    links |= {anchor: c["name"] for anchor, c in anchors.items()} | {"made": "How it was made"}
+    links = {"all": "All collections"} | {anchor: c["name"] for anchor, c in anchors.items()}
+    links |= {"read": "How to read this", "made": "How it was made"}
     topics = "".join(f"<dt>{escape(t)}</dt><dd>{escape(s)}</dd>" for t, s in how_to_read(result))
     items = "".join(f"<li><a href='#{a}'>{escape(name)}</a></li>" for a, name in links.items())
     parts = [
         f"<h1>{title}</h1><nav aria-label='Contents'><ul>{items}</ul></nav>",
         _headline(collections),
-        f"<section id='read'><h2>How to read this</h2><dl>{topics}</dl></section>",
         *(_collection(c, anchor) for anchor, c in anchors.items()),
+        "<section id='read'><h2>How to read this</h2><details><summary>The protocol, the users, and what "
+        f"each number means</summary><dl>{topics}</dl></details></section>",
         _made(result),
     ]
     head = (
@@ -114,14 +128,27 @@ def _headline(collections: Sequence[Json]) -> str:
         intervals, x_label=_X_LABEL, y_label="collection (test queries)", key="all"
     )
     return (
-        "<section id='all'><h2>All collections</h2>"
+        f"<section id='all'><h2>All collections</h2>{''.join(map(_warnings, collections))}"
         f"<p>Mean {MEASURE} of test queries after the last cycle of votes. No test query ever got a "
         "vote; the static hybrid is the ranking without any.</p>"
         + _table("All test queries", columns, rows)
         + _table("Without test queries that nearly repeat a train query", columns, distinct)
+        + _headline_slices(collections)
         + _figure(chart, "The flywheel's difference to the static hybrid, by collection.")
         + "</section>"
     )
+
+
+def _headline_slices(collections: Sequence[Json]) -> str:
+    """The slices of all collections of cycles-v2."""
+    rows: list[list[Cell]] = [
+        [f"{c['name']}: {row[0]}", *row[1:]]
+        for c in collections
+        if "stream" in c
+        for row in slice_rows(c)
+    ]
+    columns = ("collection: slice", "questions", "static hybrid", "flywheel", *DIFFERENCE)
+    return _table("By slice of the questions", columns, rows) if rows else ""
 
 
 def _side_by_side(static: Json, ours: Json) -> list[str]:
@@ -145,6 +172,7 @@ def _collection(c: Json, key: str) -> str:
         ("static hybrid is the ranking", c["static"]),
         ("seconds", c["seconds"]),
     ]
+    facts += [(_STREAM[name], n) for name, n in c.get("stream", {}).items()]
     shown = "".join(f"<div><dt>{k}</dt><dd>{escape(str(v))}</dd></div>" for k, v in facts)
     return (
         f"<section id='{key}'><h2>{escape(c['name'])}</h2><dl class='facts'>{shown}</dl>"
@@ -152,7 +180,34 @@ def _collection(c: Json, key: str) -> str:
         f"<h3>Rankings compared</h3>{_rankings(c)}"
         f"<h3>For whom: slices of the test queries</h3>{_slices(c, key)}"
         f"<h3>Correction lag and exposure</h3>{_correction(c['correction'])}{_exposure(c, key)}"
-        "</section>"
+        f"{_refreshes(c)}</section>"
+    )
+
+
+def _warnings(c: Json) -> str:
+    """What to know of a collection before its numbers are read; only cycles-v2 has it."""
+    found = [escape(f"Warning, {c['name']}: {warning}.") for warning in c.get("warnings", ())]
+    return "".join(f"<p class='warning' role='note'>{warning}</p>" for warning in found)
+
+
+def _refreshes(c: Json) -> str:
+    """What each refresh made live, of the runs that have it."""
+    tables = []
+    for run in c["runs"]:
+        if "refreshes" in run:
+            columns, rows = refresh_table(run)
+            reasons = [refresh["reason"] for refresh in run["refreshes"]]
+            caption = f"Live after each cycle of the run “{run['name']}”"
+            cells: list[list[Cell]] = [
+                [*row, reason] for row, reason in zip(rows, reasons, strict=True)
+            ]
+            tables.append(_table(caption, (*columns, "why"), cells, words=(len(columns),)))
+    if not tables:
+        return ""
+    others = "".join(tables[1:])
+    return (
+        "<h3>Refreshes: new weights, estimated rates of wrong votes, and the kernel</h3>"
+        f"{tables[0]}<details><summary>The other runs</summary>{others}</details>"
     )
 
 
@@ -221,10 +276,35 @@ def _rankings(c: Json) -> str:
     every = (*measures, f"{MEASURE} without near-duplicates")
     return (
         _table(f"By {MEASURE}; differences are to “{c['static']}”", columns, rows, strong=strong)
+        + _other_measures(ranked, strong)
         + "<details><summary>All measures of these rankings</summary>"
         + _table("Means over the test queries", ("ranking", *every), all_rows, strong=strong)
         + "</details>"
     )
+
+
+def _other_measures(ranked: Sequence[Json], strong: Names[str]) -> str:
+    """The differences in the other measures, of results that have them."""
+    measures = next((list(d) for r in ranked if (d := r.get("differences"))), [])[1:]
+    if not measures:
+        return ""
+    columns = [name for m in measures for name in (m, *DIFFERENCE)]
+    rows: list[list[Cell]] = [
+        [
+            r["name"],
+            *(
+                cell
+                for m in measures
+                for cell in (
+                    number(r["values"][m]),
+                    *difference_cells((r["differences"] or {}).get(m)),
+                )
+            ),
+        ]
+        for r in ranked
+    ]
+    caption = f"{' and '.join(measures)} of the same rankings, each with its difference"
+    return _table(caption, ("ranking", *columns), rows, strong=strong)
 
 
 def _slices(c: Json, key: str) -> str:
@@ -239,8 +319,37 @@ def _slices(c: Json, key: str) -> str:
     chart = charts.interval_chart(
         intervals, x_label=_X_LABEL, y_label="slice (test queries)", key=f"{key}-slices"
     )
-    return _table(f"Mean {MEASURE} by slice", columns, rows) + _figure(
-        chart, "The flywheel's difference to the static hybrid, by slice."
+    return (
+        _table(f"Mean {MEASURE} by slice", columns, rows)
+        + _figure(chart, "The flywheel's difference to the static hybrid, by slice.")
+        + (_slices_of_a_stream(c, key) if "stream" in c else "")
+    )
+
+
+def _slices_of_a_stream(c: Json, key: str) -> str:
+    by_cycle = charts.lines_by_cycle(
+        [charts.Line(s["name"], s["by_cycle"]) for s in c["slices"] if s["n"]],
+        cycles=list(range(len(c["slices"][0]["by_cycle"]))),
+        y_label=f"mean {MEASURE} (0 to 1)",
+        key=f"{key}-slices-by-cycle",
+    )
+    (columns, rows), (names, values) = slice_measures(c), slice_rankings(c)
+    compared, gains = slice_gains(c)
+    ahead: list[list[Cell]] = [
+        [f"{s['name']}: {other}", *difference_cells(d)]
+        for s in c["slices"]
+        for other, d in s["ahead"].items()
+    ]
+    return (
+        _table(f"Mean {MEASURE} of the rankings that matter most", names, values)
+        + _table(
+            f"What votes changed: mean {MEASURE} before any vote and at the end", compared, gains
+        )
+        + _figure(by_cycle, f"{MEASURE} by cycle and slice, run “votes”.")
+        + _table("All measures by slice", columns, rows, words=(1,))
+        + "<details><summary>The flywheel beside other rankings, by slice</summary>"
+        + _table(f"Flywheel less the other, mean {MEASURE}", ("slice: other", *DIFFERENCE), ahead)
+        + "</details>"
     )
 
 

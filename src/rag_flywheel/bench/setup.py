@@ -4,20 +4,23 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from rag_flywheel.bench.prepared import FILE_NAME, read_prepared
-from rag_flywheel.bench.protocol import Protocol
+from rag_flywheel.bench.protocol import Protocol, Traffic
+from rag_flywheel.bench.stream import stream
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.formats.beir import Collection, Split, read_beir
 from rag_flywheel.records import Progress
 from rag_flywheel.serve.lookups import Lookups
+from rag_flywheel.store.passages import normalised
 
+_STREAM_SEED = 3
 _DEV_SHARE = 5  # one train query in so many stands in for a dev split
 
 
@@ -28,6 +31,8 @@ class Bench:
     parts: ids of the train queries of each cycle, in the order they are asked.
     base: the folder of the index without votes.
     lookups: a cache shared by the runs, whose passages are the same; it changes no answer.
+    again, askers: of cycles-v2 alone: the train queries that are scored as questions asked again, and
+        the number of the user who asks each of `parts`.
     """
 
     collection: Collection
@@ -40,6 +45,15 @@ class Bench:
     encoder: Encoder | None
     base: Path
     lookups: Lookups
+    again: Split = field(default_factory=lambda: Split({}, {}))
+    askers: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def scored(self) -> Split:
+        """The queries that are scored: the test queries, and those asked again."""
+        return Split(
+            {**self.test.queries, **self.again.queries}, {**self.test.qrels, **self.again.qrels}
+        )
 
     def open(self, folder: Path) -> Flywheel:
         """Open an index folder that was copied from `base`."""
@@ -47,17 +61,24 @@ class Bench:
         fw.lookups = self.lookups
         return fw
 
+    def folder(self, name: str) -> Path:
+        """Where the copy of this name is."""
+        return self.base.parent / name
+
     @contextmanager
     def copy(self, name: str) -> Iterator[Flywheel]:
         """A copy of `base` to run on, deleted at the end."""
-        folder = Path(shutil.copytree(self.base, self.base.parent / name))
+        folder = Path(shutil.copytree(self.base, self.folder(name)))
         with self.open(folder) as fw:
             yield fw
         shutil.rmtree(folder)
 
 
 def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress | None) -> Bench:
-    """Read a collection and index it below `scratch`. Raises InputError for what it lacks."""
+    """Read a collection and index it below `scratch`; in cycles-v2, with its stream of questions.
+
+    Raises InputError for what the collection lacks.
+    """
     collection = read_beir(folder)
     for name in ("train", "test"):
         if name not in collection.splits:
@@ -90,7 +111,7 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
         encoder_name = fw.status().encoder
     parts = np.array_split(np.array(order), protocol.n_cycles)
     prepared = f"prepared: {FILE_NAME}" if encoder else f"encoded: {encoder_name}"
-    return Bench(
+    bench = Bench(
         collection,
         only(whole, order),
         dev,
@@ -101,6 +122,43 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
         encoder,
         base,
         Lookups(sum(len(split.queries) for split in collection.splits.values())),
+    )
+    return bench if protocol.traffic is None else with_stream(bench, protocol, protocol.traffic)
+
+
+def with_stream(bench: Bench, protocol: Protocol, traffic: Traffic) -> Bench:
+    """The bench with a stream of questions in place of the train queries, each asked once.
+
+    parts, askers: the question and the user of each asking, in order; questions come again.
+    train: the questions of the stream alone, each once.
+    again: the same, at most max_test of them by seed, which are scored as questions asked again.
+    test: without questions that the stream has word for word.
+    Raises InputError when fewer questions than cycles, or no test query, are left.
+    """
+    rng = np.random.default_rng([protocol.seed, _STREAM_SEED])
+    askings = stream(bench.train, traffic, rng)
+    if len(askings) < protocol.n_cycles:
+        raise InputError(
+            f"the stream of {bench.collection.name} has {len(askings)} questions; expected at least "
+            f"{protocol.n_cycles}, one a cycle"
+        )
+    train = only(bench.train, sorted({query for query, _ in askings}))
+    words = {normalised(text) for text in train.queries.values()}
+    other = [q for q, text in bench.test.queries.items() if normalised(text) not in words]
+    if not other:
+        raise InputError(
+            f"every test query of {bench.collection.name} is a train query word for word; expected "
+            "some in other words"
+        )
+    again = rng.permutation(list(train.queries))[: protocol.max_test].tolist()
+    cuts = np.array_split(np.arange(len(askings)), protocol.n_cycles)
+    return replace(
+        bench,
+        train=train,
+        test=only(bench.test, sorted(other)),
+        again=only(train, sorted(again)),
+        parts=tuple(tuple(askings[i][0] for i in cut.tolist()) for cut in cuts),
+        askers=tuple(tuple(askings[i][1] for i in cut.tolist()) for cut in cuts),
     )
 
 

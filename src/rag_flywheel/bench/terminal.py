@@ -1,10 +1,11 @@
-"""Formats a benchmark result as text: its numbers, its tables in the terminal, and explanations.
+"""Formats a benchmark result as text: its numbers, and its tables in the terminal.
 
 It formats the result's JSON and measures nothing; it must not know how a result is computed.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 from typing import Any, TypeAlias
 
 from rag_flywheel.bench.protocol import RESULT_FORMAT
@@ -16,60 +17,9 @@ DIFFERENCE = ("difference", "95 % interval", "p")
 Json: TypeAlias = Mapping[str, Any]
 
 _WIDTH = 100
-_READING = (
-    (
-        "The runs",
-        "In “votes” users see the flywheel's own hits, as in use. The others are controls. In “fixed "
-        "exposure” they see the static ranking's hits in every cycle, which tells learning from "
-        "showing. In “random votes” every verdict is a coin toss: a gain there comes from which hits are "
-        "shown for similar queries, not from what votes say, and a loss is the price of noise. In "
-        "“no votes” only the refreshes happen, so that line should be level. Lines that coincide "
-        "hide one another.",
-    ),
-    (
-        "The rankings compared",
-        "Each rule starts from the same passages and vectors, and learns, if it learns, from the votes "
-        "of “fixed exposure”; only “flywheel” learns from votes on its own hits. A weight “on dev” was "
-        "the best for that collection's dev queries, which neither vote nor are scored; other "
-        "weights were not chosen here. An oracle knows the answers: it shows what reranking could "
-        "reach at most.",
-    ),
-    (
-        "Differences",
-        "A difference is the mean over the test queries of nDCG@10 minus that of the static hybrid for "
-        "the same query. Its 95 % interval is a percentile bootstrap over queries, and p comes from a "
-        "two-sided paired randomisation test: how often a difference at least as large appears when "
-        "the two values of each query are swapped at random. Both speak of other test queries like "
-        "these, not of other users, seeds or collections, and neither is corrected for the number of "
-        "comparisons on this page. Helped and hurt are the shares of test queries whose nDCG@10 "
-        "is higher and lower. “Flywheel ahead” is the flywheel's mean minus that of the row, learning from "
-        "votes on its own hits, and below it from the very votes that the rules learn from.",
-    ),
-    (
-        "Near-duplicates",
-        "Some test queries nearly repeat a train query, and memory alone can answer those. A second "
-        "table leaves them out.",
-    ),
-    (
-        "Measures",
-        "nDCG@10, R@k (recall: the share of a query's relevant passages among the first k) and P@8 "
-        "(the share of the first 8 hits that are relevant) are better when higher. harmful@8, the share "
-        "of the first 8 hits that a truthful user would call harmful, is better when lower. Judged@8 is "
-        "the share of the first 8 hits that the qrels mention at all. Where qrels list only relevant "
-        "passages, Judged@8 equals P@8 and, with 8 hits, harmful@8 is 1 − P@8: three names for one "
-        "number. With one relevant passage a query, P@8 cannot exceed 1/8, and R@1 is the share of "
-        "queries answered by the first hit. A passage that answers but is not in the qrels counts as "
-        "wrong.",
-    ),
-    (
-        "Slices, lag, exposure",
-        "Near, related and far part the test queries by how like a train query they are; other slices "
-        "overlap them. Fewer queries make wider intervals. The correction lag counts test queries whose "
-        "first hit was wrong before any vote, those of them that became right and stayed so, and the "
-        "median of the cycles it took. The Gini index of exposure is 0 when every passage was shown "
-        "equally often and near 1 when a few got all the showing; few queries a cycle alone make it high.",
-    ),
-)
+_HEADER_WIDTH = 14
+_SHORT = {"false_helpful": "false +", "false_harmful": "false −", "neighbours": "near"}
+_NO_RATES = {"format_version", "sharpness", "choice", "candidate_spread"}
 
 
 def print_result(result: Json) -> None:
@@ -88,13 +38,30 @@ def print_result(result: Json) -> None:
         f"{p['name']}: {p['n_cycles']} cycles, seed {p['seed']}; mean {MEASURE} of test queries, "
         "which never got a vote; differences are to the static hybrid"
     )
+    once = [c for c in collections if "stream" not in c]
     tables: list[tuple[Sequence[str], Callable[[Json], list[list[str]]]]] = [
         (("ranking", MEASURE, *DIFFERENCE, "helped", "hurt"), _ranking_rows),
         (("run", "votes", "before", "at the end"), _run_rows),
-        (("slice", "queries", "static", "flywheel", *DIFFERENCE), slice_rows),
     ]
     for columns, rows in tables:
         _print(console, columns, [(c["name"], rows(c)) for c in collections])
+    if once:
+        columns = ("slice", "queries", "static", "flywheel", *DIFFERENCE)
+        _print(console, columns, [(c["name"], slice_rows(c)) for c in once])
+    for c in collections:
+        for columns, found in _stream_tables(c):
+            _print(console, columns, [(c["name"], found)])
+    for c in collections:
+        for warning in c.get("warnings", ()):
+            console.print(f"warning, {c['name']}: {warning}", style="bold")
+
+
+def _stream_tables(c: Json) -> list[tuple[Sequence[str], list[list[str]]]]:
+    """The tables that only a collection of cycles-v2 has: (columns, rows)."""
+    if "stream" not in c:
+        return []
+    refreshes = refresh_table(named(c["runs"], "votes"))
+    return [slice_measures(c), slice_rankings(c), slice_gains(c), refreshes]
 
 
 def check_format(result: Json) -> None:
@@ -155,66 +122,17 @@ def best_first(rankings: Sequence[Json]) -> list[Json]:
     return sorted(rankings, key=lambda r: math.inf if (v := r["values"][MEASURE]) is None else -v)
 
 
-def how_to_read(result: Json) -> list[tuple[str, str]]:
-    """(topic, sentences) that explain the protocol and what each number means, as plain text."""
-    p = result["protocol"]
-    most = p.get("max_train")
-    some = "" if most is None else f", {most} at most,"
-    protocol = (
-        f"{p['name']} simulates people who use an index and vote. The train queries of a collection "
-        f"are shuffled by the seed{some} and cut into {p['n_cycles']} parts of about equal size. In each "
-        "cycle the queries of one part are asked, each by another user, sixteen at a time, who may "
-        "vote on what is shown; then the index is refreshed and the test queries are scored. Cycle 0 is "
-        "before any vote. Test queries never get a vote: what they gain was learned from other queries."
-    )
-    return [("The protocol", protocol), ("The users", _users(p["k"], p["users"])), *_READING]
-
-
-_ANSWER_INPUT = {
-    "text": "the answer's text, a sentence or two of the passage",
-    "cited": "which hit it was written from",
-    "nothing": "nothing of the answer",
-}
-
-
-def _users(k: int, users: Json) -> str:
-    eps = f"with probability {users['eps']:g} the verdict is the wrong one."
-    if users["answer_level"]:
-        sentences = [
-            f"An answer is written from one of {k} hits: with probability {users['careful']:g} the first "
-            "that answers the query by the qrels, if there is one, else any, the hit at rank r "
-            "with probability proportional to 1/r. A user judges that answer alone: it is helpful if "
-            f"its hit answers the query; {eps} The flywheel is told {_ANSWER_INPUT[users['told']]}; the "
-            "rules compared with, which know votes on passages alone, are told the hit."
-        ]
-    else:
-        sentences = [
-            f"A user sees {k} hits and looks at the hit at rank r with probability r^−{users['eta']:g}. A "
-            "hit looked at gets a vote, “helpful” if the qrels say that it answers the query and "
-            f"“harmful” if not; {eps}"
-        ]
-        if users["trust"]:
-            sentences.append(
-                "A hit at rank r that does not answer is taken for helpful, for its rank alone, with "
-                f"probability {users['trust']:g} / r."
-            )
-    if users["malicious"]:
-        sentences.append(
-            f"A share of {users['malicious']:g} of the users attacks instead (“{users['attack']}”) and "
-            "votes on every hit."
-        )
-    return " ".join(sentences)
-
-
 def _ranking_rows(c: Json) -> list[list[str]]:
     """The static hybrid, the best rule beside the flywheel and the oracle, the flywheel, the oracle."""
+    shown = _shown(c)
     ours = [r for r in c["rankings"] if r["name"].startswith("flywheel")]
     ceiling = [r for r in c["rankings"] if r["name"].startswith("oracle")]
     static = named(c["rankings"], c["static"])
     rules = [r for r in best_first(c["rankings"]) if r not in [static, *ours, *ceiling]]
     best = [{**r, "name": f"best other: {r['name']}"} for r in rules[:1]]
+    some = [r for r in rules[1:] if r["name"] in shown]
     rows = []
-    for r in (static, *best, *ours, *ceiling):
+    for r in (static, *best, *some, *ours, *ceiling):
         shares = share(r["helped"]), share(r["hurt"])
         value = number(r["values"][MEASURE])
         rows.append([r["name"], value, *difference_cells(r["difference"]), *shares])
@@ -238,6 +156,84 @@ def slice_rows(c: Json) -> list[list[str]]:
     return rows
 
 
+def slice_measures(c: Json) -> tuple[Sequence[str], list[list[str]]]:
+    """Columns and rows: in each slice, the measures beside nDCG@10 and the flywheel's differences."""
+    rows = []
+    for s in c["slices"]:
+        for measure, difference in s["differences"].items():
+            values = [number(s["rankings"][r][measure]) for r in (c["static"], "flywheel")]
+            rows.append([s["name"], measure, str(s["n"]), *values, *difference_cells(difference)])
+    return ("slice", "measure", "queries", "static", "flywheel", *DIFFERENCE), rows
+
+
+def slice_rankings(c: Json) -> tuple[Sequence[str], list[list[str]]]:
+    """Columns and rows: nDCG@10 of the rankings that matter most, by slice."""
+    rows = [
+        [name, *(number(s["rankings"][name][MEASURE]) for s in c["slices"])]
+        for name in (c["static"], *_shown(c), "flywheel")
+    ]
+    return ("ranking", *(s["name"] for s in c["slices"])), rows
+
+
+def slice_gains(c: Json) -> tuple[Sequence[str], list[list[str]]]:
+    """Columns and rows: what votes changed in nDCG@10, by slice: the flywheel before any and at the end."""
+    start = _shown(c)[0]
+    rows = [
+        [
+            s["name"],
+            *(number(s["rankings"][name][MEASURE]) for name in (start, "flywheel")),
+            *difference_cells(s["ahead"][start]),
+        ]
+        for s in c["slices"]
+    ]
+    return ("slice", "before votes", "at the end", *DIFFERENCE), rows
+
+
+def _shown(c: Json) -> list[str]:
+    """The rankings that the flywheel is compared with in each slice, the first its own before any vote;
+    none in cycles-v1."""
+    return [name for s in c["slices"][:1] for name in s.get("ahead", ())]
+
+
+def refresh_table(run: Json) -> tuple[Sequence[str], list[list[str]]]:
+    """Columns and rows: what the refresh of each cycle of a run made live.
+
+    The columns are whatever rates and whatever of the kernel the live parameters have.
+    """
+    found = [{**(p := r["parameters"]), **p.get("rates", {})} for r in run["refreshes"]]
+    rates = [name for name in _names(found) if name not in _NO_RATES]
+    kernel = [name for name in _names([p.get("kernel", {}) for p in found]) if "_" not in name]
+    rows = [
+        [
+            str(cycle),
+            refresh["weights"],
+            *(_estimate(p, name) for name in rates),
+            *(_estimate(p.get("kernel", {}), name) for name in kernel),
+        ]
+        for cycle, (refresh, p) in enumerate(zip(run["refreshes"], found, strict=True), 1)
+    ]
+    short = [_SHORT.get(name, name) for name in (*rates, *kernel)]
+    return ("cycle", "weights", *short), rows
+
+
+def _names(found: Sequence[Json]) -> list[str]:
+    """The names of the numbers, and of what is not estimated, in these mappings."""
+    numbers = (
+        name
+        for values in found
+        for name, value in values.items()
+        if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    )
+    return list(dict.fromkeys(numbers))
+
+
+def _estimate(values: Json, name: str) -> str:
+    value = values.get(name, math.nan)
+    if value is None:  # one right answer a question is what is assumed without an estimate
+        return "1" if name == "answers" else NONE
+    return NONE if math.isnan(value) else f"{value:.3g}".replace("-", "−")
+
+
 def _print(
     console: Any, columns: Sequence[str], blocks: Sequence[tuple[str, list[list[str]]]]
 ) -> None:
@@ -248,7 +244,7 @@ def _print(
     table.add_column("collection", overflow="fold", max_width=16)
     table.add_column(columns[0], overflow="fold", max_width=28)
     for column in columns[1:]:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(fill(column, _HEADER_WIDTH), justify="right", no_wrap=True)
     for name, rows in blocks:
         for i, row in enumerate(rows):
             style = "bold" if row[0] == "flywheel" else None

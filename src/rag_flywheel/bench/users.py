@@ -4,7 +4,7 @@ They see what a real user sees, and know which passages answer their query.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,8 @@ Attack = Literal["random", "inverted", "collude"]
 ATTACKS: tuple[Attack, ...] = ("random", "inverted", "collude")
 Told = Literal["text", "cited", "nothing"]
 TOLD: tuple[Told, ...] = ("text", "cited", "nothing")
+_COIN = 0.5  # share of wrong verdicts
+_ALIKE = 5.0  # how alike people are: the sum of the two parameters of a Beta distribution
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,50 @@ class Users:
             return {p: not good for p, good in helps.items()}
         pushed = min(helps, default="")
         return {p: p == pushed for p in helps}
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user with a name, who has habits of their own and votes after a share of their questions."""
+
+    name: str
+    habits: Users
+    willingness: float
+
+    def feedback(
+        self, seen: Retrieval, answers: Mapping[str, int], rng: np.random.Generator
+    ) -> Sequence[Vote | OnAnswer]:
+        """The feedback of this person on one recorded retrieval; answers: {passage id: grade}."""
+        if rng.random() >= self.willingness:
+            return []
+        return self.habits.feedback(seen, answers, self.name, rng)
+
+
+def people(
+    users: Users, n: int, willingness: float, rng: np.random.Generator
+) -> tuple[Person, ...]:
+    """n people whose habits are spread around those of `users`, who is their average.
+
+    eps: between 0 (never wrong) and 1/2 (a coin), half of a draw from a Beta distribution; willingness:
+    a draw from one too. eta: uniform within a half of the average, from those who read on to those who
+    stop at once. An average at the end of its range is everybody's. malicious: the share of the
+    people, rounded, who always attack.
+    """
+    attackers = set(rng.permutation(n)[: round(users.malicious * n)].tolist())
+    found = []
+    for number in range(n):
+        eps = users.eps if users.eps > _COIN else _COIN * _around(users.eps / _COIN, rng)
+        eta = users.eta * rng.uniform(0.5, 1.5)
+        habits = replace(users, eps=eps, eta=eta, malicious=float(number in attackers))
+        found.append(Person(f"user-{number + 1}", habits, _around(willingness, rng)))
+    return tuple(found)
+
+
+def _around(mean: float, rng: np.random.Generator) -> float:
+    """A draw between 0 and 1 from the Beta distribution of this mean; an end of the range itself."""
+    if not 0.0 < mean < 1.0:
+        return mean
+    return float(rng.beta(_ALIKE * mean, _ALIKE * (1.0 - mean)))
 
 
 def _helps(seen: Retrieval, answers: Mapping[str, int]) -> dict[str, bool]:

@@ -73,7 +73,7 @@ def demo(
         "indexes"
     ),
     seed: Annotated[int, typer.Option(help="Seed of the simulated users.")] = 0,
-    cycles: Annotated[int, typer.Option(min=1, help="Number of cycles of votes and refresh.")] = 8,
+    cycles: Annotated[int, typer.Option(min=1, help="Number of cycles of votes and refresh.")] = 6,
     as_json: Json = False,
 ) -> None:
     """Run a help desk for Python's standard library that learns from simulated users."""

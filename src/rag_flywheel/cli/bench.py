@@ -17,6 +17,12 @@ def bench(
     out: Annotated[
         Path, typer.Option(help="Result file; the report goes beside it, ending in .html.")
     ] = Path("bench.json"),
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="v1: each question is asked once; v2: a stream of questions with repeats."
+        ),
+    ] = "v1",
     seed: Annotated[int, typer.Option(help="Seed of shuffling, users and tests.")] = 0,
     cycles: Annotated[int, typer.Option(min=1, help="Number of cycles of votes and refresh.")] = 10,
     max_train: Annotated[
@@ -41,12 +47,23 @@ def bench(
     told: Annotated[
         str, typer.Option(help="What such a vote comes with: the text, cited, or nothing.")
     ] = "text",
+    asked: Annotated[
+        int | None,
+        typer.Option(min=2, help="v2: questions asked in all; else as many as train queries."),
+    ] = None,
+    users: Annotated[int, typer.Option(min=1, help="v2: number of users who ask.")] = 50,
+    willingness: Annotated[
+        float, typer.Option(min=0, max=1, help="v2: mean chance that who asked votes at all.")
+    ] = 0.5,
+    unasked: Annotated[
+        float, typer.Option(min=0, max=1, help="v2: share of needs that nobody asks about.")
+    ] = 0.2,
 ) -> None:
     """Measure accuracy over cycles of votes, in comparison with other ways to rank."""
     from rag_flywheel.bench.bench import run_bench, write_result
     from rag_flywheel.bench.collection import find_collection
     from rag_flywheel.bench.extra import require_bench_extra
-    from rag_flywheel.bench.protocol import Protocol
+    from rag_flywheel.bench.protocol import PROTOCOLS, Protocol, Traffic
     from rag_flywheel.bench.report import write_report
     from rag_flywheel.bench.terminal import print_result
     from rag_flywheel.bench.users import ATTACKS, TOLD, Users
@@ -54,19 +71,27 @@ def bench(
 
     require_bench_extra()
     kind, known = one_of(attack, ATTACKS, "attack "), one_of(told, TOLD, "told ")
+    again = one_of(protocol, PROTOCOLS, "protocol ") == "v2"
     if out.suffix != ".json":
         raise typer.BadParameter(f"{out} does not end in .json")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise InputError(
             f"{out.parent} is no folder that can be written to; make it, or give --out"
         )
-    users = Users(eta, eps, trust, malicious, kind, answer_level, known)
+    habits = Users(eta, eps, trust, malicious, kind, answer_level, known)
     folders = [find_collection(name) for name in collections]
-    protocol = Protocol(
-        cycles, seed, max_train, max_test, tune_after=tuple(tune_after or ()), users=users
+    traffic = Traffic(asked, unasked=unasked, n_users=users, willingness=willingness)
+    followed = Protocol(
+        cycles,
+        seed,
+        max_train,
+        max_test,
+        tune_after=tuple(tune_after or ()),
+        users=habits,
+        traffic=traffic if again else None,
     )
     with Bars() as bars:
-        result = run_bench(folders, protocol, bars)
+        result = run_bench(folders, followed, bars)
     write_result(result, out)
     write_report(result, out.with_suffix(".html"))
     print_result(result)

@@ -5,22 +5,28 @@ the query was answered.
 """
 
 import json
-import math
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from rag_flywheel.rank.memory import Memory
+from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.posterior import NAMED, credited
+from rag_flywheel.rank.score import chance_of
 from rag_flywheel.rank.stored_evidence import PastQuery, Provenance
 from rag_flywheel.records import Judgment, QueryKey
 from rag_flywheel.store import forgetting, retrievals, votes
 
-RULES = 2  # raised whenever the same votes come to give other chances
+RULES = 3  # raised whenever the same votes come to give other chances
 
 
 def rests_on(
-    until: int, noise: float, judged_by: str | None, revision: str, conn: sqlite3.Connection
+    until: int,
+    parameters: Parameters,
+    judged_by: str | None,
+    revision: str,
+    conn: sqlite3.Connection,
 ) -> Provenance:
     """Everything that determines `past_queries` besides the version's memory and the vectors.
 
@@ -32,7 +38,8 @@ def rests_on(
         "rules": RULES,
         "named": NAMED,
         "judged_by": judged_by,
-        "noise": noise,
+        "rates": asdict(parameters.rates),
+        "answers": parameters.answers,
         "trusts": votes.stored_trusts(conn),
         "queries": revision,
     }
@@ -42,14 +49,15 @@ def rests_on(
 
 def past_queries(
     memory: Memory,
-    noise: float,
+    parameters: Parameters,
     judged: Sequence[Judgment],
     conn: sqlite3.Connection,
 ) -> dict[QueryKey, PastQuery]:
     """The past queries of these judgments, with the chances of their passages after the votes.
 
-    noise: the share of votes that are wrong.
+    memory, parameters: of one version.
     """
+    answers = parameters.answers
     by_query: dict[QueryKey, list[Judgment]] = defaultdict(list)
     for judgment in judged:
         by_query[QueryKey(judgment.query, judgment.tenant)].append(judgment)
@@ -62,10 +70,15 @@ def past_queries(
     rows = {key: sorted({first[key], *(j.retrieval for j in by_query[key])}) for key in unknown}
     logged = retrievals.logged_scores(conn, sorted({r for some in rows.values() for r in some}))
     for key in unknown:
-        before[key] = completed(before[key], [logged[row] for row in rows[key]])
+        before[key] = completed(before[key], [logged[row] for row in rows[key]], answers)
     return {
         key: PastQuery(
-            credited(with_named(before[key], judgments), judgments, noise),
+            credited(
+                with_named(before[key], judgments),
+                judgments,
+                parameters.rates,
+                several=answers is not None,
+            ),
             tuple(dict.fromkeys(s for j in judgments for s in j.votes)),
         )
         for key, judgments in by_query.items()
@@ -82,15 +95,18 @@ def with_named(before: dict[int, float], judgments: Sequence[Judgment]) -> dict[
 
 
 def completed(
-    before: Mapping[int, float], shown: Sequence[Sequence[tuple[int, float]]]
+    before: Mapping[int, float],
+    shown: Sequence[Sequence[tuple[int, float]]],
+    answers: float | None,
 ) -> dict[int, float]:
     """Chances extended by those of other passages from the first answer that showed them.
 
-    shown: (lineage, score) of the hits of each answer, the first answer first.
+    shown: (lineage, score) of the hits of each answer, the first answer first. answers: as in
+    `Parameters`.
     """
     chances = dict(before)
     for hits in shown:
         for lineage, score in hits:
-            chances.setdefault(lineage, math.exp(min(score, 0.0)))
-    total = sum(chances.values())
-    return {p: chance / max(total, 1.0) for p, chance in chances.items()}
+            chances.setdefault(lineage, chance_of(score, answers))
+    total = max(sum(chances.values()), 1.0) if answers is None else 1.0
+    return {p: chance / total for p, chance in chances.items()}

@@ -7,7 +7,7 @@ one asking are; together they weigh no more than a few users.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from rag_flywheel.curate.weights import EXPLICIT, SAID, WEIGHTS
 from rag_flywheel.records import Judgment
@@ -57,6 +57,31 @@ def standing_votes(votes: Iterable[VoteEvent]) -> list[VoteEvent]:
         if vote.verdict != "retract" and _weight(vote) > 0.0:
             standing[voice] = max(vote, standing.get(voice, vote), key=_precedence)
     return sorted(standing.values(), key=lambda v: (v.seq, v.lineage))
+
+
+def superseded_elsewhere(
+    votes: Iterable[VoteEvent], standing: Collection[tuple[int, int]], retrievals: Collection[int]
+) -> set[tuple[int, int]]:
+    """The events on other retrievals that do not stand because of events of the same voice on these.
+
+    standing: (event number, lineage) of those that stand; an event stands on no passage where the last
+    word on it was a retraction.
+    """
+    by_voice: dict[_Voice, list[VoteEvent]] = defaultdict(list)
+    for vote in votes:
+        by_voice[_voice(vote)].append(vote)
+    found = set()
+    for said in by_voice.values():
+        last = {vote.kind: vote.retrieval in retrievals for vote in said}
+        outranked = any(
+            (vote.seq, vote.lineage) in standing and vote.retrieval in retrievals for vote in said
+        )
+        found |= {
+            (vote.seq, vote.lineage)
+            for vote in said
+            if (outranked or last[vote.kind]) and vote.retrieval not in retrievals
+        }
+    return found - set(standing)
 
 
 _Voice = tuple[bytes, str | None, int, str]

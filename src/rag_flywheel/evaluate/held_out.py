@@ -15,20 +15,17 @@ from rag_flywheel.improve.examples import (
     Floats,
     Golden,
     Ints,
-    all_support,
     kernel_weights,
-    links,
     nearest,
     nearest_of,
-    support,
 )
 from rag_flywheel.improve.likelihood import (
     log_likelihoods,
     of_any_answer,
-    prior_chances,
+    prior_under,
     with_support,
 )
-from rag_flywheel.improve.propagate import before_votes, neighbour_chances_of
+from rag_flywheel.improve.propagate import before_votes, neighbour_chances_of, support_of
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.nearest import Nearest
 from rag_flywheel.rank.parameters import Parameters
@@ -54,7 +51,7 @@ class HeldOut:
 
 def neighbour_chances(others: Examples, parameters: Parameters) -> Floats:
     """The chances of their candidates that these queries propagate to others, (m, C)."""
-    return neighbour_chances_of(others, before_votes(others, parameters), parameters.noise)
+    return neighbour_chances_of(others, before_votes(others, parameters), parameters)
 
 
 def chances_of(
@@ -70,27 +67,27 @@ def chances_of(
     memory: `neighbour_chances` of the others, None: computed here; near: the nearest others of each
     query, of any tenant, None: searched here.
     """
-    prior = prior_chances(test, parameters.vector)
+    prior = prior_under(test, parameters)
     kernel = parameters.memory
     if not kernel.neighbours or not len(others) or not len(test):
         return prior
     apart = np.zeros(len(test), np.int64), np.ones(len(others), np.int64)
     near = nearest(test, others, *apart, near)
     memory = neighbour_chances(others, parameters) if memory is None else memory
-    linked, weights = links(near, test, others, memory), kernel_weights(near, kernel)
-    added = support(linked, memory.ravel()[linked.of], weights, prior.shape[1])
-    return with_support(prior, added, all_support(near, memory, weights), kernel.n0)
+    weights = kernel_weights(near, kernel)
+    added, every = support_of(near, test, others, memory, weights, parameters)
+    return with_support(prior, added, every, kernel.n0)
 
 
 def judge_held_out(test: Examples, chances: Floats, parameters: Parameters) -> HeldOut:
     """Score the chances of the candidates of `test`, (m, C), by the votes on it under parameters."""
-    noise, order = parameters.noise, _order(test, chances)
+    order = _order(test, chances)
     net = np.take_along_axis(test.net, order, axis=1)
     best = np.take_along_axis(test.lineages, order[:, :_BEST], axis=1)
     shown = best >= 0
     n_judged = ((net[:, :_BEST] != 0) & shown).sum(axis=1)
     return HeldOut(
-        log_likelihoods(test, chances, noise, parameters.choice) + of_any_answer(test, noise),
+        log_likelihoods(test, chances, parameters) + of_any_answer(test, parameters.rates),
         _condensed(net),
         best,
         n_judged / np.maximum(shown.sum(axis=1), 1),

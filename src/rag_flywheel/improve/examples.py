@@ -12,6 +12,7 @@ from rag_flywheel.index.nearest import Nearest, nearest_rows
 from rag_flywheel.index.spans import places_of
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel
+from rag_flywheel.rank.posterior import CORRECTION_WEIGHT
 from rag_flywheel.records import QueryKey, Vectors
 
 Ints = npt.NDArray[np.int64]
@@ -25,10 +26,10 @@ class Examples:
     """n past queries with at most C candidates each; rows with fewer are padded.
 
     vectors float32 (n, dim), unit rows; lineages int64 (n, C), -1: padding; features float32
-    (n, C, number of features); net (n, C): "helpful" less "harmful" votes; n_helpful, n_harmful
-    (n,): all votes on each query; tenants int64 (n,): a number for each query's tenant; chosen (n, C):
-    the largest part of each candidate in a judged answer, 0 to 1, None: no answer was judged; n_named
-    (n,): how often a user named a candidate, which is counted in `net` alone, None: never. given bool
+    (n, C, number of features); helpful, harmful (n, C): the votes of either kind on each candidate, a
+    named one having CORRECTION_WEIGHT more that are "helpful"; tenants int64 (n,): a number for each
+    query's tenant; chosen (n, C): the largest part of each candidate in a judged answer, 0 to 1, None:
+    no answer was judged; n_named (n,): how often a user named a candidate, None: never. given bool
     (n,): whether a query's candidates were an application's own, None: no query's. The features are
     FEATURES and, where there are own candidates, GIVEN after them; those of the other sort are 0.
     """
@@ -37,9 +38,8 @@ class Examples:
     vectors: Vectors
     lineages: Ints
     features: npt.NDArray[np.floating[Any]]
-    net: Floats
-    n_helpful: Floats
-    n_harmful: Floats
+    helpful: Floats
+    harmful: Floats
     tenants: Ints
     chosen: Floats | None = None
     n_named: Floats | None = None
@@ -53,6 +53,29 @@ class Examples:
         """bool (n, C): where there is a candidate."""
         return self.lineages >= 0
 
+    @property
+    def voted(self) -> npt.NDArray[np.bool_]:
+        """bool (n, C): which candidates have votes."""
+        found: npt.NDArray[np.bool_] = (self.helpful > 0.0) | (self.harmful > 0.0)
+        return found
+
+    @property
+    def net(self) -> Floats:
+        """(n, C): "helpful" less "harmful" votes."""
+        return self.helpful - self.harmful
+
+    @property
+    def n_helpful(self) -> Floats:
+        """(n,): "helpful" votes on each query, without named candidates."""
+        total: Floats = self.helpful.sum(axis=1)
+        return total if self.n_named is None else total - CORRECTION_WEIGHT * self.n_named
+
+    @property
+    def n_harmful(self) -> Floats:
+        """(n,): "harmful" votes on each query."""
+        total: Floats = self.harmful.sum(axis=1)
+        return total
+
     @cached_property
     def near(self) -> Nearest:
         """The nearest examples of each, of any tenant, itself among them."""
@@ -65,9 +88,8 @@ class Examples:
             self.vectors[rows],
             self.lineages[rows],
             self.features[rows],
-            self.net[rows],
-            self.n_helpful[rows],
-            self.n_harmful[rows],
+            self.helpful[rows],
+            self.harmful[rows],
             self.tenants[rows],
             None if self.chosen is None else self.chosen[rows],
             None if self.n_named is None else self.n_named[rows],
@@ -137,6 +159,12 @@ class Links:
     of: Ints
     slot: Ints
 
+    @classmethod
+    def none(cls) -> "Links":
+        """No links."""
+        empty = np.empty(0, dtype=np.int64)
+        return cls(empty, empty, empty)
+
 
 def links(near: Nearest, targets: Examples, sources: Examples, chances: Floats) -> Links:
     """Every pair of a target's candidate and the same passage as a candidate of its neighbours.
@@ -147,8 +175,7 @@ def links(near: Nearest, targets: Examples, sources: Examples, chances: Floats) 
     width = targets.lineages.shape[1]
     at = np.flatnonzero((chances > 0).ravel() & (sources.lineages >= 0).ravel())
     if not n or not k or not len(at):
-        empty = np.empty(0, dtype=np.int64)
-        return Links(empty, empty, empty)
+        return Links.none()
     passages = sources.lineages.ravel()[at]
     names = int(max(targets.lineages.max(), passages.max())) + 2  # -1 is one of them
     starts = np.searchsorted(at, np.arange(len(sources) + 1) * sources.lineages.shape[1])
@@ -211,6 +238,27 @@ def sums_of_support(
         yield (
             every + np.bincount(row, by_link * one, minlength=n),
             every + np.bincount(row, by_link * other, minlength=n),
+        )
+
+
+def sums_at(
+    found: Links, near: Nearest, chances: Floats, wanted: Ints, kernels: Iterable[Kernel]
+) -> Iterator[tuple[Floats, Floats]]:
+    """For each kernel S of the wanted candidates, (w,), and the sum of K over the neighbours that say
+    anything about them, (w,).
+
+    chances: of the sources' candidates, (m, C); wanted int64 (w,): targets' candidates, flat in (n, C),
+    sorted.
+    """
+    place = np.searchsorted(wanted, found.to)
+    kept = np.flatnonzero(np.append(wanted, -1)[place] == found.to)
+    place, slot = place[kept], found.slot[kept]
+    chance = chances.ravel()[found.of[kept]]
+    for kernel in kernels:
+        by_link = kernel_weights(near, kernel).ravel()[slot]
+        yield (
+            np.bincount(place, by_link * chance, minlength=len(wanted)).astype(np.float64),
+            np.bincount(place, by_link, minlength=len(wanted)).astype(np.float64),
         )
 
 

@@ -1,25 +1,48 @@
 """Fits the weights of the prior to votes, and calibrates the noise of votes and the kernel."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
-from rag_flywheel.improve.examples import Examples, Floats, links, nearest, sums_of_support
+from rag_flywheel.improve.examples import (
+    Examples,
+    Floats,
+    Links,
+    kernel_weights,
+    links,
+    nearest,
+    sums_at,
+    sums_of_support,
+)
 from rag_flywheel.improve.given import given_scale, of_index, own_given, with_given
 from rag_flywheel.improve.informative import informative
-from rag_flywheel.improve.likelihood import calibrated, choice_odds, fit, prior_chances, vote_odds
-from rag_flywheel.improve.propagate import neighbour_chances_of
+from rag_flywheel.improve.likelihood import (
+    Fit,
+    as_chosen,
+    calibrated,
+    choice_odds,
+    fit,
+    log_likelihood_of_tosses,
+    prior_under,
+    rates_given,
+    vote_odds,
+    with_support,
+)
+from rag_flywheel.improve.propagate import neighbour_chances_of, support_of
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.exact import typical_cosine
+from rag_flywheel.index.nearest import Nearest
 from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.parameters import FITTED, Kernel, Parameters
-from rag_flywheel.rank.posterior import NOISE_LIMIT
+from rag_flywheel.rank.posterior import NOISE_LIMIT, Rates
 
 LEAST_QUERIES = 64  # with fewer, parameters stay as they are
 MOST_QUERIES = 8_000  # that parameters are fitted to, the newest
 STRENGTH = 60.0
+CLEARLY = 3.0  # log-likelihood by which votes must differ from tossed coins; those gain up to 2.8
 QUANTILES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 GAMMAS = (1.0, 2.0, 4.0, 8.0)
 N0_SPREAD = 1.5  # of log n0 around the shipped one, before any vote
@@ -61,67 +84,78 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
         if len(every) >= LEAST_QUERIES:
             why = "votes on answers look the same whatever those say: nothing is learned from them"
         return Proposal(None, why, scores)
-    weights, noise = _fitted(own)
-    if noise > NOISE_LIMIT:
+    likeliest = _fitted(own)
+    if (noise := likeliest.rates.noise) > NOISE_LIMIT:
         why = f"{noise:.0%} of votes look wrong: nothing is learned from them"
         return Proposal(None, why, scores)
-    found = replace(kept, source=FITTED)
-    if len(of_index(own)):
-        named = {name: round(float(w), 4) for name, w in zip(FEATURES, weights, strict=False)}
-        found = replace(found, weights=named, sharpness=1.0)
-    if len(own_given(own)):
-        found = with_given(found, weights[len(FEATURES) :])
+    found = _with_weights(replace(kept, source=FITTED), own, likeliest.weights)
     return Proposal(found, f"fitted to {len(own)} past queries", scores)
 
 
 def calibrated_parameters(examples: Examples, kept: Parameters) -> Parameters:
     """Keep the order of the prior, and fit the rest to the votes on the newest of these examples: the
-    sharpness of the prior, the noise of votes, how well answers are chosen, and the kernel.
+    sharpness of the prior, how often votes are wrong, how many passages answer a query, how well
+    answers are chosen, and the kernel.
 
-    The noise is a property of the votes, not of the live weights: it is the likeliest one together
-    with the weights that `propose` fits. Votes on answers that carry no information are left out of
-    it, and count for the very same query alone.
+    The rates and whether there is one answer are properties of the votes, not of the live weights: they
+    are the likeliest ones together with the weights that `propose` fits. Votes on answers that carry no
+    information are left out of it, and count for the very same query alone.
     """
     every = newest(examples)
     if len(every) < LEAST_QUERIES:
         return kept
     own = informative(every)
     if len(own) < LEAST_QUERIES:
-        return replace(kept, noise=Parameters().noise, kernel=_same_query_kernel(every))
-    noise = round(max(_fitted(own)[1], 1e-3), 4)
-    fitted = _calibrated_prior(enough(own), replace(kept, noise=noise))
-    if noise > NOISE_LIMIT:
-        return fitted
-    kernel, gain = _kernel(own, fitted)
-    return replace(fitted, kernel=kernel if gain > 0 else _same_query_kernel(own))
+        return replace(kept, rates=Rates(), kernel=_same_query_kernel(every))
+    likeliest = _fitted(own)
+    of_votes = Parameters(rates=_rounded(likeliest.rates), answers=likeliest.answers)
+    if of_votes.answers is not None and of_votes.rates.noise <= NOISE_LIMIT:
+        fitted = _with_weights(of_votes, own, likeliest.weights)
+        of_votes = replace(of_votes, rates=_rates_by_neighbours(own, fitted))
+    return _with_memory(own, replace(kept, rates=of_votes.rates, answers=of_votes.answers))
 
 
-def _calibrated_prior(own: Examples, kept: Parameters) -> Parameters:
-    """With the likeliest sharpness, and how well answers are chosen, at the noise of `kept`; the prior
-    of an application's own candidates has a sharpness of its own."""
-    plain = replace(kept, sharpness=1.0, given_sharpness=1.0).vector
-    index, given = of_index(own), own_given(own)
+def _with_weights(kept: Parameters, examples: Examples, weights: Floats) -> Parameters:
+    """The parameters with these weights, (d,), of the sorts of candidates that the examples have."""
     found = kept
-    if len(given) >= LEAST_QUERIES:
-        sharpness, choice = calibrated(given, plain, kept.noise)
-        found = replace(found, given_sharpness=round(sharpness, 4), choice=round(choice, 4))
-    if len(index) >= LEAST_QUERIES:
-        sharpness, choice = calibrated(index, plain, kept.noise)
-        found = replace(found, sharpness=round(sharpness, 4), choice=round(choice, 4))
+    if len(of_index(examples)):
+        named = {name: round(float(w), 4) for name, w in zip(FEATURES, weights, strict=False)}
+        found = replace(found, weights=named, sharpness=1.0)
+    if len(own_given(examples)):
+        found = with_given(found, weights[len(FEATURES) :])
     return found
 
 
-def _fitted(examples: Examples) -> tuple[Floats, float]:
-    """The likeliest (weights (d,), noise), near the shipped weights."""
-    names = (*FEATURES, *GIVEN)[: examples.features.shape[2]]
-    free = np.array([float(name in FREE) for name in names])
-    centre = Parameters().vector[: len(names)]
-    if examples.given is None:
-        return fit(examples, centre, strength=STRENGTH, free=free)
-    scale = given_scale(examples)  # of which the Gaussian is independent, but the search is not
-    scaled = replace(examples, features=examples.features / scale)
-    weights, noise = fit(scaled, centre * scale, strength=STRENGTH, free=free)
-    return weights / scale, noise
+def _with_memory(examples: Examples, kept: Parameters) -> Parameters:
+    """The parameters with sharpness, number of answers, choice and kernel fitted, given the rates."""
+    fitted = _calibrated(examples, kept)
+    if fitted.rates.noise > NOISE_LIMIT:
+        return fitted
+    kernel, gain = _kernel(examples, fitted)
+    return replace(fitted, kernel=kernel if gain > 0 else _same_query_kernel(examples))
+
+
+def _calibrated(examples: Examples, kept: Parameters) -> Parameters:
+    """The parameters with sharpness, number of answers and choice fitted, given the rates; the prior of
+    an application's own candidates has a sharpness of its own."""
+    some, found = enough(examples), kept
+    index, given = of_index(some), own_given(some)
+    if len(given) >= LEAST_QUERIES:
+        sharpness, found = _sharpness(given, kept)
+        found = replace(found, given_sharpness=sharpness)
+    if len(index) >= LEAST_QUERIES:
+        given_sharpness = found.given_sharpness
+        sharpness, found = _sharpness(index, kept)
+        found = replace(found, sharpness=sharpness, given_sharpness=given_sharpness)
+    return found
+
+
+def _sharpness(examples: Examples, kept: Parameters) -> tuple[float, Parameters]:
+    """(the sharpness of the prior of these candidates, the parameters with the number of answers and
+    choice fitted with it)."""
+    sharpness, choice, answers = calibrated(examples, kept)
+    several = None if answers is None else round(answers, 4)
+    return round(sharpness, 4), replace(kept, choice=round(choice, 4), answers=several)
 
 
 def enough(examples: Examples) -> Examples:
@@ -131,6 +165,53 @@ def enough(examples: Examples) -> Examples:
     if not len(given) or min(len(index), len(given)) >= LEAST_QUERIES:
         return examples
     return max(index, given, key=len)
+
+
+def _rates_by_neighbours(examples: Examples, fitted: Parameters) -> Rates:
+    """The likeliest rates given the chances by neighbours of other folds."""
+    found = _with_memory(examples, fitted)
+    near, prior, chances, _ = _cross_fitted(examples, found)
+    weights = kernel_weights(near, found.kernel)
+    sums = support_of(near, examples, examples, chances, weights, found)
+    return _rounded(rates_given(examples, with_support(prior, *sums, found.kernel.n0), found))
+
+
+def _fitted(examples: Examples) -> Fit:
+    """The likeliest weights and rates, near the shipped weights.
+
+    Votes that are not clearly likelier than tossed coins, neither by the prior nor by what was said of
+    similar queries, are held for that: any few look as if they told something.
+    """
+    found = _likeliest(examples)
+    gain = found.log_likelihood - log_likelihood_of_tosses(examples)
+    if gain >= CLEARLY or found.rates.noise > NOISE_LIMIT:
+        return found
+    of_votes = Parameters(rates=_rounded(found.rates), answers=found.answers)
+    fitted = _with_weights(of_votes, examples, found.weights)
+    _, by_neighbours = _kernel(examples, _calibrated(examples, fitted))
+    if gain + by_neighbours * len(examples) >= CLEARLY:
+        return found
+    n_helpful, n_harmful = float(examples.n_helpful.sum()), float(examples.n_harmful.sum())
+    share = min(max(n_helpful / max(n_helpful + n_harmful, 1.0), 1e-3), 1.0 - 1e-3)
+    return replace(found, rates=Rates(share, 1.0 - share))
+
+
+def _likeliest(examples: Examples) -> Fit:
+    """The likeliest weights, (d,) with d of the examples, and rates, near the shipped weights."""
+    names = (*FEATURES, *GIVEN)[: examples.features.shape[2]]
+    free = np.array([float(name in FREE) for name in names])
+    centre = Parameters().vector[: len(names)]
+    if examples.given is None:
+        return fit(examples, centre, strength=STRENGTH, free=free)
+    scale = given_scale(examples)  # of which the Gaussian is independent, but the search is not
+    scaled = replace(examples, features=examples.features / scale)
+    found = fit(scaled, centre * scale, strength=STRENGTH, free=free)
+    return replace(found, weights=found.weights / scale)
+
+
+def _rounded(rates: Rates) -> Rates:
+    both = (rates.false_helpful, rates.false_harmful)
+    return Rates(*(round(max(rate, 1e-3), 4) for rate in both))
 
 
 def _same_query_kernel(examples: Examples) -> Kernel:
@@ -148,34 +229,72 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
     kernel alone would depend on chance, and so the memory stays about as mild as it is shipped.
     """
     shipped = np.log(Parameters().kernel.n0)
-    folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
-    near = nearest(examples, examples, folds, folds)
-    prior = prior_chances(examples, found.vector)
-    chances = neighbour_chances_of(examples, prior, found.noise)
-    joined = links(near, examples, examples, chances)
-    tilt = choice_odds(examples, found.choice)
-    values = tilt, tilt * vote_odds(examples, found.noise)
-    alone = [(prior * value).sum(axis=1) for value in values]
-
-    def gains(total: Floats, of_votes: Floats, n0: float) -> Floats:
-        """log P(votes) of each query with the memory less that without."""
-        with_it = (n0 * alone[1] + of_votes) / (n0 * alone[0] + total)
-        gain: Floats = np.log(with_it * alone[0] / alone[1])
-        return gain
-
+    likelihoods = _one_answer if found.answers is None else _several_answers
     cosines = dict(zip(QUANTILES, thetas(examples.vectors, QUANTILES), strict=True))
     kernels = [Kernel(cosines[q], q, gamma) for q, gamma in itertools.product(QUANTILES, GAMMAS)]
     tried, likely = [], []
-    every = sums_of_support(joined, near, chances, values, kernels)
-    for kernel, sums in zip(kernels, every, strict=True):
+    gains = likelihoods(examples, found)
+    for kernel, gain in zip(kernels, gains(kernels), strict=True):
         for n0 in STRENGTHS:
             tried.append((kernel.theta, kernel.theta_quantile, kernel.gamma, np.log(n0)))
             unlikely = 0.5 * ((np.log(n0) - shipped) / N0_SPREAD) ** 2
-            likely.append(gains(*sums, n0).sum() - unlikely)
+            likely.append(gain(n0) - unlikely)
     share = np.exp(np.array(likely) - max(likely))
     theta, quantile, gamma, log_n0 = (share @ np.array(tried) / share.sum()).tolist()
     n0 = float(np.exp(log_n0))
     # near-duplicates are among the neighbours that it is fitted to
     kernel = Kernel(round(theta, 4), round(quantile, 4), round(gamma, 3), round(n0, 5), same=0.0)
-    (sums,) = sums_of_support(joined, near, chances, values, [kernel])
-    return kernel, float(gains(*sums, kernel.n0).mean())
+    (gain,) = gains([kernel])
+    return kernel, gain(kernel.n0) / len(examples)
+
+
+_Gain: TypeAlias = Callable[[float], float]
+_Gains: TypeAlias = Callable[[Sequence[Kernel]], Iterator[_Gain]]
+
+
+def _one_answer(examples: Examples, found: Parameters) -> _Gains:
+    """log P(votes) of all queries with the memory less that without, by kernel and n0, with one answer."""
+    near, prior, chances, joined = _cross_fitted(examples, found)
+    tilt = choice_odds(examples, found.choice)
+    values = tilt, tilt * vote_odds(examples, found.rates)
+    alone = [(prior * value).sum(axis=1) for value in values]
+
+    def of(sums: tuple[Floats, Floats]) -> _Gain:
+        def gain(n0: float) -> float:
+            with_it = (n0 * alone[1] + sums[1]) / (n0 * alone[0] + sums[0])
+            return float(np.log(with_it * alone[0] / alone[1]).sum())
+
+        return gain
+
+    return lambda kernels: map(of, sums_of_support(joined, near, chances, values, kernels))
+
+
+def _several_answers(examples: Examples, found: Parameters) -> _Gains:
+    """`_one_answer` with several: the sum over all candidates that have votes."""
+    near, prior, chances, joined = _cross_fitted(examples, found)
+    voted = np.flatnonzero(examples.voted)
+    odds = vote_odds(examples, found.rates).ravel()[voted]
+
+    def likely(chances: Floats) -> float:
+        every = prior.copy()
+        every.ravel()[voted] = chances
+        chosen = as_chosen(examples, every, found).ravel()[voted]
+        return float(np.log1p(chosen * (odds - 1.0)).sum())
+
+    own = prior.ravel()[voted]
+    alone = likely(own)
+
+    def of(sums: tuple[Floats, Floats]) -> _Gain:
+        added, every = sums
+        return lambda n0: likely((n0 * own + added) / (n0 + every)) - alone
+
+    return lambda kernels: map(of, sums_at(joined, near, chances, voted, kernels))
+
+
+def _cross_fitted(examples: Examples, found: Parameters) -> tuple[Nearest, Floats, Floats, Links]:
+    """Neighbours of other folds, the prior and the chances after the votes, (n, C), and the links."""
+    folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
+    near = nearest(examples, examples, folds, folds)
+    prior = prior_under(examples, found)
+    chances = neighbour_chances_of(examples, prior, found)
+    return near, prior, chances, links(near, examples, examples, chances)

@@ -1,49 +1,73 @@
 """Computes the likelihood of votes, the model that all parameters are fitted by.
 
-One candidate of a past query is its answer, p with chance P(p). A vote is right with probability
-1 − noise, on the answer and on the others alike. So, up to what does not depend on P,
+A vote on a wrong passage says "helpful" with probability false_helpful, one on a right passage says
+"harmful" with probability false_harmful. So votes on a passage multiply its odds by
 
-    log P(votes on q) = log Σ_p P(p) · ((1 − noise) / noise)^(helpful(p) − harmful(p))
+    R(p) = ((1 − false_harmful) / false_helpful)^helpful(p) · (false_harmful / (1 − false_helpful))^harmful(p)
 
-where p is any passage: the chance that P gives to other passages than the candidates counts as
-without votes. All votes together also determine the noise, since votes on others than the answer are
-"helpful" by mistake alone. Hits without votes need no model: which hits users read does not change
-the sum.
+and, up to what does not depend on the chances P(p) of the candidates of a query,
+
+    one answer:       log P(votes on q) = log Σ_p P(p) · R(p)
+    several answers:  log P(votes on q) = Σ_p log(P(p) · R(p) + 1 − P(p))
+
+With one answer p is any passage: the chance that P gives to other passages than the candidates counts
+as without votes. With several answers each passage is right or wrong on its own. Their number is
+Poisson, with mean `answers`, shared out by the prior π: P(p) = 1 − exp(−answers · π(p)). All votes
+together determine which of the two models holds, and both rates. Hits without votes need no model:
+which hits users read does not change the sum.
 
 The passages that an answer is written from do change it, for whoever wrote it chose well, or tried
-to. A passage with a part in a judged answer has exp(choice · part) times the odds that P gives it, in
-the likelihood of the votes alone. Without that, good answers would look like errors of users, who
+to. A passage with a part in a judged answer has exp(choice · part) times the share that P gives it,
+in the likelihood of the votes alone. Without that, good answers would look like errors of users, who
 call helpful what P holds for unlikely. And a user who names a passage picks one of all candidates.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.improve.examples import Examples, Floats, n_with_feature
-from rag_flywheel.rank.posterior import CORRECTION_WEIGHT
+from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.posterior import CORRECTION_WEIGHT, Rates
 
 LARGEST_NOISE = 0.4995
 SHARPNESS = 0.05, 20.0
 MOST_CHOICE = 12.0
+SEVERAL_BY = 3.0, 0.01  # by how much in log P(votes), and by how much more for each query, several
+# answers must be the likelier model: where either fits badly, the difference grows with the queries
 _SHARPNESS_SPREAD = 1.0  # of the Gaussian of its logarithm, around that of the weights as given
 _CHOICE_SPREAD = 3.0  # of the Gaussian around no choice at all
-_START, _NEARLY_TOSSED, _START_CHOICE = 0.2, 0.45, 3.0
+_ANSWERS_SPREAD = 2.0  # of the Gaussian of the logarithm of their number, around one
+_ANSWERS = 0.05, 500.0
+_CALIBRATION_SPREADS = 2.0, 2.0  # of the Gaussians of a and b in a + b · logit, around 0 and 1
+_RATES = 2.0, 8.0  # Beta(3, 9): as if so many wrong and right votes had been seen before
+_BALANCE_SPREAD = 0.25  # of the Cauchy of log(false_helpful / false_harmful), around 0
+_START, _NEARLY_TOSSED, _START_CHOICE, _START_ANSWERS = 0.2, 0.45, 3.0, 3.0
 _STEPS_HELD = 10  # of the weights alone: enough to come near their peak
-_NOISE_BOUNDS = -7.0, 7.0
+_NOISE_BOUNDS, _BALANCE_BOUNDS = (-7.0, 7.0), (-4.0, 4.0)
 _NEVER = -1e9
+_SURE = 1.0 - 1e-9
+_Bounds = Sequence[tuple[float | None, float | None]]
 
 
-def log_likelihoods(
-    examples: Examples, chances: Floats, noise: float, choice: float = 0.0
-) -> Floats:
+def log_likelihoods(examples: Examples, chances: Floats, parameters: Parameters) -> Floats:
     """log P(votes) of each query, (n,), up to `of_any_answer`. chances: (n, C)."""
-    tilt, others = choice_odds(examples, choice), of_others(chances)
-    joint = (chances * tilt * vote_odds(examples, noise)).sum(axis=1) + others
-    found: Floats = np.log(joint / ((chances * tilt).sum(axis=1) + others))
-    return found
+    odds = vote_odds(examples, parameters.rates)
+    chosen = as_chosen(examples, chances, parameters)
+    if parameters.answers is None:
+        others = of_others(chances)
+        weight = chosen.sum(axis=1) + others
+        found = np.log(((chosen * odds).sum(axis=1) + others) / weight)
+        n_right = np.ones(len(examples))
+    else:
+        found = np.log1p(chosen * (odds - 1.0)).sum(axis=1)
+        n_right = chosen.sum(axis=1)
+    if examples.n_named is not None:
+        found = found - examples.n_named * np.log(_named_from(examples, parameters.rates, n_right))
+    return np.asarray(found, dtype=np.float64)
 
 
 def of_others(chances: Floats) -> Floats:
@@ -52,150 +76,313 @@ def of_others(chances: Floats) -> Floats:
     return found
 
 
-def of_any_answer(examples: Examples, noise: float) -> Floats:
-    """The part of log P(votes) of each query that is the same whichever passage is its answer, (n,)."""
-    found: Floats = examples.n_helpful * np.log(noise) + examples.n_harmful * np.log(1.0 - noise)
-    if examples.n_named is not None:
-        odds = ((1.0 - noise) / noise) ** CORRECTION_WEIGHT
-        found = found - examples.n_named * np.log(odds + _others(examples))
+def of_any_answer(examples: Examples, rates: Rates) -> Floats:
+    """The part of log P(votes) of each query that is the same whichever passages are right, (n,)."""
+    wrong, right = np.log(rates.false_helpful), np.log1p(-rates.false_helpful)
+    found: Floats = examples.n_helpful * wrong + examples.n_harmful * right
     return found
 
 
 def choice_odds(examples: Examples, choice: float) -> Floats:
-    """The factor on the odds of each candidate for being chosen to write an answer from, (n, C)."""
+    """The factor on the share of each candidate for being chosen to write an answer from, (n, C)."""
     if examples.chosen is None:
-        return np.ones(examples.net.shape)
+        return np.ones(examples.lineages.shape)
     found: Floats = np.exp(choice * examples.chosen)
     return found
 
 
-def _others(examples: Examples) -> Floats:
-    """How many other candidates one was named out of, (n,)."""
-    found: Floats = np.maximum(examples.present.sum(axis=1) - 1.0, 1.0)
+def as_chosen(examples: Examples, chances: Floats, parameters: Parameters) -> Floats:
+    """The chances given that answers were written from some of the candidates, (n, C); with one answer
+    they are to be divided by their sum."""
+    if examples.chosen is None:
+        return chances
+    tilt = choice_odds(examples, parameters.choice)
+    if parameters.answers is None:
+        return chances * tilt
+    expected = -np.log1p(-np.minimum(chances, _SURE))
+    total, tilted = expected.sum(axis=1, keepdims=True), expected * tilt
+    shares = tilted / np.maximum(tilted.sum(axis=1, keepdims=True), 1e-300)
+    found: Floats = -np.expm1(-total * shares)
     return found
 
 
-def vote_odds(examples: Examples, noise: float) -> Floats:
-    """The factor by which the votes on each candidate multiply its chance, (n, C)."""
-    per_vote = np.log((1.0 - noise) / noise)
-    found: Floats = np.exp(np.clip(examples.net * per_vote, -50.0, 50.0))
+def vote_odds(examples: Examples, rates: Rates) -> Floats:
+    """The factor by which the votes on each candidate multiply its odds, (n, C)."""
+    by_helpful, by_harmful = rates.log_odds
+    power = examples.helpful * by_helpful + examples.harmful * by_harmful
+    found: Floats = np.exp(np.clip(power, -50.0, 50.0))
     return found
 
 
-def after_votes(examples: Examples, chances: Floats, noise: float) -> Floats:
+def after_votes(examples: Examples, chances: Floats, parameters: Parameters) -> Floats:
     """The chance of every candidate after the votes on its query, (n, C) (Bayes' rule)."""
-    joint = chances * vote_odds(examples, noise)
-    found: Floats = joint / (joint.sum(axis=1) + of_others(chances))[:, None]
+    joint = chances * vote_odds(examples, parameters.rates)
+    if parameters.answers is None:
+        total = (joint.sum(axis=1) + of_others(chances))[:, None]
+    else:
+        total = joint + np.maximum(1.0 - chances, 0.0)
+    found: Floats = joint / total
     return found
 
 
-def prior_chances(examples: Examples, weights: Floats) -> Floats:
-    """The prior of every candidate, (n, C): a softmax of weights · features, weights being for these
-    features and maybe more."""
-    return _softmax(examples.features @ weights[: examples.features.shape[2]], examples.present)
+def prior_chances(examples: Examples, weights: Floats, answers: float | None = None) -> Floats:
+    """The prior of every candidate, (n, C): a softmax of weights · features, π; with several answers,
+    so many on average, 1 − exp(−answers · π). weights: of these features, and maybe of more."""
+    weights = weights[: examples.features.shape[2]]
+    shares = _softmax(examples.features @ weights, examples.present)
+    found: Floats = shares if answers is None else -np.expm1(-answers * shares)
+    return found
+
+
+def prior_under(examples: Examples, parameters: Parameters) -> Floats:
+    """The prior of every candidate under these parameters, (n, C)."""
+    return prior_chances(examples, parameters.vector, parameters.answers)
 
 
 def with_support(prior: Floats, support: Floats, every: Floats, n0: float) -> Floats:
-    """(n0 · prior + S) / (n0 + sum of S), (n, C); every: that sum, over all passages, (n,)."""
-    found: Floats = (n0 * prior + support) / (n0 + every)[:, None]
+    """(n0 · prior + S) / (n0 + E), (n, C).
+
+    every: E, with one answer the sum of S over all passages, (n,); with several, for each candidate the
+    sum of K over the neighbours that say anything about it, (n, C).
+    """
+    total = n0 + (every[:, None] if every.ndim == 1 else every)
+    found: Floats = (n0 * prior + support) / total
     return found
 
 
-def fit(
-    examples: Examples, centre: Floats, *, strength: float, free: Floats
-) -> tuple[Floats, float]:
-    """The likeliest (weights (d,), noise), under a Gaussian around `centre` for the weights.
+@dataclass(frozen=True)
+class Fit:
+    """The likeliest weights (d,) of the prior, rates of wrong votes, and expected number of answers,
+    None: one; log_likelihood: of all votes."""
+
+    weights: Floats
+    rates: Rates
+    answers: float | None
+    log_likelihood: float
+
+
+def fit(examples: Examples, centre: Floats, *, strength: float, free: Floats) -> Fit:
+    """The likeliest weights and rates, under a Gaussian around `centre` for the weights, with one answer
+    or, where that makes the votes clearly likelier, with several.
 
     strength: of that Gaussian, for a feature whose spread within a query is 1. free: 1 for a
     weight that may be negative, 0 for one that may not. How well answers are chosen is fitted with
     them, and is of no further use.
+    """
+    one, several = (
+        _fitted(examples, centre, strength, free, several=either) for either in (False, True)
+    )
+    least, more = SEVERAL_BY
+    likeliest = max(
+        one.log_likelihood,
+        log_likelihood_of_tosses(examples),
+        _one_in_the_order_of(several, examples),
+    )
+    beaten = likeliest + least + more * len(examples)
+    return several if several.log_likelihood > beaten else one
+
+
+def _one_in_the_order_of(several: Fit, examples: Examples) -> float:
+    """log P(votes) with one answer, where the prior orders passages as this fit does: several answers
+    must not be the likelier model only because they leave the weights more freedom."""
+    logits = (examples.features @ several.weights)[:, :, None]
+    alone = replace(examples, features=logits)
+    one = np.ones(1)
+    return _fitted(alone, one, 0.0, one, several=False).log_likelihood
+
+
+def _fitted(
+    examples: Examples, centre: Floats, strength: float, free: Floats, *, several: bool
+) -> Fit:
+    """The fit of one of the two models.
+
     Maximised by L-BFGS-B (Byrd et al., SIAM J. Sci. Comput. 1995).
 
     There may be two peaks: weights under which the votes are good, and random votes, which any
     weights explain. At weights that order passages badly every slope of the noise leads to the second.
-    So the weights are fitted first, with the noise fixed; and the second peak is searched only where
-    the first makes the votes less likely than random ones. The Gaussian is left out of that
+    So the weights are fitted first, with the rates fixed; and the second peak is searched only where
+    the first makes the votes less likely than random ones. The Gaussians are left out of that
     comparison: a large distance from the centre is no sign of random votes.
     """
     d, more = len(centre), examples.chosen is not None
-    pull = np.append(strength * _spread(examples) ** 2, [_CHOICE_SPREAD**-2] * more)
-    around = np.append(centre, [0.0] * more)
-    examples = _with_choice(examples)
+    prepared = _with_choice(examples)
+    pull = np.array(
+        [
+            *strength * _spread(examples) ** 2,
+            *[_CHOICE_SPREAD**-2] * more,
+            *[_ANSWERS_SPREAD**-2] * several,
+        ]
+    )
+    around = np.array([*centre, *[0.0] * (more + several)])
 
     def loss(at: Floats) -> tuple[float, Floats]:
-        value, slope, by_noise = _slopes(examples, at[:-1], float(at[-1]))
-        apart = at[:-1] - around
-        return -value + 0.5 * float(pull @ apart**2), np.append(-slope + pull * apart, -by_noise)
+        value, slope = _slopes(prepared, at, several=several)
+        unlikely, by_rate = _rates_prior(at[-2:], several=several)
+        apart = at[:-2] - around
+        slope[:-2] -= pull * apart
+        slope[-2:] += by_rate
+        return -value - unlikely + 0.5 * float(pull @ apart**2), -slope
 
-    signs = [(None if f else 0.0, None) for f in free]
-    limits = [*signs, *[(0.0, MOST_CHOICE)] * more]
-    bounds = [*limits, _NOISE_BOUNDS]
-    held = _noise_inverse(_START)
-    first = np.append(centre, [*[_START_CHOICE] * more, held])
-    first = _least(loss, first, [*limits, (held, held)], steps=_STEPS_HELD)
+    signs: list[tuple[float | None, float | None]] = [(None if f else 0.0, None) for f in free]
+    low, high = np.log(_ANSWERS)
+    limits = [*signs, *[(0.0, MOST_CHOICE)] * more, *[(low, high)] * several]
+    bounds = [*limits, _NOISE_BOUNDS, _BALANCE_BOUNDS]
+    start = [*centre, *[_START_CHOICE] * more, *[math.log(_START_ANSWERS)] * several]
+
+    def held(noise: float) -> list[float]:
+        return [_noise_inverse(noise), 0.0]
+
+    fixed = [(value, value) for value in held(_START)]
+    first = _least(loss, np.array([*start, *held(_START)]), [*limits, *fixed], steps=_STEPS_HELD)
     found = _least(loss, first, bounds)
-    tossed, _, _ = _slopes(examples, around, _NOISE_BOUNDS[1])
-    if _slopes(examples, found[:-1], float(found[-1]))[0] < tossed:
-        other = _least(loss, np.append(around, _noise_inverse(_NEARLY_TOSSED)), bounds)
+    value = _slopes(prepared, found, several=several)[0]
+    if value < log_likelihood_of_tosses(examples):
+        nearly = np.array([*around, *held(_NEARLY_TOSSED)])
+        other = _least(loss, nearly, bounds)
         found = min(found, other, key=lambda at: loss(at)[0])
-    return found[:d], _noise(float(found[-1]))
+        value = _slopes(prepared, found, several=several)[0]
+    answers = float(np.exp(found[-3])) if several else None
+    return Fit(found[:d], _rates(found[-2:]), answers, value)
 
 
-def calibrated(examples: Examples, weights: Floats, noise: float) -> tuple[float, float]:
-    """The likeliest (sharpness of a prior of these weights, how well answers are chosen), given the
-    noise of the votes on these examples, under a log-normal around 1 for the sharpness.
+def calibrated(examples: Examples, parameters: Parameters) -> tuple[float, float, float | None]:
+    """The likeliest (sharpness of the prior, how well answers are chosen, expected number of answers),
+    given the weights of these parameters and the rates of wrong votes, under a log-normal around 1 for
+    the sharpness.
 
     With little information in votes any sharpness is as likely as another; without the log-normal it
-    may be so high that the least evidence moves passages with next to no chance. The noise is not
+    may be so high that the least evidence moves passages with next to no chance. The rates are not
     fitted with it: a prior that orders passages badly would be likeliest flat, with random votes,
     though other weights show that the votes are good. It is the better of two searches, since answers
-    may look chosen well or at random.
+    may look chosen well or at random. Whether there is one answer is not decided again.
     """
-    more = examples.chosen is not None
+    more, several = examples.chosen is not None, parameters.answers is not None
+    weights = replace(parameters, sharpness=1.0, given_sharpness=1.0).vector
     logits = (examples.features @ weights[: examples.features.shape[2]])[:, :, None]
-    alone, x = _with_choice(replace(examples, features=logits)), _noise_inverse(noise)
+    alone = _with_choice(replace(examples, features=logits))
+    rates = _rates_inverse(parameters.rates)
+    spreads = np.array([_SHARPNESS_SPREAD, *[_CHOICE_SPREAD] * more, *[_ANSWERS_SPREAD] * several])
 
     def loss(at: Floats) -> tuple[float, Floats]:
-        sharpness, choice = np.exp(at[:1]), at[1:]
-        value, slope, _ = _slopes(alone, np.append(sharpness, choice), x)
+        sharpness = np.exp(at[:1])
+        value, slope = _slopes(alone, np.concatenate([sharpness, at[1:], rates]), several=several)
         apart = at / spreads
-        steep = np.append(slope[:1] * sharpness, slope[1:])
+        steep = np.append(slope[:1] * sharpness, slope[1:-2])
         return -value + 0.5 * float(apart @ apart), apart / spreads - steep
 
-    spreads = np.array([_SHARPNESS_SPREAD, *[_CHOICE_SPREAD] * more])
     low, high = np.log(SHARPNESS)
-    bounds = [(low, high), *[(0.0, MOST_CHOICE)] * more]
-    starts = [np.array([0.0, choice]) for choice in (_START_CHOICE, 0.0)] if more else [np.zeros(1)]
+    few, many = np.log(_ANSWERS)
+    bounds = [(low, high), *[(0.0, MOST_CHOICE)] * more, *[(few, many)] * several]
+    n_answers = [math.log(parameters.answers)] if parameters.answers is not None else []
+    choices = [[_START_CHOICE], [0.0]] if more else [[]]
+    starts = [np.array([0.0, *choice, *n_answers]) for choice in choices]
     found = min((_least(loss, start, bounds) for start in starts), key=lambda at: loss(at)[0])
-    return float(np.clip(np.exp(found[0]), *SHARPNESS)), float(found[1:].sum())
+    answers = float(np.clip(np.exp(found[-1]), *_ANSWERS)) if several else None
+    return float(np.clip(np.exp(found[0]), *SHARPNESS)), float(found[1]) if more else 0.0, answers
 
 
-def _slopes(examples: Examples, weights: Floats, x: float) -> tuple[float, Floats, float]:
-    """log P(votes), and its slopes by the weights (d,) and by x, which stands for the noise.
+def rates_given(examples: Examples, chances: Floats, parameters: Parameters) -> Rates:
+    """The likeliest rates of wrong votes where several passages may be right, and their chances before
+    the votes are as given, (n, C), up to a logistic calibration.
+
+    The prior alone hardly tells wrong votes on passages that look right from right ones; chances that
+    know what was said of similar queries do.
+    """
+    voted = np.flatnonzero(examples.voted)
+    given = np.clip(as_chosen(examples, chances, parameters).ravel()[voted], 1e-9, _SURE)
+    logits = np.log(given) - np.log1p(-given)
+    helpful, harmful = examples.helpful.ravel()[voted], examples.harmful.ravel()[voted]
+    around, spreads = np.array([0.0, 1.0]), np.array(_CALIBRATION_SPREADS)
+
+    def loss(at: Floats) -> tuple[float, Floats]:
+        rates = _rates(at[2:])
+        p = 1.0 / (1.0 + np.exp(-(at[0] + at[1] * logits)))
+        by_helpful, by_harmful = rates.log_odds
+        odds = np.exp(np.clip(helpful * by_helpful + harmful * by_harmful, -50.0, 50.0))
+        total = p * odds + 1.0 - p
+        value = float(np.log(total).sum()) + float(of_any_answer(examples, rates).sum())
+        unlikely, by_prior = _rates_prior(at[2:], several=True)
+        apart = (at[:2] - around) / spreads
+        steep = (odds - 1.0) / total * p * (1.0 - p)
+        after = p * odds / total
+        slope = [float(steep.sum()), float((steep * logits).sum())] - apart / spreads
+        by_rates = _by_votes(
+            examples, at[2:], float((after * helpful).sum()), float((after * harmful).sum())
+        )
+        value += unlikely - 0.5 * float(apart @ apart)
+        return -value, -np.concatenate([slope, by_rates + by_prior])
+
+    start = np.array([0.0, 1.0, *_rates_inverse(parameters.rates)])
+    bounds = [(None, None), (0.0, None), _NOISE_BOUNDS, _BALANCE_BOUNDS]
+    return _rates(_least(loss, start, bounds)[2:])
+
+
+def _slopes(examples: Examples, at: Floats, *, several: bool) -> tuple[float, Floats]:
+    """log P(votes), and its slopes by every number in `at`: the weights, with several answers the
+    logarithm of their number, and two that stand for the rates.
 
     Where answers were chosen, that is the last feature, and does not count for P itself."""
     n, width, d = examples.features.shape
-    flat = examples.features.astype(np.float64, copy=False).reshape(n * width, d)
-    eps = _noise(x)
-    prior = _softmax((flat @ weights).reshape(n, width), examples.present)
-    joint = prior * vote_odds(examples, eps)
-    total = joint.sum(axis=1, keepdims=True)
-    after = joint / total
-    value = float(np.log(total).sum() + of_any_answer(examples, eps).sum())
-    by_eps = _of_any_answer_by_noise(examples, eps)
-    by_eps -= float((after * examples.net).sum()) / (eps * (1 - eps))
-    slope: Floats = flat.T @ (after - prior).ravel()
-    return value, slope, by_eps * eps * (1 - eps / LARGEST_NOISE)
-
-
-def _of_any_answer_by_noise(examples: Examples, noise: float) -> float:
-    """The slope of the sum of `of_any_answer` by the noise."""
-    found = examples.n_helpful.sum() / noise - examples.n_harmful.sum() / (1.0 - noise)
+    flat = examples.features.reshape(n * width, d)
+    rates = _rates(at[-2:])
+    shares = _softmax((flat @ at[:d]).reshape(n, width), examples.present)
+    odds = vote_odds(examples, rates)
+    by_answers = 0.0
+    if several:
+        answers = float(np.exp(at[d]))
+        others = np.exp(-answers * shares)  # the chance that a passage is wrong
+        chances = 1.0 - others
+        total = chances * odds + others
+        after = chances * odds / total
+        value = float(np.log(total).sum())
+        steep = (odds - 1.0) / total
+        n_right = chances.sum(axis=1)
+    else:
+        joint = shares * odds
+        total = joint.sum(axis=1, keepdims=True)
+        after = joint / total
+        value = float(np.log(total).sum())
+        n_right = np.ones(n)
+    by_helpful = float((after * examples.helpful).sum())
+    by_harmful = float((after * examples.harmful).sum())
     if examples.n_named is not None:
-        odds = ((1.0 - noise) / noise) ** CORRECTION_WEIGHT
-        share = examples.n_named * odds / (odds + _others(examples))
-        found += CORRECTION_WEIGHT * share.sum() / (noise * (1.0 - noise))
-    return float(found)
+        odds_named = math.exp(CORRECTION_WEIGHT * rates.log_odds[0])
+        named_from = _named_from(examples, rates, n_right)
+        value -= float((examples.n_named * np.log(named_from)).sum())
+        by_named = examples.n_named / named_from
+        by_helpful -= CORRECTION_WEIGHT * odds_named * float((by_named * n_right).sum())
+        if several:
+            steep = steep - (odds_named - 1.0) * by_named[:, None] * examples.present
+    if several:
+        by_share = steep * answers * others
+        by_answers = float((by_share * shares).sum())
+        mean = (by_share * shares).sum(axis=1, keepdims=True)
+        slope = flat.T @ (shares * (by_share - mean)).ravel()
+    else:
+        slope = flat.T @ (after - shares).ravel()
+    value += float(of_any_answer(examples, rates).sum())
+    by_rates = _by_votes(examples, at[-2:], by_helpful, by_harmful)
+    return value, np.concatenate([slope, [by_answers] * several, by_rates])
+
+
+def _named_from(examples: Examples, rates: Rates, n_right: Floats) -> Floats:
+    """What the chance of naming one candidate is divided by, (n,): the sum over all candidates of the
+    odds of naming a right one and of 1 for a wrong one. n_right: how many are right, (n,)."""
+    odds = math.exp(CORRECTION_WEIGHT * rates.log_odds[0])
+    n_wrong = np.maximum(examples.present.sum(axis=1) - n_right, 1.0)
+    found: Floats = odds * n_right + n_wrong
+    return found
+
+
+def log_likelihood_of_tosses(examples: Examples) -> float:
+    """log P(votes) where they do not depend on what they are cast on."""
+    helpful, harmful = float(examples.n_helpful.sum()), float(examples.n_harmful.sum())
+    if examples.n_named is not None:
+        named = -float((examples.n_named * np.log(examples.present.sum(axis=1))).sum())
+    else:
+        named = 0.0
+    share = min(max(helpful / max(helpful + harmful, 1e-9), 1e-6), 1.0 - 1e-6)
+    return named + helpful * math.log(share) + harmful * math.log1p(-share)
 
 
 def _with_choice(examples: Examples) -> Examples:
@@ -210,7 +397,7 @@ def _with_choice(examples: Examples) -> Examples:
 def _least(
     loss: Callable[[Floats], tuple[float, Floats]],
     start: Floats,
-    bounds: Sequence[tuple[float | None, float | None]],
+    bounds: _Bounds,
     *,
     steps: int = 200,
 ) -> Floats:
@@ -239,8 +426,53 @@ def _spread(examples: Examples) -> Floats:
     return found
 
 
-def _noise(x: float) -> float:
-    return float(LARGEST_NOISE / (1.0 + np.exp(-x)))
+def _rates(at: Floats) -> Rates:
+    """The rates that two numbers stand for: the mean of both, and how much of it is false_helpful."""
+    total, share = 2.0 * LARGEST_NOISE / (1.0 + np.exp(-at[0])), 1.0 / (1.0 + np.exp(-at[1]))
+    return Rates(float(total * share), float(total * (1.0 - share)))
+
+
+def _rates_inverse(rates: Rates) -> list[float]:
+    share = rates.false_helpful / (2.0 * rates.noise)
+    return [_noise_inverse(rates.noise), math.log(share / (1.0 - share))]
+
+
+def _by_votes(examples: Examples, at: Floats, by_helpful: float, by_harmful: float) -> Floats:
+    """Slopes of log P(votes) by the two numbers that stand for the rates, (2,), from the sums of the
+    chances after the votes over all "helpful" and over all "harmful" votes."""
+    rates = _rates(at)
+    fh, fn = rates.false_helpful, rates.false_harmful
+    by_fh = (float(examples.n_helpful.sum()) - by_helpful) / fh
+    by_fh -= (float(examples.n_harmful.sum()) - by_harmful) / (1.0 - fh)
+    return _by_rates(at, by_fh, by_harmful / fn - by_helpful / (1.0 - fn))
+
+
+def _by_rates(at: Floats, by_fh: float, by_fn: float) -> Floats:
+    """Slopes by the two numbers that stand for the rates, from those by false_helpful, false_harmful."""
+    rates = _rates(at)
+    total = 2.0 * rates.noise
+    share = rates.false_helpful / total
+    by_total = share * by_fh + (1.0 - share) * by_fn
+    return np.array(
+        [
+            by_total * total * (1.0 - rates.noise / LARGEST_NOISE),
+            (by_fh - by_fn) * total * share * (1.0 - share),
+        ]
+    )
+
+
+def _rates_prior(at: Floats, *, several: bool) -> tuple[float, Floats]:
+    """The logarithm of the prior of the rates, up to a constant, and its slopes: a Cauchy of the balance
+    of the two; with several answers also a Beta of each, since passages of whom one vote each is known
+    may as well be right or wrong as the votes."""
+    balance = 1.0 + (at[1] / _BALANCE_SPREAD) ** 2
+    value, slope = -math.log(balance), np.array([0.0, -2.0 * at[1] / _BALANCE_SPREAD**2 / balance])
+    if several:
+        rates, (wrong, right) = _rates(at), _RATES
+        both = rates.false_helpful, rates.false_harmful
+        value += sum(wrong * math.log(f) + right * math.log1p(-f) for f in both)
+        slope += _by_rates(at, *(wrong / f - right / (1.0 - f) for f in both))
+    return value, slope
 
 
 def _noise_inverse(noise: float) -> float:

@@ -3,7 +3,8 @@
 The message of a query to a neighbour is the chances after its votes, without the neighbour's own
 message to it: else the neighbour's votes would come back and count twice (Pearl, Probabilistic
 Reasoning in Intelligent Systems, 1988). Around a circle of three they still can, weakened three times
-by K.
+by K. With one answer the chances of a query's passages are propagated together, since they compete;
+with several each passage's on its own.
 """
 
 from dataclasses import dataclass
@@ -15,18 +16,19 @@ from rag_flywheel.improve.examples import (
     Floats,
     Ints,
     Links,
+    all_support,
     kernel_weights,
     links,
     nearest,
     support,
 )
-from rag_flywheel.improve.likelihood import after_votes, prior_chances, vote_odds, with_support
+from rag_flywheel.improve.likelihood import after_votes, prior_under, vote_odds, with_support
 from rag_flywheel.index.nearest import Nearest
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.posterior import LEAST_CHANCE
 
 _ROUNDS = 3
-_LEAST_CHANCE = 0.01
 _LEAST_STORED = 0.002
 
 
@@ -48,29 +50,79 @@ class _Messages:
 def before_votes(examples: Examples, parameters: Parameters) -> Floats:
     """The chance of every candidate before the votes on its query, by the votes of others, (n, C).
 
-    The remainder of a query's chances to 1 is that of passages which are evidence of its neighbours
-    but no candidates of it.
+    With one answer the remainder of a query's chances to 1 is that of passages which are evidence of
+    its neighbours but no candidates of it.
     """
-    prior = prior_chances(examples, parameters.vector)
+    prior = prior_under(examples, parameters)
     kernel = parameters.memory
     if not kernel.neighbours or len(examples) < 2:
         return prior
     each = np.arange(len(examples))
     near = nearest(examples, examples, each, each)
-    chances = neighbour_chances_of(examples, prior, parameters.noise)
+    weights = kernel_weights(near, kernel)
+    if parameters.answers is not None:
+        return _of_each_passage(examples, prior, near, weights, parameters)
+    chances = neighbour_chances_of(examples, prior, parameters)
     at = links(near, examples, examples, chances)
     messages = _Messages(at, chances.ravel()[at.of], chances.sum(axis=1)[near.rows])
-    weights = kernel_weights(near, kernel)
     for _ in range(_ROUNDS - 1):
         messages = _next_messages(examples, prior, near, messages, weights, parameters)
     return with_support(prior, *messages.support(weights, prior.shape[1]), kernel.n0)
 
 
-def neighbour_chances_of(examples: Examples, before: Floats, noise: float) -> Floats:
+def neighbour_chances_of(examples: Examples, before: Floats, parameters: Parameters) -> Floats:
     """The chances after the votes that are propagated to neighbours, (n, C), from those before: small
-    ones are 0, unless votes call them helpful."""
-    chances = after_votes(examples, before, noise)
-    return np.where((chances >= _LEAST_CHANCE) | (examples.net > 0), chances, 0.0)
+    ones are 0, unless votes call them helpful; with several answers, unless there are votes at all."""
+    chances = after_votes(examples, before, parameters)
+    kept = examples.net > 0 if parameters.answers is None else examples.voted
+    return np.where((chances >= LEAST_CHANCE) | kept, chances, 0.0)
+
+
+def support_of(
+    near: Nearest,
+    targets: Examples,
+    sources: Examples,
+    chances: Floats,
+    weights: Floats,
+    parameters: Parameters,
+) -> tuple[Floats, Floats]:
+    """S of every target's candidate, (n, C), and E, as `with_support` takes it.
+
+    chances: what the sources propagate, (m, C); weights: K of each neighbour, (n, k).
+    """
+    width = targets.lineages.shape[1]
+    found = links(near, targets, sources, chances)
+    added = support(found, chances.ravel()[found.of], weights, width)
+    if parameters.answers is None:
+        return added, all_support(near, chances, weights)
+    return added, support(found, np.ones(len(found.of)), weights, width)
+
+
+def _of_each_passage(
+    examples: Examples, prior: Floats, near: Nearest, weights: Floats, parameters: Parameters
+) -> Floats:
+    """`before_votes` with several answers, where passages do not compete.
+
+    A message is the chance of one passage after the votes of the query, without the neighbour's own
+    message on it.
+    """
+    n0, width = parameters.kernel.n0, prior.shape[1]
+    odds, by_slot = vote_odds(examples, parameters.rates), weights.ravel()
+    at, messages = Links.none(), np.empty(0)
+    added, total, before = np.zeros(prior.shape), np.zeros(prior.shape), prior
+    for _ in range(_ROUNDS):
+        propagated = neighbour_chances_of(examples, before, parameters)
+        found = links(near, examples, examples, propagated)
+        echo, given = _reverse(found, at, prior.size), by_slot[at.slot]
+        own = (n0 * prior + added).ravel()[found.of] - _at(given * messages, echo)
+        every = n0 + total.ravel()[found.of] - _at(given, echo)
+        chance = np.clip(own / np.maximum(every, n0), 0.0, 1.0)
+        likely = chance * odds.ravel()[found.of]
+        at, messages = found, likely / (likely + 1.0 - chance)
+        added = support(at, messages, weights, width)
+        total = support(at, np.ones(len(messages)), weights, width)
+        before = with_support(prior, added, total, n0)
+    return before
 
 
 def _next_messages(
@@ -85,10 +137,11 @@ def _next_messages(
 
     All chances here are scaled by (n0 + sum of S).
     """
-    n0, noise = parameters.kernel.n0, parameters.noise
+    n0 = parameters.kernel.n0
     added, every = messages.support(weights, prior.shape[1])
-    propagated = neighbour_chances_of(examples, with_support(prior, added, every, n0), noise)
-    loud, odds = propagated > 0, vote_odds(examples, noise)
+    before = with_support(prior, added, every, n0)
+    propagated = neighbour_chances_of(examples, before, parameters)
+    loud, odds = propagated > 0, vote_odds(examples, parameters.rates)
     before = n0 * prior + added
     after = before * odds
     total = after.sum(axis=1) + np.maximum(n0 + every - before.sum(axis=1), 0.0)
@@ -153,7 +206,7 @@ def _at(values: Floats, places: Ints) -> Floats:
 def build_memory(examples: Examples, parameters: Parameters) -> Memory:
     """The memory of a version: the chance of every candidate before the votes on its query."""
     before = before_votes(examples, parameters)
-    kept = examples.present & ((before >= _LEAST_STORED) | (examples.net != 0))
+    kept = examples.present & ((before >= _LEAST_STORED) | examples.voted)
     counts = kept.sum(axis=1)
     return Memory(
         tuple(examples.keys),

@@ -94,9 +94,10 @@ class TeachingResult:
 
 def soft_targets(examples: Examples, parameters: Parameters) -> Floats:
     """The chance of each candidate after all votes, (n, C): a query whose answer may be none of them
-    teaches less."""
-    before = before_votes(examples, parameters)
-    return after_votes(examples, before, parameters.noise)
+    teaches less. Where several are right, they share a chance of 1."""
+    after = after_votes(examples, before_votes(examples, parameters), parameters)
+    found: Floats = after / np.maximum(after.sum(axis=1, keepdims=True), 1.0)
+    return found
 
 
 def teach(

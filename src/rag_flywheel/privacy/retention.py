@@ -3,7 +3,7 @@
 import time
 
 from rag_flywheel.config import Config
-from rag_flywheel.curate.judgments import judgments
+from rag_flywheel.curate.judgments import judgments, superseded_elsewhere
 from rag_flywheel.store import folding, votes
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.given_texts import drop_unused_given
@@ -28,7 +28,8 @@ def fold_old(database: Database, config: Config, *, days: float, until: int) -> 
             cast = votes.votes_on_queries(conn, folding.queries_of(conn, rows), until)
             judged = judgments(cast, half_life_days=half_life, now=time.time())
             if rows:
-                folding.fold(conn, rows, {(seq, j.lineage) for j in judged for seq in j.votes})
+                standing = {(seq, j.lineage) for j in judged for seq in j.votes}
+                folding.fold(conn, rows, standing, superseded_elsewhere(cast, standing, set(rows)))
         if not rows:
             break
         n, last = n + len(rows), rows[-1]

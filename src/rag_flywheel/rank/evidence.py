@@ -1,11 +1,11 @@
 """Computes the evidence of votes on similar past queries for passages, for one query.
 
 S of a passage is the sum of (1 − same) · K(q, q_t) · chance_t over the nearest past queries q_t,
-where chance_t is the chance that it is the answer of q_t and K = max(0, (cos − theta) / (1 −
-theta))^gamma. `same` is the chance that q_t asks the same as q: 1 for the same words, and high for
-near-duplicates. Votes on the same question count in full, by Bayes' rule (`SameNeed`). Once past
-queries are many, the nearest are found by short codes, and compared exactly. Past queries and
-passages are numbers here.
+where chance_t is the chance that it answers q_t and K = max(0, (cos − theta) / (1 − theta))^gamma.
+Without chance_t it is the sum over the past queries that say anything about the passage. `same` is
+the chance that q_t asks the same as q: 1 for the same words, and high for near-duplicates. Votes on
+the same question count in full, by Bayes' rule (`SameNeed`). Once past queries are many, the nearest
+are found by short codes, and compared exactly. Past queries and passages are numbers here.
 """
 
 import math
@@ -243,16 +243,22 @@ class SameNeed:
 class Evidence:
     """S by passage text (lineage), from these past queries, the nearest first.
 
-    same: from votes on the same question, whose past queries are among those behind it.
+    weight: the sum of (1 − same) · K over the past queries that say anything about a text, however
+    little. same: from votes on the same question, whose past queries are among those behind it.
     """
 
     support: Mapping[int, float]
     behind: Sequence[PastQuery] = ()
     same: SameNeed = SameNeed()
+    weight: Mapping[int, float] = field(default_factory=dict)
 
     def amounts(self, lineages: Pids) -> npt.NDArray[np.float64]:
         """S, float64 (n,), of these passage texts."""
         return _of_each(self.support, lineages)
+
+    def weights(self, lineages: Pids) -> npt.NDArray[np.float64]:
+        """The sum of K of the past queries that say anything about each of these texts, float64 (n,)."""
+        return _of_each(self.weight, lineages)
 
     def log_odds(self, lineages: Pids) -> npt.NDArray[np.float64]:
         """What votes on the same question add to the log-odds of these texts, float64 (n,)."""
@@ -381,16 +387,17 @@ def _gathered(
         same = same_chance((cosines[nearest] - typical) / (1.0 - typical), kernel.same)
     weights = (1.0 - same) * above[nearest] ** kernel.gamma
     behind = [view.past_query(row) for row in near[nearest].tolist()]
-    support: dict[int, float] = {}
+    support, every = dict[int, float](), dict[int, float]()
     for past, weight in zip(behind, weights.tolist(), strict=True):
         for s in past.supports:
             if s.chance > 0.0:
                 support[s.lineage] = support.get(s.lineage, 0.0) + weight * s.chance
+                every[s.lineage] = every.get(s.lineage, 0.0) + weight
     duplicates = [(past, rho) for past, rho in zip(behind, same.tolist(), strict=True) if rho > 0.0]
     if own is not None:
         first = view.past_query(own)
         behind, duplicates = [first, *behind], [(first, 1.0), *duplicates]
-    return Evidence(support, tuple(behind), _same_need(duplicates))
+    return Evidence(support, tuple(behind), _same_need(duplicates), every)
 
 
 def _same_need(duplicates: Sequence[tuple[PastQuery, float]]) -> SameNeed:

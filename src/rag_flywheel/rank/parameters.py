@@ -15,9 +15,9 @@ from msgspec import Meta
 
 from rag_flywheel.disk import exactly, parsed_json, version_file_errors
 from rag_flywheel.rank.features import FEATURES, GIVEN
-from rag_flywheel.rank.posterior import NOISE_LIMIT
+from rag_flywheel.rank.posterior import NOISE_LIMIT, Rates
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "parameters.json"
 SHIPPED, FITTED = "shipped", "fitted"
 _MOST_WEIGHT = 1e6
@@ -60,19 +60,20 @@ class Parameters:
     """The prior, exp(sharpness · weights · features) shared out over the candidates, and the kernel.
 
     The shipped weights are a plain hybrid, dense + 0.35 · BM25 / best BM25. sharpness: how sure the
-    prior is; it changes no order of it. noise: the share of votes that are wrong. choice: by how much
-    in log-odds the passage that a judged answer was written from is likelier right than the prior
-    says, which only learning needs, and older versions lack. candidate_spread:
-    log-odds between the best and the worst of an application's own candidates, whose scores have no
-    known scale before it is fitted. given: the weights of their other features, 0 before they are
-    fitted; that of `score` is in log-odds for one unit of the application's scores. given_sharpness:
-    as sharpness, for an application's own candidates.
+    prior is; it changes no order of it. answers: the expected number of passages that answer a query,
+    None: exactly one does. rates: how often votes are wrong. choice: by how much in log-odds the
+    passage that a judged answer was written from is likelier right than the prior says, which only
+    learning needs. candidate_spread: log-odds between the best and the worst of an application's own
+    candidates, whose scores have no known scale before it is fitted. given: the weights of their other
+    features, 0 before they are fitted; that of `score` is in log-odds for one unit of the
+    application's scores. given_sharpness: as sharpness, for an application's own candidates.
     """
 
     weights: dict[str, _Weight] = field(default_factory=_shipped_weights)
     kernel: Kernel = Kernel()
     sharpness: Annotated[float, Meta(gt=0, le=1e3)] = 1.0
-    noise: Annotated[float, Meta(ge=1e-6, le=0.5)] = 0.2
+    answers: Annotated[float, Meta(gt=0, le=1e3)] | None = None
+    rates: Rates = field(default_factory=Rates)
     choice: Annotated[float, Meta(ge=0, le=100)] = 0.0
     candidate_spread: Annotated[float, Meta(ge=0, le=1e6)] = 3.0
     given: dict[str, _InAnyUnit] = field(default_factory=_shipped_given)
@@ -82,7 +83,7 @@ class Parameters:
     @property
     def memory(self) -> Kernel:
         """The kernel, switched off where votes are wrong too often to be evidence."""
-        if self.noise <= NOISE_LIMIT:
+        if self.rates.noise <= NOISE_LIMIT:
             return self.kernel
         return dataclasses.replace(self.kernel, neighbours=0)
 
@@ -113,11 +114,11 @@ def parse_parameters(text: str, *, name: str) -> Parameters:
         values = parsed_json(text, "it", dict[str, Any])
         if values.pop("format_version", None) != FORMAT_VERSION:
             raise ValueError(f"format_version is not {FORMAT_VERSION}")
-        values.setdefault("choice", 0.0)
         values.setdefault("given", _shipped_given())
         values.setdefault("given_sharpness", 1.0)
         parameters = exactly(Parameters, values)
         exactly(Kernel, values["kernel"])
+        exactly(Rates, values["rates"])
         if set(parameters.weights) != set(FEATURES):
             raise ValueError(f"weights are not for exactly {', '.join(FEATURES)}")
         if set(parameters.given) != set(GIVEN[1:]):

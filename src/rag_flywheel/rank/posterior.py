@@ -1,12 +1,17 @@
-"""Computes the posterior chance that each passage is the answer of a past query, given the votes.
+"""Computes the posterior chance that each passage answers a past query, given the votes.
 
-Exactly one passage is assumed to be the answer. A vote is right with probability 1 − noise, on the
-answer and on the others alike, so a "helpful" multiplies a passage's odds by (1 − noise) / noise
-and a "harmful" divides them (Bayes' rule).
+A vote on a passage is wrong with one of two rates (`Rates`). So a "helpful" multiplies the odds of a
+passage by (1 − false_harmful) / false_helpful, and a "harmful" by false_harmful / (1 −
+false_helpful) (Bayes' rule). Either exactly one passage is the answer, or any number of passages
+may be, each on its own.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from rag_flywheel.records import Judgment, Support
 
@@ -15,43 +20,77 @@ CORRECTION_WEIGHT = (
 )
 NAMED = 0.05  # the least chance, before the votes, of a passage that a user named
 NOISE_LIMIT = 0.45  # votes that are wrong more often are no evidence
-_LEAST = 0.01  # smaller chances are left out
+LEAST_CHANCE = 0.01  # smaller chances of passages without votes say nothing
 _FARTHEST = 50.0  # log-odds
+_Rate = Annotated[float, Meta(ge=1e-6, le=1 - 1e-6)]
 
 
-def vote_log_odds(noise: float) -> float:
-    """What one "helpful" adds to the log-odds of a passage: log((1 − noise) / noise); 0 where so many
-    votes are wrong that they are no evidence."""
-    if noise > NOISE_LIMIT:
-        return 0.0
-    return math.log((1.0 - noise) / noise)
+@dataclass(frozen=True)
+class Rates:
+    """How often votes are wrong.
+
+    false_helpful: the share of votes on wrong passages that call them helpful; false_harmful: the
+    share of votes on right passages that call them harmful.
+    """
+
+    false_helpful: _Rate = 0.2
+    false_harmful: _Rate = 0.2
+
+    @property
+    def noise(self) -> float:
+        """The mean of the two rates: 0.5 for votes that do not depend on what they are cast on."""
+        return 0.5 * (self.false_helpful + self.false_harmful)
+
+    @property
+    def log_odds(self) -> tuple[float, float]:
+        """What one "helpful" and one "harmful" add to the log-odds of a passage."""
+        return (
+            math.log((1.0 - self.false_harmful) / self.false_helpful),
+            math.log(self.false_harmful / (1.0 - self.false_helpful)),
+        )
+
+    def of_votes(self, helpful: float, harmful: float) -> float:
+        """What so many votes add to the log-odds of a passage, at most 50 either way; 0 where so many
+        votes are wrong that they are no evidence."""
+        if self.noise > NOISE_LIMIT:
+            return 0.0
+        by_helpful, by_harmful = self.log_odds
+        power = helpful * by_helpful + harmful * by_harmful
+        return min(max(power, -_FARTHEST), _FARTHEST)
 
 
 def credited(
-    before: Mapping[int, float], judgments: Sequence[Judgment], noise: float
+    before: Mapping[int, float],
+    judgments: Sequence[Judgment],
+    rates: Rates,
+    *,
+    several: bool = False,
 ) -> tuple[Support, ...]:
     """Chances after the votes, by passage text, the likeliest first, with the log-odds of the votes.
-    Chances below 0.01 are 0, unless votes call the passage helpful; a passage with neither a chance
-    nor votes is left out.
 
-    before: chances before the votes, by lineage; what they lack to 1 is the chance of any other.
+    A chance below 0.01 is left out, or 0 where there are votes. Kept are chances of passages that votes
+    call helpful, and with several answers of all that have votes.
+
+    before: chances before the votes, by lineage. With one answer, what they lack to 1 is the chance of
+    any other passage.
+    several: whether any number of passages may answer a query.
     """
-    per_vote = vote_log_odds(noise)
     odds, powers, named = dict(before), dict[int, float](), set[int]()
-    helped = {j.lineage for j in judgments if j.helpful > j.harmful}
+    kept = {j.lineage for j in judgments if several or j.helpful > j.harmful}
     for judgment in judgments:
-        power = per_vote * (judgment.helpful - judgment.harmful)
-        power = min(max(power, -_FARTHEST), _FARTHEST)
         p = judgment.lineage
-        powers[p] = powers.get(p, 0.0) + power
-        odds[p] = odds.get(p, 0.0) * math.exp(power)
+        powers[p] = powers.get(p, 0.0) + rates.of_votes(judgment.helpful, judgment.harmful)
+        odds.setdefault(p, 0.0)
         if judgment.named > 0:
             named.add(p)
+    for p, power in powers.items():
+        odds[p] *= math.exp(power)
     total = sum(odds.values()) + max(0.0, 1.0 - sum(before.values()))
     found = []
     for p, odd in odds.items():
         power = powers.get(p, 0.0)
-        likely = total > 0.0 and (odd >= _LEAST * total or (p in helped and odd > 0.0))
+        every = odd + max(0.0, 1.0 - before.get(p, 0.0)) if several else total
+        likely = every > 0.0 and (odd >= LEAST_CHANCE * every or (p in kept and odd > 0.0))
         if likely or power != 0.0:
-            found.append(Support(p, odd / total if likely else 0.0, power, p in named))
+            found.append(Support(p, odd / every if likely else 0.0, power, p in named))
     return tuple(sorted(found, key=lambda s: (-s.chance, s.lineage)))

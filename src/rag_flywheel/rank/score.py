@@ -1,13 +1,22 @@
-"""Scores candidates by the logarithm of the chance that a passage is the answer to a query.
+"""Scores candidates by the chance that a passage answers a query.
 
     prior(q, p) = exp(weights · features) / sum over the candidates
+
+Where exactly one passage is the answer, the score is the logarithm of its chance:
+
     before(q, p) = (n0 · prior + S) / (n0 + sum of S),  S = Σ_t K(q, q_t) · chance_t(p)
     P(q, p)      = before · R / sum over all passages,  R = the odds of the votes on the same question
 
 `before` is the mean of a Dirichlet posterior: n0 neighbours' worth of prior, and one answer for each
-similar past query, spread over the passages by the votes on it (see `rank/posterior.py`). Votes on
-the same question count in full, by Bayes' rule. Without votes the order is the prior's (two priors
-that differ by less than rounding may tie).
+similar past query, spread over the passages by the votes on it (see `rank/posterior.py`). Where any
+number of passages may be right, each is judged on its own, and the score is log(−log(1 − P)), which is
+the logarithm of the expected number of right answers that it is, P being next to that while small:
+
+    before(q, p) = (n0 · (1 − exp(−answers · prior)) + S) / (n0 + Σ_t K)  over q_t that say anything of p
+    odds of P    = odds of before · R
+
+Votes on the same question count in full, by Bayes' rule. Without votes the order is the prior's (two
+priors that differ by less than rounding may tie).
 """
 
 import math
@@ -19,13 +28,14 @@ import numpy.typing as npt
 
 from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.given import score_features
-from rag_flywheel.rank.parameters import Kernel, Parameters
+from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Explanation, Features, Pids, Scores
 
 if TYPE_CHECKING:
     from rag_flywheel.rank.evidence import Evidence
 
 _FARTHEST = 12.0  # log-odds that a score can put a candidate below the best of its call
+_SMALL = -30.0  # log-odds of chances that are next to their odds
 POOL = 50  # the candidates that a prior is spread over: the best
 
 
@@ -52,25 +62,30 @@ class Scored:
 class Votes:
     """The evidence of votes for n candidates, float64 (n,) each.
 
-    support: S of similar past queries. log_odds: of the votes on the same question. least: the least
-    chance before those votes.
+    support: S of similar past queries. weight: the sum of K of those that say anything of a candidate.
+    log_odds: of the votes on the same question. least: the least chance before those votes.
     """
 
     support: npt.NDArray[np.float64]
+    weight: npt.NDArray[np.float64]
     log_odds: npt.NDArray[np.float64]
     least: npt.NDArray[np.float64]
 
     @classmethod
     def of(cls, evidence: "Evidence", lineages: Pids) -> "Votes":
         """The evidence for these passage texts."""
-        amounts, log_odds = evidence.amounts(lineages), evidence.log_odds(lineages)
-        return cls(amounts, log_odds, evidence.least(lineages))
+        return cls(
+            evidence.amounts(lineages),
+            evidence.weights(lineages),
+            evidence.log_odds(lineages),
+            evidence.least(lineages),
+        )
 
 
 def score(parameters: Parameters, features: Features, votes: Votes) -> Scored:
     """Score candidates with features float32 (n, 9) and the evidence of votes for each."""
     weights = parameters.vector[: len(FEATURES)]
-    return _posterior(FEATURES, features * weights, votes, parameters.kernel)
+    return _posterior(FEATURES, features * weights, votes, parameters)
 
 
 def score_given(
@@ -92,7 +107,7 @@ def score_given(
         terms = np.concatenate([terms, text * weights[2:]], axis=1)
     elif not weights[1]:
         terms = terms[:, :1]
-    return _posterior(GIVEN[: terms.shape[1]], terms, votes, parameters.kernel)
+    return _posterior(GIVEN[: terms.shape[1]], terms, votes, parameters)
 
 
 def log_normaliser(values: npt.NDArray[np.float64]) -> float:
@@ -104,29 +119,72 @@ def log_normaliser(values: npt.NDArray[np.float64]) -> float:
     return top + float(np.log(np.exp(best - top).sum()))
 
 
+def chance_of(score: float, answers: float | None) -> float:
+    """The chance that a score stands for, under parameters with so many answers, None: one."""
+    if answers is None:
+        return math.exp(min(score, 0.0))
+    return -math.expm1(-math.exp(min(score, 50.0)))
+
+
 def _posterior(
     names: tuple[str, ...],
     terms: npt.NDArray[np.float64],
     votes: Votes,
-    kernel: Kernel,
+    parameters: Parameters,
 ) -> Scored:
-    support = votes.support
-    prior = np.zeros(len(support))
+    prior = np.zeros(len(votes.support))
     for column in terms.T:
         prior = prior + column
-    normaliser = log_normaliser(prior)
+    intercept = -log_normaliser(prior)
+    n0 = parameters.kernel.n0
+    if parameters.answers is None:
+        intercept, shift = _with_one_answer(prior, intercept, votes, n0)
+    else:
+        intercept += math.log(parameters.answers)
+        shift = _with_several_answers(prior + intercept, votes, n0)
+    return Scored(prior + intercept + shift, intercept, names, terms, shift)
+
+
+def _with_one_answer(
+    prior: Scores, intercept: float, votes: Votes, n0: float
+) -> tuple[float, Scores]:
+    """The intercept and the shift of each candidate by votes, where one passage is the answer."""
+    support = votes.support
     shift = np.zeros(len(prior))
     moved = np.flatnonzero(support > 0)
     if len(moved):
-        log_prior = prior[moved] - normaliser
-        shift[moved] = np.logaddexp(0.0, np.log(support[moved] / kernel.n0) - log_prior)
-    intercept = -normaliser - float(np.log1p(support.sum() / kernel.n0))
+        log_prior = prior[moved] + intercept
+        shift[moved] = np.logaddexp(0.0, np.log(support[moved] / n0) - log_prior)
+    intercept -= float(np.log1p(support.sum() / n0))
     if votes.log_odds.any():
         before = prior + intercept + shift
         with np.errstate(divide="ignore"):
             shift += np.maximum(np.log(votes.least) - before, 0.0) + votes.log_odds
         intercept -= _log_of_all(before, prior + intercept + shift)
-    return Scored(prior + intercept + shift, intercept, names, terms, shift)
+    return intercept, shift
+
+
+def _with_several_answers(scores: Scores, votes: Votes, n0: float) -> Scores:
+    """The shift of each candidate by votes, where any number of passages may be right.
+
+    scores: without votes.
+    """
+    shift = np.zeros(len(scores))
+    moved = np.flatnonzero((votes.weight > 0.0) | (votes.log_odds != 0.0))
+    if len(moved):
+        given, support = scores[moved], votes.support[moved]
+        expected = np.exp(np.clip(given, _SMALL, 50.0))
+        prior = np.where(given < _SMALL, given, np.log(-np.expm1(-expected)))
+        wrong = n0 * np.exp(-expected) + np.maximum(votes.weight[moved] - support, 0.0)
+        with np.errstate(divide="ignore"):
+            right = np.logaddexp(math.log(n0) + prior, np.log(support))
+            named = np.log(votes.least[moved]) - np.log1p(-votes.least[moved])
+            log_odds = right - np.log(np.maximum(wrong, 1e-300))
+        log_odds = np.maximum(log_odds, named) + votes.log_odds[moved]
+        # log(-log(1 - P)), -log(1 - P) = log(1 + odds): next to the log-odds where these are small
+        after = np.log(np.logaddexp(0.0, np.maximum(log_odds, _SMALL)))
+        shift[moved] = np.where(log_odds < _SMALL, log_odds, after) - given
+    return shift
 
 
 def _log_of_all(before: Scores, after: Scores) -> float:

@@ -163,8 +163,8 @@ def _stacked(
     lineages = np.full((n, POOL), -1, dtype=np.int64)
     d = len(FEATURES) + len(GIVEN) if any(given) else len(FEATURES)
     features = np.zeros((n, POOL, d), dtype=np.float32)
-    net, chosen = np.zeros((n, POOL)), np.zeros((n, POOL))
-    n_helpful, n_harmful, n_named = np.zeros(n), np.zeros(n), np.zeros(n)
+    helpful, harmful, chosen = (np.zeros((n, POOL)) for _ in range(3))
+    n_named = np.zeros(n)
     for i, (key, (found, values)) in enumerate(zip(keys, rows, strict=True)):
         lineages[i, : len(found)] = found
         first = len(FEATURES) if given[i] else 0
@@ -173,10 +173,8 @@ def _stacked(
         for judgment in past.judged.get(key, ()):
             at = place.get(judgment.lineage)
             if at is not None:
-                net[i, at] = judgment.helpful - judgment.harmful
+                helpful[i, at], harmful[i, at] = judgment.helpful, judgment.harmful
                 chosen[i, at] = judgment.chosen
-                n_helpful[i] += judgment.helpful - judgment.named
-                n_harmful[i] += judgment.harmful
                 n_named[i] += judgment.named / CORRECTION_WEIGHT
     vectors = [past.vectors[key.query_hash] for key in keys]
     numbers: dict[str | None, int] = {}
@@ -186,9 +184,8 @@ def _stacked(
         np.stack(vectors) if n else np.empty((0, dim), dtype=np.float32),
         lineages,
         features,
-        net,
-        n_helpful,
-        n_harmful,
+        helpful,
+        harmful,
         np.array(tenants, dtype=np.int64),
         chosen if chosen.any() else None,
         n_named if n_named.any() else None,

@@ -27,13 +27,13 @@ def write_stored_evidence(
     judged: all judgments up to then; source: how the index reads events, with queries encoded as in
     the version.
     """
-    memory, noise = load_memory(staged), load_parameters(staged).noise
+    memory, parameters = load_memory(staged), load_parameters(staged)
     evidence = StoredEvidence()
     with database.snapshot() as conn:
-        provenance = rests_on(until, noise, source.judged_by, source.queries.revision, conn)
+        provenance = rests_on(until, parameters, source.judged_by, source.queries.revision, conn)
         if provenance.by:
             codes = None
-            found = past_queries(memory, noise, judged, conn)
+            found = past_queries(memory, parameters, judged, conn)
             if len(found) >= CODES_FROM:
                 hashes = [key.query_hash for key in found]
                 codes = codes_of(past_query_vectors(conn, hashes, source.queries)[: len(found)])

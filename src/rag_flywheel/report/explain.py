@@ -117,11 +117,18 @@ def _changes(candidate: Mapping[str, Any], live: Parameters) -> list[str]:
     ]
     kernel = candidate["kernel"]
     shape = ", ".join(f"{name} {kernel[name]}" for name in ("theta", "gamma", "n0", "neighbours"))
+    rates, answers = candidate["rates"], candidate["answers"]
     return [
         "candidate's weights (those of this version in brackets): " + ", ".join(parts),
         *_of_given(candidate),
-        f"candidate's kernel: {shape}; sharpness {candidate['sharpness']}, noise of votes "
-        f"{candidate['noise']}",
+        f"candidate's kernel: {shape}; sharpness {candidate['sharpness']}",
+        f"votes that say helpful of a wrong passage: {rates['false_helpful']:.1%}; harmful of a right "
+        f"one: {rates['false_harmful']:.1%}; "
+        + (
+            "one right passage a query"
+            if answers is None
+            else "any number of right passages a query"
+        ),
     ]
 
 

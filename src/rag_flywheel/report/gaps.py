@@ -16,7 +16,7 @@ import numpy as np
 from rag_flywheel.curate.chances import completed, with_named
 from rag_flywheel.curate.source import Source
 from rag_flywheel.errors import InputError
-from rag_flywheel.rank.posterior import CORRECTION_WEIGHT, vote_log_odds
+from rag_flywheel.rank.posterior import CORRECTION_WEIGHT, Rates
 from rag_flywheel.records import Judgment, QueryKey, Vectors
 from rag_flywheel.report.topics import clusters
 from rag_flywheel.store import notes, passages, retrievals, votes
@@ -29,7 +29,6 @@ UNANSWERED = 0.1  # prior probability that a question has no answer
 QUIET = 0.05  # log-odds that each time a question is asked add in favour of an answer
 MOST_QUESTIONS = 2_000  # the most that are clustered: those asked most often
 _EXAMPLES = 3
-_FARTHEST = 50.0  # log-odds
 _DAY_S = 86_400.0
 
 
@@ -52,10 +51,10 @@ class Gap:
     unlikely: int
 
 
-def gaps(database: Database, source: Source, *, days: float, noise: float) -> list[Gap]:
+def gaps(database: Database, source: Source, *, days: float, rates: Rates) -> list[Gap]:
     """The gaps of the last days: first those that users reported, then those that are only likely.
 
-    Both are sorted by how often they were asked. noise: the share of votes that are wrong.
+    Both are sorted by how often they were asked. rates: how often votes are wrong.
     Raises InputError.
     """
     if type(days) not in {int, float} or not 0 < days < 1e5:
@@ -63,7 +62,7 @@ def gaps(database: Database, source: Source, *, days: float, noise: float) -> li
     now = time.time()
     with database.snapshot() as conn:
         recent = asked_since(conn, now - 2 * days * _DAY_S)
-        whys = _whys(recent, _signs(conn, recent, source), noise)
+        whys = _whys(recent, _signs(conn, recent, source), rates)
         counts = _counts([a for a in recent if a.question in whys], now - days * _DAY_S)
         questions = sorted(
             counts, key=lambda q: (-counts[q][0], -counts[q][1], q.query_hash, q.tenant or "")
@@ -85,34 +84,37 @@ class Signs:
 
     n: how often it was asked.
     missing: the users who reported that its answer is missing.
-    net: helpful minus harmful votes on passages, by lineage.
+    votes: helpful and harmful votes on passages, by lineage.
     before: the chance of each passage that was shown to be the answer, before the feedback.
     """
 
     n: int
     missing: frozenset[str | None]
-    net: Mapping[int, float]
+    votes: Mapping[int, tuple[float, float]]
     before: Mapping[int, float]
 
-    def chance_of_none(self, noise: float) -> float:
+    @property
+    def verdicts(self) -> set[int]:
+        """1 with a passage that has more helpful votes, -1 with one that has more harmful ones."""
+        return {1 if h > n else -1 for h, n in self.votes.values() if h != n}
+
+    def chance_of_none(self, rates: Rates) -> float:
         """The posterior probability that no passage is the answer, by Bayes' rule.
 
         A tenth of questions have no answer; half of the probability that the answer was not shown
-        also counts as no answer. Votes are wrong with probability `noise` in either case. A report
+        also counts as no answer. Votes are wrong at the same rates in either case. A report
         that the answer is missing counts as much as naming a passage, and less the more often the
         question was asked.
         """
-        per_vote = vote_log_odds(noise)
         unseen = 0.5 * max(0.0, 1.0 - sum(self.before.values()))
         shown = sum(
-            chance * math.exp(min(per_vote * self.net.get(lineage, 0.0), _FARTHEST))
+            chance * math.exp(rates.of_votes(*self.votes.get(lineage, (0.0, 0.0))))
             for lineage, chance in self.before.items()
         )
         some = (1.0 - UNANSWERED) * (unseen + shown)
         none = UNANSWERED + (1.0 - UNANSWERED) * unseen
-        none *= math.exp(
-            min(per_vote * CORRECTION_WEIGHT * len(self.missing), _FARTHEST) - QUIET * self.n
-        )
+        missing = rates.of_votes(CORRECTION_WEIGHT * len(self.missing), 0.0)
+        none *= math.exp(missing - QUIET * self.n)
         return none / (none + some)
 
 
@@ -135,23 +137,24 @@ def _signs(
         q: Signs(
             asked[q],
             frozenset(missing[q]),
-            {j.lineage: j.helpful - j.harmful for j in said[q]},
-            with_named(completed({}, [logged[row] for row in rows[q]]), said[q]),
+            {j.lineage: (j.helpful, j.harmful) for j in said[q]},
+            # one answer is enough: with several right ones these are their shares
+            with_named(completed({}, [logged[row] for row in rows[q]], None), said[q]),
         )
         for q in spoken
     }
 
 
 def _whys(
-    recent: Sequence[AskedQuery], signs: Mapping[QueryKey, Signs], noise: float
+    recent: Sequence[AskedQuery], signs: Mapping[QueryKey, Signs], rates: Rates
 ) -> dict[QueryKey, set[str]]:
     """Why each question has no good answer; questions that may have one are left out."""
     found: dict[QueryKey, set[str]] = defaultdict(set)
     for question, sign in signs.items():
-        if sign.chance_of_none(noise) > 0.5:
+        if sign.chance_of_none(rates) > 0.5:
             found[question] |= {"missing"} if sign.missing else set()
-            found[question] |= {"harmful"} if any(n < 0 for n in sign.net.values()) else set()
-    helped = {q for q, sign in signs.items() if any(net > 0 for net in sign.net.values())}
+            found[question] |= {"harmful"} if -1 in sign.verdicts else set()
+    helped = {q for q, sign in signs.items() if 1 in sign.verdicts}
     for asked in recent:
         if asked.question not in helped and asked.best < math.log(LOW_CHANCE):
             found[asked.question].add("unlikely")

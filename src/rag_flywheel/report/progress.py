@@ -10,7 +10,10 @@ _AFTER_S = 1.0
 
 
 class Bars:
-    """A Progress that draws one bar for each step, with rate and time left; a context manager."""
+    """A Progress that draws one bar for each step, with rate and time left; a context manager.
+
+    Steps whose names are the same up to a colon share a bar, beside which the last name is shown.
+    """
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -41,9 +44,10 @@ class Bars:
             )
             self._rich = progress.Progress(*columns, console=Console(stderr=True))
             self._rich.start()
-        if step not in self._tasks:
-            self._tasks[step] = self._rich.add_task(step, total=total)
-        self._rich.update(self._tasks[step], completed=done, total=total)
+        bar = step.partition(":")[0]
+        if bar not in self._tasks:
+            self._tasks[bar] = self._rich.add_task(step, total=total)
+        self._rich.update(self._tasks[bar], description=step, completed=done, total=total)
 
 
 def as_progress(progress: "bool | Progress", bars: Bars) -> Progress | None:

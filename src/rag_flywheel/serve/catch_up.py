@@ -73,8 +73,9 @@ def _usable_evidence(
         return None
     if version.id is None or not journal.was_promoted(conn, version.id):
         return None
-    noise, revision = version.parameters.noise, source.under(version.queries).queries.revision
-    now = rests_on(stored.provenance.until, noise, source.judged_by, revision, conn)
+    revision = source.under(version.queries).queries.revision
+    until = stored.provenance.until
+    now = rests_on(until, version.parameters, source.judged_by, revision, conn)
     return stored if stored.provenance == now else None
 
 
@@ -141,7 +142,7 @@ def _judged(
 ) -> State:
     """The state with these judgments, and none for queries of `voted_on` that have none left."""
     version = state.version
-    found = past_queries(version.memory, version.parameters.noise, judged, conn)
+    found = past_queries(version.memory, version.parameters, judged, conn)
     for key in state.evidence.with_texts(voted_on):
         found.setdefault(key, NO_VOTES)  # every vote on it was retracted
     if not found:

@@ -14,6 +14,7 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.rank.evidence import Asked, Evidence, evidence_for
+from rag_flywheel.rank.posterior import Rates
 from rag_flywheel.rank.score import POOL, Scored, Votes, order, score, score_given
 from rag_flywheel.records import (
     Candidate,
@@ -210,9 +211,9 @@ class Server:
         """Wait for a version that is being loaded; close the database first."""
         self._live.close()
 
-    def noise(self) -> float:
-        """The share of votes that the live version assumes to be wrong."""
-        return self._live.state().version.parameters.noise
+    def rates(self) -> Rates:
+        """How often votes are wrong, by the live version."""
+        return self._live.state().version.parameters.rates
 
     def alike(self) -> tuple[float, str]:
         """(the least cosine of two questions that may be one in other words: 0.6 of the way from the

@@ -20,7 +20,7 @@ _FIRST = (
     "AND e.tenant IS r.tenant AND e.rid < r.rid)"
 )
 Standing = tuple[int, int]
-"""The number of an event that stands, and the lineage of the passage that it is on."""
+"""The number of an event, and the lineage of a passage that it is on."""
 
 
 def _has_votes(where: str, of: str = "r.rid") -> str:
@@ -56,15 +56,20 @@ def due(
 
 
 def fold(
-    conn: sqlite3.Connection, retrievals: Sequence[int], standing: Collection[Standing]
+    conn: sqlite3.Connection,
+    retrievals: Sequence[int],
+    standing: Collection[Standing],
+    superseded: Collection[Standing],
 ) -> None:
     """Reduce these retrievals to the question, the hits and the standing votes, without user ids.
 
     Retrievals that no event stands on are deleted, except the first answer to a question that has
-    votes.
+    votes. superseded: events on other retrievals that count for nothing because of events on these,
+    and would count once those are deleted or anonymous; they are deleted too.
     """
     hashes = queries_of(conn, retrievals)
     seq = passages.read_clock(conn)
+    _delete_events(conn, superseded)
     _fold_events(conn, retrievals, standing)
     fold_notes(conn, retrievals)
     drop_superseded_corrections(conn, "rid", retrievals)
@@ -91,26 +96,35 @@ def _fold_events(
     conn: sqlite3.Connection, retrievals: Sequence[int], standing: Collection[Standing]
 ) -> None:
     seqs = {seq for seq, _ in standing}
-    conn.executemany(
-        "DELETE FROM credits WHERE seq = ? AND pid IN (SELECT pid FROM passages WHERE lineage = ?)",
-        [
-            (v.seq, v.lineage)
-            for v in votes_on_retrievals(conn, retrievals)
-            if (v.seq, v.lineage) not in standing
-        ],
-    )
+    cast = votes_on_retrievals(conn, retrievals)
+    _delete_credits(conn, [(v.seq, v.lineage) for v in cast if (v.seq, v.lineage) not in standing])
     for table, column in zip(EVENTS, ("reason", "why"), strict=True):
         rows = list(in_chunks(conn, f"SELECT seq FROM {table} WHERE rid IN (%s)", retrievals))
         superseded = [row for row in rows if row[0] not in seqs]
+        stand = [row for row in rows if row[0] in seqs]
         conn.executemany(f"DELETE FROM {table} WHERE seq = ?", superseded)
         conn.executemany("DELETE FROM credits WHERE seq = ?", superseded)
         conn.executemany(
             f"UPDATE {table} SET user_id = {one_time_user()} WHERE seq = ? AND user_id IS NOT NULL",
-            [(s,) for s in sorted(seqs)],
+            stand,
         )
-        conn.executemany(
-            f"UPDATE {table} SET {column} = NULL WHERE seq = ?", [(s,) for s in sorted(seqs)]
-        )
+        conn.executemany(f"UPDATE {table} SET {column} = NULL WHERE seq = ?", stand)
+
+
+def _delete_events(conn: sqlite3.Connection, events: Collection[Standing]) -> None:
+    """Delete these votes on passages, and what votes on answers say of these passages."""
+    _delete_credits(conn, events)
+    conn.executemany(
+        "DELETE FROM votes WHERE seq = ? AND pid IN (SELECT pid FROM passages WHERE lineage = ?)",
+        sorted(events),
+    )
+
+
+def _delete_credits(conn: sqlite3.Connection, events: Collection[Standing]) -> None:
+    conn.executemany(
+        "DELETE FROM credits WHERE seq = ? AND pid IN (SELECT pid FROM passages WHERE lineage = ?)",
+        sorted(events),
+    )
 
 
 def _delete_unused(conn: sqlite3.Connection, hashes: Sequence[bytes]) -> None:
