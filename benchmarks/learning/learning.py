@@ -16,15 +16,16 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rag_flywheel import Flywheel
+from rag_flywheel import Flywheel, Vote
 from rag_flywheel.bench.collection import find_collection
+from rag_flywheel.bench.compare import unanswered
 from rag_flywheel.bench.cycles import answers, asking
 from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.measures import by_query, mean
@@ -32,9 +33,11 @@ from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.encoder import Encoder
+from rag_flywheel.improve.threshold import thetas
+from rag_flywheel.index.nearest import nearest_rows
 from rag_flywheel.records import Vectors
 
-NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")
+NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev", "stackfaq")
 SETTINGS = {
     "main": Users(eta=1.0, eps=0.2),
     "clean": Users(eta=1.0, eps=0.0),
@@ -44,8 +47,12 @@ SETTINGS = {
     "compressed": Users(eta=1.0, eps=0.2),
     "tuned": Users(eta=1.0, eps=0.2),
 }
+MAX_TRAIN = {"wrong40": 3_000, "random votes": 3_000}  # train queries of a collection
 TUNE_AFTER = {"tuned": (3, 6, 10)}  # cycles whose refresh tunes the encoder of queries as well
-MEASURES = ("nDCG@10", "R@75")
+MEASURES = ("nDCG@10", "P@8", "R@8", "R@75")
+RELATED = (
+    0.98  # quantile of the cosines of random pairs of train queries, below which a query is far
+)
 
 
 class Compressed:
@@ -74,7 +81,7 @@ def _compressed(vectors: Vectors) -> Vectors:
 def run(name: str, setting: str, seed: int) -> dict[str, Any]:
     """One collection under one kind of user."""
     began = time.monotonic()
-    protocol = Protocol(seed=seed, users=SETTINGS[setting])
+    protocol = Protocol(seed=seed, users=SETTINGS[setting], max_train=MAX_TRAIN.get(setting))
     with tempfile.TemporaryDirectory() as scratch:
         bench = prepare(find_collection(name), protocol, Path(scratch), None)
         if setting == "compressed":
@@ -82,6 +89,15 @@ def run(name: str, setting: str, seed: int) -> dict[str, Any]:
         rng = np.random.default_rng([seed, 0])
         with bench.open(bench.base) as fw:
             before = _scored(fw, bench)
+            cast = fw.feedback_many
+            reached: set[str] = set()
+
+            def feedback_many(votes: Iterable[Vote]) -> int:
+                given = list(votes)
+                reached.update(vote.passage_id for vote in given)
+                return cast(given)
+
+            fw.feedback_many = feedback_many  # type: ignore[method-assign]
             tunings = []
             for number, part in enumerate(bench.parts, 1):
                 asking(fw, bench.train, part, protocol.users, rng)()
@@ -101,6 +117,15 @@ def run(name: str, setting: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "static": {m: mean(before[m]) for m in MEASURES},
         "learned": {m: mean(after[m]) for m in MEASURES},
+        "slices": {
+            name: {
+                "n": len(queries),
+                "static": mean({q: before["nDCG@10"][q] for q in queries}),
+                "learned": mean({q: after["nDCG@10"][q] for q in queries}),
+            }
+            for name, queries in _slices(bench, reached).items()
+            if queries
+        },
         "parameters": parameters,
         "last_refresh": {"reason": report.reason, **report.scores},
         "tunings": tunings,
@@ -110,6 +135,23 @@ def run(name: str, setting: str, seed: int) -> dict[str, Any]:
 
 def _scored(fw: Flywheel, bench: Bench) -> dict[str, dict[str, float]]:
     return by_query(MEASURES, bench.test.qrels, answers(fw, bench.test, 75))
+
+
+def _slices(bench: Bench, reached: Collection[str]) -> dict[str, list[str]]:
+    """Test queries that are far from all that were asked, and those of which no right passage got a
+    vote."""
+    assert bench.encoder is not None
+    asked = bench.encoder.encode_queries(
+        [bench.train.queries[q] for part in bench.parts for q in part]
+    )
+    ids = sorted(bench.test.queries)
+    tests = bench.encoder.encode_queries([bench.test.queries[q] for q in ids])
+    (theta,) = thetas(asked, [RELATED])
+    nearest = nearest_rows(tests, asked, 1).cosines[:, 0].tolist()
+    return {
+        "far": [q for q, cosine in zip(ids, nearest, strict=True) if cosine < theta],
+        "answer no vote reached": unanswered(ids, bench.test.qrels, reached),
+    }
 
 
 def _reindexed(bench: Bench, scratch: Path) -> Bench:
@@ -150,7 +192,8 @@ def setting_line(found: dict[str, Any]) -> str:
     static, learned = found["static"], found["learned"]
     return (
         f"{found['setting']} seed {found['seed']}: {static['nDCG@10']:.4f} -> "
-        f"{learned['nDCG@10']:.4f}, recall@75 {static['R@75']:.4f} -> {learned['R@75']:.4f}, "
+        f"{learned['nDCG@10']:.4f}, P@8 {static['P@8']:.3f} -> {learned['P@8']:.3f}, recall@8 "
+        f"{static['R@8']:.3f} -> {learned['R@8']:.3f}, "
         f"rates {found['parameters']['rates']}, answers {found['parameters']['answers']}, "
         f"{found['seconds']} s"
     )

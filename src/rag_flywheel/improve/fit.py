@@ -49,17 +49,19 @@ N0_SPREAD = 1.5  # of log n0 around the shipped one, before any vote
 STRENGTHS = (30.0, 8.0, 3.0, 1.0, 0.37, 0.14, 0.05, 0.018, 0.007, 0.0025)
 FREE = ("rarest", "length")  # weights that may be negative
 SAME = 0.99  # the least cosine, above the typical one, of a query to itself in other words
+NEW_NEEDS = 0.1  # the share of queries, as assumed, whose need nobody asked about before
 _FOLDS = 5
 
 
 @dataclass(frozen=True)
 class Proposal:
     """Parameters fitted to votes, None without any to propose; why: a sentence; scores: the numbers
-    behind it."""
+    behind it; likeliest: the fit behind it, None where there was nothing to fit."""
 
     parameters: Parameters | None
     why: str
     scores: Mapping[str, float]
+    likeliest: Fit | None = None
 
 
 def newest(examples: Examples) -> Examples:
@@ -87,12 +89,14 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
     likeliest = _fitted(own)
     if (noise := likeliest.rates.noise) > NOISE_LIMIT:
         why = f"{noise:.0%} of votes look wrong: nothing is learned from them"
-        return Proposal(None, why, scores)
+        return Proposal(None, why, scores, likeliest)
     found = _with_weights(replace(kept, source=FITTED), own, likeliest.weights)
-    return Proposal(found, f"fitted to {len(own)} past queries", scores)
+    return Proposal(found, f"fitted to {len(own)} past queries", scores, likeliest)
 
 
-def calibrated_parameters(examples: Examples, kept: Parameters) -> Parameters:
+def calibrated_parameters(
+    examples: Examples, kept: Parameters, likeliest: Fit | None = None
+) -> Parameters:
     """Keep the order of the prior, and fit the rest to the votes on the newest of these examples: the
     sharpness of the prior, how often votes are wrong, how many passages answer a query, how well
     answers are chosen, and the kernel.
@@ -100,6 +104,8 @@ def calibrated_parameters(examples: Examples, kept: Parameters) -> Parameters:
     The rates and whether there is one answer are properties of the votes, not of the live weights: they
     are the likeliest ones together with the weights that `propose` fits. Votes on answers that carry no
     information are left out of it, and count for the very same query alone.
+
+    likeliest: what `propose` fitted to the same examples, None: fitted here.
     """
     every = newest(examples)
     if len(every) < LEAST_QUERIES:
@@ -107,12 +113,8 @@ def calibrated_parameters(examples: Examples, kept: Parameters) -> Parameters:
     own = informative(every)
     if len(own) < LEAST_QUERIES:
         return replace(kept, rates=Rates(), kernel=_same_query_kernel(every))
-    likeliest = _fitted(own)
-    of_votes = Parameters(rates=_rounded(likeliest.rates), answers=likeliest.answers)
-    if of_votes.answers is not None and of_votes.rates.noise <= NOISE_LIMIT:
-        fitted = _with_weights(of_votes, own, likeliest.weights)
-        of_votes = replace(of_votes, rates=_rates_by_neighbours(own, fitted))
-    return _with_memory(own, replace(kept, rates=of_votes.rates, answers=of_votes.answers))
+    found = _fitted(enough(own)) if likeliest is None else likeliest
+    return _with_memory(own, replace(kept, rates=_rounded(found.rates), answers=found.answers))
 
 
 def _with_weights(kept: Parameters, examples: Examples, weights: Floats) -> Parameters:
@@ -170,24 +172,30 @@ def enough(examples: Examples) -> Examples:
 def _rates_by_neighbours(examples: Examples, fitted: Parameters) -> Rates:
     """The likeliest rates given the chances by neighbours of other folds."""
     found = _with_memory(examples, fitted)
-    near, prior, chances, _ = _cross_fitted(examples, found)
-    weights = kernel_weights(near, found.kernel)
-    sums = support_of(near, examples, examples, chances, weights, found)
-    return _rounded(rates_given(examples, with_support(prior, *sums, found.kernel.n0), found))
+    known = _cross_fitted(examples, found)
+    weights = kernel_weights(known.near, found.kernel)
+    sums = support_of(known.near, examples, examples, known.chances, weights, found)
+    chances = with_support(known.prior, *sums, found.kernel.n0)
+    return rates_given(examples, chances, found)
 
 
 def _fitted(examples: Examples) -> Fit:
-    """The likeliest weights and rates, near the shipped weights.
+    """The likeliest weights and rates, near the shipped weights; with several answers the rates are those
+    likeliest given what neighbours say.
 
     Votes that are not clearly likelier than tossed coins, neither by the prior nor by what was said of
     similar queries, are held for that: any few look as if they told something.
     """
     found = _likeliest(examples)
-    gain = found.log_likelihood - log_likelihood_of_tosses(examples)
-    if gain >= CLEARLY or found.rates.noise > NOISE_LIMIT:
-        return found
     of_votes = Parameters(rates=_rounded(found.rates), answers=found.answers)
     fitted = _with_weights(of_votes, examples, found.weights)
+    gain = found.log_likelihood - log_likelihood_of_tosses(examples)
+    if found.rates.noise > NOISE_LIMIT:
+        return found
+    if found.answers is not None:
+        return replace(found, rates=_rates_by_neighbours(examples, fitted))
+    if gain >= CLEARLY:
+        return found
     _, by_neighbours = _kernel(examples, _calibrated(examples, fitted))
     if gain + by_neighbours * len(examples) >= CLEARLY:
         return found
@@ -229,11 +237,10 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
     kernel alone would depend on chance, and so the memory stays about as mild as it is shipped.
     """
     shipped = np.log(Parameters().kernel.n0)
-    likelihoods = _one_answer if found.answers is None else _several_answers
+    gains = _gains(examples, found)
     cosines = dict(zip(QUANTILES, thetas(examples.vectors, QUANTILES), strict=True))
     kernels = [Kernel(cosines[q], q, gamma) for q, gamma in itertools.product(QUANTILES, GAMMAS)]
     tried, likely = [], []
-    gains = likelihoods(examples, found)
     for kernel, gain in zip(kernels, gains(kernels), strict=True):
         for n0 in STRENGTHS:
             tried.append((kernel.theta, kernel.theta_quantile, kernel.gamma, np.log(n0)))
@@ -252,12 +259,53 @@ _Gain: TypeAlias = Callable[[float], float]
 _Gains: TypeAlias = Callable[[Sequence[Kernel]], Iterator[_Gain]]
 
 
-def _one_answer(examples: Examples, found: Parameters) -> _Gains:
-    """log P(votes) of all queries with the memory less that without, by kernel and n0, with one answer."""
-    near, prior, chances, joined = _cross_fitted(examples, found)
+def _gains(examples: Examples, found: Parameters) -> _Gains:
+    """log P(votes) of all queries with the memory less that without, by kernel and n0, where the needs
+    of NEW_NEEDS of the queries were never asked about before."""
+    known = _cross_fitted(examples, found)
+    each = _one_answer if found.answers is None else _several_answers
+    seen = each(examples, found, known)
+    new = each(examples, found, replace(known, near=_of_other_needs(known.near, examples)))
+
+    def both(asked: _Gain, unasked: _Gain) -> _Gain:
+        return lambda n0: (1.0 - NEW_NEEDS) * asked(n0) + NEW_NEEDS * unasked(n0)
+
+    return lambda kernels: map(both, seen(kernels), new(kernels))
+
+
+@dataclass(frozen=True)
+class _CrossFitted:
+    """Neighbours of other folds, the prior and the chances after the votes, (n, C), and the links."""
+
+    near: Nearest
+    prior: Floats
+    chances: Floats
+    links: Links
+
+
+def _cross_fitted(examples: Examples, found: Parameters) -> _CrossFitted:
+    folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
+    near = nearest(examples, examples, folds, folds)
+    prior = prior_under(examples, found)
+    chances = neighbour_chances_of(examples, prior, found)
+    return _CrossFitted(near, prior, chances, links(near, examples, examples, chances))
+
+
+def _of_other_needs(near: Nearest, examples: Examples) -> Nearest:
+    """The neighbours for which users called no passage helpful that they called helpful for the query
+    itself, as if nobody had asked for the same; the cosine of the others is -2."""
+    helpful = (examples.net > 0).astype(np.float64)
+    shared = links(near, examples, examples, helpful)
+    slots = shared.slot[helpful.ravel()[shared.to] > 0]
+    same = np.zeros(near.rows.size, dtype=np.bool_)
+    same[slots] = True
+    return Nearest(near.rows, np.where(same.reshape(near.rows.shape), np.float32(-2), near.cosines))
+
+
+def _one_answer(examples: Examples, found: Parameters, known: _CrossFitted) -> _Gains:
     tilt = choice_odds(examples, found.choice)
     values = tilt, tilt * vote_odds(examples, found.rates)
-    alone = [(prior * value).sum(axis=1) for value in values]
+    alone = [(known.prior * value).sum(axis=1) for value in values]
 
     def of(sums: tuple[Floats, Floats]) -> _Gain:
         def gain(n0: float) -> float:
@@ -266,35 +314,27 @@ def _one_answer(examples: Examples, found: Parameters) -> _Gains:
 
         return gain
 
-    return lambda kernels: map(of, sums_of_support(joined, near, chances, values, kernels))
+    return lambda kernels: map(
+        of, sums_of_support(known.links, known.near, known.chances, values, kernels)
+    )
 
 
-def _several_answers(examples: Examples, found: Parameters) -> _Gains:
-    """`_one_answer` with several: the sum over all candidates that have votes."""
-    near, prior, chances, joined = _cross_fitted(examples, found)
+def _several_answers(examples: Examples, found: Parameters, known: _CrossFitted) -> _Gains:
+    """With several answers: the sum over all candidates that have votes."""
     voted = np.flatnonzero(examples.voted)
     odds = vote_odds(examples, found.rates).ravel()[voted]
 
     def likely(chances: Floats) -> float:
-        every = prior.copy()
+        every = known.prior.copy()
         every.ravel()[voted] = chances
         chosen = as_chosen(examples, every, found).ravel()[voted]
         return float(np.log1p(chosen * (odds - 1.0)).sum())
 
-    own = prior.ravel()[voted]
+    own = known.prior.ravel()[voted]
     alone = likely(own)
 
     def of(sums: tuple[Floats, Floats]) -> _Gain:
         added, every = sums
         return lambda n0: likely((n0 * own + added) / (n0 + every)) - alone
 
-    return lambda kernels: map(of, sums_at(joined, near, chances, voted, kernels))
-
-
-def _cross_fitted(examples: Examples, found: Parameters) -> tuple[Nearest, Floats, Floats, Links]:
-    """Neighbours of other folds, the prior and the chances after the votes, (n, C), and the links."""
-    folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
-    near = nearest(examples, examples, folds, folds)
-    prior = prior_under(examples, found)
-    chances = neighbour_chances_of(examples, prior, found)
-    return near, prior, chances, links(near, examples, examples, chances)
+    return lambda kernels: map(of, sums_at(known.links, known.near, known.chances, voted, kernels))

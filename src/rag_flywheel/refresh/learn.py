@@ -43,8 +43,12 @@ def learn_weights(panel: Panel, *, staged: Path, n_votes: int, looks: Looks) -> 
     proposal = propose(recent, kept)
     if proposal.parameters is None:
         return Weights(kept, proposal.why, dict(proposal.scores))
-    candidate = read_back_parameters(staged, calibrated_parameters(recent, proposal.parameters))
-    sides = Side(candidate, panel.judges), Side(calibrated_parameters(recent, kept), panel.judges)
+    new, old = (
+        calibrated_parameters(recent, given, proposal.likeliest)
+        for given in (proposal.parameters, kept)
+    )
+    candidate = read_back_parameters(staged, new)
+    sides = Side(candidate, panel.judges), Side(old, panel.judges)
     gate = gated(*sides, panel.groups[panel.held_out], n_votes, looks)
     scores = {**proposal.scores, **gate.scores}
     parameters = candidate if gate.decision.replaces else kept

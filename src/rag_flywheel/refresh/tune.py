@@ -87,7 +87,8 @@ def tune_encoder(panel: Panel, live: Side, tuning: Tuning, *, staged: Path, n_vo
     proposal = propose(judges.others, live.parameters)
     if proposal.parameters is None:
         return Tuned(f"not tuned: {proposal.why}", taught.scores, None, n_votes)
-    parameters = calibrated_parameters(judges.others, proposal.parameters)
+    found = proposal.parameters, proposal.likeliest
+    parameters = calibrated_parameters(judges.others, *found)
     candidate = Side(read_back_parameters(staged, parameters), judges)
     gate = gated(candidate, live, panel.groups[panel.held_out], n_votes, tuning.looks)
     scores = {**taught.scores, **{f"tuned_{name}": v for name, v in gate.scores.items()}}
