@@ -323,3 +323,28 @@ def test_users_who_call_a_share_of_hits_good_whatever_they_are_teach_nothing(
         found = calibrated_parameters(lazy, SHIPPED)
         assert found.memory.neighbours == 0
         assert found.rates.of_votes(3, 0) == 0.0
+
+
+def test_neighbours_of_the_same_need_are_those_with_a_shared_answer() -> None:
+    """Left out, they show what the memory does to a question whose need nobody asked about."""
+    plain = clustered(1, clusters=4, each=3, noise=0.0)
+    folds = np.arange(len(plain))
+    near = fit.nearest(plain, plain, folds, folds)
+    others = fit._of_other_needs(near, plain)
+    cluster = np.arange(len(plain)) // 3
+    helped = plain.net[:, 0] > 0  # no vote is wrong: the answer is in place 0
+    for i, (rows, old, new) in enumerate(zip(near.rows, near.cosines, others.cosines, strict=True)):
+        same = (cluster[rows] == cluster[i]) & helped[rows] & helped[i]
+        assert (new[same] == -2.0).all()
+        assert (new[~same] == old[~same]).all()
+
+
+def test_a_memory_that_would_mislead_new_needs_stays_milder(
+    planted: tuple[Examples, Proposal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples, _ = planted
+    kernels = []
+    for share in (0.0, 0.3):
+        monkeypatch.setattr(fit, "NEW_NEEDS", share)
+        kernels.append(calibrated_parameters(examples, OFF).kernel)
+    assert kernels[1].n0 > kernels[0].n0

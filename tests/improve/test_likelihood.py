@@ -72,8 +72,8 @@ def simulated(
     )
 
 
-def fitted(examples: Examples, centre: Floats, strength: float) -> Fit:
-    return fit(examples, centre, strength=strength, free=ALL_FREE)
+def fitted(examples: Examples, centre: Floats, strength: float, *, several: bool = False) -> Fit:
+    return fit(examples, centre, strength=strength, free=ALL_FREE, several=several)
 
 
 def sharpness_of(examples: Examples, weights: Floats, noise: float) -> float:
@@ -435,23 +435,18 @@ def several_right(seed: int, n: int, rates: tuple[float, float], *, width: int =
 @pytest.mark.parametrize("rates", [(0.02, 0.02), (0.2, 0.2), (0.1, 0.3)])
 def test_several_answers_are_told_from_one_with_wrong_votes(rates: tuple[float, float]) -> None:
     """They were not: with five right passages a query half of the votes seemed to be wrong."""
-    found = fitted(several_right(21, 500, rates), np.zeros(3), 1.0)
+    examples = several_right(21, 500, rates)
+    found, one = (fitted(examples, np.zeros(3), 1.0, several=s) for s in (True, False))
+    assert found.log_likelihood > one.log_likelihood + 20.0
+    assert one.rates.false_helpful > rates[0] + 0.1  # what else is right seems to be wrong
     assert found.answers is not None
     assert found.answers > 2.0
     both = found.rates.false_helpful, found.rates.false_harmful
     assert both == pytest.approx(rates, abs=0.08)
     assert found.weights @ TRUE / np.linalg.norm(found.weights) / np.linalg.norm(TRUE) > 0.97
-    one = fitted(simulated(22, 500, rates[0]), np.zeros(3), 1.0)
-    assert one.answers is None
-
-
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
-def test_coin_tosses_are_not_taken_for_several_answers(share: float) -> None:
-    rng = np.random.default_rng(23)
-    plain = several_right(23, 400, (0.2, 0.2))
-    yes = plain.voted & (rng.random(plain.lineages.shape) < share)
-    tossed = replace(plain, helpful=yes * 1.0, harmful=(plain.voted & ~yes) * 1.0)
-    assert fitted(tossed, np.zeros(3), 60.0).answers is None
+    single = simulated(22, 500, rates[0])
+    several, one = (fitted(single, np.zeros(3), 1.0, several=s) for s in (True, False))
+    assert several.log_likelihood < one.log_likelihood
 
 
 def test_rates_are_found_from_chances_that_are_too_sure_or_not_sure_enough() -> None:

@@ -26,6 +26,8 @@ from rag_flywheel.improve.likelihood import (
     choice_odds,
     fit,
     log_likelihood_of_tosses,
+    log_likelihoods,
+    of_any_answer,
     prior_under,
     rates_given,
     vote_odds,
@@ -42,6 +44,12 @@ from rag_flywheel.rank.posterior import NOISE_LIMIT, Rates
 LEAST_QUERIES = 64  # with fewer, parameters stay as they are
 MOST_QUERIES = 8_000  # that parameters are fitted to, the newest
 STRENGTH = 60.0
+MOST_DECIDING = 1_000  # queries, the newest, that decide between one answer and several
+SEVERAL_BY = (
+    3.0,
+    0.01,
+)  # by how much several answers must be the likelier model in log P(votes), and by
+# how much more for each query: where either fits badly, the difference grows with the queries
 CLEARLY = 3.0  # log-likelihood by which votes must differ from tossed coins; those gain up to 2.8
 QUANTILES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 GAMMAS = (1.0, 2.0, 4.0, 8.0)
@@ -169,9 +177,14 @@ def enough(examples: Examples) -> Examples:
     return max(index, given, key=len)
 
 
-def _rates_by_neighbours(examples: Examples, fitted: Parameters) -> Rates:
+def _fitted_parameters(examples: Examples, likeliest: Fit) -> Parameters:
+    of_votes = Parameters(rates=_rounded(likeliest.rates), answers=likeliest.answers)
+    return _with_weights(of_votes, examples, likeliest.weights)
+
+
+def _rates_by_neighbours(examples: Examples, likeliest: Fit) -> Rates:
     """The likeliest rates given the chances by neighbours of other folds."""
-    found = _with_memory(examples, fitted)
+    found = _with_memory(examples, _fitted_parameters(examples, likeliest))
     known = _cross_fitted(examples, found)
     weights = kernel_weights(known.near, found.kernel)
     sums = support_of(known.near, examples, examples, known.chances, weights, found)
@@ -180,40 +193,57 @@ def _rates_by_neighbours(examples: Examples, fitted: Parameters) -> Rates:
 
 
 def _fitted(examples: Examples) -> Fit:
-    """The likeliest weights and rates, near the shipped weights; with several answers the rates are those
-    likeliest given what neighbours say.
+    """The likeliest weights and rates, near the shipped weights, with one answer or, where that makes
+    votes clearly likelier, with several.
 
-    Votes that are not clearly likelier than tossed coins, neither by the prior nor by what was said of
-    similar queries, are held for that: any few look as if they told something.
+    The newest thousand queries decide, by the prior and by what was said of similar queries. Several
+    answers must be likelier than one, also where one has the order of passages that several lead to,
+    for they leave the weights more freedom. Votes that are not clearly likelier than tossed coins are
+    held for that: any few look as if they told something.
     """
-    found = _likeliest(examples)
-    of_votes = Parameters(rates=_rounded(found.rates), answers=found.answers)
-    fitted = _with_weights(of_votes, examples, found.weights)
-    gain = found.log_likelihood - log_likelihood_of_tosses(examples)
-    if found.rates.noise > NOISE_LIMIT:
-        return found
-    if found.answers is not None:
-        return replace(found, rates=_rates_by_neighbours(examples, fitted))
-    if gain >= CLEARLY:
-        return found
-    _, by_neighbours = _kernel(examples, _calibrated(examples, fitted))
-    if gain + by_neighbours * len(examples) >= CLEARLY:
-        return found
+    one, several = (_likeliest(examples, several=each) for each in (False, True))
+    some = examples.at(np.arange(len(examples))[-MOST_DECIDING:])
+    tossed = log_likelihood_of_tosses(some)
+    of_one = max(_evidence(some, one), _evidence(some, _in_the_order_of(several, examples)))
+    of_several = _evidence(some, several)
+    least, more = SEVERAL_BY
+    if of_several > max(of_one, tossed) + least + more * len(some):
+        return replace(several, rates=_rates_by_neighbours(examples, several))
+    if of_one >= tossed + CLEARLY or one.rates.noise > NOISE_LIMIT:
+        return one
     n_helpful, n_harmful = float(examples.n_helpful.sum()), float(examples.n_harmful.sum())
     share = min(max(n_helpful / max(n_helpful + n_harmful, 1.0), 1e-3), 1.0 - 1e-3)
-    return replace(found, rates=Rates(share, 1.0 - share))
+    return replace(one, rates=Rates(share, 1.0 - share))
 
 
-def _likeliest(examples: Examples) -> Fit:
-    """The likeliest weights, (d,) with d of the examples, and rates, near the shipped weights."""
+def _in_the_order_of(several: Fit, examples: Examples) -> Fit:
+    """The likeliest fit with one answer whose prior orders passages as this fit with several does."""
+    logits = (examples.features @ several.weights)[:, :, None]
+    unit = np.ones(1)
+    found = fit(replace(examples, features=logits), unit, strength=0.0, free=unit)
+    return replace(found, weights=float(found.weights[0]) * several.weights)
+
+
+def _evidence(examples: Examples, likeliest: Fit) -> float:
+    """log P(votes) on these queries under a fit, by the prior and the memory."""
+    found = _calibrated(examples, _fitted_parameters(examples, likeliest))
+    by_query = log_likelihoods(examples, prior_under(examples, found), found)
+    alone = float((by_query + of_any_answer(examples, found.rates)).sum())
+    _, gain = _kernel(examples, found)
+    return alone + max(gain, 0.0) * len(examples)
+
+
+def _likeliest(examples: Examples, *, several: bool) -> Fit:
+    """The likeliest weights, (d,) with d of the examples, and rates, near the shipped weights, with one
+    answer or several."""
     names = (*FEATURES, *GIVEN)[: examples.features.shape[2]]
     free = np.array([float(name in FREE) for name in names])
     centre = Parameters().vector[: len(names)]
     if examples.given is None:
-        return fit(examples, centre, strength=STRENGTH, free=free)
+        return fit(examples, centre, strength=STRENGTH, free=free, several=several)
     scale = given_scale(examples)  # of which the Gaussian is independent, but the search is not
     scaled = replace(examples, features=examples.features / scale)
-    found = fit(scaled, centre * scale, strength=STRENGTH, free=free)
+    found = fit(scaled, centre * scale, strength=STRENGTH, free=free, several=several)
     return replace(found, weights=found.weights / scale)
 
 

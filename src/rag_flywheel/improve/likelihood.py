@@ -36,8 +36,6 @@ from rag_flywheel.rank.posterior import CORRECTION_WEIGHT, Rates
 LARGEST_NOISE = 0.4995
 SHARPNESS = 0.05, 20.0
 MOST_CHOICE = 12.0
-SEVERAL_BY = 3.0, 0.01  # by how much in log P(votes), and by how much more for each query, several
-# answers must be the likelier model: where either fits badly, the difference grows with the queries
 _SHARPNESS_SPREAD = 1.0  # of the Gaussian of its logarithm, around that of the weights as given
 _CHOICE_SPREAD = 3.0  # of the Gaussian around no choice at all
 _ANSWERS_SPREAD = 2.0  # of the Gaussian of the logarithm of their number, around one
@@ -161,41 +159,15 @@ class Fit:
     log_likelihood: float
 
 
-def fit(examples: Examples, centre: Floats, *, strength: float, free: Floats) -> Fit:
+def fit(
+    examples: Examples, centre: Floats, *, strength: float, free: Floats, several: bool = False
+) -> Fit:
     """The likeliest weights and rates, under a Gaussian around `centre` for the weights, with one answer
-    or, where that makes the votes clearly likelier, with several.
+    or with several.
 
     strength: of that Gaussian, for a feature whose spread within a query is 1. free: 1 for a
     weight that may be negative, 0 for one that may not. How well answers are chosen is fitted with
     them, and is of no further use.
-    """
-    one, several = (
-        _fitted(examples, centre, strength, free, several=either) for either in (False, True)
-    )
-    least, more = SEVERAL_BY
-    likeliest = max(
-        one.log_likelihood,
-        log_likelihood_of_tosses(examples),
-        _one_in_the_order_of(several, examples),
-    )
-    beaten = likeliest + least + more * len(examples)
-    return several if several.log_likelihood > beaten else one
-
-
-def _one_in_the_order_of(several: Fit, examples: Examples) -> float:
-    """log P(votes) with one answer, where the prior orders passages as this fit does: several answers
-    must not be the likelier model only because they leave the weights more freedom."""
-    logits = (examples.features @ several.weights)[:, :, None]
-    alone = replace(examples, features=logits)
-    one = np.ones(1)
-    return _fitted(alone, one, 0.0, one, several=False).log_likelihood
-
-
-def _fitted(
-    examples: Examples, centre: Floats, strength: float, free: Floats, *, several: bool
-) -> Fit:
-    """The fit of one of the two models.
-
     Maximised by L-BFGS-B (Byrd et al., SIAM J. Sci. Comput. 1995).
 
     There may be two peaks: weights under which the votes are good, and random votes, which any
