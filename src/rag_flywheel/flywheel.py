@@ -233,8 +233,10 @@ class Flywheel:
     ) -> Retrieval:
         """The k best of an application's own candidates, reranked by votes.
 
-        Without votes on similar queries the order is that of the given scores. where: only names
-        the tenant, when config.tenant_key is set. Raises InputError.
+        Without votes on similar queries the order is that of the given scores, of whatever scale,
+        until a refresh fits weights to votes on given candidates. When recorded, the 50 best are
+        stored with their texts, to learn from. where: only names the tenant, when config.tenant_key
+        is set. Raises InputError.
         """
         for key in where or {}:
             if key != self._config.tenant_key:

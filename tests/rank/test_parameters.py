@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.parameters import Kernel, Parameters, parameters_text, parse_parameters
 from rag_flywheel.rank.posterior import Rates
 from thorough import thorough
@@ -33,6 +33,8 @@ parameters_strategy = st.builds(
     rates=st.builds(Rates, st.floats(1e-6, 0.999), st.floats(1e-6, 0.999)),
     choice=st.floats(0, 100),
     candidate_spread=st.floats(0, 1e6),
+    given=st.fixed_dictionaries({**dict.fromkeys(GIVEN[2:], finite), "score": st.floats(0, 1e40)}),
+    given_sharpness=st.floats(0, 1e3, exclude_min=True),
     source=st.text(st.characters(exclude_categories=["Cs"])),
 )
 
@@ -74,6 +76,18 @@ def test_the_written_form_is_plain_json() -> None:
         "rates": {"false_helpful": 0.2, "false_harmful": 0.2},
         "choice": 0.0,
         "candidate_spread": 3.0,
+        "given": {
+            "score": 0.0,
+            "bm25": 0.0,
+            "bigram": 0.0,
+            "title": 0.0,
+            "rarest": 0.0,
+            "window": 0.0,
+            "pairs": 0.0,
+            "length": 0.0,
+            "pieces": 0.0,
+        },
+        "given_sharpness": 1.0,
         "source": "shipped",
     }
 
@@ -96,9 +110,20 @@ def test_shipped_parameters_are_a_plain_hybrid() -> None:
 
 def test_sharpness_scales_the_weights() -> None:
     plain, sharp = Parameters(), Parameters(sharpness=2.5)
-    assert plain.vector.tolist() == [plain.weights[name] for name in FEATURES]
-    assert sharp.vector == pytest.approx(2.5 * plain.vector)
+    n = len(FEATURES)
+    assert plain.vector[:n].tolist() == [plain.weights[name] for name in FEATURES]
+    assert sharp.vector[:n] == pytest.approx(2.5 * plain.vector[:n])
+    assert plain.vector[n:].tolist() == [3.0, *[0.0] * (len(GIVEN) - 1)]
+    assert sharp.vector[n:].tolist() == plain.vector[n:].tolist()  # they have one of their own
+    assert Parameters(given_sharpness=2.5).vector[n:].tolist() == [7.5, *[0.0] * (len(GIVEN) - 1)]
     assert sharp.weights == plain.weights
+
+
+def test_parameters_of_before_weights_of_given_candidates_are_read() -> None:
+    values = json.loads(parameters_text(Parameters(candidate_spread=2.0)))
+    for name in ("given", "given_sharpness"):
+        del values[name]
+    assert parse_parameters(json.dumps(values), name="old") == Parameters(candidate_spread=2.0)
 
 
 def test_two_parameters_share_no_weights() -> None:
@@ -113,6 +138,7 @@ EDGES: list[dict[str, Any]] = [
     {"sharpness": 1e-9},
     {"sharpness": 1000},
     {"candidate_spread": 0},
+    {"given": {**Parameters().given, "score": 1e40, "length": -1e6}},
     {"source": ""},
     {"kernel": {"theta": -1, "gamma": 1e-9, "n0": 1e-9, "neighbours": 0}},
     {"kernel": {"gamma": 1000, "n0": 1e9}},
@@ -147,7 +173,7 @@ def malformed() -> dict[str, str]:
         "a number": "7",
         "nested too deep": "[" * 200_000,
     }
-    for key in good:
+    for key in sorted(set(good) - {"given", "given_sharpness"}):
         found[f"no {key}"] = json.dumps({k: v for k, v in good.items() if k != key})
     for key in good["kernel"]:
         rest = {k: v for k, v in good["kernel"].items() if k != key}
@@ -157,7 +183,7 @@ def malformed() -> dict[str, str]:
     found["unknown kernel key"] = json.dumps(good | {"kernel": good["kernel"] | {"x": 1}})
     for value in (0, 1, 3, "2", None, 2.5):
         found[f"format {value!r}"] = json.dumps(good | {"format_version": value})
-    for key in ("answers", "choice", "candidate_spread", "sharpness"):
+    for key in ("answers", "choice", "candidate_spread", "sharpness", "given_sharpness"):
         for value in (*NOT_NUMBERS[key == "answers" :], -1.0):  # None: one answer
             found[f"{key} {str(value)[:8]}"] = json.dumps(good | {key: value})
     for value in (0, 0.0, 1000.1):
@@ -180,6 +206,11 @@ def malformed() -> dict[str, str]:
     for value in (*NOT_NUMBERS, 1.1e6, -1.1e6):
         changed = weights | {"title": value}
         found[f"weight {str(value)[:8]}"] = json.dumps(good | {"weights": changed})
+    given = good["given"]
+    for value in (None, [], 3, {}, sorted(given), given | {"candidate": 3.0}):
+        found[f"given {value!r}"] = json.dumps(good | {"given": value})
+    for name, value in (("title", 1.1e6), ("title", -1.1e6), ("score", -1.0), ("score", 1.1e40)):
+        found[f"given {name} {value}"] = json.dumps(good | {"given": given | {name: value}})
     for value in (3, None, []):
         found[f"kernel {value!r}"] = json.dumps(good | {"kernel": value})
     for key, values in {
@@ -212,6 +243,9 @@ def test_malformed_parameters_are_refused_by_name(text: str) -> None:
         ({"alpha": 1}, "'alpha' is missing or not known in Parameters"),
         ({"kernel": {}}, "'gamma' is missing or not known in Kernel"),
         ({"weights": {}}, "weights are not for exactly dense, bm25"),
+        ({"given": {}}, "given is not for exactly score, bm25"),
+        ({"given": {**Parameters().given, "score": -0.5}}, "application's scores is below 0"),
+        ({"given": {**Parameters().given, "title": 2e6}}, "a weight in given is above 1e+06"),
         (
             {"weights": dict.fromkeys(FEATURES, 2e6)},
             "Expected `float` <= 1000000.0 - at `$.weights",

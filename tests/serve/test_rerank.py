@@ -1,5 +1,8 @@
 """The public API: an application's own candidates, in its order until votes move them."""
 
+import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,7 @@ import pytest
 from fakes import WordEncoder
 from plain_model import KERNEL, ids, scored, scores, shared_out, spellings
 from rag_flywheel import Candidate, Flywheel, Passage, Vote
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import CorruptFileError, InputError
 
 QUERY, UNRELATED = "reset password", "kittens sleep"
 
@@ -87,3 +90,79 @@ def test_distances_given_as_scores_are_noticed_once(
     assert ask(0.1, 0.2, 0.3, 0.3, 0.5) == 0
     assert ask(0.1, 0.2, 0.3, 0.4, 0.5) == 1
     assert ask(0.1, 0.2, 0.3, 0.4, 0.5) == 0  # said already
+
+
+COSINES = (0.71, 0.69, 0.64, 0.31)
+SCALES = {
+    "cosines": COSINES,
+    "negated distances": tuple(-((2.0 - 2.0 * c) ** 0.5) for c in COSINES),
+    "reciprocal ranks": (1 / 61 + 1 / 63, 1 / 62 + 1 / 64, 1 / 63 + 1 / 90, 1 / 70),
+    "bm25": (38.2, 21.5, 7.25, 0.0),
+    "huge": (1.7e308, 3.0, -2.5, -1.7e308),
+    "tiny": (3e-300, 2e-300, 1e-300, 0.0),
+    "all the same": (5.0, 5.0, 5.0, 5.0),
+}
+GERMAN = [
+    "Ein neues Kennwort gibt es in den Einstellungen unter Zurücksetzen.",
+    "Auf der Kontoseite ändern Sie Ihr Anmeldegeheimnis.",
+    "Der Link in der E-Mail gilt eine Stunde, danach ist ein neuer nötig.",
+    "Erstattungen kommen binnen dreißig Tagen nach der Bestellung.",
+]
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES.keys())
+def test_scores_of_any_scale_keep_their_order_until_three_users_agree(
+    fw: Flywheel, scale: tuple[float, ...]
+) -> None:
+    given = [
+        Candidate(f"c{i}", text, score, "Titel" if i else "")
+        for i, (text, score) in enumerate(zip(GERMAN, scale, strict=True))
+    ]
+    query = "Wie ändere ich mein Kennwort?"
+    shown = fw.rerank(query, given)
+    assert ids(shown) == ["c0", "c1", "c2", "c3"]
+    fw.refresh()
+    assert scores(fw.rerank(query, given, record=False)) == scores(shown)
+    fw.feedback_many([Vote(shown.id, "c1", "helpful", f"user {i}") for i in range(3)])
+    assert ids(fw.rerank(query, given, record=False))[0] == "c1"
+    fw.refresh()
+    assert ids(fw.rerank(query, given, record=False))[0] == "c1"
+    assert fw.verify() == []
+
+
+def test_the_fifty_best_candidates_are_kept_with_the_retrieval(
+    tmp_path: Path, fw: Flywheel
+) -> None:
+    given = [Candidate(f"c{i}", f"text {i}", float(i % 60)) for i in range(60)]
+    fw.rerank(QUERY, given, 3, record=False)
+    assert kept(tmp_path / "kb") == []
+    fw.rerank(QUERY, given, 3)
+    (found,) = kept(tmp_path / "kb")
+    assert found == {f"c{i}": float(i) for i in [*range(59, 9, -1), 0]}
+    assert list(found) == sorted(found, key=lambda name: -found[name])
+    fw.rerank(QUERY, given[:2])
+    fw.retrieve(QUERY)
+    with closing(sqlite3.connect(tmp_path / "kb" / "flywheel.db")) as conn:
+        assert conn.execute("SELECT count(*) FROM passages").fetchone() == (52,)
+        wanted = "SELECT kind FROM retrievals WHERE candidates IS NULL"
+        assert conn.execute(wanted).fetchall() == [("retrieve",)]
+
+
+def kept(root: Path) -> list[dict[str, float]]:
+    """{passage id: score} of the candidates of each retrieval."""
+    with closing(sqlite3.connect(root / "flywheel.db")) as conn:
+        names = dict(conn.execute("SELECT pid, id FROM passages"))
+        rows = conn.execute("SELECT candidates FROM retrievals").fetchall()
+    return [{names[pid]: score for pid, score in json.loads(row[0])} for row in rows if row[0]]
+
+
+def test_verify_names_stored_candidates_that_cannot_be_read(tmp_path: Path, fw: Flywheel) -> None:
+    shown = fw.rerank(QUERY, [Candidate("x", "first", 2.0), Candidate("y", "second", 1.0)])
+    fw.feedback(shown.id, "x", "helpful")
+    for wrong in ("{}", "[3]", "[[1, 2, 3]]", '[["a", 1]]', "[[1, NaN]]", "no JSON", 7):
+        with closing(sqlite3.connect(tmp_path / "kb" / "flywheel.db")) as conn, conn:
+            conn.execute("UPDATE retrievals SET candidates = ?", (wrong,))
+        (problem,) = fw.verify()
+        assert "retrievals.candidates" in problem
+        with pytest.raises(CorruptFileError, match=r"retrievals\.candidates"):
+            fw.refresh()

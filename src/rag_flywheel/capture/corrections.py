@@ -32,6 +32,8 @@ def append_correction(
         rid, hits = _shown(conn, retrieval_id)
         pid = hits.get(passage_id)
         if pid is None:
+            pid = retrievals.given_pid(conn, rid, passage_id)
+        if pid is None:
             present = passages.current_by_id(conn, [passage_id]).get(passage_id)
             if present is None or not _may_show(conn, rid, present.pid):
                 raise UnknownIdError(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from rag_flywheel.index.nearest import Nearest, nearest_rows
 from rag_flywheel.index.spans import places_of
+from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.rank.posterior import CORRECTION_WEIGHT
 from rag_flywheel.records import QueryKey, Vectors
@@ -28,7 +29,9 @@ class Examples:
     (n, C, number of features); helpful, harmful (n, C): the votes of either kind on each candidate, a
     named one having CORRECTION_WEIGHT more that are "helpful"; tenants int64 (n,): a number for each
     query's tenant; chosen (n, C): the largest part of each candidate in a judged answer, 0 to 1, None:
-    no answer was judged; n_named (n,): how often a user named a candidate, None: never.
+    no answer was judged; n_named (n,): how often a user named a candidate, None: never. given bool
+    (n,): whether a query's candidates were an application's own, None: no query's. The features are
+    FEATURES and, where there are own candidates, GIVEN after them; those of the other sort are 0.
     """
 
     keys: Sequence[QueryKey]
@@ -40,6 +43,7 @@ class Examples:
     tenants: Ints
     chosen: Floats | None = None
     n_named: Floats | None = None
+    given: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -89,7 +93,19 @@ class Examples:
             self.tenants[rows],
             None if self.chosen is None else self.chosen[rows],
             None if self.n_named is None else self.n_named[rows],
+            None if self.given is None else self.given[rows],
         )
+
+
+def n_with_feature(examples: Examples) -> npt.NDArray[np.int64]:
+    """How many candidates have each feature, int64 (d,), at least 1."""
+    d, n = examples.features.shape[2], examples.present.sum(axis=1)
+    if examples.given is None:
+        return np.full(d, max(int(n.sum()), 1))
+    of_index, of_given = int(n[~examples.given].sum()), int(n[examples.given].sum())
+    found = np.full(d, max(of_given, 1))
+    found[: len(FEATURES)] = max(of_index, 1)
+    return found
 
 
 def nearest_of(targets: Examples, sources: Examples) -> Nearest:

@@ -17,6 +17,7 @@ from rag_flywheel.improve.examples import (
     sums_at,
     sums_of_support,
 )
+from rag_flywheel.improve.given import given_scale, of_index, own_given, with_given
 from rag_flywheel.improve.informative import informative
 from rag_flywheel.improve.likelihood import (
     Fit,
@@ -36,7 +37,7 @@ from rag_flywheel.improve.propagate import neighbour_chances_of, support_of
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.exact import typical_cosine
 from rag_flywheel.index.nearest import Nearest
-from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.parameters import FITTED, Kernel, Parameters
 from rag_flywheel.rank.posterior import NOISE_LIMIT, Rates
 
@@ -86,7 +87,7 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
     so that the same votes always give the same ones.
     """
     every = newest(examples)
-    own = informative(every)
+    own = enough(informative(every))
     scores = {"n_fitted": float(len(own))}
     if len(own) < LEAST_QUERIES:
         why = f"not fitted: {len(own)} of the {LEAST_QUERIES} past queries it takes"
@@ -97,7 +98,7 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
     if (noise := likeliest.rates.noise) > NOISE_LIMIT:
         why = f"{noise:.0%} of votes look wrong: nothing is learned from them"
         return Proposal(None, why, scores, likeliest)
-    found = replace(kept, weights=_named(likeliest.weights), sharpness=1.0, source=FITTED)
+    found = _with_weights(replace(kept, source=FITTED), own, likeliest.weights)
     return Proposal(found, f"fitted to {len(own)} past queries", scores, likeliest)
 
 
@@ -120,12 +121,19 @@ def calibrated_parameters(
     own = informative(every)
     if len(own) < LEAST_QUERIES:
         return replace(kept, rates=Rates(), kernel=_same_query_kernel(every))
-    found = _fitted(own) if likeliest is None else likeliest
+    found = _fitted(enough(own)) if likeliest is None else likeliest
     return _with_memory(own, replace(kept, rates=_rounded(found.rates), answers=found.answers))
 
 
-def _named(weights: Floats) -> dict[str, float]:
-    return {name: round(float(w), 4) for name, w in zip(FEATURES, weights, strict=True)}
+def _with_weights(kept: Parameters, examples: Examples, weights: Floats) -> Parameters:
+    """The parameters with these weights, (d,), of the sorts of candidates that the examples have."""
+    found = kept
+    if len(of_index(examples)):
+        named = {name: round(float(w), 4) for name, w in zip(FEATURES, weights, strict=False)}
+        found = replace(found, weights=named, sharpness=1.0)
+    if len(own_given(examples)):
+        found = with_given(found, weights[len(FEATURES) :])
+    return found
 
 
 def _with_memory(examples: Examples, kept: Parameters) -> Parameters:
@@ -138,27 +146,45 @@ def _with_memory(examples: Examples, kept: Parameters) -> Parameters:
 
 
 def _calibrated(examples: Examples, kept: Parameters) -> Parameters:
-    """The parameters with sharpness, number of answers and choice fitted, given the rates."""
+    """The parameters with sharpness, number of answers and choice fitted, given the rates; the prior of
+    an application's own candidates has a sharpness of its own."""
+    some, found = enough(examples), kept
+    index, given = of_index(some), own_given(some)
+    if len(given) >= LEAST_QUERIES:
+        sharpness, found = _sharpness(given, kept)
+        found = replace(found, given_sharpness=sharpness)
+    if len(index) >= LEAST_QUERIES:
+        given_sharpness = found.given_sharpness
+        sharpness, found = _sharpness(index, kept)
+        found = replace(found, sharpness=sharpness, given_sharpness=given_sharpness)
+    return found
+
+
+def _sharpness(examples: Examples, kept: Parameters) -> tuple[float, Parameters]:
+    """(the sharpness of the prior of these candidates, the parameters with the number of answers and
+    choice fitted with it)."""
     sharpness, choice, answers = calibrated(examples, kept)
-    return replace(
-        kept,
-        sharpness=round(sharpness, 4),
-        choice=round(choice, 4),
-        answers=None if answers is None else round(answers, 4),
-    )
+    several = None if answers is None else round(answers, 4)
+    return round(sharpness, 4), replace(kept, choice=round(choice, 4), answers=several)
 
 
-def _fitted_parameters(likeliest: Fit) -> Parameters:
-    return Parameters(
-        weights=_named(likeliest.weights),
-        rates=_rounded(likeliest.rates),
-        answers=likeliest.answers,
-    )
+def enough(examples: Examples) -> Examples:
+    """Without the queries whose candidates are of a sort, the index's or an application's own, that
+    fewer than 64 of them have: what is fitted to that sort stays as it is."""
+    index, given = of_index(examples), own_given(examples)
+    if not len(given) or min(len(index), len(given)) >= LEAST_QUERIES:
+        return examples
+    return max(index, given, key=len)
+
+
+def _fitted_parameters(examples: Examples, likeliest: Fit) -> Parameters:
+    of_votes = Parameters(rates=_rounded(likeliest.rates), answers=likeliest.answers)
+    return _with_weights(of_votes, examples, likeliest.weights)
 
 
 def _rates_by_neighbours(examples: Examples, likeliest: Fit) -> Rates:
     """The likeliest rates given the chances by neighbours of other folds."""
-    found = _with_memory(examples, _fitted_parameters(likeliest))
+    found = _with_memory(examples, _fitted_parameters(examples, likeliest))
     known = _cross_fitted(examples, found)
     weights = kernel_weights(known.near, found.kernel)
     sums = support_of(known.near, examples, examples, known.chances, weights, found)
@@ -175,11 +201,7 @@ def _fitted(examples: Examples) -> Fit:
     for they leave the weights more freedom. Votes that are not clearly likelier than tossed coins are
     held for that: any few look as if they told something.
     """
-    free = np.array([float(name in FREE) for name in FEATURES])
-    one, several = (
-        fit(examples, Parameters().vector, strength=STRENGTH, free=free, several=each)
-        for each in (False, True)
-    )
+    one, several = (_likeliest(examples, several=each) for each in (False, True))
     some = examples.at(np.arange(len(examples))[-MOST_DECIDING:])
     tossed = log_likelihood_of_tosses(some)
     of_one = max(_evidence(some, one), _evidence(some, _in_the_order_of(several, examples)))
@@ -204,11 +226,25 @@ def _in_the_order_of(several: Fit, examples: Examples) -> Fit:
 
 def _evidence(examples: Examples, likeliest: Fit) -> float:
     """log P(votes) on these queries under a fit, by the prior and the memory."""
-    found = _calibrated(examples, _fitted_parameters(likeliest))
+    found = _calibrated(examples, _fitted_parameters(examples, likeliest))
     by_query = log_likelihoods(examples, prior_under(examples, found), found)
     alone = float((by_query + of_any_answer(examples, found.rates)).sum())
     _, gain = _kernel(examples, found)
     return alone + max(gain, 0.0) * len(examples)
+
+
+def _likeliest(examples: Examples, *, several: bool) -> Fit:
+    """The likeliest weights, (d,) with d of the examples, and rates, near the shipped weights, with one
+    answer or several."""
+    names = (*FEATURES, *GIVEN)[: examples.features.shape[2]]
+    free = np.array([float(name in FREE) for name in names])
+    centre = Parameters().vector[: len(names)]
+    if examples.given is None:
+        return fit(examples, centre, strength=STRENGTH, free=free, several=several)
+    scale = given_scale(examples)  # of which the Gaussian is independent, but the search is not
+    scaled = replace(examples, features=examples.features / scale)
+    found = fit(scaled, centre * scale, strength=STRENGTH, free=free, several=several)
+    return replace(found, weights=found.weights / scale)
 
 
 def _rounded(rates: Rates) -> Rates:

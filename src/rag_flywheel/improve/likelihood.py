@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.improve.examples import Examples, Floats
+from rag_flywheel.improve.examples import Examples, Floats, n_with_feature
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.posterior import CORRECTION_WEIGHT, Rates
 
@@ -125,7 +125,8 @@ def after_votes(examples: Examples, chances: Floats, parameters: Parameters) -> 
 
 def prior_chances(examples: Examples, weights: Floats, answers: float | None = None) -> Floats:
     """The prior of every candidate, (n, C): a softmax of weights · features, π; with several answers,
-    so many on average, 1 − exp(−answers · π)."""
+    so many on average, 1 − exp(−answers · π). weights: of these features, and maybe of more."""
+    weights = weights[: examples.features.shape[2]]
     shares = _softmax(examples.features @ weights, examples.present)
     found: Floats = shares if answers is None else -np.expm1(-answers * shares)
     return found
@@ -228,7 +229,8 @@ def calibrated(examples: Examples, parameters: Parameters) -> tuple[float, float
     may look chosen well or at random. Whether there is one answer is not decided again.
     """
     more, several = examples.chosen is not None, parameters.answers is not None
-    logits = (examples.features @ replace(parameters, sharpness=1.0).vector)[:, :, None]
+    weights = replace(parameters, sharpness=1.0, given_sharpness=1.0).vector
+    logits = (examples.features @ weights[: examples.features.shape[2]])[:, :, None]
     alone = _with_choice(replace(examples, features=logits))
     rates = _rates_inverse(parameters.rates)
     spreads = np.array([_SHARPNESS_SPREAD, *[_CHOICE_SPREAD] * more, *[_ANSWERS_SPREAD] * several])
@@ -392,7 +394,7 @@ def _spread(examples: Examples) -> Floats:
     values = examples.features.astype(np.float64)
     count = np.maximum(present.sum(axis=1, keepdims=True), 1)
     apart = np.where(present, values - (values * present).sum(axis=1, keepdims=True) / count, 0.0)
-    found: Floats = np.sqrt((apart**2).sum(axis=(0, 1)) / max(int(present.sum()), 1)) + 1e-6
+    found: Floats = np.sqrt((apart**2).sum(axis=(0, 1)) / n_with_feature(examples)) + 1e-6
     return found
 
 

@@ -6,6 +6,7 @@ from rag_flywheel.config import Config
 from rag_flywheel.curate.judgments import judgments, superseded_elsewhere
 from rag_flywheel.store import folding, votes
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.given_texts import drop_unused_given
 
 _DAY_S = 86_400.0
 _AT_ONCE = 500  # retrievals in one transaction, which other writers wait for
@@ -30,5 +31,9 @@ def fold_old(database: Database, config: Config, *, days: float, until: int) -> 
                 standing = {(seq, j.lineage) for j in judged for seq in j.votes}
                 folding.fold(conn, rows, standing, superseded_elsewhere(cast, standing, set(rows)))
         if not rows:
-            return n
+            break
         n, last = n + len(rows), rows[-1]
+    if n:
+        with database.transaction() as conn:
+            drop_unused_given(conn)
+    return n

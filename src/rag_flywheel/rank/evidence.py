@@ -403,7 +403,7 @@ def _gathered(
         first = view.past_query(own)
         behind, each = [first, *behind], [0.0, *each]
         duplicates = [(first, 1.0), *duplicates]
-    return Evidence(support, tuple(behind), _same_need(duplicates), each)
+    return Evidence(support, tuple(behind), _same_need(duplicates), tuple(each))
 
 
 def _same_need(duplicates: Sequence[tuple[PastQuery, float]]) -> SameNeed:

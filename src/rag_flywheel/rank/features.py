@@ -27,6 +27,11 @@ average. pieces: BM25 of the four-letter pieces of the query's words, over the q
 other forms, compounds and misspellings count. bigram, window and pairs follow the sequential
 dependence model (Metzler and Croft, SIGIR 2005) in kind: neighbouring words are stronger evidence
 than distant ones."""
+GIVEN = ("candidate", "score", "bm25", *RICH)
+"""The features of an application's own candidates. candidate: the candidate's score less the best one
+of the same call, over the span of the scores of that call, so from -1 to 0. score: the same
+difference as it was given, in the application's own units. The others are as in FEATURES, among the
+candidates of the same call alone; there is no dense, since that would take a vector of every text."""
 _MOST_WORDS = 64  # distinct words of a query that are looked for, the rarest
 _WINDOW, _NEAR = 15, 8  # words
 _AT_ONCE = 8_192  # tokens

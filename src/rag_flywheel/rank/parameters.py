@@ -14,13 +14,15 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from rag_flywheel.disk import exactly, parsed_json, version_file_errors
-from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.posterior import NOISE_LIMIT, Rates
 
 FORMAT_VERSION = 2
 FILE_NAME = "parameters.json"
 SHIPPED, FITTED = "shipped", "fitted"
-_Weight: TypeAlias = Annotated[float, Meta(ge=-1e6, le=1e6)]
+_MOST_WEIGHT = 1e6
+_Weight: TypeAlias = Annotated[float, Meta(ge=-_MOST_WEIGHT, le=_MOST_WEIGHT)]
+_InAnyUnit: TypeAlias = Annotated[float, Meta(ge=-_MOST_WEIGHT, le=1e40)]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ def _shipped_weights() -> dict[str, float]:
     return {**dict.fromkeys(FEATURES, 0.0), "dense": 6.8, "bm25": 2.4}
 
 
+def _shipped_given() -> dict[str, float]:
+    return dict.fromkeys(GIVEN[1:], 0.0)
+
+
 @dataclass(frozen=True)
 class Parameters:
     """The prior, exp(sharpness · weights · features) shared out over the candidates, and the kernel.
@@ -58,7 +64,9 @@ class Parameters:
     None: exactly one does. rates: how often votes are wrong. choice: by how much in log-odds the
     passage that a judged answer was written from is likelier right than the prior says, which only
     learning needs. candidate_spread: log-odds between the best and the worst of an application's own
-    candidates, whose scores have no known scale.
+    candidates, whose scores have no known scale before it is fitted. given: the weights of their other
+    features, 0 before they are fitted; that of `score` is in log-odds for one unit of the
+    application's scores. given_sharpness: as sharpness, for an application's own candidates.
     """
 
     weights: dict[str, _Weight] = field(default_factory=_shipped_weights)
@@ -68,6 +76,8 @@ class Parameters:
     rates: Rates = field(default_factory=Rates)
     choice: Annotated[float, Meta(ge=0, le=100)] = 0.0
     candidate_spread: Annotated[float, Meta(ge=0, le=1e6)] = 3.0
+    given: dict[str, _InAnyUnit] = field(default_factory=_shipped_given)
+    given_sharpness: Annotated[float, Meta(gt=0, le=1e3)] = 1.0
     source: str = SHIPPED
 
     @property
@@ -78,9 +88,18 @@ class Parameters:
         return dataclasses.replace(self.kernel, neighbours=0)
 
     @cached_property
+    def reads_given(self) -> bool:
+        """Whether the texts of an application's own candidates count, so that they must be read."""
+        return any(self.given[name] for name in GIVEN[2:])
+
+    @cached_property
     def vector(self) -> npt.NDArray[np.float64]:
-        """float64 (d,): sharpness · weights, in the order of FEATURES."""
-        return self.sharpness * np.array([self.weights[name] for name in FEATURES])
+        """float64 (d,): sharpness · weights, in the order of FEATURES and then of GIVEN."""
+        own = [self.weights[name] for name in FEATURES]
+        given = [self.candidate_spread, *(self.given[name] for name in GIVEN[1:])]
+        return np.array(
+            [self.sharpness * w for w in own] + [self.given_sharpness * w for w in given]
+        )
 
 
 def parameters_text(parameters: Parameters) -> str:
@@ -95,9 +114,17 @@ def parse_parameters(text: str, *, name: str) -> Parameters:
         values = parsed_json(text, "it", dict[str, Any])
         if values.pop("format_version", None) != FORMAT_VERSION:
             raise ValueError(f"format_version is not {FORMAT_VERSION}")
+        values.setdefault("given", _shipped_given())
+        values.setdefault("given_sharpness", 1.0)
         parameters = exactly(Parameters, values)
         exactly(Kernel, values["kernel"])
         exactly(Rates, values["rates"])
         if set(parameters.weights) != set(FEATURES):
             raise ValueError(f"weights are not for exactly {', '.join(FEATURES)}")
+        if set(parameters.given) != set(GIVEN[1:]):
+            raise ValueError(f"given is not for exactly {', '.join(GIVEN[1:])}")
+        if parameters.given["score"] < 0.0:
+            raise ValueError("the weight of an application's scores is below 0")
+        if max(parameters.given[name] for name in GIVEN[2:]) > _MOST_WEIGHT:
+            raise ValueError(f"a weight in given is above {_MOST_WEIGHT:g}")
     return parameters

@@ -26,14 +26,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.rank.features import FEATURES, GIVEN
+from rag_flywheel.rank.given import score_features
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Explanation, Features, Pids, Scores
 
 if TYPE_CHECKING:
     from rag_flywheel.rank.evidence import Evidence
 
-_HUGE = 1e300  # the difference of two such scores may overflow
+_FARTHEST = 12.0  # log-odds that a score can put a candidate below the best of its call
 _SMALL = -30.0  # log-odds of chances that are next to their odds
 POOL = 50  # the candidates that a prior is spread over: the best
 
@@ -84,21 +85,30 @@ class Votes:
 
 def score(parameters: Parameters, features: Features, votes: Votes) -> Scored:
     """Score candidates with features float32 (n, 9) and the evidence of votes for each."""
-    return _posterior(FEATURES, features * parameters.vector, votes, parameters)
+    weights = parameters.vector[: len(FEATURES)]
+    return _posterior(FEATURES, features * weights, votes, parameters)
 
 
-def score_given(parameters: Parameters, scores: npt.NDArray[np.float64], votes: Votes) -> Scored:
-    """Score an application's own candidates, whose scores have no known scale.
+def score_given(
+    parameters: Parameters,
+    scores: npt.NDArray[np.float64],
+    votes: Votes,
+    text: Features | None = None,
+) -> Scored:
+    """Score an application's own candidates by their own scores, float64 (n,), texts and votes.
 
-    The prior keeps their order and lays them between the best and one `candidate_spread` log-odds
-    below it, in proportion to their scores.
+    text: the features of their texts, float32 (n, 8), in the order of GIVEN after the first two; None:
+    their weights are 0. With the shipped weights the prior keeps the order of the scores and lays them
+    between the best and one `candidate_spread` log-odds below it, in proportion to the scores.
     """
-    largest = float(np.abs(scores).max(initial=0.0))
-    scaled = scores / 4.0 if largest > _HUGE else scores
-    below = scaled.max(initial=-np.inf) - scaled
-    span = below.max(initial=0.0)
-    terms = -parameters.candidate_spread * (below / (span if span > 0 else 1.0))
-    return _posterior(("candidate",), terms[:, None], votes, parameters)
+    weights = parameters.vector[len(FEATURES) :]
+    terms = score_features(scores) * weights[:2]
+    np.maximum(terms[:, 1], -_FARTHEST, out=terms[:, 1])  # of a retriever with another scale
+    if text is not None:
+        terms = np.concatenate([terms, text * weights[2:]], axis=1)
+    elif not weights[1]:
+        terms = terms[:, :1]
+    return _posterior(GIVEN[: terms.shape[1]], terms, votes, parameters)
 
 
 def log_normaliser(values: npt.NDArray[np.float64]) -> float:

@@ -13,7 +13,7 @@ from rag_flywheel.disk import parsed_json
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.improve.examples import Examples, Golden, Ints
 from rag_flywheel.index.nearest import nearest_rows
-from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.posterior import CORRECTION_WEIGHT
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import (
@@ -25,6 +25,7 @@ from rag_flywheel.records import (
     QueryKey,
     Vectors,
 )
+from rag_flywheel.refresh.given import GivenExamples, given_candidates
 from rag_flywheel.refresh.past import Past
 from rag_flywheel.serve.candidates import look_up, plain_worth, with_evident
 from rag_flywheel.serve.catch_up import bare_state
@@ -53,9 +54,10 @@ class ExampleBuilder:
     progress: Progress | None = None
 
     def past(self, past: Past) -> Examples:
-        """One example for each past query with a vote on a passage that the version still holds.
+        """One example for each past query with a vote on a passage that the version still holds, or on
+        a candidate that an application gave.
 
-        A query's candidates are the texts that pass its own metadata filter.
+        A query's candidates are the texts that pass its own metadata filter, or those that were given.
         """
         with self.database.snapshot() as conn:
             state = bare_state(self.version, conn)
@@ -64,11 +66,15 @@ class ExampleBuilder:
                 for where in set(past.filters.values())
             }
         found: dict[QueryKey, tuple[Pids, Features]] = {}
-        given = list(past.judged)
-        for start in range(0, len(given), _AT_ONCE):
+        own = given_candidates(self.database, past, state)
+        of_given = GivenExamples(self.database, past)
+        every = list(past.judged)
+        for start in range(0, len(every), _AT_ONCE):
             if self.progress is not None:
-                self.progress("past queries", start, len(given))
-            part = given[start : start + _AT_ONCE]
+                self.progress("past queries", start, len(every))
+            part = every[start : start + _AT_ONCE]
+            found.update(of_given.of({key: own[key] for key in part if key in own}))
+            part = [key for key in part if key not in own]
             for where, inside in scopes.items():
                 keys = [key for key in part if past.filters[key] == where]
                 judged = [[j.lineage for j in past.judged[key]] for key in keys]
@@ -76,8 +82,10 @@ class ExampleBuilder:
                 for key, row, lineages in zip(keys, rows, judged, strict=True):
                     if np.isin(row[0], lineages).any():
                         found[key] = row
-        keys = [key for key in given if key in found]
-        return _stacked(past, keys, [found[key] for key in keys], self.version.dense.dim)
+        keys = [key for key in every if key in found]
+        own_given = [key in own for key in keys]
+        every_row = [found[key] for key in keys]
+        return _stacked(past, keys, every_row, self.version.dense.dim, given=own_given)
 
     def golden(self, items: Sequence[GoldenItem], vectors: Mapping[bytes, Vectors]) -> Golden:
         """Golden queries as examples; vectors: of the queries, by hash."""
@@ -94,7 +102,8 @@ class ExampleBuilder:
             own = [key for key in keys if key.tenant == tenant]
             rows = self._candidates(state, inside, past, own, [[]] * len(own))
             found.update(zip(own, rows, strict=True))
-        examples = _stacked(past, keys, [found[key] for key in keys], self.version.dense.dim)
+        every_row, none = [found[key] for key in keys], [False] * len(keys)
+        examples = _stacked(past, keys, every_row, self.version.dense.dim, given=none)
         return Golden(examples, [{p: float(g) for p, g in item.lineages.items()} for item in items])
 
     def passage_vectors(self, lineages: Ints) -> Vectors:
@@ -141,16 +150,25 @@ def _passing(conn: sqlite3.Connection, where: str) -> Pids:
 
 
 def _stacked(
-    past: Past, keys: list[QueryKey], rows: list[tuple[Pids, Features]], dim: int
+    past: Past,
+    keys: Sequence[QueryKey],
+    rows: Sequence[tuple[Pids, Features]],
+    dim: int,
+    *,
+    given: Sequence[bool],
 ) -> Examples:
+    """Examples of these rows of (lineages, features); given: whether each row's features are those of
+    GIVEN."""
     n = len(keys)
     lineages = np.full((n, POOL), -1, dtype=np.int64)
-    features = np.zeros((n, POOL, len(FEATURES)), dtype=np.float32)
+    d = len(FEATURES) + len(GIVEN) if any(given) else len(FEATURES)
+    features = np.zeros((n, POOL, d), dtype=np.float32)
     helpful, harmful, chosen = (np.zeros((n, POOL)) for _ in range(3))
     n_named = np.zeros(n)
     for i, (key, (found, values)) in enumerate(zip(keys, rows, strict=True)):
         lineages[i, : len(found)] = found
-        features[i, : len(found)] = values
+        first = len(FEATURES) if given[i] else 0
+        features[i, : len(found), first : first + values.shape[1]] = values
         place = {p: at for at, p in enumerate(found.tolist())}
         for judgment in past.judged.get(key, ()):
             at = place.get(judgment.lineage)
@@ -171,6 +189,7 @@ def _stacked(
         np.array(tenants, dtype=np.int64),
         chosen if chosen.any() else None,
         n_named if n_named.any() else None,
+        np.array(given, dtype=np.bool_) if any(given) else None,
     )
 
 

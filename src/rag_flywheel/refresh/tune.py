@@ -112,7 +112,9 @@ def _too_few_judges(panel: Panel, live: Side) -> str:
 
 
 def _lessons(panel: Panel, parameters: Parameters) -> Lessons:
-    rows = np.flatnonzero(~panel.held_out)[-MOST_QUERIES:]
+    own = panel.examples.given  # an application's own candidates have no vectors here
+    taught = ~panel.held_out if own is None else ~panel.held_out & ~own
+    rows = np.flatnonzero(taught)[-MOST_QUERIES:]
     examples = panel.examples.at(rows)
     names = [b"stop" + key.query_hash for key in examples.keys]
     return Lessons(

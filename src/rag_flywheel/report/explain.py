@@ -120,6 +120,7 @@ def _changes(candidate: Mapping[str, Any], live: Parameters) -> list[str]:
     rates, answers = candidate["rates"], candidate["answers"]
     return [
         "candidate's weights (those of this version in brackets): " + ", ".join(parts),
+        *_of_given(candidate),
         f"candidate's kernel: {shape}; sharpness {candidate['sharpness']}",
         f"votes that say helpful of a wrong passage: {rates['false_helpful']:.1%}; harmful of a right "
         f"one: {rates['false_harmful']:.1%}; "
@@ -129,3 +130,13 @@ def _changes(candidate: Mapping[str, Any], live: Parameters) -> list[str]:
             else "any number of right passages a query"
         ),
     ]
+
+
+def _of_given(candidate: Mapping[str, Any]) -> list[str]:
+    """The candidate's weights of an application's own candidates, where they were fitted."""
+    given = candidate.get("given", {})  # an older gate did not weigh them
+    if not any(given.values()):
+        return []
+    weights = {"candidate": candidate["candidate_spread"], **given}
+    named = ", ".join(f"{name} {float(w):.4g}" for name, w in weights.items())
+    return [f"candidate's weights of an application's own candidates: {named}"]

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,11 +30,15 @@ class Request:
 
 @dataclass(frozen=True)
 class RankedQuery:
-    """A query, its vector float32 (dim,), and its hits with their pids, the best first."""
+    """A query, its vector float32 (dim,), and its hits with their pids, the best first.
+
+    candidates: (pid, the given score) of an application's own candidates, None: there are none.
+    """
 
     query: str
     vector: Vectors
     hits: Sequence[tuple[int, Hit]]
+    candidates: Sequence[tuple[int, float]] | None = None
 
 
 def make_hit(passage: Passage, rank: int, scored: Scored, i: int, votes: tuple[int, ...]) -> Hit:
@@ -62,20 +67,43 @@ def answer(
 
     began: when the call began (time.perf_counter).
     """
-    ids: list[str | None] = [None] * len(found)
-    if asked.record and found:
-        latency_ms = (time.perf_counter() - began) * 1000.0 / len(found)
-        records = [_record(f, state, asked, latency_ms) for f in found]
-        ids = [r.id for r in records]
-        with database.transaction(durable=False) as conn:
-            for record, f in zip(records, found, strict=True):
-                vector_store.put_vectors(conn, [record.query_hash], f.vector[None, :], revision)
-            retrievals.record_retrievals(conn, records)
-    version = state.version.id
-    return [
-        Retrieval(id_, f.query, version, tuple(hit for _, hit in f.hits))
-        for id_, f in zip(ids, found, strict=True)
-    ]
+    if not asked.record or not found:
+        return [_retrieval(None, state, f) for f in found]
+    latency_ms = (time.perf_counter() - began) * 1000.0 / len(found)
+    records = [_record(f, state, asked, latency_ms) for f in found]
+    with database.transaction(durable=False) as conn:
+        _write(conn, records, found, revision)
+    return [_retrieval(r.id, state, f) for r, f in zip(records, found, strict=True)]
+
+
+def recorded(
+    conn: sqlite3.Connection,
+    state: State,
+    asked: Request,
+    found: RankedQuery,
+    *,
+    revision: str,
+    latency_ms: float,
+) -> Retrieval:
+    """The retrieval for the caller, recorded in a write transaction that the caller commits."""
+    record = _record(found, state, asked, latency_ms)
+    _write(conn, [record], [found], revision)
+    return _retrieval(record.id, state, found)
+
+
+def _write(
+    conn: sqlite3.Connection,
+    records: Sequence[retrievals.RetrievalRecord],
+    found: Sequence[RankedQuery],
+    revision: str,
+) -> None:
+    for record, f in zip(records, found, strict=True):
+        vector_store.put_vectors(conn, [record.query_hash], f.vector[None, :], revision)
+    retrievals.record_retrievals(conn, records)
+
+
+def _retrieval(id_: str | None, state: State, found: RankedQuery) -> Retrieval:
+    return Retrieval(id_, found.query, state.version.id, tuple(hit for _, hit in found.hits))
 
 
 def _record(
@@ -97,6 +125,7 @@ def _record(
         session_id=asked.session_id,
         latency_ms=latency_ms,
         hits=[retrievals.LoggedHit(pid, h.passage_id, h.score, _parts(h)) for pid, h in found.hits],
+        candidates=found.candidates,
     )
 
 

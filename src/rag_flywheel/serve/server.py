@@ -26,8 +26,9 @@ from rag_flywheel.records import (
     Retrieval,
     Vectors,
 )
-from rag_flywheel.serve.answers import RankedQuery, Request, answer, make_hit
+from rag_flywheel.serve.answers import RankedQuery, Request, answer, make_hit, recorded
 from rag_flywheel.serve.candidates import look_up, with_evident
+from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookup, Lookups
 from rag_flywheel.serve.state import Scope, State, scope
@@ -174,25 +175,32 @@ class Server:
                 "rerank: the scores rise from each candidate to the next, as distances do; a higher "
                 "score must be a better one. Give -distance if they are distances"
             )
-        texts = [Passage(c.passage_id, c.text, c.title, c.metadata) for c in given]
         with self._database.reading() as conn:
-            known = passages.rows_of_texts(conn, texts)
-        pids, lineages = (np.array(column, dtype=np.int64) for column in zip(*known, strict=True))
-        parameters = state.version.parameters
-        kernel = parameters.memory
-        past = _as_asked(state, EmbeddedText(query, vector))
-        (evidence,) = evidence_for(state.evidence, [past], asked.tenant, kernel)
-        own = np.array([c.score for c in given], dtype=np.float64)
-        scored = score_given(parameters, own, Votes.of(evidence, lineages, parameters))
-        best = np.lexsort((-own, -scored.scores)).tolist()[: asked.k]
-        ranked = _Ranked(pids, lineages, scored, best, evidence)
-        shown = self._registered(texts, pids, best) if asked.record else pids
-        hits = [
-            (int(shown[i]), make_hit(texts[i], rank, scored, i, ranked.votes(i)))
-            for rank, i in enumerate(best, 1)
-        ]
-        found = [RankedQuery(query, vector, hits)]
-        return answer(self._database, state, asked, found, revision=revision, began=began)[0]
+            own = GivenCandidates.of(conn, given)
+        ranked = self._ranked_given(state, EmbeddedText(query, vector), own, asked)
+        if not asked.record:
+            found = RankedQuery(query, vector, _given_hits(ranked, own.texts, own.pids))
+            return answer(self._database, state, asked, [found], revision=revision, began=began)[0]
+        latency_ms = (time.perf_counter() - began) * 1000.0
+        kept = own.kept(ranked.best)
+        with self._database.transaction(durable=False) as conn:
+            pids = own.pids.copy()
+            pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept])
+            hits, logged = _given_hits(ranked, own.texts, pids), own.logged(kept, pids)
+            found = RankedQuery(query, vector, hits, logged)
+            return recorded(conn, state, asked, found, revision=revision, latency_ms=latency_ms)
+
+    def _ranked_given(
+        self, state: State, query: EmbeddedText, own: GivenCandidates, asked: Request
+    ) -> _Ranked:
+        """An application's own candidates, ranked by their own scores, their texts and the votes."""
+        parameters, past = state.version.parameters, _as_asked(state, query)
+        (evidence,) = evidence_for(state.evidence, [past], asked.tenant, parameters.memory)
+        text = own.text_features(query.text) if parameters.reads_given else None
+        votes = Votes.of(evidence, own.lineages, parameters)
+        scored = score_given(parameters, own.scores, votes, text)
+        best = np.lexsort((-own.scores, -scored.scores)).tolist()[: asked.k]
+        return _Ranked(own.pids, own.lineages, scored, best, evidence)
 
     def renew(self) -> None:
         """Load the live version, if any query was answered before; else the first query loads it."""
@@ -287,16 +295,12 @@ class Server:
             texts.update(found)
         return texts
 
-    def _registered(self, texts: Sequence[Passage], pids: Pids, shown: Sequence[int]) -> Pids:
-        """The pids, with a new one for every shown text without one, so that votes can refer to it."""
-        pids = pids.copy()
-        new = [i for i in shown if pids[i] < 0]
-        if new:
-            with self._database.transaction(durable=False) as conn:
-                seq = passages.read_clock(conn)
-                for i in new:
-                    pids[i] = passages.foreign_pid(conn, texts[i], seq)
-        return pids
+
+def _given_hits(ranked: _Ranked, texts: Sequence[Passage], pids: Pids) -> list[tuple[int, Hit]]:
+    return [
+        (int(pids[i]), make_hit(texts[i], rank, ranked.scored, i, ranked.votes(i)))
+        for rank, i in enumerate(ranked.best, 1)
+    ]
 
 
 def _as_asked(state: State, query: EmbeddedText) -> Asked:
@@ -308,6 +312,7 @@ def _rank(
 ) -> _Ranked:
     pids, features = with_evident(state, inside, query, lookup, evidence.strongest(POOL))
     lineages = state.lineages(pids)
-    scored = score(state.version.parameters, features, Votes.of(evidence, lineages))
+    parameters = state.version.parameters
+    scored = score(parameters, features, Votes.of(evidence, lineages, parameters))
     best = order(scored.scores, pids).tolist()
     return _Ranked(pids, lineages, scored, best, evidence)

@@ -126,6 +126,17 @@ def hits(where: str, value: object) -> list[tuple[int, str, float]]:
     return [(row[0], row[1], number(where, row[2])) for row in rows]
 
 
+def candidates(where: str, value: object) -> list[tuple[int, float]]:
+    """(pid, score) of each given candidate."""
+    rows = parsed(where, value)
+    if not isinstance(rows, list):
+        refuse(where, value, "a JSON list of candidates")
+    for row in rows:
+        if not isinstance(row, list) or len(row) != 2:
+            refuse(where, row, "a candidate as [number, score]")
+    return [(whole(where, row[0]), number(where, row[1])) for row in rows]
+
+
 def vector(where: str, value: object, dim: int) -> Vectors:
     """float32 (dim,), of unit length."""
     problem = vector_problem(value, dim)

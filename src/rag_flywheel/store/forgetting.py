@@ -12,6 +12,7 @@ from rag_flywheel.records import ForgetReport
 from rag_flywheel.store import notes, passages
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import append_rows, scalar
+from rag_flywheel.store.given_texts import drop_unused_given
 from rag_flywheel.store.golden import drop_superseded_corrections
 from rag_flywheel.store.journal import Look, record_look
 from rag_flywheel.store.users import one_time_user
@@ -34,7 +35,7 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
     Votes and corrections on their questions are deleted too, whoever gave them. Their corrections
     and decisions on the questions of others stay, without their author. Takes one event number.
     """
-    questions = _own_questions(conn, user)
+    questions, gave = _own_questions(conn, user), _gave_candidates(conn, user)
     n_retrievals, n_votes, n_votes_of_others = _counts(conn, user)
     for table in (*EVENTS, "corrections"):
         conn.execute(f"DELETE FROM {table} WHERE rid IN ({_MINE})", (user,))
@@ -56,6 +57,8 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
         ).rowcount
         for table in ("corrections", "reviews")
     )
+    if gave:
+        drop_unused_given(conn)
     passages.advance_clock(conn)
     return ForgetReport(
         n_retrievals=n_retrievals,
@@ -66,6 +69,11 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
         version=None,
         n_notes=n_notes,
     )
+
+
+def _gave_candidates(conn: sqlite3.Connection, user: str) -> bool:
+    sql = "SELECT EXISTS (SELECT 1 FROM retrievals WHERE user_id = ? AND kind = 'rerank')"
+    return bool(scalar(conn, sql, (user,)))
 
 
 def _own_questions(conn: sqlite3.Connection, user: str) -> list[bytes]:

@@ -302,6 +302,12 @@ def m010_needs(db: sqlite_utils.Database) -> None:
         )
 
 
+@migrations()
+def m011_candidates(db: sqlite_utils.Database) -> None:
+    """The candidates that an application gave, with its own scores."""
+    db.execute("ALTER TABLE retrievals ADD COLUMN candidates TEXT")
+
+
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():

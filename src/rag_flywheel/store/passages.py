@@ -164,13 +164,13 @@ def end(conn: sqlite3.Connection, pids: Iterable[int], seq: int) -> None:
     conn.executemany("UPDATE passages SET ended = ? WHERE pid = ?", [(seq, p) for p in pids])
 
 
-def foreign_pid(conn: sqlite3.Connection, passage: Passage, seq: int) -> int:
-    """The pid of a text that an application's own retriever found; begun when it is new."""
-    sql = "SELECT pid FROM passages WHERE id = ? AND text_hash = ? AND origin = 'rerank'"
-    pid = scalar(conn, sql, (passage.id, passage_hash(passage)))
-    return (
-        insert(conn, passage, seq=seq, lineage=None, origin="rerank") if pid is None else int(pid)
-    )
+def pids_of_given(conn: sqlite3.Connection, texts: Sequence[Passage]) -> list[int]:
+    """The pids of texts that an application's own retriever found; a row is begun for each new one."""
+    seq = read_clock(conn)
+    return [
+        insert(conn, text, seq=seq, lineage=None, origin="rerank") if pid < 0 else pid
+        for text, (pid, _) in zip(texts, rows_of_texts(conn, texts), strict=True)
+    ]
 
 
 def rows_of_texts(conn: sqlite3.Connection, texts: Sequence[Passage]) -> list[tuple[int, int]]:
@@ -200,6 +200,12 @@ def fetch(conn: sqlite3.Connection, pids: Sequence[int]) -> dict[int, StoredPass
         conn, f"SELECT {_COLUMNS} FROM passages WHERE ended IS NULL AND pid IN (%s)", pids
     )
     return {stored.pid: stored for stored in map(stored_row, rows)}
+
+
+def rows_of(conn: sqlite3.Connection, pids: Sequence[int]) -> dict[int, StoredPassage]:
+    """The rows of these pids that are stored, whether they have ended or not."""
+    found = in_chunks(conn, f"SELECT {_COLUMNS} FROM passages WHERE pid IN (%s)", pids)
+    return {stored.pid: stored for stored in map(stored_row, found)}
 
 
 def present(conn: sqlite3.Connection) -> Iterator[StoredPassage]:

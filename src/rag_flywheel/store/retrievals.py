@@ -26,7 +26,10 @@ class LoggedHit:
 
 @dataclass(frozen=True)
 class RetrievalRecord:
-    """One logged retrieval, as written. `hits` are in the order of their ranks, from 1."""
+    """One logged retrieval, as written. `hits` are in the order of their ranks, from 1.
+
+    candidates: (pid, the application's score) of its own candidates, None: it gave none.
+    """
 
     id: str
     kind: str
@@ -42,13 +45,15 @@ class RetrievalRecord:
     session_id: str | None
     latency_ms: float
     hits: Sequence[LoggedHit]
+    candidates: Sequence[tuple[int, float]] | None = None
 
 
 def record_retrievals(conn: sqlite3.Connection, records: Iterable[RetrievalRecord]) -> None:
     """Append retrievals."""
     for r in records:
         hits = json.dumps([[h.pid, h.passage_id, h.score, h.parts] for h in r.hits])
-        append_rows(conn, "retrievals", {**vars(r), "hits": hits})
+        given = None if r.candidates is None else json.dumps(r.candidates)
+        append_rows(conn, "retrievals", {**vars(r), "hits": hits, "candidates": given})
 
 
 def shown_hits(
@@ -131,6 +136,24 @@ def filters_of(conn: sqlite3.Connection, retrievals: Sequence[int]) -> dict[int,
         int(rid): column_checks.optional_text("retrievals.filter", where) for rid, where in rows
     }
     return column_checks.complete("retrievals.rid", filters, retrievals)
+
+
+def candidates_of(
+    conn: sqlite3.Connection, retrievals: Sequence[int]
+) -> dict[int, list[tuple[int, float]]]:
+    """By row of a retrieval whose candidates were given: (pid, the given score) of each, in order."""
+    sql = "SELECT rid, candidates FROM retrievals WHERE candidates IS NOT NULL AND rid IN (%s)"
+    return {
+        int(rid): column_checks.candidates("retrievals.candidates", given)
+        for rid, given in in_chunks(conn, sql, list(retrievals))
+    }
+
+
+def given_pid(conn: sqlite3.Connection, rid: int, passage_id: str) -> int | None:
+    """The pid of the candidate with this id that an application gave for a retrieval; None: of none."""
+    pids = {pid for pid, _ in candidates_of(conn, [rid]).get(rid, ())}
+    rows = conn.execute("SELECT pid FROM passages WHERE id = ? ORDER BY pid", (passage_id,))
+    return next((int(row[0]) for row in rows if row[0] in pids), None)
 
 
 def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool:

@@ -117,6 +117,11 @@ def _check_tenant(where: str, value: object) -> None:
         parsed(where, value)
 
 
+def _check_candidates(where: str, value: object) -> None:
+    if value is not None:
+        column_checks.candidates(where, value)
+
+
 def _one_of(options: Collection[str], expected: str) -> Callable[[str, object], None]:
     def check(where: str, value: object) -> None:
         if value not in options:
@@ -142,6 +147,7 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "filter": _check_filter,
         "tenant": _check_tenant,
         "hits": column_checks.hits,
+        "candidates": _check_candidates,
         "at": seconds,
         "version": optional_text,
         "user_id": optional_text,

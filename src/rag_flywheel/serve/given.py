@@ -1,0 +1,104 @@
+"""Computes the features of an application's own candidates from their texts, and chooses what is kept.
+
+Features depend on the query and the candidates of one call alone, not on the index: passages of an
+application need not be in it, and at a refresh the same texts give the same features.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.index.lexical import LexicalIndex, tokenize
+from rag_flywheel.rank.features import QueryWords, TextNgrams, TextWords, rich_features
+from rag_flywheel.rank.given import best_given
+from rag_flywheel.rank.score import POOL
+from rag_flywheel.records import Candidate, Features, Passage, Pids
+from rag_flywheel.store.passages import encoded_text, rows_of_texts
+
+Words = tuple[tuple[str, ...], int]
+"""The words of a text in order, and how many of them, the first, are its title."""
+_LARGEST = 1e299  # of a score that is stored
+
+
+@dataclass(frozen=True)
+class GivenCandidates:
+    """The n candidates of one call: their texts, their scores float64 (n,), and the pids and lineages
+    (n,) of the rows that they have in the store, -1: none yet."""
+
+    texts: Sequence[Passage]
+    scores: npt.NDArray[np.float64]
+    pids: Pids
+    lineages: Pids
+
+    @classmethod
+    def of(cls, conn: sqlite3.Connection, given: Sequence[Candidate]) -> "GivenCandidates":
+        """From one or more candidates as an application gave them."""
+        texts = [Passage(c.passage_id, c.text, c.title, c.metadata) for c in given]
+        rows = np.array(rows_of_texts(conn, texts), dtype=np.int64)
+        return cls(texts, np.array([c.score for c in given], np.float64), rows[:, 0], rows[:, 1])
+
+    def text_features(self, query: str) -> Features:
+        """float32 (n, 8): the features of the texts, as in GIVEN.
+
+        The texts of the 50 with the highest scores are read; the others get the least value among
+        these.
+        """
+        read = best_given(self.scores, POOL)
+        found = text_features(tokenize(query), [words_of(self.texts[i]) for i in read.tolist()])
+        return spread_out(found, read, len(self.texts))
+
+    def kept(self, shown: Sequence[int]) -> list[int]:
+        """Positions of the candidates that are stored with the retrieval, by falling score: the 50 with
+        the highest scores, the last one, which the span is measured to, and those that were shown."""
+        best, last = best_given(self.scores, POOL), int(np.argmin(self.scores))
+        kept = np.unique(np.concatenate([best, [last, *shown]]))
+        by_score: list[int] = kept[np.lexsort((kept, -self.scores[kept]))].tolist()
+        return by_score
+
+    def logged(self, kept: Sequence[int], pids: Pids) -> list[tuple[int, float]]:
+        """(pid, score) of these candidates, as they are stored; pids: of all."""
+        scores = np.clip(self.scores[kept], -_LARGEST, _LARGEST).tolist()
+        return list(zip(pids[kept].tolist(), scores, strict=True))
+
+
+def words_of(passage: Passage) -> Words:
+    """The words of a passage."""
+    return tuple(tokenize(encoded_text(passage))), len(tokenize(passage.title))
+
+
+def text_features(query: Sequence[str], texts: Sequence[Words]) -> Features:
+    """float32 (n, 8): the features of texts, given as their words, for the words of a query.
+
+    Words are weighted by how few of these texts have them.
+    """
+    index = LexicalIndex.build((words for words, _ in texts), [n_title for _, n_title in texts])
+    every = np.arange(len(texts))
+    words = QueryWords.of(
+        query, [index.idf(w) for w in query], [w in index.vocabulary for w in query]
+    )
+    idf = index.ngrams.of_query(query)
+    titles = index.titles.astype(np.int64)
+    places = TextWords(
+        *index.words_at(words.words, every),
+        titles,
+        index.average_length,
+        index.average_title_length,
+    )
+    counts, totals = index.ngrams_at(list(idf), every)
+    ngrams = TextNgrams(counts, np.array(list(idf.values())), totals, index.average_ngrams)
+    rich, _ = rich_features(words, places, ngrams)
+    bm25 = index.scores(query)
+    best = float(bm25.max(initial=0.0))
+    return np.concatenate([(bm25 / (best or 1.0))[:, None], rich], axis=1)
+
+
+def spread_out(features: Features, read: npt.NDArray[np.int64], n: int) -> Features:
+    """float32 (n, 8): these features at the positions that were read, the least of each elsewhere."""
+    if len(read) == n:
+        return features
+    full = np.repeat(features.min(axis=0, keepdims=True), n, axis=0)
+    full[read] = features
+    return full
