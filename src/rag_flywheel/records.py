@@ -96,7 +96,11 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Hit:
-    """One passage of an answer. rank counts from 1; score: log of the chance that it is the answer."""
+    """One passage of an answer. rank counts from 1.
+
+    score: log of the chance that it is the answer; where a question may have several,
+    log(−log(1 − chance)), which is next to that while the chance is small.
+    """
 
     passage_id: str
     rank: int
