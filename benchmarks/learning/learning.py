@@ -41,6 +41,8 @@ NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev", "stackfaq")
 SETTINGS = {
     "main": Users(eta=1.0, eps=0.2),
     "clean": Users(eta=1.0, eps=0.0),
+    "five cycles": Users(eta=1.0, eps=0.2),
+    "five cycles, clean": Users(eta=1.0, eps=0.0),
     "wrong40": Users(eta=1.0, eps=0.4),
     "random votes": Users(eta=1.0, eps=0.5),
     "malicious5": Users(eta=1.0, eps=0.0, malicious=0.05, attack="inverted"),
@@ -81,7 +83,12 @@ def _compressed(vectors: Vectors) -> Vectors:
 def run(name: str, setting: str, seed: int) -> dict[str, Any]:
     """One collection under one kind of user."""
     began = time.monotonic()
-    protocol = Protocol(seed=seed, users=SETTINGS[setting], max_train=MAX_TRAIN.get(setting))
+    protocol = Protocol(
+        seed=seed,
+        users=SETTINGS[setting],
+        n_cycles=5 if setting.startswith("five") else 10,
+        max_train=MAX_TRAIN.get(setting),
+    )
     with tempfile.TemporaryDirectory() as scratch:
         bench = prepare(find_collection(name), protocol, Path(scratch), None)
         if setting == "compressed":
