@@ -33,7 +33,7 @@ def test_every_number_of_the_demo_is_in_its_result_file() -> None:
         assert f"{gain:+.3f}" in README
     assert f"{result['median_share_of_bound']:.0%}".replace("%", " %") in README
     assert len(result["runs"]) == 5
-    assert {len(curve["cycles"]) for run in result["runs"] for curve in run["curves"]} == {9}
+    assert {len(curve["cycles"]) for run in result["runs"] for curve in run["curves"]} == {7}
 
 
 def test_every_file_the_readme_points_to_is_there() -> (

@@ -146,7 +146,8 @@ def warnings(qrels: Qrels, votes: CycledRun) -> list[str]:
     model = (
         "the live version takes one to be the answer, so right votes on the others look wrong to it"
         if not isinstance(answers, int | float)
-        else "the live version judges each passage on its own"
+        else "the live version judges each passage on its own, so there is nothing to do but to read "
+        "P@8 and R@8 beside nDCG@10"
     )
     return [
         f"{share:.0%} of the questions have several right passages, {sum(counts) / len(counts):.1f} on "

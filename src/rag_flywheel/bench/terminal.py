@@ -19,7 +19,7 @@ Json: TypeAlias = Mapping[str, Any]
 _WIDTH = 100
 _HEADER_WIDTH = 14
 _SHORT = {"false_helpful": "false +", "false_harmful": "false −", "neighbours": "near"}
-_NO_RATES = {"format_version", "sharpness", "choice", "candidate_spread"}
+_NO_RATES = {"format_version", "sharpness", "given_sharpness", "choice", "candidate_spread"}
 
 
 def print_result(result: Json) -> None:

@@ -99,10 +99,10 @@ def _differences(sides: Mapping[str, Sequence[float | None]]) -> np.ndarray[Any,
 
 
 def _part(name: str, gains: np.ndarray[Any, Any]) -> str:
-    error = gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
+    error = f" ± {gains.std(ddof=1) / len(gains) ** 0.5:.4f}" if len(gains) > 1 else ""
     better, worse = int((gains > _TINY).sum()), int((gains < -_TINY).sum())
     return (
-        f"{name}: {gains.mean():+.4f} ± {error:.4f} a query, {better} better, {worse} worse, "
+        f"{name}: {gains.mean():+.4f}{error} a query, {better} better, {worse} worse, "
         f"{len(gains) - better - worse} as before"
     )
 
