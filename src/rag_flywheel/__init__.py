@@ -24,8 +24,8 @@ __all__ = [
     "DiskFullError", "Encoder", "EncoderError", "EncoderMismatchError", "EncoderNotFoundError",
     "Explanation", "ExportReport", "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap",
     "GoldenItem", "GoldenSet", "HistoryEntry", "Hit", "InputError", "LockedError",
-    "NewerFormatError", "NotAFlywheelError", "Passage", "PastVotes", "Progress", "ReadOnlyError",
-    "RefreshReport", "Retrieval", "Review", "ReviewItem", "Signal", "Status", "StorageError",
+    "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PastVotes", "Progress",
+    "ReadOnlyError", "RefreshReport", "Retrieval", "Review", "ReviewItem", "Signal", "Status", "StorageError",
     "TunableEncoder", "UnknownIdError", "Verdict", "VersionInfo", "VersionStory", "Vote",
 ]  # fmt: skip
 _HOMES = {

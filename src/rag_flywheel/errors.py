@@ -13,6 +13,7 @@ Messages say what was found, what was expected and what to do; this module knows
     │   ├── NotAFlywheelError               the folder holds something else
     │   ├── NewerFormatError                written by a newer release
     │   ├── CorruptFileError                a file is not what its manifest says
+    │   │   └── OlderFormatError            a version was written by an earlier release
     │   ├── ReadOnlyError                   no permission to write
     │   └── DiskFullError                   no space left
     ├── LockedError         (RuntimeError)  another process holds the refresh lock
@@ -62,6 +63,10 @@ class NewerFormatError(StorageError):
 
 class CorruptFileError(StorageError):
     """A file is missing, truncated or altered."""
+
+
+class OlderFormatError(CorruptFileError):
+    """A version was written by an earlier release; a refresh builds it anew."""
 
 
 class ReadOnlyError(StorageError):

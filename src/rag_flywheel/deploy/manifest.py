@@ -11,9 +11,9 @@ from msgspec import Meta
 
 from rag_flywheel.deploy.files import MOST_FILES
 from rag_flywheel.disk import exactly, parsed_json, read_bytes, version_file_errors
-from rag_flywheel.errors import NewerFormatError
+from rag_flywheel.errors import NewerFormatError, OlderFormatError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MOST_BYTES = 4_000_000
 _DAMAGE = FileNotFoundError, NotADirectoryError, ValueError  # no other error of the disk
 _PART = r"(?!\.)[A-Za-z0-9_.-]{1,100}"
@@ -65,6 +65,12 @@ def parse_manifest(path: Path, version: str) -> Manifest:
             raise NewerFormatError(
                 f"{path} has format {found}; this release reads up to {FORMAT_VERSION}. "
                 "Upgrade rag-flywheel to use this version"
+            )
+        if found < FORMAT_VERSION:
+            raise OlderFormatError(
+                f"{path} was written by an earlier release (format {found}; this one reads "
+                f"{FORMAT_VERSION}). Run `rag-flywheel refresh`, which builds the version anew from "
+                "the passages and votes"
             )
         manifest = exactly(Manifest, {"tuned": None, **values})
         if manifest.id != version:

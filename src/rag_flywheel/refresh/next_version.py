@@ -42,6 +42,7 @@ from rag_flywheel.store import journal, passages, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.corpus import embed
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.forgetting import restart_looks
 from rag_flywheel.store.journal import Look
 
 log = logging.getLogger("rag_flywheel")
@@ -193,6 +194,9 @@ def _learn(
             untuned = query_vectors(database, running.source.queries, past.texts)
         own = running.source
         panel = Panel(builder, past, untuned=untuned, source=own, live=source, until=until)
+        if model.lost:  # weights of before are gone, and so is what the gate's looks let in
+            with database.transaction() as conn:
+                restart_looks(conn, live.version)
         weights, tuned = _trials(running, panel, staged)
         parameters, examples = weights.parameters, panel.examples
         if tuned is not None and tuned.new is not None:

@@ -89,10 +89,12 @@ class Model:
     """The model that the next version starts from.
 
     tuned: (file, revision) of the tuned weights that encode queries, None: the encoder's own.
+    lost: whether there were versions, none of which has a model that can be read.
     """
 
     parameters: Parameters = field(default_factory=Parameters)
     tuned: tuple[Path, str] | None = None
+    lost: bool = False
 
 
 def live_model(root: Path, live: Live) -> Model:
@@ -113,4 +115,4 @@ def live_model(root: Path, live: Live) -> Model:
         except FlywheelError as error:
             why = str(error)
         log.warning("refresh: parameters not used: %s", why)
-    return Model()
+    return Model(lost=True)

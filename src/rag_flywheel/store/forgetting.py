@@ -99,7 +99,8 @@ def _counts(conn: sqlite3.Connection, user: str) -> tuple[int, int, int]:
 
 
 def restart_looks(conn: sqlite3.Connection, version: str | None) -> None:
-    """Append a reset: the looks of the gate so far used votes that are deleted now."""
+    """Append a reset: the looks of the gate so far used votes that are deleted now, or let in weights that
+    are lost."""
     record_look(conn, Look(version or "", 0, 0.0, None, "reset"))
 
 
