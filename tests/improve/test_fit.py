@@ -348,3 +348,20 @@ def test_a_memory_that_would_mislead_new_needs_stays_milder(
         monkeypatch.setattr(fit, "NEW_NEEDS", share)
         kernels.append(calibrated_parameters(examples, OFF).kernel)
     assert kernels[1].n0 > kernels[0].n0
+
+
+def test_with_several_answers_what_nobody_was_shown_is_paid_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Users vote on what comes first: where that is right, a memory that lifts everything its
+    neighbours speak of looked as good as one that lifts the right passages."""
+    plain = clustered(9, clusters=20, each=8, noise=0.1)
+    shown = np.arange(WIDTH)[None, :] < 2  # the answer, and one more
+    votes = replace(plain, helpful=plain.helpful * shown, harmful=plain.harmful * shown)
+    found = replace(SHIPPED, answers=2.0, rates=Rates(0.1, 0.1))
+    strengths = []
+    for unshown in (0.0, 0.03, 0.3):
+        monkeypatch.setattr(fit, "UNSHOWN", unshown)
+        strengths.append(fit._kernel(votes, found)[0].n0)
+    assert strengths == sorted(strengths)
+    assert strengths[-1] > strengths[0]

@@ -57,6 +57,7 @@ N0_SPREAD = 1.5  # of log n0 around the shipped one, before any vote
 STRENGTHS = (30.0, 8.0, 3.0, 1.0, 0.37, 0.14, 0.05, 0.018, 0.007, 0.0025)
 FREE = ("rarest", "length")  # weights that may be negative
 SAME = 0.99  # the least cosine, above the typical one, of a query to itself in other words
+UNSHOWN = 0.03
 NEW_NEEDS = 0.1  # the share of queries, as assumed, whose need nobody asked about before
 _FOLDS = 5
 
@@ -350,21 +351,30 @@ def _one_answer(examples: Examples, found: Parameters, known: _CrossFitted) -> _
 
 
 def _several_answers(examples: Examples, found: Parameters, known: _CrossFitted) -> _Gains:
-    """With several answers: the sum over all candidates that have votes."""
+    """With several answers: the sum over all candidates that have votes.
+
+    Those without any have to be paid for: users vote on what they are shown, and a memory that lifts
+    passages nobody was shown would cost nothing. Each of them that neighbours speak of counts as a small
+    part of a vote by the prior itself.
+    """
     voted = np.flatnonzero(examples.voted)
     odds = vote_odds(examples, found.rates).ravel()[voted]
+    wanted = np.union1d(voted, known.links.to)
+    among, unvoted = np.isin(wanted, voted), ~np.isin(wanted, voted)
+    own = known.prior.ravel()[wanted]
 
     def likely(chances: Floats) -> float:
         every = known.prior.copy()
-        every.ravel()[voted] = chances
+        every.ravel()[voted] = chances[among]
         chosen = as_chosen(examples, every, found).ravel()[voted]
-        return float(np.log1p(chosen * (odds - 1.0)).sum())
+        right, now = own[unvoted], np.clip(chances[unvoted], 1e-9, 1.0 - 1e-9)
+        by_prior = right * np.log(now) + (1.0 - right) * np.log1p(-now)
+        return float(np.log1p(chosen * (odds - 1.0)).sum() + UNSHOWN * by_prior.sum())
 
-    own = known.prior.ravel()[voted]
     alone = likely(own)
 
     def of(sums: tuple[Floats, Floats]) -> _Gain:
         added, every = sums
         return lambda n0: likely((n0 * own + added) / (n0 + every)) - alone
 
-    return lambda kernels: map(of, sums_at(known.links, known.near, known.chances, voted, kernels))
+    return lambda kernels: map(of, sums_at(known.links, known.near, known.chances, wanted, kernels))
