@@ -360,14 +360,15 @@ def _several_answers(examples: Examples, found: Parameters, known: _CrossFitted)
     voted = np.flatnonzero(examples.voted)
     odds = vote_odds(examples, found.rates).ravel()[voted]
     wanted = np.union1d(voted, known.links.to)
-    among, unvoted = np.isin(wanted, voted), ~np.isin(wanted, voted)
+    among = np.isin(wanted, voted)
     own = known.prior.ravel()[wanted]
+    right = own[~among]
 
     def likely(chances: Floats) -> float:
         every = known.prior.copy()
         every.ravel()[voted] = chances[among]
         chosen = as_chosen(examples, every, found).ravel()[voted]
-        right, now = own[unvoted], np.clip(chances[unvoted], 1e-9, 1.0 - 1e-9)
+        now = np.clip(chances[~among], 1e-9, 1.0 - 1e-9)
         by_prior = right * np.log(now) + (1.0 - right) * np.log1p(-now)
         return float(np.log1p(chosen * (odds - 1.0)).sum() + UNSHOWN * by_prior.sum())
 
