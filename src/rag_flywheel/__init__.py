@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rag_flywheel.flywheel import Flywheel
     from rag_flywheel.records import *
     from rag_flywheel.report.gaps import Gap
+    from rag_flywheel.report.raters import Rater
 
     __version__: str
 
@@ -25,8 +26,8 @@ __all__ = [
     "Explanation", "ExportReport", "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap",
     "GoldenItem", "GoldenSet", "HistoryEntry", "Hit", "InputError", "LockedError",
     "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PastVotes", "Progress",
-    "ReadOnlyError", "RefreshReport", "Retrieval", "Review", "ReviewItem", "Signal", "Status", "StorageError",
-    "TunableEncoder", "UnknownIdError", "Verdict", "VersionInfo", "VersionStory", "Vote",
+    "Rater", "ReadOnlyError", "RefreshReport", "Retrieval", "Review", "ReviewItem", "Signal", "Status",
+    "StorageError", "TunableEncoder", "UnknownIdError", "Verdict", "VersionInfo", "VersionStory", "Vote",
 ]  # fmt: skip
 _HOMES = {
     "Config": "config",
@@ -34,6 +35,7 @@ _HOMES = {
     "Flywheel": "flywheel",
     "Gap": "report.gaps",
     "GoldenSet": "curate.golden_set",
+    "Rater": "report.raters",
     "Review": "curate.review",
     "TunableEncoder": "encode.tower",
 }  # of the others: errors and records

@@ -13,6 +13,7 @@ from rag_flywheel.errors import InputError
 from rag_flywheel.records import Candidate, Passage
 
 MOST_HITS = 1_000_000
+MOST_TRUST = 3.0  # three ordinary users' worth
 _RISING = 5  # candidates
 _LARGEST = 2**63
 T = TypeVar("T")
@@ -30,6 +31,20 @@ def check_text(name: str, value: object) -> str:
             "expected valid Unicode: decode the bytes with errors='replace'"
         ) from error
     return value
+
+
+def check_trust(value: object) -> float:
+    """How much a user's feedback weighs, a number from 0 to 3. Raises InputError."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value <= MOST_TRUST
+    ):
+        raise InputError(
+            f"trust is {value!r}; expected a number from 0, for nothing, over 1, for an ordinary "
+            f"user, to {MOST_TRUST:g}"
+        )
+    return float(value)
 
 
 def check_optional_text(name: str, value: object) -> None:

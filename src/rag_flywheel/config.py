@@ -15,6 +15,7 @@ from rag_flywheel.errors import ConfigError, NewerFormatError
 FORMAT_VERSION = 1
 FILE_NAME = "flywheel.toml"
 _MOST_BYTES = 100_000
+_Number: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
 _Days: TypeAlias = Annotated[float, Meta(gt=0, lt=1e6)] | None
 DEFAULT_ENCODER = "sentence-transformers:all-MiniLM-L6-v2"
 
@@ -33,6 +34,9 @@ class Config:
     max_query_chars: a longer query is an error.
     edit_keeps_votes: votes on a passage survive an edit when at least this share of its words
         stays in place (difflib ratio over words, 0 to 1; 1.0: only if no word changes).
+    votes_per_day: how many votes of one user, or of one session without a user, count within 24
+        hours; later ones are stored but weigh nothing; None: all count.
+    corrections_per_day: how many passages that one of them names count.
     vote_half_life_days: a vote this old weighs half of a new one; None: votes do not age.
     retention_days: a refresh removes user ids, answers and reasons from retrievals and votes this
         old, and deletes those that no judgment rests on; None: all are kept.
@@ -49,6 +53,8 @@ class Config:
     n_lookups: Annotated[int, Meta(ge=0, le=1_000_000)] = 4_096
     max_query_chars: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     edit_keeps_votes: Annotated[float, Meta(ge=0, le=1)] = 0.95
+    votes_per_day: _Number | None = 2_000
+    corrections_per_day: _Number | None = 20
     vote_half_life_days: _Days = None
     retention_days: _Days = None
     rephrased_within_s: Annotated[float, Meta(ge=0, le=1e6)] = 300.0

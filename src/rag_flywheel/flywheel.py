@@ -4,12 +4,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 from rag_flywheel.capture import corrections
 from rag_flywheel.capture import votes as capture
 from rag_flywheel.capture.answer_votes import AnswerVote, append_answer_vote
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
-from rag_flywheel.checks import check_text, check_whole, items
+from rag_flywheel.capture.terms import Terms
+from rag_flywheel.checks import check_text, check_trust, check_whole, items
 from rag_flywheel.config import Config
 from rag_flywheel.curate.export import export
 from rag_flywheel.curate.golden_set import GoldenSet
@@ -54,13 +56,18 @@ from rag_flywheel.report import status
 from rag_flywheel.report.explain import story
 from rag_flywheel.report.gaps import Gap, gaps
 from rag_flywheel.report.progress import Bars, as_progress
+from rag_flywheel.report.raters import Rater, raters_of
 from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.live_version import current_of, server_of
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.server import Server
-from rag_flywheel.store import corpus, users
+from rag_flywheel.store import corpus, mutes, users
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.passages import advance_clock
+
+Trust: TypeAlias = float | Callable[[str | None], float]
+"""How much a user's feedback weighs: a number, or a function of the user's id."""
 
 
 class Flywheel:
@@ -75,9 +82,16 @@ class Flywheel:
     """
 
     def __init__(
-        self, root: Path, config: Config, database: Database, slot: EncoderSlot, user_key: bytes
+        self,
+        root: Path,
+        config: Config,
+        database: Database,
+        slot: EncoderSlot,
+        user_key: bytes,
+        trust: Trust = 1.0,
     ) -> None:
         self._root = root
+        self._trust = trust
         self._user_key = user_key
         self._config = config
         self._database = database
@@ -94,6 +108,7 @@ class Flywheel:
         encoder: Encoder | str | None = None,
         config: Config | None = None,
         create: bool = True,
+        trust: Trust = 1.0,
     ) -> "Flywheel":
         """Open the index folder at `path`; it is created on first use.
 
@@ -101,6 +116,8 @@ class Flywheel:
             "module:factory"; None: the one in the folder's settings. Models load when first needed.
         config: settings of a new folder.
         create: False raises an error for a missing folder.
+        trust: how much the feedback of a user weighs, from 0 to 3, 1 for an ordinary one: a number, or a
+            function of the user's id (None: without one), called with each vote.
         Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError.
         """
         from rag_flywheel.store.migrations import migrate  # sqlite-utils takes 50 ms to load
@@ -120,7 +137,7 @@ class Flywheel:
             database.close()
             raise
         given = encoder if encoder is not None else found.encoder
-        return cls(root, found, database, EncoderSlot(database, given), user_key)
+        return cls(root, found, database, EncoderSlot(database, given), user_key, trust)
 
     def __enter__(self) -> "Flywheel":
         return self
@@ -267,8 +284,11 @@ class Flywheel:
     def feedback_many(self, votes: Iterable[Vote]) -> int:
         """Record votes in one commit, all or none; returns how many. Raises as `feedback` does."""
         given = items("votes", votes, Vote)
-        hashed = [privacy.hashed_vote(self._user_key, vote) for vote in given]
-        return capture.append_votes(self._database, hashed)
+        trusts = {user: self._trust_of(user) for user in {vote.user_id for vote in given}}
+        hashed = [
+            privacy.hashed_vote(self._user_key, vote, trust=trusts[vote.user_id]) for vote in given
+        ]
+        return capture.append_votes(self._database, hashed, self._terms(None, trust=1.0))
 
     def answer_feedback(
         self,
@@ -289,7 +309,7 @@ class Flywheel:
         Raises UnknownIdError, InputError.
         """
         vote = AnswerVote(retrieval_id, verdict, answer, cited, self._hidden(user_id))
-        append_answer_vote(self._database, vote, self._slot.get)
+        append_answer_vote(self._database, vote, self._slot.get, self._terms(user_id))
 
     def relevance(
         self,
@@ -316,8 +336,8 @@ class Flywheel:
 
         Raises UnknownIdError, InputError.
         """
-        user = self._hidden(user_id)
-        append_adopted(self._database, retrieval_id, used, why, user, self._slot.get)
+        user, terms = self._hidden(user_id), self._terms(user_id)
+        append_adopted(self._database, retrieval_id, used, why, user, self._slot.get, terms)
 
     def signal(
         self,
@@ -337,7 +357,7 @@ class Flywheel:
         A vote of the same user outranks it. Raises UnknownIdError, InputError.
         """
         given = SignalGiven(retrieval_id, kind, value, passage_id, self._hidden(user_id))
-        append_signal(self._database, given, self._slot.get)
+        append_signal(self._database, given, self._slot.get, self._terms(user_id))
 
     def votes_behind(self, hit: Hit) -> list[PastVotes]:
         """The votes on similar past queries that `hit.explanation.evidence` rests on, by query."""
@@ -362,7 +382,8 @@ class Flywheel:
         """
         user = self._hidden(user_id)
         if text is None:
-            corrections.append_correction(self._database, retrieval_id, passage_id, user)
+            terms = self._terms(user_id)
+            corrections.append_correction(self._database, retrieval_id, passage_id, user, terms)
         elif passage_id is None:
             corrections.append_text(self._database, retrieval_id, text, user)
         else:
@@ -383,7 +404,14 @@ class Flywheel:
         Raises InputError.
         """
         self._database.require_open()
-        return gaps(self._database, self._source(), days=days, rates=self._serving().rates())
+        serving = self._serving()
+        return gaps(
+            self._database,
+            self._source(),
+            days=days,
+            rates=serving.rates(),
+            weights=serving.weights(),
+        )
 
     @property
     def golden(self) -> GoldenSet:
@@ -401,6 +429,43 @@ class Flywheel:
         Nothing is stored when the user who asked has opted out since.
         """
         capture.keep_answer(self._database, retrieval_id, text)
+
+    def raters(self, names: Iterable[str] = ()) -> list[Rater]:
+        """The users who voted under an id, how far each is trusted, and who looks like one crowd.
+
+        Crowds come first, then those with the least weight. Ids are stored as keyed hashes alone.
+        names: ids that the caller knows, to be matched with the hashes. Raises InputError.
+        """
+        known = {str(self._hidden(check_text("names", n))): n for n in items("names", names, str)}
+        self._database.require_open()
+        return raters_of(self._database, self._serving().raters(), known)
+
+    def mute(self, user_id: str | None = None, *, raters: Iterable[str] = ()) -> int:
+        """Leave out all votes of a user, past and future, from the next call on; returns how many users
+        this changes.
+
+        What was learned from them is learned anew, without them, at the next refresh. raters: or of
+        these, by the hashes that `raters` lists. Raises InputError.
+        """
+        return self._set_muted(user_id, raters, muted=True)
+
+    def unmute(self, user_id: str | None = None, *, raters: Iterable[str] = ()) -> int:
+        """Take back `mute`. Raises InputError."""
+        return self._set_muted(user_id, raters, muted=False)
+
+    def _set_muted(self, user_id: str | None, raters: Iterable[str], *, muted: bool) -> int:
+        users_ = [check_text("raters", each) for each in items("raters", raters, str)]
+        if user_id is not None:
+            users_.append(str(self._hidden(user_id)))
+        if not users_:
+            raise InputError("found no user_id and no raters; expected one user at least")
+        with self._database.transaction(durable=True) as conn:
+            now = mutes.muted(conn)
+            changed = [user for user in dict.fromkeys(users_) if (user in now) != muted]
+            if changed:
+                first = advance_clock(conn, len(changed))
+                mutes.append_mutes(conn, changed, muted=muted, first_seq=first)
+        return len(changed)
 
     def opt_out(self, user_id: str, *, out: bool = True) -> None:
         """From now on, in every process, record nothing of a user; out=False: record them again.
@@ -556,6 +621,14 @@ class Flywheel:
 
     def _rebuild(self, job: Job) -> Callable[[], RefreshReport]:
         return lambda: refresh_locked(job, When(), anew=True)
+
+    def _terms(self, user_id: str | None, *, trust: float | None = None) -> Terms:
+        """The terms under which a user's feedback counts. Raises InputError."""
+        trust = self._trust_of(user_id) if trust is None else trust
+        return Terms(trust, self._config.votes_per_day, self._config.corrections_per_day)
+
+    def _trust_of(self, user_id: str | None) -> float:
+        return check_trust(self._trust(user_id) if callable(self._trust) else self._trust)
 
     def _hidden(self, user_id: str | None) -> str | None:
         """The keyed hash that is stored for a user's id. Raises InputError."""

@@ -123,13 +123,18 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Vote:
-    """A user's verdict on one hit of a recorded retrieval (whose id is not None)."""
+    """A user's verdict on one hit of a recorded retrieval (whose id is not None).
+
+    trust: how much it weighs for the application, from 0, not at all, over 1, an ordinary user's vote,
+    to 3.
+    """
 
     retrieval_id: str | None
     passage_id: str
     verdict: Verdict
     user_id: str | None = None
     reason: str | None = None
+    trust: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, FlywheelError, Passage
+from rag_flywheel.curate.chances import RULES
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.rank import evidence
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.posterior import Rates
+from rag_flywheel.rank.raters import RaterWeight
 from rag_flywheel.rank.stored_evidence import Provenance
 from reopened import (
     CONFIG,
@@ -37,6 +39,7 @@ from reopened import (
 from thorough import thorough
 
 DAY_S = 86_400.0
+USER = "a" * 32
 
 
 @pytest.fixture
@@ -222,12 +225,13 @@ def with_provenance(version: LoadedVersion, **changes: Any) -> LoadedVersion:
         lambda v: with_provenance(v, n_forgotten=1),
         lambda v: with_provenance(v, by=""),
         lambda v: with_provenance(
-            v, by=v.evidence.provenance.by.replace('"rules": 3', '"rules": 0')
+            v, by=v.evidence.provenance.by.replace(f'"rules": {RULES}', '"rules": 0')
         ),
         lambda v: with_provenance(
             v, by=v.evidence.provenance.by.replace('"queries": "', '"queries": "x')
         ),
         lambda v: replace(v, parameters=Parameters(rates=Rates(0.1234, 0.2))),
+        lambda v: replace(v, raters={USER: RaterWeight(0.5, 0.6)}),
         lambda v: replace(v, evidence=None),
     ],
 )
@@ -237,9 +241,10 @@ def test_what_was_heard_otherwise_is_not_used(
     each = opened(root)
     other = change(each.version)
     if other.evidence is not None:
-        assert (other.evidence.provenance, other.parameters) != (
+        assert (other.evidence.provenance, other.parameters, other.raters) != (
             each.version.evidence.provenance if each.version.evidence else Provenance(),
             each.version.parameters,
+            each.version.raters,
         )
     state = each.state(other)
     assert other.evidence is None or not uses_stored_evidence(state)

@@ -7,12 +7,18 @@ encoder.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rag_flywheel.capture.answer_credit import credits_by_support, sentences
-from rag_flywheel.capture.votes import check_retrieval_id, check_verdict, unknown_retrieval
+from rag_flywheel.capture.terms import Terms
+from rag_flywheel.capture.votes import (
+    NO_TERMS,
+    check_retrieval_id,
+    check_verdict,
+    unknown_retrieval,
+)
 from rag_flywheel.checks import check_optional_text, check_text, items
 from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
@@ -39,7 +45,9 @@ class AnswerVote:
     user_id: str | None = None
 
 
-def append_answer_vote(database: Database, vote: AnswerVote, encoder: GetEncoder) -> bool:
+def append_answer_vote(
+    database: Database, vote: AnswerVote, encoder: GetEncoder, terms: Terms = NO_TERMS
+) -> bool:
     """Append a vote on an answer in one durable commit; False when the user opted out.
 
     encoder: called when texts have to be compared. Raises InputError, UnknownIdError.
@@ -53,7 +61,7 @@ def append_answer_vote(database: Database, vote: AnswerVote, encoder: GetEncoder
     if vote.verdict != "retract":
         credits |= parts(database, retrieval_id, shown, cited, vote.answer or shown.answer, encoder)
     new = NewAnswerVote(shown.rid, ANSWER, vote.verdict, vote.user_id, credits)
-    return append(database, retrieval_id, new)
+    return append(database, retrieval_id, new, terms)
 
 
 def shown_by(database: Database, retrieval_id: str) -> retrievals.Shown:
@@ -65,7 +73,9 @@ def shown_by(database: Database, retrieval_id: str) -> retrievals.Shown:
     return shown
 
 
-def append(database: Database, retrieval_id: str, new: NewAnswerVote) -> bool:
+def append(
+    database: Database, retrieval_id: str, new: NewAnswerVote, terms: Terms = NO_TERMS
+) -> bool:
     """Append a vote durably, unless its user opted out; returns whether it was appended.
 
     Raises UnknownIdError when its retrieval was deleted meanwhile.
@@ -75,7 +85,10 @@ def append(database: Database, retrieval_id: str, new: NewAnswerVote) -> bool:
             return False
         if retrieval_id not in retrievals.shown_hits(conn, [retrieval_id]):
             raise unknown_retrieval(retrieval_id)
-        votes.append_answer_vote(conn, new, seq=passages.advance_clock(conn), at=time.time())
+        at = time.time()
+        left = terms.left(conn, new.user_id, new.rid, kind=new.kind, at=at)
+        new = replace(new, trust=terms.trust if left > 0 else 0.0)
+        votes.append_answer_vote(conn, new, seq=passages.advance_clock(conn), at=at)
     return True
 
 

@@ -4,7 +4,8 @@ import json
 import sqlite3
 import time
 
-from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
+from rag_flywheel.capture.terms import Terms
+from rag_flywheel.capture.votes import NO_TERMS, check_retrieval_id, unknown_retrieval
 from rag_flywheel.checks import check_optional_text, check_text
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.store import golden, notes, passages, retrievals, users, votes
@@ -17,7 +18,11 @@ MOST_CHARS = 20_000  # of a note for a reviewer
 
 
 def append_correction(
-    database: Database, retrieval_id: str | None, passage_id: str | None, user_id: str | None
+    database: Database,
+    retrieval_id: str | None,
+    passage_id: str | None,
+    user_id: str | None,
+    terms: Terms = NO_TERMS,
 ) -> None:
     """Append that a user names a passage as the answer: one that was shown, or one of the index.
 
@@ -46,7 +51,9 @@ def append_correction(
         now = time.time()
         golden.append_correction(conn, seq=seq, at=now, rid=rid, pid=pid, user_id=user_id)
         credits = dict.fromkeys(votes.named_before(conn, rid, user_id), 0.0) | {pid: 1.0}
-        vote = NewAnswerVote(rid, "correction", "helpful", user_id, credits)
+        left = terms.left(conn, user_id, rid, kind="correction", at=now)
+        trust = terms.trust if left > 0 else 0.0
+        vote = NewAnswerVote(rid, "correction", "helpful", user_id, credits, trust=trust)
         votes.append_answer_vote(conn, vote, seq=seq, at=now)
 
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from rag_flywheel.capture.answer_votes import GetEncoder, append, parts, prior_chances, shown_by
-from rag_flywheel.capture.votes import check_retrieval_id
+from rag_flywheel.capture.terms import Terms
+from rag_flywheel.capture.votes import NO_TERMS, check_retrieval_id
 from rag_flywheel.checks import check_optional_text, check_text
 from rag_flywheel.errors import InputError
 from rag_flywheel.store import retrievals, votes
@@ -37,7 +38,9 @@ class SignalGiven:
     user_id: str | None = None
 
 
-def append_signal(database: Database, given: SignalGiven, encoder: GetEncoder) -> bool:
+def append_signal(
+    database: Database, given: SignalGiven, encoder: GetEncoder, terms: Terms = NO_TERMS
+) -> bool:
     """Append a signal in one durable commit; False when the user opted out.
 
     Raises InputError, UnknownIdError.
@@ -56,7 +59,7 @@ def append_signal(database: Database, given: SignalGiven, encoder: GetEncoder) -
         credits |= {pid: abs(level) * credit for pid, credit in shared.items()}
     verdict = "harmful" if level < 0 else "helpful"
     new = NewAnswerVote(shown.rid, given.kind, verdict, given.user_id, credits)
-    return append(database, retrieval_id, new)
+    return append(database, retrieval_id, new, terms)
 
 
 def _level(given: SignalGiven, answer: str | None) -> float:
@@ -101,6 +104,7 @@ def append_adopted(
     why: str,
     user_id: str | None,
     encoder: GetEncoder,
+    terms: Terms = NO_TERMS,
 ) -> bool:
     """Append whether an answer was used, and why, as `append_signal` does."""
     retrieval_id = check_retrieval_id(retrieval_id)
@@ -114,7 +118,7 @@ def append_adopted(
     credits |= parts(database, retrieval_id, shown, [], shown.answer, encoder)
     verdict = "helpful" if used else "harmful"
     new = NewAnswerVote(shown.rid, "adopted", verdict, user_id, credits, why or None)
-    return append(database, retrieval_id, new)
+    return append(database, retrieval_id, new, terms)
 
 
 def note_rephrased(

@@ -1,24 +1,30 @@
 """Checks votes on hits against the hits that were shown, and appends them durably."""
 
+import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import get_args
 
-from rag_flywheel.checks import check_optional_text, check_text, items
+from rag_flywheel.capture.terms import Terms
+from rag_flywheel.checks import check_optional_text, check_text, check_trust, items
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.records import Verdict, Vote
 from rag_flywheel.store import passages, retrievals
 from rag_flywheel.store import users as user_store
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.votes import NewVote
 
+NO_TERMS = Terms()
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 
 
-def append_votes(database: Database, given: Iterable[Vote]) -> int:
+def append_votes(database: Database, given: Iterable[Vote], terms: Terms = NO_TERMS) -> int:
     """Append all of these votes in one durable commit, or none of them; returns how many.
 
-    Votes of users who opted out are skipped without being checked.
+    Votes of users who opted out are skipped without being checked. terms: under which they count,
+    besides the trust of each.
     Raises InputError for an unknown verdict or a passage that the retrieval did not show,
     UnknownIdError for an unknown retrieval.
     """
@@ -35,13 +41,30 @@ def append_votes(database: Database, given: Iterable[Vote]) -> int:
             check_optional_text("user_id", vote.user_id)
             check_optional_text("reason", vote.reason)
             check_verdict(vote.verdict)
+            check_trust(vote.trust)
         if not votes:
             return 0
         shown = retrievals.shown_hits(conn, sorted({str(v.retrieval_id) for v in votes}))
-        new = [_resolve(vote, shown) for vote in votes]
+        new, at = [_resolve(vote, shown) for vote in votes], time.time()
         first = passages.advance_clock(conn, len(new))
-        vote_store.append_votes(conn, new, first_seq=first, at=time.time())
+        counted = _counted(conn, new, terms, at)
+        vote_store.append_votes(conn, counted, first_seq=first, at=at)
     return len(votes)
+
+
+def _counted(
+    conn: sqlite3.Connection, new: Sequence[NewVote], terms: Terms, at: float
+) -> list[NewVote]:
+    """The votes, those beyond what one user may cast in a day without any trust."""
+    left: dict[str | int, float] = {}
+    found = []
+    for vote in new:
+        voice = vote.user_id if vote.user_id is not None else vote.rid
+        if voice not in left:
+            left[voice] = terms.left(conn, vote.user_id, vote.rid, kind="vote", at=at)
+        found.append(vote if left[voice] > 0 else replace(vote, trust=0.0))
+        left[voice] -= 1
+    return found
 
 
 def relevance_votes(retrieval_id: str | None, helpful: object, user_id: str | None) -> list[Vote]:
@@ -85,7 +108,8 @@ def _resolve(vote: Vote, shown: dict[str, tuple[int, dict[str, int]]]) -> vote_s
             f"retrieval {vote.retrieval_id} did not show passage {vote.passage_id!r}; it showed "
             f"{', '.join(map(repr, hits)) or 'nothing'}. A vote is on a passage the user has seen"
         )
-    return vote_store.NewVote(rid, hits[vote.passage_id], vote.verdict, vote.user_id, vote.reason)
+    pid = hits[vote.passage_id]
+    return NewVote(rid, pid, vote.verdict, vote.user_id, vote.reason, vote.trust)
 
 
 def keep_answer(database: Database, retrieval_id: str, text: str) -> None:

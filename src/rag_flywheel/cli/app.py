@@ -19,6 +19,7 @@ from rag_flywheel.cli.bench import bench
 from rag_flywheel.cli.feedback import COMMANDS as FEEDBACK
 from rag_flywheel.cli.golden import golden, review
 from rag_flywheel.cli.options import KB, Index, Json, User, open_index
+from rag_flywheel.cli.raters import COMMANDS as RATERS
 from rag_flywheel.errors import FlywheelError, InputError, LockedError
 from rag_flywheel.records import Passage
 
@@ -327,7 +328,7 @@ def export(
         show.result(fw.export(out), as_json, lambda report: show.exported(report, out))
 
 
-for _command in FEEDBACK:
+for _command in (*FEEDBACK, *RATERS):
     app.command()(_command)
 app.add_typer(golden, name="golden")
 app.add_typer(review, name="review")

@@ -29,6 +29,7 @@ from rag_flywheel.records import (
 if TYPE_CHECKING:
     from rag_flywheel.bench.demo import DemoResult
     from rag_flywheel.report.gaps import Gap
+    from rag_flywheel.report.raters import Rater
 
 T = TypeVar("T")
 _EXCERPT = 160
@@ -240,3 +241,22 @@ def demo(result: "DemoResult") -> None:
         rows.append(("static" if number == 0 else str(number), str(n_votes), *values))
     _table(columns, rows, numbers=columns)
     _say("\n".join(result.remarks))
+
+
+def raters(found: Sequence["Rater"]) -> None:
+    """Print users who vote."""
+    columns = "user", "weight", "accuracy", "votes", "questions", "over", "crowd", ""
+    rows = (
+        (
+            rater.name or rater.user,
+            f"{rater.weight:.2f}",
+            "" if rater.accuracy is None else f"{rater.accuracy:.2f}",
+            str(rater.n_votes),
+            str(rater.n_questions),
+            str(rater.n_over),
+            "" if rater.crowd is None else str(rater.crowd),
+            "muted" if rater.muted else "",
+        )
+        for rater in found
+    )
+    _table(columns, rows, numbers=columns[1:7])

@@ -13,17 +13,19 @@ from dataclasses import asdict
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.posterior import NAMED, credited
+from rag_flywheel.rank.raters import digest_of
 from rag_flywheel.rank.score import chance_of
 from rag_flywheel.rank.stored_evidence import PastQuery, Provenance
 from rag_flywheel.records import Judgment, QueryKey
-from rag_flywheel.store import forgetting, retrievals, votes
+from rag_flywheel.store import forgetting, mutes, retrievals, votes
 
-RULES = 3  # raised whenever the same votes come to give other chances
+RULES = 4  # raised whenever the same votes come to give other chances
 
 
 def rests_on(
     until: int,
     parameters: Parameters,
+    weights: Mapping[str, float],
     judged_by: str | None,
     revision: str,
     conn: sqlite3.Connection,
@@ -31,6 +33,7 @@ def rests_on(
     """Everything that determines `past_queries` besides the version's memory and the vectors.
 
     until: the number of the last event that is used.
+    weights: of the users who are no ordinary voters, by their hashes.
     judged_by: as in the source of events.
     revision: the encoder revision of the vectors of queries.
     """
@@ -41,6 +44,8 @@ def rests_on(
         "rates": asdict(parameters.rates),
         "answers": parameters.answers,
         "trusts": votes.stored_trusts(conn),
+        "muted": sorted(mutes.muted(conn)),
+        "raters": digest_of(weights),
         "queries": revision,
     }
     by = json.dumps(settings, sort_keys=True) if judged_by is not None else ""

@@ -7,36 +7,48 @@ one asking are; together they weigh no more than a few users.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 
 from rag_flywheel.curate.weights import EXPLICIT, SAID, WEIGHTS
 from rag_flywheel.records import Judgment
 from rag_flywheel.store.event_types import VoteEvent
 
 DAY_S = 86_400.0
+NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
 ANONYMOUS_MOST = 3.0  # what all votes without a user id weigh at most, for a passage or against it
 
 
 def judgments(
-    votes: Iterable[VoteEvent], *, half_life_days: float | None = None, now: float = 0.0
+    votes: Iterable[VoteEvent],
+    weights: Mapping[str, float] = NO_WEIGHTS,
+    *,
+    half_life_days: float | None = None,
+    now: float = 0.0,
 ) -> list[Judgment]:
     """The judgments that these votes, in the order of their event numbers, add up to.
 
     One judgment for each (past query, tenant, passage text) that a verdict stands on, ordered by
     its first vote.
+    weights: of users, by their hashes; that of all others is 1. Votes of weight 0 are left out.
     half_life_days: a vote cast so long before `now` (seconds since 1970) weighs a half, and one
     twice as old a quarter; with None, age does not matter.
     """
     standing: dict[tuple[bytes, str | None, int], list[VoteEvent]] = defaultdict(list)
     for vote in standing_votes(votes):
-        standing[(vote.query, vote.tenant, vote.lineage)].append(vote)
+        if vote.user_id is None or weights.get(vote.user_id, 1.0) > 0.0:
+            standing[vote.query, vote.tenant, vote.lineage].append(vote)
+
+    def summed(some: Iterable[VoteEvent]) -> tuple[float, float]:
+        return _sums(some, weights, half_life_days, now)
+
     return [
         Judgment(
             *key,
-            *_weights(found, half_life_days, now),
+            *summed(found),
             tuple(v.seq for v in found),
             found[0].retrieval,
-            _weights([v for v in found if v.kind == "correction"], half_life_days, now)[0],
+            summed(v for v in found if v.kind == "correction")[0],
             max((v.credit for v in found if v.kind not in EXPLICIT), default=0.0),
         )
         for key, found in standing.items()
@@ -101,13 +113,18 @@ def _precedence(vote: VoteEvent) -> tuple[bool, bool, float, int]:
     return vote.kind in EXPLICIT, not signal, _weight(vote) if signal else 0.0, vote.seq
 
 
-def _weights(
-    votes: Iterable[VoteEvent], half_life_days: float | None, now: float
+def _sums(
+    votes: Iterable[VoteEvent],
+    weights: Mapping[str, float],
+    half_life_days: float | None,
+    now: float,
 ) -> tuple[float, float]:
     """The summed weights of the (helpful, harmful) votes."""
     sums, anonymous = {"helpful": 0.0, "harmful": 0.0}, {"helpful": 0.0, "harmful": 0.0}
     for vote in votes:
         weight = _weight(vote)
+        if vote.user_id is not None:
+            weight *= weights.get(vote.user_id, 1.0)
         if half_life_days is not None:
             weight *= 0.5 ** (max(0.0, now - vote.at) / (half_life_days * DAY_S))
         of = anonymous if vote.user_id is None else sums

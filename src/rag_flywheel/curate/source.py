@@ -2,11 +2,11 @@
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from rag_flywheel.config import Config
-from rag_flywheel.curate.judgments import judgments
+from rag_flywheel.curate.judgments import NO_WEIGHTS, judgments
 from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.encoder import Encoder, QueryEncoder, TextEncoder
 from rag_flywheel.records import Judgment
@@ -39,9 +39,12 @@ class Source:
         """The encoder of passages."""
         return TextEncoder.of_passages(self.encoder)
 
-    def judge(self, votes: Iterable[VoteEvent]) -> list[Judgment]:
-        """The judgments that these votes add up to, as of now."""
-        return judgments(votes, half_life_days=self.config.vote_half_life_days, now=time.time())
+    def judge(
+        self, votes: Iterable[VoteEvent], weights: Mapping[str, float] = NO_WEIGHTS
+    ) -> list[Judgment]:
+        """The judgments that these votes add up to, as of now; weights: as for `judgments`."""
+        half_life = self.config.vote_half_life_days
+        return judgments(votes, weights, half_life_days=half_life, now=time.time())
 
     @property
     def judged_by(self) -> str | None:

@@ -1,6 +1,8 @@
 """Loads an index version into memory. A loaded version never changes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory, load_memory
 from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.raters import RaterWeight, load_raters, weights_of
 from rag_flywheel.rank.stored_evidence import StoredEvidence, load_stored_evidence
 from rag_flywheel.records import Pids
 
@@ -23,7 +26,7 @@ class LoadedVersion:
     """A version's id (None: there is none yet), watermark, parameters, memory and searchable parts.
 
     queries: its tuned encoder of queries, None: the encoder of the index; evidence: from the votes
-    up to its build, None: those votes have to be judged again.
+    up to its build, None: those votes have to be judged again; raters: who votes, by their hashes.
     """
 
     id: str | None
@@ -34,6 +37,12 @@ class LoadedVersion:
     memory: Memory
     queries: QueryEncoder | None = None
     evidence: StoredEvidence | None = None
+    raters: Mapping[str, RaterWeight] = field(default_factory=dict)
+
+    @cached_property
+    def weights(self) -> Mapping[str, float]:
+        """Those of users who are no ordinary voters, by their hashes."""
+        return weights_of(self.raters)
 
     @property
     def pids(self) -> Pids:
@@ -78,7 +87,10 @@ def load_version(
     parameters, memory = load_parameters(folder), load_memory(folder)
     evidence = load_stored_evidence(folder, dim=dim)
     dense, lexical = indexes.dense, indexes.lexical
-    return LoadedVersion(version, watermark, parameters, dense, lexical, memory, queries, evidence)
+    raters = load_raters(folder)
+    return LoadedVersion(
+        version, watermark, parameters, dense, lexical, memory, queries, evidence, raters
+    )
 
 
 def load_parameters(folder: Path) -> Parameters:

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import replace
 
-from rag_flywheel.checks import check_optional_text
+from rag_flywheel.checks import MOST_TRUST, check_optional_text, check_trust
 from rag_flywheel.records import Vote
 
 _BYTES = 16
@@ -23,6 +23,9 @@ def hashed_id(key: bytes, name: str, given: str | None) -> str | None:
     return None if given is None else hashed(key, given)
 
 
-def hashed_vote(key: bytes, vote: Vote) -> Vote:
-    """The vote under its user's hash. Raises InputError."""
-    return replace(vote, user_id=hashed_id(key, "user_id", vote.user_id))
+def hashed_vote(key: bytes, vote: Vote, *, trust: float = 1.0) -> Vote:
+    """The vote under its user's hash; trust: a factor for its own. Raises InputError."""
+    user = hashed_id(key, "user_id", vote.user_id)
+    if trust != 1.0:
+        vote = replace(vote, trust=min(check_trust(vote.trust) * trust, MOST_TRUST))
+    return replace(vote, user_id=user)

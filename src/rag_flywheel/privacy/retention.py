@@ -1,6 +1,7 @@
 """Folds old events: keeps questions and verdicts, deletes users, times of asking and reasons."""
 
 import time
+from collections.abc import Mapping
 
 from rag_flywheel.config import Config
 from rag_flywheel.curate.judgments import judgments, superseded_elsewhere
@@ -12,13 +13,21 @@ _DAY_S = 86_400.0
 _AT_ONCE = 500  # retrievals in one transaction, which other writers wait for
 
 
-def fold_old(database: Database, config: Config, *, days: float, until: int) -> int:
+def fold_old(
+    database: Database,
+    config: Config,
+    *,
+    days: float,
+    until: int,
+    weights: Mapping[str, float],
+) -> int:
     """Fold retrievals that are older than so many days; returns how many.
 
     The judgments of all votes stay the same. Each batch is a transaction: a process that dies in
     between leaves the remaining ones for the next call.
     until: the number of the last vote that the live version was built from. Retrievals with later
-    votes wait, so that no refresh misses a vote.
+    votes wait, so that no refresh misses a vote. weights: of users in that version, by their hashes,
+    which stay with their votes.
     """
     before, half_life = time.time() - days * _DAY_S, config.vote_half_life_days
     n, last = 0, 0
@@ -29,7 +38,8 @@ def fold_old(database: Database, config: Config, *, days: float, until: int) -> 
             judged = judgments(cast, half_life_days=half_life, now=time.time())
             if rows:
                 standing = {(seq, j.lineage) for j in judged for seq in j.votes}
-                folding.fold(conn, rows, standing, superseded_elsewhere(cast, standing, set(rows)))
+                superseded = superseded_elsewhere(cast, standing, set(rows))
+                folding.fold(conn, rows, standing, superseded, weights)
         if not rows:
             break
         n, last = n + len(rows), rows[-1]

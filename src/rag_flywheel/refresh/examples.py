@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -163,33 +163,57 @@ def _stacked(
     lineages = np.full((n, POOL), -1, dtype=np.int64)
     d = len(FEATURES) + len(GIVEN) if any(given) else len(FEATURES)
     features = np.zeros((n, POOL, d), dtype=np.float32)
-    helpful, harmful, chosen = (np.zeros((n, POOL)) for _ in range(3))
-    n_named = np.zeros(n)
-    for i, (key, (found, values)) in enumerate(zip(keys, rows, strict=True)):
+    for i, (found, values) in enumerate(rows):
         lineages[i, : len(found)] = found
         first = len(FEATURES) if given[i] else 0
         features[i, : len(found), first : first + values.shape[1]] = values
-        place = {p: at for at, p in enumerate(found.tolist())}
-        for judgment in past.judged.get(key, ()):
+    vectors = [past.vectors[key.query_hash] for key in keys]
+    numbers: dict[str | None, int] = {}
+    tenants = [numbers.setdefault(key.tenant, len(numbers)) for key in keys]
+    none = np.zeros((n, POOL))
+    without = Examples(
+        keys,
+        np.stack(vectors) if n else np.empty((0, dim), dtype=np.float32),
+        lineages,
+        features,
+        none,
+        none,
+        np.array(tenants, dtype=np.int64),
+        given=np.array(given, dtype=np.bool_) if any(given) else None,
+    )
+    return _with_votes(without, past)
+
+
+def judged_again(examples: Examples, past: Past) -> Examples:
+    """The same examples with the votes as `past` judges them, without those that have none left."""
+    found = _with_votes(examples, past)
+    rows = np.flatnonzero(found.voted.any(axis=1))
+    if len(rows) < len(found):
+        return found.at(rows)
+    found.__dict__["near"] = examples.near  # which are costly to find, and the same
+    return found
+
+
+def _with_votes(examples: Examples, past: Past) -> Examples:
+    """The same candidates with the votes of `past` on them."""
+    shape = examples.lineages.shape
+    helpful, harmful, chosen = (np.zeros(shape) for _ in range(3))
+    n_named = np.zeros(len(examples))
+    for i, key in enumerate(examples.keys):
+        judged = past.judged.get(key, ())
+        place = {p: at for at, p in enumerate(examples.lineages[i].tolist())} if judged else {}
+        for judgment in judged:
             at = place.get(judgment.lineage)
             if at is not None:
                 helpful[i, at], harmful[i, at] = judgment.helpful, judgment.harmful
                 chosen[i, at] = judgment.chosen
                 n_named[i] += judgment.named / CORRECTION_WEIGHT
-    vectors = [past.vectors[key.query_hash] for key in keys]
-    numbers: dict[str | None, int] = {}
-    tenants = [numbers.setdefault(key.tenant, len(numbers)) for key in keys]
-    return Examples(
-        keys,
-        np.stack(vectors) if n else np.empty((0, dim), dtype=np.float32),
-        lineages,
-        features,
-        helpful,
-        harmful,
-        np.array(tenants, dtype=np.int64),
-        chosen if chosen.any() else None,
-        n_named if n_named.any() else None,
-        np.array(given, dtype=np.bool_) if any(given) else None,
+    return replace(
+        examples,
+        helpful=helpful,
+        harmful=harmful,
+        chosen=chosen if chosen.any() else None,
+        n_named=n_named if n_named.any() else None,
     )
 
 

@@ -3,12 +3,13 @@
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from rag_flywheel.curate.source import Source
 from rag_flywheel.curate.trust import calibrate
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.build import Built, build_indexes, built_indexes, write_parameters
@@ -23,17 +24,20 @@ from rag_flywheel.evaluate.gate_file import FILE_NAME as GATE_FILE
 from rag_flywheel.evaluate.gate_file import gate_text
 from rag_flywheel.evaluate.integrity import integrity_problems
 from rag_flywheel.evaluate.trial import Side
+from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.fit import calibrated_parameters
 from rag_flywheel.improve.propagate import build_memory
 from rag_flywheel.rank.memory import Memory, load_memory, save_memory
 from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.raters import RaterWeight, load_raters, save_raters, weights_of
 from rag_flywheel.rank.stored_evidence import load_stored_evidence
 from rag_flywheel.records import Current, Judgment, RefreshReport
-from rag_flywheel.refresh.examples import ExampleBuilder
+from rag_flywheel.refresh.examples import ExampleBuilder, judged_again
 from rag_flywheel.refresh.job import RunningJob
 from rag_flywheel.refresh.learn import Weights, learn_weights
 from rag_flywheel.refresh.panel import Panel
-from rag_flywheel.refresh.past import query_vectors, read_past
+from rag_flywheel.refresh.past import Past, query_vectors, read_past
+from rag_flywheel.refresh.raters import weighed_raters
 from rag_flywheel.refresh.start import Live, Model, live_model
 from rag_flywheel.refresh.stored_evidence import write_stored_evidence
 from rag_flywheel.refresh.tune import Tuned, Tuning, tune_encoder
@@ -58,7 +62,7 @@ class Learned:
     """What was learned from votes: the parameters of the next version, with their memory.
 
     weights, tuned: the results of the two arms of the gate, tuned None: it was not due; judged: all
-    judgments on past queries.
+    judgments on past queries; raters: the users who voted.
     """
 
     parameters: Parameters
@@ -66,6 +70,7 @@ class Learned:
     weights: Weights
     tuned: Tuned | None
     judged: Sequence[Judgment]
+    raters: Mapping[str, RaterWeight]
 
     @property
     def new_encoder(self) -> NewEncoder | None:
@@ -101,6 +106,7 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         learned = _learn(running, staged, version, live, model)
         write_parameters(staged, learned.parameters)
         save_memory(learned.memory, staged)
+        save_raters(learned.raters, staged)
         gates = gate_text(*((arm.why, arm.gate) for arm in learned.arms))
         (staged / GATE_FILE).write_text(gates, encoding="utf-8")
         tuned = put_queries(database, running.source, staged, model, learned.new_encoder, progress)
@@ -181,19 +187,21 @@ def _learn(
     if not held_back:
         calibrate(database, until=until)
     source = running.source.under(queries_of(running.encoder, model))
-    past = read_past(database, source, until=until)
     n, tenant_key = job.config.n_candidates, job.config.tenant_key
     builder = ExampleBuilder(database, version, job.lookups, n, tenant_key, job.progress)
+    past, every, raters = _past(builder, source, model, until=until, weigh=not held_back)
     if held_back:
         why = "votes after the rollback stay held back until release"
         weights, tuned = Weights(version.parameters, why, {}), None
-        parameters, examples = version.parameters, builder.past(past)
+        parameters, examples = version.parameters, every
     else:
         untuned = past.vectors
         if model.tuned is not None:
             untuned = query_vectors(database, running.source.queries, past.texts)
         own = running.source
-        panel = Panel(builder, past, untuned=untuned, source=own, live=source, until=until)
+        panel = Panel(
+            builder, past, untuned=untuned, source=own, live=source, until=until, examples=every
+        )
         if model.lost:  # weights of before are gone, and so is what the gate's looks let in
             with database.transaction() as conn:
                 restart_looks(conn, live.version)
@@ -202,12 +210,34 @@ def _learn(
         if tuned is not None and tuned.new is not None:
             parameters, examples = tuned.new.parameters, tuned.new.examples
         parameters = calibrated_parameters(examples, parameters)
-    learned = Learned(parameters, build_memory(examples, parameters), weights, tuned, past.every)
+    memory = build_memory(examples, parameters)
+    learned = Learned(parameters, memory, weights, tuned, past.every, raters)
     log.info("refresh: parameters %s: %s", "new" if learned.new else "kept", weights.why)
     if tuned is not None:
         log.info("refresh: %s", tuned.why)
         forget_progress(job.root)
     return learned
+
+
+def _past(
+    builder: ExampleBuilder, source: Source, model: Model, *, until: int, weigh: bool
+) -> tuple[Past, Examples, Mapping[str, RaterWeight]]:
+    """The past queries with their votes, the same as examples, and the users who voted.
+
+    weigh: estimate how far each user is trusted, from all votes as if all users were alike; else they
+    weigh as in the model.
+    """
+    database = builder.database
+    if not weigh:
+        past = read_past(database, source, until=until, weights=weights_of(model.raters))
+        return past, builder.past(past), model.raters
+    past = read_past(database, source, until=until)
+    examples = builder.past(past)
+    raters = weighed_raters(database, examples, until=until)
+    if weights := weights_of(raters):
+        past = read_past(database, source, until=until, weights=weights)
+        examples = judged_again(examples, past)
+    return past, examples, raters
 
 
 def _trials(running: RunningJob, panel: Panel, staged: Path) -> tuple[Weights, Tuned | None]:
@@ -270,6 +300,7 @@ def version_problems(
     try:
         load_parameters(staged)
         load_memory(staged)
+        load_raters(staged)
         load_stored_evidence(staged, dim=encoder.dim)
     except FlywheelError as error:
         return [str(error)]

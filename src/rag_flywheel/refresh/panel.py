@@ -33,17 +33,18 @@ class Panel:
         source: Source,
         live: Source,
         until: int,
+        examples: Examples | None = None,
     ) -> None:
         """Split the past queries.
 
         untuned: their vectors under the untuned encoder, by which near-duplicates are grouped, so
         that the held-out queries stay the same. source: how the index reads events; live: the same
         with queries encoded as the live version does; until: the number of the last event that
-        counts.
+        counts. examples: the past queries, None: built here.
         """
         self.builder = builder
         self.past = past
-        self.examples = builder.past(past)
+        self.examples = builder.past(past) if examples is None else examples
         self._source, self._live, self._until = source, live, until
         hashes = [key.query_hash for key in self.examples.keys]
         if not hashes:

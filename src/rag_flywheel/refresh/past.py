@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rag_flywheel.curate.judgments import NO_WEIGHTS
 from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.records import Judgment, Progress, QueryKey, Vectors
@@ -28,11 +29,20 @@ class Past:
     every: Sequence[Judgment] = ()
 
 
-def read_past(database: Database, source: Source, *, until: int) -> Past:
-    """The past queries that got votes up to event number `until`; vectors as `source` has them."""
+def read_past(
+    database: Database,
+    source: Source,
+    *,
+    until: int,
+    weights: Mapping[str, float] = NO_WEIGHTS,
+) -> Past:
+    """The past queries that got votes up to event number `until`; vectors as `source` has them.
+
+    weights: of users, by their hashes, as for `judgments`.
+    """
     judged: dict[QueryKey, list[Judgment]] = defaultdict(list)
     with database.snapshot() as conn:
-        every = source.judge(votes.votes_until(conn, until))
+        every = source.judge(votes.votes_until(conn, until), weights)
         for judgment in every:
             judged[QueryKey(judgment.query, judgment.tenant)].append(judgment)
         newest = sorted(judged, key=lambda key: max(v for j in judged[key] for v in j.votes))

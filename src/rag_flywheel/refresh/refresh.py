@@ -21,14 +21,18 @@ from rag_flywheel.encode.tower import TunableEncoder, require_tunable
 from rag_flywheel.errors import StorageError
 from rag_flywheel.evaluate.gate_file import tried_to_tune
 from rag_flywheel.privacy.retention import fold_old
+from rag_flywheel.rank.raters import load_raters, weights_of
 from rag_flywheel.records import RefreshReport
 from rag_flywheel.refresh.due import When, nothing_to_do
 from rag_flywheel.refresh.job import Job, RunningJob, Tune
 from rag_flywheel.refresh.next_version import next_version
 from rag_flywheel.refresh.start import Live, read_live, sound
-from rag_flywheel.store import journal
+from rag_flywheel.store import journal, mutes
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.forgetting import restart_looks
 
 log = logging.getLogger("rag_flywheel")
+_MUTES = "mutes learned"  # the key of the event number
 
 
 def refresh(job: Job, when: When, *, tune: bool = False) -> RefreshReport:
@@ -54,6 +58,8 @@ def refresh_locked(
     if left := prune.clean_staging(root):
         log.info("refresh: cleaned up after %d unfinished", left)
     live = read_live(root, database)
+    mutes_until = _unlearned_mutes(database, live)
+    anew = anew or mutes_until is not None
     idle = None if anew else nothing_to_do(database, live, when, tune=tune and _untried(root, live))
     live = sound(root, database, live, served=idle is not None)
     if idle is not None and live.manifest is not None:
@@ -66,7 +72,13 @@ def refresh_locked(
             require_tunable(encoder).tower()  # better to fail before anything is built
         auto = config.tune == "auto" and not anew and isinstance(encoder, TunableEncoder)
         how: Tune = "asked" if tune else "auto" if auto else "off"
+        if mutes_until is not None:  # what the gate let in rests on votes that do not count
+            with database.transaction() as conn:
+                restart_looks(conn, live.version)
         report = next_version(RunningJob(job, encoder, source, anew, how), live, began)
+        if mutes_until is not None and report.outcome == "promoted":
+            with database.transaction() as conn:
+                journal.write_meta(conn, _MUTES, str(mutes_until))
     try:
         _finish(job, live, report)
     except StorageError as error:
@@ -89,6 +101,17 @@ def _finish(job: Job, live: Live, report: RefreshReport) -> None:
     _fold(job, live, report)
 
 
+def _unlearned_mutes(database: Database, live: Live) -> int | None:
+    """The number of the last event by which users were muted or heard again, when the live version has
+    not been learned anew since; None also while a rollback keeps parameters as they are."""
+    if live.current is None or live.frozen_at is not None or live.current.held:
+        return None
+    with database.reading() as conn:
+        last, learned = mutes.last_change(conn), journal.read_meta(conn, _MUTES)
+    done = int(learned) if learned is not None and learned.isascii() and learned.isdigit() else 0
+    return last if last > done else None
+
+
 def _untried(root: Path, live: Live) -> bool:
     """Whether the live version was built without trying to tune, from votes that all count."""
     if live.manifest is None or live.frozen_at is not None:
@@ -109,5 +132,8 @@ def _fold(job: Job, live: Live, report: RefreshReport) -> None:
     if report.outcome == "promoted" and report.version is not None:
         manifest = deploy.read_manifest(job.root, report.version)
     until = manifest.votes_until if manifest is not None else 0
-    if n := fold_old(job.database, job.config, days=days, until=until):
+    weights: dict[str, float] = {}
+    if manifest is not None:
+        weights = weights_of(load_raters(deploy.version_folder(job.root, manifest.id)))
+    if n := fold_old(job.database, job.config, days=days, until=until, weights=weights):
         log.info("refresh: folded %d retrievals older than %g days", n, days)

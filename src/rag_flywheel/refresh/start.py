@@ -1,6 +1,7 @@
 """Finds what a refresh starts from: the live version and its parameters."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from rag_flywheel.deploy.verify import checked_before, note_checked, version_pro
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.errors import CorruptFileError, FlywheelError, NewerFormatError, UnknownIdError
 from rag_flywheel.rank.parameters import FILE_NAME, Parameters
+from rag_flywheel.rank.raters import FILE_NAME as RATERS_FILE
+from rag_flywheel.rank.raters import RaterWeight, load_raters
 from rag_flywheel.records import Current
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
@@ -89,12 +92,14 @@ class Model:
     """The model that the next version starts from.
 
     tuned: (file, revision) of the tuned weights that encode queries, None: the encoder's own.
-    lost: whether there were versions, none of which has a model that can be read.
+    lost: whether there were versions, none of which has a model that can be read; raters: the users
+    who voted.
     """
 
     parameters: Parameters = field(default_factory=Parameters)
     tuned: tuple[Path, str] | None = None
     lost: bool = False
+    raters: Mapping[str, RaterWeight] = field(default_factory=dict)
 
 
 def live_model(root: Path, live: Live) -> Model:
@@ -105,12 +110,12 @@ def live_model(root: Path, live: Live) -> Model:
     for version in (live.current.version, *older):
         try:
             tuned = deploy.read_manifest(root, version).tuned
-            needed = (FILE_NAME, *([TUNED_FILE] if tuned is not None else []))
+            needed = (FILE_NAME, RATERS_FILE, *([TUNED_FILE] if tuned is not None else []))
             wrong = [name for name in needed if not deploy.sound_file(root, version, name)]
             if not wrong:
                 folder = deploy.version_folder(root, version)
                 weights = None if tuned is None else (folder / TUNED_FILE, tuned)
-                return Model(load_parameters(folder), weights)
+                return Model(load_parameters(folder), weights, raters=load_raters(folder))
             why = f"{version}/{wrong[0]} is missing or not what its manifest says"
         except FlywheelError as error:
             why = str(error)

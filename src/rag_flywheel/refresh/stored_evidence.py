@@ -8,6 +8,7 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import load_parameters
 from rag_flywheel.rank.evidence import CODES_FROM, codes_of
 from rag_flywheel.rank.memory import load_memory
+from rag_flywheel.rank.raters import load_raters, weights_of
 from rag_flywheel.rank.stored_evidence import (
     StoredEvidence,
     save_stored_evidence,
@@ -28,9 +29,12 @@ def write_stored_evidence(
     the version.
     """
     memory, parameters = load_memory(staged), load_parameters(staged)
+    weights = weights_of(load_raters(staged))
     evidence = StoredEvidence()
     with database.snapshot() as conn:
-        provenance = rests_on(until, parameters, source.judged_by, source.queries.revision, conn)
+        provenance = rests_on(
+            until, parameters, weights, source.judged_by, source.queries.revision, conn
+        )
         if provenance.by:
             codes = None
             found = past_queries(memory, parameters, judged, conn)

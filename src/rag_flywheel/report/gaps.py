@@ -51,10 +51,18 @@ class Gap:
     unlikely: int
 
 
-def gaps(database: Database, source: Source, *, days: float, rates: Rates) -> list[Gap]:
+def gaps(
+    database: Database,
+    source: Source,
+    *,
+    days: float,
+    rates: Rates,
+    weights: Mapping[str, float],
+) -> list[Gap]:
     """The gaps of the last days: first those that users reported, then those that are only likely.
 
-    Both are sorted by how often they were asked. rates: how often votes are wrong.
+    Both are sorted by how often they were asked. rates: how often votes are wrong; weights: of the
+    users who cast them, by their hashes.
     Raises InputError.
     """
     if type(days) not in {int, float} or not 0 < days < 1e5:
@@ -62,7 +70,7 @@ def gaps(database: Database, source: Source, *, days: float, rates: Rates) -> li
     now = time.time()
     with database.snapshot() as conn:
         recent = asked_since(conn, now - 2 * days * _DAY_S)
-        whys = _whys(recent, _signs(conn, recent, source), rates)
+        whys = _whys(recent, _signs(conn, recent, source, weights), rates)
         counts = _counts([a for a in recent if a.question in whys], now - days * _DAY_S)
         questions = sorted(
             counts, key=lambda q: (-counts[q][0], -counts[q][1], q.query_hash, q.tenant or "")
@@ -119,11 +127,14 @@ class Signs:
 
 
 def _signs(
-    conn: sqlite3.Connection, recent: Sequence[AskedQuery], source: Source
+    conn: sqlite3.Connection,
+    recent: Sequence[AskedQuery],
+    source: Source,
+    weights: Mapping[str, float],
 ) -> dict[QueryKey, Signs]:
     asked = Counter(a.question for a in recent)
     said: dict[QueryKey, list[Judgment]] = defaultdict(list)
-    for judgment in source.judge(votes.votes_until(conn, passages.read_clock(conn))):
+    for judgment in source.judge(votes.votes_until(conn, passages.read_clock(conn)), weights):
         said[QueryKey(judgment.query, judgment.tenant)].append(judgment)
     missing: dict[QueryKey, set[str | None]] = defaultdict(set)
     for note in notes.all_notes(conn):

@@ -14,7 +14,7 @@ from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
 from rag_flywheel.rank.stored_evidence import StoredEvidence
 from rag_flywheel.records import Judgment
 from rag_flywheel.serve.state import State
-from rag_flywheel.store import forgetting, journal, passages
+from rag_flywheel.store import forgetting, journal, mutes, passages
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.embedding import past_query_vectors, vectors_of
 
@@ -57,7 +57,7 @@ def initial_state(
     stored = _usable_evidence(state, conn, source)
     if stored is None:
         votes = vote_store.votes_until(conn, state.last_vote)
-        return _judged(state, source.judge(votes), set(), conn, source)
+        return _judged(state, source.judge(votes, state.version.weights), set(), conn, source)
     hashes = [key.query_hash for key in stored.keys]
     vectors = past_query_vectors(conn, hashes, source.under(version.queries).queries)
     state = replace(state, evidence=EvidenceView.of(stored, vectors))
@@ -75,7 +75,7 @@ def _usable_evidence(
         return None
     revision = source.under(version.queries).queries.revision
     until = stored.provenance.until
-    now = rests_on(until, version.parameters, source.judged_by, revision, conn)
+    now = rests_on(until, version.parameters, version.weights, source.judged_by, revision, conn)
     return stored if stored.provenance == now else None
 
 
@@ -86,6 +86,7 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
     seq = passages.read_clock(conn)
     born, ended = passages.changed_since(conn, state.seq)
     last_vote, same = state.last_vote, not born and not ended
+    heard = mutes.changed_since(conn, state.seq)
     state = replace(state, seq=seq, texts={}, corpus=state.corpus if same else None)
     if ended:
         gone = np.array(ended, dtype=np.int64)
@@ -96,16 +97,25 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
         )
     if not same:
         state = _with_texts(state, born, conn, source)
-    return _with_votes(state, last_vote, conn, source)
+    queries = vote_store.queries_of_users(conn, heard) if heard else []
+    return _with_votes(state, last_vote, conn, source, queries)
 
 
-def _with_votes(state: State, since: int, conn: sqlite3.Connection, source: Source) -> State:
-    """The state with the votes after event number `since`; all votes on their queries are judged."""
-    queries = vote_store.queries_voted_on(conn, since, state.last_vote)
+def _with_votes(
+    state: State,
+    since: int,
+    conn: sqlite3.Connection,
+    source: Source,
+    also: Sequence[bytes] = (),
+) -> State:
+    """The state with the votes after event number `since`; all votes on their queries, and on those of
+    `also`, are judged."""
+    queries = [*vote_store.queries_voted_on(conn, since, state.last_vote), *also]
     if not queries:
         return state
+    queries = list(dict.fromkeys(queries))
     votes = vote_store.votes_on_queries(conn, queries, state.last_vote)
-    return _judged(state, source.judge(votes), set(queries), conn, source)
+    return _judged(state, source.judge(votes, state.version.weights), set(queries), conn, source)
 
 
 def _with_texts(

@@ -21,7 +21,7 @@ class VoteEvent:
     lineage: the passage text.
     kind: "vote" for a vote on the hit itself.
     credit: the passage's part in a vote on the answer, from 0 to 1.
-    trust: a factor for signals of this kind.
+    trust: a factor for signals of this kind, and the one that the application gave the user.
     session: the session of the question, as hashed; None without one.
     """
 

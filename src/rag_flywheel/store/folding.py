@@ -4,7 +4,7 @@ The caller decides which votes stand; this module must not know what they mean.
 """
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rag_flywheel.store import passages
 from rag_flywheel.store.database import in_chunks
@@ -60,17 +60,19 @@ def fold(
     retrievals: Sequence[int],
     standing: Collection[Standing],
     superseded: Collection[Standing],
+    weights: Mapping[str, float],
 ) -> None:
     """Reduce these retrievals to the question, the hits and the standing votes, without user ids.
 
     Retrievals that no event stands on are deleted, except the first answer to a question that has
     votes. superseded: events on other retrievals that count for nothing because of events on these,
-    and would count once those are deleted or anonymous; they are deleted too.
+    and would count once those are deleted or anonymous; they are deleted too. weights: factors for the
+    votes of users, which the votes keep.
     """
     hashes = queries_of(conn, retrievals)
     seq = passages.read_clock(conn)
     _delete_events(conn, superseded)
-    _fold_events(conn, retrievals, standing)
+    _fold_events(conn, retrievals, standing, weights)
     fold_notes(conn, retrievals)
     drop_superseded_corrections(conn, "rid", retrievals)
     conn.executemany(
@@ -93,15 +95,21 @@ def queries_of(conn: sqlite3.Connection, retrievals: Sequence[int]) -> list[byte
 
 
 def _fold_events(
-    conn: sqlite3.Connection, retrievals: Sequence[int], standing: Collection[Standing]
+    conn: sqlite3.Connection,
+    retrievals: Sequence[int],
+    standing: Collection[Standing],
+    weights: Mapping[str, float],
 ) -> None:
     seqs = {seq for seq, _ in standing}
     cast = votes_on_retrievals(conn, retrievals)
     _delete_credits(conn, [(v.seq, v.lineage) for v in cast if (v.seq, v.lineage) not in standing])
     for table, column in zip(EVENTS, ("reason", "why"), strict=True):
-        rows = list(in_chunks(conn, f"SELECT seq FROM {table} WHERE rid IN (%s)", retrievals))
-        superseded = [row for row in rows if row[0] not in seqs]
-        stand = [row for row in rows if row[0] in seqs]
+        sql = f"SELECT seq, user_id FROM {table} WHERE rid IN (%s)"
+        rows = list(in_chunks(conn, sql, retrievals))
+        superseded = [(seq,) for seq, _ in rows if seq not in seqs]
+        stand = [(seq,) for seq, _ in rows if seq in seqs]
+        weighed = [(weights[user], seq) for seq, user in rows if user in weights]
+        conn.executemany(f"UPDATE {table} SET trust = trust * ? WHERE seq = ?", weighed)
         conn.executemany(f"DELETE FROM {table} WHERE seq = ?", superseded)
         conn.executemany("DELETE FROM credits WHERE seq = ?", superseded)
         conn.executemany(

@@ -24,7 +24,9 @@ _MINE = "SELECT rid FROM retrievals WHERE user_id = ?"
 
 def has_rows_of(conn: sqlite3.Connection, user: str) -> bool:
     """Whether any row names a user, apart from the record that they opted out."""
-    tables = ("retrievals", *EVENTS, "corrections", "reviews", "notes", "note_reviews")
+    tables = (
+        "retrievals", *EVENTS, "corrections", "reviews", "notes", "note_reviews", "mutes"
+    )  # fmt: skip
     each = " OR ".join(f"EXISTS (SELECT 1 FROM {t} WHERE user_id = ?)" for t in tables)
     return bool(scalar(conn, f"SELECT {each}", [user] * len(tables)))
 
@@ -39,7 +41,7 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
     n_retrievals, n_votes, n_votes_of_others = _counts(conn, user)
     for table in (*EVENTS, "corrections"):
         conn.execute(f"DELETE FROM {table} WHERE rid IN ({_MINE})", (user,))
-    for table in EVENTS:
+    for table in (*EVENTS, "mutes"):
         conn.execute(f"DELETE FROM {table} WHERE user_id = ?", (user,))
     vote_store.drop_loose_credits(conn)
     n_notes = notes.delete_notes_of(conn, user, _MINE)

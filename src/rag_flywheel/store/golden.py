@@ -8,6 +8,7 @@ from typing import Literal
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks
 from rag_flywheel.store.event_types import Correction, Decision, ImportedAnswer
+from rag_flywheel.store.mutes import not_muted
 
 IMPORTED = "imported"
 
@@ -72,7 +73,7 @@ def corrections_until(conn: sqlite3.Connection, last: int) -> list[Correction]:
     rows = conn.execute(
         "SELECT c.seq, c.rid, r.query_hash, r.tenant, p.lineage, c.user_id FROM corrections c "
         "JOIN retrievals r ON r.rid = c.rid JOIN passages p ON p.pid = c.pid "
-        "WHERE c.seq <= ? ORDER BY c.seq",
+        f"WHERE {not_muted('c.user_id')} AND c.seq <= ? ORDER BY c.seq",
         (last,),
     )
     return [

@@ -197,6 +197,16 @@ _SIGNALS = """
 CREATE TABLE trusts (kind TEXT PRIMARY KEY, trust REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX retrievals_session ON retrievals (session_id) WHERE session_id IS NOT NULL;
 """
+# mutes: events, of which the last on a user holds.
+_MUTES = """
+CREATE TABLE mutes (
+    seq INTEGER PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    muted INTEGER NOT NULL CHECK (muted IN (0, 1)),
+    at REAL NOT NULL
+);
+CREATE INDEX mutes_user ON mutes (user_id);
+"""
 _WITH_USERS = {
     "retrievals": ("user_id", "session_id"),
     "votes": ("user_id",),
@@ -306,6 +316,16 @@ def m010_needs(db: sqlite_utils.Database) -> None:
 def m011_candidates(db: sqlite_utils.Database) -> None:
     """The candidates that an application gave, with its own scores."""
     db.execute("ALTER TABLE retrievals ADD COLUMN candidates TEXT")
+
+
+@migrations()
+def m013_trust(db: sqlite_utils.Database) -> None:
+    """How far the application trusts a vote, and whose votes are not heard."""
+    for table in ("votes", "answer_votes"):
+        db.execute(f"ALTER TABLE {table} ADD COLUMN trust REAL NOT NULL DEFAULT 1.0")
+        db.execute(f"DROP INDEX {table}_user")
+        db.execute(f"CREATE INDEX {table}_user ON {table} (user_id, at) WHERE user_id IS NOT NULL")
+    _execute(db, _MUTES)
 
 
 def _execute(db: sqlite_utils.Database, statements: str) -> None:

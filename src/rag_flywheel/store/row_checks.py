@@ -160,6 +160,7 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "user_id": optional_text,
         "reason": optional_text,
         "at": seconds,
+        "trust": column_checks.trust,
     },
     "answer_votes": {
         "seq": whole,
@@ -168,10 +169,12 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "user_id": optional_text,
         "at": seconds,
         "why": optional_text,
+        "trust": column_checks.trust,
     },
     "credits": {"credit": column_checks.share},
     "notes": {"text": text, "user_id": optional_text, "at": seconds},
     "trusts": {"kind": text, "trust": column_checks.trust},
+    "mutes": {"seq": whole, "user_id": text, "at": seconds},
     "refreshes": {"at": seconds, "outcome": text, "version": optional_text, "scores": parsed},
     "meta": {"key": text, "value": text},
 }
@@ -196,7 +199,8 @@ def _check_clock(conn: sqlite3.Connection) -> None:
         "SELECT max((SELECT coalesce(max(born), 0) FROM passages), "
         "(SELECT coalesce(max(ended), 0) FROM passages), "
         "(SELECT coalesce(max(seq), 0) FROM votes), "
-        "(SELECT coalesce(max(seq), 0) FROM answer_votes))",
+        "(SELECT coalesce(max(seq), 0) FROM answer_votes), "
+        "(SELECT coalesce(max(seq), 0) FROM mutes))",
     )
     if type(newest) is int and newest > seq:
         raise CorruptFileError(

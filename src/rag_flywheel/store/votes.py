@@ -14,7 +14,8 @@ from typing import Any, cast, get_args
 from rag_flywheel.records import PastVotes, Signal, Verdict
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
-from rag_flywheel.store.event_types import Kind, VoteEvent
+from rag_flywheel.store.event_types import ONE_TIME, Kind, VoteEvent
+from rag_flywheel.store.mutes import not_muted
 from rag_flywheel.store.retrievals import read_query_hash, read_tenant
 
 
@@ -27,6 +28,7 @@ class NewVote:
     verdict: str
     user_id: str | None
     reason: str | None
+    trust: float = 1.0
 
 
 def append_votes(
@@ -41,20 +43,22 @@ _VERDICTS = get_args(Verdict)
 SIGNALS: tuple[str, ...] = get_args(Signal)
 KINDS: tuple[str, ...] = ("vote", "answer", "correction", "adopted", *SIGNALS)
 _COLUMNS = (
-    "v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at, r.session_id"
+    "v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at, r.session_id, "
+    "v.trust"
 )
+_HEARD = f"WHERE {not_muted('v.user_id')} AND "
 _FROM_VOTES = (
-    "FROM votes v JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = v.pid WHERE "
+    "FROM votes v JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = v.pid " + _HEARD
 )
 _FROM_ANSWER_VOTES = (
     "FROM answer_votes v JOIN credits c ON c.seq = v.seq LEFT JOIN trusts k ON k.kind = v.kind "
-    "JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = c.pid WHERE "
+    "JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = c.pid " + _HEARD
 )
 _SELECT_VOTES = (
     f"SELECT {_COLUMNS}, 1.0, 'vote', 1.0 {_FROM_VOTES}",
     f"SELECT {_COLUMNS}, c.credit, v.kind, coalesce(k.trust, 1.0) {_FROM_ANSWER_VOTES}",
 )
-"""SQL: votes on hits, and the part of each hit in the votes on whole answers."""
+"""SQL: votes on hits, and the part of each hit in the votes on whole answers, of users who are heard."""
 EVENTS = ("votes", "answer_votes")
 """The tables of votes; both have the columns seq, rid, verdict, user_id and at."""
 
@@ -131,6 +135,65 @@ def votes_by_number(
     )
 
 
+def count_of_voice(
+    conn: sqlite3.Connection, user_id: str | None, rid: int, *, since: float, corrections: bool
+) -> int:
+    """How many votes whoever votes on retrieval row `rid` gave since a time, or how many corrections.
+
+    Without a user id these are the votes of the retrieval's session, and without one those on it.
+    """
+    kinds = f"v.kind {'=' if corrections else '!='} 'correction'"
+    parts = [f"SELECT count(*) FROM answer_votes v WHERE {kinds} AND v.at > :since AND "]
+    if not corrections:
+        parts.append("SELECT count(*) FROM votes v WHERE v.at > :since AND ")
+    whose = "v.user_id = :user"
+    if user_id is None:
+        whose = (
+            "v.user_id IS NULL AND v.rid IN (SELECT o.rid FROM retrievals r JOIN retrievals o ON "
+            "o.session_id = r.session_id WHERE r.rid = :rid UNION SELECT :rid)"
+        )
+    sql = "SELECT " + " + ".join(f"({part}{whose})" for part in parts)
+    return int(scalar(conn, sql, {"since": since, "user": user_id, "rid": rid}))
+
+
+@dataclass(frozen=True)
+class CastByUser:
+    """How many votes a user cast, on how many questions, and how many of them without any trust."""
+
+    votes: int
+    questions: int
+    over: int
+
+
+def cast_by_user(conn: sqlite3.Connection) -> dict[str, CastByUser]:
+    """The votes of each user who has an id, by it."""
+    every = " UNION ALL ".join(
+        f"SELECT v.user_id AS user_id, r.query_hash AS query, v.trust AS trust FROM {table} v "
+        "JOIN retrievals r ON r.rid = v.rid WHERE v.user_id IS NOT NULL"
+        for table in EVENTS
+    )
+    rows = conn.execute(
+        f"SELECT user_id, count(*), count(DISTINCT query), sum(trust <= 0.0) FROM ({every}) "
+        f"WHERE user_id NOT LIKE '{ONE_TIME}%' GROUP BY user_id ORDER BY user_id"
+    )
+    return {
+        column_checks.text("votes.user_id", user): CastByUser(int(n), int(n_questions), int(over))
+        for user, n, n_questions, over in rows
+    }
+
+
+def queries_of_users(conn: sqlite3.Connection, users: Sequence[str]) -> list[bytes]:
+    """Hashes of the queries that these users voted on."""
+    found: set[bytes] = set()
+    for table in EVENTS:
+        sql = (
+            f"SELECT DISTINCT r.query_hash FROM {table} v JOIN retrievals r ON r.rid = v.rid "
+            "WHERE v.user_id IN (%s)"
+        )
+        found |= {read_query_hash(row[0]) for row in in_chunks(conn, sql, list(users))}
+    return sorted(found)
+
+
 def count_votes(conn: sqlite3.Connection, after: int = 0) -> int:
     """How many votes, on hits or on answers, came after event number `after`."""
     each = " + ".join(f"(SELECT count(*) FROM {table} WHERE seq > :after)" for table in EVENTS)
@@ -138,7 +201,8 @@ def count_votes(conn: sqlite3.Connection, after: int = 0) -> int:
 
 
 def _vote(row: tuple[Any, ...]) -> VoteEvent:
-    seq, rid, query, tenant, lineage, verdict, user, at, session, credit, kind, trust = row
+    seq, rid, query, tenant, lineage, verdict, user, at, session, *rest = row
+    given, credit, kind, trust = rest
     return VoteEvent(
         column_checks.whole("votes.seq", seq),
         column_checks.whole("votes.rid", rid),
@@ -150,7 +214,7 @@ def _vote(row: tuple[Any, ...]) -> VoteEvent:
         column_checks.seconds("votes.at", at),
         column_checks.share("credits.credit", credit),
         _kind(kind),
-        column_checks.trust("trusts.trust", trust),
+        column_checks.trust("trusts.trust", trust) * column_checks.trust("votes.trust", given),
         column_checks.optional_text("retrievals.session_id", session),
     )
 
@@ -201,6 +265,7 @@ class NewAnswerVote:
     user_id: str | None
     credits: Mapping[int, float]
     why: str | None = None
+    trust: float = 1.0
 
 
 def append_answer_vote(

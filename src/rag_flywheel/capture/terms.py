@@ -1,0 +1,30 @@
+"""The terms under which a vote counts: how far its user is trusted, and how many count in a day."""
+
+import sqlite3
+from dataclasses import dataclass
+
+from rag_flywheel.store import votes
+
+_DAY_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """trust: the factor that the application gives the user. votes_per_day, corrections_per_day: how many
+    of one user, or of one session without a user, count within 24 hours; None: all."""
+
+    trust: float = 1.0
+    votes_per_day: int | None = None
+    corrections_per_day: int | None = None
+
+    def left(
+        self, conn: sqlite3.Connection, user_id: str | None, rid: int, *, kind: str, at: float
+    ) -> float:
+        """How many more votes of this kind count, of whoever votes on retrieval row `rid`."""
+        corrections = kind == "correction"
+        most = self.corrections_per_day if corrections else self.votes_per_day
+        if most is None:
+            return float("inf")
+        since = at - _DAY_S
+        n = votes.count_of_voice(conn, user_id, rid, since=since, corrections=corrections)
+        return float(max(most - n, 0))

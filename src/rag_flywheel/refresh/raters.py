@@ -1,0 +1,122 @@
+"""Weighs the voters at a refresh, before anything is learned from their votes."""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from rag_flywheel.curate.judgments import standing_votes
+from rag_flywheel.curate.opinions import standing_decisions
+from rag_flywheel.curate.weights import EXPLICIT
+from rag_flywheel.improve.crowds import TOGETHER, contradicted, crowds_of
+from rag_flywheel.improve.examples import Examples
+from rag_flywheel.improve.propagate import build_memory
+from rag_flywheel.improve.raters import Ballots, Floats, Ints, accuracy_of
+from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.raters import RaterWeight
+from rag_flywheel.records import QueryKey
+from rag_flywheel.store import golden, votes
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.event_types import VoteEvent
+
+log = logging.getLogger("rag_flywheel")
+
+
+@dataclass(frozen=True)
+class _Cast:
+    """The ballots with what crowds are told by, as `crowds_of` takes it; users: of the voters, by their
+    hashes, None: without an id."""
+
+    ballots: Ballots
+    users: list[str | None]
+    need: Ints
+    text: Ints
+    at: Floats
+
+
+def weighed_raters(database: Database, examples: Examples, *, until: int) -> dict[str, RaterWeight]:
+    """The weight of every user who voted up to an event number, by their hashes.
+
+    examples: the past queries, judged as if all users were alike. The chances of passages before a
+    question's own votes come from the shipped weights and the votes on similar questions, so that the
+    same votes always give the same weights.
+    """
+    with database.snapshot() as conn:
+        standing = standing_votes(votes.votes_until(conn, until))
+        known = {
+            (QueryKey(a.query, a.tenant), a.lineage): a.grade > 0
+            for a in golden.answers_until(conn, until)
+        } | {
+            (QueryKey(d.query, d.tenant), d.lineage): d.kind == "accept"
+            for d in standing_decisions(golden.decisions_until(conn, until))
+        }
+    if all(vote.user_id is None for vote in standing):
+        return {}
+    found = _weighed(_cast(standing, examples, known))
+    low = sum(rater.weight < 0.5 for rater in found.values())
+    log.info("refresh: weighed %d users who voted, %d of them below a half", len(found), low)
+    return found
+
+
+def _weighed(cast: _Cast) -> dict[str, RaterWeight]:
+    ballots = cast.ballots
+    if not len(ballots.voter):
+        return {}
+    found = accuracy_of(ballots)
+    weight = found.weight.copy()
+    crowd = np.full(len(weight), -1)
+    for number, members in enumerate(crowds_of(ballots, cast.need, cast.text, cast.at), 1):
+        crowd[members] = number
+        if contradicted(ballots, members, cast.need):
+            weight[members] = np.minimum(weight[members], TOGETHER / len(members))
+    return {
+        user: RaterWeight(
+            round(float(weight[i]), 4),
+            round(float(found.balanced[i]), 4),
+            int(crowd[i]) if crowd[i] > 0 else None,
+        )
+        for i, user in sorted(enumerate(cast.users), key=lambda each: each[1] or "")
+        if user is not None
+    }
+
+
+def _cast(
+    standing: list[VoteEvent], examples: Examples, known: dict[tuple[QueryKey, int], bool]
+) -> _Cast:
+    """The votes and named passages as ballots; a vote on an answer counts by its part in the passage."""
+    memory = build_memory(examples, Parameters())
+    before = {key: memory.before(row) for key, row in memory.rows.items()}
+    voters: dict[str, int] = {}
+    users: list[str | None] = []
+    places: dict[tuple[QueryKey, int], int] = {}
+    rows: list[tuple[int, int, bool, float, float]] = []
+    named = []
+    for vote in standing:
+        key = QueryKey(vote.query, vote.tenant)
+        if vote.lineage not in before.get(key, ()) or vote.kind not in (*EXPLICIT, "answer"):
+            continue
+        if vote.voice not in voters:
+            voters[vote.voice] = len(voters)
+            users.append(vote.user_id)
+        place = places.setdefault((key, vote.lineage), len(places))
+        rows.append(
+            (voters[vote.voice], place, vote.verdict == "helpful", min(vote.credit, 1.0), vote.at)
+        )
+        named.append(vote.kind == "correction")
+    voter, place_of = (np.array([row[i] for row in rows], dtype=np.int64) for i in (0, 1))
+    helpful = np.array([row[2] for row in rows], dtype=np.bool_)
+    counts, at = (np.array([row[i] for row in rows], dtype=np.float64) for i in (3, 4))
+    is_known = np.array([known.get(p, np.nan) for p in places], dtype=np.float64)
+    # a passage picked from the whole index tells of its voter only where others judge it too
+    n_on = np.bincount(place_of, minlength=len(places))
+    lonely = np.array(named, dtype=np.bool_) & (n_on[place_of] < 2) & np.isnan(is_known[place_of])
+    numbers: dict[QueryKey, int] = {}
+    need = [numbers.setdefault(key, len(numbers)) for key, _ in places]
+    chances = np.array([before[key][lineage] for key, lineage in places], dtype=np.float64)
+    return _Cast(
+        Ballots(voter, place_of, helpful, np.where(lonely, 0.0, counts), chances, is_known),
+        users,
+        np.array(need, dtype=np.int64),
+        np.array([lineage for _, lineage in places], dtype=np.int64),
+        at,
+    )
