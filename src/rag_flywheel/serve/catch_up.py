@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from rag_flywheel.curate.acting import acting_answers
 from rag_flywheel.curate.chances import past_queries, rests_on
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import LoadedVersion
@@ -14,7 +15,7 @@ from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
 from rag_flywheel.rank.stored_evidence import StoredEvidence
 from rag_flywheel.records import Judgment
 from rag_flywheel.serve.state import State
-from rag_flywheel.store import forgetting, journal, passages
+from rag_flywheel.store import forgetting, golden, journal, passages
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.embedding import past_query_vectors, vectors_of
 
@@ -57,11 +58,13 @@ def initial_state(
     stored = _usable_evidence(state, conn, source)
     if stored is None:
         votes = vote_store.votes_until(conn, state.last_vote)
-        return _judged(state, source.judge(votes), set(), conn, source)
-    hashes = [key.query_hash for key in stored.keys]
-    vectors = past_query_vectors(conn, hashes, source.under(version.queries).queries)
-    state = replace(state, evidence=EvidenceView.of(stored, vectors))
-    return _with_votes(state, stored.provenance.until, conn, source)
+        state = _judged(state, source.judge(votes), set(), conn, source)
+    else:
+        hashes = [key.query_hash for key in stored.keys]
+        vectors = past_query_vectors(conn, hashes, source.under(version.queries).queries)
+        state = replace(state, evidence=EvidenceView.of(stored, vectors))
+        state = _with_votes(state, stored.provenance.until, conn, source)
+    return _with_known(state, conn, source)
 
 
 def _usable_evidence(
@@ -86,6 +89,10 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
     seq = passages.read_clock(conn)
     born, ended = passages.changed_since(conn, state.seq)
     last_vote, same = state.last_vote, not born and not ended
+    news = golden.known_changed(conn, state.seq)
+    if state.known.lineages and not same:
+        changed = {t.lineage for t in born} | passages.lineages_of(conn, ended)
+        news = news or not changed.isdisjoint(state.known.lineages)
     state = replace(state, seq=seq, texts={}, corpus=state.corpus if same else None)
     if ended:
         gone = np.array(ended, dtype=np.int64)
@@ -96,7 +103,26 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
         )
     if not same:
         state = _with_texts(state, born, conn, source)
-    return _with_votes(state, last_vote, conn, source)
+    state = _with_votes(state, last_vote, conn, source)
+    return _with_known(state, conn, source) if news else state
+
+
+def _with_known(state: State, conn: sqlite3.Connection, source: Source) -> State:
+    """The state with the known answers as they are now; without any where they only judge."""
+    if not source.config.known_answers:
+        return state
+    known = acting_answers(conn, source, until=state.seq, typical_cosine=state.typical_cosine)
+    old, new, view = state.known.answers, known.answers, state.evidence
+    state = replace(state, known=known)
+    changed = [key for key in {**old, **new} if old.get(key, ()) != new.get(key, ())]
+    if not changed:
+        return state
+    past = {key: view.of_query(key) for key in changed}
+    found = {key: replace(past[key] or NO_VOTES, known=new.get(key, ())) for key in changed}
+    missing = sorted({key.query_hash for key in changed if past[key] is None})
+    rows = past_query_vectors(conn, missing, source.under(state.version.queries).queries)
+    vectors = dict(zip(missing, rows[: len(missing)], strict=True))
+    return replace(state, evidence=view.updated(found, vectors))
 
 
 def _with_votes(state: State, since: int, conn: sqlite3.Connection, source: Source) -> State:
@@ -145,6 +171,8 @@ def _judged(
     found = past_queries(version.memory, version.parameters, judged, conn)
     for key in state.evidence.with_texts(voted_on):
         found.setdefault(key, NO_VOTES)  # every vote on it was retracted
+    for key in found.keys() & state.known.answers.keys():
+        found[key] = replace(found[key], known=state.known.answers[key])
     if not found:
         return state
     hashes = sorted({key.query_hash for key in found})

@@ -126,6 +126,20 @@ def hits(where: str, value: object) -> list[tuple[int, str, float]]:
     return [(row[0], row[1], number(where, row[2])) for row in rows]
 
 
+KNOWN = "known"
+"""The part of a logged score that comes from known answers of the very question."""
+
+
+def hits_without_known(where: str, value: object) -> list[tuple[int, str, float]]:
+    """As `hits`, with scores from before known answers of the very question were put first."""
+    found = []
+    for row, (pid, name, score) in zip(parsed(where, value), hits(where, value), strict=True):
+        parts = row[3] if len(row) > 3 else {}
+        moved = parts.get(KNOWN, 0.0) if isinstance(parts, dict) else 0.0
+        found.append((pid, name, score - number(where, moved)))
+    return found
+
+
 def candidates(where: str, value: object) -> list[tuple[int, float]]:
     """(pid, score) of each given candidate."""
     rows = parsed(where, value)

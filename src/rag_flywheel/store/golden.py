@@ -3,24 +3,26 @@
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast, get_args
 
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import append_rows, in_chunks
-from rag_flywheel.store.event_types import Correction, Decision, ImportedAnswer
+from rag_flywheel.store.database import append_rows, in_chunks, scalar
+from rag_flywheel.store.event_types import Correction, Decision, GradeSource, ImportedAnswer
 
-IMPORTED = "imported"
+SOURCES: tuple[str, ...] = get_args(GradeSource)
+_WITH_KNOWN = ("golden", "reviews")
 
 
 @dataclass(frozen=True)
 class NewAnswer:
-    """A grade to append: of row `pid` for a query; tenant: as JSON."""
+    """A grade to append: of row `pid` for a query; tenant: as JSON; source: as in ImportedAnswer."""
 
     query: str
     query_hash: bytes
     tenant: str | None
     pid: int
     grade: int
+    source: GradeSource = "imported"
 
 
 def append_answers(
@@ -28,20 +30,61 @@ def append_answers(
 ) -> None:
     """Append grades under consecutive event numbers from `first_seq`."""
     rows = ({"seq": seq, "at": at, **vars(a)} for seq, a in enumerate(answers, first_seq))
-    append_rows(conn, "golden", *({**row, "source": IMPORTED} for row in rows))
+    append_rows(conn, "golden", *rows)
+
+
+_ANSWERS = (
+    "SELECT g.seq, g.query_hash, g.tenant, p.lineage, g.grade, g.source FROM golden g "
+    "JOIN passages p ON p.pid = g.pid WHERE "
+)
 
 
 def answers_until(conn: sqlite3.Connection, last: int) -> list[ImportedAnswer]:
-    """Every imported grade up to event number `last`, in order."""
+    """Every imported or pinned grade up to event number `last`, in order."""
+    return list(map(_answer, conn.execute(f"{_ANSWERS} g.seq <= ? ORDER BY g.seq", (last,))))
+
+
+def pins_of(
+    conn: sqlite3.Connection, query: bytes, tenant: str | None, passage_id: str
+) -> list[ImportedAnswer]:
+    """The standing pins of a passage for a query, one for each text that it had."""
     rows = conn.execute(
-        "SELECT g.seq, g.query_hash, g.tenant, p.lineage, g.grade FROM golden g "
-        "JOIN passages p ON p.pid = g.pid WHERE g.seq <= ? ORDER BY g.seq",
-        (last,),
+        f"{_ANSWERS} g.query_hash = ? AND g.tenant IS ? AND p.id = ? AND g.source = 'pinned' "
+        "ORDER BY g.seq",
+        (query, tenant, passage_id),
     )
-    return [
-        ImportedAnswer(seq, *_target("golden", *target), column_checks.whole("golden.grade", grade))
-        for seq, *target, grade in rows
-    ]
+    last = {pin.lineage: pin for pin in map(_answer, rows)}
+    return [pin for pin in last.values() if pin.grade > 0]
+
+
+def reviewed_since(conn: sqlite3.Connection, answer: ImportedAnswer) -> bool:
+    """Whether the text was reviewed after an answer was given, for whatever query of the tenant."""
+    sql = (
+        "SELECT EXISTS (SELECT 1 FROM reviews v JOIN passages p ON p.pid = v.pid "
+        "WHERE v.seq > ? AND p.lineage = ? AND v.tenant IS ?)"
+    )
+    return bool(scalar(conn, sql, (answer.seq, answer.lineage, answer.tenant)))
+
+
+def known_changed(conn: sqlite3.Connection, after: int) -> bool:
+    """Whether an answer was imported, pinned or reviewed after event number `after`."""
+    each = " OR ".join(f"EXISTS (SELECT 1 FROM {t} WHERE seq > :after)" for t in _WITH_KNOWN)
+    return bool(scalar(conn, f"SELECT {each}", {"after": after}))
+
+
+def known_queries(conn: sqlite3.Connection) -> dict[bytes, str]:
+    """The texts, by hash, of all queries for which an answer was imported, pinned or reviewed."""
+    each = " UNION ".join(f"SELECT query_hash FROM {table}" for table in _WITH_KNOWN)
+    hashes = [column_checks.hashed("golden.query_hash", row[0]) for row in conn.execute(each)]
+    return query_texts(conn, sorted(hashes))
+
+
+def _answer(row: tuple[Any, ...]) -> ImportedAnswer:
+    seq, *target, grade, source = row
+    if source not in SOURCES:
+        column_checks.refuse("golden.source", source, " or ".join(SOURCES))
+    grade = column_checks.whole("golden.grade", grade)
+    return ImportedAnswer(seq, *_target("golden", *target), grade, cast(GradeSource, source))
 
 
 def append_correction(
