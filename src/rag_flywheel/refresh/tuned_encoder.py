@@ -54,7 +54,8 @@ def put_queries(
     """Put the tuned weights into a staged version; returns their revision, None without any.
 
     Vectors of past queries, and of those with known answers, under new weights are stored before the
-    version goes live, so that no process that loads it has to make them. source: how the index reads events, queries untuned.
+    version goes live, so that no process that loads it has to make them. source: how the index reads
+    events, queries untuned.
     """
     if new is None:
         shutil.rmtree((staged / TUNED_FILE).parent, ignore_errors=True)  # the gate refused them

@@ -41,7 +41,7 @@ class State:
     evidence: EvidenceView
     corpus: int | None
     n_forgotten: int = 0
-    known: Acting = Acting()
+    known: Acting = field(default_factory=Acting)
     texts: dict[int, passages.StoredPassage] = field(default_factory=dict)
 
     @property
