@@ -497,8 +497,11 @@ def test_random_histories_equal_a_fresh_reading(tmp_path: Path, help_desk: list[
             action = rng.choice(["pin", "unpin", "vote", "edit", "remove", "import"])
             there = {p.id for p in fw.passages()}
             if action == "edit" or passage not in there:
-                fw.add([p for p in help_desk if p.id == passage] if rng.random() < 0.7 else
-                       [Passage(passage, f"another text {step}")])
+                fw.add(
+                    [p for p in help_desk if p.id == passage]
+                    if rng.random() < 0.7
+                    else [Passage(passage, f"another text {step}")]
+                )
             elif action == "remove" and len(there) > 2:
                 fw.remove([passage])
             elif action == "vote":
