@@ -6,17 +6,19 @@ the answers.
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from rag_flywheel.curate.groups import NEAR_DUPLICATE
 from rag_flywheel.curate.opinions import standing_decisions
 from rag_flywheel.curate.source import Source
 from rag_flywheel.records import Acting, Known, QueryKey
-from rag_flywheel.store import column_checks, golden, passages
+from rag_flywheel.store import column_checks, golden
 from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.event_types import Decision, ImportedAnswer
 
+Present = Callable[[Collection[int]], Collection[int]]
+"""Those of some lineages that a text in the index now has."""
 _Target = tuple[str | None, int]
 """A tenant, and the lineage of a passage text."""
 
@@ -31,36 +33,71 @@ class _Said:
 
 
 def acting_answers(
-    conn: sqlite3.Connection, source: Source, *, until: int, typical_cosine: float
+    conn: sqlite3.Connection,
+    source: Source,
+    present: Present,
+    *,
+    until: int,
+    typical_cosine: float,
+    before: Acting | None = None,
+    changed: Collection[int] = (),
 ) -> Acting:
     """The known answers that act after event number `until`.
 
     A reviewer's rejection takes back what was known before it, for near-duplicates of the question
     too: those of cosine 0.9, scaled from typical_cosine, that of two texts, to 1. A pin after it acts.
+    before: the answers that acted earlier; then only those on texts of the lineages in `changed` are
+    read anew.
+    """
+    lineages = None if before is None else sorted(changed)
+    answers = dict(before.answers) if before is not None else {}
+    found, spoken_of = _read(conn, source, present, until, typical_cosine, lineages)
+    for key, known in found.items():
+        others = [k for k in answers.get(key, ()) if k.lineage not in changed]
+        some = sorted([*others, *known], key=lambda k: k.lineage)
+        answers[key] = tuple(some)
+        if not some:
+            del answers[key]
+    earlier = before.lineages if before is not None else frozenset[int]()
+    return Acting(answers, earlier | spoken_of)
+
+
+def _read(
+    conn: sqlite3.Connection,
+    source: Source,
+    present: Present,
+    until: int,
+    typical_cosine: float,
+    lineages: Sequence[int] | None,
+) -> tuple[dict[QueryKey, list[Known]], set[int]]:
+    """The known answers of every question that anything was said of, and the lineages of the texts.
+
+    lineages: only what was said of these texts is read; None: all.
     """
     said: dict[_Target, dict[bytes, _Said]] = defaultdict(lambda: defaultdict(_Said))
-    for answer in golden.answers_until(conn, until):
+    for answer in golden.answers_until(conn, until, lineages):
         of = said[answer.tenant, answer.lineage][answer.query]
         if answer.source == "pinned":
             of.pinned = answer
         else:
             of.imported = answer
-    for decision in standing_decisions(golden.decisions_until(conn, until)):
+    decisions = golden.decisions_until(conn, until, lineages)
+    for decision in standing_decisions(decisions):
         said[decision.tenant, decision.lineage][decision.query].decision = decision
-    if not said:
-        return Acting()
-    present = passages.present_lineages(conn)
+    for undone in decisions:  # its question is among those found, with nothing known
+        _ = said[undone.tenant, undone.lineage][undone.query]
+    spoken_of = {lineage for _, lineage in said}
+    there = present(spoken_of)
     least = typical_cosine + NEAR_DUPLICATE * (1.0 - typical_cosine)
-    answers: dict[QueryKey, list[Known]] = defaultdict(list)
+    found: dict[QueryKey, list[Known]] = defaultdict(list)
     for (tenant, lineage), by_query in said.items():
-        if lineage not in present:
-            continue
         rejected = _rejected(conn, source, by_query, least)
         for query, each in by_query.items():
-            if (known := _known(lineage, each, rejected.get(query, -1))) is not None:
-                answers[QueryKey(query, tenant)].append(known)
-    found = {key: tuple(some) for key, some in answers.items()}
-    return Acting(found, frozenset(lineage for _, lineage in said))
+            of_query = found[QueryKey(query, tenant)]
+            known = _known(lineage, each, rejected.get(query, -1))
+            if known is not None and lineage in there:
+                of_query.append(known)
+    return found, spoken_of
 
 
 def _known(lineage: int, said: _Said, rejected: int) -> Known | None:

@@ -1,7 +1,7 @@
 """Computes the state of a just loaded version, and the state after further events of the store."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +13,8 @@ from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
 from rag_flywheel.rank.stored_evidence import StoredEvidence
-from rag_flywheel.records import Judgment
+from rag_flywheel.records import Acting, Judgment
+from rag_flywheel.serve.features import find_pids
 from rag_flywheel.serve.state import State
 from rag_flywheel.store import forgetting, golden, journal, passages
 from rag_flywheel.store import votes as vote_store
@@ -89,10 +90,10 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
     seq = passages.read_clock(conn)
     born, ended = passages.changed_since(conn, state.seq)
     last_vote, same = state.last_vote, not born and not ended
-    news = golden.known_changed(conn, state.seq)
+    spoken_of = golden.known_since(conn, state.seq)
     if state.known.lineages and not same:
-        changed = {t.lineage for t in born} | passages.lineages_of(conn, ended)
-        news = news or not changed.isdisjoint(state.known.lineages)
+        moved = {t.lineage for t in born} | passages.lineages_of(conn, ended)
+        spoken_of |= moved & state.known.lineages
     state = replace(state, seq=seq, texts={}, corpus=state.corpus if same else None)
     if ended:
         gone = np.array(ended, dtype=np.int64)
@@ -104,17 +105,45 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
     if not same:
         state = _with_texts(state, born, conn, source)
     state = _with_votes(state, last_vote, conn, source)
-    return _with_known(state, conn, source) if news else state
+    return _with_known(state, conn, source, spoken_of) if spoken_of else state
 
 
-def _with_known(state: State, conn: sqlite3.Connection, source: Source) -> State:
-    """The state with the known answers as they are now; without any where they only judge."""
+def _with_known(
+    state: State, conn: sqlite3.Connection, source: Source, changed: set[int] | None = None
+) -> State:
+    """The state with the known answers as they are now; without any where they only judge.
+
+    changed: the lineages of the texts whose answers may be others than before; None: all.
+    """
     if not source.config.known_answers:
         return state
-    known = acting_answers(conn, source, until=state.seq, typical_cosine=state.typical_cosine)
-    old, new, view = state.known.answers, known.answers, state.evidence
-    state = replace(state, known=known)
-    changed = [key for key in {**old, **new} if old.get(key, ()) != new.get(key, ())]
+    known = acting_answers(
+        conn,
+        source,
+        lambda lineages: _present(state, lineages),
+        until=state.seq,
+        typical_cosine=state.typical_cosine,
+        before=None if changed is None else state.known,
+        changed=changed or (),
+    )
+    return _with_answers(replace(state, known=known), state.known, conn, source)
+
+
+def _present(state: State, lineages: Collection[int]) -> set[int]:
+    """Those of these lineages that a text in the index has."""
+    every = list(lineages)
+    pids = np.array([state.heirs.get(p, p) for p in every], dtype=np.int64)
+    at, there = find_pids(pids, state.version.pids)
+    there[there] = state.alive[at[there]]
+    there |= find_pids(pids, state.fresh.pids)[1]
+    return {lineage for lineage, present in zip(every, there.tolist(), strict=True) if present}
+
+
+def _with_answers(state: State, before: Acting, conn: sqlite3.Connection, source: Source) -> State:
+    """The state whose evidence has its known answers; before: those it has."""
+    old, new, view = before.answers, state.known.answers, state.evidence
+    changed = [key for key, known in new.items() if old.get(key, ()) != known]
+    changed += [key for key in old if key not in new]
     if not changed:
         return state
     past = {key: view.of_query(key) for key in changed}

@@ -1,7 +1,7 @@
 """Known answers, corrections and decisions of reviewers: appended, never changed."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -39,9 +39,14 @@ _ANSWERS = (
 )
 
 
-def answers_until(conn: sqlite3.Connection, last: int) -> list[ImportedAnswer]:
-    """Every imported or pinned grade up to event number `last`, in order."""
-    return list(map(_answer, conn.execute(f"{_ANSWERS} g.seq <= ? ORDER BY g.seq", (last,))))
+def answers_until(
+    conn: sqlite3.Connection, last: int, lineages: Sequence[int] | None = None
+) -> list[ImportedAnswer]:
+    """Every imported or pinned grade up to event number `last`, in order; lineages: of these texts."""
+    if lineages is None:
+        return list(map(_answer, conn.execute(f"{_ANSWERS} g.seq <= ? ORDER BY g.seq", (last,))))
+    rows = in_chunks(conn, f"{_ANSWERS} p.lineage IN (%s) AND g.seq <= ?", lineages, (last,))
+    return sorted(map(_answer, rows), key=lambda answer: answer.seq)
 
 
 def pins_of(
@@ -66,10 +71,14 @@ def reviewed_since(conn: sqlite3.Connection, answer: ImportedAnswer) -> bool:
     return bool(scalar(conn, sql, (answer.seq, answer.lineage, answer.tenant)))
 
 
-def known_changed(conn: sqlite3.Connection, after: int) -> bool:
-    """Whether an answer was imported, pinned or reviewed after event number `after`."""
-    each = " OR ".join(f"EXISTS (SELECT 1 FROM {t} WHERE seq > :after)" for t in _WITH_KNOWN)
-    return bool(scalar(conn, f"SELECT {each}", {"after": after}))
+def known_since(conn: sqlite3.Connection, after: int) -> set[int]:
+    """Lineages of the texts that were imported, pinned or reviewed after event number `after`."""
+    each = " UNION ".join(
+        f"SELECT p.lineage FROM {table} t JOIN passages p ON p.pid = t.pid WHERE t.seq > :after"
+        for table in _WITH_KNOWN
+    )
+    rows = conn.execute(each, {"after": after})
+    return {column_checks.whole("passages.lineage", row[0]) for row in rows}
 
 
 def known_queries(conn: sqlite3.Connection) -> dict[bytes, str]:
@@ -146,13 +155,21 @@ def append_decision(conn: sqlite3.Connection, new: NewDecision, *, seq: int, at:
     append_rows(conn, "reviews", {"seq": seq, "at": at, **vars(new)})
 
 
-def decisions_until(conn: sqlite3.Connection, last: int) -> list[Decision]:
-    """Every decision up to event number `last`, in order."""
-    rows = conn.execute(
-        "SELECT v.seq, v.query_hash, v.tenant, p.lineage, v.decision FROM reviews v "
-        "JOIN passages p ON p.pid = v.pid WHERE v.seq <= ? ORDER BY v.seq",
-        (last,),
-    )
+_DECISIONS = (
+    "SELECT v.seq, v.query_hash, v.tenant, p.lineage, v.decision FROM reviews v "
+    "JOIN passages p ON p.pid = v.pid WHERE "
+)
+
+
+def decisions_until(
+    conn: sqlite3.Connection, last: int, lineages: Sequence[int] | None = None
+) -> list[Decision]:
+    """Every decision up to event number `last`, in order; lineages: on these texts."""
+    if lineages is None:
+        rows: Iterable[Any] = conn.execute(f"{_DECISIONS} v.seq <= ? ORDER BY v.seq", (last,))
+    else:
+        sql = f"{_DECISIONS} p.lineage IN (%s) AND v.seq <= ?"
+        rows = sorted(in_chunks(conn, sql, lineages, (last,)))
     return [Decision(seq, *_target("reviews", *target), kind) for seq, *target, kind in rows]
 
 

@@ -233,12 +233,6 @@ def present_pids(conn: sqlite3.Connection) -> Pids:
     return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64))
 
 
-def present_lineages(conn: sqlite3.Connection) -> set[int]:
-    """The rows whose votes the texts in the index now inherit."""
-    rows = conn.execute(f"SELECT lineage FROM {ALL_PRESENT}")
-    return {column_checks.whole("passages.lineage", row[0]) for row in rows}
-
-
 def lineages_of(conn: sqlite3.Connection, pids: Sequence[int]) -> set[int]:
     """The rows whose votes these texts inherit, or inherited before they ended."""
     rows = in_chunks(conn, "SELECT lineage FROM passages WHERE pid IN (%s)", pids)
