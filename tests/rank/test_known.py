@@ -135,15 +135,20 @@ def test_the_very_question_keeps_its_votes_and_gives_the_grades() -> None:
 
 
 @pytest.mark.parametrize("neighbours", [0, 32])
-def test_a_near_duplicate_speaks_as_rho_allows(neighbours: int) -> None:
+@pytest.mark.parametrize("same", [0.0, 0.97])  # a fitted kernel has 0
+def test_a_near_duplicate_speaks_as_rho_allows(neighbours: int, same: float) -> None:
     """By the formula of `_same_need`: R takes 0.01 to 0.999, rho 0.97."""
-    view = view_of(PastQuery((Support(5, 0.0, -9.0),), (1,), (PINNED,)), 0.99)
-    kernel = Kernel(neighbours=neighbours)
+    voted = (Support(5, 0.0, -9.0), Support(6, 0.5, 1.0))
+    view = view_of(PastQuery(voted, (1,), (PINNED,)), 0.99)
+    kernel = Kernel(neighbours=neighbours, same=same)
     (found,) = evidence_for(view, [Asked(QUERY, KEY.query_hash, 0.0)], None, kernel)
+    assert (6 in found.same.log_odds) == (same > 0.0)
+    weight = 0.03 * ((0.99 - 0.5) / 0.5) ** 4 if neighbours else 0.0
+    assert found.each == pytest.approx([weight], rel=1e-4)
     ratio = (0.999 / 0.001) / (0.01 / 0.99)
     mixed = 0.01 * ratio + 0.99
     expected = math.log((0.97 * ratio + 0.03 * mixed) / (0.97 + 0.03 * mixed))
-    assert found.same.log_odds == pytest.approx({5: expected})
+    assert found.same.log_odds[5] == pytest.approx(expected)
     assert 7.0 < expected < 9.0
 
 

@@ -132,15 +132,14 @@ def test_a_setting_turns_it_off(tmp_path: Path, help_desk: list[Passage]) -> Non
 
 
 @pytest.mark.parametrize("answers", [None, 2.0])
-@pytest.mark.parametrize("neighbours", [32, 0])
+@pytest.mark.parametrize("kernel", [Kernel(), Kernel(same=0.0), Kernel(neighbours=0)])
 def test_near_duplicates_share_nearly_as_much_and_far_questions_nothing(
-    tmp_path: Path, help_desk: list[Passage], answers: float | None, neighbours: int
+    tmp_path: Path, help_desk: list[Passage], answers: float | None, kernel: Kernel
 ) -> None:
     with Flywheel.open(tmp_path / "kb", encoder=WordEncoder(DIM), config=CONFIG) as fw:
         fw.add(help_desk)
         fw.refresh()
     opened = Opened(tmp_path / "kb")
-    kernel = Kernel(neighbours=neighbours)
     version = replace(opened.version, parameters=Parameters(kernel=kernel, answers=answers))
     before = {q: scores_under(opened, version, q) for q in (QUERY, TURNED, "refunds paid days")}
     with Flywheel.open(tmp_path / "kb", encoder=WordEncoder(DIM)) as fw:

@@ -40,6 +40,7 @@ _LEAST_CHANCE = 1e-3
 _KNOWN_LOG_ODDS = math.log((1.0 - _LEAST_CHANCE) / _LEAST_CHANCE) - math.log(
     LEAST_CHANCE / (1.0 - LEAST_CHANCE)
 )  # what makes a passage that hardly anything speaks for as good as certain
+_KNOWN_SAME = Kernel().same  # for known answers, also where a fitted kernel has 0 for votes
 _KNOWN_PLACES = 32  # past queries with known answers that count though others are nearer
 _FEW = 0.1  # of the past queries; a tenant with no more of them has them all compared
 
@@ -459,19 +460,24 @@ def _gathered(
         near, cosines = near[others], cosines[others]
     above = (np.minimum(cosines, 1.0) - kernel.theta) / (1.0 - kernel.theta)
     nearest = _nearest(view, near, above, kernel)
-    same = np.zeros(len(nearest))
+    same = sure = np.zeros(len(nearest))
     if (typical := query.typical_cosine) is not None:
-        same = same_chance((cosines[nearest] - typical) / (1.0 - typical), kernel.same)
+        scaled = (cosines[nearest] - typical) / (1.0 - typical)
+        same = sure = same_chance(scaled, kernel.same)
+        if len(view.known):
+            known_there = np.isin(near[nearest], view.known)
+            sure = np.where(known_there, same_chance(scaled, max(kernel.same, _KNOWN_SAME)), same)
     if kernel.neighbours < 1:
-        nearest, same = nearest[same > 0.0], same[same > 0.0]
+        nearest, same, sure = nearest[sure > 0.0], same[sure > 0.0], sure[sure > 0.0]
         weights = np.zeros(len(nearest))
     else:
-        weights = (1.0 - same) * above[nearest] ** kernel.gamma
+        weights = (1.0 - sure) * above[nearest] ** kernel.gamma
     found = [view.past_query(row) for row in near[nearest].tolist()]
-    duplicates = [(past, rho) for past, rho in zip(found, same.tolist(), strict=True) if rho > 0.0]
+    chances = list(zip(found, same.tolist(), sure.tolist(), strict=True))
+    duplicates = [each for each in chances if each[2] > 0.0]
     behind = [
         _certain(past, several=several, same=rho > 0.0) if past.known else past
-        for past, rho in zip(found, same.tolist(), strict=True)
+        for past, rho, _ in chances
     ]
     each = weights.tolist()
     support: dict[int, float] = {}
@@ -484,7 +490,7 @@ def _gathered(
         first = view.past_query(own)
         known, first = first.known, replace(first, known=())
         behind, each = [first, *behind], [0.0, *each]
-        duplicates = [(first, 1.0), *duplicates]
+        duplicates = [(first, 1.0, 1.0), *duplicates]
     return Evidence(support, tuple(behind), _same_need(duplicates), tuple(each), known)
 
 
@@ -515,8 +521,9 @@ def _certain(past: PastQuery, *, several: bool, same: bool) -> PastQuery:
     return PastQuery(supports, past.votes if others else (), past.known)
 
 
-def _same_need(duplicates: Sequence[tuple[PastQuery, float]]) -> SameNeed:
-    """What votes on these past queries say, each of which asks the same with some chance.
+def _same_need(duplicates: Sequence[tuple[PastQuery, float, float]]) -> SameNeed:
+    """What is said of these past queries, each of which asks the same with some chance: as far as
+    votes are concerned, and as far as known answers are.
 
     Where q_t asks the same, its votes on a passage multiply the odds of it by R, and where not they
     say nothing but what its own chance π before them makes likely, so they multiply the odds by
@@ -527,13 +534,13 @@ def _same_need(duplicates: Sequence[tuple[PastQuery, float]]) -> SameNeed:
     votes on it say.
     """
     log_odds, least = dict[int, float](), dict[int, float]()
-    for past, rho in duplicates:
+    for past, rho, rho_of_known in duplicates:
         certain = {known.lineage for known in past.known}
         for p in certain:
             sure = Support(p, 1.0, _KNOWN_LOG_ODDS)
-            log_odds[p] = log_odds.get(p, 0.0) + _damped(sure, rho)
+            log_odds[p] = log_odds.get(p, 0.0) + _damped(sure, rho_of_known)
         for s in past.supports:
-            if s.log_odds == 0.0 or s.lineage in certain:
+            if s.log_odds == 0.0 or s.lineage in certain or rho == 0.0:
                 continue
             moved = s.log_odds if rho >= 1.0 else _damped(s, rho)
             log_odds[s.lineage] = log_odds.get(s.lineage, 0.0) + moved
