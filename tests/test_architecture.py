@@ -236,6 +236,7 @@ def test_the_public_names_are_these() -> None:
         "HistoryEntry",
         "Hit",
         "InputError",
+        "KnownAnswer",
         "LockedError",
         "NewerFormatError",
         "NotAFlywheelError",

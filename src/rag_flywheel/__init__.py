@@ -24,7 +24,7 @@ __all__ = [
     "AddReport", "Candidate", "ClosedError", "Config", "ConfigError", "CorruptFileError",
     "DiskFullError", "Encoder", "EncoderError", "EncoderMismatchError", "EncoderNotFoundError",
     "Explanation", "ExportReport", "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap",
-    "GoldenItem", "GoldenSet", "HistoryEntry", "Hit", "InputError", "LockedError",
+    "GoldenItem", "GoldenSet", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
     "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PastVotes", "Progress",
     "Rater", "ReadOnlyError", "RefreshReport", "Retrieval", "Review", "ReviewItem", "Signal", "Status",
     "StorageError", "TunableEncoder", "UnknownIdError", "Verdict", "VersionInfo", "VersionStory", "Vote",

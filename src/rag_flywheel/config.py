@@ -42,6 +42,8 @@ class Config:
         old, and deletes those that no judgment rests on; None: all are kept.
     rephrased_within_s: a similar question in other words, within this many seconds in the same
         session, counts as a rephrasing: a weak sign that the first answer did not help; 0: never.
+    known_answers: known answers (imported, pinned, or accepted in review) come first for their
+        question and are evidence for similar ones; false: they only judge new parameters.
     keep_versions: how many index versions a refresh leaves on disk.
     tune: "auto": a refresh also tunes the encoder of queries on votes, whenever there are enough
         votes for another look of the gate (minutes); "off": only when it is called with tune.
@@ -58,6 +60,7 @@ class Config:
     vote_half_life_days: _Days = None
     retention_days: _Days = None
     rephrased_within_s: Annotated[float, Meta(ge=0, le=1e6)] = 300.0
+    known_answers: bool = True
     keep_versions: Annotated[int, Meta(ge=2, le=1_000_000)] = 10
     tune: str = "off"
 

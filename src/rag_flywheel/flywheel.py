@@ -15,6 +15,7 @@ from rag_flywheel.checks import check_text, check_trust, check_whole, items
 from rag_flywheel.config import Config
 from rag_flywheel.curate.export import export
 from rag_flywheel.curate.golden_set import GoldenSet
+from rag_flywheel.curate.pins import Pin, append_pin, append_unpin
 from rag_flywheel.curate.review import Review
 from rag_flywheel.curate.source import Source
 from rag_flywheel.curate.weights import WEIGHTS
@@ -25,7 +26,7 @@ from rag_flywheel.deploy.repair import repair
 from rag_flywheel.deploy.verify import problems
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.encoder_slot import EncoderSlot
-from rag_flywheel.encoder import Encoder
+from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.privacy import ids as privacy
 from rag_flywheel.privacy.forget import finish_forgetting, forget
@@ -255,12 +256,9 @@ class Flywheel:
         stored with their texts, to learn from. where: only names the tenant, when config.tenant_key
         is set. Raises InputError.
         """
-        for key in where or {}:
-            if key != self._config.tenant_key:
-                raise InputError(
-                    f"rerank cannot filter on {key!r}: candidates come filtered; do it in "
-                    "your own retriever"
-                )
+        self._require_tenant_alone(
+            "rerank", where, "candidates come filtered; do it in your own retriever"
+        )
         asked = self._request(k, where, user_id, session_id, record, kind="rerank")
         return self._serving().rerank(query, candidates, asked)
 
@@ -416,7 +414,29 @@ class Flywheel:
     @property
     def golden(self) -> GoldenSet:
         """The queries whose answers are known: `add` imports some, `items`, `export`."""
-        return GoldenSet(self._database, self._config, self._source)
+        return GoldenSet(self._database, self._config, self._source, self._live_queries)
+
+    def pin(
+        self, query: str, passage_id: str, *, where: Filter | None = None, grade: int = 1
+    ) -> bool:
+        """Put a passage first for a query, in every process, until `unpin`; False: it was already.
+
+        Whatever votes say, known answers come first for the same words: those of a higher grade (1 to
+        100) before others. Similar questions take the answer as certain evidence, and the golden set
+        holds it with the source "pinned". Nothing acts where config.known_answers is False. where: only
+        names the tenant, when config.tenant_key is set.
+        Raises UnknownIdError for a passage that is not in the index, and InputError.
+        """
+        pin = Pin(query, passage_id, self._tenant_alone("pin", where), grade)
+        return append_pin(self._database, self._config, pin, self._live_queries)
+
+    def unpin(self, query: str, passage_id: str, *, where: Filter | None = None) -> bool:
+        """Take back a `pin`; False where there is none. Raises as `pin` does.
+
+        The passage stays known for the query where it was imported or accepted in review too.
+        """
+        pin = Pin(query, passage_id, self._tenant_alone("unpin", where))
+        return append_unpin(self._database, self._config, pin)
 
     @property
     def review(self) -> Review:
@@ -560,8 +580,8 @@ class Flywheel:
     def history(self, n: int = 50) -> list[HistoryEntry]:
         """The n newest events in the history of the index, the newest first. Raises InputError.
 
-        Events are promotions, rejected versions, rollbacks, releases, forgotten users, reviews, and
-        decisions of the gate.
+        Events are promotions, rejected versions, rollbacks, releases, forgotten users, reviews, pins,
+        and decisions of the gate.
         """
         check_whole("n", n)
         with self._files():
@@ -633,6 +653,21 @@ class Flywheel:
     def _hidden(self, user_id: str | None) -> str | None:
         """The keyed hash that is stored for a user's id. Raises InputError."""
         return privacy.hashed_id(self._user_key, "user_id", user_id)
+
+    def _tenant_alone(self, method: str, where: Filter | None) -> str | None:
+        """The tenant that `where` names, as JSON. Raises InputError when it names anything else."""
+        self._require_tenant_alone(
+            method, where, "a pin acts under any filter; name the tenant alone"
+        )
+        return self._serving().tenant(where)
+
+    def _require_tenant_alone(self, method: str, where: Filter | None, why: str) -> None:
+        for key in where or {}:
+            if key != self._config.tenant_key:
+                raise InputError(f"{method} cannot filter on {key!r}: {why}")
+
+    def _live_queries(self) -> TextEncoder:
+        return self._serving().queries()
 
     def _source(self) -> Source:
         return Source(self._slot.get(), self._config)

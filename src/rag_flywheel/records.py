@@ -78,20 +78,37 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class KnownAnswer:
+    """That a passage is known to answer a question: the one that was asked (same), or a similar one.
+
+    sources: how it is known, among "imported", "pinned" and "review". grade: the higher the better.
+    """
+
+    same: bool
+    sources: tuple[str, ...]
+    grade: int
+
+
+@dataclass(frozen=True)
 class Explanation:
     """Why a hit has its score: intercept + sum(terms) + evidence == score, within 1e-6.
 
     intercept: the same for all hits of an answer; it normalises the chances to a sum of one.
     terms: the weighted features, by name.
-    evidence: the contribution of votes, on the same question and on similar past ones; below 0 where
-        those on the same question speak against the passage.
+    evidence: the contribution of votes and of known answers, on the same question and on similar past
+        ones; below 0 where those on the same question speak against the passage.
     votes: the event numbers of the votes behind it.
+    known: the known answers behind it.
+    by_known: by how much known answers of the same question moved the score; a part of intercept and
+        evidence.
     """
 
     intercept: float
     terms: Mapping[str, float]
     evidence: float
     votes: tuple[int, ...] = ()
+    known: tuple[KnownAnswer, ...] = ()
+    by_known: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -156,7 +173,7 @@ class GoldenItem:
     """A query whose answers are known: {passage id: grade}, {lineage: grade}; 0 is no answer.
 
     query_hash: 16 bytes. tenant: as JSON. sources: where the answers come from, among
-    "agreement", "correction", "imported" and "review".
+    "agreement", "correction", "imported", "pinned" and "review".
     """
 
     query: str
@@ -223,6 +240,26 @@ class Support:
 
 
 @dataclass(frozen=True)
+class Known:
+    """A passage text that is known to answer a question; grade (1 or more), sources: as in KnownAnswer."""
+
+    lineage: int
+    grade: int
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Acting:
+    """The known answers that act on ranking, by question: those whose text is in the index now.
+
+    lineages: of every text that was imported, pinned or reviewed, whether it is there or not.
+    """
+
+    answers: Mapping[QueryKey, tuple[Known, ...]] = field(default_factory=dict)
+    lineages: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
 class Current:
     """Which version is live and, after a rollback, the event number that evidence is frozen at.
 
@@ -272,7 +309,7 @@ class HistoryEntry:
     """An event in the history of the index.
 
     at: the time (UTC).
-    kind: promoted, rejected, rollback, release, found, forget, review or look.
+    kind: promoted, rejected, rollback, release, found, forget, review, pin or look.
     text: a sentence.
     """
 

@@ -102,3 +102,45 @@ def test_review(shell: Shell) -> None:
     assert shell.json("golden", "list") == []
     assert shell.json("review", "undo", item["id"]) == {"undone": item["id"]}
     assert shell.json("review", "next") == item
+
+
+def test_pins(shell: Shell) -> None:
+    assert shell.json("golden", "pin", QUERY, "cats") == {"pinned": 1}
+    assert shell.run("golden", "pin", QUERY, "cats") == "pinned 0\n"
+    assert shell.json("golden", "pin", QUERY, "cats", "--grade", "2") == {"pinned": 1}
+    shown = shell.run("retrieve", QUERY, "-k", "1", "--explain")
+    assert shown.startswith("  1. cats")
+    assert "known answer of this question (pinned, grade 2)" in shown
+    shown = shell.run("retrieve", f"{QUERY} please", "--explain")
+    assert "known answer of a similar question (pinned, grade 2)" in shown
+    best = shell.json("retrieve", QUERY)["hits"][0]
+    assert best["passage_id"] == "cats"
+    known = {"same": True, "sources": ["pinned"], "grade": 2}
+    assert best["explanation"]["known"] == [known]
+    assert [i["sources"] for i in shell.json("golden", "list")] == [["pinned"]]
+    assert "pin: passage 'cats'" in shell.run("log")
+    assert shell.run("golden", "unpin", QUERY, "cats") == "unpinned 1\n"
+    assert shell.json("golden", "unpin", QUERY, "cats") == {"unpinned": 0}
+    assert shell.json("retrieve", QUERY)["hits"][0]["passage_id"] == "reset"
+    shell.run("golden", "pin", QUERY, "nope", code=1)
+    assert shell.errors.startswith("error: no passage 'nope' is in the index")
+    shell.run("golden", "pin", " ", "cats", code=1)
+    shell.run("golden", "pin", QUERY, "cats", "--grade", "0", code=2)
+    shell.run("golden", "pin", QUERY, "cats", "--tenant", "acme", code=1)
+    assert "the index has no tenants" in shell.errors
+
+
+def test_pins_of_tenants(shell: Shell) -> None:
+    toml = shell.index / "flywheel.toml"
+    toml.write_text(toml.read_text() + 'tenant_key = "team"\n')
+    with shell.opened() as fw:
+        fw.add([Passage("a", "kittens", metadata={"team": "acme"})])
+        fw.add([Passage("b", "reset the password", metadata={"team": "acme"})])
+        fw.add(
+            [Passage("c", "kittens", metadata={"team": 7}), Passage("d", QUERY, "", {"team": 7})]
+        )
+    for tenant, passage in (("acme", "a"), ("7", "c")):
+        assert shell.json("golden", "pin", QUERY, passage, "--tenant", tenant) == {"pinned": 1}
+        found = shell.json("retrieve", QUERY, "--where", f"team={tenant}")
+        assert found["hits"][0]["passage_id"] == passage
+        assert shell.json("golden", "unpin", QUERY, passage, "--tenant", tenant) == {"unpinned": 1}

@@ -237,7 +237,7 @@ def test_a_question_that_was_deleted_meanwhile_is_not_decided(
             other.feedback(asked.id, "secret", verdict, user_id=user)  # type: ignore[arg-type]
         with Flywheel.open(root, encoder=encoder) as fw:
             item = first(fw)
-            imported(fw, tmp_path, table({("never asked", "cats"): 1}))  # to be embedded first
+            imported(fw, tmp_path, table({("never asked", "cats"): 0}))  # to be embedded first
             encoder.meanwhile = lambda: other.forget("ann")
             with pytest.raises(UnknownIdError, match=f"question of item '{item.id}' was deleted"):
                 fw.review.accept(item.id, user_id="rita")

@@ -116,6 +116,21 @@ def test_past_queries_are_stored_as_the_tuned_encoder_has_them(tuned: Path) -> N
         assert moved[shown.hits[1].passage_id] > 0
 
 
+def test_questions_with_known_answers_are_stored_as_the_tuned_encoder_has_them(
+    voted: Path,
+) -> None:
+    with opened(voted) as fw:
+        fw.pin("thing3 never asked", "fruit7")
+        assert fw.refresh(tune=True).encoder == "new"
+        stored = rows(
+            voted,
+            "SELECT g.query FROM vectors v JOIN golden g ON g.query_hash = v.text_hash "
+            f"WHERE v.revision = '{manifest_of(fw)['tuned']}'",
+        )
+        assert stored == [("thing3 never asked",)]
+        assert fw.rank_many(["thing3 never asked"], 1) == [["fruit7"]]
+
+
 @pytest.mark.slow
 def test_another_process_serves_the_same_and_loads_the_weights_when_asked(tuned: Path) -> None:
     encoder = TeachableEncoder()

@@ -164,6 +164,10 @@ def test_golden_questions_judge_the_tuned_encoder_too(voted: Path, tmp_path: Pat
     golden = tmp_path / "golden.csv"
     lines = [f"{q},{answer(q)},1" for q in NEW]
     golden.write_text("\n".join(["query,passage_id,grade", *lines]))
+    settings = voted / "flywheel.toml"  # acting, they would come first by themselves
+    settings.write_text(
+        settings.read_text().replace("known_answers = true", "known_answers = false")
+    )
     with opened(voted) as fw:
         fw.golden.add(golden)
         before = share_right(fw, NEW)

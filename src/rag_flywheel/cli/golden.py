@@ -1,15 +1,26 @@
 """The commands `golden` and `review`, each one call on Flywheel."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rag_flywheel.cli import show
 from rag_flywheel.cli.options import KB, Index, Json, User, open_index
+from rag_flywheel.errors import InputError
+from rag_flywheel.formats.rows import HIGHEST_GRADE
+
+if TYPE_CHECKING:
+    from rag_flywheel.flywheel import Flywheel
 
 golden = typer.Typer(help="Queries whose answers are known.", no_args_is_help=True)
 review = typer.Typer(help="Answers to review.", no_args_is_help=True)
+PassageId = Annotated[str, typer.Argument(metavar="PASSAGE", help="The id of the passage.")]
+Tenant = Annotated[
+    str | None,
+    typer.Option(help="The tenant that it acts for; one that JSON reads as a number is."),
+]
 ItemId = Annotated[str, typer.Argument(metavar="ID", help="The id that `review next` shows.")]
 
 
@@ -28,6 +39,50 @@ def golden_add(
     """Import known answers, all or none; a grade above 0 is an answer."""
     with open_index(index) as fw:
         show.added(fw.golden.add(path, split=split), None, as_json)
+
+
+@golden.command("pin")
+def golden_pin(
+    query: str,
+    passage_id: PassageId,
+    grade: Annotated[
+        int, typer.Option(min=1, max=HIGHEST_GRADE, help="Of several, the highest comes first.")
+    ] = 1,
+    tenant: Tenant = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Put a passage first for a query, until `unpin`."""
+    with open_index(index) as fw:
+        pinned = fw.pin(query, passage_id, where=_tenant(fw, tenant), grade=grade)
+    show.count("pinned", int(pinned), as_json)
+
+
+@golden.command("unpin")
+def golden_unpin(
+    query: str,
+    passage_id: PassageId,
+    tenant: Tenant = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Take back that a passage was pinned for a query."""
+    with open_index(index) as fw:
+        unpinned = fw.unpin(query, passage_id, where=_tenant(fw, tenant))
+    show.count("unpinned", int(unpinned), as_json)
+
+
+def _tenant(fw: "Flywheel", tenant: str | None) -> dict[str, object] | None:
+    """The filter that names a tenant. Raises InputError in an index without tenants."""
+    if tenant is None:
+        return None
+    if fw.config.tenant_key is None:
+        raise InputError("the index has no tenants (config tenant_key); leave out --tenant")
+    try:
+        value = json.loads(tenant)
+    except ValueError:
+        value = tenant
+    return {fw.config.tenant_key: value if type(value) in {int, str} else tenant}
 
 
 @golden.command("list")

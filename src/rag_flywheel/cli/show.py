@@ -107,6 +107,10 @@ def retrieval(found: Retrieval, behind: Mapping[int, Sequence[PastVotes]] | None
         _say(f"{hit.rank:>3}. {hit.passage_id}   {hit.score:.3f}")
         if behind is not None:
             _say(f"     {_sum_of(hit)}")
+            for answer in hit.explanation.known[:_MOST_VOTES]:
+                question = "this question" if answer.same else "a similar question"
+                sources = ", ".join(answer.sources)
+                _say(f"       known answer of {question} ({sources}, grade {answer.grade})")
             for votes in behind[hit.rank][:_MOST_VOTES]:
                 _say(f"       {_past_votes(votes)}")
         _say(f"     {text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + '…'}")

@@ -73,7 +73,8 @@ def past_queries(
     unknown = [key for key, js in by_query.items() if any(j.lineage not in before[key] for j in js)]
     first = retrievals.first_retrievals(conn, unknown)
     rows = {key: sorted({first[key], *(j.retrieval for j in by_query[key])}) for key in unknown}
-    logged = retrievals.logged_scores(conn, sorted({r for some in rows.values() for r in some}))
+    needed = sorted({r for some in rows.values() for r in some})
+    logged = retrievals.logged_scores(conn, needed, with_known=False)
     for key in unknown:
         before[key] = completed(before[key], [logged[row] for row in rows[key]], answers)
     return {

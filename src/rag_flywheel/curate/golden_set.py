@@ -10,7 +10,9 @@ from pathlib import Path
 
 from rag_flywheel.config import Config
 from rag_flywheel.curate.golden import golden_items
+from rag_flywheel.curate.pins import KnownQueries
 from rag_flywheel.curate.source import Source
+from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.golden import read_answers, write_answers
 from rag_flywheel.formats.rows import Row, refuse
@@ -21,24 +23,39 @@ from rag_flywheel.store.passages import StoredPassage
 
 
 class GoldenSet:
-    """The queries of an index whose answers are known, from files, users and reviewers."""
+    """The queries of an index whose answers are known, from files, pins, users and reviewers."""
 
-    def __init__(self, database: Database, config: Config, source: Callable[[], Source]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        config: Config,
+        source: Callable[[], Source],
+        queries: Callable[[], TextEncoder],
+    ) -> None:
+        """queries: the encoder of queries of the live version."""
         self._database = database
         self._config = config
         self._source = source
+        self._queries = queries
 
     def add(self, path: str | Path, *, split: str = "test") -> AddReport:
         """Import known answers, all or none: a BEIR folder, or a .csv or .tsv.
 
         split: the qrels of a BEIR folder to read. Another grade for the same query and passage
-        replaces the stored one. Raises InputError, naming file and line.
+        replaces the stored one. An answer (grade 1 or more) comes first for its query from now on, and
+        is evidence for similar ones, unless config.known_answers is False. Raises InputError, naming
+        file and line.
         """
         self._database.require_open()
         most = self._config.max_query_chars
         rows = read_answers(_path(path), split=split, max_query_chars=most)
+        with self._database.reading() as conn:
+            _checked(rows, _present(conn, rows))  # before anything is encoded
+        vectors = KnownQueries.of(self._database, self._config, rows, self._queries)
         with self._database.transaction(durable=True) as conn:
-            return _append(conn, rows)
+            report = _append(conn, rows)
+            vectors.put(conn)
+        return report
 
     def items(self) -> list[GoldenItem]:
         """The queries with an answer that is in the index now, near-duplicates merged."""
@@ -63,11 +80,12 @@ def _path(path: object) -> Path:
 
 
 def _append(conn: sqlite3.Connection, rows: Sequence[Row]) -> AddReport:
-    present = passages.current_by_id(conn, sorted({row.passage_id for row in rows}))
+    present = _present(conn, rows)
     answers = _checked(rows, present)
     stored = {
         (a.query, a.tenant, a.lineage): a.grade
         for a in golden.answers_until(conn, passages.read_clock(conn))
+        if a.source == "imported"
     }
     new, changed = [], 0
     for row in answers:
@@ -80,6 +98,10 @@ def _append(conn: sqlite3.Connection, rows: Sequence[Row]) -> AddReport:
         first = passages.advance_clock(conn, len(new))
         golden.append_answers(conn, new, first_seq=first, at=time.time())
     return AddReport(len(new) - changed, changed, len(answers) - len(new))
+
+
+def _present(conn: sqlite3.Connection, rows: Sequence[Row]) -> dict[str, StoredPassage]:
+    return passages.current_by_id(conn, sorted({row.passage_id for row in rows}))
 
 
 def _checked(rows: Sequence[Row], present: Mapping[str, StoredPassage]) -> list[Row]:

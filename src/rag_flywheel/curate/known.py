@@ -31,15 +31,22 @@ def contradicted(topics: Mapping[Topic, Opinion]) -> set[Topic]:
 
 
 def known_answer(opinion: Opinion, *, contradicted: bool) -> KnownAnswer | None:
-    """The known answer that an opinion amounts to; None when nothing is known."""
-    if _decided(opinion, "reject"):
-        return None
+    """The known answer that an opinion amounts to; None when nothing is known.
+
+    A rejection outweighs everything before it, and all but a pin after it.
+    """
+    if opinion.decision is not None and _decided(opinion, "reject"):
+        pins = {q: pin for q, pin in opinion.pins.items() if pin.seq > opinion.decision.seq}
+        grade = max((pin.grade for pin in pins.values()), default=0)
+        return KnownAnswer(grade, frozenset({"pinned"}), frozenset(pins)) if pins else None
     accepted = _decided(opinion, "accept")
-    best = max(opinion.grades.values(), default=None)
+    grades = [*opinion.grades.values(), *(pin.grade for pin in opinion.pins.values())]
+    best = max(grades, default=None)
     if best == 0 and not accepted:
         return KnownAnswer(0, frozenset({"imported"}), frozenset())
     queries_of = {
         "imported": {query for query, grade in opinion.grades.items() if grade},
+        "pinned": set(opinion.pins),
         "correction": {c.query for c in opinion.corrections if not contradicted},
         "agreement": {v.query for v in opinion.helpful.values() if agreed(opinion)},
         "review": {opinion.decision.query} if opinion.decision and accepted else set(),

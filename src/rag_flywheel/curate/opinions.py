@@ -39,6 +39,7 @@ class Opinion:
     began: the number of the first event.
     helpful, harmful: the last vote of each user who has an id.
     grades: the last imported grade for each query.
+    pins: the last pin for each query, unless it was taken back.
     decision: the last one of a reviewer.
     n_old_harmful: harmful votes that were made anonymous, which may all be of one person.
     """
@@ -51,6 +52,7 @@ class Opinion:
     grades: Mapping[bytes, int] = field(default_factory=dict)
     decision: Decision | None = None
     n_old_harmful: int = 0
+    pins: Mapping[bytes, ImportedAnswer] = field(default_factory=dict)
 
 
 def opinions(statements: Statements, groups: Mapping[QueryKey, int]) -> dict[Topic, Opinion]:
@@ -74,9 +76,10 @@ def opinions(statements: Statements, groups: Mapping[QueryKey, int]) -> dict[Top
             {u: v for u, v in users.items() if v.verdict == "helpful"},
             harmful,
             corrections[topic],
-            {a.query: a.grade for a in imported[topic]},
+            {a.query: a.grade for a in imported[topic] if a.source == "imported"},
             decisions[topic][-1] if decisions[topic] else None,
             n_harmful - len(harmful),
+            standing_pins(imported[topic]),
         )
     return every
 
@@ -85,6 +88,12 @@ def standing_corrections(corrections: Iterable[Correction]) -> list[Correction]:
     """The last correction of each user on each retrieval; those without a user id do not count."""
     last = {(c.retrieval, c.user_id): c for c in corrections if c.user_id is not None}
     return sorted(last.values(), key=lambda c: c.seq)
+
+
+def standing_pins(answers: Iterable[ImportedAnswer]) -> dict[bytes, ImportedAnswer]:
+    """The last pin for each query that was not taken back; the answers are on one passage text."""
+    last = {a.query: a for a in answers if a.source == "pinned"}
+    return {query: pin for query, pin in last.items() if pin.grade > 0}
 
 
 def standing_decisions(decisions: Iterable[Decision]) -> list[Decision]:

@@ -6,11 +6,15 @@ Without chance_t it is the sum over the past queries that say anything about the
 the chance that q_t asks the same as q: 1 for the same words, and high for near-duplicates. Votes on
 the same question count in full, by Bayes' rule (`SameNeed`). Once past queries are many, the nearest
 are found by short codes, and compared exactly. Past queries and passages are numbers here.
+
+A past query whose answers are known has chance_t 1 for each of them, or, where one passage is the
+answer, 1 shared by them and 0 for all others. Those of the very question are kept apart: ranking puts
+them first.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,9 +22,9 @@ import numpy.typing as npt
 
 from rag_flywheel.index.short_codes import Codes
 from rag_flywheel.rank.parameters import Kernel
-from rag_flywheel.rank.posterior import NAMED
+from rag_flywheel.rank.posterior import LEAST_CHANCE, NAMED
 from rag_flywheel.rank.stored_evidence import PastQuery, StoredEvidence
-from rag_flywheel.records import Pids, QueryKey, Support, Vectors
+from rag_flywheel.records import Known, KnownAnswer, Pids, QueryKey, Support, Vectors
 
 Rows = npt.NDArray[np.int64]
 _PART = 256  # past queries
@@ -33,6 +37,11 @@ _DUPLICATE = (
     0.95,
 )  # scaled cosines from which two queries may, and most likely do, ask the same
 _LEAST_CHANCE = 1e-3
+_KNOWN_LOG_ODDS = math.log((1.0 - _LEAST_CHANCE) / _LEAST_CHANCE) - math.log(
+    LEAST_CHANCE / (1.0 - LEAST_CHANCE)
+)  # what makes a passage that hardly anything speaks for as good as certain
+_KNOWN_SAME = Kernel().same  # for known answers, also where a fitted kernel has 0 for votes
+_KNOWN_PLACES = 32  # past queries with known answers that count though others are nearer
 _FEW = 0.1  # of the past queries; a tenant with no more of them has them all compared
 
 
@@ -74,9 +83,10 @@ class EvidenceView:
     """The past queries that ranking may use, the first `n`. A view never changes; `updated` makes
     the next, which shares all unchanged parts: a vote costs the same however many there are.
 
-    tenant_codes: by tenant that votes were cast under; silent: rows whose votes were all retracted;
-    codes: of the first of the vectors, None while there are few. The evidence of row i is in part
-    i // 256 of `_changed`; else the stored evidence holds.
+    tenant_codes: by tenant that votes were cast under; silent: rows whose votes were all retracted,
+    without known answers; codes: of the first of the vectors, None while there are few; known: the
+    rows with known answers, ascending. The evidence of row i is in part i // 256 of `_changed`; else
+    the stored evidence holds.
     """
 
     dim: int
@@ -84,6 +94,7 @@ class EvidenceView:
     tenant_codes: Mapping[str | None, int] = field(default_factory=dict)
     silent: frozenset[int] = frozenset()
     codes: Codes | None = None
+    known: Rows = field(default_factory=lambda: np.empty(0, np.int64))
     _changed: tuple[Mapping[int, PastQuery], ...] = ()
     _room: _Room | None = None
 
@@ -122,7 +133,7 @@ class EvidenceView:
         return self._room.stored.past_query(row)
 
     def of_tenant(self, code: int) -> npt.NDArray[np.bool_]:
-        """Whether each past query has votes, cast under the tenant with this code; bool (n,)."""
+        """Whether each past query has votes or known answers under the tenant with this code, (n,)."""
         if self._room is None:
             return np.empty(0, np.bool_)
         own: npt.NDArray[np.bool_] = self._room.tenants[: self.n] == code
@@ -134,13 +145,18 @@ class EvidenceView:
         return [key for name in hashes for key, _ in self._with_hash(name)]
 
     def row_of(self, name: bytes | None, tenant: str | None) -> int | None:
-        """The row of the past query with this hash, None: there is none with votes."""
+        """The row of the past query with this hash, None: there is none with votes or known answers."""
         if name is None:
             return None
         for key, row in self._with_hash(name):
             if key.tenant == tenant and row not in self.silent:
                 return row
         return None
+
+    def of_query(self, key: QueryKey) -> PastQuery | None:
+        """The evidence from a past query, None where the view has no row for it."""
+        rows = (row for found, row in self._with_hash(key.query_hash) if found == key)
+        return next((self.past_query(row) for row in rows), None)
 
     def _with_hash(self, name: bytes) -> list[tuple[QueryKey, int]]:
         """The past queries of the view with this text, each with its row."""
@@ -173,7 +189,7 @@ class EvidenceView:
             added = np.stack([vectors[key.query_hash] for key in new])
             room.add(new, added, [codes[tenant] for _, tenant in new])
             coded = codes_of(room.vectors[: self.n + len(new)], self.codes)
-        silent = {rows[key] for key, past in found.items() if not past.votes}
+        silent = {rows[key] for key, past in found.items() if not past.votes and not past.known}
         loud = self.silent.intersection(rows[key] for key in found) - silent
         return EvidenceView(
             self.dim,
@@ -181,6 +197,7 @@ class EvidenceView:
             codes,
             (self.silent - loud) | silent if loud or silent else self.silent,
             coded,
+            _with_rows(self.known, {rows[key]: bool(past.known) for key, past in found.items()}),
             _replaced(self._changed, {rows[key]: past for key, past in found.items()}),
             room,
         )
@@ -198,6 +215,15 @@ class EvidenceView:
         if room is not None:
             larger.add(room.keys[:n], room.vectors[:n], room.tenants[:n].tolist())
         return larger
+
+
+def _with_rows(rows: Rows, changed: Mapping[int, bool]) -> Rows:
+    """These ascending rows, with those that are True in `changed`, and without those that are False."""
+    there = [row for row, known in changed.items() if known]
+    if not len(rows) and not there:
+        return rows
+    others = rows[~np.isin(rows, list(changed))]
+    return np.sort(np.append(others, np.array(there, np.int64)))
 
 
 def _replaced(
@@ -244,13 +270,14 @@ class Evidence:
     """S by passage text (lineage), from these past queries, the nearest first.
 
     each: (1 − same) · K of each past query behind it. same: from votes on the same question, whose past
-    queries are among those behind it.
+    queries are among those behind it. own: the known answers of the very question.
     """
 
     support: Mapping[int, float]
     behind: Sequence[PastQuery] = ()
     same: SameNeed = SameNeed()
     each: Sequence[float] = ()
+    own: Sequence[Known] = ()
 
     def amounts(self, lineages: Pids) -> npt.NDArray[np.float64]:
         """S, float64 (n,), of these passage texts."""
@@ -273,22 +300,44 @@ class Evidence:
         """The least chance of these texts before those votes, float64 (n,)."""
         return _of_each(self.same.least, lineages)
 
+    def grades(self, lineages: Pids) -> npt.NDArray[np.float64]:
+        """The grades of these texts as known answers of the very question, 0: of none, float64 (n,)."""
+        return _of_each({known.lineage: float(known.grade) for known in self.own}, lineages)
+
     def strongest(self, n: int) -> list[int]:
         """The n passage texts with the largest S, after those that were called helpful for the same
-        question."""
-        helped = sorted(p for p, odds in self.same.log_odds.items() if odds > 0.0)
-        others = self.support.keys() - set(helped)
+        question; before them all known answers of the very question."""
+        first = sorted(known.lineage for known in self.own)
+        rest = self._strongest(n, set(first)) if len(first) < n else []
+        return [*first, *rest][: max(n, len(first))]
+
+    def _strongest(self, n: int, left_out: set[int]) -> list[int]:
+        odds_of = self.same.log_odds.items()
+        helped = sorted(p for p, odds in odds_of if odds > 0.0 and p not in left_out)
+        others = self.support.keys() - set(helped) - left_out
         if len(helped) + len(others) > n:
             return [*helped, *sorted(others, key=lambda p: (-self.support[p], p))][:n]
         return [*helped, *others]
+
+    @cached_property
+    def known(self) -> Mapping[int, tuple[KnownAnswer, ...]]:
+        """The known answers, of the very question and of similar ones, that are behind each text."""
+        found: dict[int, dict[KnownAnswer, None]] = {}
+        for same, some in ((True, self.own), *((False, past.known) for past in self.behind)):
+            for known in some:
+                answer = KnownAnswer(same, known.sources, known.grade)
+                found.setdefault(known.lineage, {})[answer] = None
+        return {p: tuple(answers) for p, answers in found.items()}
 
     @cached_property
     def votes(self) -> Mapping[int, tuple[int, ...]]:
         """The votes on the past queries that are evidence for each passage text."""
         found: dict[int, tuple[int, ...]] = {}
         for past in self.behind:
+            certain = {known.lineage for known in past.known}
             for s in past.supports:
-                found[s.lineage] = found.get(s.lineage, ()) + past.votes
+                if s.lineage not in certain:
+                    found[s.lineage] = found.get(s.lineage, ()) + past.votes
         return found
 
 
@@ -299,20 +348,31 @@ def _of_each(values: Mapping[int, float], lineages: Pids) -> npt.NDArray[np.floa
 
 
 def evidence_for(
-    view: EvidenceView, queries: Sequence[Asked], tenant: str | None, kernel: Kernel
+    view: EvidenceView,
+    queries: Sequence[Asked],
+    tenant: str | None,
+    kernel: Kernel,
+    *,
+    several: bool = False,
 ) -> list[Evidence]:
     """The evidence of the nearest past queries for each query.
 
-    With no neighbours, the votes on the same words alone count.
+    With no neighbours, the votes on the same words alone count, and known answers of near-duplicates.
+    several: whether any number of passages may answer a query.
     """
     code = view.tenant_codes.get(tenant)
     if code is None:
         return [Evidence({}) for _ in queries]
     own = [view.row_of(query.query_hash, tenant) for query in queries]
-    if kernel.neighbours < 1:
-        nothing = np.empty(0, np.int64), np.empty(0)
-        return [_gathered(view, *nothing, *each, kernel) for each in zip(queries, own, strict=True)]
     search = _near_by_codes if view.codes is not None else _near_of_all
+    if kernel.neighbours < 1:
+        if not len(view.known):
+            nothing = np.empty(0, np.int64), np.empty(0)
+            return [
+                _gathered(view, *nothing, *each, kernel, several=several)
+                for each in zip(queries, own, strict=True)
+            ]
+        search = _near_of_known
     vectors = np.array([query.vector for query in queries], np.float32).reshape(-1, view.dim)
     every = (
         each
@@ -320,7 +380,7 @@ def evidence_for(
         for each in search(view, vectors[start : start + _AT_ONCE], code, kernel)
     )
     return [
-        _gathered(view, near, cosines.astype(np.float64), query, row, kernel)
+        _gathered(view, near, cosines.astype(np.float64), query, row, kernel, several=several)
         for (near, cosines), query, row in zip(every, queries, own, strict=True)
     ]
 
@@ -342,6 +402,15 @@ def _near_of_all(
         yield near, cosines[near]
 
 
+def _near_of_known(
+    view: EvidenceView, queries: Vectors, code: int, kernel: Kernel
+) -> Iterator[tuple[Rows, Vectors]]:
+    """For each query the past ones of a tenant with known answers, and their cosines."""
+    rows = view.known[view.of_tenant(code)[view.known]]
+    for cosines in queries @ view.vectors[rows].T:
+        yield rows, cosines
+
+
 def _near_by_codes(
     view: EvidenceView, queries: Vectors, code: int, kernel: Kernel
 ) -> Iterator[tuple[Rows, Vectors]]:
@@ -357,6 +426,8 @@ def _near_by_codes(
         likely = view.codes.likely(queries, math.ceil(_LIKELY * kernel.neighbours / share))
     for query, found in zip(queries, likely, strict=True):
         rows = np.append(found[found >= 0], others)
+        if 0 < len(view.known) <= _UNCODED:
+            rows = np.union1d(rows, view.known)
         rows = rows[own[rows]]
         cosines = view.vectors[rows] @ query
         near = cosines > kernel.theta
@@ -380,44 +451,96 @@ def _gathered(
     query: Asked,
     own: int | None,
     kernel: Kernel,
+    *,
+    several: bool,
 ) -> Evidence:
     """The evidence of these past queries; own: the row of the one with the same words."""
     if own is not None:
         others = near != own
         near, cosines = near[others], cosines[others]
     above = (np.minimum(cosines, 1.0) - kernel.theta) / (1.0 - kernel.theta)
-    nearest = np.lexsort((near, -above))[: kernel.neighbours]
-    same = np.zeros(len(nearest))
+    nearest = _nearest(view, near, above, kernel)
+    same = sure = np.zeros(len(nearest))
     if (typical := query.typical_cosine) is not None:
-        same = same_chance((cosines[nearest] - typical) / (1.0 - typical), kernel.same)
-    weights = (1.0 - same) * above[nearest] ** kernel.gamma
-    behind = [view.past_query(row) for row in near[nearest].tolist()]
+        scaled = (cosines[nearest] - typical) / (1.0 - typical)
+        same = sure = same_chance(scaled, kernel.same)
+        if len(view.known):
+            known_there = np.isin(near[nearest], view.known)
+            sure = np.where(known_there, same_chance(scaled, max(kernel.same, _KNOWN_SAME)), same)
+    if kernel.neighbours < 1:
+        nearest, same, sure = nearest[sure > 0.0], same[sure > 0.0], sure[sure > 0.0]
+        weights = np.zeros(len(nearest))
+    else:
+        weights = (1.0 - sure) * above[nearest] ** kernel.gamma
+    found = [view.past_query(row) for row in near[nearest].tolist()]
+    chances = list(zip(found, same.tolist(), sure.tolist(), strict=True))
+    duplicates = [each for each in chances if each[2] > 0.0]
+    behind = [
+        _certain(past, several=several, same=rho > 0.0) if past.known else past
+        for past, rho, _ in chances
+    ]
     each = weights.tolist()
     support: dict[int, float] = {}
     for past, weight in zip(behind, each, strict=True):
         for s in past.supports:
             if s.chance > 0.0:
                 support[s.lineage] = support.get(s.lineage, 0.0) + weight * s.chance
-    duplicates = [(past, rho) for past, rho in zip(behind, same.tolist(), strict=True) if rho > 0.0]
+    known: tuple[Known, ...] = ()
     if own is not None:
         first = view.past_query(own)
+        known, first = first.known, replace(first, known=())
         behind, each = [first, *behind], [0.0, *each]
-        duplicates = [(first, 1.0), *duplicates]
-    return Evidence(support, tuple(behind), _same_need(duplicates), tuple(each))
+        duplicates = [(first, 1.0, 1.0), *duplicates]
+    return Evidence(support, tuple(behind), _same_need(duplicates), tuple(each), known)
 
 
-def _same_need(duplicates: Sequence[tuple[PastQuery, float]]) -> SameNeed:
-    """What votes on these past queries say, each of which asks the same with some chance.
+def _nearest(
+    view: EvidenceView, near: Rows, above: npt.NDArray[np.float64], kernel: Kernel
+) -> Rows:
+    """The places in `near` of the past queries that count: the nearest, and beyond them some with
+    known answers, which others must not crowd out."""
+    order = np.lexsort((near, -above))
+    nearest = order[: kernel.neighbours]
+    if not len(view.known) or len(nearest) == len(order):
+        return nearest
+    rest = order[kernel.neighbours :]
+    return np.append(nearest, rest[np.isin(near[rest], view.known)][:_KNOWN_PLACES])
+
+
+def _certain(past: PastQuery, *, several: bool, same: bool) -> PastQuery:
+    """A past query with its known answers as what is certain.
+
+    Where one passage is the answer, no other is; votes on it count only where it asks the same (same).
+    """
+    certain = {known.lineage for known in past.known}
+    share = 1.0 if several else 1.0 / len(certain)
+    others = [s for s in past.supports if s.lineage not in certain]
+    if not several:
+        others = [replace(s, chance=0.0) for s in others if same and s.log_odds]
+    supports = (*others, *(Support(known.lineage, share) for known in past.known))
+    return PastQuery(supports, past.votes if others else (), past.known)
+
+
+def _same_need(duplicates: Sequence[tuple[PastQuery, float, float]]) -> SameNeed:
+    """What is said of these past queries, each of which asks the same with some chance: as far as
+    votes are concerned, and as far as known answers are.
 
     Where q_t asks the same, its votes on a passage multiply the odds of it by R, and where not they
     say nothing but what its own chance π before them makes likely, so they multiply the odds by
 
         (rho · R + (1 − rho) · m) / (rho + (1 − rho) · m),   m = π · R + 1 − π
+
+    A known answer speaks for its passage as much as takes it from 0.01 to near certainty, whatever the
+    votes on it say.
     """
     log_odds, least = dict[int, float](), dict[int, float]()
-    for past, rho in duplicates:
+    for past, rho, rho_of_known in duplicates:
+        certain = {known.lineage for known in past.known}
+        for p in certain:
+            sure = Support(p, 1.0, _KNOWN_LOG_ODDS)
+            log_odds[p] = log_odds.get(p, 0.0) + _damped(sure, rho_of_known)
         for s in past.supports:
-            if s.log_odds == 0.0:
+            if s.log_odds == 0.0 or s.lineage in certain or rho == 0.0:
                 continue
             moved = s.log_odds if rho >= 1.0 else _damped(s, rho)
             log_odds[s.lineage] = log_odds.get(s.lineage, 0.0) + moved

@@ -16,7 +16,8 @@ the logarithm of the expected number of right answers that it is, P being next t
     odds of P    = odds of before · R
 
 Votes on the same question count in full, by Bayes' rule. Without votes the order is the prior's (two
-priors that differ by less than rounding may tie).
+priors that differ by less than rounding may tie). Known answers of the very question come first,
+whatever votes say: those of a higher grade before those of a lower one, else in the order above.
 """
 
 import math
@@ -29,7 +30,7 @@ import numpy.typing as npt
 from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.given import score_features
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.records import Explanation, Features, Pids, Scores
+from rag_flywheel.records import Explanation, Features, KnownAnswer, Pids, Scores
 
 if TYPE_CHECKING:
     from rag_flywheel.rank.evidence import Evidence
@@ -37,13 +38,17 @@ if TYPE_CHECKING:
 _FARTHEST = 12.0  # log-odds that a score can put a candidate below the best of its call
 _SMALL = -30.0  # log-odds of chances that are next to their odds
 POOL = 50  # the candidates that a prior is spread over: the best
+_CERTAIN = math.log(99.0)  # log-odds of a known answer against the best other passage, at least
+_SURE = math.log(-math.log(0.01))  # the least score of a known answer, where several may be right
+_GRADE = math.log(2.0)  # between known answers of different grades
 
 
 @dataclass(frozen=True)
 class Scored:
     """Scores of candidates, and the parts that add up to them: intercept + terms + evidence.
 
-    terms: float64 (n, number of names).
+    terms: float64 (n, number of names). by_known: how far known answers of the very question moved
+    each score, None where there are none.
     """
 
     scores: Scores
@@ -51,11 +56,15 @@ class Scored:
     names: tuple[str, ...]
     terms: npt.NDArray[np.float64]
     evidence: Scores
+    by_known: Scores | None = None
 
-    def explanation(self, i: int, votes: tuple[int, ...]) -> Explanation:
+    def explanation(
+        self, i: int, votes: tuple[int, ...], known: tuple[KnownAnswer, ...] = ()
+    ) -> Explanation:
         """Why candidate i has its score."""
         terms = dict(zip(self.names, self.terms[i].tolist(), strict=True))
-        return Explanation(self.intercept, terms, float(self.evidence[i]), votes)
+        moved = 0.0 if self.by_known is None else float(self.by_known[i])
+        return Explanation(self.intercept, terms, float(self.evidence[i]), votes, known, moved)
 
 
 @dataclass(frozen=True)
@@ -63,13 +72,15 @@ class Votes:
     """The evidence of votes for n candidates, float64 (n,) each.
 
     support: S of similar past queries. weight: the sum of K of those that say anything of a candidate.
-    log_odds: of the votes on the same question. least: the least chance before those votes.
+    log_odds: of the votes on the same question. least: the least chance before those votes. grades: of
+    known answers of the very question, 0: not known, None: none is.
     """
 
     support: npt.NDArray[np.float64]
     weight: npt.NDArray[np.float64]
     log_odds: npt.NDArray[np.float64]
     least: npt.NDArray[np.float64]
+    grades: npt.NDArray[np.float64] | None = None
 
     @classmethod
     def of(cls, evidence: "Evidence", lineages: Pids, parameters: Parameters) -> "Votes":
@@ -80,6 +91,7 @@ class Votes:
             evidence.weights(lineages) if several else np.zeros(len(lineages)),
             evidence.log_odds(lineages),
             evidence.least(lineages),
+            evidence.grades(lineages) if evidence.own else None,
         )
 
 
@@ -143,7 +155,35 @@ def _posterior(
     else:
         intercept += math.log(parameters.answers)
         shift = _with_several_answers(prior + intercept, votes, n0)
-    return Scored(prior + intercept + shift, intercept, names, terms, shift)
+    moved = None
+    if votes.grades is not None and votes.grades.any():
+        before = prior + intercept + shift
+        moved = _put_first(before, votes.grades, parameters.answers)
+        shift = shift + moved
+        if parameters.answers is None:
+            normaliser = _log_of_all(before, before + moved)
+            intercept, moved = intercept - normaliser, moved - normaliser
+    return Scored(prior + intercept + shift, intercept, names, terms, shift, moved)
+
+
+def _put_first(scores: Scores, grades: npt.NDArray[np.float64], answers: float | None) -> Scores:
+    """What raises the scores of known answers above all others, and of higher grades above lower ones.
+
+    Those of one grade keep their order; they are drawn together where the last of them would be less
+    than a hundredth as likely as the first.
+    """
+    raised = np.zeros(len(scores))
+    known = np.unique(grades[grades > 0.0])
+    for grade in known.tolist():
+        own, lower = grades == grade, grades < grade
+        least = _SURE if answers is not None else -math.inf
+        if lower.any():
+            margin = _CERTAIN if answers is None and grade == known[0] else _GRADE
+            least = max(least, float((scores + raised)[lower].max()) + margin)
+        lowest, highest = float(scores[own].min()), float(scores[own].max())
+        closer = min(1.0, _CERTAIN / max(highest - lowest, 1e-300))
+        raised[own] = max(lowest, least) + closer * (scores[own] - lowest) - scores[own]
+    return raised
 
 
 def _with_one_answer(

@@ -28,7 +28,7 @@ from rag_flywheel.disk import (
 )
 from rag_flywheel.index.short_codes import Codes
 from rag_flywheel.rank.memory import MOST_CHANCE
-from rag_flywheel.records import QueryKey, Support
+from rag_flywheel.records import Known, QueryKey, Support
 
 FOLDER = "heard"
 _HASH = 16
@@ -52,10 +52,14 @@ _OF_CODES = ("centroids", "codes")
 
 @dataclass(frozen=True)
 class PastQuery:
-    """The evidence from the votes on a past query: chances of passages, and the votes' events."""
+    """The evidence from the votes on a past query: chances of passages, and the votes' events.
+
+    known: its known answers, which are not stored with a version.
+    """
 
     supports: tuple[Support, ...]
     votes: tuple[int, ...]
+    known: tuple[Known, ...] = ()
 
 
 @dataclass(frozen=True)

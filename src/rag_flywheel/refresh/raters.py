@@ -1,6 +1,7 @@
 """Weighs the voters at a refresh, before anything is learned from their votes."""
 
 import logging
+import sqlite3
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,18 +44,27 @@ def weighed_raters(database: Database, examples: Examples, *, until: int) -> dic
     """
     with database.snapshot() as conn:
         standing = standing_votes(votes.votes_until(conn, until))
-        known = {
-            (QueryKey(a.query, a.tenant), a.lineage): a.grade > 0
-            for a in golden.answers_until(conn, until)
-        } | {
-            (QueryKey(d.query, d.tenant), d.lineage): d.kind == "accept"
-            for d in standing_decisions(golden.decisions_until(conn, until))
-        }
+        known = _known(conn, until)
     if all(vote.user_id is None for vote in standing):
         return {}
     found = _weighed(_cast(standing, examples, known))
     low = sum(rater.weight < 0.5 for rater in found.values())
     log.info("refresh: weighed %d users who voted, %d of them below a half", len(found), low)
+    return found
+
+
+def _known(conn: sqlite3.Connection, until: int) -> dict[tuple[QueryKey, int], bool]:
+    """Whether passage texts are known to be right, or to be wrong, as the answer of questions."""
+    found: dict[tuple[QueryKey, int], bool] = {}
+    for answer in golden.answers_until(conn, until):
+        place = QueryKey(answer.query, answer.tenant), answer.lineage
+        if answer.grade or answer.source != "pinned":
+            found[place] = answer.grade > 0
+        else:  # the pin was taken away
+            found.pop(place, None)
+    for decision in standing_decisions(golden.decisions_until(conn, until)):
+        place = QueryKey(decision.query, decision.tenant), decision.lineage
+        found[place] = decision.kind == "accept"
     return found
 
 

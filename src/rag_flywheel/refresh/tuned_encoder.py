@@ -18,7 +18,7 @@ from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Progress, Vectors
 from rag_flywheel.refresh.past import query_vectors
 from rag_flywheel.refresh.start import Model
-from rag_flywheel.store import passages, retrievals, votes
+from rag_flywheel.store import golden, passages, retrievals, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 
@@ -53,8 +53,9 @@ def put_queries(
 ) -> str | None:
     """Put the tuned weights into a staged version; returns their revision, None without any.
 
-    Vectors of past queries under new weights are stored before the version goes live, so that no
-    process that loads it has to make them. source: how the index reads events, queries untuned.
+    Vectors of past queries, and of those with known answers, under new weights are stored before the
+    version goes live, so that no process that loads it has to make them. source: how the index reads
+    events, queries untuned.
     """
     if new is None:
         shutil.rmtree((staged / TUNED_FILE).parent, ignore_errors=True)  # the gate refused them
@@ -70,5 +71,7 @@ def put_queries(
         vector_store.put_vectors(conn, hashes, made, new.queries.revision)
         voted = votes.queries_voted_on(conn, 0, passages.read_clock(conn))
         texts = retrievals.query_texts(conn, voted)
+        if source.config.known_answers:
+            texts |= golden.known_queries(conn)
     query_vectors(database, source.under(new.queries).queries, texts, progress)
     return new.queries.revision

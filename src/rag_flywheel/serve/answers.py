@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rag_flywheel.rank.score import Scored
-from rag_flywheel.records import Filter, Hit, Passage, Retrieval, Vectors
+from rag_flywheel.records import Filter, Hit, KnownAnswer, Passage, Retrieval, Vectors
 from rag_flywheel.serve.state import State
 from rag_flywheel.store import passages, retrievals
 from rag_flywheel.store import vectors as vector_store
+from rag_flywheel.store.column_checks import KNOWN
 from rag_flywheel.store.database import Database
+
+Behind = tuple[tuple[int, ...], tuple[KnownAnswer, ...]]
+"""The event numbers of votes, and the known answers, that the evidence for a passage comes from."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class RankedQuery:
     candidates: Sequence[tuple[int, float]] | None = None
 
 
-def make_hit(passage: Passage, rank: int, scored: Scored, i: int, votes: tuple[int, ...]) -> Hit:
-    """Candidate i as a hit; votes: the votes that its evidence comes from."""
+def make_hit(passage: Passage, rank: int, scored: Scored, i: int, behind: Behind) -> Hit:
+    """Candidate i as a hit; behind: the votes and known answers that its evidence comes from."""
     return Hit(
         passage.id,
         rank,
@@ -50,7 +54,7 @@ def make_hit(passage: Passage, rank: int, scored: Scored, i: int, votes: tuple[i
         passage.text,
         passage.title,
         passage.metadata,
-        scored.explanation(i, votes if scored.evidence[i] else ()),
+        scored.explanation(i, behind[0] if scored.evidence[i] else (), behind[1]),
     )
 
 
@@ -131,4 +135,5 @@ def _record(
 
 def _parts(hit: Hit) -> dict[str, float]:
     why = hit.explanation
-    return {"intercept": why.intercept, **why.terms, "evidence": why.evidence}
+    known = {KNOWN: why.by_known} if why.by_known else {}
+    return {"intercept": why.intercept, **why.terms, "evidence": why.evidence, **known}

@@ -1,20 +1,22 @@
 """Computes the state of a just loaded version, and the state after further events of the store."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from rag_flywheel.curate.acting import acting_answers
 from rag_flywheel.curate.chances import past_queries, rests_on
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
 from rag_flywheel.rank.stored_evidence import StoredEvidence
-from rag_flywheel.records import Judgment
+from rag_flywheel.records import Acting, Judgment
+from rag_flywheel.serve.features import find_pids
 from rag_flywheel.serve.state import State
-from rag_flywheel.store import forgetting, journal, mutes, passages
+from rag_flywheel.store import forgetting, golden, journal, mutes, passages
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.embedding import past_query_vectors, vectors_of
 
@@ -57,11 +59,13 @@ def initial_state(
     stored = _usable_evidence(state, conn, source)
     if stored is None:
         votes = vote_store.votes_until(conn, state.last_vote)
-        return _judged(state, source.judge(votes, state.version.weights), set(), conn, source)
-    hashes = [key.query_hash for key in stored.keys]
-    vectors = past_query_vectors(conn, hashes, source.under(version.queries).queries)
-    state = replace(state, evidence=EvidenceView.of(stored, vectors))
-    return _with_votes(state, stored.provenance.until, conn, source)
+        state = _judged(state, source.judge(votes, state.version.weights), set(), conn, source)
+    else:
+        hashes = [key.query_hash for key in stored.keys]
+        vectors = past_query_vectors(conn, hashes, source.under(version.queries).queries)
+        state = replace(state, evidence=EvidenceView.of(stored, vectors))
+        state = _with_votes(state, stored.provenance.until, conn, source)
+    return _with_known(state, conn, source)
 
 
 def _usable_evidence(
@@ -87,6 +91,10 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
     born, ended = passages.changed_since(conn, state.seq)
     last_vote, same = state.last_vote, not born and not ended
     heard = mutes.changed_since(conn, state.seq)
+    spoken_of = golden.known_since(conn, state.seq)
+    if state.known.lineages and not same:
+        moved = {t.lineage for t in born} | passages.lineages_of(conn, ended)
+        spoken_of |= moved & state.known.lineages
     state = replace(state, seq=seq, texts={}, corpus=state.corpus if same else None)
     if ended:
         gone = np.array(ended, dtype=np.int64)
@@ -98,7 +106,54 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
     if not same:
         state = _with_texts(state, born, conn, source)
     queries = vote_store.queries_of_users(conn, heard) if heard else []
-    return _with_votes(state, last_vote, conn, source, queries)
+    state = _with_votes(state, last_vote, conn, source, queries)
+    return _with_known(state, conn, source, spoken_of) if spoken_of else state
+
+
+def _with_known(
+    state: State, conn: sqlite3.Connection, source: Source, changed: set[int] | None = None
+) -> State:
+    """The state with the known answers as they are now; without any where they only judge.
+
+    changed: the lineages of the texts whose answers may be others than before; None: all.
+    """
+    if not source.config.known_answers:
+        return state
+    known = acting_answers(
+        conn,
+        source,
+        lambda lineages: _present(state, lineages),
+        until=state.seq,
+        typical_cosine=state.typical_cosine,
+        before=None if changed is None else state.known,
+        changed=changed or (),
+    )
+    return _with_answers(replace(state, known=known), state.known, conn, source)
+
+
+def _present(state: State, lineages: Collection[int]) -> set[int]:
+    """Those of these lineages that a text in the index has."""
+    every = list(lineages)
+    pids = np.array([state.heirs.get(p, p) for p in every], dtype=np.int64)
+    at, there = find_pids(pids, state.version.pids)
+    there[there] = state.alive[at[there]]
+    there |= find_pids(pids, state.fresh.pids)[1]
+    return {lineage for lineage, present in zip(every, there.tolist(), strict=True) if present}
+
+
+def _with_answers(state: State, before: Acting, conn: sqlite3.Connection, source: Source) -> State:
+    """The state whose evidence has its known answers; before: those it has."""
+    old, new, view = before.answers, state.known.answers, state.evidence
+    changed = [key for key, known in new.items() if old.get(key, ()) != known]
+    changed += [key for key in old if key not in new]
+    if not changed:
+        return state
+    past = {key: view.of_query(key) for key in changed}
+    found = {key: replace(past[key] or NO_VOTES, known=new.get(key, ())) for key in changed}
+    missing = sorted({key.query_hash for key in changed if past[key] is None})
+    rows = past_query_vectors(conn, missing, source.under(state.version.queries).queries)
+    vectors = dict(zip(missing, rows[: len(missing)], strict=True))
+    return replace(state, evidence=view.updated(found, vectors))
 
 
 def _with_votes(
@@ -155,6 +210,8 @@ def _judged(
     found = past_queries(version.memory, version.parameters, judged, conn)
     for key in state.evidence.with_texts(voted_on):
         found.setdefault(key, NO_VOTES)  # every vote on it was retracted
+    for key in found.keys() & state.known.answers.keys():
+        found[key] = replace(found[key], known=state.known.answers[key])
     if not found:
         return state
     hashes = sorted({key.query_hash for key in found})

@@ -27,7 +27,7 @@ from rag_flywheel.records import (
     Retrieval,
     Vectors,
 )
-from rag_flywheel.serve.answers import RankedQuery, Request, answer, make_hit, recorded
+from rag_flywheel.serve.answers import Behind, RankedQuery, Request, answer, make_hit, recorded
 from rag_flywheel.serve.candidates import look_up, with_evident
 from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.live import LiveState
@@ -54,8 +54,9 @@ class _Ranked:
     best: Sequence[int]
     evidence: Evidence
 
-    def votes(self, i: int) -> tuple[int, ...]:
-        return self.evidence.votes.get(int(self.lineages[i]), ())
+    def behind(self, i: int) -> Behind:
+        lineage = int(self.lineages[i])
+        return self.evidence.votes.get(lineage, ()), self.evidence.known.get(lineage, ())
 
 
 class Server:
@@ -153,9 +154,7 @@ class Server:
         n = max(self._config.n_candidates, asked.k)
         questions = [EmbeddedText(*each) for each in zip(queries, vectors, strict=True)]
         lookups = look_up(state, inside, questions, n, self._lookups)
-        kernel = state.version.parameters.memory
-        past = [_as_asked(state, question) for question in questions]
-        evidence = evidence_for(state.evidence, past, asked.tenant, kernel)
+        evidence = _evidence(state, questions, asked.tenant)
         for each in zip(questions, lookups, evidence, strict=True):
             yield _rank(state, inside, *each)
 
@@ -195,8 +194,8 @@ class Server:
         self, state: State, query: EmbeddedText, own: GivenCandidates, asked: Request
     ) -> _Ranked:
         """An application's own candidates, ranked by their own scores, their texts and the votes."""
-        parameters, past = state.version.parameters, _as_asked(state, query)
-        (evidence,) = evidence_for(state.evidence, [past], asked.tenant, parameters.memory)
+        parameters = state.version.parameters
+        (evidence,) = _evidence(state, [query], asked.tenant)
         text = own.text_features(query.text) if parameters.reads_given else None
         votes = Votes.of(evidence, own.lineages, parameters)
         scored = score_given(parameters, own.scores, votes, text)
@@ -223,6 +222,10 @@ class Server:
     def weights(self) -> Mapping[str, float]:
         """The weights of users in the live version, by their hashes; that of all others is 1."""
         return self._live.state().version.weights
+
+    def queries(self) -> TextEncoder:
+        """The encoder of queries of the live version."""
+        return self._encoder(self._live.state())
 
     def alike(self) -> tuple[float, str]:
         """(the least cosine of two questions that may be one in other words: 0.6 of the way from the
@@ -265,7 +268,7 @@ class Server:
         """The k best that are still present, with their pids; and how many before them are not."""
         best, n_gone = self._standing(state, ranked, k)
         hits = [
-            (stored.pid, make_hit(stored.passage, rank, ranked.scored, i, ranked.votes(i)))
+            (stored.pid, make_hit(stored.passage, rank, ranked.scored, i, ranked.behind(i)))
             for rank, (i, stored) in enumerate(best, 1)
         ]
         return hits, n_gone
@@ -307,13 +310,16 @@ class Server:
 
 def _given_hits(ranked: _Ranked, texts: Sequence[Passage], pids: Pids) -> list[tuple[int, Hit]]:
     return [
-        (int(pids[i]), make_hit(texts[i], rank, ranked.scored, i, ranked.votes(i)))
+        (int(pids[i]), make_hit(texts[i], rank, ranked.scored, i, ranked.behind(i)))
         for rank, i in enumerate(ranked.best, 1)
     ]
 
 
-def _as_asked(state: State, query: EmbeddedText) -> Asked:
-    return Asked(query.vector, passages.query_hash(query.text), state.typical_cosine)
+def _evidence(state: State, queries: Sequence[EmbeddedText], tenant: str | None) -> list[Evidence]:
+    parameters, typical = state.version.parameters, state.typical_cosine
+    past = [Asked(q.vector, passages.query_hash(q.text), typical) for q in queries]
+    several = parameters.answers is not None
+    return evidence_for(state.evidence, past, tenant, parameters.memory, several=several)
 
 
 def _rank(

@@ -13,7 +13,7 @@ from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank.evidence import EvidenceView
-from rag_flywheel.records import Pids
+from rag_flywheel.records import Acting, Pids
 from rag_flywheel.store import passages
 
 
@@ -26,7 +26,8 @@ class State:
     inherits, and heirs: that row -> pid, where they differ; evidence has no vote after `frozen_at`,
     None: all votes; texts: a cache of those read, which a new event makes stale; corpus: the number
     of the event that last changed the texts, None: texts were added or removed since the version;
-    n_forgotten: how many users were deleted, whose votes are not in it.
+    n_forgotten: how many users were deleted, whose votes are not in it; known: the known answers that
+    are in the evidence, whatever `frozen_at` is.
     """
 
     version: LoadedVersion
@@ -40,6 +41,7 @@ class State:
     evidence: EvidenceView
     corpus: int | None
     n_forgotten: int = 0
+    known: Acting = field(default_factory=Acting)
     texts: dict[int, passages.StoredPassage] = field(default_factory=dict)
 
     @property

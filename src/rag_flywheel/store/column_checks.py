@@ -114,8 +114,29 @@ def metadata(where: str, value: object) -> dict[str, Any]:
     return values
 
 
+KNOWN = "known"
+"""The part of a logged score that comes from known answers of the very question."""
+
+
 def hits(where: str, value: object) -> list[tuple[int, str, float]]:
     """(pid, passage id, score) of each logged hit."""
+    return [(row[0], row[1], number(where, row[2])) for row in _hits(where, value)]
+
+
+def hits_without_known(where: str, value: object) -> list[tuple[int, str, float]]:
+    """As `hits`, with the scores from before known answers of the very question were put first."""
+    return [
+        (row[0], row[1], number(where, row[2]) - _by_known(where, row))
+        for row in _hits(where, value)
+    ]
+
+
+def _by_known(where: str, hit: list[Any]) -> float:
+    parts = hit[3] if len(hit) > 3 else None
+    return number(where, parts.get(KNOWN, 0.0)) if isinstance(parts, dict) else 0.0
+
+
+def _hits(where: str, value: object) -> list[Any]:
     rows = parsed(where, value)
     if not isinstance(rows, list):
         refuse(where, value, "a JSON list of hits")
@@ -123,7 +144,7 @@ def hits(where: str, value: object) -> list[tuple[int, str, float]]:
         typed = isinstance(row, list) and [type(value) for value in row[:2]] == [int, str]
         if not typed or len(row) < 3 or not abs(row[0]) < _LARGEST:
             refuse(where, row, "a hit as [number, id, score, parts]")
-    return [(row[0], row[1], number(where, row[2])) for row in rows]
+    return rows
 
 
 def candidates(where: str, value: object) -> list[tuple[int, float]]:

@@ -7,8 +7,9 @@ import numpy as np
 
 from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.records import Progress, Vectors
+from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.retrievals import query_texts
+from rag_flywheel.store.golden import query_texts
 from rag_flywheel.store.vectors import fill_vectors, put_vectors, read_vectors
 
 _AT_ONCE = 256  # texts per commit of vectors: at most so many are encoded again after a crash
@@ -38,7 +39,7 @@ def past_query_vectors(
     rows = np.empty((max(64, 2 * len(hashes)), encoder.dim), np.float32)
     missing = sorted(fill_vectors(conn, hashes, encoder.revision, rows))
     if missing:
-        texts = query_texts(conn, missing)
+        texts = column_checks.complete("query_hash", query_texts(conn, missing), missing)
         encoded = dict(zip(missing, encoder.encode([texts[h] for h in missing]), strict=True))
         for i, h in enumerate(hashes):
             if h in encoded:

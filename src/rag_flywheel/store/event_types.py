@@ -9,6 +9,9 @@ Kind: TypeAlias = Literal["vote", "answer", "correction", "adopted"] | Signal
 """The kinds of feedback: a vote, a verdict on an answer, a named passage, use of an answer, a signal."""
 
 
+GradeSource: TypeAlias = Literal["imported", "pinned"]
+"""Where a stored grade comes from: a file, or a pin."""
+
 ONE_TIME = "once:"
 """The start of the user ids of events that were made anonymous: a new id for each event."""
 
@@ -60,13 +63,17 @@ class Correction:
 
 @dataclass(frozen=True)
 class ImportedAnswer:
-    """A stored grade of a passage text for a query: 0 for no answer, the higher the better."""
+    """A stored grade of a passage text for a query: 0 for no answer, the higher the better.
+
+    source: "imported" from a file, or "pinned" by hand, where 0 takes the pin back.
+    """
 
     seq: int
     query: bytes
     tenant: str | None
     lineage: int
     grade: int
+    source: GradeSource = "imported"
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,29 @@
 """Known answers, corrections and decisions of reviewers: appended, never changed."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast, get_args
 
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import append_rows, in_chunks
-from rag_flywheel.store.event_types import Correction, Decision, ImportedAnswer
+from rag_flywheel.store.database import append_rows, in_chunks, scalar
+from rag_flywheel.store.event_types import Correction, Decision, GradeSource, ImportedAnswer
 from rag_flywheel.store.mutes import not_muted
 
-IMPORTED = "imported"
+SOURCES: tuple[str, ...] = get_args(GradeSource)
+_WITH_KNOWN = ("golden", "reviews")
 
 
 @dataclass(frozen=True)
 class NewAnswer:
-    """A grade to append: of row `pid` for a query; tenant: as JSON."""
+    """A grade to append: of row `pid` for a query; tenant: as JSON; source: as in ImportedAnswer."""
 
     query: str
     query_hash: bytes
     tenant: str | None
     pid: int
     grade: int
+    source: GradeSource = "imported"
 
 
 def append_answers(
@@ -29,20 +31,70 @@ def append_answers(
 ) -> None:
     """Append grades under consecutive event numbers from `first_seq`."""
     rows = ({"seq": seq, "at": at, **vars(a)} for seq, a in enumerate(answers, first_seq))
-    append_rows(conn, "golden", *({**row, "source": IMPORTED} for row in rows))
+    append_rows(conn, "golden", *rows)
 
 
-def answers_until(conn: sqlite3.Connection, last: int) -> list[ImportedAnswer]:
-    """Every imported grade up to event number `last`, in order."""
+_ANSWERS = (
+    "SELECT g.seq, g.query_hash, g.tenant, p.lineage, g.grade, g.source FROM golden g "
+    "JOIN passages p ON p.pid = g.pid WHERE "
+)
+
+
+def answers_until(
+    conn: sqlite3.Connection, last: int, lineages: Sequence[int] | None = None
+) -> list[ImportedAnswer]:
+    """Every imported or pinned grade up to event number `last`, in order; lineages: of these texts."""
+    if lineages is None:
+        return list(map(_answer, conn.execute(f"{_ANSWERS} g.seq <= ? ORDER BY g.seq", (last,))))
+    rows = in_chunks(conn, f"{_ANSWERS} p.lineage IN (%s) AND g.seq <= ?", lineages, (last,))
+    return sorted(map(_answer, rows), key=lambda answer: answer.seq)
+
+
+def pins_of(
+    conn: sqlite3.Connection, query: bytes, tenant: str | None, passage_id: str
+) -> list[ImportedAnswer]:
+    """The standing pins of a passage for a query, one for each text that it had."""
     rows = conn.execute(
-        "SELECT g.seq, g.query_hash, g.tenant, p.lineage, g.grade FROM golden g "
-        "JOIN passages p ON p.pid = g.pid WHERE g.seq <= ? ORDER BY g.seq",
-        (last,),
+        f"{_ANSWERS} g.query_hash = ? AND g.tenant IS ? AND p.id = ? AND g.source = 'pinned' "
+        "ORDER BY g.seq",
+        (query, tenant, passage_id),
     )
-    return [
-        ImportedAnswer(seq, *_target("golden", *target), column_checks.whole("golden.grade", grade))
-        for seq, *target, grade in rows
-    ]
+    last = {pin.lineage: pin for pin in map(_answer, rows)}
+    return [pin for pin in last.values() if pin.grade > 0]
+
+
+def reviewed_since(conn: sqlite3.Connection, answer: ImportedAnswer) -> bool:
+    """Whether the text was reviewed after an answer was given, for whatever query of the tenant."""
+    sql = (
+        "SELECT EXISTS (SELECT 1 FROM reviews v JOIN passages p ON p.pid = v.pid "
+        "WHERE v.seq > ? AND p.lineage = ? AND v.tenant IS ?)"
+    )
+    return bool(scalar(conn, sql, (answer.seq, answer.lineage, answer.tenant)))
+
+
+def known_since(conn: sqlite3.Connection, after: int) -> set[int]:
+    """Lineages of the texts that were imported, pinned or reviewed after event number `after`."""
+    each = " UNION ".join(
+        f"SELECT p.lineage FROM {table} t JOIN passages p ON p.pid = t.pid WHERE t.seq > :after"
+        for table in _WITH_KNOWN
+    )
+    rows = conn.execute(each, {"after": after})
+    return {column_checks.whole("passages.lineage", row[0]) for row in rows}
+
+
+def known_queries(conn: sqlite3.Connection) -> dict[bytes, str]:
+    """The texts, by hash, of all queries for which an answer was imported, pinned or reviewed."""
+    each = " UNION ".join(f"SELECT query_hash FROM {table}" for table in _WITH_KNOWN)
+    hashes = [column_checks.hashed("golden.query_hash", row[0]) for row in conn.execute(each)]
+    return query_texts(conn, sorted(hashes))
+
+
+def _answer(row: tuple[Any, ...]) -> ImportedAnswer:
+    seq, *target, grade, source = row
+    if source not in SOURCES:
+        column_checks.refuse("golden.source", source, " or ".join(SOURCES))
+    grade = column_checks.whole("golden.grade", grade)
+    return ImportedAnswer(seq, *_target("golden", *target), grade, cast(GradeSource, source))
 
 
 def append_correction(
@@ -104,13 +156,21 @@ def append_decision(conn: sqlite3.Connection, new: NewDecision, *, seq: int, at:
     append_rows(conn, "reviews", {"seq": seq, "at": at, **vars(new)})
 
 
-def decisions_until(conn: sqlite3.Connection, last: int) -> list[Decision]:
-    """Every decision up to event number `last`, in order."""
-    rows = conn.execute(
-        "SELECT v.seq, v.query_hash, v.tenant, p.lineage, v.decision FROM reviews v "
-        "JOIN passages p ON p.pid = v.pid WHERE v.seq <= ? ORDER BY v.seq",
-        (last,),
-    )
+_DECISIONS = (
+    "SELECT v.seq, v.query_hash, v.tenant, p.lineage, v.decision FROM reviews v "
+    "JOIN passages p ON p.pid = v.pid WHERE "
+)
+
+
+def decisions_until(
+    conn: sqlite3.Connection, last: int, lineages: Sequence[int] | None = None
+) -> list[Decision]:
+    """Every decision up to event number `last`, in order; lineages: on these texts."""
+    if lineages is None:
+        rows: Iterable[Any] = conn.execute(f"{_DECISIONS} v.seq <= ? ORDER BY v.seq", (last,))
+    else:
+        sql = f"{_DECISIONS} p.lineage IN (%s) AND v.seq <= ?"
+        rows = sorted(in_chunks(conn, sql, lineages, (last,)))
     return [Decision(seq, *_target("reviews", *target), kind) for seq, *target, kind in rows]
 
 

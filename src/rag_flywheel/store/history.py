@@ -10,7 +10,7 @@ Entry = tuple[float, str, str]
 
 def entries(conn: sqlite3.Connection, n: int) -> list[Entry]:
     """The n newest, the newest first."""
-    sources = (_live_changes, _rejections, _forgets, _reviews, _looks)
+    sources = (_live_changes, _rejections, _forgets, _reviews, _pins, _looks)
     found = [entry for source in sources for entry in source(conn, n)]
     return sorted(found, key=lambda entry: -entry[0])[:n]
 
@@ -58,6 +58,17 @@ def _reviews(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
     )
     for at, decision, passage, query in rows:
         yield float(at), "review", f"{decision}: passage {passage!r} for {query!r}"
+
+
+def _pins(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
+    rows = conn.execute(
+        "SELECT g.at, g.grade, p.id, g.query FROM golden g JOIN passages p ON p.pid = g.pid "
+        "WHERE g.source = 'pinned' ORDER BY g.seq DESC LIMIT ?",
+        (n,),
+    )
+    for at, grade, passage, query in rows:
+        action = "pin" if grade else "unpin"
+        yield float(at), "pin", f"{action}: passage {passage!r} for {query!r}"
 
 
 def _looks(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:

@@ -233,6 +233,12 @@ def present_pids(conn: sqlite3.Connection) -> Pids:
     return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64))
 
 
+def lineages_of(conn: sqlite3.Connection, pids: Sequence[int]) -> set[int]:
+    """The rows whose votes these texts inherit, or inherited before they ended."""
+    rows = in_chunks(conn, "SELECT lineage FROM passages WHERE pid IN (%s)", pids)
+    return {column_checks.whole("passages.lineage", row[0]) for row in rows}
+
+
 def inheritors(conn: sqlite3.Connection) -> list[tuple[int, int]]:
     """(pid, lineage) of the texts in the index now that inherit the votes of another row."""
     rows = conn.execute(f"SELECT pid, lineage FROM {ALL_PRESENT} AND lineage != pid")

@@ -94,12 +94,16 @@ def shown(conn: sqlite3.Connection, retrieval_id: str) -> Shown | None:
 
 
 def logged_scores(
-    conn: sqlite3.Connection, retrievals: Sequence[int]
+    conn: sqlite3.Connection, retrievals: Sequence[int], *, with_known: bool = True
 ) -> dict[int, list[tuple[int, float]]]:
-    """By row of a retrieval: (lineage, score) of each hit it showed, the best first."""
+    """By row of a retrieval: (lineage, score) of each hit it showed, in the order shown.
+
+    with_known: False takes off what known answers of the very question added to the score.
+    """
     rows = in_chunks(conn, "SELECT rid, hits FROM retrievals WHERE rid IN (%s)", list(retrievals))
+    read = column_checks.hits if with_known else column_checks.hits_without_known
     hits = {
-        int(rid): [(pid, score) for pid, _, score in column_checks.hits("retrievals.hits", text)]
+        int(rid): [(pid, score) for pid, _, score in read("retrievals.hits", text)]
         for rid, text in rows
     }
     pids = sorted({pid for scored in hits.values() for pid, _ in scored})

@@ -7,7 +7,7 @@ from typing import get_args
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.records import Verdict
-from rag_flywheel.store import column_checks, journal, passages
+from rag_flywheel.store import column_checks, golden, journal, passages
 from rag_flywheel.store.column_checks import (
     optional_text,
     optional_whole,
@@ -101,8 +101,8 @@ def _check_passage(_columns: str, *row: object) -> None:
         refuse(where, stored.text_hash, "the hash of its text")
 
 
-def _check_query_hash(_columns: str, hashed: object, query: str) -> None:
-    where = "retrievals.query_hash"
+def _check_query_hash(columns: str, hashed: object, query: str) -> None:
+    where = columns.partition(",")[0]
     if column_checks.hashed(where, hashed) != passages.query_hash(query):
         refuse(where, hashed, "the hash of its query")
 
@@ -172,6 +172,15 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "trust": column_checks.trust,
     },
     "credits": {"credit": column_checks.share},
+    "golden": {
+        "seq": whole,
+        "query": text,
+        "query_hash, query": _check_query_hash,
+        "tenant": _check_tenant,
+        "grade": whole,
+        "source": _one_of(golden.SOURCES, " or ".join(golden.SOURCES)),
+        "at": seconds,
+    },
     "notes": {"text": text, "user_id": optional_text, "at": seconds},
     "trusts": {"kind": text, "trust": column_checks.trust},
     "mutes": {"seq": whole, "user_id": text, "at": seconds},
@@ -200,6 +209,7 @@ def _check_clock(conn: sqlite3.Connection) -> None:
         "(SELECT coalesce(max(ended), 0) FROM passages), "
         "(SELECT coalesce(max(seq), 0) FROM votes), "
         "(SELECT coalesce(max(seq), 0) FROM answer_votes), "
+        "(SELECT coalesce(max(seq), 0) FROM golden), "
         "(SELECT coalesce(max(seq), 0) FROM mutes))",
     )
     if type(newest) is int and newest > seq:
