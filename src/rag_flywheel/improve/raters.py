@@ -21,12 +21,13 @@ USUAL = 0.8  # the accuracy of all voters, before any vote
 IMAGINED = 4.0  # votes on right passages, and as many on wrong ones, that a voter's prior is worth
 MOST_WEIGHT = 2.0
 CLEARLY = 2.0  # standard errors by which a voter must differ from all voters
-LEAST_ACCURACY = 0.56  # of those who are believed, on other passages; tossed coins have up to 0.54
+LEAST_ACCURACY = 0.54  # of those who are believed, on other passages; tossed coins have up to 0.52
 KNOWN_FLOOR = 0.3  # the least weight of those who are right about known answers
 _HALF = 0.5
 _MANY_KNOWN = 20  # passages that are known to be right or wrong, which decide against any majority
 _KNOWN_ENOUGH, _KNOWN_RIGHT = 4.0, 0.7
 _ROUNDS, _NEWTON = 50, 20
+_FIRST, _SLOPE = 5, 0.5
 _RIDGE = 1.0
 _LEAST_RIGHT = 0.03
 _TOLERANCE = 1e-4
@@ -113,8 +114,9 @@ def _fitted(ballots: Ballots) -> _Fitted:
     """The likeliest rates of all voters, by expectation maximisation."""
     n = int(ballots.voter.max(initial=-1)) + 1
     chances = logit(np.clip(ballots.chances, _EXTREME, 1.0 - _EXTREME))
-    at = _Fitted(np.full(n, USUAL), np.full(n, USUAL), np.empty(0), chances)
-    for _ in range(_ROUNDS):
+    first = _at_first(ballots, chances)
+    at = _Fitted(np.full(n, USUAL), np.full(n, USUAL), np.empty(0), first)
+    for round_ in range(_ROUNDS):
         said = _said(ballots, at.sensitivity, at.specificity)
         right = expit(_log_odds(ballots, at.prior, said))
         counts = _counts(ballots, right[ballots.passage], n)
@@ -125,11 +127,19 @@ def _fitted(ballots: Ballots) -> _Fitted:
             _shrunk(said_right, of_right, usual[0]),
             _shrunk(said_wrong, of_wrong, usual[1]),
             right,
-            _calibrated(ballots, chances, at.believed),
+            # until it shows who is to be believed, the chances are
+            at.prior if round_ < _FIRST else _calibrated(ballots, chances, at.believed),
         )
-        if still:
+        if still and round_ > _FIRST:
             break
     return at
+
+
+def _at_first(ballots: Ballots, chances: Floats) -> Floats:
+    """The log-odds of passages to be right as the chances order them, about half of them; (k,)."""
+    centre = float(np.median(chances)) if len(chances) else 0.0
+    found: Floats = np.clip(_SLOPE * (chances - centre), -2.0, 2.0)
+    return found
 
 
 def _accuracy_on_others(ballots: Ballots) -> float:
