@@ -302,3 +302,83 @@ def test_forgetting_leaves_no_trace_of_a_muted_user(tmp_path: Path) -> None:
         files = [p for p in root.rglob("*") if p.is_file()]
         assert not [p for p in files if eve.encode() in p.read_bytes()]
         assert fw.verify() == []
+
+
+# one person, few and many made-up ids
+
+
+def junk_over(fw: Flywheel, right: str, junk: str) -> bool:
+    places = [p for p, _ in order(fw)]
+    return places.index(junk) < places.index(right)
+
+
+def test_one_id_cannot_put_junk_above_what_three_others_called_helpful(
+    tmp_path: Path, help_desk: list[Passage]
+) -> None:
+    with opened(tmp_path / "kb") as fw:
+        fw.add(help_desk)
+        says(fw, "reset", *names(3))
+        for i in range(30):
+            shown = fw.retrieve(QUERY.upper() + " " * i + "?" * (i % 2), k=9, user_id="eve")
+            fw.correct(shown.id, "cats", user_id="eve")
+            fw.feedback(shown.id, "cats", "helpful", user_id="eve")
+            fw.feedback(shown.id, "reset", "harmful", user_id="eve")
+            fw.answer_feedback(shown.id, "helpful", cited=["cats"], user_id="eve")
+            fw.signal(shown.id, "copied", passage_id="cats", user_id="eve")
+        assert not junk_over(fw, "reset", "cats")
+        fw.refresh()
+        assert not junk_over(fw, "reset", "cats")
+
+
+def test_ten_ids_cannot_against_fifty_users(tmp_path: Path, help_desk: list[Passage]) -> None:
+    with opened(tmp_path / "kb") as fw:
+        fw.add(help_desk)
+        says(fw, "reset", *names(50))
+        says(fw, "cats", *names(10, "bot"))
+        says(fw, "reset", *names(10, "bot"), verdict="harmful")
+        assert not junk_over(fw, "reset", "cats")
+        fw.refresh()
+        assert not junk_over(fw, "reset", "cats")
+
+
+def test_the_harm_of_a_thousand_ids_stays_on_their_question_and_they_are_named(
+    tmp_path: Path,
+) -> None:
+    bots = names(1_000, "bot")
+    with opened(tmp_path / "kb") as fw:
+        fw.add(desk())
+        asks(fw, attackers=False)
+        fw.refresh()
+        attacked, other = "topic3 page how", "topic9 page how"
+        before = order(fw, attacked), order(fw, other)
+        shown = fw.retrieve(attacked, k=6)
+        junk = shown.hits[-1].passage_id
+        votes = [Vote(shown.id, junk, "helpful", bot) for bot in bots]
+        fw.feedback_many(votes)
+        assert order(fw, attacked)[0][0] == junk
+        assert order(fw, other) == before[1]
+        fw.refresh()
+        assert order(fw, attacked)[0][0] != junk  # the crowd is contradicted, and weighs as three
+        named = fw.raters(bots)
+        assert {r.name for r in named if r.crowd == 1} == set(bots)
+        assert not [r for r in named if r.crowd is not None and r.name is None]
+        assert fw.mute(raters=[r.user for r in named if r.crowd == 1]) == 1_000
+        assert fw.refresh().outcome == "promoted"
+        again = order(fw, attacked), order(fw, other)
+        assert [[p for p, _ in some] for some in again] == [[p for p, _ in some] for some in before]
+
+
+def test_muting_a_crowd_before_any_refresh_restores_the_order_bit_for_bit(
+    tmp_path: Path,
+) -> None:
+    bots = names(200, "bot")
+    with opened(tmp_path / "kb") as fw:
+        fw.add(desk())
+        asks(fw, attackers=False)
+        fw.refresh()
+        before = order(fw, "topic3 page how")
+        shown = fw.retrieve("topic3 page how", k=6)
+        fw.feedback_many(Vote(shown.id, shown.hits[-1].passage_id, "helpful", b) for b in bots)
+        assert order(fw, "topic3 page how") != before
+        fw.mute(raters=[r.user for r in fw.raters(bots) if r.name])
+        assert order(fw, "topic3 page how") == before
