@@ -22,7 +22,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +59,7 @@ class WithWords:
         self.name, self.revision, self.dim = inner.name, inner.revision, inner.dim
         self._known: dict[str, Vectors] = {}
 
-    def encode_queries(self, texts: list[str]) -> Vectors:
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows."""
         new = [t for t in dict.fromkeys(texts) if t.startswith(WORDS) and t not in self._known]
         if new:
@@ -68,7 +68,7 @@ class WithWords:
         rows = iter(self._inner.encode_queries(plain)) if plain else iter(())
         return np.stack([self._known[t] if t.startswith(WORDS) else next(rows) for t in texts])
 
-    def encode_passages(self, texts: list[str]) -> Vectors:
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows."""
         return self._inner.encode_passages(texts)
 
@@ -82,7 +82,7 @@ class _Groups:
     wanted: Mapping[frozenset[str], str]
 
     def text(self, query: str, split: str, *, own: bool) -> str:
-        words = getattr(self.bench, split).queries[query]
+        words = str(getattr(self.bench, split).queries[query])
         return WORDS + words if own and self.kind == "wording" else words
 
     def where(self, *, own: bool) -> dict[str, object] | None:

@@ -38,7 +38,10 @@ def mute(
     with open_index(index) as fw:
         users = list(rater or ())
         if crowd is not None:
-            users += [each.user for each in fw.raters() if each.crowd == crowd]
+            members = [each.user for each in fw.raters() if each.crowd == crowd]
+            if not members:
+                raise typer.BadParameter(f"there is no crowd {crowd}; see `rag-flywheel raters`")
+            users += members
         n = fw.unmute(user, raters=users) if undo else fw.mute(user, raters=users)
     show.count("heard again" if undo else "muted", n, as_json)
 

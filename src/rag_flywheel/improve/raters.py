@@ -20,6 +20,7 @@ Ints = npt.NDArray[np.int64]
 USUAL = 0.8  # the accuracy of all voters, before any vote
 IMAGINED = 4.0  # votes on right passages, and as many on wrong ones, that a voter's prior is worth
 MOST_WEIGHT = 2.0
+TOLERATED = 0.4
 CLEARLY = 2.0  # standard errors by which a voter must differ from all voters
 LEAST_ACCURACY = 0.54  # of those who are believed, on other passages; tossed coins have up to 0.52
 KNOWN_FLOOR = 0.3  # the least weight of those who are right about known answers
@@ -238,7 +239,9 @@ def _weights(
     sensitivity: Floats, specificity: Floats, of_right: Floats, of_wrong: Floats, usual: float
 ) -> Floats:
     """The weights by balanced accuracy, 1 for those who differ from all voters by less than two standard
-    errors: weights by chance alone would cost more than they give."""
+    errors: weights by chance alone would cost more than they give. A worse one weighs 1 too while they
+    keep TOLERATED of what others know beyond tossing coins, since a minority that wants other answers
+    looks so; below, it falls to 0 for votes that tell nothing."""
     errors = 0.5 * np.sqrt(
         sensitivity * (1.0 - sensitivity) / (of_right + IMAGINED)
         + specificity * (1.0 - specificity) / (of_wrong + IMAGINED)
@@ -246,8 +249,10 @@ def _weights(
     accuracy = 0.5 * (sensitivity + specificity)
     clear = np.abs(accuracy - usual) > CLEARLY * errors
     own = logit(np.clip(np.where(clear, accuracy, usual), _EXTREME, 1.0 - _EXTREME))
-    found: Floats = np.clip(own / float(logit(min(usual, 1.0 - _EXTREME))), 0.0, MOST_WEIGHT)
-    return found
+    top = float(logit(np.clip(usual, _EXTREME, 1.0 - _EXTREME)))
+    tolerated = float(logit(0.5 + TOLERATED * (np.clip(usual, 0.5 + _EXTREME, 1.0) - 0.5)))
+    found: Floats = np.where(own > top, own / top, np.clip(own / tolerated, 0.0, 1.0))
+    return np.minimum(found, MOST_WEIGHT)
 
 
 def _knows(ballots: Ballots, n: int) -> npt.NDArray[np.bool_]:
