@@ -16,7 +16,9 @@ from rag_flywheel.records import EmbeddedText, Scores, Vectors
 
 _SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+|\n+")
 MOST_SENTENCES = 64  # an answer is read up to here
-_SHARPNESS = 4.0  # power of the support: the text that fits best gets most of the credit
+# Of the chance that a sentence was written from a text: fitted, see docs/notes/feedback-notes.md.
+_STEEPNESS = 20.0
+_EVEN = 0.34  # the support at which a sentence is as likely nobody's
 
 
 def sentences(answer: str) -> list[str]:
@@ -30,9 +32,9 @@ def credits_by_support(
 ) -> Scores:
     """The part of each text in an answer of these sentences, float64 (n texts,), at most 1 in all.
 
-    A sentence counts by its number of content words. Its credit is the support (0 to 1) of the text
-    that supports it best, so that a sentence without support gives neither credit nor blame. The
-    credit is divided in proportion to the fourth power of each text's support.
+    A sentence counts by its number of content words, and is divided among the texts by the chance that
+    it was written from each: a softmax of the texts' support (0 to 1) over them and "from none of
+    them", so that a sentence without support gives neither credit nor blame.
     """
     if not given or not texts:
         return np.zeros(len(texts))
@@ -40,11 +42,10 @@ def credits_by_support(
     vectors = np.stack([t.vector for t in texts])
     lift = _lift(encode(given) @ vectors.T, vectors @ vectors.T)
     support = 0.5 * (_covered(words, [frozenset(tokenize(t.text)) for t in texts]) + lift)
-    best = support.max(axis=1)
+    odds = np.exp(_STEEPNESS * (support - _EVEN))  # against "from none of them"
+    chances = odds / (1.0 + odds.sum(axis=1, keepdims=True))
     weight = np.array([len(w) for w in words], dtype=np.float64)
-    sharp = support**_SHARPNESS
-    shares = sharp / np.maximum(sharp.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    credits: Scores = (weight / weight.sum() * best) @ shares
+    credits: Scores = weight / weight.sum() @ chances
     return credits
 
 
