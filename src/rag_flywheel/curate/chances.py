@@ -18,7 +18,7 @@ from rag_flywheel.rank.stored_evidence import PastQuery, Provenance
 from rag_flywheel.records import Judgment, QueryKey
 from rag_flywheel.store import forgetting, retrievals, votes
 
-RULES = 3  # raised whenever the same votes come to give other chances
+RULES = 4  # raised whenever the same votes come to give other chances
 
 
 def rests_on(
@@ -39,6 +39,7 @@ def rests_on(
         "named": NAMED,
         "judged_by": judged_by,
         "rates": asdict(parameters.rates),
+        "choice": parameters.choice,
         "answers": parameters.answers,
         "trusts": votes.stored_trusts(conn),
         "queries": revision,
@@ -77,6 +78,7 @@ def past_queries(
                 with_named(before[key], judgments),
                 judgments,
                 parameters.rates,
+                choice=parameters.choice,
                 several=answers is not None,
             ),
             tuple(dict.fromkeys(s for j in judgments for s in j.votes)),
