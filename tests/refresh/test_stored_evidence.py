@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, FlywheelError, Passage
+from rag_flywheel.curate.chances import RULES
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.rank import evidence
 from rag_flywheel.rank.parameters import Parameters
@@ -222,12 +223,13 @@ def with_provenance(version: LoadedVersion, **changes: Any) -> LoadedVersion:
         lambda v: with_provenance(v, n_forgotten=1),
         lambda v: with_provenance(v, by=""),
         lambda v: with_provenance(
-            v, by=v.evidence.provenance.by.replace('"rules": 3', '"rules": 0')
+            v, by=v.evidence.provenance.by.replace(f'"rules": {RULES}', '"rules": 0')
         ),
         lambda v: with_provenance(
             v, by=v.evidence.provenance.by.replace('"queries": "', '"queries": "x')
         ),
         lambda v: replace(v, parameters=Parameters(rates=Rates(0.1234, 0.2))),
+        lambda v: replace(v, parameters=replace(v.parameters, choice=1.234)),
         lambda v: replace(v, evidence=None),
     ],
 )
