@@ -105,6 +105,28 @@ def test_an_answer_of_two_passages_is_shared_by_its_words() -> None:
     assert first > second > 0.1
 
 
+def test_a_sentence_taken_out_of_a_long_passage_is_all_its_own() -> None:
+    """It got four fifths: its vector is that of a sentence, not of a passage."""
+    page = ["kittens sleep most of day", "puppies bark at night", "parrots talk of weather"]
+    passages = [". ".join(page), "refunds paid within thirty days. shipping takes one week"]
+    own, other = credits(page[0], passages, WordEncoder().encode_passages)
+    assert own > 0.97
+    assert other < 0.01
+
+
+def test_what_no_passage_says_leaves_its_part_to_nobody() -> None:
+    passages = ["kittens sleep most of day", "refunds paid within thirty days"]
+    answer = "Kittens sleep most of day. Bananas ripen beside apples indoors."
+    found = credits(answer, passages, WordEncoder().encode_passages)
+    assert found == pytest.approx([4 / 9, 0.0], abs=0.1)
+
+
+def test_twins_share_alike() -> None:
+    twins = ["reset the secret page", "reset the secret page", "refund every month"]
+    found = credits("Reset the secret page.", twins, WordEncoder().encode_passages)
+    assert found == pytest.approx([0.5, 0.5, 0.0], abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("answer", "n"),
     [("", 0), ("the of!", 0), ("One. Two!\nThree", 3), ("word. " * 200, MOST_SENTENCES)],

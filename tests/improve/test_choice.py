@@ -12,15 +12,18 @@ from rag_flywheel.improve.fit import calibrated_parameters, propose
 from rag_flywheel.improve.informative import informative
 from rag_flywheel.improve.likelihood import (
     _slopes,
+    after_votes,
+    evidence_odds,
     fit,
     log_likelihoods,
     of_any_answer,
     prior_chances,
+    vote_odds,
 )
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.rank.posterior import CORRECTION_WEIGHT
-from rag_flywheel.records import QueryKey
+from rag_flywheel.rank.posterior import CORRECTION_WEIGHT, credited, log_odds_of
+from rag_flywheel.records import Judgment, QueryKey
 from voted import calibrated_by, even, of_net, with_noise
 
 TRUE = np.array([2.0, -1.0, 0.0])
@@ -155,7 +158,8 @@ def test_people_who_say_the_same_of_every_answer_tell_nothing(share: float) -> N
     proposal = propose(same, Parameters())
     assert proposal.parameters is None
     assert "look the same" in proposal.why
-    heard = calibrated_parameters(same, Parameters())
+    heard = calibrated_parameters(same, replace(Parameters(), choice=3.0))
+    assert heard.choice == 0.0
     assert (heard.weights, heard.rates) == (Parameters().weights, Parameters().rates)
     assert heard.kernel.theta == pytest.approx(1.0, abs=0.02)
     for chosen in (None, np.zeros(net.shape)):
@@ -199,6 +203,37 @@ def test_without_answers_and_namings_nothing_changes() -> None:
     assert calibrated_by(none, TRUE, 0.2) == pytest.approx(
         calibrated_by(plain, TRUE, 0.2), abs=1e-3
     )
+
+
+def test_learning_and_ranking_take_the_same_evidence_from_an_answer() -> None:
+    rng = np.random.default_rng(0)
+    helpful, harmful = rng.choice([0.0, 0.3, 1.0, 3.0], size=(2, 20, 3))
+    chosen = rng.choice([0.0, 0.4, 1.0], size=(20, 3))
+    said = replace(
+        examples(np.zeros((20, 3, 1)), np.zeros((20, 3))),
+        helpful=helpful,
+        harmful=harmful,
+        chosen=chosen,
+    )
+    parameters, chances = chosen_by(0.2, 2.5), np.tile([0.3, 0.4, 0.2], (20, 1))
+    odds, after = evidence_odds(said, parameters), after_votes(said, chances, parameters)
+    for i in range(20):
+        judged = [
+            Judgment(b"", None, j, helpful[i, j], harmful[i, j], (), chosen=chosen[i, j])
+            for j in range(3)
+        ]
+        each = [math.exp(log_odds_of(j, parameters.rates, 2.5)) for j in judged]
+        assert odds[i] == pytest.approx(each)
+        before = dict(enumerate(chances[i].tolist()))
+        for found in credited(before, judged, parameters.rates, choice=2.5):
+            if found.chance:
+                assert after[i, found.lineage] == pytest.approx(found.chance)
+
+
+def test_votes_on_passages_say_nothing_of_the_choice() -> None:
+    found = replace(judged(4, 50, careful=0.5, noise=0.2), chosen=None)
+    sure = chosen_by(0.2, 5.0)
+    assert np.array_equal(evidence_odds(found, sure), vote_odds(found, sure.rates))
 
 
 def chosen_by(noise: float, choice: float) -> Parameters:

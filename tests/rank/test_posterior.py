@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_flywheel.rank.posterior import Rates, credited
+from rag_flywheel.rank.posterior import Rates, credited, log_odds_of
 from rag_flywheel.records import Judgment, Support
 from thorough import thorough
 
@@ -108,6 +108,30 @@ def test_what_votes_add_to_the_log_odds_is_kept_whatever_the_chance() -> None:
     assert found == pytest.approx({1: 3 * each, 2: -2 * each, 4: 0.0})
     named = replace(voted(9, helpful=2), named=2.0)
     assert [(s.lineage, s.named) for s in credited({}, [named], RATES)] == [(9, True)]
+
+
+@pytest.mark.parametrize(
+    ("helpful", "harmful", "chosen", "expected"),
+    [
+        (1.0, 0.0, 1.0, 4 * 9),  # a good answer from this passage
+        (0.5, 0.0, 0.5, 2 * 3),  # half of a good answer
+        (3.0, 0.0, 1.0, 64 * 9),  # chosen once, whoever agrees
+        (0.1, 0.0, 1.0, 4**0.1 * 9**0.1),  # a faint sign says little
+        (0.0, 1.0, 1.0, 1 / 4),  # a bad answer is not raised by being chosen
+        (1.0, 1.0, 1.0, 1.0),
+        (3.0, 2.5, 1.0, 2 * 3),
+        (1.0, 0.0, 0.0, 4),  # a vote on the passage itself
+    ],
+)
+def test_being_chosen_for_a_good_answer_is_evidence(
+    helpful: float, harmful: float, chosen: float, expected: float
+) -> None:
+    one = replace(voted(1, helpful=helpful, harmful=harmful), chosen=chosen)
+    assert math.exp(log_odds_of(one, RATES, math.log(9))) == pytest.approx(expected)
+    (support,) = credited({1: 0.2}, [one], RATES, choice=math.log(9))
+    assert support.chance == pytest.approx(0.2 * expected / (0.2 * expected + 0.8))
+    assert log_odds_of(one, Rates(0.5, 0.5), 50.0) == 0.0  # coins say nothing of the choice either
+    assert log_odds_of(one, RATES, 1e6) <= 50.0
 
 
 numbers = st.integers(0, 1000)

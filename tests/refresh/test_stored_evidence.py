@@ -232,6 +232,7 @@ def with_provenance(version: LoadedVersion, **changes: Any) -> LoadedVersion:
         ),
         lambda v: replace(v, parameters=Parameters(rates=Rates(0.1234, 0.2))),
         lambda v: replace(v, raters={USER: RaterWeight(0.5, 0.6)}),
+        lambda v: replace(v, parameters=replace(v.parameters, choice=1.234)),
         lambda v: replace(v, evidence=None),
     ],
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from rag_flywheel.index.lexical import tokenize
-from rag_flywheel.records import Hit, Retrieval
+from rag_flywheel.records import Retrieval
 
 CAREFUL = 0.8
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -28,12 +28,13 @@ def write(
     else:
         upto = np.cumsum([1.0 / hit.rank for hit in seen.hits])
         source = seen.hits[int(np.searchsorted(upto, place * upto[-1], side="right"))]
-    return source.passage_id, _answer(seen.query, source, 2 if two < 0.5 else 1)
+    return source.passage_id, sentences_for(seen.query, source.text, 2 if two < 0.5 else 1)
 
 
-def _answer(query: str, source: Hit, n: int) -> str:
+def sentences_for(query: str, text: str, n: int) -> str:
+    """The n sentences of a text that share most words with the query, in the text's order."""
     asked = set(tokenize(query))
-    found = [part for part in _SENTENCE.split(source.text) if part.strip()]
+    found = [part for part in _SENTENCE.split(text) if part.strip()]
     shared = np.array([len(asked & set(tokenize(sentence))) for sentence in found])
     best = np.sort(np.argsort(-shared, kind="stable")[:n])
     return " ".join(found[i].strip() for i in best.tolist())

@@ -16,7 +16,9 @@ from rag_flywheel.records import EmbeddedText, Scores, Vectors
 
 _SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+|\n+")
 MOST_SENTENCES = 64  # an answer is read up to here
-_SHARPNESS = 4.0  # power of the support: the text that fits best gets most of the credit
+# The likeliest on sentences of known sources: benchmarks/learning/answer_credit.py
+STEEPNESS = 20.0
+EVEN = 0.34  # the support at which a sentence is as likely from none of the texts
 
 
 def sentences(answer: str) -> list[str]:
@@ -30,22 +32,36 @@ def credits_by_support(
 ) -> Scores:
     """The part of each text in an answer of these sentences, float64 (n texts,), at most 1 in all.
 
-    A sentence counts by its number of content words. Its credit is the support (0 to 1) of the text
-    that supports it best, so that a sentence without support gives neither credit nor blame. The
-    credit is divided in proportion to the fourth power of each text's support.
+    A sentence counts by its number of content words, and is divided among the texts by the chance that
+    it was written from each, so that a sentence without support gives neither credit nor blame.
     """
     if not given or not texts:
         return np.zeros(len(texts))
-    words = [tokenize(s) for s in given]
+    weight = np.array([len(tokenize(s)) for s in given], dtype=np.float64)
+    credits: Scores = weight / weight.sum() @ chances_of_source(supports(given, texts, encode))
+    return credits
+
+
+def supports(
+    given: Sequence[str], texts: Sequence[EmbeddedText], encode: Callable[[Sequence[str]], Vectors]
+) -> Scores:
+    """The support of each text for each sentence, 0 to 1, float64 (sentences, texts)."""
     vectors = np.stack([t.vector for t in texts])
     lift = _lift(encode(given) @ vectors.T, vectors @ vectors.T)
-    support = 0.5 * (_covered(words, [frozenset(tokenize(t.text)) for t in texts]) + lift)
-    best = support.max(axis=1)
-    weight = np.array([len(w) for w in words], dtype=np.float64)
-    sharp = support**_SHARPNESS
-    shares = sharp / np.maximum(sharp.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    credits: Scores = (weight / weight.sum() * best) @ shares
-    return credits
+    covered = _covered([tokenize(s) for s in given], [frozenset(tokenize(t.text)) for t in texts])
+    support: Scores = 0.5 * (covered + lift)
+    return support
+
+
+def chances_of_source(support: Scores, steepness: float = STEEPNESS, even: float = EVEN) -> Scores:
+    """The chance that each sentence was written from each text, float64 (sentences, texts).
+
+    A softmax of steepness · support over the texts and "from none of them", which has the support
+    `even`: a multinomial logit with an outside option.
+    """
+    odds = np.exp(steepness * (support - even))
+    chances: Scores = odds / (1.0 + odds.sum(axis=1, keepdims=True))
+    return chances
 
 
 def _covered(given: Sequence[Sequence[str]], texts: Sequence[frozenset[str]]) -> Scores:

@@ -121,7 +121,7 @@ def calibrated_parameters(
         return kept
     own = informative(every)
     if len(own) < LEAST_QUERIES:
-        return replace(kept, rates=Rates(), kernel=_same_query_kernel(every))
+        return replace(kept, rates=Rates(), choice=0.0, kernel=_same_query_kernel(every))
     found = _fitted(enough(own)) if likeliest is None else likeliest
     return _with_memory(own, replace(kept, rates=_rounded(found.rates), answers=found.answers))
 

@@ -18,7 +18,7 @@ which hits users read does not change the sum.
 
 The passages that an answer is written from do change it, for whoever wrote it chose well, or tried
 to. A passage with a part in a judged answer has exp(choice · part) times the share that P gives it,
-in the likelihood of the votes alone. Without that, good answers would look like errors of users, who
+in the likelihood of the votes. Without that, good answers would look like errors of users, who
 call helpful what P holds for unlikely. And a user who names a passage picks one of all candidates.
 """
 
@@ -112,9 +112,20 @@ def vote_odds(examples: Examples, rates: Rates) -> Floats:
     return found
 
 
+def evidence_odds(examples: Examples, parameters: Parameters) -> Floats:
+    """The factor by which a query's own evidence multiplies the odds of each candidate, (n, C): the
+    votes on it, and that good answers were written from it (see `posterior.log_odds_of`)."""
+    odds = vote_odds(examples, parameters.rates)
+    if examples.chosen is None:
+        return odds
+    called_good = np.minimum(examples.chosen, np.maximum(examples.net, 0.0))
+    found: Floats = odds * np.exp(parameters.choice * called_good)
+    return found
+
+
 def after_votes(examples: Examples, chances: Floats, parameters: Parameters) -> Floats:
-    """The chance of every candidate after the votes on its query, (n, C) (Bayes' rule)."""
-    joint = chances * vote_odds(examples, parameters.rates)
+    """The chance of every candidate after the evidence of its query, (n, C) (Bayes' rule)."""
+    joint = chances * evidence_odds(examples, parameters)
     if parameters.answers is None:
         total = (joint.sum(axis=1) + of_others(chances))[:, None]
     else:
@@ -167,7 +178,7 @@ def fit(
 
     strength: of that Gaussian, for a feature whose spread within a query is 1. free: 1 for a
     weight that may be negative, 0 for one that may not. How well answers are chosen is fitted with
-    them, and is of no further use.
+    them, but taken from `calibrated`.
     Maximised by L-BFGS-B (Byrd et al., SIAM J. Sci. Comput. 1995).
 
     There may be two peaks: weights under which the votes are good, and random votes, which any

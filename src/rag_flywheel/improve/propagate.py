@@ -22,7 +22,12 @@ from rag_flywheel.improve.examples import (
     nearest,
     support,
 )
-from rag_flywheel.improve.likelihood import after_votes, prior_under, vote_odds, with_support
+from rag_flywheel.improve.likelihood import (
+    after_votes,
+    evidence_odds,
+    prior_under,
+    with_support,
+)
 from rag_flywheel.index.nearest import Nearest
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
@@ -107,7 +112,7 @@ def _of_each_passage(
     message on it.
     """
     n0, width = parameters.kernel.n0, prior.shape[1]
-    odds, by_slot = vote_odds(examples, parameters.rates), weights.ravel()
+    odds, by_slot = evidence_odds(examples, parameters), weights.ravel()
     at, messages = Links.none(), np.empty(0)
     added, total, before = np.zeros(prior.shape), np.zeros(prior.shape), prior
     for _ in range(_ROUNDS):
@@ -141,7 +146,7 @@ def _next_messages(
     added, every = messages.support(weights, prior.shape[1])
     before = with_support(prior, added, every, n0)
     propagated = neighbour_chances_of(examples, before, parameters)
-    loud, odds = propagated > 0, vote_odds(examples, parameters.rates)
+    loud, odds = propagated > 0, evidence_odds(examples, parameters)
     before = n0 * prior + added
     after = before * odds
     total = after.sum(axis=1) + np.maximum(n0 + every - before.sum(axis=1), 0.0)

@@ -62,11 +62,11 @@ class Parameters:
     The shipped weights are a plain hybrid, dense + 0.35 · BM25 / best BM25. sharpness: how sure the
     prior is; it changes no order of it. answers: the expected number of passages that answer a query,
     None: exactly one does. rates: how often votes are wrong. choice: by how much in log-odds the
-    passage that a judged answer was written from is likelier right than the prior says, which only
-    learning needs. candidate_spread: log-odds between the best and the worst of an application's own
-    candidates, whose scores have no known scale before it is fitted. given: the weights of their other
-    features, 0 before they are fitted; that of `score` is in log-odds for one unit of the
-    application's scores. given_sharpness: as sharpness, for an application's own candidates.
+    passage that a judged answer was written from is likelier right than the prior says, which counts
+    where users call the answer good. candidate_spread: log-odds between the best and the worst of an
+    application's own candidates, whose scores have no known scale before it is fitted. given: the
+    weights of their other features, 0 before they are fitted; that of `score` is in log-odds for one
+    unit of the application's scores. given_sharpness: as sharpness, for an application's own candidates.
     """
 
     weights: dict[str, _Weight] = field(default_factory=_shipped_weights)

@@ -4,6 +4,10 @@ A vote on a passage is wrong with one of two rates (`Rates`). So a "helpful" mul
 passage by (1 − false_harmful) / false_helpful, and a "harmful" by false_harmful / (1 −
 false_helpful) (Bayes' rule). Either exactly one passage is the answer, or any number of passages
 may be, each on its own.
+
+An answer is written from passages that somebody chose, which is evidence too where users call it good:
+the part c of the answer that is a passage's multiplies its odds by exp(choice · c). Under a bad answer
+it does not count, for a "harmful" must never raise what it is cast on.
 """
 
 import math
@@ -59,11 +63,22 @@ class Rates:
         return min(max(power, -_FARTHEST), _FARTHEST)
 
 
+def log_odds_of(judgment: Judgment, rates: Rates, choice: float) -> float:
+    """What a judgment adds to the log-odds of its passage: its votes, and up to choice · chosen where
+    "helpful" outweighs "harmful", all of it from a difference of `chosen` on; at most 50 either way."""
+    if rates.noise > NOISE_LIMIT:
+        return 0.0
+    called_good = min(judgment.chosen, max(judgment.helpful - judgment.harmful, 0.0))
+    power = rates.of_votes(judgment.helpful, judgment.harmful) + choice * called_good
+    return min(power, _FARTHEST)
+
+
 def credited(
     before: Mapping[int, float],
     judgments: Sequence[Judgment],
     rates: Rates,
     *,
+    choice: float = 0.0,
     several: bool = False,
 ) -> tuple[Support, ...]:
     """Chances after the votes, by passage text, the likeliest first, with the log-odds of the votes.
@@ -73,13 +88,13 @@ def credited(
 
     before: chances before the votes, by lineage. With one answer, what they lack to 1 is the chance of
     any other passage.
-    several: whether any number of passages may answer a query.
+    choice: as in `Parameters`. several: whether any number of passages may answer a query.
     """
     odds, powers, named = dict(before), dict[int, float](), set[int]()
     kept = {j.lineage for j in judgments if several or j.helpful > j.harmful}
     for judgment in judgments:
         p = judgment.lineage
-        powers[p] = powers.get(p, 0.0) + rates.of_votes(judgment.helpful, judgment.harmful)
+        powers[p] = powers.get(p, 0.0) + log_odds_of(judgment, rates, choice)
         odds.setdefault(p, 0.0)
         if judgment.named > 0:
             named.add(p)
