@@ -13,9 +13,11 @@ them first.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -329,15 +331,19 @@ class Evidence:
                 found.setdefault(known.lineage, {})[answer] = None
         return {p: tuple(answers) for p, answers in found.items()}
 
+    def votes_of(self, lineage: int) -> tuple[int, ...]:
+        """The votes on the past queries that are evidence for a passage text."""
+        return tuple(chain.from_iterable(past.votes for past in self._speaking.get(lineage, ())))
+
     @cached_property
-    def votes(self) -> Mapping[int, tuple[int, ...]]:
-        """The votes on the past queries that are evidence for each passage text."""
-        found: dict[int, tuple[int, ...]] = {}
+    def _speaking(self) -> Mapping[int, Sequence[PastQuery]]:
+        """The past queries whose votes are evidence for each passage text."""
+        found: dict[int, list[PastQuery]] = defaultdict(list)
         for past in self.behind:
             certain = {known.lineage for known in past.known}
             for s in past.supports:
                 if s.lineage not in certain:
-                    found[s.lineage] = found.get(s.lineage, ()) + past.votes
+                    found[s.lineage].append(past)
         return found
 
 

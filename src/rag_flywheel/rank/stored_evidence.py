@@ -31,6 +31,7 @@ from rag_flywheel.rank.memory import MOST_CHANCE
 from rag_flywheel.records import Known, QueryKey, Support
 
 FOLDER = "heard"
+_MOST_READ = 4_096  # past queries, of some 2 kB each
 _HASH = 16
 MOST_LOG_ODDS = 1e4
 _LARGEST = 2**62  # event number, lineage
@@ -96,6 +97,7 @@ class StoredEvidence:
     vote_offsets: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
     votes: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     codes: Codes | None = None
+    _read: dict[int, PastQuery] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -108,7 +110,15 @@ class StoredEvidence:
         return tuple(map(QueryKey, hashes, map(self.tenants.__getitem__, self.tenant.tolist())))
 
     def past_query(self, row: int) -> PastQuery:
-        """The evidence from the votes on the past query in a row."""
+        """The evidence from the votes on the past query in a row; those of rows asked for last are kept."""
+        found = self._read.get(row)
+        if found is None:
+            if len(self._read) >= _MOST_READ:
+                self._read.clear()
+            found = self._read[row] = self._past_query(row)
+        return found
+
+    def _past_query(self, row: int) -> PastQuery:
         part = slice(self.offsets[row], self.offsets[row + 1])
         supports = map(
             Support,

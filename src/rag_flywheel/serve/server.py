@@ -56,7 +56,7 @@ class _Ranked:
 
     def behind(self, i: int) -> Behind:
         lineage = int(self.lineages[i])
-        return self.evidence.votes.get(lineage, ()), self.evidence.known.get(lineage, ())
+        return self.evidence.votes_of(lineage), self.evidence.known.get(lineage, ())
 
 
 class Server:
