@@ -34,11 +34,15 @@ def nearest_to_many(queries: Vectors, rows: Vectors, k: int) -> npt.NDArray[np.i
 
 
 def typical_cosine(vectors: Vectors) -> float:
-    """The mean cosine of two different rows of float32 (n, dim) unit rows; 0.0 for fewer than two.
+    """The mean cosine of two different rows of float32 (n, dim) unit rows; 0.0 for fewer than two. Equal
+    rows count once.
 
     Cosines are read as (cos - typical) / (1 - typical), so that an encoder whose cosines are all
     squeezed together, or a narrow domain, gives the same ranking as any other.
     """
+    distinct = {row.tobytes(): i for i, row in enumerate(vectors)}
+    if len(distinct) < len(vectors):
+        vectors = vectors[list(distinct.values())]
     n = len(vectors)
     if n < 2:
         return 0.0

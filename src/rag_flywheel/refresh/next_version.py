@@ -4,7 +4,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ from rag_flywheel.refresh.start import Live, Model, live_model
 from rag_flywheel.refresh.stored_evidence import write_stored_evidence
 from rag_flywheel.refresh.tune import Tuned, Tuning, tune_encoder
 from rag_flywheel.refresh.tuned_encoder import NewEncoder, put_queries, queries_of
+from rag_flywheel.refresh.unrelated import with_unrelated
 from rag_flywheel.store import journal, passages, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.corpus import embed
@@ -99,7 +100,6 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         parent = _parent(root, live, encoder) if not n_embedded else None
         built, version = _indexes(running, staged, parent, model.parameters)
         learned = _learn(running, staged, version, live, model)
-        write_parameters(staged, learned.parameters)
         save_memory(learned.memory, staged)
         gates = gate_text(*((arm.why, arm.gate) for arm in learned.arms))
         (staged / GATE_FILE).write_text(gates, encoding="utf-8")
@@ -107,6 +107,9 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         queries = learned.new_encoder.queries if learned.new_encoder else queries_of(encoder, model)
         until = live.votes_until(built.watermark)
         source = running.source.under(queries)
+        relevance = learned.parameters.relevance
+        relevance = with_unrelated(relevance, database, version, source.queries)
+        write_parameters(staged, replace(learned.parameters, relevance=relevance))
         write_stored_evidence(staged, database, source, learned.judged, until=until)
         manifest = deploy.seal(staged, _manifest(running, live, built, tuned))
         problems = version_problems(staged, database, encoder, built, version)

@@ -17,7 +17,8 @@ from rag_flywheel.store.database import Database
 
 @dataclass(frozen=True)
 class Request:
-    """Who asks, how many hits, and what is recorded. tenant: as JSON, None: no tenant."""
+    """Who asks, how many hits, and what is recorded. tenant: as JSON, None: no tenant. min_relevance: hits
+    below it are left out."""
 
     k: int
     where: Filter | None = None
@@ -26,22 +27,27 @@ class Request:
     session_id: str | None = None
     record: bool = True
     kind: str = "retrieve"
+    min_relevance: float | None = None
 
 
 @dataclass(frozen=True)
 class RankedQuery:
     """A query, its vector float32 (dim,), and its hits with their pids, the best first.
 
+    answerable: the chance that one of the k best is right, whether or not it is among the hits.
     candidates: (pid, the given score) of an application's own candidates, None: there are none.
     """
 
     query: str
     vector: Vectors
     hits: Sequence[tuple[int, Hit]]
+    answerable: float
     candidates: Sequence[tuple[int, float]] | None = None
 
 
-def make_hit(passage: Passage, rank: int, scored: Scored, i: int, votes: tuple[int, ...]) -> Hit:
+def make_hit(
+    passage: Passage, rank: int, scored: Scored, i: int, votes: tuple[int, ...], relevance: float
+) -> Hit:
     """Candidate i as a hit; votes: the votes that its evidence comes from."""
     return Hit(
         passage.id,
@@ -51,6 +57,7 @@ def make_hit(passage: Passage, rank: int, scored: Scored, i: int, votes: tuple[i
         passage.title,
         passage.metadata,
         scored.explanation(i, votes if scored.evidence[i] else ()),
+        relevance,
     )
 
 
@@ -103,7 +110,8 @@ def _write(
 
 
 def _retrieval(id_: str | None, state: State, found: RankedQuery) -> Retrieval:
-    return Retrieval(id_, found.query, state.version.id, tuple(hit for _, hit in found.hits))
+    hits = tuple(hit for _, hit in found.hits)
+    return Retrieval(id_, found.query, state.version.id, hits, found.answerable)
 
 
 def _record(
@@ -126,9 +134,11 @@ def _record(
         latency_ms=latency_ms,
         hits=[retrievals.LoggedHit(pid, h.passage_id, h.score, _parts(h)) for pid, h in found.hits],
         candidates=found.candidates,
+        answerable=found.answerable,
     )
 
 
 def _parts(hit: Hit) -> dict[str, float]:
     why = hit.explanation
-    return {"intercept": why.intercept, **why.terms, "evidence": why.evidence}
+    parts = {"intercept": why.intercept, **why.terms, "evidence": why.evidence}
+    return {**parts, "relevance": round(hit.relevance, 6)}

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.rank.features import QueryWords, TextNgrams, TextWords, rich_features
 from rag_flywheel.rank.given import best_given
+from rag_flywheel.rank.relevance import measures
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import Candidate, Features, Passage, Pids
 from rag_flywheel.store.passages import encoded_text, rows_of_texts
@@ -50,6 +51,10 @@ class GivenCandidates:
         found = text_features(tokenize(query), [words_of(self.texts[i]) for i in read.tolist()])
         return spread_out(found, read, len(self.texts))
 
+    def measures(self, query: str, positions: Sequence[int]) -> Features:
+        """float32 (n, 3): the measures of relevance of these candidates, each word weighing the same."""
+        return given_measures(tokenize(query), [words_of(self.texts[i]) for i in positions])
+
     def kept(self, shown: Sequence[int]) -> list[int]:
         """Positions of the candidates that are stored with the retrieval, by falling score: the 50 with
         the highest scores, the last one, which the span is measured to, and those that were shown."""
@@ -67,6 +72,15 @@ class GivenCandidates:
 def words_of(passage: Passage) -> Words:
     """The words of a passage."""
     return tuple(tokenize(encoded_text(passage))), len(tokenize(passage.title))
+
+
+def given_measures(query: Sequence[str], texts: Sequence[Words]) -> Features:
+    """float32 (n, 3): the measures of texts, given as their words, for the words of a query; each word
+    weighs the same, so that they do not depend on the other texts."""
+    number = {word: i for i, word in enumerate(dict.fromkeys(query))}
+    places = [number.get(word, -1) for words, _ in texts for word in words]
+    lengths = np.array([len(words) for words, _ in texts], dtype=np.int64)
+    return measures(np.array(places, dtype=np.int64), lengths, np.ones(len(number)), 1.0)
 
 
 def text_features(query: Sequence[str], texts: Sequence[Words]) -> Features:

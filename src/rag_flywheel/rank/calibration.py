@@ -1,0 +1,61 @@
+"""The coefficients of relevance: the chance that a passage answers a question, before any vote.
+
+They are part of the parameters of a version; it must not know how they are fitted.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeAlias
+
+from msgspec import Meta
+
+from rag_flywheel.disk import exactly
+
+MEASURES = ("cover", "missing", "length")
+"""What is read of a passage for its relevance. cover: the share of the question's words that it has,
+each weighted by its idf. missing: the idf of the rarest word that it lacks, over that of a word in no
+text. length: log(1 + its words). None of them depends on other candidates, nor on copies of a text:
+idf counts equal texts once."""
+OF_INDEX = ("one", "dense", *MEASURES)
+OF_GIVEN = ("one", "cover", "length")
+OF_ANSWER = ("one", "reach", "relevance")
+MOST_REACH = 4.0  # a passage that stands out more counts as this one
+_Coefficient: TypeAlias = Annotated[float, Meta(ge=-1e4, le=1e4)]
+
+
+def _of_index() -> dict[str, float]:
+    return {"one": -5.64, "dense": 4.30, "cover": 7.29, "missing": 3.38, "length": -0.84}
+
+
+def _of_given() -> dict[str, float]:
+    return {"one": -2.0, "cover": 4.0, "length": -0.4}
+
+
+def _of_answer() -> dict[str, float]:
+    return {"one": -0.7, "reach": 0.83, "relevance": 0.83}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The log-odds of a passage to be right, and of an answer to hold a right one, as sums.
+
+    index: coefficients for passages of the index; given: for an application's own candidates, of which
+    no cosine is known and whose words all weigh the same. answer: for the best hit of an answer:
+    `reach` is (dense − unrelated) / spread, at most 4; `relevance` the log-odds of its relevance.
+    unrelated, spread: mean and standard deviation of the best `dense` of questions that have nothing to
+    do with the passages; a refresh measures them (see `refresh/relevance.py`).
+    The shipped values are measured by benchmarks/learning/relevance.py.
+    """
+
+    index: dict[str, _Coefficient] = field(default_factory=_of_index)
+    given: dict[str, _Coefficient] = field(default_factory=_of_given)
+    answer: dict[str, _Coefficient] = field(default_factory=_of_answer)
+    unrelated: Annotated[float, Meta(ge=-10, le=1)] = 0.06
+    spread: Annotated[float, Meta(ge=1e-3, le=10)] = 0.08
+
+
+def check_calibration(values: Any) -> None:
+    """Raises ValueError unless these values of JSON are those of a Calibration."""
+    found = exactly(Calibration, values)
+    for name, wanted in (("index", OF_INDEX), ("given", OF_GIVEN), ("answer", OF_ANSWER)):
+        if set(getattr(found, name)) != set(wanted):
+            raise ValueError(f"relevance.{name} is not for exactly {', '.join(wanted)}")

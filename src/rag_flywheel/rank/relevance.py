@@ -1,0 +1,127 @@
+"""Computes relevance: the chance that a passage answers a question, whatever other candidates there are.
+
+    P0 = 1 / (1 + exp(−coefficients · measures))
+    P  = (n0 · P0 + S) / (n0 + Σ_t K),   odds of P times R
+
+Votes enter as in a score with several answers (see `rank/score.py`): S and K are those of similar
+past queries, R the odds of the votes on the same question. A score is a chance shared out among the
+candidates; a relevance is not, so that copies of a passage have the relevance of the passage alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.rank.calibration import MOST_REACH, OF_ANSWER, OF_GIVEN, OF_INDEX, Calibration
+from rag_flywheel.rank.score import Votes
+from rag_flywheel.records import Features
+
+Floats = npt.NDArray[np.float64]
+_LEAST_REACH = -1.0
+_SURE = 1e-12
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """The relevance of n hits, float64 (n,), and the chance that one of them at least is right."""
+
+    hits: Floats
+    answerable: float
+
+
+def measures(
+    places: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], idf: Floats, unknown: float
+) -> Features:
+    """float32 (n, 3): the measures of n texts, in the order of MEASURES.
+
+    places: the texts one after the other, each token as the number of its word in the question or -1;
+    lengths (n,): tokens of each text; idf (m,): of the question's distinct words; unknown: of a word
+    that is in no text.
+    """
+    n, m = len(lengths), len(idf)
+    hits = np.flatnonzero(places >= 0)
+    there = np.zeros((n, m), dtype=bool)
+    there[np.searchsorted(np.cumsum(lengths), hits, side="right"), places[hits]] = True
+    found = np.empty((n, 3), dtype=np.float32)
+    total = float(idf.sum())
+    found[:, 0] = there @ idf / total if total > 0 else 0.0
+    found[:, 1] = np.where(there, 0.0, idf).max(axis=1, initial=0.0) / unknown if m else 1.0
+    found[:, 2] = np.log1p(lengths)
+    return found
+
+
+def terms_of_index(dense: Floats, measured: Floats) -> Floats:
+    """float64 (..., 5): what the coefficients OF_INDEX multiply; dense (...), measured (..., 3)."""
+    parts = [np.ones_like(dense)[..., None], dense[..., None], measured]
+    found: Floats = np.concatenate(parts, axis=-1).astype(np.float64)
+    return found
+
+
+def terms_of_given(measured: Floats) -> Floats:
+    """float64 (..., 3): what the coefficients OF_GIVEN multiply; measured (..., 3)."""
+    found: Floats = np.stack(
+        [np.ones_like(measured[..., 0]), measured[..., 0], measured[..., 2]], axis=-1
+    ).astype(np.float64)
+    return found
+
+
+def coefficients(values: dict[str, float], names: Sequence[str]) -> Floats:
+    """float64 (number of names,): the coefficients of these names."""
+    return np.array([values[name] for name in names])
+
+
+def reach(calibration: Calibration, dense: Floats) -> Floats:
+    """How far each passage stands out from those that unrelated questions find, −1 to 4."""
+    found: Floats = np.clip(
+        (dense - calibration.unrelated) / calibration.spread, _LEAST_REACH, MOST_REACH
+    )
+    return found
+
+
+def relevance(
+    calibration: Calibration, dense: Floats, measured: Features, votes: Votes, n0: float
+) -> Relevance:
+    """The relevance of passages of the index, by their feature `dense` (n,), and measures (n, 3)."""
+    terms = terms_of_index(dense.astype(np.float64), measured)
+    before = terms @ coefficients(calibration.index, OF_INDEX)
+    one, far, likely = coefficients(calibration.answer, OF_ANSWER)
+    of_answer = one + far * reach(calibration, dense.astype(np.float64)) + likely * before
+    return _relevance(before, of_answer, votes, n0)
+
+
+def relevance_of_given(
+    calibration: Calibration, measured: Features, votes: Votes, n0: float
+) -> Relevance:
+    """The relevance of an application's own candidates, by the measures of their texts, (n, 3).
+
+    How far they stand out is not known, and counts as if it was enough.
+    """
+    terms = terms_of_given(measured.astype(np.float64))
+    before = terms @ coefficients(calibration.given, OF_GIVEN)
+    one, far, likely = coefficients(calibration.answer, OF_ANSWER)
+    return _relevance(before, one + far * MOST_REACH + likely * before, votes, n0)
+
+
+def after_votes(before: Floats, votes: Votes, n0: float) -> Floats:
+    """The log-odds after the votes, (n,), of log-odds before them."""
+    chance = (n0 * _chance(before) + votes.support) / (n0 + np.maximum(votes.weight, votes.support))
+    chance = np.clip(np.maximum(chance, votes.least), _SURE, 1.0 - _SURE)
+    found: Floats = np.log(chance) - np.log1p(-chance) + votes.log_odds
+    moved = (votes.weight > 0.0) | (votes.log_odds != 0.0) | (votes.support > 0.0)
+    return np.where(moved, found, before)
+
+
+def _relevance(before: Floats, of_answer: Floats, votes: Votes, n0: float) -> Relevance:
+    """before: the log-odds of each hit; of_answer: those of the answer, if the hit was its best."""
+    if not len(before):
+        return Relevance(before, 0.0)
+    after = after_votes(before, votes, n0)
+    best = max(float((of_answer + after - before).max()), float(after.max()))
+    return Relevance(_chance(after), float(_chance(np.array([best]))[0]))
+
+
+def _chance(log_odds: Floats) -> Floats:
+    found: Floats = 1.0 / (1.0 + np.exp(-np.clip(log_odds, -700.0, 700.0)))
+    return found
