@@ -43,6 +43,7 @@ class Calibration:
     `reach` is (dense − unrelated) / spread, at most 4; `relevance` the log-odds of its relevance.
     unrelated, spread: mean and standard deviation of the best `dense` of questions that have nothing to
     do with the passages; a refresh measures them (see `refresh/relevance.py`).
+    n0: as that of the kernel, for relevance; None: the same.
     The shipped values are measured by benchmarks/learning/relevance.py.
     """
 
@@ -51,6 +52,7 @@ class Calibration:
     answer: dict[str, _Coefficient] = field(default_factory=_of_answer)
     unrelated: Annotated[float, Meta(ge=-10, le=1)] = 0.06
     spread: Annotated[float, Meta(ge=1e-3, le=10)] = 0.08
+    n0: Annotated[float, Meta(ge=1e-9, le=1e9)] | None = None
 
 
 def check_calibration(values: Any) -> None:

@@ -88,7 +88,7 @@ def relevance(
     before = terms @ coefficients(calibration.index, OF_INDEX)
     one, far, likely = coefficients(calibration.answer, OF_ANSWER)
     of_answer = one + far * reach(calibration, dense.astype(np.float64)) + likely * before
-    return _relevance(before, of_answer, votes, n0)
+    return _relevance(before, of_answer, votes, n0 if calibration.n0 is None else calibration.n0)
 
 
 def relevance_of_given(

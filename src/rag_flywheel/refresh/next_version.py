@@ -23,8 +23,10 @@ from rag_flywheel.evaluate.gate_file import FILE_NAME as GATE_FILE
 from rag_flywheel.evaluate.gate_file import gate_text
 from rag_flywheel.evaluate.integrity import integrity_problems
 from rag_flywheel.evaluate.trial import Side
-from rag_flywheel.improve.fit import calibrated_parameters
+from rag_flywheel.improve.examples import Examples
+from rag_flywheel.improve.fit import calibrated_parameters, newest
 from rag_flywheel.improve.propagate import build_memory
+from rag_flywheel.improve.relevance import calibrated_relevance, with_unrelated
 from rag_flywheel.rank.memory import Memory, load_memory, save_memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.stored_evidence import load_stored_evidence
@@ -38,7 +40,6 @@ from rag_flywheel.refresh.start import Live, Model, live_model
 from rag_flywheel.refresh.stored_evidence import write_stored_evidence
 from rag_flywheel.refresh.tune import Tuned, Tuning, tune_encoder
 from rag_flywheel.refresh.tuned_encoder import NewEncoder, put_queries, queries_of
-from rag_flywheel.refresh.unrelated import with_unrelated
 from rag_flywheel.store import journal, passages, votes
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.corpus import embed
@@ -59,13 +60,14 @@ class Learned:
     """What was learned from votes: the parameters of the next version, with their memory.
 
     weights, tuned: the results of the two arms of the gate, tuned None: it was not due; judged: all
-    judgments on past queries.
+    judgments on past queries; examples: the past queries, None: votes are held back.
     """
 
     parameters: Parameters
     memory: Memory
     weights: Weights
     tuned: Tuned | None
+    examples: Examples | None
     judged: Sequence[Judgment]
 
     @property
@@ -107,9 +109,13 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         queries = learned.new_encoder.queries if learned.new_encoder else queries_of(encoder, model)
         until = live.votes_until(built.watermark)
         source = running.source.under(queries)
-        relevance = learned.parameters.relevance
-        relevance = with_unrelated(relevance, database, version, source.queries)
-        write_parameters(staged, replace(learned.parameters, relevance=relevance))
+        parameters = learned.parameters
+        unrelated = _builder(running, version).unrelated(source.queries)
+        relevance = with_unrelated(parameters.relevance, unrelated)
+        if learned.examples is not None:
+            parameters = replace(parameters, relevance=relevance)
+            relevance = calibrated_relevance(newest(learned.examples), parameters, unrelated)
+        write_parameters(staged, replace(parameters, relevance=relevance))
         write_stored_evidence(staged, database, source, learned.judged, until=until)
         manifest = deploy.seal(staged, _manifest(running, live, built, tuned))
         problems = version_problems(staged, database, encoder, built, version)
@@ -185,8 +191,7 @@ def _learn(
         calibrate(database, until=until)
     source = running.source.under(queries_of(running.encoder, model))
     past = read_past(database, source, until=until)
-    n, tenant_key = job.config.n_candidates, job.config.tenant_key
-    builder = ExampleBuilder(database, version, job.lookups, n, tenant_key, job.progress)
+    builder = _builder(running, version)
     if held_back:
         why = "votes after the rollback stay held back until release"
         weights, tuned = Weights(version.parameters, why, {}), None
@@ -205,12 +210,19 @@ def _learn(
         if tuned is not None and tuned.new is not None:
             parameters, examples = tuned.new.parameters, tuned.new.examples
         parameters = calibrated_parameters(examples, parameters)
-    learned = Learned(parameters, build_memory(examples, parameters), weights, tuned, past.every)
+    memory, some = build_memory(examples, parameters), None if held_back else examples
+    learned = Learned(parameters, memory, weights, tuned, some, past.every)
     log.info("refresh: parameters %s: %s", "new" if learned.new else "kept", weights.why)
     if tuned is not None:
         log.info("refresh: %s", tuned.why)
         forget_progress(job.root)
     return learned
+
+
+def _builder(running: RunningJob, version: LoadedVersion) -> ExampleBuilder:
+    job = running.job
+    n, tenant_key = job.config.n_candidates, job.config.tenant_key
+    return ExampleBuilder(job.database, version, job.lookups, n, tenant_key, job.progress)
 
 
 def _trials(running: RunningJob, panel: Panel, staged: Path) -> tuple[Weights, Tuned | None]:

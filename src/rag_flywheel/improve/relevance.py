@@ -1,0 +1,244 @@
+"""Calibrates relevance on votes: fits its coefficients to how likely they make the votes.
+
+A vote on a passage of relevance P is as likely as P · R + 1 − P, up to a factor, R being the odds of the
+vote at the estimated rates (see `improve/likelihood.py`). P is taken after the votes on similar queries
+of other folds, as in serving. Readers vote mostly on the first hits. Whether they vote does not depend
+on what a hit says, but the last hits are worse than the first: so a vote counts for as many hits as
+were shown at its rank for each that got a vote.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from rag_flywheel.improve.examples import (
+    Examples,
+    Floats,
+    cross_neighbours,
+    kernel_weights,
+    links,
+    support,
+)
+from rag_flywheel.improve.given import of_index
+from rag_flywheel.improve.likelihood import prior_under, vote_odds
+from rag_flywheel.improve.propagate import neighbour_chances_of
+from rag_flywheel.rank.calibration import OF_ANSWER, OF_INDEX, Calibration
+from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.posterior import NOISE_LIMIT
+from rag_flywheel.rank.relevance import coefficients, reach, terms_of_index
+
+SHOWN = 8  # hits of an answer
+LEAST_QUERIES = 64
+STRENGTH = 3.0  # of the Gaussian around the shipped coefficients, for a term whose spread is 1
+_RAREST = 0.02  # the least share of hits at a rank, as assumed, that get votes
+_SURE = 1e-9
+_LEAST_SPREAD = 0.05
+_DEVIATION = 1.4826  # the standard deviation of a normal distribution over its median deviation
+UNRELATED_SHARE = 0.5  # of the queries with votes: as if so many had nothing to do with the passages
+
+
+def with_unrelated(calibration: Calibration, unrelated: Examples) -> Calibration:
+    """The calibration with `unrelated` and `spread` as questions that have nothing to do with the
+    passages find them; a few of these may have, so that medians are taken."""
+    if not len(unrelated):
+        return calibration
+    best = np.where(unrelated.present, unrelated.features[:, :, 0], -np.inf).max(axis=1)
+    middle = float(np.median(best))
+    spread = _DEVIATION * float(np.median(np.abs(best - middle)))
+    found = round(middle, 4), round(max(spread, _LEAST_SPREAD), 4)
+    return replace(calibration, unrelated=found[0], spread=found[1])
+
+
+def calibrated_relevance(
+    examples: Examples, parameters: Parameters, unrelated: Examples
+) -> Calibration:
+    """The coefficients of relevance that are likeliest given the votes on queries of the index, near the
+    shipped ones; those of the parameters where fewer than 64 queries have votes, or votes are wrong too
+    often. `unrelated` and `spread` stay, and so do the coefficients of given candidates.
+
+    unrelated: questions that have nothing to do with the passages, which nobody may have asked yet: they
+    count as a part of all questions, without an answer.
+    """
+    kept = parameters.relevance
+    own = of_index(examples)
+    if len(own) < LEAST_QUERIES or own.measures is None or parameters.rates.noise > NOISE_LIMIT:
+        return kept
+    shown, shipped = _Shown.of(own, parameters), Calibration()
+    centre = np.append(coefficients(shipped.index, OF_INDEX), math.log(parameters.kernel.n0))
+    found = _near(centre, np.append(_spread(shown.terms), 1.0), shown.of_hits)
+    index, n0 = found[:-1], math.exp(float(found[-1]))
+    answer = _near(
+        coefficients(shipped.answer, OF_ANSWER),
+        _spread(shown.of_answer(index, kept)),
+        _with_others(
+            shown.of_answers(index, n0, kept),
+            _Shown.of(unrelated, parameters),
+            UNRELATED_SHARE * len(own),
+            index,
+            kept,
+        ),
+    )
+    return replace(
+        kept,
+        index={name: round(float(w), 4) for name, w in zip(OF_INDEX, index, strict=True)},
+        answer={name: round(float(w), 4) for name, w in zip(OF_ANSWER, answer, strict=True)},
+        n0=round(n0, 5),
+    )
+
+
+_Value: TypeAlias = Callable[[Floats], tuple[float, Floats]]
+
+
+def _with_others(
+    of_votes: _Value, others: "_Shown", n_others: float, index: Floats, kept: Calibration
+) -> _Value:
+    """`of_votes` and the likelihood that none of the other queries, counted as so many, has an answer."""
+    terms = others.of_answer(index, kept)
+    weight, rows = n_others / max(len(terms), 1), np.arange(len(terms))
+
+    def of(at: Floats) -> tuple[float, Floats]:
+        value, slope = of_votes(at)
+        log_odds = np.where(others.there > 0, terms @ at, -np.inf)
+        best = log_odds.argmax(axis=1)
+        z = np.clip(log_odds[rows, best], -50.0, 50.0)
+        chance = 1.0 / (1.0 + np.exp(-z))
+        value -= weight * float(np.logaddexp(0.0, z).sum())
+        return value, slope - weight * (chance @ terms[rows, best])
+
+    return of
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The 8 best candidates of n queries, as they would be shown.
+
+    terms: (n, 8, 5). added, every: S and the sum of K, by neighbours of other folds, (n, 8).
+    likelihoods: (n,), by which the votes on a query are likelier if one of the hits is right than if
+    none is. odds: of the votes, 1 without any. weights: of the votes, 0 without any. there: 1 where
+    there is a candidate, else 0.
+    """
+
+    terms: Floats
+    added: Floats
+    every: Floats
+    likelihoods: Floats
+    odds: Floats
+    weights: Floats
+    there: Floats
+
+    @classmethod
+    def of(cls, examples: Examples, parameters: Parameters) -> "_Shown":
+        added, every = _by_neighbours(examples, parameters)
+        prior, n0 = prior_under(examples, parameters), parameters.kernel.n0
+        likely = np.where(examples.present, (n0 * prior + added) / (n0 + every), -1.0)
+        best = np.argsort(-likely, axis=1, kind="stable")[:, :SHOWN]
+
+        def at(values: Floats) -> Floats:
+            return np.take_along_axis(values, best, axis=1)
+
+        assert examples.measures is not None
+        measured = np.take_along_axis(examples.measures, best[:, :, None], axis=1)
+        dense = np.take_along_axis(examples.features[:, :, 0], best, axis=1).astype(np.float64)
+        there = at(examples.present) & ~np.isnan(measured[..., 0])
+        terms = np.where(there[..., None], terms_of_index(dense, measured), 0.0)
+        voted = at(examples.voted) & there
+        share = voted.sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+        weights = voted / np.maximum(share, _RAREST)
+        weights *= voted.sum() / max(float(weights.sum()), 1.0)
+        odds = np.where(voted, at(vote_odds(examples, parameters.rates)), 1.0)
+        ratio = _ratio(at(likely) * there, odds, several=parameters.answers is not None)
+        return cls(terms, at(added), at(every), ratio, odds, weights, there.astype(np.float64))
+
+    def of_answer(self, index: Floats, calibration: Calibration) -> Floats:
+        """What the coefficients OF_ANSWER multiply, (n, 8, 3)."""
+        far = reach(calibration, self.terms[..., OF_INDEX.index("dense")])
+        return np.stack([np.ones_like(far), far, self.terms @ index], axis=-1)
+
+    def chances(self, index: Floats, n0: float) -> tuple[Floats, Floats, Floats]:
+        """(chances after the votes on similar queries, (n, 8), their slopes by the log-odds before, and
+        by log n0)."""
+        chance = 1.0 / (1.0 + np.exp(-np.clip(self.terms @ index, -50.0, 50.0)))
+        said = np.maximum(self.every, self.added)
+        total = n0 + said
+        found = np.clip((n0 * chance + self.added) / total, _SURE, 1.0 - _SURE)
+        by_n0 = n0 * (chance * said - self.added) / total**2
+        return found, n0 / total * chance * (1.0 - chance), by_n0
+
+    def of_hits(self, at: Floats) -> tuple[float, Floats]:
+        """log P(votes) under these coefficients, the last being log n0, and its slopes."""
+        chances, steep, by_n0 = self.chances(at[:-1], math.exp(min(float(at[-1]), 20.0)))
+        likely = chances * (self.odds - 1.0) + 1.0
+        value = float((self.weights * np.log(likely)).sum())
+        by_chance = self.weights * (self.odds - 1.0) / likely
+        slope = np.einsum("nr,nrd->d", by_chance * steep, self.terms)
+        return value, np.append(slope, (by_chance * by_n0).sum())
+
+    def of_answers(self, index: Floats, n0: float, calibration: Calibration) -> _Value:
+        """log P(votes), and its slopes, as a function of the coefficients by which an answer holds a
+        right passage with the chance A: P(votes) = 1 − A + A · ratio, up to a factor."""
+        chances, terms = self.chances(index, n0)[0], self.of_answer(index, calibration)
+        moved = np.log(chances) - np.log1p(-chances) - self.terms @ index
+        moved, rows = np.where(self.there > 0, moved, -np.inf), np.arange(len(terms))
+
+        def of(at: Floats) -> tuple[float, Floats]:
+            log_odds = terms @ at + moved
+            best = log_odds.argmax(axis=1)
+            one = 1.0 / (1.0 + np.exp(-np.clip(log_odds[rows, best], -50.0, 50.0)))
+            likely = one * (self.likelihoods - 1.0) + 1.0
+            by_best = (self.likelihoods - 1.0) / likely * one * (1.0 - one)
+            return float(np.log(likely).sum()), by_best @ terms[rows, best]
+
+        return of
+
+
+def _ratio(chances: Floats, odds: Floats, *, several: bool) -> Floats:
+    """P(votes | one hit is right) / P(votes | none is), (n,), by the chances of ranking, (n, 8).
+
+    With several answers, hits are right each on its own, on condition that one at least is.
+    """
+    if not several:
+        found: Floats = (chances * odds).sum(axis=1) / np.maximum(chances.sum(axis=1), _SURE)
+        return found
+    none = np.prod(1.0 - chances, axis=1)
+    said = np.prod(chances * (odds - 1.0) + 1.0, axis=1)
+    return np.maximum(said - none, _SURE) / np.maximum(1.0 - none, _SURE)
+
+
+def _by_neighbours(examples: Examples, parameters: Parameters) -> tuple[Floats, Floats]:
+    """(S, the sum of K over the neighbours that say anything about it) of each candidate, (n, C), by
+    neighbours of other folds."""
+    near = cross_neighbours(examples)
+    chances = neighbour_chances_of(examples, prior_under(examples, parameters), parameters)
+    found, width = links(near, examples, examples, chances), examples.lineages.shape[1]
+    weights = kernel_weights(near, parameters.kernel)
+    if parameters.memory.neighbours < 1:
+        weights = np.zeros_like(weights)
+    every = support(found, np.ones(len(found.of)), weights, width)
+    return support(found, chances.ravel()[found.of], weights, width), every
+
+
+def _spread(terms: Floats) -> Floats:
+    """The standard deviation of each term, that of the constant being 1, (d,)."""
+    found: Floats = terms.reshape(-1, terms.shape[-1]).std(axis=0)
+    found[0] = 1.0
+    return np.maximum(found, 1e-3)
+
+
+def _near(
+    centre: Floats, spread: Floats, value: _Value
+) -> Floats:
+    """Where `value` less the Gaussian around the centre is largest, by L-BFGS-B."""
+    from scipy.optimize import minimize
+
+    pull = STRENGTH * spread**2
+
+    def loss(at: Floats) -> tuple[float, Floats]:
+        found, slope = value(at)
+        apart = at - centre
+        return -found + 0.5 * float(pull @ apart**2), pull * apart - slope
+
+    found: Floats = minimize(loss, centre, jac=True, method="L-BFGS-B").x
+    return found
