@@ -35,6 +35,7 @@ LEAST_QUERIES = 64
 STRENGTH = 3.0  # of the Gaussian around the shipped coefficients, for a term whose spread is 1
 _RAREST = 0.02  # the least share of hits at a rank, as assumed, that get votes
 _SURE = 1e-9
+_FARTHEST = 4.0  # of a logarithm
 _LEAST_SPREAD = 0.05
 _DEVIATION = 1.4826  # the standard deviation of a normal distribution over its median deviation
 UNRELATED_SHARE = 0.5  # of the queries with votes: as if so many had nothing to do with the passages
@@ -67,14 +68,15 @@ def calibrated_relevance(
     if len(own) < LEAST_QUERIES or own.measures is None or parameters.rates.noise > NOISE_LIMIT:
         return kept
     shown, shipped = _Shown.of(own, parameters), Calibration()
-    centre = np.append(coefficients(shipped.index, OF_INDEX), math.log(parameters.kernel.n0))
-    found = _near(centre, np.append(_spread(shown.terms), 1.0), shown.of_hits)
-    index, n0 = found[:-1], math.exp(float(found[-1]))
+    memory = [math.log(parameters.kernel.n0), math.log(shipped.agreement)]
+    centre = np.append(coefficients(shipped.index, OF_INDEX), memory)
+    found = _near(centre, np.append(_spread(shown.terms), [1.0, 1.0]), shown.of_hits)
+    index, (n0, agreement) = found[:-2], np.exp(np.clip(found[-2:], -_FARTHEST, _FARTHEST)).tolist()
     answer = _near(
         coefficients(shipped.answer, OF_ANSWER),
         _spread(shown.of_answer(index, kept)),
         _with_others(
-            shown.of_answers(index, n0, kept),
+            shown.of_answers(found, kept),
             _Shown.of(unrelated, parameters),
             UNRELATED_SHARE * len(own),
             index,
@@ -86,6 +88,7 @@ def calibrated_relevance(
         index={name: round(float(w), 4) for name, w in zip(OF_INDEX, index, strict=True)},
         answer={name: round(float(w), 4) for name, w in zip(OF_ANSWER, answer, strict=True)},
         n0=round(n0, 5),
+        agreement=round(agreement, 4),
     )
 
 
@@ -157,31 +160,41 @@ class _Shown:
         far = reach(calibration, self.terms[..., OF_INDEX.index("dense")])
         return np.stack([np.ones_like(far), far, self.terms @ index], axis=-1)
 
-    def chances(self, index: Floats, n0: float) -> tuple[Floats, Floats, Floats]:
-        """(chances after the votes on similar queries, (n, 8), their slopes by the log-odds before, and
-        by log n0)."""
-        chance = 1.0 / (1.0 + np.exp(-np.clip(self.terms @ index, -50.0, 50.0)))
+    def after(self, at: Floats) -> tuple[Floats, Floats]:
+        """(log-odds after the votes on similar queries, (n, 8), their slopes, (n, 8, 7)) under the
+        coefficients `at`, the last two being log n0 and log agreement."""
+        n0, log_agreement = math.exp(min(max(float(at[-2]), -_FARTHEST), _FARTHEST)), float(at[-1])
+        before = 1.0 / (1.0 + np.exp(-np.clip(self.terms @ at[:-2], -50.0, 50.0)))
         said = np.maximum(self.every, self.added)
         total = n0 + said
-        found = np.clip((n0 * chance + self.added) / total, _SURE, 1.0 - _SURE)
-        by_n0 = n0 * (chance * said - self.added) / total**2
-        return found, n0 / total * chance * (1.0 - chance), by_n0
+        chance = np.clip((n0 * before + self.added) / total, _SURE, 1.0 - _SURE)
+        log_odds = np.log(chance) - np.log1p(-chance)
+        share = said / total
+        power = np.exp(min(max(log_agreement, -_FARTHEST), _FARTHEST) * share)
+        by_chance = power / (chance * (1.0 - chance))
+        by_n0 = by_chance * n0 * (before * said - self.added) / total**2
+        by_n0 -= log_odds * power * log_agreement * n0 * said / total**2
+        by_before = by_chance * n0 / total * before * (1.0 - before)
+        slopes = [by_before[..., None] * self.terms, by_n0[..., None]]
+        slopes.append((log_odds * power * share)[..., None])
+        return log_odds * power, np.concatenate(slopes, axis=-1)
 
     def of_hits(self, at: Floats) -> tuple[float, Floats]:
-        """log P(votes) under these coefficients, the last being log n0, and its slopes."""
-        chances, steep, by_n0 = self.chances(at[:-1], math.exp(min(float(at[-1]), 20.0)))
+        """log P(votes) under these coefficients, and its slopes."""
+        log_odds, slopes = self.after(at)
+        chances = 1.0 / (1.0 + np.exp(-np.clip(log_odds, -50.0, 50.0)))
         likely = chances * (self.odds - 1.0) + 1.0
         value = float((self.weights * np.log(likely)).sum())
-        by_chance = self.weights * (self.odds - 1.0) / likely
-        slope = np.einsum("nr,nrd->d", by_chance * steep, self.terms)
-        return value, np.append(slope, (by_chance * by_n0).sum())
+        by_log_odds = self.weights * (self.odds - 1.0) / likely * chances * (1.0 - chances)
+        return value, np.einsum("nr,nrd->d", by_log_odds, slopes)
 
-    def of_answers(self, index: Floats, n0: float, calibration: Calibration) -> _Value:
+    def of_answers(self, found: Floats, calibration: Calibration) -> _Value:
         """log P(votes), and its slopes, as a function of the coefficients by which an answer holds a
-        right passage with the chance A: P(votes) = 1 − A + A · ratio, up to a factor."""
-        chances, terms = self.chances(index, n0)[0], self.of_answer(index, calibration)
-        moved = np.log(chances) - np.log1p(-chances) - self.terms @ index
-        moved, rows = np.where(self.there > 0, moved, -np.inf), np.arange(len(terms))
+        right passage with the chance A: P(votes) = 1 − A + A · ratio, up to a factor. found: the
+        coefficients of the hits."""
+        terms = self.of_answer(found[:-2], calibration)
+        moved, rows = self.after(found)[0] - self.terms @ found[:-2], np.arange(len(terms))
+        moved = np.where(self.there > 0, moved, -np.inf)
 
         def of(at: Floats) -> tuple[float, Floats]:
             log_odds = terms @ at + moved

@@ -43,7 +43,8 @@ class Calibration:
     `reach` is (dense − unrelated) / spread, at most 4; `relevance` the log-odds of its relevance.
     unrelated, spread: mean and standard deviation of the best `dense` of questions that have nothing to
     do with the passages; a refresh measures them (see `refresh/relevance.py`).
-    n0: as that of the kernel, for relevance; None: the same.
+    n0: as that of the kernel, for relevance; None: the same. agreement: by how much similar past queries
+    that agree are surer together than on average, a factor on log-odds that rest on them alone.
     The shipped values are measured by benchmarks/learning/relevance.py.
     """
 
@@ -53,6 +54,7 @@ class Calibration:
     unrelated: Annotated[float, Meta(ge=-10, le=1)] = 0.06
     spread: Annotated[float, Meta(ge=1e-3, le=10)] = 0.08
     n0: Annotated[float, Meta(ge=1e-9, le=1e9)] | None = None
+    agreement: Annotated[float, Meta(ge=1e-2, le=100)] = 1.0
 
 
 def check_calibration(values: Any) -> None:

@@ -1,7 +1,7 @@
 """Computes relevance: the chance that a passage answers a question, whatever other candidates there are.
 
     P0 = 1 / (1 + exp(−coefficients · measures))
-    P  = (n0 · P0 + S) / (n0 + Σ_t K),   odds of P times R
+    P  = (n0 · P0 + S) / (n0 + Σ_t K),   log-odds of P times agreement^(Σ_t K / (n0 + Σ_t K)), odds times R
 
 Votes enter as in a score with several answers (see `rank/score.py`): S and K are those of similar
 past queries, R the odds of the votes on the same question. A score is a chance shared out among the
@@ -88,7 +88,8 @@ def relevance(
     before = terms @ coefficients(calibration.index, OF_INDEX)
     one, far, likely = coefficients(calibration.answer, OF_ANSWER)
     of_answer = one + far * reach(calibration, dense.astype(np.float64)) + likely * before
-    return _relevance(before, of_answer, votes, n0 if calibration.n0 is None else calibration.n0)
+    n0 = n0 if calibration.n0 is None else calibration.n0
+    return _relevance(before, of_answer, after_votes(before, votes, n0, calibration.agreement))
 
 
 def relevance_of_given(
@@ -101,23 +102,26 @@ def relevance_of_given(
     terms = terms_of_given(measured.astype(np.float64))
     before = terms @ coefficients(calibration.given, OF_GIVEN)
     one, far, likely = coefficients(calibration.answer, OF_ANSWER)
-    return _relevance(before, one + far * MOST_REACH + likely * before, votes, n0)
+    after = after_votes(before, votes, n0, 1.0)
+    return _relevance(before, one + far * MOST_REACH + likely * before, after)
 
 
-def after_votes(before: Floats, votes: Votes, n0: float) -> Floats:
+def after_votes(before: Floats, votes: Votes, n0: float, agreement: float) -> Floats:
     """The log-odds after the votes, (n,), of log-odds before them."""
-    chance = (n0 * _chance(before) + votes.support) / (n0 + np.maximum(votes.weight, votes.support))
-    chance = np.clip(np.maximum(chance, votes.least), _SURE, 1.0 - _SURE)
-    found: Floats = np.log(chance) - np.log1p(-chance) + votes.log_odds
+    said = np.maximum(votes.weight, votes.support)
+    chance = np.clip((n0 * _chance(before) + votes.support) / (n0 + said), _SURE, 1.0 - _SURE)
+    named = np.clip(votes.least, _SURE, 1.0 - _SURE)
+    found: Floats = (np.log(chance) - np.log1p(-chance)) * agreement ** (said / (n0 + said))
+    found = np.maximum(found, np.log(named) - np.log1p(-named)) + votes.log_odds
     moved = (votes.weight > 0.0) | (votes.log_odds != 0.0) | (votes.support > 0.0)
     return np.where(moved, found, before)
 
 
-def _relevance(before: Floats, of_answer: Floats, votes: Votes, n0: float) -> Relevance:
-    """before: the log-odds of each hit; of_answer: those of the answer, if the hit was its best."""
+def _relevance(before: Floats, of_answer: Floats, after: Floats) -> Relevance:
+    """before, after: the log-odds of each hit before and after the votes; of_answer: those of the answer
+    before them, if the hit was its best."""
     if not len(before):
         return Relevance(before, 0.0)
-    after = after_votes(before, votes, n0)
     best = max(float((of_answer + after - before).max()), float(after.max()))
     return Relevance(_chance(after), float(_chance(np.array([best]))[0]))
 
