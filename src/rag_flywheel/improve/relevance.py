@@ -1,8 +1,10 @@
 """Calibrates relevance on votes: fits its coefficients to how likely they make the votes.
 
-A vote on a passage of relevance P is as likely as P · R + 1 − P, up to a factor, R being the odds of the
-vote at the estimated rates (see `improve/likelihood.py`). P is taken after the votes on similar queries
-of other folds, as in serving. Readers vote mostly on the first hits. Whether they vote does not depend
+The votes on a passage of relevance P are as likely as P · P(votes | right) + (1 − P) · P(votes | wrong),
+with the rate at which votes are wrong fitted along, the same for right and for wrong passages: the rates
+of ranking (see `improve/likelihood.py`) are of questions that all have an answer. Where many have none,
+they would make right passages that are called harmful of the wrong ones. P is taken after the votes on similar queries of
+other folds, as in serving. Readers vote mostly on the first hits. Whether they vote does not depend
 on what a hit says, but the last hits are worse than the first: so a vote counts for as many hits as
 were shown at its rank for each that got a vote.
 """
@@ -23,7 +25,7 @@ from rag_flywheel.improve.examples import (
     support,
 )
 from rag_flywheel.improve.given import of_index
-from rag_flywheel.improve.likelihood import prior_under, vote_odds
+from rag_flywheel.improve.likelihood import prior_under
 from rag_flywheel.improve.propagate import neighbour_chances_of
 from rag_flywheel.rank.calibration import OF_ANSWER, OF_INDEX, Calibration
 from rag_flywheel.rank.parameters import Parameters
@@ -35,6 +37,7 @@ LEAST_QUERIES = 64
 STRENGTH = 3.0  # of the Gaussian around the shipped coefficients, for a term whose spread is 1
 _RAREST = 0.02  # the least share of hits at a rank, as assumed, that get votes
 _SURE = 1e-9
+_LARGEST_RATE = 0.49
 _FARTHEST = 4.0  # of a logarithm
 _LEAST_SPREAD = 0.05
 _DEVIATION = 1.4826  # the standard deviation of a normal distribution over its median deviation
@@ -69,14 +72,16 @@ def calibrated_relevance(
         return kept
     shown, shipped = _Shown.of(own, parameters), Calibration()
     memory = [math.log(parameters.kernel.n0), math.log(shipped.agreement)]
-    centre = np.append(coefficients(shipped.index, OF_INDEX), memory)
-    found = _near(centre, np.append(_spread(shown.terms), [1.0, 1.0]), shown.of_hits)
+    rate = [_logit(parameters.rates.false_helpful)]
+    centre = np.concatenate([coefficients(shipped.index, OF_INDEX), memory, rate])
+    fitted = _near(centre, np.append(_spread(shown.terms), np.ones(3)), shown.of_hits)
+    found, rate_found = fitted[:-1], _rate(fitted[-1])
     index, (n0, agreement) = found[:-2], np.exp(np.clip(found[-2:], -_FARTHEST, _FARTHEST)).tolist()
     answer = _near(
         coefficients(shipped.answer, OF_ANSWER),
         _spread(shown.of_answer(index, kept)),
         _with_others(
-            shown.of_answers(found, kept),
+            shown.of_answers(found, rate_found, kept),
             _Shown.of(unrelated, parameters),
             UNRELATED_SHARE * len(own),
             index,
@@ -119,16 +124,18 @@ class _Shown:
     """The 8 best candidates of n queries, as they would be shown.
 
     terms: (n, 8, 5). added, every: S and the sum of K, by neighbours of other folds, (n, 8).
-    likelihoods: (n,), by which the votes on a query are likelier if one of the hits is right than if
-    none is. odds: of the votes, 1 without any. weights: of the votes, 0 without any. there: 1 where
-    there is a candidate, else 0.
+    likely: their chances by ranking, (n, 8); several: whether any number of them may be right. helpful,
+    harmful: votes, (n, 8). weights: of the votes, 0 without any. there: 1 where there is a candidate,
+    else 0.
     """
 
     terms: Floats
     added: Floats
     every: Floats
-    likelihoods: Floats
-    odds: Floats
+    likely: Floats
+    several: bool
+    helpful: Floats
+    harmful: Floats
     weights: Floats
     there: Floats
 
@@ -151,9 +158,17 @@ class _Shown:
         share = voted.sum(axis=0) / np.maximum(there.sum(axis=0), 1)
         weights = voted / np.maximum(share, _RAREST)
         weights *= voted.sum() / max(float(weights.sum()), 1.0)
-        odds = np.where(voted, at(vote_odds(examples, parameters.rates)), 1.0)
-        ratio = _ratio(at(likely) * there, odds, several=parameters.answers is not None)
-        return cls(terms, at(added), at(every), ratio, odds, weights, there.astype(np.float64))
+        return cls(
+            terms,
+            at(added),
+            at(every),
+            at(likely) * there,
+            parameters.answers is not None,
+            at(examples.helpful),
+            at(examples.harmful),
+            weights,
+            there.astype(np.float64),
+        )
 
     def of_answer(self, index: Floats, calibration: Calibration) -> Floats:
         """What the coefficients OF_ANSWER multiply, (n, 8, 3)."""
@@ -180,28 +195,39 @@ class _Shown:
         return log_odds * power, np.concatenate(slopes, axis=-1)
 
     def of_hits(self, at: Floats) -> tuple[float, Floats]:
-        """log P(votes) under these coefficients, and its slopes."""
-        log_odds, slopes = self.after(at)
+        """log P(votes) under these coefficients, the last standing for the rate of wrong votes, and its
+        slopes."""
+        log_odds, slopes = self.after(at[:-1])
         chances = 1.0 / (1.0 + np.exp(-np.clip(log_odds, -50.0, 50.0)))
-        likely = chances * (self.odds - 1.0) + 1.0
-        value = float((self.weights * np.log(likely)).sum())
-        by_log_odds = self.weights * (self.odds - 1.0) / likely * chances * (1.0 - chances)
-        return value, np.einsum("nr,nrd->d", by_log_odds, slopes)
+        rate = _rate(at[-1])
+        right, wrong = math.log1p(-rate), math.log(rate)
+        if_wrong = self.helpful * wrong + self.harmful * right
+        odds = np.exp(np.clip((self.helpful - self.harmful) * (right - wrong), -50.0, 50.0))
+        total = chances * odds + 1.0 - chances
+        value = float((self.weights * (np.log(total) + if_wrong)).sum())
+        by_log_odds = self.weights * (odds - 1.0) / total * chances * (1.0 - chances)
+        after = chances * odds / total
+        n_wrong = after * self.harmful + (1.0 - after) * self.helpful
+        by_rate = (self.weights * (n_wrong - rate * (self.helpful + self.harmful))).sum()
+        return value, np.append(np.einsum("nr,nrd->d", by_log_odds, slopes), by_rate)
 
-    def of_answers(self, found: Floats, calibration: Calibration) -> _Value:
+    def of_answers(self, found: Floats, rate: float, calibration: Calibration) -> _Value:
         """log P(votes), and its slopes, as a function of the coefficients by which an answer holds a
         right passage with the chance A: P(votes) = 1 − A + A · ratio, up to a factor. found: the
         coefficients of the hits."""
         terms = self.of_answer(found[:-2], calibration)
         moved, rows = self.after(found)[0] - self.terms @ found[:-2], np.arange(len(terms))
         moved = np.where(self.there > 0, moved, -np.inf)
+        of_vote = math.log1p(-rate) - math.log(rate)
+        power = np.where(self.weights > 0, (self.helpful - self.harmful) * of_vote, 0.0)
+        ratio = _ratio(self.likely, np.exp(np.clip(power, -50.0, 50.0)), several=self.several)
 
         def of(at: Floats) -> tuple[float, Floats]:
             log_odds = terms @ at + moved
             best = log_odds.argmax(axis=1)
             one = 1.0 / (1.0 + np.exp(-np.clip(log_odds[rows, best], -50.0, 50.0)))
-            likely = one * (self.likelihoods - 1.0) + 1.0
-            by_best = (self.likelihoods - 1.0) / likely * one * (1.0 - one)
+            likely = one * (ratio - 1.0) + 1.0
+            by_best = (ratio - 1.0) / likely * one * (1.0 - one)
             return float(np.log(likely).sum()), by_best @ terms[rows, best]
 
         return of
@@ -231,6 +257,15 @@ def _by_neighbours(examples: Examples, parameters: Parameters) -> tuple[Floats, 
         weights = np.zeros_like(weights)
     every = support(found, np.ones(len(found.of)), weights, width)
     return support(found, chances.ravel()[found.of], weights, width), every
+
+
+def _logit(share: float) -> float:
+    return math.log(share) - math.log1p(-share)
+
+
+def _rate(at: float) -> float:
+    """The rate that log-odds stand for."""
+    return 1.0 / (1.0 + math.exp(-min(max(float(at), -7.0), _logit(_LARGEST_RATE))))
 
 
 def _spread(terms: Floats) -> Floats:

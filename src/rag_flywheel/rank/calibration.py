@@ -9,12 +9,8 @@ from typing import Annotated, Any, TypeAlias
 from msgspec import Meta
 
 from rag_flywheel.disk import exactly
+from rag_flywheel.rank.features import MEASURES
 
-MEASURES = ("cover", "missing", "length")
-"""What is read of a passage for its relevance. cover: the share of the question's words that it has,
-each weighted by its idf. missing: the idf of the rarest word that it lacks, over that of a word in no
-text. length: log(1 + its words). None of them depends on other candidates, nor on copies of a text:
-idf counts equal texts once."""
 OF_INDEX = ("one", "dense", *MEASURES)
 OF_GIVEN = ("one", "cover", "length")
 OF_ANSWER = ("one", "reach", "relevance")

@@ -31,27 +31,6 @@ class Relevance:
     answerable: float
 
 
-def measures(
-    places: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], idf: Floats, unknown: float
-) -> Features:
-    """float32 (n, 3): the measures of n texts, in the order of MEASURES.
-
-    places: the texts one after the other, each token as the number of its word in the question or -1;
-    lengths (n,): tokens of each text; idf (m,): of the question's distinct words; unknown: of a word
-    that is in no text.
-    """
-    n, m = len(lengths), len(idf)
-    hits = np.flatnonzero(places >= 0)
-    there = np.zeros((n, m), dtype=bool)
-    there[np.searchsorted(np.cumsum(lengths), hits, side="right"), places[hits]] = True
-    found = np.empty((n, 3), dtype=np.float32)
-    total = float(idf.sum())
-    found[:, 0] = there @ idf / total if total > 0 else 0.0
-    found[:, 1] = np.where(there, 0.0, idf).max(axis=1, initial=0.0) / unknown if m else 1.0
-    found[:, 2] = np.log1p(lengths)
-    return found
-
-
 def terms_of_index(dense: Floats, measured: Floats) -> Floats:
     """float64 (..., 5): what the coefficients OF_INDEX multiply; dense (...), measured (..., 3)."""
     parts = [np.ones_like(dense)[..., None], dense[..., None], measured]

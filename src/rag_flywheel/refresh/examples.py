@@ -14,8 +14,7 @@ from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.improve.examples import Examples, Golden, Ints
 from rag_flywheel.index.nearest import nearest_rows
-from rag_flywheel.rank.calibration import MEASURES
-from rag_flywheel.rank.features import FEATURES, GIVEN
+from rag_flywheel.rank.features import FEATURES, GIVEN, MEASURES
 from rag_flywheel.rank.posterior import CORRECTION_WEIGHT
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import (

@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from rag_flywheel.index.bm25 import LexicalScores
 from rag_flywheel.index.lexical import tokenize
-from rag_flywheel.rank.calibration import MEASURES
-from rag_flywheel.rank.features import CHEAP, FEATURES, RICH, with_rich
+from rag_flywheel.rank.features import CHEAP, FEATURES, MEASURES, RICH, with_rich
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import EmbeddedText, Features, Pids

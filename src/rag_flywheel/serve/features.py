@@ -14,9 +14,9 @@ from rag_flywheel.rank.features import (
     TextNgrams,
     TextWords,
     cheap_features,
+    measures,
     rich_features,
 )
-from rag_flywheel.rank.relevance import measures
 from rag_flywheel.records import EmbeddedText, Features, Pids
 from rag_flywheel.serve.lookups import Lookup
 

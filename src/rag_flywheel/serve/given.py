@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
-from rag_flywheel.rank.features import QueryWords, TextNgrams, TextWords, rich_features
+from rag_flywheel.rank.features import QueryWords, TextNgrams, TextWords, measures, rich_features
 from rag_flywheel.rank.given import best_given
-from rag_flywheel.rank.relevance import measures
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import Candidate, Features, Passage, Pids
 from rag_flywheel.store.passages import encoded_text, rows_of_texts
