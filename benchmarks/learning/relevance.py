@@ -41,19 +41,19 @@ from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.formats.beir import Split, read_beir
+from rag_flywheel.index.lexical import tokenize
 from rag_flywheel.rank.calibration import OF_ANSWER, OF_GIVEN, OF_INDEX, Calibration
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.relevance import reach, terms_of_given, terms_of_index
 from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.given import given_measures, words_of
-from rag_flywheel.index.lexical import tokenize
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev", "stackfaq")
 MORE, MIXED = "xquad_de", "squad11_dev, half unanswerable"
 MOST_TRAIN, MOST_TEST, OF_OTHERS, MOST_ASKED = 1_000, 1_000, 80, 4_000
 BINS, LOW = 15, 0.2
 WEIGHTS = {"stackfaq": 0.3}  # of a collection, else 1: many right passages a question are rare
-OF_OFF, OF_UNANSWERABLE = (0.3, 1.0), (0.5, 0.25)  # weights for hits and for answers
+OF_OFF, OF_UNANSWERABLE = (0.3, 0.6), (0.5, 0.1)  # weights for hits and for answers
 PENALTY = 1e-3
 Floats = npt.NDArray[np.float64]
 Json = dict[str, Any]
@@ -73,7 +73,8 @@ class Hits:
 
     @property
     def answered(self) -> Floats:
-        return self.right.max(axis=1)
+        found: Floats = self.right.max(axis=1)
+        return found
 
 
 def ece(chances: Floats, right: Floats) -> float:
@@ -122,15 +123,15 @@ def hits_of(fw: Flywheel, asked: Asked) -> Hits:
         vectors = server._encoder(state).encode(queries)
         every = server._ranked(state, queries, vectors, Request(SHOWN, record=False))
         for (text, grades), ranked in zip(part, every, strict=True):
-            best = ranked.best[:SHOWN]
+            best = list(ranked.best[:SHOWN])
             rows = ranked.features[(best * SHOWN)[:SHOWN] if len(best) < SHOWN else best]
             found, _, _ = server._hits(state, ranked, Request(SHOWN))
             ids = [hit.passage_id for _, hit in found]
             ids = [*ids, *ids[-1:] * (SHOWN - len(ids))]
-            dense, measured = rows[:, 0].astype(np.float64), rows[:, len(FEATURES) :]
+            dense, measured = rows[:, 0], rows[:, len(FEATURES) :]
             terms.append(terms_of_index(dense, measured))
             words = [words_of(texts[i]) for i in ids]
-            given.append(terms_of_given(given_measures(tokenize(text), words).astype(np.float64)))
+            given.append(terms_of_given(given_measures(tokenize(text), words)))
             far.append(reach(calibration, dense))
             right.append([float(grades.get(i, 0) > 0) for i in ids])
     return Hits(*(np.array(each) for each in (terms, given, far, right)))
@@ -231,7 +232,7 @@ def gather(name: str, scratch: Path) -> dict[str, Hits]:
             "off topic": hits_of(fw, [(text, {}) for text in off_topic()]),
         }
         if name == "squad11_dev":
-            vain = [(text, {}) for text in unanswerable()]
+            vain: Asked = [(text, {}) for text in unanswerable()]
             n = len(kinds["test"].right)
             kinds["unanswerable, test"] = hits_of(fw, vain[:n])
             kinds["unanswerable, train"] = hits_of(fw, vain[n : n + MOST_TRAIN])

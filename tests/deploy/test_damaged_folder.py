@@ -4,8 +4,8 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
-from hashlib import sha256
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 

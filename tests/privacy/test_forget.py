@@ -1,7 +1,7 @@
 """Forgetting a user: nothing of them is left, and all is as if they had never been there."""
 
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any

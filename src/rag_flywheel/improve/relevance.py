@@ -3,18 +3,19 @@
 The votes on a passage of relevance P are as likely as P · P(votes | right) + (1 − P) · P(votes | wrong),
 with the rate at which votes are wrong fitted along, the same for right and for wrong passages: the rates
 of ranking (see `improve/likelihood.py`) are of questions that all have an answer. Where many have none,
-they would make right passages that are called harmful of the wrong ones. P is taken after the votes on similar queries of
-other folds, as in serving. Readers vote mostly on the first hits. Whether they vote does not depend
-on what a hit says, but the last hits are worse than the first: so a vote counts for as many hits as
-were shown at its rank for each that got a vote.
+they would take wrong passages for right ones that are called harmful. P is taken after the votes on
+similar queries of other folds, as in serving. Readers vote mostly on the first hits. Whether they vote
+does not depend on what a hit says, but the last hits are worse than the first: so a vote counts for as
+many hits as were shown at its rank for each that got a vote.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from rag_flywheel.improve.examples import (
     Examples,
@@ -41,7 +42,9 @@ _LARGEST_RATE = 0.49
 _FARTHEST = 4.0  # of a logarithm
 _LEAST_SPREAD = 0.05
 _DEVIATION = 1.4826  # the standard deviation of a normal distribution over its median deviation
-UNRELATED_SHARE = 0.5  # of the queries with votes: as if so many had nothing to do with the passages
+UNRELATED_SHARE = (
+    0.5  # of the queries with votes: as if so many had nothing to do with the passages
+)
 
 
 def with_unrelated(calibration: Calibration, unrelated: Examples) -> Calibration:
@@ -146,12 +149,12 @@ class _Shown:
         likely = np.where(examples.present, (n0 * prior + added) / (n0 + every), -1.0)
         best = np.argsort(-likely, axis=1, kind="stable")[:, :SHOWN]
 
-        def at(values: Floats) -> Floats:
+        def at(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
             return np.take_along_axis(values, best, axis=1)
 
         assert examples.measures is not None
         measured = np.take_along_axis(examples.measures, best[:, :, None], axis=1)
-        dense = np.take_along_axis(examples.features[:, :, 0], best, axis=1).astype(np.float64)
+        dense = at(examples.features[:, :, 0]).astype(np.float32)
         there = at(examples.present) & ~np.isnan(measured[..., 0])
         terms = np.where(there[..., None], terms_of_index(dense, measured), 0.0)
         voted = at(examples.voted) & there
@@ -272,12 +275,11 @@ def _spread(terms: Floats) -> Floats:
     """The standard deviation of each term, that of the constant being 1, (d,)."""
     found: Floats = terms.reshape(-1, terms.shape[-1]).std(axis=0)
     found[0] = 1.0
-    return np.maximum(found, 1e-3)
+    np.maximum(found, 1e-3, out=found)
+    return found
 
 
-def _near(
-    centre: Floats, spread: Floats, value: _Value
-) -> Floats:
+def _near(centre: Floats, spread: Floats, value: _Value) -> Floats:
     """Where `value` less the Gaussian around the centre is largest, by L-BFGS-B."""
     from scipy.optimize import minimize
 

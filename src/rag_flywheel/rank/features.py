@@ -209,9 +209,7 @@ def rich_features(
     return np.stack(columns, axis=1).astype(np.float32), best
 
 
-def measures(
-    places: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], idf: npt.NDArray[np.float64], unknown: float
-) -> Features:
+def measures(places: Ints, lengths: Ints, idf: npt.NDArray[np.float64], unknown: float) -> Features:
     """float32 (n, 3): the measures of n texts, in the order of MEASURES.
 
     places: the texts one after the other, each token as the number of its word in the question or -1;

@@ -10,6 +10,7 @@ candidates; a relevance is not, so that copies of a passage have the relevance o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,14 +32,14 @@ class Relevance:
     answerable: float
 
 
-def terms_of_index(dense: Floats, measured: Floats) -> Floats:
+def terms_of_index(dense: Features, measured: Features) -> Floats:
     """float64 (..., 5): what the coefficients OF_INDEX multiply; dense (...), measured (..., 3)."""
     parts = [np.ones_like(dense)[..., None], dense[..., None], measured]
     found: Floats = np.concatenate(parts, axis=-1).astype(np.float64)
     return found
 
 
-def terms_of_given(measured: Floats) -> Floats:
+def terms_of_given(measured: Features) -> Floats:
     """float64 (..., 3): what the coefficients OF_GIVEN multiply; measured (..., 3)."""
     found: Floats = np.stack(
         [np.ones_like(measured[..., 0]), measured[..., 0], measured[..., 2]], axis=-1
@@ -51,22 +52,24 @@ def coefficients(values: dict[str, float], names: Sequence[str]) -> Floats:
     return np.array([values[name] for name in names])
 
 
-def reach(calibration: Calibration, dense: Floats) -> Floats:
+def reach(calibration: Calibration, dense: npt.NDArray[np.floating[Any]]) -> Floats:
     """How far each passage stands out from those that unrelated questions find, −1 to 4."""
     found: Floats = np.clip(
-        (dense - calibration.unrelated) / calibration.spread, _LEAST_REACH, MOST_REACH
+        (dense.astype(np.float64) - calibration.unrelated) / calibration.spread,
+        _LEAST_REACH,
+        MOST_REACH,
     )
     return found
 
 
 def relevance(
-    calibration: Calibration, dense: Floats, measured: Features, votes: Votes, n0: float
+    calibration: Calibration, dense: Features, measured: Features, votes: Votes, n0: float
 ) -> Relevance:
     """The relevance of passages of the index, by their feature `dense` (n,), and measures (n, 3)."""
-    terms = terms_of_index(dense.astype(np.float64), measured)
+    terms = terms_of_index(dense, measured)
     before = terms @ coefficients(calibration.index, OF_INDEX)
     one, far, likely = coefficients(calibration.answer, OF_ANSWER)
-    of_answer = one + far * reach(calibration, dense.astype(np.float64)) + likely * before
+    of_answer = one + far * reach(calibration, dense) + likely * before
     n0 = n0 if calibration.n0 is None else calibration.n0
     return _relevance(before, of_answer, after_votes(before, votes, n0, calibration.agreement))
 
@@ -78,7 +81,7 @@ def relevance_of_given(
 
     How far they stand out is not known, and counts as if it was enough.
     """
-    terms = terms_of_given(measured.astype(np.float64))
+    terms = terms_of_given(measured)
     before = terms @ coefficients(calibration.given, OF_GIVEN)
     one, far, likely = coefficients(calibration.answer, OF_ANSWER)
     after = after_votes(before, votes, n0, 1.0)

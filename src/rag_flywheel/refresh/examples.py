@@ -142,9 +142,10 @@ class ExampleBuilder:
         keys: Sequence[QueryKey],
         judged: Sequence[Sequence[int]],
     ) -> Iterator[tuple[Pids, Features]]:
-        """Lineages and features with measures of each query's best candidates, its `judged` lineages among them.
+        """Lineages and features with measures of each query's best candidates.
 
-        The best are those of the plain hybrid, so that the same votes always give the same examples.
+        Its `judged` lineages are among them. The best are those of the plain hybrid, so that the same
+        votes always give the same examples.
         """
         queries = [EmbeddedText(past.texts[h], past.vectors[h]) for h, _ in keys]
         lookups = look_up(state, inside, queries, self.n, self.lookups, keep=False)

@@ -24,7 +24,9 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.retrievals import AskedQuery, asked_since
 
-UNLIKELY = 0.2  # of an answer to hold a right passage; docs/how-to/feedback.md says where it is from
+UNLIKELY = (
+    0.2  # of an answer to hold a right passage; docs/how-to/feedback.md says where it is from
+)
 UNANSWERED = 0.1  # prior probability that a question has no answer
 QUIET = 0.05  # log-odds that each time a question is asked add in favour of an answer
 MOST_QUESTIONS = 2_000  # the most that are clustered: those asked most often
