@@ -175,9 +175,10 @@ def test_refresh_embeds_nothing_that_has_a_vector(fw: Flywheel, encoder: WordEnc
     fw.add(random_passages(40))
     vote(fw, "amber birch", "p7")
     n = encoder.n_encoded
-    for _ in range(2):
+    for passage in ("p8", "p9"):
         assert fw.refresh().scores["n_embedded"] == 0
         assert encoder.n_encoded == n + len(UNRELATED)  # once for all versions
+        fw.remove([passage])
 
 
 def test_outcomes_of_refresh(fw: Flywheel, help_desk: list[Passage]) -> None:

@@ -183,9 +183,11 @@ def test_explain_adds_up(shell: Shell) -> None:
 
 
 def test_a_refresh_with_nothing_to_embed_loads_no_model(shell: Shell) -> None:
-    (shell.folder / "kb.jsonl").write_text('{"id": "a", "text": "one two"}\n')
+    lines = '{"id": "a", "text": "one two"}\n{"id": "b", "text": "three"}\n'
+    (shell.folder / "kb.jsonl").write_text(lines)
     shell.run("add", "kb.jsonl")
     shell.run("refresh")
+    shell.run("remove", "b")
     toml = shell.index / "flywheel.toml"
     toml.write_text(toml.read_text().replace("fakes:word_encoder", "fakes:gone"))
     assert shell.json("refresh")["outcome"] == "promoted"

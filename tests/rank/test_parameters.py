@@ -193,8 +193,12 @@ def malformed() -> dict[str, str]:
         "a number": "7",
         "nested too deep": "[" * 200_000,
     }
-    for key in sorted(set(good) - {"given", "given_sharpness"}):
+    for key in sorted(set(good) - {"given", "given_sharpness", "relevance"}):
         found[f"no {key}"] = json.dumps({k: v for k, v in good.items() if k != key})
+    for key in ("index", "given", "answer"):
+        rest = {k: v for k, v in good["relevance"][key].items() if k != "one"}
+        relevance = good["relevance"] | {key: rest}
+        found[f"relevance.{key} without one"] = json.dumps(good | {"relevance": relevance})
     for key in good["kernel"]:
         rest = {k: v for k, v in good["kernel"].items() if k != key}
         found[f"kernel without {key}"] = json.dumps(good | {"kernel": rest})

@@ -50,13 +50,14 @@ UNRELATED_SHARE = (
 def with_unrelated(calibration: Calibration, unrelated: Examples) -> Calibration:
     """The calibration with `unrelated` and `spread` as questions that have nothing to do with the
     passages find them; a few of these may have, so that medians are taken."""
-    if not len(unrelated):
+    found = unrelated.present.any(axis=1)
+    if not found.any():
         return calibration
-    best = np.where(unrelated.present, unrelated.features[:, :, 0], -np.inf).max(axis=1)
+    best = np.where(unrelated.present, unrelated.features[:, :, 0], -np.inf).max(axis=1)[found]
     middle = float(np.median(best))
     spread = _DEVIATION * float(np.median(np.abs(best - middle)))
-    found = round(middle, 4), round(max(spread, _LEAST_SPREAD), 4)
-    return replace(calibration, unrelated=found[0], spread=found[1])
+    spread = max(spread, _LEAST_SPREAD)
+    return replace(calibration, unrelated=round(middle, 4), spread=round(spread, 4))
 
 
 def calibrated_relevance(
