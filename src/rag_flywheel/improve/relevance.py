@@ -42,9 +42,7 @@ _LARGEST_RATE = 0.49
 _FARTHEST = 4.0  # of a logarithm
 _LEAST_SPREAD = 0.05
 _DEVIATION = 1.4826  # the standard deviation of a normal distribution over its median deviation
-UNRELATED_SHARE = (
-    0.5  # of the queries with votes: as if so many had nothing to do with the passages
-)
+UNRELATED_SHARE = 0.1  # of the queries with votes: as if so many were about something else
 
 
 def with_unrelated(calibration: Calibration, unrelated: Examples) -> Calibration:
