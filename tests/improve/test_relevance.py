@@ -142,9 +142,7 @@ def test_the_slopes_of_the_likelihood_are_exact() -> None:
     helpful, harmful = (rng.integers(0, 3, (n, 8)).astype(np.float64) for _ in range(2))
     weights = rng.random((n, 8))
     chances = rng.random((n, 8))
-    shown = _Shown(
-        terms, added, every, chances, False, helpful, harmful, weights, np.ones((n, 8))
-    )
+    shown = _Shown(terms, added, every, chances, False, helpful, harmful, weights, np.ones((n, 8)))
     at, step = np.array([-1.0, 0.5, 0.3, -0.2, 0.1, -0.5, 0.4, -1.0]), 1e-6
     _, slopes = shown.of_hits(at)
     for place, unit in enumerate(np.eye(len(at)) * step):
