@@ -71,7 +71,7 @@ def test_hits_below_the_least_relevance_are_left_out(tmp_path: Path) -> None:
         assert fw.rank_many([QUERY], 20, min_relevance=least) == [wanted]
         nothing = fw.retrieve(QUERY, min_relevance=1.0)
         assert nothing.hits == ()
-        with pytest.raises(InputError, match="not shown|did not show"):
+        with pytest.raises(InputError, match=r"not shown|did not show"):
             fw.feedback(nothing.id, "password", "helpful")
 
 

@@ -197,7 +197,7 @@ def topics(docs: Path | None) -> Json:
     path = Path(__file__).with_name("gap_topics.json")
     texts = json.loads(path.read_text(encoding="utf-8"))
     desk = help_desk()
-    asked = desk.splits["test"].queries | desk.splits["unrelated"].queries
+    asked = {**desk.splits["test"].queries, **desk.splits["unrelated"].queries}
     some = np.random.default_rng(0).permutation(sorted(asked)).tolist()[:100]
     ordinary = [asked[query] for query in some]
     found = {"python": listed(desk.passages, ordinary, texts["python"]["missing"])}

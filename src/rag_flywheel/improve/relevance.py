@@ -241,11 +241,12 @@ def _ratio(chances: Floats, odds: Floats, *, several: bool) -> Floats:
     With several answers, hits are right each on its own, on condition that one at least is.
     """
     if not several:
-        found: Floats = (chances * odds).sum(axis=1) / np.maximum(chances.sum(axis=1), _SURE)
-        return found
-    none = np.prod(1.0 - chances, axis=1)
-    said = np.prod(chances * (odds - 1.0) + 1.0, axis=1)
-    return np.maximum(said - none, _SURE) / np.maximum(1.0 - none, _SURE)
+        said, some = (chances * odds).sum(axis=1), chances.sum(axis=1)
+    else:
+        none = np.prod(1.0 - chances, axis=1)
+        said, some = np.prod(chances * (odds - 1.0) + 1.0, axis=1) - none, 1.0 - none
+    found: Floats = np.maximum(said, _SURE) / np.maximum(some, _SURE)
+    return found
 
 
 def _by_neighbours(examples: Examples, parameters: Parameters) -> tuple[Floats, Floats]:
