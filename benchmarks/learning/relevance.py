@@ -46,7 +46,8 @@ from rag_flywheel.rank.calibration import OF_ANSWER, OF_GIVEN, OF_INDEX, Calibra
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.relevance import reach, terms_of_given, terms_of_index
 from rag_flywheel.serve.answers import Request
-from rag_flywheel.serve.given import given_measures, words_of
+from rag_flywheel.serve.given import given_measures
+from rag_flywheel.store.passages import encoded_text
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev", "stackfaq")
 MORE, MIXED = "xquad_de", "squad11_dev, half unanswerable"
@@ -130,7 +131,7 @@ def hits_of(fw: Flywheel, asked: Asked) -> Hits:
             ids = [*ids, *ids[-1:] * (SHOWN - len(ids))]
             dense, measured = rows[:, 0], rows[:, len(FEATURES) :]
             terms.append(terms_of_index(dense, measured))
-            words = [words_of(texts[i]) for i in ids]
+            words = [encoded_text(texts[i]) for i in ids]
             given.append(terms_of_given(given_measures(tokenize(text), words)))
             far.append(reach(calibration, dense))
             right.append([float(grades.get(i, 0) > 0) for i in ids])

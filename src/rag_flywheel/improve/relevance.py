@@ -31,7 +31,7 @@ from rag_flywheel.improve.propagate import neighbour_chances_of
 from rag_flywheel.rank.calibration import OF_ANSWER, OF_INDEX, Calibration
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.posterior import NOISE_LIMIT
-from rag_flywheel.rank.relevance import coefficients, reach, terms_of_index
+from rag_flywheel.rank.relevance import reach, terms_of_index
 
 SHOWN = 8  # hits of an answer
 LEAST_QUERIES = 64
@@ -75,12 +75,12 @@ def calibrated_relevance(
     shown, shipped = _Shown.of(own, parameters), Calibration()
     memory = [math.log(parameters.kernel.n0), math.log(shipped.agreement)]
     rate = [_logit(parameters.rates.false_helpful)]
-    centre = np.concatenate([coefficients(shipped.index, OF_INDEX), memory, rate])
+    centre = np.concatenate([shipped.of_index, memory, rate])
     fitted = _near(centre, np.append(_spread(shown.terms), np.ones(3)), shown.of_hits)
     found, rate_found = fitted[:-1], _rate(fitted[-1])
     index, (n0, agreement) = found[:-2], np.exp(np.clip(found[-2:], -_FARTHEST, _FARTHEST)).tolist()
     answer = _near(
-        coefficients(shipped.answer, OF_ANSWER),
+        shipped.of_answer,
         _spread(shown.of_answer(index, kept)),
         _with_others(
             shown.of_answers(found, rate_found, kept),

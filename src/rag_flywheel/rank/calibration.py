@@ -4,8 +4,11 @@ They are part of the parameters of a version; it must not know how they are fitt
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 from msgspec import Meta
 
 from rag_flywheel.disk import exactly
@@ -51,6 +54,21 @@ class Calibration:
     spread: Annotated[float, Meta(ge=1e-3, le=10)] = 0.08
     n0: Annotated[float, Meta(ge=1e-9, le=1e9)] | None = None
     agreement: Annotated[float, Meta(ge=1e-2, le=100)] = 1.0
+
+    @cached_property
+    def of_index(self) -> npt.NDArray[np.float64]:
+        """float64 (5,): the coefficients OF_INDEX."""
+        return np.array([self.index[name] for name in OF_INDEX])
+
+    @cached_property
+    def of_given(self) -> npt.NDArray[np.float64]:
+        """float64 (3,): the coefficients OF_GIVEN."""
+        return np.array([self.given[name] for name in OF_GIVEN])
+
+    @cached_property
+    def of_answer(self) -> npt.NDArray[np.float64]:
+        """float64 (3,): the coefficients OF_ANSWER."""
+        return np.array([self.answer[name] for name in OF_ANSWER])
 
 
 def check_calibration(values: Any) -> None:

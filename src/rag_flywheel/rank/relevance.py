@@ -8,14 +8,14 @@ past queries, R the odds of the votes on the same question. A score is a chance 
 candidates; a relevance is not, so that copies of a passage have the relevance of the passage alone.
 """
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.rank.calibration import MOST_REACH, OF_ANSWER, OF_GIVEN, OF_INDEX, Calibration
+from rag_flywheel.rank.calibration import MOST_REACH, Calibration
 from rag_flywheel.rank.score import Votes
 from rag_flywheel.records import Features
 
@@ -47,18 +47,10 @@ def terms_of_given(measured: Features) -> Floats:
     return found
 
 
-def coefficients(values: dict[str, float], names: Sequence[str]) -> Floats:
-    """float64 (number of names,): the coefficients of these names."""
-    return np.array([values[name] for name in names])
-
-
 def reach(calibration: Calibration, dense: npt.NDArray[np.floating[Any]]) -> Floats:
     """How far each passage stands out from those that unrelated questions find, −1 to 4."""
-    found: Floats = np.clip(
-        (dense.astype(np.float64) - calibration.unrelated) / calibration.spread,
-        _LEAST_REACH,
-        MOST_REACH,
-    )
+    far = (dense.astype(np.float64) - calibration.unrelated) / calibration.spread
+    found: Floats = np.minimum(np.maximum(far, _LEAST_REACH), MOST_REACH)
     return found
 
 
@@ -66,9 +58,9 @@ def relevance(
     calibration: Calibration, dense: Features, measured: Features, votes: Votes, n0: float
 ) -> Relevance:
     """The relevance of passages of the index, by their feature `dense` (n,), and measures (n, 3)."""
-    terms = terms_of_index(dense, measured)
-    before = terms @ coefficients(calibration.index, OF_INDEX)
-    one, far, likely = coefficients(calibration.answer, OF_ANSWER)
+    at = calibration.of_index
+    before = at[0] + at[1] * dense.astype(np.float64) + measured.astype(np.float64) @ at[2:]
+    one, far, likely = calibration.of_answer
     of_answer = one + far * reach(calibration, dense) + likely * before
     n0 = n0 if calibration.n0 is None else calibration.n0
     return _relevance(before, of_answer, after_votes(before, votes, n0, calibration.agreement))
@@ -81,21 +73,22 @@ def relevance_of_given(
 
     How far they stand out is not known, and counts as if it was enough.
     """
-    terms = terms_of_given(measured)
-    before = terms @ coefficients(calibration.given, OF_GIVEN)
-    one, far, likely = coefficients(calibration.answer, OF_ANSWER)
+    before = terms_of_given(measured) @ calibration.of_given
+    one, far, likely = calibration.of_answer
     after = after_votes(before, votes, n0, 1.0)
     return _relevance(before, one + far * MOST_REACH + likely * before, after)
 
 
 def after_votes(before: Floats, votes: Votes, n0: float, agreement: float) -> Floats:
     """The log-odds after the votes, (n,), of log-odds before them."""
+    moved = (votes.weight > 0.0) | (votes.log_odds != 0.0) | (votes.support > 0.0)
+    if not moved.any():
+        return before
     said = np.maximum(votes.weight, votes.support)
     chance = np.clip((n0 * _chance(before) + votes.support) / (n0 + said), _SURE, 1.0 - _SURE)
     named = np.clip(votes.least, _SURE, 1.0 - _SURE)
     found: Floats = (np.log(chance) - np.log1p(-chance)) * agreement ** (said / (n0 + said))
     found = np.maximum(found, np.log(named) - np.log1p(-named)) + votes.log_odds
-    moved = (votes.weight > 0.0) | (votes.log_odds != 0.0) | (votes.support > 0.0)
     return np.where(moved, found, before)
 
 
@@ -105,9 +98,9 @@ def _relevance(before: Floats, of_answer: Floats, after: Floats) -> Relevance:
     if not len(before):
         return Relevance(before, 0.0)
     best = max(float((of_answer + after - before).max()), float(after.max()))
-    return Relevance(_chance(after), float(_chance(np.array([best]))[0]))
+    return Relevance(_chance(after), 1.0 / (1.0 + math.exp(-min(max(best, -700.0), 700.0))))
 
 
 def _chance(log_odds: Floats) -> Floats:
-    found: Floats = 1.0 / (1.0 + np.exp(-np.clip(log_odds, -700.0, 700.0)))
+    found: Floats = 1.0 / (1.0 + np.exp(np.minimum(-log_odds, 700.0)))
     return found

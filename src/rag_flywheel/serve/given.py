@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
-from rag_flywheel.rank.features import QueryWords, TextNgrams, TextWords, measures, rich_features
+from rag_flywheel.index.tokenizer import stems_in
+from rag_flywheel.rank.features import QueryWords, TextNgrams, TextWords, rich_features
 from rag_flywheel.rank.given import best_given
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import Candidate, Features, Passage, Pids
@@ -52,7 +53,7 @@ class GivenCandidates:
 
     def measures(self, query: str, positions: Sequence[int]) -> Features:
         """float32 (n, 3): the measures of relevance of these candidates, each word weighing the same."""
-        return given_measures(tokenize(query), [words_of(self.texts[i]) for i in positions])
+        return given_measures(tokenize(query), [encoded_text(self.texts[i]) for i in positions])
 
     def kept(self, shown: Sequence[int]) -> list[int]:
         """Positions of the candidates that are stored with the retrieval, by falling score: the 50 with
@@ -73,13 +74,14 @@ def words_of(passage: Passage) -> Words:
     return tuple(tokenize(encoded_text(passage))), len(tokenize(passage.title))
 
 
-def given_measures(query: Sequence[str], texts: Sequence[Words]) -> Features:
-    """float32 (n, 3): the measures of texts, given as their words, for the words of a query; each word
-    weighs the same, so that they do not depend on the other texts."""
-    number = {word: i for i, word in enumerate(dict.fromkeys(query))}
-    places = [number.get(word, -1) for words, _ in texts for word in words]
-    lengths = np.array([len(words) for words, _ in texts], dtype=np.int64)
-    return measures(np.array(places, dtype=np.int64), lengths, np.ones(len(number)), 1.0)
+def given_measures(query: Sequence[str], texts: Sequence[str]) -> Features:
+    """float32 (n, 3): the measures of texts for the words of a query, as in MEASURES; each word weighs the
+    same, so that they do not depend on the other texts."""
+    stems = list(dict.fromkeys(query))
+    found = np.array(list(stems_in(texts, stems)), dtype=np.float32).reshape(-1, 2)
+    cover = found[:, 0] / max(len(stems), 1)
+    missing = (found[:, 0] < max(len(stems), 1)).astype(np.float32)
+    return np.stack([cover, missing, np.log1p(found[:, 1])], axis=1)
 
 
 def text_features(query: Sequence[str], texts: Sequence[Words]) -> Features:
