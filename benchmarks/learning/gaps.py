@@ -180,15 +180,16 @@ def unlikely() -> Json:
 def listed(passages: Sequence[Passage], ordinary: Sequence[str], missing: Sequence[str]) -> Json:
     """How many of these questions are gaps once each was asked, without any feedback."""
     found: Json = {"passages": len(passages)}
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, Flywheel.open(Path(scratch) / "kb") as fw:
+        fw.add(passages)
+        fw.refresh()
+        before = 0
         for kind, texts in (("ordinary", ordinary), ("missing", missing)):
-            with Flywheel.open(Path(scratch) / kind) as fw:
-                fw.add(passages)
-                fw.refresh()
-                for text in texts:
-                    fw.retrieve(text)
-                n = sum(gap.unlikely for gap in fw.gaps())
-                found[kind] = {"asked": len(texts), "listed": n}
+            for text in texts:
+                fw.retrieve(text)
+            n = sum(gap.unlikely for gap in fw.gaps())
+            found[kind] = {"asked": len(texts), "listed": n - before}
+            before = n
     return found
 
 
