@@ -33,16 +33,18 @@ def nearest_to_many(queries: Vectors, rows: Vectors, k: int) -> npt.NDArray[np.i
     return found
 
 
+def distinct_rows(vectors: Vectors) -> Vectors:
+    """The rows of float32 (n, dim), each once."""
+    distinct = {row.tobytes(): i for i, row in enumerate(vectors)}
+    return vectors if len(distinct) == len(vectors) else vectors[list(distinct.values())]
+
+
 def typical_cosine(vectors: Vectors) -> float:
-    """The mean cosine of two different rows of float32 (n, dim) unit rows; 0.0 for fewer than two. Equal
-    rows count once.
+    """The mean cosine of two different rows of float32 (n, dim) unit rows; 0.0 for fewer than two.
 
     Cosines are read as (cos - typical) / (1 - typical), so that an encoder whose cosines are all
     squeezed together, or a narrow domain, gives the same ranking as any other.
     """
-    distinct = {row.tobytes(): i for i, row in enumerate(vectors)}
-    if len(distinct) < len(vectors):
-        vectors = vectors[list(distinct.values())]
     n = len(vectors)
     if n < 2:
         return 0.0
