@@ -1,6 +1,7 @@
-"""Planted gaps: are topics that users ask in vain found, and how unlikely is an unlikely best hit?
+"""Planted gaps: are topics that users ask in vain found, and which questions look unanswerable?
 
     python benchmarks/learning/gaps.py --seeds 3 --out benchmarks/results/gaps.json
+    python benchmarks/learning/gaps.py --topics --out benchmarks/results/gap_topics.json --docs FOLDER
 
 RAG_FLYWHEEL_DATA holds squad11_dev and scifact. Planted are 20 articles: of each, some of the questions
 that SQuAD 2.0 says have no answer there (10 or 30, drawn by the seed) are asked again and again (100
@@ -13,6 +14,10 @@ others, mistakenly.
 The gaps are judged by the examples that they show: one is right when most of its examples are planted
 questions of one article. Precision: right ones among the best 20. Recall: articles that those are of,
 among the 20. Thresholds were looked at on the 15 other articles that have such questions.
+
+--topics: how many of 100 ordinary questions and of 20 topics that are missing are listed before any vote,
+on the demo's collection (Python's standard library) and, with --docs, on the English documentation of
+FastAPI (its folders tutorial, advanced, deployment and how-to); the questions are in gap_topics.json.
 """
 
 import argparse
@@ -31,13 +36,15 @@ from gain import surroundings
 from rag_flywheel import Flywheel
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import SHOWN, give_feedback
+from rag_flywheel.bench.demo import help_desk
 from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import OnAnswer, Users
 from rag_flywheel.formats.beir import read_beir
-from rag_flywheel.records import Retrieval, Vote
-from rag_flywheel.report.gaps import LOW_CHANCE
+from rag_flywheel.formats.documents import read_paths
+from rag_flywheel.records import Passage, Retrieval, Vote
+from rag_flywheel.report.gaps import UNLIKELY
 
 NAME, CLAIMS = "squad11_dev", "scifact"
 ARTICLES, ASKED_ANSWERED = 20, 150
@@ -148,7 +155,7 @@ def plant(seed: int, how: tuple[int, int]) -> Json:
 
 
 def unlikely() -> Json:
-    """Shares of questions whose best hit has a chance below the least, before any vote."""
+    """Shares of questions that are listed as unlikely to have an answer, before any vote."""
     rng = np.random.default_rng(0)
     by_article, _ = articles()
     vain = [text for name in sorted(by_article) for text in by_article[name]]
@@ -161,13 +168,45 @@ def unlikely() -> Json:
             "science claims": claims,
         }
         with bench.open(bench.base) as fw:
-            rows: Json = {"passages": len(bench.collection.passages), "below": LOW_CHANCE}
+            rows: Json = {"passages": len(bench.collection.passages), "below": UNLIKELY}
             for kind, texts in kinds.items():
                 some = rng.permutation(texts)[:BELOW].tolist()
-                seen = fw.retrieve_many(some, 1, record=False)
-                low = [r.hits[0].score < np.log(LOW_CHANCE) for r in seen]
+                seen = fw.retrieve_many(some, SHOWN, record=False)
+                low = [r.answerable < UNLIKELY for r in seen]
                 rows[kind] = {"n": len(some), "share": float(np.mean(low))}
     return rows
+
+
+def listed(passages: Sequence[Passage], ordinary: Sequence[str], missing: Sequence[str]) -> Json:
+    """How many of these questions are gaps once each was asked, without any feedback."""
+    found: Json = {"passages": len(passages)}
+    with tempfile.TemporaryDirectory() as scratch, Flywheel.open(Path(scratch) / "kb") as fw:
+        fw.add(passages)
+        fw.refresh()
+        before = 0
+        for kind, texts in (("ordinary", ordinary), ("missing", missing)):
+            for text in texts:
+                fw.retrieve(text)
+            n = sum(gap.unlikely for gap in fw.gaps())
+            found[kind] = {"asked": len(texts), "listed": n - before}
+            before = n
+    return found
+
+
+def topics(docs: Path | None) -> Json:
+    """The gaps of the demo's collection and, if given, of FastAPI's documentation."""
+    path = Path(__file__).with_name("gap_topics.json")
+    texts = json.loads(path.read_text(encoding="utf-8"))
+    desk = help_desk()
+    asked = {**desk.splits["test"].queries, **desk.splits["unrelated"].queries}
+    some = np.random.default_rng(0).permutation(sorted(asked)).tolist()[:100]
+    ordinary = [asked[query] for query in some]
+    found = {"python": listed(desk.passages, ordinary, texts["python"]["missing"])}
+    if docs is not None:
+        folders = [docs / name for name in ("tutorial", "advanced", "deployment", "how-to")]
+        passages = read_paths(folders).passages
+        found["fastapi"] = listed(passages, **texts["fastapi"])
+    return found
 
 
 def main() -> None:
@@ -175,7 +214,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gaps.json"))
+    parser.add_argument("--topics", action="store_true")
+    parser.add_argument("--docs", type=Path)
     asked = parser.parse_args()
+    if asked.topics:
+        of_topics = {**surroundings(("numpy", "torch")), "commit": commit()} | topics(asked.docs)
+        asked.out.write_text(json.dumps(of_topics, indent=1) + "\n", encoding="utf-8")
+        return
     result: Json = {
         "votes": VOTES,
         "missing": MISSING,

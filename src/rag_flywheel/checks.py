@@ -90,6 +90,12 @@ def check_k(k: object) -> None:
         raise InputError(f"k is {k!r}; expected a whole number, 1 or more, at most {MOST_HITS}")
 
 
+def check_optional_chance(name: str, value: object) -> None:
+    """A number from 0 to 1, or None."""
+    if value is not None and (type(value) not in {int, float} or not 0 <= value <= 1):  # type: ignore[operator]
+        raise InputError(f"{name} is {value!r}; expected a number from 0 to 1, or None")
+
+
 def check_whole(name: str, value: object) -> None:
     """A whole number of at least 1."""
     if type(value) is not int or not 1 <= value < _LARGEST:

@@ -11,7 +11,13 @@ from rag_flywheel.capture import votes as capture
 from rag_flywheel.capture.answer_votes import AnswerVote, append_answer_vote
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.capture.terms import Terms
-from rag_flywheel.checks import check_text, check_trust, check_whole, items
+from rag_flywheel.checks import (
+    check_optional_chance,
+    check_text,
+    check_trust,
+    check_whole,
+    items,
+)
 from rag_flywheel.config import Config
 from rag_flywheel.curate.export import export
 from rag_flywheel.curate.golden_set import GoldenSet
@@ -55,7 +61,7 @@ from rag_flywheel.refresh.job import Job
 from rag_flywheel.refresh.refresh import refresh, refresh_locked
 from rag_flywheel.report import status
 from rag_flywheel.report.explain import story
-from rag_flywheel.report.gaps import Gap, gaps
+from rag_flywheel.report.gaps import UNLIKELY, Gap, gaps
 from rag_flywheel.report.progress import Bars, as_progress
 from rag_flywheel.report.raters import Rater, raters_of
 from rag_flywheel.serve.answers import Request
@@ -192,6 +198,7 @@ class Flywheel:
         user_id: str | None = None,
         session_id: str | None = None,
         record: bool = True,
+        min_relevance: float | None = None,
     ) -> Retrieval:
         """The k best passages for a query, the best first; fewer when there are not so many.
 
@@ -200,9 +207,11 @@ class Flywheel:
         user_id, session_id: only their keyed hashes are stored.
         record: False writes nothing, and the retrieval cannot get votes; the same holds for a user
             who opted out.
+        min_relevance: those of the k best whose relevance is below it are left out; there may be none
+            left.
         Raises InputError.
         """
-        asked = self._request(k, where, user_id, session_id, record)
+        asked = self._request(k, where, user_id, session_id, record, least=min_relevance)
         found = self._serving().retrieve([query], asked)[0]
         within = self._config.rephrased_within_s
         if found.id is not None and session_id is not None and within > 0:
@@ -223,20 +232,28 @@ class Flywheel:
         *,
         where: Filter | None = None,
         record: bool = True,
+        min_relevance: float | None = None,
     ) -> list[Retrieval]:
         """`retrieve` for many queries at once, in their order."""
         given = items("queries", queries, str)
-        return self._serving().retrieve(given, self._request(k, where, None, None, record))
+        asked = self._request(k, where, None, None, record, least=min_relevance)
+        return self._serving().retrieve(given, asked)
 
     def rank_many(
-        self, queries: Sequence[str], k: int = 8, *, where: Filter | None = None
+        self,
+        queries: Sequence[str],
+        k: int = 8,
+        *,
+        where: Filter | None = None,
+        min_relevance: float | None = None,
     ) -> list[list[str]]:
         """The ids of the k best passages for each query, as `retrieve` would rank them.
 
         For evaluation: without texts and explanations, and never recorded. Raises InputError.
         """
         given = items("queries", queries, str)
-        return self._serving().rank(given, self._request(k, where, None, None, record=False))
+        asked = self._request(k, where, None, None, record=False, least=min_relevance)
+        return self._serving().rank(given, asked)
 
     def rerank(
         self,
@@ -248,18 +265,22 @@ class Flywheel:
         user_id: str | None = None,
         session_id: str | None = None,
         record: bool = True,
+        min_relevance: float | None = None,
     ) -> Retrieval:
         """The k best of an application's own candidates, reranked by votes.
 
         Without votes on similar queries the order is that of the given scores, of whatever scale,
         until a refresh fits weights to votes on given candidates. When recorded, the 50 best are
         stored with their texts, to learn from. where: only names the tenant, when config.tenant_key
-        is set. Raises InputError.
+        is set. min_relevance: as in `retrieve`; the relevance of a given candidate is that of its text
+        alone, without its score. Raises InputError.
         """
         self._require_tenant_alone(
             "rerank", where, "candidates come filtered; do it in your own retriever"
         )
-        asked = self._request(k, where, user_id, session_id, record, kind="rerank")
+        asked = self._request(
+            k, where, user_id, session_id, record, kind="rerank", least=min_relevance
+        )
         return self._serving().rerank(query, candidates, asked)
 
     def feedback(
@@ -396,12 +417,14 @@ class Flywheel:
         """
         corrections.append_missing(self._database, retrieval_id, note, self._hidden(user_id))
 
-    def gaps(self, days: float = 30.0) -> list[Gap]:
+    def gaps(self, days: float = 30.0, *, min_relevance: float | None = None) -> list[Gap]:
         """Topics of the last `days` that users ask about without a good answer, those asked most first.
 
+        min_relevance: a question without a vote is listed when `answerable` is below it; None: 0.2.
         Raises InputError.
         """
         self._database.require_open()
+        check_optional_chance("min_relevance", min_relevance)
         serving = self._serving()
         return gaps(
             self._database,
@@ -409,6 +432,7 @@ class Flywheel:
             days=days,
             rates=serving.rates(),
             weights=serving.weights(),
+            least=UNLIKELY if min_relevance is None else min_relevance,
         )
 
     @property
@@ -626,14 +650,16 @@ class Flywheel:
         session_id: str | None,
         record: bool,
         kind: str = "retrieve",
+        least: float | None = None,
     ) -> Request:
+        check_optional_chance("min_relevance", least)
         user = self._hidden(user_id)
         session = privacy.hashed_id(self._user_key, "session_id", session_id)
         tenant = self._serving().tenant(where)
         if record and user is not None:
             with self._database.reading() as conn:
                 record = not users.opted_out(conn, [user])
-        return Request(k, where, tenant, user, session, record, kind)
+        return Request(k, where, tenant, user, session, record, kind, least)
 
     def _job(self, progress: Progress | None) -> Job:
         root, database, encoder = self._root, self._database, self._slot.get

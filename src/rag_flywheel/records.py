@@ -116,7 +116,10 @@ class Hit:
     """One passage of an answer. rank counts from 1.
 
     score: log of the chance that it is the answer; where a question may have several,
-    log(−log(1 − chance)), which is next to that while the chance is small.
+    log(−log(1 − chance)), which is next to that while the chance is small. It is shared out among the
+        candidates, and ranks them.
+    relevance: the chance that the passage answers the question, 0 to 1, whatever other passages there
+        are; calibrated on votes at a refresh. It need not fall with the rank.
     """
 
     passage_id: str
@@ -126,16 +129,22 @@ class Hit:
     title: str
     metadata: Mapping[str, MetadataValue]
     explanation: Explanation
+    relevance: float = 0.0
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """One answer to a query. `id` is None when it was not recorded, `version` before the first refresh."""
+    """One answer to a query. `id` is None when it was not recorded, `version` before the first refresh.
+
+    answerable: the chance that one of the k best passages answers the question, 0 to 1; those that
+        `min_relevance` left out count too. 0 without any passage.
+    """
 
     id: str | None
     query: str
     version: str | None
     hits: tuple[Hit, ...]
+    answerable: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def test_prepared_vectors_must_fit(tmp_path: Path) -> None:
     folder = write_collection(tmp_path / "made")
     with (folder / "corpus.jsonl").open("a") as file:
         file.write('{"_id": "more", "text": "one more"}\n')
-    with pytest.raises(FlywheelError, match="holds 48 passages and 144 queries; the collection"):
+    with pytest.raises(FlywheelError, match="holds 48 passages and 176 queries; the collection"):
         run_bench([folder], Protocol())
 
 

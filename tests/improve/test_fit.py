@@ -8,7 +8,7 @@ import pytest
 
 from rag_flywheel.evaluate.held_out import chances_of, judge_held_out
 from rag_flywheel.improve import fit
-from rag_flywheel.improve.examples import Examples, Floats, Ints
+from rag_flywheel.improve.examples import Examples, Floats, Ints, nearest
 from rag_flywheel.improve.fit import LEAST_QUERIES, Proposal, calibrated_parameters, propose
 from rag_flywheel.improve.propagate import build_memory
 from rag_flywheel.rank.features import FEATURES
@@ -329,7 +329,7 @@ def test_neighbours_of_the_same_need_are_those_with_a_shared_answer() -> None:
     """Left out, they show what the memory does to a question whose need nobody asked about."""
     plain = clustered(1, clusters=4, each=3, noise=0.0)
     folds = np.arange(len(plain))
-    near = fit.nearest(plain, plain, folds, folds)
+    near = nearest(plain, plain, folds, folds)
     others = fit._of_other_needs(near, plain)
     cluster = np.arange(len(plain)) // 3
     helped = plain.net[:, 0] > 0  # no vote is wrong: the answer is in place 0

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.rank.calibration import OF_ANSWER, OF_GIVEN, OF_INDEX, Calibration
 from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.parameters import Kernel, Parameters, parameters_text, parse_parameters
 from rag_flywheel.rank.posterior import Rates
@@ -35,6 +36,16 @@ parameters_strategy = st.builds(
     candidate_spread=st.floats(0, 1e6),
     given=st.fixed_dictionaries({**dict.fromkeys(GIVEN[2:], finite), "score": st.floats(0, 1e40)}),
     given_sharpness=st.floats(0, 1e3, exclude_min=True),
+    relevance=st.builds(
+        Calibration,
+        index=st.fixed_dictionaries(dict.fromkeys(OF_INDEX, st.floats(-1e4, 1e4))),
+        given=st.fixed_dictionaries(dict.fromkeys(OF_GIVEN, st.floats(-1e4, 1e4))),
+        answer=st.fixed_dictionaries(dict.fromkeys(OF_ANSWER, st.floats(-1e4, 1e4))),
+        unrelated=st.floats(-10, 1),
+        spread=st.floats(1e-3, 10),
+        n0=st.none() | st.floats(1e-9, 1e9),
+        agreement=st.floats(1e-2, 100),
+    ),
     source=st.text(st.characters(exclude_categories=["Cs"])),
 )
 
@@ -88,6 +99,15 @@ def test_the_written_form_is_plain_json() -> None:
             "pieces": 0.0,
         },
         "given_sharpness": 1.0,
+        "relevance": {
+            "index": Calibration().index,
+            "given": Calibration().given,
+            "answer": Calibration().answer,
+            "unrelated": 0.06,
+            "spread": 0.08,
+            "n0": None,
+            "agreement": 1.0,
+        },
         "source": "shipped",
     }
 
@@ -173,8 +193,12 @@ def malformed() -> dict[str, str]:
         "a number": "7",
         "nested too deep": "[" * 200_000,
     }
-    for key in sorted(set(good) - {"given", "given_sharpness"}):
+    for key in sorted(set(good) - {"given", "given_sharpness", "relevance"}):
         found[f"no {key}"] = json.dumps({k: v for k, v in good.items() if k != key})
+    for key in ("index", "given", "answer"):
+        rest = {k: v for k, v in good["relevance"][key].items() if k != "one"}
+        relevance = good["relevance"] | {key: rest}
+        found[f"relevance.{key} without one"] = json.dumps(good | {"relevance": relevance})
     for key in good["kernel"]:
         rest = {k: v for k, v in good["kernel"].items() if k != key}
         found[f"kernel without {key}"] = json.dumps(good | {"kernel": rest})

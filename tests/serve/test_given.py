@@ -10,7 +10,7 @@ from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.index.bm25 import K1, B
 from rag_flywheel.index.lexical import tokenize
-from rag_flywheel.rank.features import GIVEN
+from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import EmbeddedText, Features
 from rag_flywheel.serve.candidates import look_up
@@ -90,7 +90,7 @@ def test_texts_have_the_features_that_they_have_in_an_index_of_the_candidates_al
         (indexed,) = look_up(state, scope(state, None), [question], POOL, Lookups(0))
     assert len(indexed.pids) == len(passages)
     found = given_text_features(query, passages)
-    assert found == pytest.approx(indexed.features[:, 1:], abs=1e-6)
+    assert found == pytest.approx(indexed.features[:, 1 : len(FEATURES)], abs=1e-6)
 
 
 def test_words_and_titles_are_matched_in_both_languages() -> None:

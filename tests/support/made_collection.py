@@ -7,6 +7,7 @@ import numpy as np
 
 from fakes import WordEncoder
 from rag_flywheel.formats.beir import read_beir
+from rag_flywheel.refresh.unrelated import UNRELATED
 from rag_flywheel.store.passages import encoded_text
 
 TOPICS, PHRASINGS = 24, 6
@@ -23,6 +24,7 @@ def write_collection(folder: Path) -> Path:
             queries.append({"_id": f"q{t}-{n}", "text": f"topic{t} problem{t} word{t}{n} please"})
             split = "test" if n == PHRASINGS - 1 else "train"
             qrels[split].append(f"q{t}-{n}\tanswer{t}\t1")
+    queries += [{"_id": f"u{n}", "text": text} for n, text in enumerate(UNRELATED)]  # of a refresh
     for name, rows in (("corpus", corpus), ("queries", queries)):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     for split, lines in qrels.items():

@@ -18,7 +18,7 @@ from rag_flywheel.cli import show
 from rag_flywheel.cli.bench import bench
 from rag_flywheel.cli.feedback import COMMANDS as FEEDBACK
 from rag_flywheel.cli.golden import golden, review
-from rag_flywheel.cli.options import KB, Index, Json, User, open_index
+from rag_flywheel.cli.options import KB, Index, Json, MinRelevance, User, open_index
 from rag_flywheel.cli.raters import COMMANDS as RATERS
 from rag_flywheel.errors import FlywheelError, InputError, LockedError
 from rag_flywheel.records import Passage
@@ -147,6 +147,7 @@ def retrieve(
     record: Annotated[
         bool, typer.Option(help="Record the retrieval, so that it can get votes.")
     ] = True,
+    min_relevance: MinRelevance = None,
     explain: Annotated[
         bool, typer.Option(help="Show how each score adds up, and the votes behind it.")
     ] = False,
@@ -155,7 +156,14 @@ def retrieve(
 ) -> None:
     """Print the best passages for a query."""
     with open_index(index) as fw:
-        found = fw.retrieve(query, k, where=_filter(where or []), user_id=user, record=record)
+        found = fw.retrieve(
+            query,
+            k,
+            where=_filter(where or []),
+            user_id=user,
+            record=record,
+            min_relevance=min_relevance,
+        )
         behind = {hit.rank: fw.votes_behind(hit) for hit in found.hits} if explain else None
     show.result(found, as_json, lambda found: show.retrieval(found, behind))
 

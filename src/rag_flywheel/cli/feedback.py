@@ -138,12 +138,18 @@ def gaps(
     days: Annotated[
         float, typer.Option(min=0.01, help="Length of the period; the one before shows the trend.")
     ] = 30.0,
+    min_relevance: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="List questions less likely to have an answer; default 0.2."
+        ),
+    ] = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """List topics without a good answer, with how often they were asked, and in the period before."""
     with open_index(index) as fw:
-        show.result(fw.gaps(days), as_json, show.gaps)
+        show.result(fw.gaps(days, min_relevance=min_relevance), as_json, show.gaps)
 
 
 COMMANDS = (feedback, relevance, answer_feedback, adopted, signal, correct, missing, gaps)

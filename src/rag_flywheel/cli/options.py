@@ -15,6 +15,12 @@ Index = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 User = Annotated[str | None, typer.Option(help="Id of the user.")]
+MinRelevance = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, max=1.0, help="The least relevance, 0 to 1; what is below it is left out."
+    ),
+]
 KB = Path("indexes/kb")
 Word = TypeVar("Word", bound=str)
 

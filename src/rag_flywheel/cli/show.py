@@ -101,13 +101,13 @@ def added(report: AddReport, removed: int | None, as_json: bool) -> None:
 def retrieval(found: Retrieval, behind: Mapping[int, Sequence[PastVotes]] | None) -> None:
     """Print the hits of a retrieval; behind: also how each score adds up, and these votes by rank."""
     if not found.hits:
-        _say("no passage found")
+        _say(f"no passage found; chance of an answer: {found.answerable:.2f}")
         return
     for hit in found.hits:
         text = _one_line(hit.text)
-        _say(f"{hit.rank:>3}. {hit.passage_id}   {hit.score:.3f}")
+        _say(f"{hit.rank:>3}. {hit.passage_id}   {hit.relevance:.2f}")
         if behind is not None:
-            _say(f"     {_sum_of(hit)}")
+            _say(f"     {hit.score:.3f} {_sum_of(hit)}")
             for answer in hit.explanation.known[:_MOST_VOTES]:
                 question = "this question" if answer.same else "a similar question"
                 sources = ", ".join(answer.sources)
@@ -115,6 +115,7 @@ def retrieval(found: Retrieval, behind: Mapping[int, Sequence[PastVotes]] | None
             for votes in behind[hit.rank][:_MOST_VOTES]:
                 _say(f"       {_past_votes(votes)}")
         _say(f"     {text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + '…'}")
+    _say(f"chance that one of them answers the question: {found.answerable:.2f}")
     if found.id is not None:
         _say(f"to vote: rag-flywheel feedback {found.id} PASSAGE helpful|harmful")
 

@@ -19,6 +19,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 NEIGHBOURS = 32
 _ROWS = 512
+_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Examples:
     no answer was judged; n_named (n,): how often a user named a candidate, None: never. given bool
     (n,): whether a query's candidates were an application's own, None: no query's. The features are
     FEATURES and, where there are own candidates, GIVEN after them; those of the other sort are 0.
+    measures float32 (n, C, 3): those of relevance, nan where unknown; None: of no candidate.
     """
 
     keys: Sequence[QueryKey]
@@ -44,6 +46,7 @@ class Examples:
     chosen: Floats | None = None
     n_named: Floats | None = None
     given: npt.NDArray[np.bool_] | None = None
+    measures: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -94,6 +97,7 @@ class Examples:
             None if self.chosen is None else self.chosen[rows],
             None if self.n_named is None else self.n_named[rows],
             None if self.given is None else self.given[rows],
+            None if self.measures is None else self.measures[rows],
         )
 
 
@@ -148,6 +152,12 @@ def nearest(
             best = np.argpartition(-full, k - 1, axis=1)[:, :k]
             rows[part], cosines[part] = best, np.take_along_axis(full, best, axis=1)
     return Nearest(rows, cosines)
+
+
+def cross_neighbours(examples: Examples) -> Nearest:
+    """The nearest examples of each that are of another of five random folds, the same ones each time."""
+    folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
+    return nearest(examples, examples, folds, folds)
 
 
 @dataclass(frozen=True)

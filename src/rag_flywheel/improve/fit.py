@@ -11,9 +11,9 @@ from rag_flywheel.improve.examples import (
     Examples,
     Floats,
     Links,
+    cross_neighbours,
     kernel_weights,
     links,
-    nearest,
     sums_at,
     sums_of_support,
 )
@@ -59,7 +59,6 @@ FREE = ("rarest", "length")  # weights that may be negative
 SAME = 0.99  # the least cosine, above the typical one, of a query to itself in other words
 UNSHOWN = 0.03
 NEW_NEEDS = 0.1  # the share of queries, as assumed, whose need nobody asked about before
-_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -315,8 +314,7 @@ class _CrossFitted:
 
 
 def _cross_fitted(examples: Examples, found: Parameters) -> _CrossFitted:
-    folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
-    near = nearest(examples, examples, folds, folds)
+    near = cross_neighbours(examples)
     prior = prior_under(examples, found)
     chances = neighbour_chances_of(examples, prior, found)
     return _CrossFitted(near, prior, chances, links(near, examples, examples, chances))

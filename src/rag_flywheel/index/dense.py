@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from rag_flywheel.disk import version_file_errors
 from rag_flywheel.index.dense_file import require_flat
-from rag_flywheel.index.exact import nearest_to_many, typical_cosine
+from rag_flywheel.index.exact import distinct_rows, nearest_to_many, typical_cosine
 from rag_flywheel.index.faiss_door import faiss_library, rows_of
 from rag_flywheel.index.graph import MOST_REMOVED, Graph, build_graph, extended, load_graph
 from rag_flywheel.index.graph_changes import without
@@ -138,7 +138,7 @@ class DenseIndex:
     def typical_cosine(self) -> float:
         """The mean cosine of two different texts (see `typical_cosine`)."""
         step = max(1, len(self) // _SAMPLE)
-        return typical_cosine(self.vectors(self.pids[::step]))
+        return typical_cosine(distinct_rows(self.vectors(self.pids[::step])))
 
     def search(self, queries: Vectors, n: int, allowed: Pids | None = None) -> list[Pids]:
         """For each row of `queries`, the pids of its n nearest vectors, the nearest first.

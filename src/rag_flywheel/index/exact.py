@@ -33,6 +33,12 @@ def nearest_to_many(queries: Vectors, rows: Vectors, k: int) -> npt.NDArray[np.i
     return found
 
 
+def distinct_rows(vectors: Vectors) -> Vectors:
+    """The rows of float32 (n, dim), each once."""
+    distinct = {row.tobytes(): i for i, row in enumerate(vectors)}
+    return vectors if len(distinct) == len(vectors) else vectors[list(distinct.values())]
+
+
 def typical_cosine(vectors: Vectors) -> float:
     """The mean cosine of two different rows of float32 (n, dim) unit rows; 0.0 for fewer than two.
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from rag_flywheel.index.bm25 import LexicalScores
 from rag_flywheel.index.char_ngrams import char_ngrams_of
-from rag_flywheel.index.exact import typical_cosine
+from rag_flywheel.index.exact import distinct_rows, typical_cosine
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.records import Pids, Vectors
 
@@ -79,7 +79,7 @@ class FreshSegment:
     @cached_property
     def typical_cosine(self) -> float:
         """The mean cosine of two of these texts."""
-        return typical_cosine(self.vectors)
+        return typical_cosine(distinct_rows(self.vectors))
 
     def statistics(self) -> LexicalIndex:
         """The word statistics of these texts themselves, for an index without a version."""

@@ -166,6 +166,33 @@ class LexicalIndex:
         df = 0 if token is None else len(self.bm25.of(token)[1])
         return float(np.log(1.0 + (n - df + 0.5) / (df + 0.5)))
 
+    def distinct_idf(self, word: str) -> float:
+        """As `idf`, with equal texts counted once."""
+        first, token = self._first, self.vocabulary.get(word)
+        if first is None:
+            return self.idf(word)
+        n, df = int(first.sum()), 0
+        if token is not None:
+            df = int(first[self.bm25.of(token)[1]].sum())
+        return float(np.log(1.0 + (n - df + 0.5) / (df + 0.5)))
+
+    @cached_property
+    def n_distinct(self) -> int:
+        """How many different texts there are, by their words."""
+        return len(self) if self._first is None else int(self._first.sum())
+
+    @cached_property
+    def _first(self) -> npt.NDArray[np.bool_] | None:
+        """Whether each text is the first with its words, (n,); None: no two are equal."""
+        seen = set[int]()
+        first = np.ones(len(self), dtype=bool)
+        data, ends = self.tokens.tobytes(), (self.offsets.astype(np.int64) * 4).tolist()
+        for i in range(len(self)):
+            words = hash(data[ends[i] : ends[i + 1]])
+            first[i] = words not in seen
+            seen.add(words)
+        return None if len(seen) == len(self) else first
+
     def words_at(
         self, words: Sequence[str], positions: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

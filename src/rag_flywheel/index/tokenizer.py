@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -44,6 +44,18 @@ def tokenize(text: str) -> list[str]:
     words = [w for w in _split(text) if w not in _STOPWORDS]
     stems: list[str] = _stemmer().stemWords(words)
     return stems
+
+
+def stems_in(texts: Iterable[str], stems: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """(how many of these distinct stems each text has, how many words it has, as `tokenize` does it).
+
+    Only words that begin as one of the stems does are stemmed: a stem keeps the first two letters.
+    """
+    stemmer, wanted, begins = _stemmer(), set(stems), {stem[:2] for stem in stems}
+    for text in texts:
+        words = [w for w in _split(text) if w not in _STOPWORDS]
+        likely = [w for w in set(words) if w[:2] in begins]
+        yield len(wanted.intersection(stemmer.stemWords(likely))), len(words)
 
 
 class Numbers(dict[str, int]):

@@ -32,6 +32,11 @@ GIVEN = ("candidate", "score", "bm25", *RICH)
 of the same call, over the span of the scores of that call, so from -1 to 0. score: the same
 difference as it was given, in the application's own units. The others are as in FEATURES, among the
 candidates of the same call alone; there is no dense, since that would take a vector of every text."""
+MEASURES = ("cover", "missing", "length")
+"""What is read of a passage for its relevance. cover: the share of the question's words that it has,
+each weighted by its idf. missing: the idf of the rarest word that it lacks, over that of a word in no
+text. length: log(1 + its words). None of them depends on other candidates, nor on copies of a text:
+idf counts equal texts once."""
 _MOST_WORDS = 64  # distinct words of a query that are looked for, the rarest
 _WINDOW, _NEAR = 15, 8  # words
 _AT_ONCE = 8_192  # tokens
@@ -202,6 +207,25 @@ def rich_features(
         _share(ngrams, best.pieces),
     ]
     return np.stack(columns, axis=1).astype(np.float32), best
+
+
+def measures(places: Ints, lengths: Ints, idf: npt.NDArray[np.float64], unknown: float) -> Features:
+    """float32 (n, 3): the measures of n texts, in the order of MEASURES.
+
+    places: the texts one after the other, each token as the number of its word in the question or -1;
+    lengths (n,): tokens of each text; idf (m,): of the question's distinct words; unknown: of a word
+    that is in no text.
+    """
+    n, m = len(lengths), len(idf)
+    hits = np.flatnonzero(places >= 0)
+    there = np.zeros((n, m), dtype=bool)
+    there[np.searchsorted(np.cumsum(lengths), hits, side="right"), places[hits]] = True
+    found = np.empty((n, 3), dtype=np.float32)
+    total = float(idf.sum())
+    found[:, 0] = there @ idf / total if total > 0 else 0.0
+    found[:, 1] = np.where(there, 0.0, idf).max(axis=1, initial=0.0) / unknown if m else 1.0
+    found[:, 2] = np.log1p(lengths)
+    return found
 
 
 def with_rich(cheap: Features, pool: Ints, rich: Features) -> Features:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from rag_flywheel.disk import exactly, parsed_json, version_file_errors
+from rag_flywheel.rank.calibration import Calibration, check_calibration
 from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.posterior import NOISE_LIMIT, Rates
 
@@ -67,6 +68,7 @@ class Parameters:
     application's own candidates, whose scores have no known scale before it is fitted. given: the
     weights of their other features, 0 before they are fitted; that of `score` is in log-odds for one
     unit of the application's scores. given_sharpness: as sharpness, for an application's own candidates.
+    relevance: the coefficients of relevance, which changes no order.
     """
 
     weights: dict[str, _Weight] = field(default_factory=_shipped_weights)
@@ -78,6 +80,7 @@ class Parameters:
     candidate_spread: Annotated[float, Meta(ge=0, le=1e6)] = 3.0
     given: dict[str, _InAnyUnit] = field(default_factory=_shipped_given)
     given_sharpness: Annotated[float, Meta(gt=0, le=1e3)] = 1.0
+    relevance: Calibration = field(default_factory=Calibration)
     source: str = SHIPPED
 
     @property
@@ -116,9 +119,11 @@ def parse_parameters(text: str, *, name: str) -> Parameters:
             raise ValueError(f"format_version is not {FORMAT_VERSION}")
         values.setdefault("given", _shipped_given())
         values.setdefault("given_sharpness", 1.0)
+        values.setdefault("relevance", dataclasses.asdict(Calibration()))
         parameters = exactly(Parameters, values)
         exactly(Kernel, values["kernel"])
         exactly(Rates, values["rates"])
+        check_calibration(values["relevance"])
         if set(parameters.weights) != set(FEATURES):
             raise ValueError(f"weights are not for exactly {', '.join(FEATURES)}")
         if set(parameters.given) != set(GIVEN[1:]):

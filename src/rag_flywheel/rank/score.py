@@ -83,9 +83,10 @@ class Votes:
     grades: npt.NDArray[np.float64] | None = None
 
     @classmethod
-    def of(cls, evidence: "Evidence", lineages: Pids, parameters: Parameters) -> "Votes":
-        """The evidence for these passage texts, as far as these parameters use it."""
-        several = parameters.answers is not None
+    def of(cls, evidence: "Evidence", lineages: Pids, parameters: Parameters | None) -> "Votes":
+        """The evidence for these passage texts, as far as these parameters use it in a score; None: all
+        of it."""
+        several = parameters is None or parameters.answers is not None
         return cls(
             evidence.amounts(lineages),
             evidence.weights(lineages) if several else np.zeros(len(lineages)),

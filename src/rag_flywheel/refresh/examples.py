@@ -10,10 +10,11 @@ import numpy as np
 from rag_flywheel.curate.groups import near_duplicate
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.disk import parsed_json
+from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.improve.examples import Examples, Golden, Ints
 from rag_flywheel.index.nearest import nearest_rows
-from rag_flywheel.rank.features import FEATURES, GIVEN
+from rag_flywheel.rank.features import FEATURES, GIVEN, MEASURES
 from rag_flywheel.rank.posterior import CORRECTION_WEIGHT
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import (
@@ -27,13 +28,16 @@ from rag_flywheel.records import (
 )
 from rag_flywheel.refresh.given import GivenExamples, given_candidates
 from rag_flywheel.refresh.past import Past
+from rag_flywheel.refresh.unrelated import UNRELATED
 from rag_flywheel.serve.candidates import look_up, plain_worth, with_evident
 from rag_flywheel.serve.catch_up import bare_state
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.state import Scope, State, scope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.embedding import stored_vectors_of
 from rag_flywheel.store.filters import matching_pids
+from rag_flywheel.store.passages import query_hash
 
 _AT_ONCE = 256
 
@@ -106,6 +110,20 @@ class ExampleBuilder:
         examples = _stacked(past, keys, every_row, self.version.dense.dim, given=none)
         return Golden(examples, [{p: float(g) for p, g in item.lineages.items()} for item in items])
 
+    def unrelated(self, encoder: TextEncoder) -> Examples:
+        """Questions that have nothing to do with the passages, most likely, as examples without votes.
+
+        Their vectors are stored, so that the next version needs no encoder for them.
+        """
+        texts = {query_hash(text): text for text in UNRELATED}
+        vectors = stored_vectors_of(self.database, texts, encoder)
+        with self.database.snapshot() as conn:
+            state = bare_state(self.version, conn)
+        past, keys = Past({}, {}, texts, vectors), [QueryKey(name, None) for name in texts]
+        nothing: list[list[int]] = [[]] * len(keys)
+        rows = list(self._candidates(state, scope(state, None), past, keys, nothing))
+        return _stacked(past, keys, rows, self.version.dense.dim, given=[False] * len(keys))
+
     def passage_vectors(self, lineages: Ints) -> Vectors:
         """float32 (m, dim), unit rows: of the texts that now inherit the votes of these lineages."""
         pids = np.array([self._heirs.get(p, p) for p in lineages.tolist()], dtype=np.int64)
@@ -124,9 +142,10 @@ class ExampleBuilder:
         keys: Sequence[QueryKey],
         judged: Sequence[Sequence[int]],
     ) -> Iterator[tuple[Pids, Features]]:
-        """Lineages and features of each query's best candidates, its `judged` lineages among them.
+        """Lineages and features with measures of each query's best candidates.
 
-        The best are those of the plain hybrid, so that the same votes always give the same examples.
+        Its `judged` lineages are among them. The best are those of the plain hybrid, so that the same
+        votes always give the same examples.
         """
         queries = [EmbeddedText(past.texts[h], past.vectors[h]) for h, _ in keys]
         lookups = look_up(state, inside, queries, self.n, self.lookups, keep=False)
@@ -158,15 +177,19 @@ def _stacked(
     given: Sequence[bool],
 ) -> Examples:
     """Examples of these rows of (lineages, features); given: whether each row's features are those of
-    GIVEN."""
+    GIVEN, and not FEATURES followed by MEASURES."""
     n = len(keys)
     lineages = np.full((n, POOL), -1, dtype=np.int64)
     d = len(FEATURES) + len(GIVEN) if any(given) else len(FEATURES)
     features = np.zeros((n, POOL, d), dtype=np.float32)
+    measures = np.full((n, POOL, len(MEASURES)), np.nan, dtype=np.float32)
     for i, (found, values) in enumerate(rows):
         lineages[i, : len(found)] = found
-        first = len(FEATURES) if given[i] else 0
-        features[i, : len(found), first : first + values.shape[1]] = values
+        if given[i]:
+            features[i, : len(found), len(FEATURES) :] = values
+        else:
+            features[i, : len(found), : len(FEATURES)] = values[:, : len(FEATURES)]
+            measures[i, : len(found)] = values[:, len(FEATURES) :]
     vectors = [past.vectors[key.query_hash] for key in keys]
     numbers: dict[str | None, int] = {}
     tenants = [numbers.setdefault(key.tenant, len(numbers)) for key in keys]
@@ -180,6 +203,7 @@ def _stacked(
         none,
         np.array(tenants, dtype=np.int64),
         given=np.array(given, dtype=np.bool_) if any(given) else None,
+        measures=measures,
     )
     return _with_votes(without, past)
 

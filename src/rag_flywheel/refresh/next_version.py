@@ -4,7 +4,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,9 @@ from rag_flywheel.evaluate.gate_file import gate_text
 from rag_flywheel.evaluate.integrity import integrity_problems
 from rag_flywheel.evaluate.trial import Side
 from rag_flywheel.improve.examples import Examples
-from rag_flywheel.improve.fit import calibrated_parameters
+from rag_flywheel.improve.fit import calibrated_parameters, newest
 from rag_flywheel.improve.propagate import build_memory
+from rag_flywheel.improve.relevance import calibrated_relevance, with_unrelated
 from rag_flywheel.rank.memory import Memory, load_memory, save_memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.raters import RaterWeight, load_raters, save_raters, weights_of
@@ -62,13 +63,15 @@ class Learned:
     """What was learned from votes: the parameters of the next version, with their memory.
 
     weights, tuned: the results of the two arms of the gate, tuned None: it was not due; judged: all
-    judgments on past queries; raters: the users who voted.
+    judgments on past queries; examples: the past queries, None: votes are held back; raters: the users
+    who voted.
     """
 
     parameters: Parameters
     memory: Memory
     weights: Weights
     tuned: Tuned | None
+    examples: Examples | None
     judged: Sequence[Judgment]
     raters: Mapping[str, RaterWeight]
 
@@ -104,7 +107,6 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         parent = _parent(root, live, encoder) if not n_embedded else None
         built, version = _indexes(running, staged, parent, model.parameters)
         learned = _learn(running, staged, version, live, model)
-        write_parameters(staged, learned.parameters)
         save_memory(learned.memory, staged)
         save_raters(learned.raters, staged)
         gates = gate_text(*((arm.why, arm.gate) for arm in learned.arms))
@@ -113,6 +115,13 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         queries = learned.new_encoder.queries if learned.new_encoder else queries_of(encoder, model)
         until = live.votes_until(built.watermark)
         source = running.source.under(queries)
+        parameters = learned.parameters
+        unrelated = _builder(running, version).unrelated(source.queries)
+        relevance = with_unrelated(parameters.relevance, unrelated)
+        if learned.examples is not None:
+            parameters = replace(parameters, relevance=relevance)
+            relevance = calibrated_relevance(newest(learned.examples), parameters, unrelated)
+        write_parameters(staged, replace(parameters, relevance=relevance))
         write_stored_evidence(staged, database, source, learned.judged, until=until)
         manifest = deploy.seal(staged, _manifest(running, live, built, tuned))
         problems = version_problems(staged, database, encoder, built, version)
@@ -187,8 +196,7 @@ def _learn(
     if not held_back:
         calibrate(database, until=until)
     source = running.source.under(queries_of(running.encoder, model))
-    n, tenant_key = job.config.n_candidates, job.config.tenant_key
-    builder = ExampleBuilder(database, version, job.lookups, n, tenant_key, job.progress)
+    builder = _builder(running, version)
     past, every, raters = _past(builder, source, model, until=until, weigh=not held_back)
     if held_back:
         why = "votes after the rollback stay held back until release"
@@ -210,8 +218,8 @@ def _learn(
         if tuned is not None and tuned.new is not None:
             parameters, examples = tuned.new.parameters, tuned.new.examples
         parameters = calibrated_parameters(examples, parameters)
-    memory = build_memory(examples, parameters)
-    learned = Learned(parameters, memory, weights, tuned, past.every, raters)
+    memory, some = build_memory(examples, parameters), None if held_back else examples
+    learned = Learned(parameters, memory, weights, tuned, some, past.every, raters)
     log.info("refresh: parameters %s: %s", "new" if learned.new else "kept", weights.why)
     if tuned is not None:
         log.info("refresh: %s", tuned.why)
@@ -238,6 +246,12 @@ def _past(
         past = read_past(database, source, until=until, weights=weights)
         examples = judged_again(examples, past)
     return past, examples, raters
+
+
+def _builder(running: RunningJob, version: LoadedVersion) -> ExampleBuilder:
+    job = running.job
+    n, tenant_key = job.config.n_candidates, job.config.tenant_key
+    return ExampleBuilder(job.database, version, job.lookups, n, tenant_key, job.progress)
 
 
 def _trials(running: RunningJob, panel: Panel, staged: Path) -> tuple[Weights, Tuned | None]:

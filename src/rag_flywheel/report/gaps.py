@@ -24,7 +24,9 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.retrievals import AskedQuery, asked_since
 
-LOW_CHANCE = 0.10  # of the best hit; where it comes from is in docs/how-to/feedback.md
+UNLIKELY = (
+    0.2  # of an answer to hold a right passage; docs/how-to/feedback.md says where it is from
+)
 UNANSWERED = 0.1  # prior probability that a question has no answer
 QUIET = 0.05  # log-odds that each time a question is asked add in favour of an answer
 MOST_QUESTIONS = 2_000  # the most that are clustered: those asked most often
@@ -40,7 +42,7 @@ class Gap:
     n, n_before: how often the topic was asked in the period, and in the period before it.
     missing: questions whose answer a user reported as missing.
     harmful: questions with more votes against a hit than for it.
-    unlikely: questions whose best hit had a low chance to be the answer.
+    unlikely: questions whose answer, when last asked, most likely held no passage that answers them.
     """
 
     examples: tuple[str, ...]
@@ -58,11 +60,13 @@ def gaps(
     days: float,
     rates: Rates,
     weights: Mapping[str, float],
+    least: float = UNLIKELY,
 ) -> list[Gap]:
     """The gaps of the last days: first those that users reported, then those that are only likely.
 
     Both are sorted by how often they were asked. rates: how often votes are wrong; weights: of the
-    users who cast them, by their hashes.
+    users who cast them, by their hashes. least: a question is unlikely to have an answer where
+    `answerable` is below it.
     Raises InputError.
     """
     if type(days) not in {int, float} or not 0 < days < 1e5:
@@ -70,7 +74,7 @@ def gaps(
     now = time.time()
     with database.snapshot() as conn:
         recent = asked_since(conn, now - 2 * days * _DAY_S)
-        whys = _whys(recent, _signs(conn, recent, source, weights), rates)
+        whys = _whys(recent, _signs(conn, recent, source, weights), rates, least)
         counts = _counts([a for a in recent if a.question in whys], now - days * _DAY_S)
         questions = sorted(
             counts, key=lambda q: (-counts[q][0], -counts[q][1], q.query_hash, q.tenant or "")
@@ -157,7 +161,7 @@ def _signs(
 
 
 def _whys(
-    recent: Sequence[AskedQuery], signs: Mapping[QueryKey, Signs], rates: Rates
+    recent: Sequence[AskedQuery], signs: Mapping[QueryKey, Signs], rates: Rates, least: float
 ) -> dict[QueryKey, set[str]]:
     """Why each question has no good answer; questions that may have one are left out."""
     found: dict[QueryKey, set[str]] = defaultdict(set)
@@ -166,9 +170,10 @@ def _whys(
             found[question] |= {"missing"} if sign.missing else set()
             found[question] |= {"harmful"} if -1 in sign.verdicts else set()
     helped = {q for q, sign in signs.items() if 1 in sign.verdicts}
-    for asked in recent:
-        if asked.question not in helped and asked.best < math.log(LOW_CHANCE):
-            found[asked.question].add("unlikely")
+    last = {asked.question: asked.answerable for asked in recent}
+    for question, answerable in last.items():
+        if question not in helped and answerable is not None and answerable < least:
+            found[question].add("unlikely")
     return dict(found)
 
 

@@ -21,7 +21,8 @@ Behind = tuple[tuple[int, ...], tuple[KnownAnswer, ...]]
 
 @dataclass(frozen=True)
 class Request:
-    """Who asks, how many hits, and what is recorded. tenant: as JSON, None: no tenant."""
+    """Who asks, how many hits, and what is recorded. tenant: as JSON, None: no tenant. min_relevance: hits
+    below it are left out."""
 
     k: int
     where: Filter | None = None
@@ -30,22 +31,27 @@ class Request:
     session_id: str | None = None
     record: bool = True
     kind: str = "retrieve"
+    min_relevance: float | None = None
 
 
 @dataclass(frozen=True)
 class RankedQuery:
     """A query, its vector float32 (dim,), and its hits with their pids, the best first.
 
+    answerable: the chance that one of the k best is right, whether or not it is among the hits.
     candidates: (pid, the given score) of an application's own candidates, None: there are none.
     """
 
     query: str
     vector: Vectors
     hits: Sequence[tuple[int, Hit]]
+    answerable: float
     candidates: Sequence[tuple[int, float]] | None = None
 
 
-def make_hit(passage: Passage, rank: int, scored: Scored, i: int, behind: Behind) -> Hit:
+def make_hit(
+    passage: Passage, rank: int, scored: Scored, i: int, behind: Behind, relevance: float
+) -> Hit:
     """Candidate i as a hit; behind: the votes and known answers that its evidence comes from."""
     return Hit(
         passage.id,
@@ -55,6 +61,7 @@ def make_hit(passage: Passage, rank: int, scored: Scored, i: int, behind: Behind
         passage.title,
         passage.metadata,
         scored.explanation(i, behind[0] if scored.evidence[i] else (), behind[1]),
+        relevance,
     )
 
 
@@ -107,7 +114,8 @@ def _write(
 
 
 def _retrieval(id_: str | None, state: State, found: RankedQuery) -> Retrieval:
-    return Retrieval(id_, found.query, state.version.id, tuple(hit for _, hit in found.hits))
+    hits = tuple(hit for _, hit in found.hits)
+    return Retrieval(id_, found.query, state.version.id, hits, found.answerable)
 
 
 def _record(
@@ -130,10 +138,12 @@ def _record(
         latency_ms=latency_ms,
         hits=[retrievals.LoggedHit(pid, h.passage_id, h.score, _parts(h)) for pid, h in found.hits],
         candidates=found.candidates,
+        answerable=found.answerable,
     )
 
 
 def _parts(hit: Hit) -> dict[str, float]:
     why = hit.explanation
     known = {KNOWN: why.by_known} if why.by_known else {}
-    return {"intercept": why.intercept, **why.terms, "evidence": why.evidence, **known}
+    parts = {"intercept": why.intercept, **why.terms, "evidence": why.evidence, **known}
+    return {**parts, "relevance": round(hit.relevance, 6)}

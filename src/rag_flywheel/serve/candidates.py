@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from rag_flywheel.index.bm25 import LexicalScores
 from rag_flywheel.index.lexical import tokenize
-from rag_flywheel.rank.features import CHEAP, with_rich
+from rag_flywheel.rank.features import CHEAP, FEATURES, MEASURES, RICH, with_rich
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import EmbeddedText, Features, Pids
@@ -68,7 +68,7 @@ def warm_up(state: State) -> None:
 def with_evident(
     state: State, inside: Scope, query: EmbeddedText, lookup: Lookup, evident: Sequence[int]
 ) -> tuple[Pids, Features]:
-    """Candidates and their features (n, 9), with the passages of these lineages among them.
+    """Candidates with their features and measures (n, 12), with the passages of these lineages among them.
 
     The words of those passages are read, and are compared with the best of the other candidates.
     """
@@ -114,8 +114,19 @@ def _looked_up(state: State, inside: Scope, query: EmbeddedText, dense: Pids, n:
     read[pool] = True
     found = np.concatenate([pids, state.fresh.pids[fresh]])
     order = np.argsort(found)
-    features = with_rich(cheap, pool, rich)
+    features = _with_measures(cheap, pool, rich)
     return Lookup(found[order], features[order], read[order], best, best_bm25)
+
+
+def _with_measures(cheap: Features, pool: Positions, read: Features) -> Features:
+    """float32 (n, 12): features and measures, of which `read` has those of the candidates at `pool`.
+
+    The measures of the other candidates are nan.
+    """
+    full = np.full((len(cheap), len(FEATURES) + len(MEASURES)), np.nan, dtype=np.float32)
+    full[:, : len(FEATURES)] = with_rich(cheap, pool, read[:, : len(RICH)])
+    full[pool, len(FEATURES) :] = read[:, len(RICH) :]
+    return full
 
 
 def _standing(state: State, inside: Scope, pids: Pids) -> npt.NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from rag_flywheel.rank.features import (
     TextNgrams,
     TextWords,
     cheap_features,
+    measures,
     rich_features,
 )
 from rag_flywheel.records import EmbeddedText, Features, Pids
@@ -28,7 +29,7 @@ Positions = npt.NDArray[np.int64]
 def read_features(
     state: "State", query: EmbeddedText, lookup: Lookup, pids: Pids
 ) -> dict[int, Features]:
-    """Features float32 (9,), by pid, of these passages, which are present and in scope."""
+    """Features and measures float32 (12,), by pid, of these passages, which are present and in scope."""
     words = tokenize(query.text)
     at, there = find_pids(pids, state.version.pids)
     indexed = at[there]
@@ -72,7 +73,8 @@ def rich_of(
     fresh: Positions,
     best: Best | None = None,
 ) -> tuple[Features, Best]:
-    """Rich features of texts of the version and of fresh ones, at these positions."""
+    """Rich features of texts of the version and of fresh ones, at these positions, followed by the
+    measures of relevance."""
     lexical, statistics = state.version.lexical, state.statistics
     known = [w in statistics.vocabulary for w in words]
     query = QueryWords.of(words, [statistics.idf(w) for w in words], known)
@@ -94,7 +96,10 @@ def rich_of(
     average, title = statistics.average_length, statistics.average_title_length
     texts = TextWords(places, lengths, titles, average, title)
     ngrams = TextNgrams(counts, np.array(list(idf.values())), totals, statistics.average_ngrams)
-    return rich_features(query, texts, ngrams, best)
+    rich, best = rich_features(query, texts, ngrams, best)
+    distinct = np.array([statistics.distinct_idf(w) for w in query.words])
+    unknown = float(np.log(2.0 * statistics.n_distinct + 2.0))
+    return np.concatenate([rich, measures(places, lengths, distinct, unknown)], axis=1), best
 
 
 def find_pids(wanted: Pids, pids: Pids) -> tuple[Positions, npt.NDArray[np.bool_]]:

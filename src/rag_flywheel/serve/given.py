@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
+from rag_flywheel.index.tokenizer import stems_in
 from rag_flywheel.rank.features import QueryWords, TextNgrams, TextWords, rich_features
 from rag_flywheel.rank.given import best_given
 from rag_flywheel.rank.score import POOL
@@ -50,6 +51,10 @@ class GivenCandidates:
         found = text_features(tokenize(query), [words_of(self.texts[i]) for i in read.tolist()])
         return spread_out(found, read, len(self.texts))
 
+    def measures(self, query: str, positions: Sequence[int]) -> Features:
+        """float32 (n, 3): the measures of relevance of these candidates, each word weighing the same."""
+        return given_measures(tokenize(query), [encoded_text(self.texts[i]) for i in positions])
+
     def kept(self, shown: Sequence[int]) -> list[int]:
         """Positions of the candidates that are stored with the retrieval, by falling score: the 50 with
         the highest scores, the last one, which the span is measured to, and those that were shown."""
@@ -67,6 +72,16 @@ class GivenCandidates:
 def words_of(passage: Passage) -> Words:
     """The words of a passage."""
     return tuple(tokenize(encoded_text(passage))), len(tokenize(passage.title))
+
+
+def given_measures(query: Sequence[str], texts: Sequence[str]) -> Features:
+    """float32 (n, 3): the measures of texts for the words of a query, as in MEASURES; each word weighs the
+    same, so that they do not depend on the other texts."""
+    stems = list(dict.fromkeys(query))
+    found = np.array(list(stems_in(texts, stems)), dtype=np.float32).reshape(-1, 2)
+    cover = found[:, 0] / max(len(stems), 1)
+    missing = (found[:, 0] < max(len(stems), 1)).astype(np.float32)
+    return np.stack([cover, missing, np.log1p(found[:, 1])], axis=1)
 
 
 def text_features(query: Sequence[str], texts: Sequence[Words]) -> Features:

@@ -14,12 +14,15 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.rank.evidence import Asked, Evidence, evidence_for
+from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.posterior import Rates
 from rag_flywheel.rank.raters import RaterWeight
+from rag_flywheel.rank.relevance import Relevance, relevance, relevance_of_given
 from rag_flywheel.rank.score import POOL, Scored, Votes, order, score, score_given
 from rag_flywheel.records import (
     Candidate,
     EmbeddedText,
+    Features,
     Filter,
     Hit,
     Passage,
@@ -29,6 +32,7 @@ from rag_flywheel.records import (
 )
 from rag_flywheel.serve.answers import Behind, RankedQuery, Request, answer, make_hit, recorded
 from rag_flywheel.serve.candidates import look_up, with_evident
+from rag_flywheel.serve.features import read_features
 from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookup, Lookups
@@ -57,6 +61,18 @@ class _Ranked:
     def behind(self, i: int) -> Behind:
         lineage = int(self.lineages[i])
         return self.evidence.votes_of(lineage), self.evidence.known.get(lineage, ())
+
+    def evidence_of(self, positions: Sequence[int]) -> Votes:
+        return Votes.of(self.evidence, self.lineages[list(positions)], None)
+
+
+@dataclass(frozen=True)
+class _Found(_Ranked):
+    """Scored passages of the index, with what their relevance is computed from: features (n, 12)."""
+
+    query: EmbeddedText
+    lookup: Lookup
+    features: Features
 
 
 class Server:
@@ -103,6 +119,9 @@ class Server:
         found = []
         for ranked in self._ranked(state, queries, vectors[revision], asked):
             best, _ = self._standing(state, ranked, asked.k)
+            if asked.min_relevance is not None:
+                likely = _relevance(state, ranked, [i for i, _ in best]).hits >= asked.min_relevance
+                best = [each for each, stays in zip(best, likely, strict=True) if stays]
             found.append([stored.passage.id for _, stored in best])
         return found
 
@@ -142,14 +161,14 @@ class Server:
         found, n_gone = [], 0
         every = self._ranked(state, queries, vectors, asked)
         for query, vector, ranked in zip(queries, vectors, every, strict=True):
-            hits, gone = self._hits(state, ranked, asked.k)
-            found.append(RankedQuery(query, vector, hits))
+            hits, answerable, gone = self._hits(state, ranked, asked)
+            found.append(RankedQuery(query, vector, hits, answerable))
             n_gone += gone
         return found, n_gone
 
     def _ranked(
         self, state: State, queries: Sequence[str], vectors: Vectors, asked: Request
-    ) -> Iterator[_Ranked]:
+    ) -> Iterator[_Found]:
         inside = self._scope(state, asked.where)
         n = max(self._config.n_candidates, asked.k)
         questions = [EmbeddedText(*each) for each in zip(queries, vectors, strict=True)]
@@ -165,7 +184,7 @@ class Server:
         check_k(asked.k)
         given = check_candidates(given)
         if not given:
-            return Retrieval(None, query, self._live.state().version.id, ())
+            return Retrieval(None, query, self._live.state().version.id, (), 0.0)
         vectors: dict[str, Vectors] = {}
         state, revision = self._state([query], vectors)
         vector = vectors[revision][0]
@@ -178,16 +197,23 @@ class Server:
         with self._database.reading() as conn:
             own = GivenCandidates.of(conn, given)
         ranked = self._ranked_given(state, EmbeddedText(query, vector), own, asked)
+        of_hits = _relevance_of_given(state, ranked, query, own)
+        least = asked.min_relevance
+
+        def hits_of(pids: Pids) -> list[tuple[int, Hit]]:
+            every = [(i, int(pids[i]), own.texts[i]) for i in ranked.best]
+            return _hits_of(ranked, every, of_hits, least)
+
         if not asked.record:
-            found = RankedQuery(query, vector, _given_hits(ranked, own.texts, own.pids))
+            found = RankedQuery(query, vector, hits_of(own.pids), of_hits.answerable)
             return answer(self._database, state, asked, [found], revision=revision, began=began)[0]
         latency_ms = (time.perf_counter() - began) * 1000.0
         kept = own.kept(ranked.best)
         with self._database.transaction(durable=False) as conn:
             pids = own.pids.copy()
             pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept])
-            hits, logged = _given_hits(ranked, own.texts, pids), own.logged(kept, pids)
-            found = RankedQuery(query, vector, hits, logged)
+            logged = own.logged(kept, pids)
+            found = RankedQuery(query, vector, hits_of(pids), of_hits.answerable, logged)
             return recorded(conn, state, asked, found, revision=revision, latency_ms=latency_ms)
 
     def _ranked_given(
@@ -264,14 +290,16 @@ class Server:
             scopes[key] = found
         return found
 
-    def _hits(self, state: State, ranked: _Ranked, k: int) -> tuple[list[tuple[int, Hit]], int]:
-        """The k best that are still present, with their pids; and how many before them are not."""
-        best, n_gone = self._standing(state, ranked, k)
-        hits = [
-            (stored.pid, make_hit(stored.passage, rank, ranked.scored, i, ranked.behind(i)))
-            for rank, (i, stored) in enumerate(best, 1)
-        ]
-        return hits, n_gone
+    def _hits(
+        self, state: State, ranked: _Found, asked: Request
+    ) -> tuple[list[tuple[int, Hit]], float, int]:
+        """The k best that are still present, with their pids, without those that are not relevant
+        enough; the chance that one of the k is right; and how many before them are not present."""
+        best, n_gone = self._standing(state, ranked, asked.k)
+        of_hits = _relevance(state, ranked, [i for i, _ in best])
+        every = [(i, stored.pid, stored.passage) for i, stored in best]
+        hits = _hits_of(ranked, every, of_hits, asked.min_relevance)
+        return hits, of_hits.answerable, n_gone
 
     def _standing(
         self, state: State, ranked: _Ranked, k: int
@@ -308,11 +336,45 @@ class Server:
         return texts
 
 
-def _given_hits(ranked: _Ranked, texts: Sequence[Passage], pids: Pids) -> list[tuple[int, Hit]]:
-    return [
-        (int(pids[i]), make_hit(texts[i], rank, ranked.scored, i, ranked.behind(i)))
-        for rank, i in enumerate(ranked.best, 1)
+def _hits_of(
+    ranked: _Ranked,
+    every: Sequence[tuple[int, int, Passage]],
+    of_hits: Relevance,
+    least: float | None,
+) -> list[tuple[int, Hit]]:
+    """The hits with their pids; every: position, pid and passage of each, the best first; least: the
+    least relevance of a hit that is not left out."""
+    kept = [
+        (*each, chance)
+        for each, chance in zip(every, of_hits.hits.tolist(), strict=True)
+        if least is None or chance >= least
     ]
+    return [
+        (pid, make_hit(passage, rank, ranked.scored, i, ranked.behind(i), chance))
+        for rank, (i, pid, passage, chance) in enumerate(kept, 1)
+    ]
+
+
+def _relevance(state: State, ranked: _Found, positions: Sequence[int]) -> Relevance:
+    """The relevance of the candidates at these positions; words that were not read yet are read."""
+    rows = ranked.features[list(positions)]
+    measured = rows[:, len(FEATURES) :]
+    unread = np.isnan(measured[:, 0])
+    if unread.any():
+        pids = np.sort(ranked.pids[np.array(positions)[unread]])
+        read = read_features(state, ranked.query, ranked.lookup, pids)
+        for place in np.flatnonzero(unread).tolist():
+            measured[place] = read[int(ranked.pids[positions[place]])][len(FEATURES) :]
+    parameters, votes = state.version.parameters, ranked.evidence_of(positions)
+    return relevance(parameters.relevance, rows[:, 0], measured, votes, parameters.kernel.n0)
+
+
+def _relevance_of_given(
+    state: State, ranked: _Ranked, query: str, own: GivenCandidates
+) -> Relevance:
+    parameters, votes = state.version.parameters, ranked.evidence_of(ranked.best)
+    measured = own.measures(query, ranked.best)
+    return relevance_of_given(parameters.relevance, measured, votes, parameters.kernel.n0)
 
 
 def _evidence(state: State, queries: Sequence[EmbeddedText], tenant: str | None) -> list[Evidence]:
@@ -324,10 +386,11 @@ def _evidence(state: State, queries: Sequence[EmbeddedText], tenant: str | None)
 
 def _rank(
     state: State, inside: Scope, query: EmbeddedText, lookup: Lookup, evidence: Evidence
-) -> _Ranked:
+) -> _Found:
     pids, features = with_evident(state, inside, query, lookup, evidence.strongest(POOL))
     lineages = state.lineages(pids)
     parameters = state.version.parameters
-    scored = score(parameters, features, Votes.of(evidence, lineages, parameters))
+    votes = Votes.of(evidence, lineages, parameters)
+    scored = score(parameters, features[:, : len(FEATURES)], votes)
     best = order(scored.scores, pids).tolist()
-    return _Ranked(pids, lineages, scored, best, evidence)
+    return _Found(pids, lineages, scored, best, evidence, query, lookup, features)

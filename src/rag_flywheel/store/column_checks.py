@@ -83,6 +83,11 @@ def trust(where: str, value: object) -> float:
     return share(where, value, most=100)
 
 
+def optional_share(where: str, value: object) -> float | None:
+    """A number from 0 to 1, or NULL."""
+    return None if value is None else share(where, value)
+
+
 def seconds(where: str, value: object) -> float:
     """Seconds since 1970."""
     value = number(where, value)

@@ -328,6 +328,12 @@ def m013_trust(db: sqlite_utils.Database) -> None:
     _execute(db, _MUTES)
 
 
+@migrations()
+def m014_answerable(db: sqlite_utils.Database) -> None:
+    """The chance that an answer holds a passage that answers the question; NULL in older rows."""
+    db.execute("ALTER TABLE retrievals ADD COLUMN answerable REAL")
+
+
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():

@@ -4,7 +4,6 @@ They are appended; only the answer an application gave is filled in later.
 """
 
 import json
-import math
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from rag_flywheel.store.database import append_rows, in_chunks, scalar
 
 @dataclass(frozen=True)
 class LoggedHit:
-    """A hit as it was shown; parts are the terms of its score by name."""
+    """A hit as it was shown; parts are the terms of its score by name, and its relevance."""
 
     pid: int
     passage_id: str
@@ -29,6 +28,7 @@ class RetrievalRecord:
     """One logged retrieval, as written. `hits` are in the order of their ranks, from 1.
 
     candidates: (pid, the application's score) of its own candidates, None: it gave none.
+    answerable: the chance that one of the k best passages answers the question.
     """
 
     id: str
@@ -46,6 +46,7 @@ class RetrievalRecord:
     latency_ms: float
     hits: Sequence[LoggedHit]
     candidates: Sequence[tuple[int, float]] | None = None
+    answerable: float | None = None
 
 
 def record_retrievals(conn: sqlite3.Connection, records: Iterable[RetrievalRecord]) -> None:
@@ -201,18 +202,19 @@ def read_tenant(value: object) -> str | None:
 
 @dataclass(frozen=True)
 class AskedQuery:
-    """A recorded retrieval of a question; best: its highest score, -inf without a hit."""
+    """A recorded retrieval of a question; answerable: the chance that one of its hits is right, None:
+    an earlier release recorded it."""
 
     question: QueryKey
     query: str
     at: float
-    best: float
+    answerable: float | None
 
 
 def asked_since(conn: sqlite3.Connection, since: float) -> list[AskedQuery]:
     """Every retrieval since a time in seconds since 1970, the oldest first."""
     rows = conn.execute(
-        "SELECT query_hash, tenant, query, at, hits FROM retrievals WHERE at >= ? ORDER BY rid",
+        "SELECT query_hash, tenant, query, at, answerable FROM retrievals WHERE at >= ? ORDER BY rid",
         (since,),
     )
     return [
@@ -220,9 +222,9 @@ def asked_since(conn: sqlite3.Connection, since: float) -> list[AskedQuery]:
             QueryKey(read_query_hash(hashed), read_tenant(tenant)),
             column_checks.text("retrievals.query", query),
             column_checks.seconds("retrievals.at", at),
-            max([-math.inf, *(s for _, _, s in column_checks.hits("retrievals.hits", hits))]),
+            column_checks.optional_share("retrievals.answerable", answerable),
         )
-        for hashed, tenant, query, at, hits in rows
+        for hashed, tenant, query, at, answerable in rows
     ]
 
 

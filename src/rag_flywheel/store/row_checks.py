@@ -9,6 +9,7 @@ from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.records import Verdict
 from rag_flywheel.store import column_checks, golden, journal, passages
 from rag_flywheel.store.column_checks import (
+    optional_share,
     optional_text,
     optional_whole,
     parsed,
@@ -153,6 +154,7 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "user_id": optional_text,
         "session_id": optional_text,
         "answer": optional_text,
+        "answerable": optional_share,
     },
     "votes": {
         "seq": whole,

@@ -1,0 +1,359 @@
+"""Is relevance calibrated: of the hits with a relevance of 0.3, do three in ten answer the question?
+
+    python benchmarks/learning/relevance.py --out benchmarks/results/relevance.json
+
+RAG_FLYWHEEL_DATA holds the collections below. Measured is the expected calibration error (ECE) with 15
+bins of equally many: of `hit.relevance` over the 8 hits of each test question, and of `answerable`
+over the questions. "squad11_dev, half unanswerable" mixes its test questions half and half with
+questions that SQuAD 2.0 says have no answer there, which were written to look as if they had.
+
+Before any vote: coefficients fitted to train questions of all collections but the one that is measured
+(with right and wrong passages as judged, no vote), and, for comparison, the shipped ones. Further
+training data are, of each collection, questions of the others, which have no answer, and xquad_de.
+After votes: five cycles of the protocol of the benchmark (a vote at rank r with probability 1/r, a fifth
+of them wrong) on at most 4,000 train questions, half of them unanswerable in the mix; the coefficients
+that the refreshes calibrated. off_topic.txt: noise and questions about nothing in the collections; share
+with answerable below 0.2. They were not used for fitting.
+
+The shipped coefficients are printed at the end: those fitted to all of the collections.
+"""
+
+import argparse
+import gzip
+import json
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+
+from gain import surroundings
+from rag_flywheel import Flywheel
+from rag_flywheel.bench.collection import find_collection
+from rag_flywheel.bench.cycles import SHOWN, asking
+from rag_flywheel.bench.machine import commit
+from rag_flywheel.bench.protocol import Protocol
+from rag_flywheel.bench.setup import Bench, prepare
+from rag_flywheel.bench.users import Users
+from rag_flywheel.formats.beir import Split, read_beir
+from rag_flywheel.index.lexical import tokenize
+from rag_flywheel.rank.calibration import OF_ANSWER, OF_GIVEN, OF_INDEX, Calibration
+from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.rank.relevance import reach, terms_of_given, terms_of_index
+from rag_flywheel.serve.answers import Request
+from rag_flywheel.serve.given import given_measures
+from rag_flywheel.store.passages import encoded_text
+
+NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev", "stackfaq")
+MORE, MIXED = "xquad_de", "squad11_dev, half unanswerable"
+MOST_TRAIN, MOST_TEST, OF_OTHERS, MOST_ASKED = 1_000, 1_000, 80, 4_000
+BINS, LOW = 15, 0.2
+WEIGHTS = {"stackfaq": 0.3}  # of a collection, else 1: many right passages a question are rare
+OF_OFF, OF_UNANSWERABLE = (0.3, 0.6), (0.5, 0.1)  # weights for hits and for answers
+PENALTY = 1e-3
+Floats = npt.NDArray[np.float64]
+Json = dict[str, Any]
+Asked = Sequence[tuple[str, Mapping[str, int]]]
+"""Questions, each with the passages that answer it."""
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The 8 hits of n questions: terms (n, 8, 5) and (n, 8, 3) of given candidates, reach (n, 8), whether
+    each is right (n, 8). Padded with the last hit, which changes no maximum."""
+
+    terms: Floats
+    given: Floats
+    far: Floats
+    right: Floats
+
+    @property
+    def answered(self) -> Floats:
+        found: Floats = self.right.max(axis=1)
+        return found
+
+
+def ece(chances: Floats, right: Floats) -> float:
+    """Expected calibration error with BINS bins of equally many."""
+    chances, right = chances.ravel(), right.ravel()
+    bins = np.array_split(np.argsort(chances, kind="stable"), BINS)
+    parts = [len(b) * abs(chances[b].mean() - right[b].mean()) for b in bins if len(b)]
+    return float(sum(parts) / len(chances))
+
+
+def sigmoid(log_odds: Floats) -> Floats:
+    found: Floats = 1.0 / (1.0 + np.exp(-log_odds))
+    return found
+
+
+def off_topic() -> list[str]:
+    lines = Path(__file__).with_name("off_topic.txt").read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def unanswerable() -> list[str]:
+    with gzip.open(
+        find_collection("squad11_dev") / "unanswerable.jsonl.gz", "rt", encoding="utf-8"
+    ) as file:
+        texts = [json.loads(line)["text"] for line in file]
+    found: list[str] = np.random.default_rng(0).permutation(texts).tolist()
+    return found
+
+
+def asked_of(split: Split, n: int) -> Asked:
+    """n questions of a split, drawn without seed but always the same."""
+    some = np.random.default_rng(0).permutation(sorted(split.queries)).tolist()[:n]
+    return [(split.queries[q], split.qrels[q]) for q in some]
+
+
+def hits_of(fw: Flywheel, asked: Asked) -> Hits:
+    """What relevance is computed from, of the hits of these questions before any vote."""
+    fw.retrieve("warm up", record=False)
+    server = fw._serving()
+    state, calibration = server._live.state(), server._live.state().version.parameters.relevance
+    texts = {p.id: p for p in fw.passages()}
+    terms, given, far, right = [], [], [], []
+    for start in range(0, len(asked), 256):
+        part = asked[start : start + 256]
+        queries = [text for text, _ in part]
+        vectors = server._encoder(state).encode(queries)
+        every = server._ranked(state, queries, vectors, Request(SHOWN, record=False))
+        for (text, grades), ranked in zip(part, every, strict=True):
+            best = list(ranked.best[:SHOWN])
+            rows = ranked.features[(best * SHOWN)[:SHOWN] if len(best) < SHOWN else best]
+            found, _, _ = server._hits(state, ranked, Request(SHOWN))
+            ids = [hit.passage_id for _, hit in found]
+            ids = [*ids, *ids[-1:] * (SHOWN - len(ids))]
+            dense, measured = rows[:, 0], rows[:, len(FEATURES) :]
+            terms.append(terms_of_index(dense, measured))
+            words = [encoded_text(texts[i]) for i in ids]
+            given.append(terms_of_given(given_measures(tokenize(text), words)))
+            far.append(reach(calibration, dense))
+            right.append([float(grades.get(i, 0) > 0) for i in ids])
+    return Hits(*(np.array(each) for each in (terms, given, far, right)))
+
+
+def logistic(parts: Iterable[tuple[Floats, Floats, float]]) -> Floats:
+    """Coefficients of (terms (n, d), right (n,), weight of all together), shrunk a little to 0."""
+    every = [(t, y, np.full(len(y), w / len(y))) for t, y, w in parts if len(y)]
+    terms, right, weights = (np.concatenate(each) for each in zip(*every, strict=True))
+    mean, spread = terms.mean(axis=0), terms.std(axis=0) + 1e-9
+    mean[0], spread[0] = 0.0, 1.0
+    scaled, pull = (terms - mean) / spread, np.full(terms.shape[1], PENALTY * weights.sum())
+    pull[0] = 0.0
+
+    def loss(at: Floats) -> tuple[float, Floats]:
+        z = scaled @ at
+        value = float((weights * (np.logaddexp(0.0, z) - right * z)).sum() + 0.5 * pull @ at**2)
+        return value, scaled.T @ (weights * (sigmoid(z) - right)) + pull * at
+
+    at = minimize(loss, np.zeros(terms.shape[1]), jac=True, method="L-BFGS-B").x / spread
+    at[0] -= float(at[1:] @ mean[1:])
+    found: Floats = at
+    return found
+
+
+Fits = tuple[Floats, Floats, Floats]
+"""The coefficients OF_INDEX, OF_GIVEN and OF_ANSWER."""
+
+
+def best_terms(hits: Hits, index: Floats, answer: Floats) -> Floats:
+    """What OF_ANSWER multiplies, (n, 3), of the best hit of each question under these coefficients."""
+    before = hits.terms @ index
+    terms = np.stack([np.ones_like(before), hits.far, before], axis=-1)
+    best = (terms @ answer).argmax(axis=1)
+    found: Floats = terms[np.arange(len(best)), best]
+    return found
+
+
+def fitted(data: Mapping[str, Mapping[str, Hits]], left_out: str | None) -> Fits:
+    """Coefficients fitted to all collections but one."""
+    rows: list[tuple[Hits, float, float]] = []
+    for name, kinds in data.items():
+        if name == left_out:
+            continue
+        weight = WEIGHTS.get(name, 1.0)
+        rows.append((kinds["train"], weight, weight if name != "stackfaq" else 1.0))
+        rows.append((kinds["others"], *OF_OFF))
+        if "unanswerable, train" in kinds:
+            rows.append((kinds["unanswerable, train"], *OF_UNANSWERABLE))
+    flat = [(h, w) for h, w, _ in rows]
+    index = logistic((h.terms.reshape(-1, 5), h.right.ravel(), w) for h, w in flat)
+    given = logistic((h.given.reshape(-1, 3), h.right.ravel(), w) for h, w in flat)
+    answer = np.array([0.0, 1.0, 1.0])
+    for _ in range(5):  # which hit is the best depends on what is fitted
+        answer = logistic((best_terms(h, index, answer), h.answered, w) for h, _, w in rows)
+    return index, given, answer
+
+
+def measured(hits: Hits, fits: Fits) -> Json:
+    """ECE of hits, of given candidates and of answers, and means beside the true shares."""
+    index, given, answer = fits
+    chances = sigmoid(hits.terms @ index)
+    of_answers = sigmoid(best_terms(hits, index, answer) @ answer)
+    return {
+        "hits": round(ece(chances, hits.right), 4),
+        "given": round(ece(sigmoid(hits.given @ given), hits.right), 4),
+        "answerable": round(ece(of_answers, hits.answered), 4),
+        "mean_relevance": round(float(chances.mean()), 4),
+        "share_right": round(float(hits.right.mean()), 4),
+        "mean_answerable": round(float(of_answers.mean()), 4),
+        "share_answered": round(float(hits.answered.mean()), 4),
+    }
+
+
+def low_share(hits: Hits, fits: Fits) -> float:
+    index, _, answer = fits
+    return round(float((sigmoid(best_terms(hits, index, answer) @ answer) < LOW).mean()), 4)
+
+
+def both(one: Hits, other: Hits) -> Hits:
+    pairs = zip(vars(one).values(), vars(other).values(), strict=True)
+    return Hits(*(np.concatenate(pair) for pair in pairs))
+
+
+def gather(name: str, scratch: Path) -> dict[str, Hits]:
+    """The hits of each kind of question of one collection."""
+    bench = prepare(find_collection(name), Protocol(), scratch, None)
+    others: list[tuple[str, Mapping[str, int]]] = []
+    for other in NAMES:
+        if other not in (name, "metatool"):  # whose tools are for questions of any kind
+            train = read_beir(find_collection(other)).splits["train"]
+            others += [(text, {}) for text, _ in asked_of(train, OF_OTHERS)]
+    with bench.open(bench.base) as fw:
+        kinds = {
+            "train": hits_of(fw, asked_of(bench.train, MOST_TRAIN)),
+            "test": hits_of(fw, asked_of(bench.test, MOST_TEST)),
+            "others": hits_of(fw, others),
+            "off topic": hits_of(fw, [(text, {}) for text in off_topic()]),
+        }
+        if name == "squad11_dev":
+            vain: Asked = [(text, {}) for text in unanswerable()]
+            n = len(kinds["test"].right)
+            kinds["unanswerable, test"] = hits_of(fw, vain[:n])
+            kinds["unanswerable, train"] = hits_of(fw, vain[n : n + MOST_TRAIN])
+    return kinds
+
+
+def shipped() -> Fits:
+    of = Calibration()
+    return tuple(
+        np.array([values[name] for name in names])
+        for values, names in ((of.index, OF_INDEX), (of.given, OF_GIVEN), (of.answer, OF_ANSWER))
+    )  # type: ignore[return-value]
+
+
+def before_votes() -> Json:
+    """ECE of each collection under coefficients fitted without it, and under the shipped ones."""
+    data: dict[str, dict[str, Hits]] = {}
+    for name in (*NAMES, MORE):
+        with tempfile.TemporaryDirectory() as scratch:
+            data[name] = gather(name, Path(scratch))
+        print("gathered", name, flush=True)
+    found: Json = {}
+    for name in NAMES:
+        found[name] = {}
+        for how, fits in (("left out", fitted(data, name)), ("shipped", shipped())):
+            row = measured(data[name]["test"], fits)
+            row["off_topic_low"] = low_share(data[name]["off topic"], fits)
+            found[name][how] = row
+            if name == "squad11_dev":
+                mixed = both(data[name]["test"], data[name]["unanswerable, test"])
+                found.setdefault(MIXED, {})[how] = measured(mixed, fits)
+    every = fitted(data, None)
+    names = ("index", OF_INDEX), ("given", OF_GIVEN), ("answer", OF_ANSWER)
+    found["coefficients"] = {
+        kind: {n: round(float(w), 3) for n, w in zip(of, fit, strict=True)}
+        for (kind, of), fit in zip(names, every, strict=True)
+    }
+    return found
+
+
+def served(fw: Flywheel, asked: Asked) -> Json:
+    """ECE of what the flywheel serves for these questions."""
+    hits, right, answers, answered = [], [], [], []
+    for start in range(0, len(asked), 128):
+        part = asked[start : start + 128]
+        seen = fw.retrieve_many([text for text, _ in part], SHOWN, record=False)
+        for retrieval, (_, grades) in zip(seen, part, strict=True):
+            helps = [grades.get(hit.passage_id, 0) > 0 for hit in retrieval.hits]
+            hits += [hit.relevance for hit in retrieval.hits]
+            right += helps
+            answers.append(retrieval.answerable)
+            answered.append(any(helps))
+    chances, of_answers = np.array(hits), np.array(answers)
+    return {
+        "hits": round(ece(chances, np.array(right, float)), 4),
+        "answerable": round(ece(of_answers, np.array(answered, float)), 4),
+        "mean_relevance": round(float(chances.mean()), 4),
+        "share_right": round(float(np.mean(right)), 4),
+        "mean_answerable": round(float(of_answers.mean()), 4),
+        "share_answered": round(float(np.mean(answered)), 4),
+    }
+
+
+def with_unanswerable(bench: Bench, asked: Asked) -> tuple[Bench, Asked]:
+    """The bench with half of the questions of each cycle unanswerable ones, and mixed test questions."""
+    rng, texts = np.random.default_rng(1), unanswerable()
+    vain, rest = texts[: len(asked)], texts[len(asked) :]
+    queries, qrels, parts = dict(bench.train.queries), dict(bench.train.qrels), []
+    for part in bench.parts:
+        half = list(part[: len(part) // 2])
+        new = {f"unanswerable-{len(queries) + i}": rest.pop() for i in range(len(half))}
+        queries.update(new)
+        qrels.update({query: {} for query in new})
+        parts.append(tuple(rng.permutation([*half, *new]).tolist()))
+    mixed = [*asked, *((text, {}) for text in vain)]
+    return replace(bench, train=Split(queries, qrels), parts=tuple(parts)), mixed
+
+
+def after_votes(name: str) -> Json:
+    """ECE before any vote, as served, and after each of five cycles of votes."""
+    began, rng, rows = time.monotonic(), np.random.default_rng(1), []
+    with tempfile.TemporaryDirectory() as scratch:
+        protocol = Protocol(n_cycles=5, max_train=MOST_ASKED)
+        bench = prepare(find_collection(name.split(",")[0]), protocol, Path(scratch), None)
+        asked = asked_of(bench.test, MOST_TEST)
+        if name == MIXED:
+            bench, asked = with_unanswerable(bench, asked)
+        with bench.open(bench.base) as fw:
+            n_votes, refresh_s = 0, 0.0
+            for cycle in range(len(bench.parts) + 1):
+                if cycle:
+                    part = bench.parts[cycle - 1]
+                    n_votes += asking(fw, bench.train, part, Users(), rng)()
+                    refresh_s = fw.refresh().seconds
+                off = [r.answerable for r in fw.retrieve_many(off_topic(), SHOWN, record=False)]
+                low = round(float(np.mean(np.array(off) < LOW)), 4)
+                row = {"votes": n_votes, **served(fw, asked), "off_topic_low": low}
+                rows.append({**row, "refresh_seconds": round(refresh_s, 2)})
+            parameters = fw._serving()._live.state().version.parameters
+    print(name, json.dumps(rows[0]), json.dumps(rows[-1]), flush=True)
+    calibration = vars(parameters.relevance)
+    return {"cycles": rows, "calibration": calibration, "seconds": round(time.monotonic() - began)}
+
+
+def main() -> None:
+    """Run all and write the result file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/relevance.json"))
+    parser.add_argument("--before-only", action="store_true")
+    asked = parser.parse_args()
+    result: Json = {**surroundings(("numpy", "scipy", "torch")), "commit": commit()}
+    result["before"] = before_votes()
+    print(json.dumps(result["before"], indent=1), flush=True)
+    if not asked.before_only:
+        result["after"] = {}
+        for name in (*NAMES, MIXED):
+            result["after"][name] = after_votes(name)
+            asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

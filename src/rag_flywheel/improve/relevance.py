@@ -1,0 +1,294 @@
+"""Calibrates relevance on votes: fits its coefficients to how likely they make the votes.
+
+The votes on a passage of relevance P are as likely as P · P(votes | right) + (1 − P) · P(votes | wrong),
+with the rate at which votes are wrong fitted along, the same for right and for wrong passages: the rates
+of ranking (see `improve/likelihood.py`) are of questions that all have an answer. Where many have none,
+they would take wrong passages for right ones that are called harmful. P is taken after the votes on
+similar queries of other folds, as in serving. Readers vote mostly on the first hits. Whether they vote
+does not depend on what a hit says, but the last hits are worse than the first: so a vote counts for as
+many hits as were shown at its rank for each that got a vote.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_flywheel.improve.examples import (
+    Examples,
+    Floats,
+    cross_neighbours,
+    kernel_weights,
+    links,
+    support,
+)
+from rag_flywheel.improve.given import of_index
+from rag_flywheel.improve.likelihood import prior_under
+from rag_flywheel.improve.propagate import neighbour_chances_of
+from rag_flywheel.rank.calibration import OF_ANSWER, OF_INDEX, Calibration
+from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.posterior import NOISE_LIMIT
+from rag_flywheel.rank.relevance import reach, terms_of_index
+
+SHOWN = 8  # hits of an answer
+LEAST_QUERIES = 64
+STRENGTH = 3.0  # of the Gaussian around the shipped coefficients, for a term whose spread is 1
+_RAREST = 0.02  # the least share of hits at a rank, as assumed, that get votes
+_SURE = 1e-9
+_LARGEST_RATE = 0.49
+_FARTHEST = 4.0  # of a logarithm
+_LEAST_SPREAD = 0.05
+_DEVIATION = 1.4826  # the standard deviation of a normal distribution over its median deviation
+UNRELATED_SHARE = 0.1  # of the queries with votes: as if so many were about something else
+
+
+def with_unrelated(calibration: Calibration, unrelated: Examples) -> Calibration:
+    """The calibration with `unrelated` and `spread` as questions that have nothing to do with the
+    passages find them; a few of these may have, so that medians are taken."""
+    found = unrelated.present.any(axis=1)
+    if not found.any():
+        return calibration
+    best = np.where(unrelated.present, unrelated.features[:, :, 0], -np.inf).max(axis=1)[found]
+    middle = float(np.median(best))
+    spread = _DEVIATION * float(np.median(np.abs(best - middle)))
+    spread = max(spread, _LEAST_SPREAD)
+    return replace(calibration, unrelated=round(middle, 4), spread=round(spread, 4))
+
+
+def calibrated_relevance(
+    examples: Examples, parameters: Parameters, unrelated: Examples
+) -> Calibration:
+    """The coefficients of relevance that are likeliest given the votes on queries of the index, near the
+    shipped ones; those of the parameters where fewer than 64 queries have votes, or votes are wrong too
+    often. `unrelated` and `spread` stay, and so do the coefficients of given candidates.
+
+    unrelated: questions that have nothing to do with the passages, which nobody may have asked yet: they
+    count as a part of all questions, without an answer.
+    """
+    kept = parameters.relevance
+    own = of_index(examples)
+    if len(own) < LEAST_QUERIES or own.measures is None or parameters.rates.noise > NOISE_LIMIT:
+        return kept
+    shown, shipped = _Shown.of(own, parameters), Calibration()
+    memory = [math.log(parameters.kernel.n0), math.log(shipped.agreement)]
+    rate = [_logit(parameters.rates.false_helpful)]
+    centre = np.concatenate([shipped.of_index, memory, rate])
+    fitted = _near(centre, np.append(_spread(shown.terms), np.ones(3)), shown.of_hits)
+    found, rate_found = fitted[:-1], _rate(fitted[-1])
+    index, (n0, agreement) = found[:-2], np.exp(np.clip(found[-2:], -_FARTHEST, _FARTHEST)).tolist()
+    answer = _near(
+        shipped.of_answer,
+        _spread(shown.of_answer(index, kept)),
+        _with_others(
+            shown.of_answers(found, rate_found, kept),
+            _Shown.of(unrelated, parameters),
+            UNRELATED_SHARE * len(own),
+            index,
+            kept,
+        ),
+    )
+    return replace(
+        kept,
+        index={name: round(float(w), 4) for name, w in zip(OF_INDEX, index, strict=True)},
+        answer={name: round(float(w), 4) for name, w in zip(OF_ANSWER, answer, strict=True)},
+        n0=round(n0, 5),
+        agreement=round(agreement, 4),
+    )
+
+
+_Value: TypeAlias = Callable[[Floats], tuple[float, Floats]]
+
+
+def _with_others(
+    of_votes: _Value, others: "_Shown", n_others: float, index: Floats, kept: Calibration
+) -> _Value:
+    """`of_votes` and the likelihood that none of the other queries, counted as so many, has an answer."""
+    terms = others.of_answer(index, kept)
+    weight, rows = n_others / max(len(terms), 1), np.arange(len(terms))
+
+    def of(at: Floats) -> tuple[float, Floats]:
+        value, slope = of_votes(at)
+        log_odds = np.where(others.there > 0, terms @ at, -np.inf)
+        best = log_odds.argmax(axis=1)
+        z = np.clip(log_odds[rows, best], -50.0, 50.0)
+        chance = 1.0 / (1.0 + np.exp(-z))
+        value -= weight * float(np.logaddexp(0.0, z).sum())
+        return value, slope - weight * (chance @ terms[rows, best])
+
+    return of
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The 8 best candidates of n queries, as they would be shown.
+
+    terms: (n, 8, 5). added, every: S and the sum of K, by neighbours of other folds, (n, 8).
+    likely: their chances by ranking, (n, 8); several: whether any number of them may be right. helpful,
+    harmful: votes, (n, 8). weights: of the votes, 0 without any. there: 1 where there is a candidate,
+    else 0.
+    """
+
+    terms: Floats
+    added: Floats
+    every: Floats
+    likely: Floats
+    several: bool
+    helpful: Floats
+    harmful: Floats
+    weights: Floats
+    there: Floats
+
+    @classmethod
+    def of(cls, examples: Examples, parameters: Parameters) -> "_Shown":
+        added, every = _by_neighbours(examples, parameters)
+        prior, n0 = prior_under(examples, parameters), parameters.kernel.n0
+        likely = np.where(examples.present, (n0 * prior + added) / (n0 + every), -1.0)
+        best = np.argsort(-likely, axis=1, kind="stable")[:, :SHOWN]
+
+        def at(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return np.take_along_axis(values, best, axis=1)
+
+        assert examples.measures is not None
+        measured = np.take_along_axis(examples.measures, best[:, :, None], axis=1)
+        dense = at(examples.features[:, :, 0]).astype(np.float32)
+        there = at(examples.present) & ~np.isnan(measured[..., 0])
+        terms = np.where(there[..., None], terms_of_index(dense, measured), 0.0)
+        voted = at(examples.voted) & there
+        share = voted.sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+        weights = voted / np.maximum(share, _RAREST)
+        weights *= voted.sum() / max(float(weights.sum()), 1.0)
+        return cls(
+            terms,
+            at(added),
+            at(every),
+            at(likely) * there,
+            parameters.answers is not None,
+            at(examples.helpful),
+            at(examples.harmful),
+            weights,
+            there.astype(np.float64),
+        )
+
+    def of_answer(self, index: Floats, calibration: Calibration) -> Floats:
+        """What the coefficients OF_ANSWER multiply, (n, 8, 3)."""
+        far = reach(calibration, self.terms[..., OF_INDEX.index("dense")])
+        return np.stack([np.ones_like(far), far, self.terms @ index], axis=-1)
+
+    def after(self, at: Floats) -> tuple[Floats, Floats]:
+        """(log-odds after the votes on similar queries, (n, 8), their slopes, (n, 8, 7)) under the
+        coefficients `at`, the last two being log n0 and log agreement."""
+        n0, log_agreement = math.exp(min(max(float(at[-2]), -_FARTHEST), _FARTHEST)), float(at[-1])
+        before = 1.0 / (1.0 + np.exp(-np.clip(self.terms @ at[:-2], -50.0, 50.0)))
+        said = np.maximum(self.every, self.added)
+        total = n0 + said
+        chance = np.clip((n0 * before + self.added) / total, _SURE, 1.0 - _SURE)
+        log_odds = np.log(chance) - np.log1p(-chance)
+        share = said / total
+        power = np.exp(min(max(log_agreement, -_FARTHEST), _FARTHEST) * share)
+        by_chance = power / (chance * (1.0 - chance))
+        by_n0 = by_chance * n0 * (before * said - self.added) / total**2
+        by_n0 -= log_odds * power * log_agreement * n0 * said / total**2
+        by_before = by_chance * n0 / total * before * (1.0 - before)
+        slopes = [by_before[..., None] * self.terms, by_n0[..., None]]
+        slopes.append((log_odds * power * share)[..., None])
+        return log_odds * power, np.concatenate(slopes, axis=-1)
+
+    def of_hits(self, at: Floats) -> tuple[float, Floats]:
+        """log P(votes) under these coefficients, the last standing for the rate of wrong votes, and its
+        slopes."""
+        log_odds, slopes = self.after(at[:-1])
+        chances = 1.0 / (1.0 + np.exp(-np.clip(log_odds, -50.0, 50.0)))
+        rate = _rate(at[-1])
+        right, wrong = math.log1p(-rate), math.log(rate)
+        if_wrong = self.helpful * wrong + self.harmful * right
+        odds = np.exp(np.clip((self.helpful - self.harmful) * (right - wrong), -50.0, 50.0))
+        total = chances * odds + 1.0 - chances
+        value = float((self.weights * (np.log(total) + if_wrong)).sum())
+        by_log_odds = self.weights * (odds - 1.0) / total * chances * (1.0 - chances)
+        after = chances * odds / total
+        n_wrong = after * self.harmful + (1.0 - after) * self.helpful
+        by_rate = (self.weights * (n_wrong - rate * (self.helpful + self.harmful))).sum()
+        return value, np.append(np.einsum("nr,nrd->d", by_log_odds, slopes), by_rate)
+
+    def of_answers(self, found: Floats, rate: float, calibration: Calibration) -> _Value:
+        """log P(votes), and its slopes, as a function of the coefficients by which an answer holds a
+        right passage with the chance A: P(votes) = 1 − A + A · ratio, up to a factor. found: the
+        coefficients of the hits."""
+        terms = self.of_answer(found[:-2], calibration)
+        moved, rows = self.after(found)[0] - self.terms @ found[:-2], np.arange(len(terms))
+        moved = np.where(self.there > 0, moved, -np.inf)
+        of_vote = math.log1p(-rate) - math.log(rate)
+        power = np.where(self.weights > 0, (self.helpful - self.harmful) * of_vote, 0.0)
+        ratio = _ratio(self.likely, np.exp(np.clip(power, -50.0, 50.0)), several=self.several)
+
+        def of(at: Floats) -> tuple[float, Floats]:
+            log_odds = terms @ at + moved
+            best = log_odds.argmax(axis=1)
+            one = 1.0 / (1.0 + np.exp(-np.clip(log_odds[rows, best], -50.0, 50.0)))
+            likely = one * (ratio - 1.0) + 1.0
+            by_best = (ratio - 1.0) / likely * one * (1.0 - one)
+            return float(np.log(likely).sum()), by_best @ terms[rows, best]
+
+        return of
+
+
+def _ratio(chances: Floats, odds: Floats, *, several: bool) -> Floats:
+    """P(votes | one hit is right) / P(votes | none is), (n,), by the chances of ranking, (n, 8).
+
+    With several answers, hits are right each on its own, on condition that one at least is.
+    """
+    if not several:
+        said, some = (chances * odds).sum(axis=1), chances.sum(axis=1)
+    else:
+        none = np.prod(1.0 - chances, axis=1)
+        said, some = np.prod(chances * (odds - 1.0) + 1.0, axis=1) - none, 1.0 - none
+    found: Floats = np.maximum(said, _SURE) / np.maximum(some, _SURE)
+    return found
+
+
+def _by_neighbours(examples: Examples, parameters: Parameters) -> tuple[Floats, Floats]:
+    """(S, the sum of K over the neighbours that say anything about it) of each candidate, (n, C), by
+    neighbours of other folds."""
+    near = cross_neighbours(examples)
+    chances = neighbour_chances_of(examples, prior_under(examples, parameters), parameters)
+    found, width = links(near, examples, examples, chances), examples.lineages.shape[1]
+    weights = kernel_weights(near, parameters.kernel)
+    if parameters.memory.neighbours < 1:
+        weights = np.zeros_like(weights)
+    every = support(found, np.ones(len(found.of)), weights, width)
+    return support(found, chances.ravel()[found.of], weights, width), every
+
+
+def _logit(share: float) -> float:
+    return math.log(share) - math.log1p(-share)
+
+
+def _rate(at: float) -> float:
+    """The rate that log-odds stand for."""
+    return 1.0 / (1.0 + math.exp(-min(max(float(at), -7.0), _logit(_LARGEST_RATE))))
+
+
+def _spread(terms: Floats) -> Floats:
+    """The standard deviation of each term, that of the constant being 1, (d,)."""
+    found: Floats = terms.reshape(-1, terms.shape[-1]).std(axis=0)
+    found[0] = 1.0
+    np.maximum(found, 1e-3, out=found)
+    return found
+
+
+def _near(centre: Floats, spread: Floats, value: _Value) -> Floats:
+    """Where `value` less the Gaussian around the centre is largest, by L-BFGS-B."""
+    from scipy.optimize import minimize
+
+    pull = STRENGTH * spread**2
+
+    def loss(at: Floats) -> tuple[float, Floats]:
+        found, slope = value(at)
+        apart = at - centre
+        return -found + 0.5 * float(pull @ apart**2), pull * apart - slope
+
+    found: Floats = minimize(loss, centre, jac=True, method="L-BFGS-B").x
+    return found

@@ -1,0 +1,79 @@
+"""The coefficients of relevance: the chance that a passage answers a question, before any vote.
+
+They are part of the parameters of a version; it must not know how they are fitted.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Meta
+
+from rag_flywheel.disk import exactly
+
+OF_INDEX = ("one", "dense", "cover", "missing", "length")
+"""The last three are the MEASURES of `rank/features.py`."""
+OF_GIVEN = ("one", "cover", "length")
+OF_ANSWER = ("one", "reach", "relevance")
+MOST_REACH = 4.0  # a passage that stands out more counts as this one
+_Coefficient: TypeAlias = Annotated[float, Meta(ge=-1e4, le=1e4)]
+
+
+def _of_index() -> dict[str, float]:
+    return {"one": -5.456, "dense": 4.284, "cover": 7.03, "missing": 3.599, "length": -0.835}
+
+
+def _of_given() -> dict[str, float]:
+    return {"one": -1.15, "cover": 5.83, "length": -0.818}
+
+
+def _of_answer() -> dict[str, float]:
+    return {"one": -0.785, "reach": 0.865, "relevance": 0.632}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The log-odds of a passage to be right, and of an answer to hold a right one, as sums.
+
+    index: coefficients for passages of the index; given: for an application's own candidates, of which
+    no cosine is known and whose words all weigh the same. answer: for the best hit of an answer:
+    `reach` is (dense − unrelated) / spread, at most 4; `relevance` the log-odds of its relevance.
+    unrelated, spread: mean and standard deviation of the best `dense` of questions that have nothing to
+    do with the passages; a refresh measures them (see `refresh/relevance.py`).
+    n0: as that of the kernel, for relevance; None: the same. agreement: by how much similar past queries
+    that agree are surer together than on average, a factor on log-odds that rest on them alone.
+    The shipped values are measured by benchmarks/learning/relevance.py.
+    """
+
+    index: dict[str, _Coefficient] = field(default_factory=_of_index)
+    given: dict[str, _Coefficient] = field(default_factory=_of_given)
+    answer: dict[str, _Coefficient] = field(default_factory=_of_answer)
+    unrelated: Annotated[float, Meta(ge=-10, le=1)] = 0.06
+    spread: Annotated[float, Meta(ge=1e-3, le=10)] = 0.08
+    n0: Annotated[float, Meta(ge=1e-9, le=1e9)] | None = None
+    agreement: Annotated[float, Meta(ge=1e-2, le=100)] = 1.0
+
+    @cached_property
+    def of_index(self) -> npt.NDArray[np.float64]:
+        """float64 (5,): the coefficients OF_INDEX."""
+        return np.array([self.index[name] for name in OF_INDEX])
+
+    @cached_property
+    def of_given(self) -> npt.NDArray[np.float64]:
+        """float64 (3,): the coefficients OF_GIVEN."""
+        return np.array([self.given[name] for name in OF_GIVEN])
+
+    @cached_property
+    def of_answer(self) -> npt.NDArray[np.float64]:
+        """float64 (3,): the coefficients OF_ANSWER."""
+        return np.array([self.answer[name] for name in OF_ANSWER])
+
+
+def check_calibration(values: Any) -> None:
+    """Raises ValueError unless these values of JSON are those of a Calibration."""
+    found = exactly(Calibration, values)
+    for name, wanted in (("index", OF_INDEX), ("given", OF_GIVEN), ("answer", OF_ANSWER)):
+        if set(getattr(found, name)) != set(wanted):
+            raise ValueError(f"relevance.{name} is not for exactly {', '.join(wanted)}")

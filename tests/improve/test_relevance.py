@@ -1,0 +1,156 @@
+"""Relevance is calibrated on votes: on made votes of known chances, and its slopes are exact."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rag_flywheel.improve.examples import Examples
+from rag_flywheel.improve.relevance import (
+    _Shown,
+    calibrated_relevance,
+    with_unrelated,
+)
+from rag_flywheel.rank.calibration import OF_INDEX, Calibration
+from rag_flywheel.rank.features import FEATURES
+from rag_flywheel.rank.parameters import Kernel, Parameters
+from rag_flywheel.rank.posterior import Rates
+from rag_flywheel.records import QueryKey
+
+TRUE = {"one": -4.0, "dense": 8.0, "cover": 2.0, "missing": 0.0, "length": 0.0}
+WIDTH = 12
+
+
+def made(n: int, *, noise: float = 0.2, voted: float = 1.0, seed: int = 0) -> Examples:
+    """n questions without neighbours, 12 candidates each, that are right by the coefficients TRUE; hits
+    are read at rank r with probability 1/r, and a share `noise` of votes is wrong."""
+    rng = np.random.default_rng(seed)
+    features = np.zeros((n, WIDTH, len(FEATURES)), dtype=np.float32)
+    features[:, :, 0] = -np.sort(-rng.uniform(0.0, 0.9, (n, WIDTH)), axis=1)
+    measures = rng.uniform(0.0, 1.0, (n, WIDTH, 3)).astype(np.float32)
+    right = rng.random((n, WIDTH)) < truth(features, measures)
+    read = rng.random((n, WIDTH)) < voted / np.arange(1, WIDTH + 1)
+    read[:, 8:] = False
+    good = right != (rng.random((n, WIDTH)) < noise)
+    return Examples(
+        [QueryKey(i.to_bytes(16, "big"), None) for i in range(n)],
+        np.linalg.qr(rng.standard_normal((n, n)))[0].astype(np.float32),
+        np.arange(n * WIDTH, dtype=np.int64).reshape(n, WIDTH),
+        features,
+        (read & good).astype(np.float64),
+        (read & ~good).astype(np.float64),
+        np.zeros(n, dtype=np.int64),
+        measures=measures,
+    )
+
+
+def truth(features: np.ndarray, measures: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    log_odds = TRUE["one"] + TRUE["dense"] * features[..., 0] + TRUE["cover"] * measures[..., 0]
+    return np.asarray(1.0 / (1.0 + np.exp(-log_odds)))
+
+
+def unrelated(n: int = 32) -> Examples:
+    found = made(n, voted=0.0, seed=1)
+    features = found.features.copy()
+    features[:, :, 0] = np.linspace(0.0, 0.1, n)[:, None]
+    return replace(found, features=features, measures=np.zeros_like(found.measures))
+
+
+def estimated(calibration: Calibration, examples: Examples) -> np.ndarray:  # type: ignore[type-arg]
+    at = calibration.index
+    assert examples.measures is not None
+    log_odds = at["one"] + at["dense"] * examples.features[..., 0].astype(np.float64)
+    for place, name in enumerate(OF_INDEX[2:]):
+        log_odds += at[name] * examples.measures[..., place]
+    return np.asarray(1.0 / (1.0 + np.exp(-log_odds)))
+
+
+PARAMETERS = Parameters(kernel=Kernel(theta=0.9))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2, 0.3])
+def test_the_chances_behind_noisy_votes_are_found(noise: float) -> None:
+    examples = made(1200, noise=noise)
+    parameters = replace(PARAMETERS, rates=Rates(max(noise, 1e-3), max(noise, 1e-3)))
+    found = calibrated_relevance(examples, parameters, unrelated())
+    fresh = made(400, seed=2)
+    assert fresh.measures is not None
+    shown = np.s_[:, :8]
+    true = truth(fresh.features, fresh.measures)[shown]
+    error = np.abs(estimated(found, fresh)[shown] - true).mean()
+    assert error < 0.05
+    assert error < 0.5 * np.abs(estimated(Calibration(), fresh)[shown] - true).mean()
+
+
+def test_wrong_rates_of_ranking_do_not_shift_the_chances() -> None:
+    examples, fresh = made(1200), made(400, seed=2)
+    parameters = replace(PARAMETERS, rates=Rates(0.2, 0.45))
+    found = calibrated_relevance(examples, parameters, unrelated())
+    assert fresh.measures is not None
+    true = truth(fresh.features, fresh.measures)[:, :8]
+    assert estimated(found, fresh)[:, :8].mean() == pytest.approx(true.mean(), abs=0.04)
+
+
+def test_few_votes_or_votes_that_say_nothing_leave_the_coefficients() -> None:
+    examples = made(63)
+    assert calibrated_relevance(examples, PARAMETERS, unrelated()) == PARAMETERS.relevance
+    tossed = replace(PARAMETERS, rates=Rates(0.49, 0.49))
+    assert calibrated_relevance(made(200), tossed, unrelated()) == PARAMETERS.relevance
+
+
+def test_few_votes_stay_near_the_shipped_coefficients() -> None:
+    few = calibrated_relevance(made(70, voted=0.1), PARAMETERS, unrelated())
+    many = calibrated_relevance(made(1200), PARAMETERS, unrelated())
+
+    def apart(found: Calibration) -> float:
+        return sum(abs(found.index[name] - Calibration().index[name]) for name in OF_INDEX)
+
+    assert apart(few) < apart(many)
+
+
+def test_unrelated_questions_keep_having_no_answer() -> None:
+    some = unrelated()
+    parameters = replace(PARAMETERS, relevance=with_unrelated(Calibration(), some))
+    found = calibrated_relevance(made(1200), parameters, some)
+    shown = _Shown.of(some, parameters)
+    index = np.array([found.index[name] for name in OF_INDEX])
+    log_odds = shown.of_answer(index, found) @ np.array(
+        [found.answer[name] for name in ("one", "reach", "relevance")]
+    )
+    assert (log_odds.max(axis=1) < np.log(0.2 / 0.8)).mean() >= 0.9
+
+
+def test_what_unrelated_questions_find_is_measured_by_medians() -> None:
+    some = unrelated(33)
+    features = some.features.copy()
+    features[:4, :, 0] = 0.9  # a few are about the passages after all
+    found = with_unrelated(Calibration(), replace(some, features=features))
+    best = np.append(np.full(4, 0.9), np.linspace(0.0, 0.1, 33)[4:])
+    assert found.unrelated == pytest.approx(np.median(best), abs=1e-4)
+    assert found.spread == 0.05  # the least
+    nothing = replace(some, lineages=np.full_like(some.lineages, -1))
+    assert with_unrelated(Calibration(), nothing) == Calibration()
+
+
+def test_the_slopes_of_the_likelihood_are_exact() -> None:
+    rng = np.random.default_rng(0)
+    n = 30
+    terms = np.concatenate([np.ones((n, 8, 1)), rng.normal(size=(n, 8, 4))], axis=-1)
+    every = rng.random((n, 8)) * 3
+    every[:8] = 0.0
+    added = every * rng.random((n, 8))
+    helpful, harmful = (rng.integers(0, 3, (n, 8)).astype(np.float64) for _ in range(2))
+    weights = rng.random((n, 8))
+    chances = rng.random((n, 8))
+    shown = _Shown(terms, added, every, chances, False, helpful, harmful, weights, np.ones((n, 8)))
+    at, step = np.array([-1.0, 0.5, 0.3, -0.2, 0.1, -0.5, 0.4, -1.0]), 1e-6
+    _, slopes = shown.of_hits(at)
+    for place, unit in enumerate(np.eye(len(at)) * step):
+        numeric = (shown.of_hits(at + unit)[0] - shown.of_hits(at - unit)[0]) / (2 * step)
+        assert slopes[place] == pytest.approx(numeric, abs=1e-5)
+    value = shown.of_answers(at[:-1], 0.2, Calibration())
+    at = np.array([-0.5, 0.4, 0.3])
+    _, slopes = value(at)
+    for place, unit in enumerate(np.eye(3) * step):
+        numeric = (value(at + unit)[0] - value(at - unit)[0]) / (2 * step)
+        assert slopes[place] == pytest.approx(numeric, abs=1e-5)

@@ -1,0 +1,135 @@
+"""Relevance by hand, and what it does not depend on."""
+
+import math
+
+import numpy as np
+import pytest
+
+from rag_flywheel.rank.calibration import Calibration
+from rag_flywheel.rank.features import measures
+from rag_flywheel.rank.relevance import relevance, relevance_of_given
+from rag_flywheel.rank.score import Votes
+
+OF = Calibration(
+    index={"one": -2.0, "dense": 3.0, "cover": 2.0, "missing": -1.0, "length": -0.5},
+    given={"one": -1.0, "cover": 2.0, "length": -0.5},
+    answer={"one": -1.0, "reach": 0.5, "relevance": 0.8},
+    unrelated=0.1,
+    spread=0.1,
+)
+MEASURED = np.array([[0.5, 0.4, 2.0], [0.0, 1.0, 3.0]], dtype=np.float32)
+DENSE = np.array([0.4, 0.1], dtype=np.float32)
+
+
+def votes(
+    support: float = 0.0, weight: float = 0.0, log_odds: float = 0.0, least: float = 0.0
+) -> Votes:
+    """Votes on the first of two passages."""
+    return Votes(*(np.array([value, 0.0]) for value in (support, weight, log_odds, least)))
+
+
+def chance(log_odds: float) -> float:
+    return 1.0 / (1.0 + math.exp(-log_odds))
+
+
+def test_measures_by_hand() -> None:
+    # two texts, "b a x" and "x"; the question has a, b and c, c is in neither
+    found = measures(
+        np.array([1, 0, -1, -1]), np.array([3, 1]), np.array([1.0, 2.0, 5.0]), unknown=5.0
+    )
+    assert found == pytest.approx(
+        np.array([[3 / 8, 1.0, math.log(4)], [0.0, 1.0, math.log(2)]]), abs=1e-6
+    )
+    known = measures(np.array([1, 0]), np.array([2]), np.array([1.0, 2.0]), unknown=5.0)
+    assert known == pytest.approx(np.array([[1.0, 0.0, math.log(3)]]), abs=1e-6)
+
+
+def test_a_question_without_words_covers_nothing() -> None:
+    found = measures(np.array([-1]), np.array([1]), np.empty(0), unknown=5.0)
+    assert found.tolist() == [[0.0, 1.0, pytest.approx(math.log(2))]]
+
+
+def test_relevance_without_votes_by_hand() -> None:
+    found = relevance(OF, DENSE, MEASURED, votes(), 4.0)
+    before = [-2 + 1.2 + 1.0 - 0.4 - 1.0, -2 + 0.3 - 1.0 - 1.5]
+    assert found.hits == pytest.approx([chance(z) for z in before], abs=1e-6)
+    of_answer = [-1 + 0.5 * 3 + 0.8 * before[0], -1 + 0.0 + 0.8 * before[1]]
+    assert found.answerable == pytest.approx(chance(max(of_answer)), abs=1e-6)
+
+
+def test_reach_is_bounded() -> None:
+    near = relevance(OF, np.array([0.5], np.float32), MEASURED[:1], alone(), 4.0)
+    nearer = relevance(OF, np.array([0.9], np.float32), MEASURED[:1], alone(), 4.0)
+    # both reach at least 4, so that only the relevance differs
+    moved = math.log(nearer.answerable / (1 - nearer.answerable)) - math.log(
+        near.answerable / (1 - near.answerable)
+    )
+    assert moved == pytest.approx(0.8 * 3.0 * 0.4, abs=1e-5)
+
+
+def alone() -> Votes:
+    return Votes(*(np.zeros(1) for _ in range(4)))
+
+
+def test_votes_move_one_passage_alone() -> None:
+    before = relevance(OF, DENSE, MEASURED, votes(), 4.0)
+    p = float(before.hits[0])
+    similar = relevance(OF, DENSE, MEASURED, votes(support=0.9, weight=2.0), 4.0)
+    assert similar.hits[0] == pytest.approx((4 * p + 0.9) / 6, abs=1e-6)
+    same = relevance(OF, DENSE, MEASURED, votes(log_odds=math.log(4)), 4.0)
+    assert same.hits[0] == pytest.approx(4 * p / (4 * p + 1 - p), abs=1e-6)
+    named = relevance(OF, DENSE, MEASURED, votes(log_odds=math.log(4), least=0.5), 4.0)
+    assert named.hits[0] == pytest.approx(4 * 0.5 / (4 * 0.5 + 0.5), abs=1e-6)
+    for found in (similar, same, named):
+        assert found.hits[1] == before.hits[1]
+
+
+def test_similar_questions_that_agree_are_surer_together() -> None:
+    from dataclasses import replace
+
+    p = float(relevance(OF, DENSE, MEASURED, votes(), 4.0).hits[0])
+    mean = (4 * p + 3.5) / 8
+    found = relevance(
+        replace(OF, agreement=3.0), DENSE, MEASURED, votes(support=3.5, weight=4.0), 4.0
+    )
+    expected = math.sqrt(3.0) * math.log(mean / (1 - mean))
+    assert found.hits[0] == pytest.approx(chance(expected), abs=1e-6)
+
+
+def test_helpful_and_harmful_votes_move_the_answer_too() -> None:
+    before = relevance(OF, DENSE, MEASURED, votes(), 4.0).answerable
+    helpful = relevance(OF, DENSE, MEASURED, votes(log_odds=2.0), 4.0).answerable
+    harmful = relevance(OF, DENSE, MEASURED, votes(log_odds=-2.0), 4.0).answerable
+    assert harmful < before < helpful
+
+
+def test_an_answer_is_at_least_as_likely_as_its_best_hit() -> None:
+    sure = relevance(OF, DENSE, MEASURED, votes(log_odds=9.0), 4.0)
+    assert sure.answerable >= sure.hits.max()
+
+
+def test_copies_and_rivals_change_nothing() -> None:
+    one = relevance(OF, DENSE[:1], MEASURED[:1], alone(), 4.0)
+    many = relevance(
+        OF,
+        np.repeat(DENSE[:1], 30),
+        np.repeat(MEASURED[:1], 30, axis=0),
+        Votes(*(np.zeros(30) for _ in range(4))),
+        4.0,
+    )
+    assert many.hits == pytest.approx(np.full(30, one.hits[0]), abs=1e-12)
+    assert many.answerable == pytest.approx(one.answerable, abs=1e-12)
+    with_rival = relevance(OF, DENSE, MEASURED, votes(), 4.0)
+    assert with_rival.hits[0] == one.hits[0]
+
+
+def test_no_hit_no_answer() -> None:
+    nothing = Votes(*(np.zeros(0) for _ in range(4)))
+    found = relevance(OF, np.empty(0, np.float32), np.empty((0, 3), np.float32), nothing, 4.0)
+    assert found.answerable == 0.0
+    assert len(found.hits) == 0
+
+
+def test_given_candidates_are_judged_by_their_words() -> None:
+    found = relevance_of_given(OF, MEASURED, votes(), 4.0)
+    assert found.hits == pytest.approx([chance(-1 + 1.0 - 1.0), chance(-1 - 1.5)], abs=1e-6)
