@@ -41,13 +41,28 @@ def newcomers(n: int, every_s: float = 5.0) -> list[Cast]:
     return [(f"new{i}", "how much", "junk", True, every_s * i) for i in range(n)]
 
 
-HONEST: list[Cast] = [(f"h{i}", "how much", "right", True, 90_000.0 * i) for i in range(4)]
+STRANGERS: list[Cast] = [(f"h{i}", "how much", "right", True, 90_000.0 * i) for i in range(4)]
+HONEST: list[Cast] = [
+    *STRANGERS,
+    *((f"h{i}", "where", "answer", True, 90_000.0 * i + 5.0) for i in range(4)),
+]
 
 
 def test_many_newcomers_within_an_hour_are_one_crowd() -> None:
     found, against = crowds([*newcomers(1_000, 0.5), *HONEST])
     assert found == [{f"new{i}" for i in range(1_000)}]
     assert against == [True]
+
+
+def test_only_those_who_vote_on_several_questions_contradict_them() -> None:
+    assert crowds([*newcomers(20), *STRANGERS])[1] == [False]
+
+
+def test_a_passage_that_only_some_call_helpful_makes_no_crowd() -> None:
+    """A popular question within an hour: a third of its askers look far enough to find the answer."""
+    cast = newcomers(30)
+    cast += [(f"other{i}", "how much", "first hit", i % 2 == 0, 5.0 * i) for i in range(60)]
+    assert crowds(cast)[0] == []
 
 
 def test_the_same_over_weeks_are_none() -> None:

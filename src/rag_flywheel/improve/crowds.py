@@ -1,7 +1,7 @@
 """Finds voters who look like one crowd, which how they agree with others cannot show.
 
 Either newcomers, each with votes on a single question, who within an hour call the same unlikely
-passage helpful; or voters most of whose helpful votes, over several questions, are on one and the same
+passage helpful, while hardly anybody who votes on the question then does not; or voters most of whose helpful votes, over several questions, are on one and the same
 unlikely passage.
 """
 
@@ -29,7 +29,7 @@ _OTHERS = 2  # voters who contradict it, at least
 def crowds_of(ballots: Ballots, need: Ints, text: Ints, at: Floats) -> list[Ints]:
     """The crowds, as voters, the largest first; nobody is in two.
 
-    need, text int64 (k,): the question and the passage text of each of the ballots' passages; at (n,):
+    ballots.chances: as they are after calibration. need, text int64 (k,): the question and the passage text of each of the ballots' passages; at (n,):
     when each vote was cast, in seconds.
     """
     unlikely = ballots.helpful & (ballots.chances[ballots.passage] < UNLIKELY)
@@ -45,10 +45,11 @@ def crowds_of(ballots: Ballots, need: Ints, text: Ints, at: Floats) -> list[Ints
 
 
 def contradicted(ballots: Ballots, members: Ints, need: Ints) -> bool:
-    """Whether at least two others vote otherwise on a question of the crowd: call its passages harmful, or
-    another one helpful."""
-    own = np.isin(ballots.voter, members)
-    passages = np.unique(ballots.passage[own & ballots.helpful])
+    """Whether at least two others, who vote on several questions, vote otherwise on one of the crowd's: call
+    its passages harmful, or another one helpful; and more of them than agree."""
+    own = np.isin(ballots.voter, members) | (_n_needs(ballots, need) < 2)[ballots.voter]
+    pushing = np.isin(ballots.voter, members) & ballots.helpful
+    passages = np.unique(ballots.passage[pushing])
     on_needs = np.isin(need[ballots.passage], np.unique(need[passages])) & ~own
     pushed = np.isin(ballots.passage, passages)
     against = on_needs & (pushed != ballots.helpful)
@@ -60,17 +61,28 @@ def contradicted(ballots: Ballots, members: Ints, need: Ints) -> bool:
 def _newcomers(
     ballots: Ballots, need: Ints, at: Floats, unlikely: npt.NDArray[np.bool_]
 ) -> list[list[int]]:
-    n = int(ballots.voter.max(initial=-1)) + 1
-    pairs = np.unique(np.stack([ballots.voter, need[ballots.passage]]), axis=1)
-    n_needs = np.bincount(pairs[0], minlength=n)
+    n_needs = _n_needs(ballots, need)
     by_passage: dict[int, list[tuple[float, int]]] = defaultdict(list)
     for i in np.flatnonzero(unlikely & (n_needs[ballots.voter] == 1)).tolist():
         by_passage[int(ballots.passage[i])].append((float(at[i]), int(ballots.voter[i])))
-    return [
-        members
-        for votes in by_passage.values()
-        if len(members := _burst(sorted(votes))) >= NEWCOMERS
-    ]
+    found = []
+    for passage, votes in by_passage.items():
+        members = _burst(sorted(votes))
+        if len(members) < NEWCOMERS:
+            continue
+        times = [when for when, voter in votes if voter in set(members)]
+        meanwhile = (at >= min(times)) & (at <= max(times))
+        voters = ballots.voter[meanwhile & (need[ballots.passage] == need[passage])]
+        if len(members) >= _MOST_OF * len(np.unique(voters)):
+            found.append(members)
+    return found
+
+
+def _n_needs(ballots: Ballots, need: Ints) -> Ints:
+    """On how many questions each voter voted, (m,)."""
+    n = int(ballots.voter.max(initial=-1)) + 1
+    pairs = np.unique(np.stack([ballots.voter, need[ballots.passage]]), axis=1)
+    return np.bincount(pairs[0], minlength=n)
 
 
 def _burst(votes: Sequence[tuple[float, int]]) -> list[int]:

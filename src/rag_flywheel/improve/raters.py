@@ -57,12 +57,14 @@ class Ballots:
 class Accuracy:
     """The estimates for m voters, (m,) each: the two rates, and the weights of their votes.
 
-    right (k,): the chance of each passage to be right, after the votes.
+    before, right (k,): the chance of each passage to be right, before the votes on its question and
+    after them.
     """
 
     sensitivity: Floats
     specificity: Floats
     weight: Floats
+    before: Floats
     right: Floats
 
     @property
@@ -82,11 +84,12 @@ def accuracy_of(ballots: Ballots) -> Accuracy:
     weight = np.ones(found.n)
     if found.n and _accuracy_on_others(ballots) >= LEAST_ACCURACY:
         usual = 0.5 * sum(_usual(counts, found.believed))
-        own = _weights(found.sensitivity, found.specificity, counts[1], counts[3], usual)
+        own = _weights(found, counts, usual)
         if np.mean(own >= _HALF) > _HALF or np.sum(~np.isnan(ballots.known)) >= _MANY_KNOWN:
             weight = own
         weight = np.where(_knows(ballots, found.n), np.maximum(weight, KNOWN_FLOOR), weight)
-    return Accuracy(found.sensitivity, found.specificity, weight, found.right)
+    before = expit(found.prior)
+    return Accuracy(found.sensitivity, found.specificity, weight, before, found.right)
 
 
 @dataclass(frozen=True)
@@ -235,24 +238,31 @@ def _calibrated(ballots: Ballots, chances: Floats, believed: Floats) -> Floats:
     return found
 
 
-def _weights(
-    sensitivity: Floats, specificity: Floats, of_right: Floats, of_wrong: Floats, usual: float
-) -> Floats:
+def _weights(found: _Fitted, counts: tuple[Floats, Floats, Floats, Floats], usual: float) -> Floats:
     """The weights by balanced accuracy, 1 for those who differ from all voters by less than two standard
     errors: weights by chance alone would cost more than they give. A worse one weighs 1 too while they
     keep TOLERATED of what others know beyond tossing coins, since a minority that wants other answers
     looks so; below, it falls to 0 for votes that tell nothing."""
+    said_right, of_right, said_wrong, of_wrong = counts
     errors = 0.5 * np.sqrt(
-        sensitivity * (1.0 - sensitivity) / (of_right + IMAGINED)
-        + specificity * (1.0 - specificity) / (of_wrong + IMAGINED)
+        found.sensitivity * (1.0 - found.sensitivity) / (of_right + IMAGINED)
+        + found.specificity * (1.0 - found.specificity) / (of_wrong + IMAGINED)
     )
-    accuracy = 0.5 * (sensitivity + specificity)
-    clear = np.abs(accuracy - usual) > CLEARLY * errors
-    own = logit(np.clip(np.where(clear, accuracy, usual), _EXTREME, 1.0 - _EXTREME))
+    shrunk = 0.5 * (found.sensitivity + found.specificity)
+    # what is clear is taken as it is, without the votes that were imagined
+    plain = 0.5 * (_share(said_right, of_right, usual) + _share(said_wrong, of_wrong, usual))
+    accuracy = np.where(np.abs(shrunk - usual) > CLEARLY * errors, plain, usual)
+    own = logit(np.clip(accuracy, _EXTREME, 1.0 - _EXTREME))
     top = float(logit(np.clip(usual, _EXTREME, 1.0 - _EXTREME)))
     tolerated = float(logit(0.5 + TOLERATED * (np.clip(usual, 0.5 + _EXTREME, 1.0) - 0.5)))
-    found: Floats = np.where(own > top, own / top, np.clip(own / tolerated, 0.0, 1.0))
-    return np.minimum(found, MOST_WEIGHT)
+    weights: Floats = np.where(own > top, own / top, np.clip(own / tolerated, 0.0, 1.0))
+    return np.minimum(weights, MOST_WEIGHT)
+
+
+def _share(agreed: Floats, of: Floats, without: float) -> Floats:
+    """The share of votes that agree; `without` any, this."""
+    found: Floats = np.where(of > _TOLERANCE, agreed / np.maximum(of, _TOLERANCE), without)
+    return found
 
 
 def _knows(ballots: Ballots, n: int) -> npt.NDArray[np.bool_]:

@@ -335,6 +335,11 @@ class Evidence:
         """The votes on the past queries that are evidence for a passage text."""
         return tuple(chain.from_iterable(past.votes for past in self._speaking.get(lineage, ())))
 
+    @property
+    def votes(self) -> Mapping[int, tuple[int, ...]]:
+        """`votes_of` each passage text that there are any for."""
+        return {lineage: self.votes_of(lineage) for lineage in self._speaking}
+
     @cached_property
     def _speaking(self) -> Mapping[int, Sequence[PastQuery]]:
         """The past queries whose votes are evidence for each passage text."""

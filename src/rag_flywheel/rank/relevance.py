@@ -22,6 +22,8 @@ from rag_flywheel.records import Features
 Floats = npt.NDArray[np.float64]
 _LEAST_REACH = -1.0
 _SURE = 1e-12
+_KNOWN = 0.99  # the least relevance of a known answer of the very question
+_KNOWN_LOG_ODDS = math.log(_KNOWN / (1.0 - _KNOWN))
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,20 @@ def after_votes(before: Floats, votes: Votes, n0: float, agreement: float) -> Fl
     """The log-odds after the votes, (n,), of log-odds before them."""
     moved = (votes.weight > 0.0) | (votes.log_odds != 0.0) | (votes.support > 0.0)
     if not moved.any():
-        return before
+        return _with_known(before, votes)
     said = np.maximum(votes.weight, votes.support)
     chance = np.clip((n0 * _chance(before) + votes.support) / (n0 + said), _SURE, 1.0 - _SURE)
     named = np.clip(votes.least, _SURE, 1.0 - _SURE)
     found: Floats = (np.log(chance) - np.log1p(-chance)) * agreement ** (said / (n0 + said))
     found = np.maximum(found, np.log(named) - np.log1p(-named)) + votes.log_odds
-    return np.where(moved, found, before)
+    return _with_known(np.where(moved, found, before), votes)
+
+
+def _with_known(log_odds: Floats, votes: Votes) -> Floats:
+    """The log-odds, of known answers of the very question at least those of _KNOWN."""
+    if votes.grades is None:
+        return log_odds
+    return np.where(votes.grades > 0.0, np.maximum(log_odds, _KNOWN_LOG_ODDS), log_odds)
 
 
 def _relevance(before: Floats, of_answer: Floats, after: Floats) -> Relevance:

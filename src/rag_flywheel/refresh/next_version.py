@@ -43,7 +43,7 @@ from rag_flywheel.refresh.start import Live, Model, live_model
 from rag_flywheel.refresh.stored_evidence import write_stored_evidence
 from rag_flywheel.refresh.tune import Tuned, Tuning, tune_encoder
 from rag_flywheel.refresh.tuned_encoder import NewEncoder, put_queries, queries_of
-from rag_flywheel.store import journal, passages, votes
+from rag_flywheel.store import journal, passages
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.corpus import embed
 from rag_flywheel.store.database import Database
@@ -258,7 +258,8 @@ def _trials(running: RunningJob, panel: Panel, staged: Path) -> tuple[Weights, T
     """The gate's results for new weights and, where one is due, for a tuned encoder."""
     with running.job.database.reading() as conn:
         looks, looks_at_encoders = (Looks(*journal.looks(conn, arm)) for arm in _ARMS)
-        n_votes = votes.count_votes(conn)
+    # those that count: others must not use up the gate's looks
+    n_votes = len({seq for judgment in panel.past.every for seq in judgment.votes})
     weights = learn_weights(panel, staged=staged, n_votes=n_votes, looks=looks)
     if running.tune == "off":
         return weights, None

@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -75,6 +75,7 @@ def _weighed(cast: _Cast) -> dict[str, RaterWeight]:
     found = accuracy_of(ballots)
     weight = found.weight.copy()
     crowd = np.full(len(weight), -1)
+    ballots = replace(ballots, chances=found.before)
     for number, members in enumerate(crowds_of(ballots, cast.need, cast.text, cast.at), 1):
         crowd[members] = number
         if contradicted(ballots, members, cast.need):
