@@ -1,8 +1,8 @@
 """Finds voters who look like one crowd, which how they agree with others cannot show.
 
 Either newcomers, each with votes on a single question, who within an hour call the same unlikely
-passage helpful, while hardly anybody who votes on the question then does not; or voters most of whose helpful votes, over several questions, are on one and the same
-unlikely passage.
+passage helpful, while hardly anybody who votes on the question then does not; or voters most of whose
+helpful votes, over several questions, are on one and the same unlikely passage.
 """
 
 from collections import defaultdict
@@ -29,8 +29,8 @@ _OTHERS = 2  # voters who contradict it, at least
 def crowds_of(ballots: Ballots, need: Ints, text: Ints, at: Floats) -> list[Ints]:
     """The crowds, as voters, the largest first; nobody is in two.
 
-    ballots.chances: as they are after calibration. need, text int64 (k,): the question and the passage text of each of the ballots' passages; at (n,):
-    when each vote was cast, in seconds.
+    ballots.chances: as they are after calibration. need, text int64 (k,): the question and the passage
+    text of each of the ballots' passages; at (n,): when each vote was cast, in seconds.
     """
     unlikely = ballots.helpful & (ballots.chances[ballots.passage] < UNLIKELY)
     found = [*_newcomers(ballots, need, at, unlikely), *_pushers(ballots, need, text, unlikely)]
