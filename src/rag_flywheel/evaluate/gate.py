@@ -18,7 +18,6 @@ Outcome = Literal["better", "no better", "vetoed", "too few", "too soon"]
 
 ALPHA = 0.025  # chance that the first look lets in parameters that are no better
 LEAST_JUDGED = 50  # queries that can decide, or veto
-WINSORISED = 0.05  # the share of queries whose gain is limited
 GROWTH = 1.5  # a look needs this many times the votes of the look before
 VETO_ALPHA = 0.05
 MARGIN = 0.005  # loss in a slice that is tolerated: nDCG, or log-likelihood a query
@@ -118,7 +117,7 @@ def decide(results: TrialResults, n_votes: int, before: Looks, *, seed: int = 0)
     """Decide whether the candidate is better, and no veto applies.
 
     Held-out votes decide, or golden queries where too few have votes: better is a one-sided paired
-    randomisation test of the winsorised mean gain at what this look may spend. A veto: a slice of the votes,
+    randomisation test of the mean gain at what this look may spend. A veto: a slice of the votes,
     the order of judged hits, or golden queries are worse by more than MARGIN at p < 0.05; or most
     of the best hits change, which votes on the incumbent's hits cannot judge, and golden queries do
     not gain.
@@ -139,29 +138,18 @@ def decide(results: TrialResults, n_votes: int, before: Looks, *, seed: int = 0)
     look = before.n + 1
     alpha = alpha_of(look)
     rounds = max(_ROUNDS, math.ceil(4 / alpha))
-    p = better_test(winsorised(gains), n_rounds=rounds, seed=seed)
+    p = better_test(gains, n_rounds=rounds, seed=seed)
     mean, error = float(gains.mean()), float(gains.std(ddof=1)) / n**0.5
 
     def decided(outcome: Outcome, why: str) -> Decision:
         return Decision(outcome, why, measure, n, n_votes, look, alpha, p, mean, error)
 
     spent = f"{mean:+.4f} a query, p {p:.4f}, look {look} may spend {alpha:.4f}"
-    if p > alpha or mean <= 0.0:
+    if p > alpha:
         return decided("no better", f"{measure} do not clearly gain ({spent})")
     if against := _veto(results, seed):
         return decided("vetoed", f"{measure} gain ({spent}), but {against}")
     return decided("better", f"{measure} gain ({spent})")
-
-
-def winsorised(gains: ByQuery) -> ByQuery:
-    """Gains in which the twentieth with the largest amounts have that of the others' largest.
-
-    A few wrong votes on a query can outweigh the gain of many. The limit is the same both ways, so a test
-    by random signs stays exact. Yuen (Biometrika 1974).
-    """
-    limit = float(np.quantile(np.abs(gains), 1.0 - WINSORISED))
-    found: ByQuery = np.clip(gains, -limit, limit) if limit > 0.0 else gains
-    return found
 
 
 def _veto(results: TrialResults, seed: int) -> str:
