@@ -139,8 +139,22 @@ def _junk(
 
 
 def _caught(fw: Flywheel, attackers: set[int]) -> dict[str, Any]:
-    """The mean weight of attackers and of the others, as `fw.raters` reports them."""
-    return {}
+    """The weights of attackers and of the others, as `fw.raters` reports them, and how many of each look
+    like a crowd."""
+    raters = fw.raters([f"person-{i}" for i in range(PEOPLE)])
+    of = {int(str(r.name).removeprefix("person-")): r for r in raters if r.name is not None}
+    found = {}
+    for kind, people in (("attackers", attackers), ("others", of.keys() - attackers)):
+        some = [of[i] for i in people if i in of]
+        if some:
+            weights = [r.weight for r in some]
+            found[kind] = {
+                "mean": round(statistics.mean(weights), 3),
+                "least": min(weights),
+                "most": max(weights),
+                "in_crowds": sum(r.crowd is not None for r in some),
+            }
+    return found
 
 
 def main() -> None:
