@@ -117,6 +117,7 @@ class Hit:
 
     score: log of the chance that it is the answer; where a question may have several,
     log(−log(1 − chance)), which is next to that while the chance is small.
+    explored: whether it took the last place from a better hit, so that users may judge it.
     """
 
     passage_id: str
@@ -126,6 +127,7 @@ class Hit:
     title: str
     metadata: Mapping[str, MetadataValue]
     explanation: Explanation
+    explored: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from rag_flywheel.records import (
 )
 from rag_flywheel.serve.answers import Behind, RankedQuery, Request, answer, make_hit, recorded
 from rag_flywheel.serve.candidates import look_up, with_evident
+from rag_flywheel.serve.explore import Allowance, passage_to_explore
 from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookup, Lookups
@@ -58,6 +59,20 @@ class _Ranked:
         lineage = int(self.lineages[i])
         return self.evidence.votes.get(lineage, ()), self.evidence.known.get(lineage, ())
 
+    def below(self, shown: Sequence[int]) -> list[int]:
+        """The other candidates, the best first."""
+        taken = set(shown)
+        return [i for i in self.best if i not in taken]
+
+    def to_explore(self, state: State, shown: Sequence[int], below: Sequence[int]) -> int | None:
+        """The candidate among those below that may take the last place; None: none."""
+        parameters, scores = state.version.parameters, self.scored.scores
+        return passage_to_explore(scores, self.lineages, self.evidence, parameters, shown, below)
+
+    def explored(self, passage: Passage, i: int, rank: int) -> Hit:
+        """Candidate i as the hit at a rank that it has not earned."""
+        return make_hit(passage, rank, self.scored, i, self.behind(i), explored=True)
+
 
 class Server:
     """Answers from the live state of one index folder. A call sees one State from start to end."""
@@ -75,6 +90,7 @@ class Server:
         self._source = source
         self._live = live
         self._lookups = lookups
+        self._allowance = Allowance(config.explore)
         self._scopes: tuple[State | None, dict[str, Scope]] = (None, {})
         self._n_forgotten = 0
         self._warned = False
@@ -91,7 +107,8 @@ class Server:
             found, n_gone = self._found(state, queries, vectors[revision], asked)
             if not n_gone or not tries_left:
                 break  # else a text was edited or removed meanwhile: its new one may belong here
-        return answer(self._database, state, asked, found, revision=revision, began=began)
+        more = self._allowance
+        return answer(self._database, state, asked, found, more, revision=revision, began=began)
 
     def rank(self, queries: Sequence[str], asked: Request) -> list[list[str]]:
         """The ids of the k best passages for each query, and nothing else."""
@@ -142,10 +159,31 @@ class Server:
         found, n_gone = [], 0
         every = self._ranked(state, queries, vectors, asked)
         for query, vector, ranked in zip(queries, vectors, every, strict=True):
-            hits, gone = self._hits(state, ranked, asked.k)
-            found.append(RankedQuery(query, vector, hits))
+            best, gone = self._standing(state, ranked, asked.k)
+            hits = [
+                (stored.pid, make_hit(stored.passage, rank, ranked.scored, i, ranked.behind(i)))
+                for rank, (i, stored) in enumerate(best, 1)
+            ]
+            shown = [i for i, _ in best]
+            other = self._other(state, ranked, shown) if self._explores(asked) else None
+            found.append(RankedQuery(query, vector, hits, other=other))
             n_gone += gone
         return found, n_gone
+
+    def _explores(self, asked: Request) -> bool:
+        return asked.record and self._allowance.share > 0.0
+
+    def _other(self, state: State, ranked: _Ranked, shown: Sequence[int]) -> tuple[int, Hit] | None:
+        """What may take the last place of those shown, to be explored; None: nothing."""
+        i = ranked.to_explore(state, shown, ranked.below(shown))
+        stored = (
+            None
+            if i is None
+            else self._texts(state, [int(ranked.pids[i])]).get(int(ranked.pids[i]))
+        )
+        if i is None or stored is None:
+            return None
+        return stored.pid, ranked.explored(stored.passage, i, len(shown))
 
     def _ranked(
         self, state: State, queries: Sequence[str], vectors: Vectors, asked: Request
@@ -178,17 +216,30 @@ class Server:
         with self._database.reading() as conn:
             own = GivenCandidates.of(conn, given)
         ranked = self._ranked_given(state, EmbeddedText(query, vector), own, asked)
+        shown, more = ranked.best[: asked.k], self._allowance
         if not asked.record:
-            found = RankedQuery(query, vector, _given_hits(ranked, own.texts, own.pids))
-            return answer(self._database, state, asked, [found], revision=revision, began=began)[0]
+            found = RankedQuery(query, vector, _given_hits(ranked, shown, own.texts, own.pids))
+            return answer(
+                self._database, state, asked, [found], more, revision=revision, began=began
+            )[0]
         latency_ms = (time.perf_counter() - began) * 1000.0
-        kept = own.kept(ranked.best)
+        kept = own.kept(shown)
+        i = None
+        if self._explores(asked):
+            stored = set(kept)
+            below = [j for j in ranked.below(shown) if j in stored]
+            i = ranked.to_explore(state, shown, below)
         with self._database.transaction(durable=False) as conn:
             pids = own.pids.copy()
             pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept])
-            hits, logged = _given_hits(ranked, own.texts, pids), own.logged(kept, pids)
-            found = RankedQuery(query, vector, hits, logged)
-            return recorded(conn, state, asked, found, revision=revision, latency_ms=latency_ms)
+            hits, logged = _given_hits(ranked, shown, own.texts, pids), own.logged(kept, pids)
+            other = None
+            if i is not None:
+                other = int(pids[i]), ranked.explored(own.texts[i], i, len(shown))
+            found = RankedQuery(query, vector, hits, logged, other)
+            return recorded(
+                conn, state, asked, found, more, revision=revision, latency_ms=latency_ms
+            )
 
     def _ranked_given(
         self, state: State, query: EmbeddedText, own: GivenCandidates, asked: Request
@@ -199,7 +250,7 @@ class Server:
         text = own.text_features(query.text) if parameters.reads_given else None
         votes = Votes.of(evidence, own.lineages, parameters)
         scored = score_given(parameters, own.scores, votes, text)
-        best = np.lexsort((-own.scores, -scored.scores)).tolist()[: asked.k]
+        best = np.lexsort((-own.scores, -scored.scores)).tolist()
         return _Ranked(own.pids, own.lineages, scored, best, evidence)
 
     def renew(self) -> None:
@@ -264,15 +315,6 @@ class Server:
             scopes[key] = found
         return found
 
-    def _hits(self, state: State, ranked: _Ranked, k: int) -> tuple[list[tuple[int, Hit]], int]:
-        """The k best that are still present, with their pids; and how many before them are not."""
-        best, n_gone = self._standing(state, ranked, k)
-        hits = [
-            (stored.pid, make_hit(stored.passage, rank, ranked.scored, i, ranked.behind(i)))
-            for rank, (i, stored) in enumerate(best, 1)
-        ]
-        return hits, n_gone
-
     def _standing(
         self, state: State, ranked: _Ranked, k: int
     ) -> tuple[list[tuple[int, StoredPassage]], int]:
@@ -308,10 +350,12 @@ class Server:
         return texts
 
 
-def _given_hits(ranked: _Ranked, texts: Sequence[Passage], pids: Pids) -> list[tuple[int, Hit]]:
+def _given_hits(
+    ranked: _Ranked, shown: Sequence[int], texts: Sequence[Passage], pids: Pids
+) -> list[tuple[int, Hit]]:
     return [
         (int(pids[i]), make_hit(texts[i], rank, ranked.scored, i, ranked.behind(i)))
-        for rank, i in enumerate(ranked.best, 1)
+        for rank, i in enumerate(shown, 1)
     ]
 
 

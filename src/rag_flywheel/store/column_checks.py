@@ -116,6 +116,9 @@ def metadata(where: str, value: object) -> dict[str, Any]:
 
 KNOWN = "known"
 """The part of a logged score that comes from known answers of the very question."""
+EXPLORED, STAYED = "explored", "stayed"
+"""The probability with which the last place of an answer went to this hit, of one that was explored and
+of one that might have lost its place; logged with the parts of its score, of which it is none."""
 
 
 def hits(where: str, value: object) -> list[tuple[int, str, float]]:
