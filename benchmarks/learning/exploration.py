@@ -3,9 +3,10 @@
     python benchmarks/learning/exploration.py --out benchmarks/results/exploration.json
 
 RAG_FLYWHEEL_DATA holds the BEIR folders. Of each collection 300 train questions (150 where each is asked
-ten times) are asked under several kinds of traffic, in three cycles with a refresh each, by users of whom a fifth of the verdicts are
-wrong, and by the same users whatever is explored: whoever asks at one place of the traffic looks at
-the same ranks and errs at the same ranks. Then 300 test questions are scored.
+ten times) are asked under several kinds of traffic, in three cycles with a refresh each, by users of
+whom a fifth of the verdicts are wrong, and by the same users whatever is explored: whoever asks at one
+place of the traffic looks at the same ranks and errs at the same ranks. Then 300 test questions are
+scored.
 
 `reach`: share of the questions asked of which a right passage got a "helpful" on that question.
 `reach_right`: the mean share of a question's right passages that did. `reach_test`: the mean share of
