@@ -51,11 +51,16 @@ ByName = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Kind:
-    """Traffic in which each question is asked `times`, or by Zipf's law; eta: as of `Users`."""
+    """Traffic in which each question is asked `times`, or by Zipf's law (`n_asked` in all).
+
+    eta: as of `Users`. silent: users say what helps, and nothing of what does not.
+    """
 
     times: int = 1
     eta: float = 1.0
     zipf: bool = False
+    n_asked: int | None = None
+    silent: bool = False
     n_questions: int = 300
 
 
@@ -63,8 +68,10 @@ KINDS: Mapping[str, Kind] = {
     "asked once": Kind(),
     "asked once, all hits read": Kind(eta=0.0),
     "cycles-v2": Kind(zipf=True),
+    "cycles-v2, 1,500 asked": Kind(zipf=True, n_asked=1_500),
     "asked 10 times": Kind(times=10, n_questions=150),
     "asked 10 times, all hits read": Kind(times=10, eta=0.0, n_questions=150),
+    "asked 10 times, all hits read, thumbs up alone": Kind(10, 0.0, silent=True, n_questions=150),
 }
 
 
@@ -77,7 +84,7 @@ def run(name: str, kind: Kind, seed: int, shares: Sequence[float]) -> tuple[floa
         max_train=kind.n_questions,
         max_test=N_TEST,
         users=users,
-        traffic=Traffic() if kind.zipf else None,
+        traffic=Traffic(kind.n_asked) if kind.zipf else None,
     )
     with tempfile.TemporaryDirectory() as scratch:
         bench = prepare(find_collection(name), protocol, Path(scratch), None)
@@ -88,7 +95,7 @@ def run(name: str, kind: Kind, seed: int, shares: Sequence[float]) -> tuple[floa
         rights = {q: _right(bench.train.qrels[q]) for q in static}
         found = [not rights[q] & {*run[:8]} and rights[q] & {*run} for q, run in static.items()]
         return sum(map(bool, found)) / len(found), [
-            _explored(bench, protocol, share, seed) for share in shares
+            _explored(bench, protocol, share, seed, silent=kind.silent) for share in shares
         ]
 
 
@@ -101,7 +108,7 @@ def _asked_again(bench: Bench, times: int, seed: int) -> tuple[tuple[str, ...], 
     )
 
 
-def _explored(bench: Bench, protocol: Protocol, share: float, seed: int) -> ByName:
+def _explored(bench: Bench, protocol: Protocol, share: float, seed: int, *, silent: bool) -> ByName:
     folder = Path(shutil.copytree(bench.base, bench.folder("explored")))
     settings = replace(read_config(folder / FILE_NAME), explore=share)
     (folder / FILE_NAME).write_text(config_text(settings), encoding="utf-8")
@@ -116,6 +123,8 @@ def _explored(bench: Bench, protocol: Protocol, share: float, seed: int) -> ByNa
                 lists[f"{cycle} {place} {query}"] = [hit.passage_id for hit in seen.hits]  # noqa: B023
                 n_explored[0] += any(hit.explored for hit in seen.hits)
                 votes = ask(place, seen)  # noqa: B023
+                if silent:
+                    votes = [vote for vote in votes if vote.verdict == "helpful"]
                 right = _right(train.qrels[query])
                 reached[query] |= {v.passage_id for v in votes if v.verdict == "helpful"} & right
                 return votes

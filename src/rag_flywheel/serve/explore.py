@@ -6,7 +6,7 @@ says where there is nothing to learn, and keeps to the cap; it must not know tex
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -60,11 +60,16 @@ def passage_to_explore(
     parameters: Parameters,
     shown: Sequence[int],
     below: Sequence[int],
+    times: Mapping[int, int],
 ) -> int | None:
     """The candidate below the shown ones whose verdict would teach most; None: nothing is to be learned.
 
+    What a verdict would teach is divided by one more than how often the passage was explored for this
+    question already: users do not vote on most of what they are shown, and others get their turn.
+
     shown, below: positions in scores float64 (n,) and lineages (n,), the best first. With one hit there
     is no last place beside the best one: a user would be shown something else instead of the answer.
+    times: how often each lineage was explored for the question.
     """
     if len(shown) < 2 or not below or is_clear(scores, lineages, evidence, parameters, shown[0]):
         return None
@@ -75,7 +80,9 @@ def passage_to_explore(
     by_helpful, by_harmful = parameters.rates.log_odds
     said = evidence.log_odds(lineages[others])
     enough = (said >= _ENOUGH * by_helpful) | (said <= _ENOUGH * by_harmful)
-    worth = np.where(enough | (chances < _LEAST), 0.0, taught(chances, parameters.rates))
+    seen = np.array([times.get(lineage, 0) for lineage in lineages[others].tolist()])
+    worth = taught(chances, parameters.rates) / (1.0 + seen)
+    worth[enough | (chances < _LEAST)] = 0.0
     best = int(worth.argmax())
     return int(others[best]) if worth[best] > 0.0 else None
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from rag_flywheel.records import (
     Hit,
     Passage,
     Pids,
+    QueryKey,
     Retrieval,
     Vectors,
 )
@@ -34,7 +36,7 @@ from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookup, Lookups
 from rag_flywheel.serve.state import Scope, State, scope
-from rag_flywheel.store import filters, passages
+from rag_flywheel.store import filters, passages, retrievals
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
 
@@ -42,6 +44,7 @@ log = logging.getLogger("rag_flywheel")
 _TRIES = 5
 _TEXTS = 20_000  # texts cached with a state
 _SCOPES = 64  # filters
+_NEWEST = 200  # retrievals of a question, in which explored hits are counted
 _ALIKE = 0.6
 
 
@@ -64,10 +67,18 @@ class _Ranked:
         taken = set(shown)
         return [i for i in self.best if i not in taken]
 
-    def to_explore(self, state: State, shown: Sequence[int], below: Sequence[int]) -> int | None:
+    def to_explore(
+        self,
+        state: State,
+        shown: Sequence[int],
+        below: Sequence[int],
+        times: Mapping[int, int],
+    ) -> int | None:
         """The candidate among those below that may take the last place; None: none."""
         parameters, scores = state.version.parameters, self.scored.scores
-        return passage_to_explore(scores, self.lineages, self.evidence, parameters, shown, below)
+        return passage_to_explore(
+            scores, self.lineages, self.evidence, parameters, shown, below, times
+        )
 
     def explored(self, passage: Passage, i: int, rank: int) -> Hit:
         """Candidate i as the hit at a rank that it has not earned."""
@@ -165,7 +176,9 @@ class Server:
                 for rank, (i, stored) in enumerate(best, 1)
             ]
             shown = [i for i, _ in best]
-            other = self._other(state, ranked, shown) if self._explores(asked) else None
+            other = None
+            if self._explores(asked):
+                other = self._other(state, ranked, shown, self._times(state, query, asked.tenant))
             found.append(RankedQuery(query, vector, hits, other=other))
             n_gone += gone
         return found, n_gone
@@ -173,17 +186,25 @@ class Server:
     def _explores(self, asked: Request) -> bool:
         return asked.record and self._allowance.share > 0.0
 
-    def _other(self, state: State, ranked: _Ranked, shown: Sequence[int]) -> tuple[int, Hit] | None:
+    def _times(self, state: State, query: str, tenant: str | None) -> Counter[int]:
+        """How often each passage text was explored for a question, by lineage."""
+        question = QueryKey(passages.query_hash(query), tenant)
+        with self._database.reading() as conn:
+            found = retrievals.explored_for(conn, question, newest=_NEWEST)
+        return Counter(state.lineages(np.array(found, dtype=np.int64)).tolist())
+
+    def _other(
+        self, state: State, ranked: _Ranked, shown: Sequence[int], times: Mapping[int, int]
+    ) -> tuple[int, Hit] | None:
         """What may take the last place of those shown, to be explored; None: nothing."""
-        i = ranked.to_explore(state, shown, ranked.below(shown))
-        stored = (
-            None
-            if i is None
-            else self._texts(state, [int(ranked.pids[i])]).get(int(ranked.pids[i]))
-        )
-        if i is None or stored is None:
+        i = ranked.to_explore(state, shown, ranked.below(shown), times)
+        if i is None:
             return None
-        return stored.pid, ranked.explored(stored.passage, i, len(shown))
+        pid = int(ranked.pids[i])
+        stored = self._texts(state, [pid]).get(pid)
+        if stored is None:  # removed meanwhile
+            return None
+        return pid, ranked.explored(stored.passage, i, len(shown))
 
     def _ranked(
         self, state: State, queries: Sequence[str], vectors: Vectors, asked: Request
@@ -228,7 +249,7 @@ class Server:
         if self._explores(asked):
             stored = set(kept)
             below = [j for j in ranked.below(shown) if j in stored]
-            i = ranked.to_explore(state, shown, below)
+            i = ranked.to_explore(state, shown, below, self._times(state, query, asked.tenant))
         with self._database.transaction(durable=False) as conn:
             pids = own.pids.copy()
             pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept])

@@ -134,6 +134,13 @@ def hits_without_known(where: str, value: object) -> list[tuple[int, str, float]
     ]
 
 
+def explored(where: str, value: object) -> list[int]:
+    """The pids of the logged hits that took a better one's place, to be explored."""
+    return [
+        row[0] for row in _hits(where, value) if isinstance(row[-1], dict) and EXPLORED in row[-1]
+    ]
+
+
 def _by_known(where: str, hit: list[Any]) -> float:
     parts = hit[3] if len(hit) > 3 else None
     return number(where, parts.get(KNOWN, 0.0)) if isinstance(parts, dict) else 0.0
