@@ -72,6 +72,7 @@ KINDS: Mapping[str, Kind] = {
     "asked 10 times": Kind(times=10, n_questions=150),
     "asked 10 times, all hits read": Kind(times=10, eta=0.0, n_questions=150),
     "asked 10 times, all hits read, thumbs up alone": Kind(10, 0.0, silent=True, n_questions=150),
+    "asked 30 times, all hits read, thumbs up alone": Kind(30, 0.0, silent=True, n_questions=150),
 }
 
 

@@ -20,16 +20,16 @@ _DEEPEST = 100  # candidates below the shown ones that are compared, the best
 _CLEAR = 0.9  # chance of the best hit, after votes on the question, from which no more are needed
 _ENOUGH = 2.0  # net votes on a passage for the question, after which it needs no more
 _LEAST = 1e-3  # chance below which a verdict is as good as known
-_MOST = 0.5  # largest probability of giving a place away, so that either outcome can be seen
+_MOST = 0.9  # largest probability of giving a place away, so that either outcome can be seen
 
 
 class Allowance:
     """What remains of the share of recorded answers that may give their last place away.
 
-    Each answer adds `share`, and one that has something to learn spends what there is, at most one
-    half. So the probabilities add up to at most share times the number of answers, at any time; what
-    answers do not need that have nothing to learn is spent on the next that do. Thread-safe; each
-    process has its own.
+    Each answer adds `share`, and one that has something to learn spends what there is, at most 0.9. So
+    the probabilities add up to at most share times the number of answers, at any time; what answers do
+    not need that have nothing to learn is spent on the next that do, which are those whose questions
+    are asked without a clear answer. Thread-safe; each process has its own.
     """
 
     def __init__(self, share: float) -> None:
@@ -40,10 +40,9 @@ class Allowance:
     def spend(self, *, useful: bool) -> float:
         """The probability of giving the last place of one answer away; 0 where that is not useful."""
         with self._lock:
-            self._left = min(self._left + self.share, _MOST)
-            if not useful:
-                return 0.0
-            spent, self._left = self._left, 0.0
+            self._left = min(self._left + self.share, 1.0)
+            spent = min(self._left, _MOST) if useful else 0.0
+            self._left -= spent
             return spent
 
 
