@@ -45,7 +45,7 @@ class Config:
     known_answers: known answers (imported, pinned, or accepted in review) come first for their
         question and are evidence for similar ones; false: they only judge new parameters.
     explore: the share of recorded answers, at most 0.5, whose last place goes to the passage from below
-        whose verdict would teach most; 0: none. 0.1 is a good value where questions are asked again.
+        whose verdict would teach most; 0: none. 0.1 is enough where it is of use.
     keep_versions: how many index versions a refresh leaves on disk.
     tune: "auto": a refresh also tunes the encoder of queries on votes, whenever there are enough
         votes for another look of the gate (minutes); "off": only when it is called with tune.
