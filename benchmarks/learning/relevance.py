@@ -126,8 +126,8 @@ def hits_of(fw: Flywheel, asked: Asked) -> Hits:
         for (text, grades), ranked in zip(part, every, strict=True):
             best = list(ranked.best[:SHOWN])
             rows = ranked.features[(best * SHOWN)[:SHOWN] if len(best) < SHOWN else best]
-            found, _, _ = server._hits(state, ranked, Request(SHOWN))
-            ids = [hit.passage_id for _, hit in found]
+            found, _ = server._standing(state, ranked, SHOWN)
+            ids = [stored.passage.id for _, stored in found]
             ids = [*ids, *ids[-1:] * (SHOWN - len(ids))]
             dense, measured = rows[:, 0], rows[:, len(FEATURES) :]
             terms.append(terms_of_index(dense, measured))

@@ -120,6 +120,7 @@ class Hit:
         candidates, and ranks them.
     relevance: the chance that the passage answers the question, 0 to 1, whatever other passages there
         are; calibrated on votes at a refresh. It need not fall with the rank.
+    explored: whether it took the last place from a better hit, so that users may judge it.
     """
 
     passage_id: str
@@ -130,6 +131,7 @@ class Hit:
     metadata: Mapping[str, MetadataValue]
     explanation: Explanation
     relevance: float = 0.0
+    explored: bool = False
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,20 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     return Shell(tmp_path)
 
 
+def test_an_explored_hit_is_marked(shell: Shell) -> None:
+    with (shell.index / "flywheel.toml").open("a", encoding="utf-8") as settings:
+        settings.write("explore = 0.5\n")
+    lines = [{"id": f"p{i}", "text": f"reset password number{i}"} for i in range(6)]
+    (shell.folder / "kb.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    shell.run("add", "kb.jsonl")
+    found = [shell.json("retrieve", "reset password", "-k", "2")["hits"] for _ in range(30)]
+    assert {hits[0]["explored"] for hits in found} == {False}
+    assert {hits[1]["explored"] for hits in found} == {False, True}
+    printed = [shell.run("retrieve", "reset password", "-k", "2") for _ in range(30)]
+    lasts = [text.splitlines()[2] for text in printed]
+    assert 0 < sum(last.endswith("   explored") for last in lasts) < 30
+
+
 def test_the_whole_loop(shell: Shell) -> None:
     lines = [
         {"id": "a", "text": "reset your password in settings", "metadata": {"lang": "en"}},

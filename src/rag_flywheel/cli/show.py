@@ -105,7 +105,8 @@ def retrieval(found: Retrieval, behind: Mapping[int, Sequence[PastVotes]] | None
         return
     for hit in found.hits:
         text = _one_line(hit.text)
-        _say(f"{hit.rank:>3}. {hit.passage_id}   {hit.relevance:.2f}")
+        why_here = "   explored" if hit.explored else ""
+        _say(f"{hit.rank:>3}. {hit.passage_id}   {hit.relevance:.2f}{why_here}")
         if behind is not None:
             _say(f"     {hit.score:.3f} {_sum_of(hit)}")
             for answer in hit.explanation.known[:_MOST_VOTES]:

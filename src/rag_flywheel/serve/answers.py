@@ -5,14 +5,15 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rag_flywheel.rank.score import Scored
 from rag_flywheel.records import Filter, Hit, KnownAnswer, Passage, Retrieval, Vectors
+from rag_flywheel.serve.explore import Allowance, drawn
 from rag_flywheel.serve.state import State
 from rag_flywheel.store import passages, retrievals
 from rag_flywheel.store import vectors as vector_store
-from rag_flywheel.store.column_checks import KNOWN
+from rag_flywheel.store.column_checks import EXPLORED, KNOWN, STAYED
 from rag_flywheel.store.database import Database
 
 Behind = tuple[tuple[int, ...], tuple[KnownAnswer, ...]]
@@ -40,6 +41,8 @@ class RankedQuery:
 
     answerable: the chance that one of the k best is right, whether or not it is among the hits.
     candidates: (pid, the given score) of an application's own candidates, None: there are none.
+    other: what may take the last place to be explored, None: nothing.
+    probability: with which the last place went to its hit, None: no other might have had it.
     """
 
     query: str
@@ -47,10 +50,19 @@ class RankedQuery:
     hits: Sequence[tuple[int, Hit]]
     answerable: float
     candidates: Sequence[tuple[int, float]] | None = None
+    other: tuple[int, Hit] | None = None
+    probability: float | None = None
 
 
 def make_hit(
-    passage: Passage, rank: int, scored: Scored, i: int, behind: Behind, relevance: float
+    passage: Passage,
+    rank: int,
+    scored: Scored,
+    i: int,
+    behind: Behind,
+    relevance: float,
+    *,
+    explored: bool = False,
 ) -> Hit:
     """Candidate i as a hit; behind: the votes and known answers that its evidence comes from."""
     return Hit(
@@ -62,6 +74,7 @@ def make_hit(
         passage.metadata,
         scored.explanation(i, behind[0] if scored.evidence[i] else (), behind[1]),
         relevance,
+        explored,
     )
 
 
@@ -70,18 +83,21 @@ def answer(
     state: State,
     asked: Request,
     found: Sequence[RankedQuery],
+    allowance: Allowance,
     *,
     revision: str,
     began: float,
 ) -> list[Retrieval]:
     """The retrievals for the caller, committed to the database first when they are to be recorded.
 
-    began: when the call began (time.perf_counter).
+    allowance: how many recorded ones may be explored. began: when the call began (time.perf_counter).
     """
     if not asked.record or not found:
         return [_retrieval(None, state, f) for f in found]
     latency_ms = (time.perf_counter() - began) * 1000.0 / len(found)
-    records = [_record(f, state, asked, latency_ms) for f in found]
+    ids = [_new_id() for _ in found]
+    found = [_explored(f, id_, allowance) for f, id_ in zip(found, ids, strict=True)]
+    records = [_record(id_, f, state, asked, latency_ms) for id_, f in zip(ids, found, strict=True)]
     with database.transaction(durable=False) as conn:
         _write(conn, records, found, revision)
     return [_retrieval(r.id, state, f) for r, f in zip(records, found, strict=True)]
@@ -92,12 +108,15 @@ def recorded(
     state: State,
     asked: Request,
     found: RankedQuery,
+    allowance: Allowance,
     *,
     revision: str,
     latency_ms: float,
 ) -> Retrieval:
     """The retrieval for the caller, recorded in a write transaction that the caller commits."""
-    record = _record(found, state, asked, latency_ms)
+    id_ = _new_id()
+    found = _explored(found, id_, allowance)
+    record = _record(id_, found, state, asked, latency_ms)
     _write(conn, [record], [found], revision)
     return _retrieval(record.id, state, found)
 
@@ -118,12 +137,28 @@ def _retrieval(id_: str | None, state: State, found: RankedQuery) -> Retrieval:
     return Retrieval(id_, found.query, state.version.id, hits, found.answerable)
 
 
+def _new_id() -> str:
+    return f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(6)}"
+
+
+def _explored(found: RankedQuery, id_: str, allowance: Allowance) -> RankedQuery:
+    """The ranked query as the retrieval of this id shows it."""
+    probability = allowance.spend(useful=found.other is not None)
+    if found.other is None or probability <= 0.0:
+        return found
+    if drawn(id_, probability):
+        return replace(found, hits=[*found.hits[:-1], found.other], probability=probability)
+    return replace(found, probability=1.0 - probability)
+
+
 def _record(
-    found: RankedQuery, state: State, asked: Request, latency_ms: float
+    id_: str, found: RankedQuery, state: State, asked: Request, latency_ms: float
 ) -> retrievals.RetrievalRecord:
-    where = asked.where
+    where, parts = asked.where, [_parts(hit) for _, hit in found.hits]
+    if found.probability is not None:
+        parts[-1][EXPLORED if found.hits[-1][1].explored else STAYED] = found.probability
     return retrievals.RetrievalRecord(
-        id=f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(6)}",
+        id=id_,
         kind=asked.kind,
         at=time.time(),
         query=found.query,
@@ -136,7 +171,10 @@ def _record(
         user_id=asked.user_id,
         session_id=asked.session_id,
         latency_ms=latency_ms,
-        hits=[retrievals.LoggedHit(pid, h.passage_id, h.score, _parts(h)) for pid, h in found.hits],
+        hits=[
+            retrievals.LoggedHit(pid, hit.passage_id, hit.score, own)
+            for (pid, hit), own in zip(found.hits, parts, strict=True)
+        ],
         candidates=found.candidates,
         answerable=found.answerable,
     )

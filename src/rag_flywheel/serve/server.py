@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,17 +28,19 @@ from rag_flywheel.records import (
     Hit,
     Passage,
     Pids,
+    QueryKey,
     Retrieval,
     Vectors,
 )
 from rag_flywheel.serve.answers import Behind, RankedQuery, Request, answer, make_hit, recorded
 from rag_flywheel.serve.candidates import look_up, with_evident
+from rag_flywheel.serve.explore import Allowance, passage_to_explore
 from rag_flywheel.serve.features import read_features
 from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookup, Lookups
 from rag_flywheel.serve.state import Scope, State, scope
-from rag_flywheel.store import filters, passages
+from rag_flywheel.store import filters, passages, retrievals
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
 
@@ -45,6 +48,7 @@ log = logging.getLogger("rag_flywheel")
 _TRIES = 5
 _TEXTS = 20_000  # texts cached with a state
 _SCOPES = 64  # filters
+_NEWEST = 200  # retrievals of a question, in which explored hits are counted
 _ALIKE = 0.6
 
 
@@ -64,6 +68,28 @@ class _Ranked:
 
     def evidence_of(self, positions: Sequence[int]) -> Votes:
         return Votes.of(self.evidence, self.lineages[list(positions)], None)
+
+    def below(self, shown: Sequence[int]) -> list[int]:
+        """The other candidates, the best first."""
+        taken = set(shown)
+        return [i for i in self.best if i not in taken]
+
+    def to_explore(
+        self,
+        state: State,
+        shown: Sequence[int],
+        below: Sequence[int],
+        times: Mapping[int, int],
+    ) -> int | None:
+        """The candidate among those below that may take the last place; None: none."""
+        parameters, scores = state.version.parameters, self.scored.scores
+        return passage_to_explore(
+            scores, self.lineages, self.evidence, parameters, shown, below, times
+        )
+
+    def explored(self, passage: Passage, i: int, rank: int, relevance: float) -> Hit:
+        """Candidate i as the hit at a rank that it has not earned."""
+        return make_hit(passage, rank, self.scored, i, self.behind(i), relevance, explored=True)
 
 
 @dataclass(frozen=True)
@@ -91,6 +117,7 @@ class Server:
         self._source = source
         self._live = live
         self._lookups = lookups
+        self._allowance = Allowance(config.explore)
         self._scopes: tuple[State | None, dict[str, Scope]] = (None, {})
         self._n_forgotten = 0
         self._warned = False
@@ -107,7 +134,8 @@ class Server:
             found, n_gone = self._found(state, queries, vectors[revision], asked)
             if not n_gone or not tries_left:
                 break  # else a text was edited or removed meanwhile: its new one may belong here
-        return answer(self._database, state, asked, found, revision=revision, began=began)
+        more = self._allowance
+        return answer(self._database, state, asked, found, more, revision=revision, began=began)
 
     def rank(self, queries: Sequence[str], asked: Request) -> list[list[str]]:
         """The ids of the k best passages for each query, and nothing else."""
@@ -161,10 +189,41 @@ class Server:
         found, n_gone = [], 0
         every = self._ranked(state, queries, vectors, asked)
         for query, vector, ranked in zip(queries, vectors, every, strict=True):
-            hits, answerable, gone = self._hits(state, ranked, asked)
-            found.append(RankedQuery(query, vector, hits, answerable))
+            best, gone = self._standing(state, ranked, asked.k)
+            shown = [i for i, _ in best]
+            of_hits = _relevance(state, ranked, shown)
+            every_hit = [(i, stored.pid, stored.passage) for i, stored in best]
+            hits = _hits_of(ranked, every_hit, of_hits, asked.min_relevance)
+            other = None
+            if self._explores(asked):
+                other = self._other(state, ranked, shown, self._times(state, query, asked.tenant))
+            found.append(RankedQuery(query, vector, hits, of_hits.answerable, other=other))
             n_gone += gone
         return found, n_gone
+
+    def _explores(self, asked: Request) -> bool:
+        return asked.record and asked.min_relevance is None and self._allowance.share > 0.0
+
+    def _times(self, state: State, query: str, tenant: str | None) -> Counter[int]:
+        """How often each passage text was explored for a question, by lineage."""
+        question = QueryKey(passages.query_hash(query), tenant)
+        with self._database.reading() as conn:
+            found = retrievals.explored_for(conn, question, newest=_NEWEST)
+        return Counter(state.lineages(np.array(found, dtype=np.int64)).tolist())
+
+    def _other(
+        self, state: State, ranked: _Found, shown: Sequence[int], times: Mapping[int, int]
+    ) -> tuple[int, Hit] | None:
+        """What may take the last place of those shown, to be explored; None: nothing."""
+        i = ranked.to_explore(state, shown, ranked.below(shown), times)
+        if i is None:
+            return None
+        pid = int(ranked.pids[i])
+        stored = self._texts(state, [pid]).get(pid)
+        if stored is None:  # removed meanwhile
+            return None
+        chance = float(_relevance(state, ranked, [i]).hits[0])
+        return pid, ranked.explored(stored.passage, i, len(shown), chance)
 
     def _ranked(
         self, state: State, queries: Sequence[str], vectors: Vectors, asked: Request
@@ -197,24 +256,38 @@ class Server:
         with self._database.reading() as conn:
             own = GivenCandidates.of(conn, given)
         ranked = self._ranked_given(state, EmbeddedText(query, vector), own, asked)
-        of_hits = _relevance_of_given(state, ranked, query, own)
+        shown, more = ranked.best[: asked.k], self._allowance
+        of_hits = _relevance_of_given(state, ranked, shown, query, own)
         least = asked.min_relevance
 
         def hits_of(pids: Pids) -> list[tuple[int, Hit]]:
-            every = [(i, int(pids[i]), own.texts[i]) for i in ranked.best]
+            every = [(i, int(pids[i]), own.texts[i]) for i in shown]
             return _hits_of(ranked, every, of_hits, least)
 
         if not asked.record:
             found = RankedQuery(query, vector, hits_of(own.pids), of_hits.answerable)
-            return answer(self._database, state, asked, [found], revision=revision, began=began)[0]
+            return answer(
+                self._database, state, asked, [found], more, revision=revision, began=began
+            )[0]
         latency_ms = (time.perf_counter() - began) * 1000.0
-        kept = own.kept(ranked.best)
+        kept = own.kept(shown)
+        i = None
+        if self._explores(asked):
+            stored = set(kept)
+            below = [j for j in ranked.below(shown) if j in stored]
+            i = ranked.to_explore(state, shown, below, self._times(state, query, asked.tenant))
         with self._database.transaction(durable=False) as conn:
             pids = own.pids.copy()
             pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept])
-            logged = own.logged(kept, pids)
-            found = RankedQuery(query, vector, hits_of(pids), of_hits.answerable, logged)
-            return recorded(conn, state, asked, found, revision=revision, latency_ms=latency_ms)
+            logged, other = own.logged(kept, pids), None
+            if i is not None:
+                chance = float(_relevance_of_given(state, ranked, [i], query, own).hits[0])
+                hit = ranked.explored(own.texts[i], i, len(shown), chance)
+                other = int(pids[i]), hit
+            found = RankedQuery(query, vector, hits_of(pids), of_hits.answerable, logged, other)
+            return recorded(
+                conn, state, asked, found, more, revision=revision, latency_ms=latency_ms
+            )
 
     def _ranked_given(
         self, state: State, query: EmbeddedText, own: GivenCandidates, asked: Request
@@ -225,7 +298,7 @@ class Server:
         text = own.text_features(query.text) if parameters.reads_given else None
         votes = Votes.of(evidence, own.lineages, parameters)
         scored = score_given(parameters, own.scores, votes, text)
-        best = np.lexsort((-own.scores, -scored.scores)).tolist()[: asked.k]
+        best = np.lexsort((-own.scores, -scored.scores)).tolist()
         return _Ranked(own.pids, own.lineages, scored, best, evidence)
 
     def renew(self) -> None:
@@ -289,17 +362,6 @@ class Server:
                 scopes.clear()
             scopes[key] = found
         return found
-
-    def _hits(
-        self, state: State, ranked: _Found, asked: Request
-    ) -> tuple[list[tuple[int, Hit]], float, int]:
-        """The k best that are still present, with their pids, without those that are not relevant
-        enough; the chance that one of the k is right; and how many before them are not present."""
-        best, n_gone = self._standing(state, ranked, asked.k)
-        of_hits = _relevance(state, ranked, [i for i, _ in best])
-        every = [(i, stored.pid, stored.passage) for i, stored in best]
-        hits = _hits_of(ranked, every, of_hits, asked.min_relevance)
-        return hits, of_hits.answerable, n_gone
 
     def _standing(
         self, state: State, ranked: _Ranked, k: int
@@ -370,10 +432,10 @@ def _relevance(state: State, ranked: _Found, positions: Sequence[int]) -> Releva
 
 
 def _relevance_of_given(
-    state: State, ranked: _Ranked, query: str, own: GivenCandidates
+    state: State, ranked: _Ranked, positions: Sequence[int], query: str, own: GivenCandidates
 ) -> Relevance:
-    parameters, votes = state.version.parameters, ranked.evidence_of(ranked.best)
-    measured = own.measures(query, ranked.best)
+    parameters, votes = state.version.parameters, ranked.evidence_of(positions)
+    measured = own.measures(query, positions)
     return relevance_of_given(parameters.relevance, measured, votes, parameters.kernel.n0)
 
 

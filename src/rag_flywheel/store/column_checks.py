@@ -121,6 +121,9 @@ def metadata(where: str, value: object) -> dict[str, Any]:
 
 KNOWN = "known"
 """The part of a logged score that comes from known answers of the very question."""
+EXPLORED, STAYED = "explored", "stayed"
+"""The probability with which the last place of an answer went to this hit, of one that was explored and
+of one that might have lost its place; logged with the parts of its score, of which it is none."""
 
 
 def hits(where: str, value: object) -> list[tuple[int, str, float]]:
@@ -133,6 +136,13 @@ def hits_without_known(where: str, value: object) -> list[tuple[int, str, float]
     return [
         (row[0], row[1], number(where, row[2]) - _by_known(where, row))
         for row in _hits(where, value)
+    ]
+
+
+def explored(where: str, value: object) -> list[int]:
+    """The pids of the logged hits that took a better one's place, to be explored."""
+    return [
+        row[0] for row in _hits(where, value) if isinstance(row[-1], dict) and EXPLORED in row[-1]
     ]
 
 

@@ -134,6 +134,16 @@ def first_retrievals(
     return column_checks.complete("retrievals.query_hash", first, questions)
 
 
+def explored_for(conn: sqlite3.Connection, question: QueryKey, *, newest: int) -> list[int]:
+    """The pids of the hits that were explored in the newest retrievals of a question, one a time."""
+    rows = conn.execute(
+        "SELECT hits FROM (SELECT hits FROM retrievals WHERE query_hash = ? AND tenant IS ? "
+        "ORDER BY rid DESC LIMIT ?) WHERE hits LIKE ?",
+        (*question, newest, f'%"{column_checks.EXPLORED}"%'),
+    )
+    return [pid for (hits,) in rows for pid in column_checks.explored("retrievals.hits", hits)]
+
+
 def filters_of(conn: sqlite3.Connection, retrievals: Sequence[int]) -> dict[int, str | None]:
     """By row of a retrieval: its metadata filter as JSON, None without one."""
     rows = in_chunks(conn, "SELECT rid, filter FROM retrievals WHERE rid IN (%s)", list(retrievals))
