@@ -365,3 +365,17 @@ def test_with_several_answers_what_nobody_was_shown_is_paid_for(
         strengths.append(fit._kernel(votes, found)[0].n0)
     assert strengths == sorted(strengths)
     assert strengths[-1] > strengths[0]
+
+
+@pytest.mark.parametrize("missing", ["helpful", "harmful"])
+def test_votes_of_one_kind_alone_go_on_counting_and_nothing_is_fitted_to_them(missing: str) -> None:
+    """Users who have a thumb up alone do not tell how often it is wrong."""
+    examples = clustered(1, each=10)
+    nothing = np.zeros_like(examples.helpful)
+    only = replace(examples, **{missing: nothing})
+    proposal = propose(only, SHIPPED)
+    assert proposal.parameters is None and "say the same" in proposal.why
+    found = calibrated_parameters(only, FITTED)
+    assert (found.rates, found.kernel, found.weights) == (Rates(), SHIPPED.kernel, FITTED.weights)
+    few = np.where(np.arange(len(examples))[:, None] % 5 == 0, getattr(examples, missing), 0.0)
+    assert propose(replace(examples, **{missing: few}), SHIPPED).why.startswith("fitted")

@@ -12,14 +12,14 @@ from dataclasses import asdict
 
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.rank.posterior import NAMED, credited
+from rag_flywheel.rank.posterior import NAMED, NAMED_BY, credited
 from rag_flywheel.rank.raters import digest_of
 from rag_flywheel.rank.score import chance_of
 from rag_flywheel.rank.stored_evidence import PastQuery, Provenance
 from rag_flywheel.records import Judgment, QueryKey
 from rag_flywheel.store import forgetting, mutes, retrievals, votes
 
-RULES = 4  # raised whenever the same votes come to give other chances
+RULES = 5  # raised whenever the same votes come to give other chances
 
 
 def rests_on(
@@ -98,7 +98,7 @@ def with_named(before: dict[int, float], judgments: Sequence[Judgment]) -> dict[
 
     A user picks a named passage from the whole index, not from the hits that were shown.
     """
-    named = (j.lineage for j in judgments if j.named)
+    named = (j.lineage for j in judgments if j.named >= NAMED_BY)
     return {**before, **{p: max(before.get(p, 0.0), NAMED) for p in named}}
 
 

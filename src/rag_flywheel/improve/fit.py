@@ -58,6 +58,7 @@ STRENGTHS = (30.0, 8.0, 3.0, 1.0, 0.37, 0.14, 0.05, 0.018, 0.007, 0.0025)
 FREE = ("rarest", "length")  # weights that may be negative
 SAME = 0.99  # the least cosine, above the typical one, of a query to itself in other words
 UNSHOWN = 0.03
+ONE_SIDED = 0.02  # the least share of the rarer kind of votes
 NEW_NEEDS = 0.1  # the share of queries, as assumed, whose need nobody asked about before
 
 
@@ -94,6 +95,9 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
         if len(every) >= LEAST_QUERIES:
             why = "votes on answers look the same whatever those say: nothing is learned from them"
         return Proposal(None, why, scores)
+    if one_sided(own):
+        why = "nearly all votes say the same: how often they err cannot be told, weights stay"
+        return Proposal(None, why, scores)
     likeliest = _fitted(own)
     if (noise := likeliest.rates.noise) > NOISE_LIMIT:
         why = f"{noise:.0%} of votes look wrong: nothing is learned from them"
@@ -121,8 +125,21 @@ def calibrated_parameters(
     own = informative(every)
     if len(own) < LEAST_QUERIES:
         return replace(kept, rates=Rates(), choice=0.0, kernel=_same_query_kernel(every))
+    if one_sided(own):
+        return replace(kept, rates=Rates(), choice=0.0, answers=None, kernel=Parameters().kernel)
     found = _fitted(enough(own)) if likeliest is None else likeliest
     return _with_memory(own, replace(kept, rates=_rounded(found.rates), answers=found.answers))
+
+
+def one_sided(examples: Examples) -> bool:
+    """Whether nearly all votes are of one kind, as where users have a thumb up and no thumb down.
+
+    That they say "helpful" then tells nothing, whatever they are on, but that they were cast does: who was
+    not helped says nothing. So how often votes err cannot be estimated from them, and the shipped rates
+    stand.
+    """
+    n_helpful, n_harmful = float(examples.n_helpful.sum()), float(examples.n_harmful.sum())
+    return min(n_helpful, n_harmful) < ONE_SIDED * (n_helpful + n_harmful)
 
 
 def _with_weights(kept: Parameters, examples: Examples, weights: Floats) -> Parameters:

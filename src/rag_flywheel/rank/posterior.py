@@ -23,6 +23,7 @@ CORRECTION_WEIGHT = (
     2.0  # naming the answer counts as two votes: it was picked from all, not from eight hits
 )
 NAMED = 0.05  # the least chance, before the votes, of a passage that a user named
+NAMED_BY = 0.5  # the least weight of those who named it, a quarter of what one ordinary user has
 NOISE_LIMIT = 0.45  # votes that are wrong more often are no evidence
 LEAST_CHANCE = 0.01  # smaller chances of passages without votes say nothing
 _FARTHEST = 50.0  # log-odds
@@ -96,7 +97,7 @@ def credited(
         p = judgment.lineage
         powers[p] = powers.get(p, 0.0) + log_odds_of(judgment, rates, choice)
         odds.setdefault(p, 0.0)
-        if judgment.named > 0:
+        if judgment.named >= NAMED_BY:
             named.add(p)
     for p, power in powers.items():
         odds[p] *= math.exp(power)
