@@ -377,5 +377,4 @@ def test_votes_of_one_kind_alone_go_on_counting_and_nothing_is_fitted_to_them(mi
     assert proposal.parameters is None and "say the same" in proposal.why
     found = calibrated_parameters(only, FITTED)
     assert (found.rates, found.kernel, found.weights) == (Rates(), SHIPPED.kernel, FITTED.weights)
-    few = np.where(np.arange(len(examples))[:, None] % 5 == 0, getattr(examples, missing), 0.0)
-    assert propose(replace(examples, **{missing: few}), SHIPPED).why.startswith("fitted")
+    assert propose(examples, SHIPPED).parameters is not None
