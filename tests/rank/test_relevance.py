@@ -53,18 +53,18 @@ def test_relevance_without_votes_by_hand() -> None:
     found = relevance(OF, DENSE, MEASURED, votes(), 4.0)
     before = [-2 + 1.2 + 1.0 - 0.4 - 1.0, -2 + 0.3 - 1.0 - 1.5]
     assert found.hits == pytest.approx([chance(z) for z in before], abs=1e-6)
-    of_answer = [-1 + 0.5 * 3 + 0.8 * before[0], -1 + 0.0 + 0.8 * before[1]]
+    of_answer = [-1 + 0.5 * 2 + 0.8 * before[0], -1 + 0.0 + 0.8 * before[1]]
     assert found.answerable == pytest.approx(chance(max(of_answer)), abs=1e-6)
 
 
 def test_reach_is_bounded() -> None:
     near = relevance(OF, np.array([0.5], np.float32), MEASURED[:1], alone(), 4.0)
-    nearer = relevance(OF, np.array([0.9], np.float32), MEASURED[:1], alone(), 4.0)
-    # both reach at least 4, so that only the relevance differs
+    nearer = relevance(OF, np.array([0.7], np.float32), MEASURED[:1], alone(), 4.0)
+    # both reach at least 2, so that only the relevance differs
     moved = math.log(nearer.answerable / (1 - nearer.answerable)) - math.log(
         near.answerable / (1 - near.answerable)
     )
-    assert moved == pytest.approx(0.8 * 3.0 * 0.4, abs=1e-5)
+    assert moved == pytest.approx(0.8 * 3.0 * 0.2, abs=1e-5)
 
 
 def alone() -> Votes:

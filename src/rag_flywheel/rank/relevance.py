@@ -50,7 +50,7 @@ def terms_of_given(measured: Features) -> Floats:
 
 
 def reach(calibration: Calibration, dense: npt.NDArray[np.floating[Any]]) -> Floats:
-    """How far each passage stands out from those that unrelated questions find, −1 to 4."""
+    """How far each passage stands out from those that unrelated questions find, −1 to 2."""
     far = (dense.astype(np.float64) - calibration.unrelated) / calibration.spread
     found: Floats = np.minimum(np.maximum(far, _LEAST_REACH), MOST_REACH)
     return found
