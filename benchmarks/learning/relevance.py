@@ -4,7 +4,8 @@
 
 RAG_FLYWHEEL_DATA holds the collections below. Measured is the expected calibration error (ECE) with 15
 bins of equally many: of `hit.relevance` over the 8 hits of each test question, and of `answerable`
-over the questions. "squad11_dev, half unanswerable" mixes its test questions half and half with
+over the questions; answerable_by_chance: the ECE of as many questions whose chances are exactly right.
+"squad11_dev, half unanswerable" mixes its test questions half and half with
 questions that SQuAD 2.0 says have no answer there, which were written to look as if they had.
 
 Before any vote: coefficients fitted to train questions of all collections but the one that is measured
@@ -84,6 +85,14 @@ def ece(chances: Floats, right: Floats) -> float:
     bins = np.array_split(np.argsort(chances, kind="stable"), BINS)
     parts = [len(b) * abs(chances[b].mean() - right[b].mean()) for b in bins if len(b)]
     return float(sum(parts) / len(chances))
+
+
+def ece_by_chance(chances: Floats) -> float:
+    """The ECE that is expected when every chance is exactly right, from 100 draws: few questions in
+    each bin differ from their chances by luck."""
+    rng = np.random.default_rng(0)
+    draws = [ece(chances, (rng.random(len(chances)) < chances).astype(float)) for _ in range(100)]
+    return float(np.mean(draws))
 
 
 def sigmoid(log_odds: Floats) -> Floats:
@@ -200,6 +209,7 @@ def measured(hits: Hits, fits: Fits) -> Json:
         "hits": round(ece(chances, hits.right), 4),
         "given": round(ece(sigmoid(hits.given @ given), hits.right), 4),
         "answerable": round(ece(of_answers, hits.answered), 4),
+        "answerable_by_chance": round(ece_by_chance(of_answers), 4),
         "mean_relevance": round(float(chances.mean()), 4),
         "share_right": round(float(hits.right.mean()), 4),
         "mean_answerable": round(float(of_answers.mean()), 4),
@@ -290,6 +300,7 @@ def served(fw: Flywheel, asked: Asked) -> Json:
     return {
         "hits": round(ece(chances, np.array(right, float)), 4),
         "answerable": round(ece(of_answers, np.array(answered, float)), 4),
+        "answerable_by_chance": round(ece_by_chance(of_answers), 4),
         "mean_relevance": round(float(chances.mean()), 4),
         "share_right": round(float(np.mean(right)), 4),
         "mean_answerable": round(float(of_answers.mean()), 4),
