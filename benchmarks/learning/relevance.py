@@ -25,7 +25,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -345,7 +345,7 @@ def after_votes(name: str) -> Json:
                 rows.append({**row, "refresh_seconds": round(refresh_s, 2)})
             parameters = fw._serving()._live.state().version.parameters
     print(name, json.dumps(rows[0]), json.dumps(rows[-1]), flush=True)
-    calibration = vars(parameters.relevance)
+    calibration = asdict(parameters.relevance)
     return {"cycles": rows, "calibration": calibration, "seconds": round(time.monotonic() - began)}
 
 
