@@ -336,8 +336,6 @@ def test_any_text_can_be_tokenised_indexed_and_found_again(text: str) -> None:
     assert index.scores(found[:5]).tolist() == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-
-
 @given(st.text(st.characters(max_codepoint=127)))
 def test_a_text_of_ascii_is_split_as_other_texts_are(text: str) -> None:
     other = "é " + text  # not ASCII

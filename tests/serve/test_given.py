@@ -134,7 +134,10 @@ def test_the_best_the_last_and_those_shown_are_kept_by_falling_score() -> None:
 def test_measures_are_the_same_whether_or_not_the_words_were_read_before(
     passages: Sequence[Passage],
 ) -> None:
-    query, scores = "This is a new link: in den Einstellungen, the Zurücksetzen", [3.0, 2.0, 1.0, 0.5]
+    query, scores = (
+        "This is a new link: in den Einstellungen, the Zurücksetzen",
+        [3.0, 2.0, 1.0, 0.5],
+    )
     alone, after = (candidates(passages[:3], scores[:3]) for _ in range(2))
     after.text_features(query)
     assert after.words and not alone.words

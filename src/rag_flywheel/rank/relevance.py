@@ -107,7 +107,8 @@ def _after_votes(before: list[float], votes: Votes, n0: float, agreement: float)
         of_each = (votes.support, votes.weight, votes.log_odds, votes.least)
         each = zip(before, *(values.tolist() for values in of_each), strict=True)
         found = [
-            _moved(b, *values, n0, agreement) if any(values[:3]) else b for b, *values in each
+            _moved(b, (s, w, odds, least), n0, agreement) if s > 0.0 or w > 0.0 or odds else b
+            for b, s, w, odds, least in each
         ]
     if votes.grades is None:
         return found
@@ -116,18 +117,16 @@ def _after_votes(before: list[float], votes: Votes, n0: float, agreement: float)
 
 
 def _moved(
-    before: float,
-    support: float,
-    weight: float,
-    log_odds: float,
-    least: float,
-    n0: float,
-    agreement: float,
+    before: float, votes: tuple[float, float, float, float], n0: float, agreement: float
 ) -> float:
-    """The log-odds of one passage after the votes on similar queries and on the same question."""
+    """The log-odds of one passage after the votes on similar queries and on the same question.
+
+    votes: as in Votes: support, weight, log_odds and least.
+    """
+    support, weight, log_odds, least = votes
     said = max(weight, support)
     chance = (n0 * _chance(before) + support) / (n0 + said)
-    similar = _log_odds(chance) * agreement ** (said / (n0 + said))
+    similar = _log_odds(chance) * math.pow(agreement, said / (n0 + said))
     return max(similar, _log_odds(least)) + log_odds
 
 
