@@ -14,7 +14,8 @@ training data are, of each collection, questions of the others, which have no an
 After votes: five cycles of the protocol of the benchmark (a vote at rank r with probability 1/r, a fifth
 of them wrong) on at most 4,000 train questions, half of them unanswerable in the mix; the coefficients
 that the refreshes calibrated. off_topic.txt: noise and questions about nothing in the collections; share
-with answerable below 0.2. They were not used for fitting.
+with answerable below 0.2. They were not used for fitting. off_topic_below_0.3 and answered_below_0.1:
+what the bounds of gaps were chosen by (see `report/gaps.py`).
 
 The shipped coefficients are printed at the end: those fitted to all of the collections.
 """
@@ -217,9 +218,10 @@ def measured(hits: Hits, fits: Fits) -> Json:
     }
 
 
-def low_share(hits: Hits, fits: Fits) -> float:
+def low_share(hits: Hits, fits: Fits, low: float = LOW) -> float:
+    """The share of questions with `answerable` below this."""
     index, _, answer = fits
-    return round(float((sigmoid(best_terms(hits, index, answer) @ answer) < LOW).mean()), 4)
+    return round(float((sigmoid(best_terms(hits, index, answer) @ answer) < low).mean()), 4)
 
 
 def both(one: Hits, other: Hits) -> Hits:
@@ -271,6 +273,11 @@ def before_votes() -> Json:
         for how, fits in (("left out", fitted(data, name)), ("shipped", shipped())):
             row = measured(data[name]["test"], fits)
             row["off_topic_low"] = low_share(data[name]["off topic"], fits)
+            row["off_topic_below_0.3"] = low_share(data[name]["off topic"], fits, 0.3)
+            test = data[name]["test"]
+            some = test.answered > 0
+            answered = Hits(*(values[some] for values in vars(test).values()))
+            row["answered_below_0.1"] = low_share(answered, fits, 0.1)
             found[name][how] = row
             if name == "squad11_dev":
                 mixed = both(data[name]["test"], data[name]["unanswerable, test"])
