@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rag_flywheel.rank.calibration import Calibration
-from rag_flywheel.rank.features import measures
+from rag_flywheel.rank.features import TextWords, measures
 from rag_flywheel.rank.relevance import relevance, relevance_of_given
 from rag_flywheel.rank.score import Votes
 
@@ -32,20 +32,24 @@ def chance(log_odds: float) -> float:
     return 1.0 / (1.0 + math.exp(-log_odds))
 
 
+def texts(places: list[int], lengths: list[int]) -> TextWords:
+    return TextWords(
+        np.array(places), np.array(lengths), np.zeros(len(lengths), np.int64), 1.0, 1.0
+    )
+
+
 def test_measures_by_hand() -> None:
     # two texts, "b a x" and "x"; the question has a, b and c, c is in neither
-    found = measures(
-        np.array([1, 0, -1, -1]), np.array([3, 1]), np.array([1.0, 2.0, 5.0]), unknown=5.0
-    )
+    found = measures(texts([1, 0, -1, -1], [3, 1]), np.array([1.0, 2.0, 5.0]), unknown=5.0)
     assert found == pytest.approx(
         np.array([[3 / 8, 1.0, math.log(4)], [0.0, 1.0, math.log(2)]]), abs=1e-6
     )
-    known = measures(np.array([1, 0]), np.array([2]), np.array([1.0, 2.0]), unknown=5.0)
+    known = measures(texts([1, 0], [2]), np.array([1.0, 2.0]), unknown=5.0)
     assert known == pytest.approx(np.array([[1.0, 0.0, math.log(3)]]), abs=1e-6)
 
 
 def test_a_question_without_words_covers_nothing() -> None:
-    found = measures(np.array([-1]), np.array([1]), np.empty(0), unknown=5.0)
+    found = measures(texts([-1], [1]), np.empty(0), unknown=5.0)
     assert found.tolist() == [[0.0, 1.0, pytest.approx(math.log(2))]]
 
 
