@@ -16,6 +16,7 @@ questions of one article. Precision: right ones among the best 20. Recall: artic
 among the 20. Thresholds were looked at on the 15 other articles that have such questions.
 
 --topics: how many of 100 ordinary questions and of 20 topics that are missing are listed before any vote,
+each asked once, and the topics once four people asked about them in three wordings,
 on the demo's collection (Python's standard library) and, with --docs, on the English documentation of
 FastAPI (its folders tutorial, advanced, deployment and how-to); the questions are in gap_topics.json.
 """
@@ -177,20 +178,34 @@ def unlikely() -> Json:
     return rows
 
 
-def listed(passages: Sequence[Passage], ordinary: Sequence[str], missing: Sequence[str]) -> Json:
-    """How many of these questions are gaps once each was asked, without any feedback."""
+def listed(
+    passages: Sequence[Passage], ordinary: Sequence[str], missing: Mapping[str, Sequence[str]]
+) -> Json:
+    """How many of these questions are gaps, without any feedback: the ordinary ones once each was asked;
+    the missing topics too, and once four people asked about each, in three wordings."""
     found: Json = {"passages": len(passages)}
     with tempfile.TemporaryDirectory() as scratch, Flywheel.open(Path(scratch) / "kb") as fw:
         fw.add(passages)
         fw.refresh()
-        before = 0
-        for kind, texts in (("ordinary", ordinary), ("missing", missing)):
-            for text in texts:
-                fw.retrieve(text)
-            n = sum(gap.unlikely for gap in fw.gaps())
-            found[kind] = {"asked": len(texts), "listed": n - before}
-            before = n
+        for text in ordinary:
+            fw.retrieve(text)
+        n = sum(gap.unlikely for gap in fw.gaps())
+        found["ordinary"] = {"asked": len(ordinary), "listed": n}
+        for text in missing:
+            fw.retrieve(text)
+        once = _shown(fw, {text: [] for text in missing})
+        for text, others in missing.items():
+            for wording in (text, *others):
+                fw.retrieve(wording)
+        found["missing"] = {"asked": len(missing), "listed": once, "by_four": _shown(fw, missing)}
+        found["ordinary"]["listed_then"] = _shown(fw, {text: [] for text in ordinary})
     return found
+
+
+def _shown(fw: Flywheel, topics: Mapping[str, Sequence[str]]) -> int:
+    """How many topics have one of their wordings among the examples of the gaps."""
+    examples = {text for gap in fw.gaps() for text in gap.examples}
+    return sum(not examples.isdisjoint((text, *others)) for text, others in topics.items())
 
 
 def topics(docs: Path | None) -> Json:

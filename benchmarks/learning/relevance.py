@@ -4,7 +4,8 @@
 
 RAG_FLYWHEEL_DATA holds the collections below. Measured is the expected calibration error (ECE) with 15
 bins of equally many: of `hit.relevance` over the 8 hits of each test question, and of `answerable`
-over the questions. "squad11_dev, half unanswerable" mixes its test questions half and half with
+over the questions; answerable_by_chance: the ECE of as many questions whose chances are exactly right.
+"squad11_dev, half unanswerable" mixes its test questions half and half with
 questions that SQuAD 2.0 says have no answer there, which were written to look as if they had.
 
 Before any vote: coefficients fitted to train questions of all collections but the one that is measured
@@ -13,7 +14,8 @@ training data are, of each collection, questions of the others, which have no an
 After votes: five cycles of the protocol of the benchmark (a vote at rank r with probability 1/r, a fifth
 of them wrong) on at most 4,000 train questions, half of them unanswerable in the mix; the coefficients
 that the refreshes calibrated. off_topic.txt: noise and questions about nothing in the collections; share
-with answerable below 0.2. They were not used for fitting.
+with answerable below 0.2. They were not used for fitting. off_topic_below_0.3 and answered_below_0.1:
+what the bounds of gaps were chosen by (see `report/gaps.py`).
 
 The shipped coefficients are printed at the end: those fitted to all of the collections.
 """
@@ -24,7 +26,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,14 @@ def ece(chances: Floats, right: Floats) -> float:
     bins = np.array_split(np.argsort(chances, kind="stable"), BINS)
     parts = [len(b) * abs(chances[b].mean() - right[b].mean()) for b in bins if len(b)]
     return float(sum(parts) / len(chances))
+
+
+def ece_by_chance(chances: Floats) -> float:
+    """The ECE that is expected when every chance is exactly right, from 100 draws: few questions in
+    each bin differ from their chances by luck."""
+    rng = np.random.default_rng(0)
+    draws = [ece(chances, (rng.random(len(chances)) < chances).astype(float)) for _ in range(100)]
+    return float(np.mean(draws))
 
 
 def sigmoid(log_odds: Floats) -> Floats:
@@ -200,6 +210,7 @@ def measured(hits: Hits, fits: Fits) -> Json:
         "hits": round(ece(chances, hits.right), 4),
         "given": round(ece(sigmoid(hits.given @ given), hits.right), 4),
         "answerable": round(ece(of_answers, hits.answered), 4),
+        "answerable_by_chance": round(ece_by_chance(of_answers), 4),
         "mean_relevance": round(float(chances.mean()), 4),
         "share_right": round(float(hits.right.mean()), 4),
         "mean_answerable": round(float(of_answers.mean()), 4),
@@ -207,9 +218,10 @@ def measured(hits: Hits, fits: Fits) -> Json:
     }
 
 
-def low_share(hits: Hits, fits: Fits) -> float:
+def low_share(hits: Hits, fits: Fits, low: float = LOW) -> float:
+    """The share of questions with `answerable` below this."""
     index, _, answer = fits
-    return round(float((sigmoid(best_terms(hits, index, answer) @ answer) < LOW).mean()), 4)
+    return round(float((sigmoid(best_terms(hits, index, answer) @ answer) < low).mean()), 4)
 
 
 def both(one: Hits, other: Hits) -> Hits:
@@ -261,6 +273,11 @@ def before_votes() -> Json:
         for how, fits in (("left out", fitted(data, name)), ("shipped", shipped())):
             row = measured(data[name]["test"], fits)
             row["off_topic_low"] = low_share(data[name]["off topic"], fits)
+            row["off_topic_below_0.3"] = low_share(data[name]["off topic"], fits, 0.3)
+            test = data[name]["test"]
+            some = test.answered > 0
+            answered = Hits(*(values[some] for values in vars(test).values()))
+            row["answered_below_0.1"] = low_share(answered, fits, 0.1)
             found[name][how] = row
             if name == "squad11_dev":
                 mixed = both(data[name]["test"], data[name]["unanswerable, test"])
@@ -290,6 +307,7 @@ def served(fw: Flywheel, asked: Asked) -> Json:
     return {
         "hits": round(ece(chances, np.array(right, float)), 4),
         "answerable": round(ece(of_answers, np.array(answered, float)), 4),
+        "answerable_by_chance": round(ece_by_chance(of_answers), 4),
         "mean_relevance": round(float(chances.mean()), 4),
         "share_right": round(float(np.mean(right)), 4),
         "mean_answerable": round(float(of_answers.mean()), 4),
@@ -334,7 +352,7 @@ def after_votes(name: str) -> Json:
                 rows.append({**row, "refresh_seconds": round(refresh_s, 2)})
             parameters = fw._serving()._live.state().version.parameters
     print(name, json.dumps(rows[0]), json.dumps(rows[-1]), flush=True)
-    calibration = vars(parameters.relevance)
+    calibration = asdict(parameters.relevance)
     return {"cycles": rows, "calibration": calibration, "seconds": round(time.monotonic() - began)}
 
 

@@ -420,7 +420,8 @@ class Flywheel:
     def gaps(self, days: float = 30.0, *, min_relevance: float | None = None) -> list[Gap]:
         """Topics of the last `days` that users ask about without a good answer, those asked most first.
 
-        min_relevance: a question without a vote is listed when `answerable` is below it; None: 0.2.
+        min_relevance: a question without a vote is listed when `answerable` is below it, once four
+        people asked about its topic; before, it has to be lower (see `Gap`). None: 0.3.
         Raises InputError.
         """
         self._database.require_open()

@@ -148,9 +148,53 @@ def test_the_slopes_of_the_likelihood_are_exact() -> None:
     for place, unit in enumerate(np.eye(len(at)) * step):
         numeric = (shown.of_hits(at + unit)[0] - shown.of_hits(at - unit)[0]) / (2 * step)
         assert slopes[place] == pytest.approx(numeric, abs=1e-5)
-    value = shown.of_answers(at[:-1], 0.2, Calibration())
+    value = shown.of_answers(at[:-1], rng.random(n), Calibration())
     at = np.array([-0.5, 0.4, 0.3])
     _, slopes = value(at)
     for place, unit in enumerate(np.eye(3) * step):
         numeric = (value(at + unit)[0] - value(at - unit)[0]) / (2 * step)
         assert slopes[place] == pytest.approx(numeric, abs=1e-5)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_how_many_questions_have_an_answer_is_found_in_noisy_votes(
+    share: float, several: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    n, width, rate = 8000, 8, 0.2
+    chances = rng.dirichlet(np.linspace(2.0, 0.1, width + 1), n)[:, :width]  # the rest: not shown
+    if several:
+        right = rng.random((n, width)) < chances
+    else:
+        place = (rng.random((n, 1)) > chances.cumsum(axis=1)).sum(axis=1)
+        right = place[:, None] == np.arange(width)
+    right &= (rng.random(n) < share)[:, None]
+    read = rng.random((n, width)) < 1.0 / np.arange(1, width + 1)
+    good = right != (rng.random((n, width)) < rate)
+    helpful, harmful = (read & good).astype(np.float64), (read & ~good).astype(np.float64)
+    none = np.zeros((n, width))
+    terms = np.zeros((n, width, 5))
+    shown = _Shown(
+        terms, none, none, chances, several, helpful, harmful, read * 1.0, np.ones((n, width))
+    )
+    found, true = shown.answered(rate), right.any(axis=1)
+    assert found.mean() == pytest.approx(true.mean(), abs=0.03)
+    for part in np.array_split(np.argsort(found), 8):
+        assert found[part].mean() == pytest.approx(true[part].mean(), abs=0.09)
+
+
+def test_votes_on_all_hits_tell_whether_one_is_right() -> None:
+    ones, none = np.ones((3, 2)), np.zeros((3, 2))
+    helpful = np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    harmful = np.array([[0.0, 1.0], [0.0, 0.0], [1.0, 1.0]])
+    terms = np.zeros((3, 2, 5))
+    shown = _Shown(terms, none, none, ones * 0.4, False, helpful, harmful, ones, ones)
+    praised, silent, blamed = shown.answered(0.2).tolist()
+    assert praised > silent > blamed
+    # by hand: odds of "helpful" 4, of "harmful" 1/4; g: the share with an answer, in [0.5, 0.9]
+    g = silent / 0.8
+    assert 0.5 < g < 0.95
+    ratio = (4.0 + 0.25) / 2
+    assert praised == pytest.approx(g * 0.8 * ratio / (1 + g * 0.8 * (ratio - 1)), abs=1e-6)
+    assert blamed == pytest.approx(g * 0.8 * 0.25 / (1 + g * 0.8 * (0.25 - 1)), abs=1e-6)

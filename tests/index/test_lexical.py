@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
+from rag_flywheel.index.tokenizer import stems_in
 from thorough import thorough
 
 
@@ -333,3 +334,14 @@ def test_any_text_can_be_tokenised_indexed_and_found_again(text: str) -> None:
     index = LexicalIndex.build([found, ["something", "else"]])
     expected = bm25([found, ["something", "else"]], found[:5])
     assert index.scores(found[:5]).tolist() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_a_text_of_ascii_is_split_as_other_texts_are(text: str) -> None:
+    other = "é " + text  # not ASCII
+    assert tokenize(other)[1:] == tokenize(text)
+    stems = sorted(set(tokenize(text)))
+    assert list(stems_in([text, other], stems)) == [
+        (len(stems), len(tokenize(text))),
+        (len(stems), len(tokenize(other))),
+    ]

@@ -128,3 +128,23 @@ def test_the_best_the_last_and_those_shown_are_kept_by_falling_score() -> None:
     few = candidates(passages[:3], [1.0, 1.0, 1.7e308])
     assert few.kept([0]) == [2, 0, 1]
     assert few.logged([2, 0], np.array([7, 8, 9])) == [(9, 1e299), (7, 1.0)]
+
+
+@pytest.mark.parametrize("passages", [ENGLISH, GERMAN])
+def test_measures_are_the_same_whether_or_not_the_words_were_read_before(
+    passages: Sequence[Passage],
+) -> None:
+    query, scores = (
+        "This is a new link: in den Einstellungen, the Zurücksetzen",
+        [3.0, 2.0, 1.0, 0.5],
+    )
+    alone, after = (candidates(passages[:3], scores[:3]) for _ in range(2))
+    after.text_features(query)
+    assert after.words and not alone.words
+    found = after.measures(query, [2, 0])
+    assert found.tolist() == alone.measures(query, [2, 0]).tolist()
+    wanted = set(tokenize(query))
+    for row, passage in zip(found.tolist(), (passages[2], passages[0]), strict=True):
+        words = tokenize(f"{passage.title} {passage.text}")
+        share = len(wanted & set(words)) / len(wanted)
+        assert row == pytest.approx([share, float(share < 1), np.log1p(len(words))], abs=1e-6)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 TokenIds: TypeAlias = npt.NDArray[np.int32]
-_ASCII = re.compile(r"\w+")
+_NO_WORD = {i: " " for i in range(128) if re.match(r"\W", chr(i))}
 _LUCENE_STOPWORDS = (  # for English
     "a an and are as at be but by for if in into is it no not of on or such that the their then "
     "there these they this to was will with"
@@ -35,7 +35,9 @@ def _stemmer() -> Any:
 def _split(text: str) -> list[str]:
     """Lower-cased words of a text in order, all of them."""
     plain = unicodedata.normalize("NFKC", text).lower()
-    found: list[str] = (_ASCII if plain.isascii() else _word()).findall(plain)
+    if plain.isascii():
+        return plain.translate(_NO_WORD).split()
+    found: list[str] = _word().findall(plain)
     return found
 
 
@@ -53,9 +55,10 @@ def stems_in(texts: Iterable[str], stems: Sequence[str]) -> Iterator[tuple[int, 
     """
     stemmer, wanted, begins = _stemmer(), set(stems), {stem[:2] for stem in stems}
     for text in texts:
-        words = [w for w in _split(text) if w not in _STOPWORDS]
-        likely = [w for w in set(words) if w[:2] in begins]
-        yield len(wanted.intersection(stemmer.stemWords(likely))), len(words)
+        words = _split(text)
+        likely = [w for w in set(words) if w[:2] in begins and w not in _STOPWORDS]
+        n_words = len(words) - sum(map(_STOPWORDS.__contains__, words))
+        yield len(wanted.intersection(stemmer.stemWords(likely))), n_words
 
 
 class Numbers(dict[str, int]):

@@ -287,12 +287,7 @@ class Evidence:
 
     def weights(self, lineages: Pids) -> npt.NDArray[np.float64]:
         """The sum of K of the past queries that say anything about each of these texts, float64 (n,)."""
-        found: dict[int, float] = {}
-        for past, weight in zip(self.behind, self.each, strict=True):
-            for s in past.supports:
-                if s.chance > 0.0:
-                    found[s.lineage] = found.get(s.lineage, 0.0) + weight
-        return _of_each(found, lineages)
+        return _of_each(self._speaking[1], lineages)
 
     def log_odds(self, lineages: Pids) -> npt.NDArray[np.float64]:
         """What votes on the same question add to the log-odds of these texts, float64 (n,)."""
@@ -333,23 +328,27 @@ class Evidence:
 
     def votes_of(self, lineage: int) -> tuple[int, ...]:
         """The votes on the past queries that are evidence for a passage text."""
-        return tuple(chain.from_iterable(past.votes for past in self._speaking.get(lineage, ())))
+        return tuple(chain.from_iterable(past.votes for past in self._speaking[0].get(lineage, ())))
 
     @property
     def votes(self) -> Mapping[int, tuple[int, ...]]:
         """`votes_of` each passage text that there are any for."""
-        return {lineage: self.votes_of(lineage) for lineage in self._speaking}
+        return {lineage: self.votes_of(lineage) for lineage in self._speaking[0]}
 
     @cached_property
-    def _speaking(self) -> Mapping[int, Sequence[PastQuery]]:
-        """The past queries whose votes are evidence for each passage text."""
+    def _speaking(self) -> tuple[Mapping[int, Sequence[PastQuery]], Mapping[int, float]]:
+        """The past queries whose votes are evidence for each passage text, and the sum of K of those
+        that say anything about it."""
         found: dict[int, list[PastQuery]] = defaultdict(list)
-        for past in self.behind:
+        weights: dict[int, float] = {}
+        for past, weight in zip(self.behind, self.each, strict=True):
             certain = {known.lineage for known in past.known}
             for s in past.supports:
                 if s.lineage not in certain:
                     found[s.lineage].append(past)
-        return found
+                if s.chance > 0.0:
+                    weights[s.lineage] = weights.get(s.lineage, 0.0) + weight
+        return found, weights
 
 
 def _of_each(values: Mapping[int, float], lineages: Pids) -> npt.NDArray[np.float64]:

@@ -7,6 +7,7 @@ the best candidates only.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +87,15 @@ class QueryWords:
 
 
 @dataclass(frozen=True)
+class _Found:
+    """The tokens of texts that are words of the query, in order: text, position, word (k,) each."""
+
+    text: Ints
+    position: Ints
+    word: Ints
+
+
+@dataclass(frozen=True)
 class TextWords:
     """Where the words of a query occur in n texts.
 
@@ -98,6 +108,13 @@ class TextWords:
     titles: Ints
     average_length: float
     average_title: float
+
+    @cached_property
+    def found(self) -> _Found:
+        """The tokens that are words of the query."""
+        hits = np.flatnonzero(self.places >= 0)
+        text = np.searchsorted(np.cumsum(self.lengths), hits, side="right")
+        return _Found(text, hits, self.places[hits])
 
 
 @dataclass(frozen=True)
@@ -125,15 +142,6 @@ class Best:
     bigram: float
     pairs: float
     pieces: float
-
-
-@dataclass(frozen=True)
-class _Found:
-    """The tokens of texts that are words of the query, in order: text, position, word (k,) each."""
-
-    text: Ints
-    position: Ints
-    word: Ints
 
 
 @dataclass(frozen=True)
@@ -180,11 +188,9 @@ def rich_features(
         nothing = np.zeros((n, len(RICH)), dtype=np.float32)
         nothing[:, RICH.index("length")] = length
         return nothing, best or Best(0.0, 0.0, 0.0, 0.0)
-    hits = np.flatnonzero(texts.places >= 0)
-    ends = np.cumsum(texts.lengths)
-    found = _Found(np.searchsorted(ends, hits, side="right"), hits, texts.places[hits])
+    found, starts = texts.found, np.cumsum(texts.lengths) - texts.lengths
     cells = found.text * m + found.word
-    in_title = hits - (ends - texts.lengths)[found.text] < texts.titles[found.text]
+    in_title = found.position - starts[found.text] < texts.titles[found.text]
     in_titles = np.bincount(cells[in_title], minlength=n * m).reshape(n, m).astype(np.float64)
     weights = query.idf * np.bincount(query.order[query.order >= 0], minlength=m)
     title = _saturated(in_titles, texts.titles, texts.average_title) @ weights
@@ -209,22 +215,19 @@ def rich_features(
     return np.stack(columns, axis=1).astype(np.float32), best
 
 
-def measures(places: Ints, lengths: Ints, idf: npt.NDArray[np.float64], unknown: float) -> Features:
+def measures(texts: TextWords, idf: npt.NDArray[np.float64], unknown: float) -> Features:
     """float32 (n, 3): the measures of n texts, in the order of MEASURES.
 
-    places: the texts one after the other, each token as the number of its word in the question or -1;
-    lengths (n,): tokens of each text; idf (m,): of the question's distinct words; unknown: of a word
-    that is in no text.
+    idf (m,): of the question's distinct words; unknown: of a word that is in no text.
     """
-    n, m = len(lengths), len(idf)
-    hits = np.flatnonzero(places >= 0)
+    n, m = len(texts.lengths), len(idf)
     there = np.zeros((n, m), dtype=bool)
-    there[np.searchsorted(np.cumsum(lengths), hits, side="right"), places[hits]] = True
+    there[texts.found.text, texts.found.word] = True
     found = np.empty((n, 3), dtype=np.float32)
     total = float(idf.sum())
     found[:, 0] = there @ idf / total if total > 0 else 0.0
     found[:, 1] = np.where(there, 0.0, idf).max(axis=1, initial=0.0) / unknown if m else 1.0
-    found[:, 2] = np.log1p(lengths)
+    found[:, 2] = np.log1p(texts.lengths)
     return found
 
 

@@ -9,6 +9,7 @@ candidates; a relevance is not, so that copies of a passage have the relevance o
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +22,16 @@ from rag_flywheel.records import Features
 
 Floats = npt.NDArray[np.float64]
 _LEAST_REACH = -1.0
-_SURE = 1e-12
+_SURE = math.log(1e12)  # the farthest log-odds
 _KNOWN = 0.99  # the least relevance of a known answer of the very question
 _KNOWN_LOG_ODDS = math.log(_KNOWN / (1.0 - _KNOWN))
 
 
 @dataclass(frozen=True)
 class Relevance:
-    """The relevance of n hits, float64 (n,), and the chance that one of them at least is right."""
+    """The relevance of n hits, and the chance that one of them at least is right."""
 
-    hits: Floats
+    hits: Sequence[float]
     answerable: float
 
 
@@ -50,7 +51,7 @@ def terms_of_given(measured: Features) -> Floats:
 
 
 def reach(calibration: Calibration, dense: npt.NDArray[np.floating[Any]]) -> Floats:
-    """How far each passage stands out from those that unrelated questions find, −1 to 4."""
+    """How far each passage stands out from those that unrelated questions find, −1 to 2."""
     far = (dense.astype(np.float64) - calibration.unrelated) / calibration.spread
     found: Floats = np.minimum(np.maximum(far, _LEAST_REACH), MOST_REACH)
     return found
@@ -60,12 +61,16 @@ def relevance(
     calibration: Calibration, dense: Features, measured: Features, votes: Votes, n0: float
 ) -> Relevance:
     """The relevance of passages of the index, by their feature `dense` (n,), and measures (n, 3)."""
-    at = calibration.of_index
-    before = at[0] + at[1] * dense.astype(np.float64) + measured.astype(np.float64) @ at[2:]
-    one, far, likely = calibration.of_answer
-    of_answer = one + far * reach(calibration, dense) + likely * before
+    one, of_dense, cover, missing, length = calibration.of_index.tolist()
+    near = dense.tolist()
+    before = [
+        one + of_dense * d + cover * c + missing * m + length * n
+        for d, (c, m, n) in zip(near, measured.tolist(), strict=True)
+    ]
+    far = [(d - calibration.unrelated) / calibration.spread for d in near]
     n0 = n0 if calibration.n0 is None else calibration.n0
-    return _relevance(before, of_answer, after_votes(before, votes, n0, calibration.agreement))
+    after = _after_votes(before, votes, n0, calibration.agreement)
+    return _relevance(calibration, before, after, far)
 
 
 def relevance_of_given(
@@ -75,41 +80,61 @@ def relevance_of_given(
 
     How far they stand out is not known, and counts as if it was enough.
     """
-    before = terms_of_given(measured) @ calibration.of_given
-    one, far, likely = calibration.of_answer
-    after = after_votes(before, votes, n0, 1.0)
-    return _relevance(before, one + far * MOST_REACH + likely * before, after)
+    one, cover, length = calibration.of_given.tolist()
+    before = [one + cover * c + length * n for c, _, n in measured.tolist()]
+    after = _after_votes(before, votes, n0, 1.0)
+    return _relevance(calibration, before, after, [MOST_REACH] * len(before))
 
 
-def after_votes(before: Floats, votes: Votes, n0: float, agreement: float) -> Floats:
-    """The log-odds after the votes, (n,), of log-odds before them."""
-    moved = (votes.weight > 0.0) | (votes.log_odds != 0.0) | (votes.support > 0.0)
-    if not moved.any():
-        return _with_known(before, votes)
-    said = np.maximum(votes.weight, votes.support)
-    chance = np.clip((n0 * _chance(before) + votes.support) / (n0 + said), _SURE, 1.0 - _SURE)
-    named = np.clip(votes.least, _SURE, 1.0 - _SURE)
-    found: Floats = (np.log(chance) - np.log1p(-chance)) * agreement ** (said / (n0 + said))
-    found = np.maximum(found, np.log(named) - np.log1p(-named)) + votes.log_odds
-    return _with_known(np.where(moved, found, before), votes)
+def _relevance(
+    calibration: Calibration, before: list[float], after: list[float], far: list[float]
+) -> Relevance:
+    """before, after: the log-odds of each hit before and after the votes; far: how far it stands out."""
+    if not before:
+        return Relevance((), 0.0)
+    one, of_reach, likely = calibration.of_answer.tolist()
+    best = max(
+        one + of_reach * min(max(r, _LEAST_REACH), MOST_REACH) + likely * b + a - b
+        for b, a, r in zip(before, after, far, strict=True)
+    )
+    return Relevance([_chance(a) for a in after], _chance(max(best, *after)))
 
 
-def _with_known(log_odds: Floats, votes: Votes) -> Floats:
-    """The log-odds, of known answers of the very question at least those of _KNOWN."""
+def _after_votes(before: list[float], votes: Votes, n0: float, agreement: float) -> list[float]:
+    """The log-odds after the votes of log-odds before them. Few numbers: numpy would take longer."""
+    found = before
+    if votes.any_vote:
+        of_each = (votes.support, votes.weight, votes.log_odds, votes.least)
+        each = zip(before, *(values.tolist() for values in of_each), strict=True)
+        found = [
+            _moved(b, (s, w, odds, least), n0, agreement) if s > 0.0 or w > 0.0 or odds else b
+            for b, s, w, odds, least in each
+        ]
     if votes.grades is None:
-        return log_odds
-    return np.where(votes.grades > 0.0, np.maximum(log_odds, _KNOWN_LOG_ODDS), log_odds)
+        return found
+    known = zip(found, votes.grades.tolist(), strict=True)
+    return [max(after, _KNOWN_LOG_ODDS) if grade > 0.0 else after for after, grade in known]
 
 
-def _relevance(before: Floats, of_answer: Floats, after: Floats) -> Relevance:
-    """before, after: the log-odds of each hit before and after the votes; of_answer: those of the answer
-    before them, if the hit was its best."""
-    if not len(before):
-        return Relevance(before, 0.0)
-    best = max(float((of_answer + after - before).max()), float(after.max()))
-    return Relevance(_chance(after), 1.0 / (1.0 + math.exp(-min(max(best, -700.0), 700.0))))
+def _moved(
+    before: float, votes: tuple[float, float, float, float], n0: float, agreement: float
+) -> float:
+    """The log-odds of one passage after the votes on similar queries and on the same question.
+
+    votes: as in Votes: support, weight, log_odds and least.
+    """
+    support, weight, log_odds, least = votes
+    said = max(weight, support)
+    chance = (n0 * _chance(before) + support) / (n0 + said)
+    similar = _log_odds(chance) * math.pow(agreement, said / (n0 + said))
+    return max(similar, _log_odds(least)) + log_odds
 
 
-def _chance(log_odds: Floats) -> Floats:
-    found: Floats = 1.0 / (1.0 + np.exp(np.minimum(-log_odds, 700.0)))
-    return found
+def _chance(log_odds: float) -> float:
+    return 1.0 / (1.0 + math.exp(min(-log_odds, 700.0)))
+
+
+def _log_odds(chance: float) -> float:
+    if not 0.0 < chance < 1.0:
+        return _SURE if chance > 0.0 else -_SURE
+    return min(max(math.log(chance) - math.log1p(-chance), -_SURE), _SURE)

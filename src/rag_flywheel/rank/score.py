@@ -81,6 +81,7 @@ class Votes:
     log_odds: npt.NDArray[np.float64]
     least: npt.NDArray[np.float64]
     grades: npt.NDArray[np.float64] | None = None
+    any_vote: bool = True
 
     @classmethod
     def of(cls, evidence: "Evidence", lineages: Pids, parameters: Parameters | None) -> "Votes":
@@ -93,6 +94,7 @@ class Votes:
             evidence.log_odds(lineages),
             evidence.least(lineages),
             evidence.grades(lineages) if evidence.own else None,
+            bool(evidence.support or evidence.behind or evidence.same.log_odds),
         )
 
 

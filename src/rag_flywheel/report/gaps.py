@@ -24,9 +24,8 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.retrievals import AskedQuery, asked_since
 
-UNLIKELY = (
-    0.2  # of an answer to hold a right passage; docs/how-to/feedback.md says where it is from
-)
+UNLIKELY = 0.3  # of an answer to hold a right passage
+PEOPLE = 4  # who ask about a topic from whom on UNLIKELY holds; docs/how-to/feedback.md: both
 UNANSWERED = 0.1  # prior probability that a question has no answer
 QUIET = 0.05  # log-odds that each time a question is asked add in favour of an answer
 MOST_QUESTIONS = 2_000  # the most that are clustered: those asked most often
@@ -43,6 +42,7 @@ class Gap:
     missing: questions whose answer a user reported as missing.
     harmful: questions with more votes against a hit than for it.
     unlikely: questions whose answer, when last asked, most likely held no passage that answers them.
+        The fewer people ask about the topic, the less likely it has to be.
     """
 
     examples: tuple[str, ...]
@@ -66,7 +66,8 @@ def gaps(
 
     Both are sorted by how often they were asked. rates: how often votes are wrong; weights: of the
     users who cast them, by their hashes. least: a question is unlikely to have an answer where
-    `answerable` is below it.
+    `answerable` is below it, or where so are its odds times 4 while one person asked about the topic,
+    times 2 for two. Without a user's id, each time counts as another person.
     Raises InputError.
     """
     if type(days) not in {int, float} or not 0 < days < 1e5:
@@ -85,7 +86,14 @@ def gaps(
         some = [q for q in questions if (whys[q] != {"unlikely"}) == reported]
         with database.reading() as conn:
             vectors = vectors_of(conn, {q.query_hash: texts[q] for q in some}, source.queries)
-        each = [_gap(topic, texts, counts, whys) for topic in _topics(some, vectors)]
+        topics = _topics(some, vectors)
+        if not reported:
+            asked = defaultdict(list)
+            for each_time in recent:
+                asked[each_time.question].append(each_time)
+            surely = (_surely({q: asked[q] for q in topic}, least) for topic in topics)
+            topics = [kept for kept in surely if kept]
+        each = [_gap(topic, texts, counts, whys) for topic in topics]
         found += sorted(each, key=lambda g: (-g.n, -g.n_before, g.examples))
     return found
 
@@ -175,6 +183,18 @@ def _whys(
         if question not in helped and answerable is not None and answerable < least:
             found[question].add("unlikely")
     return dict(found)
+
+
+def _surely(topic: Mapping[QueryKey, Sequence[AskedQuery]], least: float) -> list[QueryKey]:
+    """The questions of a topic that are unlikely enough to have an answer for so few people asking.
+
+    topic: its questions, and each time that they were asked, the last time at the end.
+    """
+    users = [asked.user_id for each in topic.values() for asked in each]
+    n = len({user for user in users if user is not None}) + users.count(None)
+    share, last = min(n / PEOPLE, 1.0), {q: each[-1].answerable or 0.0 for q, each in topic.items()}
+    # odds below share · least / (1 − least), without a division by 0
+    return [q for q, p in last.items() if p * (1.0 - least) < share * least * (1.0 - p)]
 
 
 def _counts(recent: Sequence[AskedQuery], since: float) -> dict[QueryKey, tuple[int, int]]:

@@ -97,9 +97,11 @@ def rich_of(
     texts = TextWords(places, lengths, titles, average, title)
     ngrams = TextNgrams(counts, np.array(list(idf.values())), totals, statistics.average_ngrams)
     rich, best = rich_features(query, texts, ngrams, best)
-    distinct = np.array([statistics.distinct_idf(w) for w in query.words])
-    unknown = float(np.log(2.0 * statistics.n_distinct + 2.0))
-    return np.concatenate([rich, measures(places, lengths, distinct, unknown)], axis=1), best
+    distinct, n_distinct = query.idf, statistics.n_distinct
+    if n_distinct < len(statistics):
+        distinct = np.array([statistics.distinct_idf(w) for w in query.words])
+    measured = measures(texts, distinct, float(np.log(2.0 * n_distinct + 2.0)))
+    return np.concatenate([rich, measured], axis=1), best
 
 
 def find_pids(wanted: Pids, pids: Pids) -> tuple[Positions, npt.NDArray[np.bool_]]:

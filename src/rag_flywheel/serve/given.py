@@ -5,8 +5,8 @@ application need not be in it, and at a refresh the same texts give the same fea
 """
 
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +27,14 @@ _LARGEST = 1e299  # of a score that is stored
 @dataclass(frozen=True)
 class GivenCandidates:
     """The n candidates of one call: their texts, their scores float64 (n,), and the pids and lineages
-    (n,) of the rows that they have in the store, -1: none yet."""
+    (n,) of the rows that they have in the store, -1: none yet. words: of the texts that were read, by
+    position; they are added when they are."""
 
     texts: Sequence[Passage]
     scores: npt.NDArray[np.float64]
     pids: Pids
     lineages: Pids
+    words: dict[int, Words] = field(default_factory=dict)
 
     @classmethod
     def of(cls, conn: sqlite3.Connection, given: Sequence[Candidate]) -> "GivenCandidates":
@@ -48,12 +50,17 @@ class GivenCandidates:
         these.
         """
         read = best_given(self.scores, POOL)
-        found = text_features(tokenize(query), [words_of(self.texts[i]) for i in read.tolist()])
+        self.words.update((i, words_of(self.texts[i])) for i in read.tolist())
+        found = text_features(tokenize(query), [self.words[i] for i in read.tolist()])
         return spread_out(found, read, len(self.texts))
 
     def measures(self, query: str, positions: Sequence[int]) -> Features:
         """float32 (n, 3): the measures of relevance of these candidates, each word weighing the same."""
-        return given_measures(tokenize(query), [encoded_text(self.texts[i]) for i in positions])
+        stems = tokenize(query)
+        if all(i in self.words for i in positions):
+            wanted, known = set(stems), [self.words[i][0] for i in positions]
+            return _measures(wanted, [(len(wanted.intersection(ws)), len(ws)) for ws in known])
+        return given_measures(stems, [encoded_text(self.texts[i]) for i in positions])
 
     def kept(self, shown: Sequence[int]) -> list[int]:
         """Positions of the candidates that are stored with the retrieval, by falling score: the 50 with
@@ -77,8 +84,13 @@ def words_of(passage: Passage) -> Words:
 def given_measures(query: Sequence[str], texts: Sequence[str]) -> Features:
     """float32 (n, 3): the measures of texts for the words of a query, as in MEASURES; each word weighs the
     same, so that they do not depend on the other texts."""
-    stems = list(dict.fromkeys(query))
-    found = np.array(list(stems_in(texts, stems)), dtype=np.float32).reshape(-1, 2)
+    stems = set(query)
+    return _measures(stems, list(stems_in(texts, list(stems))))
+
+
+def _measures(stems: Set[str], counts: Sequence[tuple[int, int]]) -> Features:
+    """counts: how many of these distinct words each text has, and how many words it has in all."""
+    found = np.array(counts, dtype=np.float32).reshape(-1, 2)
     cover = found[:, 0] / max(len(stems), 1)
     missing = (found[:, 0] < max(len(stems), 1)).astype(np.float32)
     return np.stack([cover, missing, np.log1p(found[:, 1])], axis=1)

@@ -148,8 +148,9 @@ class Server:
         for ranked in self._ranked(state, queries, vectors[revision], asked):
             best, _ = self._standing(state, ranked, asked.k)
             if asked.min_relevance is not None:
-                likely = _relevance(state, ranked, [i for i, _ in best]).hits >= asked.min_relevance
-                best = [each for each, stays in zip(best, likely, strict=True) if stays]
+                likely = _relevance(state, ranked, [i for i, _ in best]).hits
+                kept = zip(best, likely, strict=True)
+                best = [each for each, chance in kept if chance >= asked.min_relevance]
             found.append([stored.passage.id for _, stored in best])
         return found
 
@@ -222,7 +223,7 @@ class Server:
         stored = self._texts(state, [pid]).get(pid)
         if stored is None:  # removed meanwhile
             return None
-        chance = float(_relevance(state, ranked, [i]).hits[0])
+        (chance,) = _relevance(state, ranked, [i]).hits
         return pid, ranked.explored(stored.passage, i, len(shown), chance)
 
     def _ranked(
@@ -281,7 +282,7 @@ class Server:
             pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept])
             logged, other = own.logged(kept, pids), None
             if i is not None:
-                chance = float(_relevance_of_given(state, ranked, [i], query, own).hits[0])
+                (chance,) = _relevance_of_given(state, ranked, [i], query, own).hits
                 hit = ranked.explored(own.texts[i], i, len(shown), chance)
                 other = int(pids[i]), hit
             found = RankedQuery(query, vector, hits_of(pids), of_hits.answerable, logged, other)
@@ -408,7 +409,7 @@ def _hits_of(
     least relevance of a hit that is not left out."""
     kept = [
         (*each, chance)
-        for each, chance in zip(every, of_hits.hits.tolist(), strict=True)
+        for each, chance in zip(every, of_hits.hits, strict=True)
         if least is None or chance >= least
     ]
     return [

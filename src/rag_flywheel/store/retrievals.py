@@ -213,18 +213,20 @@ def read_tenant(value: object) -> str | None:
 @dataclass(frozen=True)
 class AskedQuery:
     """A recorded retrieval of a question; answerable: the chance that one of its hits is right, None:
-    an earlier release recorded it."""
+    an earlier release recorded it. user_id: None: not given."""
 
     question: QueryKey
     query: str
     at: float
     answerable: float | None
+    user_id: str | None
 
 
 def asked_since(conn: sqlite3.Connection, since: float) -> list[AskedQuery]:
     """Every retrieval since a time in seconds since 1970, the oldest first."""
     rows = conn.execute(
-        "SELECT query_hash, tenant, query, at, answerable FROM retrievals WHERE at >= ? ORDER BY rid",
+        "SELECT query_hash, tenant, query, at, answerable, user_id FROM retrievals WHERE at >= ? "
+        "ORDER BY rid",
         (since,),
     )
     return [
@@ -233,8 +235,9 @@ def asked_since(conn: sqlite3.Connection, since: float) -> list[AskedQuery]:
             column_checks.text("retrievals.query", query),
             column_checks.seconds("retrievals.at", at),
             column_checks.optional_share("retrievals.answerable", answerable),
+            column_checks.optional_text("retrievals.user_id", user),
         )
-        for hashed, tenant, query, at, answerable in rows
+        for hashed, tenant, query, at, answerable, user in rows
     ]
 
 
