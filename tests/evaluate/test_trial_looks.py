@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from fakes import WordEncoder
 from gates import QUERIES, gate_of, hashes_of, live, looked, make_history, opened, rows_of
 from plain_model import TOPICS, is_answer, spellings, topics, vote_on
-from rag_flywheel import Flywheel, Passage, Vote
+from rag_flywheel import Config, Flywheel, Passage, Vote
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.evaluate.gate import alpha_of
 from rag_flywheel.store.passages import query_hash
@@ -54,20 +55,23 @@ def test_copies_of_a_judging_question_judge_as_one(voted: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_votes_on_any_query_bring_the_next_look_nearer(voted: Path) -> None:
-    """Also those on queries that do not judge, and a user's second thoughts."""
+    """Also those on queries that do not judge; a user's second thoughts only replace the first."""
     looked(voted, 400, "no better")
     with opened(voted) as fw:
         assert "450 votes so far, the next look is at 600" in fw.refresh().reason
         shown = fw.retrieve(QUERIES[0])
-        for n, look in ((149, False), (1, True)):
-            fw.feedback_many(
-                Vote(shown.id, shown.hits[0].passage_id, "helpful", "ann") for _ in range(n)
-            )
+        hit = shown.hits[0].passage_id
+        for n, users, look in (
+            (0, ["user 0"] * 150, False),
+            (1, [f"user {i}" for i in range(149)], False),
+            (2, ["user 149"], True),
+        ):
+            fw.feedback_many(Vote(shown.id, hit, "helpful", user) for user in users)
             fw.add([Passage("edited", f"edition number{n} of a passage")])
             report = fw.refresh()
             assert ("votes so far" not in report.reason) == look
             assert len(rows_of(fw)) == 1 + look
-        assert rows_of(fw)[1][1] == fw.status().n_votes == 600
+        assert rows_of(fw)[1][1] == 600 == fw.status().n_votes - 150
 
 
 def full_at_current(failing: list[bool]) -> Callable[..., None]:
@@ -121,7 +125,8 @@ def corrected(fw: Flywheel, right: str) -> None:
 def test_what_rests_on_corrections_does_not_judge(tmp_path: Path, right: str) -> None:
     """Neither where few queries have votes nor as a veto: it is one user's word, and counts as that,
     as a vote on its question."""
-    with opened(tmp_path / "kb") as fw:
+    config = Config(encoder="", corrections_per_day=None)
+    with Flywheel.open(tmp_path / "kb", encoder=WordEncoder(), config=config) as fw:
         fw.add(topics())
         vote_on(fw, QUERIES[:30], is_answer)
         corrected(fw, right)

@@ -13,6 +13,7 @@ from rag_flywheel.deploy.loaded import load_parameters
 from rag_flywheel.encode.tower import FILE_NAME, Tower
 from rag_flywheel.evaluate.gate import alpha_of
 from rag_flywheel.improve import teach
+from rag_flywheel.refresh.unrelated import UNRELATED as PROBES
 from teachable import RATE, TeachableEncoder, answer, passages, questions, share_right, vote
 from tuned import (
     ASKED,
@@ -97,7 +98,7 @@ def test_what_became_of_it_is_told(tuned: Path) -> None:
 def test_past_queries_are_stored_as_the_tuned_encoder_has_them(tuned: Path) -> None:
     with opened(tuned) as fw:
         revision = manifest_of(fw)["tuned"]
-        assert revisions(tuned)[revision] == len(ASKED)
+        assert revisions(tuned)[revision] == len(ASKED) + len(PROBES)
         tower = TeachableEncoder().tower()
         tower.load(weights_of(fw))
         stored = rows(
@@ -109,7 +110,7 @@ def test_past_queries_are_stored_as_the_tuned_encoder_has_them(tuned: Path) -> N
         kept = np.stack([np.frombuffer(vector, np.float32) for _, vector in stored])
         np.testing.assert_allclose(kept, made, atol=1e-6)
         shown = fw.retrieve("thing3 never asked")
-        assert revisions(tuned)[revision] == len(ASKED) + 1
+        assert revisions(tuned)[revision] == len(ASKED) + len(PROBES) + 1
         fw.feedback(shown.id, shown.hits[1].passage_id, "helpful")
         again = fw.retrieve("thing3 never asked", record=False)
         moved = {h.passage_id: h.explanation.evidence for h in again.hits}

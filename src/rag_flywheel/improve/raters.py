@@ -24,6 +24,7 @@ TOLERATED = 0.2
 CLEARLY = 2.0  # standard errors by which a voter must differ from all voters
 LEAST_ACCURACY = 0.54  # of those who are believed, on other passages; tossed coins have up to 0.52
 KNOWN_FLOOR = 0.3  # the least weight of those who are right about known answers
+LEAST_VOTERS = 5  # with fewer there is nobody to compare with
 _HALF = 0.5
 _MANY_KNOWN = 20  # passages that are known to be right or wrong, which decide against any majority
 _KNOWN_ENOUGH, _KNOWN_RIGHT = 4.0, 0.7
@@ -82,7 +83,7 @@ def accuracy_of(ballots: Ballots) -> Accuracy:
     found = _fitted(ballots)
     counts = _counts(ballots, found.right[ballots.passage], found.n)
     weight = np.ones(found.n)
-    if found.n and _accuracy_on_others(ballots) >= LEAST_ACCURACY:
+    if found.n >= LEAST_VOTERS and _accuracy_on_others(ballots) >= LEAST_ACCURACY:
         usual = 0.5 * sum(_usual(counts, found.believed))
         own = _weights(found, counts, usual)
         if np.mean(own >= _HALF) > _HALF or np.sum(~np.isnan(ballots.known)) >= _MANY_KNOWN:
