@@ -246,6 +246,7 @@ def test_too_little_left_to_learn_from_means_the_shipped_parameters(tmp_path: Pa
         for n in range(90):
             shown = fw.retrieve(f"topic{n % 20} word{n}", user_id="ann")
             fw.feedback(shown.id, shown.hits[n % 3].passage_id, "helpful", user_id="ann")
+            fw.feedback(shown.id, shown.hits[3].passage_id, "harmful", user_id="ann")
         fw.refresh()
         assert learned(root, fw).parameters.rates != Parameters().rates
         fw.forget("ann")
