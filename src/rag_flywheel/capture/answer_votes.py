@@ -12,13 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rag_flywheel.capture.answer_credit import credits_by_support, sentences
-from rag_flywheel.capture.terms import Terms
-from rag_flywheel.capture.votes import (
-    NO_TERMS,
-    check_retrieval_id,
-    check_verdict,
-    unknown_retrieval,
-)
+from rag_flywheel.capture.terms import NO_TERMS, Terms
+from rag_flywheel.capture.votes import check_retrieval_id, check_verdict, unknown_retrieval
 from rag_flywheel.checks import check_optional_text, check_text, items
 from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
@@ -86,8 +81,7 @@ def append(
         if retrieval_id not in retrievals.shown_hits(conn, [retrieval_id]):
             raise unknown_retrieval(retrieval_id)
         at = time.time()
-        left = terms.left(conn, new.user_id, new.rid, kind=new.kind, at=at)
-        new = replace(new, trust=terms.trust if left > 0 else 0.0)
+        new = replace(new, trust=terms.trust_of(conn, new.user_id, new.rid, kind=new.kind, at=at))
         votes.append_answer_vote(conn, new, seq=passages.advance_clock(conn), at=at)
     return True
 

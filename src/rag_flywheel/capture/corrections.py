@@ -4,8 +4,8 @@ import json
 import sqlite3
 import time
 
-from rag_flywheel.capture.terms import Terms
-from rag_flywheel.capture.votes import NO_TERMS, check_retrieval_id, unknown_retrieval
+from rag_flywheel.capture.terms import NO_TERMS, Terms
+from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
 from rag_flywheel.checks import check_optional_text, check_text
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.store import golden, notes, passages, retrievals, users, votes
@@ -51,8 +51,7 @@ def append_correction(
         now = time.time()
         golden.append_correction(conn, seq=seq, at=now, rid=rid, pid=pid, user_id=user_id)
         credits = dict.fromkeys(votes.named_before(conn, rid, user_id), 0.0) | {pid: 1.0}
-        left = terms.left(conn, user_id, rid, kind="correction", at=now)
-        trust = terms.trust if left > 0 else 0.0
+        trust = terms.trust_of(conn, user_id, rid, kind="correction", at=now)
         vote = NewAnswerVote(rid, "correction", "helpful", user_id, credits, trust=trust)
         votes.append_answer_vote(conn, vote, seq=seq, at=now)
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from rag_flywheel.capture.answer_votes import GetEncoder, append, parts, prior_chances, shown_by
-from rag_flywheel.capture.terms import Terms
-from rag_flywheel.capture.votes import NO_TERMS, check_retrieval_id
+from rag_flywheel.capture.terms import NO_TERMS, Terms
+from rag_flywheel.capture.votes import check_retrieval_id
 from rag_flywheel.checks import check_optional_text, check_text
 from rag_flywheel.errors import InputError
 from rag_flywheel.store import retrievals, votes

@@ -28,3 +28,12 @@ class Terms:
         since = at - _DAY_S
         n = votes.count_of_voice(conn, user_id, rid, since=since, corrections=corrections)
         return float(max(most - n, 0))
+
+    def trust_of(
+        self, conn: sqlite3.Connection, user_id: str | None, rid: int, *, kind: str, at: float
+    ) -> float:
+        """The trust in one more vote of this kind: none beyond what counts in a day."""
+        return self.trust if self.left(conn, user_id, rid, kind=kind, at=at) > 0 else 0.0
+
+
+NO_TERMS = Terms()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
-from rag_flywheel.capture.terms import Terms
+from rag_flywheel.capture.terms import NO_TERMS, Terms
 from rag_flywheel.checks import check_optional_text, check_text, check_trust, items
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.records import Verdict, Vote
@@ -16,7 +16,6 @@ from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.votes import NewVote
 
-NO_TERMS = Terms()
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 
 

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.improve.examples import Floats, Ints
 from rag_flywheel.improve.raters import Ballots
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 NEWCOMERS = 10  # who at least make a crowd
 WITHIN_S = 3_600.0

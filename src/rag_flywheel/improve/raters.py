@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from rag_flywheel.improve.examples import Floats, Ints
 
 USUAL = 0.8  # the accuracy of all voters, before any vote
 IMAGINED = 4.0  # votes on right passages, and as many on wrong ones, that a voter's prior is worth

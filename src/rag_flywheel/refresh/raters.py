@@ -10,9 +10,9 @@ from rag_flywheel.curate.judgments import standing_votes
 from rag_flywheel.curate.opinions import standing_decisions
 from rag_flywheel.curate.weights import EXPLICIT
 from rag_flywheel.improve.crowds import TOGETHER, contradicted, crowds_of
-from rag_flywheel.improve.examples import Examples
+from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.propagate import build_memory
-from rag_flywheel.improve.raters import Ballots, Floats, Ints, accuracy_of
+from rag_flywheel.improve.raters import Ballots, accuracy_of
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.raters import RaterWeight
 from rag_flywheel.records import QueryKey
