@@ -221,6 +221,13 @@ def asks(fw: Flywheel, *, attackers: bool) -> None:
             )
 
 
+def learn_desk(fw: Flywheel) -> None:
+    """The desk, and what its honest users taught it."""
+    fw.add(desk())
+    asks(fw, attackers=False)
+    fw.refresh()
+
+
 def learned(fw: Flywheel, root: Path) -> Any:
     version = root / "versions" / str(fw.status().version)
     parameters = json.loads((version / "parameters.json").read_text())
@@ -346,9 +353,7 @@ def test_the_harm_of_a_thousand_ids_stays_on_their_question_and_they_are_named(
 ) -> None:
     bots = names(1_000, "bot")
     with opened(tmp_path / "kb") as fw:
-        fw.add(desk())
-        asks(fw, attackers=False)
-        fw.refresh()
+        learn_desk(fw)
         attacked, other = "topic3 page how", "topic9 page how"
         before = order(fw, attacked), order(fw, other)
         shown = fw.retrieve(attacked, k=6)
@@ -373,9 +378,7 @@ def test_muting_a_crowd_before_any_refresh_restores_the_order_bit_for_bit(
 ) -> None:
     bots = names(200, "bot")
     with opened(tmp_path / "kb") as fw:
-        fw.add(desk())
-        asks(fw, attackers=False)
-        fw.refresh()
+        learn_desk(fw)
         before = order(fw, "topic3 page how")
         shown = fw.retrieve("topic3 page how", k=6)
         fw.feedback_many(Vote(shown.id, shown.hits[-1].passage_id, "helpful", b) for b in bots)

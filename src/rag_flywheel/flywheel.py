@@ -10,7 +10,7 @@ from rag_flywheel.capture import corrections
 from rag_flywheel.capture import votes as capture
 from rag_flywheel.capture.answer_votes import AnswerVote, append_answer_vote
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
-from rag_flywheel.capture.terms import Terms
+from rag_flywheel.capture.terms import Terms, set_muted
 from rag_flywheel.checks import (
     check_optional_chance,
     check_text,
@@ -68,10 +68,9 @@ from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.live_version import current_of, server_of
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.server import Server
-from rag_flywheel.store import corpus, mutes, users
+from rag_flywheel.store import corpus, users
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
-from rag_flywheel.store.passages import advance_clock
 
 Trust: TypeAlias = float | Callable[[str | None], float]
 """How much a user's feedback weighs: a number, or a function of the user's id."""
@@ -482,8 +481,8 @@ class Flywheel:
         names: ids that the caller knows, to be matched with the hashes. Raises InputError.
         """
         known = {str(self._hidden(check_text("names", n))): n for n in items("names", names, str)}
-        self._database.require_open()
-        return raters_of(self._database, self._serving().raters(), known)
+        with self._files():
+            return raters_of(self._root, self._database, known)
 
     def mute(self, user_id: str | None = None, *, raters: Iterable[str] = ()) -> int:
         """Leave out all votes of a user, past and future, from the next call on; returns how many users
@@ -504,13 +503,7 @@ class Flywheel:
             users_.append(str(self._hidden(user_id)))
         if not users_:
             raise InputError("found no user_id and no raters; expected one user at least")
-        with self._database.transaction(durable=True) as conn:
-            now = mutes.muted(conn)
-            changed = [user for user in dict.fromkeys(users_) if (user in now) != muted]
-            if changed:
-                first = advance_clock(conn, len(changed))
-                mutes.append_mutes(conn, changed, muted=muted, first_seq=first)
-        return len(changed)
+        return set_muted(self._database, users_, muted=muted)
 
     def opt_out(self, user_id: str, *, out: bool = True) -> None:
         """From now on, in every process, record nothing of a user; out=False: record them again.

@@ -1,9 +1,13 @@
-"""The terms under which a vote counts: how far its user is trusted, and how many count in a day."""
+"""The terms under which a vote counts: how far its user is trusted, how many count in a day, and whose
+are left out."""
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rag_flywheel.store import votes
+from rag_flywheel.store import mutes, votes
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.passages import advance_clock
 
 _DAY_S = 86_400.0
 
@@ -37,3 +41,15 @@ class Terms:
 
 
 NO_TERMS = Terms()
+
+
+def set_muted(database: Database, users: Sequence[str], *, muted: bool) -> int:
+    """Leave out all votes of these users, given as hashes, or hear them again, in one durable commit;
+    returns how many this changes."""
+    with database.transaction(durable=True) as conn:
+        now = mutes.muted(conn)
+        changed = [user for user in dict.fromkeys(users) if (user in now) != muted]
+        if changed:
+            first = advance_clock(conn, len(changed))
+            mutes.append_mutes(conn, changed, muted=muted, first_seq=first)
+    return len(changed)

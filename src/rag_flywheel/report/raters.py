@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from rag_flywheel.rank.raters import RaterWeight
+from rag_flywheel.deploy.current import read_current
+from rag_flywheel.deploy.versions import version_folder
+from rag_flywheel.rank.raters import load_raters
 from rag_flywheel.store import mutes, votes
 from rag_flywheel.store.database import Database
 
@@ -35,14 +38,14 @@ class Rater:
     muted: bool
 
 
-def raters_of(
-    database: Database, stored: Mapping[str, RaterWeight], names: Mapping[str, str]
-) -> list[Rater]:
-    """Every user who voted under an id, crowds first, then those with the least weight.
+def raters_of(root: Path, database: Database, names: Mapping[str, str]) -> list[Rater]:
+    """Every user who voted under an id, as the live version weighs them, crowds first, then those with the
+    least weight.
 
-    stored: who voted, as the live version weighs them; names: ids that the caller knows; both by the
-    hashes of the ids.
+    names: ids that the caller knows, by their hashes. Raises CorruptFileError.
     """
+    live = read_current(root)
+    stored = {} if live is None else load_raters(version_folder(root, live.version))
     with database.snapshot() as conn:
         muted, cast = mutes.muted(conn), votes.cast_by_user(conn)
     found = []

@@ -17,7 +17,6 @@ from rag_flywheel.errors import InputError
 from rag_flywheel.rank.evidence import Asked, Evidence, evidence_for
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.posterior import Rates
-from rag_flywheel.rank.raters import RaterWeight
 from rag_flywheel.rank.relevance import Relevance, relevance, relevance_of_given
 from rag_flywheel.rank.score import POOL, Scored, Votes, order, score, score_given
 from rag_flywheel.records import (
@@ -314,10 +313,6 @@ class Server:
     def rates(self) -> Rates:
         """How often votes are wrong, by the live version."""
         return self._live.state().version.parameters.rates
-
-    def raters(self) -> Mapping[str, RaterWeight]:
-        """The users who voted, by their hashes, as the live version weighs them."""
-        return self._live.state().version.raters
 
     def weights(self) -> Mapping[str, float]:
         """The weights of users in the live version, by their hashes; that of all others is 1."""
