@@ -8,7 +8,7 @@ import numpy as np
 
 from rag_flywheel.curate.judgments import standing_votes
 from rag_flywheel.curate.opinions import standing_decisions
-from rag_flywheel.curate.weights import EXPLICIT
+from rag_flywheel.curate.weights import SAID
 from rag_flywheel.improve.crowds import TOGETHER, contradicted, crowds_of
 from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.propagate import build_memory
@@ -104,7 +104,7 @@ def _cast(
     named = []
     for vote in standing:
         key = QueryKey(vote.query, vote.tenant)
-        if vote.lineage not in before.get(key, ()) or vote.kind not in (*EXPLICIT, "answer"):
+        if vote.lineage not in before.get(key, ()) or vote.kind not in SAID:
             continue
         if vote.voice not in voters:
             voters[vote.voice] = len(voters)
