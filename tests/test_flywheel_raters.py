@@ -290,6 +290,10 @@ def test_folding_keeps_what_votes_weigh_and_forgetting_what_is_known_of_a_user(
     with Flywheel.open(root, encoder=WordEncoder()) as fw:
         fw.refresh()  # folds
         assert fw.raters() == []
+        shown = fw.retrieve("topic0 page how")
+        for verdict in ("helpful", "retract"):  # all votes on the question are judged again
+            hit = shown.hits[0].passage_id
+            fw.feedback(shown.id, hit, verdict, user_id="new")  # type: ignore[arg-type]
         after = learned(fw, root)[1]
     for some, same in zip(before, after, strict=True):
         assert [p for p, _ in some] == [p for p, _ in same]
@@ -366,6 +370,7 @@ def test_the_harm_of_a_thousand_ids_stays_on_their_question_and_they_are_named(
         assert order(fw, attacked)[0][0] != junk  # the crowd is contradicted, and weighs as three
         named = fw.raters(bots)
         assert {r.name for r in named if r.crowd == 1} == set(bots)
+        assert {r.weight for r in named if r.crowd == 1} == {3 / 1_000}
         assert not [r for r in named if r.crowd is not None and r.name is None]
         assert fw.mute(raters=[r.user for r in named if r.crowd == 1]) == 1_000
         assert fw.refresh().outcome == "promoted"

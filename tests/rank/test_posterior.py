@@ -300,3 +300,10 @@ def test_harmful_votes_on_all_that_is_known_leave_the_rest() -> None:
 def test_chances_that_add_up_to_a_little_over_one_leave_nothing_for_others() -> None:
     found = chances({1: 0.6, 2: 0.4004})  # float32 in a file
     assert found == pytest.approx({1: 0.6 / 1.0004, 2: 0.4004 / 1.0004})
+
+
+def test_who_is_hardly_believed_does_not_make_a_passage_a_named_one() -> None:
+    for weight, named in ((2.0, True), (0.6, True), (0.4, False)):
+        judgment = Judgment(b"q" * 16, None, 7, weight, 0.0, (1,), named=weight)
+        (support,) = credited({7: 0.01}, [judgment], Rates())
+        assert support.named == named
