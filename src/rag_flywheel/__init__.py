@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "AddReport", "Candidate", "ClosedError", "Config", "ConfigError", "CorruptFileError",
+    "AddFilesReport", "AddReport", "Candidate", "ClosedError", "Config", "ConfigError", "CorruptFileError",
     "DiskFullError", "Encoder", "EncoderError", "EncoderMismatchError", "EncoderNotFoundError",
     "Explanation", "ExportReport", "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap",
     "GoldenItem", "GoldenSet", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
     "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PastVotes", "Progress",
-    "Rater", "ReadOnlyError", "RefreshReport", "Retrieval", "Review", "ReviewItem", "Signal", "Status",
-    "StorageError", "TunableEncoder", "UnknownIdError", "Verdict", "VersionInfo", "VersionStory", "Vote",
+    "Rater", "ReadOnlyError", "RefreshReport", "Retrieval", "Review", "ReviewItem", "Signal",
+    "SkippedFile", "Status", "StorageError", "TunableEncoder", "UnknownIdError", "Verdict", "VersionInfo",
+    "VersionStory", "Vote",
 ]  # fmt: skip
 _HOMES = {
     "Config": "config",

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from rag_flywheel.capture import corrections
 from rag_flywheel.capture import votes as capture
@@ -34,9 +34,14 @@ from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.encoder_slot import EncoderSlot
 from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
+from rag_flywheel.formats.documents import Cutting
+from rag_flywheel.formats.files import Selection
+from rag_flywheel.formats.framework_documents import passages_of
+from rag_flywheel.ingest.add_files import Index, Options, add_files, checked_paths
 from rag_flywheel.privacy import ids as privacy
 from rag_flywheel.privacy.forget import finish_forgetting, forget
 from rag_flywheel.records import (
+    AddFilesReport,
     AddReport,
     Candidate,
     ExportReport,
@@ -50,6 +55,7 @@ from rag_flywheel.records import (
     RefreshReport,
     Retrieval,
     Signal,
+    Splitter,
     Status,
     Verdict,
     VersionInfo,
@@ -176,6 +182,76 @@ class Flywheel:
                 edit_keeps_votes=self._config.edit_keeps_votes,
                 progress=as_progress(progress, bars),
             )
+
+    def add_files(
+        self,
+        paths: str | Path | Iterable[str | Path],
+        *,
+        root: str | Path | None = None,
+        name: str | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        prune: bool = False,
+        strict: bool = False,
+        chunk_tokens: int | None = None,
+        chunk_overlap: int | None = None,
+        splitter: Splitter | None = None,
+        dry_run: bool = False,
+        progress: bool | Progress = False,
+    ) -> AddFilesReport:
+        """Add the passages of files, and of folders at any depth; remove those they no longer have.
+
+        Files are added some at a time: what was added stays when the call is interrupted, and a
+        repeated call goes on. A file that cannot be read is skipped, and its earlier passages stay.
+
+        root: the folder that files are named from; None: the project that the index is in.
+        name: put before these names, as in "manual:a.md"; needed where two roots have like names.
+        include, exclude: patterns as in .gitignore, relative to the folders given.
+        prune: also remove passages of files that are gone from the folders given, and those from the
+            .jsonl files given that these have no longer.
+        strict: raise, before anything is added, when a file cannot be read.
+        chunk_tokens, chunk_overlap: the most tokens of a passage, and how many it shares with the one
+            before; None: those of the settings.
+        splitter: cuts documents instead: splitter(text, source) returns texts or passages.
+        dry_run: only count; nothing is written.
+        progress: as in `add`; the step is "add files".
+        Raises InputError when nothing can be read, or a name stands for another folder.
+        """
+        given = [paths] if isinstance(paths, str | Path) else items("paths", paths, object)
+        config = self._config
+        cutting = Cutting(
+            config.chunk_tokens if chunk_tokens is None else chunk_tokens,
+            config.chunk_overlap if chunk_overlap is None else chunk_overlap,
+            splitter=splitter,
+        )
+        options = Options(
+            root=None if root is None else Path(root),
+            name=name,
+            selection=Selection(tuple(include), tuple(exclude)),
+            cutting=cutting,
+            prune=prune,
+            strict=strict,
+            dry_run=dry_run,
+        )
+        index = Index(self._root, self._database, self._slot.get, config.edit_keeps_votes)
+        with Bars() as bars:
+            return add_files(index, checked_paths(given), options, as_progress(progress, bars))
+
+    def add_documents(
+        self,
+        documents: Iterable[object],
+        *,
+        ids: Literal["given", "content"] = "given",
+        progress: bool | Progress = False,
+    ) -> AddReport:
+        """`add` for the documents of LangChain (page_content) and LlamaIndex (get_content or text).
+
+        Their metadata come along; a value that is no string, number, boolean or None as JSON text.
+        Blank documents are left out.
+        ids: "given": the documents' own ids, where they have some; "content": made of source and text,
+            the same whenever the document is loaded. Raises InputError.
+        """
+        return self.add(passages_of(documents, ids=ids), progress=progress)
 
     def remove(self, ids: Sequence[str]) -> int:
         """Remove passages, all or none; no call that begins after this returns shows them.

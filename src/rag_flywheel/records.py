@@ -1,6 +1,6 @@
 """The records that are exchanged between rooms and returned to callers: frozen, without behaviour."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -54,6 +54,10 @@ class Passage:
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
 
 
+Splitter: TypeAlias = Callable[[str, str], Iterable[Passage | str]]
+"""Called as splitter(text, source): the texts, or passages, that a document is cut into."""
+
+
 @dataclass(frozen=True)
 class AddReport:
     """How many passages, or known answers, an `add` added, updated, and left unchanged."""
@@ -61,6 +65,31 @@ class AddReport:
     added: int
     updated: int
     unchanged: int
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """A file or folder that `add_files` left out, and why; failed: it should have been read."""
+
+    path: str
+    reason: str
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class AddFilesReport:
+    """What `add_files` did: with passages, how many it removed, how many files it read.
+
+    passages: those that the files hold, added, updated and unchanged.
+    removed: passages that their files no longer have, or whose files are gone.
+    skipped: what it left out of the folders, and files that cannot be read, whose earlier passages
+        stay.
+    """
+
+    passages: AddReport
+    removed: int
+    n_files: int
+    skipped: tuple[SkippedFile, ...] = ()
 
 
 @dataclass(frozen=True)

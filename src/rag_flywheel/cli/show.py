@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rag_flywheel.records import (
+    AddFilesReport,
     AddReport,
     ExportReport,
     ForgetReport,
@@ -21,6 +22,7 @@ from rag_flywheel.records import (
     RefreshReport,
     Retrieval,
     ReviewItem,
+    SkippedFile,
     Status,
     VersionInfo,
     VersionStory,
@@ -35,6 +37,8 @@ T = TypeVar("T")
 _EXCERPT = 160
 _LEAST_TERM = 0.0005  # a smaller term would print as 0
 _LEAST_SHARED = 0.005  # a smaller share would print as 0
+_MOST_FAILED = 20  # files that cannot be read, a line each
+_MOST_NAMED = 3  # files left out, for each reason
 _MOST_VOTES = 3  # past queries under each hit
 
 
@@ -88,14 +92,53 @@ def sentences(found: Sequence[str], none: str, as_json: bool) -> None:
     _json(found) if as_json else _say("\n".join(found or [none]))
 
 
-def added(report: AddReport, removed: int | None, as_json: bool) -> None:
-    """Print the result of `add`; removed: None for a command that never removes passages."""
+def added(report: AddReport, as_json: bool) -> None:
+    """Print the result of adding known answers."""
+    _json(report) if as_json else _say(_added(report))
+
+
+def added_files(report: AddFilesReport, as_json: bool, *, dry_run: bool) -> None:
+    """Print what could not be read, a line each, and at last what was done and what was left out."""
     if as_json:
-        more = {} if removed is None else {"removed": removed}
-        _json({**dataclasses.asdict(report), **more})
-    else:
-        line = f"added {report.added}, updated {report.updated}, unchanged {report.unchanged}"
-        _say(line + (f", removed {removed} that their files no longer have" if removed else ""))
+        counts = dataclasses.asdict(report)
+        _json({**counts.pop("passages"), **counts})
+        return
+    failed = [skip for skip in report.skipped if skip.failed]
+    for skip in failed[:_MOST_FAILED]:
+        _say(f"skipped {skip.path}: {_one_line(skip.reason)}")
+    if len(failed) > _MOST_FAILED:
+        _say(f"skipped {len(failed) - _MOST_FAILED} more that cannot be read; --json names all")
+    parts = [("would have " if dry_run else "") + _added(report.passages)]
+    if report.removed:
+        parts.append(f", removed {report.removed} that their files no longer have")
+    if report.skipped:
+        parts.append(f"; skipped {len(report.skipped)}: {_reasons(report.skipped)}")
+    _say("".join(parts))
+
+
+def _added(report: AddReport) -> str:
+    """The counts: the first three always, the others when they are not 0."""
+    counts = dataclasses.asdict(report)
+    first = ("added", "updated", "unchanged")
+    others = (
+        f", {name.replace('_', ' ')} {n}" for name, n in counts.items() if name not in first and n
+    )
+    return ", ".join(f"{name} {counts[name]}" for name in first) + "".join(others)
+
+
+def _reasons(skipped: Sequence[SkippedFile]) -> str:
+    """How many were left out for each reason, the most first, with the names of a few."""
+    names: dict[str, list[str]] = {}
+    for skip in skipped:
+        reason = "cannot be read" if skip.failed else skip.reason
+        names.setdefault(reason, []).append(skip.path.rstrip("/").rpartition("/")[2])
+    found = sorted(names.items(), key=lambda item: -len(item[1]))
+    return ", ".join(
+        f"{len(those)} {reason} ({', '.join(those[:_MOST_NAMED])}"
+        + (", ..." if len(those) > _MOST_NAMED else "")
+        + ")"
+        for reason, those in found
+    )
 
 
 def retrieval(found: Retrieval, behind: Mapping[int, Sequence[PastVotes]] | None) -> None:
