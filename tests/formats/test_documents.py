@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from rag_flywheel import FlywheelError
-from rag_flywheel.formats.documents import read_jsonl, read_paths
+from rag_flywheel.formats.documents import read_paths
+from rag_flywheel.formats.jsonl import read_jsonl
 from rag_flywheel.formats.markdown import CHUNK_CHARS, cut
 
 GUIDE = """Intro before any heading.
@@ -99,14 +100,30 @@ def test_bad_lines_are_named(tmp_path: Path, line: str, message: str | None) -> 
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
-    (tmp_path / "a.pdf").write_bytes(b"%PDF")
+    (tmp_path / "a.exe").write_bytes(b"MZ")
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
     (tmp_path / "empty").mkdir()
     for name, message in (
-        ("a.pdf", r"is \.pdf; expected"),
+        ("a.exe", r"is \.exe; expected"),
         ("latin.txt", "is not UTF-8"),
-        ("empty", r"holds no \.md or \.txt file"),
+        ("empty", "holds no file that is read"),
         ("gone", "no file or folder"),
     ):
         with pytest.raises(FlywheelError, match=message):
             read_paths([tmp_path / name])
+
+
+def test_lines_of_a_beir_corpus_are_passages(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.jsonl"
+    file.write_text(
+        '{"_id": "a", "title": "", "text": "one", "metadata": {"n": 1}}\n'
+        '{"_id": "b", "title": "only a title", "text": ""}\n'
+    )
+    found = list(read_jsonl(file))
+    assert [(p.id, p.text, p.title, dict(p.metadata)) for p in found] == [
+        ("a", "one", "", {"n": 1}),
+        ("b", "only a title", "", {}),
+    ]
+    file.write_text('{"_id": "a", "id": "b", "text": "one"}\n')
+    with pytest.raises(FlywheelError, match="unknown key '_id'"):
+        list(read_jsonl(file))

@@ -108,12 +108,9 @@ def added_files(report: AddFilesReport, as_json: bool, *, dry_run: bool) -> None
         _say(f"skipped {skip.path}: {_one_line(skip.reason)}")
     if len(failed) > _MOST_FAILED:
         _say(f"skipped {len(failed) - _MOST_FAILED} more that cannot be read; --json names all")
-    parts = [("would have " if dry_run else "") + _added(report.passages)]
-    if report.removed:
-        parts.append(f", removed {report.removed} that their files no longer have")
-    if report.skipped:
-        parts.append(f"; skipped {len(report.skipped)}: {_reasons(report.skipped)}")
-    _say("".join(parts))
+    line = f"{_added(report.passages)}, removed {report.removed}, skipped {len(report.skipped)}"
+    why = f": {_reasons(report.skipped)}" if report.skipped else ""
+    _say(f"{'dry run: ' if dry_run else ''}{line}{why}")
 
 
 def _added(report: AddReport) -> str:

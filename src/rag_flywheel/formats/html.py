@@ -9,9 +9,13 @@ from rag_flywheel.errors import InputError
 _DROPPED = (
     "script, style, template, noscript, nav, [role=navigation], button, svg, hr, iframe, object"
 )
-_HEADINGS = ["h1", "h2", "h3", "h4", "h5", "h6"]
+_BLOCKS = [
+    "address", "aside", "center", "details", "dialog", "fieldset", "figcaption", "figure", "footer", "form",
+    "header", "hgroup", "legend", "menu", "optgroup", "option", "search", "select", "summary", "textarea",
+]  # fmt: skip
+"""Elements on lines of their own, which the converter would run together."""
 _PERMALINK = {"", "#", "¶", "§", "🔗", "\uf0c1"}
-_RAW = {"pre", "code", "textarea", "kbd", "samp", "tt"}
+_RAW = {"pre", "code", "kbd", "samp", "tt"}
 _LANGUAGE = re.compile(r"(?:language|lang|highlight)-([\w+#.-]+)")
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _BLOCK = re.compile(r"^(\s*)(#{1,6}|>)(?=\s)")
@@ -42,6 +46,8 @@ def _markdown(main: Any, title: str) -> str:
 
     for node in main.select(_DROPPED):
         node.decompose()
+    for node in main.find_all(_BLOCKS):
+        node.name = "div"
     for node in main.select("span.literal"):  # as docutils writes code
         node.name = "code"
     _tidy_links(main)

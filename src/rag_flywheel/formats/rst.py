@@ -134,8 +134,8 @@ def _directive_class() -> Any:
             if name in _CONDITIONS or not argument:
                 return content
             if name in _VERSIONS:
-                version, _, rest = argument.partition(" ")
-                said = f"{_VERSIONS[name]} {version}" + (f": {rest}" if rest else "")
+                version, *rest = argument.split(None, 1)
+                said = f"{_VERSIONS[name]} {version}" + "".join(f": {text}" for text in rest)
                 return [*self._paragraph(said), *content]
             return [*self._paragraph(argument), *content]
 

@@ -64,11 +64,11 @@ def add_files(
         run.add_file(file, source)
         if progress is not None:
             progress("add files", number, len(files))
+    if not run.n_files:
+        raise InputError(_nothing(paths, run.skipped))
     run.flush()
     if options.prune:
         run.prune_jsonl()
-    if not run.n_files:
-        raise InputError(_nothing(paths, run.skipped))
     return AddFilesReport(run.report, run.n_removed, run.n_files, tuple(run.skipped))
 
 
@@ -198,19 +198,26 @@ class _Run:
 
     def drop_gone(self, found: Found) -> None:
         """Note the passages of files below the given folders that are gone, or excluded by a pattern."""
+        folders = []
+        for folder in found.folders:
+            if any(folder in file.parents for file in found.files):
+                folders.append(folder)
+            else:  # rather a disk that is not mounted than the end of everything
+                reason = "it holds no file that is read, so its passages stay"
+                self.skipped.append(SkippedFile(f"{folder}/", reason, failed=True))
         with self.index.database.snapshot() as conn:
             gone: dict[str, bool] = {}
             for id_, source in sources.ids_with_source(conn):
                 if source not in gone:
-                    gone[source] = self._is_gone(source, found)
+                    gone[source] = self._is_gone(source, folders)
                 if gone[source]:
                     self._obsolete[id_] = None
 
-    def _is_gone(self, source: str, found: Found) -> bool:
+    def _is_gone(self, source: str, folders: Sequence[Path]) -> bool:
         path = self.names.path_of(source)
         if path is None:
             return False
-        inside = list(below(path, found.folders))
+        inside = list(below(path, folders))
         if not inside:
             return False
         return not path.exists() or any(map(self.options.selection.excludes, inside))
