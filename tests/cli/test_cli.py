@@ -81,7 +81,8 @@ def test_the_whole_loop(shell: Shell) -> None:
     ]
     (shell.folder / "kb.jsonl").write_text("\n".join(map(json.dumps, lines)))
     added = shell.json("add", "kb.jsonl")
-    assert added == {"added": 2, "updated": 0, "unchanged": 0, "removed": 0}
+    counts = {"added": 2, "updated": 0, "unchanged": 0, "removed": 0, "n_files": 1, "skipped": []}
+    assert added == counts
     assert shell.json("add", "kb.jsonl")["unchanged"] == 2
     found = shell.json("retrieve", "password page", "--user", "ann")
     assert [h["passage_id"] for h in found["hits"]] == ["b", "a"]

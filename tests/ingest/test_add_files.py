@@ -274,7 +274,7 @@ def test_a_path_that_does_not_exist_is_refused_before_anything_is_added(
     fw: Flywheel, tmp_path: Path
 ) -> None:
     docs = write(tmp_path / "docs", a_md="# A\n\nalpha")
-    with pytest.raises(InputError, match="no file or folder .*gone"):
+    with pytest.raises(InputError, match=r"no file or folder .*gone"):
         fw.add_files([docs, tmp_path / "gone"])
     assert not texts(fw)
 
@@ -308,9 +308,8 @@ def test_documents_of_other_frameworks(fw: Flywheel) -> None:
     assert found["n1"].text == "charlie"
     (content_id,) = set(found) - {"one", "n1"}
     assert content_id.startswith("a.pdf#") and found[content_id].title == "B"
-    again = fw.add_documents(
-        [LangChainDocument("bravo", {"source": "a.pdf", "title": "B"}, "u")], ids="content"
-    )
+    loaded_again = LangChainDocument("bravo", {"source": "a.pdf", "title": "B"}, "another id")
+    again = fw.add_documents([loaded_again], ids="content")
     assert again.unchanged == 1
 
 

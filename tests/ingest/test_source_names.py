@@ -89,7 +89,7 @@ def test_a_name_stands_for_one_folder(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     names = SourceNames({"": tmp_path, "docs": tmp_path / "one"})
     other = tmp_path / "two"
-    with pytest.raises(InputError, match="'docs' stands for files below .*one.*another --name"):
+    with pytest.raises(InputError, match=r"'docs' stands for files below .*one.*another --name"):
         names.with_root("docs", other, is_used=True)
     with pytest.raises(InputError, match="names without a prefix stand for files below"):
         names.with_root("", other, is_used=True)

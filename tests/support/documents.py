@@ -75,7 +75,8 @@ def rst(words: Sequence[str]) -> str:
     return (
         f"{a}\n{'=' * (4 * len(a))}\n\n{b} :func:`{c}` and :ref:`{d} <label>`, ``{e}``, *{f}*.\n\n"
         f".. note::\n\n   {a} {b}\n\n.. py:function:: call({c})\n\n   {d}\n\n   :param x: {e}\n\n"
-        f".. versionadded:: 3.8\n   {f}\n\n{a} {b}\n{'-' * (8 * len(a) + 8 * len(b))}\n\n::\n\n   {c} = {d}\n\n"
+        f".. versionadded:: 3.8\n   {f}\n\n{a} {b}\n{'-' * (8 * len(a) + 8 * len(b))}\n\n"
+        f"::\n\n   {c} = {d}\n\n"
         f".. code-block:: python\n   :emphasize-lines: 1\n\n   {e}({f})\n\n* {a}\n* {b}\n\n"
         f"=====  =====\ncol    umn\n=====  =====\nrow    {c}\n=====  =====\n\n.. tab-item:: {d}\n\n   {e}\n\n"
         f"term {f}\n   {a}\n"
@@ -140,8 +141,11 @@ def damaged(data: bytes, seed: int) -> bytes:
     """The document with some bytes changed, lost, doubled, moved or replaced by odd ones."""
     draw = random.Random(seed)
     out = bytearray(data)
-    odd = [b"\0", b"\xff", b"<", b">", b"`", b"{", b"]", b"\n", b"\r", b"..", b"::", b"<!--", b"<![x", b'"',
-           b"\xe2\x80\xa8", b"\x0c", b"|", b"=====\n", b"    ", b"$$", b"---\n", b"&#0;", b"\\ud800", b"9" * 400]  # fmt: skip
+    odd = [
+        b"\0", b"\xff", b"<", b">", b"`", b"{", b"]", b"\n", b"\r", b"..", b"::", b"<!--", b"<![x", b'"',
+        b"\xe2\x80\xa8", b"\x0c", b"|", b"=====\n", b"    ", b"$$", b"---\n", b"&#0;", b"\\ud800",
+        b"9" * 400,
+    ]  # fmt: skip
     for _ in range(draw.randint(1, 6)):
         at, size = draw.randrange(len(out) + 1), draw.randint(1, 40)
         part = bytes(out[at : at + size])

@@ -100,9 +100,10 @@ def find_files(paths: Sequence[Path], selection: Selection) -> Found:
             real = path.resolve(strict=True)
             is_folder = stat.S_ISDIR(real.stat().st_mode)
         except (OSError, RuntimeError, ValueError) as error:
+            missing = isinstance(error, FileNotFoundError)
+            why = "" if missing else f" can be read ({getattr(error, 'strerror', error)})"
             raise InputError(
-                f"no file or folder {str(path)!r} ({getattr(error, 'strerror', error)}); expected "
-                f"{FORMATS}, {JSONL} or a folder"
+                f"no file or folder {path}{why}; expected {FORMATS}, {JSONL} or a folder"
             ) from error
         if is_folder:
             found.folders.append(real)
