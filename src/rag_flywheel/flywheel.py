@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -32,6 +33,7 @@ from rag_flywheel.deploy.repair import repair
 from rag_flywheel.deploy.verify import problems
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.encoder_slot import EncoderSlot
+from rag_flywheel.encode.too_long import count_too_long
 from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.documents import Cutting
@@ -77,6 +79,7 @@ from rag_flywheel.serve.server import Server
 from rag_flywheel.store import corpus, users
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.passages import encoded_text
 
 Trust: TypeAlias = float | Callable[[str | None], float]
 """How much a user's feedback weighs: a number, or a function of the user's id."""
@@ -174,14 +177,16 @@ class Flywheel:
         unless the two are near-identical. progress: True for bars on a terminal, or a callable
         (step, done, total). Raises InputError for blank text, a repeated id, or bad metadata.
         """
+        given, encoder = items("passages", passages, Passage), self._slot.get()
         with Bars() as bars:
-            return corpus.add(
+            report = corpus.add(
                 self._database,
-                self._slot.get(),
-                passages,
+                encoder,
+                given,
                 edit_keeps_votes=self._config.edit_keeps_votes,
                 progress=as_progress(progress, bars),
             )
+        return replace(report, too_long=count_too_long(encoder, map(encoded_text, given)))
 
     def add_files(
         self,

@@ -60,11 +60,16 @@ Splitter: TypeAlias = Callable[[str, str], Iterable[Passage | str]]
 
 @dataclass(frozen=True)
 class AddReport:
-    """How many passages, or known answers, an `add` added, updated, and left unchanged."""
+    """How many passages, or known answers, an `add` added, updated, and left unchanged.
+
+    too_long: how many of the given passages have more tokens than the encoder reads; what is beyond is
+        found by its words alone. 0 if the encoder does not say what it reads.
+    """
 
     added: int
     updated: int
     unchanged: int
+    too_long: int = 0
 
 
 @dataclass(frozen=True)

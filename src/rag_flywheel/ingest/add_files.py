@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+from rag_flywheel.encode.too_long import count_too_long
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.documents import ADDED_FROM, Cutting, read_passages
@@ -240,13 +241,15 @@ class _Run:
 
     def _write(self, obsolete: list[str]) -> None:
         if self._waiting:
+            encoder = self.index.encoder()
             found = corpus.add(
                 self.index.database,
-                self.index.encoder(),
+                encoder,
                 self._waiting,
                 edit_keeps_votes=self.index.edit_keeps_votes,
             )
-            self.report = _sum(self.report, found)
+            too_long = count_too_long(encoder, map(store.encoded_text, self._waiting))
+            self.report = _sum(self.report, replace(found, too_long=too_long))
         with self.index.database.snapshot() as conn:
             present = list(store.current_by_id(conn, obsolete))
         self.n_removed += corpus.remove(self.index.database, present)
