@@ -94,7 +94,8 @@ def sentences(found: Sequence[str], none: str, as_json: bool) -> None:
 
 def added(report: AddReport, as_json: bool) -> None:
     """Print the result of adding known answers."""
-    _json(report) if as_json else _say(_added(report))
+    counts = {name: getattr(report, name) for name in ("added", "updated", "unchanged")}
+    _json(counts) if as_json else _say(", ".join(f"{name} {n}" for name, n in counts.items()))
 
 
 def added_files(report: AddFilesReport, as_json: bool, *, dry_run: bool) -> None:
