@@ -56,11 +56,23 @@ class Passage:
 
 @dataclass(frozen=True)
 class AddReport:
-    """How many passages, or known answers, an `add` added, updated, and left unchanged."""
+    """How many passages, or known answers, an `add` added, updated, and left unchanged.
+
+    removed: passages that it removed.
+    moved_votes, moved_answers: votes and known answers on texts that are under another id now, or came
+        back.
+    lost_votes, lost_answers: those on texts that are in the index no more. They count again when the
+        text comes back, under whatever id.
+    """
 
     added: int
     updated: int
     unchanged: int
+    removed: int = 0
+    moved_votes: int = 0
+    lost_votes: int = 0
+    moved_answers: int = 0
+    lost_answers: int = 0
 
 
 @dataclass(frozen=True)
