@@ -103,9 +103,8 @@ def add(
 
     batch = read_paths(paths)
     with open_index(index, create=True) as fw:
-        report = fw.add(batch.passages, progress=True)
         obsolete = _obsolete(fw, batch.passages, batch.sources, paths if prune else [])
-        show.added(report, fw.remove(obsolete), as_json)
+        show.added(fw.add(batch.passages, remove=obsolete, progress=True), as_json)
 
 
 def _obsolete(

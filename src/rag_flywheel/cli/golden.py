@@ -38,7 +38,7 @@ def golden_add(
 ) -> None:
     """Import known answers, all or none; a grade above 0 is an answer."""
     with open_index(index) as fw:
-        show.added(fw.golden.add(path, split=split), None, as_json)
+        show.added(fw.golden.add(path, split=split), as_json)
 
 
 @golden.command("pin")

@@ -88,14 +88,22 @@ def sentences(found: Sequence[str], none: str, as_json: bool) -> None:
     _json(found) if as_json else _say("\n".join(found or [none]))
 
 
-def added(report: AddReport, removed: int | None, as_json: bool) -> None:
-    """Print the result of `add`; removed: None for a command that never removes passages."""
+def added(report: AddReport, as_json: bool) -> None:
+    """Print the result of `add`."""
     if as_json:
-        more = {} if removed is None else {"removed": removed}
-        _json({**dataclasses.asdict(report), **more})
-    else:
-        line = f"added {report.added}, updated {report.updated}, unchanged {report.unchanged}"
-        _say(line + (f", removed {removed} that their files no longer have" if removed else ""))
+        _json(dataclasses.asdict(report))
+        return
+    line = f"added {report.added}, updated {report.updated}, unchanged {report.unchanged}"
+    if report.removed:
+        line += f", removed {report.removed} that their files no longer have"
+    _say(line)
+    followed = (
+        (report.moved_votes, report.moved_answers, "followed their texts to other ids"),
+        (report.lost_votes, report.lost_answers, "were on texts that are gone"),
+    )
+    for n_votes, n_answers, what in followed:
+        if n_votes or n_answers:
+            _say(f"{n_votes} votes and {n_answers} known answers {what}")
 
 
 def retrieval(found: Retrieval, behind: Mapping[int, Sequence[PastVotes]] | None) -> None:

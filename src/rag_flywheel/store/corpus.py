@@ -12,7 +12,7 @@ from rag_flywheel.store import passages as store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import store_vectors
 from rag_flywheel.store.lineages import Lineages, Rule, Text, successor
-from rag_flywheel.store.passages import Named, StoredPassage
+from rag_flywheel.store.passages import StoredPassage
 from rag_flywheel.store.vectors import hashes_with_vector
 
 
@@ -46,11 +46,12 @@ def add(
     }
     texts = {store.passage_hash(t.passage): store.encoded_text(t.passage) for t in new.values()}
     embed(database, encoder, texts, progress)
-    names = {id_: _named(text) for id_, text in new.items()}  # before others have to wait for us
+    for text in new.values():
+        _ = text.named  # its words are read before others have to wait
     with database.transaction() as conn:
         change = _Change(conn, rule, store.current_by_id(conn, [*wanted, *gone]))
         _require_present(change.before, gone)
-        return change.write([new.get(p.id) or Text(p) for p in wanted.values()], gone, names)
+        return change.write([new.get(p.id) or Text(p) for p in wanted.values()], gone)
 
 
 def remove(database: Database, ids: Sequence[str], rule: Rule) -> int:
@@ -64,7 +65,7 @@ def remove(database: Database, ids: Sequence[str], rule: Rule) -> int:
     with database.transaction() as conn:
         change = _Change(conn, rule, store.current_by_id(conn, wanted))
         _require_present(change.before, wanted)
-        change.write([], wanted, {})
+        change.write([], wanted)
     return len(wanted)
 
 
@@ -78,13 +79,8 @@ class _Change:
         self._rule = rule
         self.before = before
 
-    def write(
-        self, wanted: Sequence[Text], gone: Sequence[str], names: Mapping[str, Named]
-    ) -> AddReport:
-        """Add or change the texts that are wanted, and remove the ids that are gone.
-
-        names: by what they are found, of those that were read already.
-        """
+    def write(self, wanted: Sequence[Text], gone: Sequence[str]) -> AddReport:
+        """Add or change the texts that are wanted, and remove the ids that are gone."""
         seq = store.advance_clock(self._conn)
         new = []
         for text in wanted:
@@ -107,9 +103,8 @@ class _Change:
         lineages: list[int] = []
         for text, heir in zip(new, heirs, strict=True):
             lineage = heir.lineage if heir.copy_of is None else lineages[heir.copy_of]
-            named = names.get(text.passage.id) or _named(text)
             pids.append(
-                store.insert(self._conn, text.passage, seq=seq, lineage=lineage, named=named)
+                store.insert(self._conn, text.passage, seq=seq, lineage=lineage, named=text.named)
             )
             lineages.append(pids[-1] if lineage is None else lineage)
         self._hand_over(leaving, seq)
@@ -136,8 +131,7 @@ class _Change:
                 continue
             for copy in store.rows_of_lineage(self._conn, heir.lineage):
                 store.end(self._conn, [copy.pid], seq)
-                named = _named(Text(copy.passage))
-                store.insert(self._conn, copy.passage, seq=seq, lineage=lineage, named=named)
+                store.insert(self._conn, copy.passage, seq=seq, lineage=lineage)
 
     def _is_free(self, lineage: int) -> bool:
         return not text_votes.with_any(self._conn, [lineage])
@@ -192,10 +186,6 @@ def _require_present(present: Collection[str], ids: Sequence[str]) -> None:
             + (f" (nor {len(missing) - 1} others given)" if len(missing) > 1 else "")
             + "; expected ids of passages that were added and not removed. Nothing was removed"
         )
-
-
-def _named(text: Text) -> Named:
-    return Named(text.body.digest(), text.keys)
 
 
 def _same(old: StoredPassage | None, new: Passage) -> bool:

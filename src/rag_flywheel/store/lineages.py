@@ -12,8 +12,8 @@ from functools import cached_property
 
 from rag_flywheel.records import Passage
 from rag_flywheel.store import passages as store
-from rag_flywheel.store.near_identical import Words, is_copy, near_identical, similarity, sketch
-from rag_flywheel.store.passages import ONE_TENANT, KnownRow, StoredPassage, Tenancy
+from rag_flywheel.store.near_identical import Words, is_copy, near_identical, similarity
+from rag_flywheel.store.passages import ONE_TENANT, KnownRow, Named, StoredPassage, Tenancy
 
 _MOVED_LEAST = 0.95  # share of the words that stay, at least, where a text comes under another id
 _BUCKET = 32  # rows that are read for one key of a sketch
@@ -66,9 +66,14 @@ class Text:
         return Words.of(self.passage.title)
 
     @cached_property
-    def keys(self) -> list[int]:
+    def named(self) -> Named:
+        """By what it is found in the store."""
+        return Named.of(self.whole, self.body)
+
+    @property
+    def keys(self) -> Sequence[int]:
         """The sketch of title and text."""
-        return sketch(self.whole)
+        return self.named.keys
 
 
 def is_same_text(old: Text, new: Text, least: float) -> bool:
@@ -167,7 +172,7 @@ class Lineages:
             found.append(KnownRow(current, True, 0))
         earlier = store.earlier_texts(conn, passage.id, store.passage_hash(passage))
         found += (KnownRow(stored, False, 0) for stored in earlier)
-        found += store.rows_with_body(conn, text.body.digest(), _SAME_BODY)
+        found += store.rows_with_body(conn, text.named.body_hash, _SAME_BODY)
         found += store.rows_like(conn, text.keys, _BUCKET, _ALIKE)
         pids = self._left.like(text)
         found += (KnownRow(self._leaving[pid], True, 0) for pid in pids)
@@ -253,7 +258,7 @@ def successor(
     """
     old = Text(gone.passage)
     root = store.rows_of(conn, [gone.lineage]).get(gone.lineage)
-    rows = store.rows_with_body(conn, old.body.digest(), _SAME_BODY)
+    rows = store.rows_with_body(conn, old.named.body_hash, _SAME_BODY)
     rows += store.rows_like(conn, old.keys, _BUCKET, _ALIKE)
     least, best = rule.least(same_id=False), None
     for stored in (row.stored for row in rows if row.present):

@@ -23,7 +23,7 @@ MOST_WORDS = 20_000
 """Of a text that is compared word by word; one with more is near-identical to the same words alone."""
 N_KEYS = 8
 _IN_DETAIL = 2_000  # words of a text whose single edits are looked at
-_SENTENCE = 4  # words that are added or taken out together, from which they may say anything
+_CLAUSE = 4  # words that are added or taken out together, from which they may say anything
 _ONE_IN = 20  # words between two misspelt ones in copies
 _MISSPELT = 0.2  # of the words, at most, where one is the edit of another
 _TOKEN = regex.compile(
@@ -33,24 +33,27 @@ _TOKEN = regex.compile(
     r"|(?<=\p{L})(?:\+\+|\#)|[!<>=]=|[<>=\u2260\u2264\u2265\u00b1%\u2030\u00b0\p{Sc}]"
 )
 # Words that turn what a text says. Numbers and signs do so in every language.
-_WORDS_THAT_TURN = """
-no not never none nor neither without cannot nothing nobody nowhere hardly
+_NEGATIONS = """
+no not never none nor neither without cannot nothing nobody nowhere hardly only except unless
+nicht kein keine keinen keiner keinem nie niemals ohne nur
+pas jamais sans aucun aucune ni rien sin nunca jamás nada ningún ninguna sem não nem
+non senza mai niet geen nooit zonder ikke ingen aldrig inte
+не нет без ни 不 没 未 非 无 勿 别 な ぬ
+"""
+_OTHERS_THAT_TURN = """
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
 seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand
 million billion half twice once double first second third last
 monday tuesday wednesday thursday friday saturday sunday
 january february march april may june july august september october november december
 yes true false on off in out up down before after above below over under more less most least fewer
-minimum maximum min max always only except unless all any some every either both and or but
+minimum maximum min max always all any some every either both and or but
 must should can could might shall allow allowed deny denied forbid forbidden forbids
 enable enabled enables disable disabled disables required optional include exclude increase decrease
 left right open close opened closed start stop begin end hot cold high low new old
-nicht kein keine keinen keiner keinem nie niemals ohne nur
-pas jamais sans aucun aucune ni rien sin nunca jamás nada ningún ninguna sem não nem
-non senza mai niet geen nooit zonder ikke ingen aldrig inte
-не нет без ни 不 没 未 非 无 勿 别 な ぬ
 """
-_TURNING = frozenset(_WORDS_THAT_TURN.split())
+_NEGATING = frozenset(_NEGATIONS.split())
+_TURNING = frozenset(_OTHERS_THAT_TURN.split()) | _NEGATING
 _SMALL_WORDS = """
 a an the this that these those is are was were be been being it its of please just also
 """
@@ -89,13 +92,18 @@ def turns(word: str) -> bool:
     return word in _TURNING or not word[0].isalpha() or word[-1] in "#+" or word.endswith("n't")
 
 
+def negates(word: str) -> bool:
+    """Whether a folded word negates or limits what a text says."""
+    return word in _NEGATING or word.endswith("n't")
+
+
 def near_identical(old: Words, new: Words, least: float) -> bool:
     """Whether `new` is an edit of `old` that says the same.
 
     At least the share `least` of the words stays, as a difflib ratio over words; words that are only
     spelled differently stay, and small words such as "the" do not count. Where single words are
-    replaced, added or taken out, none may be a number, a sign, or a word that turns the meaning. least
-    of 1 or more: no word may change.
+    replaced, none may be a number, a sign, or a word that turns the meaning; where some are added or
+    taken out, none may negate. least of 1 or more: no word may change.
     """
     if old.folded == new.folded:
         return True
@@ -116,10 +124,7 @@ def near_identical(old: Words, new: Words, least: float) -> bool:
         if _misspelt(before, after):
             n_misspelt += max(len(before), len(after))
             continue
-        added = len(before) == 0 or len(after) == 0
-        if not (added and max(len(before), len(after)) >= _SENTENCE) and list(
-            filter(turns, before)
-        ) != list(filter(turns, after)):
+        if not _keeps_meaning(before, after):
             return False
         n_changed += sum(word not in _SMALL for word in (*before, *after))
     return n_changed <= (1.0 - least) * sum(sizes) + 1e-9 and n_misspelt <= max(
@@ -169,6 +174,14 @@ def _blocks(opcodes: Sequence[_Op], old: Sequence[str], new: Sequence[str]) -> I
         if changed:
             every = list(ops)
             yield old[every[0][1] : every[-1][2]], new[every[0][3] : every[-1][4]]
+
+
+def _keeps_meaning(before: Sequence[str], after: Sequence[str]) -> bool:
+    """Whether one edit leaves numbers, signs and other words that turn the meaning as they are. Words may
+    be added or taken out unless they negate; a whole clause may say anything."""
+    if before and after:
+        return list(filter(turns, before)) == list(filter(turns, after))
+    return max(len(before), len(after)) >= _CLAUSE or not any(map(negates, (*before, *after)))
 
 
 def _misspelt(before: Sequence[str], after: Sequence[str]) -> bool:

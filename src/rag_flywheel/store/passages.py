@@ -16,7 +16,7 @@ import numpy as np
 from rag_flywheel.records import MetadataValue, Passage, Pids
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
-from rag_flywheel.store.near_identical import Words
+from rag_flywheel.store.near_identical import Words, sketch
 
 _OF_ONE_TEXT = 64  # rows of the same text that are read
 _END = " ?!.\u3002\u061f\u037e"  # of sentences: also the Chinese, Arabic and Greek marks
@@ -198,13 +198,16 @@ def insert(
     *,
     seq: int,
     lineage: int | None,
-    named: "Named | None",
+    origin: str = "index",
+    named: "Named | None" = None,
 ) -> int:
     """Begin a row; returns its pid. lineage None: it inherits no votes. named: by what a text of the index
-    is found; None: it is of an application's own retriever."""
+    is found, None: it is found out."""
+    if named is None and origin == "index":
+        named = Named.of(Words.of(encoded_text(passage)), Words.of(passage.text))
     row = {
         "id": passage.id,
-        "origin": "rerank" if named is None else "index",
+        "origin": origin,
         "title": passage.title,
         "text": passage.text,
         "metadata": metadata_json(passage.metadata),
@@ -228,6 +231,11 @@ class Named:
 
     body_hash: bytes
     keys: Sequence[int]
+
+    @classmethod
+    def of(cls, whole: Words, body: Words) -> "Named":
+        """From the words with the title, and those without it."""
+        return cls(body.digest(), sketch(whole))
 
 
 def put_sketch(conn: sqlite3.Connection, pid: int, keys: Iterable[int]) -> None:
@@ -282,7 +290,7 @@ def pids_of_given(
         if pid < 0:
             key = passage_hash(text), tenancy.of(text)
             of = lineage if lineage >= 0 else begun.get(key)
-            pid = insert(conn, text, seq=seq, lineage=of, named=None)
+            pid = insert(conn, text, seq=seq, lineage=of, origin="rerank")
             begun.setdefault(key, pid if of is None else of)
         pids.append(pid)
     return pids
