@@ -132,6 +132,7 @@ class _Change:
             for copy in store.rows_of_lineage(self._conn, heir.lineage):
                 store.end(self._conn, [copy.pid], seq)
                 store.insert(self._conn, copy.passage, seq=seq, lineage=lineage)
+            store.join(self._conn, heir.lineage, lineage)
 
     def _is_free(self, lineage: int) -> bool:
         return not text_votes.with_any(self._conn, [lineage])

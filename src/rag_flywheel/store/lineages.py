@@ -87,8 +87,18 @@ def is_same_text(old: Text, new: Text, least: float) -> bool:
     if old.body.folded == new.body.folded:
         shared = set(old.title.folded) & set(new.title.folded)
         return len(new.body.folded) >= _BODY or bool(shared)
-    same_turn = old.title.turning == new.title.turning
-    return len(new.body.folded) >= _BODY and same_turn and near_identical(old.body, new.body, least)
+    return old.title.turning == new.title.turning and is_same_body(old, new, least)
+
+
+def is_same_body(old: Text, new: Text, least: float) -> bool:
+    """Whether a text of four words or more is an edit of another, whatever the titles are."""
+    return len(new.body.folded) >= _BODY and near_identical(old.body, new.body, least)
+
+
+def _came_from(root: Text | None, new: Text, least: float) -> bool:
+    """Whether a text is an edit of the one that a lineage began with, so that many small edits do not
+    carry votes to other words."""
+    return root is not None and (is_same_body(root, new, least) or is_same_text(root, new, least))
 
 
 @dataclass(frozen=True)
@@ -135,10 +145,11 @@ class Lineages:
             if lineage is not None:
                 heirs[i] = Heir(lineage)
             else:
-                pairs += ((alike, -i, found) for found, alike in self._edited(text, near).items())
-        for _, minus_i, lineage in sorted(pairs, reverse=True):
-            if -minus_i not in heirs and not self.stands(lineage):
-                heirs[-minus_i] = Heir(lineage)
+                pairs += ((alike, -i, -found) for found, alike in self._edited(text, near).items())
+        for _, minus_i, minus_lineage in sorted(pairs, reverse=True):  # of equals the oldest first
+            i, lineage = -minus_i, -minus_lineage
+            if i not in heirs and not self.stands(lineage):
+                heirs[i] = Heir(lineage)
                 self._stands[lineage] = True
         return self._with_copies(texts, heirs)
 
@@ -210,8 +221,7 @@ class Lineages:
         return found
 
     def _fits(self, stored: StoredPassage, text: Text) -> bool:
-        """Whether a text is also an edit of the one that the lineage began with, so that many small
-        edits do not carry votes to other words."""
+        """Whether a text is also an edit of the first one of the lineage."""
         if stored.lineage == stored.pid:
             return True
         if stored.lineage not in self._roots:
@@ -221,7 +231,7 @@ class Lineages:
         root_text = self._roots[stored.lineage]
         same_id = stored.passage.id == text.passage.id
         least = self._rule.least(same_id=same_id)
-        return root_text is not None and is_same_text(root_text, text, least)
+        return _came_from(root_text, text, least)
 
     def _with_copies(self, texts: Sequence[Text], heirs: dict[int, Heir]) -> list[Heir]:
         """The heirs, with new texts that are copies of others among them."""
@@ -270,7 +280,7 @@ def successor(
             and (best is None or alike > best[0])
             and is_same_text(old, new, least)
             and is_free(stored.lineage)
-            and (root is None or is_same_text(Text(root.passage), new, least))
+            and _came_from(None if root is None else Text(root.passage), new, least)
         ):
             best = alike, stored
     return None if best is None else best[1]

@@ -280,6 +280,13 @@ class Tenancy:
 ONE_TENANT = Tenancy()
 
 
+def join(conn: sqlite3.Connection, lineage: int, to: int) -> None:
+    """Let ended rows of a lineage without votes or known answers inherit those of another."""
+    conn.execute(
+        "UPDATE passages SET lineage = ? WHERE lineage = ? AND ended IS NOT NULL", (to, lineage)
+    )
+
+
 def pids_of_given(
     conn: sqlite3.Connection, texts: Sequence[Passage], tenancy: Tenancy = ONE_TENANT
 ) -> list[int]:
