@@ -122,7 +122,7 @@ def near_identical(old: Words, new: Words, least: float) -> bool:
     n_changed, n_misspelt = 0, 0
     for before, after in _blocks(opcodes, old.folded, new.folded):
         if _misspelt(before, after):
-            n_misspelt += max(len(before), len(after))
+            n_misspelt += min(len(before), len(after))
             continue
         if not _keeps_meaning(before, after):
             return False
@@ -189,7 +189,7 @@ def _misspelt(before: Sequence[str], after: Sequence[str]) -> bool:
     if not before or not after:
         return False
     if "".join(before) == "".join(after):
-        return not any(map(turns, (*before, *after)))
+        return all(word[0].isalpha() for word in (*before, *after))
     return len(before) == len(after) and all(map(_spelled_alike, before, after))
 
 
