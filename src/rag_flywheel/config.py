@@ -33,7 +33,11 @@ class Config:
         corpus changes; each takes about 11 kB of memory.
     max_query_chars: a longer query is an error.
     edit_keeps_votes: votes on a passage survive an edit when at least this share of its words
-        stays in place (difflib ratio over words, 0 to 1; 1.0: only if no word changes).
+        stays in place (difflib ratio over words, 0 to 1; 1.0: only if no word changes). Spelling does
+        not count; a changed number, or a word such as "not", always does. Under another id at least
+        0.95 must stay.
+    show_copies: whether an answer shows every copy of a text that is in the index more than once; false:
+        it shows one of them. Copies share their votes either way.
     votes_per_day: how many votes of one user, or of one session without a user, count within 24
         hours; later ones are stored but weigh nothing; None: all count.
     corrections_per_day: how many passages that one of them names count.
@@ -59,6 +63,7 @@ class Config:
     n_lookups: Annotated[int, Meta(ge=0, le=1_000_000)] = 4_096
     max_query_chars: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     edit_keeps_votes: Annotated[float, Meta(ge=0, le=1)] = 0.95
+    show_copies: bool = False
     votes_per_day: _Number | None = 2_000
     corrections_per_day: _Number | None = 20
     vote_half_life_days: _Days = None

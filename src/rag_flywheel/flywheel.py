@@ -1,7 +1,7 @@
 """The class Flywheel, the interface of applications; each method is a few lines that call a room."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +79,8 @@ from rag_flywheel.serve.server import Server
 from rag_flywheel.store import corpus, users
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
-from rag_flywheel.store.passages import encoded_text
+from rag_flywheel.store.lineages import Rule
+from rag_flywheel.store.passages import Tenancy, encoded_text
 
 Trust: TypeAlias = float | Callable[[str | None], float]
 """How much a user's feedback weighs: a number, or a function of the user's id."""
@@ -170,12 +171,22 @@ class Flywheel:
         """The folder's settings."""
         return self._config
 
-    def add(self, passages: Iterable[Passage], *, progress: bool | Progress = False) -> AddReport:
-        """Add passages, or update those with the same id, all or none.
+    def add(
+        self,
+        passages: Iterable[Passage],
+        *,
+        remove: Collection[str] = (),
+        progress: bool | Progress = False,
+    ) -> AddReport:
+        """Add passages, or update those with the same id, and remove others, all or none.
 
-        They can be retrieved when this returns. A changed text loses the votes on the old one
-        unless the two are near-identical. progress: True for bars on a terminal, or a callable
-        (step, done, total). Raises InputError for blank text, a repeated id, or bad metadata.
+        They can be retrieved when this returns. Votes and known answers follow a text that is the same
+        or near-identical to another id; those of a text that is gone are lost, until it comes back.
+
+        remove: ids of passages to remove in the same step.
+        progress: True for bars on a terminal, or a callable (step, done, total).
+        Raises InputError for blank text, a repeated id, or bad metadata; UnknownIdError when one that is
+        to be removed is not in the index.
         """
         given, encoder = items("passages", passages, Passage), self._slot.get()
         with Bars() as bars:
@@ -183,7 +194,8 @@ class Flywheel:
                 self._database,
                 encoder,
                 given,
-                edit_keeps_votes=self._config.edit_keeps_votes,
+                self._same_texts(),
+                remove=remove,
                 progress=as_progress(progress, bars),
             )
         return replace(report, too_long=count_too_long(encoder, map(encoded_text, given)))
@@ -238,7 +250,7 @@ class Flywheel:
             strict=strict,
             dry_run=dry_run,
         )
-        index = Index(self._root, self._database, self._slot.get, config.edit_keeps_votes)
+        index = Index(self._root, self._database, self._slot.get, self._same_texts())
         with Bars() as bars:
             return add_files(index, checked_paths(given), options, as_progress(progress, bars))
 
@@ -261,9 +273,13 @@ class Flywheel:
     def remove(self, ids: Sequence[str]) -> int:
         """Remove passages, all or none; no call that begins after this returns shows them.
 
-        Returns how many. Raises UnknownIdError when one is not in the index.
+        Votes and known answers follow a text that was added under another id before. Returns how many
+        were removed. Raises UnknownIdError when one is not in the index.
         """
-        return corpus.remove(self._database, ids)
+        return corpus.remove(self._database, ids, self._same_texts())
+
+    def _same_texts(self) -> Rule:
+        return Rule(self._config.edit_keeps_votes, Tenancy(self._config.tenant_key))
 
     def passages(self, where: Filter | None = None) -> list[Passage]:
         """The passages that are in the index now and pass a metadata filter, in no set order."""

@@ -62,6 +62,11 @@ Splitter: TypeAlias = Callable[[str, str], Iterable[Passage | str]]
 class AddReport:
     """How many passages, or known answers, an `add` added, updated, and left unchanged.
 
+    removed: passages that it removed.
+    moved_votes, moved_answers: votes and known answers on texts that are under another id now, or came
+        back.
+    lost_votes, lost_answers: those on texts that are in the index no more. They count again when the
+        text comes back, under whatever id.
     too_long: how many of the given passages have more tokens than the encoder reads; what is beyond is
         found by its words alone. 0 if the encoder does not say what it reads.
     """
@@ -69,6 +74,11 @@ class AddReport:
     added: int
     updated: int
     unchanged: int
+    removed: int = 0
+    moved_votes: int = 0
+    lost_votes: int = 0
+    moved_answers: int = 0
+    lost_answers: int = 0
     too_long: int = 0
 
 
@@ -83,16 +93,15 @@ class SkippedFile:
 
 @dataclass(frozen=True)
 class AddFilesReport:
-    """What `add_files` did: with passages, how many it removed, how many files it read.
+    """What `add_files` did with passages, how many files it read, and what it left out.
 
-    passages: those that the files hold, added, updated and unchanged.
-    removed: passages that their files no longer have, or whose files are gone.
+    passages: those that the files hold, added, updated and unchanged; removed those that their files no
+        longer have, or whose files are gone; their votes and known answers.
     skipped: what it left out of the folders, and files that cannot be read, whose earlier passages
         stay.
     """
 
     passages: AddReport
-    removed: int
     n_files: int
     skipped: tuple[SkippedFile, ...] = ()
 

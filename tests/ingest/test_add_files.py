@@ -77,7 +77,7 @@ def test_an_edited_file_alone_replaces_what_its_folder_brought(
     assert sorted(texts(fw).values()) == ["more", "new", "stays"]
     write(docs, a_md="# C\n\nmore")
     report = fw.add_files(docs / "a.md")
-    assert (report.passages.unchanged, report.removed, report.n_files) == (1, 1, 1)
+    assert (report.passages.unchanged, report.passages.removed, report.n_files) == (1, 1, 1)
 
 
 def test_a_bad_file_is_skipped_and_keeps_what_it_had(fw: Flywheel, tmp_path: Path) -> None:
@@ -141,11 +141,11 @@ def test_prune_removes_only_what_is_gone_from_the_folders_given(
     fw.add_files([one, two])
     (one / "b.md").unlink()
     (two / "c.md").unlink()
-    assert fw.add_files(one).removed == 0
+    assert fw.add_files(one).passages.removed == 0
     report = fw.add_files(one, prune=True, include=["a.md"])
-    assert report.removed == 1
+    assert report.passages.removed == 1
     assert sorted(texts(fw).values()) == ["alpha", "charlie", "d", "not from a file"]
-    assert fw.add_files(one, prune=True, exclude=["d.md"]).removed == 1
+    assert fw.add_files(one, prune=True, exclude=["d.md"]).passages.removed == 1
     assert sorted(texts(fw).values()) == ["alpha", "charlie", "not from a file"]
     shutil.rmtree(one)
     one.mkdir()
@@ -166,8 +166,8 @@ def test_lines_that_a_jsonl_file_no_longer_has_can_be_pruned(fw: Flywheel, tmp_p
     fw.add([Passage("own", "another")])
     fw.add_files(file)
     file.write_text("".join(lines[2:]))
-    assert fw.add_files(file).removed == 0
-    assert fw.add_files(file, prune=True).removed == 2
+    assert fw.add_files(file).passages.removed == 0
+    assert fw.add_files(file, prune=True).passages.removed == 2
     assert set(texts(fw)) == {"p2", "p3", "p4", "own"}
     metadata = {p.id: dict(p.metadata) for p in fw.passages()}
     assert metadata["p2"] == {"n": 2, "added_from": "kb.jsonl"}
@@ -225,7 +225,7 @@ def test_a_dry_run_counts_and_writes_nothing(fw: Flywheel, tmp_path: Path) -> No
     dry = fw.add_files(docs, prune=True, dry_run=True)
     assert texts(fw) == before
     assert dry == fw.add_files(docs, prune=True)
-    assert (dry.passages.added, dry.passages.updated, dry.removed) == (1, 1, 2)
+    assert (dry.passages.added, dry.passages.updated, dry.passages.removed) == (1, 1, 2)
 
 
 def test_a_root_and_a_name_are_chosen(fw: Flywheel, tmp_path: Path) -> None:

@@ -122,7 +122,8 @@ def test_the_scale_of_scores_is_fitted_not_the_span_of_a_call(tmp_path: Path) ->
         found = []
         for low, high in ((0.5, 0.505), (0.3, 0.7)):
             some = [
-                Candidate(n, "no text", low + (high - low) * j / 5) for j, n in enumerate(names)
+                Candidate(n, f"no text {n}", low + (high - low) * j / 5)
+                for j, n in enumerate(names)
             ]
             values = scores(fw.rerank("quite another", some, record=False)).values()
             found.append(max(values) - min(values))

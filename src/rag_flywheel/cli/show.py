@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -109,19 +109,26 @@ def added_files(report: AddFilesReport, as_json: bool, *, dry_run: bool) -> None
         _say(f"skipped {skip.path}: {_one_line(skip.reason)}")
     if len(failed) > _MOST_FAILED:
         _say(f"skipped {len(failed) - _MOST_FAILED} more that cannot be read; --json names all")
-    line = f"{_added(report.passages)}, removed {report.removed}, skipped {len(report.skipped)}"
+    for line in _followed(report.passages):
+        _say(line)
+    found = report.passages
+    counts = {name: getattr(found, name) for name in ("added", "updated", "unchanged", "removed")}
+    line = ", ".join(f"{name} {n}" for name, n in counts.items())
     why = f": {_reasons(report.skipped)}" if report.skipped else ""
-    _say(f"{'dry run: ' if dry_run else ''}{line}{why}")
+    _say(f"{'dry run: ' if dry_run else ''}{line}, skipped {len(report.skipped)}{why}")
 
 
-def _added(report: AddReport) -> str:
-    """The counts: the first three always, the others when they are not 0."""
-    counts = dataclasses.asdict(report)
-    first = ("added", "updated", "unchanged")
-    others = (
-        f", {name.replace('_', ' ')} {n}" for name, n in counts.items() if name not in first and n
+def _followed(report: AddReport) -> Iterator[str]:
+    """What became of votes and known answers, and whether passages are too long, a line each."""
+    followed = (
+        (report.moved_votes, report.moved_answers, "followed their texts to other ids"),
+        (report.lost_votes, report.lost_answers, "were on texts that are gone"),
     )
-    return ", ".join(f"{name} {counts[name]}" for name in first) + "".join(others)
+    for n_votes, n_answers, what in followed:
+        if n_votes or n_answers:
+            yield f"{n_votes} votes and {n_answers} known answers {what}"
+    if report.too_long:
+        yield f"{report.too_long} passages are longer than the encoder reads"
 
 
 def _reasons(skipped: Sequence[SkippedFile]) -> str:

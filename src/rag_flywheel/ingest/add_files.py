@@ -18,6 +18,7 @@ from rag_flywheel.records import AddFilesReport, AddReport, Passage, Progress, S
 from rag_flywheel.store import corpus, sources
 from rag_flywheel.store import passages as store
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.lineages import Rule
 
 _AT_ONCE = 512  # passages that a commit has, or those of one document if it has more
 _NAMED = 3  # failed files in the message of an error
@@ -25,12 +26,12 @@ _NAMED = 3  # failed files in the message of an error
 
 @dataclass(frozen=True)
 class Index:
-    """What passages are added to. encoder: called for the first passages."""
+    """What passages are added to. encoder: called for the first passages; rule: of votes."""
 
     root: Path
     database: Database
     encoder: Callable[[], Encoder]
-    edit_keeps_votes: float
+    rule: Rule
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def add_files(
     run.flush()
     if options.prune:
         run.prune_jsonl()
-    return AddFilesReport(run.report, run.n_removed, run.n_files, tuple(run.skipped))
+    return AddFilesReport(run.report, run.n_files, tuple(run.skipped))
 
 
 def checked_paths(given: Sequence[object]) -> list[Path]:
@@ -117,7 +118,7 @@ class _Run:
         self.names = names
         self.options = options
         self.report = AddReport(0, 0, 0)
-        self.n_removed = self.n_files = 0
+        self.n_files = 0
         self.skipped: list[SkippedFile] = []
         self._seen: dict[str, None] = {}  # ids of this call
         self._waiting: list[Passage] = []
@@ -240,27 +241,24 @@ class _Run:
         self._waiting, self._obsolete = [], {}
 
     def _write(self, obsolete: list[str]) -> None:
-        if self._waiting:
-            encoder = self.index.encoder()
-            found = corpus.add(
-                self.index.database,
-                encoder,
-                self._waiting,
-                edit_keeps_votes=self.index.edit_keeps_votes,
-            )
-            too_long = count_too_long(encoder, map(store.encoded_text, self._waiting))
-            self.report = _sum(self.report, replace(found, too_long=too_long))
         with self.index.database.snapshot() as conn:
             present = list(store.current_by_id(conn, obsolete))
-        self.n_removed += corpus.remove(self.index.database, present)
+        if not self._waiting and not present:
+            return
+        encoder = self.index.encoder()
+        found = corpus.add(
+            self.index.database, encoder, self._waiting, self.index.rule, remove=present
+        )
+        too_long = count_too_long(encoder, map(store.encoded_text, self._waiting))
+        self.report = _sum(self.report, replace(found, too_long=too_long))
 
     def _count(self, obsolete: list[str]) -> None:
         with self.index.database.snapshot() as conn:
             old = store.current_by_id(conn, [p.id for p in self._waiting])
-            self.n_removed += len(store.current_by_id(conn, obsolete))
+            removed = len(store.current_by_id(conn, obsolete))
         same = sum(p.id in old and old[p.id].passage == p for p in self._waiting)
         new = len(self._waiting) - len(old)
-        self.report = _sum(self.report, AddReport(new, len(old) - same, same))
+        self.report = _sum(self.report, AddReport(new, len(old) - same, same, removed))
 
     def _fail(self, file: Path, reason: str) -> None:
         self.skipped.append(SkippedFile(str(file), reason, failed=True))

@@ -43,7 +43,7 @@ def look_up(
     The words of texts are read for the best 50 of the plain hybrid. keep: whether new lookups are
     put into the cache.
     """
-    corpus = state.corpus if inside.searchable is None else None
+    corpus = state.corpus if inside.whole else None
     found = [cache.find(corpus, query, n) for query in queries]
     missing = [i for i, lookup in enumerate(found) if lookup is None]
     if missing:
@@ -74,7 +74,8 @@ def with_evident(
     """
     if not len(evident):
         return lookup.pids, lookup.features
-    wanted = np.unique(np.array([state.heirs.get(p, p) for p in evident], dtype=np.int64))
+    heirs = [inside.heirs.get(p) or state.heirs.get(p, p) for p in evident]
+    wanted = np.unique(np.array(heirs, dtype=np.int64))
     wanted = wanted[_standing(state, inside, wanted)]
     at, there = find_pids(wanted, lookup.pids)
     there[there] = lookup.read[at[there]]

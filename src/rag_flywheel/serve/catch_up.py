@@ -13,9 +13,9 @@ from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
 from rag_flywheel.rank.stored_evidence import StoredEvidence
-from rag_flywheel.records import Acting, Judgment
+from rag_flywheel.records import Acting, Judgment, Pids
 from rag_flywheel.serve.features import find_pids
-from rag_flywheel.serve.state import State
+from rag_flywheel.serve.state import NO_COPIES, Copies, State
 from rag_flywheel.store import forgetting, golden, journal, mutes, passages
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.embedding import past_query_vectors, vectors_of
@@ -23,7 +23,7 @@ from rag_flywheel.store.embedding import past_query_vectors, vectors_of
 
 def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
     """A version alone: without fresh texts, removals or votes."""
-    inheritors = passages.inheritors(conn)
+    lineage_of, heirs, copies = _inheritance(conn, version.pids)
     return State(
         version,
         None,
@@ -31,8 +31,9 @@ def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
         np.ones(len(version.pids), dtype=bool),
         FreshSegment.empty(version.dense.dim),
         version.lexical,
-        dict(inheritors),
-        {lineage: pid for pid, lineage in inheritors},
+        lineage_of,
+        heirs,
+        copies,
         EvidenceView(version.dense.dim),
         passages.last_change(conn, version.watermark),
         forgetting.count_begun(conn),
@@ -188,14 +189,35 @@ def _with_texts(
         titles, hashes = [t.passage.title for t in new], [t.text_hash for t in new]
         vectors = vectors_of(conn, dict(zip(hashes, words, strict=True)), source.passages)
         fresh = fresh.with_texts(pids, words, titles, np.stack([vectors[h] for h in hashes]))
-    inheritors = passages.inheritors(conn)
+    standing = np.concatenate([state.version.pids[state.alive], fresh.pids])
+    lineage_of, heirs, copies = _inheritance(conn, standing)
     return replace(
         state,
         fresh=fresh,
         statistics=state.version.lexical if len(state.version.pids) else fresh.statistics(),
-        lineage_of=dict(inheritors),
-        heirs={lineage: pid for pid, lineage in inheritors},
+        lineage_of=lineage_of,
+        heirs=heirs,
+        copies=copies,
     )
+
+
+def _inheritance(
+    conn: sqlite3.Connection, standing: Pids
+) -> tuple[dict[int, int], dict[int, int], Copies]:
+    """lineage_of, heirs and copies of a state, of these texts."""
+    inheritors = passages.inheritors(conn)
+    if not inheritors:
+        return {}, {}, NO_COPIES
+    rows = np.array(inheritors, dtype=np.int64)
+    rows = rows[np.isin(rows[:, 0], standing)]
+    firsts = np.unique(rows[:, 1])
+    firsts = firsts[np.isin(firsts, standing)]
+    every = np.concatenate([rows, np.stack([firsts, firsts], axis=1)])
+    every = every[np.argsort(every[:, 0])]
+    _, place, sizes = np.unique(every[:, 1], return_inverse=True, return_counts=True)
+    copies = every[sizes[place] > 1]
+    lineage_of = dict(zip(*rows.T.tolist(), strict=True))
+    return lineage_of, {v: k for k, v in lineage_of.items()}, (copies[:, 0], copies[:, 1])
 
 
 def _judged(

@@ -17,7 +17,7 @@ from rag_flywheel.rank.features import QueryWords, TextNgrams, TextWords, rich_f
 from rag_flywheel.rank.given import best_given
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import Candidate, Features, Passage, Pids
-from rag_flywheel.store.passages import encoded_text, rows_of_texts
+from rag_flywheel.store.passages import Tenancy, encoded_text, passage_hash, rows_of_texts
 
 Words = tuple[tuple[str, ...], int]
 """The words of a text in order, and how many of them, the first, are its title."""
@@ -37,11 +37,29 @@ class GivenCandidates:
     words: dict[int, Words] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, conn: sqlite3.Connection, given: Sequence[Candidate]) -> "GivenCandidates":
-        """From one or more candidates as an application gave them."""
+    def of(
+        cls,
+        conn: sqlite3.Connection,
+        given: Sequence[Candidate],
+        tenancy: Tenancy,
+        *,
+        copies: bool = False,
+    ) -> "GivenCandidates":
+        """From one or more candidates as an application gave them; of copies the one with the highest
+        score, unless `copies`."""
         texts = [Passage(c.passage_id, c.text, c.title, c.metadata) for c in given]
-        rows = np.array(rows_of_texts(conn, texts), dtype=np.int64)
-        return cls(texts, np.array([c.score for c in given], np.float64), rows[:, 0], rows[:, 1])
+        rows = np.array(rows_of_texts(conn, texts, tenancy), dtype=np.int64)
+        scores = np.array([c.score for c in given], np.float64)
+        if not copies:
+            first: dict[object, int] = {}
+            for i in np.lexsort((np.arange(len(texts)), -scores)).tolist():
+                lineage = int(rows[i, 1])
+                new = passage_hash(texts[i]), tenancy.of(texts[i])
+                first.setdefault(lineage if lineage >= 0 else new, i)
+            if len(first) < len(texts):
+                stay = sorted(first.values())
+                texts, rows, scores = [texts[i] for i in stay], rows[stay], scores[stay]
+        return cls(texts, scores, rows[:, 0], rows[:, 1])
 
     def text_features(self, query: str) -> Features:
         """float32 (n, 8): the features of the texts, as in GIVEN.

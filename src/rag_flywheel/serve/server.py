@@ -254,7 +254,9 @@ class Server:
                 "score must be a better one. Give -distance if they are distances"
             )
         with self._database.reading() as conn:
-            own = GivenCandidates.of(conn, given)
+            tenancy = passages.Tenancy(self._config.tenant_key, asked.tenant)
+            copies = self._config.show_copies
+            own = GivenCandidates.of(conn, given, tenancy, copies=copies)
         ranked = self._ranked_given(state, EmbeddedText(query, vector), own, asked)
         shown, more = ranked.best[: asked.k], self._allowance
         of_hits = _relevance_of_given(state, ranked, shown, query, own)
@@ -278,7 +280,7 @@ class Server:
             i = ranked.to_explore(state, shown, below, self._times(state, query, asked.tenant))
         with self._database.transaction(durable=False) as conn:
             pids = own.pids.copy()
-            pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept])
+            pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept], tenancy)
             logged, other = own.logged(kept, pids), None
             if i is not None:
                 (chance,) = _relevance_of_given(state, ranked, [i], query, own).hits
@@ -353,7 +355,7 @@ class Server:
             if where is not None:
                 with self._database.reading() as conn:
                     allowed = filters.matching_pids(conn, where)
-            found = scope(state, allowed)
+            found = scope(state, allowed, copies=self._config.show_copies)
             if len(scopes) >= _SCOPES:
                 scopes.clear()
             scopes[key] = found
