@@ -30,7 +30,9 @@ class Anchors:
         """The anchor of the next heading; explicit: the one its source asks for."""
         if self._site == "mkdocs":
             return self._underscored(explicit or _mkdocs(heading))
-        return self._numbered(explicit or (_vitepress if self._site == "vitepress" else slug)(heading))
+        return self._numbered(
+            explicit or (_vitepress if self._site == "vitepress" else slug)(heading)
+        )
 
     def _numbered(self, wanted: str) -> str:
         """wanted, wanted-1, wanted-2: after github-slugger."""

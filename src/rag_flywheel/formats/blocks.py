@@ -15,10 +15,10 @@ from rag_flywheel.formats.marks import (
     has_words,
     html_words,
     speaks,
+    untagged,
     used_labels,
     with_targets,
     without_comments,
-    without_tags,
 )
 
 TOPIC, BLOCK, ITEM, INNER, INTRODUCED, GLUED = 7, 6, 5, 4, 3, -1
@@ -31,7 +31,13 @@ _BOLD = re.compile(r"(?:\*\*|__)[^\n]*(?:\*\*|__)[.:]?\s*$")
 _END_ANCHOR = re.compile(r"[ \t]*\{:?[ \t]*#[\w:.-]+[ \t]*\}[ \t]*$", re.MULTILINE)
 _SCRIPT = re.compile(r"\s*<(script|style)\b.*</\1\s*>\s*$", re.DOTALL | re.IGNORECASE)
 _CONTAINERS = frozenset(
-    {"bullet_list_open", "ordered_list_open", "list_item_open", "blockquote_open", "admonition_open"}
+    {
+        "bullet_list_open",
+        "ordered_list_open",
+        "list_item_open",
+        "blockquote_open",
+        "admonition_open",
+    }
 )
 _EXPLICIT = re.compile(r"(?:^|\s)#([^\s.#{}]+)")
 
@@ -42,6 +48,7 @@ class Block:
 
     text: as it stands in a passage. kind: how its parts are made. head, body, tail: of code, the
     opening fence, the lines and the closing fence; of a table, its two header lines, its rows and "".
+    opening: what its first part has for a head, with all that stands behind the fence.
     first, last: its lines, from 1. strength: how well a document can be cut before it. joined: whether
     it follows the block before without a blank line. speaks: whether it says more than addresses do.
     """
@@ -51,6 +58,7 @@ class Block:
     last: int
     kind: Literal["text", "code", "table"] = "text"
     head: str = ""
+    opening: str = ""
     body: str = ""
     tail: str = ""
     strength: int = BLOCK
@@ -202,8 +210,9 @@ class _Reader:
             raw = raw.rstrip("\n") + f"\n{indent}{mark}"
         language = token.info.split()[:1]
         head = token.markup + (language[0] if language else "")
+        opening = f"{token.markup}{token.info}".rstrip()
         return self._block(
-            Block(raw, first + 1, last, "code", head, token.content, token.markup)
+            Block(raw, first + 1, last, "code", head, opening, token.content, token.markup)
         )
 
     def _indented(self, token: Any, first: int) -> Block:
@@ -213,14 +222,14 @@ class _Reader:
         fence = "`" * (longest + 1)
         last = first + code.count("\n") + 1
         return self._block(
-            Block(f"{fence}\n{code}\n{fence}", first + 1, last, "code", fence, code, fence)
+            Block(f"{fence}\n{code}\n{fence}", first + 1, last, "code", fence, fence, code, fence)
         )
 
     def _table(self, first: int, last: int) -> Block:
         raw = self._raw(first, last)
         rows = [line.lstrip(" \t>") for line in with_targets(raw, self._targets).split("\n")]
         head, body = "\n".join(rows[:2]), "\n".join(rows[2:])
-        return self._block(Block("\n".join(rows), first + 1, last, "table", head, body))
+        return self._block(Block("\n".join(rows), first + 1, last, "table", head, head, body))
 
     def _block(self, block: Block) -> Block:
         """The block with what its place in the document says about cutting before it."""
@@ -246,9 +255,11 @@ class _Reader:
 def plain_inline(text: str, targets: Mapping[str, str]) -> str:
     """The words of a line of Markdown: without emphasis, link targets, tags and backticks."""
     if len(text) > _LONGEST_INLINE:
-        return without_tags(text)
+        return untagged(text)
     references = {
-        key.upper(): {"href": target, "title": ""} for key, target in targets.items() if len(key) < 200
+        key.upper(): {"href": target, "title": ""}
+        for key, target in targets.items()
+        if len(key) < 200
     }
     children = _inline().parseInline(text, {"references": references})[0].children or []
     return "".join(map(_inline_words, children))
@@ -264,4 +275,4 @@ def _inline() -> Any:
 def _inline_words(token: Any) -> str:
     if token.type in {"softbreak", "hardbreak"}:
         return " "
-    return without_tags(token.content) if token.type == "html_inline" else str(token.content)
+    return untagged(token.content) if token.type == "html_inline" else str(token.content)

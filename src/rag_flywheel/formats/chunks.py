@@ -105,7 +105,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class _Unit:
-    """A block, or a part of one, that is not cut any further."""
+    """A block, or a part of one; opens: the first part."""
 
     block: Block
     text: str
@@ -113,6 +113,7 @@ class _Unit:
     strength: int
     first: int
     whole: bool
+    opens: bool = False
 
 
 @dataclass(frozen=True)
@@ -235,9 +236,11 @@ class _Cutter:
             else:
                 texts = list(_code_pieces(lines, room, count))
         units = []
+        opening = count([f"{block.opening}\n{block.tail}"])[0] if repeated else 0
         for n, (text, tokens, found) in enumerate(texts):
-            own = (repeated if n == 0 else 0) + tokens
-            units.append(_Unit(block, text, own, found if n else strength, line, False))
+            opens = n == 0 and block.kind != "text"
+            own = tokens + (opening if opens else 0)
+            units.append(_Unit(block, text, own, found if n else strength, line, False, opens))
             line += text.count("\n")
         return units, repeated
 
@@ -254,7 +257,8 @@ class _Cutter:
             block = same[0].block
             part = "".join(unit.text for unit in same).strip("\n")
             if not same[0].whole and block.kind != "text":
-                part = "\n".join(filter(None, (block.head, part, block.tail)))
+                head = block.opening if same[0].opens else block.head
+                part = "\n".join(filter(None, (head, part, block.tail)))
             text += ("\n" if block.joined else "\n\n") * bool(text) + part.rstrip()
         return (f"{lead}\n\n" if lead else "") + _dedented(text)
 
@@ -269,7 +273,10 @@ def _as_block(unit: _Unit) -> Block:
         return unit.block
     if unit.block.kind == "text":
         return replace(unit.block, text=unit.text, first=unit.first, strength=unit.strength)
-    return replace(unit.block, body=unit.text, first=unit.first, strength=unit.strength)
+    opening = unit.block.opening if unit.opens else unit.block.head
+    return replace(
+        unit.block, body=unit.text, opening=opening, first=unit.first, strength=unit.strength
+    )
 
 
 def _dedented(text: str) -> str:

@@ -72,10 +72,13 @@ def _plain(found: Mapping[Any, Any]) -> dict[str, MetadataValue]:
             continue
         if isinstance(value, date | time):
             plain[key] = value.isoformat()
-        elif isinstance(value, str | bool) or value is None:
-            plain[key] = value
-        elif isinstance(value, int) and -(2**63) <= value < 2**63:
-            plain[key] = value
-        elif isinstance(value, float) and abs(value) < float("inf"):
+        elif value is None or isinstance(value, str | bool) or _fits(value):
             plain[key] = value
     return plain
+
+
+def _fits(value: object) -> bool:
+    """Whether 64 bits hold the number."""
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return isinstance(value, float) and abs(value) < float("inf")

@@ -10,7 +10,7 @@ from rag_flywheel.formats.anchors import Anchors, Site, page_url
 from rag_flywheel.formats.blocks import Block, Heading, read_blocks, read_paragraphs
 from rag_flywheel.formats.chunks import Chunk, Chunking, Counter, Section, chunk_section
 from rag_flywheel.formats.front_matter import read_front_matter
-from rag_flywheel.formats.marks import has_words
+from rag_flywheel.formats.marks import has_letters, has_words
 from rag_flywheel.formats.passage_ids import PassageIds
 from rag_flywheel.formats.pieces import pieces
 from rag_flywheel.records import MetadataValue, Passage
@@ -150,7 +150,7 @@ def _sections(
     """What is to be cut of each part, its tokens counted; None for a part that has nothing."""
     blocks = iter(counter.count([block.text for part in parts for block in part.blocks]))
     titles = counter.count([part.title for part in parts])
-    leads = [part.path[-1].text if part.path else page or "" for part in parts]
+    leads = [_lead(part, page) for part in parts]
     for part, title, lead, tokens in zip(parts, titles, leads, counter.count(leads), strict=True):
         counts = [next(blocks) for _ in part.blocks]
         if part.blocks:
@@ -159,9 +159,18 @@ def _sections(
             yield None
 
 
-def _metadata(
-    source: str, part: _Part, chunk: Chunk, url: str | None
-) -> dict[str, MetadataValue]:
+def _lead(part: _Part, page: str | None) -> str:
+    """The section's heading, with those above it that it takes to have letters."""
+    names = [*([page] if page else []), *(heading.text for heading in part.path)]
+    if part.blocks and names and part.blocks[0].text == names[-1]:
+        names.pop()
+    for first in range(len(names) - 1, -1, -1):
+        if has_letters(names[first]):
+            return " > ".join(names[first:])
+    return ""
+
+
+def _metadata(source: str, part: _Part, chunk: Chunk, url: str | None) -> dict[str, MetadataValue]:
     found: dict[str, MetadataValue] = {
         "source": source,
         "line": chunk.first,

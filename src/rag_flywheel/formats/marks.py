@@ -8,22 +8,25 @@ from collections.abc import Iterator, Mapping
 
 # Elements of HTML whose tags say nothing; any other lower-case name may be a placeholder: <name>.
 _ELEMENTS = frozenset(
-    "a abbr address area article aside audio b base bdi bdo blockquote body br button canvas caption "
-    "center circle cite code col colgroup data datalist dd defs del details dfn dialog div dl dt em "
-    "embed fieldset figcaption figure font footer form g h1 h2 h3 h4 h5 h6 head header hgroup hr html "
-    "i iframe img input ins kbd label legend li line link main map mark menu meta meter nav noscript "
-    "object ol optgroup option output p path picture polygon polyline pre progress q rect rp rt ruby s "
-    "samp script search section select slot small source span strike strong style sub summary sup svg "
-    "symbol table tbody td template text textarea tfoot th thead time title tr track tt u ul use var "
-    "video wbr".split()
+    """
+    a abbr address area article aside audio b base bdi bdo blockquote body br button canvas
+    caption center circle cite code col colgroup data datalist dd defs del details dfn dialog
+    div dl dt em embed fieldset figcaption figure font footer form g h1 h2 h3 h4 h5 h6 head
+    header hgroup hr html i iframe img input ins kbd label legend li line link main map mark
+    menu meta meter nav noscript object ol optgroup option output p path picture polygon
+    polyline pre progress q rect rp rt ruby s samp script search section select slot small
+    source span strike strong style sub summary sup svg symbol table tbody td template text
+    textarea tfoot th thead time title tr track tt u ul use var video wbr
+    """.split()  # noqa: SIM905
 )
 _TAG = re.compile(
     r"</?([A-Za-z][\w.:-]*)"
     r"((?:\s+[\w:@#.*-][\w:@#.*\[\]-]*(?:\s*=\s*(?:\"[^\"]{0,4000}\"|'[^']{0,4000}'|[^\s\"'=<>`]+))?)*)"
     r"\s*/?>"
 )
-_SPEAKING = re.compile(r"(?:^|\s)(?:alt|title|label|text|summary|caption|aria-label)\s*=\s*(\"[^\"]*\"|'[^']*')")
-_TICKS_OR_COMMENT = re.compile(r"`+|<!--|-->")
+_SPEAKING = re.compile(
+    r"(?:^|\s)(?:alt|title|label|text|summary|caption|aria-label)\s*=\s*(\"[^\"]*\"|'[^']*')"
+)
 _TARGET = re.compile(r"\]\([^()\s]*(?:\([^()\s]*\)[^()\s]*)*")
 _ADDRESS = re.compile(r"<?(?:https?://|mailto:|www\.)[^\s<>]*>?")
 _INCLUDES = re.compile(
@@ -31,7 +34,9 @@ _INCLUDES = re.compile(
     r"|^[ \t]*\[\[toc\]\][ \t]*$|^[ \t]*\[TOC\][ \t]*$|\{:?[ \t]*[.#][^{}\n]*\}",
     re.MULTILINE | re.IGNORECASE,
 )
-_REFERENCE = re.compile(r"(!?)\[((?:[^\[\]\\]|\\.){1,999})\](?:\[((?:[^\[\]\\]|\\.){0,999})\])?(?![(:\[])", re.DOTALL)
+_REFERENCE = re.compile(
+    r"(!?)\[((?:[^\[\]\\]|\\.){1,999})\](?:\[((?:[^\[\]\\]|\\.){0,999})\])?(?![(:\[])", re.DOTALL
+)
 
 
 def speaks(text: str) -> bool:
@@ -57,9 +62,18 @@ def without_tags(text: str) -> str:
     return _TAG.sub(_tag_words, text) if "<" in text else text
 
 
+def untagged(text: str) -> str:
+    """The text without the tags of HTML and of components."""
+    return _TAG.sub(lambda tag: tag[0] if _is_word(tag[1]) else "", text) if "<" in text else text
+
+
+def _is_word(name: str) -> bool:
+    """Whether the name of a tag is no element's or component's, so that <name> stands for something."""
+    return name.lower() not in _ELEMENTS and name.islower() and not set("-.:") & set(name)
+
+
 def _tag_words(tag: re.Match[str]) -> str:
-    name = tag[1]
-    if name.lower() not in _ELEMENTS and name.islower() and not set("-.:") & set(name):
+    if _is_word(tag[1]):
         return tag[0]
     said = [value[1:-1].strip() for value in _SPEAKING.findall(tag[2])]
     return " ".join(filter(None, said))
@@ -141,4 +155,6 @@ def used_labels(text: str, definitions: Mapping[str, str]) -> set[str]:
     """The labels among the definitions that a link or picture of the text uses."""
     if not definitions:
         return set()
-    return {label_key(link[3] or link[2]) for link in _REFERENCE.finditer(text)} & definitions.keys()
+    return {
+        label_key(link[3] or link[2]) for link in _REFERENCE.finditer(text)
+    } & definitions.keys()

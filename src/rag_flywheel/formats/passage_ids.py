@@ -24,7 +24,7 @@ class PassageIds:
 
     def __init__(self, source: str, sections: Sequence[tuple[Path, Sequence[Block]]]) -> None:
         self._source = source
-        self._used: set[str] = set()
+        self._used: dict[str, int] = {}
         self._levels = [Counter(_slugs(path, n) for path, _ in sections) for n in _DEPTHS]
 
     def of(self, path: Path, blocks: Sequence[Block], keys: Sequence[str]) -> list[str]:
@@ -47,12 +47,13 @@ class PassageIds:
 
     def _free(self, name: str) -> str:
         """The id of this name, or of this name and a number if another passage has it."""
-        found, n = f"{self._source}#{name}", 1
+        found, n = name, self._used.get(name, 0)
         while found in self._used:
             n += 1
-            found = f"{self._source}#{name}-{n}"
-        self._used.add(found)
-        return found
+            found = f"{name}-{n + 1}"
+        self._used[name] = n
+        self._used.setdefault(found, 0)
+        return f"{self._source}#{found}"
 
 
 _DEPTHS = (1, 2, 6)

@@ -91,7 +91,9 @@ def _slices(text: str, chars: int) -> Iterator[str]:
 
 
 def _continues(text: str, at: int) -> bool:
-    return text[at - 1] == "\u200d" or text[at] == "\u200d" or unicodedata.category(text[at])[0] == "M"
+    return (
+        text[at - 1] == "\u200d" or text[at] == "\u200d" or unicodedata.category(text[at])[0] == "M"
+    )
 
 
 def row_pieces(rows: Sequence[str], room: int, count: Count) -> list[Piece]:

@@ -10,14 +10,16 @@ from rag_flywheel.formats.marks import label_key
 
 MOST_NESTING = 20
 """Lists and quotes nested deeper are read as plain text."""
-_INTERRUPTS = {"alt": ["paragraph", "reference", "blockquote", "list"]}
+_INTERRUPTS: Any = {"alt": ["paragraph", "reference", "blockquote", "list"]}
 _ADMONITION = re.compile(
     r"(?:!!!|\?\?\?\+?)(?:[ \t]+[\w-]+)*(?:[ \t]+\"(?P<title>.*)\")?[ \t]*$"
     r"|===[!+]?[ \t]+\"(?P<tab>.*)\"[ \t]*$"
 )
 _COLONS = re.compile(r":{3,}[ \t]*(?P<kind>\{[^{}]*\}|[\w-]+(?![^\s\[{]))?(?P<rest>.*)$")
 _SLASHES = re.compile(r"/{3,}[ \t]*(?:[\w-]+[ \t]*(?:\|[ \t]*(?P<title>.*))?)?$")
-_LONE = re.compile(r"\[\[toc\]\][ \t]*$|\[TOC\][ \t]*$|\{:?[ \t]*[.#][^{}]*\}[ \t]*$", re.IGNORECASE)
+_LONE = re.compile(
+    r"\[\[toc\]\][ \t]*$|\[TOC\][ \t]*$|\{:?[ \t]*[.#][^{}]*\}[ \t]*$", re.IGNORECASE
+)
 _IMPORT = re.compile(r"import\s+(?:[\w*{][^'\"\n;]*\s+from\s+)?['\"][^'\"\n]+['\"][ \t]*;?[ \t]*$")
 _IMPORT_OPEN = re.compile(r"import\s+(?:\w+\s*,\s*)?\{[^{}'\"]*$")
 _EXPORT = re.compile(
@@ -34,7 +36,7 @@ def parser() -> Any:
     """A MarkdownIt that finds blocks alone, with the rules of this module, in linear time."""
     from markdown_it import MarkdownIt
 
-    md = MarkdownIt("commonmark", {"maxNesting": MOST_NESTING}).enable("table")
+    md: Any = MarkdownIt("commonmark", {"maxNesting": MOST_NESTING}).enable("table")
     md.core.ruler.disable(["inline", "text_join"])
     md.block.ruler.at("reference", _definition)
     for name, rule in (("comment", _comment), ("math", _math), ("container", _container)):
@@ -63,7 +65,9 @@ def _comment(state: Any, start: int, end: int, silent: bool) -> bool:
         return False
     if silent:
         return True
-    last = state.env.setdefault("last_comment_end", state.src.rfind("-->"))
+    if "last_comment_end" not in state.env:
+        state.env["last_comment_end"] = state.src.rfind("-->")
+    last = state.env["last_comment_end"]
     begin = state.bMarks[start] + state.tShift[start] + 4
     if begin > last:
         return _emit(state, "unclosed", start, start + 1, line[4:])
