@@ -165,7 +165,9 @@ class _Reader:
 
     def _blocks(self, token: Any, first: int, last: int) -> Iterator[Block]:
         kind = token.type
-        if kind == "fence":
+        if kind in {"fence", "code_block"} and not has_words(token.content + token.info):
+            self._joined = False
+        elif kind == "fence":
             yield self._fence(token, first, last)
         elif kind == "code_block":
             yield self._indented(token, first)
@@ -177,7 +179,7 @@ class _Reader:
             yield from self._text(token.content.strip(), first, last)
         elif kind == "mark" and has_words(token.content):
             yield self._block(Block(token.content, first + 1, last, strength=TOPIC))
-            self._next = GLUED
+            self._next, self._joined = GLUED, False
         elif kind == "definition" and token.content not in self._used:
             yield from self._text(self._raw(first, last), first, last, targets={})
         elif kind in {"paragraph_open", "heading_open", "math"}:

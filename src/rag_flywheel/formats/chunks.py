@@ -292,7 +292,7 @@ def _code_pieces(
     lines: Sequence[str], room: int, count: Callable[[Sequence[str]], Sequence[int]]
 ) -> Iterator[tuple[str, int, int]]:
     """(text, tokens, strength) of the lines of code; the best place to cut is behind a blank line."""
-    counts = count(lines)
+    counts = count([line + "\n" for line in lines])
     after_blank = False
     for line, tokens in zip(lines, counts, strict=True):
         strength = ROW if after_blank and not line[:1].isspace() else WORD + 1

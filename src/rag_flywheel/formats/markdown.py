@@ -112,12 +112,13 @@ def _name(parts: list[_Part], page: str | None, most: int, counter: Counter) -> 
             part.blocks.insert(0, _as_block(part.path[-1]))
         if part.blocks:
             shown.update(map(id, seen))
-    for part in parts:
+    for part in reversed(parts):
         if part.path and not part.blocks and id(part.path[-1]) not in shown:
             part.blocks.append(_as_block(part.path[-1]))
-            part.title = _joined(page, part.path[:-1])
+            part.title, seen = _joined(page, part.path[:-1]), part.path[:-1]
             if counter.count([part.title])[0] > most:
-                part.title, _ = _shortened(page, part.path[:-1], most, counter)
+                part.title, seen = _shortened(page, part.path[:-1], most, counter)
+            shown.update(map(id, seen))
 
 
 def _joined(page: str | None, path: Sequence[Heading]) -> str:

@@ -2,7 +2,7 @@
 
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import regex
@@ -26,10 +26,11 @@ _GROUP_CHARS = 160
 def pieces(text: str, room: int, count: Count) -> list[Piece]:
     """The text in pieces of at most `room` tokens, none lost: the largest that its marks allow."""
     found: list[Piece] = [(text, room + 1, SENTENCE)]
-    levels: tuple[tuple[Callable[[str], Iterator[str]], int], ...] = (
+    levels: tuple[tuple[Callable[[str], Iterable[str]], int], ...] = (
         (lambda t: _after(_SENTENCES, t), SENTENCE),
         (lambda t: _after(_CLAUSES, t), CLAUSE),
         (_word_groups, WORD),
+        (_WORDS.findall, WORD),
         (lambda t: _slices(t, _CHARS), WORD),
         (lambda t: _slices(t, 4), WORD),
         (lambda t: _slices(t, 1), WORD),
@@ -42,7 +43,7 @@ def pieces(text: str, room: int, count: Count) -> list[Piece]:
 
 
 def _level(
-    found: list[Piece], cut: Callable[[str], Iterator[str]], strength: int, room: int, count: Count
+    found: list[Piece], cut: Callable[[str], Iterable[str]], strength: int, room: int, count: Count
 ) -> list[Piece]:
     parts = [[piece[0]] if piece[1] <= room else list(cut(piece[0])) for piece in found]
     fresh = iter(count([text for part in parts if len(part) > 1 for text in part]))
@@ -99,7 +100,7 @@ def _continues(text: str, at: int) -> bool:
 def row_pieces(rows: Sequence[str], room: int, count: Count) -> list[Piece]:
     """The rows of a table, and a row that is too long as several, each with a part of one cell."""
     found: list[Piece] = []
-    for row, tokens in zip(rows, count(rows), strict=True):
+    for row, tokens in zip(rows, count([row + "\n" for row in rows]), strict=True):
         if tokens <= room:
             found.append((row + "\n", tokens, ROW))
         else:
