@@ -50,7 +50,8 @@ class Config:
         question and are evidence for similar ones; false: they only judge new parameters.
     explore: the share of recorded answers, at most 0.5, whose last place goes to the passage from below
         whose verdict would teach most; 0: none. 0.1 is enough where it is of use.
-    chunk_tokens: how many tokens of the encoder a passage has at most that a file is cut into.
+    chunk_tokens: how many tokens of the encoder a passage has at most that a file is cut into; None:
+        what the encoder reads, at most 512, or 256 where it does not say.
     chunk_overlap: how many of them it shares with the passage before.
     keep_versions: how many index versions a refresh leaves on disk.
     tune: "auto": a refresh also tunes the encoder of queries on votes, whenever there are enough
@@ -71,7 +72,7 @@ class Config:
     rephrased_within_s: Annotated[float, Meta(ge=0, le=1e6)] = 300.0
     known_answers: bool = True
     explore: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
-    chunk_tokens: Annotated[int, Meta(ge=16, le=100_000)] = 256
+    chunk_tokens: Annotated[int, Meta(ge=16, le=100_000)] | None = None
     chunk_overlap: Annotated[int, Meta(ge=0, le=50_000)] = 0
     keep_versions: Annotated[int, Meta(ge=2, le=1_000_000)] = 10
     tune: str = "off"

@@ -36,6 +36,7 @@ from rag_flywheel.encode.encoder_slot import EncoderSlot
 from rag_flywheel.encode.too_long import count_too_long
 from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
+from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.formats.documents import Cutting
 from rag_flywheel.formats.files import Selection
 from rag_flywheel.formats.framework_documents import passages_of
@@ -212,6 +213,8 @@ class Flywheel:
         strict: bool = False,
         chunk_tokens: int | None = None,
         chunk_overlap: int | None = None,
+        base_url: str | None = None,
+        anchors: Literal["github", "mkdocs", "vitepress"] = "github",
         splitter: Splitter | None = None,
         dry_run: bool = False,
         progress: bool | Progress = False,
@@ -229,6 +232,8 @@ class Flywheel:
         strict: raise, before anything is added, when a file cannot be read.
         chunk_tokens, chunk_overlap: the most tokens of a passage, and how many it shares with the one
             before; None: those of the settings.
+        base_url, anchors: the address that sources are below on the site, for the metadata `url`, and
+            what makes its anchors.
         splitter: cuts documents instead: splitter(text, source) returns texts or passages.
         dry_run: only count; nothing is written.
         progress: as in `add`; the step is "add files".
@@ -236,11 +241,12 @@ class Flywheel:
         """
         given = [paths] if isinstance(paths, str | Path) else items("paths", paths, object)
         config = self._config
-        cutting = Cutting(
-            config.chunk_tokens if chunk_tokens is None else chunk_tokens,
-            config.chunk_overlap if chunk_overlap is None else chunk_overlap,
-            splitter=splitter,
+        chunking = Chunking.for_encoder(
+            self._slot.get(),
+            tokens=config.chunk_tokens if chunk_tokens is None else chunk_tokens,
+            overlap=config.chunk_overlap if chunk_overlap is None else chunk_overlap,
         )
+        cutting = Cutting(chunking, base_url, anchors, splitter)
         options = Options(
             root=None if root is None else Path(root),
             name=name,

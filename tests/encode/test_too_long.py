@@ -23,7 +23,8 @@ def test_add_says_how_many_passages_are_too_long(tmp_path: Path) -> None:
         longer = Passage("b", "w " * 49, "two words")
         assert fw.add([at_the_limit, longer, Passage("c", "short")]).too_long == 1
         (tmp_path / "x.csv").write_text("text\n" + "w " * 60 + "\n")
-        assert fw.add_files(tmp_path / "x.csv", chunk_tokens=1000).passages.too_long == 1
+        report = fw.add_files(tmp_path / "x.csv", splitter=lambda text, _: [text])
+        assert report.passages.too_long == 1
 
 
 def test_an_encoder_that_does_not_say_what_it_reads() -> None:

@@ -4,12 +4,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from rag_flywheel.cli import show
-from rag_flywheel.cli.options import KB, Index, Json, open_index
+from rag_flywheel.cli.options import KB, Index, Json, one_of, open_index
 
 _FIRST_LINE_S, _NEXT_LINE_S = 5.0, 15.0
 Patterns = list[str] | None
@@ -49,6 +49,12 @@ def add(
     chunk_overlap: Annotated[
         int | None, typer.Option(min=0, help="Tokens that a passage shares with the one before.")
     ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Address that the sources are below, for links to sections.")
+    ] = None,
+    anchors: Annotated[
+        str, typer.Option(help="Whose anchors the site has: github, mkdocs or vitepress.")
+    ] = "github",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count what would change.")
     ] = False,
@@ -60,6 +66,8 @@ def add(
     passages that a file no longer has are removed. Of JSONL, each line is a passage with id, text, title
     and metadata. A file that cannot be read is skipped and named.
     """
+    from rag_flywheel.formats.anchors import Site
+
     with tempfile.TemporaryDirectory() as empty:
         there = index.exists() or not dry_run
         with open_index(index if there else Path(empty) / index.name, create=True) as fw:
@@ -73,6 +81,8 @@ def add(
                 strict=strict,
                 chunk_tokens=chunk_tokens,
                 chunk_overlap=chunk_overlap,
+                base_url=base_url,
+                anchors=one_of(anchors, get_args(Site), "anchors "),
                 dry_run=dry_run,
                 progress=True if sys.stderr.isatty() else _Lines(),
             )

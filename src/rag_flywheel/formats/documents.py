@@ -1,13 +1,14 @@
 """Reads the passages of a file: a document is converted to text, and cut into passages."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
 
 from rag_flywheel.checks import check_passages
 from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import InputError
+from rag_flywheel.formats.anchors import Site
+from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.formats.convert import TABLES, Converted, convert
 from rag_flywheel.formats.decode import decode
 from rag_flywheel.formats.files import JSONL, Selection, find_files
@@ -18,23 +19,22 @@ from rag_flywheel.records import Passage, SkippedFile, Splitter
 
 MOST_BYTES = 64 * 2**20
 """The largest size of a document."""
+_ADDED = 32  # tokens that a model adds, its prompt included
 ADDED_FROM = "added_from"
 """The metadata key with the name of the file of a passage whose id does not begin with that name."""
-Count: TypeAlias = Callable[[Sequence[str]], Sequence[int]]
 
 
 @dataclass(frozen=True)
 class Cutting:
     """How documents are cut into passages.
 
-    tokens: the most of a passage; overlap: how many it shares with the one before; count: the tokens
-    of each text; None: an estimate.
-    splitter: cuts instead of all that.
+    chunking: how long passages are. splitter: cuts instead.
+    base_url, anchors: the address that sources are below, and whose anchors it has.
     """
 
-    tokens: int = 256
-    overlap: int = 0
-    count: Count | None = None
+    chunking: Chunking = field(default_factory=Chunking)
+    base_url: str | None = None
+    anchors: Site = "github"
     splitter: Splitter | None = None
 
 
@@ -107,7 +107,7 @@ def _document(file: Path, source: str, cutting: Cutting) -> list[Passage]:
 def _row(text: str, number: int, source: str, cutting: Cutting) -> list[Passage]:
     """The passages of a row: one, unless it is long."""
     id_ = f"{source}#row-{number}"
-    if len(text) <= cutting.tokens:  # a token is a character at least
+    if len(text.encode()) <= cutting.chunking.tokens - _ADDED:  # a token is a byte at least
         return [Passage(id_, text, "", {"source": source})]
     parts = _cut(Converted(text, markdown=False), source, cutting)
     if len(parts) == 1:
@@ -118,7 +118,15 @@ def _row(text: str, number: int, source: str, cutting: Cutting) -> list[Passage]
 def _cut(document: Converted, source: str, cutting: Cutting) -> list[Passage]:
     if cutting.splitter is not None:
         return _split(cutting.splitter(document.text, source), source)
-    return cut(document.text, source, markdown=document.markdown)
+    return cut(
+        document.text,
+        source,
+        markdown=document.markdown,
+        chunking=cutting.chunking,
+        base_url=cutting.base_url,
+        anchors=cutting.anchors,
+        name=document.title or None,
+    )
 
 
 def _split(parts: object, source: str) -> list[Passage]:
