@@ -77,7 +77,7 @@ def test_an_edited_file_alone_replaces_what_its_folder_brought(
     assert sorted(texts(fw).values()) == ["more", "new", "stays"]
     write(docs, a_md="# C\n\nmore")
     report = fw.add_files(docs / "a.md")
-    assert (report.passages.unchanged, report.passages.removed, report.n_files) == (1, 1, 1)
+    assert (report.passages.added, report.passages.removed, report.n_files) == (0, 1, 1)
 
 
 def test_a_bad_file_is_skipped_and_keeps_what_it_had(fw: Flywheel, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def _escape(main: Any) -> None:
             node.extract()  # a comment
         elif not any(parent.name in _RAW for parent in node.parents):
             plain = re.sub(r"\s+", " ", str(node))
-            plain = _TAG.sub(r"\\<", plain)
+            plain = _TAG.sub(r"\\<", plain.replace("<!--", "&lt;!--"))
             node.replace_with(_BLOCK.sub(r"\1\\\2", plain))
 
 
