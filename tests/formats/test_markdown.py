@@ -85,12 +85,19 @@ def test_marks_are_no_words(text: str, expected: str) -> None:
         "text `<!-- kept -->` text",
         "run foo <name> now",
         "<!-- never closed\n\n# Heading\n\nwords below",
+        "<pre>\nnever closed\n\n# Heading\n\nwords below",
+        "<div>\n```js\nopened in a block\n\nof tags",
         "a < b and c > d",
         "[^1]: The note.\n\nSee[^1].",
     ],
 )
 def test_what_looks_like_a_mark_stays(text: str) -> None:
     assert words(of(text)) >= set(WORD.findall(text))
+
+
+def test_a_fence_that_is_none_is_left_out() -> None:
+    text = "<script>\n\n# A\n\n<div>\n```\none\n\ntwo\n</div>\n\n# B\n\n```\nthree\n"
+    assert [t.count("```") for _, t in shown(text)] == [0, 2]
 
 
 def test_marks_in_code_are_code() -> None:

@@ -29,6 +29,7 @@ _INTRODUCES = (":", "：", ":**", "：**")
 _ATTRIBUTES = re.compile(r"\s*\{\s*:?\s*(?P<inside>[.#][^{}]*)\}\s*$")
 _BOLD = re.compile(r"(?:\*\*|__)[^\n]*(?:\*\*|__)[.:]?\s*$")
 _END_ANCHOR = re.compile(r"[ \t]*\{:?[ \t]*#[\w:.-]+[ \t]*\}[ \t]*$", re.MULTILINE)
+_LONE_FENCE = re.compile(r"^[ \t>]*(?:`{3,}|~{3,})[ \t]*([\w-]*)[ \t]*$", re.MULTILINE)
 _SCRIPT = re.compile(r"\s*<(script|style)\b.*</\1\s*>\s*$", re.DOTALL | re.IGNORECASE)
 _CONTAINERS = frozenset(
     {
@@ -192,6 +193,7 @@ class _Reader:
     ) -> Iterator[Block]:
         text = _END_ANCHOR.sub("", without_comments(raw)).strip("\n")
         text = with_targets(text, self._targets if targets is None else targets)
+        text = _LONE_FENCE.sub(r"\1", text).strip("\n")
         says = speaks(text)
         if not says and "<" in text:
             text = html_words(text)

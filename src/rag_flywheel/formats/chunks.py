@@ -178,7 +178,7 @@ class _Cutter:
                 most -= part.tokens
                 if most < 0:
                     return found
-                found.insert(0, part)
+                found.insert(0, replace(part, block=unit.block))
         return found
 
     def fitting(self, repeated: list[_Unit], own: list[_Unit]) -> str:

@@ -26,6 +26,8 @@ _EXPORT = re.compile(
     r"export\s+(?:(?:const|let|var)\s+[\w${\[][^=]*=|(?:default\s+)?(?:async\s+)?function\b[^(]*\(|default\s*[{(\[]"
     r"|default\s+\w+\s*;?[ \t]*$(?<=;)|[{*][^'\"]*(?:from|\}))"
 )
+_RAW = re.compile(r"<(?:script|pre|style|textarea)(?:[\s>]|$)", re.IGNORECASE)
+_RAW_ENDS = re.compile(r"</(?:script|pre|style|textarea)>", re.IGNORECASE)
 _DEFINITION = re.compile(
     r"\[(?!\^)((?:[^\[\]\\]|\\.){1,999})\]:[ \t]*(<[^<>]*>|[^\s<]\S*)"
     r"(?:[ \t]+(\"[^\"]*\"|'[^']*'|\([^()]*\)))?[ \t]*$"
@@ -39,7 +41,7 @@ def parser() -> Any:
     md: Any = MarkdownIt("commonmark", {"maxNesting": MOST_NESTING}).enable("table")
     md.core.ruler.disable(["inline", "text_join"])
     md.block.ruler.at("reference", _definition)
-    for name, rule in (("comment", _comment), ("math", _math), ("container", _container)):
+    for name, rule in (("comment", _comment), ("raw", _raw), ("math", _math), ("container", _container)):
         md.block.ruler.before("table", name, rule, _INTERRUPTS)
     md.block.ruler.before("table", "admonition", _admonition, _INTERRUPTS)
     md.block.ruler.before("table", "module", _module)
@@ -76,6 +78,19 @@ def _comment(state: Any, start: int, end: int, silent: bool) -> bool:
     while n + 1 < end and state.eMarks[n] < close + 3:
         n += 1
     return _emit(state, "comment", start, n + 1, state.src[close + 3 : state.eMarks[n]])
+
+
+def _raw(state: Any, start: int, end: int, silent: bool) -> bool:
+    """<script>, <pre>, <style> and <textarea> that are not closed do not hide the rest of the file."""
+    line = _line(state, start)
+    if not _RAW.match(line) or state.is_code_block(start):
+        return False
+    if "last_raw_end" not in state.env:
+        ends = [found.start() for found in _RAW_ENDS.finditer(state.src)]
+        state.env["last_raw_end"] = max(ends, default=-1)
+    if state.bMarks[start] <= state.env["last_raw_end"]:
+        return False
+    return silent or _emit(state, "unclosed", start, start + 1, line)
 
 
 def _math(state: Any, start: int, end: int, silent: bool) -> bool:
