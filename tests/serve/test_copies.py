@@ -102,7 +102,9 @@ def test_a_vote_on_an_answer_with_copies_counts_for_the_text(tmp_path: Path) -> 
 
 def test_copies_of_two_tenants_have_nothing_in_common(tmp_path: Path) -> None:
     passages = [
-        Passage(f"{tenant}{i}", TEXT, metadata={"team": tenant}) for tenant in "ab" for i in range(2)
+        Passage(f"{tenant}{i}", TEXT, metadata={"team": tenant})
+        for tenant in "ab"
+        for i in range(2)
     ]
     with opened(tmp_path / "kb", [*passages, *OTHERS], tenant_key="team") as fw:
         of_a = {"team": "a"}

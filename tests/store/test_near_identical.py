@@ -25,7 +25,10 @@ def judged(old: str, new: str, least: float = 0.95) -> bool:
         ("The café  opens\nearly", "the cafe\u0301 opens early"),
         (LONG, LONG.replace("machine", "device")),  # one of thirty
         (LONG, f"{LONG} Again."),
-        ("把设备重置后请等待指示灯亮起，然后再次打开电源并选择语言", "把设备重置后请等待指示灯亮起，然后再次打开电源并选择语系"),
+        (
+            "把设备重置后请等待指示灯亮起，然后再次打开电源并选择语言",
+            "把设备重置后请等待指示灯亮起，然后再次打开电源并选择语系",
+        ),
     ],
 )
 def test_edits_that_keep_the_meaning(old: str, new: str) -> None:
@@ -47,7 +50,10 @@ def test_edits_that_keep_the_meaning(old: str, new: str) -> None:
         (LONG, LONG.replace("ten", "five")),
         (LONG, LONG.replace("hold", "never hold")),
         (LONG, LONG.replace("until", "before")),
-        ("按住按钮十秒钟直到指示灯闪烁为止然后松开按钮等待机器自动重新启动", "按住按钮五秒钟直到指示灯闪烁为止然后松开按钮等待机器自动重新启不"),
+        (
+            "按住按钮十秒钟直到指示灯闪烁为止然后松开按钮等待机器自动重新启动",
+            "按住按钮五秒钟直到指示灯闪烁为止然后松开按钮等待机器自动重新启不",
+        ),
         (LONG, "Refunds are paid."),
     ],
 )
