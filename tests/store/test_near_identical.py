@@ -9,6 +9,7 @@ LONG = (
     "To reset the device hold the side button for ten seconds until the light blinks, and then let it "
     "go so that the machine restarts by itself and asks for the language."
 )
+CHINESE = "把设备重置后请等待指示灯亮起，然后再次打开电源并选择语言"
 
 
 def judged(old: str, new: str, least: float = 0.95) -> bool:

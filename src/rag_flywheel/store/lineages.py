@@ -263,7 +263,7 @@ def successor(
 ) -> StoredPassage | None:
     """The present text that a removed one became, though it was added before that was removed.
 
-    It must be younger, an edit of the removed one, and without votes or known answers of its own.
+    It must be younger than the first text of the lineage, an edit of the removed one, and without votes or known answers of its own.
     is_free: whether a lineage has no votes and no known answers.
     """
     old = Text(gone.passage)
@@ -275,7 +275,7 @@ def successor(
         new = Text(stored.passage)
         alike = similarity(old.whole, new.whole)
         if (
-            stored.lineage > gone.pid
+            stored.lineage > gone.lineage
             and rule.same_tenant(gone.passage, stored.passage)
             and (best is None or alike > best[0])
             and is_same_text(old, new, least)

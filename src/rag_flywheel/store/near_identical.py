@@ -64,17 +64,20 @@ _ODD = np.array([0x9E3779B97F4A7C15 * (2 * i + 1) & (2**64 - 1) for i in range(N
 
 @dataclass(frozen=True)
 class Words:
-    """The words of a text, numbers and some signs among them, as they stand and as they are compared."""
+    """The words of a text as they are compared, numbers and some signs among them."""
 
     text: str
-    raw: tuple[str, ...]
     folded: tuple[str, ...]
 
     @classmethod
     def of(cls, text: str) -> "Words":
         """The words of any text; marks alone are words themselves."""
-        found = tuple(_TOKEN.findall(normalize("NFKC", text))) or tuple(text.split())
-        return cls(text, found, tuple(word.casefold().replace("\u2019", "'") for word in found))
+        return cls(text, _split(text.casefold().replace("\u2019", "'")))
+
+    @cached_property
+    def raw(self) -> tuple[str, ...]:
+        """The words as they stand."""
+        return _split(self.text)
 
     @cached_property
     def turning(self) -> list[str]:
@@ -139,6 +142,8 @@ def is_copy(one: Words, other: Words) -> bool:
         return True
     if len(one.folded) != len(other.folded):
         return False
+    if (len(one.raw), len(other.raw)) != (len(one.folded), len(other.folded)):
+        return False
     pairs = zip(one.raw, other.raw, one.folded, other.folded, strict=True)
     different = [(a, b) for a, b, x, y in pairs if x != y]
     return len(different) * _ONE_IN <= len(one.folded) and all(
@@ -166,6 +171,10 @@ def sketch(words: Words) -> list[int]:
     mixed ^= mixed >> np.uint64(29)
     keys: list[int] = (mixed.min(axis=0) ^ _ODD).view(np.int64).tolist()
     return keys
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(_TOKEN.findall(normalize("NFKC", text))) or tuple(text.split())
 
 
 def _blocks(opcodes: Sequence[_Op], old: Sequence[str], new: Sequence[str]) -> Iterator[Block]:
