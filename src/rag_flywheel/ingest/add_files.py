@@ -269,7 +269,8 @@ def _failure(file: Path, error: InputError) -> SkippedFile:
 
 
 def _sum(a: AddReport, b: AddReport) -> AddReport:
-    return AddReport(*(getattr(a, f.name) + getattr(b, f.name) for f in fields(AddReport)))
+    counts = [f.name for f in fields(AddReport) if isinstance(getattr(a, f.name), int)]
+    return replace(a, **{name: getattr(a, name) + getattr(b, name) for name in counts})
 
 
 def _some(failed: list[SkippedFile]) -> str:
