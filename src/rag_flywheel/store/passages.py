@@ -167,7 +167,7 @@ def rows_like(
     values = [value for key in keys for value in (key, bucket)]
     pids = [row[0] for row in conn.execute(sql, (*values, most))]
     rows = {row.stored.pid: row for row in _known(in_chunks(conn, f"{_KNOWN} pid IN (%s)", pids))}
-    return [rows[pid] for pid in pids]
+    return [rows[pid] for pid in pids if pid in rows]
 
 
 def _known(rows: Iterable[tuple[Any, ...]]) -> list[KnownRow]:
