@@ -274,7 +274,7 @@ class Tenancy:
     def of(self, passage: Passage) -> str | None:
         """The tenant of a passage as JSON, None: it has none."""
         value = None if self.key is None else passage.metadata.get(self.key)
-        return self.default if value is None else json.dumps(value)
+        return self.default if value is None else json.dumps(value, default=str, sort_keys=True)
 
 
 ONE_TENANT = Tenancy()
