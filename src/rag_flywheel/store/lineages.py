@@ -263,7 +263,8 @@ def successor(
 ) -> StoredPassage | None:
     """The present text that a removed one became, though it was added before that was removed.
 
-    It must be younger than the first text of the lineage, an edit of the removed one, and without votes or known answers of its own.
+    It must be younger than the first text of the lineage, an edit of the removed one, and without votes or
+    known answers of its own.
     is_free: whether a lineage has no votes and no known answers.
     """
     old = Text(gone.passage)

@@ -167,7 +167,7 @@ def rows_like(
     values = [value for key in keys for value in (key, bucket)]
     pids = [row[0] for row in conn.execute(sql, (*values, most))]
     rows = {row.stored.pid: row for row in _known(in_chunks(conn, f"{_KNOWN} pid IN (%s)", pids))}
-    return [rows[pid] for pid in pids]
+    return [rows[pid] for pid in pids if pid in rows]
 
 
 def _known(rows: Iterable[tuple[Any, ...]]) -> list[KnownRow]:
@@ -274,7 +274,7 @@ class Tenancy:
     def of(self, passage: Passage) -> str | None:
         """The tenant of a passage as JSON, None: it has none."""
         value = None if self.key is None else passage.metadata.get(self.key)
-        return self.default if value is None else json.dumps(value)
+        return self.default if value is None else json.dumps(value, default=str, sort_keys=True)
 
 
 ONE_TENANT = Tenancy()
