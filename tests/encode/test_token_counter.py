@@ -55,7 +55,9 @@ def test_counting_loads_no_model() -> None:
         f"found = NamedEncoder({SPEC!r}, name='n', revision='r', dim=1).count_tokens(['one two'])\n"
         "print(found, 'torch' in sys.modules, 'sentence_transformers' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[4] False False"
 
 

@@ -92,7 +92,7 @@ def test_marks_are_no_words(text: str, expected: str) -> None:
     ],
 )
 def test_what_looks_like_a_mark_stays(text: str) -> None:
-    assert words(of(text)) >= set(WORD.findall(text))
+    assert words(of(text)) >= set(WORD.findall(text)) - {"pre", "div"}
 
 
 def test_a_fence_that_is_none_is_left_out() -> None:
@@ -176,7 +176,9 @@ def test_what_says_nothing_alone_has_its_heading() -> None:
 # ---- ids -----------------------------------------------------------------------------------------------
 
 LONG = [
-    f"Paragraph {n} speaks of thing{n}. " + f"It has word{n * 7 % 31} in it. " * 8 + f"End of it{n}."
+    f"Paragraph {n} speaks of thing{n}. "
+    + f"It has word{n * 7 % 31} in it. " * 8
+    + f"End of it{n}."
     for n in range(40)
 ]
 
@@ -244,7 +246,9 @@ def test_no_word_is_lost_and_no_passage_is_empty(
     readable = re.sub(r"<!--.*?-->|::: tip", "", text, flags=re.DOTALL)
     wanted = set(re.findall(r"w..x", readable))
     assert wanted <= words(found)
-    assert all(any(map(str.isalpha, p.text)) and p.text.strip() == p.text.strip("\n") for p in found)
+    assert all(
+        any(map(str.isalpha, p.text)) and p.text.strip() == p.text.strip("\n") for p in found
+    )
     assert len({p.id for p in found}) == len(found)
 
 
