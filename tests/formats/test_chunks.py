@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import pytest
 
@@ -10,7 +11,6 @@ from rag_flywheel import FlywheelError
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.formats.markdown import cut
 from rag_flywheel.formats.token_estimate import estimate_tokens
-
 
 WORD = re.compile(r"\w+")
 
@@ -107,7 +107,7 @@ def test_overlap_repeats_the_end_of_the_chunk_before_and_leaves_ids() -> None:
         cut(f"# H\n\n{PROSE}", "d.md", markdown=True, chunking=Chunking(64, n, by_words))
         for n in (0, 15)
     )
-    for before, after in zip(over, over[1:], strict=False):
+    for before, after in pairwise(over):
         shared = next(
             n for n in range(120, 0, -1) if after.text.startswith(before.text[-n:]) or n == 1
         )

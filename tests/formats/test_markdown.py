@@ -56,7 +56,8 @@ def test_other_ends_of_lines_and_a_byte_order_mark_change_nothing(end: str) -> N
         ("::: warning Mind the gap\nLook down.\n:::\n", "Mind the gap\n\nLook down."),
         (":::tip[Hint]\nLook up.\n:::\n", "Hint\n\nLook up."),
         ("::: details More {open}\n- one\n:::\n", "More\n\n- one"),
-        ('!!! note "Beware"\n    Of *dogs*.\n\n    And cats.\n\nEnd.', "Beware\n\nOf *dogs*.\n\nAnd cats.\n\nEnd."),
+        ('!!! note "Beware"\n    Of *dogs*.\n\n    And cats.\n\nEnd.',
+         "Beware\n\nOf *dogs*.\n\nAnd cats.\n\nEnd."),
         ('=== "Linux"\n\n    ```sh\n    make\n    ```\n', "Linux\n\n```sh\nmake\n```"),
         ("/// note | Careful\n\nHot.\n\n///\n", "Careful\n\nHot."),
         ("//// tab | Python\nrun\n////\n", "Python\n\nrun"),
@@ -110,7 +111,8 @@ def test_marks_in_code_are_code() -> None:
     [
         ("---\ntitle: Reset\nyear: 2031\ndate: 2031-02-03\ntags: [a]\n---\n", "Reset",
          {"title": "Reset", "year": 2031, "date": "2031-02-03"}),
-        ("---\ntitle: Step 1: begin\nok: true\n---\n", "Step 1: begin", {"title": "Step 1: begin", "ok": "true"}),
+        ("---\ntitle: Step 1: begin\nok: true\n---\n", "Step 1: begin",
+         {"title": "Step 1: begin", "ok": "true"}),
         ('+++\ntitle = "Reset"\ndraft = false\n+++\n', "Reset", {"title": "Reset", "draft": False}),
         ("---\n---\n", "", {}),
     ],
@@ -129,7 +131,8 @@ def test_what_stands_between_rules_is_no_front_matter() -> None:
 
 
 def test_headings_are_plain_words() -> None:
-    text = "# The `add()` **call** [see](https://x.org) {#add .big}\n\na\n\n## Data <dfn title='x'>sets</dfn>\n\nb\n"
+    text = "# The `add()` **call** [see](https://x.org) {#add .big}\n\na\n\n"
+    text += "## Data <dfn title='x'>sets</dfn>\n\nb\n"
     found = of(text)
     assert [p.title for p in found] == ["The add() call see", "The add() call see > Data sets"]
     assert [p.metadata["anchor"] for p in found] == ["add", "data-sets"]
@@ -193,7 +196,8 @@ def test_ids_of_repeated_headings_do_not_shift() -> None:
 
 def test_ids_are_unique_whatever_is_repeated() -> None:
     body = "same words again. " * 200
-    text = f"top\n\n# Top\n\na\n\n# Top\n\na\n\n# !\n\n# A/B\n\n{body}\n\n# A/B\n\n{body}\n\n## B {{#a-1}}\n\nc\n"
+    text = "top\n\n# Top\n\na\n\n# Top\n\na\n\n# !\n\n"
+    text += f"# A/B\n\n{body}\n\n# A/B\n\n{body}\n\n## B {{#a-1}}\n\nc\n"
     found = [p.id for p in of(text)]
     assert len(found) == len(set(found)) > 8
 
@@ -223,7 +227,8 @@ LINES = st.one_of(
     st.lists(NAMES, min_size=1, max_size=12).map(" ".join),
     st.tuples(
         st.sampled_from(
-            ["# ", "## ", "> ", "- ", "  - ", "1. ", "    ", "\t", "> > ", "- > ", "[^1]: ", "| ", "::: ", "$$ "]
+            ["# ", "## ", "> ", "- ", "  - ", "1. ", "    ", "\t", "> > ",
+             "- > ", "[^1]: ", "| ", "::: ", "$$ "]
         ),
         NAMES,
         NAMES,
