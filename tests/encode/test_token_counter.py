@@ -28,7 +28,7 @@ TEXTS = {
     "korean": "출장 중 숙박비는 회사가 부담하므로 영수증을 제출하세요. 회의실은 안내데스크에서 등록합니다. ",
     "thai": "บริษัทจ่ายค่าโรงแรมระหว่างเดินทางไปทำงานต่างจังหวัด ต้องได้รับอนุมัติจากผู้จัดการ ",
     "russian": "Расходы на проживание во время командировки оплачивает компания, предъявите квитанцию. ",
-    "code": "for (const [key, value] of Object.entries(m)) { if (!a.has(key)) b.push({key, v: v?.x ?? 0}); }\n",
+    "code": "for (const [key, v] of Object.entries(m)) { if (!a.has(key)) b.push({key, v: v?.x ?? 0}); }\n",
     "addresses": "https://example.org/docs/v2.3/reset?id=4f2a9c&lang=en#step-12 user.name@example.org ",
     "hex": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db 20240917-113045 ",
 }
