@@ -1,6 +1,5 @@
 """The commands `golden` and `review`, each one call on Flywheel."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from rag_flywheel.cli import show
 from rag_flywheel.cli.options import KB, Index, Json, User, open_index
+from rag_flywheel.cli.where import read
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.rows import HIGHEST_GRADE
 
@@ -19,7 +19,7 @@ review = typer.Typer(help="Answers to review.", no_args_is_help=True)
 PassageId = Annotated[str, typer.Argument(metavar="PASSAGE", help="The id of the passage.")]
 Tenant = Annotated[
     str | None,
-    typer.Option(help="The tenant that it acts for; one that JSON reads as a number is."),
+    typer.Option(help="The tenant that it acts for."),
 ]
 ItemId = Annotated[str, typer.Argument(metavar="ID", help="The id that `review next` shows.")]
 
@@ -78,11 +78,9 @@ def _tenant(fw: "Flywheel", tenant: str | None) -> dict[str, object] | None:
         return None
     if fw.config.tenant_key is None:
         raise InputError("the index has no tenants (config tenant_key); leave out --tenant")
-    try:
-        value = json.loads(tenant)
-    except ValueError:
-        value = tenant
-    return {fw.config.tenant_key: value if type(value) in {int, str} else tenant}
+    key = fw.config.tenant_key
+    value = next(iter(read(key, tenant, fw.metadata_keys())), tenant)
+    return {key: value if type(value) in {int, str} else tenant}
 
 
 @golden.command("list")

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 from rag_flywheel.capture.corrections import append_correction
 from rag_flywheel.errors import InputError, UnknownIdError
-from rag_flywheel.records import AddReport, MetadataValue, Passage, ReviewItem
+from rag_flywheel.records import AddReport, Passage, ReviewItem
 from rag_flywheel.store import column_checks, notes, passages
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.filters import demanded
 from rag_flywheel.store.notes import Decided, Note
 
 SOURCE = "correction"
@@ -71,8 +72,5 @@ def _name(note: Note) -> str:
 def _passage(note: Note) -> Passage:
     """The passage of a text, with the values of the question's filter, so that it passes the filter."""
     where = {} if note.where is None else column_checks.parsed("retrievals.filter", note.where)
-    asked: dict[str, MetadataValue] = {
-        key: value for key, value in where.items() if not isinstance(value, dict | list)
-    }
-    metadata = {**asked, "source": SOURCE, "retrieval": note.retrieval_id}
+    metadata = {**dict(demanded(where)), "source": SOURCE, "retrieval": note.retrieval_id}
     return Passage(_name(note), note.text, metadata=metadata)

@@ -22,8 +22,8 @@ Behind = tuple[tuple[int, ...], tuple[KnownAnswer, ...]]
 
 @dataclass(frozen=True)
 class Request:
-    """Who asks, how many hits, and what is recorded. tenant: as JSON, None: no tenant. min_relevance: hits
-    below it are left out."""
+    """Who asks, how many hits, and what is recorded. where: in the types of JSON. tenant: as JSON, None: no
+    tenant. min_relevance: hits below it are left out."""
 
     k: int
     where: Filter | None = None
@@ -164,7 +164,7 @@ def _record(
         query=found.query,
         query_hash=passages.query_hash(found.query),
         k=asked.k,
-        filter=json.dumps(where, sort_keys=True, default=list) if where else None,
+        filter=json.dumps(where, sort_keys=True) if where is not None else None,
         tenant=asked.tenant,
         version=state.version.id,
         seen=state.seq,

@@ -332,9 +332,19 @@ class Server:
     def tenant(self, where: Filter | None) -> str | None:
         """The tenant that a filter asks for, as JSON; None without one."""
         key = self._config.tenant_key
-        if key is None or not isinstance(where, Mapping) or key not in where:
+        if key is None or where is None:
             return None
-        value = where[key]
+        plain = filters.plain_filter(where)
+        n = sum(each == key for each in filters.keys_of(plain))
+        if not n:
+            return None
+        demanded = [value for each, value in filters.demanded(plain) if each == key]
+        if len(demanded) < n or n > 1:
+            raise InputError(
+                f"the filter does not ask for one {key!r}, which is the tenant key; expected "
+                f"{{{key!r}: value}} once, alone or with conditions that must hold as well"
+            )
+        value = demanded[0]
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise InputError(
                 f"filter {key!r} is {value!r}; as the tenant key it takes a string or whole number"
@@ -346,7 +356,7 @@ class Server:
         if of is not state:
             scopes = {}
             self._scopes = (state, scopes)
-        key = repr(filters.filter_sql(where)) if where is not None else ""
+        key = json.dumps(where, sort_keys=True) if where is not None else ""
         found = scopes.get(key)
         if found is None:
             allowed = None

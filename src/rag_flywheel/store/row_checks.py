@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from typing import get_args
 
-from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.errors import CorruptFileError, InputError
 from rag_flywheel.records import Verdict
 from rag_flywheel.store import column_checks, golden, journal, passages
 from rag_flywheel.store.column_checks import (
@@ -19,6 +19,7 @@ from rag_flywheel.store.column_checks import (
     whole,
 )
 from rag_flywheel.store.database import scalar
+from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.schema import schema_problems
 from rag_flywheel.store.vectors import noted_revisions
 from rag_flywheel.store.votes import KINDS
@@ -109,8 +110,12 @@ def _check_query_hash(columns: str, hashed: object, query: str) -> None:
 
 
 def _check_filter(where: str, value: object) -> None:
-    if value is not None and not isinstance(parsed(where, value), dict):
-        refuse(where, value, "a JSON object")
+    if value is None:
+        return
+    try:
+        plain_filter(parsed(where, value))
+    except InputError:
+        refuse(where, value, "a filter expression")
 
 
 def _check_tenant(where: str, value: object) -> None:
