@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from rag_flywheel.checks import as_python
 from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import ConfigError, NewerFormatError
 
@@ -71,9 +72,10 @@ class Config:
         if self.tune not in ("auto", "off"):
             raise ConfigError(f"config tune is {self.tune!r}; expected 'auto' or 'off'")
         for name, kind in get_type_hints(Config, include_extras=True).items():
-            value = getattr(self, name)
-            try:  # a numpy float is accepted, too
-                msgspec.convert(float(value) if isinstance(value, float) else value, kind)
+            value = as_python(getattr(self, name))
+            object.__setattr__(self, name, value)
+            try:
+                msgspec.convert(value, kind)
             except msgspec.ValidationError as error:
                 expected = str(error).replace("Expected", "expected")
                 raise ConfigError(f"config {name} is {value!r}; {expected}") from error

@@ -1,12 +1,12 @@
 """Signals: what users did with an answer, as weak evidence on the passages behind it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 from rag_flywheel.capture.answer_votes import GetEncoder, append, parts, prior_chances, shown_by
 from rag_flywheel.capture.terms import NO_TERMS, Terms
 from rag_flywheel.capture.votes import check_retrieval_id
-from rag_flywheel.checks import check_optional_text, check_text
+from rag_flywheel.checks import as_python, check_optional_text, check_text
 from rag_flywheel.errors import InputError
 from rag_flywheel.store import retrievals, votes
 from rag_flywheel.store.database import Database
@@ -51,7 +51,7 @@ def append_signal(
     if given.kind not in votes.SIGNALS:
         raise InputError(f"kind is {given.kind!r}; expected one of {', '.join(votes.SIGNALS)}")
     shown = shown_by(database, retrieval_id)
-    level = _level(given, shown.answer)
+    level = _level(replace(given, value=as_python(given.value)), shown.answer)
     credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
     if level:
         cited = [] if given.passage_id is None else [given.passage_id]
@@ -109,7 +109,7 @@ def append_adopted(
     """Append whether an answer was used, and why, as `append_signal` does."""
     retrieval_id = check_retrieval_id(retrieval_id)
     check_optional_text("user_id", user_id)
-    if not isinstance(used, bool):
+    if not isinstance(as_python(used), bool):
         raise InputError(f"used is {used!r}; expected True or False")
     if len(check_text("why", why)) > MOST_CHARS:
         raise InputError(f"why has {len(why)} characters; expected at most {MOST_CHARS}")

@@ -156,7 +156,7 @@ def retrieve(
         found = fw.retrieve(
             query,
             k,
-            where=filter_of(where, fw.metadata_keys()) if where else None,
+            where=filter_of(where, fw.metadata_keys(), fw.config.tenant_key) if where else None,
             user_id=user,
             record=record,
             min_relevance=min_relevance,

@@ -7,7 +7,7 @@ import typer
 
 from rag_flywheel.cli import show
 from rag_flywheel.cli.options import KB, Index, Json, User, open_index
-from rag_flywheel.cli.where import read
+from rag_flywheel.cli.where import read_one
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.rows import HIGHEST_GRADE
 
@@ -79,7 +79,7 @@ def _tenant(fw: "Flywheel", tenant: str | None) -> dict[str, object] | None:
     if fw.config.tenant_key is None:
         raise InputError("the index has no tenants (config tenant_key); leave out --tenant")
     key = fw.config.tenant_key
-    value = next(iter(read(key, tenant, fw.metadata_keys())), tenant)
+    value = read_one(key, tenant, fw.metadata_keys())
     return {key: value if type(value) in {int, str} else tenant}
 
 

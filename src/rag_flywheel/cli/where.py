@@ -20,11 +20,14 @@ _RANGES = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 _MOST_KEYS = 20  # in a note
 
 
-def filter_of(conditions: Sequence[str], kinds: Kinds) -> dict[str, Any] | None:
+def filter_of(
+    conditions: Sequence[str], kinds: Kinds, tenant_key: str | None = None
+) -> dict[str, Any] | None:
     """The filter expression of conditions such as lang=en, year>=2020 or {"or": [...]}; None: no filter.
 
     All must hold, but of several values that a key may equal, one is enough. A value is read as the
-    kinds that are stored at its key. What no passage has is noted on standard error. Raises InputError.
+    kinds that are stored at its key; a tenant is one value, a number where it may be one. What no passage
+    has is noted on standard error. Raises InputError.
     """
     equal, unequal = dict[str, list[str]](), dict[str, list[str]]()
     parts = list[dict[str, Any]]()
@@ -44,6 +47,9 @@ def filter_of(conditions: Sequence[str], kinds: Kinds) -> dict[str, Any] | None:
             tests = [{key: {_RANGES[operator]: value}} for value in values]
             parts.append(tests[0] if len(tests) == 1 else {"or": tests})
     for key, texts in equal.items():
+        if key == tenant_key and len(texts) == 1:
+            parts.append({key: read_one(key, texts[0], kinds)})
+            continue
         tests = list(_equal(key, texts, kinds))
         parts.append(tests[0] if len(tests) == 1 else {"or": tests})
     for key, texts in unequal.items():
@@ -74,6 +80,11 @@ def read(key: str, text: str, kinds: Kinds) -> list[Scalar]:
     if not isinstance(found, str) and (kind in stored or "list" in stored):
         values.append(found)
     return values
+
+
+def read_one(key: str, text: str, kinds: Kinds) -> Scalar:
+    """The value of a text at a key: a number where numbers are stored and it may be one."""
+    return [text, *read(key, text, kinds)][-1]
 
 
 def _expression(text: str) -> dict[str, Any]:

@@ -8,10 +8,13 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache, partial
+from operator import attrgetter, eq, is_, is_not, ne
 from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 
 from rag_flywheel.checks import (
     MOST_DEPTH,
@@ -32,16 +35,21 @@ PlainFilter = dict[str, Any]
 """A checked filter expression, in the types of JSON."""
 Metadata = Mapping[str, Any]
 """The metadata of a passage, as it was read from JSON."""
-Passes = Callable[[Metadata], bool]
+Passes = Callable[[Any], bool]
+"""Tests a row of metadata."""
 Test = Callable[[Any], bool]
-"""Tests the value at a key, None where there is none."""
+"""Tests the value at a key; UNSET, where there is none, passes as None does."""
+Get = Callable[[str], Callable[[Any], Any]]
+"""Makes a function that takes the value at a key, without its dots, from a row; UNSET: there is none."""
 
 _LOGIC = ("and", "or", "not")
 _SCALAR = ("eq", "ne", "gt", "gte", "lt", "lte", "contains")
 _LIST = ("in", "nin", "any", "all")
 OPERATORS = (*_SCALAR, *_LIST, "exists", "prefix")
-_MISSING = object()
 _MOST_NEEDLES = 16
+_MOST_FIELDS = 32
+_NO_FIELD = re.compile(r'["\\\x00-\x1f]')  # keys that a struct of msgspec cannot have
+_UNREADABLE = (msgspec.DecodeError, TypeError, RecursionError, UnicodeError)
 _DATE = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII
 )
@@ -50,19 +58,54 @@ _DATE = re.compile(
 def matching_pids(conn: sqlite3.Connection, where: Filter) -> Pids:
     """Ascending pids of the present texts whose metadata passes the filter. Raises InputError."""
     plain = plain_filter(where)
-    test = _passes(plain)
+    decode, get = _reader(frozenset(keys_of(plain)))
+    test = _passes(plain, get)
     sql, needles = "", list[str]()
     for any_of in _needles(plain):
         if len(needles) + len(any_of) <= _MOST_NEEDLES:
             sql += f" AND ({' OR '.join(['instr(metadata, ?)'] * len(any_of))})"
             needles += any_of
-    found = [pid for pid, metadata in _present(conn, sql, needles) if test(metadata)]
+    rows = _present(conn, sql, needles)
+    try:
+        found = [pid for pid, metadata in rows if test(decode(metadata))]
+    except _UNREADABLE:
+        found = [
+            pid for pid, row in _read(_present(conn)) if test(decode(msgspec.json.encode(row)))
+        ]
     return np.sort(np.array(found, dtype=np.int64))
+
+
+@lru_cache(maxsize=64)
+def _reader(keys: frozenset[str]) -> tuple[Callable[[Any], Any], Get]:
+    """What decodes the metadata of a passage into a row, and what takes values from it.
+
+    Where it can, a row has the fields of these keys alone, which is quicker than decoding all.
+    """
+    names = sorted({key[:end] for key in keys for end in (*_dots(key), len(key))})
+    if len(names) > _MOST_FIELDS or any(_NO_FIELD.search(name) for name in names):
+        return msgspec.json.Decoder(dict[str, Any]).decode, _from_object
+    fields = {name: f"f{i}" for i, name in enumerate(names)}
+    row = msgspec.defstruct(
+        "Row",
+        [(field, Any, UNSET) for field in fields.values()],
+        rename={field: name for name, field in fields.items()},
+        gc=False,
+    )
+    return msgspec.json.Decoder(row).decode, lambda name: attrgetter(fields[name])
+
+
+def _from_object(name: str) -> Callable[[Metadata], Any]:
+    return lambda row: row.get(name, UNSET)
+
+
+def _dots(key: str) -> list[int]:
+    """The positions of dots in a key, the last first."""
+    return [i for i in range(len(key) - 1, -1, -1) if key[i] == "."]
 
 
 def passes(where: Filter, metadata: Metadata) -> bool:
     """Whether metadata in the types of JSON passes a filter. Raises InputError."""
-    return _passes(plain_filter(where))(metadata)
+    return _passes(plain_filter(where), _from_object)(metadata)
 
 
 def metadata_keys(conn: sqlite3.Connection) -> dict[str, set[str]]:
@@ -71,7 +114,7 @@ def metadata_keys(conn: sqlite3.Connection) -> dict[str, set[str]]:
     The kinds are string, number, boolean, null, list and object.
     """
     kinds: dict[str, set[str]] = {}
-    for _, metadata in _present(conn):
+    for _, metadata in _read(_present(conn)):
         _add_kinds(kinds, "", metadata)
     return kinds
 
@@ -91,16 +134,20 @@ _KINDS = {
 
 def _present(
     conn: sqlite3.Connection, more: str = "", values: Sequence[str] = ()
-) -> Iterator[tuple[int, Metadata]]:
-    """(pid, metadata) of the present texts."""
-    rows = conn.execute(
+) -> Iterator[tuple[int, Any]]:
+    """(pid, metadata as JSON) of the present texts."""
+    return conn.execute(
         f"SELECT pid, metadata FROM passages WHERE ended IS NULL AND origin = 'index'{more}", values
     )
+
+
+def _read(rows: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Metadata]]:
+    """Rows with their metadata decoded. Raises CorruptFileError."""
     decode = msgspec.json.Decoder(dict[str, Any]).decode
     for pid, text in rows:
         try:
             yield pid, decode(text)
-        except (msgspec.DecodeError, TypeError, RecursionError):
+        except _UNREADABLE:
             yield pid, column_checks.metadata(f"passages.metadata of row {pid}", text)
 
 
@@ -214,22 +261,29 @@ def keys_of(plain: PlainFilter) -> Iterator[str]:
             yield from [key] * (len(wanted) if isinstance(wanted, dict) else 1)
 
 
-def _passes(plain: PlainFilter) -> Passes:
+def _passes(plain: PlainFilter, get: Get) -> Passes:
     tests = list[Passes]()
     for key, wanted in plain.items():
         if key == "not":
-            tests.append(_not(_passes(wanted)))
+            tests.append(_not(_passes(wanted, get)))
         elif key == "and":
-            tests += map(_passes, wanted)
+            tests += (_passes(each, get) for each in wanted)
         elif key == "or":
-            tests.append(_or([_passes(each) for each in wanted]))
+            tests.append(_or([_passes(each, get) for each in wanted]))
         else:
-            operators = wanted if isinstance(wanted, dict) else {"eq": wanted}
-            tests += [_at(key, operator, value) for operator, value in operators.items()]
+            value_of, operators = _value_of(key, get), _operators(wanted)
+            tests += (_at(value_of, operator, value) for operator, value in operators.items())
     return tests[0] if len(tests) == 1 else _and(tests)
 
 
+def _operators(wanted: Any) -> Mapping[str, Any]:
+    return wanted if isinstance(wanted, dict) else {"eq": wanted}
+
+
 def _and(tests: Sequence[Passes]) -> Passes:
+    if len(tests) == 2:  # as most are
+        first, second = tests
+        return lambda row: first(row) and second(row)
     return lambda row: all(test(row) for test in tests)
 
 
@@ -241,41 +295,35 @@ def _not(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: not test(value)
 
 
-def _at(key: str, operator: str, wanted: Any) -> Passes:
-    """A test of the value at a key, which is None where there is none."""
-    nested = "." in key
+def _at(value_of: Callable[[Any], Any], operator: str, wanted: Any) -> Passes:
     if operator == "exists":
-        return lambda row: (value_at(row, key) is not _MISSING) is wanted
+        return lambda row: (value_of(row) is not UNSET) is wanted
     test = _test(operator, wanted)
-    if not nested:
-        return lambda row: test(row.get(key))
-
-    def of_nested(row: Metadata) -> bool:
-        value = value_at(row, key)
-        return test(None if value is _MISSING else value)
-
-    return of_nested
+    return lambda row: test(value_of(row))
 
 
-def value_at(row: Metadata, key: str) -> Any:
-    """The value at a key, whose dots lead into objects where no key has them itself."""
-    if key in row:
-        return row[key]
-    dot = key.rfind(".")
-    while dot >= 0:  # the longest key of the object first
-        inner = row.get(key[:dot])
-        if isinstance(inner, dict):
-            found = value_at(inner, key[dot + 1 :])
-            if found is not _MISSING:
-                return found
-        dot = key.rfind(".", 0, dot)
-    return _MISSING
+def _value_of(key: str, get: Get) -> Callable[[Any], Any]:
+    """Takes the value at a key, whose dots lead into objects where no key has them itself."""
+    whole, parts = get(key), [(get(key[:dot]), key[dot + 1 :]) for dot in _dots(key)]
+    if not parts:
+        return whole
+
+    def value_of(row: Any) -> Any:
+        found = whole(row)
+        for inner_of, rest in parts:  # the longest key of the object first
+            if found is not UNSET:
+                break
+            inner = inner_of(row)
+            if isinstance(inner, dict):
+                found = _value_of(rest, _from_object)(inner)
+        return found
+
+    return value_of
 
 
 def _test(operator: str, wanted: Any) -> Test:
     if operator in ("eq", "ne"):
-        test = _equals(wanted)
-        return test if operator == "eq" else _not(test)
+        return _equals(wanted, equal=operator == "eq")
     if operator in ("in", "nin"):
         test = _one_of(wanted)
         return test if operator == "in" else _not(test)
@@ -294,17 +342,21 @@ def _test(operator: str, wanted: Any) -> Test:
     return _range(operator, wanted)
 
 
-def _equals(wanted: Scalar) -> Test:
-    if wanted is None or isinstance(wanted, bool):
-        return lambda value: value is wanted
+def _equals(wanted: Scalar, *, equal: bool) -> Test:
     if isinstance(wanted, str):
-        return lambda value: bool(value == wanted)
-    return lambda value: type(value) is not bool and bool(value == wanted)
+        return partial(eq if equal else ne, wanted)
+    if isinstance(wanted, bool):
+        return partial(is_ if equal else is_not, wanted)
+    if wanted is None:
+        return lambda value: (value is None or value is UNSET) is equal
+    return lambda value: (value == wanted and type(value) is not bool) is equal
 
 
 def _one_of(options: Sequence[Scalar]) -> Test:
     flags = {option for option in options if type(option) is bool}
-    others = {option for option in options if type(option) is not bool}
+    others: set[Any] = {option for option in options if type(option) is not bool}
+    if None in others:
+        others.add(UNSET)
 
     def test(value: Any) -> bool:
         kind = type(value)
@@ -360,8 +412,7 @@ def _needles(plain: PlainFilter) -> Iterator[list[str]]:
             for each in wanted:
                 yield from _needles(each)
         elif key not in _LOGIC:
-            operators = wanted if isinstance(wanted, dict) else {"eq": wanted}
-            for operator, value in operators.items():
+            for operator, value in _operators(wanted).items():
                 any_of = _needles_of(operator, value)
                 if any_of and None not in any_of:
                     yield [each for each in any_of if each is not None]
