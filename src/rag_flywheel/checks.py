@@ -18,6 +18,7 @@ from rag_flywheel.records import Candidate, MetadataValue, Passage, Scalar
 
 MOST_HITS = 1_000_000
 MOST_DEPTH = 32  # objects in one another, in metadata and in filters
+MOST_KEY_CHARS = 1_000
 MOST_VALUES = 100_000  # of the metadata of a passage, or of a filter
 MOST_TRUST = 3.0  # three ordinary users' worth
 _RISING = 5  # candidates
@@ -248,9 +249,13 @@ def take_one(name: str, left: Iterator[int]) -> None:
 
 
 def check_key(name: str, key: object) -> str:
-    """A key of metadata: a string, not empty."""
+    """A key of metadata: a string, not empty, of at most 1,000 characters."""
     if not isinstance(key, str) or not key:
         raise InputError(f"{name} is {key!r}; expected a string, not empty")
+    if len(key) > MOST_KEY_CHARS:
+        raise InputError(
+            f"{name} has {len(key)} characters; expected at most {MOST_KEY_CHARS}: {key[:40]!r}..."
+        )
     return str.__str__(check_text(name, key))
 
 

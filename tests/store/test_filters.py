@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_flywheel.checks import MOST_DEPTH, MOST_VALUES, plain_metadata
+from rag_flywheel.checks import MOST_DEPTH, MOST_KEY_CHARS, MOST_VALUES, plain_metadata
 from rag_flywheel.errors import CorruptFileError, InputError
 from rag_flywheel.privacy.ids import hashed
 from rag_flywheel.records import Passage
@@ -531,12 +531,16 @@ def test_many_keys_and_values_are_linear(database: Database) -> None:
 
 
 def test_a_key_of_many_dots_is_quick() -> None:
-    key = "a" + ".a" * 20_000
+    key = "a" + ".a" * (MOST_KEY_CHARS // 2 - 1)
     row: dict[str, Any] = {"a": {"a": {"a.a": {"b": 1}}}}
     began = time.process_time()
     assert not passes({key: 1}, row)
     assert passes({"a.a.a.a.b": 1}, row)
+    assert not passes({"and": [{key: i} for i in range(300)], "x": 1}, row)
     assert time.process_time() - began < 5.0
+    for where in ({key + ".a": 1}, {"not": {"x" * (MOST_KEY_CHARS + 1): 1}}):
+        with pytest.raises(InputError, match=f"filter key has .* at most {MOST_KEY_CHARS}"):
+            plain_filter(where)
 
 
 # ---- Metadata that is stored --------------------------------------------------------------------

@@ -81,8 +81,10 @@ def _reader(keys: frozenset[str]) -> tuple[Callable[[Any], Any], Get]:
 
     Where it can, a row has the fields of these keys alone, which is quicker than decoding all.
     """
-    names = sorted({key[:end] for key in keys for end in (*_dots(key), len(key))})
-    if len(names) > _MOST_FIELDS or any(_NO_FIELD.search(name) for name in names):
+    if len(keys) + sum(key.count(".") for key in keys) > _MOST_FIELDS:
+        return msgspec.json.Decoder(dict[str, Any]).decode, _from_object
+    names = {key[:end] for key in keys for end in (*_dots(key), len(key))}
+    if any(_NO_FIELD.search(name) for name in names):
         return msgspec.json.Decoder(dict[str, Any]).decode, _from_object
     fields = {name: f"f{i}" for i, name in enumerate(names)}
     row = msgspec.defstruct(
@@ -304,9 +306,11 @@ def _at(value_of: Callable[[Any], Any], operator: str, wanted: Any) -> Passes:
 
 def _value_of(key: str, get: Get) -> Callable[[Any], Any]:
     """Takes the value at a key, whose dots lead into objects where no key has them itself."""
+    if "." not in key:
+        return get(key)
+    if get is _from_object:
+        return lambda row: _value_at(row, key)
     whole, parts = get(key), [(get(key[:dot]), key[dot + 1 :]) for dot in _dots(key)]
-    if not parts:
-        return whole
 
     def value_of(row: Any) -> Any:
         found = whole(row)
@@ -315,10 +319,20 @@ def _value_of(key: str, get: Get) -> Callable[[Any], Any]:
                 break
             inner = inner_of(row)
             if isinstance(inner, dict):
-                found = _value_of(rest, _from_object)(inner)
+                found = _value_at(inner, rest)
         return found
 
     return value_of
+
+
+def _value_at(row: Metadata, key: str) -> Any:
+    found, dot = row.get(key, UNSET), key.rfind(".")
+    while found is UNSET and dot >= 0:
+        inner = row.get(key[:dot])
+        if isinstance(inner, dict):
+            found = _value_at(inner, key[dot + 1 :])
+        dot = key.rfind(".", 0, dot)
+    return found
 
 
 def _test(operator: str, wanted: Any) -> Test:
