@@ -223,7 +223,7 @@ filters = st.recursive(
 
 
 @thorough(10_000, few=150)
-@given(rows=st.lists(metadata, max_size=8), where=filters)
+@given(rows=st.lists(metadata, max_size=5), where=filters)
 def test_filters_equal_plain_python(
     database: Database, rows: list[Row], where: dict[str, object]
 ) -> None:
