@@ -117,15 +117,15 @@ def metadata_keys(conn: sqlite3.Connection) -> dict[str, set[str]]:
     """
     kinds: dict[str, set[str]] = {}
     for _, metadata in _read(_present(conn)):
-        _add_kinds(kinds, "", metadata)
+        _add_kinds(kinds, "", metadata, MOST_DEPTH)
     return kinds
 
 
-def _add_kinds(kinds: dict[str, set[str]], prefix: str, metadata: Metadata) -> None:
+def _add_kinds(kinds: dict[str, set[str]], prefix: str, metadata: Metadata, depth: int) -> None:
     for key, value in metadata.items():
         kinds.setdefault(prefix + key, set()).add(_KINDS[type(value)])
-        if isinstance(value, dict):
-            _add_kinds(kinds, f"{prefix}{key}.", value)
+        if isinstance(value, dict) and depth:
+            _add_kinds(kinds, f"{prefix}{key}.", value, depth - 1)
 
 
 _KINDS = {
