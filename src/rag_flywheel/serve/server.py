@@ -342,7 +342,7 @@ class Server:
         if len(demanded) < n or n > 1:
             raise InputError(
                 f"the filter does not ask for one {key!r}, which is the tenant key; expected "
-                f"{{{key!r}: value}} once, alone or with conditions that must hold as well"
+                f"{{{key!r}: a string or whole number}} once, alone or with conditions that must hold too"
             )
         value = demanded[0]
         if isinstance(value, bool) or not isinstance(value, str | int):
