@@ -21,6 +21,11 @@ Messages say what was found, what was expected and what to do; this module knows
 """
 
 
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """A number and what it counts, for messages; plural: where it is not the noun with an s."""
+    return f"{n} {noun if n == 1 else plural or noun + 's'}"
+
+
 class FlywheelError(Exception):
     """The root: catch this to catch everything this package raises on purpose."""
 

@@ -56,11 +56,15 @@ class Passage:
 
 @dataclass(frozen=True)
 class AddReport:
-    """How many passages, or known answers, an `add` added, updated, and left unchanged."""
+    """How many passages, or known answers, an `add` added, updated, and left unchanged.
+
+    left_out: of known answers, how many rows were left out, by reason; none unless lenient.
+    """
 
     added: int
     updated: int
     unchanged: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

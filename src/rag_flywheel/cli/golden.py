@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rag_flywheel.cli import show
-from rag_flywheel.cli.options import KB, Index, Json, User, open_index
+from rag_flywheel.cli.options import KB, Index, Json, Lenient, User, open_index
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.rows import HIGHEST_GRADE
 
@@ -32,13 +32,16 @@ def golden_add(
             help="A BEIR folder, or a .csv or .tsv: query,passage_id and optionally grade."
         ),
     ],
-    split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="The split of a BEIR folder; all: every split.")
+    ] = "test",
+    lenient: Lenient = False,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Import known answers, all or none; a grade above 0 is an answer."""
     with open_index(index) as fw:
-        show.added(fw.golden.add(path, split=split), None, as_json)
+        show.added(fw.golden.add(path, split=split, lenient=lenient), None, as_json)
 
 
 @golden.command("pin")

@@ -21,6 +21,12 @@ MinRelevance = Annotated[
         min=0.0, max=1.0, help="The least relevance, 0 to 1; what is below it is left out."
     ),
 ]
+Lenient = Annotated[
+    bool,
+    typer.Option(
+        "--lenient", help="Leave out, and count, lines that cannot be used, instead of stopping."
+    ),
+]
 KB = Path("indexes/kb")
 Word = TypeVar("Word", bound=str)
 

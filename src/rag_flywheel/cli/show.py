@@ -10,6 +10,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from rag_flywheel.errors import counted
 from rag_flywheel.records import (
     AddReport,
     ExportReport,
@@ -91,11 +92,16 @@ def sentences(found: Sequence[str], none: str, as_json: bool) -> None:
 def added(report: AddReport, removed: int | None, as_json: bool) -> None:
     """Print the result of `add`; removed: None for a command that never removes passages."""
     if as_json:
-        more = {} if removed is None else {"removed": removed}
-        _json({**dataclasses.asdict(report), **more})
+        found = dataclasses.asdict(report)
+        if removed is not None:  # passages are all added, or none
+            found = {**found, "removed": removed}
+            del found["left_out"]
+        _json(found)
     else:
         line = f"added {report.added}, updated {report.updated}, unchanged {report.unchanged}"
         _say(line + (f", removed {removed} that their files no longer have" if removed else ""))
+        for reason, n in report.left_out.items():
+            _say(f"left out {counted(n, 'row')}: {reason}")
 
 
 def retrieval(found: Retrieval, behind: Mapping[int, Sequence[PastVotes]] | None) -> None:
