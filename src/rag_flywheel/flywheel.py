@@ -12,6 +12,7 @@ from rag_flywheel.capture.answer_votes import AnswerVote, append_answer_vote
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.capture.terms import Terms, set_muted
 from rag_flywheel.checks import (
+    check_name,
     check_optional_chance,
     check_text,
     check_trust,
@@ -205,7 +206,8 @@ class Flywheel:
             applied before the k best are taken.
         user_id, session_id: only their keyed hashes are stored.
         record: False writes nothing, and the retrieval cannot get votes; the same holds for a user
-            who opted out.
+            who opted out, and, with a NotRecordedWarning, while another program goes on writing to the
+            database for config.record_wait_s.
         min_relevance: those of the k best whose relevance is below it are left out; there may be none
             left.
         Raises InputError.
@@ -221,6 +223,7 @@ class Flywheel:
                 within_s=within,
                 least_cosine=least,
                 vectors=(revision, self._slot.get().dim),
+                wait_s=self._config.record_wait_s,
             )
         return found
 
@@ -323,7 +326,8 @@ class Flywheel:
         the answer. A vote of the same user on a passage, by `feedback`, outranks its share.
 
         answer: the text; None: the one given to `answer`. Only the shares are stored.
-        cited: the passages that the answer cites; None: all that were shown.
+        cited: the passages that the answer cites; none of them, []: no passage gets a share. None: not
+            known, so that all that were shown get one.
         Raises UnknownIdError, InputError.
         """
         vote = AnswerVote(retrieval_id, verdict, answer, cited, self._hidden(user_id))
@@ -480,7 +484,7 @@ class Flywheel:
         Crowds come first, then those with the least weight. Ids are stored as keyed hashes alone.
         names: ids that the caller knows, to be matched with the hashes. Raises InputError.
         """
-        known = {str(self._hidden(check_text("names", n))): n for n in items("names", names, str)}
+        known = {str(self._hidden(check_name("names", n))): n for n in items("names", names, str)}
         with self._files():
             return raters_of(self._root, self._database, known)
 
@@ -511,7 +515,7 @@ class Flywheel:
         Their queries are answered as with record=False, and their votes are ignored. Data stored
         before stays until `forget` deletes it. Raises InputError.
         """
-        user = privacy.hashed(self._user_key, check_text("user_id", user_id))
+        user = privacy.hashed(self._user_key, check_name("user_id", user_id))
         with self._database.transaction() as conn:
             users.set_opted_out(conn, user, out)
 
@@ -523,7 +527,7 @@ class Flywheel:
         of it. The next refresh finishes what a crash or an error interrupts.
         Raises InputError, LockedError, StorageError.
         """
-        user = privacy.hashed(self._user_key, check_text("user_id", user_id))
+        user = privacy.hashed(self._user_key, check_name("user_id", user_id))
         try:
             self._slot.get()  # the rebuild needs the encoder: fail before anything is deleted
             return forget(self._root, self._database, user, rebuild=self._rebuild(self._job(None)))

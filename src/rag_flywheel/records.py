@@ -140,7 +140,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """One answer to a query. `id` is None when it was not recorded, `version` before the first refresh.
+    """One answer to a query. `id` is None when it was not `recorded`, `version` before the first refresh.
 
     answerable: the chance that one of the k best passages answers the question, 0 to 1; those that
         `min_relevance` left out count too. 0 without any passage.
@@ -151,6 +151,11 @@ class Retrieval:
     version: str | None
     hits: tuple[Hit, ...]
     answerable: float = 0.0
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it was recorded, so that it takes votes."""
+        return self.id is not None
 
 
 @dataclass(frozen=True)

@@ -343,7 +343,8 @@ def _read_queries(
 def _query(row: dict[str, Any], where: str, most: int) -> tuple[str, str | None]:
     metadata = row.get("metadata")
     tenant = metadata.get("tenant") if isinstance(metadata, dict) else None
-    if isinstance(tenant, bool) or not isinstance(tenant, str | int | None):
+    blank = isinstance(tenant, str) and not tenant.strip()
+    if blank or isinstance(tenant, bool) or not isinstance(tenant, str | int | None):
         raise InputError(f"{where}: tenant is {tenant!r}; expected a string or whole number")
     with located(where):
         check_query(row["text"], most)

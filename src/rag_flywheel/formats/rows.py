@@ -65,7 +65,7 @@ def is_tenant(text: str | None) -> bool:
     except (ValueError, RecursionError):
         return False
     is_one = isinstance(value, str | int) and not isinstance(value, bool)
-    return is_one and json.dumps(value) == text
+    return is_one and json.dumps(value) == text and bool(str(value).strip())
 
 
 def is_grade(text: str) -> bool:
