@@ -63,7 +63,12 @@ def test_known_answers_in_and_out(shell: Shell, tmp_path: Path) -> None:
     assert "refund (2)" in shown
     assert shown.endswith("2 queries with known answers\n")
     assert shell.json("golden", "export", "out") == {"exported": 2}
-    assert shell.json("golden", "add", "out") == {"added": 1, "updated": 0, "unchanged": 1}
+    assert shell.json("golden", "add", "out") == {
+        "added": 1,
+        "updated": 0,
+        "unchanged": 1,
+        "left_out": {},
+    }
     assert (tmp_path / "out" / "qrels" / "test.tsv").exists()
 
 
@@ -93,7 +98,10 @@ def test_review(shell: Shell) -> None:
     lines = shell.run("review", "next").splitlines()
     assert lines[0] == f"{item['id']}   2 users said helpful and 2 harmful"
     assert lines[-1] == f"does it answer? rag-flywheel review accept|reject {item['id']}"
-    assert shell.json("review", "accept", item["id"], "--user", "rita") == {"accepted": item["id"]}
+    assert shell.json("review", "accept", item["id"], "--user", "rita") == {
+        "accepted": item["id"],
+        "passage": "secret",
+    }
     assert shell.json("review", "next") is None
     (known,) = shell.json("golden", "list")
     assert (known["answers"], known["sources"]) == ({"secret": 1}, ["review"])

@@ -11,7 +11,7 @@ from rag_flywheel.config import DEFAULT_ENCODER
 from rag_flywheel.encode.make import make_encoder
 from rag_flywheel.encode.tower import Tower, require_tunable
 from rag_flywheel.encoder import Encoder, QueryEncoder
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, counted
 from rag_flywheel.formats.beir import Collection
 from rag_flywheel.records import Vectors
 from rag_flywheel.store.passages import encoded_text
@@ -96,7 +96,8 @@ def read_prepared(folder: Path, collection: Collection) -> PreparedEncoder | Non
     counts = (len(stored["passages"]), len(stored["queries"]))
     if counts != (len(collection.passages), len(texts)):
         raise InputError(
-            f"{path} holds {counts[0]} passages and {counts[1]} queries; the collection has "
+            f"{path} holds {counted(counts[0], 'passage')} and "
+            f"{counted(counts[1], 'query', 'queries')}; the collection has "
             f"{len(collection.passages)} and {len(texts)}. Make it anew, or delete it"
         )
     return PreparedEncoder(

@@ -163,8 +163,8 @@ def with_stream(bench: Bench, protocol: Protocol, traffic: Traffic) -> Bench:
     askings = stream(bench.train, traffic, rng)
     if len(askings) < protocol.n_cycles:
         raise InputError(
-            f"the stream of {bench.collection.name} has {len(askings)} questions; expected at least "
-            f"{protocol.n_cycles}, one a cycle"
+            f"the stream of {bench.collection.name} has {counted(len(askings), 'question')}; expected "
+            f"at least {protocol.n_cycles}, one a cycle"
         )
     train = only(bench.train, sorted({query for query, _ in askings}))
     words = {normalised(text) for text in train.queries.values()}

@@ -119,8 +119,8 @@ def review_accept(
 ) -> None:
     """Decide that the passage answers the query."""
     with open_index(index) as fw:
-        fw.review.accept(item_id, user_id=user)
-    show.value("accepted", item_id, as_json)
+        passage = fw.review.accept(item_id, user_id=user)
+    show.values({"accepted": item_id, "passage": passage}, as_json)
 
 
 @review.command("reject")
@@ -142,7 +142,7 @@ def review_undo(
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Undo a decision."""
+    """Undo a decision; a passage that an accepted text became is removed."""
     with open_index(index) as fw:
         undone = fw.review.undo(item_id, user_id=user)
     show.value("undone", undone, as_json)

@@ -24,7 +24,7 @@ from rag_flywheel.deploy.versions import (
 )
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tower import read_taught
-from rag_flywheel.errors import CorruptFileError, FlywheelError, StorageError
+from rag_flywheel.errors import CorruptFileError, FlywheelError, StorageError, counted
 from rag_flywheel.store import forgetting, journal, passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.row_checks import row_problems
@@ -157,9 +157,10 @@ def _live_problems(root: Path, database: Database) -> list[str]:
         )
     if unfinished:
         found.append(
-            f"{len(unfinished)} users were deleted, but what was learned from them was not; "
-            "`rag-flywheel refresh` finishes it"
+            f"{counted(len(unfinished), 'user was', 'users were')} deleted, but what was learned from "
+            "them was not; `rag-flywheel refresh` finishes it"
         )
     if lacking:
-        found.append(f"{lacking} passages have no vector; `rag-flywheel refresh` makes them")
+        which = counted(lacking, "passage has", "passages have")
+        found.append(f"{which} no vector; `rag-flywheel refresh` makes what is missing")
     return found
