@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fakes import WordEncoder
 from known import known
 from rag_flywheel import Flywheel, Hit, Passage, Retrieval
+from rag_flywheel.records import Verdict
 
 QUERY = "how do I change my password"
 DESK = [

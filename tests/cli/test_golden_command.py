@@ -49,7 +49,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, help_desk: list[Passa
 def test_known_answers_in_and_out(shell: Shell, tmp_path: Path) -> None:
     assert shell.json("golden", "list") == []
     (tmp_path / "known.csv").write_text("query,passage_id,grade\nmoney back,refund,2\n")
-    added = {"added": 1, "updated": 0, "unchanged": 0}
+    added = {"added": 1, "updated": 0, "unchanged": 0, "left_out": {}}
     assert shell.json("golden", "add", "known.csv") == added
     assert shell.run("golden", "add", "known.csv") == "added 0, updated 0, unchanged 1\n"
     found = shell.json("retrieve", QUERY, "-k", "1", "--user", "ann")

@@ -313,7 +313,7 @@ def test_known_answers_that_cannot_be_used_are_counted_when_asked_to(
     ]
     qrels = "q1\treset\t1\nq2\treset\t1\nq3\tgone\t1\nq4\treset\t1\nq3\trefund\tx\nq3\trefund\t2\n"
     folder = write(tmp_path / "b", [], queries, test=qrels, dev="q3\tcats\t0\n")
-    with pytest.raises(InputError, match=r"further such lines: 3.*Nothing was added: .*--lenient"):
+    with pytest.raises(InputError, match=r"further such lines: 3.*Nothing was added; .*--lenient"):
         desk.golden.add(folder)
     left_out = {
         "no usable object": 2,  # the blank query, and the id that came before

@@ -106,7 +106,7 @@ def test_a_version_that_fails_its_check_leaves_no_older_one(root: Path) -> None:
         assert traces(root, SECRETS) == []
         assert fw.status().version is None
         assert len(fw.retrieve("refund", record=False).hits) == 4  # from the database alone
-        assert any("users were deleted" in problem for problem in fw.verify())
+        assert any("user was deleted" in problem for problem in fw.verify())
         execute(
             root,
             "UPDATE vectors SET vector = ? WHERE text_hash = ?",

@@ -53,7 +53,7 @@ def refuse(problems: Sequence[str]) -> None:
     """Raise InputError with the first problem and the number of others, if there is one."""
     if problems:
         more = f" (further such lines: {len(problems) - 1})" if len(problems) > 1 else ""
-        raise InputError(f"{problems[0]}{more}. Nothing was added: {WAY_ON}")
+        raise InputError(f"{problems[0]}{more}. Nothing was added; {WAY_ON}")
 
 
 def is_tenant(text: str | None) -> bool:

@@ -158,7 +158,7 @@ def _embed(running: RunningJob) -> int:
             for t in passages.without_vector(conn, encoder.revision)
         }
     n_embedded = embed(database, encoder, lacking, running.job.progress)
-    log.info("refresh: embedded %d passages that had no vector", n_embedded)
+    log.info("refresh: embedded %s that had no vector", counted(n_embedded, "passage"))
     return n_embedded
 
 
@@ -181,7 +181,7 @@ def _indexes(
         staged.mkdir()
         return _indexes(running, staged, None, parameters)
     what = "linked the unchanged" if built.linked else "built the"
-    log.info("refresh: %s indexes of %d passages", what, len(built.pids))
+    log.info("refresh: %s indexes of %s", what, counted(len(built.pids), "passage"))
     return built, version
 
 

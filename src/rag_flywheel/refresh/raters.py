@@ -9,6 +9,7 @@ import numpy as np
 from rag_flywheel.curate.judgments import standing_votes
 from rag_flywheel.curate.opinions import standing_decisions
 from rag_flywheel.curate.weights import SAID
+from rag_flywheel.errors import counted
 from rag_flywheel.improve.crowds import TOGETHER, contradicted, crowds_of
 from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.propagate import build_memory
@@ -49,7 +50,9 @@ def weighed_raters(database: Database, examples: Examples, *, until: int) -> dic
         return {}
     found = _weighed(_cast(standing, examples, known))
     low = sum(rater.weight < 0.5 for rater in found.values())
-    log.info("refresh: weighed %d users who voted, %d of them below a half", len(found), low)
+    log.info(
+        "refresh: weighed %s who voted, %d of them below a half", counted(len(found), "user"), low
+    )
     return found
 
 

@@ -46,8 +46,8 @@ def _rejections(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
 def _forgets(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
     rows = conn.execute("SELECT at, state, report FROM forgets ORDER BY id DESC LIMIT ?", (n,))
     for at, state, report in rows:
-        counted = json.loads(report)
-        retrievals, votes = counted["n_retrievals"], counted["n_votes"]
+        found = json.loads(report)
+        retrievals, votes = found["n_retrievals"], found["n_votes"]
         text = (
             f"{state}: a user with {counted(retrievals, 'retrieval')} and {counted(votes, 'vote')}"
         )
