@@ -81,6 +81,20 @@ def test_an_answer_is_given_without_a_record(quick: Flywheel, ask: object) -> No
             give(found_now[0].id)
 
 
+def test_the_first_answer_of_a_process_does_not_wait_either(quick: Flywheel) -> None:
+    """It loads the live version, checks its files, and notes that they are sound."""
+    root = Path(quick.status().path)
+    quick.add([Passage("new", "a new passage")])
+    quick.refresh()
+    with quick._database.transaction() as conn:
+        conn.execute("DELETE FROM meta WHERE key = 'checked'")
+    with held(root), Flywheel.open(root, encoder=WordEncoder()) as other:
+        began = time.monotonic()
+        with pytest.warns(NotRecordedWarning):
+            assert other.retrieve("my password").hits
+        assert time.monotonic() - began < 10
+
+
 def test_a_lock_that_is_let_go_in_time_costs_no_record(tmp_path: Path) -> None:
     config = Config(encoder="", record_wait_s=20.0)
     with Flywheel.open(tmp_path / "kb", encoder=WordEncoder(), config=config) as fw:

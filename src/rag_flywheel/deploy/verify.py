@@ -106,9 +106,12 @@ def checked_before(root: Path, database: Database, version: str) -> bool:
 
 
 def note_checked(root: Path, database: Database, version: str) -> None:
-    """Record that the files of a version were hashed and read, and are sound."""
+    """Record that the files of a version were hashed and read, and are sound.
+
+    Nobody waits for it: not while another program writes.
+    """
     try:
-        with database.transaction(durable=False) as conn:
+        with database.transaction(durable=False, wait_s=0.0) as conn:
             journal.write_meta(conn, _CHECKED, _signature(root, version))
     except StorageError as error:  # only a note that spares the next reader the work
         log.debug("could not note that version %s was checked: %s", version, error)
