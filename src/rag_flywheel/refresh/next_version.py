@@ -241,7 +241,7 @@ def _past(
         return past, builder.past(past), model.raters
     past = read_past(database, source, until=until)
     examples = builder.past(past)
-    raters = weighed_raters(database, examples, until=until)
+    raters = weighed_raters(database, source, examples, until=until)
     if weights := weights_of(raters):
         past = read_past(database, source, until=until, weights=weights)
         examples = judged_again(examples, past)
