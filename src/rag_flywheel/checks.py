@@ -63,6 +63,18 @@ def as_whole(value: object) -> int | None:
     return number if isinstance(number, int) else None
 
 
+def check_name(name: str, value: object, *, instead: str = "") -> str:
+    """`value`, the id of a user, a session or a tenant: a string with something in it.
+
+    An application that has none gives "" by mistake, and all its users would count as one.
+    instead: what else the caller may give.
+    """
+    found = check_text(name, value)
+    if not found.strip():
+        raise InputError(f"{name} is {value!r}; expected a string that is not blank{instead}")
+    return found
+
+
 def check_trust(value: object) -> float:
     """How much a user's feedback weighs, a number from 0 to 3. Raises InputError."""
     number = as_number(value)

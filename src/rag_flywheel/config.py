@@ -45,6 +45,8 @@ class Config:
         session, counts as a rephrasing: a weak sign that the first answer did not help; 0: never.
     known_answers: known answers (imported, pinned, or accepted in review) come first for their
         question and are evidence for similar ones; false: they only judge new parameters.
+    record_wait_s: how long an answer waits, in seconds, while another program holds the write lock;
+        then it is given without being recorded, with a NotRecordedWarning. Votes wait for 60 s.
     explore: the share of recorded answers, at most 0.5, whose last place goes to the passage from below
         whose verdict would teach most; 0: none. 0.1 is enough where it is of use.
     keep_versions: how many index versions a refresh leaves on disk.
@@ -64,6 +66,7 @@ class Config:
     retention_days: _Days = None
     rephrased_within_s: Annotated[float, Meta(ge=0, le=1e6)] = 300.0
     known_answers: bool = True
+    record_wait_s: Annotated[float, Meta(ge=0, le=3_600)] = 1.0
     explore: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     keep_versions: Annotated[int, Meta(ge=2, le=1_000_000)] = 10
     tune: str = "off"

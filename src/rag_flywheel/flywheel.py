@@ -13,6 +13,7 @@ from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_sig
 from rag_flywheel.capture.terms import Terms, set_muted
 from rag_flywheel.checks import (
     check_k,
+    check_name,
     check_optional_chance,
     check_text,
     check_trust,
@@ -215,7 +216,8 @@ class Flywheel:
             ["a", "b"]}}, applied before the k best are taken; docs/reference/filters.md has all operators.
         user_id, session_id: only their keyed hashes are stored.
         record: False writes nothing, and the retrieval cannot get votes; the same holds for a user
-            who opted out.
+            who opted out, and, with a NotRecordedWarning, while another program goes on writing to the
+            database for config.record_wait_s.
         min_relevance: those of the k best whose relevance is below it are left out; there may be none
             left.
         Raises InputError.
@@ -231,6 +233,7 @@ class Flywheel:
                 within_s=within,
                 least_cosine=least,
                 vectors=(revision, self._slot.get().dim),
+                wait_s=self._config.record_wait_s,
             )
         return found
 
@@ -333,7 +336,8 @@ class Flywheel:
         the answer. A vote of the same user on a passage, by `feedback`, outranks its share.
 
         answer: the text; None: the one given to `answer`. Only the shares are stored.
-        cited: the passages that the answer cites; None: all that were shown.
+        cited: the passages that the answer cites; none of them, []: no passage gets a share. None: not
+            known, so that all that were shown get one.
         Raises UnknownIdError, InputError.
         """
         vote = AnswerVote(retrieval_id, verdict, answer, cited, self._hidden(user_id))
@@ -490,7 +494,7 @@ class Flywheel:
         Crowds come first, then those with the least weight. Ids are stored as keyed hashes alone.
         names: ids that the caller knows, to be matched with the hashes. Raises InputError.
         """
-        known = {str(self._hidden(check_text("names", n))): n for n in items("names", names, str)}
+        known = {str(self._hidden(check_name("names", n))): n for n in items("names", names, str)}
         with self._files():
             return raters_of(self._root, self._database, known)
 
@@ -521,7 +525,7 @@ class Flywheel:
         Their queries are answered as with record=False, and their votes are ignored. Data stored
         before stays until `forget` deletes it. Raises InputError.
         """
-        user = privacy.hashed(self._user_key, check_text("user_id", user_id))
+        user = privacy.hashed(self._user_key, check_name("user_id", user_id))
         with self._database.transaction() as conn:
             users.set_opted_out(conn, user, out)
 
@@ -533,7 +537,7 @@ class Flywheel:
         of it. The next refresh finishes what a crash or an error interrupts.
         Raises InputError, LockedError, StorageError.
         """
-        user = privacy.hashed(self._user_key, check_text("user_id", user_id))
+        user = privacy.hashed(self._user_key, check_name("user_id", user_id))
         try:
             self._slot.get()  # the rebuild needs the encoder: fail before anything is deleted
             return forget(self._root, self._database, user, rebuild=self._rebuild(self._job(None)))

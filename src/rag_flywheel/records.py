@@ -63,11 +63,15 @@ class Passage:
 
 @dataclass(frozen=True)
 class AddReport:
-    """How many passages, or known answers, an `add` added, updated, and left unchanged."""
+    """How many passages, or known answers, an `add` added, updated, and left unchanged.
+
+    left_out: of known answers, how many rows were left out, by reason; none unless lenient.
+    """
 
     added: int
     updated: int
     unchanged: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """One answer to a query. `id` is None when it was not recorded, `version` before the first refresh.
+    """One answer to a query. `id` is None when it was not `recorded`, `version` before the first refresh.
 
     answerable: the chance that one of the k best passages answers the question, 0 to 1; those that
         `min_relevance` left out count too. 0 without any passage.
@@ -154,6 +158,11 @@ class Retrieval:
     version: str | None
     hits: tuple[Hit, ...]
     answerable: float = 0.0
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it was recorded, so that it takes votes."""
+        return self.id is not None
 
 
 @dataclass(frozen=True)

@@ -91,8 +91,9 @@ def check_retrieval_id(retrieval_id: object) -> str:
     """`retrieval_id`, a string. Raises InputError; an answer that was not recorded has None."""
     if retrieval_id is None:
         raise InputError(
-            "retrieval_id is None; expected a string: an answer made with record=False has no id "
-            "and takes no votes"
+            "retrieval_id is None; expected a string: an answer that was not recorded has no id and "
+            "takes no votes (record=False, a user who opted out, or a database that another program "
+            "was writing to: see `recorded`)"
         )
     return check_text("retrieval_id", retrieval_id)
 

@@ -28,6 +28,12 @@ Where = Annotated[
         "given twice with = may have either value."
     ),
 ]
+Lenient = Annotated[
+    bool,
+    typer.Option(
+        "--lenient", help="Leave out, and count, lines that cannot be used, instead of stopping."
+    ),
+]
 KB = Path("indexes/kb")
 Word = TypeVar("Word", bound=str)
 
