@@ -110,7 +110,7 @@ def test_marks_in_code_are_code() -> None:
     ("matter", "title", "metadata"),
     [
         ("---\ntitle: Reset\nyear: 2031\ndate: 2031-02-03\ntags: [a]\n---\n", "Reset",
-         {"title": "Reset", "year": 2031, "date": "2031-02-03"}),
+         {"title": "Reset", "year": 2031, "date": "2031-02-03", "tags": ["a"]}),
         ("---\ntitle: Step 1: begin\nok: true\n---\n", "Step 1: begin",
          {"title": "Step 1: begin", "ok": "true"}),
         ('+++\ntitle = "Reset"\ndraft = false\n+++\n', "Reset", {"title": "Reset", "draft": False}),
