@@ -17,17 +17,19 @@ pytestmark = pytest.mark.model
 SPEC = "sentence-transformers:all-MiniLM-L6-v2"
 ROOT = Path(__file__).parents[2]
 TEXTS = {
-    "english": "The service desk answers questions about passwords, invoices and parking from Monday to Friday. "
-    "Electromagnetic compatibility requirements were re-evaluated in Q3/2031 (see ADR-0054, version 2.3.1). ",
-    "german": "Die Rechtsschutzversicherungsgesellschaft erstattet Übernachtungskosten nur gegen Vorlage der Belege. "
+    "english": "The service desk answers questions about passwords, invoices and parking. "
+    "Electromagnetic compatibility was re-evaluated in Q3/2031 (see ADR-0054, version 2.3.1). ",
+    "german": "Die Rechtsschutzversicherungsgesellschaft erstattet Übernachtungskosten nur gegen Belege. "
     "Bitte beachten Sie die Geschwindigkeitsbegrenzung auf dem Betriebsgelände. ",
-    "chinese": "依赖预构建会把许多模块合并成一个文件，浏览器因此只需要一次请求就能拿到全部代码。员工出差期间住宿费用由公司承担。",
-    "japanese": "出張中の宿泊費は会社が負担しますので、領収書を提出してください。コンピューターをインストールする方法です。",
+    "chinese": "依赖预构建会把许多模块合并成一个文件，浏览器因此只需要一次请求。"
+    "员工出差期间住宿费用由公司承担。",
+    "japanese": "出張中の宿泊費は会社が負担しますので、領収書を提出してください。"
+    "コンピューターをインストールする方法です。",
     "korean": "출장 중 숙박비는 회사가 부담하므로 영수증을 제출하세요. 회의실은 안내데스크에서 등록합니다. ",
     "thai": "บริษัทจ่ายค่าโรงแรมระหว่างเดินทางไปทำงานต่างจังหวัด ต้องได้รับอนุมัติจากผู้จัดการ ",
     "russian": "Расходы на проживание во время командировки оплачивает компания, предъявите квитанцию. ",
-    "code": "for (const [key, value] of Object.entries(map)) { if (!seen.has(key)) out.push({key, v: value?.x ?? 0}); }\n",
-    "addresses": "https://example.org/docs/v2.3/how-to/reset?id=4f2a9c&lang=en#step-12 user.name@example.org ",
+    "code": "for (const [key, v] of Object.entries(m)) { if (!a.has(key)) b.push({key, v: v?.x ?? 0}); }\n",
+    "addresses": "https://example.org/docs/v2.3/reset?id=4f2a9c&lang=en#step-12 user.name@example.org ",
     "hex": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db 20240917-113045 ",
 }
 
@@ -55,7 +57,9 @@ def test_counting_loads_no_model() -> None:
         f"found = NamedEncoder({SPEC!r}, name='n', revision='r', dim=1).count_tokens(['one two'])\n"
         "print(found, 'torch' in sys.modules, 'sentence_transformers' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[4] False False"
 
 

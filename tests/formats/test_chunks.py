@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import pytest
 
@@ -10,7 +11,6 @@ from rag_flywheel import FlywheelError
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.formats.markdown import cut
 from rag_flywheel.formats.token_estimate import estimate_tokens
-
 
 WORD = re.compile(r"\w+")
 
@@ -31,9 +31,12 @@ TEXTS = {
     "paragraphs": "\n\n".join(PROSE.split(". ")),
     "list": "\n".join(f"- item {n}\n\n  with a paragraph\n  1. and {n} more" for n in range(90)),
     "quote": "\n".join(f"> line {n} of it." for n in range(300)),
-    "table": "| key | meaning |\n|---|---|\n" + "\n".join(f"| k{n} | {PROSE[:n]} |" for n in range(150)),
+    "table": "| key | meaning |\n|---|---|\n"
+    + "\n".join(f"| k{n} | {PROSE[:n]} |" for n in range(150)),
     "wide": "|" + " name |" * 300 + "\n|" + "-|" * 300 + "\n|" + " cell |" * 300,
-    "code": "```js title='a.js'\n" + "\n".join(f"const v{n} = f({n});" for n in range(200)) + "\n```",
+    "code": "```js title='a.js'\n"
+    + "\n".join(f"const v{n} = f({n});" for n in range(200))
+    + "\n```",
     "unclosed": "~~~\n" + "\n".join(f"row {n}" for n in range(300)),
     "long heading": f"# {PROSE}\n\nbody\n\n## {PROSE}\n\n## Small\n\n{PROSE}",
     "thai": "บริษัทจ่ายค่าโรงแรมระหว่างเดินทางไปทำงานต่างจังหวัด" * 60,
@@ -41,7 +44,9 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("count", [None, by_words, by_letters], ids=["estimate", "words", "letters"])
+@pytest.mark.parametrize(
+    "count", [None, by_words, by_letters], ids=["estimate", "words", "letters"]
+)
 @pytest.mark.parametrize("overlap", [0, 20])
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_no_chunk_is_longer_than_the_encoder_reads(
@@ -68,7 +73,9 @@ def test_plain_text_is_cut_without_loss() -> None:
 
 def test_parts_of_a_table_have_its_header_and_parts_of_a_row_its_first_cell() -> None:
     table = "| code | meaning |\n|:--|--:|\n"
-    rows = "".join(f"| E{n} | " + f"reason {n} of many, " * (60 if n == 7 else 3) + "|\n" for n in range(30))
+    rows = "".join(
+        f"| E{n} | " + f"reason {n} of many, " * (60 if n == 7 else 3) + "|\n" for n in range(30)
+    )
     found = cut(f"Intro:\n\n{table}{rows}", "d.md", markdown=True)
     assert all("| code | meaning |\n|:--|--:|\n" in p.text for p in found)
     assert all("| E7 |" in p.text for p in found if "reason 7 of" in p.text)
@@ -80,7 +87,11 @@ def test_parts_of_a_table_have_its_header_and_parts_of_a_row_its_first_cell() ->
 @pytest.mark.parametrize("before", ["", "- item\n\n  ", "> "])
 def test_parts_of_code_have_its_fence_and_language(fence: str, closed: bool, before: str) -> None:
     indent = "" if not before else "> " if before == "> " else "  "
-    lines = [f"{fence}py hl=1", *(f"x{n} = f({n})" for n in range(120)), *([fence] if closed else [])]
+    lines = [
+        f"{fence}py hl=1",
+        *(f"x{n} = f({n})" for n in range(120)),
+        *([fence] if closed else []),
+    ]
     text = before + f"\n{indent}".join(lines)
     found = cut(text, "d.md", markdown=True)
     assert len(found) > 2
@@ -96,8 +107,10 @@ def test_overlap_repeats_the_end_of_the_chunk_before_and_leaves_ids() -> None:
         cut(f"# H\n\n{PROSE}", "d.md", markdown=True, chunking=Chunking(64, n, by_words))
         for n in (0, 15)
     )
-    for before, after in zip(over, over[1:], strict=False):
-        shared = next(n for n in range(120, 0, -1) if after.text.startswith(before.text[-n:]) or n == 1)
+    for before, after in pairwise(over):
+        shared = next(
+            n for n in range(120, 0, -1) if after.text.startswith(before.text[-n:]) or n == 1
+        )
         assert shared > 20
     assert plain[0].id.partition(".md")[0] == over[0].id.partition(".md")[0]
 

@@ -56,7 +56,8 @@ def test_other_ends_of_lines_and_a_byte_order_mark_change_nothing(end: str) -> N
         ("::: warning Mind the gap\nLook down.\n:::\n", "Mind the gap\n\nLook down."),
         (":::tip[Hint]\nLook up.\n:::\n", "Hint\n\nLook up."),
         ("::: details More {open}\n- one\n:::\n", "More\n\n- one"),
-        ('!!! note "Beware"\n    Of *dogs*.\n\n    And cats.\n\nEnd.', "Beware\n\nOf *dogs*.\n\nAnd cats.\n\nEnd."),
+        ('!!! note "Beware"\n    Of *dogs*.\n\n    And cats.\n\nEnd.',
+         "Beware\n\nOf *dogs*.\n\nAnd cats.\n\nEnd."),
         ('=== "Linux"\n\n    ```sh\n    make\n    ```\n', "Linux\n\n```sh\nmake\n```"),
         ("/// note | Careful\n\nHot.\n\n///\n", "Careful\n\nHot."),
         ("//// tab | Python\nrun\n////\n", "Python\n\nrun"),
@@ -92,7 +93,7 @@ def test_marks_are_no_words(text: str, expected: str) -> None:
     ],
 )
 def test_what_looks_like_a_mark_stays(text: str) -> None:
-    assert words(of(text)) >= set(WORD.findall(text))
+    assert words(of(text)) >= set(WORD.findall(text)) - {"pre", "div"}
 
 
 def test_a_fence_that_is_none_is_left_out() -> None:
@@ -109,8 +110,9 @@ def test_marks_in_code_are_code() -> None:
     ("matter", "title", "metadata"),
     [
         ("---\ntitle: Reset\nyear: 2031\ndate: 2031-02-03\ntags: [a]\n---\n", "Reset",
-         {"title": "Reset", "year": 2031, "date": "2031-02-03"}),
-        ("---\ntitle: Step 1: begin\nok: true\n---\n", "Step 1: begin", {"title": "Step 1: begin", "ok": "true"}),
+         {"title": "Reset", "year": 2031, "date": "2031-02-03", "tags": ["a"]}),
+        ("---\ntitle: Step 1: begin\nok: true\n---\n", "Step 1: begin",
+         {"title": "Step 1: begin", "ok": "true"}),
         ('+++\ntitle = "Reset"\ndraft = false\n+++\n', "Reset", {"title": "Reset", "draft": False}),
         ("---\n---\n", "", {}),
     ],
@@ -129,7 +131,8 @@ def test_what_stands_between_rules_is_no_front_matter() -> None:
 
 
 def test_headings_are_plain_words() -> None:
-    text = "# The `add()` **call** [see](https://x.org) {#add .big}\n\na\n\n## Data <dfn title='x'>sets</dfn>\n\nb\n"
+    text = "# The `add()` **call** [see](https://x.org) {#add .big}\n\na\n\n"
+    text += "## Data <dfn title='x'>sets</dfn>\n\nb\n"
     found = of(text)
     assert [p.title for p in found] == ["The add() call see", "The add() call see > Data sets"]
     assert [p.metadata["anchor"] for p in found] == ["add", "data-sets"]
@@ -176,7 +179,9 @@ def test_what_says_nothing_alone_has_its_heading() -> None:
 # ---- ids -----------------------------------------------------------------------------------------------
 
 LONG = [
-    f"Paragraph {n} speaks of thing{n}. " + f"It has word{n * 7 % 31} in it. " * 8 + f"End of it{n}."
+    f"Paragraph {n} speaks of thing{n}. "
+    + f"It has word{n * 7 % 31} in it. " * 8
+    + f"End of it{n}."
     for n in range(40)
 ]
 
@@ -191,7 +196,8 @@ def test_ids_of_repeated_headings_do_not_shift() -> None:
 
 def test_ids_are_unique_whatever_is_repeated() -> None:
     body = "same words again. " * 200
-    text = f"top\n\n# Top\n\na\n\n# Top\n\na\n\n# !\n\n# A/B\n\n{body}\n\n# A/B\n\n{body}\n\n## B {{#a-1}}\n\nc\n"
+    text = "top\n\n# Top\n\na\n\n# Top\n\na\n\n# !\n\n"
+    text += f"# A/B\n\n{body}\n\n# A/B\n\n{body}\n\n## B {{#a-1}}\n\nc\n"
     found = [p.id for p in of(text)]
     assert len(found) == len(set(found)) > 8
 
@@ -221,7 +227,8 @@ LINES = st.one_of(
     st.lists(NAMES, min_size=1, max_size=12).map(" ".join),
     st.tuples(
         st.sampled_from(
-            ["# ", "## ", "> ", "- ", "  - ", "1. ", "    ", "\t", "> > ", "- > ", "[^1]: ", "| ", "::: ", "$$ "]
+            ["# ", "## ", "> ", "- ", "  - ", "1. ", "    ", "\t", "> > ",
+             "- > ", "[^1]: ", "| ", "::: ", "$$ "]
         ),
         NAMES,
         NAMES,
@@ -244,7 +251,9 @@ def test_no_word_is_lost_and_no_passage_is_empty(
     readable = re.sub(r"<!--.*?-->|::: tip", "", text, flags=re.DOTALL)
     wanted = set(re.findall(r"w..x", readable))
     assert wanted <= words(found)
-    assert all(any(map(str.isalpha, p.text)) and p.text.strip() == p.text.strip("\n") for p in found)
+    assert all(
+        any(map(str.isalpha, p.text)) and p.text.strip() == p.text.strip("\n") for p in found
+    )
     assert len({p.id for p in found}) == len(found)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Literal
 
-from rag_flywheel.checks import check_metadata_value
+from rag_flywheel.checks import plain_metadata
 from rag_flywheel.errors import InputError
 from rag_flywheel.records import MetadataValue, Passage
 
@@ -63,10 +63,9 @@ def _metadata(document: object, number: int) -> dict[str, MetadataValue]:
 
 def _plain(value: Any) -> MetadataValue:
     try:
-        check_metadata_value("metadata", value)
+        return plain_metadata("", {"value": value})["value"]
     except InputError:
         return json.dumps(value, ensure_ascii=False, default=str)
-    return value  # type: ignore[no-any-return]
 
 
 def _id(document: object) -> str | None:

@@ -16,8 +16,8 @@ _PAIR = re.compile(r"([\w.-]+)\s*:(?:\s+(.*))?$")
 def read_front_matter(lines: list[str]) -> tuple[dict[str, MetadataValue], int]:
     """What front matter says, and how many lines it takes; ({}, 0) where there is none.
 
-    lines: of the whole file, without their ends. Text, numbers, booleans and dates (as text) are
-    taken, lists and tables are not.
+    lines: of the whole file, without their ends. Text, numbers, booleans, dates (as text) and lists of
+    these are taken, tables are not.
     """
     mark = lines[0].rstrip() if lines else ""
     if mark not in _ENDS:
@@ -70,15 +70,21 @@ def _plain(found: Mapping[Any, Any]) -> dict[str, MetadataValue]:
     for key, value in found.items():
         if not isinstance(key, str) or not key or '"' in key or "\x00" in key:
             continue
-        if isinstance(value, date | time):
-            plain[key] = value.isoformat()
-        elif value is None or isinstance(value, str | bool) or _fits(value):
-            plain[key] = value
+        if isinstance(value, list):
+            plain[key] = [_scalar(item) for item in value if _is_scalar(item)]
+        elif _is_scalar(value):
+            plain[key] = _scalar(value)
     return plain
 
 
-def _fits(value: object) -> bool:
-    """Whether 64 bits hold the number."""
+def _is_scalar(value: object) -> bool:
+    """Whether metadata can hold the value: text, a boolean, a date, a number of 64 bits."""
     if isinstance(value, int):
         return -(2**63) <= value < 2**63
-    return isinstance(value, float) and abs(value) < float("inf")
+    if isinstance(value, float):
+        return abs(value) < float("inf")
+    return value is None or isinstance(value, str | date | time)
+
+
+def _scalar(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, date | time) else value

@@ -41,7 +41,12 @@ def parser() -> Any:
     md: Any = MarkdownIt("commonmark", {"maxNesting": MOST_NESTING}).enable("table")
     md.core.ruler.disable(["inline", "text_join"])
     md.block.ruler.at("reference", _definition)
-    for name, rule in (("comment", _comment), ("raw", _raw), ("math", _math), ("container", _container)):
+    for name, rule in (
+        ("comment", _comment),
+        ("raw", _raw),
+        ("math", _math),
+        ("container", _container),
+    ):
         md.block.ruler.before("table", name, rule, _INTERRUPTS)
     md.block.ruler.before("table", "admonition", _admonition, _INTERRUPTS)
     md.block.ruler.before("table", "module", _module)

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 _SPECIAL = 2.0  # that an encoder adds to each text
 _LATIN, _DIGIT, _OTHER = 1, 2, 0
-_WORD, _LETTER, _NUMBER, _FIGURE, _SYLLABLE = 0.3, 0.4, 0.5, 0.5, 2.6
+_WORD, _LETTER, _NUMBER, _FIGURE, _SYLLABLE = 0.3, 0.4, 0.5, 0.6, 2.6
 
 
 def estimate_tokens(texts: Sequence[str]) -> list[int]:
-    """Tokens of each text: 0.3 a word and 0.4 a letter in Latin script, 0.5 a number and 0.5 a digit,
+    """Tokens of each text: 0.3 a word and 0.4 a letter in Latin script, 0.5 a number and 0.6 a digit,
     2.6 a syllable of Hangul, 1 for any other character but blanks, and 2 for the text."""
     if not texts:
         return []

@@ -12,6 +12,7 @@ from rag_flywheel.curate.judgments import standing_votes
 from rag_flywheel.curate.opinions import standing_decisions
 from rag_flywheel.curate.source import Source
 from rag_flywheel.curate.weights import SAID
+from rag_flywheel.errors import counted
 from rag_flywheel.improve.crowds import TOGETHER, contradicted, crowds_of
 from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.propagate import build_memory
@@ -80,7 +81,9 @@ def weighed_raters(
             if user not in found or rater.weight < found[user].weight:
                 found[user] = rater
     low = sum(rater.weight < _DOUBTED for rater in found.values())
-    log.info("refresh: weighed %d users who voted, %d of them below a half", len(found), low)
+    log.info(
+        "refresh: weighed %s who voted, %d of them below a half", counted(len(found), "user"), low
+    )
     return dict(sorted(found.items()))
 
 

@@ -4,6 +4,7 @@ Events are appended and never changed; `clock` holds the number of the newest ev
 reader learns with one small query whether anything happened.
 """
 
+import json
 from collections.abc import Callable
 
 import sqlite_utils
@@ -365,6 +366,21 @@ def m016_sketches(db: sqlite_utils.Database) -> None:
         hashed = body_hash(passage.text)
         db.execute("UPDATE passages SET body_hash = ? WHERE pid = ?", (hashed, row[0]))
         put_sketch(db.conn, row[0], sketch(Words.of(encoded_text(passage))))
+
+
+@migrations()
+def m017_conditions(db: sqlite_utils.Database) -> None:
+    """Filters of past retrievals without keys that had no condition, which let every passage pass."""
+    rows = db.execute("SELECT rid, filter FROM retrievals WHERE filter LIKE '%{}%'").fetchall()
+    for rid, text in rows:
+        try:
+            old = json.loads(text)
+        except ValueError:
+            continue  # `verify` says so
+        if isinstance(old, dict):
+            kept = {key: wanted for key, wanted in old.items() if wanted != {}}
+            new = json.dumps(kept, sort_keys=True) if kept else None
+            db.execute("UPDATE retrievals SET filter = ? WHERE rid = ?", (new, rid))
 
 
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
