@@ -116,9 +116,7 @@ def added_files(report: AddFilesReport, as_json: bool, *, dry_run: bool) -> None
     """Print what could not be read, a line each, and at last what was done and what was left out."""
     if as_json:
         counts = dataclasses.asdict(report)
-        added = counts.pop("passages")
-        del added["left_out"]  # of known answers alone
-        _json({**added, **counts})
+        _json({**counts.pop("passages"), **counts})
         return
     failed = [skip for skip in report.skipped if skip.failed]
     for skip in failed[:_MOST_FAILED]:
