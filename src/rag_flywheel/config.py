@@ -18,6 +18,32 @@ _MOST_BYTES = 100_000
 _Number: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
 _Days: TypeAlias = Annotated[float, Meta(gt=0, lt=1e6)] | None
 DEFAULT_ENCODER = "sentence-transformers:all-MiniLM-L6-v2"
+AUTO, NO_LANGUAGE, ENGLISH = "auto", "none", "english"
+STEMMED = (
+    "arabic",
+    "catalan",
+    "danish",
+    "dutch",
+    ENGLISH,
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hindi",
+    "hungarian",
+    "indonesian",
+    "italian",
+    "norwegian",
+    "persian",
+    "polish",
+    "portuguese",
+    "romanian",
+    "russian",
+    "spanish",
+    "swedish",
+    "turkish",
+)
+"""Languages whose stop words and word endings are known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +75,8 @@ class Config:
     keep_versions: how many index versions a refresh leaves on disk.
     tune: "auto": a refresh also tunes the encoder of queries on votes, whenever there are enough
         votes for another look of the gate (minutes); "off": only when it is called with tune.
+    language: whose word endings and stop words are left out of account: "auto", as found by the stop
+        words of the passages; "none"; or the English name of a language, as "german".
     """
 
     encoder: str = DEFAULT_ENCODER
@@ -66,10 +94,14 @@ class Config:
     explore: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     keep_versions: Annotated[int, Meta(ge=2, le=1_000_000)] = 10
     tune: str = "off"
+    language: str = AUTO
 
     def __post_init__(self) -> None:
         if self.tune not in ("auto", "off"):
             raise ConfigError(f"config tune is {self.tune!r}; expected 'auto' or 'off'")
+        if self.language not in (AUTO, NO_LANGUAGE, *STEMMED):
+            names = ", ".join((AUTO, NO_LANGUAGE, *STEMMED))
+            raise ConfigError(f"config language is {self.language!r}; expected one of {names}")
         for name, kind in get_type_hints(Config, include_extras=True).items():
             value = getattr(self, name)
             try:  # a numpy float is accepted, too
