@@ -23,6 +23,7 @@ from rag_flywheel.refresh.examples import ExampleBuilder
 from rag_flywheel.refresh.panel import Panel
 from rag_flywheel.refresh.past import Past, read_past
 from rag_flywheel.refresh.tune import _lessons
+from rag_flywheel.index.tokenizer import tokenizer_of
 from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.store.database import Database
@@ -204,7 +205,7 @@ def test_examples_are_the_candidates_that_were_given(tmp_path: Path) -> None:
     assert sorted(examples.lineages[0].tolist()) == sorted(pids[f"c{i}"] for i in wanted)
     texts = [Passage(c.passage_id, c.text, c.title) for c in candidates]
     own, none = np.array([c.score for c in candidates]), np.full(60, -1)
-    served = GivenCandidates(texts, own, none, none).text_features(query)
+    served = GivenCandidates(texts, own, none, none).text_features(query, tokenizer_of("english"))
     row = {pid: examples.features[0, i] for i, pid in enumerate(examples.lineages[0].tolist())}
     for i in wanted:
         features = row[pids[f"c{i}"]]

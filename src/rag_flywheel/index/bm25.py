@@ -9,14 +9,16 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.disk import all_below, all_within, divides, read_arrays, read_json, write_arrays
-from rag_flywheel.index.compounds import Compounds
-from rag_flywheel.index.tokenizer import TokenIds
+
+if TYPE_CHECKING:
+    from rag_flywheel.index.compounds import Compounds
+    from rag_flywheel.index.tokenizer import TokenIds
 
 K1, B = 1.2, 0.75
 LexicalScores: TypeAlias = npt.NDArray[np.float32]
@@ -47,7 +49,11 @@ class WordScores:
 
     @classmethod
     def build(
-        cls, tokens: TokenIds, offsets: TokenIds, n_words: int, compounds: Compounds | None = None
+        cls,
+        tokens: "TokenIds",
+        offsets: "TokenIds",
+        n_words: int,
+        compounds: "Compounds | None" = None,
     ) -> "WordScores":
         """Score the texts by their tokens; text i has tokens[offsets[i]:offsets[i + 1]].
 

@@ -81,7 +81,7 @@ def _split(
             first = head[: len(head) - len(link)]
             if (stemmed := stem(first)) in known:
                 return [stemmed, tail]
-            if most > 2 and (parts := _split(first, known, stem, most - 1)):
+            if most > 2 and (parts := _split(stemmed, known, stem, most - 1)):
                 return [*parts, tail]
     return None
 

@@ -21,16 +21,27 @@ _MORE_ENGLISH = (  # by which English is recognised; they are indexed
 )
 _LEAST_SHARE = 0.08  # of words that must be stop words of a language other than English
 _AHEAD = 1.3  # how far that language must be ahead of English
+_LEAST = 2.0  # stop words of that language, one shared with others counting less
 _MOST_WORDS = 50_000
+_LONG_LIST, _SHORT = 300, 4  # words, letters
 
 
 @cache
 def stop_words(language: str) -> frozenset[str]:
-    """The stop words of a language, lower case; none for `none`."""
+    """The stop words of a language, lower case; none for `none`.
+
+    Of a long list only short words: it has words that say something, such as Spanish "cuenta".
+    """
     if language == NO_LANGUAGE:
         return frozenset()
     if language == ENGLISH:
         return frozenset(_LUCENE_STOPWORDS.split())
+    found = _listed(language)
+    return found if len(found) <= _LONG_LIST else frozenset(w for w in found if len(w) <= _SHORT)
+
+
+@cache
+def _listed(language: str) -> frozenset[str]:
     from stop_words import get_stop_words
 
     found = (word.lower() for word in get_stop_words(language))
@@ -53,7 +64,7 @@ def language_of(words: Iterable[str]) -> str:
         for language, weight in weights.get(word, ()):
             shares[language] += n * weight / total
     best = max(STEMMED, key=lambda name: shares[name])
-    clear = shares[best] >= _LEAST_SHARE and shares[best] >= _AHEAD * shares[ENGLISH]
+    clear = shares[best] >= max(_LEAST_SHARE, _AHEAD * shares[ENGLISH], _LEAST / max(total, 1))
     return best if clear else ENGLISH
 
 
@@ -62,9 +73,9 @@ def _weights() -> dict[str, list[tuple[str, float]]]:
     """By stop word, the languages that have it, each with what it counts for the language."""
     of_word: dict[str, list[str]] = {}
     for language in STEMMED:
-        known = stop_words(language)
-        if language == ENGLISH:
-            known = known | frozenset(_MORE_ENGLISH.split())
+        known = stop_words(language) | frozenset(_MORE_ENGLISH.split())
+        if language != ENGLISH:
+            known = _listed(language)
         for word in known:
             of_word.setdefault(word, []).append(language)
     return {w: [(name, 1.0 / len(names)) for name in names] for w, names in of_word.items()}

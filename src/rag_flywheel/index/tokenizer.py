@@ -30,6 +30,7 @@ _BETWEEN = "-_./"  # parts of a name
 _LONGEST_NAME = 64  # characters; longer ones are indexed by their parts alone
 _LONGEST_WORD = 128  # the rest of a longer one is cut off
 _LONGEST_RUN = 6  # characters of a script without blanks that are a word and no question
+_LONG_NUMBER = 4  # digits that are a part of their own behind lower-case letters
 _MEMO, _LONGEST_KEY = 100_000, 40  # pieces of text whose words are cached
 _FOLDED = str.maketrans(
     {
@@ -108,7 +109,7 @@ class Tokenizer:
         """The words of a piece of text without blanks, all of them in one script or one name."""
         if piece.isascii():
             if piece.isdigit() or (piece.isalpha() and _is_plain(piece)):
-                return self._stems([piece.lower()])
+                return self._stems([piece[:_LONGEST_WORD].lower()])
             return self._of_name(piece)
         continua, _, _, alphabetic = _patterns()
         if continua.match(piece):
@@ -191,11 +192,14 @@ def _joined(name: str) -> Iterator[str]:
 
 
 def _smaller(part: str) -> Iterator[str]:
-    """The parts of getUserById or M5799DWF, of two characters at least, and each two neighbours joined."""
+    """The parts of getUserById or M5799DWF, of two characters at least, and each two neighbours joined.
+
+    A lower-case word with a short number behind it, such as python3 or p53, is one word.
+    """
     if len(part) > _LONGEST_NAME or part.isdigit() or (part.isalpha() and _is_plain(part)):
         return
     parts = _patterns()[1].findall(part)
-    if len(parts) < 2:
+    if len(parts) < 2 or (len(parts) == 2 and part.islower() and len(parts[1]) < _LONG_NUMBER):
         return
     if len(parts) > 2 and not part.isalpha():
         yield from map("".join, zip(parts, parts[1:], strict=False))
@@ -253,10 +257,10 @@ def tokenizer_for(setting: str, texts: Iterable[str]) -> Tokenizer:
 
 
 def stems_in(
-    texts: Iterable[str], stems: Sequence[str], tokenizer: Tokenizer | None = None
+    texts: Iterable[str], stems: Sequence[str], tokenizer: Tokenizer
 ) -> Iterator[tuple[int, int]]:
     """(how many of these distinct stems each text has, how many words it has, as `tokenize` does it)."""
-    wanted, tokenizer = set(stems), tokenizer or tokenizer_of(ENGLISH)
+    wanted = set(stems)
     for text in texts:
         words = tokenizer.tokenize(text)
         yield len(wanted.intersection(words)), len(words)

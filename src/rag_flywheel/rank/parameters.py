@@ -129,7 +129,6 @@ def parse_parameters(text: str, *, name: str) -> Parameters:
         values.setdefault("given", _shipped_given())
         values.setdefault("given_sharpness", 1.0)
         values.setdefault("relevance", dataclasses.asdict(Calibration()))
-        values.setdefault("trust", 1.0)
         parameters = exactly(Parameters, values)
         exactly(Kernel, values["kernel"])
         exactly(Rates, values["rates"])

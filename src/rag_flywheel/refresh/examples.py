@@ -71,7 +71,7 @@ class ExampleBuilder:
             }
         found: dict[QueryKey, tuple[Pids, Features]] = {}
         own = given_candidates(self.database, past, state)
-        of_given = GivenExamples(self.database, past)
+        of_given = GivenExamples(self.database, past, self.version.lexical.tokenizer)
         every = list(past.judged)
         for start in range(0, len(every), _AT_ONCE):
             if self.progress is not None:

@@ -56,6 +56,7 @@ def initial_state(
         frozen_at=frozen_at,
         seq=passages.read_clock(conn),
         alive=alive,
+        fresh=bare.fresh if len(version.pids) else _no_texts(version, source),
         corpus=bare.corpus if alive.all() and not len(new) else None,
     )
     state = _with_texts(blank, [texts[p] for p in sorted(texts)], conn, source)
@@ -209,6 +210,11 @@ def _with_texts(
         lineage_of=dict(inheritors),
         heirs={lineage: pid for pid, lineage in inheritors},
     )
+
+
+def _no_texts(version: LoadedVersion, source: Source) -> FreshSegment:
+    """A fresh segment where there is no text at all yet."""
+    return FreshSegment.empty(version.dense.dim, tokenizer_for(source.config.language, ()))
 
 
 def _trust(fresh: FreshSegment, texts: Sequence[str], source: Source) -> float:
