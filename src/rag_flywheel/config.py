@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import ConfigError, NewerFormatError
+from rag_flywheel.records import AUTO, NO_LANGUAGE, STEMMED
 
 FORMAT_VERSION = 1
 FILE_NAME = "flywheel.toml"
@@ -18,32 +19,6 @@ _MOST_BYTES = 100_000
 _Number: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
 _Days: TypeAlias = Annotated[float, Meta(gt=0, lt=1e6)] | None
 DEFAULT_ENCODER = "sentence-transformers:all-MiniLM-L6-v2"
-AUTO, NO_LANGUAGE, ENGLISH = "auto", "none", "english"
-STEMMED = (
-    "arabic",
-    "catalan",
-    "danish",
-    "dutch",
-    ENGLISH,
-    "finnish",
-    "french",
-    "german",
-    "greek",
-    "hindi",
-    "hungarian",
-    "indonesian",
-    "italian",
-    "norwegian",
-    "persian",
-    "polish",
-    "portuguese",
-    "romanian",
-    "russian",
-    "spanish",
-    "swedish",
-    "turkish",
-)
-"""Languages whose stop words and word endings are known."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,7 +67,9 @@ def test_fresh_texts_are_found_by_parts_as_indexed_ones_are() -> None:
     for query in ("Schlüssel", "Garage", "Schlüsselgarage"):
         words = german.query_words(query)
         expected = german.scores(words)
-        assert fresh.lexical_scores(words, german).tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+        assert fresh.lexical_scores(words, german).tolist() == pytest.approx(
+            expected.tolist(), abs=1e-5
+        )
         distinct = list(dict.fromkeys(words))
         there, here = (
             fresh.words_at(distinct, pids, german),

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_flywheel.index.tokenizer import is_one_name, stems_in, tokenize, tokenizer_for, tokenizer_of
+from rag_flywheel.index.tokenizer import (
+    is_one_name,
+    stems_in,
+    tokenize,
+    tokenizer_for,
+    tokenizer_of,
+)
 from thorough import thorough
 
 
@@ -114,7 +120,10 @@ def test_without_a_language_words_are_as_they_are() -> None:
         ("portuguese", "Como chego ao balcão? Fica à esquerda da porta e abre às nove, não antes."),
         ("polish", "Jak dojść do okienka? Jest na lewo od drzwi i jest czynne od dziewiątej."),
         ("swedish", "Hur kommer jag till disken? Den är till vänster om dörren och öppnar nio."),
-        ("russian", "Как пройти к стойке? Она слева от двери и открыта с девяти, но не в выходные."),
+        (
+            "russian",
+            "Как пройти к стойке? Она слева от двери и открыта с девяти, но не в выходные.",
+        ),
         ("english", "窗口在门的左边，九点开门。"),
         ("english", "창구는 문 왼쪽에 있으며 아홉 시에 엽니다."),
         ("english", "Reset 4711. Error 12-A. OK."),
@@ -161,7 +170,9 @@ def test_a_text_has_the_words_of_its_parts(text: str, more: str) -> None:
     assert list(stems_in([text], wanted, tokenizer_of("english"))) == [(len(wanted), len(words))]
 
 
-@pytest.mark.parametrize("query", ["QX-T88R5", " 20317 ", "password?", "発注書", "โรงแรม", "getUser"])
+@pytest.mark.parametrize(
+    "query", ["QX-T88R5", " 20317 ", "password?", "発注書", "โรงแรม", "getUser"]
+)
 def test_one_name(query: str) -> None:
     assert is_one_name(query)
 

@@ -16,6 +16,7 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import load_memory, load_version
 from rag_flywheel.errors import UnknownIdError
 from rag_flywheel.improve.examples import Examples
+from rag_flywheel.index.tokenizer import tokenizer_of
 from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import QueryKey
@@ -23,7 +24,6 @@ from rag_flywheel.refresh.examples import ExampleBuilder
 from rag_flywheel.refresh.panel import Panel
 from rag_flywheel.refresh.past import Past, read_past
 from rag_flywheel.refresh.tune import _lessons
-from rag_flywheel.index.tokenizer import tokenizer_of
 from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.store.database import Database

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rag_flywheel.config import ENGLISH
 from rag_flywheel.index.tokenizer import Tokenizer, tokenizer_of
-from rag_flywheel.records import EmbeddedText, Scores, Vectors
+from rag_flywheel.records import ENGLISH, EmbeddedText, Scores, Vectors
 
 _SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+|\n+")
 MOST_SENTENCES = 64  # an answer is read up to here
@@ -45,8 +44,8 @@ def credits_by_support(
     if not given or not texts:
         return np.zeros(len(texts))
     weight = np.array([len(tokenizer.tokenize(s)) for s in given], dtype=np.float64)
-    credits: Scores = weight / weight.sum() @ chances_of_source(
-        supports(given, texts, encode, tokenizer)
+    credits: Scores = (
+        weight / weight.sum() @ chances_of_source(supports(given, texts, encode, tokenizer))
     )
     return credits
 

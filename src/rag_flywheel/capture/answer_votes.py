@@ -15,11 +15,10 @@ from rag_flywheel.capture.answer_credit import credits_by_support, sentences
 from rag_flywheel.capture.terms import NO_TERMS, Terms
 from rag_flywheel.capture.votes import check_retrieval_id, check_verdict, unknown_retrieval
 from rag_flywheel.checks import check_optional_text, check_text, items
-from rag_flywheel.config import AUTO
 from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.index.tokenizer import tokenizer_for
-from rag_flywheel.records import EmbeddedText
+from rag_flywheel.records import AUTO, EmbeddedText
 from rag_flywheel.store import passages, retrievals, users, votes
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import vectors_of

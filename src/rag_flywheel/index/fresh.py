@@ -11,13 +11,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.config import ENGLISH
 from rag_flywheel.index.bm25 import LexicalScores
 from rag_flywheel.index.char_ngrams import char_ngrams_of
 from rag_flywheel.index.exact import distinct_rows, typical_cosine
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.index.tokenizer import Tokenizer, tokenizer_of
-from rag_flywheel.records import Pids, Vectors
+from rag_flywheel.records import ENGLISH, Pids, Vectors
 
 
 @dataclass(frozen=True)

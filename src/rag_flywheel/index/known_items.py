@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.config import ENGLISH
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.index.tokenizer import Tokenizer
-from rag_flywheel.records import Vectors
+from rag_flywheel.records import ENGLISH, Vectors
 
 _TEXTS = 128
 _QUERIES = 64

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 
-from rag_flywheel.config import ENGLISH, NO_LANGUAGE, STEMMED
+from rag_flywheel.records import ENGLISH, NO_LANGUAGE, STEMMED
 
 COMPOUNDING = frozenset({"german", "dutch", "danish", "norwegian", "swedish"})
 """Languages that write compounds as one word."""

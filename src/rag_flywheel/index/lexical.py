@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.config import ENGLISH, NO_LANGUAGE, STEMMED
 from rag_flywheel.disk import (
     all_below,
     divides,
@@ -30,6 +29,7 @@ from rag_flywheel.index.languages import COMPOUNDING
 from rag_flywheel.index.spans import places_of
 from rag_flywheel.index.tokenizer import Numbers, TokenIds, Tokenizer, is_character, tokenizer_of
 from rag_flywheel.index.tokenizer import tokenize as tokenize
+from rag_flywheel.records import ENGLISH, NO_LANGUAGE, STEMMED
 
 LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
 _TOKENS = {"ids": "int32 m", "offsets": "int32 n+1", "titles": "int32 n"}
@@ -280,7 +280,7 @@ class LexicalIndex:
         """
         found, lengths = self._tokens_at(positions)
         number = np.full(len(self.vocabulary), -1, dtype=np.int16)
-        for i, word in enumerate(words):
+        for i, word in enumerate(words if len(self.compounds.ids) else ()):
             if (token := self.vocabulary.get(word)) is not None:
                 number[self.compounds.having(token)] = i
         for i, word in enumerate(words):

@@ -4,18 +4,19 @@ Scripts without blanks between words become overlapping pairs of characters. A n
 `get_userById` or `WF-M5799` is indexed joined and by its parts.
 """
 
+import re
 import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.config import AUTO, ENGLISH, NO_LANGUAGE
 from rag_flywheel.index.languages import language_of, stop_words
+from rag_flywheel.records import AUTO, ENGLISH, NO_LANGUAGE
 
 VERSION = 2
 """Changes whenever the same text gives other words: versions of an index that were built by another
@@ -25,6 +26,7 @@ _Words: TypeAlias = tuple[str, ...]
 _PAIRED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\u30fc\u3005"
 _ALPHABETIC = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
 _WITHOUT_BLANKS = rf"[{_PAIRED}]+|\p{{Hangul}}+|[{_ALPHABETIC}]+"
+_FAR = re.compile(r"[\u0e00-\u1fff\u2e80-\U0010ffff]")  # none of these scripts is before it
 _PART = r"\p{Lu}+(?!\p{Ll})|\p{Lu}?[^\p{Lu}\p{Nd}]+|\p{Lu}|\p{Nd}+"  # of getUserById, M5799DWF
 _BETWEEN = "-_./"  # parts of a name
 _LONGEST_NAME = 64  # characters; longer ones are indexed by their parts alone
@@ -83,13 +85,15 @@ def _pieces(text: str) -> list[str]:
     if text.isascii():
         return text.translate(_SIGNS).split()
     plain = unicodedata.normalize("NFKC", text).translate(_SIGNS)
-    return str(_patterns()[0].sub(r" \g<0> ", plain)).split()
+    if _FAR.search(plain):
+        plain = _patterns()[0].sub(r" \g<0> ", plain)
+    return plain.split()
 
 
 class Tokenizer:
     """Splits texts of one language into word stems without stop words; thread-safe.
 
-    language: one of `config.STEMMED`, or `none` for words as they are.
+    language: one of `records.STEMMED`, or `none` for words as they are.
     """
 
     def __init__(self, language: str) -> None:
@@ -108,8 +112,9 @@ class Tokenizer:
     def words_of(self, piece: str) -> _Words:
         """The words of a piece of text without blanks, all of them in one script or one name."""
         if piece.isascii():
+            piece = piece.strip(_BETWEEN)
             if piece.isdigit() or (piece.isalpha() and _is_plain(piece)):
-                return self._stems([piece[:_LONGEST_WORD].lower()])
+                return self._stem_of(piece[:_LONGEST_WORD].lower())
             return self._of_name(piece)
         continua, _, _, alphabetic = _patterns()
         if continua.match(piece):
@@ -117,7 +122,7 @@ class Tokenizer:
                 return (piece,)
             if alphabetic.match(piece):
                 return tuple(_overlapping(piece))
-            return tuple(map("".join, zip(piece, piece[1:], strict=False)))
+            return tuple(map("".join, pairwise(piece)))
         return self._of_name(piece)
 
     def _of_name(self, piece: str) -> _Words:
@@ -136,6 +141,12 @@ class Tokenizer:
                 found.extend(_smaller(part))
         return self._stems([word.lower()[:_LONGEST_WORD] for word in found])
 
+    def _stem_of(self, word: str) -> _Words:
+        """The stem of one word in ASCII."""
+        if word in self._stop_words:
+            return ()
+        return (word if self.language == NO_LANGUAGE else _stemmer(self.language).stemWord(word),)
+
     def _stems(self, words: list[str]) -> _Words:
         kept = [word for word in words if word not in self._stop_words]
         folded = [word if word.isascii() else _folded(word) for word in kept]
@@ -144,9 +155,7 @@ class Tokenizer:
         stemmer = _stemmer(self.language)
         if self.language == ENGLISH:
             return tuple(stemmer.stemWords(folded))
-        return tuple(
-            word if word.isascii() else _folded(word) for word in stemmer.stemWords(kept)
-        )
+        return tuple(word if word.isascii() else _folded(word) for word in stemmer.stemWords(kept))
 
 
 class _Memo(dict[str, _Words]):
@@ -202,13 +211,13 @@ def _smaller(part: str) -> Iterator[str]:
     if len(parts) < 2 or (len(parts) == 2 and part.islower() and len(parts[1]) < _LONG_NUMBER):
         return
     if len(parts) > 2 and not part.isalpha():
-        yield from map("".join, zip(parts, parts[1:], strict=False))
+        yield from map("".join, pairwise(parts))
     yield from (each for each in parts if len(each) > 1)
 
 
 def _overlapping(run: str) -> Iterator[str]:
     """Pairs and triples of neighbouring characters."""
-    yield from map("".join, zip(run, run[1:], strict=False))
+    yield from map("".join, pairwise(run))
     yield from map("".join, zip(run, run[1:], run[2:], strict=False))
 
 

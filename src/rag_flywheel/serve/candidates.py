@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.bm25 import LexicalScores
-from rag_flywheel.index.tokenizer import is_one_name
+from rag_flywheel.index.tokenizer import is_character, is_one_name
 from rag_flywheel.rank.features import CHEAP, FEATURES, MEASURES, RICH, with_rich
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.score import POOL
@@ -131,13 +131,17 @@ def _looked_up(state: State, inside: Scope, query: EmbeddedText, dense: Pids, n:
 
 
 def _named(state: State, words: Sequence[str], indexed: Positions, fresh: Positions) -> Positions:
-    """Places, among these texts of the version and fresh ones, of those that have all words of a query
-    that is one name; none when they are many, which makes it no name."""
-    every = [state.version.lexical.having_all(words), state.fresh.having_all(words)]
-    if sum(map(len, every)) > _MOST_NAMED:
-        return np.empty(0, dtype=np.int64)
-    there = [np.isin(of, having) for of, having in zip((indexed, fresh), every, strict=True)]
-    return np.flatnonzero(np.concatenate(there))
+    """Places, among these texts of the version and fresh ones, of those that have the name that a query is:
+    joined, else all its parts; none when they are many, which makes it no name."""
+    whole = [] if not words or is_character(words[0][0]) else [words[:1], words, words[1:]]
+    for wanted in whole or [words]:
+        every = [state.version.lexical.having_all(wanted), state.fresh.having_all(wanted)]
+        if sum(map(len, every)) > _MOST_NAMED:
+            break
+        there = [np.isin(of, having) for of, having in zip((indexed, fresh), every, strict=True)]
+        if (named := np.flatnonzero(np.concatenate(there))).size:
+            return named
+    return np.empty(0, dtype=np.int64)
 
 
 def _lift(worth: npt.NDArray[np.float32], named: Positions) -> npt.NDArray[np.float32]:

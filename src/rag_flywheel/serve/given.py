@@ -99,9 +99,7 @@ def _measures(stems: Set[str], counts: Sequence[tuple[int, int]]) -> Features:
     return np.stack([cover, missing, np.log1p(found[:, 1])], axis=1)
 
 
-def text_features(
-    query: Sequence[str], texts: Sequence[Words], tokenizer: Tokenizer
-) -> Features:
+def text_features(query: Sequence[str], texts: Sequence[Words], tokenizer: Tokenizer) -> Features:
     """float32 (n, 8): the features of texts, given as their words, for the words of a query.
 
     Words are weighted by how few of these texts have them.
