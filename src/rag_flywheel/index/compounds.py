@@ -14,7 +14,6 @@ from rag_flywheel.disk import all_below, divides
 
 Ints = npt.NDArray[np.int32]
 _LEAST_PART, _LEAST_WORD, _LONGEST_WORD = 4, 8, 48  # letters
-_LEAST_ALONE = 6  # letters of a last part behind what is no known word
 _LINKS = ("", "s", "es", "en", "n", "e", "er")  # between parts
 _MOST_PARTS = 4
 
@@ -62,15 +61,11 @@ def parts_of(word: str, known: Mapping[str, int], stem: Callable[[str], str]) ->
     """The known stems that a stem is put together of, in order; none when it is no compound.
 
     The last part is the longest known one, and what stands before it is a known word or such a
-    compound, with or without letters that link the two. Where that is not known, a last part of six
-    letters or more is one all the same.
+    compound, with or without letters that link the two.
     """
     if not _LEAST_WORD <= len(word) <= _LONGEST_WORD or not word.isalpha():
         return []
-    if found := _split(word, known, stem, _MOST_PARTS):
-        return found
-    ends = (word[i:] for i in range(_LEAST_PART, len(word) - _LEAST_ALONE + 1))
-    return next(([end] for end in ends if end in known), [])
+    return _split(word, known, stem, _MOST_PARTS) or []
 
 
 def _split(

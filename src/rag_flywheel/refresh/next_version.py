@@ -331,6 +331,7 @@ def _manifest(running: RunningJob, live: Live, built: Built, tuned: str | None) 
         files={},
         tuned=tuned,
         tokenizer=TOKENIZER,
+        language=running.job.config.language,
     )
 
 
