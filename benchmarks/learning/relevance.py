@@ -43,7 +43,7 @@ from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.formats.beir import Split, read_beir
-from rag_flywheel.index.lexical import tokenize
+from rag_flywheel.index.tokenizer import tokenize, tokenizer_of
 from rag_flywheel.rank.calibration import OF_ANSWER, OF_GIVEN, OF_INDEX, Calibration
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.relevance import reach, terms_of_given, terms_of_index
@@ -142,7 +142,8 @@ def hits_of(fw: Flywheel, asked: Asked) -> Hits:
             dense, measured = rows[:, 0], rows[:, len(FEATURES) :]
             terms.append(terms_of_index(dense, measured))
             words = [encoded_text(texts[i]) for i in ids]
-            given.append(terms_of_given(given_measures(tokenize(text), words)))
+            measured = given_measures(tokenize(text), words, tokenizer_of("english"))
+            given.append(terms_of_given(measured))
             far.append(reach(calibration, dense))
             right.append([float(grades.get(i, 0) > 0) for i in ids])
     return Hits(*(np.array(each) for each in (terms, given, far, right)))

@@ -12,6 +12,7 @@ from msgspec import Meta
 from rag_flywheel.checks import as_python
 from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import ConfigError, NewerFormatError
+from rag_flywheel.records import AUTO, NO_LANGUAGE, STEMMED
 
 FORMAT_VERSION = 1
 FILE_NAME = "flywheel.toml"
@@ -59,6 +60,8 @@ class Config:
     keep_versions: how many index versions a refresh leaves on disk.
     tune: "auto": a refresh also tunes the encoder of queries on votes, whenever there are enough
         votes for another look of the gate (minutes); "off": only when it is called with tune.
+    language: whose word endings and stop words are left out of account: "auto", as found by the stop
+        words of the passages; "none"; or the English name of a language, as "german".
     """
 
     encoder: str = DEFAULT_ENCODER
@@ -80,10 +83,14 @@ class Config:
     chunk_overlap: Annotated[int, Meta(ge=0, le=50_000)] = 0
     keep_versions: Annotated[int, Meta(ge=2, le=1_000_000)] = 10
     tune: str = "off"
+    language: str = AUTO
 
     def __post_init__(self) -> None:
         if self.tune not in ("auto", "off"):
             raise ConfigError(f"config tune is {self.tune!r}; expected 'auto' or 'off'")
+        if self.language not in (AUTO, NO_LANGUAGE, *STEMMED):
+            names = ", ".join((AUTO, NO_LANGUAGE, *STEMMED))
+            raise ConfigError(f"config language is {self.language!r}; expected one of {names}")
         for name, kind in get_type_hints(Config, include_extras=True).items():
             value = as_python(getattr(self, name))
             object.__setattr__(self, name, value)

@@ -35,6 +35,14 @@ Outcome: TypeAlias = Literal["promoted", "unchanged", "rejected"]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(step, done, total) now and then during long work."""
 
+AUTO, NO_LANGUAGE, ENGLISH = "auto", "none", "english"
+STEMMED = (
+    "arabic", "catalan", "danish", "dutch", ENGLISH, "finnish", "french", "german", "greek", "hindi",
+    "hungarian", "indonesian", "italian", "norwegian", "persian", "polish", "portuguese", "romanian",
+    "russian", "spanish", "swedish", "turkish",
+)  # fmt: skip
+"""Languages whose stop words and word endings are known."""
+
 
 class QueryKey(NamedTuple):
     """Names a past query: the 16-byte hash of its text, and its tenant as JSON, None: no tenant."""

@@ -16,6 +16,7 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import load_memory, load_version
 from rag_flywheel.errors import UnknownIdError
 from rag_flywheel.improve.examples import Examples
+from rag_flywheel.index.tokenizer import tokenizer_of
 from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import QueryKey
@@ -205,7 +206,7 @@ def test_examples_are_the_candidates_that_were_given(tmp_path: Path) -> None:
     assert sorted(examples.lineages[0].tolist()) == sorted(pids[f"c{i}"] for i in wanted)
     texts = [Passage(c.passage_id, c.text, c.title) for c in candidates]
     own, none = np.array([c.score for c in candidates]), np.full(60, -1)
-    served = GivenCandidates(texts, own, none, none).text_features(query)
+    served = GivenCandidates(texts, own, none, none).text_features(query, tokenizer_of("english"))
     row = {pid: examples.features[0, i] for i, pid in enumerate(examples.lineages[0].tolist())}
     for i in wanted:
         features = row[pids[f"c{i}"]]

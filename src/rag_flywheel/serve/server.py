@@ -325,9 +325,9 @@ class Server:
         self, state: State, query: EmbeddedText, own: GivenCandidates, asked: Request
     ) -> _Ranked:
         """An application's own candidates, ranked by their own scores, their texts and the votes."""
-        parameters = state.version.parameters
+        parameters, tokenizer = state.version.parameters, state.statistics.tokenizer
         (evidence,) = _evidence(state, [query], asked.tenant)
-        text = own.text_features(query.text) if parameters.reads_given else None
+        text = own.text_features(query.text, tokenizer) if parameters.reads_given else None
         votes = Votes.of(evidence, own.lineages, parameters)
         scored = score_given(parameters, own.scores, votes, text)
         best = np.lexsort((-own.scores, -scored.scores)).tolist()
@@ -475,7 +475,7 @@ def _relevance_of_given(
     state: State, ranked: _Ranked, positions: Sequence[int], query: str, own: GivenCandidates
 ) -> Relevance:
     parameters, votes = state.version.parameters, ranked.evidence_of(positions)
-    measured = own.measures(query, positions)
+    measured = own.measures(query, positions, state.statistics.tokenizer)
     return relevance_of_given(parameters.relevance, measured, votes, parameters.kernel.n0)
 
 
