@@ -33,12 +33,18 @@ from rag_flywheel.improve.examples import (
 from rag_flywheel.improve.given import of_index
 from rag_flywheel.improve.likelihood import prior_under
 from rag_flywheel.improve.propagate import neighbour_chances_of
-from rag_flywheel.rank.calibration import OF_ANSWER, OF_INDEX, Calibration
+from rag_flywheel.rank.calibration import OF_ANSWER, OF_INDEX, SHOWN, Calibration
+from rag_flywheel.rank.features import MEASURES
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.posterior import NOISE_LIMIT
-from rag_flywheel.rank.relevance import reach, terms_of_index
+from rag_flywheel.rank.relevance import (
+    distinct_hits,
+    log_odds_of_any,
+    log_shares,
+    reach,
+    terms_of_index,
+)
 
-SHOWN = 8  # hits of an answer
 LEAST_QUERIES = 64
 STRENGTH = 3.0  # of the Gaussian around the shipped coefficients, for a term whose spread is 1
 _RAREST = 0.02  # the least share of hits at a rank, as assumed, that get votes
@@ -116,16 +122,13 @@ def _with_others(
 ) -> _Value:
     """`of_votes` and the likelihood that none of the other queries, counted as so many, has an answer."""
     terms = others.of_answer(index, kept)
-    weight, rows = n_others / max(len(terms), 1), np.arange(len(terms))
+    weight = n_others / max(len(terms), 1)
 
     def of(at: Floats) -> tuple[float, Floats]:
         value, slope = of_votes(at)
-        log_odds = np.where(others.there > 0, terms @ at, -np.inf)
-        best = log_odds.argmax(axis=1)
-        z = np.clip(log_odds[rows, best], -50.0, 50.0)
-        chance = 1.0 / (1.0 + np.exp(-z))
+        z = np.clip(terms @ at, -50.0, 50.0)
         value -= weight * float(np.logaddexp(0.0, z).sum())
-        return value, slope - weight * (chance @ terms[rows, best])
+        return value, slope - weight * (1.0 / (1.0 + np.exp(-z)) @ terms)
 
     return of
 
@@ -134,13 +137,15 @@ def _with_others(
 class _Shown:
     """The 8 best candidates of n queries, as they would be shown.
 
-    terms: (n, 8, 5). added, every: S and the sum of K, by neighbours of other folds, (n, 8).
+    terms: (n, 8, 6). known: the share of each query's words that any passage has, (n,). added, every: S
+    and the sum of K, by neighbours of other folds, (n, 8).
     likely: their chances by ranking, (n, 8); several: whether any number of them may be right. helpful,
     harmful: votes, (n, 8). weights: of the votes, 0 without any. there: 1 where there is a candidate,
     else 0.
     """
 
     terms: Floats
+    known: Floats
     added: Floats
     every: Floats
     likely: Floats
@@ -164,13 +169,15 @@ class _Shown:
         measured = np.take_along_axis(examples.measures, best[:, :, None], axis=1)
         dense = at(examples.features[:, :, 0]).astype(np.float32)
         there = at(examples.present) & ~np.isnan(measured[..., 0])
-        terms = np.where(there[..., None], terms_of_index(dense, measured), 0.0)
+        terms = terms_of_index(dense, at(_shares(examples, parameters)), measured)
+        terms = np.where(there[..., None], terms, 0.0)
         voted = at(examples.voted) & there
         share = voted.sum(axis=0) / np.maximum(there.sum(axis=0), 1)
         weights = voted / np.maximum(share, _RAREST)
         weights *= voted.sum() / max(float(weights.sum()), 1.0)
         return cls(
             terms,
+            np.where(there, measured[..., MEASURES.index("known")], 0.0).max(axis=1),
             at(added),
             at(every),
             at(likely) * there,
@@ -182,12 +189,23 @@ class _Shown:
         )
 
     def of_answer(self, index: Floats, calibration: Calibration) -> Floats:
-        """What the coefficients OF_ANSWER multiply, (n, 8, 3)."""
-        far = reach(calibration, self.terms[..., OF_INDEX.index("dense")])
-        return np.stack([np.ones_like(far), far, self.terms @ index], axis=-1)
+        """What the coefficients OF_ANSWER multiply, (n, 4)."""
+        before = self.terms @ index
+        likely = self.of_any(before, before)
+        dense = np.where(self.there > 0, self.terms[..., OF_INDEX.index("dense")], -np.inf)
+        far = reach(calibration, dense.max(axis=1))
+        return np.stack([np.ones_like(far), far, likely, self.known], axis=-1)
+
+    def of_any(self, before: Floats, after: Floats) -> Floats:
+        """The log-odds that any hit is right, (n,), by those of each, (n, 8). before: without votes."""
+        found = np.empty(len(before))
+        for i, there in enumerate(self.there > 0):
+            own = after[i, there].tolist()
+            found[i] = log_odds_of_any(own[j] for j in distinct_hits(before[i, there].tolist()))
+        return found
 
     def after(self, at: Floats) -> tuple[Floats, Floats]:
-        """(log-odds after the votes on similar queries, (n, 8), their slopes, (n, 8, 7)) under the
+        """(log-odds after the votes on similar queries, (n, 8), their slopes, (n, 8, 8)) under the
         coefficients `at`, the last two being log n0 and log agreement."""
         n0, log_agreement = math.exp(min(max(float(at[-2]), -_FARTHEST), _FARTHEST)), float(at[-1])
         before = 1.0 / (1.0 + np.exp(-np.clip(self.terms @ at[:-2], -50.0, 50.0)))
@@ -239,17 +257,24 @@ class _Shown:
         """The expected log-likelihood, and its slopes, as a function of the coefficients of the answer,
         of queries that have a right hit with these chances, (n,). found: the coefficients of the hits."""
         terms = self.of_answer(found[:-2], calibration)
-        moved, rows = self.after(found)[0] - self.terms @ found[:-2], np.arange(len(terms))
-        moved = np.where(self.there > 0, moved, -np.inf)
+        before = self.terms @ found[:-2]
+        moved = self.of_any(before, self.after(found)[0]) - self.of_any(before, before)
 
         def of(at: Floats) -> tuple[float, Floats]:
-            log_odds = terms @ at + moved
-            best = log_odds.argmax(axis=1)
-            z = np.clip(log_odds[rows, best], -50.0, 50.0)
+            z = np.clip(terms @ at + moved, -50.0, 50.0)
             value = float((answered * z - np.logaddexp(0.0, z)).sum())
-            return value, (answered - 1.0 / (1.0 + np.exp(-z))) @ terms[rows, best]
+            return value, (answered - 1.0 / (1.0 + np.exp(-z))) @ terms
 
         return of
+
+
+def _shares(examples: Examples, parameters: Parameters) -> Floats:
+    """The logarithms of the shares of the candidates in the prior, (n, C)."""
+    found = np.zeros(examples.lineages.shape)
+    prior = examples.features @ parameters.vector[: examples.features.shape[2]]
+    for row, own, there in zip(found, prior, examples.present, strict=True):
+        row[there] = log_shares(own[there], parameters.prior_of_unrelated)
+    return found
 
 
 def _shown_by(chances: Floats, odds: Floats, *, several: bool) -> tuple[Floats, Floats]:

@@ -58,6 +58,12 @@ class Scored:
     evidence: Scores
     by_known: Scores | None = None
 
+    @property
+    def prior(self) -> Scores:
+        """The logarithm of the prior of each candidate, up to a constant, (n,)."""
+        total: Scores = self.terms.sum(axis=1)
+        return total
+
     def explanation(
         self, i: int, votes: tuple[int, ...], known: tuple[KnownAnswer, ...] = ()
     ) -> Explanation:
