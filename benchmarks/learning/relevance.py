@@ -4,7 +4,8 @@
 
 RAG_FLYWHEEL_DATA holds the collections below. Measured is the expected calibration error (ECE) with 15
 bins of equally many: of `hit.relevance` over the 8 hits of each test question, and of `answerable`
-over the questions; answerable_by_chance: the ECE of as many questions whose chances are exactly right.
+over the questions; answerable_by_chance, hits_by_chance: the ECE of as many questions or hits whose
+chances are exactly right.
 "squad11_dev, half unanswerable" mixes its test questions half and half with
 questions that SQuAD 2.0 says have no answer there, which were written to look as if they had.
 
@@ -185,10 +186,11 @@ Fits = tuple[Floats, Floats, Floats]
 
 
 def answer_terms(hits: Hits, index: Floats) -> Floats:
-    """What OF_ANSWER multiplies, (n, 4)."""
+    """What OF_ANSWER multiplies, (n, 5), where nothing was asked before."""
     before = (hits.terms @ index).tolist()
     likely = np.array([log_odds_of_any(row[i] for i in distinct_hits(row)) for row in before])
-    return np.stack([np.ones_like(likely), hits.far, likely, hits.known], axis=-1)
+    one, asked = np.ones_like(likely), np.zeros_like(likely)
+    return np.stack([one, hits.far, likely, hits.known, asked], axis=-1)
 
 
 def chances(hits: Hits, fits: Fits) -> tuple[Floats, Floats]:
@@ -318,6 +320,7 @@ def served(fw: Flywheel, asked: Asked) -> Json:
     chances, of_answers = np.array(hits), np.array(answers)
     return {
         "hits": round(ece(chances, np.array(right, float)), 4),
+        "hits_by_chance": round(ece_by_chance(chances), 4),
         "answerable": round(ece(of_answers, np.array(answered, float)), 4),
         "answerable_by_chance": round(ece_by_chance(of_answers), 4),
         "mean_relevance": round(float(chances.mean()), 4),
@@ -343,7 +346,7 @@ def with_unanswerable(bench: Bench, asked: Asked) -> tuple[Bench, Asked]:
 
 
 def after_votes(name: str) -> Json:
-    """ECE before any vote, as served, and after each of five cycles of votes."""
+    """ECE as served: before any vote, and after the first and the last of five cycles of votes."""
     began, rng, rows = time.monotonic(), np.random.default_rng(1), []
     with tempfile.TemporaryDirectory() as scratch:
         protocol = Protocol(n_cycles=5, max_train=MOST_ASKED)
@@ -358,6 +361,8 @@ def after_votes(name: str) -> Json:
                     part = bench.parts[cycle - 1]
                     n_votes += asking(fw, bench.train, part, Users(), rng)()
                     refresh_s = fw.refresh().seconds
+                if 1 < cycle < len(bench.parts):
+                    continue
                 off = [r.answerable for r in fw.retrieve_many(off_topic(), SHOWN, record=False)]
                 low = round(float(np.mean(np.array(off) < LOW)), 4)
                 row = {"votes": n_votes, **served(fw, asked), "off_topic_low": low}

@@ -111,7 +111,7 @@ def test_few_votes_stay_near_the_shipped_coefficients() -> None:
         return float(np.abs(estimated(found, fresh) - estimated(Calibration(), fresh)).mean())
 
     assert few.index != Calibration().index
-    assert moved(few) < 0.1
+    assert moved(few) < 0.13
     assert moved(many) > 0.25
 
 
@@ -158,15 +158,15 @@ def test_the_slopes_of_the_likelihood_are_exact() -> None:
         weights,
         np.ones((n, 8)),
     )
-    at, step = np.array([-1.0, 0.5, 0.3, -0.2, 0.1, 0.2, -0.5, 0.4, -1.0]), 1e-6
-    _, slopes = shown.of_hits(at)
+    at, step = np.array([-1.0, 0.5, 0.3, -0.2, 0.1, 0.2, -0.5, 0.4]), 1e-6
+    _, slopes = shown.of_hits(at, 0.2)
     for place, unit in enumerate(np.eye(len(at)) * step):
-        numeric = (shown.of_hits(at + unit)[0] - shown.of_hits(at - unit)[0]) / (2 * step)
+        numeric = (shown.of_hits(at + unit, 0.2)[0] - shown.of_hits(at - unit, 0.2)[0]) / (2 * step)
         assert slopes[place] == pytest.approx(numeric, abs=1e-5)
-    value = shown.of_answers(at[:-1], rng.random(n), Calibration())
-    at = np.array([-0.5, 0.4, 0.3, 0.2])
+    value = shown.of_answers(at, rng.random(n), Calibration())
+    at = np.array([-0.5, 0.4, 0.3, 0.2, 0.6])
     _, slopes = value(at)
-    for place, unit in enumerate(np.eye(4) * step):
+    for place, unit in enumerate(np.eye(5) * step):
         numeric = (value(at + unit)[0] - value(at - unit)[0]) / (2 * step)
         assert slopes[place] == pytest.approx(numeric, abs=1e-5)
 

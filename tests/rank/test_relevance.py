@@ -27,7 +27,7 @@ OF = Calibration(
         "share": 0.5,
     },
     given={"one": -1.0, "cover": 2.0, "length": -0.5},
-    answer={"one": 2.0, "reach": 0.5, "any": 0.8, "known": 1.5},
+    answer={"one": 2.0, "reach": 0.5, "any": 0.8, "known": 1.5, "asked": 0.0},
     unrelated=0.1,
     spread=0.1,
 )
@@ -124,7 +124,7 @@ def test_relevance_without_votes_by_hand() -> None:
 
 
 def test_no_hit_is_likelier_than_that_one_is_right() -> None:
-    of = replace(OF, answer={"one": -8.0, "reach": 0.5, "any": 0.8, "known": 0.0})
+    of = replace(OF, answer={**OF.answer, "one": -8.0, "known": 0.0})
     found = relevance(of, DENSE, SHARES, MEASURED, votes(), 4.0)
     before = before_votes()
     of_answer = -8.0 + 0.5 * 2 + 0.8 * any_of(before)
@@ -135,6 +135,16 @@ def test_no_hit_is_likelier_than_that_one_is_right() -> None:
     similar = relevance(of, DENSE, SHARES, MEASURED, votes(support=3.0, weight=4.0), 4.0)
     assert similar.hits[0] == pytest.approx((4 * chance(of_answer) + 3.0) / 8, abs=1e-6)
     assert similar.answerable >= similar.hits[0]
+
+
+def test_questions_like_those_asked_before_are_likelier_to_have_an_answer() -> None:
+    of, silent = replace(OF, answer={**OF.answer, "asked": 1.2}), votes(weight=0.15)
+    # 0.15 neighbours say something of the first hit: nothing in its favour
+    asked, before = (
+        relevance(each, DENSE, SHARES, MEASURED, silent, 4.0).answerable for each in (of, OF)
+    )
+    moved = math.log(asked / (1 - asked)) - math.log(before / (1 - before))
+    assert moved == pytest.approx(1.2 * 0.15 / (0.15 + 0.05), abs=1e-6)
 
 
 def test_reach_is_bounded() -> None:

@@ -16,8 +16,9 @@ from rag_flywheel.disk import exactly
 OF_INDEX = ("one", "dense", "cover", "missing", "length", "share")
 """cover, missing and length are MEASURES of `rank/features.py`."""
 OF_GIVEN = ("one", "cover", "length")
-OF_ANSWER = ("one", "reach", "any", "known")
+OF_ANSWER = ("one", "reach", "any", "known", "asked")
 SHOWN = 8  # hits of an answer, of which `any` is one: the best
+HALF_ASKED = 0.05  # the sum of K at which `asked` is a half
 MOST_REACH = 2.0  # a passage that stands out more counts as this one; with 4 the errors were larger
 _Coefficient: TypeAlias = Annotated[float, Meta(ge=-1e4, le=1e4)]
 
@@ -38,7 +39,13 @@ def _of_given() -> dict[str, float]:
 
 
 def _of_answer() -> dict[str, float]:
-    return {"one": -2.951, "reach": 1.41, "any": 0.863, "known": 1.444}
+    return {
+        "one": -2.951,
+        "reach": 1.41,
+        "any": 0.863,
+        "known": 1.444,
+        "asked": 0.0,
+    }
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,9 @@ class Calibration:
     of all candidates. given: for an application's own candidates, of which no cosine is known and whose
     words all weigh the same. answer: for all hits of an answer together: `reach` is (dense −
     unrelated) / spread of the nearest, at most 2; `any` the log-odds that any is right, if each is on
-    its own; `known` the share of the question's words that any passage of the index has.
+    its own; `known` the share of the question's words that any passage of the index has; `asked` is
+    w / (0.05 + w), w being the sum of K of the similar past queries that have a say on a hit, the most
+    of any: what is like nothing that was ever asked is more often about something else.
     unrelated, spread: mean and standard deviation of the best `dense` of questions that have nothing to
     do with the passages; a refresh measures them (see `refresh/relevance.py`).
     n0: as that of the kernel, for relevance; None: the same. agreement: by how much similar past queries
@@ -77,7 +86,7 @@ class Calibration:
 
     @cached_property
     def of_answer(self) -> npt.NDArray[np.float64]:
-        """float64 (4,): the coefficients OF_ANSWER."""
+        """float64 (5,): the coefficients OF_ANSWER."""
         return np.array([self.answer[name] for name in OF_ANSWER])
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.rank.calibration import MOST_REACH, SHOWN, Calibration
+from rag_flywheel.rank.calibration import HALF_ASKED, MOST_REACH, SHOWN, Calibration
 from rag_flywheel.rank.score import POOL, Votes
 from rag_flywheel.records import Features
 
@@ -156,11 +156,13 @@ def _relevance(
     """
     if not before:
         return Relevance((), 0.0)
-    one, of_reach, of_any, of_known = calibration.of_answer.tolist()
+    one, of_reach, of_any, of_known, of_asked = calibration.of_answer.tolist()
     far, known = of_question
     distinct = distinct_hits(before)
     likely = log_odds_of_any(before[i] for i in distinct)
+    weight = float(votes.weight.max())
     answered = one + of_reach * far + of_any * likely + of_known * known
+    answered += of_asked * weight / (HALF_ASKED + weight)
     before = [min(b, answered) for b in before]
     after = _after_votes(before, votes, n0, agreement)
     moved = log_odds_of_any(after[i] for i in distinct)
