@@ -66,8 +66,8 @@ def gaps(
 
     Both are sorted by how often they were asked. rates: how often votes are wrong; weights: of the
     users who cast them, by their hashes. least: a question is unlikely to have an answer where
-    `answerable` is below it, or where so are its odds times 4 while one person asked about the topic,
-    times 2 for two. Without a user's id, each time counts as another person.
+    `answerable` is below it, or where so are its odds times 16 while one person asked about the topic,
+    times 4 for two. Without a user's id, each time counts as another person.
     Raises InputError.
     """
     if type(days) not in {int, float} or not 0 < days < 1e5:
@@ -192,7 +192,7 @@ def _surely(topic: Mapping[QueryKey, Sequence[AskedQuery]], least: float) -> lis
     """
     users = [asked.user_id for each in topic.values() for asked in each]
     n = len({user for user in users if user is not None}) + users.count(None)
-    share, last = min(n / PEOPLE, 1.0), {q: each[-1].answerable or 0.0 for q, each in topic.items()}
+    share, last = min(n / PEOPLE, 1.0) ** 2, {q: each[-1].answerable or 0.0 for q, each in topic.items()}
     # odds below share · least / (1 − least), without a division by 0
     return [q for q, p in last.items() if p * (1.0 - least) < share * least * (1.0 - p)]
 
