@@ -49,9 +49,11 @@ def log_shares(prior: Floats, rest: float) -> Floats:
     if not len(prior):
         return prior
     falling = np.sort(prior)[::-1]
-    distinct = falling[np.append(True, falling[:-1] - falling[1:] > _EQUAL)][:POOL]
-    top = max(float(falling[0]), rest)
-    total = float(np.exp(distinct - top).sum()) + (POOL - len(distinct)) * math.exp(rest - top)
+    others = falling[1:][falling[:-1] - falling[1:] > _EQUAL][: POOL - 1]
+    best = float(falling[0])
+    top = max(best, rest)
+    total = math.exp(best - top) + float(np.exp(others - top).sum())
+    total += (POOL - 1 - len(others)) * math.exp(rest - top)
     found: Floats = prior - (top + math.log(total))
     return found
 
@@ -165,9 +167,10 @@ def _relevance(
     answered += of_asked * weight / (HALF_ASKED + weight)
     before = [min(b, answered) for b in before]
     after = _after_votes(before, votes, n0, agreement)
-    moved = log_odds_of_any(after[i] for i in distinct)
-    moved -= log_odds_of_any(before[i] for i in distinct)
-    return Relevance([_chance(a) for a in after], _chance(max(answered + moved, *after)))
+    if after is not before:  # there are votes
+        answered += log_odds_of_any(after[i] for i in distinct)
+        answered -= log_odds_of_any(before[i] for i in distinct)
+    return Relevance([_chance(a) for a in after], _chance(max(answered, *after)))
 
 
 def _after_votes(before: list[float], votes: Votes, n0: float, agreement: float) -> list[float]:

@@ -61,8 +61,7 @@ class Scored:
     @property
     def prior(self) -> Scores:
         """The logarithm of the prior of each candidate, up to a constant, (n,)."""
-        total: Scores = self.terms.sum(axis=1)
-        return total
+        return self.scores - self.evidence - self.intercept
 
     def explanation(
         self, i: int, votes: tuple[int, ...], known: tuple[KnownAnswer, ...] = ()

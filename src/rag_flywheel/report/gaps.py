@@ -192,7 +192,10 @@ def _surely(topic: Mapping[QueryKey, Sequence[AskedQuery]], least: float) -> lis
     """
     users = [asked.user_id for each in topic.values() for asked in each]
     n = len({user for user in users if user is not None}) + users.count(None)
-    share, last = min(n / PEOPLE, 1.0) ** 2, {q: each[-1].answerable or 0.0 for q, each in topic.items()}
+    share, last = (
+        min(n / PEOPLE, 1.0) ** 2,
+        {q: each[-1].answerable or 0.0 for q, each in topic.items()},
+    )
     # odds below share · least / (1 − least), without a division by 0
     return [q for q, p in last.items() if p * (1.0 - least) < share * least * (1.0 - p)]
 
