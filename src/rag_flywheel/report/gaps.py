@@ -24,7 +24,7 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.retrievals import AskedQuery, asked_since
 
-UNLIKELY = 0.3  # of an answer to hold a right passage
+UNLIKELY = 0.4  # of an answer to hold a right passage
 PEOPLE = 4  # who ask about a topic from whom on UNLIKELY holds; docs/how-to/feedback.md: both
 UNANSWERED = 0.1  # prior probability that a question has no answer
 QUIET = 0.05  # log-odds that each time a question is asked add in favour of an answer
