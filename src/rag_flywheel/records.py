@@ -178,7 +178,7 @@ class Hit:
     score: log of the chance that it is the answer; where a question may have several,
     log(−log(1 − chance)), which is next to that while the chance is small. It is shared out among the
         candidates, and ranks them.
-    relevance: the chance that the passage answers the question, 0 to 1, whatever other passages there
+    relevance: the chance that the passage answers the question, 0 to 1, however many copies of it there
         are; calibrated on votes at a refresh. It need not fall with the rank.
     explored: whether it took the last place from a better hit, so that users may judge it.
     """
@@ -198,8 +198,8 @@ class Hit:
 class Retrieval:
     """One answer to a query. `id` is None when it was not `recorded`, `version` before the first refresh.
 
-    answerable: the chance that one of the k best passages answers the question, 0 to 1; those that
-        `min_relevance` left out count too. 0 without any passage.
+    answerable: the chance that one of the k best passages answers the question, 0 to 1, and no less
+        than the relevance of any; those that `min_relevance` left out count too. 0 without any passage.
     """
 
     id: str | None

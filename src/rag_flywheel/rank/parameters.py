@@ -113,6 +113,12 @@ class Parameters:
             [self.sharpness * w for w in own] + [self.given_sharpness * w for w in given]
         )
 
+    @property
+    def prior_of_unrelated(self) -> float:
+        """The logarithm of the prior, up to its constant, of a passage that is as near as what unrelated
+        questions find, and nothing else."""
+        return float(self.vector[FEATURES.index("dense")]) * self.relevance.unrelated
+
 
 def parameters_text(parameters: Parameters) -> str:
     """JSON of the parameters; `parse_parameters` of it gives equal parameters."""

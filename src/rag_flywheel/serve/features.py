@@ -28,7 +28,7 @@ Positions = npt.NDArray[np.int64]
 def read_features(
     state: "State", query: EmbeddedText, lookup: Lookup, pids: Pids
 ) -> dict[int, Features]:
-    """Features and measures float32 (12,), by pid, of these passages, which are present and in scope."""
+    """Features and measures float32 (13,), by pid, of these passages, which are present and in scope."""
     words = state.statistics.query_words(query.text)
     at, there = find_pids(pids, state.version.pids)
     indexed = at[there]
@@ -99,7 +99,8 @@ def rich_of(
     distinct, n_distinct = query.idf, statistics.n_distinct
     if n_distinct < len(statistics):
         distinct = np.array([statistics.distinct_idf(w) for w in query.words])
-    measured = measures(texts, distinct, float(np.log(2.0 * n_distinct + 2.0)))
+    unknown = float(np.log(2.0 * n_distinct + 2.0))
+    measured = measures(texts, distinct, query.known, unknown)
     return np.concatenate([rich, measured], axis=1), best
 
 

@@ -23,7 +23,7 @@ from rag_flywheel.errors import BusyError, InputError
 from rag_flywheel.rank.evidence import Asked, Evidence, evidence_for
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.posterior import Rates
-from rag_flywheel.rank.relevance import Relevance, relevance, relevance_of_given
+from rag_flywheel.rank.relevance import Relevance, log_shares, relevance, relevance_of_given
 from rag_flywheel.rank.score import POOL, Scored, Votes, order, score, score_given
 from rag_flywheel.records import (
     Candidate,
@@ -108,7 +108,7 @@ class _Ranked:
 
 @dataclass(frozen=True)
 class _Found(_Ranked):
-    """Scored passages of the index, with what their relevance is computed from: features (n, 12)."""
+    """Scored passages of the index, with what their relevance is computed from: features (n, 13)."""
 
     query: EmbeddedText
     lookup: Lookup
@@ -468,7 +468,9 @@ def _relevance(state: State, ranked: _Found, positions: Sequence[int]) -> Releva
         for place in np.flatnonzero(unread).tolist():
             measured[place] = read[int(ranked.pids[positions[place]])][len(FEATURES) :]
     parameters, votes = state.version.parameters, ranked.evidence_of(positions)
-    return relevance(parameters.relevance, rows[:, 0], measured, votes, parameters.kernel.n0)
+    calibration, n0 = parameters.relevance, parameters.kernel.n0
+    shares = log_shares(ranked.scored.prior, parameters.prior_of_unrelated)[list(positions)]
+    return relevance(calibration, rows[:, 0], shares, measured, votes, n0)
 
 
 def _relevance_of_given(
