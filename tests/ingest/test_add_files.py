@@ -304,7 +304,7 @@ def test_documents_of_other_frameworks(fw: Flywheel) -> None:
     ]
     assert fw.add_documents(documents).added == 3
     found = {p.id: p for p in fw.passages()}
-    assert found["one"].metadata == {"source": "a.pdf", "page": 3, "loc": '{"from": 1}'}
+    assert found["one"].metadata == {"source": "a.pdf", "page": 3, "loc": {"from": 1}}
     assert found["n1"].text == "charlie"
     (content_id,) = set(found) - {"one", "n1"}
     assert content_id.startswith("a.pdf#") and found[content_id].title == "B"
