@@ -24,6 +24,7 @@ from rag_flywheel.formats.token_estimate import estimate_tokens
 LEAST_TOKENS = 32
 _DEFAULT_MOST = 512
 _CHARS_A_TOKEN = 16
+_INDENT = " \t"
 """A chunk has at most so many characters a token: to some tokenizers a very long word is one token."""
 _KEY_CHARS = 80
 """A chunk is named by its first characters, so many, and so is the boundary before them."""
@@ -167,7 +168,22 @@ class _Cutter:
                 parts, repeated = self._parts(block, room)
                 most = max(most, repeated)
                 units.extend(parts)
-        return self._fit(units, room - most) if units else []
+        return self._lettered(self._fit(units, room - most)) if units else []
+
+    def _lettered(self, groups: list[list[_Unit]]) -> list[list[_Unit]]:
+        """The groups, those without letters joined to the next one, or the one before, where it fits."""
+        found: list[list[_Unit]] = []
+        for group in groups:
+            if found and not (self._says(found[-1]) and self._says(group)):
+                joined = [*found[-1], *group]
+                if self._tokens([joined])[0] <= self._room:
+                    found[-1] = joined
+                    continue
+            found.append(group)
+        return found
+
+    def _says(self, group: Sequence[_Unit]) -> bool:
+        return has_letters(self._text(group))
 
     def tail(self, units: Sequence[_Unit], most: int) -> list[_Unit]:
         """The last units, in smaller parts if need be, that have at most so many tokens."""
@@ -281,11 +297,11 @@ def _as_block(unit: _Unit) -> Block:
 
 def _dedented(text: str) -> str:
     """The text without the indentation of its first line, in all lines that have as much."""
-    indent = len(text) - len(text.lstrip(" "))
+    indent = len(text) - len(text.lstrip(_INDENT))
     if not indent:
         return text
     lines = text.split("\n")
-    return "\n".join(line[min(indent, len(line) - len(line.lstrip(" "))) :] for line in lines)
+    return "\n".join(line[min(indent, len(line) - len(line.lstrip(_INDENT))) :] for line in lines)
 
 
 def _code_pieces(
