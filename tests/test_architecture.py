@@ -214,6 +214,7 @@ def test_all_sql_is_in_the_store() -> None:
 def test_the_public_names_are_these() -> None:
     assert rag_flywheel.__all__ == [
         "AddReport",
+        "BackupReport",
         "Candidate",
         "ClosedError",
         "Config",
@@ -247,6 +248,7 @@ def test_the_public_names_are_these() -> None:
         "Rater",
         "ReadOnlyError",
         "RefreshReport",
+        "RestoreReport",
         "Retrieval",
         "Review",
         "ReviewItem",
@@ -259,6 +261,7 @@ def test_the_public_names_are_these() -> None:
         "VersionInfo",
         "VersionStory",
         "Vote",
+        "restore",
     ]
     for name in rag_flywheel.__all__:
         value = getattr(importlib.import_module("rag_flywheel"), name)

@@ -102,15 +102,6 @@ def was_intended(conn: sqlite3.Connection, current: Current) -> bool:
     return scalar(conn, sql, values) is not None
 
 
-def was_promoted(conn: sqlite3.Connection, version: str) -> bool:
-    """Whether a version was built from the events of this database.
-
-    After a restored backup, a version may come from the database that the backup replaced.
-    """
-    sql = "SELECT 1 FROM moves WHERE version = ? AND action = 'promote'"
-    return scalar(conn, sql, (version,)) is not None
-
-
 def last_live_change(conn: sqlite3.Connection) -> Current | None:
     """The live version according to the journal."""
     row = conn.execute(
