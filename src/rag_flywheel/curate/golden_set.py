@@ -4,7 +4,6 @@ It must not know the rules by which answers are known.
 """
 
 import sqlite3
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from rag_flywheel.errors import InputError
 from rag_flywheel.formats.golden import read_answers, write_answers
 from rag_flywheel.formats.rows import Row, refuse
 from rag_flywheel.records import AddReport, GoldenItem
-from rag_flywheel.store import golden, passages
+from rag_flywheel.store import golden, passages, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
 
@@ -96,7 +95,7 @@ def _append(conn: sqlite3.Connection, rows: Sequence[Row]) -> AddReport:
             new.append(golden.NewAnswer(row.query, hashed, row.tenant, passage.pid, row.grade))
     if new:
         first = passages.advance_clock(conn, len(new))
-        golden.append_answers(conn, new, first_seq=first, at=time.time())
+        golden.append_answers(conn, new, first_seq=first, at=wall_clock.now())
     return AddReport(len(new) - changed, changed, len(answers) - len(new))
 
 

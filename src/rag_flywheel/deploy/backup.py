@@ -13,7 +13,6 @@ import json
 import os
 import re
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from rag_flywheel.errors import (
     UnknownIdError,
 )
 from rag_flywheel.records import BackupReport, Current
-from rag_flywheel.store import users
+from rag_flywheel.store import users, wall_clock
 from rag_flywheel.store.copies import make_one_file, write_copy
 from rag_flywheel.store.database import FILE_NAME as DATABASE
 from rag_flywheel.store.database import Database
@@ -238,7 +237,7 @@ def _written(root: Path, database: Database, out: Path, index: str) -> BackupRep
     else:
         _require_sound(manifest, saved)
     version = None if manifest is None else manifest.id
-    backup = Backup(time.time(), index, *state.moment, version, saved)
+    backup = Backup(wall_clock.now(), index, *state.moment, version, saved)
     values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(backup)}
     disk.write_file(out, NAME, json.dumps(values, indent=1).encode())
     used = {part for file in saved.values() for part in file.parts}

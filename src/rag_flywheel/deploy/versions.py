@@ -17,6 +17,7 @@ from rag_flywheel.deploy.files import entries_below, files_below, sha256
 from rag_flywheel.deploy.manifest import Manifest, manifest_text, parse_manifest
 from rag_flywheel.disk import REMEDY, sync_tree
 from rag_flywheel.errors import CorruptFileError, NewerFormatError, UnknownIdError
+from rag_flywheel.store import wall_clock
 
 MANIFEST, CURRENT = "manifest.json", "CURRENT"
 VERSIONS, STAGING, QUARANTINE, TUNING = "versions", "staging", "quarantine", "tuning"
@@ -32,7 +33,7 @@ _TIME = "%Y%m%dT%H%M%SZ"
 
 def new_version_id(newest: str | None) -> str:
     """UTC time and five hex digits, random but above `newest`, so that ids sort by age."""
-    seconds = int(time.time())
+    seconds = int(wall_clock.now())
     floor = -1
     if newest is not None:
         last = _seconds(newest)
@@ -91,7 +92,9 @@ def _is_version(path: Path) -> bool:
 
 def stage(root: Path) -> Path:
     """A new empty folder to build a version in."""
-    name = f"{time.strftime(_TIME, time.gmtime())}-{os.getpid()}-{os.urandom(3).hex()}"
+    name = (
+        f"{time.strftime(_TIME, time.gmtime(wall_clock.now()))}-{os.getpid()}-{os.urandom(3).hex()}"
+    )
     return disk.make_folder(root, f"{STAGING}/{name}")
 
 

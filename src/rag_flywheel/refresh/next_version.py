@@ -43,7 +43,7 @@ from rag_flywheel.refresh.start import Live, Model, live_model
 from rag_flywheel.refresh.stored_evidence import write_stored_evidence
 from rag_flywheel.refresh.tune import Tuned, Tuning, tune_encoder
 from rag_flywheel.refresh.tuned_encoder import NewEncoder, put_queries, queries_of
-from rag_flywheel.store import journal, passages, timeline
+from rag_flywheel.store import journal, passages, timeline, wall_clock
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.corpus import embed
 from rag_flywheel.store.database import Database
@@ -297,7 +297,7 @@ def _manifest(running: RunningJob, live: Live, built: Built, tuned: str | None) 
     known = deploy.list_versions(running.job.root)
     return Manifest(
         id=deploy.new_version_id(known[-1] if known else None),
-        created=time.time(),
+        created=wall_clock.now(),
         parent=live.current.version if live.current and not running.anew else None,
         encoder=encoder.name,
         revision=encoder.revision,

@@ -12,7 +12,7 @@ from rag_flywheel.rank.score import Scored
 from rag_flywheel.records import Filter, Hit, KnownAnswer, Passage, Retrieval, Vectors
 from rag_flywheel.serve.explore import Allowance, drawn
 from rag_flywheel.serve.state import State
-from rag_flywheel.store import passages, retrievals
+from rag_flywheel.store import passages, retrievals, wall_clock
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.column_checks import EXPLORED, KNOWN, STAYED
 from rag_flywheel.store.database import Database
@@ -151,7 +151,7 @@ def _retrieval(id_: str | None, state: State, found: RankedQuery) -> Retrieval:
 
 
 def _new_id() -> str:
-    return f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(6)}"
+    return f"{int(wall_clock.now() * 1000):011x}{secrets.token_hex(6)}"
 
 
 def _explored(found: RankedQuery, id_: str, allowance: Allowance) -> RankedQuery:
@@ -173,7 +173,7 @@ def _record(
     return retrievals.RetrievalRecord(
         id=id_,
         kind=asked.kind,
-        at=time.time(),
+        at=wall_clock.now(),
         query=found.query,
         query_hash=passages.query_hash(found.query),
         k=asked.k,

@@ -9,10 +9,9 @@ restore changes, so that a running process notices that its events are no longer
 import hashlib
 import secrets
 import sqlite3
-import time
 from typing import NamedTuple
 
-from rag_flywheel.store import column_checks
+from rag_flywheel.store import column_checks, wall_clock
 from rag_flywheel.store.database import scalar
 from rag_flywheel.store.passages import ALL_PRESENT
 
@@ -46,7 +45,7 @@ def record_build(conn: sqlite3.Connection, version: str, token: str) -> None:
     """Note that a version was built from this database; before it can be found on the disk."""
     conn.execute(
         "INSERT OR REPLACE INTO builds (version, token, at) VALUES (?, ?, ?)",
-        (version, token, time.time()),
+        (version, token, wall_clock.now()),
     )
 
 
