@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,57 @@ def test_a_refresh_finds_who_inverts_and_says_so(tmp_path: Path) -> None:
         assert order(fw, "topic3 page how") == before  # the weights hold for the next votes at once
     with opened(root) as again:
         assert order(again, "topic3 page how") == before
+
+
+def votes_of_two_groups(
+    fw: Flywheel, words: str, *, team: str | None, inverting: bool
+) -> dict[str, float]:
+    """The weights of the minority after fourteen users who want the one page of each topic, and six in a
+    minority, who want the other one or, inverting, call all wrong ones helpful.
+
+    words: that the minority adds to its questions, which point to what the others want; team: its tenant.
+    """
+    few = [f"few{i}" for i in range(6)]
+    for i in range(QUESTIONS):
+        for users, text, where in (
+            ([f"u{(i + j) % 14}" for j in range(4)], f"topic{i} page word{2 * i + 1}", "main"),
+            ([few[(i + j) % 6] for j in range(2)], f"topic{i} page word{2 * i + 1} {words}", team),
+        ):
+            shown = fw.retrieve(
+                text, k=6 if inverting else 2, where=None if team is None else {"team": where}
+            )
+            right = f"p{2 * i + (users[0] not in few)}"
+            fw.feedback_many(
+                Vote(shown.id, h.passage_id, verdict, user)
+                for user in users
+                for h in shown.hits
+                for own in [h.passage_id.removeprefix("few-") == right]
+                for verdict in ["helpful" if own != (inverting and user in few) else "harmful"]
+            )
+    fw.refresh()
+    return {r.name: r.weight for r in fw.raters(few) if r.name}
+
+
+def test_a_minority_that_asks_in_its_own_words_is_believed(tmp_path: Path) -> None:
+    with opened(tmp_path / "kb") as fw:
+        fw.add(desk())
+        weights = votes_of_two_groups(fw, "tonight", team=None, inverting=False)
+        assert len(weights) == 6 and min(weights.values()) >= 0.5
+
+
+def test_a_tenant_that_wants_other_answers_is_judged_by_its_own(tmp_path: Path) -> None:
+    with opened(tmp_path / "kb", tenant_key="team") as fw:
+        for team, mark in (("main", ""), ("side", "few-")):
+            fw.add(replace(p, id=mark + p.id, metadata={"team": team}) for p in desk())
+        weights = votes_of_two_groups(fw, "", team="side", inverting=False)
+        assert weights == dict.fromkeys(weights, 1.0) and len(weights) == 6
+
+
+def test_a_group_that_inverts_is_not_believed_though_it_agrees_with_itself(tmp_path: Path) -> None:
+    with opened(tmp_path / "kb") as fw:
+        fw.add(desk())
+        weights = votes_of_two_groups(fw, "", team=None, inverting=True)
+        assert len(weights) == 6 and max(weights.values()) < 0.3
 
 
 def test_folding_keeps_what_votes_weigh_and_forgetting_what_is_known_of_a_user(

@@ -9,12 +9,15 @@ at rank r with probability 1/r and errs in a fifth of their verdicts. The minori
     wording  by words in its questions, in front of what others ask
     tenant   by a tenant of its own, whose passages are the same
 
-Each train query is asked once, by one of the people, in five cycles. `kept` is the share of the lift
-on the minority's own test questions, which get no vote, that is left compared with the same run in
-which all voters weigh 1. `weights`: the least, the mean and the largest weight of its people.
+Each train query is asked by three of the people, in five cycles. `kept` is the share of the minority's
+lift that is left compared with the same run in which all voters weigh 1: on the questions that its
+people `asked`, when they are asked again, and on its `test` questions, which get no vote. `known`: how
+many of its train questions have a known answer before anything is asked, by pins; they are asked, but
+not scored. `weights`: the least, the mean and the largest weight of its people.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -40,11 +43,13 @@ from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.encode.make import make_encoder
 from rag_flywheel.encoder import Encoder
+from rag_flywheel.improve.examples import Ints
 from rag_flywheel.records import Vectors
 
 NAMES, KINDS = ("metatool", "feedbackqa"), ("wording", "tenant")
-PEOPLE, MINORITY = 100, 20
-MAX_TRAIN, MAX_TEST, N_CYCLES, SHOWN = 2_000, 400, 5, 8
+KNOWN = (0, 40)
+PEOPLE, MINORITY, ASKED = 100, 20, 3
+MAX_TRAIN, MAX_TEST, N_CYCLES, SHOWN = 1_500, 400, 5, 8
 WORDS = "I am on the night shift in the field office: "
 HONEST = Users(eta=1.0, eps=0.2)
 _AT_A_TIME = 16
@@ -99,8 +104,8 @@ class _Groups:
         return found
 
 
-def run(name: str, kind: str, seed: int, *, weighed: bool) -> dict[str, Any]:
-    """One collection with one kind of minority; weighed: else all voters weigh 1."""
+def run(name: str, kind: str, seed: int, *, known: int, weighed: bool) -> dict[str, Any]:
+    """One collection with one kind of minority; known: as above; weighed: else all voters weigh 1."""
     began = time.monotonic()
     protocol = Protocol(seed=seed, n_cycles=N_CYCLES, max_train=MAX_TRAIN, max_test=MAX_TEST)
     with tempfile.TemporaryDirectory() as scratch, _all_alike(off=weighed):
@@ -109,25 +114,34 @@ def run(name: str, kind: str, seed: int, *, weighed: bool) -> dict[str, Any]:
         bench = replace(bench, encoder=WithWords(bench.encoder))
         groups = _Groups(bench, kind, _wanted(bench))
         rng = np.random.default_rng([seed, 11])
+        people = {q: rng.choice(PEOPLE, ASKED, replace=False) for part in bench.parts for q in part}
+        own = sorted(q for q, some in people.items() if min(some) < MINORITY)
+        pinned = set(rng.permutation(own)[:known].tolist())
+        scored = {"asked": sorted(set(own) - pinned), "test": sorted(bench.test.queries)}
         config = Config(encoder="", tenant_key="team" if kind == "tenant" else None)
         root = Path(scratch) / "groups"
         with Flywheel.open(root, encoder=bench.encoder, config=config) as fw:
             fw.add(_passages(bench, kind))
+            for query in sorted(pinned):
+                (answer,) = groups.answers(query, "train", own=True)
+                text = groups.text(query, "train", own=True)
+                fw.pin(text, answer, where=groups.where(own=True))
             fw.refresh()
-            before = [_scored(fw, groups, own=own) for own in (True, False)]
+            before = _scores(fw, groups, scored)
             for part in bench.parts:
-                _cycle(fw, groups, part, rng)
+                _cycle(fw, groups, part, people, rng)
                 fw.refresh()
-            after = [_scored(fw, groups, own=own) for own in (True, False)]
+            after = _scores(fw, groups, scored)
             raters = fw.raters([f"person-{i}" for i in range(PEOPLE)])
     few = [r.weight for r in raters if r.name and int(r.name[7:]) < MINORITY]
     return {
         "collection": name,
         "kind": kind,
         "seed": seed,
+        "known": known,
         "weighed": weighed,
-        "minority": {"static": before[0], "learned": after[0], "lift": after[0] - before[0]},
-        "majority": {"static": before[1], "learned": after[1], "lift": after[1] - before[1]},
+        "lift": {which: after[which] - before[which] for which in before},
+        "static": before,
         "weights": {"least": min(few), "mean": statistics.mean(few), "most": max(few)},
         "seconds": round(time.monotonic() - began, 1),
     }
@@ -169,25 +183,40 @@ def _passages(bench: Bench, kind: str) -> list[Passage]:
 
 
 def _cycle(
-    fw: Flywheel, groups: _Groups, queries: tuple[str, ...], rng: np.random.Generator
+    fw: Flywheel,
+    groups: _Groups,
+    queries: tuple[str, ...],
+    people: Mapping[str, Ints],
+    rng: np.random.Generator,
 ) -> None:
-    for start in range(0, len(queries), _AT_A_TIME):
+    asked = [(query, int(person)) for query in queries for person in people[query]]
+    asked = [asked[i] for i in rng.permutation(len(asked))]
+    for start in range(0, len(asked), _AT_A_TIME):
         votes = []
-        for query in queries[start : start + _AT_A_TIME]:
-            person = int(rng.integers(PEOPLE))
+        for query, person in asked[start : start + _AT_A_TIME]:
             own = person < MINORITY
             text = groups.text(query, "train", own=own)
-            seen = fw.retrieve(text, SHOWN, where=groups.where(own=own))
-            answers = groups.answers(query, "train", own=own)
-            votes += HONEST.votes(seen, answers, f"person-{person}", rng)
+            user = f"person-{person}"
+            seen = fw.retrieve(text, SHOWN, where=groups.where(own=own), user_id=user)
+            votes += HONEST.votes(seen, groups.answers(query, "train", own=own), user, rng)
         fw.feedback_many(votes)
 
 
-def _scored(fw: Flywheel, groups: _Groups, *, own: bool) -> float:
-    ids = sorted(groups.bench.test.queries)
-    texts = [groups.text(q, "test", own=own) for q in ids]
-    found = dict(zip(ids, fw.rank_many(texts, 10, where=groups.where(own=own)), strict=True))
-    return mean(ndcg_at_10({q: groups.answers(q, "test", own=own) for q in ids}, found))
+def _scores(fw: Flywheel, groups: _Groups, scored: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """nDCG@10 of the minority's questions, asked and test, and of the others' test questions."""
+    return {
+        "asked": _scored(fw, groups, "train", scored["asked"], own=True),
+        "test": _scored(fw, groups, "test", scored["test"], own=True),
+        "majority": _scored(fw, groups, "test", scored["test"], own=False),
+    }
+
+
+def _scored(
+    fw: Flywheel, groups: _Groups, split: str, queries: Sequence[str], *, own: bool
+) -> float:
+    texts = [groups.text(q, split, own=own) for q in queries]
+    found = dict(zip(queries, fw.rank_many(texts, 10, where=groups.where(own=own)), strict=True))
+    return mean(ndcg_at_10({q: groups.answers(q, split, own=own) for q in queries}, found))
 
 
 def main() -> None:
@@ -195,29 +224,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--collections", nargs="+", default=list(NAMES))
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
+    parser.add_argument("--known", nargs="+", type=int, default=list(KNOWN))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/minorities.json"))
     asked = parser.parse_args()
     machine = {"python": platform.python_version(), "n_cores": os.cpu_count()}
-    runs = []
-    for seed in range(asked.seeds):
-        for name in asked.collections:
-            for kind in asked.kinds:
-                both = [run(name, kind, seed, weighed=weighed) for weighed in (False, True)]
-                kept = both[1]["minority"]["lift"] / both[0]["minority"]["lift"]
-                runs += [both[0], both[1] | {"kept": kept}]
-                print(name, kind, seed, f"keeps {kept:.0%}", both[1], flush=True)
-                result = {"people": PEOPLE, "minority": MINORITY, "machine": machine}
-                result |= {"commit": commit(), "runs": runs}
-                asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for name in asked.collections:
-        for kind in asked.kinds:
-            kept = [
-                r["kept"]
-                for r in runs
-                if (r["collection"], r["kind"]) == (name, kind) and "kept" in r
-            ]
-            print(f"{name}, {kind}: keeps {statistics.median(kept):.0%} of {len(kept)} seeds")
+    runs: list[dict[str, Any]] = []
+    places = list(itertools.product(asked.collections, asked.kinds, asked.known))
+    for seed, (name, kind, known) in itertools.product(range(asked.seeds), places):
+        plain, own = (run(name, kind, seed, known=known, weighed=w) for w in (False, True))
+        kept = {
+            which: own["lift"][which] / plain["lift"][which] if plain["lift"][which] else 1.0
+            for which in ("asked", "test")
+        }
+        runs += [plain, own | {"kept": kept}]
+        print(name, kind, known, seed, kept, plain["lift"], own["lift"], own["weights"], flush=True)
+        result = {"people": PEOPLE, "minority": MINORITY, "machine": machine}
+        result |= {"commit": commit(), "runs": runs}
+        asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for name, kind, known in places:
+        kept_ones = [
+            r["kept"]["asked"]
+            for r in runs
+            if (r["collection"], r["kind"], r["known"]) == (name, kind, known) and "kept" in r
+        ]
+        middle = statistics.median(kept_ones)
+        print(f"{name}, {kind}, {known} known: keeps {middle:.0%} of {len(kept_ones)} seeds")
 
 
 if __name__ == "__main__":

@@ -4,15 +4,22 @@ It knows records and errors, and must not know what is done with the values.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from itertools import pairwise
-from numbers import Real
 from typing import TypeVar
 
+import numpy as np
+
 from rag_flywheel.errors import InputError
-from rag_flywheel.records import Candidate, Passage
+from rag_flywheel.records import Candidate, MetadataValue, Passage, Scalar
 
 MOST_HITS = 1_000_000
+MOST_DEPTH = 32  # objects in one another, in metadata and in filters
+MOST_KEY_CHARS = 1_000
+MOST_VALUES = 100_000  # of the metadata of a passage, or of a filter
 MOST_TRUST = 3.0  # three ordinary users' worth
 _RISING = 5  # candidates
 _LARGEST = 2**63
@@ -33,18 +40,50 @@ def check_text(name: str, value: object) -> str:
     return value
 
 
+def as_python(value: object) -> object:
+    """A numpy scalar as the Python value that it is; anything else as it was given."""
+    if isinstance(value, np.datetime64):
+        unit = "D" if np.datetime_data(value.dtype)[0] in {"Y", "M", "W", "D"} else "us"
+        found = value.astype(f"datetime64[{unit}]").item()
+        return found if isinstance(found, date) else value
+    if isinstance(value, np.floating):
+        return float(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def as_number(value: object) -> int | float | None:
+    """An int or float, of Python or numpy, as one of Python's; None for anything else, and booleans."""
+    value = as_python(value)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def as_whole(value: object) -> int | None:
+    """An int of Python or numpy as Python's; None for anything else, and booleans."""
+    number = as_number(value)
+    return number if isinstance(number, int) else None
+
+
+def check_name(name: str, value: object, *, instead: str = "") -> str:
+    """`value`, the id of a user, a session or a tenant: a string with something in it.
+
+    An application that has none gives "" by mistake, and all its users would count as one.
+    instead: what else the caller may give.
+    """
+    found = check_text(name, value)
+    if not found.strip():
+        raise InputError(f"{name} is {value!r}; expected a string that is not blank{instead}")
+    return found
+
+
 def check_trust(value: object) -> float:
     """How much a user's feedback weighs, a number from 0 to 3. Raises InputError."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not 0 <= value <= MOST_TRUST
-    ):
+    number = as_number(value)
+    if number is None or not 0 <= number <= MOST_TRUST:
         raise InputError(
             f"trust is {value!r}; expected a number from 0, for nothing, over 1, for an ordinary "
             f"user, to {MOST_TRUST:g}"
         )
-    return float(value)
+    return float(number)
 
 
 def check_optional_text(name: str, value: object) -> None:
@@ -84,29 +123,35 @@ def check_query(query: object, max_chars: int) -> None:
     check_text("query", query)
 
 
-def check_k(k: object) -> None:
+def check_k(k: object) -> int:
     """A whole number of at least 1."""
-    if type(k) is not int or not 1 <= k <= MOST_HITS:
+    number = as_whole(k)
+    if number is None or not 1 <= number <= MOST_HITS:
         raise InputError(f"k is {k!r}; expected a whole number, 1 or more, at most {MOST_HITS}")
+    return number
 
 
-def check_optional_chance(name: str, value: object) -> None:
+def check_optional_chance(name: str, value: object) -> float | None:
     """A number from 0 to 1, or None."""
-    if value is not None and (type(value) not in {int, float} or not 0 <= value <= 1):  # type: ignore[operator]
+    number = as_number(value)
+    if value is not None and (number is None or not 0 <= number <= 1):
         raise InputError(f"{name} is {value!r}; expected a number from 0 to 1, or None")
+    return number
 
 
-def check_whole(name: str, value: object) -> None:
+def check_whole(name: str, value: object) -> int:
     """A whole number of at least 1."""
-    if type(value) is not int or not 1 <= value < _LARGEST:
+    number = as_whole(value)
+    if number is None or not 1 <= number < _LARGEST:
         raise InputError(f"{name} is {value!r}; expected a whole number, 1 or more")
+    return number
 
 
 def check_candidates(candidates: object) -> list[Candidate]:
-    """Candidates with distinct ids, text and finite scores."""
-    found = items("candidates", candidates, Candidate)
+    """Candidates with distinct ids, text, finite scores, and metadata in the types of JSON."""
+    found = list[Candidate]()
     seen = set[str]()
-    for candidate in found:
+    for candidate in items("candidates", candidates, Candidate):
         name = f"candidate {candidate.passage_id!r}"
         if not isinstance(candidate.passage_id, str) or not candidate.passage_id:
             raise InputError(f"{name}: expected a string id")
@@ -123,7 +168,7 @@ def check_candidates(candidates: object) -> list[Candidate]:
                 f"{name}: title is {type(candidate.title).__name__}; expected a string"
             )
         check_text(f"{name}: title", candidate.title)
-        _check_metadata(name, candidate.metadata)
+        found.append(replace(candidate, metadata=plain_metadata(name, candidate.metadata)))
     return found
 
 
@@ -138,19 +183,18 @@ def look_like_distances(candidates: Sequence[Candidate]) -> bool:
 
 
 def _is_finite(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return False
+    number = as_number(value)
     try:
-        return math.isfinite(float(value))
+        return number is not None and math.isfinite(float(number))
     except OverflowError:
         return False
 
 
 def check_passages(given: object) -> dict[str, Passage]:
-    """Passages by id: distinct ids, text with something in it, plain metadata."""
+    """Passages by id: distinct ids, text with something in it, metadata in the types of JSON."""
     wanted: dict[str, Passage] = {}
     for number, passage in enumerate(items("passages", given, Passage), 1):
-        _check_passage(passage, number)
+        passage = _checked_passage(passage, number)
         if passage.id in wanted:
             raise InputError(
                 f"passage id {passage.id!r} comes twice in one call (the second is number "
@@ -160,7 +204,7 @@ def check_passages(given: object) -> dict[str, Passage]:
     return wanted
 
 
-def _check_passage(passage: Passage, number: int) -> None:
+def _checked_passage(passage: Passage, number: int) -> Passage:
     if not isinstance(passage.id, str) or not passage.id.strip():
         raise InputError(
             f"passage {number} has the id {passage.id!r}; expected a string, not blank"
@@ -174,34 +218,104 @@ def _check_passage(passage: Passage, number: int) -> None:
         check_text(f"{name}: {field}", value)
     if not passage.text.strip():
         raise InputError(f"{name} has an empty or blank text; expected something to retrieve")
-    _check_metadata(name, passage.metadata)
+    return replace(passage, metadata=plain_metadata(name, passage.metadata))
 
 
-def _check_metadata(name: str, metadata: object) -> None:
+def plain_metadata(name: str, metadata: object) -> dict[str, MetadataValue]:
+    """Metadata in the types of JSON: scalars as `plain_scalar` makes them, lists of them, and objects.
+
+    Raises InputError for anything else, for objects more than 32 deep, and for over 100,000 values.
+    """
     if not isinstance(metadata, Mapping):
         raise InputError(f"{name}: metadata is {type(metadata).__name__}; expected a mapping")
-    for key, value in metadata.items():
-        if not isinstance(key, str) or not key or '"' in key or "\x00" in key:
-            raise InputError(
-                f"{name}: metadata key {key!r}; expected a string without double quotes"
-            )
-        check_text(f"{name}: metadata key", key)
-        check_metadata_value(f"{name}: metadata {key!r}", value)
+    return _plain_object(f"{name}: metadata", metadata, 1, iter(range(MOST_VALUES)))
 
 
-def check_metadata_value(name: str, value: object) -> None:
-    """A string, a finite number that 64 bits hold, a boolean or None."""
+def _plain_object(
+    name: str, values: Mapping[object, object], depth: int, left: Iterator[int]
+) -> dict[str, MetadataValue]:
+    if depth > MOST_DEPTH:
+        raise InputError(
+            f"{name} has more than {MOST_DEPTH} objects in one another; expected at most {MOST_DEPTH}"
+        )
+    plain: dict[str, MetadataValue] = {}
+    for key, value in values.items():
+        key = check_key(f"{name} key", key)
+        where = f"{name} {key!r}"
+        take_one(name, left)
+        if isinstance(value, Mapping):
+            plain[key] = _plain_object(where, value, depth + 1, left)
+        elif is_list(value):
+            plain[key] = plain_list(where, value, left)
+        else:
+            plain[key] = plain_scalar(where, value)
+    return plain
+
+
+def take_one(name: str, left: Iterator[int]) -> None:
+    """Count one more value. Raises InputError when none is left."""
+    if next(left, None) is None:
+        raise InputError(
+            f"{name} has more than {MOST_VALUES} values; expected at most {MOST_VALUES}"
+        )
+
+
+def check_key(name: str, key: object) -> str:
+    """A key of metadata: a string, not empty, of at most 1,000 characters."""
+    if not isinstance(key, str) or not key:
+        raise InputError(f"{name} is {key!r}; expected a string, not empty")
+    if len(key) > MOST_KEY_CHARS:
+        raise InputError(
+            f"{name} has {len(key)} characters; expected at most {MOST_KEY_CHARS}: {key[:40]!r}..."
+        )
+    return str.__str__(check_text(name, key))
+
+
+def is_list(value: object) -> bool:
+    """Whether a value is a list, tuple, set, or numpy array of one dimension."""
+    return isinstance(value, list | tuple | Set) or (
+        isinstance(value, np.ndarray) and value.ndim == 1
+    )
+
+
+def plain_list(name: str, values: object, left: Iterator[int]) -> list[Scalar]:
+    """The scalars of a list; those of a set in a fixed order. Raises InputError."""
+    plain = list[Scalar]()
+    for value in values:  # type: ignore[attr-defined]
+        take_one(name, left)
+        plain.append(plain_scalar(f"{name}: item {len(plain) + 1}", value))
+    if isinstance(values, Set):
+        plain.sort(key=lambda v: (type(v).__name__, 0 if v is None else v))
+    return plain
+
+
+def plain_scalar(name: str, value: object) -> Scalar:
+    """A string, boolean, None, or finite number that 64 bits hold, in the types of JSON.
+
+    Numpy scalars become numbers, dates and times text: as in ISO 8601, in UTC where they have a zone.
+    """
+    value = as_python(value)
     if value is None or isinstance(value, bool):
-        return
+        return value
     if isinstance(value, str):
-        check_text(name, value)
-    elif isinstance(value, int):
+        return str.__str__(check_text(name, value))
+    if isinstance(value, int):
         if not -_LARGEST <= value < _LARGEST:
             raise InputError(f"{name} is {value}; expected a number that 64 bits hold")
-    elif isinstance(value, float):
+        return int(value)
+    if isinstance(value, float):
         if not math.isfinite(value):
             raise InputError(f"{name} is {value}; expected a finite number")
-    else:
-        raise InputError(
-            f"{name} is {type(value).__name__}; expected a string, number, boolean or None"
-        )
+        return float(value)
+    if isinstance(value, date) and value == value:  # NaT is unequal to itself
+        return _iso(value)
+    raise InputError(
+        f"{name} is {type(value).__name__}; expected a string, number, boolean, date or None"
+    )
+
+
+def _iso(value: date) -> str:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        with suppress(OverflowError):  # within a day of the years 1 and 9999
+            value = value.astimezone(UTC)
+    return value.isoformat()

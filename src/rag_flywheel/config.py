@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from rag_flywheel.checks import as_python
 from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import ConfigError, NewerFormatError
 
@@ -44,6 +45,8 @@ class Config:
         session, counts as a rephrasing: a weak sign that the first answer did not help; 0: never.
     known_answers: known answers (imported, pinned, or accepted in review) come first for their
         question and are evidence for similar ones; false: they only judge new parameters.
+    record_wait_s: how long an answer waits, in seconds, while another program holds the write lock;
+        then it is given without being recorded, with a NotRecordedWarning. Votes wait for 60 s.
     explore: the share of recorded answers, at most 0.5, whose last place goes to the passage from below
         whose verdict would teach most; 0: none. 0.1 is enough where it is of use.
     keep_versions: how many index versions a refresh leaves on disk.
@@ -63,6 +66,7 @@ class Config:
     retention_days: _Days = None
     rephrased_within_s: Annotated[float, Meta(ge=0, le=1e6)] = 300.0
     known_answers: bool = True
+    record_wait_s: Annotated[float, Meta(ge=0, le=3_600)] = 1.0
     explore: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     keep_versions: Annotated[int, Meta(ge=2, le=1_000_000)] = 10
     tune: str = "off"
@@ -71,9 +75,10 @@ class Config:
         if self.tune not in ("auto", "off"):
             raise ConfigError(f"config tune is {self.tune!r}; expected 'auto' or 'off'")
         for name, kind in get_type_hints(Config, include_extras=True).items():
-            value = getattr(self, name)
-            try:  # a numpy float is accepted, too
-                msgspec.convert(float(value) if isinstance(value, float) else value, kind)
+            value = as_python(getattr(self, name))
+            object.__setattr__(self, name, value)
+            try:
+                msgspec.convert(value, kind)
             except msgspec.ValidationError as error:
                 expected = str(error).replace("Expected", "expected")
                 raise ConfigError(f"config {name} is {value!r}; {expected}") from error

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.errors import EncoderError
+from rag_flywheel.errors import EncoderError, counted
 from rag_flywheel.records import Vectors
 
 _UNIT_TOLERANCE = 0.01  # half-precision models are off by up to half a percent
@@ -81,7 +81,7 @@ class TextEncoder:
             ) from error
         if found.shape != (len(texts), self.dim):
             raise EncoderError(
-                f"the encoder returned an array of shape {found.shape} for {len(texts)} texts; "
+                f"the encoder returned an array of shape {found.shape} for {counted(len(texts), 'text')}; "
                 f"expected ({len(texts)}, {self.dim})"
             )
         if found.dtype.kind != "f" or not np.isfinite(found).all():

@@ -14,11 +14,17 @@ Messages say what was found, what was expected and what to do; this module knows
     │   ├── NewerFormatError                written by a newer release
     │   ├── CorruptFileError                a file is not what its manifest says
     │   │   └── OlderFormatError            a version was written by an earlier release
+    │   ├── BusyError                       another program holds the write lock
     │   ├── ReadOnlyError                   no permission to write
     │   └── DiskFullError                   no space left
     ├── LockedError         (RuntimeError)  another process holds the refresh lock
     └── ClosedError         (RuntimeError)  the Flywheel was closed
 """
+
+
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """A number and what it counts, for messages; plural: where it is not the noun with an s."""
+    return f"{n} {noun if n == 1 else plural or noun + 's'}"
 
 
 class FlywheelError(Exception):
@@ -67,6 +73,14 @@ class CorruptFileError(StorageError):
 
 class OlderFormatError(CorruptFileError):
     """A version was written by an earlier release; a refresh builds it anew."""
+
+
+class BusyError(StorageError):
+    """Another program has held the database's write lock for as long as was waited for it."""
+
+
+class NotRecordedWarning(RuntimeWarning):
+    """An answer was given without being recorded, so it takes no votes."""
 
 
 class ReadOnlyError(StorageError):

@@ -12,6 +12,8 @@ from rag_flywheel.capture.answer_votes import AnswerVote, append_answer_vote
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.capture.terms import Terms, set_muted
 from rag_flywheel.checks import (
+    check_k,
+    check_name,
     check_optional_chance,
     check_text,
     check_trust,
@@ -74,6 +76,7 @@ from rag_flywheel.serve.server import Server
 from rag_flywheel.store import corpus, users
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.filters import metadata_keys, plain_filter
 
 Trust: TypeAlias = float | Callable[[str | None], float]
 """How much a user's feedback weighs: a number, or a function of the user's id."""
@@ -207,6 +210,14 @@ class Flywheel:
         """The passages that are in the index now and pass a metadata filter, in no set order."""
         return corpus.stored(self._database, where)
 
+    def metadata_keys(self) -> dict[str, list[str]]:
+        """The metadata keys of the passages, those of objects with dots, with the kinds of their values.
+
+        The kinds are "boolean", "list", "null", "number", "object" and "string", in this order.
+        """
+        with self._database.reading() as conn:
+            return {key: sorted(kinds) for key, kinds in sorted(metadata_keys(conn).items())}
+
     def retrieve(
         self,
         query: str,
@@ -220,11 +231,12 @@ class Flywheel:
     ) -> Retrieval:
         """The k best passages for a query, the best first; fewer when there are not so many.
 
-        where: a metadata filter, {"lang": "en", "year": {"gte": 2020}, "team": {"in": ["a", "b"]}},
-            applied before the k best are taken.
+        where: a filter expression on metadata, {"lang": "en", "year": {"gte": 2020}, "team": {"in":
+            ["a", "b"]}}, applied before the k best are taken; docs/reference/filters.md has all operators.
         user_id, session_id: only their keyed hashes are stored.
         record: False writes nothing, and the retrieval cannot get votes; the same holds for a user
-            who opted out.
+            who opted out, and, with a NotRecordedWarning, while another program goes on writing to the
+            database for config.record_wait_s.
         min_relevance: those of the k best whose relevance is below it are left out; there may be none
             left.
         Raises InputError.
@@ -240,6 +252,7 @@ class Flywheel:
                 within_s=within,
                 least_cosine=least,
                 vectors=(revision, self._slot.get().dim),
+                wait_s=self._config.record_wait_s,
             )
         return found
 
@@ -342,7 +355,8 @@ class Flywheel:
         the answer. A vote of the same user on a passage, by `feedback`, outranks its share.
 
         answer: the text; None: the one given to `answer`. Only the shares are stored.
-        cited: the passages that the answer cites; None: all that were shown.
+        cited: the passages that the answer cites; none of them, []: no passage gets a share. None: not
+            known, so that all that were shown get one.
         Raises UnknownIdError, InputError.
         """
         vote = AnswerVote(retrieval_id, verdict, answer, cited, self._hidden(user_id))
@@ -443,7 +457,7 @@ class Flywheel:
         Raises InputError.
         """
         self._database.require_open()
-        check_optional_chance("min_relevance", min_relevance)
+        least = check_optional_chance("min_relevance", min_relevance)
         serving = self._serving()
         return gaps(
             self._database,
@@ -451,7 +465,7 @@ class Flywheel:
             days=days,
             rates=serving.rates(),
             weights=serving.weights(),
-            least=UNLIKELY if min_relevance is None else min_relevance,
+            least=UNLIKELY if least is None else least,
         )
 
     @property
@@ -499,7 +513,7 @@ class Flywheel:
         Crowds come first, then those with the least weight. Ids are stored as keyed hashes alone.
         names: ids that the caller knows, to be matched with the hashes. Raises InputError.
         """
-        known = {str(self._hidden(check_text("names", n))): n for n in items("names", names, str)}
+        known = {str(self._hidden(check_name("names", n))): n for n in items("names", names, str)}
         with self._files():
             return raters_of(self._root, self._database, known)
 
@@ -530,7 +544,7 @@ class Flywheel:
         Their queries are answered as with record=False, and their votes are ignored. Data stored
         before stays until `forget` deletes it. Raises InputError.
         """
-        user = privacy.hashed(self._user_key, check_text("user_id", user_id))
+        user = privacy.hashed(self._user_key, check_name("user_id", user_id))
         with self._database.transaction() as conn:
             users.set_opted_out(conn, user, out)
 
@@ -542,7 +556,7 @@ class Flywheel:
         of it. The next refresh finishes what a crash or an error interrupts.
         Raises InputError, LockedError, StorageError.
         """
-        user = privacy.hashed(self._user_key, check_text("user_id", user_id))
+        user = privacy.hashed(self._user_key, check_name("user_id", user_id))
         try:
             self._slot.get()  # the rebuild needs the encoder: fail before anything is deleted
             return forget(self._root, self._database, user, rebuild=self._rebuild(self._job(None)))
@@ -620,7 +634,7 @@ class Flywheel:
         Events are promotions, rejected versions, rollbacks, releases, forgotten users, reviews, pins,
         and decisions of the gate.
         """
-        check_whole("n", n)
+        n = check_whole("n", n)
         with self._files():
             return status.history(self._database, n)
 
@@ -677,7 +691,8 @@ class Flywheel:
         kind: str = "retrieve",
         least: float | None = None,
     ) -> Request:
-        check_optional_chance("min_relevance", least)
+        k, least = check_k(k), check_optional_chance("min_relevance", least)
+        where = None if where is None else plain_filter(where)
         user = self._hidden(user_id)
         session = privacy.hashed_id(self._user_key, "session_id", session_id)
         tenant = self._serving().tenant(where)
@@ -713,7 +728,7 @@ class Flywheel:
         return self._serving().tenant(where)
 
     def _require_tenant_alone(self, method: str, where: Filter | None, why: str) -> None:
-        for key in where or {}:
+        for key in plain_filter(where) if where is not None else ():
             if key != self._config.tenant_key:
                 raise InputError(f"{method} cannot filter on {key!r}: {why}")
 

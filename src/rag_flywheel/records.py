@@ -1,7 +1,8 @@
 """The records that are exchanged between rooms and returned to callers: frozen, without behaviour."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,9 +17,15 @@ Features: TypeAlias = npt.NDArray[np.float32]
 Pids: TypeAlias = npt.NDArray[np.int64]
 """int64 (n,): numbers of stored passage texts; FAISS ids are these numbers."""
 
-MetadataValue: TypeAlias = str | int | float | bool | None
+Scalar: TypeAlias = str | int | float | bool | None
+GivenScalar: TypeAlias = Scalar | date | np.generic
+"""What an application may give for a scalar: a date becomes ISO text, a scalar of numpy a number."""
+MetadataValue: TypeAlias = "GivenScalar | Sequence[GivenScalar] | Mapping[str, MetadataValue]"
+"""A scalar, a list of scalars, or an object of values."""
 Filter: TypeAlias = Mapping[str, object]
-"""Metadata filter: {"lang": "en", "year": {"gte": 2020, "lt": 2024}, "team": {"in": ["a", "b"]}}."""
+"""A filter expression on metadata: {"lang": "en", "year": {"gte": 2020}, "team": {"in": ["a", "b"]}}.
+
+All of its conditions must hold. docs/reference/filters.md has every operator."""
 Verdict: TypeAlias = Literal["helpful", "harmful", "retract"]
 Signal: TypeAlias = Literal[
     "copied", "accepted", "edited", "regenerated", "abandoned",
@@ -56,11 +63,15 @@ class Passage:
 
 @dataclass(frozen=True)
 class AddReport:
-    """How many passages, or known answers, an `add` added, updated, and left unchanged."""
+    """How many passages, or known answers, an `add` added, updated, and left unchanged.
+
+    left_out: of known answers, how many rows were left out, by reason; none unless lenient.
+    """
 
     added: int
     updated: int
     unchanged: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,7 +147,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """One answer to a query. `id` is None when it was not recorded, `version` before the first refresh.
+    """One answer to a query. `id` is None when it was not `recorded`, `version` before the first refresh.
 
     answerable: the chance that one of the k best passages answers the question, 0 to 1; those that
         `min_relevance` left out count too. 0 without any passage.
@@ -147,6 +158,11 @@ class Retrieval:
     version: str | None
     hits: tuple[Hit, ...]
     answerable: float = 0.0
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it was recorded, so that it takes votes."""
+        return self.id is not None
 
 
 @dataclass(frozen=True)

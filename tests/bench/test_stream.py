@@ -147,7 +147,7 @@ def test_the_bench_asks_the_stream_and_tests_what_is_not_in_it(folder: Path, ben
     copied, every = replace(bench, test=bench.again), Traffic(n_asked=5000, unasked=0.0)
     with pytest.raises(InputError, match="every test query of made is a train query word for word"):
         with_stream(copied, PROTOCOL, every)
-    with pytest.raises(InputError, match="has 1 questions; expected at least 2, one a cycle"):
+    with pytest.raises(InputError, match="has 1 question; expected at least 2, one a cycle"):
         with_stream(bench, PROTOCOL, Traffic(n_asked=1))
 
 

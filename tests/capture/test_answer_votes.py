@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fakes import WordEncoder
 from known import known
 from rag_flywheel import Flywheel, Hit, Passage, Retrieval
+from rag_flywheel.records import Verdict
 
 QUERY = "how do I change my password"
 DESK = [
@@ -209,3 +210,20 @@ def test_the_order_of_users_and_processes_changes_nothing(order: list[tuple[str,
                 assert scores(two) == pytest.approx(found, abs=1e-9)
         with Flywheel.open(root, encoder=WordEncoder()) as again:
             assert scores(again) == pytest.approx(found, abs=1e-6)
+
+
+@pytest.mark.parametrize("answer", [None, "Open the settings and choose reset."])
+@pytest.mark.parametrize("verdict", ["helpful", "harmful"])
+def test_an_answer_that_cites_nothing_moves_no_passage(
+    desk: Flywheel, verdict: Verdict, answer: str | None
+) -> None:
+    before = {h.passage_id: h.score for h in desk.retrieve(QUERY, record=False).hits}
+    shown = asked(desk)
+    desk.answer_feedback(shown.id, verdict, cited=[], answer=answer, user_id="ann")
+    assert {h.passage_id: h.score for h in desk.retrieve(QUERY, record=False).hits} == before
+    desk.answer_feedback(shown.id, verdict, answer=answer, user_id="ann")  # not told: shared
+    moved = {h.passage_id: h.score for h in desk.retrieve(QUERY, record=False).hits}
+    assert moved != before
+    desk.answer_feedback(shown.id, verdict, cited=[], answer=answer, user_id="ann")  # the last word
+    assert {h.passage_id: h.score for h in desk.retrieve(QUERY, record=False).hits} == before
+    assert desk.refresh().outcome == "promoted" and desk.verify() == []

@@ -12,7 +12,7 @@ import pytest
 from fakes import WordEncoder
 from known import known
 from rag_flywheel import Config, Flywheel, Passage
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.rank.posterior import Rates
 from rag_flywheel.report.gaps import UNLIKELY, Signs
 
@@ -99,8 +99,8 @@ def test_a_text_waits_for_a_reviewer_and_becomes_a_passage(desk: Flywheel) -> No
     assert desk.review.next() is None
     assert desk.review.undo(item.id) == item.id
     assert [i.id for i in desk.review.items()] == [item.id]
-    desk.review.accept(item.id, user_id="rita")
-    desk.review.accept(item.id)
+    made = desk.review.accept(item.id, user_id="rita")
+    assert desk.review.accept(item.id) == made
     assert desk.review.next() is None
     (added,) = desk.passages({"source": "correction"})
     assert (added.text, added.metadata) == (
@@ -110,9 +110,71 @@ def test_a_text_waits_for_a_reviewer_and_becomes_a_passage(desk: Flywheel) -> No
     best = desk.retrieve("opening hours of the shop", k=1).hits[0]
     assert best.passage_id == added.id
     assert known(desk) == {"opening hours of the shop": ({added.id: 1}, ("correction",))}
-    for decide in (desk.review.reject, desk.review.undo):
-        with pytest.raises(InputError, match="remove that passage instead"):
-            decide(item.id)
+    assert added.id == made
+    with pytest.raises(InputError, match=f"undo the acceptance first: .* undo {item.id}"):
+        desk.review.reject(item.id)
+
+
+def test_an_acceptance_is_taken_back_with_the_passage_that_it_made(desk: Flywheel) -> None:
+    static = scores(desk)
+    shown = desk.retrieve("opening hours of the shop", user_id="ann")
+    desk.correct(shown.id, text="The shop opens at nine.", user_id="ann")
+    (item,) = desk.review.items()
+    made = desk.review.accept(item.id)
+    assert made in [p.id for p in desk.passages()]
+    for given in (item.id, None):  # by its id, and as the last decision
+        assert desk.review.undo(given) == item.id
+        assert made not in [p.id for p in desk.passages()]
+        assert known(desk) == {} and scores(desk) == static
+        assert [i.id for i in desk.review.items()] == [item.id]
+        assert desk.review.accept(item.id) == made
+        assert known(desk) == {"opening hours of the shop": ({made: 1}, ("correction",))}
+        assert desk.review.next() is None
+    desk.remove([str(made)])
+    assert desk.review.undo() == item.id  # nothing is left to remove
+    with pytest.raises(UnknownIdError, match="no decision is left"):
+        desk.review.undo()
+    desk.review.reject(item.id)
+    assert desk.review.next() is None and desk.verify() == []
+
+
+def test_the_author_is_counted_once_however_often_a_text_is_accepted(desk: Flywheel) -> None:
+    found = []
+    for user, times in (("ann", 1), ("bob", 3), (None, 1), (None, 3)):
+        shown = desk.retrieve(f"opening hours of shop {user}{times}", user_id=user)
+        desk.correct(shown.id, text=f"Shop {user}{times} opens at nine.", user_id=user)
+        (item,) = desk.review.items()
+        made = desk.review.accept(item.id)
+        for _ in range(times - 1):
+            desk.review.undo()
+            desk.review.accept(item.id)
+        hits = desk.retrieve(f"opening hours of shop {user}{times}", record=False).hits
+        (evidence,) = [hit.explanation for hit in hits if hit.passage_id == made]
+        found.append(len(evidence.votes))
+    assert found[0] == found[1] and found[2] == found[3]
+
+
+def test_a_passage_that_was_edited_since_is_not_removed(desk: Flywheel) -> None:
+    shown = desk.retrieve("opening hours", user_id="ann")
+    desk.correct(shown.id, text="The shop opens at nine.", user_id="ann")
+    (item,) = desk.review.items()
+    made = str(desk.review.accept(item.id))
+    desk.add([Passage(made, "The shop opens at ten, on Sundays at noon.")])
+    with pytest.raises(InputError, match=f"was edited since; .*rag-flywheel remove {made}"):
+        desk.review.undo(item.id)
+    assert made in [p.id for p in desk.passages()]
+
+
+def test_undo_takes_the_later_of_a_note_and_a_passage(desk: Flywheel) -> None:
+    shown = desk.retrieve("opening hours", user_id="ann")
+    desk.correct(shown.id, text="The shop opens at nine.", user_id="ann")
+    for passage in ("cats", "reset"):
+        desk.correct(desk.retrieve(QUERY).id, passage, user_id=passage)
+    cats, reset, note = desk.review.items()
+    desk.review.accept(cats.id)
+    desk.review.accept(note.id)
+    desk.review.reject(reset.id)
+    assert [desk.review.undo() for _ in range(3)] == [reset.id, note.id, cats.id]
 
 
 def test_an_accepted_text_stays_with_its_tenant(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_refresh_logs_each_step_for_cron(shell: Shell) -> None:
     shell.run("add", "kb.jsonl")
     done = shell.run_as_cron("refresh")
     assert done.returncode == 0
-    assert done.stdout.startswith("promoted: 1 passages")
+    assert done.stdout.startswith("promoted: 1 passage;")
     assert len([line for line in done.stderr.splitlines() if " refresh: " in line]) >= 4
     assert "\x1b" not in done.stderr  # no progress bar where there is no terminal
 
@@ -168,7 +168,7 @@ def test_forget_opt_out_and_log(shell: Shell) -> None:
     log = shell.json("log")
     assert {"at", "kind", "text"} == set(log[0])
     assert shell.json("log", "-n", "2") == log[:2]
-    assert "a user with 1 retrievals" in shell.run("log")
+    assert "a user with 1 retrieval " in shell.run("log")
 
 
 def test_commands_other_than_add_make_no_folder(tmp_path: Path) -> None:

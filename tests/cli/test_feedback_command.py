@@ -81,5 +81,5 @@ def test_gaps(kb: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
             main(["gaps", "--index", str(root), *more])
         assert done.value.code == 0
     said = capsys.readouterr().out
-    assert "1 topics without a good answer" in said
+    assert "1 topic without a good answer" in said
     assert json.loads(said.splitlines()[-1])[0]["missing"] == 1

@@ -49,7 +49,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, help_desk: list[Passa
 def test_known_answers_in_and_out(shell: Shell, tmp_path: Path) -> None:
     assert shell.json("golden", "list") == []
     (tmp_path / "known.csv").write_text("query,passage_id,grade\nmoney back,refund,2\n")
-    added = {"added": 1, "updated": 0, "unchanged": 0}
+    added = {"added": 1, "updated": 0, "unchanged": 0, "left_out": {}}
     assert shell.json("golden", "add", "known.csv") == added
     assert shell.run("golden", "add", "known.csv") == "added 0, updated 0, unchanged 1\n"
     found = shell.json("retrieve", QUERY, "-k", "1", "--user", "ann")
@@ -63,7 +63,12 @@ def test_known_answers_in_and_out(shell: Shell, tmp_path: Path) -> None:
     assert "refund (2)" in shown
     assert shown.endswith("2 queries with known answers\n")
     assert shell.json("golden", "export", "out") == {"exported": 2}
-    assert shell.json("golden", "add", "out") == {"added": 1, "updated": 0, "unchanged": 1}
+    assert shell.json("golden", "add", "out") == {
+        "added": 1,
+        "updated": 0,
+        "unchanged": 1,
+        "left_out": {},
+    }
     assert (tmp_path / "out" / "qrels" / "test.tsv").exists()
 
 
@@ -93,7 +98,10 @@ def test_review(shell: Shell) -> None:
     lines = shell.run("review", "next").splitlines()
     assert lines[0] == f"{item['id']}   2 users said helpful and 2 harmful"
     assert lines[-1] == f"does it answer? rag-flywheel review accept|reject {item['id']}"
-    assert shell.json("review", "accept", item["id"], "--user", "rita") == {"accepted": item["id"]}
+    assert shell.json("review", "accept", item["id"], "--user", "rita") == {
+        "accepted": item["id"],
+        "passage": "secret",
+    }
     assert shell.json("review", "next") is None
     (known,) = shell.json("golden", "list")
     assert (known["answers"], known["sources"]) == ({"secret": 1}, ["review"])

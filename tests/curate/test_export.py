@@ -318,7 +318,7 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert json.loads(command("export", "new", "--index", "kb", "--json")) == expected
     assert grades(read_beir(tmp_path / "new")) == {query_id("two"): {"a": 1}}
     said = command("export", "other", "--index", "kb")
-    assert said.startswith("other: 1 passages, 1 queries, 1 grades; left out: 0 queries")
+    assert said.startswith("other: 1 passage, 1 query, 1 grade; left out: 0 queries")
 
 
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a shell")

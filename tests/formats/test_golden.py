@@ -136,8 +136,10 @@ BAD_FOLDERS: dict[str, tuple[str | bytes, str, str]] = {
     ),
     "no query": (GOOD, "x\treset\t1\n", "test.tsv, line 2 names the query 'x'"),
     "no passage": (GOOD, "q\tnope\t1\n", "test.tsv, line 2 names the passage 'nope'"),
-    "spaces": (GOOD, "q reset 1\n", "test.tsv, line 2 has 1 columns; expected query id"),
-    "TREC": (GOOD, "q\t0\treset\t1\n", "test.tsv, line 2 has 4 columns"),
+    "spaces": (GOOD, "q reset 1\n", "test.tsv, line 2 has 1 column; expected query id"),
+    "five": (GOOD, "q\t0\treset\t1\t1\n", "test.tsv, line 2 has 5 columns"),
+    "half a grade": (GOOD, "q\treset\t0.5\n", "test.tsv, line 2 has the grade '0.5'"),
+    "a grade below 0": (GOOD, "q\treset\t-1\n", "test.tsv, line 2 has the grade '-1'"),
     "grade": (GOOD, "q\treset\tx\n", "test.tsv, line 2 has the grade 'x'"),
 }
 
@@ -176,14 +178,14 @@ def test_bad_places(desk: Flywheel, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "queries.jsonl").write_text("")
-    beir(tmp_path / "headless", GOOD, "")
-    (tmp_path / "headless" / "qrels" / "test.tsv").write_text("q\treset\t1\n")
+    beir(tmp_path / "another", GOOD, "")
+    (tmp_path / "another" / "qrels" / "test.tsv").rename(tmp_path / "another" / "qrels" / "dev.tsv")
     for place, words in {
         "gone": "no file or folder .*gone; expected a BEIR folder",
         "known.json": "is no folder, .csv or .tsv",
         "empty": "has no queries.jsonl or queries.jsonl.gz; expected a BEIR folder",
-        "half": "has no qrels/test.tsv; expected",
-        "headless": "line 1 is .*; expected the header query-id, corpus-id, score",
+        "half": "qrels holds no .tsv file, but nothing; expected test.tsv",
+        "another": "has no qrels/test.tsv; expected it: name another split, of dev, or all",
     }.items():
         with pytest.raises(InputError, match=words):
             desk.golden.add(tmp_path / place)

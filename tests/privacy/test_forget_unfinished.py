@@ -57,7 +57,7 @@ def test_the_next_refresh_finishes_what_was_begun(root: Path) -> None:
     with opened(root) as fw:
         older = [v.id for v in fw.versions()]
         (problem,) = fw.verify()
-        assert "1 users were deleted" in problem and "rag-flywheel refresh" in problem
+        assert "1 user was deleted" in problem and "rag-flywheel refresh" in problem
         with pytest.raises(StorageError, match=r"to be forgotten.*refresh"):
             fw.rollback()
         report = fw.refresh(if_votes=1000)
@@ -106,7 +106,7 @@ def test_a_version_that_fails_its_check_leaves_no_older_one(root: Path) -> None:
         assert traces(root, SECRETS) == []
         assert fw.status().version is None
         assert len(fw.retrieve("refund", record=False).hits) == 4  # from the database alone
-        assert any("users were deleted" in problem for problem in fw.verify())
+        assert any("user was deleted" in problem for problem in fw.verify())
         execute(
             root,
             "UPDATE vectors SET vector = ? WHERE text_hash = ?",

@@ -71,7 +71,7 @@ def test_title_and_metadata_come_back_as_they_were_given(fw: Flywheel) -> None:
     for wrong, message in (
         (Candidate("x", "text", 1.0, title=3), "title is int"),  # type: ignore[arg-type]
         (Candidate("x", "text", 1.0, metadata=[]), "metadata is list"),  # type: ignore[arg-type]
-        (Candidate("x", "text", 1.0, metadata={"a": []}), "metadata 'a' is list"),  # type: ignore[dict-item]
+        (Candidate("x", "text", 1.0, metadata={"a": [[]]}), "item 1 is list"),  # type: ignore[dict-item]
     ):
         with pytest.raises(InputError, match=message):
             fw.rerank(QUERY, [wrong])

@@ -43,7 +43,7 @@ def test_what_happened_newest_first(fw: Flywheel, help_desk: list[Passage]) -> N
     kinds = ["forget", "promoted", "look", "forget", "release", "rollback", "promoted", "promoted"]
     assert sorted(e.kind for e in found[:4]) == sorted(kinds[:4])
     assert [e.kind for e in found[4:]] == kinds[4:]
-    assert found[0].kind == "forget" and found[0].text.startswith("done: a user with 1 retrievals")
+    assert found[0].kind == "forget" and found[0].text.startswith("done: a user with 1 retrieval ")
     assert found[-1].text == f"{first.version} is live: {first.reason}"
     assert f"{second.version} is live" in found[-2].text
     assert found[-3].text.startswith(f"{first.version} is live; votes after event ")

@@ -103,15 +103,33 @@ def choose(rule: Rule, history: History, dev: RuleQueries, qrels: Qrels) -> floa
 def run_of(
     scores: ScoreMatrix, query_ids: Sequence[str], history: History, *, depth: int = 10
 ) -> dict[str, list[str]]:
-    """{query id: the ids of its best `depth` passages, the best first}; ties keep the passages' order."""
+    """{query id: the ids of its best `depth` passages, the best first}; ties keep the passages' order.
+
+    The passage of a query's own id is left out.
+    """
+    scores = _without_own(scores, query_ids, history.passage_ids)
     depth = min(depth, scores.shape[1])
     cuts = -np.partition(-scores, depth - 1, axis=1)[:, depth - 1]
     run = {}
     for query, row, cut in zip(query_ids, scores, cuts, strict=True):
         kept = np.flatnonzero(row >= cut)
         best = kept[np.argsort(-row[kept], kind="stable")][:depth]
-        run[query] = [history.passage_ids[passage] for passage in best]
+        found = (history.passage_ids[passage] for passage in best)
+        run[query] = [passage for passage in found if passage != query]
     return run
+
+
+def _without_own(
+    scores: ScoreMatrix, query_ids: Sequence[str], passage_ids: Sequence[str]
+) -> ScoreMatrix:
+    """The scores, those of passages with the id of their query last."""
+    place = {id_: column for column, id_ in enumerate(passage_ids)}
+    own = [(row, place[query]) for row, query in enumerate(query_ids) if query in place]
+    if not own:
+        return scores
+    scores = scores.copy()
+    scores[tuple(np.array(own).T)] = -np.inf
+    return scores
 
 
 def bm25_share(bm25: ScoreMatrix) -> ScoreMatrix:

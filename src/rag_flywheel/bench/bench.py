@@ -17,11 +17,12 @@ from rag_flywheel.bench.measures import all_means
 from rag_flywheel.bench.protocol import RESULT_FORMAT, CycledRun, Protocol
 from rag_flywheel.bench.replay import replay
 from rag_flywheel.bench.runs import run_fixed, run_none, run_random, run_votes, tossed
-from rag_flywheel.bench.setup import Bench, hashes, prepare
+from rag_flywheel.bench.setup import TRAIN_AND_TEST, Bench, hashes, prepare
 from rag_flywheel.bench.stream import need_of
 from rag_flywheel.bench.users import Users
 from rag_flywheel.config import DEFAULT_ENCODER
 from rag_flywheel.encode.make import make_encoder
+from rag_flywheel.errors import counted
 from rag_flywheel.records import Progress
 
 T = TypeVar("T")
@@ -104,6 +105,9 @@ class Series:
             "n_dev": len(bench.dev.queries),
             "n_test": len(bench.test.queries),
             "sha256": hashes(folder),
+            "lines": [dataclasses.asdict(lines) for lines in bench.collection.lines],
+            "left_out": _left_out(bench),
+            "splits": bench.split_note,
             "vectors": bench.vectors_note,
             "dev": bench.dev_note,
             **_stream(bench),
@@ -112,6 +116,21 @@ class Series:
             "replay": replayed,
             "seconds": round(time.monotonic() - began, 1),
         }
+
+
+def _left_out(bench: Bench) -> list[str]:
+    """Sentences on what of a collection is not measured, or not as it is written."""
+    found = [sentence for lines in bench.collection.lines for sentence in lines.sentences]
+    own = frozenset[str]().union(*(split.own for split in bench.collection.splits.values()))
+    if own:
+        several = counted(len(own), "query has", "queries have")
+        found.append(f"{several} the id of a passage, which is not ranked for it")
+    unused = sorted(set(bench.collection.splits) - {"train", "dev", "test"})
+    if unused:
+        found.append(f"splits not used: {', '.join(unused)}")
+    if bench.split_note != TRAIN_AND_TEST:
+        found.append(bench.split_note)
+    return found
 
 
 def write_result(result: Mapping[str, Any], path: Path) -> None:

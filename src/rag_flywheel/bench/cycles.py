@@ -4,7 +4,7 @@ It drives a Flywheel as an application would, and must not know what collection 
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from rag_flywheel.bench.measures import Run, mean
 from rag_flywheel.bench.users import OnAnswer, Users
 from rag_flywheel.formats.beir import Qrels, Split
-from rag_flywheel.records import Progress, RefreshReport, Retrieval, Vote
+from rag_flywheel.records import Hit, Progress, RefreshReport, Retrieval, Vote
 
 if TYPE_CHECKING:
     from rag_flywheel.flywheel import Flywheel
@@ -79,10 +79,38 @@ def run_cycles(
 
 
 def answers(fw: "Flywheel", split: Split, depth: int) -> Run:
-    """The run of a split's queries, `depth` passages each, without recording them."""
+    """The run of a split's queries, `depth` passages each, without recording them.
+
+    The passage of a query's own id is left out, as BEIR does.
+    """
     ids = sorted(split.queries)
-    found = fw.rank_many([split.queries[q] for q in ids], depth)
-    return dict(zip(ids, found, strict=True))
+    more = 1 if split.own else 0
+    found = fw.rank_many([split.queries[q] for q in ids], depth + more)
+    if not more:
+        return dict(zip(ids, found, strict=True))
+    return {
+        query: [id_ for id_ in hits if id_ != query][:depth]
+        for query, hits in zip(ids, found, strict=True)
+    }
+
+
+def seen_by_users(fw: "Flywheel", split: Split, queries: Sequence[str]) -> list[Retrieval]:
+    """The recorded answers to a split's queries, 8 hits each; none is the passage of a query's own id."""
+    own = [query for query in queries if query in split.own]
+    other = [query for query in queries if query not in split.own]
+    found = dict(
+        zip(other, fw.retrieve_many([split.queries[q] for q in other], SHOWN), strict=True)
+    )
+    more = fw.retrieve_many([split.queries[q] for q in own], SHOWN + 1) if own else []
+    for query, seen in zip(own, more, strict=True):
+        found[query] = replace(seen, hits=_without(query, seen.hits)[:SHOWN])
+    return [found[query] for query in queries]
+
+
+def _without(id_: str, hits: Sequence[Hit]) -> tuple[Hit, ...]:
+    """The hits but for one passage, their ranks closed up."""
+    left = (hit for hit in hits if hit.passage_id != id_)
+    return tuple(replace(hit, rank=rank) for rank, hit in enumerate(left, 1))
 
 
 def measured(cycles: Sequence[tuple[int, Run]], qrels: Qrels, measures: Measures) -> list[Cycle]:
@@ -134,8 +162,7 @@ def asking_of(
                 progress("users ask and vote", start, len(queries))
             part = queries[start : start + _AT_A_TIME]
             feedback: list[Vote | OnAnswer] = []
-            answers = fw.retrieve_many([train.queries[query] for query in part], SHOWN)
-            for place, seen in enumerate(answers, start):
+            for place, seen in enumerate(seen_by_users(fw, train, part), start):
                 if shown is not None:
                     shown(seen)
                 feedback += respond(place, seen)

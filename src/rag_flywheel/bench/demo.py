@@ -19,7 +19,7 @@ from rag_flywheel.bench.cycles import Curve, asking, measured, run_cycles
 from rag_flywheel.bench.measures import Run
 from rag_flywheel.bench.stdlib import load_needs, missing_answers, stdlib_passages
 from rag_flywheel.bench.users import Users
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, counted
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.formats.beir import Collection, Qrels, Split
 from rag_flywheel.records import Retrieval
@@ -149,7 +149,9 @@ def run_demo(out: Path, *, seed: int, n_cycles: int) -> DemoResult:
         prepare(index, collection, bars)
     with Flywheel.open(index) as fw:
         curves = learn(fw, collection, seed=seed, n_cycles=n_cycles)
-    draw_curves(curves, chart, title=f"Python help desk: {len(collection.passages)} passages")
+    draw_curves(
+        curves, chart, title=f"Python help desk: {counted(len(collection.passages), 'passage')}"
+    )
     seconds = time.monotonic() - began
     again, other, unrelated = curves
     remarks = (

@@ -11,8 +11,8 @@ from rag_flywheel.config import DEFAULT_ENCODER
 from rag_flywheel.encode.make import make_encoder
 from rag_flywheel.encode.tower import Tower, require_tunable
 from rag_flywheel.encoder import Encoder, QueryEncoder
-from rag_flywheel.errors import InputError
-from rag_flywheel.formats.beir import Collection, read_objects
+from rag_flywheel.errors import InputError, counted
+from rag_flywheel.formats.beir import Collection
 from rag_flywheel.records import Vectors
 from rag_flywheel.store.passages import encoded_text
 
@@ -23,8 +23,8 @@ class PreparedEncoder:
     """An Encoder over the texts of one collection, from a file of their vectors.
 
     The file holds `passages` and `queries`, float16 or float32 (n, dim), unit rows, in the order
-    of corpus.jsonl and queries.jsonl; vectors are converted to float32 and unit length. Other texts
-    are encoded by the model that computed the file, which is loaded only then.
+    of the lines of corpus.jsonl and queries.jsonl that are used; vectors are converted to float32 and
+    unit length. Other texts are encoded by the model that computed the file, which is loaded only then.
     """
 
     def __init__(
@@ -92,11 +92,12 @@ def read_prepared(folder: Path, collection: Collection) -> PreparedEncoder | Non
     if not path.exists():
         return None
     stored = np.load(path, allow_pickle=False)
-    texts = [str(row["text"]) for row, _ in read_objects(folder, "queries")]
+    texts = list(collection.queries.values())
     counts = (len(stored["passages"]), len(stored["queries"]))
     if counts != (len(collection.passages), len(texts)):
         raise InputError(
-            f"{path} holds {counts[0]} passages and {counts[1]} queries; the collection has "
+            f"{path} holds {counted(counts[0], 'passage')} and "
+            f"{counted(counts[1], 'query', 'queries')}; the collection has "
             f"{len(collection.passages)} and {len(texts)}. Make it anew, or delete it"
         )
     return PreparedEncoder(

@@ -43,6 +43,7 @@ class Protocol:
     depth: passages scored per test query. max_train, max_test: at most so many queries of the split,
     chosen by seed.
     tune_after: cycles after which the refresh also tunes the encoder of queries, from 1.
+    lenient: whether lines of a collection that cannot be used are left out instead of refused.
     """
 
     n_cycles: int = 10
@@ -53,6 +54,7 @@ class Protocol:
     tune_after: tuple[int, ...] = ()
     users: Users = field(default_factory=Users)
     traffic: Traffic | None = None
+    lenient: bool = False
 
     @property
     def name(self) -> str:

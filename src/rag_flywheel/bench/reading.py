@@ -6,6 +6,8 @@ It reads the settings in the result's JSON and measures nothing; it must not kno
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+from rag_flywheel.errors import counted
+
 Json: TypeAlias = Mapping[str, Any]
 
 _READING = (
@@ -117,7 +119,7 @@ def _stream(p: Json) -> str:
     traffic = p["traffic"]
     n = "as many questions as the collection has train queries"
     if traffic["n_asked"] is not None:
-        n = f"{traffic['n_asked']} questions"
+        n = counted(traffic["n_asked"], "question")
     return (
         f"{p['name']} simulates a help desk. Train queries with the same right passages are phrasings of "
         f"one need. The seed orders the needs; a share of {traffic['unasked']:g} is never asked about. The "

@@ -185,8 +185,9 @@ def _collection(c: Json, key: str) -> str:
 
 
 def _warnings(c: Json) -> str:
-    """What to know of a collection before its numbers are read; only cycles-v2 has it."""
-    found = [escape(f"Warning, {c['name']}: {warning}.") for warning in c.get("warnings", ())]
+    """What to know of a collection before its numbers are read: what was left out, and warnings."""
+    found = [escape(f"{c['name']}: {sentence}.") for sentence in c.get("left_out", ())]
+    found += [escape(f"Warning, {c['name']}: {warning}.") for warning in c.get("warnings", ())]
     return "".join(f"<p class='warning' role='note'>{warning}</p>" for warning in found)
 
 

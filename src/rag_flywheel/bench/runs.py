@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_flywheel.bench.cycles import (
-    SHOWN,
     CastVotes,
     Respond,
     asking_of,
     give_feedback,
     run_cycles,
+    seen_by_users,
 )
 from rag_flywheel.bench.exposure import gini
 from rag_flywheel.bench.protocol import CycledRun, FixedVote, Protocol, Refreshed
@@ -109,7 +109,7 @@ def run_fixed(
     run = _Run("fixed exposure", "fixed", bench, protocol, progress)
     with bench.copy(run.folder) as fw:
         queries = list(dict.fromkeys(q for part in bench.parts for q in part))
-        seen = fw.retrieve_many([bench.train.queries[q] for q in queries], SHOWN)
+        seen = seen_by_users(fw, bench.train, queries)
         answers = dict(zip(queries, seen, strict=True))
 
         def vote(part: Sequence[str], respond: Respond) -> int:

@@ -13,7 +13,7 @@ from rag_flywheel.bench.prepared import FILE_NAME, read_prepared
 from rag_flywheel.bench.protocol import Protocol, Traffic
 from rag_flywheel.bench.stream import stream
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, counted
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.formats.beir import Collection, Split, read_beir
 from rag_flywheel.records import Progress
@@ -21,6 +21,8 @@ from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.store.passages import normalised
 
 _STREAM_SEED = 3
+_HALVES_SEED = 5
+TRAIN_AND_TEST = "splits train and test"
 _DEV_SHARE = 5  # one train query in so many stands in for a dev split
 
 
@@ -39,6 +41,7 @@ class Bench:
     train: Split
     dev: Split
     test: Split
+    split_note: str
     dev_note: str
     vectors_note: str
     parts: tuple[tuple[str, ...], ...]
@@ -51,9 +54,9 @@ class Bench:
     @property
     def scored(self) -> Split:
         """The queries that are scored: the test queries, and those asked again."""
-        return Split(
-            {**self.test.queries, **self.again.queries}, {**self.test.qrels, **self.again.qrels}
-        )
+        test, again = self.test, self.again
+        texts, qrels = {**test.queries, **again.queries}, {**test.qrels, **again.qrels}
+        return Split(texts, qrels, test.own | again.own)
 
     def open(self, folder: Path) -> Flywheel:
         """Open an index folder that was copied from `base`."""
@@ -79,17 +82,11 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
 
     Raises InputError for what the collection lacks.
     """
-    collection = read_beir(folder)
-    for name in ("train", "test"):
-        if name not in collection.splits:
-            raise InputError(
-                f"{folder / 'qrels'} has no {name}.tsv; expected train (asked and voted on), test "
-                "(scored), and perhaps dev (chooses the weights of the rules compared with)"
-            )
+    collection = read_beir(folder, lenient=protocol.lenient)
     rng = np.random.default_rng(protocol.seed)
-    whole = collection.splits["train"]
+    whole, test, split_note = _train_and_test(folder, collection, protocol.seed)
     order = rng.permutation(sorted(whole.queries)).tolist()
-    if "dev" in collection.splits:
+    if "dev" in collection.splits and collection.splits["dev"].queries:
         dev, dev_note = collection.splits["dev"], "split dev"
     else:
         held_out, order = order[: len(order) // _DEV_SHARE], order[len(order) // _DEV_SHARE :]
@@ -97,10 +94,10 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
     order = order[: protocol.max_train]
     if len(order) < protocol.n_cycles:
         raise InputError(
-            f"{folder} has {len(order)} train queries to ask; expected at least "
-            f"{protocol.n_cycles}, one a cycle"
+            f"{folder} has {counted(len(order), 'train query', 'train queries')} to ask; expected at "
+            f"least {protocol.n_cycles}, one a cycle: ask for fewer cycles"
         )
-    test, most = collection.splits["test"], protocol.max_test
+    most = protocol.max_test
     if most is not None and len(test.queries) > most:
         test = only(test, sorted(rng.permutation(sorted(test.queries))[:most].tolist()))
     encoder = read_prepared(folder, collection)
@@ -116,6 +113,7 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
         only(whole, order),
         dev,
         test,
+        split_note,
         dev_note,
         prepared,
         tuple(tuple(part.tolist()) for part in parts),
@@ -124,6 +122,32 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
         Lookups(sum(len(split.queries) for split in collection.splits.values())),
     )
     return bench if protocol.traffic is None else with_stream(bench, protocol, protocol.traffic)
+
+
+def _train_and_test(folder: Path, collection: Collection, seed: int) -> tuple[Split, Split, str]:
+    """The splits train and test, and what they are: where one is missing, the other is cut in two.
+
+    Many published collections have judgments of test alone. Raises InputError when neither is there.
+    """
+    found = {name: collection.splits.get(name, Split({}, {})) for name in ("train", "test")}
+    there = [name for name, split in found.items() if split.queries]
+    if not there:
+        raise InputError(
+            f"{folder / 'qrels'} judges no query of train.tsv or test.tsv; expected train (asked and "
+            "voted on), test (scored), and perhaps dev (chooses the weights of the rules compared with)"
+        )
+    if len(there) == 2:
+        return found["train"], found["test"], TRAIN_AND_TEST
+    (name,) = there
+    whole = found[name]
+    rng = np.random.default_rng([seed, _HALVES_SEED])
+    order = rng.permutation(sorted(whole.queries)).tolist()
+    half = len(order) // 2
+    missing = "train" if name == "test" else "test"
+    note = (
+        f"no {missing} queries: half of those of {name}, by seed, are asked, and the others scored"
+    )
+    return only(whole, sorted(order[half:])), only(whole, sorted(order[:half])), note
 
 
 def with_stream(bench: Bench, protocol: Protocol, traffic: Traffic) -> Bench:
@@ -139,8 +163,8 @@ def with_stream(bench: Bench, protocol: Protocol, traffic: Traffic) -> Bench:
     askings = stream(bench.train, traffic, rng)
     if len(askings) < protocol.n_cycles:
         raise InputError(
-            f"the stream of {bench.collection.name} has {len(askings)} questions; expected at least "
-            f"{protocol.n_cycles}, one a cycle"
+            f"the stream of {bench.collection.name} has {counted(len(askings), 'question')}; expected "
+            f"at least {protocol.n_cycles}, one a cycle"
         )
     train = only(bench.train, sorted({query for query, _ in askings}))
     words = {normalised(text) for text in train.queries.values()}
@@ -164,7 +188,8 @@ def with_stream(bench: Bench, protocol: Protocol, traffic: Traffic) -> Bench:
 
 def only(split: Split, queries: list[str]) -> Split:
     """The part of a split that has these queries."""
-    return Split({q: split.queries[q] for q in queries}, {q: split.qrels[q] for q in queries})
+    texts = {q: split.queries[q] for q in queries}
+    return Split(texts, {q: split.qrels[q] for q in queries}, split.own & texts.keys())
 
 
 def hashes(folder: Path) -> dict[str, str]:

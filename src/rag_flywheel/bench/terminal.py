@@ -52,6 +52,8 @@ def print_result(result: Json) -> None:
         for columns, found in _stream_tables(c):
             _print(console, columns, [(c["name"], found)])
     for c in collections:
+        for sentence in c.get("left_out", ()):
+            console.print(f"{c['name']}: {sentence}")
         for warning in c.get("warnings", ()):
             console.print(f"warning, {c['name']}: {warning}", style="bold")
 

@@ -18,7 +18,7 @@ from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.records import EmbeddedText
 from rag_flywheel.store import passages, retrievals, users, votes, wall_clock
-from rag_flywheel.store.database import Database
+from rag_flywheel.store.database import BUSY_TIMEOUT_S, Database
 from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.votes import NewAnswerVote
 
@@ -30,7 +30,8 @@ GetEncoder = Callable[[], Encoder]
 
 @dataclass(frozen=True)
 class AnswerVote:
-    """A verdict of a user, given as a hash, on a whole answer; cited: passage ids that it names."""
+    """A verdict of a user, given as a hash, on a whole answer; cited: the passage ids that it
+    names, none of them for an empty list; None: not known."""
 
     retrieval_id: str | None
     verdict: str
@@ -52,8 +53,10 @@ def append_answer_vote(
             return False
     shown = shown_by(database, retrieval_id)
     credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
-    if vote.verdict != "retract":
-        credits |= parts(database, retrieval_id, shown, cited, vote.answer or shown.answer, encoder)
+    if vote.verdict != "retract" and cited != []:
+        credits |= parts(
+            database, retrieval_id, shown, cited or (), vote.answer or shown.answer, encoder
+        )
     new = NewAnswerVote(shown.rid, ANSWER, vote.verdict, vote.user_id, credits)
     return append(database, retrieval_id, new, terms)
 
@@ -68,13 +71,19 @@ def shown_by(database: Database, retrieval_id: str) -> retrievals.Shown:
 
 
 def append(
-    database: Database, retrieval_id: str, new: NewAnswerVote, terms: Terms = NO_TERMS
+    database: Database,
+    retrieval_id: str,
+    new: NewAnswerVote,
+    terms: Terms = NO_TERMS,
+    *,
+    wait_s: float = BUSY_TIMEOUT_S,
 ) -> bool:
     """Append a vote durably, unless its user opted out; returns whether it was appended.
 
-    Raises UnknownIdError when its retrieval was deleted meanwhile.
+    wait_s: for how long to wait while another program writes. Raises BusyError after it, and
+    UnknownIdError when its retrieval was deleted meanwhile.
     """
-    with database.transaction(durable=True) as conn:
+    with database.transaction(durable=True, wait_s=wait_s) as conn:
         if users.has_opted_out(conn, new.user_id):
             return False
         if retrieval_id not in retrievals.shown_hits(conn, [retrieval_id]):
@@ -85,16 +94,16 @@ def append(
     return True
 
 
-def _checked(vote: AnswerVote) -> tuple[str, list[str]]:
-    """(the retrieval's id, the cited passage ids)."""
+def _checked(vote: AnswerVote) -> tuple[str, list[str] | None]:
+    """(the retrieval's id, the cited passage ids; None: not known)."""
     retrieval_id = check_retrieval_id(vote.retrieval_id)
     check_verdict(vote.verdict)
     check_optional_text("answer", vote.answer)
     check_optional_text("user_id", vote.user_id)
     if vote.answer is not None and not vote.answer.strip():
         raise InputError("answer is blank; expected its text, or leave it out")
-    cited = [] if vote.cited is None else items("cited", vote.cited, str)
-    for id_ in cited:
+    cited = None if vote.cited is None else items("cited", vote.cited, str)
+    for id_ in cited or ():
         check_text("cited", id_)
     if vote.verdict == "retract" and (cited or vote.answer is not None):
         raise InputError("a retraction takes back the whole vote; leave out answer and cited")

@@ -7,9 +7,10 @@ from rag_flywheel.capture.terms import NO_TERMS, Terms
 from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
 from rag_flywheel.checks import check_optional_text, check_text
 from rag_flywheel.errors import InputError, UnknownIdError
+from rag_flywheel.records import Passage
 from rag_flywheel.store import golden, notes, passages, retrievals, users, votes, wall_clock
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.filters import matching_pids
+from rag_flywheel.store.filters import passes
 from rag_flywheel.store.notes import NoteKind
 from rag_flywheel.store.votes import NewAnswerVote
 
@@ -39,7 +40,7 @@ def append_correction(
             pid = retrievals.given_pid(conn, rid, passage_id)
         if pid is None:
             present = passages.current_by_id(conn, [passage_id]).get(passage_id)
-            if present is None or not _may_show(conn, rid, present.pid):
+            if present is None or not _may_show(conn, rid, present.passage):
                 raise UnknownIdError(
                     f"no passage {passage_id!r} is in this index and passes the filter of "
                     f"retrieval {retrieval_id}, which did not show one; expected the id of a passage that "
@@ -102,7 +103,7 @@ def _shown(conn: sqlite3.Connection, retrieval_id: str) -> tuple[int, dict[str, 
     return shown[retrieval_id]
 
 
-def _may_show(conn: sqlite3.Connection, rid: int, pid: int) -> bool:
+def _may_show(conn: sqlite3.Connection, rid: int, passage: Passage) -> bool:
     """Whether a passage passes the retrieval's filter, which holds its tenant."""
     where = retrievals.filters_of(conn, [rid])[rid]
-    return where is None or pid in matching_pids(conn, json.loads(where))
+    return where is None or passes(json.loads(where), passage.metadata)

@@ -1,18 +1,20 @@
 """Signals: what users did with an answer, as weak evidence on the passages behind it."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 from rag_flywheel.capture.answer_votes import GetEncoder, append, parts, prior_chances, shown_by
 from rag_flywheel.capture.terms import NO_TERMS, Terms
 from rag_flywheel.capture.votes import check_retrieval_id
-from rag_flywheel.checks import check_optional_text, check_text
-from rag_flywheel.errors import InputError
+from rag_flywheel.checks import as_python, check_optional_text, check_text
+from rag_flywheel.errors import BusyError, InputError
 from rag_flywheel.store import retrievals, votes
-from rag_flywheel.store.database import Database
+from rag_flywheel.store.database import BUSY_TIMEOUT_S, Database
 from rag_flywheel.store.vectors import read_vectors
 from rag_flywheel.store.votes import NewAnswerVote
 
+log = logging.getLogger("rag_flywheel")
 SIGNS = {
     "copied": 1.0,
     "accepted": 1.0,
@@ -51,7 +53,7 @@ def append_signal(
     if given.kind not in votes.SIGNALS:
         raise InputError(f"kind is {given.kind!r}; expected one of {', '.join(votes.SIGNALS)}")
     shown = shown_by(database, retrieval_id)
-    level = _level(given, shown.answer)
+    level = _level(replace(given, value=as_python(given.value)), shown.answer)
     credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
     if level:
         cited = [] if given.passage_id is None else [given.passage_id]
@@ -109,7 +111,7 @@ def append_adopted(
     """Append whether an answer was used, and why, as `append_signal` does."""
     retrieval_id = check_retrieval_id(retrieval_id)
     check_optional_text("user_id", user_id)
-    if not isinstance(used, bool):
+    if not isinstance(as_python(used), bool):
         raise InputError(f"used is {used!r}; expected True or False")
     if len(check_text("why", why)) > MOST_CHARS:
         raise InputError(f"why has {len(why)} characters; expected at most {MOST_CHARS}")
@@ -128,12 +130,14 @@ def note_rephrased(
     within_s: float,
     least_cosine: float,
     vectors: tuple[str, int],
+    wait_s: float = BUSY_TIMEOUT_S,
 ) -> bool:
     """Append that a question rephrases the one before it in its session, if it does.
 
     It does when it came within `within_s` seconds in other words, with a cosine of at least
     `least_cosine`. The earlier answer gets a harmful vote, divided by the chances of its hits.
-    Nothing is appended while one of the two has no vector.
+    Nothing is appended while one of the two has no vector, nor when another program goes on writing for
+    wait_s: the answer must not wait for it.
     vectors: the encoder revision and the dimension of the vectors of questions.
     """
     with database.reading() as conn:
@@ -148,4 +152,8 @@ def note_rephrased(
         return False
     credits = prior_chances(shown)
     new = NewAnswerVote(shown.rid, "rephrased", "harmful", pair.user_id, credits)
-    return append(database, pair.before, new)
+    try:
+        return append(database, pair.before, new, wait_s=wait_s)
+    except BusyError as error:
+        log.warning("that a question was rephrased was not recorded: %s", error)
+        return False

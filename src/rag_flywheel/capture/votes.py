@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import get_args
 
 from rag_flywheel.capture.terms import NO_TERMS, Terms
-from rag_flywheel.checks import check_optional_text, check_text, check_trust, items
+from rag_flywheel.checks import as_python, check_optional_text, check_text, check_trust, items
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.records import Verdict, Vote
 from rag_flywheel.store import passages, retrievals, wall_clock
@@ -72,7 +72,7 @@ def relevance_votes(retrieval_id: str | None, helpful: object, user_id: str | No
             f"relevance is {type(helpful).__name__}; expected {{passage id: True or False}}"
         )
     for passage_id, relevant in helpful.items():
-        if not isinstance(relevant, bool):
+        if not isinstance(as_python(relevant), bool):
             raise InputError(f"relevance of {passage_id!r} is {relevant!r}; expected True or False")
     return [
         Vote(retrieval_id, passage_id, "helpful" if relevant else "harmful", user_id)
@@ -90,8 +90,9 @@ def check_retrieval_id(retrieval_id: object) -> str:
     """`retrieval_id`, a string. Raises InputError; an answer that was not recorded has None."""
     if retrieval_id is None:
         raise InputError(
-            "retrieval_id is None; expected a string: an answer made with record=False has no id "
-            "and takes no votes"
+            "retrieval_id is None; expected a string: an answer that was not recorded has no id and "
+            "takes no votes (record=False, a user who opted out, or a database that another program "
+            "was writing to: see `recorded`)"
         )
     return check_text("retrieval_id", retrieval_id)
 

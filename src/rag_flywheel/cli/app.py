@@ -4,12 +4,11 @@ Exit codes: 0 done, 1 error (for `verify`: problems found), 2 usage, 3 a refresh
 75 another process holds the refresh lock.
 """
 
-import json
 import logging
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,9 +17,10 @@ from rag_flywheel.cli import show
 from rag_flywheel.cli.bench import bench
 from rag_flywheel.cli.feedback import COMMANDS as FEEDBACK
 from rag_flywheel.cli.golden import golden, review
-from rag_flywheel.cli.options import KB, Index, Json, MinRelevance, User, open_index
+from rag_flywheel.cli.options import KB, Index, Json, MinRelevance, User, Where, open_index
 from rag_flywheel.cli.raters import COMMANDS as RATERS
-from rag_flywheel.errors import FlywheelError, InputError, LockedError
+from rag_flywheel.cli.where import filter_of
+from rag_flywheel.errors import FlywheelError, LockedError
 from rag_flywheel.records import Passage
 
 if TYPE_CHECKING:
@@ -139,10 +139,7 @@ def remove(
 def retrieve(
     query: str,
     k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 8,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(help="Metadata filter such as lang=en or year>=2020; may be repeated."),
-    ] = None,
+    where: Where = None,
     user: User = None,
     record: Annotated[
         bool, typer.Option(help="Record the retrieval, so that it can get votes.")
@@ -159,38 +156,13 @@ def retrieve(
         found = fw.retrieve(
             query,
             k,
-            where=_filter(where or []),
+            where=filter_of(where, fw.metadata_keys(), fw.config.tenant_key) if where else None,
             user_id=user,
             record=record,
             min_relevance=min_relevance,
         )
         behind = {hit.rank: fw.votes_behind(hit) for hit in found.hits} if explain else None
     show.result(found, as_json, lambda found: show.retrieval(found, behind))
-
-
-_COMPARISON = re.compile(r"([^=<>!]+)(=|!=|>=|<=|>|<)(.*)", re.DOTALL)
-_NAMES = {"=": "eq", "!=": "ne", ">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
-
-
-def _filter(tests: list[str]) -> dict[str, Any]:
-    """The metadata filter that tests such as lang=en or year>=2020 describe. Raises InputError."""
-    found: dict[str, Any] = {}
-    for test in tests:
-        match = _COMPARISON.fullmatch(test)
-        if match is None:
-            raise InputError(f"filter {test!r}; expected key=value, or with != > >= < <=")
-        key, operator, value = match.groups()
-        found.setdefault(key.strip(), {})[_NAMES[operator]] = _value(value.strip())
-    return {k: tests["eq"] if set(tests) == {"eq"} else tests for k, tests in found.items()}
-
-
-def _value(text: str) -> str | int | float | bool | None:
-    """The number, true, false or null that the text is in JSON, else the text itself."""
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        return text
-    return text if isinstance(found, list | dict) else cast(str | int | float | bool | None, found)
 
 
 @app.command()

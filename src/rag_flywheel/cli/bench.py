@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rag_flywheel.cli.options import one_of
+from rag_flywheel.cli.options import Lenient, one_of
 from rag_flywheel.errors import InputError
 
 
@@ -58,6 +58,7 @@ def bench(
     unasked: Annotated[
         float, typer.Option(min=0, max=1, help="v2: share of needs that nobody asks about.")
     ] = 0.2,
+    lenient: Lenient = False,
 ) -> None:
     """Measure accuracy over cycles of votes, in comparison with other ways to rank."""
     from rag_flywheel.bench.bench import run_bench, write_result
@@ -89,6 +90,7 @@ def bench(
         tune_after=tuple(tune_after or ()),
         users=habits,
         traffic=traffic if again else None,
+        lenient=lenient,
     )
     with Bars() as bars:
         result = run_bench(folders, followed, bars)

@@ -34,14 +34,20 @@ def answer_feedback(
     cited: Annotated[
         list[str] | None, typer.Option(help="A passage that the answer cites; may be repeated.")
     ] = None,
+    uncited: Annotated[
+        bool, typer.Option("--uncited", help="The answer cites no passage: none gets a share.")
+    ] = False,
     user: User = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Record a vote on a whole answer; it is divided among the passages of the answer."""
     word: Verdict = one_of(verdict, get_args(Verdict))
+    if cited and uncited:
+        raise typer.BadParameter("--cited and --uncited exclude each other")
+    named = [] if uncited else cited or None
     with open_index(index) as fw:
-        fw.answer_feedback(retrieval_id, word, answer=answer, cited=cited, user_id=user)
+        fw.answer_feedback(retrieval_id, word, answer=answer, cited=named, user_id=user)
     show.count("kept", 1, as_json)
 
 

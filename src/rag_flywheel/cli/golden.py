@@ -1,13 +1,13 @@
 """The commands `golden` and `review`, each one call on Flywheel."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rag_flywheel.cli import show
-from rag_flywheel.cli.options import KB, Index, Json, User, open_index
+from rag_flywheel.cli.options import KB, Index, Json, Lenient, User, open_index
+from rag_flywheel.cli.where import read_one
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.rows import HIGHEST_GRADE
 
@@ -19,7 +19,7 @@ review = typer.Typer(help="Answers to review.", no_args_is_help=True)
 PassageId = Annotated[str, typer.Argument(metavar="PASSAGE", help="The id of the passage.")]
 Tenant = Annotated[
     str | None,
-    typer.Option(help="The tenant that it acts for; one that JSON reads as a number is."),
+    typer.Option(help="The tenant that it acts for."),
 ]
 ItemId = Annotated[str, typer.Argument(metavar="ID", help="The id that `review next` shows.")]
 
@@ -32,13 +32,16 @@ def golden_add(
             help="A BEIR folder, or a .csv or .tsv: query,passage_id and optionally grade."
         ),
     ],
-    split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="The split of a BEIR folder; all: every split.")
+    ] = "test",
+    lenient: Lenient = False,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Import known answers, all or none; a grade above 0 is an answer."""
     with open_index(index) as fw:
-        show.added(fw.golden.add(path, split=split), None, as_json)
+        show.added(fw.golden.add(path, split=split, lenient=lenient), None, as_json)
 
 
 @golden.command("pin")
@@ -78,11 +81,9 @@ def _tenant(fw: "Flywheel", tenant: str | None) -> dict[str, object] | None:
         return None
     if fw.config.tenant_key is None:
         raise InputError("the index has no tenants (config tenant_key); leave out --tenant")
-    try:
-        value = json.loads(tenant)
-    except ValueError:
-        value = tenant
-    return {fw.config.tenant_key: value if type(value) in {int, str} else tenant}
+    key = fw.config.tenant_key
+    value = read_one(key, tenant, fw.metadata_keys())
+    return {key: value if type(value) in {int, str} else tenant}
 
 
 @golden.command("list")
@@ -116,8 +117,8 @@ def review_accept(
 ) -> None:
     """Decide that the passage answers the query."""
     with open_index(index) as fw:
-        fw.review.accept(item_id, user_id=user)
-    show.value("accepted", item_id, as_json)
+        passage = fw.review.accept(item_id, user_id=user)
+    show.values({"accepted": item_id, "passage": passage}, as_json)
 
 
 @review.command("reject")
@@ -139,7 +140,7 @@ def review_undo(
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Undo a decision."""
+    """Undo a decision; a passage that an accepted text became is removed."""
     with open_index(index) as fw:
         undone = fw.review.undo(item_id, user_id=user)
     show.value("undone", undone, as_json)

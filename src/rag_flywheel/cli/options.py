@@ -21,6 +21,19 @@ MinRelevance = Annotated[
         min=0.0, max=1.0, help="The least relevance, 0 to 1; what is below it is left out."
     ),
 ]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Metadata filter: lang=en, year>=2020, or an expression in JSON. All must hold, but a key "
+        "given twice with = may have either value."
+    ),
+]
+Lenient = Annotated[
+    bool,
+    typer.Option(
+        "--lenient", help="Leave out, and count, lines that cannot be used, instead of stopping."
+    ),
+]
 KB = Path("indexes/kb")
 Word = TypeVar("Word", bound=str)
 

@@ -10,6 +10,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from rag_flywheel.errors import counted
 from rag_flywheel.records import (
     AddReport,
     BackupReport,
@@ -85,6 +86,14 @@ def value(name: str, found: object, as_json: bool) -> None:
     _json({name: found}) if as_json else _say(f"{name}: {found}")
 
 
+def values(found: Mapping[str, object], as_json: bool) -> None:
+    """Print names and their values, those that are None only in JSON."""
+    if as_json:
+        _json(found)
+    else:
+        _say("\n".join(f"{name}: {value}" for name, value in found.items() if value is not None))
+
+
 def sentences(found: Sequence[str], none: str, as_json: bool) -> None:
     """Print one sentence a line; none: the line when there is no sentence."""
     _json(found) if as_json else _say("\n".join(found or [none]))
@@ -93,11 +102,16 @@ def sentences(found: Sequence[str], none: str, as_json: bool) -> None:
 def added(report: AddReport, removed: int | None, as_json: bool) -> None:
     """Print the result of `add`; removed: None for a command that never removes passages."""
     if as_json:
-        more = {} if removed is None else {"removed": removed}
-        _json({**dataclasses.asdict(report), **more})
+        found = dataclasses.asdict(report)
+        if removed is not None:  # passages are all added, or none
+            found = {**found, "removed": removed}
+            del found["left_out"]
+        _json(found)
     else:
         line = f"added {report.added}, updated {report.updated}, unchanged {report.unchanged}"
         _say(line + (f", removed {removed} that their files no longer have" if removed else ""))
+        for reason, n in report.left_out.items():
+            _say(f"left out {counted(n, 'row')}: {reason}")
 
 
 def retrieval(found: Retrieval, behind: Mapping[int, Sequence[PastVotes]] | None) -> None:
@@ -127,7 +141,7 @@ def _sum_of(hit: Hit) -> str:
     e = hit.explanation
     terms = (f"{v:+.3f} {k}" for k, v in e.terms.items() if abs(v) >= _LEAST_TERM)
     parts = [f"{e.intercept:.3f}", *terms]
-    votes = f" from {len(e.votes)} votes" if e.votes else ""
+    votes = f" from {counted(len(e.votes), 'vote')}" if e.votes else ""
     return f"= {' '.join(parts)} {e.evidence:+.3f} evidence{votes}"
 
 
@@ -182,10 +196,11 @@ def story(found: VersionStory) -> None:
 def forgotten(report: ForgetReport) -> None:
     """Print what `forget` deleted."""
     _say(
-        f"deleted: {report.n_retrievals} retrievals, {report.n_votes} votes of the user, "
-        f"{report.n_votes_of_others} of others on their questions, {report.n_notes} texts for review\n"
-        f"kept without their author: {report.n_corrections_kept} corrections, "
-        f"{report.n_reviews_kept} reviews\nlive: {report.version}"
+        f"deleted: {counted(report.n_retrievals, 'retrieval')}, "
+        f"{counted(report.n_votes, 'vote')} of the user, {report.n_votes_of_others} of others on their "
+        f"questions, {counted(report.n_notes, 'text')} for review\n"
+        f"kept without their author: {counted(report.n_corrections_kept, 'correction')}, "
+        f"{counted(report.n_reviews_kept, 'review')}\nlive: {report.version}"
     )
 
 
@@ -197,8 +212,9 @@ def history(found: Sequence[HistoryEntry]) -> None:
 def exported(report: ExportReport, out: Path) -> None:
     """Print what `export` wrote."""
     _say(
-        f"{out}: {report.n_passages} passages, {report.n_queries} queries, "
-        f"{report.n_judgments} grades; left out: {report.n_left_out} queries without a helpful hit"
+        f"{out}: {counted(report.n_passages, 'passage')}, {counted(report.n_queries, 'query', 'queries')}, "
+        f"{counted(report.n_judgments, 'grade')}; left out: "
+        f"{counted(report.n_left_out, 'query', 'queries')} without a helpful hit"
     )
 
 
@@ -227,7 +243,7 @@ def golden(items: Sequence[GoldenItem]) -> None:
         query = _one_line(item.query)[:_EXCERPT]
         rows.append((Text(query), Text(answers), ", ".join(item.sources)))
     _table(("query", "answers", "sources"), rows)
-    _say(f"{len(items)} queries with known answers")
+    _say(f"{counted(len(items), 'query', 'queries')} with known answers")
 
 
 def review_item(item: ReviewItem | None) -> None:
@@ -254,7 +270,7 @@ def gaps(found: Sequence["Gap"]) -> None:
         examples = "; ".join(_one_line(example)[:_EXCERPT] for example in gap.examples)
         rows.append((*map(str, counts), Text(examples)))
     _table((*columns, "such as"), rows, numbers=columns)
-    _say(f"{len(found)} topics without a good answer")
+    _say(f"{counted(len(found), 'topic')} without a good answer")
 
 
 def demo(result: "DemoResult") -> None:

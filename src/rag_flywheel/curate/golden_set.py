@@ -4,7 +4,9 @@ It must not know the rules by which answers are known.
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rag_flywheel.config import Config
@@ -14,7 +16,9 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.golden import read_answers, write_answers
-from rag_flywheel.formats.rows import Row, refuse
+from rag_flywheel.formats.qrels import OTHER_GRADE
+from rag_flywheel.formats.rows import Row, RowsRead, refuse
+from rag_flywheel.formats.tally import EMPTY
 from rag_flywheel.records import AddReport, GoldenItem
 from rag_flywheel.store import golden, passages, wall_clock
 from rag_flywheel.store.database import Database
@@ -37,24 +41,29 @@ class GoldenSet:
         self._source = source
         self._queries = queries
 
-    def add(self, path: str | Path, *, split: str = "test") -> AddReport:
+    def add(self, path: str | Path, *, split: str = "test", lenient: bool = False) -> AddReport:
         """Import known answers, all or none: a BEIR folder, or a .csv or .tsv.
 
-        split: the qrels of a BEIR folder to read. Another grade for the same query and passage
-        replaces the stored one. An answer (grade 1 or more) comes first for its query from now on, and
-        is evidence for similar ones, unless config.known_answers is False. Raises InputError, naming
-        file and line.
+        split: the qrels of a BEIR folder to read; "all": every split. lenient: rows that cannot be used
+            are left out, and counted in the report, instead of refusing all.
+        Another grade for the same query and passage replaces the stored one. An answer (grade 1 or more)
+        comes first for its query from now on, and is evidence for similar ones, unless
+        config.known_answers is False. Raises InputError, naming file and line.
         """
         self._database.require_open()
         most = self._config.max_query_chars
-        rows = read_answers(_path(path), split=split, max_query_chars=most)
-        with self._database.reading() as conn:
-            _checked(rows, _present(conn, rows))  # before anything is encoded
+        read = RowsRead(lenient)
+        rows = read_answers(_path(path), split=split, max_query_chars=most, into=read)
+        with self._database.reading() as conn:  # before anything is encoded
+            rows, left_out = _checked(rows, _present(conn, rows), lenient=lenient)
         vectors = KnownQueries.of(self._database, self._config, rows, self._queries)
         with self._database.transaction(durable=True) as conn:
             report = _append(conn, rows)
             vectors.put(conn)
-        return report
+        for lines in read.lines:
+            left_out.update(lines.left_out)
+        del left_out[EMPTY]
+        return replace(report, left_out=dict(left_out))
 
     def items(self) -> list[GoldenItem]:
         """The queries with an answer that is in the index now, near-duplicates merged."""
@@ -80,7 +89,7 @@ def _path(path: object) -> Path:
 
 def _append(conn: sqlite3.Connection, rows: Sequence[Row]) -> AddReport:
     present = _present(conn, rows)
-    answers = _checked(rows, present)
+    answers, _ = _checked(rows, present)
     stored = {
         (a.query, a.tenant, a.lineage): a.grade
         for a in golden.answers_until(conn, passages.read_clock(conn))
@@ -103,20 +112,30 @@ def _present(conn: sqlite3.Connection, rows: Sequence[Row]) -> dict[str, StoredP
     return passages.current_by_id(conn, sorted({row.passage_id for row in rows}))
 
 
-def _checked(rows: Sequence[Row], present: Mapping[str, StoredPassage]) -> list[Row]:
-    """One row for each query and passage. Raises InputError for unknown passages and two grades."""
+def _checked(
+    rows: Sequence[Row], present: Mapping[str, StoredPassage], *, lenient: bool = False
+) -> tuple[list[Row], Counter[str]]:
+    """One row for each query and passage, and how many rows were left out, by reason.
+
+    Raises InputError for unknown passages and two grades, unless lenient.
+    """
     problems: list[str] = []
+    left_out = Counter[str]()
     answers: dict[tuple[str, str | None, str], Row] = {}
     for row in rows:
-        first = answers.setdefault((row.query, row.tenant, row.passage_id), row)
         if row.passage_id not in present:
+            left_out["the passage is not in the index"] += 1
             problems.append(
                 f"{row.where} names the passage {row.passage_id[:200]!r}; expected one of this index"
             )
-        elif first.grade != row.grade:
+            continue
+        first = answers.setdefault((row.query, row.tenant, row.passage_id), row)
+        if first.grade != row.grade:
+            left_out[OTHER_GRADE] += 1
             problems.append(
                 f"{row.where} gives the grade {row.grade} where {first.where} gave {first.grade}; "
                 "expected one grade for a query and passage"
             )
-    refuse(problems)
-    return list(answers.values())
+    if not lenient:
+        refuse(problems)
+    return list(answers.values()), left_out

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rag_flywheel.curate.opinions import Opinion, Topic
+from rag_flywheel.errors import counted
 from rag_flywheel.store.event_types import Decision
 
 AGREE = 3  # users who say helpful make an answer known ...
@@ -70,13 +71,13 @@ def why_review(opinion: Opinion, answer: KnownAnswer | None, *, contradicted: bo
     if opinion.decision is not None:
         n = _n_against(opinion, opinion.decision)
         done = f"{opinion.decision.kind}ed in review"
-        return f"{done}, but {n} users said otherwise since" if n >= DISAGREE else ""
+        return f"{done}, but {counted(n, 'user')} said otherwise since" if n >= DISAGREE else ""
     reasons = []
     if helpful >= DISAGREE and harmful >= DISAGREE:
-        reasons.append(f"{helpful} users said helpful and {harmful} harmful")
+        reasons.append(f"{counted(helpful, 'user')} said helpful and {harmful} harmful")
     elif answer is not None and answer.grade and harmful >= DISAGREE:
         names = ", ".join(sorted(answer.sources))
-        reasons.append(f"known as an answer ({names}), but {harmful} users said harmful")
+        reasons.append(f"known as an answer ({names}), but {counted(harmful, 'user')} said harmful")
     if contradicted:
         reasons.append("users named different passages as the answer")
     if answer is not None and not answer.grade and (agreed(opinion) or opinion.corrections):

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 from rag_flywheel.capture.corrections import append_correction
 from rag_flywheel.errors import InputError, UnknownIdError
-from rag_flywheel.records import AddReport, MetadataValue, Passage, ReviewItem
-from rag_flywheel.store import column_checks, notes, passages, wall_clock
+from rag_flywheel.records import AddReport, Passage, ReviewItem
+from rag_flywheel.store import column_checks, corpus, notes, passages, wall_clock
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.filters import demanded
 from rag_flywheel.store.notes import Decided, Note
 
 SOURCE = "correction"
@@ -32,37 +33,75 @@ def waiting(database: Database) -> list[ReviewItem]:
     return [ReviewItem(note_id(n), n.query, "", n.text, 0, 0, why[n.kind]) for n in waiting]
 
 
+def last_decided(database: Database) -> tuple[int, Note] | None:
+    """(event number, note) of the last decision on a note that stands; None: there is none."""
+    with database.snapshot() as conn:
+        last = notes.last_decided(conn)
+        found = [n for n in notes.all_notes(conn) if last is not None and n.seq == last[1]]
+    return (last[0], found[0]) if last is not None and found else None
+
+
 def find(database: Database, item_id: str) -> Note | None:
     """The note of an item, decided or not."""
     with database.snapshot() as conn:
         return next((n for n in notes.all_notes(conn) if note_id(n) == item_id), None)
 
 
-def decide(database: Database, note: Note, kind: Decided, user: str | None, *, add: Add) -> None:
-    """Accept or reject a note, or let it wait again.
+def decide(
+    database: Database, note: Note, kind: Decided, user: str | None, *, add: Add
+) -> str | None:
+    """Accept or reject a note, or let it wait again; returns the id of the passage of an accepted text.
 
-    An accepted text becomes a passage, named by its author as the answer. A process that dies in
-    between leaves the note waiting, and accepting it again has the same result.
-    Raises InputError for rejecting or undoing a text that has become a passage.
+    An accepted text becomes a passage, named by its author as the answer; undoing that removes the
+    passage. A process that dies in between leaves the decision as it was, and repeating the call has the
+    same result.
+    Raises InputError for rejecting a text that has become a passage, and for undoing one that was edited.
     """
-    accepted = note.decision == "accept"
+    made: str | None = None
+    accepted = note.kind == "text" and note.decision == "accept"
     if note.kind == "text" and kind == "accept":
-        passage = _passage(note)
-        add([passage])
-        if not accepted:
-            # the correction is refused when a range in the question's filter excludes the passage
-            with contextlib.suppress(UnknownIdError):
-                append_correction(database, note.retrieval_id, passage.id, note.user_id)
-    elif note.kind == "text" and accepted:
+        made = _add(database, note, add)
+    elif accepted and kind == "undo":
+        _remove(database, note)
+    elif accepted:
         raise InputError(
-            f"the text of item {note_id(note)} is passage {_name(note)!r} of the index now; remove "
-            "that passage instead"
+            f"the text of item {note_id(note)} is passage {_name(note)!r} of the index now; undo the "
+            f"acceptance first: rag-flywheel review undo {note_id(note)}"
         )
     with database.transaction(durable=True) as conn:
         seq = passages.advance_clock(conn)
         notes.append_decision(
             conn, seq=seq, at=wall_clock.now(), note=note.seq, kind=kind, user_id=user
         )
+    return made
+
+
+def _add(database: Database, note: Note, add: Add) -> str:
+    """Add the passage of a text; returns its id."""
+    passage = _passage(note)
+    add([passage])
+    with database.reading() as conn:
+        named_before = notes.was_accepted(conn, note.seq)
+    if not named_before:
+        # the correction is refused when a range in the question's filter excludes the passage
+        with contextlib.suppress(UnknownIdError):
+            append_correction(database, note.retrieval_id, passage.id, note.user_id)
+    return passage.id
+
+
+def _remove(database: Database, note: Note) -> None:
+    """Remove the passage of a text, if it is still there. Raises InputError when it was edited."""
+    name = _name(note)
+    with database.reading() as conn:
+        present = passages.current_by_id(conn, [name]).get(name)
+    if present is None:
+        return
+    if present.passage.text != note.text:
+        raise InputError(
+            f"passage {name!r}, which item {note_id(note)} became, was edited since; remove it "
+            f"yourself if it is to go: rag-flywheel remove {name}, then undo the acceptance"
+        )
+    corpus.remove(database, [name])
 
 
 def _name(note: Note) -> str:
@@ -72,8 +111,5 @@ def _name(note: Note) -> str:
 def _passage(note: Note) -> Passage:
     """The passage of a text, with the values of the question's filter, so that it passes the filter."""
     where = {} if note.where is None else column_checks.parsed("retrievals.filter", note.where)
-    asked: dict[str, MetadataValue] = {
-        key: value for key, value in where.items() if not isinstance(value, dict | list)
-    }
-    metadata = {**asked, "source": SOURCE, "retrieval": note.retrieval_id}
+    metadata = {**dict(demanded(where)), "source": SOURCE, "retrieval": note.retrieval_id}
     return Passage(_name(note), note.text, metadata=metadata)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from rag_flywheel.checks import check_query, check_text
+from rag_flywheel.checks import as_whole, check_query, check_text
 from rag_flywheel.config import Config
 from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.errors import InputError, UnknownIdError
@@ -80,7 +80,8 @@ class Pin:
         """Raises InputError."""
         check_query(self.query, config.max_query_chars)
         check_text("passage_id", self.passage_id)
-        if type(self.grade) is not int or not 1 <= self.grade <= HIGHEST_GRADE:
+        grade = as_whole(self.grade)
+        if grade is None or not 1 <= grade <= HIGHEST_GRADE:
             raise InputError(
                 f"grade is {self.grade!r}; expected a whole number from 1 to {HIGHEST_GRADE}"
             )
@@ -106,7 +107,7 @@ def append_pin(
             if same and not golden.reviewed_since(conn, standing):
                 return False
         vectors.put(conn)
-        _append(conn, pin, [stored.pid], pin.grade)
+        _append(conn, pin, [stored.pid], int(pin.grade))
     return True
 
 

@@ -17,6 +17,7 @@ from rag_flywheel.records import ReviewItem
 from rag_flywheel.store import column_checks, golden, passages, users, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.event_types import Decision
+from rag_flywheel.store.notes import Note
 
 
 class Review:
@@ -50,15 +51,17 @@ class Review:
         disputed = [_item(opinions, topic, waiting[topic]) for topic in order]
         return disputed + notes.waiting(self._database)
 
-    def accept(self, item_id: str, *, user_id: str | None = None) -> None:
+    def accept(self, item_id: str, *, user_id: str | None = None) -> str | None:
         """Decide that the item's passage is an answer: it is in the golden set from now on.
+
+        Returns the passage's id; None for the note that an answer is missing.
 
         A text that a user wrote becomes a passage, with the metadata source "correction" and the
         retrieval's id. The note that an answer is missing is confirmed, and `gaps` goes on counting
         it. Accepting also changes an earlier decision. Raises UnknownIdError for an item that
         neither waits nor was decided.
         """
-        self._decide("accept", item_id, user_id)
+        return self._decide("accept", item_id, user_id)
 
     def reject(self, item_id: str, *, user_id: str | None = None) -> None:
         """Decide that the passage is no answer, so that it is not in the golden set. Raises as `accept`."""
@@ -67,12 +70,14 @@ class Review:
     def undo(self, item_id: str | None = None, *, user_id: str | None = None) -> str:
         """Take back the decision on an item; returns the item's id.
 
-        item_id: None takes back the last decision on a passage.
-        The decision before it counts again. Raises UnknownIdError when there is none to take back.
+        item_id: None takes back the last decision.
+        The decision before it counts again; a user's text waits again, and the passage that it became is
+        removed. Raises UnknownIdError when there is none to take back, and InputError for a passage that
+        was edited since.
         """
         check_optional_text("item_id", item_id)
         user = self._hidden(user_id)
-        note = None if item_id is None else notes.find(self._database, item_id)
+        note = self._last_note() if item_id is None else notes.find(self._database, item_id)
         if note is not None:
             notes.decide(self._database, note, "undo", user, add=self._add)
             return note_id(note)
@@ -93,13 +98,24 @@ class Review:
             )
         return _id(last)
 
-    def _decide(self, kind: Literal["accept", "reject"], item_id: str, user_id: str | None) -> None:
+    def _last_note(self) -> Note | None:
+        """The note of the last decision; None when that was on a passage, or there was none."""
+        last = notes.last_decided(self._database)
+        if last is None:
+            return None
+        with self._database.snapshot() as conn:
+            made = standing_decisions(golden.decisions_until(conn, passages.read_clock(conn)))
+        return last[1] if not made or last[0] > made[-1].seq else None
+
+    def _decide(
+        self, kind: Literal["accept", "reject"], item_id: str, user_id: str | None
+    ) -> str | None:
+        """Append a decision; returns the id of the passage that it is on, if any."""
         check_text("item_id", item_id)
         user = self._hidden(user_id)
         self._database.require_open()
         if (note := notes.find(self._database, item_id)) is not None:
-            notes.decide(self._database, note, kind, user, add=self._add)
-            return
+            return notes.decide(self._database, note, kind, user, add=self._add)
         opinions = self._opinions()
         topic = next((t for t in opinions.topics if _topic_id(opinions, t) == item_id), None)
         decided = topic is not None and opinions.topics[topic].decision is not None
@@ -109,12 +125,14 @@ class Review:
                 "`rag-flywheel review next` shows"
             )
         query, tenant = opinions.topics[topic].question
-        pid = opinions.heirs[topic[1]].pid
+        heir = opinions.heirs[topic[1]]
+        pid = heir.pid
         new = golden.NewDecision(kind, opinions.texts[query], query, tenant, pid, user)
         with self._database.transaction(durable=True) as conn:
             if query not in golden.query_texts(conn, [query]):  # forgotten meanwhile
                 raise UnknownIdError(f"the question of item {item_id!r} was deleted meanwhile")
             _append(conn, new)
+        return heir.passage.id
 
     def _opinions(self) -> Opinions:
         self._database.require_open()

@@ -9,6 +9,7 @@ import numpy as np
 
 from rag_flywheel.disk import read_bytes, version_file_errors
 from rag_flywheel.encoder import QueryEncoder
+from rag_flywheel.errors import counted
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank import parameters as params
@@ -82,7 +83,9 @@ def load_version(
         dense = DenseIndex.load(folder, dim=dim)
         with version_file_errors(folder):
             if len(dense) != n_passages:
-                raise ValueError(f"it holds {len(dense)} vectors; its manifest says {n_passages}")
+                raise ValueError(
+                    f"it holds {counted(len(dense), 'vector')}; its manifest says {n_passages}"
+                )
         indexes = Indexes(dense, LexicalIndex.load(folder, n_texts=n_passages))
     parameters, memory = load_parameters(folder), load_memory(folder)
     evidence = load_stored_evidence(folder, dim=dim)

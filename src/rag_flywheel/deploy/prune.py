@@ -16,7 +16,7 @@ from rag_flywheel.deploy.versions import (
     read_manifest,
     strays,
 )
-from rag_flywheel.errors import FlywheelError
+from rag_flywheel.errors import FlywheelError, counted
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 
@@ -39,7 +39,7 @@ def drop_dead_vectors(root: Path, database: Database) -> None:
     if noted - live:
         with database.transaction() as conn:
             n = vector_store.drop_revisions(conn, noted - live)
-        log.info("refresh: dropped %d vectors of encoders that no version has", n)
+        log.info("refresh: dropped %s of encoders that no version has", counted(n, "vector"))
 
 
 def forget_progress(root: Path) -> None:

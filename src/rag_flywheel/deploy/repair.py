@@ -13,7 +13,7 @@ from rag_flywheel.deploy.quarantine import quarantine
 from rag_flywheel.deploy.verify import database_problems, encoder_identity, version_problems
 from rag_flywheel.deploy.versions import CURRENT, VERSIONS, list_versions, strays
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.errors import CorruptFileError, counted
 from rag_flywheel.records import RefreshReport
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
@@ -34,7 +34,7 @@ def repair(root: Path, database: Database, refresh: Callable[[], RefreshReport])
             if n_bad:
                 with database.transaction() as conn:
                     drop_vectors(conn, n_bad)
-                done.append(f"dropped {len(n_bad)} vectors that could not be used")
+                done.append(f"dropped {counted(len(n_bad), 'vector')} that could not be used")
             reconcile(root, database)
         if done or _has_no_version(root, database):
             report = refresh()

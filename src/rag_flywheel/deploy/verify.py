@@ -25,7 +25,7 @@ from rag_flywheel.deploy.versions import (
 )
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tower import read_taught
-from rag_flywheel.errors import CorruptFileError, FlywheelError, StorageError
+from rag_flywheel.errors import CorruptFileError, FlywheelError, StorageError, counted
 from rag_flywheel.store import forgetting, journal, passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.row_checks import row_problems
@@ -109,9 +109,12 @@ def checked_before(root: Path, database: Database, version: str) -> bool:
 
 
 def note_checked(root: Path, database: Database, version: str) -> None:
-    """Record that the files of a version were hashed and read, and are sound."""
+    """Record that the files of a version were hashed and read, and are sound.
+
+    Nobody waits for it: not while another program writes.
+    """
     try:
-        with database.transaction(durable=False) as conn:
+        with database.transaction(durable=False, wait_s=0.0) as conn:
             journal.write_meta(conn, _CHECKED, _signature(root, version))
     except StorageError as error:  # only a note that spares the next reader the work
         log.debug("could not note that version %s was checked: %s", version, error)
@@ -160,9 +163,10 @@ def _live_problems(root: Path, database: Database) -> list[str]:
         )
     if unfinished:
         found.append(
-            f"{len(unfinished)} users were deleted, but what was learned from them was not; "
-            "`rag-flywheel refresh` finishes it"
+            f"{counted(len(unfinished), 'user was', 'users were')} deleted, but what was learned from "
+            "them was not; `rag-flywheel refresh` finishes it"
         )
     if lacking:
-        found.append(f"{lacking} passages have no vector; `rag-flywheel refresh` makes them")
+        which = counted(lacking, "passage has", "passages have")
+        found.append(f"{which} no vector; `rag-flywheel refresh` makes what is missing")
     return found

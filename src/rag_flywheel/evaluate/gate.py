@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.errors import counted
 from rag_flywheel.evaluate.paired import ByQuery, better_test
 
 Mask = npt.NDArray[np.bool_]
@@ -110,7 +111,11 @@ def alpha_of(look: int) -> float:
 def too_soon(n_votes: int, before: Looks) -> str:
     """Why n_votes are too few for another look; empty when one is due."""
     enough = math.ceil(GROWTH * before.n_votes)
-    return f"{n_votes} votes so far, the next look is at {enough}" if n_votes < enough else ""
+    return (
+        f"{counted(n_votes, 'vote')} so far, the next look is at {enough}"
+        if n_votes < enough
+        else ""
+    )
 
 
 def decide(results: TrialResults, n_votes: int, before: Looks, *, seed: int = 0) -> Decision:
@@ -127,7 +132,8 @@ def decide(results: TrialResults, n_votes: int, before: Looks, *, seed: int = 0)
         measure, gains = "golden queries", results.golden.differences
     n = len(gains)
     if n < LEAST_JUDGED:
-        why = f"{n} held-out queries have votes, fewer than the {LEAST_JUDGED} that can decide"
+        judged = counted(n, "held-out query has", "held-out queries have")
+        why = f"{judged} votes, fewer than the {LEAST_JUDGED} that can decide"
         return Decision("too few", why, measure, n)
     if not np.isfinite(gains).all():
         return Decision("no better", f"{measure} give a gain that is no number", measure, n)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from rag_flywheel.errors import counted
 from rag_flywheel.records import Pids, Vectors
 
 Search = Callable[[Vectors, int], list[Pids]]
@@ -27,10 +28,14 @@ def integrity_problems(
     best = search(vectors, 1)
     lost = [int(p) for p, found in zip(expected, best, strict=True) if not len(found)]
     if lost:
-        return [f"{len(lost)} passages find nothing, the first is number {lost[0]}"]
+        which = counted(len(lost), "passage finds", "passages find")
+        return [f"{which} nothing, the first is number {lost[0]}"]
     found = vectors_of(np.array([row[0] for row in best], dtype=np.int64))
     cosines = np.einsum("ij,ij->i", found, vectors)
     wrong = expected[cosines < 1.0 - _TOLERANCE]
     if len(wrong):
-        return [f"{len(wrong)} passages do not find themselves, the first is number {wrong[0]}"]
+        which = counted(
+            len(wrong), "passage does not find itself", "passages do not find themselves"
+        )
+        return [f"{which}, the first is number {wrong[0]}"]
     return []

@@ -7,29 +7,29 @@ from pathlib import Path
 from rag_flywheel.disk import disk_errors, new_folder, replace_text
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.beir import read_golden, write_golden
-from rag_flywheel.formats.rows import Row, refuse
+from rag_flywheel.formats.rows import Row, RowsRead, refuse
 from rag_flywheel.formats.table import SEPARATORS, read_table, table_text
 from rag_flywheel.records import GoldenItem
 
 
-def read_answers(path: Path, *, split: str, max_query_chars: int) -> list[Row]:
+def read_answers(path: Path, *, split: str, max_query_chars: int, into: RowsRead) -> list[Row]:
     """The rows of a BEIR folder's qrels/SPLIT.tsv with its queries, or of a .csv or .tsv file.
 
+    into: gets the counts of what was left out.
     Raises InputError, naming file and line, for what cannot be used; StorageError.
     """
     if not isinstance(split, str) or not re.fullmatch(r"[\w.-]+", split):
         raise InputError(f"split is {split!r}; expected a name such as test, of qrels/test.tsv")
-    problems: list[str] = []
     with disk_errors(path):
         if path.is_dir():
-            rows = read_golden(path, split, max_query_chars, problems)
+            rows = read_golden(path, split, max_query_chars, into)
         elif path.is_file() and path.suffix in SEPARATORS:
-            rows = read_table(path, max_query_chars, problems)
+            rows = read_table(path, max_query_chars, into)
         elif path.exists():
             raise InputError(f"{path} is no folder, .csv or .tsv; expected known answers in one")
         else:
             raise InputError(f"no file or folder {path}; expected a BEIR folder, a .csv or a .tsv")
-    refuse(problems)
+    refuse(into.problems)
     return rows
 
 

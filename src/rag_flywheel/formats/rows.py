@@ -3,12 +3,12 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.lines import Limits, read_records
+from rag_flywheel.formats.tally import WAY_ON, LinesRead, Tally
 
 MOST_ROWS = 100_000
 LIMITS = Limits(
@@ -18,6 +18,7 @@ LIMITS = Limits(
     " is beyond 256 MB, unpacked; expected less: add a part of it",
 )
 HIGHEST_GRADE = 100
+_GRADE = re.compile(r"[0-9]{1,3}(\.0*)?")  # pandas writes 1.0
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,28 @@ class Row:
     where: str
 
 
+@dataclass
+class RowsRead:
+    """What became of the lines of files of known answers.
+
+    lenient: rows that cannot be used are counted, not refused.
+    problems: one message for each row that is refused. lines: of each file.
+    """
+
+    lenient: bool = False
+    problems: list[str] = field(default_factory=list)
+    lines: list[LinesRead] = field(default_factory=list)
+
+    def tally(self, file: str) -> Tally:
+        """Counts the lines of a file."""
+        return Tally(file, lenient=self.lenient, problems=self.problems)
+
+
 def refuse(problems: Sequence[str]) -> None:
     """Raise InputError with the first problem and the number of others, if there is one."""
     if problems:
         more = f" (further such lines: {len(problems) - 1})" if len(problems) > 1 else ""
-        raise InputError(f"{problems[0]}{more}. Nothing was added")
-
-
-@contextmanager
-def collected(problems: list[str]) -> Iterator[None]:
-    """Append the message of an InputError in the block to `problems` instead of raising it."""
-    try:
-        yield
-    except InputError as error:
-        problems.append(str(error))
+        raise InputError(f"{problems[0]}{more}. Nothing was added; {WAY_ON}")
 
 
 def is_tenant(text: str | None) -> bool:
@@ -56,12 +65,12 @@ def is_tenant(text: str | None) -> bool:
     except (ValueError, RecursionError):
         return False
     is_one = isinstance(value, str | int) and not isinstance(value, bool)
-    return is_one and json.dumps(value) == text
+    return is_one and json.dumps(value) == text and bool(str(value).strip())
 
 
 def is_grade(text: str) -> bool:
     """Whether a cell is a valid grade."""
-    return bool(re.fullmatch(r"[0-9]{1,3}", text)) and int(text) <= HIGHEST_GRADE
+    return bool(_GRADE.fullmatch(text)) and int(float(text)) <= HIGHEST_GRADE
 
 
 def parse_grade(text: str, where: str) -> int:
@@ -71,7 +80,7 @@ def parse_grade(text: str, where: str) -> int:
             f"{where} has the grade {text[:40]!r}; expected a whole number from 0 (no answer) to "
             f"{HIGHEST_GRADE}"
         )
-    return int(text)
+    return int(float(text))
 
 
 def read_rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rag_flywheel.checks import check_query
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, counted
 from rag_flywheel.formats.beir import cell
 from rag_flywheel.formats.lines import located
-from rag_flywheel.formats.rows import Row, collected, is_tenant, parse_grade, read_rows
+from rag_flywheel.formats.rows import Row, RowsRead, is_tenant, parse_grade, read_rows
 from rag_flywheel.records import GoldenItem
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -15,8 +15,9 @@ _COLUMNS = ("query", "passage_id", "grade", "tenant")
 _NEEDED = {"query", "passage_id"}
 
 
-def read_table(path: Path, most: int, problems: list[str]) -> list[Row]:
-    """The rows of a .csv or .tsv file; problems are appended to `problems`."""
+def read_table(path: Path, most: int, into: RowsRead) -> list[Row]:
+    """The rows of a .csv or .tsv file; problems and counts go into `into`."""
+    tally = into.tally(path.name)
     records = read_rows(path, SEPARATORS[path.suffix])
     _, header = next(records, (1, []))
     if not set(header) >= _NEEDED or not set(header) <= {*_COLUMNS} or len({*header}) < len(header):
@@ -25,13 +26,18 @@ def read_table(path: Path, most: int, problems: list[str]) -> list[Row]:
             f"{path}, line 1 is {shown[:200]!r}; expected the header query, passage_id and "
             "perhaps grade and tenant"
         )
+    tally.skip_header()
     rows = []
     for number, record in records:
         where = f"{path}, line {number}"
-        with collected(problems):
+        with tally.refusing("no query, passage and grade", number):
             if len(record) != len(header):
-                raise InputError(f"{where} has {len(record)} columns; expected {len(header)}")
+                raise InputError(
+                    f"{where} has {counted(len(record), 'column')}; expected {len(header)}"
+                )
             rows.append(_row(dict(zip(header, record, strict=True)), where, most))
+            tally.use()
+    into.lines.append(tally.report())
     return rows
 
 

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from rag_flywheel.errors import counted
 from rag_flywheel.improve.examples import (
     Examples,
     Floats,
@@ -103,7 +104,9 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
         why = f"{noise:.0%} of votes look wrong: nothing is learned from them"
         return Proposal(None, why, scores, likeliest)
     found = _with_weights(replace(kept, source=FITTED), own, likeliest.weights)
-    return Proposal(found, f"fitted to {len(own)} past queries", scores, likeliest)
+    return Proposal(
+        found, f"fitted to {counted(len(own), 'past query', 'past queries')}", scores, likeliest
+    )
 
 
 def calibrated_parameters(

@@ -82,7 +82,7 @@ def accuracy_of(ballots: Ballots) -> Accuracy:
     found = _fitted(ballots)
     counts = _counts(ballots, found.right[ballots.passage], found.n)
     weight = np.ones(found.n)
-    if found.n >= LEAST_VOTERS and _accuracy_on_others(ballots) >= LEAST_ACCURACY:
+    if found.n >= LEAST_VOTERS and accuracy_on_others(ballots) >= LEAST_ACCURACY:
         usual = 0.5 * sum(_usual(counts, found.believed))
         own = _weights(found, counts, usual)
         if np.mean(own >= _HALF) > _HALF or np.sum(~np.isnan(ballots.known)) >= _MANY_KNOWN:
@@ -146,7 +146,7 @@ def _at_first(ballots: Ballots, chances: Floats) -> Floats:
     return found
 
 
-def _accuracy_on_others(ballots: Ballots) -> float:
+def accuracy_on_others(ballots: Ballots) -> float:
     """The balanced accuracy of those who are believed for their votes on one half of the passages, on the
     other half, by the votes of others there: 0.5 where chance alone tells whom to believe."""
     half = np.random.default_rng(0).permutation(len(ballots.chances)) % 2

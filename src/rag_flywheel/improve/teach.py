@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from rag_flywheel import disk
 from rag_flywheel.encode.tower import Tower
+from rag_flywheel.errors import counted
 from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.likelihood import after_votes
 from rag_flywheel.improve.propagate import before_votes
@@ -137,7 +138,9 @@ def teach(
     }
     if not gain > 0:  # nor where it is no number
         return TeachingResult(False, "queries kept apart are no better off", scores)
-    return TeachingResult(True, f"taught by {len(own)} past queries", scores)
+    return TeachingResult(
+        True, f"taught by {counted(len(own), 'past query', 'past queries')}", scores
+    )
 
 
 class _Run:

@@ -22,6 +22,7 @@ from rag_flywheel.disk import (
     version_file_errors,
     write_arrays,
 )
+from rag_flywheel.errors import counted
 from rag_flywheel.index.bm25 import K1, B, LexicalScores, WordScores, add_column
 from rag_flywheel.index.char_ngrams import CharNgrams
 from rag_flywheel.index.spans import places_of
@@ -107,7 +108,7 @@ class LexicalIndex:
             if np.any(titles < 0) or np.any(titles > np.diff(offsets)):
                 raise ValueError("a title has an impossible length")
             if len(titles) != n_texts:
-                raise ValueError(f"it holds {len(titles)} texts; expected {n_texts}")
+                raise ValueError(f"it holds {counted(len(titles), 'text')}; expected {n_texts}")
             ngrams = CharNgrams.load(tokens, n_words=len(vocabulary))
             bm25 = WordScores.load(lexical, len(vocabulary), n_texts)
         return cls(bm25, vocabulary, ids, offsets, titles, ngrams)

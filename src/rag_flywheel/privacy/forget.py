@@ -17,7 +17,7 @@ from rag_flywheel.deploy.current import read_current, withdraw
 from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.prune import drop_dead_vectors, forget_progress
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.errors import CorruptFileError, StorageError
+from rag_flywheel.errors import CorruptFileError, StorageError, counted
 from rag_flywheel.records import ForgetReport, RefreshReport
 from rag_flywheel.store import forgetting
 from rag_flywheel.store.database import Database
@@ -62,7 +62,9 @@ def _deleted(root: Path, database: Database, user: str) -> ForgetReport:
         report = forgetting.delete_user(conn, user)
         forgetting.restart_looks(conn, live)
         forgetting.record_forget(conn, "begun", report)
-    log.info("forget: %d retrievals, %d votes", report.n_retrievals, report.n_votes)
+    log.info(
+        "forget: %s, %s", counted(report.n_retrievals, "retrieval"), counted(report.n_votes, "vote")
+    )
     return report
 
 

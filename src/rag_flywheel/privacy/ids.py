@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import replace
 
-from rag_flywheel.checks import MOST_TRUST, check_optional_text, check_trust
+from rag_flywheel.checks import MOST_TRUST, check_name, check_optional_text, check_trust
 from rag_flywheel.records import Vote
 
 _BYTES = 16
@@ -18,9 +18,12 @@ def hashed(key: bytes, text: str) -> str:
 
 
 def hashed_id(key: bytes, name: str, given: str | None) -> str | None:
-    """The hash of an id that a caller gave as the argument `name`; None for None. Raises InputError."""
+    """The hash of an id that a caller gave as the argument `name`; None for None. Raises InputError,
+    also for a blank one."""
     check_optional_text(name, given)
-    return None if given is None else hashed(key, given)
+    if given is None:
+        return None
+    return hashed(key, check_name(name, given, instead=", or None for nobody known"))
 
 
 def hashed_vote(key: bytes, vote: Vote, *, trust: float = 1.0) -> Vote:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rag_flywheel.errors import counted
 from rag_flywheel.refresh.start import Live
 from rag_flywheel.store import passages, wall_clock
 from rag_flywheel.store import votes as vote_store
@@ -31,9 +32,9 @@ def nothing_to_do(
         return None
     if live_now.current is not None and live_now.current.held:
         return f"version {live.id} is held live until release"
-    counted = live.votes_until if live_now.frozen_at is None else live.watermark
+    until = live.votes_until if live_now.frozen_at is None else live.watermark
     with database.snapshot() as conn:
-        votes = vote_store.count_votes(conn, counted)
+        votes = vote_store.count_votes(conn, until)
         changes = passages.count_changes(conn, live.watermark)
         changes += passages.count_without_vector(conn, live.revision)
     if tune:
@@ -46,6 +47,6 @@ def nothing_to_do(
     if enough or old or when == When():
         return None
     return (
-        f"not due: {votes} new votes (asked for: {when.if_votes}), live version {age_s:.0f} s old "
+        f"not due: {counted(votes, 'new vote')} (asked for: {when.if_votes}), live version {age_s:.0f} s old "
         f"(asked for: {when.max_age_s})"
     )

@@ -96,7 +96,7 @@ class ExampleBuilder:
         with self.database.snapshot() as conn:
             state = bare_state(self.version, conn)
             scopes = {
-                tenant: scope(state, matching_pids(conn, _of_tenant(self.tenant_key, tenant)))
+                tenant: scope(state, _pids_of_tenant(conn, self.tenant_key, tenant))
                 for tenant in {item.tenant for item in items}
             }
         past = Past({}, {}, {item.query_hash: item.query for item in items}, dict(vectors))
@@ -258,7 +258,8 @@ def fit_to_judge(
     return [item for item, cosine in zip(new, closest, strict=True) if cosine < least]
 
 
-def _of_tenant(key: str | None, tenant: str | None) -> dict[str, object]:
+def _pids_of_tenant(conn: sqlite3.Connection, key: str | None, tenant: str | None) -> Pids | None:
+    """Pids of the texts of a tenant; None: all texts."""
     if key is None or tenant is None:
-        return {}
-    return {key: column_checks.parsed("golden.tenant", tenant)}
+        return None
+    return matching_pids(conn, {key: column_checks.parsed("golden.tenant", tenant)})

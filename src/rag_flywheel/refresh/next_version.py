@@ -18,7 +18,7 @@ from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.prune import CHECKPOINT, forget_progress
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.errors import CorruptFileError, FlywheelError
+from rag_flywheel.errors import CorruptFileError, FlywheelError, counted
 from rag_flywheel.evaluate.gate import Looks
 from rag_flywheel.evaluate.gate_file import FILE_NAME as GATE_FILE
 from rag_flywheel.evaluate.gate_file import gate_text
@@ -138,7 +138,7 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
     held = live.current is not None and live.current.held  # rebuilt, its files being damaged
     current = Current(manifest.id, live.frozen_at, held)
     make_live(root, database, "promote", current, _looks(learned, manifest.id))
-    reason = f"{len(built.pids)} passages" + (", none changed" if built.linked else "")
+    reason = counted(len(built.pids), "passage") + (", none changed" if built.linked else "")
     scores = {"n_passages": float(len(built.pids)), "n_embedded": float(n_embedded)}
     for arm in learned.arms:
         reason, scores = f"{reason}; {arm.why}", {**scores, **arm.scores}
@@ -161,7 +161,7 @@ def _embed(running: RunningJob) -> int:
             for t in passages.without_vector(conn, encoder.revision)
         }
     n_embedded = embed(database, encoder, lacking, running.job.progress)
-    log.info("refresh: embedded %d passages that had no vector", n_embedded)
+    log.info("refresh: embedded %s that had no vector", counted(n_embedded, "passage"))
     return n_embedded
 
 
@@ -183,7 +183,7 @@ def _indexes(
         deploy.empty(running.job.root, staged)
         return _indexes(running, staged, None, parameters)
     what = "linked the unchanged" if built.linked else "built the"
-    log.info("refresh: %s indexes of %d passages", what, len(built.pids))
+    log.info("refresh: %s indexes of %s", what, counted(len(built.pids), "passage"))
     return built, version
 
 
@@ -243,7 +243,7 @@ def _past(
         return past, builder.past(past), model.raters
     past = read_past(database, source, until=until)
     examples = builder.past(past)
-    raters = weighed_raters(database, examples, until=until)
+    raters = weighed_raters(database, source, examples, until=until)
     if weights := weights_of(raters):
         past = read_past(database, source, until=until, weights=weights)
         examples = judged_again(examples, past)

@@ -2,23 +2,39 @@
 
 import logging
 import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rag_flywheel.curate.judgments import standing_votes
 from rag_flywheel.curate.opinions import standing_decisions
+from rag_flywheel.curate.source import Source
 from rag_flywheel.curate.weights import SAID
+from rag_flywheel.errors import counted
 from rag_flywheel.improve.crowds import TOGETHER, contradicted, crowds_of
 from rag_flywheel.improve.examples import Examples, Floats, Ints
 from rag_flywheel.improve.propagate import build_memory
-from rag_flywheel.improve.raters import Ballots, accuracy_of
+from rag_flywheel.improve.raters import (
+    LEAST_ACCURACY,
+    LEAST_VOTERS,
+    Ballots,
+    accuracy_of,
+    accuracy_on_others,
+)
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.raters import RaterWeight
 from rag_flywheel.records import QueryKey
+from rag_flywheel.refresh.examples import judged_again
+from rag_flywheel.refresh.past import read_past
 from rag_flywheel.store import golden, votes
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.event_types import VoteEvent
+
+MOST_HELPFUL = 1.5
+"""How many times the others' share of helpful votes a doubted user may have and be judged again."""
+_DOUBTED = 0.5
 
 log = logging.getLogger("rag_flywheel")
 
@@ -35,22 +51,86 @@ class _Cast:
     at: Floats
 
 
-def weighed_raters(database: Database, examples: Examples, *, until: int) -> dict[str, RaterWeight]:
+def weighed_raters(
+    database: Database, source: Source, examples: Examples, *, until: int
+) -> dict[str, RaterWeight]:
     """The weight of every user who voted up to an event number, by their hashes.
 
     examples: the past queries, judged as if all users were alike. The chances of passages before a
     question's own votes come from the shipped weights and the votes on similar questions, so that the
-    same votes always give the same weights.
+    same votes always give the same weights. Users are compared with those of their own tenant where it
+    has enough of them, since another tenant may want other answers; a user of several tenants weighs
+    what the strictest of them says. Those who are hardly believed are judged again among themselves.
     """
     with database.snapshot() as conn:
         standing = standing_votes(votes.votes_until(conn, until))
         known = _known(conn, until)
     if all(vote.user_id is None for vote in standing):
         return {}
-    found = _weighed(_cast(standing, examples, known))
-    low = sum(rater.weight < 0.5 for rater in found.values())
-    log.info("refresh: weighed %d users who voted, %d of them below a half", len(found), low)
-    return found
+    found: dict[str, RaterWeight] = {}
+    for some in _by_tenant(standing):
+        of_some = _weighed(_cast(some, examples, known))
+        doubted = {user for user, r in of_some.items() if r.weight < _DOUBTED and r.crowd is None}
+        if len(doubted) >= LEAST_VOTERS:
+            weights = dict.fromkeys(of_some.keys() - doubted, 0.0)
+            past = read_past(database, source, until=until, weights=weights)
+            own = [vote for vote in some if vote.user_id in doubted]
+            among = _cast(own, judged_again(examples, past), known)
+            of_some |= _believed_among_themselves(of_some, among, _helpful_share(some, doubted))
+        for user, rater in of_some.items():
+            if user not in found or rater.weight < found[user].weight:
+                found[user] = rater
+    low = sum(rater.weight < _DOUBTED for rater in found.values())
+    log.info(
+        "refresh: weighed %s who voted, %d of them below a half", counted(len(found), "user"), low
+    )
+    return dict(sorted(found.items()))
+
+
+def _by_tenant(standing: list[VoteEvent]) -> Iterator[list[VoteEvent]]:
+    """The votes of each tenant with enough voters to compare, and those of all the others together."""
+    by_tenant: dict[str | None, list[VoteEvent]] = defaultdict(list)
+    for vote in standing:
+        by_tenant[vote.tenant].append(vote)
+    few: list[VoteEvent] = []
+    for some in by_tenant.values():
+        if len({vote.voice for vote in some}) >= LEAST_VOTERS:
+            yield some
+        else:
+            few += some
+    if few:
+        yield few
+
+
+def _helpful_share(standing: list[VoteEvent], doubted: set[str]) -> float:
+    """The share of helpful votes among those of users who are not doubted."""
+    others = [vote.verdict == "helpful" for vote in standing if vote.user_id not in doubted]
+    return sum(others) / max(len(others), 1)
+
+
+def _believed_among_themselves(
+    weighed: dict[str, RaterWeight], among: _Cast, usual_share: float
+) -> dict[str, RaterWeight]:
+    """The doubted users whose votes bear each other out where only theirs count, with the weight that they
+    have there, at most 1.
+
+    They are a minority that wants other answers. Those who call much more helpful than others do, are
+    none: for whoever turns every verdict round agrees with those who do so too, but calls most helpful.
+    """
+    again = _weighed(among)
+    ballots = among.ballots
+    if not len(ballots.voter) or accuracy_on_others(ballots) < LEAST_ACCURACY:
+        return {}
+    n = np.bincount(ballots.voter)
+    share = np.bincount(ballots.voter, ballots.helpful) / np.maximum(n, 1)
+    share_of = dict(zip(among.users, share.tolist(), strict=True))
+    return {
+        user: replace(weighed[user], weight=min(rater.weight, 1.0))
+        for user, rater in again.items()
+        if rater.weight > weighed[user].weight
+        and rater.crowd is None
+        and share_of[user] <= MOST_HELPFUL * usual_share
+    }
 
 
 def _known(conn: sqlite3.Connection, until: int) -> dict[tuple[QueryKey, int], bool]:

@@ -19,7 +19,7 @@ from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.prune import drop_dead_vectors
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.tower import TunableEncoder, require_tunable
-from rag_flywheel.errors import StorageError
+from rag_flywheel.errors import StorageError, counted
 from rag_flywheel.evaluate.gate_file import tried_to_tune
 from rag_flywheel.privacy.retention import fold_old
 from rag_flywheel.rank.raters import load_raters, weights_of
@@ -138,4 +138,4 @@ def _fold(job: Job, live: Live, report: RefreshReport) -> None:
     if manifest is not None:
         weights = weights_of(load_raters(deploy.version_folder(job.root, manifest.id)))
     if n := fold_old(job.database, job.config, days=days, until=until, weights=weights):
-        log.info("refresh: folded %d retrievals older than %g days", n, days)
+        log.info("refresh: folded %s older than %g days", counted(n, "retrieval"), days)

@@ -12,7 +12,7 @@ from rag_flywheel.deploy.build import read_back_parameters
 from rag_flywheel.encode.tower import FILE_NAME, require_tunable
 from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.errors import EncoderError
+from rag_flywheel.errors import EncoderError, counted
 from rag_flywheel.evaluate.gate import LEAST_JUDGED, Looks, too_soon
 from rag_flywheel.evaluate.trial import Gate, Side, gated
 from rag_flywheel.improve.fit import calibrated_parameters, propose
@@ -105,9 +105,8 @@ def _too_few_judges(panel: Panel, live: Side) -> str:
     """Why no gate could decide whether a tuned encoder is better; empty when one could."""
     judged = len(np.unique(panel.groups[panel.held_out]))
     if max(judged, len(live.judges.golden.queries)) < LEAST_JUDGED:
-        return (
-            f"{judged} held-out queries have votes, fewer than the {LEAST_JUDGED} that can decide"
-        )
+        which = counted(judged, "held-out query has", "held-out queries have")
+        return f"{which} votes, fewer than the {LEAST_JUDGED} that can decide"
     return ""
 
 

@@ -13,7 +13,7 @@ from rag_flywheel.deploy.current import read_current
 from rag_flywheel.deploy.loaded import load_parameters
 from rag_flywheel.deploy.versions import read_manifest, sound_file, version_folder
 from rag_flywheel.disk import read_json, version_file_errors
-from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.errors import CorruptFileError, counted
 from rag_flywheel.evaluate.gate_file import FILE_NAME, FORMAT_VERSION, MOST_BYTES
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import VersionStory
@@ -33,7 +33,7 @@ def story(root: Path, version: str) -> VersionStory:
     current = read_current(root)
     live = load_parameters(folder)
     words = [
-        f"{manifest.n_passages} passages, votes up to event {manifest.votes_until}, made "
+        f"{counted(manifest.n_passages, 'passage')}, votes up to event {manifest.votes_until}, made "
         f"{utc(manifest.created)}"
         + (f" after {manifest.parent}" if manifest.parent else ", the first version")
     ]

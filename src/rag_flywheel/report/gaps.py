@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rag_flywheel.checks import as_number
 from rag_flywheel.curate.chances import completed, with_named
 from rag_flywheel.curate.source import Source
 from rag_flywheel.errors import InputError
@@ -69,8 +70,10 @@ def gaps(
     times 2 for two. Without a user's id, each time counts as another person.
     Raises InputError.
     """
-    if type(days) not in {int, float} or not 0 < days < 1e5:
+    number = as_number(days)
+    if number is None or not 0 < number < 1e5:
         raise InputError(f"days is {days!r}; expected a number above 0")
+    days = float(number)
     now = wall_clock.now()
     with database.snapshot() as conn:
         recent = asked_since(conn, now - 2 * days * _DAY_S)

@@ -4,10 +4,11 @@ import json
 import secrets
 import sqlite3
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rag_flywheel.errors import StorageError
+from rag_flywheel.errors import BusyError, NotRecordedWarning, StorageError
 from rag_flywheel.rank.score import Scored
 from rag_flywheel.records import Filter, Hit, KnownAnswer, Passage, Retrieval, Vectors
 from rag_flywheel.serve.explore import Allowance, drawn
@@ -24,8 +25,8 @@ Behind = tuple[tuple[int, ...], tuple[KnownAnswer, ...]]
 
 @dataclass(frozen=True)
 class Request:
-    """Who asks, how many hits, and what is recorded. tenant: as JSON, None: no tenant. min_relevance: hits
-    below it are left out."""
+    """Who asks, how many hits, and what is recorded. where: in the types of JSON. tenant: as JSON, None: no
+    tenant. min_relevance: hits below it are left out."""
 
     k: int
     where: Filter | None = None
@@ -93,21 +94,50 @@ def answer(
     *,
     revision: str,
     began: float,
+    wait_s: float,
 ) -> list[Retrieval]:
     """The retrievals for the caller, committed to the database first when they are to be recorded.
 
     allowance: how many recorded ones may be explored. began: when the call began (time.perf_counter).
+    wait_s: for how long to wait for another program that writes; then they are not recorded.
     Raises RestoredError.
     """
     if not asked.record or not found:
-        return [_retrieval(None, state, f) for f in found]
+        return [retrieval(None, state, f) for f in found]
+    try:
+        return _all_recorded(database, state, asked, found, allowance, revision, began, wait_s)
+    except BusyError as error:
+        warn_not_recorded(error, wait_s)
+        return [retrieval(None, state, f) for f in found]
+
+
+def warn_not_recorded(error: BusyError, wait_s: float) -> None:
+    """Warn that an answer is given without a record."""
+    warnings.warn(
+        f"the answer was not recorded, and takes no votes: {error} (waited {wait_s:g} s, config "
+        "record_wait_s)",
+        NotRecordedWarning,
+        stacklevel=2,
+    )
+
+
+def _all_recorded(
+    database: Database,
+    state: State,
+    asked: Request,
+    found: Sequence[RankedQuery],
+    allowance: Allowance,
+    revision: str,
+    began: float,
+    wait_s: float,
+) -> list[Retrieval]:
     latency_ms = (time.perf_counter() - began) * 1000.0 / len(found)
     ids = [_new_id() for _ in found]
     found = [_explored(f, id_, allowance) for f, id_ in zip(found, ids, strict=True)]
     records = [_record(id_, f, state, asked, latency_ms) for id_, f in zip(ids, found, strict=True)]
-    with database.transaction(durable=False) as conn:
+    with database.transaction(durable=False, wait_s=wait_s) as conn:
         _write(conn, state, records, found, revision)
-    return [_retrieval(r.id, state, f) for r, f in zip(records, found, strict=True)]
+    return [retrieval(r.id, state, f) for r, f in zip(records, found, strict=True)]
 
 
 def recorded(
@@ -128,7 +158,7 @@ def recorded(
     found = _explored(found, id_, allowance)
     record = _record(id_, found, state, asked, latency_ms)
     _write(conn, state, [record], [found], revision)
-    return _retrieval(record.id, state, found)
+    return retrieval(record.id, state, found)
 
 
 def _write(
@@ -145,7 +175,8 @@ def _write(
     retrievals.record_retrievals(conn, records)
 
 
-def _retrieval(id_: str | None, state: State, found: RankedQuery) -> Retrieval:
+def retrieval(id_: str | None, state: State, found: RankedQuery) -> Retrieval:
+    """The retrieval for the caller; id_: None: it is not recorded."""
     hits = tuple(hit for _, hit in found.hits)
     return Retrieval(id_, found.query, state.version.id, hits, found.answerable)
 
@@ -177,7 +208,7 @@ def _record(
         query=found.query,
         query_hash=passages.query_hash(found.query),
         k=asked.k,
-        filter=json.dumps(where, sort_keys=True, default=list) if where else None,
+        filter=json.dumps(where, sort_keys=True) if where is not None else None,
         tenant=asked.tenant,
         version=state.version.id,
         seen=state.seq,

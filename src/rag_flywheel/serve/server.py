@@ -11,11 +11,17 @@ from typing import TypeVar
 
 import numpy as np
 
-from rag_flywheel.checks import check_candidates, check_k, check_query, look_like_distances
+from rag_flywheel.checks import (
+    check_candidates,
+    check_k,
+    check_name,
+    check_query,
+    look_like_distances,
+)
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import TextEncoder
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import BusyError, InputError
 from rag_flywheel.rank.evidence import Asked, Evidence, evidence_for
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.posterior import Rates
@@ -41,6 +47,8 @@ from rag_flywheel.serve.answers import (
     answer,
     make_hit,
     recorded,
+    retrieval,
+    warn_not_recorded,
 )
 from rag_flywheel.serve.candidates import look_up, with_evident
 from rag_flywheel.serve.explore import Allowance, passage_to_explore
@@ -149,7 +157,16 @@ class Server:
             if not n_gone or not tries_left:
                 break  # else a text was edited or removed meanwhile: its new one may belong here
         more = self._allowance
-        return answer(self._database, state, asked, found, more, revision=revision, began=began)
+        return answer(
+            self._database,
+            state,
+            asked,
+            found,
+            more,
+            revision=revision,
+            began=began,
+            wait_s=self._config.record_wait_s,
+        )
 
     def rank(self, queries: Sequence[str], asked: Request) -> list[list[str]]:
         """The ids of the k best passages for each query, and nothing else."""
@@ -282,11 +299,13 @@ class Server:
             every = [(i, int(pids[i]), own.texts[i]) for i in shown]
             return _hits_of(ranked, every, of_hits, least)
 
-        if not asked.record:
+        def unrecorded() -> Retrieval:
             found = RankedQuery(query, vector, hits_of(own.pids), of_hits.answerable)
-            return answer(
-                self._database, state, asked, [found], more, revision=revision, began=began
-            )[0]
+            return retrieval(None, state, found)
+
+        if not asked.record:
+            return unrecorded()
+        wait_s = self._config.record_wait_s
         latency_ms = (time.perf_counter() - began) * 1000.0
         kept = own.kept(shown)
         i = None
@@ -294,18 +313,22 @@ class Server:
             stored = set(kept)
             below = [j for j in ranked.below(shown) if j in stored]
             i = ranked.to_explore(state, shown, below, self._times(state, query, asked.tenant))
-        with self._database.transaction(durable=False) as conn:
-            pids = own.pids.copy()
-            pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept])
-            logged, other = own.logged(kept, pids), None
-            if i is not None:
-                (chance,) = _relevance_of_given(state, ranked, [i], query, own).hits
-                hit = ranked.explored(own.texts[i], i, len(shown), chance)
-                other = int(pids[i]), hit
-            found = RankedQuery(query, vector, hits_of(pids), of_hits.answerable, logged, other)
-            return recorded(
-                conn, state, asked, found, more, revision=revision, latency_ms=latency_ms
-            )
+        try:
+            with self._database.transaction(durable=False, wait_s=wait_s) as conn:
+                pids = own.pids.copy()
+                pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept])
+                logged, other = own.logged(kept, pids), None
+                if i is not None:
+                    (chance,) = _relevance_of_given(state, ranked, [i], query, own).hits
+                    hit = ranked.explored(own.texts[i], i, len(shown), chance)
+                    other = int(pids[i]), hit
+                found = RankedQuery(query, vector, hits_of(pids), of_hits.answerable, logged, other)
+                return recorded(
+                    conn, state, asked, found, more, revision=revision, latency_ms=latency_ms
+                )
+        except BusyError as error:
+            warn_not_recorded(error, wait_s)
+            return unrecorded()
 
     def _ranked_given(
         self, state: State, query: EmbeddedText, own: GivenCandidates, asked: Request
@@ -350,13 +373,25 @@ class Server:
     def tenant(self, where: Filter | None) -> str | None:
         """The tenant that a filter asks for, as JSON; None without one."""
         key = self._config.tenant_key
-        if key is None or not isinstance(where, Mapping) or key not in where:
+        if key is None or where is None:
             return None
-        value = where[key]
+        plain = filters.plain_filter(where)
+        n = sum(each == key for each in filters.keys_of(plain))
+        if not n:
+            return None
+        demanded = [value for each, value in filters.demanded(plain) if each == key]
+        if len(demanded) < n or n > 1:
+            raise InputError(
+                f"the filter does not ask for one {key!r}, which is the tenant key; expected "
+                f"{{{key!r}: a string or whole number}} once, alone or with conditions that must hold too"
+            )
+        value = demanded[0]
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise InputError(
                 f"filter {key!r} is {value!r}; as the tenant key it takes a string or whole number"
             )
+        if isinstance(value, str):
+            check_name(f"the tenant in filter {key!r}", value)
         return json.dumps(value)
 
     def _scope(self, state: State, where: Filter | None) -> Scope:
@@ -364,7 +399,7 @@ class Server:
         if of is not state:
             scopes = {}
             self._scopes = (state, scopes)
-        key = repr(filters.filter_sql(where)) if where is not None else ""
+        key = json.dumps(where, sort_keys=True) if where is not None else ""
         found = scopes.get(key)
         if found is None:
             allowed = None

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
+from rag_flywheel.checks import MOST_DEPTH
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.records import Vectors
 
@@ -112,11 +113,23 @@ def parsed(where: str, value: object) -> Any:
 
 
 def metadata(where: str, value: object) -> dict[str, Any]:
-    """A JSON object of plain values."""
+    """A JSON object of scalars, lists of scalars, and objects of these."""
     values = parsed(where, value)
-    if not isinstance(values, dict) or any(isinstance(v, list | dict) for v in values.values()):
-        refuse(where, value, "a JSON object of plain values")
-    return values
+    if not _is_metadata(values, MOST_DEPTH):
+        refuse(where, value, "a JSON object of scalars, lists of scalars, and objects of these")
+    return values  # type: ignore[no-any-return]
+
+
+def _is_metadata(values: object, depth: int) -> bool:
+    """Whether a parsed value is an object of metadata, with at most `depth` objects in one another."""
+    if not isinstance(values, dict) or not depth:
+        return False
+    for value in values.values():
+        if isinstance(value, dict) and not _is_metadata(value, depth - 1):
+            return False
+        if isinstance(value, list) and any(isinstance(each, list | dict) for each in value):
+            return False
+    return True
 
 
 KNOWN = "known"

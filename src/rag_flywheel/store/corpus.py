@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from rag_flywheel.checks import check_passages, check_text
 from rag_flywheel.encoder import Encoder, TextEncoder
-from rag_flywheel.errors import InputError, UnknownIdError
+from rag_flywheel.errors import InputError, UnknownIdError, counted
 from rag_flywheel.records import AddReport, Filter, Passage, Progress
 from rag_flywheel.store import filters
 from rag_flywheel.store import passages as store
@@ -86,7 +86,7 @@ def remove(database: Database, ids: Sequence[str]) -> int:
         if missing:
             raise UnknownIdError(
                 f"no passage {missing[0]!r} is in this index"
-                + (f" (nor {len(missing) - 1} others given)" if len(missing) > 1 else "")
+                + (f" (nor {counted(len(missing) - 1, 'other')} given)" if len(missing) > 1 else "")
                 + "; expected ids of passages that were added and not removed. Nothing was removed"
             )
         store.end(conn, [p.pid for p in current.values()], store.advance_clock(conn))

@@ -16,6 +16,7 @@ from typing import Any
 
 from rag_flywheel.disk import is_full, link_error
 from rag_flywheel.errors import (
+    BusyError,
     ClosedError,
     CorruptFileError,
     DiskFullError,
@@ -111,15 +112,19 @@ class Database:
             raise ClosedError(f"{self.path.parent} was closed; open it again to use it")
 
     @contextmanager
-    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+    def transaction(
+        self, *, durable: bool = True, wait_s: float = BUSY_TIMEOUT_S
+    ) -> Iterator[sqlite3.Connection]:
         """A write transaction: all of it is committed, or nothing.
 
         durable: on the disk before the block is left (synchronous=FULL); else it survives the
         death of the process but perhaps not of the machine (NORMAL).
+        wait_s: for how long to wait while another program writes. Raises BusyError after it.
         """
         with self.reading() as conn:
             conn.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            conn.execute("BEGIN IMMEDIATE")
+            with _waiting(conn, wait_s):
+                conn.execute("BEGIN IMMEDIATE")
             try:
                 yield conn
                 conn.execute("COMMIT")
@@ -154,14 +159,11 @@ class Database:
         until = time.monotonic() + wait_s
         with self.reading() as conn:
             conn.execute("VACUUM")
-            conn.execute(f"PRAGMA busy_timeout={int(_LOG_BUSY_S * 1000)}")
-            try:
+            with _waiting(conn, _LOG_BUSY_S):
                 while conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                     if time.monotonic() > until:
                         return False
                     time.sleep(_LOG_BUSY_S)
-            finally:
-                conn.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
         return True
 
     def close(self) -> None:
@@ -211,6 +213,11 @@ class Database:
                 f"{where.parent} cannot be written to ({error}); every use of an index writes to "
                 "its folder: give this user write permission, or copy the folder"
             )
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return BusyError(
+                f"{where} is being written to by another program, and did not become free ({error}); "
+                "repeat the call, and see what holds it: `fuser` names the processes that have it open"
+            )
         # only a damaged or foreign file causes these errors
         if name.startswith(_DAMAGE_CODES) or any(part in str(error) for part in _DAMAGE_MESSAGES):
             return self._unsound(error)
@@ -253,6 +260,19 @@ def _require_files(path: Path) -> None:
                 f"{file} is a link, a folder or a device; expected a file: restore the database "
                 "from a backup"
             )
+
+
+@contextmanager
+def _waiting(conn: sqlite3.Connection, wait_s: float) -> Iterator[None]:
+    """Wait for locks only so long in the block, instead of BUSY_TIMEOUT_S."""
+    if wait_s == BUSY_TIMEOUT_S:
+        yield
+        return
+    conn.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")
+    try:
+        yield
+    finally:
+        conn.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
 
 
 def _require_own(conn: sqlite3.Connection, path: Path) -> None:

@@ -4,6 +4,8 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
+from rag_flywheel.errors import counted
+
 Entry = tuple[float, str, str]
 """(seconds since 1970, kind, text)."""
 
@@ -44,9 +46,11 @@ def _rejections(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
 def _forgets(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
     rows = conn.execute("SELECT at, state, report FROM forgets ORDER BY id DESC LIMIT ?", (n,))
     for at, state, report in rows:
-        counted = json.loads(report)
-        retrievals, votes = counted["n_retrievals"], counted["n_votes"]
-        text = f"{state}: a user with {retrievals} retrievals and {votes} votes"
+        found = json.loads(report)
+        retrievals, votes = found["n_retrievals"], found["n_votes"]
+        text = (
+            f"{state}: a user with {counted(retrievals, 'retrieval')} and {counted(votes, 'vote')}"
+        )
         yield float(at), "forget", text
 
 
@@ -81,5 +85,5 @@ def _looks(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
         else:
             chance = "" if p is None else f", p = {p:.3g}"
             new = "new parameters" if arm == "weights" else "tuned encoder"
-            text = f"{new} of {version}: {outcome}, {n_votes} votes so far{chance}"
+            text = f"{new} of {version}: {outcome}, {counted(n_votes, 'vote')} so far{chance}"
         yield float(at), "look", text

@@ -4,6 +4,7 @@ Events are appended and never changed; `clock` holds the number of the newest ev
 reader learns with one small query whether anything happened.
 """
 
+import json
 from collections.abc import Callable
 
 import sqlite_utils
@@ -332,6 +333,21 @@ def m013_trust(db: sqlite_utils.Database) -> None:
 def m014_answerable(db: sqlite_utils.Database) -> None:
     """The chance that an answer holds a passage that answers the question; NULL in older rows."""
     db.execute("ALTER TABLE retrievals ADD COLUMN answerable REAL")
+
+
+@migrations()
+def m017_conditions(db: sqlite_utils.Database) -> None:
+    """Filters of past retrievals without keys that had no condition, which let every passage pass."""
+    rows = db.execute("SELECT rid, filter FROM retrievals WHERE filter LIKE '%{}%'").fetchall()
+    for rid, text in rows:
+        try:
+            old = json.loads(text)
+        except ValueError:
+            continue  # `verify` says so
+        if isinstance(old, dict):
+            kept = {key: wanted for key, wanted in old.items() if wanted != {}}
+            new = json.dumps(kept, sort_keys=True) if kept else None
+            db.execute("UPDATE retrievals SET filter = ? WHERE rid = ?", (new, rid))
 
 
 @migrations()

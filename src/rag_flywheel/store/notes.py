@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import append_rows, in_chunks
+from rag_flywheel.store.database import append_rows, in_chunks, scalar
 
 NoteKind = Literal["text", "missing"]
 Decided = Literal["accept", "reject", "undo"]
@@ -64,6 +64,21 @@ def all_notes(conn: sqlite3.Connection) -> list[Note]:
         "FROM notes n JOIN retrievals r ON r.rid = n.rid ORDER BY n.seq"
     )
     return [_note(row) for row in rows]
+
+
+def was_accepted(conn: sqlite3.Connection, note: int) -> bool:
+    """Whether a note was ever accepted, undone or not."""
+    sql = "SELECT 1 FROM note_reviews WHERE note = ? AND decision = 'accept' LIMIT 1"
+    return scalar(conn, sql, [note]) is not None
+
+
+def last_decided(conn: sqlite3.Connection) -> tuple[int, int] | None:
+    """(event number, note) of the last decision on a note that stands; None: there is none."""
+    row = conn.execute(
+        "SELECT d.seq, d.note FROM note_reviews d WHERE d.decision != 'undo' AND NOT EXISTS (SELECT 1 "
+        "FROM note_reviews l WHERE l.note = d.note AND l.seq > d.seq) ORDER BY d.seq DESC LIMIT 1"
+    ).fetchone()
+    return None if row is None else (int(row[0]), int(row[1]))
 
 
 def _note(row: tuple[Any, ...]) -> Note:

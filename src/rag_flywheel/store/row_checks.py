@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from typing import get_args
 
-from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.errors import CorruptFileError, InputError, counted
 from rag_flywheel.records import Verdict
 from rag_flywheel.store import column_checks, golden, journal, passages
 from rag_flywheel.store.column_checks import (
@@ -19,6 +19,7 @@ from rag_flywheel.store.column_checks import (
     whole,
 )
 from rag_flywheel.store.database import scalar
+from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.schema import schema_problems
 from rag_flywheel.store.vectors import noted_revisions
 from rag_flywheel.store.votes import KINDS
@@ -48,9 +49,8 @@ def row_problems(conn: sqlite3.Connection, revision: str | None, dim: int | None
             f"(SELECT 1 FROM {other} o WHERE o.{column} = t.{column})",
         )
         if n:
-            problems.append(
-                f"flywheel.db: {table}: {n} rows name a row of {other} that is not stored"
-            )
+            which = counted(n, "row names", "rows name")
+            problems.append(f"flywheel.db: {table}: {which} a row of {other} that is not stored")
     if revision is not None and dim is not None:
         bad = list(bad_vectors(conn, revision, dim))
         if bad:
@@ -92,7 +92,11 @@ def _table_problems(
         except CorruptFileError as error:
             n += 1
             first = first or str(error).removeprefix("flywheel.db: ").split(". Run ")[0]
-    return [f"flywheel.db: {table}: {n} rows cannot be used; the first: {first}"] if n else []
+    return (
+        [f"flywheel.db: {table}: {counted(n, 'row')} cannot be used; the first: {first}"]
+        if n
+        else []
+    )
 
 
 def _check_passage(_columns: str, *row: object) -> None:
@@ -109,8 +113,12 @@ def _check_query_hash(columns: str, hashed: object, query: str) -> None:
 
 
 def _check_filter(where: str, value: object) -> None:
-    if value is not None and not isinstance(parsed(where, value), dict):
-        refuse(where, value, "a JSON object")
+    if value is None:
+        return
+    try:
+        plain_filter(parsed(where, value))
+    except InputError:
+        refuse(where, value, "a filter expression")
 
 
 def _check_tenant(where: str, value: object) -> None:
