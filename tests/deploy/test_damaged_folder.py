@@ -167,7 +167,7 @@ def test_a_manifest_of_a_newer_release(folder: Path) -> None:
     edit_json(live_folder(folder) / "manifest.json", lambda m: m.update(format_version=4, new=1))
     refused(folder, NewerFormatError, "manifest.json", "format 4", "up to 3", "Upgrade")
     with opened(folder) as fw:
-        assert ["format 3" in problem for problem in fw.verify()] == [True]
+        assert ["format 4" in problem for problem in fw.verify()] == [True]
 
 
 @pytest.mark.parametrize(

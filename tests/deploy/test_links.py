@@ -187,7 +187,9 @@ def test_every_call_on_an_index_with_a_link(
 ) -> None:
     place = places(tmp_path, indexed)
     for call in CALLS:
-        for late in (False, True):
+        # a log that SQLite has open is written wherever its name went to: no link is followed
+        held_open = moved and name in {"flywheel.db-wal", "flywheel.db-shm"}
+        for late in (False,) if held_open else (False, True):
             check(*next(place), name, call, moved=moved, late=late)
 
 
@@ -263,9 +265,10 @@ def swap() -> Swap:
 def test_a_link_put_in_place_between_check_and_use(
     tmp_path: Path, indexed: Path, swap: Swap, name: str, call: str
 ) -> None:
-    """At each of the calls to the operating system in turn."""
+    """At the calls to the operating system in turn: RAG_FLYWHEEL_SWAPS=1 at each, else at some."""
     place = places(tmp_path, indexed)
-    for n in range(1, 2_000):
+    step = int(os.environ.get("RAG_FLYWHEEL_SWAPS", "5"))
+    for n in range(1 + FOLDERS.index(name) % step, 2_000, step):
         root, outside = next(place)
         if call == "repair":
             (root / "versions" / "thesis.odt").write_text("words")
