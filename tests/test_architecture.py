@@ -29,7 +29,7 @@ SHELVES = [
     {"flywheel"},
     {"refresh", "report"},
     {"serve", "evaluate", "privacy"},
-    {"curate", "deploy", "improve"},
+    {"curate", "deploy", "improve", "ingest"},
     {"rank", "encode", "capture"},
     {"store", "index", "formats"},
     {"ground"},
@@ -48,6 +48,11 @@ DOORS = {
     },
     "sentence_transformers": {"encode/sentence_encoder.py"},
     "transformers": {"encode/sentence_encoder.py"},
+    "bs4": {"formats/html.py"},
+    "markdownify": {"formats/html.py"},
+    "docutils": {"formats/rst.py"},
+    "mammoth": {"formats/docx.py"},
+    "pypdfium2": {"formats/pdf.py"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -213,6 +218,7 @@ def test_all_sql_is_in_the_store() -> None:
 
 def test_the_public_names_are_these() -> None:
     assert rag_flywheel.__all__ == [
+        "AddFilesReport",
         "AddReport",
         "BackupReport",
         "Candidate",
@@ -253,6 +259,7 @@ def test_the_public_names_are_these() -> None:
         "Review",
         "ReviewItem",
         "Signal",
+        "SkippedFile",
         "Status",
         "StorageError",
         "TunableEncoder",
@@ -302,6 +309,12 @@ def run(code: str) -> str:
 
 
 HEAVY = [
+    "bs4",
+    "docutils",
+    "mammoth",
+    "markdown_it",
+    "pathspec",
+    "pypdfium2",
     "torch",
     "faiss",
     "sklearn",

@@ -122,12 +122,13 @@ def test_votes_count_for_similar_queries_and_only_for_them(
     assert [(h.passage_id, h.score) for h in unrelated.hits] == list(scores(before[2]).items())
 
 
-WORDS = [f"word{i}" for i in range(40)]
+LETTERS = [chr(97 + i // 10) + chr(97 + i % 10) for i in range(40)]
+WORDS = [f"word{letters}" for letters in LETTERS]
 
 
 def with_changes(n: int, salt: str = "new") -> Passage:
     """A text of 40 words of which the first n are others."""
-    return Passage("a", " ".join([f"{salt}{i}" for i in range(n)] + WORDS[n:]))
+    return Passage("a", " ".join([salt + letters for letters in LETTERS[:n]] + WORDS[n:]))
 
 
 def test_a_passage_with_helpful_votes_is_ranked_though_no_search_finds_it(
@@ -151,11 +152,11 @@ def test_a_passage_with_helpful_votes_is_ranked_though_no_search_finds_it(
 def test_votes_survive_small_edits_and_not_real_ones_and_come_back_with_the_text(
     fw: Flywheel, refreshed: bool
 ) -> None:
-    fw.add([with_changes(0), Passage("b", "word0 of another")])
+    fw.add([with_changes(0), Passage("b", f"{WORDS[0]} of another")])
     if refreshed:
         fw.refresh()
-    vote(fw, "word0 word39", "a")
-    full = evidence(fw, "word0 word39", "a")
+    vote(fw, f"{WORDS[0]} {WORDS[39]}", "a")
+    full = evidence(fw, f"{WORDS[0]} {WORDS[39]}", "a")
     assert full > 0.1
     for n, kept in [
         (1, True),
@@ -167,29 +168,29 @@ def test_votes_survive_small_edits_and_not_real_ones_and_come_back_with_the_text
         (2, True),
     ]:
         fw.add([with_changes(n)])  # 38 of 40 words in place are 0.95, the shipped least
-        assert (evidence(fw, "word0 word39", "a") > 0) == kept, n
+        assert (evidence(fw, f"{WORDS[0]} {WORDS[39]}", "a") > 0) == kept, n
     fw.remove(["a"])
     fw.add([with_changes(0)])
-    assert evidence(fw, "word0 word39", "a") == pytest.approx(full, abs=1e-4)
+    assert evidence(fw, f"{WORDS[0]} {WORDS[39]}", "a") == pytest.approx(full, abs=1e-4)
 
 
 def test_votes_do_not_drift_over_many_small_edits(fw: Flywheel) -> None:
     fw.add([with_changes(0)])
-    vote(fw, "word39", "a")
+    vote(fw, WORDS[39], "a")
     for n in range(1, 15):
         fw.add([with_changes(n)])
-        assert (evidence(fw, "word39", "a") > 0) == (n <= 2), n
+        assert (evidence(fw, WORDS[39], "a") > 0) == (n <= 2), n
     fw.add([with_changes(0)])
-    assert evidence(fw, "word39", "a") > 0
+    assert evidence(fw, WORDS[39], "a") > 0
 
 
 def test_votes_come_back_with_the_text_after_any_number_of_edits(fw: Flywheel) -> None:
     fw.add([with_changes(0)])
-    vote(fw, "word39", "a")
+    vote(fw, WORDS[39], "a")
     for i in range(25):
         fw.add([with_changes(30, salt=f"edit{i}-")])
     fw.add([with_changes(0)])
-    assert evidence(fw, "word39", "a") > 0
+    assert evidence(fw, WORDS[39], "a") > 0
 
 
 def test_tenants_do_not_hear_each_others_votes(tmp_path: Path, encoder: WordEncoder) -> None:

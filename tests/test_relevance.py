@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fakes import WordEncoder
-from rag_flywheel import Candidate, Flywheel, Passage
+from rag_flywheel import Candidate, Config, Flywheel, Passage
 from rag_flywheel.errors import InputError
 
 DESK = [
@@ -19,7 +19,8 @@ NONSENSE = "qwxv bnzz pltk"
 
 
 def desk(folder: Path, passages: list[Passage], *, refresh: bool = True) -> Flywheel:
-    fw = Flywheel.open(folder, encoder=WordEncoder(dim=512))
+    config = Config(encoder="", show_copies=True)
+    fw = Flywheel.open(folder, encoder=WordEncoder(dim=512), config=config)
     fw.add(passages)
     if refresh:
         fw.refresh()

@@ -4,7 +4,8 @@
 
 RAG_FLYWHEEL_DATA holds the collections below. Measured is the expected calibration error (ECE) with 15
 bins of equally many: of `hit.relevance` over the 8 hits of each test question, and of `answerable`
-over the questions; answerable_by_chance: the ECE of as many questions whose chances are exactly right.
+over the questions; answerable_by_chance, hits_by_chance: the ECE of as many questions or hits whose
+chances are exactly right.
 "squad11_dev, half unanswerable" mixes its test questions half and half with
 questions that SQuAD 2.0 says have no answer there, which were written to look as if they had.
 
@@ -43,10 +44,17 @@ from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.formats.beir import Split, read_beir
-from rag_flywheel.index.lexical import tokenize
+from rag_flywheel.index.tokenizer import tokenize, tokenizer_of
 from rag_flywheel.rank.calibration import OF_ANSWER, OF_GIVEN, OF_INDEX, Calibration
-from rag_flywheel.rank.features import FEATURES
-from rag_flywheel.rank.relevance import reach, terms_of_given, terms_of_index
+from rag_flywheel.rank.features import FEATURES, MEASURES
+from rag_flywheel.rank.relevance import (
+    distinct_hits,
+    log_odds_of_any,
+    log_shares,
+    reach,
+    terms_of_given,
+    terms_of_index,
+)
 from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.given import given_measures
 from rag_flywheel.store.passages import encoded_text
@@ -56,7 +64,7 @@ MORE, MIXED = "xquad_de", "squad11_dev, half unanswerable"
 MOST_TRAIN, MOST_TEST, OF_OTHERS, MOST_ASKED = 1_000, 1_000, 80, 4_000
 BINS, LOW = 15, 0.2
 WEIGHTS = {"stackfaq": 0.3}  # of a collection, else 1: many right passages a question are rare
-OF_OFF, OF_UNANSWERABLE = (0.3, 0.6), (0.5, 0.1)  # weights for hits and for answers
+OF_OFF, OF_UNANSWERABLE = (0.3, 0.4), (0.3, 0.05)  # weights for hits and for answers
 PENALTY = 1e-3
 Floats = npt.NDArray[np.float64]
 Json = dict[str, Any]
@@ -66,12 +74,14 @@ Asked = Sequence[tuple[str, Mapping[str, int]]]
 
 @dataclass(frozen=True)
 class Hits:
-    """The 8 hits of n questions: terms (n, 8, 5) and (n, 8, 3) of given candidates, reach (n, 8), whether
-    each is right (n, 8). Padded with the last hit, which changes no maximum."""
+    """The 8 hits of n questions: terms (n, 8, 6) and (n, 8, 3) of given candidates, the reach of the
+    nearest (n,), the share of the words that any passage has (n,), whether each is right (n, 8). Padded
+    with the last hit, since copies change nothing."""
 
     terms: Floats
     given: Floats
     far: Floats
+    known: Floats
     right: Floats
 
     @property
@@ -125,9 +135,9 @@ def hits_of(fw: Flywheel, asked: Asked) -> Hits:
     """What relevance is computed from, of the hits of these questions before any vote."""
     fw.retrieve("warm up", record=False)
     server = fw._serving()
-    state, calibration = server._live.state(), server._live.state().version.parameters.relevance
+    state, parameters = server._live.state(), server._live.state().version.parameters
     texts = {p.id: p for p in fw.passages()}
-    terms, given, far, right = [], [], [], []
+    terms, given, far, known, right = [], [], [], [], []
     for start in range(0, len(asked), 256):
         part = asked[start : start + 256]
         queries = [text for text, _ in part]
@@ -135,17 +145,21 @@ def hits_of(fw: Flywheel, asked: Asked) -> Hits:
         every = server._ranked(state, queries, vectors, Request(SHOWN, record=False))
         for (text, grades), ranked in zip(part, every, strict=True):
             best = list(ranked.best[:SHOWN])
-            rows = ranked.features[(best * SHOWN)[:SHOWN] if len(best) < SHOWN else best]
+            best = (best + best[-1:] * SHOWN)[:SHOWN]
+            rows = ranked.features[best]
+            shares = log_shares(ranked.scored.prior, parameters.prior_of_unrelated)[best]
             found, _ = server._standing(state, ranked, SHOWN)
             ids = [stored.passage.id for _, stored in found]
             ids = [*ids, *ids[-1:] * (SHOWN - len(ids))]
             dense, measured = rows[:, 0], rows[:, len(FEATURES) :]
-            terms.append(terms_of_index(dense, measured))
+            terms.append(terms_of_index(dense, shares, measured))
             words = [encoded_text(texts[i]) for i in ids]
-            given.append(terms_of_given(given_measures(tokenize(text), words)))
-            far.append(reach(calibration, dense))
+            of_given = given_measures(tokenize(text), words, tokenizer_of("english"))
+            given.append(terms_of_given(of_given))
+            far.append(reach(parameters.relevance, dense.max()))
+            known.append(measured[:, MEASURES.index("known")].max())
             right.append([float(grades.get(i, 0) > 0) for i in ids])
-    return Hits(*(np.array(each) for each in (terms, given, far, right)))
+    return Hits(*(np.array(each) for each in (terms, given, far, known, right)))
 
 
 def logistic(parts: Iterable[tuple[Floats, Floats, float]]) -> Floats:
@@ -172,13 +186,19 @@ Fits = tuple[Floats, Floats, Floats]
 """The coefficients OF_INDEX, OF_GIVEN and OF_ANSWER."""
 
 
-def best_terms(hits: Hits, index: Floats, answer: Floats) -> Floats:
-    """What OF_ANSWER multiplies, (n, 3), of the best hit of each question under these coefficients."""
-    before = hits.terms @ index
-    terms = np.stack([np.ones_like(before), hits.far, before], axis=-1)
-    best = (terms @ answer).argmax(axis=1)
-    found: Floats = terms[np.arange(len(best)), best]
-    return found
+def answer_terms(hits: Hits, index: Floats) -> Floats:
+    """What OF_ANSWER multiplies, (n, 5), where nothing was asked before."""
+    before = (hits.terms @ index).tolist()
+    likely = np.array([log_odds_of_any(row[i] for i in distinct_hits(row)) for row in before])
+    one, asked = np.ones_like(likely), np.zeros_like(likely)
+    return np.stack([one, hits.far, likely, hits.known, asked], axis=-1)
+
+
+def chances(hits: Hits, fits: Fits) -> tuple[Floats, Floats]:
+    """The relevance of hits, (n, 8), and `answerable`, (n,)."""
+    index, _, answer = fits
+    answered = answer_terms(hits, index) @ answer
+    return sigmoid(np.minimum(hits.terms @ index, answered[:, None])), sigmoid(answered)
 
 
 def fitted(data: Mapping[str, Mapping[str, Hits]], left_out: str | None) -> Fits:
@@ -193,35 +213,30 @@ def fitted(data: Mapping[str, Mapping[str, Hits]], left_out: str | None) -> Fits
         if "unanswerable, train" in kinds:
             rows.append((kinds["unanswerable, train"], *OF_UNANSWERABLE))
     flat = [(h, w) for h, w, _ in rows]
-    index = logistic((h.terms.reshape(-1, 5), h.right.ravel(), w) for h, w in flat)
+    index = logistic((h.terms.reshape(-1, len(OF_INDEX)), h.right.ravel(), w) for h, w in flat)
     given = logistic((h.given.reshape(-1, 3), h.right.ravel(), w) for h, w in flat)
-    answer = np.array([0.0, 1.0, 1.0])
-    for _ in range(5):  # which hit is the best depends on what is fitted
-        answer = logistic((best_terms(h, index, answer), h.answered, w) for h, _, w in rows)
+    answer = logistic((answer_terms(h, index), h.answered, w) for h, _, w in rows)
     return index, given, answer
 
 
 def measured(hits: Hits, fits: Fits) -> Json:
     """ECE of hits, of given candidates and of answers, and means beside the true shares."""
-    index, given, answer = fits
-    chances = sigmoid(hits.terms @ index)
-    of_answers = sigmoid(best_terms(hits, index, answer) @ answer)
+    given, (relevance, answerable) = fits[1], chances(hits, fits)
     return {
-        "hits": round(ece(chances, hits.right), 4),
+        "hits": round(ece(relevance, hits.right), 4),
         "given": round(ece(sigmoid(hits.given @ given), hits.right), 4),
-        "answerable": round(ece(of_answers, hits.answered), 4),
-        "answerable_by_chance": round(ece_by_chance(of_answers), 4),
-        "mean_relevance": round(float(chances.mean()), 4),
+        "answerable": round(ece(answerable, hits.answered), 4),
+        "answerable_by_chance": round(ece_by_chance(answerable), 4),
+        "mean_relevance": round(float(relevance.mean()), 4),
         "share_right": round(float(hits.right.mean()), 4),
-        "mean_answerable": round(float(of_answers.mean()), 4),
+        "mean_answerable": round(float(answerable.mean()), 4),
         "share_answered": round(float(hits.answered.mean()), 4),
     }
 
 
 def low_share(hits: Hits, fits: Fits, low: float = LOW) -> float:
     """The share of questions with `answerable` below this."""
-    index, _, answer = fits
-    return round(float((sigmoid(best_terms(hits, index, answer) @ answer) < low).mean()), 4)
+    return round(float((chances(hits, fits)[1] < low).mean()), 4)
 
 
 def both(one: Hits, other: Hits) -> Hits:
@@ -306,6 +321,7 @@ def served(fw: Flywheel, asked: Asked) -> Json:
     chances, of_answers = np.array(hits), np.array(answers)
     return {
         "hits": round(ece(chances, np.array(right, float)), 4),
+        "hits_by_chance": round(ece_by_chance(chances), 4),
         "answerable": round(ece(of_answers, np.array(answered, float)), 4),
         "answerable_by_chance": round(ece_by_chance(of_answers), 4),
         "mean_relevance": round(float(chances.mean()), 4),
@@ -331,7 +347,7 @@ def with_unanswerable(bench: Bench, asked: Asked) -> tuple[Bench, Asked]:
 
 
 def after_votes(name: str) -> Json:
-    """ECE before any vote, as served, and after each of five cycles of votes."""
+    """ECE as served: before any vote, and after the first and the last of five cycles of votes."""
     began, rng, rows = time.monotonic(), np.random.default_rng(1), []
     with tempfile.TemporaryDirectory() as scratch:
         protocol = Protocol(n_cycles=5, max_train=MOST_ASKED)
@@ -346,6 +362,8 @@ def after_votes(name: str) -> Json:
                     part = bench.parts[cycle - 1]
                     n_votes += asking(fw, bench.train, part, Users(), rng)()
                     refresh_s = fw.refresh().seconds
+                if 1 < cycle < len(bench.parts):
+                    continue
                 off = [r.answerable for r in fw.retrieve_many(off_topic(), SHOWN, record=False)]
                 low = round(float(np.mean(np.array(off) < LOW)), 4)
                 row = {"votes": n_votes, **served(fw, asked), "off_topic_low": low}

@@ -94,7 +94,7 @@ def read_past_queries(bench: Bench) -> tuple[Examples, Examples, list[tuple[str,
     lineages = np.full((len(ids), _POOL), -1, dtype=np.int64)
     features = np.zeros((len(ids), _POOL, len(FEATURES)), dtype=np.float32)
     for i, found in enumerate(lookups):
-        best = np.sort(np.lexsort((found.pids, -plain_worth(found.features)))[:_POOL])
+        best = np.sort(np.lexsort((found.pids, -plain_worth(found.features, 1.0)))[:_POOL])
         lineages[i, : len(best)], features[i, : len(best)] = (
             found.pids[best],
             found.features[best],

@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "AddReport", "BackupReport", "Candidate", "ClosedError", "Config", "ConfigError", "CorruptFileError",
+    "AddFilesReport", "AddReport", "BackupReport", "Candidate", "ClosedError", "Config", "ConfigError",
+    "CorruptFileError",
     "DiskFullError", "Encoder", "EncoderError", "EncoderMismatchError", "EncoderNotFoundError",
     "Explanation", "ExportReport", "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap",
     "GoldenItem", "GoldenSet", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
     "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PastVotes", "Progress",
     "Rater", "ReadOnlyError", "RefreshReport", "RestoreReport", "Retrieval", "Review", "ReviewItem",
-    "Signal", "Status", "StorageError", "TunableEncoder", "UnknownIdError", "Verdict", "VersionInfo",
-    "VersionStory", "Vote", "restore",
+    "Signal", "SkippedFile", "Status", "StorageError", "TunableEncoder", "UnknownIdError", "Verdict",
+    "VersionInfo", "VersionStory", "Vote", "restore",
 ]  # fmt: skip
 _HOMES = {
     "Config": "config",

@@ -12,6 +12,7 @@ from msgspec import Meta
 from rag_flywheel.checks import as_python
 from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import ConfigError, NewerFormatError
+from rag_flywheel.records import AUTO, NO_LANGUAGE, STEMMED
 
 FORMAT_VERSION = 1
 FILE_NAME = "flywheel.toml"
@@ -34,7 +35,11 @@ class Config:
         corpus changes; each takes about 11 kB of memory.
     max_query_chars: a longer query is an error.
     edit_keeps_votes: votes on a passage survive an edit when at least this share of its words
-        stays in place (difflib ratio over words, 0 to 1; 1.0: only if no word changes).
+        stays in place (difflib ratio over words, 0 to 1; 1.0: only if no word changes). Spelling does
+        not count; a changed number, or a word such as "not", always does. Under another id at least
+        0.95 must stay.
+    show_copies: whether an answer shows every copy of a text that is in the index more than once; false:
+        it shows one of them. Copies share their votes either way.
     votes_per_day: how many votes of one user, or of one session without a user, count within 24
         hours; later ones are stored but weigh nothing; None: all count.
     corrections_per_day: how many passages that one of them names count.
@@ -49,9 +54,14 @@ class Config:
         then it is given without being recorded, with a NotRecordedWarning. Votes wait for 60 s.
     explore: the share of recorded answers, at most 0.5, whose last place goes to the passage from below
         whose verdict would teach most; 0: none. 0.1 is enough where it is of use.
+    chunk_tokens: how many tokens of the encoder a passage has at most that a file is cut into; None:
+        what the encoder reads, at most 512, or 256 where it does not say.
+    chunk_overlap: how many of them it shares with the passage before.
     keep_versions: how many index versions a refresh leaves on disk.
     tune: "auto": a refresh also tunes the encoder of queries on votes, whenever there are enough
         votes for another look of the gate (minutes); "off": only when it is called with tune.
+    language: whose word endings and stop words are left out of account: "auto", as found by the stop
+        words of the passages; "none"; or the English name of a language, as "german".
     """
 
     encoder: str = DEFAULT_ENCODER
@@ -60,6 +70,7 @@ class Config:
     n_lookups: Annotated[int, Meta(ge=0, le=1_000_000)] = 4_096
     max_query_chars: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     edit_keeps_votes: Annotated[float, Meta(ge=0, le=1)] = 0.95
+    show_copies: bool = False
     votes_per_day: _Number | None = 2_000
     corrections_per_day: _Number | None = 20
     vote_half_life_days: _Days = None
@@ -68,12 +79,18 @@ class Config:
     known_answers: bool = True
     record_wait_s: Annotated[float, Meta(ge=0, le=3_600)] = 1.0
     explore: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
+    chunk_tokens: Annotated[int, Meta(ge=16, le=100_000)] | None = None
+    chunk_overlap: Annotated[int, Meta(ge=0, le=50_000)] = 0
     keep_versions: Annotated[int, Meta(ge=2, le=1_000_000)] = 10
     tune: str = "off"
+    language: str = AUTO
 
     def __post_init__(self) -> None:
         if self.tune not in ("auto", "off"):
             raise ConfigError(f"config tune is {self.tune!r}; expected 'auto' or 'off'")
+        if self.language not in (AUTO, NO_LANGUAGE, *STEMMED):
+            names = ", ".join((AUTO, NO_LANGUAGE, *STEMMED))
+            raise ConfigError(f"config language is {self.language!r}; expected one of {names}")
         for name, kind in get_type_hints(Config, include_extras=True).items():
             value = as_python(getattr(self, name))
             object.__setattr__(self, name, value)

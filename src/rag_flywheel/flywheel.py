@@ -1,10 +1,11 @@
 """The class Flywheel, the interface of applications; each method is a few lines that call a room."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from rag_flywheel.capture import corrections
 from rag_flywheel.capture import votes as capture
@@ -35,11 +36,18 @@ from rag_flywheel.deploy.repair import repair
 from rag_flywheel.deploy.verify import problems
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.encoder_slot import EncoderSlot
+from rag_flywheel.encode.too_long import count_too_long
 from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
+from rag_flywheel.formats.chunks import Chunking
+from rag_flywheel.formats.documents import Cutting
+from rag_flywheel.formats.files import Selection
+from rag_flywheel.formats.framework_documents import passages_of
+from rag_flywheel.ingest.add_files import Index, Options, add_files, checked_paths
 from rag_flywheel.privacy import ids as privacy
 from rag_flywheel.privacy.forget import finish_forgetting, forget
 from rag_flywheel.records import (
+    AddFilesReport,
     AddReport,
     BackupReport,
     Candidate,
@@ -55,6 +63,7 @@ from rag_flywheel.records import (
     RestoreReport,
     Retrieval,
     Signal,
+    Splitter,
     Status,
     Verdict,
     VersionInfo,
@@ -77,6 +86,8 @@ from rag_flywheel.store import corpus, users
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.filters import metadata_keys, plain_filter
+from rag_flywheel.store.lineages import Rule
+from rag_flywheel.store.passages import Tenancy, encoded_text
 
 Trust: TypeAlias = float | Callable[[str | None], float]
 """How much a user's feedback weighs: a number, or a function of the user's id."""
@@ -183,28 +194,120 @@ class Flywheel:
         """The folder's settings."""
         return self._config
 
-    def add(self, passages: Iterable[Passage], *, progress: bool | Progress = False) -> AddReport:
-        """Add passages, or update those with the same id, all or none.
+    def add(
+        self,
+        passages: Iterable[Passage],
+        *,
+        remove: Collection[str] = (),
+        progress: bool | Progress = False,
+    ) -> AddReport:
+        """Add passages, or update those with the same id, and remove others, all or none.
 
-        They can be retrieved when this returns. A changed text loses the votes on the old one
-        unless the two are near-identical. progress: True for bars on a terminal, or a callable
-        (step, done, total). Raises InputError for blank text, a repeated id, or bad metadata.
+        They can be retrieved when this returns. Votes and known answers follow a text that is the same
+        or near-identical to another id; those of a text that is gone are lost, until it comes back.
+
+        remove: ids of passages to remove in the same step.
+        progress: True for bars on a terminal, or a callable (step, done, total).
+        Raises InputError for blank text, a repeated id, or bad metadata; UnknownIdError when one that is
+        to be removed is not in the index.
         """
+        given, encoder = items("passages", passages, Passage), self._slot.get()
         with Bars() as bars:
-            return corpus.add(
+            report = corpus.add(
                 self._database,
-                self._slot.get(),
-                passages,
-                edit_keeps_votes=self._config.edit_keeps_votes,
+                encoder,
+                given,
+                self._same_texts(),
+                remove=remove,
                 progress=as_progress(progress, bars),
             )
+        return replace(report, too_long=count_too_long(encoder, map(encoded_text, given)))
+
+    def add_files(
+        self,
+        paths: str | Path | Iterable[str | Path],
+        *,
+        root: str | Path | None = None,
+        name: str | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        prune: bool = False,
+        strict: bool = False,
+        chunk_tokens: int | None = None,
+        chunk_overlap: int | None = None,
+        base_url: str | None = None,
+        anchors: Literal["github", "mkdocs", "vitepress"] = "github",
+        splitter: Splitter | None = None,
+        dry_run: bool = False,
+        progress: bool | Progress = False,
+    ) -> AddFilesReport:
+        """Add the passages of files, and of folders at any depth; remove those they no longer have.
+
+        Files are added some at a time: what was added stays when the call is interrupted, and a
+        repeated call goes on. A file that cannot be read is skipped, and its earlier passages stay.
+
+        root: the folder that files are named from; None: the project that the index is in.
+        name: put before these names, as in "manual:a.md"; needed where two roots have like names.
+        include, exclude: patterns as in .gitignore, relative to the folders given.
+        prune: also remove passages of files that are gone from the folders given, and those from the
+            .jsonl files given that these have no longer.
+        strict: raise, before anything is added, when a file cannot be read.
+        chunk_tokens, chunk_overlap: the most tokens of a passage, and how many it shares with the one
+            before; None: those of the settings.
+        base_url, anchors: the address that sources are below on the site, for the metadata `url`, and
+            what makes its anchors.
+        splitter: cuts documents instead: splitter(text, source) returns texts or passages.
+        dry_run: only count; nothing is written.
+        progress: as in `add`; the step is "add files".
+        Raises InputError when nothing can be read, or a name stands for another folder.
+        """
+        given = [paths] if isinstance(paths, str | Path) else items("paths", paths, object)
+        config = self._config
+        chunking = Chunking.for_encoder(
+            self._slot.get(),
+            tokens=config.chunk_tokens if chunk_tokens is None else chunk_tokens,
+            overlap=config.chunk_overlap if chunk_overlap is None else chunk_overlap,
+        )
+        cutting = Cutting(chunking, base_url, anchors, splitter)
+        options = Options(
+            root=None if root is None else Path(root),
+            name=name,
+            selection=Selection(tuple(include), tuple(exclude)),
+            cutting=cutting,
+            prune=prune,
+            strict=strict,
+            dry_run=dry_run,
+        )
+        index = Index(self._root, self._database, self._slot.get, self._same_texts())
+        with Bars() as bars:
+            return add_files(index, checked_paths(given), options, as_progress(progress, bars))
+
+    def add_documents(
+        self,
+        documents: Iterable[object],
+        *,
+        ids: Literal["given", "content"] = "given",
+        progress: bool | Progress = False,
+    ) -> AddReport:
+        """`add` for the documents of LangChain (page_content) and LlamaIndex (get_content or text).
+
+        Their metadata come along; a value that is no string, number, boolean or None as JSON text.
+        Blank documents are left out.
+        ids: "given": the documents' own ids, where they have some; "content": made of source and text,
+            the same whenever the document is loaded. Raises InputError.
+        """
+        return self.add(passages_of(documents, ids=ids), progress=progress)
 
     def remove(self, ids: Sequence[str]) -> int:
         """Remove passages, all or none; no call that begins after this returns shows them.
 
-        Returns how many. Raises UnknownIdError when one is not in the index.
+        Votes and known answers follow a text that was added under another id before. Returns how many
+        were removed. Raises UnknownIdError when one is not in the index.
         """
-        return corpus.remove(self._database, ids)
+        return corpus.remove(self._database, ids, self._same_texts())
+
+    def _same_texts(self) -> Rule:
+        return Rule(self._config.edit_keeps_votes, Tenancy(self._config.tenant_key))
 
     def passages(self, where: Filter | None = None) -> list[Passage]:
         """The passages that are in the index now and pass a metadata filter, in no set order."""
@@ -453,7 +556,7 @@ class Flywheel:
         """Topics of the last `days` that users ask about without a good answer, those asked most first.
 
         min_relevance: a question without a vote is listed when `answerable` is below it, once four
-        people asked about its topic; before, it has to be lower (see `Gap`). None: 0.3.
+        people asked about its topic; before, it has to be lower (see `Gap`). None: 0.4.
         Raises InputError.
         """
         self._database.require_open()
@@ -498,7 +601,7 @@ class Flywheel:
     @property
     def review(self) -> Review:
         """The answers that need a human decision: `next`, `accept`, `reject`, `undo`."""
-        return Review(self._database, self._source, self._hidden, self.add)
+        return Review(self._database, self._source, self._hidden, self.add, self.remove)
 
     def answer(self, retrieval_id: str, text: str) -> None:
         """Store the answer that the application gave from a retrieval. Raises UnknownIdError.

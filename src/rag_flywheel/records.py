@@ -1,6 +1,6 @@
 """The records that are exchanged between rooms and returned to callers: frozen, without behaviour."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal, NamedTuple, TypeAlias
@@ -35,6 +35,14 @@ Outcome: TypeAlias = Literal["promoted", "unchanged", "rejected"]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(step, done, total) now and then during long work."""
 
+AUTO, NO_LANGUAGE, ENGLISH = "auto", "none", "english"
+STEMMED = (
+    "arabic", "catalan", "danish", "dutch", ENGLISH, "finnish", "french", "german", "greek", "hindi",
+    "hungarian", "indonesian", "italian", "norwegian", "persian", "polish", "portuguese", "romanian",
+    "russian", "spanish", "swedish", "turkish",
+)  # fmt: skip
+"""Languages whose stop words and word endings are known."""
+
 
 class QueryKey(NamedTuple):
     """Names a past query: the 16-byte hash of its text, and its tenant as JSON, None: no tenant."""
@@ -61,17 +69,58 @@ class Passage:
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
 
 
+Splitter: TypeAlias = Callable[[str, str], Iterable[Passage | str]]
+"""Called as splitter(text, source): the texts, or passages, that a document is cut into."""
+
+
 @dataclass(frozen=True)
 class AddReport:
     """How many passages, or known answers, an `add` added, updated, and left unchanged.
 
+    removed: passages that it removed.
+    moved_votes, moved_answers: votes and known answers on texts that are under another id now, or came
+        back.
+    lost_votes, lost_answers: those on texts that are in the index no more. They count again when the
+        text comes back, under whatever id.
+    too_long: how many of the given passages have more tokens than the encoder reads; what is beyond is
+        found by its words alone. 0 if the encoder does not say what it reads.
     left_out: of known answers, how many rows were left out, by reason; none unless lenient.
     """
 
     added: int
     updated: int
     unchanged: int
+    removed: int = 0
+    moved_votes: int = 0
+    lost_votes: int = 0
+    moved_answers: int = 0
+    lost_answers: int = 0
+    too_long: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """A file or folder that `add_files` left out, and why; failed: it should have been read."""
+
+    path: str
+    reason: str
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class AddFilesReport:
+    """What `add_files` did with passages, how many files it read, and what it left out.
+
+    passages: those that the files hold, added, updated and unchanged; removed those that their files no
+        longer have, or whose files are gone; their votes and known answers.
+    skipped: what it left out of the folders, and files that cannot be read, whose earlier passages
+        stay.
+    """
+
+    passages: AddReport
+    n_files: int
+    skipped: tuple[SkippedFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,7 +178,7 @@ class Hit:
     score: log of the chance that it is the answer; where a question may have several,
     log(−log(1 − chance)), which is next to that while the chance is small. It is shared out among the
         candidates, and ranks them.
-    relevance: the chance that the passage answers the question, 0 to 1, whatever other passages there
+    relevance: the chance that the passage answers the question, 0 to 1, however many copies of it there
         are; calibrated on votes at a refresh. It need not fall with the rank.
     explored: whether it took the last place from a better hit, so that users may judge it.
     """
@@ -149,8 +198,8 @@ class Hit:
 class Retrieval:
     """One answer to a query. `id` is None when it was not `recorded`, `version` before the first refresh.
 
-    answerable: the chance that one of the k best passages answers the question, 0 to 1; those that
-        `min_relevance` left out count too. 0 without any passage.
+    answerable: the chance that one of the k best passages answers the question, 0 to 1, and no less
+        than the relevance of any; those that `min_relevance` left out count too. 0 without any passage.
     """
 
     id: str | None

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from rag_flywheel.cli.app import main
 from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.records import AddReport
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -81,7 +83,7 @@ def test_the_whole_loop(shell: Shell) -> None:
     ]
     (shell.folder / "kb.jsonl").write_text("\n".join(map(json.dumps, lines)))
     added = shell.json("add", "kb.jsonl")
-    assert added == {"added": 2, "updated": 0, "unchanged": 0, "removed": 0}
+    assert added == {**asdict(AddReport(2, 0, 0)), "n_files": 1, "skipped": []}
     assert shell.json("add", "kb.jsonl")["unchanged"] == 2
     found = shell.json("retrieve", "password page", "--user", "ann")
     assert [h["passage_id"] for h in found["hits"]] == ["b", "a"]

@@ -236,7 +236,7 @@ def test_an_index_without_votes_or_passages_can_be_read_back(fw: Flywheel, tmp_p
 
 
 def test_odd_ids_and_texts_come_back(fw: Flywheel, tmp_path: Path) -> None:
-    odd = ["a\tb", 'say "x"', '"', "line\nbreak", "bare\rreturn", " space ", "a\u2028b", "ü\x00"]
+    odd = ["a\tb", 'say "x"', '"', "line\nbreak", "bare\rreturn", " space ", "c\u2028d", "ü\x00"]
     fw.add([Passage(text, f"text of {text}", f"title of {text}") for text in odd])
     query = "one\nline\r\x85 and\u2028more"
     vote(fw, query, {("ann", text): "helpful" for text in odd})

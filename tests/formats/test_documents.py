@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from rag_flywheel import FlywheelError
-from rag_flywheel.formats.documents import read_jsonl, read_paths
-from rag_flywheel.formats.markdown import CHUNK_CHARS, cut
+from rag_flywheel.formats.documents import read_paths
+from rag_flywheel.formats.jsonl import read_jsonl
+from rag_flywheel.formats.markdown import cut
 
 GUIDE = """Intro before any heading.
 
@@ -32,34 +33,28 @@ Press the button.
 def test_sections_have_headings_and_ids() -> None:
     found = cut(GUIDE, "docs/guide.md", markdown=True)
     assert [(p.id, p.title) for p in found] == [
-        ("docs/guide.md#top.1", ""),
-        ("docs/guide.md#install.1", "Install"),
-        ("docs/guide.md#on-linux.1", "Install > On Linux"),
-        ("docs/guide.md#use.1", "Use"),
+        ("docs/guide.md#top", ""),
+        ("docs/guide.md#install", "Install"),
+        ("docs/guide.md#on-linux", "Install > On Linux"),
+        ("docs/guide.md#use", "Use"),
     ]
     assert "# not a heading" in found[1].text
-    assert all(p.metadata == {"source": "docs/guide.md"} for p in found)
+    assert found[2].metadata == {
+        "source": "docs/guide.md",
+        "line": 14,
+        "last_line": 14,
+        "anchor": "on-linux",
+        "headings": "Install > On Linux",
+    }
 
 
 def test_an_edit_touches_only_its_section() -> None:
-    before = {p.id: p for p in cut(GUIDE, "g.md", markdown=True)}
+    before = {p.id: (p.title, p.text) for p in cut(GUIDE, "g.md", markdown=True)}
     longer = GUIDE.replace("Run the installer.", "Run the installer. " * 200)
-    after = {p.id: p for p in cut(longer, "g.md", markdown=True)}
+    after = {p.id: (p.title, p.text) for p in cut(longer, "g.md", markdown=True)}
     same = {i for i in before if after.get(i) == before[i]}
-    assert same == set(before) - {"g.md#install.1"}
+    assert same == set(before) - {"g.md#install"}
     assert sum(i.startswith("g.md#install.") for i in after) > 1
-
-
-def test_long_text_is_cut_without_loss() -> None:
-    words = [f"word{i}" for i in range(2000)]
-    found = cut(" ".join(words), "a.txt", markdown=False)
-    assert [w for p in found for w in p.text.split()] == words
-    assert max(len(p.text) for p in found) <= CHUNK_CHARS[1]
-
-
-def test_repeated_headings_have_their_own_ids() -> None:
-    found = cut("# A\n\none\n\n# A\n\ntwo\n", "a.md", markdown=True)
-    assert [(p.id, p.text.strip()) for p in found] == [("a.md#a.1", "one"), ("a.md#a-2.1", "two")]
 
 
 def test_folders_are_read_at_any_depth_and_hidden_files_left_out(tmp_path: Path) -> None:
@@ -70,8 +65,8 @@ def test_folders_are_read_at_any_depth_and_hidden_files_left_out(tmp_path: Path)
     (tmp_path / "kb" / "c.txt").write_text("\ufeffplain", encoding="utf-8")
     batch = read_paths([tmp_path / "kb"])
     assert {p.id: p.text for p in batch.passages} == {
-        "kb/deep/a.md#t.1": "body",
-        "kb/c.txt#top.1": "plain",
+        "kb/deep/a.md#t": "body",
+        "kb/c.txt#top": "plain",
     }
     assert batch.sources == {"kb/deep/a.md", "kb/c.txt"}
 
@@ -99,14 +94,30 @@ def test_bad_lines_are_named(tmp_path: Path, line: str, message: str | None) -> 
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
-    (tmp_path / "a.pdf").write_bytes(b"%PDF")
+    (tmp_path / "a.exe").write_bytes(b"MZ")
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
     (tmp_path / "empty").mkdir()
     for name, message in (
-        ("a.pdf", r"is \.pdf; expected"),
+        ("a.exe", r"is \.exe; expected"),
         ("latin.txt", "is not UTF-8"),
-        ("empty", r"holds no \.md or \.txt file"),
+        ("empty", "holds no file that is read"),
         ("gone", "no file or folder"),
     ):
         with pytest.raises(FlywheelError, match=message):
             read_paths([tmp_path / name])
+
+
+def test_lines_of_a_beir_corpus_are_passages(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.jsonl"
+    file.write_text(
+        '{"_id": "a", "title": "", "text": "one", "metadata": {"n": 1}}\n'
+        '{"_id": "b", "title": "only a title", "text": ""}\n'
+    )
+    found = list(read_jsonl(file))
+    assert [(p.id, p.text, p.title, dict(p.metadata)) for p in found] == [
+        ("a", "one", "", {"n": 1}),
+        ("b", "only a title", "", {}),
+    ]
+    file.write_text('{"_id": "a", "id": "b", "text": "one"}\n')
+    with pytest.raises(FlywheelError, match="unknown key '_id'"):
+        list(read_jsonl(file))

@@ -310,7 +310,7 @@ class AngleEncoder(WordEncoder):
 def test_items_are_merged_until_none_are_near_duplicates(tmp_path: Path) -> None:
     # The typical cosine falls as items merge, so that near-duplicates may lie further apart: up to
     # 20.4 degrees among all five, 21.8 once 20.1 is merged, 25.9 once 64 is merged into 43.
-    passages = [Passage(id_, "to 0") for id_ in "pqrs"]
+    passages = [Passage(id_, f"{id_} to 0") for id_ in "pqrs"]
     rows = {("go 20", "p"): 1, ("go 20.1", "p"): 1, ("go 43", "q"): 1}
     rows |= {("go 64", "r"): 1, ("go 150", "s"): 1}
     with Flywheel.open(tmp_path / "kb", encoder=AngleEncoder()) as fw:

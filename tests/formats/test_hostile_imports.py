@@ -8,7 +8,8 @@ import pytest
 
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.beir import read_beir
-from rag_flywheel.formats.documents import MOST_BYTES, read_jsonl, read_paths
+from rag_flywheel.formats.documents import MOST_BYTES, read_paths
+from rag_flywheel.formats.jsonl import read_jsonl
 
 LINES = {
     "deep": b"[" * 200_000,
@@ -47,7 +48,7 @@ def test_lines_and_files_have_a_largest_size(tmp_path: Path) -> None:
         list(read_jsonl(tmp_path / "kb.jsonl"))
     (tmp_path / "a.md").touch()
     os.truncate(tmp_path / "a.md", MOST_BYTES + 1)
-    with pytest.raises(InputError, match=r"a\.md cannot be read .*bytes"):
+    with pytest.raises(InputError, match=r"a\.md cannot be read: .*bytes"):
         read_paths([tmp_path / "a.md"])
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
-from rag_flywheel.index.tokenizer import stems_in
+from rag_flywheel.index.tokenizer import stems_in, tokenizer_of
 from thorough import thorough
 
 
@@ -279,7 +279,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("The cats ARE running, quickly!", ["cat", "run", "quick"]),
-        ("cat-dog_owl  x2 3.14", ["cat", "dog_owl", "x2", "3", "14"]),
+        ("cat-dog_owl  x2 3.14", ["catdogowl", "cat", "dog", "owl", "x2", "3.14", "3", "14"]),
         ("it is the and of", []),
         ("", []),
         ("   \n\t", []),
@@ -289,7 +289,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
         ("مفتاح البيت", ["مفتاح", "البيت"]),
         ("מפתח הבית", ["מפתח", "הבית"]),
         ("你好，世界", ["你好", "世界"]),
-        ("ΟΔΟΣ Ärger ŁÓDŹ", ["οδος", "ärger", "łódź"]),
+        ("ΟΔΟΣ Ärger ŁÓDŹ", ["οδος", "arger", "lodz"]),
         ("repeat repeats repeated", ["repeat", "repeat", "repeat"]),
     ],
 )
@@ -299,8 +299,8 @@ def test_words_of_a_text(text: str, expected: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["हिन्दी", "مَرْحَبًا", "שָׁלוֹם", unicodedata.normalize("NFD", "résumé"), "ที่นี่"],
-    ids=["Hindi", "vocalised Arabic", "pointed Hebrew", "decomposed Latin", "Thai"],
+    ["हिन्दी", "مَرْحَبًا", "שָׁלוֹם", unicodedata.normalize("NFD", "résumé")],
+    ids=["Hindi", "vocalised Arabic", "pointed Hebrew", "decomposed Latin"],
 )
 def test_combining_marks_do_not_split_a_word(word: str) -> None:
     assert len(tokenize(f"before {word} after")) == 3
@@ -341,7 +341,7 @@ def test_a_text_of_ascii_is_split_as_other_texts_are(text: str) -> None:
     other = "é " + text  # not ASCII
     assert tokenize(other)[1:] == tokenize(text)
     stems = sorted(set(tokenize(text)))
-    assert list(stems_in([text, other], stems)) == [
+    assert list(stems_in([text, other], stems, tokenizer_of("english"))) == [
         (len(stems), len(tokenize(text))),
         (len(stems), len(tokenize(other))),
     ]

@@ -299,7 +299,7 @@ def test_indexed_and_fresh_texts_get_the_features_of_their_words(
     averages, at = (index.average_length, index.average_title_length), np.arange(n)
     for places, title_lengths in (
         (index.words_at(words.words, at), index.titles.astype(np.int64)),
-        (fresh.words_at(words.words, at), fresh.title_lengths(at)),
+        (fresh.words_at(words.words, at, index), fresh.title_lengths(at)),
     ):
         rich = rich_features(words, TextWords(*places, title_lengths, *averages), no_pieces(n))
         assert same(rich[0], expected)

@@ -108,6 +108,7 @@ def test_the_written_form_is_plain_json() -> None:
             "n0": None,
             "agreement": 1.0,
         },
+        "trust": 1.0,
         "source": "shipped",
     }
 

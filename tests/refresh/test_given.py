@@ -16,6 +16,7 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import load_memory, load_version
 from rag_flywheel.errors import UnknownIdError
 from rag_flywheel.improve.examples import Examples
+from rag_flywheel.index.tokenizer import tokenizer_of
 from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import QueryKey
@@ -122,7 +123,8 @@ def test_the_scale_of_scores_is_fitted_not_the_span_of_a_call(tmp_path: Path) ->
         found = []
         for low, high in ((0.5, 0.505), (0.3, 0.7)):
             some = [
-                Candidate(n, "no text", low + (high - low) * j / 5) for j, n in enumerate(names)
+                Candidate(n, f"no text {n}", low + (high - low) * j / 5)
+                for j, n in enumerate(names)
             ]
             values = scores(fw.rerank("quite another", some, record=False)).values()
             found.append(max(values) - min(values))
@@ -204,7 +206,7 @@ def test_examples_are_the_candidates_that_were_given(tmp_path: Path) -> None:
     assert sorted(examples.lineages[0].tolist()) == sorted(pids[f"c{i}"] for i in wanted)
     texts = [Passage(c.passage_id, c.text, c.title) for c in candidates]
     own, none = np.array([c.score for c in candidates]), np.full(60, -1)
-    served = GivenCandidates(texts, own, none, none).text_features(query)
+    served = GivenCandidates(texts, own, none, none).text_features(query, tokenizer_of("english"))
     row = {pid: examples.features[0, i] for i, pid in enumerate(examples.lineages[0].tolist())}
     for i in wanted:
         features = row[pids[f"c{i}"]]

@@ -9,7 +9,7 @@ import pytest
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.index.bm25 import K1, B
-from rag_flywheel.index.lexical import tokenize
+from rag_flywheel.index.tokenizer import tokenize, tokenizer_of
 from rag_flywheel.rank.features import FEATURES, GIVEN
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import EmbeddedText, Features
@@ -18,6 +18,7 @@ from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.state import scope
 
+ENGLISH_WORDS = Config(encoder="", language="english")
 ENGLISH = [
     Passage("reset", "To get a new password, open Settings and choose Reset.", "New password"),
     Passage("secret", "The account page lets you change your login secret."),
@@ -48,7 +49,7 @@ def given_text_features(
     query: str, passages: Sequence[Passage], scores: Sequence[float] | None = None
 ) -> Features:
     scores = [0.0] * len(passages) if scores is None else scores
-    return candidates(passages, scores).text_features(query)
+    return candidates(passages, scores).text_features(query, tokenizer_of("english"))
 
 
 def named(features: Features) -> dict[str, list[float]]:
@@ -80,7 +81,7 @@ def test_texts_have_the_features_that_they_have_in_an_index_of_the_candidates_al
 ) -> None:
     passages = ASKED[query]
     encoder = WordEncoder()
-    with Flywheel.open(tmp_path / "kb", encoder=encoder, config=Config(encoder="")) as fw:
+    with Flywheel.open(tmp_path / "kb", encoder=encoder, config=ENGLISH_WORDS) as fw:
         fw.add(passages)
         fw.refresh()
         fw.retrieve(query, record=False)
@@ -139,10 +140,10 @@ def test_measures_are_the_same_whether_or_not_the_words_were_read_before(
         [3.0, 2.0, 1.0, 0.5],
     )
     alone, after = (candidates(passages[:3], scores[:3]) for _ in range(2))
-    after.text_features(query)
+    after.text_features(query, tokenizer_of("english"))
     assert after.words and not alone.words
-    found = after.measures(query, [2, 0])
-    assert found.tolist() == alone.measures(query, [2, 0]).tolist()
+    found = after.measures(query, [2, 0], tokenizer_of("english"))
+    assert found.tolist() == alone.measures(query, [2, 0], tokenizer_of("english")).tolist()
     wanted = set(tokenize(query))
     for row, passage in zip(found.tolist(), (passages[2], passages[0]), strict=True):
         words = tokenize(f"{passage.title} {passage.text}")

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rag_flywheel.index.lexical import tokenize
-from rag_flywheel.records import EmbeddedText, Scores, Vectors
+from rag_flywheel.index.tokenizer import Tokenizer, tokenizer_of
+from rag_flywheel.records import ENGLISH, EmbeddedText, Scores, Vectors
 
 _SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+|\n+")
 MOST_SENTENCES = 64  # an answer is read up to here
@@ -21,31 +21,43 @@ STEEPNESS = 20.0
 EVEN = 0.34  # the support at which a sentence is as likely from none of the texts
 
 
-def sentences(answer: str) -> list[str]:
-    """The sentences of an answer that have content words, the first 64."""
+def sentences(answer: str, tokenizer: Tokenizer | None = None) -> list[str]:
+    """The sentences of an answer that have content words, the first 64; tokenizer: None: of English."""
+    tokenize = (tokenizer or tokenizer_of(ENGLISH)).tokenize
     found = (part.strip() for part in _SENTENCE.split(answer))
     return [part for part in found if part and tokenize(part)][:MOST_SENTENCES]
 
 
 def credits_by_support(
-    given: Sequence[str], texts: Sequence[EmbeddedText], encode: Callable[[Sequence[str]], Vectors]
+    given: Sequence[str],
+    texts: Sequence[EmbeddedText],
+    encode: Callable[[Sequence[str]], Vectors],
+    tokenizer: Tokenizer | None = None,
 ) -> Scores:
     """The part of each text in an answer of these sentences, float64 (n texts,), at most 1 in all.
 
     A sentence counts by its number of content words, and is divided among the texts by the chance that
     it was written from each, so that a sentence without support gives neither credit nor blame.
+    tokenizer: None: that of English.
     """
+    tokenizer = tokenizer or tokenizer_of(ENGLISH)
     if not given or not texts:
         return np.zeros(len(texts))
-    weight = np.array([len(tokenize(s)) for s in given], dtype=np.float64)
-    credits: Scores = weight / weight.sum() @ chances_of_source(supports(given, texts, encode))
+    weight = np.array([len(tokenizer.tokenize(s)) for s in given], dtype=np.float64)
+    credits: Scores = (
+        weight / weight.sum() @ chances_of_source(supports(given, texts, encode, tokenizer))
+    )
     return credits
 
 
 def supports(
-    given: Sequence[str], texts: Sequence[EmbeddedText], encode: Callable[[Sequence[str]], Vectors]
+    given: Sequence[str],
+    texts: Sequence[EmbeddedText],
+    encode: Callable[[Sequence[str]], Vectors],
+    tokenizer: Tokenizer | None = None,
 ) -> Scores:
     """The support of each text for each sentence, 0 to 1, float64 (sentences, texts)."""
+    tokenize = (tokenizer or tokenizer_of(ENGLISH)).tokenize
     vectors = np.stack([t.vector for t in texts])
     lift = _lift(encode(given) @ vectors.T, vectors @ vectors.T)
     covered = _covered([tokenize(s) for s in given], [frozenset(tokenize(t.text)) for t in texts])

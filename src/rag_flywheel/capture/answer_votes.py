@@ -16,7 +16,8 @@ from rag_flywheel.capture.votes import check_retrieval_id, check_verdict, unknow
 from rag_flywheel.checks import check_optional_text, check_text, items
 from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
-from rag_flywheel.records import EmbeddedText
+from rag_flywheel.index.tokenizer import tokenizer_for
+from rag_flywheel.records import AUTO, EmbeddedText
 from rag_flywheel.store import passages, retrievals, users, votes, wall_clock
 from rag_flywheel.store.database import BUSY_TIMEOUT_S, Database
 from rag_flywheel.store.embedding import vectors_of
@@ -160,9 +161,11 @@ def _supported(
 
     Empty when the answer has no sentence with content words, or every text has ended.
     """
-    given = sentences(answer)
     with database.reading() as conn:
         texts = passages.fetch(conn, pids)
+    every = [passages.encoded_text(stored.passage) for stored in texts.values()]
+    tokenizer = tokenizer_for(AUTO, every)
+    given = sentences(answer, tokenizer)
     if not given or not texts:
         return {}
     side = TextEncoder.of_passages(encoder())
@@ -172,5 +175,5 @@ def _supported(
     with database.reading() as conn:
         vectors = vectors_of(conn, words, side)
     embedded = [EmbeddedText(words[h], vectors[h]) for h in hashes]
-    credits = np.minimum(credits_by_support(given, embedded, side.encode), 1.0)
+    credits = np.minimum(credits_by_support(given, embedded, side.encode, tokenizer), 1.0)
     return dict(zip(order, credits.tolist(), strict=True))

@@ -8,12 +8,13 @@ import logging
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 import rag_flywheel
 from rag_flywheel.cli import show
+from rag_flywheel.cli.add import add
 from rag_flywheel.cli.bench import bench
 from rag_flywheel.cli.feedback import COMMANDS as FEEDBACK
 from rag_flywheel.cli.golden import golden, review
@@ -21,10 +22,6 @@ from rag_flywheel.cli.options import KB, Index, Json, MinRelevance, User, Where,
 from rag_flywheel.cli.raters import COMMANDS as RATERS
 from rag_flywheel.cli.where import filter_of
 from rag_flywheel.errors import FlywheelError, LockedError
-from rag_flywheel.records import Passage
-
-if TYPE_CHECKING:
-    from rag_flywheel.flywheel import Flywheel
 
 app = typer.Typer(
     help="Retrieval that improves from votes on its answers. Begin with `add`, `retrieve`, "
@@ -85,43 +82,7 @@ def demo(
     show.result(run_demo(out, seed=seed, n_cycles=cycles), as_json, show.demo)
 
 
-@app.command()
-def add(
-    paths: Annotated[list[Path], typer.Argument(help=".jsonl, .md, .txt files, or folders.")],
-    index: Index = KB,
-    prune: Annotated[
-        bool, typer.Option(help="Also remove passages of files deleted from the folders.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Add passages, or change those already there. JSONL lines have id, text, title, metadata.
-
-    Folders are searched for .md and .txt files, which are cut into passages; passages that a file
-    no longer has are removed.
-    """
-    from rag_flywheel.formats.documents import read_paths
-
-    batch = read_paths(paths)
-    with open_index(index, create=True) as fw:
-        report = fw.add(batch.passages, progress=True)
-        obsolete = _obsolete(fw, batch.passages, batch.sources, paths if prune else [])
-        show.added(report, fw.remove(obsolete), as_json)
-
-
-def _obsolete(
-    fw: "Flywheel", added: list[Passage], sources: set[str], pruned: list[Path]
-) -> list[str]:
-    """Ids of passages that were cut from these files, or in these folders, and were not added now."""
-    ids = {p.id for p in added}
-    folders = tuple(f"{p.resolve().name}/" for p in pruned if p.is_dir())
-    return [
-        passage.id
-        for passage in (fw.passages() if sources else [])
-        if passage.id not in ids
-        and isinstance(source := passage.metadata.get("source"), str)
-        and passage.id.startswith(f"{source}#")
-        and (source in sources or source.startswith(folders))
-    ]
+app.command()(add)
 
 
 @app.command()

@@ -147,7 +147,7 @@ def gaps(
     min_relevance: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, help="List questions less likely to have an answer; default 0.3."
+            min=0.0, max=1.0, help="List questions less likely to have an answer; default 0.4."
         ),
     ] = None,
     index: Index = KB,

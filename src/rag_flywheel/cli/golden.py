@@ -41,7 +41,7 @@ def golden_add(
 ) -> None:
     """Import known answers, all or none; a grade above 0 is an answer."""
     with open_index(index) as fw:
-        show.added(fw.golden.add(path, split=split, lenient=lenient), None, as_json)
+        show.added(fw.golden.add(path, split=split, lenient=lenient), as_json)
 
 
 @golden.command("pin")

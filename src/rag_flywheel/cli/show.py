@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from rag_flywheel.errors import counted
 from rag_flywheel.records import (
+    AddFilesReport,
     AddReport,
     BackupReport,
     ExportReport,
@@ -24,6 +25,7 @@ from rag_flywheel.records import (
     RestoreReport,
     Retrieval,
     ReviewItem,
+    SkippedFile,
     Status,
     VersionInfo,
     VersionStory,
@@ -38,6 +40,8 @@ T = TypeVar("T")
 _EXCERPT = 160
 _LEAST_TERM = 0.0005  # a smaller term would print as 0
 _LEAST_SHARED = 0.005  # a smaller share would print as 0
+_MOST_FAILED = 20  # files that cannot be read, a line each
+_MOST_NAMED = 3  # files left out, for each reason
 _MOST_VOTES = 3  # past queries under each hit
 
 
@@ -99,19 +103,63 @@ def sentences(found: Sequence[str], none: str, as_json: bool) -> None:
     _json(found) if as_json else _say("\n".join(found or [none]))
 
 
-def added(report: AddReport, removed: int | None, as_json: bool) -> None:
-    """Print the result of `add`; removed: None for a command that never removes passages."""
+def added(report: AddReport, as_json: bool) -> None:
+    """Print the result of adding known answers."""
+    counts = {name: getattr(report, name) for name in ("added", "updated", "unchanged")}
     if as_json:
-        found = dataclasses.asdict(report)
-        if removed is not None:  # passages are all added, or none
-            found = {**found, "removed": removed}
-            del found["left_out"]
-        _json(found)
-    else:
-        line = f"added {report.added}, updated {report.updated}, unchanged {report.unchanged}"
-        _say(line + (f", removed {removed} that their files no longer have" if removed else ""))
-        for reason, n in report.left_out.items():
-            _say(f"left out {counted(n, 'row')}: {reason}")
+        _json({**counts, "left_out": dict(report.left_out)})
+        return
+    _say(", ".join(f"{name} {n}" for name, n in counts.items()))
+    for reason, n in report.left_out.items():
+        _say(f"left out {counted(n, 'row')}: {reason}")
+
+
+def added_files(report: AddFilesReport, as_json: bool, *, dry_run: bool) -> None:
+    """Print what could not be read, a line each, and at last what was done and what was left out."""
+    if as_json:
+        counts = dataclasses.asdict(report)
+        _json({**counts.pop("passages"), **counts})
+        return
+    failed = [skip for skip in report.skipped if skip.failed]
+    for skip in failed[:_MOST_FAILED]:
+        _say(f"skipped {skip.path}: {_one_line(skip.reason)}")
+    if len(failed) > _MOST_FAILED:
+        _say(f"skipped {len(failed) - _MOST_FAILED} more that cannot be read; --json names all")
+    for line in _followed(report.passages):
+        _say(line)
+    found = report.passages
+    counts = {name: getattr(found, name) for name in ("added", "updated", "unchanged", "removed")}
+    line = ", ".join(f"{name} {n}" for name, n in counts.items())
+    why = f": {_reasons(report.skipped)}" if report.skipped else ""
+    _say(f"{'dry run: ' if dry_run else ''}{line}, skipped {len(report.skipped)}{why}")
+
+
+def _followed(report: AddReport) -> Iterator[str]:
+    """What became of votes and known answers, and whether passages are too long, a line each."""
+    followed = (
+        (report.moved_votes, report.moved_answers, "followed their texts to other ids"),
+        (report.lost_votes, report.lost_answers, "were on texts that are gone"),
+    )
+    for n_votes, n_answers, what in followed:
+        if n_votes or n_answers:
+            yield f"{n_votes} votes and {n_answers} known answers {what}"
+    if report.too_long:
+        yield f"{report.too_long} passages are longer than the encoder reads"
+
+
+def _reasons(skipped: Sequence[SkippedFile]) -> str:
+    """How many were left out for each reason, the most first, with the names of a few."""
+    names: dict[str, list[str]] = {}
+    for skip in skipped:
+        reason = "cannot be read" if skip.failed else skip.reason
+        names.setdefault(reason, []).append(skip.path.rstrip("/").rpartition("/")[2])
+    found = sorted(names.items(), key=lambda item: -len(item[1]))
+    return ", ".join(
+        f"{len(those)} {reason} ({', '.join(those[:_MOST_NAMED])}"
+        + (", ..." if len(those) > _MOST_NAMED else "")
+        + ")"
+        for reason, those in found
+    )
 
 
 def retrieval(found: Retrieval, behind: Mapping[int, Sequence[PastVotes]] | None) -> None:

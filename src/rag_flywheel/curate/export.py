@@ -1,7 +1,7 @@
 """Writes an index's passages, past queries and the grades from their votes as a BEIR folder."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def _write(folder: Path, index: str, database: Database, last: int | None) -> Ex
     }
     write_queries(folder, ((names[p], texts[p.query_hash], p.tenant) for p in order), qrels)
     report = ExportReport(
-        n_passages=len(ids),
+        n_passages=sum(map(len, ids.values())),
         n_queries=len(answered),
         n_judgments=sum(len(grades[past]) for past in answered),
         n_left_out=len(order) - len(answered),
@@ -78,7 +78,7 @@ def _write(folder: Path, index: str, database: Database, last: int | None) -> Ex
     return report
 
 
-def _write_corpus(conn: sqlite3.Connection, path: Path) -> dict[int, str]:
+def _write_corpus(conn: sqlite3.Connection, path: Path) -> dict[int, list[str]]:
     """Write the passages by id, a few in memory at once; returns their ids by lineage."""
     rows = sorted((s.passage.id, s.pid, s.lineage) for s in store.present(conn))
 
@@ -91,10 +91,13 @@ def _write_corpus(conn: sqlite3.Connection, path: Path) -> dict[int, str]:
                 yield {"_id": p.id, "title": p.title, "text": p.text, "metadata": metadata}
 
     write_lines(path, lines())
-    return {lineage: id_ for id_, _, lineage in rows}
+    ids: dict[int, list[str]] = {}
+    for id_, _, lineage in rows:
+        ids.setdefault(lineage, []).append(id_)
+    return ids
 
 
-def _grades(conn: sqlite3.Connection, ids: Mapping[int, str], last: int) -> _Grades:
+def _grades(conn: sqlite3.Connection, ids: Mapping[int, Sequence[str]], last: int) -> _Grades:
     """The grades, 1 or 0 by passage id, of each past query with a verdict on a present text.
 
     Pairs whose votes are about even have no grade.
@@ -104,7 +107,8 @@ def _grades(conn: sqlite3.Connection, ids: Mapping[int, str], last: int) -> _Gra
         if judgment.lineage in ids:
             grades = graded.setdefault(QueryKey(judgment.query, judgment.tenant), {})
             if abs(judgment.helpful - judgment.harmful) >= _LEAST:
-                grades[ids[judgment.lineage]] = int(judgment.helpful > judgment.harmful)
+                grade = int(judgment.helpful > judgment.harmful)
+                grades.update(dict.fromkeys(ids[judgment.lineage], grade))
     return graded
 
 

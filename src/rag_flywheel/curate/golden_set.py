@@ -115,7 +115,8 @@ def _present(conn: sqlite3.Connection, rows: Sequence[Row]) -> dict[str, StoredP
 def _checked(
     rows: Sequence[Row], present: Mapping[str, StoredPassage], *, lenient: bool = False
 ) -> tuple[list[Row], Counter[str]]:
-    """One row for each query and passage, and how many rows were left out, by reason.
+    """One row for each query and passage text, of copies the one with the highest grade; and how many rows
+    were left out, by reason.
 
     Raises InputError for unknown passages and two grades, unless lenient.
     """
@@ -138,4 +139,8 @@ def _checked(
             )
     if not lenient:
         refuse(problems)
-    return list(answers.values()), left_out
+    best: dict[tuple[str, str | None, int], Row] = {}
+    for row in answers.values():
+        place = row.query, row.tenant, present[row.passage_id].lineage
+        best[place] = max(row, best.get(place, row), key=lambda each: each.grade)
+    return list(best.values()), left_out

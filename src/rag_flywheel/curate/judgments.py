@@ -8,6 +8,7 @@ one asking are; together they weigh no more than a few users.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from rag_flywheel.curate.weights import EXPLICIT, SAID, WEIGHTS
@@ -63,7 +64,8 @@ def standing_votes(votes: Iterable[VoteEvent]) -> list[VoteEvent]:
     """
     last: dict[tuple[_Voice, str], VoteEvent] = {}
     for vote in votes:
-        last[_voice(vote), vote.kind] = vote
+        place = _voice(vote), vote.kind
+        last[place] = _with_copies(vote, last.get(place))
     standing: dict[_Voice, VoteEvent] = {}
     for (voice, _), vote in last.items():
         if vote.verdict != "retract" and _weight(vote) > 0.0:
@@ -102,6 +104,13 @@ _Voice = tuple[bytes, str | None, int, str]
 
 def _voice(vote: VoteEvent) -> _Voice:
     return vote.query, vote.tenant, vote.lineage, vote.voice
+
+
+def _with_copies(vote: VoteEvent, before: VoteEvent | None) -> VoteEvent:
+    """A vote on an answer that showed copies of a passage: it gives the text what it gives to both."""
+    if before is None or before.seq != vote.seq:
+        return vote
+    return replace(vote, credit=min(1.0, vote.credit + before.credit))
 
 
 def _weight(vote: VoteEvent) -> float:

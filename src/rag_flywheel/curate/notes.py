@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from rag_flywheel.capture.corrections import append_correction
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.records import AddReport, Passage, ReviewItem
-from rag_flywheel.store import column_checks, corpus, notes, passages, wall_clock
+from rag_flywheel.store import column_checks, notes, passages, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import demanded
 from rag_flywheel.store.notes import Decided, Note
 
 SOURCE = "correction"
 Add = Callable[[Sequence[Passage]], AddReport]
+Remove = Callable[[list[str]], int]
 
 
 def note_id(note: Note) -> str:
@@ -48,7 +49,7 @@ def find(database: Database, item_id: str) -> Note | None:
 
 
 def decide(
-    database: Database, note: Note, kind: Decided, user: str | None, *, add: Add
+    database: Database, note: Note, kind: Decided, user: str | None, *, add: Add, remove: Remove
 ) -> str | None:
     """Accept or reject a note, or let it wait again; returns the id of the passage of an accepted text.
 
@@ -62,7 +63,7 @@ def decide(
     if note.kind == "text" and kind == "accept":
         made = _add(database, note, add)
     elif accepted and kind == "undo":
-        _remove(database, note)
+        _remove(database, note, remove)
     elif accepted:
         raise InputError(
             f"the text of item {note_id(note)} is passage {_name(note)!r} of the index now; undo the "
@@ -89,7 +90,7 @@ def _add(database: Database, note: Note, add: Add) -> str:
     return passage.id
 
 
-def _remove(database: Database, note: Note) -> None:
+def _remove(database: Database, note: Note, remove: Remove) -> None:
     """Remove the passage of a text, if it is still there. Raises InputError when it was edited."""
     name = _name(note)
     with database.reading() as conn:
@@ -101,7 +102,7 @@ def _remove(database: Database, note: Note) -> None:
             f"passage {name!r}, which item {note_id(note)} became, was edited since; remove it "
             f"yourself if it is to go: rag-flywheel remove {name}, then undo the acceptance"
         )
-    corpus.remove(database, [name])
+    remove([name])
 
 
 def _name(note: Note) -> str:

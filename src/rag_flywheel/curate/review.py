@@ -29,12 +29,15 @@ class Review:
         source: Callable[[], Source],
         hidden: Callable[[str | None], str | None],
         add: notes.Add,
+        remove: notes.Remove,
     ) -> None:
-        """hidden: returns what is stored of a reviewer's id; add: adds passages to the index."""
+        """hidden: returns what is stored of a reviewer's id; add, remove: add passages to the index, and
+        remove those of ids."""
         self._database = database
         self._source = source
         self._hidden = hidden
         self._add = add
+        self._remove = remove
 
     def next(self) -> ReviewItem | None:
         """The item with the most votes that waits for a decision; None: nothing to decide."""
@@ -79,7 +82,7 @@ class Review:
         user = self._hidden(user_id)
         note = self._last_note() if item_id is None else notes.find(self._database, item_id)
         if note is not None:
-            notes.decide(self._database, note, "undo", user, add=self._add)
+            notes.decide(self._database, note, "undo", user, add=self._add, remove=self._remove)
             return note_id(note)
         with self._database.transaction(durable=True) as conn:
             now = passages.read_clock(conn)
@@ -115,7 +118,9 @@ class Review:
         user = self._hidden(user_id)
         self._database.require_open()
         if (note := notes.find(self._database, item_id)) is not None:
-            return notes.decide(self._database, note, kind, user, add=self._add)
+            return notes.decide(
+                self._database, note, kind, user, add=self._add, remove=self._remove
+            )
         opinions = self._opinions()
         topic = next((t for t in opinions.topics if _topic_id(opinions, t) == item_id), None)
         decided = topic is not None and opinions.topics[topic].decision is not None

@@ -15,7 +15,8 @@ from rag_flywheel.index import dense as dense_index
 from rag_flywheel.index import lexical as lexical_index
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
-from rag_flywheel.index.lexical import LexicalIndex
+from rag_flywheel.index.lexical import LexicalIndex, language_at
+from rag_flywheel.index.tokenizer import Tokenizer, tokenizer_for
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
@@ -26,6 +27,7 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
 
 _AT_ONCE = 10_000  # texts or vectors read for a part
+_SAMPLE = 500  # texts by which the language is found
 INDEX_PARTS = (
     dense_index.FILE_NAME,
     GRAPH_FOLDER,
@@ -54,10 +56,13 @@ def build_indexes(
     database: Database,
     encoder: Encoder,
     *,
+    language: str,
     parent: tuple[Path, int] | None,
     progress: Progress | None,
 ) -> Built:
     """Write the index files of a version.
+
+    language: the setting of the index.
 
     parent: (folder, watermark) of a sound version of the same encoder and the same vectors, whose
     index files are linked instead of built when no passage changed since. When some did, what it
@@ -66,14 +71,17 @@ def build_indexes(
     with database.snapshot() as conn:
         watermark = passages.read_clock(conn)
         pids, texts = passages.present_pids(conn), timeline.digest_now(conn)
-        if parent is not None and not passages.count_changes(conn, parent[1]):
+        tokenizer = tokenizer_for(language, _sampled(conn, pids))
+        same = parent is not None and language_at(parent[0]) == tokenizer.language
+        if parent is not None and same and not passages.count_changes(conn, parent[1]):
             for part in INDEX_PARTS:
                 if (parent[0] / part).exists():
                     link(parent[0] / part, staged / part)
             return Built(watermark, pids, texts, linked=True)
         before = None if parent is None else parent[0]
         old_pids = _build_dense(staged, conn, encoder, pids, before, progress)
-        _build_lexical(staged, conn, pids, before, old_pids, progress)
+        spoken = before if same else None
+        _build_lexical(staged, conn, pids, spoken, old_pids, tokenizer, progress)
     return Built(watermark, pids, texts, linked=False)
 
 
@@ -134,12 +142,15 @@ def _build_lexical(
     pids: Pids,
     parent: Path | None,
     old_pids: Pids,
+    tokenizer: Tokenizer,
     progress: Progress | None,
 ) -> None:
-    """Write the lexical index; old_pids: the pids in the parent's index."""
+    """Write the lexical index; parent: a version whose words are used again, old_pids: its pids."""
+    if parent is None:
+        old_pids = old_pids[:0]
     new = np.setdiff1d(pids, old_pids, assume_unique=True)
     if parent is None:
-        old, stored = LexicalIndex.build([]), passages.present(conn)
+        old, stored = LexicalIndex.build([], tokenizer=tokenizer), passages.present(conn)
     else:
         old, stored = LexicalIndex.load(parent, n_texts=len(old_pids)), _stored(conn, new)
 
@@ -152,6 +163,12 @@ def _build_lexical(
     old.changed(np.isin(old_pids, pids, assume_unique=True), texts()).save(staged)
     if progress is not None:
         progress("lexical index", len(new), len(new))
+
+
+def _sampled(conn: sqlite3.Connection, pids: Pids) -> Iterator[str]:
+    """Texts at even distances, by which the language is found."""
+    some = pids[:: max(1, len(pids) // _SAMPLE)]
+    yield from (passages.encoded_text(one.passage) for one in _stored(conn, some))
 
 
 def _stored(conn: sqlite3.Connection, pids: Pids) -> Iterator[StoredPassage]:

@@ -12,6 +12,8 @@ from msgspec import Meta
 from rag_flywheel.deploy.files import MOST_FILES
 from rag_flywheel.disk import exactly, parsed_json, read_bytes, version_file_errors
 from rag_flywheel.errors import NewerFormatError, OlderFormatError
+from rag_flywheel.index.tokenizer import VERSION as TOKENIZER
+from rag_flywheel.records import AUTO
 
 FORMAT_VERSION = 3
 _MOST_BYTES = 4_000_000
@@ -35,7 +37,8 @@ class Manifest:
     token: random, of this build, which the database has too; texts: a digest of (number, text) of the
     passages;
     tuned: the hash of the weights that encode queries, None: the encoder's; files: {name: (sha256,
-    bytes)}.
+    bytes)}; tokenizer: the version of the one that its words are from; language: the setting
+    that it was built under.
     """
 
     id: str
@@ -51,6 +54,8 @@ class Manifest:
     texts: _Token
     files: _Files  # none outside the version's folder
     tuned: str | None = None
+    tokenizer: Annotated[int, Meta(ge=0, le=2**16)] = 0
+    language: Annotated[str, Meta(max_length=100)] = AUTO
 
 
 def manifest_text(manifest: Manifest) -> str:
@@ -81,7 +86,18 @@ def parse_manifest(path: Path, version: str, *, data: bytes | None = None) -> Ma
                 f"{FORMAT_VERSION}). Run `rag-flywheel refresh`, which builds the version anew from "
                 "the passages and votes"
             )
-        manifest = exactly(Manifest, {"tuned": None, **values})
+        manifest = exactly(Manifest, {"tuned": None, "tokenizer": 0, "language": AUTO, **values})
         if manifest.id != version:
             raise ValueError(f"it describes {manifest.id!r}")
+        if manifest.tokenizer > TOKENIZER:
+            raise NewerFormatError(
+                f"the words of {path.parent} are from tokenizer {manifest.tokenizer}; this release has "
+                f"{TOKENIZER}. Upgrade rag-flywheel to use this version"
+            )
+        if manifest.tokenizer < TOKENIZER:
+            raise OlderFormatError(
+                f"the words of {path.parent} are from tokenizer {manifest.tokenizer} of an earlier "
+                f"release; this one has {TOKENIZER}. Run `rag-flywheel refresh`, which builds the "
+                "version anew from the passages and votes"
+            )
     return manifest

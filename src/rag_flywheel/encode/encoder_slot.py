@@ -4,10 +4,11 @@ import re
 import threading
 from collections.abc import Sequence
 
-from rag_flywheel.encode.make import make_encoder
+from rag_flywheel.encode.make import find_token_counter, make_encoder
+from rag_flywheel.encode.token_counter import TokenCounter
 from rag_flywheel.encode.tower import Tower, require_tunable
 from rag_flywheel.encoder import Encoder, QueryEncoder, check_encoder
-from rag_flywheel.errors import CorruptFileError, EncoderMismatchError
+from rag_flywheel.errors import CorruptFileError, EncoderError, EncoderMismatchError
 from rag_flywheel.records import Vectors
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
@@ -26,7 +27,34 @@ class NamedEncoder:
         self.dim = dim
         self._spec = spec
         self._model: Encoder | None = None
+        self._counter: TokenCounter | None = None
         self._lock = threading.Lock()
+
+    @property
+    def max_tokens(self) -> int | None:
+        """How many tokens of a passage it reads; None if it does not say. Loads no more than needed."""
+        if (counter := self._tokens()) is not None:
+            return counter.max_tokens
+        found: int | None = getattr(self._loaded(), "max_tokens", None)
+        return found
+
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """The tokens of passages as it reads them. Raises EncoderError if it cannot count them."""
+        if (counter := self._tokens()) is not None:
+            return counter.count(texts)
+        model = self._loaded()
+        count = getattr(model, "count_tokens", None)
+        if count is None:
+            raise EncoderError(f"the encoder {self.name!r} has no count_tokens(texts)")
+        found: Sequence[int] = count(texts)
+        return found
+
+    def _tokens(self) -> TokenCounter | None:
+        """The counter of a model on this machine, while the model itself is not loaded."""
+        with self._lock:
+            if self._counter is None and self._model is None:
+                self._counter = find_token_counter(self._spec)
+            return self._counter
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows."""

@@ -2,6 +2,7 @@
 
 import importlib
 
+from rag_flywheel.encode.token_counter import TokenCounter
 from rag_flywheel.encoder import Encoder, check_encoder
 from rag_flywheel.errors import EncoderNotFoundError
 
@@ -29,3 +30,18 @@ def make_encoder(spec: str) -> Encoder:
             "function or class of that name, called without arguments"
         ) from error
     return check_encoder(made)
+
+
+def find_token_counter(spec: str) -> TokenCounter | None:
+    """The token counter of a sentence-transformers model on this machine, without the model.
+
+    None for another kind of encoder, and for a model that is elsewhere or has no fast tokenizer.
+    Raises EncoderNotFoundError for a path without a model.
+    """
+    module, _, name = spec.partition(":")
+    if module != "sentence-transformers":
+        return None
+    from rag_flywheel.encode.sentence_encoder import find_model
+
+    folder = find_model(name)
+    return None if folder is None else TokenCounter.of_folder(folder)

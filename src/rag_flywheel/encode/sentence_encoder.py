@@ -8,14 +8,16 @@ import importlib.util
 import os
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rag_flywheel.encode.bert import Bert
+from rag_flywheel.encode.token_counter import TokenCounter
 from rag_flywheel.encode.tower import Tower
-from rag_flywheel.errors import EncoderNotFoundError
+from rag_flywheel.errors import EncoderError, EncoderNotFoundError
 from rag_flywheel.records import Vectors
 
 BUNDLED_NAME = "all-MiniLM-L6-v2"
@@ -91,6 +93,21 @@ class SentenceEncoder:
         self.name = name
         self.revision = revision
         self.dim: int = int(model.get_embedding_dimension())
+
+    @cached_property
+    def _counter(self) -> TokenCounter | None:
+        return TokenCounter.of_model(self._model)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """How many tokens of a passage are read; None if the model does not say."""
+        return None if self._counter is None else self._counter.max_tokens
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of passages as the model reads them, those that it adds included."""
+        if self._counter is None:
+            raise EncoderError(f"the model {self.name!r} does not say how many tokens a text has")
+        return self._counter.count(texts)
 
     @classmethod
     def load(cls, name: str) -> "SentenceEncoder":

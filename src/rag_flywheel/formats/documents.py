@@ -1,21 +1,41 @@
-"""Reads passages from files: a passage a line of JSONL; Markdown and text are cut into passages."""
+"""Reads the passages of a file: a document is converted to text, and cut into passages."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from rag_flywheel.checks import check_passages
 from rag_flywheel.disk import read_bytes
 from rag_flywheel.errors import InputError
-from rag_flywheel.formats.lines import Limits, located, parse_json, read_lines
+from rag_flywheel.formats.anchors import Site
+from rag_flywheel.formats.chunks import Chunking
+from rag_flywheel.formats.convert import TABLES, Converted, convert
+from rag_flywheel.formats.decode import decode
+from rag_flywheel.formats.files import JSONL, Selection, find_files
+from rag_flywheel.formats.jsonl import read_jsonl
 from rag_flywheel.formats.markdown import cut
-from rag_flywheel.records import Passage
+from rag_flywheel.formats.spreadsheet import row_texts
+from rag_flywheel.records import Passage, SkippedFile, Splitter
 
-SUFFIXES = (".md", ".txt")
 MOST_BYTES = 64 * 2**20
-"""The largest size of a text file, and of a line of JSONL."""
-_LIMITS = Limits(MOST_BYTES, f" has more than {MOST_BYTES} bytes; expected a passage")
+"""The largest size of a document."""
+_ADDED = 32  # tokens that a model adds, its prompt included
+ADDED_FROM = "added_from"
+"""The metadata key with the name of the file of a passage whose id does not begin with that name."""
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How documents are cut into passages.
+
+    chunking: how long passages are. splitter: cuts instead.
+    base_url, anchors: the address that sources are below, and whose anchors it has.
+    """
+
+    chunking: Chunking = field(default_factory=Chunking)
+    base_url: str | None = None
+    anchors: Site = "github"
+    splitter: Splitter | None = None
 
 
 @dataclass(frozen=True)
@@ -24,88 +44,107 @@ class Batch:
 
     passages: list[Passage]
     sources: set[str]
+    skipped: list[SkippedFile]
 
 
 def read_paths(paths: Sequence[Path]) -> Batch:
-    """The passages in .jsonl files, in .md and .txt files, and in folders of the latter.
+    """The passages in these files and folders, all at once; a source is named after the last folder.
 
     Raises InputError, naming file and line, for what cannot be read.
     """
-    batch = Batch([], set())
-    for path in paths:
-        if not path.exists():
-            raise InputError(f"no file or folder {path}; expected .jsonl, .md, .txt or a folder")
-        if path.is_dir():
-            for file in _text_files(path):
-                source = f"{path.resolve().name}/{file.relative_to(path).as_posix()}"
-                _add_file(batch, file, source)
-        elif path.suffix == ".jsonl":
-            batch.passages.extend(read_jsonl(path))
-        elif path.suffix in SUFFIXES:
-            _add_file(batch, path, path.name)
-        else:
-            raise InputError(
-                f"{path} is {path.suffix or 'without an ending'}; expected .jsonl, .md, .txt, or "
-                "a folder of .md and .txt files"
-            )
+    found = find_files(paths, Selection())
+    batch = Batch([], set(), found.skipped)
+    for file in found.files:
+        inside = [f"{f.name}/{file.relative_to(f)}" for f in found.folders if f in file.parents]
+        source = inside[0] if inside else file.name
+        batch.passages.extend(read_passages(file, source, Cutting()))
+        if file.suffix.lower() != JSONL:
+            batch.sources.add(source)
+    failed = next((s for s in found.skipped if s.failed), None)
+    if failed is not None or not found.files:
+        raise InputError(
+            f"{failed.path} cannot be read: {failed.reason}"
+            if failed
+            else f"{paths[0]} holds no file that is read; expected some, at any depth"
+        )
     return batch
 
 
-def read_jsonl(path: Path) -> Iterator[Passage]:
-    """Yield a passage for each line {"id": ..., "text": ..., "title": ..., "metadata": {...}}."""
-    for where, line in read_lines(path, _LIMITS):
-        if line.strip():
-            yield _passage(line, where)
+def read_passages(file: Path, source: str, cutting: Cutting) -> Iterator[Passage]:
+    """Yield the passages of a file; those of a document are all checked before the first one.
 
-
-def _passage(line: bytes, where: str) -> Passage:
-    found = parse_json(line, where, _unique_keys)
-    if not isinstance(found, dict):
-        raise InputError(f"{where} is {type(found).__name__}; expected an object with id and text")
-    unknown = sorted(set(found) - {"id", "text", "title", "metadata"})
-    missing = sorted({"id", "text"} - set(found))
-    if unknown or missing:
-        what = f"has the unknown key {unknown[0]!r}" if unknown else f"has no {missing[0]!r}"
-        raise InputError(f"{where} {what}; expected id, text, and perhaps title and metadata")
-    metadata = found.get("metadata") or {}
-    if not isinstance(metadata, dict):
-        raise InputError(f"{where}: metadata is {type(metadata).__name__}; expected an object")
-    passage = Passage(found["id"], found["text"], found.get("title") or "", metadata)
-    with located(where):
-        check_passages([passage])
-    return passage
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The JSON object of these pairs. Raises ValueError for a repeated key."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:80]!r} comes twice")
-    return found
-
-
-def _text_files(folder: Path) -> list[Path]:
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix in SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    if not files:
-        raise InputError(f"{folder} holds no .md or .txt file; expected some, at any depth")
-    return files
-
-
-def _add_file(batch: Batch, file: Path, source: str) -> None:
+    source: the name of the file, which ids begin with, but for those in .jsonl files.
+    Raises InputError, naming the file.
+    """
+    if file.suffix.lower() == JSONL:
+        try:
+            yield from read_jsonl(file)
+        except OSError as error:
+            raise InputError(f"{file} cannot be read ({error.strerror})") from error
+        return
     try:
-        text = read_bytes(file, most=MOST_BYTES, follow=True).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 ({error}); convert it first") from error
+        passages = _document(file, source, cutting)
+        check_passages(passages)
+    except InputError as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+    yield from passages
+
+
+def _document(file: Path, source: str, cutting: Cutting) -> list[Passage]:
+    suffix = file.suffix.lower()
+    try:
+        data = read_bytes(file, most=MOST_BYTES, follow=True)
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read ({error}); expected a text file") from error
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    batch.sources.add(source)
-    batch.passages.extend(cut(text, source, markdown=file.suffix == ".md"))
+        raise InputError(getattr(error, "strerror", None) or str(error)) from error
+    if suffix not in TABLES:
+        return _cut(convert(data, suffix), source, cutting)
+    rows = row_texts(decode(data), separator=TABLES[suffix])
+    if cutting.splitter is not None:
+        return _cut(Converted("\n\n".join(rows), markdown=False), source, cutting)
+    return [p for n, row in enumerate(rows, 1) for p in _row(row, n, source, cutting)]
+
+
+def _row(text: str, number: int, source: str, cutting: Cutting) -> list[Passage]:
+    """The passages of a row: one, unless it is long."""
+    id_ = f"{source}#row-{number}"
+    if len(text.encode()) <= cutting.chunking.tokens - _ADDED:  # a token is a byte at least
+        return [Passage(id_, text, "", {"source": source})]
+    parts = _cut(Converted(text, markdown=False), source, cutting)
+    if len(parts) == 1:
+        return [replace(parts[0], id=id_)]
+    return [replace(part, id=f"{id_}.{n}") for n, part in enumerate(parts, 1)]
+
+
+def _cut(document: Converted, source: str, cutting: Cutting) -> list[Passage]:
+    if cutting.splitter is not None:
+        return _split(cutting.splitter(document.text, source), source)
+    return cut(
+        document.text,
+        source,
+        markdown=document.markdown,
+        chunking=cutting.chunking,
+        base_url=cutting.base_url,
+        anchors=cutting.anchors,
+        name=document.title or None,
+    )
+
+
+def _split(parts: object, source: str) -> list[Passage]:
+    """What a caller's splitter returned, as passages of this source. Raises InputError."""
+    if isinstance(parts, str | bytes) or not isinstance(parts, Iterable):
+        raise InputError(
+            f"the splitter returned {type(parts).__name__}; expected texts or passages"
+        )
+    passages = []
+    for number, part in enumerate(parts, 1):
+        if isinstance(part, str):
+            if part.strip():
+                passages.append(Passage(f"{source}#{number}", part, "", {"source": source}))
+        elif isinstance(part, Passage):
+            mine = {"source": source} if part.id.startswith(f"{source}#") else {ADDED_FROM: source}
+            passages.append(replace(part, metadata={**part.metadata, **mine}))
+        else:
+            raise InputError(
+                f"the splitter returned a {type(part).__name__}; expected texts or passages"
+            )
+    return passages

@@ -33,7 +33,8 @@ class Examples:
     no answer was judged; n_named (n,): how often a user named a candidate, None: never. given bool
     (n,): whether a query's candidates were an application's own, None: no query's. The features are
     FEATURES and, where there are own candidates, GIVEN after them; those of the other sort are 0.
-    measures float32 (n, C, 3): those of relevance, nan where unknown; None: of no candidate.
+    measures float32 (n, C, 4): those of relevance, nan where unknown; None: of no candidate. trust: as
+    that of the parameters that they were made under.
     """
 
     keys: Sequence[QueryKey]
@@ -47,6 +48,7 @@ class Examples:
     n_named: Floats | None = None
     given: npt.NDArray[np.bool_] | None = None
     measures: npt.NDArray[np.float32] | None = None
+    trust: float = 1.0
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -98,6 +100,7 @@ class Examples:
             None if self.n_named is None else self.n_named[rows],
             None if self.given is None else self.given[rows],
             None if self.measures is None else self.measures[rows],
+            self.trust,
         )
 
 

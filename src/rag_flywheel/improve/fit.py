@@ -258,7 +258,7 @@ def _likeliest(examples: Examples, *, several: bool) -> Fit:
     answer or several."""
     names = (*FEATURES, *GIVEN)[: examples.features.shape[2]]
     free = np.array([float(name in FREE) for name in names])
-    centre = Parameters().vector[: len(names)]
+    centre = Parameters.starting(examples.trust).vector[: len(names)]
     if examples.given is None:
         return fit(examples, centre, strength=STRENGTH, free=free, several=several)
     scale = given_scale(examples)  # of which the Gaussian is independent, but the search is not

@@ -44,7 +44,9 @@ def _steepest(judged: Examples) -> float:
     answers are chosen better than by chance.
     """
     assert judged.chosen is not None
-    chances = (prior_chances(judged, Parameters().vector) * judged.chosen).sum(axis=1)
+    chances = (prior_chances(judged, Parameters.starting(judged.trust).vector) * judged.chosen).sum(
+        axis=1
+    )
     x = chances / judged.chosen.sum(axis=1)
     y = judged.n_helpful / (judged.n_helpful + judged.n_harmful)
     x = x - x.mean()

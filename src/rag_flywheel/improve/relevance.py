@@ -1,9 +1,10 @@
 """Calibrates relevance on votes: fits its coefficients to how likely they make the votes.
 
-The votes on a passage of relevance P are as likely as P · P(votes | right) + (1 − P) · P(votes | wrong),
-with the rate at which votes are wrong fitted along, the same for right and for wrong passages: the rates
-of ranking (see `improve/likelihood.py`) are of questions that all have an answer. Where many have none,
-they would take wrong passages for right ones that are called harmful. P is taken after the votes on
+The votes on a passage of relevance P are as likely as P · P(votes | right) + (1 − P) · P(votes | wrong).
+Votes are taken to be wrong as often as ranking found that they call wrong passages helpful, in either
+direction: its rate of wrong "harmful" votes is of questions that all have an answer, and where many have
+none it takes wrong passages for right ones that are called harmful. A rate fitted along with the
+coefficients comes out too low, and the chances too near to each other. P is taken after the votes on
 similar queries of other folds, as in serving. Readers vote mostly on the first hits. Whether they vote
 does not depend on what a hit says, but the last hits are worse than the first: so a vote counts for as
 many hits as were shown at its rank for each that got a vote.
@@ -33,24 +34,27 @@ from rag_flywheel.improve.examples import (
 from rag_flywheel.improve.given import of_index
 from rag_flywheel.improve.likelihood import prior_under
 from rag_flywheel.improve.propagate import neighbour_chances_of
-from rag_flywheel.rank.calibration import OF_ANSWER, OF_INDEX, Calibration
+from rag_flywheel.rank.calibration import HALF_ASKED, OF_ANSWER, OF_INDEX, SHOWN, Calibration
+from rag_flywheel.rank.features import MEASURES
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.posterior import NOISE_LIMIT
-from rag_flywheel.rank.relevance import reach, terms_of_index
+from rag_flywheel.rank.relevance import (
+    distinct_hits,
+    log_odds_of_any,
+    log_shares,
+    reach,
+    terms_of_index,
+)
 
-SHOWN = 8  # hits of an answer
 LEAST_QUERIES = 64
 STRENGTH = 3.0  # of the Gaussian around the shipped coefficients, for a term whose spread is 1
 _RAREST = 0.02  # the least share of hits at a rank, as assumed, that get votes
 _SURE = 1e-9
-_LARGEST_RATE = 0.49
+_SMALLEST_RATE, _LARGEST_RATE = 1e-3, 0.49
 _FARTHEST = 4.0  # of a logarithm
 _LEAST_SPREAD = 0.05
 _DEVIATION = 1.4826  # the standard deviation of a normal distribution over its median deviation
-UNRELATED_SHARE = (
-    0.3  # of the queries with votes: as if so many were about something else. On metatool,
-)
-# 0.1 leaves 66 % of off-topic questions below 0.2, 0.3 leaves 78 %; 1 makes the error of others 0.13
+UNRELATED_SHARE = 0.2  # of the queries with votes: as if so many were about something else
 _WITH, _WITHOUT = 9.0, 1.0  # as if so many questions with an answer and without one had been seen
 
 
@@ -83,17 +87,17 @@ def calibrated_relevance(
         return kept
     shown, shipped = _Shown.of(own, parameters), Calibration()
     memory = [math.log(parameters.kernel.n0), math.log(shipped.agreement)]
-    rate = [_logit(parameters.rates.false_helpful)]
-    centre = np.concatenate([shipped.of_index, memory, rate])
-    fitted = _near(centre, np.append(_spread(shown.terms), np.ones(3)), shown.of_hits)
-    found, rate_found = fitted[:-1], _rate(fitted[-1])
+    rate = min(max(parameters.rates.false_helpful, _SMALLEST_RATE), _LARGEST_RATE)
+    centre = np.concatenate([shipped.of_index, memory])
+    spread = np.append(_spread(shown.terms), np.ones(2))
+    found = _near(centre, spread, lambda at: shown.of_hits(at, rate))
     index, (n0, agreement) = found[:-2], np.exp(np.clip(found[-2:], -_FARTHEST, _FARTHEST)).tolist()
     answer = _near(
         shipped.of_answer,
         _spread(shown.of_answer(index, kept)),
         _with_others(
-            shown.of_answers(found, shown.answered(rate_found), kept),
-            _Shown.of(unrelated, parameters),
+            shown.of_answers(found, shown.answered(rate), kept),
+            _Shown.of(unrelated, parameters).without_neighbours(),
             UNRELATED_SHARE * len(own),
             index,
             kept,
@@ -116,16 +120,13 @@ def _with_others(
 ) -> _Value:
     """`of_votes` and the likelihood that none of the other queries, counted as so many, has an answer."""
     terms = others.of_answer(index, kept)
-    weight, rows = n_others / max(len(terms), 1), np.arange(len(terms))
+    weight = n_others / max(len(terms), 1)
 
     def of(at: Floats) -> tuple[float, Floats]:
         value, slope = of_votes(at)
-        log_odds = np.where(others.there > 0, terms @ at, -np.inf)
-        best = log_odds.argmax(axis=1)
-        z = np.clip(log_odds[rows, best], -50.0, 50.0)
-        chance = 1.0 / (1.0 + np.exp(-z))
+        z = np.clip(terms @ at, -50.0, 50.0)
         value -= weight * float(np.logaddexp(0.0, z).sum())
-        return value, slope - weight * (chance @ terms[rows, best])
+        return value, slope - weight * (1.0 / (1.0 + np.exp(-z)) @ terms)
 
     return of
 
@@ -134,13 +135,15 @@ def _with_others(
 class _Shown:
     """The 8 best candidates of n queries, as they would be shown.
 
-    terms: (n, 8, 5). added, every: S and the sum of K, by neighbours of other folds, (n, 8).
+    terms: (n, 8, 6). known: the share of each query's words that any passage has, (n,). added, every: S
+    and the sum of K, by neighbours of other folds, (n, 8).
     likely: their chances by ranking, (n, 8); several: whether any number of them may be right. helpful,
     harmful: votes, (n, 8). weights: of the votes, 0 without any. there: 1 where there is a candidate,
     else 0.
     """
 
     terms: Floats
+    known: Floats
     added: Floats
     every: Floats
     likely: Floats
@@ -164,13 +167,15 @@ class _Shown:
         measured = np.take_along_axis(examples.measures, best[:, :, None], axis=1)
         dense = at(examples.features[:, :, 0]).astype(np.float32)
         there = at(examples.present) & ~np.isnan(measured[..., 0])
-        terms = np.where(there[..., None], terms_of_index(dense, measured), 0.0)
+        terms = terms_of_index(dense, at(_shares(examples, parameters)), measured)
+        terms = np.where(there[..., None], terms, 0.0)
         voted = at(examples.voted) & there
         share = voted.sum(axis=0) / np.maximum(there.sum(axis=0), 1)
         weights = voted / np.maximum(share, _RAREST)
         weights *= voted.sum() / max(float(weights.sum()), 1.0)
         return cls(
             terms,
+            np.where(there, measured[..., MEASURES.index("known")], 0.0).max(axis=1),
             at(added),
             at(every),
             at(likely) * there,
@@ -181,13 +186,30 @@ class _Shown:
             there.astype(np.float64),
         )
 
+    def without_neighbours(self) -> "_Shown":
+        """The same, as if none of these queries had similar ones with votes."""
+        return replace(self, added=np.zeros_like(self.added), every=np.zeros_like(self.every))
+
     def of_answer(self, index: Floats, calibration: Calibration) -> Floats:
-        """What the coefficients OF_ANSWER multiply, (n, 8, 3)."""
-        far = reach(calibration, self.terms[..., OF_INDEX.index("dense")])
-        return np.stack([np.ones_like(far), far, self.terms @ index], axis=-1)
+        """What the coefficients OF_ANSWER multiply, (n, 5)."""
+        before = self.terms @ index
+        likely = self.of_any(before, before)
+        dense = np.where(self.there > 0, self.terms[..., OF_INDEX.index("dense")], -np.inf)
+        far = reach(calibration, dense.max(axis=1))
+        weight = (self.every * self.there).max(axis=1)
+        asked = weight / (HALF_ASKED + weight)
+        return np.stack([np.ones_like(far), far, likely, self.known, asked], axis=-1)
+
+    def of_any(self, before: Floats, after: Floats) -> Floats:
+        """The log-odds that any hit is right, (n,), by those of each, (n, 8). before: without votes."""
+        found = np.empty(len(before))
+        for i, there in enumerate(self.there > 0):
+            own = after[i, there].tolist()
+            found[i] = log_odds_of_any(own[j] for j in distinct_hits(before[i, there].tolist()))
+        return found
 
     def after(self, at: Floats) -> tuple[Floats, Floats]:
-        """(log-odds after the votes on similar queries, (n, 8), their slopes, (n, 8, 7)) under the
+        """(log-odds after the votes on similar queries, (n, 8), their slopes, (n, 8, 8)) under the
         coefficients `at`, the last two being log n0 and log agreement."""
         n0, log_agreement = math.exp(min(max(float(at[-2]), -_FARTHEST), _FARTHEST)), float(at[-1])
         before = 1.0 / (1.0 + np.exp(-np.clip(self.terms @ at[:-2], -50.0, 50.0)))
@@ -205,30 +227,27 @@ class _Shown:
         slopes.append((log_odds * power * share)[..., None])
         return log_odds * power, np.concatenate(slopes, axis=-1)
 
-    def of_hits(self, at: Floats) -> tuple[float, Floats]:
-        """log P(votes) under these coefficients, the last standing for the rate of wrong votes, and its
-        slopes."""
-        log_odds, slopes = self.after(at[:-1])
+    def of_hits(self, at: Floats, rate: float) -> tuple[float, Floats]:
+        """log P(votes) under these coefficients, up to a constant, and its slopes.
+
+        rate: of wrong votes.
+        """
+        log_odds, slopes = self.after(at)
         chances = 1.0 / (1.0 + np.exp(-np.clip(log_odds, -50.0, 50.0)))
-        rate = _rate(at[-1])
-        right, wrong = math.log1p(-rate), math.log(rate)
-        if_wrong = self.helpful * wrong + self.harmful * right
-        odds = np.exp(np.clip((self.helpful - self.harmful) * (right - wrong), -50.0, 50.0))
+        power = (self.helpful - self.harmful) * _log_odds_of_vote(rate)
+        odds = np.exp(np.clip(power, -50.0, 50.0))
         total = chances * odds + 1.0 - chances
-        value = float((self.weights * (np.log(total) + if_wrong)).sum())
         by_log_odds = self.weights * (odds - 1.0) / total * chances * (1.0 - chances)
-        after = chances * odds / total
-        n_wrong = after * self.harmful + (1.0 - after) * self.helpful
-        by_rate = (self.weights * (n_wrong - rate * (self.helpful + self.harmful))).sum()
-        return value, np.append(np.einsum("nr,nrd->d", by_log_odds, slopes), by_rate)
+        value = float((self.weights * np.log(total)).sum())
+        return value, np.einsum("nr,nrd->d", by_log_odds, slopes)
 
     def answered(self, rate: float) -> Floats:
         """The chance of each query that a hit is right, (n,), given the votes on it and on all others.
 
         rate: of wrong votes.
         """
-        of_vote = math.log1p(-rate) - math.log(rate)
-        power = np.where(self.weights > 0, (self.helpful - self.harmful) * of_vote, 0.0)
+        power = (self.helpful - self.harmful) * _log_odds_of_vote(rate)
+        power = np.where(self.weights > 0, power, 0.0)
         odds = np.exp(np.clip(power, -50.0, 50.0))
         some, ratio = _shown_by(self.likely, odds, several=self.several)
         some *= _share_with_answer(some * (ratio - 1.0))
@@ -239,17 +258,24 @@ class _Shown:
         """The expected log-likelihood, and its slopes, as a function of the coefficients of the answer,
         of queries that have a right hit with these chances, (n,). found: the coefficients of the hits."""
         terms = self.of_answer(found[:-2], calibration)
-        moved, rows = self.after(found)[0] - self.terms @ found[:-2], np.arange(len(terms))
-        moved = np.where(self.there > 0, moved, -np.inf)
+        before = self.terms @ found[:-2]
+        moved = self.of_any(before, self.after(found)[0]) - self.of_any(before, before)
 
         def of(at: Floats) -> tuple[float, Floats]:
-            log_odds = terms @ at + moved
-            best = log_odds.argmax(axis=1)
-            z = np.clip(log_odds[rows, best], -50.0, 50.0)
+            z = np.clip(terms @ at + moved, -50.0, 50.0)
             value = float((answered * z - np.logaddexp(0.0, z)).sum())
-            return value, (answered - 1.0 / (1.0 + np.exp(-z))) @ terms[rows, best]
+            return value, (answered - 1.0 / (1.0 + np.exp(-z))) @ terms
 
         return of
+
+
+def _shares(examples: Examples, parameters: Parameters) -> Floats:
+    """The logarithms of the shares of the candidates in the prior, (n, C)."""
+    found = np.zeros(examples.lineages.shape)
+    prior = examples.features @ parameters.vector[: examples.features.shape[2]]
+    for row, own, there in zip(found, prior, examples.present, strict=True):
+        row[there] = log_shares(own[there], parameters.prior_of_unrelated)
+    return found
 
 
 def _shown_by(chances: Floats, odds: Floats, *, several: bool) -> tuple[Floats, Floats]:
@@ -292,13 +318,8 @@ def _by_neighbours(examples: Examples, parameters: Parameters) -> tuple[Floats, 
     return support(found, chances.ravel()[found.of], weights, width), every
 
 
-def _logit(share: float) -> float:
-    return math.log(share) - math.log1p(-share)
-
-
-def _rate(at: float) -> float:
-    """The rate that log-odds stand for."""
-    return 1.0 / (1.0 + math.exp(-min(max(float(at), -7.0), _logit(_LARGEST_RATE))))
+def _log_odds_of_vote(rate: float) -> float:
+    return math.log1p(-rate) - math.log(rate)
 
 
 def _spread(terms: Floats) -> Floats:

@@ -9,13 +9,16 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.disk import all_below, all_within, divides, read_arrays, read_json, write_arrays
-from rag_flywheel.index.tokenizer import TokenIds
+
+if TYPE_CHECKING:
+    from rag_flywheel.index.compounds import Compounds
+    from rag_flywheel.index.tokenizer import TokenIds
 
 K1, B = 1.2, 0.75
 LexicalScores: TypeAlias = npt.NDArray[np.float32]
@@ -45,8 +48,17 @@ class WordScores:
     n_texts: int
 
     @classmethod
-    def build(cls, tokens: TokenIds, offsets: TokenIds, n_words: int) -> "WordScores":
-        """Score the texts by their tokens; text i has tokens[offsets[i]:offsets[i + 1]]."""
+    def build(
+        cls,
+        tokens: "TokenIds",
+        offsets: "TokenIds",
+        n_words: int,
+        compounds: "Compounds | None" = None,
+    ) -> "WordScores":
+        """Score the texts by their tokens; text i has tokens[offsets[i]:offsets[i + 1]].
+
+        compounds: the parts of words, each of which counts as a word of the texts that have them.
+        """
         from scipy import sparse
 
         n_texts, lengths = len(offsets) - 1, np.diff(offsets)
@@ -55,6 +67,11 @@ class WordScores:
         ones = np.ones(len(tokens), dtype=np.float32)
         counts = sparse.csr_matrix((ones, tokens, offsets), shape=(n_texts, n_words)).tocsc()
         counts.sum_duplicates()
+        if compounds is not None and len(compounds.ids):
+            ones = np.ones(len(compounds.ids), dtype=np.float32)
+            of_words = ones, compounds.ids, compounds.offsets
+            counts = counts + counts @ sparse.csr_matrix(of_words, shape=(n_words, n_words))
+            counts.sort_indices()
         df, which = np.unique(np.diff(counts.indptr), return_inverse=True)
         idf = [math.log(1 + (n_texts - n + 0.5) / (n + 0.5)) for n in df.tolist()]
         norms = K1 * ((1 - B) + B * lengths / lengths.mean())

@@ -25,12 +25,18 @@ from rag_flywheel.disk import (
 from rag_flywheel.errors import counted
 from rag_flywheel.index.bm25 import K1, B, LexicalScores, WordScores, add_column
 from rag_flywheel.index.char_ngrams import CharNgrams
+from rag_flywheel.index.compounds import Compounds, parts_of
+from rag_flywheel.index.languages import COMPOUNDING
 from rag_flywheel.index.spans import places_of
-from rag_flywheel.index.tokenizer import Numbers, TokenIds
+from rag_flywheel.index.tokenizer import Numbers, TokenIds, Tokenizer, is_character, tokenizer_of
 from rag_flywheel.index.tokenizer import tokenize as tokenize
+from rag_flywheel.records import ENGLISH, NO_LANGUAGE, STEMMED
 
 LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
 _TOKENS = {"ids": "int32 m", "offsets": "int32 n+1", "titles": "int32 n"}
+_COMPOUNDS = {"compound-offsets": "int32 words+1", "compounds": "int32 m"}
+_LANGUAGE = "language.json"
+_MOST_PAIRS = 64  # pairs that stand for one character of a query
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +49,22 @@ class LexicalIndex:
     offsets: TokenIds  # (n + 1,): text i has tokens[offsets[i]:offsets[i + 1]]
     titles: TokenIds  # (n,): how many tokens of text i, its first, are its title
     ngrams: CharNgrams  # of the words of the vocabulary
+    compounds: Compounds  # of the words of the vocabulary
+    tokenizer: Tokenizer  # that the words are from
 
     @classmethod
     def build(
-        cls, texts: Iterable[Iterable[str]], titles: Sequence[int] | None = None
+        cls,
+        texts: Iterable[Iterable[str]],
+        titles: Sequence[int] | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> "LexicalIndex":
-        """Index texts, each given as its words in order (see `tokenize`).
+        """Index texts, each given as its words in order.
 
         titles: how many words of each text, its first, are its title; None: no text has one.
+        tokenizer: which the words are from; None: that of English.
         """
+        tokenizer = tokenizer or tokenizer_of(ENGLISH)
         vocabulary: dict[str, int] = {}
         tokens, ends = array("i"), [0]
         for words in texts:
@@ -59,11 +72,17 @@ class LexicalIndex:
             ends.append(len(tokens))
         lengths = np.diff(np.array(ends, dtype=np.int32)).astype(np.int32)
         counts = np.zeros_like(lengths) if titles is None else np.array(titles, dtype=np.int32)
-        return cls._of(np.frombuffer(tokens, dtype=np.int32), lengths, counts, vocabulary)
+        every = np.frombuffer(tokens, dtype=np.int32)
+        return cls._of(every, lengths, counts, vocabulary, tokenizer)
 
     @classmethod
     def _of(
-        cls, tokens: TokenIds, lengths: TokenIds, titles: TokenIds, stems: Mapping[str, int]
+        cls,
+        tokens: TokenIds,
+        lengths: TokenIds,
+        titles: TokenIds,
+        stems: Mapping[str, int],
+        tokenizer: Tokenizer,
     ) -> "LexicalIndex":
         """Index texts by the tokens of all, the number of tokens of each and of its title.
 
@@ -74,9 +93,12 @@ class LexicalIndex:
         words = list(stems)
         vocabulary = {words[number]: i for i, number in enumerate(numbers.tolist())}
         offsets = np.append(0, np.cumsum(lengths, dtype=np.int64)).astype(np.int32)
-        bm25 = WordScores.build(tokens, offsets, len(vocabulary))
+        compounds = Compounds.none(len(vocabulary))
+        if tokenizer.language in COMPOUNDING:
+            compounds = Compounds.of(vocabulary, tokenizer.stem)
+        bm25 = WordScores.build(tokens, offsets, len(vocabulary), compounds)
         ngrams = CharNgrams.build(vocabulary, np.diff(bm25.starts), len(lengths))
-        return cls(bm25, vocabulary, tokens, offsets, titles, ngrams)
+        return cls(bm25, vocabulary, tokens, offsets, titles, ngrams, compounds, tokenizer)
 
     def changed(
         self, stays: npt.NDArray[np.bool_], texts: Iterable[tuple[str, str]]
@@ -84,7 +106,7 @@ class LexicalIndex:
         """The index of the texts that stay, bool (n,), followed by new ones, each given as (title,
         whole text). It equals what `build` makes of all of them; only new texts are tokenised.
         """
-        numbers = Numbers(self.vocabulary)
+        numbers = Numbers(self.vocabulary, self.tokenizer)
         tokens, lengths, titles = numbers.of(texts)
         old = np.diff(self.offsets)
         return self._of(
@@ -92,6 +114,7 @@ class LexicalIndex:
             np.concatenate([old[stays], lengths]),
             np.concatenate([self.titles[stays], titles]),
             numbers.stems,
+            self.tokenizer,
         )
 
     @classmethod
@@ -111,7 +134,10 @@ class LexicalIndex:
                 raise ValueError(f"it holds {counted(len(titles), 'text')}; expected {n_texts}")
             ngrams = CharNgrams.load(tokens, n_words=len(vocabulary))
             bm25 = WordScores.load(lexical, len(vocabulary), n_texts)
-        return cls(bm25, vocabulary, ids, offsets, titles, ngrams)
+            compounds = Compounds(*read_arrays(tokens, _COMPOUNDS, words=len(vocabulary)))
+            compounds.check(len(vocabulary))
+            tokenizer = _read_tokenizer(lexical)
+        return cls(bm25, vocabulary, ids, offsets, titles, ngrams, compounds, tokenizer)
 
     def save(self, folder: Path) -> None:
         """Write the index into `folder`, without pickle."""
@@ -123,9 +149,47 @@ class LexicalIndex:
         (lexical / "words.json").write_text(words, encoding="utf-8")
         write_arrays(tokens, _TOKENS, self.tokens, self.offsets, self.titles)
         self.ngrams.save(tokens)
+        write_arrays(tokens, _COMPOUNDS, self.compounds.offsets, self.compounds.ids)
+        (lexical / _LANGUAGE).write_text(json.dumps(self.tokenizer.language), encoding="utf-8")
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def query_words(self, text: str) -> list[str]:
+        """The words of a query in order, with those that stand for the parts of a compound, and the
+        pairs of the index that stand for a single character."""
+        found: list[str] = []
+        for word in self.tokenizer.tokenize(text):
+            found.append(word)
+            if is_character(word):
+                found.extend(self._pairs_of.get(word, ()))
+            elif self.tokenizer.language in COMPOUNDING:
+                found.extend(parts_of(word, self.vocabulary, self.tokenizer.stem))
+        return found
+
+    @cached_property
+    def _pairs_of(self) -> Mapping[str, Sequence[str]]:
+        """By character of a script without blanks, the pairs with it that most texts have."""
+        found: dict[str, list[str]] = {}
+        n_with = np.diff(self.bm25.starts)
+        for word in self.vocabulary:
+            if len(word) == 2 and not word.isascii() and is_character(word[0]):
+                for sign in set(word):
+                    found.setdefault(sign, []).append(word)
+        for sign, pairs in found.items():
+            pairs.sort(key=lambda pair: (-n_with[self.vocabulary[pair]], pair))
+            found[sign] = pairs[:_MOST_PAIRS]
+        return found
+
+    def compounds_with(self, word: str) -> list[str]:
+        """The words of the vocabulary that are compounds with this one."""
+        if not len(self.compounds.ids) or (number := self.vocabulary.get(word)) is None:
+            return []
+        return [self._words[i] for i in self.compounds.having(number).tolist()]
+
+    @cached_property
+    def _words(self) -> Sequence[str]:
+        return list(self.vocabulary)
 
     def scores(self, words: Sequence[str]) -> LexicalScores:
         """float32 (n,): BM25 of every text for the query's words (a repeated word counts again)."""
@@ -133,6 +197,18 @@ class LexicalIndex:
         for data, texts in self._columns(words):
             add_column(scores, data, texts)
         return scores
+
+    def having_all(self, words: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Positions of the texts that have each of these words, ascending; none of no words."""
+        found: npt.NDArray[np.int64] | None = None
+        for word in dict.fromkeys(words):
+            token = self.vocabulary.get(word)
+            texts = () if token is None else self.bm25.of(token)[1]
+            here = np.asarray(texts, dtype=np.int64)
+            found = here if found is None else np.intersect1d(found, here, assume_unique=True)
+            if not len(found):
+                break
+        return np.empty(0, dtype=np.int64) if found is None else found
 
     def scores_at(self, words: Sequence[str], positions: npt.NDArray[np.int64]) -> LexicalScores:
         """float32 (n,): `scores` of the texts at these positions, to the bit, without the others."""
@@ -199,11 +275,15 @@ class LexicalIndex:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Where distinct words occur in the texts at these positions.
 
+        A compound stands for the last of its parts that is asked for, unless it is itself.
         Returns (places, lengths): the texts one after the other, each token as the number of its
         word in `words` or -1, int64; and how many tokens each text has.
         """
         found, lengths = self._tokens_at(positions)
         number = np.full(len(self.vocabulary), -1, dtype=np.int16)
+        for i, word in enumerate(words if len(self.compounds.ids) else ()):
+            if (token := self.vocabulary.get(word)) is not None:
+                number[self.compounds.having(token)] = i
         for i, word in enumerate(words):
             if (token := self.vocabulary.get(word)) is not None:
                 number[token] = i
@@ -246,8 +326,23 @@ class LexicalIndex:
         scores = np.zeros(len(counts))
         for word in words:
             tf = np.fromiter((c.get(word, 0) for c in counts), np.float64, count=len(counts))
+            for compound in self.compounds_with(word):
+                tf += np.fromiter((c.get(compound, 0) for c in counts), np.float64, len(counts))
             scores += self.idf(word) * tf / (tf + norms)
         return scores.astype(np.float32)
+
+
+def language_at(folder: Path) -> str:
+    """The language of the index in `folder`. Raises CorruptFileError."""
+    with version_file_errors(folder / LEXICAL_FOLDER):
+        return _read_tokenizer(folder / LEXICAL_FOLDER).language
+
+
+def _read_tokenizer(lexical: Path) -> Tokenizer:
+    language = read_json(lexical / _LANGUAGE, str)
+    if language not in (NO_LANGUAGE, *STEMMED):
+        raise ValueError(f"{_LANGUAGE} names a language that is not known: {language!r}")
+    return tokenizer_of(language)
 
 
 def _by_first_use(tokens: TokenIds, n: int) -> tuple[TokenIds, TokenIds]:

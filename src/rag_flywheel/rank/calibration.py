@@ -13,33 +13,52 @@ from msgspec import Meta
 
 from rag_flywheel.disk import exactly
 
-OF_INDEX = ("one", "dense", "cover", "missing", "length")
-"""The last three are the MEASURES of `rank/features.py`."""
+OF_INDEX = ("one", "dense", "cover", "missing", "length", "share")
+"""cover, missing and length are MEASURES of `rank/features.py`."""
 OF_GIVEN = ("one", "cover", "length")
-OF_ANSWER = ("one", "reach", "relevance")
+OF_ANSWER = ("one", "reach", "any", "known", "asked")
+SHOWN = 8  # hits of an answer, of which `any` is one: the best
+HALF_ASKED = 0.05  # the sum of K at which `asked` is a half
 MOST_REACH = 2.0  # a passage that stands out more counts as this one; with 4 the errors were larger
 _Coefficient: TypeAlias = Annotated[float, Meta(ge=-1e4, le=1e4)]
 
 
 def _of_index() -> dict[str, float]:
-    return {"one": -5.456, "dense": 4.284, "cover": 7.03, "missing": 3.599, "length": -0.835}
+    return {
+        "one": 0.941,
+        "dense": 2.222,
+        "cover": 2.416,
+        "missing": 0.871,
+        "length": -0.322,
+        "share": 1.553,
+    }
 
 
 def _of_given() -> dict[str, float]:
-    return {"one": -1.15, "cover": 5.83, "length": -0.818}
+    return {"one": -1.135, "cover": 5.875, "length": -0.818}
 
 
 def _of_answer() -> dict[str, float]:
-    return {"one": -0.355, "reach": 1.498, "relevance": 0.877}
+    return {
+        "one": -2.951,
+        "reach": 1.41,
+        "any": 0.863,
+        "known": 1.444,
+        "asked": 0.0,
+    }
 
 
 @dataclass(frozen=True)
 class Calibration:
     """The log-odds of a passage to be right, and of an answer to hold a right one, as sums.
 
-    index: coefficients for passages of the index; given: for an application's own candidates, of which
-    no cosine is known and whose words all weigh the same. answer: for the best hit of an answer:
-    `reach` is (dense − unrelated) / spread, at most 2; `relevance` the log-odds of its relevance.
+    index: coefficients for passages of the index; `share` is the logarithm of the share in the prior
+    of all candidates. given: for an application's own candidates, of which no cosine is known and whose
+    words all weigh the same. answer: for all hits of an answer together: `reach` is (dense −
+    unrelated) / spread of the nearest, at most 2; `any` the log-odds that any is right, if each is on
+    its own; `known` the share of the question's words that any passage of the index has; `asked` is
+    w / (0.05 + w), w being the sum of K of the similar past queries that have a say on a hit, the most
+    of any: what is like nothing that was ever asked is more often about something else.
     unrelated, spread: mean and standard deviation of the best `dense` of questions that have nothing to
     do with the passages; a refresh measures them (see `refresh/relevance.py`).
     n0: as that of the kernel, for relevance; None: the same. agreement: by how much similar past queries
@@ -57,7 +76,7 @@ class Calibration:
 
     @cached_property
     def of_index(self) -> npt.NDArray[np.float64]:
-        """float64 (5,): the coefficients OF_INDEX."""
+        """float64 (6,): the coefficients OF_INDEX."""
         return np.array([self.index[name] for name in OF_INDEX])
 
     @cached_property
@@ -67,7 +86,7 @@ class Calibration:
 
     @cached_property
     def of_answer(self) -> npt.NDArray[np.float64]:
-        """float64 (3,): the coefficients OF_ANSWER."""
+        """float64 (5,): the coefficients OF_ANSWER."""
         return np.array([self.answer[name] for name in OF_ANSWER])
 
 

@@ -33,11 +33,11 @@ GIVEN = ("candidate", "score", "bm25", *RICH)
 of the same call, over the span of the scores of that call, so from -1 to 0. score: the same
 difference as it was given, in the application's own units. The others are as in FEATURES, among the
 candidates of the same call alone; there is no dense, since that would take a vector of every text."""
-MEASURES = ("cover", "missing", "length")
+MEASURES = ("cover", "missing", "length", "known")
 """What is read of a passage for its relevance. cover: the share of the question's words that it has,
 each weighted by its idf. missing: the idf of the rarest word that it lacks, over that of a word in no
-text. length: log(1 + its words). None of them depends on other candidates, nor on copies of a text:
-idf counts equal texts once."""
+text. length: log(1 + its words). known: the share of the question's words that any text has, weighted
+as in cover. None of them depends on copies of a text: idf counts equal texts once."""
 _MOST_WORDS = 64  # distinct words of a query that are looked for, the rarest
 _WINDOW, _NEAR = 15, 8  # words
 _AT_ONCE = 8_192  # tokens
@@ -215,19 +215,26 @@ def rich_features(
     return np.stack(columns, axis=1).astype(np.float32), best
 
 
-def measures(texts: TextWords, idf: npt.NDArray[np.float64], unknown: float) -> Features:
-    """float32 (n, 3): the measures of n texts, in the order of MEASURES.
+def measures(
+    texts: TextWords,
+    idf: npt.NDArray[np.float64],
+    known: npt.NDArray[np.bool_],
+    unknown: float,
+) -> Features:
+    """float32 (n, 4): the measures of n texts, in the order of MEASURES.
 
-    idf (m,): of the question's distinct words; unknown: of a word that is in no text.
+    idf (m,): of the question's distinct words; known (m,): which of them are in some text, besides those
+    in these; unknown: the idf of a word that is in no text.
     """
     n, m = len(texts.lengths), len(idf)
     there = np.zeros((n, m), dtype=bool)
     there[texts.found.text, texts.found.word] = True
-    found = np.empty((n, 3), dtype=np.float32)
+    found = np.empty((n, 4), dtype=np.float32)
     total = float(idf.sum())
     found[:, 0] = there @ idf / total if total > 0 else 0.0
     found[:, 1] = np.where(there, 0.0, idf).max(axis=1, initial=0.0) / unknown if m else 1.0
     found[:, 2] = np.log1p(texts.lengths)
+    found[:, 3] = idf[known | there.any(axis=0)].sum() / total if total > 0 else 0.0
     return found
 
 

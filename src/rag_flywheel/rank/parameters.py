@@ -69,6 +69,8 @@ class Parameters:
     weights of their other features, 0 before they are fitted; that of `score` is in log-odds for one
     unit of the application's scores. given_sharpness: as sharpness, for an application's own candidates.
     relevance: the coefficients of relevance, which changes no order.
+    trust: how far cosines are trusted beside words before votes say more: the weight of `dense` starts
+    at so much of the shipped one.
     """
 
     weights: dict[str, _Weight] = field(default_factory=_shipped_weights)
@@ -82,6 +84,13 @@ class Parameters:
     given_sharpness: Annotated[float, Meta(gt=0, le=1e3)] = 1.0
     relevance: Calibration = field(default_factory=Calibration)
     source: str = SHIPPED
+    trust: Annotated[float, Meta(ge=0, le=1)] = 1.0
+
+    @classmethod
+    def starting(cls, trust: float) -> "Parameters":
+        """The parameters before any vote, where cosines are trusted so far."""
+        weights = _shipped_weights()
+        return cls(weights={**weights, "dense": trust * weights["dense"]}, trust=trust)
 
     @property
     def memory(self) -> Kernel:
@@ -103,6 +112,12 @@ class Parameters:
         return np.array(
             [self.sharpness * w for w in own] + [self.given_sharpness * w for w in given]
         )
+
+    @property
+    def prior_of_unrelated(self) -> float:
+        """The logarithm of the prior, up to its constant, of a passage that is as near as what unrelated
+        questions find, and nothing else."""
+        return float(self.vector[FEATURES.index("dense")]) * self.relevance.unrelated
 
 
 def parameters_text(parameters: Parameters) -> str:

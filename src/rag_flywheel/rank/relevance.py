@@ -1,28 +1,33 @@
-"""Computes relevance: the chance that a passage answers a question, whatever other candidates there are.
+"""Computes relevance: the chance that a passage answers a question.
 
     P0 = 1 / (1 + exp(−coefficients · measures))
     P  = (n0 · P0 + S) / (n0 + Σ_t K),   log-odds of P times agreement^(Σ_t K / (n0 + Σ_t K)), odds times R
 
 Votes enter as in a score with several answers (see `rank/score.py`): S and K are those of similar
-past queries, R the odds of the votes on the same question. A score is a chance shared out among the
-candidates; a relevance is not, so that copies of a passage have the relevance of the passage alone.
+past queries, R the odds of the votes on the same question. Among the measures is the share that the
+passage has of the prior of all candidates. Equal candidates count once in it, so that copies of a
+passage have the relevance of the passage alone; and candidates that are few are taken for 50, of which
+the others are as near as what unrelated questions find, so that a passage without rivals is not right
+for that reason.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.rank.calibration import MOST_REACH, Calibration
-from rag_flywheel.rank.score import Votes
+from rag_flywheel.rank.calibration import HALF_ASKED, MOST_REACH, SHOWN, Calibration
+from rag_flywheel.rank.score import POOL, Votes
 from rag_flywheel.records import Features
 
 Floats = npt.NDArray[np.float64]
 _LEAST_REACH = -1.0
 _SURE = math.log(1e12)  # the farthest log-odds
+_FAR = 30.0  # from where on exp(x) − 1 is exp(x)
+_EQUAL = 1e-4  # between copies, whose cosines differ by rounding: of priors, and of log-odds
 _KNOWN = 0.99  # the least relevance of a known answer of the very question
 _KNOWN_LOG_ODDS = math.log(_KNOWN / (1.0 - _KNOWN))
 
@@ -35,10 +40,51 @@ class Relevance:
     answerable: float
 
 
-def terms_of_index(dense: Features, measured: Features) -> Floats:
-    """float64 (..., 5): what the coefficients OF_INDEX multiply; dense (...), measured (..., 3)."""
-    parts = [np.ones_like(dense)[..., None], dense[..., None], measured]
-    found: Floats = np.concatenate(parts, axis=-1).astype(np.float64)
+def log_shares(prior: Floats, rest: float) -> Floats:
+    """The logarithm of the share of each of n candidates in the prior of all, float64 (n,).
+
+    prior (n,): up to a constant, as logarithms. The best 50 that are distinct count; where there are
+    fewer, `rest` is that of each of the others.
+    """
+    if not len(prior):
+        return prior
+    falling = np.sort(prior)[::-1]
+    others = falling[1:][falling[:-1] - falling[1:] > _EQUAL][: POOL - 1]
+    best = float(falling[0])
+    top = max(best, rest)
+    total = math.exp(best - top) + float(np.exp(others - top).sum())
+    total += (POOL - 1 - len(others)) * math.exp(rest - top)
+    found: Floats = prior - (top + math.log(total))
+    return found
+
+
+def distinct_hits(before: Sequence[float]) -> list[int]:
+    """The positions of the first 8 hits of which no two are copies, by the log-odds before votes."""
+    found: list[int] = []
+    for i, log_odds in enumerate(before):
+        if all(abs(log_odds - before[j]) > _EQUAL for j in found):
+            found.append(i)
+            if len(found) == SHOWN:
+                break
+    return found
+
+
+def log_odds_of_any(log_odds: Iterable[float]) -> float:
+    """The log-odds that any hit is right, each being right or wrong on its own."""
+    # log(exp(x) − 1), x = −log P(no hit is right) = Σ log(1 + odds)
+    x = sum(max(z, 0.0) + math.log1p(math.exp(-abs(z))) for z in log_odds)
+    if x > _FAR:
+        return x
+    return math.log(math.expm1(x)) if x > 0.0 else -_SURE
+
+
+def terms_of_index(dense: Features, shares: Floats, measured: Features) -> Floats:
+    """float64 (..., 6): what the coefficients OF_INDEX multiply; dense, shares (...), measured (..., 4).
+
+    shares: the logarithms of shares.
+    """
+    parts = [np.ones_like(dense), dense, *np.moveaxis(measured[..., :3], -1, 0), shares]
+    found: Floats = np.stack(parts, axis=-1).astype(np.float64)
     return found
 
 
@@ -58,19 +104,30 @@ def reach(calibration: Calibration, dense: npt.NDArray[np.floating[Any]]) -> Flo
 
 
 def relevance(
-    calibration: Calibration, dense: Features, measured: Features, votes: Votes, n0: float
+    calibration: Calibration,
+    dense: Features,
+    shares: Floats,
+    measured: Features,
+    votes: Votes,
+    n0: float,
 ) -> Relevance:
-    """The relevance of passages of the index, by their feature `dense` (n,), and measures (n, 3)."""
-    one, of_dense, cover, missing, length = calibration.of_index.tolist()
+    """The relevance of n passages of the index.
+
+    dense (n,): that feature; shares (n,): the logarithms of their shares, see `log_shares`; measured
+    (n, 4): their MEASURES.
+    """
+    one, of_dense, cover, missing, length, of_share = calibration.of_index.tolist()
     near = dense.tolist()
+    rows = measured.tolist()
     before = [
-        one + of_dense * d + cover * c + missing * m + length * n
-        for d, (c, m, n) in zip(near, measured.tolist(), strict=True)
+        one + of_dense * d + of_share * s + cover * c + missing * m + length * n
+        for d, s, (c, m, n, _) in zip(near, shares.tolist(), rows, strict=True)
     ]
-    far = [(d - calibration.unrelated) / calibration.spread for d in near]
+    far = (max(near, default=0.0) - calibration.unrelated) / calibration.spread
+    far = min(max(far, _LEAST_REACH), MOST_REACH)
+    known = max((row[3] for row in rows), default=0.0)
     n0 = n0 if calibration.n0 is None else calibration.n0
-    after = _after_votes(before, votes, n0, calibration.agreement)
-    return _relevance(calibration, before, after, far)
+    return _relevance(calibration, before, (far, known), votes, n0, calibration.agreement)
 
 
 def relevance_of_given(
@@ -78,26 +135,42 @@ def relevance_of_given(
 ) -> Relevance:
     """The relevance of an application's own candidates, by the measures of their texts, (n, 3).
 
-    How far they stand out is not known, and counts as if it was enough.
+    How far they stand out, and how many of the question's words are known, counts as if it was enough.
     """
     one, cover, length = calibration.of_given.tolist()
     before = [one + cover * c + length * n for c, _, n in measured.tolist()]
-    after = _after_votes(before, votes, n0, 1.0)
-    return _relevance(calibration, before, after, [MOST_REACH] * len(before))
+    return _relevance(calibration, before, (MOST_REACH, 1.0), votes, n0, 1.0)
 
 
 def _relevance(
-    calibration: Calibration, before: list[float], after: list[float], far: list[float]
+    calibration: Calibration,
+    before: list[float],
+    of_question: tuple[float, float],
+    votes: Votes,
+    n0: float,
+    agreement: float,
 ) -> Relevance:
-    """before, after: the log-odds of each hit before and after the votes; far: how far it stands out."""
+    """before: the log-odds of each hit before the votes; of_question: how far the nearest stands out, and
+    the share of the question's words that any passage has.
+
+    No hit is likelier to be right than that one of them is: what tells a hit from others says little of
+    a question that has nothing to do with any.
+    """
     if not before:
         return Relevance((), 0.0)
-    one, of_reach, likely = calibration.of_answer.tolist()
-    best = max(
-        one + of_reach * min(max(r, _LEAST_REACH), MOST_REACH) + likely * b + a - b
-        for b, a, r in zip(before, after, far, strict=True)
-    )
-    return Relevance([_chance(a) for a in after], _chance(max(best, *after)))
+    one, of_reach, of_any, of_known, of_asked = calibration.of_answer.tolist()
+    far, known = of_question
+    distinct = distinct_hits(before)
+    likely = log_odds_of_any(before[i] for i in distinct)
+    weight = float(votes.weight.max())
+    answered = one + of_reach * far + of_any * likely + of_known * known
+    answered += of_asked * weight / (HALF_ASKED + weight)
+    before = [min(b, answered) for b in before]
+    after = _after_votes(before, votes, n0, agreement)
+    if after is not before:  # there are votes
+        answered += log_odds_of_any(after[i] for i in distinct)
+        answered -= log_odds_of_any(before[i] for i in distinct)
+    return Relevance([_chance(a) for a in after], _chance(max(answered, *after)))
 
 
 def _after_votes(before: list[float], votes: Votes, n0: float, agreement: float) -> list[float]:

@@ -58,6 +58,11 @@ class Scored:
     evidence: Scores
     by_known: Scores | None = None
 
+    @property
+    def prior(self) -> Scores:
+        """The logarithm of the prior of each candidate, up to a constant, (n,)."""
+        return self.scores - self.evidence - self.intercept
+
     def explanation(
         self, i: int, votes: tuple[int, ...], known: tuple[KnownAnswer, ...] = ()
     ) -> Explanation:

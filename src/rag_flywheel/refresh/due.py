@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from rag_flywheel.errors import counted
+from rag_flywheel.records import AUTO
 from rag_flywheel.refresh.start import Live
 from rag_flywheel.store import passages, wall_clock
 from rag_flywheel.store import votes as vote_store
@@ -21,11 +22,12 @@ class When:
 
 
 def nothing_to_do(
-    database: Database, live_now: Live, when: When, *, tune: bool = False
+    database: Database, live_now: Live, when: When, *, tune: bool = False, language: str = AUTO
 ) -> str | None:
     """Why a refresh is not due; None when it is. Votes that a release made count again are new.
 
-    tune: whether there is an encoder to tune though nothing is new.
+    tune: whether there is an encoder to tune though nothing is new. language: the setting; words are
+    built anew when it is another one than before.
     """
     live = live_now.manifest
     if live is None:
@@ -37,7 +39,7 @@ def nothing_to_do(
         votes = vote_store.count_votes(conn, until)
         changes = passages.count_changes(conn, live.watermark)
         changes += passages.count_without_vector(conn, live.revision)
-    if tune:
+    if tune or live.language != language:
         return None
     if not votes and not changes:
         return "no passage and no vote since the live version was built"

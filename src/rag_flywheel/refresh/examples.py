@@ -71,7 +71,7 @@ class ExampleBuilder:
             }
         found: dict[QueryKey, tuple[Pids, Features]] = {}
         own = given_candidates(self.database, past, state)
-        of_given = GivenExamples(self.database, past)
+        of_given = GivenExamples(self.database, past, self.version.lexical.tokenizer)
         every = list(past.judged)
         for start in range(0, len(every), _AT_ONCE):
             if self.progress is not None:
@@ -89,7 +89,7 @@ class ExampleBuilder:
         keys = [key for key in every if key in found]
         own_given = [key in own for key in keys]
         every_row = [found[key] for key in keys]
-        return _stacked(past, keys, every_row, self.version.dense.dim, given=own_given)
+        return _stacked(past, keys, every_row, self.version, given=own_given)
 
     def golden(self, items: Sequence[GoldenItem], vectors: Mapping[bytes, Vectors]) -> Golden:
         """Golden queries as examples; vectors: of the queries, by hash."""
@@ -107,7 +107,7 @@ class ExampleBuilder:
             rows = self._candidates(state, inside, past, own, [[]] * len(own))
             found.update(zip(own, rows, strict=True))
         every_row, none = [found[key] for key in keys], [False] * len(keys)
-        examples = _stacked(past, keys, every_row, self.version.dense.dim, given=none)
+        examples = _stacked(past, keys, every_row, self.version, given=none)
         return Golden(examples, [{p: float(g) for p, g in item.lineages.items()} for item in items])
 
     def unrelated(self, encoder: TextEncoder) -> Examples:
@@ -122,7 +122,7 @@ class ExampleBuilder:
         past, keys = Past({}, {}, texts, vectors), [QueryKey(name, None) for name in texts]
         nothing: list[list[int]] = [[]] * len(keys)
         rows = list(self._candidates(state, scope(state, None), past, keys, nothing))
-        return _stacked(past, keys, rows, self.version.dense.dim, given=[False] * len(keys))
+        return _stacked(past, keys, rows, self.version, given=[False] * len(keys))
 
     def passage_vectors(self, lineages: Ints) -> Vectors:
         """float32 (m, dim), unit rows: of the texts that now inherit the votes of these lineages."""
@@ -149,10 +149,11 @@ class ExampleBuilder:
         """
         queries = [EmbeddedText(past.texts[h], past.vectors[h]) for h, _ in keys]
         lookups = look_up(state, inside, queries, self.n, self.lookups, keep=False)
+        trust = self.version.parameters.trust
         for query, lookup, wanted in zip(queries, lookups, judged, strict=True):
             pids, features = with_evident(state, inside, query, lookup, wanted)
             lineages = state.lineages(pids)
-            worth = np.where(np.isin(lineages, wanted), np.inf, plain_worth(features))
+            worth = np.where(np.isin(lineages, wanted), np.inf, plain_worth(features, trust))
             best = np.sort(np.lexsort((pids, -worth))[:POOL])
             yield lineages[best], features[best]
 
@@ -172,7 +173,7 @@ def _stacked(
     past: Past,
     keys: Sequence[QueryKey],
     rows: Sequence[tuple[Pids, Features]],
-    dim: int,
+    version: LoadedVersion,
     *,
     given: Sequence[bool],
 ) -> Examples:
@@ -196,7 +197,7 @@ def _stacked(
     none = np.zeros((n, POOL))
     without = Examples(
         keys,
-        np.stack(vectors) if n else np.empty((0, dim), dtype=np.float32),
+        np.stack(vectors) if n else np.empty((0, version.dense.dim), dtype=np.float32),
         lineages,
         features,
         none,
@@ -204,6 +205,7 @@ def _stacked(
         np.array(tenants, dtype=np.int64),
         given=np.array(given, dtype=np.bool_) if any(given) else None,
         measures=measures,
+        trust=version.parameters.trust,
     )
     return _with_votes(without, past)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.index.lexical import tokenize
+from rag_flywheel.index.tokenizer import Tokenizer
 from rag_flywheel.rank.given import best_given, score_features
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import Features, Pids, QueryKey
@@ -53,8 +53,9 @@ def _indexed(state: State, lineages: Iterable[int]) -> set[int]:
 class GivenExamples:
     """Makes examples of given candidates; the words of texts are cached from one call to the next."""
 
-    def __init__(self, database: Database, past: Past) -> None:
+    def __init__(self, database: Database, past: Past, tokenizer: Tokenizer) -> None:
         self._database = database
+        self._tokenizer = tokenizer
         self._past = past
         self._words: dict[int, Words] = {}
 
@@ -90,8 +91,9 @@ class GivenExamples:
         scores: npt.NDArray[np.float64],
     ) -> Features:
         read = best_given(scores, POOL)
-        query = tokenize(self._past.texts[key.query_hash])
-        found = text_features(query, [self._words_of(texts[i]) for i in read.tolist()])
+        query = self._tokenizer.tokenize(self._past.texts[key.query_hash])
+        words = [self._words_of(texts[i]) for i in read.tolist()]
+        found = text_features(query, words, self._tokenizer)
         every = spread_out(found, read, len(texts))
         return np.concatenate([score_features(scores), every], axis=1).astype(np.float32)
 
@@ -100,5 +102,5 @@ class GivenExamples:
         if words is None:
             if len(self._words) >= _TEXTS:
                 self._words.clear()
-            self._words[text.pid] = words = words_of(text.passage)
+            self._words[text.pid] = words = words_of(text.passage, self._tokenizer)
         return words

@@ -28,8 +28,10 @@ from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.fit import calibrated_parameters, newest
 from rag_flywheel.improve.propagate import build_memory
 from rag_flywheel.improve.relevance import calibrated_relevance, with_unrelated
+from rag_flywheel.index.known_items import dense_trust, sampled
+from rag_flywheel.index.tokenizer import VERSION as TOKENIZER
 from rag_flywheel.rank.memory import Memory, load_memory, save_memory
-from rag_flywheel.rank.parameters import Parameters
+from rag_flywheel.rank.parameters import SHIPPED, Parameters
 from rag_flywheel.rank.raters import RaterWeight, load_raters, save_raters, weights_of
 from rag_flywheel.rank.stored_evidence import load_stored_evidence
 from rag_flywheel.records import Current, Judgment, RefreshReport
@@ -106,6 +108,7 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         # passages embedded again have other vectors than those in the parent's index
         parent = _parent(root, live, encoder) if not n_embedded else None
         built, version = _indexes(running, staged, parent, model.parameters)
+        version = replace(version, parameters=_with_trust(running, version))
         learned = _learn(running, staged, version, live, model)
         save_memory(learned.memory, staged)
         save_raters(learned.raters, staged)
@@ -171,7 +174,14 @@ def _indexes(
     """Build the indexes, from the parent's where possible, and read them back."""
     database, encoder, progress = running.job.database, running.encoder, running.job.progress
     try:
-        built = build_indexes(staged, database, encoder, parent=parent, progress=progress)
+        built = build_indexes(
+            staged,
+            database,
+            encoder,
+            language=running.job.config.language,
+            parent=parent,
+            progress=progress,
+        )
         version = built_indexes(staged, encoder, built, parameters)
         if parent is not None and not np.array_equal(version.pids, built.pids):
             raise CorruptFileError(f"{parent[0]} does not hold the passages that it was built of")
@@ -185,6 +195,21 @@ def _indexes(
     what = "linked the unchanged" if built.linked else "built the"
     log.info("refresh: %s indexes of %s", what, counted(len(built.pids), "passage"))
     return built, version
+
+
+def _with_trust(running: RunningJob, version: LoadedVersion) -> Parameters:
+    """The parameters of a new version, with how far the cosines of its texts are trusted; while no
+    weights were fitted, that of `dense` follows."""
+    some = version.pids[sampled(len(version.pids))]
+    with running.job.database.reading() as conn:
+        found = passages.fetch(conn, some.tolist())
+    texts = [passages.encoded_text(found[pid].passage) for pid in some.tolist()]
+    vectors, tokenizer = version.dense.vectors(some), version.lexical.tokenizer
+    trust = dense_trust(texts, vectors, tokenizer, running.source.queries.encode)
+    parameters = replace(version.parameters, trust=trust)
+    if parameters.source != SHIPPED:
+        return parameters
+    return replace(parameters, weights=Parameters.starting(trust).weights)
 
 
 def _learn(
@@ -309,6 +334,8 @@ def _manifest(running: RunningJob, live: Live, built: Built, tuned: str | None) 
         texts=built.texts,
         files={},
         tuned=tuned,
+        tokenizer=TOKENIZER,
+        language=running.job.config.language,
     )
 
 

@@ -175,7 +175,7 @@ def _cast(
     standing: list[VoteEvent], examples: Examples, known: dict[tuple[QueryKey, int], bool]
 ) -> _Cast:
     """The votes and named passages as ballots; a vote on an answer counts by its part in the passage."""
-    memory = build_memory(examples, Parameters())
+    memory = build_memory(examples, Parameters.starting(examples.trust))
     before = {key: memory.before(row) for key, row in memory.rows.items()}
     voters: dict[str, int] = {}
     users: list[str | None] = []

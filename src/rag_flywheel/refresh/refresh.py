@@ -62,7 +62,9 @@ def refresh_locked(
     live = read_live(root, database)
     mutes_until = _unlearned_mutes(database, live)
     anew = anew or mutes_until is not None
-    idle = None if anew else nothing_to_do(database, live, when, tune=tune and _untried(root, live))
+    asked = tune and _untried(root, live)
+    language = job.config.language
+    idle = None if anew else nothing_to_do(database, live, when, tune=asked, language=language)
     live = sound(root, database, live, served=idle is not None)
     if idle is not None and live.manifest is not None:
         seconds = time.monotonic() - began

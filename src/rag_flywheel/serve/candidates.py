@@ -3,13 +3,14 @@ those for which similar past queries are evidence.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.bm25 import LexicalScores
-from rag_flywheel.index.lexical import tokenize
+from rag_flywheel.index.tokenizer import is_character, is_one_name
 from rag_flywheel.rank.features import CHEAP, FEATURES, MEASURES, RICH, with_rich
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.score import POOL
@@ -25,8 +26,10 @@ from rag_flywheel.serve.features import (
 from rag_flywheel.serve.lookups import Lookup, Lookups
 from rag_flywheel.serve.state import Scope, State, scope
 
-_HYBRID = np.array([Parameters().weights[name] for name in CHEAP], dtype=np.float32)
 _PART = 64  # scores
+_BM25 = CHEAP.index("bm25")
+_MOST_NAMED = 32  # texts that have a name
+_AHEAD = 0.1  # of the plain hybrid
 
 
 def look_up(
@@ -43,7 +46,7 @@ def look_up(
     The words of texts are read for the best 50 of the plain hybrid. keep: whether new lookups are
     put into the cache.
     """
-    corpus = state.corpus if inside.searchable is None else None
+    corpus = state.corpus if inside.whole else None
     found = [cache.find(corpus, query, n) for query in queries]
     missing = [i for i, lookup in enumerate(found) if lookup is None]
     if missing:
@@ -68,13 +71,14 @@ def warm_up(state: State) -> None:
 def with_evident(
     state: State, inside: Scope, query: EmbeddedText, lookup: Lookup, evident: Sequence[int]
 ) -> tuple[Pids, Features]:
-    """Candidates with their features and measures (n, 12), with the passages of these lineages among them.
+    """Candidates with their features and measures (n, 13), with the passages of these lineages among them.
 
     The words of those passages are read, and are compared with the best of the other candidates.
     """
     if not len(evident):
         return lookup.pids, lookup.features
-    wanted = np.unique(np.array([state.heirs.get(p, p) for p in evident], dtype=np.int64))
+    heirs = [inside.heirs.get(p) or state.heirs.get(p, p) for p in evident]
+    wanted = np.unique(np.array(heirs, dtype=np.int64))
     wanted = wanted[_standing(state, inside, wanted)]
     at, there = find_pids(wanted, lookup.pids)
     there[there] = lookup.read[at[there]]
@@ -91,14 +95,20 @@ def with_evident(
     return np.concatenate([lookup.pids, new[~there]]), np.concatenate([features, rows[~there]])
 
 
-def plain_worth(features: Features) -> npt.NDArray[np.float32]:
-    """The plain hybrid of candidates, (n,): cosine and BM25 under the shipped weights."""
-    worth: npt.NDArray[np.float32] = features[:, : len(CHEAP)] @ _HYBRID
+def plain_worth(features: Features, trust: float) -> npt.NDArray[np.float32]:
+    """The plain hybrid of candidates, (n,): cosine and BM25 under the weights before any vote."""
+    worth: npt.NDArray[np.float32] = features[:, : len(CHEAP)] @ _plain_weights(trust)
     return worth
 
 
+@lru_cache(maxsize=64)
+def _plain_weights(trust: float) -> npt.NDArray[np.float32]:
+    weights = Parameters.starting(trust).weights
+    return np.array([weights[name] for name in CHEAP], dtype=np.float32)
+
+
 def _looked_up(state: State, inside: Scope, query: EmbeddedText, dense: Pids, n: int) -> Lookup:
-    words = tokenize(query.text)
+    words = state.statistics.query_words(query.text)
     bm25, fresh_bm25 = bm25_scores(state, inside, words)
     pids = _union(dense, state.version.pids[highest(bm25, n)])
     indexed = np.searchsorted(state.version.pids, pids)
@@ -106,7 +116,10 @@ def _looked_up(state: State, inside: Scope, query: EmbeddedText, dense: Pids, n:
     best_bm25 = float(max(scores.max(initial=0.0) for scores in (bm25, fresh_bm25)))
     scores = np.concatenate([bm25[indexed], fresh_bm25[fresh]])
     cheap = cheap_of(state, query, scores, best_bm25, indexed, fresh)
-    pool = _best(plain_worth(cheap))
+    if is_one_name(query.text):
+        named = _named(state, words, indexed, fresh)
+        cheap[:, _BM25] += _lift(plain_worth(cheap, state.version.parameters.trust), named)
+    pool = _best(plain_worth(cheap, state.version.parameters.trust))
     n_indexed = len(indexed)
     of_index, of_fresh = indexed[pool[pool < n_indexed]], fresh[pool[pool >= n_indexed] - n_indexed]
     rich, best = rich_of(state, words, of_index, of_fresh)
@@ -118,8 +131,32 @@ def _looked_up(state: State, inside: Scope, query: EmbeddedText, dense: Pids, n:
     return Lookup(found[order], features[order], read[order], best, best_bm25)
 
 
+def _named(state: State, words: Sequence[str], indexed: Positions, fresh: Positions) -> Positions:
+    """Places, among these texts of the version and fresh ones, of those that have the name that a query is:
+    joined, else all its parts; none when they are many, which makes it no name."""
+    whole = [] if not words or is_character(words[0][0]) else [words[:1], words, words[1:]]
+    for wanted in whole or [words]:
+        every = [state.version.lexical.having_all(wanted), state.fresh.having_all(wanted)]
+        if sum(map(len, every)) > _MOST_NAMED:
+            break
+        there = [np.isin(of, having) for of, having in zip((indexed, fresh), every, strict=True)]
+        if (named := np.flatnonzero(np.concatenate(there))).size:
+            return named
+    return np.empty(0, dtype=np.int64)
+
+
+def _lift(worth: npt.NDArray[np.float32], named: Positions) -> npt.NDArray[np.float32]:
+    """How much BM25 must say more of what has the name that was asked for, to come before what has not."""
+    lift = np.zeros(len(worth), dtype=np.float32)
+    others = np.delete(worth, named)
+    if len(named) and len(others):
+        behind = float(others.max()) + _AHEAD - float(worth[named].min())
+        lift[named] = max(behind, 0.0) / Parameters().weights["bm25"]
+    return lift
+
+
 def _with_measures(cheap: Features, pool: Positions, read: Features) -> Features:
-    """float32 (n, 12): features and measures, of which `read` has those of the candidates at `pool`.
+    """float32 (n, 13): features and measures, of which `read` has those of the candidates at `pool`.
 
     The measures of the other candidates are nan.
     """

@@ -11,11 +11,14 @@ from rag_flywheel.curate.chances import past_queries, rests_on
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.index.fresh import FreshSegment
+from rag_flywheel.index.known_items import dense_trust, sampled
+from rag_flywheel.index.tokenizer import tokenizer_for
 from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
+from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.stored_evidence import StoredEvidence
-from rag_flywheel.records import Acting, Judgment
+from rag_flywheel.records import Acting, Judgment, Pids
 from rag_flywheel.serve.features import find_pids
-from rag_flywheel.serve.state import State
+from rag_flywheel.serve.state import NO_COPIES, Copies, State
 from rag_flywheel.store import forgetting, golden, mutes, passages
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.embedding import past_query_vectors, vectors_of
@@ -24,17 +27,18 @@ from rag_flywheel.store.timeline import read_moment
 
 def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
     """A version alone: without fresh texts, removals or votes."""
-    inheritors = passages.inheritors(conn)
+    lineage_of, heirs, copies = _inheritance(conn, version.pids)
     return State(
         version,
         read_moment(conn).timeline,
         None,
         version.watermark,
         np.ones(len(version.pids), dtype=bool),
-        FreshSegment.empty(version.dense.dim),
+        FreshSegment.empty(version.dense.dim, version.lexical.tokenizer),
         version.lexical,
-        dict(inheritors),
-        {lineage: pid for pid, lineage in inheritors},
+        lineage_of,
+        heirs,
+        copies,
         EvidenceView(version.dense.dim),
         corpus_of(conn, version.watermark),
         forgetting.count_begun(conn),
@@ -60,6 +64,7 @@ def initial_state(
         frozen_at=frozen_at,
         seq=passages.read_clock(conn),
         alive=alive,
+        fresh=bare.fresh if len(version.pids) else _no_texts(version, source),
         corpus=bare.corpus if alive.all() and not len(new) else None,
     )
     state = _with_texts(blank, [texts[p] for p in sorted(texts)], conn, source)
@@ -187,20 +192,63 @@ def _with_texts(
     fresh_pids = set(state.fresh.pids.tolist())
     new = [t for t in texts if t.pid not in fresh_pids]
     fresh = state.fresh
+    if not len(state.version.pids) and len(new) > len(fresh.texts):
+        new = list(passages.present(conn))
+        spoken = (passages.encoded_text(t.passage) for t in new)
+        tokenizer = tokenizer_for(source.config.language, spoken)
+        fresh = FreshSegment.empty(fresh.dim, tokenizer)
     if new:
         pids = np.array([t.pid for t in new], dtype=np.int64)
         words = [passages.encoded_text(t.passage) for t in new]
         titles, hashes = [t.passage.title for t in new], [t.text_hash for t in new]
         vectors = vectors_of(conn, dict(zip(hashes, words, strict=True)), source.passages)
-        fresh = fresh.with_texts(pids, words, titles, np.stack([vectors[h] for h in hashes]))
-    inheritors = passages.inheritors(conn)
+        rows = np.stack([vectors[h] for h in hashes])
+        fresh = fresh.with_texts(pids, words, titles, rows)
+        if len(new) == len(fresh.texts) and not len(state.version.pids):
+            trust = _trust(fresh, words, source)
+            parameters = Parameters.starting(trust)
+            state = replace(state, version=replace(state.version, parameters=parameters))
+    standing = np.concatenate([state.version.pids[state.alive], fresh.pids])
+    lineage_of, heirs, copies = _inheritance(conn, standing)
     return replace(
         state,
         fresh=fresh,
         statistics=state.version.lexical if len(state.version.pids) else fresh.statistics(),
-        lineage_of=dict(inheritors),
-        heirs={lineage: pid for pid, lineage in inheritors},
+        lineage_of=lineage_of,
+        heirs=heirs,
+        copies=copies,
     )
+
+
+def _inheritance(
+    conn: sqlite3.Connection, standing: Pids
+) -> tuple[dict[int, int], dict[int, int], Copies]:
+    """lineage_of, heirs and copies of a state, of these texts."""
+    inheritors = passages.inheritors(conn)
+    if not inheritors:
+        return {}, {}, NO_COPIES
+    rows = np.array(inheritors, dtype=np.int64)
+    rows = rows[np.isin(rows[:, 0], standing)]
+    firsts = np.unique(rows[:, 1])
+    firsts = firsts[np.isin(firsts, standing)]
+    every = np.concatenate([rows, np.stack([firsts, firsts], axis=1)])
+    every = every[np.argsort(every[:, 0])]
+    _, place, sizes = np.unique(every[:, 1], return_inverse=True, return_counts=True)
+    copies = every[sizes[place] > 1]
+    lineage_of = dict(zip(*rows.T.tolist(), strict=True))
+    return lineage_of, {v: k for k, v in lineage_of.items()}, (copies[:, 0], copies[:, 1])
+
+
+def _no_texts(version: LoadedVersion, source: Source) -> FreshSegment:
+    """A fresh segment where there is no text at all yet."""
+    return FreshSegment.empty(version.dense.dim, tokenizer_for(source.config.language, ()))
+
+
+def _trust(fresh: FreshSegment, texts: Sequence[str], source: Source) -> float:
+    """How far the cosines of these texts are trusted, by some of them."""
+    some = sampled(len(texts))
+    own = [texts[i] for i in some.tolist()]
+    return dense_trust(own, fresh.vectors[some], fresh.tokenizer, source.queries.encode)
 
 
 def _judged(

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.bm25 import LexicalScores
-from rag_flywheel.index.lexical import tokenize
 from rag_flywheel.rank.features import (
     Best,
     QueryWords,
@@ -29,8 +28,8 @@ Positions = npt.NDArray[np.int64]
 def read_features(
     state: "State", query: EmbeddedText, lookup: Lookup, pids: Pids
 ) -> dict[int, Features]:
-    """Features and measures float32 (12,), by pid, of these passages, which are present and in scope."""
-    words = tokenize(query.text)
+    """Features and measures float32 (13,), by pid, of these passages, which are present and in scope."""
+    words = state.statistics.query_words(query.text)
     at, there = find_pids(pids, state.version.pids)
     indexed = at[there]
     fresh, _ = find_pids(pids[~there], state.fresh.pids)
@@ -86,7 +85,7 @@ def rich_of(
     else:
         counts, totals = np.zeros((0, len(idf))), np.zeros(0, dtype=np.int64)
     if len(fresh):
-        more_places, more_lengths = state.fresh.words_at(query.words, fresh)
+        more_places, more_lengths = state.fresh.words_at(query.words, fresh, statistics)
         places = np.concatenate([places, more_places])
         lengths = np.concatenate([lengths, more_lengths])
         titles = np.concatenate([titles, state.fresh.title_lengths(fresh)])
@@ -100,7 +99,8 @@ def rich_of(
     distinct, n_distinct = query.idf, statistics.n_distinct
     if n_distinct < len(statistics):
         distinct = np.array([statistics.distinct_idf(w) for w in query.words])
-    measured = measures(texts, distinct, float(np.log(2.0 * n_distinct + 2.0)))
+    unknown = float(np.log(2.0 * n_distinct + 2.0))
+    measured = measures(texts, distinct, query.known, unknown)
     return np.concatenate([rich, measured], axis=1), best
 
 

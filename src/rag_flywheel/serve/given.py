@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.index.lexical import LexicalIndex, tokenize
-from rag_flywheel.index.tokenizer import stems_in
+from rag_flywheel.index.lexical import LexicalIndex
+from rag_flywheel.index.tokenizer import Tokenizer, stems_in
 from rag_flywheel.rank.features import QueryWords, TextNgrams, TextWords, rich_features
 from rag_flywheel.rank.given import best_given
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import Candidate, Features, Passage, Pids
-from rag_flywheel.store.passages import encoded_text, rows_of_texts
+from rag_flywheel.store.passages import Tenancy, encoded_text, passage_hash, rows_of_texts
 
 Words = tuple[tuple[str, ...], int]
 """The words of a text in order, and how many of them, the first, are its title."""
@@ -28,7 +28,7 @@ _LARGEST = 1e299  # of a score that is stored
 class GivenCandidates:
     """The n candidates of one call: their texts, their scores float64 (n,), and the pids and lineages
     (n,) of the rows that they have in the store, -1: none yet. words: of the texts that were read, by
-    position; they are added when they are."""
+    position, by one tokenizer; they are added when they are."""
 
     texts: Sequence[Passage]
     scores: npt.NDArray[np.float64]
@@ -37,30 +37,50 @@ class GivenCandidates:
     words: dict[int, Words] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, conn: sqlite3.Connection, given: Sequence[Candidate]) -> "GivenCandidates":
-        """From one or more candidates as an application gave them."""
+    def of(
+        cls,
+        conn: sqlite3.Connection,
+        given: Sequence[Candidate],
+        tenancy: Tenancy,
+        *,
+        copies: bool = False,
+    ) -> "GivenCandidates":
+        """From one or more candidates as an application gave them; of copies the one with the highest
+        score, unless `copies`."""
         texts = [Passage(c.passage_id, c.text, c.title, c.metadata) for c in given]
-        rows = np.array(rows_of_texts(conn, texts), dtype=np.int64)
-        return cls(texts, np.array([c.score for c in given], np.float64), rows[:, 0], rows[:, 1])
+        rows = np.array(rows_of_texts(conn, texts, tenancy), dtype=np.int64)
+        scores = np.array([c.score for c in given], np.float64)
+        if not copies:
+            first: dict[object, int] = {}
+            for i in np.lexsort((np.arange(len(texts)), -scores)).tolist():
+                lineage = int(rows[i, 1])
+                new = passage_hash(texts[i]), tenancy.of(texts[i])
+                first.setdefault(lineage if lineage >= 0 else new, i)
+            if len(first) < len(texts):
+                stay = sorted(first.values())
+                texts, rows, scores = [texts[i] for i in stay], rows[stay], scores[stay]
+        return cls(texts, scores, rows[:, 0], rows[:, 1])
 
-    def text_features(self, query: str) -> Features:
+    def text_features(self, query: str, tokenizer: Tokenizer) -> Features:
         """float32 (n, 8): the features of the texts, as in GIVEN.
 
         The texts of the 50 with the highest scores are read; the others get the least value among
         these.
         """
         read = best_given(self.scores, POOL)
-        self.words.update((i, words_of(self.texts[i])) for i in read.tolist())
-        found = text_features(tokenize(query), [self.words[i] for i in read.tolist()])
+        self.words.update((i, words_of(self.texts[i], tokenizer)) for i in read.tolist())
+        words = [self.words[i] for i in read.tolist()]
+        found = text_features(tokenizer.tokenize(query), words, tokenizer)
         return spread_out(found, read, len(self.texts))
 
-    def measures(self, query: str, positions: Sequence[int]) -> Features:
+    def measures(self, query: str, positions: Sequence[int], tokenizer: Tokenizer) -> Features:
         """float32 (n, 3): the measures of relevance of these candidates, each word weighing the same."""
-        stems = tokenize(query)
+        stems = tokenizer.tokenize(query)
         if all(i in self.words for i in positions):
             wanted, known = set(stems), [self.words[i][0] for i in positions]
             return _measures(wanted, [(len(wanted.intersection(ws)), len(ws)) for ws in known])
-        return given_measures(stems, [encoded_text(self.texts[i]) for i in positions])
+        texts = [encoded_text(self.texts[i]) for i in positions]
+        return given_measures(stems, texts, tokenizer)
 
     def kept(self, shown: Sequence[int]) -> list[int]:
         """Positions of the candidates that are stored with the retrieval, by falling score: the 50 with
@@ -76,16 +96,17 @@ class GivenCandidates:
         return list(zip(pids[kept].tolist(), scores, strict=True))
 
 
-def words_of(passage: Passage) -> Words:
+def words_of(passage: Passage, tokenizer: Tokenizer) -> Words:
     """The words of a passage."""
-    return tuple(tokenize(encoded_text(passage))), len(tokenize(passage.title))
+    words = tokenizer.tokenize(encoded_text(passage))
+    return tuple(words), len(tokenizer.tokenize(passage.title))
 
 
-def given_measures(query: Sequence[str], texts: Sequence[str]) -> Features:
+def given_measures(query: Sequence[str], texts: Sequence[str], tokenizer: Tokenizer) -> Features:
     """float32 (n, 3): the measures of texts for the words of a query, as in MEASURES; each word weighs the
     same, so that they do not depend on the other texts."""
     stems = set(query)
-    return _measures(stems, list(stems_in(texts, list(stems))))
+    return _measures(stems, list(stems_in(texts, list(stems), tokenizer)))
 
 
 def _measures(stems: Set[str], counts: Sequence[tuple[int, int]]) -> Features:
@@ -96,12 +117,13 @@ def _measures(stems: Set[str], counts: Sequence[tuple[int, int]]) -> Features:
     return np.stack([cover, missing, np.log1p(found[:, 1])], axis=1)
 
 
-def text_features(query: Sequence[str], texts: Sequence[Words]) -> Features:
+def text_features(query: Sequence[str], texts: Sequence[Words], tokenizer: Tokenizer) -> Features:
     """float32 (n, 8): the features of texts, given as their words, for the words of a query.
 
     Words are weighted by how few of these texts have them.
     """
-    index = LexicalIndex.build((words for words, _ in texts), [n_title for _, n_title in texts])
+    n_titles = [n_title for _, n_title in texts]
+    index = LexicalIndex.build((words for words, _ in texts), n_titles, tokenizer)
     every = np.arange(len(texts))
     words = QueryWords.of(
         query, [index.idf(w) for w in query], [w in index.vocabulary for w in query]

@@ -25,7 +25,7 @@ from rag_flywheel.errors import BusyError, InputError
 from rag_flywheel.rank.evidence import Asked, Evidence, evidence_for
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.posterior import Rates
-from rag_flywheel.rank.relevance import Relevance, relevance, relevance_of_given
+from rag_flywheel.rank.relevance import Relevance, log_shares, relevance, relevance_of_given
 from rag_flywheel.rank.score import POOL, Scored, Votes, order, score, score_given
 from rag_flywheel.records import (
     Candidate,
@@ -113,7 +113,7 @@ class _Ranked:
 
 @dataclass(frozen=True)
 class _Found(_Ranked):
-    """Scored passages of the index, with what their relevance is computed from: features (n, 12)."""
+    """Scored passages of the index, with what their relevance is computed from: features (n, 13)."""
 
     query: EmbeddedText
     lookup: Lookup
@@ -289,7 +289,9 @@ class Server:
                 "score must be a better one. Give -distance if they are distances"
             )
         with self._database.reading() as conn:
-            own = GivenCandidates.of(conn, given)
+            tenancy = passages.Tenancy(self._config.tenant_key, asked.tenant)
+            copies = self._config.show_copies
+            own = GivenCandidates.of(conn, given, tenancy, copies=copies)
         ranked = self._ranked_given(state, EmbeddedText(query, vector), own, asked)
         shown, more = ranked.best[: asked.k], self._allowance
         of_hits = _relevance_of_given(state, ranked, shown, query, own)
@@ -316,7 +318,7 @@ class Server:
         try:
             with self._database.transaction(durable=False, wait_s=wait_s) as conn:
                 pids = own.pids.copy()
-                pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept])
+                pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept], tenancy)
                 logged, other = own.logged(kept, pids), None
                 if i is not None:
                     (chance,) = _relevance_of_given(state, ranked, [i], query, own).hits
@@ -334,9 +336,9 @@ class Server:
         self, state: State, query: EmbeddedText, own: GivenCandidates, asked: Request
     ) -> _Ranked:
         """An application's own candidates, ranked by their own scores, their texts and the votes."""
-        parameters = state.version.parameters
+        parameters, tokenizer = state.version.parameters, state.statistics.tokenizer
         (evidence,) = _evidence(state, [query], asked.tenant)
-        text = own.text_features(query.text) if parameters.reads_given else None
+        text = own.text_features(query.text, tokenizer) if parameters.reads_given else None
         votes = Votes.of(evidence, own.lineages, parameters)
         scored = score_given(parameters, own.scores, votes, text)
         best = np.lexsort((-own.scores, -scored.scores)).tolist()
@@ -406,7 +408,7 @@ class Server:
             if where is not None:
                 with self._database.reading() as conn:
                     allowed = filters.matching_pids(conn, where)
-            found = scope(state, allowed)
+            found = scope(state, allowed, copies=self._config.show_copies)
             if len(scopes) >= _SCOPES:
                 scopes.clear()
             scopes[key] = found
@@ -486,14 +488,16 @@ def _relevance(state: State, ranked: _Found, positions: Sequence[int]) -> Releva
         for place in np.flatnonzero(unread).tolist():
             measured[place] = read[int(ranked.pids[positions[place]])][len(FEATURES) :]
     parameters, votes = state.version.parameters, ranked.evidence_of(positions)
-    return relevance(parameters.relevance, rows[:, 0], measured, votes, parameters.kernel.n0)
+    calibration, n0 = parameters.relevance, parameters.kernel.n0
+    shares = log_shares(ranked.scored.prior, parameters.prior_of_unrelated)[list(positions)]
+    return relevance(calibration, rows[:, 0], shares, measured, votes, n0)
 
 
 def _relevance_of_given(
     state: State, ranked: _Ranked, positions: Sequence[int], query: str, own: GivenCandidates
 ) -> Relevance:
     parameters, votes = state.version.parameters, ranked.evidence_of(positions)
-    measured = own.measures(query, positions)
+    measured = own.measures(query, positions, state.statistics.tokenizer)
     return relevance_of_given(parameters.relevance, measured, votes, parameters.kernel.n0)
 
 

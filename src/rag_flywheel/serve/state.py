@@ -16,6 +16,10 @@ from rag_flywheel.rank.evidence import EvidenceView
 from rag_flywheel.records import Acting, Pids
 from rag_flywheel.store import passages
 
+Copies = tuple[Pids, Pids]
+"""int64 (n,) each: ascending pids of texts that share their votes with another, and their lineages."""
+NO_COPIES: Copies = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+
 
 @dataclass(frozen=True)
 class State:
@@ -24,7 +28,8 @@ class State:
     timeline: that of the database, whose numbers are in it; alive[i]: whether the text version.pids[i]
     is still present; fresh: texts added since; statistics:
     the word statistics that texts are scored under; lineage_of: pid -> the row whose votes it
-    inherits, and heirs: that row -> pid, where they differ; evidence has no vote after `frozen_at`,
+    inherits, and heirs: that row -> pid, where they differ; copies: the pids, and the rows whose votes
+    they inherit, of texts that inherit the same votes as another one; evidence has no vote after `frozen_at`,
     None: all votes; texts: a cache of those read, which a new event makes stale; corpus: a name
     of its texts, which other texts do not have, None: texts were added or removed since the version;
     n_forgotten: how many users were deleted, whose votes are not in it; known: the known answers that
@@ -40,6 +45,7 @@ class State:
     statistics: LexicalIndex
     lineage_of: Mapping[int, int]
     heirs: Mapping[int, int]
+    copies: Copies
     evidence: EvidenceView
     corpus: str | None
     n_forgotten: int = 0
@@ -68,18 +74,38 @@ class State:
 class Scope:
     """Which texts a query may retrieve: masks over the version's positions and the fresh texts.
 
-    searchable: the pids of the version that it may retrieve, None: all.
+    searchable: the pids of the version that it may retrieve, None: all. whole: there is no filter.
+    heirs: lineage -> the pid among copies that stands for all of them; it goes before that of the state.
     """
 
     indexed: npt.NDArray[np.bool_]
     fresh: npt.NDArray[np.bool_]
     searchable: Pids | None
+    whole: bool = True
+    heirs: Mapping[int, int] = field(default_factory=dict)
 
 
-def scope(state: State, allowed: Pids | None) -> Scope:
-    """The texts that are present and pass a filter. allowed: pids that pass; None: no filter."""
+def scope(state: State, allowed: Pids | None, *, copies: bool = False) -> Scope:
+    """The texts that are present and pass a filter; of copies among them the oldest, unless `copies`.
+
+    allowed: pids that pass; None: no filter.
+    """
     indexed, fresh = state.alive, np.ones(len(state.fresh.pids), dtype=bool)
     if allowed is not None:
         indexed = indexed & np.isin(state.version.pids, allowed, assume_unique=True)
         fresh = np.isin(state.fresh.pids, allowed, assume_unique=True)
-    return Scope(indexed, fresh, None if indexed.all() else state.version.pids[indexed])
+    heirs: dict[int, int] = {}
+    pids, lineages = state.copies
+    if len(pids):
+        standing = np.isin(pids, state.version.pids[indexed]) | np.isin(
+            pids, state.fresh.pids[fresh]
+        )
+        pids, lineages = pids[standing], lineages[standing]
+        shared, first = np.unique(lineages, return_index=True)
+        heirs = dict(zip(shared.tolist(), pids[first].tolist(), strict=True))
+        if not copies:
+            others = np.delete(pids, first)
+            indexed = indexed & ~np.isin(state.version.pids, others, assume_unique=True)
+            fresh = fresh & ~np.isin(state.fresh.pids, others, assume_unique=True)
+    searchable = None if indexed.all() else state.version.pids[indexed]
+    return Scope(indexed, fresh, searchable, allowed is None, heirs)

@@ -1,96 +1,141 @@
 """Adds and removes passages: checks them, embeds those without a vector, writes in one commit."""
 
-import difflib
 import sqlite3
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from rag_flywheel.checks import check_passages, check_text
 from rag_flywheel.encoder import Encoder, TextEncoder
-from rag_flywheel.errors import InputError, UnknownIdError, counted
+from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.records import AddReport, Filter, Passage, Progress
-from rag_flywheel.store import filters
+from rag_flywheel.store import filters, text_votes
 from rag_flywheel.store import passages as store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import store_vectors
+from rag_flywheel.store.lineages import Lineages, Rule, Text, successor
 from rag_flywheel.store.passages import StoredPassage
 from rag_flywheel.store.vectors import hashes_with_vector
-
-_LONG = 4000  # words above which an edit is compared as a bag of words: difflib is quadratic
 
 
 def add(
     database: Database,
     encoder: Encoder,
     given: Iterable[Passage],
+    rule: Rule,
     *,
-    edit_keeps_votes: float,
+    remove: Collection[str] = (),
     progress: Progress | None = None,
 ) -> AddReport:
-    """Add passages, or change those that are there under the same id: all of them, or none.
+    """Add passages, or change those that are there under the same id, and remove others: all or nothing.
 
     Vectors are stored as they are encoded, so that a repeated call after an interruption goes on
-    where it stopped. Raises InputError.
-    edit_keeps_votes: the similarity, from 0 to 1, from which on an edited text inherits the votes.
+    where it stopped. Votes follow their texts to other ids, as `Lineages` decides.
+    rule: what counts as the same text. remove: ids. Raises InputError, UnknownIdError.
     """
-    wanted = check_passages(given)
+    wanted, gone = check_passages(given), _checked_ids(remove)
+    if both := next((id_ for id_ in gone if id_ in wanted), None):
+        raise InputError(
+            f"passage id {both!r} is to be added and to be removed; expected one of both"
+        )
     with database.reading() as conn:
         current = store.current_by_id(conn, list(wanted))
-    texts = {
-        store.passage_hash(p): store.encoded_text(p)
+        _require_present(store.current_by_id(conn, gone), gone)
+    new = {
+        p.id: Text(p)
         for p in wanted.values()
         if p.id not in current or current[p.id].text_hash != store.passage_hash(p)
     }
+    texts = {store.passage_hash(t.passage): store.encoded_text(t.passage) for t in new.values()}
     embed(database, encoder, texts, progress)
-    with database.reading() as conn:
-        heirs = {
-            p.id: _lineage(conn, p, current.get(p.id), edit_keeps_votes) for p in wanted.values()
-        }
+    for text in new.values():
+        _ = text.named  # its words are read before others have to wait
     with database.transaction() as conn:
-        now = store.current_by_id(conn, list(wanted))
-        seq = store.advance_clock(conn)
-        added = updated = 0
-        for passage in wanted.values():
-            old = now.get(passage.id)
-            if _same(old, passage):
-                continue
-            added, updated = added + (old is None), updated + (old is not None)
-            if old is not None and _same_words(old, passage):
-                store.update_in_place(conn, old.pid, passage)
-                continue
-            before = current.get(passage.id)
-            if (old and old.pid) != (before and before.pid):  # another process was in between
-                heirs[passage.id] = _lineage(conn, passage, old, edit_keeps_votes)
-            if old is not None:
-                store.end(conn, [old.pid], seq)
-            store.insert(conn, passage, seq=seq, lineage=heirs[passage.id])
-    return AddReport(added, updated, len(wanted) - added - updated)
+        change = _Change(conn, rule, store.current_by_id(conn, [*wanted, *gone]))
+        _require_present(change.before, gone)
+        return change.write([new.get(p.id) or Text(p) for p in wanted.values()], gone)
 
 
-def remove(database: Database, ids: Sequence[str]) -> int:
-    """Remove passages, all or none; returns how many. Raises InputError, UnknownIdError."""
-    if isinstance(ids, str) or not isinstance(ids, Iterable):
-        what = f"the string {ids!r}" if isinstance(ids, str) else type(ids).__name__
-        raise InputError(f"ids is {what}; expected a list of passage ids")
-    given = list(ids)
-    for id_ in given:
-        if not isinstance(id_, str):
-            raise InputError(f"passage id {id_!r} is {type(id_).__name__}; expected a string")
-        check_text("passage id", id_)
-    wanted = list(dict.fromkeys(given))
+def remove(database: Database, ids: Sequence[str], rule: Rule) -> int:
+    """Remove passages, all or none; returns how many. Raises InputError, UnknownIdError.
+
+    Votes follow a text that was added under another id before.
+    """
+    wanted = _checked_ids(ids)
     if not wanted:
         return 0
     with database.transaction() as conn:
-        current = store.current_by_id(conn, wanted)
-        missing = [id_ for id_ in wanted if id_ not in current]
-        if missing:
-            raise UnknownIdError(
-                f"no passage {missing[0]!r} is in this index"
-                + (f" (nor {counted(len(missing) - 1, 'other')} given)" if len(missing) > 1 else "")
-                + "; expected ids of passages that were added and not removed. Nothing was removed"
-            )
-        store.end(conn, [p.pid for p in current.values()], store.advance_clock(conn))
+        change = _Change(conn, rule, store.current_by_id(conn, wanted))
+        _require_present(change.before, wanted)
+        change.write([], wanted)
     return len(wanted)
+
+
+class _Change:
+    """One change of the texts, in a write transaction; before: the present rows of the ids concerned."""
+
+    def __init__(
+        self, conn: sqlite3.Connection, rule: Rule, before: Mapping[str, StoredPassage]
+    ) -> None:
+        self._conn = conn
+        self._rule = rule
+        self.before = before
+
+    def write(self, wanted: Sequence[Text], gone: Sequence[str]) -> AddReport:
+        """Add or change the texts that are wanted, and remove the ids that are gone."""
+        seq = store.advance_clock(self._conn)
+        new = []
+        for text in wanted:
+            old = self.before.get(text.passage.id)
+            if _same(old, text.passage):
+                continue
+            if old is None or not self._stays(old, text.passage):
+                new.append(text)
+            else:
+                store.update_in_place(self._conn, old.pid, text.passage)
+        replaced = [t.passage.id for t in new if t.passage.id in self.before]
+        leaving = {self.before[id_].pid: self.before[id_] for id_ in (*replaced, *gone)}
+        n_unchanged = sum(_same(self.before.get(t.passage.id), t.passage) for t in wanted)
+        n_added = sum(t.passage.id not in self.before for t in new)
+        heirs = Lineages(self._conn, self._rule, leaving).of(new, self.before)
+        came = text_votes.absent(self._conn, [h.lineage for h in heirs if h.lineage is not None])
+        last = store.last_pid(self._conn)
+        store.end(self._conn, leaving, seq)
+        pids: list[int] = []
+        lineages: list[int] = []
+        for text, heir in zip(new, heirs, strict=True):
+            lineage = heir.lineage if heir.copy_of is None else lineages[heir.copy_of]
+            pids.append(
+                store.insert(self._conn, text.passage, seq=seq, lineage=lineage, named=text.named)
+            )
+            lineages.append(pids[-1] if lineage is None else lineage)
+        self._hand_over(leaving, seq)
+        n_updated = len(wanted) - n_added - n_unchanged
+        report = AddReport(n_added, n_updated, n_unchanged, len(gone))
+        return text_votes.with_followed(self._conn, report, leaving.values(), came, last)
+
+    def _stays(self, old: StoredPassage, new: Passage) -> bool:
+        """Whether the row of a passage stays, for its words do. Where it goes to another tenant, it parts
+        from copies that do not."""
+        if old.text_hash != store.passage_hash(new) or old.passage.title != new.title:
+            return False
+        if self._rule.same_tenant(old.passage, new):
+            return True
+        return len(store.rows_of_lineage(self._conn, old.lineage)) < 2
+
+    def _hand_over(self, leaving: Mapping[int, StoredPassage], seq: int) -> None:
+        """Give the votes of texts that left to texts that they became before, which begin new rows."""
+        of = {stored.lineage: stored for stored in leaving.values()}
+        lost = text_votes.absent(self._conn, of)
+        for lineage in sorted(text_votes.with_any(self._conn, lost)):
+            heir = successor(self._conn, self._rule, of[lineage], self._is_free)
+            if heir is None:
+                continue
+            for copy in store.rows_of_lineage(self._conn, heir.lineage):
+                store.end(self._conn, [copy.pid], seq)
+                store.insert(self._conn, copy.passage, seq=seq, lineage=lineage)
+            store.join(self._conn, heir.lineage, lineage)
+
+    def _is_free(self, lineage: int) -> bool:
+        return not text_votes.with_any(self._conn, [lineage])
 
 
 def stored(database: Database, where: Filter | None) -> list[Passage]:
@@ -121,39 +166,27 @@ def embed(
     return len(missing)
 
 
-def near_identical(old: str, new: str, least: float) -> bool:
-    """Whether at least the share `least` of the words stays in place (difflib ratio over words).
-
-    Texts of more than 4,000 words are compared as bags of words: an upper bound of the same ratio.
-    """
-    a, b = old.split(), new.split()
-    if a == b:
-        return True
-    shared = (Counter(a) & Counter(b)).total()
-    if least >= 1.0 or 2.0 * shared < least * (len(a) + len(b)):
-        return False
-    if max(len(a), len(b)) > _LONG:
-        return True
-    return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio() >= least
+def _checked_ids(ids: Collection[str]) -> list[str]:
+    """Distinct passage ids, in order. Raises InputError."""
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        what = f"the string {ids!r}" if isinstance(ids, str) else type(ids).__name__
+        raise InputError(f"ids is {what}; expected a list of passage ids")
+    given = list(ids)
+    for id_ in given:
+        if not isinstance(id_, str):
+            raise InputError(f"passage id {id_!r} is {type(id_).__name__}; expected a string")
+        check_text("passage id", id_)
+    return list(dict.fromkeys(given))
 
 
-def _lineage(
-    conn: sqlite3.Connection, passage: Passage, current: StoredPassage | None, least: float
-) -> int | None:
-    """The row whose votes a new text of this passage inherits, None when there is none.
-
-    The text must be near-identical to an earlier text of the passage and also to the one that the
-    votes began on, so that many small edits do not carry votes to other words.
-    least: as in `near_identical`.
-    """
-    text = store.encoded_text(passage)
-    latest = [] if current is None else [current]
-    for old in [*latest, *store.earlier_texts(conn, passage.id, store.passage_hash(passage))]:
-        if near_identical(store.encoded_text(old.passage), text, least):
-            first = store.text_of(conn, old.lineage)
-            if first is not None and near_identical(first, text, least):
-                return old.lineage
-    return None
+def _require_present(present: Collection[str], ids: Sequence[str]) -> None:
+    missing = [id_ for id_ in ids if id_ not in present]
+    if missing:
+        raise UnknownIdError(
+            f"no passage {missing[0]!r} is in this index"
+            + (f" (nor {len(missing) - 1} others given)" if len(missing) > 1 else "")
+            + "; expected ids of passages that were added and not removed. Nothing was removed"
+        )
 
 
 def _same(old: StoredPassage | None, new: Passage) -> bool:
@@ -162,8 +195,3 @@ def _same(old: StoredPassage | None, new: Passage) -> bool:
         and (old.passage.title, old.passage.text) == (new.title, new.text)
         and store.metadata_json(old.passage.metadata) == store.metadata_json(new.metadata)
     )
-
-
-def _same_words(old: StoredPassage, new: Passage) -> bool:
-    """Whether the encoded text is the same, and the title ends where it did."""
-    return old.text_hash == store.passage_hash(new) and old.passage.title == new.title

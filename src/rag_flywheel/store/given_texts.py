@@ -14,7 +14,7 @@ _NAMED = " UNION ALL ".join(
             f"SELECT pid FROM {table}"
             for table in ("votes", "credits", "corrections", "golden", "reviews")
         ),
-        "SELECT lineage FROM passages WHERE origin = 'index'",
+        "SELECT lineage FROM passages WHERE origin = 'index' OR lineage != pid",
     ]
 )
 
@@ -23,4 +23,5 @@ def drop_unused_given(conn: sqlite3.Connection) -> int:
     """Delete them, and return how many. A retrieval and the texts it names are written in one
     transaction, so that none is deleted in between."""
     sql = f"DELETE FROM passages WHERE origin = 'rerank' AND pid NOT IN ({_NAMED})"
-    return conn.execute(sql).rowcount
+    n = conn.execute(sql).rowcount
+    return n + (drop_unused_given(conn) if n else 0)  # those whose votes the deleted ones inherited

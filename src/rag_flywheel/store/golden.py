@@ -53,11 +53,16 @@ def answers_until(
 def pins_of(
     conn: sqlite3.Connection, query: bytes, tenant: str | None, passage_id: str
 ) -> list[ImportedAnswer]:
-    """The standing pins of a passage for a query, one for each text that it had."""
+    """The standing pins of a passage for a query, one for each text that it has or had.
+
+    Pins that followed a text to another id are of that one.
+    """
+    present = "SELECT lineage FROM passages WHERE ended IS NULL AND origin = 'index'"
     rows = conn.execute(
-        f"{_ANSWERS} g.query_hash = ? AND g.tenant IS ? AND p.id = ? AND g.source = 'pinned' "
-        "ORDER BY g.seq",
-        (query, tenant, passage_id),
+        f"{_ANSWERS} g.query_hash = ? AND g.tenant IS ? AND g.source = 'pinned' AND "
+        f"(p.lineage IN ({present} AND id = ?) OR "
+        f"(p.id = ? AND NOT EXISTS ({present} AND lineage = p.lineage))) ORDER BY g.seq",
+        (query, tenant, passage_id, passage_id),
     )
     last = {pin.lineage: pin for pin in map(_answer, rows)}
     return [pin for pin in last.values() if pin.grade > 0]

@@ -11,8 +11,9 @@ import sqlite_utils
 from sqlite_utils.migrations import Migrations
 
 from rag_flywheel.errors import NewerFormatError
-from rag_flywheel.store.database import Database, scalar
-from rag_flywheel.store.passages import query_hash
+from rag_flywheel.store.database import Database, in_chunks, scalar
+from rag_flywheel.store.near_identical import Words, sketch
+from rag_flywheel.store.passages import body_hash, encoded_text, put_sketch, query_hash, stored_row
 from rag_flywheel.store.schema import require_ours, require_schema
 from rag_flywheel.store.users import USER_KEY, new_user_key
 
@@ -208,6 +209,19 @@ CREATE TABLE mutes (
 );
 CREATE INDEX mutes_user ON mutes (user_id);
 """
+# body_hash: of the words of a text without its title. sketches: eight keys of each text of the index.
+_CONTENT = """
+CREATE INDEX passages_text ON passages (text_hash);
+CREATE INDEX passages_body ON passages (body_hash) WHERE body_hash IS NOT NULL;
+CREATE INDEX passages_lineage ON passages (lineage);
+CREATE INDEX votes_passage ON votes (pid);
+CREATE INDEX credits_passage ON credits (pid);
+CREATE INDEX golden_passage ON golden (pid);
+CREATE INDEX reviews_passage ON reviews (pid);
+CREATE TABLE sketches (
+    key INTEGER NOT NULL, pid INTEGER NOT NULL REFERENCES passages, PRIMARY KEY (key, pid)
+) WITHOUT ROWID;
+"""
 _WITH_USERS = {
     "retrievals": ("user_id", "session_id"),
     "votes": ("user_id",),
@@ -333,6 +347,25 @@ def m013_trust(db: sqlite_utils.Database) -> None:
 def m014_answerable(db: sqlite_utils.Database) -> None:
     """The chance that an answer holds a passage that answers the question; NULL in older rows."""
     db.execute("ALTER TABLE retrievals ADD COLUMN answerable REAL")
+
+
+@migrations()
+def m015_content(db: sqlite_utils.Database) -> None:
+    """Texts are found by their words, so that votes and known answers follow them to other ids."""
+    db.execute("ALTER TABLE passages ADD COLUMN body_hash BLOB")
+    _execute(db, _CONTENT)
+
+
+@migrations()
+def m016_sketches(db: sqlite_utils.Database) -> None:
+    """The words of the texts that are stored already."""
+    pids = [row[0] for row in db.execute("SELECT pid FROM passages WHERE origin = 'index'")]
+    columns = "pid, id, title, text, metadata, text_hash, lineage"
+    for row in in_chunks(db.conn, f"SELECT {columns} FROM passages WHERE pid IN (%s)", pids):
+        passage = stored_row(row).passage
+        hashed = body_hash(passage.text)
+        db.execute("UPDATE passages SET body_hash = ? WHERE pid = ?", (hashed, row[0]))
+        put_sketch(db.conn, row[0], sketch(Words.of(encoded_text(passage))))
 
 
 @migrations()

@@ -16,7 +16,9 @@ import numpy as np
 from rag_flywheel.records import MetadataValue, Passage, Pids
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
+from rag_flywheel.store.near_identical import Words, sketch
 
+_OF_ONE_TEXT = 64  # rows of the same text that are read
 _END = " ?!.\u3002\u061f\u037e"  # of sentences: also the Chinese, Arabic and Greek marks
 
 
@@ -38,6 +40,11 @@ def encoded_text(passage: Passage) -> str:
 def passage_hash(passage: Passage) -> bytes:
     """16 bytes that name the text an encoder is given for a passage."""
     return _hash("passage", encoded_text(passage))
+
+
+def body_hash(text: str) -> bytes:
+    """16 bytes that name the words of a text without its title, whatever blanks, case and marks."""
+    return Words.of(text).digest()
 
 
 def query_hash(query: str) -> bytes:
@@ -125,6 +132,66 @@ def earlier_texts(
     return [stored_row(row) for row in (*same, *latest)]
 
 
+@dataclass(frozen=True)
+class KnownRow:
+    """A row of any time and origin; present: in the index now."""
+
+    stored: StoredPassage
+    present: bool
+    born: int
+
+
+_KNOWN = f"SELECT {_COLUMNS}, {_PRESENT}, born FROM passages WHERE "
+
+
+def rows_with_text(conn: sqlite3.Connection, text_hash: bytes) -> list[KnownRow]:
+    """Every row of this very text."""
+    return _known(conn.execute(f"{_KNOWN} text_hash = ?", (text_hash,)))
+
+
+def rows_with_body(conn: sqlite3.Connection, body: bytes, most: int) -> list[KnownRow]:
+    """The newest rows whose text has these words, whatever its title."""
+    sql = f"{_KNOWN} body_hash = ? ORDER BY pid DESC LIMIT ?"
+    return _known(conn.execute(sql, (body, most)))
+
+
+def rows_like(
+    conn: sqlite3.Connection, keys: Sequence[int], bucket: int, most: int
+) -> list[KnownRow]:
+    """The rows that share the most keys of a sketch; bucket: how many are read for each key, the newest."""
+    one = "SELECT pid FROM (SELECT pid FROM sketches WHERE key = ? ORDER BY pid DESC LIMIT ?)"
+    sql = (
+        f"SELECT pid FROM ({' UNION ALL '.join([one] * len(keys))}) GROUP BY pid "
+        "ORDER BY count(*) DESC, pid DESC LIMIT ?"
+    )
+    values = [value for key in keys for value in (key, bucket)]
+    pids = [row[0] for row in conn.execute(sql, (*values, most))]
+    rows = {row.stored.pid: row for row in _known(in_chunks(conn, f"{_KNOWN} pid IN (%s)", pids))}
+    return [rows[pid] for pid in pids if pid in rows]
+
+
+def _known(rows: Iterable[tuple[Any, ...]]) -> list[KnownRow]:
+    return [
+        KnownRow(stored_row(tuple(row)), bool(present), column_checks.whole("passages.born", born))
+        for *row, present, born in rows
+    ]
+
+
+def rows_of_lineage(conn: sqlite3.Connection, lineage: int) -> list[StoredPassage]:
+    """The texts in the index now that inherit the votes of a row, or are it."""
+    sql = f"SELECT {_COLUMNS} FROM passages WHERE {_PRESENT} AND lineage = ? ORDER BY pid"
+    return [stored_row(row) for row in conn.execute(sql, (lineage,))]
+
+
+def ids_by_lineage(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[int, dict[str, int]]:
+    """{lineage: {id: pid}} of the texts in the index now."""
+    found: dict[int, dict[str, int]] = {}
+    sql = f"SELECT lineage, id, pid FROM passages WHERE {_PRESENT} AND lineage IN (%s)"
+    for lineage, id_, pid in in_chunks(conn, sql, lineages):
+        found.setdefault(int(lineage), {})[str(id_)] = int(pid)
+    return found
+
+
 def insert(
     conn: sqlite3.Connection,
     passage: Passage,
@@ -132,8 +199,12 @@ def insert(
     seq: int,
     lineage: int | None,
     origin: str = "index",
+    named: "Named | None" = None,
 ) -> int:
-    """Begin a row; returns its pid. lineage None: it inherits no votes."""
+    """Begin a row; returns its pid. lineage None: it inherits no votes. named: by what a text of the index
+    is found, None: it is found out."""
+    if named is None and origin == "index":
+        named = Named.of(Words.of(encoded_text(passage)), Words.of(passage.text))
     row = {
         "id": passage.id,
         "origin": origin,
@@ -141,6 +212,7 @@ def insert(
         "text": passage.text,
         "metadata": metadata_json(passage.metadata),
         "text_hash": passage_hash(passage),
+        "body_hash": None if named is None else named.body_hash,
         "lineage": -1 if lineage is None else lineage,
         "born": seq,
     }
@@ -148,7 +220,34 @@ def insert(
     pid = int(scalar(conn, "SELECT last_insert_rowid()"))
     if lineage is None:
         conn.execute("UPDATE passages SET lineage = pid WHERE pid = ?", (pid,))
+    if named is not None:
+        put_sketch(conn, pid, named.keys)
     return pid
+
+
+@dataclass(frozen=True)
+class Named:
+    """By what a text is found: `body_hash` of its text, and the keys of its sketch."""
+
+    body_hash: bytes
+    keys: Sequence[int]
+
+    @classmethod
+    def of(cls, whole: Words, body: Words) -> "Named":
+        """From the words with the title, and those without it."""
+        return cls(body.digest(), sketch(whole))
+
+
+def put_sketch(conn: sqlite3.Connection, pid: int, keys: Iterable[int]) -> None:
+    """Store the sketch of a row's text, by which near-identical texts are found."""
+    conn.executemany(
+        "INSERT OR IGNORE INTO sketches (key, pid) VALUES (?, ?)", [(key, pid) for key in keys]
+    )
+
+
+def last_pid(conn: sqlite3.Connection) -> int:
+    """The number of the newest row, 0: there is none."""
+    return int(scalar(conn, "SELECT coalesce(max(pid), 0) FROM passages"))
 
 
 def update_in_place(conn: sqlite3.Connection, pid: int, passage: Passage) -> None:
@@ -164,19 +263,54 @@ def end(conn: sqlite3.Connection, pids: Iterable[int], seq: int) -> None:
     conn.executemany("UPDATE passages SET ended = ? WHERE pid = ?", [(seq, p) for p in pids])
 
 
-def pids_of_given(conn: sqlite3.Connection, texts: Sequence[Passage]) -> list[int]:
+@dataclass(frozen=True)
+class Tenancy:
+    """The metadata key that names the tenant, None: there is one tenant; default: the tenant, as JSON,
+    of a text without it."""
+
+    key: str | None = None
+    default: str | None = None
+
+    def of(self, passage: Passage) -> str | None:
+        """The tenant of a passage as JSON, None: it has none."""
+        value = None if self.key is None else passage.metadata.get(self.key)
+        return self.default if value is None else json.dumps(value, default=str, sort_keys=True)
+
+
+ONE_TENANT = Tenancy()
+
+
+def join(conn: sqlite3.Connection, lineage: int, to: int) -> None:
+    """Let ended rows of a lineage without votes or known answers inherit those of another."""
+    conn.execute(
+        "UPDATE passages SET lineage = ? WHERE lineage = ? AND ended IS NOT NULL", (to, lineage)
+    )
+
+
+def pids_of_given(
+    conn: sqlite3.Connection, texts: Sequence[Passage], tenancy: Tenancy = ONE_TENANT
+) -> list[int]:
     """The pids of texts that an application's own retriever found; a row is begun for each new one."""
-    seq = read_clock(conn)
-    return [
-        insert(conn, text, seq=seq, lineage=None, origin="rerank") if pid < 0 else pid
-        for text, (pid, _) in zip(texts, rows_of_texts(conn, texts), strict=True)
-    ]
+    seq, pids = read_clock(conn), list[int]()
+    begun: dict[tuple[bytes, str | None], int] = {}
+    for text, (pid, lineage) in zip(texts, rows_of_texts(conn, texts, tenancy), strict=True):
+        if pid < 0:
+            key = passage_hash(text), tenancy.of(text)
+            of = lineage if lineage >= 0 else begun.get(key)
+            pid = insert(conn, text, seq=seq, lineage=of, origin="rerank")
+            begun.setdefault(key, pid if of is None else of)
+        pids.append(pid)
+    return pids
 
 
-def rows_of_texts(conn: sqlite3.Connection, texts: Sequence[Passage]) -> list[tuple[int, int]]:
-    """For each id and text, (pid, lineage) of the row whose votes are on it, (-1, -1) without one.
+def rows_of_texts(
+    conn: sqlite3.Connection, texts: Sequence[Passage], tenancy: Tenancy = ONE_TENANT
+) -> list[tuple[int, int]]:
+    """For each id and text, (pid, lineage) of the row whose votes are on it.
 
-    The present text of the index goes first, then the latest row, whether of the index or not.
+    The present text of the index goes first, then the latest row, whether of the index or not. Where
+    no row has the id and the text, pid is -1, and the lineage that of the same text of the same tenant
+    under another id, else -1.
     """
     rows = in_chunks(
         conn,
@@ -191,7 +325,22 @@ def rows_of_texts(conn: sqlite3.Connection, texts: Sequence[Passage]) -> list[tu
         )
         for pid, lineage, id_, text_hash in rows
     }
-    return [known.get((p.id, passage_hash(p)), (-1, -1)) for p in texts]
+    found = []
+    for text in texts:
+        row = known.get((text.id, passage_hash(text)))
+        found.append(row or (-1, _lineage_elsewhere(conn, text, tenancy)))
+    return found
+
+
+def _lineage_elsewhere(conn: sqlite3.Connection, text: Passage, tenancy: Tenancy) -> int:
+    """The lineage of this very text under another id; -1: there is none among the newest rows of it."""
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM passages WHERE text_hash = ? ORDER BY {_PRESENT} DESC, pid DESC "
+        "LIMIT ?",
+        (passage_hash(text), 1 if tenancy.key is None else _OF_ONE_TEXT),
+    )
+    own, key = tenancy.of(text), Tenancy(tenancy.key)
+    return next((s.lineage for s in map(stored_row, rows) if key.of(s.passage) == own), -1)
 
 
 def fetch(conn: sqlite3.Connection, pids: Sequence[int]) -> dict[int, StoredPassage]:
@@ -221,8 +370,8 @@ def without_vector(conn: sqlite3.Connection, revision: str) -> Iterator[StoredPa
 
 
 def present_heirs(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[int, StoredPassage]:
-    """The texts in the index now, by the row whose votes each inherits."""
-    sql = f"SELECT {_COLUMNS} FROM passages WHERE {_PRESENT} AND lineage IN (%s)"
+    """The texts in the index now, by the row whose votes each inherits; of copies the oldest."""
+    sql = f"SELECT {_COLUMNS} FROM passages WHERE {_PRESENT} AND lineage IN (%s) ORDER BY pid DESC"
     rows = in_chunks(conn, sql, lineages)
     return {stored.lineage: stored for stored in map(stored_row, rows)}
 

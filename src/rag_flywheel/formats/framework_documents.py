@@ -1,0 +1,86 @@
+"""Takes the documents of other frameworks, LangChain and LlamaIndex, as passages.
+
+They are known by what they have, so that neither framework has to be installed.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from typing import Any, Literal
+
+from rag_flywheel.checks import plain_metadata
+from rag_flywheel.errors import InputError
+from rag_flywheel.records import MetadataValue, Passage
+
+Ids = Literal["given", "content"]
+
+
+def passages_of(documents: Iterable[object], *, ids: Ids = "given") -> list[Passage]:
+    """A passage for each document that has text in it.
+
+    LangChain's have page_content, metadata and perhaps id; LlamaIndex's have get_content() or text,
+    metadata and id_. A metadata value that is no string, number, boolean or None becomes JSON text.
+    ids: "given": theirs, where they have some; "content": made from source and text, so that a
+    document has the same id whenever it is loaded. Raises InputError.
+    """
+    if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Iterable):
+        raise InputError(f"documents is {type(documents).__name__}; expected a list of documents")
+    if ids not in ("given", "content"):
+        raise InputError(f"ids is {ids!r}; expected 'given' or 'content'")
+    found: dict[str, Passage] = {}
+    for number, document in enumerate(documents, 1):
+        text, metadata = _text(document, number), _metadata(document, number)
+        if not text.strip():
+            continue
+        given = _id(document) if ids == "given" else None
+        passage = Passage(given or _content_id(text, metadata), text, _title(metadata), metadata)
+        if given is not None and given in found:
+            raise InputError(f"document {number} has the id {given!r} of an earlier one")
+        found[passage.id] = passage  # copies without ids of their own are one passage
+    return list(found.values())
+
+
+def _text(document: object, number: int) -> str:
+    text = getattr(document, "page_content", None)
+    if text is None and callable(content := getattr(document, "get_content", None)):
+        text = content()
+    if text is None:
+        text = getattr(document, "text", None)
+    if not isinstance(text, str):
+        raise InputError(
+            f"document {number} is a {type(document).__name__} without text; expected page_content, "
+            "get_content() or text"
+        )
+    return text
+
+
+def _metadata(document: object, number: int) -> dict[str, MetadataValue]:
+    metadata = getattr(document, "metadata", None) or {}
+    if not isinstance(metadata, Mapping):
+        raise InputError(f"document {number}: metadata is {type(metadata).__name__}")
+    return {str(key): _plain(value) for key, value in metadata.items()}
+
+
+def _plain(value: Any) -> MetadataValue:
+    try:
+        return plain_metadata("", {"value": value})["value"]
+    except InputError:
+        return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _id(document: object) -> str | None:
+    for name in ("id_", "id"):
+        value = getattr(document, name, None)
+        if isinstance(value, str) and value.strip():
+            return value
+    return None
+
+
+def _content_id(text: str, metadata: Mapping[str, MetadataValue]) -> str:
+    source = metadata.get("source") or metadata.get("file_path") or "document"
+    return f"{source}#{blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=8).hexdigest()}"
+
+
+def _title(metadata: Mapping[str, MetadataValue]) -> str:
+    title = metadata.get("title")
+    return title if isinstance(title, str) else ""
