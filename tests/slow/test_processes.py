@@ -35,7 +35,8 @@ def opened(root: Path) -> Flywheel:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "kb"
-    config = Config(encoder="", keep_versions=2)  # old versions go away under their readers
+    # old versions go away under their readers; a busy machine may hold the write lock for long
+    config = Config(encoder="", keep_versions=2, record_wait_s=60.0)
     with Flywheel.open(root, encoder=WordEncoder(), config=config) as fw:
         texts = [f"generation0 shared topic{i} topic{i + 1}" for i in range(N_PASSAGES)]
         fw.add(Passage(f"p{i}", text) for i, text in enumerate(texts))
