@@ -23,7 +23,7 @@ DIM = 32
 QUERIES = ["reset login", "refund secret", "page month reset", "login page"]
 TEXTS = [f"{query} text{i}" for i, query in enumerate(QUERIES)]
 WHERE = [None, {"team": "a"}, {"team": "b"}]
-CONFIG = Config(encoder="", tenant_key="team", retention_days=30)
+CONFIG = Config(encoder="", tenant_key="team", tenant_required=False, retention_days=30)
 
 
 class Opened:
