@@ -30,7 +30,7 @@ from rag_flywheel.cli.app import main
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_THE_MODEL = {"README.md", "docs/index.md", "docs/tutorial.md"}
-OF_MANY_PROCESSES = {"docs/how-to/known-answers.md", "docs/how-to/backup-and-restore.md"}
+OF_MANY_PROCESSES = {"docs/how-to/known-answers.md", "docs/how-to/backup.md"}
 NOT_RUN = {
     ("README.md", "make demo"),
     ("README.md", "pip install"),
@@ -40,7 +40,7 @@ NOT_RUN = {
     ("docs/tutorial.md", "pip install"),
     ("docs/how-to/cron-and-systemd.md", "sudo"),
     ("docs/how-to/cron-and-systemd.md", "journalctl"),
-    ("docs/how-to/backup-and-restore.md", "rsync"),
+    ("docs/how-to/backup.md", "0 3 * * *"),
     ("docs/how-to/another-encoder.md", "from rag_flywheel import Flywheel\n\nfw = "),
     ("docs/how-to/own-data-in-the-benchmark.md", "rag-flywheel bench"),
     ("docs/explanation/tuning.md", "rag-flywheel refresh --tune"),

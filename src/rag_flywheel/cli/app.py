@@ -298,6 +298,29 @@ def export(
         )
 
 
+@app.command()
+def backup(
+    dest: Annotated[Path, typer.Argument(help="A new folder, or that of an earlier backup.")],
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Back up the index while it is used; a folder with an earlier backup gets only what is new."""
+    with open_index(index) as fw:
+        show.result(fw.backup(dest), as_json, show.backed_up)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="The folder of a backup.")],
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Restore a backup into a new folder, or over the index that it was made of, in use or not."""
+    from rag_flywheel.flywheel import restore as restored
+
+    show.result(restored(source, index), as_json, show.restored)
+
+
 for _command in (*FEEDBACK, *RATERS):
     app.command()(_command)
 app.add_typer(golden, name="golden")

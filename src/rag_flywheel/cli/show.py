@@ -14,6 +14,7 @@ from rag_flywheel.errors import counted
 from rag_flywheel.records import (
     AddFilesReport,
     AddReport,
+    BackupReport,
     ExportReport,
     ForgetReport,
     GoldenItem,
@@ -21,6 +22,7 @@ from rag_flywheel.records import (
     Hit,
     PastVotes,
     RefreshReport,
+    RestoreReport,
     Retrieval,
     ReviewItem,
     SkippedFile,
@@ -262,6 +264,23 @@ def exported(report: ExportReport, out: Path) -> None:
         f"{counted(report.n_judgments, 'grade')}; left out: "
         f"{counted(report.n_left_out, 'query', 'queries')} without a helpful hit"
     )
+
+
+def backed_up(report: BackupReport) -> None:
+    """Print what `backup` wrote."""
+    version = "no version" if report.version is None else f"version {report.version}"
+    _say(
+        f"{report.path}: event {report.seq}, {version}; {report.n_files} files of "
+        f"{report.n_bytes:,} bytes, {report.n_new_bytes:,} of them new"
+    )
+
+
+def restored(report: RestoreReport) -> None:
+    """Print what `restore` did."""
+    version = "no version is" if report.version is None else f"version {report.version} is"
+    _say(f"{report.path}: restored to event {report.seq}; {version} live")
+    for sentence in report.moved:
+        _say(sentence)
 
 
 def golden(items: Sequence[GoldenItem]) -> None:

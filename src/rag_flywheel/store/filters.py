@@ -26,6 +26,7 @@ from rag_flywheel.checks import (
     plain_list,
     plain_scalar,
     take_one,
+    value_at,
 )
 from rag_flywheel.errors import InputError
 from rag_flywheel.records import Filter, Pids, Scalar
@@ -325,17 +326,6 @@ def _value_of(key: str, get: Get) -> Callable[[Any], Any]:
         return found
 
     return value_of
-
-
-def value_at(row: Metadata, key: str) -> Any:
-    """The value of metadata at a key; msgspec.UNSET: there is none."""
-    found, dot = row.get(key, UNSET), key.rfind(".")
-    while found is UNSET and dot >= 0:
-        inner = row.get(key[:dot])
-        if isinstance(inner, dict):
-            found = value_at(inner, key[dot + 1 :])
-        dot = key.rfind(".", 0, dot)
-    return found
 
 
 def _test(operator: str, wanted: Any) -> Test:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from msgspec import UNSET
 
+from rag_flywheel.checks import value_at
 from rag_flywheel.records import MetadataValue, Passage, Pids
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
-from rag_flywheel.store.filters import value_at
 from rag_flywheel.store.near_identical import Words, sketch
 
 _OF_ONE_TEXT = 64  # rows of the same text that are read
