@@ -14,6 +14,7 @@ from rag_flywheel.capture.answer_votes import AnswerVote, append_answer_vote
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.capture.terms import Terms, set_muted
 from rag_flywheel.checks import (
+    check_candidates,
     check_k,
     check_name,
     check_optional_chance,
@@ -47,6 +48,7 @@ from rag_flywheel.formats.framework_documents import passages_of
 from rag_flywheel.ingest.add_files import Index, Options, add_files, checked_paths
 from rag_flywheel.privacy import ids as privacy
 from rag_flywheel.privacy.forget import finish_forgetting, forget
+from rag_flywheel.privacy.mask import Mask, MaskFunction, unmasked
 from rag_flywheel.records import (
     AddFilesReport,
     AddReport,
@@ -135,7 +137,9 @@ class Flywheel:
         slot: EncoderSlot,
         user_key: bytes,
         trust: Trust = 1.0,
+        mask: MaskFunction | None = None,
     ) -> None:
+        self._mask = Mask(mask)
         self._root = root
         self._trust = trust
         self._user_key = user_key
@@ -156,6 +160,7 @@ class Flywheel:
         config: Config | None = None,
         create: bool = True,
         trust: Trust = 1.0,
+        mask: MaskFunction | None = None,
     ) -> "Flywheel":
         """Open the index folder at `path`; it is created on first use.
 
@@ -165,6 +170,9 @@ class Flywheel:
         create: False raises an error for a missing folder.
         trust: how much the feedback of a user weighs, from 0 to 3, 1 for an ordinary one: a number, or a
             function of the user's id (None: without one), called with each vote.
+        mask: called with each text that users write, and with the texts, titles and metadata given to
+            `rerank` and the strings in filters, before they are embedded or stored; returns it without
+            what must not be stored. None: nothing is masked.
         Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError.
         """
         from rag_flywheel.store.migrations import migrate  # sqlite-utils takes 50 ms to load
@@ -184,7 +192,7 @@ class Flywheel:
             database.close()
             raise
         given = encoder if encoder is not None else found.encoder
-        return cls(root, found, database, EncoderSlot(database, given), user_key, trust)
+        return cls(root, found, database, EncoderSlot(database, given), user_key, trust, mask)
 
     def __enter__(self) -> "Flywheel":
         return self
@@ -375,7 +383,7 @@ class Flywheel:
         """
         scope = self._scope(tenant, all_tenants, where)
         asked = self._request(k, where, scope, user_id, session_id, record, least=min_relevance)
-        found = self._serving().retrieve([query], asked)[0]
+        found = self._serving().retrieve([self._mask.text(query)], asked)[0]
         within = self._config.rephrased_within_s
         if found.id is not None and session_id is not None and within > 0:
             least, revision = self._serving().alike()
@@ -401,7 +409,7 @@ class Flywheel:
         all_tenants: bool = False,
     ) -> list[Retrieval]:
         """`retrieve` for many queries at once, in their order."""
-        given = items("queries", queries, str)
+        given = [self._mask.text(query) for query in items("queries", queries, str)]
         scope = self._scope(tenant, all_tenants, where)
         asked = self._request(k, where, scope, None, None, record, least=min_relevance)
         return self._serving().retrieve(given, asked)
@@ -420,7 +428,7 @@ class Flywheel:
 
         For evaluation: without texts and explanations, and never recorded. Raises InputError.
         """
-        given = items("queries", queries, str)
+        given = [self._mask.text(query) for query in items("queries", queries, str)]
         scope = self._scope(tenant, all_tenants, where)
         asked = self._request(k, where, scope, None, None, record=False, least=min_relevance)
         return self._serving().rank(given, asked)
@@ -454,7 +462,9 @@ class Flywheel:
         asked = self._request(
             k, where, scope, user_id, session_id, record, kind="rerank", least=min_relevance
         )
-        return self._serving().rerank(query, candidates, asked)
+        given = check_candidates(candidates)
+        masked = self._mask.candidates(given)
+        return unmasked(self._serving().rerank(self._mask.text(query), masked, asked), given)
 
     def feedback(
         self,
@@ -488,7 +498,8 @@ class Flywheel:
         self._require_own([vote.retrieval_id for vote in given], tenant, all_tenants)
         trusts = {user: self._trust_of(user) for user in {vote.user_id for vote in given}}
         hashed = [
-            privacy.hashed_vote(self._user_key, vote, trust=trusts[vote.user_id]) for vote in given
+            self._mask.vote(privacy.hashed_vote(self._user_key, v, trust=trusts[v.user_id]))
+            for v in given
         ]
         return capture.append_votes(self._database, hashed, self._terms(None, trust=1.0))
 
@@ -514,7 +525,8 @@ class Flywheel:
         Raises UnknownIdError, InputError.
         """
         self._require_own([retrieval_id], tenant, all_tenants)
-        vote = AnswerVote(retrieval_id, verdict, answer, cited, self._hidden(user_id))
+        masked = self._mask.text(answer)
+        vote = AnswerVote(retrieval_id, verdict, masked, cited, self._hidden(user_id))
         append_answer_vote(self._database, vote, self._slot.get, self._terms(user_id))
 
     def relevance(
@@ -549,7 +561,9 @@ class Flywheel:
         """
         self._require_own([retrieval_id], tenant, all_tenants)
         user, terms = self._hidden(user_id), self._terms(user_id)
-        append_adopted(self._database, retrieval_id, used, why, user, self._slot.get, terms)
+        append_adopted(
+            self._database, retrieval_id, used, self._mask.text(why), user, self._slot.get, terms
+        )
 
     def signal(
         self,
@@ -571,6 +585,7 @@ class Flywheel:
         A vote of the same user outranks it. Raises UnknownIdError, InputError.
         """
         self._require_own([retrieval_id], tenant, all_tenants)
+        value = self._mask.text(value)
         given = SignalGiven(retrieval_id, kind, value, passage_id, self._hidden(user_id))
         append_signal(self._database, given, self._slot.get, self._terms(user_id))
 
@@ -606,7 +621,7 @@ class Flywheel:
             terms = self._terms(user_id)
             corrections.append_correction(self._database, retrieval_id, passage_id, user, terms)
         elif passage_id is None:
-            corrections.append_text(self._database, retrieval_id, text, user)
+            corrections.append_text(self._database, retrieval_id, self._mask.text(text), user)
         else:
             raise InputError("found passage_id and text; expected one of them")
 
@@ -624,7 +639,9 @@ class Flywheel:
         Raises UnknownIdError, InputError.
         """
         self._require_own([retrieval_id], tenant, all_tenants)
-        corrections.append_missing(self._database, retrieval_id, note, self._hidden(user_id))
+        corrections.append_missing(
+            self._database, retrieval_id, self._mask.text(note), self._hidden(user_id)
+        )
 
     def gaps(
         self,
@@ -658,7 +675,12 @@ class Flywheel:
     def golden(self) -> GoldenSet:
         """The queries whose answers are known: `add` imports some, `items`, `export`."""
         return GoldenSet(
-            self._database, self._config, self._source, self._live_queries, self._tenants
+            self._database,
+            self._config,
+            self._source,
+            self._live_queries,
+            self._tenants,
+            self._mask.text,
         )
 
     def pin(
@@ -679,7 +701,12 @@ class Flywheel:
         names the tenant, when config.tenant_key is set.
         Raises UnknownIdError for a passage that is not in the index, and InputError.
         """
-        pin = Pin(query, passage_id, self._scope_of_pin("pin", where, tenant, all_tenants), grade)
+        pin = Pin(
+            self._mask.text(query),
+            passage_id,
+            self._scope_of_pin("pin", where, tenant, all_tenants),
+            grade,
+        )
         return append_pin(self._database, self._config, pin, self._live_queries)
 
     def unpin(
@@ -695,7 +722,11 @@ class Flywheel:
 
         The passage stays known for the query where it was imported or accepted in review too.
         """
-        pin = Pin(query, passage_id, self._scope_of_pin("unpin", where, tenant, all_tenants))
+        pin = Pin(
+            self._mask.text(query),
+            passage_id,
+            self._scope_of_pin("unpin", where, tenant, all_tenants),
+        )
         return append_unpin(self._database, self._config, pin)
 
     @property
@@ -717,7 +748,7 @@ class Flywheel:
         Nothing is stored when the user who asked has opted out since.
         """
         self._require_own([retrieval_id], tenant, all_tenants)
-        capture.keep_answer(self._database, retrieval_id, text)
+        capture.keep_answer(self._database, retrieval_id, self._mask.text(text))
 
     def raters(self, names: Iterable[str] = ()) -> list[Rater]:
         """The users who voted under an id, how far each is trusted, and who looks like one crowd.
@@ -916,7 +947,8 @@ class Flywheel:
         if record and user is not None:
             with self._database.reading() as conn:
                 record = not users.opted_out(conn, [user])
-        return Request(k, where, scope.tenant, user, session, record, kind, least)
+        stored = self._mask.filter(where, but=self._config.tenant_key)
+        return Request(k, where, stored, scope.tenant, user, session, record, kind, least)
 
     def _job(self, progress: Progress | None) -> Job:
         root, database, encoder = self._root, self._database, self._slot.get

@@ -36,8 +36,10 @@ class GoldenSet:
         source: Callable[[], Source],
         queries: Callable[[], TextEncoder],
         tenants: Tenants,
+        masked: Callable[[str], str],
     ) -> None:
-        """queries: the encoder of queries of the live version."""
+        """queries: the encoder of queries of the live version; masked: a query as it may be stored."""
+        self._masked = masked
         self._tenants = tenants
         self._database = database
         self._config = config
@@ -67,6 +69,7 @@ class GoldenSet:
         most = self._config.max_query_chars
         read = RowsRead(lenient)
         rows = read_answers(_path(path), split=split, max_query_chars=most, into=read)
+        rows = [replace(row, query=self._masked(row.query)) for row in rows]
         with self._database.reading() as conn:  # before anything is encoded
             rows, left_out = _of_scope(rows, scope, lenient=lenient)
             present = _present(conn, rows, scope)
