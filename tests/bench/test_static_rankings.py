@@ -14,7 +14,7 @@ from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.store.passages import encoded_text
 
 # nDCG@10 of all test queries: dense, and dense + 0.3 · BM25 share. Other tokenisers move the
-# second by up to 0.005. For scifact the first is the published figure.
+# second by up to 0.007: names indexed by their parts raise scifact and metatool by 0.006. For scifact the first is the published figure.
 KNOWN = {
     "scifact": (0.645, 0.73),
     "metatool": (0.673, 0.677),
@@ -42,4 +42,4 @@ def test_static_rankings(name: str, data_folder: Path) -> None:
             found[rule.name] = mean(ndcg_at_10(test.qrels, run))
     dense, hybrid = KNOWN[name]
     assert found["dense"] == pytest.approx(dense, abs=0.001)
-    assert found["hybrid"] == pytest.approx(hybrid, abs=0.005)
+    assert found["hybrid"] == pytest.approx(hybrid, abs=0.007)
