@@ -109,7 +109,7 @@ def test_an_accepted_text_gets_what_the_filter_demands(office: Flywheel) -> None
 
 @pytest.fixture
 def tenants(tmp_path: Path) -> Iterator[Flywheel]:
-    config = Config(encoder="", tenant_key="team.id")
+    config = Config(encoder="", tenant_key="team.id", tenant_required=False)
     with Flywheel.open(tmp_path / "tenants", encoder=WordEncoder(), config=config) as fw:
         fw.add(
             [Passage(f"p{i}", f"badge {i}", "", {"team": {"id": t}}) for i, t in enumerate("xxyy")]

@@ -194,7 +194,7 @@ def test_votes_come_back_with_the_text_after_any_number_of_edits(fw: Flywheel) -
 
 
 def test_tenants_do_not_hear_each_others_votes(tmp_path: Path, encoder: WordEncoder) -> None:
-    config = Config(encoder="", tenant_key="team")
+    config = Config(encoder="", tenant_key="team", tenant_required=False)
     given = [Candidate("x", "first text", 2.0), Candidate("y", "second text", 1.0)]
     ours, theirs = {"team": "ours"}, {"team": "theirs"}
     with Flywheel.open(tmp_path / "kb", encoder=encoder, config=config) as fw:

@@ -99,7 +99,7 @@ def run(name: str, setting: str, seed: int) -> dict[str, Any]:
             cast = fw.feedback_many
             reached: set[str] = set()
 
-            def feedback_many(votes: Iterable[Vote]) -> int:
+            def feedback_many(votes: Iterable[Vote], **_: object) -> int:
                 given = list(votes)
                 reached.update(vote.passage_id for vote in given)
                 return cast(given)

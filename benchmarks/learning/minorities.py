@@ -118,7 +118,8 @@ def run(name: str, kind: str, seed: int, *, known: int, weighed: bool) -> dict[s
         own = sorted(q for q, some in people.items() if min(some) < MINORITY)
         pinned = set(rng.permutation(own)[:known].tolist())
         scored = {"asked": sorted(set(own) - pinned), "test": sorted(bench.test.queries)}
-        config = Config(encoder="", tenant_key="team" if kind == "tenant" else None)
+        key = "team" if kind == "tenant" else None
+        config = Config(encoder="", tenant_key=key, tenant_required=False)
         root = Path(scratch) / "groups"
         with Flywheel.open(root, encoder=bench.encoder, config=config) as fw:
             fw.add(_passages(bench, kind))

@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from msgspec import UNSET
 
 from rag_flywheel.errors import InputError
 from rag_flywheel.records import Candidate, MetadataValue, Passage, Scalar
@@ -319,3 +320,15 @@ def _iso(value: date) -> str:
         with suppress(OverflowError):  # within a day of the years 1 and 9999
             value = value.astimezone(UTC)
     return value.isoformat()
+
+
+def value_at(metadata: Mapping[str, Any], key: str) -> Any:
+    """The value of metadata at a key, whose dots lead into objects where no key has them itself;
+    msgspec.UNSET: there is none."""
+    found, dot = metadata.get(key, UNSET), key.rfind(".")
+    while found is UNSET and dot >= 0:
+        inner = metadata.get(key[:dot])
+        if isinstance(inner, dict):
+            found = value_at(inner, key[dot + 1 :])
+        dot = key.rfind(".", 0, dot)
+    return found

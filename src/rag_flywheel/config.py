@@ -30,6 +30,8 @@ class Config:
         "" for an index that is only ever opened with an encoder object.
     tenant_key: metadata key that separates tenants: evidence from votes cast under another value
         of it never counts. None: one tenant.
+    tenant_required: with a tenant key, every call that reads or changes what tenants own has to name one,
+        or to ask for all (`all_tenants=True`); false: without either it is on all tenants.
     n_candidates: how many passages dense search, and how many BM25, put forward for ranking.
     n_lookups: for how many queries, those asked last, vectors and features are cached until the
         corpus changes; each takes about 11 kB of memory.
@@ -66,6 +68,7 @@ class Config:
 
     encoder: str = DEFAULT_ENCODER
     tenant_key: Annotated[str, Meta(min_length=1)] | None = None
+    tenant_required: bool = True
     n_candidates: Annotated[int, Meta(ge=1, le=10_000)] = 100
     n_lookups: Annotated[int, Meta(ge=0, le=1_000_000)] = 4_096
     max_query_chars: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000

@@ -258,6 +258,27 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _modes(descriptor: int) -> tuple[int, int]:
+    """The modes of new folders and files in a folder, before the umask: for their owner alone, and for
+    the group too where the folder can be written to by it."""
+    shared = os.fstat(descriptor).st_mode & stat.S_IWGRP
+    return (0o770, 0o660) if shared else (0o700, 0o600)
+
+
+def new_file_mode(folder: Path) -> int:
+    """The mode of a new file in a folder, before the umask, for libraries that make files themselves."""
+    with opened_folder(folder) as descriptor:
+        return _modes(descriptor)[1]
+
+
+def make_private(folder: Path) -> None:
+    """Take from all files and folders below a folder what it does not grant: others, and the group."""
+    granted = 0o770 if folder.stat().st_mode & stat.S_IRWXG else 0o700
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(stat.S_IMODE(path.stat().st_mode) & granted)
+
+
 def sync_tree(folder: Path) -> None:
     """`sync` every file and folder below `folder`, and itself."""
     for path in sorted(folder.rglob("*"), reverse=True):
@@ -281,7 +302,7 @@ def new_folder(out: Path, *, outside: Path) -> Iterator[Path]:
     staged = out.with_name(f".{out.name}.{os.getpid()}-{os.urandom(4).hex()}")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        staged.mkdir()
+        staged.mkdir(mode=0o700)
         yield staged
         sync_tree(staged)
         staged.rename(out)  # takes the place of an empty folder
@@ -324,7 +345,7 @@ def opened_folder(root: Path, place: str = "", *, create: bool = False) -> Itera
             path = path / name
             if create:
                 with suppress(FileExistsError):
-                    os.mkdir(name, dir_fd=descriptor)
+                    os.mkdir(name, _modes(descriptor)[0], dir_fd=descriptor)
             step = _step(descriptor, name, path)
             os.close(descriptor)
             descriptor = step
@@ -355,7 +376,7 @@ def make_folder(root: Path, place: str) -> Path:
     """Make a new folder, and those above it that are missing. Raises FileExistsError."""
     above, _, name = place.rpartition("/")
     with opened_folder(root, above, create=True) as folder:
-        os.mkdir(name, dir_fd=folder)
+        os.mkdir(name, _modes(folder)[0], dir_fd=folder)
     return root / place
 
 
@@ -394,7 +415,8 @@ def write_file(root: Path, entry: str, data: bytes) -> None:
     temporary = f".{name}.{os.getpid()}-{os.urandom(4).hex()}"
     with opened_folder(root, above, create=True) as folder:
         try:
-            with os.fdopen(os.open(temporary, _NEW_FILE, 0o666, dir_fd=folder), "wb") as file:
+            mode = _modes(folder)[1]
+            with os.fdopen(os.open(temporary, _NEW_FILE, mode, dir_fd=folder), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

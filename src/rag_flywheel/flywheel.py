@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -13,6 +14,7 @@ from rag_flywheel.capture.answer_votes import AnswerVote, append_answer_vote
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.capture.terms import Terms, set_muted
 from rag_flywheel.checks import (
+    check_candidates,
     check_k,
     check_name,
     check_optional_chance,
@@ -46,6 +48,7 @@ from rag_flywheel.formats.framework_documents import passages_of
 from rag_flywheel.ingest.add_files import Index, Options, add_files, checked_paths
 from rag_flywheel.privacy import ids as privacy
 from rag_flywheel.privacy.forget import finish_forgetting, forget
+from rag_flywheel.privacy.mask import Mask, MaskFunction, unmasked
 from rag_flywheel.records import (
     AddFilesReport,
     AddReport,
@@ -65,6 +68,7 @@ from rag_flywheel.records import (
     Signal,
     Splitter,
     Status,
+    TenantScope,
     Verdict,
     VersionInfo,
     VersionStory,
@@ -88,6 +92,7 @@ from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.filters import metadata_keys, plain_filter
 from rag_flywheel.store.lineages import Rule
 from rag_flywheel.store.passages import Tenancy, encoded_text
+from rag_flywheel.store.tenants import Tenant, Tenants, within
 
 Trust: TypeAlias = float | Callable[[str | None], float]
 """How much a user's feedback weighs: a number, or a function of the user's id."""
@@ -118,6 +123,10 @@ class Flywheel:
     Every method raises a FlywheelError, and nothing else, for errors that can be foreseen.
     lookups: a cache of query vectors and features; copies of one folder may share it as long as their
     passages do not change.
+
+    In an index with tenants (config.tenant_key), a call that reads or changes what tenants own takes
+    tenant, one's value of that key, or all_tenants=True; where config.tenant_required, as by default, it
+    must be given one of them. What belongs to other tenants is then unknown to it.
     """
 
     def __init__(
@@ -128,13 +137,16 @@ class Flywheel:
         slot: EncoderSlot,
         user_key: bytes,
         trust: Trust = 1.0,
+        mask: MaskFunction | None = None,
     ) -> None:
+        self._mask = Mask(mask)
         self._root = root
         self._trust = trust
         self._user_key = user_key
         self._config = config
         self._database = database
         self._slot = slot
+        self._tenants = Tenants(config.tenant_key, config.tenant_required)
         self._server: Server | None = None
         self.lookups = Lookups(config.n_lookups)
         self._lock = threading.Lock()
@@ -148,6 +160,7 @@ class Flywheel:
         config: Config | None = None,
         create: bool = True,
         trust: Trust = 1.0,
+        mask: MaskFunction | None = None,
     ) -> "Flywheel":
         """Open the index folder at `path`; it is created on first use.
 
@@ -157,6 +170,9 @@ class Flywheel:
         create: False raises an error for a missing folder.
         trust: how much the feedback of a user weighs, from 0 to 3, 1 for an ordinary one: a number, or a
             function of the user's id (None: without one), called with each vote.
+        mask: called with each text that users write, and with the texts, titles and metadata given to
+            `rerank` and the strings in filters, before they are embedded or stored; returns it without
+            what must not be stored. None: nothing is masked.
         Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError.
         """
         from rag_flywheel.store.migrations import migrate  # sqlite-utils takes 50 ms to load
@@ -176,7 +192,7 @@ class Flywheel:
             database.close()
             raise
         given = encoder if encoder is not None else found.encoder
-        return cls(root, found, database, EncoderSlot(database, given), user_key, trust)
+        return cls(root, found, database, EncoderSlot(database, given), user_key, trust, mask)
 
     def __enter__(self) -> "Flywheel":
         return self
@@ -200,6 +216,7 @@ class Flywheel:
         *,
         remove: Collection[str] = (),
         progress: bool | Progress = False,
+        tenant: Tenant | None = None,
     ) -> AddReport:
         """Add passages, or update those with the same id, and remove others, all or none.
 
@@ -208,10 +225,13 @@ class Flywheel:
 
         remove: ids of passages to remove in the same step.
         progress: True for bars on a terminal, or a callable (step, done, total).
+        tenant: all passages have to be this tenant's, and none of another tenant's is replaced or
+            removed; None: each is of the tenant that its metadata name.
         Raises InputError for blank text, a repeated id, or bad metadata; UnknownIdError when one that is
         to be removed is not in the index.
         """
         given, encoder = items("passages", passages, Passage), self._slot.get()
+        scope = self._scope(tenant, tenant is None)
         with Bars() as bars:
             report = corpus.add(
                 self._database,
@@ -220,6 +240,7 @@ class Flywheel:
                 self._same_texts(),
                 remove=remove,
                 progress=as_progress(progress, bars),
+                scope=scope,
             )
         return replace(report, too_long=count_too_long(encoder, map(encoded_text, given)))
 
@@ -298,28 +319,42 @@ class Flywheel:
         """
         return self.add(passages_of(documents, ids=ids), progress=progress)
 
-    def remove(self, ids: Sequence[str]) -> int:
+    def remove(
+        self, ids: Sequence[str], *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> int:
         """Remove passages, all or none; no call that begins after this returns shows them.
 
         Votes and known answers follow a text that was added under another id before. Returns how many
         were removed. Raises UnknownIdError when one is not in the index.
         """
-        return corpus.remove(self._database, ids, self._same_texts())
+        scope = self._scope(tenant, all_tenants)
+        return corpus.remove(self._database, ids, self._same_texts(), scope)
 
     def _same_texts(self) -> Rule:
         return Rule(self._config.edit_keeps_votes, Tenancy(self._config.tenant_key))
 
-    def passages(self, where: Filter | None = None) -> list[Passage]:
+    def passages(
+        self,
+        where: Filter | None = None,
+        *,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> list[Passage]:
         """The passages that are in the index now and pass a metadata filter, in no set order."""
-        return corpus.stored(self._database, where)
+        scope = self._scope(tenant, all_tenants, where)
+        return corpus.stored(self._database, within(scope, where))
 
-    def metadata_keys(self) -> dict[str, list[str]]:
+    def metadata_keys(
+        self, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> dict[str, list[str]]:
         """The metadata keys of the passages, those of objects with dots, with the kinds of their values.
 
         The kinds are "boolean", "list", "null", "number", "object" and "string", in this order.
         """
+        scope = self._scope(tenant, all_tenants)
         with self._database.reading() as conn:
-            return {key: sorted(kinds) for key, kinds in sorted(metadata_keys(conn).items())}
+            found = metadata_keys(conn, scope.where)
+        return {key: sorted(kinds) for key, kinds in sorted(found.items())}
 
     def retrieve(
         self,
@@ -331,6 +366,8 @@ class Flywheel:
         session_id: str | None = None,
         record: bool = True,
         min_relevance: float | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
     ) -> Retrieval:
         """The k best passages for a query, the best first; fewer when there are not so many.
 
@@ -344,8 +381,9 @@ class Flywheel:
             left.
         Raises InputError.
         """
-        asked = self._request(k, where, user_id, session_id, record, least=min_relevance)
-        found = self._serving().retrieve([query], asked)[0]
+        scope = self._scope(tenant, all_tenants, where)
+        asked = self._request(k, where, scope, user_id, session_id, record, least=min_relevance)
+        found = self._serving().retrieve([self._mask.text(query)], asked)[0]
         within = self._config.rephrased_within_s
         if found.id is not None and session_id is not None and within > 0:
             least, revision = self._serving().alike()
@@ -367,10 +405,13 @@ class Flywheel:
         where: Filter | None = None,
         record: bool = True,
         min_relevance: float | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
     ) -> list[Retrieval]:
         """`retrieve` for many queries at once, in their order."""
-        given = items("queries", queries, str)
-        asked = self._request(k, where, None, None, record, least=min_relevance)
+        given = [self._mask.text(query) for query in items("queries", queries, str)]
+        scope = self._scope(tenant, all_tenants, where)
+        asked = self._request(k, where, scope, None, None, record, least=min_relevance)
         return self._serving().retrieve(given, asked)
 
     def rank_many(
@@ -380,13 +421,16 @@ class Flywheel:
         *,
         where: Filter | None = None,
         min_relevance: float | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
     ) -> list[list[str]]:
         """The ids of the k best passages for each query, as `retrieve` would rank them.
 
         For evaluation: without texts and explanations, and never recorded. Raises InputError.
         """
-        given = items("queries", queries, str)
-        asked = self._request(k, where, None, None, record=False, least=min_relevance)
+        given = [self._mask.text(query) for query in items("queries", queries, str)]
+        scope = self._scope(tenant, all_tenants, where)
+        asked = self._request(k, where, scope, None, None, record=False, least=min_relevance)
         return self._serving().rank(given, asked)
 
     def rerank(
@@ -400,6 +444,8 @@ class Flywheel:
         session_id: str | None = None,
         record: bool = True,
         min_relevance: float | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
     ) -> Retrieval:
         """The k best of an application's own candidates, reranked by votes.
 
@@ -412,10 +458,13 @@ class Flywheel:
         self._require_tenant_alone(
             "rerank", where, "candidates come filtered; do it in your own retriever"
         )
+        scope = self._scope(tenant, all_tenants, where)
         asked = self._request(
-            k, where, user_id, session_id, record, kind="rerank", least=min_relevance
+            k, where, scope, user_id, session_id, record, kind="rerank", least=min_relevance
         )
-        return self._serving().rerank(query, candidates, asked)
+        given = check_candidates(candidates)
+        masked = self._mask.candidates(given)
+        return unmasked(self._serving().rerank(self._mask.text(query), masked, asked), given)
 
     def feedback(
         self,
@@ -425,6 +474,8 @@ class Flywheel:
         *,
         user_id: str | None = None,
         reason: str | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
     ) -> None:
         """Record one vote: "helpful", "harmful", or "retract" to withdraw the user's last one.
 
@@ -432,14 +483,23 @@ class Flywheel:
         Nothing is recorded of a user who opted out.
         Raises UnknownIdError, and InputError for a passage that the retrieval did not show.
         """
-        self.feedback_many([Vote(retrieval_id, passage_id, verdict, user_id, reason)])
+        vote = Vote(retrieval_id, passage_id, verdict, user_id, reason)
+        self.feedback_many([vote], tenant=tenant, all_tenants=all_tenants)
 
-    def feedback_many(self, votes: Iterable[Vote]) -> int:
+    def feedback_many(
+        self,
+        votes: Iterable[Vote],
+        *,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> int:
         """Record votes in one commit, all or none; returns how many. Raises as `feedback` does."""
         given = items("votes", votes, Vote)
+        self._require_own([vote.retrieval_id for vote in given], tenant, all_tenants)
         trusts = {user: self._trust_of(user) for user in {vote.user_id for vote in given}}
         hashed = [
-            privacy.hashed_vote(self._user_key, vote, trust=trusts[vote.user_id]) for vote in given
+            self._mask.vote(privacy.hashed_vote(self._user_key, v, trust=trusts[v.user_id]))
+            for v in given
         ]
         return capture.append_votes(self._database, hashed, self._terms(None, trust=1.0))
 
@@ -451,6 +511,8 @@ class Flywheel:
         answer: str | None = None,
         cited: Sequence[str] | None = None,
         user_id: str | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
     ) -> None:
         """Record a verdict on a whole answer. Its weight, at most 1, is divided among the cited passages.
 
@@ -462,7 +524,9 @@ class Flywheel:
             known, so that all that were shown get one.
         Raises UnknownIdError, InputError.
         """
-        vote = AnswerVote(retrieval_id, verdict, answer, cited, self._hidden(user_id))
+        self._require_own([retrieval_id], tenant, all_tenants)
+        masked = self._mask.text(answer)
+        vote = AnswerVote(retrieval_id, verdict, masked, cited, self._hidden(user_id))
         append_answer_vote(self._database, vote, self._slot.get, self._terms(user_id))
 
     def relevance(
@@ -471,12 +535,15 @@ class Flywheel:
         helpful: Mapping[str, bool],
         *,
         user_id: str | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
     ) -> int:
         """Record a vote on each of these hits, by passage id: helpful where True, else harmful.
 
         All in one commit, or none; returns how many. Other hits get no vote. Raises as `feedback` does.
         """
-        return self.feedback_many(capture.relevance_votes(retrieval_id, helpful, user_id))
+        votes = capture.relevance_votes(retrieval_id, helpful, user_id)
+        return self.feedback_many(votes, tenant=tenant, all_tenants=all_tenants)
 
     def adopted(
         self,
@@ -485,13 +552,18 @@ class Flywheel:
         used: bool,
         why: str = "",
         user_id: str | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
     ) -> None:
         """Record whether an answer was used, and why; it is divided like `answer_feedback`.
 
         Raises UnknownIdError, InputError.
         """
+        self._require_own([retrieval_id], tenant, all_tenants)
         user, terms = self._hidden(user_id), self._terms(user_id)
-        append_adopted(self._database, retrieval_id, used, why, user, self._slot.get, terms)
+        append_adopted(
+            self._database, retrieval_id, used, self._mask.text(why), user, self._slot.get, terms
+        )
 
     def signal(
         self,
@@ -501,6 +573,8 @@ class Flywheel:
         *,
         passage_id: str | None = None,
         user_id: str | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
     ) -> None:
         """Record what a user did with an answer, or with one passage of it, as weak evidence.
 
@@ -510,13 +584,18 @@ class Flywheel:
         passage_id: None: it is divided like `answer_feedback`.
         A vote of the same user outranks it. Raises UnknownIdError, InputError.
         """
+        self._require_own([retrieval_id], tenant, all_tenants)
+        value = self._mask.text(value)
         given = SignalGiven(retrieval_id, kind, value, passage_id, self._hidden(user_id))
         append_signal(self._database, given, self._slot.get, self._terms(user_id))
 
-    def votes_behind(self, hit: Hit) -> list[PastVotes]:
+    def votes_behind(
+        self, hit: Hit, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> list[PastVotes]:
         """The votes on similar past queries that `hit.explanation.evidence` rests on, by query."""
+        scope = self._scope(tenant, all_tenants)
         with self._database.snapshot() as conn:
-            return vote_store.votes_by_number(conn, hit.explanation.votes, WEIGHTS)
+            return vote_store.votes_by_number(conn, hit.explanation.votes, WEIGHTS, scope)
 
     def correct(
         self,
@@ -525,6 +604,8 @@ class Flywheel:
         text: str | None = None,
         *,
         user_id: str | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
     ) -> None:
         """Record the passage that a user names as the answer, or the answer that a user writes.
 
@@ -534,25 +615,42 @@ class Flywheel:
         It is on the disk when this returns. Nothing is recorded of a user who opted out. Raises
         InputError, and UnknownIdError for a retrieval or passage that does not exist.
         """
+        self._require_own([retrieval_id], tenant, all_tenants)
         user = self._hidden(user_id)
         if text is None:
             terms = self._terms(user_id)
             corrections.append_correction(self._database, retrieval_id, passage_id, user, terms)
         elif passage_id is None:
-            corrections.append_text(self._database, retrieval_id, text, user)
+            corrections.append_text(self._database, retrieval_id, self._mask.text(text), user)
         else:
             raise InputError("found passage_id and text; expected one of them")
 
     def missing(
-        self, retrieval_id: str | None, note: str = "", *, user_id: str | None = None
+        self,
+        retrieval_id: str | None,
+        note: str = "",
+        *,
+        user_id: str | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
     ) -> None:
         """Record that a user reports a missing answer; `review` and `gaps` show it.
 
         Raises UnknownIdError, InputError.
         """
-        corrections.append_missing(self._database, retrieval_id, note, self._hidden(user_id))
+        self._require_own([retrieval_id], tenant, all_tenants)
+        corrections.append_missing(
+            self._database, retrieval_id, self._mask.text(note), self._hidden(user_id)
+        )
 
-    def gaps(self, days: float = 30.0, *, min_relevance: float | None = None) -> list[Gap]:
+    def gaps(
+        self,
+        days: float = 30.0,
+        *,
+        min_relevance: float | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> list[Gap]:
         """Topics of the last `days` that users ask about without a good answer, those asked most first.
 
         min_relevance: a question without a vote is listed when `answerable` is below it, once four
@@ -560,6 +658,7 @@ class Flywheel:
         Raises InputError.
         """
         self._database.require_open()
+        scope = self._scope(tenant, all_tenants)
         least = check_optional_chance("min_relevance", min_relevance)
         serving = self._serving()
         return gaps(
@@ -569,15 +668,30 @@ class Flywheel:
             rates=serving.rates(),
             weights=serving.weights(),
             least=UNLIKELY if least is None else least,
+            scope=scope,
         )
 
     @property
     def golden(self) -> GoldenSet:
         """The queries whose answers are known: `add` imports some, `items`, `export`."""
-        return GoldenSet(self._database, self._config, self._source, self._live_queries)
+        return GoldenSet(
+            self._database,
+            self._config,
+            self._source,
+            self._live_queries,
+            self._tenants,
+            self._mask.text,
+        )
 
     def pin(
-        self, query: str, passage_id: str, *, where: Filter | None = None, grade: int = 1
+        self,
+        query: str,
+        passage_id: str,
+        *,
+        where: Filter | None = None,
+        grade: int = 1,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
     ) -> bool:
         """Put a passage first for a query, in every process, until `unpin`; False: it was already.
 
@@ -587,28 +701,54 @@ class Flywheel:
         names the tenant, when config.tenant_key is set.
         Raises UnknownIdError for a passage that is not in the index, and InputError.
         """
-        pin = Pin(query, passage_id, self._tenant_alone("pin", where), grade)
+        pin = Pin(
+            self._mask.text(query),
+            passage_id,
+            self._scope_of_pin("pin", where, tenant, all_tenants),
+            grade,
+        )
         return append_pin(self._database, self._config, pin, self._live_queries)
 
-    def unpin(self, query: str, passage_id: str, *, where: Filter | None = None) -> bool:
+    def unpin(
+        self,
+        query: str,
+        passage_id: str,
+        *,
+        where: Filter | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> bool:
         """Take back a `pin`; False where there is none. Raises as `pin` does.
 
         The passage stays known for the query where it was imported or accepted in review too.
         """
-        pin = Pin(query, passage_id, self._tenant_alone("unpin", where))
+        pin = Pin(
+            self._mask.text(query),
+            passage_id,
+            self._scope_of_pin("unpin", where, tenant, all_tenants),
+        )
         return append_unpin(self._database, self._config, pin)
 
     @property
     def review(self) -> Review:
         """The answers that need a human decision: `next`, `accept`, `reject`, `undo`."""
-        return Review(self._database, self._source, self._hidden, self.add, self.remove)
+        remove = partial(self.remove, all_tenants=True)
+        return Review(self._database, self._source, self._hidden, self.add, remove, self._tenants)
 
-    def answer(self, retrieval_id: str, text: str) -> None:
+    def answer(
+        self,
+        retrieval_id: str,
+        text: str,
+        *,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> None:
         """Store the answer that the application gave from a retrieval. Raises UnknownIdError.
 
         Nothing is stored when the user who asked has opted out since.
         """
-        capture.keep_answer(self._database, retrieval_id, text)
+        self._require_own([retrieval_id], tenant, all_tenants)
+        capture.keep_answer(self._database, retrieval_id, self._mask.text(text))
 
     def raters(self, names: Iterable[str] = ()) -> list[Rater]:
         """The users who voted under an id, how far each is trusted, and who looks like one crowd.
@@ -731,26 +871,31 @@ class Flywheel:
         with self._files():
             return status.status(self._root, self._database, self._config)
 
-    def history(self, n: int = 50) -> list[HistoryEntry]:
+    def history(
+        self, n: int = 50, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> list[HistoryEntry]:
         """The n newest events in the history of the index, the newest first. Raises InputError.
 
         Events are promotions, rejected versions, rollbacks, releases, forgotten users, reviews, pins,
-        and decisions of the gate.
+        and decisions of the gate. Reviews and pins, which quote queries, are those of the tenant named.
         """
-        n = check_whole("n", n)
+        n, scope = check_whole("n", n), self._scope(tenant, all_tenants)
         with self._files():
-            return status.history(self._database, n)
+            return status.history(self._database, n, scope)
 
-    def export(self, path: str | Path) -> ExportReport:
+    def export(
+        self, path: str | Path, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> ExportReport:
         """Write passages, past queries and their votes as a new BEIR folder at `path`.
 
         It holds no user ids, but the texts of queries. Raises StorageError, and InputError for a
         folder that is not empty.
         """
         self._database.require_open()
+        scope = self._scope(tenant, all_tenants)
         live = current_of(self._root)
         last = live.frozen_at if live is not None else None
-        return export(self._root, self._database, path, last=last)
+        return export(self._root, self._database, path, last=last, scope=scope)
 
     def backup(self, dest: str | Path) -> BackupReport:
         """Write the state of the index at this moment into a folder outside it, to be restored by `restore`.
@@ -788,6 +933,7 @@ class Flywheel:
         self,
         k: int,
         where: Filter | None,
+        scope: TenantScope,
         user_id: str | None,
         session_id: str | None,
         record: bool,
@@ -795,14 +941,14 @@ class Flywheel:
         least: float | None = None,
     ) -> Request:
         k, least = check_k(k), check_optional_chance("min_relevance", least)
-        where = None if where is None else plain_filter(where)
+        where = within(scope, None if where is None else plain_filter(where))
         user = self._hidden(user_id)
         session = privacy.hashed_id(self._user_key, "session_id", session_id)
-        tenant = self._serving().tenant(where)
         if record and user is not None:
             with self._database.reading() as conn:
                 record = not users.opted_out(conn, [user])
-        return Request(k, where, tenant, user, session, record, kind, least)
+        stored = self._mask.filter(where, but=self._config.tenant_key)
+        return Request(k, where, stored, scope.tenant, user, session, record, kind, least)
 
     def _job(self, progress: Progress | None) -> Job:
         root, database, encoder = self._root, self._database, self._slot.get
@@ -823,12 +969,25 @@ class Flywheel:
         """The keyed hash that is stored for a user's id. Raises InputError."""
         return privacy.hashed_id(self._user_key, "user_id", user_id)
 
-    def _tenant_alone(self, method: str, where: Filter | None) -> str | None:
-        """The tenant that `where` names, as JSON. Raises InputError when it names anything else."""
+    def _scope(
+        self, tenant: Tenant | None, all_tenants: bool, where: Filter | None = None
+    ) -> TenantScope:
+        return self._tenants.scope(tenant, all_tenants, where)
+
+    def _scope_of_pin(
+        self, method: str, where: Filter | None, tenant: Tenant | None, all_tenants: bool
+    ) -> TenantScope:
+        """Raises InputError when `where` names anything but the tenant."""
         self._require_tenant_alone(
             method, where, "a pin acts under any filter; name the tenant alone"
         )
-        return self._serving().tenant(where)
+        return self._scope(tenant, all_tenants, where)
+
+    def _require_own(
+        self, retrieval_ids: Sequence[object], tenant: Tenant | None, all_tenants: bool
+    ) -> None:
+        scope = self._scope(tenant, all_tenants)
+        capture.require_own(self._database, retrieval_ids, scope)
 
     def _require_tenant_alone(self, method: str, where: Filter | None, why: str) -> None:
         for key in plain_filter(where) if where is not None else ():

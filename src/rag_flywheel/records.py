@@ -231,10 +231,34 @@ class Vote:
 
 
 @dataclass(frozen=True)
+class TenantScope:
+    """Whose data a call may read or change.
+
+    tenant: as JSON, None: all tenants'.
+    where: the filter that the tenant's passages pass, None: all pass.
+    """
+
+    tenant: str | None = None
+    where: Filter | None = None
+
+    def holds(self, tenant: str | None) -> bool:
+        """Whether what is recorded under a tenant, as JSON, is in the scope."""
+        return self.tenant is None or tenant == self.tenant
+
+    def sql(self, column: str) -> tuple[str, tuple[str, ...]]:
+        """SQL to append to a condition, and its values: that a column with tenants is in the scope."""
+        return ("", ()) if self.tenant is None else (f" AND {column} = ?", (self.tenant,))
+
+
+ALL_TENANTS = TenantScope()
+
+
+@dataclass(frozen=True)
 class PastVotes:
     """How many votes there are on one passage for one past query, and of which kind.
 
     shared: the weight of verdicts on whole answers and of signals, helpful minus harmful.
+    tenant: as JSON, None: the query was asked under none.
     """
 
     query: str
@@ -242,6 +266,7 @@ class PastVotes:
     helpful: int
     harmful: int
     shared: float = 0.0
+    tenant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -267,6 +292,7 @@ class ReviewItem:
     Without a passage_id it is a text that a user wrote as the answer, or a note that it is missing.
     helpful, harmful: the number of users with this verdict.
     why: the reason, a sentence.
+    tenant: as JSON, None: the query was asked under none.
     """
 
     id: str
@@ -276,6 +302,7 @@ class ReviewItem:
     helpful: int
     harmful: int
     why: str
+    tenant: str | None = None
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ CALLS: dict[str, Callable[[Flywheel, str, str], object]] = {
 
 @pytest.fixture
 def teams(tmp_path: Path) -> Flywheel:
-    config = Config(encoder="", tenant_key="team")
+    config = Config(encoder="", tenant_key="team", tenant_required=False)
     fw = Flywheel.open(tmp_path / "teams", encoder=WordEncoder(), config=config)
     fw.add([Passage("a", "alpha", "", {"team": "x"}), Passage("b", "beta", "", {"team": "y"})])
     return fw

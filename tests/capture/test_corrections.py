@@ -178,7 +178,7 @@ def test_undo_takes_the_later_of_a_note_and_a_passage(desk: Flywheel) -> None:
 
 
 def test_an_accepted_text_stays_with_its_tenant(tmp_path: Path) -> None:
-    config = Config(encoder="", tenant_key="team")
+    config = Config(encoder="", tenant_key="team", tenant_required=False)
     with Flywheel.open(tmp_path / "kb", encoder=WordEncoder(), config=config) as fw:
         fw.add(
             [Passage("a", "one text", "", {"team": "x"}), Passage("b", "two", "", {"team": "y"})]

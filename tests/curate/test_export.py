@@ -178,7 +178,7 @@ def test_a_query_stays_in_its_split_whatever_is_added(
 def test_tenants_have_queries_of_their_own_in_the_same_split(
     tmp_path: Path, encoder: WordEncoder
 ) -> None:
-    config = Config(encoder="", tenant_key="team")
+    config = Config(encoder="", tenant_key="team", tenant_required=False)
     with Flywheel.open(tmp_path / "kb", encoder=encoder, config=config) as fw:
         fw.add([Passage(f"{t}{i}", f"text {i}", metadata={"team": t}) for t in "xy" for i in "12"])
         vote(fw, "text", {("ann", "x1"): "helpful"}, {"team": "x"})

@@ -95,7 +95,7 @@ def test_a_correction_of_nobody_is_stored_and_makes_nothing_known(desk: Flywheel
 def test_a_passage_that_was_not_shown_must_pass_the_filter(
     tmp_path: Path, encoder: WordEncoder, tenant_key: str | None
 ) -> None:
-    config = Config(encoder="", tenant_key=tenant_key)
+    config = Config(encoder="", tenant_key=tenant_key, tenant_required=False)
     with Flywheel.open(tmp_path / "teams", encoder=encoder, config=config) as fw:
         ours = [Passage(f"our{i}", f"word{i} alpha", metadata={"team": "ours"}) for i in range(3)]
         fw.add([*ours, Passage("their0", "word0 beta", metadata={"team": "theirs"})])

@@ -280,7 +280,7 @@ def test_a_closed_index_has_no_golden_set(desk: Flywheel, tmp_path: Path) -> Non
 
 
 def test_tenants_are_kept_apart(tmp_path: Path, help_desk: list[Passage]) -> None:
-    config = Config(encoder="", tenant_key="lang")
+    config = Config(encoder="", tenant_key="lang", tenant_required=False)
     with Flywheel.open(tmp_path / "t", encoder=WordEncoder(), config=config) as fw:
         fw.add(help_desk)
         for lang, passage in (("en", "secret"), ("de", "cats")):

@@ -229,7 +229,7 @@ def tenants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flywheel:
     the questions are asked with a filter besides."""
     monkeypatch.setattr(teach, "RATE", RATE)
     rng = random.Random(1)
-    fw = opened(tmp_path / "kb", Config(encoder="", tenant_key="team"))
+    fw = opened(tmp_path / "kb", Config(encoder="", tenant_key="team", tenant_required=False))
     fw.add(
         Passage(
             f"{team}-{sense}{i}", f"thing{i} {sense} of course", metadata={"team": team, "year": i}

@@ -107,7 +107,9 @@ def test_copies_of_two_tenants_have_nothing_in_common(tmp_path: Path) -> None:
         for tenant in "ab"
         for i in range(2)
     ]
-    with opened(tmp_path / "kb", [*passages, *OTHERS], tenant_key="team") as fw:
+    with opened(
+        tmp_path / "kb", [*passages, *OTHERS], tenant_key="team", tenant_required=False
+    ) as fw:
         of_a = {"team": "a"}
         shown = fw.retrieve(QUERY, where=of_a)
         assert [h.passage_id for h in shown.hits] == ["a0"]

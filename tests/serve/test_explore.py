@@ -237,7 +237,7 @@ def test_nothing_is_explored_where_the_answer_is_known(opened: Open) -> None:
 
 
 def test_a_filter_and_the_tenant_hold_for_what_is_explored(opened: Open) -> None:
-    with opened(0.5, tenant_key="team") as fw:
+    with opened(0.5, tenant_key="team", tenant_required=False) as fw:
         some = explored(asked(fw, 40, where={"team": "a"}))
         assert some
         own = {p.id for p in PASSAGES if p.metadata["team"] == "a"}

@@ -394,7 +394,7 @@ def test_a_question_that_was_never_encoded_is_when_it_is_loaded(
 
 
 def test_tenants_do_not_share_pins(tmp_path: Path) -> None:
-    config = Config(encoder="", tenant_key="team")
+    config = Config(encoder="", tenant_key="team", tenant_required=False)
     with Flywheel.open(tmp_path / "kb", encoder=WordEncoder(), config=config) as fw:
         for team in ("a", "b"):
             fw.add(
@@ -411,7 +411,8 @@ def test_tenants_do_not_share_pins(tmp_path: Path) -> None:
         assert ids(fw, TURNED, a) == ["cats-a", "reset-a"]
         assert {q: fw.retrieve(q, where=b, record=False).hits for q in before} == before
         assert fw.retrieve(QUERY, record=False).hits == everywhere
-        assert not fw.unpin(QUERY, "cats-a", where=b)
+        with pytest.raises(UnknownIdError, match="no passage 'cats-a' is in the index"):
+            fw.unpin(QUERY, "cats-a", where=b)
         assert not fw.unpin(QUERY, "cats-a")
         assert ids(fw, QUERY, a) == ["cats-a", "reset-a"]
         assert fw.unpin(QUERY, "cats-a", where=a)

@@ -24,7 +24,10 @@ def scores(fw: Flywheel, query: str, where: Mapping[str, Any] | None = None) -> 
 def test_a_version_remembers_past_queries_among_the_texts_they_could_see(
     tmp_path: Path, encoder: WordEncoder, tenant_key: str | None, n_past: int
 ) -> None:
-    config, ours = Config(encoder="", tenant_key=tenant_key), {"team": "ours"}
+    config, ours = (
+        Config(encoder="", tenant_key=tenant_key, tenant_required=False),
+        {"team": "ours"},
+    )
     with Flywheel.open(tmp_path / "kb", encoder=encoder, config=config) as fw:
         fw.add([Passage("a", "reset password on the page", "", ours)])
         fw.add([Passage("b", "change the password in settings", "", ours)])

@@ -18,12 +18,13 @@ from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.server import Server
 from rag_flywheel.serve.state import State
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.tenants import Tenants
 
 DIM = 32
 QUERIES = ["reset login", "refund secret", "page month reset", "login page"]
 TEXTS = [f"{query} text{i}" for i, query in enumerate(QUERIES)]
 WHERE = [None, {"team": "a"}, {"team": "b"}]
-CONFIG = Config(encoder="", tenant_key="team", retention_days=30)
+CONFIG = Config(encoder="", tenant_key="team", tenant_required=False, retention_days=30)
 
 
 class Opened:
@@ -55,7 +56,8 @@ class Opened:
         server = Server(self.database, self.config, self.source, live_state, lookups)
         found = []
         for where in WHERE:
-            asked = Request(8, where, server.tenant(where), None, None, record=False)
+            tenant = Tenants("team", required=False).scope(None, False, where).tenant
+            asked = Request(8, where, where, tenant, record=False)
             found += server.retrieve([*QUERIES, "my login"], asked)
         return [
             [

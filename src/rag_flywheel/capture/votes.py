@@ -8,7 +8,7 @@ from typing import get_args
 from rag_flywheel.capture.terms import NO_TERMS, Terms
 from rag_flywheel.checks import as_python, check_optional_text, check_text, check_trust, items
 from rag_flywheel.errors import InputError, UnknownIdError
-from rag_flywheel.records import Verdict, Vote
+from rag_flywheel.records import TenantScope, Verdict, Vote
 from rag_flywheel.store import passages, retrievals, wall_clock
 from rag_flywheel.store import users as user_store
 from rag_flywheel.store import votes as vote_store
@@ -123,6 +123,17 @@ def keep_answer(database: Database, retrieval_id: str, text: str) -> None:
     with database.transaction() as conn:
         if not retrievals.set_answer(conn, retrieval_id, text):
             raise unknown_retrieval(retrieval_id)
+
+
+def require_own(database: Database, ids: Iterable[object], scope: TenantScope) -> None:
+    """Raises UnknownIdError for a retrieval that another tenant asked for, as for one that there is not."""
+    if scope.tenant is None:
+        return
+    with database.reading() as conn:
+        found = retrievals.tenants_of(conn, sorted({i for i in ids if isinstance(i, str)}))
+    for id_, tenant in found.items():
+        if not scope.holds(tenant):
+            raise unknown_retrieval(id_)
 
 
 def unknown_retrieval(retrieval_id: str) -> UnknownIdError:

@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,10 +18,23 @@ from rag_flywheel.cli.add import add
 from rag_flywheel.cli.bench import bench
 from rag_flywheel.cli.feedback import COMMANDS as FEEDBACK
 from rag_flywheel.cli.golden import golden, review
-from rag_flywheel.cli.options import KB, Index, Json, MinRelevance, User, Where, open_index
+from rag_flywheel.cli.options import (
+    KB,
+    Index,
+    Json,
+    MinRelevance,
+    TenantName,
+    User,
+    Where,
+    of_tenant,
+    open_index,
+)
 from rag_flywheel.cli.raters import COMMANDS as RATERS
 from rag_flywheel.cli.where import filter_of
 from rag_flywheel.errors import FlywheelError, LockedError
+
+if TYPE_CHECKING:
+    from rag_flywheel.flywheel import Flywheel
 
 app = typer.Typer(
     help="Retrieval that improves from votes on its answers. Begin with `add`, `retrieve`, "
@@ -88,12 +101,13 @@ app.command()(add)
 @app.command()
 def remove(
     ids: Annotated[list[str], typer.Argument(help="Passage ids.")],
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Remove passages; no answer shows them from now on."""
     with open_index(index) as fw:
-        show.count("removed", fw.remove(ids), as_json)
+        show.count("removed", fw.remove(ids, **of_tenant(fw, tenant)), as_json)
 
 
 @app.command()
@@ -109,21 +123,30 @@ def retrieve(
     explain: Annotated[
         bool, typer.Option(help="Show how each score adds up, and the votes behind it.")
     ] = False,
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Print the best passages for a query."""
     with open_index(index) as fw:
+        named = of_tenant(fw, tenant)
         found = fw.retrieve(
             query,
             k,
-            where=filter_of(where, fw.metadata_keys(), fw.config.tenant_key) if where else None,
+            where=_filter(fw, where),
             user_id=user,
             record=record,
             min_relevance=min_relevance,
+            **named,
         )
-        behind = {hit.rank: fw.votes_behind(hit) for hit in found.hits} if explain else None
+        behind = {h.rank: fw.votes_behind(h, **named) for h in found.hits} if explain else None
     show.result(found, as_json, lambda found: show.retrieval(found, behind))
+
+
+def _filter(fw: "Flywheel", conditions: list[str] | None) -> dict[str, Any] | None:
+    if not conditions:
+        return None
+    return filter_of(conditions, fw.metadata_keys(all_tenants=True), fw.config.tenant_key)
 
 
 @app.command()
@@ -250,23 +273,29 @@ def opt_out(
 @app.command()
 def log(
     n: Annotated[int, typer.Option("-n", min=1, help="How many entries.")] = 50,
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Show the history of the index, the newest first: promotions, rollbacks, users forgotten, ..."""
     with open_index(index) as fw:
-        show.result(fw.history(n), as_json, show.history)
+        show.result(fw.history(n, **of_tenant(fw, tenant)), as_json, show.history)
 
 
 @app.command()
 def export(
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Write passages, past queries and their votes as a BEIR folder, for benchmarks."""
     with open_index(index) as fw:
-        show.result(fw.export(out), as_json, lambda report: show.exported(report, out))
+        show.result(
+            fw.export(out, **of_tenant(fw, tenant)),
+            as_json,
+            lambda report: show.exported(report, out),
+        )
 
 
 @app.command()

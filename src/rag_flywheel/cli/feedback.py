@@ -5,7 +5,16 @@ from typing import Annotated, get_args
 import typer
 
 from rag_flywheel.cli import show
-from rag_flywheel.cli.options import KB, Index, Json, User, one_of, open_index
+from rag_flywheel.cli.options import (
+    KB,
+    Index,
+    Json,
+    TenantName,
+    User,
+    of_tenant,
+    one_of,
+    open_index,
+)
 from rag_flywheel.records import Signal, Verdict
 
 VerdictWord = Annotated[str, typer.Argument(metavar="VERDICT", help="helpful, harmful or retract.")]
@@ -17,13 +26,16 @@ def feedback(
     verdict: VerdictWord,
     user: User = None,
     reason: Annotated[str | None, typer.Option(help="Why, in words.")] = None,
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Record a vote on a passage that a retrieval showed."""
     word: Verdict = one_of(verdict, get_args(Verdict))
     with open_index(index) as fw:
-        fw.feedback(retrieval_id, passage_id, word, user_id=user, reason=reason)
+        fw.feedback(
+            retrieval_id, passage_id, word, user_id=user, reason=reason, **of_tenant(fw, tenant)
+        )
     show.count("kept", 1, as_json)
 
 
@@ -38,6 +50,7 @@ def answer_feedback(
         bool, typer.Option("--uncited", help="The answer cites no passage: none gets a share.")
     ] = False,
     user: User = None,
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
@@ -47,7 +60,9 @@ def answer_feedback(
         raise typer.BadParameter("--cited and --uncited exclude each other")
     named = [] if uncited else cited or None
     with open_index(index) as fw:
-        fw.answer_feedback(retrieval_id, word, answer=answer, cited=named, user_id=user)
+        fw.answer_feedback(
+            retrieval_id, word, answer=answer, cited=named, user_id=user, **of_tenant(fw, tenant)
+        )
     show.count("kept", 1, as_json)
 
 
@@ -58,6 +73,7 @@ def relevance(
         list[str] | None, typer.Option(help="An irrelevant hit; may be repeated.")
     ] = None,
     user: User = None,
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
@@ -66,7 +82,11 @@ def relevance(
         raise typer.BadParameter(f"{both[0]!r} is given as relevant and as not")
     helpful = {**dict.fromkeys(yes or (), True), **dict.fromkeys(no or (), False)}
     with open_index(index) as fw:
-        show.count("kept", fw.relevance(retrieval_id, helpful, user_id=user), as_json)
+        show.count(
+            "kept",
+            fw.relevance(retrieval_id, helpful, user_id=user, **of_tenant(fw, tenant)),
+            as_json,
+        )
 
 
 def adopted(
@@ -74,12 +94,13 @@ def adopted(
     used: Annotated[bool, typer.Option("--used/--unused", help="Whether the answer was used.")],
     why: Annotated[str, typer.Option(help="Why, in words.")] = "",
     user: User = None,
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Record whether an answer was used."""
     with open_index(index) as fw:
-        fw.adopted(retrieval_id, used=used, why=why, user_id=user)
+        fw.adopted(retrieval_id, used=used, why=why, user_id=user, **of_tenant(fw, tenant))
     show.count("kept", 1, as_json)
 
 
@@ -91,13 +112,21 @@ def signal(
     ] = None,
     passage: Annotated[str | None, typer.Option(help="The passage it was about.")] = None,
     user: User = None,
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Record what a user did with an answer, as weak evidence."""
     action: Signal = one_of(kind, get_args(Signal))
     with open_index(index) as fw:
-        fw.signal(retrieval_id, action, _value(kind, value), passage_id=passage, user_id=user)
+        fw.signal(
+            retrieval_id,
+            action,
+            _value(kind, value),
+            passage_id=passage,
+            user_id=user,
+            **of_tenant(fw, tenant),
+        )
     show.count("kept", 1, as_json)
 
 
@@ -118,12 +147,13 @@ def correct(
     passage_id: Annotated[str | None, typer.Argument(help="The right passage.")] = None,
     text: Annotated[str | None, typer.Option(help="Or the answer's text, to review.")] = None,
     user: User = None,
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Name the passage that is the answer, whether it was shown or not, or write the answer."""
     with open_index(index) as fw:
-        fw.correct(retrieval_id, passage_id, text, user_id=user)
+        fw.correct(retrieval_id, passage_id, text, user_id=user, **of_tenant(fw, tenant))
     show.count("kept", 1, as_json)
 
 
@@ -131,12 +161,13 @@ def missing(
     retrieval_id: str,
     note: Annotated[str, typer.Option(help="A description of what is missing.")] = "",
     user: User = None,
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Report that the index has no answer to a question."""
     with open_index(index) as fw:
-        fw.missing(retrieval_id, note, user_id=user)
+        fw.missing(retrieval_id, note, user_id=user, **of_tenant(fw, tenant))
     show.count("kept", 1, as_json)
 
 
@@ -150,12 +181,15 @@ def gaps(
             min=0.0, max=1.0, help="List questions less likely to have an answer; default 0.4."
         ),
     ] = None,
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """List topics without a good answer, with how often they were asked, and in the period before."""
     with open_index(index) as fw:
-        show.result(fw.gaps(days, min_relevance=min_relevance), as_json, show.gaps)
+        show.result(
+            fw.gaps(days, min_relevance=min_relevance, **of_tenant(fw, tenant)), as_json, show.gaps
+        )
 
 
 COMMANDS = (feedback, relevance, answer_feedback, adopted, signal, correct, missing, gaps)

@@ -1,26 +1,26 @@
 """The commands `golden` and `review`, each one call on Flywheel."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from rag_flywheel.cli import show
-from rag_flywheel.cli.options import KB, Index, Json, Lenient, User, open_index
-from rag_flywheel.cli.where import read_one
-from rag_flywheel.errors import InputError
+from rag_flywheel.cli.options import (
+    KB,
+    Index,
+    Json,
+    Lenient,
+    TenantName,
+    User,
+    of_tenant,
+    open_index,
+)
 from rag_flywheel.formats.rows import HIGHEST_GRADE
-
-if TYPE_CHECKING:
-    from rag_flywheel.flywheel import Flywheel
 
 golden = typer.Typer(help="Queries whose answers are known.", no_args_is_help=True)
 review = typer.Typer(help="Answers to review.", no_args_is_help=True)
 PassageId = Annotated[str, typer.Argument(metavar="PASSAGE", help="The id of the passage.")]
-Tenant = Annotated[
-    str | None,
-    typer.Option(help="The tenant that it acts for."),
-]
 ItemId = Annotated[str, typer.Argument(metavar="ID", help="The id that `review next` shows.")]
 
 
@@ -36,12 +36,15 @@ def golden_add(
         str, typer.Option(help="The split of a BEIR folder; all: every split.")
     ] = "test",
     lenient: Lenient = False,
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Import known answers, all or none; a grade above 0 is an answer."""
     with open_index(index) as fw:
-        show.added(fw.golden.add(path, split=split, lenient=lenient), as_json)
+        show.added(
+            fw.golden.add(path, split=split, lenient=lenient, **of_tenant(fw, tenant)), as_json
+        )
 
 
 @golden.command("pin")
@@ -51,13 +54,13 @@ def golden_pin(
     grade: Annotated[
         int, typer.Option(min=1, max=HIGHEST_GRADE, help="Of several, the highest comes first.")
     ] = 1,
-    tenant: Tenant = None,
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Put a passage first for a query, until `unpin`."""
     with open_index(index) as fw:
-        pinned = fw.pin(query, passage_id, where=_tenant(fw, tenant), grade=grade)
+        pinned = fw.pin(query, passage_id, grade=grade, **of_tenant(fw, tenant))
     show.count("pinned", int(pinned), as_json)
 
 
@@ -65,69 +68,67 @@ def golden_pin(
 def golden_unpin(
     query: str,
     passage_id: PassageId,
-    tenant: Tenant = None,
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Take back that a passage was pinned for a query."""
     with open_index(index) as fw:
-        unpinned = fw.unpin(query, passage_id, where=_tenant(fw, tenant))
+        unpinned = fw.unpin(query, passage_id, **of_tenant(fw, tenant))
     show.count("unpinned", int(unpinned), as_json)
 
 
-def _tenant(fw: "Flywheel", tenant: str | None) -> dict[str, object] | None:
-    """The filter that names a tenant. Raises InputError in an index without tenants."""
-    if tenant is None:
-        return None
-    if fw.config.tenant_key is None:
-        raise InputError("the index has no tenants (config tenant_key); leave out --tenant")
-    key = fw.config.tenant_key
-    value = read_one(key, tenant, fw.metadata_keys())
-    return {key: value if type(value) in {int, str} else tenant}
-
-
 @golden.command("list")
-def golden_list(index: Index = KB, as_json: Json = False) -> None:
+def golden_list(tenant: TenantName = None, index: Index = KB, as_json: Json = False) -> None:
     """List every query with a known answer, and the sources of the answer."""
     with open_index(index) as fw:
-        show.result(fw.golden.items(), as_json, show.golden)
+        show.result(fw.golden.items(**of_tenant(fw, tenant)), as_json, show.golden)
 
 
 @golden.command("export")
 def golden_export(
     path: Annotated[Path, typer.Argument(help="A new folder, or a new .csv or .tsv.")],
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Write known answers as a BEIR folder, or a .csv or .tsv."""
     with open_index(index) as fw:
-        show.count("exported", fw.golden.export(path), as_json)
+        show.count("exported", fw.golden.export(path, **of_tenant(fw, tenant)), as_json)
 
 
 @review.command("next")
-def review_next(index: Index = KB, as_json: Json = False) -> None:
+def review_next(tenant: TenantName = None, index: Index = KB, as_json: Json = False) -> None:
     """Show the passage with the most votes on which users or sources disagree."""
     with open_index(index) as fw:
-        show.result(fw.review.next(), as_json, show.review_item)
+        show.result(fw.review.next(**of_tenant(fw, tenant)), as_json, show.review_item)
 
 
 @review.command("accept")
 def review_accept(
-    item_id: ItemId, user: User = None, index: Index = KB, as_json: Json = False
+    item_id: ItemId,
+    user: User = None,
+    tenant: TenantName = None,
+    index: Index = KB,
+    as_json: Json = False,
 ) -> None:
     """Decide that the passage answers the query."""
     with open_index(index) as fw:
-        passage = fw.review.accept(item_id, user_id=user)
+        passage = fw.review.accept(item_id, user_id=user, **of_tenant(fw, tenant))
     show.values({"accepted": item_id, "passage": passage}, as_json)
 
 
 @review.command("reject")
 def review_reject(
-    item_id: ItemId, user: User = None, index: Index = KB, as_json: Json = False
+    item_id: ItemId,
+    user: User = None,
+    tenant: TenantName = None,
+    index: Index = KB,
+    as_json: Json = False,
 ) -> None:
     """Decide that the passage does not answer the query."""
     with open_index(index) as fw:
-        fw.review.reject(item_id, user_id=user)
+        fw.review.reject(item_id, user_id=user, **of_tenant(fw, tenant))
     show.value("rejected", item_id, as_json)
 
 
@@ -137,10 +138,11 @@ def review_undo(
         str | None, typer.Argument(metavar="[ID]", help="Default: the last decision.")
     ] = None,
     user: User = None,
+    tenant: TenantName = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Undo a decision; a passage that an accepted text became is removed."""
     with open_index(index) as fw:
-        undone = fw.review.undo(item_id, user_id=user)
+        undone = fw.review.undo(item_id, user_id=user, **of_tenant(fw, tenant))
     show.value("undone", undone, as_json)

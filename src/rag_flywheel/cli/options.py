@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypedDict, TypeVar
 
 import typer
+
+from rag_flywheel.cli.where import read_one
 
 if TYPE_CHECKING:
     from rag_flywheel.flywheel import Flywheel
@@ -15,6 +17,10 @@ Index = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 User = Annotated[str | None, typer.Option(help="Id of the user.")]
+TenantName = Annotated[
+    str | None,
+    typer.Option("--tenant", help="Act for this tenant alone; default: all tenants."),
+]
 MinRelevance = Annotated[
     float | None,
     typer.Option(
@@ -44,6 +50,25 @@ def one_of(text: str, allowed: Sequence[Word], name: str = "") -> Word:
         if word == text:
             return word
     raise typer.BadParameter(f"{name}{text!r} is none of {', '.join(allowed)}")
+
+
+class TenantArguments(TypedDict):
+    """How a command names a tenant to Flywheel, or asks for all."""
+
+    tenant: str | int | None
+    all_tenants: bool
+
+
+def of_tenant(fw: "Flywheel", tenant: str | None) -> TenantArguments:
+    """The tenant that a text names, a number where the passages of the index have numbers; None: all."""
+    if tenant is None:
+        return {"tenant": None, "all_tenants": True}
+    key = fw.config.tenant_key
+    value: object = tenant
+    if key is not None:
+        value = read_one(key, tenant, fw.metadata_keys(all_tenants=True))
+    named = value if isinstance(value, str | int) and not isinstance(value, bool) else tenant
+    return {"tenant": named, "all_tenants": False}
 
 
 def open_index(index: Path, *, create: bool = False) -> "Flywheel":

@@ -9,10 +9,11 @@ from rag_flywheel.curate.judgments import judgments
 from rag_flywheel.disk import disk_errors, new_folder
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.beir import query_id, write_lines, write_queries
-from rag_flywheel.records import ExportReport, QueryKey
+from rag_flywheel.records import ALL_TENANTS, ExportReport, QueryKey, TenantScope
 from rag_flywheel.store import passages as store
 from rag_flywheel.store import retrievals, votes
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.tenants import shows
 
 SPLITS = {"train": 70, "dev": 80, "test": 100}
 """A query is in the first of these whose number is above its hash modulo 100."""
@@ -21,10 +22,18 @@ _LEAST = 0.5  # smaller differences between the sums of votes give no grade
 _Grades = Mapping[QueryKey, Mapping[str, int]]
 
 
-def export(root: Path, database: Database, path: str | Path, *, last: int | None) -> ExportReport:
+def export(
+    root: Path,
+    database: Database,
+    path: str | Path,
+    *,
+    last: int | None,
+    scope: TenantScope = ALL_TENANTS,
+) -> ExportReport:
     """Write the BEIR folder `path`, whole or not at all; it must be new or empty.
 
-    last: the number of the last event whose votes are written; None writes all.
+    last: the number of the last event whose votes are written; None writes all. scope: whose passages
+    and queries.
 
     Raises InputError, CorruptFileError, StorageError.
     """
@@ -32,7 +41,7 @@ def export(root: Path, database: Database, path: str | Path, *, last: int | None
         raise InputError(f"path is {type(path).__name__}; expected the name of a new folder")
     out = Path(path).resolve()
     with disk_errors(out), new_folder(out, outside=root.resolve()) as staged:
-        return _write(staged, root.resolve().name, database, last)
+        return _write(staged, root.resolve().name, database, last, scope)
 
 
 def split_of(query: bytes) -> str:
@@ -41,13 +50,15 @@ def split_of(query: bytes) -> str:
     return next(name for name, end in SPLITS.items() if bucket < end)
 
 
-def _write(folder: Path, index: str, database: Database, last: int | None) -> ExportReport:
+def _write(
+    folder: Path, index: str, database: Database, last: int | None, scope: TenantScope
+) -> ExportReport:
     with database.snapshot() as conn:
         now = store.read_clock(conn)
         last = now if last is None else min(last, now)
-        ids = _write_corpus(conn, folder / "corpus.jsonl")
-        grades = _grades(conn, ids, last)
-        texts = retrievals.query_texts(conn, sorted({query for query, _ in grades}))
+        ids = _write_corpus(conn, folder / "corpus.jsonl", scope)
+        grades = _grades(conn, ids, last, scope)
+        texts = retrievals.query_texts(conn, sorted({query for query, _ in grades}), scope)
     names = {past: query_id(*past) for past in grades}
     order = sorted(grades, key=lambda past: names[past])
     answered = [past for past in order if 1 in grades[past].values()]
@@ -70,6 +81,7 @@ def _write(folder: Path, index: str, database: Database, last: int | None) -> Ex
             date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             last=last,
             report=report,
+            whose=_whose(scope),
             n_relevant=sum(sum(grades[past].values()) for past in answered),
             **{split: len(part) for split, part in parts.items()},
         ),
@@ -78,9 +90,16 @@ def _write(folder: Path, index: str, database: Database, last: int | None) -> Ex
     return report
 
 
-def _write_corpus(conn: sqlite3.Connection, path: Path) -> dict[int, list[str]]:
+def _whose(scope: TenantScope) -> str:
+    if scope.tenant is None:
+        return "all tenants, and a benchmark on this folder asks among all of them"
+    return f"the tenant {scope.tenant} alone, as are the queries"
+
+
+def _write_corpus(conn: sqlite3.Connection, path: Path, scope: TenantScope) -> dict[int, list[str]]:
     """Write the passages by id, a few in memory at once; returns their ids by lineage."""
-    rows = sorted((s.passage.id, s.pid, s.lineage) for s in store.present(conn))
+    stored_now = (s for s in store.present(conn) if shows(scope, s.passage))
+    rows = sorted((s.passage.id, s.pid, s.lineage) for s in stored_now)
 
     def lines() -> Iterator[Mapping[str, object]]:
         for start in range(0, len(rows), _AT_ONCE):
@@ -97,14 +116,16 @@ def _write_corpus(conn: sqlite3.Connection, path: Path) -> dict[int, list[str]]:
     return ids
 
 
-def _grades(conn: sqlite3.Connection, ids: Mapping[int, Sequence[str]], last: int) -> _Grades:
-    """The grades, 1 or 0 by passage id, of each past query with a verdict on a present text.
+def _grades(
+    conn: sqlite3.Connection, ids: Mapping[int, Sequence[str]], last: int, scope: TenantScope
+) -> _Grades:
+    """The grades, 1 or 0 by passage id, of each past query in the scope with a verdict on a present text.
 
     Pairs whose votes are about even have no grade.
     """
     graded: dict[QueryKey, dict[str, int]] = {}
     for judgment in judgments(votes.votes_until(conn, last)):
-        if judgment.lineage in ids:
+        if judgment.lineage in ids and scope.holds(judgment.tenant):
             grades = graded.setdefault(QueryKey(judgment.query, judgment.tenant), {})
             if abs(judgment.helpful - judgment.harmful) >= _LEAST:
                 grade = int(judgment.helpful > judgment.harmful)
@@ -134,7 +155,7 @@ rollback holds back. A split without queries has no file, but for train.
 The id of a query is the hash of its text, and alone decides its split: about 70 % train, 10 % dev
 and 20 % test, the same in every export. Under a tenant key there is one query for each text and
 tenant; its id ends in a hash of the tenant, which `metadata` names, and the split still follows
-the text. Passages are those of all tenants, and a benchmark on this folder asks among all of them.
+the text. Passages are those of {whose}.
 
 ## Limits
 

@@ -14,11 +14,12 @@ from rag_flywheel.curate.groups import query_groups
 from rag_flywheel.curate.known import KnownAnswer, contradicted, known_answer
 from rag_flywheel.curate.opinions import Opinion, Statements, Topic, opinions, question_of
 from rag_flywheel.curate.source import Source
-from rag_flywheel.records import GoldenItem, QueryKey, Vectors
+from rag_flywheel.records import ALL_TENANTS, GoldenItem, QueryKey, TenantScope, Vectors
 from rag_flywheel.store import column_checks, golden, passages, votes
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import stored_vectors_of
 from rag_flywheel.store.passages import StoredPassage
+from rag_flywheel.store.tenants import shows
 
 MOST_VOTED = 20_000  # past queries with votes that are used: those voted on last
 
@@ -52,15 +53,19 @@ class _Merged:
 
 
 def golden_items(
-    database: Database, source: Source, *, until: int | None = None
+    database: Database,
+    source: Source,
+    *,
+    until: int | None = None,
+    scope: TenantScope = ALL_TENANTS,
 ) -> list[GoldenItem]:
     """The queries with known answers that are in the index now, by query hash and tenant.
 
     All is read in one snapshot; queries that have no vector yet get one, which is stored. The
     caller must not be in a transaction on `database`.
-    until: the number of the last event that is used; None uses all.
+    until: the number of the last event that is used; None uses all. scope: whose queries and passages.
     """
-    present = read_opinions(database, source, until=until)
+    present = read_opinions(database, source, until=until, scope=scope)
     answers: dict[int, dict[int, KnownAnswer]] = defaultdict(dict)
     tenants: dict[int, str | None] = {}
     for topic, opinion in present.topics.items():
@@ -81,20 +86,33 @@ def golden_items(
     return [_item(present, question, items[question]) for question in order]
 
 
-def read_opinions(database: Database, source: Source, *, until: int | None = None) -> Opinions:
+def read_opinions(
+    database: Database,
+    source: Source,
+    *,
+    until: int | None = None,
+    scope: TenantScope = ALL_TENANTS,
+) -> Opinions:
     """The opinions on the texts in the index now, from one snapshot; arguments as `golden_items`."""
     with database.snapshot() as conn:
         last = passages.read_clock(conn) if until is None else until
         statements = Statements(
-            [v for v in votes.votes_until(conn, last) if v.kind == "vote"],
-            golden.corrections_until(conn, last),
-            golden.answers_until(conn, last),
-            golden.decisions_until(conn, last),
+            [
+                v
+                for v in votes.votes_until(conn, last)
+                if v.kind == "vote" and scope.holds(v.tenant)
+            ],
+            [c for c in golden.corrections_until(conn, last) if scope.holds(c.tenant)],
+            [a for a in golden.answers_until(conn, last) if scope.holds(a.tenant)],
+            [d for d in golden.decisions_until(conn, last) if scope.holds(d.tenant)],
         )
         questions = _questions(statements)
         hashes = sorted({query for query, _ in questions})
-        texts = column_checks.complete("query_hash", golden.query_texts(conn, hashes), hashes)
+        texts = column_checks.complete(
+            "query_hash", golden.query_texts(conn, hashes, scope), hashes
+        )
         heirs = passages.present_heirs(conn, sorted({e.lineage for e in statements.events()}))
+        heirs = {lineage: s for lineage, s in heirs.items() if shows(scope, s.passage)}
     vectors = stored_vectors_of(database, {h: texts[h] for h in hashes}, source.queries)
     every = opinions(statements, _groups(questions, vectors))
     topics = {topic: opinion for topic, opinion in every.items() if topic[1] in heirs}

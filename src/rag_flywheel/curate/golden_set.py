@@ -19,10 +19,11 @@ from rag_flywheel.formats.golden import read_answers, write_answers
 from rag_flywheel.formats.qrels import OTHER_GRADE
 from rag_flywheel.formats.rows import Row, RowsRead, refuse
 from rag_flywheel.formats.tally import EMPTY
-from rag_flywheel.records import AddReport, GoldenItem
+from rag_flywheel.records import AddReport, GoldenItem, TenantScope
 from rag_flywheel.store import golden, passages, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
+from rag_flywheel.store.tenants import Tenant, Tenants, shows
 
 
 class GoldenSet:
@@ -34,49 +35,70 @@ class GoldenSet:
         config: Config,
         source: Callable[[], Source],
         queries: Callable[[], TextEncoder],
+        tenants: Tenants,
+        masked: Callable[[str], str],
     ) -> None:
-        """queries: the encoder of queries of the live version."""
+        """queries: the encoder of queries of the live version; masked: a query as it may be stored."""
+        self._masked = masked
+        self._tenants = tenants
         self._database = database
         self._config = config
         self._source = source
         self._queries = queries
 
-    def add(self, path: str | Path, *, split: str = "test", lenient: bool = False) -> AddReport:
+    def add(
+        self,
+        path: str | Path,
+        *,
+        split: str = "test",
+        lenient: bool = False,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> AddReport:
         """Import known answers, all or none: a BEIR folder, or a .csv or .tsv.
 
         split: the qrels of a BEIR folder to read; "all": every split. lenient: rows that cannot be used
             are left out, and counted in the report, instead of refusing all.
+        tenant: queries without a tenant are of this one; those of others are refused.
         Another grade for the same query and passage replaces the stored one. An answer (grade 1 or more)
         comes first for its query from now on, and is evidence for similar ones, unless
         config.known_answers is False. Raises InputError, naming file and line.
         """
         self._database.require_open()
+        scope = self._tenants.scope(tenant, all_tenants)
         most = self._config.max_query_chars
         read = RowsRead(lenient)
         rows = read_answers(_path(path), split=split, max_query_chars=most, into=read)
+        rows = [replace(row, query=self._masked(row.query)) for row in rows]
         with self._database.reading() as conn:  # before anything is encoded
-            rows, left_out = _checked(rows, _present(conn, rows), lenient=lenient)
+            rows, left_out = _of_scope(rows, scope, lenient=lenient)
+            present = _present(conn, rows, scope)
+            rows, more = _checked(rows, present, lenient=lenient)
+            left_out.update(more)
         vectors = KnownQueries.of(self._database, self._config, rows, self._queries)
         with self._database.transaction(durable=True) as conn:
-            report = _append(conn, rows)
+            report = _append(conn, rows, scope)
             vectors.put(conn)
         for lines in read.lines:
             left_out.update(lines.left_out)
         del left_out[EMPTY]
         return replace(report, left_out=dict(left_out))
 
-    def items(self) -> list[GoldenItem]:
+    def items(self, *, tenant: Tenant | None = None, all_tenants: bool = False) -> list[GoldenItem]:
         """The queries with an answer that is in the index now, near-duplicates merged."""
         self._database.require_open()
-        return golden_items(self._database, self._source())
+        scope = self._tenants.scope(tenant, all_tenants)
+        return golden_items(self._database, self._source(), scope=scope)
 
-    def export(self, path: str | Path) -> int:
+    def export(
+        self, path: str | Path, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> int:
         """Write the items as a new BEIR folder, or a new .csv or .tsv; returns how many.
 
         The file has no user ids, but the texts of queries. Raises InputError, StorageError.
         """
         out = _path(path).resolve()
-        items = self.items()
+        items = self.items(tenant=tenant, all_tenants=all_tenants)
         write_answers(items, out, outside=self._database.path.parent.resolve())
         return len(items)
 
@@ -87,8 +109,8 @@ def _path(path: object) -> Path:
     return Path(path)
 
 
-def _append(conn: sqlite3.Connection, rows: Sequence[Row]) -> AddReport:
-    present = _present(conn, rows)
+def _append(conn: sqlite3.Connection, rows: Sequence[Row], scope: TenantScope) -> AddReport:
+    present = _present(conn, rows, scope)
     answers, _ = _checked(rows, present)
     stored = {
         (a.query, a.tenant, a.lineage): a.grade
@@ -108,8 +130,32 @@ def _append(conn: sqlite3.Connection, rows: Sequence[Row]) -> AddReport:
     return AddReport(len(new) - changed, changed, len(answers) - len(new))
 
 
-def _present(conn: sqlite3.Connection, rows: Sequence[Row]) -> dict[str, StoredPassage]:
-    return passages.current_by_id(conn, sorted({row.passage_id for row in rows}))
+def _present(
+    conn: sqlite3.Connection, rows: Sequence[Row], scope: TenantScope
+) -> dict[str, StoredPassage]:
+    found = passages.current_by_id(conn, sorted({row.passage_id for row in rows}))
+    return {id_: stored for id_, stored in found.items() if shows(scope, stored.passage)}
+
+
+def _of_scope(
+    rows: Sequence[Row], scope: TenantScope, *, lenient: bool
+) -> tuple[list[Row], Counter[str]]:
+    """The rows under the tenant of the scope, and how many were left out, by reason.
+
+    Raises InputError for the row of another tenant, unless lenient.
+    """
+    if scope.tenant is not None:
+        rows = [r if r.tenant is not None else replace(r, tenant=scope.tenant) for r in rows]
+    foreign = [row for row in rows if not scope.holds(row.tenant)]
+    if not lenient:
+        refuse(
+            [
+                f"{r.where} has the tenant {r.tenant}; expected {scope.tenant}, as named"
+                for r in foreign
+            ]
+        )
+    left_out = Counter({"the query is another tenant's": len(foreign)}) if foreign else Counter()
+    return [row for row in rows if scope.holds(row.tenant)], left_out
 
 
 def _checked(

@@ -2,11 +2,12 @@
 
 import contextlib
 import hashlib
+import sqlite3
 from collections.abc import Callable, Sequence
 
 from rag_flywheel.capture.corrections import append_correction
 from rag_flywheel.errors import InputError, UnknownIdError
-from rag_flywheel.records import AddReport, Passage, ReviewItem
+from rag_flywheel.records import AddReport, Passage, ReviewItem, TenantScope
 from rag_flywheel.store import column_checks, notes, passages, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import demanded
@@ -23,29 +24,35 @@ def note_id(note: Note) -> str:
     return hashlib.blake2b(name, digest_size=5).hexdigest()
 
 
-def waiting(database: Database) -> list[ReviewItem]:
-    """The notes that wait for a decision, as items of the queue, the oldest first."""
+def waiting(database: Database, scope: TenantScope) -> list[ReviewItem]:
+    """The notes in the scope that wait for a decision, as items of the queue, the oldest first."""
     with database.snapshot() as conn:
-        waiting = [note for note in notes.all_notes(conn) if note.decision is None]
+        waiting = [note for note in _notes_in(conn, scope) if note.decision is None]
     why = {
         "text": "a user wrote this as the answer",
         "missing": "a user says that the answer is missing",
     }
-    return [ReviewItem(note_id(n), n.query, "", n.text, 0, 0, why[n.kind]) for n in waiting]
+    return [
+        ReviewItem(note_id(n), n.query, "", n.text, 0, 0, why[n.kind], n.tenant) for n in waiting
+    ]
 
 
-def last_decided(database: Database) -> tuple[int, Note] | None:
-    """(event number, note) of the last decision on a note that stands; None: there is none."""
+def last_decided(database: Database, scope: TenantScope) -> tuple[int, Note] | None:
+    """(event number, note) of the last decision on a note in the scope that stands; None: there is none."""
     with database.snapshot() as conn:
-        last = notes.last_decided(conn)
+        last = notes.last_decided(conn, scope)
         found = [n for n in notes.all_notes(conn) if last is not None and n.seq == last[1]]
     return (last[0], found[0]) if last is not None and found else None
 
 
-def find(database: Database, item_id: str) -> Note | None:
-    """The note of an item, decided or not."""
+def find(database: Database, item_id: str, scope: TenantScope) -> Note | None:
+    """The note of an item in the scope, decided or not."""
     with database.snapshot() as conn:
-        return next((n for n in notes.all_notes(conn) if note_id(n) == item_id), None)
+        return next((n for n in _notes_in(conn, scope) if note_id(n) == item_id), None)
+
+
+def _notes_in(conn: sqlite3.Connection, scope: TenantScope) -> list[Note]:
+    return [note for note in notes.all_notes(conn) if scope.holds(note.tenant)]
 
 
 def decide(

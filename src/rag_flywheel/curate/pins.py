@@ -15,10 +15,11 @@ from rag_flywheel.config import Config
 from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.formats.rows import HIGHEST_GRADE
-from rag_flywheel.records import Vectors
+from rag_flywheel.records import ALL_TENANTS, TenantScope, Vectors
 from rag_flywheel.store import golden, passages, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import vectors_of
+from rag_flywheel.store.tenants import shows
 from rag_flywheel.store.vectors import put_vectors
 
 
@@ -69,12 +70,17 @@ class KnownQueries:
 
 @dataclass(frozen=True)
 class Pin:
-    """A passage to pin as the answer of a query, with a grade; tenant: as JSON."""
+    """A passage to pin as the answer of a query, with a grade; scope: the tenant that it acts for."""
 
     query: str
     passage_id: str
-    tenant: str | None = None
+    scope: TenantScope = ALL_TENANTS
     grade: int = 1
+
+    @property
+    def tenant(self) -> str | None:
+        """As JSON, None: it acts where no tenant is asked for."""
+        return self.scope.tenant
 
     def check(self, config: Config) -> None:
         """Raises InputError."""
@@ -129,7 +135,7 @@ def append_unpin(database: Database, config: Config, pin: Pin) -> bool:
 
 def _present(conn: sqlite3.Connection, pin: Pin) -> passages.StoredPassage:
     found = passages.current_by_id(conn, [pin.passage_id]).get(pin.passage_id)
-    if found is None:
+    if found is None or not shows(pin.scope, found.passage):
         raise UnknownIdError(
             f"no passage {pin.passage_id!r} is in the index; expected the id of one that is"
         )

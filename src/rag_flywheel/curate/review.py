@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from rag_flywheel.checks import check_optional_text, check_text
@@ -13,11 +14,12 @@ from rag_flywheel.curate.notes import note_id
 from rag_flywheel.curate.opinions import Topic, item_id, question_of, standing_decisions
 from rag_flywheel.curate.source import Source
 from rag_flywheel.errors import UnknownIdError
-from rag_flywheel.records import ReviewItem
+from rag_flywheel.records import ReviewItem, TenantScope
 from rag_flywheel.store import column_checks, golden, passages, users, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.event_types import Decision
 from rag_flywheel.store.notes import Note
+from rag_flywheel.store.tenants import Tenant, Tenants
 
 
 class Review:
@@ -30,31 +32,41 @@ class Review:
         hidden: Callable[[str | None], str | None],
         add: notes.Add,
         remove: notes.Remove,
+        tenants: Tenants,
     ) -> None:
         """hidden: returns what is stored of a reviewer's id; add, remove: add passages to the index, and
         remove those of ids."""
+        self._tenants = tenants
         self._database = database
         self._source = source
         self._hidden = hidden
         self._add = add
         self._remove = remove
 
-    def next(self) -> ReviewItem | None:
+    def next(self, *, tenant: Tenant | None = None, all_tenants: bool = False) -> ReviewItem | None:
         """The item with the most votes that waits for a decision; None: nothing to decide."""
-        return next(iter(self.items()), None)
+        return next(iter(self.items(tenant=tenant, all_tenants=all_tenants)), None)
 
-    def items(self) -> list[ReviewItem]:
+    def items(self, *, tenant: Tenant | None = None, all_tenants: bool = False) -> list[ReviewItem]:
         """Every item that waits: those with the most votes first, then the notes of users.
 
         Items with equally many votes, and notes, are listed with the oldest first.
         """
-        opinions = self._opinions()
+        scope = self._tenants.scope(tenant, all_tenants)
+        opinions = self._opinions(scope)
         waiting = {topic: why for topic in opinions.topics if (why := _why(opinions, topic))}
         order = sorted(waiting, key=lambda t: _place(opinions, t))
         disputed = [_item(opinions, topic, waiting[topic]) for topic in order]
-        return disputed + notes.waiting(self._database)
+        return disputed + notes.waiting(self._database, scope)
 
-    def accept(self, item_id: str, *, user_id: str | None = None) -> str | None:
+    def accept(
+        self,
+        item_id: str,
+        *,
+        user_id: str | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> str | None:
         """Decide that the item's passage is an answer: it is in the golden set from now on.
 
         Returns the passage's id; None for the note that an answer is missing.
@@ -64,13 +76,28 @@ class Review:
         it. Accepting also changes an earlier decision. Raises UnknownIdError for an item that
         neither waits nor was decided.
         """
-        return self._decide("accept", item_id, user_id)
+        scope = self._tenants.scope(tenant, all_tenants)
+        return self._decide("accept", item_id, user_id, scope)
 
-    def reject(self, item_id: str, *, user_id: str | None = None) -> None:
+    def reject(
+        self,
+        item_id: str,
+        *,
+        user_id: str | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> None:
         """Decide that the passage is no answer, so that it is not in the golden set. Raises as `accept`."""
-        self._decide("reject", item_id, user_id)
+        self._decide("reject", item_id, user_id, self._tenants.scope(tenant, all_tenants))
 
-    def undo(self, item_id: str | None = None, *, user_id: str | None = None) -> str:
+    def undo(
+        self,
+        item_id: str | None = None,
+        *,
+        user_id: str | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> str:
         """Take back the decision on an item; returns the item's id.
 
         item_id: None takes back the last decision.
@@ -79,21 +106,22 @@ class Review:
         was edited since.
         """
         check_optional_text("item_id", item_id)
+        scope = self._tenants.scope(tenant, all_tenants)
         user = self._hidden(user_id)
-        note = self._last_note() if item_id is None else notes.find(self._database, item_id)
+        found = partial(notes.find, self._database, scope=scope)
+        note = self._last_note(scope) if item_id is None else found(item_id)
         if note is not None:
             notes.decide(self._database, note, "undo", user, add=self._add, remove=self._remove)
             return note_id(note)
         with self._database.transaction(durable=True) as conn:
-            now = passages.read_clock(conn)
-            made = standing_decisions(golden.decisions_until(conn, now))
+            made = self._standing_decisions(conn, scope)
             of_item = [d for d in made if item_id is None or _id(d) == item_id]
             if not of_item:
                 on_item = f"no decision on {item_id!r} stands"
                 what = "no decision is left" if item_id is None else on_item
                 raise UnknownIdError(f"{what}; expected one that was made and not undone")
             last = of_item[-1]
-            texts = golden.query_texts(conn, [last.query])
+            texts = golden.query_texts(conn, [last.query], scope)
             query = column_checks.complete("query_hash", texts, [last.query])[last.query]
             _append(
                 conn,
@@ -101,27 +129,35 @@ class Review:
             )
         return _id(last)
 
-    def _last_note(self) -> Note | None:
+    def _last_note(self, scope: TenantScope) -> Note | None:
         """The note of the last decision; None when that was on a passage, or there was none."""
-        last = notes.last_decided(self._database)
+        last = notes.last_decided(self._database, scope)
         if last is None:
             return None
         with self._database.snapshot() as conn:
-            made = standing_decisions(golden.decisions_until(conn, passages.read_clock(conn)))
+            made = self._standing_decisions(conn, scope)
         return last[1] if not made or last[0] > made[-1].seq else None
 
+    def _standing_decisions(self, conn: sqlite3.Connection, scope: TenantScope) -> list[Decision]:
+        every = golden.decisions_until(conn, passages.read_clock(conn))
+        return standing_decisions([each for each in every if scope.holds(each.tenant)])
+
     def _decide(
-        self, kind: Literal["accept", "reject"], item_id: str, user_id: str | None
+        self,
+        kind: Literal["accept", "reject"],
+        item_id: str,
+        user_id: str | None,
+        scope: TenantScope,
     ) -> str | None:
         """Append a decision; returns the id of the passage that it is on, if any."""
         check_text("item_id", item_id)
         user = self._hidden(user_id)
         self._database.require_open()
-        if (note := notes.find(self._database, item_id)) is not None:
+        if (note := notes.find(self._database, item_id, scope)) is not None:
             return notes.decide(
                 self._database, note, kind, user, add=self._add, remove=self._remove
             )
-        opinions = self._opinions()
+        opinions = self._opinions(scope)
         topic = next((t for t in opinions.topics if _topic_id(opinions, t) == item_id), None)
         decided = topic is not None and opinions.topics[topic].decision is not None
         if topic is None or not (decided or _why(opinions, topic)):
@@ -139,9 +175,9 @@ class Review:
             _append(conn, new)
         return heir.passage.id
 
-    def _opinions(self) -> Opinions:
+    def _opinions(self, scope: TenantScope) -> Opinions:
         self._database.require_open()
-        return read_opinions(self._database, self._source())
+        return read_opinions(self._database, self._source(), scope=scope)
 
 
 def _append(conn: sqlite3.Connection, new: golden.NewDecision) -> None:
@@ -178,4 +214,5 @@ def _item(opinions: Opinions, topic: Topic, why: str) -> ReviewItem:
         helpful=len(opinion.helpful),
         harmful=len(opinion.harmful),
         why=why,
+        tenant=opinion.question.tenant,
     )

@@ -95,7 +95,9 @@ def back_up(root: Path, database: Database, dest: str | Path) -> BackupReport:
         with database.reading() as conn:
             index = index_name(conn)
         _require_place(out, root.resolve(), index)
-        (out / PARTS).mkdir(parents=True, exist_ok=True)
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with disk.opened_folder(out, PARTS, create=True):
+            pass
         with _locked(out):
             _clean(out)
             return _written(root, database, out, index)
@@ -192,7 +194,7 @@ def _require_place(out: Path, root: Path, index: str) -> None:
 def _locked(out: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    lock = FileLock(out / _LOCK)
+    lock = FileLock(out / _LOCK, mode=disk.new_file_mode(out))
     try:
         lock.acquire(timeout=0.0)
     except Timeout as error:

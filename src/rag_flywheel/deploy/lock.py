@@ -25,7 +25,7 @@ def refresh_lock(root: Path, *, wait_s: float = 0.0) -> Iterator[None]:
         raise CorruptFileError(
             f"{path} is a link, a folder or a device; expected a file: delete it"
         )
-    lock = FileLock(path)
+    lock = FileLock(path, mode=disk.new_file_mode(root))
     try:
         lock.acquire(timeout=wait_s)
     except Timeout as error:

@@ -95,6 +95,7 @@ def _put_together(saved: Path, backup: Backup, folder: Path, user_hash: Hash) ->
     finally:
         database.close()
     make_one_file(folder / DATABASE)
+    disk.make_private(folder)
 
 
 def _restore_over(saved: Path, backup: Backup, root: Path, user_hash: Hash) -> list[str]:

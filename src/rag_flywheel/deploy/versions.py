@@ -122,6 +122,7 @@ def seal(staged: Path, manifest: Manifest) -> Manifest:
 def publish(root: Path, staged: Path, version: str) -> Path:
     """Move a sealed version into `versions/` and sync it to the disk; it is not live yet."""
     target = version_folder(root, version)
+    disk.make_private(staged)
     sync_tree(staged)
     disk.move(root, f"{STAGING}/{staged.name}", f"{VERSIONS}/{version}")
     return target

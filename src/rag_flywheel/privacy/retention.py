@@ -38,7 +38,7 @@ def fold_old(
             if rows:
                 standing = {(seq, j.lineage) for j in judged for seq in j.votes}
                 superseded = superseded_elsewhere(cast, standing, set(rows))
-                folding.fold(conn, rows, standing, superseded, weights)
+                folding.fold(conn, rows, standing, superseded, weights, config.tenant_key)
         if not rows:
             break
         n, last = n + len(rows), rows[-1]

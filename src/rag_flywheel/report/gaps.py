@@ -17,7 +17,7 @@ from rag_flywheel.curate.chances import completed, with_named
 from rag_flywheel.curate.source import Source
 from rag_flywheel.errors import InputError
 from rag_flywheel.rank.posterior import CORRECTION_WEIGHT, Rates
-from rag_flywheel.records import Judgment, QueryKey, Vectors
+from rag_flywheel.records import ALL_TENANTS, Judgment, QueryKey, TenantScope, Vectors
 from rag_flywheel.report.topics import clusters
 from rag_flywheel.store import notes, passages, retrievals, votes, wall_clock
 from rag_flywheel.store.database import Database
@@ -43,6 +43,7 @@ class Gap:
     harmful: questions with more votes against a hit than for it.
     unlikely: questions whose answer, when last asked, most likely held no passage that answers them.
         The fewer people ask about the topic, the less likely it has to be.
+    tenant: as JSON, None: the questions were asked under none.
     """
 
     examples: tuple[str, ...]
@@ -51,6 +52,7 @@ class Gap:
     missing: int
     harmful: int
     unlikely: int
+    tenant: str | None = None
 
 
 def gaps(
@@ -61,13 +63,14 @@ def gaps(
     rates: Rates,
     weights: Mapping[str, float],
     least: float = UNLIKELY,
+    scope: TenantScope = ALL_TENANTS,
 ) -> list[Gap]:
     """The gaps of the last days: first those that users reported, then those that are only likely.
 
     Both are sorted by how often they were asked. rates: how often votes are wrong; weights: of the
     users who cast them, by their hashes. least: a question is unlikely to have an answer where
     `answerable` is below it, or where so are its odds times 16 while one person asked about the topic,
-    times 4 for two. Without a user's id, each time counts as another person.
+    times 4 for two. Without a user's id, each time counts as another person. scope: whose questions.
     Raises InputError.
     """
     number = as_number(days)
@@ -76,7 +79,8 @@ def gaps(
     days = float(number)
     now = wall_clock.now()
     with database.snapshot() as conn:
-        recent = asked_since(conn, now - 2 * days * _DAY_S)
+        every = asked_since(conn, now - 2 * days * _DAY_S)
+        recent = [asked for asked in every if scope.holds(asked.question.tenant)]
         whys = _whys(recent, _signs(conn, recent, source, weights), rates, least)
         counts = _counts([a for a in recent if a.question in whys], now - days * _DAY_S)
         questions = sorted(
@@ -236,4 +240,5 @@ def _gap(
         kinds["missing"],
         kinds["harmful"],
         kinds["unlikely"],
+        topic[0].tenant,
     )

@@ -12,7 +12,7 @@ from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.index.graph import recall_of
-from rag_flywheel.records import HistoryEntry, Status, VersionInfo
+from rag_flywheel.records import HistoryEntry, Status, TenantScope, VersionInfo
 from rag_flywheel.store import history as log
 from rag_flywheel.store import journal, passages, retrievals, votes
 from rag_flywheel.store.database import Database
@@ -91,7 +91,8 @@ def versions(root: Path, database: Database) -> list[VersionInfo]:
     return infos
 
 
-def history(database: Database, n: int) -> list[HistoryEntry]:
-    """The n newest events in the history of the index, the newest first."""
+def history(database: Database, n: int, scope: TenantScope) -> list[HistoryEntry]:
+    """The n newest events in the history of the index, the newest first; reviews and pins are those in
+    the scope."""
     with database.snapshot() as conn:
-        return [HistoryEntry(utc(at), kind, text) for at, kind, text in log.entries(conn, n)]
+        return [HistoryEntry(utc(at), kind, text) for at, kind, text in log.entries(conn, n, scope)]

@@ -25,11 +25,13 @@ Behind = tuple[tuple[int, ...], tuple[KnownAnswer, ...]]
 
 @dataclass(frozen=True)
 class Request:
-    """Who asks, how many hits, and what is recorded. where: in the types of JSON. tenant: as JSON, None: no
+    """Who asks, how many hits, and what is recorded. where: in the types of JSON; stored_where: as it is
+    recorded. tenant: as JSON, None: no
     tenant. min_relevance: hits below it are left out."""
 
     k: int
     where: Filter | None = None
+    stored_where: Filter | None = None
     tenant: str | None = None
     user_id: str | None = None
     session_id: str | None = None
@@ -198,7 +200,7 @@ def _explored(found: RankedQuery, id_: str, allowance: Allowance) -> RankedQuery
 def _record(
     id_: str, found: RankedQuery, state: State, asked: Request, latency_ms: float
 ) -> retrievals.RetrievalRecord:
-    where, parts = asked.where, [_parts(hit) for _, hit in found.hits]
+    where, parts = asked.stored_where, [_parts(hit) for _, hit in found.hits]
     if found.probability is not None:
         parts[-1][EXPLORED if found.hits[-1][1].explored else STAYED] = found.probability
     return retrievals.RetrievalRecord(

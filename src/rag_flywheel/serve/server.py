@@ -14,14 +14,13 @@ import numpy as np
 from rag_flywheel.checks import (
     check_candidates,
     check_k,
-    check_name,
     check_query,
     look_like_distances,
 )
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import TextEncoder
-from rag_flywheel.errors import BusyError, InputError
+from rag_flywheel.errors import BusyError
 from rag_flywheel.rank.evidence import Asked, Evidence, evidence_for
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.posterior import Rates
@@ -371,30 +370,6 @@ class Server:
         state = self._live.state()
         typical = state.typical_cosine
         return typical + _ALIKE * (1.0 - typical), self._encoder(state).revision
-
-    def tenant(self, where: Filter | None) -> str | None:
-        """The tenant that a filter asks for, as JSON; None without one."""
-        key = self._config.tenant_key
-        if key is None or where is None:
-            return None
-        plain = filters.plain_filter(where)
-        n = sum(each == key for each in filters.keys_of(plain))
-        if not n:
-            return None
-        demanded = [value for each, value in filters.demanded(plain) if each == key]
-        if len(demanded) < n or n > 1:
-            raise InputError(
-                f"the filter does not ask for one {key!r}, which is the tenant key; expected "
-                f"{{{key!r}: a string or whole number}} once, alone or with conditions that must hold too"
-            )
-        value = demanded[0]
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise InputError(
-                f"filter {key!r} is {value!r}; as the tenant key it takes a string or whole number"
-            )
-        if isinstance(value, str):
-            check_name(f"the tenant in filter {key!r}", value)
-        return json.dumps(value)
 
     def _scope(self, state: State, where: Filter | None) -> Scope:
         of, scopes = self._scopes

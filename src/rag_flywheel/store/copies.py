@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.store.database import Database
+from rag_flywheel.store.database import Database, make_file
 
 
 def write_copy(conn: sqlite3.Connection, copy: Path) -> None:
@@ -16,6 +16,7 @@ def write_copy(conn: sqlite3.Connection, copy: Path) -> None:
 
     Raises CorruptFileError when SQLite finds the copy damaged.
     """
+    make_file(copy)
     with closing(sqlite3.connect(copy, isolation_level=None)) as target:
         conn.backup(target)
         wrong = [str(row[0]) for row in target.execute("PRAGMA integrity_check(3)")]

@@ -6,13 +6,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from rag_flywheel.checks import check_passages, check_text
 from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError, UnknownIdError
-from rag_flywheel.records import AddReport, Filter, Passage, Progress
+from rag_flywheel.records import ALL_TENANTS, AddReport, Filter, Passage, Progress, TenantScope
 from rag_flywheel.store import filters, text_votes
 from rag_flywheel.store import passages as store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import store_vectors
 from rag_flywheel.store.lineages import Lineages, Rule, Text, successor
 from rag_flywheel.store.passages import StoredPassage
+from rag_flywheel.store.tenants import shows
 from rag_flywheel.store.vectors import hashes_with_vector
 
 
@@ -24,12 +25,14 @@ def add(
     *,
     remove: Collection[str] = (),
     progress: Progress | None = None,
+    scope: TenantScope = ALL_TENANTS,
 ) -> AddReport:
     """Add passages, or change those that are there under the same id, and remove others: all or nothing.
 
     Vectors are stored as they are encoded, so that a repeated call after an interruption goes on
     where it stopped. Votes follow their texts to other ids, as `Lineages` decides.
-    rule: what counts as the same text. remove: ids. Raises InputError, UnknownIdError.
+    rule: what counts as the same text. remove: ids. scope: whose passages may be added, changed and
+    removed. Raises InputError, UnknownIdError.
     """
     wanted, gone = check_passages(given), _checked_ids(remove)
     if both := next((id_ for id_ in gone if id_ in wanted), None):
@@ -38,7 +41,8 @@ def add(
         )
     with database.reading() as conn:
         current = store.current_by_id(conn, list(wanted))
-        _require_present(store.current_by_id(conn, gone), gone)
+        _require_present(store.current_by_id(conn, gone), gone, scope)
+    _require_own(wanted, current, scope)
     new = {
         p.id: Text(p)
         for p in wanted.values()
@@ -50,21 +54,24 @@ def add(
         _ = text.named  # its words are read before others have to wait
     with database.transaction() as conn:
         change = _Change(conn, rule, store.current_by_id(conn, [*wanted, *gone]))
-        _require_present(change.before, gone)
+        _require_present(change.before, gone, scope)
+        _require_own(wanted, change.before, scope)
         return change.write([new.get(p.id) or Text(p) for p in wanted.values()], gone)
 
 
-def remove(database: Database, ids: Sequence[str], rule: Rule) -> int:
+def remove(
+    database: Database, ids: Sequence[str], rule: Rule, scope: TenantScope = ALL_TENANTS
+) -> int:
     """Remove passages, all or none; returns how many. Raises InputError, UnknownIdError.
 
-    Votes follow a text that was added under another id before.
+    Votes follow a text that was added under another id before. scope: whose passages may be removed.
     """
     wanted = _checked_ids(ids)
     if not wanted:
         return 0
     with database.transaction() as conn:
         change = _Change(conn, rule, store.current_by_id(conn, wanted))
-        _require_present(change.before, wanted)
+        _require_present(change.before, wanted, scope)
         change.write([], wanted)
     return len(wanted)
 
@@ -179,8 +186,23 @@ def _checked_ids(ids: Collection[str]) -> list[str]:
     return list(dict.fromkeys(given))
 
 
-def _require_present(present: Collection[str], ids: Sequence[str]) -> None:
-    missing = [id_ for id_ in ids if id_ not in present]
+def _require_own(
+    wanted: Mapping[str, Passage], present: Mapping[str, StoredPassage], scope: TenantScope
+) -> None:
+    for passage in wanted.values():
+        if not shows(scope, passage):
+            raise InputError(
+                f"passage {passage.id!r} does not have the metadata {scope.where!r} of the tenant that is "
+                "named; expected it in every passage"
+            )
+        if passage.id in present and not shows(scope, present[passage.id].passage):
+            raise InputError(f"passage id {passage.id!r} is taken; expected another")
+
+
+def _require_present(
+    present: Mapping[str, StoredPassage], ids: Sequence[str], scope: TenantScope
+) -> None:
+    missing = [i for i in ids if i not in present or not shows(scope, present[i].passage)]
     if missing:
         raise UnknownIdError(
             f"no passage {missing[0]!r} is in this index"

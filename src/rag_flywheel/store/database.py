@@ -10,11 +10,11 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rag_flywheel.disk import is_full, link_error
+from rag_flywheel.disk import is_full, link_error, new_file_mode
 from rag_flywheel.errors import (
     BusyError,
     ClosedError,
@@ -285,8 +285,17 @@ def _require_own(conn: sqlite3.Connection, path: Path) -> None:
         raise link_error(path)
 
 
+def make_file(path: Path) -> None:
+    """Make the empty file of a database, unless it is there; SQLite gives those beside it the same mode."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    with suppress(OSError):  # SQLite says what is wrong
+        os.close(os.open(path, flags, new_file_mode(path.parent)))
+
+
 def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
     _require_files(path)
+    if create:
+        make_file(path)
     mode = "rwc" if create else "rw"
     conn = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",

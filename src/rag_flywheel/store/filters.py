@@ -26,6 +26,7 @@ from rag_flywheel.checks import (
     plain_list,
     plain_scalar,
     take_one,
+    value_at,
 )
 from rag_flywheel.errors import InputError
 from rag_flywheel.records import Filter, Pids, Scalar
@@ -110,14 +111,16 @@ def passes(where: Filter, metadata: Metadata) -> bool:
     return _passes(plain_filter(where), _from_object)(metadata)
 
 
-def metadata_keys(conn: sqlite3.Connection) -> dict[str, set[str]]:
-    """The keys of the present texts, nested ones with dots, and the kinds of values at each.
+def metadata_keys(conn: sqlite3.Connection, where: Filter | None = None) -> dict[str, set[str]]:
+    """The keys of the present texts that pass a filter, nested ones with dots, and the kinds of values
+    at each.
 
     The kinds are string, number, boolean, null, list and object.
     """
     kinds: dict[str, set[str]] = {}
     for _, metadata in _read(_present(conn)):
-        _add_kinds(kinds, "", metadata, MOST_DEPTH)
+        if where is None or passes(where, metadata):
+            _add_kinds(kinds, "", metadata, MOST_DEPTH)
     return kinds
 
 
@@ -309,7 +312,7 @@ def _value_of(key: str, get: Get) -> Callable[[Any], Any]:
     if "." not in key:
         return get(key)
     if get is _from_object:
-        return lambda row: _value_at(row, key)
+        return lambda row: value_at(row, key)
     whole, parts = get(key), [(get(key[:dot]), key[dot + 1 :]) for dot in _dots(key)]
 
     def value_of(row: Any) -> Any:
@@ -319,20 +322,10 @@ def _value_of(key: str, get: Get) -> Callable[[Any], Any]:
                 break
             inner = inner_of(row)
             if isinstance(inner, dict):
-                found = _value_at(inner, rest)
+                found = value_at(inner, rest)
         return found
 
     return value_of
-
-
-def _value_at(row: Metadata, key: str) -> Any:
-    found, dot = row.get(key, UNSET), key.rfind(".")
-    while found is UNSET and dot >= 0:
-        inner = row.get(key[:dot])
-        if isinstance(inner, dict):
-            found = _value_at(inner, key[dot + 1 :])
-        dot = key.rfind(".", 0, dot)
-    return found
 
 
 def _test(operator: str, wanted: Any) -> Test:

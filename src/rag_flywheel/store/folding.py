@@ -61,13 +61,14 @@ def fold(
     standing: Collection[Standing],
     superseded: Collection[Standing],
     weights: Mapping[str, float],
+    tenant_key: str | None = None,
 ) -> None:
-    """Reduce these retrievals to the question, the hits and the standing votes, without user ids.
+    """Reduce these retrievals to the question, its tenant, the hits and the standing votes, without user ids.
 
     Retrievals that no event stands on are deleted, except the first answer to a question that has
     votes. superseded: events on other retrievals that count for nothing because of events on these,
     and would count once those are deleted or anonymous; they are deleted too. weights: factors for the
-    votes of users, which the votes keep.
+    votes of users, which the votes keep. tenant_key: all that stays of their filters, with the tenant.
     """
     hashes = queries_of(conn, retrievals)
     seq = passages.read_clock(conn)
@@ -81,8 +82,9 @@ def fold(
     )
     conn.executemany(
         "UPDATE retrievals SET user_id = NULL, session_id = NULL, answer = NULL, latency_ms = 0, "
-        "folded = ? WHERE rid = ?",
-        [(seq, r) for r in retrievals],
+        "filter = CASE WHEN tenant IS NULL OR ?1 IS NULL THEN NULL "
+        "ELSE json_object(?1, json(tenant)) END, folded = ?2 WHERE rid = ?3",
+        [(tenant_key, seq, r) for r in retrievals],
     )
     _delete_unused(conn, hashes)
     drop_query_vectors(conn, hashes)

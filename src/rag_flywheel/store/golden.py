@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
+from rag_flywheel.records import ALL_TENANTS, TenantScope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
 from rag_flywheel.store.event_types import Correction, Decision, GradeSource, ImportedAnswer
@@ -190,14 +191,18 @@ def _target(
     )
 
 
-def query_texts(conn: sqlite3.Connection, queries: Sequence[bytes]) -> dict[bytes, str]:
-    """The texts, by hash, of queries that were asked, imported or reviewed."""
+def query_texts(
+    conn: sqlite3.Connection, queries: Sequence[bytes], scope: TenantScope = ALL_TENANTS
+) -> dict[bytes, str]:
+    """The texts, by hash, of queries that were asked, imported or reviewed in the scope."""
     texts: dict[bytes, str] = {}
+    within, values = scope.sql("tenant")
     for table in ("retrievals", "golden", "reviews"):
         rows = in_chunks(
             conn,
-            f"SELECT DISTINCT query_hash, query FROM {table} WHERE query_hash IN (%s)",
+            f"SELECT DISTINCT query_hash, query FROM {table} WHERE query_hash IN (%s){within}",
             list(queries),
+            values,
         )
         texts.update(
             (

@@ -5,15 +5,18 @@ import sqlite3
 from collections.abc import Iterable
 
 from rag_flywheel.errors import counted
+from rag_flywheel.records import ALL_TENANTS, TenantScope
 
 Entry = tuple[float, str, str]
 """(seconds since 1970, kind, text)."""
 
 
-def entries(conn: sqlite3.Connection, n: int) -> list[Entry]:
-    """The n newest, the newest first."""
-    sources = (_live_changes, _rejections, _forgets, _reviews, _pins, _looks)
-    found = [entry for source in sources for entry in source(conn, n)]
+def entries(conn: sqlite3.Connection, n: int, scope: TenantScope = ALL_TENANTS) -> list[Entry]:
+    """The n newest, the newest first; reviews and pins are those in the scope."""
+    found = [
+        e for source in (_live_changes, _rejections, _forgets, _looks) for e in source(conn, n)
+    ]
+    found += [entry for source in (_reviews, _pins) for entry in source(conn, n, scope)]
     return sorted(found, key=lambda entry: -entry[0])[:n]
 
 
@@ -54,21 +57,23 @@ def _forgets(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
         yield float(at), "forget", text
 
 
-def _reviews(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
+def _reviews(conn: sqlite3.Connection, n: int, scope: TenantScope) -> Iterable[Entry]:
+    within, values = scope.sql("v.tenant")
     rows = conn.execute(
         "SELECT v.at, v.decision, p.id, v.query FROM reviews v JOIN passages p ON p.pid = v.pid "
-        "ORDER BY v.seq DESC LIMIT ?",
-        (n,),
+        f"WHERE 1{within} ORDER BY v.seq DESC LIMIT ?",
+        (*values, n),
     )
     for at, decision, passage, query in rows:
         yield float(at), "review", f"{decision}: passage {passage!r} for {query!r}"
 
 
-def _pins(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
+def _pins(conn: sqlite3.Connection, n: int, scope: TenantScope) -> Iterable[Entry]:
+    within, values = scope.sql("g.tenant")
     rows = conn.execute(
         "SELECT g.at, g.grade, p.id, g.query FROM golden g JOIN passages p ON p.pid = g.pid "
-        "WHERE g.source = 'pinned' ORDER BY g.seq DESC LIMIT ?",
-        (n,),
+        f"WHERE g.source = 'pinned'{within} ORDER BY g.seq DESC LIMIT ?",
+        (*values, n),
     )
     for at, grade, passage, query in rows:
         action = "pin" if grade else "unpin"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rag_flywheel.records import TenantScope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
 
@@ -72,11 +73,15 @@ def was_accepted(conn: sqlite3.Connection, note: int) -> bool:
     return scalar(conn, sql, [note]) is not None
 
 
-def last_decided(conn: sqlite3.Connection) -> tuple[int, int] | None:
-    """(event number, note) of the last decision on a note that stands; None: there is none."""
+def last_decided(conn: sqlite3.Connection, scope: TenantScope) -> tuple[int, int] | None:
+    """(event number, note) of the last decision on a note in the scope that stands; None: there is none."""
+    within, values = scope.sql("r.tenant")
     row = conn.execute(
-        "SELECT d.seq, d.note FROM note_reviews d WHERE d.decision != 'undo' AND NOT EXISTS (SELECT 1 "
-        "FROM note_reviews l WHERE l.note = d.note AND l.seq > d.seq) ORDER BY d.seq DESC LIMIT 1"
+        "SELECT d.seq, d.note FROM note_reviews d JOIN notes n ON n.seq = d.note "
+        "JOIN retrievals r ON r.rid = n.rid WHERE d.decision != 'undo' AND NOT EXISTS (SELECT 1 "
+        f"FROM note_reviews l WHERE l.note = d.note AND l.seq > d.seq){within} "
+        "ORDER BY d.seq DESC LIMIT 1",
+        values,
     ).fetchone()
     return None if row is None else (int(row[0]), int(row[1]))
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 
+from rag_flywheel.checks import value_at
 from rag_flywheel.records import MetadataValue, Passage, Pids
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
@@ -273,8 +275,10 @@ class Tenancy:
 
     def of(self, passage: Passage) -> str | None:
         """The tenant of a passage as JSON, None: it has none."""
-        value = None if self.key is None else passage.metadata.get(self.key)
-        return self.default if value is None else json.dumps(value, default=str, sort_keys=True)
+        value = None if self.key is None else value_at(passage.metadata, self.key)
+        if value is None or value is UNSET:
+            return self.default
+        return json.dumps(value, default=str, sort_keys=True)
 
 
 ONE_TENANT = Tenancy()

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from rag_flywheel.records import QueryKey
+from rag_flywheel.records import ALL_TENANTS, QueryKey, TenantScope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
 
@@ -186,13 +186,21 @@ def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool
     return row is not None
 
 
-def query_texts(conn: sqlite3.Connection, queries: Sequence[bytes]) -> dict[bytes, str]:
-    """The texts of past queries, by hash."""
-    rows = in_chunks(
-        conn, "SELECT DISTINCT query_hash, query FROM retrievals WHERE query_hash IN (%s)", queries
-    )
+def query_texts(
+    conn: sqlite3.Connection, queries: Sequence[bytes], scope: TenantScope = ALL_TENANTS
+) -> dict[bytes, str]:
+    """The texts of past queries, by hash, as they were asked in the scope."""
+    within, values = scope.sql("tenant")
+    sql = f"SELECT DISTINCT query_hash, query FROM retrievals WHERE query_hash IN (%s){within}"
+    rows = in_chunks(conn, sql, queries, values)
     texts = {read_query_hash(h): column_checks.text("retrievals.query", text) for h, text in rows}
     return column_checks.complete("retrievals.query_hash", texts, queries)
+
+
+def tenants_of(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, str | None]:
+    """The tenants of retrievals, as JSON, by their ids; unknown ids are left out."""
+    rows = in_chunks(conn, "SELECT id, tenant FROM retrievals WHERE id IN (%s)", ids)
+    return {str(id_): read_tenant(tenant) for id_, tenant in rows}
 
 
 def count_retrievals(conn: sqlite3.Connection) -> int:

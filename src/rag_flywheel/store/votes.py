@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from rag_flywheel.records import PastVotes, Signal, Verdict
+from rag_flywheel.records import ALL_TENANTS, PastVotes, Signal, TenantScope, Verdict
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
 from rag_flywheel.store.event_types import ONE_TIME, Kind, VoteEvent
@@ -100,23 +100,31 @@ def queries_voted_on(conn: sqlite3.Connection, after: int, last: int) -> list[by
 
 
 _BY_NUMBER = (
-    f"SELECT r.query, p.id, v.verdict, NULL, 'vote' {_FROM_VOTES} v.seq IN (%s)",
-    "SELECT r.query, p.id, v.verdict, c.credit * coalesce(k.trust, 1.0), v.kind "
+    f"SELECT r.query, p.id, r.tenant, v.verdict, NULL, 'vote' {_FROM_VOTES} v.seq IN (%s)",
+    "SELECT r.query, p.id, r.tenant, v.verdict, c.credit * coalesce(k.trust, 1.0), v.kind "
     f"{_FROM_ANSWER_VOTES} c.credit > 0 AND v.seq IN (%s)",
 )
 
 
 def votes_by_number(
-    conn: sqlite3.Connection, numbers: Sequence[int], weights: Mapping[Kind, float]
+    conn: sqlite3.Connection,
+    numbers: Sequence[int],
+    weights: Mapping[Kind, float],
+    scope: TenantScope = ALL_TENANTS,
 ) -> list[PastVotes]:
-    """These votes summed by query and passage, those with the most first; weights: of each kind."""
-    counts: dict[tuple[str, str], dict[str, float]] = {}
-    for query, passage, verdict, credit, kind in (
-        row for sql in _BY_NUMBER for row in in_chunks(conn, sql, list(numbers))
+    """Those of these votes that are in the scope, summed by query and passage, those with the most first.
+
+    weights: of each kind.
+    """
+    within, values = scope.sql("r.tenant")
+    counts: dict[tuple[str, str, str | None], dict[str, float]] = {}
+    for query, passage, tenant, verdict, credit, kind in (
+        row for sql in _BY_NUMBER for row in in_chunks(conn, sql + within, list(numbers), values)
     ):
         key = (
             column_checks.text("retrievals.query", query),
             column_checks.text("passages.id", passage),
+            read_tenant(tenant),
         )
         n = counts.setdefault(key, defaultdict(float))
         if credit is None:
@@ -127,11 +135,18 @@ def votes_by_number(
                 sign * weights[_kind(kind)] * column_checks.number("credits.credit", credit)
             )
     totals = (
-        PastVotes(*key, int(n["helpful"]), int(n["harmful"]), n["shared"])
-        for key, n in counts.items()
+        PastVotes(query, passage, int(n["helpful"]), int(n["harmful"]), n["shared"], tenant)
+        for (query, passage, tenant), n in counts.items()
     )
     return sorted(
-        totals, key=lambda v: (-v.helpful - v.harmful, -abs(v.shared), v.query, v.passage_id)
+        totals,
+        key=lambda v: (
+            -v.helpful - v.harmful,
+            -abs(v.shared),
+            v.query,
+            v.passage_id,
+            v.tenant or "",
+        ),
     )
 
 
