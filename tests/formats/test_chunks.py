@@ -206,7 +206,8 @@ FENCED = {
     "long fence": f"{'`' * 40}py\n{CODE}\n{'`' * 40}",
     "long info": f"```py title='{'a name ' * 20}'\n{CODE}\n```",
     "one long line": f"~~~\n{CODE.replace(chr(10), ' ')}\n~~~",
-    "in a list": "- item\n\n" + "\n".join(f"  {line}" for line in ["```js", *CODE.split("\n"), "```"]),
+    "in a list": "- item\n\n"
+    + "\n".join(f"  {line}" for line in ["```js", *CODE.split("\n"), "```"]),
     "indented": "\n".join(f"    {line}" for line in CODE.split("\n")),
     "marks in a line": "Words go on and on ``` and a mark ~~~ within them. " * 40,
 }

@@ -146,5 +146,7 @@ def test_no_copy_is_ruled_out(texts: tuple[str, str], data: st.DataObject) -> No
 
 
 def test_texts_with_other_words_are_ruled_out() -> None:
-    assert not may_be_copy(LONG, Words.of(LONG.replace("machine", "engine").replace("side", "rear")))
+    assert not may_be_copy(
+        LONG, Words.of(LONG.replace("machine", "engine").replace("side", "rear"))
+    )
     assert may_be_copy(LONG.upper(), Words.of(LONG))

@@ -80,7 +80,7 @@ def _tidy_links(main: Any) -> None:
 
 
 def _escape(main: Any) -> None:
-    """Text that Markdown would take for a tag, a heading or a fence is escaped; white space becomes one blank."""
+    """Text that Markdown would take for a tag, heading or fence is escaped; white space becomes a blank."""
     for node in list(main.find_all(string=True)):
         if type(node).__name__ != "NavigableString":
             node.extract()  # a comment

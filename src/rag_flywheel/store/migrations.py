@@ -13,7 +13,13 @@ from sqlite_utils.migrations import Migrations
 from rag_flywheel.errors import NewerFormatError
 from rag_flywheel.store.database import Database, in_chunks, scalar
 from rag_flywheel.store.near_identical import Words, sketch
-from rag_flywheel.store.passages import body_hash, encoded_text, put_sketches, query_hash, stored_row
+from rag_flywheel.store.passages import (
+    body_hash,
+    encoded_text,
+    put_sketches,
+    query_hash,
+    stored_row,
+)
 from rag_flywheel.store.schema import require_ours, require_schema
 from rag_flywheel.store.users import USER_KEY, new_user_key
 

@@ -155,9 +155,7 @@ def is_copy(one: Words, other: Words) -> bool:
         return False
     pairs = zip(one.raw, other.raw, one.folded, other.folded, strict=True)
     different = [(a, b) for a, b, x, y in pairs if x != y]
-    return all(
-        a[0].islower() and b[0].islower() and _spelled_alike(a, b) for a, b in different
-    )
+    return all(a[0].islower() and b[0].islower() and _spelled_alike(a, b) for a, b in different)
 
 
 def may_be_copy(text: str, other: Words) -> bool:
