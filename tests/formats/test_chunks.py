@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import pytest
+from markdown_it import MarkdownIt
 
 from rag_flywheel import FlywheelError
 from rag_flywheel.formats.chunks import Chunking
@@ -186,3 +187,47 @@ def test_one_line_of_ten_megabytes_is_cut() -> None:
     found = cut("some words to read, " * 500_000, "d.md", markdown=True)
     assert len(found) > 10_000
     assert time.process_time() - start < 20
+
+
+def open_fences(text: str) -> list[str]:
+    """The marks of the code blocks that a text does not close, as CommonMark reads it."""
+    lines = text.split("\n")
+    found = []
+    for token in MarkdownIt("commonmark").parse(text):
+        if token.type == "fence" and token.map is not None:
+            last = lines[token.map[1] - 1].strip(" \t>")
+            if token.map[1] - token.map[0] < 2 or set(last) != {token.markup[0]}:
+                found.append(token.markup)
+    return found
+
+
+CODE = "\n".join(f"call({n}, 'of {n}')" for n in range(60))
+FENCED = {
+    "long fence": f"{'`' * 40}py\n{CODE}\n{'`' * 40}",
+    "long info": f"```py title='{'a name ' * 20}'\n{CODE}\n```",
+    "one long line": f"~~~\n{CODE.replace(chr(10), ' ')}\n~~~",
+    "in a list": "- item\n\n"
+    + "\n".join(f"  {line}" for line in ["```js", *CODE.split("\n"), "```"]),
+    "indented": "\n".join(f"    {line}" for line in CODE.split("\n")),
+    "marks in a line": "Words go on and on ``` and a mark ~~~ within them. " * 40,
+}
+
+
+@pytest.mark.parametrize("overlap", [0, 10, 30])
+@pytest.mark.parametrize("text", FENCED.values(), ids=FENCED)
+def test_each_code_block_of_a_chunk_is_closed_and_nothing_is_doubled(
+    text: str, overlap: int
+) -> None:
+    document = f"# Title\n\nBefore it.\n\n{text}\n\nBehind it."
+    for tokens in (60, 80, 120):
+        found = cut(document, "d.md", markdown=True, chunking=Chunking(tokens, overlap))
+        assert [mark for p in found for mark in open_fences(p.text)] == []
+        said = {word for p in found for word in WORD.findall(f"{p.title} {p.text}")}
+        assert set(WORD.findall(document)) <= said
+        if not overlap:
+            assert sum(p.text.count("call(7,") for p in found) <= 1
+
+
+def test_a_heading_opens_no_code_block() -> None:
+    (found,) = cut("# ```JSON", "d.md", markdown=True)
+    assert (found.text, found.title) == ("JSON", "")

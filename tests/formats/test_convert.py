@@ -1,5 +1,6 @@
 """Documents of every format: no word is lost, structure is kept, and damage is named."""
 
+import json
 import re
 from pathlib import Path
 
@@ -116,6 +117,18 @@ def test_text_that_looks_like_markup_stays_text(tmp_path: Path) -> None:
     assert {"one", "two", "three", "four"} <= words(" ".join(p.text for p in found))
 
 
+@pytest.mark.parametrize("mark", ["```", "~~~~", "`````js"])
+def test_marks_of_code_in_the_text_of_a_page_open_no_code_block(mark: str, tmp_path: Path) -> None:
+    data = f"<main><p>{mark} alpha</p><h2>bravo</h2><p>charlie</p></main>"
+    found = passages(tmp_path, "page.html", data.encode())
+    assert [p.title for p in found] == ["", "bravo"]
+
+
+def test_an_escaped_tag_is_text(tmp_path: Path) -> None:
+    found = passages(tmp_path, "page.html", b"<p>&lt;xs:element alpha name='bravo'/&gt;</p>")
+    assert {"element", "alpha", "bravo"} <= words(text(found))
+
+
 def test_elements_nested_too_deeply_are_named() -> None:
     with pytest.raises(InputError, match="nested too deeply"):
         shown("<div>" * 5000 + "x")
@@ -192,6 +205,24 @@ def test_a_code_block_that_a_cell_leaves_open_ends_with_it() -> None:
     assert shown(f'{{"cells": {cells}}}', ".ipynb") == "```\nx\n```\n\n# T"
 
 
+@pytest.mark.parametrize("opened", ["<!--", "> <!-- note", "- <pre>", "<SCRIPT>", "İ\n\n<style>"])
+def test_a_comment_or_element_that_a_cell_leaves_open_ends_with_it(
+    opened: str, tmp_path: Path
+) -> None:
+    sources = [f"alpha\n\n{opened} bravo", "charlie", "delta --> </pre></script></style> echo"]
+    cells = [{"cell_type": "markdown", "source": source} for source in sources]
+    found = passages(tmp_path, "n.ipynb", json.dumps({"cells": cells}).encode())
+    assert words(text(found)) >= set(WORDS[:5])
+
+
+def test_a_closed_comment_of_a_cell_goes_and_code_stays(tmp_path: Path) -> None:
+    source = "alpha <!-- bravo -->\n\n<!--\ncharlie\n-->\n\n```html\n<!-- delta\n```"
+    cells = [{"cell_type": "markdown", "source": source}]
+    found = passages(tmp_path, "n.ipynb", json.dumps({"cells": cells}).encode())
+    assert words(text(found)) & set(WORDS) == {"alpha", "delta"}
+    assert "<!-- delta" in text(found)
+
+
 @pytest.mark.parametrize("data", ["{", "[]", '{"a": 1}', "[" * 100_000])
 def test_what_is_no_notebook_is_named(data: str) -> None:
     with pytest.raises(InputError, match="notebook"):
@@ -210,6 +241,13 @@ def test_components_of_mdx_go_and_what_they_hold_stays() -> None:
 def test_an_export_may_go_on_over_blank_lines() -> None:
     page = "export const a = {\n  b: 1,\n\n  c: 2,\n};\n\nwords\n\nimports are words\n"
     assert shown(page, ".mdx").strip() == "words\n\nimports are words"
+
+
+def test_an_export_that_is_never_closed_ends_with_its_paragraph() -> None:
+    data = "alpha\n\nexport const a = {\n  b: 1,\n\nbravo\n\nexport const c = {\n\n# charlie\n"
+    found = shown(data, ".mdx")
+    assert words(found) & set(WORDS) == {"alpha", "bravo", "charlie"}
+    assert "const" not in found
 
 
 def test_each_row_of_a_spreadsheet_is_a_passage(tmp_path: Path) -> None:

@@ -389,3 +389,21 @@ def test_random_edits_and_adds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     n = 60 if settings.get_current_profile_name() == ALL else 4
     chosen = settings(max_examples=n, stateful_step_count=12, deadline=None)
     run_state_machine_as_test(Folders, settings=chosen)
+
+
+def test_votes_that_a_later_batch_brings_back_are_not_lost(fw: Flywheel, tmp_path: Path) -> None:
+    docs = write(
+        tmp_path / "docs", a_md="# Reset\n\nHold the side button for ten seconds until it blinks."
+    )
+    fw.add_files(docs)
+    (passage,) = fw.passages()
+    found = fw.retrieve("how do i reset it?")
+    fw.feedback(found.id, passage.id, "helpful", user_id="ann")
+    (docs / "a.md").rename(docs / "z.md")
+    more = "".join(f"# Part {n}\n\nThe number {n} is told here.\n\n" for n in range(700))
+    write(docs, b_md=more, c_md="# More\n\nOther words.")
+    report = fw.add_files(docs, prune=True).passages
+    assert (report.moved_votes, report.lost_votes) == (1, 0)
+    (docs / "z.md").unlink()
+    report = fw.add_files(docs, prune=True).passages
+    assert (report.moved_votes, report.lost_votes) == (0, 1)

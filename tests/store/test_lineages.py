@@ -1,6 +1,8 @@
 """Where votes and known answers go when texts move, and what `add` and `remove` report of it."""
 
+import random
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from fakes import Vectors
 from known import known, said
 from rag_flywheel import AddReport, Flywheel, InputError, Passage, UnknownIdError
+from rag_flywheel.store import passages as store
+from rag_flywheel.store.near_identical import Words, sketch
 
 A = "to reset the device hold the side button until the light blinks"
 B = "refunds are paid to the card that was used for the order"
@@ -180,3 +184,50 @@ def test_adding_costs_the_same_among_many(tmp_path) -> None:  # type: ignore[no-
             fw.add(some)
             seconds.append(time.process_time() - began)
     assert seconds[-1] < 2.0 * seconds[1] + 0.5
+
+
+def test_new_texts_are_added_with_few_statements_each(fw: Flywheel) -> None:
+    draws = random.Random(3)
+    words = ["".join(draws.choices("abcdefgh", k=5)) for _ in range(300)]
+    texts = [Passage(f"p{i}", " ".join(draws.choices(words, k=12))) for i in range(400)]
+    fw.add(texts[:200])
+    seen: list[str] = []
+    with fw._database.transaction() as conn:
+        conn.set_trace_callback(seen.append)
+    try:
+        fw.add(texts[200:])
+    finally:
+        with fw._database.transaction() as conn:
+            conn.set_trace_callback(None)
+    reads = [sql for sql in seen if sql.lstrip().startswith("SELECT")]
+    assert len(seen) > 200  # one insertion each at least
+    assert len(reads) < 2 * 200
+
+
+def test_rows_that_share_most_keys_come_first(fw: Flywheel) -> None:
+    draws = random.Random(4)
+    words = ["".join(draws.choices("abcdefgh", k=4)) for _ in range(40)]
+    texts = [" ".join(draws.choices(words, k=9)) for _ in range(120)]
+    fw.add([Passage(f"p{i}", text) for i, text in enumerate(texts)])
+    asked = [sketch(Words.of(" ".join(draws.choices(words, k=9)))) for _ in range(30)]
+    with fw._database.snapshot() as conn:
+        pairs = [(int(key), int(pid)) for key, pid in conn.execute("SELECT key, pid FROM sketches")]
+        found = store.rows_like(conn, asked, 5, 4)
+    for keys, rows in zip(asked, found, strict=True):
+        shared = Counter[int]()
+        for key in keys:
+            shared.update(sorted((pid for k, pid in pairs if k == key), reverse=True)[:5])
+        best = sorted(shared, key=lambda pid: (-shared[pid], -pid))[:4]
+        assert [row.stored.pid for row in rows] == best
+    assert any(found)
+
+
+def test_a_number_of_a_row_is_never_used_again(fw: Flywheel) -> None:
+    fw.add([Passage("a", A), Passage("b", B)])
+    with fw._database.transaction() as conn:
+        last = store.last_pid(conn)
+        conn.execute("DELETE FROM sketches WHERE pid = ?", (last,))
+        conn.execute("DELETE FROM passages WHERE pid = ?", (last,))
+    fw.add([Passage("c", C)])
+    with fw._database.snapshot() as conn:
+        assert store.last_pid(conn) == last + 1

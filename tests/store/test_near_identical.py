@@ -2,8 +2,10 @@ import random
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rag_flywheel.store.near_identical import Words, is_copy, near_identical, sketch
+from rag_flywheel.store.near_identical import Words, is_copy, may_be_copy, near_identical, sketch
 
 LONG = (
     "To reset the device hold the side button for ten seconds until the light blinks, and then let it "
@@ -117,3 +119,34 @@ def test_long_and_crafted_texts_take_little_time(n: int) -> None:
     began = time.process_time()
     near_identical(one, other, 0.95)
     assert time.process_time() - began < 2.0
+
+
+TEXTS = st.text(alphabet="aB0 1.,:/-+#'!<>=%$_~\n|é你\ufb01\u2019İ€\u0653", max_size=60)
+SENTENCES = st.lists(
+    st.sampled_from(["Hold", "the", "buton", "button", "bottom", "7", "c++"]), max_size=50
+).map(" ".join)
+
+
+@given(TEXTS)
+def test_words_of_ascii_are_those_of_any_text(text: str) -> None:
+    plain = text.encode("ascii", "ignore").decode()
+    with_more = Words.of(f"{plain} é")
+    if Words.of(plain).folded != tuple(plain.casefold().split()):  # there is some word
+        assert Words.of(plain).folded == with_more.folded[:-1]
+        assert Words.of(plain).raw == with_more.raw[:-1]
+
+
+@given(st.one_of(st.tuples(TEXTS, TEXTS), st.tuples(SENTENCES, SENTENCES)), st.data())
+def test_no_copy_is_ruled_out(texts: tuple[str, str], data: st.DataObject) -> None:
+    one, other = texts
+    at = data.draw(st.integers(0, len(one)))
+    for new in (one, other, one.upper(), f"{one[:at]}x{one[at:]}", f"{one[:at]} ,{one[at:]}"):
+        if is_copy(Words.of(one), Words.of(new)):
+            assert may_be_copy(one, Words.of(new))
+
+
+def test_texts_with_other_words_are_ruled_out() -> None:
+    assert not may_be_copy(
+        LONG, Words.of(LONG.replace("machine", "engine").replace("side", "rear"))
+    )
+    assert may_be_copy(LONG.upper(), Words.of(LONG))

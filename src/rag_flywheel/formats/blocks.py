@@ -161,7 +161,7 @@ class _Reader:
         found = _ATTRIBUTES.search(content)
         explicit = _EXPLICIT.search(found["inside"]) if found else None
         text = content[: found.start()] if found else content
-        plain = " ".join(plain_inline(text, self._targets).split())
+        plain = " ".join(plain_inline(_LONE_FENCE.sub(r"\1", text), self._targets).split())
         return Heading(int(token.tag[1]), plain, explicit and explicit[1], first + 1, last)
 
     def _blocks(self, token: Any, first: int, last: int) -> Iterator[Block]:

@@ -6,6 +6,7 @@ begins and ends does not depend on what stands far before or behind it, so after
 chunks around it are what they were.
 """
 
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,8 +25,10 @@ from rag_flywheel.formats.token_estimate import estimate_tokens
 LEAST_TOKENS = 32
 _DEFAULT_MOST = 512
 _CHARS_A_TOKEN = 16
-_INDENT = " \t"
 """A chunk has at most so many characters a token: to some tokenizers a very long word is one token."""
+_INDENT = " \t"
+_FENCE = re.compile(r"\A[ \t>]*(?:`{3,}|~{3,})")
+"""What would open a code block, where a line was cut before it."""
 _KEY_CHARS = 80
 """A chunk is named by its first characters, so many, and so is the boundary before them."""
 
@@ -238,11 +241,12 @@ class _Cutter:
     def _parts(self, block: Block, room: int) -> tuple[list[_Unit], int]:
         """A block cut into units of at most `room` tokens, and the tokens that each part repeats."""
         count = self._counter.count
-        strength, line = block.strength, block.first
         repeated = count([f"{block.head}\n{block.tail}"])[0] if block.kind != "text" else 0
-        if block.kind == "text" or repeated > room // 2:
-            texts, repeated = pieces(block.text, room, count), 0
-            block = replace(block, kind="text")
+        if repeated > room // 2:
+            block, repeated = _unframed(block), 0
+        strength, line = block.strength, block.first
+        if block.kind == "text":
+            texts = pieces(block.text, room, count)
         else:
             line += block.head.count("\n") + 1
             room -= repeated
@@ -275,6 +279,8 @@ class _Cutter:
             if not same[0].whole and block.kind != "text":
                 head = block.opening if same[0].opens else block.head
                 part = "\n".join(filter(None, (head, part, block.tail)))
+            elif not same[0].whole:
+                part = _FENCE.sub("", part)
             text += ("\n" if block.joined else "\n\n") * bool(text) + part.rstrip()
         return (f"{lead}\n\n" if lead else "") + _dedented(text)
 
@@ -293,6 +299,13 @@ def _as_block(unit: _Unit) -> Block:
     return replace(
         unit.block, body=unit.text, opening=opening, first=unit.first, strength=unit.strength
     )
+
+
+def _unframed(block: Block) -> Block:
+    """Code without its fences, or a table without its header in each part, for which there is no room."""
+    first = block.opening.removeprefix(block.tail) if block.kind == "code" else block.opening
+    text = "\n".join(filter(None, (first.strip(), block.body)))
+    return replace(block, kind="text", text=text, first=block.first + (not first.strip()))
 
 
 def _dedented(text: str) -> str:

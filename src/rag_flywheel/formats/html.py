@@ -18,7 +18,7 @@ _PERMALINK = {"", "#", "¶", "§", "🔗", "\uf0c1"}
 _RAW = {"pre", "code", "kbd", "samp", "tt"}
 _LANGUAGE = re.compile(r"(?:language|lang|highlight)-([\w+#.-]+)")
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
-_BLOCK = re.compile(r"^(\s*)(#{1,6}|>)(?=\s)")
+_BLOCK = re.compile(r"^(\s*)(#{1,6}(?=\s)|>(?=\s)|`{3}|~{3})")
 
 
 def html_to_markdown(text: str) -> tuple[str, str]:
@@ -80,7 +80,7 @@ def _tidy_links(main: Any) -> None:
 
 
 def _escape(main: Any) -> None:
-    """Text that Markdown would take for a tag or a heading is escaped; white space becomes one blank."""
+    """Text that Markdown would take for a tag, heading or fence is escaped; white space becomes a blank."""
     for node in list(main.find_all(string=True)):
         if type(node).__name__ != "NavigableString":
             node.extract()  # a comment

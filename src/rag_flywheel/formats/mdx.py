@@ -1,7 +1,7 @@
 """Converts MDX to Markdown: imports, exports and components' tags go, what they hold stays."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\n.*?\n---[ \t]*(?:\n|$)", re.DOTALL)
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})(.*)")
@@ -53,14 +53,28 @@ def _parts(text: str) -> Iterator[tuple[bool, str]]:
 
 
 def _plain(part: str) -> str:
+    blocks = re.split(r"(\n[ \t]*\n\s*)", part)
     kept: list[str] = []
-    depth = 0  # of braces that an import or export has open, over blank lines
-    for block in re.split(r"(\n[ \t]*\n\s*)", part):
-        if depth > 0 or _MODULE.match(block.lstrip("\n")):
-            depth = max(0, depth + block.count("{") - block.count("}"))
+    at, closes = 0, True
+    while at < len(blocks):
+        if not _MODULE.match(blocks[at].lstrip("\n")):
+            kept.append(blocks[at])
+        elif closes and (end := _end_of_module(blocks, at)) is not None:
+            at = end
         else:
-            kept.append(block)
+            closes = False  # what is never closed ends with its paragraph
+        at += 1
     return _without_tags("".join(kept))
+
+
+def _end_of_module(blocks: Sequence[str], start: int) -> int | None:
+    """The block that closes the braces of the import or export in block `start`; None: none does."""
+    depth = 0
+    for number in range(start, len(blocks)):
+        depth += blocks[number].count("{") - blocks[number].count("}")
+        if depth <= 0:
+            return number
+    return None
 
 
 def _without_tags(part: str) -> str:

@@ -7,6 +7,10 @@ from typing import Any
 
 from rag_flywheel.errors import InputError
 
+_OPENS = re.compile(r"[ \t>*+\d.)-]*(<!--|<(?:script|pre|style|textarea)\b)", re.IGNORECASE)
+"""What makes all lines HTML up to its end, however far that is."""
+_ENDS = re.compile(r"-->|</(?:script|pre|style|textarea)", re.IGNORECASE)
+
 
 def notebook_to_markdown(text: str) -> str:
     """Markdown of a notebook: its text cells as they are, code cells as code blocks.
@@ -60,7 +64,7 @@ def _markdown(cell: Any, language: str) -> str:
         level = cell.get("level")
         n = level if isinstance(level, int) and 1 <= level <= 6 else 1
         return "#" * n + " " + " ".join(text.split())
-    return text + _closing_fence(text)
+    return _contained(text)
 
 
 def code_block(text: str, language: str = "") -> str:
@@ -70,16 +74,25 @@ def code_block(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{text}\n{fence}"
 
 
-def _closing_fence(text: str) -> str:
-    """The line that closes a code block that a cell leaves open, so that it ends with the cell."""
-    fence = ""
+def _contained(text: str) -> str:
+    """A text cell of which nothing reaches into the next one: a code block that it leaves open is
+    closed, and the mark of a comment or an element that it leaves open is text."""
+    ends = {found[0].lower(): found.start() for found in _ENDS.finditer(text)}
+    fence, lines, at = "", list[str](), 0
     for line in text.split("\n"):
         found = re.match(r" {0,3}(`{3,}|~{3,})(.*)", line)
-        if found is None:
-            continue
-        mark, rest = found.groups()
-        if not fence:
-            fence = mark
-        elif mark.startswith(fence) and not rest.strip():
+        opens = None if fence else _OPENS.match(line)
+        if found and not fence:
+            fence = found[1]
+        elif found and found[1].startswith(fence) and not found[2].strip():
             fence = ""
-    return f"\n{fence}" if fence else ""
+        if opens and ends.get(_end_of(opens[1].lower()), -1) < at:
+            lines.append(f"{opens[0][: -len(opens[1])]}&lt;{line[opens.start(1) + 1 :]}")
+        else:
+            lines.append(line)
+        at += len(line) + 1
+    return "\n".join([*lines, fence] if fence else lines)
+
+
+def _end_of(mark: str) -> str:
+    return "-->" if mark == "<!--" else f"</{mark[1:]}"

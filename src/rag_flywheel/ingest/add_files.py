@@ -15,7 +15,7 @@ from rag_flywheel.formats.documents import ADDED_FROM, Cutting, read_passages
 from rag_flywheel.formats.files import JSONL, Found, Selection, below, find_files
 from rag_flywheel.ingest.source_names import SourceNames, project_of
 from rag_flywheel.records import AddFilesReport, AddReport, Passage, Progress, SkippedFile
-from rag_flywheel.store import corpus, sources
+from rag_flywheel.store import corpus, sources, text_votes
 from rag_flywheel.store import passages as store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.lineages import Rule
@@ -71,6 +71,7 @@ def add_files(
     run.flush()
     if options.prune:
         run.prune_jsonl()
+    run.count_lost()
     return AddFilesReport(run.report, run.n_files, tuple(run.skipped))
 
 
@@ -120,6 +121,8 @@ class _Run:
         self.report = AddReport(0, 0, 0)
         self.n_files = 0
         self.skipped: list[SkippedFile] = []
+        with index.database.snapshot() as conn:
+            self._start = store.read_clock(conn)
         self._seen: dict[str, None] = {}  # ids of this call
         self._waiting: list[Passage] = []
         self._obsolete: dict[str, None] = {}
@@ -239,6 +242,13 @@ class _Run:
         else:
             self._write(obsolete)
         self._waiting, self._obsolete = [], {}
+
+    def count_lost(self) -> None:
+        """Count the votes that are lost in the end: a later batch may have brought a text back."""
+        if self.report.lost_votes or self.report.lost_answers:
+            with self.index.database.snapshot() as conn:
+                votes, answers = text_votes.lost_since(conn, self._start)
+            self.report = replace(self.report, lost_votes=votes, lost_answers=answers)
 
     def _write(self, obsolete: list[str]) -> None:
         with self.index.database.snapshot() as conn:

@@ -114,6 +114,8 @@ class _Change:
                 store.insert(self._conn, text.passage, seq=seq, lineage=lineage, named=text.named)
             )
             lineages.append(pids[-1] if lineage is None else lineage)
+        keys = [text.named.keys for text in new]
+        store.put_sketches(self._conn, zip(pids, keys, strict=True))
         self._hand_over(leaving, seq)
         n_updated = len(wanted) - n_added - n_unchanged
         report = AddReport(n_added, n_updated, n_unchanged, len(gone))

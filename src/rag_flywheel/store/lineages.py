@@ -12,12 +12,19 @@ from functools import cached_property
 
 from rag_flywheel.records import Passage
 from rag_flywheel.store import passages as store
-from rag_flywheel.store.near_identical import Words, is_copy, near_identical, similarity
+from rag_flywheel.store.near_identical import (
+    Words,
+    is_copy,
+    may_be_copy,
+    near_identical,
+    similarity,
+)
 from rag_flywheel.store.passages import ONE_TENANT, KnownRow, Named, StoredPassage, Tenancy
 
 _MOVED_LEAST = 0.95  # share of the words that stay, at least, where a text comes under another id
 _BUCKET = 32  # rows that are read for one key of a sketch
 _ALIKE = 6  # rows that are compared, of those that share keys
+_AT_ONCE = 512  # texts of which the rows that share keys are read together
 _SAME_BODY = 64  # rows that are compared, of those with the same words under other titles
 _BODY = 4  # words of a text, at least, that is the same under quite another title
 
@@ -58,7 +65,7 @@ class Text:
     @cached_property
     def body(self) -> Words:
         """The words of the text alone."""
-        return Words.of(self.passage.text)
+        return Words.of(self.passage.text) if self.passage.title else self.whole
 
     @cached_property
     def title(self) -> Words:
@@ -122,6 +129,9 @@ class Lineages:
         self._texts: dict[int, Text] = {}
         self._roots: dict[int, Text | None] = {}
         self._exact: dict[bytes, _Rows] = {}
+        self._ids: set[str] = set()  # that rows have, of those of the texts, and so their hashes
+        self._hashes: set[bytes] = set()
+        self._bodies: set[bytes] = set()
 
     def of(self, texts: Sequence[Text], before: Mapping[str, StoredPassage]) -> list[Heir]:
         """What each of these texts inherits; before: the present rows of their ids.
@@ -131,21 +141,21 @@ class Lineages:
         among the new texts. A text that left is inherited once, by the text most like it.
         """
         heirs: dict[int, Heir] = {}
+        self._note_stored(texts)
         for i, text in enumerate(texts):
             lineage = self._lineage_of_same(text)
             if lineage is not None:
                 heirs[i] = Heir(lineage)
                 self._stands[lineage] = True
         pairs: list[tuple[float, int, int]] = []
-        for i, text in enumerate(texts):
-            if i in heirs:
-                continue
-            near = list(self._near(text, before.get(text.passage.id)))
+        for i, alike in self._rows_like(texts, [i for i in range(len(texts)) if i not in heirs]):
+            text = texts[i]
+            near = list(self._near(text, before.get(text.passage.id), alike))
             lineage = self._copied(text, near)
             if lineage is not None:
                 heirs[i] = Heir(lineage)
             else:
-                pairs += ((alike, -i, -found) for found, alike in self._edited(text, near).items())
+                pairs += ((same, -i, -found) for found, same in self._edited(text, near).items())
         for _, minus_i, minus_lineage in sorted(pairs, reverse=True):  # of equals the oldest first
             i, lineage = -minus_i, -minus_lineage
             if i not in heirs and not self.stands(lineage):
@@ -166,25 +176,51 @@ class Lineages:
             self._stands[lineage] = known
         return known
 
+    def _note_stored(self, texts: Sequence[Text]) -> None:
+        """Note by what any of these texts can be found among all rows, so that only those are looked for."""
+        self._ids, self._hashes, self._bodies = store.with_rows(
+            self._conn,
+            [text.passage.id for text in texts],
+            [store.passage_hash(text.passage) for text in texts],
+            [text.named.body_hash for text in texts],
+        )
+
+    def _rows_like(
+        self, texts: Sequence[Text], numbers: Sequence[int]
+    ) -> Iterator[tuple[int, list[KnownRow]]]:
+        """Yield (number of a text, rows that share keys of its sketch), reading many at once."""
+        for start in range(0, len(numbers), _AT_ONCE):
+            some = numbers[start : start + _AT_ONCE]
+            sketches = [texts[i].keys for i in some]
+            yield from zip(
+                some, store.rows_like(self._conn, sketches, _BUCKET, _ALIKE), strict=True
+            )
+
     def _lineage_of_same(self, text: Text) -> int | None:
         """The lineage of the very same text under the same tenant; that under the same id goes first."""
         passage = text.passage
         name = store.passage_hash(passage)
+        if name not in self._hashes:
+            return None
         if name not in self._exact:
             rows = store.rows_with_text(self._conn, name)
             self._exact[name] = _Rows(rows, self._rule.tenancy)
         return self._exact[name].lineage(passage)
 
-    def _near(self, text: Text, current: StoredPassage | None) -> Iterator[KnownRow]:
-        """Rows that may be the same text, of the same tenant; each once."""
+    def _near(
+        self, text: Text, current: StoredPassage | None, alike: Sequence[KnownRow]
+    ) -> Iterator[KnownRow]:
+        """Rows that may be the same text, of the same tenant; each once. alike: those that share keys."""
         passage, conn = text.passage, self._conn
         found: list[KnownRow] = []
         if current is not None:
             found.append(KnownRow(current, True, 0))
-        earlier = store.earlier_texts(conn, passage.id, store.passage_hash(passage))
-        found += (KnownRow(stored, False, 0) for stored in earlier)
-        found += store.rows_with_body(conn, text.named.body_hash, _SAME_BODY)
-        found += store.rows_like(conn, text.keys, _BUCKET, _ALIKE)
+        if passage.id in self._ids:
+            earlier = store.earlier_texts(conn, passage.id, store.passage_hash(passage))
+            found += (KnownRow(stored, False, 0) for stored in earlier)
+        if text.named.body_hash in self._bodies:
+            found += store.rows_with_body(conn, text.named.body_hash, _SAME_BODY)
+        found += alike
         pids = self._left.like(text)
         found += (KnownRow(self._leaving[pid], True, 0) for pid in pids)
         seen = set[int]()
@@ -200,6 +236,8 @@ class Lineages:
             stored = row.stored
             if not row.present or stored.pid in self._leaving:
                 continue
+            if not may_be_copy(store.encoded_text(stored.passage), text.whole):
+                continue
             if is_copy(self._text(stored).whole, text.whole) and self._fits(stored, text):
                 return stored.lineage
         return None
@@ -209,6 +247,8 @@ class Lineages:
         found: dict[int, float] = {}
         for row in near:
             stored = row.stored
+            if row.present and stored.pid not in self._leaving:
+                self._stands[stored.lineage] = True
             if self.stands(stored.lineage):
                 continue
             same_id = stored.passage.id == text.passage.id
@@ -270,7 +310,7 @@ def successor(
     old = Text(gone.passage)
     root = store.rows_of(conn, [gone.lineage]).get(gone.lineage)
     rows = store.rows_with_body(conn, old.named.body_hash, _SAME_BODY)
-    rows += store.rows_like(conn, old.keys, _BUCKET, _ALIKE)
+    rows += store.rows_like(conn, [old.keys], _BUCKET, _ALIKE)[0]
     least, best = rule.least(same_id=False), None
     for stored in (row.stored for row in rows if row.present):
         new = Text(stored.passage)
@@ -327,5 +367,7 @@ class _Nearby:
 
     def like(self, text: Text) -> list[int]:
         """The numbers of the texts that share the most keys with this one."""
+        if not self._names:
+            return []
         counts = Counter(name for key in text.keys for name in self._names.get(key, ()))
         return [name for name, _ in counts.most_common(_ALIKE)]

@@ -13,7 +13,13 @@ from sqlite_utils.migrations import Migrations
 from rag_flywheel.errors import NewerFormatError
 from rag_flywheel.store.database import Database, in_chunks, scalar
 from rag_flywheel.store.near_identical import Words, sketch
-from rag_flywheel.store.passages import body_hash, encoded_text, put_sketch, query_hash, stored_row
+from rag_flywheel.store.passages import (
+    body_hash,
+    encoded_text,
+    put_sketches,
+    query_hash,
+    stored_row,
+)
 from rag_flywheel.store.schema import require_ours, require_schema
 from rag_flywheel.store.users import USER_KEY, new_user_key
 
@@ -365,7 +371,7 @@ def m016_sketches(db: sqlite_utils.Database) -> None:
         passage = stored_row(row).passage
         hashed = body_hash(passage.text)
         db.execute("UPDATE passages SET body_hash = ? WHERE pid = ?", (hashed, row[0]))
-        put_sketch(db.conn, row[0], sketch(Words.of(encoded_text(passage))))
+        put_sketches(db.conn, [(row[0], sketch(Words.of(encoded_text(passage))))])
 
 
 @migrations()

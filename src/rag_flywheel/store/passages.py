@@ -7,8 +7,10 @@ import hashlib
 import json
 import sqlite3
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -74,6 +76,10 @@ _COLUMNS = "pid, id, title, text, metadata, text_hash, lineage"
 _PRESENT = "ended IS NULL AND origin = 'index'"
 ALL_PRESENT = f"passages p INDEXED BY passages_present WHERE {_PRESENT}"
 """SQL: the texts in the index now, by an index of them alone; other texts are not read."""
+_NEXT_PID = (  # numbers are not used again
+    "SELECT max(coalesce((SELECT max(pid) FROM passages), 0), coalesce((SELECT seq FROM "
+    "sqlite_sequence WHERE name = 'passages'), 0)) + 1"
+)
 _WITHOUT_VECTOR = (
     f"{ALL_PRESENT} AND NOT EXISTS "
     "(SELECT 1 FROM vectors v WHERE v.text_hash = p.text_hash AND v.revision = ?)"
@@ -158,18 +164,40 @@ def rows_with_body(conn: sqlite3.Connection, body: bytes, most: int) -> list[Kno
 
 
 def rows_like(
-    conn: sqlite3.Connection, keys: Sequence[int], bucket: int, most: int
-) -> list[KnownRow]:
-    """The rows that share the most keys of a sketch; bucket: how many are read for each key, the newest."""
-    one = "SELECT pid FROM (SELECT pid FROM sketches WHERE key = ? ORDER BY pid DESC LIMIT ?)"
+    conn: sqlite3.Connection, sketches: Sequence[Sequence[int]], bucket: int, most: int
+) -> list[list[KnownRow]]:
+    """For each sketch the rows that share the most keys with it; bucket: how many are read for each key,
+    the newest."""
+    keys = sorted({key for sketch in sketches for key in sketch})
     sql = (
-        f"SELECT pid FROM ({' UNION ALL '.join([one] * len(keys))}) GROUP BY pid "
-        "ORDER BY count(*) DESC, pid DESC LIMIT ?"
+        "SELECT value, (SELECT group_concat(pid) FROM (SELECT pid FROM sketches WHERE key = value "
+        "ORDER BY pid DESC LIMIT ?)) FROM json_each(?)"
     )
-    values = [value for key in keys for value in (key, bucket)]
-    pids = [row[0] for row in conn.execute(sql, (*values, most))]
-    rows = {row.stored.pid: row for row in _known(in_chunks(conn, f"{_KNOWN} pid IN (%s)", pids))}
-    return [rows[pid] for pid in pids if pid in rows]
+    found = conn.execute(sql, (bucket, json.dumps(keys)))
+    pids = {key: list(map(int, joined.split(","))) for key, joined in found if joined}
+    best = [_most_shared([pids[key] for key in sketch if key in pids], most) for sketch in sketches]
+    wanted = sorted({pid for some in best for pid in some})
+    known = _known(in_chunks(conn, f"{_KNOWN} pid IN (%s)", wanted))
+    rows = {row.stored.pid: row for row in known}
+    return [[rows[pid] for pid in some if pid in rows] for some in best]
+
+
+def _most_shared(buckets: Sequence[Sequence[int]], most: int) -> list[int]:
+    """The pids that are in the most buckets, of equals the newest first."""
+    counts = Counter(chain.from_iterable(buckets))
+    return sorted(counts, key=lambda pid: (counts[pid], pid), reverse=True)[:most]
+
+
+def with_rows(
+    conn: sqlite3.Connection, ids: Sequence[str], texts: Sequence[bytes], bodies: Sequence[bytes]
+) -> tuple[set[str], set[bytes], set[bytes]]:
+    """Those of these ids, text hashes and body hashes that any row has, whether it has ended or not."""
+    sql = "SELECT DISTINCT {0} FROM passages WHERE {0} IN (%s)"
+    found = [
+        {row[0] for row in in_chunks(conn, sql.format(column), values)}
+        for column, values in (("id", ids), ("text_hash", texts), ("body_hash", bodies))
+    ]
+    return found[0], found[1], found[2]
 
 
 def _known(rows: Iterable[tuple[Any, ...]]) -> list[KnownRow]:
@@ -204,10 +232,13 @@ def insert(
     named: "Named | None" = None,
 ) -> int:
     """Begin a row; returns its pid. lineage None: it inherits no votes. named: by what a text of the index
-    is found, None: it is found out."""
-    if named is None and origin == "index":
+    is found, of which the caller stores the sketch; None: it is found out and stored."""
+    sketched = named is None and origin == "index"
+    if sketched:
         named = Named.of(Words.of(encoded_text(passage)), Words.of(passage.text))
+    pid = column_checks.whole("passages.pid", scalar(conn, _NEXT_PID))
     row = {
+        "pid": pid,
         "id": passage.id,
         "origin": origin,
         "title": passage.title,
@@ -215,15 +246,12 @@ def insert(
         "metadata": metadata_json(passage.metadata),
         "text_hash": passage_hash(passage),
         "body_hash": None if named is None else named.body_hash,
-        "lineage": -1 if lineage is None else lineage,
+        "lineage": pid if lineage is None else lineage,
         "born": seq,
     }
     append_rows(conn, "passages", row)
-    pid = int(scalar(conn, "SELECT last_insert_rowid()"))
-    if lineage is None:
-        conn.execute("UPDATE passages SET lineage = pid WHERE pid = ?", (pid,))
-    if named is not None:
-        put_sketch(conn, pid, named.keys)
+    if sketched and named is not None:
+        put_sketches(conn, [(pid, named.keys)])
     return pid
 
 
@@ -240,11 +268,10 @@ class Named:
         return cls(body.digest(), sketch(whole))
 
 
-def put_sketch(conn: sqlite3.Connection, pid: int, keys: Iterable[int]) -> None:
-    """Store the sketch of a row's text, by which near-identical texts are found."""
-    conn.executemany(
-        "INSERT OR IGNORE INTO sketches (key, pid) VALUES (?, ?)", [(key, pid) for key in keys]
-    )
+def put_sketches(conn: sqlite3.Connection, sketches: Iterable[tuple[int, Iterable[int]]]) -> None:
+    """Store (pid, sketch of its text) of rows, by which near-identical texts are found."""
+    rows = sorted((key, pid) for pid, keys in sketches for key in keys)
+    conn.executemany("INSERT OR IGNORE INTO sketches (key, pid) VALUES (?, ?)", rows)
 
 
 def last_pid(conn: sqlite3.Connection) -> int:

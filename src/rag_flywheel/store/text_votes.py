@@ -42,6 +42,12 @@ def count(conn: sqlite3.Connection, lineages: Collection[int]) -> tuple[int, int
     return n_votes, len(answers)
 
 
+def lost_since(conn: sqlite3.Connection, seq: int) -> tuple[int, int]:
+    """What `count` says of the texts that ended after event number `seq` and are in the index no longer."""
+    ended = conn.execute("SELECT DISTINCT lineage FROM passages WHERE ended > ?", (seq,))
+    return count(conn, absent(conn, [int(row[0]) for row in ended]))
+
+
 def with_followed(
     conn: sqlite3.Connection,
     report: AddReport,
