@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from rag_flywheel.capture import corrections
 from rag_flywheel.capture import votes as capture
@@ -13,9 +13,13 @@ from rag_flywheel.capture.answer_votes import AnswerVote, append_answer_vote
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.capture.terms import Terms, set_muted
 from rag_flywheel.checks import (
+    MOST_ID_CHARS,
+    MOST_NAME_CHARS,
     check_k,
     check_name,
+    check_one_of,
     check_optional_chance,
+    check_optional_text,
     check_text,
     check_trust,
     check_whole,
@@ -30,14 +34,16 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.deploy import rollback
 from rag_flywheel.deploy.current import reconcile
-from rag_flywheel.deploy.folder import open_folder
+from rag_flywheel.deploy.folder import is_new, open_folder
 from rag_flywheel.deploy.repair import repair
 from rag_flywheel.deploy.verify import problems
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.encoder_slot import EncoderSlot
+from rag_flywheel.encode.make import make_encoder
 from rag_flywheel.encode.too_long import count_too_long
 from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
+from rag_flywheel.formats.anchors import Site
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.formats.documents import Cutting
 from rag_flywheel.formats.files import Selection
@@ -133,18 +139,22 @@ class Flywheel:
         """Open the index folder at `path`; it is created on first use.
 
         encoder: an object with the Encoder protocol, or "sentence-transformers:NAME_OR_PATH" or
-            "module:factory"; None: the one in the folder's settings. Models load when first needed.
+            "module:factory"; None: the one in the folder's settings. Models load when first needed, and
+            one that is named for a new folder at once, before the folder is made.
         config: settings of a new folder.
-        create: False raises an error for a missing folder.
+        create: False raises an error for a missing folder, so that a mistyped path is noticed.
         trust: how much the feedback of a user weighs, from 0 to 3, 1 for an ordinary one: a number, or a
             function of the user's id (None: without one), called with each vote.
-        Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError.
+        Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError, EncoderNotFoundError.
         """
         from rag_flywheel.store.migrations import migrate  # sqlite-utils takes 50 ms to load
 
         root = Path(path)
         name = encoder if isinstance(encoder, str) else ""
         new = Config() if encoder is None else Config(encoder=name)
+        chosen = name if encoder is not None or config is None else config.encoder
+        if create and chosen and chosen != Config().encoder and is_new(root):
+            encoder = make_encoder(chosen)  # first, so that a mistyped name leaves no folder behind
         found = open_folder(root, config=config, new=new, create=create)
         database = Database(root / FILE_NAME)
         try:
@@ -243,15 +253,20 @@ class Flywheel:
         Raises InputError when nothing can be read, or a name stands for another folder.
         """
         given = [paths] if isinstance(paths, str | Path) else items("paths", paths, object)
+        check_optional_text("name", name, MOST_NAME_CHARS)
+        check_optional_text("base_url", base_url, MOST_NAME_CHARS)
+        for pattern in (*items("include", include, str), *items("exclude", exclude, str)):
+            check_text("a pattern", pattern, MOST_NAME_CHARS)
         config = self._config
         chunking = Chunking.for_encoder(
             self._slot.get(),
             tokens=config.chunk_tokens if chunk_tokens is None else chunk_tokens,
             overlap=config.chunk_overlap if chunk_overlap is None else chunk_overlap,
         )
+        check_one_of("anchors", anchors, get_args(Site))
         cutting = Cutting(chunking, base_url, anchors, splitter)
         options = Options(
-            root=None if root is None else Path(root),
+            root=None if root is None else checked_paths([root])[0],
             name=name,
             selection=Selection(tuple(include), tuple(exclude)),
             cutting=cutting,
@@ -406,18 +421,20 @@ class Flywheel:
         *,
         user_id: str | None = None,
         reason: str | None = None,
-    ) -> None:
+    ) -> bool:
         """Record one vote: "helpful", "harmful", or "retract" to withdraw the user's last one.
 
         It is on the disk when this returns, and affects the next retrieval of similar queries.
-        Nothing is recorded of a user who opted out.
+        False, and nothing is recorded, when the user opted out.
         Raises UnknownIdError, and InputError for a passage that the retrieval did not show.
         """
-        self.feedback_many([Vote(retrieval_id, passage_id, verdict, user_id, reason)])
+        return bool(self.feedback_many([Vote(retrieval_id, passage_id, verdict, user_id, reason)]))
 
     def feedback_many(self, votes: Iterable[Vote]) -> int:
         """Record votes in one commit, all or none; returns how many. Raises as `feedback` does."""
         given = items("votes", votes, Vote)
+        for vote in given:
+            check_optional_text("user_id", vote.user_id, MOST_ID_CHARS)
         trusts = {user: self._trust_of(user) for user in {vote.user_id for vote in given}}
         hashed = [
             privacy.hashed_vote(self._user_key, vote, trust=trusts[vote.user_id]) for vote in given
@@ -432,7 +449,7 @@ class Flywheel:
         answer: str | None = None,
         cited: Sequence[str] | None = None,
         user_id: str | None = None,
-    ) -> None:
+    ) -> bool:
         """Record a verdict on a whole answer. Its weight, at most 1, is divided among the cited passages.
 
         Each gets a share by how much of the answer it supports; without a text, by its chance to be
@@ -441,10 +458,10 @@ class Flywheel:
         answer: the text; None: the one given to `answer`. Only the shares are stored.
         cited: the passages that the answer cites; none of them, []: no passage gets a share. None: not
             known, so that all that were shown get one.
-        Raises UnknownIdError, InputError.
+        False when the user opted out, of whom nothing is recorded. Raises UnknownIdError, InputError.
         """
         vote = AnswerVote(retrieval_id, verdict, answer, cited, self._hidden(user_id))
-        append_answer_vote(self._database, vote, self._slot.get, self._terms(user_id))
+        return append_answer_vote(self._database, vote, self._slot.get, self._terms(user_id))
 
     def relevance(
         self,
@@ -466,13 +483,13 @@ class Flywheel:
         used: bool,
         why: str = "",
         user_id: str | None = None,
-    ) -> None:
+    ) -> bool:
         """Record whether an answer was used, and why; it is divided like `answer_feedback`.
 
-        Raises UnknownIdError, InputError.
+        False when the user opted out. Raises UnknownIdError, InputError.
         """
         user, terms = self._hidden(user_id), self._terms(user_id)
-        append_adopted(self._database, retrieval_id, used, why, user, self._slot.get, terms)
+        return append_adopted(self._database, retrieval_id, used, why, user, self._slot.get, terms)
 
     def signal(
         self,
@@ -482,17 +499,17 @@ class Flywheel:
         *,
         passage_id: str | None = None,
         user_id: str | None = None,
-    ) -> None:
+    ) -> bool:
         """Record what a user did with an answer, or with one passage of it, as weak evidence.
 
         kind: copied, accepted, edited (value: the final text, compared with the stored answer and
             not stored), regenerated, abandoned, rephrased, escalated, rating (value: 1 to 5, or 0.0
             to 1.0) or task_done (value False: it was not).
         passage_id: None: it is divided like `answer_feedback`.
-        A vote of the same user outranks it. Raises UnknownIdError, InputError.
+        A vote of the same user outranks it. False when the user opted out. Raises UnknownIdError, InputError.
         """
         given = SignalGiven(retrieval_id, kind, value, passage_id, self._hidden(user_id))
-        append_signal(self._database, given, self._slot.get, self._terms(user_id))
+        return append_signal(self._database, given, self._slot.get, self._terms(user_id))
 
     def votes_behind(self, hit: Hit) -> list[PastVotes]:
         """The votes on similar past queries that `hit.explanation.evidence` rests on, by query."""
@@ -506,32 +523,34 @@ class Flywheel:
         text: str | None = None,
         *,
         user_id: str | None = None,
-    ) -> None:
+    ) -> bool:
         """Record the passage that a user names as the answer, or the answer that a user writes.
 
         passage_id: any passage, shown or not; it counts as two votes, and only the last one of a user
             on a retrieval counts.
         text: waits in `review`, and becomes a passage when it is accepted.
-        It is on the disk when this returns. Nothing is recorded of a user who opted out. Raises
+        It is on the disk when this returns. False, and nothing is recorded, when the user opted out. Raises
         InputError, and UnknownIdError for a retrieval or passage that does not exist.
         """
         user = self._hidden(user_id)
         if text is None:
             terms = self._terms(user_id)
-            corrections.append_correction(self._database, retrieval_id, passage_id, user, terms)
-        elif passage_id is None:
-            corrections.append_text(self._database, retrieval_id, text, user)
-        else:
-            raise InputError("found passage_id and text; expected one of them")
+            return corrections.append_correction(
+                self._database, retrieval_id, passage_id, user, terms
+            )
+        if passage_id is None:
+            return corrections.append_text(self._database, retrieval_id, text, user)
+        raise InputError("found passage_id and text; expected one of them")
 
     def missing(
         self, retrieval_id: str | None, note: str = "", *, user_id: str | None = None
-    ) -> None:
+    ) -> bool:
         """Record that a user reports a missing answer; `review` and `gaps` show it.
 
-        Raises UnknownIdError, InputError.
+        False when the user opted out. Raises UnknownIdError, InputError.
         """
-        corrections.append_missing(self._database, retrieval_id, note, self._hidden(user_id))
+        user = self._hidden(user_id)
+        return corrections.append_missing(self._database, retrieval_id, note, user)
 
     def gaps(self, days: float = 30.0, *, min_relevance: float | None = None) -> list[Gap]:
         """Topics of the last `days` that users ask about without a good answer, those asked most first.
@@ -615,7 +634,9 @@ class Flywheel:
         return self._set_muted(user_id, raters, muted=False)
 
     def _set_muted(self, user_id: str | None, raters: Iterable[str], *, muted: bool) -> int:
-        users_ = [check_text("raters", each) for each in items("raters", raters, str)]
+        users_ = [
+            check_text("raters", each, MOST_ID_CHARS) for each in items("raters", raters, str)
+        ]
         if user_id is not None:
             users_.append(str(self._hidden(user_id)))
         if not users_:

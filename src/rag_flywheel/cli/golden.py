@@ -14,14 +14,22 @@ from rag_flywheel.formats.rows import HIGHEST_GRADE
 if TYPE_CHECKING:
     from rag_flywheel.flywheel import Flywheel
 
-golden = typer.Typer(help="Queries whose answers are known.", no_args_is_help=True)
-review = typer.Typer(help="Answers to review.", no_args_is_help=True)
+GOLDEN_HELP = "Queries whose answers are known."
+REVIEW_HELP = "Answers to review."
+golden = typer.Typer(no_args_is_help=True)
+review = typer.Typer(no_args_is_help=True)
 PassageId = Annotated[str, typer.Argument(metavar="PASSAGE", help="The id of the passage.")]
 Tenant = Annotated[
     str | None,
     typer.Option(help="The tenant that it acts for."),
 ]
 ItemId = Annotated[str, typer.Argument(metavar="ID", help="The id that `review next` shows.")]
+
+
+@golden.callback()
+@review.callback()
+def options(as_json: Json = False) -> None:
+    """Take the option that may stand before the command."""
 
 
 @golden.command("add")
@@ -109,6 +117,18 @@ def review_next(index: Index = KB, as_json: Json = False) -> None:
     """Show the passage with the most votes on which users or sources disagree."""
     with open_index(index) as fw:
         show.result(fw.review.next(), as_json, show.review_item)
+
+
+@review.command("list")
+def review_list(
+    n: Annotated[int, typer.Option("-n", min=1, help="How many to show.")] = 50,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """List everything that waits for a decision, in the order of `next`."""
+    with open_index(index) as fw:
+        found = fw.review.items()
+        show.result(found, as_json, lambda items: show.review_items(items, n))
 
 
 @review.command("accept")

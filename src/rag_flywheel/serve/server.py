@@ -19,7 +19,7 @@ from rag_flywheel.checks import (
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import TextEncoder
-from rag_flywheel.errors import BusyError, InputError
+from rag_flywheel.errors import BusyError, InputError, quoted
 from rag_flywheel.rank.evidence import Asked, Evidence, evidence_for
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.posterior import Rates
@@ -373,16 +373,18 @@ class Server:
         demanded = [value for each, value in filters.demanded(plain) if each == key]
         if len(demanded) < n or n > 1:
             raise InputError(
-                f"the filter does not ask for one {key!r}, which is the tenant key; expected "
-                f"{{{key!r}: a string or whole number}} once, alone or with conditions that must hold too"
+                f"the filter does not ask for one {quoted(key)}, which is the tenant key; expected "
+                f"{{{quoted(key)}: a string or whole number}} once, alone or with conditions that must "
+                "hold too"
             )
         value = demanded[0]
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise InputError(
-                f"filter {key!r} is {value!r}; as the tenant key it takes a string or whole number"
+                f"filter {quoted(key)} is {quoted(value)}; as the tenant key it takes a string or "
+                "whole number"
             )
         if isinstance(value, str):
-            check_name(f"the tenant in filter {key!r}", value)
+            check_name(f"the tenant in filter {quoted(key)}", value)
         return json.dumps(value)
 
     def _scope(self, state: State, where: Filter | None) -> Scope:
