@@ -220,6 +220,7 @@ def test_the_public_names_are_these() -> None:
     assert rag_flywheel.__all__ == [
         "AddFilesReport",
         "AddReport",
+        "BackupReport",
         "Candidate",
         "ClosedError",
         "Config",
@@ -253,6 +254,7 @@ def test_the_public_names_are_these() -> None:
         "Rater",
         "ReadOnlyError",
         "RefreshReport",
+        "RestoreReport",
         "Retrieval",
         "Review",
         "ReviewItem",
@@ -266,6 +268,7 @@ def test_the_public_names_are_these() -> None:
         "VersionInfo",
         "VersionStory",
         "Vote",
+        "restore",
     ]
     for name in rag_flywheel.__all__:
         value = getattr(importlib.import_module("rag_flywheel"), name)

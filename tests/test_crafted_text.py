@@ -238,6 +238,7 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "Flywheel.explain_version version": (lambda fw, _, x: fw.explain_version(x), ANYTHING),
     "Flywheel.rollback version": (lambda fw, _, x: fw.rollback(x), ANYTHING),
     "Flywheel.export path": (lambda fw, _, x: fw.export(x), ANYTHING),
+    "Flywheel.backup dest": (lambda fw, _, x: fw.backup(x), ANYTHING),
     "GoldenSet.add path": (lambda fw, _, x: fw.golden.add(x), ANYTHING),
     "GoldenSet.add split": (lambda fw, _, x: fw.golden.add("there", split=x), ANYTHING),
     "GoldenSet.export path": (lambda fw, _, x: fw.golden.export(x), ANYTHING),

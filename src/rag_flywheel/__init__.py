@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rag_flywheel.encode.tower import TunableEncoder
     from rag_flywheel.encoder import Encoder
     from rag_flywheel.errors import *
-    from rag_flywheel.flywheel import Flywheel
+    from rag_flywheel.flywheel import Flywheel, restore
     from rag_flywheel.records import *
     from rag_flywheel.report.gaps import Gap
     from rag_flywheel.report.raters import Rater
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "AddFilesReport", "AddReport", "Candidate", "ClosedError", "Config", "ConfigError", "CorruptFileError",
+    "AddFilesReport", "AddReport", "BackupReport", "Candidate", "ClosedError", "Config", "ConfigError",
+    "CorruptFileError",
     "DiskFullError", "Encoder", "EncoderError", "EncoderMismatchError", "EncoderNotFoundError",
     "Explanation", "ExportReport", "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap",
     "GoldenItem", "GoldenSet", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
     "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PastVotes", "Progress",
-    "Rater", "ReadOnlyError", "RefreshReport", "Retrieval", "Review", "ReviewItem", "Signal",
-    "SkippedFile", "Status", "StorageError", "TunableEncoder", "UnknownIdError", "Verdict", "VersionInfo",
-    "VersionStory", "Vote",
+    "Rater", "ReadOnlyError", "RefreshReport", "RestoreReport", "Retrieval", "Review", "ReviewItem",
+    "Signal", "SkippedFile", "Status", "StorageError", "TunableEncoder", "UnknownIdError", "Verdict",
+    "VersionInfo", "VersionStory", "Vote", "restore",
 ]  # fmt: skip
 _HOMES = {
     "Config": "config",
@@ -39,6 +40,7 @@ _HOMES = {
     "Rater": "report.raters",
     "Review": "curate.review",
     "TunableEncoder": "encode.tower",
+    "restore": "flywheel",
 }  # of the others: errors and records
 
 

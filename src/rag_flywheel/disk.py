@@ -1,14 +1,21 @@
-"""Turns OS errors into StorageError, and reads untrusted files only after checking type and size."""
+"""What the package does with the disk, safely.
+
+OS errors become StorageError. Untrusted files are read only after checking their type and size. What is
+in an index folder is created, moved and deleted without following a link: the folder itself may be
+reached through one, but from there each step goes by the descriptor of the folder before it, so that a
+link put in place between two steps is an error, never a way out.
+"""
 
 import errno
 import json
 import math
 import os
 import re
+import shlex
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -36,6 +43,8 @@ DAMAGE = OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeErr
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ROOM_FOR_A_PAGE = 64 * 1024
 _MOST_BYTES = 64 * 2**30  # of one file of a version
 MOST_JSON = 2**30
@@ -256,20 +265,6 @@ def sync_tree(folder: Path) -> None:
     sync(folder)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Replace a file's text in one step: readers see the old text or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
-
-
 @contextmanager
 def new_folder(out: Path, *, outside: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `out` when the block ends without an error.
@@ -293,3 +288,123 @@ def new_folder(out: Path, *, outside: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     sync(out.parent)
+
+
+def link_error(path: Path) -> StorageError:
+    """The error for a link in the place of a folder or file of an index."""
+    target = "elsewhere"
+    with suppress(OSError):
+        target = str(path.parent / path.readlink())
+    here, there = shlex.quote(str(path)), shlex.quote(target)
+    return StorageError(
+        f"{path} is a link to {target}; an index writes, moves and deletes only in its own folder, and "
+        f"nothing was changed there. Put the real one in its place: rm {here} && mv {there} {here}. "
+        "Or move the whole index folder to the other disk, and link that"
+    )
+
+
+def require_no_links(root: Path, names: Iterable[str]) -> None:
+    """Raises StorageError naming the first of these entries of the folder that is a link."""
+    for name in names:
+        with suppress(PermissionError):  # which the next call meets
+            if (root / name).is_symlink():
+                raise link_error(root / name)
+
+
+@contextmanager
+def opened_folder(root: Path, place: str = "", *, create: bool = False) -> Iterator[int]:
+    """The descriptor of a folder below the index folder, its steps divided by "/"; "": of that itself.
+
+    create: make the folders that are missing. Raises StorageError for a link, and OSError.
+    """
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    path = root
+    try:
+        for name in place.split("/") if place else []:
+            path = path / name
+            if create:
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=descriptor)
+            step = _step(descriptor, name, path)
+            os.close(descriptor)
+            descriptor = step
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _step(descriptor: int, name: str, path: Path) -> int:
+    try:
+        return os.open(name, _FOLDER, dir_fd=descriptor)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENOTDIR} and path.is_symlink():
+            raise link_error(path) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def names_in(root: Path, place: str = "") -> list[str]:
+    """Sorted names of what is in a folder; none without it, or where a file is in its place."""
+    try:
+        with opened_folder(root, place) as folder:
+            return sorted(os.listdir(folder))  # noqa: PTH208 - of a descriptor
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def make_folder(root: Path, place: str) -> Path:
+    """Make a new folder, and those above it that are missing. Raises FileExistsError."""
+    above, _, name = place.rpartition("/")
+    with opened_folder(root, above, create=True) as folder:
+        os.mkdir(name, dir_fd=folder)
+    return root / place
+
+
+def move(root: Path, old: str, new: str) -> None:
+    """Rename a file or folder and sync both sides; the folder of its new name is made when missing.
+
+    Raises FileExistsError when something has the new name.
+    """
+    (above, _, name), (above_new, _, name_new) = old.rpartition("/"), new.rpartition("/")
+    with (
+        opened_folder(root, above) as source,
+        opened_folder(root, above_new, create=True) as target,
+    ):
+        with suppress(FileNotFoundError):
+            os.stat(name_new, dir_fd=target, follow_symlinks=False)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(root / new))
+        os.rename(name, name_new, src_dir_fd=source, dst_dir_fd=target)
+        os.fsync(source)
+        os.fsync(target)
+
+
+def delete(root: Path, entry: str) -> None:
+    """Delete a file, a link (not what it leads to) or a folder with all that is in it; none is fine."""
+    above, _, name = entry.rpartition("/")
+    with suppress(FileNotFoundError), opened_folder(root, above) as folder:
+        if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            shutil.rmtree(name, dir_fd=folder)  # which follows no link, whatever happens meanwhile
+        else:
+            os.unlink(name, dir_fd=folder)
+        os.fsync(folder)
+
+
+def write_file(root: Path, entry: str, data: bytes) -> None:
+    """Write a file in one step, and its folder when that is missing; it replaces the one of its name."""
+    above, _, name = entry.rpartition("/")
+    temporary = f".{name}.{os.getpid()}-{os.urandom(4).hex()}"
+    with opened_folder(root, above, create=True) as folder:
+        try:
+            with os.fdopen(os.open(temporary, _NEW_FILE, 0o666, dir_fd=folder), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+        os.fsync(folder)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a file's text in one step: readers see the old text or the new, never a part."""
+    write_file(path.parent, path.name, text.encode("utf-8"))

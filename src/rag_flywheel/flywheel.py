@@ -33,6 +33,7 @@ from rag_flywheel.curate.review import Review
 from rag_flywheel.curate.source import Source
 from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.deploy import rollback
+from rag_flywheel.deploy.backup import back_up
 from rag_flywheel.deploy.current import reconcile
 from rag_flywheel.deploy.folder import is_new, open_folder
 from rag_flywheel.deploy.repair import repair
@@ -54,6 +55,7 @@ from rag_flywheel.privacy.forget import finish_forgetting, forget
 from rag_flywheel.records import (
     AddFilesReport,
     AddReport,
+    BackupReport,
     Candidate,
     ExportReport,
     Filter,
@@ -64,6 +66,7 @@ from rag_flywheel.records import (
     PastVotes,
     Progress,
     RefreshReport,
+    RestoreReport,
     Retrieval,
     Signal,
     Splitter,
@@ -94,6 +97,22 @@ from rag_flywheel.store.passages import Tenancy, encoded_text
 
 Trust: TypeAlias = float | Callable[[str | None], float]
 """How much a user's feedback weighs: a number, or a function of the user's id."""
+
+
+def restore(source: str | Path, path: str | Path) -> RestoreReport:
+    """Make the index folder at `path` the state that the backup at `source` holds.
+
+    path: a new or empty folder, or the index that the backup was made of, whose state is replaced; what
+        was built from later events is moved to quarantine/. Processes that have the folder open answer
+        from the restored state at their next call.
+    Everything is checked before anything is changed. Raises InputError, LockedError while another process
+    refreshes that index, CorruptFileError, NewerFormatError, StorageError.
+    """
+    from rag_flywheel.deploy import (
+        restore as deploy,  # with sqlite-utils, which takes 50 ms to load
+    )
+
+    return deploy.restore(source, path, user_hash=privacy.hashed)
 
 
 class Flywheel:
@@ -703,7 +722,7 @@ class Flywheel:
     def versions(self) -> list[VersionInfo]:
         """The index versions on disk, the newest first."""
         with self._files():
-            return status.versions(self._root)
+            return status.versions(self._root, self._database)
 
     def explain_version(self, version: str) -> VersionStory:
         """How a version got its parameters: the gate's measurements, and its decision.
@@ -753,6 +772,18 @@ class Flywheel:
         live = current_of(self._root)
         last = live.frozen_at if live is not None else None
         return export(self._root, self._database, path, last=last)
+
+    def backup(self, dest: str | Path) -> BackupReport:
+        """Write the state of the index at this moment into a folder outside it, to be restored by `restore`.
+
+        It holds passages, votes, settings and the live version, with all that votes taught. Other calls,
+        of any process, go on meanwhile. A folder that holds an earlier backup of this index gets only
+        what is new, and then holds the new state alone. Everything is read back and checked.
+        Raises InputError, LockedError while another backup is written there, CorruptFileError,
+        StorageError.
+        """
+        self._database.require_open()
+        return back_up(self._root, self._database, dest)
 
     def verify(self) -> list[str]:
         """The problems of the folder, one sentence each; empty when it is sound."""

@@ -443,6 +443,38 @@ class Status:
 
 
 @dataclass(frozen=True)
+class BackupReport:
+    """What a backup holds.
+
+    seq: the number of the newest event in it.
+    version: the index version that is live in it; None: none was.
+    n_files: its files, of n_bytes bytes; n_new_bytes: those that were not in the folder before.
+    """
+
+    path: str
+    seq: int
+    version: str | None
+    n_files: int
+    n_bytes: int
+    n_new_bytes: int
+
+
+@dataclass(frozen=True)
+class RestoreReport:
+    """What a restore did.
+
+    seq: the number of the newest event, as in the backup.
+    version: the index version that is live; None: none was in the backup.
+    moved: what was moved to quarantine/, one sentence each.
+    """
+
+    path: str
+    seq: int
+    version: str | None
+    moved: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ExportReport:
     """The numbers of records that an export wrote.
 

@@ -269,7 +269,7 @@ def command_lines() -> list[list[str]]:
     more = {
         "retrieve": ["q"], "feedback": ["r", "p", "helpful"], "answer-feedback": ["r", "helpful"],
         "relevance": ["r", "--yes", "p"], "adopted": ["r", "--used"], "signal": ["r", "copied"],
-        "correct": ["r", "p"], "missing": ["r"], "remove": ["p"], "export": ["out"], "mute": ["u"],
+        "correct": ["r", "p"], "missing": ["r"], "remove": ["p"], "export": ["out"], "backup": ["copy"], "mute": ["u"],
         "forget": ["u"], "opt-out": ["u"], "golden add": ["g.csv"], "golden pin": ["q", "p"],
         "golden unpin": ["q", "p"], "golden export": ["g.csv"], "review accept": ["i"],
         "review reject": ["i"],
@@ -282,7 +282,11 @@ def command_lines() -> list[list[str]]:
         if commands is not None
         for c in commands.registered_commands
     ]
-    return [[*n.split(), *more.get(n, [])] for n in names if n not in {"add", "demo", "bench"}]
+    return [
+        [*n.split(), *more.get(n, [])]
+        for n in names
+        if n not in {"add", "restore", "demo", "bench"}
+    ]
 
 
 @pytest.mark.parametrize("words", command_lines(), ids=" ".join)
@@ -326,7 +330,7 @@ def test_help_has_groups_with_the_first_four_first(capsys: pytest.CaptureFixture
     said = capsys.readouterr().out
     places = [said.index(f" {name} ") for name in ("add", "retrieve", "feedback", "refresh")]
     assert places == sorted(places)
-    groups = ["Begin with", "Feedback", "Passages", "Versions", "Users", "Measurement"]
+    groups = ["Begin with", "Feedback", "Passages", "Versions and safety", "Users", "Measurement"]
     assert [said.index(f"─ {name} ─") for name in groups] == sorted(
         said.index(f"─ {name} ─") for name in groups
     )

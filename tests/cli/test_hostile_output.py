@@ -120,6 +120,8 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
         "release": [["release"]],
         "verify": [["verify"]],
         "repair": [["repair"]],
+        "backup": [["backup", f"copy{BAD}"], ["backup", f"bad{BAD}.md"]],
+        "restore": [["restore", f"copy{BAD}"], ["restore", f"no{BAD}"]],
         "log": [["log"]],
         "raters": [["raters", "--name", f"ann{BAD}"], ["raters"]],
         "mute": [["mute", BAD], ["mute", "--rater", BAD]],

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from forgetting import learned, traces
-from rag_flywheel import Candidate, Config, Flywheel, Passage, Vote
+from rag_flywheel import Candidate, Config, Flywheel, Passage, StorageError, Vote
 from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.improve import teach
 from teachable import RATE, SENSES, TeachableEncoder, answer, questions, share_right
@@ -78,8 +78,9 @@ def test_something_else_in_the_place_of_the_checkpoint_goes_too(voted: Path) -> 
         outside.mkdir()
         (outside / "file").touch()
         (voted / "tuning").symlink_to(outside)
-        fw.forget("ann")
-    assert not (voted / "tuning").is_symlink()
+        with pytest.raises(StorageError, match="tuning is a link"):
+            fw.forget("ann")
+    assert (voted / "tuning").is_symlink()
     assert (outside / "file").exists()
 
 

@@ -5,7 +5,6 @@ encoder.
 """
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,7 +24,7 @@ from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.index.tokenizer import tokenizer_for
 from rag_flywheel.records import AUTO, EmbeddedText
-from rag_flywheel.store import passages, retrievals, users, votes
+from rag_flywheel.store import passages, retrievals, users, votes, wall_clock
 from rag_flywheel.store.database import BUSY_TIMEOUT_S, Database
 from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.votes import NewAnswerVote
@@ -96,7 +95,7 @@ def append(
             return False
         if retrieval_id not in retrievals.shown_hits(conn, [retrieval_id]):
             raise unknown_retrieval(retrieval_id)
-        at = time.time()
+        at = wall_clock.now()
         new = replace(new, trust=terms.trust_of(conn, new.user_id, new.rid, kind=new.kind, at=at))
         votes.append_answer_vote(conn, new, seq=passages.advance_clock(conn), at=at)
     return True

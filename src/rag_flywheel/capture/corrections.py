@@ -2,14 +2,13 @@
 
 import json
 import sqlite3
-import time
 
 from rag_flywheel.capture.terms import NO_TERMS, Terms
 from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
 from rag_flywheel.checks import MOST_ID_CHARS, MOST_NOTE_CHARS, check_optional_text, check_text
 from rag_flywheel.errors import InputError, UnknownIdError, quoted
 from rag_flywheel.records import Passage
-from rag_flywheel.store import golden, notes, passages, retrievals, users, votes
+from rag_flywheel.store import golden, notes, passages, retrievals, users, votes, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import passes
 from rag_flywheel.store.notes import NoteKind
@@ -47,7 +46,7 @@ def append_correction(
                 )
             pid = present.pid
         seq = passages.advance_clock(conn)
-        now = time.time()
+        now = wall_clock.now()
         golden.append_correction(conn, seq=seq, at=now, rid=rid, pid=pid, user_id=user_id)
         credits = dict.fromkeys(votes.named_before(conn, rid, user_id), 0.0) | {pid: 1.0}
         trust = terms.trust_of(conn, user_id, rid, kind="correction", at=now)
@@ -91,7 +90,7 @@ def _append_note(
         notes.append_note(
             conn,
             seq=passages.advance_clock(conn),
-            at=time.time(),
+            at=wall_clock.now(),
             rid=rid,
             kind=kind,
             text=text,

@@ -1,7 +1,6 @@
 """Checks votes on hits against the hits that were shown, and appends them durably."""
 
 import sqlite3
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
@@ -19,7 +18,7 @@ from rag_flywheel.checks import (
 )
 from rag_flywheel.errors import InputError, UnknownIdError, quoted
 from rag_flywheel.records import Verdict, Vote
-from rag_flywheel.store import passages, retrievals
+from rag_flywheel.store import passages, retrievals, wall_clock
 from rag_flywheel.store import users as user_store
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import Database
@@ -53,7 +52,7 @@ def append_votes(database: Database, given: Iterable[Vote], terms: Terms = NO_TE
         if not votes:
             return 0
         shown = retrievals.shown_hits(conn, sorted({str(v.retrieval_id) for v in votes}))
-        new, at = [_resolve(vote, shown) for vote in votes], time.time()
+        new, at = [_resolve(vote, shown) for vote in votes], wall_clock.now()
         first = passages.advance_clock(conn, len(new))
         counted = _counted(conn, new, terms, at)
         vote_store.append_votes(conn, counted, first_seq=first, at=at)

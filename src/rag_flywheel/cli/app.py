@@ -262,11 +262,32 @@ def export(
         show.result(fw.export(out), as_json, lambda report: show.exported(report, out))
 
 
+def backup(
+    dest: Annotated[Path, typer.Argument(help="A new folder, or that of an earlier backup.")],
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Back up the index while it is used; a folder with an earlier backup gets only what is new."""
+    with open_index(index) as fw:
+        show.result(fw.backup(dest), as_json, show.backed_up)
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="The folder of a backup.")],
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Restore a backup into a new folder, or over the index that it was made of, in use or not."""
+    from rag_flywheel.flywheel import restore as restored
+
+    show.result(restored(source, index), as_json, show.restored)
+
+
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Begin with": (add, retrieve, feedback, refresh),
     "Feedback": OTHER_FEEDBACK,
     "Passages": (remove, status, gaps, export),
-    "Versions": (versions, rollback, release, verify, repair, log),
+    "Versions and safety": (versions, rollback, release, verify, repair, backup, restore, log),
     "Users": (*RATERS, forget, opt_out),
     "Measurement": (demo, bench),
 }

@@ -17,6 +17,7 @@ from rag_flywheel.printable import printable, printable_json, printable_line
 from rag_flywheel.records import (
     AddFilesReport,
     AddReport,
+    BackupReport,
     ExportReport,
     ForgetReport,
     GoldenItem,
@@ -24,6 +25,7 @@ from rag_flywheel.records import (
     Hit,
     PastVotes,
     RefreshReport,
+    RestoreReport,
     Retrieval,
     ReviewItem,
     SkippedFile,
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _EXCERPT = 160
 _LEAST_TERM = 0.0005  # a smaller term would print as 0
-_LARGEST_EXPONENT = 700.0
+_LARGEST_EXPONENT = 50.0
 _LEAST_SHARED = 0.005  # a smaller share would print as 0
 _MOST_FAILED = 20  # files that cannot be read, a line each
 _MOST_NAMED = 3  # files left out, for each reason
@@ -250,9 +252,11 @@ def _product_of(hit: Hit) -> str:
 
 
 def _exp(logarithm: float) -> str:
-    """e to this power; with three digits at least."""
+    """e to this power, without an exponent; with two digits at least."""
     found = math.exp(min(logarithm, _LARGEST_EXPONENT))
-    return f"{found:.3f}" if found >= 0.1 else f"{found:.2g}"
+    if found >= 10.0:
+        return f"{found:.1f}"
+    return f"{found:.{min(max(3, 1 - math.floor(logarithm / math.log(10.0))), 20)}f}"
 
 
 def _past_votes(votes: PastVotes) -> str:
@@ -329,6 +333,23 @@ def exported(report: ExportReport, out: Path) -> None:
         f"{counted(report.n_judgments, 'grade')}; left out: "
         f"{counted(report.n_left_out, 'query', 'queries')} without a helpful hit"
     )
+
+
+def backed_up(report: BackupReport) -> None:
+    """Print what `backup` wrote."""
+    version = "no version" if report.version is None else f"version {report.version}"
+    _say(
+        f"{printable_line(str(report.path))}: event {report.seq}, {version}; {report.n_files} files of "
+        f"{report.n_bytes:,} bytes, {report.n_new_bytes:,} of them new"
+    )
+
+
+def restored(report: RestoreReport) -> None:
+    """Print what `restore` did."""
+    version = "no version is" if report.version is None else f"version {report.version} is"
+    _say(f"{printable_line(str(report.path))}: restored to event {report.seq}; {version} live")
+    for sentence in report.moved:
+        _say(printable_line(sentence))
 
 
 def golden(items: Sequence[GoldenItem]) -> None:

@@ -4,7 +4,6 @@ It must not know the rules by which answers are known.
 """
 
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from rag_flywheel.formats.qrels import OTHER_GRADE
 from rag_flywheel.formats.rows import Row, RowsRead, refuse
 from rag_flywheel.formats.tally import EMPTY
 from rag_flywheel.records import AddReport, GoldenItem
-from rag_flywheel.store import golden, passages
+from rag_flywheel.store import golden, passages, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
 
@@ -105,7 +104,7 @@ def _append(conn: sqlite3.Connection, rows: Sequence[Row]) -> AddReport:
             new.append(golden.NewAnswer(row.query, hashed, row.tenant, passage.pid, row.grade))
     if new:
         first = passages.advance_clock(conn, len(new))
-        golden.append_answers(conn, new, first_seq=first, at=time.time())
+        golden.append_answers(conn, new, first_seq=first, at=wall_clock.now())
     return AddReport(len(new) - changed, changed, len(answers) - len(new))
 
 

@@ -2,13 +2,12 @@
 
 import contextlib
 import hashlib
-import time
 from collections.abc import Callable, Sequence
 
 from rag_flywheel.capture.corrections import append_correction
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.records import AddReport, Passage, ReviewItem
-from rag_flywheel.store import column_checks, notes, passages
+from rag_flywheel.store import column_checks, notes, passages, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import demanded
 from rag_flywheel.store.notes import Decided, Note
@@ -72,7 +71,9 @@ def decide(
         )
     with database.transaction(durable=True) as conn:
         seq = passages.advance_clock(conn)
-        notes.append_decision(conn, seq=seq, at=time.time(), note=note.seq, kind=kind, user_id=user)
+        notes.append_decision(
+            conn, seq=seq, at=wall_clock.now(), note=note.seq, kind=kind, user_id=user
+        )
     return made
 
 

@@ -4,7 +4,6 @@ It must not know how ranking uses what is known.
 """
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,7 +16,7 @@ from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.errors import InputError, UnknownIdError, quoted
 from rag_flywheel.formats.rows import HIGHEST_GRADE
 from rag_flywheel.records import Vectors
-from rag_flywheel.store import golden, passages
+from rag_flywheel.store import golden, passages, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.vectors import put_vectors
@@ -141,4 +140,4 @@ def _append(conn: sqlite3.Connection, pin: Pin, pids: Sequence[int], grade: int)
     name = passages.query_hash(pin.query)
     new = [golden.NewAnswer(pin.query, name, pin.tenant, pid, grade, "pinned") for pid in pids]
     first = passages.advance_clock(conn, len(new))
-    golden.append_answers(conn, new, first_seq=first, at=time.time())
+    golden.append_answers(conn, new, first_seq=first, at=wall_clock.now())

@@ -1,7 +1,6 @@
 """Review, which an application reaches as `fw.review`: the queue of answers that a person decides."""
 
 import sqlite3
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
@@ -15,7 +14,7 @@ from rag_flywheel.curate.opinions import Topic, item_id, question_of, standing_d
 from rag_flywheel.curate.source import Source
 from rag_flywheel.errors import UnknownIdError, quoted
 from rag_flywheel.records import ReviewItem
-from rag_flywheel.store import column_checks, golden, passages, users
+from rag_flywheel.store import column_checks, golden, passages, users, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.event_types import Decision
 from rag_flywheel.store.notes import Note
@@ -150,7 +149,7 @@ class Review:
 def _append(conn: sqlite3.Connection, new: golden.NewDecision) -> None:
     if users.has_opted_out(conn, new.user_id):
         new = replace(new, user_id=None)
-    golden.append_decision(conn, new, seq=passages.advance_clock(conn), at=time.time())
+    golden.append_decision(conn, new, seq=passages.advance_clock(conn), at=wall_clock.now())
 
 
 def _id(decision: Decision) -> str:

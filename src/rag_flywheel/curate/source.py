@@ -1,7 +1,6 @@
 """Reads an index folder's events: judges votes by its settings, embeds texts by its encoder."""
 
 import json
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -10,6 +9,7 @@ from rag_flywheel.curate.judgments import NO_WEIGHTS, judgments
 from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.encoder import Encoder, QueryEncoder, TextEncoder
 from rag_flywheel.records import Judgment
+from rag_flywheel.store import wall_clock
 from rag_flywheel.store.event_types import VoteEvent
 
 
@@ -44,7 +44,7 @@ class Source:
     ) -> list[Judgment]:
         """The judgments that these votes add up to, as of now; weights: as for `judgments`."""
         half_life = self.config.vote_half_life_days
-        return judgments(votes, weights, half_life_days=half_life, now=time.time())
+        return judgments(votes, weights, half_life_days=half_life, now=wall_clock.now())
 
     @property
     def judged_by(self) -> str | None:

@@ -21,7 +21,7 @@ from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Pids, Progress
-from rag_flywheel.store import passages
+from rag_flywheel.store import passages, timeline
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
@@ -41,11 +41,13 @@ INDEX_PARTS = (
 class Built:
     """The indexes that were built: the event number of the store they show, and their texts.
 
+    texts: the digest of the passages' numbers and texts.
     linked: whether the parent's index files were linked, for no passage changed.
     """
 
     watermark: int
     pids: Pids
+    texts: str
     linked: bool
 
 
@@ -68,19 +70,19 @@ def build_indexes(
     """
     with database.snapshot() as conn:
         watermark = passages.read_clock(conn)
-        pids = passages.present_pids(conn)
+        pids, texts = passages.present_pids(conn), timeline.digest_now(conn)
         tokenizer = tokenizer_for(language, _sampled(conn, pids))
         same = parent is not None and language_at(parent[0]) == tokenizer.language
         if parent is not None and same and not passages.count_changes(conn, parent[1]):
             for part in INDEX_PARTS:
                 if (parent[0] / part).exists():
                     link(parent[0] / part, staged / part)
-            return Built(watermark, pids, linked=True)
+            return Built(watermark, pids, texts, linked=True)
         before = None if parent is None else parent[0]
         old_pids = _build_dense(staged, conn, encoder, pids, before, progress)
         spoken = before if same else None
         _build_lexical(staged, conn, pids, spoken, old_pids, tokenizer, progress)
-    return Built(watermark, pids, linked=False)
+    return Built(watermark, pids, texts, linked=False)
 
 
 def built_indexes(
@@ -188,6 +190,6 @@ def link(source: Path, target: Path) -> None:
             link(path, target / path.name)
         return
     try:
-        os.link(source, target)
+        os.link(source, target, follow_symlinks=False)
     except OSError:
-        shutil.copy2(source, target)
+        shutil.copy2(source, target, follow_symlinks=False)

@@ -2,11 +2,15 @@
 
 import logging
 import re
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from rag_flywheel.deploy.versions import CURRENT, is_version_id
-from rag_flywheel.disk import read_bytes, replace_text, sync, version_file_errors
+from rag_flywheel import disk
+from rag_flywheel.deploy.origin import foreign_versions, is_foreign
+from rag_flywheel.deploy.quarantine import quarantine
+from rag_flywheel.deploy.versions import CURRENT, VERSIONS, is_version_id, list_versions
+from rag_flywheel.disk import read_bytes, replace_text, version_file_errors
 from rag_flywheel.errors import CorruptFileError, StorageError
 from rag_flywheel.records import Current
 from rag_flywheel.store import journal
@@ -15,6 +19,7 @@ from rag_flywheel.store.journal import Look
 
 log = logging.getLogger("rag_flywheel")
 _MOST_CURRENT = 200  # bytes
+_FOREIGN = "which was built from another state of the database; it is not used"
 
 
 def read_current(root: Path) -> Current | None:
@@ -33,15 +38,19 @@ def read_current(root: Path) -> Current | None:
 
 def write_current(root: Path, current: Current) -> None:
     """Make a version live: the commit point."""
+    replace_text(root / CURRENT, current_text(current))
+
+
+def current_text(current: Current) -> str:
+    """What CURRENT holds; `read_current` of it gives an equal one."""
     frozen = "" if current.frozen_at is None else f" {current.frozen_at}"
     held = " held" if current.held else ""
-    replace_text(root / CURRENT, f"{current.version}{frozen}{held}\n")
+    return f"{current.version}{frozen}{held}\n"
 
 
 def withdraw(root: Path) -> None:
     """Leave no version live, as before the first promotion. Call only while holding the lock."""
-    (root / CURRENT).unlink(missing_ok=True)
-    sync(root)
+    disk.delete(root, CURRENT)
 
 
 def make_live(
@@ -69,8 +78,62 @@ def reconcile(root: Path, database: Database) -> None:
         current = read_current(root)
     except CorruptFileError:
         return  # `verify` names it, `refresh` replaces it
+    if current is None:
+        return
     with database.reading() as conn:
         intended = journal.last_live_change(conn)
-    if current is not None and current != intended:
+        foreign = current != intended and is_foreign(root, conn, current.version)
+    if foreign:
+        log.warning("%s names version %s, %s", root / CURRENT, current.version, _FOREIGN)
+    elif current != intended:
         with database.transaction() as conn:
             journal.record_live_change(conn, "found", current)
+
+
+def live_of(root: Path, database: Database) -> Current | None:
+    """What queries are answered from: what CURRENT names, unless that was built from another state of
+    the database; then the last version of this one, if it is on the disk.
+
+    Raises CorruptFileError, StorageError.
+    """
+    current = read_current(root)
+    if current is None:
+        return None
+    with database.reading() as conn:
+        if not is_foreign(root, conn, current.version):
+            return current
+        return _last_own(root, conn)
+
+
+def set_aside_foreign(root: Path, database: Database) -> list[str]:
+    """Move versions that were built from another state of the database to quarantine/, and make the last
+    one of this database live, if it is on the disk; returns what was done, one sentence each.
+
+    Call only while holding the refresh lock.
+    """
+    with database.reading() as conn:
+        foreign = foreign_versions(root, conn)
+        last = _last_own(root, conn)
+    if not foreign:
+        return []
+    try:
+        current = read_current(root)
+    except CorruptFileError:
+        current = None
+    if current is not None and current.version in foreign:
+        if last is None:
+            withdraw(root)
+        else:
+            write_current(root, last)
+    done = [quarantine(root, f"{VERSIONS}/{version}", _FOREIGN) for version in foreign]
+    for each in done:
+        log.warning("%s", each)
+    return done
+
+
+def _last_own(root: Path, conn: sqlite3.Connection) -> Current | None:
+    """The live version by the journal, if it is on the disk and was built from this database."""
+    last = journal.last_live_change(conn)
+    if last is None or last.version not in list_versions(root):
+        return None
+    return None if is_foreign(root, conn, last.version) else last

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from rag_flywheel import config as settings
+from rag_flywheel import disk
 from rag_flywheel.config import Config
-from rag_flywheel.deploy.versions import CURRENT, VERSIONS
+from rag_flywheel.deploy.versions import CURRENT, FOLDERS, VERSIONS
 from rag_flywheel.disk import disk_errors, replace_text
 from rag_flywheel.errors import ConfigError, CorruptFileError, NotAFlywheelError
 from rag_flywheel.store.database import FILE_NAME as DATABASE
@@ -20,10 +21,12 @@ def open_folder(root: Path, *, config: Config | None, new: Config, create: bool)
 
     config: the settings that a new or an existing folder must have; new: the settings of a new
     folder when config is None.
-    Raises NotAFlywheelError, NewerFormatError, ConfigError, ReadOnlyError.
+    Raises NotAFlywheelError, NewerFormatError, ConfigError, ReadOnlyError,
+    StorageError where a folder or the database in it is a link.
     """
     marker = root / settings.FILE_NAME
     with disk_errors(root):
+        disk.require_no_links(root, (*FOLDERS, DATABASE))
         if marker.exists():
             found = settings.read_config(marker)
             if config is not None and config != found:
@@ -60,7 +63,7 @@ def _refuse_other(root: Path, create: bool) -> None:
 def _require_database(root: Path) -> None:
     """A folder that had versions has a database: an empty one must not silently take its place."""
     path = root / DATABASE
-    used = (root / CURRENT).exists() or any((root / VERSIONS).glob("*"))
+    used = (root / CURRENT).exists() or bool(disk.names_in(root, VERSIONS))
     if used and not (path.is_file() and path.stat().st_size):
         raise CorruptFileError(
             f"{path} is missing or empty, but {root} has index versions; expected the database "

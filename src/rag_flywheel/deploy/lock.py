@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rag_flywheel import disk
+from rag_flywheel.deploy.versions import FOLDERS
 from rag_flywheel.errors import CorruptFileError, LockedError
 
 FILE_NAME = "refresh.lock"
@@ -11,7 +13,8 @@ FILE_NAME = "refresh.lock"
 
 @contextmanager
 def refresh_lock(root: Path, *, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the lock during the block. Raises LockedError when another process holds it for wait_s.
+    """Hold the lock during the block. Raises LockedError when another process holds it for wait_s, and
+    StorageError when a folder that the holder writes to is a link.
 
     The operating system frees the lock when its holder dies.
     """
@@ -31,6 +34,7 @@ def refresh_lock(root: Path, *, wait_s: float = 0.0) -> Iterator[None]:
             "(ending it at any moment is safe)"
         ) from error
     try:
+        disk.require_no_links(root, FOLDERS)
         yield
     finally:
         lock.release()

@@ -15,7 +15,7 @@ from rag_flywheel.errors import NewerFormatError, OlderFormatError
 from rag_flywheel.index.tokenizer import VERSION as TOKENIZER
 from rag_flywheel.records import AUTO
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _MOST_BYTES = 4_000_000
 _DAMAGE = FileNotFoundError, NotADirectoryError, ValueError  # no other error of the disk
 _PART = r"(?!\.)[A-Za-z0-9_.-]{1,100}"
@@ -23,6 +23,7 @@ _Name: TypeAlias = Annotated[str, Meta(pattern=rf"\A{_PART}(?:/{_PART}){{0,4}}\Z
 _Sha256: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 _Bytes: TypeAlias = Annotated[int, Meta(ge=0, lt=2**50)]
 _Files: TypeAlias = Annotated[Mapping[_Name, tuple[_Sha256, _Bytes]], Meta(max_length=MOST_FILES)]
+_Token: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 _Event: TypeAlias = Annotated[int, Meta(ge=0, le=2**62)]
 
 
@@ -33,6 +34,8 @@ class Manifest:
     watermark: the event number up to which it was built; votes_until: the last event whose vote
     counted (before the watermark when it was built after a rollback); created: seconds since 1970;
     encoder, revision, dim: the encoder's name, the hash of its weights, the width of its vectors;
+    token: random, of this build, which the database has too; texts: a digest of (number, text) of the
+    passages;
     tuned: the hash of the weights that encode queries, None: the encoder's; files: {name: (sha256,
     bytes)}; tokenizer: the version of the one that its words are from; language: the setting
     that it was built under.
@@ -47,6 +50,8 @@ class Manifest:
     n_passages: Annotated[int, Meta(ge=0, le=2**31)]
     watermark: _Event
     votes_until: _Event
+    token: _Token
+    texts: _Token
     files: _Files  # none outside the version's folder
     tuned: str | None = None
     tokenizer: Annotated[int, Meta(ge=0, le=2**16)] = 0
@@ -59,10 +64,14 @@ def manifest_text(manifest: Manifest) -> str:
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
-def parse_manifest(path: Path, version: str) -> Manifest:
-    """The manifest of a version in a file. Raises CorruptFileError, NewerFormatError."""
+def parse_manifest(path: Path, version: str, *, data: bytes | None = None) -> Manifest:
+    """The manifest of a version in a file. Raises CorruptFileError, NewerFormatError.
+
+    data: the bytes of the file, when they were read already.
+    """
     with version_file_errors(path, "is no usable manifest", of=_DAMAGE):
-        values = parsed_json(read_bytes(path, most=_MOST_BYTES), "it", dict[str, Any])
+        data = read_bytes(path, most=_MOST_BYTES) if data is None else data
+        values = parsed_json(data, "it", dict[str, Any])
         found = values.pop("format_version", None)
         if type(found) is not int or found < 1:
             raise ValueError(f"its format_version is {found!r}")

@@ -1,27 +1,28 @@
 """Deletes files that no version needs any more: old versions, staging, vectors, checkpoints."""
 
 import logging
-import shutil
+import re
 from collections.abc import Collection
 from pathlib import Path
 
+from rag_flywheel import disk
 from rag_flywheel.deploy.versions import (
     CURRENT,
     QUARANTINE,
     STAGING,
+    TUNING,
     VERSIONS,
     list_versions,
     read_manifest,
     strays,
-    version_folder,
 )
 from rag_flywheel.errors import FlywheelError, counted
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
-_TUNING = "tuning"
-CHECKPOINT = f"{_TUNING}/checkpoint.safetensors"
+CHECKPOINT = f"{TUNING}/checkpoint.safetensors"
+_OWN = re.compile(r"\d{8}T\d{6}Z-.*|pruned-.*", re.ASCII)  # names in staging/
 
 
 def drop_dead_vectors(root: Path, database: Database) -> None:
@@ -43,39 +44,32 @@ def drop_dead_vectors(root: Path, database: Database) -> None:
 
 def forget_progress(root: Path) -> None:
     """Delete the checkpoint of a tuning. Raises OSError, for it was made from votes of users."""
-    _delete(root / _TUNING)
+    disk.delete(root, TUNING)
 
 
-def clean_staging(root: Path) -> int:
+def clean_staging(root: Path, *, foreign: bool = False) -> int:
     """Delete the files of refreshes that died; returns the number of unfinished versions.
 
-    Call only while holding the refresh lock.
+    foreign: whether to delete what no refresh made, too. Call only while holding the refresh lock.
     """
-    for unfinished in root.glob(f".{CURRENT}.*"):
-        _delete(unfinished)
-    folder = root / STAGING
-    left = list(folder.iterdir()) if folder.is_dir() else []
-    for path in left:
-        _delete(path)
+    for name in disk.names_in(root):
+        if name.startswith(f".{CURRENT}."):
+            disk.delete(root, name)
+    left = [n for n in disk.names_in(root, STAGING) if foreign or _OWN.fullmatch(n)]
+    for name in left:
+        disk.delete(root, f"{STAGING}/{name}")
     return len(left)
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def clean_quarantine(root: Path) -> None:
     """Delete the damaged versions that a repair moved away. Call only while holding the lock."""
-    _delete(root / QUARANTINE)
+    disk.delete(root, QUARANTINE)
 
 
 def clean_strays(root: Path) -> None:
     """Delete everything in `versions/` that is no version. Call only while holding the lock."""
     for name in strays(root):
-        _delete(root / VERSIONS / name)
+        disk.delete(root, f"{VERSIONS}/{name}")
 
 
 def prune(root: Path, *, keep: int, never: Collection[str]) -> list[str]:
@@ -83,8 +77,7 @@ def prune(root: Path, *, keep: int, never: Collection[str]) -> list[str]:
     known = list_versions(root)
     old = [v for v in known[: max(0, len(known) - keep)] if v not in never]
     for version in old:
-        doomed = root / STAGING / f"pruned-{version}"  # renamed first: never half a version
-        doomed.parent.mkdir(exist_ok=True)
-        version_folder(root, version).rename(doomed)
-        shutil.rmtree(doomed)
+        doomed = f"{STAGING}/pruned-{version}"  # renamed first: never half a version
+        disk.move(root, f"{VERSIONS}/{version}", doomed)
+        disk.delete(root, doomed)
     return old

@@ -4,15 +4,15 @@ It deletes nothing of the user's, and leaves a damaged database alone.
 """
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from rag_flywheel.deploy.current import read_current, reconcile
 from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.deploy.quarantine import quarantine
 from rag_flywheel.deploy.verify import database_problems, encoder_identity, version_problems
-from rag_flywheel.deploy.versions import CURRENT, QUARANTINE, VERSIONS, list_versions, strays
-from rag_flywheel.disk import disk_errors, sync
+from rag_flywheel.deploy.versions import CURRENT, VERSIONS, list_versions, strays
+from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError, counted
 from rag_flywheel.records import RefreshReport
 from rag_flywheel.store import journal
@@ -30,7 +30,7 @@ def repair(root: Path, database: Database, refresh: Callable[[], RefreshReport])
     with disk_errors(root):
         with refresh_lock(root):
             n_bad = _bad_vectors(database)  # raises before anything is changed
-            done = _moved_away(root)
+            done = _moved_away(root, database)
             if n_bad:
                 with database.transaction() as conn:
                     drop_vectors(conn, n_bad)
@@ -58,39 +58,22 @@ def _bad_vectors(database: Database) -> list[int]:
         return [row for row, _ in bad_vectors(conn, revision, dim)]
 
 
-def _moved_away(root: Path) -> list[str]:
+def _moved_away(root: Path, database: Database) -> list[str]:
     """Quarantine everything damaged; returns what was done, one sentence each."""
     folder = root / VERSIONS
     if os.path.lexists(folder) and not folder.is_dir():
-        return [_quarantine(root, folder, "it is no folder")]
-    done = [_quarantine(root, folder / name, "it is no version") for name in strays(root)]
+        return [quarantine(root, VERSIONS, "it is no folder")]
+    done = [quarantine(root, f"{VERSIONS}/{name}", "it is no version") for name in strays(root)]
     for version in list_versions(root):
-        if wrong := version_problems(root, version):
-            done.append(_quarantine(root, folder / version, wrong[0]))
+        if wrong := version_problems(root, version, database):
+            done.append(quarantine(root, f"{VERSIONS}/{version}", wrong[0]))
     try:
         current = read_current(root)
         if current is not None and current.version not in list_versions(root):
-            done.append(_quarantine(root, root / CURRENT, f"it names {current.version}"))
+            done.append(quarantine(root, CURRENT, f"it names {current.version}"))
     except CorruptFileError as error:
-        done.append(_quarantine(root, root / CURRENT, str(error)))
+        done.append(quarantine(root, CURRENT, str(error)))
     return done
-
-
-def _quarantine(root: Path, path: Path, why: str) -> str:
-    """Move a file or folder into quarantine/ by a rename; returns a sentence that says so."""
-    place = root / QUARANTINE
-    place.mkdir(exist_ok=True)
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    target = place / f"{stamp}-{path.name}"
-    number = 1
-    while os.path.lexists(target):
-        number += 1
-        target = place / f"{stamp}-{number}-{path.name}"
-    path.rename(target)
-    sync(path.parent)
-    sync(place)
-    old, new = (p.relative_to(root).as_posix() for p in (path, target))
-    return f"moved {old} to {new}: {why}"
 
 
 def _has_no_version(root: Path, database: Database) -> bool:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from rag_flywheel.deploy.current import make_live, read_current
+from rag_flywheel.deploy.current import live_of, make_live
 from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.deploy.origin import origin_problems
 from rag_flywheel.deploy.versions import check, existing_version, read_manifest
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError, StorageError, UnknownIdError
@@ -30,9 +31,12 @@ def roll_back(root: Path, database: Database, version: str | None, *, hold: bool
                 "from them; run `rag-flywheel refresh` to finish that. Older versions are deleted "
                 "by it"
             )
-        target = version if version is not None else _parent(root)
+        target = version if version is not None else _parent(root, database)
         existing_version(root, target)
         problems = check(root, target)
+        if not problems:
+            with database.snapshot() as conn:
+                problems = origin_problems(conn, read_manifest(root, target))
         if problems:
             raise CorruptFileError(
                 f"version {target} cannot be rolled back to: {problems[0]}"
@@ -50,15 +54,15 @@ def release(root: Path, database: Database) -> bool:
     Raises LockedError.
     """
     with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
-        current = read_current(root)
+        current = live_of(root, database)
         if current is None or (current.frozen_at is None and not current.held):
             return False
         make_live(root, database, "release", Current(current.version))
     return True
 
 
-def _parent(root: Path) -> str:
-    current = read_current(root)
+def _parent(root: Path, database: Database) -> str:
+    current = live_of(root, database)
     parent = read_manifest(root, current.version).parent if current else None
     if parent is None:
         raise UnknownIdError(

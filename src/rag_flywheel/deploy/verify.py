@@ -12,6 +12,7 @@ from pathlib import Path
 from rag_flywheel import config as settings
 from rag_flywheel.deploy.current import read_current
 from rag_flywheel.deploy.loaded import load_version
+from rag_flywheel.deploy.origin import origin_problems
 from rag_flywheel.deploy.versions import (
     CURRENT,
     VERSIONS,
@@ -48,7 +49,7 @@ def problems(root: Path, database: Database) -> list[str]:
             found.append(str(error))
     found += stray_problems(root)
     for version in list_versions(root):
-        wrong = version_problems(root, version)
+        wrong = version_problems(root, version, database)
         if wrong and version in list_versions(root):  # else another process pruned it meanwhile
             found += wrong
     return found
@@ -76,8 +77,9 @@ def encoder_identity(conn: sqlite3.Connection) -> tuple[str | None, int | None]:
     return revision, int(dim)
 
 
-def version_problems(root: Path, version: str) -> list[str]:
-    """What is wrong with one version: its files against its manifest, and if they can be read."""
+def version_problems(root: Path, version: str, database: Database) -> list[str]:
+    """What is wrong with one version: its files against its manifest, if they can be read, and whether
+    it is of this database."""
     if wrong := check(root, version):
         return wrong
     try:
@@ -91,9 +93,10 @@ def version_problems(root: Path, version: str) -> list[str]:
         )
         if manifest.tuned is not None:
             read_taught(version_folder(root, version) / TUNED_FILE)
+        with database.snapshot() as conn:
+            return origin_problems(conn, manifest)
     except FlywheelError as error:
         return [f"{version}: {error}"]
-    return []
 
 
 def checked_before(root: Path, database: Database, version: str) -> bool:

@@ -12,13 +12,17 @@ import stat
 import time
 from pathlib import Path
 
+from rag_flywheel import disk
 from rag_flywheel.deploy.files import entries_below, files_below, sha256
 from rag_flywheel.deploy.manifest import Manifest, manifest_text, parse_manifest
-from rag_flywheel.disk import REMEDY, sync, sync_tree
+from rag_flywheel.disk import REMEDY, sync_tree
 from rag_flywheel.errors import CorruptFileError, NewerFormatError, UnknownIdError, quoted
+from rag_flywheel.store import wall_clock
 
 MANIFEST, CURRENT = "manifest.json", "CURRENT"
-VERSIONS, STAGING, QUARANTINE = "versions", "staging", "quarantine"
+VERSIONS, STAGING, QUARANTINE, TUNING = "versions", "staging", "quarantine", "tuning"
+FOLDERS = VERSIONS, STAGING, QUARANTINE, TUNING
+"""The folders that an index makes in its own."""
 _ID = re.compile(
     r"[2-9]\d{3}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3])(?:[0-5]\d){2}Z-[0-9a-f]{5}",
     re.ASCII,
@@ -29,7 +33,7 @@ _TIME = "%Y%m%dT%H%M%SZ"
 
 def new_version_id(newest: str | None) -> str:
     """UTC time and five hex digits, random but above `newest`, so that ids sort by age."""
-    seconds = int(time.time())
+    seconds = int(wall_clock.now())
     floor = -1
     if newest is not None:
         last = _seconds(newest)
@@ -79,8 +83,7 @@ def strays(root: Path) -> list[str]:
 
 
 def _entries(root: Path) -> list[Path]:
-    folder = root / VERSIONS
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+    return [root / VERSIONS / name for name in disk.names_in(root, VERSIONS)]
 
 
 def _is_version(path: Path) -> bool:
@@ -89,10 +92,22 @@ def _is_version(path: Path) -> bool:
 
 def stage(root: Path) -> Path:
     """A new empty folder to build a version in."""
-    name = f"{time.strftime(_TIME, time.gmtime())}-{os.getpid()}-{os.urandom(3).hex()}"
-    folder = root / STAGING / name
-    folder.mkdir(parents=True)
-    return folder
+    name = (
+        f"{time.strftime(_TIME, time.gmtime(wall_clock.now()))}-{os.getpid()}-{os.urandom(3).hex()}"
+    )
+    return disk.make_folder(root, f"{STAGING}/{name}")
+
+
+def unstage(root: Path, staged: Path) -> None:
+    """Delete a staged version, unless it was published."""
+    disk.delete(root, f"{STAGING}/{staged.name}")
+
+
+def empty(root: Path, staged: Path) -> None:
+    """Delete what is in a staged version so far."""
+    place = f"{STAGING}/{staged.name}"
+    for name in disk.names_in(root, place):
+        disk.delete(root, f"{place}/{name}")
 
 
 def seal(staged: Path, manifest: Manifest) -> Manifest:
@@ -107,16 +122,15 @@ def seal(staged: Path, manifest: Manifest) -> Manifest:
 def publish(root: Path, staged: Path, version: str) -> Path:
     """Move a sealed version into `versions/` and sync it to the disk; it is not live yet."""
     target = version_folder(root, version)
-    target.parent.mkdir(exist_ok=True)
     sync_tree(staged)
-    staged.rename(target)
-    sync(target.parent)
+    disk.move(root, f"{STAGING}/{staged.name}", f"{VERSIONS}/{version}")
     return target
 
 
 def existing_version(root: Path, version: str) -> Path:
     """The folder of a version on disk. Raises UnknownIdError, which names the newest versions."""
     folder = version_folder(root, version)
+    disk.require_no_links(root, [VERSIONS])
     if folder.is_symlink():
         raise CorruptFileError(f"{folder} is a symbolic link; expected a folder. {REMEDY}")
     if not folder.is_dir():

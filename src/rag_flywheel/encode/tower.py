@@ -66,7 +66,7 @@ class Tower:
         """Write the tuned weights in the safetensors format. Raises OSError."""
         from safetensors.numpy import save  # its save_file hides errno, and the file from others
 
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(save(self.weights, {_BASE: self.base}))
 
     def load(self, path: Path) -> None:

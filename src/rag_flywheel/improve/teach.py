@@ -16,7 +16,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel import disk
 from rag_flywheel.encode.tower import Tower
 from rag_flywheel.errors import counted
 from rag_flywheel.improve.examples import Examples, Floats, Ints
@@ -248,15 +249,12 @@ class _Run:
         words = {"of": self._of(), "step": str(self.step), "best_step": str(self.best_step)}
         words["best_loss"] = self.best_loss.hex()
         words[_SUM] = _sum_of(words, tensors)
-        temporary = path.with_suffix(".part")
         try:
-            path.parent.mkdir(exist_ok=True)
-            temporary.write_bytes(save(tensors, words))
-            temporary.replace(path)
+            disk.write_file(
+                path.parent.parent, f"{path.parent.name}/{path.name}", save(tensors, words)
+            )
         except OSError as error:
             log.warning("tuning: how far it is cannot be kept (%s); going on", error)
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint, when it is of the same lessons."""

@@ -86,7 +86,7 @@ def _finish(root: Path, database: Database, rebuild: Rebuild) -> RefreshReport |
     if rejected:  # the live version must not stay either: nothing is live until the next refresh
         withdraw(root)
     prune.prune(root, keep=0, never=set() if rejected else {str(report.version)})
-    prune.clean_staging(root)
+    prune.clean_staging(root, foreign=True)
     prune.clean_quarantine(root)
     prune.clean_strays(root)
     forget_progress(root)

@@ -1,11 +1,10 @@
 """Folds old events: keeps questions and verdicts, deletes users, times of asking and reasons."""
 
-import time
 from collections.abc import Mapping
 
 from rag_flywheel.config import Config
 from rag_flywheel.curate.judgments import judgments, superseded_elsewhere
-from rag_flywheel.store import folding, votes
+from rag_flywheel.store import folding, votes, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.given_texts import drop_unused_given
 
@@ -29,13 +28,13 @@ def fold_old(
     votes wait, so that no refresh misses a vote. weights: of users in that version, by their hashes,
     which stay with their votes.
     """
-    before, half_life = time.time() - days * _DAY_S, config.vote_half_life_days
+    before, half_life = wall_clock.now() - days * _DAY_S, config.vote_half_life_days
     n, last = 0, 0
     while True:
         with database.transaction() as conn:
             rows = folding.due(conn, after=last, before=before, until=until, n=_AT_ONCE)
             cast = votes.votes_on_queries(conn, folding.queries_of(conn, rows), until)
-            judged = judgments(cast, half_life_days=half_life, now=time.time())
+            judged = judgments(cast, half_life_days=half_life, now=wall_clock.now())
             if rows:
                 standing = {(seq, j.lineage) for j in judged for seq in j.votes}
                 superseded = superseded_elsewhere(cast, standing, set(rows))

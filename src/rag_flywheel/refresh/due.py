@@ -1,12 +1,11 @@
 """Decides whether a refresh of an index folder is due."""
 
-import time
 from dataclasses import dataclass
 
 from rag_flywheel.errors import counted
 from rag_flywheel.records import AUTO
 from rag_flywheel.refresh.start import Live
-from rag_flywheel.store import passages
+from rag_flywheel.store import passages, wall_clock
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import Database
 
@@ -44,7 +43,7 @@ def nothing_to_do(
         return None
     if not votes and not changes:
         return "no passage and no vote since the live version was built"
-    age_s = time.time() - live.created
+    age_s = wall_clock.now() - live.created
     enough = when.if_votes is not None and votes >= when.if_votes
     old = when.max_age_s is not None and age_s >= when.max_age_s
     if enough or old or when == When():

@@ -1,9 +1,9 @@
 """Builds the next version: embeds, indexes, learns, checks, and makes it live."""
 
 import logging
-import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,7 +45,7 @@ from rag_flywheel.refresh.start import Live, Model, live_model
 from rag_flywheel.refresh.stored_evidence import write_stored_evidence
 from rag_flywheel.refresh.tune import Tuned, Tuning, tune_encoder
 from rag_flywheel.refresh.tuned_encoder import NewEncoder, put_queries, queries_of
-from rag_flywheel.store import journal, passages
+from rag_flywheel.store import journal, passages, timeline, wall_clock
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.corpus import embed
 from rag_flywheel.store.database import Database
@@ -132,9 +132,12 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
             seconds = time.monotonic() - began
             return RefreshReport("rejected", live.version, "kept", problems[0], {}, seconds)
         log.info("refresh: read the new version back, sampled passages find themselves")
+        with database.transaction() as conn:  # first: a version without its token is foreign
+            timeline.record_build(conn, manifest.id, manifest.token)
         deploy.publish(root, staged, manifest.id)
     finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        with suppress(OSError):
+            deploy.unstage(root, staged)
     held = live.current is not None and live.current.held  # rebuilt, its files being damaged
     current = Current(manifest.id, live.frozen_at, held)
     make_live(root, database, "promote", current, _looks(learned, manifest.id))
@@ -187,8 +190,7 @@ def _indexes(
             raise
         # its files match the manifest, but this release cannot read them
         log.warning("refresh: the live version cannot be read, all is built anew: %s", error)
-        shutil.rmtree(staged)
-        staged.mkdir()
+        deploy.empty(running.job.root, staged)
         return _indexes(running, staged, None, parameters)
     what = "linked the unchanged" if built.linked else "built the"
     log.info("refresh: %s indexes of %s", what, counted(len(built.pids), "passage"))
@@ -320,7 +322,7 @@ def _manifest(running: RunningJob, live: Live, built: Built, tuned: str | None) 
     known = deploy.list_versions(running.job.root)
     return Manifest(
         id=deploy.new_version_id(known[-1] if known else None),
-        created=time.time(),
+        created=wall_clock.now(),
         parent=live.current.version if live.current and not running.anew else None,
         encoder=encoder.name,
         revision=encoder.revision,
@@ -328,6 +330,8 @@ def _manifest(running: RunningJob, live: Live, built: Built, tuned: str | None) 
         n_passages=len(built.pids),
         watermark=built.watermark,
         votes_until=live.votes_until(built.watermark),
+        token=timeline.new_token(),
+        texts=built.texts,
         files={},
         tuned=tuned,
         tokenizer=TOKENIZER,

@@ -14,6 +14,7 @@ from pathlib import Path
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy import prune
 from rag_flywheel.deploy import versions as deploy
+from rag_flywheel.deploy.current import set_aside_foreign
 from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.prune import drop_dead_vectors
 from rag_flywheel.disk import disk_errors
@@ -57,6 +58,7 @@ def refresh_locked(
     root, database = job.root, job.database
     if left := prune.clean_staging(root):
         log.info("refresh: cleaned up after %d unfinished", left)
+    set_aside_foreign(root, database)
     live = read_live(root, database)
     mutes_until = _unlearned_mutes(database, live)
     anew = anew or mutes_until is not None

@@ -75,7 +75,8 @@ def sound(root: Path, database: Database, live: Live, *, served: bool) -> Live:
     version = live.current.version
     if served and checked_before(root, database, version):
         return live
-    if problems := (version_problems if served else deploy.check)(root, version):
+    problems = version_problems(root, version, database) if served else deploy.check(root, version)
+    if problems:
         return _unsound(live.current, problems[0])
     if served:
         note_checked(root, database, version)

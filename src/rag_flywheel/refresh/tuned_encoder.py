@@ -1,13 +1,13 @@
 """Puts the weights that encode queries into a version: new ones, or those of the version before."""
 
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from rag_flywheel import disk
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.build import link
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
@@ -58,7 +58,7 @@ def put_queries(
     events, queries untuned.
     """
     if new is None:
-        shutil.rmtree((staged / TUNED_FILE).parent, ignore_errors=True)  # the gate refused them
+        disk.delete(staged, TUNED_FILE.partition("/")[0])  # the gate refused them
         if model.tuned is None:
             return None
         (staged / TUNED_FILE).parent.mkdir()

@@ -6,7 +6,6 @@ not know how questions are clustered.
 
 import math
 import sqlite3
-import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from rag_flywheel.errors import InputError
 from rag_flywheel.rank.posterior import CORRECTION_WEIGHT, Rates
 from rag_flywheel.records import Judgment, QueryKey, Vectors
 from rag_flywheel.report.topics import clusters
-from rag_flywheel.store import notes, passages, retrievals, votes
+from rag_flywheel.store import notes, passages, retrievals, votes, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.retrievals import AskedQuery, asked_since
@@ -75,7 +74,7 @@ def gaps(
     if number is None or not 0 < number < 1e5:
         raise InputError(f"days is {days!r}; expected a number above 0")
     days = float(number)
-    now = time.time()
+    now = wall_clock.now()
     with database.snapshot() as conn:
         recent = asked_since(conn, now - 2 * days * _DAY_S)
         whys = _whys(recent, _signs(conn, recent, source, weights), rates, least)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rag_flywheel.deploy.current import read_current
+from rag_flywheel.deploy.current import live_of
 from rag_flywheel.deploy.versions import version_folder
 from rag_flywheel.rank.raters import load_raters
 from rag_flywheel.store import mutes, votes
@@ -44,7 +44,7 @@ def raters_of(root: Path, database: Database, names: Mapping[str, str]) -> list[
 
     names: ids that the caller knows, by their hashes. Raises CorruptFileError.
     """
-    live = read_current(root)
+    live = live_of(root, database)
     stored = {} if live is None else load_raters(version_folder(root, live.version))
     with database.snapshot() as conn:
         muted, cast = mutes.muted(conn), votes.cast_by_user(conn)

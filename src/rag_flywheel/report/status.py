@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_flywheel.config import Config
-from rag_flywheel.deploy.current import read_current
+from rag_flywheel.deploy.current import live_of
 from rag_flywheel.deploy.files import files_below
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
@@ -25,7 +25,7 @@ def utc(seconds: float) -> str:
 
 def status(root: Path, database: Database, config: Config) -> Status:
     """The folder's state in numbers."""
-    current = read_current(root)
+    current = live_of(root, database)
     manifest = read_manifest(root, current.version) if current else None
     watermark = manifest.watermark if manifest else 0
     with database.snapshot() as conn:
@@ -69,9 +69,9 @@ def _bytes_below(folder: Path) -> int:
     return total
 
 
-def versions(root: Path) -> list[VersionInfo]:
+def versions(root: Path, database: Database) -> list[VersionInfo]:
     """The versions on disk, the newest first; one whose manifest cannot be read is left out."""
-    current = read_current(root)
+    current = live_of(root, database)
     infos = []
     for version in reversed(list_versions(root)):
         try:

@@ -8,15 +8,16 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rag_flywheel.errors import BusyError, NotRecordedWarning
+from rag_flywheel.errors import BusyError, NotRecordedWarning, StorageError
 from rag_flywheel.rank.score import Scored
 from rag_flywheel.records import Filter, Hit, KnownAnswer, Passage, Retrieval, Vectors
 from rag_flywheel.serve.explore import Allowance, drawn
 from rag_flywheel.serve.state import State
-from rag_flywheel.store import passages, retrievals
+from rag_flywheel.store import passages, retrievals, wall_clock
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.column_checks import EXPLORED, KNOWN, STAYED
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.timeline import read_moment
 
 Behind = tuple[tuple[int, ...], tuple[KnownAnswer, ...]]
 """The event numbers of votes, and the known answers, that the evidence for a passage comes from."""
@@ -80,6 +81,10 @@ def make_hit(
     )
 
 
+class RestoredError(StorageError):
+    """The state that an answer came from is not that of the database any more."""
+
+
 def answer(
     database: Database,
     state: State,
@@ -95,6 +100,7 @@ def answer(
 
     allowance: how many recorded ones may be explored. began: when the call began (time.perf_counter).
     wait_s: for how long to wait for another program that writes; then they are not recorded.
+    Raises RestoredError.
     """
     if not asked.record or not found:
         return [retrieval(None, state, f) for f in found]
@@ -130,7 +136,7 @@ def _all_recorded(
     found = [_explored(f, id_, allowance) for f, id_ in zip(found, ids, strict=True)]
     records = [_record(id_, f, state, asked, latency_ms) for id_, f in zip(ids, found, strict=True)]
     with database.transaction(durable=False, wait_s=wait_s) as conn:
-        _write(conn, records, found, revision)
+        _write(conn, state, records, found, revision)
     return [retrieval(r.id, state, f) for r, f in zip(records, found, strict=True)]
 
 
@@ -144,20 +150,26 @@ def recorded(
     revision: str,
     latency_ms: float,
 ) -> Retrieval:
-    """The retrieval for the caller, recorded in a write transaction that the caller commits."""
+    """The retrieval for the caller, recorded in a write transaction that the caller commits.
+
+    Raises RestoredError.
+    """
     id_ = _new_id()
     found = _explored(found, id_, allowance)
     record = _record(id_, found, state, asked, latency_ms)
-    _write(conn, [record], [found], revision)
+    _write(conn, state, [record], [found], revision)
     return retrieval(record.id, state, found)
 
 
 def _write(
     conn: sqlite3.Connection,
+    state: State,
     records: Sequence[retrievals.RetrievalRecord],
     found: Sequence[RankedQuery],
     revision: str,
 ) -> None:
+    if read_moment(conn).timeline != state.timeline:  # then its numbers mean other passages
+        raise RestoredError("a backup was restored while this was answered; repeat the call")
     for record, f in zip(records, found, strict=True):
         vector_store.put_vectors(conn, [record.query_hash], f.vector[None, :], revision)
     retrievals.record_retrievals(conn, records)
@@ -170,7 +182,7 @@ def retrieval(id_: str | None, state: State, found: RankedQuery) -> Retrieval:
 
 
 def _new_id() -> str:
-    return f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(6)}"
+    return f"{int(wall_clock.now() * 1000):011x}{secrets.token_hex(6)}"
 
 
 def _explored(found: RankedQuery, id_: str, allowance: Allowance) -> RankedQuery:
@@ -192,7 +204,7 @@ def _record(
     return retrievals.RetrievalRecord(
         id=id_,
         kind=asked.kind,
-        at=time.time(),
+        at=wall_clock.now(),
         query=found.query,
         query_hash=passages.query_hash(found.query),
         k=asked.k,

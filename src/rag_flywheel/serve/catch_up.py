@@ -19,9 +19,10 @@ from rag_flywheel.rank.stored_evidence import StoredEvidence
 from rag_flywheel.records import Acting, Judgment, Pids
 from rag_flywheel.serve.features import find_pids
 from rag_flywheel.serve.state import NO_COPIES, Copies, State
-from rag_flywheel.store import forgetting, golden, journal, mutes, passages
+from rag_flywheel.store import forgetting, golden, mutes, passages
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.embedding import past_query_vectors, vectors_of
+from rag_flywheel.store.timeline import read_moment
 
 
 def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
@@ -29,6 +30,7 @@ def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
     lineage_of, heirs, copies = _inheritance(conn, version.pids)
     return State(
         version,
+        read_moment(conn).timeline,
         None,
         version.watermark,
         np.ones(len(version.pids), dtype=bool),
@@ -38,9 +40,14 @@ def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
         heirs,
         copies,
         EvidenceView(version.dense.dim),
-        passages.last_change(conn, version.watermark),
+        corpus_of(conn, version.watermark),
         forgetting.count_begun(conn),
     )
+
+
+def corpus_of(conn: sqlite3.Connection, until: int) -> str:
+    """A name for the texts that were in the index at an event."""
+    return f"{read_moment(conn).timeline} {passages.last_change(conn, until)}"
 
 
 def initial_state(
@@ -79,8 +86,6 @@ def _usable_evidence(
     """The evidence stored in the version, if judging the votes now would give the same."""
     version, stored = state.version, state.version.evidence
     if stored is None or not stored.provenance.by or stored.provenance.until > state.last_vote:
-        return None
-    if version.id is None or not journal.was_promoted(conn, version.id):
         return None
     revision = source.under(version.queries).queries.revision
     until = stored.provenance.until

@@ -19,8 +19,9 @@ from rag_flywheel.records import Current
 from rag_flywheel.serve.candidates import warm_up
 from rag_flywheel.serve.catch_up import caught_up, initial_state
 from rag_flywheel.serve.state import State
-from rag_flywheel.store import forgetting, journal, passages
+from rag_flywheel.store import forgetting, journal
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.timeline import read_moment
 
 log = logging.getLogger("rag_flywheel")
 ReadCurrent = Callable[[], Current | None]
@@ -33,10 +34,12 @@ _TRIES = 5
 class _Live:
     """A state of the version that was live at `signature`.
 
+    file: of the database that it is of: another file, or timeline, has other events.
     n_orders: how many rollbacks, releases and forgotten users there were before it was loaded.
     """
 
     signature: _Signature
+    file: object
     n_orders: int
     state: State
 
@@ -80,21 +83,35 @@ class LiveState:
         the one before answers. When a new live version cannot be loaded, the last one goes on
         serving and the error is logged; it is raised only when there is no last one.
         """
-        live, signature = self._live, self._signature()
-        if live is None or live.signature != signature:
-            if live is not None and self._may_go_on(live):
-                self._load_aside(signature)
-            else:
-                self.renew()
-        live = self._live
-        assert live is not None
-        with self._database.reading() as conn:
-            if live.state.seq == passages.read_clock(conn):
+        for _ in range(_TRIES):
+            live, signature = self._live, self._signature()
+            if live is None or live.signature != signature:
+                if live is not None and self._may_go_on(live):
+                    self._load_aside(signature)
+                else:
+                    self.renew()
+            live = self._live
+            assert live is not None
+            with self._database.reading() as conn:
+                moment = read_moment(conn)
+            if moment == (live.state.timeline, live.state.seq) and self._database.file == live.file:
                 return live.state
+            if (state := self._caught_up(live)) is not None:
+                return state
+            log.warning("another state of the database was restored: all is loaded anew")
+            self.renew(unless=live)
+        raise AssertionError("the database was replaced at every try to read it")
+
+    def _caught_up(self, live: _Live) -> State | None:
+        """The state after every event so far; None when the database is not the one it was."""
         with self._lock:
             live = self._live or live  # another thread may have exchanged it
             with self._database.snapshot() as conn:
-                if passages.read_clock(conn) != live.state.seq:
+                moment = read_moment(conn)
+                later = moment.timeline == live.state.timeline and moment.seq >= live.state.seq
+                if not later or self._database.file != live.file:
+                    return None
+                if moment.seq != live.state.seq:
                     live = replace(live, state=caught_up(live.state, conn, self._source))
             self._live = live
             return live.state
@@ -104,16 +121,17 @@ class LiveState:
         live = self._live
         return None if live is None else live.state
 
-    def renew(self) -> None:
+    def renew(self, *, unless: "_Live | None" = None) -> None:
         """Load the live version, unless it is loaded, and answer from it.
 
+        unless: a state that must not go on, whatever version is live: its events are gone.
         Raises the errors of loading when there is no last state to go on with.
         """
         with self._loading:
             live = self._live
-            if live is not None and live.signature == self._signature():
+            if live is not None and live is not unless and live.signature == self._signature():
                 return
-            loaded = self._loaded()
+            loaded = self._loaded(last=None if live is unless else live)
             if live is not None:
                 warm_up(loaded.state)
             with self._lock:
@@ -140,7 +158,13 @@ class LiveState:
             and current.version >= (state.version.id or "")
             and current.frozen_at == state.frozen_at
             and self._count_orders() == live.n_orders
+            and self._is_of_its_database(live)
         )
+
+    def _is_of_its_database(self, live: _Live) -> bool:
+        with self._database.reading() as conn:
+            timeline = read_moment(conn).timeline
+        return timeline == live.state.timeline and self._database.file == live.file
 
     def _count_orders(self) -> int:
         with self._database.snapshot() as conn:
@@ -165,15 +189,19 @@ class LiveState:
         except Exception:
             log.exception("the new live version cannot be served; keeping the last")
 
-    def _loaded(self) -> _Live:
+    def _loaded(self, last: _Live | None) -> _Live:
         for _ in range(_TRIES):
-            signature, last = self._signature(), self._live
+            signature = self._signature()
             try:
                 n_orders = self._count_orders()
+                with self._database.reading() as conn:
+                    before = read_moment(conn).timeline, self._database.file
                 version, frozen_at = self._load_live()
                 with self._database.snapshot() as conn:
+                    if before != (read_moment(conn).timeline, self._database.file):
+                        continue  # a backup was restored, and this version may not be of it
                     state = initial_state(version, frozen_at, conn, self._source)
-                return _Live(signature, n_orders, state)
+                return _Live(signature, before[1], n_orders, state)
             except ClosedError:
                 raise
             except FlywheelError as error:

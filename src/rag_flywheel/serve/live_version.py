@@ -7,7 +7,7 @@ from pathlib import Path
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.build import INDEX_PARTS
-from rag_flywheel.deploy.current import read_current
+from rag_flywheel.deploy.current import live_of, read_current
 from rag_flywheel.deploy.loaded import Indexes, LoadedVersion, empty_version, load_version
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.verify import checked_before, note_checked
@@ -94,7 +94,7 @@ def read_live(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedV
 
 def _read(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersion, int | None]:
     encoder = last.encoder
-    current = read_current(root)
+    current = live_of(root, database)
     if current is None:
         return empty_version(encoder.dim), None
     try:

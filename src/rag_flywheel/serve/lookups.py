@@ -64,11 +64,11 @@ class Lookups:
     """The lookups of recent queries until the corpus changes, and their vectors; thread-safe."""
 
     def __init__(self, most: int) -> None:
-        self._corpus: int | None = None
+        self._corpus: str | None = None
         self._lookups = LRU[bytes, Lookup](most)
         self.vectors = QueryVectors(most)
 
-    def find(self, corpus: int | None, query: EmbeddedText, n: int) -> Lookup | None:
+    def find(self, corpus: str | None, query: EmbeddedText, n: int) -> Lookup | None:
         """The lookup of n candidates of each kind in this corpus; None is a corpus of its own."""
         return None if corpus is None else self._lookups.get(_name(corpus, query, n))
 
@@ -77,7 +77,7 @@ class Lookups:
         self._lookups.clear()
         self.vectors.clear()
 
-    def keep(self, corpus: int | None, query: EmbeddedText, n: int, lookup: Lookup) -> None:
+    def keep(self, corpus: str | None, query: EmbeddedText, n: int, lookup: Lookup) -> None:
         """Cache a lookup, unless it is very large; those of another corpus are dropped."""
         if corpus is None or len(lookup.pids) > _LARGEST:
             return
@@ -87,7 +87,7 @@ class Lookups:
         self._lookups.put(_name(corpus, query, n), lookup)
 
 
-def _name(corpus: int, query: EmbeddedText, n: int) -> bytes:
+def _name(corpus: str, query: EmbeddedText, n: int) -> bytes:
     return _digest(f"{corpus} {n} {query.text}", query.vector.tobytes())
 
 

@@ -4,8 +4,10 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -41,6 +43,7 @@ from rag_flywheel.serve.answers import (
     Behind,
     RankedQuery,
     Request,
+    RestoredError,
     answer,
     make_hit,
     recorded,
@@ -57,9 +60,11 @@ from rag_flywheel.serve.state import Scope, State, scope
 from rag_flywheel.store import filters, passages, retrievals
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
+from rag_flywheel.store.timeline import read_moment
 
 log = logging.getLogger("rag_flywheel")
 _TRIES = 5
+T = TypeVar("T")
 _TEXTS = 20_000  # texts cached with a state
 _SCOPES = 64  # filters
 _NEWEST = 200  # retrievals of a question, in which explored hits are counted
@@ -138,6 +143,9 @@ class Server:
 
     def retrieve(self, queries: Sequence[str], asked: Request) -> list[Retrieval]:
         """The k best passages for each query, recorded when asked to."""
+        return _again_after_a_restore(lambda: self._retrieve(queries, asked))
+
+    def _retrieve(self, queries: Sequence[str], asked: Request) -> list[Retrieval]:
         began = time.perf_counter()
         self._check(queries, asked.k)
         if not queries:
@@ -262,6 +270,9 @@ class Server:
 
     def rerank(self, query: str, given: Sequence[Candidate], asked: Request) -> Retrieval:
         """Rank an application's own candidates: by their own scores and the evidence."""
+        return _again_after_a_restore(lambda: self._rerank(query, given, asked))
+
+    def _rerank(self, query: str, given: Sequence[Candidate], asked: Request) -> Retrieval:
         began = time.perf_counter()
         check_query(query, self._config.max_query_chars)
         check_k(asked.k)
@@ -431,13 +442,22 @@ class Server:
         texts = {pid: stored for pid in pids if (stored := known.get(pid)) is not None}
         missing = [pid for pid in pids if pid not in texts]
         if missing:
-            with self._database.reading() as conn:
-                found = passages.fetch(conn, missing)
+            with self._database.snapshot() as conn:
+                replaced = read_moment(conn).timeline != state.timeline  # numbers mean other texts
+                found = {} if replaced else passages.fetch(conn, missing)
             if len(known) + len(found) > _TEXTS:
                 known.clear()
             known.update(found)
             texts.update(found)
         return texts
+
+
+def _again_after_a_restore(call: Callable[[], T]) -> T:
+    """What the call returns, begun anew when a backup was restored meanwhile."""
+    for _ in range(_TRIES - 1):
+        with suppress(RestoredError):
+            return call()
+    return call()
 
 
 def _hits_of(

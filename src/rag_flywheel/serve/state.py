@@ -25,17 +25,19 @@ NO_COPIES: Copies = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 class State:
     """A version and what happened since, up to event number `seq`.
 
-    alive[i]: whether the text version.pids[i] is still present; fresh: texts added since; statistics:
+    timeline: that of the database, whose numbers are in it; alive[i]: whether the text version.pids[i]
+    is still present; fresh: texts added since; statistics:
     the word statistics that texts are scored under; lineage_of: pid -> the row whose votes it
     inherits, and heirs: that row -> pid, where they differ; copies: the pids, and the rows whose votes
     they inherit, of texts that inherit the same votes as another one; evidence has no vote after `frozen_at`,
-    None: all votes; texts: a cache of those read, which a new event makes stale; corpus: the number
-    of the event that last changed the texts, None: texts were added or removed since the version;
+    None: all votes; texts: a cache of those read, which a new event makes stale; corpus: a name
+    of its texts, which other texts do not have, None: texts were added or removed since the version;
     n_forgotten: how many users were deleted, whose votes are not in it; known: the known answers that
     are in the evidence, whatever `frozen_at` is.
     """
 
     version: LoadedVersion
+    timeline: str
     frozen_at: int | None
     seq: int
     alive: npt.NDArray[np.bool_]
@@ -45,7 +47,7 @@ class State:
     heirs: Mapping[int, int]
     copies: Copies
     evidence: EvidenceView
-    corpus: int | None
+    corpus: str | None
     n_forgotten: int = 0
     known: Acting = field(default_factory=Acting)
     texts: dict[int, passages.StoredPassage] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rag_flywheel.disk import is_full
+from rag_flywheel.disk import is_full, link_error
 from rag_flywheel.errors import (
     BusyError,
     ClosedError,
@@ -31,12 +31,17 @@ _LOG_BUSY_S = 0.2  # writers wait while the log is emptied: better many short tr
 _CHUNK = 500  # bound variables in one statement; SQLite's limit is higher everywhere
 
 
+_File = tuple[int, int]
+"""What tells a file from another of the same name: device and inode."""
+
+
 class _Handle:
     """One thread's connection. The lock is held while it is used, closed, or the process forks."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.conn: sqlite3.Connection | None = None
+        self.file: _File | None = None
 
     def close(self) -> None:
         with self.lock:
@@ -62,6 +67,7 @@ class Database:
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
         self._handles_lock = threading.RLock()
         self._closed = False
+        self._seen = False  # whether the file was there: then it is never made again
         _databases.add(self)
 
     @contextmanager
@@ -75,9 +81,30 @@ class Database:
             self._local.handle = handle
         with handle.lock, self._translated():
             self.require_open()
-            if handle.conn is None:
-                handle.conn = _connect(self.path)
+            if handle.conn is None or (
+                not handle.conn.in_transaction and handle.file != self._found()
+            ):
+                handle.close()
+                handle.file = self._found() if self._seen else None  # before it is opened
+                handle.conn = _connect(self.path, create=not self._seen)
+                handle.file, self._seen = handle.file or self._found(), True
             yield handle.conn
+
+    @property
+    def file(self) -> object:
+        """What this thread's connection has open; another file of the same name gives another value."""
+        handle: _Handle | None = getattr(self._local, "handle", None)
+        return None if handle is None else handle.file
+
+    def _found(self) -> _File:
+        """The file that has the name now. Raises StorageError when there is none."""
+        try:
+            found = os.lstat(self.path)  # half the time of Path.lstat
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"{self.path} is missing; put it back, or restore a backup with `rag-flywheel restore`"
+            ) from error
+        return found.st_dev, found.st_ino
 
     def require_open(self) -> None:
         """Raises ClosedError after `close`."""
@@ -215,18 +242,19 @@ _DAMAGE_MESSAGES = (
 
 
 def _require_files(path: Path) -> None:
-    """Raises CorruptFileError when the database, or a file that SQLite writes beside it, is no file.
+    """Raises CorruptFileError when the database, or a file that SQLite writes beside it, is no file, and
+    StorageError when the database is a link.
 
     Opening a pipe would wait for ever, and a link could lead anywhere.
     """
     for beside in ("", "-wal", "-shm", "-journal"):
         file = path.with_name(path.name + beside)
         try:
-            mode = (file.lstat() if beside else file.stat()).st_mode
+            mode = file.lstat().st_mode
         except FileNotFoundError:
             continue
-        except OSError:
-            mode = 0  # a link to itself
+        if stat.S_ISLNK(mode) and not beside:
+            raise link_error(file)
         if not stat.S_ISREG(mode):
             raise CorruptFileError(
                 f"{file} is a link, a folder or a device; expected a file: restore the database "
@@ -247,12 +275,32 @@ def _waiting(conn: sqlite3.Connection, wait_s: float) -> Iterator[None]:
         conn.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _require_own(conn: sqlite3.Connection, path: Path) -> None:
+    """Raises StorageError when a link was put in the place of the database while it was opened.
+
+    SQLite says which file it found behind links, and opens that one without following any.
+    """
+    opened = Path(conn.execute("PRAGMA database_list").fetchone()[2])
+    if opened.name != path.name or opened.parent != path.parent.resolve():
+        raise link_error(path)
+
+
+def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
     _require_files(path)
+    mode = "rwc" if create else "rw"
     conn = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        f"{path.absolute().as_uri()}?mode={mode}",
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=True,
     )
     until = time.monotonic() + BUSY_TIMEOUT_S
+    try:
+        _require_own(conn, path)
+    except BaseException:
+        conn.close()
+        raise
     while True:
         try:
             conn.execute("PRAGMA trusted_schema=OFF")

@@ -5,11 +5,10 @@ A user is a hash here.
 
 import json
 import sqlite3
-import time
 from dataclasses import asdict
 
 from rag_flywheel.records import ForgetReport
-from rag_flywheel.store import notes, passages
+from rag_flywheel.store import notes, passages, wall_clock
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import append_rows, scalar
 from rag_flywheel.store.given_texts import drop_unused_given
@@ -109,7 +108,7 @@ def restart_looks(conn: sqlite3.Connection, version: str | None) -> None:
 def record_forget(conn: sqlite3.Connection, state: str, report: ForgetReport) -> None:
     """Append that forgetting a user has "begun", or is "done"; the row does not name the user."""
     text = json.dumps(asdict(report), sort_keys=True)
-    append_rows(conn, "forgets", {"at": time.time(), "state": state, "report": text})
+    append_rows(conn, "forgets", {"at": wall_clock.now(), "state": state, "report": text})
 
 
 def unfinished(conn: sqlite3.Connection) -> list[ForgetReport]:

@@ -6,11 +6,10 @@ when the two differ.
 
 import json
 import sqlite3
-import time
 from dataclasses import dataclass
 
 from rag_flywheel.records import Current, RefreshReport
-from rag_flywheel.store import column_checks
+from rag_flywheel.store import column_checks, wall_clock
 from rag_flywheel.store.database import append_rows, scalar
 
 
@@ -28,7 +27,7 @@ def write_meta(conn: sqlite3.Connection, key: str, value: str) -> None:
 def record_refresh(conn: sqlite3.Connection, report: RefreshReport) -> None:
     """Append the report of a refresh."""
     scores = json.dumps(dict(report.scores), sort_keys=True)
-    row = {**vars(report), "at": time.time(), "scores": scores}
+    row = {**vars(report), "at": wall_clock.now(), "scores": scores}
     del row["encoder"]  # which has no column
     append_rows(conn, "refreshes", row)
 
@@ -55,7 +54,7 @@ class Look:
 
 def record_look(conn: sqlite3.Connection, look: Look) -> None:
     """Append a look of the gate."""
-    append_rows(conn, "looks", {"at": time.time(), **vars(look)})
+    append_rows(conn, "looks", {"at": wall_clock.now(), **vars(look)})
 
 
 def looks(conn: sqlite3.Connection, arm: str = "weights") -> tuple[int, int]:
@@ -87,7 +86,7 @@ def last_refresh_at(conn: sqlite3.Connection) -> float | None:
 
 def record_live_change(conn: sqlite3.Connection, action: str, current: Current) -> None:
     """Append the intent to make a version live."""
-    append_rows(conn, "moves", {"at": time.time(), "action": action, **vars(current)})
+    append_rows(conn, "moves", {"at": wall_clock.now(), "action": action, **vars(current)})
 
 
 def count_by_hand(conn: sqlite3.Connection) -> int:
@@ -100,15 +99,6 @@ def was_intended(conn: sqlite3.Connection, current: Current) -> bool:
     sql = "SELECT 1 FROM moves WHERE version = ? AND frozen_at IS ? AND held = ?"
     values = (current.version, current.frozen_at, int(current.held))
     return scalar(conn, sql, values) is not None
-
-
-def was_promoted(conn: sqlite3.Connection, version: str) -> bool:
-    """Whether a version was built from the events of this database.
-
-    After a restored backup, a version may come from the database that the backup replaced.
-    """
-    sql = "SELECT 1 FROM moves WHERE version = ? AND action = 'promote'"
-    return scalar(conn, sql, (version,)) is not None
 
 
 def last_live_change(conn: sqlite3.Connection) -> Current | None:

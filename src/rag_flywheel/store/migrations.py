@@ -383,6 +383,17 @@ def m017_conditions(db: sqlite_utils.Database) -> None:
             db.execute("UPDATE retrievals SET filter = ? WHERE rid = ?", (new, rid))
 
 
+@migrations()
+def m020_timeline(db: sqlite_utils.Database) -> None:
+    """The name of the timeline of events, and the tokens of the versions built from them."""
+    db.execute("ALTER TABLE clock ADD COLUMN timeline TEXT NOT NULL DEFAULT ''")
+    db.execute("UPDATE clock SET timeline = lower(hex(randomblob(16)))")
+    db.execute(
+        "CREATE TABLE builds (version TEXT PRIMARY KEY, token TEXT NOT NULL, at REAL NOT NULL) "
+        "WITHOUT ROWID"
+    )
+
+
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():

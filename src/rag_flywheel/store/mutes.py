@@ -4,10 +4,9 @@ Users are hashes here.
 """
 
 import sqlite3
-import time
 from collections.abc import Sequence
 
-from rag_flywheel.store import column_checks
+from rag_flywheel.store import column_checks, wall_clock
 from rag_flywheel.store.database import append_rows
 
 
@@ -23,7 +22,7 @@ def append_mutes(
     conn: sqlite3.Connection, users: Sequence[str], *, muted: bool, first_seq: int
 ) -> None:
     """Append an event for each of these users, under consecutive event numbers from `first_seq`."""
-    at = time.time()
+    at = wall_clock.now()
     rows = (
         {"seq": seq, "user_id": user, "muted": int(muted), "at": at}
         for seq, user in enumerate(users, first_seq)

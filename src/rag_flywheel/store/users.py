@@ -6,10 +6,9 @@ Users are hashes here; this module must not know how they are computed.
 import re
 import secrets
 import sqlite3
-import time
 from collections.abc import Collection
 
-from rag_flywheel.store import column_checks
+from rag_flywheel.store import column_checks, wall_clock
 from rag_flywheel.store.database import in_chunks, scalar
 from rag_flywheel.store.event_types import ONE_TIME
 
@@ -43,7 +42,7 @@ def set_opted_out(conn: sqlite3.Connection, user: str, out: bool) -> None:
     """Store that a user is not to be recorded, or may be again."""
     if out:
         conn.execute(
-            "INSERT OR IGNORE INTO opted_out (user_id, at) VALUES (?, ?)", (user, time.time())
+            "INSERT OR IGNORE INTO opted_out (user_id, at) VALUES (?, ?)", (user, wall_clock.now())
         )
     else:
         conn.execute("DELETE FROM opted_out WHERE user_id = ?", (user,))

@@ -1,0 +1,78 @@
+"""Ties index versions to the database that they were built from.
+
+Event and passage numbers repeat when an old copy of the database takes the place of a newer one. So a
+version and the database share a random token: a database that holds it also holds every event before
+the build, since SQLite loses none but the newest commits. The timeline is another random name, which a
+restore changes, so that a running process notices that its events are no longer those of the database.
+"""
+
+import hashlib
+import secrets
+import sqlite3
+from typing import NamedTuple
+
+from rag_flywheel.store import column_checks, wall_clock
+from rag_flywheel.store.database import scalar
+from rag_flywheel.store.passages import ALL_PRESENT
+
+
+class Moment(NamedTuple):
+    """A state of the database: the number of its newest event, on its timeline."""
+
+    timeline: str
+    seq: int
+
+
+def read_moment(conn: sqlite3.Connection) -> Moment:
+    """The state of the database, by one small query."""
+    timeline, seq = conn.execute("SELECT timeline, seq FROM clock").fetchone() or (None, None)
+    return Moment(
+        column_checks.text("clock.timeline", timeline), column_checks.whole("clock.seq", seq)
+    )
+
+
+def begin_timeline(conn: sqlite3.Connection) -> None:
+    """Make the events from now on others than those that any process knows."""
+    conn.execute("UPDATE clock SET timeline = ?", (new_token(),))
+
+
+def new_token() -> str:
+    """32 random hex digits."""
+    return secrets.token_hex(16)
+
+
+def record_build(conn: sqlite3.Connection, version: str, token: str) -> None:
+    """Note that a version was built from this database; before it can be found on the disk."""
+    conn.execute(
+        "INSERT OR REPLACE INTO builds (version, token, at) VALUES (?, ?, ?)",
+        (version, token, wall_clock.now()),
+    )
+
+
+def token_of(conn: sqlite3.Connection, version: str) -> str | None:
+    """The token of a version that was built from this database; None for any other."""
+    value = scalar(conn, "SELECT token FROM builds WHERE version = ?", (version,))
+    return column_checks.optional_text("builds.token", value)
+
+
+def digest_now(conn: sqlite3.Connection) -> str:
+    """A digest of (number, text) of the passages that are in the index now."""
+    return _digest(conn.execute(f"SELECT pid, text_hash FROM {ALL_PRESENT}").fetchall())
+
+
+def digest_at(conn: sqlite3.Connection, seq: int) -> str:
+    """The same of those that were in the index at event number `seq`; reads every row."""
+    rows = conn.execute(
+        "SELECT pid, text_hash FROM passages WHERE origin = 'index' AND born <= ? "
+        "AND (ended IS NULL OR ended > ?)",
+        (seq, seq),
+    )
+    return _digest(rows.fetchall())
+
+
+def _digest(rows: list[tuple[int, bytes]]) -> str:
+    whole = hashlib.blake2b(digest_size=16)
+    for pid, text_hash in sorted(rows):
+        whole.update(pid.to_bytes(8, "little", signed=True))
+        whole.update(column_checks.hashed("passages.text_hash", text_hash))
+    return whole.hexdigest()
