@@ -34,7 +34,7 @@ SHELVES = [
     {"store", "index", "formats"},
     {"ground"},
 ]
-GROUND = {"records", "config", "errors", "encoder", "checks", "disk", "printable"}
+GROUND = {"records", "config", "errors", "encoder", "checks", "disk"}
 DOORS = {
     "sklearn": {"report/topics.py"},
     "faiss": {"index/faiss_door.py"},

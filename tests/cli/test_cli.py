@@ -269,7 +269,8 @@ def command_lines() -> list[list[str]]:
     more = {
         "retrieve": ["q"], "feedback": ["r", "p", "helpful"], "answer-feedback": ["r", "helpful"],
         "relevance": ["r", "--yes", "p"], "adopted": ["r", "--used"], "signal": ["r", "copied"],
-        "correct": ["r", "p"], "missing": ["r"], "remove": ["p"], "export": ["out"], "backup": ["copy"], "mute": ["u"],
+        "correct": ["r", "p"], "missing": ["r"], "remove": ["p"], "export": ["out"], "mute": ["u"],
+        "backup": ["copy"],
         "forget": ["u"], "opt-out": ["u"], "golden add": ["g.csv"], "golden pin": ["q", "p"],
         "golden unpin": ["q", "p"], "golden export": ["g.csv"], "review accept": ["i"],
         "review reject": ["i"],

@@ -16,9 +16,9 @@ from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.bench.report import escape
 from rag_flywheel.cli.app import app, main
+from rag_flywheel.formats.printable import cell_as_written, harmless_cell, printable, printable_line
 from rag_flywheel.formats.rows import RowsRead
 from rag_flywheel.formats.table import read_table, table_text
-from rag_flywheel.printable import cell_as_written, harmless_cell, printable, printable_line
 from rag_flywheel.records import GoldenItem
 from rag_flywheel.report.progress import Bars
 

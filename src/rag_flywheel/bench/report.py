@@ -29,7 +29,7 @@ from rag_flywheel.bench.terminal import (
     slice_rankings,
     slice_rows,
 )
-from rag_flywheel.printable import printable
+from rag_flywheel.formats.printable import printable
 
 Cell: TypeAlias = str | tuple[str, str]
 """Text of a table cell, or (text, small print below it)."""

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from rag_flywheel.bench.protocol import RESULT_FORMAT
 from rag_flywheel.errors import InputError
-from rag_flywheel.printable import printable, printable_line
+from rag_flywheel.formats.printable import printable, printable_line
 
 MEASURE = "nDCG@10"
 NONE = "–"

@@ -11,7 +11,7 @@ from typing import TextIO
 import typer
 
 from rag_flywheel.errors import FlywheelError
-from rag_flywheel.printable import printable_line
+from rag_flywheel.formats.printable import printable_line
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """What Typer raises for a command line that it cannot read."""

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rag_flywheel.errors import counted
-from rag_flywheel.printable import printable, printable_json, printable_line
+from rag_flywheel.formats.printable import printable, printable_json, printable_line
 from rag_flywheel.records import (
     AddFilesReport,
     AddReport,

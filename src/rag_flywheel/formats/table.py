@@ -7,8 +7,8 @@ from rag_flywheel.checks import check_query
 from rag_flywheel.errors import InputError, counted
 from rag_flywheel.formats.beir import cell
 from rag_flywheel.formats.lines import located
+from rag_flywheel.formats.printable import cell_as_written, harmless_cell
 from rag_flywheel.formats.rows import Row, RowsRead, is_tenant, parse_grade, read_rows
-from rag_flywheel.printable import cell_as_written, harmless_cell
 from rag_flywheel.records import GoldenItem
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}

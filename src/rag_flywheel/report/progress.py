@@ -4,7 +4,7 @@ import sys
 import time
 from typing import Any
 
-from rag_flywheel.printable import printable_line
+from rag_flywheel.formats.printable import printable_line
 from rag_flywheel.records import Progress
 
 _AFTER_S = 1.0  # until there are bars
