@@ -29,7 +29,7 @@ def test_the_commands(tmp_path: Path) -> None:
     (code,) = re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL)
     command = f'rag-flywheel() {{ "{sys.executable}" -m rag_flywheel "$@"; }}\n'
     lines = run(tmp_path, "bash", "-e", "-c", command + code)
-    assert lines[0] == "added 2, updated 0, unchanged 0"
+    assert lines[0] == "added 2, updated 0, unchanged 0, removed 0, skipped 0"
     assert lines[-2:] == ["exported 2", "added 0, updated 0, unchanged 2"]
     (said,) = re.findall(r"# says: (.*)\n", code)
     assert lines[-1] == said

@@ -5,6 +5,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -32,8 +33,9 @@ from rag_flywheel.store import golden, votes
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.event_types import VoteEvent
 
-MOST_HELPFUL = 1.5
-"""How many times the others' share of helpful votes a doubted user may have and be judged again."""
+APART = 0.6
+"""The share of their own among the questions nearest to those of users whose questions lie apart."""
+_NEAREST = 5
 _DOUBTED = 0.5
 
 log = logging.getLogger("rag_flywheel")
@@ -71,12 +73,12 @@ def weighed_raters(
     for some in _by_tenant(standing):
         of_some = _weighed(_cast(some, examples, known))
         doubted = {user for user, r in of_some.items() if r.weight < _DOUBTED and r.crowd is None}
-        if len(doubted) >= LEAST_VOTERS:
+        if len(doubted) >= LEAST_VOTERS and _ask_apart(some, doubted, examples):
             weights = dict.fromkeys(of_some.keys() - doubted, 0.0)
             past = read_past(database, source, until=until, weights=weights)
             own = [vote for vote in some if vote.user_id in doubted]
             among = _cast(own, judged_again(examples, past), known)
-            of_some |= _believed_among_themselves(of_some, among, _helpful_share(some, doubted))
+            of_some |= _believed_among_themselves(of_some, among)
         for user, rater in of_some.items():
             if user not in found or rater.weight < found[user].weight:
                 found[user] = rater
@@ -102,34 +104,37 @@ def _by_tenant(standing: list[VoteEvent]) -> Iterator[list[VoteEvent]]:
         yield few
 
 
-def _helpful_share(standing: list[VoteEvent], doubted: set[str]) -> float:
-    """The share of helpful votes among those of users who are not doubted."""
-    others = [vote.verdict == "helpful" for vote in standing if vote.user_id not in doubted]
-    return sum(others) / max(len(others), 1)
+def _ask_apart(standing: list[VoteEvent], doubted: set[str], examples: Examples) -> bool:
+    """Whether the questions of these users lie apart: of those nearest to them most are their own.
+
+    Then nobody else's are moved by what they say. Whoever attacks the questions of others asks among them.
+    """
+    voices: dict[QueryKey, dict[str, bool]] = defaultdict(dict)
+    for vote in standing:
+        voices[QueryKey(vote.query, vote.tenant)][vote.voice] = vote.user_id in doubted
+    own = {key for key, said in voices.items() if 2 * sum(said.values()) > len(said)}
+    shares = []
+    for i, key in enumerate(examples.keys):
+        if key in own:
+            near = (examples.keys[j] for j in examples.near.rows[i].tolist() if j != i)
+            nearest = list(islice((other for other in near if other in voices), _NEAREST))
+            if nearest:
+                shares.append(sum(other in own for other in nearest) / len(nearest))
+    return bool(shares) and sum(shares) / len(shares) >= APART
 
 
 def _believed_among_themselves(
-    weighed: dict[str, RaterWeight], among: _Cast, usual_share: float
+    weighed: dict[str, RaterWeight], among: _Cast
 ) -> dict[str, RaterWeight]:
     """The doubted users whose votes bear each other out where only theirs count, with the weight that they
-    have there, at most 1.
-
-    They are a minority that wants other answers. Those who call much more helpful than others do, are
-    none: for whoever turns every verdict round agrees with those who do so too, but calls most helpful.
-    """
+    have there, at most 1: a minority that wants other answers."""
     again = _weighed(among)
-    ballots = among.ballots
-    if not len(ballots.voter) or accuracy_on_others(ballots) < LEAST_ACCURACY:
+    if not again or accuracy_on_others(among.ballots) < LEAST_ACCURACY:
         return {}
-    n = np.bincount(ballots.voter)
-    share = np.bincount(ballots.voter, ballots.helpful) / np.maximum(n, 1)
-    share_of = dict(zip(among.users, share.tolist(), strict=True))
     return {
         user: replace(weighed[user], weight=min(rater.weight, 1.0))
         for user, rater in again.items()
-        if rater.weight > weighed[user].weight
-        and rater.crowd is None
-        and share_of[user] <= MOST_HELPFUL * usual_share
+        if rater.weight > weighed[user].weight and rater.crowd is None
     }
 
 
