@@ -14,28 +14,35 @@ from typing import Any, TypeVar
 import numpy as np
 from msgspec import UNSET
 
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.records import Candidate, MetadataValue, Passage, Scalar
 
 MOST_HITS = 1_000_000
 MOST_DEPTH = 32  # objects in one another, in metadata and in filters
 MOST_KEY_CHARS = 1_000
 MOST_VALUES = 100_000  # of the metadata of a passage, or of a filter
+MOST_ID_CHARS = 5_000  # of a passage, retrieval, user, session or item
+MOST_NAME_CHARS = 1_000  # of a name of files, a pattern, or the address of a site
+MOST_NOTE_CHARS = 20_000  # of what users write: reasons, notes, corrections
+MOST_TEXT_CHARS = 4_000_000  # of a passage or a candidate, and of its title
+MOST_ANSWER_CHARS = 100_000  # of an answer, and of what a user made of it
 MOST_TRUST = 3.0  # three ordinary users' worth
 _RISING = 5  # candidates
 _LARGEST = 2**63
 T = TypeVar("T")
 
 
-def check_text(name: str, value: object) -> str:
-    """`value`, a string that UTF-8 can hold (no half of a surrogate pair)."""
+def check_text(name: str, value: object, most: int | None = None) -> str:
+    """`value`, a string that UTF-8 can hold (no half of a surrogate pair), of at most `most` characters."""
     if not isinstance(value, str):
-        raise InputError(f"{name} is {value!r}; expected a string")
+        raise InputError(f"{name} is {quoted(value)}; expected a string")
+    if most is not None and len(value) > most:
+        raise InputError(f"{name} has {len(value)} characters; expected at most {most}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{name} has {value[error.start]!r} at position {error.start}, half a surrogate pair; "
+            f"{name} has {quoted(value[error.start])} at position {error.start}, half a surrogate pair; "
             "expected valid Unicode: decode the bytes with errors='replace'"
         ) from error
     return value
@@ -70,9 +77,9 @@ def check_name(name: str, value: object, *, instead: str = "") -> str:
     An application that has none gives "" by mistake, and all its users would count as one.
     instead: what else the caller may give.
     """
-    found = check_text(name, value)
+    found = check_text(name, value, MOST_ID_CHARS)
     if not found.strip():
-        raise InputError(f"{name} is {value!r}; expected a string that is not blank{instead}")
+        raise InputError(f"{name} is {quoted(value)}; expected a string that is not blank{instead}")
     return found
 
 
@@ -81,24 +88,24 @@ def check_trust(value: object) -> float:
     number = as_number(value)
     if number is None or not 0 <= number <= MOST_TRUST:
         raise InputError(
-            f"trust is {value!r}; expected a number from 0, for nothing, over 1, for an ordinary "
+            f"trust is {quoted(value)}; expected a number from 0, for nothing, over 1, for an ordinary "
             f"user, to {MOST_TRUST:g}"
         )
     return float(number)
 
 
-def check_optional_text(name: str, value: object) -> None:
-    """None, or a string that UTF-8 can hold."""
+def check_optional_text(name: str, value: object, most: int | None = None) -> None:
+    """None, or a string that UTF-8 can hold, of at most `most` characters."""
     if isinstance(value, str):
-        check_text(name, value)
+        check_text(name, value, most)
     elif value is not None:
-        raise InputError(f"{name} is {value!r}; expected a string or None")
+        raise InputError(f"{name} is {quoted(value)}; expected a string or None")
 
 
 def items(name: str, given: object, kind: type[T]) -> list[T]:
     """The items of an iterable, all of one kind; for strings, a single string is refused."""
     if not isinstance(given, Iterable) or (kind is str and isinstance(given, str)):
-        what = f"the string {given!r}" if isinstance(given, str) else type(given).__name__
+        what = f"the string {quoted(given)}" if isinstance(given, str) else type(given).__name__
         plural = "strings" if kind is str else f"{kind.__name__}s"
         raise InputError(f"{name} is {what}; expected a list of {plural}")
     found = list(given)
@@ -108,6 +115,12 @@ def items(name: str, given: object, kind: type[T]) -> list[T]:
                 f"{name}: item {number}, found {type(item).__name__}; expected a {kind.__name__}"
             )
     return found
+
+
+def check_one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+    """One of these words."""
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(f"{name} is {quoted(value)}; expected one of {', '.join(allowed)}")
 
 
 def check_query(query: object, max_chars: int) -> None:
@@ -128,7 +141,9 @@ def check_k(k: object) -> int:
     """A whole number of at least 1."""
     number = as_whole(k)
     if number is None or not 1 <= number <= MOST_HITS:
-        raise InputError(f"k is {k!r}; expected a whole number, 1 or more, at most {MOST_HITS}")
+        raise InputError(
+            f"k is {quoted(k)}; expected a whole number, 1 or more, at most {MOST_HITS}"
+        )
     return number
 
 
@@ -136,7 +151,7 @@ def check_optional_chance(name: str, value: object) -> float | None:
     """A number from 0 to 1, or None."""
     number = as_number(value)
     if value is not None and (number is None or not 0 <= number <= 1):
-        raise InputError(f"{name} is {value!r}; expected a number from 0 to 1, or None")
+        raise InputError(f"{name} is {quoted(value)}; expected a number from 0 to 1, or None")
     return number
 
 
@@ -144,7 +159,7 @@ def check_whole(name: str, value: object) -> int:
     """A whole number of at least 1."""
     number = as_whole(value)
     if number is None or not 1 <= number < _LARGEST:
-        raise InputError(f"{name} is {value!r}; expected a whole number, 1 or more")
+        raise InputError(f"{name} is {quoted(value)}; expected a whole number, 1 or more")
     return number
 
 
@@ -153,22 +168,24 @@ def check_candidates(candidates: object) -> list[Candidate]:
     found = list[Candidate]()
     seen = set[str]()
     for candidate in items("candidates", candidates, Candidate):
-        name = f"candidate {candidate.passage_id!r}"
+        name = f"candidate {quoted(candidate.passage_id)}"
         if not isinstance(candidate.passage_id, str) or not candidate.passage_id:
             raise InputError(f"{name}: expected a string id")
-        check_text(name, candidate.passage_id)
+        check_text(f"{name}: id", candidate.passage_id, MOST_ID_CHARS)
         if candidate.passage_id in seen:
             raise InputError(f"{name} is given twice; expected each passage once")
         seen.add(candidate.passage_id)
-        if not check_text(f"{name}: text", candidate.text).strip():
+        if not check_text(f"{name}: text", candidate.text, MOST_TEXT_CHARS).strip():
             raise InputError(f"{name} has no text; expected the text that users will see")
         if not _is_finite(candidate.score):
-            raise InputError(f"{name} has score {candidate.score!r}; expected a finite number")
+            raise InputError(
+                f"{name} has score {quoted(candidate.score)}; expected a finite number"
+            )
         if not isinstance(candidate.title, str):
             raise InputError(
                 f"{name}: title is {type(candidate.title).__name__}; expected a string"
             )
-        check_text(f"{name}: title", candidate.title)
+        check_text(f"{name}: title", candidate.title, MOST_TEXT_CHARS)
         found.append(replace(candidate, metadata=plain_metadata(name, candidate.metadata)))
     return found
 
@@ -198,7 +215,7 @@ def check_passages(given: object) -> dict[str, Passage]:
         passage = _checked_passage(passage, number)
         if passage.id in wanted:
             raise InputError(
-                f"passage id {passage.id!r} comes twice in one call (the second is number "
+                f"passage id {quoted(passage.id)} comes twice in one call (the second is number "
                 f"{number}); expected each id once. Nothing was added"
             )
         wanted[passage.id] = passage
@@ -208,15 +225,15 @@ def check_passages(given: object) -> dict[str, Passage]:
 def _checked_passage(passage: Passage, number: int) -> Passage:
     if not isinstance(passage.id, str) or not passage.id.strip():
         raise InputError(
-            f"passage {number} has the id {passage.id!r}; expected a string, not blank"
+            f"passage {number} has the id {quoted(passage.id)}; expected a string, not blank"
         )
-    name = f"passage {passage.id!r}"
-    check_text(f"{name}: id", passage.id)
+    name = f"passage {quoted(passage.id)}"
+    check_text(f"{name}: id", passage.id, MOST_ID_CHARS)
     for field in ("text", "title"):
         value: object = getattr(passage, field)
         if not isinstance(value, str):
             raise InputError(f"{name}: {field} is {type(value).__name__}; expected a string")
-        check_text(f"{name}: {field}", value)
+        check_text(f"{name}: {field}", value, MOST_TEXT_CHARS)
     if not passage.text.strip():
         raise InputError(f"{name} has an empty or blank text; expected something to retrieve")
     return replace(passage, metadata=plain_metadata(name, passage.metadata))
@@ -242,7 +259,7 @@ def _plain_object(
     plain: dict[str, MetadataValue] = {}
     for key, value in values.items():
         key = check_key(f"{name} key", key)
-        where = f"{name} {key!r}"
+        where = f"{name} {quoted(key)}"
         take_one(name, left)
         if isinstance(value, Mapping):
             plain[key] = _plain_object(where, value, depth + 1, left)
@@ -264,10 +281,10 @@ def take_one(name: str, left: Iterator[int]) -> None:
 def check_key(name: str, key: object) -> str:
     """A key of metadata: a string, not empty, of at most 1,000 characters."""
     if not isinstance(key, str) or not key:
-        raise InputError(f"{name} is {key!r}; expected a string, not empty")
+        raise InputError(f"{name} is {quoted(key)}; expected a string, not empty")
     if len(key) > MOST_KEY_CHARS:
         raise InputError(
-            f"{name} has {len(key)} characters; expected at most {MOST_KEY_CHARS}: {key[:40]!r}..."
+            f"{name} has {len(key)} characters; expected at most {MOST_KEY_CHARS}: {quoted(key[:40])}..."
         )
     return str.__str__(check_text(name, key))
 

@@ -21,6 +21,17 @@ Messages say what was found, what was expected and what to do; this module knows
     └── ClosedError         (RuntimeError)  the Flywheel was closed
 """
 
+import reprlib
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 200
+_short.maxlevel = 3
+
+
+def quoted(value: object) -> str:
+    """A value as Python writes it, for messages: what is long or deep only in part."""
+    return _short.repr(value)
+
 
 def counted(n: int, noun: str, plural: str = "") -> str:
     """A number and what it counts, for messages; plural: where it is not the noun with an s."""

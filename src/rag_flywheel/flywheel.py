@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from rag_flywheel.capture import corrections
 from rag_flywheel.capture import votes as capture
@@ -14,10 +14,14 @@ from rag_flywheel.capture.answer_votes import AnswerVote, append_answer_vote
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.capture.terms import Terms, set_muted
 from rag_flywheel.checks import (
+    MOST_ID_CHARS,
+    MOST_NAME_CHARS,
     check_candidates,
     check_k,
     check_name,
+    check_one_of,
     check_optional_chance,
+    check_optional_text,
     check_text,
     check_trust,
     check_whole,
@@ -33,14 +37,16 @@ from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.deploy import rollback
 from rag_flywheel.deploy.backup import back_up
 from rag_flywheel.deploy.current import reconcile
-from rag_flywheel.deploy.folder import open_folder
+from rag_flywheel.deploy.folder import is_new, open_folder
 from rag_flywheel.deploy.repair import repair
 from rag_flywheel.deploy.verify import problems
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.encoder_slot import EncoderSlot
+from rag_flywheel.encode.make import make_encoder
 from rag_flywheel.encode.too_long import count_too_long
 from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
+from rag_flywheel.formats.anchors import Site
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.formats.documents import Cutting
 from rag_flywheel.formats.files import Selection
@@ -165,21 +171,25 @@ class Flywheel:
         """Open the index folder at `path`; it is created on first use.
 
         encoder: an object with the Encoder protocol, or "sentence-transformers:NAME_OR_PATH" or
-            "module:factory"; None: the one in the folder's settings. Models load when first needed.
+            "module:factory"; None: the one in the folder's settings. Models load when first needed, and
+            one that is named for a new folder at once, before the folder is made.
         config: settings of a new folder.
-        create: False raises an error for a missing folder.
+        create: False raises an error for a missing folder, so that a mistyped path is noticed.
         trust: how much the feedback of a user weighs, from 0 to 3, 1 for an ordinary one: a number, or a
             function of the user's id (None: without one), called with each vote.
         mask: called with each text that users write, and with the texts, titles and metadata given to
             `rerank` and the strings in filters, before they are embedded or stored; returns it without
             what must not be stored. None: nothing is masked.
-        Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError.
+        Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError, EncoderNotFoundError.
         """
         from rag_flywheel.store.migrations import migrate  # sqlite-utils takes 50 ms to load
 
         root = Path(path)
         name = encoder if isinstance(encoder, str) else ""
         new = Config() if encoder is None else Config(encoder=name)
+        chosen = name if encoder is not None or config is None else config.encoder
+        if create and chosen and chosen != Config().encoder and is_new(root):
+            encoder = make_encoder(chosen)  # first, so that a mistyped name leaves no folder behind
         found = open_folder(root, config=config, new=new, create=create)
         database = Database(root / FILE_NAME)
         try:
@@ -283,15 +293,20 @@ class Flywheel:
         Raises InputError when nothing can be read, or a name stands for another folder.
         """
         given = [paths] if isinstance(paths, str | Path) else items("paths", paths, object)
+        check_optional_text("name", name, MOST_NAME_CHARS)
+        check_optional_text("base_url", base_url, MOST_NAME_CHARS)
+        for pattern in (*items("include", include, str), *items("exclude", exclude, str)):
+            check_text("a pattern", pattern, MOST_NAME_CHARS)
         config = self._config
         chunking = Chunking.for_encoder(
             self._slot.get(),
             tokens=config.chunk_tokens if chunk_tokens is None else chunk_tokens,
             overlap=config.chunk_overlap if chunk_overlap is None else chunk_overlap,
         )
+        check_one_of("anchors", anchors, get_args(Site))
         cutting = Cutting(chunking, base_url, anchors, splitter)
         options = Options(
-            root=None if root is None else Path(root),
+            root=None if root is None else checked_paths([root])[0],
             name=name,
             selection=Selection(tuple(include), tuple(exclude)),
             cutting=cutting,
@@ -476,15 +491,15 @@ class Flywheel:
         reason: str | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
-    ) -> None:
+    ) -> bool:
         """Record one vote: "helpful", "harmful", or "retract" to withdraw the user's last one.
 
         It is on the disk when this returns, and affects the next retrieval of similar queries.
-        Nothing is recorded of a user who opted out.
+        False, and nothing is recorded, when the user opted out.
         Raises UnknownIdError, and InputError for a passage that the retrieval did not show.
         """
         vote = Vote(retrieval_id, passage_id, verdict, user_id, reason)
-        self.feedback_many([vote], tenant=tenant, all_tenants=all_tenants)
+        return bool(self.feedback_many([vote], tenant=tenant, all_tenants=all_tenants))
 
     def feedback_many(
         self,
@@ -495,6 +510,8 @@ class Flywheel:
     ) -> int:
         """Record votes in one commit, all or none; returns how many. Raises as `feedback` does."""
         given = items("votes", votes, Vote)
+        for vote in given:
+            check_optional_text("user_id", vote.user_id, MOST_ID_CHARS)
         self._require_own([vote.retrieval_id for vote in given], tenant, all_tenants)
         trusts = {user: self._trust_of(user) for user in {vote.user_id for vote in given}}
         hashed = [
@@ -513,7 +530,7 @@ class Flywheel:
         user_id: str | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
-    ) -> None:
+    ) -> bool:
         """Record a verdict on a whole answer. Its weight, at most 1, is divided among the cited passages.
 
         Each gets a share by how much of the answer it supports; without a text, by its chance to be
@@ -522,12 +539,12 @@ class Flywheel:
         answer: the text; None: the one given to `answer`. Only the shares are stored.
         cited: the passages that the answer cites; none of them, []: no passage gets a share. None: not
             known, so that all that were shown get one.
-        Raises UnknownIdError, InputError.
+        False when the user opted out, of whom nothing is recorded. Raises UnknownIdError, InputError.
         """
         self._require_own([retrieval_id], tenant, all_tenants)
         masked = self._mask.text(answer)
         vote = AnswerVote(retrieval_id, verdict, masked, cited, self._hidden(user_id))
-        append_answer_vote(self._database, vote, self._slot.get, self._terms(user_id))
+        return append_answer_vote(self._database, vote, self._slot.get, self._terms(user_id))
 
     def relevance(
         self,
@@ -554,15 +571,16 @@ class Flywheel:
         user_id: str | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
-    ) -> None:
+    ) -> bool:
         """Record whether an answer was used, and why; it is divided like `answer_feedback`.
 
-        Raises UnknownIdError, InputError.
+        False when the user opted out. Raises UnknownIdError, InputError.
         """
         self._require_own([retrieval_id], tenant, all_tenants)
         user, terms = self._hidden(user_id), self._terms(user_id)
-        append_adopted(
-            self._database, retrieval_id, used, self._mask.text(why), user, self._slot.get, terms
+        masked = self._mask.text(why)
+        return append_adopted(
+            self._database, retrieval_id, used, masked, user, self._slot.get, terms
         )
 
     def signal(
@@ -575,19 +593,19 @@ class Flywheel:
         user_id: str | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
-    ) -> None:
+    ) -> bool:
         """Record what a user did with an answer, or with one passage of it, as weak evidence.
 
         kind: copied, accepted, edited (value: the final text, compared with the stored answer and
             not stored), regenerated, abandoned, rephrased, escalated, rating (value: 1 to 5, or 0.0
             to 1.0) or task_done (value False: it was not).
         passage_id: None: it is divided like `answer_feedback`.
-        A vote of the same user outranks it. Raises UnknownIdError, InputError.
+        A vote of the same user outranks it. False when the user opted out. Raises UnknownIdError, InputError.
         """
         self._require_own([retrieval_id], tenant, all_tenants)
         value = self._mask.text(value)
         given = SignalGiven(retrieval_id, kind, value, passage_id, self._hidden(user_id))
-        append_signal(self._database, given, self._slot.get, self._terms(user_id))
+        return append_signal(self._database, given, self._slot.get, self._terms(user_id))
 
     def votes_behind(
         self, hit: Hit, *, tenant: Tenant | None = None, all_tenants: bool = False
@@ -606,24 +624,27 @@ class Flywheel:
         user_id: str | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
-    ) -> None:
+    ) -> bool:
         """Record the passage that a user names as the answer, or the answer that a user writes.
 
         passage_id: any passage, shown or not; it counts as two votes, and only the last one of a user
             on a retrieval counts.
         text: waits in `review`, and becomes a passage when it is accepted.
-        It is on the disk when this returns. Nothing is recorded of a user who opted out. Raises
+        It is on the disk when this returns. False, and nothing is recorded, when the user opted out. Raises
         InputError, and UnknownIdError for a retrieval or passage that does not exist.
         """
         self._require_own([retrieval_id], tenant, all_tenants)
         user = self._hidden(user_id)
         if text is None:
             terms = self._terms(user_id)
-            corrections.append_correction(self._database, retrieval_id, passage_id, user, terms)
-        elif passage_id is None:
-            corrections.append_text(self._database, retrieval_id, self._mask.text(text), user)
-        else:
-            raise InputError("found passage_id and text; expected one of them")
+            return corrections.append_correction(
+                self._database, retrieval_id, passage_id, user, terms
+            )
+        if passage_id is None:
+            return corrections.append_text(
+                self._database, retrieval_id, self._mask.text(text), user
+            )
+        raise InputError("found passage_id and text; expected one of them")
 
     def missing(
         self,
@@ -633,15 +654,14 @@ class Flywheel:
         user_id: str | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
-    ) -> None:
+    ) -> bool:
         """Record that a user reports a missing answer; `review` and `gaps` show it.
 
-        Raises UnknownIdError, InputError.
+        False when the user opted out. Raises UnknownIdError, InputError.
         """
         self._require_own([retrieval_id], tenant, all_tenants)
-        corrections.append_missing(
-            self._database, retrieval_id, self._mask.text(note), self._hidden(user_id)
-        )
+        user, masked = self._hidden(user_id), self._mask.text(note)
+        return corrections.append_missing(self._database, retrieval_id, masked, user)
 
     def gaps(
         self,
@@ -774,7 +794,9 @@ class Flywheel:
         return self._set_muted(user_id, raters, muted=False)
 
     def _set_muted(self, user_id: str | None, raters: Iterable[str], *, muted: bool) -> int:
-        users_ = [check_text("raters", each) for each in items("raters", raters, str)]
+        users_ = [
+            check_text("raters", each, MOST_ID_CHARS) for each in items("raters", raters, str)
+        ]
         if user_id is not None:
             users_.append(str(self._hidden(user_id)))
         if not users_:

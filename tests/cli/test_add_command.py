@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rag_flywheel.cli import add as module
 from rag_flywheel.cli.app import main
+from rag_flywheel.report import progress as module
 
 
 @pytest.fixture

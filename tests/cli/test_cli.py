@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import re
 import subprocess
@@ -14,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from rag_flywheel.cli.app import main
+from rag_flywheel import Config, EncoderNotFoundError, Flywheel
+from rag_flywheel.cli.app import app, main
 from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.records import AddReport
 
@@ -182,20 +184,174 @@ def test_commands_other_than_add_make_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
-def test_explain_adds_up(shell: Shell) -> None:
-    (shell.folder / "kb.jsonl").write_text('{"id": "a", "text": "one two"}\n')
+def test_explain_multiplies_to_what_a_hit_is_ranked_by(shell: Shell) -> None:
+    lines = [{"id": "a", "text": "one two", "title": "Numbers"}]
+    (shell.folder / "kb.jsonl").write_text("\n".join(map(json.dumps, lines)))
     shell.run("add", "kb.jsonl")
     first, line, *_ = shell.run("retrieve", "--explain", "two").splitlines()
-    words = line.replace("=", "").split()
-    numbers = [float(w) for w in words if w.lstrip("+-")[:1].isdigit()]
-    assert first.split()[:2] == ["1.", "a"]
-    assert sum(numbers[1:]) == pytest.approx(numbers[0], abs=0.003)
-    assert 0.0 < float(first.split()[2]) < 1.0
-    assert words[3::2][:2] == ["dense", "bm25"]
-    (found,) = shell.json("retrieve", "two", "--no-record")["hits"]
-    terms = found["explanation"]["terms"]
-    assert {"dense", "bm25"} <= set(terms)
-    assert set(words[3::2]) <= {*terms, "intercept", "evidence"}
+    ranked_by, _, product = line.partition(" = ")
+    (intercept,), *factors = (part.split() for part in product.split(" × "))
+    found = math.prod([float(intercept), *(float(number) for number, *_ in factors)])
+    assert found == pytest.approx(float(ranked_by), rel=0.06)
+    name, relevance, title = first.split()[1:]
+    assert (name, title) == ("a", "Numbers")
+    assert 0.0 < float(relevance) < 1.0
+    assert [words[0] for _, *words in factors][:2] == ["dense", "bm25"]
+    (hit,) = shell.json("retrieve", "two", "--no-record")["hits"]
+    assert {"dense", "bm25"} <= set(hit["explanation"]["terms"])
+
+
+def test_explain_in_json_has_the_votes_that_people_see(shell: Shell) -> None:
+    lines = [{"id": id_, "text": f"reset password {id_}"} for id_ in ("a", "b")]
+    (shell.folder / "kb.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    shell.run("add", "kb.jsonl")
+    for user in ("ann", "bob"):
+        id_ = shell.json("retrieve", "reset password", "--user", user)["id"]
+        shell.run("feedback", id_, "a", "helpful", "--user", user)
+    printed = shell.run("retrieve", "reset password", "--explain")
+    votes = [line for line in printed.splitlines() if "“" in line]
+    assert len(set(votes)) == len(votes) >= 1
+    hits = shell.json("retrieve", "reset password", "--explain")["hits"]
+    behind = next(hit for hit in hits if hit["passage_id"] == "a")["past_votes"]
+    assert behind == [
+        {"query": "reset password", "passage_id": "a", "helpful": 2, "harmful": 0, "shared": 0.0}
+    ]
+    plain = shell.json("retrieve", "reset password")["hits"]
+    assert all("past_votes" not in hit for hit in plain)
+
+
+def error_of(shell: Shell, *words: str, code: int) -> dict[str, str]:
+    shell.run(*words, code=code)
+    found: dict[str, str] = json.loads(shell.errors)["error"]
+    assert set(found) == {"type", "message"}
+    return found
+
+
+def test_json_stands_anywhere_and_errors_are_json_too(shell: Shell) -> None:
+    assert json.loads(shell.run("--json", "verify")) == []
+    assert json.loads(shell.run("review", "--json", "list")) == []
+    assert json.loads(shell.run("--json", "golden", "list")) == []
+    assert error_of(shell, "--json", "remove", "x", code=1)["type"] == "UnknownIdError"
+    assert error_of(shell, "status", "--nope", "--json", code=2)["type"] == "UsageError"
+    assert error_of(shell, "nope", "--json", code=2)["type"] == "UsageError"
+    with refresh_lock(shell.index):
+        shell.run("refresh", "--json", code=75)
+    assert json.loads(shell.errors.splitlines()[-1])["error"]["type"] == "LockedError"
+    shell.run("remove", "--index", str(shell.index), "--", "--json", code=1)  # an id
+    assert shell.errors.startswith("error: ")
+
+
+def test_nothing_is_said_to_be_kept_of_a_user_who_opted_out(shell: Shell) -> None:
+    (shell.folder / "kb.jsonl").write_text('{"id": "a", "text": "one two"}\n')
+    shell.run("add", "kb.jsonl")
+    id_ = shell.json("retrieve", "two")["id"]
+    shell.run("opt-out", "ann")
+    for words in (
+        ("feedback", id_, "a", "helpful"),
+        ("answer-feedback", id_, "helpful"),
+        ("relevance", id_, "--yes", "a"),
+        ("adopted", id_, "--used"),
+        ("signal", id_, "copied"),
+        ("correct", id_, "a"),
+        ("correct", id_, "--text", "so"),
+        ("missing", id_),
+    ):
+        said = shell.run(*words, "--user", "ann")
+        assert said == "kept 0: the user opted out, so nothing is stored\n", words
+        assert shell.json(*words, "--user", "ann") == {"kept": 0}
+        assert shell.json(*words, "--user", "bob") == {"kept": 1}
+    assert "not recorded, so it takes no votes" in shell.run("retrieve", "two", "--user", "ann")
+    assert "not recorded" not in shell.run("retrieve", "two", "--no-record")
+
+
+def command_lines() -> list[list[str]]:
+    """Each command that opens an index, with arguments that it takes."""
+    more = {
+        "retrieve": ["q"], "feedback": ["r", "p", "helpful"], "answer-feedback": ["r", "helpful"],
+        "relevance": ["r", "--yes", "p"], "adopted": ["r", "--used"], "signal": ["r", "copied"],
+        "correct": ["r", "p"], "missing": ["r"], "remove": ["p"], "export": ["out"], "mute": ["u"],
+        "backup": ["copy"],
+        "forget": ["u"], "opt-out": ["u"], "golden add": ["g.csv"], "golden pin": ["q", "p"],
+        "golden unpin": ["q", "p"], "golden export": ["g.csv"], "review accept": ["i"],
+        "review reject": ["i"],
+    }  # fmt: skip
+    groups = [(group.name, group.typer_instance) for group in app.registered_groups]
+    every = [("", app), *groups]
+    names = [
+        f"{group or ''} {c.name or str(getattr(c.callback, '__name__', '')).replace('_', '-')}".strip()
+        for group, commands in every
+        if commands is not None
+        for c in commands.registered_commands
+    ]
+    return [
+        [*n.split(), *more.get(n, [])]
+        for n in names
+        if n not in {"add", "restore", "demo", "bench"}
+    ]
+
+
+@pytest.mark.parametrize("words", command_lines(), ids=" ".join)
+def test_a_mistyped_path_is_an_error_that_names_it_and_makes_nothing(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as done:
+        main([*words, "--index", str(tmp_path / "typo")])
+    assert done.value.code == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'typo'} holds no index" in said
+    assert "rag-flywheel add" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_add_that_fails_leaves_no_new_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (["gone.md"], ["--anchors", "none", "gone.md"]):
+        with pytest.raises(SystemExit):
+            main(["add", *words, "--index", "kb"])
+        assert list(tmp_path.iterdir()) == []
+    assert "no file or folder gone.md" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "encoder", ["fakes:word_encodre", "no_such_module:x", "sentence-transformers:/no/model", "what"]
+)
+def test_a_mistyped_encoder_leaves_no_folder(encoder: str, tmp_path: Path) -> None:
+    with pytest.raises(EncoderNotFoundError):
+        Flywheel.open(tmp_path / "kb", encoder=encoder)
+    with pytest.raises(EncoderNotFoundError):
+        Flywheel.open(tmp_path / "kb", config=Config(encoder=encoder))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_has_groups_with_the_first_four_first(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    places = [said.index(f" {name} ") for name in ("add", "retrieve", "feedback", "refresh")]
+    assert places == sorted(places)
+    groups = ["Begin with", "Feedback", "Passages", "Versions and safety", "Users", "Measurement"]
+    assert [said.index(f"─ {name} ─") for name in groups] == sorted(
+        said.index(f"─ {name} ─") for name in groups
+    )
+    assert said.index("─ Begin with ─") < places[0] < places[-1] < said.index("─ Feedback ─")
+    assert "--install-completion" in said
+
+
+def test_review_list_shows_all_that_waits(shell: Shell) -> None:
+    (shell.folder / "kb.jsonl").write_text('{"id": "a", "text": "one two"}\n')
+    shell.run("add", "kb.jsonl")
+    assert "0 items to review" in shell.run("review", "list")
+    for question in ("one two", "two"):
+        id_ = shell.json("retrieve", question)["id"]
+        shell.run("missing", id_, "--note", f"more on {question}")
+    items = shell.json("review", "list")
+    assert [item["text"] for item in items] == ["more on one two", "more on two"]
+    printed = shell.run("review", "list")
+    assert "2 items to review" in printed
+    assert all(item["id"] in printed for item in items)
+    assert "2 items to review, of which 1 are shown" in shell.run("review", "list", "-n", "1")
 
 
 def test_a_refresh_with_nothing_to_embed_loads_no_model(shell: Shell) -> None:

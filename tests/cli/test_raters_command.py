@@ -57,4 +57,4 @@ def test_a_crowd_that_is_not_there(root: Path, capsys: pytest.CaptureFixture[str
     code, _, err = printed(root, capsys, "mute", "--crowd", "3")
     assert code == 2 and "no crowd 3" in err
     code, _, err = printed(root, capsys, "mute")
-    assert code == 1 and "expected one user" in err
+    assert code == 2 and "expected USER, --rater HASH or --crowd NUMBER" in err

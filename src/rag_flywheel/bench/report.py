@@ -3,9 +3,9 @@
 It formats the result's JSON and measures nothing; it must not know how a result is computed.
 """
 
+import html
 from collections.abc import Collection as Names
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TypeAlias
 
@@ -29,6 +29,7 @@ from rag_flywheel.bench.terminal import (
     slice_rankings,
     slice_rows,
 )
+from rag_flywheel.formats.printable import printable
 
 Cell: TypeAlias = str | tuple[str, str]
 """Text of a table cell, or (text, small print below it)."""
@@ -87,6 +88,11 @@ def write_report(result: Json, path: Path) -> None:
     """
     check_format(result)
     path.write_text(_page(result), encoding="utf-8", newline="\n")
+
+
+def escape(text: str) -> str:
+    """Text as HTML that shows it, with characters that cannot be seen as escapes."""
+    return html.escape(printable(text))
 
 
 def _page(result: Json) -> str:

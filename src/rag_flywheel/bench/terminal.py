@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from rag_flywheel.bench.protocol import RESULT_FORMAT
 from rag_flywheel.errors import InputError
+from rag_flywheel.formats.printable import printable, printable_line
 
 MEASURE = "nDCG@10"
 NONE = "–"
@@ -53,9 +54,9 @@ def print_result(result: Json) -> None:
             _print(console, columns, [(c["name"], found)])
     for c in collections:
         for sentence in c.get("left_out", ()):
-            console.print(f"{c['name']}: {sentence}")
+            console.print(printable(f"{c['name']}: {sentence}"))
         for warning in c.get("warnings", ()):
-            console.print(f"warning, {c['name']}: {warning}", style="bold")
+            console.print(printable(f"warning, {c['name']}: {warning}"), style="bold")
 
 
 def _stream_tables(c: Json) -> list[tuple[Sequence[str], list[list[str]]]]:
@@ -241,6 +242,7 @@ def _print(
 ) -> None:
     """One table, a block of rows a collection; names may wrap, numbers may not."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("collection", overflow="fold", max_width=16)
@@ -250,7 +252,8 @@ def _print(
     for name, rows in blocks:
         for i, row in enumerate(rows):
             style = "bold" if row[0] == "flywheel" else None
-            table.add_row(name if i == 0 else "", *row, style=style)
+            cells = map(printable_line, [name if i == 0 else "", *row])
+            table.add_row(*map(Text, cells), style=style)
         table.add_section()
     console.print()
     console.print(table)

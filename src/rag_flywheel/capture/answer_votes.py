@@ -13,9 +13,15 @@ import numpy as np
 from rag_flywheel.capture.answer_credit import credits_by_support, sentences
 from rag_flywheel.capture.terms import NO_TERMS, Terms
 from rag_flywheel.capture.votes import check_retrieval_id, check_verdict, unknown_retrieval
-from rag_flywheel.checks import check_optional_text, check_text, items
+from rag_flywheel.checks import (
+    MOST_ANSWER_CHARS,
+    MOST_ID_CHARS,
+    check_optional_text,
+    check_text,
+    items,
+)
 from rag_flywheel.encoder import Encoder, TextEncoder
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.index.tokenizer import tokenizer_for
 from rag_flywheel.records import AUTO, EmbeddedText
 from rag_flywheel.store import passages, retrievals, users, votes, wall_clock
@@ -99,13 +105,13 @@ def _checked(vote: AnswerVote) -> tuple[str, list[str] | None]:
     """(the retrieval's id, the cited passage ids; None: not known)."""
     retrieval_id = check_retrieval_id(vote.retrieval_id)
     check_verdict(vote.verdict)
-    check_optional_text("answer", vote.answer)
+    check_optional_text("answer", vote.answer, MOST_ANSWER_CHARS)
     check_optional_text("user_id", vote.user_id)
     if vote.answer is not None and not vote.answer.strip():
         raise InputError("answer is blank; expected its text, or leave it out")
     cited = None if vote.cited is None else items("cited", vote.cited, str)
     for id_ in cited or ():
-        check_text("cited", id_)
+        check_text("cited", id_, MOST_ID_CHARS)
     if vote.verdict == "retract" and (cited or vote.answer is not None):
         raise InputError("a retraction takes back the whole vote; leave out answer and cited")
     return retrieval_id, cited
@@ -129,7 +135,7 @@ def parts(
     for id_ in cited_ids:
         if id_ not in pids:
             raise InputError(
-                f"retrieval {retrieval_id} did not show the passage {id_!r}; it showed "
+                f"retrieval {retrieval_id} did not show the passage {quoted(id_)}; it showed "
                 f"{', '.join(map(repr, pids)) or 'nothing'}"
             )
     cited = list(dict.fromkeys(pids[id_] for id_ in cited_ids))

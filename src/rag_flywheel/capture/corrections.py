@@ -5,16 +5,14 @@ import sqlite3
 
 from rag_flywheel.capture.terms import NO_TERMS, Terms
 from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
-from rag_flywheel.checks import check_optional_text, check_text
-from rag_flywheel.errors import InputError, UnknownIdError
+from rag_flywheel.checks import MOST_ID_CHARS, MOST_NOTE_CHARS, check_optional_text, check_text
+from rag_flywheel.errors import InputError, UnknownIdError, quoted
 from rag_flywheel.records import Passage
 from rag_flywheel.store import golden, notes, passages, retrievals, users, votes, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import passes
 from rag_flywheel.store.notes import NoteKind
 from rag_flywheel.store.votes import NewAnswerVote
-
-MOST_CHARS = 20_000  # of a note for a reviewer
 
 
 def append_correction(
@@ -23,17 +21,17 @@ def append_correction(
     passage_id: str | None,
     user_id: str | None,
     terms: Terms = NO_TERMS,
-) -> None:
+) -> bool:
     """Append that a user names a passage as the answer: one that was shown, or one of the index.
 
-    Nothing is stored of a user who opted out. Raises InputError, UnknownIdError.
+    False, and nothing is stored, when the user opted out. Raises InputError, UnknownIdError.
     """
     retrieval_id = check_retrieval_id(retrieval_id)
-    passage_id = check_text("passage_id", passage_id)
+    passage_id = check_text("passage_id", passage_id, MOST_ID_CHARS)
     check_optional_text("user_id", user_id)
     with database.transaction(durable=True) as conn:
         if users.has_opted_out(conn, user_id):
-            return
+            return False
         rid, hits = _shown(conn, retrieval_id)
         pid = hits.get(passage_id)
         if pid is None:
@@ -42,7 +40,7 @@ def append_correction(
             present = passages.current_by_id(conn, [passage_id]).get(passage_id)
             if present is None or not _may_show(conn, rid, present.passage):
                 raise UnknownIdError(
-                    f"no passage {passage_id!r} is in this index and passes the filter of "
+                    f"no passage {quoted(passage_id)} is in this index and passes the filter of "
                     f"retrieval {retrieval_id}, which did not show one; expected the id of a passage that "
                     "answers it: add it first"
                 )
@@ -54,35 +52,40 @@ def append_correction(
         trust = terms.trust_of(conn, user_id, rid, kind="correction", at=now)
         vote = NewAnswerVote(rid, "correction", "helpful", user_id, credits, trust=trust)
         votes.append_answer_vote(conn, vote, seq=seq, at=now)
+    return True
 
 
 def append_text(
     database: Database, retrieval_id: str | None, text: str, user_id: str | None
-) -> None:
-    """Append the answer in a user's own words, for a reviewer. Raises InputError, UnknownIdError."""
-    if not check_text("text", text).strip():
+) -> bool:
+    """Append the answer in a user's own words, for a reviewer; False when the user opted out.
+
+    Raises InputError, UnknownIdError.
+    """
+    if not check_text("text", text, MOST_NOTE_CHARS).strip():
         raise InputError("text is blank; expected the answer in the user's words")
-    _append_note(database, retrieval_id, "text", text, user_id)
+    return _append_note(database, retrieval_id, "text", text, user_id)
 
 
 def append_missing(
     database: Database, retrieval_id: str | None, note: str, user_id: str | None
-) -> None:
-    """Append that the index has no answer, for a reviewer. Raises InputError, UnknownIdError."""
-    check_text("note", note)
-    _append_note(database, retrieval_id, "missing", note, user_id)
+) -> bool:
+    """Append that the index has no answer, for a reviewer; False when the user opted out.
+
+    Raises InputError, UnknownIdError.
+    """
+    check_text("note", note, MOST_NOTE_CHARS)
+    return _append_note(database, retrieval_id, "missing", note, user_id)
 
 
 def _append_note(
     database: Database, retrieval_id: str | None, kind: NoteKind, text: str, user_id: str | None
-) -> None:
+) -> bool:
     retrieval_id = check_retrieval_id(retrieval_id)
-    if len(text) > MOST_CHARS:
-        raise InputError(f"{len(text)} characters; expected at most {MOST_CHARS}")
     check_optional_text("user_id", user_id)
     with database.transaction(durable=True) as conn:
         if users.has_opted_out(conn, user_id):
-            return
+            return False
         rid, _ = _shown(conn, retrieval_id)
         notes.append_note(
             conn,
@@ -93,6 +96,7 @@ def _append_note(
             text=text,
             user_id=user_id,
         )
+    return True
 
 
 def _shown(conn: sqlite3.Connection, retrieval_id: str) -> tuple[int, dict[str, int]]:

@@ -6,8 +6,17 @@ from dataclasses import replace
 from typing import get_args
 
 from rag_flywheel.capture.terms import NO_TERMS, Terms
-from rag_flywheel.checks import as_python, check_optional_text, check_text, check_trust, items
-from rag_flywheel.errors import InputError, UnknownIdError
+from rag_flywheel.checks import (
+    MOST_ANSWER_CHARS,
+    MOST_ID_CHARS,
+    MOST_NOTE_CHARS,
+    as_python,
+    check_optional_text,
+    check_text,
+    check_trust,
+    items,
+)
+from rag_flywheel.errors import InputError, UnknownIdError, quoted
 from rag_flywheel.records import TenantScope, Verdict, Vote
 from rag_flywheel.store import passages, retrievals, wall_clock
 from rag_flywheel.store import users as user_store
@@ -35,9 +44,9 @@ def append_votes(database: Database, given: Iterable[Vote], terms: Terms = NO_TE
         votes = [v for v in votes if v.user_id not in out]
         for vote in votes:
             check_retrieval_id(vote.retrieval_id)
-            check_text("passage_id", vote.passage_id)
+            check_text("passage_id", vote.passage_id, MOST_ID_CHARS)
             check_optional_text("user_id", vote.user_id)
-            check_optional_text("reason", vote.reason)
+            check_optional_text("reason", vote.reason, MOST_NOTE_CHARS)
             check_verdict(vote.verdict)
             check_trust(vote.trust)
         if not votes:
@@ -73,7 +82,9 @@ def relevance_votes(retrieval_id: str | None, helpful: object, user_id: str | No
         )
     for passage_id, relevant in helpful.items():
         if not isinstance(as_python(relevant), bool):
-            raise InputError(f"relevance of {passage_id!r} is {relevant!r}; expected True or False")
+            raise InputError(
+                f"relevance of {quoted(passage_id)} is {quoted(relevant)}; expected True or False"
+            )
     return [
         Vote(retrieval_id, passage_id, "helpful" if relevant else "harmful", user_id)
         for passage_id, relevant in helpful.items()
@@ -83,7 +94,7 @@ def relevance_votes(retrieval_id: str | None, helpful: object, user_id: str | No
 def check_verdict(verdict: object) -> None:
     """One of the three verdicts. Raises InputError."""
     if verdict not in VERDICTS:
-        raise InputError(f"verdict is {verdict!r}; expected one of {', '.join(VERDICTS)}")
+        raise InputError(f"verdict is {quoted(verdict)}; expected one of {', '.join(VERDICTS)}")
 
 
 def check_retrieval_id(retrieval_id: object) -> str:
@@ -94,7 +105,7 @@ def check_retrieval_id(retrieval_id: object) -> str:
             "takes no votes (record=False, a user who opted out, or a database that another program "
             "was writing to: see `recorded`)"
         )
-    return check_text("retrieval_id", retrieval_id)
+    return check_text("retrieval_id", retrieval_id, MOST_ID_CHARS)
 
 
 def _resolve(vote: Vote, shown: dict[str, tuple[int, dict[str, int]]]) -> vote_store.NewVote:
@@ -104,7 +115,7 @@ def _resolve(vote: Vote, shown: dict[str, tuple[int, dict[str, int]]]) -> vote_s
     rid, hits = shown[retrieval_id]
     if vote.passage_id not in hits:
         raise InputError(
-            f"retrieval {vote.retrieval_id} did not show passage {vote.passage_id!r}; it showed "
+            f"retrieval {vote.retrieval_id} did not show passage {quoted(vote.passage_id)}; it showed "
             f"{', '.join(map(repr, hits)) or 'nothing'}. A vote is on a passage the user has seen"
         )
     pid = hits[vote.passage_id]
@@ -118,8 +129,8 @@ def keep_answer(database: Database, retrieval_id: str, text: str) -> None:
             f"answer got {type(retrieval_id).__name__} and {type(text).__name__}; expected the id "
             "of a retrieval and the answer's text"
         )
-    check_text("retrieval_id", retrieval_id)
-    check_text("answer", text)
+    check_text("retrieval_id", retrieval_id, MOST_ID_CHARS)
+    check_text("answer", text, MOST_ANSWER_CHARS)
     with database.transaction() as conn:
         if not retrievals.set_answer(conn, retrieval_id, text):
             raise unknown_retrieval(retrieval_id)
@@ -139,6 +150,6 @@ def require_own(database: Database, ids: Iterable[object], scope: TenantScope) -
 def unknown_retrieval(retrieval_id: str) -> UnknownIdError:
     """The error for the id of a retrieval that is not recorded."""
     return UnknownIdError(
-        f"no retrieval {retrieval_id!r} is recorded in this index; expected the id of an answer "
+        f"no retrieval {quoted(retrieval_id)} is recorded in this index; expected the id of an answer "
         "that retrieve() or rerank() gave with record=True"
     )

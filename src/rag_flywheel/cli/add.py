@@ -1,17 +1,14 @@
 """The command `add`: files and folders become passages of the index."""
 
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
 from rag_flywheel.cli import show
-from rag_flywheel.cli.options import KB, Index, Json, one_of, open_index
+from rag_flywheel.cli.options import KB, Index, Json, one_of, open_index, remove_if_empty
 
-_FIRST_LINE_S, _NEXT_LINE_S = 5.0, 15.0
 Patterns = list[str] | None
 
 
@@ -69,34 +66,27 @@ def add(
     from rag_flywheel.formats.anchors import Site
 
     with tempfile.TemporaryDirectory() as empty:
-        there = index.exists() or not dry_run
-        with open_index(index if there else Path(empty) / index.name, create=True) as fw:
-            report = fw.add_files(
-                paths,
-                include=include or (),
-                exclude=exclude or (),
-                root=root,
-                name=name,
-                prune=prune,
-                strict=strict,
-                chunk_tokens=chunk_tokens,
-                chunk_overlap=chunk_overlap,
-                base_url=base_url,
-                anchors=one_of(anchors, get_args(Site), "anchors "),
-                dry_run=dry_run,
-                progress=True if sys.stderr.isatty() else _Lines(),
-            )
+        is_there = index.exists()
+        place = index if is_there or not dry_run else Path(empty) / index.name
+        try:
+            with open_index(place, create=True) as fw:
+                report = fw.add_files(
+                    paths,
+                    include=include or (),
+                    exclude=exclude or (),
+                    root=root,
+                    name=name,
+                    prune=prune,
+                    strict=strict,
+                    chunk_tokens=chunk_tokens,
+                    chunk_overlap=chunk_overlap,
+                    base_url=base_url,
+                    anchors=one_of(anchors, get_args(Site), "anchors "),
+                    dry_run=dry_run,
+                    progress=True,
+                )
+        except Exception:
+            if not is_there:
+                remove_if_empty(place)
+            raise
     show.added_files(report, as_json, dry_run=dry_run)
-
-
-class _Lines:
-    """A Progress that prints a line to standard error now and then, for logs; none for short work."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + _FIRST_LINE_S
-
-    def __call__(self, step: str, done: int, total: int) -> None:
-        """Say that `done` of `total` are done of a step, when it is time."""
-        if time.monotonic() >= self._next and done < total:
-            print(f"{step}: {done} of {total}", file=sys.stderr, flush=True)
-            self._next = time.monotonic() + _NEXT_LINE_S

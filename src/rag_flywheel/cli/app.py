@@ -1,12 +1,14 @@
 """The command line: each command is one call on Flywheel, shown as a table or, with --json, as JSON.
 
-Exit codes: 0 done, 1 error (for `verify`: problems found), 2 usage, 3 a refresh was rejected,
+--json may stand anywhere, and then errors are JSON too: {"error": {"type": ..., "message": ...}} on standard
+error. Exit codes: 0 done, 1 error (for `verify`: problems found), 2 usage, 3 a refresh was rejected,
 75 another process holds the refresh lock.
 """
 
-import logging
+import itertools
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,8 +18,16 @@ import rag_flywheel
 from rag_flywheel.cli import show
 from rag_flywheel.cli.add import add
 from rag_flywheel.cli.bench import bench
-from rag_flywheel.cli.feedback import COMMANDS as FEEDBACK
-from rag_flywheel.cli.golden import golden, review
+from rag_flywheel.cli.feedback import OTHERS as OTHER_FEEDBACK
+from rag_flywheel.cli.feedback import feedback, gaps
+from rag_flywheel.cli.golden import GOLDEN_HELP, REVIEW_HELP, golden, review
+from rag_flywheel.cli.messages import (
+    UsageError,
+    failed,
+    log_each_step,
+    messages_to_stderr,
+    usage_failed,
+)
 from rag_flywheel.cli.options import (
     KB,
     Index,
@@ -40,10 +50,9 @@ app = typer.Typer(
     help="Retrieval that improves from votes on its answers. Begin with `add`, `retrieve`, "
     "`feedback` and `refresh`; `demo` shows them at work.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-REJECTED, LOCKED = 3, 75
+USAGE, REJECTED, LOCKED = 2, 3, 75
 
 
 def _print_version(wanted: bool) -> None:
@@ -60,6 +69,7 @@ def options(
             "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Take the options that stand before the command."""
 
@@ -67,18 +77,26 @@ def options(
 def main(words: list[str] | None = None) -> None:
     """Run the command line and exit with its code; None: the arguments of this process.
 
-    A FlywheelError is one line on standard error, never a traceback.
+    An error is one line on standard error, never a traceback; with --json, one JSON object.
     """
-    try:
-        app(words)
-    except FlywheelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(LOCKED if isinstance(error, LockedError) else 1)
-    except BrokenPipeError:
-        sys.exit(0)
+    words = sys.argv[1:] if words is None else words
+    as_json = "--json" in itertools.takewhile(lambda word: word != "--", words)
+    with messages_to_stderr():
+        try:
+            code = app(words, standalone_mode=False)
+        except UsageError as error:
+            usage_failed(error, as_json)
+            code = USAGE
+        except FlywheelError as error:
+            failed(error, as_json)
+            code = LOCKED if isinstance(error, LockedError) else 1
+        except typer.Abort:
+            code = 1
+        except BrokenPipeError:
+            code = 0
+    sys.exit(code or 0)
 
 
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the demo index and chart.")] = Path(
         "indexes"
@@ -95,10 +113,6 @@ def demo(
     show.result(run_demo(out, seed=seed, n_cycles=cycles), as_json, show.demo)
 
 
-app.command()(add)
-
-
-@app.command()
 def remove(
     ids: Annotated[list[str], typer.Argument(help="Passage ids.")],
     tenant: TenantName = None,
@@ -110,7 +124,6 @@ def remove(
         show.count("removed", fw.remove(ids, **of_tenant(fw, tenant)), as_json)
 
 
-@app.command()
 def retrieve(
     query: str,
     k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 8,
@@ -121,7 +134,7 @@ def retrieve(
     ] = True,
     min_relevance: MinRelevance = None,
     explain: Annotated[
-        bool, typer.Option(help="Show how each score adds up, and the votes behind it.")
+        bool, typer.Option(help="Show what each rank comes from, and the votes behind it.")
     ] = False,
     tenant: TenantName = None,
     index: Index = KB,
@@ -140,7 +153,7 @@ def retrieve(
             **named,
         )
         behind = {h.rank: fw.votes_behind(h, **named) for h in found.hits} if explain else None
-    show.result(found, as_json, lambda found: show.retrieval(found, behind))
+    show.retrieval(found, behind, as_json, record=record)
 
 
 def _filter(fw: "Flywheel", conditions: list[str] | None) -> dict[str, Any] | None:
@@ -149,7 +162,6 @@ def _filter(fw: "Flywheel", conditions: list[str] | None) -> dict[str, Any] | No
     return filter_of(conditions, fw.metadata_keys(all_tenants=True), fw.config.tenant_key)
 
 
-@app.command()
 def refresh(
     if_votes: Annotated[
         int | None, typer.Option(min=1, help="Refresh only after this many new votes.")
@@ -164,22 +176,13 @@ def refresh(
     as_json: Json = False,
 ) -> None:
     """Build the next index version, check it and make it live. It logs one line a step, for cron."""
-    _log_to_stderr()
+    log_each_step()
     max_age_s = None if max_age is None else _seconds(max_age)
     with open_index(index) as fw:
         report = fw.refresh(if_votes=if_votes, max_age_s=max_age_s, tune=tune, progress=True)
     show.result(report, as_json, show.refreshed)
     if report.outcome == "rejected":
         raise typer.Exit(REJECTED)
-
-
-def _log_to_stderr() -> None:
-    """Log one line a step to standard error, of this package only."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log = logging.getLogger("rag_flywheel")
-    log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
 
 
 def _seconds(text: str) -> float:
@@ -189,14 +192,12 @@ def _seconds(text: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
-@app.command()
 def status(index: Index = KB, as_json: Json = False) -> None:
     """Show the state of the index in numbers."""
     with open_index(index) as fw:
         show.result(fw.status(), as_json, show.status)
 
 
-@app.command()
 def versions(
     explain: Annotated[
         str | None, typer.Option(metavar="ID", help="Explain how this version got its parameters.")
@@ -212,7 +213,6 @@ def versions(
             show.result(fw.explain_version(explain), as_json, show.story)
 
 
-@app.command()
 def rollback(
     version: Annotated[str | None, typer.Argument(help="Default: the one before.")] = None,
     hold: Annotated[
@@ -226,14 +226,12 @@ def rollback(
         show.value("live", fw.rollback(version, hold=hold), as_json)
 
 
-@app.command()
 def release(index: Index = KB, as_json: Json = False) -> None:
     """End a rollback: votes after that version count again, and refreshes go on."""
     with open_index(index) as fw:
         show.value("released", fw.release(), as_json)
 
 
-@app.command()
 def verify(index: Index = KB, as_json: Json = False) -> None:
     """Check every file of the index folder; exit code 1 when something is wrong."""
     with open_index(index) as fw:
@@ -243,21 +241,18 @@ def verify(index: Index = KB, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
 def repair(index: Index = KB, as_json: Json = False) -> None:
     """Move damaged versions into quarantine/, rebuild from the database, and report what was done."""
     with open_index(index) as fw:
         show.sentences(fw.repair(progress=True), "nothing to repair", as_json)
 
 
-@app.command()
 def forget(user: str, index: Index = KB, as_json: Json = False) -> None:
     """Delete what is stored of a user, and all that was learned from them; older versions too."""
     with open_index(index) as fw:
         show.result(fw.forget(user), as_json, show.forgotten)
 
 
-@app.command()
 def opt_out(
     user: str,
     undo: Annotated[bool, typer.Option("--undo", help="Record them again.")] = False,
@@ -270,7 +265,6 @@ def opt_out(
     show.value("opted out", not undo, as_json)
 
 
-@app.command()
 def log(
     n: Annotated[int, typer.Option("-n", min=1, help="How many entries.")] = 50,
     tenant: TenantName = None,
@@ -282,7 +276,6 @@ def log(
         show.result(fw.history(n, **of_tenant(fw, tenant)), as_json, show.history)
 
 
-@app.command()
 def export(
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     tenant: TenantName = None,
@@ -298,7 +291,6 @@ def export(
         )
 
 
-@app.command()
 def backup(
     dest: Annotated[Path, typer.Argument(help="A new folder, or that of an earlier backup.")],
     index: Index = KB,
@@ -309,7 +301,6 @@ def backup(
         show.result(fw.backup(dest), as_json, show.backed_up)
 
 
-@app.command()
 def restore(
     source: Annotated[Path, typer.Argument(help="The folder of a backup.")],
     index: Index = KB,
@@ -321,8 +312,18 @@ def restore(
     show.result(restored(source, index), as_json, show.restored)
 
 
-for _command in (*FEEDBACK, *RATERS):
-    app.command()(_command)
-app.add_typer(golden, name="golden")
-app.add_typer(review, name="review")
-app.command()(bench)
+_GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Begin with": (add, retrieve, feedback, refresh),
+    "Feedback": OTHER_FEEDBACK,
+    "Passages": (remove, status, gaps, export),
+    "Versions and safety": (versions, rollback, release, verify, repair, backup, restore, log),
+    "Users": (*RATERS, forget, opt_out),
+    "Measurement": (demo, bench),
+}
+for _group, _commands in _GROUPS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_group)(_command)
+    if _group == "Feedback":
+        _known = "Known answers"
+        app.add_typer(golden, name="golden", help=GOLDEN_HELP, rich_help_panel=_known)
+        app.add_typer(review, name="review", help=REVIEW_HELP, rich_help_panel=_known)

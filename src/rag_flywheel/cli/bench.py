@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from rag_flywheel.cli.options import Lenient, one_of
+from rag_flywheel.cli import show
+from rag_flywheel.cli.options import Json, Lenient, one_of
 from rag_flywheel.errors import InputError
 
 
@@ -59,6 +60,7 @@ def bench(
         float, typer.Option(min=0, max=1, help="v2: share of needs that nobody asks about.")
     ] = 0.2,
     lenient: Lenient = False,
+    as_json: Json = False,
 ) -> None:
     """Measure accuracy over cycles of votes, in comparison with other ways to rank."""
     from rag_flywheel.bench.bench import run_bench, write_result
@@ -96,5 +98,7 @@ def bench(
         result = run_bench(folders, followed, bars)
     write_result(result, out)
     write_report(result, out.with_suffix(".html"))
-    print_result(result)
-    print(f"result: {out}; report: {out.with_suffix('.html')}")
+    files = {"result": str(out), "report": str(out.with_suffix(".html"))}
+    if not as_json:
+        print_result(result)
+    show.values(files, as_json)

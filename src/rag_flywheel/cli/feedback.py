@@ -33,10 +33,12 @@ def feedback(
     """Record a vote on a passage that a retrieval showed."""
     word: Verdict = one_of(verdict, get_args(Verdict))
     with open_index(index) as fw:
-        fw.feedback(
-            retrieval_id, passage_id, word, user_id=user, reason=reason, **of_tenant(fw, tenant)
+        n = int(
+            fw.feedback(
+                retrieval_id, passage_id, word, user_id=user, reason=reason, **of_tenant(fw, tenant)
+            )
         )
-    show.count("kept", 1, as_json)
+    show.kept(n, as_json)
 
 
 def answer_feedback(
@@ -60,10 +62,17 @@ def answer_feedback(
         raise typer.BadParameter("--cited and --uncited exclude each other")
     named = [] if uncited else cited or None
     with open_index(index) as fw:
-        fw.answer_feedback(
-            retrieval_id, word, answer=answer, cited=named, user_id=user, **of_tenant(fw, tenant)
+        n = int(
+            fw.answer_feedback(
+                retrieval_id,
+                word,
+                answer=answer,
+                cited=named,
+                user_id=user,
+                **of_tenant(fw, tenant),
+            )
         )
-    show.count("kept", 1, as_json)
+    show.kept(n, as_json)
 
 
 def relevance(
@@ -80,13 +89,12 @@ def relevance(
     """Record a vote on each of several hits at once."""
     if both := sorted(set(yes or ()) & set(no or ())):
         raise typer.BadParameter(f"{both[0]!r} is given as relevant and as not")
+    if not yes and not no:
+        raise typer.BadParameter("found neither --yes nor --no; expected the id of a hit at least")
     helpful = {**dict.fromkeys(yes or (), True), **dict.fromkeys(no or (), False)}
     with open_index(index) as fw:
-        show.count(
-            "kept",
-            fw.relevance(retrieval_id, helpful, user_id=user, **of_tenant(fw, tenant)),
-            as_json,
-        )
+        n = fw.relevance(retrieval_id, helpful, user_id=user, **of_tenant(fw, tenant))
+    show.kept(n, as_json)
 
 
 def adopted(
@@ -100,8 +108,8 @@ def adopted(
 ) -> None:
     """Record whether an answer was used."""
     with open_index(index) as fw:
-        fw.adopted(retrieval_id, used=used, why=why, user_id=user, **of_tenant(fw, tenant))
-    show.count("kept", 1, as_json)
+        n = int(fw.adopted(retrieval_id, used=used, why=why, user_id=user, **of_tenant(fw, tenant)))
+    show.kept(n, as_json)
 
 
 def signal(
@@ -119,15 +127,10 @@ def signal(
     """Record what a user did with an answer, as weak evidence."""
     action: Signal = one_of(kind, get_args(Signal))
     with open_index(index) as fw:
-        fw.signal(
-            retrieval_id,
-            action,
-            _value(kind, value),
-            passage_id=passage,
-            user_id=user,
-            **of_tenant(fw, tenant),
-        )
-    show.count("kept", 1, as_json)
+        given = _value(kind, value)
+        of = of_tenant(fw, tenant)
+        n = int(fw.signal(retrieval_id, action, given, passage_id=passage, user_id=user, **of))
+    show.kept(n, as_json)
 
 
 def _value(kind: str, text: str | None) -> str | int | float | bool | None:
@@ -153,8 +156,8 @@ def correct(
 ) -> None:
     """Name the passage that is the answer, whether it was shown or not, or write the answer."""
     with open_index(index) as fw:
-        fw.correct(retrieval_id, passage_id, text, user_id=user, **of_tenant(fw, tenant))
-    show.count("kept", 1, as_json)
+        n = int(fw.correct(retrieval_id, passage_id, text, user_id=user, **of_tenant(fw, tenant)))
+    show.kept(n, as_json)
 
 
 def missing(
@@ -167,8 +170,8 @@ def missing(
 ) -> None:
     """Report that the index has no answer to a question."""
     with open_index(index) as fw:
-        fw.missing(retrieval_id, note, user_id=user, **of_tenant(fw, tenant))
-    show.count("kept", 1, as_json)
+        n = int(fw.missing(retrieval_id, note, user_id=user, **of_tenant(fw, tenant)))
+    show.kept(n, as_json)
 
 
 def gaps(
@@ -192,4 +195,4 @@ def gaps(
         )
 
 
-COMMANDS = (feedback, relevance, answer_feedback, adopted, signal, correct, missing, gaps)
+OTHERS = (relevance, answer_feedback, adopted, signal, correct, missing)

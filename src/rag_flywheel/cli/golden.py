@@ -18,10 +18,18 @@ from rag_flywheel.cli.options import (
 )
 from rag_flywheel.formats.rows import HIGHEST_GRADE
 
-golden = typer.Typer(help="Queries whose answers are known.", no_args_is_help=True)
-review = typer.Typer(help="Answers to review.", no_args_is_help=True)
+GOLDEN_HELP = "Queries whose answers are known."
+REVIEW_HELP = "Answers to review."
+golden = typer.Typer(no_args_is_help=True)
+review = typer.Typer(no_args_is_help=True)
 PassageId = Annotated[str, typer.Argument(metavar="PASSAGE", help="The id of the passage.")]
 ItemId = Annotated[str, typer.Argument(metavar="ID", help="The id that `review next` shows.")]
+
+
+@golden.callback()
+@review.callback()
+def options(as_json: Json = False) -> None:
+    """Take the option that may stand before the command."""
 
 
 @golden.command("add")
@@ -102,6 +110,19 @@ def review_next(tenant: TenantName = None, index: Index = KB, as_json: Json = Fa
     """Show the passage with the most votes on which users or sources disagree."""
     with open_index(index) as fw:
         show.result(fw.review.next(**of_tenant(fw, tenant)), as_json, show.review_item)
+
+
+@review.command("list")
+def review_list(
+    n: Annotated[int, typer.Option("-n", min=1, help="How many to show.")] = 50,
+    tenant: TenantName = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """List everything that waits for a decision, in the order of `next`."""
+    with open_index(index) as fw:
+        found = fw.review.items(**of_tenant(fw, tenant))
+        show.result(found, as_json, lambda items: show.review_items(items, n))
 
 
 @review.command("accept")

@@ -1,5 +1,6 @@
 """The options that commands share, and the function that opens the index of a command."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict, TypeVar
@@ -15,7 +16,18 @@ Index = Annotated[
     Path,
     typer.Option("--index", "-i", envvar="RAG_FLYWHEEL_INDEX", help="The index folder."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+_JSON = "rag_flywheel.json"
+
+
+def _json_asked(ctx: typer.Context, here: bool) -> bool:
+    """Whether --json stands here or before a command that this belongs to."""
+    ctx.meta[_JSON] = asked = here or bool(ctx.meta.get(_JSON))  # contexts in one another share it
+    return asked
+
+
+Json = Annotated[
+    bool, typer.Option("--json", callback=_json_asked, help="Print JSON for programs.")
+]
 User = Annotated[str | None, typer.Option(help="Id of the user.")]
 TenantName = Annotated[
     str | None,
@@ -76,3 +88,13 @@ def open_index(index: Path, *, create: bool = False) -> "Flywheel":
     from rag_flywheel.flywheel import Flywheel
 
     return Flywheel.open(index, create=create)
+
+
+def remove_if_empty(index: Path) -> None:
+    """Remove an index that a failed command has just made, unless it holds passages."""
+    if not index.exists():
+        return
+    with open_index(index) as fw:
+        empty = not fw.passages()
+    if empty:
+        shutil.rmtree(index)

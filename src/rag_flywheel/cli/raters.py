@@ -35,6 +35,8 @@ def mute(
     as_json: Json = False,
 ) -> None:
     """Leave out all votes of users, past and future."""
+    if user is None and not rater and crowd is None:
+        raise typer.BadParameter("found no user; expected USER, --rater HASH or --crowd NUMBER")
     with open_index(index) as fw:
         users = list(rater or ())
         if crowd is not None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rag_flywheel.errors import counted
+from rag_flywheel.formats.printable import printable, printable_json, printable_line
 from rag_flywheel.records import (
     AddFilesReport,
     AddReport,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _EXCERPT = 160
 _LEAST_TERM = 0.0005  # a smaller term would print as 0
+_LARGEST_EXPONENT = 50.0
 _LEAST_SHARED = 0.005  # a smaller share would print as 0
 _MOST_FAILED = 20  # files that cannot be read, a line each
 _MOST_NAMED = 3  # files left out, for each reason
@@ -46,7 +50,7 @@ _MOST_VOTES = 3  # past queries under each hit
 
 
 def _json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, default=_plain))
+    print(printable_json(json.dumps(value, ensure_ascii=False, default=_plain)))
 
 
 def _plain(value: Any) -> Any:
@@ -56,22 +60,33 @@ def _plain(value: Any) -> Any:
 
 
 def _say(line: str) -> None:
-    Console(highlight=False, soft_wrap=True, markup=False).print(line)
+    """Print a line, or several, without characters that a terminal would obey."""
+    Console(highlight=False, soft_wrap=True, markup=False, emoji=False).print(printable(line))
+
+
+def note(sentence: str) -> None:
+    """Print a remark to standard error."""
+    print(f"note: {printable_line(sentence)}", file=sys.stderr)
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def _excerpt(text: str) -> str:
+    text = _one_line(text)
+    return text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + "…"
+
+
 def _table(
-    columns: Sequence[str], rows: Iterable[Iterable[str | Text]], *, numbers: Sequence[str] = ()
+    columns: Sequence[str], rows: Iterable[Iterable[str]], *, numbers: Sequence[str] = ()
 ) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         justify: JustifyMethod = "right" if column in numbers else "left"
         table.add_column(column, justify=justify, overflow="fold")  # nothing is cut off
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable_line(cell)) for cell in row))
     Console(highlight=False).print(table)
 
 
@@ -87,20 +102,30 @@ def count(name: str, n: int, as_json: bool) -> None:
 
 def value(name: str, found: object, as_json: bool) -> None:
     """Print a name and its value."""
-    _json({name: found}) if as_json else _say(f"{name}: {found}")
+    _json({name: found}) if as_json else _say(f"{name}: {printable_line(str(found))}")
 
 
 def values(found: Mapping[str, object], as_json: bool) -> None:
     """Print names and their values, those that are None only in JSON."""
     if as_json:
         _json(found)
+        return
+    for name, value in found.items():
+        if value is not None:
+            _say(f"{name}: {printable_line(str(value))}")
+
+
+def kept(n: int, as_json: bool) -> None:
+    """Print how many votes are stored; none are of a user who opted out."""
+    if as_json or n:
+        count("kept", n, as_json)
     else:
-        _say("\n".join(f"{name}: {value}" for name, value in found.items() if value is not None))
+        _say("kept 0: the user opted out, so nothing is stored")
 
 
 def sentences(found: Sequence[str], none: str, as_json: bool) -> None:
     """Print one sentence a line; none: the line when there is no sentence."""
-    _json(found) if as_json else _say("\n".join(found or [none]))
+    _json(found) if as_json else _say("\n".join(map(printable_line, found or [none])))
 
 
 def added(report: AddReport, as_json: bool) -> None:
@@ -122,7 +147,7 @@ def added_files(report: AddFilesReport, as_json: bool, *, dry_run: bool) -> None
         return
     failed = [skip for skip in report.skipped if skip.failed]
     for skip in failed[:_MOST_FAILED]:
-        _say(f"skipped {skip.path}: {_one_line(skip.reason)}")
+        _say(f"skipped {printable_line(skip.path)}: {_one_line(skip.reason)}")
     if len(failed) > _MOST_FAILED:
         _say(f"skipped {len(failed) - _MOST_FAILED} more that cannot be read; --json names all")
     for line in _followed(report.passages):
@@ -152,7 +177,8 @@ def _reasons(skipped: Sequence[SkippedFile]) -> str:
     names: dict[str, list[str]] = {}
     for skip in skipped:
         reason = "cannot be read" if skip.failed else skip.reason
-        names.setdefault(reason, []).append(skip.path.rstrip("/").rpartition("/")[2])
+        name = skip.path.rstrip("/").rpartition("/")[2]
+        names.setdefault(printable_line(reason), []).append(printable_line(name))
     found = sorted(names.items(), key=lambda item: -len(item[1]))
     return ", ".join(
         f"{len(those)} {reason} ({', '.join(those[:_MOST_NAMED])}"
@@ -162,35 +188,75 @@ def _reasons(skipped: Sequence[SkippedFile]) -> str:
     )
 
 
-def retrieval(found: Retrieval, behind: Mapping[int, Sequence[PastVotes]] | None) -> None:
-    """Print the hits of a retrieval; behind: also how each score adds up, and these votes by rank."""
-    if not found.hits:
-        _say(f"no passage found; chance of an answer: {found.answerable:.2f}")
+Behind = Mapping[int, Sequence[PastVotes]]
+"""The votes on similar past queries that the evidence of each hit rests on, by its rank."""
+
+
+def retrieval(found: Retrieval, behind: Behind | None, as_json: bool, *, record: bool) -> None:
+    """Print the hits of a retrieval; behind: also how each score is made, and these votes.
+
+    record: whether it was to be recorded.
+    """
+    if as_json:
+        _json(found if behind is None else _with_votes(found, behind))
         return
+    seen = set[str]()
     for hit in found.hits:
-        text = _one_line(hit.text)
+        title = f"   {printable_line(_one_line(hit.title))}" if hit.title else ""
         why_here = "   explored" if hit.explored else ""
-        _say(f"{hit.rank:>3}. {hit.passage_id}   {hit.relevance:.2f}{why_here}")
+        name = printable_line(hit.passage_id)
+        _say(f"{hit.rank:>3}. {name}   {hit.relevance:.2f}{title}{why_here}")
         if behind is not None:
-            _say(f"     {hit.score:.3f} {_sum_of(hit)}")
-            for answer in hit.explanation.known[:_MOST_VOTES]:
-                question = "this question" if answer.same else "a similar question"
-                sources = ", ".join(answer.sources)
-                _say(f"       known answer of {question} ({sources}, grade {answer.grade})")
-            for votes in behind[hit.rank][:_MOST_VOTES]:
-                _say(f"       {_past_votes(votes)}")
-        _say(f"     {text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + '…'}")
-    _say(f"chance that one of them answers the question: {found.answerable:.2f}")
-    if found.id is not None:
+            _say(f"     {_product_of(hit)}")
+            for line in _known_and_votes(hit, behind[hit.rank]):
+                if line not in seen:
+                    _say(f"       {line}")
+                seen.add(line)
+        _say(f"     {_excerpt(hit.text)}")
+    if found.hits:
+        _say(f"chance that one of them answers the question: {found.answerable:.2f}")
+    else:
+        _say(f"no passage found; chance of an answer: {found.answerable:.2f}")
+    if found.id is not None and found.hits:
         _say(f"to vote: rag-flywheel feedback {found.id} PASSAGE helpful|harmful")
+    elif record and found.id is None:
+        _say("not recorded, so it takes no votes: the user opted out, or the database was busy")
 
 
-def _sum_of(hit: Hit) -> str:
+def _with_votes(found: Retrieval, behind: Behind) -> dict[str, Any]:
+    """The retrieval in the types of JSON, each hit with its past_votes."""
+    plain = dataclasses.asdict(found)
+    hits = [
+        {**values, "past_votes": [dataclasses.asdict(votes) for votes in behind[hit.rank]]}
+        for values, hit in zip(plain["hits"], found.hits, strict=True)
+    ]
+    return {**plain, "hits": hits}
+
+
+def _known_and_votes(hit: Hit, behind: Sequence[PastVotes]) -> Iterator[str]:
+    """The known answers and the votes that speak for or against a hit, a line each."""
+    for answer in hit.explanation.known[:_MOST_VOTES]:
+        question = "this question" if answer.same else "a similar question"
+        sources = ", ".join(answer.sources)
+        yield f"known answer of {question} ({sources}, grade {answer.grade})"
+    yield from map(_past_votes, behind[:_MOST_VOTES])
+
+
+def _product_of(hit: Hit) -> str:
+    """What a hit is ranked by, as a product: scores are logarithms, so their parts are factors."""
     e = hit.explanation
-    terms = (f"{v:+.3f} {k}" for k, v in e.terms.items() if abs(v) >= _LEAST_TERM)
-    parts = [f"{e.intercept:.3f}", *terms]
+    parts = [(v, name) for name, v in e.terms.items() if abs(v) >= _LEAST_TERM]
+    factors = "".join(f" × {_exp(v)} {name}" for v, name in [*parts, (e.evidence, "evidence")])
     votes = f" from {counted(len(e.votes), 'vote')}" if e.votes else ""
-    return f"= {' '.join(parts)} {e.evidence:+.3f} evidence{votes}"
+    return f"{_exp(hit.score)} = {_exp(e.intercept)}{factors}{votes}"
+
+
+def _exp(logarithm: float) -> str:
+    """e to this power, without an exponent; with two digits at least."""
+    found = math.exp(min(logarithm, _LARGEST_EXPONENT))
+    if found >= 10.0:
+        return f"{found:.1f}"
+    return f"{found:.{min(max(3, 1 - math.floor(logarithm / math.log(10.0))), 20)}f}"
 
 
 def _past_votes(votes: PastVotes) -> str:
@@ -198,8 +264,9 @@ def _past_votes(votes: PastVotes) -> str:
     parts = [f"{n} {kind}" for n, kind in kinds if n]
     if abs(votes.shared) >= _LEAST_SHARED:
         parts.append(f"{votes.shared:+.2f} from whole answers")
-    query = _one_line(votes.query)[:_EXCERPT]
-    return f"“{query}”: {', '.join(parts) or 'next to nothing'} on {votes.passage_id}"
+    query = printable_line(_one_line(votes.query)[:_EXCERPT])
+    name = printable_line(votes.passage_id)
+    return f"“{query}”: {', '.join(parts) or 'next to nothing'} on {name}"
 
 
 def refreshed(report: RefreshReport) -> None:
@@ -222,7 +289,7 @@ def status(found: Status) -> None:
     until = f"up to event {found.frozen_at}, until `rag-flywheel release`"
     values["frozen_at"] = "all" if found.frozen_at is None else until
     names = (_NAMES.get(name, name.removeprefix("n_").replace("_", " ")) for name in values)
-    shown = (Text("-" if value is None else str(value)) for value in values.values())
+    shown = ("-" if value is None else str(value) for value in values.values())
     _table(("what", "value"), zip(names, shown, strict=True))
 
 
@@ -238,7 +305,8 @@ def versions(found: Sequence[VersionInfo]) -> None:
 
 def story(found: VersionStory) -> None:
     """Print how a version got its parameters."""
-    _say("\n  ".join((f"{found.id}{', live' if found.live else ''}", *found.sentences)))
+    sentences_ = map(printable_line, found.sentences)
+    _say("\n  ".join((f"{found.id}{', live' if found.live else ''}", *sentences_)))
 
 
 def forgotten(report: ForgetReport) -> None:
@@ -254,13 +322,14 @@ def forgotten(report: ForgetReport) -> None:
 
 def history(found: Sequence[HistoryEntry]) -> None:
     """Print the history, one event a line."""
-    _table(("at", "what", ""), ((entry.at, entry.kind, Text(entry.text)) for entry in found))
+    _table(("at", "what", ""), ((entry.at, entry.kind, entry.text) for entry in found))
 
 
 def exported(report: ExportReport, out: Path) -> None:
     """Print what `export` wrote."""
     _say(
-        f"{out}: {counted(report.n_passages, 'passage')}, {counted(report.n_queries, 'query', 'queries')}, "
+        f"{printable_line(str(out))}: {counted(report.n_passages, 'passage')}, "
+        f"{counted(report.n_queries, 'query', 'queries')}, "
         f"{counted(report.n_judgments, 'grade')}; left out: "
         f"{counted(report.n_left_out, 'query', 'queries')} without a helpful hit"
     )
@@ -270,7 +339,7 @@ def backed_up(report: BackupReport) -> None:
     """Print what `backup` wrote."""
     version = "no version" if report.version is None else f"version {report.version}"
     _say(
-        f"{report.path}: event {report.seq}, {version}; {report.n_files} files of "
+        f"{printable_line(str(report.path))}: event {report.seq}, {version}; {report.n_files} files of "
         f"{report.n_bytes:,} bytes, {report.n_new_bytes:,} of them new"
     )
 
@@ -278,9 +347,9 @@ def backed_up(report: BackupReport) -> None:
 def restored(report: RestoreReport) -> None:
     """Print what `restore` did."""
     version = "no version is" if report.version is None else f"version {report.version} is"
-    _say(f"{report.path}: restored to event {report.seq}; {version} live")
+    _say(f"{printable_line(str(report.path))}: restored to event {report.seq}; {version} live")
     for sentence in report.moved:
-        _say(sentence)
+        _say(printable_line(sentence))
 
 
 def golden(items: Sequence[GoldenItem]) -> None:
@@ -289,7 +358,7 @@ def golden(items: Sequence[GoldenItem]) -> None:
     for item in items:
         answers = ", ".join(f"{id_} ({grade})" for id_, grade in item.answers.items())
         query = _one_line(item.query)[:_EXCERPT]
-        rows.append((Text(query), Text(answers), ", ".join(item.sources)))
+        rows.append((query, answers, ", ".join(item.sources)))
     _table(("query", "answers", "sources"), rows)
     _say(f"{counted(len(items), 'query', 'queries')} with known answers")
 
@@ -302,21 +371,33 @@ def review_item(item: ReviewItem | None) -> None:
     _say(f"{item.id}   {item.why}")
     _say(f"query:   {_one_line(item.query)}")
     if item.passage_id:
-        _say(f"passage: {item.passage_id}")
+        _say(f"passage: {printable_line(item.passage_id)}")
     _say(f"         {_one_line(item.text)}")
     if item.passage_id:
         _say(f"votes:   {item.helpful} helpful, {item.harmful} harmful")
     _say(f"does it answer? rag-flywheel review accept|reject {item.id}")
 
 
+def review_items(items: Sequence[ReviewItem], most: int) -> None:
+    """Print what waits for a decision, one item a line."""
+    rows = (
+        (i.id, str(i.helpful), str(i.harmful), i.why, _excerpt(i.query), i.passage_id)
+        for i in items[:most]
+    )
+    numbers = ("helpful", "harmful")
+    _table(("item", *numbers, "why", "query", "passage"), rows, numbers=numbers)
+    more = f", of which {most} are shown" if len(items) > most else ""
+    _say(f"{counted(len(items), 'item')} to review{more}")
+
+
 def gaps(found: Sequence["Gap"]) -> None:
     """Print topics without a good answer, one a line."""
     columns = ("asked", "before", "missing", "harmful", "unlikely")
-    rows: list[tuple[str | Text, ...]] = []
+    rows: list[tuple[str, ...]] = []
     for gap in found:
         counts = (gap.n, gap.n_before, gap.missing, gap.harmful, gap.unlikely)
         examples = "; ".join(_one_line(example)[:_EXCERPT] for example in gap.examples)
-        rows.append((*map(str, counts), Text(examples)))
+        rows.append((*map(str, counts), examples))
     _table((*columns, "such as"), rows, numbers=columns)
     _say(f"{counted(len(found), 'topic')} without a good answer")
 

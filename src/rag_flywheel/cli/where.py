@@ -6,10 +6,10 @@ It knows how people write conditions in a shell, and not what passes them.
 import json
 import math
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rag_flywheel.cli import show
 from rag_flywheel.errors import InputError
 from rag_flywheel.records import Scalar
 
@@ -122,10 +122,9 @@ def _read_some(key: str, texts: Sequence[str], kinds: Kinds) -> list[Scalar]:
     """Every value that the texts may stand for; with a note, the texts themselves when there is none."""
     values = dict.fromkeys((type(v), v) for text in texts for v in read(key, text, kinds))
     if not values:
-        print(
-            f"note: the values at {key!r} are of the kind {' or '.join(kinds[key])}; {texts[0]!r} is not, "
-            "and no value matches it",
-            file=sys.stderr,
+        show.note(
+            f"the values at {key!r} are of the kind {' or '.join(kinds[key])}; {texts[0]!r} is not, "
+            "and no value matches it"
         )
         return list(texts)
     return [value for _, value in values]
@@ -134,10 +133,7 @@ def _read_some(key: str, texts: Sequence[str], kinds: Kinds) -> list[Scalar]:
 def _note_unknown(key: str, kinds: Kinds) -> None:
     known = list(kinds)
     names = ", ".join(known[:_MOST_KEYS]) + (", ..." if len(known) > _MOST_KEYS else "")
-    print(
-        f"note: no passage has the metadata key {key!r}; known keys: {names or 'none'}",
-        file=sys.stderr,
-    )
+    show.note(f"no passage has the metadata key {key!r}; known keys: {names or 'none'}")
 
 
 def _joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

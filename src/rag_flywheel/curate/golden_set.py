@@ -14,7 +14,7 @@ from rag_flywheel.curate.golden import golden_items
 from rag_flywheel.curate.pins import KnownQueries
 from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import TextEncoder
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.formats.golden import read_answers, write_answers
 from rag_flywheel.formats.qrels import OTHER_GRADE
 from rag_flywheel.formats.rows import Row, RowsRead, refuse
@@ -105,7 +105,7 @@ class GoldenSet:
 
 def _path(path: object) -> Path:
     if not isinstance(path, str | Path) or "\0" in str(path):
-        raise InputError(f"path is {path!r}; expected the name of a file or folder")
+        raise InputError(f"path is {quoted(path)}; expected the name of a file or folder")
     return Path(path)
 
 
@@ -173,7 +173,7 @@ def _checked(
         if row.passage_id not in present:
             left_out["the passage is not in the index"] += 1
             problems.append(
-                f"{row.where} names the passage {row.passage_id[:200]!r}; expected one of this index"
+                f"{row.where} names the passage {quoted(row.passage_id[:200])}; expected one of this index"
             )
             continue
         first = answers.setdefault((row.query, row.tenant, row.passage_id), row)

@@ -10,10 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
-from rag_flywheel.checks import as_whole, check_query, check_text
+from rag_flywheel.checks import MOST_ID_CHARS, as_whole, check_query, check_text
 from rag_flywheel.config import Config
 from rag_flywheel.encoder import TextEncoder
-from rag_flywheel.errors import InputError, UnknownIdError
+from rag_flywheel.errors import InputError, UnknownIdError, quoted
 from rag_flywheel.formats.rows import HIGHEST_GRADE
 from rag_flywheel.records import ALL_TENANTS, TenantScope, Vectors
 from rag_flywheel.store import golden, passages, wall_clock
@@ -85,11 +85,11 @@ class Pin:
     def check(self, config: Config) -> None:
         """Raises InputError."""
         check_query(self.query, config.max_query_chars)
-        check_text("passage_id", self.passage_id)
+        check_text("passage_id", self.passage_id, MOST_ID_CHARS)
         grade = as_whole(self.grade)
         if grade is None or not 1 <= grade <= HIGHEST_GRADE:
             raise InputError(
-                f"grade is {self.grade!r}; expected a whole number from 1 to {HIGHEST_GRADE}"
+                f"grade is {quoted(self.grade)}; expected a whole number from 1 to {HIGHEST_GRADE}"
             )
 
 
@@ -137,7 +137,7 @@ def _present(conn: sqlite3.Connection, pin: Pin) -> passages.StoredPassage:
     found = passages.current_by_id(conn, [pin.passage_id]).get(pin.passage_id)
     if found is None or not shows(pin.scope, found.passage):
         raise UnknownIdError(
-            f"no passage {pin.passage_id!r} is in the index; expected the id of one that is"
+            f"no passage {quoted(pin.passage_id)} is in the index; expected the id of one that is"
         )
     return found
 

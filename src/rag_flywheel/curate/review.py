@@ -6,14 +6,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
-from rag_flywheel.checks import check_optional_text, check_text
+from rag_flywheel.checks import MOST_ID_CHARS, check_optional_text, check_text
 from rag_flywheel.curate import notes
 from rag_flywheel.curate.golden import Opinions, read_opinions
 from rag_flywheel.curate.known import why_review
 from rag_flywheel.curate.notes import note_id
 from rag_flywheel.curate.opinions import Topic, item_id, question_of, standing_decisions
 from rag_flywheel.curate.source import Source
-from rag_flywheel.errors import UnknownIdError
+from rag_flywheel.errors import UnknownIdError, quoted
 from rag_flywheel.records import ReviewItem, TenantScope
 from rag_flywheel.store import column_checks, golden, passages, users, wall_clock
 from rag_flywheel.store.database import Database
@@ -105,7 +105,7 @@ class Review:
         removed. Raises UnknownIdError when there is none to take back, and InputError for a passage that
         was edited since.
         """
-        check_optional_text("item_id", item_id)
+        check_optional_text("item_id", item_id, MOST_ID_CHARS)
         scope = self._tenants.scope(tenant, all_tenants)
         user = self._hidden(user_id)
         found = partial(notes.find, self._database, scope=scope)
@@ -117,7 +117,7 @@ class Review:
             made = self._standing_decisions(conn, scope)
             of_item = [d for d in made if item_id is None or _id(d) == item_id]
             if not of_item:
-                on_item = f"no decision on {item_id!r} stands"
+                on_item = f"no decision on {quoted(item_id)} stands"
                 what = "no decision is left" if item_id is None else on_item
                 raise UnknownIdError(f"{what}; expected one that was made and not undone")
             last = of_item[-1]
@@ -150,7 +150,7 @@ class Review:
         scope: TenantScope,
     ) -> str | None:
         """Append a decision; returns the id of the passage that it is on, if any."""
-        check_text("item_id", item_id)
+        check_text("item_id", item_id, MOST_ID_CHARS)
         user = self._hidden(user_id)
         self._database.require_open()
         if (note := notes.find(self._database, item_id, scope)) is not None:
@@ -162,7 +162,7 @@ class Review:
         decided = topic is not None and opinions.topics[topic].decision is not None
         if topic is None or not (decided or _why(opinions, topic)):
             raise UnknownIdError(
-                f"no item {item_id!r} is in the review queue; expected the id of one that "
+                f"no item {quoted(item_id)} is in the review queue; expected the id of one that "
                 "`rag-flywheel review next` shows"
             )
         query, tenant = opinions.topics[topic].question
@@ -171,7 +171,9 @@ class Review:
         new = golden.NewDecision(kind, opinions.texts[query], query, tenant, pid, user)
         with self._database.transaction(durable=True) as conn:
             if query not in golden.query_texts(conn, [query]):  # forgotten meanwhile
-                raise UnknownIdError(f"the question of item {item_id!r} was deleted meanwhile")
+                raise UnknownIdError(
+                    f"the question of item {quoted(item_id)} was deleted meanwhile"
+                )
             _append(conn, new)
         return heir.passage.id
 

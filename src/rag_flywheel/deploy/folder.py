@@ -11,6 +11,11 @@ from rag_flywheel.errors import ConfigError, CorruptFileError, NotAFlywheelError
 from rag_flywheel.store.database import FILE_NAME as DATABASE
 
 
+def is_new(root: Path) -> bool:
+    """Whether there is no index at `root` yet."""
+    return not (root / settings.FILE_NAME).exists()
+
+
 def open_folder(root: Path, *, config: Config | None, new: Config, create: bool) -> Config:
     """The settings of the index folder at `root`, which is made when it is missing or empty.
 

@@ -16,7 +16,7 @@ from rag_flywheel import disk
 from rag_flywheel.deploy.files import entries_below, files_below, sha256
 from rag_flywheel.deploy.manifest import Manifest, manifest_text, parse_manifest
 from rag_flywheel.disk import REMEDY, sync_tree
-from rag_flywheel.errors import CorruptFileError, NewerFormatError, UnknownIdError
+from rag_flywheel.errors import CorruptFileError, NewerFormatError, UnknownIdError, quoted
 from rag_flywheel.store import wall_clock
 
 MANIFEST, CURRENT = "manifest.json", "CURRENT"
@@ -66,7 +66,7 @@ def version_folder(root: Path, version: str) -> Path:
     """The folder of a version. Raises UnknownIdError for anything that is no version id."""
     if not is_version_id(version):
         raise UnknownIdError(
-            f"{version!r} is no version id; expected one like 20261121T093000Z-3f9c1 "
+            f"{quoted(version)} is no version id; expected one like 20261121T093000Z-3f9c1 "
             "(see `rag-flywheel versions`)"
         )
     return root / VERSIONS / version

@@ -2,13 +2,14 @@
 
 import os
 import stat
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.formats.convert import SUFFIXES
 from rag_flywheel.records import SkippedFile
 
@@ -157,10 +158,11 @@ def _spec(patterns: Sequence[str], option: str) -> Any:
     from pathspec import GitIgnoreSpec
 
     try:
-        return GitIgnoreSpec.from_lines(patterns)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of odd brackets
+            return GitIgnoreSpec.from_lines(patterns)
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{option} patterns {list(patterns)!r} cannot be used ({error}); expected such as "
+            f"{option} patterns {quoted(list(patterns))} cannot be used ({error}); expected such as "
             "'drafts/' or '*.md'"
         ) from error
 

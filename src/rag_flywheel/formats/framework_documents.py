@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 from rag_flywheel.checks import plain_metadata
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.records import MetadataValue, Passage
 
 Ids = Literal["given", "content"]
@@ -26,7 +26,7 @@ def passages_of(documents: Iterable[object], *, ids: Ids = "given") -> list[Pass
     if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Iterable):
         raise InputError(f"documents is {type(documents).__name__}; expected a list of documents")
     if ids not in ("given", "content"):
-        raise InputError(f"ids is {ids!r}; expected 'given' or 'content'")
+        raise InputError(f"ids is {quoted(ids)}; expected 'given' or 'content'")
     found: dict[str, Passage] = {}
     for number, document in enumerate(documents, 1):
         text, metadata = _text(document, number), _metadata(document, number)
@@ -35,7 +35,7 @@ def passages_of(documents: Iterable[object], *, ids: Ids = "given") -> list[Pass
         given = _id(document) if ids == "given" else None
         passage = Passage(given or _content_id(text, metadata), text, _title(metadata), metadata)
         if given is not None and given in found:
-            raise InputError(f"document {number} has the id {given!r} of an earlier one")
+            raise InputError(f"document {number} has the id {quoted(given)} of an earlier one")
         found[passage.id] = passage  # copies without ids of their own are one passage
     return list(found.values())
 

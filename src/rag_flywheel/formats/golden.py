@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rag_flywheel.disk import disk_errors, new_folder, replace_text
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.formats.beir import read_golden, write_golden
 from rag_flywheel.formats.rows import Row, RowsRead, refuse
 from rag_flywheel.formats.table import SEPARATORS, read_table, table_text
@@ -19,7 +19,9 @@ def read_answers(path: Path, *, split: str, max_query_chars: int, into: RowsRead
     Raises InputError, naming file and line, for what cannot be used; StorageError.
     """
     if not isinstance(split, str) or not re.fullmatch(r"[\w.-]+", split):
-        raise InputError(f"split is {split!r}; expected a name such as test, of qrels/test.tsv")
+        raise InputError(
+            f"split is {quoted(split)}; expected a name such as test, of qrels/test.tsv"
+        )
     with disk_errors(path):
         if path.is_dir():
             rows = read_golden(path, split, max_query_chars, into)
@@ -41,7 +43,9 @@ def write_answers(items: Sequence[GoldenItem], out: Path, *, outside: Path) -> N
     for item in items:
         for text in item.answers:
             if "\0" in text:
-                raise InputError(f"passage id {text!r} has a NUL byte, which no file can hold")
+                raise InputError(
+                    f"passage id {quoted(text)} has a NUL byte, which no file can hold"
+                )
     with disk_errors(out):
         if out.suffix not in SEPARATORS:
             with new_folder(out, outside=outside) as staged:

@@ -1,5 +1,6 @@
 """Reads passages from JSONL, one a line; also the corpus.jsonl of a BEIR folder, such as `export` writes."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,6 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The JSON object of these pairs. Raises ValueError for a repeated key."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {twice[:80]!r} comes twice")
     return found

@@ -7,6 +7,7 @@ from rag_flywheel.checks import check_query
 from rag_flywheel.errors import InputError, counted
 from rag_flywheel.formats.beir import cell
 from rag_flywheel.formats.lines import located
+from rag_flywheel.formats.printable import cell_as_written, harmless_cell
 from rag_flywheel.formats.rows import Row, RowsRead, is_tenant, parse_grade, read_rows
 from rag_flywheel.records import GoldenItem
 
@@ -35,7 +36,8 @@ def read_table(path: Path, most: int, into: RowsRead) -> list[Row]:
                 raise InputError(
                     f"{where} has {counted(len(record), 'column')}; expected {len(header)}"
                 )
-            rows.append(_row(dict(zip(header, record, strict=True)), where, most))
+            cells = map(cell_as_written, record)
+            rows.append(_row(dict(zip(header, cells, strict=True)), where, most))
             tally.use()
     into.lines.append(tally.report())
     return rows
@@ -52,7 +54,10 @@ def _row(cells: dict[str, str], where: str, most: int) -> Row:
 
 
 def table_text(items: Sequence[GoldenItem], separator: str) -> str:
-    """The text of a table of known answers, with a line for each graded passage."""
+    """The text of a table of known answers, with a line for each graded passage.
+
+    Cells that a spreadsheet would take for formulas have ' in front, which `read_table` takes away.
+    """
     tenants = any(item.tenant is not None for item in items)
     lines = [separator.join(_COLUMNS if tenants else _COLUMNS[:3])]
     for item in items:
@@ -60,5 +65,5 @@ def table_text(items: Sequence[GoldenItem], separator: str) -> str:
             raise InputError(f"query {item.query!r} has a NUL byte; export a BEIR folder instead")
         for passage, grade in item.answers.items():
             cells = [item.query, passage, str(grade), *([item.tenant or ""] if tenants else [])]
-            lines.append(separator.join(cell(text, separator) for text in cells))
+            lines.append(separator.join(cell(harmless_cell(text), separator) for text in cells))
     return "\n".join(lines) + "\n"

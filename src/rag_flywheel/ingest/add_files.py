@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.too_long import count_too_long
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.formats.documents import ADDED_FROM, Cutting, read_passages
 from rag_flywheel.formats.files import JSONL, Found, Selection, below, find_files
 from rag_flywheel.ingest.source_names import SourceNames, project_of
@@ -52,7 +53,8 @@ def add_files(
 ) -> AddFilesReport:
     """Add the passages of these files and folders. Raises InputError when none can be read."""
     found = find_files(paths, options.selection)
-    names, under = _names(index, [path.resolve() for path in paths], options)
+    with disk_errors(index.root):
+        names, under = _names(index, [path.resolve() for path in paths], options)
     run = _Run(index, names, options)
     files = list(run.named(found, under))
     if options.strict:
@@ -79,8 +81,8 @@ def checked_paths(given: Sequence[object]) -> list[Path]:
     """The paths of files and folders that a caller gave. Raises InputError."""
     found = []
     for path in given:
-        if not isinstance(path, str | Path) or not str(path):
-            raise InputError(f"a path is {path!r}; expected the name of a file or folder")
+        if not isinstance(path, str | Path) or not str(path) or "\0" in str(path):
+            raise InputError(f"a path is {quoted(path)}; expected the name of a file or folder")
         found.append(Path(path))
     if not found:
         raise InputError("paths is empty; expected files or folders")
@@ -188,7 +190,9 @@ class _Run:
         for id_ in ids:
             if id_ in found or id_ in self._seen:
                 where = "twice" if id_ in found else "in another file, too"
-                raise InputError(f"the passage id {id_!r} comes {where}; expected each id once")
+                raise InputError(
+                    f"the passage id {quoted(id_)} comes {where}; expected each id once"
+                )
             found[id_] = None
         return found
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rag_flywheel.disk import parsed_json
-from rag_flywheel.errors import CorruptFileError, InputError
+from rag_flywheel.errors import CorruptFileError, InputError, quoted
 from rag_flywheel.store import journal
 
 _KEY = "source_roots"
@@ -51,7 +51,7 @@ class SourceNames:
         if stored is None:
             return cls({"": _project(index)})
         try:
-            found = parsed_json(stored, f"meta {_KEY!r}", dict[str, str])
+            found = parsed_json(stored, f"meta {quoted(_KEY)}", dict[str, str])
         except ValueError as error:
             raise CorruptFileError(f"flywheel.db: {error}; restore it from a backup") from error
         return cls({name: Path(os.path.normpath(index / path)) for name, path in found.items()})
@@ -73,12 +73,12 @@ class SourceNames:
         """
         if "/" in name or ":" in name or name != name.strip() or name.startswith("."):
             raise InputError(
-                f"the source name {name!r} has a slash or colon in it, or a dot or blank around it; "
+                f"the source name {quoted(name)} has a slash or colon in it, or a dot or blank around it; "
                 "expected a word such as 'manual'"
             )
         known = self.roots.get(name)
         if known not in (None, root) and is_used and known is not None and known.exists():
-            what = f"the name {name!r} stands" if name else "names without a prefix stand"
+            what = f"the name {quoted(name)} stands" if name else "names without a prefix stand"
             raise InputError(
                 f"{what} for files below {known} in this index, and not below {root}; expected "
                 f"{'another' if name else 'a'} --name for them"
@@ -94,7 +94,9 @@ class SourceNames:
         try:
             str(path).encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"its path {os.fsencode(path)!r} is not UTF-8; rename it") from error
+            raise InputError(
+                f"its path {quoted(os.fsencode(path))} is not UTF-8; rename it"
+            ) from error
         if under is not None:
             root = self.roots[under]
             if root not in path.parents:

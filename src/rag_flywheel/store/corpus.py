@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from rag_flywheel.checks import check_passages, check_text
 from rag_flywheel.encoder import Encoder, TextEncoder
-from rag_flywheel.errors import InputError, UnknownIdError
+from rag_flywheel.errors import InputError, UnknownIdError, quoted
 from rag_flywheel.records import ALL_TENANTS, AddReport, Filter, Passage, Progress, TenantScope
 from rag_flywheel.store import filters, text_votes
 from rag_flywheel.store import passages as store
@@ -37,7 +37,7 @@ def add(
     wanted, gone = check_passages(given), _checked_ids(remove)
     if both := next((id_ for id_ in gone if id_ in wanted), None):
         raise InputError(
-            f"passage id {both!r} is to be added and to be removed; expected one of both"
+            f"passage id {quoted(both)} is to be added and to be removed; expected one of both"
         )
     with database.reading() as conn:
         current = store.current_by_id(conn, list(wanted))
@@ -178,12 +178,12 @@ def embed(
 def _checked_ids(ids: Collection[str]) -> list[str]:
     """Distinct passage ids, in order. Raises InputError."""
     if isinstance(ids, str) or not isinstance(ids, Iterable):
-        what = f"the string {ids!r}" if isinstance(ids, str) else type(ids).__name__
+        what = f"the string {quoted(ids)}" if isinstance(ids, str) else type(ids).__name__
         raise InputError(f"ids is {what}; expected a list of passage ids")
     given = list(ids)
     for id_ in given:
         if not isinstance(id_, str):
-            raise InputError(f"passage id {id_!r} is {type(id_).__name__}; expected a string")
+            raise InputError(f"passage id {quoted(id_)} is {type(id_).__name__}; expected a string")
         check_text("passage id", id_)
     return list(dict.fromkeys(given))
 
@@ -207,7 +207,7 @@ def _require_present(
     missing = [i for i in ids if i not in present or not shows(scope, present[i].passage)]
     if missing:
         raise UnknownIdError(
-            f"no passage {missing[0]!r} is in this index"
+            f"no passage {quoted(missing[0])} is in this index"
             + (f" (nor {len(missing) - 1} others given)" if len(missing) > 1 else "")
             + "; expected ids of passages that were added and not removed. Nothing was removed"
         )

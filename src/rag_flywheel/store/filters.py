@@ -28,7 +28,7 @@ from rag_flywheel.checks import (
     take_one,
     value_at,
 )
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.records import Filter, Pids, Scalar
 from rag_flywheel.store import column_checks
 
@@ -181,18 +181,19 @@ def _plain_filter(where: object, depth: int, left: Iterator[int]) -> PlainFilter
         elif key in _LOGIC:
             if not isinstance(wanted, list | tuple) or not wanted:
                 raise InputError(
-                    f"filter {key!r} is {_short(wanted)}; expected a list of filter expressions, not empty"
+                    f"filter {quoted(key)} is {_short(wanted)}; expected a list of filter "
+                    "expressions, not empty"
                 )
             plain[key] = [_plain_filter(each, depth + 1, left) for each in wanted]
         elif isinstance(wanted, Mapping):
             plain[key] = _plain_tests(key, wanted, left)
         elif is_list(wanted):
             raise InputError(
-                f'filter {key!r} is {_short(wanted)}; expected a value, or {{"in": [...]}}, '
+                f'filter {quoted(key)} is {_short(wanted)}; expected a value, or {{"in": [...]}}, '
                 '{"any": [...]} or {"all": [...]}'
             )
         else:
-            plain[key] = plain_scalar(f"filter {key!r}", wanted)
+            plain[key] = plain_scalar(f"filter {quoted(key)}", wanted)
     return plain
 
 
@@ -200,12 +201,12 @@ def _plain_tests(key: str, tests: Mapping[Any, object], left: Iterator[int]) -> 
     """The operators of a key with what each compares with."""
     if not tests:
         raise InputError(
-            f"filter {key!r} has no condition; expected a value or an operator: {', '.join(OPERATORS)}"
+            f"filter {quoted(key)} has no condition; expected a value or an operator: {', '.join(OPERATORS)}"
         )
     plain: PlainFilter = {}
     for operator, value in tests.items():
         take_one("where", left)
-        name = f"filter {key!r}: {operator!r}"
+        name = f"filter {quoted(key)}: {quoted(operator)}"
         if operator in _SCALAR:
             plain[operator] = plain_scalar(name, value)
         elif operator in _LIST:
@@ -220,8 +221,8 @@ def _plain_tests(key: str, tests: Mapping[Any, object], left: Iterator[int]) -> 
                 raise InputError(f"{name} is empty; expected how strings begin")
         else:
             raise InputError(
-                f"filter {key!r} has the unknown operator {_short(operator)}; known: "
-                f"{', '.join(OPERATORS)}; for keys in an object: {key + '.key'!r}"
+                f"filter {quoted(key)} has the unknown operator {_short(operator)}; known: "
+                f"{', '.join(OPERATORS)}; for keys in an object: {quoted(key + '.key')}"
             )
     return plain
 

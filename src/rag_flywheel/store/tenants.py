@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from rag_flywheel.checks import as_python, check_name
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.records import ALL_TENANTS, Filter, Passage, TenantScope
 from rag_flywheel.store.filters import demanded, keys_of, passes, plain_filter
 
@@ -43,15 +43,17 @@ class Tenants:
         Raises InputError when it does neither, where that is required, and for two tenants.
         """
         if not isinstance(as_python(all_tenants), bool):
-            raise InputError(f"all_tenants is {all_tenants!r}; expected True or False")
+            raise InputError(f"all_tenants is {quoted(all_tenants)}; expected True or False")
         if self.key is None:
             if tenant is not None:
                 raise InputError(
-                    f"tenant is {tenant!r}, but the index has no tenants (config tenant_key); leave it out"
+                    f"tenant is {quoted(tenant)}, but the index has no tenants (config tenant_key); leave it out"
                 )
             return ALL_TENANTS
         if tenant is not None and all_tenants:
-            raise InputError(f"found tenant={tenant!r} and all_tenants=True; expected one of them")
+            raise InputError(
+                f"found tenant={quoted(tenant)} and all_tenants=True; expected one of them"
+            )
         in_filter = None if where is None else _of_filter(self.key, where)
         if tenant is None:
             if in_filter is None and self.required and not all_tenants:
@@ -63,7 +65,7 @@ class Tenants:
         named = _scope_of(self.key, tenant)
         if in_filter is not None and _scope_of(self.key, in_filter) != named:
             raise InputError(
-                f"tenant is {tenant!r}, and the filter asks for {self.key} = {in_filter!r}; expected "
+                f"tenant is {quoted(tenant)}, and the filter asks for {self.key} = {quoted(in_filter)}; expected "
                 "one tenant"
             )
         return named
@@ -72,7 +74,7 @@ class Tenants:
 def _scope_of(key: str, tenant: object) -> TenantScope:
     value = as_python(tenant)
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise InputError(f"tenant is {tenant!r}; expected a string or whole number")
+        raise InputError(f"tenant is {quoted(tenant)}; expected a string or whole number")
     if isinstance(value, str):
         check_name("tenant", value)
     return TenantScope(json.dumps(value), {key: value})
