@@ -12,6 +12,7 @@ import shutil
 import string
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 from fakes import WordEncoder
 from rag_flywheel import (
     Candidate,
+    Config,
     Flywheel,
     FlywheelError,
     GoldenSet,
@@ -80,7 +82,8 @@ Call = Callable[[Flywheel, str, Any], object]
 FREE = {  # arguments that take no text: numbers, booleans, and paths of the caller's own machine
     "k", "record", "min_relevance", "progress", "days", "grade", "used", "hold", "tune", "if_votes",
     "max_age_s", "dry_run", "prune", "strict", "chunk_tokens", "chunk_overlap", "out", "n", "lenient",
-    "splitter", "create", "config", "trust", "encoder",
+    "splitter", "create", "config", "trust", "encoder", "all_tenants",
+    "tenant",  # which every call checks in one place: below
 }  # fmt: skip
 WITHOUT_TEXT = {
     "Flywheel.open", "Flywheel.close", "Flywheel.refresh", "Flywheel.versions", "Flywheel.release",
@@ -322,6 +325,19 @@ def test_crafted_text_is_answered_or_refused_in_time(
             if took > BUDGET_S:
                 slow[kind] = round(took, 1)
     assert slow == {}
+
+
+@pytest.mark.slow
+def test_a_crafted_tenant_is_refused_in_time(tmp_path: Path) -> None:
+    config = Config(encoder="", tenant_key="team")
+    with Flywheel.open(tmp_path / "kb", encoder=WordEncoder(), config=config) as fw:
+        fw.add([Passage("a", "open settings", metadata={"team": "one"})])
+        for crafted in (*ANYTHING.values(), *TEXTS.values()):
+            began = time.process_time()
+            for call in (fw.passages, fw.gaps, fw.review.items, partial(fw.retrieve, "open")):
+                with contextlib.suppress(FlywheelError):
+                    assert not call(tenant=crafted)
+            assert time.process_time() - began < BUDGET_S
 
 
 def _longest(text: str) -> str:

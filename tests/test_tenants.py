@@ -214,7 +214,7 @@ def test_the_tenant_itself_changes_what_is_its_own(world: World, name: str) -> N
     assert world.rows() != before
 
 
-@pytest.mark.parametrize("name", CALLS.keys() - {"add"})
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "add"])
 def test_a_call_names_a_tenant_or_asks_for_all(world: World, name: str) -> None:
     before = world.rows()
     with pytest.raises(InputError, match="no tenant is named, and the index has tenants"):

@@ -47,7 +47,8 @@ class Tenants:
         if self.key is None:
             if tenant is not None:
                 raise InputError(
-                    f"tenant is {quoted(tenant)}, but the index has no tenants (config tenant_key); leave it out"
+                    f"tenant is {quoted(tenant)}, but the index has no tenants (config tenant_key); "
+                    "leave it out"
                 )
             return ALL_TENANTS
         if tenant is not None and all_tenants:
@@ -65,8 +66,8 @@ class Tenants:
         named = _scope_of(self.key, tenant)
         if in_filter is not None and _scope_of(self.key, in_filter) != named:
             raise InputError(
-                f"tenant is {quoted(tenant)}, and the filter asks for {self.key} = {quoted(in_filter)}; expected "
-                "one tenant"
+                f"tenant is {quoted(tenant)}, and the filter asks for {self.key} = {quoted(in_filter)}; "
+                "expected one tenant"
             )
         return named
 
