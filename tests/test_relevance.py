@@ -57,6 +57,30 @@ def test_a_passage_without_rivals_does_not_answer_everything(tmp_path: Path) -> 
         assert fw.retrieve(QUERY).hits[0].relevance > 0.5
 
 
+def test_what_is_cached_of_relevance_follows_votes_hits_and_refreshes(tmp_path: Path) -> None:
+    def shown(fw: Flywheel, k: int) -> tuple[float, list[tuple[str, float]]]:
+        found = fw.retrieve(QUERY, k=k, record=False)
+        return found.answerable, [(hit.passage_id, hit.relevance) for hit in found.hits]
+
+    def anew(k: int) -> tuple[float, list[tuple[str, float]]]:
+        with Flywheel.open(tmp_path / "kb", encoder=WordEncoder(dim=512)) as other:
+            return shown(other, k)
+
+    with desk(tmp_path / "kb", DESK) as fw:
+        first = shown(fw, 5)
+        for k in (5, 12, 5):
+            assert shown(fw, k) == shown(fw, k) == anew(k)
+        seen = fw.retrieve(QUERY, k=12)
+        for hit in seen.hits:
+            fw.feedback(seen.id, hit.passage_id, "harmful" if hit.rank % 2 else "helpful")
+            assert shown(fw, 5) == shown(fw, 5) == anew(5)
+        assert shown(fw, 5) != first
+        fw.refresh()
+        assert shown(fw, 5) == shown(fw, 5) == anew(5)
+        fw.add([Passage("new", "a new password in the settings")])
+        assert shown(fw, 5) == shown(fw, 5) == anew(5)
+
+
 def test_hits_below_the_least_relevance_are_left_out(tmp_path: Path) -> None:
     with desk(tmp_path / "kb", DESK) as fw:
         every = fw.retrieve(QUERY, k=20)

@@ -1,7 +1,8 @@
 """Planted gaps: are topics that users ask in vain found, and which questions look unanswerable?
 
     python benchmarks/learning/gaps.py --seeds 3 --out benchmarks/results/gaps.json
-    python benchmarks/learning/gaps.py --topics --out benchmarks/results/gap_topics.json --docs FOLDER
+    python benchmarks/learning/gaps.py --topics --out benchmarks/results/gap_topics.json \
+        --docs fastapi FOLDER --docs prometheus FOLDER
 
 RAG_FLYWHEEL_DATA holds squad11_dev and scifact. Planted are 20 articles: of each, some of the questions
 that SQuAD 2.0 says have no answer there (10 or 30, drawn by the seed) are asked again and again (100
@@ -17,8 +18,10 @@ among the 20. Thresholds were looked at on the 15 other articles that have such 
 
 --topics: how many of 100 ordinary questions and of 20 topics that are missing are listed before any vote,
 each asked once, and the topics once four people asked about them in three wordings,
-on the demo's collection (Python's standard library) and, with --docs, on the English documentation of
-FastAPI (its folders tutorial, advanced, deployment and how-to); the questions are in gap_topics.json.
+on the demo's collection (Python's standard library) and, with --docs, on other documentation: of FastAPI
+(docs/en/docs of its repository: tutorial, advanced, deployment and how-to) and of Prometheus (docs of its
+documentation's repository: five folders). The questions are in gap_topics.json; by those on Python and
+FastAPI the bound was chosen, by those on Prometheus nothing.
 """
 
 import argparse
@@ -52,6 +55,10 @@ ARTICLES, ASKED_ANSWERED = 20, 150
 PLANTED = ((10, 100), (30, 100), (10, 50))  # questions of each article, times they are asked in all
 VOTES, MISSING, MISTAKEN = 0.2, 0.1, 0.01
 BELOW = 1_000  # questions of each kind whose best hit is looked at
+FOLDERS = {
+    "fastapi": ("tutorial", "advanced", "deployment", "how-to"),
+    "prometheus": ("introduction", "concepts", "practices", "alerting", "instrumenting"),
+}
 Json = dict[str, Any]
 Rng = np.random.Generator
 Asks = list[tuple[str, Mapping[str, int]]]
@@ -208,8 +215,8 @@ def _shown(fw: Flywheel, topics: Mapping[str, Sequence[str]]) -> int:
     return sum(not examples.isdisjoint((text, *others)) for text, others in topics.items())
 
 
-def topics(docs: Path | None) -> Json:
-    """The gaps of the demo's collection and, if given, of FastAPI's documentation."""
+def topics(docs: Mapping[str, Path]) -> Json:
+    """The gaps of the demo's collection and of these folders of documentation."""
     path = Path(__file__).with_name("gap_topics.json")
     texts = json.loads(path.read_text(encoding="utf-8"))
     desk = help_desk()
@@ -217,10 +224,9 @@ def topics(docs: Path | None) -> Json:
     some = np.random.default_rng(0).permutation(sorted(asked)).tolist()[:100]
     ordinary = [asked[query] for query in some]
     found = {"python": listed(desk.passages, ordinary, texts["python"]["missing"])}
-    if docs is not None:
-        folders = [docs / name for name in ("tutorial", "advanced", "deployment", "how-to")]
-        passages = read_paths(folders).passages
-        found["fastapi"] = listed(passages, **texts["fastapi"])
+    for name, folder in docs.items():
+        passages = read_paths([folder / part for part in FOLDERS[name]]).passages
+        found[name] = listed(passages, **texts[name])
     return found
 
 
@@ -230,10 +236,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gaps.json"))
     parser.add_argument("--topics", action="store_true")
-    parser.add_argument("--docs", type=Path)
+    parser.add_argument("--docs", nargs=2, action="append", default=[], metavar=("NAME", "FOLDER"))
     asked = parser.parse_args()
     if asked.topics:
-        of_topics = {**surroundings(("numpy", "torch")), "commit": commit()} | topics(asked.docs)
+        docs = {name: Path(folder) for name, folder in asked.docs}
+        of_topics = {**surroundings(("numpy", "torch")), "commit": commit()} | topics(docs)
         asked.out.write_text(json.dumps(of_topics, indent=1) + "\n", encoding="utf-8")
         return
     result: Json = {

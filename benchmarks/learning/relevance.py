@@ -13,10 +13,12 @@ Before any vote: coefficients fitted to train questions of all collections but t
 (with right and wrong passages as judged, no vote), and, for comparison, the shipped ones. Further
 training data are, of each collection, questions of the others, which have no answer, and xquad_de.
 After votes: five cycles of the protocol of the benchmark (a vote at rank r with probability 1/r, a fifth
-of them wrong) on at most 4,000 train questions, half of them unanswerable in the mix; the coefficients
-that the refreshes calibrated. off_topic.txt: noise and questions about nothing in the collections; share
-with answerable below 0.2. They were not used for fitting. off_topic_below_0.3 and answered_below_0.1:
-what the bounds of gaps were chosen by (see `report/gaps.py`).
+of them wrong), half of their questions unanswerable in the mix; the coefficients that refreshes after
+the first and the last cycle calibrated. --most-test, --most-asked: of each collection, how many test
+questions are measured, and how many train questions asked in all cycles. off_topic.txt: noise and
+questions about nothing in the collections; share with answerable below 0.2. They were not used for
+fitting. off_topic_below_0.3 and answered_below_0.1: what the bounds of gaps were chosen by (see
+`report/gaps.py`).
 
 The shipped coefficients are printed at the end: those fitted to all of the collections.
 """
@@ -61,7 +63,7 @@ from rag_flywheel.store.passages import encoded_text
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev", "stackfaq")
 MORE, MIXED = "xquad_de", "squad11_dev, half unanswerable"
-MOST_TRAIN, MOST_TEST, OF_OTHERS, MOST_ASKED = 1_000, 1_000, 80, 4_000
+MOST_TRAIN, MOST_TEST, OF_OTHERS, MOST_ASKED, N_CYCLES = 1_000, 1_000, 80, 4_000, 5
 BINS, LOW = 15, 0.2
 WEIGHTS = {"stackfaq": 0.3}  # of a collection, else 1: many right passages a question are rare
 OF_OFF, OF_UNANSWERABLE = (0.3, 0.4), (0.3, 0.05)  # weights for hits and for answers
@@ -244,7 +246,7 @@ def both(one: Hits, other: Hits) -> Hits:
     return Hits(*(np.concatenate(pair) for pair in pairs))
 
 
-def gather(name: str, scratch: Path) -> dict[str, Hits]:
+def gather(name: str, scratch: Path, most_test: int) -> dict[str, Hits]:
     """The hits of each kind of question of one collection."""
     bench = prepare(find_collection(name), Protocol(), scratch, None)
     others: list[tuple[str, Mapping[str, int]]] = []
@@ -255,7 +257,7 @@ def gather(name: str, scratch: Path) -> dict[str, Hits]:
     with bench.open(bench.base) as fw:
         kinds = {
             "train": hits_of(fw, asked_of(bench.train, MOST_TRAIN)),
-            "test": hits_of(fw, asked_of(bench.test, MOST_TEST)),
+            "test": hits_of(fw, asked_of(bench.test, most_test)),
             "others": hits_of(fw, others),
             "off topic": hits_of(fw, [(text, {}) for text in off_topic()]),
         }
@@ -275,12 +277,12 @@ def shipped() -> Fits:
     )  # type: ignore[return-value]
 
 
-def before_votes() -> Json:
+def before_votes(most_test: int) -> Json:
     """ECE of each collection under coefficients fitted without it, and under the shipped ones."""
     data: dict[str, dict[str, Hits]] = {}
     for name in (*NAMES, MORE):
         with tempfile.TemporaryDirectory() as scratch:
-            data[name] = gather(name, Path(scratch))
+            data[name] = gather(name, Path(scratch), most_test)
         print("gathered", name, flush=True)
     found: Json = {}
     for name in NAMES:
@@ -346,13 +348,14 @@ def with_unanswerable(bench: Bench, asked: Asked) -> tuple[Bench, Asked]:
     return replace(bench, train=Split(queries, qrels), parts=tuple(parts)), mixed
 
 
-def after_votes(name: str) -> Json:
-    """ECE as served: before any vote, and after the first and the last of five cycles of votes."""
+def after_votes(name: str, most_test: int, most_asked: int) -> Json:
+    """ECE as served: before any vote, and after the first and the last of five cycles of votes, which
+    end with a refresh."""
     began, rng, rows = time.monotonic(), np.random.default_rng(1), []
     with tempfile.TemporaryDirectory() as scratch:
-        protocol = Protocol(n_cycles=5, max_train=MOST_ASKED)
+        protocol = Protocol(n_cycles=N_CYCLES, max_train=most_asked)
         bench = prepare(find_collection(name.split(",")[0]), protocol, Path(scratch), None)
-        asked = asked_of(bench.test, MOST_TEST)
+        asked = asked_of(bench.test, most_test)
         if name == MIXED:
             bench, asked = with_unanswerable(bench, asked)
         with bench.open(bench.base) as fw:
@@ -361,9 +364,10 @@ def after_votes(name: str) -> Json:
                 if cycle:
                     part = bench.parts[cycle - 1]
                     n_votes += asking(fw, bench.train, part, Users(), rng)()
-                    refresh_s = fw.refresh().seconds
                 if 1 < cycle < len(bench.parts):
                     continue
+                if cycle:
+                    refresh_s = fw.refresh().seconds
                 off = [r.answerable for r in fw.retrieve_many(off_topic(), SHOWN, record=False)]
                 low = round(float(np.mean(np.array(off) < LOW)), 4)
                 row = {"votes": n_votes, **served(fw, asked), "off_topic_low": low}
@@ -379,14 +383,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/relevance.json"))
     parser.add_argument("--before-only", action="store_true")
+    parser.add_argument("--most-test", type=int, default=MOST_TEST)
+    parser.add_argument("--most-asked", type=int, default=MOST_ASKED)
     asked = parser.parse_args()
     result: Json = {**surroundings(("numpy", "scipy", "torch")), "commit": commit()}
-    result["before"] = before_votes()
+    result |= {"most_test": asked.most_test, "most_asked": asked.most_asked}
+    result["before"] = before_votes(asked.most_test)
     print(json.dumps(result["before"], indent=1), flush=True)
     if not asked.before_only:
         result["after"] = {}
         for name in (*NAMES, MIXED):
-            result["after"][name] = after_votes(name)
+            result["after"][name] = after_votes(name, asked.most_test, asked.most_asked)
             asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

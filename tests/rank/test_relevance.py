@@ -4,18 +4,23 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from rag_flywheel.rank.calibration import Calibration
 from rag_flywheel.rank.features import TextWords, measures
 from rag_flywheel.rank.relevance import (
+    Relevance,
+    before_votes,
+    before_votes_of_given,
     distinct_hits,
     log_odds_of_any,
     log_shares,
-    relevance,
     relevance_of_given,
 )
+from rag_flywheel.rank.relevance import relevance as after_votes
 from rag_flywheel.rank.score import Votes
+from rag_flywheel.records import Features
 
 OF = Calibration(
     index={
@@ -41,6 +46,17 @@ def votes(
 ) -> Votes:
     """Votes on the first of two passages."""
     return Votes(*(np.array([value, 0.0]) for value in (support, weight, log_odds, least)))
+
+
+def relevance(
+    of: Calibration,
+    dense: Features,
+    shares: npt.NDArray[np.float64],
+    measured: Features,
+    given: Votes,
+    n0: float,
+) -> Relevance:
+    return after_votes(of, before_votes(of, dense, shares, measured), given, n0)
 
 
 def chance(log_odds: float) -> float:
@@ -103,7 +119,7 @@ def test_a_passage_without_rivals_shares_with_others_that_are_far() -> None:
     assert near == pytest.approx(math.log(math.exp(8) / (math.exp(8) + 49)))
 
 
-def before_votes() -> list[float]:
+def by_hand() -> list[float]:
     """The log-odds of both passages."""
     near, far = 0.5 * math.log(0.5), 0.5 * math.log(0.2)
     return [-2 + 1.2 + 1.0 - 0.4 - 1.0 + near, -2 + 0.3 - 1.0 - 1.5 + far]
@@ -117,7 +133,7 @@ def any_of(log_odds: list[float]) -> float:
 
 def test_relevance_without_votes_by_hand() -> None:
     found = relevance(OF, DENSE, SHARES, MEASURED, votes(), 4.0)
-    before = before_votes()
+    before = by_hand()
     assert found.hits == pytest.approx([chance(z) for z in before], abs=1e-6)
     of_answer = 2.0 + 0.5 * 2 + 0.8 * any_of(before) + 1.5 * 0.6
     assert found.answerable == pytest.approx(chance(of_answer), abs=1e-6)
@@ -126,7 +142,7 @@ def test_relevance_without_votes_by_hand() -> None:
 def test_no_hit_is_likelier_than_that_one_is_right() -> None:
     of = replace(OF, answer={**OF.answer, "one": -8.0, "known": 0.0})
     found = relevance(of, DENSE, SHARES, MEASURED, votes(), 4.0)
-    before = before_votes()
+    before = by_hand()
     of_answer = -8.0 + 0.5 * 2 + 0.8 * any_of(before)
     assert before[1] < before[0]
     assert of_answer < before[1]
@@ -228,5 +244,17 @@ def test_no_hit_no_answer() -> None:
 
 
 def test_given_candidates_are_judged_by_their_words() -> None:
-    found = relevance_of_given(OF, MEASURED[:, :3], votes(), 4.0)
+    found = relevance_of_given(OF, before_votes_of_given(OF, MEASURED[:, :3]), votes(), 4.0)
     assert found.hits == pytest.approx([chance(-1 + 1.0 - 1.0), chance(-1 - 1.5)], abs=1e-6)
+
+
+def test_no_vote_at_all_and_votes_of_nothing_are_the_same_to_the_bit() -> None:
+    before, nothing = before_votes(OF, DENSE, SHARES, MEASURED), votes()
+    silent = replace(nothing, any_vote=False)
+    found = after_votes(OF, before, silent, 4.0)
+    assert found.hits == after_votes(OF, before, nothing, 4.0).hits
+    assert found.answerable == pytest.approx(
+        after_votes(OF, before, nothing, 4.0).answerable, abs=1e-15
+    )
+    known = replace(silent, grades=np.array([0.0, 1.0]))
+    assert after_votes(OF, before, known, 4.0).hits == [found.hits[0], pytest.approx(0.99)]

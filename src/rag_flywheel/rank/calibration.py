@@ -25,25 +25,25 @@ _Coefficient: TypeAlias = Annotated[float, Meta(ge=-1e4, le=1e4)]
 
 def _of_index() -> dict[str, float]:
     return {
-        "one": 0.941,
-        "dense": 2.222,
-        "cover": 2.416,
-        "missing": 0.871,
-        "length": -0.322,
-        "share": 1.553,
+        "one": 1.413,
+        "dense": 2.14,
+        "cover": 2.572,
+        "missing": 0.586,
+        "length": -0.412,
+        "share": 1.531,
     }
 
 
 def _of_given() -> dict[str, float]:
-    return {"one": -1.135, "cover": 5.875, "length": -0.818}
+    return {"one": -1.11, "cover": 5.772, "length": -0.8}
 
 
 def _of_answer() -> dict[str, float]:
     return {
-        "one": -2.951,
-        "reach": 1.41,
-        "any": 0.863,
-        "known": 1.444,
+        "one": -2.921,
+        "reach": 1.286,
+        "any": 0.919,
+        "known": 1.695,
         "asked": 0.0,
     }
 

@@ -6,6 +6,7 @@ Queries are stored as hashes, not as texts.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,10 @@ import numpy.typing as npt
 from rag_flywheel.rank.features import Best
 from rag_flywheel.records import EmbeddedText, Features, Pids, Vectors
 from rag_flywheel.serve.lru import LRU
+
+if TYPE_CHECKING:
+    from rag_flywheel.rank.parameters import Parameters
+    from rag_flywheel.rank.relevance import Before
 
 _LARGEST = 1_000  # candidates of a lookup that is cached
 
@@ -24,7 +29,9 @@ class Lookup:
     pids ascending; features float32 (n, 13): FEATURES and MEASURES; read bool (n,): whose words were
     read, the measures of the others being nan; best: the largest
     BM25 among those; best_bm25: the largest of all texts; more: features of further passages, by
-    pid, added on demand.
+    pid, added on demand. before: what the relevance of the hits last shown is computed from but for the
+    votes, under which parameters, by all that it depends on besides: their places, pids, and the prior of
+    all candidates.
     """
 
     pids: Pids
@@ -33,6 +40,7 @@ class Lookup:
     best: Best
     best_bm25: float
     more: dict[int, Features] = field(default_factory=dict)
+    before: dict[tuple[bytes, ...], tuple["Parameters", "Before"]] = field(default_factory=dict)
 
 
 class QueryVectors:

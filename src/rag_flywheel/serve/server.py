@@ -24,7 +24,15 @@ from rag_flywheel.errors import BusyError
 from rag_flywheel.rank.evidence import Asked, Evidence, evidence_for
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.posterior import Rates
-from rag_flywheel.rank.relevance import Relevance, log_shares, relevance, relevance_of_given
+from rag_flywheel.rank.relevance import (
+    Before,
+    Relevance,
+    before_votes,
+    before_votes_of_given,
+    log_shares,
+    relevance,
+    relevance_of_given,
+)
 from rag_flywheel.rank.score import POOL, Scored, Votes, order, score, score_given
 from rag_flywheel.records import (
     Candidate,
@@ -453,19 +461,38 @@ def _hits_of(
 
 
 def _relevance(state: State, ranked: _Found, positions: Sequence[int]) -> Relevance:
-    """The relevance of the candidates at these positions; words that were not read yet are read."""
-    rows = ranked.features[list(positions)]
-    measured = rows[:, len(FEATURES) :]
+    """The relevance of the candidates at these positions."""
+    parameters, votes = state.version.parameters, ranked.evidence_of(positions)
+    before = _before_votes(state, ranked, positions)
+    return relevance(parameters.relevance, before, votes, parameters.kernel.n0)
+
+
+def _before_votes(state: State, ranked: _Found, positions: Sequence[int]) -> Before:
+    """What their relevance is computed from, but for the votes; cached while the same hits are shown."""
+    parameters, prior = state.version.parameters, ranked.scored.prior
+    places = np.array(positions, dtype=np.int64)
+    pids = ranked.pids[places]
+    depends_on = places.tobytes(), pids.tobytes(), prior.tobytes()
+    cached = ranked.lookup.before.get(depends_on)
+    if cached is not None and cached[0] is parameters:
+        return cached[1]
+    rows = ranked.features[places]
+    measured = _measured(state, ranked, pids, rows[:, len(FEATURES) :])
+    shares = log_shares(prior, parameters.prior_of_unrelated)[places]
+    before = before_votes(parameters.relevance, rows[:, 0], shares, measured)
+    ranked.lookup.before.clear()
+    ranked.lookup.before[depends_on] = parameters, before
+    return before
+
+
+def _measured(state: State, ranked: _Found, pids: Pids, measured: Features) -> Features:
+    """The measures of these passages; words that were not read yet are read."""
     unread = np.isnan(measured[:, 0])
     if unread.any():
-        pids = np.sort(ranked.pids[np.array(positions)[unread]])
-        read = read_features(state, ranked.query, ranked.lookup, pids)
+        read = read_features(state, ranked.query, ranked.lookup, np.sort(pids[unread]))
         for place in np.flatnonzero(unread).tolist():
-            measured[place] = read[int(ranked.pids[positions[place]])][len(FEATURES) :]
-    parameters, votes = state.version.parameters, ranked.evidence_of(positions)
-    calibration, n0 = parameters.relevance, parameters.kernel.n0
-    shares = log_shares(ranked.scored.prior, parameters.prior_of_unrelated)[list(positions)]
-    return relevance(calibration, rows[:, 0], shares, measured, votes, n0)
+            measured[place] = read[int(pids[place])][len(FEATURES) :]
+    return measured
 
 
 def _relevance_of_given(
@@ -473,7 +500,8 @@ def _relevance_of_given(
 ) -> Relevance:
     parameters, votes = state.version.parameters, ranked.evidence_of(positions)
     measured = own.measures(query, positions, state.statistics.tokenizer)
-    return relevance_of_given(parameters.relevance, measured, votes, parameters.kernel.n0)
+    before = before_votes_of_given(parameters.relevance, measured)
+    return relevance_of_given(parameters.relevance, before, votes, parameters.kernel.n0)
 
 
 def _evidence(state: State, queries: Sequence[EmbeddedText], tenant: str | None) -> list[Evidence]:
