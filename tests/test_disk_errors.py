@@ -129,7 +129,7 @@ class Disk:
 def disk(tmp_path: Path) -> Iterator[Disk]:
     path = tmp_path / "disk"
     path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(path)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(path)]
     if os.getuid() != 0 or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("only a user who may mount can make a disk that is full")
     yield Disk(path)

@@ -26,7 +26,7 @@ CALLS = ("refresh", "rollback", "release", "refresh again", "forget")  # of the 
 FINISHED_EVERY = 10  # kills, after which a refresh has to mend all that is left undone
 N_COMMON = 400
 WORKER = Path(__file__).with_name("load_worker.py")
-UNDONE = "users were deleted, but what was learned from them was not"
+UNDONE = "deleted, but what was learned from them was not"
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
