@@ -78,11 +78,11 @@ def full_at_current(failing: list[bool]) -> Callable[..., None]:
     """os.replace, but the disk is full when CURRENT is replaced."""
     replace = os.replace
 
-    def found(src: str | Path, dst: str | Path) -> None:
+    def found(src: str | Path, dst: str | Path, **folders: int) -> None:
         if failing and Path(dst).name == "CURRENT":
             failing.clear()
             raise OSError(errno.ENOSPC, "No space left on device")
-        replace(src, dst)
+        replace(src, dst, **folders)
 
     return found
 
