@@ -1,6 +1,8 @@
 """A teaching that was cut short goes on where it was, and one that cannot starts anew."""
 
+import errno
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -217,18 +219,17 @@ def test_a_damaged_checkpoint_starts_anew(
     assert "checkpoint.safetensors" in told.getMessage()
 
 
-class Full(type(Path())):  # type: ignore[misc]
-    """Where there is no room for more than half of it."""
-
-    def write_bytes(self, data: bytes) -> int:
-        super().write_bytes(data[: len(data) // 2])
-        raise OSError(28, "No space left on device")
-
-
 def test_no_room_for_a_checkpoint_is_only_logged(
-    once: tuple[TeachingResult, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    once: tuple[TeachingResult, str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    done, revision, _ = taught(lessons(), Full(tmp_path / "tuning" / "checkpoint.safetensors"))
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    done, revision, _ = taught(lessons(), tmp_path / "tuning" / "checkpoint.safetensors")
     assert (done, revision) == once
     assert list((tmp_path / "tuning").iterdir()) == []
     told = [r.getMessage() for r in caplog.records]

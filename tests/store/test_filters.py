@@ -18,6 +18,7 @@ from rag_flywheel.records import Passage
 from rag_flywheel.store import passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import (
+    MOST_CONDITIONS,
     OPERATORS,
     demanded,
     keys_of,
@@ -508,8 +509,10 @@ def test_a_filter_that_holds_itself_is_refused() -> None:
     doubled: dict[str, Any] = {"x": 1}
     for _ in range(MOST_DEPTH - 2):  # 2^30 conditions in some 30 objects
         doubled = {"or": [doubled, doubled]}
-    with pytest.raises(InputError, match=f"more than {MOST_VALUES} values"):
+    with pytest.raises(InputError, match=f"more than {MOST_CONDITIONS} conditions"):
         plain_filter(doubled)
+    with pytest.raises(InputError, match=f"more than {MOST_CONDITIONS} conditions"):
+        plain_filter({f"k{i}": 1 for i in range(MOST_CONDITIONS + 1)})
 
 
 def test_many_keys_and_values_are_linear(database: Database) -> None:
@@ -527,7 +530,7 @@ def test_many_keys_and_values_are_linear(database: Database) -> None:
     assert matching(database, rows, {"v": {"all": list(range(10_000))}}) == []
     assert time.process_time() - began < 5.0
     with pytest.raises(InputError, match=f"more than {MOST_VALUES} values"):
-        plain_filter({"v": {"nin": list(range(MOST_VALUES))}})
+        plain_filter({"v": {"nin": list(range(MOST_VALUES + 1))}})
 
 
 def test_a_key_of_many_dots_is_quick() -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from operator import attrgetter, eq, is_, is_not, ne
@@ -25,7 +26,6 @@ from rag_flywheel.checks import (
     is_list,
     plain_list,
     plain_scalar,
-    take_one,
     value_at,
 )
 from rag_flywheel.errors import InputError, quoted
@@ -43,6 +43,7 @@ Test = Callable[[Any], bool]
 Get = Callable[[str], Callable[[Any], Any]]
 """Makes a function that takes the value at a key, without its dots, from a row; UNSET: there is none."""
 
+MOST_CONDITIONS = 10_000
 _LOGIC = ("and", "or", "not")
 _SCALAR = ("eq", "ne", "gt", "gte", "lt", "lte", "contains")
 _LIST = ("in", "nin", "any", "all")
@@ -158,10 +159,25 @@ def _read(rows: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Metadata]]:
 
 def plain_filter(where: object) -> PlainFilter:
     """A filter expression in the types of JSON, which means the same. Raises InputError."""
-    return _plain_filter(where, 1, iter(range(MOST_VALUES)))
+    return _plain_filter(where, 1, _Left(iter(range(MOST_CONDITIONS)), iter(range(MOST_VALUES))))
 
 
-def _plain_filter(where: object, depth: int, left: Iterator[int]) -> PlainFilter:
+@dataclass(frozen=True)
+class _Left:
+    """How many more conditions, and values in lists, a filter may have."""
+
+    conditions: Iterator[int]
+    values: Iterator[int]
+
+    def take_condition(self) -> None:
+        """Count one more condition. Raises InputError when none is left."""
+        if next(self.conditions, None) is None:
+            raise InputError(
+                f"where has more than {MOST_CONDITIONS} conditions; expected at most {MOST_CONDITIONS}"
+            )
+
+
+def _plain_filter(where: object, depth: int, left: _Left) -> PlainFilter:
     if not isinstance(where, Mapping):
         raise InputError(
             f'where is {_short(where)}; expected a filter expression such as {{"lang": "en"}}'
@@ -175,7 +191,7 @@ def _plain_filter(where: object, depth: int, left: Iterator[int]) -> PlainFilter
     plain: PlainFilter = {}
     for key, wanted in where.items():
         key = check_key("filter key", key)
-        take_one("where", left)
+        left.take_condition()
         if key == "not":
             plain[key] = _plain_filter(wanted, depth + 1, left)
         elif key in _LOGIC:
@@ -197,7 +213,7 @@ def _plain_filter(where: object, depth: int, left: Iterator[int]) -> PlainFilter
     return plain
 
 
-def _plain_tests(key: str, tests: Mapping[Any, object], left: Iterator[int]) -> PlainFilter:
+def _plain_tests(key: str, tests: Mapping[Any, object], left: _Left) -> PlainFilter:
     """The operators of a key with what each compares with."""
     if not tests:
         raise InputError(
@@ -205,7 +221,7 @@ def _plain_tests(key: str, tests: Mapping[Any, object], left: Iterator[int]) -> 
         )
     plain: PlainFilter = {}
     for operator, value in tests.items():
-        take_one("where", left)
+        left.take_condition()
         name = f"filter {quoted(key)}: {quoted(operator)}"
         if operator in _SCALAR:
             plain[operator] = plain_scalar(name, value)
@@ -227,10 +243,10 @@ def _plain_tests(key: str, tests: Mapping[Any, object], left: Iterator[int]) -> 
     return plain
 
 
-def _options(name: str, operator: str, value: object, left: Iterator[int]) -> list[Scalar]:
+def _options(name: str, operator: str, value: object, left: _Left) -> list[Scalar]:
     if not is_list(value):
         raise InputError(f"{name} is {_short(value)}; expected a list of values")
-    options = plain_list(name, value, left)
+    options = plain_list(name, value, left.values)
     if operator == "all" and not options:
         raise InputError(f"{name} has an empty list, which every list passes; expected a value")
     return options
