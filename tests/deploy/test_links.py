@@ -93,8 +93,8 @@ def refused_or_works(error: FlywheelError | None, name: str) -> None:
         return
     said = str(error)
     assert isinstance(error, StorageError | ConfigError), said
-    first, *_, last = name.split("/")
-    assert first.split("-")[0] in said or last in said, said
+    parts = name.split("/")
+    assert parts[0].split("-")[0] in said or parts[-1] in said, said
     assert any(
         word in said for word in ("rm ", "delete", "restore", "refresh", "repair", "mend")
     ), said
