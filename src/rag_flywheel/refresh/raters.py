@@ -3,7 +3,7 @@
 import logging
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -70,14 +70,15 @@ def weighed_raters(
     if all(vote.user_id is None for vote in standing):
         return {}
     found: dict[str, RaterWeight] = {}
+    chances = _chances_before(examples)
     for some in _by_tenant(standing):
-        of_some = _weighed(_cast(some, examples, known))
+        of_some = _weighed(_cast(some, chances, known))
         doubted = {user for user, r in of_some.items() if r.weight < _DOUBTED and r.crowd is None}
         if len(doubted) >= LEAST_VOTERS and _ask_apart(some, doubted, examples):
             weights = dict.fromkeys(of_some.keys() - doubted, 0.0)
             past = read_past(database, source, until=until, weights=weights)
             own = [vote for vote in some if vote.user_id in doubted]
-            among = _cast(own, judged_again(examples, past), known)
+            among = _cast(own, _chances_before(judged_again(examples, past)), known)
             of_some |= _believed_among_themselves(of_some, among)
         for user, rater in of_some.items():
             if user not in found or rater.weight < found[user].weight:
@@ -176,12 +177,18 @@ def _weighed(cast: _Cast) -> dict[str, RaterWeight]:
     }
 
 
+def _chances_before(examples: Examples) -> Mapping[QueryKey, Mapping[int, float]]:
+    """The chance of each passage text before a question's own votes, by question and lineage."""
+    memory = build_memory(examples, Parameters.starting(examples.trust))
+    return {key: memory.before(row) for key, row in memory.rows.items()}
+
+
 def _cast(
-    standing: list[VoteEvent], examples: Examples, known: dict[tuple[QueryKey, int], bool]
+    standing: list[VoteEvent],
+    before: Mapping[QueryKey, Mapping[int, float]],
+    known: dict[tuple[QueryKey, int], bool],
 ) -> _Cast:
     """The votes and named passages as ballots; a vote on an answer counts by its part in the passage."""
-    memory = build_memory(examples, Parameters.starting(examples.trust))
-    before = {key: memory.before(row) for key, row in memory.rows.items()}
     voters: dict[str, int] = {}
     users: list[str | None] = []
     places: dict[tuple[QueryKey, int], int] = {}
