@@ -106,11 +106,19 @@ def answer(
     """
     if not asked.record or not found:
         return [retrieval(None, state, f) for f in found]
+    latency_ms = (time.perf_counter() - began) * 1000.0 / len(found)
+    ids = [_new_id() for _ in found]
+    chosen = [_explored(f, id_, allowance) for f, id_ in zip(found, ids, strict=True)]
+    records = [
+        _record(id_, f, state, asked, latency_ms) for id_, f in zip(ids, chosen, strict=True)
+    ]
     try:
-        return _all_recorded(database, state, asked, found, allowance, revision, began, wait_s)
+        with database.transaction(durable=False, wait_s=wait_s) as conn:
+            _write(conn, state, records, chosen, revision)
     except BusyError as error:
         warn_not_recorded(error, wait_s)
         return [retrieval(None, state, f) for f in found]
+    return [retrieval(id_, state, f) for id_, f in zip(ids, chosen, strict=True)]
 
 
 def warn_not_recorded(error: BusyError, wait_s: float) -> None:
@@ -121,25 +129,6 @@ def warn_not_recorded(error: BusyError, wait_s: float) -> None:
         NotRecordedWarning,
         stacklevel=2,
     )
-
-
-def _all_recorded(
-    database: Database,
-    state: State,
-    asked: Request,
-    found: Sequence[RankedQuery],
-    allowance: Allowance,
-    revision: str,
-    began: float,
-    wait_s: float,
-) -> list[Retrieval]:
-    latency_ms = (time.perf_counter() - began) * 1000.0 / len(found)
-    ids = [_new_id() for _ in found]
-    found = [_explored(f, id_, allowance) for f, id_ in zip(found, ids, strict=True)]
-    records = [_record(id_, f, state, asked, latency_ms) for id_, f in zip(ids, found, strict=True)]
-    with database.transaction(durable=False, wait_s=wait_s) as conn:
-        _write(conn, state, records, found, revision)
-    return [retrieval(r.id, state, f) for r, f in zip(records, found, strict=True)]
 
 
 def recorded(
