@@ -1,0 +1,231 @@
+"""Pages whose numbers are defaults, limits and constants of the code."""
+
+import csv
+
+from rag_flywheel import checks
+from rag_flywheel.bench.protocol import Traffic
+from rag_flywheel.capture.answer_credit import EVEN, STEEPNESS
+from rag_flywheel.capture.answer_votes import _LEAST as LEAST_CREDIT
+from rag_flywheel.config import _MOST_BYTES as MOST_TOML
+from rag_flywheel.config import Config
+from rag_flywheel.curate.golden import MOST_VOTED
+from rag_flywheel.curate.export import SPLITS
+from rag_flywheel.curate.groups import NEAR_DUPLICATE
+from rag_flywheel.curate.trust import _PRIOR as TRUST_PRIOR
+from rag_flywheel.curate.trust import MOST as MOST_TRUST
+from rag_flywheel.curate.weights import WEIGHTS
+from rag_flywheel.deploy import backup, current, loaded, manifest
+from rag_flywheel.disk import _MOST_BYTES as MOST_FILE
+from rag_flywheel.disk import MOST_JSON
+from rag_flywheel.evaluate.gate import LEAST_JUDGED
+from rag_flywheel.formats import beir, documents, front_matter, jsonl, passage_ids, rows, rules
+from rag_flywheel.improve.fit import LEAST_QUERIES
+from rag_flywheel.index import dense_file, known_items
+from rag_flywheel.privacy.ids import _BYTES as HASH_BYTES
+from rag_flywheel.rank.parameters import Kernel
+from rag_flywheel.rank.posterior import NAMED
+from rag_flywheel.rank.score import POOL
+from rag_flywheel.records import STEMMED
+from rag_flywheel.report import gaps, progress
+from rag_flywheel.serve.candidates import _MOST_NAMED
+from rag_flywheel.serve.server import _ALIKE as ALIKE
+from rag_flywheel.store import filters, lineages, near_identical
+from stated.page import Page
+
+
+def least_for_new_weights() -> int:
+    """Past questions from which new weights can go live, a third of them held out, in tens."""
+    return round(max(LEAST_QUERIES * 3 / 2, LEAST_JUDGED * 3), -1)
+
+
+def limits(page: Page) -> None:
+    """docs/reference/limits.md."""
+    page.says("in the [settings](settings.md), {:,} characters", Config().max_query_chars)
+    page.says('"edited", ...)` | {:,} characters', checks.MOST_ANSWER_CHARS)
+    page.says("`why` of `adopted` | {:,} characters", checks.MOST_NOTE_CHARS)
+    page.says("and review items | {:,} characters", checks.MOST_ID_CHARS)
+    page.says("candidate, and its title | {:,} characters", checks.MOST_TEXT_CHARS)
+    page.says("a key of metadata | {:,} characters", checks.MOST_KEY_CHARS)
+    assert checks.MOST_NAME_CHARS == checks.MOST_KEY_CHARS
+    page.says(
+        "metadata of a passage | {:,} values, {} objects in one another",
+        checks.MOST_VALUES,
+        checks.MOST_DEPTH,
+    )
+    page.says(
+        "a filter | {:,} conditions, {:,} values in lists, {} levels",
+        filters.MOST_CONDITIONS,
+        checks.MOST_VALUES,
+        checks.MOST_DEPTH,
+    )
+    assert documents.MOST_BYTES == jsonl.MOST_BYTES
+    page.says("a line of JSONL | {:.0f} MiB", documents.MOST_BYTES / 2**20)
+    _known_answers_limits(page, "{:,} rows, {:.0f} MB a line, {:.0f} MB a file")
+    page.says("progress every {:.0f} seconds", progress._NEXT_LINE_S)
+
+
+def _known_answers_limits(page: Page, template: str) -> None:
+    line, file = rows.LIMITS.n_line_bytes, rows.LIMITS.n_bytes
+    assert file is not None
+    page.says(template, rows.MOST_ROWS, line / 1e6, file / 1e6)
+
+
+def files(page: Page) -> None:
+    """docs/reference/files.md."""
+    page.lets("elsewhere", "new ones have mode 0600, folders 0700")  # tests/test_private_files.py
+    page.says("at least {:.0f} % of the words stay", 100 * Config().edit_keeps_votes)
+    page.says("the {} best, the last one and those shown", POOL)
+    page.says(
+        "`parameters.json` | {:.0f} MB, {:.0f} kB, {} bytes, {:.0f} MB |",
+        manifest._MOST_BYTES / 1e6,
+        MOST_TOML / 1e3,
+        current._MOST_CURRENT,
+        loaded._MOST_PARAMETERS / 1e6,
+    )
+    page.says("one JSON file | {:.0f} GiB; {:.0f} GiB |", MOST_FILE / 2**30, MOST_JSON / 2**30)
+    assert dense_file._LARGEST_ROWS == 2**31
+    page.says("passages of a version | {:,}; 2³¹ |", dense_file._LARGEST_DIM)
+    page.lets("fact", "format 1.0 of `.npy`")
+    page.says("a text file to add | {:.0f} MiB |", jsonl.MOST_BYTES / 2**20)
+    page.says(
+        "at most {} times its size, or {:.0f} MiB",
+        beir._MOST_PACKED,
+        beir._ALWAYS_UNPACKED / 2**20,
+    )
+
+
+def filter_page(page: Page) -> None:
+    """docs/reference/filters.md."""
+    page.says(
+        "There may be {} levels of them, and in a filter {:,} conditions and {:,} values",
+        checks.MOST_DEPTH,
+        filters.MOST_CONDITIONS,
+        checks.MOST_VALUES,
+    )
+    page.lets("example", "but 1 is 1.0", "the string 3.10", "the number 3.1 ")
+    page.lets("example", "`version=3.10`", "`--where 'version=\"3.10\"'`")
+    page.lets("fact", "beyond 2<sup>53</sup>", "whole ones of 64 bits")
+    page.says("up to {} in one another", checks.MOST_DEPTH)
+
+
+def backups(page: Page) -> None:
+    """docs/how-to/backup.md."""
+    page.says("in parts of {:.0f} KiB", backup._PART_BYTES / 2**10)
+    page.lets("elsewhere", "(exit code 75)")  # tests/cli
+
+
+def cron(page: Page) -> None:
+    """docs/how-to/cron-and-systemd.md."""
+    page.lets("example", "when 50 votes came")
+    page.lets("elsewhere", "| 75 | another process holds the lock")  # tests/cli
+
+
+def changing(page: Page) -> None:
+    """docs/how-to/changing-documents.md."""
+    page.says("a difflib ratio of {}", Config().edit_keeps_votes)
+    page.says("leads to the {} newest texts", lineages._BUCKET)
+    page.says("with {} of the same words under other", lineages._SAME_BODY)
+    page.says("more than {:,} words are compared without", near_identical._IN_DETAIL)
+    page.says("more than {:,} are the same only", near_identical.MOST_WORDS)
+
+
+def languages(page: Page) -> None:
+    """docs/how-to/languages.md."""
+    page.says("({} at most), whatever the encoder", _MOST_NAMED)
+    page.says("of up to {} passages are searched", known_items._QUERIES)
+
+
+def dependencies(page: Page) -> None:
+    """docs/explanation/dependencies.md."""
+    page.says("stems of {} languages", len(STEMMED))
+
+
+def privacy(page: Page) -> None:
+    """docs/how-to/privacy-requests.md."""
+    page.lets("example", "longer than 90 days")
+    page.says("and of the {} best candidates", POOL)
+    page.says("(BLAKE2b, {} bytes", HASH_BYTES)
+    page.lets("elsewhere", "plants 200 secrets")  # tests/privacy/test_mask.py
+
+
+def known(page: Page) -> None:
+    """docs/how-to/known-answers.md."""
+    page.says("(cosine {} and above", NEAR_DUPLICATE)
+    page.says("only the {:,} voted on last", MOST_VOTED)
+    page.lets("arithmetic", "all wrong once in 125 times, two once in 25")
+    page.says("with a chance of up to {:.0f} %", 100 * Kernel().same)
+    page.says("from 0 to {}, 1 without that column", rows.HIGHEST_GRADE)
+    _known_answers_limits(page, "Limits: {:,} rows, {:.0f} MB a line, {:.0f} MB a file")
+    page.says("`.csv` or `.tsv` {:,}", csv.field_size_limit())
+
+
+def adding(page: Page) -> None:
+    """docs/how-to/documents.md."""
+    page.says("A document may have {:.0f} MiB", documents.MOST_BYTES / 2**20)
+    page.says("deeper than {} levels", rules.MOST_NESTING)
+    page.says("more than {:,} characters as well", front_matter._MOST_CHARS)
+    page.says("of the first {} characters", passage_ids._START)
+
+
+def _low_enough(people: int) -> float:
+    """The chance of a question's best hit below which it is a gap, by who asked."""
+    odds = gaps.UNLIKELY / (1 - gaps.UNLIKELY) * (people / gaps.PEOPLE) ** 2
+    return odds / (1 + odds)
+
+
+SIGNALS = {
+    "`copied` | |": ("copied", "{}"),
+    "`accepted` | |": ("accepted", "{}"),
+    "so from all for to all against |": ("edited", "±{}"),
+    "`regenerated` | |": ("regenerated", "−{}"),
+    "`abandoned` | |": ("abandoned", "−{}"),
+    "`rephrased` | |": ("rephrased", "−{}"),
+    "`escalated` | |": ("escalated", "−{}"),
+    "The middle weighs nothing |": ("rating", "±{}"),
+    "`False`: it was not done |": ("task_done", "±{}"),
+}
+
+
+def feedback(page: Page) -> None:
+    """docs/how-to/feedback.md."""
+    page.says("From {} voted questions on", LEAST_QUERIES)
+    page.says("(some {} before new weights", least_for_new_weights())
+    page.says("that you have**, up to {}, not", POOL)
+    page.says("| {}, shared as a vote on the answer is", WEIGHTS["adopted"])
+    page.says("exp({:.0f} · (support − {}))", STEEPNESS, EVEN)
+    page.says("Parts below {} are dropped", LEAST_CREDIT)
+    page.says("had a chance of {:.0f} % before", 100 * NAMED)
+    page.says("from a chance of {:.0f} %, and half", 100 * gaps.UNANSWERED)
+    page.says("Below {:.0f} % (`min_relevance=`)", 100 * gaps.UNLIKELY)
+    few = [100 * _low_enough(people) for people in (1, 2)]
+    page.says("a sixteenth of that ({:.0f} %), a quarter for two ({:.0f} %)", *few)
+    page.says("the {:,} asked most", gaps.MOST_QUESTIONS)
+    for label, (kind, sign) in SIGNALS.items():
+        page.says(f"{label} {sign} |", WEIGHTS[kind])
+    page.lets("choice", "others from 0.0 to 1.0: a share")
+    page.says("within {:.0f} s (`rephrased_within_s`", Config().rephrased_within_s)
+    page.says("cosine at least {} of the way", ALIKE)
+    page.says("worth {:.0f} comparisons)", TRUST_PRIOR)
+    page.says("weighs 2 p − 1, from 0 to {}", MOST_TRUST)
+
+
+def own_data(page: Page) -> None:
+    """docs/how-to/own-data-in-the-benchmark.md."""
+    traffic = Traffic()
+    page.says("{} of them (`--users`)", traffic.n_users)
+    page.says("(`--willingness`, {} on average)", traffic.willingness)
+    train, dev, all_of_it = SPLITS.values()
+    split = (train, dev - train, all_of_it - dev)
+    page.says("({} % train, {} % dev, {} % test", *split)
+    page.lets("choice", "the 98 % quantile of random pairs")
+    spreads = (0.12, 0.32)
+    page.says("{} when two rankings mostly agree, {} when", *spreads)
+    page.says("With 300 test questions that is {:.3f} to {:.3f}", *(s / 300**0.5 for s in spreads))
+    page.says("({:.3f} to {:.3f}) only a gain", *(s / 50**0.5 for s in spreads))
+    page.lets(
+        "arithmetic",
+        "With 300 test questions",
+        "a gain below 0.02",
+        "With 50 questions",
+        "a gain near 0.1 says anything; with 2,000, one of 0.01 to 0.015 does",
+    )

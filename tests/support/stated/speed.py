@@ -1,0 +1,401 @@
+"""What calls cost: speed.md and its laboratory notes."""
+
+from rag_flywheel.index.dense import GRAPH_FROM
+from rag_flywheel.index.graph import LEAST_RECALL
+from stated.page import Page
+from stated.results import Json, named
+
+
+def cost(page: Page) -> None:
+    """docs/explanation/speed.md."""
+    large = page.result("speed")["sizes"][-1]
+    one, four = large["retrieve"]["threads_1"], large["retrieve"]["threads_4"]
+    n = large["n_passages"]
+    encoding, text = page.result("encoding"), page.result("speed_text")
+    million = page.result("speed_million")["steps"]["ask"]["threads_1"]["ours"]
+    page.says("default model, one thread | {:.1f} |", encoding["one_query"]["ours"]["p50_ms"])
+    page.says(
+        "`retrieve` over {:,} passages, query vector given, `record=False` | {:.1f} |",
+        n,
+        one["ours"]["p50_ms"],
+    )
+    page.says("| the same, recorded | {:.1f} |", one["ours_recorded"]["p50_ms"])
+    page.says("one after the other, on the same data | {:.1f} |", one["floor"]["p50_ms"])
+    recorded = text["rows"]["whole_call_recorded"]["p50_ms"]
+    page.says("whole call with the query as text, recorded | {:.1f} |", recorded)
+    page.says("over a million made-up passages | {:.1f} |", million["cpu_p50_ms"])
+    page.says(
+        "Four threads answer {:.0f} queries a second where one answers {:.0f}",
+        four["ours"]["per_s"],
+        one["ours"]["per_s"],
+    )
+    page.says("At {:,} passages a third of the time", n)
+    page.lets("choice", "looks at the words of the 50 best candidates")
+    page.says("Up to {:,} passages dense search", GRAPH_FROM)
+    page.says("as it takes to find {:.0f} % of the nearest", 100 * LEAST_RECALL)
+    hybrid = [p["times_ours"] for p in page.result("speed_peers")["peers"] if p["hybrid"]]
+    page.says("`retrieve` took {:.3f} to {:.1f} of their time", 1 / max(hybrid), 1 / min(hybrid))
+    votes_in_short(page)
+    _refreshes(page, ("| nothing changed |", "| one vote |", "| 1 % of the passages changed |"))
+    page.says("makes {:.0f} vectors of scientific", encoding["passages"]["ours_per_s"])
+    _swaps_in_short(page)
+    _opening(page)
+
+
+def votes_in_short(page: Page) -> None:
+    """The table of votes by the number of passages."""
+    votes = [size["votes"] for size in page.result("speed")["sizes"]]
+    page.says("| | {:,} passages | {:,} | {:,} |", *_sizes(page))
+    three = "{:.2f} | {:.2f} | {:.2f} |"
+    page.says(f"| one vote, ms | {three}", *(v["vote"]["p50_ms"] for v in votes))
+    page.says(f"on the same disk, ms | {three}", *(v["raw_commit"]["p50_ms"] for v in votes))
+    after = [v["retrieve_after_a_vote"]["p50_ms"] for v in votes]
+    page.says("right after a vote, ms | {:.1f} | {:.1f} | {:.1f} |", *after)
+    together = [v["together_per_s"] for v in votes]
+    page.lets("design", "votes a second, 1,000 in")
+    page.says("votes a second, 1,000 in one commit | {:,.0f} | {:,.0f} | {:,.0f} |", *together)
+
+
+def _sizes(page: Page) -> list[int]:
+    return [size["n_passages"] for size in page.result("speed")["sizes"]]
+
+
+def _refreshes(page: Page, labels: tuple[str, str, str]) -> None:
+    times = [size["refresh"] for size in page.result("speed")["sizes"]]
+    three = " {:.1f} | {:.1f} | {:.1f} |"
+    page.says("| seconds | {:,} passages | {:,} | {:,} |", *_sizes(page))
+    page.says(labels[0] + three, *(t["nothing"]["s"] for t in times))
+    page.says(labels[1] + three, *(t["one_vote"]["s"] for t in times))
+    page.says(labels[2] + three, *(t["1_percent"]["s"] for t in times))
+    page.lets("design", labels[2])
+    built = [t["from_stored_vectors"]["s"] for t in times]
+    page.says("| everything built from stored vectors |" + three, *built)
+
+
+def _swaps_in_short(page: Page) -> None:
+    swaps = page.result("swaps")
+    page.says(
+        "was {:.0f} ms, against {:.0f} ms after a refresh",
+        swaps["while_swapped_ms"]["p99"],
+        swaps["same_spans_of_control_ms"]["p99"],
+    )
+
+
+def _opening(page: Page) -> None:
+    opening = page.result("speed_opening")
+    now = opening["medians"]["now"]
+    page.says("With {:,} passages and {:,} past", opening["n_passages"], opening["n_past"])
+    seconds = now["cpu_open_s"] + now["cpu_first_query_s"]
+    page.says("took {:.1f} s of processor time and {:.0f} MiB", seconds, now["peak_mib"])
+
+
+def notes(page: Page) -> None:
+    """docs/notes/speed-notes.md."""
+    _one_query(page)
+    _peers(page)
+    _million(page)
+    _encoding(page)
+    _text(page)
+    _votes_and_refreshes(page)
+    _opening_before_and_now(page)
+    _swaps(page)
+
+
+PERCENTILES = "{:.2f} | {:.2f} | {:.2f} |"
+
+
+def _percentiles(row: Json) -> list[float]:
+    return [row[f"p{p}_ms"] for p in (50, 95, 99)]
+
+
+def _one_query(page: Page) -> None:
+    result = page.result("speed")
+    large = result["sizes"][-1]
+    asked = large["retrieve"]
+    one, graph = asked["threads_1"], asked["graph"]
+    page.says("all of it: {:,} to {:,} passages", *_ends(page))
+    page.says("{} links, efSearch {}), and bm25s", graph["links"], graph["efSearch"])
+    page.lets(
+        "design",
+        "100 of its queries and 300 cut from passages",
+        "the 100 best of each, not put together",
+    )
+    page.says("k = 8, {} queries, one thread", asked["n_queries"])
+    page.says("nothing else to do; {:,} passages:", large["n_passages"])
+    for label, key in (
+        ("faiss alone", "floor_dense"),
+        ("bm25s alone", "floor_bm25"),
+        ("floor: both", "floor"),
+        ("least: both, sorted out as here", "least"),
+        ("`retrieve`, `record=False`", "ours"),
+        ("`retrieve`, recorded", "ours_recorded"),
+    ):
+        page.says(f"| {label} | {PERCENTILES}", *_percentiles(one[key]))
+    ours, recorded = one["ours"], one["ours_recorded"]
+    page.says(
+        "`retrieve` takes {:.2f} times the floor, {:.1f} ms above it ({:.2f} times the least, {:.1f} "
+        "ms above); recorded, {:.2f} times and {:.1f} ms above. p99 is {:.1f} times p50.",
+        ours["times_the_floor"],
+        ours["above_the_floor_ms"],
+        ours["times_the_least"],
+        ours["above_the_least_ms"],
+        recorded["times_the_floor"],
+        recorded["above_the_floor_ms"],
+        ours["p99_over_p50"],
+    )
+    page.says(
+        "Four threads answer {:.0f} queries a second, one thread {:.0f}",
+        asked["threads_4"]["ours"]["per_s"],
+        ours["per_s"],
+    )
+    page.says(
+        "finds {:.1f} % of the 10 nearest to these queries; `status` says {:.1f} %",
+        100 * graph["recall@10"],
+        100 * asked["status_recall@10"],
+    )
+    page.says("as it takes to find {:.0f} % there", 100 * LEAST_RECALL)
+    build = large["build"]
+    page.says("took {:.0f} s and building the index {:.0f} s", build["add_s"], build["refresh_s"])
+    page.says("Up to {:,} they are real passages", large["n_passages"])
+    page.says("at {:,} passages: a third is the search", large["n_passages"])
+    page.says("Up to {:,} passages dense search looks", GRAPH_FROM)
+    page.lets("choice", "the words of the 50 best candidates")
+    from rag_flywheel.rank.evidence import CODES_FROM
+
+    page.says("From {:,} past questions on", CODES_FROM)
+
+
+
+def _ends(page: Page) -> tuple[int, int]:
+    sizes = _sizes(page)
+    return sizes[0], sizes[-1]
+
+
+PEERS = {
+    "LlamaIndex, 8 of each | words and vectors": ("llama-index", "{:.1f}"),
+    "LlamaIndex, 100 of each | words and vectors": ("llama-index-deep", "{:.1f}"),
+    "LanceDB | words and vectors": ("lancedb", "{:.1f}"),
+    "txtai | words and vectors": ("txtai", "{:.1f}"),
+    "LangChain, EnsembleRetriever (50 queries) | words and vectors": (
+        "langchain-ensemble",
+        "{:,.0f}",
+    ),
+    "Milvus Lite (50 queries) | words and vectors": ("milvus-lite", "{:,.0f}"),
+    "LangChain, FAISS | vectors alone": ("langchain-faiss", "{:.1f}"),
+    "Chroma | vectors alone": ("chroma", "{:.1f}"),
+}
+
+
+def _peers(page: Page) -> None:
+    result = page.result("speed_peers")
+    peers = result["peers"]
+    assert len(peers) == len(PEERS)
+    for label, (name, form) in PEERS.items():
+        peer = named(peers, name=name)
+        ratio = "{:.0f} | {:.0f}" if peer["times_ours"] > 100 else "{:.2f} | {:.2f}"
+        recall = peer["recall@10"]
+        page.says(
+            f"| {label} | {form} | {{:.1f}} | {ratio} | {{:.3f}} |",
+            peer["peer"]["p50_ms"],
+            peer["ours"]["p50_ms"],
+            peer["times_ours"],
+            peer["cpu_times_ours"],
+            recall,
+        )
+        if "queries" in label:
+            assert peer["n_queries"] == 50
+            page.lets("design", label.split(" | ")[0])
+    page.lets("design", "LlamaIndex, 100 of each")
+    page.says("The same {:,} passages with their texts", result["n_passages"])
+    page.says("the same {} queries", max(p["n_queries"] for p in peers))
+    page.lets("design", "as narrowly as finds 97 % of the")
+    page.says("as it sets itself ({:.1f} %)", 100 * peers[0]["recall@10_of_ours"])
+    simple, chroma = named(peers, name="llama-index"), named(peers, name="chroma")
+    page.says(
+        "memory ({:.1f} GB; ours {:.1f}): its p95 is {:.1f} times its median (ours {:.1f} times)",
+        simple["peer"]["resident_mib"] / 1000,
+        simple["ours"]["resident_mib"] / 1000,
+        simple["peer"]["p95_ms"] / simple["peer"]["p50_ms"],
+        simple["ours"]["p95_ms"] / simple["ours"]["p50_ms"],
+    )
+    page.says(
+        "Chroma found {:.0f} % with the widest search tried, {}",
+        100 * chroma["recall@10"],
+        chroma["width"],
+    )
+
+
+def _million(page: Page) -> None:
+    result = page.result("speed_million")
+    steps, compared = result["steps"], result["compared"]
+    one, four = steps["ask"]["threads_1"], steps["ask"]["threads_4"]
+    page.lets("design", "6 GiB of memory, 12 of disk", "clustered vectors of 384 numbers")
+    page.says(
+        "| one query, p50, ms | {:.1f} | {:.1f} | {:.2f} times |",
+        one["floor"]["cpu_p50_ms"],
+        one["ours"]["cpu_p50_ms"],
+        one["ours"]["times_the_floor"],
+    )
+    page.says(
+        "| recorded, p50, ms | | {:.1f} | {:.2f} times |",
+        one["ours_recorded"]["cpu_p50_ms"],
+        one["ours_recorded"]["times_the_floor"],
+    )
+    page.says(
+        "| four threads, p50, ms | {:.1f} | {:.1f} | {:.2f} times |",
+        four["floor"]["cpu_p50_ms"],
+        four["ours"]["cpu_p50_ms"],
+        four["ours"]["times_the_floor"],
+    )
+    recall = compared["recall@10"]
+    n = steps["ask"]["n_queries"]
+    page.says("| dense recall@10 of {} queries | {:.3f} | {:.3f} |", n, recall, recall)
+    page.says(
+        "| memory while answering, MiB | {:,.0f} | {:,.0f} | {:.2f} times |",
+        steps["hold_raw"]["resident_mib"],
+        steps["hold_ours"]["resident_mib"],
+        compared["resident_times_raw"],
+    )
+    raw = steps["build_raw"]
+    page.says(
+        "| building from stored vectors, s | {:.0f} | {:.0f} | {:.2f} times |",
+        sum(part["cpu_s"] for part in raw.values() if isinstance(part, dict)),
+        steps["build_ours"]["refresh"]["cpu_s"],
+        compared["refresh_cpu_times_raw"],
+    )
+    page.says("a search that keeps {:,} in view", steps["ask"]["graph"]["efSearch"])
+    page.lets("design", "(97 % of these queries' nearest")
+    page.says(
+        "building took {:.2f} times the raw builds, at a load of {:.1f} against {:.1f}; adding the "
+        "passages took another {:.0f} s",
+        compared["refresh_times_raw"],
+        steps["build_ours"]["load"],
+        raw["load"],
+        steps["build_ours"]["add"]["cpu_s"],
+    )
+
+
+def _encoding(page: Page) -> None:
+    result = page.result("encoding")
+    one, passages = result["one_query"], result["passages"]
+    page.says("{} real queries of scifact", result["n_queries"])
+    page.says("{} of scifact's passages", passages["n"])
+    page.says(
+        "| one query, p50 / p95 ms | {:.1f} / {:.1f} | {:.1f} / {:.1f} | {:.2f} of the time (rounds "
+        "{:.2f} to {:.2f}) |",
+        one["default"]["p50_ms"],
+        one["default"]["p95_ms"],
+        one["ours"]["p50_ms"],
+        one["ours"]["p95_ms"],
+        one["ratio"],
+        min(one["ratios"]),
+        max(one["ratios"]),
+    )
+    page.says(
+        "| passages a second | {:.1f} | {:.1f} | {:.1f} times as many |",
+        passages["default_per_s"],
+        passages["ours_per_s"],
+        passages["times_as_fast"],
+    )
+    same = result["same_numbers"]
+    least = min(same["queries"]["cosine_min"], same["passages"]["cosine_min"])
+    page.says("with a cosine of at least {:.4f} to the library's", int(least * 10_000) / 10_000)
+    page.says("took {:.2f} of the library's", result["one_query_by_two_threads"]["ratio"])
+
+
+def _text(page: Page) -> None:
+    result = page.result("speed_text")
+    rows = result["rows"]
+    page.says("over the {:,} passages of above", result["n_passages"])
+    for label, key in (
+        ("encoding alone, sentence-transformers", "library_encoding"),
+        ("encoding alone, here", "encoding"),
+        ("encoding here, then raw faiss and bm25s", "encoding_and_floor"),
+        ("`retrieve`, all of it", "whole_call"),
+        ("`retrieve`, recorded", "whole_call_recorded"),
+    ):
+        row = rows[key]
+        page.says(f"| {label} | {{:.1f}} | {{:.1f}} |", row["p50_ms"], row["p95_ms"])
+    floor = rows["encoding_and_floor"]["p50_ms"] / rows["encoding"]["p50_ms"] - 1
+    page.says("bm25s alone add {:.0f} %", 100 * floor)
+    page.lets("design", "no more than 15 % to encoding was an aim")
+
+
+def _votes_and_refreshes(page: Page) -> None:
+    sizes = page.result("speed")["sizes"]
+    votes = [size["votes"] for size in sizes]
+    page.says("| | {:,} passages | {:,} | {:,} |", *_sizes(page))
+    for label, key in (("raw durable commit", "raw_commit"), ("one vote", "vote")):
+        pairs = [v[key][p] for v in votes for p in ("p50_ms", "p99_ms")]
+        cells = " | ".join(["{:.2f} / {:.2f}"] * 3)
+        page.says(f"| {label}, p50 / p99 ms | {cells} |", *pairs)
+    processor = [v["vote"]["cpu_p50_ms"] for v in votes]
+    page.says("| of it the processor's, p50 ms | {:.2f} | {:.2f} | {:.2f} |", *processor)
+    after = [v["retrieve_after_a_vote"]["p50_ms"] for v in votes]
+    page.says("right after a vote, p50 ms | {:.1f} | {:.1f} | {:.1f} |", *after)
+    together = [v["together_per_s"] for v in votes]
+    page.lets("design", "votes a second, 1,000 in")
+    page.says("votes a second, 1,000 in a commit | {:,.0f} | {:,.0f} | {:,.0f} |", *together)
+    besides = [v["vote"]["p50_ms"] - v["raw_commit"]["p50_ms"] for v in votes]
+    page.says("takes {:.1f} to {:.1f} ms besides", min(besides), max(besides))
+    head = "| s | {:,} passages | of the raw builds | {:,} | of the raw builds | {:,} |"
+    page.says(head, *_sizes(page))
+    times = [size["refresh"] for size in sizes]
+    alone = "{:.1f} | | {:.1f} | | {:.1f} |"
+    page.says(f"with the same settings | {alone}", *(t["raw"]["hnsw"]["s"] for t in times))
+    page.says(f"tokenise and index | {alone}", *(t["raw"]["bm25s"]["s"] for t in times))
+    page.says(f"| refresh, nothing changed | {alone}", *(t["nothing"]["s"] for t in times))
+    page.says(f"| refresh, one vote | {alone}", *(t["one_vote"]["s"] for t in times))
+    beside = " | ".join(["{:.1f} | {:.2f}"] * 3)
+    for label, key in (
+        ("refresh, 1 % of the passages changed", "1_percent"),
+        ("refresh, all built from stored vectors", "from_stored_vectors"),
+    ):
+        pairs = [t[key][which] for t in times for which in ("s", "times_raw_s")]
+        page.says(f"| {label} | {beside} |", *pairs)
+    page.lets("design", "refresh, 1 % of the passages changed")
+
+
+def _opening_before_and_now(page: Page) -> None:
+    opening = page.result("speed_opening")
+    sides = [opening["medians"][side] for side in ("before", "now")]
+    page.says("{:,} passages and {:,} past questions", opening["n_passages"], opening["n_past"])
+    page.says("reading {:,} vectors from the database", opening["n_past"])
+    seconds = [s["cpu_open_s"] + s["cpu_first_query_s"] for s in sides]
+    page.says("| open and first answer, s of processor | {:.1f} | {:.1f} |", *seconds)
+    page.says("| most memory, MiB | {:.0f} | {:.0f} |", *(s["peak_mib"] for s in sides))
+    from rag_flywheel.refresh.past import MOST_PAST_QUERIES
+
+    page.says("of all but the {:,} newest questions", MOST_PAST_QUERIES)
+
+
+def _swaps(page: Page) -> None:
+    swaps, waiting = page.result("swaps"), page.result("swaps_waiting")
+    page.lets("design", "an index of 2,086 passages and 200 past votes", "an edit of 20 passages")
+    page.says("nothing else at work (`swaps.json`, {} rounds)", swaps["rounds"])
+    page.says("`swaps_waiting.json`, {} rounds", waiting["rounds"])
+    page.says("had {:.0f} % more after {} rounds", 100 * waiting["memory_growth"], waiting["rounds"])
+    for label, row, form in (
+        ("readers wait", waiting, "{:.0f}"),
+        ("loaded aside", swaps, "{:.1f}"),
+    ):
+        page.says(
+            f"| during a swap, {label} | {form} | {{:.0f}} | {{:.0f}} | {{:.1f}} | {{:.0f}} | "
+            "{:.1f} |",
+            row["while_swapped_ms"]["p50"],
+            row["while_swapped_ms"]["p99"],
+            row["same_spans_of_control_ms"]["p99"],
+            row["p99_ratio_to_control"],
+            row["all_other_calls_ms"]["p99"],
+            row["p99_ratio"],
+        )
+    page.says("No call failed, and in {:,} answers nothing was wrong", swaps["answers"])
+    assert not swaps["errors"] and not swaps["wrong_answers"]
+    first, last = swaps["after_round_10"], swaps["after_the_last"]
+    page.says(
+        "had {:.1f} MB after round 10 and {:.1f} MB after the last ({:.1f} and {:.1f} after",
+        first["rss_mb"],
+        last["rss_mb"],
+        first["rss_trimmed_mb"],
+        last["rss_trimmed_mb"],
+    )
