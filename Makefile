@@ -64,7 +64,8 @@ demo: venv  ## a help desk that learns: a table and a chart, in a minute
 
 # The four small collections under RAG_FLYWHEEL_DATA, main setting, one seed.
 bench: venv  ## the four small collections under RAG_FLYWHEEL_DATA
-	$(BENCH) --max-test 1000 --out $(RESULTS)/bench.json
+	mkdir -p build
+	$(BENCH) --max-test 1000 --out build/bench.json
 
 # Three seeds, every kind of user: hours. A result that is there is not made again, so it can be
 # stopped and taken up; `make SEEDS=1 bench-full` beside another makes those of one seed.

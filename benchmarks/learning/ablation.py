@@ -18,6 +18,7 @@ import numpy as np
 
 from rag_flywheel import Config, Flywheel
 from rag_flywheel.bench.collection import find_collection
+from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.measures import mean, ndcg_at_10
 from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.setup import Bench, prepare
@@ -122,7 +123,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ablation.json"))
     asked = parser.parse_args()
     found = [run(name) for name in asked.collections]
-    asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    held = {"commit": commit(), "collections": found}
+    asked.out.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
     for result in found:
         whole = result["left_out"]["nothing"]
         print(result["collection"], "static", result["static"], "fitted", whole)

@@ -23,6 +23,7 @@ from scipy.optimize import minimize
 from gain import Json, surroundings
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import SHOWN
+from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.reader import sentences_for
 from rag_flywheel.bench.setup import Bench, prepare
@@ -132,6 +133,7 @@ def main() -> None:
         rows.append({**row, "log_loss": round(log_loss(some, *used), 3)})
         print(rows[-1])
     result = {
+        "commit": commit(),
         **surroundings(),
         "used": used,
         "log_loss": round(log_loss(every, *used), 4),

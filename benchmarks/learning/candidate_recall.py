@@ -18,6 +18,7 @@ import numpy as np
 
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import asking
+from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
@@ -89,8 +90,13 @@ def main() -> None:
         "--out", type=Path, default=Path("benchmarks/results/candidate_recall.json")
     )
     asked = parser.parse_args()
-    result = {"protocol": "cycles-v1", "seed": SEED, "n_cores": os.cpu_count(), "collections": []}
-    result["collections"] = [run(name) for name in asked.collections]
+    result = {
+        "commit": commit(),
+        "protocol": "cycles-v1",
+        "seed": SEED,
+        "n_cores": os.cpu_count(),
+        "collections": [run(name) for name in asked.collections],
+    }
     asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_flywheel.bench.demo import CURVES, N_CYCLES, N_USERS, help_desk, learn, prepare
-from rag_flywheel.bench.machine import versions
+from rag_flywheel.bench.machine import commit, versions
 from rag_flywheel.bench.users import Users
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.report.progress import Bars
@@ -33,6 +33,7 @@ def main() -> None:
         runs = _runs(Path(scratch), asked.seeds)
     gains = {name: [_gain(run, name) for run in runs] for name in CURVES}
     result = {
+        "commit": commit(),
         "what": "demo over seeds: gain of nDCG@10 after the last cycle over static, by group of questions",
         "n_users_of_a_question_in_a_cycle": N_USERS,
         "median_gain_ndcg_at_10": {name: statistics.median(g) for name, g in gains.items()},

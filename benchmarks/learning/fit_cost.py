@@ -20,6 +20,7 @@ import numpy as np
 
 from rag_flywheel import Flywheel
 from rag_flywheel.bench.collection import find_collection
+from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.setup import prepare
 from rag_flywheel.bench.users import Users
@@ -45,6 +46,7 @@ def main() -> None:
             report = fw.refresh()
             seconds, worked = time.monotonic() - began, time.process_time() - worked
     found = {
+        "commit": commit(),
         "collection": asked.collection,
         "n_votes": n_votes,
         "refresh_seconds": round(seconds, 1),

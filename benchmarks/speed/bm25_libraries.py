@@ -39,6 +39,7 @@ from bm25_wrappers import (
     read,
     timed,
 )
+from rag_flywheel.bench.machine import commit
 
 
 def probe(kind: str, folder: Path) -> dict[str, Any]:
@@ -252,7 +253,8 @@ def main() -> None:
     queries = {"real": list(read(corpus.with_name("queries.jsonl.gz")).values()), "long": long}
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = ("bm25s", "tantivy", "PyStemmer", "numpy", "scipy", "ir_measures")
-    out: dict[str, Any] = {"versions": {name: version(name) for name in names}}
+    out: dict[str, Any] = {"commit": commit()}
+    out["versions"] = {name: version(name) for name in names}
     out["python"], out["cores"] = platform.python_version(), os.cpu_count()
     out["cores_used"] = len(os.sched_getaffinity(0))
     out["processor"] = next(x.split(": ")[1] for x in lines if x.startswith("model name"))

@@ -8,7 +8,6 @@ import subprocess
 import pytest
 
 from stated import results
-from stated.page import Page
 from stated.pages import STATEMENTS, pages, read
 
 

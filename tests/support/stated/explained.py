@@ -80,6 +80,7 @@ def _several_on_stackfaq(page: Page) -> None:
         if run["collection"] == "stackfaq" and run["setting"] in ("main", "clean")
     ]
     page.says("({:.0f} to {:.0f} on stackfaq", min(found), max(found))
+    page.lets("fact", "a collection with 5.7 right passages a question", "where 5.7 are")
 
 
 def _refresh(page: Page) -> None:
@@ -310,8 +311,12 @@ def _what_exploration_finds(page: Page, found: list[Json]) -> None:
     )
     ten = named(found, traffic="asked 10 times, all hits read", collection="scifact")
     page.says("read all hits reach {:.2f} on scifact", ten["shares"][0]["reach"])
-    up10 = named(found, traffic="asked 10 times, all hits read, thumbs up alone", collection="scifact")
-    up30 = named(found, traffic="asked 30 times, all hits read, thumbs up alone", collection="scifact")
+    up10 = named(
+        found, traffic="asked 10 times, all hits read, thumbs up alone", collection="scifact"
+    )
+    up30 = named(
+        found, traffic="asked 30 times, all hits read, thumbs up alone", collection="scifact"
+    )
     after_ten = named(up10["shares"], explore=0.5)["against 0"]["reach"]["mean"]
     after_thirty = [
         named(up30["shares"], explore=share)["against 0"]["reach"]["mean"] for share in (0.1, 0.5)
@@ -336,9 +341,7 @@ def relevances(page: Page) -> None:
     page.says("up to {:.0f} spreads", MOST_REACH)
     page.says("Each refresh asks {} questions", len(unrelated.UNRELATED))
     page.says("once {} questions of the index have some", relevance.LEAST_QUERIES)
-    page.says(
-        "the {} above count as {} times", len(unrelated.UNRELATED), relevance.UNRELATED_SHARE
-    )
+    page.says("the {} above count as {} times", len(unrelated.UNRELATED), relevance.UNRELATED_SHARE)
     page.lets("design", "(ECE, 15 bins", "with `answerable` below 0.2, after")
     found = page.result("relevance")
     page.says("on at most {:,} questions, with refreshes", found["most_asked"])
@@ -357,6 +360,7 @@ def relevances(page: Page) -> None:
             last["answerable_by_chance"],
             100 * last["off_topic_low"],
         )
+    page.lets("fact", "scifact has 300 test questions and 809 that are asked")
     metatool = found["before"]["metatool"]["shipped"]
     page.says(
         "{:.2f} on average where {:.2f} are answered, with the shipped coefficients too (error "
@@ -408,7 +412,9 @@ def voters(page: Page) -> None:
         left = [100 * _left(found["runs"], c, attack) for c in collections]
         page.says(f"| {label} | {{:.0f}} % | {{:.0f}} % | {{:.0f}} % |", *left)
     junk = [r["junk"] for r in found["runs"] if r["attack"] == "pushing 5 %"]
-    page.says("of at most {} % of the questions", 100 * rounded_up(max(junk), 3))
+    page.says("of at most {:.1f} % of the questions", 100 * max(junk))
+    without = [r["junk"] for r in found["runs"] if r["attack"] == "none"]
+    page.says("(without attackers of {:.1f} %)", 100 * max(without))
 
 
 def _left(rows: list[Json], collection: str, attack: str) -> float:

@@ -28,10 +28,29 @@ def when(page: Page) -> None:
     _learned_where(page)
     _slices(page)
     _few_questions(page)
+    _without_a_gate(page)
+    _recall(page)
+    page.lets("fact", "(5.7 right passages a question)")
     _much_voted(page)
     page.says("share of wrong votes then exceeds {:.0f} %", 100 * NOISE_LIMIT)
     page.says("From {} voted questions on", _least_queries())
     _kinds_of_users(page)
+
+
+def _without_a_gate(page: Page) -> None:
+    gained = [_free_gain(page, collection, "wrong40") for collection in NAMES]
+    page.says("they gained {:.3f} to {:.2f}", min(gained), max(gained))
+
+
+def _free_gain(page: Page, collection: str, setting: str) -> float:
+    found = _of(page, collection, setting, "learning_without_gate")
+    return statistics.median(_learned(found)) - float(found[0]["static"][MEASURE])
+
+
+def _recall(page: Page) -> None:
+    rows = page.result("learning")["runs"]
+    moved = max(abs(r["learned"]["R@75"] - r["static"]["R@75"]) for r in rows)
+    page.says("Recall@75 moves by at most {:.3f}", rounded_up(moved, 3))
 
 
 def _least_queries() -> int:
@@ -211,6 +230,16 @@ def gate_notes(page: Page) -> None:
         gate_costs(page, "scifact")[0],
         *(f(values) for values in (free, gated) for f in (statistics.median, min, max)),
     )
+    for label, setting, kind in (
+        ("two fifths wrong", "wrong40", "wrong40"),
+        ("no vote wrong", "clean", "attention"),
+    ):
+        page.says(
+            f"| scifact, {label} | {{:.3f}} | {{:.3f}} | {{:.3f}} |",
+            gate_costs(page, "scifact")[0],
+            statistics.median(_learned(_of(page, "scifact", setting, "learning_without_gate"))),
+            runs(page, kind).median(rule(OURS), "scifact"),
+        )
     page.says(
         "within the noise of {} test questions", runs(page, "main").seeds[0]["scifact"]["n_test"]
     )
@@ -342,7 +371,9 @@ def _coins(page: Page) -> None:
                     moved[kind, name, i] = (tossed[0], tossed[-1])
     assert list(moved) == [("answers", "metatool", 2)]
     page.lets("design", "moved one control by more than 0.0001")
-    page.says("seed 2, from {:.3f} to {:.3f}, since the first look", *moved["answers", "metatool", 2])
+    page.says(
+        "seed 2, from {:.3f} to {:.3f}, since the first look", *moved["answers", "metatool", 2]
+    )
 
 
 def _answers_again(page: Page) -> None:

@@ -194,9 +194,7 @@ def libraries(page: Page) -> None:
         other["build_s"],
     )
     page.says("included | {:.1f} MiB | **{:.1f} MiB** |", ours["index_mib"], other["index_mib"])
-    page.says(
-        "| open | {:.0f} ms | **{:.1f} ms** |", 1000 * ours["open_s"], 1000 * other["open_s"]
-    )
+    page.says("| open | {:.0f} ms | **{:.1f} ms** |", 1000 * ours["open_s"], 1000 * other["open_s"])
     page.says(
         "opened | {:.0f} MiB (mmap: {:.0f}) | **{:.0f} MiB** |",
         ours["rss_open_mib"],
@@ -280,6 +278,7 @@ def demo(page: Page) -> None:
     """docs/notes/demo-collection.md."""
     from rag_flywheel.bench import stdlib
 
+    page.lets("fact", "3.13 lacks two of the answers")
     page.says("before {:,} characters", stdlib._LONGEST)
     needs = load_needs()
     phrasings = [p for need in needs for p in need.phrasings]
@@ -309,10 +308,6 @@ def _docstrings(page: Page, needs: list[Need]) -> None:
     passages = stdlib_passages()
     kinds = [p.metadata["kind"] for p in passages]
     counts = [kinds.count(kind) for kind in ("function", "method", "class", "module")]
-    page.says(
-        "{:,} ({:,} functions, {} methods, {} classes, {} modules)", len(passages), *counts
-    )
+    page.says("{:,} ({:,} functions, {} methods, {} classes, {} modules)", len(passages), *counts)
     lengths = [len(p.text) for p in passages]
     page.says("median {:.0f}, at most {:,}", statistics.median(lengths), max(lengths))
-
-

@@ -39,7 +39,7 @@ NAMES = re.compile(
 HIDDEN = re.compile(
     r"^```.*?^```$|`[^`\n]+`|(?<=\])\([^)\s]+\)|<!--.*?-->", flags=re.MULTILINE | re.DOTALL
 )
-ONCE = re.compile(r"at commit [0-9a-f]{7,12}[;,] no result file")
+ONCE = re.compile(r"at commit [0-9a-f]{7,12}(?: or before it)?[;,] no result file")
 SECTION = re.compile(r"numbers of this (?:section|page)")
 BLOCK = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )")
 PLAIN = str.maketrans({"−": "-", "\u00a0": " "})
@@ -125,7 +125,9 @@ class Page:
         line = results.footer(self.used) if self.used else ""
         there = re.findall(r"^\*Result files were measured at commit.*$", self.text, re.MULTILINE)
         if there != ([line] if line else []):
-            self.problems.append(f"{self.name} should have this line, and no other like it:\n{line}")
+            self.problems.append(
+                f"{self.name} should have this line, and no other like it:\n{line}"
+            )
         for found in there:
             self.lets("elsewhere", found)
 

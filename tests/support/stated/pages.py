@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from stated import explained, gains, notes, readme, settings, speed
+from stated import decisions, explained, gains, notes, readme, settings, speed
 from stated.page import Page
 from stated.results import ROOT
 
@@ -12,6 +12,7 @@ STATEMENTS: dict[str, Callable[[Page], None]] = {
     "docs/architecture.md": readme.architecture,
     "docs/glossary.md": readme.glossary,
     "docs/tutorial.md": readme.tutorial,
+    "docs/explanation/decisions.md": decisions.decisions,
     "docs/explanation/dependencies.md": settings.dependencies,
     "docs/explanation/exploration.md": explained.exploration,
     "docs/explanation/how-votes-are-learned-from.md": explained.model,

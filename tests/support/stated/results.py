@@ -12,7 +12,7 @@ Json = Any
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "benchmarks" / "results"
-COMMIT = re.compile(r"[0-9a-f]{7,40}")
+SEED = re.compile(r"(.+-)(\d)")
 SHOWN = 7  # letters of a commit in a footer
 
 
@@ -48,8 +48,18 @@ def footer(used: Iterable[str]) -> str:
     for name in sorted(used):
         for commit in sorted({c[:SHOWN] for c in commits(result(name))}):
             by_commit[commit].append(name)
-    parts = [f"{commit} ({', '.join(held)})" for commit, held in sorted(by_commit.items())]
+    parts = [f"{commit} ({_short(held)})" for commit, held in sorted(by_commit.items())]
     return f"*Result files were measured at commit {'; '.join(parts)}.*"
+
+
+def _short(used: list[str]) -> str:
+    """Names of files; those that differ by the seed at their end are one name with all seeds."""
+    seeds: dict[str, list[str]] = defaultdict(list)
+    for name in used:
+        of_seed = SEED.fullmatch(name)
+        stem, seed = of_seed.groups() if of_seed else (name, "")
+        seeds[stem].append(seed)
+    return ", ".join(stem + "/".join(held) for stem, held in seeds.items())
 
 
 def named(rows: list[Json], **wanted: object) -> Json:

@@ -8,8 +8,8 @@ from rag_flywheel.capture.answer_credit import EVEN, STEEPNESS
 from rag_flywheel.capture.answer_votes import _LEAST as LEAST_CREDIT
 from rag_flywheel.config import _MOST_BYTES as MOST_TOML
 from rag_flywheel.config import Config
-from rag_flywheel.curate.golden import MOST_VOTED
 from rag_flywheel.curate.export import SPLITS
+from rag_flywheel.curate.golden import MOST_VOTED
 from rag_flywheel.curate.groups import NEAR_DUPLICATE
 from rag_flywheel.curate.trust import _PRIOR as TRUST_PRIOR
 from rag_flywheel.curate.trust import MOST as MOST_TRUST
@@ -19,8 +19,10 @@ from rag_flywheel.disk import _MOST_BYTES as MOST_FILE
 from rag_flywheel.disk import MOST_JSON
 from rag_flywheel.evaluate.gate import LEAST_JUDGED
 from rag_flywheel.formats import beir, documents, front_matter, jsonl, passage_ids, rows, rules
+from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.improve.fit import LEAST_QUERIES
 from rag_flywheel.index import dense_file, known_items
+from rag_flywheel.ingest import add_files
 from rag_flywheel.privacy.ids import _BYTES as HASH_BYTES
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.rank.posterior import NAMED
@@ -75,6 +77,7 @@ def files(page: Page) -> None:
     page.lets("elsewhere", "new ones have mode 0600, folders 0700")  # tests/test_private_files.py
     page.says("at least {:.0f} % of the words stay", 100 * Config().edit_keeps_votes)
     page.says("the {} best, the last one and those shown", POOL)
+    page.says("depth | {:,}; 4 folders", manifest.MOST_FILES)
     page.says(
         "`parameters.json` | {:.0f} MB, {:.0f} kB, {} bytes, {:.0f} MB |",
         manifest._MOST_BYTES / 1e6,
@@ -106,6 +109,7 @@ def filter_page(page: Page) -> None:
     page.lets("example", "`version=3.10`", "`--where 'version=\"3.10\"'`")
     page.lets("fact", "beyond 2<sup>53</sup>", "whole ones of 64 bits")
     page.says("up to {} in one another", checks.MOST_DEPTH)
+    page.says("may have any characters, at most {:,}.", checks.MOST_KEY_CHARS)
 
 
 def backups(page: Page) -> None:
@@ -124,6 +128,7 @@ def changing(page: Page) -> None:
     """docs/how-to/changing-documents.md."""
     page.says("a difflib ratio of {}", Config().edit_keeps_votes)
     page.says("leads to the {} newest texts", lineages._BUCKET)
+    page.lets("arithmetic", "in common, 996 of 1,000)")  # 1 − (1 − 1/2)⁸
     page.says("with {} of the same words under other", lineages._SAME_BODY)
     page.says("more than {:,} words are compared without", near_identical._IN_DETAIL)
     page.says("more than {:,} are the same only", near_identical.MOST_WORDS)
@@ -155,6 +160,7 @@ def known(page: Page) -> None:
     page.lets("arithmetic", "all wrong once in 125 times, two once in 25")
     page.says("with a chance of up to {:.0f} %", 100 * Kernel().same)
     page.says("from 0 to {}, 1 without that column", rows.HIGHEST_GRADE)
+    page.says("(1 to {}, 1 without it)", rows.HIGHEST_GRADE)
     _known_answers_limits(page, "Limits: {:,} rows, {:.0f} MB a line, {:.0f} MB a file")
     page.says("`.csv` or `.tsv` {:,}", csv.field_size_limit())
 
@@ -165,6 +171,9 @@ def adding(page: Page) -> None:
     page.says("deeper than {} levels", rules.MOST_NESTING)
     page.says("more than {:,} characters as well", front_matter._MOST_CHARS)
     page.says("of the first {} characters", passage_ids._START)
+    page.lets("fact", "some 25 MB without models", "The default model reads 256 tokens")
+    page.says("{} tokens are estimated", Chunking().tokens)
+    page.says("added some {} at a time", round(add_files._AT_ONCE, -2))
 
 
 def _low_enough(people: int) -> float:
@@ -218,6 +227,7 @@ def own_data(page: Page) -> None:
     split = (train, dev - train, all_of_it - dev)
     page.says("({} % train, {} % dev, {} % test", *split)
     page.lets("choice", "the 98 % quantile of random pairs")
+    page.says("with a fixed weight of {}, the best", page.result("memory_constants")["chosen"])
     spreads = (0.12, 0.32)
     page.says("{} when two rankings mostly agree, {} when", *spreads)
     page.says("With 300 test questions that is {:.3f} to {:.3f}", *(s / 300**0.5 for s in spreads))

@@ -38,6 +38,9 @@ def cost(page: Page) -> None:
     votes_in_short(page)
     _refreshes(page, ("| nothing changed |", "| one vote |", "| 1 % of the passages changed |"))
     page.says("makes {:.0f} vectors of scientific", encoding["passages"]["ours_per_s"])
+    fit = page.result("fit_cost")
+    page.says("The fit to {:,} votes on metatool", fit["n_votes"])
+    page.says("take {:.0f} s and {:.1f} GB", fit["refresh_seconds"], fit["peak_mib_after"] / 1000)
     _swaps_in_short(page)
     _opening(page)
 
@@ -163,7 +166,6 @@ def _one_query(page: Page) -> None:
     from rag_flywheel.rank.evidence import CODES_FROM
 
     page.says("From {:,} past questions on", CODES_FROM)
-
 
 
 def _ends(page: Page) -> tuple[int, int]:
@@ -374,7 +376,9 @@ def _swaps(page: Page) -> None:
     page.lets("design", "an index of 2,086 passages and 200 past votes", "an edit of 20 passages")
     page.says("nothing else at work (`swaps.json`, {} rounds)", swaps["rounds"])
     page.says("`swaps_waiting.json`, {} rounds", waiting["rounds"])
-    page.says("had {:.0f} % more after {} rounds", 100 * waiting["memory_growth"], waiting["rounds"])
+    page.says(
+        "had {:.0f} % more after {} rounds", 100 * waiting["memory_growth"], waiting["rounds"]
+    )
     for label, row, form in (
         ("readers wait", waiting, "{:.0f}"),
         ("loaded aside", swaps, "{:.1f}"),
