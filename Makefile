@@ -17,7 +17,7 @@ SLOW := -n 2 --dist worksteal --hypothesis-profile "all examples" \
 ALONE := -m alone
 
 .PHONY: help check test test-fast test-slow lint docs demo bench bench-full bench-tune \
-  wheel-check venv clean
+  wheel-check results venv clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -78,6 +78,9 @@ bench-full: venv  ## three seeds, every kind of user: hours
 bench-tune: venv  ## what tuning the encoder of queries adds
 	for setting in main tuned; do $(SCRATCH) $(BIN)/python benchmarks/learning/learning.py \
 	  --setting $$setting --out $(RESULTS)/tuning.json || exit 1; done
+
+results: venv  ## the result files of the benchmarks, with commit and age
+	$(BIN)/python benchmarks/results_age.py
 
 clean:  ## remove the environment and all caches
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

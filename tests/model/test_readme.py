@@ -24,18 +24,6 @@ def test_the_example_runs_and_answers(tmp_path: Path) -> None:
     assert (tmp_path / "indexes" / "kb" / "CURRENT").exists()
 
 
-def test_every_number_of_the_demo_is_in_its_result_file() -> None:
-    import json
-
-    path = Path(__file__).parents[2] / "benchmarks" / "results" / "demo_seeds.json"
-    result = json.loads(path.read_text(encoding="utf-8"))
-    for gain in result["median_gain_ndcg_at_10"].values():
-        assert f"{gain:+.3f}" in README
-    assert f"{result['median_share_of_bound']:.0%}".replace("%", " %") in README
-    assert len(result["runs"]) == 5
-    assert {len(curve["cycles"]) for run in result["runs"] for curve in run["curves"]} == {7}
-
-
 def test_every_file_the_readme_points_to_is_there() -> (
     None
 ):  # of all pages: tests/docs/test_pages.py

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,21 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{head}+" if changes else head
+
+
+def commits_in(result: Any) -> Iterator[str]:
+    """Every commit that a result file names, at whatever depth: under "commit", or in "commits"."""
+    if isinstance(result, dict):
+        for key, value in result.items():
+            if key == "commit" and isinstance(value, str):
+                yield value
+            elif key == "commits":
+                yield from value.values()
+            else:
+                yield from commits_in(value)
+    elif isinstance(result, list):
+        for value in result:
+            yield from commits_in(value)
 
 
 def _git(*words: str) -> str:

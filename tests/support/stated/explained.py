@@ -18,6 +18,8 @@ from stated.page import Page
 from stated.results import Json, named
 from stated.settings import least_for_new_weights
 
+AFTER = "after a refresh"
+
 
 def rounded_up(x: float, digits: int) -> float:
     """The least number of so many digits that x is not above: for "at most" and "never more than"."""
@@ -411,6 +413,9 @@ def voters(page: Page) -> None:
         page.lets("design", f"| {label} |")
         left = [100 * _left(found["runs"], c, attack) for c in collections]
         page.says(f"| {label} | {{:.0f}} % | {{:.0f}} % | {{:.0f}} % |", *left)
+    one = page.result("one_attacker")
+    lost = [r["topic"]["before"] - r["topic"][w] for r in one["runs"] for w in ("at once", AFTER)]
+    page.says("costs the topic up to {:.3f}", max(lost))
     junk = [r["junk"] for r in found["runs"] if r["attack"] == "pushing 5 %"]
     page.says("of at most {:.1f} % of the questions", 100 * max(junk))
     without = [r["junk"] for r in found["runs"] if r["attack"] == "none"]

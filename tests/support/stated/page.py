@@ -41,7 +41,7 @@ HIDDEN = re.compile(
 )
 ONCE = re.compile(r"at commit [0-9a-f]{7,12}(?: or before it)?[;,] no result file")
 SECTION = re.compile(r"numbers of this (?:section|page)")
-BLOCK = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )")
+BLOCK = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*]|\d\.) )")
 PLAIN = str.maketrans({"−": "-", "\u00a0": " "})
 
 

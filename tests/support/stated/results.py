@@ -4,9 +4,11 @@ import functools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from rag_flywheel.bench.machine import commits_in
 
 Json = Any
 
@@ -27,26 +29,16 @@ def names() -> set[str]:
     return {path.stem for path in FOLDER.glob("*.json")}
 
 
-def commits(found: Json) -> Iterator[str]:
-    """Every commit that a result names, at whatever depth."""
-    if isinstance(found, dict):
-        for key, value in found.items():
-            if key == "commit" and isinstance(value, str):
-                yield value
-            elif key == "commits":
-                yield from value.values()
-            else:
-                yield from commits(value)
-    elif isinstance(found, list):
-        for value in found:
-            yield from commits(value)
+def commits(name: str) -> set[str]:
+    """The commits that a result file was measured at, as they are shown."""
+    return {commit[:SHOWN] for commit in commits_in(result(name))}
 
 
 def footer(used: Iterable[str]) -> str:
     """The line in which a page says at which commits its result files were measured."""
     by_commit: dict[str, list[str]] = defaultdict(list)
     for name in sorted(used):
-        for commit in sorted({c[:SHOWN] for c in commits(result(name))}):
+        for commit in commits(name):
             by_commit[commit].append(name)
     parts = [f"{commit} ({_short(held)})" for commit, held in sorted(by_commit.items())]
     return f"*Result files were measured at commit {'; '.join(parts)}.*"

@@ -229,7 +229,7 @@ def own_data(page: Page) -> None:
     page.lets("choice", "the 98 % quantile of random pairs")
     page.says("with a fixed weight of {}, the best", page.result("memory_constants")["chosen"])
     spreads = (0.12, 0.32)
-    page.says("{} when two rankings mostly agree, {} when", *spreads)
+    page.lets("design", "0.12 when two rankings mostly agree, 0.32 when they do not")
     page.says("With 300 test questions that is {:.3f} to {:.3f}", *(s / 300**0.5 for s in spreads))
     page.says("({:.3f} to {:.3f}) only a gain", *(s / 50**0.5 for s in spreads))
     page.lets(
