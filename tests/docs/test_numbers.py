@@ -61,6 +61,7 @@ def left(text: str) -> list[str]:
         ("Python 3.11.7, version 2.4.6, UTF-16, SQuAD11 and cycles-v2", 0),
         ("`0.712` and [a link](page-25.md#99) <!-- 0.5 -->", 0),
         ("```text\n0.712\n```\n", 0),
+        ("```sh no-run\nmake it  # 20 minutes\n```\n0.5\n\n```sh\nmake 20\n```\n", 2),
         ("from −0.03 to +0.04, ±0.6", 3),
         ("a table\n\n| a | 0.5 |\n|---|---|\n| b | 17 |\n", 2),
     ],

@@ -29,6 +29,7 @@ def readme(page: Page) -> None:
     page.says("({:.0f} % of what was ever shown)", 100 * demo["median_share_of_bound"])
     page.says("{:+.3f} for the same needs", gains["other words"])
     page.says("{:+.3f} for needs that nobody", gains["unrelated"])
+    page.lets("rough", "some 20 minutes on two cores", "a quick one, of 90 seconds")
     page.says("The {} nearest past questions", Kernel().neighbours)
     _measured(page)
     page.says("once {} questions have votes", LEAST_QUERIES)

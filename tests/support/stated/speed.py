@@ -122,6 +122,7 @@ def _one_query(page: Page) -> None:
         "design",
         "100 of its queries and 300 cut from passages",
         "the 100 best of each, not put together",
+        "--passages 10000 --only retrieve --past 1000",
     )
     page.says("k = 8, {} queries, one thread", asked["n_queries"])
     page.says("nothing else to do; {:,} passages:", large["n_passages"])
@@ -375,6 +376,7 @@ def _swaps(page: Page) -> None:
     swaps, waiting = page.result("swaps"), page.result("swaps_waiting")
     page.lets("design", "an index of 2,086 passages and 200 past votes", "an edit of 20 passages")
     page.says("nothing else at work (`swaps.json`, {} rounds)", swaps["rounds"])
+    page.says("benchmarks/results/swaps.json # {} rounds", swaps["rounds"])
     page.says("`swaps_waiting.json`, {} rounds", waiting["rounds"])
     page.says(
         "had {:.0f} % more after {} rounds", 100 * waiting["memory_growth"], waiting["rounds"]
