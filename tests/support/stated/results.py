@@ -35,13 +35,23 @@ def commits(name: str) -> set[str]:
 
 
 def footer(used: Iterable[str]) -> str:
-    """The line in which a page says at which commits its result files were measured."""
-    by_commit: dict[str, list[str]] = defaultdict(list)
+    """The line in which a page says at which commits its result files were measured.
+
+    A few programs did not write their commit yet; that of their files is the one before the commit that
+    brought the file.
+    """
+    recorded = [name for name in used if "commit_from" not in result(name)]
+    guessed = [name for name in used if "commit_from" in result(name)]
+    parts = _by_commit(recorded, "") + _by_commit(guessed, ": commit by the history")
+    return f"*Result files were measured at commit {'; '.join(parts)}.*"
+
+
+def _by_commit(used: list[str], how: str) -> list[str]:
+    held: dict[str, list[str]] = defaultdict(list)
     for name in sorted(used):
         for commit in commits(name):
-            by_commit[commit].append(name)
-    parts = [f"{commit} ({_short(held)})" for commit, held in sorted(by_commit.items())]
-    return f"*Result files were measured at commit {'; '.join(parts)}.*"
+            held[commit].append(name)
+    return [f"{commit} ({_short(names)}{how})" for commit, names in sorted(held.items())]
 
 
 def _short(used: list[str]) -> str:
