@@ -413,6 +413,8 @@ def voters(page: Page) -> None:
         page.lets("design", f"| {label} |")
         left = [100 * _left(found["runs"], c, attack) for c in collections]
         page.says(f"| {label} | {{:.0f}} % | {{:.0f}} % | {{:.0f}} % |", *left)
+    weights = [r["raters"]["attackers"]["mean"] for r in found["runs"] if r["attack"] != "none"]
+    page.says("of a run weigh {:.2f} of a vote at most", max(weights))
     one = page.result("one_attacker")
     lost = [r["topic"]["before"] - r["topic"][w] for r in one["runs"] for w in ("at once", AFTER)]
     page.says("costs the topic up to {:.3f}", max(lost))

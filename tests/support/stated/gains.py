@@ -87,7 +87,9 @@ def _learned_where(page: Page) -> None:
         *(statistics.median(_learned(found)) for found in both),
     )
     tosses = [r for r in page.result("learning")["runs"] if r["setting"] == "random votes"]
+    page.says("| all five (three seeds) | coin tosses | | | nothing: not moved by a digit |")
     assert all(r["static"] == r["learned"] for r in tosses), "coins move something"
+    assert sorted({r["seed"] for r in tosses}) == [0, 1, 2] and len(tosses) == 3 * 5
 
 
 def _slices(page: Page) -> None:
