@@ -41,6 +41,7 @@ def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
         copies,
         EvidenceView(version.dense.dim),
         corpus_of(conn, version.watermark),
+        passages.last_edit(conn),
         forgetting.count_begun(conn),
     )
 
@@ -105,7 +106,13 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
     if state.known.lineages and not same:
         moved = {t.lineage for t in born} | passages.lineages_of(conn, ended)
         spoken_of |= moved & state.known.lineages
-    state = replace(state, seq=seq, texts={}, corpus=state.corpus if same else None)
+    state = replace(
+        state,
+        seq=seq,
+        texts={},
+        corpus=state.corpus if same else None,
+        edited=passages.last_edit(conn),
+    )
     if ended:
         gone = np.array(ended, dtype=np.int64)
         state = replace(

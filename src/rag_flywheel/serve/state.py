@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.deploy.loaded import LoadedVersion
+from rag_flywheel.index.dense import Part
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank.evidence import EvidenceView
@@ -32,8 +33,9 @@ class State:
     they inherit, of texts that inherit the same votes as another one; evidence has no vote after `frozen_at`,
     None: all votes; texts: a cache of those read, which a new event makes stale; corpus: a name
     of its texts, which other texts do not have, None: texts were added or removed since the version;
-    n_forgotten: how many users were deleted, whose votes are not in it; known: the known answers that
-    are in the evidence, whatever `frozen_at` is.
+    edited: the number of the last event
+    that changed metadata; n_forgotten: how many users were deleted, whose votes are not in it; known:
+    the known answers that are in the evidence, whatever `frozen_at` is.
     """
 
     version: LoadedVersion
@@ -48,6 +50,7 @@ class State:
     copies: Copies
     evidence: EvidenceView
     corpus: str | None
+    edited: int = 0
     n_forgotten: int = 0
     known: Acting = field(default_factory=Acting)
     texts: dict[int, passages.StoredPassage] = field(default_factory=dict)
@@ -74,13 +77,13 @@ class State:
 class Scope:
     """Which texts a query may retrieve: masks over the version's positions and the fresh texts.
 
-    searchable: the pids of the version that it may retrieve, None: all. whole: there is no filter.
+    searchable: the part of the version that it may retrieve, None: all of it. whole: there is no filter.
     heirs: lineage -> the pid among copies that stands for all of them; it goes before that of the state.
     """
 
     indexed: npt.NDArray[np.bool_]
     fresh: npt.NDArray[np.bool_]
-    searchable: Pids | None
+    searchable: Part | None
     whole: bool = True
     heirs: Mapping[int, int] = field(default_factory=dict)
 
@@ -107,5 +110,5 @@ def scope(state: State, allowed: Pids | None, *, copies: bool = False) -> Scope:
             others = np.delete(pids, first)
             indexed = indexed & ~np.isin(state.version.pids, others, assume_unique=True)
             fresh = fresh & ~np.isin(state.fresh.pids, others, assume_unique=True)
-    searchable = None if indexed.all() else state.version.pids[indexed]
+    searchable = None if indexed.all() else state.version.dense.part(indexed)
     return Scope(indexed, fresh, searchable, allowed is None, heirs)
