@@ -97,9 +97,9 @@ def tested(name: str, together: int) -> bool:
     own = make(name, python)
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     processes = max(1, (os.cpu_count() or 1) // together)
+    command = f"{own} -m pytest -q -p no:cacheprovider -n {processes} --dist loadfile -m".split()
     done = subprocess.run(
-        [own, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(processes)]
-        + ["--dist", "loadfile", "-m", "not slow and not model"],
+        [*command, "not slow and not model"],
         cwd=ROOT,
         env=clean,
         capture_output=True,

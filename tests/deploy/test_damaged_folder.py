@@ -4,9 +4,9 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -342,7 +342,10 @@ def test_a_refresh_killed_before_it_replaced_current_leaves_a_sound_folder(folde
     live = live_folder(folder)
     (folder / "staging" / "20261121T093000Z-1-abcdef").mkdir(parents=True)
     (folder / ".CURRENT.77-0123abcd").write_text(live.name)
-    with closing(sqlite3.connect(folder / "flywheel.db")) as conn, conn:  # as deploy/rollback.py writes it
+    with (
+        closing(sqlite3.connect(folder / "flywheel.db")) as conn,
+        conn,
+    ):  # as deploy/rollback.py writes it
         conn.execute(
             "INSERT INTO moves (at, action, version) VALUES (1, 'promote', '20301121T093000Z-3f9c1')"
         )

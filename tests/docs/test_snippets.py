@@ -200,7 +200,9 @@ def test_what_a_page_shows_runs(
     if "sqlite3 " in page.read_text(encoding="utf-8") and shutil.which("sqlite3") is None:
         pytest.skip("needs the program sqlite3")
     if name_of(page) in NEED_TORCH:
-        pytest.importorskip("torch", reason="torch is not installed: the page loads the default model")
+        pytest.importorskip(
+            "torch", reason="torch is not installed: the page loads the default model"
+        )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("RAG_FLYWHEEL_INDEX", raising=False)

@@ -11,7 +11,7 @@ import pytest
 
 from rag_flywheel.encode.bert import Bert
 from rag_flywheel.encode.sentence_encoder import SentenceEncoder
-from small_bert import LONGEST, made
+from small_bert import made
 
 TEXTS = [
     "a query",

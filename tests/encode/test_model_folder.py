@@ -193,7 +193,5 @@ def test_a_model_of_the_librarys_own_parts_passes(tmp_path: Path) -> None:
     require_plain(tmp_path / "plain")
     routes = {"q": TRANSFORMER, "p": TRANSFORMER}
     require_plain(
-        shell(
-            tmp_path / "routed", ROUTED, **{"router_config.json": json.dumps({"types": routes})}
-        )
+        shell(tmp_path / "routed", ROUTED, **{"router_config.json": json.dumps({"types": routes})})
     )

@@ -176,7 +176,9 @@ def test_no_code_of_a_model_runs(
     assert "own" in shell("add", "--index", "kb", "own/README.md")
     with settings.open("a") as file:
         file.write("trust_remote_code = true\n")
-    assert "trust_remote_code" in shell("add", "--index", "kb", "own/README.md")  # no setting of ours
+    assert "trust_remote_code" in shell(
+        "add", "--index", "kb", "own/README.md"
+    )  # no setting of ours
     assert not (tmp_path / "it-ran").exists()
 
 

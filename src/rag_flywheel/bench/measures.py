@@ -13,7 +13,7 @@ STANDARD = ("nDCG@10", "R@1", "P@8", "R@8", "R@75", "Judged@8")
 
 
 def by_query(measures: Sequence[str], qrels: Qrels, run: Run) -> dict[str, dict[str, float]]:
-    """{measure: {query: value}} of measures such as nDCG@10, by ir-measures' names; 0 for a query without hits."""
+    """{measure: {query: value}} of measures such as nDCG@10; 0 for a query without hits."""
     import ir_measures
 
     scored = {

@@ -151,9 +151,7 @@ def _fetched(name: str) -> Path:
 
     try:
         folder = Path(
-            snapshot_download(
-                _repo(name), allow_patterns=_FETCHED, ignore_patterns=_OTHER_RUNTIMES
-            )
+            snapshot_download(_repo(name), allow_patterns=_FETCHED, ignore_patterns=_OTHER_RUNTIMES)
         )
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise not_found(name, f"{error}".strip().partition("\n")[0]) from error
