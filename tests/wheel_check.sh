@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds a wheel, installs it in an environment of its own, far from the checkout, and uses it there.
+# Builds an sdist and a wheel from it, installs that in an environment of its own, far from the
+# checkout, and uses it there.
 # wheel_check.sh PYTHON: with this interpreter.
 set -euo pipefail
 python=$(realpath --no-symlinks "${1:-python3}")
@@ -10,14 +11,20 @@ unset PYTHONPATH
 export HF_HUB_OFFLINE=1
 
 # from a copy, so that no build folder of an earlier layout gets in
-git -C "$root" ls-files -z -- src pyproject.toml README.md LICENSE |
-    tar -C "$root" --null -T - -cf - | tar -C "$scratch" --one-top-level=source -xf -
-"$python" -m pip wheel --quiet --no-deps --wheel-dir "$scratch" "$scratch/source"
-wheel=("$scratch"/rag_flywheel-*.whl)
+git -C "$root" ls-files -z | tar -C "$root" --null -T - -cf - |
+    tar -C "$scratch" --one-top-level=source -xf -
+"$python" -m build --outdir "$scratch/dist" "$scratch/source" > "$scratch/log" || { cat "$scratch/log"; exit 1; }
+sdist=("$scratch"/dist/rag_flywheel-*.tar.gz)
+wheel=("$scratch"/dist/rag_flywheel-*.whl) # built from what the sdist holds
 
-# every file of the package is in it
-diff <(cd "$scratch/source/src" && find rag_flywheel -type f ! -name '*.pyc' | sort) \
-    <("$python" -m zipfile --list "${wheel[0]}" | awk '/^rag_flywheel\// {print $1}' | sort)
+# every file of the package is in both, and no test in either
+package() { grep -E '^rag_flywheel/.*[^/]$' | sort; }
+(cd "$scratch/source/src" && find rag_flywheel -type f ! -name '*.pyc') | package > "$scratch/files"
+tar -tzf "${sdist[0]}" | sed -n 's,^[^/]*/src/,,p' | package | diff "$scratch/files" -
+"$python" -m zipfile --list "${wheel[0]}" | awk '{print $1}' | package | diff "$scratch/files" -
+others=$(tar -tzf "${sdist[0]}" | sed 's,^[^/]*/,,' | grep -v -E '^$|/$|^src/' | sort | tr '\n' ' ')
+expected="CHANGELOG.md LICENSE MANIFEST.in PKG-INFO README.md constraints.txt pyproject.toml setup.cfg "
+[ "$others" = "$expected" ] || { echo "the sdist also holds $others" >&2; exit 1; }
 
 cd "$scratch"
 "$python" -m venv venv
@@ -37,4 +44,5 @@ venv/bin/rag-flywheel add passages.jsonl
 first=$(venv/bin/rag-flywheel retrieve --json "when do I get my money back?" |
     venv/bin/python -c "import json, sys; print(json.load(sys.stdin)['hits'][0]['passage_id'])")
 [ "$first" = refund ] || { echo "expected refund first, found $first" >&2; exit 1; }
-echo "the wheel of version $version works"
+[ "$(venv/bin/python -c "import rag_flywheel; print(rag_flywheel.__version__)")" = "$version" ]
+echo "the sdist and the wheel of version $version work"

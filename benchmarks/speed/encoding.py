@@ -24,7 +24,8 @@ from sentence_transformers import SentenceTransformer
 
 from rag_flywheel import Config, Flywheel
 from rag_flywheel.bench.machine import commit, machine
-from rag_flywheel.encode.sentence_encoder import SentenceEncoder, find_model
+from rag_flywheel.encode.model_folder import find_model
+from rag_flywheel.encode.sentence_encoder import SentenceEncoder
 from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.records import Vectors
 from rag_flywheel.store.passages import encoded_text

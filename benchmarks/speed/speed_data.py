@@ -12,7 +12,7 @@ from scipy import sparse
 
 from rag_flywheel import Passage
 from rag_flywheel.bench.collection import find_collection
-from rag_flywheel.encode.sentence_encoder import BUNDLED_NAME, find_model
+from rag_flywheel.encode.model_folder import BUNDLED_NAME, find_model
 from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.records import Vectors
 from rag_flywheel.store.passages import encoded_text

@@ -18,7 +18,8 @@ from sentence_transformers import SentenceTransformer
 
 from rag_flywheel import Flywheel
 from rag_flywheel.bench.machine import commit, machine
-from rag_flywheel.encode.sentence_encoder import BUNDLED_NAME, SentenceEncoder, find_model
+from rag_flywheel.encode.model_folder import BUNDLED_NAME, find_model
+from rag_flywheel.encode.sentence_encoder import SentenceEncoder
 from rag_flywheel.records import Vectors
 from speed import LIBRARIES, Bench, Figures, K, live
 from speed_data import SEED, Data, Stored

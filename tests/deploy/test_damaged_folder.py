@@ -4,6 +4,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -292,7 +293,7 @@ def test_a_database_that_is_not_sound_is_never_taken_for_a_new_one(
 
 
 def test_a_database_of_a_newer_release(folder: Path) -> None:
-    with sqlite3.connect(folder / "flywheel.db") as conn:
+    with closing(sqlite3.connect(folder / "flywheel.db")) as conn, conn:
         conn.execute(
             "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
             "VALUES ('rag-flywheel', 'm999_from_the_future', '2030-01-01')"
@@ -341,7 +342,10 @@ def test_a_refresh_killed_before_it_replaced_current_leaves_a_sound_folder(folde
     live = live_folder(folder)
     (folder / "staging" / "20261121T093000Z-1-abcdef").mkdir(parents=True)
     (folder / ".CURRENT.77-0123abcd").write_text(live.name)
-    with sqlite3.connect(folder / "flywheel.db") as conn:  # as deploy/rollback.py writes it
+    with (
+        closing(sqlite3.connect(folder / "flywheel.db")) as conn,
+        conn,
+    ):  # as deploy/rollback.py writes it
         conn.execute(
             "INSERT INTO moves (at, action, version) VALUES (1, 'promote', '20301121T093000Z-3f9c1')"
         )

@@ -6,6 +6,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_sixty_mutations_are_refused_or_harmless(tmp_path: Path) -> None:
 
 def test_a_message_of_sqlite_that_is_no_utf8_is_a_corrupt_file(tmp_path: Path) -> None:
     hostile.make(tmp_path / "good")
-    with sqlite3.connect(tmp_path / "good" / "flywheel.db") as conn:
+    with closing(sqlite3.connect(tmp_path / "good" / "flywheel.db")) as conn, conn:
         conn.execute("PRAGMA writable_schema=ON")
         conn.execute("UPDATE sqlite_master SET name = CAST(x'ff' AS TEXT) WHERE name = 'votes'")
     conn.close()
@@ -47,7 +48,7 @@ def test_without_the_key_of_its_users_an_index_is_a_corrupt_file(
     tmp_path: Path, key: object
 ) -> None:
     hostile.make(tmp_path / "good")
-    with sqlite3.connect(tmp_path / "good" / "flywheel.db") as conn:
+    with closing(sqlite3.connect(tmp_path / "good" / "flywheel.db")) as conn, conn:
         conn.execute("UPDATE meta SET value = ifnull(?, value) WHERE key = 'user_key'", (key,))
         if key is None:
             conn.execute("DELETE FROM meta WHERE key = 'user_key'")
@@ -62,7 +63,7 @@ def test_a_row_whose_index_disagrees_is_refused_or_harmless(tmp_path: Path) -> N
         fw.refresh()
         fw.feedback(fw.retrieve(QUERY).id, "p3", "helpful", user_id="u")
     path = tmp_path / "flywheel.db"
-    with sqlite3.connect(path) as conn:
+    with closing(sqlite3.connect(path)) as conn, conn:
         (name,) = conn.execute("SELECT query_hash FROM retrievals").fetchone()
     conn.close()
     sound = path.read_bytes()
@@ -195,7 +196,7 @@ def test_links_in_place_of_a_version_or_its_parts_are_refused(folder: Path, name
 
 
 def change_rows(root: Path, statements: str) -> None:
-    with sqlite3.connect(root / "flywheel.db") as conn:
+    with closing(sqlite3.connect(root / "flywheel.db")) as conn, conn:
         conn.execute("PRAGMA ignore_check_constraints=ON")
         conn.executescript(statements)
     conn.close()

@@ -11,8 +11,8 @@ import pytest
 
 from rag_flywheel.encode.bert import Bert
 from rag_flywheel.encode.sentence_encoder import SentenceEncoder
+from small_bert import made
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?é字"
 TEXTS = [
     "a query",
     "",
@@ -24,38 +24,7 @@ TEXTS = [
     "x" * 300,
     *(f"text number {i} " + "of many words " * (i % 7) for i in range(40)),
 ]
-LONGEST = 24  # tokens
-
 pytestmark = pytest.mark.slow  # the library alone takes seconds to load
-
-
-def made(folder: Path, **changed: Any) -> Any:
-    """A SentenceTransformer of two layers with weights of chance, in float32."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    torch.manual_seed(0)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS)]
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(str(folder))
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        initializer_range=0.5,
-        hidden_act=changed.pop("hidden_act", "gelu"),
-    )
-    BertModel(config).save_pretrained(str(folder))
-    mode = changed.pop("pooling", "mean")
-    transformer = Transformer(str(folder), max_seq_length=LONGEST)
-    modules = [transformer, Pooling(32, pooling_mode=mode), Normalize()]
-    return SentenceTransformer(modules=modules, device="cpu", **changed)
 
 
 @pytest.fixture(scope="module")

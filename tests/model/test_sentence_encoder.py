@@ -10,7 +10,8 @@ from rag_flywheel import Flywheel, FlywheelError, Passage
 from rag_flywheel.bench.measures import mean, ndcg_at_10
 from rag_flywheel.bench.prepared import read_prepared
 from rag_flywheel.encode import sentence_encoder
-from rag_flywheel.encode.sentence_encoder import SentenceEncoder, find_model
+from rag_flywheel.encode.model_folder import find_model
+from rag_flywheel.encode.sentence_encoder import SentenceEncoder
 from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.store.passages import encoded_text

@@ -4,6 +4,7 @@ import random
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def assert_works(fw: Flywheel, root: Path, word: str) -> None:
 
 def texts(root: Path) -> dict[str, str]:
     """The passages that stand, read past the package."""
-    with sqlite3.connect(root / "flywheel.db") as conn:
+    with closing(sqlite3.connect(root / "flywheel.db")) as conn, conn:
         found = dict(conn.execute("SELECT id, text FROM passages WHERE ended IS NULL"))
     conn.close()
     return found
@@ -142,7 +143,7 @@ def test_kill_during_feedback(root: Path) -> None:
 
     def check(fw: Flywheel, killed: Killed) -> int:
         acknowledged.extend(tuple(vote) for votes in killed.done for vote in votes)
-        with sqlite3.connect(root / "flywheel.db") as conn:
+        with closing(sqlite3.connect(root / "flywheel.db")) as conn, conn:
             rows = conn.execute(
                 "SELECT r.id, p.id, v.user_id FROM votes v JOIN retrievals r ON r.rid = v.rid "
                 "JOIN passages p ON p.pid = v.pid"

@@ -10,12 +10,13 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import torch
+import pytest
 
 from fakes import Vectors, WordEncoder
 from rag_flywheel import Flywheel, Passage, Vote
 from rag_flywheel.encode.tower import Tower
 
+torch = pytest.importorskip("torch", reason="torch is not installed: nothing can be tuned")
 SENSES = {"fruit": ("sweet", "sour", "ripe"), "machine": ("fast", "shiny", "loud")}
 SLANG = {word: sense for sense, words in SENSES.items() for word in words}
 RATE = 0.03

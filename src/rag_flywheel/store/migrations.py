@@ -5,7 +5,9 @@ reader learns with one small query whether anything happened.
 """
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 
 import sqlite_utils
 from sqlite_utils.migrations import Migrations
@@ -443,7 +445,8 @@ def _apply(database: Database, user_hash: Hash, *, hashes: bool) -> None:
 
 
 def _refuse_newer(db: sqlite_utils.Database) -> None:
-    ours = {m.name for m in migrations.pending(sqlite_utils.Database(memory=True))}
+    with closing(sqlite3.connect(":memory:")) as empty:
+        ours = {m.name for m in migrations.pending(sqlite_utils.Database(empty))}
     newer = sorted({str(m.name) for m in migrations.applied(db)} - ours)
     if newer:
         raise NewerFormatError(

@@ -5,6 +5,7 @@ A foreign view or trigger would run with every statement. This module must not k
 
 import re
 import sqlite3
+from contextlib import closing
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -53,13 +54,11 @@ def schema_problems(conn: sqlite3.Connection, migrations: "Migrations") -> list[
 def _expected(migrations: "Migrations") -> _Schema:
     import sqlite_utils  # 50 ms to load
 
-    memory = sqlite_utils.Database(memory=True)
-    memory.conn.create_function("user_hash", 2, lambda key, id_: id_)  # there is no row to hash
-    memory.conn.create_function("query_hash", 1, lambda query: query)
-    migrations.apply(memory)
-    found = _schema(memory.conn)
-    memory.conn.close()
-    return found
+    with closing(sqlite3.connect(":memory:")) as conn:
+        conn.create_function("user_hash", 2, lambda key, id_: id_)  # there is no row to hash
+        conn.create_function("query_hash", 1, lambda query: query)
+        migrations.apply(sqlite_utils.Database(conn))
+        return _schema(conn)
 
 
 def _schema(conn: sqlite3.Connection) -> _Schema:
