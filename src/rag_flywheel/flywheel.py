@@ -167,6 +167,7 @@ class Flywheel:
         create: bool = True,
         trust: Trust = 1.0,
         mask: MaskFunction | None = None,
+        read_only: bool = False,
     ) -> "Flywheel":
         """Open the index folder at `path`; it is created on first use.
 
@@ -180,24 +181,35 @@ class Flywheel:
         mask: called with each text that users write, and with the texts, titles and metadata given to
             `rerank` and the strings in filters, before they are embedded or stored; returns it without
             what must not be stored. None: nothing is masked.
+        read_only: answer and report without writing a byte to the folder, as from an image, a read-only
+            mount, or as another user than its owner. Answers are not recorded (their id is None); what
+            changes the index raises ReadOnlyError. What other processes add or build is followed.
         Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError, EncoderNotFoundError.
         """
-        from rag_flywheel.store.migrations import migrate  # sqlite-utils takes 50 ms to load
+        from rag_flywheel.store.migrations import (  # sqlite-utils takes 50 ms to load
+            migrate,
+            require_migrated,
+        )
 
         root = Path(path)
         name = encoder if isinstance(encoder, str) else ""
         new = Config() if encoder is None else Config(encoder=name)
         chosen = name if encoder is not None or config is None else config.encoder
+        create = create and not read_only
         if create and chosen and chosen != Config().encoder and is_new(root):
             encoder = make_encoder(chosen)  # first, so that a mistyped name leaves no folder behind
         found = open_folder(root, config=config, new=new, create=create)
-        database = Database(root / FILE_NAME)
+        database = Database(root / FILE_NAME, read_only=read_only)
         try:
-            migrate(database, privacy.hashed)
+            if read_only:
+                require_migrated(database)
+            else:
+                migrate(database, privacy.hashed)
             with database.reading() as conn:
                 user_key = users.user_key(conn)
-            with disk_errors(root):
-                reconcile(root, database)
+            if not read_only:
+                with disk_errors(root):
+                    reconcile(root, database, wait_s=0.0)
         except BaseException:
             database.close()
             raise
@@ -240,6 +252,7 @@ class Flywheel:
         Raises InputError for blank text, a repeated id, or bad metadata; UnknownIdError when one that is
         to be removed is not in the index.
         """
+        self._database.require_writable()
         given, encoder = items("passages", passages, Passage), self._slot.get()
         scope = self._scope(tenant, tenant is None)
         with Bars() as bars:
@@ -292,6 +305,7 @@ class Flywheel:
         progress: as in `add`; the step is "add files".
         Raises InputError when nothing can be read, or a name stands for another folder.
         """
+        self._database.require_writable()
         given = [paths] if isinstance(paths, str | Path) else items("paths", paths, object)
         check_optional_text("name", name, MOST_NAME_CHARS)
         check_optional_text("base_url", base_url, MOST_NAME_CHARS)
@@ -821,6 +835,7 @@ class Flywheel:
         of it. The next refresh finishes what a crash or an error interrupts.
         Raises InputError, LockedError, StorageError.
         """
+        self._database.require_writable()
         user = privacy.hashed(self._user_key, check_name("user_id", user_id))
         try:
             self._slot.get()  # the rebuild needs the encoder: fail before anything is deleted
@@ -848,6 +863,7 @@ class Flywheel:
         Raises LockedError when another process is refreshing, and EncoderError when tune is set for an
         encoder that cannot be tuned.
         """
+        self._database.require_writable()
         when = When(if_votes, max_age_s)
         with Bars() as bars:
             job = self._job(as_progress(progress, bars))
@@ -880,11 +896,13 @@ class Flywheel:
         removed passages are not rolled back. hold: refreshes leave it live until `release`. Raises
         UnknownIdError, CorruptFileError, LockedError.
         """
+        self._database.require_writable()
         with self._files():
             return rollback.roll_back(self._root, self._database, version, hold=hold).version
 
     def release(self) -> bool:
         """End a rollback, so that later votes count and refreshes go on; False when none was held."""
+        self._database.require_writable()
         with self._files():
             return rollback.release(self._root, self._database)
 
@@ -903,7 +921,7 @@ class Flywheel:
         """
         n, scope = check_whole("n", n), self._scope(tenant, all_tenants)
         with self._files():
-            return status.history(self._database, n, scope)
+            return status.history(self._root, self._database, n, scope)
 
     def export(
         self, path: str | Path, *, tenant: Tenant | None = None, all_tenants: bool = False
@@ -942,7 +960,7 @@ class Flywheel:
         The list is empty for a sound folder, which stays as it is. Raises LockedError, and
         CorruptFileError, without any change, when the database itself is damaged.
         """
-        self._database.require_open()
+        self._database.require_writable()
         return repair(self._root, self._database, lambda: self.refresh(progress=progress))
 
     @contextmanager
@@ -966,6 +984,7 @@ class Flywheel:
         where = within(scope, None if where is None else plain_filter(where))
         user = self._hidden(user_id)
         session = privacy.hashed_id(self._user_key, "session_id", session_id)
+        record = record and not self._database.read_only
         if record and user is not None:
             with self._database.reading() as conn:
                 record = not users.opted_out(conn, [user])
@@ -1008,6 +1027,7 @@ class Flywheel:
     def _require_own(
         self, retrieval_ids: Sequence[object], tenant: Tenant | None, all_tenants: bool
     ) -> None:
+        self._database.require_writable()
         scope = self._scope(tenant, all_tenants)
         capture.require_own(self._database, retrieval_ids, scope)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rag_flywheel.config import Config
 from rag_flywheel.deploy.current import live_of
+from rag_flywheel.deploy.failure_file import noted_failures
 from rag_flywheel.deploy.files import files_below
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
@@ -91,8 +92,12 @@ def versions(root: Path, database: Database) -> list[VersionInfo]:
     return infos
 
 
-def history(database: Database, n: int, scope: TenantScope) -> list[HistoryEntry]:
+def history(root: Path, database: Database, n: int, scope: TenantScope) -> list[HistoryEntry]:
     """The n newest events in the history of the index, the newest first; reviews and pins are those in
     the scope."""
     with database.snapshot() as conn:
-        return [HistoryEntry(utc(at), kind, text) for at, kind, text in log.entries(conn, n, scope)]
+        found = log.entries(conn, n, scope)
+    noted = noted_failures(root)
+    found += [(each.at, "failed", log.failure_text(each.reason, each.to_do)) for each in noted]
+    newest = sorted(found, key=lambda entry: -entry[0])[:n]
+    return [HistoryEntry(utc(at), kind, text) for at, kind, text in newest]

@@ -20,7 +20,7 @@ from rag_flywheel.serve.candidates import warm_up
 from rag_flywheel.serve.catch_up import caught_up, initial_state
 from rag_flywheel.serve.state import State
 from rag_flywheel.store import forgetting, journal
-from rag_flywheel.store.database import Database
+from rag_flywheel.store.database import ChangedError, Database
 from rag_flywheel.store.timeline import read_moment
 
 log = logging.getLogger("rag_flywheel")
@@ -202,7 +202,7 @@ class LiveState:
                         continue  # a backup was restored, and this version may not be of it
                     state = initial_state(version, frozen_at, conn, self._source)
                 return _Live(signature, before[1], n_orders, state)
-            except ClosedError:
+            except (ClosedError, ChangedError):
                 raise
             except FlywheelError as error:
                 if signature != self._signature():

@@ -65,7 +65,7 @@ from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookup, Lookups
 from rag_flywheel.serve.state import Scope, State, scope
 from rag_flywheel.store import filters, passages, retrievals
-from rag_flywheel.store.database import Database
+from rag_flywheel.store.database import ChangedError, Database
 from rag_flywheel.store.passages import StoredPassage
 from rag_flywheel.store.timeline import read_moment
 
@@ -177,6 +177,9 @@ class Server:
 
     def rank(self, queries: Sequence[str], asked: Request) -> list[list[str]]:
         """The ids of the k best passages for each query, and nothing else."""
+        return _again_after_a_restore(lambda: self._rank(queries, asked))
+
+    def _rank(self, queries: Sequence[str], asked: Request) -> list[list[str]]:
         self._check(queries, asked.k)
         if not queries:
             return []
@@ -434,9 +437,10 @@ class Server:
 
 
 def _again_after_a_restore(call: Callable[[], T]) -> T:
-    """What the call returns, begun anew when a backup was restored meanwhile."""
+    """What the call returns, begun anew when a backup was restored meanwhile, or a file that is read
+    only began to be written to."""
     for _ in range(_TRIES - 1):
-        with suppress(RestoredError):
+        with suppress(RestoredError, ChangedError):
             return call()
     return call()
 
