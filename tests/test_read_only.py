@@ -172,9 +172,7 @@ def foreign(folder: Path) -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("beside", ["", "log", "log in use"])
-def test_another_user_without_write_permission(
-    foreign: Path, folder: Path, beside: str
-) -> None:
+def test_another_user_without_write_permission(foreign: Path, folder: Path, beside: str) -> None:
     writer = None
     if beside:
         writer = Flywheel.open(foreign, encoder=WordEncoder())  # as root

@@ -25,7 +25,7 @@ __all__ = [
     "CorruptFileError",
     "DiskFullError", "Encoder", "EncoderError", "EncoderMismatchError", "EncoderNotFoundError",
     "Explanation", "ExportReport", "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap",
-    "GoldenItem", "GoldenSet", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
+    "GoldenItem", "GoldenSet", "Health", "HealthCheck", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
     "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PastVotes", "Progress",
     "Rater", "ReadOnlyError", "RefreshReport", "RestoreReport", "Retrieval", "Review", "ReviewItem",
     "Signal", "SkippedFile", "Status", "StorageError", "TunableEncoder", "UnknownIdError", "Verdict",

@@ -93,7 +93,9 @@ def reconcile(root: Path, database: Database, *, wait_s: float = BUSY_TIMEOUT_S)
             with database.transaction(wait_s=wait_s) as conn:
                 journal.record_live_change(conn, "found", current)
         except BusyError as error:
-            log.warning("that version %s was found live is not recorded: %s", current.version, error)
+            log.warning(
+                "that version %s was found live is not recorded: %s", current.version, error
+            )
 
 
 def live_of(root: Path, database: Database) -> Current | None:

@@ -52,4 +52,3 @@ def noted_failures(root: Path) -> list[NotedFailure]:
         with suppress(ValueError, msgspec.ValidationError, RecursionError):
             found.append(msgspec.convert(json.loads(line), NotedFailure))
     return found
-

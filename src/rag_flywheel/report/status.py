@@ -11,9 +11,10 @@ from rag_flywheel.deploy.failure_file import noted_failures
 from rag_flywheel.deploy.files import files_below
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
-from rag_flywheel.errors import FlywheelError
+from rag_flywheel.errors import CorruptFileError, FlywheelError, NewerFormatError, UnknownIdError
 from rag_flywheel.index.graph import recall_of
-from rag_flywheel.records import HistoryEntry, Status, TenantScope, VersionInfo
+from rag_flywheel.records import Current, HistoryEntry, Status, TenantScope, VersionInfo
+from rag_flywheel.report.health import health
 from rag_flywheel.store import history as log
 from rag_flywheel.store import journal, passages, retrievals, votes
 from rag_flywheel.store.database import Database
@@ -26,8 +27,8 @@ def utc(seconds: float) -> str:
 
 def status(root: Path, database: Database, config: Config) -> Status:
     """The folder's state in numbers."""
-    current = live_of(root, database)
-    manifest = read_manifest(root, current.version) if current else None
+    current, manifest = _live(root, database)
+    found = health(root, read_only=database.read_only)
     watermark = manifest.watermark if manifest else 0
     with database.snapshot() as conn:
         refreshed = journal.last_refresh_at(conn)
@@ -47,15 +48,32 @@ def status(root: Path, database: Database, config: Config) -> Status:
             votes_since_refresh=votes.count_votes(conn, after=watermark),
             last_refresh=None if refreshed is None else utc(refreshed),
             bytes_on_disk=_bytes_below(root),
+            health=found.state,
+            problems=tuple(f"{c.name}: {c.found}; to do: {c.to_do}" for c in found.problems),
             **_dense(root, manifest),
         )
+
+
+def _live(root: Path, database: Database) -> tuple[Current | None, Manifest | None]:
+    """What is live, and its manifest; None for what cannot be read, as the problems say."""
+    try:
+        current = live_of(root, database)
+    except (CorruptFileError, OSError):
+        return None, None
+    try:
+        return current, read_manifest(root, current.version) if current else None
+    except (CorruptFileError, NewerFormatError, UnknownIdError, OSError):
+        return current, None
 
 
 def _dense(root: Path, manifest: Manifest | None) -> dict[str, Any]:
     """How dense search works, exactly or by a graph, and its recall."""
     if manifest is None:
         return {}
-    recall = recall_of(version_folder(root, manifest.id), manifest.n_passages)
+    try:
+        recall = recall_of(version_folder(root, manifest.id), manifest.n_passages)
+    except (CorruptFileError, OSError):
+        return {}
     return {
         "dense_search": "every passage" if recall is None else "a graph",
         "dense_recall": 1.0 if recall is None else recall,

@@ -107,7 +107,11 @@ def _failures(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
     ]
     for attempt, newest in failed[:n]:
         if attempt.state == "failed":
-            yield attempt.over_at or attempt.at, "failed", failure_text(attempt.reason, attempt.to_do)
+            yield (
+                attempt.over_at or attempt.at,
+                "failed",
+                failure_text(attempt.reason, attempt.to_do),
+            )
         elif not newest:
             yield attempt.at, "failed", failure_text(*KILLED)
 

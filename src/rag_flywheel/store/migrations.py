@@ -449,14 +449,18 @@ def migrate(database: Database, user_hash: Hash) -> None:
         require_schema(conn, migrations)
 
 
+class NotMigratedError(StorageError):
+    """The tables are those of an earlier release; opening the index for writing brings them up to this one."""
+
+
 def require_migrated(database: Database) -> None:
-    """Raises StorageError unless the tables are those of this release; changes nothing."""
+    """Raises NotMigratedError unless the tables are those of this release; changes nothing."""
     with database.reading() as conn:
         require_ours(conn)
         db = sqlite_utils.Database(conn)
         _refuse_newer(db)
         if migrations.pending(db):
-            raise StorageError(
+            raise NotMigratedError(
                 f"{database.path} was written by an earlier release, and bringing it up to this one writes "
                 "to it; open the index once without read_only"
             )
