@@ -94,6 +94,7 @@ from rag_flywheel.report.raters import Rater, raters_of
 from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.live_version import current_of, server_of
 from rag_flywheel.serve.lookups import Lookups
+from rag_flywheel.serve.postponed import Postponed
 from rag_flywheel.serve.server import Server
 from rag_flywheel.store import corpus, users
 from rag_flywheel.store import votes as vote_store
@@ -158,6 +159,7 @@ class Flywheel:
         self._tenants = Tenants(config.tenant_key, config.tenant_required)
         self._server: Server | None = None
         self.lookups = Lookups(config.n_lookups)
+        self._postponed = Postponed(database)
         self._lock = threading.Lock()
 
     @classmethod
@@ -226,7 +228,12 @@ class Flywheel:
         self.close()
 
     def close(self) -> None:
-        """Close the folder; every later call raises ClosedError."""
+        """Close the folder; every later call raises ClosedError.
+
+        Records of answers that wait because another program writes are written first; after 5 s they are
+        lost, with a NotRecordedWarning.
+        """
+        self._postponed.close()
         self._database.close()
         self._drop_server()
 
@@ -407,8 +414,9 @@ class Flywheel:
             ["a", "b"]}}, applied before the k best are taken; docs/reference/filters.md has all operators.
         user_id, session_id: only their keyed hashes are stored.
         record: False writes nothing, and the retrieval cannot get votes; the same holds for a user
-            who opted out, and, with a NotRecordedWarning, while another program goes on writing to the
-            database for config.record_wait_s.
+            who opted out. While another program writes to the database, an answer waits for
+            config.record_wait_s at most; its record is then written as soon as that ends, and votes in
+            this process wait for it.
         min_relevance: those of the k best whose relevance is below it are left out; there may be none
             left.
         Raises InputError.
@@ -417,7 +425,7 @@ class Flywheel:
         asked = self._request(k, where, scope, user_id, session_id, record, least=min_relevance)
         found = self._serving().retrieve([self._mask.text(query)], asked)[0]
         within = self._config.rephrased_within_s
-        if found.id is not None and session_id is not None and within > 0:
+        if found.id is not None and session_id is not None and within > 0 and not self._postponed:
             least, revision = self._serving().alike()
             note_rephrased(
                 self._database,
@@ -840,6 +848,7 @@ class Flywheel:
         """
         self._database.require_writable()
         user = privacy.hashed(self._user_key, check_name("user_id", user_id))
+        self._postponed.wait_for_all()  # or questions of the user would be recorded after this
         try:
             self._slot.get()  # the rebuild needs the encoder: fail before anything is deleted
             return forget(self._root, self._database, user, rebuild=self._rebuild(self._job(None)))
@@ -1043,6 +1052,7 @@ class Flywheel:
     ) -> None:
         self._database.require_writable()
         scope = self._scope(tenant, all_tenants)
+        self._postponed.wait_for(retrieval_ids)
         capture.require_own(self._database, retrieval_ids, scope)
 
     def _require_tenant_alone(self, method: str, where: Filter | None, why: str) -> None:
@@ -1066,6 +1076,11 @@ class Flywheel:
         with self._lock:
             if self._server is None:
                 self._server = server_of(
-                    self._root, self._database, self._config, self._slot.get(), self.lookups
+                    self._root,
+                    self._database,
+                    self._config,
+                    self._slot.get(),
+                    self.lookups,
+                    self._postponed,
                 )
             return self._server

@@ -156,7 +156,8 @@ def retrieve(
             **named,
         )
         behind = {h.rank: fw.votes_behind(h, **named) for h in found.hits} if explain else None
-    show.retrieval(found, behind, as_json, record=record and not read_only)
+        # before the index is closed, which waits where another program writes
+        show.retrieval(found, behind, as_json, record=record and not read_only)
 
 
 def _filter(fw: "Flywheel", conditions: list[str] | None) -> dict[str, Any] | None:
