@@ -20,9 +20,9 @@ from folders import PASSAGES, QUERY, opened, state, use
 from rag_flywheel import Config, Flywheel, Passage, restore
 from rag_flywheel.errors import FlywheelError, InputError
 from rag_flywheel.records import Health
-from rag_flywheel.report import health_of_refreshes, time_limit
+from rag_flywheel.report import health_of_refreshes
 from rag_flywheel.report.health import exit_code, health
-from rag_flywheel.store import journal
+from rag_flywheel.store import journal, time_limit
 from rag_flywheel.store.database import FILE_NAME
 
 DB = FILE_NAME

@@ -5,7 +5,6 @@ reads all. No text that users wrote is in what it says.
 """
 
 import os
-import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,9 +17,9 @@ from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError, FlywheelError, ReadOnlyError, StorageError
 from rag_flywheel.records import Current, Health, HealthCheck, HealthState
 from rag_flywheel.report import health_of_refreshes, health_of_versions
-from rag_flywheel.report.time_limit import LIMIT_S, limited
 from rag_flywheel.store import forgetting, passages
 from rag_flywheel.store.database import FILE_NAME, ChangedError, Database
+from rag_flywheel.store.time_limit import LIMIT_S, limited
 from rag_flywheel.store.timeline import read_moment
 
 _TRIES = 3
@@ -181,13 +180,11 @@ def _database(root: Path, database: Database, read_only: bool) -> HealthCheck:
 
     try:
         require_migrated(database)
-        with database.snapshot() as conn:
+        with database.reading() as conn:
             read_moment(conn)
-            short, wrong = _shorter(conn, path), list[str]()
-            with limited(conn) as left:
-                wrong = [str(row[0]) for row in conn.execute("PRAGMA quick_check(3)")]
-            if short or (wrong and wrong != ["ok"]):
-                return broken(short or f"SQLite says {wrong[0]}")
+        wrong, whole = database.quick_problems()
+        if wrong:
+            return broken(wrong[0])
     except ChangedError:
         raise
     except (NotMigratedError, ReadOnlyError) as error:  # which opening it for writing mends
@@ -201,18 +198,8 @@ def _database(root: Path, database: Database, read_only: bool) -> HealthCheck:
         return broken(without_values(str(error)))
     except FlywheelError as error:
         return broken(str(error), "see what the message says")
-    part = "it was looked through in part" if left.over else "SQLite finds it sound"
+    part = "SQLite finds it sound" if whole else "it was looked through in part"
     return HealthCheck(name, "ok", f"{FILE_NAME} can be read; {part}", expected)
-
-
-def _shorter(conn: sqlite3.Connection, path: Path) -> str:
-    """That pages are missing at the end of the file, where no log may have them; else ""."""
-    log = path.with_name(f"{path.name}-wal")
-    if log.exists() and log.stat().st_size:
-        return ""
-    n, size = (conn.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_count", "page_size"))
-    found = path.stat().st_size
-    return f"{FILE_NAME} has {found} bytes; its header says {n * size}" if found < n * size else ""
 
 
 def _rows(database: Database) -> HealthCheck:

@@ -1,11 +1,8 @@
 """Checks of `health` on refreshes: whether they run, succeed, and learn."""
 
 import fcntl
-import json
 import os
-import sqlite3
 from pathlib import Path
-from typing import Any
 
 from rag_flywheel.deploy.failure_file import noted_failures
 from rag_flywheel.deploy.lock import FILE_NAME as LOCK
@@ -13,7 +10,7 @@ from rag_flywheel.errors import counted
 from rag_flywheel.rank.posterior import NOISE_LIMIT
 from rag_flywheel.records import HealthCheck
 from rag_flywheel.report.health_of_versions import Live
-from rag_flywheel.store import attempts, history, wall_clock
+from rag_flywheel.store import attempts, history, journal, votes, wall_clock
 from rag_flywheel.store.attempts import Attempt
 from rag_flywheel.store.database import Database
 
@@ -59,12 +56,10 @@ def refreshes(root: Path, database: Database, max_age_s: float | None) -> Health
         expected += f" and ended at most {_age(max_age_s)} ago"
     with database.snapshot() as conn:
         every = attempts.newest(conn, _LOOKED_AT)
-        row = conn.execute(
-            "SELECT at, outcome, reason FROM refreshes ORDER BY id DESC LIMIT 1"
-        ).fetchone()
+        row = journal.last_result(conn)
     running = bool(every) and every[0].state == "open" and _goes_on(root)
     done_at = max([each.over_at or 0.0 for each in every if each.state == "ended"], default=0.0)
-    done_at = max(done_at, float(row[0]) if row else 0.0)
+    done_at = max(done_at, row[0] if row else 0.0)
     failed = [each for each in every[int(running) :] if each.state != "ended" and each.at > done_at]
     words = [(each.over_at or each.at, *_words(each)) for each in failed]
     words += [
@@ -132,9 +127,8 @@ def learning(database: Database) -> HealthCheck:
     """Whether the last version learned from votes, or found too many of them wrong."""
     name, expected = "learning", f"at most {NOISE_LIMIT:.0%} of votes that look wrong"
     with database.snapshot() as conn:
-        scores = _last_scores(conn)
-    noise = scores.get("noise")
-    if not isinstance(noise, float):
+        noise = journal.last_noise(conn)
+    if noise is None:
         return HealthCheck(name, "ok", "no weights were fitted to votes yet", expected)
     said = f"{noise:.0%} of votes look wrong"
     if noise > NOISE_LIMIT:
@@ -145,22 +139,11 @@ def learning(database: Database) -> HealthCheck:
     return HealthCheck(name, "ok", said, expected)
 
 
-def _last_scores(conn: sqlite3.Connection) -> dict[str, Any]:
-    sql = "SELECT scores FROM refreshes WHERE outcome = 'promoted' ORDER BY id DESC LIMIT 1"
-    row = conn.execute(sql).fetchone()
-    try:
-        found = json.loads(row[0]) if row else {}
-    except (TypeError, ValueError):
-        return {}  # which `rows` says
-    return found if isinstance(found, dict) else {}
-
-
 def gate(database: Database) -> HealthCheck:
     """Whether the gate keeps refusing weights that gain, because something else loses by them."""
     name, expected = "gate", f"fewer than {_VETOES} vetoes in a row"
-    sql = "SELECT outcome FROM looks WHERE arm = 'weights' ORDER BY id DESC LIMIT ?"
     with database.snapshot() as conn:
-        outcomes = [str(row[0]) for row in conn.execute(sql, (_LOOKED_AT,))]
+        outcomes = journal.last_outcomes(conn, _LOOKED_AT)
     n = next((i for i, outcome in enumerate(outcomes) if outcome != "vetoed"), len(outcomes))
     if n >= _VETOES:
         to_do = "`rag-flywheel versions --explain ID` says which queries would lose"
@@ -178,12 +161,8 @@ def votes_waiting(database: Database, live: Live) -> HealthCheck:
     """
     name, expected = "votes that wait", f"none that waits for a refresh longer than {_age(_WAIT_S)}"
     after = live.manifest.watermark if live.manifest is not None else 0
-    sql = (
-        "SELECT count(*), min(at) FROM (SELECT at FROM votes WHERE seq > ? UNION ALL "
-        "SELECT at FROM answer_votes WHERE seq > ?)"
-    )
     with database.snapshot() as conn:
-        n, first = conn.execute(sql, (after, after)).fetchone()
+        n, first = votes.waiting(conn, after)
     if not n:
         return HealthCheck(name, "ok", "none", expected)
     said = f"{counted(n, 'vote')}, the first {_ago(first)}"

@@ -30,9 +30,9 @@ from rag_flywheel.errors import (
     counted,
 )
 from rag_flywheel.records import Current, HealthCheck
-from rag_flywheel.report.time_limit import limited
 from rag_flywheel.store import journal, timeline, wall_clock
-from rag_flywheel.store.database import ChangedError, Database, scalar
+from rag_flywheel.store.database import ChangedError, Database
+from rag_flywheel.store.time_limit import limited
 
 LIVE, _FILES = "live version", "files of the live version"
 _BUILD = "`rag-flywheel refresh` builds a version from the database"
@@ -96,7 +96,7 @@ def _against_database(root: Path, database: Database, found: Live) -> tuple[str,
     with database.snapshot() as conn:
         own, known = is_own(conn, manifest), journal.was_intended(conn, current)
         revision, dim = encoder_identity(conn)
-        since = scalar(conn, "SELECT at FROM moves ORDER BY id DESC LIMIT 1")
+        since = journal.last_live_change_at(conn)
         same_texts = True
         with limited(conn):
             same_texts = timeline.digest_at(conn, manifest.watermark) == manifest.texts
@@ -116,7 +116,7 @@ def _against_database(root: Path, database: Database, found: Live) -> tuple[str,
         return "degraded", said, "nothing, if it was put there by hand: the next open notes it"
     said, to_do = _rolled_back(current), "`rag-flywheel release` ends it"
     if said:
-        old = isinstance(since, float) and wall_clock.now() - since > _OLD_S
+        old = since is not None and wall_clock.now() - since > _OLD_S
         return (
             ("degraded", f"{name}, {said} for more than 7 days", to_do)
             if old

@@ -110,7 +110,8 @@ def answer(
     ids = [new_id() for _ in found]
     chosen = [explored(f, id_, allowance) for f, id_ in zip(found, ids, strict=True)]
     records = [
-        retrieval_record(id_, f, state, asked, latency_ms) for id_, f in zip(ids, chosen, strict=True)
+        retrieval_record(id_, f, state, asked, latency_ms)
+        for id_, f in zip(ids, chosen, strict=True)
     ]
     to_write = record_of(
         ids, state, asked, lambda conn: write_records(conn, state, records, chosen, revision)

@@ -215,7 +215,9 @@ class LiveState:
                 kept = last.state.version.id
                 fields = {"event": "version_kept", "version": kept, "error": type(error).__name__}
                 log.error(
-                    "the new live version cannot be served; keeping the last: %s", error, extra=fields
+                    "the new live version cannot be served; keeping the last: %s",
+                    error,
+                    extra=fields,
                 )
                 return replace(last, signature=signature)
         raise AssertionError("the live version changed at every try to load it")

@@ -97,7 +97,7 @@ class Postponed:
         with self._changed:
             self._changed.wait_for(lambda: not self._records, timeout=CLOSE_WAIT_S)
             self._closed = True
-            n = sum(len(record.ids) for record in self._records) + self._n_lost
+            n, self._n_lost = len(self) + self._n_lost, 0
             self._records.clear()
             self._changed.notify_all()
             writer = self._writer
@@ -105,8 +105,8 @@ class Postponed:
             writer.join()
         if n:
             warnings.warn(
-                f"{counted(n, 'answer was', 'answers were')} not recorded, and take no votes: another "
-                "program went on writing to the database",
+                f"{counted(n, 'answer was', 'answers were')} not recorded, so that no vote can be cast on "
+                "them: another program went on writing to the database",
                 NotRecordedWarning,
                 stacklevel=3,
             )
@@ -120,11 +120,12 @@ class Postponed:
                     self._writer = None  # the next one starts another
                     return
                 record = self._records[0]
-            lost = ""
+            lost, stale = "", False
             try:
                 with self._database.transaction(durable=False, wait_s=_SPELL_S) as conn:
                     lost = self._stale(conn, record)
-                    if not lost:
+                    stale = bool(lost)
+                    if not stale:
                         record.write(conn)
                 since = time.monotonic()
             except BusyError as error:
@@ -137,7 +138,7 @@ class Postponed:
             except Exception:
                 log.exception("a record of an answer cannot be written")
                 lost = "an error that was not foreseen"
-            self._done(record, lost)
+            self._done(record, lost, n_lost=len(record.ids) if lost and not stale else 0)
 
     @staticmethod
     def _stale(conn: sqlite3.Connection, record: Record) -> str:
@@ -150,16 +151,16 @@ class Postponed:
             return "a user was forgotten meanwhile"
         return ""
 
-    def _done(self, record: Record, lost: str) -> None:
+    def _done(self, record: Record, lost: str, *, n_lost: int) -> None:
         with self._changed:
             if self._records and self._records[0] is record:
                 self._records.popleft()
-                self._n_lost += len(record.ids) if lost else 0
+                self._n_lost += n_lost
             self._changed.notify_all()
         if lost:
             fields = {"event": "records_lost", "n": len(record.ids)}
             what = counted(len(record.ids), "answer was", "answers were")
-            log.warning("%s not recorded, and take no votes: %s", what, lost, extra=fields)
+            log.warning("%s not recorded: %s", what, lost, extra=fields)
 
 
 _every: weakref.WeakSet[Postponed] = weakref.WeakSet()

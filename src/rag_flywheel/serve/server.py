@@ -312,7 +312,9 @@ class Server:
         ranked = self._ranked_given(state, EmbeddedText(query, vector), own, asked)
         shown = ranked.best[: asked.k]
         of_hits = _relevance_of_given(state, ranked, shown, query, own)
-        every = [(i, i, own.texts[i]) for i in shown]  # places in stead of the numbers of their rows
+        every = [
+            (i, i, own.texts[i]) for i in shown
+        ]  # places in stead of the numbers of their rows
         hits = _hits_of(ranked, every, of_hits, asked.min_relevance)
         found = RankedQuery(query, vector, hits, of_hits.answerable)
         if not asked.record:

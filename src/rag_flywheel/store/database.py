@@ -24,6 +24,7 @@ from rag_flywheel.errors import (
     ReadOnlyError,
     StorageError,
 )
+from rag_flywheel.store.time_limit import limited
 
 FILE_NAME = "flywheel.db"
 BUSY_TIMEOUT_S = 60.0
@@ -199,6 +200,21 @@ class Database:
         with self.reading() as conn:
             rows = [str(row[0]) for row in conn.execute("PRAGMA integrity_check")]
         return [f"{self.path.name}: {row}" for row in rows if row != "ok"]
+
+    def quick_problems(self) -> tuple[list[str], bool]:
+        """(what a quick look says is wrong with the file, whether it saw all of it)."""
+        with self.snapshot() as conn:
+            n, size = (
+                conn.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_count", "page_size")
+            )
+            log, found = Path(f"{self.path}-wal"), self.path.stat().st_size
+            if found < n * size and not (log.exists() and log.stat().st_size):
+                return [f"{self.path.name} has {found} bytes; its header says {n * size}"], True
+            rows = list[Any]()
+            with limited(conn) as left:
+                rows = conn.execute("PRAGMA quick_check(3)").fetchall()
+        said = [f"SQLite says of {self.path.name}: {row[0]}" for row in rows if row[0] != "ok"]
+        return said, not left.over
 
     def compact(self, *, wait_s: float = 0.0) -> bool:
         """Write the file anew without what was deleted, and empty the log beside it.
