@@ -168,9 +168,9 @@ def _database(root: Path, database: Database, read_only: bool) -> HealthCheck:
         used = bool(disk.names_in(root, VERSIONS))
         if path.exists() or used:
             return broken(f"{FILE_NAME} is {'empty' if path.exists() else 'missing'}")
-        return broken(
-            f"{FILE_NAME} is missing", "open the index once for writing: it was never used"
-        )
+        said = f"{FILE_NAME} is missing: the index was not used yet, or it is lost"
+        state: HealthState = "broken" if read_only else "degraded"
+        return HealthCheck(name, state, said, expected, f"add passages, or {_RESTORE}")
     if not path.stat().st_mode & 0o400:
         return broken(f"{path} cannot be read by its owner", f"chmod u+rw {path}")
     from rag_flywheel.store.migrations import (  # sqlite-utils takes 50 ms to load
@@ -188,7 +188,7 @@ def _database(root: Path, database: Database, read_only: bool) -> HealthCheck:
     except ChangedError:
         raise
     except (NotMigratedError, ReadOnlyError) as error:  # which opening it for writing mends
-        state: HealthState = "broken" if read_only else "degraded"
+        state = "broken" if read_only else "degraded"
         said, to_do = (
             str(error).split(", and")[0].split(": open")[0],
             "open the index once for writing",
