@@ -31,6 +31,7 @@ from rag_flywheel.store import attempts, wall_clock
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
+_WAIT_S = 5.0  # for the lock of the database, to note a failure
 _PACKAGE = Path(__file__).parents[1]
 _WORDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, str], ...] = (
     (DiskFullError, "there was no space left on the disk",
@@ -137,7 +138,7 @@ def note(
     log.error("refresh: failed: %s; %s", failure.reason, failure.to_do, extra=fields)
     try:
         if database is not None:
-            with database.transaction(wait_s=5.0) as conn:
+            with database.transaction(wait_s=_WAIT_S) as conn:
                 attempts.fail(conn, begun, *failure)
             return
     except FlywheelError as also:
