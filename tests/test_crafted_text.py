@@ -89,7 +89,8 @@ FREE = {  # arguments that take no text: numbers, booleans, and paths of the cal
 }  # fmt: skip
 WITHOUT_TEXT = {
     "Flywheel.open", "Flywheel.close", "Flywheel.refresh", "Flywheel.versions", "Flywheel.release",
-    "Flywheel.status", "Flywheel.health", "Flywheel.verify", "Flywheel.repair", "Flywheel.metadata_keys", "Flywheel.gaps",
+    "Flywheel.status", "Flywheel.health", "Flywheel.verify", "Flywheel.repair",
+    "Flywheel.metadata_keys", "Flywheel.gaps",
     "Flywheel.history", "GoldenSet.items", "Review.items", "Review.next",
 }  # fmt: skip
 

@@ -162,7 +162,7 @@ def foreign(folder: Path) -> Iterator[Path]:
     """A folder that nobody may write to, all may read, and that belongs to root, in a place all reach."""
     if os.getuid() != 0:
         pytest.skip("only root can run a process as another user")
-    place = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp") / f"ro-{os.getpid()}"  # noqa: S108
+    place = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp") / f"ro-{os.getpid()}"
     shutil.copytree(folder, place / "kb")
     for path in (place, *place.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)

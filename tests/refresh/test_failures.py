@@ -56,7 +56,7 @@ def test_an_error_is_in_history_status_health_and_log(
         fw.add([Passage("n", "new words")])
         with monkeypatch.context() as patch:
             patch.setattr(next_version, "_learn", fails)
-            with pytest.raises(BaseException) as raised:  # noqa: PT011 - of several kinds
+            with pytest.raises(BaseException) as raised:
                 fw.refresh()
         assert raised.value is error or raised.value.__cause__ is error
         (entry,) = [e for e in fw.history() if e.kind == "failed"]

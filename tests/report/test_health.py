@@ -1,4 +1,4 @@
-"""Health: every damage that makes answers wrong or impossible is noticed, and no healthy index is called ill."""
+"""Every damage that makes answers wrong or impossible is noticed; no healthy index is called ill."""
 
 import json
 import os
@@ -104,6 +104,28 @@ def replaced_by_folder(path: Path) -> None:
     path.mkdir()
 
 
+def link_lock(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("x")
+
+
+NEWER = (
+    "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
+    "VALUES ('rag-flywheel', 'm999', '')"
+)
+OLDER = "DELETE FROM _sqlite_migrations WHERE name = 'm027_attempts'"
+FORGET = """INSERT INTO forgets (at, state, report) VALUES (1e9, 'begun', '{"n_retrievals": 0,
+    "n_votes": 0, "n_votes_of_others": 0, "n_corrections_kept": 0, "n_reviews_kept": 0,
+    "version": null}')"""
+VETO = (
+    "INSERT INTO looks (at, version, n_votes, alpha, p, outcome) "
+    "VALUES (2e9, 'v', 90, 0.01, 0.004, 'vetoed')"
+)
+BEGUN = "INSERT INTO attempts (at, state, pid) VALUES (2.1e9, 'begun', 7)"
+FAILED = (
+    "INSERT INTO attempts (at, state, attempt, pid, error, reason, to_do) "
+    "VALUES (2.1e9, 'failed', last_insert_rowid(), 7, 'X', 'no space', 'free some')"
+)
 BROKEN: dict[str, Callable[[Path], object]] = {
     "settings missing": lambda r: (r / "flywheel.toml").unlink(),
     "settings empty": lambda r: fill(r / "flywheel.toml", b""),
@@ -123,9 +145,9 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "table missing": lambda r: sql(r, "DROP TABLE votes"),
     "index missing": lambda r: sql(r, "DROP INDEX passages_current"),
     "foreign trigger": lambda r: sql(r, "CREATE TRIGGER t AFTER INSERT ON votes BEGIN SELECT 1; END"),
-    "newer tables": lambda r: sql(r, "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('rag-flywheel', 'm999', '')"),
+    "newer tables": lambda r: sql(r, NEWER),
     "a text changed": lambda r: sql(r, "UPDATE passages SET text = 'something else' WHERE id = 'p3'"),
-    "a hash changed": lambda r: sql(r, "UPDATE passages SET text_hash = x'00112233445566778899aabbccddeeff' WHERE id = 'p3'"),
+    "a hash changed": lambda r: sql(r, f"UPDATE passages SET text_hash = x'{'0f' * 16}' WHERE id = 'p3'"),
     "the clock is behind": lambda r: sql(r, "UPDATE clock SET seq = 1"),
     "the clock is text": lambda r: sql(r, "UPDATE clock SET seq = 'x'"),
     "no timeline": lambda r: sql(r, "UPDATE clock SET timeline = x'ff'"),
@@ -168,21 +190,19 @@ DEGRADED: dict[str, Callable[[Path], object]] = {
     "CURRENT by hand": lambda r: fill(r / "CURRENT", f"{older(r).name} 7\n".encode()),
     "folder not writable": lambda r: r.chmod(0o500),
     "database not writable": lambda r: (r / DB).chmod(0o400),
-    "lock a link": lambda r: ((r / "refresh.lock").unlink(missing_ok=True), (r / "refresh.lock").symlink_to("x")),
+    "lock a link": lambda r: link_lock(r / "refresh.lock"),
     "vectors gone": lambda r: sql(r, "DELETE FROM vectors"),
     "a vector damaged": lambda r: sql(r, "UPDATE vectors SET vector = x'00' WHERE rowid = 1"),
-    "older tables": lambda r: sql(r, "DROP TABLE attempts", "DELETE FROM _sqlite_migrations WHERE name = 'm027_attempts'"),
-    "an unfinished forget": lambda r: sql(r, """INSERT INTO forgets (at, state, report) VALUES (1e9, 'begun',
-        '{"n_retrievals": 0, "n_votes": 0, "n_votes_of_others": 0, "n_corrections_kept": 0, "n_reviews_kept": 0, "version": null}')"""),
+    "older tables": lambda r: sql(r, "DROP TABLE attempts", OLDER),
+    "an unfinished forget": lambda r: sql(r, FORGET),
     "votes that wait": lambda r: sql(r, "UPDATE votes SET at = 1.5e9"),
-    "vetoes": lambda r: sql(r, *["INSERT INTO looks (at, version, n_votes, alpha, p, outcome) VALUES (2e9, 'v', 90, 0.01, 0.004, 'vetoed')"] * 3),
+    "vetoes": lambda r: sql(r, *[VETO] * 3),
     "noise": lambda r: sql(r, """INSERT INTO refreshes (at, outcome, parameters, reason, scores, seconds)
         VALUES (2e9, 'promoted', 'kept', '', '{"noise": 0.5}', 1)"""),
     "rejected": lambda r: sql(r, """INSERT INTO refreshes (at, outcome, parameters, reason, scores, seconds)
         VALUES (2e9, 'rejected', 'kept', 'lost 3 passages', '{}', 1)"""),
-    "failed": lambda r: sql(r, "INSERT INTO attempts (at, state, pid) VALUES (2e9, 'begun', 7)",
-        "INSERT INTO attempts (at, state, attempt, pid, error, reason, to_do) VALUES (2e9, 'failed', last_insert_rowid(), 7, 'X', 'no space', 'free some')"),
-    "killed": lambda r: sql(r, "INSERT INTO attempts (at, state, pid) VALUES (2e9, 'begun', 7)"),
+    "failed": lambda r: sql(r, BEGUN, FAILED),
+    "killed": lambda r: sql(r, BEGUN),
     "log without its index": lambda r: log_without_index(r),
 }  # fmt: skip
 
@@ -363,7 +383,8 @@ def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         values[4], values[7] = blocks, inodes
         return lambda _: os.statvfs_result(values)
 
-    for blocks, inodes, expected in ((0, 100, "broken"), (10**6, 0, "broken"), (1_000, 100, "degraded"), (10**7, 9, "ok")):  # fmt: skip
+    disks = ((0, 9, "broken"), (10**6, 0, "broken"), (1_000, 9, "degraded"), (10**7, 9, "ok"))
+    for blocks, inodes, expected in disks:
         monkeypatch.setattr(os, "statvfs", with_free(blocks, inodes))
         found = health(folder)
         assert found.state == expected, (blocks, inodes, found.problems)
@@ -380,12 +401,7 @@ def test_the_age_of_the_last_refresh(folder: Path) -> None:
 
 
 def test_refreshes_that_fail_are_counted(folder: Path) -> None:
-    failed = (
-        "INSERT INTO attempts (at, state, pid) VALUES (2.1e9, 'begun', 7)",
-        "INSERT INTO attempts (at, state, attempt, pid, error, reason, to_do) "
-        "VALUES (2.1e9, 'failed', last_insert_rowid(), 7, 'X', 'no space', 'free some')",
-    )
-    sql(folder, *failed, failed[0], *failed)
+    sql(folder, BEGUN, FAILED, BEGUN, BEGUN, FAILED)
     (found,) = health(folder).problems
     assert found.found.startswith("3 refreshes failed in a row; the last one")
     assert (found.found.split(": ")[1], found.to_do) == ("no space", "free some")

@@ -285,7 +285,7 @@ def log(
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Show the history of the index, the newest first: promotions, failures, rollbacks, users forgotten, ..."""
+    """Show the history of the index, the newest first: promotions, failures, rollbacks, ..."""
     with open_index(index, read_only=read_only) as fw:
         show.result(fw.history(n, **of_tenant(fw, tenant)), as_json, show.history)
 

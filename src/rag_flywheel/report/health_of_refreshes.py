@@ -67,7 +67,8 @@ def refreshes(root: Path, database: Database, max_age_s: float | None) -> Health
     ]
     if words:
         at, reason, to_do = max(words)
-        said = f"{counted(len(words), 'refresh', 'refreshes')} failed in a row; the last one {_ago(at)}: {reason}"
+        n = counted(len(words), "refresh", "refreshes")
+        said = f"{n} failed in a row; the last one {_ago(at)}: {reason}"
         return HealthCheck(name, "degraded", said, expected, to_do)
     if running and wall_clock.now() - every[0].at > _LONG_S:
         said = f"one has been running for {_age(wall_clock.now() - every[0].at)}"

@@ -450,7 +450,7 @@ def migrate(database: Database, user_hash: Hash) -> None:
 
 
 class NotMigratedError(StorageError):
-    """The tables are those of an earlier release; opening the index for writing brings them up to this one."""
+    """The tables are those of an earlier release; opening the index for writing brings them up."""
 
 
 def require_migrated(database: Database) -> None:
