@@ -412,7 +412,7 @@ class HistoryEntry:
     """An event in the history of the index.
 
     at: the time (UTC).
-    kind: promoted, rejected, failed, rollback, release, found, forget, review, pin or look.
+    kind: promoted, rejected, begun, failed, rollback, release, found, forget, review, pin or look.
     text: a sentence.
     """
 

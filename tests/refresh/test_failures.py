@@ -185,6 +185,7 @@ def test_a_killed_refresh_is_told_until_one_succeeds(folder: Path) -> None:
         )
     assert len(texts(folder)) == 1  # of the newest one it cannot be told whether it goes on
     with opened(folder) as fw:
+        assert fw.history()[0].text == "a refresh began; it goes on, or was killed"
         assert fw.refresh().outcome == "promoted"
         assert fw.health().state == "ok"
     assert len(texts(folder)) == 2

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -362,6 +363,24 @@ def test_healthy_while_a_refresh_runs(tmp_path: Path) -> None:
     assert any("running" in check.found for check in refreshing)
     assert {e.state for e in seen} <= {"ok", "degraded"}  # vectors were lacking
     assert health(tmp_path / "kb").state == "ok"
+
+
+def test_a_backup_that_was_made_while_a_refresh_ran_is_restored_healthy(tmp_path: Path) -> None:
+    with opened(tmp_path / "kb") as fw:
+        fw.add(PASSAGES)
+        fw.refresh()
+        fw.add([Passage("n", "new words")])
+
+        def back_up(*_: object) -> None:
+            thread = threading.Thread(target=fw.backup, args=[tmp_path / "backup"])
+            thread.start()
+            thread.join()
+
+        fw.refresh(progress=back_up)
+    restore(tmp_path / "backup", tmp_path / "elsewhere")
+    assert health(tmp_path / "elsewhere").state == "ok"
+    with opened(tmp_path / "elsewhere") as fw:
+        assert [e.kind for e in fw.history()] == ["promoted"]
 
 
 def test_what_is_no_folder_of_an_index(tmp_path: Path) -> None:

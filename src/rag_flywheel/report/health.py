@@ -5,6 +5,7 @@ reads all. No text that users wrote is in what it says.
 """
 
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -120,7 +121,7 @@ def _safely(name: str, check: Callable[[], HealthCheck]) -> HealthCheck:
 
 def without_values(sentence: str) -> str:
     """A sentence of an error without what it quotes from a row."""
-    return sentence.split("; the first")[0].split(" holds ")[0]
+    return re.split(r"(?<!\bit) holds |; the first", sentence)[0]
 
 
 def _folder(root: Path) -> HealthCheck:

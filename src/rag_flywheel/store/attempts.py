@@ -55,6 +55,17 @@ def fail(conn: sqlite3.Connection, begun: int | None, error: str, reason: str, t
     append_rows(conn, "attempts", {"at": wall_clock.now(), "pid": os.getpid(), **row})
 
 
+def end_open(conn: sqlite3.Connection) -> None:
+    """Note that the newest attempt ended, if it is open: in a copy of the database it goes on nowhere."""
+    sql = (
+        "SELECT max(id) FROM attempts b WHERE attempt IS NULL AND NOT EXISTS "
+        "(SELECT 1 FROM attempts e WHERE e.attempt = b.id) AND id = "
+        "(SELECT max(id) FROM attempts WHERE attempt IS NULL)"
+    )
+    if (begun := scalar(conn, sql)) is not None:
+        end(conn, begun)
+
+
 def newest(conn: sqlite3.Connection, n: int) -> list[Attempt]:
     """The n newest attempts, the newest first. Raises CorruptFileError."""
     found = []

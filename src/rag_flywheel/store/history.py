@@ -102,17 +102,16 @@ def _looks(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
 
 def _failures(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
     every = attempts.newest(conn, _ATTEMPTS)
-    failed = [
-        (attempt, attempt is every[0]) for attempt in every if attempt.state in ("failed", "open")
-    ]
-    for attempt, newest in failed[:n]:
+    for attempt in [attempt for attempt in every if attempt.state != "ended"][:n]:
         if attempt.state == "failed":
             yield (
                 attempt.over_at or attempt.at,
                 "failed",
                 failure_text(attempt.reason, attempt.to_do),
             )
-        elif not newest:
+        elif attempt is every[0]:
+            yield attempt.at, "begun", "a refresh began; it goes on, or was killed"
+        else:
             yield attempt.at, "failed", failure_text(*KILLED)
 
 
