@@ -926,9 +926,10 @@ class Flywheel:
     def health(self, *, max_age_s: float | None = None) -> Health:
         """Whether the index can be served and is being refreshed: checks, each with what to do.
 
-        It takes a fifth of a second at most, changes nothing, and raises no error for what is wrong with
-        the folder. max_age_s: how long ago the last refresh may have ended. `rag-flywheel health` does
-        the same without opening the index, so that it also tells why that fails. Raises InputError.
+        It takes a fifth of a second of the processor at most, changes nothing, and raises no error for
+        what is wrong with the folder. max_age_s: how long ago the last refresh may have ended.
+        `rag-flywheel health` does the same without opening the index, so that it also tells why that fails.
+        Raises InputError.
         """
         self._database.require_open()
         least = check_optional_seconds("max_age_s", max_age_s)

@@ -1,7 +1,7 @@
-"""Tells in a tenth of a second whether an index can be served and is being refreshed; changes nothing.
+"""Tells in a fifth of a second whether an index can be served and is being refreshed; changes nothing.
 
-What can be large (rows, hashes of files) is read until LIMIT_S is over, the live version first; `verify`
-reads all. No text that users wrote is in what it says.
+What can be large (rows, hashes of files) is read as far as there is time (`store/time_limit.py`);
+`verify` reads all. No text that users wrote is in what it says.
 """
 
 import os
@@ -20,7 +20,7 @@ from rag_flywheel.records import Current, Health, HealthCheck, HealthState
 from rag_flywheel.report import health_of_refreshes, health_of_versions
 from rag_flywheel.store import forgetting, passages
 from rag_flywheel.store.database import FILE_NAME, ChangedError, Database
-from rag_flywheel.store.time_limit import LIMIT_S, limited
+from rag_flywheel.store.time_limit import limited
 from rag_flywheel.store.timeline import read_moment
 
 _TRIES = 3
@@ -70,7 +70,7 @@ def _checks(
     live = _live(root, usable)
     found += live.checks
     for name, check in (
-        ("files of the live version", lambda: health_of_versions.live_files(root, usable, live, LIMIT_S)),
+        ("files of the live version", lambda: health_of_versions.live_files(root, usable, live)),
         ("older versions", lambda: health_of_versions.older(root, live)),
         ("refresh lock", lambda: health_of_refreshes.lock(root)),
     ):  # fmt: skip

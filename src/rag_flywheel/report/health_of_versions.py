@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,12 +31,12 @@ from rag_flywheel.errors import (
 from rag_flywheel.records import Current, HealthCheck
 from rag_flywheel.store import journal, timeline, wall_clock
 from rag_flywheel.store.database import ChangedError, Database
-from rag_flywheel.store.time_limit import limited
+from rag_flywheel.store.time_limit import Limit, limited
 
 LIVE, _FILES = "live version", "files of the live version"
 _BUILD = "`rag-flywheel refresh` builds a version from the database"
 _OLD_S = 7 * 86_400.0  # a rollback that lasts longer may have been forgotten
-_AT_ONCE = 2**20  # bytes
+_AT_ONCE = 2**18  # bytes
 
 
 @dataclass(frozen=True)
@@ -145,9 +144,9 @@ def _foreign(root: Path, database: Database, name: str) -> tuple[str, str, str]:
     return "degraded", f"{said}; {instead.version} answers instead", _BUILD
 
 
-def live_files(root: Path, database: Database | None, found: Live, limit_s: float) -> HealthCheck:
+def live_files(root: Path, database: Database | None, found: Live) -> HealthCheck:
     """Whether the files of the live version are those of its manifest: hashed, unless they have not
-    changed since that was done, for limit_s."""
+    changed since that was done, as far as there is time."""
     expected, to_do = (
         "the files of its manifest",
         "`rag-flywheel repair`, or `rag-flywheel rollback`",
@@ -161,9 +160,9 @@ def live_files(root: Path, database: Database | None, found: Live, limit_s: floa
     if database is not None and checked_before(root, database, manifest.id):
         said = "they have not changed since they were hashed"
         return HealthCheck(_FILES, "ok", said, expected)
-    until, n_bytes = time.monotonic() + limit_s, 0
+    limit, n_bytes = Limit(), 0
     for name, (digest, size) in sorted(manifest.files.items(), key=lambda item: item[1][1]):
-        hashed = _hashed(folder / name, until)
+        hashed = _hashed(folder / name, limit)
         if hashed is None:
             total = sum(size for _, size in manifest.files.values())
             said = f"their sizes are right; {n_bytes / 1e6:.1f} of {total / 1e6:.1f} MB were hashed"
@@ -176,13 +175,13 @@ def live_files(root: Path, database: Database | None, found: Live, limit_s: floa
     return HealthCheck(_FILES, "ok", f"all {len(manifest.files)} have the right hash", expected)
 
 
-def _hashed(path: Path, until: float) -> str | None:
+def _hashed(path: Path, limit: Limit) -> str | None:
     """The hash of a file; None when the time is over."""
     whole = hashlib.sha256()
     with regular_file(path) as (file, _):
         while part := file.read(_AT_ONCE):
             whole.update(part)
-            if time.monotonic() > until:
+            if limit.reached():
                 return None
     return whole.hexdigest()
 
