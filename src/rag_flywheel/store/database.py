@@ -288,8 +288,8 @@ class Database:
             name.startswith("SQLITE_CANTOPEN") and unwritable
         ):
             return ReadOnlyError(
-                f"{where.parent} cannot be written to ({error}); every use of an index writes to "
-                "its folder: give this user write permission, or copy the folder"
+                f"{where.parent} cannot be written to ({error}); give this user write permission, or open "
+                "it with read_only=True (--read-only), which records nothing"
             )
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return BusyError(
