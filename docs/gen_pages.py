@@ -16,8 +16,9 @@ from mkdocs.structure.files import File, Files
 from rag_flywheel.config import Config
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 error, or problems found by `verify`; 2 wrong usage; 3 a refresh built a "
-    "version that failed its check; 75 another process holds the refresh lock."
+    "Exit codes: 0 done; 1 error, or problems found by `verify` or `status`; 2 wrong usage; 3 a refresh "
+    "built a version that failed its check; 75 another process holds the refresh lock. Those of `health`: 0 "
+    "ok, 1 degraded, 2 broken."
 )
 
 

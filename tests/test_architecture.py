@@ -242,6 +242,8 @@ def test_the_public_names_are_these() -> None:
         "Gap",
         "GoldenItem",
         "GoldenSet",
+        "Health",
+        "HealthCheck",
         "HistoryEntry",
         "Hit",
         "InputError",

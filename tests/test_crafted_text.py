@@ -84,12 +84,13 @@ Call = Callable[[Flywheel, str, Any], object]
 FREE = {  # arguments that take no text: numbers, booleans, and paths of the caller's own machine
     "k", "record", "min_relevance", "progress", "days", "grade", "used", "hold", "tune", "if_votes",
     "max_age_s", "dry_run", "prune", "strict", "chunk_tokens", "chunk_overlap", "out", "n", "lenient",
-    "splitter", "create", "config", "trust", "encoder", "all_tenants",
+    "splitter", "create", "config", "trust", "encoder", "all_tenants", "read_only",
     "tenant",  # which every call checks in one place: below
 }  # fmt: skip
 WITHOUT_TEXT = {
     "Flywheel.open", "Flywheel.close", "Flywheel.refresh", "Flywheel.versions", "Flywheel.release",
-    "Flywheel.status", "Flywheel.verify", "Flywheel.repair", "Flywheel.metadata_keys", "Flywheel.gaps",
+    "Flywheel.status", "Flywheel.health", "Flywheel.verify", "Flywheel.repair",
+    "Flywheel.metadata_keys", "Flywheel.gaps",
     "Flywheel.history", "GoldenSet.items", "Review.items", "Review.next",
 }  # fmt: skip
 

@@ -167,7 +167,8 @@ WRITES: dict[str, Callable[[World, dict[str, Any]], Any]] = {
 # Calls of whoever runs the index, which are on the whole folder; none of them returns texts.
 OPERATORS = {
     "open", "close", "add_files", "add_documents", "raters", "mute", "unmute", "opt_out", "forget",
-    "backup", "refresh", "versions", "explain_version", "rollback", "release", "status", "verify", "repair",
+    "backup", "refresh", "versions", "explain_version", "rollback", "release", "status", "health",
+    "verify", "repair",
 }  # fmt: skip
 CALLS = {**READS, **WRITES}
 

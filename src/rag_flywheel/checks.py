@@ -155,6 +155,16 @@ def check_optional_chance(name: str, value: object) -> float | None:
     return number
 
 
+def check_optional_seconds(name: str, value: object) -> float | None:
+    """A number above 0, or None."""
+    number = as_number(value)
+    if value is not None and (number is None or not 0 < number < _LARGEST):
+        raise InputError(
+            f"{name} is {quoted(value)}; expected a number of seconds above 0, or None"
+        )
+    return number
+
+
 def check_whole(name: str, value: object) -> int:
     """A whole number of at least 1."""
     number = as_whole(value)

@@ -53,7 +53,7 @@ class Config:
     known_answers: known answers (imported, pinned, or accepted in review) come first for their
         question and are evidence for similar ones; false: they only judge new parameters.
     record_wait_s: how long an answer waits, in seconds, while another program holds the write lock;
-        then it is given without being recorded, with a NotRecordedWarning. Votes wait for 60 s.
+        then it is given, and recorded as soon as the lock is free. Votes wait for 60 s.
     explore: the share of recorded answers, at most 0.5, whose last place goes to the passage from below
         whose verdict would teach most; 0: none. 0.1 is enough where it is of use.
     chunk_tokens: how many tokens of the encoder a passage has at most that a file is cut into; None:
@@ -80,7 +80,7 @@ class Config:
     retention_days: _Days = None
     rephrased_within_s: Annotated[float, Meta(ge=0, le=1e6)] = 300.0
     known_answers: bool = True
-    record_wait_s: Annotated[float, Meta(ge=0, le=3_600)] = 1.0
+    record_wait_s: Annotated[float, Meta(ge=0, le=3_600)] = 0.05
     explore: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     chunk_tokens: Annotated[int, Meta(ge=16, le=100_000)] | None = None
     chunk_overlap: Annotated[int, Meta(ge=0, le=50_000)] = 0

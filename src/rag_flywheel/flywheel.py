@@ -21,6 +21,7 @@ from rag_flywheel.checks import (
     check_name,
     check_one_of,
     check_optional_chance,
+    check_optional_seconds,
     check_optional_text,
     check_text,
     check_trust,
@@ -63,6 +64,7 @@ from rag_flywheel.records import (
     ExportReport,
     Filter,
     ForgetReport,
+    Health,
     HistoryEntry,
     Hit,
     Passage,
@@ -86,11 +88,13 @@ from rag_flywheel.refresh.refresh import refresh, refresh_locked
 from rag_flywheel.report import status
 from rag_flywheel.report.explain import story
 from rag_flywheel.report.gaps import UNLIKELY, Gap, gaps
+from rag_flywheel.report.health import health
 from rag_flywheel.report.progress import Bars, as_progress
 from rag_flywheel.report.raters import Rater, raters_of
 from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.live_version import current_of, server_of
 from rag_flywheel.serve.lookups import Lookups
+from rag_flywheel.serve.postponed import Postponed
 from rag_flywheel.serve.server import Server
 from rag_flywheel.store import corpus, users
 from rag_flywheel.store import votes as vote_store
@@ -156,6 +160,7 @@ class Flywheel:
         self._tenants = Tenants(config.tenant_key, config.tenant_required)
         self._server: Server | None = None
         self.lookups = Lookups(config.n_lookups)
+        self._postponed = Postponed(database)
         self._lock = threading.Lock()
 
     @classmethod
@@ -168,6 +173,7 @@ class Flywheel:
         create: bool = True,
         trust: Trust = 1.0,
         mask: MaskFunction | None = None,
+        read_only: bool = False,
     ) -> "Flywheel":
         """Open the index folder at `path`; it is created on first use.
 
@@ -181,24 +187,35 @@ class Flywheel:
         mask: called with each text that users write, and with the texts, titles and metadata given to
             `rerank` and the strings in filters, before they are embedded or stored; returns it without
             what must not be stored. None: nothing is masked.
+        read_only: answer and report without writing a byte to the folder, as from an image, a read-only
+            mount, or as another user than its owner. Answers are not recorded (their id is None); what
+            changes the index raises ReadOnlyError. What other processes add or build is followed.
         Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError, EncoderNotFoundError.
         """
-        from rag_flywheel.store.migrations import migrate  # sqlite-utils takes 50 ms to load
+        from rag_flywheel.store.migrations import (  # sqlite-utils takes 50 ms to load
+            migrate,
+            require_migrated,
+        )
 
         root = Path(path)
         name = encoder if isinstance(encoder, str) else ""
         new = Config() if encoder is None else Config(encoder=name)
         chosen = name if encoder is not None or config is None else config.encoder
+        create = create and not read_only
         if create and chosen and chosen != Config().encoder and is_new(root):
             encoder = make_encoder(chosen)  # first, so that a mistyped name leaves no folder behind
         found = open_folder(root, config=config, new=new, create=create)
-        database = Database(root / FILE_NAME)
+        database = Database(root / FILE_NAME, read_only=read_only)
         try:
-            migrate(database, privacy.hashed)
+            if read_only:
+                require_migrated(database)
+            else:
+                migrate(database, privacy.hashed)
             with database.reading() as conn:
                 user_key = users.user_key(conn)
-            with disk_errors(root):
-                reconcile(root, database)
+            if not read_only:
+                with disk_errors(root):
+                    reconcile(root, database, wait_s=0.0)
         except BaseException:
             database.close()
             raise
@@ -212,7 +229,12 @@ class Flywheel:
         self.close()
 
     def close(self) -> None:
-        """Close the folder; every later call raises ClosedError."""
+        """Close the folder; every later call raises ClosedError.
+
+        Records of answers that wait because another program writes are written first; after 5 s they are
+        lost, with a NotRecordedWarning.
+        """
+        self._postponed.close()
         self._database.close()
         self._drop_server()
 
@@ -241,6 +263,7 @@ class Flywheel:
         Raises InputError for blank text, a repeated id, or bad metadata; UnknownIdError when one that is
         to be removed is not in the index.
         """
+        self._database.require_writable()
         given, encoder = items("passages", passages, Passage), self._slot.get()
         scope = self._scope(tenant, tenant is None)
         with Bars() as bars:
@@ -293,6 +316,7 @@ class Flywheel:
         progress: as in `add`; the step is "add files".
         Raises InputError when nothing can be read, or a name stands for another folder.
         """
+        self._database.require_writable()
         given = [paths] if isinstance(paths, str | Path) else items("paths", paths, object)
         check_optional_text("name", name, MOST_NAME_CHARS)
         check_optional_text("base_url", base_url, MOST_NAME_CHARS)
@@ -391,8 +415,9 @@ class Flywheel:
             ["a", "b"]}}, applied before the k best are taken; docs/reference/filters.md has all operators.
         user_id, session_id: only their keyed hashes are stored.
         record: False writes nothing, and the retrieval cannot get votes; the same holds for a user
-            who opted out, and, with a NotRecordedWarning, while another program goes on writing to the
-            database for config.record_wait_s.
+            who opted out. While another program writes to the database, an answer waits for
+            config.record_wait_s at most; its record is then written as soon as that ends, and votes in
+            this process wait for it.
         min_relevance: those of the k best whose relevance is below it are left out; there may be none
             left.
         Raises InputError.
@@ -401,7 +426,7 @@ class Flywheel:
         asked = self._request(k, where, scope, user_id, session_id, record, least=min_relevance)
         found = self._serving().retrieve([self._mask.text(query)], asked)[0]
         within = self._config.rephrased_within_s
-        if found.id is not None and session_id is not None and within > 0:
+        if found.id is not None and session_id is not None and within > 0 and not self._postponed:
             least, revision = self._serving().alike()
             note_rephrased(
                 self._database,
@@ -822,7 +847,9 @@ class Flywheel:
         of it. The next refresh finishes what a crash or an error interrupts.
         Raises InputError, LockedError, StorageError.
         """
+        self._database.require_writable()
         user = privacy.hashed(self._user_key, check_name("user_id", user_id))
+        self._postponed.wait_for_all()  # or questions of the user would be recorded after this
         try:
             self._slot.get()  # the rebuild needs the encoder: fail before anything is deleted
             return forget(self._root, self._database, user, rebuild=self._rebuild(self._job(None)))
@@ -849,6 +876,7 @@ class Flywheel:
         Raises LockedError when another process is refreshing, and EncoderError when tune is set for an
         encoder that cannot be tuned.
         """
+        self._database.require_writable()
         when = When(if_votes, max_age_s)
         with Bars() as bars:
             job = self._job(as_progress(progress, bars))
@@ -881,11 +909,13 @@ class Flywheel:
         removed passages are not rolled back. hold: refreshes leave it live until `release`. Raises
         UnknownIdError, CorruptFileError, LockedError.
         """
+        self._database.require_writable()
         with self._files():
             return rollback.roll_back(self._root, self._database, version, hold=hold).version
 
     def release(self) -> bool:
         """End a rollback, so that later votes count and refreshes go on; False when none was held."""
+        self._database.require_writable()
         with self._files():
             return rollback.release(self._root, self._database)
 
@@ -893,6 +923,18 @@ class Flywheel:
         """The folder's state in numbers."""
         with self._files():
             return status.status(self._root, self._database, self._config)
+
+    def health(self, *, max_age_s: float | None = None) -> Health:
+        """Whether the index can be served and is being refreshed: checks, each with what to do.
+
+        It takes a fifth of a second of the processor at most, changes nothing, and raises no error for
+        what is wrong with the folder. max_age_s: how long ago the last refresh may have ended.
+        `rag-flywheel health` does the same without opening the index, so that it also tells why that fails.
+        Raises InputError.
+        """
+        self._database.require_open()
+        least = check_optional_seconds("max_age_s", max_age_s)
+        return health(self._root, read_only=self._database.read_only, max_age_s=least)
 
     def history(
         self, n: int = 50, *, tenant: Tenant | None = None, all_tenants: bool = False
@@ -904,7 +946,7 @@ class Flywheel:
         """
         n, scope = check_whole("n", n), self._scope(tenant, all_tenants)
         with self._files():
-            return status.history(self._database, n, scope)
+            return status.history(self._root, self._database, n, scope)
 
     def export(
         self, path: str | Path, *, tenant: Tenant | None = None, all_tenants: bool = False
@@ -943,7 +985,7 @@ class Flywheel:
         The list is empty for a sound folder, which stays as it is. Raises LockedError, and
         CorruptFileError, without any change, when the database itself is damaged.
         """
-        self._database.require_open()
+        self._database.require_writable()
         return repair(self._root, self._database, lambda: self.refresh(progress=progress))
 
     @contextmanager
@@ -967,6 +1009,7 @@ class Flywheel:
         where = within(scope, None if where is None else plain_filter(where))
         user = self._hidden(user_id)
         session = privacy.hashed_id(self._user_key, "session_id", session_id)
+        record = record and not self._database.read_only
         if record and user is not None:
             with self._database.reading() as conn:
                 record = not users.opted_out(conn, [user])
@@ -1009,7 +1052,9 @@ class Flywheel:
     def _require_own(
         self, retrieval_ids: Sequence[object], tenant: Tenant | None, all_tenants: bool
     ) -> None:
+        self._database.require_writable()
         scope = self._scope(tenant, all_tenants)
+        self._postponed.wait_for(retrieval_ids)
         capture.require_own(self._database, retrieval_ids, scope)
 
     def _require_tenant_alone(self, method: str, where: Filter | None, why: str) -> None:
@@ -1033,6 +1078,11 @@ class Flywheel:
         with self._lock:
             if self._server is None:
                 self._server = server_of(
-                    self._root, self._database, self._config, self._slot.get(), self.lookups
+                    self._root,
+                    self._database,
+                    self._config,
+                    self._slot.get(),
+                    self.lookups,
+                    self._postponed,
                 )
             return self._server

@@ -412,7 +412,7 @@ class HistoryEntry:
     """An event in the history of the index.
 
     at: the time (UTC).
-    kind: promoted, rejected, rollback, release, found, forget, review, pin or look.
+    kind: promoted, rejected, begun, failed, rollback, release, found, forget, review, pin or look.
     text: a sentence.
     """
 
@@ -443,12 +443,52 @@ class VersionStory:
     scores: Mapping[str, float]
 
 
+HealthState = Literal["ok", "degraded", "broken"]
+"""ok; degraded: answers are right, but something needs attention; broken: answers are wrong or impossible."""
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """One thing that `health` looked at.
+
+    found: how it is; expected: how it should be; to_do: what mends it, "" where it is as expected.
+    """
+
+    name: str
+    state: HealthState
+    found: str
+    expected: str
+    to_do: str = ""
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether an index can be served and is being refreshed.
+
+    state: the worst of the checks; version: the one that CURRENT names; seconds: what this took.
+    """
+
+    path: str
+    state: HealthState
+    checks: tuple[HealthCheck, ...]
+    version: str | None
+    seconds: float
+
+    @property
+    def problems(self) -> tuple[HealthCheck, ...]:
+        """The checks that are not ok, those that are broken first."""
+        wrong = [check for check in self.checks if check.state != "ok"]
+        return tuple(sorted(wrong, key=lambda check: check.state != "broken"))
+
+
 @dataclass(frozen=True)
 class Status:
     """The state of an index folder in numbers.
 
     frozen_at: votes after this event do not count; None: all count.
     dense_recall: recall of the 10 nearest passages.
+    health: as `health` tells it; problems: a sentence for each of its checks that is not ok, the worst
+        first. version, and what depends on it, is None where it cannot be read.
     """
 
     path: str
@@ -467,6 +507,8 @@ class Status:
     bytes_on_disk: int
     dense_search: Literal["every passage", "a graph"] | None = None
     dense_recall: float | None = None
+    health: HealthState = "ok"
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -286,7 +286,7 @@ def command_lines() -> list[list[str]]:
     return [
         [*n.split(), *more.get(n, [])]
         for n in names
-        if n not in {"add", "restore", "demo", "bench"}
+        if n not in {"add", "restore", "demo", "bench", "health"}
     ]
 
 

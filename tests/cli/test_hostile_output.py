@@ -113,6 +113,7 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
         "missing": [["missing", id_, "--note", BAD], ["missing", BAD]],
         "remove": [["remove", f"no{BAD}"]],
         "status": [["status"]],
+        "health": [["health"], ["health", "--max-age", BAD]],
         "gaps": [["gaps"]],
         "export": [["export", f"out{BAD}"], ["export", f"out{BAD}"]],
         "versions": [["versions"], ["versions", "--explain", first], ["versions", "--explain", BAD]],

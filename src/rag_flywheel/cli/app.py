@@ -1,12 +1,11 @@
 """The command line: each command is one call on Flywheel, shown as a table or, with --json, as JSON.
 
 --json may stand anywhere, and then errors are JSON too: {"error": {"type": ..., "message": ...}} on standard
-error. Exit codes: 0 done, 1 error (for `verify`: problems found), 2 usage, 3 a refresh was rejected,
-75 another process holds the refresh lock.
+error. Exit codes: 0 done, 1 error (for `verify`: problems found; for `status`: broken), 2 usage, 3 a refresh
+was rejected, 75 another process holds the refresh lock; those of `health` are 0 ok, 1 degraded, 2 broken.
 """
 
 import itertools
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from rag_flywheel.cli.bench import bench
 from rag_flywheel.cli.feedback import OTHERS as OTHER_FEEDBACK
 from rag_flywheel.cli.feedback import feedback, gaps
 from rag_flywheel.cli.golden import GOLDEN_HELP, REVIEW_HELP, golden, review
+from rag_flywheel.cli.health import health
 from rag_flywheel.cli.messages import (
     UsageError,
     failed,
@@ -33,11 +33,13 @@ from rag_flywheel.cli.options import (
     Index,
     Json,
     MinRelevance,
+    ReadOnly,
     TenantName,
     User,
     Where,
     of_tenant,
     open_index,
+    seconds,
 )
 from rag_flywheel.cli.raters import COMMANDS as RATERS
 from rag_flywheel.cli.where import filter_of
@@ -137,11 +139,12 @@ def retrieve(
         bool, typer.Option(help="Show what each rank comes from, and the votes behind it.")
     ] = False,
     tenant: TenantName = None,
+    read_only: ReadOnly = False,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Print the best passages for a query."""
-    with open_index(index) as fw:
+    with open_index(index, read_only=read_only) as fw:
         named = of_tenant(fw, tenant)
         found = fw.retrieve(
             query,
@@ -153,7 +156,8 @@ def retrieve(
             **named,
         )
         behind = {h.rank: fw.votes_behind(h, **named) for h in found.hits} if explain else None
-    show.retrieval(found, behind, as_json, record=record)
+        # before the index is closed, which waits where another program writes
+        show.retrieval(found, behind, as_json, record=record and not read_only)
 
 
 def _filter(fw: "Flywheel", conditions: list[str] | None) -> dict[str, Any] | None:
@@ -177,36 +181,45 @@ def refresh(
 ) -> None:
     """Build the next index version, check it and make it live. It logs one line a step, for cron."""
     log_each_step()
-    max_age_s = None if max_age is None else _seconds(max_age)
-    with open_index(index) as fw:
+    max_age_s = None if max_age is None else seconds(max_age)
+    with _opened_to_refresh(index) as fw:
         report = fw.refresh(if_votes=if_votes, max_age_s=max_age_s, tune=tune, progress=True)
     show.result(report, as_json, show.refreshed)
     if report.outcome == "rejected":
         raise typer.Exit(REJECTED)
 
 
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is no duration; expected such as 90s, 30m, 6h or 2d")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+def _opened_to_refresh(index: Path) -> "Flywheel":
+    """The open index; that it cannot be opened is a failed refresh, and leaves a trace as one."""
+    try:
+        return open_index(index)
+    except FlywheelError as error:
+        if (index / "flywheel.toml").exists():
+            from rag_flywheel.refresh.failures import note
+
+            note(index, None, error)
+        raise
 
 
-def status(index: Index = KB, as_json: Json = False) -> None:
-    """Show the state of the index in numbers."""
-    with open_index(index) as fw:
-        show.result(fw.status(), as_json, show.status)
+def status(read_only: ReadOnly = False, index: Index = KB, as_json: Json = False) -> None:
+    """Show the state of the index in numbers, its problems first; exit code 1 when it is broken."""
+    with open_index(index, read_only=read_only) as fw:
+        found = fw.status()
+    show.result(found, as_json, show.status)
+    if found.health == "broken":
+        raise typer.Exit(1)
 
 
 def versions(
     explain: Annotated[
         str | None, typer.Option(metavar="ID", help="Explain how this version got its parameters.")
     ] = None,
+    read_only: ReadOnly = False,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """List the index versions on disk, the newest first, or explain one of them."""
-    with open_index(index) as fw:
+    with open_index(index, read_only=read_only) as fw:
         if explain is None:
             show.result(fw.versions(), as_json, show.versions)
         else:
@@ -268,11 +281,12 @@ def opt_out(
 def log(
     n: Annotated[int, typer.Option("-n", min=1, help="How many entries.")] = 50,
     tenant: TenantName = None,
+    read_only: ReadOnly = False,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
-    """Show the history of the index, the newest first: promotions, rollbacks, users forgotten, ..."""
-    with open_index(index) as fw:
+    """Show the history of the index, the newest first: promotions, failures, rollbacks, ..."""
+    with open_index(index, read_only=read_only) as fw:
         show.result(fw.history(n, **of_tenant(fw, tenant)), as_json, show.history)
 
 
@@ -315,7 +329,7 @@ def restore(
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Begin with": (add, retrieve, feedback, refresh),
     "Feedback": OTHER_FEEDBACK,
-    "Passages": (remove, status, gaps, export),
+    "Passages": (remove, status, health, gaps, export),
     "Versions and safety": (versions, rollback, release, verify, repair, backup, restore, log),
     "Users": (*RATERS, forget, opt_out),
     "Measurement": (demo, bench),

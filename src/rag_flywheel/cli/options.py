@@ -1,5 +1,6 @@
 """The options that commands share, and the function that opens the index of a command."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,13 @@ Lenient = Annotated[
         "--lenient", help="Leave out, and count, lines that cannot be used, instead of stopping."
     ),
 ]
+ReadOnly = Annotated[
+    bool,
+    typer.Option(
+        "--read-only",
+        help="Write nothing to the folder; answers are not recorded, and take no votes.",
+    ),
+]
 KB = Path("indexes/kb")
 Word = TypeVar("Word", bound=str)
 
@@ -83,11 +91,19 @@ def of_tenant(fw: "Flywheel", tenant: str | None) -> TenantArguments:
     return {"tenant": named, "all_tenants": False}
 
 
-def open_index(index: Path, *, create: bool = False) -> "Flywheel":
+def open_index(index: Path, *, create: bool = False, read_only: bool = False) -> "Flywheel":
     """Open the index of a command. Slow imports happen here, so that `--help` stays fast."""
     from rag_flywheel.flywheel import Flywheel
 
-    return Flywheel.open(index, create=create)
+    return Flywheel.open(index, create=create, read_only=read_only)
+
+
+def seconds(text: str) -> float:
+    """The seconds of a duration such as 30m. Raises BadParameter, a usage error."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", text.strip(), re.ASCII)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no duration; expected such as 90s, 30m, 6h or 2d")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 def remove_if_empty(index: Path) -> None:

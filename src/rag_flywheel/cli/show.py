@@ -21,6 +21,7 @@ from rag_flywheel.records import (
     ExportReport,
     ForgetReport,
     GoldenItem,
+    Health,
     HistoryEntry,
     Hit,
     PastVotes,
@@ -286,11 +287,24 @@ _NAMES = {
 def status(found: Status) -> None:
     """Print every number of the status."""
     values = dataclasses.asdict(found)
+    for problem in values.pop("problems"):
+        _say(f"{found.health}: {printable_line(problem)}")
     until = f"up to event {found.frozen_at}, until `rag-flywheel release`"
     values["frozen_at"] = "all" if found.frozen_at is None else until
     names = (_NAMES.get(name, name.removeprefix("n_").replace("_", " ")) for name in values)
     shown = ("-" if value is None else str(value) for value in values.values())
     _table(("what", "value"), zip(names, shown, strict=True))
+
+
+def health(found: Health) -> None:
+    """Print the state, then what is wrong with what to do, then the other checks."""
+    _say(f"{found.state}: {found.path}")
+    for check in found.problems:
+        _say(f"{check.state}: {check.name}: {printable_line(check.found)}")
+        _say(f"  expected: {printable_line(check.expected)}; to do: {printable_line(check.to_do)}")
+    fine = [check for check in found.checks if check.state == "ok"]
+    if fine:
+        _table(("ok", "found"), ((check.name, check.found) for check in fine))
 
 
 def versions(found: Sequence[VersionInfo]) -> None:

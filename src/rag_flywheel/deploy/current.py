@@ -11,10 +11,10 @@ from rag_flywheel.deploy.origin import foreign_versions, is_foreign
 from rag_flywheel.deploy.quarantine import quarantine
 from rag_flywheel.deploy.versions import CURRENT, VERSIONS, is_version_id, list_versions
 from rag_flywheel.disk import read_bytes, replace_text, version_file_errors
-from rag_flywheel.errors import CorruptFileError, StorageError
+from rag_flywheel.errors import BusyError, CorruptFileError, StorageError
 from rag_flywheel.records import Current
 from rag_flywheel.store import journal
-from rag_flywheel.store.database import Database
+from rag_flywheel.store.database import BUSY_TIMEOUT_S, Database
 from rag_flywheel.store.journal import Look
 
 log = logging.getLogger("rag_flywheel")
@@ -72,8 +72,11 @@ def make_live(
             log.warning("%s is live, but by which look of the gate is lost: %s", current, error)
 
 
-def reconcile(root: Path, database: Database) -> None:
-    """Write into the journal which version CURRENT names, when the last intent never reached it."""
+def reconcile(root: Path, database: Database, *, wait_s: float = BUSY_TIMEOUT_S) -> None:
+    """Write into the journal which version CURRENT names, when the last intent never reached it.
+
+    wait_s: for how long to wait while another program writes; after it, that is left to the next call.
+    """
     try:
         current = read_current(root)
     except CorruptFileError:
@@ -86,8 +89,13 @@ def reconcile(root: Path, database: Database) -> None:
     if foreign:
         log.warning("%s names version %s, %s", root / CURRENT, current.version, _FOREIGN)
     elif current != intended:
-        with database.transaction() as conn:
-            journal.record_live_change(conn, "found", current)
+        try:
+            with database.transaction(wait_s=wait_s) as conn:
+                journal.record_live_change(conn, "found", current)
+        except BusyError as error:
+            log.warning(
+                "that version %s was found live is not recorded: %s", current.version, error
+            )
 
 
 def live_of(root: Path, database: Database) -> Current | None:

@@ -33,6 +33,7 @@ from rag_flywheel.deploy.versions import (
 from rag_flywheel.disk import disk_errors, new_folder, read_bytes, sync_tree
 from rag_flywheel.errors import CorruptFileError, InputError
 from rag_flywheel.records import RestoreReport
+from rag_flywheel.store import attempts
 from rag_flywheel.store.copies import make_one_file, put_in_place
 from rag_flywheel.store.database import FILE_NAME as DATABASE
 from rag_flywheel.store.database import Database
@@ -92,6 +93,7 @@ def _put_together(saved: Path, backup: Backup, folder: Path, user_hash: Hash) ->
             )
         with database.transaction() as conn:
             begin_timeline(conn)
+            attempts.end_open(conn)
     finally:
         database.close()
     make_one_file(folder / DATABASE)

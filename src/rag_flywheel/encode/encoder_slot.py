@@ -123,6 +123,8 @@ class EncoderSlot:
         """The identity of the index's encoder; an index without one records this encoder."""
         if (known := self._known()) is not None:
             return known
+        if self._database.read_only:
+            return _identity(encoder)
         with self._database.transaction() as conn:
             if journal.read_meta(conn, _KEYS[0]) is None:
                 for key, value in zip(_KEYS, _identity(encoder), strict=True):

@@ -100,7 +100,8 @@ def propose(examples: Examples, kept: Parameters) -> Proposal:
         why = "nearly all votes say the same: how often they err cannot be told, weights stay"
         return Proposal(None, why, scores)
     likeliest = _fitted(own)
-    if (noise := likeliest.rates.noise) > NOISE_LIMIT:
+    scores["noise"] = noise = likeliest.rates.noise
+    if noise > NOISE_LIMIT:
         why = f"{noise:.0%} of votes look wrong: nothing is learned from them"
         return Proposal(None, why, scores, likeliest)
     found = _with_weights(replace(kept, source=FITTED), own, likeliest.weights)

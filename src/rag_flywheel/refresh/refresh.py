@@ -25,6 +25,7 @@ from rag_flywheel.privacy.retention import fold_old
 from rag_flywheel.rank.raters import load_raters, weights_of
 from rag_flywheel.records import RefreshReport
 from rag_flywheel.refresh.due import When, nothing_to_do
+from rag_flywheel.refresh.failures import Trace, traced
 from rag_flywheel.refresh.job import Job, RunningJob, Tune
 from rag_flywheel.refresh.next_version import next_version
 from rag_flywheel.refresh.start import Live, read_live, sound
@@ -54,6 +55,11 @@ def refresh_locked(
 
     anew: refresh even when nothing is due, with parameters fitted without those of earlier versions.
     """
+    with traced(job.root, job.database) as trace, disk_errors(job.root):
+        return _refresh(job, when, trace, anew=anew, tune=tune)
+
+
+def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> RefreshReport:
     began = time.monotonic()
     root, database = job.root, job.database
     if left := prune.clean_staging(root):
@@ -70,6 +76,7 @@ def refresh_locked(
         seconds = time.monotonic() - began
         report = RefreshReport("unchanged", live.version, "kept", idle, {}, seconds)
     else:
+        trace.begin()
         encoder, config = job.load_encoder(), job.config
         source = Source(encoder, config)
         if tune:

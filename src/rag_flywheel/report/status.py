@@ -7,12 +7,14 @@ from typing import Any
 
 from rag_flywheel.config import Config
 from rag_flywheel.deploy.current import live_of
+from rag_flywheel.deploy.failure_file import noted_failures
 from rag_flywheel.deploy.files import files_below
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
-from rag_flywheel.errors import FlywheelError
+from rag_flywheel.errors import CorruptFileError, FlywheelError, NewerFormatError, UnknownIdError
 from rag_flywheel.index.graph import recall_of
-from rag_flywheel.records import HistoryEntry, Status, TenantScope, VersionInfo
+from rag_flywheel.records import Current, HistoryEntry, Status, TenantScope, VersionInfo
+from rag_flywheel.report.health import health
 from rag_flywheel.store import history as log
 from rag_flywheel.store import journal, passages, retrievals, votes
 from rag_flywheel.store.database import Database
@@ -25,8 +27,8 @@ def utc(seconds: float) -> str:
 
 def status(root: Path, database: Database, config: Config) -> Status:
     """The folder's state in numbers."""
-    current = live_of(root, database)
-    manifest = read_manifest(root, current.version) if current else None
+    current, manifest = _live(root, database)
+    found = health(root, read_only=database.read_only)
     watermark = manifest.watermark if manifest else 0
     with database.snapshot() as conn:
         refreshed = journal.last_refresh_at(conn)
@@ -46,15 +48,32 @@ def status(root: Path, database: Database, config: Config) -> Status:
             votes_since_refresh=votes.count_votes(conn, after=watermark),
             last_refresh=None if refreshed is None else utc(refreshed),
             bytes_on_disk=_bytes_below(root),
+            health=found.state,
+            problems=tuple(f"{c.name}: {c.found}; to do: {c.to_do}" for c in found.problems),
             **_dense(root, manifest),
         )
+
+
+def _live(root: Path, database: Database) -> tuple[Current | None, Manifest | None]:
+    """What is live, and its manifest; None for what cannot be read, as the problems say."""
+    try:
+        current = live_of(root, database)
+    except (CorruptFileError, OSError):
+        return None, None
+    try:
+        return current, read_manifest(root, current.version) if current else None
+    except (CorruptFileError, NewerFormatError, UnknownIdError, OSError):
+        return current, None
 
 
 def _dense(root: Path, manifest: Manifest | None) -> dict[str, Any]:
     """How dense search works, exactly or by a graph, and its recall."""
     if manifest is None:
         return {}
-    recall = recall_of(version_folder(root, manifest.id), manifest.n_passages)
+    try:
+        recall = recall_of(version_folder(root, manifest.id), manifest.n_passages)
+    except (CorruptFileError, OSError):
+        return {}
     return {
         "dense_search": "every passage" if recall is None else "a graph",
         "dense_recall": 1.0 if recall is None else recall,
@@ -91,8 +110,12 @@ def versions(root: Path, database: Database) -> list[VersionInfo]:
     return infos
 
 
-def history(database: Database, n: int, scope: TenantScope) -> list[HistoryEntry]:
+def history(root: Path, database: Database, n: int, scope: TenantScope) -> list[HistoryEntry]:
     """The n newest events in the history of the index, the newest first; reviews and pins are those in
     the scope."""
     with database.snapshot() as conn:
-        return [HistoryEntry(utc(at), kind, text) for at, kind, text in log.entries(conn, n, scope)]
+        found = log.entries(conn, n, scope)
+    noted = noted_failures(root)
+    found += [(each.at, "failed", log.failure_text(each.reason, each.to_do)) for each in noted]
+    newest = sorted(found, key=lambda entry: -entry[0])[:n]
+    return [HistoryEntry(utc(at), kind, text) for at, kind, text in newest]

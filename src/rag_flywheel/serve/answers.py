@@ -8,15 +8,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rag_flywheel.errors import BusyError, NotRecordedWarning, StorageError
+from rag_flywheel.errors import NotRecordedWarning, StorageError
 from rag_flywheel.rank.score import Scored
 from rag_flywheel.records import Filter, Hit, KnownAnswer, Passage, Retrieval, Vectors
 from rag_flywheel.serve.explore import Allowance, drawn
+from rag_flywheel.serve.postponed import MOST, Postponed, Record, Write
 from rag_flywheel.serve.state import State
 from rag_flywheel.store import passages, retrievals, wall_clock
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.column_checks import EXPLORED, KNOWN, STAYED
-from rag_flywheel.store.database import Database
 from rag_flywheel.store.timeline import read_moment
 
 Behind = tuple[tuple[int, ...], tuple[KnownAnswer, ...]]
@@ -88,7 +88,7 @@ class RestoredError(StorageError):
 
 
 def answer(
-    database: Database,
+    postponed: Postponed,
     state: State,
     asked: Request,
     found: Sequence[RankedQuery],
@@ -101,64 +101,50 @@ def answer(
     """The retrievals for the caller, committed to the database first when they are to be recorded.
 
     allowance: how many recorded ones may be explored. began: when the call began (time.perf_counter).
-    wait_s: for how long to wait for another program that writes; then they are not recorded.
+    wait_s: for how long to wait for another program that writes; then they are recorded later.
     Raises RestoredError.
     """
     if not asked.record or not found:
         return [retrieval(None, state, f) for f in found]
     latency_ms = (time.perf_counter() - began) * 1000.0 / len(found)
-    ids = [_new_id() for _ in found]
-    chosen = [_explored(f, id_, allowance) for f, id_ in zip(found, ids, strict=True)]
+    ids = [new_id() for _ in found]
+    chosen = [explored(f, id_, allowance) for f, id_ in zip(found, ids, strict=True)]
     records = [
-        _record(id_, f, state, asked, latency_ms) for id_, f in zip(ids, chosen, strict=True)
+        retrieval_record(id_, f, state, asked, latency_ms)
+        for id_, f in zip(ids, chosen, strict=True)
     ]
-    try:
-        with database.transaction(durable=False, wait_s=wait_s) as conn:
-            _write(conn, state, records, chosen, revision)
-    except BusyError as error:
-        warn_not_recorded(error, wait_s)
+    to_write = record_of(
+        ids, state, asked, lambda conn: write_records(conn, state, records, chosen, revision)
+    )
+    if not postponed.write(to_write, wait_s=wait_s):
+        warn_not_recorded()
         return [retrieval(None, state, f) for f in found]
     return [retrieval(id_, state, f) for id_, f in zip(ids, chosen, strict=True)]
 
 
-def warn_not_recorded(error: BusyError, wait_s: float) -> None:
+def record_of(ids: Sequence[str], state: State, asked: Request, write: Write) -> Record:
+    """What records the retrievals of these ids, which were answered from a state."""
+    return Record(tuple(ids), state.timeline, state.n_forgotten, asked.user_id, write)
+
+
+def warn_not_recorded() -> None:
     """Warn that an answer is given without a record."""
     warnings.warn(
-        f"the answer was not recorded, and takes no votes: {error} (waited {wait_s:g} s, config "
-        "record_wait_s)",
+        "the answer was not recorded, and takes no votes: another program goes on writing to the database, "
+        f"and {MOST} records wait for it",
         NotRecordedWarning,
         stacklevel=2,
     )
 
 
-def recorded(
-    conn: sqlite3.Connection,
-    state: State,
-    asked: Request,
-    found: RankedQuery,
-    allowance: Allowance,
-    *,
-    revision: str,
-    latency_ms: float,
-) -> Retrieval:
-    """The retrieval for the caller, recorded in a write transaction that the caller commits.
-
-    Raises RestoredError.
-    """
-    id_ = _new_id()
-    found = _explored(found, id_, allowance)
-    record = _record(id_, found, state, asked, latency_ms)
-    _write(conn, state, [record], [found], revision)
-    return retrieval(record.id, state, found)
-
-
-def _write(
+def write_records(
     conn: sqlite3.Connection,
     state: State,
     records: Sequence[retrievals.RetrievalRecord],
     found: Sequence[RankedQuery],
     revision: str,
 ) -> None:
+    """Write retrievals with the vectors of their queries. Raises RestoredError."""
     if read_moment(conn).timeline != state.timeline:  # then its numbers mean other passages
         raise RestoredError("a backup was restored while this was answered; repeat the call")
     for record, f in zip(records, found, strict=True):
@@ -172,11 +158,12 @@ def retrieval(id_: str | None, state: State, found: RankedQuery) -> Retrieval:
     return Retrieval(id_, found.query, state.version.id, hits, found.answerable)
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """An id of a retrieval."""
     return f"{int(wall_clock.now() * 1000):011x}{secrets.token_hex(6)}"
 
 
-def _explored(found: RankedQuery, id_: str, allowance: Allowance) -> RankedQuery:
+def explored(found: RankedQuery, id_: str, allowance: Allowance) -> RankedQuery:
     """The ranked query as the retrieval of this id shows it."""
     probability = allowance.spend(useful=found.other is not None)
     if found.other is None or probability <= 0.0:
@@ -186,9 +173,10 @@ def _explored(found: RankedQuery, id_: str, allowance: Allowance) -> RankedQuery
     return replace(found, probability=1.0 - probability)
 
 
-def _record(
+def retrieval_record(
     id_: str, found: RankedQuery, state: State, asked: Request, latency_ms: float
 ) -> retrievals.RetrievalRecord:
+    """What is stored of the retrieval of this id."""
     where, parts = asked.stored_where, [_parts(hit) for _, hit in found.hits]
     if found.probability is not None:
         parts[-1][EXPLORED if found.hits[-1][1].explored else STAYED] = found.probability

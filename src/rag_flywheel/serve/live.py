@@ -6,6 +6,7 @@ A version built by a refresh is loaded in the background, while the last state g
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from rag_flywheel.serve.candidates import warm_up
 from rag_flywheel.serve.catch_up import caught_up, initial_state
 from rag_flywheel.serve.state import State
 from rag_flywheel.store import forgetting, journal
-from rag_flywheel.store.database import Database
+from rag_flywheel.store.database import ChangedError, Database
 from rag_flywheel.store.timeline import read_moment
 
 log = logging.getLogger("rag_flywheel")
@@ -131,11 +132,13 @@ class LiveState:
             live = self._live
             if live is not None and live is not unless and live.signature == self._signature():
                 return
+            began = time.monotonic()
             loaded = self._loaded(last=None if live is unless else live)
             if live is not None:
                 warm_up(loaded.state)
             with self._lock:
                 self._live = loaded
+        _log_loaded(live, loaded, time.monotonic() - began)
 
     def close(self) -> None:
         """Stop loading in the background, and wait for a load under way; close the database first."""
@@ -202,14 +205,20 @@ class LiveState:
                         continue  # a backup was restored, and this version may not be of it
                     state = initial_state(version, frozen_at, conn, self._source)
                 return _Live(signature, before[1], n_orders, state)
-            except ClosedError:
+            except (ClosedError, ChangedError):
                 raise
             except FlywheelError as error:
                 if signature != self._signature():
                     continue  # another version went live, and this one may have been pruned
                 if last is None:
                     raise
-                log.error("the new live version cannot be served; keeping the last: %s", error)
+                kept = last.state.version.id
+                fields = {"event": "version_kept", "version": kept, "error": type(error).__name__}
+                log.error(
+                    "the new live version cannot be served; keeping the last: %s",
+                    error,
+                    extra=fields,
+                )
                 return replace(last, signature=signature)
         raise AssertionError("the live version changed at every try to load it")
 
@@ -220,6 +229,29 @@ class LiveState:
             except FileNotFoundError:
                 return None
         return (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+def _log_loaded(before: _Live | None, loaded: _Live, seconds: float) -> None:
+    """Say which version answers from now on, with the same as fields of the record."""
+    version, last = loaded.state.version, None if before is None else before.state.version
+    fields = {
+        "event": "version_loaded" if last is None else "version_swapped",
+        "version": version.id,
+        "previous": None if last is None else last.id,
+        "n_passages": len(version.pids),
+        "frozen_at": loaded.state.frozen_at,
+        "seconds": round(seconds, 3),
+    }
+    if last is None:
+        log.info("serving %s (loaded in %.2f s)", version.id or "no version", seconds, extra=fields)
+    elif last is not version:
+        log.info(
+            "serving %s instead of %s (loaded in %.2f s)",
+            version.id or "no version",
+            last.id or "no version",
+            seconds,
+            extra=fields,
+        )
 
 
 _states: weakref.WeakSet[LiveState] = weakref.WeakSet()

@@ -20,6 +20,7 @@ from rag_flywheel.errors import CorruptFileError, EncoderMismatchError, UnknownI
 from rag_flywheel.records import Current
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookups
+from rag_flywheel.serve.postponed import Postponed
 from rag_flywheel.serve.server import Server
 from rag_flywheel.store.database import Database
 
@@ -28,7 +29,12 @@ Files = Mapping[str, tuple[str, int]]
 
 
 def server_of(
-    root: Path, database: Database, config: Config, encoder: Encoder, lookups: Lookups
+    root: Path,
+    database: Database,
+    config: Config,
+    encoder: Encoder,
+    lookups: Lookups,
+    postponed: Postponed,
 ) -> Server:
     """A server that answers queries from the live version of this folder."""
     source = Source(encoder, config)
@@ -40,7 +46,7 @@ def server_of(
         lambda: read_live(root, database, last),
         root / CURRENT,
     )
-    return Server(database, config, source, live, lookups)
+    return Server(database, config, source, live, lookups, postponed)
 
 
 class LastLoaded:
@@ -83,6 +89,20 @@ def current_of(root: Path) -> Current | None:
         return read_current(root)
 
 
+def _log_fallback(named: Current | None, used: Current | None) -> None:
+    """Say that another version answers than CURRENT names, which is of another state of the database."""
+    if named is None or named == used:
+        return
+    instead = "no version" if used is None else used.version
+    fields = {"event": "version_fallback", "version": named.version, "instead": instead}
+    log.warning(
+        "version %s is of another state of the database; %s answers instead: run `rag-flywheel refresh`",
+        named.version,
+        instead,
+        extra=fields,
+    )
+
+
 def read_live(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersion, int | None]:
     """(the live version, the event number that evidence is frozen at).
 
@@ -95,6 +115,7 @@ def read_live(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedV
 def _read(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersion, int | None]:
     encoder = last.encoder
     current = live_of(root, database)
+    _log_fallback(read_current(root), current)
     if current is None:
         return empty_version(encoder.dim), None
     try:

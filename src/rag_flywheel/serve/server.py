@@ -1,11 +1,12 @@
 """Answers queries: query -> candidates -> rank -> hits, from the live version and every event since."""
 
 import logging
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +20,6 @@ from rag_flywheel.checks import (
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import TextEncoder
-from rag_flywheel.errors import BusyError
 from rag_flywheel.rank.evidence import Asked, Evidence, evidence_for
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.posterior import Rates
@@ -50,10 +50,14 @@ from rag_flywheel.serve.answers import (
     Request,
     RestoredError,
     answer,
+    explored,
     make_hit,
-    recorded,
+    new_id,
+    record_of,
     retrieval,
+    retrieval_record,
     warn_not_recorded,
+    write_records,
 )
 from rag_flywheel.serve.candidates import look_up, with_evident
 from rag_flywheel.serve.explore import Allowance, passage_to_explore
@@ -61,10 +65,11 @@ from rag_flywheel.serve.features import read_features
 from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookup, Lookups
+from rag_flywheel.serve.postponed import Postponed
 from rag_flywheel.serve.scopes import Scopes
 from rag_flywheel.serve.state import Scope, State
 from rag_flywheel.store import passages, retrievals
-from rag_flywheel.store.database import Database
+from rag_flywheel.store.database import ChangedError, Database
 from rag_flywheel.store.passages import StoredPassage
 from rag_flywheel.store.timeline import read_moment
 
@@ -135,7 +140,9 @@ class Server:
         source: Source,
         live: LiveState,
         lookups: Lookups,
+        postponed: Postponed | None = None,
     ) -> None:
+        self.postponed = Postponed(database) if postponed is None else postponed
         self._database = database
         self._config = config
         self._source = source
@@ -163,7 +170,7 @@ class Server:
                 break  # else a text was edited or removed meanwhile: its new one may belong here
         more = self._allowance
         return answer(
-            self._database,
+            self.postponed,
             state,
             asked,
             found,
@@ -175,6 +182,9 @@ class Server:
 
     def rank(self, queries: Sequence[str], asked: Request) -> list[list[str]]:
         """The ids of the k best passages for each query, and nothing else."""
+        return _again_after_a_restore(lambda: self._rank(queries, asked))
+
+    def _rank(self, queries: Sequence[str], asked: Request) -> list[list[str]]:
         self._check(queries, asked.k)
         if not queries:
             return []
@@ -298,44 +308,53 @@ class Server:
             copies = self._config.show_copies
             own = GivenCandidates.of(conn, given, tenancy, copies=copies)
         ranked = self._ranked_given(state, EmbeddedText(query, vector), own, asked)
-        shown, more = ranked.best[: asked.k], self._allowance
+        shown = ranked.best[: asked.k]
         of_hits = _relevance_of_given(state, ranked, shown, query, own)
-        least = asked.min_relevance
-
-        def hits_of(pids: Pids) -> list[tuple[int, Hit]]:
-            every = [(i, int(pids[i]), own.texts[i]) for i in shown]
-            return _hits_of(ranked, every, of_hits, least)
-
-        def unrecorded() -> Retrieval:
-            found = RankedQuery(query, vector, hits_of(own.pids), of_hits.answerable)
-            return retrieval(None, state, found)
-
+        every = [
+            (i, i, own.texts[i]) for i in shown
+        ]  # places in stead of the numbers of their rows
+        hits = _hits_of(ranked, every, of_hits, asked.min_relevance)
+        found = RankedQuery(query, vector, hits, of_hits.answerable)
         if not asked.record:
-            return unrecorded()
-        wait_s = self._config.record_wait_s
+            return retrieval(None, state, found)
         latency_ms = (time.perf_counter() - began) * 1000.0
-        kept = own.kept(shown)
-        i = None
+        kept, id_ = own.kept(shown), new_id()
         if self._explores(asked):
-            stored = set(kept)
-            below = [j for j in ranked.below(shown) if j in stored]
-            i = ranked.to_explore(state, shown, below, self._times(state, query, asked.tenant))
-        try:
-            with self._database.transaction(durable=False, wait_s=wait_s) as conn:
-                pids = own.pids.copy()
-                pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept], tenancy)
-                logged, other = own.logged(kept, pids), None
-                if i is not None:
-                    (chance,) = _relevance_of_given(state, ranked, [i], query, own).hits
-                    hit = ranked.explored(own.texts[i], i, len(shown), chance)
-                    other = int(pids[i]), hit
-                found = RankedQuery(query, vector, hits_of(pids), of_hits.answerable, logged, other)
-                return recorded(
-                    conn, state, asked, found, more, revision=revision, latency_ms=latency_ms
-                )
-        except BusyError as error:
-            warn_not_recorded(error, wait_s)
-            return unrecorded()
+            other = self._other_given(state, ranked, shown, kept, query, own, asked)
+            found = explored(replace(found, other=other), id_, self._allowance)
+
+        def write(conn: sqlite3.Connection) -> None:
+            pids = own.pids.copy()
+            pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept], tenancy)
+            by_row = [(int(pids[i]), hit) for i, hit in found.hits]
+            stored = replace(found, hits=by_row, candidates=own.logged(kept, pids))
+            record = retrieval_record(id_, stored, state, asked, latency_ms)
+            write_records(conn, state, [record], [stored], revision)
+
+        to_write = record_of([id_], state, asked, write)
+        if self.postponed.write(to_write, wait_s=self._config.record_wait_s):
+            return retrieval(id_, state, found)
+        warn_not_recorded()
+        return retrieval(None, state, replace(found, hits=hits))
+
+    def _other_given(
+        self,
+        state: State,
+        ranked: _Ranked,
+        shown: Sequence[int],
+        kept: Sequence[int],
+        query: str,
+        own: GivenCandidates,
+        asked: Request,
+    ) -> tuple[int, Hit] | None:
+        """What may take the last place of those shown, to be explored, with its place; None: nothing."""
+        stored = set(kept)
+        below = [j for j in ranked.below(shown) if j in stored]
+        i = ranked.to_explore(state, shown, below, self._times(state, query, asked.tenant))
+        if i is None:
+            return None
+        (chance,) = _relevance_of_given(state, ranked, [i], query, own).hits
+        return i, ranked.explored(own.texts[i], i, len(shown), chance)
 
     def _ranked_given(
         self, state: State, query: EmbeddedText, own: GivenCandidates, asked: Request
@@ -414,9 +433,10 @@ class Server:
 
 
 def _again_after_a_restore(call: Callable[[], T]) -> T:
-    """What the call returns, begun anew when a backup was restored meanwhile."""
+    """What the call returns, begun anew when a backup was restored meanwhile, or a file that is read
+    only began to be written to."""
     for _ in range(_TRIES - 1):
-        with suppress(RestoredError):
+        with suppress(RestoredError, ChangedError):
             return call()
     return call()
 

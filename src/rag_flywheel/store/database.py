@@ -24,6 +24,7 @@ from rag_flywheel.errors import (
     ReadOnlyError,
     StorageError,
 )
+from rag_flywheel.store.time_limit import limited
 
 FILE_NAME = "flywheel.db"
 BUSY_TIMEOUT_S = 60.0
@@ -33,6 +34,8 @@ _CHUNK = 500  # bound variables in one statement; SQLite's limit is higher every
 
 _File = tuple[int, int]
 """What tells a file from another of the same name: device and inode."""
+_Unchanging = tuple[int, int, int] | None
+"""Size and times of the file, where nobody has it open for writing; None: there is a log beside it."""
 
 
 class _Handle:
@@ -42,6 +45,8 @@ class _Handle:
         self.lock = threading.RLock()
         self.conn: sqlite3.Connection | None = None
         self.file: _File | None = None
+        self.found: _Unchanging = None
+        self.depth = 0
 
     def close(self) -> None:
         with self.lock:
@@ -57,12 +62,14 @@ class _Handle:
 class Database:
     """Connections to one database file: one per thread, closed while the process forks.
 
+    read_only: write nothing, neither the file nor those beside it; every transaction is a ReadOnlyError.
     Raises, from every use: ReadOnlyError, DiskFullError, CorruptFileError, StorageError, and
     ClosedError after `close`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        self.read_only = read_only
         self._local = threading.local()
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
         self._handles_lock = threading.RLock()
@@ -79,6 +86,10 @@ class Database:
             with self._handles_lock:
                 self._handles.add(handle)
             self._local.handle = handle
+        if self.read_only:
+            with handle.lock, self._read_only(handle) as conn:
+                yield conn
+            return
         with handle.lock, self._translated():
             self.require_open()
             if handle.conn is None or (
@@ -89,6 +100,45 @@ class Database:
                 handle.conn = _connect(self.path, create=not self._seen)
                 handle.file, self._seen = handle.file or self._found(), True
             yield handle.conn
+
+    @contextmanager
+    def _read_only(self, handle: _Handle) -> Iterator[sqlite3.Connection]:
+        """The same without a byte written. Raises ChangedError.
+
+        SQLite reads a file beside which there is no log as if it never changed. Whether a program began
+        to write meanwhile is seen by the file's state, after the block as well as before.
+        """
+        with self._translated():
+            self.require_open()
+            if not handle.depth and (
+                handle.conn is None
+                or (handle.file, handle.found) != (self._found(), _unchanging(self.path))
+            ):
+                handle.close()
+                handle.file, handle.found = self._found(), _unchanging(self.path)
+                handle.conn = _connect_read_only(self.path, handle.found is not None)
+            assert handle.conn is not None
+            handle.depth += 1
+            try:
+                yield handle.conn
+            finally:
+                handle.depth -= 1
+                if handle.found is not None and handle.found != _unchanging(self.path):
+                    if not handle.depth:
+                        handle.close()
+                    raise ChangedError(
+                        f"{self.path} was written to while it was read; repeat the call"
+                    )
+
+    def require_writable(self) -> None:
+        """Raises ReadOnlyError when it was opened to be read only, and ClosedError after `close`."""
+        self.require_open()
+        if self.read_only:
+            raise ReadOnlyError(
+                f"{self.path.parent} was opened with read_only=True, which answers and reports, but "
+                "records, changes and builds nothing; open it without read_only, as a user who may write "
+                "to the folder"
+            )
 
     @property
     def file(self) -> object:
@@ -121,6 +171,7 @@ class Database:
         death of the process but perhaps not of the machine (NORMAL).
         wait_s: for how long to wait while another program writes. Raises BusyError after it.
         """
+        self.require_writable()
         with self.reading() as conn:
             conn.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             with _waiting(conn, wait_s):
@@ -150,6 +201,21 @@ class Database:
             rows = [str(row[0]) for row in conn.execute("PRAGMA integrity_check")]
         return [f"{self.path.name}: {row}" for row in rows if row != "ok"]
 
+    def quick_problems(self) -> tuple[list[str], bool]:
+        """(what a quick look says is wrong with the file, whether it saw all of it)."""
+        with self.snapshot() as conn:
+            n, size = (
+                conn.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_count", "page_size")
+            )
+            log, found = Path(f"{self.path}-wal"), self.path.stat().st_size
+            if found < n * size and not (log.exists() and log.stat().st_size):
+                return [f"{self.path.name} has {found} bytes; its header says {n * size}"], True
+            rows = list[Any]()
+            with limited(conn) as left:
+                rows = conn.execute("PRAGMA quick_check(3)").fetchall()
+        said = [f"SQLite says of {self.path.name}: {row[0]}" for row in rows if row[0] != "ok"]
+        return said, not left.over
+
     def compact(self, *, wait_s: float = 0.0) -> bool:
         """Write the file anew without what was deleted, and empty the log beside it.
 
@@ -169,10 +235,22 @@ class Database:
     def close(self) -> None:
         """Close every connection of this process, each when the call that uses it has ended."""
         self._closed = True
+        self.close_connections()
+
+    def close_connections(self) -> None:
+        """Close every connection, each when the call that uses it has ended; the next use opens another."""
         with self._handles_lock:
             handles = list(self._handles)
         for handle in handles:
             handle.close()
+
+    def has_open(self, path: Path) -> bool:
+        """Whether a connection to the file at `path` is open."""
+        with self._handles_lock:
+            some = any(handle.conn is not None for handle in list(self._handles))
+        with suppress(OSError):
+            return some and self.path.samefile(path)
+        return False
 
     def before_fork(self) -> list[threading.RLock]:
         """Close every connection, and hold the locks that keep threads from opening new ones."""
@@ -210,8 +288,8 @@ class Database:
             name.startswith("SQLITE_CANTOPEN") and unwritable
         ):
             return ReadOnlyError(
-                f"{where.parent} cannot be written to ({error}); every use of an index writes to "
-                "its folder: give this user write permission, or copy the folder"
+                f"{where.parent} cannot be written to ({error}); give this user write permission, or open "
+                "it with read_only=True (--read-only), which records nothing"
             )
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return BusyError(
@@ -292,8 +370,60 @@ def make_file(path: Path) -> None:
         os.close(os.open(path, flags, new_file_mode(path.parent)))
 
 
+class ChangedError(StorageError):
+    """A file that was read as if nobody writes to it was written to."""
+
+
+def _unchanging(path: Path) -> _Unchanging:
+    """The state of a file that no program has open for writing; None where one may: there is a log."""
+    for beside in ("-wal", "-shm"):
+        try:
+            if os.lstat(f"{path}{beside}").st_size or beside == "-shm":
+                return None
+        except FileNotFoundError:
+            pass
+    found = os.lstat(path)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _connect_read_only(path: Path, unchanging: bool) -> sqlite3.Connection:
+    """A connection that writes nothing: SQLite makes its log and the index of that where they are missing,
+    unless the file is said to be immutable; and it reads an index that it must not write to."""
+    _require_files(path)
+    if not unchanging and not path.with_name(f"{path.name}-shm").exists():
+        raise ReadOnlyError(
+            f"{path}-wal holds changes, but {path.name}-shm, without which they cannot be read, is missing: "
+            "open the index once with write permission, or copy both, or copy the index by "
+            "`rag-flywheel backup`"
+        )
+    options = "immutable=1" if unchanging else "readonly_shm=1"
+    if not unchanging and any(
+        not other.read_only and other.has_open(path) for other in list(_databases)
+    ):
+        options = ""  # connections of one process share what they have of the index
+    conn = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro&{options}",
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=True,
+    )
+    try:
+        _require_own(conn, path)
+        conn.execute("PRAGMA trusted_schema=OFF")
+        conn.execute("PRAGMA cell_size_check=ON")
+        conn.execute("PRAGMA query_only=ON")
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
 def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
     _require_files(path)
+    for other in list(_databases):
+        if other.read_only and other.has_open(path):
+            other.close_connections()  # or this one could not write either; they open again when used
     if create:
         make_file(path)
     mode = "rwc" if create else "rw"

@@ -6,16 +6,22 @@ from collections.abc import Iterable
 
 from rag_flywheel.errors import counted
 from rag_flywheel.records import ALL_TENANTS, TenantScope
+from rag_flywheel.store import attempts
 
 Entry = tuple[float, str, str]
 """(seconds since 1970, kind, text)."""
+KILLED = (
+    "it was killed, or the machine stopped, before it ended",
+    "nothing after one: the next refresh cleans up; where it happens again, see the memory it has and "
+    "the time that whatever runs it allows",
+)
+"""Why a refresh that began did not end, and what to do."""
+_ATTEMPTS = 1_000  # that failures are looked for in
 
 
 def entries(conn: sqlite3.Connection, n: int, scope: TenantScope = ALL_TENANTS) -> list[Entry]:
     """The n newest, the newest first; reviews and pins are those in the scope."""
-    found = [
-        e for source in (_live_changes, _rejections, _forgets, _looks) for e in source(conn, n)
-    ]
+    found = [entry for source in _SOURCES for entry in source(conn, n)]
     found += [entry for source in (_reviews, _pins) for entry in source(conn, n, scope)]
     return sorted(found, key=lambda entry: -entry[0])[:n]
 
@@ -92,3 +98,26 @@ def _looks(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
             new = "new parameters" if arm == "weights" else "tuned encoder"
             text = f"{new} of {version}: {outcome}, {counted(n_votes, 'vote')} so far{chance}"
         yield float(at), "look", text
+
+
+def _failures(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
+    every = attempts.newest(conn, _ATTEMPTS)
+    for attempt in [attempt for attempt in every if attempt.state != "ended"][:n]:
+        if attempt.state == "failed":
+            yield (
+                attempt.over_at or attempt.at,
+                "failed",
+                failure_text(attempt.reason, attempt.to_do),
+            )
+        elif attempt is every[0]:
+            yield attempt.at, "begun", "a refresh began; it goes on, or was killed"
+        else:
+            yield attempt.at, "failed", failure_text(*KILLED)
+
+
+def failure_text(reason: str | None, to_do: str | None) -> str:
+    """The sentence on a refresh that failed."""
+    return f"a refresh failed: {reason}; to do: {to_do}"
+
+
+_SOURCES = (_live_changes, _rejections, _forgets, _looks, _failures)

@@ -84,6 +84,39 @@ def last_refresh_at(conn: sqlite3.Connection) -> float | None:
     return None if at is None else column_checks.seconds("refreshes.at", at)
 
 
+def last_result(conn: sqlite3.Connection) -> tuple[float, str, str] | None:
+    """(when it ended, outcome, reason) of the last refresh; None without one."""
+    sql = "SELECT at, outcome, reason FROM refreshes ORDER BY id DESC LIMIT 1"
+    row = conn.execute(sql).fetchone()
+    if row is None:
+        return None
+    at = column_checks.seconds("refreshes.at", row[0])
+    outcome, reason = (column_checks.text("refreshes", value) for value in row[1:])
+    return at, outcome, reason
+
+
+def last_noise(conn: sqlite3.Connection) -> float | None:
+    """The share of votes that look wrong, as the last refresh that promoted a version found it; None
+    where nothing was fitted."""
+    sql = "SELECT scores FROM refreshes WHERE outcome = 'promoted' ORDER BY id DESC LIMIT 1"
+    scores = scalar(conn, sql)
+    found = None if scores is None else column_checks.parsed("refreshes.scores", scores)
+    noise = found.get("noise") if isinstance(found, dict) else None
+    return noise if isinstance(noise, float) else None
+
+
+def last_outcomes(conn: sqlite3.Connection, n: int) -> list[str]:
+    """The n newest decisions of the gate on weights, the newest first."""
+    sql = "SELECT outcome FROM looks WHERE arm = 'weights' ORDER BY id DESC LIMIT ?"
+    return [column_checks.text("looks.outcome", row[0]) for row in conn.execute(sql, (n,))]
+
+
+def last_live_change_at(conn: sqlite3.Connection) -> float | None:
+    """When the live version was changed last, in seconds since 1970 UTC; None: it never was."""
+    at = scalar(conn, "SELECT at FROM moves ORDER BY id DESC LIMIT 1")
+    return None if at is None else column_checks.seconds("moves.at", at)
+
+
 def record_live_change(conn: sqlite3.Connection, action: str, current: Current) -> None:
     """Append the intent to make a version live."""
     append_rows(conn, "moves", {"at": wall_clock.now(), "action": action, **vars(current)})

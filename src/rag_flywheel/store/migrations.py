@@ -6,13 +6,13 @@ reader learns with one small query whether anything happened.
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 
 import sqlite_utils
 from sqlite_utils.migrations import Migrations
 
-from rag_flywheel.errors import NewerFormatError
+from rag_flywheel.errors import NewerFormatError, StorageError
 from rag_flywheel.store.database import Database, in_chunks, scalar
 from rag_flywheel.store.near_identical import Words, sketch
 from rag_flywheel.store.passages import (
@@ -230,6 +230,20 @@ CREATE TABLE sketches (
     key INTEGER NOT NULL, pid INTEGER NOT NULL REFERENCES passages, PRIMARY KEY (key, pid)
 ) WITHOUT ROWID;
 """
+# attempts: of refreshes; a row with the number of another in `attempt` says how that one went.
+_ATTEMPTS = """
+CREATE TABLE attempts (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('begun', 'ended', 'failed')),
+    attempt INTEGER REFERENCES attempts,
+    pid INTEGER NOT NULL,
+    error TEXT,
+    reason TEXT,
+    to_do TEXT
+);
+CREATE INDEX attempts_attempt ON attempts (attempt) WHERE attempt IS NOT NULL;
+"""
 _WITH_USERS = {
     "retrievals": ("user_id", "session_id"),
     "votes": ("user_id",),
@@ -251,12 +265,7 @@ def m002_safety(db: sqlite_utils.Database) -> None:
     """Tables of the gate, of known answers, and of forgetting; the log can only be appended to."""
     _execute(db, _SAFETY)
     db.execute("ALTER TABLE moves ADD COLUMN held INTEGER NOT NULL DEFAULT 0")
-    for table in _APPEND_ONLY:
-        for action in ("UPDATE", "DELETE"):
-            db.execute(
-                f"CREATE TRIGGER {table}_{action.lower()} BEFORE {action} ON {table} "
-                f"BEGIN SELECT RAISE(ABORT, '{table} can only be appended to'); END"
-            )
+    _append_only(db, _APPEND_ONLY)
 
 
 @migrations()
@@ -403,10 +412,26 @@ def m020_timeline(db: sqlite_utils.Database) -> None:
 
 
 @migrations()
+def m027_attempts(db: sqlite_utils.Database) -> None:
+    """When refreshes began, ended and failed."""
+    _execute(db, _ATTEMPTS)
+    _append_only(db, ["attempts"])
+
+
+@migrations()
 def m030_edited_metadata(db: sqlite_utils.Database) -> None:
     """The event that changed the metadata of a text last."""
     db.execute("ALTER TABLE passages ADD COLUMN edited INTEGER")
     db.execute("CREATE INDEX passages_edited ON passages (edited) WHERE edited IS NOT NULL")
+
+
+def _append_only(db: sqlite_utils.Database, tables: Iterable[str]) -> None:
+    for table in tables:
+        for action in ("UPDATE", "DELETE"):
+            db.execute(
+                f"CREATE TRIGGER {table}_{action.lower()} BEFORE {action} ON {table} "
+                f"BEGIN SELECT RAISE(ABORT, '{table} can only be appended to'); END"
+            )
 
 
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
@@ -430,6 +455,24 @@ def migrate(database: Database, user_hash: Hash) -> None:
     if pending:
         _apply(database, user_hash, hashes=m003_hashed_users.__name__ in pending)
     with database.reading() as conn:
+        require_schema(conn, migrations)
+
+
+class NotMigratedError(StorageError):
+    """The tables are those of an earlier release; opening the index for writing brings them up."""
+
+
+def require_migrated(database: Database) -> None:
+    """Raises NotMigratedError unless the tables are those of this release; changes nothing."""
+    with database.reading() as conn:
+        require_ours(conn)
+        db = sqlite_utils.Database(conn)
+        _refuse_newer(db)
+        if migrations.pending(db):
+            raise NotMigratedError(
+                f"{database.path} was written by an earlier release, and bringing it up to this one writes "
+                "to it; open the index once without read_only"
+            )
         require_schema(conn, migrations)
 
 

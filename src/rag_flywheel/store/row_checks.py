@@ -195,6 +195,7 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
     "trusts": {"kind": text, "trust": column_checks.trust},
     "mutes": {"seq": whole, "user_id": text, "at": seconds},
     "refreshes": {"at": seconds, "outcome": text, "version": optional_text, "scores": parsed},
+    "attempts": {"at": seconds, "pid": whole, "reason": optional_text, "to_do": optional_text},
     "meta": {"key": text, "value": text},
 }
 _REFERENCES = (

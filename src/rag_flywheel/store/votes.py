@@ -309,3 +309,13 @@ def drop_loose_credits(conn: sqlite3.Connection) -> None:
         "DELETE FROM credits WHERE NOT EXISTS "
         "(SELECT 1 FROM answer_votes v WHERE v.seq = credits.seq)"
     )
+
+
+def waiting(conn: sqlite3.Connection, after: int) -> tuple[int, float]:
+    """(how many votes came after an event, when the first of them did, in seconds since 1970 UTC)."""
+    n, first = conn.execute(
+        "SELECT count(*), min(at) FROM (SELECT at FROM votes WHERE seq > ? UNION ALL "
+        "SELECT at FROM answer_votes WHERE seq > ?)",
+        (after, after),
+    ).fetchone()
+    return int(n), column_checks.seconds("votes.at", first) if n else 0.0
