@@ -9,6 +9,11 @@ from rag_flywheel.records import ALL_TENANTS, TenantScope
 
 Entry = tuple[float, str, str]
 """(seconds since 1970, kind, text)."""
+_ARMS = {"weights": "new parameters", "encoder": "tuned encoder"}
+_WITHOUT_TEST = {
+    "withdrawn": "{}: withdrawn, since votes behind them do not count any more; the looks before count on",
+    "recounted": "{}: fewer votes count than at the last look, so the next one needs fewer",
+}
 
 
 def entries(conn: sqlite3.Connection, n: int, scope: TenantScope = ALL_TENANTS) -> list[Entry]:
@@ -87,8 +92,11 @@ def _looks(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
     for at, version, n_votes, p, outcome, arm in rows:
         if outcome == "reset":
             text = "the gate counts its looks from the beginning again"
+        elif outcome in _WITHOUT_TEST:
+            text = _WITHOUT_TEST[outcome].format(_ARMS[arm])
         else:
             chance = "" if p is None else f", p = {p:.3g}"
-            new = "new parameters" if arm == "weights" else "tuned encoder"
-            text = f"{new} of {version}: {outcome}, {counted(n_votes, 'vote')} so far{chance}"
+            text = (
+                f"{_ARMS[arm]} of {version}: {outcome}, {counted(n_votes, 'vote')} so far{chance}"
+            )
         yield float(at), "look", text

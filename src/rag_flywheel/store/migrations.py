@@ -228,6 +228,22 @@ CREATE TABLE sketches (
     key INTEGER NOT NULL, pid INTEGER NOT NULL REFERENCES passages, PRIMARY KEY (key, pid)
 ) WITHOUT ROWID;
 """
+# withdrawn: what the last "better" let in was lost with the votes it rested on; recounted: fewer votes
+# count than at the last look, since users were muted.
+_LOOKS = """
+CREATE TABLE looks (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    version TEXT NOT NULL,
+    n_votes INTEGER NOT NULL,
+    alpha REAL NOT NULL,
+    p REAL,
+    outcome TEXT NOT NULL CHECK (
+        outcome IN ('better', 'no better', 'vetoed', 'reset', 'withdrawn', 'recounted')
+    ),
+    arm TEXT NOT NULL DEFAULT 'weights'
+);
+"""
 _WITH_USERS = {
     "retrievals": ("user_id", "session_id"),
     "votes": ("user_id",),
@@ -250,11 +266,7 @@ def m002_safety(db: sqlite_utils.Database) -> None:
     _execute(db, _SAFETY)
     db.execute("ALTER TABLE moves ADD COLUMN held INTEGER NOT NULL DEFAULT 0")
     for table in _APPEND_ONLY:
-        for action in ("UPDATE", "DELETE"):
-            db.execute(
-                f"CREATE TRIGGER {table}_{action.lower()} BEFORE {action} ON {table} "
-                f"BEGIN SELECT RAISE(ABORT, '{table} can only be appended to'); END"
-            )
+        _append_only(db, table)
 
 
 @migrations()
@@ -398,6 +410,29 @@ def m020_timeline(db: sqlite_utils.Database) -> None:
         "CREATE TABLE builds (version TEXT PRIMARY KEY, token TEXT NOT NULL, at REAL NOT NULL) "
         "WITHOUT ROWID"
     )
+
+
+@migrations()
+def m026_looks_across_forgets(db: sqlite_utils.Database) -> None:
+    """The looks of the gate outlast forgotten users: what the gate let in may be withdrawn, and looks know
+    how many votes were deleted. n_counted: how many of those that counted; first_event: the first event
+    of the user, NULL: not known."""
+    db.execute("ALTER TABLE forgets ADD COLUMN n_counted INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE forgets ADD COLUMN first_event INTEGER")
+    db.execute("ALTER TABLE looks RENAME TO old_looks")
+    _execute(db, _LOOKS)
+    columns = "id, at, version, n_votes, alpha, p, outcome, arm"
+    db.execute(f"INSERT INTO looks ({columns}) SELECT {columns} FROM old_looks")
+    db.execute("DROP TABLE old_looks")
+    _append_only(db, "looks")
+
+
+def _append_only(db: sqlite_utils.Database, table: str) -> None:
+    for action in ("UPDATE", "DELETE"):
+        db.execute(
+            f"CREATE TRIGGER {table}_{action.lower()} BEFORE {action} ON {table} "
+            f"BEGIN SELECT RAISE(ABORT, '{table} can only be appended to'); END"
+        )
 
 
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
