@@ -45,7 +45,7 @@ def vote_as(fw: Flywheel, user: str, queries: list[str], *, wrong: float = 0.0) 
         )
 
 
-def tested(fw: Flywheel) -> list[str]:
+def looks_of(fw: Flywheel) -> list[str]:
     """The outcomes of the looks that tested something."""
     return [outcome for _, _, alpha, _, outcome in rows_of(fw) if alpha > 0]
 
@@ -69,7 +69,7 @@ def test_forgetting_twelve_throwaway_users_takes_no_look_and_keeps_what_was_lear
         for n, user in enumerate(THROWAWAYS):
             fw.forget(user)
             assert live(fw).source == FITTED
-            assert tested(fw) == ["better"], n
+            assert looks_of(fw) == ["better"], n
             assert before in {v.id for v in fw.versions()}
             assert traces(voted, [hashes[n]]) == []
             assert fw.verify() == []
@@ -100,8 +100,8 @@ def test_forgetting_brings_no_look_nearer(voted: Path, tmp_path: Path) -> None:
             fw.forget(user)
             for each in (fw, without):
                 each.refresh()
-            assert len(tested(fw)) <= len(tested(without))
-        assert len(tested(without)) > 1
+            assert len(looks_of(fw)) <= len(looks_of(without))
+        assert len(looks_of(without)) > 1
     assert n_counted(voted) == [100] * 5  # so a look that is due without forgetting stays due
 
 
