@@ -5,8 +5,9 @@
 Four parts, each on the gate's own code. Differences: candidates whose gain in nDCG@10 is known,
 with differences by query of a given spread (most queries 0, the others of both signs; skewed: few
 large losses against many small gains). Families: twenty looks at growing votes under one live
-version. Forgets: ten looks, with users forgotten in between. Fits: two fits to two random halves of the same voted queries of a real collection, either
-of them the candidate, so neither is better; needs RAG_FLYWHEEL_DATA.
+version. Forgets: ten looks, with users forgotten in between. Fits: two fits to two random halves of the
+same voted queries of a real collection, either of them the candidate, so neither is better; needs
+RAG_FLYWHEEL_DATA.
 """
 
 import argparse

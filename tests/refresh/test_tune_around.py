@@ -35,7 +35,7 @@ def ask_as(fw: Flywheel, user: str, asked: Sequence[str], wrong: bool) -> None:
 def test_after_forgetting_nothing_of_the_weights_is_left(voted: Path, tmp_path: Path) -> None:
     twin = Path(shutil.copytree(voted, tmp_path / "twin"))
     with opened(voted) as fw, opened(twin) as replayed:
-        fw.refresh()
+        before = fw.refresh().version
         ask_as(fw, "ann", questions(70, 80), wrong=False)
         assert fw.refresh(tune=True).encoder == "new"
         fw.add([Passage("new", "one more")])
@@ -49,7 +49,7 @@ def test_after_forgetting_nothing_of_the_weights_is_left(voted: Path, tmp_path: 
         report = fw.forget("ann")
         assert report.n_votes == 120
         assert live(fw) == report.version
-        assert ids(fw) == [report.version]
+        assert ids(fw) == [report.version, before]
         assert manifest_of(fw)["tuned"] is None
         assert set(revisions(voted)) == {TeachableEncoder().revision}
         assert traces(voted, [revision, *taught]) == []
@@ -93,7 +93,11 @@ def test_forgetting_does_not_tune_by_itself(voted: Path) -> None:
         fw.forget("ann")
         assert manifest_of(fw)["tuned"] is None
         fw.add([Passage("new", "one more")])
-        assert fw.refresh().encoder == "new"  # the gate counts from the beginning again
+        assert fw.refresh().encoder == "new"  # which waits for no more votes
+        looks = rows(voted, "SELECT outcome FROM looks WHERE arm = 'encoder'")
+        assert [outcome for (outcome,) in looks] == ["better", "withdrawn", "better"]
+        alphas = rows(voted, "SELECT alpha FROM looks WHERE outcome = 'better' AND arm = 'encoder'")
+        assert alphas == [(0.025,), (0.0125,)]  # the look before still counts
 
 
 def test_a_rephrased_question_is_noted(tuned: Path) -> None:

@@ -12,6 +12,7 @@ from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.index.graph import recall_of
+from rag_flywheel.privacy.audit import count_masked
 from rag_flywheel.records import HistoryEntry, Status, TenantScope, VersionInfo
 from rag_flywheel.store import history as log
 from rag_flywheel.store import journal, passages, retrievals, votes
@@ -46,6 +47,7 @@ def status(root: Path, database: Database, config: Config) -> Status:
             votes_since_refresh=votes.count_votes(conn, after=watermark),
             last_refresh=None if refreshed is None else utc(refreshed),
             bytes_on_disk=_bytes_below(root),
+            masked=count_masked(conn),
             **_dense(root, manifest),
         )
 

@@ -244,6 +244,16 @@ CREATE TABLE looks (
     arm TEXT NOT NULL DEFAULT 'weights'
 );
 """
+# dp_releases: the privacy loss of each release of counts, which add up.
+_RELEASES = """
+CREATE TABLE dp_releases (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    what TEXT NOT NULL,
+    epsilon REAL NOT NULL,
+    delta REAL NOT NULL
+);
+"""
 _WITH_USERS = {
     "retrievals": ("user_id", "session_id"),
     "votes": ("user_id",),
@@ -415,8 +425,11 @@ def m020_timeline(db: sqlite_utils.Database) -> None:
 @migrations()
 def m026_looks_across_forgets(db: sqlite_utils.Database) -> None:
     """The looks of the gate outlast forgotten users: what the gate let in may be withdrawn, and looks know
-    how many votes were deleted. n_counted: how many of those that counted; first_event: the first event
-    of the user, NULL: not known."""
+    how many votes were deleted; and the privacy loss of counts that were released.
+
+    n_counted: how many of the deleted votes counted; first_event: the first event of the user, NULL: not
+    known.
+    """
     db.execute("ALTER TABLE forgets ADD COLUMN n_counted INTEGER NOT NULL DEFAULT 0")
     db.execute("ALTER TABLE forgets ADD COLUMN first_event INTEGER")
     db.execute("ALTER TABLE looks RENAME TO old_looks")
@@ -425,6 +438,8 @@ def m026_looks_across_forgets(db: sqlite_utils.Database) -> None:
     db.execute(f"INSERT INTO looks ({columns}) SELECT {columns} FROM old_looks")
     db.execute("DROP TABLE old_looks")
     _append_only(db, "looks")
+    _execute(db, _RELEASES)
+    _append_only(db, "dp_releases")
 
 
 def _append_only(db: sqlite_utils.Database, table: str) -> None:
