@@ -116,6 +116,24 @@ def test_what_names_nobody_stays(text: str) -> None:
     assert mask_pii(text) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("your account 📞 +[1-844-750-2819]  because", "your account 📞 [PHONE]]  because"),
+        ("📞 [1-(844)-750-2819]or can't", "📞 [PHONE]]or can't"),
+        ("Whatsapp:+2349112459160", "Whatsapp:[PHONE]"),
+        ("Contact Support at +61 1800-870-270 I hope", "Contact Support at [PHONE] I hope"),
+        ("IBAN MU17 BOMM 0101 1010 3030 0200 000M UR ok", "IBAN [IBAN] ok"),
+        ("Laurent <notifications@github.com> wrote:", "Laurent <[EMAIL]> wrote:"),
+        ("2014-03-25 16:19:00.111 App[69166:60b] loaded", None),
+        ("https://images.example.com/79177495/108432874-0cd28380-7213-11eb-813d-7755ff164e42.jpg", None),
+        ("demo-screenshot.png?1401298958 (1.3), used 3084.42 MB", None),
+    ],
+)  # fmt: skip
+def test_as_people_write_in_public_trackers(text: str, masked: str | None) -> None:
+    assert pii_mask(("US",))(text) == (text if masked is None else masked)
+
+
 def test_a_masked_text_stays_and_spans_are_in_order_and_apart() -> None:
     text = "ann@example.org, +49 30 901820, DE89370400440532013000, 4111 1111 1111 1111; bob@example.org"
     found = find_pii(text)

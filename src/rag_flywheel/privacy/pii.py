@@ -23,7 +23,7 @@ _CARD = re.compile(r"(?<![\w.,])(?<![0-9][ -])[2-6](?:[ -]?[0-9]){12,18}(?!\w|[.
 _SSN = re.compile(r"(?<![\w-])[0-9]{3}-[0-9]{2}-[0-9]{4}(?![\w-])")
 _IPV4 = re.compile(r"(?<![\w.-])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w-]|\.[0-9])")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
-_PHONE = re.compile(r"(?:[+＋(]\s?){0,2}\d(?:[\s().\-‐‑‒–/]{0,3}\d){5,17}")
+_PHONE = re.compile(r"(?:[+＋(\[]\s?){0,2}\d(?:[\s()\[\].\-‐‑‒–/]{0,3}\d){5,17}")
 _CARD_LENGTHS = {
     "2": (16,),
     "3": (14, 15, 16),
@@ -32,6 +32,7 @@ _CARD_LENGTHS = {
     "6": range(14, 20),
 }
 _SHORTEST_IBAN = 15
+_AROUND = 8  # characters around a number that tell whether it is one: a time follows a date
 
 
 @dataclass(frozen=True, order=True)
@@ -139,23 +140,33 @@ def _cards(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _phones(text: str, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
+    for match in _PHONE.finditer(text):
+        international = match[0].lstrip("([ ").startswith(("+", "＋"))
+        if international and _is_number("+" + re.sub(r"\D", "", match[0])):
+            yield match.span()
+            continue
+        offset = max(0, match.start() - _AROUND)
+        part = text[offset : match.end() + _AROUND]
+        for country in (None, *regions) if international else regions:
+            if spans := _numbers_in(part, country):
+                yield from ((offset + start, offset + end) for start, end in spans)
+                break
+
+
+def _is_number(digits: str) -> bool:
+    """Whether these digits after a + are a telephone number of some country."""
     import phonenumbers
 
-    for match in _PHONE.finditer(text):
-        countries: Sequence[str | None] = regions
-        if match[0].lstrip("( ").startswith(("+", "＋")):
-            countries = (None,)
-        part = text[max(0, match.start() - 1) : match.end() + 1]  # what stands around it counts
-        offset = max(0, match.start() - 1)
-        for country in countries:
-            leniency = phonenumbers.Leniency.VALID
-            spans = [
-                (m.start, m.end)
-                for m in phonenumbers.PhoneNumberMatcher(part, country, leniency=leniency)
-            ]
-            yield from ((offset + start, offset + end) for start, end in spans)
-            if spans:
-                break
+    try:
+        return bool(phonenumbers.is_valid_number(phonenumbers.parse(digits)))
+    except phonenumbers.NumberParseException:
+        return False
+
+
+def _numbers_in(text: str, country: str | None) -> list[tuple[int, int]]:
+    from phonenumbers import Leniency, PhoneNumberMatcher
+
+    return [(m.start, m.end) for m in PhoneNumberMatcher(text, country, leniency=Leniency.VALID)]
 
 
 def _ssns(text: str) -> Iterator[tuple[int, int]]:

@@ -25,7 +25,7 @@ def presidio_mask(
     *,
     language: str = "en",
     entities: Sequence[str] | None = None,
-    least_score: float = 0.5,
+    least_score: float = 0.4,
 ) -> Callable[[str], str]:
     """A function that puts a word in the place of everything that Presidio finds: [PERSON], [EMAIL], ...
 
