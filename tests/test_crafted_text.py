@@ -85,6 +85,7 @@ FREE = {  # arguments that take no text: numbers, booleans, and paths of the cal
     "k", "record", "min_relevance", "progress", "days", "grade", "used", "hold", "tune", "if_votes",
     "max_age_s", "dry_run", "prune", "strict", "chunk_tokens", "chunk_overlap", "out", "n", "lenient",
     "splitter", "create", "config", "trust", "encoder", "all_tenants", "read_only",
+    "passages", "show", "epsilon", "delta", "most_keys",
     "tenant",  # which every call checks in one place: below
 }  # fmt: skip
 WITHOUT_TEXT = {
@@ -243,6 +244,8 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "Flywheel.forget user_id": (lambda fw, _, x: fw.forget(x), ANYTHING),
     "Flywheel.explain_version version": (lambda fw, _, x: fw.explain_version(x), ANYTHING),
     "Flywheel.rollback version": (lambda fw, _, x: fw.rollback(x), ANYTHING),
+    "Flywheel.audit regions": (lambda fw, _, x: fw.audit(regions=[x]), ANYTHING),
+    "Flywheel.dp_counts what": (lambda fw, _, x: fw.dp_counts(x), ANYTHING),
     "Flywheel.export path": (lambda fw, _, x: fw.export(x), ANYTHING),
     "Flywheel.backup dest": (lambda fw, _, x: fw.backup(x), ANYTHING),
     "GoldenSet.add path": (lambda fw, _, x: fw.golden.add(x), ANYTHING),

@@ -134,6 +134,9 @@ READS: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "passages": lambda w, t: w.fw.passages(**t),
     "metadata_keys": lambda w, t: w.fw.metadata_keys(**t),
     "history": lambda w, t: w.fw.history(**t),
+    "dp_counts": lambda w, t: w.fw.dp_counts(
+        "questions", epsilon=10.0, delta=1e-3, most_keys=1, **t
+    ),
     "export": lambda w, t: exported(w.fw.export, w.new(), **t),
     "golden.items": lambda w, t: w.fw.golden.items(**t),
     "golden.export": lambda w, t: exported(w.fw.golden.export, w.new(), **t),
@@ -164,11 +167,12 @@ WRITES: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     ),
     "remove": lambda w, t: w.fw.remove(["a-reset"], **t),
 }
-# Calls of whoever runs the index, which are on the whole folder; none of them returns texts.
+# Calls of whoever runs the index, which are on the whole folder; none of them returns texts, but an
+# audit that is asked to show what it found.
 OPERATORS = {
     "open", "close", "add_files", "add_documents", "raters", "mute", "unmute", "opt_out", "forget",
     "backup", "refresh", "versions", "explain_version", "rollback", "release", "status", "health",
-    "verify", "repair",
+    "verify", "repair", "audit",
 }  # fmt: skip
 CALLS = {**READS, **WRITES}
 

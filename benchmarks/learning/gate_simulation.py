@@ -2,11 +2,12 @@
 
     python benchmarks/learning/gate_simulation.py --out benchmarks/results/gate_simulation.json
 
-Three parts, each on the gate's own code. Differences: candidates whose gain in nDCG@10 is known,
+Four parts, each on the gate's own code. Differences: candidates whose gain in nDCG@10 is known,
 with differences by query of a given spread (most queries 0, the others of both signs; skewed: few
 large losses against many small gains). Families: twenty looks at growing votes under one live
-version. Fits: two fits to two random halves of the same voted queries of a real collection, either
-of them the candidate, so neither is better; needs RAG_FLYWHEEL_DATA.
+version. Forgets: ten looks, with users forgotten in between. Fits: two fits to two random halves of the
+same voted queries of a real collection, either of them the candidate, so neither is better; needs
+RAG_FLYWHEEL_DATA.
 """
 
 import argparse
@@ -40,6 +41,7 @@ SPREADS = (0.12, 0.17, 0.22)  # standard deviations of paired differences in nDC
 QUERIES = (300, 1_000)
 GAINS = (-0.02, 0.0, 0.02)
 LOOKS, FIRST, MANY = 20, 50, 2_000
+FORGOTTEN = 12  # users after each look
 _CHANGED = 0.4  # share of queries with any difference
 Rng = np.random.Generator
 
@@ -119,6 +121,66 @@ def families(rounds: int) -> dict[str, Any]:
     }
 
 
+def forgets(rounds: int) -> dict[str, Any]:
+    """Ten looks at growing votes, no candidate being better, while twelve users are forgotten after each:
+    how many families let something in, and keep it.
+
+    Each forgotten user takes the votes on one query in fifty with them, which others then give anew.
+    without: nobody is forgotten. again: a look's number and votes outlast the users; what is live is
+    learned again from the votes that it was let in by and that are left, and stays while it gains.
+    restarted: as it was before that, forgetting counts looks from one, and takes one. The same normal
+    approximation of the test serves all three.
+    """
+    n_looks, ever = 10, dict.fromkeys(("without", "again", "restarted"), 0)
+    kept, taken = 0, dict.fromkeys(ever, 0)
+    for i in range(rounds):
+        rng = np.random.default_rng([13, i])
+        found, let_in = np.empty(0), dict.fromkeys(ever, False)
+        live: npt.NDArray[np.float64] | None = None
+        since_restart = 0
+        for k in range(n_looks):
+            n = int(FIRST * GROWTH**k)
+            more = differences(rng, n - len(found), 0.17, 0.0, skewed=False)
+            found = np.append(found, more)
+            passes = _passes(found, alpha_of(k + 1))
+            let_in["without"] |= passes
+            taken["without"] += 1
+            taken["again"] += 1
+            if passes and live is None:
+                let_in["again"], live = True, found.copy()
+            since_restart += 1
+            taken["restarted"] += 1
+            let_in["restarted"] |= _passes(found, alpha_of(since_restart))
+            for _ in range(FORGOTTEN):
+                gone = rng.random(len(found)) < 1 / 50
+                if live is not None and live[~gone[: len(live)]].sum() <= 0.0:
+                    live = None  # withdrawn
+                left = found[~gone]
+                taken["restarted"] += 1
+                let_in["restarted"] |= _passes(left, alpha_of(1))
+                fresh = differences(rng, int(gone.sum()), 0.17, 0.0, skewed=False)
+                found = found.copy()
+                found[gone] = fresh
+                since_restart = 1
+        kept += live is not None
+        for name, erred in let_in.items():
+            ever[name] += erred
+    return {
+        "families": rounds,
+        "looks": n_looks,
+        "forgotten_after_each_look": FORGOTTEN,
+        "queries_first": FIRST,
+        "ever": {name: n / rounds for name, n in ever.items()},
+        "looks_taken": {name: n / rounds for name, n in taken.items()},
+        "live_at_the_end_again": kept / rounds,
+    }
+
+
+def _passes(found: npt.NDArray[np.float64], alpha: float) -> bool:
+    z = found.sum() / np.sqrt((found**2).sum())
+    return bool(norm.sf(z) <= alpha)
+
+
 def fits(name: str, rounds: int) -> dict[str, Any]:
     """Fits to two halves of the same votes, either of them the candidate."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -168,22 +230,32 @@ def voted(name: str, scratch: Path) -> Examples:
 
 
 def main() -> None:
-    """Run all three parts and write the result file."""
+    """Run the parts that were asked for, and write them into the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=1_000)
     parser.add_argument("--families", type=int, default=1_000)
+    parser.add_argument(
+        "--forgets-alone", action="store_true", help="keep the other parts as they are"
+    )
     parser.add_argument("--collections", nargs="*", default=["scifact"])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gate_simulation.json"))
     asked = parser.parse_args()
     began = time.monotonic()
+    if asked.forgets_alone:
+        before = json.loads(asked.out.read_text(encoding="utf-8"))
+        part = {"forgets": {"commit": commit(), **forgets(asked.families)}}
+        print(json.dumps(part, indent=1))
+        asked.out.write_text(json.dumps({**before, **part}, indent=1) + "\n", encoding="utf-8")
+        return
     result: Mapping[str, Any] = {
         "commit": commit(),
         "machine": platform.platform(),
         "fits": [fits(name, asked.rounds) for name in asked.collections],
         "differences": by_differences(asked.rounds),
         "families": families(asked.families),
+        "forgets": forgets(asked.families),
     }
-    print(json.dumps({k: result[k] for k in ("fits", "families")}, indent=1))
+    print(json.dumps({k: result[k] for k in ("fits", "families", "forgets")}, indent=1))
     whole = {**result, "seconds": round(time.monotonic() - began, 1)}
     asked.out.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 

@@ -62,6 +62,8 @@ class Config:
     keep_versions: how many index versions a refresh leaves on disk.
     tune: "auto": a refresh also tunes the encoder of queries on votes, whenever there are enough
         votes for another look of the gate (minutes); "off": only when it is called with tune.
+    mask: what masks the texts of users before they are embedded or stored, where `open` is given no mask:
+        "pii", "pii:DE,US", "presidio" or "module:function"; None: nothing does.
     language: whose word endings and stop words are left out of account: "auto", as found by the stop
         words of the passages; "none"; or the English name of a language, as "german".
     """
@@ -86,6 +88,7 @@ class Config:
     chunk_overlap: Annotated[int, Meta(ge=0, le=50_000)] = 0
     keep_versions: Annotated[int, Meta(ge=2, le=1_000_000)] = 10
     tune: str = "off"
+    mask: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
     language: str = AUTO
 
     def __post_init__(self) -> None:

@@ -54,13 +54,17 @@ from rag_flywheel.formats.files import Selection
 from rag_flywheel.formats.framework_documents import passages_of
 from rag_flywheel.ingest.add_files import Index, Options, add_files, checked_paths
 from rag_flywheel.privacy import ids as privacy
+from rag_flywheel.privacy.audit import audit
+from rag_flywheel.privacy.dp_counts import dp_counts
 from rag_flywheel.privacy.forget import finish_forgetting, forget
-from rag_flywheel.privacy.mask import Mask, MaskFunction, unmasked
+from rag_flywheel.privacy.mask import Mask, MaskFunction, mask_by_name, unmasked
 from rag_flywheel.records import (
     AddFilesReport,
     AddReport,
+    AuditReport,
     BackupReport,
     Candidate,
+    DpCounts,
     ExportReport,
     Filter,
     ForgetReport,
@@ -186,7 +190,7 @@ class Flywheel:
             function of the user's id (None: without one), called with each vote.
         mask: called with each text that users write, and with the texts, titles and metadata given to
             `rerank` and the strings in filters, before they are embedded or stored; returns it without
-            what must not be stored. None: nothing is masked.
+            what must not be stored. None: the one that the settings name, if any.
         read_only: answer and report without writing a byte to the folder, as from an image, a read-only
             mount, or as another user than its owner. Answers are not recorded (their id is None); what
             changes the index raises ReadOnlyError. What other processes add or build is followed.
@@ -205,6 +209,8 @@ class Flywheel:
         if create and chosen and chosen != Config().encoder and is_new(root):
             encoder = make_encoder(chosen)  # first, so that a mistyped name leaves no folder behind
         found = open_folder(root, config=config, new=new, create=create)
+        if mask is None and found.mask is not None:
+            mask = mask_by_name(found.mask)
         database = Database(root / FILE_NAME, read_only=read_only)
         try:
             if read_only:
@@ -840,10 +846,11 @@ class Flywheel:
             users.set_opted_out(conn, user, out)
 
     def forget(self, user_id: str) -> ForgetReport:
-        """Delete all data of a user, every version, and all that was learned from the user.
+        """Delete all data of a user, all that was learned from them, and every version that rests on them.
 
         This deletes their questions with all votes on them, and their votes, answers and reasons; a
-        new version is learned from the remaining log. When this returns, the folder's bytes hold none
+        new version is learned from the remaining log. Versions built before the first of these votes
+        stay. When this returns, the folder's bytes hold none
         of it. The next refresh finishes what a crash or an error interrupts.
         Raises InputError, LockedError, StorageError.
         """
@@ -935,6 +942,44 @@ class Flywheel:
         self._database.require_open()
         least = check_optional_seconds("max_age_s", max_age_s)
         return health(self._root, read_only=self._database.read_only, max_age_s=least)
+
+    def audit(
+        self, *, regions: Sequence[str] = (), passages: bool = False, show: bool = False
+    ) -> AuditReport:
+        """Look for personal data in every stored text, and count them by field and kind.
+
+        regions: countries, as "DE", of which telephone numbers are found without a + before them.
+        passages: also look through the titles and texts of passages, which users are shown.
+        show: put what was found into the report; else it has only counts and the ids of records.
+        Raises InputError, and ConfigError when the extra `pii` is not installed.
+        """
+        given = [check_text("a region", each, 2) for each in items("regions", regions, str)]
+        with self._files():
+            return audit(self._database, regions=given, passages=passages, show=show)
+
+    def dp_counts(
+        self,
+        what: str = "votes",
+        *,
+        epsilon: float = 1.0,
+        delta: float = 1e-6,
+        most_keys: int = 10,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> DpCounts:
+        """Counts that may leave the house: how many users have each key, differentially private.
+
+        what: "votes", by passage and verdict; "questions", those asked; "missing", those of which users
+            reported that the answer is missing.
+        epsilon, delta: the privacy loss of this release; those of all releases add up, and are recorded.
+        most_keys: for how many keys one user counts; the more, the more noise.
+        Raises InputError, and ConfigError when the extra `dp` is not installed.
+        """
+        scope = self._scope(tenant, all_tenants)
+        with self._files():
+            return dp_counts(
+                self._database, what, scope, epsilon=epsilon, delta=delta, most_keys=most_keys
+            )
 
     def history(
         self, n: int = 50, *, tenant: Tenant | None = None, all_tenants: bool = False

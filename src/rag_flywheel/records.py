@@ -408,6 +408,57 @@ class ForgetReport:
 
 
 @dataclass(frozen=True)
+class PiiFinding:
+    """Personal data of one kind in one field of what is stored.
+
+    n: how many; records: the ids of the retrievals, the event numbers of votes and notes, or the row
+    numbers of passages that hold them; texts: what was found, where that was asked for.
+    """
+
+    field: str
+    kind: str
+    n: int
+    records: tuple[str, ...]
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """The personal data that were found in what is stored. n_texts: how many texts were looked through."""
+
+    n_texts: int
+    findings: tuple[PiiFinding, ...]
+
+
+@dataclass(frozen=True)
+class DpCount:
+    """How many users have a key, with noise. key: (passage id, verdict), or (question,)."""
+
+    key: tuple[str, ...]
+    n: int
+
+
+@dataclass(frozen=True)
+class DpCounts:
+    """Differentially private counts of users by key, without the keys that few have.
+
+    epsilon, delta: the privacy loss of this release, of one user's being there or not; epsilon_spent,
+    delta_spent: of all releases of this index together. most_keys: for how many keys one user counts at
+    most; scale: of the Laplace noise; threshold: counts that are not above it, with the noise, are left out.
+    """
+
+    what: str
+    epsilon: float
+    delta: float
+    most_keys: int
+    scale: float
+    threshold: int
+    epsilon_spent: float
+    delta_spent: float
+    counts: tuple[DpCount, ...]
+
+
+@dataclass(frozen=True)
 class HistoryEntry:
     """An event in the history of the index.
 
@@ -489,6 +540,7 @@ class Status:
     dense_recall: recall of the 10 nearest passages.
     health: as `health` tells it; problems: a sentence for each of its checks that is not ok, the worst
         first. version, and what depends on it, is None where it cannot be read.
+    masked: how often each kind of personal data was masked in the stored texts of users.
     """
 
     path: str
@@ -509,6 +561,7 @@ class Status:
     dense_recall: float | None = None
     health: HealthState = "ok"
     problems: tuple[str, ...] = ()
+    masked: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

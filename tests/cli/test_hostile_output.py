@@ -128,6 +128,8 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
         "mute": [["mute", BAD], ["mute", "--rater", BAD]],
         "forget": [["forget", BAD]],
         "opt-out": [["opt-out", BAD]],
+        "audit": [["audit", "--region", BAD], ["audit", "--passages", "--reveal"]],
+        "dp-counts": [["dp-counts", BAD], ["dp-counts", "votes", "--epsilon", "10"]],
         "demo": [["demo", "--cycles", BAD]],
         "bench": [["bench", f"no{BAD}"], ["bench", f"no{BAD}", "--out", f"a{BAD}.txt"]],
         "golden add": [["golden", "add", "golden.csv"], ["golden", "add", f"no{BAD}.csv"]],

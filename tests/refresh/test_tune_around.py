@@ -36,6 +36,7 @@ def test_after_forgetting_nothing_of_the_weights_is_left(voted: Path, tmp_path: 
     twin = Path(shutil.copytree(voted, tmp_path / "twin"))
     with opened(voted) as fw, opened(twin) as replayed:
         fw.refresh()
+        before = ids(fw)
         ask_as(fw, "ann", questions(70, 80), wrong=False)
         assert fw.refresh(tune=True).encoder == "new"
         fw.add([Passage("new", "one more")])
@@ -49,7 +50,7 @@ def test_after_forgetting_nothing_of_the_weights_is_left(voted: Path, tmp_path: 
         report = fw.forget("ann")
         assert report.n_votes == 120
         assert live(fw) == report.version
-        assert ids(fw) == [report.version]
+        assert ids(fw) == [*before, report.version]
         assert manifest_of(fw)["tuned"] is None
         assert set(revisions(voted)) == {TeachableEncoder().revision}
         assert traces(voted, [revision, *taught]) == []
@@ -93,7 +94,11 @@ def test_forgetting_does_not_tune_by_itself(voted: Path) -> None:
         fw.forget("ann")
         assert manifest_of(fw)["tuned"] is None
         fw.add([Passage("new", "one more")])
-        assert fw.refresh().encoder == "new"  # the gate counts from the beginning again
+        assert fw.refresh().encoder == "new"  # which waits for no more votes
+        looks = rows(voted, "SELECT outcome FROM looks WHERE arm = 'encoder'")
+        assert [outcome for (outcome,) in looks] == ["better", "withdrawn", "better"]
+        alphas = rows(voted, "SELECT alpha FROM looks WHERE outcome = 'better' AND arm = 'encoder'")
+        assert alphas == [(0.025,), (0.0125,)]  # the look before still counts
 
 
 def test_a_rephrased_question_is_noted(tuned: Path) -> None:

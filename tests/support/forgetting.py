@@ -45,6 +45,13 @@ class Log:
         )
         return Log(kept, votes, answers, self._credits(answers))
 
+    def first_event_of(self, user: str) -> int:
+        """The first event of a user, given as a hash, or on a question of theirs."""
+        mine = {r["rid"] for r in self.retrievals if r["user_id"] == user}
+        said = [*self.votes, *self.answers]
+        own = [v["seq"] for v in said if v["user_id"] == user or v["rid"] in mine]
+        return min(own, default=2**62)
+
     def until(self, seq: int | None) -> "Log":
         """With the votes up to an event number; None: with all."""
         votes, answers = (

@@ -41,6 +41,7 @@ from rag_flywheel.cli.options import (
     open_index,
     seconds,
 )
+from rag_flywheel.cli.privacy import COMMANDS as PRIVACY
 from rag_flywheel.cli.raters import COMMANDS as RATERS
 from rag_flywheel.cli.where import filter_of
 from rag_flywheel.errors import FlywheelError, LockedError
@@ -261,7 +262,7 @@ def repair(index: Index = KB, as_json: Json = False) -> None:
 
 
 def forget(user: str, index: Index = KB, as_json: Json = False) -> None:
-    """Delete what is stored of a user, and all that was learned from them; older versions too."""
+    """Delete what is stored of a user, all that was learned from them, and versions that rest on them."""
     with open_index(index) as fw:
         show.result(fw.forget(user), as_json, show.forgotten)
 
@@ -331,7 +332,7 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Feedback": OTHER_FEEDBACK,
     "Passages": (remove, status, health, gaps, export),
     "Versions and safety": (versions, rollback, release, verify, repair, backup, restore, log),
-    "Users": (*RATERS, forget, opt_out),
+    "Users": (*RATERS, forget, opt_out, *PRIVACY),
     "Measurement": (demo, bench),
 }
 for _group, _commands in _GROUPS.items():

@@ -17,7 +17,9 @@ from rag_flywheel.formats.printable import printable, printable_json, printable_
 from rag_flywheel.records import (
     AddFilesReport,
     AddReport,
+    AuditReport,
     BackupReport,
+    DpCounts,
     ExportReport,
     ForgetReport,
     GoldenItem,
@@ -292,6 +294,7 @@ def status(found: Status) -> None:
     until = f"up to event {found.frozen_at}, until `rag-flywheel release`"
     values["frozen_at"] = "all" if found.frozen_at is None else until
     names = (_NAMES.get(name, name.removeprefix("n_").replace("_", " ")) for name in values)
+    values["masked"] = ", ".join(f"{kind} {n}" for kind, n in found.masked.items()) or None
     shown = ("-" if value is None else str(value) for value in values.values())
     _table(("what", "value"), zip(names, shown, strict=True))
 
@@ -331,6 +334,44 @@ def forgotten(report: ForgetReport) -> None:
         f"questions, {counted(report.n_notes, 'text')} for review\n"
         f"kept without their author: {counted(report.n_corrections_kept, 'correction')}, "
         f"{counted(report.n_reviews_kept, 'review')}\nlive: {report.version}"
+    )
+
+
+def audited(report: AuditReport) -> None:
+    """Print how much personal data was found in which field, and where."""
+    rows = (
+        (f.field, f.kind, str(f.n), _some(f.records), *([_some(f.texts)] if f.texts else []))
+        for f in report.findings
+    )
+    columns: tuple[str, ...] = ("field", "kind", "found", "in records")
+    if any(f.texts for f in report.findings):
+        columns = (*columns, "texts")
+    if report.findings:
+        _table(columns, rows, numbers=("found",))
+    n = sum(f.n for f in report.findings)
+    _say(f"looked through {counted(report.n_texts, 'text')}: {n or 'nothing'} found")
+
+
+_SHOWN = 5  # records of one finding; all are in the JSON
+
+
+def _some(values: Sequence[str]) -> str:
+    more = f", ... {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
+    return ", ".join(values[:_SHOWN]) + more
+
+
+def dp_counts(found: DpCounts) -> None:
+    """Print differentially private counts, and what they cost in privacy."""
+    _table(
+        ("key", "users, with noise"),
+        ((" ".join(c.key), str(c.n)) for c in found.counts),
+        numbers=("users, with noise",),
+    )
+    _say(
+        f"epsilon {found.epsilon:g}, delta {found.delta:g} for one user, who counts for at most "
+        f"{found.most_keys} keys; Laplace noise of scale {found.scale:.3g}, counts up to "
+        f"{found.threshold} left out; all releases together: epsilon {found.epsilon_spent:g}, delta "
+        f"{found.delta_spent:g}"
     )
 
 

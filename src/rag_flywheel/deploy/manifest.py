@@ -38,7 +38,8 @@ class Manifest:
     passages;
     tuned: the hash of the weights that encode queries, None: the encoder's; files: {name: (sha256,
     bytes)}; tokenizer: the version of the one that its words are from; language: the setting
-    that it was built under.
+    that it was built under; learned_until: the last event whose vote its weights were fitted to, 0: its
+    weights are shipped, or it is not known.
     """
 
     id: str
@@ -56,6 +57,10 @@ class Manifest:
     tuned: str | None = None
     tokenizer: Annotated[int, Meta(ge=0, le=2**16)] = 0
     language: Annotated[str, Meta(max_length=100)] = AUTO
+    learned_until: _Event = 0
+
+
+_DEFAULTS = {"tuned": None, "tokenizer": 0, "language": AUTO, "learned_until": 0}
 
 
 def manifest_text(manifest: Manifest) -> str:
@@ -86,7 +91,7 @@ def parse_manifest(path: Path, version: str, *, data: bytes | None = None) -> Ma
                 f"{FORMAT_VERSION}). Run `rag-flywheel refresh`, which builds the version anew from "
                 "the passages and votes"
             )
-        manifest = exactly(Manifest, {"tuned": None, "tokenizer": 0, "language": AUTO, **values})
+        manifest = exactly(Manifest, {**_DEFAULTS, **values})
         if manifest.id != version:
             raise ValueError(f"it describes {manifest.id!r}")
         if manifest.tokenizer > TOKENIZER:

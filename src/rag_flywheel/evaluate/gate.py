@@ -15,7 +15,7 @@ from rag_flywheel.errors import counted
 from rag_flywheel.evaluate.paired import ByQuery, better_test
 
 Mask = npt.NDArray[np.bool_]
-Outcome = Literal["better", "no better", "vetoed", "too few", "too soon"]
+Outcome = Literal["better", "again", "no better", "vetoed", "too few", "too soon"]
 
 ALPHA = 0.025  # chance that the first look lets in parameters that are no better
 LEAST_JUDGED = 50  # queries that can decide, or veto
@@ -94,7 +94,7 @@ class Decision:
     @property
     def replaces(self) -> bool:
         """Whether the candidate's parameters become the live ones."""
-        return self.outcome == "better"
+        return self.outcome in ("better", "again")
 
 
 def alpha_of(look: int) -> float:
@@ -127,18 +127,10 @@ def decide(results: TrialResults, n_votes: int, before: Looks, *, seed: int = 0)
     of the best hits change, which votes on the incumbent's hits cannot judge, and golden queries do
     not gain.
     """
-    measure, gains = "held-out votes", results.votes.differences
-    if len(gains) < LEAST_JUDGED <= len(results.golden):
-        measure, gains = "golden queries", results.golden.differences
+    measure, gains = _deciding(results)
     n = len(gains)
-    if n < LEAST_JUDGED:
-        judged = counted(n, "held-out query has", "held-out queries have")
-        why = f"{judged} votes, fewer than the {LEAST_JUDGED} that can decide"
-        return Decision("too few", why, measure, n)
-    if not np.isfinite(gains).all():
-        return Decision("no better", f"{measure} give a gain that is no number", measure, n)
-    if not np.any(gains):
-        return Decision("no better", f"{measure} are as before", measure, n)
+    if undecided := _undecided(measure, gains):
+        return undecided
     if why := too_soon(n_votes, before):
         return Decision("too soon", why, measure, n, n_votes)
     look = before.n + 1
@@ -156,6 +148,52 @@ def decide(results: TrialResults, n_votes: int, before: Looks, *, seed: int = 0)
     if against := _veto(results, seed):
         return decided("vetoed", f"{measure} gain ({spent}), but {against}")
     return decided("better", f"{measure} gain ({spent})")
+
+
+def decide_again(results: TrialResults, *, seed: int = 0) -> Decision:
+    """Decide whether weights learned again, from the votes of weights that the gate let in less those
+    deleted since, stay in the place of the shipped ones: where they gain, however little, and no veto
+    applies.
+
+    No look is taken and nothing is spent: only what a look let in can be learned again, so the chance
+    that anything is let in that is no better is at most what it was.
+    """
+    measure, gains = _deciding(results)
+    if undecided := _undecided(measure, gains):
+        return undecided
+    n, mean = len(gains), float(gains.mean())
+    error = float(gains.std(ddof=1)) / n**0.5
+
+    def decided(outcome: Outcome, why: str) -> Decision:
+        return Decision(outcome, why, measure, n, mean=mean, error=error)
+
+    gain = f"{mean:+.4f} a query"
+    if mean <= 0.0:
+        return decided("no better", f"without the deleted votes, {measure} do not gain ({gain})")
+    if against := _veto(results, seed):
+        return decided("vetoed", f"{measure} gain ({gain}), but {against}")
+    return decided("again", f"{measure} gain ({gain}), which took no look")
+
+
+def _deciding(results: TrialResults) -> tuple[str, ByQuery]:
+    """(the measure that decides, its gains by query)."""
+    if len(results.votes) < LEAST_JUDGED <= len(results.golden):
+        return "golden queries", results.golden.differences
+    return "held-out votes", results.votes.differences
+
+
+def _undecided(measure: str, gains: ByQuery) -> Decision | None:
+    """The decision where these gains cannot tell anything; None where they can."""
+    n = len(gains)
+    if n < LEAST_JUDGED:
+        judged = counted(n, "held-out query has", "held-out queries have")
+        why = f"{judged} votes, fewer than the {LEAST_JUDGED} that can decide"
+        return Decision("too few", why, measure, n)
+    if not np.isfinite(gains).all():
+        return Decision("no better", f"{measure} give a gain that is no number", measure, n)
+    if not np.any(gains):
+        return Decision("no better", f"{measure} are as before", measure, n)
+    return None
 
 
 def _veto(results: TrialResults, seed: int) -> str:

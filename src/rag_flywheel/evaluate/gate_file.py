@@ -20,14 +20,21 @@ def tried_to_tune(version: Path) -> bool:
         return False
 
 
-def gate_text(*arms: tuple[str, Gate | None]) -> str:
+def gate_text(*arms: tuple[str, Gate | None], again: tuple[str, Gate | None] | None = None) -> str:
     """The record of the gate in a version, as JSON.
 
     arms: (why, gate) of the weights and, where tuning was tried, of the encoder of queries; gate
-    None: nothing was compared, and why stands in its place.
+    None: nothing was compared, and why stands in its place. again: the same of weights that were learned
+    again before, since votes behind the live ones do not count any more; None: they were not.
     """
-    weights, *encoder = ({"why": why} if gate is None else gate.record for why, gate in arms)
+    weights, *encoder = (_record(*arm) for arm in arms)
     found: dict[str, Any] = {"format_version": FORMAT_VERSION, **weights}
     if encoder:
         found["encoder"] = encoder[0]
+    if again is not None:
+        found["again"] = _record(*again)
     return json.dumps(found, indent=1) + "\n"
+
+
+def _record(why: str, gate: Gate | None) -> dict[str, Any]:
+    return {"why": why} if gate is None else gate.record

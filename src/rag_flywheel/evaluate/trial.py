@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from rag_flywheel.evaluate.gate import Decision, Looks, Pair, TrialResults, decide
+from rag_flywheel.evaluate.gate import (
+    Decision,
+    Looks,
+    Pair,
+    TrialResults,
+    decide,
+    decide_again,
+)
 from rag_flywheel.evaluate.held_out import (
     HeldOut,
     Judges,
@@ -71,11 +78,14 @@ class Gate:
         }
 
 
-def gated(candidate: Side, incumbent: Side, groups: Ints, n_votes: int, looks: Looks) -> Gate:
+def gated(
+    candidate: Side, incumbent: Side, groups: Ints, n_votes: int, looks: Looks | None
+) -> Gate:
     """Decide whether the candidate replaces the incumbent; neither was fitted to the judges.
 
     Both have the same judges, by their keys. groups int64 (m,): of near-duplicates among the held-out
-    queries; n_votes: all votes, on judges and others.
+    queries; n_votes: all votes, on judges and others; looks: the earlier looks, None: the candidate is
+    learned again, which is no look.
     """
     new, old = candidate.held_out, incumbent.held_out
     sides = {"candidate": new, "incumbent": old}
@@ -93,7 +103,8 @@ def gated(candidate: Side, incumbent: Side, groups: Ints, n_votes: int, looks: L
     known = ~np.isnan(ordered["candidate"])
     condensed = Pair(ordered["candidate"][known], ordered["incumbent"][known])
     stay = shared_hits(new, old)
-    decision = decide(TrialResults(Pair(**likely), masks, condensed, golden, stay), n_votes, looks)
+    results = TrialResults(Pair(**likely), masks, condensed, golden, stay)
+    decision = decide_again(results) if looks is None else decide(results, n_votes, looks)
     by_query = {
         "queries": [key.query_hash.hex() for key in judges.held_out.keys],
         "groups": group.tolist(),

@@ -1,25 +1,29 @@
 """Forgets a user: deletes their rows, then whatever was learned from them.
 
-    delete rows -> build a version from the remaining log alone -> delete all older versions ->
-    write the database anew
+    delete rows -> build a version from the remaining log alone -> delete all versions built since the
+    first of the user's votes, and votes on their questions -> write the database anew
 
 The first step is one transaction that also records an intent; after a crash, the next refresh does
 the remaining steps.
 """
 
 import logging
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from rag_flywheel.curate.judgments import judgments
 from rag_flywheel.deploy import prune
 from rag_flywheel.deploy.current import read_current, withdraw
 from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.prune import drop_dead_vectors, forget_progress
+from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.errors import CorruptFileError, StorageError, counted
+from rag_flywheel.errors import CorruptFileError, FlywheelError, StorageError, counted
+from rag_flywheel.rank.raters import load_raters, weights_of
 from rag_flywheel.records import ForgetReport, RefreshReport
-from rag_flywheel.store import forgetting
+from rag_flywheel.store import forgetting, votes
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
@@ -57,15 +61,35 @@ def _deleted(root: Path, database: Database, user: str) -> ForgetReport:
     with database.reading() as conn:
         if not forgetting.has_rows_of(conn, user):
             return _NOTHING
-    live = _live(root)
+    weights = _weights(root)
     with database.transaction() as conn:
+        first, queries = (
+            forgetting.first_event_of(conn, user),
+            forgetting.queries_of_user(conn, user),
+        )
+        n_counted = _counting(conn, queries, weights)
         report = forgetting.delete_user(conn, user)
-        forgetting.restart_looks(conn, live)
-        forgetting.record_forget(conn, "begun", report)
+        n_counted -= _counting(conn, queries, weights)
+        forgetting.record_forget(conn, "begun", report, first_event=first, n_counted=n_counted)
     log.info(
         "forget: %s, %s", counted(report.n_retrievals, "retrieval"), counted(report.n_votes, "vote")
     )
     return report
+
+
+def _weights(root: Path) -> dict[str, float]:
+    """What the votes of users weigh in the live version, by their hashes."""
+    try:
+        live = _live(root)
+        return {} if live is None else weights_of(load_raters(version_folder(root, live)))
+    except CorruptFileError:
+        return {}
+
+
+def _counting(conn: sqlite3.Connection, queries: list[bytes], weights: Mapping[str, float]) -> int:
+    """How many votes on these queries count."""
+    cast = votes.votes_on_queries(conn, queries, forgetting.MOST_EVENTS)
+    return len({seq for judgment in judgments(cast, weights) for seq in judgment.votes})
 
 
 def _live(root: Path) -> str | None:
@@ -76,16 +100,27 @@ def _live(root: Path) -> str | None:
     return None if current is None else current.version
 
 
+def _is_from_before(root: Path, version: str, event: int) -> bool:
+    """Whether no vote from this event number on counted for a version."""
+    try:
+        return read_manifest(root, version).votes_until < event
+    except FlywheelError:
+        return False
+
+
 def _finish(root: Path, database: Database, rebuild: Rebuild) -> RefreshReport | None:
     with database.reading() as conn:
-        begun = forgetting.unfinished(conn)
-    if not begun:
+        begun, first = forgetting.unfinished(conn), forgetting.first_unfinished_event(conn)
+    if not begun or first is None:
         return None
+    kept = {version for version in list_versions(root) if _is_from_before(root, version, first)}
     report = rebuild()
     rejected = report.outcome == "rejected"
-    if rejected:  # the live version must not stay either: nothing is live until the next refresh
+    if not rejected:
+        kept.add(str(report.version))
+    elif _live(root) not in kept:  # it must not stay either: nothing is live until the next refresh
         withdraw(root)
-    prune.prune(root, keep=0, never=set() if rejected else {str(report.version)})
+    prune.prune(root, keep=0, never=kept)
     prune.clean_staging(root, foreign=True)
     prune.clean_quarantine(root)
     prune.clean_strays(root)
@@ -95,9 +130,9 @@ def _finish(root: Path, database: Database, rebuild: Rebuild) -> RefreshReport |
     if rejected:
         raise StorageError(
             f"the user's rows and every version that learned from them are deleted, but the new "
-            f"version failed its check: {report.reason}. Answers come from the database alone "
-            "until `rag-flywheel refresh` builds a version; `rag-flywheel verify` tells what is "
-            "wrong"
+            f"version failed its check: {report.reason}. Answers come from the database alone, or from "
+            "an older version, until `rag-flywheel refresh` builds one; `rag-flywheel verify` tells "
+            "what is wrong"
         )
     if not emptied:
         raise StorageError(

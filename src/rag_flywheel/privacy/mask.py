@@ -1,14 +1,42 @@
 """Masks what users write before it is embedded or stored, by a function of the application."""
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import ConfigError, InputError
 from rag_flywheel.records import Candidate, Filter, Retrieval, Vote
 
 MaskFunction = Callable[[str], str]
 T = TypeVar("T")
+
+
+def mask_by_name(name: str) -> MaskFunction:
+    """The mask that the settings name: "pii", "pii:DE,US" with the countries whose telephone numbers are
+    found without a +, "presidio", or "module:function".
+
+    Raises ConfigError when it cannot be had, so that nothing is stored unmasked instead.
+    """
+    module, _, rest = name.partition(":")
+    if module == "pii":
+        from rag_flywheel.privacy.pii import pii_mask
+
+        return pii_mask([each.strip() for each in rest.split(",") if each.strip()])
+    if name == "presidio":
+        from rag_flywheel.privacy.presidio import presidio_mask
+
+        return presidio_mask()
+    try:
+        found: object = getattr(importlib.import_module(module), rest)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"mask {name!r} cannot be had ({error}); expected 'pii', 'pii:DE,US', 'presidio' or "
+            "'module:function'"
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"mask {name!r} is {type(found).__name__}; expected a function")
+    return cast(MaskFunction, found)
 
 
 @dataclass(frozen=True)

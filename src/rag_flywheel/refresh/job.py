@@ -32,9 +32,9 @@ class Job:
 class RunningJob:
     """A Job with its encoder loaded.
 
-    source: how the index reads events, with queries encoded by the untuned encoder. anew: fit from
-    the shipped parameters, ignoring every earlier version. tune: whether votes may tune the encoder
-    of queries, and whether the caller asked for it.
+    source: how the index reads events, with queries encoded by the untuned encoder. anew: use no
+    parameters of an earlier version, and learn them again from the votes behind them that still count.
+    tune: whether votes may tune the encoder of queries, and whether the caller asked for it.
     """
 
     job: Job

@@ -1,6 +1,7 @@
 """Builds the next version: embeds, indexes, learns, checks, and makes it live."""
 
 import logging
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -38,6 +39,8 @@ from rag_flywheel.records import Current, Judgment, RefreshReport
 from rag_flywheel.refresh.examples import ExampleBuilder, judged_again
 from rag_flywheel.refresh.job import RunningJob
 from rag_flywheel.refresh.learn import Weights, learn_weights
+from rag_flywheel.refresh.learn_again import LearnedAgain, learn_again
+from rag_flywheel.refresh.looks import ARMS, votes_ever
 from rag_flywheel.refresh.panel import Panel
 from rag_flywheel.refresh.past import Past, query_vectors, read_past
 from rag_flywheel.refresh.raters import weighed_raters
@@ -45,17 +48,15 @@ from rag_flywheel.refresh.start import Live, Model, live_model
 from rag_flywheel.refresh.stored_evidence import write_stored_evidence
 from rag_flywheel.refresh.tune import Tuned, Tuning, tune_encoder
 from rag_flywheel.refresh.tuned_encoder import NewEncoder, put_queries, queries_of
-from rag_flywheel.store import journal, passages, timeline, wall_clock
+from rag_flywheel.store import forgetting, journal, passages, timeline, wall_clock
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.corpus import embed
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.forgetting import restart_looks
 from rag_flywheel.store.journal import Look
 
 log = logging.getLogger("rag_flywheel")
 Parent = tuple[Path, int]
 """The folder of the version before, and the event number up to which it was built."""
-_ARMS = "weights", "encoder"
 _SAMPLE = 256  # passages that must find themselves before a version goes live
 _SAMPLE_LINKED = 32  # of a version whose index files are its parent's, which were checked
 
@@ -66,7 +67,8 @@ class Learned:
 
     weights, tuned: the results of the two arms of the gate, tuned None: it was not due; judged: all
     judgments on past queries; examples: the past queries, None: votes are held back; raters: the users
-    who voted.
+    who voted; again: the weights that were learned again before, None: they were not; learned_until: the
+    last event whose vote the weights were fitted to, 0: they are shipped.
     """
 
     parameters: Parameters
@@ -76,6 +78,8 @@ class Learned:
     examples: Examples | None
     judged: Sequence[Judgment]
     raters: Mapping[str, RaterWeight]
+    again: LearnedAgain | None
+    learned_until: int
 
     @property
     def new_encoder(self) -> NewEncoder | None:
@@ -104,15 +108,17 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
     n_embedded = _embed(running)
     staged = deploy.stage(root)
     try:
-        model = Model() if running.anew else live_model(root, live)
+        before = live_model(root, live)
+        model = Model(lost=before.lost) if running.anew else before
         # passages embedded again have other vectors than those in the parent's index
         parent = _parent(root, live, encoder) if not n_embedded else None
         built, version = _indexes(running, staged, parent, model.parameters)
         version = replace(version, parameters=_with_trust(running, version))
-        learned = _learn(running, staged, version, live, model)
+        learned = _learn(running, staged, version, live, model, before)
         save_memory(learned.memory, staged)
         save_raters(learned.raters, staged)
-        gates = gate_text(*((arm.why, arm.gate) for arm in learned.arms))
+        again = None if learned.again is None else (learned.again.why, learned.again.gate)
+        gates = gate_text(*((arm.why, arm.gate) for arm in learned.arms), again=again)
         (staged / GATE_FILE).write_text(gates, encoding="utf-8")
         tuned = put_queries(database, running.source, staged, model, learned.new_encoder, progress)
         queries = learned.new_encoder.queries if learned.new_encoder else queries_of(encoder, model)
@@ -126,7 +132,8 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
             relevance = calibrated_relevance(newest(learned.examples), parameters, unrelated)
         write_parameters(staged, replace(parameters, relevance=relevance))
         write_stored_evidence(staged, database, source, learned.judged, until=until)
-        manifest = deploy.seal(staged, _manifest(running, live, built, tuned))
+        manifest = _manifest(running, live, built, tuned)
+        manifest = deploy.seal(staged, replace(manifest, learned_until=learned.learned_until))
         problems = version_problems(staged, database, encoder, built, version)
         if problems:
             seconds = time.monotonic() - began
@@ -140,8 +147,15 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
             deploy.unstage(root, staged)
     held = live.current is not None and live.current.held  # rebuilt, its files being damaged
     current = Current(manifest.id, live.frozen_at, held)
-    make_live(root, database, "promote", current, _looks(learned, manifest.id))
+    with database.reading() as conn:
+        looks = [
+            *_withdrawn(running, learned, before, manifest.id, conn),
+            *_looks(learned, manifest.id),
+        ]
+    make_live(root, database, "promote", current, looks)
     reason = counted(len(built.pids), "passage") + (", none changed" if built.linked else "")
+    if learned.again is not None:
+        reason = f"{reason}; {learned.again.why}"
     scores = {"n_passages": float(len(built.pids)), "n_embedded": float(n_embedded)}
     for arm in learned.arms:
         reason, scores = f"{reason}; {arm.why}", {**scores, **arm.scores}
@@ -213,16 +227,30 @@ def _with_trust(running: RunningJob, version: LoadedVersion) -> Parameters:
 
 
 def _learn(
-    running: RunningJob, staged: Path, version: LoadedVersion, live: Live, model: Model
+    running: RunningJob,
+    staged: Path,
+    version: LoadedVersion,
+    live: Live,
+    model: Model,
+    before: Model,
 ) -> Learned:
     """Learn from votes. While a rollback holds some back, parameters stay as they are, unless they are
-    learned anew: then from the votes that count."""
+    learned anew: then from the votes that count.
+
+    model: what the next version starts from; before: the live one, the same unless all is learned anew.
+    """
     job, anew = running.job, running.anew
     database, held_back = job.database, live.frozen_at is not None and not anew
     until = live.votes_until(version.watermark)
     if not held_back:
         calibrate(database, until=until)
     source = running.source.under(queries_of(running.encoder, model))
+    again, learned_until = None, before.learned_until or 0
+    if anew and before.learned_until is not None:
+        learned_until = min(before.learned_until, until)
+        again = _learned_again(running, staged, version, until=learned_until)
+        if again.parameters is not None:
+            version = replace(version, parameters=again.parameters)
     builder = _builder(running, version)
     past, every, raters = _past(builder, source, model, until=until, weigh=not held_back)
     if held_back:
@@ -239,19 +267,55 @@ def _learn(
         )
         if model.lost:  # weights of before are gone, and so is what the gate's looks let in
             with database.transaction() as conn:
-                restart_looks(conn, live.version)
-        weights, tuned = _trials(running, panel, staged)
+                forgetting.restart_looks(conn, live.version)
+        if again is not None and again.parameters is None:  # one decision at a time
+            weights, tuned = (
+                Weights(version.parameters, "shipped weights until the next look", {}),
+                None,
+            )
+        elif live.frozen_at is not None:
+            why = "votes after the rollback stay held back until release"
+            weights, tuned = Weights(version.parameters, why, {}), None
+        else:
+            weights, tuned = _trials(running, panel, staged)
         parameters, examples = weights.parameters, panel.examples
         if tuned is not None and tuned.new is not None:
             parameters, examples = tuned.new.parameters, tuned.new.examples
         parameters = calibrated_parameters(examples, parameters)
     memory, some = build_memory(examples, parameters), None if held_back else examples
-    learned = Learned(parameters, memory, weights, tuned, some, past.every, raters)
+    if again is not None and again.parameters is None:
+        learned_until = 0
+    if weights.new or (tuned is not None and tuned.new is not None):
+        learned_until = until
+    learned = Learned(
+        parameters, memory, weights, tuned, some, past.every, raters, again, learned_until
+    )
+    if again is not None:
+        log.info("refresh: %s", again.why)
     log.info("refresh: parameters %s: %s", "new" if learned.new else "kept", weights.why)
     if tuned is not None:
         log.info("refresh: %s", tuned.why)
         forget_progress(job.root)
     return learned
+
+
+def _learned_again(
+    running: RunningJob, staged: Path, version: LoadedVersion, *, until: int
+) -> LearnedAgain:
+    """Weights learned again from the votes up to event number `until`, in a version that has the shipped
+    ones, with queries encoded by the untuned encoder."""
+    builder, source = _builder(running, version), running.source
+    past, examples, _ = _past(builder, source, Model(), until=until, weigh=True)
+    panel = Panel(
+        builder,
+        past,
+        untuned=past.vectors,
+        source=source,
+        live=source,
+        until=until,
+        examples=examples,
+    )
+    return learn_again(panel, staged=staged)
 
 
 def _past(
@@ -284,9 +348,8 @@ def _builder(running: RunningJob, version: LoadedVersion) -> ExampleBuilder:
 def _trials(running: RunningJob, panel: Panel, staged: Path) -> tuple[Weights, Tuned | None]:
     """The gate's results for new weights and, where one is due, for a tuned encoder."""
     with running.job.database.reading() as conn:
-        looks, looks_at_encoders = (Looks(*journal.looks(conn, arm)) for arm in _ARMS)
-    # those that count: others must not use up the gate's looks
-    n_votes = len({seq for judgment in panel.past.every for seq in judgment.votes})
+        looks, looks_at_encoders = (Looks(*journal.looks(conn, arm)) for arm in ARMS)
+        n_votes = votes_ever(conn, panel.past.every)
     weights = learn_weights(panel, staged=staged, n_votes=n_votes, looks=looks)
     if running.tune == "off":
         return weights, None
@@ -301,13 +364,44 @@ def _looks(learned: Learned, version: str) -> list[Look]:
     gates = learned.weights.gate, tuned.gate if tuned is not None else None
     decided = [
         Look(version, g.decision.n_votes, g.decision.alpha, g.decision.p, g.decision.outcome, arm)
-        for arm, g in zip(_ARMS, gates, strict=True)
+        for arm, g in zip(ARMS, gates, strict=True)
         if g is not None and g.decision.look
     ]
     if tuned is not None and tuned.n_votes and "encoder" not in {look.arm for look in decided}:
         # no alpha was spent, but the encoder need not be tuned to the same votes again
         decided.append(Look(version, tuned.n_votes, 0.0, None, "no better", "encoder"))
     return decided
+
+
+def _withdrawn(
+    running: RunningJob, learned: Learned, before: Model, version: str, conn: sqlite3.Connection
+) -> list[Look]:
+    """What the gate had let in and is not live any more: weights that could not be learned again, and a
+    tuned encoder, which the next refresh that tunes may teach again without waiting for votes."""
+    found = []
+    if learned.again is not None and learned.again.parameters is None:
+        n_votes = journal.looks(conn, "weights")[1]
+        found.append(Look(version, n_votes, 0.0, None, "withdrawn", "weights"))
+    if running.anew and before.tuned is not None:
+        found.append(Look(version, 0, 0.0, None, "withdrawn", "encoder"))
+    return found
+
+
+def _rests_on_none_deleted(running: RunningJob, live: Live) -> str | None:
+    """The newest of the live version and those before it that stays when a user is forgotten; the live
+    one where nobody is being forgotten."""
+    with running.job.database.reading() as conn:
+        first = forgetting.first_unfinished_event(conn)
+    version = live.version
+    while version is not None and first is not None:
+        try:
+            manifest = deploy.read_manifest(running.job.root, version)
+        except FlywheelError:
+            return None
+        if manifest.votes_until < first:
+            break
+        version = manifest.parent
+    return version
 
 
 def _parent(root: Path, live: Live, encoder: Encoder) -> Parent | None:
@@ -323,7 +417,7 @@ def _manifest(running: RunningJob, live: Live, built: Built, tuned: str | None) 
     return Manifest(
         id=deploy.new_version_id(known[-1] if known else None),
         created=wall_clock.now(),
-        parent=live.current.version if live.current and not running.anew else None,
+        parent=_rests_on_none_deleted(running, live),
         encoder=encoder.name,
         revision=encoder.revision,
         dim=encoder.dim,

@@ -27,11 +27,11 @@ from rag_flywheel.records import RefreshReport
 from rag_flywheel.refresh.due import When, nothing_to_do
 from rag_flywheel.refresh.failures import Trace, traced
 from rag_flywheel.refresh.job import Job, RunningJob, Tune
+from rag_flywheel.refresh.looks import recount
 from rag_flywheel.refresh.next_version import next_version
 from rag_flywheel.refresh.start import Live, read_live, sound
 from rag_flywheel.store import journal, mutes
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.forgetting import restart_looks
 
 log = logging.getLogger("rag_flywheel")
 _MUTES = "mutes learned"  # the key of the event number
@@ -53,7 +53,8 @@ def refresh_locked(
 ) -> RefreshReport:
     """`refresh`, for the holder of the refresh lock.
 
-    anew: refresh even when nothing is due, with parameters fitted without those of earlier versions.
+    anew: refresh even when nothing is due, with parameters fitted without those of earlier versions, from
+    the votes that the live ones rest on and that still count.
     """
     with traced(job.root, job.database) as trace, disk_errors(job.root):
         return _refresh(job, when, trace, anew=anew, tune=tune)
@@ -83,9 +84,8 @@ def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> R
             require_tunable(encoder).tower()  # better to fail before anything is built
         auto = config.tune == "auto" and not anew and isinstance(encoder, TunableEncoder)
         how: Tune = "asked" if tune else "auto" if auto else "off"
-        if mutes_until is not None:  # what the gate let in rests on votes that do not count
-            with database.transaction() as conn:
-                restart_looks(conn, live.version)
+        if mutes_until is not None:
+            recount(database, source, live.version)
         report = next_version(RunningJob(job, encoder, source, anew, how), live, began)
         if mutes_until is not None and report.outcome == "promoted":
             with database.transaction() as conn:

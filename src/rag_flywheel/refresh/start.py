@@ -12,7 +12,7 @@ from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.verify import checked_before, note_checked, version_problems
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.errors import CorruptFileError, FlywheelError, NewerFormatError, UnknownIdError
-from rag_flywheel.rank.parameters import FILE_NAME, Parameters
+from rag_flywheel.rank.parameters import FILE_NAME, FITTED, Parameters
 from rag_flywheel.rank.raters import FILE_NAME as RATERS_FILE
 from rag_flywheel.rank.raters import RaterWeight, load_raters
 from rag_flywheel.records import Current
@@ -94,13 +94,14 @@ class Model:
 
     tuned: (file, revision) of the tuned weights that encode queries, None: the encoder's own.
     lost: whether there were versions, none of which has a model that can be read; raters: the users
-    who voted.
+    who voted. learned_until: the last event whose vote the weights were fitted to, None: they are shipped.
     """
 
     parameters: Parameters = field(default_factory=Parameters)
     tuned: tuple[Path, str] | None = None
     lost: bool = False
     raters: Mapping[str, RaterWeight] = field(default_factory=dict)
+    learned_until: int | None = None
 
 
 def live_model(root: Path, live: Live) -> Model:
@@ -110,13 +111,17 @@ def live_model(root: Path, live: Live) -> Model:
     older = [v for v in reversed(deploy.list_versions(root)) if v < live.current.version]
     for version in (live.current.version, *older):
         try:
-            tuned = deploy.read_manifest(root, version).tuned
+            manifest = deploy.read_manifest(root, version)
+            tuned = manifest.tuned
             needed = (FILE_NAME, RATERS_FILE, *([TUNED_FILE] if tuned is not None else []))
             wrong = [name for name in needed if not deploy.sound_file(root, version, name)]
             if not wrong:
                 folder = deploy.version_folder(root, version)
                 weights = None if tuned is None else (folder / TUNED_FILE, tuned)
-                return Model(load_parameters(folder), weights, raters=load_raters(folder))
+                parameters = load_parameters(folder)
+                until = manifest.learned_until or manifest.votes_until
+                learned = until if parameters.source == FITTED else None
+                return Model(parameters, weights, raters=load_raters(folder), learned_until=learned)
             why = f"{version}/{wrong[0]} is missing or not what its manifest says"
         except FlywheelError as error:
             why = str(error)

@@ -44,6 +44,8 @@ def story(root: Path, version: str) -> VersionStory:
         if found.get("format_version") != FORMAT_VERSION:
             raise ValueError(f"format_version is not {FORMAT_VERSION}")
         scores = dict(found["scores"]) if "decision" in found else {}
+        if "again" in found:
+            words += _sentences(found["again"], live, "weights learned again", "weights withdrawn")
         words += _sentences(found, live, "weights new", f"weights kept ({live.source})")
         if "encoder" in found:
             tuned = found["encoder"]
@@ -62,7 +64,7 @@ def _sentences(
     if "decision" not in trial:
         return [f"{otherwise}: {trial['why']}"]
     decision = trial["decision"]
-    start = if_better if decision["outcome"] == "better" else otherwise
+    start = if_better if decision["outcome"] in ("better", "again") else otherwise
     words = [f"{start}: {decision['outcome']}: {decision['why']}"]
     return [*words, *_measures(trial), *_changes(trial["candidate"], live)]
 

@@ -13,6 +13,7 @@ from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
 from rag_flywheel.errors import CorruptFileError, FlywheelError, NewerFormatError, UnknownIdError
 from rag_flywheel.index.graph import recall_of
+from rag_flywheel.privacy.audit import count_masked
 from rag_flywheel.records import Current, HistoryEntry, Status, TenantScope, VersionInfo
 from rag_flywheel.report.health import health
 from rag_flywheel.store import history as log
@@ -50,6 +51,7 @@ def status(root: Path, database: Database, config: Config) -> Status:
             bytes_on_disk=_bytes_below(root),
             health=found.state,
             problems=tuple(f"{c.name}: {c.found}; to do: {c.to_do}" for c in found.problems),
+            masked=count_masked(conn),
             **_dense(root, manifest),
         )
 

@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import asdict
 
 from rag_flywheel.records import ForgetReport
-from rag_flywheel.store import notes, passages, wall_clock
+from rag_flywheel.store import column_checks, notes, passages, wall_clock
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import append_rows, scalar
 from rag_flywheel.store.given_texts import drop_unused_given
@@ -18,6 +18,7 @@ from rag_flywheel.store.users import one_time_user
 from rag_flywheel.store.vectors import drop_query_vectors
 from rag_flywheel.store.votes import EVENTS
 
+MOST_EVENTS = 2**62
 _MINE = "SELECT rid FROM retrievals WHERE user_id = ?"
 
 
@@ -28,6 +29,32 @@ def has_rows_of(conn: sqlite3.Connection, user: str) -> bool:
     )  # fmt: skip
     each = " OR ".join(f"EXISTS (SELECT 1 FROM {t} WHERE user_id = ?)" for t in tables)
     return bool(scalar(conn, f"SELECT {each}", [user] * len(tables)))
+
+
+def queries_of_user(conn: sqlite3.Connection, user: str) -> list[bytes]:
+    """Hashes of the queries that a user asked, or voted on."""
+    voted = " UNION ".join(
+        f"SELECT r.query_hash FROM {t} v JOIN retrievals r ON r.rid = v.rid WHERE v.user_id = :user"
+        for t in EVENTS
+    )
+    sql = f"SELECT query_hash FROM retrievals WHERE user_id = :user UNION {voted}"
+    return [bytes(row[0]) for row in conn.execute(sql, {"user": user})]
+
+
+def first_event_of(conn: sqlite3.Connection, user: str) -> int:
+    """The number of the first event that a version could rest on of those that `delete_user` deletes;
+    MOST_EVENTS when there is none."""
+    each = [
+        f"SELECT min(seq) AS seq FROM {t} WHERE user_id = :user OR rid IN "
+        "(SELECT rid FROM retrievals WHERE user_id = :user)"
+        for t in (*EVENTS, "corrections")
+    ]
+    own = "SELECT query_hash FROM retrievals WHERE user_id = :user"
+    each.append(
+        f"SELECT min(seq) AS seq FROM reviews WHERE user_id = :user OR query_hash IN ({own})"
+    )
+    sql = f"SELECT coalesce(min(seq), {MOST_EVENTS}) FROM ({' UNION ALL '.join(each)})"
+    return column_checks.whole("seq", scalar(conn, sql, {"user": user}))
 
 
 def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
@@ -100,15 +127,26 @@ def _counts(conn: sqlite3.Connection, user: str) -> tuple[int, int, int]:
 
 
 def restart_looks(conn: sqlite3.Connection, version: str | None) -> None:
-    """Append a reset: the looks of the gate so far used votes that are deleted now, or let in weights that
-    are lost."""
+    """Append a reset: the weights that the looks of the gate let in are lost."""
     record_look(conn, Look(version or "", 0, 0.0, None, "reset"))
 
 
-def record_forget(conn: sqlite3.Connection, state: str, report: ForgetReport) -> None:
-    """Append that forgetting a user has "begun", or is "done"; the row does not name the user."""
+def record_forget(
+    conn: sqlite3.Connection,
+    state: str,
+    report: ForgetReport,
+    *,
+    first_event: int | None = None,
+    n_counted: int = 0,
+) -> None:
+    """Append that forgetting a user has "begun", or is "done"; the row does not name the user.
+
+    first_event: the number of the first event that was deleted, None: not known; n_counted: how many
+    votes that counted were deleted.
+    """
     text = json.dumps(asdict(report), sort_keys=True)
-    append_rows(conn, "forgets", {"at": wall_clock.now(), "state": state, "report": text})
+    row = {"at": wall_clock.now(), "state": state, "report": text}
+    append_rows(conn, "forgets", {**row, "first_event": first_event, "n_counted": n_counted})
 
 
 def unfinished(conn: sqlite3.Connection) -> list[ForgetReport]:
@@ -118,6 +156,23 @@ def unfinished(conn: sqlite3.Connection) -> list[ForgetReport]:
         "LIMIT -1 OFFSET (SELECT count(*) FROM forgets WHERE state = 'done')"
     )
     return [ForgetReport(**json.loads(row[0])) for row in rows]
+
+
+def first_unfinished_event(conn: sqlite3.Connection) -> int | None:
+    """The first event of the users whose deletion is begun and not done; 0 where it is not known. None:
+    nothing is to be finished."""
+    found = scalar(
+        conn,
+        "SELECT min(coalesce(first_event, 0)) FROM (SELECT first_event FROM forgets WHERE state = 'begun' "
+        "ORDER BY id LIMIT -1 OFFSET (SELECT count(*) FROM forgets WHERE state = 'done'))",
+    )
+    return column_checks.optional_whole("forgets.first_event", found)
+
+
+def count_counted(conn: sqlite3.Connection) -> int:
+    """How many votes that counted were ever deleted with their users."""
+    found = scalar(conn, "SELECT coalesce(sum(n_counted), 0) FROM forgets WHERE state = 'begun'")
+    return column_checks.whole("forgets.n_counted", found)
 
 
 def count_begun(conn: sqlite3.Connection) -> int:

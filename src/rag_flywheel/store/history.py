@@ -17,6 +17,11 @@ KILLED = (
 )
 """Why a refresh that began did not end, and what to do."""
 _ATTEMPTS = 1_000  # that failures are looked for in
+_ARMS = {"weights": "new parameters", "encoder": "tuned encoder"}
+_WITHOUT_TEST = {
+    "withdrawn": "{}: withdrawn, since votes behind them do not count any more; the looks before count on",
+    "recounted": "{}: fewer votes count than at the last look, so the next one needs fewer",
+}
 
 
 def entries(conn: sqlite3.Connection, n: int, scope: TenantScope = ALL_TENANTS) -> list[Entry]:
@@ -93,10 +98,13 @@ def _looks(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
     for at, version, n_votes, p, outcome, arm in rows:
         if outcome == "reset":
             text = "the gate counts its looks from the beginning again"
+        elif outcome in _WITHOUT_TEST:
+            text = _WITHOUT_TEST[outcome].format(_ARMS[arm])
         else:
             chance = "" if p is None else f", p = {p:.3g}"
-            new = "new parameters" if arm == "weights" else "tuned encoder"
-            text = f"{new} of {version}: {outcome}, {counted(n_votes, 'vote')} so far{chance}"
+            text = (
+                f"{_ARMS[arm]} of {version}: {outcome}, {counted(n_votes, 'vote')} so far{chance}"
+            )
         yield float(at), "look", text
 
 

@@ -40,7 +40,8 @@ class Look:
     n_votes: the votes there were.
     alpha: the error that the test spent.
     p: its p-value, None without one.
-    outcome: its decision.
+    outcome: its decision; or "withdrawn": what the last one let in is not learned any more; "recounted":
+        fewer votes count than at the last one; "reset": all looks count from the beginning.
     arm: what the gate tested, "weights" or "encoder".
     """
 
@@ -60,12 +61,15 @@ def record_look(conn: sqlite3.Connection, look: Look) -> None:
 def looks(conn: sqlite3.Connection, arm: str = "weights") -> tuple[int, int]:
     """(looks since this arm last replaced the live version, number of votes at its last look).
 
-    A reset counts for every arm. Looks that spent nothing are not counted, since nothing was tested.
+    A reset counts for every arm. Looks that spent nothing are not counted, since nothing was tested. What
+    was withdrawn replaced nothing: the looks before it count on.
     """
     mine = "(arm = :arm OR outcome = 'reset')"
+    gone = f"SELECT coalesce(max(id), 0) FROM looks WHERE {mine} AND outcome = 'withdrawn'"
     row = conn.execute(
         f"SELECT (SELECT count(*) FROM looks WHERE {mine} AND alpha > 0 AND id > (SELECT "
-        f"coalesce(max(id), 0) FROM looks WHERE {mine} AND outcome IN ('better', 'reset'))), "
+        f"coalesce(max(id), 0) FROM looks WHERE {mine} AND (outcome = 'reset' OR outcome = 'better' "
+        f"AND id > ({gone})))), "
         f"coalesce((SELECT n_votes FROM looks WHERE {mine} ORDER BY id DESC LIMIT 1), 0)",
         {"arm": arm},
     ).fetchone()

@@ -244,6 +244,32 @@ CREATE TABLE attempts (
 );
 CREATE INDEX attempts_attempt ON attempts (attempt) WHERE attempt IS NOT NULL;
 """
+# withdrawn: what the last "better" let in was lost with the votes it rested on; recounted: fewer votes
+# count than at the last look, since users were muted.
+_LOOKS = """
+CREATE TABLE looks (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    version TEXT NOT NULL,
+    n_votes INTEGER NOT NULL,
+    alpha REAL NOT NULL,
+    p REAL,
+    outcome TEXT NOT NULL CHECK (
+        outcome IN ('better', 'no better', 'vetoed', 'reset', 'withdrawn', 'recounted')
+    ),
+    arm TEXT NOT NULL DEFAULT 'weights'
+);
+"""
+# dp_releases: the privacy loss of each release of counts, which add up.
+_RELEASES = """
+CREATE TABLE dp_releases (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    what TEXT NOT NULL,
+    epsilon REAL NOT NULL,
+    delta REAL NOT NULL
+);
+"""
 _WITH_USERS = {
     "retrievals": ("user_id", "session_id"),
     "votes": ("user_id",),
@@ -409,6 +435,26 @@ def m020_timeline(db: sqlite_utils.Database) -> None:
         "CREATE TABLE builds (version TEXT PRIMARY KEY, token TEXT NOT NULL, at REAL NOT NULL) "
         "WITHOUT ROWID"
     )
+
+
+@migrations()
+def m026_looks_across_forgets(db: sqlite_utils.Database) -> None:
+    """The looks of the gate outlast forgotten users: what the gate let in may be withdrawn, and looks know
+    how many votes were deleted; and the privacy loss of counts that were released.
+
+    n_counted: how many of the deleted votes counted; first_event: the first event of the user, NULL: not
+    known.
+    """
+    db.execute("ALTER TABLE forgets ADD COLUMN n_counted INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE forgets ADD COLUMN first_event INTEGER")
+    db.execute("ALTER TABLE looks RENAME TO old_looks")
+    _execute(db, _LOOKS)
+    columns = "id, at, version, n_votes, alpha, p, outcome, arm"
+    db.execute(f"INSERT INTO looks ({columns}) SELECT {columns} FROM old_looks")
+    db.execute("DROP TABLE old_looks")
+    _append_only(db, ["looks"])
+    _execute(db, _RELEASES)
+    _append_only(db, ["dp_releases"])
 
 
 @migrations()
