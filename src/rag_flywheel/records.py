@@ -53,10 +53,14 @@ class QueryKey(NamedTuple):
 
 @dataclass(frozen=True)
 class EmbeddedText:
-    """The text of a query or passage, and its vector, float32 (dim,) of unit length."""
+    """The text of a query or passage, and its vector, float32 (dim,) of unit length.
+
+    name: the hash of a query that is asked; None where nothing is looked up by it.
+    """
 
     text: str
     vector: Vectors
+    name: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -273,12 +277,15 @@ class PastVotes:
 class GoldenItem:
     """A query whose answers are known: {passage id: grade}, {lineage: grade}; 0 is no answer.
 
-    query_hash: 16 bytes. tenant: as JSON. sources: where the answers come from, among
+    query_hash: 16 bytes that name the query in this index alone, so items are equal without it; digest:
+    16 bytes that depend on its text alone.
+    tenant: as JSON. sources: where the answers come from, among
     "agreement", "correction", "imported", "pinned" and "review".
     """
 
     query: str
-    query_hash: bytes
+    query_hash: bytes = field(compare=False)
+    digest: bytes
     tenant: str | None
     answers: Mapping[str, int]
     lineages: Mapping[int, int]

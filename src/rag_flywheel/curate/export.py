@@ -44,9 +44,9 @@ def export(
         return _write(staged, root.resolve().name, database, last, scope)
 
 
-def split_of(query: bytes) -> str:
-    """The split of a query, by the hash of its text alone: other queries never change it."""
-    bucket = int.from_bytes(query[:8], "big") % 100
+def split_of(digest: bytes) -> str:
+    """The split of a query, by the digest of its text alone: other queries never change it."""
+    bucket = int.from_bytes(digest[:8], "big") % 100
     return next(name for name, end in SPLITS.items() if bucket < end)
 
 
@@ -59,10 +59,11 @@ def _write(
         ids = _write_corpus(conn, folder / "corpus.jsonl", scope)
         grades = _grades(conn, ids, last, scope)
         texts = retrievals.query_texts(conn, sorted({query for query, _ in grades}), scope)
-    names = {past: query_id(*past) for past in grades}
+    digests = {past: store.query_digest(texts[past.query_hash]) for past in grades}
+    names = {past: query_id(digest, past.tenant) for past, digest in digests.items()}
     order = sorted(grades, key=lambda past: names[past])
     answered = [past for past in order if 1 in grades[past].values()]
-    parts = {split: [p for p in answered if split_of(p.query_hash) == split] for split in SPLITS}
+    parts = {split: [p for p in answered if split_of(digests[p]) == split] for split in SPLITS}
     qrels = {
         split: ((names[p], *grade) for p in part for grade in sorted(grades[p].items()))
         for split, part in parts.items()

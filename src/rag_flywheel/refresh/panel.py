@@ -15,6 +15,7 @@ from rag_flywheel.improve.fit import newest
 from rag_flywheel.records import GoldenItem, Vectors
 from rag_flywheel.refresh.examples import ExampleBuilder, fit_to_judge
 from rag_flywheel.refresh.past import Past
+from rag_flywheel.store.passages import query_digest
 
 
 class Panel:
@@ -53,7 +54,8 @@ class Panel:
             self.groups = query_groups(self.examples.vectors, self.examples.near)
         else:
             self.groups = query_groups(np.stack([untuned[name] for name in hashes]))
-        self.held_out = held_out(hashes, self.groups)
+        digests = [query_digest(past.texts[name]) for name in hashes]
+        self.held_out = held_out(digests, self.groups)
 
     @cached_property
     def training(self) -> Examples:

@@ -62,5 +62,5 @@ def query_vectors(
     progress: Progress | None = None,
 ) -> dict[bytes, Vectors]:
     """Vectors of queries by hash; missing ones are encoded and stored, the shortest query first."""
-    shortest_first = {h: texts[h] for h in sorted(texts, key=lambda h: (len(texts[h]), h))}
+    shortest_first = dict(sorted(texts.items(), key=lambda each: (len(each[1]), each[1])))
     return stored_vectors_of(database, shortest_first, encoder, progress, "encoding past queries")

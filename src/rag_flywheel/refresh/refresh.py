@@ -101,6 +101,8 @@ def _finish(job: Job, live: Live, report: RefreshReport) -> None:
         never = {v for v in (report.version, live.current and live.current.version) if v}
         for version in prune.prune(job.root, keep=job.config.keep_versions, never=never):
             log.info("refresh: pruned version %s", version)
+        for version in prune.prune_unreadable(job.root, never={str(report.version)}):
+            log.info("refresh: deleted version %s, which an earlier release built", version)
     drop_dead_vectors(job.root, job.database)
     _fold(job, live, report)
 

@@ -83,10 +83,10 @@ def gaps(
         recent = [asked for asked in every if scope.holds(asked.question.tenant)]
         whys = _whys(recent, _signs(conn, recent, source, weights), rates, least)
         counts = _counts([a for a in recent if a.question in whys], now - days * _DAY_S)
-        questions = sorted(
-            counts, key=lambda q: (-counts[q][0], -counts[q][1], q.query_hash, q.tenant or "")
-        )[:MOST_QUESTIONS]
     texts = {a.question: a.query for a in recent}
+    questions = sorted(
+        counts, key=lambda q: (-counts[q][0], -counts[q][1], texts[q], q.tenant or "")
+    )[:MOST_QUESTIONS]
     found = []
     for reported in (True, False):
         some = [q for q in questions if (whys[q] != {"unlikely"}) == reported]

@@ -13,7 +13,7 @@ from rag_flywheel.rank.score import Scored
 from rag_flywheel.records import Filter, Hit, KnownAnswer, Passage, Retrieval, Vectors
 from rag_flywheel.serve.explore import Allowance, drawn
 from rag_flywheel.serve.state import State
-from rag_flywheel.store import passages, retrievals, wall_clock
+from rag_flywheel.store import retrievals, wall_clock
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.column_checks import EXPLORED, KNOWN, STAYED
 from rag_flywheel.store.database import Database
@@ -42,7 +42,7 @@ class Request:
 
 @dataclass(frozen=True)
 class RankedQuery:
-    """A query, its vector float32 (dim,), and its hits with their pids, the best first.
+    """A query, its hash, its vector float32 (dim,), and its hits with their pids, the best first.
 
     answerable: the chance that one of the k best is right, whether or not it is among the hits.
     candidates: (pid, the given score) of an application's own candidates, None: there are none.
@@ -51,6 +51,7 @@ class RankedQuery:
     """
 
     query: str
+    query_hash: bytes
     vector: Vectors
     hits: Sequence[tuple[int, Hit]]
     answerable: float
@@ -197,7 +198,7 @@ def _record(
         kind=asked.kind,
         at=wall_clock.now(),
         query=found.query,
-        query_hash=passages.query_hash(found.query),
+        query_hash=found.query_hash,
         k=asked.k,
         filter=json.dumps(where, sort_keys=True) if where is not None else None,
         tenant=asked.tenant,

@@ -67,6 +67,7 @@ from rag_flywheel.serve.state import Scope, State, scope
 from rag_flywheel.store import filters, passages, retrievals
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
+from rag_flywheel.store.questions import query_hash, question_key
 from rag_flywheel.store.timeline import read_moment
 
 log = logging.getLogger("rag_flywheel")
@@ -139,6 +140,8 @@ class Server:
         lookups: Lookups,
     ) -> None:
         self._database = database
+        with database.reading() as conn:
+            self._question_key = question_key(conn)
         self._config = config
         self._source = source
         self._live = live
@@ -234,18 +237,23 @@ class Server:
             every_hit = [(i, stored.pid, stored.passage) for i, stored in best]
             hits = _hits_of(ranked, every_hit, of_hits, asked.min_relevance)
             other = None
+            name = self._name_of(query)
             if self._explores(asked):
-                other = self._other(state, ranked, shown, self._times(state, query, asked.tenant))
-            found.append(RankedQuery(query, vector, hits, of_hits.answerable, other=other))
+                other = self._other(state, ranked, shown, self._times(state, name, asked.tenant))
+            found.append(RankedQuery(query, name, vector, hits, of_hits.answerable, other=other))
             n_gone += gone
         return found, n_gone
 
     def _explores(self, asked: Request) -> bool:
         return asked.record and asked.min_relevance is None and self._allowance.share > 0.0
 
-    def _times(self, state: State, query: str, tenant: str | None) -> Counter[int]:
+    def _name_of(self, query: str) -> bytes:
+        """The hash that names a question."""
+        return query_hash(self._question_key, query)
+
+    def _times(self, state: State, name: bytes, tenant: str | None) -> Counter[int]:
         """How often each passage text was explored for a question, by lineage."""
-        question = QueryKey(passages.query_hash(query), tenant)
+        question = QueryKey(name, tenant)
         with self._database.reading() as conn:
             found = retrievals.explored_for(conn, question, newest=_NEWEST)
         return Counter(state.lineages(np.array(found, dtype=np.int64)).tolist())
@@ -269,7 +277,8 @@ class Server:
     ) -> Iterator[_Found]:
         inside = self._scope(state, asked.where)
         n = max(self._config.n_candidates, asked.k)
-        questions = [EmbeddedText(*each) for each in zip(queries, vectors, strict=True)]
+        names = map(self._name_of, queries)
+        questions = [EmbeddedText(*each) for each in zip(queries, vectors, names, strict=True)]
         lookups = look_up(state, inside, questions, n, self._lookups)
         evidence = _evidence(state, questions, asked.tenant)
         for each in zip(questions, lookups, evidence, strict=True):
@@ -299,7 +308,8 @@ class Server:
             tenancy = passages.Tenancy(self._config.tenant_key, asked.tenant)
             copies = self._config.show_copies
             own = GivenCandidates.of(conn, given, tenancy, copies=copies)
-        ranked = self._ranked_given(state, EmbeddedText(query, vector), own, asked)
+        name = self._name_of(query)
+        ranked = self._ranked_given(state, EmbeddedText(query, vector, name), own, asked)
         shown, more = ranked.best[: asked.k], self._allowance
         of_hits = _relevance_of_given(state, ranked, shown, query, own)
         least = asked.min_relevance
@@ -309,7 +319,7 @@ class Server:
             return _hits_of(ranked, every, of_hits, least)
 
         def unrecorded() -> Retrieval:
-            found = RankedQuery(query, vector, hits_of(own.pids), of_hits.answerable)
+            found = RankedQuery(query, name, vector, hits_of(own.pids), of_hits.answerable)
             return retrieval(None, state, found)
 
         if not asked.record:
@@ -321,7 +331,7 @@ class Server:
         if self._explores(asked):
             stored = set(kept)
             below = [j for j in ranked.below(shown) if j in stored]
-            i = ranked.to_explore(state, shown, below, self._times(state, query, asked.tenant))
+            i = ranked.to_explore(state, shown, below, self._times(state, name, asked.tenant))
         try:
             with self._database.transaction(durable=False, wait_s=wait_s) as conn:
                 pids = own.pids.copy()
@@ -331,7 +341,8 @@ class Server:
                     (chance,) = _relevance_of_given(state, ranked, [i], query, own).hits
                     hit = ranked.explored(own.texts[i], i, len(shown), chance)
                     other = int(pids[i]), hit
-                found = RankedQuery(query, vector, hits_of(pids), of_hits.answerable, logged, other)
+                chance = of_hits.answerable
+                found = RankedQuery(query, name, vector, hits_of(pids), chance, logged, other)
                 return recorded(
                     conn, state, asked, found, more, revision=revision, latency_ms=latency_ms
                 )
@@ -506,7 +517,7 @@ def _relevance_of_given(
 
 def _evidence(state: State, queries: Sequence[EmbeddedText], tenant: str | None) -> list[Evidence]:
     parameters, typical = state.version.parameters, state.typical_cosine
-    past = [Asked(q.vector, passages.query_hash(q.text), typical) for q in queries]
+    past = [Asked(q.vector, q.name, typical) for q in queries]
     several = parameters.answers is not None
     return evidence_for(state.evidence, past, tenant, parameters.memory, several=several)
 

@@ -34,12 +34,13 @@ def past_query_vectors(
 ) -> Vectors:
     """float32 (2 n or more, dim): the vectors of these n past queries, then rows that are not set.
 
-    Those that are missing are encoded in one go, in the order of their hashes, and not stored.
+    Those that are missing are encoded in one go, in the order of their texts, and not stored.
     """
     rows = np.empty((max(64, 2 * len(hashes)), encoder.dim), np.float32)
-    missing = sorted(fill_vectors(conn, hashes, encoder.revision, rows))
+    missing = fill_vectors(conn, hashes, encoder.revision, rows)
     if missing:
         texts = column_checks.complete("query_hash", query_texts(conn, missing), missing)
+        missing = sorted(missing, key=texts.__getitem__)
         encoded = dict(zip(missing, encoder.encode([texts[h] for h in missing]), strict=True))
         for i, h in enumerate(hashes):
             if h in encoded:

@@ -51,8 +51,9 @@ def body_hash(text: str) -> bytes:
     return Words.of(text).digest()
 
 
-def query_hash(query: str) -> bytes:
-    """16 bytes that name a query's text; queries that `normalised` makes the same have the same."""
+def query_digest(query: str) -> bytes:
+    """16 bytes that depend on a query's text alone; queries that `normalised` makes the same have the
+    same. They order questions alike in every index; what is stored is `questions.query_hash`."""
     return _hash("query", normalised(query))
 
 
