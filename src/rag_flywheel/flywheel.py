@@ -824,7 +824,8 @@ class Flywheel:
         user = privacy.hashed(self._user_key, check_name("user_id", user_id))
         try:
             self._slot.get()  # the rebuild needs the encoder: fail before anything is deleted
-            return forget(self._root, self._database, user, rebuild=self._rebuild(self._job(None)))
+            rebuild, key = self._rebuild(self._job(None)), self._config.tenant_key
+            return forget(self._root, self._database, user, rebuild=rebuild, tenant_key=key)
         finally:
             self.lookups.clear()
             self._drop_server()

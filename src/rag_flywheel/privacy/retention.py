@@ -6,7 +6,7 @@ from rag_flywheel.config import Config
 from rag_flywheel.curate.judgments import judgments, superseded_elsewhere
 from rag_flywheel.store import folding, votes, wall_clock
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.given_texts import drop_unused_given
+from rag_flywheel.store.given_texts import drop_old_given
 
 _DAY_S = 86_400.0
 _AT_ONCE = 500  # retrievals in one transaction, which other writers wait for
@@ -44,5 +44,5 @@ def fold_old(
         n, last = n + len(rows), rows[-1]
     if n:
         with database.transaction() as conn:
-            drop_unused_given(conn)
+            drop_old_given(conn, config.tenant_key)
     return n

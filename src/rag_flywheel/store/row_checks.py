@@ -102,7 +102,10 @@ def _table_problems(
 
 
 def _check_passage(_columns: str, *row: object) -> None:
-    stored = passages.stored_row(row)
+    *columns, origin = row
+    stored = passages.stored_row(tuple(columns))
+    if origin == "rerank" and not stored.passage.text:
+        return  # erased: its digest is all that is left
     if stored.text_hash != passages.passage_hash(stored.passage):
         where = f"passages.text_hash of row {stored.pid}"
         refuse(where, stored.text_hash, "the hash of its text")
@@ -146,7 +149,7 @@ _check_verdict = _one_of(get_args(Verdict), "helpful, harmful or retract")
 # By table: the check of each column, or of several columns that are checked together.
 _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
     "passages": {
-        "pid, id, title, text, metadata, text_hash, lineage": _check_passage,
+        "pid, id, title, text, metadata, text_hash, lineage, origin": _check_passage,
         "born": whole,
         "ended": optional_whole,
         "origin": _one_of(("index", "rerank"), "index or rerank"),
