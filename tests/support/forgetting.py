@@ -166,12 +166,12 @@ def traces(root: Path, secrets: Iterable[str | bytes]) -> list[str]:
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         data = path.read_bytes()
         for secret in secrets:
-            if any(form in data for form in _forms(secret)):
+            if any(form in data for form in forms(secret)):
                 found.append(f"{path.relative_to(root)}: {secret!r}")
     return found
 
 
-def _forms(secret: str | bytes) -> list[bytes]:
+def forms(secret: str | bytes) -> list[bytes]:
     if isinstance(secret, bytes):
         return [secret, secret.hex().encode()]
     escaped = json.dumps(secret)[1:-1].encode()
