@@ -45,6 +45,8 @@ class Config:
     votes_per_day: how many votes of one user, or of one session without a user, count within 24
         hours; later ones are stored but weigh nothing; None: all count.
     corrections_per_day: how many passages that one of them names count.
+    memory_min_users: what fewer people than this say of a question moves no ranking, not their own either; a
+        person is a user id. 1: what anybody says does.
     vote_half_life_days: a vote this old weighs half of a new one; None: votes do not age.
     retention_days: a refresh removes user ids, answers and reasons from retrievals and votes this
         old, and deletes those that no judgment rests on; None: all are kept.
@@ -76,6 +78,7 @@ class Config:
     show_copies: bool = False
     votes_per_day: _Number | None = 2_000
     corrections_per_day: _Number | None = 20
+    memory_min_users: Annotated[int, Meta(ge=1, le=1_000)] = 1
     vote_half_life_days: _Days = None
     retention_days: _Days = None
     rephrased_within_s: Annotated[float, Meta(ge=0, le=1e6)] = 300.0

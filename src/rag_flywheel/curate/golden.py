@@ -59,14 +59,16 @@ def golden_items(
     *,
     until: int | None = None,
     scope: TenantScope = ALL_TENANTS,
+    by_users: bool = True,
 ) -> list[GoldenItem]:
     """The queries with known answers that are in the index now, by query hash and tenant.
 
     All is read in one snapshot; queries that have no vector yet get one, which is stored. The
     caller must not be in a transaction on `database`.
     until: the number of the last event that is used; None uses all. scope: whose queries and passages.
+    by_users: False leaves out what users said: imported, pinned and reviewed answers stay.
     """
-    present = read_opinions(database, source, until=until, scope=scope)
+    present = read_opinions(database, source, until=until, scope=scope, by_users=by_users)
     answers: dict[int, dict[int, KnownAnswer]] = defaultdict(dict)
     tenants: dict[int, str | None] = {}
     for topic, opinion in present.topics.items():
@@ -94,6 +96,7 @@ def read_opinions(
     *,
     until: int | None = None,
     scope: TenantScope = ALL_TENANTS,
+    by_users: bool = True,
 ) -> Opinions:
     """The opinions on the texts in the index now, from one snapshot; arguments as `golden_items`."""
     with database.snapshot() as conn:
@@ -102,9 +105,9 @@ def read_opinions(
             [
                 v
                 for v in votes.votes_until(conn, last)
-                if v.kind == "vote" and scope.holds(v.tenant)
+                if by_users and v.kind == "vote" and scope.holds(v.tenant)
             ],
-            [c for c in golden.corrections_until(conn, last) if scope.holds(c.tenant)],
+            [c for c in golden.corrections_until(conn, last) if by_users and scope.holds(c.tenant)],
             [a for a in golden.answers_until(conn, last) if scope.holds(a.tenant)],
             [d for d in golden.decisions_until(conn, last) if scope.holds(d.tenant)],
         )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from rag_flywheel.config import Config
 from rag_flywheel.curate.judgments import judgments, superseded_elsewhere
+from rag_flywheel.curate.people import people_of
 from rag_flywheel.store import folding, votes, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.given_texts import drop_old_given
@@ -38,7 +39,8 @@ def fold_old(
             if rows:
                 standing = {(seq, j.lineage) for j in judged for seq in j.votes}
                 superseded = superseded_elsewhere(cast, standing, set(rows))
-                folding.fold(conn, rows, standing, superseded, weights, config.tenant_key)
+                people, key = people_of(cast, weights), config.tenant_key
+                folding.fold(conn, rows, standing, superseded, weights, people, key)
         if not rows:
             break
         n, last = n + len(rows), rows[-1]

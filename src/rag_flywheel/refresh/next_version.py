@@ -221,7 +221,7 @@ def _learn(
     database, held_back = job.database, live.frozen_at is not None and not anew
     until = live.votes_until(version.watermark)
     if not held_back:
-        calibrate(database, until=until)
+        calibrate(database, running.source, until=until)
     source = running.source.under(queries_of(running.encoder, model))
     builder = _builder(running, version)
     past, every, raters = _past(builder, source, model, until=until, weigh=not held_back)

@@ -83,8 +83,11 @@ class Panel:
 
     @cached_property
     def _golden(self) -> Sequence[GoldenItem]:
-        """Queries with known answers, none of them a near-duplicate of a training query."""
-        items = golden_items(self.builder.database, self._source, until=self._until)
+        """Queries with known answers, none of them a near-duplicate of a training query. Where what few
+        people say must move nothing, none is known by what users said."""
+        by_users = self._source.config.memory_min_users == 1
+        database, source = self.builder.database, self._source
+        items = golden_items(database, source, until=self._until, by_users=by_users)
         vectors = _vectors(items, self._live.queries)
         return fit_to_judge(items, vectors, self.training.vectors)
 

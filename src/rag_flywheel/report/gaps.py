@@ -152,7 +152,8 @@ def _signs(
 ) -> dict[QueryKey, Signs]:
     asked = Counter(a.question for a in recent)
     said: dict[QueryKey, list[Judgment]] = defaultdict(list)
-    for judgment in source.judge(votes.votes_until(conn, passages.read_clock(conn)), weights):
+    every = votes.votes_until(conn, passages.read_clock(conn))
+    for judgment in source.judge(every, weights, of_few=True):
         said[QueryKey(judgment.query, judgment.tenant)].append(judgment)
     missing: dict[QueryKey, set[str | None]] = defaultdict(set)
     for note in notes.all_notes(conn):

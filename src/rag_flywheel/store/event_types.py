@@ -26,6 +26,8 @@ class VoteEvent:
     credit: the passage's part in a vote on the answer, from 0 to 1.
     trust: a factor for signals of this kind, and the one that the application gave the user.
     session: the session of the question, as hashed; None without one.
+    voters: how many people spoke of the question, at least, when the retrieval was made anonymous; 0: it
+        was not.
     """
 
     seq: int
@@ -40,6 +42,7 @@ class VoteEvent:
     kind: Kind = "vote"
     trust: float = 1.0
     session: str | None = None
+    voters: int = 0
 
     @property
     def voice(self) -> str:

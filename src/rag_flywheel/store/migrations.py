@@ -411,6 +411,12 @@ def m024_keyed_questions(db: sqlite_utils.Database) -> None:
         db.conn.executemany(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", renamed)
 
 
+@migrations()
+def m025_voters(db: sqlite_utils.Database) -> None:
+    """How many people spoke of a question, at least, when a retrieval of it was made anonymous."""
+    db.execute("ALTER TABLE retrievals ADD COLUMN voters INTEGER")
+
+
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():

@@ -167,6 +167,7 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "session_id": optional_text,
         "answer": optional_text,
         "answerable": optional_share,
+        "voters": optional_whole,
     },
     "votes": {
         "seq": whole,
