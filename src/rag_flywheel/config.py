@@ -50,6 +50,9 @@ class Config:
     vote_half_life_days: a vote this old weighs half of a new one; None: votes do not age.
     retention_days: a refresh removes user ids, answers and reasons from retrievals and votes this
         old, and deletes those that no judgment rests on; None: all are kept.
+    store_queries: "text", or "hash": of a question only a keyed hash and its vector are stored. Votes act as
+        before, but nothing that needs words is learned from them; a refresh takes the words from what was
+        stored before.
     rephrased_within_s: a similar question in other words, within this many seconds in the same
         session, counts as a rephrasing: a weak sign that the first answer did not help; 0: never.
     known_answers: known answers (imported, pinned, or accepted in review) come first for their
@@ -81,6 +84,7 @@ class Config:
     memory_min_users: Annotated[int, Meta(ge=1, le=1_000)] = 1
     vote_half_life_days: _Days = None
     retention_days: _Days = None
+    store_queries: str = "text"
     rephrased_within_s: Annotated[float, Meta(ge=0, le=1e6)] = 300.0
     known_answers: bool = True
     record_wait_s: Annotated[float, Meta(ge=0, le=3_600)] = 1.0
@@ -94,6 +98,10 @@ class Config:
     def __post_init__(self) -> None:
         if self.tune not in ("auto", "off"):
             raise ConfigError(f"config tune is {self.tune!r}; expected 'auto' or 'off'")
+        if self.store_queries not in ("text", "hash"):
+            raise ConfigError(
+                f"config store_queries is {self.store_queries!r}; expected 'text' or 'hash'"
+            )
         if self.language not in (AUTO, NO_LANGUAGE, *STEMMED):
             names = ", ".join((AUTO, NO_LANGUAGE, *STEMMED))
             raise ConfigError(f"config language is {self.language!r}; expected one of {names}")

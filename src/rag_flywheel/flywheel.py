@@ -971,7 +971,8 @@ class Flywheel:
             with self._database.reading() as conn:
                 record = not users.opted_out(conn, [user])
         stored = self._mask.filter(where, but=self._config.tenant_key)
-        return Request(k, where, stored, scope.tenant, user, session, record, kind, least)
+        words = self._config.store_queries == "text"
+        return Request(k, where, stored, scope.tenant, user, session, record, kind, least, words)
 
     def _job(self, progress: Progress | None) -> Job:
         root, database, encoder = self._root, self._database, self._slot.get

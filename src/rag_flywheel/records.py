@@ -261,6 +261,7 @@ ALL_TENANTS = TenantScope()
 class PastVotes:
     """How many votes there are on one passage for one past query, and of which kind.
 
+    query: "" where its words are not stored.
     shared: the weight of verdicts on whole answers and of signals, helpful minus harmful.
     tenant: as JSON, None: the query was asked under none.
     """
@@ -515,9 +516,11 @@ class ExportReport:
     n_queries: queries with a relevant passage, which are in a split.
     n_judgments: grades, 1 or 0, of these queries.
     n_left_out: queries without a relevant passage.
+    n_without_words: queries with grades whose words are not stored, which are left out.
     """
 
     n_passages: int
     n_queries: int
     n_judgments: int
     n_left_out: int
+    n_without_words: int = 0

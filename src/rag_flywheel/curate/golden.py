@@ -111,14 +111,15 @@ def read_opinions(
             [a for a in golden.answers_until(conn, last) if scope.holds(a.tenant)],
             [d for d in golden.decisions_until(conn, last) if scope.holds(d.tenant)],
         )
-        questions = _questions(statements)
-        hashes = sorted({query for query, _ in questions})
-        texts = column_checks.complete(
-            "query_hash", golden.query_texts(conn, hashes, scope), hashes
-        )
+        every_one = _questions(statements)
+        hashes = sorted({query for query, _ in every_one})
+        found = golden.query_texts(conn, hashes, scope)
+        texts = {h: text for h, text in found.items() if text}
+        column_checks.complete("query_hash", found, hashes)
+        questions = {q for q in every_one if q.query_hash in texts}  # nobody can judge the others
         heirs = passages.present_heirs(conn, sorted({e.lineage for e in statements.events()}))
         heirs = {lineage: s for lineage, s in heirs.items() if shows(scope, s.passage)}
-    vectors = stored_vectors_of(database, {h: texts[h] for h in hashes}, source.queries)
+    vectors = stored_vectors_of(database, texts, source.queries)
     digests = {query: passages.query_digest(text) for query, text in texts.items()}
     every = opinions(statements, _groups(questions, digests, vectors))
     topics = {topic: opinion for topic, opinion in every.items() if topic[1] in heirs}

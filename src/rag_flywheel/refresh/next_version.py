@@ -66,7 +66,7 @@ class Learned:
 
     weights, tuned: the results of the two arms of the gate, tuned None: it was not due; judged: all
     judgments on past queries; examples: the past queries, None: votes are held back; raters: the users
-    who voted.
+    who voted; n_without_words: past queries with votes that nothing was fitted to.
     """
 
     parameters: Parameters
@@ -76,6 +76,7 @@ class Learned:
     examples: Examples | None
     judged: Sequence[Judgment]
     raters: Mapping[str, RaterWeight]
+    n_without_words: int = 0
 
     @property
     def new_encoder(self) -> NewEncoder | None:
@@ -145,6 +146,10 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
     scores = {"n_passages": float(len(built.pids)), "n_embedded": float(n_embedded)}
     for arm in learned.arms:
         reason, scores = f"{reason}; {arm.why}", {**scores, **arm.scores}
+    if n := learned.n_without_words:
+        which = counted(n, "past query is", "past queries are")
+        reason += f"; {which} stored as a hash: the votes act, but nothing is fitted to them"
+        scores["n_without_words"] = float(n)
     return RefreshReport(
         "promoted",
         manifest.id,
@@ -246,7 +251,9 @@ def _learn(
             parameters, examples = tuned.new.parameters, tuned.new.examples
         parameters = calibrated_parameters(examples, parameters)
     memory, some = build_memory(examples, parameters), None if held_back else examples
-    learned = Learned(parameters, memory, weights, tuned, some, past.every, raters)
+    learned = Learned(
+        parameters, memory, weights, tuned, some, past.every, raters, past.n_without_words
+    )
     log.info("refresh: parameters %s: %s", "new" if learned.new else "kept", weights.why)
     if tuned is not None:
         log.info("refresh: %s", tuned.why)

@@ -19,8 +19,9 @@ from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.prune import drop_dead_vectors
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.tower import TunableEncoder, require_tunable
-from rag_flywheel.errors import StorageError, counted
+from rag_flywheel.errors import EncoderError, StorageError, counted
 from rag_flywheel.evaluate.gate_file import tried_to_tune
+from rag_flywheel.privacy.question_texts import drop_question_texts
 from rag_flywheel.privacy.retention import fold_old
 from rag_flywheel.rank.raters import load_raters, weights_of
 from rag_flywheel.records import RefreshReport
@@ -57,6 +58,11 @@ def refresh_locked(
     """
     began = time.monotonic()
     root, database = job.root, job.database
+    if tune and job.config.store_queries == "hash":
+        raise EncoderError(
+            "the encoder is tuned to the words of questions, and config store_queries is 'hash': they are "
+            "not stored. Refresh without tune"
+        )
     if left := prune.clean_staging(root):
         log.info("refresh: cleaned up after %d unfinished", left)
     set_aside_foreign(root, database)
@@ -80,7 +86,8 @@ def refresh_locked(
         source = Source(encoder, config)
         if tune:
             require_tunable(encoder).tower()  # better to fail before anything is built
-        auto = config.tune == "auto" and not anew and isinstance(encoder, TunableEncoder)
+        words = config.store_queries == "text"
+        auto = config.tune == "auto" and words and not anew and isinstance(encoder, TunableEncoder)
         how: Tune = "asked" if tune else "auto" if auto else "off"
         if mutes_until is not None or fewer:  # what the gate let in rests on other votes
             with database.transaction() as conn:
@@ -116,6 +123,8 @@ def _finish(job: Job, live: Live, report: RefreshReport) -> None:
             log.info("refresh: deleted version %s, which an earlier release built", version)
     drop_dead_vectors(job.root, job.database)
     _fold(job, live, report)
+    if job.config.store_queries == "hash":
+        drop_question_texts(job.database)
 
 
 def _unlearned_mutes(database: Database, live: Live) -> int | None:

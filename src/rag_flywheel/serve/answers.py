@@ -25,9 +25,11 @@ Behind = tuple[tuple[int, ...], tuple[KnownAnswer, ...]]
 
 @dataclass(frozen=True)
 class Request:
-    """Who asks, how many hits, and what is recorded. where: in the types of JSON; stored_where: as it is
-    recorded. tenant: as JSON, None: no
-    tenant. min_relevance: hits below it are left out."""
+    """Who asks, how many hits, and what is recorded.
+
+    where: in the types of JSON; stored_where: as it is recorded. tenant: as JSON, None: no tenant.
+    min_relevance: hits below it are left out. keep_query: whether the words of the query are stored.
+    """
 
     k: int
     where: Filter | None = None
@@ -38,6 +40,7 @@ class Request:
     record: bool = True
     kind: str = "retrieve"
     min_relevance: float | None = None
+    keep_query: bool = True
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ def _record(
         id=id_,
         kind=asked.kind,
         at=wall_clock.now(),
-        query=found.query,
+        query=found.query if asked.keep_query else "",
         query_hash=found.query_hash,
         k=asked.k,
         filter=json.dumps(where, sort_keys=True) if where is not None else None,
