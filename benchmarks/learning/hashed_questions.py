@@ -1,6 +1,6 @@
 """What is learned from votes where no words of questions are stored (store_queries = "hash").
 
-    RAG_FLYWHEEL_DATA=... python benchmarks/learning/hashed_questions.py --out benchmarks/results/hashed_questions.json
+    RAG_FLYWHEEL_DATA=... python benchmarks/learning/hashed_questions.py --out hashed_questions.json
 
 The same collections, users and seeds under either setting: cycles-v1, in which every train question is asked
 once and test questions get no votes.
