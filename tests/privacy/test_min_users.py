@@ -10,7 +10,7 @@ from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from fakes import WordEncoder
-from forgetting import learned
+from forgetting import learned, log_of
 from gates import QUERIES, live
 from plain_model import is_answer, topics
 from rag_flywheel import Config, Flywheel, Passage
@@ -189,6 +189,32 @@ def test_old_votes_count_as_many_people_as_there_were(tmp_path: Path) -> None:
             say(fw, "dan")  # who may be one of them
             assert (answers(fw)[-1] == before[-1]) == few
             assert fw.verify() == []
+
+
+@pytest.mark.parametrize("forgotten", ["cy", "dan"])
+def test_who_was_known_beside_old_votes_still_counts_until_forgotten(
+    tmp_path: Path, forgotten: str
+) -> None:
+    root = tmp_path / "kb"
+    with made(root, retention_days=30) as fw, made(tmp_path / "none") as none:
+        for user in ("ann", "bob"):
+            say(fw, user)
+        fw.refresh()
+        aged(root)
+        say(fw, "cy")
+        fw.refresh()  # makes two of the three anonymous
+        assert {r["voters"] for r in log_of(root).retrievals} == {2, None}
+        assert acting(fw) == 3
+        with opened(root) as other:
+            assert acting(other) == 3
+        say(fw, "cy", "p3")  # a second word of one who was known
+        assert acting(fw) == 4
+        say(fw, "dan")  # who may be ann
+        assert acting(fw) == 5
+        fw.forget(forgotten)
+        assert acting(fw) == (0 if forgotten == "cy" else 4)
+        if forgotten == "cy":
+            assert answers(fw)[-1] == answers(none)[-1]
 
 
 @pytest.mark.slow

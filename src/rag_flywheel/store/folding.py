@@ -70,7 +70,7 @@ def fold(
     Retrievals that no event stands on are deleted, except the first answer to a question that has
     votes. superseded: events on other retrievals that count for nothing because of events on these,
     and would count once those are deleted or anonymous; they are deleted too. weights: factors for the
-    votes of users, which the votes keep. people: how many spoke of each question, which is noted.
+    votes of users, which the votes keep. people: how many to note for each question.
     tenant_key: all that stays of their filters, with the tenant.
     """
     hashes = queries_of(conn, retrievals)
@@ -90,9 +90,9 @@ def fold(
         [(tenant_key, seq, r) for r in retrievals],
     )
     conn.executemany(
-        "UPDATE retrievals SET voters = max(coalesce(voters, 0), ?) "
+        "UPDATE retrievals SET voters = ?, voters_at = ? "
         "WHERE query_hash = ? AND tenant IS ? AND folded IS NOT NULL",
-        [(n, *question) for question, n in people.items()],
+        [(n, seq, *question) for question, n in people.items()],
     )
     _delete_unused(conn, hashes)
     drop_query_vectors(conn, hashes)

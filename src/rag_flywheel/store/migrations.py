@@ -413,8 +413,9 @@ def m024_keyed_questions(db: sqlite_utils.Database) -> None:
 
 @migrations()
 def m025_voters(db: sqlite_utils.Database) -> None:
-    """How many people spoke of a question, at least, when a retrieval of it was made anonymous."""
-    db.execute("ALTER TABLE retrievals ADD COLUMN voters INTEGER")
+    """How many people were noted when retrievals of a question were made anonymous, and the event number."""
+    for column in ("voters", "voters_at"):
+        db.execute(f"ALTER TABLE retrievals ADD COLUMN {column} INTEGER")
 
 
 def _execute(db: sqlite_utils.Database, statements: str) -> None:

@@ -170,6 +170,7 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "answer": optional_text,
         "answerable": optional_share,
         "voters": optional_whole,
+        "voters_at": optional_whole,
     },
     "votes": {
         "seq": whole,

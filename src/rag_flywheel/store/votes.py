@@ -44,7 +44,7 @@ SIGNALS: tuple[str, ...] = get_args(Signal)
 KINDS: tuple[str, ...] = ("vote", "answer", "correction", "adopted", *SIGNALS)
 _COLUMNS = (
     "v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at, r.session_id, "
-    "r.voters, v.trust"
+    "r.voters, r.voters_at, v.trust"
 )
 _HEARD = f"WHERE {not_muted('v.user_id')} AND "
 _FROM_VOTES = (
@@ -217,7 +217,7 @@ def count_votes(conn: sqlite3.Connection, after: int = 0) -> int:
 
 
 def _vote(row: tuple[Any, ...]) -> VoteEvent:
-    seq, rid, query, tenant, lineage, verdict, user, at, session, voters, *rest = row
+    seq, rid, query, tenant, lineage, verdict, user, at, session, voters, voters_at, *rest = row
     given, credit, kind, trust = rest
     return VoteEvent(
         column_checks.whole("votes.seq", seq),
@@ -233,6 +233,7 @@ def _vote(row: tuple[Any, ...]) -> VoteEvent:
         column_checks.trust("trusts.trust", trust) * column_checks.trust("votes.trust", given),
         column_checks.optional_text("retrievals.session_id", session),
         column_checks.optional_whole("retrievals.voters", voters) or 0,
+        column_checks.optional_whole("retrievals.voters_at", voters_at) or 0,
     )
 
 
