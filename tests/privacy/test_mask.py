@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,18 +116,18 @@ def mask_any(text: str) -> str:
     return _ANY.sub("MASKED", text)
 
 
-def used(root: Path, *, masked: bool, encoder: WordEncoder) -> None:
+def used(root: Path, names: Sequence[str], *, masked: bool, encoder: WordEncoder) -> None:
     config = Config(encoder="", rephrased_within_s=0.0)
     with Flywheel.open(
         root, encoder=encoder, config=config, mask=mask_any if masked else None
     ) as fw:
         fw.add([Passage("reset", "press reset for a new password", "", {"owner": "desk"})])
         fw.add([Passage("mail", "write a mail to the desk", "", {"owner": "mail"})])
-        for name, field in FIELD_OF.items():
-            ask(fw, name, field)
+        for name in names:
+            ask(fw, name, FIELD_OF[name])
         known = root.parent / f"{root.name}.csv"
         with known.open("w", newline="", encoding="utf-8") as file:
-            rows = [(f"how do I reset {name}", "reset") for name in SECRETS]
+            rows = [(f"how do I reset {name}", "reset") for name in names]
             csv.writer(file).writerows([("query", "passage_id"), *rows])
         fw.golden.add(known)
         fw.refresh()
@@ -136,7 +137,7 @@ def used(root: Path, *, masked: bool, encoder: WordEncoder) -> None:
 
 def test_no_secret_is_in_the_bytes_of_a_folder_or_seen_by_the_encoder(tmp_path: Path) -> None:
     encoder = Watched()
-    used(tmp_path / "kb", masked=True, encoder=encoder)
+    used(tmp_path / "kb", SECRETS, masked=True, encoder=encoder)
     assert in_bytes(tmp_path / "kb") == set()
     assert len(SECRETS) == len(set(SECRETS)) == 200
     assert not [text for text in encoder.seen if _ANY.search(text)]
@@ -144,8 +145,9 @@ def test_no_secret_is_in_the_bytes_of_a_folder_or_seen_by_the_encoder(tmp_path: 
 
 
 def test_without_a_mask_the_same_use_leaves_them(tmp_path: Path) -> None:
-    used(tmp_path / "kb", masked=False, encoder=WordEncoder())
-    assert in_bytes(tmp_path / "kb") == set(SECRETS)  # as known answers, all of them
+    some = SECRETS[::9]  # of every shape
+    used(tmp_path / "kb", some, masked=False, encoder=WordEncoder())
+    assert in_bytes(tmp_path / "kb") == set(some)  # as known answers, all of them
 
 
 def test_masked_queries_are_one_question(tmp_path: Path) -> None:
