@@ -31,7 +31,7 @@ SETTINGS = "text", "hash"
 
 
 def run(name: str, protocol: Protocol) -> dict[str, Any]:
-    """nDCG@10 before any vote and after the cycles, by setting: of test questions, and of those asked before."""
+    """nDCG@10 before any vote and after the cycles, by setting: of test questions, and of those asked."""
     found: dict[str, Any] = {"collection": name, "seed": protocol.seed}
     began = time.monotonic()
     for how in SETTINGS:

@@ -1,5 +1,6 @@
 """store_queries = "hash": the words of questions are nowhere, and votes on them act all the same."""
 
+import json
 import logging
 import sqlite3
 from collections.abc import Sequence
@@ -115,6 +116,20 @@ def test_votes_are_found_by_the_same_question_and_by_similar_ones(tmp_path: Path
         with opened(root, None) as other:
             assert [acting(other, query) for query in (ASKED, AGAIN, SIMILAR)] == [4, 4, 4]
         assert fw.refresh().outcome == "unchanged"
+
+
+def test_what_features_added_to_a_score_is_not_logged(tmp_path: Path) -> None:
+    """They tell which of its words a passage has."""
+    for how in ("text", "hash"):
+        with opened(tmp_path / how, how) as fw:
+            fw.add(PASSAGES)
+            fw.refresh()
+            fw.retrieve(ASKED)
+            logged = [
+                parts for *_, parts in json.loads(log_of(tmp_path / how).retrievals[0]["hits"])
+            ]
+            left = {"evidence", "relevance"}
+            assert all(parts.keys() == left for parts in logged) == (how == "hash")
 
 
 def test_what_cannot_be_without_words_is_left_out_and_said(tmp_path: Path) -> None:

@@ -193,7 +193,10 @@ def _explored(found: RankedQuery, id_: str, allowance: Allowance) -> RankedQuery
 def _record(
     id_: str, found: RankedQuery, state: State, asked: Request, latency_ms: float
 ) -> retrievals.RetrievalRecord:
-    where, parts = asked.stored_where, [_parts(hit) for _, hit in found.hits]
+    where, parts = (
+        asked.stored_where,
+        [_parts(hit, terms=asked.keep_query) for _, hit in found.hits],
+    )
     if found.probability is not None:
         parts[-1][EXPLORED if found.hits[-1][1].explored else STAYED] = found.probability
     return retrievals.RetrievalRecord(
@@ -219,8 +222,10 @@ def _record(
     )
 
 
-def _parts(hit: Hit) -> dict[str, float]:
+def _parts(hit: Hit, *, terms: bool) -> dict[str, float]:
+    """The parts of a hit's score, as they are logged; terms: also what each feature adds, which tells of the
+    words of the query."""
     why = hit.explanation
+    parts = {"intercept": why.intercept, **why.terms} if terms else {}
     known = {KNOWN: why.by_known} if why.by_known else {}
-    parts = {"intercept": why.intercept, **why.terms, "evidence": why.evidence, **known}
-    return {**parts, "relevance": round(hit.relevance, 6)}
+    return {**parts, "evidence": why.evidence, **known, "relevance": round(hit.relevance, 6)}
