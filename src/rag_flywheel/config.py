@@ -50,9 +50,9 @@ class Config:
     vote_half_life_days: a vote this old weighs half of a new one; None: votes do not age.
     retention_days: a refresh removes user ids, answers and reasons from retrievals and votes this
         old, and deletes those that no judgment rests on; None: all are kept.
-    store_queries: "text", or "hash": of a question only a keyed hash and its vector are stored. Votes act as
-        before, but nothing that needs words is learned from them; a refresh takes the words from what was
-        stored before.
+    store_queries: "text", or "hash": of a question only a keyed hash and its vector are stored. Votes act
+        under the shipped weights, since nothing that needs words is learned from them; a refresh takes the
+        words from what was stored before.
     rephrased_within_s: a similar question in other words, within this many seconds in the same
         session, counts as a rephrasing: a weak sign that the first answer did not help; 0: never.
     known_answers: known answers (imported, pinned, or accepted in review) come first for their
