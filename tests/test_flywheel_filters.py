@@ -18,7 +18,7 @@ from rag_flywheel.errors import CorruptFileError, InputError, UnknownIdError
 from rag_flywheel.privacy.ids import hashed
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.migrations import migrate, migrations
-from rag_flywheel.store.passages import query_hash
+from rag_flywheel.store.passages import query_digest
 
 DOCS = [
     Passage("a", "badge office opens at nine", "", {"roles": ["hr", "it"], "org": {"id": 7}}),
@@ -233,7 +233,7 @@ def test_empty_conditions_of_stored_filters_are_dropped(tmp_path: Path) -> None:
             conn.execute(
                 "INSERT INTO retrievals (id, kind, at, query, query_hash, k, seen, filter, "
                 "latency_ms, hits) VALUES (?, 'retrieve', 0, 'q', ?, 8, 0, ?, 1, '[]')",
-                (str(n), query_hash("q"), where),
+                (str(n), query_digest("q"), where),
             )
     migrate(database, hashed)
     with database.reading() as conn:

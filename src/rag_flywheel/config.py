@@ -45,9 +45,14 @@ class Config:
     votes_per_day: how many votes of one user, or of one session without a user, count within 24
         hours; later ones are stored but weigh nothing; None: all count.
     corrections_per_day: how many passages that one of them names count.
+    memory_min_users: what fewer people than this say of a question moves no ranking, not their own either; a
+        person is a user id. 1: what anybody says does.
     vote_half_life_days: a vote this old weighs half of a new one; None: votes do not age.
     retention_days: a refresh removes user ids, answers and reasons from retrievals and votes this
         old, and deletes those that no judgment rests on; None: all are kept.
+    store_queries: "text", or "hash": of a question only a keyed hash and its vector are stored. Votes act
+        under the shipped weights, since nothing that needs words is learned from them; a refresh takes the
+        words from what was stored before.
     rephrased_within_s: a similar question in other words, within this many seconds in the same
         session, counts as a rephrasing: a weak sign that the first answer did not help; 0: never.
     known_answers: known answers (imported, pinned, or accepted in review) come first for their
@@ -78,8 +83,10 @@ class Config:
     show_copies: bool = False
     votes_per_day: _Number | None = 2_000
     corrections_per_day: _Number | None = 20
+    memory_min_users: Annotated[int, Meta(ge=1, le=1_000)] = 1
     vote_half_life_days: _Days = None
     retention_days: _Days = None
+    store_queries: str = "text"
     rephrased_within_s: Annotated[float, Meta(ge=0, le=1e6)] = 300.0
     known_answers: bool = True
     record_wait_s: Annotated[float, Meta(ge=0, le=3_600)] = 0.05
@@ -94,6 +101,10 @@ class Config:
     def __post_init__(self) -> None:
         if self.tune not in ("auto", "off"):
             raise ConfigError(f"config tune is {self.tune!r}; expected 'auto' or 'off'")
+        if self.store_queries not in ("text", "hash"):
+            raise ConfigError(
+                f"config store_queries is {self.store_queries!r}; expected 'text' or 'hash'"
+            )
         if self.language not in (AUTO, NO_LANGUAGE, *STEMMED):
             names = ", ".join((AUTO, NO_LANGUAGE, *STEMMED))
             raise ConfigError(f"config language is {self.language!r}; expected one of {names}")

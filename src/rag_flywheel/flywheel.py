@@ -859,7 +859,8 @@ class Flywheel:
         self._postponed.wait_for_all()  # or questions of the user would be recorded after this
         try:
             self._slot.get()  # the rebuild needs the encoder: fail before anything is deleted
-            return forget(self._root, self._database, user, rebuild=self._rebuild(self._job(None)))
+            rebuild, key = self._rebuild(self._job(None)), self._config.tenant_key
+            return forget(self._root, self._database, user, rebuild=rebuild, tenant_key=key)
         finally:
             self.lookups.clear()
             self._drop_server()
@@ -1059,7 +1060,8 @@ class Flywheel:
             with self._database.reading() as conn:
                 record = not users.opted_out(conn, [user])
         stored = self._mask.filter(where, but=self._config.tenant_key)
-        return Request(k, where, stored, scope.tenant, user, session, record, kind, least)
+        words = self._config.store_queries == "text"
+        return Request(k, where, stored, scope.tenant, user, session, record, kind, least, words)
 
     def _job(self, progress: Progress | None) -> Job:
         root, database, encoder = self._root, self._database, self._slot.get

@@ -53,10 +53,14 @@ class QueryKey(NamedTuple):
 
 @dataclass(frozen=True)
 class EmbeddedText:
-    """The text of a query or passage, and its vector, float32 (dim,) of unit length."""
+    """The text of a query or passage, and its vector, float32 (dim,) of unit length.
+
+    name: the hash of a query that is asked; None where nothing is looked up by it.
+    """
 
     text: str
     vector: Vectors
+    name: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -257,6 +261,7 @@ ALL_TENANTS = TenantScope()
 class PastVotes:
     """How many votes there are on one passage for one past query, and of which kind.
 
+    query: "" where its words are not stored.
     shared: the weight of verdicts on whole answers and of signals, helpful minus harmful.
     tenant: as JSON, None: the query was asked under none.
     """
@@ -273,12 +278,15 @@ class PastVotes:
 class GoldenItem:
     """A query whose answers are known: {passage id: grade}, {lineage: grade}; 0 is no answer.
 
-    query_hash: 16 bytes. tenant: as JSON. sources: where the answers come from, among
+    query_hash: 16 bytes that name the query in this index alone, so items are equal without it; digest:
+    16 bytes that depend on its text alone.
+    tenant: as JSON. sources: where the answers come from, among
     "agreement", "correction", "imported", "pinned" and "review".
     """
 
     query: str
-    query_hash: bytes
+    query_hash: bytes = field(compare=False)
+    digest: bytes
     tenant: str | None
     answers: Mapping[str, int]
     lineages: Mapping[int, int]
@@ -603,9 +611,11 @@ class ExportReport:
     n_queries: queries with a relevant passage, which are in a split.
     n_judgments: grades, 1 or 0, of these queries.
     n_left_out: queries without a relevant passage.
+    n_without_words: queries with grades whose words are not stored, which are left out.
     """
 
     n_passages: int
     n_queries: int
     n_judgments: int
     n_left_out: int
+    n_without_words: int = 0

@@ -64,6 +64,27 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     return Shell(tmp_path)
 
 
+def test_commands_say_that_no_words_of_questions_are_stored(shell: Shell) -> None:
+    with (shell.index / "flywheel.toml").open("a", encoding="utf-8") as settings:
+        settings.write('store_queries = "hash"\n')
+    lines = [{"id": f"p{i}", "text": f"reset password number{i}"} for i in range(4)]
+    (shell.folder / "kb.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    shell.run("add", "kb.jsonl")
+    asked = shell.json("retrieve", "reset password", "--user", "ann")
+    shell.run("feedback", asked["id"], "p3", "harmful", "--user", "ann")
+    shell.run("missing", asked["id"], "--note", "not there", "--user", "ann")
+    assert "1 past query is stored as a hash" in shell.run("refresh")
+    for command in (["gaps"], ["review", "list"], ["review", "next"]):
+        assert "words are not stored" in shell.run(*command), command
+        assert shell.json(*command)
+    again = shell.run("retrieve", "--explain", "reset password", "--no-record")
+    assert "words are not stored" in again and "1 harmful" in again
+    assert "1 whose words are not stored" in shell.run("export", "out")
+    assert shell.json("export", "out2")["n_without_words"] == 1
+    assert shell.run("verify") and shell.run("log") and shell.run("status")
+    assert "store_queries is 'hash'" in (shell.run("refresh", "--tune", code=1), shell.errors)[1]
+
+
 def test_an_explored_hit_is_marked(shell: Shell) -> None:
     with (shell.index / "flywheel.toml").open("a", encoding="utf-8") as settings:
         settings.write("explore = 0.5\n")

@@ -209,7 +209,7 @@ def test_words_of_all_scripts_stay_as_they_are() -> None:
 )
 def test_cells_are_harmless_and_read_back_the_same(start: str, tmp_path: Path) -> None:
     query, passage = f"{start}1+cmd|' /C calc'!A0", f"{start}id"
-    item = GoldenItem(query, b"", None, {passage: 1}, {1: 1}, ("pinned",))
+    item = GoldenItem(query, b"", b"", None, {passage: 1}, {1: 1}, ("pinned",))
     for ending, separator in ((".csv", ","), (".tsv", "\t")):
         path = tmp_path / f"golden{ending}"
         path.write_text(table_text([item], separator), newline="")

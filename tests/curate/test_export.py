@@ -315,6 +315,7 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         fw.add([Passage("a", "one two")])
         vote(fw, "two", {("ann", "a"): "helpful"})
     expected = {"n_passages": 1, "n_queries": 1, "n_judgments": 1, "n_left_out": 0}
+    expected["n_without_words"] = 0
     assert json.loads(command("export", "new", "--index", "kb", "--json")) == expected
     assert grades(read_beir(tmp_path / "new")) == {query_id("two"): {"a": 1}}
     said = command("export", "other", "--index", "kb")

@@ -12,9 +12,9 @@ from rag_flywheel.curate.golden import golden_items
 from rag_flywheel.curate.source import Source
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.records import AddReport
-from rag_flywheel.store.passages import query_hash
+from rag_flywheel.store.passages import query_digest
 
-FIRST = min(QUERY, TURNED, key=query_hash)  # represents the two
+FIRST = min(QUERY, TURNED, key=query_digest)  # represents the two
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_near_duplicates_are_one_item_with_the_union_of_answers(
     items = {item.query: item for item in desk.golden.items()}
     assert set(items) == {FIRST, "kittens"}
     one = items[FIRST]
-    assert (one.query_hash, one.tenant) == (query_hash(FIRST), None)
+    assert (one.digest, one.tenant) == (query_digest(FIRST), None)
     assert one.answers == {"reset": 3, "cats": 0, "secret": 1}
     assert sorted(one.lineages.values()) == [0, 1, 3]
     assert one.sources == ("agreement", "imported")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fakes import WordEncoder
-from forgetting import assert_same, log_of, replay, rows
+from forgetting import assert_same, key_of, log_of, replay, rows
 from known import QUERY, TURNED, imported, known, said, table
 from known import assert_same as assert_same_items
 from rag_flywheel import Config, Flywheel, Passage
@@ -95,7 +95,7 @@ def test_forgetting_a_user_equals_a_replay_and_leaves_pins(tmp_path: Path) -> No
         assert len(
             rows(root, "SELECT 1 FROM vectors WHERE text_hash = ?", golden[-1]["query_hash"])
         )
-        with replay(tmp_path / "fresh", corpus, log_of(root)) as fresh:
+        with replay(tmp_path / "fresh", corpus, log_of(root), key_of(root)) as fresh:
             with closing(sqlite3.connect(tmp_path / "fresh" / "flywheel.db")) as conn, conn:
                 for row in golden:
                     marks = ", ".join("?" * len(row))

@@ -165,10 +165,10 @@ def test_a_manifest_that_cannot_be_used(folder: Path, text: str) -> None:
 
 
 def test_a_manifest_of_a_newer_release(folder: Path) -> None:
-    edit_json(live_folder(folder) / "manifest.json", lambda m: m.update(format_version=4, new=1))
-    refused(folder, NewerFormatError, "manifest.json", "format 4", "up to 3", "Upgrade")
+    edit_json(live_folder(folder) / "manifest.json", lambda m: m.update(format_version=5, new=1))
+    refused(folder, NewerFormatError, "manifest.json", "format 5", "up to 4", "Upgrade")
     with opened(folder) as fw:
-        assert ["format 4" in problem for problem in fw.verify()] == [True]
+        assert ["format 5" in problem for problem in fw.verify()] == [True]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
-from rag_flywheel.errors import CorruptFileError, OlderFormatError
+from rag_flywheel.errors import CorruptFileError, OlderFormatError, UnknownIdError
 
 PASSAGES = [Passage(f"p{i}", f"common word{i} text") for i in range(12)]
 QUESTION = "common word3"
@@ -60,10 +60,14 @@ def test_the_error_says_what_to_do_and_doing_it_helps(old: Path) -> None:
 
 def test_a_version_of_an_earlier_release_is_not_rolled_back_to(old: Path) -> None:
     with opened(old) as fw:
+        older = [folder.name for folder in (old / "versions").iterdir()]
+        with pytest.raises(CorruptFileError, match="earlier release"):
+            fw.rollback(older[0])
         fw.refresh()
         live = fw.status().version
-        with pytest.raises(CorruptFileError, match="earlier release"):
-            fw.rollback()
+        assert [folder.name for folder in (old / "versions").iterdir()] == [live]
+        with pytest.raises(UnknownIdError, match="no version"):
+            fw.rollback(older[0])
         assert fw.status().version == live
         assert best(fw) == "p5"
 

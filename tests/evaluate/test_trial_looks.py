@@ -14,7 +14,7 @@ from plain_model import TOPICS, is_answer, spellings, topics, vote_on
 from rag_flywheel import Config, Flywheel, Passage, Vote
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.evaluate.gate import alpha_of
-from rag_flywheel.store.passages import query_hash
+from rag_flywheel.store.passages import query_digest
 
 KNOWN = [f"topic{t} problem{t} known{t} please" for t in range(0, TOPICS, 2)]
 
@@ -34,9 +34,9 @@ def test_copies_of_a_judging_question_judge_as_one(voted: Path, tmp_path: Path) 
     with opened(voted) as fw, opened(twin) as other:
         fw.refresh()
         once = gate_of(fw)
-        query = hashes_of(fw)[min(once["queries"])]
-        first = query_hash(query)  # the smallest of a group says whether it is held out
-        copies = [q for q in spellings(query, 50) if query_hash(q) > first]
+        query = min((hashes_of(fw)[h] for h in once["queries"]), key=query_digest)
+        first = query_digest(query)  # the smallest of a group says whether it is held out
+        copies = [q for q in spellings(query, 50) if query_digest(q) > first]
         vote_on(other, copies, is_answer)
         other.refresh()
         often, queries = gate_of(other), {h: q.rstrip(" -") for h, q in hashes_of(other).items()}

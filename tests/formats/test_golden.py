@@ -17,7 +17,7 @@ from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.errors import ClosedError, InputError
 from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.records import AddReport
-from rag_flywheel.store.passages import query_hash
+from rag_flywheel.store.passages import query_digest
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_bad_places(desk: Flywheel, tmp_path: Path) -> None:
 
 NASTY = st.text(st.sampled_from("ab \t\r\n\"',;\\é👍\u2028\x85\ufeff#-=."), min_size=1, max_size=6)
 IDS = st.lists(NASTY.filter(str.strip), min_size=2, max_size=3, unique=True)
-TEXTS = st.lists(NASTY.filter(str.strip), min_size=1, max_size=6, unique_by=query_hash)
+TEXTS = st.lists(NASTY.filter(str.strip), min_size=1, max_size=6, unique_by=query_digest)
 
 
 @settings(max_examples=8, deadline=None)
@@ -243,7 +243,7 @@ def test_what_is_exported_is_a_collection_to_measure_on(desk: Flywheel, tmp_path
     desk.export(tmp_path / "all")
     (tmp_path / "all" / "corpus.jsonl").rename(tmp_path / "out" / "corpus.jsonl")
     split = read_beir(tmp_path / "out").splits["test"]
-    id_ = query_hash(QUERY).hex()
+    id_ = query_digest(QUERY).hex()
     assert (split.queries, split.qrels) == ({id_: QUERY}, {id_: {"cats": 0, "reset": 2}})
     desk.golden.export(tmp_path / "out.csv")
     expected = f"query,passage_id,grade\n{QUERY},cats,0\n{QUERY},reset,2\n"

@@ -11,11 +11,22 @@ import pytest
 from hypothesis import Phase, given
 from hypothesis import strategies as st
 
-from forgetting import Log, assert_same, learned, log_of, opened, replay, rows, traces, user_hash
+from forgetting import (
+    Log,
+    assert_same,
+    key_of,
+    learned,
+    log_of,
+    opened,
+    query_name,
+    replay,
+    rows,
+    traces,
+    user_hash,
+)
 from rag_flywheel import Flywheel, Passage, Vote
 from rag_flywheel.rank.calibration import Calibration
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.store.passages import query_hash
 from thorough import thorough
 
 USERS = ["ann-zürich-4711", "bob-4712", 'cleo "the cat" 4713']
@@ -49,7 +60,7 @@ class Life:
         query = SHARED[which]
         if own:
             query += f" of {user} alone {which}"
-            self.given[user] |= {query, query_hash(query)}
+            self.given[user] |= {query, query_name(self.root, query)}
         session = f"session {self.n} {user}"
         answer = self.fw.retrieve(query, k=4, user_id=user, session_id=session)
         text = f"answer {self.n} to {user}"
@@ -206,7 +217,7 @@ def test_after_forgetting_all_is_as_if_the_user_had_never_been(
             if known:
                 until = remaining.until(status.frozen_at)
                 other = Path(folder) / "fresh"
-                with replay(other, life.corpus, until) as fresh:
+                with replay(other, life.corpus, until, key_of(life.root)) as fresh:
                     assert_same(life.root, fw, other, fresh, [*SHARED, "reset my text2", "month"])
             life.asked.clear()
             for op in history[:3]:  # life goes on
@@ -244,7 +255,7 @@ def test_parameters_are_learned_again_without_the_user(tmp_path: Path) -> None:
         assert fw.forget("mallory").n_retrievals == 100
         again = learned(root, fw).parameters
         assert again not in (Parameters(), with_both)
-        with replay(tmp_path / "fresh", corpus, remaining) as fresh:
+        with replay(tmp_path / "fresh", corpus, remaining, key_of(root)) as fresh:
             queries = [f"topic{t} word" for t in range(30)]
             assert_same(root, fw, tmp_path / "fresh", fresh, queries)
             assert fresh.status().version != fw.status().version

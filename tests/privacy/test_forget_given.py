@@ -7,7 +7,7 @@ import pytest
 from fakes import WordEncoder
 from forgetting import opened, rows, traces
 from plain_model import ids, scores
-from rag_flywheel import Candidate, Config, Flywheel, Vote
+from rag_flywheel import Candidate, Config, Flywheel, Passage, Vote
 from rag_flywheel.store.given_texts import drop_unused_given
 
 SECRET = "the letter that only ann may read"
@@ -76,4 +76,79 @@ def test_folding_keeps_the_candidates_that_votes_were_cast_on(tmp_path: Path) ->
         fw.refresh()
         after = scores(fw.rerank("reset password", GIVEN, record=False))
         assert after == pytest.approx(before, abs=1e-6)
+        assert fw.verify() == []
+
+
+def aged(fw: Flywheel, days: int = 31) -> None:
+    with fw._database.transaction() as conn:
+        for table in ("retrievals", "votes"):
+            conn.execute(f"UPDATE {table} SET at = at - ?", (days * 86_400,))
+
+
+def test_an_old_text_with_votes_leaves_its_digest_and_comes_back_when_it_is_given_again(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "kb"
+    config = Config(encoder="", retention_days=30.0, tenant_key="team")
+    own = Candidate("letter", SECRET, 0.8, "to ann", {"team": "a", "by": "bob"})
+    with Flywheel.open(root, encoder=WordEncoder(dim=32), config=config) as fw:
+        shown = fw.rerank("reset password", [*GIVEN, own], user_id="ann", tenant="a")
+        for user in ("ann", "bob", "cy"):
+            fw.feedback(shown.id, "letter", "helpful", user_id=user, tenant="a")
+        fw.refresh()
+        aged(fw)
+        fw.refresh()
+        kept = rows(root, "SELECT id, title, text, metadata FROM passages")
+        assert kept == [
+            {
+                "id": id_,
+                "title": "",
+                "text": "",
+                "metadata": '{"team": "a"}' if id_ == "letter" else "{}",
+            }
+            for id_ in ("shared", "letter", "public", "low")
+        ]
+        assert fw.verify() == []
+        assert fw.refresh().outcome == "unchanged"
+        fw.add([Passage("more", "something to do", "", {"team": "a"})])
+        assert fw.refresh().outcome == "promoted"  # without what was erased
+        again = fw.rerank("reset password", [*GIVEN, own], user_id="dan", tenant="a")
+        assert ids(again)[0] == "letter"
+        assert len(again.hits[0].explanation.votes) == 3
+        elsewhere = Candidate("other id", SECRET, 0.8, "to ann", {"team": "a"})
+        assert ids(fw.rerank("reset password", [*GIVEN, elsewhere], tenant="a"))[0] == "other id"
+        (row,) = rows(root, "SELECT title, text, metadata FROM passages WHERE id = 'letter'")
+        assert row["text"] == SECRET and row["title"] == "to ann" and "bob" in row["metadata"]
+        assert fw.verify() == []
+
+
+def test_a_text_of_a_young_question_too_stays(tmp_path: Path) -> None:
+    root, config = tmp_path / "kb", Config(encoder="", retention_days=30.0)
+    with Flywheel.open(root, encoder=WordEncoder(dim=32), config=config) as fw:
+        old = fw.rerank("reset password", GIVEN, 2)
+        fw.feedback(old.id, "public", "helpful", user_id="ann")
+        fw.refresh()
+        aged(fw)
+        fw.rerank("opening hours", [GIVEN[1]])
+        fw.refresh()
+        texts = {r["id"]: r["text"] for r in rows(root, "SELECT id, text FROM passages")}
+        assert texts == {"shared": "", "public": GIVEN[1].text, "low": ""}
+
+
+def test_forgetting_erases_a_text_that_only_its_heir_needs(tmp_path: Path) -> None:
+    """The same text under another id inherits its votes, and has a question of its own."""
+    root = tmp_path / "kb"
+    with opened(root) as fw:
+        first = fw.rerank(
+            "reset password", [Candidate("secret title", "a letter", 1.0)], user_id="ann"
+        )
+        fw.rerank(
+            "reset password", [Candidate("other", "secret title a letter", 1.0)], user_id="ann"
+        )
+        fw.add([Passage("page", "a letter")])
+        fw.rerank("reset password", [Candidate("third", "a letter", 1.0)], user_id="bob")
+        assert first.id is not None
+        fw.forget("ann")
+        texts = {r["id"]: r["text"] for r in rows(root, "SELECT id, text FROM passages")}
+        assert texts == {"secret title": "", "page": "a letter", "third": "a letter"}
         assert fw.verify() == []

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forgetting import opened, rows, traces, user_hash
+from forgetting import opened, query_name, rows, traces, user_hash
 from rag_flywheel import Flywheel, Passage
 from rag_flywheel.errors import StorageError
 from rag_flywheel.store import forgetting
 from rag_flywheel.store.database import FILE_NAME, Database
-from rag_flywheel.store.passages import query_hash
 
 ASK = "how do I reset it, says ann"
 OTHER = np.eye(1, 32, dtype=np.float32).tobytes()  # of unit length, and of no text
@@ -65,7 +64,7 @@ def test_the_next_refresh_finishes_what_was_begun(root: Path) -> None:
         assert [v.id for v in fw.versions()] == [report.version]
         assert report.version not in older
         assert fw.verify() == []
-        assert traces(root, [*SECRETS, query_hash(ASK)]) == []
+        assert traces(root, [*SECRETS, query_name(root, ASK)]) == []
         assert fw.refresh().outcome == "unchanged"
         assert [e.text.split(":")[0] for e in fw.history() if e.kind == "forget"] == [
             "done",
@@ -179,7 +178,7 @@ def test_corrections_reviews_and_known_answers(root: Path) -> None:
                 "INSERT INTO reviews (at, decision, query, query_hash, pid, user_id) "
                 "VALUES (0, 'accept', ?, ?, 1, ?)",
                 query,
-                query_hash(query),
+                query_name(root, query),
                 user,
             )
         import_answer(root, "refund")
@@ -193,10 +192,11 @@ def test_corrections_reviews_and_known_answers(root: Path) -> None:
             assert re.fullmatch("once:[0-9a-f]{32}", user)
         assert corrections[0] != reviews[0]  # nothing says that they were one person
         assert [r["query"] for r in rows(root, "SELECT * FROM golden")] == ["refund"]
-        vectors = rows(root, "SELECT * FROM vectors WHERE text_hash = ?", query_hash(ASK))
+        vectors = rows(root, "SELECT * FROM vectors WHERE text_hash = ?", query_name(root, ASK))
         assert vectors == []
         assert (
-            len(rows(root, "SELECT * FROM vectors WHERE text_hash = ?", query_hash("refund"))) == 1
+            len(rows(root, "SELECT * FROM vectors WHERE text_hash = ?", query_name(root, "refund")))
+            == 1
         )
         assert rows(root, "SELECT * FROM looks") == []
         assert traces(root, SECRETS) == []
@@ -208,7 +208,7 @@ def import_answer(root: Path, query: str) -> None:
         "INSERT INTO golden (at, query, query_hash, pid, grade, source) "
         "VALUES (0, ?, ?, 1, 1, 'imported')",
         query,
-        query_hash(query),
+        query_name(root, query),
     )
 
 
@@ -220,7 +220,7 @@ def test_an_imported_answer_keeps_the_question_that_a_user_asked_too(root: Path)
         "INSERT INTO reviews (at, decision, query, query_hash, pid, user_id) "
         "VALUES (0, 'reject', ?, ?, 1, ?)",
         ASK,
-        query_hash(ASK),
+        query_name(root, ASK),
         user_hash(root, "bob"),
     )
     with opened(root) as fw:
@@ -229,7 +229,9 @@ def test_an_imported_answer_keeps_the_question_that_a_user_asked_too(root: Path)
         assert fw.golden.items() == before == []
         assert len(rows(root, "SELECT * FROM golden")) == 1
         assert [r["decision"] for r in rows(root, "SELECT * FROM reviews")] == ["reject"]
-        assert len(rows(root, "SELECT * FROM vectors WHERE text_hash = ?", query_hash(ASK))) == 1
+        assert (
+            len(rows(root, "SELECT * FROM vectors WHERE text_hash = ?", query_name(root, ASK))) == 1
+        )
 
 
 def test_two_forgotten_correctors_stay_two_voices(tmp_path: Path, help_desk: list[Passage]) -> None:

@@ -15,7 +15,7 @@ from rag_flywheel.errors import InputError
 from rag_flywheel.privacy.ids import hashed
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.migrations import migrate, migrations
-from rag_flywheel.store.passages import query_hash
+from rag_flywheel.store.passages import query_digest
 
 USER, SESSION = "ann-zürich-4711", "session-0815"
 
@@ -55,13 +55,13 @@ def test_ids_that_an_earlier_release_stored_are_hashed(tmp_path: Path) -> None:
             conn.execute(
                 "INSERT INTO retrievals (id, kind, at, query, query_hash, k, seen, user_id, "
                 "session_id, latency_ms, hits) VALUES (?, 'retrieve', 0, 'q', ?, 8, 0, ?, ?, 1, '[]')",
-                (str(n), query_hash("q"), user, SESSION if n == 0 else None),
+                (str(n), query_digest("q"), user, SESSION if n == 0 else None),
             )
         conn.execute("INSERT INTO votes VALUES (1, 1, 1, 'helpful', ?, 'why', 0)", (USER,))
         conn.execute("INSERT INTO corrections VALUES (2, 0, 1, 1, ?)", (USER,))
         conn.execute(
             "INSERT INTO reviews VALUES (3, 0, 'accept', 'q', ?, NULL, 1, ?)",
-            (query_hash("q"), USER),
+            (query_digest("q"), USER),
         )
     migrate(database, hashed)
     (meta,) = rows(tmp_path, "SELECT value FROM meta WHERE key = 'user_key'")

@@ -1,25 +1,44 @@
 """What a mask takes from texts is nowhere in the folder, and what it leaves is learned from as before."""
 
+import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fakes import WordEncoder
+from forgetting import forms
 from rag_flywheel import Candidate, Config, Flywheel, InputError, Passage
 
-N = 200
 MAIL = re.compile(r"secret\d+@example\.org")
+SHAPES = (
+    "secret{}@example.org",
+    "Zoë Müßlein-{}",
+    "+49 30 {} 77",
+    "DE89 3704 {} 0130 00",
+    "https://desk.example/reset?token={}&u=1",
+    "Bearer eyJhbGciOi{}.e30.c2ln",
+    "C:\\Users\\ann{}\\letters",
+    'the "{}" file',
+    "l'adresse n° {}",
+    "张伟{}号",
+    "Иван Петров {}",
+    "محمد {}",
+    "\U0001f512{}\U0001f511",
+    "<b>{}</b> & co",
+    "{}" + "7" * 120,
+    "ann{}%40example.org",
+    "ＦＵＬＬ{}ＷＩＤＴＨ",
+    "{{'id': {}}}",
+    '=HYPERLINK("x{}")',
+    "AB-{}/cd;drop",
+)
 
 
 def mask(text: str) -> str:
     return MAIL.sub("MAIL", text)
-
-
-def secrets() -> Iterator[str]:
-    return (f"secret{i}@example.org" for i in range(100_000, 100_000 + N))
 
 
 class Watched(WordEncoder):
@@ -35,12 +54,9 @@ class Watched(WordEncoder):
 
 
 def in_bytes(root: Path) -> set[str]:
-    """The secrets that are in the bytes of a folder."""
-    found = set[str]()
-    for path in root.rglob("*"):
-        if path.is_file():
-            found |= set(re.findall(rb"secret\d{6}@example\.org", path.read_bytes()))
-    return {name.decode() for name in found}
+    """The secrets that are in the bytes of a folder, as they are or escaped."""
+    files = [path.read_bytes() for path in root.rglob("*") if path.is_file()]
+    return {name for name in SECRETS if any(form in file for form in forms(name) for file in files)}
 
 
 def ask(fw: Flywheel, name: str, field: str) -> None:
@@ -91,16 +107,28 @@ FIELDS = (
 )
 
 
-def used(root: Path, *, masked: bool, encoder: WordEncoder) -> None:
+SECRETS = [shape.format(100_000 + i) for i in range(len(FIELDS)) for shape in SHAPES]
+FIELD_OF = {name: FIELDS[i // len(SHAPES)] for i, name in enumerate(SECRETS)}
+_ANY = re.compile("|".join(map(re.escape, SECRETS)))
+
+
+def mask_any(text: str) -> str:
+    return _ANY.sub("MASKED", text)
+
+
+def used(root: Path, names: Sequence[str], *, masked: bool, encoder: WordEncoder) -> None:
     config = Config(encoder="", rephrased_within_s=0.0)
-    with Flywheel.open(root, encoder=encoder, config=config, mask=mask if masked else None) as fw:
+    with Flywheel.open(
+        root, encoder=encoder, config=config, mask=mask_any if masked else None
+    ) as fw:
         fw.add([Passage("reset", "press reset for a new password", "", {"owner": "desk"})])
         fw.add([Passage("mail", "write a mail to the desk", "", {"owner": "mail"})])
-        for i, name in enumerate(secrets()):
-            ask(fw, name, FIELDS[i % len(FIELDS)])
+        for name in names:
+            ask(fw, name, FIELD_OF[name])
         known = root.parent / f"{root.name}.csv"
-        rows = "".join(f"how do I reset {name},reset\n" for name in secrets())
-        known.write_text(f"query,passage_id\n{rows}")
+        with known.open("w", newline="", encoding="utf-8") as file:
+            rows = [(f"how do I reset {name}", "reset") for name in names]
+            csv.writer(file).writerows([("query", "passage_id"), *rows])
         fw.golden.add(known)
         fw.refresh()
         for item in fw.review.items()[:5]:
@@ -109,16 +137,17 @@ def used(root: Path, *, masked: bool, encoder: WordEncoder) -> None:
 
 def test_no_secret_is_in_the_bytes_of_a_folder_or_seen_by_the_encoder(tmp_path: Path) -> None:
     encoder = Watched()
-    used(tmp_path / "kb", masked=True, encoder=encoder)
+    used(tmp_path / "kb", SECRETS, masked=True, encoder=encoder)
     assert in_bytes(tmp_path / "kb") == set()
-    assert not [text for text in encoder.seen if MAIL.search(text)]
-    assert [text for text in encoder.seen if "MAIL" in text]
+    assert len(SECRETS) == len(set(SECRETS)) == 200
+    assert not [text for text in encoder.seen if _ANY.search(text)]
+    assert [text for text in encoder.seen if "MASKED" in text]
 
 
 def test_without_a_mask_the_same_use_leaves_them(tmp_path: Path) -> None:
-    used(tmp_path / "kb", masked=False, encoder=WordEncoder())
-    hashed = {s for i, s in enumerate(secrets()) if FIELDS[i % len(FIELDS)] in ("user", "session")}
-    assert in_bytes(tmp_path / "kb") >= set(secrets()) - hashed
+    some = SECRETS[::9]  # of every shape
+    used(tmp_path / "kb", some, masked=False, encoder=WordEncoder())
+    assert in_bytes(tmp_path / "kb") == set(some)  # as known answers, all of them
 
 
 def test_masked_queries_are_one_question(tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from fakes import WordEncoder
-from forgetting import log_of, rows, traces
+from forgetting import log_of, query_name, rows, traces
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.curate.judgments import judgments
 from rag_flywheel.errors import ConfigError
 from rag_flywheel.records import Judgment
 from rag_flywheel.store import votes as vote_store
-from rag_flywheel.store.passages import query_hash
 from thorough import thorough
 
 DAY_S = 86_400.0
@@ -191,7 +190,7 @@ def assert_folded(root: Path) -> None:
             assert len(set(named)) == len(named)
     vectors = {r["text_hash"] for r in rows(root, "SELECT text_hash FROM vectors")}
     asked = {r["query_hash"] for r in log.retrievals}
-    assert {query_hash(q) for q in QUERIES} & vectors == asked & vectors
+    assert {query_name(root, q) for q in QUERIES} & vectors == asked & vectors
     assert asked <= vectors
 
 
@@ -223,7 +222,11 @@ def test_what_is_old_says_no_longer_who_and_why(tmp_path: Path) -> None:
         assert len(set(voices)) == 3 and voices.count(None) == 1  # nobody stays nobody
         assert [v["reason"] for v in log.votes] == [None] * 3 + ["the reason why"] * 4
         assert (
-            rows(root, "SELECT * FROM vectors WHERE text_hash = ?", query_hash("nobody voted True"))
+            rows(
+                root,
+                "SELECT * FROM vectors WHERE text_hash = ?",
+                query_name(root, "nobody voted True"),
+            )
             == []
         )
         age(root, "retrievals", 31)

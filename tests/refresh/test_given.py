@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fakes import WordEncoder
+from forgetting import query_name
 from gates import folder_of, gate_of, live
 from plain_model import ids, is_answer, phrasings, scores, topics
 from rag_flywheel import Candidate, Config, Flywheel, Passage, Retrieval, Vote
@@ -27,7 +28,6 @@ from rag_flywheel.refresh.tune import _lessons
 from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.passages import query_hash
 
 TOPICS, ASKED = 200, 150
 PASSAGES = {p.id: p for p in topics(TOPICS)}
@@ -149,7 +149,7 @@ def test_the_scale_of_scores_is_fitted_not_the_span_of_a_call(tmp_path: Path) ->
 def test_fewer_than_64_questions_leave_the_weights_and_fill_the_memory(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     asked, similar = phrasings(0, 1, 20), phrasings(1, 2, 20)
-    with opened(tmp_path / "kb") as fw:
+    with opened(root := tmp_path / "kb") as fw:
         for query in asked:
             vote(fw, fw.rerank(query, given(query, rng, 0.2, 0.6)), rng, wrong=0.0)
         values = given(similar[3], rng, 0.5, 0.5)[::-1]  # all as good, the answer given last
@@ -159,8 +159,8 @@ def test_fewer_than_64_questions_leave_the_weights_and_fill_the_memory(tmp_path:
         assert report.parameters == "kept" and "of the 64 past queries it takes" in report.reason
         assert live(fw) == Parameters()
         memory = load_memory(folder_of(fw))
-        assert {key.query_hash for key in memory.keys} == {query_hash(q) for q in asked}
-        row = memory.rows[QueryKey(query_hash(asked[3]), None)]
+        assert {key.query_hash for key in memory.keys} == {query_name(root, q) for q in asked}
+        row = memory.rows[QueryKey(query_name(root, asked[3]), None)]
         assert len(memory.before(row)) == 4
         after = fw.rerank(similar[3], values, record=False)
         assert ids(after)[0] == "answer3"
@@ -239,7 +239,7 @@ def test_candidates_that_are_passages_of_the_index_teach_the_weights_of_the_inde
 ) -> None:
     rng = np.random.default_rng(3)
     asked = phrasings(0, 1, 6)
-    with opened(tmp_path / "kb") as fw:
+    with opened(root := tmp_path / "kb") as fw:
         fw.add(topics(4))
         fw.refresh()
         for query in asked:  # two of them on topics that are not in the index
@@ -250,7 +250,7 @@ def test_candidates_that_are_passages_of_the_index_teach_the_weights_of_the_inde
         fw.remove(["answer1"])
         fw.refresh()
         found = examples_of(fw)
-    texts = {query_hash(q): q for q in [*asked, *phrasings(2, 3, 3)]}
+    texts = {query_name(root, q): q for q in [*asked, *phrasings(2, 3, 3)]}
     assert found.given is not None
     own = [texts[key.query_hash] for key, mine in zip(found.keys, found.given, strict=True) if mine]
     # a topic of which a candidate is not in the index, or no more

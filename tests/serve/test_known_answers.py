@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fakes import WordEncoder
+from forgetting import query_name
 from known import QUERY, TURNED, imported, said, table
 from plain_model import topics, vote_on
 from rag_flywheel import Candidate, Config, Flywheel, Hit, KnownAnswer, Passage
@@ -18,7 +19,6 @@ from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.rank.parameters import Kernel, Parameters
 from rag_flywheel.rank.posterior import Rates
-from rag_flywheel.store.passages import query_hash
 from reopened import CONFIG, DIM, Opened
 
 CHINESE = "怎么 重置 密码"  # how do I reset the password
@@ -387,7 +387,7 @@ def test_a_question_that_was_never_encoded_is_when_it_is_loaded(
         fw.add(help_desk)
         fw.pin(QUERY, "cats")
     with closing(sqlite3.connect(root / "flywheel.db")) as conn, conn:
-        conn.execute("DELETE FROM vectors WHERE text_hash = ?", (query_hash(QUERY),))
+        conn.execute("DELETE FROM vectors WHERE text_hash = ?", (query_name(root, QUERY),))
     with Flywheel.open(root, encoder=WordEncoder()) as fw:
         assert ids(fw, TURNED)[0] == "cats"
         assert ids(fw, QUERY)[0] == "cats"
@@ -479,7 +479,7 @@ def test_an_old_log_is_read_as_before(desk: Flywheel, tmp_path: Path) -> None:
     said(desk, TURNED, "reset", "helpful", "ann")
     desk.close()
     with closing(sqlite3.connect(root / "flywheel.db")) as conn, conn:
-        conn.execute("DELETE FROM vectors WHERE text_hash = ?", (query_hash(QUERY),))
+        conn.execute("DELETE FROM vectors WHERE text_hash = ?", (query_name(root, QUERY),))
     with Flywheel.open(root, encoder=WordEncoder()) as fw:
         assert ids(fw, QUERY)[0] == "cats"
         assert fw.verify() == []

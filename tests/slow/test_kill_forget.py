@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from fakes import WordEncoder
-from forgetting import Row, log_of, rows, traces, user_hash
+from forgetting import Row, log_of, query_name, rows, traces, user_hash
 from killed import killed_after, started
 from rag_flywheel import Flywheel, Passage
-from rag_flywheel.store.passages import query_hash
 
 SEED = 20261121
 KILLS = 20
@@ -30,7 +29,7 @@ def user(n: int) -> str:
 
 def secrets(root: Path, n: int) -> list[str | bytes]:
     own = f"own question of {user(n)}"
-    return [user(n), user_hash(root, user(n)), own, query_hash(own), f"reason of {user(n)}"]
+    return [user(n), user_hash(root, user(n)), own, query_name(root, own), f"reason of {user(n)}"]
 
 
 def question(fw: Flywheel, n: int) -> None:

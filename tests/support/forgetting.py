@@ -22,6 +22,7 @@ from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Judgment
 from rag_flywheel.store import users
 from rag_flywheel.store import votes as vote_store
+from rag_flywheel.store.questions import query_hash, question_key
 
 Row = dict[str, Any]
 
@@ -80,13 +81,28 @@ def log_of(root: Path) -> Log:
     return Log(*(rows(root, f"SELECT * FROM {table}") for table in tables))
 
 
-def user_hash(root: Path, user: str) -> str:
+def key_of(root: Path) -> bytes:
+    """The key of a folder."""
     with closing(sqlite3.connect(root / "flywheel.db")) as conn:
-        return hashed(users.user_key(conn), user)
+        return users.user_key(conn)
 
 
-def replay(root: Path, corpus: Iterable[Passage | str], log: Log) -> Flywheel:
-    """A fresh folder after these additions and removals (by id) and this log, refreshed once."""
+def user_hash(root: Path, user: str) -> str:
+    return hashed(key_of(root), user)
+
+
+def query_name(root: Path, query: str) -> bytes:
+    """The hash that names a question in a folder."""
+    with closing(sqlite3.connect(root / "flywheel.db")) as conn:
+        return query_hash(question_key(conn), query)
+
+
+def replay(root: Path, corpus: Iterable[Passage | str], log: Log, key: bytes) -> Flywheel:
+    """A fresh folder after these additions and removals (by id) and this log, refreshed once; key: that
+    its users and questions are hashed under."""
+    opened(root).close()
+    with closing(sqlite3.connect(root / "flywheel.db")) as conn, conn:
+        conn.execute("UPDATE meta SET value = ? WHERE key = ?", (key.hex(), users.USER_KEY))
     fw = opened(root)
     for change in corpus:
         if isinstance(change, Passage):
@@ -157,12 +173,12 @@ def traces(root: Path, secrets: Iterable[str | bytes]) -> list[str]:
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         data = path.read_bytes()
         for secret in secrets:
-            if any(form in data for form in _forms(secret)):
+            if any(form in data for form in forms(secret)):
                 found.append(f"{path.relative_to(root)}: {secret!r}")
     return found
 
 
-def _forms(secret: str | bytes) -> list[bytes]:
+def forms(secret: str | bytes) -> list[bytes]:
     if isinstance(secret, bytes):
         return [secret, secret.hex().encode()]
     escaped = json.dumps(secret)[1:-1].encode()

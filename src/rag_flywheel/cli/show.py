@@ -46,6 +46,7 @@ T = TypeVar("T")
 _EXCERPT = 160
 _LEAST_TERM = 0.0005  # a smaller term would print as 0
 _LARGEST_EXPONENT = 50.0
+NO_WORDS = "(a question whose words are not stored)"
 _LEAST_SHARED = 0.005  # a smaller share would print as 0
 _MOST_FAILED = 20  # files that cannot be read, a line each
 _MOST_NAMED = 3  # files left out, for each reason
@@ -267,9 +268,9 @@ def _past_votes(votes: PastVotes) -> str:
     parts = [f"{n} {kind}" for n, kind in kinds if n]
     if abs(votes.shared) >= _LEAST_SHARED:
         parts.append(f"{votes.shared:+.2f} from whole answers")
-    query = printable_line(_one_line(votes.query)[:_EXCERPT])
+    query = f"“{printable_line(_one_line(votes.query)[:_EXCERPT])}”" if votes.query else NO_WORDS
     name = printable_line(votes.passage_id)
-    return f"“{query}”: {', '.join(parts) or 'next to nothing'} on {name}"
+    return f"{query}: {', '.join(parts) or 'next to nothing'} on {name}"
 
 
 def refreshed(report: RefreshReport) -> None:
@@ -382,11 +383,14 @@ def history(found: Sequence[HistoryEntry]) -> None:
 
 def exported(report: ExportReport, out: Path) -> None:
     """Print what `export` wrote."""
+    without = (
+        f", {report.n_without_words} whose words are not stored" if report.n_without_words else ""
+    )
     _say(
         f"{printable_line(str(out))}: {counted(report.n_passages, 'passage')}, "
         f"{counted(report.n_queries, 'query', 'queries')}, "
         f"{counted(report.n_judgments, 'grade')}; left out: "
-        f"{counted(report.n_left_out, 'query', 'queries')} without a helpful hit"
+        f"{counted(report.n_left_out, 'query', 'queries')} without a helpful hit{without}"
     )
 
 
@@ -424,7 +428,7 @@ def review_item(item: ReviewItem | None) -> None:
         _say("nothing to review")
         return
     _say(f"{item.id}   {item.why}")
-    _say(f"query:   {_one_line(item.query)}")
+    _say(f"query:   {_one_line(item.query) or NO_WORDS}")
     if item.passage_id:
         _say(f"passage: {printable_line(item.passage_id)}")
     _say(f"         {_one_line(item.text)}")
@@ -436,7 +440,7 @@ def review_item(item: ReviewItem | None) -> None:
 def review_items(items: Sequence[ReviewItem], most: int) -> None:
     """Print what waits for a decision, one item a line."""
     rows = (
-        (i.id, str(i.helpful), str(i.harmful), i.why, _excerpt(i.query), i.passage_id)
+        (i.id, str(i.helpful), str(i.harmful), i.why, _excerpt(i.query) or NO_WORDS, i.passage_id)
         for i in items[:most]
     )
     numbers = ("helpful", "harmful")
@@ -452,7 +456,7 @@ def gaps(found: Sequence["Gap"]) -> None:
     for gap in found:
         counts = (gap.n, gap.n_before, gap.missing, gap.harmful, gap.unlikely)
         examples = "; ".join(_one_line(example)[:_EXCERPT] for example in gap.examples)
-        rows.append((*map(str, counts), examples))
+        rows.append((*map(str, counts), examples or NO_WORDS))
     _table((*columns, "such as"), rows, numbers=columns)
     _say(f"{counted(len(found), 'topic')} without a good answer")
 

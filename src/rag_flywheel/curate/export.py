@@ -44,9 +44,9 @@ def export(
         return _write(staged, root.resolve().name, database, last, scope)
 
 
-def split_of(query: bytes) -> str:
-    """The split of a query, by the hash of its text alone: other queries never change it."""
-    bucket = int.from_bytes(query[:8], "big") % 100
+def split_of(digest: bytes) -> str:
+    """The split of a query, by the digest of its text alone: other queries never change it."""
+    bucket = int.from_bytes(digest[:8], "big") % 100
     return next(name for name, end in SPLITS.items() if bucket < end)
 
 
@@ -59,10 +59,13 @@ def _write(
         ids = _write_corpus(conn, folder / "corpus.jsonl", scope)
         grades = _grades(conn, ids, last, scope)
         texts = retrievals.query_texts(conn, sorted({query for query, _ in grades}), scope)
-    names = {past: query_id(*past) for past in grades}
+    n_without = sum(not texts[past.query_hash] for past in grades)
+    grades = {past: found for past, found in grades.items() if texts[past.query_hash]}
+    digests = {past: store.query_digest(texts[past.query_hash]) for past in grades}
+    names = {past: query_id(digest, past.tenant) for past, digest in digests.items()}
     order = sorted(grades, key=lambda past: names[past])
     answered = [past for past in order if 1 in grades[past].values()]
-    parts = {split: [p for p in answered if split_of(p.query_hash) == split] for split in SPLITS}
+    parts = {split: [p for p in answered if split_of(digests[p]) == split] for split in SPLITS}
     qrels = {
         split: ((names[p], *grade) for p in part for grade in sorted(grades[p].items()))
         for split, part in parts.items()
@@ -74,6 +77,7 @@ def _write(
         n_queries=len(answered),
         n_judgments=sum(len(grades[past]) for past in answered),
         n_left_out=len(order) - len(answered),
+        n_without_words=n_without,
     )
     (folder / "README.md").write_text(
         _README.format(
@@ -149,6 +153,7 @@ A grade is 1 where more verdicts on the passage are "helpful" than "harmful", 0 
 last verdict of a user on a hit counts. A verdict on a whole answer counts in parts for its
 passages; pairs on which less than half a verdict is left over are left out.
 {report.n_left_out} queries have no passage of grade 1: they are in no split.
+{report.n_without_words} past queries with votes are left out, since their words are not stored.
 Votes on texts that were edited to other words, or removed, are not in it, nor votes that a
 rollback holds back. A split without queries has no file, but for train.
 

@@ -29,13 +29,14 @@ class Opinions:
     """The opinions on the texts in the index now, by topic.
 
     disputed: the topics that `contradicted` returns.
-    texts, vectors: of the queries, by their hash.
+    texts, digests, vectors: of the queries, by their hash; they are sorted by digest, as in every index.
     heirs: the text of the index that inherits the votes of each lineage.
     """
 
     topics: Mapping[Topic, Opinion]
     disputed: set[Topic]
     texts: Mapping[bytes, str]
+    digests: Mapping[bytes, bytes]
     vectors: Mapping[bytes, Vectors]
     heirs: Mapping[int, StoredPassage]
 
@@ -58,14 +59,16 @@ def golden_items(
     *,
     until: int | None = None,
     scope: TenantScope = ALL_TENANTS,
+    by_users: bool = True,
 ) -> list[GoldenItem]:
     """The queries with known answers that are in the index now, by query hash and tenant.
 
     All is read in one snapshot; queries that have no vector yet get one, which is stored. The
     caller must not be in a transaction on `database`.
     until: the number of the last event that is used; None uses all. scope: whose queries and passages.
+    by_users: False leaves out what users said: imported, pinned and reviewed answers stay.
     """
-    present = read_opinions(database, source, until=until, scope=scope)
+    present = read_opinions(database, source, until=until, scope=scope, by_users=by_users)
     answers: dict[int, dict[int, KnownAnswer]] = defaultdict(dict)
     tenants: dict[int, str | None] = {}
     for topic, opinion in present.topics.items():
@@ -77,12 +80,13 @@ def golden_items(
     for group, by_lineage in answers.items():
         queries = frozenset[bytes]().union(*(a.queries for a in by_lineage.values()))
         if queries:
-            items[QueryKey(min(queries), tenants[group])] = _Merged(
+            first = min(queries, key=present.digests.__getitem__)
+            items[QueryKey(first, tenants[group])] = _Merged(
                 {lineage: a.grade for lineage, a in by_lineage.items()},
                 frozenset[str]().union(*(a.sources for a in by_lineage.values() if a.grade)),
             )
-    items = _merged(items, present.vectors)
-    order = sorted(items, key=lambda q: (q.query_hash, q.tenant or ""))
+    items = _merged(items, present)
+    order = sorted(items, key=lambda q: (present.digests[q.query_hash], q.tenant or ""))
     return [_item(present, question, items[question]) for question in order]
 
 
@@ -92,6 +96,7 @@ def read_opinions(
     *,
     until: int | None = None,
     scope: TenantScope = ALL_TENANTS,
+    by_users: bool = True,
 ) -> Opinions:
     """The opinions on the texts in the index now, from one snapshot; arguments as `golden_items`."""
     with database.snapshot() as conn:
@@ -100,23 +105,25 @@ def read_opinions(
             [
                 v
                 for v in votes.votes_until(conn, last)
-                if v.kind == "vote" and scope.holds(v.tenant)
+                if by_users and v.kind == "vote" and scope.holds(v.tenant)
             ],
-            [c for c in golden.corrections_until(conn, last) if scope.holds(c.tenant)],
+            [c for c in golden.corrections_until(conn, last) if by_users and scope.holds(c.tenant)],
             [a for a in golden.answers_until(conn, last) if scope.holds(a.tenant)],
             [d for d in golden.decisions_until(conn, last) if scope.holds(d.tenant)],
         )
-        questions = _questions(statements)
-        hashes = sorted({query for query, _ in questions})
-        texts = column_checks.complete(
-            "query_hash", golden.query_texts(conn, hashes, scope), hashes
-        )
+        every_one = _questions(statements)
+        hashes = sorted({query for query, _ in every_one})
+        found = golden.query_texts(conn, hashes, scope)
+        texts = {h: text for h, text in found.items() if text}
+        column_checks.complete("query_hash", found, hashes)
+        questions = {q for q in every_one if q.query_hash in texts}  # nobody can judge the others
         heirs = passages.present_heirs(conn, sorted({e.lineage for e in statements.events()}))
         heirs = {lineage: s for lineage, s in heirs.items() if shows(scope, s.passage)}
-    vectors = stored_vectors_of(database, {h: texts[h] for h in hashes}, source.queries)
-    every = opinions(statements, _groups(questions, vectors))
+    vectors = stored_vectors_of(database, texts, source.queries)
+    digests = {query: passages.query_digest(text) for query, text in texts.items()}
+    every = opinions(statements, _groups(questions, digests, vectors))
     topics = {topic: opinion for topic, opinion in every.items() if topic[1] in heirs}
-    return Opinions(topics, contradicted(topics), texts, vectors, heirs)
+    return Opinions(topics, contradicted(topics), texts, digests, vectors, heirs)
 
 
 def _questions(statements: Statements) -> set[QueryKey]:
@@ -126,10 +133,12 @@ def _questions(statements: Statements) -> set[QueryKey]:
     return {*list(voted)[:MOST_VOTED], *map(question_of, rest.events())}
 
 
-def _groups(questions: Iterable[QueryKey], vectors: Mapping[bytes, Vectors]) -> dict[QueryKey, int]:
+def _groups(
+    questions: Iterable[QueryKey], digests: Mapping[bytes, bytes], vectors: Mapping[bytes, Vectors]
+) -> dict[QueryKey, int]:
     """The number of each question's group: near-duplicates under one tenant."""
     by_tenant: dict[str | None, list[QueryKey]] = defaultdict(list)
-    for question in sorted(questions, key=lambda q: q.query_hash):
+    for question in sorted(questions, key=lambda q: digests[q.query_hash]):
         by_tenant[question.tenant].append(question)
     numbers_of: dict[QueryKey, int] = {}
     for some in by_tenant.values():
@@ -140,9 +149,7 @@ def _groups(questions: Iterable[QueryKey], vectors: Mapping[bytes, Vectors]) -> 
     return numbers_of
 
 
-def _merged(
-    items: Mapping[QueryKey, _Merged], vectors: Mapping[bytes, Vectors]
-) -> dict[QueryKey, _Merged]:
+def _merged(items: Mapping[QueryKey, _Merged], present: Opinions) -> dict[QueryKey, _Merged]:
     """Items merged over near-duplicates until none are left.
 
     Which queries are near-duplicates depends on the queries there are: if merging stopped early,
@@ -150,10 +157,10 @@ def _merged(
     """
     while True:
         members: dict[int, list[QueryKey]] = defaultdict(list)
-        for question, group in _groups(items, vectors).items():
+        for question, group in _groups(items, present.digests, present.vectors).items():
             members[group].append(question)
         merged = {
-            min(some, key=lambda q: q.query_hash): _union([items[q] for q in some])
+            min(some, key=lambda q: present.digests[q.query_hash]): _union([items[q] for q in some])
             for some in members.values()
         }
         if len(merged) == len(items):
@@ -176,6 +183,7 @@ def _item(present: Opinions, question: QueryKey, merged: _Merged) -> GoldenItem:
     return GoldenItem(
         query=present.texts[query],
         query_hash=query,
+        digest=present.digests[query],
         tenant=tenant,
         answers={ids[lineage]: merged.grades[lineage] for lineage in order},
         lineages={lineage: merged.grades[lineage] for lineage in order},

@@ -23,6 +23,7 @@ from rag_flywheel.records import AddReport, GoldenItem, TenantScope
 from rag_flywheel.store import golden, passages, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
+from rag_flywheel.store.questions import query_hash, question_key
 from rag_flywheel.store.tenants import Tenant, Tenants, shows
 
 
@@ -117,9 +118,9 @@ def _append(conn: sqlite3.Connection, rows: Sequence[Row], scope: TenantScope) -
         for a in golden.answers_until(conn, passages.read_clock(conn))
         if a.source == "imported"
     }
-    new, changed = [], 0
+    new, changed, key = [], 0, question_key(conn)
     for row in answers:
-        passage, hashed = present[row.passage_id], passages.query_hash(row.query)
+        passage, hashed = present[row.passage_id], query_hash(key, row.query)
         old = stored.get((hashed, row.tenant, passage.lineage))
         if old != row.grade:
             changed += old is not None

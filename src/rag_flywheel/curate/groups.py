@@ -56,17 +56,17 @@ def near_duplicate(queries: Vectors) -> float:
 
 
 def held_out(
-    hashes: Sequence[bytes], groups: npt.NDArray[np.int64], *, one_in: int = _HELD_OUT_OF
+    digests: Sequence[bytes], groups: npt.NDArray[np.int64], *, one_in: int = _HELD_OUT_OF
 ) -> npt.NDArray[np.bool_]:
-    """Which queries are held out of fitting, bool (n,): a third of the groups, chosen by hash.
+    """Which queries are held out of fitting, bool (n,): a third of the groups, chosen by digest.
 
-    The choice of a group depends only on its smallest hash, so it stays the same while other
-    queries come and go.
-    hashes: of each query's text.
+    The choice of a group depends only on its smallest digest, so it stays the same while other
+    queries come and go, and in every index.
+    digests: of each query's text.
     one_in: holds out one group in so many.
     """
     smallest: dict[int, bytes] = {}
-    for name, group in zip(hashes, groups.tolist(), strict=True):
+    for name, group in zip(digests, groups.tolist(), strict=True):
         smallest[group] = min(smallest.get(group, name), name)
     chosen = {
         g: int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") % one_in == 0

@@ -19,6 +19,7 @@ from rag_flywheel.records import ALL_TENANTS, TenantScope, Vectors
 from rag_flywheel.store import golden, passages, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import vectors_of
+from rag_flywheel.store.questions import query_hash, question_key
 from rag_flywheel.store.tenants import shows
 from rag_flywheel.store.vectors import put_vectors
 
@@ -54,11 +55,13 @@ class KnownQueries:
         queries: Callable[[], TextEncoder],
     ) -> "KnownQueries":
         """The vectors of queries with an answer; none where known answers only judge."""
-        texts = {passages.query_hash(a.query): a.query for a in answers if a.grade > 0}
-        if not texts or not config.known_answers:
+        right = [answer.query for answer in answers if answer.grade > 0]
+        if not right or not config.known_answers:
             return cls({})
         encoder = queries()
         with database.reading() as conn:
+            key = question_key(conn)
+            texts = {query_hash(key, query): query for query in right}
             return cls(vectors_of(conn, texts, encoder), encoder.revision)
 
     def put(self, conn: sqlite3.Connection) -> None:
@@ -105,8 +108,8 @@ def append_pin(
     with database.reading() as conn:
         _present(conn, pin)  # before anything is encoded
     vectors = KnownQueries.of(database, config, [pin], queries)
-    name = passages.query_hash(pin.query)
     with database.transaction(durable=True) as conn:
+        name = query_hash(question_key(conn), pin.query)
         stored = _present(conn, pin)
         for standing in golden.pins_of(conn, name, pin.tenant, pin.passage_id):
             same = (standing.lineage, standing.grade) == (stored.lineage, pin.grade)
@@ -123,8 +126,8 @@ def append_unpin(database: Database, config: Config, pin: Pin) -> bool:
     The passage need not be in the index any more. Raises InputError, UnknownIdError.
     """
     pin.check(config)
-    name = passages.query_hash(pin.query)
     with database.transaction(durable=True) as conn:
+        name = query_hash(question_key(conn), pin.query)
         standing = golden.pins_of(conn, name, pin.tenant, pin.passage_id)
         if not standing:
             _present(conn, pin)
@@ -143,7 +146,7 @@ def _present(conn: sqlite3.Connection, pin: Pin) -> passages.StoredPassage:
 
 
 def _append(conn: sqlite3.Connection, pin: Pin, pids: Sequence[int], grade: int) -> None:
-    name = passages.query_hash(pin.query)
+    name = query_hash(question_key(conn), pin.query)
     new = [golden.NewAnswer(pin.query, name, pin.tenant, pid, grade, "pinned") for pid in pids]
     first = passages.advance_clock(conn, len(new))
     golden.append_answers(conn, new, first_seq=first, at=wall_clock.now())

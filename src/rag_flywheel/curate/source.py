@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from rag_flywheel.config import Config
 from rag_flywheel.curate.judgments import NO_WEIGHTS, judgments
+from rag_flywheel.curate.people import of_enough_people
 from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.encoder import Encoder, QueryEncoder, TextEncoder
 from rag_flywheel.records import Judgment
@@ -40,15 +41,31 @@ class Source:
         return TextEncoder.of_passages(self.encoder)
 
     def judge(
-        self, votes: Iterable[VoteEvent], weights: Mapping[str, float] = NO_WEIGHTS
+        self,
+        votes: Iterable[VoteEvent],
+        weights: Mapping[str, float] = NO_WEIGHTS,
+        *,
+        of_few: bool = False,
     ) -> list[Judgment]:
-        """The judgments that these votes add up to, as of now; weights: as for `judgments`."""
+        """The judgments that these votes add up to, as of now; weights: as for `judgments`.
+
+        of_few: also of those that may not move rankings, since too few people spoke of their question.
+        """
         half_life = self.config.vote_half_life_days
+        votes = votes if of_few else self.heard(votes, weights)
         return judgments(votes, weights, half_life_days=half_life, now=wall_clock.now())
+
+    def heard(
+        self, votes: Iterable[VoteEvent], weights: Mapping[str, float] = NO_WEIGHTS
+    ) -> Iterable[VoteEvent]:
+        """Those of these votes that may move rankings: all on questions that as many people spoke of as the
+        settings ask for. votes: all on their questions; weights: as for `judgments`."""
+        return of_enough_people(votes, self.config.memory_min_users, weights)
 
     @property
     def judged_by(self) -> str | None:
         """What judgments depend on besides votes, as JSON; None when they depend on the time too."""
         if self.config.vote_half_life_days is not None:
             return None
-        return json.dumps(dict(WEIGHTS), sort_keys=True)
+        weights = {str(kind): weight for kind, weight in WEIGHTS.items()}
+        return json.dumps({**weights, "people": self.config.memory_min_users}, sort_keys=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from rag_flywheel.curate.source import Source
 from rag_flywheel.curate.weights import SAID, WEIGHTS
 from rag_flywheel.store import votes
 from rag_flywheel.store.database import Database
@@ -12,12 +13,15 @@ MOST = 0.95  # the largest weight of a signal
 _PRIOR = 20.0  # made-up comparisons that agree as often as the default weight says
 
 
-def calibrate(database: Database, *, until: int) -> None:
-    """Estimate the trust in each kind of signal from events up to a number, and store it."""
+def calibrate(database: Database, source: Source, *, until: int) -> None:
+    """Estimate the trust in each kind of signal from events up to a number, and store it.
+
+    source: how the index reads events.
+    """
     with database.snapshot() as conn:
         if not has_signals(conn):
             return
-        estimated = trusts(votes.votes_until(conn, until))
+        estimated = trusts(source.heard(votes.votes_until(conn, until)))
     with database.transaction() as conn:
         replace_trusts(conn, {str(kind): trust for kind, trust in estimated.items()})
 

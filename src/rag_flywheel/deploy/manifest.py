@@ -15,7 +15,7 @@ from rag_flywheel.errors import NewerFormatError, OlderFormatError
 from rag_flywheel.index.tokenizer import VERSION as TOKENIZER
 from rag_flywheel.records import AUTO
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _MOST_BYTES = 4_000_000
 _DAMAGE = FileNotFoundError, NotADirectoryError, ValueError  # no other error of the disk
 _PART = r"(?!\.)[A-Za-z0-9_.-]{1,100}"

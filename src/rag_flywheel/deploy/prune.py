@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from rag_flywheel import disk
@@ -16,7 +16,7 @@ from rag_flywheel.deploy.versions import (
     read_manifest,
     strays,
 )
-from rag_flywheel.errors import FlywheelError, counted
+from rag_flywheel.errors import FlywheelError, OlderFormatError, counted
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 
@@ -76,8 +76,28 @@ def prune(root: Path, *, keep: int, never: Collection[str]) -> list[str]:
     """Delete the oldest versions beyond the `keep` newest, but none in `never`; returns their ids."""
     known = list_versions(root)
     old = [v for v in known[: max(0, len(known) - keep)] if v not in never]
-    for version in old:
+    _delete(root, old)
+    return old
+
+
+def prune_unreadable(root: Path, *, never: Collection[str]) -> list[str]:
+    """Delete the versions of earlier releases, to which nothing can roll back, but none in `never`;
+    returns their ids. Those before format 4 hold hashes of questions without a key."""
+    old = []
+    for version in list_versions(root):
+        try:
+            read_manifest(root, version)
+        except OlderFormatError:
+            old.append(version)
+        except FlywheelError:
+            continue  # `verify` names it
+    old = [v for v in old if v not in never]
+    _delete(root, old)
+    return old
+
+
+def _delete(root: Path, versions: Iterable[str]) -> None:
+    for version in versions:
         doomed = f"{STAGING}/pruned-{version}"  # renamed first: never half a version
         disk.move(root, f"{VERSIONS}/{version}", doomed)
         disk.delete(root, doomed)
-    return old

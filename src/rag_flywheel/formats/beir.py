@@ -28,11 +28,11 @@ from rag_flywheel.formats.tally import EMPTY, LinesRead, Tally
 from rag_flywheel.records import GoldenItem, Passage
 
 
-def query_id(query: bytes, tenant: str | None) -> str:
-    """The id of a query: the hash of its text and, under a tenant key, one of the tenant (JSON)."""
+def query_id(digest: bytes, tenant: str | None) -> str:
+    """The id of a query: a digest of its text and, under a tenant key, one of the tenant (JSON)."""
     if tenant is None:
-        return query.hex()
-    return f"{query.hex()}-{blake2b(tenant.encode(), digest_size=8).hexdigest()}"
+        return digest.hex()
+    return f"{digest.hex()}-{blake2b(tenant.encode(), digest_size=8).hexdigest()}"
 
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
@@ -353,6 +353,6 @@ def _query(row: dict[str, Any], where: str, most: int) -> tuple[str, str | None]
 
 def write_golden(items: Sequence[GoldenItem], folder: Path) -> None:
     """Write known answers as queries.jsonl and qrels/test.tsv."""
-    named = [(query_id(item.query_hash, item.tenant), item) for item in items]
+    named = [(query_id(item.digest, item.tenant), item) for item in items]
     grades = ((id_, *grade) for id_, item in named for grade in item.answers.items())
     write_queries(folder, ((id_, i.query, i.tenant) for id_, i in named), {"test": grades})

@@ -32,15 +32,23 @@ _WAIT_S = 10.0  # for the lock, and for readers of an older state of the databas
 _NOTHING = ForgetReport(0, 0, 0, 0, 0, None)
 
 
-def forget(root: Path, database: Database, user: str, *, rebuild: Rebuild) -> ForgetReport:
+def forget(
+    root: Path,
+    database: Database,
+    user: str,
+    *,
+    rebuild: Rebuild,
+    tenant_key: str | None = None,
+) -> ForgetReport:
     """Delete what is stored of a user, given as a hash, and everything that was learned from it.
 
-    rebuild: builds a version from the remaining log alone; called with the refresh lock held.
+    rebuild: builds a version from the remaining log alone; called with the refresh lock held. tenant_key:
+    of the settings.
     Raises LockedError, StorageError; after an error that came once rows were deleted, the next
     refresh does the remaining steps.
     """
     with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
-        report = _deleted(root, database, user)
+        report = _deleted(root, database, user, tenant_key)
         _finish(root, database, rebuild)
         return replace(report, version=_live(root))
 
@@ -57,7 +65,7 @@ def finish_forgetting(root: Path, database: Database, *, rebuild: Rebuild) -> Re
         return _finish(root, database, rebuild)
 
 
-def _deleted(root: Path, database: Database, user: str) -> ForgetReport:
+def _deleted(root: Path, database: Database, user: str, tenant_key: str | None) -> ForgetReport:
     with database.reading() as conn:
         if not forgetting.has_rows_of(conn, user):
             return _NOTHING
@@ -68,7 +76,7 @@ def _deleted(root: Path, database: Database, user: str) -> ForgetReport:
             forgetting.queries_of_user(conn, user),
         )
         n_counted = _counting(conn, queries, weights)
-        report = forgetting.delete_user(conn, user)
+        report = forgetting.delete_user(conn, user, tenant_key)
         n_counted -= _counting(conn, queries, weights)
         forgetting.record_forget(conn, "begun", report, first_event=first, n_counted=n_counted)
     log.info(

@@ -1,12 +1,16 @@
 """Folds old events: keeps questions and verdicts, deletes users, times of asking and reasons."""
 
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Collection, Mapping
 
 from rag_flywheel.config import Config
 from rag_flywheel.curate.judgments import judgments, superseded_elsewhere
+from rag_flywheel.curate.people import people_noted
+from rag_flywheel.records import QueryKey
 from rag_flywheel.store import folding, votes, wall_clock
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.given_texts import drop_unused_given
+from rag_flywheel.store.given_texts import drop_old_given
+from rag_flywheel.store.passages import read_clock
 
 _DAY_S = 86_400.0
 _AT_ONCE = 500  # retrievals in one transaction, which other writers wait for
@@ -38,11 +42,26 @@ def fold_old(
             if rows:
                 standing = {(seq, j.lineage) for j in judged for seq in j.votes}
                 superseded = superseded_elsewhere(cast, standing, set(rows))
-                folding.fold(conn, rows, standing, superseded, weights, config.tenant_key)
+                noted = _people(conn, rows, superseded, weights)
+                key = config.tenant_key
+                folding.fold(conn, rows, standing, superseded, weights, noted, key)
         if not rows:
             break
         n, last = n + len(rows), rows[-1]
     if n:
         with database.transaction() as conn:
-            drop_unused_given(conn)
+            drop_old_given(conn, config.tenant_key)
     return n
+
+
+def _people(
+    conn: sqlite3.Connection,
+    rows: Collection[int],
+    superseded: Collection[folding.Standing],
+    weights: Mapping[str, float],
+) -> dict[QueryKey, int]:
+    """The people to note for each question of these retrievals, by all votes so far."""
+    every = votes.votes_on_queries(conn, folding.queries_of(conn, list(rows)), read_clock(conn))
+    gone, of = set(superseded), set(rows)
+    leaving = [v for v in every if v.retrieval in of or (v.seq, v.lineage) in gone]
+    return people_noted(every, leaving, weights)

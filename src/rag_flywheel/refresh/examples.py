@@ -38,7 +38,7 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import stored_vectors_of
 from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.metadata_columns import MetadataColumns
-from rag_flywheel.store.passages import query_hash
+from rag_flywheel.store.passages import query_digest
 
 _AT_ONCE = 256
 
@@ -118,7 +118,7 @@ class ExampleBuilder:
 
         Their vectors are stored, so that the next version needs no encoder for them.
         """
-        texts = {query_hash(text): text for text in UNRELATED}
+        texts = {query_digest(text): text for text in UNRELATED}
         vectors = stored_vectors_of(self.database, texts, encoder)
         with self.database.snapshot() as conn:
             state = bare_state(self.version, conn)

@@ -63,13 +63,16 @@ class GivenExamples:
         """Lineages (n,) and features float32 (n, 10), as in GIVEN, of the candidates of each query:
         those with votes among them, and at most 50.
 
-        Queries without a vote on one of their candidates are left out.
+        Queries without a vote on one of their candidates are left out, and those of which a text was
+        erased: features of some of the texts alone would be others.
         """
         pids = sorted({pid for given in candidates.values() for pid, _ in given})
         with self._database.snapshot() as conn:
             stored = passages.rows_of(conn, pids)
         found = {}
         for key, given in candidates.items():
+            if any(pid in stored and not stored[pid].passage.text for pid, _ in given):
+                continue
             known: dict[int, tuple[passages.StoredPassage, float]] = {}
             for pid, score in given:
                 if (text := stored.get(pid)) is not None:

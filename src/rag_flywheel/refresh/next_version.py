@@ -68,7 +68,8 @@ class Learned:
     weights, tuned: the results of the two arms of the gate, tuned None: it was not due; judged: all
     judgments on past queries; examples: the past queries, None: votes are held back; raters: the users
     who voted; again: the weights that were learned again before, None: they were not; learned_until: the
-    last event whose vote the weights were fitted to, 0: they are shipped.
+    last event whose vote the weights were fitted to, 0: they are shipped;
+    n_without_words: past queries with votes that nothing was fitted to.
     """
 
     parameters: Parameters
@@ -80,6 +81,7 @@ class Learned:
     raters: Mapping[str, RaterWeight]
     again: LearnedAgain | None
     learned_until: int
+    n_without_words: int = 0
 
     @property
     def new_encoder(self) -> NewEncoder | None:
@@ -159,6 +161,10 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
     scores = {"n_passages": float(len(built.pids)), "n_embedded": float(n_embedded)}
     for arm in learned.arms:
         reason, scores = f"{reason}; {arm.why}", {**scores, **arm.scores}
+    if n := learned.n_without_words:
+        which = counted(n, "past query is", "past queries are")
+        reason += f"; {which} stored as a hash: the votes act, but nothing is fitted to them"
+        scores["n_without_words"] = float(n)
     return RefreshReport(
         "promoted",
         manifest.id,
@@ -243,7 +249,7 @@ def _learn(
     database, held_back = job.database, live.frozen_at is not None and not anew
     until = live.votes_until(version.watermark)
     if not held_back:
-        calibrate(database, until=until)
+        calibrate(database, running.source, until=until)
     source = running.source.under(queries_of(running.encoder, model))
     again, learned_until = None, before.learned_until or 0
     if anew and before.learned_until is not None:
@@ -287,8 +293,18 @@ def _learn(
         learned_until = 0
     if weights.new or (tuned is not None and tuned.new is not None):
         learned_until = until
+    n_without_words = past.n_without_words
     learned = Learned(
-        parameters, memory, weights, tuned, some, past.every, raters, again, learned_until
+        parameters,
+        memory,
+        weights,
+        tuned,
+        some,
+        past.every,
+        raters,
+        again,
+        learned_until,
+        n_without_words,
     )
     if again is not None:
         log.info("refresh: %s", again.why)

@@ -15,6 +15,7 @@ from rag_flywheel.improve.fit import newest
 from rag_flywheel.records import GoldenItem, Vectors
 from rag_flywheel.refresh.examples import ExampleBuilder, fit_to_judge
 from rag_flywheel.refresh.past import Past
+from rag_flywheel.store.passages import query_digest
 
 
 class Panel:
@@ -53,7 +54,8 @@ class Panel:
             self.groups = query_groups(self.examples.vectors, self.examples.near)
         else:
             self.groups = query_groups(np.stack([untuned[name] for name in hashes]))
-        self.held_out = held_out(hashes, self.groups)
+        digests = [query_digest(past.texts[name]) for name in hashes]
+        self.held_out = held_out(digests, self.groups)
 
     @cached_property
     def training(self) -> Examples:
@@ -81,8 +83,11 @@ class Panel:
 
     @cached_property
     def _golden(self) -> Sequence[GoldenItem]:
-        """Queries with known answers, none of them a near-duplicate of a training query."""
-        items = golden_items(self.builder.database, self._source, until=self._until)
+        """Queries with known answers, none of them a near-duplicate of a training query. Where what few
+        people say must move nothing, none is known by what users said."""
+        by_users = self._source.config.memory_min_users == 1
+        database, source = self.builder.database, self._source
+        items = golden_items(database, source, until=self._until, by_users=by_users)
         vectors = _vectors(items, self._live.queries)
         return fit_to_judge(items, vectors, self.training.vectors)
 

@@ -19,7 +19,8 @@ MOST_PAST_QUERIES = 20_000  # those voted on last
 class Past:
     """Past queries, those voted on last at the end: judgments, metadata filters, texts, vectors.
 
-    every: all judgments, also those on past queries that were left out for their age.
+    every: all judgments, also those on past queries that were left out: for their age, or, n_without_words
+    of them, because their words are not stored.
     """
 
     judged: dict[QueryKey, list[Judgment]]
@@ -27,6 +28,7 @@ class Past:
     texts: dict[bytes, str]
     vectors: dict[bytes, Vectors]
     every: Sequence[Judgment] = ()
+    n_without_words: int = 0
 
 
 def read_past(
@@ -45,14 +47,17 @@ def read_past(
         every = source.judge(votes.votes_until(conn, until), weights)
         for judgment in every:
             judged[QueryKey(judgment.query, judgment.tenant)].append(judgment)
+        texts = retrievals.query_texts(conn, sorted({key.query_hash for key in judged}))
+        n_without = sum(not texts[key.query_hash] for key in judged)
+        judged = {key: some for key, some in judged.items() if texts[key.query_hash]}
         newest = sorted(judged, key=lambda key: max(v for j in judged[key] for v in j.votes))
         kept = {key: judged[key] for key in newest[-MOST_PAST_QUERIES:]}
         rows = {key: min(j.retrieval for j in js) for key, js in kept.items()}
         where = retrievals.filters_of(conn, sorted(set(rows.values())))
-        hashes = sorted({key.query_hash for key in kept})
-        texts = retrievals.query_texts(conn, hashes)
+        texts = {key.query_hash: texts[key.query_hash] for key in kept}
     filters = {key: where[row] for key, row in rows.items()}
-    return Past(kept, filters, texts, query_vectors(database, source.queries, texts), every)
+    vectors = query_vectors(database, source.queries, texts)
+    return Past(kept, filters, texts, vectors, every, n_without)
 
 
 def query_vectors(
@@ -62,5 +67,5 @@ def query_vectors(
     progress: Progress | None = None,
 ) -> dict[bytes, Vectors]:
     """Vectors of queries by hash; missing ones are encoded and stored, the shortest query first."""
-    shortest_first = {h: texts[h] for h in sorted(texts, key=lambda h: (len(texts[h]), h))}
+    shortest_first = dict(sorted(texts.items(), key=lambda each: (len(each[1]), each[1])))
     return stored_vectors_of(database, shortest_first, encoder, progress, "encoding past queries")

@@ -65,7 +65,7 @@ def weighed_raters(
     what the strictest of them says. Those who are hardly believed are judged again among themselves.
     """
     with database.snapshot() as conn:
-        standing = standing_votes(votes.votes_until(conn, until))
+        standing = standing_votes(source.heard(votes.votes_until(conn, until)))
         known = _known(conn, until)
     if all(vote.user_id is None for vote in standing):
         return {}

@@ -19,8 +19,9 @@ from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.prune import drop_dead_vectors
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.tower import TunableEncoder, require_tunable
-from rag_flywheel.errors import StorageError, counted
+from rag_flywheel.errors import EncoderError, StorageError, counted
 from rag_flywheel.evaluate.gate_file import tried_to_tune
+from rag_flywheel.privacy.question_texts import drop_question_texts
 from rag_flywheel.privacy.retention import fold_old
 from rag_flywheel.rank.raters import load_raters, weights_of
 from rag_flywheel.records import RefreshReport
@@ -35,6 +36,7 @@ from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
 _MUTES = "mutes learned"  # the key of the event number
+_PEOPLE = "memory_min_users learned"  # the key of the setting that the live version was built under
 
 
 def refresh(job: Job, when: When, *, tune: bool = False) -> RefreshReport:
@@ -63,15 +65,25 @@ def refresh_locked(
 def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> RefreshReport:
     began = time.monotonic()
     root, database = job.root, job.database
+    if tune and job.config.store_queries == "hash":
+        raise EncoderError(
+            "the encoder is tuned to the words of questions, and config store_queries is 'hash': they are "
+            "not stored. Refresh without tune"
+        )
     if left := prune.clean_staging(root):
         log.info("refresh: cleaned up after %d unfinished", left)
     set_aside_foreign(root, database)
     live = read_live(root, database)
     mutes_until = _unlearned_mutes(database, live)
-    anew = anew or mutes_until is not None
+    people = _people_learned(database)
+    changed = people != job.config.memory_min_users and _may_learn(live)
+    fewer = changed and live.version is not None and people < job.config.memory_min_users
+    anew = anew or mutes_until is not None or fewer
     asked = tune and _untried(root, live)
     language = job.config.language
-    idle = None if anew else nothing_to_do(database, live, when, tune=asked, language=language)
+    idle = None
+    if not anew and not changed:
+        idle = nothing_to_do(database, live, when, tune=asked, language=language)
     live = sound(root, database, live, served=idle is not None)
     if idle is not None and live.manifest is not None:
         seconds = time.monotonic() - began
@@ -82,14 +94,20 @@ def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> R
         source = Source(encoder, config)
         if tune:
             require_tunable(encoder).tower()  # better to fail before anything is built
-        auto = config.tune == "auto" and not anew and isinstance(encoder, TunableEncoder)
+        words = config.store_queries == "text"
+        auto = config.tune == "auto" and words and not anew and isinstance(encoder, TunableEncoder)
         how: Tune = "asked" if tune else "auto" if auto else "off"
-        if mutes_until is not None:
+        if mutes_until is not None or fewer:  # what the gate let in rests on other votes
             recount(database, source, live.version)
         report = next_version(RunningJob(job, encoder, source, anew, how), live, began)
-        if mutes_until is not None and report.outcome == "promoted":
+        if report.outcome == "promoted":
+            if fewer:  # older versions hold what fewer people said
+                prune.prune(root, keep=0, never={str(report.version)})
             with database.transaction() as conn:
-                journal.write_meta(conn, _MUTES, str(mutes_until))
+                if mutes_until is not None:
+                    journal.write_meta(conn, _MUTES, str(mutes_until))
+                if changed:
+                    journal.write_meta(conn, _PEOPLE, str(job.config.memory_min_users))
     try:
         _finish(job, live, report)
     except StorageError as error:
@@ -108,19 +126,35 @@ def _finish(job: Job, live: Live, report: RefreshReport) -> None:
         never = {v for v in (report.version, live.current and live.current.version) if v}
         for version in prune.prune(job.root, keep=job.config.keep_versions, never=never):
             log.info("refresh: pruned version %s", version)
+        for version in prune.prune_unreadable(job.root, never={str(report.version)}):
+            log.info("refresh: deleted version %s, which an earlier release built", version)
     drop_dead_vectors(job.root, job.database)
     _fold(job, live, report)
+    if job.config.store_queries == "hash":
+        drop_question_texts(job.database)
 
 
 def _unlearned_mutes(database: Database, live: Live) -> int | None:
     """The number of the last event by which users were muted or heard again, when the live version has
     not been learned anew since; None also while a rollback keeps parameters as they are."""
-    if live.current is None or live.frozen_at is not None or live.current.held:
+    if live.current is None or not _may_learn(live):
         return None
     with database.reading() as conn:
         last, learned = mutes.last_change(conn), journal.read_meta(conn, _MUTES)
     done = int(learned) if learned is not None and learned.isascii() and learned.isdigit() else 0
     return last if last > done else None
+
+
+def _may_learn(live: Live) -> bool:
+    """Whether no rollback keeps parameters as they are."""
+    return live.frozen_at is None and not (live.current is not None and live.current.held)
+
+
+def _people_learned(database: Database) -> int:
+    """How many people it took, when the live version was built, for what they said to move rankings."""
+    with database.reading() as conn:
+        text = journal.read_meta(conn, _PEOPLE)
+    return int(text) if text is not None and text.isascii() and text.isdigit() else 1
 
 
 def _untried(root: Path, live: Live) -> bool:

@@ -20,6 +20,7 @@ from rag_flywheel.improve.teach import MOST_QUERIES, Lessons, soft_targets, teac
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.refresh.panel import Panel
 from rag_flywheel.refresh.tuned_encoder import NewEncoder
+from rag_flywheel.store.passages import query_digest
 
 _STOP_ONE_IN = 6  # one group in six is for validation only
 
@@ -80,7 +81,7 @@ def tune_encoder(panel: Panel, live: Side, tuning: Tuning, *, staged: Path, n_vo
     queries = TunedQueries(tuning.encoder, file, tower.revision)
     encoder = tuning.source.under(queries).queries
     texts = panel.past.texts
-    hashes = sorted(texts, key=lambda h: (len(texts[h]), h))
+    hashes = sorted(texts, key=lambda h: (len(texts[h]), texts[h]))
     vectors = dict(zip(hashes, encoder.encode([texts[h] for h in hashes]), strict=True))
     examples = panel.builder.past(replace(panel.past, vectors=vectors))
     judges = panel.judges_of(examples, encoder)
@@ -115,7 +116,7 @@ def _lessons(panel: Panel, parameters: Parameters) -> Lessons:
     taught = ~panel.held_out if own is None else ~panel.held_out & ~own
     rows = np.flatnonzero(taught)[-MOST_QUERIES:]
     examples = panel.examples.at(rows)
-    names = [b"stop" + key.query_hash for key in examples.keys]
+    names = [b"stop" + query_digest(panel.past.texts[key.query_hash]) for key in examples.keys]
     return Lessons(
         [panel.past.texts[key.query_hash] for key in examples.keys],
         examples,

@@ -37,7 +37,7 @@ _DAY_S = 86_400.0
 class Gap:
     """Questions of one topic without a good answer.
 
-    examples: the questions asked most.
+    examples: the questions asked most, of those whose words are stored.
     n, n_before: how often the topic was asked in the period, and in the period before it.
     missing: questions whose answer a user reported as missing.
     harmful: questions with more votes against a hit than for it.
@@ -83,10 +83,12 @@ def gaps(
         recent = [asked for asked in every if scope.holds(asked.question.tenant)]
         whys = _whys(recent, _signs(conn, recent, source, weights), rates, least)
         counts = _counts([a for a in recent if a.question in whys], now - days * _DAY_S)
-        questions = sorted(
-            counts, key=lambda q: (-counts[q][0], -counts[q][1], q.query_hash, q.tenant or "")
-        )[:MOST_QUESTIONS]
-    texts = {a.question: a.query for a in recent}
+    texts: dict[QueryKey, str] = {}
+    for a in recent:
+        texts[a.question] = a.query or texts.get(a.question, "")
+    questions = sorted(
+        counts, key=lambda q: (-counts[q][0], -counts[q][1], texts[q], q.tenant or "")
+    )[:MOST_QUESTIONS]
     found = []
     for reported in (True, False):
         some = [q for q in questions if (whys[q] != {"unlikely"}) == reported]
@@ -152,7 +154,8 @@ def _signs(
 ) -> dict[QueryKey, Signs]:
     asked = Counter(a.question for a in recent)
     said: dict[QueryKey, list[Judgment]] = defaultdict(list)
-    for judgment in source.judge(votes.votes_until(conn, passages.read_clock(conn)), weights):
+    every = votes.votes_until(conn, passages.read_clock(conn))
+    for judgment in source.judge(every, weights, of_few=True):
         said[QueryKey(judgment.query, judgment.tenant)].append(judgment)
     missing: dict[QueryKey, set[str | None]] = defaultdict(set)
     for note in notes.all_notes(conn):
@@ -234,7 +237,7 @@ def _gap(
 ) -> Gap:
     kinds = Counter(why for question in topic for why in whys[question])
     return Gap(
-        tuple(texts[question] for question in topic[:_EXAMPLES]),
+        tuple([text for question in topic if (text := texts[question])][:_EXAMPLES]),
         sum(counts[question][0] for question in topic),
         sum(counts[question][1] for question in topic),
         kinds["missing"],

@@ -14,7 +14,7 @@ from rag_flywheel.records import Filter, Hit, KnownAnswer, Passage, Retrieval, V
 from rag_flywheel.serve.explore import Allowance, drawn
 from rag_flywheel.serve.postponed import MOST, Postponed, Record, Write
 from rag_flywheel.serve.state import State
-from rag_flywheel.store import passages, retrievals, wall_clock
+from rag_flywheel.store import retrievals, wall_clock
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.column_checks import EXPLORED, KNOWN, STAYED
 from rag_flywheel.store.timeline import read_moment
@@ -25,9 +25,11 @@ Behind = tuple[tuple[int, ...], tuple[KnownAnswer, ...]]
 
 @dataclass(frozen=True)
 class Request:
-    """Who asks, how many hits, and what is recorded. where: in the types of JSON; stored_where: as it is
-    recorded. tenant: as JSON, None: no
-    tenant. min_relevance: hits below it are left out."""
+    """Who asks, how many hits, and what is recorded.
+
+    where: in the types of JSON; stored_where: as it is recorded. tenant: as JSON, None: no tenant.
+    min_relevance: hits below it are left out. keep_query: whether the words of the query are stored.
+    """
 
     k: int
     where: Filter | None = None
@@ -38,11 +40,12 @@ class Request:
     record: bool = True
     kind: str = "retrieve"
     min_relevance: float | None = None
+    keep_query: bool = True
 
 
 @dataclass(frozen=True)
 class RankedQuery:
-    """A query, its vector float32 (dim,), and its hits with their pids, the best first.
+    """A query, its hash, its vector float32 (dim,), and its hits with their pids, the best first.
 
     answerable: the chance that one of the k best is right, whether or not it is among the hits.
     candidates: (pid, the given score) of an application's own candidates, None: there are none.
@@ -51,6 +54,7 @@ class RankedQuery:
     """
 
     query: str
+    query_hash: bytes
     vector: Vectors
     hits: Sequence[tuple[int, Hit]]
     answerable: float
@@ -177,15 +181,18 @@ def retrieval_record(
     id_: str, found: RankedQuery, state: State, asked: Request, latency_ms: float
 ) -> retrievals.RetrievalRecord:
     """What is stored of the retrieval of this id."""
-    where, parts = asked.stored_where, [_parts(hit) for _, hit in found.hits]
+    where, parts = (
+        asked.stored_where,
+        [_parts(hit, terms=asked.keep_query) for _, hit in found.hits],
+    )
     if found.probability is not None:
         parts[-1][EXPLORED if found.hits[-1][1].explored else STAYED] = found.probability
     return retrievals.RetrievalRecord(
         id=id_,
         kind=asked.kind,
         at=wall_clock.now(),
-        query=found.query,
-        query_hash=passages.query_hash(found.query),
+        query=found.query if asked.keep_query else "",
+        query_hash=found.query_hash,
         k=asked.k,
         filter=json.dumps(where, sort_keys=True) if where is not None else None,
         tenant=asked.tenant,
@@ -203,8 +210,10 @@ def retrieval_record(
     )
 
 
-def _parts(hit: Hit) -> dict[str, float]:
+def _parts(hit: Hit, *, terms: bool) -> dict[str, float]:
+    """The parts of a hit's score, as they are logged; terms: also what each feature adds, which tells of the
+    words of the query."""
     why = hit.explanation
+    parts = {"intercept": why.intercept, **why.terms} if terms else {}
     known = {KNOWN: why.by_known} if why.by_known else {}
-    parts = {"intercept": why.intercept, **why.terms, "evidence": why.evidence, **known}
-    return {**parts, "relevance": round(hit.relevance, 6)}
+    return {**parts, "evidence": why.evidence, **known, "relevance": round(hit.relevance, 6)}

@@ -71,6 +71,7 @@ from rag_flywheel.serve.state import Scope, State
 from rag_flywheel.store import passages, retrievals
 from rag_flywheel.store.database import ChangedError, Database
 from rag_flywheel.store.passages import StoredPassage
+from rag_flywheel.store.questions import query_hash, question_key
 from rag_flywheel.store.timeline import read_moment
 
 log = logging.getLogger("rag_flywheel")
@@ -144,6 +145,8 @@ class Server:
     ) -> None:
         self.postponed = Postponed(database) if postponed is None else postponed
         self._database = database
+        with database.reading() as conn:
+            self._question_key = question_key(conn)
         self._config = config
         self._source = source
         self._live = live
@@ -242,18 +245,23 @@ class Server:
             every_hit = [(i, stored.pid, stored.passage) for i, stored in best]
             hits = _hits_of(ranked, every_hit, of_hits, asked.min_relevance)
             other = None
+            name = self._name_of(query)
             if self._explores(asked):
-                other = self._other(state, ranked, shown, self._times(state, query, asked.tenant))
-            found.append(RankedQuery(query, vector, hits, of_hits.answerable, other=other))
+                other = self._other(state, ranked, shown, self._times(state, name, asked.tenant))
+            found.append(RankedQuery(query, name, vector, hits, of_hits.answerable, other=other))
             n_gone += gone
         return found, n_gone
 
     def _explores(self, asked: Request) -> bool:
         return asked.record and asked.min_relevance is None and self._allowance.share > 0.0
 
-    def _times(self, state: State, query: str, tenant: str | None) -> Counter[int]:
+    def _name_of(self, query: str) -> bytes:
+        """The hash that names a question."""
+        return query_hash(self._question_key, query)
+
+    def _times(self, state: State, name: bytes, tenant: str | None) -> Counter[int]:
         """How often each passage text was explored for a question, by lineage."""
-        question = QueryKey(passages.query_hash(query), tenant)
+        question = QueryKey(name, tenant)
         with self._database.reading() as conn:
             found = retrievals.explored_for(conn, question, newest=_NEWEST)
         return Counter(state.lineages(np.array(found, dtype=np.int64)).tolist())
@@ -277,7 +285,8 @@ class Server:
     ) -> Iterator[_Found]:
         inside = self._scopes.of(state, asked.where)
         n = max(self._config.n_candidates, asked.k)
-        questions = [EmbeddedText(*each) for each in zip(queries, vectors, strict=True)]
+        names = map(self._name_of, queries)
+        questions = [EmbeddedText(*each) for each in zip(queries, vectors, names, strict=True)]
         lookups = look_up(state, inside, questions, n, self._lookups)
         evidence = _evidence(state, questions, asked.tenant)
         for each in zip(questions, lookups, evidence, strict=True):
@@ -307,20 +316,21 @@ class Server:
             tenancy = passages.Tenancy(self._config.tenant_key, asked.tenant)
             copies = self._config.show_copies
             own = GivenCandidates.of(conn, given, tenancy, copies=copies)
-        ranked = self._ranked_given(state, EmbeddedText(query, vector), own, asked)
+        name = self._name_of(query)
+        ranked = self._ranked_given(state, EmbeddedText(query, vector, name), own, asked)
         shown = ranked.best[: asked.k]
         of_hits = _relevance_of_given(state, ranked, shown, query, own)
         every = [
             (i, i, own.texts[i]) for i in shown
         ]  # places in stead of the numbers of their rows
         hits = _hits_of(ranked, every, of_hits, asked.min_relevance)
-        found = RankedQuery(query, vector, hits, of_hits.answerable)
+        found = RankedQuery(query, name, vector, hits, of_hits.answerable)
         if not asked.record:
             return retrieval(None, state, found)
         latency_ms = (time.perf_counter() - began) * 1000.0
         kept, id_ = own.kept(shown), new_id()
         if self._explores(asked):
-            other = self._other_given(state, ranked, shown, kept, query, own, asked)
+            other = self._other_given(state, ranked, shown, kept, query, name, own, asked)
             found = explored(replace(found, other=other), id_, self._allowance)
 
         def write(conn: sqlite3.Connection) -> None:
@@ -344,13 +354,14 @@ class Server:
         shown: Sequence[int],
         kept: Sequence[int],
         query: str,
+        name: bytes,
         own: GivenCandidates,
         asked: Request,
     ) -> tuple[int, Hit] | None:
         """What may take the last place of those shown, to be explored, with its place; None: nothing."""
         stored = set(kept)
         below = [j for j in ranked.below(shown) if j in stored]
-        i = ranked.to_explore(state, shown, below, self._times(state, query, asked.tenant))
+        i = ranked.to_explore(state, shown, below, self._times(state, name, asked.tenant))
         if i is None:
             return None
         (chance,) = _relevance_of_given(state, ranked, [i], query, own).hits
@@ -506,7 +517,7 @@ def _relevance_of_given(
 
 def _evidence(state: State, queries: Sequence[EmbeddedText], tenant: str | None) -> list[Evidence]:
     parameters, typical = state.version.parameters, state.typical_cosine
-    past = [Asked(q.vector, passages.query_hash(q.text), typical) for q in queries]
+    past = [Asked(q.vector, q.name, typical) for q in queries]
     several = parameters.answers is not None
     return evidence_for(state.evidence, past, tenant, parameters.memory, several=several)
 

@@ -1,4 +1,8 @@
-"""Reads the stored vectors of texts by hash, and encodes those that are missing."""
+"""Reads the stored vectors of texts by hash, and encodes those that are missing.
+
+A text "" is one whose words are not stored: where it has no vector either, it gets one of zeros, which is
+like no other.
+"""
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,10 +27,19 @@ def vectors_of(
     Those that are missing are encoded in one go, in the order of `texts`, and not stored.
     """
     found = read_vectors(conn, list(texts), encoder.revision, encoder.dim)
-    missing = {h: text for h, text in texts.items() if h not in found}
+    missing = _encodable(texts, found, encoder.dim)
     if missing:
         found.update(zip(missing, encoder.encode(list(missing.values())), strict=True))
     return found
+
+
+def _encodable(
+    texts: Mapping[bytes, str], found: dict[bytes, Vectors], dim: int
+) -> dict[bytes, str]:
+    """The texts that no vector was found of; those without words get zeros in `found`."""
+    missing = {h: text for h, text in texts.items() if h not in found}
+    found.update((h, np.zeros(dim, np.float32)) for h, text in missing.items() if not text)
+    return {h: text for h, text in missing.items() if text}
 
 
 def past_query_vectors(
@@ -34,12 +47,15 @@ def past_query_vectors(
 ) -> Vectors:
     """float32 (2 n or more, dim): the vectors of these n past queries, then rows that are not set.
 
-    Those that are missing are encoded in one go, in the order of their hashes, and not stored.
+    Those that are missing are encoded in one go, in the order of their texts, and not stored.
     """
     rows = np.empty((max(64, 2 * len(hashes)), encoder.dim), np.float32)
-    missing = sorted(fill_vectors(conn, hashes, encoder.revision, rows))
+    missing = fill_vectors(conn, hashes, encoder.revision, rows)
     if missing:
         texts = column_checks.complete("query_hash", query_texts(conn, missing), missing)
+        rows[[i for i, h in enumerate(hashes) if texts.get(h) == ""]] = 0.0
+        missing = sorted((h for h in missing if texts[h]), key=texts.__getitem__)
+    if missing:
         encoded = dict(zip(missing, encoder.encode([texts[h] for h in missing]), strict=True))
         for i, h in enumerate(hashes):
             if h in encoded:
@@ -57,7 +73,7 @@ def stored_vectors_of(
     """As `vectors_of`, but those that are missing are encoded and stored by `store_vectors`."""
     with database.reading() as conn:
         found = read_vectors(conn, list(texts), encoder.revision, encoder.dim)
-    missing = {h: text for h, text in texts.items() if h not in found}
+    missing = _encodable(texts, found, encoder.dim)
     for part, made in store_vectors(database, missing, encoder, progress, step):
         found.update(zip(part, made, strict=True))
     return found

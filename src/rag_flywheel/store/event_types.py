@@ -26,6 +26,8 @@ class VoteEvent:
     credit: the passage's part in a vote on the answer, from 0 to 1.
     trust: a factor for signals of this kind, and the one that the application gave the user.
     session: the session of the question, as hashed; None without one.
+    voters: how many people were noted when retrievals of the question were made anonymous, at the event
+        number voters_at; 0: it was not.
     """
 
     seq: int
@@ -40,6 +42,8 @@ class VoteEvent:
     kind: Kind = "vote"
     trust: float = 1.0
     session: str | None = None
+    voters: int = 0
+    voters_at: int = 0
 
     @property
     def voice(self) -> str:

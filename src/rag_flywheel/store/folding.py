@@ -6,6 +6,7 @@ The caller decides which votes stand; this module must not know what they mean.
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 
+from rag_flywheel.records import QueryKey
 from rag_flywheel.store import passages
 from rag_flywheel.store.database import in_chunks
 from rag_flywheel.store.golden import drop_superseded_corrections
@@ -61,6 +62,7 @@ def fold(
     standing: Collection[Standing],
     superseded: Collection[Standing],
     weights: Mapping[str, float],
+    people: Mapping[QueryKey, int],
     tenant_key: str | None = None,
 ) -> None:
     """Reduce these retrievals to the question, its tenant, the hits and the standing votes, without user ids.
@@ -68,7 +70,8 @@ def fold(
     Retrievals that no event stands on are deleted, except the first answer to a question that has
     votes. superseded: events on other retrievals that count for nothing because of events on these,
     and would count once those are deleted or anonymous; they are deleted too. weights: factors for the
-    votes of users, which the votes keep. tenant_key: all that stays of their filters, with the tenant.
+    votes of users, which the votes keep. people: how many to note for each question.
+    tenant_key: all that stays of their filters, with the tenant.
     """
     hashes = queries_of(conn, retrievals)
     seq = passages.read_clock(conn)
@@ -85,6 +88,11 @@ def fold(
         "filter = CASE WHEN tenant IS NULL OR ?1 IS NULL THEN NULL "
         "ELSE json_object(?1, json(tenant)) END, folded = ?2 WHERE rid = ?3",
         [(tenant_key, seq, r) for r in retrievals],
+    )
+    conn.executemany(
+        "UPDATE retrievals SET voters = ?, voters_at = ? "
+        "WHERE query_hash = ? AND tenant IS ? AND folded IS NOT NULL",
+        [(n, seq, *question) for question, n in people.items()],
     )
     _delete_unused(conn, hashes)
     drop_query_vectors(conn, hashes)

@@ -11,7 +11,7 @@ from rag_flywheel.records import ForgetReport
 from rag_flywheel.store import column_checks, notes, passages, wall_clock
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import append_rows, scalar
-from rag_flywheel.store.given_texts import drop_unused_given
+from rag_flywheel.store.given_texts import drop_old_given
 from rag_flywheel.store.golden import drop_superseded_corrections
 from rag_flywheel.store.journal import Look, record_look
 from rag_flywheel.store.users import one_time_user
@@ -57,11 +57,12 @@ def first_event_of(conn: sqlite3.Connection, user: str) -> int:
     return column_checks.whole("seq", scalar(conn, sql, {"user": user}))
 
 
-def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
+def delete_user(conn: sqlite3.Connection, user: str, tenant_key: str | None = None) -> ForgetReport:
     """Delete a user's rows, and every row that holds a question only they asked.
 
     Votes and corrections on their questions are deleted too, whoever gave them. Their corrections
     and decisions on the questions of others stay, without their author. Takes one event number.
+    tenant_key: as for `drop_old_given`.
     """
     questions, gave = _own_questions(conn, user), _gave_candidates(conn, user)
     n_retrievals, n_votes, n_votes_of_others = _counts(conn, user)
@@ -86,7 +87,7 @@ def delete_user(conn: sqlite3.Connection, user: str) -> ForgetReport:
         for table in ("corrections", "reviews")
     )
     if gave:
-        drop_unused_given(conn)
+        drop_old_given(conn, tenant_key)
     passages.advance_clock(conn)
     return ForgetReport(
         n_retrievals=n_retrievals,

@@ -194,7 +194,8 @@ def _target(
 def query_texts(
     conn: sqlite3.Connection, queries: Sequence[bytes], scope: TenantScope = ALL_TENANTS
 ) -> dict[bytes, str]:
-    """The texts, by hash, of queries that were asked, imported or reviewed in the scope."""
+    """The texts, by hash, of queries that were asked, imported or reviewed in the scope; "" of those whose
+    words are not stored."""
     texts: dict[bytes, str] = {}
     within, values = scope.sql("tenant")
     for table in ("retrievals", "golden", "reviews"):
@@ -204,11 +205,8 @@ def query_texts(
             list(queries),
             values,
         )
-        texts.update(
-            (
-                column_checks.hashed(f"{table}.query_hash", name),
-                column_checks.text(f"{table}.query", query),
-            )
-            for name, query in rows
-        )
+        for name, query in rows:
+            if query or name not in texts:
+                hashed = column_checks.hashed(f"{table}.query_hash", name)
+                texts[hashed] = column_checks.text(f"{table}.query", query)
     return texts

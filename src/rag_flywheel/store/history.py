@@ -76,7 +76,8 @@ def _reviews(conn: sqlite3.Connection, n: int, scope: TenantScope) -> Iterable[E
         (*values, n),
     )
     for at, decision, passage, query in rows:
-        yield float(at), "review", f"{decision}: passage {passage!r} for {query!r}"
+        of = repr(query) if query else "a question whose words are not stored"
+        yield float(at), "review", f"{decision}: passage {passage!r} for {of}"
 
 
 def _pins(conn: sqlite3.Connection, n: int, scope: TenantScope) -> Iterable[Entry]:

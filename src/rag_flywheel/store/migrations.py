@@ -19,9 +19,10 @@ from rag_flywheel.store.passages import (
     body_hash,
     encoded_text,
     put_sketches,
-    query_hash,
+    query_digest,
     stored_row,
 )
+from rag_flywheel.store.questions import keyed, question_key
 from rag_flywheel.store.schema import require_ours, require_schema
 from rag_flywheel.store.users import USER_KEY, new_user_key
 
@@ -438,6 +439,23 @@ def m020_timeline(db: sqlite_utils.Database) -> None:
 
 
 @migrations()
+def m024_keyed_questions(db: sqlite_utils.Database) -> None:
+    """Questions are named by hashes under a key of the index, which versions repeat."""
+    key = question_key(db.conn)
+    each = " UNION ".join(f"SELECT query_hash FROM {table}" for table in _WITH_QUERIES)
+    renamed = [(keyed(key, row[0]), row[0]) for row in db.execute(each).fetchall()]
+    for table, column in (*((t, "query_hash") for t in _WITH_QUERIES), ("vectors", "text_hash")):
+        db.conn.executemany(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", renamed)
+
+
+@migrations()
+def m025_voters(db: sqlite_utils.Database) -> None:
+    """How many people were noted when retrievals of a question were made anonymous, and the event number."""
+    for column in ("voters", "voters_at"):
+        db.execute(f"ALTER TABLE retrievals ADD COLUMN {column} INTEGER")
+
+
+@migrations()
 def m026_looks_across_forgets(db: sqlite_utils.Database) -> None:
     """The looks of the gate outlast forgotten users: what the gate let in may be withdrawn, and looks know
     how many votes were deleted; and the privacy loss of counts that were released.
@@ -525,7 +543,7 @@ def require_migrated(database: Database) -> None:
 def _apply(database: Database, user_hash: Hash, *, hashes: bool) -> None:
     with database.transaction() as conn:
         conn.create_function("user_hash", 2, lambda key, id_: user_hash(bytes.fromhex(key), id_))
-        conn.create_function("query_hash", 1, query_hash, deterministic=True)
+        conn.create_function("query_hash", 1, query_digest, deterministic=True)
         migrations.apply(sqlite_utils.Database(conn))
         each = " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in _WITH_USERS)
         old = hashes and scalar(conn, f"SELECT {each}")

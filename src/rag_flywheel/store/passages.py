@@ -51,8 +51,9 @@ def body_hash(text: str) -> bytes:
     return Words.of(text).digest()
 
 
-def query_hash(query: str) -> bytes:
-    """16 bytes that name a query's text; queries that `normalised` makes the same have the same."""
+def query_digest(query: str) -> bytes:
+    """16 bytes that depend on a query's text alone; queries that `normalised` makes the same have the
+    same. They order questions alike in every index; what is stored is `questions.query_hash`."""
     return _hash("query", normalised(query))
 
 
@@ -337,7 +338,19 @@ def pids_of_given(
             pid = insert(conn, text, seq=seq, lineage=of, origin="rerank")
             begun.setdefault(key, pid if of is None else of)
         pids.append(pid)
+    _restore_erased(conn, dict(zip(pids, texts, strict=True)))
     return pids
+
+
+def _restore_erased(conn: sqlite3.Connection, texts: Mapping[int, Passage]) -> None:
+    """Store these texts, by pid, where only their digests were left."""
+    erased = "SELECT pid FROM passages WHERE pid IN (%s) AND text = '' AND origin = 'rerank'"
+    for (pid,) in list(in_chunks(conn, erased, list(texts))):
+        text = texts[pid]
+        conn.execute(
+            "UPDATE passages SET title = ?, text = ?, metadata = ? WHERE pid = ?",
+            (text.title, text.text, metadata_json(text.metadata), pid),
+        )
 
 
 def rows_of_texts(

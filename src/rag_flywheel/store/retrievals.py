@@ -189,12 +189,35 @@ def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool
 def query_texts(
     conn: sqlite3.Connection, queries: Sequence[bytes], scope: TenantScope = ALL_TENANTS
 ) -> dict[bytes, str]:
-    """The texts of past queries, by hash, as they were asked in the scope."""
+    """The texts of past queries, by hash, as they were asked in the scope; "" of those whose words are
+    not stored."""
     within, values = scope.sql("tenant")
     sql = f"SELECT DISTINCT query_hash, query FROM retrievals WHERE query_hash IN (%s){within}"
     rows = in_chunks(conn, sql, queries, values)
-    texts = {read_query_hash(h): column_checks.text("retrievals.query", text) for h, text in rows}
+    texts: dict[bytes, str] = {}
+    for name, text in rows:
+        if text or name not in texts:
+            texts[read_query_hash(name)] = column_checks.text("retrievals.query", text)
     return column_checks.complete("retrievals.query_hash", texts, queries)
+
+
+def drop_query_texts(conn: sqlite3.Connection, n: int) -> int:
+    """Delete the words of the next n recorded questions that still have them, and of the reviews of all but
+    known ones; returns of how many retrievals. Hashes and vectors stay."""
+    conn.execute(
+        "UPDATE reviews SET query = '' WHERE query != '' AND NOT EXISTS "
+        "(SELECT 1 FROM golden g WHERE g.query_hash = reviews.query_hash)"
+    )
+    return conn.execute(
+        "UPDATE retrievals SET query = '' WHERE rid IN "
+        "(SELECT rid FROM retrievals WHERE query != '' LIMIT ?)",
+        (n,),
+    ).rowcount
+
+
+def has_query_texts(conn: sqlite3.Connection) -> bool:
+    """Whether the words of any recorded question are stored."""
+    return bool(scalar(conn, "SELECT EXISTS (SELECT 1 FROM retrievals WHERE query != '')"))
 
 
 def tenants_of(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, str | None]:

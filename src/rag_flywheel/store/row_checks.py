@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import get_args
 
@@ -20,6 +21,7 @@ from rag_flywheel.store.column_checks import (
 )
 from rag_flywheel.store.database import scalar
 from rag_flywheel.store.filters import plain_filter
+from rag_flywheel.store.questions import query_hash, question_key
 from rag_flywheel.store.schema import schema_problems
 from rag_flywheel.store.vectors import noted_revisions
 from rag_flywheel.store.votes import KINDS
@@ -35,7 +37,7 @@ def row_problems(conn: sqlite3.Connection, revision: str | None, dim: int | None
     problems = [f"flywheel.db: {problem}" for problem in schema_problems(conn, migrations)]
     if problems:
         return problems
-    for table, checks in _CHECKS.items():
+    for table, checks in _checks(conn).items():
         problems += _table_problems(conn, table, checks)
     for check in (_check_clock, journal.last_live_change):
         try:
@@ -100,15 +102,20 @@ def _table_problems(
 
 
 def _check_passage(_columns: str, *row: object) -> None:
-    stored = passages.stored_row(row)
+    *columns, origin = row
+    stored = passages.stored_row(tuple(columns))
+    if origin == "rerank" and not stored.passage.text:
+        return  # erased: its digest is all that is left
     if stored.text_hash != passages.passage_hash(stored.passage):
         where = f"passages.text_hash of row {stored.pid}"
         refuse(where, stored.text_hash, "the hash of its text")
 
 
-def _check_query_hash(columns: str, hashed: object, query: str) -> None:
+def _check_query_hash(key: bytes, columns: str, hashed: object, query: str) -> None:
     where = columns.partition(",")[0]
-    if column_checks.hashed(where, hashed) != passages.query_hash(query):
+    if query == "":
+        return  # its words are not stored
+    if column_checks.hashed(where, hashed) != query_hash(key, query):
         refuse(where, hashed, "the hash of its query")
 
 
@@ -144,7 +151,7 @@ _check_verdict = _one_of(get_args(Verdict), "helpful, harmful or retract")
 # By table: the check of each column, or of several columns that are checked together.
 _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
     "passages": {
-        "pid, id, title, text, metadata, text_hash, lineage": _check_passage,
+        "pid, id, title, text, metadata, text_hash, lineage, origin": _check_passage,
         "born": whole,
         "ended": optional_whole,
         "origin": _one_of(("index", "rerank"), "index or rerank"),
@@ -152,7 +159,6 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
     "retrievals": {
         "id": text,
         "query": text,
-        "query_hash, query": _check_query_hash,
         "filter": _check_filter,
         "tenant": _check_tenant,
         "hits": column_checks.hits,
@@ -163,6 +169,8 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "session_id": optional_text,
         "answer": optional_text,
         "answerable": optional_share,
+        "voters": optional_whole,
+        "voters_at": optional_whole,
     },
     "votes": {
         "seq": whole,
@@ -185,7 +193,6 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
     "golden": {
         "seq": whole,
         "query": text,
-        "query_hash, query": _check_query_hash,
         "tenant": _check_tenant,
         "grade": whole,
         "source": _one_of(golden.SOURCES, " or ".join(golden.SOURCES)),
@@ -198,6 +205,7 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
     "attempts": {"at": seconds, "pid": whole, "reason": optional_text, "to_do": optional_text},
     "meta": {"key": text, "value": text},
 }
+_WITH_QUERIES = "retrievals", "golden"
 _REFERENCES = (
     ("votes", "retrievals", "rid"),
     ("votes", "passages", "pid"),
@@ -210,6 +218,13 @@ _REFERENCES = (
     ("corrections", "passages", "pid"),
     ("reviews", "passages", "pid"),
 )
+
+
+def _checks(conn: sqlite3.Connection) -> Mapping[str, Mapping[str, Callable[..., object]]]:
+    """The checks with those that take the key of the index."""
+    named = partial(_check_query_hash, question_key(conn))
+    more = {"query_hash, query": named}
+    return {t: {**checks, **(more if t in _WITH_QUERIES else {})} for t, checks in _CHECKS.items()}
 
 
 def _check_clock(conn: sqlite3.Connection) -> None:

@@ -44,7 +44,7 @@ SIGNALS: tuple[str, ...] = get_args(Signal)
 KINDS: tuple[str, ...] = ("vote", "answer", "correction", "adopted", *SIGNALS)
 _COLUMNS = (
     "v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at, r.session_id, "
-    "v.trust"
+    "r.voters, r.voters_at, v.trust"
 )
 _HEARD = f"WHERE {not_muted('v.user_id')} AND "
 _FROM_VOTES = (
@@ -100,8 +100,8 @@ def queries_voted_on(conn: sqlite3.Connection, after: int, last: int) -> list[by
 
 
 _BY_NUMBER = (
-    f"SELECT r.query, p.id, r.tenant, v.verdict, NULL, 'vote' {_FROM_VOTES} v.seq IN (%s)",
-    "SELECT r.query, p.id, r.tenant, v.verdict, c.credit * coalesce(k.trust, 1.0), v.kind "
+    f"SELECT r.query_hash, r.query, p.id, r.tenant, v.verdict, NULL, 'vote' {_FROM_VOTES} v.seq IN (%s)",
+    "SELECT r.query_hash, r.query, p.id, r.tenant, v.verdict, c.credit * coalesce(k.trust, 1.0), v.kind "
     f"{_FROM_ANSWER_VOTES} c.credit > 0 AND v.seq IN (%s)",
 )
 
@@ -117,11 +117,12 @@ def votes_by_number(
     weights: of each kind.
     """
     within, values = scope.sql("r.tenant")
-    counts: dict[tuple[str, str, str | None], dict[str, float]] = {}
-    for query, passage, tenant, verdict, credit, kind in (
+    counts: dict[tuple[bytes, str, str, str | None], dict[str, float]] = {}
+    for name, query, passage, tenant, verdict, credit, kind in (
         row for sql in _BY_NUMBER for row in in_chunks(conn, sql + within, list(numbers), values)
     ):
         key = (
+            read_query_hash(name),
             column_checks.text("retrievals.query", query),
             column_checks.text("passages.id", passage),
             read_tenant(tenant),
@@ -136,7 +137,7 @@ def votes_by_number(
             )
     totals = (
         PastVotes(query, passage, int(n["helpful"]), int(n["harmful"]), n["shared"], tenant)
-        for (query, passage, tenant), n in counts.items()
+        for (_, query, passage, tenant), n in counts.items()
     )
     return sorted(
         totals,
@@ -216,7 +217,7 @@ def count_votes(conn: sqlite3.Connection, after: int = 0) -> int:
 
 
 def _vote(row: tuple[Any, ...]) -> VoteEvent:
-    seq, rid, query, tenant, lineage, verdict, user, at, session, *rest = row
+    seq, rid, query, tenant, lineage, verdict, user, at, session, voters, voters_at, *rest = row
     given, credit, kind, trust = rest
     return VoteEvent(
         column_checks.whole("votes.seq", seq),
@@ -231,6 +232,8 @@ def _vote(row: tuple[Any, ...]) -> VoteEvent:
         _kind(kind),
         column_checks.trust("trusts.trust", trust) * column_checks.trust("votes.trust", given),
         column_checks.optional_text("retrievals.session_id", session),
+        column_checks.optional_whole("retrievals.voters", voters) or 0,
+        column_checks.optional_whole("retrievals.voters_at", voters_at) or 0,
     )
 
 
