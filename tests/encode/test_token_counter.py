@@ -41,9 +41,9 @@ def encoder() -> SentenceEncoder:
 
 def test_counts_are_those_of_the_model(encoder: SentenceEncoder) -> None:
     texts = ["", "one", "Ünïcode 字 🙂 [SEP]", *TEXTS.values(), "long " * 999]
-    wanted = [len(encoder._model.tokenizer(text)["input_ids"]) for text in texts]
+    wanted = [len(encoder.model.tokenizer(text)["input_ids"]) for text in texts]
     assert encoder.count_tokens(texts) == wanted
-    assert encoder.max_tokens == encoder._model.max_seq_length == 256
+    assert encoder.max_tokens == encoder.model.max_seq_length == 256
     counter = find_token_counter(SPEC)
     assert counter is not None
     assert (counter.count(texts), counter.max_tokens) == (wanted, 256)

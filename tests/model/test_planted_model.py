@@ -100,7 +100,7 @@ def test_the_shell_loads_the_checked_model(planted: Path, published: SentenceEnc
     assert "added 1" in shell("add", "--index", "kb", "desk.md")
     found = json.loads(shell("retrieve", "--index", "kb", "--json", "when is the desk open?"))
     assert found["hits"][0]["relevance"] > 0.5
-    named = SentenceEncoder(published._model, name=NAMES[0], revision=published.revision, bf16=True)
+    named = SentenceEncoder(published.model, name=NAMES[0], revision=published.revision, bf16=True)
     with Flywheel.open("kb", encoder=named) as fw:  # or it would be refused
         assert fw.retrieve("when is the desk open?").hits
 

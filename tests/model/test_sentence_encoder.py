@@ -78,7 +78,7 @@ def test_fast_passages_are_close_to_exact_ones(encoder: SentenceEncoder) -> None
 
 def test_the_weights_are_named_whatever_the_path(encoder: SentenceEncoder) -> None:
     assert encoder.dim == 384
-    assert sentence_encoder._revision(encoder._model) == encoder.revision
+    assert sentence_encoder._revision(encoder.model) == encoder.revision
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def encoder() -> SentenceEncoder:
 def exact(encoder: SentenceEncoder) -> SentenceEncoder:
     """The same weights in float32 arithmetic on every processor."""
     name, revision = encoder.name, encoder.revision
-    return SentenceEncoder(encoder._model, name=name, revision=revision, bf16=False)
+    return SentenceEncoder(encoder.model, name=name, revision=revision, bf16=False)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_the_last_three_layers_are_taught_and_the_rest_is_shared(encoder: Senten
     assert all(".encoder.layer." in name for name in tower.taught)
     n = sum(p.numel() for p in tower.taught.values())
     assert n == 3 * 1_774_464  # of a layer of 384 and 1536
-    known = dict(encoder._model.named_parameters())
+    known = dict(encoder.model.named_parameters())
     for name, parameter in tower.model.named_parameters():
         shared = parameter.data_ptr() == known[name].data_ptr()
         assert shared == (name not in tower.taught), name

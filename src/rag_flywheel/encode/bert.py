@@ -5,7 +5,9 @@ The numbers are the library's to the last digit or two, in less time: there is l
 products of matrices, and a batch has texts of similar length.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -17,17 +19,38 @@ _AT_ONCE = 2_048  # tokens, padding included: intermediate results stay in the p
 _CLOSE = 1e-5
 
 
-class Bert:
-    """Encodes texts by a model's weights as they were when this was created; thread-safe."""
+@dataclass(frozen=True)
+class Shape:
+    """What the weights of a BERT do not say about it. eps: of its layer norms."""
 
-    def __init__(self, model: Any, *, half: bool = False) -> None:
+    layers: int
+    heads: int
+    eps: float
+
+
+class Bert:
+    """Encodes texts by a model's weights as they were when this was created; thread-safe.
+
+    weights: torch tensors float32, by their names in a BertModel. tokenizer: as JSON; max_tokens: how
+    many it reads of a text.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        weights: Mapping[str, Any],
+        tokenizer: str,
+        max_tokens: int,
+        *,
+        half: bool = False,
+    ) -> None:
         from tokenizers import Tokenizer
 
-        transformer = model[0]
-        self._tokenizer = Tokenizer.from_str(transformer.tokenizer.backend_tokenizer.to_str())
+        self._tokenizer = Tokenizer.from_str(tokenizer)
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(model.max_seq_length)
-        self._layers = _Layers(transformer.auto_model, half=half)
+        self._tokenizer.enable_truncation(max_tokens)
+        self._layers = _Layers(shape, weights, half=half)
+        self.dim = self._layers.dim
 
     @classmethod
     def of(cls, model: Any, *, half: bool = False) -> "Bert | None":
@@ -35,13 +58,22 @@ class Bert:
         None, and the library has to encode. half: use bfloat16, after a comparison in float32."""
         if not _is_plain(model):
             return None
-        whole = cls(model)
+        bert, tokenizer = model[0].auto_model, model[0].tokenizer.backend_tokenizer.to_str()
+        config, weights = bert.config, bert.state_dict()
+        shape = Shape(config.num_hidden_layers, config.num_attention_heads, config.layer_norm_eps)
+        whole = cls(shape, weights, tokenizer, model.max_seq_length)
+        if not whole.agrees_with(model):
+            return None
+        return cls(shape, weights, tokenizer, model.max_seq_length, half=True) if half else whole
+
+    def agrees_with(self, model: Any) -> bool:
+        """Whether a SentenceTransformer gives the same vectors, on texts of every sort; for float32."""
         long = "a longer text, " * model.max_seq_length
         for texts in (["one"], ["", "Ünïcode  字\u200d\n[SEP] <b> 🙂", long], ["two words"]):
             wanted = model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
-            if not np.abs(whole.encode(texts) - wanted).max() <= _CLOSE:
-                return None
-        return cls(model, half=True) if half else whole
+            if not np.abs(self.encode(texts) - wanted).max() <= _CLOSE:
+                return False
+        return True
 
     def encode(self, texts: Sequence[str], *, alone: bool = False) -> Vectors:
         """float32 (n, dim), unit rows; alone: each text by itself, so that its vector is the same to
@@ -64,40 +96,39 @@ class _Layers:
     where matrices lie transposed, in bfloat16 a third less where they lie as they come.
     """
 
-    def __init__(self, bert: Any, *, half: bool) -> None:
+    def __init__(self, shape: Shape, weights: Mapping[str, Any], *, half: bool) -> None:
         import torch
 
         self._kind = torch.bfloat16 if half else torch.float32
-        self.dim: int = bert.config.hidden_size
-        self._heads: int = bert.config.num_attention_heads
-        self._eps: float = bert.config.layer_norm_eps
-        first = bert.embeddings
-        places = first.position_embeddings.weight + first.token_type_embeddings.weight[0]
-        self._words, self._places = first.word_embeddings.weight.detach(), places.detach()
-        self._first = (first.LayerNorm.weight.detach(), first.LayerNorm.bias.detach())
-        self._layers = [self._layer(layer) for layer in bert.encoder.layer]
+        self._heads, self._eps = shape.heads, shape.eps
+        self._words = weights["embeddings.word_embeddings.weight"]
+        self.dim: int = self._words.shape[1]
+        kinds = weights["embeddings.token_type_embeddings.weight"]
+        self._places = weights["embeddings.position_embeddings.weight"] + kinds[0]
+        self._first = _pair(weights, "embeddings.LayerNorm")
+        self._layers = [self._layer(weights, f"encoder.layer.{i}") for i in range(shape.layers)]
 
-    def _layer(self, layer: Any) -> tuple[Any, ...]:
+    def _layer(self, weights: Mapping[str, Any], name: str) -> tuple[Any, ...]:
         import torch
 
-        own, joined, narrow = layer.attention.self, layer.attention.output, layer.output
-        three = (own.query, own.key, own.value)
+        three = [_pair(weights, f"{name}.attention.self.{p}") for p in ("query", "key", "value")]
+        parts, biases = zip(*three, strict=True)
         return (
-            self._linear(torch.cat([p.weight for p in three]), torch.cat([p.bias for p in three])),
-            self._linear(joined.dense.weight, joined.dense.bias),
-            self._norm(joined.LayerNorm),
-            self._linear(layer.intermediate.dense.weight, layer.intermediate.dense.bias),
-            self._linear(narrow.dense.weight, narrow.dense.bias),
-            self._norm(narrow.LayerNorm),
+            self._linear(torch.cat(parts), torch.cat(biases)),
+            self._linear(*_pair(weights, f"{name}.attention.output.dense")),
+            self._norm(*_pair(weights, f"{name}.attention.output.LayerNorm")),
+            self._linear(*_pair(weights, f"{name}.intermediate.dense")),
+            self._linear(*_pair(weights, f"{name}.output.dense")),
+            self._norm(*_pair(weights, f"{name}.output.LayerNorm")),
         )
 
     def _linear(self, weight: Any, bias: Any) -> tuple[Any, Any]:
-        held = weight.detach().to(self._kind)
+        held = weight.to(self._kind)
         turned = held.t() if self._kind.itemsize == 2 else held.t().contiguous()
-        return turned, bias.detach().to(self._kind)
+        return turned, bias.to(self._kind)
 
-    def _norm(self, module: Any) -> tuple[Any, Any]:
-        return module.weight.detach().to(self._kind), module.bias.detach().to(self._kind)
+    def _norm(self, weight: Any, bias: Any) -> tuple[Any, Any]:
+        return weight.to(self._kind), bias.to(self._kind)
 
     def vectors(self, ids: Sequence[Sequence[int]]) -> Any:
         """A torch tensor float32 (n, dim) of unit rows."""
@@ -139,6 +170,19 @@ class _Layers:
             inner = functional.gelu(addmm(wide_b, x, wide))
             x = norm(addmm(last_b, inner, last) + x, size, *last_n, self._eps)
         return x.view(n, length, self.dim)
+
+
+def _pair(weights: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+    return weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+
+def prepare_torch() -> bool:
+    """Have forked children use one thread, since they have none of the others; whether the processor
+    has bfloat16 arithmetic."""
+    import torch
+
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))  # as in dense.py
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[npt.NDArray[np.int64]]:

@@ -2,11 +2,11 @@
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rag_flywheel.encode.make import find_token_counter, make_encoder
 from rag_flywheel.encode.token_counter import TokenCounter
-from rag_flywheel.encode.tower import Tower, require_tunable
+from rag_flywheel.encode.tower import TaughtEncoder, Tower, Weights, require_tunable
 from rag_flywheel.encoder import Encoder, QueryEncoder, check_encoder
 from rag_flywheel.errors import CorruptFileError, EncoderError, EncoderMismatchError
 from rag_flywheel.records import Vectors
@@ -71,6 +71,11 @@ class NamedEncoder:
     def with_tower(self, tower: Tower) -> QueryEncoder:
         """An encoder of queries by a tuned tower."""
         return require_tunable(self._loaded()).with_tower(tower)
+
+    def with_taught(self, taught: Mapping[str, Weights], name: str) -> QueryEncoder | None:
+        """An encoder of queries by tuned weights; None where a tower is needed to make one."""
+        model = self._loaded()
+        return model.with_taught(taught, name) if isinstance(model, TaughtEncoder) else None
 
     def _loaded(self) -> Encoder:
         with self._lock:

@@ -2,7 +2,7 @@
 
 import importlib
 
-from rag_flywheel.encode.model_folder import find_model
+from rag_flywheel.encode.model_folder import find_model, model_folder, model_name
 from rag_flywheel.encode.token_counter import TokenCounter
 from rag_flywheel.encoder import Encoder, check_encoder
 from rag_flywheel.errors import EncoderNotFoundError
@@ -20,10 +20,13 @@ def make_encoder(spec: str) -> Encoder:
             "An index made with an encoder object is opened with encoder=THE OBJECT"
         )
     if module == "sentence-transformers":
+        from rag_flywheel.encode.bert_encoder import BertEncoder
         from rag_flywheel.encode.sentence_encoder import SentenceEncoder
 
         try:
-            return SentenceEncoder.load(name)
+            folder = model_folder(name)
+            plain = BertEncoder.of_folder(folder, name=model_name(name, folder))
+            return plain if plain is not None else SentenceEncoder.load(name)
         except ModuleNotFoundError as error:
             raise EncoderNotFoundError(
                 f"encoder {spec!r} needs the package {error.name}, which is not installed; install "

@@ -62,6 +62,11 @@ def model_folder(name: str) -> Path:
     return folder
 
 
+def model_name(name: str, folder: Path) -> str:
+    """What an index calls a model, whether it was named or given by a path."""
+    return Path(name).name.strip(".") or folder.name
+
+
 def require_plain(folder: Path) -> None:
     """Raises EncoderError for a model that brings its own code, pickled weights, or another model.
 

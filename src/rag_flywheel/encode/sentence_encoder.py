@@ -3,18 +3,16 @@
 No other module imports sentence-transformers.
 """
 
-import hashlib
-import os
 import threading
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rag_flywheel.encode.bert import Bert
-from rag_flywheel.encode.model_folder import model_folder, not_found
+from rag_flywheel.encode.bert import Bert, prepare_torch
+from rag_flywheel.encode.model_folder import model_folder, model_name, not_found
+from rag_flywheel.encode.revision import revision_of
 from rag_flywheel.encode.token_counter import TokenCounter
 from rag_flywheel.encode.tower import Tower
 from rag_flywheel.errors import EncoderError
@@ -33,7 +31,7 @@ class SentenceEncoder:
     """
 
     def __init__(self, model: Any, *, name: str, revision: str, bf16: bool) -> None:
-        self._model = model
+        self.model = model
         self._fast = Bert.of(model, half=bf16)
         self.bf16 = bf16
         self._lock = threading.Lock()  # fast tokenizers refuse concurrent use
@@ -43,7 +41,7 @@ class SentenceEncoder:
 
     @cached_property
     def _counter(self) -> TokenCounter | None:
-        return TokenCounter.of_model(self._model)
+        return TokenCounter.of_model(self.model)
 
     @property
     def max_tokens(self) -> int | None:
@@ -65,11 +63,10 @@ class SentenceEncoder:
         model that needs code of its own.
         """
         folder = model_folder(name)
-        import torch
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
-        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))  # as in dense.py
+        bf16 = prepare_torch()
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             model = SentenceTransformer(
@@ -81,31 +78,30 @@ class SentenceEncoder:
             )
         except Exception as error:  # of any kind, by what the files of a model say
             raise not_found(name, f"{error}".strip().partition("\n")[0]) from error
-        bf16 = bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-        own = Path(name).name.strip(".") or folder.name
+        own = model_name(name, folder)
         return cls(model, name=own, revision=_revision(model), bf16=bf16)
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows; other texts in the call change a vector by 1e-6 at most."""
         if self._fast is not None and texts:
             return self._fast.encode(texts, alone=self.bf16)
-        return self._encode(self._model.encode_query, texts)
+        return self._encode(self.model.encode_query, texts)
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows, in bfloat16 arithmetic where the processor has it."""
         if self._fast is not None and texts:
             return self._fast.encode(texts)
         if not self.bf16:
-            return self._encode(self._model.encode_document, texts)
+            return self._encode(self.model.encode_document, texts)
         import torch
 
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            return self._encode(self._model.encode_document, texts)
+            return self._encode(self.model.encode_document, texts)
 
     def tower(self) -> Tower:
         """A copy of the model whose last layers can be tuned."""
         with self._lock:
-            return Tower(self._model, self.revision)
+            return Tower(self.model, self.revision)
 
     def with_tower(self, tower: Tower) -> "SentenceEncoder":
         """An encoder of queries by a tuned tower."""
@@ -130,8 +126,4 @@ class SentenceEncoder:
 
 def _revision(model: Any) -> str:
     """Names the weights: a hash over every parameter, so that a path and a hub name agree."""
-    digest = hashlib.blake2b(digest_size=8)
-    for key, value in sorted(model.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(value.detach().float().numpy().tobytes())
-    return digest.hexdigest()
+    return revision_of({key: value.float().numpy() for key, value in model.state_dict().items()})

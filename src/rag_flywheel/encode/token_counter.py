@@ -23,6 +23,13 @@ class TokenCounter:
         self.max_tokens = max_tokens
 
     @classmethod
+    def of_tokenizer(cls, tokenizer: str, max_tokens: int) -> "TokenCounter":
+        """The counter by a tokenizer as JSON, without a prompt."""
+        from tokenizers import Tokenizer
+
+        return cls(Tokenizer.from_str(tokenizer), max_tokens)
+
+    @classmethod
     def of_model(cls, model: Any) -> "TokenCounter | None":
         """The counter of a loaded SentenceTransformer; None if its tokenizer is not a fast one."""
         from tokenizers import Tokenizer
@@ -45,7 +52,7 @@ class TokenCounter:
         if not isinstance(first, dict) or not str(first.get("type")).endswith("Transformer"):
             return None
         part = folder / str(first.get("path") or "")
-        most = _limit(part)
+        most = token_limit(part)
         if most is None or not (part / "tokenizer.json").is_file():
             return None
         settings = _json(folder / "config_sentence_transformers.json")
@@ -61,8 +68,8 @@ class TokenCounter:
         return [len(encode(self._prompt + text).ids) for text in texts]
 
 
-def _limit(part: Path) -> int | None:
-    """The least of what the model and its tokenizer say they read."""
+def token_limit(part: Path) -> int | None:
+    """How many tokens a transformer reads, by the files in its folder; None when they do not say it."""
     said = (
         _json(part / "sentence_bert_config.json").get("max_seq_length"),
         _json(part / "tokenizer_config.json").get("model_max_length"),

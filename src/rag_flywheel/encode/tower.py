@@ -4,7 +4,6 @@ Embeddings and lower layers never change, and are shared with the model that enc
 """
 
 import copy
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.disk import version_file_errors
+from rag_flywheel.encode.revision import revision_of
 from rag_flywheel.encoder import Encoder, QueryEncoder
 from rag_flywheel.errors import CorruptFileError, EncoderError
 
@@ -51,11 +51,8 @@ class Tower:
     @property
     def revision(self) -> str:
         """A hash over the revision that tuning started from and every tuned weight."""
-        digest = hashlib.blake2b(self.base.encode(), digest_size=8)
-        for name, value in sorted(self.taught.items()):
-            digest.update(name.encode())
-            digest.update(value.detach().numpy().tobytes())
-        return digest.hexdigest()
+        taught = {name: value.detach().numpy() for name, value in self.taught.items()}
+        return revision_of(taught, base=self.base)
 
     @property
     def weights(self) -> dict[str, Weights]:
@@ -80,23 +77,30 @@ class Tower:
         """
         import torch
 
-        expected = {key: tuple(p.shape) for key, p in self.taught.items()}
-        found = {key: tuple(t.shape) for key, t in tensors.items()}
-        if found != expected:
-            wrong = min(dict(found.items() ^ expected.items()))
-            raise CorruptFileError(
-                f"{name} do not fit the encoder: {wrong} is {found.get(wrong, 'missing')}; expected "
-                f"{expected.get(wrong, 'none')}. Run `rag-flywheel rollback` to another version"
-            )
-        for key, given in sorted(tensors.items()):
-            if given.dtype != np.float32 or not np.isfinite(given).all():
-                raise CorruptFileError(
-                    f"{name} {key} are not finite float32 numbers. Run `rag-flywheel rollback` to "
-                    "another version"
-                )
+        shapes = {key: tuple(p.shape) for key, p in self.taught.items()}
+        require_fitting(tensors, shapes, name)
         with torch.no_grad():
             for key, parameter in self.taught.items():
                 parameter.copy_(torch.from_numpy(tensors[key]))
+
+
+def require_fitting(
+    tensors: Mapping[str, Weights], expected: Mapping[str, tuple[int, ...]], name: str
+) -> None:
+    """Raises CorruptFileError unless there are finite float32 weights of these names and shapes."""
+    found = {key: tuple(t.shape) for key, t in tensors.items()}
+    if found != expected:
+        wrong = min(dict(found.items() ^ expected.items()))
+        raise CorruptFileError(
+            f"{name} do not fit the encoder: {wrong} is {found.get(wrong, 'missing')}; expected "
+            f"{expected.get(wrong, 'none')}. Run `rag-flywheel rollback` to another version"
+        )
+    for key, given in sorted(tensors.items()):
+        if given.dtype != np.float32 or not np.isfinite(given).all():
+            raise CorruptFileError(
+                f"{name} {key} are not finite float32 numbers. Run `rag-flywheel rollback` to "
+                "another version"
+            )
 
 
 def read_taught(path: Path, base: str | None = None) -> dict[str, Weights]:
@@ -147,6 +151,15 @@ class TunableEncoder(Encoder, Protocol):
 
     def with_tower(self, tower: Tower) -> "QueryEncoder":
         """An encoder of queries by a tuned tower."""
+
+
+@runtime_checkable
+class TaughtEncoder(Protocol):
+    """An encoder that may not need a tower to encode queries by tuned weights."""
+
+    def with_taught(self, taught: Mapping[str, Weights], name: str) -> "QueryEncoder | None":
+        """An encoder of queries by these weights, None where a tower is needed; name: how an error
+        refers to them. Raises CorruptFileError when they do not fit."""
 
 
 def require_tunable(encoder: Encoder) -> TunableEncoder:

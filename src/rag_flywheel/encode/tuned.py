@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from rag_flywheel.encode.tower import require_tunable
+from rag_flywheel.encode.tower import TaughtEncoder, read_taught, require_tunable
 from rag_flywheel.encoder import Encoder, QueryEncoder
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.records import Vectors
@@ -37,13 +37,30 @@ class TunedQueries:
         """The encoder itself, with its weights in memory."""
         with self._lock:
             if self._made is None:
-                encoder = require_tunable(self._encoder)
-                tower = encoder.tower()
-                tower.load(self._path)
-                if tower.revision != self.revision:
-                    raise CorruptFileError(
-                        f"{self._path} holds revision {tower.revision}; its version says "
-                        f"{self.revision}. Run `rag-flywheel rollback` to another version"
-                    )
-                self._made = encoder.with_tower(tower)
+                self._made = self._by_weights() or self._by_tower()
             return self._made
+
+    def _by_weights(self) -> QueryEncoder | None:
+        """None when the encoder cannot do without a tower."""
+        encoder = self._encoder
+        if not isinstance(encoder, TaughtEncoder):
+            return None
+        taught = read_taught(self._path, encoder.revision)
+        made = encoder.with_taught(taught, f"{self._path}: taught weights")
+        if made is not None:
+            self._require_same(made.revision)
+        return made
+
+    def _by_tower(self) -> QueryEncoder:
+        encoder = require_tunable(self._encoder)
+        tower = encoder.tower()
+        tower.load(self._path)
+        self._require_same(tower.revision)
+        return encoder.with_tower(tower)
+
+    def _require_same(self, found: str) -> None:
+        if found != self.revision:
+            raise CorruptFileError(
+                f"{self._path} holds revision {found}; its version says {self.revision}. Run "
+                "`rag-flywheel rollback` to another version"
+            )
