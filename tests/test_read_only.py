@@ -37,6 +37,7 @@ def opened(root: Path) -> Flywheel:
 
 def read_everything(fw: Flywheel) -> list[str]:
     """Call all that only reads; returns what a question finds."""
+    fw.warm()
     found = fw.retrieve(QUERY, user_id="u", session_id="s")
     assert found.id is None and not found.recorded and found.hits
     assert all(each.id is None for each in fw.retrieve_many([QUERY, "word5"]))

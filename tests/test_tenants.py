@@ -170,7 +170,7 @@ WRITES: dict[str, Callable[[World, dict[str, Any]], Any]] = {
 # Calls of whoever runs the index, which are on the whole folder; none of them returns texts, but an
 # audit that is asked to show what it found.
 OPERATORS = {
-    "open", "close", "add_files", "add_documents", "raters", "mute", "unmute", "opt_out", "forget",
+    "open", "close", "warm", "add_files", "add_documents", "raters", "mute", "unmute", "opt_out", "forget",
     "backup", "refresh", "versions", "explain_version", "rollback", "release", "status", "health",
     "verify", "repair", "audit",
 }  # fmt: skip

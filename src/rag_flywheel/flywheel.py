@@ -59,6 +59,7 @@ from rag_flywheel.privacy.dp_counts import dp_counts
 from rag_flywheel.privacy.forget import finish_forgetting, forget
 from rag_flywheel.privacy.mask import Mask, MaskFunction, mask_by_name, unmasked
 from rag_flywheel.records import (
+    ALL_TENANTS,
     AddFilesReport,
     AddReport,
     AuditReport,
@@ -111,6 +112,7 @@ from rag_flywheel.store.tenants import Tenant, Tenants, within
 
 Trust: TypeAlias = float | Callable[[str | None], float]
 """How much a user's feedback weighs: a number, or a function of the user's id."""
+_ANY_QUERY = "a"
 
 
 def restore(source: str | Path, path: str | Path) -> RestoreReport:
@@ -243,6 +245,21 @@ class Flywheel:
         self._postponed.close()
         self._database.close()
         self._drop_server()
+
+    def warm(self) -> None:
+        """Load the model, the live version, and the tenants of all passages, so that the first question
+        takes no longer than others.
+
+        For applications that serve requests: call it once before the first. Nothing is recorded. Raises
+        EncoderNotFoundError, EncoderError, EncoderMismatchError, CorruptFileError, StorageError.
+        """
+        key = self._config.tenant_key
+        with self._files():
+            server = self._serving()
+            server.queries().encode([_ANY_QUERY])  # one that is cached would load no model
+            for where in [None] if key is None else [None, {key: {"exists": True}}]:
+                asked = self._request(1, where, ALL_TENANTS, None, None, record=False)
+                server.retrieve([_ANY_QUERY], asked)
 
     @property
     def config(self) -> Config:
