@@ -89,9 +89,9 @@ FREE = {  # arguments that take no text: numbers, booleans, and paths of the cal
     "tenant",  # which every call checks in one place: below
 }  # fmt: skip
 WITHOUT_TEXT = {
-    "Flywheel.open", "Flywheel.close", "Flywheel.warm", "Flywheel.refresh", "Flywheel.versions", "Flywheel.release",
+    "Flywheel.open", "Flywheel.close", "Flywheel.refresh", "Flywheel.versions", "Flywheel.release",
     "Flywheel.status", "Flywheel.health", "Flywheel.verify", "Flywheel.repair",
-    "Flywheel.metadata_keys", "Flywheel.gaps",
+    "Flywheel.metadata_keys", "Flywheel.gaps", "Flywheel.warm",
     "Flywheel.history", "GoldenSet.items", "Review.items", "Review.next",
 }  # fmt: skip
 

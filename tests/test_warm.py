@@ -40,12 +40,12 @@ def test_the_first_question_after_it_loads_nothing(
 
     def reading(*args: object) -> object:
         loads.append("version")
-        return read_live(*args)  # type: ignore[arg-type]
+        return read_live(*args)
 
     def columns(self: MetadataColumns, conn: object, keys: set[str]) -> None:
         if keys - self._columns.keys():
             loads.append("column")
-        read_missing(self, conn, keys)  # type: ignore[arg-type]
+        read_missing(self, conn, keys)
 
     monkeypatch.setattr(live_version, "read_live", reading)
     monkeypatch.setattr(MetadataColumns, "_read_missing", columns)

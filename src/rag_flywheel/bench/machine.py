@@ -30,7 +30,7 @@ def machine(*packages: str) -> dict[str, Any]:
     """The machine and versions of a result of a program in benchmarks/."""
     return {
         "python": platform.python_version(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
         "omp_threads": os.environ.get("OMP_NUM_THREADS"),
