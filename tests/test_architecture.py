@@ -42,6 +42,7 @@ DOORS = {
     "Stemmer": {"index/tokenizer.py"},
     "torch": {
         "encode/bert.py",
+        "encode/bert_encoder.py",
         "encode/sentence_encoder.py",
         "encode/tower.py",
         "improve/teach.py",

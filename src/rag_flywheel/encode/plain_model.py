@@ -243,10 +243,7 @@ def _tokenizer_is_plain(folder: Path, tokenizer: Mapping[str, Any], vocab_size: 
         }
         and [vocab[word] for word in words] == list(range(len(words)))
         and len(words) <= vocab_size
-        and (
-            not listed.exists()
-            or listed.read_text(encoding="utf-8").split("\n")[: len(words)] == words
-        )
+        and (not listed.exists() or _lines(listed) == words)
         and sorted(added, key=lambda token: str(token["content"]))
         == [
             {"id": ids[token], "content": token, "special": True, **_AS_THEY_ARE}
@@ -254,6 +251,10 @@ def _tokenizer_is_plain(folder: Path, tokenizer: Mapping[str, Any], vocab_size: 
         ]
         and _specials_are_plain(folder, settings, ids)
     )
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
 def _frames(processor: Mapping[str, Any], ids: Mapping[str, int]) -> bool:
