@@ -1,8 +1,9 @@
 """Computes the commonest kind of sentence-transformers model without the library: BERT, the mean over
 its tokens, unit length.
 
-Its weights come from the library's model, or from the files (`plain_model.py`). The numbers are the library's to the last digit or two, in less time: there is little between the
-products of matrices, and a batch has texts of similar length.
+Its weights come from the library's model, or from files that hold nothing else (`plain_model.py`). The
+numbers are the library's to the last digit or two, in less time: there is little between the products of
+matrices, and a batch has texts of similar length.
 """
 
 import os
