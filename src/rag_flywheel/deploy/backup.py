@@ -95,7 +95,7 @@ def back_up(root: Path, database: Database, dest: str | Path) -> BackupReport:
         with database.reading() as conn:
             index = index_name(conn)
         _require_place(out, root.resolve(), index)
-        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk.make_folders(out, 0o700)
         with disk.opened_folder(out, PARTS, create=True):
             pass
         with _locked(out):
