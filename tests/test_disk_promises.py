@@ -252,8 +252,14 @@ def test_retrievals_do_not_wait_for_the_disk(
     assert {e.pragmas for e in disk.commits("retrievals")} == {(1, ON)}
 
 
-def test_settings_of_every_connection(tmp_path: Path) -> None:
-    with opened(tmp_path / "kb") as fw, fw._database.reading() as conn:
+def test_settings_of_every_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        recorded(tmp_path, monkeypatch),
+        opened(tmp_path / "kb") as fw,
+        fw._database.reading() as conn,
+    ):
         wanted = {"journal_mode": "wal", "secure_delete": 1, "trusted_schema": 0, "cell_size_check": 1}
         found = {name: conn.execute(f"PRAGMA {name}").fetchone()[0] for name in wanted}
     assert found == wanted

@@ -147,6 +147,7 @@ def _record_commits(disk: Disk, patched: pytest.MonkeyPatch) -> None:
 
         def __init__(self, *arguments: Any, **more: Any) -> None:
             super().__init__(*arguments, **more)
+            super().execute("PRAGMA secure_delete=OFF")  # some builds of SQLite begin with ON
             self.tables: set[str] = set()
             self.set_trace_callback(self._traced)
 
@@ -190,6 +191,10 @@ def without(patch: pytest.MonkeyPatch, *statements: str) -> Iterator[None]:
 
     class Without(sqlite3.Connection):
         """Answers 0 to those statements."""
+
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            super().__init__(*arguments, **more)
+            super().execute("PRAGMA secure_delete=OFF")  # some builds of SQLite begin with ON
 
         def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
             return super().execute("SELECT 0" if sql in statements else sql, *values)
