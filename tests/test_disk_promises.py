@@ -162,7 +162,9 @@ def test_old_parts_are_deleted_after_the_new_list_is_on_the_disk(
         backed_up(tmp_path)
     places = [(e.kind, e.place.name, e.place.parent.name) for e in disk.events]
     lists = [i for i, each in enumerate(places) if each[:2] == ("rename", "backup.json")]
-    deleted = [i for i, (kind, _, folder) in enumerate(places) if (kind, folder) == ("delete", "parts")]
+    deleted = [
+        i for i, (kind, _, folder) in enumerate(places) if (kind, folder) == ("delete", "parts")
+    ]
     assert len(lists) == 2
     assert deleted and min(deleted) > lists[1]
 
@@ -252,15 +254,18 @@ def test_retrievals_do_not_wait_for_the_disk(
     assert {e.pragmas for e in disk.commits("retrievals")} == {(1, ON)}
 
 
-def test_settings_of_every_connection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_of_every_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         recorded(tmp_path, monkeypatch),
         opened(tmp_path / "kb") as fw,
         fw._database.reading() as conn,
     ):
-        wanted = {"journal_mode": "wal", "secure_delete": 1, "trusted_schema": 0, "cell_size_check": 1}
+        wanted = {
+            "journal_mode": "wal",
+            "secure_delete": 1,
+            "trusted_schema": 0,
+            "cell_size_check": 1,
+        }
         found = {name: conn.execute(f"PRAGMA {name}").fetchone()[0] for name in wanted}
     assert found == wanted
 

@@ -81,9 +81,7 @@ class Steps:
         assert reached(), f"there were not {nth} {kind} {part!r}"
 
     @contextmanager
-    def sweep(
-        self, kind: str, part: str, act: Act, *, nth: int
-    ) -> Iterator[Callable[[], bool]]:
+    def sweep(self, kind: str, part: str, act: Act, *, nth: int) -> Iterator[Callable[[], bool]]:
         """The same; there need not be so many: what is yielded says whether there were."""
         self._wanted, self._act, self._left = (kind, part), act, nth
         self._thread = threading.get_ident()

@@ -145,5 +145,6 @@ def _fold(job: Job, live: Live, report: RefreshReport) -> None:
     if not job.database.empty_log(wait_s=_WAIT_S):  # also what an earlier refresh could not
         log.warning(
             "refresh: %s-wal may still hold what was folded, until the next refresh: another program has "
-            "been reading an older state of the database", job.database.path,
+            "been reading an older state of the database",
+            job.database.path,
         )
