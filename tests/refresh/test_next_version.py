@@ -14,6 +14,7 @@ from folders import opened
 from rag_flywheel import Flywheel, Passage
 from rag_flywheel.index import dense
 from rag_flywheel.index.dense import DenseIndex
+from steps import Steps
 
 N = 120
 
@@ -98,3 +99,58 @@ def test_a_damaged_version_is_nothing_to_start_from(folder: Path) -> None:
         assert removed(fw, folder) == 0
         index = DenseIndex.load(version(fw, folder), dim=WordEncoder().dim)
         assert len(index) == N and np.all(np.diff(index.pids) > 0)
+
+
+OTHER = np.eye(1, 64, dtype=np.float32).tobytes()  # of unit length, and of no text
+
+
+@pytest.mark.parametrize("linked", [True, False], ids=["linked", "changed"])
+def test_a_version_whose_passages_do_not_find_themselves_is_not_made_live(
+    folder: Path, linked: bool
+) -> None:
+    """Whether its indexes are those of the version before, or only rest on them."""
+    with opened(folder) as fw:
+        live = fw.status().version
+        found = fw.retrieve("word3 common")
+        if linked:
+            fw.feedback(found.id, found.hits[0].passage_id, "helpful")
+        else:
+            fw.add([passage(N, "quite new")])
+        change_vectors(folder, OTHER)
+        report = fw.refresh()
+        assert (report.outcome, report.version) == ("rejected", live)
+        assert "do not find themselves" in report.reason
+        assert fw.status().version == live == fw.retrieve("word3 common", record=False).version
+        assert [v.id for v in fw.versions()] == [live]
+        assert not list((folder / "staging").iterdir())
+        assert [e.kind for e in fw.history()][0] == "rejected"
+
+
+def change_vectors(folder: Path, vector: bytes) -> None:
+    """Of all passages but the newest."""
+    with closing(sqlite3.connect(folder / "flywheel.db")) as conn, conn:
+        sql = "UPDATE vectors SET vector = ? WHERE text_hash IN (SELECT text_hash FROM passages WHERE pid <= ?)"
+        conn.execute(sql, (vector, N))
+
+
+def test_a_version_whose_vectors_are_lost_meanwhile_is_not_made_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Steps(monkeypatch)
+    with opened(tmp_path / "kb") as fw:
+        fw.add([passage(i) for i in range(10)])
+        fw.refresh()
+        live = fw.status().version
+        found = fw.retrieve("word3 common")
+        fw.feedback(found.id, found.hits[0].passage_id, "helpful")
+
+        def lost() -> None:
+            with closing(sqlite3.connect(tmp_path / "kb" / "flywheel.db")) as conn, conn:
+                conn.execute("DELETE FROM vectors WHERE text_hash IN (SELECT text_hash FROM passages)")
+
+        with steps.before("sql", "WHERE p.pid IN", lost):
+            report = fw.refresh()
+        assert (report.outcome, report.version) == ("rejected", live)
+        assert "10 of 10 sampled passages have no vector" in report.reason
+        assert fw.refresh().outcome == "promoted"  # which embeds them again
+        assert fw.verify() == []
