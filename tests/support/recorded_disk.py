@@ -168,8 +168,9 @@ def _record_commits(disk: Disk, patched: pytest.MonkeyPatch) -> None:
                 return super().execute(sql, *values)
             in_force = self.pragma("synchronous"), self.pragma("secure_delete")
             done = super().execute(sql, *values)
-            tables = frozenset(self.tables)
-            disk.events.append(Event("commit", self.file(), tables=tables, pragmas=in_force))
+            tables, file = frozenset(self.tables), self.file()
+            if disk.top in file.parents:  # not one in memory
+                disk.events.append(Event("commit", file, tables=tables, pragmas=in_force))
             return done
 
         def backup(self, target: sqlite3.Connection, **more: Any) -> None:
