@@ -27,8 +27,12 @@ def test_all_find_themselves() -> None:
 
 
 def test_one_finds_another() -> None:
-    assert problems([[3], [8], [8], [9]]) == ["1 passage does not find itself, the first is number 5"]
-    assert problems([[5], [3], [8], [9]]) == ["2 passages do not find themselves, the first is number 3"]
+    assert problems([[3], [8], [8], [9]]) == [
+        "1 passage does not find itself, the first is number 5"
+    ]
+    assert problems([[5], [3], [8], [9]]) == [
+        "2 passages do not find themselves, the first is number 3"
+    ]
 
 
 def test_one_finds_a_text_with_the_same_vector() -> None:
@@ -54,4 +58,7 @@ def test_one_finds_nothing() -> None:
 
 def test_an_empty_index_is_sound() -> None:
     none = np.empty(0, dtype=np.int64)
-    assert integrity_problems(none, np.empty((0, 6), np.float32), lambda *_: [], lambda _: VECTORS) == []
+    assert (
+        integrity_problems(none, np.empty((0, 6), np.float32), lambda *_: [], lambda _: VECTORS)
+        == []
+    )

@@ -146,7 +146,9 @@ def test_a_version_whose_vectors_are_lost_meanwhile_is_not_made_live(
 
         def lost() -> None:
             with closing(sqlite3.connect(tmp_path / "kb" / "flywheel.db")) as conn, conn:
-                conn.execute("DELETE FROM vectors WHERE text_hash IN (SELECT text_hash FROM passages)")
+                conn.execute(
+                    "DELETE FROM vectors WHERE text_hash IN (SELECT text_hash FROM passages)"
+                )
 
         with steps.before("sql", "WHERE p.pid IN", lost):
             report = fw.refresh()
