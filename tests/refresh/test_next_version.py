@@ -156,3 +156,28 @@ def test_a_version_whose_vectors_are_lost_meanwhile_is_not_made_live(
         assert "10 of 10 sampled passages have no vector" in report.reason
         assert fw.refresh().outcome == "promoted"  # which embeds them again
         assert fw.verify() == []
+
+
+def test_a_version_that_holds_other_passages_is_not_made_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is read back, its vectors are another version's."""
+    steps, root = Steps(monkeypatch), tmp_path / "kb"
+    with opened(root) as fw:
+        fw.add([passage(i) for i in range(10)])
+        fw.refresh()
+        first = version(fw, root)
+        fw.add([passage(10)])
+        live = fw.refresh().version
+        fw.remove(["p3"])
+        (version(fw, root) / "manifest.json").write_text("no manifest")  # so that all is built anew
+
+        def exchanged() -> None:
+            (staged,) = (root / "staging").iterdir()
+            (staged / "passages.faiss").write_bytes((first / "passages.faiss").read_bytes())
+
+        with steps.before("open", "passages.faiss", exchanged):
+            report = fw.refresh()
+        assert (report.outcome, report.version) == ("rejected", live)
+        assert "does not hold exactly the passages" in report.reason
+        assert fw.refresh().outcome == "promoted"

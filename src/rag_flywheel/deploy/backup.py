@@ -142,8 +142,8 @@ def read_backup(source: Path) -> Backup:
 
 
 def put_together(source: Path, name: str, saved: SavedFile, target: Path) -> None:
-    """Write a file of a backup to `target`, new and synced. Raises CorruptFileError when a part is not
-    what its name says."""
+    """Write a file of a backup to `target`, which is new; the caller syncs it. Raises CorruptFileError when a
+    part is not what its name says."""
     whole, n_bytes = hashlib.sha256(), 0
     with target.open("xb") as file:
         for part in saved.parts:
@@ -157,8 +157,6 @@ def put_together(source: Path, name: str, saved: SavedFile, target: Path) -> Non
             whole.update(data)
             n_bytes += len(data)
             file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
     if (whole.hexdigest(), n_bytes) != (saved.sha256, saved.n_bytes):
         raise _damaged(source / NAME, name, "its parts do not make the file that was backed up")
 
