@@ -88,7 +88,9 @@ def test_what_stands_says_no_longer_why(tmp_path: Path) -> None:
             fw.adopted(found.id, used=bool(n % 2), why=f"as {SECRET.decode()} said", user_id="bob")
         fw.refresh()
         grow_old(root)
-        assert seen(root)
+        with fw._database.reading() as conn:
+            (why,) = conn.execute("SELECT DISTINCT why FROM answer_votes").fetchall()
+        assert why == (f"as {SECRET.decode()} said",)
         fw.refresh()
         assert not seen(root)
         assert (fw.status().n_retrievals, fw.verify()) == (N, [])
