@@ -198,3 +198,23 @@ def test_rank_many_gives_the_order_of_retrieve(tmp_path: Path, k: int) -> None:
             assert fw.rank_many(QUERIES, k, where=where) == expected
         assert fw.rank_many([], k) == []
         assert fw.status().n_retrievals == n_recorded
+
+
+def test_a_lookup_is_of_one_corpus() -> None:
+    """One of another corpus is not found, and is dropped once there is one of the new."""
+    cache = Lookups(8)
+    query = EmbeddedText("common", np.ones(4, dtype=np.float32))
+    none = np.empty(0, dtype=np.int64)
+    kept = Lookup(
+        none, np.empty((0, 13), np.float32), none.astype(bool), Best(0.0, 0.0, 0.0, 0.0), 0.0
+    )
+    cache.keep("before", query, 10, kept)
+    assert cache.find("before", query, 10) is kept
+    assert cache.find("after", query, 10) is None
+    assert cache.find(None, query, 10) is None
+    assert cache.find("before", query, 11) is None
+    cache.keep(None, query, 10, kept)  # of no corpus with a name
+    assert cache.find("before", query, 10) is kept
+    cache.keep("after", query, 10, kept)
+    assert cache.find("after", query, 10) is kept
+    assert cache.find("before", query, 10) is None

@@ -222,14 +222,21 @@ class Database:
         False when other connections go on reading an older state for wait_s: the log, which then
         may hold deleted rows, could not be emptied.
         """
-        until = time.monotonic() + wait_s
         with self.reading() as conn:
             conn.execute("VACUUM")
-            with _waiting(conn, _LOG_BUSY_S):
-                while conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                    if time.monotonic() > until:
-                        return False
-                    time.sleep(_LOG_BUSY_S)
+        return self.empty_log(wait_s=wait_s)
+
+    def empty_log(self, *, wait_s: float = 0.0) -> bool:
+        """Empty the log beside the file, which holds rows as they were before they were changed or deleted.
+
+        False when other connections go on reading an older state for wait_s.
+        """
+        until = time.monotonic() + wait_s
+        with self.reading() as conn, _waiting(conn, _LOG_BUSY_S):
+            while conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > until:
+                    return False
+                time.sleep(_LOG_BUSY_S)
         return True
 
     def close(self) -> None:
