@@ -166,7 +166,17 @@ def gate(page: Page) -> None:
     page.says("must gain, if there are {},", gates.LEAST_JUDGED)
     page.says("with a chance of {} / k", gates.ALPHA)
     page.says("spends its own {} / k", gates.ALPHA)
+    page.says("with at least {} queries to judge by", gates.LEAST_JUDGED)
+    page.says("or fewer than {} queries are left", gates.LEAST_JUDGED)
+    page.says("start at {} either", gates.ALPHA)
     simulation = page.result("gate_simulation")
+    forgets = simulation["forgets"]
+    page.says(
+        "let in by {:.1f} % of {:,} simulated families",
+        100 * forgets["ever"]["again"],
+        forgets["families"],
+    )
+    page.says("it was {:.1f} %", 100 * forgets["ever"]["restarted"])
     none = [d["replaced"] for d in simulation["differences"] if d["gain"] == 0]
     page.says(
         "Of {:,} simulated first looks at weights that were no better, {:.0f} to {:.0f} % let",
