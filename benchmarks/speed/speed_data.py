@@ -19,12 +19,14 @@ from rag_flywheel.store.passages import encoded_text
 
 SEED = 0
 N_CUT = 300  # queries cut from passages, beside the collection's own
+_LONGEST_UNKNOWN = 200  # characters
 _MOST_PIECES = 128  # of a text that its vector is made of
 _CUT_FROM, _AT_ONCE = 2_000, 10_000  # passages
 
 
 class Stored:
-    """An Encoder that returns stored vectors at once; every text must have one."""
+    """An Encoder that returns stored vectors at once; other short texts, such as the questions that a
+    refresh asks of itself, get directions of chance."""
 
     name, revision, dim = "stored", "1", 384
 
@@ -34,7 +36,16 @@ class Stored:
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows."""
-        return np.stack([self._vectors[text] for text in texts])
+        return np.stack([self._of(text) for text in texts])
+
+    def _of(self, text: str) -> Vectors:
+        found = self._vectors.get(text)
+        if found is None:
+            if len(text) > _LONGEST_UNKNOWN:
+                raise ValueError(f"{text[:40]!r}... has no stored vector")
+            rng = np.random.default_rng(list(text.encode()))
+            found = self._vectors[text] = _unit(rng.standard_normal((1, self.dim), np.float32))[0]
+        return found
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows."""

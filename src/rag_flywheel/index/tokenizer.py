@@ -7,7 +7,7 @@ Scripts without blanks between words become overlapping pairs of characters. A n
 import re
 import unicodedata
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, pairwise
 from typing import Any, TypeAlias
@@ -278,12 +278,12 @@ def stems_in(
 class Numbers(dict[str, tuple[int, ...]]):
     """The numbers of the words of every short piece of text seen so far: each is stemmed once.
 
-    stems: the number of each word; a new one gets the next number. Not thread-safe.
+    stems: the number of each word; a new one gets the next number and is entered. Not thread-safe.
     """
 
-    def __init__(self, stems: Mapping[str, int], tokenizer: Tokenizer) -> None:
+    def __init__(self, stems: dict[str, int], tokenizer: Tokenizer) -> None:
         super().__init__()
-        self.stems = dict(stems)
+        self.stems = stems
         self._words_of = tokenizer.words_of
 
     def __missing__(self, piece: str) -> tuple[int, ...]:

@@ -60,7 +60,7 @@ def cheap_of(
     fresh: Positions,
 ) -> Features:
     """Cheap features of texts of the version and of fresh ones, at these positions; bm25: theirs."""
-    vectors = [state.version.dense.at(indexed), state.fresh.vectors[fresh]]
+    vectors = [state.version.dense.at(indexed), state.fresh.vectors_at(fresh)]
     cosines = np.concatenate([part @ query.vector for part in vectors])
     return cheap_features(cosines, bm25, best_bm25, state.typical_cosine)
 
@@ -75,9 +75,9 @@ def rich_of(
     """Rich features of texts of the version and of fresh ones, at these positions, followed by the
     measures of relevance."""
     lexical, statistics = state.version.lexical, state.statistics
-    known = [w in statistics.vocabulary for w in words]
+    known = [statistics.knows(w) for w in words]
     query = QueryWords.of(words, [statistics.idf(w) for w in words], known)
-    idf = statistics.ngrams.of_query(words)
+    idf = statistics.ngram_idf(words)
     places, lengths = lexical.words_at(query.words, indexed)
     titles = lexical.titles[indexed].astype(np.int64)
     if lexical is statistics:

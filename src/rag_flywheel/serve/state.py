@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.index.fresh import FreshSegment
-from rag_flywheel.index.lexical import LexicalIndex
+from rag_flywheel.index.statistics import WordStatistics
 from rag_flywheel.rank.evidence import EvidenceView
 from rag_flywheel.records import Acting, Pids
 from rag_flywheel.store import passages
@@ -31,7 +31,7 @@ class State:
     inherits, and heirs: that row -> pid, where they differ; copies: the pids, and the rows whose votes
     they inherit, of texts that inherit the same votes as another one; evidence has no vote after `frozen_at`,
     None: all votes; texts: a cache of those read, which a new event makes stale; corpus: a name
-    of its texts, which other texts do not have, None: texts were added or removed since the version;
+    of its texts and of the version among which they are searched, which other texts do not have;
     n_forgotten: how many users were deleted, whose votes are not in it; known: the known answers that
     are in the evidence, whatever `frozen_at` is.
     """
@@ -42,12 +42,12 @@ class State:
     seq: int
     alive: npt.NDArray[np.bool_]
     fresh: FreshSegment
-    statistics: LexicalIndex
+    statistics: WordStatistics
     lineage_of: Mapping[int, int]
     heirs: Mapping[int, int]
     copies: Copies
     evidence: EvidenceView
-    corpus: str | None
+    corpus: str
     n_forgotten: int = 0
     known: Acting = field(default_factory=Acting)
     texts: dict[int, passages.StoredPassage] = field(default_factory=dict)
@@ -90,10 +90,10 @@ def scope(state: State, allowed: Pids | None, *, copies: bool = False) -> Scope:
 
     allowed: pids that pass; None: no filter.
     """
-    indexed, fresh = state.alive, np.ones(len(state.fresh.pids), dtype=bool)
+    indexed, fresh = state.alive, state.fresh.present
     if allowed is not None:
         indexed = indexed & np.isin(state.version.pids, allowed, assume_unique=True)
-        fresh = np.isin(state.fresh.pids, allowed, assume_unique=True)
+        fresh = fresh & np.isin(state.fresh.pids, allowed, assume_unique=True)
     heirs: dict[int, int] = {}
     pids, lineages = state.copies
     if len(pids):
