@@ -192,7 +192,9 @@ def test_removed_texts_do_not_stay_for_ever() -> None:
 
 def test_a_vector_counts_as_long_as_any_text_has_it() -> None:
     vectors = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [0.6, 0.8, 0, 0]], np.float32)
-    segment = FreshSegment.empty(DIM).with_texts(np.arange(1, 4), ["a", "b", "c"], [""] * 3, vectors)
+    segment = FreshSegment.empty(DIM).with_texts(
+        np.arange(1, 4), ["a", "b", "c"], [""] * 3, vectors
+    )
     assert segment.typical_cosine == pytest.approx(0.6)
     assert segment.without(np.array([1])).typical_cosine == pytest.approx(0.6)
     assert segment.without(np.array([1, 2])).typical_cosine == 0.0  # one text is left
@@ -201,9 +203,9 @@ def test_a_vector_counts_as_long_as_any_text_has_it() -> None:
 
 
 def test_a_compound_counts_as_often_as_it_has_the_word() -> None:
-    text = "hausbauhaus haus wohnung"
+    text = "hausturmhaus haus wohnung"
     german = tokenizer_of("german")
-    version = LexicalIndex.build([german.tokenize("haus bau hausbauhaus")], tokenizer=german)
+    version = LexicalIndex.build([german.tokenize("haus turm hausturmhaus")], tokenizer=german)
     twice = version.compounds_with(german.stem("haus"))
     segment = FreshSegment.empty(DIM, german).with_texts(
         np.array([1]), [text], [""], np.eye(1, DIM, dtype=np.float32)

@@ -240,13 +240,18 @@ class LexicalIndex:
 
     def distinct_idf(self, word: str) -> float:
         """As `idf`, with equal texts counted once."""
-        first, token = self._first, self.vocabulary.get(word)
-        if first is None:
+        df, token = self._distinct_df, self.vocabulary.get(word)
+        if df is None:
             return self.idf(word)
-        n, df = int(first.sum()), 0
-        if token is not None:
-            df = int(first[self.bm25.of(token)[1]].sum())
-        return idf_of(df, n)
+        return idf_of(0 if token is None else int(df[token]), self.n_distinct)
+
+    @cached_property
+    def _distinct_df(self) -> TokenIds | None:
+        """How many different texts have each word, (n_words,); None: no two texts are equal."""
+        if self._first is None:
+            return None
+        so_far = np.append(0, np.cumsum(self._first[self.bm25.texts], dtype=np.int32))
+        return np.diff(so_far[self.bm25.starts])
 
     @cached_property
     def n_distinct(self) -> int:
