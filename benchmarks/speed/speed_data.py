@@ -44,7 +44,9 @@ class Stored:
             if len(text) > _LONGEST_UNKNOWN:
                 raise ValueError(f"{text[:40]!r}... has no stored vector")
             rng = np.random.default_rng(list(text.encode()))
-            found = self._vectors[text] = _unit(rng.standard_normal((1, self.dim), np.float32))[0]
+            found = self._vectors[text] = _unit(
+                rng.standard_normal((1, self.dim), dtype=np.float32)
+            )[0]
         return found
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:

@@ -95,8 +95,9 @@ from rag_flywheel.serve.server import Server
 from rag_flywheel.store import corpus, users
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
-from rag_flywheel.store.filters import metadata_keys, plain_filter
+from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.lineages import Rule
+from rag_flywheel.store.metadata_columns import metadata_keys
 from rag_flywheel.store.passages import Tenancy, encoded_text
 from rag_flywheel.store.tenants import Tenant, Tenants, within
 

@@ -1,6 +1,7 @@
 """Filter expressions against the same language in plain Python, and what they refuse."""
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from rag_flywheel.checks import MOST_DEPTH, MOST_KEY_CHARS, MOST_VALUES, plain_metadata
 from rag_flywheel.errors import CorruptFileError, InputError
 from rag_flywheel.privacy.ids import hashed
-from rag_flywheel.records import Passage
+from rag_flywheel.records import Passage, Pids
 from rag_flywheel.store import passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import (
@@ -22,11 +23,10 @@ from rag_flywheel.store.filters import (
     OPERATORS,
     demanded,
     keys_of,
-    matching_pids,
-    metadata_keys,
     passes,
     plain_filter,
 )
+from rag_flywheel.store.metadata_columns import MetadataColumns, metadata_keys
 from rag_flywheel.store.migrations import migrate
 from thorough import thorough
 
@@ -39,6 +39,10 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     migrate(made, hashed)
     yield made
     made.close()
+
+
+def matching_pids(conn: sqlite3.Connection, where: Mapping[str, object]) -> Pids:
+    return MetadataColumns().matching(conn, plain_filter(where))
 
 
 class _UndoneError(Exception):

@@ -5,6 +5,7 @@ It must not know texts, versions or votes.
 
 import errno
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,19 @@ FILE_NAME = "passages.faiss"
 GRAPH_FROM = 20_000  # vectors; below, exact search takes about a millisecond
 _QUICK_SHARE = 0.5  # of the vectors; where a filter allows fewer, exact search is as quick
 _SAMPLE = 20_000  # vectors that the typical cosine is taken from
-_LARGEST_IN_A_BITMAP = 2**28
 _UNIT_TOLERANCE = 0.02
 _AT_ONCE = 65_536  # vectors
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the vectors of an index: their positions, ascending, and what makes faiss keep to them."""
+
+    positions: npt.NDArray[np.int64]
+    selector: Any
+
+    def __len__(self) -> int:
+        return len(self.positions)
 
 
 class DenseIndex:
@@ -140,43 +151,50 @@ class DenseIndex:
         step = max(1, len(self) // _SAMPLE)
         return typical_cosine(distinct_rows(self.vectors(self.pids[::step])))
 
-    def search(self, queries: Vectors, n: int, allowed: Pids | None = None) -> list[Pids]:
+    def part(self, mask: npt.NDArray[np.bool_]) -> Part:
+        """The vectors at these positions, to be searched alone."""
+        selector = faiss_library().IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        return Part(np.flatnonzero(mask), selector)
+
+    def search(self, queries: Vectors, n: int, part: Part | None = None) -> list[Pids]:
         """For each row of `queries`, the pids of its n nearest vectors, the nearest first.
 
-        allowed: the only pids to search, ascending; None: all. Fewer than n are returned when there
-        are not as many.
+        part: the only vectors to search; None: all. Fewer than n are returned when there are not as
+        many.
         """
-        there = len(self) if allowed is None else len(allowed)
+        there = len(self) if part is None else len(part)
         if self._quick is None or min(there, n) < 1 or there < _QUICK_SHARE * len(self):
-            return self.search_all(queries, n, allowed)
-        found = self._by_graph(queries, min(n, there), allowed)
+            return self.search_all(queries, n, part)
+        found = self._by_graph(queries, min(n, there), part)
         short = [i for i, row in enumerate(found) if len(row) < min(n, there)]
-        if short:  # the graph led to too few of the allowed
-            whole = self.search_all(queries[short], n, allowed)
+        if short:  # the graph led to too few of the part
+            whole = self.search_all(queries[short], n, part)
             for i, row in zip(short, whole, strict=True):
                 found[i] = row
         return found
 
-    def _by_graph(self, queries: Vectors, n: int, allowed: Pids | None) -> list[Pids]:
+    def _by_graph(self, queries: Vectors, n: int, part: Part | None) -> list[Pids]:
         faiss, graph = faiss_library(), self.graph
         assert graph is not None and self._quick is not None
-        parameters = faiss.SearchParametersHNSW(efSearch=max(graph.ef_search, 2 * n))
-        if allowed is not None:
-            parameters.sel = _selector(np.searchsorted(self.pids, allowed))
+        ef = max(graph.ef_search, 2 * n)
+        if part is not None:  # as many of the part are kept in view
+            ef = int(np.ceil(ef * len(self) / len(part)))
+        parameters = faiss.SearchParametersHNSW(efSearch=ef)
+        if part is not None:
+            parameters.sel = part.selector
         _, found = self._quick.search(np.ascontiguousarray(queries), n, params=parameters)
         return [self.pids[row[row >= 0]] for row in found]
 
-    def search_all(self, queries: Vectors, n: int, allowed: Pids | None = None) -> list[Pids]:
+    def search_all(self, queries: Vectors, n: int, part: Part | None = None) -> list[Pids]:
         """`search`, always exact."""
         faiss = faiss_library()
-        n = min(n, len(self) if allowed is None else len(allowed))
+        n = min(n, len(self) if part is None else len(part))
         if n < 1:
             return [np.empty(0, dtype=np.int64) for _ in queries]
-        parameters = None
-        if allowed is not None:
-            parameters = faiss.SearchParameters(sel=_selector(allowed))
-        _, found = self._index.search(np.ascontiguousarray(queries), n, params=parameters)
-        return [row[row >= 0] for row in found]  # faiss pads with -1
+        flat = faiss.downcast_index(self._index.index)
+        parameters = None if part is None else faiss.SearchParameters(sel=part.selector)
+        _, found = flat.search(np.ascontiguousarray(queries), n, params=parameters)
+        return [self.pids[row[row >= 0]] for row in found]  # faiss pads with -1
 
     def search_many(self, queries: Vectors, n: int) -> list[Pids]:
         """`search_all` without a filter, quicker for hundreds of queries."""
@@ -218,14 +236,3 @@ class _Added:
         index.ntotal = index.index.ntotal
         index.construct_rev_map()
         return pids
-
-
-def _selector(allowed: Pids) -> Any:
-    """A faiss selector of these ascending pids: a bitmap, unless the last pid is huge."""
-    faiss = faiss_library()
-    last = int(allowed[-1])
-    if last > _LARGEST_IN_A_BITMAP:
-        return faiss.IDSelectorBatch(allowed)
-    mask = np.zeros(last + 1, dtype=bool)
-    mask[allowed] = True
-    return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))

@@ -251,7 +251,8 @@ class LexicalIndex:
         if self._first is None:
             return None
         so_far = np.append(0, np.cumsum(self._first[self.bm25.texts], dtype=np.int32))
-        return np.diff(so_far[self.bm25.starts])
+        df: TokenIds = np.diff(so_far[self.bm25.starts])
+        return df
 
     @cached_property
     def n_distinct(self) -> int:

@@ -36,7 +36,8 @@ from rag_flywheel.serve.state import Scope, State, scope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import stored_vectors_of
-from rag_flywheel.store.filters import matching_pids
+from rag_flywheel.store.filters import plain_filter
+from rag_flywheel.store.metadata_columns import MetadataColumns
 from rag_flywheel.store.passages import query_hash
 
 _AT_ONCE = 256
@@ -65,8 +66,9 @@ class ExampleBuilder:
         """
         with self.database.snapshot() as conn:
             state = bare_state(self.version, conn)
+            columns = MetadataColumns()
             scopes = {
-                where: scope(state, None if where is None else _passing(conn, where))
+                where: scope(state, None if where is None else _passing(columns, conn, where))
                 for where in set(past.filters.values())
             }
         found: dict[QueryKey, tuple[Pids, Features]] = {}
@@ -95,8 +97,9 @@ class ExampleBuilder:
         """Golden queries as examples; vectors: of the queries, by hash."""
         with self.database.snapshot() as conn:
             state = bare_state(self.version, conn)
+            columns = MetadataColumns()
             scopes = {
-                tenant: scope(state, _pids_of_tenant(conn, self.tenant_key, tenant))
+                tenant: scope(state, _pids_of_tenant(columns, conn, self.tenant_key, tenant))
                 for tenant in {item.tenant for item in items}
             }
         past = Past({}, {}, {item.query_hash: item.query for item in items}, dict(vectors))
@@ -158,15 +161,16 @@ class ExampleBuilder:
             yield lineages[best], features[best]
 
 
-def _passing(conn: sqlite3.Connection, where: str) -> Pids:
+def _passing(columns: MetadataColumns, conn: sqlite3.Connection, where: str) -> Pids:
     """Pids of the texts that pass a stored filter. Raises CorruptFileError for a damaged filter."""
     try:
-        return matching_pids(conn, parsed_json(where, "it"))
+        plain = plain_filter(parsed_json(where, "it"))
     except ValueError as error:  # an InputError is one
         raise CorruptFileError(
             f"flywheel.db: retrievals.filter holds {where[:60]!r}, which is no filter ({error}). "
             "Run `rag-flywheel verify`, and restore the database from a backup"
         ) from error
+    return columns.matching(conn, plain)
 
 
 def _stacked(
@@ -260,8 +264,10 @@ def fit_to_judge(
     return [item for item, cosine in zip(new, closest, strict=True) if cosine < least]
 
 
-def _pids_of_tenant(conn: sqlite3.Connection, key: str | None, tenant: str | None) -> Pids | None:
+def _pids_of_tenant(
+    columns: MetadataColumns, conn: sqlite3.Connection, key: str | None, tenant: str | None
+) -> Pids | None:
     """Pids of the texts of a tenant; None: all texts."""
     if key is None or tenant is None:
         return None
-    return matching_pids(conn, {key: column_checks.parsed("golden.tenant", tenant)})
+    return columns.matching(conn, {key: column_checks.parsed("golden.tenant", tenant)})

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.bm25 import LexicalScores
+from rag_flywheel.index.positions import find_pids
 from rag_flywheel.index.tokenizer import is_character, is_one_name
 from rag_flywheel.rank.features import CHEAP, FEATURES, MEASURES, RICH, with_rich
 from rag_flywheel.rank.parameters import Parameters
@@ -19,7 +20,6 @@ from rag_flywheel.serve.features import (
     Positions,
     bm25_scores,
     cheap_of,
-    find_pids,
     read_features,
     rich_of,
 )

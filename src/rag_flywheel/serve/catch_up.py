@@ -11,10 +11,10 @@ from rag_flywheel.curate.chances import past_queries, rests_on
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.index.fresh import FreshSegment
+from rag_flywheel.index.positions import find_pids
 from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
 from rag_flywheel.rank.stored_evidence import StoredEvidence
 from rag_flywheel.records import Acting, Judgment
-from rag_flywheel.serve.features import find_pids
 from rag_flywheel.serve.fresh_texts import no_texts, with_texts, without_texts
 from rag_flywheel.serve.inheritance import inheritance, inheritance_after
 from rag_flywheel.serve.state import State
@@ -37,6 +37,7 @@ def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
         *inheritance(conn, version.pids),
         EvidenceView(version.dense.dim),
         corpus_of(conn, version.watermark, version.watermark),
+        passages.last_edit(conn),
         forgetting.count_begun(conn),
     )
 
@@ -105,7 +106,7 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
     if state.known.lineages and not same:
         moved = set(born.values()) | passages.lineages_of(conn, ended)
         spoken_of |= moved & state.known.lineages
-    state = replace(state, seq=seq, texts={})
+    state = replace(state, seq=seq, texts={}, edited=passages.last_edit(conn))
     if not same:
         lineage_of, heirs, copies = inheritance_after(state, conn, born, ended)
         state = with_texts(

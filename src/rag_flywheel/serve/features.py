@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.bm25 import LexicalScores
+from rag_flywheel.index.positions import find_pids
 from rag_flywheel.rank.features import (
     Best,
     QueryWords,
@@ -102,12 +103,3 @@ def rich_of(
     unknown = float(np.log(2.0 * n_distinct + 2.0))
     measured = measures(texts, distinct, query.known, unknown)
     return np.concatenate([rich, measured], axis=1), best
-
-
-def find_pids(wanted: Pids, pids: Pids) -> tuple[Positions, npt.NDArray[np.bool_]]:
-    """Where wanted pids are among ascending `pids`, and which of them are there at all."""
-    at = np.searchsorted(pids, wanted)
-    if not len(pids):
-        return at, np.zeros(len(wanted), dtype=bool)
-    there: npt.NDArray[np.bool_] = pids[np.minimum(at, len(pids) - 1)] == wanted
-    return at, there

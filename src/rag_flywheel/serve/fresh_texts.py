@@ -10,10 +10,10 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.known_items import dense_trust, sampled
+from rag_flywheel.index.positions import find_pids
 from rag_flywheel.index.tokenizer import tokenizer_for
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Pids
-from rag_flywheel.serve.features import find_pids
 from rag_flywheel.serve.state import State
 from rag_flywheel.store import passages
 from rag_flywheel.store.embedding import vectors_of

@@ -1,6 +1,5 @@
 """Answers queries: query -> candidates -> rank -> hits, from the live version and every event since."""
 
-import json
 import logging
 import time
 from collections import Counter
@@ -38,7 +37,6 @@ from rag_flywheel.records import (
     Candidate,
     EmbeddedText,
     Features,
-    Filter,
     Hit,
     Passage,
     Pids,
@@ -63,8 +61,9 @@ from rag_flywheel.serve.features import read_features
 from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookup, Lookups
-from rag_flywheel.serve.state import Scope, State, scope
-from rag_flywheel.store import filters, passages, retrievals
+from rag_flywheel.serve.scopes import Scopes
+from rag_flywheel.serve.state import Scope, State
+from rag_flywheel.store import passages, retrievals
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
 from rag_flywheel.store.timeline import read_moment
@@ -73,7 +72,6 @@ log = logging.getLogger("rag_flywheel")
 _TRIES = 5
 T = TypeVar("T")
 _TEXTS = 20_000  # texts cached with a state
-_SCOPES = 64  # filters
 _NEWEST = 200  # retrievals of a question, in which explored hits are counted
 _ALIKE = 0.6
 
@@ -144,7 +142,7 @@ class Server:
         self._live = live
         self._lookups = lookups
         self._allowance = Allowance(config.explore)
-        self._scopes: tuple[State | None, dict[str, Scope]] = (None, {})
+        self._scopes = Scopes(database, copies=config.show_copies)
         self._n_forgotten = 0
         self._warned = False
 
@@ -267,7 +265,7 @@ class Server:
     def _ranked(
         self, state: State, queries: Sequence[str], vectors: Vectors, asked: Request
     ) -> Iterator[_Found]:
-        inside = self._scope(state, asked.where)
+        inside = self._scopes.of(state, asked.where)
         n = max(self._config.n_candidates, asked.k)
         questions = [EmbeddedText(*each) for each in zip(queries, vectors, strict=True)]
         lookups = look_up(state, inside, questions, n, self._lookups)
@@ -378,24 +376,6 @@ class Server:
         state = self._live.state()
         typical = state.typical_cosine
         return typical + _ALIKE * (1.0 - typical), self._encoder(state).revision
-
-    def _scope(self, state: State, where: Filter | None) -> Scope:
-        of, scopes = self._scopes
-        if of is not state:
-            scopes = {}
-            self._scopes = (state, scopes)
-        key = json.dumps(where, sort_keys=True) if where is not None else ""
-        found = scopes.get(key)
-        if found is None:
-            allowed = None
-            if where is not None:
-                with self._database.reading() as conn:
-                    allowed = filters.matching_pids(conn, where)
-            found = scope(state, allowed, copies=self._config.show_copies)
-            if len(scopes) >= _SCOPES:
-                scopes.clear()
-            scopes[key] = found
-        return found
 
     def _standing(
         self, state: State, ranked: _Ranked, k: int

@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.deploy.loaded import LoadedVersion
+from rag_flywheel.index.dense import Part
 from rag_flywheel.index.fresh import FreshSegment
+from rag_flywheel.index.positions import find_pids
 from rag_flywheel.index.statistics import WordStatistics
 from rag_flywheel.rank.evidence import EvidenceView
 from rag_flywheel.records import Acting, Pids
 from rag_flywheel.store import passages
 
+Mask = npt.NDArray[np.bool_]
 Copies = tuple[Pids, Pids]
 """int64 (n,) each: ascending pids of texts that share their votes with another, and their lineages."""
 NO_COPIES: Copies = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
@@ -32,8 +35,9 @@ class State:
     they inherit, of texts that inherit the same votes as another one; evidence has no vote after `frozen_at`,
     None: all votes; texts: a cache of those read, which a new event makes stale; corpus: a name
     of its texts and of the version among which they are searched, which other texts do not have;
-    n_forgotten: how many users were deleted, whose votes are not in it; known: the known answers that
-    are in the evidence, whatever `frozen_at` is.
+    edited: the number of the last event
+    that changed metadata; n_forgotten: how many users were deleted, whose votes are not in it; known:
+    the known answers that are in the evidence, whatever `frozen_at` is.
     """
 
     version: LoadedVersion
@@ -48,6 +52,7 @@ class State:
     copies: Copies
     evidence: EvidenceView
     corpus: str
+    edited: int = 0
     n_forgotten: int = 0
     known: Acting = field(default_factory=Acting)
     texts: dict[int, passages.StoredPassage] = field(default_factory=dict)
@@ -74,13 +79,13 @@ class State:
 class Scope:
     """Which texts a query may retrieve: masks over the version's positions and the fresh texts.
 
-    searchable: the pids of the version that it may retrieve, None: all. whole: there is no filter.
+    searchable: the part of the version that it may retrieve, None: all of it. whole: there is no filter.
     heirs: lineage -> the pid among copies that stands for all of them; it goes before that of the state.
     """
 
     indexed: npt.NDArray[np.bool_]
     fresh: npt.NDArray[np.bool_]
-    searchable: Pids | None
+    searchable: Part | None
     whole: bool = True
     heirs: Mapping[int, int] = field(default_factory=dict)
 
@@ -97,15 +102,28 @@ def scope(state: State, allowed: Pids | None, *, copies: bool = False) -> Scope:
     heirs: dict[int, int] = {}
     pids, lineages = state.copies
     if len(pids):
-        standing = np.isin(pids, state.version.pids[indexed]) | np.isin(
-            pids, state.fresh.pids[fresh]
-        )
+        standing = _among(pids, state.version.pids, indexed) | _among(pids, state.fresh.pids, fresh)
         pids, lineages = pids[standing], lineages[standing]
         shared, first = np.unique(lineages, return_index=True)
         heirs = dict(zip(shared.tolist(), pids[first].tolist(), strict=True))
         if not copies:
             others = np.delete(pids, first)
-            indexed = indexed & ~np.isin(state.version.pids, others, assume_unique=True)
-            fresh = fresh & ~np.isin(state.fresh.pids, others, assume_unique=True)
-    searchable = None if indexed.all() else state.version.pids[indexed]
+            indexed = _without(indexed, state.version.pids, others)
+            fresh = _without(fresh, state.fresh.pids, others)
+    searchable = None if indexed.all() else state.version.dense.part(indexed)
     return Scope(indexed, fresh, searchable, allowed is None, heirs)
+
+
+def _among(wanted: Pids, pids: Pids, mask: Mask) -> Mask:
+    """Which of the wanted pids are among ascending `pids` and in the mask over them."""
+    at, there = find_pids(wanted, pids)
+    there[there] = mask[at[there]]
+    return there
+
+
+def _without(mask: Mask, pids: Pids, gone: Pids) -> Mask:
+    """A mask over ascending `pids` without some of them."""
+    at, there = find_pids(gone, pids)
+    left = mask.copy()
+    left[at[there]] = False
+    return left

@@ -12,6 +12,7 @@ from rag_flywheel.store import passages as store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import store_vectors
 from rag_flywheel.store.lineages import Lineages, Rule, Text, successor
+from rag_flywheel.store.metadata_columns import MetadataColumns
 from rag_flywheel.store.passages import StoredPassage
 from rag_flywheel.store.tenants import shows
 from rag_flywheel.store.vectors import hashes_with_vector
@@ -97,7 +98,7 @@ class _Change:
             if old is None or not self._stays(old, text.passage):
                 new.append(text)
             else:
-                store.update_in_place(self._conn, old.pid, text.passage)
+                store.update_in_place(self._conn, old.pid, text.passage, seq)
         replaced = [t.passage.id for t in new if t.passage.id in self.before]
         leaving = {self.before[id_].pid: self.before[id_] for id_ in (*replaced, *gone)}
         n_unchanged = sum(_same(self.before.get(t.passage.id), t.passage) for t in wanted)
@@ -149,10 +150,11 @@ class _Change:
 
 def stored(database: Database, where: Filter | None) -> list[Passage]:
     """The passages in the index that pass a filter. Raises InputError."""
+    plain = None if where is None else filters.plain_filter(where)
     with database.snapshot() as conn:
-        if where is None:
+        if plain is None:
             return [s.passage for s in store.present(conn)]
-        pids = filters.matching_pids(conn, where).tolist()
+        pids = MetadataColumns().matching(conn, plain).tolist()
         return [s.passage for s in store.fetch(conn, pids).values()]
 
 

@@ -1,20 +1,16 @@
-"""Filter expressions on metadata: checks them, and finds the passages that pass.
+"""Filter expressions on metadata: checks them, and tests values.
 
 It knows the filter language and nothing else.
 """
 
-import json
 import re
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache, partial
-from operator import attrgetter, eq, is_, is_not, ne
+from functools import partial
+from operator import eq, is_, is_not, ne
 from typing import Any
 
-import msgspec
-import numpy as np
 from msgspec import UNSET
 
 from rag_flywheel.checks import (
@@ -29,132 +25,28 @@ from rag_flywheel.checks import (
     value_at,
 )
 from rag_flywheel.errors import InputError, quoted
-from rag_flywheel.records import Filter, Pids, Scalar
-from rag_flywheel.store import column_checks
+from rag_flywheel.records import Filter, Scalar
 
 PlainFilter = dict[str, Any]
 """A checked filter expression, in the types of JSON."""
 Metadata = Mapping[str, Any]
 """The metadata of a passage, as it was read from JSON."""
-Passes = Callable[[Any], bool]
-"""Tests a row of metadata."""
 Test = Callable[[Any], bool]
 """Tests the value at a key; UNSET, where there is none, passes as None does."""
-Get = Callable[[str], Callable[[Any], Any]]
-"""Makes a function that takes the value at a key, without its dots, from a row; UNSET: there is none."""
 
 MOST_CONDITIONS = 10_000
-_LOGIC = ("and", "or", "not")
+LOGIC = ("and", "or", "not")
 _SCALAR = ("eq", "ne", "gt", "gte", "lt", "lte", "contains")
 _LIST = ("in", "nin", "any", "all")
 OPERATORS = (*_SCALAR, *_LIST, "exists", "prefix")
-_MOST_NEEDLES = 16
-_MOST_FIELDS = 32
-_NO_FIELD = re.compile(r'["\\\x00-\x1f]')  # keys that a struct of msgspec cannot have
-_UNREADABLE = (msgspec.DecodeError, TypeError, RecursionError, UnicodeError)
 _DATE = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII
 )
 
 
-def matching_pids(conn: sqlite3.Connection, where: Filter) -> Pids:
-    """Ascending pids of the present texts whose metadata passes the filter. Raises InputError."""
-    plain = plain_filter(where)
-    decode, get = _reader(frozenset(keys_of(plain)))
-    test = _passes(plain, get)
-    sql, needles = "", list[str]()
-    for any_of in _needles(plain):
-        if len(needles) + len(any_of) <= _MOST_NEEDLES:
-            sql += f" AND ({' OR '.join(['instr(metadata, ?)'] * len(any_of))})"
-            needles += any_of
-    rows = _present(conn, sql, needles)
-    try:
-        found = [pid for pid, metadata in rows if test(decode(metadata))]
-    except _UNREADABLE:
-        found = [
-            pid for pid, row in _read(_present(conn)) if test(decode(msgspec.json.encode(row)))
-        ]
-    return np.sort(np.array(found, dtype=np.int64))
-
-
-@lru_cache(maxsize=64)
-def _reader(keys: frozenset[str]) -> tuple[Callable[[Any], Any], Get]:
-    """What decodes the metadata of a passage into a row, and what takes values from it.
-
-    Where it can, a row has the fields of these keys alone, which is quicker than decoding all.
-    """
-    if len(keys) + sum(key.count(".") for key in keys) > _MOST_FIELDS:
-        return msgspec.json.Decoder(dict[str, Any]).decode, _from_object
-    names = {key[:end] for key in keys for end in (*_dots(key), len(key))}
-    if any(_NO_FIELD.search(name) for name in names):
-        return msgspec.json.Decoder(dict[str, Any]).decode, _from_object
-    fields = {name: f"f{i}" for i, name in enumerate(names)}
-    row = msgspec.defstruct(
-        "Row",
-        [(field, Any, UNSET) for field in fields.values()],
-        rename={field: name for name, field in fields.items()},
-        gc=False,
-    )
-    return msgspec.json.Decoder(row).decode, lambda name: attrgetter(fields[name])
-
-
-def _from_object(name: str) -> Callable[[Metadata], Any]:
-    return lambda row: row.get(name, UNSET)
-
-
-def _dots(key: str) -> list[int]:
-    """The positions of dots in a key, the last first."""
-    return [i for i in range(len(key) - 1, -1, -1) if key[i] == "."]
-
-
 def passes(where: Filter, metadata: Metadata) -> bool:
     """Whether metadata in the types of JSON passes a filter. Raises InputError."""
-    return _passes(plain_filter(where), _from_object)(metadata)
-
-
-def metadata_keys(conn: sqlite3.Connection, where: Filter | None = None) -> dict[str, set[str]]:
-    """The keys of the present texts that pass a filter, nested ones with dots, and the kinds of values
-    at each.
-
-    The kinds are string, number, boolean, null, list and object.
-    """
-    kinds: dict[str, set[str]] = {}
-    for _, metadata in _read(_present(conn)):
-        if where is None or passes(where, metadata):
-            _add_kinds(kinds, "", metadata, MOST_DEPTH)
-    return kinds
-
-
-def _add_kinds(kinds: dict[str, set[str]], prefix: str, metadata: Metadata, depth: int) -> None:
-    for key, value in metadata.items():
-        kinds.setdefault(prefix + key, set()).add(_KINDS[type(value)])
-        if isinstance(value, dict) and depth:
-            _add_kinds(kinds, f"{prefix}{key}.", value, depth - 1)
-
-
-_KINDS = {
-    str: "string", int: "number", float: "number", bool: "boolean", type(None): "null",
-    list: "list", dict: "object",
-}  # fmt: skip
-
-
-def _present(
-    conn: sqlite3.Connection, more: str = "", values: Sequence[str] = ()
-) -> Iterator[tuple[int, Any]]:
-    """(pid, metadata as JSON) of the present texts."""
-    return conn.execute(
-        f"SELECT pid, metadata FROM passages WHERE ended IS NULL AND origin = 'index'{more}", values
-    )
-
-
-def _read(rows: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Metadata]]:
-    """Rows with their metadata decoded. Raises CorruptFileError."""
-    decode = msgspec.json.Decoder(dict[str, Any]).decode
-    for pid, text in rows:
-        try:
-            yield pid, decode(text)
-        except _UNREADABLE:
-            yield pid, column_checks.metadata(f"passages.metadata of row {pid}", text)
+    return _passes(plain_filter(where), metadata)
 
 
 def plain_filter(where: object) -> PlainFilter:
@@ -194,7 +86,7 @@ def _plain_filter(where: object, depth: int, left: _Left) -> PlainFilter:
         left.take_condition()
         if key == "not":
             plain[key] = _plain_filter(wanted, depth + 1, left)
-        elif key in _LOGIC:
+        elif key in LOGIC:
             if not isinstance(wanted, list | tuple) or not wanted:
                 raise InputError(
                     f"filter {quoted(key)} is {_short(wanted)}; expected a list of filter "
@@ -264,7 +156,7 @@ def demanded(plain: PlainFilter) -> Iterator[tuple[str, Scalar]]:
         if key == "and":
             for each in wanted:
                 yield from demanded(each)
-        elif key not in _LOGIC:
+        elif key not in LOGIC:
             if not isinstance(wanted, dict):
                 yield key, wanted
             elif "eq" in wanted:
@@ -276,76 +168,41 @@ def keys_of(plain: PlainFilter) -> Iterator[str]:
     for key, wanted in plain.items():
         if key == "not":
             yield from keys_of(wanted)
-        elif key in _LOGIC:
+        elif key in LOGIC:
             for each in wanted:
                 yield from keys_of(each)
         else:
             yield from [key] * (len(wanted) if isinstance(wanted, dict) else 1)
 
 
-def _passes(plain: PlainFilter, get: Get) -> Passes:
-    tests = list[Passes]()
-    for key, wanted in plain.items():
-        if key == "not":
-            tests.append(_not(_passes(wanted, get)))
-        elif key == "and":
-            tests += (_passes(each, get) for each in wanted)
-        elif key == "or":
-            tests.append(_or([_passes(each, get) for each in wanted]))
-        else:
-            value_of, operators = _value_of(key, get), _operators(wanted)
-            tests += (_at(value_of, operator, value) for operator, value in operators.items())
-    return tests[0] if len(tests) == 1 else _and(tests)
+def _passes(plain: PlainFilter, row: Metadata) -> bool:
+    return all(_holds(key, wanted, row) for key, wanted in plain.items())
 
 
-def _operators(wanted: Any) -> Mapping[str, Any]:
+def _holds(key: str, wanted: Any, row: Metadata) -> bool:
+    if key == "not":
+        return not _passes(wanted, row)
+    if key == "and":
+        return all(_passes(each, row) for each in wanted)
+    if key == "or":
+        return any(_passes(each, row) for each in wanted)
+    value = value_at(row, key)
+    return all(value_test(*test)(value) for test in operators_of(wanted).items())
+
+
+def operators_of(wanted: Any) -> Mapping[str, Any]:
+    """The operators of a key in a checked filter, with what each compares with."""
     return wanted if isinstance(wanted, dict) else {"eq": wanted}
-
-
-def _and(tests: Sequence[Passes]) -> Passes:
-    if len(tests) == 2:  # as most are
-        first, second = tests
-        return lambda row: first(row) and second(row)
-    return lambda row: all(test(row) for test in tests)
-
-
-def _or(tests: Sequence[Passes]) -> Passes:
-    return lambda row: any(test(row) for test in tests)
 
 
 def _not(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: not test(value)
 
 
-def _at(value_of: Callable[[Any], Any], operator: str, wanted: Any) -> Passes:
+def value_test(operator: str, wanted: Any) -> Test:
+    """What tests the value at a key; it is given UNSET where there is no value."""
     if operator == "exists":
-        return lambda row: (value_of(row) is not UNSET) is wanted
-    test = _test(operator, wanted)
-    return lambda row: test(value_of(row))
-
-
-def _value_of(key: str, get: Get) -> Callable[[Any], Any]:
-    """Takes the value at a key, whose dots lead into objects where no key has them itself."""
-    if "." not in key:
-        return get(key)
-    if get is _from_object:
-        return lambda row: value_at(row, key)
-    whole, parts = get(key), [(get(key[:dot]), key[dot + 1 :]) for dot in _dots(key)]
-
-    def value_of(row: Any) -> Any:
-        found = whole(row)
-        for inner_of, rest in parts:  # the longest key of the object first
-            if found is not UNSET:
-                break
-            inner = inner_of(row)
-            if isinstance(inner, dict):
-                found = value_at(inner, rest)
-        return found
-
-    return value_of
-
-
-def _test(operator: str, wanted: Any) -> Test:
+        return lambda value: (value is not UNSET) is wanted
     if operator in ("eq", "ne"):
         return _equals(wanted, equal=operator == "eq")
     if operator in ("in", "nin"):
@@ -403,13 +260,13 @@ def _range(operator: str, wanted: Scalar) -> Test:
     """Only values of the same kind match: dates, other strings, numbers, or booleans."""
     compare = _COMPARE[operator]
     if isinstance(wanted, str):
-        moment = _moment(wanted)
-        if moment is None:
+        wanted_moment = moment(wanted)
+        if wanted_moment is None:
             return lambda value: type(value) is str and compare(value, wanted)
 
         def of_dates(value: Any) -> bool:
-            at = _moment(value) if type(value) is str else None
-            return at is not None and compare(at, moment)
+            at = moment(value) if type(value) is str else None
+            return at is not None and compare(at, wanted_moment)
 
         return of_dates
     if wanted is None:
@@ -418,7 +275,7 @@ def _range(operator: str, wanted: Scalar) -> Test:
     return lambda value: type(value) in kinds and compare(value, wanted)
 
 
-def _moment(text: str) -> datetime | None:
+def moment(text: str) -> datetime | None:
     """The moment of an ISO 8601 date or date and time, in UTC unless it says its zone; else None."""
     if not _DATE.fullmatch(text):
         return None
@@ -427,40 +284,3 @@ def _moment(text: str) -> datetime | None:
     except ValueError:  # there is no 30 February
         return None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-
-
-def _needles(plain: PlainFilter) -> Iterator[list[str]]:
-    """Texts of which the JSON of metadata that passes must have one, so that SQL reads fewer rows."""
-    for key, wanted in plain.items():
-        if key == "and":
-            for each in wanted:
-                yield from _needles(each)
-        elif key not in _LOGIC:
-            for operator, value in _operators(wanted).items():
-                any_of = _needles_of(operator, value)
-                if any_of and None not in any_of:
-                    yield [each for each in any_of if each is not None]
-
-
-def _needles_of(operator: str, value: Any) -> list[str | None]:
-    if operator in ("eq", "contains"):
-        return [_needle(value)]
-    if operator in ("in", "any") and len(value) <= _MOST_NEEDLES:
-        return [_needle(each) for each in value]
-    if operator == "all":
-        return [_needle(value[0])]
-    if operator == "prefix":
-        return [_needle(value)[:-1]]  # type: ignore[index]
-    return []
-
-
-def _needle(value: Scalar) -> str | None:
-    """A part of every way in which JSON writes a value; None: there is no such part."""
-    if value is None:  # it may be missing
-        return None
-    if isinstance(value, bool | str):
-        return json.dumps(value, ensure_ascii=False)
-    whole = value == int(value)
-    if whole:
-        return str(int(value)) if abs(value) < 1e15 else None
-    return repr(value)

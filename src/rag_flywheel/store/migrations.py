@@ -400,6 +400,13 @@ def m020_timeline(db: sqlite_utils.Database) -> None:
     )
 
 
+@migrations()
+def m030_edited_metadata(db: sqlite_utils.Database) -> None:
+    """The event that changed the metadata of a text last."""
+    db.execute("ALTER TABLE passages ADD COLUMN edited INTEGER")
+    db.execute("CREATE INDEX passages_edited ON passages (edited) WHERE edited IS NOT NULL")
+
+
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():

@@ -288,12 +288,18 @@ def last_pid(conn: sqlite3.Connection) -> int:
     return int(scalar(conn, "SELECT coalesce(max(pid), 0) FROM passages"))
 
 
-def update_in_place(conn: sqlite3.Connection, pid: int, passage: Passage) -> None:
-    """Change the metadata of a row whose encoded text stays the same."""
+def update_in_place(conn: sqlite3.Connection, pid: int, passage: Passage, seq: int) -> None:
+    """Change the metadata of a row whose encoded text stays the same, at event `seq`."""
     conn.execute(
-        "UPDATE passages SET title = ?, text = ?, metadata = ? WHERE pid = ?",
-        (passage.title, passage.text, metadata_json(passage.metadata), pid),
+        "UPDATE passages SET title = ?, text = ?, metadata = ?, edited = ? WHERE pid = ?",
+        (passage.title, passage.text, metadata_json(passage.metadata), seq, pid),
     )
+
+
+def last_edit(conn: sqlite3.Connection) -> int:
+    """The number of the last event that changed the metadata of a text, 0: none did."""
+    sql = "SELECT coalesce(max(edited), 0) FROM passages INDEXED BY passages_edited WHERE edited IS NOT NULL"
+    return column_checks.whole("passages.edited", scalar(conn, sql))
 
 
 def end(conn: sqlite3.Connection, pids: Iterable[int], seq: int) -> None:

@@ -1,0 +1,61 @@
+"""Remembers which texts pass the filters that were asked for last."""
+
+import json
+import threading
+
+from rag_flywheel.records import Filter
+from rag_flywheel.serve.lru import LRU
+from rag_flywheel.serve.state import Scope, State, scope
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.filters import plain_filter
+from rag_flywheel.store.metadata_columns import MetadataColumns
+
+_MOST = 64  # filters
+
+
+class Scopes:
+    """The scopes of recent filters, until a text comes, goes or has other metadata; thread-safe.
+
+    Votes leave them as they are.
+    """
+
+    def __init__(self, database: Database, *, copies: bool) -> None:
+        self._database = database
+        self._copies = copies
+        self._columns = MetadataColumns()
+        self._lock = threading.Lock()
+        self._of: State | None = None
+        self._scopes = LRU[str, Scope](_MOST)
+
+    def of(self, state: State, where: Filter | None) -> Scope:
+        """The texts of a state that pass a filter in the types of JSON, None: all."""
+        scopes = self._of_texts(state)
+        key = "" if where is None else json.dumps(where, sort_keys=True)
+        found = scopes.get(key)
+        if found is None:
+            allowed = None
+            if where is not None:
+                with self._database.snapshot() as conn:
+                    allowed = self._columns.matching(conn, plain_filter(where))
+            found = scope(state, allowed, copies=self._copies)
+            scopes.put(key, found)
+        return found
+
+    def _of_texts(self, state: State) -> LRU[str, Scope]:
+        """Those of the texts of a state, which others may have too."""
+        with self._lock:
+            if self._of is None or not _same_texts(self._of, state):
+                self._scopes = LRU[str, Scope](_MOST)
+            self._of = state
+            return self._scopes
+
+
+def _same_texts(some: State, other: State) -> bool:
+    return (
+        some.version is other.version
+        and some.timeline == other.timeline
+        and some.alive is other.alive
+        and some.fresh is other.fresh
+        and some.copies is other.copies
+        and some.edited == other.edited
+    )
