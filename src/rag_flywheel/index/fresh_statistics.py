@@ -13,8 +13,8 @@ from rag_flywheel.index.char_ngrams import char_ngrams_of
 from rag_flywheel.index.compounds import parts_of
 from rag_flywheel.index.languages import COMPOUNDING
 from rag_flywheel.index.postings import Ints, Postings, n_rows_with
-from rag_flywheel.index.statistics import MOST_PAIRS, words_of_query
-from rag_flywheel.index.tokenizer import Tokenizer
+from rag_flywheel.index.statistics import MOST_PAIRS
+from rag_flywheel.index.tokenizer import Tokenizer, words_of_query
 from rag_flywheel.index.word_list import WordList
 
 Mask = npt.NDArray[np.bool_]
@@ -70,7 +70,12 @@ class FreshStatistics:
 
     def query_words(self, text: str) -> list[str]:
         """As in `WordStatistics`."""
-        return words_of_query(text, self.tokenizer, self._pairs_of, self)
+        return words_of_query(text, self.tokenizer, self._pairs_of, self._parts_of)
+
+    def _parts_of(self, word: str) -> Sequence[str]:
+        if self.tokenizer.language not in COMPOUNDING:
+            return ()
+        return parts_of(word, self, self.tokenizer.stem)
 
     def _pairs_of(self, sign: str) -> list[str]:
         pairs = ((self._plain_df[i], self.words.name(i)) for i in self.words.pairs_with(sign))

@@ -25,11 +25,18 @@ from rag_flywheel.disk import (
 from rag_flywheel.errors import counted
 from rag_flywheel.index.bm25 import LexicalScores, WordScores, add_column, idf_of
 from rag_flywheel.index.char_ngrams import CharNgrams
-from rag_flywheel.index.compounds import Compounds
+from rag_flywheel.index.compounds import Compounds, parts_of
 from rag_flywheel.index.languages import COMPOUNDING
 from rag_flywheel.index.spans import places_of
-from rag_flywheel.index.statistics import MOST_PAIRS, words_of_query
-from rag_flywheel.index.tokenizer import Numbers, TokenIds, Tokenizer, is_character, tokenizer_of
+from rag_flywheel.index.statistics import MOST_PAIRS
+from rag_flywheel.index.tokenizer import (
+    Numbers,
+    TokenIds,
+    Tokenizer,
+    is_character,
+    tokenizer_of,
+    words_of_query,
+)
 from rag_flywheel.index.tokenizer import tokenize as tokenize
 from rag_flywheel.records import ENGLISH, NO_LANGUAGE, STEMMED
 
@@ -158,10 +165,15 @@ class LexicalIndex:
     def query_words(self, text: str) -> list[str]:
         """The words of a query in order, with those that stand for the parts of a compound, and the
         pairs of the index that stand for a single character."""
-        return words_of_query(text, self.tokenizer, self._pairs, self.vocabulary)
+        return words_of_query(text, self.tokenizer, self._pairs, self._parts)
 
     def _pairs(self, sign: str) -> Sequence[str]:
         return self._pairs_of.get(sign, ())
+
+    def _parts(self, word: str) -> Sequence[str]:
+        if self.tokenizer.language not in COMPOUNDING:
+            return ()
+        return parts_of(word, self.vocabulary, self.tokenizer.stem)
 
     @cached_property
     def _pairs_of(self) -> Mapping[str, Sequence[str]]:

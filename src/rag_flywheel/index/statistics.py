@@ -3,12 +3,11 @@
 A version has the statistics of its texts; before the first one, the texts that were added have their own.
 """
 
-from collections.abc import Callable, Container, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from rag_flywheel.index.compounds import parts_of
-from rag_flywheel.index.languages import COMPOUNDING
-from rag_flywheel.index.tokenizer import Tokenizer, is_character
+if TYPE_CHECKING:
+    from rag_flywheel.index.tokenizer import Tokenizer
 
 MOST_PAIRS = 64  # pairs that stand for one character of a query
 
@@ -17,7 +16,7 @@ class WordStatistics(Protocol):
     """The statistics of some texts, and the words of queries under them."""
 
     @property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> "Tokenizer":
         """Which the words are from."""
 
     @property
@@ -56,20 +55,3 @@ class WordStatistics(Protocol):
 
     def ngram_idf(self, words: Sequence[str]) -> dict[str, float]:
         """idf of the known n-grams of a query's words, times how often the query has each."""
-
-
-def words_of_query(
-    text: str,
-    tokenizer: Tokenizer,
-    pairs_of: Callable[[str], Sequence[str]],
-    known: Container[str],
-) -> list[str]:
-    """As in `WordStatistics`; pairs_of: those that stand for a single character."""
-    found: list[str] = []
-    for word in tokenizer.tokenize(text):
-        found.append(word)
-        if is_character(word):
-            found.extend(pairs_of(word))
-        elif tokenizer.language in COMPOUNDING:
-            found.extend(parts_of(word, known, tokenizer.stem))
-    return found

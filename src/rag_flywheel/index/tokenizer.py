@@ -7,7 +7,7 @@ Scripts without blanks between words become overlapping pairs of characters. A n
 import re
 import unicodedata
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, pairwise
 from typing import Any, TypeAlias
@@ -263,6 +263,21 @@ def tokenizer_for(setting: str, texts: Iterable[str]) -> Tokenizer:
         if (word := piece.strip(_BETWEEN)) and not _patterns()[0].match(word)
     )
     return tokenizer_of(language_of(spaced))
+
+
+def words_of_query(
+    text: str,
+    tokenizer: Tokenizer,
+    pairs_of: Callable[[str], Sequence[str]],
+    parts_of: Callable[[str], Sequence[str]],
+) -> list[str]:
+    """The words of a query in order, each followed by the pairs that stand for it where it is a single
+    character, else by the parts that it is put together of."""
+    found: list[str] = []
+    for word in tokenizer.tokenize(text):
+        found.append(word)
+        found.extend(pairs_of(word) if is_character(word) else parts_of(word))
+    return found
 
 
 def stems_in(

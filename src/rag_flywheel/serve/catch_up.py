@@ -16,7 +16,7 @@ from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
 from rag_flywheel.rank.stored_evidence import StoredEvidence
 from rag_flywheel.records import Acting, Judgment
 from rag_flywheel.serve.fresh_texts import no_texts, with_texts, without_texts
-from rag_flywheel.serve.inheritance import inheritance, inheritance_after
+from rag_flywheel.serve.inheritance import Inheritance, inheritance, inheritance_after
 from rag_flywheel.serve.state import State
 from rag_flywheel.store import forgetting, golden, mutes, passages
 from rag_flywheel.store import votes as vote_store
@@ -26,6 +26,7 @@ from rag_flywheel.store.timeline import read_moment
 
 def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
     """A version alone: without fresh texts, removals or votes."""
+    own = inheritance(conn, version.pids)
     return State(
         version,
         read_moment(conn).timeline,
@@ -34,7 +35,9 @@ def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
         np.ones(len(version.pids), dtype=bool),
         FreshSegment.empty(version.dense.dim, version.lexical.tokenizer),
         version.lexical,
-        *inheritance(conn, version.pids),
+        own.lineage_of,
+        own.heirs,
+        own.copies,
         EvidenceView(version.dense.dim),
         corpus_of(conn, version.watermark, version.watermark),
         passages.last_edit(conn),
@@ -56,16 +59,16 @@ def initial_state(
     present = passages.present_pids(conn)
     new = np.setdiff1d(present, version.pids, assume_unique=True)
     bare, seq = bare_state(version, conn), passages.read_clock(conn)
-    lineage_of, heirs, copies = inheritance(conn, present)
+    own = inheritance(conn, present)
     blank = replace(
         bare,
         frozen_at=frozen_at,
         seq=seq,
         alive=np.isin(version.pids, present, assume_unique=True),
         fresh=bare.fresh if len(version.pids) else no_texts(version, source),
-        lineage_of=lineage_of,
-        heirs=heirs,
-        copies=copies,
+        lineage_of=own.lineage_of,
+        heirs=own.heirs,
+        copies=own.copies,
         corpus=corpus_of(conn, version.watermark, seq),
     )
     state = with_texts(blank, new, conn, source)
@@ -108,13 +111,14 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
         spoken_of |= moved & state.known.lineages
     state = replace(state, seq=seq, texts={}, edited=passages.last_edit(conn))
     if not same:
-        lineage_of, heirs, copies = inheritance_after(state, conn, born, ended)
+        own = Inheritance(state.lineage_of, state.heirs, state.copies)
+        own = inheritance_after(own, conn, born, ended)
         state = with_texts(
             replace(
                 without_texts(state, ended),
-                lineage_of=lineage_of,
-                heirs=heirs,
-                copies=copies,
+                lineage_of=own.lineage_of,
+                heirs=own.heirs,
+                copies=own.copies,
                 corpus=corpus_of(conn, state.version.watermark, seq),
             ),
             np.array(list(born), dtype=np.int64),

@@ -5,23 +5,24 @@ A State never changes; `caught_up` makes the next one from the events after it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.index.dense import Part
-from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.positions import find_pids
 from rag_flywheel.index.statistics import WordStatistics
 from rag_flywheel.rank.evidence import EvidenceView
 from rag_flywheel.records import Acting, Pids
+from rag_flywheel.serve.inheritance import Copies, LineageOf
 from rag_flywheel.store import passages
 
+if TYPE_CHECKING:
+    from rag_flywheel.index.fresh import FreshSegment
+
 Mask = npt.NDArray[np.bool_]
-Copies = tuple[Pids, Pids]
-"""int64 (n,) each: ascending pids of texts that share their votes with another, and their lineages."""
-NO_COPIES: Copies = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class State:
     frozen_at: int | None
     seq: int
     alive: npt.NDArray[np.bool_]
-    fresh: FreshSegment
+    fresh: "FreshSegment"
     statistics: WordStatistics
-    lineage_of: Mapping[int, int]
+    lineage_of: LineageOf
     heirs: Mapping[int, int]
     copies: Copies
     evidence: EvidenceView
@@ -70,9 +71,7 @@ class State:
 
     def lineages(self, pids: Pids) -> Pids:
         """The rows whose votes these texts inherit."""
-        if not self.lineage_of:
-            return pids
-        return np.array([self.lineage_of.get(p, p) for p in pids.tolist()], dtype=np.int64)
+        return self.lineage_of.of(pids)
 
 
 @dataclass(frozen=True)
