@@ -3,30 +3,33 @@
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rag_flywheel.curate.source import Source
-from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.known_items import dense_trust, sampled
 from rag_flywheel.index.positions import find_pids
 from rag_flywheel.index.tokenizer import tokenizer_for
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Pids
-from rag_flywheel.serve.state import State
 from rag_flywheel.store import passages
 from rag_flywheel.store.embedding import vectors_of
+
+if TYPE_CHECKING:
+    from rag_flywheel.deploy.loaded import LoadedVersion
+    from rag_flywheel.serve.state import State
 
 _AT_ONCE = 2_048  # texts that are read at a time
 
 
-def no_texts(version: LoadedVersion, source: Source) -> FreshSegment:
+def no_texts(version: "LoadedVersion", source: Source) -> FreshSegment:
     """A fresh segment where there is no text at all yet."""
     return FreshSegment.empty(version.dense.dim, tokenizer_for(source.config.language, ()))
 
 
-def without_texts(state: State, pids: Sequence[int]) -> State:
+def without_texts(state: "State", pids: Sequence[int]) -> "State":
     """The state without these texts."""
     if not pids:
         return state
@@ -39,7 +42,7 @@ def without_texts(state: State, pids: Sequence[int]) -> State:
     return replace(state, alive=alive, fresh=state.fresh.without(gone))
 
 
-def with_texts(state: State, pids: Pids, conn: sqlite3.Connection, source: Source) -> State:
+def with_texts(state: "State", pids: Pids, conn: sqlite3.Connection, source: Source) -> "State":
     """The state with these texts of the index among its fresh ones, those that it lacks.
 
     While there is no version, the language of the texts is found, and how far their cosines are trusted
