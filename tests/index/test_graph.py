@@ -79,6 +79,23 @@ def test_only_what_is_allowed_comes_up(index: DenseIndex, share: float) -> None:
     assert all(len(row) == min(10, len(allowed)) for row in found)
 
 
+@pytest.mark.parametrize("share", [0.95, 0.6, 0.2])
+def test_the_nearest_of_a_part_that_lies_elsewhere_are_found(
+    index: DenseIndex, share: float
+) -> None:
+    """A filter may let pass only what is least like the question, such as another team's documents."""
+    rows = index.at(np.arange(len(index)))
+    for query in QUERIES[:20]:
+        mask = np.zeros(len(index), dtype=bool)
+        mask[np.argsort(rows @ query)[: int(share * len(index))]] = True
+        part = index.part(mask)
+        (found,), (wanted,) = (
+            index.search(query[None], 10, part),
+            index.search_all(query[None], 10, part),
+        )
+        assert np.isin(found, wanted).mean() >= 0.9
+
+
 def test_as_many_as_asked_for_come_back_though_the_graph_leads_to_fewer(
     index: DenseIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:

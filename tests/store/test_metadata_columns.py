@@ -142,7 +142,7 @@ def test_damaged_metadata_leaves_nothing_half_read(fw: Flywheel, database: Datab
         conn.execute("UPDATE passages SET metadata = '{', edited = 99 WHERE id = 'p3'")
         conn.execute("UPDATE clock SET seq = 99")
     for _ in range(2):
-        with pytest.raises(CorruptFileError, match="passages.metadata of row"):
+        with pytest.raises(CorruptFileError, match=r"passages\.metadata of row"):
             found_by(columns, database, {"a": {"gte": 2}})
     with database.transaction() as conn:
         conn.execute("UPDATE passages SET metadata = ? WHERE id = 'p3'", (sound,))

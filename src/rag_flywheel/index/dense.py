@@ -23,7 +23,10 @@ from rag_flywheel.records import Pids, Vectors
 
 FILE_NAME = "passages.faiss"
 GRAPH_FROM = 20_000  # vectors; below, exact search takes about a millisecond
-_QUICK_SHARE = 0.5  # of the vectors; where a filter allows fewer, exact search is as quick
+_MARGIN = 1.3  # times as many are kept in view as hold enough of a part on average
+_QUICK_SHARE = (
+    0.065  # of a part; where as many are to be in view, exact search of the part is as quick
+)
 _SAMPLE = 20_000  # vectors that the typical cosine is taken from
 _UNIT_TOLERANCE = 0.02
 _AT_ONCE = 65_536  # vectors
@@ -31,13 +34,12 @@ _AT_ONCE = 65_536  # vectors
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the vectors of an index: their positions, ascending, and what makes faiss keep to them."""
+    """Some of the vectors of an index: at which positions, bool (n,), how many, and what makes faiss keep
+    to them."""
 
-    positions: npt.NDArray[np.int64]
+    mask: npt.NDArray[np.bool_]
+    n: int
     selector: Any
-
-    def __len__(self) -> int:
-        return len(self.positions)
 
 
 class DenseIndex:
@@ -154,7 +156,7 @@ class DenseIndex:
     def part(self, mask: npt.NDArray[np.bool_]) -> Part:
         """The vectors at these positions, to be searched alone."""
         selector = faiss_library().IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-        return Part(np.flatnonzero(mask), selector)
+        return Part(mask, int(np.count_nonzero(mask)), selector)
 
     def search(self, queries: Vectors, n: int, part: Part | None = None) -> list[Pids]:
         """For each row of `queries`, the pids of its n nearest vectors, the nearest first.
@@ -162,33 +164,38 @@ class DenseIndex:
         part: the only vectors to search; None: all. Fewer than n are returned when there are not as
         many.
         """
-        there = len(self) if part is None else len(part)
-        if self._quick is None or min(there, n) < 1 or there < _QUICK_SHARE * len(self):
+        there = len(self) if part is None else part.n
+        n = min(n, there)
+        if self._quick is None or n < 1:
             return self.search_all(queries, n, part)
-        found = self._by_graph(queries, min(n, there), part)
-        short = [i for i, row in enumerate(found) if len(row) < min(n, there)]
+        in_view = n if part is None else int(_MARGIN * n * len(self) / there)
+        if part is not None and in_view > _QUICK_SHARE * there:
+            return self.search_all(queries, n, part)
+        found = self._by_graph(queries, n, in_view, part)
+        short = [i for i, row in enumerate(found) if len(row) < n]
         if short:  # the graph led to too few of the part
             whole = self.search_all(queries[short], n, part)
             for i, row in zip(short, whole, strict=True):
                 found[i] = row
         return found
 
-    def _by_graph(self, queries: Vectors, n: int, part: Part | None) -> list[Pids]:
+    def _by_graph(self, queries: Vectors, n: int, in_view: int, part: Part | None) -> list[Pids]:
+        """The n nearest of a part among so many nearest of all: what is farther than those is not
+        looked for, for then what the graph meets on its way is not the nearest of the part."""
         faiss, graph = faiss_library(), self.graph
         assert graph is not None and self._quick is not None
-        ef = max(graph.ef_search, 2 * n)
-        if part is not None:  # as many of the part are kept in view
-            ef = int(np.ceil(ef * len(self) / len(part)))
+        ef = max(graph.ef_search, 2 * n, in_view)
         parameters = faiss.SearchParametersHNSW(efSearch=ef)
-        if part is not None:
-            parameters.sel = part.selector
-        _, found = self._quick.search(np.ascontiguousarray(queries), n, params=parameters)
-        return [self.pids[row[row >= 0]] for row in found]
+        k = n if part is None else ef
+        _, rows = self._quick.search(np.ascontiguousarray(queries), k, params=parameters)
+        if part is None:
+            return [self.pids[row[row >= 0]] for row in rows]
+        return [self.pids[row[(row >= 0) & part.mask[row]][:n]] for row in rows]
 
     def search_all(self, queries: Vectors, n: int, part: Part | None = None) -> list[Pids]:
         """`search`, always exact."""
         faiss = faiss_library()
-        n = min(n, len(self) if part is None else len(part))
+        n = min(n, len(self) if part is None else part.n)
         if n < 1:
             return [np.empty(0, dtype=np.int64) for _ in queries]
         flat = faiss.downcast_index(self._index.index)
