@@ -101,6 +101,7 @@ from rag_flywheel.store.metadata_columns import metadata_keys
 from rag_flywheel.store.passages import Tenancy, encoded_text
 from rag_flywheel.store.tenants import Tenant, Tenants, within
 
+_MANY_TEXTS = 256  # whose words take a tenth of a second to read
 Trust: TypeAlias = float | Callable[[str | None], float]
 """How much a user's feedback weighs: a number, or a function of the user's id."""
 
