@@ -126,3 +126,23 @@ def test_a_query_is_looked_up_once_after_each_change(
             assert [h.passage_id for h in first.hits] == [h.passage_id for h in again.hits]
             if i == 2:
                 assert "p1" not in [h.passage_id for h in first.hits]
+
+
+def test_many_texts_are_read_by_the_add_that_brings_them(tmp_path: Path) -> None:
+    def passages(start: int, n: int) -> list[Passage]:
+        return [Passage(f"p{i}", f"text{i} common") for i in range(start, start + n)]
+
+    def n_read(fw: Flywheel) -> int:
+        assert fw._server is not None
+        state = fw._server._live.last()
+        return -1 if state is None else len(state.fresh)
+
+    with opened(tmp_path / "kb") as fw:
+        fw.add(passages(0, 300))
+        assert fw._server is None  # who only adds does not pay for it
+        fw.retrieve("text1", record=False)
+        fw.add(passages(300, 5))
+        assert n_read(fw) == 300  # a few cost next to nothing at the next query
+        fw.add(passages(305, 300))
+        assert n_read(fw) == 605
+        assert fw.retrieve("text600", 1, record=False).hits[0].passage_id == "p600"
