@@ -17,6 +17,7 @@ from rag_flywheel.index.bm25 import K1, B, LexicalScores
 from rag_flywheel.index.exact import typical_of_sum
 from rag_flywheel.index.fresh_statistics import FreshStatistics
 from rag_flywheel.index.growing import GrowingArray, GrowingRows
+from rag_flywheel.index.positions import find_pids
 from rag_flywheel.index.postings import Found, Ints, Postings
 from rag_flywheel.index.statistics import WordStatistics
 from rag_flywheel.index.tokenizer import TokenIds, Tokenizer, tokenizer_of
@@ -24,6 +25,7 @@ from rag_flywheel.index.word_list import WordList
 from rag_flywheel.records import ENGLISH, Pids, Vectors
 
 _AT_ONCE = 8_192  # texts that are moved
+_FEW = 16  # numbers that are looked for one by one
 _KEPT = 256  # removed texts that stay in the arrays, and a third of all beyond
 
 
@@ -123,13 +125,14 @@ class FreshSegment:
     def _sum_with(self, hashes: Ints, vectors: Vectors) -> _Sum:
         known = self._room.hashes.first(len(self.present))[self.present]
         _, first = np.unique(hashes, return_index=True)
-        new = first[~np.isin(hashes[first], known)]
+        new = first[~_among(hashes[first], known)]
         total = self._distinct.total + vectors[new].sum(axis=0, dtype=np.float64)
         return _Sum(total, self._distinct.n + len(new))
 
     def without(self, pids: Pids) -> "FreshSegment":
         """A segment without these texts."""
-        gone = np.flatnonzero(self.present & np.isin(self.pids, pids))
+        at, there = find_pids(np.unique(pids), self.pids)
+        gone = at[there][self.present[at[there]]]
         if not len(gone):
             return self
         present = self.present.copy()
@@ -141,7 +144,7 @@ class FreshSegment:
     def _sum_without(self, gone: Ints, present: npt.NDArray[np.bool_]) -> _Sum:
         hashes = self._room.hashes.first(len(present))
         left, first = np.unique(hashes[gone], return_index=True)
-        last = gone[first[~np.isin(left, hashes[present])]]  # no other text has their vectors
+        last = gone[first[~_among(left, hashes[present])]]  # no other text has their vectors
         total = self._distinct.total - self._room.vectors.at(last).sum(axis=0, dtype=np.float64)
         return _Sum(total, self._distinct.n - len(last))
 
@@ -287,3 +290,10 @@ class FreshSegment:
     def title_lengths(self, positions: Ints) -> Ints:
         """How many words of each of these texts are its title."""
         return self._room.titles.first(len(self.present))[positions].astype(np.int64)
+
+
+def _among(some: Ints, others: Ints) -> npt.NDArray[np.bool_]:
+    """Which of these numbers are among others, in no order."""
+    if len(some) > _FEW:
+        return np.isin(some, others)
+    return np.array([(others == number).any() for number in some], dtype=np.bool_)
