@@ -10,7 +10,6 @@ vectors of passages and queries are given.
 import argparse
 import json
 import pickle
-import resource
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,7 @@ import numpy as np
 from rag_flywheel import Config, Flywheel
 from rag_flywheel.bench.machine import commit, environment, machine
 from speed_data import SEED, Data, read_data
-from speed_times import Spent, percentiles, timed
+from speed_times import Spent, memory_mib, percentiles, timed
 
 K = 8
 LIBRARIES = ("faiss-cpu", "numpy")
@@ -55,7 +54,8 @@ def measured(work: Path, kind: str, n_queries: int) -> dict[str, Any]:
 
 
 def _peak_mib() -> float:
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0, 1)
+    """Of this process since it began; what getrusage says goes on from the one that started it."""
+    return memory_mib()["peak_mib"]
 
 
 def _median(rounds: list[Any]) -> Any:
