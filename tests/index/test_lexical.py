@@ -62,15 +62,6 @@ def test_scores_equal_the_formula(texts: list[list[str]], query: list[str]) -> N
     assert index.scores(query).tolist() == pytest.approx(bm25(texts, query), rel=1e-5, abs=1e-6)
 
 
-@thorough(40, few=10)
-@given(documents, queries)
-def test_unindexed_texts_score_as_indexed_ones_do(texts: list[list[str]], query: list[str]) -> None:
-    index = LexicalIndex.build(texts)
-    counts = [{word: text.count(word) for word in text} for text in texts]
-    found = index.score_unindexed(query, counts, [len(text) for text in texts])
-    assert found.tolist() == pytest.approx(index.scores(query).tolist(), rel=1e-5, abs=1e-6)
-
-
 def assert_same(found: LexicalIndex, wanted: LexicalIndex) -> None:
     """Every array and name of the two, to the bit."""
     assert list(found.vocabulary.items()) == list(wanted.vocabulary.items())
