@@ -4,7 +4,9 @@
 
 RAG_FLYWHEEL_DATA holds the BEIR folders. Protocol cycles-v1 with five cycles, and people with names:
 each train query is asked by one of a hundred, who look at rank r with probability 1/r and err in a
-fifth of their verdicts. Attackers look at every hit:
+fifth of their verdicts. Chance is the same for every attack under a seed: the same people ask the same
+queries, and the honest ones look at the same ranks and err at the same places, so that runs differ by
+what attackers do. Attackers look at every hit:
 
     inverting  the opposite of what they know to be right
     pushing    "helpful" on one passage, the same for all of them, "harmful" on all others; where it is
@@ -65,8 +67,8 @@ def run(name: str, attack: str, seed: int) -> dict[str, Any]:
         attackers = set(rng.permutation(PEOPLE)[: round(share * PEOPLE)].tolist())
         with bench.open(bench.base) as fw:
             before = answers(fw, bench.test, 10)
-            for part in bench.parts:
-                _cycle(fw, bench, part, kind, attackers, pushed, rng)
+            for number, part in enumerate(bench.parts):
+                _cycle(fw, bench, part, kind, attackers, pushed, (seed, number))
                 report = fw.refresh()
             after = answers(fw, bench.test, 10)
             caught = _caught(fw, attackers)
@@ -92,14 +94,14 @@ def _cycle(
     kind: str,
     attackers: set[int],
     pushed: str,
-    rng: np.random.Generator,
+    seeds: tuple[int, int],
 ) -> None:
     for start in range(0, len(queries), _AT_A_TIME):
         part = queries[start : start + _AT_A_TIME]
         votes: list[Vote] = []
-        for query, seen in zip(
-            part, fw.retrieve_many([bench.train.queries[q] for q in part], SHOWN), strict=True
-        ):
+        shown = fw.retrieve_many([bench.train.queries[q] for q in part], SHOWN)
+        for place, (query, seen) in enumerate(zip(part, shown, strict=True), start):
+            rng = np.random.default_rng([*seeds, place])  # of this question, whoever asks
             person = int(rng.integers(PEOPLE))
             known = bench.train.qrels[query]
             if person not in attackers:
