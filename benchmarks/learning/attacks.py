@@ -55,23 +55,20 @@ HONEST = Users(eta=1.0, eps=0.2)
 _AT_A_TIME = 16
 
 
-def run(name: str, attack: str, seed: int) -> dict[str, Any]:
+def run(bench: Bench, name: str, attack: str, seed: int) -> dict[str, Any]:
     """One collection under one attack."""
     began = time.monotonic()
-    protocol = Protocol(seed=seed, n_cycles=N_CYCLES, max_train=MAX_TRAIN, max_test=MAX_TEST)
     kind, share = ATTACKS[attack]
-    with tempfile.TemporaryDirectory() as scratch:
-        bench = prepare(find_collection(name), protocol, Path(scratch), None)
-        rng = np.random.default_rng([seed, 7])
-        pushed = str(rng.choice(sorted(p.id for p in bench.collection.passages)))
-        attackers = set(rng.permutation(PEOPLE)[: round(share * PEOPLE)].tolist())
-        with bench.open(bench.base) as fw:
-            before = answers(fw, bench.test, 10)
-            for number, part in enumerate(bench.parts):
-                _cycle(fw, bench, part, kind, attackers, pushed, (seed, number))
-                report = fw.refresh()
-            after = answers(fw, bench.test, 10)
-            caught = _caught(fw, attackers)
+    rng = np.random.default_rng([seed, 7])
+    pushed = str(rng.choice(sorted(p.id for p in bench.collection.passages)))
+    attackers = set(rng.permutation(PEOPLE)[: round(share * PEOPLE)].tolist())
+    with bench.copy("attacked") as fw:
+        before = answers(fw, bench.test, 10)
+        for number, part in enumerate(bench.parts):
+            _cycle(fw, bench, part, kind, attackers, pushed, (seed, number))
+            report = fw.refresh()
+        after = answers(fw, bench.test, 10)
+        caught = _caught(fw, attackers)
     static, learned = (mean(ndcg_at_10(bench.test.qrels, found)) for found in (before, after))
     return {
         "collection": name,
@@ -169,14 +166,7 @@ def main() -> None:
     asked = parser.parse_args()
     for seed in range(asked.seeds):
         for name in asked.collections:
-            for attack in dict.fromkeys(["none", *asked.attacks]):
-                held = _read(asked.out)
-                if _find(held, name, attack, seed) is None:
-                    found = run(name, attack, seed)
-                    held = _read(asked.out)
-                    held["runs"].append(found | {"commit": commit()})
-                    asked.out.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
-                    print(_line(held, found), flush=True)
+            _all_of(name, list(dict.fromkeys(["none", *asked.attacks])), seed, asked.out)
     held = _read(asked.out)
     for name in asked.collections:
         for attack in asked.attacks:
@@ -184,6 +174,22 @@ def main() -> None:
             kept = statistics.median(_kept(held, r) for r in runs)
             junk = statistics.median(r["junk"] for r in runs)
             print(f"{name}, {attack}: keeps {kept:.0%}, junk in {junk:.1%}, {len(runs)} seeds")
+
+
+def _all_of(name: str, attacks: Sequence[str], seed: int, out: Path) -> None:
+    """Run what is missing of one collection and seed."""
+    missing = [a for a in attacks if _find(_read(out), name, a, seed) is None]
+    if not missing:
+        return
+    protocol = Protocol(seed=seed, n_cycles=N_CYCLES, max_train=MAX_TRAIN, max_test=MAX_TEST)
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = prepare(find_collection(name), protocol, Path(scratch), None)
+        for attack in missing:
+            found = run(bench, name, attack, seed)
+            held = _read(out)
+            held["runs"].append(found | {"commit": commit()})
+            out.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+            print(_line(held, found), flush=True)
 
 
 def _line(held: dict[str, Any], found: dict[str, Any]) -> str:
