@@ -6,6 +6,7 @@ Whoever attacks what others ask has questions around theirs as anybody has.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -47,12 +48,11 @@ class Asking:
     def peers(self, voter: int) -> Ints:
         """The voters whom one finds around the questions of this one, who is among them, and then around
         those of all of them, half as often again as around everybody's; empty: there is no such group."""
-        everywhere = self._found_around(np.ones(self.by.shape[0]))
         group = np.zeros(self.by.shape[0])
         group[voter] = 1.0
         for _ in range(_ROUNDS):
             found = self._found_around(group)
-            new = (found > _MORE_OFTEN * everywhere).astype(np.float64)
+            new = (found > _MORE_OFTEN * self._everywhere).astype(np.float64)
             if np.array_equal(new, group):
                 break
             group = new
@@ -70,6 +70,10 @@ class Asking:
             return 0.0
         n_theirs = self.around @ theirs.astype(np.float64)
         return float((n_theirs[asked] / n_around[asked]).mean())
+
+    @cached_property
+    def _everywhere(self) -> Floats:
+        return self._found_around(np.ones(self.by.shape[0]))
 
     def _found_around(self, group: Floats) -> Floats:
         """Each voter's share of those who ask around the questions of a group, (m,)."""
