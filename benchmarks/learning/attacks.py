@@ -14,7 +14,8 @@ what attackers do. Attackers look at every hit:
     helpful    "helpful" on every hit
 
 A run that the result file already holds is not run again. `lift`: learned less static; `kept`: its
-share of the lift without attackers under the same seed; `junk`: the share of test queries that show
+share of the lift without attackers under the same seed, where that is at least LEAST_LIFT (on feedbackqa
+there is none in seeds in which the gate lets no weights in); `junk`: the share of test queries that show
 the pushed passage among the first eight, where it is wrong and was not there before any vote.
 """
 
@@ -52,6 +53,7 @@ ATTACKS = {
 }
 PEOPLE, MAX_TRAIN, MAX_TEST, N_CYCLES = 100, 3_000, 1_000, 5
 HONEST = Users(eta=1.0, eps=0.2)
+LEAST_LIFT = 0.005
 _AT_A_TIME = 16
 
 
@@ -171,9 +173,11 @@ def main() -> None:
     for name in asked.collections:
         for attack in asked.attacks:
             runs = [r for r in held["runs"] if (r["collection"], r["attack"]) == (name, attack)]
-            kept = statistics.median(_kept(held, r) for r in runs)
+            kept = [share for share in (_kept(held, r) for r in runs) if share is not None]
+            middle = f"keeps {statistics.median(kept):.0%}" if kept else "nothing to keep"
             junk = statistics.median(r["junk"] for r in runs)
-            print(f"{name}, {attack}: keeps {kept:.0%}, junk in {junk:.1%}, {len(runs)} seeds")
+            seeds = f"{len(kept)} of {len(runs)} seeds gain without attackers"
+            print(f"{name}, {attack}: {middle}, junk in {junk:.1%}, {seeds}")
 
 
 def _all_of(name: str, attacks: Sequence[str], seed: int, out: Path) -> None:
@@ -193,16 +197,19 @@ def _all_of(name: str, attacks: Sequence[str], seed: int, out: Path) -> None:
 
 
 def _line(held: dict[str, Any], found: dict[str, Any]) -> str:
+    kept = _kept(held, found)
     return (
         f"{found['collection']}, {found['attack']}, seed {found['seed']}: {found['static']:.4f} -> "
-        f"{found['learned']:.4f}, keeps {_kept(held, found):.0%}, junk {found['junk']:.1%}, "
+        f"{found['learned']:.4f}, keeps {'-' if kept is None else f'{kept:.0%}'}, junk {found['junk']:.1%}, "
         f"{found['raters']}, {found['seconds']} s; {found['last_refresh']['reason']}"
     )
 
 
-def _kept(held: dict[str, Any], found: dict[str, Any]) -> float:
+def _kept(held: dict[str, Any], found: dict[str, Any]) -> float | None:
+    """The share of the lift that is left, None: there is none without attackers."""
     clean = _find(held, found["collection"], "none", found["seed"])
-    assert clean is not None
+    if clean is None or clean["lift"] < LEAST_LIFT:
+        return None
     return float(found["lift"] / clean["lift"])
 
 
