@@ -8,6 +8,7 @@ fifth of their verdicts. Chance is the same for every attack under a seed: the s
 queries, and the honest ones look at the same ranks and err at the same places, so that runs differ by
 what attackers do. Attackers look at every hit:
 
+    silent     nothing: what is lost then is not lost to an attack, but with so many voters
     inverting  the opposite of what they know to be right
     pushing    "helpful" on one passage, the same for all of them, "harmful" on all others; where it is
                not shown, they name it as the answer
@@ -45,6 +46,7 @@ from rag_flywheel.records import Retrieval, Vote
 NAMES = ("metatool", "feedbackqa", "stackfaq")
 ATTACKS = {
     "none": ("none", 0.0),
+    "silent 5 %": ("silent", 0.05),
     "inverting 5 %": ("inverting", 0.05),
     "inverting 10 %": ("inverting", 0.1),
     "inverting 20 %": ("inverting", 0.2),
@@ -117,6 +119,8 @@ def _cycle(
 
 
 def _verdicts(kind: str, seen: Retrieval, known: Mapping[str, int], pushed: str) -> dict[str, bool]:
+    if kind == "silent":
+        return {}
     if kind == "inverting":
         return {h.passage_id: known.get(h.passage_id, 0) <= 0 for h in seen.hits}
     if kind == "pushing":
