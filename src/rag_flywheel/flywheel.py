@@ -198,11 +198,11 @@ class Flywheel:
                 user_key = users.user_key(conn)
             with disk_errors(root):
                 reconcile(root, database)
+            given = encoder if encoder is not None else found.encoder
+            return cls(root, found, database, EncoderSlot(database, given), user_key, trust, mask)
         except BaseException:
             database.close()
             raise
-        given = encoder if encoder is not None else found.encoder
-        return cls(root, found, database, EncoderSlot(database, given), user_key, trust, mask)
 
     def __enter__(self) -> "Flywheel":
         return self
