@@ -223,11 +223,11 @@ class Flywheel:
             if not read_only:
                 with disk_errors(root):
                     reconcile(root, database, wait_s=0.0)
+            given = encoder if encoder is not None else found.encoder
+            return cls(root, found, database, EncoderSlot(database, given), user_key, trust, mask)
         except BaseException:
             database.close()
             raise
-        given = encoder if encoder is not None else found.encoder
-        return cls(root, found, database, EncoderSlot(database, given), user_key, trust, mask)
 
     def __enter__(self) -> "Flywheel":
         return self
