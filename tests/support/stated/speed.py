@@ -8,6 +8,7 @@ from stated.results import Json, named
 
 def cost(page: Page) -> None:
     """docs/explanation/speed.md."""
+    _cold_in_short(page)
     large = page.result("speed")["sizes"][-1]
     one, four = large["retrieve"]["threads_1"], large["retrieve"]["threads_4"]
     n = large["n_passages"]
@@ -128,8 +129,55 @@ def _opening(page: Page) -> None:
     page.says("took {:.1f} s of processor time and {:.0f} MiB", seconds, now["peak_mib"])
 
 
+def _cold_commands(page: Page) -> None:
+    """The table of both pages."""
+    spent = page.result("speed_cold")["commands"]
+    for label, name in (
+        ("`rag-flywheel retrieve`", "retrieve"),
+        ("the same with the model left to sentence-transformers", "retrieve_by_library"),
+        ("`rag-flywheel status`", "status"),
+        ("importing torch alone", "import_torch"),
+    ):
+        times = spent[name]
+        page.says(f"| {label} | {{:.2f}} | {{:.2f}} |", times["wall_s"], times["cpu_s"])
+
+
+def _cold_in_short(page: Page) -> None:
+    _cold_commands(page)
+    page.says("(`speed_cold.json`, {} passages", page.result("speed_cold")["n_passages"])
+
+
+def _cold(page: Page) -> None:
+    _cold_commands(page)
+    result = page.result("speed_cold")
+    spent, vectors = result["commands"], result["as_the_library"]
+    for label, name in (
+        ("importing torch.export", "import_torch_export"),
+        ("importing sentence-transformers", "import_sentence_transformers"),
+    ):
+        times = spent[name]
+        page.says(f"| {label} | {{:.2f}} | {{:.2f}} |", times["wall_s"], times["cpu_s"])
+    page.says("new processes, {} rounds in turns", result["rounds"])
+    page.says("the index holds {} passages", result["n_passages"])
+    machine = result["machine"]
+    page.says("(load {:.0f} on {} cores)", machine["load"], machine["cores"])
+    torch_s = spent["import_torch"]["cpu_s"]
+    page.lets("design", "The aim was 2.5 s a query")
+    page.says("missed by {:.2f} s of the processor's time", spent["retrieve"]["cpu_s"] - 2.5)
+    page.says("importing torch took {:.2f} s", torch_s)
+    page.says("above torch, {:.1f} s are left", spent["retrieve"]["cpu_s"] - torch_s)
+    page.says(
+        "the import takes {:.2f} times that of torch",
+        spent["import_torch_export"]["cpu_s"] / torch_s,
+    )
+    page.says("loads was {:.0f}, on queries", vectors["most_difference"])
+    page.says("cosine was {:.4f}, which", vectors["least_cosine_to_the_library_in_float32"])
+    page.lets("design", "the float32 form within 1e-6")
+
+
 def notes(page: Page) -> None:
     """docs/notes/speed-notes.md."""
+    _cold(page)
     _one_query(page)
     _peers(page)
     _million(page)
