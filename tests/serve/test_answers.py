@@ -1,9 +1,10 @@
 """What is recorded of an answer."""
 
 import json
+from pathlib import Path
 
+from forgetting import query_name
 from rag_flywheel import Flywheel, Passage
-from rag_flywheel.store.passages import query_hash
 
 
 def test_a_record_says_what_was_shown_and_from_which_state(
@@ -21,11 +22,12 @@ def test_a_record_says_what_was_shown_and_from_which_state(
             "FROM retrievals ORDER BY rid"
         ).fetchall()
     states = [row[7] for row in found]
+    name = query_name(Path(fw.status().path), "reset password")
     assert states == [1, 2]  # after the passages were added; after the vote too
     for row, shown, k, where in zip(
         found, (first, second), (2, 3), ({"year": {"exists": False}}, None), strict=True
     ):
-        assert row[:5] == (shown.id, "retrieve", "reset password", query_hash("reset password"), k)
+        assert row[:5] == (shown.id, "retrieve", "reset password", name, k)
         assert (row[5] and json.loads(row[5])) == where
         assert row[6] == version
         assert row[8:10] == (None, None)
