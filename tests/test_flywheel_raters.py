@@ -310,6 +310,22 @@ def test_a_minority_that_asks_in_its_own_words_is_believed(tmp_path: Path) -> No
         assert len(weights) == 6 and min(weights.values()) >= 0.5
 
 
+def test_who_inverts_in_the_words_of_a_minority_is_not_believed_with_it(tmp_path: Path) -> None:
+    with opened(tmp_path / "kb") as fw:
+        fw.add(desk())
+        for i in range(QUESTIONS):
+            shown = fw.retrieve(f"topic{i} page word{2 * i + 1} tonight", k=4)
+            fw.feedback_many(
+                Vote(shown.id, h.passage_id, verdict, "eve")
+                for h in shown.hits
+                for own in [h.passage_id in (f"p{2 * i}", f"p{2 * i + 1}")]
+                for verdict in ["harmful" if own else "helpful"]
+            )
+        weights = votes_of_two_groups(fw, "tonight", team=None, inverting=False)
+        (eve,) = (r for r in fw.raters(["eve"]) if r.name == "eve")
+        assert min(weights.values()) >= 0.5 and eve.weight < 0.3
+
+
 def test_a_tenant_that_wants_other_answers_is_judged_by_its_own(tmp_path: Path) -> None:
     with opened(tmp_path / "kb", tenant_key="team", tenant_required=False) as fw:
         for team, mark in (("main", ""), ("side", "few-")):

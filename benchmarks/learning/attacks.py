@@ -4,15 +4,19 @@
 
 RAG_FLYWHEEL_DATA holds the BEIR folders. Protocol cycles-v1 with five cycles, and people with names:
 each train query is asked by one of a hundred, who look at rank r with probability 1/r and err in a
-fifth of their verdicts. Attackers look at every hit:
+fifth of their verdicts. Chance is the same for every attack under a seed: the same people ask the same
+queries, and the honest ones look at the same ranks and err at the same places, so that runs differ by
+what attackers do. Attackers look at every hit:
 
+    silent     nothing: what is lost then is not lost to an attack, but with so many voters
     inverting  the opposite of what they know to be right
     pushing    "helpful" on one passage, the same for all of them, "harmful" on all others; where it is
                not shown, they name it as the answer
     helpful    "helpful" on every hit
 
 A run that the result file already holds is not run again. `lift`: learned less static; `kept`: its
-share of the lift without attackers under the same seed; `junk`: the share of test queries that show
+share of the lift without attackers under the same seed, where that is at least LEAST_LIFT (on feedbackqa
+there is none in seeds in which the gate lets no weights in); `junk`: the share of test queries that show
 the pushed passage among the first eight, where it is wrong and was not there before any vote.
 """
 
@@ -42,6 +46,7 @@ from rag_flywheel.records import Retrieval, Vote
 NAMES = ("metatool", "feedbackqa", "stackfaq")
 ATTACKS = {
     "none": ("none", 0.0),
+    "silent 5 %": ("silent", 0.05),
     "inverting 5 %": ("inverting", 0.05),
     "inverting 10 %": ("inverting", 0.1),
     "inverting 20 %": ("inverting", 0.2),
@@ -50,26 +55,24 @@ ATTACKS = {
 }
 PEOPLE, MAX_TRAIN, MAX_TEST, N_CYCLES = 100, 3_000, 1_000, 5
 HONEST = Users(eta=1.0, eps=0.2)
+LEAST_LIFT = 0.005
 _AT_A_TIME = 16
 
 
-def run(name: str, attack: str, seed: int) -> dict[str, Any]:
+def run(bench: Bench, name: str, attack: str, seed: int) -> dict[str, Any]:
     """One collection under one attack."""
     began = time.monotonic()
-    protocol = Protocol(seed=seed, n_cycles=N_CYCLES, max_train=MAX_TRAIN, max_test=MAX_TEST)
     kind, share = ATTACKS[attack]
-    with tempfile.TemporaryDirectory() as scratch:
-        bench = prepare(find_collection(name), protocol, Path(scratch), None)
-        rng = np.random.default_rng([seed, 7])
-        pushed = str(rng.choice(sorted(p.id for p in bench.collection.passages)))
-        attackers = set(rng.permutation(PEOPLE)[: round(share * PEOPLE)].tolist())
-        with bench.open(bench.base) as fw:
-            before = answers(fw, bench.test, 10)
-            for part in bench.parts:
-                _cycle(fw, bench, part, kind, attackers, pushed, rng)
-                report = fw.refresh()
-            after = answers(fw, bench.test, 10)
-            caught = _caught(fw, attackers)
+    rng = np.random.default_rng([seed, 7])
+    pushed = str(rng.choice(sorted(p.id for p in bench.collection.passages)))
+    attackers = set(rng.permutation(PEOPLE)[: round(share * PEOPLE)].tolist())
+    with bench.copy("attacked") as fw:
+        before = answers(fw, bench.test, 10)
+        for number, part in enumerate(bench.parts):
+            _cycle(fw, bench, part, kind, attackers, pushed, (seed, number))
+            report = fw.refresh()
+        after = answers(fw, bench.test, 10)
+        caught = _caught(fw, attackers)
     static, learned = (mean(ndcg_at_10(bench.test.qrels, found)) for found in (before, after))
     return {
         "collection": name,
@@ -92,14 +95,14 @@ def _cycle(
     kind: str,
     attackers: set[int],
     pushed: str,
-    rng: np.random.Generator,
+    seeds: tuple[int, int],
 ) -> None:
     for start in range(0, len(queries), _AT_A_TIME):
         part = queries[start : start + _AT_A_TIME]
         votes: list[Vote] = []
-        for query, seen in zip(
-            part, fw.retrieve_many([bench.train.queries[q] for q in part], SHOWN), strict=True
-        ):
+        shown = fw.retrieve_many([bench.train.queries[q] for q in part], SHOWN)
+        for place, (query, seen) in enumerate(zip(part, shown, strict=True), start):
+            rng = np.random.default_rng([*seeds, place])  # of this question, whoever asks
             person = int(rng.integers(PEOPLE))
             known = bench.train.qrels[query]
             if person not in attackers:
@@ -116,6 +119,8 @@ def _cycle(
 
 
 def _verdicts(kind: str, seen: Retrieval, known: Mapping[str, int], pushed: str) -> dict[str, bool]:
+    if kind == "silent":
+        return {}
     if kind == "inverting":
         return {h.passage_id: known.get(h.passage_id, 0) <= 0 for h in seen.hits}
     if kind == "pushing":
@@ -167,34 +172,48 @@ def main() -> None:
     asked = parser.parse_args()
     for seed in range(asked.seeds):
         for name in asked.collections:
-            for attack in dict.fromkeys(["none", *asked.attacks]):
-                held = _read(asked.out)
-                if _find(held, name, attack, seed) is None:
-                    found = run(name, attack, seed)
-                    held = _read(asked.out)
-                    held["runs"].append(found | {"commit": commit()})
-                    asked.out.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
-                    print(_line(held, found), flush=True)
+            _all_of(name, list(dict.fromkeys(["none", *asked.attacks])), seed, asked.out)
     held = _read(asked.out)
     for name in asked.collections:
         for attack in asked.attacks:
             runs = [r for r in held["runs"] if (r["collection"], r["attack"]) == (name, attack)]
-            kept = statistics.median(_kept(held, r) for r in runs)
+            kept = [share for share in (_kept(held, r) for r in runs) if share is not None]
+            middle = f"keeps {statistics.median(kept):.0%}" if kept else "nothing to keep"
             junk = statistics.median(r["junk"] for r in runs)
-            print(f"{name}, {attack}: keeps {kept:.0%}, junk in {junk:.1%}, {len(runs)} seeds")
+            seeds = f"{len(kept)} of {len(runs)} seeds gain without attackers"
+            print(f"{name}, {attack}: {middle}, junk in {junk:.1%}, {seeds}")
+
+
+def _all_of(name: str, attacks: Sequence[str], seed: int, out: Path) -> None:
+    """Run what is missing of one collection and seed."""
+    missing = [a for a in attacks if _find(_read(out), name, a, seed) is None]
+    if not missing:
+        return
+    protocol = Protocol(seed=seed, n_cycles=N_CYCLES, max_train=MAX_TRAIN, max_test=MAX_TEST)
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = prepare(find_collection(name), protocol, Path(scratch), None)
+        for attack in missing:
+            found = run(bench, name, attack, seed)
+            held = _read(out)
+            held["runs"].append(found | {"commit": commit()})
+            out.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+            print(_line(held, found), flush=True)
 
 
 def _line(held: dict[str, Any], found: dict[str, Any]) -> str:
+    kept = _kept(held, found)
     return (
         f"{found['collection']}, {found['attack']}, seed {found['seed']}: {found['static']:.4f} -> "
-        f"{found['learned']:.4f}, keeps {_kept(held, found):.0%}, junk {found['junk']:.1%}, "
+        f"{found['learned']:.4f}, keeps {'-' if kept is None else f'{kept:.0%}'}, junk {found['junk']:.1%}, "
         f"{found['raters']}, {found['seconds']} s; {found['last_refresh']['reason']}"
     )
 
 
-def _kept(held: dict[str, Any], found: dict[str, Any]) -> float:
+def _kept(held: dict[str, Any], found: dict[str, Any]) -> float | None:
+    """The share of the lift that is left, None: there is none without attackers."""
     clean = _find(held, found["collection"], "none", found["seed"])
-    assert clean is not None
+    if clean is None or clean["lift"] < LEAST_LIFT:
+        return None
     return float(found["lift"] / clean["lift"])
 
 

@@ -286,6 +286,16 @@ def sync_tree(folder: Path) -> None:
     sync(folder)
 
 
+def make_folders(path: Path, mode: int = 0o777) -> None:
+    """Make a folder of this mode, before the umask, and those above it that are missing; all of them are
+    on the disk when it returns."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    for folder in missing:
+        with suppress(PermissionError):  # which may be written to but not read
+            sync(folder.parent)
+
+
 @contextmanager
 def new_folder(out: Path, *, outside: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `out` when the block ends without an error.
@@ -300,7 +310,7 @@ def new_folder(out: Path, *, outside: Path) -> Iterator[Path]:
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; expected a new or empty folder: give another name")
     staged = out.with_name(f".{out.name}.{os.getpid()}-{os.urandom(4).hex()}")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(out.parent)
     try:
         staged.mkdir(mode=0o700)
         yield staged
@@ -346,6 +356,7 @@ def opened_folder(root: Path, place: str = "", *, create: bool = False) -> Itera
             if create:
                 with suppress(FileExistsError):
                     os.mkdir(name, _modes(descriptor)[0], dir_fd=descriptor)
+                    os.fsync(descriptor)
             step = _step(descriptor, name, path)
             os.close(descriptor)
             descriptor = step

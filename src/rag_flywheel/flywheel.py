@@ -109,6 +109,7 @@ from rag_flywheel.store.metadata_columns import metadata_keys
 from rag_flywheel.store.passages import Tenancy, encoded_text
 from rag_flywheel.store.tenants import Tenant, Tenants, within
 
+_MANY_TEXTS = 256  # whose words take a tenth of a second to read
 Trust: TypeAlias = float | Callable[[str | None], float]
 """How much a user's feedback weighs: a number, or a function of the user's id."""
 
@@ -222,11 +223,11 @@ class Flywheel:
             if not read_only:
                 with disk_errors(root):
                     reconcile(root, database, wait_s=0.0)
+            given = encoder if encoder is not None else found.encoder
+            return cls(root, found, database, EncoderSlot(database, given), user_key, trust, mask)
         except BaseException:
             database.close()
             raise
-        given = encoder if encoder is not None else found.encoder
-        return cls(root, found, database, EncoderSlot(database, given), user_key, trust, mask)
 
     def __enter__(self) -> "Flywheel":
         return self
@@ -282,6 +283,7 @@ class Flywheel:
                 progress=as_progress(progress, bars),
                 scope=scope,
             )
+        self._follow(report)
         return replace(report, too_long=count_too_long(encoder, map(encoded_text, given)))
 
     def add_files(
@@ -347,7 +349,14 @@ class Flywheel:
         )
         index = Index(self._root, self._database, self._slot.get, self._same_texts())
         with Bars() as bars:
-            return add_files(index, checked_paths(given), options, as_progress(progress, bars))
+            found = add_files(index, checked_paths(given), options, as_progress(progress, bars))
+        self._follow(found.passages)
+        return found
+
+    def _follow(self, report: AddReport) -> None:
+        """Where queries were answered before, read the words of many new texts now, and not at the next."""
+        if self._server is not None and report.added + report.updated >= _MANY_TEXTS:
+            self._server.follow()
 
     def add_documents(
         self,

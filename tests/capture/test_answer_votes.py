@@ -227,3 +227,15 @@ def test_an_answer_that_cites_nothing_moves_no_passage(
     desk.answer_feedback(shown.id, verdict, cited=[], answer=answer, user_id="ann")  # the last word
     assert {h.passage_id: h.score for h in desk.retrieve(QUERY, record=False).hits} == before
     assert desk.refresh().outcome == "promoted" and desk.verify() == []
+
+
+def test_a_hit_that_hardly_can_be_it_has_no_part(desk: Flywheel) -> None:
+    for user in ("bob", "cyd", "dan", "eve"):
+        desk.feedback(asked(desk).id, "cats", "harmful", user_id=user)
+    shown = asked(desk)
+    chances = {h.passage_id: math.exp(h.score) for h in shown.hits}
+    assert 0.0 < chances["cats"] < 0.01
+    desk.answer_feedback(shown.id, "harmful", user_id="ann")
+    assert credits(desk)["cats"] == 0.0
+    others = {id_: chance for id_, chance in chances.items() if chance >= 0.01}
+    assert {id_: c for id_, c in credits(desk).items() if c} == pytest.approx(others, abs=1e-9)

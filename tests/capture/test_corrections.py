@@ -311,3 +311,16 @@ def test_old_notes_lose_their_author_and_go_once_decided(tmp_path: Path) -> None
             assert conn.execute("SELECT text, user_id FROM notes").fetchall() == [("second", None)]
             assert conn.execute("SELECT count(*) FROM note_reviews").fetchone() == (0,)
         assert fw.verify() == []
+
+
+def test_what_the_filter_of_a_question_leaves_out_is_not_its_answer(
+    fw: Flywheel, help_desk: list[Passage]
+) -> None:
+    """It may be another tenant's."""
+    fw.add(help_desk)
+    shown = fw.retrieve(QUERY, where={"lang": "en"}, k=1)
+    with pytest.raises(UnknownIdError, match=r"passes the filter of retrieval"):
+        fw.correct(shown.id, "cats")  # in German
+    other = next(p.id for p in help_desk[1:3] if p.id != shown.hits[0].passage_id)
+    fw.correct(shown.id, other)
+    assert fw.status().n_votes == 1

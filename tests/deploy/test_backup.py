@@ -385,3 +385,24 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "sound" in run("verify")
     with Flywheel.open(root) as fw:
         assert len(fw.passages()) == 30
+
+
+def test_a_damaged_database_is_not_backed_up_over_a_sound_backup(
+    root: Path, tmp_path: Path
+) -> None:
+    """Not even where only an index of it disagrees with its table, which no query need notice."""
+    with opened(root) as fw:
+        fw.backup(tmp_path / "saved")
+        with fw._database.reading() as conn:
+            (name,) = conn.execute("SELECT query_hash FROM retrievals LIMIT 1").fetchone()
+        fw._database.empty_log()
+    before = state(tmp_path / "saved")
+    sound = (root / "flywheel.db").read_bytes()
+    place = sound.rindex(name)
+    (root / "flywheel.db").write_bytes(
+        sound[:place] + b"9" * len(name) + sound[place + len(name) :]
+    )
+    with opened(root) as fw, pytest.raises(CorruptFileError):
+        fw.backup(tmp_path / "saved")
+    kept = state(tmp_path / "saved")
+    assert {name: kept.get(name) for name in before} == before

@@ -122,7 +122,7 @@ def test_a_page_names_the_commits_of_its_result_files() -> None:
     page.has_footer()
     (problem,) = page.problems
     line = problem.splitlines()[-1]
-    assert "672adae (attacks)" in line
+    assert "79734f4 (attacks)" in line
     named = Page("page", f"No numbers.\n\n{line}\n")
     named.result("attacks")
     named.has_footer()

@@ -171,7 +171,7 @@ def test_a_planted_memory_is_found(planted: tuple[Examples, Proposal]) -> None:
     proposed = taken(proposal)
     assert (proposed.source, proposed.sharpness) == ("fitted", 1.0)
     assert proposal.why == "fitted to 300 past queries"
-    assert proposal.scores == {"n_fitted": 300}
+    assert proposal.scores == {"n_fitted": 300, "noise": pytest.approx(0.2, abs=0.06)}
     for parameters in (OFF, proposed):
         found = calibrated_parameters(examples, parameters)
         assert found.kernel.neighbours == 32

@@ -48,7 +48,10 @@ def test_counts_are_those_of_plain_python(given_: list[list[str]], query: list[s
     fresh = FreshSegment.empty(2).with_texts(
         at, [" ".join(text) for text in given_], titles, np.zeros((len(at), 2), dtype=np.float32)
     )
-    stems = [list(text.words) for text in fresh.texts]  # what the tokeniser makes of the words
+    stems = [  # what the tokeniser makes of the words
+        [fresh.words.name(token) for token in fresh.texts.at(np.array([i]))[0].tolist()]
+        for i in at.tolist()
+    ]
     again = LexicalIndex.build(stems)
     known = again.ngrams.of_query(query)
     for found, expected in zip(

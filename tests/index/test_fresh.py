@@ -1,14 +1,13 @@
 """Fresh texts: their scores against the formula with the version's statistics."""
 
 import math
-from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_flywheel.index.fresh import FreshSegment, FreshText
+from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
 from thorough import thorough
 
@@ -19,6 +18,18 @@ def segment(texts: list[str], first_pid: int = 1) -> FreshSegment:
     pids = np.arange(first_pid, first_pid + len(texts), dtype=np.int64)
     vectors = np.eye(DIM, dtype=np.float32)[pids % DIM]
     return FreshSegment.empty(DIM).with_texts(pids, texts, [""] * len(texts), vectors)
+
+
+def present(segment: FreshSegment) -> list[int]:
+    """The pids of the texts that were not removed."""
+    pids: list[int] = segment.pids[segment.present].tolist()
+    return pids
+
+
+def words_of(segment: FreshSegment, pid: int) -> list[str]:
+    """The words of a text."""
+    tokens, _ = segment.texts.at(np.flatnonzero(segment.pids == pid))
+    return [segment.words.name(token) for token in tokens.tolist()]
 
 
 words = st.sampled_from(["zebra", "fish", "owl", "cat", "dog"])
@@ -51,7 +62,7 @@ def test_its_own_statistics_score_it_as_an_index_of_the_same_texts_would(
 ) -> None:
     made = segment(fresh)
     index = LexicalIndex.build(text.split() for text in fresh)
-    found = made.lexical_scores(query, made.statistics())
+    found = made.lexical_scores(query, made.statistics)
     assert found.tolist() == pytest.approx(index.scores(query).tolist(), abs=1e-5)
 
 
@@ -60,21 +71,20 @@ def test_texts_are_added_and_taken_out_without_changing_older_segments() -> None
     more = np.full((1, DIM), 0.5, dtype=np.float32)
     second = first.with_texts(np.array([9]), ["The running cat"], ["The running"], more)
     third = second.without(np.array([1, 77]))
-    assert first.pids.tolist() == [1, 2]
-    assert second.pids.tolist() == [1, 2, 9]
-    assert third.pids.tolist() == [2, 9]
-    assert third.texts == (
-        FreshText(("owl", "owl"), 0, Counter(owl=2)),
-        FreshText(("run", "cat"), 1, Counter(run=1, cat=1)),  # "the" is a stop word
-    )
-    assert third.vectors.tolist() == [[0.0, 0.0, 1.0, 0.0], [0.5] * 4]
-    assert second.without(np.array([1, 2, 9])).pids.tolist() == []
+    assert (present(first), present(second), present(third)) == ([1, 2], [1, 2, 9], [2, 9])
+    assert words_of(third, 2) == ["owl", "owl"]
+    assert words_of(third, 9) == ["run", "cat"]  # "the" is a stop word
+    at = np.flatnonzero(third.present)
+    assert third.title_lengths(at).tolist() == [0, 1]
+    assert third.vectors_at(at).tolist() == [[0.0, 0.0, 1.0, 0.0], [0.5] * 4]
+    assert (len(first), len(second), len(third)) == (2, 3, 2)
+    assert present(second.without(np.array([1, 2, 9]))) == []
 
 
 def test_an_empty_segment_has_no_scores() -> None:
     empty = FreshSegment.empty(DIM)
-    assert empty.lexical_scores(["zebra"], empty.statistics()).tolist() == []
-    assert empty.statistics().idf("zebra") == pytest.approx(math.log(2))  # ln(1 + 0.5 / 0.5)
+    assert empty.lexical_scores(["zebra"], empty.statistics).tolist() == []
+    assert empty.statistics.idf("zebra") == pytest.approx(math.log(2))  # ln(1 + 0.5 / 0.5)
 
 
 def test_a_text_of_only_stop_words_scores_zero() -> None:
@@ -91,7 +101,7 @@ def test_words_are_found_where_they_stand(
 ) -> None:
     at = data.draw(st.lists(st.integers(0, len(fresh) - 1), max_size=6))
     places, lengths = segment(fresh).words_at(
-        query, np.array(at, dtype=np.int64), segment(fresh).statistics()
+        query, np.array(at, dtype=np.int64), segment(fresh).statistics
     )
     picked = [fresh[i].split() for i in at]
     expected = [query.index(w) if w in query else -1 for words in picked for w in words]
@@ -120,11 +130,9 @@ def test_titles_are_the_first_words_and_go_into_the_statistics(
     assert made.title_lengths(pids).tolist() == lengths
     assert made.title_lengths(pids[::-1]).tolist() == lengths[::-1]
     assert made.title_lengths(pids[:0]).tolist() == []
-    for text, head in zip(made.texts, heads, strict=True):
-        assert list(text.words[: text.n_title]) == head.split()
-        assert text.counts == Counter(text.words)
-    statistics = made.statistics()
-    assert statistics.titles.tolist() == lengths
+    for pid, (head, body) in enumerate(zip(heads, bodies, strict=True)):
+        assert words_of(made, pid) == [*head.split(), *body.split()]
+    statistics = made.statistics
     assert statistics.average_title_length == pytest.approx(sum(lengths) / len(lengths))
 
 
@@ -135,7 +143,7 @@ def test_a_title_counts_by_the_words_that_are_kept() -> None:
         ["The Owls of Delphi"],
         np.eye(1, DIM, dtype=np.float32),
     )
-    assert made.texts[0].words == ("owl", "delphi", "cat")
+    assert words_of(made, 1) == ["owl", "delphi", "cat"]
     assert made.title_lengths(np.array([0])).tolist() == [2]
 
 

@@ -291,6 +291,36 @@ def test_votes_of_which_the_live_version_does_not_know_wait(tmp_path: Path) -> N
         assert (fw.status().n_votes, fw.status().n_retrievals) == (0, 0)
 
 
+@pytest.mark.parametrize("what", ["note", "text", "correction", "vote"])
+def test_an_old_answer_keeps_its_user_while_something_on_it_is_not_old(
+    tmp_path: Path, what: str
+) -> None:
+    root = tmp_path / "kb"
+    with opened(root) as fw:
+        fw.add(PASSAGES)
+        shown = fw.retrieve("reset login", user_id="ann-4711", session_id="session-0815")
+        fw.refresh()
+        age(root, "retrievals", 40)
+        before = log_of(root).retrievals
+        if what == "note":
+            fw.missing(shown.id, "the reason why", user_id="ann-4711")
+        elif what == "text":
+            fw.correct(shown.id, text="the reason why", user_id="ann-4711")
+        elif what == "correction":
+            fw.correct(shown.id, "p3", user_id="ann-4711")
+        else:
+            fw.feedback(shown.id, "p0", "helpful", user_id="ann-4711", reason="the reason why")
+        fw.refresh()
+        assert log_of(root).retrievals == before
+        assert None not in (before[0]["user_id"], before[0]["session_id"])
+        for table in ("notes", "corrections", "votes", "answer_votes"):
+            age(root, table, 40)
+            assert all(row["user_id"] for row in rows(root, f"SELECT user_id FROM {table}"))
+        fw.refresh()
+        (row,) = log_of(root).retrievals
+        assert (row["user_id"], row["session_id"]) == (None, None)
+
+
 @pytest.mark.parametrize("days", [0, -1, True, "30", 1e6])
 def test_days_that_cannot_be(days: Any) -> None:
     with pytest.raises(ConfigError, match="retention_days"):

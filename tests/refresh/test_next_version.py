@@ -14,6 +14,7 @@ from folders import opened
 from rag_flywheel import Flywheel, Passage
 from rag_flywheel.index import dense
 from rag_flywheel.index.dense import DenseIndex
+from steps import Steps
 
 N = 120
 
@@ -98,3 +99,85 @@ def test_a_damaged_version_is_nothing_to_start_from(folder: Path) -> None:
         assert removed(fw, folder) == 0
         index = DenseIndex.load(version(fw, folder), dim=WordEncoder().dim)
         assert len(index) == N and np.all(np.diff(index.pids) > 0)
+
+
+OTHER = np.eye(1, 64, dtype=np.float32).tobytes()  # of unit length, and of no text
+
+
+@pytest.mark.parametrize("linked", [True, False], ids=["linked", "changed"])
+def test_a_version_whose_passages_do_not_find_themselves_is_not_made_live(
+    folder: Path, linked: bool
+) -> None:
+    """Whether its indexes are those of the version before, or only rest on them."""
+    with opened(folder) as fw:
+        live = fw.status().version
+        found = fw.retrieve("word3 common")
+        if linked:
+            fw.feedback(found.id, found.hits[0].passage_id, "helpful")
+        else:
+            fw.add([passage(N, "quite new")])
+        change_vectors(folder, OTHER)
+        report = fw.refresh()
+        assert (report.outcome, report.version) == ("rejected", live)
+        assert "do not find themselves" in report.reason
+        assert fw.status().version == live == fw.retrieve("word3 common", record=False).version
+        assert [v.id for v in fw.versions()] == [live]
+        assert not list((folder / "staging").iterdir())
+        assert fw.history(1)[0].kind == "rejected"
+
+
+def change_vectors(folder: Path, vector: bytes) -> None:
+    """Of all passages but the newest."""
+    with closing(sqlite3.connect(folder / "flywheel.db")) as conn, conn:
+        some = "SELECT text_hash FROM passages WHERE pid <= ?"
+        conn.execute(f"UPDATE vectors SET vector = ? WHERE text_hash IN ({some})", (vector, N))
+
+
+def test_a_version_whose_vectors_are_lost_meanwhile_is_not_made_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Steps(monkeypatch)
+    with opened(tmp_path / "kb") as fw:
+        fw.add([passage(i) for i in range(10)])
+        fw.refresh()
+        live = fw.status().version
+        found = fw.retrieve("word3 common")
+        fw.feedback(found.id, found.hits[0].passage_id, "helpful")
+
+        def lost() -> None:
+            with closing(sqlite3.connect(tmp_path / "kb" / "flywheel.db")) as conn, conn:
+                conn.execute(
+                    "DELETE FROM vectors WHERE text_hash IN (SELECT text_hash FROM passages)"
+                )
+
+        with steps.before("sql", "WHERE p.pid IN", lost):
+            report = fw.refresh()
+        assert (report.outcome, report.version) == ("rejected", live)
+        assert "10 of 10 sampled passages have no vector" in report.reason
+        assert fw.refresh().outcome == "promoted"  # which embeds them again
+        assert fw.verify() == []
+
+
+def test_a_version_that_holds_other_passages_is_not_made_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is read back, its vectors are another version's."""
+    steps, root = Steps(monkeypatch), tmp_path / "kb"
+    with opened(root) as fw:
+        fw.add([passage(i) for i in range(10)])
+        fw.refresh()
+        first = version(fw, root)
+        fw.add([passage(10)])
+        live = fw.refresh().version
+        fw.remove(["p3"])
+        (version(fw, root) / "manifest.json").write_text("no manifest")  # so that all is built anew
+
+        def exchanged() -> None:
+            (staged,) = (root / "staging").iterdir()
+            (staged / "passages.faiss").write_bytes((first / "passages.faiss").read_bytes())
+
+        with steps.before("open", "passages.faiss", exchanged):
+            report = fw.refresh()
+        assert (report.outcome, report.version) == ("rejected", live)
+        assert "does not hold exactly the passages" in report.reason
+        assert fw.refresh().outcome == "promoted"

@@ -265,6 +265,8 @@ def test_close_ends_what_is_loading(fw: Flywheel, reader: Reader) -> None:
     assert not loader.daemon
     closing = threading.Thread(target=lambda: (reader.database.close(), reader.live.close()))
     closing.start()
+    closing.join(0.2)
+    assert closing.is_alive()  # it waits for what loads
     reader.gate.open.set()
     closing.join(WAIT_S)
     assert not closing.is_alive()
@@ -322,3 +324,36 @@ def test_indexes_of_the_same_files_are_not_read_again(fw: Flywheel, reader: Read
     assert third.dense is not after.dense
     assert third.lexical is not after.lexical
     assert len(third.pids) == len(after.pids) + 1
+
+
+@pytest.mark.parametrize("what", ["an older version", "an earlier vote"])
+def test_what_is_set_by_hand_acts_at_once(fw: Flywheel, reader: Reader, what: str) -> None:
+    """The journal does not say so."""
+    reader.gate.open.set()
+    first = reader.version()
+    vote(fw, "early")
+    vote(fw, "late", place=1)
+    new_version(fw)
+    reader.version()
+    reader.settle()
+    second = reader.version()
+    assert second != first
+    counted = voted(reader.hits())
+    assert len(counted) == 2
+    text = f"{first}\n" if what == "an older version" else f"{second} {min(counted)}\n"
+    (fw._root / CURRENT).write_text(text)
+    found = reader.hits()
+    if what == "an older version":
+        assert reader.version() == first
+    else:
+        assert voted(found) == {min(counted)}
+
+
+def test_a_removed_fresh_text_is_in_no_state(fw: Flywheel, reader: Reader) -> None:
+    fw.add([Passage("fresh", "brandnew thing"), Passage("other", "brandnew too")])
+    assert len(reader.live.state().fresh.pids) == 2
+    fw.remove(["fresh"])
+    assert len(reader.live.state().fresh.pids) == 1
+    fw.remove(["p3"])
+    state = reader.live.state()
+    assert int(state.alive.sum()) == len(TEXTS) - 1

@@ -95,16 +95,14 @@ def test_a_lookup_is_found_for_the_same_query_corpus_and_number_alone() -> None:
     )
     lookup = blank(2)
     kept = Lookups(2)
-    kept.keep(5, query, 100, lookup)
-    assert kept.find(5, query, 100) is lookup
-    assert kept.find(5, other, 100) is None
-    assert kept.find(5, query, 99) is None
-    assert kept.find(6, query, 100) is None
-    assert kept.find(5, EmbeddedText("a", -query.vector), 100) is None
-    kept.keep(None, other, 100, lookup)
-    assert kept.find(None, other, 100) is None  # nobody knows whether that corpus still stands
-    kept.keep(6, other, 100, lookup)
-    assert kept.find(5, query, 100) is None  # the corpus changed
+    kept.keep("5", query, 100, lookup)
+    assert kept.find("5", query, 100) is lookup
+    assert kept.find("5", other, 100) is None
+    assert kept.find("5", query, 99) is None
+    assert kept.find("6", query, 100) is None
+    assert kept.find("5", EmbeddedText("a", -query.vector), 100) is None
+    kept.keep("6", other, 100, lookup)
+    assert kept.find("5", query, 100) is None  # the corpus changed
 
 
 def test_the_query_asked_longest_ago_is_forgotten_first() -> None:
@@ -112,11 +110,11 @@ def test_the_query_asked_longest_ago_is_forgotten_first() -> None:
     a, b, c = (EmbeddedText(text, vector) for text in "abc")
     lookup = blank(1)
     kept = Lookups(2)
-    kept.keep(1, a, 10, lookup)
-    kept.keep(1, b, 10, lookup)
-    kept.find(1, a, 10)
-    kept.keep(1, c, 10, lookup)
-    assert [kept.find(1, q, 10) is not None for q in (a, b, c)] == [True, False, True]
+    kept.keep("1", a, 10, lookup)
+    kept.keep("1", b, 10, lookup)
+    kept.find("1", a, 10)
+    kept.keep("1", c, 10, lookup)
+    assert [kept.find("1", q, 10) is not None for q in (a, b, c)] == [True, False, True]
 
 
 def test_a_query_is_encoded_once_under_each_revision() -> None:
@@ -198,3 +196,23 @@ def test_rank_many_gives_the_order_of_retrieve(tmp_path: Path, k: int) -> None:
             assert fw.rank_many(QUERIES, k, where=where) == expected
         assert fw.rank_many([], k) == []
         assert fw.status().n_retrievals == n_recorded
+
+
+def test_a_lookup_is_of_one_corpus() -> None:
+    """One of another corpus is not found, and is dropped once there is one of the new."""
+    cache = Lookups(8)
+    query = EmbeddedText("common", np.ones(4, dtype=np.float32))
+    none = np.empty(0, dtype=np.int64)
+    kept = Lookup(
+        none, np.empty((0, 13), np.float32), none.astype(bool), Best(0.0, 0.0, 0.0, 0.0), 0.0
+    )
+    cache.keep("before", query, 10, kept)
+    assert cache.find("before", query, 10) is kept
+    assert cache.find("after", query, 10) is None
+    assert cache.find(None, query, 10) is None
+    assert cache.find("before", query, 11) is None
+    cache.keep(None, query, 10, kept)  # of no corpus with a name
+    assert cache.find("before", query, 10) is kept
+    cache.keep("after", query, 10, kept)
+    assert cache.find("after", query, 10) is kept
+    assert cache.find("before", query, 10) is None

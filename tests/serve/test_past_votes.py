@@ -107,3 +107,23 @@ def test_a_refresh_after_release_learns_what_was_held_back(
     assert fw.refresh().outcome == "promoted"  # though nothing was added or voted since
     assert remembered() == 1
     assert fw.refresh().outcome == "unchanged"
+
+
+def test_votes_after_an_earlier_freeze_do_not_count_though_the_version_heard_them(
+    tmp_path: Path,
+) -> None:
+    """CURRENT decides what counts, also when it was set by hand."""
+    root = tmp_path / "kb"
+    with Flywheel.open(root, encoder=WordEncoder()) as fw:
+        fw.add([Passage("a", "alpha common"), Passage("b", "beta common")])  # event 1
+        for user in ("ann", "bob"):  # events 2 and 3
+            fw.feedback(fw.retrieve("common", user_id=user).id, "b", "helpful", user_id=user)
+        version = fw.refresh().version
+    (root / "CURRENT").write_text(f"{version} 2\n")
+    with Flywheel.open(root, encoder=WordEncoder()) as fw:
+        found = fw.retrieve("common", record=False).hits
+        assert {v for hit in found for v in hit.explanation.votes} == {2}
+        assert fw.status().frozen_at == 2
+        assert fw.release()
+        found = fw.retrieve("common", record=False).hits
+        assert {v for hit in found for v in hit.explanation.votes} == {2, 3}

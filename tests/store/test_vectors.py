@@ -56,3 +56,11 @@ def test_one_that_cannot_be_used_is_refused(conn: sqlite3.Connection, vector: st
         vector_store.fill_vectors(
             conn, [name(i) for i in range(N)], "a", np.empty((N, DIM), np.float32)
         )
+
+
+def test_a_stored_vector_stays(conn: sqlite3.Connection) -> None:
+    before = vector_store.read_vectors(conn, [name(0)], "a", DIM)[name(0)]
+    other = np.eye(1, DIM, dtype=np.float32)
+    vector_store.put_vectors(conn, [name(0)], other, "a")
+    after = vector_store.read_vectors(conn, [name(0)], "a", DIM)[name(0)]
+    assert after.tolist() == before.tolist() != other[0].tolist()

@@ -26,7 +26,13 @@ from rag_flywheel import disk
 from rag_flywheel.deploy.current import current_text, live_of
 from rag_flywheel.deploy.manifest import Manifest, parse_manifest
 from rag_flywheel.deploy.origin import origin_problems
-from rag_flywheel.deploy.versions import CURRENT, MANIFEST, VERSIONS, read_manifest
+from rag_flywheel.deploy.versions import (
+    CURRENT,
+    MANIFEST,
+    VERSIONS,
+    list_versions,
+    read_manifest,
+)
 from rag_flywheel.disk import disk_errors, exactly, parsed_json, read_bytes, regular_file
 from rag_flywheel.errors import (
     CorruptFileError,
@@ -41,6 +47,7 @@ from rag_flywheel.store import users, wall_clock
 from rag_flywheel.store.copies import make_one_file, write_copy
 from rag_flywheel.store.database import FILE_NAME as DATABASE
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.journal import last_live_change
 from rag_flywheel.store.timeline import Moment, read_moment
 
 NAME, PARTS = "backup.json", "parts"
@@ -95,7 +102,7 @@ def back_up(root: Path, database: Database, dest: str | Path) -> BackupReport:
         with database.reading() as conn:
             index = index_name(conn)
         _require_place(out, root.resolve(), index)
-        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk.make_folders(out, 0o700)
         with disk.opened_folder(out, PARTS, create=True):
             pass
         with _locked(out):
@@ -135,8 +142,8 @@ def read_backup(source: Path) -> Backup:
 
 
 def put_together(source: Path, name: str, saved: SavedFile, target: Path) -> None:
-    """Write a file of a backup to `target`, new and synced. Raises CorruptFileError when a part is not
-    what its name says."""
+    """Write a file of a backup to `target`, which is new; the caller syncs it. Raises CorruptFileError when a
+    part is not what its name says."""
     whole, n_bytes = hashlib.sha256(), 0
     with target.open("xb") as file:
         for part in saved.parts:
@@ -150,8 +157,6 @@ def put_together(source: Path, name: str, saved: SavedFile, target: Path) -> Non
             whole.update(data)
             n_bytes += len(data)
             file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
     if (whole.hexdigest(), n_bytes) != (saved.sha256, saved.n_bytes):
         raise _damaged(source / NAME, name, "its parts do not make the file that was backed up")
 
@@ -257,15 +262,19 @@ def _state(root: Path, database: Database, out: Path) -> Iterator[_State]:
     """
     copy = out / f".{DATABASE}.{os.getpid()}-{os.urandom(4).hex()}"
     try:
-        for _ in range(_TRIES):
+        for tries_left in reversed(range(_TRIES)):
             with ExitStack() as stack:
                 with database.snapshot() as conn:
                     moment = read_moment(conn)
                     current = live_of(root, database)
+                    if current is None and tries_left and last_live_change(conn) is not None:
+                        continue  # another one went live after the snapshot, and its own is deleted
                     try:
                         files = {} if current is None else _opened(root, current.version, stack)
-                    except (UnknownIdError, FileNotFoundError):
-                        continue  # it was pruned meanwhile, so another one is live
+                    except (UnknownIdError, FileNotFoundError, CorruptFileError):
+                        if current is None or current.version in list_versions(root):
+                            raise
+                        continue  # it was deleted meanwhile, so another one is live
                     write_copy(conn, copy)
                 yield _State(moment, current, copy, files)
                 return

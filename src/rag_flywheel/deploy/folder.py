@@ -37,7 +37,7 @@ def open_folder(root: Path, *, config: Config | None, new: Config, create: bool)
             _require_database(root)
             return found
         _refuse_other(root, create)
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk.make_folders(root, 0o700)
         created = config if config is not None else new
         replace_text(marker, settings.config_text(created))  # the last file that a new folder needs
         return created

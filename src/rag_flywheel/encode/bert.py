@@ -151,6 +151,13 @@ def _batches(lengths: Sequence[int]) -> Iterator[npt.NDArray[np.int64]]:
         start = stop
 
 
+_OF_TASKS = (
+    "query_length",
+    "document_length",
+    "query_expansion",
+)  # from release 6.0 of the library
+
+
 def _is_plain(model: Any) -> bool:
     """BERT, mean and unit length; nothing put before texts, nothing cut off vectors."""
     parts = list(model)
@@ -173,7 +180,5 @@ def _is_plain(model: Any) -> bool:
         and model.default_prompt_name is None
         and model.truncate_dim is None
         and not transformer.processing_kwargs
-        and transformer.query_length is None
-        and transformer.document_length is None
-        and transformer.query_expansion is None
+        and all(getattr(transformer, name, None) is None for name in _OF_TASKS)
     )

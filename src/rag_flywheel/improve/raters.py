@@ -55,7 +55,8 @@ class Ballots:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The estimates for m voters, (m,) each: the two rates, and the weights of their votes.
+    """The estimates for m voters, (m,) each: the two rates, the standard error of their mean, and the
+    weights of their votes.
 
     before, right (k,): the chance of each passage to be right, before the votes on its question and
     after them.
@@ -63,6 +64,7 @@ class Accuracy:
 
     sensitivity: Floats
     specificity: Floats
+    error: Floats
     weight: Floats
     before: Floats
     right: Floats
@@ -81,15 +83,15 @@ def accuracy_of(ballots: Ballots) -> Accuracy:
     """
     found = _fitted(ballots)
     counts = _counts(ballots, found.right[ballots.passage], found.n)
-    weight = np.ones(found.n)
+    weight, errors = np.ones(found.n), _errors(found, counts)
     if found.n >= LEAST_VOTERS and accuracy_on_others(ballots) >= LEAST_ACCURACY:
         usual = 0.5 * sum(_usual(counts, found.believed))
-        own = _weights(found, counts, usual)
+        own = _weights(found, counts, errors, usual)
         if np.mean(own >= _HALF) > _HALF or np.sum(~np.isnan(ballots.known)) >= _MANY_KNOWN:
             weight = own
         weight = np.where(_knows(ballots, found.n), np.maximum(weight, KNOWN_FLOOR), weight)
     before = expit(found.prior)
-    return Accuracy(found.sensitivity, found.specificity, weight, before, found.right)
+    return Accuracy(found.sensitivity, found.specificity, errors, weight, before, found.right)
 
 
 @dataclass(frozen=True)
@@ -238,16 +240,24 @@ def _calibrated(ballots: Ballots, chances: Floats, believed: Floats) -> Floats:
     return found
 
 
-def _weights(found: _Fitted, counts: tuple[Floats, Floats, Floats, Floats], usual: float) -> Floats:
+def _errors(found: _Fitted, counts: tuple[Floats, Floats, Floats, Floats]) -> Floats:
+    """The standard errors of the balanced accuracies, (m,)."""
+    _, of_right, _, of_wrong = counts
+    errors: Floats = 0.5 * np.sqrt(
+        found.sensitivity * (1.0 - found.sensitivity) / (of_right + IMAGINED)
+        + found.specificity * (1.0 - found.specificity) / (of_wrong + IMAGINED)
+    )
+    return errors
+
+
+def _weights(
+    found: _Fitted, counts: tuple[Floats, Floats, Floats, Floats], errors: Floats, usual: float
+) -> Floats:
     """The weights by balanced accuracy, 1 for those who differ from all voters by less than two standard
     errors: weights by chance alone would cost more than they give. A worse one weighs 1 too while they
     keep TOLERATED of what others know beyond tossing coins, since a minority that wants other answers
     looks so; below, it falls to 0 for votes that tell nothing."""
     said_right, of_right, said_wrong, of_wrong = counts
-    errors = 0.5 * np.sqrt(
-        found.sensitivity * (1.0 - found.sensitivity) / (of_right + IMAGINED)
-        + found.specificity * (1.0 - found.specificity) / (of_wrong + IMAGINED)
-    )
     shrunk = 0.5 * (found.sensitivity + found.specificity)
     # what is clear is taken as it is, without the votes that were imagined
     plain = 0.5 * (_share(said_right, of_right, usual) + _share(said_wrong, of_wrong, usual))

@@ -129,6 +129,11 @@ class WordScores:
         return self.data[start:end], self.texts[start:end]
 
 
+def idf_of(df: int, n: int) -> float:
+    """Lucene's inverse document frequency of a word that df of n texts have."""
+    return float(np.log(1.0 + (n - df + 0.5) / (df + 0.5)))
+
+
 @cache
 def _adder() -> Any:
     """scipy's product of a sparse matrix, which adds to its output; None where scipy lacks it."""

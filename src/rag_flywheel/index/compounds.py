@@ -3,7 +3,7 @@
 It is given a vocabulary of stems, and must not know texts or scores.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,7 +57,7 @@ class Compounds:
         return words[start:end]
 
 
-def parts_of(word: str, known: Mapping[str, int], stem: Callable[[str], str]) -> list[str]:
+def parts_of(word: str, known: Container[str], stem: Callable[[str], str]) -> list[str]:
     """The known stems that a stem is put together of, in order; none when it is no compound.
 
     The last part is the longest known one, and what stands before it is a known word or such a
@@ -69,7 +69,7 @@ def parts_of(word: str, known: Mapping[str, int], stem: Callable[[str], str]) ->
 
 
 def _split(
-    word: str, known: Mapping[str, int], stem: Callable[[str], str], most: int
+    word: str, known: Container[str], stem: Callable[[str], str], most: int
 ) -> list[str] | None:
     for i in range(_LEAST_PART, len(word) - _LEAST_PART + 1):
         head, tail = word[:i], word[i:]

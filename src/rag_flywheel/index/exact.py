@@ -45,9 +45,12 @@ def typical_cosine(vectors: Vectors) -> float:
     Cosines are read as (cos - typical) / (1 - typical), so that an encoder whose cosines are all
     squeezed together, or a narrow domain, gives the same ranking as any other.
     """
-    n = len(vectors)
+    return typical_of_sum(vectors.sum(axis=0, dtype=np.float64), len(vectors))
+
+
+def typical_of_sum(total: npt.NDArray[np.float64], n: int) -> float:
+    """`typical_cosine` of n different unit rows that add up to float64 (dim,)."""
     if n < 2:
         return 0.0
-    total = vectors.sum(axis=0, dtype=np.float64)
     mean = (float(total @ total) - n) / (n * (n - 1.0))
     return min(max(mean, 0.0), _LARGEST_TYPICAL)

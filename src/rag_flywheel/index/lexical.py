@@ -23,12 +23,20 @@ from rag_flywheel.disk import (
     write_arrays,
 )
 from rag_flywheel.errors import counted
-from rag_flywheel.index.bm25 import K1, B, LexicalScores, WordScores, add_column
+from rag_flywheel.index.bm25 import LexicalScores, WordScores, add_column, idf_of
 from rag_flywheel.index.char_ngrams import CharNgrams
 from rag_flywheel.index.compounds import Compounds, parts_of
 from rag_flywheel.index.languages import COMPOUNDING
 from rag_flywheel.index.spans import places_of
-from rag_flywheel.index.tokenizer import Numbers, TokenIds, Tokenizer, is_character, tokenizer_of
+from rag_flywheel.index.statistics import MOST_PAIRS
+from rag_flywheel.index.tokenizer import (
+    Numbers,
+    TokenIds,
+    Tokenizer,
+    is_character,
+    tokenizer_of,
+    words_of_query,
+)
 from rag_flywheel.index.tokenizer import tokenize as tokenize
 from rag_flywheel.records import ENGLISH, NO_LANGUAGE, STEMMED
 
@@ -36,7 +44,6 @@ LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
 _TOKENS = {"ids": "int32 m", "offsets": "int32 n+1", "titles": "int32 n"}
 _COMPOUNDS = {"compound-offsets": "int32 words+1", "compounds": "int32 m"}
 _LANGUAGE = "language.json"
-_MOST_PAIRS = 64  # pairs that stand for one character of a query
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +113,7 @@ class LexicalIndex:
         """The index of the texts that stay, bool (n,), followed by new ones, each given as (title,
         whole text). It equals what `build` makes of all of them; only new texts are tokenised.
         """
-        numbers = Numbers(self.vocabulary, self.tokenizer)
+        numbers = Numbers(dict(self.vocabulary), self.tokenizer)
         tokens, lengths, titles = numbers.of(texts)
         old = np.diff(self.offsets)
         return self._of(
@@ -158,14 +165,15 @@ class LexicalIndex:
     def query_words(self, text: str) -> list[str]:
         """The words of a query in order, with those that stand for the parts of a compound, and the
         pairs of the index that stand for a single character."""
-        found: list[str] = []
-        for word in self.tokenizer.tokenize(text):
-            found.append(word)
-            if is_character(word):
-                found.extend(self._pairs_of.get(word, ()))
-            elif self.tokenizer.language in COMPOUNDING:
-                found.extend(parts_of(word, self.vocabulary, self.tokenizer.stem))
-        return found
+        return words_of_query(text, self.tokenizer, self._pairs, self._parts)
+
+    def _pairs(self, sign: str) -> Sequence[str]:
+        return self._pairs_of.get(sign, ())
+
+    def _parts(self, word: str) -> Sequence[str]:
+        if self.tokenizer.language not in COMPOUNDING:
+            return ()
+        return parts_of(word, self.vocabulary, self.tokenizer.stem)
 
     @cached_property
     def _pairs_of(self) -> Mapping[str, Sequence[str]]:
@@ -178,7 +186,7 @@ class LexicalIndex:
                     found.setdefault(sign, []).append(word)
         for sign, pairs in found.items():
             pairs.sort(key=lambda pair: (-n_with[self.vocabulary[pair]], pair))
-            found[sign] = pairs[:_MOST_PAIRS]
+            found[sign] = pairs[:MOST_PAIRS]
         return found
 
     def compounds_with(self, word: str) -> list[str]:
@@ -240,18 +248,23 @@ class LexicalIndex:
     def idf(self, word: str) -> float:
         """Lucene's inverse document frequency of a word, also of one in no text."""
         n, token = len(self), self.vocabulary.get(word)
-        df = 0 if token is None else len(self.bm25.of(token)[1])
-        return float(np.log(1.0 + (n - df + 0.5) / (df + 0.5)))
+        return idf_of(0 if token is None else len(self.bm25.of(token)[1]), n)
 
     def distinct_idf(self, word: str) -> float:
         """As `idf`, with equal texts counted once."""
-        first, token = self._first, self.vocabulary.get(word)
-        if first is None:
+        df, token = self._distinct_df, self.vocabulary.get(word)
+        if df is None:
             return self.idf(word)
-        n, df = int(first.sum()), 0
-        if token is not None:
-            df = int(first[self.bm25.of(token)[1]].sum())
-        return float(np.log(1.0 + (n - df + 0.5) / (df + 0.5)))
+        return idf_of(0 if token is None else int(df[token]), self.n_distinct)
+
+    @cached_property
+    def _distinct_df(self) -> TokenIds | None:
+        """How many different texts have each word, (n_words,); None: no two texts are equal."""
+        if self._first is None:
+            return None
+        so_far = np.append(0, np.cumsum(self._first[self.bm25.texts], dtype=np.int32))
+        df: TokenIds = np.diff(so_far[self.bm25.starts])
+        return df
 
     @cached_property
     def n_distinct(self) -> int:
@@ -315,21 +328,13 @@ class LexicalIndex:
         lengths = self.offsets[positions + 1] - starts
         return self.tokens[places_of(starts, lengths)], lengths
 
-    def score_unindexed(
-        self, words: Sequence[str], counts: Sequence[Mapping[str, int]], lengths: Sequence[int]
-    ) -> LexicalScores:
-        """float32 (n,): BM25 of texts that are not in the index, under its idf and average length.
+    def knows(self, word: str) -> bool:
+        """Whether any text has this word."""
+        return word in self.vocabulary
 
-        counts: how often each word is in each text; lengths: the number of words of each.
-        """
-        norms = K1 * (1.0 - B + B * np.asarray(lengths, dtype=np.float64) / self.average_length)
-        scores = np.zeros(len(counts))
-        for word in words:
-            tf = np.fromiter((c.get(word, 0) for c in counts), np.float64, count=len(counts))
-            for compound in self.compounds_with(word):
-                tf += np.fromiter((c.get(compound, 0) for c in counts), np.float64, len(counts))
-            scores += self.idf(word) * tf / (tf + norms)
-        return scores.astype(np.float32)
+    def ngram_idf(self, words: Sequence[str]) -> dict[str, float]:
+        """idf of the known n-grams of a query's words, times how often the query has each."""
+        return self.ngrams.of_query(words)
 
 
 def language_at(folder: Path) -> str:

@@ -7,7 +7,7 @@ Scripts without blanks between words become overlapping pairs of characters. A n
 import re
 import unicodedata
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, pairwise
 from typing import Any, TypeAlias
@@ -265,6 +265,21 @@ def tokenizer_for(setting: str, texts: Iterable[str]) -> Tokenizer:
     return tokenizer_of(language_of(spaced))
 
 
+def words_of_query(
+    text: str,
+    tokenizer: Tokenizer,
+    pairs_of: Callable[[str], Sequence[str]],
+    parts_of: Callable[[str], Sequence[str]],
+) -> list[str]:
+    """The words of a query in order, each followed by the pairs that stand for it where it is a single
+    character, else by the parts that it is put together of."""
+    found: list[str] = []
+    for word in tokenizer.tokenize(text):
+        found.append(word)
+        found.extend(pairs_of(word) if is_character(word) else parts_of(word))
+    return found
+
+
 def stems_in(
     texts: Iterable[str], stems: Sequence[str], tokenizer: Tokenizer
 ) -> Iterator[tuple[int, int]]:
@@ -278,12 +293,12 @@ def stems_in(
 class Numbers(dict[str, tuple[int, ...]]):
     """The numbers of the words of every short piece of text seen so far: each is stemmed once.
 
-    stems: the number of each word; a new one gets the next number. Not thread-safe.
+    stems: the number of each word; a new one gets the next number and is entered. Not thread-safe.
     """
 
-    def __init__(self, stems: Mapping[str, int], tokenizer: Tokenizer) -> None:
+    def __init__(self, stems: dict[str, int], tokenizer: Tokenizer) -> None:
         super().__init__()
-        self.stems = dict(stems)
+        self.stems = stems
         self._words_of = tokenizer.words_of
 
     def __missing__(self, piece: str) -> tuple[int, ...]:

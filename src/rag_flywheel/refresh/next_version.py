@@ -231,7 +231,7 @@ def _with_trust(running: RunningJob, version: LoadedVersion) -> Parameters:
     weights were fitted, that of `dense` follows."""
     some = version.pids[sampled(len(version.pids))]
     with running.job.database.reading() as conn:
-        found = passages.fetch(conn, some.tolist())
+        found = passages.rows_of(conn, some.tolist())  # also of texts that ended meanwhile
     texts = [passages.encoded_text(found[pid].passage) for pid in some.tolist()]
     vectors, tokenizer = version.dense.vectors(some), version.lexical.tokenizer
     trust = dense_trust(texts, vectors, tokenizer, running.source.queries.encode)

@@ -2,10 +2,10 @@
 
 import logging
 import sqlite3
+import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from rag_flywheel.curate.weights import SAID
 from rag_flywheel.errors import counted
 from rag_flywheel.improve.crowds import TOGETHER, contradicted, crowds_of
 from rag_flywheel.improve.examples import Examples, Floats, Ints
+from rag_flywheel.improve.peers import Asking
 from rag_flywheel.improve.propagate import build_memory
 from rag_flywheel.improve.raters import (
     LEAST_ACCURACY,
@@ -34,9 +35,11 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.event_types import VoteEvent
 
 APART = 0.6
-"""The share of their own among the questions nearest to those of users whose questions lie apart."""
-_NEAREST = 5
+"""The share of their own among the questions around those of users whose questions lie apart."""
 _DOUBTED = 0.5
+_CLEARLY_LESS = (
+    3.0  # standard errors; the least accurate of twenty alike is 2.8 below the others at times
+)
 
 log = logging.getLogger("rag_flywheel")
 
@@ -62,7 +65,8 @@ def weighed_raters(
     question's own votes come from the shipped weights and the votes on similar questions, so that the
     same votes always give the same weights. Users are compared with those of their own tenant where it
     has enough of them, since another tenant may want other answers; a user of several tenants weighs
-    what the strictest of them says. Those who are hardly believed are judged again among themselves.
+    what the strictest of them says. Who weighs less than 1, but asks apart from others with a group of
+    users, is judged again as one of that group.
     """
     with database.snapshot() as conn:
         standing = standing_votes(source.heard(votes.votes_until(conn, until)))
@@ -72,12 +76,14 @@ def weighed_raters(
     found: dict[str, RaterWeight] = {}
     chances = _chances_before(examples)
     for some in _by_tenant(standing):
-        of_some = _weighed(_cast(some, chances, known))
-        doubted = {user for user, r in of_some.items() if r.weight < _DOUBTED and r.crowd is None}
-        if len(doubted) >= LEAST_VOTERS and _ask_apart(some, doubted, examples):
-            weights = dict.fromkeys(of_some.keys() - doubted, 0.0)
+        of_some, errors = _weighed(_cast(some, chances, known))
+        for peers in _peers_apart(some, of_some, examples):
+            if _most_believed(of_some, peers):
+                of_some |= _like_their_peers(of_some, errors, peers)
+                continue
+            weights = dict.fromkeys(of_some.keys() - peers, 0.0)
             past = read_past(database, source, until=until, weights=weights)
-            own = [vote for vote in some if vote.user_id in doubted]
+            own = [vote for vote in some if vote.user_id in peers]
             among = _cast(own, _chances_before(judged_again(examples, past)), known)
             of_some |= _believed_among_themselves(of_some, among)
         for user, rater in of_some.items():
@@ -105,31 +111,69 @@ def _by_tenant(standing: list[VoteEvent]) -> Iterator[list[VoteEvent]]:
         yield few
 
 
-def _ask_apart(standing: list[VoteEvent], doubted: set[str], examples: Examples) -> bool:
-    """Whether the questions of these users lie apart: of those nearest to them most are their own.
-
-    Then nobody else's are moved by what they say. Whoever attacks the questions of others asks among them.
-    """
-    voices: dict[QueryKey, dict[str, bool]] = defaultdict(dict)
+def _peers_apart(
+    standing: list[VoteEvent], weighed: Mapping[str, RaterWeight], examples: Examples
+) -> Iterator[set[str]]:
+    """The groups of users whose questions lie apart, of which some weigh less than 1: of the questions
+    around theirs most are their own, so that hardly anybody else's are moved by what they say."""
+    rows = {key: i for i, key in enumerate(examples.keys)}
+    voters: dict[str, int] = {}
+    voter, question = [], []
     for vote in standing:
-        voices[QueryKey(vote.query, vote.tenant)][vote.voice] = vote.user_id in doubted
-    own = {key for key, said in voices.items() if 2 * sum(said.values()) > len(said)}
-    shares = []
-    for i, key in enumerate(examples.keys):
-        if key in own:
-            near = (examples.keys[j] for j in examples.near.rows[i].tolist() if j != i)
-            nearest = list(islice((other for other in near if other in voices), _NEAREST))
-            if nearest:
-                shares.append(sum(other in own for other in nearest) / len(nearest))
-    return bool(shares) and sum(shares) / len(shares) >= APART
+        key = QueryKey(vote.query, vote.tenant)
+        if key in rows:
+            voter.append(voters.setdefault(vote.voice, len(voters)))
+            question.append(rows[key])
+    names = list(voters)
+    less = [u for u in names if u in weighed and _weighs_less(weighed[u])]
+    if not less:
+        return
+    asking = Asking.of(
+        np.array(voter, dtype=np.int64), np.array(question, dtype=np.int64), examples.near.rows
+    )
+    judged: set[str] = set()
+    for user in less:
+        if user not in judged:
+            peers = asking.peers(voters[user])
+            if len(peers) >= LEAST_VOTERS and asking.apart(peers) >= APART:
+                group = {names[i] for i in peers.tolist()}
+                judged |= group
+                yield group
+
+
+def _weighs_less(rater: RaterWeight) -> bool:
+    return rater.weight < 1.0 and rater.crowd is None
+
+
+def _most_believed(weighed: Mapping[str, RaterWeight], peers: set[str]) -> bool:
+    own = [weighed[user].weight >= _DOUBTED for user in peers if user in weighed]
+    return 2 * sum(own) > len(own)
+
+
+def _like_their_peers(
+    weighed: Mapping[str, RaterWeight], errors: Mapping[str, float], peers: set[str]
+) -> dict[str, RaterWeight]:
+    """Those of a group most of which is believed who are not clearly less accurate than the group, with the
+    weight of the others: by the standards of a majority all of a minority looks alike, and luck alone
+    puts some below what is tolerated."""
+    own = {user: weighed[user] for user in peers if user in weighed}
+    usual = statistics.median(rater.accuracy for rater in own.values())
+    weight = min(statistics.median(rater.weight for rater in own.values()), 1.0)
+    return {
+        user: replace(rater, weight=weight)
+        for user, rater in own.items()
+        if rater.weight < weight
+        and rater.crowd is None
+        and usual - rater.accuracy <= _CLEARLY_LESS * errors[user]
+    }
 
 
 def _believed_among_themselves(
     weighed: dict[str, RaterWeight], among: _Cast
 ) -> dict[str, RaterWeight]:
-    """The doubted users whose votes bear each other out where only theirs count, with the weight that they
-    have there, at most 1: a minority that wants other answers."""
-    again = _weighed(among)
+    """The users of a group whose votes bear each other out where only theirs count, with the weight that
+    they have there, at most 1, where that is more: a minority that wants other answers."""
+    again, _ = _weighed(among)
     if not again or accuracy_on_others(among.ballots) < LEAST_ACCURACY:
         return {}
     return {
@@ -154,10 +198,11 @@ def _known(conn: sqlite3.Connection, until: int) -> dict[tuple[QueryKey, int], b
     return found
 
 
-def _weighed(cast: _Cast) -> dict[str, RaterWeight]:
+def _weighed(cast: _Cast) -> tuple[dict[str, RaterWeight], dict[str, float]]:
+    """How far each user is trusted, and the standard error of their accuracy."""
     ballots = cast.ballots
     if not len(ballots.voter):
-        return {}
+        return {}, {}
     found = accuracy_of(ballots)
     weight = found.weight.copy()
     crowd = np.full(len(weight), -1)
@@ -166,15 +211,16 @@ def _weighed(cast: _Cast) -> dict[str, RaterWeight]:
         crowd[members] = number
         if contradicted(ballots, members, cast.need):
             weight[members] = np.minimum(weight[members], TOGETHER / len(members))
-    return {
+    named = {user: i for i, user in enumerate(cast.users) if user is not None}
+    raters = {
         user: RaterWeight(
             round(float(weight[i]), 4),
             round(float(found.balanced[i]), 4),
             int(crowd[i]) if crowd[i] > 0 else None,
         )
-        for i, user in sorted(enumerate(cast.users), key=lambda each: each[1] or "")
-        if user is not None
+        for user, i in sorted(named.items())
     }
+    return raters, {user: float(found.error[i]) for user, i in named.items()}
 
 
 def _chances_before(examples: Examples) -> Mapping[QueryKey, Mapping[int, float]]:

@@ -38,6 +38,7 @@ from rag_flywheel.store.database import Database
 log = logging.getLogger("rag_flywheel")
 _MUTES = "mutes learned"  # the key of the event number
 _PEOPLE = "memory_min_users learned"  # the key of the setting that the live version was built under
+_WAIT_S = 2.0  # for readers of an older state of the database
 
 
 def refresh(job: Job, when: When, *, tune: bool = False) -> RefreshReport:
@@ -186,3 +187,9 @@ def _fold(job: Job, live: Live, report: RefreshReport) -> None:
         weights = weights_of(load_raters(deploy.version_folder(job.root, manifest.id)))
     if n := fold_old(job.database, job.config, days=days, until=until, weights=weights):
         log.info("refresh: folded %s older than %g days", counted(n, "retrieval"), days)
+    if not job.database.empty_log(wait_s=_WAIT_S):  # also what an earlier refresh could not
+        log.warning(
+            "refresh: %s-wal may still hold what was folded, until the next refresh: another program has "
+            "been reading an older state of the database",
+            job.database.path,
+        )

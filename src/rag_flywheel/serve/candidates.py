@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.bm25 import LexicalScores
+from rag_flywheel.index.positions import find_pids
 from rag_flywheel.index.tokenizer import is_character, is_one_name
 from rag_flywheel.rank.features import CHEAP, FEATURES, MEASURES, RICH, with_rich
 from rag_flywheel.rank.parameters import Parameters
@@ -19,7 +20,6 @@ from rag_flywheel.serve.features import (
     Positions,
     bm25_scores,
     cheap_of,
-    find_pids,
     read_features,
     rich_of,
 )
@@ -112,7 +112,7 @@ def _looked_up(state: State, inside: Scope, query: EmbeddedText, dense: Pids, n:
     bm25, fresh_bm25 = bm25_scores(state, inside, words)
     pids = _union(dense, state.version.pids[highest(bm25, n)])
     indexed = np.searchsorted(state.version.pids, pids)
-    fresh = _best_fresh(state.fresh.vectors @ query.vector, fresh_bm25, inside, n)
+    fresh = _best_fresh(state.fresh.cosines(query.vector), fresh_bm25, inside, n)
     best_bm25 = float(max(scores.max(initial=0.0) for scores in (bm25, fresh_bm25)))
     scores = np.concatenate([bm25[indexed], fresh_bm25[fresh]])
     cheap = cheap_of(state, query, scores, best_bm25, indexed, fresh)

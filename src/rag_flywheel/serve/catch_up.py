@@ -11,23 +11,22 @@ from rag_flywheel.curate.chances import past_queries, rests_on
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.index.fresh import FreshSegment
-from rag_flywheel.index.known_items import dense_trust, sampled
-from rag_flywheel.index.tokenizer import tokenizer_for
+from rag_flywheel.index.positions import find_pids
 from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
-from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.stored_evidence import StoredEvidence
-from rag_flywheel.records import Acting, Judgment, Pids
-from rag_flywheel.serve.features import find_pids
-from rag_flywheel.serve.state import NO_COPIES, Copies, State
+from rag_flywheel.records import Acting, Judgment
+from rag_flywheel.serve.fresh_texts import no_texts, with_texts, without_texts
+from rag_flywheel.serve.inheritance import Inheritance, inheritance, inheritance_after
+from rag_flywheel.serve.state import State
 from rag_flywheel.store import forgetting, golden, mutes, passages
 from rag_flywheel.store import votes as vote_store
-from rag_flywheel.store.embedding import past_query_vectors, vectors_of
+from rag_flywheel.store.embedding import past_query_vectors
 from rag_flywheel.store.timeline import read_moment
 
 
 def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
     """A version alone: without fresh texts, removals or votes."""
-    lineage_of, heirs, copies = _inheritance(conn, version.pids)
+    own = inheritance(conn, version.pids)
     return State(
         version,
         read_moment(conn).timeline,
@@ -36,19 +35,21 @@ def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
         np.ones(len(version.pids), dtype=bool),
         FreshSegment.empty(version.dense.dim, version.lexical.tokenizer),
         version.lexical,
-        lineage_of,
-        heirs,
-        copies,
+        own.lineage_of,
+        own.heirs,
+        own.copies,
         EvidenceView(version.dense.dim),
-        corpus_of(conn, version.watermark),
+        corpus_of(conn, version.watermark, version.watermark),
         passages.last_edit(conn),
         forgetting.count_begun(conn),
     )
 
 
-def corpus_of(conn: sqlite3.Connection, until: int) -> str:
-    """A name for the texts that were in the index at an event."""
-    return f"{read_moment(conn).timeline} {passages.last_change(conn, until)}"
+def corpus_of(conn: sqlite3.Connection, watermark: int, until: int) -> str:
+    """A name for the texts that were in the index at event `until`, as a version of another event
+    searches them: what it has, and what changed since."""
+    changes = dict.fromkeys(passages.last_change(conn, seq) for seq in (watermark, until))
+    return " ".join([read_moment(conn).timeline, *map(str, changes)])
 
 
 def initial_state(
@@ -57,18 +58,20 @@ def initial_state(
     """The state of a just loaded version, from a read transaction on the store."""
     present = passages.present_pids(conn)
     new = np.setdiff1d(present, version.pids, assume_unique=True)
-    texts = passages.fetch(conn, new.tolist())
-    bare = bare_state(version, conn)
-    alive = np.isin(version.pids, present, assume_unique=True)
+    bare, seq = bare_state(version, conn), passages.read_clock(conn)
+    own = inheritance(conn, present)
     blank = replace(
         bare,
         frozen_at=frozen_at,
-        seq=passages.read_clock(conn),
-        alive=alive,
-        fresh=bare.fresh if len(version.pids) else _no_texts(version, source),
-        corpus=bare.corpus if alive.all() and not len(new) else None,
+        seq=seq,
+        alive=np.isin(version.pids, present, assume_unique=True),
+        fresh=bare.fresh if len(version.pids) else no_texts(version, source),
+        lineage_of=own.lineage_of,
+        heirs=own.heirs,
+        copies=own.copies,
+        corpus=corpus_of(conn, version.watermark, seq),
     )
-    state = _with_texts(blank, [texts[p] for p in sorted(texts)], conn, source)
+    state = with_texts(blank, new, conn, source)
     stored = _usable_evidence(state, conn, source)
     if stored is None:
         votes = vote_store.votes_until(conn, state.last_vote)
@@ -104,24 +107,24 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
     heard = mutes.changed_since(conn, state.seq)
     spoken_of = golden.known_since(conn, state.seq)
     if state.known.lineages and not same:
-        moved = {t.lineage for t in born} | passages.lineages_of(conn, ended)
+        moved = set(born.values()) | passages.lineages_of(conn, ended)
         spoken_of |= moved & state.known.lineages
-    state = replace(
-        state,
-        seq=seq,
-        texts={},
-        corpus=state.corpus if same else None,
-        edited=passages.last_edit(conn),
-    )
-    if ended:
-        gone = np.array(ended, dtype=np.int64)
-        state = replace(
-            state,
-            alive=state.alive & ~np.isin(state.version.pids, gone),
-            fresh=state.fresh.without(gone),
-        )
+    state = replace(state, seq=seq, texts={}, edited=passages.last_edit(conn))
     if not same:
-        state = _with_texts(state, born, conn, source)
+        own = Inheritance(state.lineage_of, state.heirs, state.copies)
+        own = inheritance_after(own, conn, born, ended)
+        state = with_texts(
+            replace(
+                without_texts(state, ended),
+                lineage_of=own.lineage_of,
+                heirs=own.heirs,
+                copies=own.copies,
+                corpus=corpus_of(conn, state.version.watermark, seq),
+            ),
+            np.array(list(born), dtype=np.int64),
+            conn,
+            source,
+        )
     queries = vote_store.queries_of_users(conn, heard) if heard else []
     state = _with_votes(state, last_vote, conn, source, queries)
     return _with_known(state, conn, source, spoken_of) if spoken_of else state
@@ -154,7 +157,9 @@ def _present(state: State, lineages: Collection[int]) -> set[int]:
     pids = np.array([state.heirs.get(p, p) for p in every], dtype=np.int64)
     at, there = find_pids(pids, state.version.pids)
     there[there] = state.alive[at[there]]
-    there |= find_pids(pids, state.fresh.pids)[1]
+    at, fresh = find_pids(pids, state.fresh.pids)
+    fresh[fresh] = state.fresh.present[at[fresh]]
+    there |= fresh
     return {lineage for lineage, present in zip(every, there.tolist(), strict=True) if present}
 
 
@@ -188,74 +193,6 @@ def _with_votes(
     queries = list(dict.fromkeys(queries))
     votes = vote_store.votes_on_queries(conn, queries, state.last_vote)
     return _judged(state, source.judge(votes, state.version.weights), set(queries), conn, source)
-
-
-def _with_texts(
-    state: State,
-    texts: Sequence[passages.StoredPassage],
-    conn: sqlite3.Connection,
-    source: Source,
-) -> State:
-    fresh_pids = set(state.fresh.pids.tolist())
-    new = [t for t in texts if t.pid not in fresh_pids]
-    fresh = state.fresh
-    if not len(state.version.pids) and len(new) > len(fresh.texts):
-        new = list(passages.present(conn))
-        spoken = (passages.encoded_text(t.passage) for t in new)
-        tokenizer = tokenizer_for(source.config.language, spoken)
-        fresh = FreshSegment.empty(fresh.dim, tokenizer)
-    if new:
-        pids = np.array([t.pid for t in new], dtype=np.int64)
-        words = [passages.encoded_text(t.passage) for t in new]
-        titles, hashes = [t.passage.title for t in new], [t.text_hash for t in new]
-        vectors = vectors_of(conn, dict(zip(hashes, words, strict=True)), source.passages)
-        rows = np.stack([vectors[h] for h in hashes])
-        fresh = fresh.with_texts(pids, words, titles, rows)
-        if len(new) == len(fresh.texts) and not len(state.version.pids):
-            trust = _trust(fresh, words, source)
-            parameters = Parameters.starting(trust)
-            state = replace(state, version=replace(state.version, parameters=parameters))
-    standing = np.concatenate([state.version.pids[state.alive], fresh.pids])
-    lineage_of, heirs, copies = _inheritance(conn, standing)
-    return replace(
-        state,
-        fresh=fresh,
-        statistics=state.version.lexical if len(state.version.pids) else fresh.statistics(),
-        lineage_of=lineage_of,
-        heirs=heirs,
-        copies=copies,
-    )
-
-
-def _inheritance(
-    conn: sqlite3.Connection, standing: Pids
-) -> tuple[dict[int, int], dict[int, int], Copies]:
-    """lineage_of, heirs and copies of a state, of these texts."""
-    inheritors = passages.inheritors(conn)
-    if not inheritors:
-        return {}, {}, NO_COPIES
-    rows = np.array(inheritors, dtype=np.int64)
-    rows = rows[np.isin(rows[:, 0], standing)]
-    firsts = np.unique(rows[:, 1])
-    firsts = firsts[np.isin(firsts, standing)]
-    every = np.concatenate([rows, np.stack([firsts, firsts], axis=1)])
-    every = every[np.argsort(every[:, 0])]
-    _, place, sizes = np.unique(every[:, 1], return_inverse=True, return_counts=True)
-    copies = every[sizes[place] > 1]
-    lineage_of = dict(zip(*rows.T.tolist(), strict=True))
-    return lineage_of, {v: k for k, v in lineage_of.items()}, (copies[:, 0], copies[:, 1])
-
-
-def _no_texts(version: LoadedVersion, source: Source) -> FreshSegment:
-    """A fresh segment where there is no text at all yet."""
-    return FreshSegment.empty(version.dense.dim, tokenizer_for(source.config.language, ()))
-
-
-def _trust(fresh: FreshSegment, texts: Sequence[str], source: Source) -> float:
-    """How far the cosines of these texts are trusted, by some of them."""
-    some = sampled(len(texts))
-    own = [texts[i] for i in some.tolist()]
-    return dense_trust(own, fresh.vectors[some], fresh.tokenizer, source.queries.encode)
 
 
 def _judged(

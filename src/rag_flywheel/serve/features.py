@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.bm25 import LexicalScores
+from rag_flywheel.index.positions import find_pids
 from rag_flywheel.rank.features import (
     Best,
     QueryWords,
@@ -60,7 +61,7 @@ def cheap_of(
     fresh: Positions,
 ) -> Features:
     """Cheap features of texts of the version and of fresh ones, at these positions; bm25: theirs."""
-    vectors = [state.version.dense.at(indexed), state.fresh.vectors[fresh]]
+    vectors = [state.version.dense.at(indexed), state.fresh.vectors_at(fresh)]
     cosines = np.concatenate([part @ query.vector for part in vectors])
     return cheap_features(cosines, bm25, best_bm25, state.typical_cosine)
 
@@ -75,9 +76,9 @@ def rich_of(
     """Rich features of texts of the version and of fresh ones, at these positions, followed by the
     measures of relevance."""
     lexical, statistics = state.version.lexical, state.statistics
-    known = [w in statistics.vocabulary for w in words]
+    known = [statistics.knows(w) for w in words]
     query = QueryWords.of(words, [statistics.idf(w) for w in words], known)
-    idf = statistics.ngrams.of_query(words)
+    idf = statistics.ngram_idf(words)
     places, lengths = lexical.words_at(query.words, indexed)
     titles = lexical.titles[indexed].astype(np.int64)
     if lexical is statistics:
@@ -102,12 +103,3 @@ def rich_of(
     unknown = float(np.log(2.0 * n_distinct + 2.0))
     measured = measures(texts, distinct, query.known, unknown)
     return np.concatenate([rich, measured], axis=1), best
-
-
-def find_pids(wanted: Pids, pids: Pids) -> tuple[Positions, npt.NDArray[np.bool_]]:
-    """Where wanted pids are among ascending `pids`, and which of them are there at all."""
-    at = np.searchsorted(pids, wanted)
-    if not len(pids):
-        return at, np.zeros(len(wanted), dtype=bool)
-    there: npt.NDArray[np.bool_] = pids[np.minimum(at, len(pids) - 1)] == wanted
-    return at, there

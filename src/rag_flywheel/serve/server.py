@@ -20,6 +20,7 @@ from rag_flywheel.checks import (
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import TextEncoder
+from rag_flywheel.errors import FlywheelError
 from rag_flywheel.rank.evidence import Asked, Evidence, evidence_for
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.posterior import Rates
@@ -383,6 +384,13 @@ class Server:
         """Load the live version, if any query was answered before; else the first query loads it."""
         if self._live.last() is not None:
             self._live.renew()
+
+    def follow(self) -> None:
+        """Take in what happened since the last query, if any was answered before; else the first query
+        does. What fails now fails again, and is raised, at the next query."""
+        if self._live.last() is not None:
+            with suppress(FlywheelError):
+                self._live.state()
 
     def close(self) -> None:
         """Wait for a version that is being loaded; close the database first."""

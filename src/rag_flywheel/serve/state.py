@@ -5,21 +5,24 @@ A State never changes; `caught_up` makes the next one from the events after it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.index.dense import Part
-from rag_flywheel.index.fresh import FreshSegment
-from rag_flywheel.index.lexical import LexicalIndex
+from rag_flywheel.index.positions import find_pids
+from rag_flywheel.index.statistics import WordStatistics
 from rag_flywheel.rank.evidence import EvidenceView
 from rag_flywheel.records import Acting, Pids
+from rag_flywheel.serve.inheritance import Copies, LineageOf
 from rag_flywheel.store import passages
 
-Copies = tuple[Pids, Pids]
-"""int64 (n,) each: ascending pids of texts that share their votes with another, and their lineages."""
-NO_COPIES: Copies = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+if TYPE_CHECKING:
+    from rag_flywheel.index.fresh import FreshSegment
+
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class State:
     inherits, and heirs: that row -> pid, where they differ; copies: the pids, and the rows whose votes
     they inherit, of texts that inherit the same votes as another one; evidence has no vote after `frozen_at`,
     None: all votes; texts: a cache of those read, which a new event makes stale; corpus: a name
-    of its texts, which other texts do not have, None: texts were added or removed since the version;
+    of its texts and of the version among which they are searched, which other texts do not have;
     edited: the number of the last event
     that changed metadata; n_forgotten: how many users were deleted, whose votes are not in it; known:
     the known answers that are in the evidence, whatever `frozen_at` is.
@@ -43,13 +46,13 @@ class State:
     frozen_at: int | None
     seq: int
     alive: npt.NDArray[np.bool_]
-    fresh: FreshSegment
-    statistics: LexicalIndex
-    lineage_of: Mapping[int, int]
+    fresh: "FreshSegment"
+    statistics: WordStatistics
+    lineage_of: LineageOf
     heirs: Mapping[int, int]
     copies: Copies
     evidence: EvidenceView
-    corpus: str | None
+    corpus: str
     edited: int = 0
     n_forgotten: int = 0
     known: Acting = field(default_factory=Acting)
@@ -68,9 +71,7 @@ class State:
 
     def lineages(self, pids: Pids) -> Pids:
         """The rows whose votes these texts inherit."""
-        if not self.lineage_of:
-            return pids
-        return np.array([self.lineage_of.get(p, p) for p in pids.tolist()], dtype=np.int64)
+        return self.lineage_of.of(pids)
 
 
 @dataclass(frozen=True)
@@ -93,22 +94,35 @@ def scope(state: State, allowed: Pids | None, *, copies: bool = False) -> Scope:
 
     allowed: pids that pass; None: no filter.
     """
-    indexed, fresh = state.alive, np.ones(len(state.fresh.pids), dtype=bool)
+    indexed, fresh = state.alive, state.fresh.present
     if allowed is not None:
         indexed = indexed & np.isin(state.version.pids, allowed, assume_unique=True)
-        fresh = np.isin(state.fresh.pids, allowed, assume_unique=True)
+        fresh = fresh & np.isin(state.fresh.pids, allowed, assume_unique=True)
     heirs: dict[int, int] = {}
     pids, lineages = state.copies
     if len(pids):
-        standing = np.isin(pids, state.version.pids[indexed]) | np.isin(
-            pids, state.fresh.pids[fresh]
-        )
+        standing = _among(pids, state.version.pids, indexed) | _among(pids, state.fresh.pids, fresh)
         pids, lineages = pids[standing], lineages[standing]
         shared, first = np.unique(lineages, return_index=True)
         heirs = dict(zip(shared.tolist(), pids[first].tolist(), strict=True))
         if not copies:
             others = np.delete(pids, first)
-            indexed = indexed & ~np.isin(state.version.pids, others, assume_unique=True)
-            fresh = fresh & ~np.isin(state.fresh.pids, others, assume_unique=True)
+            indexed = _without(indexed, state.version.pids, others)
+            fresh = _without(fresh, state.fresh.pids, others)
     searchable = None if indexed.all() else state.version.dense.part(indexed)
     return Scope(indexed, fresh, searchable, allowed is None, heirs)
+
+
+def _among(wanted: Pids, pids: Pids, mask: Mask) -> Mask:
+    """Which of the wanted pids are among ascending `pids` and in the mask over them."""
+    at, there = find_pids(wanted, pids)
+    there[there] = mask[at[there]]
+    return there
+
+
+def _without(mask: Mask, pids: Pids, gone: Pids) -> Mask:
+    """A mask over ascending `pids` without some of them."""
+    at, there = find_pids(gone, pids)
+    left = mask.copy()
+    left[at[there]] = False
+    return left

@@ -222,14 +222,21 @@ class Database:
         False when other connections go on reading an older state for wait_s: the log, which then
         may hold deleted rows, could not be emptied.
         """
-        until = time.monotonic() + wait_s
         with self.reading() as conn:
             conn.execute("VACUUM")
-            with _waiting(conn, _LOG_BUSY_S):
-                while conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                    if time.monotonic() > until:
-                        return False
-                    time.sleep(_LOG_BUSY_S)
+        return self.empty_log(wait_s=wait_s)
+
+    def empty_log(self, *, wait_s: float = 0.0) -> bool:
+        """Empty the log beside the file, which holds rows as they were before they were changed or deleted.
+
+        False when other connections go on reading an older state for wait_s.
+        """
+        until = time.monotonic() + wait_s
+        with self.reading() as conn, _waiting(conn, _LOG_BUSY_S):
+            while conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > until:
+                    return False
+                time.sleep(_LOG_BUSY_S)
         return True
 
     def close(self) -> None:
@@ -434,12 +441,19 @@ def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
         check_same_thread=False,
         uri=True,
     )
-    until = time.monotonic() + BUSY_TIMEOUT_S
     try:
         _require_own(conn, path)
-    except BaseException:
+        _set_up(conn)
+    except (
+        BaseException
+    ):  # also one that is no error of SQLite's, such as a message that is no UTF-8
         conn.close()
         raise
+    return conn
+
+
+def _set_up(conn: sqlite3.Connection) -> None:
+    until = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
             conn.execute("PRAGMA trusted_schema=OFF")
@@ -447,12 +461,11 @@ def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
             conn.execute("PRAGMA journal_mode=WAL")
             conn.execute("PRAGMA synchronous=NORMAL")
             conn.execute("PRAGMA secure_delete=ON")  # deleted rows are overwritten
-            return conn
+            return
         except sqlite3.Error as error:
             # the switch to WAL does not wait for others that open the file for the first time
             locked = getattr(error, "sqlite_errorname", "") in {"SQLITE_BUSY", "SQLITE_LOCKED"}
             if not locked or time.monotonic() > until:
-                conn.close()
                 raise
             time.sleep(0.01)
 

@@ -85,9 +85,9 @@ def fold(
     )
     conn.executemany(
         "UPDATE retrievals SET user_id = NULL, session_id = NULL, answer = NULL, latency_ms = 0, "
-        "filter = CASE WHEN tenant IS NULL OR ?1 IS NULL THEN NULL "
-        "ELSE json_object(?1, json(tenant)) END, folded = ?2 WHERE rid = ?3",
-        [(tenant_key, seq, r) for r in retrievals],
+        "filter = CASE WHEN tenant IS NULL OR :key IS NULL THEN NULL "
+        "ELSE json_object(:key, json(tenant)) END, folded = :seq WHERE rid = :rid",
+        [{"key": tenant_key, "seq": seq, "rid": rid} for rid in retrievals],
     )
     conn.executemany(
         "UPDATE retrievals SET voters = ?, voters_at = ? "

@@ -223,6 +223,15 @@ def ids_by_lineage(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[in
     return found
 
 
+def pids_by_lineage(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[int, list[int]]:
+    """{lineage: ascending pids} of the texts in the index now."""
+    found: dict[int, list[int]] = {}
+    sql = f"SELECT lineage, pid FROM passages WHERE {_PRESENT} AND lineage IN (%s)"
+    for lineage, pid in sorted(in_chunks(conn, sql, lineages)):
+        found.setdefault(int(lineage), []).append(int(pid))
+    return found
+
+
 def insert(
     conn: sqlite3.Connection,
     passage: Passage,
@@ -444,15 +453,17 @@ def inheritors(conn: sqlite3.Connection) -> list[tuple[int, int]]:
     return [(int(pid), column_checks.whole("passages.lineage", lineage)) for pid, lineage in rows]
 
 
-def changed_since(conn: sqlite3.Connection, seq: int) -> tuple[list[StoredPassage], list[int]]:
-    """(texts of the index begun after event `seq` and not ended, pids ended after it)."""
+def changed_since(conn: sqlite3.Connection, seq: int) -> tuple[dict[int, int], list[int]]:
+    """({pid: the row whose votes it inherits} of the texts of the index begun after event `seq` and not
+    ended, by pid; pids ended after it)."""
     born = conn.execute(
-        f"SELECT {_COLUMNS} FROM passages INDEXED BY passages_born "
+        "SELECT pid, lineage FROM passages INDEXED BY passages_born "
         f"WHERE born > ? AND {_PRESENT} ORDER BY pid",
         (seq,),
     )
     ended = conn.execute("SELECT pid FROM passages WHERE ended > ?", (seq,))
-    return [stored_row(row) for row in born], [int(row[0]) for row in ended]
+    lineages = {int(pid): column_checks.whole("passages.lineage", lineage) for pid, lineage in born}
+    return lineages, [int(row[0]) for row in ended]
 
 
 def last_change(conn: sqlite3.Connection, until: int) -> int:

@@ -166,7 +166,17 @@ def gate(page: Page) -> None:
     page.says("must gain, if there are {},", gates.LEAST_JUDGED)
     page.says("with a chance of {} / k", gates.ALPHA)
     page.says("spends its own {} / k", gates.ALPHA)
+    page.says("with at least {} queries to judge by", gates.LEAST_JUDGED)
+    page.says("or fewer than {} queries are left", gates.LEAST_JUDGED)
+    page.says("start at {} either", gates.ALPHA)
     simulation = page.result("gate_simulation")
+    forgets = simulation["forgets"]
+    page.says(
+        "let in by {:.1f} % of {:,} simulated families",
+        100 * forgets["ever"]["again"],
+        forgets["families"],
+    )
+    page.says("it was {:.1f} %", 100 * forgets["ever"]["restarted"])
     none = [d["replaced"] for d in simulation["differences"] if d["gain"] == 0]
     page.says(
         "Of {:,} simulated first looks at weights that were no better, {:.0f} to {:.0f} % let",
@@ -402,7 +412,6 @@ def voters(page: Page) -> None:
     assert raters._KNOWN_ENOUGH == 4 and APART == 0.6 and raters.LEAST_VOTERS == 5
     found = page.result("attacks")
     page.says("vote on up to {:,} questions", found["max_train"])
-    collections = ("stackfaq", "metatool", "feedbackqa")
     for label, attack in (
         ("5 % invert", "inverting 5 %"),
         ("10 % invert", "inverting 10 %"),
@@ -411,24 +420,33 @@ def voters(page: Page) -> None:
         ("10 % call everything helpful", "helpful 10 %"),
     ):
         page.lets("design", f"| {label} |")
-        left = [100 * _left(found["runs"], c, attack) for c in collections]
-        page.says(f"| {label} | {{:.0f}} % | {{:.0f}} % | {{:.0f}} % |", *left)
-    weights = [r["raters"]["attackers"]["mean"] for r in found["runs"] if r["attack"] != "none"]
+        left = [100 * _left(found["runs"], "stackfaq", attack, seed) for seed in range(3)]
+        metatool = 100 * _left(found["runs"], "metatool", attack, 0)
+        cells = "{:.0f}, {:.0f}, {:.0f} % | {:.0f} % | {:.0f} %"
+        page.says(f"| {label} | {cells} |", *left, statistics.median(left), metatool)
+    silent = 100 * _left(found["runs"], "stackfaq", "silent 5 %", 0)
+    page.says("| 5 % vote on nothing | {:.0f} % (the first seed)", silent)
+    page.lets("design", "| 5 % vote on nothing |")
+    attacked = [r for r in found["runs"] if "attackers" in r["raters"]]
+    weights = [r["raters"]["attackers"]["mean"] for r in attacked]
     page.says("of a run weigh {:.2f} of a vote at most", max(weights))
+    (wanting,) = [r for r in page.result("minorities")["runs"] if r["weighed"]]
+    page.says("keep {:.0f} % of what they gain", 100 * wanting["kept"]["asked"])
     one = page.result("one_attacker")
     lost = [r["topic"]["before"] - r["topic"][w] for r in one["runs"] for w in ("at once", AFTER)]
     page.says("costs the topic up to {:.3f}", max(lost))
-    junk = [r["junk"] for r in found["runs"] if r["attack"] == "pushing 5 %"]
-    page.says("of at most {:.1f} % of the questions", 100 * max(junk))
-    without = [r["junk"] for r in found["runs"] if r["attack"] == "none"]
-    page.says("(without attackers of {:.1f} %)", 100 * max(without))
+    for name, text in (
+        ("stackfaq", "{:.1f} % of the questions at most on stackfaq"),
+        ("metatool", "of {:.1f} % on metatool"),
+    ):
+        pushed = [
+            r for r in found["runs"] if (r["collection"], r["attack"]) == (name, "pushing 5 %")
+        ]
+        page.says(text, 100 * max(r["junk"] for r in pushed))
 
 
-def _left(rows: list[Json], collection: str, attack: str) -> float:
-    """The median over seeds of the share of the lift that is left under an attack."""
-    shares = []
-    for seed in range(3):
-        with_it = named(rows, collection=collection, attack=attack, seed=seed)
-        without = named(rows, collection=collection, attack="none", seed=seed)
-        shares.append(with_it["lift"] / without["lift"])
-    return statistics.median(shares)
+def _left(rows: list[Json], collection: str, attack: str, seed: int) -> float:
+    """The share of the lift that is left under an attack."""
+    with_it = named(rows, collection=collection, attack=attack, seed=seed)
+    without = named(rows, collection=collection, attack="none", seed=seed)
+    return float(with_it["lift"]) / float(without["lift"])

@@ -35,6 +35,19 @@ def when(page: Page) -> None:
     page.says("share of wrong votes then exceeds {:.0f} %", 100 * NOISE_LIMIT)
     page.says("From {} voted questions on", _least_queries())
     _kinds_of_users(page)
+    _without_words(page)
+
+
+def _without_words(page: Page) -> None:
+    found = page.result("hashed_questions")
+    most = found["settings"]
+    page.says("at most {:,} train and {} test", most["max_train"], most["max_test"])
+    rows = ("test questions", "asked again")
+    for run in found["runs"]:
+        for kind, row in zip(("test", "again"), rows, strict=True):
+            before, words = run["text"][kind]
+            cells = (before, words, run["hash"][kind][1])
+            page.says(f"| {run['collection']}, {row} | {{:.3f}} | {{:.3f}} | {{:.3f}} |", *cells)
 
 
 def _without_a_gate(page: Page) -> None:
@@ -211,6 +224,15 @@ def gate_notes(page: Page) -> None:
         "A real gain of 0.02 is seen with 300 judged",
         "takes 1,000 where they are large",
     )
+    forgets = found["forgets"]
+    page.says("which others give anew. {:,} families", forgets["families"])
+    for name, row in (
+        ("without", "nobody is forgotten"),
+        ("again", "looks and votes outlast the users; weights are learned again while they gain"),
+        ("restarted", "forgetting counts looks from one, and takes one (as it was)"),
+    ):
+        looks, ever = forgets["looks_taken"][name], 100 * forgets["ever"][name]
+        page.says(f"| {row} | {{:.0f}} | {{:.1f}}% |", looks, ever)
     families = found["families"]
     page.says(
         "{:.1f}% of {:,} such families let something in within 10 looks, {:.1f}% within {} ({:.2f}% "

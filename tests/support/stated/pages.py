@@ -31,6 +31,7 @@ STATEMENTS: dict[str, Callable[[Page], None]] = {
     "docs/how-to/own-data-in-the-benchmark.md": settings.own_data,
     "docs/how-to/privacy-requests.md": settings.privacy,
     "docs/how-to/voters.md": explained.voters,
+    "docs/how-to/watch-an-index.md": settings.watching,
     "docs/reference/files.md": settings.files,
     "docs/reference/filters.md": settings.filter_page,
     "docs/reference/limits.md": settings.limits,

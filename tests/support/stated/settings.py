@@ -24,11 +24,13 @@ from rag_flywheel.improve.fit import LEAST_QUERIES
 from rag_flywheel.index import dense_file, known_items
 from rag_flywheel.ingest import add_files
 from rag_flywheel.privacy.ids import _BYTES as HASH_BYTES
+from rag_flywheel.rank.evidence import CODES_FROM
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.rank.posterior import NAMED
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import STEMMED
-from rag_flywheel.report import gaps, progress
+from rag_flywheel.report import gaps, health, health_of_refreshes, progress
+from rag_flywheel.serve import postponed
 from rag_flywheel.serve.candidates import _MOST_NAMED
 from rag_flywheel.serve.server import _ALIKE as ALIKE
 from rag_flywheel.store import filters, lineages, near_identical
@@ -151,6 +153,16 @@ def privacy(page: Page) -> None:
     page.says("and of the {} best candidates", POOL)
     page.says("(BLAKE2b, {} bytes", HASH_BYTES)
     page.lets("elsewhere", "plants 200 secrets")  # tests/privacy/test_mask.py
+    page.says("Of {:,} past questions and more it also holds short codes", CODES_FROM)
+
+
+def watching(page: Page) -> None:
+    """docs/how-to/watch-an-index.md."""
+    page.says("one runs for {:.0f} hours", health_of_refreshes._LONG_S / 3600)
+    page.says("less than one version and {} MiB", health._ROOM // 2**20)
+    page.says("`record_wait_s` ({} s)", Config().record_wait_s)
+    page.says("At most {:,} records wait in a process", postponed.MOST)
+    page.says("`close` waits for {:.0f} seconds", postponed.CLOSE_WAIT_S)
 
 
 def known(page: Page) -> None:

@@ -35,6 +35,7 @@ def cost(page: Page) -> None:
     page.says("as it takes to find {:.0f} % of the nearest", 100 * LEAST_RECALL)
     hybrid = [p["times_ours"] for p in page.result("speed_peers")["peers"] if p["hybrid"]]
     page.says("`retrieve` took {:.3f} to {:.1f} of their time", 1 / max(hybrid), 1 / min(hybrid))
+    _between_refreshes(page)
     votes_in_short(page)
     _refreshes(page, ("| nothing changed |", "| one vote |", "| 1 % of the passages changed |"))
     page.says("makes {:.0f} vectors of scientific", encoding["passages"]["ours_per_s"])
@@ -43,6 +44,41 @@ def cost(page: Page) -> None:
     page.says("take {:.0f} s and {:.1f} GB", fit["refresh_seconds"], fit["peak_mib_after"] / 1000)
     _swaps_in_short(page)
     _opening(page)
+
+
+def _between_refreshes(page: Page) -> None:
+    edits = page.result("speed_edits")
+    calls, n_edited = edits["calls"], edits["n_edited"]["percent"]
+    page.says("Milliseconds of processor time over {:,} passages", edits["n_passages"])
+    for row, name in (("none", "none"), ("one passage", "one")):
+        new, again = (calls[f"{name}_{kind}"]["cpu_p50_ms"] for kind in ("new", "again"))
+        page.says(f"| {row} | {{:.2f}} | {{:.2f}} |", new, again)
+    new, again = (calls[f"percent_{kind}"]["cpu_p50_ms"] for kind in ("new", "again"))
+    share = 100 * n_edited / edits["n_passages"]
+    page.says("| {:.0f} %, {:,} passages | {:.2f} | {:.2f} |", share, n_edited, new, again)
+    ratios = [
+        calls[f"{n}_{kind}"]["cpu_over_none"]
+        for kind in ("new", "again")
+        for n in ("one", "percent")
+    ]
+    page.says(
+        "{:.2f} and {:.2f} times a new question without edits, and {:.2f} and {:.2f} times one",
+        *ratios,
+    )
+    page.says("after an edit takes {:.1f} ms", calls["first_after_edit"]["cpu_p50_ms"])
+    fresh = page.result("speed_fresh")
+    opened, added = fresh["opened"], fresh["added"]
+    page.says("the {:,} passages of `speed_fresh.json`", fresh["n_passages"])
+    page.says(
+        "{:.1f} ms of processor time for a new question, {:.1f} for one asked before",
+        opened["new"]["cpu_p50_ms"],
+        opened["again"]["cpu_p50_ms"],
+    )
+    page.says("first answer of a process takes {:.1f} s", opened["first"]["cpu_s"])
+    page.says("({:.1f} s for {:,}, vectors given)", added["add"]["cpu_s"], fresh["n_passages"])
+    page.says("the next answer takes {:.2f} s", added["first"]["cpu_s"])
+    page.says("{:.0f} MiB, and {:.0f} where it adds", opened["peak_mib"], added["peak_mib"])
+    page.says("{:.0f} of these are its own copy", opened["peak_before_mib"])
 
 
 def votes_in_short(page: Page) -> None:
