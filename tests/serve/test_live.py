@@ -351,9 +351,9 @@ def test_what_is_set_by_hand_acts_at_once(fw: Flywheel, reader: Reader, what: st
 
 def test_a_removed_fresh_text_is_in_no_state(fw: Flywheel, reader: Reader) -> None:
     fw.add([Passage("fresh", "brandnew thing"), Passage("other", "brandnew too")])
-    assert len(reader.live.state().fresh.pids) == 2
+    assert int(reader.live.state().fresh.present.sum()) == 2
     fw.remove(["fresh"])
-    assert len(reader.live.state().fresh.pids) == 1
+    assert int(reader.live.state().fresh.present.sum()) == 1
     fw.remove(["p3"])
     state = reader.live.state()
     assert int(state.alive.sum()) == len(TEXTS) - 1

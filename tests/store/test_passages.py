@@ -15,7 +15,7 @@ def test_what_changed_after_an_event(fw: Flywheel) -> None:
         counts = [passages.count_changes(conn, seq) for seq in range(6)]
         last = [passages.last_change(conn, seq) for seq in range(6)]
         younger = [passages.count_passages(conn, seq) for seq in range(6)]
-    born, ended = [[t.pid for t in one] for one, _ in changes], [sorted(two) for _, two in changes]
+    born, ended = [list(one) for one, _ in changes], [sorted(two) for _, two in changes]
     assert born == [[3, 4], [3, 4], [4], [4], [], []]
     assert ended == [[1, 2], [1, 2], [2], [], [], []]
     assert counts == [4, 4, 2, 1, 0, 0]

@@ -26,6 +26,7 @@ from rag_flywheel.deploy.versions import (
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tower import read_taught
 from rag_flywheel.errors import CorruptFileError, FlywheelError, StorageError, counted
+from rag_flywheel.rank.stored_lookups import load_stored_lookups
 from rag_flywheel.store import forgetting, journal, passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.row_checks import row_problems
@@ -91,6 +92,7 @@ def version_problems(root: Path, version: str, database: Database) -> list[str]:
             dim=manifest.dim,
             n_passages=manifest.n_passages,
         )
+        load_stored_lookups(version_folder(root, version))
         if manifest.tuned is not None:
             read_taught(version_folder(root, version) / TUNED_FILE)
         with database.snapshot() as conn:

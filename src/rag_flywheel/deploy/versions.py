@@ -110,13 +110,32 @@ def empty(root: Path, staged: Path) -> None:
         disk.delete(root, f"{place}/{name}")
 
 
-def seal(staged: Path, manifest: Manifest) -> Manifest:
-    """Write the manifest of a staged version, last, with the hash and size of every other file."""
-    paths = {name: staged / name for name in files_below(staged)}
-    files = {name: (sha256(path), path.stat().st_size) for name, path in paths.items()}
+def seal(
+    staged: Path, manifest: Manifest, *, parent: tuple[Path, Manifest] | None = None
+) -> Manifest:
+    """Write the manifest of a staged version, last, with the hash and size of every other file.
+
+    parent: the folder and manifest of a version whose files were found to match it; those that are
+    linked from there are not hashed again.
+    """
+    files = {name: _digest_and_size(staged, name, parent) for name in files_below(staged)}
     sealed = dataclasses.replace(manifest, files=files)
     (staged / MANIFEST).write_text(manifest_text(sealed), encoding="utf-8")
     return sealed
+
+
+def _digest_and_size(
+    staged: Path, name: str, parent: tuple[Path, Manifest] | None
+) -> tuple[str, int]:
+    path = staged / name
+    state = path.lstat()
+    if parent is not None and name in parent[1].files:
+        other = parent[0] / name
+        if other.exists() and os.path.samestat(state, other.lstat()):
+            digest, size = parent[1].files[name]
+            if size == state.st_size:
+                return digest, size
+    return sha256(path), state.st_size
 
 
 def publish(root: Path, staged: Path, version: str) -> Path:

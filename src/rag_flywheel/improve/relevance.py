@@ -92,11 +92,12 @@ def calibrated_relevance(
     spread = np.append(_spread(shown.terms), np.ones(2))
     found = _near(centre, spread, lambda at: shown.of_hits(at, rate))
     index, (n0, agreement) = found[:-2], np.exp(np.clip(found[-2:], -_FARTHEST, _FARTHEST)).tolist()
+    terms = shown.of_answer(index, kept)
     answer = _near(
         shipped.of_answer,
-        _spread(shown.of_answer(index, kept)),
+        _spread(terms),
         _with_others(
-            shown.of_answers(found, shown.answered(rate), kept),
+            shown.of_answers(found, shown.answered(rate), terms),
             _Shown.of(unrelated, parameters).without_neighbours(),
             UNRELATED_SHARE * len(own),
             index,
@@ -254,12 +255,12 @@ class _Shown:
         found: Floats = some * ratio / (1.0 + some * (ratio - 1.0))
         return found
 
-    def of_answers(self, found: Floats, answered: Floats, calibration: Calibration) -> _Value:
+    def of_answers(self, found: Floats, answered: Floats, terms: Floats) -> _Value:
         """The expected log-likelihood, and its slopes, as a function of the coefficients of the answer,
-        of queries that have a right hit with these chances, (n,). found: the coefficients of the hits."""
-        terms = self.of_answer(found[:-2], calibration)
+        of queries that have a right hit with these chances, (n,). found: the coefficients of the hits, of
+        which `terms` are `of_answer`."""
         before = self.terms @ found[:-2]
-        moved = self.of_any(before, self.after(found)[0]) - self.of_any(before, before)
+        moved = self.of_any(before, self.after(found)[0]) - terms[:, OF_ANSWER.index("any")]
 
         def of(at: Floats) -> tuple[float, Floats]:
             z = np.clip(terms @ at + moved, -50.0, 50.0)

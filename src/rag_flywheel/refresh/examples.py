@@ -17,6 +17,7 @@ from rag_flywheel.index.nearest import nearest_rows
 from rag_flywheel.rank.features import FEATURES, GIVEN, MEASURES
 from rag_flywheel.rank.posterior import CORRECTION_WEIGHT
 from rag_flywheel.rank.score import POOL
+from rag_flywheel.rank.stored_lookups import Row
 from rag_flywheel.records import (
     EmbeddedText,
     Features,
@@ -28,6 +29,7 @@ from rag_flywheel.records import (
 )
 from rag_flywheel.refresh.given import GivenExamples, given_candidates
 from rag_flywheel.refresh.past import Past
+from rag_flywheel.refresh.past_rows import Naming, PastRows
 from rag_flywheel.refresh.unrelated import UNRELATED
 from rag_flywheel.serve.candidates import look_up, plain_worth, with_evident
 from rag_flywheel.serve.catch_up import bare_state
@@ -58,40 +60,58 @@ class ExampleBuilder:
     tenant_key: str | None = None
     progress: Progress | None = None
 
-    def past(self, past: Past) -> Examples:
+    def past(self, past: Past, rows: PastRows | None = None) -> Examples:
         """One example for each past query with a vote on a passage that the version still holds, or on
         a candidate that an application gave.
 
         A query's candidates are the texts that pass its own metadata filter, or those that were given.
+        rows: those known already, to which those that are looked up are added; None: of none.
         """
+        rows = PastRows() if rows is None else rows
         with self.database.snapshot() as conn:
             state = bare_state(self.version, conn)
-            columns = MetadataColumns()
-            scopes = {
-                where: scope(state, None if where is None else _passing(columns, conn, where))
-                for where in set(past.filters.values())
-            }
-        found: dict[QueryKey, tuple[Pids, Features]] = {}
+            naming = Naming.of(state, self.n, conn)
         own = given_candidates(self.database, past, state)
+        found: dict[QueryKey, Row] = {}
         of_given = GivenExamples(self.database, past, self.version.lexical.tokenizer)
-        every = list(past.judged)
-        for start in range(0, len(every), _AT_ONCE):
-            if self.progress is not None:
-                self.progress("past queries", start, len(every))
-            part = every[start : start + _AT_ONCE]
-            found.update(of_given.of({key: own[key] for key in part if key in own}))
-            part = [key for key in part if key not in own]
-            for where, inside in scopes.items():
-                keys = [key for key in part if past.filters[key] == where]
-                judged = [[j.lineage for j in past.judged[key]] for key in keys]
-                rows = self._candidates(state, inside, past, keys, judged)
-                for key, row, lineages in zip(keys, rows, judged, strict=True):
-                    if np.isin(row[0], lineages).any():
-                        found[key] = row
-        keys = [key for key in every if key in found]
+        for part in _parts(list(own)):
+            found.update(of_given.of({key: own[key] for key in part}))
+        every = [key for key in past.judged if key not in own]
+        names = {key: naming.name(*_depends_on(past, key)) for key in every}
+        missing = [key for key in every if rows.find(names[key]) is None]
+        for key, row in self._looked_up(state, past, missing):
+            rows.put(names[key], row)
+        for key in every:
+            known = rows.find(names[key])
+            if known is not None and np.isin(known[0], _judged(past, key)).any():
+                found[key] = known
+        keys = [key for key in past.judged if key in found]
         own_given = [key in own for key in keys]
         every_row = [found[key] for key in keys]
         return _stacked(past, keys, every_row, self.version, given=own_given)
+
+    def _looked_up(
+        self, state: State, past: Past, keys: Sequence[QueryKey]
+    ) -> Iterator[tuple[QueryKey, Row]]:
+        """The row of each of these past queries, among the texts that pass its filter."""
+        by_filter: dict[str | None, list[QueryKey]] = {}
+        for key in keys:
+            by_filter.setdefault(past.filters[key], []).append(key)
+        columns, done = MetadataColumns(), 0
+        for where, some in by_filter.items():
+            allowed = None
+            if where is not None:
+                with self.database.snapshot() as conn:
+                    allowed = _passing(columns, conn, where)
+            inside = scope(state, allowed)
+            for part in _parts(some):
+                if self.progress is not None:
+                    self.progress("past queries", done, len(keys))
+                judged = [_judged(past, key) for key in part]
+                yield from zip(
+                    part, self._candidates(state, inside, past, part, judged), strict=True
+                )
+                done += len(part)
 
     def golden(self, items: Sequence[GoldenItem], vectors: Mapping[bytes, Vectors]) -> Golden:
         """Golden queries as examples; vectors: of the queries, by hash."""
@@ -159,6 +179,20 @@ class ExampleBuilder:
             worth = np.where(np.isin(lineages, wanted), np.inf, plain_worth(features, trust))
             best = np.sort(np.lexsort((pids, -worth))[:POOL])
             yield lineages[best], features[best]
+
+
+def _parts(keys: Sequence[QueryKey]) -> Iterator[Sequence[QueryKey]]:
+    return (keys[i : i + _AT_ONCE] for i in range(0, len(keys), _AT_ONCE))
+
+
+def _judged(past: Past, key: QueryKey) -> list[int]:
+    return [judgment.lineage for judgment in past.judged[key]]
+
+
+def _depends_on(past: Past, key: QueryKey) -> tuple[EmbeddedText, str | None, list[int]]:
+    """What the row of a past query depends on besides the index: (query, filter, judged lineages)."""
+    query = EmbeddedText(past.texts[key.query_hash], past.vectors[key.query_hash])
+    return query, past.filters[key], _judged(past, key)
 
 
 def _passing(columns: MetadataColumns, conn: sqlite3.Connection, where: str) -> Pids:

@@ -35,6 +35,7 @@ from rag_flywheel.rank.memory import Memory, load_memory, save_memory
 from rag_flywheel.rank.parameters import SHIPPED, Parameters
 from rag_flywheel.rank.raters import RaterWeight, load_raters, save_raters, weights_of
 from rag_flywheel.rank.stored_evidence import load_stored_evidence
+from rag_flywheel.rank.stored_lookups import load_stored_lookups, save_stored_lookups
 from rag_flywheel.records import Current, Judgment, RefreshReport
 from rag_flywheel.refresh.examples import ExampleBuilder, judged_again
 from rag_flywheel.refresh.job import RunningJob
@@ -43,6 +44,7 @@ from rag_flywheel.refresh.learn_again import LearnedAgain, learn_again
 from rag_flywheel.refresh.looks import ARMS, votes_ever
 from rag_flywheel.refresh.panel import Panel
 from rag_flywheel.refresh.past import Past, query_vectors, read_past
+from rag_flywheel.refresh.past_rows import PastRows
 from rag_flywheel.refresh.raters import weighed_raters
 from rag_flywheel.refresh.start import Live, Model, live_model
 from rag_flywheel.refresh.stored_evidence import write_stored_evidence
@@ -116,7 +118,10 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         parent = _parent(root, live, encoder) if not n_embedded else None
         built, version = _indexes(running, staged, parent, model.parameters)
         version = replace(version, parameters=_with_trust(running, version))
-        learned = _learn(running, staged, version, live, model, before)
+        rows = PastRows.of_parent(parent[0] if parent is not None and built.linked else None)
+        learned = _learn(running, staged, version, live, model, before, rows)
+        if running.job.config.store_queries == "text":
+            save_stored_lookups(rows.used, staged)
         save_memory(learned.memory, staged)
         save_raters(learned.raters, staged)
         again = None if learned.again is None else (learned.again.why, learned.again.gate)
@@ -135,7 +140,11 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         write_parameters(staged, replace(parameters, relevance=relevance))
         write_stored_evidence(staged, database, source, learned.judged, until=until)
         manifest = _manifest(running, live, built, tuned)
-        manifest = deploy.seal(staged, replace(manifest, learned_until=learned.learned_until))
+        sealed = None
+        if parent is not None and built.linked and live.manifest is not None:
+            sealed = parent[0], live.manifest
+        manifest = replace(manifest, learned_until=learned.learned_until)
+        manifest = deploy.seal(staged, manifest, parent=sealed)
         problems = version_problems(staged, database, encoder, built, version)
         if problems:
             seconds = time.monotonic() - began
@@ -239,11 +248,13 @@ def _learn(
     live: Live,
     model: Model,
     before: Model,
+    rows: PastRows,
 ) -> Learned:
     """Learn from votes. While a rollback holds some back, parameters stay as they are, unless they are
     learned anew: then from the votes that count.
 
-    model: what the next version starts from; before: the live one, the same unless all is learned anew.
+    model: what the next version starts from; before: the live one, the same unless all is learned anew;
+    rows: of past queries, to which those are added that are looked up.
     """
     job, anew = running.job, running.anew
     database, held_back = job.database, live.frozen_at is not None and not anew
@@ -258,7 +269,7 @@ def _learn(
         if again.parameters is not None:
             version = replace(version, parameters=again.parameters)
     builder = _builder(running, version)
-    past, every, raters = _past(builder, source, model, until=until, weigh=not held_back)
+    past, every, raters = _past(builder, source, model, until=until, weigh=not held_back, rows=rows)
     if held_back:
         why = "votes after the rollback stay held back until release"
         weights, tuned = Weights(version.parameters, why, {}), None
@@ -335,19 +346,25 @@ def _learned_again(
 
 
 def _past(
-    builder: ExampleBuilder, source: Source, model: Model, *, until: int, weigh: bool
+    builder: ExampleBuilder,
+    source: Source,
+    model: Model,
+    *,
+    until: int,
+    weigh: bool,
+    rows: PastRows | None = None,
 ) -> tuple[Past, Examples, Mapping[str, RaterWeight]]:
     """The past queries with their votes, the same as examples, and the users who voted.
 
     weigh: estimate how far each user is trusted, from all votes as if all users were alike; else they
-    weigh as in the model.
+    weigh as in the model. rows: as for the examples.
     """
     database = builder.database
     if not weigh:
         past = read_past(database, source, until=until, weights=weights_of(model.raters))
-        return past, builder.past(past), model.raters
+        return past, builder.past(past, rows), model.raters
     past = read_past(database, source, until=until)
-    examples = builder.past(past)
+    examples = builder.past(past, rows)
     raters = weighed_raters(database, source, examples, until=until)
     if weights := weights_of(raters):
         past = read_past(database, source, until=until, weights=weights)
@@ -458,6 +475,7 @@ def version_problems(
         load_memory(staged)
         load_raters(staged)
         load_stored_evidence(staged, dim=encoder.dim)
+        load_stored_lookups(staged)
     except FlywheelError as error:
         return [str(error)]
     if not np.array_equal(version.pids, built.pids):

@@ -17,6 +17,7 @@ from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.current import set_aside_foreign
 from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.prune import drop_dead_vectors
+from rag_flywheel.deploy.verify import note_checked
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.tower import TunableEncoder, require_tunable
 from rag_flywheel.errors import EncoderError, StorageError, counted
@@ -115,6 +116,9 @@ def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> R
         if anew or report.outcome != "promoted":
             raise
         log.warning("refresh: %s is live; the rest has to wait: %s", report.version, error)
+    if report.outcome == "promoted" and report.version is not None:
+        # its files were hashed and read back; what was deleted since had links to some of them
+        note_checked(root, database, report.version)
     log.info("refresh: %s: %s (%.1f s)", report.outcome, report.reason, report.seconds)
     return report
 

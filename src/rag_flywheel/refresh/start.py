@@ -67,13 +67,13 @@ def read_live(root: Path, database: Database) -> Live:
 def sound(root: Path, database: Database, live: Live, *, served: bool) -> Live:
     """The same, without its manifest when a file of the live version does not match it.
 
-    served: the version goes on serving, so its files must be readable too; they are read and hashed
-    unless they have not changed since that was last done.
+    Its files are hashed unless they have not changed since that was last done. served: the version goes
+    on serving, so they must be readable too, and are read.
     """
     if live.current is None or live.manifest is None:
         return live
     version = live.current.version
-    if served and checked_before(root, database, version):
+    if checked_before(root, database, version):
         return live
     problems = version_problems(root, version, database) if served else deploy.check(root, version)
     if problems:

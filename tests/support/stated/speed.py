@@ -40,6 +40,7 @@ def cost(page: Page) -> None:
     votes_in_short(page)
     _refreshes(page, ("| nothing changed |", "| one vote |", "| 1 % of the passages changed |"))
     page.says("makes {:.0f} vectors of scientific", encoding["passages"]["ours_per_s"])
+    _one_vote(page)
     fit = page.result("fit_cost")
     page.says("The fit to {:,} votes on metatool", fit["n_votes"])
     page.says("take {:.0f} s and {:.1f} GB", fit["refresh_seconds"], fit["peak_mib_after"] / 1000)
@@ -110,6 +111,21 @@ def _refreshes(page: Page, labels: tuple[str, str, str]) -> None:
     page.lets("design", labels[2])
     built = [t["from_stored_vectors"]["s"] for t in times]
     page.says("| everything built from stored vectors |" + three, *built)
+
+
+def _one_vote(page: Page) -> None:
+    """The table of refreshes after one vote, by the number of past questions."""
+    result = page.result("speed_learning")
+    sizes = result["sizes"]
+    two = " {:.1f} | {:.1f} |"
+    page.says("Over {:,} passages, in seconds of processor time", result["n_passages"])
+    page.says("| past questions | {:,} | {:,} |", *(size["n_past"] for size in sizes))
+    stored, anew = ([size[arm]["cpu_s"] for size in sizes] for arm in ("stored", "anew"))
+    page.says("| with the candidates that the version before stored |" + two, *stored)
+    page.says("| all questions looked up anew |" + two, *anew)
+    page.says("with the questions to the power {:.2f}", result["exponent"]["stored"])
+    last = sizes[-1]
+    page.says("take {:.1f} MiB for {:,} questions", last["stored_mib"], last["n_past"])
 
 
 def _swaps_in_short(page: Page) -> None:
