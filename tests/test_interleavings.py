@@ -93,11 +93,11 @@ REFRESH_STEPS = [
     ("sql", "BEGIN", 1),  # before it reads anything of passages and votes
     ("sql", "SELECT pid FROM passages", 1),
     ("sql", "SELECT pid, text_hash FROM passages", 1),
-    ("sql", "BEGIN IMMEDIATE", 1),
+    ("sql", "BEGIN IMMEDIATE", 2),  # the first one notes that a refresh begins
     ("rename", "/versions/", 1),
-    ("sql", "BEGIN IMMEDIATE", 2),
-    ("rename", "/CURRENT", 1),
     ("sql", "BEGIN IMMEDIATE", 3),
+    ("rename", "/CURRENT", 1),
+    ("sql", "BEGIN IMMEDIATE", 4),
 ]
 
 
