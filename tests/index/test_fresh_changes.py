@@ -213,3 +213,16 @@ def test_a_compound_counts_as_often_as_it_has_the_word() -> None:
     plain = Plain(german, {1: ("", text, np.eye(1, DIM, dtype=np.float32)[0])})
     assert len(twice) == 2 and len(set(twice)) == 1
     check(segment, plain, "haus", version)
+
+
+def test_a_compound_counts_for_each_word_that_is_asked_for() -> None:
+    """Though the text has none of them by itself."""
+    text = "garagenschlüssel"
+    german = tokenizer_of("german")
+    spoken = ["garage", "schlüssel", "garagenschlüssel"]
+    version = LexicalIndex.build([german.tokenize(each) for each in spoken], tokenizer=german)
+    segment = FreshSegment.empty(DIM, german).with_texts(
+        np.array([1]), [text], [""], np.eye(1, DIM, dtype=np.float32)
+    )
+    plain = Plain(german, {1: ("", text, np.eye(1, DIM, dtype=np.float32)[0])})
+    check(segment, plain, "garage schlüssel", version)

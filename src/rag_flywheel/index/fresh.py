@@ -222,8 +222,9 @@ class FreshSegment:
     def _frequencies(self, words: Sequence[str], statistics: WordStatistics) -> Found:
         """How often each of these distinct words, or a compound with it, is in the texts."""
         own = [self._numbers_of(word, statistics) for word in words]
-        if all(len(numbers) < 2 for numbers in own):
-            found = self.texts.having([number for numbers in own for number in numbers])
+        each = [number for numbers in own for number in numbers.elements()]
+        if len(set(each)) == len(each) == sum(map(bool, own)):  # no word is counted for another one
+            found = self.texts.having(each)
             which = np.array([i for i, numbers in enumerate(own) if numbers], dtype=np.int64)
             return Found(which[found.which], found.row, found.count)
         parts: list[tuple[Ints, Ints, Ints]] = []
