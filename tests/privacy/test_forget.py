@@ -97,7 +97,8 @@ class Life:
             elif kind == "text":
                 self.fw.correct(answer.id, text=text, user_id=user)
             else:
-                passage = sorted(p.id for p in self.fw.passages())[which % 5]
+                left = sorted(p.id for p in self.fw.passages())
+                passage = left[which % len(left)]
                 self.fw.correct(answer.id, passage, user_id=user)
                 return
             self.given[user].add(text)
