@@ -98,8 +98,8 @@ class Life:
                 self.fw.correct(answer.id, text=text, user_id=user)
             else:
                 left = sorted(p.id for p in self.fw.passages())
-                passage = left[which % len(left)]
-                self.fw.correct(answer.id, passage, user_id=user)
+                if left:
+                    self.fw.correct(answer.id, left[which % len(left)], user_id=user)
                 return
             self.given[user].add(text)
 
