@@ -1078,16 +1078,16 @@ class Flywheel:
         least: float | None = None,
     ) -> Request:
         k, least = check_k(k), check_optional_chance("min_relevance", least)
-        where = within(scope, None if where is None else plain_filter(where))
+        inside = within(scope, where)
         user = self._hidden(user_id)
         session = privacy.hashed_id(self._user_key, "session_id", session_id)
         record = record and not self._database.read_only
         if record and user is not None:
             with self._database.reading() as conn:
                 record = not users.opted_out(conn, [user])
-        stored = self._mask.filter(where, but=self._config.tenant_key)
+        stored = self._mask.filter(inside, but=self._config.tenant_key)
         words = self._config.store_queries == "text"
-        return Request(k, where, stored, scope.tenant, user, session, record, kind, least, words)
+        return Request(k, inside, stored, scope.tenant, user, session, record, kind, least, words)
 
     def _job(self, progress: Progress | None) -> Job:
         root, database, encoder = self._root, self._database, self._slot.get

@@ -17,6 +17,7 @@ from rag_flywheel.serve.state import State
 from rag_flywheel.store import retrievals, wall_clock
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.column_checks import EXPLORED, KNOWN, STAYED
+from rag_flywheel.store.filters import PlainFilter
 from rag_flywheel.store.timeline import read_moment
 
 Behind = tuple[tuple[int, ...], tuple[KnownAnswer, ...]]
@@ -27,12 +28,12 @@ Behind = tuple[tuple[int, ...], tuple[KnownAnswer, ...]]
 class Request:
     """Who asks, how many hits, and what is recorded.
 
-    where: in the types of JSON; stored_where: as it is recorded. tenant: as JSON, None: no tenant.
+    where: a checked filter; stored_where: as it is recorded. tenant: as JSON, None: no tenant.
     min_relevance: hits below it are left out. keep_query: whether the words of the query are stored.
     """
 
     k: int
-    where: Filter | None = None
+    where: PlainFilter | None = None
     stored_where: Filter | None = None
     tenant: str | None = None
     user_id: str | None = None

@@ -3,11 +3,10 @@
 import json
 import threading
 
-from rag_flywheel.records import Filter
 from rag_flywheel.serve.lru import LRU
 from rag_flywheel.serve.state import Scope, State, scope
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.filters import plain_filter
+from rag_flywheel.store.filters import PlainFilter
 from rag_flywheel.store.metadata_columns import MetadataColumns
 
 _MOST = 64  # filters
@@ -27,8 +26,8 @@ class Scopes:
         self._of: State | None = None
         self._scopes = LRU[str, Scope](_MOST)
 
-    def of(self, state: State, where: Filter | None) -> Scope:
-        """The texts of a state that pass a filter in the types of JSON, None: all."""
+    def of(self, state: State, where: PlainFilter | None) -> Scope:
+        """The texts of a state that pass a checked filter, None: all."""
         scopes = self._of_texts(state)
         key = "" if where is None else json.dumps(where, sort_keys=True)
         found = scopes.get(key)
@@ -36,7 +35,7 @@ class Scopes:
             allowed = None
             if where is not None:
                 with self._database.snapshot() as conn:
-                    allowed = self._columns.matching(conn, plain_filter(where))
+                    allowed = self._columns.matching(conn, where)
             found = scope(state, allowed, copies=self._copies)
             scopes.put(key, found)
         return found

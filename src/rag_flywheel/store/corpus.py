@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from rag_flywheel.checks import check_passages, check_text
 from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError, UnknownIdError, quoted
-from rag_flywheel.records import ALL_TENANTS, AddReport, Filter, Passage, Progress, TenantScope
-from rag_flywheel.store import filters, text_votes
+from rag_flywheel.records import ALL_TENANTS, AddReport, Passage, Progress, TenantScope
 from rag_flywheel.store import passages as store
+from rag_flywheel.store import text_votes
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import store_vectors
+from rag_flywheel.store.filters import PlainFilter
 from rag_flywheel.store.lineages import Lineages, Rule, Text, successor
 from rag_flywheel.store.metadata_columns import MetadataColumns
 from rag_flywheel.store.passages import StoredPassage
@@ -148,13 +149,12 @@ class _Change:
         return not text_votes.with_any(self._conn, [lineage])
 
 
-def stored(database: Database, where: Filter | None) -> list[Passage]:
-    """The passages in the index that pass a filter. Raises InputError."""
-    plain = None if where is None else filters.plain_filter(where)
+def stored(database: Database, where: PlainFilter | None) -> list[Passage]:
+    """The passages in the index that pass a checked filter, None: all."""
     with database.snapshot() as conn:
-        if plain is None:
+        if where is None:
             return [s.passage for s in store.present(conn)]
-        pids = MetadataColumns().matching(conn, plain).tolist()
+        pids = MetadataColumns().matching(conn, where).tolist()
         return [s.passage for s in store.fetch(conn, pids).values()]
 
 

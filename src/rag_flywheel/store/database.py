@@ -9,7 +9,7 @@ import stat
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -408,22 +408,13 @@ def _connect_read_only(path: Path, unchanging: bool) -> sqlite3.Connection:
         not other.read_only and other.has_open(path) for other in list(_databases)
     ):
         options = ""  # connections of one process share what they have of the index
-    conn = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro&{options}",
-        timeout=BUSY_TIMEOUT_S,
-        isolation_level=None,
-        check_same_thread=False,
-        uri=True,
-    )
-    try:
-        _require_own(conn, path)
-        conn.execute("PRAGMA trusted_schema=OFF")
-        conn.execute("PRAGMA cell_size_check=ON")
-        conn.execute("PRAGMA query_only=ON")
-    except BaseException:
-        conn.close()
-        raise
-    return conn
+    return _opened(path, f"mode=ro&{options}", _set_up_read_only)
+
+
+def _set_up_read_only(conn: sqlite3.Connection) -> None:
+    conn.execute("PRAGMA trusted_schema=OFF")
+    conn.execute("PRAGMA cell_size_check=ON")
+    conn.execute("PRAGMA query_only=ON")
 
 
 def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
@@ -433,9 +424,15 @@ def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
             other.close_connections()  # or this one could not write either; they open again when used
     if create:
         make_file(path)
-    mode = "rwc" if create else "rw"
+    return _opened(path, "mode=rwc" if create else "mode=rw", _set_up)
+
+
+def _opened(
+    path: Path, options: str, set_up: Callable[[sqlite3.Connection], None]
+) -> sqlite3.Connection:
+    """A connection by a URI with these options, set up; on any error it is closed."""
     conn = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}",
+        f"{path.absolute().as_uri()}?{options}",
         timeout=BUSY_TIMEOUT_S,
         isolation_level=None,
         check_same_thread=False,
@@ -443,10 +440,8 @@ def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
     )
     try:
         _require_own(conn, path)
-        _set_up(conn)
-    except (
-        BaseException
-    ):  # also one that is no error of SQLite's, such as a message that is no UTF-8
+        set_up(conn)
+    except BaseException:  # also one that is not SQLite's, such as a message that is no UTF-8
         conn.close()
         raise
     return conn

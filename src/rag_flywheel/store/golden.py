@@ -10,6 +10,7 @@ from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
 from rag_flywheel.store.event_types import Correction, Decision, GradeSource, ImportedAnswer
 from rag_flywheel.store.mutes import not_muted
+from rag_flywheel.store.passages import PRESENT
 
 SOURCES: tuple[str, ...] = get_args(GradeSource)
 _WITH_KNOWN = ("golden", "reviews")
@@ -58,7 +59,7 @@ def pins_of(
 
     Pins that followed a text to another id are of that one.
     """
-    present = "SELECT lineage FROM passages WHERE ended IS NULL AND origin = 'index'"
+    present = f"SELECT lineage FROM passages WHERE {PRESENT}"
     rows = conn.execute(
         f"{_ANSWERS} g.query_hash = ? AND g.tenant IS ? AND g.source = 'pinned' AND "
         f"(p.lineage IN ({present} AND id = ?) OR "

@@ -31,7 +31,7 @@ from rag_flywheel.store.filters import (
     passes,
     value_test,
 )
-from rag_flywheel.store.passages import present_pids
+from rag_flywheel.store.passages import PRESENT, present_pids
 from rag_flywheel.store.timeline import read_moment
 
 Mask = npt.NDArray[np.bool_]
@@ -46,8 +46,7 @@ _UNREADABLE = (msgspec.DecodeError, TypeError, RecursionError, UnicodeError)
 _EXACT = 2**53  # whole numbers up to here are exact as float64
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _COMPARE = {"gt": np.greater, "gte": np.greater_equal, "lt": np.less, "lte": np.less_equal}
-_PRESENT = "ended IS NULL AND origin = 'index'"
-_EVERY = f"SELECT pid, metadata FROM passages WHERE {_PRESENT} ORDER BY pid"
+_EVERY = f"SELECT pid, metadata FROM passages WHERE {PRESENT} ORDER BY pid"
 
 
 class MetadataColumns:
@@ -354,13 +353,13 @@ _KINDS = {
 def _decoded(conn: sqlite3.Connection) -> Iterator[Metadata]:
     """The metadata of the present texts."""
     decode = msgspec.json.Decoder(dict[str, Any]).decode
-    for pid, metadata in conn.execute(f"SELECT pid, metadata FROM passages WHERE {_PRESENT}"):
+    for pid, metadata in conn.execute(f"SELECT pid, metadata FROM passages WHERE {PRESENT}"):
         yield _taken(decode, pid, metadata)
 
 
 def _rows(conn: sqlite3.Connection, where: str, value: int) -> list[tuple[int, Any]]:
     """(pid, metadata as JSON) of present texts."""
-    sql = f"SELECT pid, metadata FROM passages WHERE {_PRESENT} AND {where} ORDER BY pid"
+    sql = f"SELECT pid, metadata FROM passages WHERE {PRESENT} AND {where} ORDER BY pid"
     return conn.execute(sql, (value,)).fetchall()
 
 

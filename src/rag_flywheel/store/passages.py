@@ -74,8 +74,9 @@ def _hash(kind: str, text: str) -> bytes:
 
 
 _COLUMNS = "pid, id, title, text, metadata, text_hash, lineage"
-_PRESENT = "ended IS NULL AND origin = 'index'"
-ALL_PRESENT = f"passages p INDEXED BY passages_present WHERE {_PRESENT}"
+PRESENT = "ended IS NULL AND origin = 'index'"
+"""SQL: a text is in the index now."""
+ALL_PRESENT = f"passages p INDEXED BY passages_present WHERE {PRESENT}"
 """SQL: the texts in the index now, by an index of them alone; other texts are not read."""
 _NEXT_PID = (  # numbers are not used again
     "SELECT max(coalesce((SELECT max(pid) FROM passages), 0), coalesce((SELECT seq FROM "
@@ -120,7 +121,7 @@ def read_clock(conn: sqlite3.Connection) -> int:
 
 def current_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, StoredPassage]:
     """The present text of each of these passage ids that is in the index."""
-    sql = f"SELECT {_COLUMNS} FROM passages WHERE {_PRESENT} AND id IN (%s)"
+    sql = f"SELECT {_COLUMNS} FROM passages WHERE {PRESENT} AND id IN (%s)"
     rows = in_chunks(conn, sql, ids)
     return {stored.passage.id: stored for stored in map(stored_row, rows)}
 
@@ -150,7 +151,7 @@ class KnownRow:
     born: int
 
 
-_KNOWN = f"SELECT {_COLUMNS}, {_PRESENT}, born FROM passages WHERE "
+_KNOWN = f"SELECT {_COLUMNS}, {PRESENT}, born FROM passages WHERE "
 
 
 def rows_with_text(conn: sqlite3.Connection, text_hash: bytes) -> list[KnownRow]:
@@ -210,14 +211,14 @@ def _known(rows: Iterable[tuple[Any, ...]]) -> list[KnownRow]:
 
 def rows_of_lineage(conn: sqlite3.Connection, lineage: int) -> list[StoredPassage]:
     """The texts in the index now that inherit the votes of a row, or are it."""
-    sql = f"SELECT {_COLUMNS} FROM passages WHERE {_PRESENT} AND lineage = ? ORDER BY pid"
+    sql = f"SELECT {_COLUMNS} FROM passages WHERE {PRESENT} AND lineage = ? ORDER BY pid"
     return [stored_row(row) for row in conn.execute(sql, (lineage,))]
 
 
 def ids_by_lineage(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[int, dict[str, int]]:
     """{lineage: {id: pid}} of the texts in the index now."""
     found: dict[int, dict[str, int]] = {}
-    sql = f"SELECT lineage, id, pid FROM passages WHERE {_PRESENT} AND lineage IN (%s)"
+    sql = f"SELECT lineage, id, pid FROM passages WHERE {PRESENT} AND lineage IN (%s)"
     for lineage, id_, pid in in_chunks(conn, sql, lineages):
         found.setdefault(int(lineage), {})[str(id_)] = int(pid)
     return found
@@ -226,7 +227,7 @@ def ids_by_lineage(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[in
 def pids_by_lineage(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[int, list[int]]:
     """{lineage: ascending pids} of the texts in the index now."""
     found: dict[int, list[int]] = {}
-    sql = f"SELECT lineage, pid FROM passages WHERE {_PRESENT} AND lineage IN (%s)"
+    sql = f"SELECT lineage, pid FROM passages WHERE {PRESENT} AND lineage IN (%s)"
     for lineage, pid in sorted(in_chunks(conn, sql, lineages)):
         found.setdefault(int(lineage), []).append(int(pid))
     return found
@@ -374,7 +375,7 @@ def rows_of_texts(
     rows = in_chunks(
         conn,
         "SELECT pid, lineage, id, text_hash FROM passages WHERE id IN (%s) "
-        f"ORDER BY {_PRESENT}, pid",
+        f"ORDER BY {PRESENT}, pid",
         [p.id for p in texts],
     )
     known = {
@@ -394,7 +395,7 @@ def rows_of_texts(
 def _lineage_elsewhere(conn: sqlite3.Connection, text: Passage, tenancy: Tenancy) -> int:
     """The lineage of this very text under another id; -1: there is none among the newest rows of it."""
     rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM passages WHERE text_hash = ? ORDER BY {_PRESENT} DESC, pid DESC "
+        f"SELECT {_COLUMNS} FROM passages WHERE text_hash = ? ORDER BY {PRESENT} DESC, pid DESC "
         "LIMIT ?",
         (passage_hash(text), 1 if tenancy.key is None else _OF_ONE_TEXT),
     )
@@ -418,7 +419,7 @@ def rows_of(conn: sqlite3.Connection, pids: Sequence[int]) -> dict[int, StoredPa
 
 def present(conn: sqlite3.Connection) -> Iterator[StoredPassage]:
     """Every text that is in the index now, by pid."""
-    rows = conn.execute(f"SELECT {_COLUMNS} FROM passages WHERE {_PRESENT} ORDER BY pid")
+    rows = conn.execute(f"SELECT {_COLUMNS} FROM passages WHERE {PRESENT} ORDER BY pid")
     return map(stored_row, rows)
 
 
@@ -430,7 +431,7 @@ def without_vector(conn: sqlite3.Connection, revision: str) -> Iterator[StoredPa
 
 def present_heirs(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[int, StoredPassage]:
     """The texts in the index now, by the row whose votes each inherits; of copies the oldest."""
-    sql = f"SELECT {_COLUMNS} FROM passages WHERE {_PRESENT} AND lineage IN (%s) ORDER BY pid DESC"
+    sql = f"SELECT {_COLUMNS} FROM passages WHERE {PRESENT} AND lineage IN (%s) ORDER BY pid DESC"
     rows = in_chunks(conn, sql, lineages)
     return {stored.lineage: stored for stored in map(stored_row, rows)}
 
@@ -458,7 +459,7 @@ def changed_since(conn: sqlite3.Connection, seq: int) -> tuple[dict[int, int], l
     ended, by pid; pids ended after it)."""
     born = conn.execute(
         "SELECT pid, lineage FROM passages INDEXED BY passages_born "
-        f"WHERE born > ? AND {_PRESENT} ORDER BY pid",
+        f"WHERE born > ? AND {PRESENT} ORDER BY pid",
         (seq,),
     )
     ended = conn.execute("SELECT pid FROM passages WHERE ended > ?", (seq,))
@@ -489,7 +490,7 @@ def text_of(conn: sqlite3.Connection, pid: int) -> str | None:
 
 def count_passages(conn: sqlite3.Connection, after: int = 0) -> int:
     """How many texts are in the index now that were begun after event number `after`."""
-    sql = f"SELECT count(*) FROM passages WHERE {_PRESENT} AND born > ?"
+    sql = f"SELECT count(*) FROM passages WHERE {PRESENT} AND born > ?"
     return int(scalar(conn, sql, (after,)))
 
 

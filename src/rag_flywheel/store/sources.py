@@ -3,7 +3,9 @@
 import sqlite3
 from collections.abc import Iterator
 
-_PRESENT = "FROM passages WHERE ended IS NULL AND origin = 'index'"
+from rag_flywheel.store.passages import PRESENT
+
+_PRESENT = f"FROM passages WHERE {PRESENT}"
 
 
 def ids_cut_from(conn: sqlite3.Connection, source: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 from rag_flywheel.checks import as_python, check_name
 from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.records import ALL_TENANTS, Filter, Passage, TenantScope
-from rag_flywheel.store.filters import demanded, keys_of, passes, plain_filter
+from rag_flywheel.store.filters import PlainFilter, demanded, keys_of, passes, plain_filter
 
 Tenant: TypeAlias = str | int
 """The value of the tenant key in the metadata of a tenant's passages."""
@@ -18,11 +18,16 @@ def shows(scope: TenantScope, passage: Passage) -> bool:
     return scope.where is None or passes(scope.where, passage.metadata)
 
 
-def within(scope: TenantScope, where: Filter | None) -> Filter | None:
-    """The filter that a passage passes which is in the scope and passes `where`."""
-    if scope.where is None or where is None:
-        return scope.where or where
-    plain = plain_filter(where)
+def within(scope: TenantScope, where: Filter | None) -> PlainFilter | None:
+    """The checked filter that a passage passes which is in the scope and passes `where`.
+
+    Raises InputError.
+    """
+    plain = None if where is None else plain_filter(where)
+    if scope.where is None:
+        return plain
+    if plain is None:
+        return plain_filter(scope.where)
     (key,) = scope.where
     return plain if key in keys_of(plain) else {**plain, **scope.where}
 
