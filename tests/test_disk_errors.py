@@ -216,7 +216,7 @@ def test_a_tuning_that_runs_out_of_space_anywhere_changes_nothing(disk: Disk, vo
     with opened(root) as fw:
         fw.refresh()
         live, expected, base = (root / "CURRENT").read_text(), order(fw), set(revisions(root))
-        for leave_kb in [*range(0, 160, 16), *range(160, 1_600, 80)]:
+        for leave_kb in [*range(0, 160, 16), *range(160, 4_000, 160)]:
             disk.fill(leave_kb)
             try:
                 outcomes.append(fw.refresh(tune=True).encoder)
