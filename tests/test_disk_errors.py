@@ -45,7 +45,7 @@ chmod(made["all"], 0o555, 0o444)
 chmod(made["entries"], 0o555, 0o644)
 chmod(made["hidden"], 0o000, 0o000)
 chmod(made["later"], 0o555, 0o644)
-next(made["file"].glob("versions/*/passages.faiss")).chmod(0)
+next(made["file"].glob("versions/*/vectors/0*.npy")).chmod(0)
 (made["current"] / "CURRENT").chmod(0)
 calls = {
     "all": lambda: open_("all").retrieve("word3"),
@@ -96,8 +96,8 @@ def forbidden() -> dict[str, tuple[str, str, bool]]:
         ("new below", ["ReadOnlyError", "permission"]),
         ("refresh", ["ReadOnlyError", "refresh.lock", "permission"]),
         ("rollback", ["ReadOnlyError", "refresh.lock", "permission"]),
-        ("file", ["passages.faiss"]),
-        ("verify", ["answered", "passages.faiss"]),
+        ("file", ["vectors/0"]),
+        ("verify", ["answered", "vectors/0"]),
         ("current", ["CURRENT", "permission"]),
         ("status", ["CURRENT", "permission"]),
     ],

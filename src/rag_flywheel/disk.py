@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -158,12 +158,24 @@ def exactly(kind: type[_T], values: object) -> _T:
     return msgspec.convert(values, kind)
 
 
-def read_array(path: Path) -> npt.NDArray[Any]:
-    """The array in a .npy file; memory is allocated only once the header agrees with the file's size.
+@contextmanager
+def array_file(path: Path) -> Iterator[tuple[BinaryIO, np.dtype[Any], tuple[int, ...]]]:
+    """(a .npy file open at its first value, the kind of its values, its shape), once the header agrees with
+    the file's size; values are in the order of rows.
 
     Only headers as np.save writes them for plain numbers are read. Raises OSError or ValueError,
     whatever is in the file.
     """
+    with _array_file(path) as (file, kind, shape, order):
+        if order != "C":
+            raise ValueError(f"{path.name} holds its values by columns; expected rows")
+        yield file, kind, shape
+
+
+@contextmanager
+def _array_file(
+    path: Path,
+) -> Iterator[tuple[BinaryIO, np.dtype[Any], tuple[int, ...], Literal["C", "F"]]]:
     with regular_file(path) as (file, size):
         start = file.read(10)
         n_header = int.from_bytes(start[8:10], "little")
@@ -181,13 +193,23 @@ def read_array(path: Path) -> npt.NDArray[Any]:
                 f"{path.name} holds values of the unknown kind {found[1]!r}"
             ) from error
         shape = tuple(int(n) for n in found[3].replace(b",", b" ").split())
-        n = math.prod(shape)
-        if 10 + n_header + n * kind.itemsize != size:
+        if 10 + n_header + math.prod(shape) * kind.itemsize != size:
             raise ValueError(f"{path.name} has {size} bytes, which is not what its header says")
+        yield file, kind, shape, "F" if found[2] == b"True" else "C"
+
+
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """The array in a .npy file; memory is allocated only once the header agrees with the file's size.
+
+    Only headers as np.save writes them for plain numbers are read. Raises OSError or ValueError,
+    whatever is in the file.
+    """
+    with _array_file(path) as (file, kind, shape, order):
+        n = math.prod(shape)
         values = np.fromfile(file, dtype=kind, count=n)
     if len(values) != n:
         raise ValueError(f"{path.name} was cut short while it was read")
-    return values.reshape(shape, order="F" if found[2] == b"True" else "C")
+    return values.reshape(shape, order=order)
 
 
 def read_arrays(folder: Path, kinds: Mapping[str, str], **sizes: int) -> list[Any]:
@@ -247,6 +269,19 @@ def all_within(numbers: npt.NDArray[np.floating[Any]], low: float, high: float) 
 def all_below(numbers: npt.NDArray[np.integer[Any]], n: int, *, low: int = 0) -> bool:
     """Whether all are from `low` to n - 1."""
     return not len(numbers) or (int(numbers.min()) >= low and int(numbers.max()) < n)
+
+
+def link(source: Path, target: Path) -> None:
+    """Give files another name: by hard links, or by copies where the disk has no links."""
+    if source.is_dir():
+        target.mkdir()
+        for path in source.iterdir():
+            link(path, target / path.name)
+        return
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def sync(path: Path) -> None:

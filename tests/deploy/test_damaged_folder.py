@@ -16,6 +16,7 @@ import pytest
 from fakes import WordEncoder
 from folders import PASSAGES, QUERY, ids, opened, use
 from rag_flywheel import Config, Flywheel, Passage
+from rag_flywheel.deploy.manifest import FORMAT_VERSION
 from rag_flywheel.errors import (
     ConfigError,
     CorruptFileError,
@@ -165,10 +166,14 @@ def test_a_manifest_that_cannot_be_used(folder: Path, text: str) -> None:
 
 
 def test_a_manifest_of_a_newer_release(folder: Path) -> None:
-    edit_json(live_folder(folder) / "manifest.json", lambda m: m.update(format_version=5, new=1))
-    refused(folder, NewerFormatError, "manifest.json", "format 5", "up to 4", "Upgrade")
+    newer = f"format {FORMAT_VERSION + 1}"
+    edit_json(
+        live_folder(folder) / "manifest.json",
+        lambda m: m.update(format_version=FORMAT_VERSION + 1, new=1),
+    )
+    refused(folder, NewerFormatError, "manifest.json", newer, f"up to {FORMAT_VERSION}", "Upgrade")
     with opened(folder) as fw:
-        assert ["format 5" in problem for problem in fw.verify()] == [True]
+        assert [newer in problem for problem in fw.verify()] == [True]
 
 
 @pytest.mark.parametrize(

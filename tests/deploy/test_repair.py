@@ -18,7 +18,7 @@ def live(root: Path) -> Path:
 
 
 def cut(root: Path) -> None:
-    path = live(root) / "passages.faiss"
+    path = live(root) / "vectors/0000000000000000001.npy"
     path.write_bytes(path.read_bytes()[:100])
 
 

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.index.dense import FILE_NAME, DenseIndex, Part
+from rag_flywheel.index.dense import DenseIndex, Part
+from rag_flywheel.index.vector_files import FOLDER
 from rag_flywheel.records import Pids, Vectors
 from thorough import thorough
 
@@ -93,14 +93,18 @@ def test_a_saved_index_answers_the_same(tmp_path: Path, n_rows: int) -> None:
     assert [row.tolist() for row in found] == [exact(pids, vectors, q, 7, None) for q in queries]
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CorruptFileError, match=rf"{FILE_NAME} cannot be read.*refresh"):
+def part_file(folder: Path) -> Path:
+    return sorted((folder / FOLDER).glob("0*.npy"))[0]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CorruptFileError, match=rf"{FOLDER} cannot be read.*refresh"):
         DenseIndex.load(tmp_path, dim=DIM)
 
 
 def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     DenseIndex.build(random_pids(9, 1), unit_rows(9, 1)).save(tmp_path)
-    path = tmp_path / FILE_NAME
+    path = part_file(tmp_path)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(CorruptFileError, match="cannot be read"):
         DenseIndex.load(tmp_path, dim=DIM)
@@ -108,11 +112,38 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
 
 def test_an_index_of_another_width_is_refused(tmp_path: Path) -> None:
     DenseIndex.build(random_pids(9, 1), unit_rows(9, 1)).save(tmp_path)
-    with pytest.raises(CorruptFileError, match=f"of width {DIM}; expected IndexIDMap2 of width 64"):
+    with pytest.raises(CorruptFileError, match=r"\(9, 12\); expected float32 rows of width 64"):
         DenseIndex.load(tmp_path, dim=64)
 
 
-def test_an_index_of_another_kind_is_refused(tmp_path: Path) -> None:
-    faiss.write_index(faiss.IndexFlatIP(DIM), str(tmp_path / FILE_NAME))
-    with pytest.raises(CorruptFileError, match="IndexFlatIP of width 12; expected IndexIDMap2"):
+@pytest.mark.parametrize("kind", [np.float64, np.int32, np.float16])
+def test_vectors_of_another_kind_are_refused(tmp_path: Path, kind: type) -> None:
+    DenseIndex.build(random_pids(9, 1), unit_rows(9, 1)).save(tmp_path)
+    np.save(part_file(tmp_path), unit_rows(9, 1).astype(kind))
+    with pytest.raises(CorruptFileError, match="expected float32 rows"):
         DenseIndex.load(tmp_path, dim=DIM)
+
+
+def test_vectors_by_columns_are_refused(tmp_path: Path) -> None:
+    DenseIndex.build(random_pids(9, 1), unit_rows(9, 1)).save(tmp_path)
+    np.save(part_file(tmp_path), np.asfortranarray(unit_rows(9, 1)))
+    with pytest.raises(CorruptFileError, match="by columns"):
+        DenseIndex.load(tmp_path, dim=DIM)
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 9], [-1, 1, 2], [0, 0, 1], [2, 1, 0], [0, 1, 2**62]])
+def test_rows_that_are_not_there_are_refused(tmp_path: Path, rows: list[int]) -> None:
+    DenseIndex.build(random_pids(3, 1), unit_rows(3, 1)).save(tmp_path)
+    np.save(tmp_path / FOLDER / "rows.npy", np.array(rows))
+    with pytest.raises(CorruptFileError, match=r"rows.npy names a vector"):
+        DenseIndex.load(tmp_path, dim=DIM)
+
+
+def test_a_pid_that_is_not_there_has_no_vector() -> None:
+    for index in (
+        DenseIndex.build(np.array([2, 5]), unit_rows(2, 1)),
+        DenseIndex.build(np.empty(0, np.int64), np.empty((0, DIM), np.float32)),
+    ):
+        for pid in (1, 3, 6):
+            with pytest.raises(LookupError):
+                index.vectors(np.array([pid]))

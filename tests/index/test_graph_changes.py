@@ -81,8 +81,7 @@ def assert_sound(graph: Graph) -> None:
 
 def without_these(index: DenseIndex, gone: np.ndarray) -> Graph:
     assert index.graph is not None
-    flat = dense.faiss_library().downcast_index(index._index.index)
-    return without(index.graph, gone, flat, ALL[index.pids])
+    return without(index.graph, gone, index._flat, ALL[index.pids])
 
 
 @pytest.mark.parametrize("share", [0.0005, 0.01, 0.2, 0.9, 0.9995])

@@ -185,7 +185,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 DEGRADED: dict[str, Callable[[Path], object]] = {
     "database older": older_database,  # the last version of it answers
     "log lost": lost_log,
-    "an older version damaged": lambda r: truncate(older(r) / "passages.faiss"),
+    "an older version damaged": lambda r: truncate(older(r) / "vectors/0000000000000000001.npy"),
     "an older manifest missing": lambda r: (older(r) / "manifest.json").unlink(),
     "a stray": lambda r: fill(r / "versions" / "stray", b""),
     "CURRENT by hand": lambda r: fill(r / "CURRENT", f"{older(r).name} 7\n".encode()),

@@ -1,7 +1,5 @@
 """Builds the files of one index version in a staging folder, and reads them back to check them."""
 
-import os
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters
+from rag_flywheel.disk import link
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.index import dense as dense_index
 from rag_flywheel.index import lexical as lexical_index
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
 from rag_flywheel.index.lexical import LexicalIndex, language_at
 from rag_flywheel.index.tokenizer import Tokenizer, tokenizer_for
+from rag_flywheel.index.vector_files import FOLDER as VECTORS_FOLDER
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
@@ -29,7 +28,7 @@ from rag_flywheel.store.passages import StoredPassage
 _AT_ONCE = 10_000  # texts or vectors read for a part
 _SAMPLE = 500  # texts by which the language is found
 INDEX_PARTS = (
-    dense_index.FILE_NAME,
+    VECTORS_FOLDER,
     GRAPH_FOLDER,
     lexical_index.LEXICAL_FOLDER,
     lexical_index.TOKENS_FOLDER,
@@ -180,16 +179,3 @@ def _stored(conn: sqlite3.Connection, pids: Pids) -> Iterator[StoredPassage]:
 
 def _parts(pids: Pids) -> Iterator[Pids]:
     return (pids[i : i + _AT_ONCE] for i in range(0, len(pids), _AT_ONCE))
-
-
-def link(source: Path, target: Path) -> None:
-    """Give files another name: by hard links, or by copies where the disk has no links."""
-    if source.is_dir():
-        target.mkdir()
-        for path in source.iterdir():
-            link(path, target / path.name)
-        return
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(source, target, follow_symlinks=False)

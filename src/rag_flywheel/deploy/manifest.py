@@ -15,8 +15,10 @@ from rag_flywheel.errors import NewerFormatError, OlderFormatError
 from rag_flywheel.index.tokenizer import VERSION as TOKENIZER
 from rag_flywheel.records import AUTO
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 _MOST_BYTES = 4_000_000
+MOST_DIM, MOST_PASSAGES = 2**16, 2**31
+"""Of one version."""
 _DAMAGE = FileNotFoundError, NotADirectoryError, ValueError  # no other error of the disk
 _PART = r"(?!\.)[A-Za-z0-9_.-]{1,100}"
 _Name: TypeAlias = Annotated[str, Meta(pattern=rf"\A{_PART}(?:/{_PART}){{0,4}}\Z")]
@@ -47,8 +49,8 @@ class Manifest:
     parent: str | None
     encoder: str
     revision: str
-    dim: Annotated[int, Meta(ge=0, le=2**16)]
-    n_passages: Annotated[int, Meta(ge=0, le=2**31)]
+    dim: Annotated[int, Meta(ge=0, le=MOST_DIM)]
+    n_passages: Annotated[int, Meta(ge=0, le=MOST_PASSAGES)]
     watermark: _Event
     votes_until: _Event
     token: _Token

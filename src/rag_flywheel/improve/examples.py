@@ -19,6 +19,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 NEIGHBOURS = 32
 _ROWS = 512
+_CELLS = 2**21  # of a table of targets and passages
 _FOLDS = 5
 
 
@@ -189,25 +190,31 @@ def links(near: Nearest, targets: Examples, sources: Examples, chances: Floats) 
     at = np.flatnonzero((chances > 0).ravel() & (sources.lineages >= 0).ravel())
     if not n or not k or not len(at):
         return Links.none()
-    passages = sources.lineages.ravel()[at]
-    names = int(max(targets.lineages.max(), passages.max())) + 2  # -1 is one of them
+    names, passages = np.unique(sources.lineages.ravel()[at], return_inverse=True)
+    own = np.minimum(np.searchsorted(names, targets.lineages), len(names) - 1)
+    own[names[own] != targets.lineages] = -1
     starts = np.searchsorted(at, np.arange(len(sources) + 1) * sources.lineages.shape[1])
+    many = max(1, min(_ROWS, _CELLS // len(names)))  # targets at a time
+    column = np.full(
+        many * len(names), -1, dtype=np.int16
+    )  # of each passage in the row of a target
     to, of, slot = [], [], []
-    for start in range(0, n, _ROWS):
-        part = np.arange(start, min(start + _ROWS, n))
-        wanted = (part[:, None] * names + targets.lineages[part]).ravel()
-        by_name = np.argsort(wanted, kind="stable")
-        wanted = wanted[by_name]
-        flat = near.rows[part].ravel()
+    for start in range(0, n, many):
+        part = own[start : start + many]
+        row, place = np.nonzero(part >= 0)
+        cells = row * len(names) + part[row, place]
+        column[cells[::-1]] = place[::-1]  # of equal ones the first stays
+        flat = near.rows[start : start + many].ravel()
         counts = starts[flat + 1] - starts[flat]
-        slots = np.repeat(np.arange(len(flat)), counts)
         offered = places_of(starts[flat], counts)
-        names_offered = part[slots // k] * names + passages[offered]
-        place = np.minimum(np.searchsorted(wanted, names_offered), len(wanted) - 1)
-        match = wanted[place] == names_offered
-        to.append(by_name[place[match]] + start * width)
+        rows = np.repeat(np.arange(len(flat)) // k * len(names), counts)
+        found = column[rows + passages[offered]]
+        column[cells] = -1
+        match = np.flatnonzero(found >= 0)
+        slots = np.repeat(np.arange(start * k, start * k + len(flat)), counts)[match]
+        to.append(slots // k * width + found[match])
         of.append(at[offered[match]])
-        slot.append(slots[match] + start * k)
+        slot.append(slots)
     return Links(np.concatenate(to), np.concatenate(of), np.concatenate(slot))
 
 

@@ -380,15 +380,19 @@ def _several_answers(examples: Examples, found: Parameters, known: _CrossFitted)
     odds = vote_odds(examples, found.rates).ravel()[voted]
     wanted = np.union1d(voted, known.links.to)
     among = np.isin(wanted, voted)
+    with_votes, without = np.flatnonzero(among), np.flatnonzero(~among)
     own = known.prior.ravel()[wanted]
-    right = own[~among]
+    right = own[without]
+    wrong = 1.0 - right
 
     def likely(chances: Floats) -> float:
-        every = known.prior.copy()
-        every.ravel()[voted] = chances[among]
-        chosen = as_chosen(examples, every, found).ravel()[voted]
-        now = np.clip(chances[~among], 1e-9, 1.0 - 1e-9)
-        by_prior = right * np.log(now) + (1.0 - right) * np.log1p(-now)
+        chosen = chances[with_votes]
+        if examples.chosen is not None:
+            every = known.prior.copy()
+            every.ravel()[voted] = chosen
+            chosen = as_chosen(examples, every, found).ravel()[voted]
+        now = np.clip(chances[without], 1e-9, 1.0 - 1e-9)
+        by_prior = right * np.log(now) + wrong * np.log1p(-now)
         return float(np.log1p(chosen * (odds - 1.0)).sum() + UNSHOWN * by_prior.sum())
 
     alone = likely(own)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.disk import all_below, all_within, divides, read_arrays, read_json, write_arrays
-from rag_flywheel.index.spans import places_of
+from rag_flywheel.index.spans import by_first_use, places_of
 
 _LETTERS = 4
 _AT_ONCE = 20_000  # texts
@@ -47,17 +47,24 @@ class CharNgrams:
 
     @classmethod
     def build(
-        cls, words: Iterable[str], n_with_word: npt.NDArray[np.int64], n_texts: int
+        cls,
+        words: Iterable[str],
+        n_with_word: npt.NDArray[np.int64],
+        n_texts: int,
+        before: "tuple[CharNgrams, Ints] | None" = None,
     ) -> "CharNgrams":
         """From the words in the order of their numbers, and how many of n_texts have each.
+
+        before: the n-grams of another vocabulary, and the number in it of each of these words, -1: it is
+        not there; only words that are not are taken apart. The result is the same without.
 
         An n-gram is estimated to be in n (1 - exp(-sum over its words of n_with_word / n)) of n texts,
         as if words came independently (a word that has it twice counts twice); idf is Lucene's.
         """
-        number: dict[str, int] = {}
-        each = [[number.setdefault(g, len(number)) for g in char_ngrams_of(w)] for w in words]
-        lengths = np.fromiter(map(len, each), dtype=np.int64, count=len(each))
-        ids = np.fromiter(chain.from_iterable(each), dtype=np.int32)
+        if before is None:
+            number, lengths, ids = _taken_apart(words, {})
+        else:
+            number, lengths, ids = _known_before(words, *before)
         share = np.repeat(n_with_word / max(n_texts, 1), lengths)
         expected = np.bincount(ids, share, minlength=len(number))
         n_with = n_texts * -np.expm1(-expected)
@@ -150,3 +157,33 @@ class CharNgrams:
         word = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.int32), np.diff(self.offsets))
         starts = np.searchsorted(self.ids[order], np.arange(len(self.number) + 1)).astype(np.int32)
         return word[order], starts
+
+
+def _taken_apart(
+    words: Iterable[str], number: dict[str, int]
+) -> tuple[dict[str, int], npt.NDArray[np.int64], Ints]:
+    """(the number of each n-gram, how many n-grams each word has, those of all words); a new n-gram is
+    entered into `number`."""
+    each = [[number.setdefault(g, len(number)) for g in char_ngrams_of(w)] for w in words]
+    lengths = np.fromiter(map(len, each), dtype=np.int64, count=len(each))
+    return number, lengths, np.fromiter(chain.from_iterable(each), dtype=np.int32)
+
+
+def _known_before(
+    words: Iterable[str], old: CharNgrams, old_number: Ints
+) -> tuple[dict[str, int], npt.NDArray[np.int64], Ints]:
+    """`_taken_apart` of words most of which another vocabulary has under these numbers, -1: it lacks it."""
+    known = old_number >= 0
+    new = [word for word, there in zip(words, known.tolist(), strict=True) if not there]
+    number, new_lengths, new_ids = _taken_apart(new, dict(old.number))
+    old_lengths = old._sizes[old_number[known]]
+    lengths = np.empty(len(known), dtype=np.int64)
+    lengths[known], lengths[~known] = old_lengths, new_lengths
+    starts = np.cumsum(lengths) - lengths
+    ids = np.empty(int(lengths.sum()), dtype=np.int32)
+    old_ids = old.ids[places_of(old.offsets[old_number[known]], old_lengths)]
+    ids[places_of(starts[known], old_lengths)] = old_ids
+    ids[places_of(starts[~known], new_lengths)] = new_ids
+    order, ids = by_first_use(ids, len(number))
+    names = list(number)
+    return {names[i]: place for place, i in enumerate(order.tolist())}, lengths, ids

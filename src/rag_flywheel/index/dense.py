@@ -3,7 +3,6 @@
 It must not know texts, versions or votes.
 """
 
-import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,14 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.disk import version_file_errors
-from rag_flywheel.index.dense_file import require_flat
 from rag_flywheel.index.exact import distinct_rows, nearest_to_many, typical_cosine
 from rag_flywheel.index.faiss_door import faiss_library, rows_of
 from rag_flywheel.index.graph import MOST_REMOVED, Graph, build_graph, extended, load_graph
 from rag_flywheel.index.graph_changes import without
+from rag_flywheel.index.vector_files import (
+    FOLDER,
+    StoredParts,
+    load_vectors,
+    read_into,
+    save_vectors,
+)
 from rag_flywheel.records import Pids, Vectors
 
-FILE_NAME = "passages.faiss"
 GRAPH_FROM = 20_000  # vectors; below, exact search takes about a millisecond
 _MARGIN = 1.3  # times as many are kept in view as hold enough of a part on average
 _QUICK_SHARE = (
@@ -46,11 +50,13 @@ class DenseIndex:
     """Inner-product search over unit vectors by pid: exact, or, once they are many and no filter
     excludes most of them, by a graph that finds nearly all of the nearest (`graph.py`)."""
 
-    def __init__(self, index: Any, pids: Pids, graph: Graph | None = None) -> None:
-        self._index = index
+    def __init__(
+        self, flat: Any, pids: Pids, graph: Graph | None = None, stored: StoredParts | None = None
+    ) -> None:
+        self._flat = flat
         self.pids = pids  # ascending
         self.graph = graph
-        flat = faiss_library().downcast_index(index.index)
+        self._stored = stored  # the files that hold the first of the vectors
         self._quick = None if graph is None else graph.over(flat)
 
     @classmethod
@@ -61,17 +67,15 @@ class DenseIndex:
     @classmethod
     def of_parts(cls, parts: Iterable[tuple[Pids, Vectors]], *, n: int, dim: int) -> "DenseIndex":
         """`build` from n vectors in parts, so that all are in memory only once."""
-        faiss = faiss_library()
-        flat = faiss.IndexFlatIP(dim)
+        flat, graph, added = faiss_library().IndexFlatIP(dim), None, _Added(parts)
         flat.codes.resize(n * flat.code_size)  # reserves the memory at once
         flat.codes.resize(0)
-        index, graph, added = faiss.IndexIDMap2(flat), None, _Added(parts)
         if n < GRAPH_FROM:
             for part in added.vectors():
                 flat.add(part)
         else:
             graph = build_graph(flat, added.vectors())
-        return cls(index, added.number(index, np.empty(0, dtype=np.int64)), graph)
+        return cls(flat, added.pids(np.empty(0, dtype=np.int64)), graph)
 
     def changed(self, present: Pids, parts: Iterable[tuple[Pids, Vectors]]) -> "DenseIndex | None":
         """This index with exactly the `present` pids; parts: the ones it lacks. This object must not
@@ -88,39 +92,37 @@ class DenseIndex:
             or (graph is None) != (len(present) < GRAPH_FROM)
         ):
             return None
-        faiss, index = faiss_library(), self._index
-        flat = faiss.downcast_index(index.index)
+        flat, stored = self._flat, self._stored
         if n_gone:
             graph = None if graph is None else without(graph, ~stays, flat, self._rows)
-            index.remove_ids(faiss.IDSelectorBatch(self.pids[~stays]))
+            gone = np.packbits(~stays, bitorder="little")
+            flat.remove_ids(faiss_library().IDSelectorBitmap(gone))
+            stored = None if stored is None else stored.of(stays)
         added = _Added(parts)
         if graph is None:
             for part in added.vectors():
                 flat.add(part)
         elif (graph := extended(graph, flat, added.vectors())) is None:
             return None
-        return DenseIndex(index, added.number(index, self.pids[stays]), graph)
+        return DenseIndex(flat, added.pids(self.pids[stays]), graph, stored)
 
     @classmethod
     def load(cls, folder: Path, *, dim: int) -> "DenseIndex":
         """Read the index in `folder`. Raises CorruptFileError unless it holds unit vectors of this
         width under ascending pids."""
-        faiss = faiss_library()
-        path = folder / FILE_NAME
-        with version_file_errors(path):
-            require_flat(path, dim=dim)
-            index = faiss.read_index(str(path))
-            pids = faiss.vector_to_array(index.id_map).astype(np.int64)
-            found = cls(index, pids, load_graph(folder, len(pids)))
+        with version_file_errors(folder / FOLDER):
+            pids, stored = load_vectors(folder, dim=dim)
+            flat = faiss_library().IndexFlatIP(dim)
+            flat.codes.resize(len(pids) * flat.code_size)
+            flat.ntotal = len(pids)
+            read_into(rows_of(flat), stored)
+            found = cls(flat, pids, load_graph(folder, len(pids)), stored)
             found._require_sense()
         return found
 
     def _require_sense(self) -> None:
-        """Raise ValueError unless the pids ascend and every vector is finite and of unit length."""
-        pids = self.pids
-        if len(pids) and (pids[0] < 0 or np.any(pids[1:] <= pids[:-1])):
-            raise ValueError("its numbers are not ascending")
-        for start in range(0, len(pids), _AT_ONCE):
+        """Raise ValueError unless every vector is finite and of unit length."""
+        for start in range(0, len(self), _AT_ONCE):
             part = self._rows[start : start + _AT_ONCE]
             with np.errstate(all="ignore"):
                 squares = np.einsum("ij,ij->i", part, part)
@@ -128,24 +130,18 @@ class DenseIndex:
                 raise ValueError("a vector is not of unit length")
 
     def save(self, folder: Path) -> None:
-        """Write the index into `folder`."""
-        faiss = faiss_library()
-        path = str(folder / FILE_NAME)
-        try:
-            faiss.write_index(self._index, path)
-        except RuntimeError as error:  # what faiss raises for every failed write
-            number = errno.ENOSPC if "No space left" in str(error) else errno.EIO
-            raise OSError(number, str(error)[:200], path) from error
+        """Write the index into `folder`. What it has of the version that it was loaded from is linked."""
+        save_vectors(folder, self.pids, self._rows, self._stored)
         if self.graph is not None:
             self.graph.save(folder)
 
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        return len(self.pids)
 
     @property
     def dim(self) -> int:
         """Width of a vector."""
-        return int(self._index.d)
+        return int(self._flat.d)
 
     @cached_property
     def typical_cosine(self) -> float:
@@ -198,9 +194,8 @@ class DenseIndex:
         n = min(n, len(self) if part is None else part.n)
         if n < 1:
             return [np.empty(0, dtype=np.int64) for _ in queries]
-        flat = faiss.downcast_index(self._index.index)
         parameters = None if part is None else faiss.SearchParameters(sel=part.selector)
-        _, found = flat.search(np.ascontiguousarray(queries), n, params=parameters)
+        _, found = self._flat.search(np.ascontiguousarray(queries), n, params=parameters)
         return [self.pids[row[row >= 0]] for row in found]  # faiss pads with -1
 
     def search_many(self, queries: Vectors, n: int) -> list[Pids]:
@@ -215,16 +210,18 @@ class DenseIndex:
     @cached_property
     def _rows(self) -> Vectors:
         """All vectors, float32 (n, dim): the memory of the index itself."""
-        return rows_of(faiss_library().downcast_index(self._index.index))
+        return rows_of(self._flat)
 
     def vectors(self, pids: Pids) -> Vectors:
         """float32 (n, dim): the vectors of these pids, which must all be in the index."""
-        found: Vectors = self._index.reconstruct_batch(np.ascontiguousarray(pids))
-        return found
+        at = np.minimum(np.searchsorted(self.pids, pids), max(len(self) - 1, 0))
+        if len(pids) and not (len(self) and np.array_equal(self.pids[at], pids)):
+            raise LookupError("a pid is not in the index")
+        return self.at(at)
 
 
 class _Added:
-    """Vectors that are added to a flat index part by part, and then numbered by their pids."""
+    """Vectors that are added to a flat index part by part, and their pids."""
 
     def __init__(self, parts: Iterable[tuple[Pids, Vectors]]) -> None:
         self._parts = parts
@@ -236,10 +233,6 @@ class _Added:
             self._pids.append(pids)
             yield np.ascontiguousarray(vectors)
 
-    def number(self, index: Any, before: Pids) -> Pids:
-        """Number the vectors of an IndexIDMap2 by pids, the first by `before`; returns all pids."""
-        pids: Pids = np.ascontiguousarray(np.concatenate([before, *self._pids]), dtype=np.int64)
-        faiss_library().copy_array_to_vector(pids, index.id_map)
-        index.ntotal = index.index.ntotal
-        index.construct_rev_map()
-        return pids
+    def pids(self, before: Pids) -> Pids:
+        """The pids of all vectors, those that were there first."""
+        return np.ascontiguousarray(np.concatenate([before, *self._pids]), dtype=np.int64)

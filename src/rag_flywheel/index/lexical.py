@@ -27,7 +27,7 @@ from rag_flywheel.index.bm25 import LexicalScores, WordScores, add_column, idf_o
 from rag_flywheel.index.char_ngrams import CharNgrams
 from rag_flywheel.index.compounds import Compounds, parts_of
 from rag_flywheel.index.languages import COMPOUNDING
-from rag_flywheel.index.spans import places_of
+from rag_flywheel.index.spans import by_first_use, places_of
 from rag_flywheel.index.statistics import MOST_PAIRS
 from rag_flywheel.index.tokenizer import (
     Numbers,
@@ -90,13 +90,14 @@ class LexicalIndex:
         titles: TokenIds,
         stems: Mapping[str, int],
         tokenizer: Tokenizer,
+        before: CharNgrams | None = None,
     ) -> "LexicalIndex":
         """Index texts by the tokens of all, the number of tokens of each and of its title.
 
         stems: the number of each word, which need not be in a text; words are renumbered in the order
-        of their first use.
+        of their first use. before: the n-grams of the first of the stems, None: of none.
         """
-        numbers, tokens = _by_first_use(tokens, len(stems))
+        numbers, tokens = by_first_use(tokens, len(stems))
         words = list(stems)
         vocabulary = {words[number]: i for i, number in enumerate(numbers.tolist())}
         offsets = np.append(0, np.cumsum(lengths, dtype=np.int64)).astype(np.int32)
@@ -104,7 +105,10 @@ class LexicalIndex:
         if tokenizer.language in COMPOUNDING:
             compounds = Compounds.of(vocabulary, tokenizer.stem)
         bm25 = WordScores.build(tokens, offsets, len(vocabulary), compounds)
-        ngrams = CharNgrams.build(vocabulary, np.diff(bm25.starts), len(lengths))
+        known = None
+        if before is not None:
+            known = before, np.where(numbers < len(before.offsets) - 1, numbers, np.int32(-1))
+        ngrams = CharNgrams.build(vocabulary, np.diff(bm25.starts), len(lengths), known)
         return cls(bm25, vocabulary, tokens, offsets, titles, ngrams, compounds, tokenizer)
 
     def changed(
@@ -122,6 +126,7 @@ class LexicalIndex:
             np.concatenate([self.titles[stays], titles]),
             numbers.stems,
             self.tokenizer,
+            self.ngrams,
         )
 
     @classmethod
@@ -348,14 +353,3 @@ def _read_tokenizer(lexical: Path) -> Tokenizer:
     if language not in (NO_LANGUAGE, *STEMMED):
         raise ValueError(f"{_LANGUAGE} names a language that is not known: {language!r}")
     return tokenizer_of(language)
-
-
-def _by_first_use(tokens: TokenIds, n: int) -> tuple[TokenIds, TokenIds]:
-    """(which of n numbers are among the tokens, in the order of their first use; the tokens, each as
-    the place of its number in that order)."""
-    first = np.full(n, len(tokens))
-    first[tokens[::-1]] = np.arange(len(tokens))[::-1]  # of equal ones the last stays
-    order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(tokens))]
-    places = np.empty(n, dtype=np.int32)
-    places[order] = np.arange(len(order))
-    return order.astype(np.int32), places[tokens]

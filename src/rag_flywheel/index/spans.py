@@ -1,4 +1,4 @@
-"""Lists the places in spans of an array, one span after the other."""
+"""Lists the places in spans of an array, and numbers its values by their first use."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,3 +11,16 @@ def places_of(starts: npt.ArrayLike, lengths: npt.ArrayLike) -> Ints:
     begin, many = np.asarray(starts, dtype=np.int64), np.asarray(lengths, dtype=np.int64)
     places: Ints = np.arange(many.sum()) + np.repeat(begin - np.cumsum(many) + many, many)
     return places
+
+
+def by_first_use(
+    numbers: npt.NDArray[np.int32], n: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """(which of the numbers below n are among these, in the order of their first use; these, each as the
+    place of its number in that order)."""
+    first = np.full(n, len(numbers))
+    first[numbers[::-1]] = np.arange(len(numbers))[::-1]  # of equal ones the last stays
+    order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(numbers))]
+    places = np.empty(n, dtype=np.int32)
+    places[order] = np.arange(len(order))
+    return order.astype(np.int32), places[numbers]

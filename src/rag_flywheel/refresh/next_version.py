@@ -141,7 +141,7 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         write_stored_evidence(staged, database, source, learned.judged, until=until)
         manifest = _manifest(running, live, built, tuned)
         sealed = None
-        if parent is not None and built.linked and live.manifest is not None:
+        if parent is not None and live.manifest is not None:
             sealed = parent[0], live.manifest
         manifest = replace(manifest, learned_until=learned.learned_until)
         manifest = deploy.seal(staged, manifest, parent=sealed)

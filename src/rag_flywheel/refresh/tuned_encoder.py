@@ -9,7 +9,7 @@ import numpy as np
 
 from rag_flywheel import disk
 from rag_flywheel.curate.source import Source
-from rag_flywheel.deploy.build import link
+from rag_flywheel.disk import link
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.encoder import Encoder, QueryEncoder

@@ -21,7 +21,7 @@ from rag_flywheel.evaluate.gate import LEAST_JUDGED
 from rag_flywheel.formats import beir, documents, front_matter, jsonl, passage_ids, rows, rules
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.improve.fit import LEAST_QUERIES
-from rag_flywheel.index import dense_file, known_items
+from rag_flywheel.index import known_items
 from rag_flywheel.ingest import add_files
 from rag_flywheel.privacy.ids import _BYTES as HASH_BYTES
 from rag_flywheel.rank.evidence import CODES_FROM
@@ -88,8 +88,8 @@ def files(page: Page) -> None:
         loaded._MOST_PARAMETERS / 1e6,
     )
     page.says("one JSON file | {:.0f} GiB; {:.0f} GiB |", MOST_FILE / 2**30, MOST_JSON / 2**30)
-    assert dense_file._LARGEST_ROWS == 2**31
-    page.says("passages of a version | {:,}; 2³¹ |", dense_file._LARGEST_DIM)
+    assert manifest.MOST_PASSAGES == 2**31
+    page.says("passages of a version | {:,}; 2³¹ |", manifest.MOST_DIM)
     page.lets("fact", "format 1.0 of `.npy`")
     page.says("a text file to add | {:.0f} MiB |", jsonl.MOST_BYTES / 2**20)
     page.says(
