@@ -17,8 +17,9 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -97,7 +98,7 @@ def version_file_errors(
 @contextmanager
 def regular_file(
     path: Path, *, most: int = _MOST_BYTES, follow: bool = False
-) -> Iterator[tuple[BinaryIO, int]]:
+) -> Iterator[tuple[BufferedReader, int]]:
     """(the file open for reading, its size in bytes); never waits, as opening a pipe would.
 
     most: a larger file is refused; follow: whether the path may be a symbolic link.
@@ -148,6 +149,16 @@ def parsed_json(text: str | bytes, name: str, kind: Any = Any) -> Any:
         raise ValueError(f"{name} is no JSON ({error})") from error
 
 
+def read_words(path: Path, kind: Any) -> Any:
+    """`read_json` of very many words, in a third of its time."""
+    try:
+        return msgspec.json.decode(read_bytes(path, most=MOST_JSON), type=kind)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path.name} is nested too deeply ({error})") from error
+
+
 def exactly(kind: type[_T], values: object) -> _T:
     """A dataclass of parsed values: ValueError unless these are all of its fields, as they are typed,
     and no other."""
@@ -159,7 +170,7 @@ def exactly(kind: type[_T], values: object) -> _T:
 
 
 @contextmanager
-def array_file(path: Path) -> Iterator[tuple[BinaryIO, np.dtype[Any], tuple[int, ...]]]:
+def array_file(path: Path) -> Iterator[tuple[BufferedReader, np.dtype[Any], tuple[int, ...]]]:
     """(a .npy file open at its first value, the kind of its values, its shape), once the header agrees with
     the file's size; values are in the order of rows.
 
@@ -175,7 +186,7 @@ def array_file(path: Path) -> Iterator[tuple[BinaryIO, np.dtype[Any], tuple[int,
 @contextmanager
 def _array_file(
     path: Path,
-) -> Iterator[tuple[BinaryIO, np.dtype[Any], tuple[int, ...], Literal["C", "F"]]]:
+) -> Iterator[tuple[BufferedReader, np.dtype[Any], tuple[int, ...], Literal["C", "F"]]]:
     with regular_file(path) as (file, size):
         start = file.read(10)
         n_header = int.from_bytes(start[8:10], "little")

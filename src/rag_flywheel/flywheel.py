@@ -39,6 +39,7 @@ from rag_flywheel.deploy import rollback
 from rag_flywheel.deploy.backup import back_up
 from rag_flywheel.deploy.current import reconcile
 from rag_flywheel.deploy.folder import is_new, open_folder
+from rag_flywheel.deploy.loaded import SharedIndexes
 from rag_flywheel.deploy.repair import repair
 from rag_flywheel.deploy.verify import problems
 from rag_flywheel.disk import disk_errors
@@ -166,6 +167,7 @@ class Flywheel:
         self._slot = slot
         self._tenants = Tenants(config.tenant_key, config.tenant_required)
         self._server: Server | None = None
+        self._indexes = SharedIndexes()  # that the server answers from
         self.lookups = Lookups(config.n_lookups)
         self._postponed = Postponed(database)
         self._lock = threading.Lock()
@@ -1091,7 +1093,8 @@ class Flywheel:
 
     def _job(self, progress: Progress | None) -> Job:
         root, database, encoder = self._root, self._database, self._slot.get
-        return Job(root, database, self._config, encoder, self.lookups, progress)
+        indexes = None if self._server is None else self._indexes
+        return Job(root, database, self._config, encoder, self.lookups, progress, indexes)
 
     def _rebuild(self, job: Job) -> Callable[[], RefreshReport]:
         return lambda: refresh_locked(job, When(), anew=True)
@@ -1144,6 +1147,7 @@ class Flywheel:
     def _drop_server(self) -> None:
         with self._lock:
             server, self._server = self._server, None
+            self._indexes = SharedIndexes()
         if server is not None:
             server.close()
 
@@ -1157,5 +1161,6 @@ class Flywheel:
                     self._slot.get(),
                     self.lookups,
                     self._postponed,
+                    self._indexes,
                 )
             return self._server

@@ -18,8 +18,10 @@ from hostile import reseal
 from plain_model import is_answer
 from rag_flywheel import Config, CorruptFileError, Flywheel, FlywheelError, Passage
 from rag_flywheel.rank.stored_lookups import FOLDER, StoredLookups, load_stored_lookups
+from rag_flywheel.refresh.unrelated import UNRELATED
 from thorough import thorough
 
+OTHERS = len(UNRELATED)  # rows beside those of past queries
 WORDS = ["reset", "login", "refund", "secret", "page", "month"]
 ASKED = ["reset login", "refund secret", "page month reset", "login page", "secret month"]
 TEAMS = "ab"
@@ -147,7 +149,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_history(tmp_path_factory.mktemp("learned") / "kb")
     with opened(root) as fw:
         fw.refresh()
-    assert len(names_in(live(root))) == len(QUERIES)
+    assert len(names_in(live(root))) == len(QUERIES) + OTHERS
     return root
 
 
@@ -164,7 +166,7 @@ def vote(root: Path, query: str) -> None:
 
 
 def test_parameters_memory_and_gate_are_the_same_with_fitted_weights(root: Path) -> None:
-    n = len(QUERIES)
+    n = len(QUERIES) + OTHERS
     vote(root, "topic3 problem3 quite other words")
     assert refreshed_either_way(root, None, 64) == n
     vote(root, QUERIES[5])
@@ -227,7 +229,8 @@ def test_other_metadata_computes_the_rows_of_filtered_queries_anew(tmp_path: Pat
         fw.feedback(shown.id, shown.hits[0].passage_id, "helpful", user_id="bob")
         fw.refresh()
     before, after = names_in(first), names_in(live(root))
-    assert (len(before), len(after), len(before & after)) == (2, 2, 1)
+    both = OTHERS + 2
+    assert (len(before), len(after), len(before & after)) == (both, both, both - 1)
 
 
 def test_the_rows_of_who_is_forgotten_are_in_no_version(tmp_path: Path) -> None:
@@ -242,9 +245,9 @@ def test_the_rows_of_who_is_forgotten_are_in_no_version(tmp_path: Path) -> None:
         both = names_in(folder_of(fw))
         fw.forget("ann")
         left = [names_in(path) for path in sorted((root / "versions").iterdir())]
-    assert len(both) == 2
-    (kept,) = {name for names in left for name in names}
-    assert kept in both
+    kept = {name for names in left for name in names}
+    assert (len(both), len(kept)) == (OTHERS + 2, OTHERS + 1)
+    assert kept < both
 
 
 def test_nothing_is_stored_where_questions_have_no_words(tmp_path: Path) -> None:

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters
+from rag_flywheel.deploy.loaded import INDEX_PARTS, Indexes, LoadedVersion, load_parameters
+from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.disk import link
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.index import lexical as lexical_index
 from rag_flywheel.index.dense import DenseIndex
-from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
 from rag_flywheel.index.lexical import LexicalIndex, language_at
 from rag_flywheel.index.tokenizer import Tokenizer, tokenizer_for
-from rag_flywheel.index.vector_files import FOLDER as VECTORS_FOLDER
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
@@ -27,13 +25,14 @@ from rag_flywheel.store.passages import StoredPassage
 
 _AT_ONCE = 10_000  # texts or vectors read for a part
 _SAMPLE = 500  # texts by which the language is found
-INDEX_PARTS = (
-    VECTORS_FOLDER,
-    GRAPH_FOLDER,
-    lexical_index.LEXICAL_FOLDER,
-    lexical_index.TOKENS_FOLDER,
-)
-"""Files and folders of a version that are made of passages alone."""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A sound version that the next one is built from: its folder and its manifest."""
+
+    folder: Path
+    manifest: Manifest
 
 
 @dataclass(frozen=True)
@@ -56,40 +55,53 @@ def build_indexes(
     encoder: Encoder,
     *,
     language: str,
-    parent: tuple[Path, int] | None,
+    parent: Parent | None,
     progress: Progress | None,
 ) -> Built:
     """Write the index files of a version.
 
     language: the setting of the index.
 
-    parent: (folder, watermark) of a sound version of the same encoder and the same vectors, whose
-    index files are linked instead of built when no passage changed since. When some did, what it
-    has of the others is used again.
+    parent: a version of the same encoder and the same vectors, whose index files are linked instead of
+    built when no passage changed since. When some did, what it has of the others is used again.
     """
     with database.snapshot() as conn:
-        watermark = passages.read_clock(conn)
-        pids, texts = passages.present_pids(conn), timeline.digest_now(conn)
-        tokenizer = tokenizer_for(language, _sampled(conn, pids))
-        same = parent is not None and language_at(parent[0]) == tokenizer.language
-        if parent is not None and same and not passages.count_changes(conn, parent[1]):
+        watermark, pids = passages.read_clock(conn), passages.present_pids(conn)
+        if parent is not None and _unchanged(conn, parent.manifest, language):
             for part in INDEX_PARTS:
-                if (parent[0] / part).exists():
-                    link(parent[0] / part, staged / part)
-            return Built(watermark, pids, texts, linked=True)
-        before = None if parent is None else parent[0]
+                if (parent.folder / part).exists():
+                    link(parent.folder / part, staged / part)
+            return Built(watermark, pids, parent.manifest.texts, linked=True)
+        texts = timeline.digest_now(conn)
+        tokenizer = tokenizer_for(language, _sampled(conn, pids))
+        before = None if parent is None else parent.folder
         old_pids = _build_dense(staged, conn, encoder, pids, before, progress)
+        same = before is not None and language_at(before) == tokenizer.language
         spoken = before if same else None
         _build_lexical(staged, conn, pids, spoken, old_pids, tokenizer, progress)
     return Built(watermark, pids, texts, linked=False)
 
 
+def _unchanged(conn: sqlite3.Connection, parent: Manifest, language: str) -> bool:
+    """Whether no passage changed since a version was built, under the same setting of the language."""
+    return parent.language == language and not passages.count_changes(conn, parent.watermark)
+
+
 def built_indexes(
-    staged: Path, encoder: Encoder, built: Built, parameters: Parameters
+    staged: Path,
+    encoder: Encoder,
+    built: Built,
+    parameters: Parameters,
+    loaded: Indexes | None = None,
 ) -> LoadedVersion:
-    """The staged indexes, read back, as a version with these parameters and an empty memory."""
-    dense = DenseIndex.load(staged, dim=encoder.dim)
-    lexical = LexicalIndex.load(staged, n_texts=len(built.pids))
+    """The staged indexes, read back, as a version with these parameters and an empty memory.
+
+    loaded: those of the same files, when they are in memory already.
+    """
+    if loaded is None:
+        dense = DenseIndex.load(staged, dim=encoder.dim)
+        loaded = Indexes(dense, LexicalIndex.load(staged, n_texts=len(built.pids)))
+    dense, lexical = loaded.dense, loaded.lexical
     return LoadedVersion(None, built.watermark, parameters, dense, lexical, Memory())
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.disk import read_bytes, version_file_errors
 from rag_flywheel.encoder import QueryEncoder
 from rag_flywheel.errors import counted
 from rag_flywheel.index.dense import DenseIndex
-from rag_flywheel.index.lexical import LexicalIndex
+from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
+from rag_flywheel.index.lexical import LEXICAL_FOLDER, TOKENS_FOLDER, LexicalIndex
+from rag_flywheel.index.vector_files import FOLDER as VECTORS_FOLDER
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory, load_memory
 from rag_flywheel.rank.parameters import Parameters
@@ -19,7 +22,10 @@ from rag_flywheel.rank.raters import RaterWeight, load_raters, weights_of
 from rag_flywheel.rank.stored_evidence import StoredEvidence, load_stored_evidence
 from rag_flywheel.records import Pids
 
+INDEX_PARTS = VECTORS_FOLDER, GRAPH_FOLDER, LEXICAL_FOLDER, TOKENS_FOLDER
+"""Folders of a version that are made of passages alone."""
 _MOST_PARAMETERS = 1_000_000  # bytes
+Files = Mapping[str, tuple[str, int]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,28 @@ class Indexes:
 
     dense: DenseIndex
     lexical: LexicalIndex
+
+
+class SharedIndexes:
+    """The searchable parts of the version that was loaded last, for others with the same files."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Files, Indexes] | None = None
+
+    def of(self, manifest: Manifest) -> Indexes | None:
+        """Those of a version, when its index files have the hashes of the last version's."""
+        last = self._last
+        return last[1] if last is not None and last[0] == _index_files(manifest) else None
+
+    def keep(self, manifest: Manifest, loaded: LoadedVersion) -> None:
+        """Remember the indexes of a version that was just loaded."""
+        self._last = _index_files(manifest), Indexes(loaded.dense, loaded.lexical)
+
+
+def _index_files(manifest: Manifest) -> Files:
+    """The files that depend on passages alone, with their hashes and sizes."""
+    files = manifest.files.items()
+    return {name: state for name, state in files if name.split("/")[0] in INDEX_PARTS}
 
 
 def empty_version(dim: int) -> LoadedVersion:

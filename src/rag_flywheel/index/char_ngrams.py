@@ -3,17 +3,17 @@
 It is given the words of a vocabulary and how many texts have each; it must not know texts.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.disk import all_below, all_within, divides, read_arrays, read_json, write_arrays
+from rag_flywheel.disk import all_below, all_within, divides, read_arrays, read_words, write_arrays
 from rag_flywheel.index.spans import by_first_use, places_of
 
 _LETTERS = 4
@@ -74,7 +74,7 @@ class CharNgrams:
     @classmethod
     def load(cls, folder: Path, *, n_words: int) -> "CharNgrams":
         """Read from a folder. Raises OSError or ValueError for damaged files."""
-        names = read_json(folder / _NAMES, list[str])
+        names = read_words(folder / _NAMES, list[str])
         if len(set(names)) != len(names):
             raise ValueError(f"{_NAMES} names a piece twice")
         offsets, ids, idf = read_arrays(folder, _ARRAYS, words=n_words, pieces=len(names))
@@ -88,8 +88,7 @@ class CharNgrams:
 
     def save(self, folder: Path) -> None:
         """Write into a folder, without pickle."""
-        names = json.dumps(list(self.number), ensure_ascii=False)
-        (folder / _NAMES).write_text(names, encoding="utf-8")
+        (folder / _NAMES).write_bytes(msgspec.json.encode(list(self.number)))
         write_arrays(folder, _ARRAYS, self.offsets, self.ids, self.idf)
 
     def of_query(self, words: Sequence[str]) -> dict[str, float]:

@@ -20,10 +20,12 @@ def nearest_to_many(queries: Vectors, rows: Vectors, k: int) -> npt.NDArray[np.i
     products = np.empty((len(queries), 0), dtype=np.float32)
     for start in range(0, len(rows), _AT_ONCE):
         part = queries @ rows[start : start + _AT_ONCE].T
+        at = np.arange(start, start + part.shape[1])
+        if products.shape[1] == k:  # most are less than what was found for every query
+            near = np.flatnonzero((part > products.min(axis=1)[:, None]).any(axis=0))
+            part, at = part[:, near], at[near]
         products = np.concatenate([products, part], axis=1)
-        places = np.concatenate(
-            [places, np.broadcast_to(np.arange(start, start + part.shape[1]), part.shape)], axis=1
-        )
+        places = np.concatenate([places, np.broadcast_to(at, part.shape)], axis=1)
         if products.shape[1] > k:
             best = np.argpartition(products, -k, axis=1)[:, -k:]
             products = np.take_along_axis(products, best, axis=1)

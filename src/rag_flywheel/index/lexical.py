@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +20,7 @@ from rag_flywheel.disk import (
     divides,
     read_arrays,
     read_json,
+    read_words,
     version_file_errors,
     write_arrays,
 )
@@ -134,7 +136,7 @@ class LexicalIndex:
         """Read the index in `folder`. Raises CorruptFileError when it is not one of n_texts."""
         lexical, tokens = folder / LEXICAL_FOLDER, folder / TOKENS_FOLDER
         with version_file_errors(f"{lexical} or {tokens}"):
-            vocabulary = read_json(lexical / "words.json", dict[str, int])
+            vocabulary = read_words(lexical / "words.json", dict[str, int])
             if list(vocabulary.values()) != list(range(len(vocabulary))):
                 raise ValueError("words.json does not number its words from 0")
             ids, offsets, titles = read_arrays(tokens, _TOKENS)
@@ -157,8 +159,7 @@ class LexicalIndex:
         lexical.mkdir()
         tokens.mkdir()
         self.bm25.save(lexical)
-        words = json.dumps(self.vocabulary, ensure_ascii=False)
-        (lexical / "words.json").write_text(words, encoding="utf-8")
+        (lexical / "words.json").write_bytes(msgspec.json.encode(self.vocabulary))
         write_arrays(tokens, _TOKENS, self.tokens, self.offsets, self.titles)
         self.ngrams.save(tokens)
         write_arrays(tokens, _COMPOUNDS, self.compounds.offsets, self.compounds.ids)

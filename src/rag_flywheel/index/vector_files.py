@@ -121,7 +121,7 @@ def read_into(target: Vectors, stored: StoredParts) -> None:
                 raise ValueError(f"{name} was changed while it was read")
             whole = end - at == size
             rows = target[at:end] if whole else np.empty(shape, dtype=np.float32)
-            if file.readinto(memoryview(rows).cast("B") if rows.size else b"") != rows.nbytes:
+            if rows.size and file.readinto(rows.data.cast("B")) != rows.nbytes:
                 raise ValueError(f"{name} was cut short while it was read")
         if not whole:
             np.take(rows, stored.rows[at:end] - start, axis=0, out=target[at:end])

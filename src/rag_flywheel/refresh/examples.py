@@ -133,19 +133,27 @@ class ExampleBuilder:
         examples = _stacked(past, keys, every_row, self.version, given=none)
         return Golden(examples, [{p: float(g) for p, g in item.lineages.items()} for item in items])
 
-    def unrelated(self, encoder: TextEncoder) -> Examples:
+    def unrelated(self, encoder: TextEncoder, rows: PastRows | None = None) -> Examples:
         """Questions that have nothing to do with the passages, most likely, as examples without votes.
 
-        Their vectors are stored, so that the next version needs no encoder for them.
+        Their vectors are stored, so that the next version needs no encoder for them. rows: as for `past`.
         """
+        rows = PastRows() if rows is None else rows
         texts = {query_digest(text): text for text in UNRELATED}
         vectors = stored_vectors_of(self.database, texts, encoder)
         with self.database.snapshot() as conn:
             state = bare_state(self.version, conn)
+            naming = Naming.of(state, self.n, conn)
         past, keys = Past({}, {}, texts, vectors), [QueryKey(name, None) for name in texts]
-        nothing: list[list[int]] = [[]] * len(keys)
-        rows = list(self._candidates(state, scope(state, None), past, keys, nothing))
-        return _stacked(past, keys, rows, self.version, given=[False] * len(keys))
+        names = [naming.name(EmbeddedText(texts[h], vectors[h]), None, ()) for h in texts]
+        missing = [i for i, name in enumerate(names) if rows.find(name) is None]
+        nothing: list[list[int]] = [[]] * len(missing)
+        some = [keys[i] for i in missing]
+        looked_up = self._candidates(state, scope(state, None), past, some, nothing)
+        for i, row in zip(missing, looked_up, strict=True):
+            rows.put(names[i], row)
+        found = [known for name in names if (known := rows.find(name)) is not None]
+        return _stacked(past, keys, found, self.version, given=[False] * len(keys))
 
     def passage_vectors(self, lineages: Ints) -> Vectors:
         """float32 (m, dim), unit rows: of the texts that now inherit the votes of these lineages."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
+from rag_flywheel.deploy.loaded import SharedIndexes
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.records import Progress
 from rag_flywheel.serve.lookups import Lookups
@@ -18,7 +19,10 @@ Tune = Literal["asked", "auto", "off"]
 @dataclass(frozen=True)
 class Job:
     """Everything a refresh needs: the index folder, database, settings and encoder, the cache of the
-    candidates of queries, and a progress callback."""
+    candidates of queries, and a progress callback.
+
+    indexes: those that the process answers from, None: from none.
+    """
 
     root: Path
     database: Database
@@ -26,6 +30,7 @@ class Job:
     load_encoder: Callable[[], Encoder]
     lookups: Lookups
     progress: Progress | None = None
+    indexes: SharedIndexes | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from rag_flywheel.curate.source import Source
 from rag_flywheel.curate.trust import calibrate
 from rag_flywheel.deploy import versions as deploy
-from rag_flywheel.deploy.build import Built, build_indexes, built_indexes, write_parameters
+from rag_flywheel.deploy.build import Built, Parent, build_indexes, built_indexes, write_parameters
 from rag_flywheel.deploy.current import make_live
 from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters
 from rag_flywheel.deploy.manifest import Manifest
@@ -57,8 +57,6 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import Look
 
 log = logging.getLogger("rag_flywheel")
-Parent = tuple[Path, int]
-"""The folder of the version before, and the event number up to which it was built."""
 _SAMPLE = 256  # passages that must find themselves before a version goes live
 _SAMPLE_LINKED = 32  # of a version whose index files are its parent's, which were checked
 
@@ -118,10 +116,8 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         parent = _parent(root, live, encoder) if not n_embedded else None
         built, version = _indexes(running, staged, parent, model.parameters)
         version = replace(version, parameters=_with_trust(running, version))
-        rows = PastRows.of_parent(parent[0] if parent is not None and built.linked else None)
+        rows = PastRows.of_parent(parent.folder if parent is not None and built.linked else None)
         learned = _learn(running, staged, version, live, model, before, rows)
-        if running.job.config.store_queries == "text":
-            save_stored_lookups(rows.used, staged)
         save_memory(learned.memory, staged)
         save_raters(learned.raters, staged)
         again = None if learned.again is None else (learned.again.why, learned.again.gate)
@@ -132,7 +128,9 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         until = live.votes_until(built.watermark)
         source = running.source.under(queries)
         parameters = learned.parameters
-        unrelated = _builder(running, version).unrelated(source.queries)
+        unrelated = _builder(running, version).unrelated(source.queries, rows)
+        if running.job.config.store_queries == "text":
+            save_stored_lookups(rows.used, staged)
         relevance = with_unrelated(parameters.relevance, unrelated)
         if learned.examples is not None:
             parameters = replace(parameters, relevance=relevance)
@@ -140,11 +138,9 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         write_parameters(staged, replace(parameters, relevance=relevance))
         write_stored_evidence(staged, database, source, learned.judged, until=until)
         manifest = _manifest(running, live, built, tuned)
-        sealed = None
-        if parent is not None and live.manifest is not None:
-            sealed = parent[0], live.manifest
         manifest = replace(manifest, learned_until=learned.learned_until)
-        manifest = deploy.seal(staged, manifest, parent=sealed)
+        before_it = None if parent is None else (parent.folder, parent.manifest)
+        manifest = deploy.seal(staged, manifest, parent=before_it)
         problems = version_problems(staged, database, encoder, built, version)
         if problems:
             seconds = time.monotonic() - began
@@ -153,6 +149,8 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         with database.transaction() as conn:  # first: a version without its token is foreign
             timeline.record_build(conn, manifest.id, manifest.token)
         deploy.publish(root, staged, manifest.id)
+        if running.job.indexes is not None:
+            running.job.indexes.keep(manifest, version)
     finally:
         with suppress(OSError):
             deploy.unstage(root, staged)
@@ -211,9 +209,14 @@ def _indexes(
             parent=parent,
             progress=progress,
         )
-        version = built_indexes(staged, encoder, built, parameters)
+        loaded = None
+        if built.linked and parent is not None and running.job.indexes is not None:
+            loaded = running.job.indexes.of(parent.manifest)
+        version = built_indexes(staged, encoder, built, parameters, loaded)
         if parent is not None and not np.array_equal(version.pids, built.pids):
-            raise CorruptFileError(f"{parent[0]} does not hold the passages that it was built of")
+            raise CorruptFileError(
+                f"{parent.folder} does not hold the passages that it was built of"
+            )
     except CorruptFileError as error:
         if parent is None:
             raise
@@ -441,7 +444,7 @@ def _parent(root: Path, live: Live, encoder: Encoder) -> Parent | None:
     manifest = live.manifest
     if manifest is None or (manifest.revision, manifest.dim) != (encoder.revision, encoder.dim):
         return None
-    return deploy.version_folder(root, manifest.id), manifest.watermark
+    return Parent(deploy.version_folder(root, manifest.id), manifest)
 
 
 def _manifest(running: RunningJob, live: Live, built: Built, tuned: str | None) -> Manifest:

@@ -1,14 +1,17 @@
 """Serves the live version of a folder, whose files are checked against its manifest before."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
-from rag_flywheel.deploy.build import INDEX_PARTS
 from rag_flywheel.deploy.current import live_of, read_current
-from rag_flywheel.deploy.loaded import Indexes, LoadedVersion, empty_version, load_version
+from rag_flywheel.deploy.loaded import (
+    LoadedVersion,
+    SharedIndexes,
+    empty_version,
+    load_version,
+)
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.verify import checked_before, note_checked
 from rag_flywheel.deploy.versions import CURRENT, check, read_manifest, version_folder
@@ -25,7 +28,6 @@ from rag_flywheel.serve.server import Server
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
-Files = Mapping[str, tuple[str, int]]
 
 
 def server_of(
@@ -35,10 +37,14 @@ def server_of(
     encoder: Encoder,
     lookups: Lookups,
     postponed: Postponed,
+    indexes: SharedIndexes,
 ) -> Server:
-    """A server that answers queries from the live version of this folder."""
+    """A server that answers queries from the live version of this folder.
+
+    indexes: where it keeps those it answers from, and finds those of the same files.
+    """
     source = Source(encoder, config)
-    last = LastLoaded(encoder)
+    last = LastLoaded(encoder, indexes)
     live = LiveState(
         database,
         source,
@@ -53,10 +59,10 @@ class LastLoaded:
     """Parts of the last loaded version that the next may share: its tuned encoder of queries, and
     indexes read from the same files. encoder: of the index."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, indexes: SharedIndexes | None = None) -> None:
         self.encoder = encoder
+        self.indexes = SharedIndexes() if indexes is None else indexes
         self._tuned: TunedQueries | None = None
-        self._indexes: tuple[Files, Indexes] | None = None
 
     def tuned(self, folder: Path, manifest: Manifest) -> TunedQueries | None:
         """The tuned encoder of queries of a version; None: it uses the index's encoder."""
@@ -66,21 +72,6 @@ class LastLoaded:
         if last is None or last.revision != manifest.tuned or not last.loaded:
             self._tuned = last = TunedQueries(self.encoder, folder / TUNED_FILE, manifest.tuned)
         return last
-
-    def indexes(self, manifest: Manifest) -> Indexes | None:
-        """The indexes of a version, when its index files have the hashes of the last version's."""
-        last = self._indexes
-        return last[1] if last is not None and last[0] == _index_files(manifest) else None
-
-    def keep(self, manifest: Manifest, loaded: LoadedVersion) -> None:
-        """Remember the indexes of a version that was just loaded."""
-        self._indexes = _index_files(manifest), Indexes(loaded.dense, loaded.lexical)
-
-
-def _index_files(manifest: Manifest) -> Files:
-    """The files that depend on passages alone, with their hashes and sizes."""
-    files = manifest.files.items()
-    return {name: state for name, state in files if name.split("/")[0] in INDEX_PARTS}
 
 
 def current_of(root: Path) -> Current | None:
@@ -148,9 +139,9 @@ def _read(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersi
         dim=manifest.dim,
         n_passages=manifest.n_passages,
         queries=queries,
-        indexes=last.indexes(manifest),
+        indexes=last.indexes.of(manifest),
     )
     if not checked:
         note_checked(root, database, current.version)
-    last.keep(manifest, loaded)
+    last.indexes.keep(manifest, loaded)
     return loaded, current.frozen_at

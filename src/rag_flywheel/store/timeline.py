@@ -11,6 +11,8 @@ import secrets
 import sqlite3
 from typing import NamedTuple
 
+import numpy as np
+
 from rag_flywheel.store import column_checks, wall_clock
 from rag_flywheel.store.database import scalar
 from rag_flywheel.store.passages import ALL_PRESENT
@@ -71,8 +73,11 @@ def digest_at(conn: sqlite3.Connection, seq: int) -> str:
 
 
 def _digest(rows: list[tuple[int, bytes]]) -> str:
-    whole = hashlib.blake2b(digest_size=16)
-    for pid, text_hash in sorted(rows):
-        whole.update(pid.to_bytes(8, "little", signed=True))
-        whole.update(column_checks.hashed("passages.text_hash", text_hash))
-    return whole.hexdigest()
+    rows.sort()
+    hashes = [column_checks.hashed("passages.text_hash", text_hash) for _, text_hash in rows]
+    pids = np.array([pid for pid, _ in rows], dtype="<i8")
+    each = [pids.view(np.uint8), np.frombuffer(b"".join(hashes), dtype=np.uint8)]
+    whole = np.concatenate(
+        [part.reshape(len(rows), -1) for part in each if len(rows)] or each, axis=-1
+    )
+    return hashlib.blake2b(whole.tobytes(), digest_size=16).hexdigest()
