@@ -57,6 +57,7 @@ def build_indexes(
     language: str,
     parent: Parent | None,
     progress: Progress | None,
+    loaded: Indexes | None = None,
 ) -> Built:
     """Write the index files of a version.
 
@@ -64,6 +65,8 @@ def build_indexes(
 
     parent: a version of the same encoder and the same vectors, whose index files are linked instead of
     built when no passage changed since. When some did, what it has of the others is used again.
+
+    loaded: the indexes of the parent, when they are in memory already.
     """
     with database.snapshot() as conn:
         watermark, pids = passages.read_clock(conn), passages.present_pids(conn)
@@ -77,8 +80,11 @@ def build_indexes(
         before = None if parent is None else parent.folder
         old_pids = _build_dense(staged, conn, encoder, pids, before, progress)
         same = before is not None and language_at(before) == tokenizer.language
-        spoken = before if same else None
-        _build_lexical(staged, conn, pids, spoken, old_pids, tokenizer, progress)
+        old = None
+        if before is not None and same:
+            known = None if loaded is None else loaded.lexical
+            old = LexicalIndex.load(before, n_texts=len(old_pids)) if known is None else known
+        _build_lexical(staged, conn, pids, old, old_pids, tokenizer, progress)
     return Built(watermark, pids, texts, linked=False)
 
 
@@ -151,19 +157,18 @@ def _build_lexical(
     staged: Path,
     conn: sqlite3.Connection,
     pids: Pids,
-    parent: Path | None,
+    old: LexicalIndex | None,
     old_pids: Pids,
     tokenizer: Tokenizer,
     progress: Progress | None,
 ) -> None:
-    """Write the lexical index; parent: a version whose words are used again, old_pids: its pids."""
-    if parent is None:
+    """Write the lexical index; old: of a version whose words are used again, old_pids: its pids."""
+    if old is None:
         old_pids = old_pids[:0]
     new = np.setdiff1d(pids, old_pids, assume_unique=True)
-    if parent is None:
-        old, stored = LexicalIndex.build([], tokenizer=tokenizer), passages.present(conn)
-    else:
-        old, stored = LexicalIndex.load(parent, n_texts=len(old_pids)), _stored(conn, new)
+    stored = passages.present(conn) if old is None else _stored(conn, new)
+    if old is None:
+        old = LexicalIndex.build([], tokenizer=tokenizer)
 
     def texts() -> Iterator[tuple[str, str]]:
         for i, one in enumerate(stored):

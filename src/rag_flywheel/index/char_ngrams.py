@@ -152,10 +152,12 @@ class CharNgrams:
     @cached_property
     def _words_by_ngram(self) -> tuple[Ints, Ints]:
         """Words by n-gram: those with n-gram i are words[starts[i]:starts[i + 1]]."""
-        order = np.argsort(self.ids, kind="stable")
-        word = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.int32), np.diff(self.offsets))
-        starts = np.searchsorted(self.ids[order], np.arange(len(self.number) + 1)).astype(np.int32)
-        return word[order], starts
+        from scipy import sparse
+
+        shape = len(self.offsets) - 1, len(self.number)
+        ones = np.ones(len(self.ids), dtype=np.int8)
+        by_ngram = sparse.csr_matrix((ones, self.ids, self.offsets), shape=shape).tocsc()
+        return by_ngram.indices.astype(np.int32), by_ngram.indptr.astype(np.int32)
 
 
 def _taken_apart(

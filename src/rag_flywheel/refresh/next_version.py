@@ -200,6 +200,9 @@ def _indexes(
 ) -> tuple[Built, LoadedVersion]:
     """Build the indexes, from the parent's where possible, and read them back."""
     database, encoder, progress = running.job.database, running.encoder, running.job.progress
+    loaded = None
+    if parent is not None and running.job.indexes is not None:
+        loaded = running.job.indexes.of(parent.manifest)
     try:
         built = build_indexes(
             staged,
@@ -208,11 +211,10 @@ def _indexes(
             language=running.job.config.language,
             parent=parent,
             progress=progress,
+            loaded=loaded,
         )
-        loaded = None
-        if built.linked and parent is not None and running.job.indexes is not None:
-            loaded = running.job.indexes.of(parent.manifest)
-        version = built_indexes(staged, encoder, built, parameters, loaded)
+        same = loaded if built.linked else None
+        version = built_indexes(staged, encoder, built, parameters, same)
         if parent is not None and not np.array_equal(version.pids, built.pids):
             raise CorruptFileError(
                 f"{parent.folder} does not hold the passages that it was built of"
