@@ -87,6 +87,12 @@ class Examples:
         """The nearest examples of each, of any tenant, itself among them."""
         return nearest_rows(self.vectors, self.vectors, 2 * NEIGHBOURS)
 
+    @cached_property
+    def cross_near(self) -> Nearest:
+        """The nearest examples of each that are of another of five random folds, the same ones each time."""
+        folds = np.random.default_rng(0).permutation(len(self)) % _FOLDS
+        return nearest(self, self, folds, folds)
+
     def at(self, rows: Ints) -> "Examples":
         """These rows alone."""
         return Examples(
@@ -156,12 +162,6 @@ def nearest(
             best = np.argpartition(-full, k - 1, axis=1)[:, :k]
             rows[part], cosines[part] = best, np.take_along_axis(full, best, axis=1)
     return Nearest(rows, cosines)
-
-
-def cross_neighbours(examples: Examples) -> Nearest:
-    """The nearest examples of each that are of another of five random folds, the same ones each time."""
-    folds = np.random.default_rng(0).permutation(len(examples)) % _FOLDS
-    return nearest(examples, examples, folds, folds)
 
 
 @dataclass(frozen=True)
@@ -255,9 +255,11 @@ def sums_of_support(
     for kernel in kernels:
         weights = kernel_weights(near, kernel)
         every, by_link = all_support(near, chances, weights), weights.ravel()[found.slot]
+        some = np.flatnonzero(by_link)
+        here, by_link = row[some], by_link[some]
         yield (
-            every + np.bincount(row, by_link * one, minlength=n),
-            every + np.bincount(row, by_link * other, minlength=n),
+            every + np.bincount(here, by_link * one[some], minlength=n),
+            every + np.bincount(here, by_link * other[some], minlength=n),
         )
 
 
@@ -276,17 +278,20 @@ def sums_at(
     chance = chances.ravel()[found.of[kept]]
     for kernel in kernels:
         by_link = kernel_weights(near, kernel).ravel()[slot]
+        some = np.flatnonzero(by_link)
+        here, by_link = place[some], by_link[some]
         yield (
-            np.bincount(place, by_link * chance, minlength=len(wanted)).astype(np.float64),
-            np.bincount(place, by_link, minlength=len(wanted)).astype(np.float64),
+            np.bincount(here, by_link * chance[some], minlength=len(wanted)).astype(np.float64),
+            np.bincount(here, by_link, minlength=len(wanted)).astype(np.float64),
         )
 
 
 def kernel_weights(near: Nearest, kernel: Kernel) -> Floats:
     """K of each neighbour, (n, k)."""
     theta = kernel.theta
-    above = np.maximum(near.cosines.astype(np.float64) - theta, 0.0) / (1.0 - theta)
-    weights: Floats = above**kernel.gamma
+    weights = np.maximum(near.cosines.astype(np.float64) - theta, 0.0) / (1.0 - theta)
+    above = weights > 0.0
+    weights[above] **= kernel.gamma
     return weights
 
 

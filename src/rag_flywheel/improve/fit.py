@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from rag_flywheel.errors import counted
 from rag_flywheel.improve.examples import (
     Examples,
     Floats,
     Links,
-    cross_neighbours,
     kernel_weights,
     links,
     sums_at,
@@ -306,6 +306,7 @@ def _kernel(examples: Examples, found: Parameters) -> tuple[Kernel, float]:
     return kernel, gain(kernel.n0) / len(examples)
 
 
+Bools: TypeAlias = npt.NDArray[np.bool_]
 _Gain: TypeAlias = Callable[[float], float]
 _Gains: TypeAlias = Callable[[Sequence[Kernel]], Iterator[_Gain]]
 
@@ -335,7 +336,7 @@ class _CrossFitted:
 
 
 def _cross_fitted(examples: Examples, found: Parameters) -> _CrossFitted:
-    near = cross_neighbours(examples)
+    near = examples.cross_near
     prior = prior_under(examples, found)
     chances = neighbour_chances_of(examples, prior, found)
     return _CrossFitted(near, prior, chances, links(near, examples, examples, chances))
@@ -380,20 +381,32 @@ def _several_answers(examples: Examples, found: Parameters, known: _CrossFitted)
     odds = vote_odds(examples, found.rates).ravel()[voted]
     wanted = np.union1d(voted, known.links.to)
     among = np.isin(wanted, voted)
-    with_votes, without = np.flatnonzero(among), np.flatnonzero(~among)
     own = known.prior.ravel()[wanted]
-    right = own[without]
-    wrong = 1.0 - right
+
+    def as_written_from(chances: Floats) -> Floats:
+        every = known.prior.copy()
+        every.ravel()[voted] = chances
+        return as_chosen(examples, every, found).ravel()[voted]
+
+    if (
+        examples.chosen is not None
+    ):  # the chances of the candidates of a query depend on one another
+        of = _gain_of_all(own, among, odds, as_written_from)
+    else:
+        of = _gain_of_moved(own, among, odds)
+    return lambda kernels: map(of, sums_at(known.links, known.near, known.chances, wanted, kernels))
+
+
+def _gain_of_all(
+    own: Floats, among: Bools, odds: Floats, as_chosen: Callable[[Floats], Floats]
+) -> Callable[[tuple[Floats, Floats]], _Gain]:
+    """From the chances before, whether there are votes, the odds of those with votes, and what makes of
+    their chances those that they were written from."""
+    at, rest = np.flatnonzero(among), np.flatnonzero(~among)
 
     def likely(chances: Floats) -> float:
-        chosen = chances[with_votes]
-        if examples.chosen is not None:
-            every = known.prior.copy()
-            every.ravel()[voted] = chosen
-            chosen = as_chosen(examples, every, found).ravel()[voted]
-        now = np.clip(chances[without], 1e-9, 1.0 - 1e-9)
-        by_prior = right * np.log(now) + wrong * np.log1p(-now)
-        return float(np.log1p(chosen * (odds - 1.0)).sum() + UNSHOWN * by_prior.sum())
+        by_votes = np.log1p(as_chosen(chances[at]) * (odds - 1.0))
+        return float(by_votes.sum() + UNSHOWN * _by_prior(own[rest], chances[rest]).sum())
 
     alone = likely(own)
 
@@ -401,4 +414,36 @@ def _several_answers(examples: Examples, found: Parameters, known: _CrossFitted)
         added, every = sums
         return lambda n0: likely((n0 * own + added) / (n0 + every)) - alone
 
-    return lambda kernels: map(of, sums_at(known.links, known.near, known.chances, wanted, kernels))
+    return of
+
+
+def _gain_of_moved(
+    own: Floats, among: Bools, odds: Floats
+) -> Callable[[tuple[Floats, Floats]], _Gain]:
+    """The same where each chance stands for itself: nothing is gained where no neighbour says anything."""
+    surplus = np.zeros(len(own))
+    surplus[among] = odds - 1.0
+    alone = np.where(among, np.log1p(own * surplus), UNSHOWN * _by_prior(own, own))
+
+    def of(sums: tuple[Floats, Floats]) -> _Gain:
+        moved = np.flatnonzero(sums[1])
+        prior, added, every = own[moved], sums[0][moved], sums[1][moved]
+        at, rest = np.flatnonzero(among[moved]), np.flatnonzero(~among[moved])
+        more, right = surplus[moved[at]], prior[rest]
+        before = float(alone[moved].sum())
+
+        def gain(n0: float) -> float:
+            chances = (n0 * prior + added) / (n0 + every)
+            by_prior = UNSHOWN * _by_prior(right, chances[rest])
+            return float(np.log1p(chances[at] * more).sum() + by_prior.sum()) - before
+
+        return gain
+
+    return of
+
+
+def _by_prior(prior: Floats, chances: Floats) -> Floats:
+    """log P of right and wrong by the prior itself, under these chances."""
+    now = np.clip(chances, 1e-9, 1.0 - 1e-9)
+    found: Floats = prior * np.log(now) + (1.0 - prior) * np.log1p(-now)
+    return found

@@ -26,7 +26,6 @@ import numpy.typing as npt
 from rag_flywheel.improve.examples import (
     Examples,
     Floats,
-    cross_neighbours,
     kernel_weights,
     links,
     support,
@@ -309,7 +308,7 @@ def _share_with_answer(gain: Floats) -> float:
 def _by_neighbours(examples: Examples, parameters: Parameters) -> tuple[Floats, Floats]:
     """(S, the sum of K over the neighbours that say anything about it) of each candidate, (n, C), by
     neighbours of other folds."""
-    near = cross_neighbours(examples)
+    near = examples.cross_near
     chances = neighbour_chances_of(examples, prior_under(examples, parameters), parameters)
     found, width = links(near, examples, examples, chances), examples.lineages.shape[1]
     weights = kernel_weights(near, parameters.kernel)

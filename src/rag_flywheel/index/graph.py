@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,7 +103,7 @@ class _Header(msgspec.Struct, frozen=True):
 def build_graph(flat: Any, parts: Iterable[Vectors]) -> Graph | None:
     """Add float32 (n, dim) vectors, part by part, to an empty flat index; returns their graph, None
     when its recall would be too low."""
-    return _grown(faiss_library().IndexHNSW(flat, LINKS), flat, parts, 0)
+    return _grown(faiss_library().IndexHNSW(flat, LINKS), flat, parts, 0, EFS[0])
 
 
 def extended(graph: Graph, flat: Any, parts: Iterable[Vectors]) -> Graph | None:
@@ -111,11 +111,14 @@ def extended(graph: Graph, flat: Any, parts: Iterable[Vectors]) -> Graph | None:
     would be too low."""
     grown = graph.over(flat)
     grown.hnsw.rng = faiss_library().RandomGenerator(flat.ntotal)  # else each time the same levels
-    return _grown(grown, flat, parts, graph.n_removed)
+    return _grown(grown, flat, parts, graph.n_removed, graph.ef_search)
 
 
-def _grown(hnsw: Any, flat: Any, parts: Iterable[Vectors], n_removed: int) -> Graph | None:
-    """Add these vectors, and return the graph with the least ef_search that has enough recall."""
+def _grown(
+    hnsw: Any, flat: Any, parts: Iterable[Vectors], n_removed: int, likely_ef: int
+) -> Graph | None:
+    """Add these vectors, and return the graph with the least ef_search that has enough recall; likely_ef:
+    where it is looked for first."""
     faiss = faiss_library()
     hnsw.hnsw.efConstruction = EF_CONSTRUCTION
     for part in parts:
@@ -123,20 +126,27 @@ def _grown(hnsw: Any, flat: Any, parts: Iterable[Vectors], n_removed: int) -> Gr
     rows = rows_of(flat)
     sample = _between(rows[:: max(1, len(rows) // _SAMPLE)][:_SAMPLE])
     exact = nearest_to_many(sample, rows, _NEAREST)
-    for ef in EFS:
+
+    @cache
+    def recall(ef: int) -> float:
         hnsw.hnsw.efSearch = ef
         _, found = hnsw.search(sample, _NEAREST)
-        recall = float(np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]))
-        if recall >= LEAST_RECALL:
-            levels = faiss.vector_to_array(hnsw.hnsw.levels).astype(np.uint8)
-            neighbours = faiss.vector_to_array(hnsw.hnsw.neighbors).astype(np.int32)
-            entry = int(hnsw.hnsw.entry_point)
-            return Graph(levels, neighbours, entry, ef, round(recall, 4), n_removed)
+        return float(np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]))
+
+    i = EFS.index(likely_ef) if likely_ef in EFS else 0
+    while i and recall(EFS[i - 1]) >= LEAST_RECALL:  # a wider search finds no less
+        i -= 1
+    enough = next((ef for ef in EFS[i:] if recall(ef) >= LEAST_RECALL), None)
+    if enough is not None:
+        levels = faiss.vector_to_array(hnsw.hnsw.levels).astype(np.uint8)
+        neighbours = faiss.vector_to_array(hnsw.hnsw.neighbors).astype(np.int32)
+        entry = int(hnsw.hnsw.entry_point)
+        return Graph(levels, neighbours, entry, enough, round(recall(enough), 4), n_removed)
     log.warning(
         "a graph of %s vectors finds %.0f %% of the 10 nearest even when it keeps %s in view; %.0f %% "
         "is asked for, so dense search looks at every vector, which takes longer",
         f"{len(rows):,}",
-        100 * recall,
+        100 * recall(EFS[-1]),
         f"{EFS[-1]:,}",
         100 * LEAST_RECALL,
     )

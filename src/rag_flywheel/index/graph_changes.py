@@ -100,6 +100,9 @@ def _close_gaps(graph: Graph) -> None:
     starts, named = graph.offsets.astype(np.int64), graph.neighbours
     gaps = np.flatnonzero((named[:-1] < 0) & (named[1:] >= 0))  # or one list ends here
     owners = np.searchsorted(starts, gaps, side="right") - 1
+    after = gaps + 1 - starts[owners]
+    ends = (after % LINKS == 0) & (after >= 2 * LINKS)
+    gaps, owners = gaps[~ends], owners[~ends]
     levels = _level(gaps - starts[owners])
     for level in range(int(levels.max(initial=-1)) + 1):
         of = np.unique(owners[levels == level])

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rag_flywheel.store import column_checks, wall_clock
+from rag_flywheel.store.column_checks import HASH_BYTES
 from rag_flywheel.store.database import scalar
 from rag_flywheel.store.passages import ALL_PRESENT
 
@@ -73,11 +74,9 @@ def digest_at(conn: sqlite3.Connection, seq: int) -> str:
 
 
 def _digest(rows: list[tuple[int, bytes]]) -> str:
-    rows.sort()
     hashes = [column_checks.hashed("passages.text_hash", text_hash) for _, text_hash in rows]
-    pids = np.array([pid for pid, _ in rows], dtype="<i8")
-    each = [pids.view(np.uint8), np.frombuffer(b"".join(hashes), dtype=np.uint8)]
-    whole = np.concatenate(
-        [part.reshape(len(rows), -1) for part in each if len(rows)] or each, axis=-1
-    )
-    return hashlib.blake2b(whole.tobytes(), digest_size=16).hexdigest()
+    names = np.frombuffer(b"".join(hashes), dtype=f"V{HASH_BYTES}")
+    both = np.empty(len(rows), dtype=[("pid", "<i8"), ("text", f"V{HASH_BYTES}")])
+    both["pid"], both["text"] = [pid for pid, _ in rows], names
+    ordered = both[np.argsort(both["pid"])]
+    return hashlib.blake2b(ordered.tobytes(), digest_size=16).hexdigest()
