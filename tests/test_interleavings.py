@@ -89,10 +89,11 @@ def votes_behind(fw: Flywheel, query: str) -> set[int]:
     return {v for hit in fw.retrieve(query, record=False).hits for v in hit.explanation.votes}
 
 
+OF_A_CHANGE = "sql", "SELECT pid, text_hash FROM passages", 1  # where passages changed alone
 REFRESH_STEPS = [
     ("sql", "BEGIN", 1),  # before it reads anything of passages and votes
     ("sql", "SELECT pid FROM passages", 1),
-    ("sql", "SELECT pid, text_hash FROM passages", 1),
+    OF_A_CHANGE,
     ("sql", "BEGIN IMMEDIATE", 2),  # the first one notes that a refresh begins
     ("rename", "/versions/", 1),
     ("sql", "BEGIN IMMEDIATE", 3),
@@ -131,7 +132,7 @@ def test_what_others_do_while_a_version_is_built_is_not_lost(
     assert fw.refresh().outcome == "unchanged"
 
 
-@pytest.mark.parametrize("step", REFRESH_STEPS[1:], ids=str)
+@pytest.mark.parametrize("step", [s for s in REFRESH_STEPS[1:] if s != OF_A_CHANGE], ids=str)
 def test_a_vote_that_came_too_late_for_a_version_makes_another_due(
     both: tuple[Flywheel, Flywheel], steps: Steps, step: tuple[str, str, int]
 ) -> None:

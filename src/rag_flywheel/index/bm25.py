@@ -25,6 +25,7 @@ LexicalScores: TypeAlias = npt.NDArray[np.float32]
 _PARAMETERS: dict[str, Any] = {"k1": K1, "b": B, "method": "lucene"}
 _MOST_PARAMETERS = 100_000  # bytes
 _LARGEST_SCORE = 1_000.0
+_AT_ONCE = 65_536  # scores
 _FILES = {
     "data.csc.index": "float32 scores",
     "indices.csc.index": "int32|int64 scores",
@@ -75,9 +76,12 @@ class WordScores:
         df, which = np.unique(np.diff(counts.indptr), return_inverse=True)
         idf = [math.log(1 + (n_texts - n + 0.5) / (n + 0.5)) for n in df.tolist()]
         norms = K1 * ((1 - B) + B * lengths / lengths.mean())
-        tf = counts.data
         of_word = np.repeat(np.array(idf, dtype=np.float32)[which], np.diff(counts.indptr))
-        data = (of_word * (tf / (norms[counts.indices] + tf))).astype(np.float32)
+        data = np.empty(len(counts.data), dtype=np.float32)
+        for start in range(0, len(data), _AT_ONCE):  # few enough that they stay near the processor
+            part = slice(start, start + _AT_ONCE)
+            tf = counts.data[part]
+            data[part] = of_word[part] * (tf / (norms[counts.indices[part]] + tf))
         return cls(data, counts.indices, counts.indptr, n_texts)
 
     @classmethod
