@@ -115,6 +115,43 @@ def test_a_process_that_serves_notices_a_restore(root: Path, tmp_path: Path) -> 
         assert serving.verify() == []
 
 
+def test_a_restore_is_noticed_though_as_much_has_happened_since_as_it_took_back(
+    root: Path, tmp_path: Path
+) -> None:
+    """The numbers of events alone say that everything went on."""
+    with opened(root) as serving:
+        serving.backup(tmp_path / "saved")
+        serving.add(LATER[:2])
+        assert serving.rank_many([p.text for p in LATER[:2]], k=1) == [["later0"], ["later1"]]
+        restore(tmp_path / "saved", root)
+        with opened(root) as other:
+            for passage in LATER[5:]:
+                other.add([passage])
+            found = answers(serving)
+            assert found == answers(other)
+            ranked = serving.rank_many([p.text for p in LATER], k=1)
+            assert ranked == other.rank_many([p.text for p in LATER], k=1)
+            assert ranked[5:] == [[p.id] for p in LATER[5:]]
+
+
+def test_nothing_of_what_came_after_is_left_beside_a_restored_index(
+    root: Path, tmp_path: Path
+) -> None:
+    """Neither a version that is live no more, nor what a tuning had learned from later votes."""
+    with opened(tmp_path / "kb2") as fw:
+        fw.add(PASSAGES)
+        fw.backup(tmp_path / "saved")
+        fw.refresh()
+    shutil.rmtree(tmp_path / "kb2" / "versions")  # so that nothing says where CURRENT's is from
+    (tmp_path / "kb2" / "tuning").mkdir()
+    (tmp_path / "kb2" / "tuning" / "checkpoint.safetensors").write_bytes(b"of later votes")
+    restore(tmp_path / "saved", tmp_path / "kb2")
+    assert not (tmp_path / "kb2" / "CURRENT").exists()
+    assert list((tmp_path / "kb2").glob("tuning/*")) == []
+    with opened(tmp_path / "kb2") as fw:
+        assert (fw.verify(), len(fw.passages())) == ([], len(PASSAGES))
+
+
 def test_a_rollback_is_in_the_backup(root: Path, tmp_path: Path) -> None:
     with opened(root) as fw:
         fw.rollback(hold=True)
@@ -249,6 +286,12 @@ def swapped(values: dict[str, object]) -> None:
     files[first], files[second] = files[second], files[first]
 
 
+def shortened(values: dict[str, object]) -> None:
+    files = values["files"]
+    assert isinstance(files, dict)
+    files["flywheel.toml"]["parts"] = []
+
+
 def escaping(values: dict[str, object]) -> None:
     files = values["files"]
     assert isinstance(files, dict)
@@ -260,6 +303,7 @@ def escaping(values: dict[str, object]) -> None:
     [
         *(cut, flip, gone, link),
         edited(swapped),
+        edited(shortened),
         edited(escaping),
         edited(lambda v: v.pop("files")),
         edited(lambda v: v.update(seq=-1)),
@@ -286,6 +330,20 @@ def test_a_damaged_backup_is_refused_before_anything_is_changed(
     with opened(root) as fw:
         assert (answers(fw), fw.verify()) == (now, [])
         fw.backup(tmp_path / "again")
+
+
+@pytest.mark.parametrize("damage", [cut, flip, gone])
+def test_the_part_that_is_damaged_is_named(
+    root: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    with opened(root) as fw:
+        fw.backup(tmp_path / "saved")
+    before = state(tmp_path / "saved")
+    damage(tmp_path / "saved")
+    after = state(tmp_path / "saved")
+    (part,) = (name for name in before if after.get(name) != before[name] and name != "parts")
+    with pytest.raises(CorruptFileError, match=f"{part}, a part of .*, cannot be used"):
+        restore(tmp_path / "saved", tmp_path / "new")
 
 
 def test_a_part_that_was_damaged_is_written_again(root: Path, tmp_path: Path) -> None:

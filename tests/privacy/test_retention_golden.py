@@ -11,7 +11,7 @@ from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from fakes import WordEncoder
-from forgetting import log_of, rows
+from forgetting import log_of, query_name, rows
 from known import QUERY, TURNED, corrected, known, said
 from rag_flywheel import Config, Flywheel, Passage
 from thorough import thorough
@@ -155,3 +155,23 @@ def test_a_correction_that_its_author_took_back_stays_taken_back(tmp_path: Path)
         age(root)
         fold(fw)
         assert known(fw) == {}
+
+
+def test_a_question_that_a_review_stands_on_keeps_its_vector_when_its_askings_are_gone(
+    tmp_path: Path,
+) -> None:
+    """It cannot be made again where the words of questions are not stored."""
+    root = tmp_path / "kb"
+    with opened(root) as fw:
+        fw.add(PASSAGES)
+        said(fw, QUERY, "p0", "helpful", "ann", "bob")
+        said(fw, QUERY, "p0", "harmful", "cid", "dan")
+        (item,) = fw.review.items()
+        fw.review.accept(item.id)
+        said(fw, QUERY, "p0", "retract", "ann", "bob", "cid", "dan")
+        age(root)
+        fold(fw)
+        assert log_of(root).retrievals == []
+        assert known(fw) == {QUERY: ({"p0": 1}, ("review",))}
+        of_query = "SELECT * FROM vectors WHERE text_hash = ?"
+        assert len(rows(root, of_query, query_name(root, QUERY))) == 1
