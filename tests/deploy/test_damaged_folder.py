@@ -123,11 +123,9 @@ def test_more_vectors_than_passages_are_named(folder: Path) -> None:
     """Of a version of 20 passages, with the vectors of one of 30."""
     newer = live_folder(folder)
     (older,) = (p for p in (folder / "versions").iterdir() if p.name != newer.name)
-    for name in json.loads((older / "manifest.json").read_text())["files"]:
-        if (older / name).read_bytes() != (newer / name).read_bytes() and "/" not in name:
-            if name != "parameters.json":
-                shutil.copy(newer / name, older / name)
-                reseal(older, name)
+    for name in ("passages.faiss",):
+        shutil.copy(newer / name, older / name)
+        reseal(older, name)
     with opened(folder) as fw:
         (said,) = fw.verify()
         assert f"{older.name}: " in said and "30 vectors; its manifest says 20" in said

@@ -234,7 +234,7 @@ def test_passages_that_were_changed_in_the_database_are_found(root: Path) -> Non
         )
         conn.commit()
     with opened(root) as fw:
-        with pytest.raises(CorruptFileError, match="cannot be backed up.* holds other passages"):
+        with pytest.raises(CorruptFileError, match=r"cannot be backed up.* holds other passages"):
             fw.backup(root.parent / "saved")
         assert any("holds other passages" in said for said in fw.verify())
         assert any("holds other passages" in said for said in fw.repair())
