@@ -115,10 +115,15 @@ def test_a_process_that_serves_notices_a_restore(root: Path, tmp_path: Path) -> 
         assert serving.verify() == []
 
 
+@pytest.mark.parametrize("refreshed", [False, True])
 def test_a_restore_is_noticed_though_as_much_has_happened_since_as_it_took_back(
-    root: Path, tmp_path: Path
+    root: Path, tmp_path: Path, refreshed: bool
 ) -> None:
     """The numbers of events alone say that everything went on."""
+    if not refreshed:
+        root = tmp_path / "without a version"
+        with opened(root) as fw:
+            fw.add(PASSAGES)
     with opened(root) as serving:
         serving.backup(tmp_path / "saved")
         serving.add(LATER[:2])
