@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fakes import WordEncoder
 from forgetting import opened, query_name, rows, traces, user_hash
 from rag_flywheel import Flywheel, Passage
 from rag_flywheel.errors import StorageError
@@ -92,6 +93,19 @@ def test_other_processes_lose_the_votes_at_once_and_follow_to_the_new_version(ro
         assert {v for hit in after.hits for v in hit.explanation.votes} <= {kept}
         new = fw.refresh().version
         assert other.retrieve(ASK, record=False).version == new
+
+
+def test_other_processes_do_not_remember_what_a_forgotten_user_asked(root: Path) -> None:
+    encoder = WordEncoder(dim=32)
+    with opened(root) as fw, Flywheel.open(root, encoder=encoder) as other:
+        for _ in range(2):
+            other.retrieve(ASK, record=False)
+        assert encoder.n_encoded == 1  # the second time it was known
+        fw.forget("ann-4711")
+        other.retrieve("refund", record=False)
+        before = encoder.n_encoded
+        other.retrieve(ASK, record=False)
+        assert encoder.n_encoded == before + 1
 
 
 def test_a_version_that_fails_its_check_leaves_none_that_rests_on_the_user(root: Path) -> None:
