@@ -18,7 +18,13 @@ from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.cli.app import main
 from rag_flywheel.deploy import failure_file
 from rag_flywheel.deploy.lock import refresh_lock
-from rag_flywheel.errors import CorruptFileError, DiskFullError, EncoderError, LockedError
+from rag_flywheel.errors import (
+    ClosedError,
+    CorruptFileError,
+    DiskFullError,
+    EncoderError,
+    LockedError,
+)
 from rag_flywheel.refresh import failures, next_version
 from rag_flywheel.report.health import health
 from rag_flywheel.store.database import FILE_NAME
@@ -199,6 +205,22 @@ def test_a_lock_that_is_taken_is_no_failure(folder: Path) -> None:
         assert [e for e in fw.history() if e.kind == "failed"] == []
         assert fw.retrieve(QUERY).hits
         assert fw.health().state == "ok"
+
+
+def test_an_index_that_is_closed_while_it_refreshes_is_no_failure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(folder) as fw:
+        fw.add([Passage("n", "new words")])
+
+        def closes(*_: object) -> None:
+            fw._database.close()
+            fw._database.empty_log()
+
+        monkeypatch.setattr(next_version, "_learn", closes)
+        with pytest.raises(ClosedError):
+            fw.refresh()
+    assert not (folder / failure_file.NAME).exists()
 
 
 def test_refreshes_with_nothing_to_do_leave_no_attempt(folder: Path) -> None:
