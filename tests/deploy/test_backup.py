@@ -21,6 +21,7 @@ from rag_flywheel import (
     restore,
 )
 from rag_flywheel.cli.app import main
+from rag_flywheel.config import config_text
 from rag_flywheel.deploy.lock import refresh_lock
 
 PASSAGES = [Passage(f"p{i}", f"common word{i} and word{i + 1}", f"Title {i}") for i in range(30)]
@@ -155,6 +156,48 @@ def test_nothing_of_what_came_after_is_left_beside_a_restored_index(
     assert list((tmp_path / "kb2").glob("tuning/*")) == []
     with opened(tmp_path / "kb2") as fw:
         assert (fw.verify(), len(fw.passages())) == ([], len(PASSAGES))
+
+
+def test_a_restore_over_an_index_leaves_what_the_backup_holds_and_names_what_it_moved(
+    root: Path, tmp_path: Path
+) -> None:
+    settings = (root / "flywheel.toml").read_bytes()
+    with opened(root) as fw:
+        before, version = answers(fw), str(fw.status().version)
+        known = {v.id for v in fw.versions()}
+        fw.backup(tmp_path / "saved")
+        go_on(fw)
+        later = {v.id for v in fw.versions()} - known
+    (root / "flywheel.toml").write_text(config_text(Config(encoder="", keep_versions=7)))
+    damaged = root / "versions" / version
+    if damaged.exists():
+        shutil.rmtree(damaged)
+    shutil.copytree(root / "versions" / max(later), damaged)  # other files under its name
+    moved = restore(tmp_path / "saved", root).moved
+    assert (root / "flywheel.toml").read_bytes() == settings
+    for each in (version, *later):
+        assert any(f"versions/{each} to quarantine/" in said for said in moved), moved
+    with opened(root) as fw:
+        assert (answers(fw), fw.verify(), fw.status().version) == (before, [], version)
+
+
+def test_a_backup_whose_version_is_not_of_its_database_is_refused(
+    root: Path, tmp_path: Path
+) -> None:
+    with opened(root) as fw:
+        fw.backup(tmp_path / "first")
+        fw.add(LATER)
+        fw.refresh()
+        fw.backup(tmp_path / "second")
+    older = json.loads((tmp_path / "first" / "backup.json").read_text())["files"]["flywheel.db"]
+    for part in older["parts"]:
+        shutil.copy(tmp_path / "first" / "parts" / part, tmp_path / "second" / "parts" / part)
+    edited(lambda v: v["files"].update({"flywheel.db": older}))(  # type: ignore[attr-defined]
+        tmp_path / "second"
+    )
+    with pytest.raises(CorruptFileError, match=r"is not sound: .* another state of the database"):
+        restore(tmp_path / "second", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_rollback_is_in_the_backup(root: Path, tmp_path: Path) -> None:

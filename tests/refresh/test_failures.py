@@ -26,6 +26,7 @@ from rag_flywheel.errors import (
     LockedError,
 )
 from rag_flywheel.refresh import failures, next_version
+from rag_flywheel.refresh import refresh as refreshing
 from rag_flywheel.report.health import health
 from rag_flywheel.store.database import FILE_NAME
 
@@ -80,6 +81,26 @@ def test_an_error_is_in_history_status_health_and_log(
         assert fw.health().state == "ok"
         assert len([e for e in fw.history() if e.kind == "failed"]) == 1
     assert not (folder / failure_file.NAME).exists()
+
+
+def test_a_refresh_that_fails_before_it_builds_is_told_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise FULL
+
+    with opened(folder) as fw:
+        for n in (1, 2):
+            with monkeypatch.context() as patch:
+                patch.setattr(refreshing, "read_live", fails)
+                with pytest.raises(DiskFullError):
+                    fw.refresh()
+            assert len([e for e in fw.history() if e.kind == "failed"]) == n
+            (found,) = (c for c in fw.health().problems if c.name == "refreshes")
+            assert f"{n} refresh" in found.found and "no space left" in found.found
+        fw.add([Passage("n", "new words")])
+        assert fw.refresh().outcome == "promoted"
+        assert fw.health().state == "ok"
 
 
 class Chatty(WordEncoder):
