@@ -135,7 +135,10 @@ def test_records_are_given_up_after_a_while(
         fw._postponed._wait_s = 0.3
         with held(tmp_path / "kb"):
             found = fw.retrieve("password")
-            fw._postponed.wait_for_all()
+            waiter = threading.Thread(target=fw._postponed.wait_for_all)
+            waiter.start()
+            waiter.join(20.0)
+            assert not waiter.is_alive()
         with pytest.raises(UnknownIdError):
             fw.feedback(found.id, "reset", "helpful")
         said = [r for r in caplog.records if getattr(r, "event", "") == "records_lost"]
