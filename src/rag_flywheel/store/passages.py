@@ -329,8 +329,8 @@ ONE_TENANT = Tenancy()
 
 
 def join(conn: sqlite3.Connection, lineage: int, to: int) -> None:
-    """Let the rows of a lineage without votes or known answers, all of them ended, inherit those of
-    another."""
+    """Let the rows of a lineage without votes or known answers, an application's own candidates too,
+    inherit those of another."""
     conn.execute("UPDATE passages SET lineage = ? WHERE lineage = ?", (to, lineage))
 
 
