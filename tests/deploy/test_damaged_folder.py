@@ -96,10 +96,10 @@ def test_a_damaged_version_file_is_named_serving_goes_on_and_refresh_repairs(
 
 
 def test_a_file_of_another_size_is_named_with_both_sizes(folder: Path) -> None:
-    path = live_folder(folder) / "passages.faiss"
+    path = live_folder(folder) / "vectors" / "pids.npy"
     n = path.stat().st_size
     path.write_bytes(path.read_bytes() + b"?")
-    refused(folder, CorruptFileError, f"passages.faiss has {n + 1} bytes; its manifest says {n}")
+    refused(folder, CorruptFileError, f"pids.npy has {n + 1} bytes; its manifest says {n}")
 
 
 def test_a_damaged_version_cannot_be_rolled_back_to(folder: Path) -> None:
@@ -124,8 +124,10 @@ def test_more_vectors_than_passages_are_named(folder: Path) -> None:
     """Of a version of 20 passages, with the vectors of one of 30."""
     newer = live_folder(folder)
     (older,) = (p for p in (folder / "versions").iterdir() if p.name != newer.name)
-    for name in ("passages.faiss",):
-        shutil.copy(newer / name, older / name)
+    for path in (newer / "vectors").iterdir():
+        name = f"vectors/{path.name}"
+        (older / name).unlink(missing_ok=True)  # which may be a link to the same file
+        shutil.copy(path, older / name)
         reseal(older, name)
     with opened(folder) as fw:
         (said,) = fw.verify()
