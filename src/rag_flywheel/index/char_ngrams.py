@@ -17,7 +17,7 @@ from rag_flywheel.disk import all_below, all_within, divides, read_arrays, read_
 from rag_flywheel.index.spans import places_of
 
 _LETTERS = 4
-_AT_ONCE = 20_000  # texts
+_AT_ONCE = 2_000  # texts
 _NAMES = "pieces.json"
 _ARRAYS = {
     "piece-offsets": "int32 words+1",
@@ -146,7 +146,9 @@ class CharNgrams:
     @cached_property
     def _words_by_ngram(self) -> tuple[Ints, Ints]:
         """Words by n-gram: those with n-gram i are words[starts[i]:starts[i + 1]]."""
-        order = np.argsort(self.ids, kind="stable")
-        word = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.int32), np.diff(self.offsets))
-        starts = np.searchsorted(self.ids[order], np.arange(len(self.number) + 1)).astype(np.int32)
-        return word[order], starts
+        from scipy import sparse
+
+        shape = len(self.offsets) - 1, len(self.number)
+        once = np.ones(len(self.ids), dtype=np.int8)
+        by_ngram = sparse.csr_array((once, self.ids, self.offsets), shape=shape).tocsc()
+        return by_ngram.indices.astype(np.int32), by_ngram.indptr.astype(np.int32)
