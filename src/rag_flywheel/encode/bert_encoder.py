@@ -22,7 +22,7 @@ from rag_flywheel.encoder import QueryEncoder
 from rag_flywheel.errors import EncoderError
 from rag_flywheel.records import Vectors
 
-_FEW = 64  # queries; each takes up to 5 ms longer than by torch, whose import takes 1500 ms
+FEW = 64  # queries; each takes up to 5 ms longer than by torch, whose import takes 1500 ms
 
 
 class BertQueries:
@@ -71,7 +71,7 @@ class BertQueries:
         """The model computed by numpy, while torch is not there and few texts have come."""
         with self._lock:
             self._n_by_numpy += n
-            if self._by_torch is not None or self._n_by_numpy > _FEW or "torch" in sys.modules:
+            if self._by_torch is not None or self._n_by_numpy > FEW or "torch" in sys.modules:
                 self._by_numpy = None
             elif self._by_numpy is None:
                 self._by_numpy = _numpy_bert(self._plain)
