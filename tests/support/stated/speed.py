@@ -151,11 +151,11 @@ def _growth(page: Page) -> None:
     rows = (
         ("a new question, ms of processor time", "{:.1f}", ("new", "cpu_p50_ms")),
         ("a question asked before", "{:.2f}", ("again", "cpu_p50_ms")),
-        ("the first answer of a process, s", "{:.2f}", ("first", "cpu_s")),
+        ("the first answer of a process, s", "{:.1f}", ("first", "cpu_s")),
         ("memory above imports, MiB", "{:.0f}", ("above_imports_mib",)),
         ("times raw indexes with texts", "{:.2f}", ("memory_times_raw",)),
         ("`add`, s of processor time", "{:.1f}", ("add", "cpu_s")),
-        ("most memory of the process that adds, MiB", "{:.0f}", ("add_peak_mib",)),
+        ("most memory of the process that adds, MiB", "{:.1f}", ("add_peak_mib",)),
         ("the database, bytes a passage", "{:,}", ("database_bytes_each",)),
         ("a version, bytes a passage", "{:,}", ("version_bytes_each",)),
     )
@@ -165,7 +165,8 @@ def _growth(page: Page) -> None:
     page.says("(`speed_growth.json`, {} rounds in turns", result["rounds"])
     page.says("to the power {:.2f}.", result["slope_of_a_new_question"])
     page.says("for {:,} passages {:.0f} MiB", numbers[-1], sizes[-1]["raw_bytes"] / 2**20)
-    page.says("have pages of 4 KiB, as were made before those of {} KiB", database._PAGE // 1024)
+    page.lets("design", "These databases have pages of 4 KiB")
+    page.says("as were made before those of {} KiB", database._PAGE // 1024)
 
 
 def _opening(page: Page) -> None:
