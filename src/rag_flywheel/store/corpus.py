@@ -58,8 +58,7 @@ def add(
         progress,
     )
     for text in new.values():
-        _ = text.named, text.digest  # its words are read before others have to wait
-        text.free_words()
+        text.name_words()  # before others have to wait
     with database.transaction() as conn:
         change = _Change(conn, rule, store.current_by_id(conn, [*wanted, *gone]))
         _require_present(change.before, gone, scope)

@@ -89,8 +89,18 @@ class Text:
         """16 bytes that name the words of title and text."""
         return self.whole.digest()
 
+    @cached_property
+    def n_words(self) -> int:
+        """How many words title and text have."""
+        return len(self.whole.folded)
+
+    def name_words(self) -> None:
+        """Read the words, note by what the text is found and compared, and free them."""
+        _ = self.named, self.digest, self.n_words
+        self.free_words()
+
     def free_words(self) -> None:
-        """Free the words, which take ten times as much memory as the text; names of them stay."""
+        """Free the words, which take ten times as much memory as the text."""
         for name in ("whole", "body", "title"):
             self.__dict__.pop(name, None)
 
@@ -374,6 +384,8 @@ def _shared_keys(texts: Sequence[Text]) -> set[int]:
 
 def _is_copy(one: Text, other: Text) -> bool:
     """Whether two new texts are copies; the words of the first are not kept."""
+    if one.n_words != other.n_words:
+        return False
     found = may_be_copy(store.encoded_text(one.passage), other.whole)
     found = found and is_copy(one.whole, other.whole)
     one.free_words()
