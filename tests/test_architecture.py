@@ -50,7 +50,7 @@ DOORS = {
     "sentence_transformers": {"encode/sentence_encoder.py"},
     "transformers": {"encode/sentence_encoder.py"},
     "huggingface_hub": {"encode/model_folder.py"},
-    "tokenizers": {"encode/bert.py", "encode/token_counter.py"},
+    "tokenizers": {"encode/bert.py", "encode/numpy_bert.py", "encode/token_counter.py"},
     "bs4": {"formats/html.py"},
     "markdownify": {"formats/html.py"},
     "docutils": {"formats/rst.py"},

@@ -93,6 +93,34 @@ def test_a_model_that_does_not_answer_is_an_error_of_the_start(tmp_path: Path) -
         fw.warm()
 
 
+class HeavyEncoder(CountingEncoder):
+    """Loads more for many texts than for one."""
+
+    n_warmed = 0
+
+    def warm(self) -> None:
+        self.n_warmed += 1
+
+
+def heavy() -> HeavyEncoder:
+    """As an index names it."""
+    return MADE
+
+
+MADE = HeavyEncoder()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_encoder_that_can_be_warmed_is(tmp_path: Path, named: bool) -> None:
+    made(tmp_path / "kb", Config(encoder=f"{__name__}:heavy" if named else ""))
+    before = MADE.n_warmed
+    with Flywheel.open(tmp_path / "kb", encoder=None if named else MADE) as fw:
+        fw.retrieve("word3")
+        assert MADE.n_warmed == before  # a question needs it not
+        fw.warm()
+        assert MADE.n_warmed == before + 1
+
+
 def test_a_closed_index_is_not_warmed(tmp_path: Path) -> None:
     fw = Flywheel.open(made(tmp_path / "kb"), encoder=WordEncoder())
     fw.close()

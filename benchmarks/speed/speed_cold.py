@@ -3,7 +3,7 @@
     python benchmarks/speed/speed_cold.py --out benchmarks/results/speed_cold.json
 
 The index holds the documentation of this project, with the default model. Each round runs every command
-once, in turns: `retrieve` as it is, `retrieve` with the model left to sentence-transformers, `status`, and
+once, in turns: `retrieve` as it is, by torch, and with the model left to sentence-transformers; `status`; and
 imports by themselves, below which no command that needs them can go.
 """
 
@@ -24,6 +24,8 @@ from rag_flywheel import Flywheel
 from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.encode.bert_encoder import BertEncoder
 from rag_flywheel.encode.model_folder import model_folder
+from rag_flywheel.encode.numpy_bert import NumpyBert
+from rag_flywheel.encode.plain_model import read_plain_model
 from rag_flywheel.encode.sentence_encoder import SentenceEncoder
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +44,7 @@ def commands(index: Path) -> dict[str, list[str]]:
     retrieve = ["retrieve", QUERIES[0], "--index", str(index)]
     return {
         "retrieve": ["-c", _RUN, *retrieve],
+        "retrieve_by_torch": ["-c", "import torch; " + _RUN, *retrieve],
         "retrieve_by_library": ["-c", _BY_LIBRARY + _RUN, *retrieve],
         "status": ["-c", _RUN, "status", "--index", str(index)],
         "import_torch": ["-c", "import torch"],
@@ -66,6 +69,10 @@ def as_the_library() -> dict[str, Any]:
     folder = model_folder(_MODEL)
     ours, library = BertEncoder.of_folder(folder, name=_MODEL), SentenceEncoder.load(_MODEL)
     assert ours is not None
+    plain = read_plain_model(folder)
+    assert plain is not None
+    numpy_bert = NumpyBert(plain.shape, plain.weights, plain.tokenizer, plain.max_tokens)
+    first = numpy_bert.encode(QUERIES)  # as a command of the shell computes them
     found = ours.encode_queries(QUERIES)
     exact = library.model.encode(QUERIES, normalize_embeddings=True)
     same = library.encode_queries(QUERIES)
@@ -73,6 +80,11 @@ def as_the_library() -> dict[str, Any]:
         "least_cosine_to_our_encoder_by_the_library": round(float((found * same).sum(1).min()), 7),
         "most_difference": float(np.abs(found - same).max()),
         "least_cosine_to_the_library_in_float32": round(float((found * exact).sum(1).min()), 5),
+        "numpy_least_cosine_to_the_library_in_float32": round(
+            float((first * exact).sum(1).min()), 7
+        ),
+        "numpy_most_difference_to_the_library_in_float32": float(np.abs(first - exact).max()),
+        "numpy_least_cosine_to_our_encoder_by_torch": round(float((first * found).sum(1).min()), 5),
         "same_revision": ours.revision == library.revision,
         "bf16": ours.bf16,
     }

@@ -20,7 +20,8 @@ class Encoder(Protocol):
     name, revision: the model and its weights; another revision means other vectors. dim: their width.
     Both methods return float32 (n, dim) with rows of unit length, in the order of the texts.
     Optional: `max_tokens`, how many tokens of a passage it reads, and `count_tokens(texts)`, the tokens
-    of each text, those that it adds included. Documents are cut by them (`Chunking.for_encoder`).
+    of each text, those that it adds included. Documents are cut by them (`Chunking.for_encoder`). `warm()`,
+    which loads what many texts need; `Flywheel.warm` calls it.
     """
 
     @property

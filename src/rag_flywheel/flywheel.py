@@ -258,6 +258,7 @@ class Flywheel:
         """
         key = self._config.tenant_key
         with self._files():
+            self._slot.warm()
             server = self._serving()
             server.queries().encode([_ANY_QUERY])  # one that is cached would load no model
             for where in [None] if key is None else [None, {key: {"exists": True}}]:

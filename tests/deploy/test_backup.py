@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,25 @@ def test_a_restored_index_answers_as_at_the_moment_of_the_backup(
             assert [fw.rank_many([p.text], k=1) for p in LATER] == [[[p.id]] for p in LATER]
             assert fw.refresh().outcome == "promoted"
             assert fw.verify() == []
+
+
+def test_a_database_with_pages_of_another_size_takes_a_backup_and_keeps_its_pages(
+    root: Path, tmp_path: Path
+) -> None:
+    with opened(root) as fw:
+        before = answers(fw)
+        fw.backup(tmp_path / "saved")
+        go_on(fw)
+    with closing(sqlite3.connect(root / "flywheel.db", isolation_level=None)) as conn:
+        for statement in ("PRAGMA journal_mode=DELETE", "PRAGMA page_size=4096", "VACUUM"):
+            conn.execute(statement)
+    with opened(root) as serving:
+        assert answers(serving) != before
+        restore(tmp_path / "saved", root)
+        assert answers(serving) == before
+        assert serving.verify() == []
+    with closing(sqlite3.connect(root / "flywheel.db")) as conn:
+        assert conn.execute("PRAGMA page_size").fetchone() == (4096,)
 
 
 def test_a_process_that_serves_notices_a_restore(root: Path, tmp_path: Path) -> None:

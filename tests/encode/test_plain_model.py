@@ -14,6 +14,7 @@ import pytest
 
 from rag_flywheel.encode.bert_encoder import BertEncoder
 from rag_flywheel.encode.make import make_encoder
+from rag_flywheel.encode.numpy_bert import NumpyBert
 from rag_flywheel.encode.plain_model import read_plain_model
 from rag_flywheel.encode.sentence_encoder import SentenceEncoder
 from rag_flywheel.encode.tower import require_tunable
@@ -310,15 +311,65 @@ def test_a_library_that_gives_other_vectors_does_not_tune(
         encoder.tower()
 
 
-def test_encoding_imports_neither_library(folder: Path) -> None:
+def test_encoding_imports_neither_library_and_a_few_queries_not_even_torch(folder: Path) -> None:
     code = (
-        "import sys; from rag_flywheel.encode.make import make_encoder; "
-        "e = make_encoder(sys.argv[1]); e.encode_queries(['a']); e.encode_passages(['b']); "
-        "e.count_tokens(['c']); names = {name.split('.')[0] for name in sys.modules}; "
-        "print(*sorted(names & {'transformers', 'sentence_transformers', 'torch', 'huggingface_hub'}))"
+        "import sys; from rag_flywheel.encode.make import make_encoder\n"
+        "def imported():\n"
+        "    names = {name.split('.')[0] for name in sys.modules}\n"
+        "    print(*sorted(names & {'transformers', 'sentence_transformers', 'torch'}), end=';')\n"
+        "e = make_encoder(sys.argv[1])\n"
+        "e.count_tokens(['c']); e.encode_queries(['a'] * 60); e.encode_queries(['b']); imported()\n"
+        "e.encode_queries(['b'] * 4); imported()\n"
+        "f = make_encoder(sys.argv[1]); f.encode_passages(['b']); imported()"
     )
+    assert _run(code, folder) == ";torch;torch;"
+
+
+@pytest.mark.parametrize("loads", ["e.warm()", "e.encode_passages(['b'])", "import torch"])
+def test_where_torch_is_there_it_computes_queries(folder: Path, loads: str) -> None:
+    code = (
+        "import sys; from rag_flywheel.encode.make import make_encoder\n"
+        "e = make_encoder(sys.argv[1]); before = e.encode_queries(['some words'])\n"
+        f"{loads}\n"
+        "after = e.encode_queries(['some words']); by_torch = e._queries.bert().encode(['some words'])\n"
+        "print('torch' in sys.modules, (after == by_torch).all(), (before * after).sum() > 0.999)"
+    )
+    assert _run(code, folder) == "True True True\n"
+
+
+def _run(code: str, folder: Path) -> str:
     spec = f"sentence-transformers:{folder}"
     done = subprocess.run(
         [sys.executable, "-c", code, spec], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["torch"]
+    return done.stdout
+
+
+@pytest.mark.parametrize("form", ["saved", "published once"])
+def test_numpy_gives_the_vectors_of_the_library_in_float32(folder: Path, form: str) -> None:
+    if form == "published once":
+        as_published_once(folder)
+    plain = read_plain_model(folder)
+    assert plain is not None
+    found = NumpyBert(plain.shape, plain.weights, plain.tokenizer, plain.max_tokens).encode(TEXTS)
+    wanted = SentenceEncoder.load(str(folder)).model.encode(TEXTS, normalize_embeddings=True)
+    assert found.dtype == np.float32
+    assert np.abs(found - wanted).max() <= 2e-6
+    assert len(np.unique(found.round(4), axis=0)) > 20
+
+
+def test_tuned_queries_of_a_new_process_are_close_to_those_of_the_tower(
+    folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "v" / "queries.safetensors"
+    _, revision, wanted = tuned(folder, path)
+    code = (
+        "import sys; import numpy as np; from pathlib import Path\n"
+        "from rag_flywheel.encode.make import make_encoder\n"
+        "from rag_flywheel.encode.tuned import TunedQueries\n"
+        f"e = make_encoder(sys.argv[1]); t = TunedQueries(e, Path({str(path)!r}), {revision!r})\n"
+        f"np.save({str(tmp_path / 'found.npy')!r}, t.encode_queries({TEXTS[:1]!r}))\n"
+        "print('torch' in sys.modules)"
+    )
+    assert _run(code, folder) == "False\n"
+    assert (np.load(tmp_path / "found.npy") * wanted[:1]).sum() >= 0.999

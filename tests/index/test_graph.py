@@ -1,5 +1,6 @@
 """Search by a graph against exact search, and graphs from strangers."""
 
+import gc
 import json
 import shutil
 from collections.abc import Callable
@@ -236,3 +237,21 @@ def test_recall_is_told_from_the_folder(saved: Path, index: DenseIndex, tmp_path
     (saved / "graph" / "graph.json").write_text("[]")
     with pytest.raises(CorruptFileError, match="graph cannot be used"):
         recall_of(saved, len(index))
+
+
+def test_the_links_are_in_memory_once_and_outlive_the_index() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dense, "GRAPH_FROM", 1_000)
+        index = DenseIndex.build(PIDS, clustered(N, 0))
+    graph = index.graph
+    assert graph is not None
+    again = index.graph
+    assert again is not None and np.shares_memory(graph.neighbours, again.neighbours)
+    with pytest.raises(ValueError, match="read-only"):
+        graph.neighbours[0] = 0
+    kept = graph.neighbours.copy()
+    del index, again
+    gc.collect()
+    _ = [clustered(N, seed) for seed in range(5)]  # what was freed is used anew
+    np.testing.assert_array_equal(graph.neighbours, kept)
+    assert graph.neighbours.dtype == np.int32 and len(kept) == int(graph.offsets[-1])

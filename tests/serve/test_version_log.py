@@ -9,6 +9,7 @@ import pytest
 
 from folders import QUERY, opened
 from rag_flywheel import Passage
+from rag_flywheel.serve import fresh_texts
 
 
 def events(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
@@ -81,3 +82,21 @@ def test_a_version_of_another_state_of_the_database(
     fallback = {"event": "version_fallback", "version": foreign, "instead": own}
     assert fallback in events(caplog)
     assert f"{own} answers instead: run `rag-flywheel refresh`" in caplog.text
+
+
+def test_many_passages_before_the_first_refresh_are_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fresh_texts, "_MANY", 20)
+    with opened(tmp_path / "kb") as fw:
+        fw.add([Passage(f"p{i}", f"words number {i}") for i in range(19)])
+        fw.retrieve("words")
+        assert "no refresh yet" not in caplog.text
+        fw.add([Passage(f"q{i}", f"more words {i}") for i in range(20)])
+        for _ in range(3):
+            fw.retrieve("more words")
+        assert caplog.text.count("no refresh yet: 39 passages are compared with each question") == 1
+        fw.refresh()
+        fw.add([Passage(f"r{i}", f"yet more words {i}") for i in range(50)])
+        fw.retrieve("more words")
+        assert caplog.text.count("no refresh yet") == 1

@@ -1,17 +1,20 @@
 """Vectors of very many texts, read at once, against reading each of them."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fakes import WordEncoder
 from rag_flywheel import Flywheel
+from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.store import vectors as vector_store
+from rag_flywheel.store.embedding import vectors_in_order
 
 DIM, N = 8, 2_500  # more than are read at a time
 
@@ -64,3 +67,28 @@ def test_a_stored_vector_stays(conn: sqlite3.Connection) -> None:
     vector_store.put_vectors(conn, [name(0)], other, "a")
     after = vector_store.read_vectors(conn, [name(0)], "a", DIM)[name(0)]
     assert after.tolist() == before.tolist() != other[0].tolist()
+
+
+def test_vectors_come_in_the_order_of_texts_and_those_that_are_missing_are_encoded(
+    conn: sqlite3.Connection,
+) -> None:
+    asked: list[Sequence[str]] = []
+
+    def encode(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        asked.append(texts)
+        rows = np.zeros((len(texts), DIM), np.float32)
+        rows[np.arange(len(texts)), [len(text) % DIM for text in texts]] = 1.0
+        return rows
+
+    encoder = TextEncoder("a", DIM, encode)
+    places = [3, N + 1, 0, 3, N + 2, N + 1]
+    hashes, texts = [name(i) for i in places], [f"{'x' * i}" for i in (3, 5, 0, 3, 6, 5)]
+    found = vectors_in_order(conn, hashes, texts, encoder)
+    known = vector_store.read_vectors(conn, hashes, "a", DIM)
+    assert asked == [["xxxxx", "xxxxxx"]]
+    assert found.dtype == np.float32 and found.shape == (6, DIM)
+    for i in (0, 2, 3):
+        np.testing.assert_array_equal(found[i], known[hashes[i]])
+    assert [int(found[i].argmax()) for i in (1, 4, 5)] == [5, 6, 5]
+    assert vectors_in_order(conn, [], [], encoder).shape == (0, DIM)
+    assert len(asked) == 1

@@ -8,25 +8,16 @@ matrices, and a batch has texts of similar length.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.encode.numpy_bert import Shape
 from rag_flywheel.records import Vectors
 
 _AT_ONCE = 2_048  # tokens, padding included: intermediate results stay in the processor's cache
 _CLOSE = 1e-5
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What the weights of a BERT do not say about it. eps: of its layer norms."""
-
-    layers: int
-    heads: int
-    eps: float
 
 
 class Bert:

@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from rag_flywheel.encode.make import find_token_counter, make_encoder
 from rag_flywheel.encode.token_counter import TokenCounter
@@ -12,6 +13,14 @@ from rag_flywheel.errors import CorruptFileError, EncoderError, EncoderMismatchE
 from rag_flywheel.records import Vectors
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
+
+
+@runtime_checkable
+class _Warmable(Protocol):
+    """An encoder that needs more for many texts than for the first few."""
+
+    def warm(self) -> None:
+        """Load all of it."""
 
 
 class NamedEncoder:
@@ -77,6 +86,11 @@ class NamedEncoder:
         model = self._loaded()
         return model.with_taught(taught, name) if isinstance(model, TaughtEncoder) else None
 
+    def warm(self) -> None:
+        """Load the model, and what it encodes many texts with."""
+        if isinstance(model := self._loaded(), _Warmable):
+            model.warm()
+
     def _loaded(self) -> Encoder:
         with self._lock:
             if self._model is None:
@@ -105,6 +119,11 @@ class EncoderSlot:
             if self._encoder is None:
                 self._encoder = self._found()
             return self._encoder
+
+    def warm(self) -> None:
+        """Load all that the encoder needs for many texts. Raises as `get`."""
+        if isinstance(encoder := self.get(), _Warmable):
+            encoder.warm()
 
     def _found(self) -> Encoder:
         known = self._known()

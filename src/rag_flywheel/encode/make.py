@@ -2,7 +2,7 @@
 
 import importlib
 
-from rag_flywheel.encode.model_folder import find_model, model_folder, model_name
+from rag_flywheel.encode.model_folder import find_model, missing_package, model_folder, model_name
 from rag_flywheel.encode.token_counter import TokenCounter
 from rag_flywheel.encoder import Encoder, check_encoder
 from rag_flywheel.errors import EncoderNotFoundError
@@ -28,10 +28,7 @@ def make_encoder(spec: str) -> Encoder:
             plain = BertEncoder.of_folder(folder, name=model_name(name, folder))
             return plain if plain is not None else SentenceEncoder.load(name)
         except ModuleNotFoundError as error:
-            raise EncoderNotFoundError(
-                f"encoder {spec!r} needs the package {error.name}, which is not installed; install "
-                "sentence-transformers and torch, or give your own object as encoder="
-            ) from error
+            raise missing_package(error) from error
     try:
         made: object = getattr(importlib.import_module(module), name)()
     except (ImportError, AttributeError, TypeError) as error:

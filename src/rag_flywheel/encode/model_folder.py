@@ -105,6 +105,14 @@ def not_found(name: str, why: str) -> EncoderNotFoundError:
     )
 
 
+def missing_package(error: ModuleNotFoundError) -> EncoderNotFoundError:
+    """The error for a model whose libraries are not installed."""
+    return EncoderNotFoundError(
+        f"a sentence-transformers model needs the package {error.name}, which is not installed; install "
+        "sentence-transformers and torch, or give your own object as encoder="
+    )
+
+
 def _is_path(name: str) -> bool:
     return Path(name).is_absolute() or _PATH.match(name) is not None
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rag_flywheel.encode.bert import Shape
+import numpy as np
+
+from rag_flywheel.encode.numpy_bert import Shape, Weights
 from rag_flywheel.encode.token_counter import token_limit
 
 PREFIX = "0.model."  # of a weight's name in the library's model
@@ -119,12 +121,12 @@ _TOKENIZER: Allowed = {
 class PlainModel:
     """A BERT whose tokens' mean, at unit length, is a text's vector.
 
-    weights: torch tensors float32, by their names in a BertModel; tokenizer: as JSON; max_tokens: how
-    many it reads of a text.
+    weights: float32, by their names in a BertModel; tokenizer: as JSON; max_tokens: how many it reads of
+    a text.
     """
 
     shape: Shape
-    weights: Mapping[str, Any]
+    weights: Mapping[str, Weights]
     tokenizer: str
     max_tokens: int
 
@@ -280,10 +282,10 @@ def _specials_are_plain(folder: Path, settings: Mapping[str, Any], ids: Mapping[
     )
 
 
-def _weights(path: Path, config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _weights(path: Path, config: Mapping[str, Any]) -> Mapping[str, Weights] | None:
     """The tensors of a BertModel; None when others are there, or one has another shape or kind."""
     from safetensors import SafetensorError
-    from safetensors.torch import load
+    from safetensors.numpy import load
 
     try:
         found = load(path.read_bytes())  # not mapped, so that nobody changes what was checked
@@ -293,9 +295,8 @@ def _weights(path: Path, config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if len(found) != 7 + 16 * config["num_hidden_layers"]:
         return None
     expected = _shapes(config)
-    kinds = {(str(value.dtype), value.device.type) for value in found.values()}
-    fit = {name: tuple(value.shape) for name, value in found.items()} == expected
-    return found if fit and kinds == {("torch.float32", "cpu")} else None
+    fit = {name: value.shape for name, value in found.items()} == expected
+    return found if fit and all(value.dtype == np.float32 for value in found.values()) else None
 
 
 def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

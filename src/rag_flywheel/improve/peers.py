@@ -7,11 +7,14 @@ Whoever attacks what others ask has questions around theirs as anybody has.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from rag_flywheel.improve.examples import Floats, Ints
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 AROUND = 30  # questions that count as around one; fewer where there are few
 _LEAST_AROUND, _SHARE_AROUND = 5, 0.1
@@ -27,13 +30,15 @@ class Asking:
     is around a row's.
     """
 
-    by: csr_array
-    around: csr_array
+    by: "csr_array"
+    around: "csr_array"
 
     @classmethod
     def of(cls, voter: Ints, question: Ints, nearest: Ints) -> "Asking":
         """voter, question int64 (v,): of each vote; nearest int64 (n, k): the questions nearest to each of
         the n, of any tenant and itself among them; those without votes do not count."""
+        from scipy.sparse import csr_array  # as in raters.py
+
         n, m = len(nearest), int(voter.max(initial=-1)) + 1
         pairs = np.unique(np.stack([voter, question]), axis=1)
         by = csr_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=(m, n))

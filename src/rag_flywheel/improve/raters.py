@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit
 
 from rag_flywheel.improve.examples import Floats, Ints
 
@@ -90,7 +89,7 @@ def accuracy_of(ballots: Ballots) -> Accuracy:
         if np.mean(own >= _HALF) > _HALF or np.sum(~np.isnan(ballots.known)) >= _MANY_KNOWN:
             weight = own
         weight = np.where(_knows(ballots, found.n), np.maximum(weight, KNOWN_FLOOR), weight)
-    before = expit(found.prior)
+    before = _expit(found.prior)
     return Accuracy(found.sensitivity, found.specificity, errors, weight, before, found.right)
 
 
@@ -119,12 +118,12 @@ class _Fitted:
 def _fitted(ballots: Ballots) -> _Fitted:
     """The likeliest rates of all voters, by expectation maximisation."""
     n = int(ballots.voter.max(initial=-1)) + 1
-    chances = logit(np.clip(ballots.chances, _EXTREME, 1.0 - _EXTREME))
+    chances = _logit(np.clip(ballots.chances, _EXTREME, 1.0 - _EXTREME))
     first = _at_first(ballots, chances)
     at = _Fitted(np.full(n, USUAL), np.full(n, USUAL), np.empty(0), first)
     for round_ in range(_ROUNDS):
         said = _said(ballots, at.sensitivity, at.specificity)
-        right = expit(_log_odds(ballots, at.prior, said))
+        right = _expit(_log_odds(ballots, at.prior, said))
         counts = _counts(ballots, right[ballots.passage], n)
         said_right, of_right, said_wrong, of_wrong = counts
         usual = _usual(counts, at.believed)
@@ -157,7 +156,7 @@ def accuracy_on_others(ballots: Ballots) -> float:
         fitted = _fitted(_part(ballots, half == own))
         other = _part(ballots, half != own)
         said = _said(other, fitted.sensitivity, fitted.specificity)
-        right = expit(_log_odds(other, fitted.prior, said)[other.passage] - said)
+        right = _expit(_log_odds(other, fitted.prior, said)[other.passage] - said)
         found.append(0.5 * sum(_usual(_counts(other, right, fitted.n), fitted.believed)))
     return 0.5 * sum(found)
 
@@ -227,16 +226,16 @@ def _calibrated(ballots: Ballots, chances: Floats, believed: Floats) -> Floats:
     weight = ballots.counts * believed[ballots.voter]
     at = np.zeros(2)
     for _ in range(_NEWTON):
-        expected = expit(at @ x)
+        expected = _expit(at @ x)
         gradient = x @ (weight * (ballots.helpful - expected)) - _RIDGE * at
         curve = (x * (weight * expected * (1.0 - expected))) @ x.T + _RIDGE * np.eye(2)
         step = np.linalg.solve(curve, gradient)
         at = at + step
         if np.abs(step).max() < _TOLERANCE:
             break
-    share = expit(at[0] + max(at[1], 0.0) * chances)
+    share = _expit(at[0] + max(at[1], 0.0) * chances)
     right = (share - (1.0 - USUAL)) / (2.0 * USUAL - 1.0)
-    found: Floats = logit(np.clip(right, _LEAST_RIGHT, 1.0 - _LEAST_RIGHT))
+    found: Floats = _logit(np.clip(right, _LEAST_RIGHT, 1.0 - _LEAST_RIGHT))
     return found
 
 
@@ -262,9 +261,9 @@ def _weights(
     # what is clear is taken as it is, without the votes that were imagined
     plain = 0.5 * (_share(said_right, of_right, usual) + _share(said_wrong, of_wrong, usual))
     accuracy = np.where(np.abs(shrunk - usual) > CLEARLY * errors, plain, usual)
-    own = logit(np.clip(accuracy, _EXTREME, 1.0 - _EXTREME))
-    top = float(logit(np.clip(usual, _EXTREME, 1.0 - _EXTREME)))
-    tolerated = float(logit(0.5 + TOLERATED * (np.clip(usual, 0.5 + _EXTREME, 1.0) - 0.5)))
+    own = _logit(np.clip(accuracy, _EXTREME, 1.0 - _EXTREME))
+    top = float(_logit(np.clip(usual, _EXTREME, 1.0 - _EXTREME)))
+    tolerated = float(_logit(0.5 + TOLERATED * (np.clip(usual, 0.5 + _EXTREME, 1.0) - 0.5)))
     weights: Floats = np.where(own > top, own / top, np.clip(own / tolerated, 0.0, 1.0))
     return np.minimum(weights, MOST_WEIGHT)
 
@@ -282,4 +281,18 @@ def _knows(ballots: Ballots, n: int) -> npt.NDArray[np.bool_]:
     votes = np.bincount(ballots.voter, ballots.counts * there, minlength=n)
     agreed = np.bincount(ballots.voter, ballots.counts * (there & agree), minlength=n)
     found: npt.NDArray[np.bool_] = (votes >= _KNOWN_ENOUGH) & (agreed >= _KNOWN_RIGHT * votes)
+    return found
+
+
+def _expit(x: Floats) -> Floats:
+    from scipy.special import expit  # a quarter of a second, which commands that learn nothing save
+
+    found: Floats = expit(x)
+    return found
+
+
+def _logit(share: Floats | float) -> Floats:
+    from scipy.special import logit
+
+    found: Floats = logit(share)
     return found

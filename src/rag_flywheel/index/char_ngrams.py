@@ -17,7 +17,7 @@ from rag_flywheel.disk import all_below, all_within, divides, read_arrays, read_
 from rag_flywheel.index.spans import by_first_use, places_of
 
 _LETTERS = 4
-_AT_ONCE = 20_000  # texts
+_AT_ONCE = 2_000  # texts
 _NAMES = "pieces.json"
 _ARRAYS = {
     "piece-offsets": "int32 words+1",
@@ -156,7 +156,7 @@ class CharNgrams:
 
         shape = len(self.offsets) - 1, len(self.number)
         ones = np.ones(len(self.ids), dtype=np.int8)
-        by_ngram = sparse.csr_matrix((ones, self.ids, self.offsets), shape=shape).tocsc()
+        by_ngram = sparse.csr_array((ones, self.ids, self.offsets), shape=shape).tocsc()
         return by_ngram.indices.astype(np.int32), by_ngram.indptr.astype(np.int32)
 
 

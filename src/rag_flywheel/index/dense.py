@@ -55,9 +55,9 @@ class DenseIndex:
     ) -> None:
         self._flat = flat
         self.pids = pids  # ascending
-        self.graph = graph
         self._stored = stored  # the files that hold the first of the vectors
         self._quick = None if graph is None else graph.over(flat)
+        self.graph = None if graph is None else graph.shared_with(self._quick)
 
     @classmethod
     def build(cls, pids: Pids, vectors: Vectors) -> "DenseIndex":
@@ -147,7 +147,7 @@ class DenseIndex:
     def typical_cosine(self) -> float:
         """The mean cosine of two different texts (see `typical_cosine`)."""
         step = max(1, len(self) // _SAMPLE)
-        return typical_cosine(distinct_rows(self.vectors(self.pids[::step])))
+        return typical_cosine(distinct_rows(self._rows[::step]))
 
     def part(self, mask: npt.NDArray[np.bool_]) -> Part:
         """The vectors at these positions, to be searched alone."""

@@ -37,7 +37,7 @@ def nearest_to_many(queries: Vectors, rows: Vectors, k: int) -> npt.NDArray[np.i
 
 def distinct_rows(vectors: Vectors) -> Vectors:
     """The rows of float32 (n, dim), each once."""
-    distinct = {row.tobytes(): i for i, row in enumerate(vectors)}
+    distinct = {hash(row.tobytes()): i for i, row in enumerate(vectors)}
     return vectors if len(distinct) == len(vectors) else vectors[list(distinct.values())]
 
 

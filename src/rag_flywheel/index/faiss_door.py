@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rag_flywheel.records import Vectors
 
@@ -26,3 +27,25 @@ def rows_of(flat: Any) -> Vectors:
         return np.empty((0, dim), dtype=np.float32)
     rows: Vectors = faiss_library().rev_swig_ptr(flat.get_xb(), n * dim)
     return rows.reshape(n, dim)
+
+
+class _Memory:
+    """The numbers of a vector of faiss as numpy reads them; owner: what they belong to, which lives as long
+    as an array of them."""
+
+    def __init__(self, owner: Any, vector: Any) -> None:
+        self._owner = owner
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": (vector.size(),),
+            "typestr": "=i4",
+            "data": (int(vector.data()), True),
+        }
+
+
+def numbers_of(owner: Any, vector: Any) -> npt.NDArray[np.int32]:
+    """The numbers in a vector of int32 of faiss: its own memory, not to be written."""
+    if not vector.size():
+        return np.empty(0, dtype=np.int32)
+    numbers: npt.NDArray[np.int32] = np.asarray(_Memory(owner, vector))
+    return numbers

@@ -7,7 +7,7 @@ checked before faiss reads it, since faiss trusts them all.
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +19,7 @@ from msgspec import Meta
 
 from rag_flywheel.disk import all_below, read_arrays, read_json, version_file_errors, write_arrays
 from rag_flywheel.index.exact import nearest_to_many
-from rag_flywheel.index.faiss_door import faiss_library, rows_of
+from rag_flywheel.index.faiss_door import faiss_library, numbers_of, rows_of
 from rag_flywheel.records import Vectors
 
 log = logging.getLogger("rag_flywheel")
@@ -87,6 +87,10 @@ class Graph:
         hnsw.max_level = int(self.levels.max()) - 1
         hnsw.efSearch = self.ef_search
         return found
+
+    def shared_with(self, searched: Any) -> "Graph":
+        """The same links in the memory of the index that `over` made, so that they are there once."""
+        return replace(self, neighbours=numbers_of(searched, searched.hnsw.neighbors))
 
 
 class _Header(msgspec.Struct, frozen=True):

@@ -1,5 +1,6 @@
 """The state with texts that were added or removed since its version was built."""
 
+import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,13 +16,15 @@ from rag_flywheel.index.tokenizer import tokenizer_for
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Pids
 from rag_flywheel.store import passages
-from rag_flywheel.store.embedding import vectors_of
+from rag_flywheel.store.embedding import vectors_in_order
 
 if TYPE_CHECKING:
     from rag_flywheel.deploy.loaded import LoadedVersion
     from rag_flywheel.serve.state import State
 
+log = logging.getLogger("rag_flywheel")
 _AT_ONCE = 2_048  # texts that are read at a time
+_MANY = 5_000  # texts, which take about a second to read
 
 
 def no_texts(version: "LoadedVersion", source: Source) -> FreshSegment:
@@ -62,6 +65,12 @@ def with_texts(state: "State", pids: Pids, conn: sqlite3.Connection, source: Sou
     if doubled:
         parameters = Parameters.starting(_trust(fresh, conn, source))
         state = replace(state, version=replace(version, parameters=parameters))
+        if len(fresh) >= _MANY:
+            log.info(
+                "no refresh yet: %d passages are compared with each question one by one, and read by each "
+                "process anew; run refresh",
+                len(fresh),
+            )
     statistics = version.lexical if len(version.pids) else fresh.statistics
     return replace(state, fresh=fresh, statistics=statistics)
 
@@ -73,8 +82,7 @@ def _with(
     stored = [found[pid] for pid in pids.tolist() if pid in found]
     texts = [passages.encoded_text(s.passage) for s in stored]
     titles, hashes = [s.passage.title for s in stored], [s.text_hash for s in stored]
-    vectors = vectors_of(conn, dict(zip(hashes, texts, strict=True)), source.passages)
-    rows = np.array([vectors[h] for h in hashes], np.float32).reshape(-1, fresh.dim)
+    rows = vectors_in_order(conn, hashes, texts, source.passages)
     own = np.array([s.pid for s in stored], dtype=np.int64)
     return fresh.with_texts(own, texts, titles, rows)
 

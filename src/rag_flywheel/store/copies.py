@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.store.database import Database, make_file
+from rag_flywheel.store.database import Database, make_file, scalar
 
 
 def write_copy(conn: sqlite3.Connection, copy: Path) -> None:
@@ -32,7 +32,15 @@ def make_one_file(copy: Path) -> None:
 
 
 def put_in_place(copy: Path, database: Database) -> None:
-    """Replace all that a database holds, durably, by what a copy holds; its readers go on meanwhile."""
-    with closing(sqlite3.connect(copy)) as source, database.reading() as conn:
+    """Replace all that a database holds, durably, by what a copy holds, which nobody else uses; its readers
+    go on meanwhile."""
+    with (
+        closing(sqlite3.connect(copy, isolation_level=None)) as source,
+        database.reading() as conn,
+    ):
         conn.execute("PRAGMA synchronous=FULL")
+        page = scalar(conn, "PRAGMA page_size")
+        if scalar(source, "PRAGMA page_size") != page:  # those of a database in use stay
+            source.execute(f"PRAGMA page_size={page}")
+            source.execute("VACUUM")
         source.backup(conn)

@@ -50,10 +50,15 @@ def add(
         for p in wanted.values()
         if p.id not in current or current[p.id].text_hash != store.passage_hash(p)
     }
-    texts = {store.passage_hash(t.passage): store.encoded_text(t.passage) for t in new.values()}
-    embed(database, encoder, texts, progress)
+    passages = [text.passage for text in new.values()]
+    embed(
+        database,
+        encoder,
+        {store.passage_hash(p): store.encoded_text(p) for p in passages},
+        progress,
+    )
     for text in new.values():
-        _ = text.named  # its words are read before others have to wait
+        text.name_words()  # before others have to wait
     with database.transaction() as conn:
         change = _Change(conn, rule, store.current_by_id(conn, [*wanted, *gone]))
         _require_present(change.before, gone, scope)

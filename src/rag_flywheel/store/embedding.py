@@ -42,6 +42,24 @@ def _encodable(
     return {h: text for h, text in missing.items() if text}
 
 
+def vectors_in_order(
+    conn: sqlite3.Connection, hashes: Sequence[bytes], texts: Sequence[str], encoder: TextEncoder
+) -> Vectors:
+    """float32 (n, dim): the vectors of these n texts, given with their hashes.
+
+    Those that are missing are encoded in one go, in the order of `texts`, and not stored.
+    """
+    rows = np.empty((len(hashes), encoder.dim), np.float32)
+    missing = set(fill_vectors(conn, hashes, encoder.revision, rows))
+    if missing:
+        new = {h: text for h, text in zip(hashes, texts, strict=True) if h in missing}
+        encoded = dict(zip(new, encoder.encode(list(new.values())), strict=True))
+        for i, h in enumerate(hashes):
+            if h in encoded:
+                rows[i] = encoded[h]
+    return rows
+
+
 def past_query_vectors(
     conn: sqlite3.Connection, hashes: Sequence[bytes], encoder: TextEncoder
 ) -> Vectors:

@@ -6,9 +6,11 @@ Everything runs in the write transaction that adds the texts. This module must n
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+import numpy as np
 
 from rag_flywheel.records import Passage
 from rag_flywheel.store import passages as store
@@ -53,7 +55,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Text:
-    """A passage with its words, which are read when they are needed."""
+    """A passage with its words, which are read when they are needed, and kept until `free_words`."""
 
     passage: Passage
 
@@ -81,6 +83,26 @@ class Text:
     def keys(self) -> Sequence[int]:
         """The sketch of title and text."""
         return self.named.keys
+
+    @cached_property
+    def digest(self) -> bytes:
+        """16 bytes that name the words of title and text."""
+        return self.whole.digest()
+
+    @cached_property
+    def n_words(self) -> int:
+        """How many words title and text have."""
+        return len(self.whole.folded)
+
+    def name_words(self) -> None:
+        """Read the words, note by what the text is found and compared, and free them."""
+        _ = self.named, self.digest, self.n_words
+        self.free_words()
+
+    def free_words(self) -> None:
+        """Free the words, which take ten times as much memory as the text."""
+        for name in ("whole", "body", "title"):
+            self.__dict__.pop(name, None)
 
 
 def is_same_text(old: Text, new: Text, least: float) -> bool:
@@ -156,6 +178,7 @@ class Lineages:
                 heirs[i] = Heir(lineage)
             else:
                 pairs += ((same, -i, -found) for found, same in self._edited(text, near).items())
+            text.free_words()
         for _, minus_i, minus_lineage in sorted(pairs, reverse=True):  # of equals the oldest first
             i, lineage = -minus_i, -minus_lineage
             if i not in heirs and not self.stands(lineage):
@@ -276,20 +299,22 @@ class Lineages:
     def _with_copies(self, texts: Sequence[Text], heirs: dict[int, Heir]) -> list[Heir]:
         """The heirs, with new texts that are copies of others among them."""
         if len(heirs) < len(texts):
-            groups: dict[str | None, _Nearby] = defaultdict(_Nearby)
+            shared = _shared_keys(texts)
+            groups: dict[str | None, _Nearby] = defaultdict(lambda: _Nearby(only=shared))
             same: dict[tuple[bytes, str | None], int] = {}
             for i, text in enumerate(texts):
                 tenant = self._rule.tenancy.of(text.passage)
-                name = text.whole.digest(), tenant
+                name = text.digest, tenant
                 if i not in heirs:
                     of = same.get(name)
                     if of is None:
                         alike = groups[tenant].like(text)
-                        of = next((j for j in alike if is_copy(texts[j].whole, text.whole)), None)
+                        of = next((j for j in alike if _is_copy(texts[j], text)), None)
                     heirs[i] = Heir() if of is None else Heir(heirs[of].lineage, of)
                 if heirs[i].copy_of is None:
                     same.setdefault(name, i)
                     groups[tenant].add(i, text)
+                text.free_words()
         return [heirs[i] for i in range(len(texts))]
 
     def _text(self, stored: StoredPassage) -> Text:
@@ -350,20 +375,44 @@ class _Rows:
         return None if own is None else own.stored.lineage
 
 
-class _Nearby:
-    """Texts in memory that are found by their sketches; each key leads to the first 32 at most."""
+def _shared_keys(texts: Sequence[Text]) -> set[int]:
+    """The keys that the sketches of two texts or more have."""
+    every = np.array([text.keys for text in texts], dtype=np.int64).ravel()
+    keys, counts = np.unique(every, return_counts=True)
+    return set(keys[counts > 1].tolist())
 
-    def __init__(self, texts: Iterable[tuple[int, Text]] = ()) -> None:
+
+def _is_copy(one: Text, other: Text) -> bool:
+    """Whether two new texts are copies; the words of the first are not kept."""
+    if one.n_words != other.n_words:
+        return False
+    found = may_be_copy(store.encoded_text(one.passage), other.whole)
+    found = found and is_copy(one.whole, other.whole)
+    one.free_words()
+    return found
+
+
+class _Nearby:
+    """Texts in memory that are found by their sketches; each key leads to the first 32 at most.
+
+    only: the keys by which there is anything to find, None: all.
+    """
+
+    def __init__(
+        self, texts: Iterable[tuple[int, Text]] = (), *, only: Collection[int] | None = None
+    ) -> None:
         self._names: dict[int, list[int]] = defaultdict(list)
+        self._only = only
         for name, text in texts:
             self.add(name, text)
 
     def add(self, name: int, text: Text) -> None:
         """Add a text under a number."""
         for key in text.keys:
-            names = self._names[key]
-            if len(names) < _BUCKET:
-                names.append(name)
+            if self._only is None or key in self._only:
+                names = self._names[key]
+                if len(names) < _BUCKET:
+                    names.append(name)
 
     def like(self, text: Text) -> list[int]:
         """The numbers of the texts that share the most keys with this one."""

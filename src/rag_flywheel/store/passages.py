@@ -23,6 +23,7 @@ from rag_flywheel.store.database import append_rows, in_chunks, scalar
 from rag_flywheel.store.near_identical import Words, sketch
 
 _OF_ONE_TEXT = 64  # rows of the same text that are read
+_SKETCHED = 50_000  # keys of sketches that are stored at a time
 _END = " ?!.\u3002\u061f\u037e"  # of sentences: also the Chinese, Arabic and Greek marks
 
 
@@ -281,8 +282,12 @@ class Named:
 
 def put_sketches(conn: sqlite3.Connection, sketches: Iterable[tuple[int, Iterable[int]]]) -> None:
     """Store (pid, sketch of its text) of rows, by which near-identical texts are found."""
-    rows = sorted((key, pid) for pid, keys in sketches for key in keys)
-    conn.executemany("INSERT OR IGNORE INTO sketches (key, pid) VALUES (?, ?)", rows)
+    numbers = (number for pid, keys in sketches for key in keys for number in (key, pid))
+    rows = np.fromiter(numbers, dtype=np.int64).reshape(-1, 2)
+    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]  # in the order in which they are stored
+    for start in range(0, len(rows), _SKETCHED):
+        part = rows[start : start + _SKETCHED].tolist()
+        conn.executemany("INSERT OR IGNORE INTO sketches (key, pid) VALUES (?, ?)", part)
 
 
 def last_pid(conn: sqlite3.Connection) -> int:

@@ -1,6 +1,7 @@
 """Decisions and what they rest on: docs/explanation/decisions.md."""
 
 from rag_flywheel.config import Config
+from rag_flywheel.encode import bert_encoder
 from rag_flywheel.improve import fit, raters
 from rag_flywheel.index import short_codes, vector_files
 from rag_flywheel.rank import evidence
@@ -20,6 +21,7 @@ def decisions(page: Page) -> None:
     assert fit.ONE_SIDED == 1 / 50 and fit.NEW_NEEDS == 1 / 10
     page.says("of which two fifths are wrong of {},", raters.LEAST_ACCURACY)
     page.lets("example", "squeezed into [0.6, 1]")
+    page.says("So {} questions are computed in float32 without torch", bert_encoder.FEW)
     _exploring(page)
     page.lets("elsewhere", "a kernel that is worth 0.01 of nDCG@10")  # learning-notes.md
     page.says("a vector for each of {} texts", POOL)
