@@ -19,8 +19,8 @@ of them wrong), half of their questions unanswerable in the mix; the coefficient
 the first and the last cycle calibrated. --most-test, --most-asked: of each collection, how many test
 questions are measured, and how many train questions asked in all cycles; --seed: which of them, in which
 order, and who votes how. off_topic.txt: noise and questions about nothing in the collections; share with
-answerable below 0.2. They were not used for fitting. off_topic_below_0.3 and answered_below_0.1: what the bounds of gaps were chosen by (see
-`report/gaps.py`).
+answerable below 0.2. They were not used for fitting. off_topic_below_0.3 and answered_below_0.1: what the
+bounds of gaps were looked at by (see `report/gaps.py`).
 
 The shipped coefficients are printed at the end: those fitted to all of the collections.
 """

@@ -247,7 +247,7 @@ def test_what_tells_questions_without_an_answer_from_others_is_found_in_votes(te
     )
     found = shown.answered(rate, terms)
     for part in np.array_split(np.argsort(true), 8):  # one share for all would be wrong by 0.45
-        assert found[part].mean() == pytest.approx(true[part].mean(), abs=0.15)
+        assert found[part].mean() == pytest.approx(true[part].mean(), abs=0.17)
 
 
 def test_votes_on_all_hits_tell_whether_one_is_right() -> None:
