@@ -72,7 +72,7 @@ from rag_flywheel.store.passages import encoded_text
 TO_FIT = "off_topic_fit.txt"
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev", "stackfaq")
 MORE, MIXED = "xquad_de", "squad11_dev, half unanswerable"
-MOST_TRAIN, MOST_TEST, OF_OTHERS, MOST_ASKED, N_CYCLES = 1_000, 1_000, 80, 4_000, 5
+MOST_TRAIN, MOST_TEST, OF_OTHERS, MOST_ASKED, N_CYCLES = 1_000, 1_000, 80, 3_000, 5
 BINS, LOW = 15, 0.2
 WEIGHTS = {"stackfaq": 0.3}  # of a collection, else 1: many right passages a question are rare
 OF_OTHERS_HITS, OF_OTHERS_ANSWERS, OF_OFF = 0.3, 0.15, 0.3  # weights of questions without an answer
