@@ -18,9 +18,10 @@ After votes: five cycles of the protocol of the benchmark (a vote at rank r with
 of them wrong), half of their questions unanswerable in the mix; the coefficients that refreshes after
 the first and the last cycle calibrated. --most-test, --most-asked: of each collection, how many test
 questions are measured, and how many train questions asked in all cycles; --seed: which of them, in which
-order, and who votes how. off_topic.txt: noise and questions about nothing in the collections; share with
-answerable below 0.2. They were not used for fitting. off_topic_below_0.3 and answered_below_0.1: what the
-bounds of gaps were looked at by (see `report/gaps.py`).
+order, and who votes how; --collections: those after votes. off_topic.txt: noise and questions about
+nothing in the collections; share with answerable below 0.2. They were not used for fitting.
+off_topic_below_0.3 and answered_below_0.1: what the bounds of gaps were looked at by (see
+`report/gaps.py`).
 
 The shipped coefficients are printed at the end: those fitted to all of the collections.
 """
@@ -415,6 +416,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/relevance.json"))
     parser.add_argument("--only", choices=("before", "after"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--collections", nargs="+", choices=(*NAMES, MIXED), metavar="NAME")
     parser.add_argument("--most-test", type=int, default=MOST_TEST)
     parser.add_argument("--most-asked", type=int, default=MOST_ASKED)
     asked = parser.parse_args()
@@ -426,7 +428,7 @@ def main() -> None:
         print(json.dumps(result["before"], indent=1), flush=True)
     if asked.only != "before":
         result["after"] = {}
-        for name in (*NAMES, MIXED):
+        for name in asked.collections or (*NAMES, MIXED):
             result["after"][name] = after_votes(name, asked.most_test, asked.most_asked, asked.seed)
             asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
