@@ -89,7 +89,11 @@ def make_hit(
 
 
 class RestoredError(StorageError):
-    """The state that an answer came from is not that of the database any more."""
+    """The state that an answer came from is not that of the database any more: its numbers mean other
+    passages."""
+
+    def __init__(self) -> None:
+        super().__init__("a backup was restored while this was answered; repeat the call")
 
 
 def answer(
@@ -150,8 +154,8 @@ def write_records(
     revision: str,
 ) -> None:
     """Write retrievals with the vectors of their queries. Raises RestoredError."""
-    if read_moment(conn).timeline != state.timeline:  # then its numbers mean other passages
-        raise RestoredError("a backup was restored while this was answered; repeat the call")
+    if read_moment(conn).timeline != state.timeline:
+        raise RestoredError
     for record, f in zip(records, found, strict=True):
         vector_store.put_vectors(conn, [record.query_hash], f.vector[None, :], revision)
     retrievals.record_retrievals(conn, records)
