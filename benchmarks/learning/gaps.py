@@ -20,8 +20,8 @@ among the 20. Thresholds were looked at on the 15 other articles that have such 
 each asked once, and the topics once four people asked about them in three wordings,
 on the demo's collection (Python's standard library) and, with --docs, on other documentation: of FastAPI
 (docs/en/docs of its repository: tutorial, advanced, deployment and how-to) and of Prometheus (docs of its
-documentation's repository: five folders). The questions are in gap_topics.json; by those on Python and
-FastAPI the bound was chosen, by those on Prometheus nothing.
+documentation's repository: five folders). The questions are in gap_topics.json; by them the bounds were
+chosen.
 """
 
 import argparse

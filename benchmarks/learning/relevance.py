@@ -5,19 +5,22 @@
 RAG_FLYWHEEL_DATA holds the collections below. Measured is the expected calibration error (ECE) with 15
 bins of equally many: of `hit.relevance` over the 8 hits of each test question, and of `answerable`
 over the questions; answerable_by_chance, hits_by_chance: the ECE of as many questions or hits whose
-chances are exactly right.
+chances are exactly right. answerable_debiased: the root of the mean square of the differences in those
+bins, less what luck alone adds to it (Kumar, Liang and Ma, Verified Uncertainty Calibration, 2019).
 "squad11_dev, half unanswerable" mixes its test questions half and half with
 questions that SQuAD 2.0 says have no answer there, which were written to look as if they had.
 
 Before any vote: coefficients fitted to train questions of all collections but the one that is measured
 (with right and wrong passages as judged, no vote), and, for comparison, the shipped ones. Further
-training data are, of each collection, questions of the others, which have no answer, and xquad_de.
+training data are, of each collection, questions of the others and off_topic_fit.txt, which have no
+answer, and xquad_de.
 After votes: five cycles of the protocol of the benchmark (a vote at rank r with probability 1/r, a fifth
 of them wrong), half of their questions unanswerable in the mix; the coefficients that refreshes after
 the first and the last cycle calibrated. --most-test, --most-asked: of each collection, how many test
-questions are measured, and how many train questions asked in all cycles. off_topic.txt: noise and
-questions about nothing in the collections; share with answerable below 0.2. They were not used for
-fitting. off_topic_below_0.3 and answered_below_0.1: what the bounds of gaps were chosen by (see
+questions are measured, and how many train questions asked in all cycles; --seed: which of them, in which
+order, and who votes how; --collections: those after votes. off_topic.txt: noise and questions about
+nothing in the collections; share with answerable below 0.2. They were not used for fitting.
+off_topic_below_0.3 and answered_below_0.1: what the bounds of gaps were looked at by (see
 `report/gaps.py`).
 
 The shipped coefficients are printed at the end: those fitted to all of the collections.
@@ -47,7 +50,13 @@ from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.formats.beir import Split, read_beir
 from rag_flywheel.index.tokenizer import tokenize, tokenizer_of
-from rag_flywheel.rank.calibration import OF_ANSWER, OF_GIVEN, OF_INDEX, Calibration
+from rag_flywheel.rank.calibration import (
+    OF_ANSWER,
+    OF_GIVEN,
+    OF_INDEX,
+    USUALLY_SAID,
+    Calibration,
+)
 from rag_flywheel.rank.features import FEATURES, MEASURES
 from rag_flywheel.rank.relevance import (
     distinct_hits,
@@ -61,12 +70,14 @@ from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.given import given_measures
 from rag_flywheel.store.passages import encoded_text
 
+TO_FIT = "off_topic_fit.txt"
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev", "stackfaq")
 MORE, MIXED = "xquad_de", "squad11_dev, half unanswerable"
-MOST_TRAIN, MOST_TEST, OF_OTHERS, MOST_ASKED, N_CYCLES = 1_000, 1_000, 80, 4_000, 5
+MOST_TRAIN, MOST_TEST, OF_OTHERS, MOST_ASKED, N_CYCLES = 1_000, 1_000, 80, 3_000, 5
 BINS, LOW = 15, 0.2
 WEIGHTS = {"stackfaq": 0.3}  # of a collection, else 1: many right passages a question are rare
-OF_OFF, OF_UNANSWERABLE = (0.3, 0.4), (0.3, 0.05)  # weights for hits and for answers
+OF_OTHERS_HITS, OF_OTHERS_ANSWERS, OF_OFF = 0.3, 0.15, 0.3  # weights of questions without an answer
+OF_UNANSWERABLE = 0.3, 0.03  # for hits and for answers
 PENALTY = 1e-3
 Floats = npt.NDArray[np.float64]
 Json = dict[str, Any]
@@ -77,13 +88,15 @@ Asked = Sequence[tuple[str, Mapping[str, int]]]
 @dataclass(frozen=True)
 class Hits:
     """The 8 hits of n questions: terms (n, 8, 6) and (n, 8, 3) of given candidates, the reach of the
-    nearest (n,), the share of the words that any passage has (n,), whether each is right (n, 8). Padded
-    with the last hit, since copies change nothing."""
+    nearest and what is beyond it (n, 2), the share of the words that any passage has (n,), how much each
+    question says (n,), whether each hit is right (n, 8). Padded with the last hit, since copies change
+    nothing."""
 
     terms: Floats
     given: Floats
     far: Floats
     known: Floats
+    said: Floats
     right: Floats
 
     @property
@@ -108,13 +121,25 @@ def ece_by_chance(chances: Floats) -> float:
     return float(np.mean(draws))
 
 
+def debiased(chances: Floats, right: Floats) -> float:
+    """The debiased calibration error: the root mean square of the differences of BINS bins, less the
+    variance that the shares of right ones have by luck."""
+    total = 0.0
+    for b in np.array_split(np.argsort(chances, kind="stable"), BINS):
+        if len(b) > 1:
+            share = right[b].mean()
+            luck = share * (1.0 - share) / (len(b) - 1)
+            total += len(b) * ((chances[b].mean() - share) ** 2 - luck)
+    return float(np.sqrt(max(total / len(chances), 0.0)))
+
+
 def sigmoid(log_odds: Floats) -> Floats:
     found: Floats = 1.0 / (1.0 + np.exp(-log_odds))
     return found
 
 
-def off_topic() -> list[str]:
-    lines = Path(__file__).with_name("off_topic.txt").read_text(encoding="utf-8").splitlines()
+def off_topic(name: str = "off_topic.txt") -> list[str]:
+    lines = Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -139,7 +164,7 @@ def hits_of(fw: Flywheel, asked: Asked) -> Hits:
     server = fw._serving()
     state, parameters = server._live.state(), server._live.state().version.parameters
     texts = {p.id: p for p in fw.passages()}
-    terms, given, far, known, right = [], [], [], [], []
+    terms, given, far, known, said, right = [], [], [], [], [], []
     for start in range(0, len(asked), 256):
         part = asked[start : start + 256]
         queries = [text for text, _ in part]
@@ -158,10 +183,11 @@ def hits_of(fw: Flywheel, asked: Asked) -> Hits:
             words = [encoded_text(texts[i]) for i in ids]
             of_given = given_measures(tokenize(text), words, tokenizer_of("english"))
             given.append(terms_of_given(of_given))
-            far.append(reach(parameters.relevance, dense.max()))
+            far.append(np.array(reach(parameters.relevance, dense.max())))
             known.append(measured[:, MEASURES.index("known")].max())
+            said.append(measured[:, MEASURES.index("said")].max())
             right.append([float(grades.get(i, 0) > 0) for i in ids])
-    return Hits(*(np.array(each) for each in (terms, given, far, known, right)))
+    return Hits(*(np.array(each) for each in (terms, given, far, known, said, right)))
 
 
 def logistic(parts: Iterable[tuple[Floats, Floats, float]]) -> Floats:
@@ -189,11 +215,13 @@ Fits = tuple[Floats, Floats, Floats]
 
 
 def answer_terms(hits: Hits, index: Floats) -> Floats:
-    """What OF_ANSWER multiplies, (n, 5), where nothing was asked before."""
+    """What OF_ANSWER multiplies, (n, 7), where nothing was asked before."""
     before = (hits.terms @ index).tolist()
     likely = np.array([log_odds_of_any(row[i] for i in distinct_hits(row)) for row in before])
     one, asked = np.ones_like(likely), np.zeros_like(likely)
-    return np.stack([one, hits.far, likely, hits.known, asked], axis=-1)
+    near, farther = hits.far.T
+    said = hits.said - USUALLY_SAID
+    return np.stack([one, near, farther, likely, hits.known, said, asked], axis=-1)
 
 
 def chances(hits: Hits, fits: Fits) -> tuple[Floats, Floats]:
@@ -211,10 +239,11 @@ def fitted(data: Mapping[str, Mapping[str, Hits]], left_out: str | None) -> Fits
             continue
         weight = WEIGHTS.get(name, 1.0)
         rows.append((kinds["train"], weight, weight if name != "stackfaq" else 1.0))
-        rows.append((kinds["others"], *OF_OFF))
+        rows.append((kinds["others"], OF_OTHERS_HITS, OF_OTHERS_ANSWERS))
+        rows.append((kinds["off topic, to fit"], 0.0, OF_OFF))
         if "unanswerable, train" in kinds:
             rows.append((kinds["unanswerable, train"], *OF_UNANSWERABLE))
-    flat = [(h, w) for h, w, _ in rows]
+    flat = [(h, w) for h, w, _ in rows if w > 0]
     index = logistic((h.terms.reshape(-1, len(OF_INDEX)), h.right.ravel(), w) for h, w in flat)
     given = logistic((h.given.reshape(-1, 3), h.right.ravel(), w) for h, w in flat)
     answer = logistic((answer_terms(h, index), h.answered, w) for h, _, w in rows)
@@ -229,6 +258,7 @@ def measured(hits: Hits, fits: Fits) -> Json:
         "given": round(ece(sigmoid(hits.given @ given), hits.right), 4),
         "answerable": round(ece(answerable, hits.answered), 4),
         "answerable_by_chance": round(ece_by_chance(answerable), 4),
+        "answerable_debiased": round(debiased(answerable, hits.answered), 4),
         "mean_relevance": round(float(relevance.mean()), 4),
         "share_right": round(float(hits.right.mean()), 4),
         "mean_answerable": round(float(answerable.mean()), 4),
@@ -260,6 +290,7 @@ def gather(name: str, scratch: Path, most_test: int) -> dict[str, Hits]:
             "test": hits_of(fw, asked_of(bench.test, most_test)),
             "others": hits_of(fw, others),
             "off topic": hits_of(fw, [(text, {}) for text in off_topic()]),
+            "off topic, to fit": hits_of(fw, [(text, {}) for text in off_topic(TO_FIT)]),
         }
         if name == "squad11_dev":
             vain: Asked = [(text, {}) for text in unanswerable()]
@@ -326,6 +357,7 @@ def served(fw: Flywheel, asked: Asked) -> Json:
         "hits_by_chance": round(ece_by_chance(chances), 4),
         "answerable": round(ece(of_answers, np.array(answered, float)), 4),
         "answerable_by_chance": round(ece_by_chance(of_answers), 4),
+        "answerable_debiased": round(debiased(of_answers, np.array(answered, float)), 4),
         "mean_relevance": round(float(chances.mean()), 4),
         "share_right": round(float(np.mean(right)), 4),
         "mean_answerable": round(float(of_answers.mean()), 4),
@@ -348,12 +380,12 @@ def with_unanswerable(bench: Bench, asked: Asked) -> tuple[Bench, Asked]:
     return replace(bench, train=Split(queries, qrels), parts=tuple(parts)), mixed
 
 
-def after_votes(name: str, most_test: int, most_asked: int) -> Json:
+def after_votes(name: str, most_test: int, most_asked: int, seed: int) -> Json:
     """ECE as served: before any vote, and after the first and the last of five cycles of votes, which
     end with a refresh."""
-    began, rng, rows = time.monotonic(), np.random.default_rng(1), []
+    began, rng, rows = time.monotonic(), np.random.default_rng(1 + seed), []
     with tempfile.TemporaryDirectory() as scratch:
-        protocol = Protocol(n_cycles=N_CYCLES, max_train=most_asked)
+        protocol = Protocol(n_cycles=N_CYCLES, max_train=most_asked, seed=seed)
         bench = prepare(find_collection(name.split(",")[0]), protocol, Path(scratch), None)
         asked = asked_of(bench.test, most_test)
         if name == MIXED:
@@ -382,18 +414,22 @@ def main() -> None:
     """Run all and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/relevance.json"))
-    parser.add_argument("--before-only", action="store_true")
+    parser.add_argument("--only", choices=("before", "after"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--collections", nargs="+", choices=(*NAMES, MIXED), metavar="NAME")
     parser.add_argument("--most-test", type=int, default=MOST_TEST)
     parser.add_argument("--most-asked", type=int, default=MOST_ASKED)
     asked = parser.parse_args()
     result: Json = {**surroundings(("numpy", "scipy", "torch")), "commit": commit()}
     result |= {"most_test": asked.most_test, "most_asked": asked.most_asked}
-    result["before"] = before_votes(asked.most_test)
-    print(json.dumps(result["before"], indent=1), flush=True)
-    if not asked.before_only:
+    result["seed"] = asked.seed
+    if asked.only != "after":
+        result["before"] = before_votes(asked.most_test)
+        print(json.dumps(result["before"], indent=1), flush=True)
+    if asked.only != "before":
         result["after"] = {}
-        for name in (*NAMES, MIXED):
-            result["after"][name] = after_votes(name, asked.most_test, asked.most_asked)
+        for name in asked.collections or (*NAMES, MIXED):
+            result["after"][name] = after_votes(name, asked.most_test, asked.most_asked, asked.seed)
             asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

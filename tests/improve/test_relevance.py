@@ -27,7 +27,7 @@ def made(n: int, *, noise: float = 0.2, voted: float = 1.0, seed: int = 0) -> Ex
     rng = np.random.default_rng(seed)
     features = np.zeros((n, WIDTH, len(FEATURES)), dtype=np.float32)
     features[:, :, 0] = -np.sort(-rng.uniform(0.0, 0.9, (n, WIDTH)), axis=1)
-    measures = rng.uniform(0.0, 1.0, (n, WIDTH, 4)).astype(np.float32)
+    measures = rng.uniform(0.0, 1.0, (n, WIDTH, 5)).astype(np.float32)
     right = rng.random((n, WIDTH)) < truth(features, measures)
     read = rng.random((n, WIDTH)) < voted / np.arange(1, WIDTH + 1)
     read[:, 8:] = False
@@ -157,6 +157,7 @@ def test_the_slopes_of_the_likelihood_are_exact() -> None:
     shown = _Shown(
         terms,
         rng.random(n),
+        rng.random(n),
         added,
         every,
         chances,
@@ -173,9 +174,9 @@ def test_the_slopes_of_the_likelihood_are_exact() -> None:
         assert slopes[place] == pytest.approx(numeric, abs=1e-5)
     terms = shown.of_answer(at[:-2], Calibration())
     value = shown.of_answers(at, rng.random(n), terms)
-    at = np.array([-0.5, 0.4, 0.3, 0.2, 0.6])
+    at = np.array([-0.5, 0.4, 0.1, 0.3, 0.2, -0.4, 0.6])
     _, slopes = value(at)
-    for place, unit in enumerate(np.eye(5) * step):
+    for place, unit in enumerate(np.eye(7) * step):
         numeric = (value(at + unit)[0] - value(at - unit)[0]) / (2 * step)
         assert slopes[place] == pytest.approx(numeric, abs=1e-5)
 
@@ -202,6 +203,7 @@ def test_how_many_questions_have_an_answer_is_found_in_noisy_votes(
     shown = _Shown(
         terms,
         none[:, 0],
+        none[:, 0],
         none,
         none,
         chances,
@@ -211,10 +213,41 @@ def test_how_many_questions_have_an_answer_is_found_in_noisy_votes(
         read * 1.0,
         np.ones((n, width)),
     )
-    found, true = shown.answered(rate), right.any(axis=1)
+    found, true = shown.answered(rate, np.ones((n, 7))), right.any(axis=1)
     assert found.mean() == pytest.approx(true.mean(), abs=0.03)
     for part in np.array_split(np.argsort(found), 8):
         assert found[part].mean() == pytest.approx(true[part].mean(), abs=0.09)
+
+
+@pytest.mark.parametrize("tells", [0.0, 2.0])
+def test_what_tells_questions_without_an_answer_from_others_is_found_in_votes(tells: float) -> None:
+    """Half have none; where a measure tells them, one vote or two on each show by how much."""
+    rng = np.random.default_rng(1)
+    n, width, rate = 4000, 8, 0.2
+    terms = np.ones((n, 7))
+    terms[:, 1:] = rng.standard_normal((n, 6))
+    true = 1.0 / (1.0 + np.exp(-tells * terms[:, 2]))
+    chances = rng.dirichlet(np.linspace(2.0, 0.1, width), n)
+    place = (rng.random((n, 1)) > chances.cumsum(axis=1)).sum(axis=1)
+    right = (place[:, None] == np.arange(width)) & (rng.random(n) < true)[:, None]
+    read = rng.random((n, width)) < 1.0 / np.arange(1, width + 1)
+    good = right != (rng.random((n, width)) < rate)
+    none, same = np.zeros((n, width)), np.zeros(n)
+    votes = (read & good) * 1.0, (read & ~good) * 1.0, read * 1.0
+    shown = _Shown(
+        np.zeros((n, width, 6)),
+        same,
+        same,
+        none,
+        none,
+        chances,
+        False,
+        *votes,
+        np.ones((n, width)),
+    )
+    found = shown.answered(rate, terms)
+    for part in np.array_split(np.argsort(true), 8):  # one share for all would be wrong by 0.45
+        assert found[part].mean() == pytest.approx(true[part].mean(), abs=0.17)
 
 
 def test_votes_on_all_hits_tell_whether_one_is_right() -> None:
@@ -222,8 +255,9 @@ def test_votes_on_all_hits_tell_whether_one_is_right() -> None:
     helpful = np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
     harmful = np.array([[0.0, 1.0], [0.0, 0.0], [1.0, 1.0]])
     terms = np.zeros((3, 2, 6))
-    shown = _Shown(terms, none[:, 0], none, none, ones * 0.4, False, helpful, harmful, ones, ones)
-    praised, silent, blamed = shown.answered(0.2).tolist()
+    same, of_answers = none[:, 0], np.ones((3, 7))
+    shown = _Shown(terms, same, same, none, none, ones * 0.4, False, helpful, harmful, ones, ones)
+    praised, silent, blamed = shown.answered(0.2, of_answers).tolist()
     assert praised > silent > blamed
     # by hand: odds of "helpful" 4, of "harmful" 1/4; g: the share with an answer, in [0.5, 0.9]
     g = silent / 0.8

@@ -32,11 +32,19 @@ OF = Calibration(
         "share": 0.5,
     },
     given={"one": -1.0, "cover": 2.0, "length": -0.5},
-    answer={"one": 2.0, "reach": 0.5, "any": 0.8, "known": 1.5, "asked": 0.0},
+    answer={
+        "one": 2.0,
+        "reach": 0.5,
+        "farther": 0.3,
+        "any": 0.8,
+        "known": 1.5,
+        "said": 0.7,
+        "asked": 0.0,
+    },
     unrelated=0.1,
     spread=0.1,
 )
-MEASURED = np.array([[0.5, 0.4, 2.0, 0.6], [0.0, 1.0, 3.0, 0.6]], dtype=np.float32)
+MEASURED = np.array([[0.5, 0.4, 2.0, 0.6, 1.2], [0.0, 1.0, 3.0, 0.6, 1.2]], dtype=np.float32)
 DENSE = np.array([0.4, 0.1], dtype=np.float32)
 SHARES = np.log([0.5, 0.2])
 
@@ -73,11 +81,15 @@ def test_measures_by_hand() -> None:
     # two texts, "b a x" and "x"; the question has a, b and c, c is in neither
     seen = np.array([True, True, False])
     found = measures(texts([1, 0, -1, -1], [3, 1]), np.array([1.0, 2.0, 5.0]), seen, unknown=5.0)
+    said = math.log(1 + 8 / 5)
     assert found == pytest.approx(
-        np.array([[3 / 8, 1.0, math.log(4), 3 / 8], [0.0, 1.0, math.log(2), 3 / 8]]), abs=1e-6
+        np.array([[3 / 8, 1.0, math.log(4), 3 / 8, said], [0.0, 1.0, math.log(2), 3 / 8, said]]),
+        abs=1e-6,
     )
     known = measures(texts([1, 0], [2]), np.array([1.0, 2.0]), seen[:2], unknown=5.0)
-    assert known == pytest.approx(np.array([[1.0, 0.0, math.log(3), 1.0]]), abs=1e-6)
+    assert known == pytest.approx(
+        np.array([[1.0, 0.0, math.log(3), 1.0, math.log(1 + 3 / 5)]]), abs=1e-6
+    )
 
 
 def test_words_of_fresh_texts_and_of_texts_elsewhere_are_known() -> None:
@@ -90,7 +102,7 @@ def test_words_of_fresh_texts_and_of_texts_elsewhere_are_known() -> None:
 
 def test_a_question_without_words_covers_nothing() -> None:
     found = measures(texts([-1], [1]), np.empty(0), np.empty(0, bool), unknown=5.0)
-    assert found.tolist() == [[0.0, 1.0, pytest.approx(math.log(2)), 0.0]]
+    assert found.tolist() == [[0.0, 1.0, pytest.approx(math.log(2)), 0.0, 0.0]]
 
 
 def test_shares_by_hand() -> None:
@@ -135,7 +147,8 @@ def test_relevance_without_votes_by_hand() -> None:
     found = relevance(OF, DENSE, SHARES, MEASURED, votes(), 4.0)
     before = by_hand()
     assert found.hits == pytest.approx([chance(z) for z in before], abs=1e-6)
-    of_answer = 2.0 + 0.5 * 2 + 0.8 * any_of(before) + 1.5 * 0.6
+    # the nearest stands out by (0.4 - 0.1) / 0.1 spreads, one beyond the two that `reach` counts
+    of_answer = 2.0 + 0.5 * 2 + 0.3 * 1 + 0.8 * any_of(before) + 1.5 * 0.6 + 0.7 * (1.2 - 1.5)
     assert found.answerable == pytest.approx(chance(of_answer), abs=1e-6)
 
 
@@ -143,7 +156,7 @@ def test_no_hit_is_likelier_than_that_one_is_right() -> None:
     of = replace(OF, answer={**OF.answer, "one": -8.0, "known": 0.0})
     found = relevance(of, DENSE, SHARES, MEASURED, votes(), 4.0)
     before = by_hand()
-    of_answer = -8.0 + 0.5 * 2 + 0.8 * any_of(before)
+    of_answer = -8.0 + 0.5 * 2 + 0.3 * 1 + 0.8 * any_of(before) + 0.7 * (1.2 - 1.5)
     assert before[1] < before[0]
     assert of_answer < before[1]
     assert found.hits == pytest.approx([chance(of_answer)] * 2, abs=1e-6)
@@ -164,9 +177,9 @@ def test_questions_like_those_asked_before_are_likelier_to_have_an_answer() -> N
 
 
 def test_reach_is_bounded() -> None:
-    near = relevance(OF, np.array([0.5], np.float32), SHARES[:1], MEASURED[:1], alone(), 4.0)
-    nearer = relevance(OF, np.array([0.7], np.float32), SHARES[:1], MEASURED[:1], alone(), 4.0)
-    # both reach at least 2, so that only the relevance differs
+    near = relevance(OF, np.array([0.75], np.float32), SHARES[:1], MEASURED[:1], alone(), 4.0)
+    nearer = relevance(OF, np.array([0.95], np.float32), SHARES[:1], MEASURED[:1], alone(), 4.0)
+    # both stand out by at least 6 spreads, so that only the relevance differs
     moved = math.log(nearer.answerable / (1 - nearer.answerable)) - math.log(
         near.answerable / (1 - near.answerable)
     )

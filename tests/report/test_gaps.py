@@ -15,7 +15,7 @@ def asked(question: QueryKey, answerable: float | None, user: str | None) -> Ask
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 9])
 def test_the_odds_that_make_a_gap_grow_with_the_people_who_ask(n: int) -> None:
-    odds = (min(n, PEOPLE) / PEOPLE) ** 2 * UNLIKELY / (1 - UNLIKELY)
+    odds = (min(n, PEOPLE) / PEOPLE) ** 3 * UNLIKELY / (1 - UNLIKELY)
     bound = odds / (1 + odds)
     for answerable, listed in ((bound - 1e-6, [ONE]), (bound + 1e-6, [])):
         times = [asked(ONE, answerable, f"user-{i}") for i in range(n)]

@@ -204,7 +204,7 @@ def test_a_lookup_is_of_one_corpus() -> None:
     query = EmbeddedText("common", np.ones(4, dtype=np.float32))
     none = np.empty(0, dtype=np.int64)
     kept = Lookup(
-        none, np.empty((0, 13), np.float32), none.astype(bool), Best(0.0, 0.0, 0.0, 0.0), 0.0
+        none, np.empty((0, 14), np.float32), none.astype(bool), Best(0.0, 0.0, 0.0, 0.0), 0.0
     )
     cache.keep("before", query, 10, kept)
     assert cache.find("before", query, 10) is kept

@@ -34,7 +34,7 @@ class Examples:
     no answer was judged; n_named (n,): how often a user named a candidate, None: never. given bool
     (n,): whether a query's candidates were an application's own, None: no query's. The features are
     FEATURES and, where there are own candidates, GIVEN after them; those of the other sort are 0.
-    measures float32 (n, C, 4): those of relevance, nan where unknown; None: of no candidate. trust: as
+    measures float32 (n, C, 5): those of relevance, nan where unknown; None: of no candidate. trust: as
     that of the parameters that they were made under.
     """
 

@@ -11,8 +11,10 @@ many hits as were shown at its rank for each that got a vote.
 
 Whether an answer holds a right passage is not read off the hits: of two thirds of the questions one vote
 or two are known. The chances of ranking say how likely a right passage is among those shown, if there is
-one; how many of the questions have none is fitted to the votes, one number for all. What follows for
-each question, by Bayes' rule with its votes, is what the coefficients of the answer are fitted to.
+one; whether a question has one is fitted to the votes, on the same measures as the answer and held near
+one number for all: where half of the questions have none, what tells these from the others would else be
+lost. What follows for each question, by Bayes' rule with its votes, is what the coefficients of the
+answer are fitted to.
 """
 
 import math
@@ -33,7 +35,14 @@ from rag_flywheel.improve.examples import (
 from rag_flywheel.improve.given import of_index
 from rag_flywheel.improve.likelihood import prior_under
 from rag_flywheel.improve.propagate import neighbour_chances_of
-from rag_flywheel.rank.calibration import HALF_ASKED, OF_ANSWER, OF_INDEX, SHOWN, Calibration
+from rag_flywheel.rank.calibration import (
+    HALF_ASKED,
+    OF_ANSWER,
+    OF_INDEX,
+    SHOWN,
+    USUALLY_SAID,
+    Calibration,
+)
 from rag_flywheel.rank.features import MEASURES
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.posterior import NOISE_LIMIT
@@ -55,6 +64,7 @@ _LEAST_SPREAD = 0.05
 _DEVIATION = 1.4826  # the standard deviation of a normal distribution over its median deviation
 UNRELATED_SHARE = 0.2  # of the queries with votes: as if so many were about something else
 _WITH, _WITHOUT = 9.0, 1.0  # as if so many questions with an answer and without one had been seen
+_EVEN = 30.0  # how strongly questions are held to be alike in having an answer, as STRENGTH
 
 
 def with_unrelated(calibration: Calibration, unrelated: Examples) -> Calibration:
@@ -96,7 +106,7 @@ def calibrated_relevance(
         shipped.of_answer,
         _spread(terms),
         _with_others(
-            shown.of_answers(found, shown.answered(rate), terms),
+            shown.of_answers(found, shown.answered(rate, terms), terms),
             _Shown.of(unrelated, parameters).without_neighbours(),
             UNRELATED_SHARE * len(own),
             index,
@@ -135,7 +145,8 @@ def _with_others(
 class _Shown:
     """The 8 best candidates of n queries, as they would be shown.
 
-    terms: (n, 8, 6). known: the share of each query's words that any passage has, (n,). added, every: S
+    terms: (n, 8, 6). known: the share of each query's words that any passage has, said: how much each
+    says, (n,). added, every: S
     and the sum of K, by neighbours of other folds, (n, 8).
     likely: their chances by ranking, (n, 8); several: whether any number of them may be right. helpful,
     harmful: votes, (n, 8). weights: of the votes, 0 without any. there: 1 where there is a candidate,
@@ -144,6 +155,7 @@ class _Shown:
 
     terms: Floats
     known: Floats
+    said: Floats
     added: Floats
     every: Floats
     likely: Floats
@@ -169,13 +181,19 @@ class _Shown:
         there = at(examples.present) & ~np.isnan(measured[..., 0])
         terms = terms_of_index(dense, at(_shares(examples, parameters)), measured)
         terms = np.where(there[..., None], terms, 0.0)
+
+        def of_query(name: str) -> Floats:
+            found: Floats = np.where(there, measured[..., MEASURES.index(name)], 0.0).max(axis=1)
+            return found
+
         voted = at(examples.voted) & there
         share = voted.sum(axis=0) / np.maximum(there.sum(axis=0), 1)
         weights = voted / np.maximum(share, _RAREST)
         weights *= voted.sum() / max(float(weights.sum()), 1.0)
         return cls(
             terms,
-            np.where(there, measured[..., MEASURES.index("known")], 0.0).max(axis=1),
+            of_query("known"),
+            of_query("said"),
             at(added),
             at(every),
             at(likely) * there,
@@ -191,14 +209,15 @@ class _Shown:
         return replace(self, added=np.zeros_like(self.added), every=np.zeros_like(self.every))
 
     def of_answer(self, index: Floats, calibration: Calibration) -> Floats:
-        """What the coefficients OF_ANSWER multiply, (n, 5)."""
+        """What the coefficients OF_ANSWER multiply, (n, 7)."""
         before = self.terms @ index
         likely = self.of_any(before, before)
         dense = np.where(self.there > 0, self.terms[..., OF_INDEX.index("dense")], -np.inf)
-        far = reach(calibration, dense.max(axis=1))
+        far, farther = reach(calibration, dense.max(axis=1))
         weight = (self.every * self.there).max(axis=1)
         asked = weight / (HALF_ASKED + weight)
-        return np.stack([np.ones_like(far), far, likely, self.known, asked], axis=-1)
+        said = self.said - USUALLY_SAID
+        return np.stack([np.ones_like(far), far, farther, likely, self.known, said, asked], axis=-1)
 
     def of_any(self, before: Floats, after: Floats) -> Floats:
         """The log-odds that any hit is right, (n,), by those of each, (n, 8). before: without votes."""
@@ -241,16 +260,16 @@ class _Shown:
         value = float((self.weights * np.log(total)).sum())
         return value, np.einsum("nr,nrd->d", by_log_odds, slopes)
 
-    def answered(self, rate: float) -> Floats:
+    def answered(self, rate: float, terms: Floats) -> Floats:
         """The chance of each query that a hit is right, (n,), given the votes on it and on all others.
 
-        rate: of wrong votes.
+        rate: of wrong votes; terms (n, 7): those of the answer.
         """
         power = (self.helpful - self.harmful) * _log_odds_of_vote(rate)
         power = np.where(self.weights > 0, power, 0.0)
         odds = np.exp(np.clip(power, -50.0, 50.0))
         some, ratio = _shown_by(self.likely, odds, several=self.several)
-        some *= _share_with_answer(some * (ratio - 1.0))
+        some *= _with_answer(some * (ratio - 1.0), terms)
         found: Floats = some * ratio / (1.0 + some * (ratio - 1.0))
         return found
 
@@ -293,16 +312,37 @@ def _shown_by(chances: Floats, odds: Floats, *, several: bool) -> tuple[Floats, 
     return np.clip(some, _SURE, 1.0 - _SURE), ratio
 
 
-def _share_with_answer(gain: Floats) -> float:
-    """The likeliest share of questions with an answer, the votes on each being 1 + share · gain times as
-    likely as without one."""
-    from scipy.optimize import minimize_scalar
+def _with_answer(gain: Floats, terms: Floats) -> Floats:
+    """The likeliest chances of n questions to have an answer, (n,), the votes on each being
+    1 + chance · gain times as likely as without one.
 
-    def loss(share: float) -> float:
-        prior = _WITH * math.log(share) + _WITHOUT * math.log1p(-share)
-        return -float(np.log1p(share * gain).sum()) - prior
+    A logistic function of the terms (n, d), whose slopes are held near 0.
+    """
+    from scipy.optimize import minimize
 
-    return float(minimize_scalar(loss, bounds=(1e-4, 1.0 - 1e-4), method="bounded").x)
+    scaled = (terms - terms.mean(axis=0)) / _spread(terms)
+    scaled[:, 0] = 1.0
+    pull = np.full(scaled.shape[1], _EVEN)
+    pull[0] = 0.0
+
+    def loss(at: Floats) -> tuple[float, Floats]:
+        chance = _sigmoid(scaled @ at)
+        total = 1.0 + chance * gain
+        share = float(_sigmoid(at[:1])[0])
+        value = float(np.log(total).sum() - 0.5 * pull @ at**2)
+        value += _WITH * math.log(share) + _WITHOUT * math.log1p(-share)
+        slope = (gain * chance * (1.0 - chance) / total) @ scaled - pull * at
+        slope[0] += _WITH * (1.0 - share) - _WITHOUT * share
+        return -value, -slope
+
+    start = np.zeros(scaled.shape[1])
+    start[0] = math.log(_WITH / _WITHOUT)
+    return _sigmoid(scaled @ minimize(loss, start, jac=True, method="L-BFGS-B").x)
+
+
+def _sigmoid(log_odds: Floats) -> Floats:
+    found: Floats = 1.0 / (1.0 + np.exp(-np.clip(log_odds, -30.0, 30.0)))
+    return found
 
 
 def _by_neighbours(examples: Examples, parameters: Parameters) -> tuple[Floats, Floats]:

@@ -16,10 +16,12 @@ from rag_flywheel.disk import exactly
 OF_INDEX = ("one", "dense", "cover", "missing", "length", "share")
 """cover, missing and length are MEASURES of `rank/features.py`."""
 OF_GIVEN = ("one", "cover", "length")
-OF_ANSWER = ("one", "reach", "any", "known", "asked")
+OF_ANSWER = ("one", "reach", "farther", "any", "known", "said", "asked")
 SHOWN = 8  # hits of an answer, of which `any` is one: the best
 HALF_ASKED = 0.05  # the sum of K at which `asked` is a half
-MOST_REACH = 2.0  # a passage that stands out more counts as this one; with 4 the errors were larger
+MOST_REACH = 2.0  # in `reach`; with 4 the errors before votes were larger
+MOST_FARTHER = 4.0  # beyond it, in `farther`
+USUALLY_SAID = 1.5  # the `said` of a usual question, whose term is 0
 _Coefficient: TypeAlias = Annotated[float, Meta(ge=-1e4, le=1e4)]
 
 
@@ -40,10 +42,12 @@ def _of_given() -> dict[str, float]:
 
 def _of_answer() -> dict[str, float]:
     return {
-        "one": -2.921,
-        "reach": 1.286,
-        "any": 0.919,
-        "known": 1.695,
+        "one": -4.447,
+        "reach": 1.214,
+        "farther": 0.298,
+        "any": 0.678,
+        "known": 2.926,
+        "said": 1.346,
         "asked": 0.0,
     }
 
@@ -55,10 +59,11 @@ class Calibration:
     index: coefficients for passages of the index; `share` is the logarithm of the share in the prior
     of all candidates. given: for an application's own candidates, of which no cosine is known and whose
     words all weigh the same. answer: for all hits of an answer together: `reach` is (dense −
-    unrelated) / spread of the nearest, at most 2; `any` the log-odds that any is right, if each is on
-    its own; `known` the share of the question's words that any passage of the index has; `asked` is
-    w / (0.05 + w), w being the sum of K of the similar past queries that have a say on a hit, the most
-    of any: what is like nothing that was ever asked is more often about something else.
+    unrelated) / spread of the nearest, at most 2, and `farther` what it is beyond that, at most 4; `any`
+    the log-odds that any is right, if each is on its own; `known` the share of the question's words that
+    any passage of the index has; `said` is how much the question says, as in MEASURES, less 1.5, which is
+    usual; `asked` is w / (0.05 + w), w being the sum of K of the similar past queries that have a say on
+    a hit, the most of any: what is like nothing that was ever asked is more often about something else.
     unrelated, spread: mean and standard deviation of the best `dense` of questions that have nothing to
     do with the passages; a refresh measures them (see `refresh/relevance.py`).
     n0: as that of the kernel, for relevance; None: the same. agreement: by how much similar past queries
@@ -86,7 +91,7 @@ class Calibration:
 
     @cached_property
     def of_answer(self) -> npt.NDArray[np.float64]:
-        """float64 (5,): the coefficients OF_ANSWER."""
+        """float64 (7,): the coefficients OF_ANSWER."""
         return np.array([self.answer[name] for name in OF_ANSWER])
 
 

@@ -33,11 +33,13 @@ GIVEN = ("candidate", "score", "bm25", *RICH)
 of the same call, over the span of the scores of that call, so from -1 to 0. score: the same
 difference as it was given, in the application's own units. The others are as in FEATURES, among the
 candidates of the same call alone; there is no dense, since that would take a vector of every text."""
-MEASURES = ("cover", "missing", "length", "known")
+MEASURES = ("cover", "missing", "length", "known", "said")
 """What is read of a passage for its relevance. cover: the share of the question's words that it has,
 each weighted by its idf. missing: the idf of the rarest word that it lacks, over that of a word in no
 text. length: log(1 + its words). known: the share of the question's words that any text has, weighted
-as in cover. None of them depends on copies of a text: idf counts equal texts once."""
+as in cover. said: log(1 + s), s the sum of the idf of the question's words over that of a word in no
+text, about how many rare words it has. None of them depends on copies of a text: idf counts equal texts
+once."""
 _MOST_WORDS = 64  # distinct words of a query that are looked for, the rarest
 _WINDOW, _NEAR = 15, 8  # words
 _AT_ONCE = 8_192  # tokens
@@ -221,7 +223,7 @@ def measures(
     known: npt.NDArray[np.bool_],
     unknown: float,
 ) -> Features:
-    """float32 (n, 4): the measures of n texts, in the order of MEASURES.
+    """float32 (n, 5): the measures of n texts, in the order of MEASURES.
 
     idf (m,): of the question's distinct words; known (m,): which of them are in some text, besides those
     in these; unknown: the idf of a word that is in no text.
@@ -229,12 +231,13 @@ def measures(
     n, m = len(texts.lengths), len(idf)
     there = np.zeros((n, m), dtype=bool)
     there[texts.found.text, texts.found.word] = True
-    found = np.empty((n, 4), dtype=np.float32)
+    found = np.empty((n, len(MEASURES)), dtype=np.float32)
     total = float(idf.sum())
     found[:, 0] = there @ idf / total if total > 0 else 0.0
     found[:, 1] = np.where(there, 0.0, idf).max(axis=1, initial=0.0) / unknown if m else 1.0
     found[:, 2] = np.log1p(texts.lengths)
     found[:, 3] = idf[known | there.any(axis=0)].sum() / total if total > 0 else 0.0
+    found[:, 4] = np.log1p(total / unknown) if m else 0.0
     return found
 
 

@@ -20,7 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.rank.calibration import HALF_ASKED, MOST_REACH, SHOWN, Calibration
+from rag_flywheel.rank.calibration import (
+    HALF_ASKED,
+    MOST_FARTHER,
+    MOST_REACH,
+    SHOWN,
+    USUALLY_SAID,
+    Calibration,
+)
 from rag_flywheel.rank.score import POOL, Votes
 from rag_flywheel.records import Features
 
@@ -104,7 +111,7 @@ def log_odds_of_any(log_odds: Iterable[float]) -> float:
 
 
 def terms_of_index(dense: Features, shares: Floats, measured: Features) -> Floats:
-    """float64 (..., 6): what the coefficients OF_INDEX multiply; dense, shares (...), measured (..., 4).
+    """float64 (..., 6): what the coefficients OF_INDEX multiply; dense, shares (...), measured (..., 5).
 
     shares: the logarithms of shares.
     """
@@ -121,11 +128,13 @@ def terms_of_given(measured: Features) -> Floats:
     return found
 
 
-def reach(calibration: Calibration, dense: npt.NDArray[np.floating[Any]]) -> Floats:
-    """How far each passage stands out from those that unrelated questions find, −1 to 2."""
+def reach(calibration: Calibration, dense: npt.NDArray[np.floating[Any]]) -> tuple[Floats, Floats]:
+    """How far each passage stands out from those that unrelated questions find: `reach`, −1 to 2, and
+    `farther`, 0 to 4."""
     far = (dense.astype(np.float64) - calibration.unrelated) / calibration.spread
-    found: Floats = np.minimum(np.maximum(far, _LEAST_REACH), MOST_REACH)
-    return found
+    near: Floats = np.clip(far, _LEAST_REACH, MOST_REACH)
+    beyond: Floats = np.clip(far - MOST_REACH, 0.0, MOST_FARTHER)
+    return near, beyond
 
 
 def before_votes(
@@ -134,38 +143,44 @@ def before_votes(
     """What the relevance of n passages of the index is computed from.
 
     dense (n,): that feature; shares (n,): the logarithms of their shares, see `log_shares`; measured
-    (n, 4): their MEASURES.
+    (n, 5): their MEASURES.
     """
     one, of_dense, cover, missing, length, of_share = calibration.of_index.tolist()
     near = dense.tolist()
     rows = measured.tolist()
     log_odds = [
         one + of_dense * d + of_share * s + cover * c + missing * m + length * n
-        for d, s, (c, m, n, _) in zip(near, shares.tolist(), rows, strict=True)
+        for d, s, (c, m, n, _, _) in zip(near, shares.tolist(), rows, strict=True)
     ]
     far = (max(near, default=0.0) - calibration.unrelated) / calibration.spread
-    far = min(max(far, _LEAST_REACH), MOST_REACH)
     known = max((row[3] for row in rows), default=0.0)
-    return _before(calibration, log_odds, far, known)
+    said = max((row[4] for row in rows), default=0.0)
+    return _before(calibration, log_odds, far, known, said)
 
 
 def before_votes_of_given(calibration: Calibration, measured: Features) -> Before:
     """The same of an application's own candidates, by the measures of their texts, (n, 3).
 
-    How far they stand out, and how many of the question's words are known, counts as if it was enough.
+    How far they stand out, and how many of the question's words any passage has, is not known: that one
+    is right is as likely as the hits say.
     """
     one, cover, length = calibration.of_given.tolist()
     log_odds = [one + cover * c + length * n for c, _, n in measured.tolist()]
-    return _before(calibration, log_odds, MOST_REACH, 1.0)
+    distinct = distinct_hits(log_odds)
+    return Before(log_odds, distinct, log_odds_of_any(log_odds[i] for i in distinct))
 
 
-def _before(calibration: Calibration, log_odds: list[float], far: float, known: float) -> Before:
+def _before(
+    calibration: Calibration, log_odds: list[float], far: float, known: float, said: float
+) -> Before:
     """far: how far the nearest hit stands out; known: the share of the question's words that any passage
-    has."""
-    one, of_reach, of_any, of_known, _ = calibration.of_answer.tolist()
+    has; said: how much the question says."""
+    one, of_reach, of_farther, of_any, of_known, of_said, _ = calibration.of_answer.tolist()
     distinct = distinct_hits(log_odds)
     likely = log_odds_of_any(log_odds[i] for i in distinct)
-    answered = one + of_reach * far + of_any * likely + of_known * known
+    answered = one + of_reach * min(max(far, _LEAST_REACH), MOST_REACH)
+    answered += of_farther * min(max(far - MOST_REACH, 0.0), MOST_FARTHER)
+    answered += of_any * likely + of_known * known + of_said * (said - USUALLY_SAID)
     return Before(log_odds, distinct, answered)
 
 

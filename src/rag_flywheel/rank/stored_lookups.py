@@ -34,14 +34,14 @@ _ARRAYS = {
     "features": f"float32 m {_WIDTH}",
 }
 Row = tuple[Pids, Features]
-"""Lineages int64 (c,) of the candidates of a query, at most 50; features and measures float32 (c, 13)."""
+"""Lineages int64 (c,) of the candidates of a query, at most 50; features and measures float32 (c, 14)."""
 
 
 @dataclass(frozen=True)
 class StoredLookups:
     """Row i has names[i], and lineages and features from offsets[i] to offsets[i + 1].
 
-    names uint8 (n, 16), each once; offsets int64 (n + 1,); lineages int64 (m,); features float32 (m, 13).
+    names uint8 (n, 16), each once; offsets int64 (n + 1,); lineages int64 (m,); features float32 (m, 14).
     """
 
     names: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, _NAME), np.uint8))

@@ -24,7 +24,7 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.retrievals import AskedQuery, asked_since
 
-UNLIKELY = 0.4  # of an answer to hold a right passage
+UNLIKELY = 0.5  # of an answer to hold a right passage
 PEOPLE = 4  # who ask about a topic from whom on UNLIKELY holds; docs/how-to/feedback.md: both
 UNANSWERED = 0.1  # prior probability that a question has no answer
 QUIET = 0.05  # log-odds that each time a question is asked add in favour of an answer
@@ -69,8 +69,8 @@ def gaps(
 
     Both are sorted by how often they were asked. rates: how often votes are wrong; weights: of the
     users who cast them, by their hashes. least: a question is unlikely to have an answer where
-    `answerable` is below it, or where so are its odds times 16 while one person asked about the topic,
-    times 4 for two. Without a user's id, each time counts as another person. scope: whose questions.
+    `answerable` is below it, or where so are its odds times 64 while one person asked about the topic,
+    times 8 for two. Without a user's id, each time counts as another person. scope: whose questions.
     Raises InputError.
     """
     number = as_number(days)
@@ -202,7 +202,7 @@ def _surely(topic: Mapping[QueryKey, Sequence[AskedQuery]], least: float) -> lis
     users = [asked.user_id for each in topic.values() for asked in each]
     n = len({user for user in users if user is not None}) + users.count(None)
     share, last = (
-        min(n / PEOPLE, 1.0) ** 2,
+        min(n / PEOPLE, 1.0) ** 3,
         {q: each[-1].answerable or 0.0 for q, each in topic.items()},
     )
     # odds below share · least / (1 − least), without a division by 0

@@ -71,7 +71,7 @@ def warm_up(state: State) -> None:
 def with_evident(
     state: State, inside: Scope, query: EmbeddedText, lookup: Lookup, evident: Sequence[int]
 ) -> tuple[Pids, Features]:
-    """Candidates with their features and measures (n, 13), with the passages of these lineages among them.
+    """Candidates with their features and measures (n, 14), with the passages of these lineages among them.
 
     The words of those passages are read, and are compared with the best of the other candidates.
     """
@@ -156,7 +156,7 @@ def _lift(worth: npt.NDArray[np.float32], named: Positions) -> npt.NDArray[np.fl
 
 
 def _with_measures(cheap: Features, pool: Positions, read: Features) -> Features:
-    """float32 (n, 13): features and measures, of which `read` has those of the candidates at `pool`.
+    """float32 (n, 14): features and measures, of which `read` has those of the candidates at `pool`.
 
     The measures of the other candidates are nan.
     """

@@ -26,7 +26,7 @@ _LARGEST = 1_000  # candidates of a lookup that is cached
 class Lookup:
     """The candidates of a query with the features that do not depend on votes.
 
-    pids ascending; features float32 (n, 13): FEATURES and MEASURES; read bool (n,): whose words were
+    pids ascending; features float32 (n, 14): FEATURES and MEASURES; read bool (n,): whose words were
     read, the measures of the others being nan; best: the largest
     BM25 among those; best_bm25: the largest of all texts; more: features of further passages, by
     pid, added on demand. before: what the relevance of the hits last shown is computed from but for the

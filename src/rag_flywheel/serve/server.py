@@ -125,7 +125,7 @@ class _Ranked:
 
 @dataclass(frozen=True)
 class _Found(_Ranked):
-    """Scored passages of the index, with what their relevance is computed from: features (n, 13)."""
+    """Scored passages of the index, with what their relevance is computed from: features (n, 14)."""
 
     query: EmbeddedText
     lookup: Lookup

@@ -7,7 +7,7 @@ from rag_flywheel.config import Config
 from rag_flywheel.evaluate import gate as gates
 from rag_flywheel.improve import fit, informative, likelihood, raters, relevance, teach
 from rag_flywheel.rank import evidence, features, posterior, score
-from rag_flywheel.rank.calibration import MOST_REACH
+from rag_flywheel.rank.calibration import MOST_FARTHER, MOST_REACH
 from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.rank.relevance import _KNOWN as KNOWN
 from rag_flywheel.refresh import next_version, past, unrelated
@@ -350,7 +350,9 @@ def _what_exploration_finds(page: Page, found: list[Json]) -> None:
 def relevances(page: Page) -> None:
     """docs/explanation/relevance.md."""
     page.says("fewer than {} are filled up to {}.", score.POOL, score.POOL)
-    page.says("up to {:.0f} spreads", MOST_REACH)
+    page.says(
+        "up to {:.0f} spreads, and how far beyond that, up to {:.0f} more", MOST_REACH, MOST_FARTHER
+    )
     page.says("Each refresh asks {} questions", len(unrelated.UNRELATED))
     page.says("once {} questions of the index have some", relevance.LEAST_QUERIES)
     page.says("the {} above count as {} times", len(unrelated.UNRELATED), relevance.UNRELATED_SHARE)
@@ -364,22 +366,22 @@ def relevances(page: Page) -> None:
         last = found["after"][collection]["cycles"][-1]
         left_out = before["left out"]
         page.says(
-            f"| {collection} | {{:.3f}} | {{:.3f}} | {{:.3f}} | {{:.3f}} | {{:.3f}} | {{:.0f}} % |",
+            f"| {collection} |" + " {:.3f} |" * 6 + " {:.0f} % |",
             left_out["hits"],
             last["hits"],
             left_out["answerable"],
             last["answerable"],
             last["answerable_by_chance"],
+            last["answerable_debiased"],
             100 * last["off_topic_low"],
         )
     page.lets("fact", "scifact has 300 test questions and 809 that are asked")
-    metatool = found["before"]["metatool"]["shipped"]
+    page.lets("literature", "Kumar, Liang and Ma, 2019")
+    metatool = found["before"]["metatool"]["left out"]
     page.says(
-        "{:.2f} on average where {:.2f} are answered, with the shipped coefficients too (error "
-        "{:.3f})",
+        "{:.2f} on average there, where {:.2f} are answered",
         metatool["mean_answerable"],
         metatool["share_answered"],
-        metatool["answerable"],
     )
     topics = page.result("gap_topics")
     for label, key in (

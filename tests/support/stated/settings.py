@@ -190,7 +190,7 @@ def adding(page: Page) -> None:
 
 def _low_enough(people: int) -> float:
     """The chance of a question's best hit below which it is a gap, by who asked."""
-    odds = gaps.UNLIKELY / (1 - gaps.UNLIKELY) * (people / gaps.PEOPLE) ** 2
+    odds = gaps.UNLIKELY / (1 - gaps.UNLIKELY) * (people / gaps.PEOPLE) ** 3
     return odds / (1 + odds)
 
 
@@ -219,7 +219,7 @@ def feedback(page: Page) -> None:
     page.says("from a chance of {:.0f} %, and half", 100 * gaps.UNANSWERED)
     page.says("Below {:.0f} % (`min_relevance=`)", 100 * gaps.UNLIKELY)
     few = [100 * _low_enough(people) for people in (1, 2)]
-    page.says("a sixteenth of that ({:.0f} %), a quarter for two ({:.0f} %)", *few)
+    page.says("a 64th of that ({:.1f} %), an eighth for two ({:.0f} %)", *few)
     page.says("the {:,} asked most", gaps.MOST_QUESTIONS)
     for label, (kind, sign) in SIGNALS.items():
         page.says(f"{label} {sign} |", WEIGHTS[kind])
