@@ -49,7 +49,6 @@ from rag_flywheel.serve.answers import (
     Behind,
     RankedQuery,
     Request,
-    RestoredError,
     answer,
     explored,
     make_hit,
@@ -68,7 +67,7 @@ from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookup, Lookups
 from rag_flywheel.serve.postponed import Postponed
 from rag_flywheel.serve.scopes import Scopes
-from rag_flywheel.serve.state import Scope, State
+from rag_flywheel.serve.state import RestoredError, Scope, State
 from rag_flywheel.store import passages, retrievals
 from rag_flywheel.store.database import ChangedError, Database
 from rag_flywheel.store.passages import StoredPassage
