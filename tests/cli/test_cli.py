@@ -64,6 +64,28 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     return Shell(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--index one status",
+        "status -i one",
+        "-i other status --index one",
+        "--json -i one status",
+        "--index other golden --index one list",
+        "golden list --index one",
+    ],
+)
+def test_the_folder_may_be_named_before_the_command_or_after_it(
+    words: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.index.rename("one")
+    monkeypatch.setenv("RAG_FLYWHEEL_INDEX", "from-the-environment")
+    with redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as done:
+        main(words.split())
+    assert not done.value.code
+    assert [path.name for path in shell.folder.iterdir()] == ["one"]
+
+
 def test_commands_say_that_no_words_of_questions_are_stored(shell: Shell) -> None:
     with (shell.index / "flywheel.toml").open("a", encoding="utf-8") as settings:
         settings.write('store_queries = "hash"\n')

@@ -1,8 +1,10 @@
 """The command line: each command is one call on Flywheel, shown as a table or, with --json, as JSON.
 
---json may stand anywhere, and then errors are JSON too: {"error": {"type": ..., "message": ...}} on standard
-error. Exit codes: 0 done, 1 error (for `verify`: problems found; for `status`: broken), 2 usage, 3 a refresh
-was rejected, 75 another process holds the refresh lock; those of `health` are 0 ok, 1 degraded, 2 broken.
+--index and --json may stand before the command or after it, and with --json errors are JSON too:
+{"error": {"type": ..., "message": ...}} on standard error.
+
+Exit codes: 0 done, 1 error (for `verify`: problems found; for `status`: broken), 2 usage, 3 a refresh was
+rejected, 75 another process holds the refresh lock; those of `health` are 0 ok, 1 degraded, 2 broken.
 """
 
 import itertools
@@ -72,6 +74,7 @@ def options(
             "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
+    index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Take the options that stand before the command."""

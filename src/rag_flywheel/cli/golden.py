@@ -28,8 +28,8 @@ ItemId = Annotated[str, typer.Argument(metavar="ID", help="The id that `review n
 
 @golden.callback()
 @review.callback()
-def options(as_json: Json = False) -> None:
-    """Take the option that may stand before the command."""
+def options(index: Index = KB, as_json: Json = False) -> None:
+    """Take the options that may stand before the command."""
 
 
 @golden.command("add")

@@ -13,16 +13,33 @@ from rag_flywheel.cli.where import read_one
 if TYPE_CHECKING:
     from rag_flywheel.flywheel import Flywheel
 
+_INDEX, _JSON = "rag_flywheel.index", "rag_flywheel.json"  # in ctx.meta, which commands share
+
+
+def _index_given(ctx: typer.Context, here: Path) -> Path:
+    """The folder that is named here, else the one named before a command that this belongs to."""
+    source = ctx.get_parameter_source("index")
+    if source is not None and source.name == "COMMANDLINE":
+        ctx.meta[_INDEX] = here
+    given: Path = ctx.meta.get(_INDEX, here)
+    return given
+
+
 Index = Annotated[
     Path,
-    typer.Option("--index", "-i", envvar="RAG_FLYWHEEL_INDEX", help="The index folder."),
+    typer.Option(
+        "--index",
+        "-i",
+        envvar="RAG_FLYWHEEL_INDEX",
+        callback=_index_given,
+        help="The index folder.",
+    ),
 ]
-_JSON = "rag_flywheel.json"
 
 
 def _json_asked(ctx: typer.Context, here: bool) -> bool:
     """Whether --json stands here or before a command that this belongs to."""
-    ctx.meta[_JSON] = asked = here or bool(ctx.meta.get(_JSON))  # contexts in one another share it
+    ctx.meta[_JSON] = asked = here or bool(ctx.meta.get(_JSON))
     return asked
 
 

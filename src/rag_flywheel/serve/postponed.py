@@ -152,15 +152,15 @@ class Postponed:
         return ""
 
     def _done(self, record: Record, lost: str, *, n_lost: int) -> None:
+        if lost:
+            fields = {"event": "records_lost", "n": len(record.ids)}
+            what = counted(len(record.ids), "answer was", "answers were")
+            log.warning("%s not recorded: %s", what, lost, extra=fields)
         with self._changed:
             if self._records and self._records[0] is record:
                 self._records.popleft()
                 self._n_lost += n_lost
             self._changed.notify_all()
-        if lost:
-            fields = {"event": "records_lost", "n": len(record.ids)}
-            what = counted(len(record.ids), "answer was", "answers were")
-            log.warning("%s not recorded: %s", what, lost, extra=fields)
 
 
 _every: weakref.WeakSet[Postponed] = weakref.WeakSet()
