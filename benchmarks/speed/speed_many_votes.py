@@ -21,6 +21,7 @@ import numpy as np
 
 from rag_flywheel import Flywheel, Vote
 from rag_flywheel.bench.machine import commit, machine
+from rag_flywheel.records import Verdict
 from rag_flywheel.serve import catch_up
 from speed_data import SEED, Data, near, read_data
 
@@ -70,7 +71,8 @@ def waited_ms(root: Path, data: Data, given: Sequence[tuple[str, str]]) -> Figur
         for query in data.queries[:50]:
             fw.retrieve(query, K, record=False)
         found["quiet_ms"] = float(np.median([ask(fw) for _ in range(9)]))
-        for name, verdict in (("first", "helpful"), ("again", "harmful")):
+        verdicts: dict[str, Verdict] = {"first": "helpful", "again": "harmful"}
+        for name, verdict in verdicts.items():
             for start in range(0, len(given), BATCH):
                 part = enumerate(given[start : start + BATCH], start)
                 other.feedback_many(

@@ -244,8 +244,8 @@ class Server:
             of_hits = _relevance(state, ranked, shown)
             every_hit = [(i, stored.pid, stored.passage) for i, stored in best]
             hits = _hits_of(ranked, every_hit, of_hits, asked.min_relevance)
-            other = None
-            name = self._name_of(query)
+            other, name = None, ranked.query.name
+            assert name is not None
             if self._explores(asked):
                 other = self._other(state, ranked, shown, self._times(state, name, asked.tenant))
             found.append(RankedQuery(query, name, vector, hits, of_hits.answerable, other=other))
