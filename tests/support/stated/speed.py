@@ -38,6 +38,7 @@ def cost(page: Page) -> None:
     page.says("`retrieve` took {:.3f} to {:.1f} of their time", 1 / max(hybrid), 1 / min(hybrid))
     _between_refreshes(page)
     votes_in_short(page)
+    _many_votes(page)
     _refreshes(page, ("| nothing changed |", "| one vote |", "| 1 % of the passages changed |"))
     page.says("makes {:.0f} vectors of scientific", encoding["passages"]["ours_per_s"])
     _one_vote(page)
@@ -81,6 +82,24 @@ def _between_refreshes(page: Page) -> None:
     page.says("the next answer takes {:.2f} s", added["first"]["cpu_s"])
     page.says("{:.0f} MiB, and {:.0f} where it adds", opened["peak_mib"], added["peak_mib"])
     page.says("{:.0f} of these are its own copy", opened["peak_before_mib"])
+
+
+def _many_votes(page: Page) -> None:
+    found = page.result("speed_many_votes")
+    now, before = found["waiting"], found["at_once"]
+    page.says(
+        "after {:,} votes on as many questions, over {:,}", found["n_votes"], found["n_passages"]
+    )
+    row = " {:.0f} | {:,.0f} | {:.0f} |"
+    for label, name in (
+        ("| none of the questions had a vote before |", "first"),
+        ("| all of them had one |", "again"),
+    ):
+        key = f"{name}_ms"
+        page.says(label + row, now[key], before[key], found[f"{name}_times"])
+    page.says("a question without new votes took {:.1f}.)", now["quiet_ms"])
+    page.lets("design", "The aim was 50.")
+    page.says("took {:.1f} and {:.1f}, for it has", now["first_next_ms"], now["again_next_ms"])
 
 
 def votes_in_short(page: Page) -> None:
