@@ -109,6 +109,11 @@ def test_a_change_of_metadata_or_title_alone_embeds_nothing_and_acts_at_once(
     assert (after.hits[0].title, after.hits[0].metadata) == ("amber", {"lang": "de"})
     assert ids(fw.retrieve("amber", where={"lang": "de"}, record=False)) == ["a"]
     assert ids(fw.retrieve("amber", where={"lang": "en"}, record=False)) == []
+    for expected in ((0, 1, 0), (0, 0, 1)):  # metadata alone, then nothing
+        report = fw.add([Passage("a", "birch cedar", "amber", {"lang": "fr"})])
+        assert (report.added, report.updated, report.unchanged) == expected
+        assert fw.retrieve("amber", record=False).hits[0].metadata == {"lang": "fr"}
+        assert ids(fw.retrieve("amber", where={"lang": "fr"}, record=False)) == ["a"]
     assert encoder.n_encoded == n  # the query was asked before
 
 

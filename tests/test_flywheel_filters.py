@@ -266,3 +266,32 @@ def test_metadata_goes_out_and_in_again(office: Flywheel, tmp_path: Path) -> Non
     assert office.metadata_keys() == {
         "at": ["string"], "n": ["null"], "org": ["object"], "org.id": ["number"], "roles": ["list"],
     }  # fmt: skip
+
+
+def test_filters_pass_after_every_change_what_they_pass_in_an_index_opened_anew(
+    fw: Flywheel,
+) -> None:
+    def text(id_: str, team: str) -> Passage:
+        return Passage(id_, f"the {id_} page of the desk", "", {"team": team})
+
+    def answers(index: Flywheel) -> list[list[tuple[str, float]]]:
+        found = [
+            index.retrieve("page of the desk", 4, where=where, record=False)
+            for where in (None, {"team": "a"}, {"team": "b"})
+        ]
+        return [[(h.passage_id, round(h.score, 5)) for h in each.hits] for each in found]
+
+    fw.add([text(f"p{i}", "ab"[i % 2]) for i in range(12)])
+    fw.refresh()
+    for change in (
+        lambda: fw.add([text("fresh", "a"), text("other", "b")]),
+        lambda: fw.remove(["p2"]),
+        lambda: fw.add([text("p4", "b")]),
+        lambda: fw.remove(["fresh"]),
+        lambda: fw.add([text("other", "a")]),
+    ):
+        before = answers(fw)
+        change()
+        after = answers(fw)
+        with Flywheel.open(fw.status().path, encoder=WordEncoder()) as anew:
+            assert after == answers(anew) != before

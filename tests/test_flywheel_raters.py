@@ -60,12 +60,18 @@ def test_votes_beyond_the_budget_of_a_day_are_stored_and_weigh_nothing(
         assert (ann.n_votes, ann.n_over, ann.n_questions) == (3, 1, 1)
 
 
-def test_the_budget_is_of_the_last_day(tmp_path: Path, help_desk: list[Passage]) -> None:
+@pytest.mark.parametrize("table", ["votes", "answer_votes"])
+def test_the_budget_is_of_the_last_day(
+    tmp_path: Path, help_desk: list[Passage], table: str
+) -> None:
     with opened(tmp_path / "kb", votes_per_day=1) as fw:
         fw.add(help_desk)
-        says(fw, "refund", "ann", verdict="harmful")
+        if table == "votes":
+            says(fw, "refund", "ann", verdict="harmful")
+        else:
+            fw.answer_feedback(fw.retrieve(OTHER).id, "harmful", user_id="ann")
         with closing(sqlite3.connect(tmp_path / "kb" / "flywheel.db")) as conn, conn:
-            conn.execute("UPDATE votes SET at = at - ?", (1.01 * DAY_S,))
+            conn.execute(f"UPDATE {table} SET at = at - ?", (1.01 * DAY_S,))
         before = order(fw)
         says(fw, "secret", "ann")
         assert order(fw) != before

@@ -342,3 +342,18 @@ def test_an_index_that_stayed_open_answers_as_one_opened_anew(
                 with Flywheel.open(root, encoder=encoder) as new:
                     for mine, fresh in zip(answers(fw), answers(new), strict=True):
                         assert dict(mine) == pytest.approx(dict(fresh), abs=1e-9)
+
+
+@pytest.mark.parametrize("refreshed", [False, True])
+def test_the_very_last_vote_counts_for_who_opens_the_index_after_it(
+    fw: Flywheel, help_desk: list[Passage], refreshed: bool
+) -> None:
+    fw.add(help_desk)
+    if refreshed:
+        fw.refresh()
+    shown = fw.retrieve(OPEN)
+    fw.feedback(shown.id, "secret", "helpful", user_id="ann")
+    with Flywheel.open(fw.status().path, encoder=WordEncoder()) as other:
+        heard = evidence(other, OPEN, "secret")
+        assert heard == pytest.approx(evidence(fw, OPEN, "secret"), abs=1e-9)
+        assert heard > 0

@@ -327,7 +327,7 @@ def test_a_restore_in_the_middle_of_an_answer(
         place = Path(shutil.copytree(root, tmp_path / str(nth) / "kb"))
         with opened(place) as fw:
             if warm:
-                assert fw.retrieve("thing1 of the days").hits[0].passage_id == "old1"
+                assert fw.retrieve("thing1 of the days", 1).hits[0].passage_id == "old1"
             with steps.sweep(how, part, lambda: happens(place), nth=nth) as reached:  # noqa: B023
                 found = fw.retrieve("thing2 of the days", 5)
             if not reached():
@@ -359,7 +359,7 @@ def at_each(
     for nth in range(1, 40):
         place = Path(shutil.copytree(root, tmp_path / str(nth) / "kb"))
         with opened(place) as fw, opened(place) as other:
-            fw.retrieve("word9 common", record=False)  # it has loaded its version
+            fw.retrieve("word9 common", 1, record=False)  # it has its version, and one text
             with steps.sweep("sql", part, lambda: act(other), nth=nth) as reached:
                 yield fw, nth
             if not reached():
@@ -372,12 +372,41 @@ def at_each(
 def test_a_passage_removed_in_the_middle_of_an_answer_is_replaced_by_the_next(
     steps: Steps, root: Path, tmp_path: Path, ask: str
 ) -> None:
-    for fw, nth in at_each(steps, root, tmp_path, "BEGIN", lambda o: o.remove(["p2", "p3", "p4"])):
+    gone, done = ["p2", "p3", "p4"], list[int]()
+    for fw, nth in at_each(steps, root, tmp_path, "BEGIN", lambda o: done.append(o.remove(gone))):
+        done.clear()
         if ask == "rank":
             (ids,) = fw.rank_many([QUERY], 3)
+            assert not (done and set(gone) & set(ids)), f"at {nth}"
         else:
             ids = [h.passage_id for h in fw.retrieve(QUERY, 3).hits]
         assert len(ids) == 3, f"at {nth}"
+
+
+@pytest.mark.parametrize("ask", ["retrieve", "rank"])
+def test_a_restore_before_the_texts_of_an_answer_are_read(
+    steps: Steps, root: Path, tmp_path: Path, ask: str
+) -> None:
+    """The numbers of its passages are those of other texts then."""
+    with opened(root) as fw:
+        fw.backup(tmp_path / "saved")
+        fw.add(OLD)
+        assert fw.rank_many(["thing1 of the days"], 1) == [["old1"]]
+
+        def happens() -> None:
+            restore(tmp_path / "saved", root)
+            with opened(root) as another:
+                for each in reversed(NEW):
+                    another.add([each])
+
+        with steps.before("sql", "BEGIN", happens):
+            if ask == "rank":
+                (ids,) = fw.rank_many(["thing2 of the days"], 3)
+            else:
+                ids = [
+                    h.passage_id for h in fw.retrieve("thing2 of the days", 3, record=False).hits
+                ]
+        assert ids[0] == "new2" and len(ids) == 3
 
 
 def test_a_passage_edited_in_the_middle_of_an_answer_is_in_it(

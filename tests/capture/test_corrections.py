@@ -37,6 +37,11 @@ def scores(fw: Flywheel, query: str = QUERY) -> dict[str, float]:
     return {h.passage_id: h.score for h in found.hits}
 
 
+def votes_behind(fw: Flywheel, passage: str) -> set[int]:
+    (hit,) = (h for h in fw.retrieve(QUERY, k=50, record=False).hits if h.passage_id == passage)
+    return set(hit.explanation.votes)
+
+
 @pytest.mark.parametrize("refreshed", [False, True])
 def test_a_passage_that_was_not_shown_is_found_once_it_is_named(
     desk: Flywheel, refreshed: bool
@@ -83,6 +88,20 @@ def test_the_last_of_a_users_corrections_counts_and_a_later_vote_replaces_it(
     assert scores(desk)["reset"] < static["reset"]
     desk.feedback(shown.id, "reset", "retract", user_id="ann")
     assert scores(desk) == pytest.approx(alone, abs=1e-9)
+
+
+def test_what_another_named_before_is_not_taken_back_by_a_users_correction(
+    desk: Flywheel,
+) -> None:
+    """Nor is what the user named on another answer to the question."""
+    first, second = (desk.retrieve(QUERY) for _ in range(2))
+    desk.correct(first.id, "cats", user_id="ann")
+    desk.correct(second.id, "cats", user_id="bob")
+    before = votes_behind(desk, "cats")
+    assert len(before) == 2
+    desk.correct(second.id, "refund", user_id="ann")
+    assert votes_behind(desk, "cats") > before
+    assert len(votes_behind(desk, "refund")) == 3
 
 
 def test_a_text_waits_for_a_reviewer_and_becomes_a_passage(desk: Flywheel) -> None:

@@ -280,6 +280,21 @@ def test_a_refresh_learns_whom_to_believe_and_applies_it_everywhere(desk: Flywhe
     assert desk.verify() == []
 
 
+def test_trust_that_rests_on_no_vote_any_more_ends_with_the_next_refresh(desk: Flywheel) -> None:
+    shown = [desk.retrieve(f"{QUERY} {n}") for n in range(12)]
+    for each in shown:
+        desk.signal(each.id, "copied", passage_id="reset", user_id="ann")
+        desk.feedback(each.id, "reset", "harmful", user_id="ann")
+    desk.refresh()
+    other = desk.retrieve("another password")
+    desk.signal(other.id, "copied", passage_id="reset", user_id="bob")
+    assert [j for j in judged(desk) if j.helpful] == []
+    for each in shown:
+        desk.feedback(each.id, "reset", "retract", user_id="ann")
+    desk.refresh()
+    assert judged(desk)[-1].helpful == pytest.approx(0.4)
+
+
 def test_whether_an_answer_was_used_weighs_less_than_a_vote_on_it(desk: Flywheel) -> None:
     shown = desk.retrieve(QUERY)
     desk.answer(str(shown.id), DESK[1].text)

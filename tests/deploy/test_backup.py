@@ -21,6 +21,7 @@ from rag_flywheel import (
     restore,
 )
 from rag_flywheel.cli.app import main
+from rag_flywheel.config import config_text
 from rag_flywheel.deploy.lock import refresh_lock
 
 PASSAGES = [Passage(f"p{i}", f"common word{i} and word{i + 1}", f"Title {i}") for i in range(30)]
@@ -113,6 +114,90 @@ def test_a_process_that_serves_notices_a_restore(root: Path, tmp_path: Path) -> 
         vote(serving, "eve")
         assert serving.refresh().outcome == "promoted"
         assert serving.verify() == []
+
+
+@pytest.mark.parametrize("refreshed", [False, True])
+def test_a_restore_is_noticed_though_as_much_has_happened_since_as_it_took_back(
+    root: Path, tmp_path: Path, refreshed: bool
+) -> None:
+    """The numbers of events alone say that everything went on."""
+    if not refreshed:
+        root = tmp_path / "without a version"
+        with opened(root) as fw:
+            fw.add(PASSAGES)
+    with opened(root) as serving:
+        serving.backup(tmp_path / "saved")
+        serving.add(LATER[:2])
+        assert serving.rank_many([p.text for p in LATER[:2]], k=1) == [["later0"], ["later1"]]
+        restore(tmp_path / "saved", root)
+        with opened(root) as other:
+            for passage in LATER[5:]:
+                other.add([passage])
+            found = answers(serving)
+            assert found == answers(other)
+            ranked = serving.rank_many([p.text for p in LATER], k=1)
+            assert ranked == other.rank_many([p.text for p in LATER], k=1)
+            assert ranked[5:] == [[p.id] for p in LATER[5:]]
+
+
+def test_nothing_of_what_came_after_is_left_beside_a_restored_index(
+    root: Path, tmp_path: Path
+) -> None:
+    """Neither a version that is live no more, nor what a tuning had learned from later votes."""
+    with opened(tmp_path / "kb2") as fw:
+        fw.add(PASSAGES)
+        fw.backup(tmp_path / "saved")
+        fw.refresh()
+    shutil.rmtree(tmp_path / "kb2" / "versions")  # so that nothing says where CURRENT's is from
+    (tmp_path / "kb2" / "tuning").mkdir()
+    (tmp_path / "kb2" / "tuning" / "checkpoint.safetensors").write_bytes(b"of later votes")
+    restore(tmp_path / "saved", tmp_path / "kb2")
+    assert not (tmp_path / "kb2" / "CURRENT").exists()
+    assert list((tmp_path / "kb2").glob("tuning/*")) == []
+    with opened(tmp_path / "kb2") as fw:
+        assert (fw.verify(), len(fw.passages())) == ([], len(PASSAGES))
+
+
+def test_a_restore_over_an_index_leaves_what_the_backup_holds_and_names_what_it_moved(
+    root: Path, tmp_path: Path
+) -> None:
+    settings = (root / "flywheel.toml").read_bytes()
+    with opened(root) as fw:
+        before, version = answers(fw), str(fw.status().version)
+        known = {v.id for v in fw.versions()}
+        fw.backup(tmp_path / "saved")
+        go_on(fw)
+        later = {v.id for v in fw.versions()} - known
+    (root / "flywheel.toml").write_text(config_text(Config(encoder="", keep_versions=7)))
+    damaged = root / "versions" / version
+    if damaged.exists():
+        shutil.rmtree(damaged)
+    shutil.copytree(root / "versions" / max(later), damaged)  # other files under its name
+    moved = restore(tmp_path / "saved", root).moved
+    assert (root / "flywheel.toml").read_bytes() == settings
+    for each in (version, *later):
+        assert any(f"versions/{each} to quarantine/" in said for said in moved), moved
+    with opened(root) as fw:
+        assert (answers(fw), fw.verify(), fw.status().version) == (before, [], version)
+
+
+def test_a_backup_whose_version_is_not_of_its_database_is_refused(
+    root: Path, tmp_path: Path
+) -> None:
+    with opened(root) as fw:
+        fw.backup(tmp_path / "first")
+        fw.add(LATER)
+        fw.refresh()
+        fw.backup(tmp_path / "second")
+    older = json.loads((tmp_path / "first" / "backup.json").read_text())["files"]["flywheel.db"]
+    for part in older["parts"]:
+        shutil.copy(tmp_path / "first" / "parts" / part, tmp_path / "second" / "parts" / part)
+    edited(lambda v: v["files"].update({"flywheel.db": older}))(  # type: ignore[attr-defined]
+        tmp_path / "second"
+    )
+    with pytest.raises(CorruptFileError, match=r"is not sound: .* another state of the database"):
+        restore(tmp_path / "second", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_rollback_is_in_the_backup(root: Path, tmp_path: Path) -> None:
@@ -249,6 +334,12 @@ def swapped(values: dict[str, object]) -> None:
     files[first], files[second] = files[second], files[first]
 
 
+def shortened(values: dict[str, object]) -> None:
+    files = values["files"]
+    assert isinstance(files, dict)
+    files["flywheel.toml"]["parts"] = []
+
+
 def escaping(values: dict[str, object]) -> None:
     files = values["files"]
     assert isinstance(files, dict)
@@ -260,6 +351,7 @@ def escaping(values: dict[str, object]) -> None:
     [
         *(cut, flip, gone, link),
         edited(swapped),
+        edited(shortened),
         edited(escaping),
         edited(lambda v: v.pop("files")),
         edited(lambda v: v.update(seq=-1)),
@@ -286,6 +378,20 @@ def test_a_damaged_backup_is_refused_before_anything_is_changed(
     with opened(root) as fw:
         assert (answers(fw), fw.verify()) == (now, [])
         fw.backup(tmp_path / "again")
+
+
+@pytest.mark.parametrize("damage", [cut, flip, gone])
+def test_the_part_that_is_damaged_is_named(
+    root: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    with opened(root) as fw:
+        fw.backup(tmp_path / "saved")
+    before = state(tmp_path / "saved")
+    damage(tmp_path / "saved")
+    after = state(tmp_path / "saved")
+    (part,) = (name for name in before if after.get(name) != before[name] and name != "parts")
+    with pytest.raises(CorruptFileError, match=f"{part}, a part of .*, cannot be used"):
+        restore(tmp_path / "saved", tmp_path / "new")
 
 
 def test_a_part_that_was_damaged_is_written_again(root: Path, tmp_path: Path) -> None:

@@ -94,6 +94,43 @@ def test_a_damaged_version_file_is_named_serving_goes_on_and_refresh_repairs(
             assert [p for p in serving.verify() if broken.name not in p] == []
 
 
+def test_a_file_of_another_size_is_named_with_both_sizes(folder: Path) -> None:
+    path = live_folder(folder) / "passages.faiss"
+    n = path.stat().st_size
+    path.write_bytes(path.read_bytes() + b"?")
+    refused(folder, CorruptFileError, f"passages.faiss has {n + 1} bytes; its manifest says {n}")
+
+
+def test_a_damaged_version_cannot_be_rolled_back_to(folder: Path) -> None:
+    with opened(folder) as fw:
+        older = fw.versions()[-1].id
+        current = (folder / "CURRENT").read_text()
+        flip(folder / "versions" / older / "tokens" / "ids.npy")
+        for version in (older, None):
+            with pytest.raises(
+                CorruptFileError, match=r"cannot be rolled back to: .*tokens/ids\.npy"
+            ):
+                fw.rollback(version)
+        assert (folder / "CURRENT").read_text() == current
+
+
+def test_a_version_of_another_encoder_is_not_served(folder: Path) -> None:
+    edit_json(live_folder(folder) / "manifest.json", lambda m: m.update(revision="2"))
+    refused(folder, EncoderMismatchError, "was built with", "revision 2", "its own encoder")
+
+
+def test_more_vectors_than_passages_are_named(folder: Path) -> None:
+    """Of a version of 20 passages, with the vectors of one of 30."""
+    newer = live_folder(folder)
+    (older,) = (p for p in (folder / "versions").iterdir() if p.name != newer.name)
+    for name in ("passages.faiss",):
+        shutil.copy(newer / name, older / name)
+        reseal(older, name)
+    with opened(folder) as fw:
+        (said,) = fw.verify()
+        assert f"{older.name}: " in said and "30 vectors; its manifest says 20" in said
+
+
 def test_a_file_that_no_manifest_knows_is_named(folder: Path) -> None:
     expected = use(folder)
     (live_folder(folder) / "tokens" / "extra.npy").write_bytes(b"?")

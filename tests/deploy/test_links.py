@@ -159,6 +159,38 @@ def test_a_linked_folder_is_refused_before_anything_is_touched(
         assert "rm " in said and " mv " in said and "link that" in said  # what to do
 
 
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_refresh_changes_nothing_once_a_folder_is_linked(
+    tmp_path: Path, indexed: Path, name: str
+) -> None:
+    """Also one that this refresh has no use for."""
+    root, outside = next(places(tmp_path, indexed))
+    with opened(root) as fw:
+        fw.add([Passage("new", "one more text")])
+        put_link(root, name, outside, moved=True)
+        before = {n: s for n, s in state(root).items() if not n.startswith("flywheel.db")}
+        with pytest.raises(StorageError, match=f"{root / name} is a .*link"):
+            fw.refresh()
+        after = {n: s for n, s in state(root).items() if not n.startswith("flywheel.db")}
+        assert after == before
+
+
+def test_a_link_named_like_a_version_is_no_version(tmp_path: Path, indexed: Path) -> None:
+    root, outside = next(places(tmp_path, indexed))
+    with opened(root) as fw:
+        versions = fw.versions()
+        link = root / "versions" / "20261121T093000Z-3f9c1"
+        shutil.copytree(root / "versions" / versions[0].id, outside / "copy")
+        link.symlink_to(outside / "copy")
+        before = state(outside)
+        assert fw.versions() == versions
+        assert [f"versions/{link.name} is no version folder" in said for said in fw.verify()] == [
+            True
+        ]
+        fw.repair()
+        assert (fw.verify(), state(outside)) == ([], before)
+
+
 def test_what_the_error_says_to_do_helps(tmp_path: Path, indexed: Path) -> None:
     root, outside = next(places(tmp_path, indexed))
     expected = use(root)

@@ -5,6 +5,7 @@ of the newer one would answer for other texts. However the pair came about, no a
 `verify` must name it, and a refresh must mend it.
 """
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fakes import WordEncoder
-from rag_flywheel import CorruptFileError, Flywheel, Passage
+from rag_flywheel import CorruptFileError, Flywheel, Passage, restore
 
 
 def texts(first: int, last: int, kind: str = "text") -> list[Passage]:
@@ -151,6 +152,42 @@ def test_a_refresh_with_nothing_to_do_mends_it_too(
 
 
 @pytest.mark.parametrize("pair", PAIRS)
+def test_a_refresh_builds_nothing_where_an_own_version_is_there(
+    root: Path, pair: Callable[[Path], None]
+) -> None:
+    own = (root / "CURRENT").read_text()
+    pair(root)
+    with opened(root) as fw:
+        assert fw.refresh().outcome == "unchanged"
+        assert ((root / "CURRENT").read_text(), fw.verify()) == (own, [])
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_backup_holds_the_version_of_its_database(
+    root: Path, pair: Callable[[Path], None]
+) -> None:
+    own = (root / "CURRENT").read_text().split()[0]
+    pair(root)
+    with opened(root) as fw:
+        assert fw.backup(root.parent / "saved").version == own
+    restore(root.parent / "saved", root.parent / "new")
+    with opened(root.parent / "new") as fw:
+        assert (lost(fw, OLD), fw.verify(), fw.status().version) == ([], [], own)
+
+
+def test_a_version_under_the_name_of_an_own_one_never_answers(root: Path) -> None:
+    """Its manifest says which database it was built from."""
+    manifest = root / "versions" / (root / "CURRENT").read_text().split()[0] / "manifest.json"
+    values = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**values, "token": values["token"][::-1]}))
+    with opened(root) as fw:
+        assert fw.retrieve("text1", record=False).version is None
+        assert any("another state of the database" in said for said in fw.verify())
+        assert fw.refresh().outcome == "promoted"
+        assert (lost(fw, OLD), fw.verify()) == ([], [])
+
+
+@pytest.mark.parametrize("pair", PAIRS)
 def test_a_repair_mends_it_too(root: Path, pair: Callable[[Path], None]) -> None:
     pair(root)
     with opened(root) as fw:
@@ -197,6 +234,8 @@ def test_passages_that_were_changed_in_the_database_are_found(root: Path) -> Non
         )
         conn.commit()
     with opened(root) as fw:
+        with pytest.raises(CorruptFileError, match=r"cannot be backed up.* holds other passages"):
+            fw.backup(root.parent / "saved")
         assert any("holds other passages" in said for said in fw.verify())
         assert any("holds other passages" in said for said in fw.repair())
         assert fw.verify() == []

@@ -3,14 +3,17 @@
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from folders import ids, opened, use
-from rag_flywheel import Flywheel
+from rag_flywheel import Flywheel, Passage
 from rag_flywheel.cli.app import main
+from rag_flywheel.store import wall_clock
 
 
 def live(root: Path) -> Path:
@@ -82,11 +85,49 @@ def test_a_rollback_stays_in_force_after_a_repair(folder: Path) -> None:
         assert (fw.verify(), fw.status().frozen_at) == ([], frozen)
 
 
-def test_current_that_the_journal_does_not_know_is_named_until_the_next_open(folder: Path) -> None:
+@pytest.mark.parametrize("more", [" 1", " held", " 1 held"])
+def test_current_that_the_journal_does_not_know_is_named_until_the_next_open(
+    folder: Path, more: str
+) -> None:
     with opened(folder) as fw:
-        (folder / "CURRENT").write_text(f"{live(folder).name} 1\n")
+        (folder / "CURRENT").write_text(f"{live(folder).name}{more}\n")
         assert ["journal" in said for said in fw.verify()] == [True]
     with opened(folder) as fw:
+        assert fw.verify() == []
+
+
+def test_current_that_was_written_by_hand_is_on_record_after_a_repair(folder: Path) -> None:
+    with opened(folder) as fw:
+        (folder / "CURRENT").write_text(f"{live(folder).name} 1\n")
+        assert any("journal" in said for said in fw.verify())
+        fw.repair()
+        assert fw.verify() == []
+
+
+def test_what_is_moved_away_twice_in_one_second_is_there_twice(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wall_clock, "now", lambda: 2e9)
+    with opened(folder) as fw:
+        for text in ("one", "two", "three"):
+            (folder / "versions" / "thesis.odt").write_text(text)
+            (done, _) = fw.repair()
+            assert "versions/thesis.odt" in done
+            assert fw.verify() == []
+    kept = [path.read_text() for path in (folder / "quarantine").iterdir()]
+    assert sorted(kept) == ["one", "three", "two"]
+
+
+def test_a_text_without_a_vector_is_named_and_gets_one(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "flywheel.db")) as conn, conn:
+        conn.execute(
+            "DELETE FROM vectors WHERE text_hash IN (SELECT text_hash FROM passages WHERE id = 'p7')"
+        )
+    with opened(folder) as fw:
+        (said,) = fw.verify()
+        assert "1 passage has no vector" in said and "rag-flywheel refresh" in said
+        fw.add([Passage("more", "so that there is something to do")])
+        assert fw.refresh().outcome == "promoted"
         assert fw.verify() == []
 
 

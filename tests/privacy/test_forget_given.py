@@ -152,3 +152,15 @@ def test_forgetting_erases_a_text_that_only_its_heir_needs(tmp_path: Path) -> No
         texts = {r["id"]: r["text"] for r in rows(root, "SELECT id, text FROM passages")}
         assert texts == {"secret title": "", "page": "a letter", "third": "a letter"}
         assert fw.verify() == []
+
+
+def test_a_text_goes_with_the_last_of_those_that_inherit_its_votes(tmp_path: Path) -> None:
+    root = tmp_path / "kb"
+    with opened(root) as fw:
+        for id_ in ("first", "second", "third"):
+            fw.rerank("reset password", [Candidate(id_, SECRET, 1.0)], user_id="ann")
+        lineages = [r["lineage"] for r in rows(root, "SELECT lineage FROM passages")]
+        assert len(lineages) == 3 and len(set(lineages)) == 1
+        fw.forget("ann")
+        assert rows(root, "SELECT * FROM passages") == []
+        assert (traces(root, [SECRET]), fw.verify()) == ([], [])

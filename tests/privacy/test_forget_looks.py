@@ -1,7 +1,9 @@
 """Forgetting users buys no looks of the gate, and weights are learned again instead of dropped."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from forgetting import learned, log_of, traces, user_hash
 from gates import QUERIES, candidate_of, gate_of, live, make_history, opened, rows_of
 from plain_model import is_answer
 from rag_flywheel import Flywheel, Vote
+from rag_flywheel.evaluate.trial import Gate
 from rag_flywheel.rank.parameters import FITTED, SHIPPED, Parameters
+from rag_flywheel.refresh import learn_again
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.journal import Look, looks, record_look
 
@@ -230,3 +234,22 @@ def test_the_votes_of_others_since_the_last_look_are_not_learned_from_by_forgett
         again = gate_of(fw)["again"]["candidate"]["weights"]
         assert again == candidate_of(without).weights
         assert weights_of(fw) == again
+
+
+def test_weights_that_held_out_queries_do_not_bear_out_without_the_user_are_withdrawn(
+    voted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = learn_again.gated
+
+    def no_better(*given: Any) -> Gate:
+        found = plain(*given)
+        return replace(found, decision=replace(found.decision, outcome="no better"))
+
+    monkeypatch.setattr(learn_again, "gated", no_better)
+    with opened(voted) as fw:
+        vote_as(fw, "joan", QUERIES[:3])
+        assert fw.refresh().parameters == "new"
+        fw.forget("joan")
+        assert live(fw).source == SHIPPED
+        assert [row[4] for row in rows_of(fw)] == ["better", "withdrawn"]
+        assert fw.verify() == []

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fakes import WordEncoder
 from forgetting import opened, query_name, rows, traces, user_hash
 from rag_flywheel import Flywheel, Passage
 from rag_flywheel.errors import StorageError
@@ -92,6 +93,19 @@ def test_other_processes_lose_the_votes_at_once_and_follow_to_the_new_version(ro
         assert {v for hit in after.hits for v in hit.explanation.votes} <= {kept}
         new = fw.refresh().version
         assert other.retrieve(ASK, record=False).version == new
+
+
+def test_other_processes_do_not_remember_what_a_forgotten_user_asked(root: Path) -> None:
+    encoder = WordEncoder(dim=32)
+    with opened(root) as fw, Flywheel.open(root, encoder=encoder) as other:
+        for _ in range(2):
+            other.retrieve(ASK, record=False)
+        assert encoder.n_encoded == 1  # the second time it was known
+        fw.forget("ann-4711")
+        other.retrieve("refund", record=False)
+        before = encoder.n_encoded
+        other.retrieve(ASK, record=False)
+        assert encoder.n_encoded == before + 1
 
 
 def test_a_version_that_fails_its_check_leaves_none_that_rests_on_the_user(root: Path) -> None:
@@ -277,6 +291,10 @@ def test_strays_and_what_was_set_aside_are_deleted_too(root: Path) -> None:
             shutil.copytree(live, root / name)
             (root / name / "notes.txt").write_text(ASK)
         (root / "versions" / "notes.txt").write_text(ASK)
+        for name in ("staging/copy of a version", "tuning"):
+            (root / name).mkdir(parents=True)
+        (root / "staging" / "copy of a version" / "notes.txt").write_text(ASK)
+        (root / "tuning" / "checkpoint.safetensors").write_text(ASK)
         assert traces(root / "versions", [ASK]) and traces(root / "quarantine", [ASK])
         report = fw.forget("ann-4711")
         kept = [p.name for p in (root / "versions").iterdir()]
@@ -299,3 +317,49 @@ def test_before_the_first_refresh(fw: Flywheel, help_desk: list[Passage]) -> Non
     report = fw.forget("ann-4711")
     assert report.version == fw.status().version is not None
     assert fw.status().n_retrievals == 0
+
+
+def test_what_others_asked_too_keeps_what_reviewers_decided_of_it(
+    fw: Flywheel, help_desk: list[Passage]
+) -> None:
+    """Also where nobody knows who the others were."""
+    fw.add(help_desk)
+    for user in ("ann", None):
+        for voice in ("bob", "cid", "dan", "eve"):
+            shown = fw.retrieve("refund", user_id=user)
+            verdict = "helpful" if voice in {"bob", "cid"} else "harmful"
+            fw.feedback(shown.id, "secret", verdict, user_id=voice)
+    (item,) = fw.review.items()
+    fw.review.accept(item.id, user_id="rob")
+    before = [(i.query, i.answers) for i in fw.golden.items()]
+    fw.forget("ann")
+    assert (
+        [(i.query, i.answers) for i in fw.golden.items()] == before == [("refund", {"secret": 1})]
+    )
+
+
+def test_of_votes_on_answers_nothing_is_left(root: Path) -> None:
+    with opened(root) as fw:
+        for user in ("ann-4711", "bob"):
+            shown = fw.retrieve("login", user_id=user)
+            fw.answer_feedback(shown.id, "helpful", user_id="ann-4711")
+            fw.signal(shown.id, "copied", passage_id="secret", user_id="bob")
+        assert len(rows(root, "SELECT DISTINCT seq FROM credits")) == 4
+        fw.forget("ann-4711")
+        kept = rows(root, "SELECT seq FROM answer_votes")
+        assert len(kept) == 1
+        assert rows(root, "SELECT DISTINCT seq FROM credits") == kept
+
+
+def test_who_decided_on_a_note_of_another_is_not_named_any_more(root: Path) -> None:
+    with opened(root) as fw:
+        shown = fw.retrieve("opening hours", user_id="bob")
+        fw.missing(shown.id, "there is no page on it", user_id="bob")
+        (item,) = (i for i in fw.review.items() if "opening" in i.query)
+        fw.review.reject(item.id, user_id="ann-4711")
+        (row,) = rows(root, "SELECT user_id FROM note_reviews")
+        assert row["user_id"] == user_hash(root, "ann-4711")
+        hidden = user_hash(root, "ann-4711")
+        fw.forget("ann-4711")
+        assert [r["decision"] for r in rows(root, "SELECT * FROM note_reviews")] == ["reject"]
+        assert traces(root, [hidden]) == []

@@ -16,7 +16,9 @@ from gates import QUERIES, live
 from plain_model import is_answer, topics, vote_on
 from rag_flywheel import Candidate, Config, Flywheel, Passage
 from rag_flywheel.errors import ConfigError, EncoderError
-from rag_flywheel.store import journal, retrievals
+from rag_flywheel.privacy import question_texts
+from rag_flywheel.store import journal
+from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import query_digest
 
 PASSAGES = [Passage(f"p{i}", f"reset word{i} text{i}") for i in range(6)]
@@ -207,25 +209,32 @@ def test_changing_the_setting_takes_the_words_at_the_next_refresh(tmp_path: Path
 
 
 def test_a_refresh_that_dies_before_the_file_is_written_anew_is_finished_by_the_next(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = tmp_path / "kb"
+    root, asked = tmp_path / "kb", [f"where is {word}" for word in (WORDS[0], *"abcd")]
     with opened(root, "text") as fw:
         fw.add(PASSAGES)
-        say(fw, f"where is {WORDS[0]}")
+        for query in asked:
+            say(fw, query)
         fw.refresh()
-        with fw._database.transaction() as conn:
-            journal.write_meta(conn, "question words deleted", "yes")
-            assert retrievals.drop_query_texts(conn, 10) == 1
-        assert found_in([root], [WORDS[0]])  # in the log
-    with opened(root, "hash") as fw, closing(sqlite3.connect(root / "flywheel.db")) as conn:
-        conn.execute("BEGIN")
-        conn.execute("SELECT count(*) FROM retrievals").fetchone()
-        conn.rollback()
-        fw.refresh()
-        assert found_in([root], [WORDS[0]]) == set()
-        with fw._database.reading() as reader:
-            assert journal.read_meta(reader, "question words deleted") == "no"
+
+    def dies(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with closing(sqlite3.connect(root / "flywheel.db")) as conn:  # so that the log stays
+        with opened(root, "hash") as fw, monkeypatch.context() as patch:
+            patch.setattr(question_texts, "_AT_ONCE", 2)
+            patch.setattr(Database, "compact", dies)
+            conn.execute("SELECT count(*) FROM retrievals").fetchone()
+            with pytest.raises(KeyboardInterrupt):
+                fw.refresh()
+            assert {r["query"] for r in log_of(root).retrievals} == {""}
+            assert found_in([root], [WORDS[0]])  # in the log
+        with opened(root, "hash") as fw:
+            fw.refresh()
+            assert found_in([root], [WORDS[0]]) == set()
+            with fw._database.reading() as reader:
+                assert journal.read_meta(reader, "question words deleted") == "no"
 
 
 def test_forgetting_and_retention_need_no_words(tmp_path: Path) -> None:

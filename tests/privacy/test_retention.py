@@ -1,5 +1,6 @@
 """What is old loses who and why, and no judgment and no answer changes by it."""
 
+import json
 import re
 import shutil
 import sqlite3
@@ -261,6 +262,45 @@ def test_the_first_answer_to_a_question_stays_while_votes_on_it_stand(tmp_path: 
             with opened(root) as other:
                 assert answers(other) == answers(unfolded)
         assert_folded(root)
+        first, second = log_of(root).retrievals
+        assert len(json.loads(first["hits"])) > len(json.loads(second["hits"])) == 1
+
+
+def test_an_old_answer_that_is_voted_on_again_loses_that_voter_too_once_the_vote_is_old(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "kb"
+    with opened(root) as fw:
+        fw.add(PASSAGES)
+        shown = fw.retrieve("reset login", user_id="ann-4711")
+        fw.feedback(shown.id, "p0", "helpful", user_id="ann-4711")
+        for user in (None, "bob", "cid"):
+            if user is not None:
+                fw.feedback(shown.id, "p0", "helpful", user_id=user, reason="the reason why")
+            fw.refresh()
+            for table in ("retrievals", "votes"):
+                age(root, table, 31)
+            fw.refresh()
+            voices = [v["user_id"] for v in log_of(root).votes]
+            assert all(re.fullmatch("once:[0-9a-f]{32}", str(voice)) for voice in voices), voices
+            assert {v["reason"] for v in log_of(root).votes} == {None}
+        assert len(set(voices)) == 3
+
+
+@pytest.mark.parametrize(("days", "is_old"), [(29, False), (31, True)])
+def test_what_is_old_is_older_than_the_days_of_the_settings(
+    tmp_path: Path, days: int, is_old: bool
+) -> None:
+    root = tmp_path / "kb"
+    with opened(root) as fw:
+        fw.add(PASSAGES)
+        shown = fw.retrieve("reset login", user_id="ann-4711")
+        fw.feedback(shown.id, "p0", "helpful", user_id="ann-4711")
+        fw.refresh()
+        for table in ("retrievals", "votes"):
+            age(root, table, days)
+        fw.refresh()
+        assert [r["user_id"] is None for r in log_of(root).retrievals] == [is_old]
 
 
 @pytest.mark.slow

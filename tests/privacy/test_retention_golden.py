@@ -11,9 +11,10 @@ from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from fakes import WordEncoder
-from forgetting import log_of, rows
+from forgetting import log_of, query_name, rows
 from known import QUERY, TURNED, corrected, known, said
 from rag_flywheel import Config, Flywheel, Passage
+from rag_flywheel.config import config_text
 from thorough import thorough
 
 PASSAGES = [Passage(f"p{i}", f"reset word{i} text{i}") for i in range(3)]
@@ -155,3 +156,26 @@ def test_a_correction_that_its_author_took_back_stays_taken_back(tmp_path: Path)
         age(root)
         fold(fw)
         assert known(fw) == {}
+
+
+def test_a_question_that_a_review_stands_on_keeps_its_vector_when_its_askings_are_gone(
+    tmp_path: Path,
+) -> None:
+    """It cannot be made again where the words of questions are not stored."""
+    root = tmp_path / "kb"
+    with opened(root) as fw:
+        fw.add(PASSAGES)
+        said(fw, QUERY, "p0", "helpful", "ann", "bob")
+        said(fw, QUERY, "p0", "harmful", "cid", "dan")
+        (item,) = fw.review.items()
+        fw.review.accept(item.id)
+        said(fw, QUERY, "p0", "retract", "ann", "bob", "cid", "dan")
+    hashed = Config(encoder="", retention_days=30, store_queries="hash")
+    (root / "flywheel.toml").write_text(config_text(hashed))
+    with Flywheel.open(root, encoder=WordEncoder(dim=32)) as fw:
+        of_query = "SELECT revision, vector FROM vectors WHERE text_hash = ?"
+        before = rows(root, of_query, query_name(root, QUERY))
+        age(root)
+        fold(fw)
+        assert (len(before), log_of(root).retrievals) == (1, [])
+        assert rows(root, of_query, query_name(root, QUERY)) == before

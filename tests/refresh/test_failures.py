@@ -18,8 +18,15 @@ from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.cli.app import main
 from rag_flywheel.deploy import failure_file
 from rag_flywheel.deploy.lock import refresh_lock
-from rag_flywheel.errors import CorruptFileError, DiskFullError, EncoderError, LockedError
+from rag_flywheel.errors import (
+    ClosedError,
+    CorruptFileError,
+    DiskFullError,
+    EncoderError,
+    LockedError,
+)
 from rag_flywheel.refresh import failures, next_version
+from rag_flywheel.refresh import refresh as refreshing
 from rag_flywheel.report.health import health
 from rag_flywheel.store.database import FILE_NAME
 
@@ -74,6 +81,26 @@ def test_an_error_is_in_history_status_health_and_log(
         assert fw.health().state == "ok"
         assert len([e for e in fw.history() if e.kind == "failed"]) == 1
     assert not (folder / failure_file.NAME).exists()
+
+
+def test_a_refresh_that_fails_before_it_builds_is_told_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise FULL
+
+    with opened(folder) as fw:
+        for n in (1, 2):
+            with monkeypatch.context() as patch:
+                patch.setattr(refreshing, "read_live", fails)
+                with pytest.raises(DiskFullError):
+                    fw.refresh()
+            assert len([e for e in fw.history() if e.kind == "failed"]) == n
+            (found,) = (c for c in fw.health().problems if c.name == "refreshes")
+            assert f"{n} refresh" in found.found and "no space left" in found.found
+        fw.add([Passage("n", "new words")])
+        assert fw.refresh().outcome == "promoted"
+        assert fw.health().state == "ok"
 
 
 class Chatty(WordEncoder):
@@ -199,6 +226,22 @@ def test_a_lock_that_is_taken_is_no_failure(folder: Path) -> None:
         assert [e for e in fw.history() if e.kind == "failed"] == []
         assert fw.retrieve(QUERY).hits
         assert fw.health().state == "ok"
+
+
+def test_an_index_that_is_closed_while_it_refreshes_is_no_failure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(folder) as fw:
+        fw.add([Passage("n", "new words")])
+
+        def closes(*_: object) -> None:
+            fw._database.close()
+            fw._database.empty_log()
+
+        monkeypatch.setattr(next_version, "_learn", closes)
+        with pytest.raises(ClosedError):
+            fw.refresh()
+    assert not (folder / failure_file.NAME).exists()
 
 
 def test_refreshes_with_nothing_to_do_leave_no_attempt(folder: Path) -> None:

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from fakes import WordEncoder
-from rag_flywheel import Config, Flywheel, Passage
+from rag_flywheel import Config, Flywheel, Passage, restore
 from rag_flywheel.curate.source import Source
+from rag_flywheel.deploy import restore as restoring
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.deploy.versions import CURRENT
-from rag_flywheel.errors import ClosedError, CorruptFileError
+from rag_flywheel.errors import ClosedError, CorruptFileError, StorageError
 from rag_flywheel.records import Hit
 from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.live import LiveState
@@ -357,3 +358,31 @@ def test_a_removed_fresh_text_is_in_no_state(fw: Flywheel, reader: Reader) -> No
     fw.remove(["p3"])
     state = reader.live.state()
     assert int(state.alive.sum()) == len(TEXTS) - 1
+
+
+def test_a_database_that_is_restored_while_a_version_loads_answers_by_its_own(
+    fw: Flywheel, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the restore died before it said which version is live."""
+    old = reader.version()
+    fw.backup(tmp_path / "saved")
+    new = new_version(fw)
+    load = reader.gate.load
+
+    def dies(*_: object) -> None:
+        raise OSError("died")
+
+    def load_and_restore() -> tuple[LoadedVersion, int | None]:
+        reader.gate.load = load
+        loaded = load()
+        with pytest.raises(StorageError):
+            restore(tmp_path / "saved", tmp_path / "kb")
+        return loaded
+
+    monkeypatch.setattr(restoring, "write_current", dies)
+    reader.gate.load = load_and_restore
+    assert reader.version() == old
+    reader.settle()
+    assert (fw._root / CURRENT).read_text() == f"{new}\n"
+    assert reader.version() == old
+    assert {hit.passage_id for hit in reader.hits()[:2]} == {"p2", "p3"}

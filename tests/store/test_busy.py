@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from fakes import WordEncoder
-from rag_flywheel import Candidate, Config, Flywheel, Passage
+from rag_flywheel import Candidate, Config, Flywheel, Passage, restore
 from rag_flywheel.capture.signals import note_rephrased
 from rag_flywheel.errors import BusyError, InputError, NotRecordedWarning, UnknownIdError
 from rag_flywheel.records import Retrieval
 from rag_flywheel.serve import postponed
 from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.timeline import read_moment
 
 
 @contextmanager
@@ -134,7 +135,10 @@ def test_records_are_given_up_after_a_while(
         fw._postponed._wait_s = 0.3
         with held(tmp_path / "kb"):
             found = fw.retrieve("password")
-            fw._postponed.wait_for_all()
+            waiter = threading.Thread(target=fw._postponed.wait_for_all)
+            waiter.start()
+            waiter.join(20.0)
+            assert not waiter.is_alive()
         with pytest.raises(UnknownIdError):
             fw.feedback(found.id, "reset", "helpful")
         said = [r for r in caplog.records if getattr(r, "event", "") == "records_lost"]
@@ -143,11 +147,14 @@ def test_records_are_given_up_after_a_while(
             fw.close()
 
 
-@pytest.mark.parametrize("event", ["opted out", "forgotten", "another forgotten"])
-def test_nothing_of_who_left_meanwhile_is_recorded(quick: Flywheel, event: str) -> None:
+@pytest.mark.parametrize("event", ["opted out", "forgotten", "another forgotten", "restored"])
+def test_nothing_of_who_left_meanwhile_or_of_another_state_is_recorded(
+    quick: Flywheel, tmp_path: Path, event: str
+) -> None:
     root, before = Path(quick.status().path), quick.status().n_retrievals
     quick.retrieve("password", user_id="bob")
     quick.retrieve("password", user_id="ann")
+    quick.backup(tmp_path / "saved")
     with held(root) as other:
         found = retrieve(quick)[0]
         with Flywheel.open(root, encoder=WordEncoder()) as elsewhere:
@@ -156,6 +163,7 @@ def test_nothing_of_who_left_meanwhile_is_recorded(quick: Flywheel, event: str) 
                     "opted out": lambda: elsewhere.opt_out("ann"),
                     "forgotten": lambda: elsewhere.forget("ann"),
                     "another forgotten": lambda: elsewhere.forget("bob"),
+                    "restored": lambda: restore(tmp_path / "saved", root),
                 }[event]
             )
             # the lock is handed over to the other call, before the record is written
@@ -167,7 +175,28 @@ def test_nothing_of_who_left_meanwhile_is_recorded(quick: Flywheel, event: str) 
             quick._postponed.wait_for_all()
             last = stored(quick)
     assert found.id not in last
-    assert len(last) == {"opted out": before + 2, "forgotten": before + 1}.get(event, before + 1)
+    assert len(last) == before + (2 if event in {"opted out", "restored"} else 1)
+
+
+def test_while_one_record_waits_later_ones_wait_for_no_lock(quick: Flywheel) -> None:
+    """They queue up behind it, so that records keep the order of the answers."""
+    written = list[int]()
+    with quick._database.reading() as conn:
+        timeline = read_moment(conn).timeline
+
+    def add(n: int, wait_s: float) -> None:
+        record = postponed.Record((str(n),), timeline, 0, None, lambda _: written.append(n))
+        assert quick._postponed.write(record, wait_s=wait_s)
+
+    with held(Path(quick.status().path)) as other:
+        add(0, wait_s=0.0)
+        thread = threading.Thread(target=lambda: [add(n, wait_s=60.0) for n in (1, 2)])
+        thread.start()
+        thread.join(20.0)
+        assert not thread.is_alive()
+        other.rollback()
+        quick._postponed.wait_for_all()
+    assert written == [0, 1, 2]
 
 
 def test_the_user_of_a_record_that_waits_is_forgotten_with_it(quick: Flywheel) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from fakes import Vectors
 from known import known, said
-from rag_flywheel import AddReport, Flywheel, InputError, Passage, UnknownIdError
+from rag_flywheel import AddReport, Candidate, Flywheel, InputError, Passage, UnknownIdError
 from rag_flywheel.store import passages as store
 from rag_flywheel.store.near_identical import Words, sketch
 
@@ -84,6 +84,19 @@ def test_an_edit_that_moves(desk: Flywheel, changed: Passage, order: str) -> Non
         desk.add([changed])
         assert desk.add([Passage("a", "entirely other words")]).lost_votes == 0
     assert_follows(desk, "z")
+
+
+def test_a_given_candidate_of_the_same_words_follows_too(desk: Flywheel) -> None:
+    """It did not, when it was given before the text that had the votes was removed."""
+    edited = A.replace("device", "devise")
+    desk.add([Passage("z", edited, "Reset")])
+    given = [Candidate("theirs", edited, 0.9, "Reset"), Candidate("other", "quite other", 0.8)]
+    desk.rerank(QUERY, given)
+    desk.remove(["a"])
+    assert set(voted_texts(desk)) == {"z"}
+    hit, _ = desk.rerank(QUERY, given, record=False).hits
+    assert (hit.passage_id, len(hit.explanation.votes)) == ("theirs", 2)
+    assert desk.verify() == []
 
 
 @pytest.mark.parametrize(

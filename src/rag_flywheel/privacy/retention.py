@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Collection, Mapping
 
 from rag_flywheel.config import Config
-from rag_flywheel.curate.judgments import judgments, superseded_elsewhere
+from rag_flywheel.curate.judgments import standing_votes, superseded_elsewhere
 from rag_flywheel.curate.people import people_noted
 from rag_flywheel.records import QueryKey
 from rag_flywheel.store import folding, votes, wall_clock
@@ -32,15 +32,14 @@ def fold_old(
     votes wait, so that no refresh misses a vote. weights: of users in that version, by their hashes,
     which stay with their votes.
     """
-    before, half_life = wall_clock.now() - days * _DAY_S, config.vote_half_life_days
+    before = wall_clock.now() - days * _DAY_S
     n, last = 0, 0
     while True:
         with database.transaction() as conn:
             rows = folding.due(conn, after=last, before=before, until=until, n=_AT_ONCE)
             cast = votes.votes_on_queries(conn, folding.queries_of(conn, rows), until)
-            judged = judgments(cast, half_life_days=half_life, now=wall_clock.now())
             if rows:
-                standing = {(seq, j.lineage) for j in judged for seq in j.votes}
+                standing = {(v.seq, v.lineage) for v in standing_votes(cast)}
                 superseded = superseded_elsewhere(cast, standing, set(rows))
                 noted = _people(conn, rows, superseded, weights)
                 key = config.tenant_key

@@ -22,7 +22,6 @@ from rag_flywheel.errors import (
     EncoderMismatchError,
     EncoderNotFoundError,
     FlywheelError,
-    LockedError,
     NewerFormatError,
     ReadOnlyError,
     StorageError,
@@ -116,7 +115,7 @@ def traced(root: Path, database: Database) -> Iterator[Trace]:
     trace = Trace(database)
     try:
         yield trace
-    except (LockedError, ClosedError):
+    except ClosedError:  # by whoever called it
         raise
     except (Exception, KeyboardInterrupt) as error:
         trace.fail(root, error)

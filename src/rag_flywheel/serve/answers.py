@@ -146,8 +146,8 @@ def write_records(
     revision: str,
 ) -> None:
     """Write retrievals with the vectors of their queries. Raises RestoredError."""
-    if read_moment(conn).timeline != state.timeline:  # then its numbers mean other passages
-        raise RestoredError("a backup was restored while this was answered; repeat the call")
+    if read_moment(conn).timeline != state.timeline:
+        raise RestoredError
     for record, f in zip(records, found, strict=True):
         vector_store.put_vectors(conn, [record.query_hash], f.vector[None, :], revision)
     retrievals.record_retrievals(conn, records)

@@ -261,7 +261,7 @@ def _judge_of(
         conn: sqlite3.Connection, questions: Sequence[QueryKey]
     ) -> Mapping[QueryKey, PastQuery]:
         if read_moment(conn).timeline != timeline:  # then its numbers are of other events
-            raise RestoredError("a backup was restored while this was answered; repeat the call")
+            raise RestoredError
         hashes = sorted({key.query_hash for key in questions})
         votes = vote_store.votes_on_queries(conn, hashes, last)
         judged = source.judge(votes, version.weights)

@@ -435,14 +435,15 @@ class Server:
 
     def _texts(self, state: State, pids: Sequence[int]) -> dict[int, StoredPassage]:
         """The texts that are present, by pid. They are cached with the state: the next event of any
-        process makes another state, so a cached text is never older than the call."""
+        process makes another state, so a cached text is never older than the call. Raises RestoredError."""
         known = state.texts
         texts = {pid: stored for pid in pids if (stored := known.get(pid)) is not None}
         missing = [pid for pid in pids if pid not in texts]
         if missing:
             with self._database.snapshot() as conn:
-                replaced = read_moment(conn).timeline != state.timeline  # numbers mean other texts
-                found = {} if replaced else passages.fetch(conn, missing)
+                if read_moment(conn).timeline != state.timeline:
+                    raise RestoredError
+                found = passages.fetch(conn, missing)
             if len(known) + len(found) > _TEXTS:
                 known.clear()
             known.update(found)

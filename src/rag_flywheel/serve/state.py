@@ -27,7 +27,11 @@ Mask = npt.NDArray[np.bool_]
 
 
 class RestoredError(StorageError):
-    """The state that an answer came from is not that of the database any more."""
+    """The state that an answer came from is not that of the database any more: its numbers mean other
+    passages."""
+
+    def __init__(self) -> None:
+        super().__init__("a backup was restored while this was answered; repeat the call")
 
 
 @dataclass(frozen=True)

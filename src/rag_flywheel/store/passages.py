@@ -329,10 +329,9 @@ ONE_TENANT = Tenancy()
 
 
 def join(conn: sqlite3.Connection, lineage: int, to: int) -> None:
-    """Let ended rows of a lineage without votes or known answers inherit those of another."""
-    conn.execute(
-        "UPDATE passages SET lineage = ? WHERE lineage = ? AND ended IS NOT NULL", (to, lineage)
-    )
+    """Let the rows of a lineage without votes or known answers, an application's own candidates too,
+    inherit those of another."""
+    conn.execute("UPDATE passages SET lineage = ? WHERE lineage = ?", (to, lineage))
 
 
 def pids_of_given(

@@ -420,29 +420,43 @@ def voters(page: Page) -> None:
         ("10 % call everything helpful", "helpful 10 %"),
     ):
         page.lets("design", f"| {label} |")
-        left = [100 * _left(found["runs"], "stackfaq", attack, seed) for seed in range(3)]
-        metatool = 100 * _left(found["runs"], "metatool", attack, 0)
-        cells = "{:.0f}, {:.0f}, {:.0f} % | {:.0f} % | {:.0f} %"
-        page.says(f"| {label} | {cells} |", *left, statistics.median(left), metatool)
+        cells, left = "{:.0f}, {:.0f}, {:.0f} % | {:.0f} %", list[float]()
+        for name in ("stackfaq", "metatool"):
+            seeds = [100 * _left(found["runs"], name, attack, seed) for seed in range(3)]
+            left += [*seeds, statistics.median(seeds)]
+        page.says(f"| {label} | {cells} | {cells} |", *left)
     silent = 100 * _left(found["runs"], "stackfaq", "silent 5 %", 0)
     page.says("| 5 % vote on nothing | {:.0f} % (the first seed)", silent)
     page.lets("design", "| 5 % vote on nothing |")
     attacked = [r for r in found["runs"] if "attackers" in r["raters"]]
     weights = [r["raters"]["attackers"]["mean"] for r in attacked]
-    page.says("of a run weigh {:.2f} of a vote at most", max(weights))
-    (wanting,) = [r for r in page.result("minorities")["runs"] if r["weighed"]]
-    page.says("keep {:.0f} % of what they gain", 100 * wanting["kept"]["asked"])
+    page.says("of a run weigh {:.3f} of a vote at most", max(weights))
+    minorities = [r for r in page.result("minorities")["runs"] if r["weighed"]]
+    for kind, text in (
+        ("wording", "keep {:.0f} % of what they gain"),
+        ("tenant", "and {:.0f} % when they are a tenant"),
+    ):
+        kept = [r["kept"]["asked"] for r in minorities if r["kind"] == kind]
+        assert len(kept) == 3
+        page.says(text, 100 * statistics.median(kept))
     one = page.result("one_attacker")
     lost = [r["topic"]["before"] - r["topic"][w] for r in one["runs"] for w in ("at once", AFTER)]
     page.says("costs the topic up to {:.3f}", max(lost))
-    for name, text in (
-        ("stackfaq", "{:.1f} % of the questions at most on stackfaq"),
-        ("metatool", "of {:.1f} % on metatool"),
-    ):
-        pushed = [
-            r for r in found["runs"] if (r["collection"], r["attack"]) == (name, "pushing 5 %")
+    junk = {
+        name: [
+            100 * r["junk"]
+            for r in found["runs"]
+            if (r["collection"], r["attack"]) == (name, "pushing 5 %")
         ]
-        page.says(text, 100 * max(r["junk"] for r in pushed))
+        for name in ("stackfaq", "metatool")
+    }
+    page.says("{:.1f} % of the questions at most on stackfaq", max(junk["stackfaq"]))
+    page.says("on metatool of {:.1f}, {:.1f} and {:.1f} %", *junk["metatool"])
+    attacks = {r["attack"] for r in attacked}
+    third = [
+        100 * _left(found["runs"], "feedbackqa", attack, 2) for attack in attacks - {"silent 5 %"}
+    ]
+    page.says("the attacks leave {:.0f} to {:.0f} % of it", min(third), max(third))
 
 
 def _left(rows: list[Json], collection: str, attack: str, seed: int) -> float:

@@ -34,6 +34,7 @@ def cost(page: Page) -> None:
     page.lets("choice", "looks at the words of the 50 best candidates")
     page.says("Up to {:,} passages dense search", GRAPH_FROM)
     page.says("as it takes to find {:.0f} % of the nearest", 100 * LEAST_RECALL)
+    _measured_again(page)
     hybrid = [p["times_ours"] for p in page.result("speed_peers")["peers"] if p["hybrid"]]
     page.says("`retrieve` took {:.3f} to {:.1f} of their time", 1 / max(hybrid), 1 / min(hybrid))
     _between_refreshes(page)
@@ -47,6 +48,22 @@ def cost(page: Page) -> None:
     page.says("take {:.0f} s and {:.1f} GB", fit["refresh_seconds"], fit["peak_mib_after"] / 1000)
     _swaps_in_short(page)
     _opening(page)
+
+
+def _measured_again(page: Page) -> None:
+    for size in page.result("speed_query")["sizes"]:
+        one, votes = size["retrieve"]["threads_1"], size["votes"]
+        page.says(
+            "| {:,} | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {:.2f} |",
+            size["n_passages"],
+            one["floor"]["cpu_p50_ms"],
+            one["ours"]["cpu_p50_ms"],
+            one["ours"]["times_the_floor"],
+            votes["raw_commit"]["cpu_p50_ms"],
+            votes["vote"]["cpu_p50_ms"],
+        )
+    page.lets("design", "The aims are 1.3 times the raw libraries, 0.6 ms at 2,000 passages")
+    page.lets("rough", "beside some twenty other programs", "some hundred calls of numpy")
 
 
 def _between_refreshes(page: Page) -> None:
