@@ -40,7 +40,7 @@ def test_counts_are_those_of_plain_python(given_: list[list[str]], query: list[s
     counted = [Counter(p for word in text for p in plain_pieces(word)) for text in given_]
     assert set(idf) == {p for w in query for p in plain_pieces(w) if any(c[p] for c in counted)}
     at = np.arange(len(given_))
-    tf, totals = index.ngrams_at(list(idf), at)
+    tf, totals = index.ngrams_at(list(idf), index.texts_at(at))
     assert tf.tolist() == [[float(c[p]) for p in idf] for c in counted]
     assert totals.tolist() == [sum(c.values()) for c in counted]
     assert index.average_ngrams == pytest.approx(totals.mean() or 1.0)
@@ -55,7 +55,9 @@ def test_counts_are_those_of_plain_python(given_: list[list[str]], query: list[s
     again = LexicalIndex.build(stems)
     known = again.ngrams.of_query(query)
     for found, expected in zip(
-        fresh.ngrams_at(list(known), at), again.ngrams_at(list(known), at), strict=True
+        fresh.ngrams_at(list(known), fresh.texts_at(at)),
+        again.ngrams_at(list(known), again.texts_at(at)),
+        strict=True,
     ):
         assert np.array_equal(found, expected)
 
@@ -92,7 +94,7 @@ def test_bm25_of_pieces_by_hand() -> None:
 def test_misspelt_words_meet_the_right_ones() -> None:
     index = LexicalIndex.build([["configuration", "file"], ["something", "else"]])
     idf = index.ngrams.of_query(["configuraton"])
-    tf, _ = index.ngrams_at(list(idf), np.arange(2))
+    tf, _ = index.ngrams_at(list(idf), index.texts_at(np.arange(2)))
     assert tf[0].sum() >= 8
     assert tf[1].sum() == 0
 

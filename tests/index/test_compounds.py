@@ -32,7 +32,7 @@ def test_a_part_finds_the_compound_and_a_compound_its_parts() -> None:
     assert found(german, "Schlüsselgarage") == [0, 1, 2]  # in no text
     assert found(german, "Bad") == []  # too short to be told from other endings
     words = german.query_words("Schlüssel")
-    places, _ = german.words_at(words, np.arange(3))
+    places = german.words_at(words, german.texts_at(np.arange(3)))
     assert places.tolist().count(0) == 2
 
 
@@ -72,10 +72,10 @@ def test_fresh_texts_are_found_by_parts_as_indexed_ones_are() -> None:
         )
         distinct = list(dict.fromkeys(words))
         there, here = (
-            fresh.words_at(distinct, pids, german),
-            german.words_at(distinct, pids),
+            fresh.words_at(distinct, fresh.texts_at(pids), german),
+            german.words_at(distinct, german.texts_at(pids)),
         )
-        assert there[0].tolist() == here[0].tolist()
+        assert there.tolist() == here.tolist()
 
 
 def test_english_words_have_no_parts() -> None:

@@ -100,13 +100,12 @@ def test_words_are_found_where_they_stand(
     fresh: list[str], query: list[str], data: st.DataObject
 ) -> None:
     at = data.draw(st.lists(st.integers(0, len(fresh) - 1), max_size=6))
-    places, lengths = segment(fresh).words_at(
-        query, np.array(at, dtype=np.int64), segment(fresh).statistics
-    )
+    read = segment(fresh).texts_at(np.array(at, dtype=np.int64))
+    places, lengths = segment(fresh).words_at(query, read, segment(fresh).statistics), read.lengths
     picked = [fresh[i].split() for i in at]
     expected = [query.index(w) if w in query else -1 for words in picked for w in words]
     assert (places.tolist(), lengths.tolist()) == (expected, [len(words) for words in picked])
-    assert places.dtype == lengths.dtype == np.dtype(np.int64)
+    assert (places.dtype, lengths.dtype) == (np.dtype(np.int16), np.dtype(np.int64))
 
 
 @thorough(40, few=10)

@@ -106,13 +106,14 @@ def check(segment: FreshSegment, plain: Plain, query: str, version: LexicalIndex
         found = segment.lexical_scores(asked, statistics)[at].tolist()
         assert found == pytest.approx(plain.scores(asked, statistics), abs=1e-6)
         distinct = list(dict.fromkeys(asked))
-        places, lengths = segment.words_at(distinct, at, statistics)
+        read = segment.texts_at(at)
+        places, lengths = segment.words_at(distinct, read, statistics), read.lengths
         number = {c: i for i, w in enumerate(distinct) for c in statistics.compounds_with(w)}
         number |= {word: i for i, word in enumerate(distinct)}
         assert places.tolist() == [number.get(w, -1) for text in plain.words() for w in text]
         assert lengths.tolist() == list(map(len, plain.words()))
         ngrams = list(statistics.ngram_idf(asked))
-        counts, totals = segment.ngrams_at(ngrams, at)
+        counts, totals = segment.ngrams_at(ngrams, read)
         each = [Counter(g for w in text for g in char_ngrams_of(w)) for text in plain.words()]
         assert counts.tolist() == [[float(count[g]) for g in ngrams] for count in each]
         assert totals.tolist() == [count.total() for count in each]

@@ -24,13 +24,14 @@ def features(at: list[int], best: Best | None = None) -> tuple[Features, Best]:
     words = tokenize(QUERY)
     query = QueryWords.of(words, [INDEX.idf(w) for w in words], [True] * len(words))
     positions = np.array(at, dtype=np.int64)
-    places, lengths = INDEX.words_at(query.words, positions)
+    texts = INDEX.texts_at(positions)
+    places = INDEX.words_at(query.words, texts)
     titles = INDEX.titles[positions].astype(np.int64)
     averages = INDEX.average_length, INDEX.average_title_length
     idf = INDEX.ngrams.of_query(words)
-    counts, totals = INDEX.ngrams_at(list(idf), positions)
+    counts, totals = INDEX.ngrams_at(list(idf), texts)
     ngrams = TextNgrams(counts, np.array(list(idf.values())), totals, INDEX.average_ngrams)
-    return rich_features(query, TextWords(places, lengths, titles, *averages), ngrams, best)
+    return rich_features(query, TextWords(places, texts.lengths, titles, *averages), ngrams, best)
 
 
 @pytest.mark.parametrize("brought", [[3], [0, 4], [2], [1, 2, 3]])

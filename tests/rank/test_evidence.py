@@ -14,6 +14,7 @@ from rag_flywheel.rank.evidence import (
     Evidence,
     EvidenceView,
     SameNeed,
+    Unjudged,
     evidence_for,
     same_chance,
 )
@@ -364,3 +365,29 @@ def test_passages_called_helpful_for_the_same_question_are_the_strongest() -> No
     found = Evidence({5: 0.1, 3: 0.9, 7: 0.2}, same=same)
     assert found.strongest(3) == [7, 9, 3]
     assert sorted(found.strongest(10)) == [3, 5, 7, 9]
+
+
+def test_unjudged_queries_are_judged_together_when_they_count_and_silent_ones_give_way() -> None:
+    cosines = {1: 0.99, 2: 0.97, 3: 0.95, 4: 0.93, 5: 0.2}
+    said = dict(past_query(i, None, (10 + i, 0.5)) for i in cosines)
+    silent = QueryKey(name(2), None)
+    vectors = {name(i): at_cosine(cosine) for i, cosine in cosines.items()}
+    asked: list[list[int]] = []
+
+    def judge(keys: Sequence[QueryKey]) -> Mapping[QueryKey, PastQuery]:
+        asked.append(sorted(int.from_bytes(key.query_hash) for key in keys))
+        return {key: said[key] for key in keys if key != silent}
+
+    view = EvidenceView(3).with_unjudged(list(said), Unjudged(judge, {}), vectors)
+    kernel = Kernel(theta=0.5, gamma=1.0, neighbours=3)
+    found = evidence(view, kernel)
+    heard = {key: past for key, past in said.items() if key != silent}
+    assert found == evidence(view_of(list(heard.items()), vectors), kernel)
+    assert asked == [[1, 2, 3], [4]]
+    assert evidence(view, kernel) == found
+    assert len(asked) == 2
+    assert view.row_of(*silent) is None
+    assert view.row_of(name(5), None) == 4
+    assert asked[2:] == [[5]]
+    again = view.updated({silent: said[silent]}, {})
+    assert again.row_of(*silent) == 1

@@ -297,12 +297,29 @@ def test_indexed_and_fresh_texts_get_the_features_of_their_words(
     )
     expected = slow_features(query, texts, given_)
     averages, at = (index.average_length, index.average_title_length), np.arange(n)
-    for places, title_lengths in (
-        (index.words_at(words.words, at), index.titles.astype(np.int64)),
-        (fresh.words_at(words.words, at, index), fresh.title_lengths(at)),
+    built, added = index.texts_at(at), fresh.texts_at(at)
+    for places, lengths, title_lengths in (
+        (index.words_at(words.words, built), built.lengths, index.titles.astype(np.int64)),
+        (fresh.words_at(words.words, added, index), added.lengths, fresh.title_lengths(at)),
     ):
-        rich = rich_features(words, TextWords(*places, title_lengths, *averages), no_pieces(n))
+        found = TextWords(places, lengths, title_lengths, *averages)
+        rich = rich_features(words, found, no_pieces(n))
         assert same(rich[0], expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_long_texts_equal_the_reference(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    words = [*FEW, *"fghijklmno"]
+    idf = dict(zip(words, rng.uniform(0.1, 9.0, len(words)).tolist(), strict=True))
+    given_ = Statistics(idf, frozenset("abcd"), 300.0, 4.0)
+    texts = [
+        Text(tuple(rng.choice(words, n).tolist()), int(rng.integers(0, n + 1)))
+        for n in rng.integers(0, 900, 8)
+    ]
+    assert same(
+        found_features(list("abcade"), texts, given_), slow_features(list("abcade"), texts, given_)
+    )
 
 
 cosine = st.floats(-1, 1, width=32)

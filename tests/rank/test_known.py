@@ -159,7 +159,7 @@ def test_a_view_is_quiet_again_without_known_answers() -> None:
     assert again.known.tolist() == []
     assert again.row_of(*OTHER) is None
     assert view.row_of(*OTHER) == 0
-    assert again.of_query(KEY) is None
+    assert again.of_queries([KEY]) == {}
 
 
 def test_known_answers_are_not_stored_with_a_version(tmp_path: Path) -> None:

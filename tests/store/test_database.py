@@ -98,3 +98,17 @@ def test_each_of_many_values_is_asked_for_once(pair: tuple[Database, Database], 
         wanted = list(range(n))
         sql = "SELECT n FROM numbers WHERE n IN (%s) AND n >= ?"
         assert sorted(row[0] for row in in_chunks(conn, sql, wanted, (0,))) == wanted
+
+
+def test_each_transaction_is_as_durable_as_it_asks_for(tmp_path: Path) -> None:
+    database = Database(tmp_path / "flywheel.db")
+    found = []
+    for durable in (True, True, False, False, True, False, None, True, True):
+        if durable is None:
+            database.close_connections()
+            continue
+        with database.transaction(durable=durable) as conn:
+            found.append(conn.execute("PRAGMA synchronous").fetchone()[0])
+    full, normal = 2, 1
+    assert found == [full, full, normal, normal, full, normal, full, full]
+    database.close()

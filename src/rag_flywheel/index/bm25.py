@@ -7,7 +7,7 @@ BM25 do you mean?"): idf(t) · tf / (tf + k1 (1 − b + b · len / avglen)).
 import json
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -133,6 +133,7 @@ class WordScores:
         return self.data[start:end], self.texts[start:end]
 
 
+@lru_cache(maxsize=65_536)
 def idf_of(df: int, n: int) -> float:
     """Lucene's inverse document frequency of a word that df of n texts have."""
     return float(np.log(1.0 + (n - df + 0.5) / (df + 0.5)))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from rag_flywheel.disk import all_below, all_within, divides, read_arrays, read_words, write_arrays
 from rag_flywheel.index.spans import by_first_use, places_of
+from rag_flywheel.index.spare import SpareArrays
 
 _LETTERS = 4
 _AT_ONCE = 2_000  # texts
@@ -93,11 +94,11 @@ class CharNgrams:
 
     def of_query(self, words: Sequence[str]) -> dict[str, float]:
         """idf of the known n-grams of a query's words, times how often the query has each."""
-        found: dict[str, float] = {}
-        for word in words:
-            for ngram in char_ngrams_of(word):
-                if ngram in self.number:
-                    found[ngram] = found.get(ngram, 0.0) + float(self.idf[self.number[ngram]])
+        number, found = self.number, dict[str, float]()
+        every = [ngram for word in words for ngram in char_ngrams_of(word) if ngram in number]
+        idf = self.idf[[number[ngram] for ngram in every]].tolist() if every else []
+        for ngram, own in zip(every, idf, strict=True):
+            found[ngram] = found.get(ngram, 0.0) + own
         return found
 
     def counts(
@@ -107,24 +108,64 @@ class CharNgrams:
 
         tokens: numbers of the texts' words, one text after the other; lengths int64 (n,).
         """
-        n, m = len(lengths), len(ngrams)
-        numbers = np.array([self.number[ngram] for ngram in ngrams], dtype=np.int64)
-        sharing = np.flatnonzero(self._words_with(numbers.tolist())[tokens])
-        words, which = np.unique(tokens[sharing], return_inverse=True)  # few, many times over
-        text = np.searchsorted(np.cumsum(lengths), sharing, side="right")
+        n, number = len(lengths), self.number
+        numbers = np.array([number[ngram] for ngram in ngrams], dtype=np.int64)
+        sharing = self._sharing(numbers.tolist(), tokens)
+        words, which = self._distinct(tokens[sharing])
+        text = lengths.cumsum().searchsorted(sharing, side="right")
         cells = np.bincount(text * len(words) + which, minlength=n * len(words))
-        in_texts = cells.reshape(n, len(words)).astype(np.float64)
-        return in_texts @ self._in_words(words, numbers).reshape(len(words), m)
+        in_texts = cells.reshape(n, len(words)).astype(np.float32)  # exact up to 2**24
+        return (in_texts @ self._in_words(words, numbers)).astype(np.float64)
 
-    def _in_words(self, words: Ints, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def _sharing(self, numbers: Sequence[int], tokens: Ints) -> npt.NDArray[np.int64]:
+        """The places of tokens that have any of these n-grams."""
+        words, starts = self._words_by_ngram
+        parts = [words[starts[number] : starts[number + 1]] for number in numbers]
+        if not parts:
+            return np.empty(0, dtype=np.int64)
+        having = np.concatenate(parts)
+        with self._marks.borrowed() as mark:
+            mark[having] = 0
+            found: npt.NDArray[np.int64] = (mark[tokens] + 1).nonzero()[0]
+            mark[having] = -1
+        return found
+
+    def _distinct(self, words: Ints) -> tuple[Ints, npt.NDArray[np.int64]]:
+        """The distinct of these words, and which of them each is."""
+        every = np.arange(len(words), dtype=np.int32)
+        with self._places.borrowed() as place:
+            place[words] = every
+            last = place[words]
+            place[words] = -1
+        distinct = (last == every).nonzero()[0]
+        number = np.empty(len(words), dtype=np.int64)
+        number[distinct] = np.arange(len(distinct))
+        return words[distinct], number[last]
+
+    def _in_words(self, words: Ints, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """How often each of these n-grams is in each of these words, (n, m)."""
         m, many = len(numbers), self._sizes[words]
         ids = self.ids[places_of(self.offsets[words], many)]
-        order = np.argsort(numbers)
-        place = order[np.minimum(np.searchsorted(numbers, ids, sorter=order), m - 1)]
-        cells = np.repeat(np.arange(len(words)) * m, many) + place
-        found = np.bincount(cells[numbers[place] == ids], minlength=len(words) * m)
-        return found.reshape(len(words), m).astype(np.float64)
+        with self._columns.borrowed() as column:
+            column[numbers] = np.arange(m)
+            place = column[ids]
+            column[numbers] = -1
+        asked = (place >= 0).nonzero()[0]
+        cells = np.arange(len(words)).repeat(many)[asked] * m + place[asked]
+        found = np.bincount(cells, minlength=len(words) * m)
+        return found.reshape(len(words), m).astype(np.float32)
+
+    @cached_property
+    def _marks(self) -> SpareArrays:
+        return SpareArrays(len(self.offsets) - 1, np.int8)
+
+    @cached_property
+    def _places(self) -> SpareArrays:
+        return SpareArrays(len(self.offsets) - 1, np.int32)
+
+    @cached_property
+    def _columns(self) -> SpareArrays:
+        return SpareArrays(len(self.number), np.int32)
 
     def in_texts(self, tokens: Ints, offsets: Ints) -> Ints:
         """The number of n-grams in each text, (n,); text i has tokens[offsets[i]:offsets[i + 1]]."""
@@ -139,15 +180,6 @@ class CharNgrams:
     def _sizes(self) -> npt.NDArray[np.int64]:
         """The number of n-grams in each word."""
         return np.diff(self.offsets).astype(np.int64)
-
-    def _words_with(self, numbers: Sequence[int]) -> npt.NDArray[np.bool_]:
-        """bool (n_words,): which words have any of these n-grams."""
-        words, starts = self._words_by_ngram
-        found = np.zeros(len(self.offsets) - 1, dtype=bool)
-        parts = [words[starts[number] : starts[number + 1]] for number in numbers]
-        if parts:
-            found[np.concatenate(parts)] = True
-        return found
 
     @cached_property
     def _words_by_ngram(self) -> tuple[Ints, Ints]:

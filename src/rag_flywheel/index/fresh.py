@@ -20,6 +20,7 @@ from rag_flywheel.index.growing import GrowingArray, GrowingRows
 from rag_flywheel.index.positions import find_pids
 from rag_flywheel.index.postings import Found, Ints, Postings
 from rag_flywheel.index.statistics import WordStatistics
+from rag_flywheel.index.texts import Texts
 from rag_flywheel.index.tokenizer import TokenIds, Tokenizer, tokenizer_of
 from rag_flywheel.index.word_list import WordList
 from rag_flywheel.records import ENGLISH, Pids, Vectors
@@ -251,10 +252,14 @@ class FreshSegment:
         n_words = np.bincount(found.row, minlength=len(self.present))
         return np.flatnonzero((n_words == len(known)) & self.present)
 
+    def texts_at(self, positions: Ints) -> Texts:
+        """The texts at these positions, as their words."""
+        return Texts(positions, *self.texts.at(positions))
+
     def words_at(
-        self, words: Sequence[str], positions: Ints, statistics: WordStatistics
-    ) -> tuple[Ints, Ints]:
-        """Where distinct words occur in the texts at these positions, as in `LexicalIndex`."""
+        self, words: Sequence[str], texts: Texts, statistics: WordStatistics
+    ) -> npt.NDArray[np.int16]:
+        """Where distinct words occur in texts, as in `LexicalIndex`."""
         place = np.full(len(self.words), -1, dtype=np.int16)
         for i, word in enumerate(words):
             for compound in statistics.compounds_with(word):
@@ -263,14 +268,14 @@ class FreshSegment:
         for i, word in enumerate(words):
             if (number := self.words.number_of(word)) is not None:
                 place[number] = i
-        tokens, lengths = self.texts.at(positions)
-        return place[tokens].astype(np.int64), lengths
+        found: npt.NDArray[np.int16] = place[texts.tokens]
+        return found
 
     def ngrams_at(
-        self, ngrams: Sequence[str], positions: Ints
+        self, ngrams: Sequence[str], texts: Texts
     ) -> tuple[npt.NDArray[np.float64], Ints]:
         """How often each n-gram is in each of these texts, as in `LexicalIndex`."""
-        tokens, lengths = self.texts.at(positions)
+        tokens, lengths, positions = texts.tokens, texts.lengths, texts.positions
         asked, numbers = self.words.ngrams_numbered(ngrams)
         found = self.words.ngrams.having(numbers.tolist())
         sharing = np.zeros(len(self.words), dtype=np.bool_)

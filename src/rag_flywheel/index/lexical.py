@@ -29,8 +29,10 @@ from rag_flywheel.index.bm25 import LexicalScores, WordScores, add_column, idf_o
 from rag_flywheel.index.char_ngrams import CharNgrams
 from rag_flywheel.index.compounds import Compounds, parts_of
 from rag_flywheel.index.languages import COMPOUNDING
-from rag_flywheel.index.spans import by_first_use, places_of
+from rag_flywheel.index.spans import by_first_use
+from rag_flywheel.index.spare import SpareArrays
 from rag_flywheel.index.statistics import MOST_PAIRS
+from rag_flywheel.index.texts import Texts
 from rag_flywheel.index.tokenizer import (
     Numbers,
     TokenIds,
@@ -289,24 +291,38 @@ class LexicalIndex:
             seen.add(words)
         return None if len(seen) == len(self) else first
 
-    def words_at(
-        self, words: Sequence[str], positions: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Where distinct words occur in the texts at these positions.
+    def texts_at(self, positions: npt.NDArray[np.int64]) -> Texts:
+        """The texts at these positions, as their words."""
+        starts, ends = self.offsets[positions], self.offsets[positions + 1]
+        spans = zip(
+            starts.tolist(), ends.tolist(), strict=True
+        )  # quicker than an array of all places
+        parts = [self.tokens[start:end] for start, end in spans]
+        tokens = np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
+        return Texts(positions, tokens, (ends - starts).astype(np.int64))
+
+    def words_at(self, words: Sequence[str], texts: Texts) -> npt.NDArray[np.int16]:
+        """Where distinct words occur in texts, one after the other: each token as the number of its word in
+        `words`, or -1.
 
         A compound stands for the last of its parts that is asked for, unless it is itself.
-        Returns (places, lengths): the texts one after the other, each token as the number of its
-        word in `words` or -1, int64; and how many tokens each text has.
         """
-        found, lengths = self._tokens_at(positions)
-        number = np.full(len(self.vocabulary), -1, dtype=np.int16)
-        for i, word in enumerate(words if len(self.compounds.ids) else ()):
-            if (token := self.vocabulary.get(word)) is not None:
-                number[self.compounds.having(token)] = i
-        for i, word in enumerate(words):
-            if (token := self.vocabulary.get(word)) is not None:
-                number[token] = i
-        return number[found].astype(np.int64), lengths
+        known = [(i, n) for i, w in enumerate(words) if (n := self.vocabulary.get(w)) is not None]
+        asked = [number for _, number in known]
+        with self._numbers.borrowed() as number:
+            having = [self.compounds.having(n) for n in asked] if len(self.compounds.ids) else []
+            for (i, _), compounds in zip(known, having, strict=False):
+                number[compounds] = i
+            number[asked] = [i for i, _ in known]
+            found: npt.NDArray[np.int16] = number[texts.tokens]
+            for compounds in having:
+                number[compounds] = -1
+            number[asked] = -1
+        return found
+
+    @cached_property
+    def _numbers(self) -> SpareArrays:
+        return SpareArrays(len(self.vocabulary), np.int16)
 
     @cached_property
     def average_ngrams(self) -> float:
@@ -320,19 +336,11 @@ class LexicalIndex:
         return self.ngrams.in_texts(self.tokens, self.offsets)
 
     def ngrams_at(
-        self, ngrams: Sequence[str], positions: npt.NDArray[np.int64]
+        self, ngrams: Sequence[str], texts: Texts
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """How often each n-gram is in each of these texts, (n, m); and the n-grams of each, (n,)."""
-        found = self.ngrams.counts(ngrams, *self._tokens_at(positions))
-        return found, self._n_ngrams[positions].astype(np.int64)
-
-    def _tokens_at(
-        self, positions: npt.NDArray[np.int64]
-    ) -> tuple[TokenIds, npt.NDArray[np.int64]]:
-        """The tokens of these texts, one text after the other, and how many each has."""
-        starts = self.offsets[positions].astype(np.int64)
-        lengths = self.offsets[positions + 1] - starts
-        return self.tokens[places_of(starts, lengths)], lengths
+        """How often each n-gram is in each text, (n, m); and the n-grams of each, (n,)."""
+        found = self.ngrams.counts(ngrams, texts.tokens, texts.lengths)
+        return found, self._n_ngrams[texts.positions].astype(np.int64)
 
     def knows(self, word: str) -> bool:
         """Whether any text has this word."""

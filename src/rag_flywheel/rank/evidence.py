@@ -14,7 +14,7 @@ them first.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -80,6 +80,34 @@ def _note(rows: dict[bytes, list[int]], keys: Sequence[QueryKey], n: int) -> Non
 NO_VOTES = PastQuery((), ())
 
 
+class Unjudged:
+    """Past queries whose votes are judged when a question first comes near them; thread-safe.
+
+    judge: what the votes on such past queries say, of those on which any vote stands.
+    known: the known answers of those that have some.
+    """
+
+    def __init__(
+        self,
+        judge: Callable[[Sequence[QueryKey]], Mapping[QueryKey, PastQuery]],
+        known: Mapping[QueryKey, tuple[Known, ...]],
+    ) -> None:
+        self._judge = judge
+        self._known = known
+        self._judged: dict[QueryKey, PastQuery] = {}
+
+    def of(self, keys: Sequence[QueryKey]) -> list[PastQuery]:
+        """The evidence from each of these past queries, of which those new to it are judged together."""
+        judged = self._judged
+        missing = [key for key in keys if key not in judged]
+        if missing:
+            found = self._judge(missing)
+            for key in missing:
+                past, known = found.get(key, NO_VOTES), self._known.get(key, ())
+                judged[key] = replace(past, known=known) if known else past
+        return [judged[key] for key in keys]
+
+
 @dataclass(frozen=True)
 class EvidenceView:
     """The past queries that ranking may use, the first `n`. A view never changes; `updated` makes
@@ -87,8 +115,9 @@ class EvidenceView:
 
     tenant_codes: by tenant that votes were cast under; silent: rows whose votes were all retracted,
     without known answers; codes: of the first of the vectors, None while there are few; known: the
-    rows with known answers, ascending. The evidence of row i is in part i // 256 of `_changed`; else
-    the stored evidence holds.
+    rows with known answers, ascending; unjudged: whether the votes on some past queries may be unjudged
+    as yet, any of which may turn out to be silent. The evidence of row i is in part i // 256 of
+    `_changed`; else the stored evidence holds.
     """
 
     dim: int
@@ -97,7 +126,8 @@ class EvidenceView:
     silent: frozenset[int] = frozenset()
     codes: Codes | None = None
     known: Rows = field(default_factory=lambda: np.empty(0, np.int64))
-    _changed: tuple[Mapping[int, PastQuery], ...] = ()
+    unjudged: bool = False
+    _changed: tuple[Mapping[int, PastQuery | Unjudged], ...] = ()
     _room: _Room | None = None
 
     @classmethod
@@ -111,7 +141,7 @@ class EvidenceView:
         _note(room.rows, keys, 0)
         codes = {tenant: i for i, tenant in enumerate(stored.tenants)}
         coded = codes_of(vectors[:n], stored.codes)
-        parts: tuple[Mapping[int, PastQuery], ...] = ({},) * -(-n // _PART)
+        parts: tuple[Mapping[int, PastQuery | Unjudged], ...] = ({},) * -(-n // _PART)
         return cls(vectors.shape[1], n, codes, codes=coded, _changed=parts, _room=room)
 
     @property
@@ -129,10 +159,28 @@ class EvidenceView:
     def past_query(self, row: int) -> PastQuery:
         """The evidence from the votes on the past query in a row."""
         found = self._changed[row // _PART].get(row)
-        if found is not None:
-            return found
         assert self._room is not None
-        return self._room.stored.past_query(row)
+        if isinstance(found, Unjudged):
+            return found.of([self._room.keys[row]])[0]
+        return self._room.stored.past_query(row) if found is None else found
+
+    def silent_of(self, rows: Rows) -> list[int]:
+        """Those of these past queries that are found to be silent once the votes on them are judged."""
+        if not self.unjudged or self._room is None:
+            return []
+        of_each = dict[Unjudged, list[int]]()
+        for row in rows.tolist():
+            found = self._changed[row // _PART].get(row)
+            if isinstance(found, Unjudged):
+                of_each.setdefault(found, []).append(row)
+        keys = self._room.keys
+        judged = ((own, each.of([keys[row] for row in own])) for each, own in of_each.items())
+        return [
+            row
+            for own, every in judged
+            for row, past in zip(own, every, strict=True)
+            if _mute(past)
+        ]
 
     def of_tenant(self, code: int) -> npt.NDArray[np.bool_]:
         """Whether each past query has votes or known answers under the tenant with this code, (n,)."""
@@ -152,13 +200,16 @@ class EvidenceView:
             return None
         for key, row in self._with_hash(name):
             if key.tenant == tenant and row not in self.silent:
-                return row
+                return None if self.silent_of(np.array([row])) else row
         return None
 
-    def of_query(self, key: QueryKey) -> PastQuery | None:
-        """The evidence from a past query, None where the view has no row for it."""
-        rows = (row for found, row in self._with_hash(key.query_hash) if found == key)
-        return next((self.past_query(row) for row in rows), None)
+    def of_queries(self, keys: Sequence[QueryKey]) -> dict[QueryKey, PastQuery]:
+        """The evidence from those of these past queries that the view has a row for."""
+        rows = {key: row for key in keys if (row := self._row(key)) is not None}
+        self.silent_of(
+            np.array(list(rows.values()), np.int64)
+        )  # judges those that need it together
+        return {key: self.past_query(row) for key, row in rows.items()}
 
     def _with_hash(self, name: bytes) -> list[tuple[QueryKey, int]]:
         """The past queries of the view with this text, each with its row."""
@@ -181,28 +232,55 @@ class EvidenceView:
         old = {key: row for name in names for key, row in self._with_hash(name)}
         new = [key for key in found if key not in old]
         rows = {**old, **{key: self.n + i for i, key in enumerate(new)}}
+        silent = {rows[key] for key, past in found.items() if _mute(past)}
+        loud = self.silent.intersection(rows[key] for key in found) - silent
+        return replace(
+            self._with_keys(new, vectors),
+            silent=(self.silent - loud) | silent if loud or silent else self.silent,
+            known=_with_rows(
+                self.known, {rows[key]: bool(past.known) for key, past in found.items()}
+            ),
+            _changed=_replaced(self._changed, {rows[key]: past for key, past in found.items()}),
+        )
+
+    def lacking(self, keys: Iterable[QueryKey]) -> list[QueryKey]:
+        """Those of these past queries that have no row in the view, in their order."""
+        return [key for key in keys if self._row(key) is None]
+
+    def with_unjudged(
+        self, keys: Sequence[QueryKey], unjudged: Unjudged, vectors: Mapping[bytes, Vectors]
+    ) -> "EvidenceView":
+        """A view in which the votes on these past queries have to be judged. vectors: as in `updated`."""
+        own = [(key, self._row(key)) for key in keys]
+        view = self._with_keys([key for key, row in own if row is None], vectors)
+        rows = [*(row for _, row in own if row is not None), *range(self.n, view.n)]
+        changed = _replaced(self._changed, dict.fromkeys(rows, unjudged))
+        return replace(view, silent=self.silent.difference(rows), unjudged=True, _changed=changed)
+
+    def _row(self, key: QueryKey) -> int | None:
+        room = self._room
+        if room is None:
+            return None
+        for row in room.rows.get(key.query_hash, ()):
+            if row < self.n and room.keys[row] == key:
+                return row
+        return None
+
+    def _with_keys(
+        self, new: Sequence[QueryKey], vectors: Mapping[bytes, Vectors]
+    ) -> "EvidenceView":
+        """A view with rows for further past queries, of which nothing is said as yet."""
+        if not new:
+            return self
         codes = self.tenant_codes
-        for _, tenant in new:
+        for tenant in dict.fromkeys(tenant for _, tenant in new):
             if tenant not in codes:
                 codes = {**codes, tenant: len(codes)}
-        room, coded = self._room, self.codes
-        if new:
-            room = self._with_room(len(new))
-            added = np.stack([vectors[key.query_hash] for key in new])
-            room.add(new, added, [codes[tenant] for _, tenant in new])
-            coded = codes_of(room.vectors[: self.n + len(new)], self.codes)
-        silent = {rows[key] for key, past in found.items() if not past.votes and not past.known}
-        loud = self.silent.intersection(rows[key] for key in found) - silent
-        return EvidenceView(
-            self.dim,
-            self.n + len(new),
-            codes,
-            (self.silent - loud) | silent if loud or silent else self.silent,
-            coded,
-            _with_rows(self.known, {rows[key]: bool(past.known) for key, past in found.items()}),
-            _replaced(self._changed, {rows[key]: past for key, past in found.items()}),
-            room,
-        )
+        room, n = self._with_room(len(new)), self.n + len(new)
+        added = np.stack([vectors[key.query_hash] for key in new])
+        room.add(new, added, [codes[tenant] for _, tenant in new])
+        coded = codes_of(room.vectors[:n], self.codes)
+        return replace(self, n=n, tenant_codes=codes, codes=coded, _room=room)
 
     def _with_room(self, n_more: int) -> _Room:
         """The shared room, or a larger one of its own, with place for so many more."""
@@ -219,6 +297,10 @@ class EvidenceView:
         return larger
 
 
+def _mute(past: PastQuery) -> bool:
+    return not past.votes and not past.known
+
+
 def _with_rows(rows: Rows, changed: Mapping[int, bool]) -> Rows:
     """These ascending rows, with those that are True in `changed`, and without those that are False."""
     there = [row for row, known in changed.items() if known]
@@ -229,10 +311,11 @@ def _with_rows(rows: Rows, changed: Mapping[int, bool]) -> Rows:
 
 
 def _replaced(
-    parts: tuple[Mapping[int, PastQuery], ...], changed: Mapping[int, PastQuery]
-) -> tuple[Mapping[int, PastQuery], ...]:
+    parts: tuple[Mapping[int, PastQuery | Unjudged], ...],
+    changed: Mapping[int, PastQuery | Unjudged],
+) -> tuple[Mapping[int, PastQuery | Unjudged], ...]:
     """The parts, with copies in place of those in which a row changed."""
-    new: dict[int, dict[int, PastQuery]] = {}
+    new: dict[int, dict[int, PastQuery | Unjudged]] = {}
     for row, past in changed.items():
         at = row // _PART
         if at not in new:
@@ -470,6 +553,10 @@ def _gathered(
         near, cosines = near[others], cosines[others]
     above = (np.minimum(cosines, 1.0) - kernel.theta) / (1.0 - kernel.theta)
     nearest = _nearest(view, near, above, kernel)
+    while silent := view.silent_of(near[nearest]):
+        others = ~np.isin(near, silent)
+        near, cosines, above = near[others], cosines[others], above[others]
+        nearest = _nearest(view, near, above, kernel)
     same = sure = np.zeros(len(nearest))
     if (typical := query.typical_cosine) is not None:
         scaled = (cosines[nearest] - typical) / (1.0 - typical)

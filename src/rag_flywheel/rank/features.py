@@ -7,7 +7,9 @@ the best candidates only.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,9 +42,10 @@ text. length: log(1 + its words). known: the share of the question's words that 
 as in cover. said: log(1 + s), s the sum of the idf of the question's words over that of a word in no
 text, about how many rare words it has. None of them depends on copies of a text: idf counts equal texts
 once."""
+_BIGRAM, _TITLE, _RAREST, _IN_WINDOW, _PAIRS, _LENGTH, _PIECES = range(len(RICH))
 _MOST_WORDS = 64  # distinct words of a query that are looked for, the rarest
 _WINDOW, _NEAR = 15, 8  # words
-_AT_ONCE = 8_192  # tokens
+_SHORT = 2**15 - 1  # the largest number of two bytes
 _WINDOW_SCALE = 10.0
 
 
@@ -57,9 +60,10 @@ def cheap_features(
     typical_cosine: of two texts of the index. The share of BM25 is 0 for every candidate
     when no text has a word of the query.
     """
-    share = bm25 / best_bm25 if best_bm25 > 0 else np.zeros_like(bm25)
-    dense = (cosines - typical_cosine) / (1.0 - typical_cosine)
-    return np.stack([dense, share], axis=1).astype(np.float32)
+    cheap = np.empty((len(cosines), len(CHEAP)), dtype=np.float32)
+    cheap[:, 0] = (cosines - typical_cosine) / (1.0 - typical_cosine)
+    cheap[:, 1] = bm25 / best_bm25 if best_bm25 > 0 else 0.0
+    return cheap
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,11 @@ class QueryWords:
 
 @dataclass(frozen=True)
 class _Found:
-    """The tokens of texts that are words of the query, in order: text, position, word (k,) each."""
+    """The tokens of texts that are words of the query, in order: text, position, word (k,) each.
+
+    position: by which two tokens of one text are as far apart as in it, and those of different texts
+    _WINDOW and more.
+    """
 
     text: Ints
     position: Ints
@@ -105,7 +113,7 @@ class TextWords:
     lengths (n,): tokens of each text; titles (n,): how many of them, the first, are the title.
     """
 
-    places: Ints
+    places: npt.NDArray[np.integer[Any]]
     lengths: Ints
     titles: Ints
     average_length: float
@@ -114,9 +122,21 @@ class TextWords:
     @cached_property
     def found(self) -> _Found:
         """The tokens that are words of the query."""
-        hits = np.flatnonzero(self.places >= 0)
-        text = np.searchsorted(np.cumsum(self.lengths), hits, side="right")
-        return _Found(text, hits, self.places[hits])
+        hits = (self.places >= 0).nonzero()[0]
+        text = self.lengths.cumsum().searchsorted(hits, side="right")
+        return _Found(text, hits + text * _WINDOW, self.places[hits].astype(np.int64))
+
+    @cached_property
+    def starts(self) -> Ints:
+        """Where each text begins among the positions of found tokens, (n,)."""
+        n = len(self.lengths)
+        starts: Ints = self.lengths.cumsum() - self.lengths + np.arange(n) * _WINDOW
+        return starts
+
+    @cached_property
+    def norm(self) -> npt.NDArray[np.float64]:
+        """What BM25 adds to the frequency of a word in each text, (n,)."""
+        return _norm(self.lengths, self.average_length)
 
 
 @dataclass(frozen=True)
@@ -149,31 +169,20 @@ class Best:
 @dataclass(frozen=True)
 class _Close:
     """Pairs of found tokens of one text with fewer than _WINDOW tokens from one to the other: their
-    numbers, first < second, (p,) each; for one first those of second ascend."""
+    numbers, first < second, (p,) each, by first and then by second."""
 
     first: Ints
     second: Ints
 
     @classmethod
     def of(cls, found: _Found) -> "_Close":
-        """All pairs, found in large batches: a numpy call costs more than its work on few tokens."""
-        k = len(found.text)
-        if not k:
-            return cls(found.text, found.text)
-        starts = range(0, k, _AT_ONCE)
-        parts = [_close_from(found, start, min(start + _AT_ONCE, k)) for start in starts]
-        first, second = (np.concatenate(each) for each in zip(*parts, strict=True))
-        return cls(first, second)
-
-
-def _close_from(found: _Found, start: int, end: int) -> tuple[Ints, Ints]:
-    """The pairs whose first token is one of start to end - 1."""
-    later = np.arange(1, _WINDOW)[:, None] + np.arange(start, end)
-    at = np.minimum(later, len(found.text) - 1)
-    near = (later < len(found.text)) & (found.text[at] == found.text[start:end])
-    near &= found.position[at] - found.position[start:end] < _WINDOW
-    apart, first = np.nonzero(near)
-    return first + start, first + start + apart + 1
+        """All pairs."""
+        every = np.arange(len(found.text))
+        ends = found.position.searchsorted(found.position + _WINDOW)
+        counts = ends - every - 1
+        before = counts.cumsum() - counts
+        second = np.arange(int(counts.sum())) + (every + 1 - before).repeat(counts)
+        return cls(every.repeat(counts), second)
 
 
 def rich_features(
@@ -185,36 +194,25 @@ def rich_features(
     texts' own.
     """
     n, m = len(texts.lengths), len(query.words)
-    length = np.log((texts.lengths + 1.0) / (texts.average_length + 1.0))
+    rich = np.zeros((n, len(RICH)), dtype=np.float32)
+    rich[:, _LENGTH] = np.log((texts.lengths + 1.0) / (texts.average_length + 1.0))
     if not n or not m:
-        nothing = np.zeros((n, len(RICH)), dtype=np.float32)
-        nothing[:, RICH.index("length")] = length
-        return nothing, best or Best(0.0, 0.0, 0.0, 0.0)
-    found, starts = texts.found, np.cumsum(texts.lengths) - texts.lengths
-    cells = found.text * m + found.word
-    in_title = found.position - starts[found.text] < texts.titles[found.text]
-    in_titles = np.bincount(cells[in_title], minlength=n * m).reshape(n, m).astype(np.float64)
-    weights = query.idf * np.bincount(query.order[query.order >= 0], minlength=m)
-    title = _saturated(in_titles, texts.titles, texts.average_title) @ weights
-    known = np.flatnonzero(query.known)  # in order of falling idf
-    rarest = np.zeros(n)
+        return rich, best or Best(0.0, 0.0, 0.0, 0.0)
+    found = texts.found
+    known = query.known.nonzero()[0]  # in order of falling idf
     if len(known):
-        rarest[found.text[found.word == known[0]]] = 1.0
+        rich[found.text[found.word == known[0]], _RAREST] = 1.0
     close = _Close.of(found)
-    bigram, pairs = _bigrams(query, texts, found), _pairs(query, texts, found, close)
-    ngrams = text_ngrams.bm25()
+    title, bigram = _titles(query, texts, found), _bigrams(query, texts, found)
+    pairs, ngrams = _pairs(query, texts, found, close), text_ngrams.bm25()
     if best is None:
         best = Best(*(float(scores.max(initial=0.0)) for scores in (title, bigram, pairs, ngrams)))
-    columns = [
-        _share(bigram, best.bigram),
-        _share(title, best.title),
-        rarest,
-        _window(query, found, close, n) / _WINDOW_SCALE,
-        _share(pairs, best.pairs),
-        length,
-        _share(ngrams, best.pieces),
-    ]
-    return np.stack(columns, axis=1).astype(np.float32), best
+    rich[:, _BIGRAM] = _share(bigram, best.bigram)
+    rich[:, _TITLE] = _share(title, best.title)
+    rich[:, _IN_WINDOW] = _window(query, found, close, n) / _WINDOW_SCALE
+    rich[:, _PAIRS] = _share(pairs, best.pairs)
+    rich[:, _PIECES] = _share(ngrams, best.pieces)
+    return rich, best
 
 
 def measures(
@@ -230,7 +228,7 @@ def measures(
     """
     n, m = len(texts.lengths), len(idf)
     there = np.zeros((n, m), dtype=bool)
-    there[texts.found.text, texts.found.word] = True
+    there.reshape(-1)[texts.found.text * m + texts.found.word] = True
     found = np.empty((n, len(MEASURES)), dtype=np.float32)
     total = float(idf.sum())
     found[:, 0] = there @ idf / total if total > 0 else 0.0
@@ -241,47 +239,62 @@ def measures(
     return found
 
 
-def with_rich(cheap: Features, pool: Ints, rich: Features) -> Features:
+def with_rich(
+    cheap: Features, pool: Ints, rich: Features, into: Features | None = None
+) -> Features:
     """float32 (n, 9): all features; `rich` are those of the candidates at `pool`.
 
     A candidate whose words were not read gets the least value among those whose words were.
+    into: float32 (n, 9 or more), whose first columns they are put into; None: a new array.
     """
-    least = rich.min(axis=0) if len(rich) else np.zeros(len(RICH), dtype=np.float32)
-    full = np.empty((len(cheap), len(FEATURES)), dtype=np.float32)
-    full[:, : len(CHEAP)], full[:, len(CHEAP) :] = cheap, least
-    full[pool, len(CHEAP) :] = rich
+    full = np.empty((len(cheap), len(FEATURES)), dtype=np.float32) if into is None else into
+    full[:, : len(CHEAP)] = cheap
+    full[:, len(CHEAP) : len(FEATURES)] = rich.min(axis=0) if len(rich) else 0.0
+    full[pool, len(CHEAP) : len(FEATURES)] = rich
     return full
+
+
+def _titles(query: QueryWords, texts: TextWords, found: _Found) -> npt.NDArray[np.float64]:
+    """BM25 of the titles."""
+    m, n = len(query.words), len(texts.lengths)
+    ends = texts.starts + texts.titles
+    here = (found.position < ends[found.text]).nonzero()[0]
+    if not len(here):
+        return np.zeros(n)
+    tf = np.bincount(found.text[here] * m + found.word[here], minlength=n * m).reshape(n, m)
+    weights = query.idf * np.bincount(query.order[query.order >= 0], minlength=m)
+    total: npt.NDArray[np.float64] = _saturated(tf, texts.titles, texts.average_title) @ weights
+    return total
 
 
 def _bigrams(query: QueryWords, texts: TextWords, found: _Found) -> npt.NDArray[np.float64]:
     """BM25 of pairs of neighbouring words; a pair's idf is the mean of its words'."""
     m, n = len(query.words), len(texts.lengths)
-    left, right = query.order[:-1], query.order[1:]
-    kept = (left >= 0) & (right >= 0)
-    of_pairs = Counter((left[kept] * m + right[kept]).tolist())
-    if not of_pairs:
+    order = query.order.tolist()
+    of_pairs = Counter(a * m + b for a, b in pairwise(order) if a >= 0 and b >= 0)
+    at = (found.position[1:] - found.position[:-1] == 1).nonzero()[0]
+    if not of_pairs or not len(at):
         return np.zeros(n)
     codes = np.array(sorted(of_pairs), dtype=np.int64)
     counts = np.array([of_pairs[code] for code in codes.tolist()])
-    beside = np.diff(found.position) == 1
-    at = np.flatnonzero(beside & (np.diff(found.text) == 0))
-    spoken = found.word[at] * m + found.word[at + 1]
-    pair = np.minimum(np.searchsorted(codes, spoken), len(codes) - 1)
-    of_query = codes[pair] == spoken
+    number = np.full(m * m, -1, dtype=np.int64)
+    number[codes] = np.arange(len(codes))
+    pair = number[found.word[at] * m + found.word[at + 1]]
+    of_query = (pair >= 0).nonzero()[0]
     cells = found.text[at[of_query]] * len(codes) + pair[of_query]
-    tf = np.bincount(cells, minlength=n * len(codes)).reshape(n, len(codes)).astype(np.float64)
+    tf = np.bincount(cells, minlength=n * len(codes)).reshape(n, len(codes))
     idf = (query.idf[codes // m] + query.idf[codes % m]) / 2.0
-    saturated = _saturated(tf, texts.lengths, texts.average_length)
-    total: npt.NDArray[np.float64] = saturated @ (counts * idf)
+    total: npt.NDArray[np.float64] = (tf / (tf + texts.norm[:, None])) @ (counts * idf)
     return total
 
 
 def _window(query: QueryWords, found: _Found, close: _Close, n: int) -> npt.NDArray[np.float64]:
     """The largest sum of idf of distinct words within _WINDOW tokens of a text."""
     best = np.zeros(n)
-    new = _previous(query, found)[close.second] < close.first  # not yet counted from this start
+    not_counted = (_previous(query, found, n)[close.second] < close.first).nonzero()[0]
     idf = query.idf[found.word]
-    more = np.bincount(close.first[new], idf[close.second[new]], minlength=len(idf))
+    first, second = close.first[not_counted], close.second[not_counted]
+    more = np.bincount(first, idf[second], minlength=len(idf))
     np.maximum.at(best, found.text, idf + more)
     return best
 
@@ -292,34 +305,44 @@ def _pairs(
     """BM25 of any two different words within _NEAR tokens; a pair's idf is the smaller one."""
     m, n = len(query.words), len(texts.lengths)
     apart = found.position[close.second] - found.position[close.first]
-    a, b = found.word[close.first], found.word[close.second]
-    kept = np.flatnonzero((apart < _NEAR) & (a != b))
-    a, b = a[kept], b[kept]
-    keys = (found.text[close.first[kept]] * m + np.minimum(a, b)) * m + np.maximum(a, b)
-    counts = np.bincount(keys)
-    cells = np.flatnonzero(counts)
-    tf = counts[cells]
-    text, low, high = cells // (m * m), cells // m % m, cells % m
-    norm = _norm(texts.lengths, texts.average_length)[text]
-    worth = tf / (tf + norm) * np.minimum(query.idf[low], query.idf[high])
-    return np.bincount(text, worth, minlength=n).astype(np.float64)
+    near = (apart < _NEAR).nonzero()[0]
+    first = close.first[near]
+    pair = _unordered(m)[found.word[first] * m + found.word[close.second[near]]]
+    different = (pair >= 0).nonzero()[0]
+    counts = np.bincount(found.text[first[different]] * (m * m) + pair[different])
+    cells = counts.nonzero()[0]
+    tf, text = counts[cells], cells // (m * m)
+    smaller = np.minimum(query.idf[:, None], query.idf).ravel()[cells - text * (m * m)]
+    worth = tf / (tf + texts.norm[text]) * smaller
+    return np.bincount(text, worth, minlength=n).astype(np.float64, copy=False)
 
 
-def _previous(query: QueryWords, found: _Found) -> Ints:
+@lru_cache(maxsize=_MOST_WORDS)
+def _unordered(m: int) -> Ints:
+    """A number for each two of m words, a · m + b, that is the same in either order; -1: of one word."""
+    word = np.arange(m)
+    numbers = np.minimum(word[:, None], word) * m + np.maximum(word[:, None], word)
+    np.fill_diagonal(numbers, -1)
+    return numbers.ravel()
+
+
+def _previous(query: QueryWords, found: _Found, n: int) -> Ints:
     """The number of the found token before each that is the same word in the same text, or -1."""
     key = found.text * len(query.words) + found.word
-    order = np.argsort(key, kind="stable")
-    same = np.flatnonzero(np.diff(key[order]) == 0)
+    if n * len(query.words) <= _SHORT:
+        key = key.astype(np.int16)  # which numpy sorts in two passes
+    order = key.argsort(kind="stable")
+    of_key = key[order]
+    same = (of_key[1:] == of_key[:-1]).nonzero()[0]
     before = np.full(len(order), -1, dtype=np.int64)
     before[order[same + 1]] = order[same]
     return before
 
 
-def _saturated(
-    tf: npt.NDArray[np.float64], lengths: Ints, average: float
-) -> npt.NDArray[np.float64]:
+def _saturated(tf: npt.NDArray[Any], lengths: Ints, average: float) -> npt.NDArray[np.float64]:
     """BM25's tf / (tf + k1 (1 - b + b · length / average length)); tf (n, m)."""
-    return tf / (tf + _norm(lengths, average)[:, None])
+    found: npt.NDArray[np.float64] = tf / (tf + _norm(lengths, average)[:, None])
+    return found
 
 
 def _norm(lengths: Ints, average: float) -> npt.NDArray[np.float64]:

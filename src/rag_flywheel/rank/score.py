@@ -155,7 +155,7 @@ def _posterior(
 ) -> Scored:
     prior = np.zeros(len(votes.support))
     for column in terms.T:
-        prior = prior + column
+        prior += column
     intercept = -log_normaliser(prior)
     n0 = parameters.kernel.n0
     if parameters.answers is None:
@@ -200,6 +200,8 @@ def _with_one_answer(
     """The intercept and the shift of each candidate by votes, where one passage is the answer."""
     support = votes.support
     shift = np.zeros(len(prior))
+    if not votes.any_vote:
+        return intercept, shift
     moved = np.flatnonzero(support > 0)
     if len(moved):
         log_prior = prior[moved] + intercept

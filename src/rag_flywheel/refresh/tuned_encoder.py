@@ -69,8 +69,8 @@ def put_queries(
         hashes = sorted(new.vectors)
         made = np.stack([new.vectors[h] for h in hashes])
         vector_store.put_vectors(conn, hashes, made, new.queries.revision)
-        voted = votes.queries_voted_on(conn, 0, passages.read_clock(conn))
-        texts = retrievals.query_texts(conn, voted)
+        voted = votes.questions_voted_on(conn, 0, passages.read_clock(conn))
+        texts = retrievals.query_texts(conn, sorted({key.query_hash for key in voted}))
         if source.config.known_answers:
             texts |= golden.known_queries(conn)
     query_vectors(database, source.under(new.queries).queries, texts, progress)

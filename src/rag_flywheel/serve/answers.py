@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rag_flywheel.errors import NotRecordedWarning, StorageError
+from rag_flywheel.errors import NotRecordedWarning
 from rag_flywheel.rank.score import Scored
 from rag_flywheel.records import Filter, Hit, KnownAnswer, Passage, Retrieval, Vectors
 from rag_flywheel.serve.explore import Allowance, drawn
 from rag_flywheel.serve.postponed import MOST, Postponed, Record, Write
-from rag_flywheel.serve.state import State
+from rag_flywheel.serve.state import RestoredError, State
 from rag_flywheel.store import retrievals, wall_clock
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.column_checks import EXPLORED, KNOWN, STAYED
@@ -86,14 +86,6 @@ def make_hit(
         relevance,
         explored,
     )
-
-
-class RestoredError(StorageError):
-    """The state that an answer came from is not that of the database any more: its numbers mean other
-    passages."""
-
-    def __init__(self) -> None:
-        super().__init__("a backup was restored while this was answered; repeat the call")
 
 
 def answer(

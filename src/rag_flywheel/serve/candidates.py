@@ -110,10 +110,11 @@ def _plain_weights(trust: float) -> npt.NDArray[np.float32]:
 def _looked_up(state: State, inside: Scope, query: EmbeddedText, dense: Pids, n: int) -> Lookup:
     words = state.statistics.query_words(query.text)
     bm25, fresh_bm25 = bm25_scores(state, inside, words)
-    pids = _union(dense, state.version.pids[highest(bm25, n)])
+    best_of_index = highest(bm25, n)
+    pids = _union(dense, state.version.pids[best_of_index])
     indexed = np.searchsorted(state.version.pids, pids)
     fresh = _best_fresh(state.fresh.cosines(query.vector), fresh_bm25, inside, n)
-    best_bm25 = float(max(scores.max(initial=0.0) for scores in (bm25, fresh_bm25)))
+    best_bm25 = float(max(bm25[best_of_index].max(initial=0.0), fresh_bm25.max(initial=0.0)))
     scores = np.concatenate([bm25[indexed], fresh_bm25[fresh]])
     cheap = cheap_of(state, query, scores, best_bm25, indexed, fresh)
     if is_one_name(query.text):
@@ -125,9 +126,11 @@ def _looked_up(state: State, inside: Scope, query: EmbeddedText, dense: Pids, n:
     rich, best = rich_of(state, words, of_index, of_fresh)
     read = np.zeros(len(cheap), dtype=bool)
     read[pool] = True
+    features = _with_measures(cheap, pool, rich)
+    if not len(fresh):
+        return Lookup(pids, features, read, best, best_bm25)
     found = np.concatenate([pids, state.fresh.pids[fresh]])
     order = np.argsort(found)
-    features = _with_measures(cheap, pool, rich)
     return Lookup(found[order], features[order], read[order], best, best_bm25)
 
 
@@ -160,8 +163,9 @@ def _with_measures(cheap: Features, pool: Positions, read: Features) -> Features
 
     The measures of the other candidates are nan.
     """
-    full = np.full((len(cheap), len(FEATURES) + len(MEASURES)), np.nan, dtype=np.float32)
-    full[:, : len(FEATURES)] = with_rich(cheap, pool, read[:, : len(RICH)])
+    full = np.empty((len(cheap), len(FEATURES) + len(MEASURES)), dtype=np.float32)
+    with_rich(cheap, pool, read[:, : len(RICH)], full)
+    full[:, len(FEATURES) :] = np.nan
     full[pool, len(FEATURES) :] = read[:, len(RICH) :]
     return full
 

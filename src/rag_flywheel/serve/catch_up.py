@@ -1,7 +1,7 @@
 """Computes the state of a just loaded version, and the state after further events of the store."""
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,16 +12,19 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.positions import find_pids
-from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView
-from rag_flywheel.rank.stored_evidence import StoredEvidence
-from rag_flywheel.records import Acting, Judgment
+from rag_flywheel.rank.evidence import NO_VOTES, EvidenceView, Unjudged
+from rag_flywheel.rank.stored_evidence import PastQuery, StoredEvidence
+from rag_flywheel.records import Acting, Judgment, QueryKey, Vectors
 from rag_flywheel.serve.fresh_texts import no_texts, with_texts, without_texts
 from rag_flywheel.serve.inheritance import Inheritance, inheritance, inheritance_after
-from rag_flywheel.serve.state import State
+from rag_flywheel.serve.state import RestoredError, State
 from rag_flywheel.store import forgetting, golden, mutes, passages
 from rag_flywheel.store import votes as vote_store
+from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import past_query_vectors
 from rag_flywheel.store.timeline import read_moment
+
+_AT_ONCE = 256  # questions whose votes are judged without waiting for a question that needs them
 
 
 def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
@@ -53,9 +56,17 @@ def corpus_of(conn: sqlite3.Connection, watermark: int, until: int) -> str:
 
 
 def initial_state(
-    version: LoadedVersion, frozen_at: int | None, conn: sqlite3.Connection, source: Source
+    version: LoadedVersion,
+    frozen_at: int | None,
+    conn: sqlite3.Connection,
+    source: Source,
+    database: Database | None = None,
 ) -> State:
-    """The state of a just loaded version, from a read transaction on the store."""
+    """The state of a just loaded version, from a read transaction on the store.
+
+    database: where votes on very many questions are read from when they are judged; None: they are judged
+    at once.
+    """
     present = passages.present_pids(conn)
     new = np.setdiff1d(present, version.pids, assume_unique=True)
     bare, seq = bare_state(version, conn), passages.read_clock(conn)
@@ -80,7 +91,7 @@ def initial_state(
         hashes = [key.query_hash for key in stored.keys]
         vectors = past_query_vectors(conn, hashes, source.under(version.queries).queries)
         state = replace(state, evidence=EvidenceView.of(stored, vectors))
-        state = _with_votes(state, stored.provenance.until, conn, source)
+        state = _with_votes(state, stored.provenance.until, conn, source, database)
     return _with_known(state, conn, source)
 
 
@@ -97,10 +108,13 @@ def _usable_evidence(
     return stored if stored.provenance == now else None
 
 
-def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
-    """The state after every event so far, from a read transaction on the store."""
+def caught_up(
+    state: State, conn: sqlite3.Connection, source: Source, database: Database | None = None
+) -> State:
+    """The state after every event so far, from a read transaction on the store; database: as in
+    `initial_state`."""
     if forgetting.count_begun(conn) != state.n_forgotten:  # some of its votes are gone
-        return initial_state(state.version, state.frozen_at, conn, source)
+        return initial_state(state.version, state.frozen_at, conn, source, database)
     seq = passages.read_clock(conn)
     born, ended = passages.changed_since(conn, state.seq)
     last_vote, same = state.last_vote, not born and not ended
@@ -126,7 +140,7 @@ def caught_up(state: State, conn: sqlite3.Connection, source: Source) -> State:
             source,
         )
     queries = vote_store.queries_of_users(conn, heard) if heard else []
-    state = _with_votes(state, last_vote, conn, source, queries)
+    state = _with_votes(state, last_vote, conn, source, database, queries)
     return _with_known(state, conn, source, spoken_of) if spoken_of else state
 
 
@@ -170,11 +184,9 @@ def _with_answers(state: State, before: Acting, conn: sqlite3.Connection, source
     changed += [key for key in old if key not in new]
     if not changed:
         return state
-    past = {key: view.of_query(key) for key in changed}
-    found = {key: replace(past[key] or NO_VOTES, known=new.get(key, ())) for key in changed}
-    missing = sorted({key.query_hash for key in changed if past[key] is None})
-    rows = past_query_vectors(conn, missing, source.under(state.version.queries).queries)
-    vectors = dict(zip(missing, rows[: len(missing)], strict=True))
+    past = view.of_queries(changed)
+    found = {key: replace(past.get(key, NO_VOTES), known=new.get(key, ())) for key in changed}
+    vectors = _vectors_of(state, [key for key in changed if key not in past], conn, source)
     return replace(state, evidence=view.updated(found, vectors))
 
 
@@ -183,14 +195,17 @@ def _with_votes(
     since: int,
     conn: sqlite3.Connection,
     source: Source,
+    database: Database | None,
     also: Sequence[bytes] = (),
 ) -> State:
     """The state with the votes after event number `since`; all votes on their queries, and on those of
-    `also`, are judged."""
-    queries = [*vote_store.queries_voted_on(conn, since, state.last_vote), *also]
+    `also`, are judged. Where they are very many, each is judged when it is needed."""
+    questions = vote_store.questions_voted_on(conn, since, state.last_vote)
+    if database is not None and not also and len(questions) > _AT_ONCE:
+        return _with_unjudged(state, questions, conn, source, database)
+    queries = list(dict.fromkeys([*(key.query_hash for key in questions), *also]))
     if not queries:
         return state
-    queries = list(dict.fromkeys(queries))
     votes = vote_store.votes_on_queries(conn, queries, state.last_vote)
     return _judged(state, source.judge(votes, state.version.weights), set(queries), conn, source)
 
@@ -211,7 +226,56 @@ def _judged(
         found[key] = replace(found[key], known=state.known.answers[key])
     if not found:
         return state
-    hashes = sorted({key.query_hash for key in found})
-    rows = past_query_vectors(conn, hashes, source.under(version.queries).queries)
-    vectors = dict(zip(hashes, rows[: len(hashes)], strict=True))
+    vectors = _vectors_of(state, state.evidence.lacking(found), conn, source)
     return replace(state, evidence=state.evidence.updated(found, vectors))
+
+
+def _with_unjudged(
+    state: State,
+    questions: Sequence[QueryKey],
+    conn: sqlite3.Connection,
+    source: Source,
+    database: Database,
+) -> State:
+    """The state in which the votes on these questions are judged when one of them is needed."""
+    vectors = _vectors_of(state, state.evidence.lacking(questions), conn, source)
+    known = state.known.answers
+    unjudged = Unjudged(_judge_of(state, source, database), known)
+    return replace(state, evidence=state.evidence.with_unjudged(questions, unjudged, vectors))
+
+
+def _judge_of(
+    state: State, source: Source, database: Database
+) -> Callable[[Sequence[QueryKey]], Mapping[QueryKey, PastQuery]]:
+    """What judges the votes of a state on some questions."""
+    version, timeline, last = state.version, state.timeline, state.last_vote
+
+    def judge(questions: Sequence[QueryKey]) -> Mapping[QueryKey, PastQuery]:
+        with database.reading() as conn:
+            if conn.in_transaction:  # that in which the next state is computed
+                return judged_by(conn, questions)
+        with database.snapshot() as conn:
+            return judged_by(conn, questions)
+
+    def judged_by(
+        conn: sqlite3.Connection, questions: Sequence[QueryKey]
+    ) -> Mapping[QueryKey, PastQuery]:
+        if read_moment(conn).timeline != timeline:  # then its numbers are of other events
+            raise RestoredError
+        hashes = sorted({key.query_hash for key in questions})
+        votes = vote_store.votes_on_queries(conn, hashes, last)
+        judged = source.judge(votes, version.weights)
+        return past_queries(version.memory, version.parameters, judged, conn)
+
+    return judge
+
+
+def _vectors_of(
+    state: State, questions: Sequence[QueryKey], conn: sqlite3.Connection, source: Source
+) -> dict[bytes, Vectors]:
+    """The vectors of these questions, float32 (dim,), by hash."""
+    if not questions:
+        return {}
+    hashes = sorted({key.query_hash for key in questions})
+    rows = past_query_vectors(conn, hashes, source.under(state.version.queries).queries)
+    return dict(zip(hashes, rows[: len(hashes)], strict=True))

@@ -49,6 +49,8 @@ def bm25_scores(
     indexed = state.version.lexical.scores(words)
     if inside.searchable is not None:
         indexed *= inside.indexed
+    if not len(inside.fresh):
+        return indexed, np.zeros(0, dtype=np.float32)
     return indexed, state.fresh.lexical_scores(words, state.statistics) * inside.fresh
 
 
@@ -61,8 +63,9 @@ def cheap_of(
     fresh: Positions,
 ) -> Features:
     """Cheap features of texts of the version and of fresh ones, at these positions; bm25: theirs."""
-    vectors = [state.version.dense.at(indexed), state.fresh.vectors_at(fresh)]
-    cosines = np.concatenate([part @ query.vector for part in vectors])
+    cosines = state.version.dense.at(indexed) @ query.vector
+    if len(fresh):
+        cosines = np.append(cosines, state.fresh.vectors_at(fresh) @ query.vector)
     return cheap_features(cosines, bm25, best_bm25, state.typical_cosine)
 
 
@@ -79,18 +82,18 @@ def rich_of(
     known = [statistics.knows(w) for w in words]
     query = QueryWords.of(words, [statistics.idf(w) for w in words], known)
     idf = statistics.ngram_idf(words)
-    places, lengths = lexical.words_at(query.words, indexed)
-    titles = lexical.titles[indexed].astype(np.int64)
+    read, titles = lexical.texts_at(indexed), lexical.titles[indexed].astype(np.int64)
+    places, lengths = lexical.words_at(query.words, read), read.lengths
     if lexical is statistics:
-        counts, totals = lexical.ngrams_at(list(idf), indexed)
+        counts, totals = lexical.ngrams_at(list(idf), read)
     else:
         counts, totals = np.zeros((0, len(idf))), np.zeros(0, dtype=np.int64)
     if len(fresh):
-        more_places, more_lengths = state.fresh.words_at(query.words, fresh, statistics)
-        places = np.concatenate([places, more_places])
-        lengths = np.concatenate([lengths, more_lengths])
+        read = state.fresh.texts_at(fresh)
+        places = np.concatenate([places, state.fresh.words_at(query.words, read, statistics)])
+        lengths = np.concatenate([lengths, read.lengths])
         titles = np.concatenate([titles, state.fresh.title_lengths(fresh)])
-        more_counts, more_totals = state.fresh.ngrams_at(list(idf), fresh)
+        more_counts, more_totals = state.fresh.ngrams_at(list(idf), read)
         counts = np.concatenate([counts, more_counts])
         totals = np.concatenate([totals, more_totals])
     average, title = statistics.average_length, statistics.average_title_length

@@ -124,14 +124,15 @@ def text_features(query: Sequence[str], texts: Sequence[Words], tokenizer: Token
     """
     n_titles = [n_title for _, n_title in texts]
     index = LexicalIndex.build((words for words, _ in texts), n_titles, tokenizer)
-    every = np.arange(len(texts))
+    every = index.texts_at(np.arange(len(texts)))
     words = QueryWords.of(
         query, [index.idf(w) for w in query], [w in index.vocabulary for w in query]
     )
     idf = index.ngrams.of_query(query)
     titles = index.titles.astype(np.int64)
     places = TextWords(
-        *index.words_at(words.words, every),
+        index.words_at(words.words, every),
+        every.lengths,
         titles,
         index.average_length,
         index.average_title_length,

@@ -113,7 +113,9 @@ class LiveState:
                 if not later or self._database.file != live.file:
                     return None
                 if moment.seq != live.state.seq:
-                    live = replace(live, state=caught_up(live.state, conn, self._source))
+                    live = replace(
+                        live, state=caught_up(live.state, conn, self._source, self._database)
+                    )
             self._live = live
             return live.state
 
@@ -203,7 +205,7 @@ class LiveState:
                 with self._database.snapshot() as conn:
                     if before != (read_moment(conn).timeline, self._database.file):
                         continue  # a backup was restored, and this version may not be of it
-                    state = initial_state(version, frozen_at, conn, self._source)
+                    state = initial_state(version, frozen_at, conn, self._source, self._database)
                 return _Live(signature, before[1], n_orders, state)
             except (ClosedError, ChangedError):
                 raise

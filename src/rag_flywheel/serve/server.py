@@ -49,7 +49,6 @@ from rag_flywheel.serve.answers import (
     Behind,
     RankedQuery,
     Request,
-    RestoredError,
     answer,
     explored,
     make_hit,
@@ -68,7 +67,7 @@ from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookup, Lookups
 from rag_flywheel.serve.postponed import Postponed
 from rag_flywheel.serve.scopes import Scopes
-from rag_flywheel.serve.state import Scope, State
+from rag_flywheel.serve.state import RestoredError, Scope, State
 from rag_flywheel.store import passages, retrievals
 from rag_flywheel.store.database import ChangedError, Database
 from rag_flywheel.store.passages import StoredPassage
@@ -245,8 +244,8 @@ class Server:
             of_hits = _relevance(state, ranked, shown)
             every_hit = [(i, stored.pid, stored.passage) for i, stored in best]
             hits = _hits_of(ranked, every_hit, of_hits, asked.min_relevance)
-            other = None
-            name = self._name_of(query)
+            other, name = None, ranked.query.name
+            assert name is not None
             if self._explores(asked):
                 other = self._other(state, ranked, shown, self._times(state, name, asked.tenant))
             found.append(RankedQuery(query, name, vector, hits, of_hits.answerable, other=other))

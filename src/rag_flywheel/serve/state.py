@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.deploy.loaded import LoadedVersion
+from rag_flywheel.errors import StorageError
 from rag_flywheel.index.dense import Part
 from rag_flywheel.index.positions import find_pids
 from rag_flywheel.index.statistics import WordStatistics
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
     from rag_flywheel.index.fresh import FreshSegment
 
 Mask = npt.NDArray[np.bool_]
+
+
+class RestoredError(StorageError):
+    """The state that an answer came from is not that of the database any more: its numbers mean other
+    passages."""
+
+    def __init__(self) -> None:
+        super().__init__("a backup was restored while this was answered; repeat the call")
 
 
 @dataclass(frozen=True)

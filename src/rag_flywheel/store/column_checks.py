@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
+import msgspec
 import numpy as np
 
 from rag_flywheel.checks import MOST_DEPTH
@@ -165,7 +166,10 @@ def _by_known(where: str, hit: list[Any]) -> float:
 
 
 def _hits(where: str, value: object) -> list[Any]:
-    rows = parsed(where, value)
+    try:
+        rows = msgspec.json.decode(text(where, value))  # five times as quick as json
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        refuse(where, value, "JSON")
     if not isinstance(rows, list):
         refuse(where, value, "a JSON list of hits")
     for row in rows:

@@ -51,6 +51,7 @@ class _Handle:
         self.file: _File | None = None
         self.found: _Unchanging = None
         self.depth = 0
+        self.synchronous = ""  # as it was set last
 
     def close(self) -> None:
         with self.lock:
@@ -102,6 +103,7 @@ class Database:
                 handle.close()
                 handle.file = self._found() if self._seen else None  # before it is opened
                 handle.conn = _connect(self.path, create=not self._seen)
+                handle.synchronous = ""
                 handle.file, self._seen = handle.file or self._found(), True
             yield handle.conn
 
@@ -177,7 +179,7 @@ class Database:
         """
         self.require_writable()
         with self.reading() as conn:
-            conn.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            self._set_synchronous(conn, "FULL" if durable else "NORMAL")
             with _waiting(conn, wait_s):
                 conn.execute("BEGIN IMMEDIATE")
             try:
@@ -187,6 +189,13 @@ class Database:
                 if conn.in_transaction:
                     conn.execute("ROLLBACK")
                 raise
+
+    def _set_synchronous(self, conn: sqlite3.Connection, mode: str) -> None:
+        """Set when a commit is on the disk, unless this thread's connection has it set so already."""
+        handle: _Handle = self._local.handle
+        if handle.synchronous != mode:
+            conn.execute(f"PRAGMA synchronous={mode}")
+            handle.synchronous = mode
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:

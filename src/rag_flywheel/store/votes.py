@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from rag_flywheel.records import ALL_TENANTS, PastVotes, Signal, TenantScope, Verdict
+from rag_flywheel.records import ALL_TENANTS, PastVotes, QueryKey, Signal, TenantScope, Verdict
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
 from rag_flywheel.store.event_types import ONE_TIME, Kind, VoteEvent
@@ -89,14 +89,15 @@ def votes_on_retrievals(conn: sqlite3.Connection, retrievals: Sequence[int]) -> 
     return sorted(map(_vote, rows), key=lambda vote: vote.seq)
 
 
-def queries_voted_on(conn: sqlite3.Connection, after: int, last: int) -> list[bytes]:
-    """Hashes of the queries that got votes after event number `after`, up to `last`."""
-    each = " UNION ".join(
-        f"SELECT r.query_hash FROM {table} v JOIN retrievals r ON r.rid = v.rid "
+def questions_voted_on(conn: sqlite3.Connection, after: int, last: int) -> list[QueryKey]:
+    """The questions that got votes after event number `after`, up to `last`."""
+    each = " UNION ALL ".join(
+        f"SELECT r.query_hash, r.tenant FROM {table} v JOIN retrievals r ON r.rid = v.rid "
         "WHERE v.seq > :after AND v.seq <= :last"
         for table in EVENTS
     )
-    return [read_query_hash(row[0]) for row in conn.execute(each, {"after": after, "last": last})]
+    rows = dict.fromkeys(conn.execute(each, {"after": after, "last": last}))
+    return [QueryKey(read_query_hash(name), read_tenant(tenant)) for name, tenant in rows]
 
 
 _BY_NUMBER = (
