@@ -387,6 +387,7 @@ def relevances(page: Page) -> None:
     for label, key in (
         ("Python's standard library (the demo), {} passages", "python"),
         ("FastAPI's documentation, {} passages", "fastapi"),
+        ("Prometheus' documentation, {} passages", "prometheus"),
     ):
         row = topics[key]
         missing = row["missing"]
