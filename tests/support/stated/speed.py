@@ -92,6 +92,7 @@ def _between_refreshes(page: Page) -> None:
         *ratios,
     )
     page.says("after an edit takes {:.1f} ms", calls["first_after_edit"]["cpu_p50_ms"])
+    _filters(page)
     fresh = page.result("speed_fresh")
     opened, added = fresh["opened"], fresh["added"]
     page.says("the {:,} passages of `speed_fresh.json`", fresh["n_passages"])
@@ -105,6 +106,40 @@ def _between_refreshes(page: Page) -> None:
     page.says("the next answer takes {:.2f} s", added["first"]["cpu_s"])
     page.says("{:.0f} MiB, and {:.0f} where it adds", opened["peak_mib"], added["peak_mib"])
     page.says("{:.0f} of these are its own copy", opened["peak_before_mib"])
+
+
+FILTERS = {
+    "none": "none",
+    "half of the texts pass": "half",
+    "a fifth": "fifth",
+    "a tenth": "tenth",
+    "a twentieth": "twentieth",
+    "a thousandth": "thousandth",
+    "1,000 of the texts, never asked for before": "new_value",
+    "a range, never asked for before": "new_range",
+    "dates and a range, never asked for before": "new_dates",
+    "`or` of two, never asked for before": "new_and_or",
+    "none, the first question after a vote": "none_after_vote",
+    "half, the first question after a vote": "half_after_vote",
+    "a twentieth, the first question after a vote": "twentieth_after_vote",
+}
+
+
+def _filters(page: Page) -> None:
+    found = page.result("speed_filters")
+    calls, recalls = found["calls"], found["recall@10"].values()
+    page.says(
+        "({:.2f} s at {:,} passages; `fw.warm()`",
+        found["first_calls"]["first_key"]["cpu_ms"] / 1000,
+        found["n_passages"],
+    )
+    for label, name in FILTERS.items():
+        row = calls[name]
+        page.says(f"| {label} | {{:.1f}} | {{:.2f}} |", row["cpu_p50_ms"], row["cpu_over_none"])
+    page.lets("design", "1,000 of the texts")
+    page.says("alone finds {:.3f} to {:.3f} of the exact", min(recalls), max(recalls))
+    page.says("{} of the 500 answers", found["answers_with_fewer_than_k"])
+    page.lets("design", "of the 500 answers")
 
 
 def _many_votes(page: Page) -> None:
