@@ -8,10 +8,14 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
+from rag_flywheel.errors import DiskFullError
+from rag_flywheel.store import wall_clock
+from rag_flywheel.store.database import Database
 from recorded_disk import without
 
 SECURE_DELETE, VACUUM = "PRAGMA secure_delete=ON", "VACUUM"
@@ -56,7 +60,14 @@ def grow_old(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("off", "left"), [((), False), ((SECURE_DELETE,), True), ((EMPTY_LOG,), True)], ids=str
+    ("off", "left"),
+    [
+        ((), False),
+        ((SECURE_DELETE,), False),
+        ((SECURE_DELETE, VACUUM), True),
+        ((EMPTY_LOG,), True),
+    ],
+    ids=str,
 )
 def test_of_a_forgotten_past_nothing_is_left_while_the_index_is_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: tuple[str, ...], left: bool
@@ -104,7 +115,6 @@ def test_what_stands_says_no_longer_why(tmp_path: Path) -> None:
     [
         ((), False),
         ((SECURE_DELETE,), False),
-        ((VACUUM,), False),
         ((SECURE_DELETE, VACUUM), True),
         ((EMPTY_LOG,), True),
     ],
@@ -143,3 +153,91 @@ def test_what_a_reader_keeps_in_the_log_goes_with_the_next_refresh(
             assert SECRET in (root / "flywheel.db-wal").read_bytes()
         assert fw.refresh().outcome == "unchanged"
         assert (root / "flywheel.db-wal").stat().st_size == 0
+
+
+def left_in(folder: Path, how: str, seed: int) -> bool:
+    """Whether the bytes are left of a history whose rows SQLite moved between pages as they grew."""
+    random = np.random.default_rng(seed)
+    root = folder / f"{how}-{seed}"
+    with opened(root) as fw, opened(root) as other:
+        fw.add([Passage("reset", "press reset for a password"), Passage("cats", "cats sleep")])
+        found = list[tuple[str, str]]()
+        for n in range(60):
+            user = ["ann", "bob"][random.integers(2)]
+            word = SECRET.decode() if user == "ann" else "ordinary"
+            query = f"reset {n} " + f"{word} " * random.integers(1, 60)
+            found.append((str(fw.retrieve(query, user_id=user).id), word))
+        for i in random.permutation(len(found)):
+            fw.answer(found[i][0], f"{found[i][1]} " * random.integers(1, 250))
+        for id_, word in found:
+            if word == "ordinary":  # these questions stay
+                fw.feedback(id_, "reset", "helpful")
+        fw.refresh()
+        other.retrieve("reset", record=False)
+        assert seen(root)
+        if how == "forgotten":
+            fw.forget("ann")
+        else:
+            grow_old(root)
+            fw.refresh()
+        assert 0 < fw.status().n_retrievals < 60
+        return seen(root)
+
+
+@pytest.mark.parametrize("how", ["forgotten", "old"])
+def test_nothing_is_left_wherever_rows_lay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    assert not any(left_in(tmp_path, how, seed) for seed in range(4))
+    with without(monkeypatch, VACUUM):  # overwriting what is deleted is not enough
+        assert any(left_in(tmp_path / "without", how, seed) for seed in range(30))
+
+
+def test_what_one_refresh_could_not_wipe_the_next_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object, **__: object) -> bool:
+        raise DiskFullError("no space to write the file anew")
+
+    root = tmp_path / "kb"
+    with opened(root) as fw:
+        fw.add([Passage("reset", "press reset for a password")])
+        for n in range(N):
+            fw.retrieve(f"reset {SECRET.decode()} {n}")
+        fw.refresh()
+        grow_old(root)
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "compact", full)
+            assert fw.refresh().outcome == "unchanged"
+            assert fw.refresh().outcome == "unchanged"
+        said = "what was folded is in unused bytes until the next refresh: no space"
+        assert [said in r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+            True
+        ] * 2
+        compacted = list[int]()
+        compact = Database.compact
+        monkeypatch.setattr(
+            Database, "compact", lambda self, **kw: compacted.append(1) or compact(self, **kw)
+        )
+        fw.refresh()
+        fw.refresh()
+        assert compacted == [1]
+        assert not seen(root)
+
+
+def test_what_is_old_is_folded_once_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the file is not written anew by each of a day's refreshes."""
+    noon = 1_800_000_000 // 86_400 * 86_400 + 43_200
+    now = [float(noon)]
+    monkeypatch.setattr(wall_clock, "now", lambda: now[0])
+    left = list[int]()
+    with opened(tmp_path / "kb") as fw:
+        fw.add([Passage("reset", "press reset for a password")])
+        for hour in range(24):
+            now[0] = noon + 3_600.0 * hour
+            fw.retrieve(f"reset {hour}")
+        for hour in range(0, 49, 6):
+            now[0] = noon + 30 * 86_400 + 3_600.0 * hour
+            fw.refresh()
+            left.append(fw.status().n_retrievals)
+    assert left == [24, 24, 12, 12, 12, 12, 0, 0, 0]

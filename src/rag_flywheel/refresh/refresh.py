@@ -20,10 +20,10 @@ from rag_flywheel.deploy.prune import drop_dead_vectors
 from rag_flywheel.deploy.verify import note_checked
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.tower import TunableEncoder, require_tunable
-from rag_flywheel.errors import EncoderError, StorageError, counted
+from rag_flywheel.errors import BusyError, DiskFullError, EncoderError, StorageError, counted
 from rag_flywheel.evaluate.gate_file import tried_to_tune
 from rag_flywheel.privacy.question_texts import drop_question_texts
-from rag_flywheel.privacy.retention import fold_old
+from rag_flywheel.privacy.retention import fold_old, wipe
 from rag_flywheel.rank.raters import load_raters, weights_of
 from rag_flywheel.records import RefreshReport
 from rag_flywheel.refresh.due import When, nothing_to_do
@@ -187,7 +187,12 @@ def _fold(job: Job, live: Live, report: RefreshReport) -> None:
         weights = weights_of(load_raters(deploy.version_folder(job.root, manifest.id)))
     if n := fold_old(job.database, job.config, days=days, until=until, weights=weights):
         log.info("refresh: folded %s older than %g days", counted(n, "retrieval"), days)
-    if not job.database.empty_log(wait_s=_WAIT_S):  # also what an earlier refresh could not
+    try:
+        emptied = wipe(job.database, wait_s=_WAIT_S)
+    except (BusyError, DiskFullError) as error:
+        log.warning("refresh: what was folded is in unused bytes until the next refresh: %s", error)
+        return
+    if not emptied:
         log.warning(
             "refresh: %s-wal may still hold what was folded, until the next refresh: another program has "
             "been reading an older state of the database",
