@@ -66,7 +66,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         where = error.filename or path
-        if error.errno in _FULL or (error.errno is None and is_full(path)):
+        if error.errno in _FULL:
             raise DiskFullError(
                 f"no space to write {where} ({error.strerror or error}); free some and repeat the "
                 "call. What was live before is still live"
@@ -249,7 +249,17 @@ def read_arrays(folder: Path, kinds: Mapping[str, str], **sizes: int) -> list[An
 def write_arrays(folder: Path, names: Iterable[str], *arrays: npt.NDArray[Any]) -> None:
     """Write arrays into .npy files of a folder, without pickle."""
     for name, array in zip(names, arrays, strict=True):
-        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        write_array(folder / f"{name}.npy", array)
+
+
+def write_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write a file as np.save does, without pickle. An OSError has its number: that of numpy, when the
+    disk is full, says only how much was written."""
+    array = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def _length(axis: str, sizes: Mapping[str, int]) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.disk import array_file, link, read_arrays, write_arrays
+from rag_flywheel.disk import array_file, link, read_arrays, write_array, write_arrays
 from rag_flywheel.records import Pids, Vectors
 
 FOLDER = "vectors"
@@ -80,7 +80,7 @@ def save_vectors(
             continue
         for first in range(stretch.first, stretch.end, MOST_ROWS):
             part = vectors[first : min(first + MOST_ROWS, stretch.end)]
-            np.save(place / f"{int(pids[first]):019d}.npy", part, allow_pickle=False)
+            write_array(place / f"{int(pids[first]):019d}.npy", part)
             rows.append(start + np.arange(len(part), dtype=np.int64))
             start += len(part)
     write_arrays(place, _ARRAYS, pids, np.concatenate(rows))

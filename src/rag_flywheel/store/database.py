@@ -29,9 +29,9 @@ from rag_flywheel.store.time_limit import limited
 FILE_NAME = "flywheel.db"
 BUSY_TIMEOUT_S = 60.0
 _LOG_BUSY_S = 0.2  # writers wait while the log is emptied: better many short tries than a long one
-_PAGE = (
-    8_192  # bytes: five vectors of 384 numbers; two fill a page of 4,096, and a fifth of it is lost
-)
+_PAGE = 8_192
+"""Bytes: five vectors of 384 numbers; two fill a page of 4,096, and a fifth of it is lost."""
+_PAGES_OF_LOG = 512  # after so many, 4 MiB, they are put into the database
 _MOST_LOG = 64 * 2**20  # bytes of the log that stay when all of it is in the database
 _CHUNK = 500  # bound variables in one statement; SQLite's limit is higher everywhere
 
@@ -469,6 +469,7 @@ def _set_up(conn: sqlite3.Connection) -> None:
             conn.execute(f"PRAGMA page_size={_PAGE}")  # of a database that is new
             conn.execute("PRAGMA journal_mode=WAL")
             conn.execute(f"PRAGMA journal_size_limit={_MOST_LOG}")
+            conn.execute(f"PRAGMA wal_autocheckpoint={_PAGES_OF_LOG}")
             conn.execute("PRAGMA synchronous=NORMAL")
             conn.execute("PRAGMA secure_delete=ON")  # deleted rows are overwritten
             return
