@@ -7,12 +7,14 @@ The index stays open: SQLite empties the log when the last program closes the da
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
+from rag_flywheel.config import config_text
 from rag_flywheel.errors import DiskFullError
 from rag_flywheel.store import wall_clock
 from rag_flywheel.store.database import Database
@@ -241,3 +243,33 @@ def test_what_is_old_is_folded_once_a_day(tmp_path: Path, monkeypatch: pytest.Mo
             fw.refresh()
             left.append(fw.status().n_retrievals)
     assert left == [24, 24, 12, 12, 12, 12, 0, 0, 0]
+
+
+@pytest.mark.parametrize("settings", [{"retention_days": 30}, {"store_queries": "hash"}], ids=str)
+def test_while_a_reader_stays_the_file_is_written_anew_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """Each time puts the whole file into the log, which cannot be emptied meanwhile."""
+    for module in ("refresh.refresh", "privacy.question_texts"):
+        monkeypatch.setattr(f"rag_flywheel.{module}._WAIT_S", 0.0)
+    root, written = tmp_path / "kb", list[int]()
+    with opened(root) as fw:
+        fw.add([Passage("reset", "press reset for a password")])
+        for n in range(N):
+            fw.retrieve(f"reset {SECRET.decode()} {n}")
+        fw.refresh()
+    grow_old(root)
+    (root / "flywheel.toml").write_text(config_text(Config(encoder="", **settings)))
+    compact = Database.compact
+    monkeypatch.setattr(
+        Database, "compact", lambda self, **kw: written.append(1) or compact(self, **kw)
+    )
+    with Flywheel.open(root, encoder=WordEncoder()) as fw:
+        with closing(sqlite3.connect(root / "flywheel.db")) as conn:
+            conn.execute("BEGIN")
+            conn.execute("SELECT count(*) FROM votes").fetchone()
+            for _ in range(3):
+                fw.refresh()
+            assert seen(root)
+        fw.refresh()
+        assert (written, seen(root)) == ([1], False)

@@ -39,6 +39,12 @@ def age(root: Path, table: str, days: float, where: str = "1") -> None:
         conn.execute(f"UPDATE {table} SET at = at - ? WHERE {where}", (days * DAY_S,))
 
 
+def age_both(root: Path, days: float) -> None:
+    """Of answers and of votes."""
+    for table in ("retrievals", "votes"):
+        age(root, table, days)
+
+
 def judged(root: Path) -> list[Judgment]:
     with closing(sqlite3.connect(root / "flywheel.db")) as conn:
         return judgments(vote_store.votes_until(conn, 2**62), half_life_days=90, now=2e9)
@@ -144,8 +150,7 @@ def test_a_vote_that_is_not_old_keeps_its_user(tmp_path: Path) -> None:
         fw.add(PASSAGES)
         old = fw.retrieve(QUERIES[1], user_id="bob")
         fw.feedback(old.id, old.hits[0].passage_id, "helpful", user_id="bob")
-        for table in ("retrievals", "votes"):
-            age(root, table, 40)
+        age_both(root, 40)
         new = fw.retrieve(QUERIES[1], user_id="ann")
         fw.feedback(new.id, new.hits[0].passage_id, "harmful", user_id="ann", reason="wrong page")
         before = log_of(root).votes
@@ -207,8 +212,7 @@ def test_what_is_old_says_no_longer_who_and_why(tmp_path: Path) -> None:
                 fw.feedback(shown.id, "p0", "helpful", user_id=user, reason="the reason why")
             fw.retrieve(f"nobody voted {old}")
             if old:
-                age(root, "retrievals", 31)
-                age(root, "votes", 31)
+                age_both(root, 31)
         fw.refresh()
         log = log_of(root)
         assert [r["query"] for r in log.retrievals] == [
@@ -254,8 +258,7 @@ def test_the_first_answer_to_a_question_stays_while_votes_on_it_stand(tmp_path: 
         voted = shown.hits[0].passage_id
         fw.feedback(shown.id, voted, "harmful", user_id="ann")
         fw.remove([voted])  # so that no version remembers the question
-        age(root, "retrievals", 31)
-        age(root, "votes", 31)
+        age_both(root, 31)
         with replace_retention(root, plain) as unfolded:
             unfolded.refresh()
             fw.refresh()
@@ -278,8 +281,7 @@ def test_an_old_answer_that_is_voted_on_again_loses_that_voter_too_once_the_vote
             if user is not None:
                 fw.feedback(shown.id, "p0", "helpful", user_id=user, reason="the reason why")
             fw.refresh()
-            for table in ("retrievals", "votes"):
-                age(root, table, 31)
+            age_both(root, 31)
             fw.refresh()
             voices = [v["user_id"] for v in log_of(root).votes]
             assert all(re.fullmatch("once:[0-9a-f]{32}", str(voice)) for voice in voices), voices
@@ -297,8 +299,7 @@ def test_what_is_old_is_older_than_the_days_of_the_settings(
         shown = fw.retrieve("reset login", user_id="ann-4711")
         fw.feedback(shown.id, "p0", "helpful", user_id="ann-4711")
         fw.refresh()
-        for table in ("retrievals", "votes"):
-            age(root, table, days)
+        age_both(root, days)
         fw.refresh()
         assert [r["user_id"] is None for r in log_of(root).retrievals] == [is_old]
 
@@ -323,8 +324,7 @@ def test_votes_of_which_the_live_version_does_not_know_wait(tmp_path: Path) -> N
         fw.feedback(shown.id, "p0", "helpful", user_id="ann")
         fw.refresh()
         fw.feedback(shown.id, "p0", "retract", user_id="ann")
-        age(root, "retrievals", 31)
-        age(root, "votes", 31)
+        age_both(root, 31)
         assert fw.refresh(if_votes=5).outcome == "unchanged"
         assert fw.status().n_votes == 2
         assert fw.refresh().outcome == "promoted"  # nothing was lost of what is new

@@ -37,6 +37,13 @@ def fold(fw: Flywheel) -> None:
     assert fw.refresh().outcome == "promoted"
 
 
+def accept_after_a_dispute(fw: Flywheel) -> None:
+    said(fw, QUERY, "p0", "helpful", "ann", "bob")
+    said(fw, QUERY, "p0", "harmful", "cid", "dan")
+    (item,) = fw.review.items()
+    fw.review.accept(item.id)
+
+
 def pairs(fw: Flywheel) -> set[tuple[str, str, int]]:
     """(words of the query, passage, grade) of everything known."""
     return {
@@ -103,10 +110,7 @@ def test_nor_do_those_whose_votes_are_old_weigh_in_a_review(tmp_path: Path) -> N
     root = tmp_path / "kb"
     with opened(root) as fw:
         fw.add(PASSAGES)
-        said(fw, QUERY, "p0", "helpful", "ann", "bob")
-        said(fw, QUERY, "p0", "harmful", "cid", "dan")
-        (item,) = fw.review.items()
-        fw.review.accept(item.id)
+        accept_after_a_dispute(fw)
         said(fw, QUERY, "p0", "harmful", "eve", "eve", "eve")
         age(root)
         fold(fw)
@@ -165,10 +169,7 @@ def test_a_question_that_a_review_stands_on_keeps_its_vector_when_its_askings_ar
     root = tmp_path / "kb"
     with opened(root) as fw:
         fw.add(PASSAGES)
-        said(fw, QUERY, "p0", "helpful", "ann", "bob")
-        said(fw, QUERY, "p0", "harmful", "cid", "dan")
-        (item,) = fw.review.items()
-        fw.review.accept(item.id)
+        accept_after_a_dispute(fw)
         said(fw, QUERY, "p0", "retract", "ann", "bob", "cid", "dan")
     hashed = Config(encoder="", retention_days=30, store_queries="hash")
     (root / "flywheel.toml").write_text(config_text(hashed))

@@ -6,14 +6,16 @@ from collections.abc import Collection, Mapping
 from rag_flywheel.config import Config
 from rag_flywheel.curate.judgments import standing_votes, superseded_elsewhere
 from rag_flywheel.curate.people import people_noted
+from rag_flywheel.privacy.wipe import note_deleted
 from rag_flywheel.records import QueryKey
-from rag_flywheel.store import folding, journal, votes, wall_clock
+from rag_flywheel.store import folding, votes, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.given_texts import drop_old_given
 from rag_flywheel.store.passages import read_clock
 
+FOLDED = "folded rows to wipe"
+"""The key under which `wipe` finds that rows were folded."""
 _DAY_S = 86_400.0
-_TO_WIPE = "folded rows to wipe"  # the key of "yes" or "no"
 _AT_ONCE = 500  # retrievals in one transaction, which other writers wait for
 
 
@@ -27,7 +29,7 @@ def fold_old(
 ) -> int:
     """Fold retrievals that were older than so many days at the last midnight UTC; returns how many.
 
-    What it deletes may still be in unused bytes of the file afterwards, until `wipe`.
+    What it deletes may still be in unused bytes of the file and in its log afterwards, until `wipe`.
 
     The judgments of all votes stay the same. Each batch is a transaction: a process that dies in
     between leaves the remaining ones for the next call.
@@ -47,7 +49,7 @@ def fold_old(
                 noted = _people(conn, rows, superseded, weights)
                 key = config.tenant_key
                 folding.fold(conn, rows, standing, superseded, weights, noted, key)
-                journal.write_meta(conn, _TO_WIPE, "yes")
+                note_deleted(conn, FOLDED)
         if not rows:
             break
         n, last = n + len(rows), rows[-1]
@@ -55,24 +57,6 @@ def fold_old(
         with database.transaction() as conn:
             drop_old_given(conn, config.tenant_key)
     return n
-
-
-def wipe(database: Database, *, wait_s: float) -> bool:
-    """Write the file anew without what was folded since the last time, if anything was, and empty the
-    log beside it, which may hold what could not be taken out of it before.
-
-    SQLite overwrites a row that is deleted, but not the copies that it left when it moved rows between
-    pages. False when other connections go on reading an older state for wait_s: the log could not be
-    emptied. Raises StorageError when the disk has no room for a second file; the next call tries again.
-    """
-    with database.reading() as conn:
-        due = journal.read_meta(conn, _TO_WIPE) == "yes"
-    if not due:
-        return database.empty_log(wait_s=wait_s)
-    emptied = database.compact(wait_s=wait_s)
-    with database.transaction() as conn:
-        journal.write_meta(conn, _TO_WIPE, "no")
-    return emptied
 
 
 def _due_before(now: float, days: float) -> float:

@@ -23,7 +23,8 @@ from rag_flywheel.encode.tower import TunableEncoder, require_tunable
 from rag_flywheel.errors import BusyError, DiskFullError, EncoderError, StorageError, counted
 from rag_flywheel.evaluate.gate_file import tried_to_tune
 from rag_flywheel.privacy.question_texts import drop_question_texts
-from rag_flywheel.privacy.retention import fold_old, wipe
+from rag_flywheel.privacy.retention import FOLDED, fold_old
+from rag_flywheel.privacy.wipe import wipe
 from rag_flywheel.rank.raters import load_raters, weights_of
 from rag_flywheel.records import RefreshReport
 from rag_flywheel.refresh.due import When, nothing_to_do
@@ -188,7 +189,7 @@ def _fold(job: Job, live: Live, report: RefreshReport) -> None:
     if n := fold_old(job.database, job.config, days=days, until=until, weights=weights):
         log.info("refresh: folded %s older than %g days", counted(n, "retrieval"), days)
     try:
-        emptied = wipe(job.database, wait_s=_WAIT_S)
+        emptied = wipe(job.database, FOLDED, wait_s=_WAIT_S)
     except (BusyError, DiskFullError) as error:
         log.warning("refresh: what was folded is in unused bytes until the next refresh: %s", error)
         return
