@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from rag_flywheel import Config, Flywheel, Passage
-from rag_flywheel.bench.machine import commit, environment, machine
+from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.store.passages import encoded_text
 from speed_data import SEED, Data, near, read_data
 from speed_times import Times, percentiles, timed
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed_edits.json"))
     asked = parser.parse_args()
-    began, started = time.perf_counter(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    began = time.perf_counter()
     data = read_data(asked.collection, asked.passages)
     none = asked.work / "none"
     if not none.exists():
@@ -118,7 +118,6 @@ def main() -> None:
     found = {
         "commit": commit(),
         "seed": SEED,
-        "processor": environment(started, 0.0)["processor"],
         "machine": machine(*LIBRARIES),
         "collection": asked.collection,
         "n_passages": len(data.passages),

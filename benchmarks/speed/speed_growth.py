@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel import Config, Flywheel, Passage
-from rag_flywheel.bench.machine import commit, environment, machine
+from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.deploy.current import read_current
 from rag_flywheel.deploy.files import files_below
 from rag_flywheel.deploy.versions import version_folder
@@ -175,7 +175,7 @@ def main() -> None:
         one = build(asked.work, n) if kind == "build" else ask(asked.work, n, asked.queries)
         print(json.dumps(one))
         return
-    began, started = time.perf_counter(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    began = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         work = asked.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
@@ -213,7 +213,6 @@ def main() -> None:
     result = {
         "commit": commit(),
         "seed": SEED,
-        "processor": environment(started, 0.0)["processor"],
         "machine": machine(*LIBRARIES),
         "collection": asked.collection,
         "k": K,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rag_flywheel.deploy.loaded import INDEX_PARTS, Indexes, LoadedVersion, load_parameters
-from rag_flywheel.deploy.manifest import Manifest
+from rag_flywheel.deploy.manifest import Manifest, Parent
 from rag_flywheel.disk import link
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.index.dense import DenseIndex
@@ -25,14 +25,6 @@ from rag_flywheel.store.passages import StoredPassage
 
 _AT_ONCE = 10_000  # texts or vectors read for a part
 _SAMPLE = 500  # texts by which the language is found
-
-
-@dataclass(frozen=True)
-class Parent:
-    """A sound version that the next one is built from: its folder and its manifest."""
-
-    folder: Path
-    manifest: Manifest
 
 
 @dataclass(frozen=True)

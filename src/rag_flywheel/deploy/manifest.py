@@ -65,6 +65,14 @@ class Manifest:
 _DEFAULTS = {"tuned": None, "tokenizer": 0, "language": AUTO, "learned_until": 0}
 
 
+@dataclass(frozen=True)
+class Parent:
+    """A sound version that the next one is built from: its folder and its manifest, which the files match."""
+
+    folder: Path
+    manifest: Manifest
+
+
 def manifest_text(manifest: Manifest) -> str:
     """JSON of a manifest; `parse_manifest` of it gives an equal one."""
     values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rag_flywheel import disk
 from rag_flywheel.deploy.files import entries_below, files_below, sha256
-from rag_flywheel.deploy.manifest import Manifest, manifest_text, parse_manifest
+from rag_flywheel.deploy.manifest import Manifest, Parent, manifest_text, parse_manifest
 from rag_flywheel.disk import REMEDY, sync_tree
 from rag_flywheel.errors import CorruptFileError, NewerFormatError, UnknownIdError, quoted
 from rag_flywheel.store import wall_clock
@@ -110,13 +110,10 @@ def empty(root: Path, staged: Path) -> None:
         disk.delete(root, f"{place}/{name}")
 
 
-def seal(
-    staged: Path, manifest: Manifest, *, parent: tuple[Path, Manifest] | None = None
-) -> Manifest:
+def seal(staged: Path, manifest: Manifest, *, parent: Parent | None = None) -> Manifest:
     """Write the manifest of a staged version, last, with the hash and size of every other file.
 
-    parent: the folder and manifest of a version whose files were found to match it; those that are
-    linked from there are not hashed again.
+    parent: files that are linked from there are not hashed again.
     """
     files = {name: _digest_and_size(staged, name, parent) for name in files_below(staged)}
     sealed = dataclasses.replace(manifest, files=files)
@@ -124,15 +121,13 @@ def seal(
     return sealed
 
 
-def _digest_and_size(
-    staged: Path, name: str, parent: tuple[Path, Manifest] | None
-) -> tuple[str, int]:
+def _digest_and_size(staged: Path, name: str, parent: Parent | None) -> tuple[str, int]:
     path = staged / name
     state = path.lstat()
-    if parent is not None and name in parent[1].files:
-        other = parent[0] / name
+    if parent is not None and name in parent.manifest.files:
+        other = parent.folder / name
         if other.exists() and os.path.samestat(state, other.lstat()):
-            digest, size = parent[1].files[name]
+            digest, size = parent.manifest.files[name]
             if size == state.st_size:
                 return digest, size
     return sha256(path), state.st_size

@@ -13,10 +13,10 @@ import numpy as np
 from rag_flywheel.curate.source import Source
 from rag_flywheel.curate.trust import calibrate
 from rag_flywheel.deploy import versions as deploy
-from rag_flywheel.deploy.build import Built, Parent, build_indexes, built_indexes, write_parameters
+from rag_flywheel.deploy.build import Built, build_indexes, built_indexes, write_parameters
 from rag_flywheel.deploy.current import make_live
 from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters
-from rag_flywheel.deploy.manifest import Manifest
+from rag_flywheel.deploy.manifest import Manifest, Parent
 from rag_flywheel.deploy.prune import CHECKPOINT, forget_progress
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import CorruptFileError, FlywheelError, counted
@@ -139,8 +139,7 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
         write_stored_evidence(staged, database, source, learned.judged, until=until)
         manifest = _manifest(running, live, built, tuned)
         manifest = replace(manifest, learned_until=learned.learned_until)
-        before_it = None if parent is None else (parent.folder, parent.manifest)
-        manifest = deploy.seal(staged, manifest, parent=before_it)
+        manifest = deploy.seal(staged, manifest, parent=parent)
         problems = version_problems(staged, database, encoder, built, version)
         if problems:
             seconds = time.monotonic() - began
