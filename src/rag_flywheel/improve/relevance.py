@@ -350,10 +350,11 @@ def _by_neighbours(examples: Examples, parameters: Parameters) -> tuple[Floats, 
     neighbours of other folds."""
     near = examples.cross_near
     chances = neighbour_chances_of(examples, prior_under(examples, parameters), parameters)
-    found, width = links(near, examples, examples, chances), examples.lineages.shape[1]
     weights = kernel_weights(near, parameters.kernel)
     if parameters.memory.neighbours < 1:
         weights = np.zeros_like(weights)
+    found = links(near, examples, examples, chances, weights)
+    width = examples.lineages.shape[1]
     every = support(found, np.ones(len(found.of)), weights, width)
     return support(found, chances.ravel()[found.of], weights, width), every
 
