@@ -298,29 +298,6 @@ def sums_of_support(
         )
 
 
-def sums_at(
-    found: Links, near: Nearest, chances: Floats, wanted: Ints, kernels: Iterable[Kernel]
-) -> Iterator[tuple[Floats, Floats]]:
-    """For each kernel S of the wanted candidates, (w,), and the sum of K over the neighbours that say
-    anything about them, (w,).
-
-    chances: of the sources' candidates, (m, C); wanted int64 (w,): targets' candidates, flat in (n, C),
-    sorted.
-    """
-    place = np.searchsorted(wanted, found.to)
-    kept = np.flatnonzero(np.append(wanted, -1)[place] == found.to)
-    place, slot = place[kept], found.slot[kept]
-    chance = chances.ravel()[found.of[kept]]
-    for kernel in kernels:
-        by_link = kernel_weights(near, kernel).ravel()[slot]
-        some = np.flatnonzero(by_link)
-        here, by_link = place[some], by_link[some]
-        yield (
-            np.bincount(here, by_link * chance[some], minlength=len(wanted)).astype(np.float64),
-            np.bincount(here, by_link, minlength=len(wanted)).astype(np.float64),
-        )
-
-
 def kernel_weights(near: Nearest, kernel: Kernel) -> Floats:
     """K of each neighbour, (n, k)."""
     theta = kernel.theta

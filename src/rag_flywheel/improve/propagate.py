@@ -142,7 +142,8 @@ def _next_messages(
 ) -> _Messages:
     """The messages after these: each to a neighbour without that neighbour's own message.
 
-    between: the neighbours, and the slots of the queries among theirs, see `_back`. All chances here are scaled by (n0 + sum of S).
+    between: the neighbours, and the slots of the queries among theirs, see `_back`. All chances here
+    are scaled by (n0 + sum of S).
     """
     n0, (near, back) = parameters.kernel.n0, between
     added, every = messages.support(weights, prior.shape[1])
