@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rag_flywheel.improve.examples import Examples
-from rag_flywheel.improve.propagate import before_votes, build_memory, neighbour_chances_of
+from rag_flywheel.improve.likelihood import neighbour_chances_of
+from rag_flywheel.improve.propagate import before_votes, build_memory
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
 from rag_flywheel.rank.posterior import NOISE_LIMIT

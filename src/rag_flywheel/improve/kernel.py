@@ -21,8 +21,13 @@ from rag_flywheel.improve.examples import (
     links,
     sums_of_support,
 )
-from rag_flywheel.improve.likelihood import as_chosen, choice_odds, prior_under, vote_odds
-from rag_flywheel.improve.propagate import neighbour_chances_of
+from rag_flywheel.improve.likelihood import (
+    as_chosen,
+    choice_odds,
+    neighbour_chances_of,
+    prior_under,
+    vote_odds,
+)
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.exact import typical_cosine
 from rag_flywheel.index.nearest import Nearest

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from rag_flywheel.improve.examples import Examples, Floats, n_with_feature
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.rank.posterior import CORRECTION_WEIGHT, Rates
+from rag_flywheel.rank.posterior import CORRECTION_WEIGHT, LEAST_CHANCE, Rates
 
 LARGEST_NOISE = 0.4995
 SHARPNESS = 0.05, 20.0
@@ -135,6 +135,14 @@ def after_votes(examples: Examples, chances: Floats, parameters: Parameters) -> 
         total = joint + np.maximum(1.0 - chances, 0.0)
     found: Floats = joint / total
     return found
+
+
+def neighbour_chances_of(examples: Examples, before: Floats, parameters: Parameters) -> Floats:
+    """The chances after the votes that are propagated to neighbours, (n, C), from those before: small
+    ones are 0, unless votes call them helpful; with several answers, unless there are votes at all."""
+    chances = after_votes(examples, before, parameters)
+    kept = examples.net > 0 if parameters.answers is None else examples.voted
+    return np.where((chances >= LEAST_CHANCE) | kept, chances, 0.0)
 
 
 def prior_chances(examples: Examples, weights: Floats, answers: float | None = None) -> Floats:

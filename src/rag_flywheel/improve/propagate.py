@@ -23,15 +23,14 @@ from rag_flywheel.improve.examples import (
     support,
 )
 from rag_flywheel.improve.likelihood import (
-    after_votes,
     evidence_odds,
+    neighbour_chances_of,
     prior_under,
     with_support,
 )
 from rag_flywheel.index.nearest import Nearest
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.rank.posterior import LEAST_CHANCE
 
 _ROUNDS = 3
 _LEAST_STORED = 0.002
@@ -74,14 +73,6 @@ def before_votes(examples: Examples, parameters: Parameters) -> Floats:
     for _ in range(_ROUNDS - 1):
         messages = _next_messages(examples, prior, (near, back), messages, weights, parameters)
     return with_support(prior, *messages.support(weights, prior.shape[1]), kernel.n0)
-
-
-def neighbour_chances_of(examples: Examples, before: Floats, parameters: Parameters) -> Floats:
-    """The chances after the votes that are propagated to neighbours, (n, C), from those before: small
-    ones are 0, unless votes call them helpful; with several answers, unless there are votes at all."""
-    chances = after_votes(examples, before, parameters)
-    kept = examples.net > 0 if parameters.answers is None else examples.voted
-    return np.where((chances >= LEAST_CHANCE) | kept, chances, 0.0)
 
 
 def support_of(

@@ -33,8 +33,7 @@ from rag_flywheel.improve.examples import (
     support,
 )
 from rag_flywheel.improve.given import of_index
-from rag_flywheel.improve.likelihood import prior_under
-from rag_flywheel.improve.propagate import neighbour_chances_of
+from rag_flywheel.improve.likelihood import neighbour_chances_of, prior_under
 from rag_flywheel.rank.calibration import (
     HALF_ASKED,
     OF_ANSWER,
