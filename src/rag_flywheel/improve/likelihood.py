@@ -84,6 +84,10 @@ def of_any_answer(examples: Examples, rates: Rates) -> Floats:
     return found
 
 
+def _of_any_answer(n_helpful: float, n_harmful: float, rates: Rates) -> float:
+    return n_helpful * math.log(rates.false_helpful) + n_harmful * math.log1p(-rates.false_helpful)
+
+
 def choice_odds(examples: Examples, choice: float) -> Floats:
     """The factor on the share of each candidate for being chosen to write an answer from, (n, C)."""
     if examples.chosen is None:
@@ -287,6 +291,7 @@ def rates_given(examples: Examples, chances: Floats, parameters: Parameters) -> 
     logits = np.log(given) - np.log1p(-given)
     helpful, harmful = examples.helpful.ravel()[voted], examples.harmful.ravel()[voted]
     around, spreads = np.array([0.0, 1.0]), np.array(_CALIBRATION_SPREADS)
+    n_votes = float(examples.n_helpful.sum()), float(examples.n_harmful.sum())
 
     def loss(at: Floats) -> tuple[float, Floats]:
         rates = _rates(at[2:])
@@ -294,14 +299,14 @@ def rates_given(examples: Examples, chances: Floats, parameters: Parameters) -> 
         by_helpful, by_harmful = rates.log_odds
         odds = np.exp(np.clip(helpful * by_helpful + harmful * by_harmful, -50.0, 50.0))
         total = p * odds + 1.0 - p
-        value = float(np.log(total).sum()) + float(of_any_answer(examples, rates).sum())
+        value = float(np.log(total).sum()) + _of_any_answer(*n_votes, rates)
         unlikely, by_prior = _rates_prior(at[2:], several=True)
         apart = (at[:2] - around) / spreads
         steep = (odds - 1.0) / total * p * (1.0 - p)
         after = p * odds / total
         slope = [float(steep.sum()), float((steep * logits).sum())] - apart / spreads
         by_rates = _by_votes(
-            examples, at[2:], float((after * helpful).sum()), float((after * harmful).sum())
+            n_votes, at[2:], float((after * helpful).sum()), float((after * harmful).sum())
         )
         value += unlikely - 0.5 * float(apart @ apart)
         return -value, -np.concatenate([slope, by_rates + by_prior])
@@ -332,10 +337,12 @@ class _Block:
 @dataclass(frozen=True)
 class _Votes:
     """The examples as `_slopes` goes through them at every step of a search: in blocks that stay in the
-    processor's cache, with the votes apart, since few candidates have any."""
+    processor's cache, with the votes apart, since few candidates have any; how many votes there are of
+    either kind."""
 
-    examples: Examples
     blocks: Sequence[_Block]
+    n_helpful: float
+    n_harmful: float
 
     @classmethod
     def of(cls, examples: Examples) -> "_Votes":
@@ -360,7 +367,7 @@ class _Votes:
                     None if named is None else named[part],
                 )
             )
-        return cls(examples, blocks)
+        return cls(blocks, float(examples.n_helpful.sum()), float(examples.n_harmful.sum()))
 
 
 def _slopes(votes: _Votes, at: Floats, *, several: bool) -> tuple[float, Floats]:
@@ -374,8 +381,9 @@ def _slopes(votes: _Votes, at: Floats, *, several: bool) -> tuple[float, Floats]
     for block in votes.blocks:
         total += of_block(block, at, rates)
     *slope, by_helpful, by_harmful = total[1:].tolist()
-    value = float(total[0]) + float(of_any_answer(votes.examples, rates).sum())
-    by_rates = _by_votes(votes.examples, at[-2:], by_helpful, by_harmful)
+    n_votes = votes.n_helpful, votes.n_harmful
+    value = float(total[0]) + _of_any_answer(*n_votes, rates)
+    by_rates = _by_votes(n_votes, at[-2:], by_helpful, by_harmful)
     return value, np.concatenate([slope, by_rates])
 
 
@@ -502,13 +510,15 @@ def _rates_inverse(rates: Rates) -> list[float]:
     return [_noise_inverse(rates.noise), math.log(share / (1.0 - share))]
 
 
-def _by_votes(examples: Examples, at: Floats, by_helpful: float, by_harmful: float) -> Floats:
-    """Slopes of log P(votes) by the two numbers that stand for the rates, (2,), from the sums of the
-    chances after the votes over all "helpful" and over all "harmful" votes."""
+def _by_votes(
+    n_votes: tuple[float, float], at: Floats, by_helpful: float, by_harmful: float
+) -> Floats:
+    """Slopes of log P(votes) by the two numbers that stand for the rates, (2,), from the numbers of "helpful"
+    and "harmful" votes, and the sums of the chances after the votes over all of either kind."""
     rates = _rates(at)
     fh, fn = rates.false_helpful, rates.false_harmful
-    by_fh = (float(examples.n_helpful.sum()) - by_helpful) / fh
-    by_fh -= (float(examples.n_harmful.sum()) - by_harmful) / (1.0 - fh)
+    by_fh = (n_votes[0] - by_helpful) / fh
+    by_fh -= (n_votes[1] - by_harmful) / (1.0 - fh)
     return _by_rates(at, by_fh, by_harmful / fn - by_helpful / (1.0 - fn))
 
 
