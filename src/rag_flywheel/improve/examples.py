@@ -21,7 +21,6 @@ NEIGHBOURS = 32
 _ROWS = 512
 _CELLS = 2**21  # of a table of targets and passages
 _FOLDS = 5
-_FEW_LEFT_OUT = 0.25  # of the queries: enough of the nearest of each are among the others
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,7 @@ class Examples:
 
     @cached_property
     def near(self) -> Nearest:
-        """The nearest examples of each, of any tenant, itself among them; those that were left out since have
-        cosine -2."""
+        """The nearest examples of each, of any tenant, itself among them."""
         return nearest_rows(self.vectors, self.vectors, 2 * NEIGHBOURS)
 
     @cached_property
@@ -107,15 +105,12 @@ class Examples:
         return numbers, len(names)
 
     def last(self, n: int) -> "Examples":
-        """The last n rows; the same object each time, with the neighbours that are known already."""
+        """The last n rows; the same object each time, so that their neighbours are cached."""
         first = len(self) - n
         if first <= 0:
             return self
         if n not in self._lasts:
-            part = self.at(np.arange(first, len(self)))
-            if "near" in self.__dict__ and first <= _FEW_LEFT_OUT * len(self):
-                part.__dict__["near"] = _from(self.near, first)
-            self._lasts[n] = part
+            self._lasts[n] = self.at(np.arange(first, len(self)))
         return self._lasts[n]
 
     @cached_property
@@ -151,13 +146,6 @@ def n_with_feature(examples: Examples) -> npt.NDArray[np.int64]:
     return found
 
 
-def _from(near: Nearest, first: int) -> Nearest:
-    """The neighbours of the rows from `first` on among these rows, numbered from 0."""
-    rows = near.rows[first:] - first
-    cosines = np.where(rows >= 0, near.cosines[first:], np.float32(-2.0))
-    return Nearest(np.maximum(rows, 0), cosines)
-
-
 def nearest_of(targets: Examples, sources: Examples) -> Nearest:
     """The nearest sources of each target, of any tenant."""
     return nearest_rows(targets.vectors, sources.vectors, 2 * NEIGHBOURS)
@@ -186,7 +174,7 @@ def nearest(
         return found
 
     every = np.arange(len(targets))
-    kept = allowed(every, near.rows) & (near.cosines > -2.0)
+    kept = allowed(every, near.rows)
     first = np.argsort(~kept, axis=1, kind="stable")[:, :k]
     rows = np.take_along_axis(near.rows, first, axis=1)
     cosines = np.take_along_axis(np.where(kept, near.cosines, np.float32(-2.0)), first, axis=1)
