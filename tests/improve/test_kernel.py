@@ -28,6 +28,7 @@ def past(seed: int, n: int, *, chosen: bool) -> Examples:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     passages = group[:, None] * 4 + rng.permuted(np.tile(np.arange(9), (n, 1)), axis=1)
     lineages = passages[:, :width].astype(np.int64)
+    lineages[::7, -1] = lineages[::7, 0]  # twice the same passage
     lineages[rng.random(lineages.shape) < 0.1] = -1
     there = lineages >= 0
     votes = (rng.random((2, n, width)) < 0.25) * there

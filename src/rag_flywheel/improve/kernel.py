@@ -5,7 +5,7 @@ of other folds. Those that are out of the question are not computed to the end.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -116,12 +116,13 @@ def _gains(
     if found.answers is None:
         gains = [each.gains_of_one_answer(kernels, n0) for each in (asked, unasked)]
         return (1.0 - NEW_NEEDS) * gains[0] + NEW_NEEDS * gains[1] + more
+    of_asked = asked.parts(kernels)
+    of_unasked = map(_Part.with_neighbours, of_asked, _parts_of(new), itertools.repeat(kernels))
     parts = [
-        (share, part)
-        for share, each in ((1.0 - NEW_NEEDS, asked), (NEW_NEEDS, unasked))
-        for part in each.parts(kernels)
+        *((1.0 - NEW_NEEDS, part) for part in of_asked),
+        *((NEW_NEEDS, part) for part in of_unasked),
     ]
-    likely = np.full((len(kernels), len(n0)), 0.0) + more
+    likely = np.tile(more, (len(kernels), 1))
     for share, part in parts:
         likely += share * part.by_votes(n0)
     _pay(likely, parts, n0)
@@ -170,17 +171,13 @@ class _Asked:
 
     def parts(self, kernels: Sequence[Kernel]) -> "list[_Part]":
         """The queries in parts, with several answers."""
-        n, k = self.known.near.rows.shape
         odds = vote_odds(self.examples, self.found.rates)
-        found = []
-        for start in range(0, n, _AT_ONCE):
-            rows = np.arange(start, min(start + _AT_ONCE, n))
-            near = Nearest(self.known.near.rows[rows], self.known.near.cosines[rows])
-            of_part = slice(
-                *np.searchsorted(self.shared.slot, [start * k, (start + len(rows)) * k])
-            )
-            weights = np.stack([kernel_weights(near, each).ravel() for each in kernels], axis=1)
-            found.append(self._part(rows, of_part, weights, odds[rows]))
+        k, start, found = self.known.near.rows.shape[1], 0, []
+        for near in _parts_of(self.known.near):
+            rows = np.arange(start, start + len(near.rows))
+            slots = np.searchsorted(self.shared.slot, [start * k, (start + len(rows)) * k])
+            found.append(self._part(rows, slice(*slots), _weights(near, kernels), odds[rows]))
+            start += len(rows)
         return found
 
     def _part(self, rows: Ints, of_part: slice, weights: Floats, odds: Floats) -> "_Part":
@@ -190,13 +187,18 @@ class _Asked:
         to, slot = self.shared.to[of_part] - start * width, self.shared.slot[of_part] - start * k
         chances = self.known.chances.ravel()[self.shared.of[of_part]]
         shape = len(rows) * width, len(rows) * k
+        given = csr_array((chances, (to, slot)), shape=shape)
+        if given.nnz == len(to):
+            spoken = csr_array((np.ones(len(to)), given.indices, given.indptr), shape=shape)
+        else:  # a neighbour has a passage twice
+            spoken = csr_array((np.ones(len(to)), (to, slot)), shape=shape)
         return _Part(
             self.examples if len(rows) == len(self.examples) else self.examples.at(rows),
             self.found,
             self.known.prior[rows],
             odds,
-            csr_array((chances, (to, slot)), shape=shape),
-            csr_array((np.ones(len(to)), (to, slot)), shape=shape),
+            given,
+            spoken,
             weights,
         )
 
@@ -216,6 +218,10 @@ class _Part:
     chances: "csr_array"
     spoken: "csr_array"
     weights: Floats
+
+    def with_neighbours(self, near: Nearest, kernels: Sequence[Kernel]) -> "_Part":
+        """The same with other cosines of the neighbours."""
+        return replace(self, weights=_weights(near, kernels))
 
     def by_votes(self, n0: Floats) -> Floats:
         """By how much the memory makes votes likelier, (k, s)."""
@@ -259,6 +265,18 @@ class _Part:
             at = np.flatnonzero((e > 0.0) & unvoted)
             paid[i, live[i]] = _paid(self.prior.ravel()[at], s[at], e[at], n0[live[i]])
         return UNSHOWN * paid
+
+
+def _parts_of(near: Nearest) -> Iterator[Nearest]:
+    """The neighbours of some queries at a time."""
+    for start in range(0, len(near.rows), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        yield Nearest(near.rows[part], near.cosines[part])
+
+
+def _weights(near: Nearest, kernels: Sequence[Kernel]) -> Floats:
+    """K of each neighbour by kernel, (slots, k)."""
+    return np.stack([kernel_weights(near, each).ravel() for each in kernels], axis=1)
 
 
 def _paid(prior: Floats, added: Floats, every: Floats, n0: Floats) -> Floats:
