@@ -131,25 +131,56 @@ class StoredEvidence:
         return PastQuery(tuple(supports), tuple(votes.tolist()))
 
 
+@dataclass(frozen=True)
+class Supports:
+    """The evidence of n past queries as arrays, as StoredEvidence has it.
+
+    votes: of each; counts int64 (n,): how many supports each has; lineages int64, chances, log_odds float64,
+    named uint8: of all supports, query by query.
+    """
+
+    keys: Sequence[QueryKey]
+    votes: Sequence[tuple[int, ...]]
+    counts: npt.NDArray[np.int64]
+    lineages: npt.NDArray[np.int64]
+    chances: npt.NDArray[np.float64]
+    log_odds: npt.NDArray[np.float64]
+    named: npt.NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, past_query: Mapping[QueryKey, PastQuery]) -> "Supports":
+        """The same of past queries that are known one by one."""
+        supports = [s for past in past_query.values() for s in past.supports]
+        return cls(
+            tuple(past_query),
+            [past.votes for past in past_query.values()],
+            np.array([len(past.supports) for past in past_query.values()], np.int64),
+            np.array([s.lineage for s in supports], np.int64),
+            np.array([s.chance for s in supports], np.float64),
+            np.array([s.log_odds for s in supports], np.float64),
+            np.array([s.named for s in supports], np.uint8),
+        )
+
+
 def stored_evidence_of(
-    provenance: Provenance, past_query: Mapping[QueryKey, PastQuery], codes: Codes | None = None
+    provenance: Provenance, supports: Supports, codes: Codes | None = None
 ) -> StoredEvidence:
-    """The evidence as arrays. Each past query has a vote; codes: of their vectors, in order."""
-    names = dict.fromkeys(key.tenant for key in past_query)
+    """The evidence to be stored. Each past query has a vote; codes: of their vectors, in order."""
+    keys, votes = supports.keys, supports.votes
+    names = dict.fromkeys(key.tenant for key in keys)
     tenants = {tenant: i for i, tenant in enumerate(names)}
-    supports = [s for past in past_query.values() for s in past.supports]
     return StoredEvidence(
         provenance,
         tuple(tenants),
-        np.frombuffer(b"".join(key.query_hash for key in past_query), np.uint8).reshape(-1, _HASH),
-        np.array([tenants[key.tenant] for key in past_query], np.int32),
-        _ends([len(past.supports) for past in past_query.values()]),
-        np.array([s.lineage for s in supports], np.int64),
-        np.array([s.chance for s in supports], np.float64),
-        np.array([s.log_odds for s in supports], np.float64),
-        np.array([s.named for s in supports], np.uint8),
-        _ends([len(past.votes) for past in past_query.values()]),
-        np.array(list(chain.from_iterable(past.votes for past in past_query.values())), np.int64),
+        np.frombuffer(b"".join(key.query_hash for key in keys), np.uint8).reshape(-1, _HASH),
+        np.array([tenants[key.tenant] for key in keys], np.int32),
+        _ends(supports.counts.tolist()),
+        supports.lineages,
+        supports.chances,
+        supports.log_odds,
+        supports.named,
+        _ends([len(each) for each in votes]),
+        np.array(list(chain.from_iterable(votes)), np.int64),
         codes,
     )
 

@@ -369,9 +369,9 @@ def _past(
         return past, builder.past(past, rows), model.raters
     past = read_past(database, source, until=until)
     examples = builder.past(past, rows)
-    raters = weighed_raters(database, source, examples, until=until)
+    raters = weighed_raters(database, source, examples, past, until=until)
     if weights := weights_of(raters):
-        past = read_past(database, source, until=until, weights=weights)
+        past = read_past(database, source, until=until, weights=weights, again=past)
         examples = judged_again(examples, past)
     return past, examples, raters
 

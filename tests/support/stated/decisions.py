@@ -2,7 +2,7 @@
 
 from rag_flywheel.config import Config
 from rag_flywheel.encode import bert_encoder
-from rag_flywheel.improve import fit, raters
+from rag_flywheel.improve import fit, kernel, raters
 from rag_flywheel.index import short_codes, vector_files
 from rag_flywheel.rank import evidence
 from rag_flywheel.rank.posterior import NOISE_LIMIT
@@ -18,7 +18,7 @@ def decisions(page: Page) -> None:
     """The page; most of its measurements were made once, and it says so beside them."""
     page.says("A file of up to {:,} vectors never changes", vector_files.MOST_ROWS)
     page.says("Above {} on average nothing is learned", NOISE_LIMIT)
-    assert fit.ONE_SIDED == 1 / 50 and fit.NEW_NEEDS == 1 / 10
+    assert fit.ONE_SIDED == 1 / 50 and kernel.NEW_NEEDS == 1 / 10
     page.says("of which two fifths are wrong of {},", raters.LEAST_ACCURACY)
     page.lets("example", "squeezed into [0.6, 1]")
     page.says("So {} questions are computed in float32 without torch", bert_encoder.FEW)

@@ -237,12 +237,13 @@ def _one_vote(page: Page) -> None:
     """The table of refreshes after one vote, by the number of past questions."""
     result = page.result("speed_learning")
     sizes = result["sizes"]
-    two = " {:.1f} | {:.1f} |"
+    each = " {:.1f} |" * len(sizes)
     page.says("Over {:,} passages, in seconds of processor time", result["n_passages"])
-    page.says("| past questions | {:,} | {:,} |", *(size["n_past"] for size in sizes))
+    page.says("| past questions |" + " {:,} |" * len(sizes), *(size["n_past"] for size in sizes))
     stored, anew = ([size[arm]["cpu_s"] for size in sizes] for arm in ("stored", "anew"))
-    page.says("| with the candidates that the version before stored |" + two, *stored)
-    page.says("| all questions looked up anew |" + two, *anew)
+    page.says("| with the candidates that the version before stored |" + each, *stored)
+    page.says("| all questions looked up anew |" + each, *anew)
+    page.says("of {:.0f} on 2 cores", result["machine"]["load"])
     page.says("with the questions to the power {:.2f}", result["exponent"]["stored"])
     last = sizes[-1]
     page.says("take {:.1f} MiB for {:,} questions", last["stored_mib"], last["n_past"])
