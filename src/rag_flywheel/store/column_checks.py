@@ -5,7 +5,7 @@ Each function returns the value or raises CorruptFileError; it must not know wha
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -105,6 +105,14 @@ def hashed(where: str, value: object) -> bytes:
     return value
 
 
+def hashes(where: str, values: Iterable[object]) -> list[bytes]:
+    """The 16 bytes that name each of many texts."""
+    every: list[Any] = list(values)
+    if set(map(type, every)) <= {bytes} and set(map(len, every)) <= {HASH_BYTES}:
+        return every
+    return [hashed(where, value) for value in every]  # which names what is wrong
+
+
 def parsed(where: str, value: object) -> Any:
     """The value of JSON text."""
     try:
@@ -200,15 +208,13 @@ def vector(where: str, value: object, dim: int) -> Vectors:
     return np.frombuffer(value, dtype=np.float32)  # type: ignore[call-overload, no-any-return]
 
 
-def vectors(where: str, value: Sequence[object], dim: int) -> Vectors:
-    """float32 (n, dim), each of unit length."""
-    if all(type(each) is bytes and len(each) == 4 * dim for each in value):
-        rows = np.frombuffer(b"".join(value), np.float32).reshape(-1, dim)  # type: ignore[arg-type]
-        with np.errstate(all="ignore"):
-            lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-        if np.all(np.abs(lengths - 1.0) <= _UNIT_TOLERANCE):
-            return rows
-    return np.stack([vector(where, each, dim) for each in value])  # which names what is wrong
+def unit_rows(where: str, rows: Vectors) -> None:
+    """Raise CorruptFileError unless each row, float32 (n, dim), is of unit length."""
+    with np.errstate(all="ignore"):
+        lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    if not np.all(np.abs(lengths - 1.0) <= _UNIT_TOLERANCE):
+        for row in rows:  # by the very measure of one vector, which names what is wrong
+            vector(where, row.tobytes(), rows.shape[1])
 
 
 def vector_problem(value: object, dim: int) -> str | None:

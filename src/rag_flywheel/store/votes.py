@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from rag_flywheel.records import ALL_TENANTS, PastVotes, QueryKey, Signal, TenantScope, Verdict
+from rag_flywheel.records import ALL_TENANTS, PastVotes, Signal, TenantScope, Verdict
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
 from rag_flywheel.store.event_types import ONE_TIME, Kind, VoteEvent
 from rag_flywheel.store.mutes import not_muted
-from rag_flywheel.store.retrievals import read_query_hash, read_tenant
+from rag_flywheel.store.retrievals import read_query_hash, read_query_hashes, read_tenant
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,22 @@ def votes_on_retrievals(conn: sqlite3.Connection, retrievals: Sequence[int]) -> 
     return sorted(map(_vote, rows), key=lambda vote: vote.seq)
 
 
-def questions_voted_on(conn: sqlite3.Connection, after: int, last: int) -> list[QueryKey]:
-    """The questions that got votes after event number `after`, up to `last`."""
+def questions_voted_on(
+    conn: sqlite3.Connection, after: int, last: int
+) -> dict[str | None, list[bytes]]:
+    """The questions that got votes after event number `after`, up to `last`: distinct hashes by tenant,
+    in the order of their first votes."""
     each = " UNION ALL ".join(
         f"SELECT r.query_hash, r.tenant FROM {table} v JOIN retrievals r ON r.rid = v.rid "
         "WHERE v.seq > :after AND v.seq <= :last"
         for table in EVENTS
     )
-    rows = dict.fromkeys(conn.execute(each, {"after": after, "last": last}))
-    return [QueryKey(read_query_hash(name), read_tenant(tenant)) for name, tenant in rows]
+    found: dict[str | None, dict[bytes, None]] = defaultdict(dict)
+    for name, tenant in conn.execute(each, {"after": after, "last": last}):
+        found[tenant][name] = (
+            None  # no object of its own for each, which the garbage collector follows
+        )
+    return {read_tenant(tenant): read_query_hashes(names) for tenant, names in found.items()}
 
 
 _BY_NUMBER = (
