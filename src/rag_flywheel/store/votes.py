@@ -35,8 +35,15 @@ def append_votes(
     conn: sqlite3.Connection, votes: Sequence[NewVote], *, first_seq: int, at: float
 ) -> None:
     """Append votes under consecutive event numbers from `first_seq`."""
-    rows = ({"seq": seq, "at": at, **vars(v)} for seq, v in enumerate(votes, first_seq))
-    append_rows(conn, "votes", *rows)
+    rows = (
+        (seq, at, v.rid, v.pid, v.verdict, v.user_id, v.reason, v.trust)
+        for seq, v in enumerate(votes, first_seq)
+    )
+    conn.executemany(
+        "INSERT INTO votes (seq, at, rid, pid, verdict, user_id, reason, trust) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        rows,
+    )
 
 
 _VERDICTS = get_args(Verdict)
@@ -166,18 +173,30 @@ def count_of_voice(
 
     Without a user id these are the votes of the retrieval's session, and without one those on it.
     """
+    sql = _COUNTING[corrections, user_id is None]
+    return int(scalar(conn, sql, {"since": since, "user": user_id, "rid": rid}))
+
+
+def _counting(*, corrections: bool, anonymous: bool) -> str:
+    """SQL of `count_of_voice`."""
     kinds = f"v.kind {'=' if corrections else '!='} 'correction'"
     parts = [f"SELECT count(*) FROM answer_votes v WHERE {kinds} AND v.at > :since AND "]
     if not corrections:
         parts.append("SELECT count(*) FROM votes v WHERE v.at > :since AND ")
     whose = "v.user_id = :user"
-    if user_id is None:
+    if anonymous:
         whose = (
             "v.user_id IS NULL AND v.rid IN (SELECT o.rid FROM retrievals r JOIN retrievals o ON "
             "o.session_id = r.session_id WHERE r.rid = :rid UNION SELECT :rid)"
         )
-    sql = "SELECT " + " + ".join(f"({part}{whose})" for part in parts)
-    return int(scalar(conn, sql, {"since": since, "user": user_id, "rid": rid}))
+    return "SELECT " + " + ".join(f"({part}{whose})" for part in parts)
+
+
+_COUNTING = {
+    (corrections, anonymous): _counting(corrections=corrections, anonymous=anonymous)
+    for corrections in (False, True)
+    for anonymous in (False, True)
+}
 
 
 @dataclass(frozen=True)
