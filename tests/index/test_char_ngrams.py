@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_flywheel.index.char_ngrams import CharNgrams, char_ngrams_of
+from rag_flywheel.index.char_ngrams import CharNgrams, char_ngrams_of, ngram_key, ngram_keys
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank.features import TextNgrams
@@ -153,3 +153,20 @@ def test_names_that_are_no_list_of_pieces_are_refused(saved: Path, names: object
     (saved / "pieces.json").write_text(json.dumps(names), encoding="utf-8")
     with pytest.raises(ValueError, match=r"pieces.json: Expected `(array|str)`, got"):
         CharNgrams.load(saved, n_words=4)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["a", "ab", "abc", "abcd", "né", "abcd", "東京", "x\ud800y"],
+        ["cat", "𐩀b", "cat", "𝐀"],  # characters that take more than 16 bits
+    ],
+)
+def test_n_grams_of_many_words_are_those_of_each(words: list[str]) -> None:
+    keys, which, n_each = ngram_keys(words)
+    each = [char_ngrams_of(word) for word in words]
+    assert [keys[i] for i in which.tolist()] == [ngram_key(n) for own in each for n in own]
+    assert n_each.tolist() == list(map(len, each))
+    distinct = {ngram for own in each for ngram in own}
+    assert len(set(keys)) == len(keys) == len({ngram_key(n) for n in distinct}) == len(distinct)

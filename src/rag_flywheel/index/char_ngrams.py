@@ -18,6 +18,7 @@ from rag_flywheel.index.spans import by_first_use, places_of
 from rag_flywheel.index.spare import SpareArrays
 
 _LETTERS = 4
+_LARGEST_SHORT = "\uffff"  # of the characters that take 16 bits
 _AT_ONCE = 2_000  # texts
 _NAMES = "pieces.json"
 _ARRAYS = {
@@ -26,12 +27,42 @@ _ARRAYS = {
     "piece-idf": "float64 pieces",
 }
 Ints = npt.NDArray[np.int32]
+Places = npt.NDArray[np.int64]
 
 
 def char_ngrams_of(word: str) -> list[str]:
     """The n-grams of a word with a blank before and after it: " cat", "cat "; a short one whole."""
     padded = f" {word} "
     return [padded[i : i + _LETTERS] for i in range(max(1, len(padded) - _LETTERS + 1))]
+
+
+def ngram_key(ngram: str) -> int | str:
+    """What stands for an n-gram: its characters as one number, if each takes 16 bits."""
+    if max(ngram) > _LARGEST_SHORT:
+        return ngram
+    return int.from_bytes(ngram.encode("utf-16-le", "surrogatepass"), "little")
+
+
+def ngram_keys(words: Sequence[str]) -> tuple[list[int | str], Places, Places]:
+    """The distinct `ngram_key` of the n-grams of words; for each n-gram, one word after the other, the
+    place of its key among them; and how many each word has."""
+    every = "".join(f" {word} " for word in words)
+    lengths = np.fromiter(map(len, words), np.int64, len(words))
+    n_each = np.maximum(lengths + 3 - _LETTERS, 1)
+    if max(every, default="") > _LARGEST_SHORT:
+        place = dict[int | str, int]()
+        spoken = (ngram_key(ngram) for word in words for ngram in char_ngrams_of(word))
+        at = [place.setdefault(key, len(place)) for key in spoken]
+        return list(place), np.array(at, dtype=np.int64), n_each
+    signs = np.frombuffer(every.encode("utf-16-le", "surrogatepass"), np.uint16).astype(np.uint64)
+    signs = np.append(signs, np.zeros(_LETTERS - 1, np.uint64))
+    first = places_of(np.cumsum(lengths + 2) - lengths - 2, n_each)
+    n_signs = np.repeat(np.minimum(lengths + 2, _LETTERS), n_each)
+    keys = np.zeros(len(first), np.uint64)
+    for i in range(_LETTERS):
+        keys |= np.where(i < n_signs, signs[first + i] << np.uint64(16 * i), np.uint64(0))
+    distinct, which = np.unique(keys, return_inverse=True)
+    return distinct.tolist(), which, n_each
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,6 @@ from rag_flywheel.index.spare import SpareArrays
 from rag_flywheel.index.statistics import MOST_PAIRS
 from rag_flywheel.index.texts import Texts
 from rag_flywheel.index.tokenizer import (
-    Numbers,
     TokenIds,
     Tokenizer,
     is_character,
@@ -42,6 +41,7 @@ from rag_flywheel.index.tokenizer import (
     words_of_query,
 )
 from rag_flywheel.index.tokenizer import tokenize as tokenize
+from rag_flywheel.index.word_list import Numbers
 from rag_flywheel.records import ENGLISH, NO_LANGUAGE, STEMMED
 
 LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"

@@ -105,9 +105,14 @@ class StoredEvidence:
     @cached_property
     def keys(self) -> tuple[QueryKey, ...]:
         """The past queries, in order."""
+        tenants = map(self.tenants.__getitem__, self.tenant.tolist())
+        return tuple(map(QueryKey, self.names, tenants))
+
+    @property
+    def names(self) -> list[bytes]:
+        """The hashes of the past queries, in order."""
         names = self.hashes.tobytes()
-        hashes = (names[i : i + _HASH] for i in range(0, len(names), _HASH))
-        return tuple(map(QueryKey, hashes, map(self.tenants.__getitem__, self.tenant.tolist())))
+        return [names[i : i + _HASH] for i in range(0, len(names), _HASH)]
 
     def past_query(self, row: int) -> PastQuery:
         """The evidence from the votes on the past query in a row; those of rows asked for last are kept."""
@@ -253,5 +258,5 @@ def _require_sense(evidence: StoredEvidence) -> None:
         raise ValueError("log_odds.npy holds an impossible number")
     if not all_below(evidence.named, 2):
         raise ValueError("named.npy holds a number that is not 0 or 1")
-    if len(set(evidence.keys)) != n:
+    if len(set(zip(evidence.names, evidence.tenant.tolist(), strict=True))) != n:
         raise ValueError("queries.npy holds a query twice")
