@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.disk import all_below, all_within, divides, read_arrays, read_words, write_arrays
-from rag_flywheel.index.spans import by_first_use, places_of
+from rag_flywheel.index.spans import by_first_use, places_of, rows_at
 from rag_flywheel.index.spare import SpareArrays
 
 _LETTERS = 4
@@ -95,7 +95,7 @@ class CharNgrams:
     def of_query(self, words: Sequence[str]) -> dict[str, float]:
         """idf of the known n-grams of a query's words, times how often the query has each."""
         number, found = self.number, dict[str, float]()
-        every = [ngram for word in words for ngram in char_ngrams_of(word) if ngram in number]
+        every = [ngram for ngram in chain.from_iterable(map(char_ngrams_of, words)) if ngram in number]
         idf = self.idf[[number[ngram] for ngram in every]].tolist() if every else []
         for ngram, own in zip(every, idf, strict=True):
             found[ngram] = found.get(ngram, 0.0) + own
@@ -108,56 +108,45 @@ class CharNgrams:
 
         tokens: numbers of the texts' words, one text after the other; lengths int64 (n,).
         """
-        n, number = len(lengths), self.number
-        numbers = np.array([number[ngram] for ngram in ngrams], dtype=np.int64)
-        sharing = self._sharing(numbers.tolist(), tokens)
-        words, which = self._distinct(tokens[sharing])
-        text = lengths.cumsum().searchsorted(sharing, side="right")
-        cells = np.bincount(text * len(words) + which, minlength=n * len(words))
-        in_texts = cells.reshape(n, len(words)).astype(np.float32)  # exact up to 2**24
-        return (in_texts @ self._in_words(words, numbers)).astype(np.float64)
-
-    def _sharing(self, numbers: Sequence[int], tokens: Ints) -> npt.NDArray[np.int64]:
-        """The places of tokens that have any of these n-grams."""
-        words, starts = self._words_by_ngram
-        parts = [words[starts[number] : starts[number + 1]] for number in numbers]
-        if not parts:
-            return np.empty(0, dtype=np.int64)
-        having = np.concatenate(parts)
-        with self._marks.borrowed() as mark:
-            mark[having] = 0
-            found: npt.NDArray[np.int64] = (mark[tokens] + 1).nonzero()[0]
-            mark[having] = -1
-        return found
+        n, m = len(lengths), len(ngrams)
+        words, which = self._distinct(tokens)
+        ids, sizes = rows_at(self.ids, self.offsets, words)
+        place = self._asked(ngrams, ids)
+        asked = (place >= 0).nonzero()[0]
+        of_word = sizes.cumsum().searchsorted(asked, side="right")
+        number = np.full(len(words), -1, dtype=np.int64)  # of the words that have any
+        number[of_word] = 0
+        having = (number == 0).nonzero()[0]
+        number[having] = np.arange(len(having))
+        own = number.take(of_word) * m + place.take(asked)
+        in_words = np.bincount(own, minlength=len(having) * m).reshape(len(having), m)
+        of_token = number.take(which)
+        hits = (of_token >= 0).nonzero()[0]
+        text = lengths.cumsum().searchsorted(hits, side="right")
+        cells = text * len(having) + of_token.take(hits)
+        in_texts = np.bincount(cells, minlength=n * len(having)).reshape(n, len(having))
+        found = in_texts.astype(np.float32) @ in_words.astype(np.float32)  # exact up to 2**24
+        return found.astype(np.float64)
 
     def _distinct(self, words: Ints) -> tuple[Ints, npt.NDArray[np.int64]]:
         """The distinct of these words, and which of them each is."""
         every = np.arange(len(words), dtype=np.int32)
         with self._places.borrowed() as place:
             place[words] = every
-            last = place[words]
-            place[words] = -1
+            last = place.take(words)  # of equal words the same place; nothing else is read
         distinct = (last == every).nonzero()[0]
         number = np.empty(len(words), dtype=np.int64)
         number[distinct] = np.arange(len(distinct))
-        return words[distinct], number[last]
+        return words[distinct], number.take(last)
 
-    def _in_words(self, words: Ints, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """How often each of these n-grams is in each of these words, (n, m)."""
-        m, many = len(numbers), self._sizes[words]
-        ids = self.ids[places_of(self.offsets[words], many)]
+    def _asked(self, ngrams: Sequence[str], ids: Ints) -> Ints:
+        """Which of these n-grams each of the numbers is, -1: none."""
+        numbers = [self.number[ngram] for ngram in ngrams]
         with self._columns.borrowed() as column:
-            column[numbers] = np.arange(m)
-            place = column[ids]
+            column[numbers] = np.arange(len(numbers))
+            place: Ints = column.take(ids)
             column[numbers] = -1
-        asked = (place >= 0).nonzero()[0]
-        cells = np.arange(len(words)).repeat(many)[asked] * m + place[asked]
-        found = np.bincount(cells, minlength=len(words) * m)
-        return found.reshape(len(words), m).astype(np.float32)
-
-    @cached_property
-    def _marks(self) -> SpareArrays:
-        return SpareArrays(len(self.offsets) - 1, np.int8)
+        return place
 
     @cached_property
     def _places(self) -> SpareArrays:
@@ -180,16 +169,6 @@ class CharNgrams:
     def _sizes(self) -> npt.NDArray[np.int64]:
         """The number of n-grams in each word."""
         return np.diff(self.offsets).astype(np.int64)
-
-    @cached_property
-    def _words_by_ngram(self) -> tuple[Ints, Ints]:
-        """Words by n-gram: those with n-gram i are words[starts[i]:starts[i + 1]]."""
-        from scipy import sparse
-
-        shape = len(self.offsets) - 1, len(self.number)
-        ones = np.ones(len(self.ids), dtype=np.int8)
-        by_ngram = sparse.csr_array((ones, self.ids, self.offsets), shape=shape).tocsc()
-        return by_ngram.indices.astype(np.int32), by_ngram.indptr.astype(np.int32)
 
 
 def _taken_apart(
