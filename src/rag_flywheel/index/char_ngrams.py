@@ -102,55 +102,23 @@ class CharNgrams:
         return found
 
     def counts(
-        self, ngrams: Sequence[str], tokens: Ints, lengths: npt.NDArray[np.int64]
+        self, ngrams: Sequence[str], tokens: Ints, totals: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
         """How often each n-gram is in each text, (n, m).
 
-        tokens: numbers of the texts' words, one text after the other; lengths int64 (n,).
+        tokens: numbers of the texts' words, one text after the other; totals int64 (n,): how many n-grams
+        each text has.
         """
-        n, m = len(lengths), len(ngrams)
-        words, which = self._distinct(tokens)
-        ids, sizes = rows_at(self.ids, self.offsets, words)
-        place = self._asked(ngrams, ids)
-        asked = (place >= 0).nonzero()[0]
-        of_word = sizes.cumsum().searchsorted(asked, side="right")
-        number = np.full(len(words), -1, dtype=np.int64)  # of the words that have any
-        number[of_word] = 0
-        having = (number == 0).nonzero()[0]
-        number[having] = np.arange(len(having))
-        own = number.take(of_word) * m + place.take(asked)
-        in_words = np.bincount(own, minlength=len(having) * m).reshape(len(having), m)
-        of_token = number.take(which)
-        hits = (of_token >= 0).nonzero()[0]
-        text = lengths.cumsum().searchsorted(hits, side="right")
-        cells = text * len(having) + of_token.take(hits)
-        in_texts = np.bincount(cells, minlength=n * len(having)).reshape(n, len(having))
-        found = in_texts.astype(np.float32) @ in_words.astype(np.float32)  # exact up to 2**24
-        return found.astype(np.float64)
-
-    def _distinct(self, words: Ints) -> tuple[Ints, npt.NDArray[np.int64]]:
-        """The distinct of these words, and which of them each is."""
-        every = np.arange(len(words), dtype=np.int32)
-        with self._places.borrowed() as place:
-            place[words] = every
-            last = place.take(words)  # of equal words the same place; nothing else is read
-        distinct = (last == every).nonzero()[0]
-        number = np.empty(len(words), dtype=np.int64)
-        number[distinct] = np.arange(len(distinct))
-        return words[distinct], number.take(last)
-
-    def _asked(self, ngrams: Sequence[str], ids: Ints) -> Ints:
-        """Which of these n-grams each of the numbers is, -1: none."""
+        n, m, ends = len(totals), len(ngrams), totals.cumsum()
+        every = rows_at(self.ids, self.offsets, tokens, int(ends[-1]) if n else 0)
         numbers = [self.number[ngram] for ngram in ngrams]
         with self._columns.borrowed() as column:
-            column[numbers] = np.arange(len(numbers))
-            place: Ints = column.take(ids)
+            column[numbers] = np.arange(m)
+            place = column.take(every)
             column[numbers] = -1
-        return place
-
-    @cached_property
-    def _places(self) -> SpareArrays:
-        return SpareArrays(len(self.offsets) - 1, np.int32)
+        asked = (place >= 0).nonzero()[0]
+        cells = ends.searchsorted(asked, side="right") * m + place.take(asked)
+        return np.bincount(cells, minlength=n * m).reshape(n, m).astype(np.float64)
 
     @cached_property
     def _columns(self) -> SpareArrays:

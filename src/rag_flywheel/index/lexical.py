@@ -293,8 +293,10 @@ class LexicalIndex:
 
     def texts_at(self, positions: npt.NDArray[np.int64]) -> Texts:
         """The texts at these positions, as their words."""
-        tokens, lengths = rows_at(self.tokens, self.offsets, positions)
-        return Texts(positions, tokens, lengths.astype(np.int64))
+        rows = positions.astype(np.int32)
+        lengths = (self.offsets[rows + 1] - self.offsets[rows]).astype(np.int64)
+        tokens = rows_at(self.tokens, self.offsets, rows, int(lengths.sum()))
+        return Texts(positions, tokens, lengths)
 
     def words_at(self, words: Sequence[str], texts: Texts) -> npt.NDArray[np.int16]:
         """Where distinct words occur in texts, one after the other: each token as the number of its word in
@@ -334,8 +336,8 @@ class LexicalIndex:
         self, ngrams: Sequence[str], texts: Texts
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """How often each n-gram is in each text, (n, m); and the n-grams of each, (n,)."""
-        found = self.ngrams.counts(ngrams, texts.tokens, texts.lengths)
-        return found, self._n_ngrams[texts.positions].astype(np.int64)
+        totals = self._n_ngrams[texts.positions].astype(np.int64)
+        return self.ngrams.counts(ngrams, texts.tokens, totals), totals
 
     def knows(self, word: str) -> bool:
         """Whether any text has this word."""

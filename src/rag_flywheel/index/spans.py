@@ -17,19 +17,15 @@ def places_of(starts: npt.ArrayLike, lengths: npt.ArrayLike) -> Ints:
     return places
 
 
-def rows_at(
-    values: Ints32, offsets: Ints32, rows: npt.NDArray[np.integer[Any]]
-) -> tuple[Ints32, Ints32]:
-    """(values[offsets[row]:offsets[row + 1]] of each row in turn; how many each has). By scipy in one call,
-    which takes a tenth of the time that numpy takes."""
-    own = rows.astype(np.int32)
-    lengths = offsets[own + 1] - offsets[own]
+def rows_at(values: Ints32, offsets: Ints32, rows: Ints32, n: int) -> Ints32:
+    """values[offsets[row]:offsets[row + 1]] of each row in turn, n in all; by one call of scipy."""
     read = _reader()
     if read is None:
-        return values[places_of(offsets[own], lengths)], lengths
-    found, twice = np.empty((2, int(lengths.sum())), dtype=np.int32)
-    read(len(own), own, offsets, values, values, found, twice)
-    return found, lengths
+        starts = offsets[rows]
+        return values[places_of(starts, offsets[rows + 1] - starts)]
+    found = np.empty(n, dtype=np.int32)
+    read(len(rows), rows, offsets, values, values, found, found)  # it copies two arrays: one twice
+    return found
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Large arrays that one look-up after the other writes a few numbers into."""
+"""Large arrays that one look-up after the other writes a few numbers into, and leaves as they were."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 
 class SpareArrays:
-    """Arrays of n numbers, -1 at first; thread-safe.
+    """Arrays of n numbers, all -1 whenever nobody has them; thread-safe.
 
     There are as many as were in use at once. One whose user fails is not used again.
     """
@@ -20,8 +20,7 @@ class SpareArrays:
 
     @contextmanager
     def borrowed(self) -> Iterator[npt.NDArray[Any]]:
-        """An array for the block, which must set to -1 again what it changed, unless no user of these
-        arrays reads what it has not written itself."""
+        """An array for the block, which must set to -1 again what it changed."""
         try:
             array = self._spare.pop()  # in one step, as append below: no other thread gets it too
         except IndexError:
