@@ -95,7 +95,9 @@ class CharNgrams:
     def of_query(self, words: Sequence[str]) -> dict[str, float]:
         """idf of the known n-grams of a query's words, times how often the query has each."""
         number, found = self.number, dict[str, float]()
-        every = [ngram for ngram in chain.from_iterable(map(char_ngrams_of, words)) if ngram in number]
+        every = [
+            ngram for ngram in chain.from_iterable(map(char_ngrams_of, words)) if ngram in number
+        ]
         idf = self.idf[[number[ngram] for ngram in every]].tolist() if every else []
         for ngram, own in zip(every, idf, strict=True):
             found[ngram] = found.get(ngram, 0.0) + own
@@ -126,17 +128,17 @@ class CharNgrams:
 
     def in_texts(self, tokens: Ints, offsets: Ints) -> Ints:
         """The number of n-grams in each text, (n,); text i has tokens[offsets[i]:offsets[i + 1]]."""
-        parts = []
+        parts, sizes = [], self._sizes
         for start in range(0, len(offsets) - 1, _AT_ONCE):
             ends = offsets[start : start + _AT_ONCE + 1]
-            so_far = np.append(0, np.cumsum(self._sizes[tokens[ends[0] : ends[-1]]]))
+            so_far = np.append(0, np.cumsum(sizes[tokens[ends[0] : ends[-1]]], dtype=np.int64))
             parts.append(np.diff(so_far[ends - ends[0]]).astype(np.int32))
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
 
-    @cached_property
-    def _sizes(self) -> npt.NDArray[np.int64]:
+    @property
+    def _sizes(self) -> Ints:
         """The number of n-grams in each word."""
-        return np.diff(self.offsets).astype(np.int64)
+        return np.diff(self.offsets)
 
 
 def _taken_apart(
@@ -156,7 +158,7 @@ def _known_before(
     known = old_number >= 0
     new = [word for word, there in zip(words, known.tolist(), strict=True) if not there]
     number, new_lengths, new_ids = _taken_apart(new, dict(old.number))
-    old_lengths = old._sizes[old_number[known]]
+    old_lengths = old._sizes[old_number[known]].astype(np.int64)
     lengths = np.empty(len(known), dtype=np.int64)
     lengths[known], lengths[~known] = old_lengths, new_lengths
     starts = np.cumsum(lengths) - lengths
