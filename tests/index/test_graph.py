@@ -12,8 +12,9 @@ import pytest
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index import dense
-from rag_flywheel.index.dense import DenseIndex, Part
+from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.graph import FOLDER, LINKS, Graph, recall_of
+from rag_flywheel.index.part import Part
 from rag_flywheel.records import Pids, Vectors
 
 N, DIM = 1_500, 24

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.disk import all_below, all_within, divides, read_arrays, read_words, write_arrays
-from rag_flywheel.index.spans import by_first_use, places_of
+from rag_flywheel.index.spans import by_first_use, places_of, rows_at
 from rag_flywheel.index.spare import SpareArrays
 
 _LETTERS = 4
@@ -126,73 +126,32 @@ class CharNgrams:
     def of_query(self, words: Sequence[str]) -> dict[str, float]:
         """idf of the known n-grams of a query's words, times how often the query has each."""
         number, found = self.number, dict[str, float]()
-        every = [ngram for word in words for ngram in char_ngrams_of(word) if ngram in number]
+        every = [
+            ngram for ngram in chain.from_iterable(map(char_ngrams_of, words)) if ngram in number
+        ]
         idf = self.idf[[number[ngram] for ngram in every]].tolist() if every else []
         for ngram, own in zip(every, idf, strict=True):
             found[ngram] = found.get(ngram, 0.0) + own
         return found
 
     def counts(
-        self, ngrams: Sequence[str], tokens: Ints, lengths: npt.NDArray[np.int64]
+        self, ngrams: Sequence[str], tokens: Ints, totals: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
         """How often each n-gram is in each text, (n, m).
 
-        tokens: numbers of the texts' words, one text after the other; lengths int64 (n,).
+        tokens: numbers of the texts' words, one text after the other; totals int64 (n,): how many n-grams
+        each text has.
         """
-        n, number = len(lengths), self.number
-        numbers = np.array([number[ngram] for ngram in ngrams], dtype=np.int64)
-        sharing = self._sharing(numbers.tolist(), tokens)
-        words, which = self._distinct(tokens[sharing])
-        text = lengths.cumsum().searchsorted(sharing, side="right")
-        cells = np.bincount(text * len(words) + which, minlength=n * len(words))
-        in_texts = cells.reshape(n, len(words)).astype(np.float32)  # exact up to 2**24
-        return (in_texts @ self._in_words(words, numbers)).astype(np.float64)
-
-    def _sharing(self, numbers: Sequence[int], tokens: Ints) -> npt.NDArray[np.int64]:
-        """The places of tokens that have any of these n-grams."""
-        words, starts = self._words_by_ngram
-        parts = [words[starts[number] : starts[number + 1]] for number in numbers]
-        if not parts:
-            return np.empty(0, dtype=np.int64)
-        having = np.concatenate(parts)
-        with self._marks.borrowed() as mark:
-            mark[having] = 0
-            found: npt.NDArray[np.int64] = (mark[tokens] + 1).nonzero()[0]
-            mark[having] = -1
-        return found
-
-    def _distinct(self, words: Ints) -> tuple[Ints, npt.NDArray[np.int64]]:
-        """The distinct of these words, and which of them each is."""
-        every = np.arange(len(words), dtype=np.int32)
-        with self._places.borrowed() as place:
-            place[words] = every
-            last = place[words]
-            place[words] = -1
-        distinct = (last == every).nonzero()[0]
-        number = np.empty(len(words), dtype=np.int64)
-        number[distinct] = np.arange(len(distinct))
-        return words[distinct], number[last]
-
-    def _in_words(self, words: Ints, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """How often each of these n-grams is in each of these words, (n, m)."""
-        m, many = len(numbers), self._sizes[words]
-        ids = self.ids[places_of(self.offsets[words], many)]
+        n, m, ends = len(totals), len(ngrams), totals.cumsum()
+        every = rows_at(self.ids, self.offsets, tokens, int(ends[-1]) if n else 0)
+        numbers = [self.number[ngram] for ngram in ngrams]
         with self._columns.borrowed() as column:
             column[numbers] = np.arange(m)
-            place = column[ids]
+            place = column.take(every)
             column[numbers] = -1
         asked = (place >= 0).nonzero()[0]
-        cells = np.arange(len(words)).repeat(many)[asked] * m + place[asked]
-        found = np.bincount(cells, minlength=len(words) * m)
-        return found.reshape(len(words), m).astype(np.float32)
-
-    @cached_property
-    def _marks(self) -> SpareArrays:
-        return SpareArrays(len(self.offsets) - 1, np.int8)
-
-    @cached_property
-    def _places(self) -> SpareArrays:
-        return SpareArrays(len(self.offsets) - 1, np.int32)
+        cells = ends.searchsorted(asked, side="right") * m + place.take(asked)
+        return np.bincount(cells, minlength=n * m).reshape(n, m).astype(np.float64)
 
     @cached_property
     def _columns(self) -> SpareArrays:
@@ -200,27 +159,17 @@ class CharNgrams:
 
     def in_texts(self, tokens: Ints, offsets: Ints) -> Ints:
         """The number of n-grams in each text, (n,); text i has tokens[offsets[i]:offsets[i + 1]]."""
-        parts = []
+        parts, sizes = [], self._sizes
         for start in range(0, len(offsets) - 1, _AT_ONCE):
             ends = offsets[start : start + _AT_ONCE + 1]
-            so_far = np.append(0, np.cumsum(self._sizes[tokens[ends[0] : ends[-1]]]))
+            so_far = np.append(0, np.cumsum(sizes[tokens[ends[0] : ends[-1]]], dtype=np.int64))
             parts.append(np.diff(so_far[ends - ends[0]]).astype(np.int32))
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
 
-    @cached_property
-    def _sizes(self) -> npt.NDArray[np.int64]:
+    @property
+    def _sizes(self) -> Ints:
         """The number of n-grams in each word."""
-        return np.diff(self.offsets).astype(np.int64)
-
-    @cached_property
-    def _words_by_ngram(self) -> tuple[Ints, Ints]:
-        """Words by n-gram: those with n-gram i are words[starts[i]:starts[i + 1]]."""
-        from scipy import sparse
-
-        shape = len(self.offsets) - 1, len(self.number)
-        ones = np.ones(len(self.ids), dtype=np.int8)
-        by_ngram = sparse.csr_array((ones, self.ids, self.offsets), shape=shape).tocsc()
-        return by_ngram.indices.astype(np.int32), by_ngram.indptr.astype(np.int32)
+        return np.diff(self.offsets)
 
 
 def _taken_apart(
@@ -240,7 +189,7 @@ def _known_before(
     known = old_number >= 0
     new = [word for word, there in zip(words, known.tolist(), strict=True) if not there]
     number, new_lengths, new_ids = _taken_apart(new, dict(old.number))
-    old_lengths = old._sizes[old_number[known]]
+    old_lengths = old._sizes[old_number[known]].astype(np.int64)
     lengths = np.empty(len(known), dtype=np.int64)
     lengths[known], lengths[~known] = old_lengths, new_lengths
     starts = np.cumsum(lengths) - lengths

@@ -29,7 +29,7 @@ from rag_flywheel.index.bm25 import LexicalScores, WordScores, add_column, idf_o
 from rag_flywheel.index.char_ngrams import CharNgrams
 from rag_flywheel.index.compounds import Compounds, parts_of
 from rag_flywheel.index.languages import COMPOUNDING
-from rag_flywheel.index.spans import by_first_use
+from rag_flywheel.index.spans import by_first_use, rows_at
 from rag_flywheel.index.spare import SpareArrays
 from rag_flywheel.index.statistics import MOST_PAIRS
 from rag_flywheel.index.texts import Texts
@@ -293,13 +293,10 @@ class LexicalIndex:
 
     def texts_at(self, positions: npt.NDArray[np.int64]) -> Texts:
         """The texts at these positions, as their words."""
-        starts, ends = self.offsets[positions], self.offsets[positions + 1]
-        spans = zip(
-            starts.tolist(), ends.tolist(), strict=True
-        )  # quicker than an array of all places
-        parts = [self.tokens[start:end] for start, end in spans]
-        tokens = np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
-        return Texts(positions, tokens, (ends - starts).astype(np.int64))
+        rows = positions.astype(np.int32)
+        lengths = (self.offsets[rows + 1] - self.offsets[rows]).astype(np.int64)
+        tokens = rows_at(self.tokens, self.offsets, rows, int(lengths.sum()))
+        return Texts(positions, tokens, lengths)
 
     def words_at(self, words: Sequence[str], texts: Texts) -> npt.NDArray[np.int16]:
         """Where distinct words occur in texts, one after the other: each token as the number of its word in
@@ -314,7 +311,7 @@ class LexicalIndex:
             for (i, _), compounds in zip(known, having, strict=False):
                 number[compounds] = i
             number[asked] = [i for i, _ in known]
-            found: npt.NDArray[np.int16] = number[texts.tokens]
+            found: npt.NDArray[np.int16] = number.take(texts.tokens)
             for compounds in having:
                 number[compounds] = -1
             number[asked] = -1
@@ -339,8 +336,8 @@ class LexicalIndex:
         self, ngrams: Sequence[str], texts: Texts
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """How often each n-gram is in each text, (n, m); and the n-grams of each, (n,)."""
-        found = self.ngrams.counts(ngrams, texts.tokens, texts.lengths)
-        return found, self._n_ngrams[texts.positions].astype(np.int64)
+        totals = self._n_ngrams[texts.positions].astype(np.int64)
+        return self.ngrams.counts(ngrams, texts.tokens, totals), totals
 
     def knows(self, word: str) -> bool:
         """Whether any text has this word."""
