@@ -190,6 +190,7 @@ def wrong_level(place: Path) -> None:
         (said(format_version=1), "format_version"),
         (said(removed=-1), r"Expected `int` >= 0 - at `\$\.removed`"),
         (said(removed=1.5), r"Expected `int`, got `float` - at `\$\.removed`"),
+        (said(unmeasured=-1), r"Expected `int` >= 0 - at `\$\.unmeasured`"),
         (lambda place: (place / "graph.json").write_text("[1]"), "Expected `object`, got `array`"),
         (lambda place: (place / "levels.npy").unlink(), "No such file"),
         (lambda place: (place / "neighbours.npy").write_bytes(b"nothing"), "is no .npy file"),
@@ -243,6 +244,7 @@ def test_the_links_are_in_memory_once_and_outlive_the_index() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense, "GRAPH_FROM", 1_000)
         index = DenseIndex.build(PIDS, clustered(N, 0))
+    index.search(clustered(1, 0), 1)  # from then on the links are in the memory of what searches
     graph = index.graph
     assert graph is not None
     again = index.graph

@@ -31,14 +31,15 @@ _SAMPLE = 500  # texts by which the language is found
 class Built:
     """The indexes that were built: the event number of the store they show, and their texts.
 
-    texts: the digest of the passages' numbers and texts.
+    texts: the digest of the passages' numbers and texts; new: those of the texts that the parent lacks.
     linked: whether the parent's index files were linked, for no passage changed.
     """
 
     watermark: int
     pids: Pids
     texts: str
-    linked: bool
+    new: Pids
+    linked: bool = False
 
 
 def build_indexes(
@@ -66,18 +67,20 @@ def build_indexes(
             for part in INDEX_PARTS:
                 if (parent.folder / part).exists():
                     link(parent.folder / part, staged / part)
-            return Built(watermark, pids, parent.manifest.texts, linked=True)
+            return Built(watermark, pids, parent.manifest.texts, pids[:0], linked=True)
         texts = timeline.digest_now(conn)
         tokenizer = tokenizer_for(language, _sampled(conn, pids))
         before = None if parent is None else parent.folder
-        old_pids = _build_dense(staged, conn, encoder, pids, before, progress)
+        held = None if loaded is None else loaded.dense
+        old_pids = _build_dense(staged, conn, encoder, pids, before, held, progress)
         same = before is not None and language_at(before) == tokenizer.language
         old = None
         if before is not None and same:
             known = None if loaded is None else loaded.lexical
             old = LexicalIndex.load(before, n_texts=len(old_pids)) if known is None else known
         _build_lexical(staged, conn, pids, old, old_pids, tokenizer, progress)
-    return Built(watermark, pids, texts, linked=False)
+        new = np.setdiff1d(pids, old_pids, assume_unique=True)
+    return Built(watermark, pids, texts, new)
 
 
 def _unchanged(conn: sqlite3.Connection, parent: Manifest, language: str) -> bool:
@@ -121,14 +124,15 @@ def _build_dense(
     encoder: Encoder,
     pids: Pids,
     parent: Path | None,
+    loaded: DenseIndex | None,
     progress: Progress | None,
 ) -> Pids:
-    """Write the dense index; returns the pids in the parent's index."""
+    """Write the dense index; returns the pids in the parent's index. loaded: that, when it is in memory."""
     n, old_pids, index = len(pids), np.empty(0, dtype=np.int64), None
     if progress is not None:
         progress("dense index", 0, n)
     if parent is not None:
-        old = DenseIndex.load(parent, dim=encoder.dim)
+        old = DenseIndex.load(parent, dim=encoder.dim) if loaded is None else loaded.copied(parent)
         old_pids = old.pids
         parts = (
             vector_store.some_vectors(conn, part.tolist(), encoder.revision, encoder.dim)
