@@ -12,7 +12,7 @@ from rag_flywheel.deploy.manifest import Manifest, Parent
 from rag_flywheel.disk import link
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.index.dense import DenseIndex
-from rag_flywheel.index.lexical import LexicalIndex, language_at
+from rag_flywheel.index.lexical import DERIVED_FOLDER, LexicalIndex, language_at
 from rag_flywheel.index.tokenizer import Tokenizer, tokenizer_for
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory
@@ -78,7 +78,7 @@ def build_indexes(
         if before is not None and same:
             known = None if loaded is None else loaded.lexical
             old = LexicalIndex.load(before, n_texts=len(old_pids)) if known is None else known
-        _build_lexical(staged, conn, pids, old, old_pids, tokenizer, progress)
+        _build_lexical(staged, conn, pids, old, old_pids, tokenizer, before, progress)
         new = np.setdiff1d(pids, old_pids, assume_unique=True)
     return Built(watermark, pids, texts, new)
 
@@ -102,6 +102,8 @@ def built_indexes(
     if loaded is None:
         dense = DenseIndex.load(staged, dim=encoder.dim)
         loaded = Indexes(dense, LexicalIndex.load(staged, n_texts=len(built.pids)))
+        if built.linked and not (staged / DERIVED_FOLDER).exists():  # the parent was rolled back to
+            loaded.lexical.save_derived(staged)
     dense, lexical = loaded.dense, loaded.lexical
     return LoadedVersion(None, built.watermark, parameters, dense, lexical, Memory())
 
@@ -156,6 +158,7 @@ def _build_lexical(
     old: LexicalIndex | None,
     old_pids: Pids,
     tokenizer: Tokenizer,
+    parent: Path | None,
     progress: Progress | None,
 ) -> None:
     """Write the lexical index; old: of a version whose words are used again, old_pids: its pids."""
@@ -172,7 +175,7 @@ def _build_lexical(
                 progress("lexical index", i, len(new))
             yield one.passage.title, passages.encoded_text(one.passage)
 
-    old.changed(np.isin(old_pids, pids, assume_unique=True), texts()).save(staged)
+    old.changed(np.isin(old_pids, pids, assume_unique=True), texts()).save(staged, parent)
     if progress is not None:
         progress("lexical index", len(new), len(new))
 

@@ -38,7 +38,8 @@ _SAMPLE, _NEAREST = 256, 10
 _GLANCE, _SUSPECT = 32, LEAST_RECALL - 0.05  # points of a first look, and what is too few of theirs
 _MOST_LEVELS = 32
 _MOST_JSON = 10_000
-_ARRAYS = {"levels": "uint8 n", "neighbours": "int32 slots"}
+_ARRAYS = {"levels": "uint8 n", "counts": "uint8 lists"}
+_LINKS = {"low": "uint16 links", "high": "uint8|uint16 links"}
 
 Ints = npt.NDArray[np.integer[Any]]
 
@@ -72,7 +73,13 @@ class Graph:
         """Write the graph into a version folder."""
         place = folder / FOLDER
         place.mkdir()
-        write_arrays(place, _ARRAYS, self.levels, self.neighbours)
+        linked = self.neighbours >= 0
+        widths = _widths(self.levels)
+        counts = np.add.reduceat(linked, np.cumsum(widths) - widths, dtype=np.uint8)
+        numbers = self.neighbours[linked]
+        high = (numbers >> 16).astype(np.uint8 if len(self.levels) <= 2**24 else np.uint16)
+        write_arrays(place, _ARRAYS, self.levels, counts)
+        write_arrays(place, _LINKS, numbers.astype(np.uint16), high)
         header = _Header(
             FORMAT_VERSION,
             LINKS,
@@ -220,7 +227,7 @@ def load_graph(folder: Path, n: int) -> Graph | None:
         return None
     with version_file_errors(place, "cannot be used"):
         header = _header(place, n)
-        levels, neighbours = read_arrays(place, _ARRAYS, n=n)
+        levels, neighbours = _read_links(place, n)
         graph = Graph(
             levels,
             neighbours,
@@ -253,15 +260,42 @@ def _header(place: Path, n: int) -> _Header:
     return header
 
 
+def _widths(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """How many slots each list has: of each vector that of the ground level, then those above."""
+    n_lists = levels.astype(np.int64)
+    widths = np.full(int(n_lists.sum()), LINKS, dtype=np.int64)
+    widths[np.cumsum(n_lists) - n_lists] = 2 * LINKS
+    return widths
+
+
+def _read_links(place: Path, n: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """The levels and neighbours of a graph of n vectors. Raises OSError or ValueError.
+
+    counts.npy has the number of links in each list, low.npy the numbers of the vectors that they lead to,
+    without their upper bits, and high.npy those.
+    """
+    levels, counts = read_arrays(place, _ARRAYS, n=n)
+    if levels.min() < 1 or levels.max() > _MOST_LEVELS:
+        raise ValueError(f"a vector is on 0 levels, or on more than {_MOST_LEVELS}")
+    low, high = read_arrays(place, _LINKS)
+    widths, counts = _widths(levels), counts.astype(np.int64)
+    if len(counts) != len(widths) or np.any(counts > widths) or int(counts.sum()) != len(low):
+        raise ValueError("counts.npy does not divide the links among the lists of the vectors")
+    if len(high) and int(high.max()) >= 2**15:
+        raise ValueError("a neighbour is no vector")
+    linked = np.repeat(
+        np.tile([True, False], len(counts)), np.column_stack([counts, widths - counts]).ravel()
+    )
+    neighbours = np.full(len(linked), -1, dtype=np.int32)
+    neighbours[linked] = low.astype(np.int32) | (high.astype(np.int32) << 16)
+    return levels, neighbours
+
+
 def _require_sense(graph: Graph, n: int) -> None:
     """Raise ValueError unless every slot is empty or names a vector that is on the slot's level."""
     levels, neighbours = graph.levels, graph.neighbours
-    if levels.min() < 1 or levels.max() > _MOST_LEVELS:
-        raise ValueError(f"a vector is on 0 levels, or on more than {_MOST_LEVELS}")
     if levels[graph.entry] != levels.max():
         raise ValueError("searches begin below the highest level")
-    if len(neighbours) != int(graph.offsets[-1]):
-        raise ValueError(f"neighbours are {len(neighbours)}; not {graph.offsets[-1]}")
     if not all_below(neighbours, n, low=-1):
         raise ValueError("a neighbour is no vector")
     starts = graph.offsets[:-1].astype(np.int64) + 2 * LINKS
