@@ -64,8 +64,9 @@ def build_indexes(
     with database.snapshot() as conn:
         watermark, pids = passages.read_clock(conn), passages.present_pids(conn)
         if parent is not None and _unchanged(conn, parent.manifest, language):
+            whole = all((parent.folder / name).exists() for name in parent.manifest.derived)
             for part in INDEX_PARTS:
-                if (parent.folder / part).exists():
+                if (parent.folder / part).exists() and (whole or part != DERIVED_FOLDER):
                     link(parent.folder / part, staged / part)
             return Built(watermark, pids, parent.manifest.texts, pids[:0], linked=True)
         texts = timeline.digest_now(conn)
@@ -102,8 +103,8 @@ def built_indexes(
     if loaded is None:
         dense = DenseIndex.load(staged, dim=encoder.dim)
         loaded = Indexes(dense, LexicalIndex.load(staged, n_texts=len(built.pids)))
-        if built.linked and not (staged / DERIVED_FOLDER).exists():  # the parent was rolled back to
-            loaded.lexical.save_derived(staged)
+    if built.linked and not (staged / DERIVED_FOLDER).exists():  # the parent was rolled back to
+        loaded.lexical.save_derived(staged)
     dense, lexical = loaded.dense, loaded.lexical
     return LoadedVersion(None, built.watermark, parameters, dense, lexical, Memory())
 

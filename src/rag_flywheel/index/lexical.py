@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.disk import (
-    all_below,
     read_arrays,
     read_json,
     read_words,
@@ -149,11 +148,11 @@ class LexicalIndex:
         lexical, tokens = folder / LEXICAL_FOLDER, folder / TOKENS_FOLDER
         with version_file_errors(f"{lexical} or {tokens}"):
             words = read_words(lexical / "words.json", list[str])
-            vocabulary = {word: number for number, word in enumerate(words)}
+            vocabulary = dict(zip(words, range(len(words)), strict=True))
             if len(vocabulary) != len(words):
                 raise ValueError("words.json names a word twice")
             ids, lengths, stored = load_texts(tokens, n_words=len(vocabulary))
-            if not all_below(ids, len(vocabulary)):
+            if int(ids.min(initial=0)) < 0:  # a number of the parts that no word has
                 raise ValueError("the texts are not made of the words of words.json")
             if len(ids) >= 2**31:
                 raise ValueError("the texts have more words than can be numbered")

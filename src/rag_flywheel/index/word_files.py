@@ -118,7 +118,7 @@ def load_texts(place: Path, *, n_words: int) -> tuple[Ints, Ints, StoredWords]:
     rows, order = read_arrays(place, _ARRAYS, words=n_words)
     if not all_below(order, header.words):
         raise ValueError("order.npy names a word that was not numbered")
-    new_number = np.full(header.words + 1, -1, dtype=np.int32)
+    new_number = np.full(max(header.words, 2**16), -1, dtype=np.int32)
     new_number[order] = np.arange(n_words, dtype=np.int32)
     if np.count_nonzero(new_number >= 0) != n_words:
         raise ValueError("order.npy names a word twice")
@@ -126,7 +126,7 @@ def load_texts(place: Path, *, n_words: int) -> tuple[Ints, Ints, StoredWords]:
         raise ValueError("rows.npy is not ascending")
     sizes, tokens, lengths, at = dict[str, int](), [], [], 0
     for number in header.parts:
-        ids, each = _read_part(place, number)
+        ids, each = _read_part(place, number, new_number)
         start = sum(sizes.values())
         sizes[str(number)] = len(each)
         end = at + int(np.searchsorted(rows[at:], start + len(each)))
@@ -134,9 +134,7 @@ def load_texts(place: Path, *, n_words: int) -> tuple[Ints, Ints, StoredWords]:
             used = np.zeros(len(each), dtype=bool)
             used[rows[at:end] - start] = True
             ids, each = ids[np.repeat(used, each)], each[used]
-        if not all_below(ids, header.words):
-            raise ValueError(f"ids-{number}.npy names a word that was not numbered")
-        tokens.append(new_number[ids])
+        tokens.append(ids)
         lengths.append(each)
         at = end
     if at != len(rows) or len(sizes) != len(header.parts):
@@ -156,15 +154,20 @@ def _joined(parts: list[Ints]) -> Ints:
     return found
 
 
-def _read_part(place: Path, number: int) -> tuple[Ints, Ints]:
-    """The words of a part in its numbers, one text after another, and the number of words of each text."""
+def _read_part(place: Path, number: int, new_number: Ints) -> tuple[Ints, Ints]:
+    """The words of a part, one text after another, and how many each text has.
+
+    new_number: by the number that a word has in the parts the one that it gets, -1: none.
+    """
     kinds = {f"{kind}-{number}": shape for kind, shape in _KINDS.items()}
     low, more, lengths = read_arrays(place, kinds)
-    ids: Ints = low.astype(np.int32)
-    large = low == _LARGE
-    if np.count_nonzero(large) != len(more) or (len(more) and more.min() < _LARGE):
+    large = np.flatnonzero(low == _LARGE)
+    if len(large) != len(more) or (len(more) and more.min() < _LARGE):
         raise ValueError(f"more-{number}.npy does not hold the large numbers of ids-{number}.npy")
-    ids[large] = more
+    if not all_below(more, len(new_number)):
+        raise ValueError(f"more-{number}.npy names a word that was not numbered")
+    ids: Ints = new_number[low]
+    ids[large] = new_number[more]
     if np.any(lengths < 0) or int(lengths.sum(dtype=np.int64)) != len(ids):
         raise ValueError(f"lengths-{number}.npy does not divide the words among texts")
     return ids, lengths
