@@ -304,7 +304,8 @@ class LexicalIndex:
         """How many different texts have each word, (n_words,); None: no two texts are equal."""
         if self._first is None:
             return None
-        so_far = np.append(0, np.cumsum(self._first[self.bm25.texts], dtype=np.int32))
+        so_far = np.zeros(len(self.bm25.texts) + 1, dtype=np.int32)
+        np.cumsum(self._first[self.bm25.texts], dtype=np.int32, out=so_far[1:])
         df: TokenIds = np.diff(so_far[self.bm25.starts])
         return df
 

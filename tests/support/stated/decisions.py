@@ -29,8 +29,11 @@ def decisions(page: Page) -> None:
     page.says("when {:.0f} % of the words stay", 100 * Config().edit_keeps_votes)
     page.says("each text, {} rows a key", lineages._BUCKET)
     page.says(
-        "checked by {} passages, a new index by {}:",
+        "checked by {} passages, one changed from the version before by {} and {} of the new ones, any "
+        "other index by {}:",
         next_version._SAMPLE_LINKED,
+        next_version._SAMPLE_LINKED,
+        next_version._SAMPLE_NEW,
         next_version._SAMPLE,
     )
     opening = page.result("speed_opening")
