@@ -17,7 +17,7 @@ from rag_flywheel.deploy.versions import (
     strays,
 )
 from rag_flywheel.errors import FlywheelError, OlderFormatError, counted
-from rag_flywheel.index.lexical import DERIVED_FOLDER as DERIVED
+from rag_flywheel.index.parts import DERIVED_FOLDER as DERIVED
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 

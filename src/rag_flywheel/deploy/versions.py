@@ -17,7 +17,7 @@ from rag_flywheel.deploy.files import entries_below, files_below, sha256
 from rag_flywheel.deploy.manifest import Manifest, Parent, manifest_text, parse_manifest
 from rag_flywheel.disk import REMEDY, sync_tree
 from rag_flywheel.errors import CorruptFileError, NewerFormatError, UnknownIdError, quoted
-from rag_flywheel.index.lexical import DERIVED_FOLDER as DERIVED
+from rag_flywheel.index.parts import DERIVED_FOLDER as DERIVED
 from rag_flywheel.store import wall_clock
 
 MANIFEST, CURRENT = "manifest.json", "CURRENT"

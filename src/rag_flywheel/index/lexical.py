@@ -27,6 +27,7 @@ from rag_flywheel.index.bm25 import LexicalScores, WordScores, add_column, idf_o
 from rag_flywheel.index.char_ngrams import CharNgrams
 from rag_flywheel.index.compounds import Compounds, parts_of
 from rag_flywheel.index.languages import COMPOUNDING
+from rag_flywheel.index.parts import DERIVED_FOLDER as DERIVED_FOLDER
 from rag_flywheel.index.spans import by_first_use
 from rag_flywheel.index.spare import SpareArrays
 from rag_flywheel.index.statistics import MOST_PAIRS
@@ -44,8 +45,6 @@ from rag_flywheel.index.word_files import StoredWords, load_texts, save_texts
 from rag_flywheel.records import ENGLISH, NO_LANGUAGE, STEMMED
 
 LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
-DERIVED_FOLDER = "derived"
-"""Files that are computed from those of the other two, and may be missing."""
 _TITLES = {"titles": "int32 n"}
 _COMPOUNDS = {"compound-offsets": "int32 words+1", "compounds": "int32 m"}
 _LANGUAGE = "language.json"

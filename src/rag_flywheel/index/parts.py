@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+DERIVED_FOLDER = "derived"
+"""Of files that are computed from others of a version, and may be missing."""
 MOST_ROWS = 16_384  # of a part
 MOST_UNUSED = 0.2  # of the rows of a part; with more, those that are used are written anew
 _MANY = 64  # parts, beside twice as many as there need be; with more, all rows are written anew
