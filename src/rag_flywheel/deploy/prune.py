@@ -101,8 +101,10 @@ def drop_derived(root: Path, *, never: Collection[str]) -> None:
     """Delete what is computed from the other files of versions, but of none in `never`: what reads such a
     version computes it again."""
     for version in list_versions(root):
-        if version not in never:
-            disk.delete(root, f"{VERSIONS}/{version}/{DERIVED}")
+        if version not in never and DERIVED in disk.names_in(root, f"{VERSIONS}/{version}"):
+            doomed = f"{STAGING}/pruned-{version}-{DERIVED}"  # renamed first: never half of them
+            disk.move(root, f"{VERSIONS}/{version}/{DERIVED}", doomed)
+            disk.delete(root, doomed)
 
 
 def _delete(root: Path, versions: Iterable[str]) -> None:
