@@ -76,6 +76,24 @@ def test_idf_is_that_of_words_which_come_independently(given_: list[list[str]]) 
         assert ngrams.idf[number] == pytest.approx(idf)
 
 
+@thorough(200, few=50)
+@given(st.lists(st.text(st.characters(), max_size=6), unique=True))
+def test_words_taken_apart_at_once_are_those_taken_apart_one_by_one(given_: list[str]) -> None:
+    ngrams = CharNgrams.build(given_, np.ones(len(given_), dtype=np.int64), 5)
+    number: dict[str, int] = {}
+    each = [[number.setdefault(n, len(number)) for n in char_ngrams_of(word)] for word in given_]
+    assert list(ngrams.number.items()) == list(number.items())
+    assert ngrams.offsets.tolist() == [0, *np.cumsum(list(map(len, each))).tolist()]
+    assert ngrams.ids.tolist() == [i for ids in each for i in ids]
+    assert (ngrams.ids.dtype, ngrams.offsets.dtype) == (np.int32, np.int32)
+
+
+def test_words_of_more_characters_than_fit_are_taken_apart_too() -> None:
+    given_ = [chr(i) for i in range(1_000, 0xD000)] + [chr(i) for i in range(0x10000, 0x15000)]
+    ngrams = CharNgrams.build(given_, np.ones(len(given_), dtype=np.int64), 5)
+    assert list(ngrams.number) == [f" {word} " for word in given_]
+
+
 def test_a_repeated_word_of_a_query_counts_again() -> None:
     ngrams = LexicalIndex.build([["cat", "dog"], ["cow"]]).ngrams
     once, twice = ngrams.of_query(["cat"]), ngrams.of_query(["cat", "cat", "unheard"])

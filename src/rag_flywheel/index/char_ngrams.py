@@ -94,7 +94,7 @@ class CharNgrams:
         as if words came independently (a word that has it twice counts twice); idf is Lucene's.
         """
         if before is None:
-            number, lengths, ids = _taken_apart(words, {})
+            number, lengths, ids = _all_taken_apart(list(words))
         else:
             number, lengths, ids = _known_before(words, *before)
         share = np.repeat(n_with_word / max(n_texts, 1), lengths)
@@ -170,6 +170,35 @@ class CharNgrams:
     def _sizes(self) -> Ints:
         """The number of n-grams in each word."""
         return np.diff(self.offsets)
+
+
+def _all_taken_apart(
+    words: Sequence[str],
+) -> tuple[dict[str, int], npt.NDArray[np.int64], Ints]:
+    """`_taken_apart` of all words at once, in a fraction of the time: an n-gram is a number of four digits,
+    which are its characters."""
+    text = "".join([f" {word} " for word in words])
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    characters = np.flatnonzero(np.bincount(codes))
+    if len(characters) >= 2**16 - 1:
+        return _taken_apart(words, {})
+    digit = np.zeros(int(codes.max(initial=0)) + 1, dtype=np.uint64)
+    digit[characters] = np.arange(1, len(characters) + 1)
+    digits = np.append(digit[codes], np.zeros(2, np.uint64))
+    sizes = np.fromiter(map(len, words), dtype=np.int64, count=len(words)) + 2
+    lengths = np.maximum(sizes - (_LETTERS - 1), 1)
+    at = places_of(np.cumsum(sizes) - sizes, lengths)
+    third, last, size = digits[at + 2], digits[at + 3], np.repeat(sizes, lengths)
+    third[size < 3], last[size < _LETTERS] = 0, 0  # short words have no more
+    keys = digits[at] << 48 | digits[at + 1] << 32 | third << 16 | last
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty(len(order), dtype=np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    ends = at + np.minimum(size, _LETTERS)
+    spans = zip(at[first[order]].tolist(), ends[first[order]].tolist(), strict=True)
+    names = [text[start:end] for start, end in spans]
+    return dict(zip(names, range(len(names)), strict=True)), lengths, place[which]
 
 
 def _taken_apart(

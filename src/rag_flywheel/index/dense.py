@@ -4,6 +4,7 @@ It must not know texts, versions or votes.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,16 @@ class DenseIndex:
         self._flat = flat
         self.pids = pids  # ascending
         self._stored = stored  # the files that hold the first of the vectors
-        self._quick = None if graph is None else graph.over(flat)
-        self.graph = None if graph is None else graph.shared_with(self._quick)
+        self.graph = graph
+
+    @cached_property
+    def _quick(self) -> Any:
+        """What searches the graph, with whose links it then shares its memory; None without one."""
+        if self.graph is None:
+            return None
+        found = self.graph.over(self._flat)
+        self.graph = self.graph.shared_with(found)
+        return found
 
     @classmethod
     def build(cls, pids: Pids, vectors: Vectors) -> "DenseIndex":
@@ -85,7 +94,7 @@ class DenseIndex:
             return None
         flat, stored = self._flat, self._stored
         if n_gone:
-            graph = None if graph is None else without(graph, ~stays, flat, self._rows)
+            graph = None if graph is None else without(graph, ~stays, self._rows)
             gone = np.packbits(~stays, bitorder="little")
             flat.remove_ids(faiss_library().IDSelectorBitmap(gone))
             stored = None if stored is None else stored.of(stays)
@@ -109,7 +118,17 @@ class DenseIndex:
             read_into(rows_of(flat), stored)
             found = cls(flat, pids, load_graph(folder, len(pids)), stored)
             found._require_sense()
+        assert found.graph is None or found._quick is not None  # before threads search it
         return found
+
+    def copied(self, folder: Path) -> "DenseIndex":
+        """A copy that may be `changed`; folder: of a version with the same files."""
+        flat = faiss_library().IndexFlatIP(self.dim)
+        flat.codes.resize(len(self) * flat.code_size)
+        flat.ntotal = len(self)
+        rows_of(flat)[:] = self._rows
+        stored = None if self._stored is None else replace(self._stored, folder=folder)
+        return DenseIndex(flat, self.pids, self.graph, stored)
 
     def _require_sense(self) -> None:
         """Raise ValueError unless every vector is finite and of unit length."""

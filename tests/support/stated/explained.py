@@ -152,8 +152,10 @@ def _given(page: Page) -> None:
 def gate(page: Page) -> None:
     """docs/explanation/the-gate.md."""
     page.says(
-        "and {} sampled passages find themselves ({} where no passage changed)",
+        "and {} sampled passages find themselves (at most {} where the index of the version before was "
+        "changed, {} where no passage did)",
         next_version._SAMPLE,
+        next_version._SAMPLE_LINKED + next_version._SAMPLE_NEW,
         next_version._SAMPLE_LINKED,
     )
     page.says("Above {:.0f} % [noise]", 100 * posterior.NOISE_LIMIT)
