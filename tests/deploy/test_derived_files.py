@@ -1,6 +1,7 @@
 """What is computed from the other files of a version is kept for the live one alone, and may be missing."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -166,3 +167,18 @@ def test_a_link_in_their_place_is_not_followed(root: Path, tmp_path: Path) -> No
         assert fw.refresh().outcome == "promoted"
     assert (tmp_path / "yours" / "pieces.npy").read_bytes() == b"yours"
     assert not (older / "derived").exists() and not (live / "derived").exists()
+
+
+@pytest.mark.parametrize("instead", ["a folder", "a link", "a pipe", "a link to nothing"])
+def test_what_is_no_file_is_named(root: Path, tmp_path: Path, instead: str) -> None:
+    _, live = folders(root)
+    path = min((live / "derived").iterdir())
+    path.unlink()
+    if instead == "a folder":
+        path.mkdir()
+    elif instead == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path if instead == "a link" else tmp_path / "nothing")
+    named = f"{live.name}/derived/{path.name} is a link, a folder or a device; expected a file"
+    assert named in versions.check(root, live.name)

@@ -204,12 +204,17 @@ def check(root: Path, version: str) -> list[str]:
     problems = [
         f"{version}/{name} {problem}"
         for name, (digest, size) in sorted(manifest.every.items())
-        if (name in present or name in manifest.files)
+        if (name in manifest.files or _is_there(folder / name))
         and (problem := _file_problem(folder / name, digest, size)) is not None
-        and (name in manifest.files or os.path.lexists(folder / name))  # else deleted meanwhile
+        and (name in manifest.files or _is_there(folder / name))  # else deleted meanwhile
     ]
     extra = present - set(manifest.every) - {MANIFEST}
     return problems + [f"{version}/{name} is not in its manifest" for name in sorted(extra)]
+
+
+def _is_there(path: Path) -> bool:
+    """Whether anything has this name, in a folder that is no link."""
+    return os.path.lexists(path) and not path.parent.is_symlink()
 
 
 def _file_problem(path: Path, digest: str, size: int) -> str | None:

@@ -145,7 +145,7 @@ class LexicalIndex:
     def load(cls, folder: Path, *, n_texts: int) -> "LexicalIndex":
         """Read the index in `folder`. Raises CorruptFileError when it is not one of n_texts."""
         lexical, tokens = folder / LEXICAL_FOLDER, folder / TOKENS_FOLDER
-        with version_file_errors(f"{lexical} or {tokens}"):
+        with version_file_errors(f"{lexical}, {tokens} or {folder / DERIVED_FOLDER}"):
             words = read_words(lexical / "words.json", list[str])
             vocabulary = dict(zip(words, range(len(words)), strict=True))
             if len(vocabulary) != len(words):
