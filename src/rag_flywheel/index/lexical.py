@@ -42,6 +42,7 @@ from rag_flywheel.index.tokenizer import (
 from rag_flywheel.index.tokenizer import tokenize as tokenize
 from rag_flywheel.index.word_files import StoredWords, load_texts, save_texts
 from rag_flywheel.index.word_list import Numbers
+from rag_flywheel.index.word_table import WordTable
 from rag_flywheel.records import ENGLISH, NO_LANGUAGE, STEMMED
 
 LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
@@ -147,9 +148,8 @@ class LexicalIndex:
         lexical, tokens = folder / LEXICAL_FOLDER, folder / TOKENS_FOLDER
         with version_file_errors(f"{lexical}, {tokens} or {folder / DERIVED_FOLDER}"):
             words = read_words(lexical / "words.json", list[str])
-            vocabulary = dict(zip(words, range(len(words)), strict=True))
-            if len(vocabulary) != len(words):
-                raise ValueError("words.json names a word twice")
+            vocabulary: Mapping[str, int] = WordTable(words)
+            del words
             ids, lengths, stored = load_texts(tokens, n_words=len(vocabulary))
             if int(ids.min(initial=0)) < 0:  # a number of the parts that no word has
                 raise ValueError("the texts are not made of the words of words.json")
