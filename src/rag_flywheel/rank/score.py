@@ -156,8 +156,9 @@ def _posterior(
     votes: Votes,
     parameters: Parameters,
 ) -> Scored:
-    # a sum over rows adds one after the other, over columns in parts that depend on their number
-    prior: Scores = np.ascontiguousarray(terms.T).sum(axis=0)
+    prior = np.zeros(len(votes.support))
+    for column in terms.T:  # one after the other: a sum of numpy depends on how many rows there are
+        prior += column
     intercept = -log_normaliser(prior)
     n0 = parameters.kernel.n0
     if parameters.answers is None:
