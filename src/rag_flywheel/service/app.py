@@ -1,0 +1,52 @@
+"""The ASGI application: what the routes share is opened at the start and closed at the end."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+import rag_flywheel
+from rag_flywheel.service import problems
+from rag_flywheel.service.calls import Service
+from rag_flywheel.service.indexes import Indexes
+from rag_flywheel.service.routes import retrieval
+from rag_flywheel.service.settings import Settings
+from rag_flywheel.service.state import open_state
+
+ROUTERS = (retrieval.router,)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service as an ASGI application; None: the settings of the environment.
+
+    The indexes are opened when it starts. Raises ConfigError.
+    """
+    settings = Settings() if settings is None else settings
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        state = open_state(settings.state_file)
+        try:
+            indexes = Indexes.open(settings.indexes)
+            try:
+                app.state.service = Service(settings, indexes, state)
+                yield
+            finally:
+                indexes.close()
+        finally:
+            state.close()
+
+    app = FastAPI(
+        title="rag-flywheel",
+        version=rag_flywheel.__version__,
+        summary="Retrieval that gets better from the people who use it.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+    )
+    problems.install(app)
+    for router in ROUTERS:
+        app.include_router(router, prefix="/v1")
+        app.include_router(router, prefix="/v1/indexes/{index}", include_in_schema=False)
+    return app

@@ -1,0 +1,49 @@
+"""The open indexes of the service, by name."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rag_flywheel.errors import UnknownIdError, quoted
+from rag_flywheel.flywheel import Flywheel
+
+
+class Indexes:
+    """Flywheels by name; the first is the default one. They are opened at once, and closed together."""
+
+    def __init__(self, opened: Mapping[str, Flywheel]) -> None:
+        self._opened = dict(opened)
+
+    @classmethod
+    def open(cls, folders: Mapping[str, Path]) -> "Indexes":
+        """Open every folder; none is made. Raises what `Flywheel.open` does, and leaves none open then."""
+        opened: dict[str, Flywheel] = {}
+        try:
+            for name, folder in folders.items():
+                opened[name] = Flywheel.open(folder, create=False)
+        except BaseException:
+            for each in opened.values():
+                each.close()
+            raise
+        return cls(opened)
+
+    def __iter__(self) -> Iterator[tuple[str, Flywheel]]:
+        return iter(self._opened.items())
+
+    @property
+    def default(self) -> str:
+        """The name of the first index."""
+        return next(iter(self._opened))
+
+    def __getitem__(self, name: str) -> Flywheel:
+        """Raises UnknownIdError."""
+        try:
+            return self._opened[name]
+        except KeyError:
+            names = ", ".join(self._opened)
+            message = f"found no index {quoted(name)}; expected one of {names}"
+            raise UnknownIdError(message) from None
+
+    def close(self) -> None:
+        """Close all of them."""
+        for each in self._opened.values():
+            each.close()

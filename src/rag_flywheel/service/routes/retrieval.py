@@ -1,0 +1,94 @@
+"""Questions: retrieve, several at once, rankings alone, and an application's own candidates."""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Response
+
+from rag_flywheel.records import Candidate, Retrieval
+from rag_flywheel.service.answers import answer, schema_of
+from rag_flywheel.service.bodies import RankManyBody, RerankBody, RetrieveBody, RetrieveManyBody
+from rag_flywheel.service.calls import Call, needs
+
+router = APIRouter(tags=["retrieval"])
+Reader = Annotated[Call, needs("read")]
+
+
+@router.post("/retrieve", response_model=schema_of(Retrieval))
+def retrieve(body: RetrieveBody, call: Reader) -> Response:
+    """The best passages for a question."""
+    begun = time.perf_counter()
+    found = call.fw.retrieve(
+        body.query,
+        body.k,
+        where=body.where,
+        user_id=body.user_id,
+        session_id=body.session_id,
+        record=body.record,
+        min_relevance=body.min_relevance,
+        **call.tenant(body.tenant, body.all_tenants),
+    )
+    return _answered(found, begun)
+
+
+@router.post("/retrieve-many", response_model=list[schema_of(Retrieval)])  # type: ignore[misc]
+def retrieve_many(body: RetrieveManyBody, call: Reader) -> Response:
+    """The best passages for each of several questions, in their order."""
+    begun = time.perf_counter()
+    found = call.fw.retrieve_many(
+        body.queries,
+        body.k,
+        where=body.where,
+        record=body.record,
+        min_relevance=body.min_relevance,
+        **call.tenant(body.tenant, body.all_tenants),
+    )
+    return answer(found, headers=_timing(begun))
+
+
+@router.post("/rank-many", response_model=list[list[str]])
+def rank_many(body: RankManyBody, call: Reader) -> Response:
+    """The ids of the best passages for each of several questions, for evaluation; never recorded."""
+    begun = time.perf_counter()
+    found = call.fw.rank_many(
+        body.queries,
+        body.k,
+        where=body.where,
+        min_relevance=body.min_relevance,
+        **call.tenant(body.tenant, body.all_tenants),
+    )
+    return answer(found, headers=_timing(begun))
+
+
+@router.post("/rerank", response_model=schema_of(Retrieval))
+def rerank(body: RerankBody, call: Reader) -> Response:
+    """The best of the application's own candidates, reranked by votes."""
+    begun = time.perf_counter()
+    candidates = [
+        Candidate(each.passage_id, each.text, each.score, each.title, each.metadata)
+        for each in body.candidates
+    ]
+    found = call.fw.rerank(
+        body.query,
+        candidates,
+        body.k,
+        where=body.where,
+        user_id=body.user_id,
+        session_id=body.session_id,
+        record=body.record,
+        min_relevance=body.min_relevance,
+        **call.tenant(body.tenant, body.all_tenants),
+    )
+    return _answered(found, begun)
+
+
+def _answered(found: Retrieval, begun: float) -> Response:
+    headers = _timing(begun)
+    if found.id is not None:
+        headers["X-Retrieval-Id"] = found.id
+    return answer(found, headers=headers)
+
+
+def _timing(begun: float) -> dict[str, str]:
+    """What the library took, in milliseconds."""
+    return {"Server-Timing": f"retrieve;dur={(time.perf_counter() - begun) * 1e3:.2f}"}

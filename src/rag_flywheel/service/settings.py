@@ -1,0 +1,92 @@
+"""The settings of the service: what it serves, where it listens, and how much it takes at once.
+
+They come from the command line, or from environment variables that begin with RAG_FLYWHEEL_SERVICE_.
+"""
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from rag_flywheel.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
+PREFIX = "RAG_FLYWHEEL_SERVICE_"
+
+
+class Settings(BaseSettings):
+    """What the service serves and where.
+
+    indexes: the folder of each index by its name; the first is the default one.
+    state: the SQLite file of the service's own records: keys, repeated requests, jobs. None: service.db
+        beside the folder of the first index.
+    host, port: where it listens; anywhere but on loopback it wants a key to exist.
+    workers: processes that answer.
+    open_access: serve callers without a key, as an administrator; None: on loopback, where no key exists.
+    origins: the origins whose pages may call the service from a browser.
+    body_bytes, batch_rows, call_s: the largest body of a request, the most rows in one, and how long a call
+        may take.
+    calls_per_minute: by key, or by address without one; votes_per_minute: by user. 0: no limit.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    indexes: Annotated[dict[str, Path], NoDecode] = Field(default_factory=dict)
+    state: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    workers: int = Field(1, ge=1, le=64)
+    open_access: bool | None = None
+    origins: tuple[str, ...] = ()
+    body_bytes: int = Field(16 * 2**20, ge=1024)
+    batch_rows: int = Field(10_000, ge=1)
+    call_s: float = Field(30.0, gt=0)
+    calls_per_minute: int = Field(0, ge=0)
+    votes_per_minute: int = Field(0, ge=0)
+
+    @field_validator("indexes", mode="before")
+    @classmethod
+    def _read_indexes(cls, given: object) -> object:
+        """NAME=FOLDER,NAME=FOLDER, or folders alone, each named as its last part."""
+        if not isinstance(given, str):
+            return given
+        return dict(named(part) for part in given.split(",") if part.strip())
+
+    @model_validator(mode="after")
+    def _check(self) -> "Settings":
+        for name in self.indexes:
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"found the name {name!r} of an index; expected letters, digits, '.', '_' and '-'"
+                )
+        return self
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can call it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def state_file(self) -> Path:
+        """The SQLite file of the service's own records. Raises ConfigError without any index."""
+        if self.state is not None:
+            return self.state
+        if not self.indexes:
+            raise ConfigError("found no index to serve; name its folder, as in --index indexes/kb")
+        return next(iter(self.indexes.values())).parent / "service.db"
+
+
+def named(text: str) -> tuple[str, Path]:
+    """The name and folder of an index from NAME=FOLDER, or from FOLDER, which its last part names."""
+    name, equals, folder = text.strip().partition("=")
+    if not equals:
+        name, folder = Path(name).resolve().name, name
+    return name, Path(folder)
