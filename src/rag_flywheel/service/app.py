@@ -9,11 +9,11 @@ import rag_flywheel
 from rag_flywheel.service import problems
 from rag_flywheel.service.calls import Service
 from rag_flywheel.service.indexes import Indexes
-from rag_flywheel.service.routes import retrieval
+from rag_flywheel.service.routes import feedback, retrieval
 from rag_flywheel.service.settings import Settings
 from rag_flywheel.service.state import open_state
 
-ROUTERS = (retrieval.router,)
+ROUTERS = (retrieval.router, feedback.router)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

@@ -1,6 +1,6 @@
 """The bodies of requests. What a value may be is checked by the library; here is their shape."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
@@ -84,7 +84,7 @@ class RerankBody(_Asked):
     feedback_token: StrictBool = False
 
 
-class VoteBody(Tenanted):
+class OneVote(Body):
     """A verdict on one hit of a retrieval."""
 
     retrieval_id: Text
@@ -92,6 +92,10 @@ class VoteBody(Tenanted):
     verdict: Annotated[Verdict, Field(examples=["helpful"])]
     user_id: Text | None = None
     reason: Text | None = None
+
+
+class VoteBody(OneVote, Tenanted):
+    """A verdict on one hit of a retrieval."""
 
 
 class SignalBody(Tenanted):
@@ -104,4 +108,59 @@ class SignalBody(Tenanted):
     user_id: Text | None = None
 
 
-Anchors = Literal["github", "mkdocs", "vitepress"]
+class VotesBody(Tenanted):
+    """Verdicts on hits, all recorded or none."""
+
+    votes: list[OneVote]
+
+
+class RelevanceBody(Tenanted):
+    """Verdicts on hits of one retrieval: helpful where true, else harmful."""
+
+    retrieval_id: Text
+    helpful: Annotated[dict[str, StrictBool], Field(examples=[{"reset": True, "refund": False}])]
+    user_id: Text | None = None
+
+
+class AnswerFeedbackBody(Tenanted):
+    """A verdict on a whole answer."""
+
+    retrieval_id: Text
+    verdict: Annotated[Verdict, Field(examples=["helpful"])]
+    answer: Annotated[Text | None, Field(description="Its text; only the shares are stored.")] = None
+    cited: Annotated[
+        list[Text] | None, Field(description="The passages that it cites; null: not known.")
+    ] = None
+    user_id: Text | None = None
+
+
+class AdoptedBody(Tenanted):
+    """Whether an answer was used."""
+
+    retrieval_id: Text
+    used: StrictBool
+    why: Text = ""
+    user_id: Text | None = None
+
+
+class CorrectionBody(Tenanted):
+    """The passage that is the answer, or the words of it: one of them."""
+
+    retrieval_id: Text
+    passage_id: Annotated[Text | None, Field(examples=["reset"])] = None
+    text: Text | None = None
+    user_id: Text | None = None
+
+
+class MissingBody(Tenanted):
+    """That the answer is missing."""
+
+    retrieval_id: Text
+    note: Text = ""
+    user_id: Text | None = None
+
+
+class AnswerBody(Tenanted):
+    """The answer that the application gave."""
+
+    text: Text

@@ -1,7 +1,6 @@
 """Who calls, and what they may do: a route says which scope it needs, and gets the index to use."""
 
-import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
@@ -77,27 +76,35 @@ def caller(
     header: Annotated[str | None, Security(_HEADER)] = None,
 ) -> Key:
     """The key that a request comes with. Raises Refused with 401 without one that is known."""
-    service = service_of(request)
-    given = bearer.credentials if bearer is not None else header
-    if bearer is not None and header is not None and not hmac.compare_digest(
-        bearer.credentials.encode(), header.encode()
-    ):
-        raise Refused(401, "Unauthorized", "found two different keys in one request; send one")
-    if given is None:
+    given = [each for each in (bearer.credentials if bearer else None, header) if each is not None]
+    return key_given(service_of(request), given)
+
+
+def key_in(request: Request) -> Key:
+    """The same, read from the headers alone, for what comes before a route."""
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    given = [bearer.strip()] if scheme.lower() == "bearer" else []
+    if (header := request.headers.get("x-api-key")) is not None:
+        given.append(header)
+    return key_given(service_of(request), given)
+
+
+def key_given(service: Service, given: Sequence[str]) -> Key:
+    """The key with these texts, which must be one. Raises Refused with 401 without one that is known."""
+    if not given:
         if is_open(service):
             return ANYBODY
-        raise Refused(
-            401,
-            "Unauthorized",
-            "found no key; send one as Authorization: Bearer KEY or X-API-Key: KEY",
-            {"WWW-Authenticate": "Bearer"},
-        )
-    key = find_key(service.state, given)
+        raise _unauthorized("found no key; send one as Authorization: Bearer KEY or X-API-Key: KEY")
+    if len(set(given)) > 1:
+        raise _unauthorized("found two different keys in one request; send one")
+    key = find_key(service.state, given[0])
     if key is None:
-        raise Refused(
-            401, "Unauthorized", "this key is unknown or revoked", {"WWW-Authenticate": "Bearer"}
-        )
+        raise _unauthorized("this key is unknown or revoked")
     return key
+
+
+def _unauthorized(message: str) -> Refused:
+    return Refused(401, "Unauthorized", message, {"WWW-Authenticate": "Bearer"})
 
 
 def is_open(service: Service) -> bool:

@@ -1,10 +1,12 @@
 """Errors as problem+json (RFC 9457): the library's message, its name, and the status that fits it."""
 
 from collections.abc import Mapping
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from rag_flywheel.errors import (
@@ -35,6 +37,38 @@ STATUSES: Mapping[type[FlywheelError], int] = {
     FlywheelError: 500,
 }
 """The status of an error is that of the first class that it is of."""
+
+
+class Problem(BaseModel):
+    """What is wrong, and what to do (RFC 9457)."""
+
+    type: str
+    title: Annotated[str, Field(description="The name of the error.", examples=["UnknownIdError"])]
+    status: int
+    detail: Annotated[str, Field(description="What was found, what was expected, what to do.")]
+    fields: list[dict[str, str]] | None = None
+
+
+def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    return {s: {"description": _WORDS[s], "content": content} for s in statuses}
+
+
+_WORDS = {
+    400: "The request cannot be read.",
+    401: "There is no key, or it is unknown.",
+    403: "The key may not do this.",
+    404: "Nothing has this id.",
+    409: "Another one is under way.",
+    413: "The body is too large.",
+    422: "The request cannot be used as it is.",
+    429: "Too many; Retry-After says when.",
+    503: "The index cannot be used now; the detail says what to do.",
+}
+READS = _documented(400, 401, 403, 404, 413, 422, 429, 503)
+"""The problems that a route may answer with which changes nothing."""
+WRITES = _documented(*_WORDS)
+"""Those of one that writes."""
 
 
 class Refused(Exception):  # noqa: N818 - a refusal is an answer

@@ -9,8 +9,9 @@ from rag_flywheel.records import Candidate, Retrieval
 from rag_flywheel.service.answers import answer, schema_of
 from rag_flywheel.service.bodies import RankManyBody, RerankBody, RetrieveBody, RetrieveManyBody
 from rag_flywheel.service.calls import Call, needs
+from rag_flywheel.service.problems import READS
 
-router = APIRouter(tags=["retrieval"])
+router = APIRouter(tags=["retrieval"], responses=READS)
 Reader = Annotated[Call, needs("read")]
 
 

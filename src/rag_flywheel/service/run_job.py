@@ -1,0 +1,57 @@
+"""The process of one job: python -m rag_flywheel.service.run_job STATE_FILE JOB_ID.
+
+What it is to do stands on standard input, as JSON: {"folder": ..., "kind": ..., and the arguments of the call}.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from rag_flywheel.errors import FlywheelError
+from rag_flywheel.flywheel import Flywheel
+from rag_flywheel.service import jobs
+from rag_flywheel.service.answers import encoded
+from rag_flywheel.service.state import open_state
+
+_EVERY_S = 0.25  # at most as often is it noted how far it is
+
+
+def main(state_file: str, id_: str) -> int:
+    """Do the job, and note how it ended."""
+    database = open_state(Path(state_file))
+    try:
+        given = json.load(sys.stdin)
+        kind, folder = given.pop("kind"), given.pop("folder")
+        jobs.started(database, id_)
+        noted = 0.0
+
+        def progress(step: str, done: int, total: int) -> None:
+            nonlocal noted
+            now = time.monotonic()
+            if now - noted >= _EVERY_S:
+                noted = now
+                jobs.progress(database, id_, step, done, total)
+
+        try:
+            with Flywheel.open(folder, create=False) as fw:
+                if kind == "refresh":
+                    result: object = fw.refresh(**given, progress=progress)
+                else:
+                    result = fw.forget(**given)
+        except FlywheelError as error:
+            jobs.end(
+                database,
+                id_,
+                "failed",
+                error={"type": type(error).__name__, "message": str(error)},
+            )
+            return 1
+        jobs.end(database, id_, "done", result=json.loads(encoded(result)))
+        return 0
+    finally:
+        database.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
