@@ -92,7 +92,7 @@ WITHOUT_TEXT = {
     "Flywheel.open", "Flywheel.close", "Flywheel.refresh", "Flywheel.versions", "Flywheel.release",
     "Flywheel.status", "Flywheel.health", "Flywheel.verify", "Flywheel.repair",
     "Flywheel.metadata_keys", "Flywheel.gaps", "Flywheel.warm",
-    "Flywheel.history", "GoldenSet.items", "Review.items", "Review.next",
+    "Flywheel.history", "Flywheel.judgments", "GoldenSet.items", "Review.items", "Review.next",
 }  # fmt: skip
 
 
@@ -162,6 +162,9 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
         lambda fw, _, x: fw.rerank("a", [_candidate()], session_id=x),
         ANYTHING,
     ),
+    "Flywheel.retrieval retrieval_id": (lambda fw, _, x: fw.retrieval(x), ANYTHING),
+    "Flywheel.retrievals before": (lambda fw, _, x: fw.retrievals(before=x), ANYTHING),
+    "Flywheel.votes before": (lambda fw, _, x: fw.votes(before=x), ANYTHING),
     "Flywheel.feedback retrieval_id": (lambda fw, _, x: fw.feedback(x, "p1", "helpful"), ANYTHING),
     "Flywheel.feedback passage_id": (lambda fw, r, x: fw.feedback(r, x, "helpful"), ANYTHING),
     "Flywheel.feedback verdict": (lambda fw, r, x: fw.feedback(r, "p1", x), ANYTHING),

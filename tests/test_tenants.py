@@ -129,6 +129,10 @@ READS: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "rank_many": lambda w, t: [
         SECRET if id_.startswith("a-") else id_ for id_ in w.fw.rank_many([QUERY], **t)[0]
     ],
+    "retrieval": lambda w, t: w.fw.retrieval(w.asked, **t),
+    "retrievals": lambda w, t: w.fw.retrievals(**t),
+    "votes": lambda w, t: w.fw.votes(**t),
+    "judgments": lambda w, t: w.fw.judgments(**t),
     "votes_behind": lambda w, t: w.fw.votes_behind(w.hit, **t),
     "gaps": lambda w, t: w.fw.gaps(**t),
     "passages": lambda w, t: w.fw.passages(**t),

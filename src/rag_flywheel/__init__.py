@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "AddFilesReport", "AddReport", "AuditReport", "BackupReport", "Candidate", "ClosedError", "Config",
-    "ConfigError", "CorruptFileError", "DiskFullError", "DpCount", "DpCounts", "Encoder",
+    "AddFilesReport", "AddReport", "AuditReport", "BackupReport", "Candidate", "ClosedError",
+    "Config", "ConfigError", "CorruptFileError", "DiskFullError", "DpCount", "DpCounts", "Encoder",
     "EncoderError", "EncoderMismatchError", "EncoderNotFoundError", "Explanation", "ExportReport",
-    "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap", "GoldenItem", "GoldenSet", "Health",
-    "HealthCheck", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
-    "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PastVotes", "PiiFinding",
-    "Progress", "Rater", "ReadOnlyError", "RefreshReport", "RestoreReport", "Retrieval", "Review",
-    "ReviewItem", "Signal", "SkippedFile", "Status", "StorageError", "TunableEncoder", "UnknownIdError",
-    "Verdict", "VersionInfo", "VersionStory", "Vote", "restore",
+    "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap", "GoldenItem", "GoldenSet",
+    "Health", "HealthCheck", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
+    "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PassageJudgment",
+    "PastVotes", "PiiFinding", "Progress", "Rater", "ReadOnlyError", "RecordedHit",
+    "RecordedRetrieval", "RecordedVote", "RefreshReport", "RestoreReport", "Retrieval", "Review",
+    "ReviewItem", "Signal", "SkippedFile", "Status", "StorageError", "TunableEncoder",
+    "UnknownIdError", "Verdict", "VersionInfo", "VersionStory", "Vote", "restore",
 ]  # fmt: skip
 _HOMES = {
     "Config": "config",

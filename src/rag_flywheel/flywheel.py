@@ -31,6 +31,7 @@ from rag_flywheel.checks import (
 from rag_flywheel.config import Config
 from rag_flywheel.curate.export import export
 from rag_flywheel.curate.golden_set import GoldenSet
+from rag_flywheel.curate.judged import passage_judgments
 from rag_flywheel.curate.pins import Pin, append_pin, append_unpin
 from rag_flywheel.curate.review import Review
 from rag_flywheel.curate.source import Source
@@ -74,8 +75,11 @@ from rag_flywheel.records import (
     HistoryEntry,
     Hit,
     Passage,
+    PassageJudgment,
     PastVotes,
     Progress,
+    RecordedRetrieval,
+    RecordedVote,
     RefreshReport,
     RestoreReport,
     Retrieval,
@@ -102,7 +106,7 @@ from rag_flywheel.serve.live_version import current_of, server_of
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.postponed import Postponed
 from rag_flywheel.serve.server import Server
-from rag_flywheel.store import corpus, users
+from rag_flywheel.store import corpus, log, users
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.filters import plain_filter
@@ -724,6 +728,68 @@ class Flywheel:
         user, masked = self._hidden(user_id), self._mask.text(note)
         return corrections.append_missing(self._database, retrieval_id, masked, user)
 
+    def retrieval(
+        self, retrieval_id: str, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> RecordedRetrieval:
+        """A recorded retrieval, as it was shown. Raises UnknownIdError, InputError."""
+        capture.check_retrieval_id(retrieval_id)
+        scope = self._scope(tenant, all_tenants)
+        self._postponed.wait_for([retrieval_id])
+        with self._database.snapshot() as conn:
+            found = log.retrieval(conn, retrieval_id, scope)
+        if found is None:
+            raise capture.unknown_retrieval(retrieval_id)
+        return found
+
+    def retrievals(
+        self,
+        n: int = 50,
+        *,
+        before: str | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> list[RecordedRetrieval]:
+        """The n newest recorded retrievals, the newest first.
+
+        before: the id of a retrieval: the n newest that were recorded before it. Raises UnknownIdError,
+        InputError.
+        """
+        n, scope = check_whole("n", n), self._scope(tenant, all_tenants)
+        check_optional_text("before", before, MOST_ID_CHARS)
+        with self._database.snapshot() as conn:
+            row = None if before is None else log.row_number(conn, before, scope)
+            if before is not None and row is None:
+                raise capture.unknown_retrieval(before)
+            return log.retrievals(conn, n, scope, before=row)
+
+    def votes(
+        self,
+        n: int = 50,
+        *,
+        before: int | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> list[RecordedVote]:
+        """The n newest votes, verdicts on answers, signals and corrections, the newest first.
+
+        before: the number of a vote: the n newest before it. Raises InputError.
+        """
+        n, scope = check_whole("n", n), self._scope(tenant, all_tenants)
+        last = None if before is None else check_whole("before", before)
+        with self._database.snapshot() as conn:
+            return log.votes(conn, n, scope, before=last)
+
+    def judgments(
+        self, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> list[PassageJudgment]:
+        """What the votes on each passage add up to, for each question, in the order of first votes.
+
+        Of a user only the last verdict on a passage counts. Passages that are in the index no more have no
+        judgment; a text under several ids has one for each. Raises InputError.
+        """
+        scope = self._scope(tenant, all_tenants)
+        return passage_judgments(self._database, scope, last=self._last_event())
+
     def gaps(
         self,
         days: float = 30.0,
@@ -1033,9 +1099,12 @@ class Flywheel:
         """
         self._database.require_open()
         scope = self._scope(tenant, all_tenants)
+        return export(self._root, self._database, path, last=self._last_event(), scope=scope)
+
+    def _last_event(self) -> int | None:
+        """The event that votes are frozen at by a rollback; None: all count."""
         live = current_of(self._root)
-        last = live.frozen_at if live is not None else None
-        return export(self._root, self._database, path, last=last, scope=scope)
+        return None if live is None else live.frozen_at
 
     def backup(self, dest: str | Path) -> BackupReport:
         """Write the state of the index at this moment into a folder outside it, to be restored by `restore`.

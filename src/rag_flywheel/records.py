@@ -235,6 +235,78 @@ class Vote:
 
 
 @dataclass(frozen=True)
+class RecordedHit:
+    """A hit as it was shown. relevance: None where it was not recorded."""
+
+    passage_id: str
+    rank: int
+    score: float
+    relevance: float | None = None
+
+
+@dataclass(frozen=True)
+class RecordedRetrieval:
+    """A retrieval in the log.
+
+    at: the time (UTC). query: "" where its words are not stored. tenant: as JSON, None: none.
+    user, session: the keyed hashes of their ids. answer: the one that the application gave.
+    """
+
+    id: str
+    kind: Literal["retrieve", "rerank"]
+    at: str
+    query: str
+    k: int
+    where: Filter | None
+    tenant: str | None
+    version: str | None
+    user: str | None
+    session: str | None
+    latency_ms: float
+    hits: tuple[RecordedHit, ...]
+    answerable: float | None = None
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class RecordedVote:
+    """A vote, a verdict on a whole answer, a signal or a correction in the log.
+
+    number: of the event; they grow with time. at: the time (UTC). passage_id: None: the whole answer.
+    kind: vote, answer, adopted, correction, or the signal's. user: the keyed hash of the id.
+    reason: in the user's words. trust: how much the application trusts the user. tenant: as JSON.
+    """
+
+    number: int
+    at: str
+    retrieval_id: str
+    passage_id: str | None
+    kind: str
+    verdict: Verdict
+    user: str | None
+    reason: str | None
+    trust: float
+    query: str
+    tenant: str | None
+
+
+@dataclass(frozen=True)
+class PassageJudgment:
+    """What the votes on one passage for one question add up to, however often it was asked.
+
+    query: "" where its words are not stored. tenant: as JSON, None: none.
+    helpful, harmful: the sums of the weights of the votes. votes: their event numbers.
+    """
+
+    query: str
+    tenant: str | None
+    passage_id: str
+    helpful: float
+    harmful: float
+    votes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class TenantScope:
     """Whose data a call may read or change.
 

@@ -11,7 +11,7 @@ from rag_flywheel.service.calls import Service
 from rag_flywheel.service.indexes import Indexes
 from rag_flywheel.service.routes import feedback, retrieval
 from rag_flywheel.service.settings import Settings
-from rag_flywheel.service.state import open_state
+from rag_flywheel.store.service.file import open_file
 
 ROUTERS = (retrieval.router, feedback.router)
 
@@ -25,7 +25,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        state = open_state(settings.state_file)
+        state = open_file(settings.state_file)
         try:
             indexes = Indexes.open(settings.indexes)
             try:

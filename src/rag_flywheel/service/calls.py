@@ -9,7 +9,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.service.indexes import Indexes
-from rag_flywheel.service.keys import SCOPES, Key, Scope, any_key, find_key
+from rag_flywheel.store.service.keys import SCOPES, Key, Scope, any_key, find_key
 from rag_flywheel.service.problems import Refused
 from rag_flywheel.service.settings import Settings
 from rag_flywheel.store.database import Database

@@ -10,20 +10,20 @@ from pathlib import Path
 
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.flywheel import Flywheel
-from rag_flywheel.service import jobs
+from rag_flywheel.store.service import jobs
 from rag_flywheel.service.answers import encoded
-from rag_flywheel.service.state import open_state
+from rag_flywheel.store.service.file import open_file
 
 _EVERY_S = 0.25  # at most as often is it noted how far it is
 
 
 def main(state_file: str, id_: str) -> int:
     """Do the job, and note how it ended."""
-    database = open_state(Path(state_file))
+    database = open_file(Path(state_file))
     try:
         given = json.load(sys.stdin)
         kind, folder = given.pop("kind"), given.pop("folder")
-        jobs.started(database, id_)
+        jobs.note_started(database, id_)
         noted = 0.0
 
         def progress(step: str, done: int, total: int) -> None:
@@ -31,7 +31,7 @@ def main(state_file: str, id_: str) -> int:
             now = time.monotonic()
             if now - noted >= _EVERY_S:
                 noted = now
-                jobs.progress(database, id_, step, done, total)
+                jobs.note_progress(database, id_, step, done, total)
 
         try:
             with Flywheel.open(folder, create=False) as fw:

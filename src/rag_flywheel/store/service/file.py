@@ -1,6 +1,6 @@
-"""The service's own records, in one SQLite file beside the indexes: keys, repeated requests, jobs.
+"""The file of the service: made, brought up to date, and opened by each of its processes.
 
-Every process of the service has it open. What an index holds is never here.
+What an index holds is never in it.
 """
 
 import secrets
@@ -32,7 +32,7 @@ _MIGRATIONS = (
 """Appended to, never changed: the file's user_version says how many of them it has."""
 
 
-def open_state(path: Path) -> Database:
+def open_file(path: Path) -> Database:
     """Open the file, and make it at first. Raises NewerFormatError, StorageError."""
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
