@@ -412,16 +412,34 @@ class Flywheel:
     def _same_texts(self) -> Rule:
         return Rule(self._config.edit_keeps_votes, Tenancy(self._config.tenant_key))
 
+    def passage(
+        self, passage_id: str, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> Passage:
+        """The passage with this id. Raises UnknownIdError, InputError."""
+        check_text("passage_id", passage_id, MOST_ID_CHARS)
+        return corpus.stored_one(self._database, passage_id, self._scope(tenant, all_tenants))
+
     def passages(
         self,
         where: Filter | None = None,
         *,
+        n: int | None = None,
+        after: str | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
     ) -> list[Passage]:
-        """The passages that are in the index now and pass a metadata filter, in no set order."""
+        """The passages that are in the index now and pass a metadata filter.
+
+        n: at most so many, in the order of their ids; None: all, in no set order.
+        after: an id, of a passage or not: those whose ids come after it, in their order. Raises InputError.
+        """
         scope = self._scope(tenant, all_tenants, where)
-        return corpus.stored(self._database, within(scope, where))
+        inside = within(scope, where)
+        if n is None and after is None:
+            return corpus.stored(self._database, inside)
+        most = None if n is None else check_whole("n", n)
+        check_optional_text("after", after, MOST_ID_CHARS)
+        return corpus.stored_after(self._database, inside, after or "", most)
 
     def metadata_keys(
         self, *, tenant: Tenant | None = None, all_tenants: bool = False

@@ -45,6 +45,7 @@ from rag_flywheel.cli.options import (
 )
 from rag_flywheel.cli.privacy import COMMANDS as PRIVACY
 from rag_flywheel.cli.raters import COMMANDS as RATERS
+from rag_flywheel.cli.service import KEYS_HELP, keys, serve
 from rag_flywheel.cli.where import filter_of
 from rag_flywheel.errors import FlywheelError, LockedError
 
@@ -336,6 +337,7 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Passages": (remove, status, health, gaps, export),
     "Versions and safety": (versions, rollback, release, verify, repair, backup, restore, log),
     "Users": (*RATERS, forget, opt_out, *PRIVACY),
+    "Service": (serve,),
     "Measurement": (demo, bench),
 }
 for _group, _commands in _GROUPS.items():
@@ -345,3 +347,5 @@ for _group, _commands in _GROUPS.items():
         _known = "Known answers"
         app.add_typer(golden, name="golden", help=GOLDEN_HELP, rich_help_panel=_known)
         app.add_typer(review, name="review", help=REVIEW_HELP, rich_help_panel=_known)
+    if _group == "Service":
+        app.add_typer(keys, name="keys", help=KEYS_HELP, rich_help_panel=_group)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rag_flywheel.bench.demo import DemoResult
     from rag_flywheel.report.gaps import Gap
     from rag_flywheel.report.raters import Rater
+    from rag_flywheel.store.service.keys import Key
 
 T = TypeVar("T")
 _EXCERPT = 160
@@ -490,3 +491,22 @@ def raters(found: Sequence["Rater"]) -> None:
         for rater in found
     )
     _table(columns, rows, numbers=columns[1:7])
+
+
+def keys(found: Sequence["Key"]) -> None:
+    """Print the API keys of the service."""
+    if not found:
+        _say("no keys")
+        return
+    rows = [
+        [
+            key.id,
+            key.name,
+            ", ".join(key.scopes) + (" (public)" if key.public else ""),
+            "all" if key.indexes is None else ", ".join(key.indexes),
+            "any" if key.tenant is None else json.dumps(key.tenant, ensure_ascii=False),
+            "revoked" if key.revoked is not None else "",
+        ]
+        for key in found
+    ]
+    _table(["id", "name", "scopes", "indexes", "tenant", ""], rows)

@@ -8,12 +8,20 @@ from fastapi import FastAPI
 import rag_flywheel
 from rag_flywheel.service import problems
 from rag_flywheel.service.calls import Service
+from rag_flywheel.service.guards import Guards
 from rag_flywheel.service.indexes import Indexes
-from rag_flywheel.service.routes import feedback, retrieval
+from rag_flywheel.service.routes import feedback, knowledge, log, operations, passages, retrieval
 from rag_flywheel.service.settings import Settings
 from rag_flywheel.store.service.file import open_file
 
-ROUTERS = (retrieval.router, feedback.router)
+ROUTERS = (
+    retrieval.router,
+    feedback.router,
+    passages.router,
+    knowledge.router,
+    log.router,
+    operations.router,
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -46,6 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url="/v1/openapi.json",
     )
     problems.install(app)
+    app.add_middleware(Guards, settings=settings)
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
         app.include_router(router, prefix="/v1/indexes/{index}", include_in_schema=False)

@@ -1,10 +1,12 @@
 """The bodies of requests. What a value may be is checked by the library; here is their shape."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from rag_flywheel.records import Signal, Verdict
+from rag_flywheel.store.service.names import tenant_named
 
 _QUESTION = "I forgot my password"
 Text = StrictStr
@@ -164,3 +166,136 @@ class AnswerBody(Tenanted):
     """The answer that the application gave."""
 
     text: Text
+
+
+class PassageBody(Body):
+    """A text to retrieve."""
+
+    text: Annotated[Text, Field(examples=["Refunds are paid within 30 days."])]
+    title: Annotated[Text, Field(examples=["Refund policy"])] = ""
+    metadata: Annotated[dict[str, Any], Field(examples=[{"lang": "en"}])] = Field(
+        default_factory=dict
+    )
+
+
+class NewPassage(PassageBody):
+    """A text to retrieve, and its id."""
+
+    id: Annotated[Text, Field(examples=["refund"])]
+
+
+class PassagesBody(Body):
+    """Passages to add or update, and the ids of those to remove, in one step."""
+
+    passages: list[NewPassage]
+    remove: list[Text] = Field(default_factory=list)
+    tenant: TenantGiven = None
+
+
+class PinBody(Tenanted):
+    """The passage that comes first for a question."""
+
+    query: Annotated[Text, Field(examples=[_QUESTION])]
+    passage_id: Annotated[Text, Field(examples=["reset"])]
+    grade: StrictInt = 1
+
+
+class UnpinBody(Tenanted):
+    """The pin that is taken back."""
+
+    query: Annotated[Text, Field(examples=[_QUESTION])]
+    passage_id: Annotated[Text, Field(examples=["reset"])]
+
+
+class KnownRow(Body):
+    """A passage that is known to answer a question. grade: 1 to 100, the higher the better; 0: it does not."""
+
+    query: Annotated[Text, Field(examples=[_QUESTION])]
+    passage_id: Annotated[Text, Field(examples=["reset"])]
+    grade: Annotated[StrictInt, Field(ge=0, le=100)] = 1
+
+
+class KnownBody(Tenanted):
+    """Known answers."""
+
+    answers: list[KnownRow]
+
+
+class DecisionBody(Tenanted):
+    """Who decides."""
+
+    user_id: Text | None = None
+
+
+class UndoBody(Tenanted):
+    """Whose decision is taken back, by whom. item_id: null: the last one."""
+
+    item_id: Text | None = None
+    user_id: Text | None = None
+
+
+class RefreshBody(Body):
+    """When to refresh, and whether to tune the encoder too."""
+
+    if_votes: Annotated[
+        StrictInt | None, Field(ge=1, description="Only after this many new votes.")
+    ] = None
+    max_age_s: Annotated[
+        float | None, Field(gt=0, description="Or when the live version is this old.")
+    ] = None
+    tune: StrictBool = False
+
+
+class RollbackBody(Body):
+    """version: the one to make live; null: the one before. hold: refreshes leave it live until `release`."""
+
+    version: Text | None = None
+    hold: StrictBool = False
+
+
+class UserBody(Body):
+    """A user, by the id that the application knows them by."""
+
+    user_id: Annotated[Text, Field(examples=["ann"])]
+
+
+class OptOutBody(UserBody):
+    """A user, and whether nothing of them is recorded from now on."""
+
+    out: StrictBool = True
+
+
+class MuteBody(Body):
+    """Users whose votes are left out: one by id, others by the hashes that `raters` lists."""
+
+    user_id: Text | None = None
+    raters: list[Text] = Field(default_factory=list)
+
+
+class AuditBody(Body):
+    """Where to look for personal data."""
+
+    regions: list[Text] = Field(default_factory=list)
+    passages: StrictBool = False
+
+
+class DpCountsBody(Tenanted):
+    """What to count, and at what loss of privacy."""
+
+    what: Literal["votes", "questions", "missing"] = "votes"
+    epsilon: float = 1.0
+    delta: float = 1e-6
+    most_keys: StrictInt = 10
+
+
+def _tenants(
+    tenant: Annotated[
+        str | None, Query(description="The tenant; a number or text in JSON, or plain text.")
+    ] = None,
+    all_tenants: Annotated[bool, Query(description="All tenants.")] = False,
+) -> tuple[str | int | None, bool]:
+    return tenant_named(tenant), all_tenants
+
+
+Tenants = Annotated[tuple[str | int | None, bool], Depends(_tenants)]
+"""The tenant of a call without a body: (tenant, all_tenants)."""

@@ -38,13 +38,16 @@ def begin(
     assert process.stdin is not None
     with suppress(BrokenPipeError), process.stdin as pipe:  # not by a file: it may name a user
         pipe.write(given.encode())
-    return find(database, id_)
+    return find(database, index, id_)
 
 
-def find(database: Database, id_: str) -> Job:
-    """A job by its id. Raises UnknownIdError."""
+def find(database: Database, index: str, id_: str) -> Job:
+    """A job of an index by its id. Raises UnknownIdError."""
     _reap()
-    return jobs.find(database, id_, is_job)
+    found = jobs.find(database, id_, is_job)
+    if found.index != index:
+        raise jobs.unknown_job(id_)
+    return found
 
 
 def listed(database: Database, index: str) -> list[Job]:
@@ -53,10 +56,11 @@ def listed(database: Database, index: str) -> list[Job]:
     return jobs.listed(database, index, is_job)
 
 
-def cancel(database: Database, id_: str) -> Job:
+def cancel(database: Database, index: str, id_: str) -> Job:
     """Stop a job; one that has ended stays as it is. Raises UnknownIdError."""
-    if find(database, id_).ended is not None:
-        return find(database, id_)
+    job = find(database, index, id_)
+    if job.ended is not None:
+        return job
     jobs.note_cancelled(database, id_)
     pid = jobs.process_of(database, id_)
     if pid is not None and is_job(pid, id_):
@@ -67,7 +71,7 @@ def cancel(database: Database, id_: str) -> Job:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-    return find(database, id_)
+    return find(database, index, id_)
 
 
 def is_job(pid: int, id_: str) -> bool:

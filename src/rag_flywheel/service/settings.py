@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rag_flywheel.errors import ConfigError
+from rag_flywheel.store.service.names import file_beside, named_folder
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 PREFIX = "RAG_FLYWHEEL_SERVICE_"
@@ -53,7 +54,7 @@ class Settings(BaseSettings):
         """NAME=FOLDER,NAME=FOLDER, or folders alone, each named as its last part."""
         if not isinstance(given, str):
             return given
-        return dict(named(part) for part in given.split(",") if part.strip())
+        return dict(named_folder(part) for part in given.split(",") if part.strip())
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":
@@ -81,12 +82,4 @@ class Settings(BaseSettings):
             return self.state
         if not self.indexes:
             raise ConfigError("found no index to serve; name its folder, as in --index indexes/kb")
-        return next(iter(self.indexes.values())).parent / "service.db"
-
-
-def named(text: str) -> tuple[str, Path]:
-    """The name and folder of an index from NAME=FOLDER, or from FOLDER, which its last part names."""
-    name, equals, folder = text.strip().partition("=")
-    if not equals:
-        name, folder = Path(name).resolve().name, name
-    return name, Path(folder)
+        return file_beside(next(iter(self.indexes.values())))

@@ -84,7 +84,12 @@ def find(database: Database, id_: str, lives: Lives) -> Job:
     with database.transaction(durable=False) as conn:
         for row in _rows(conn, "id = ?", id_):
             return _settled(conn, row, lives, wall_clock.now())
-    raise UnknownIdError(f"found no job {quoted(id_)}; those that ended are listed for a week")
+    raise unknown_job(id_)
+
+
+def unknown_job(id_: str) -> UnknownIdError:
+    """The error for a job that there is not."""
+    return UnknownIdError(f"found no job {quoted(id_)}; those that ended are listed for a week")
 
 
 def listed(database: Database, index: str, lives: Lives) -> list[Job]:

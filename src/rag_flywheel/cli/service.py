@@ -1,0 +1,139 @@
+"""The commands of the HTTP service: `serve`, and `keys` with what it holds."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rag_flywheel.cli import show
+from rag_flywheel.cli.options import KB, Json
+from rag_flywheel.errors import ConfigError
+from rag_flywheel.store.service.names import file_beside, named_folder, tenant_named
+
+if TYPE_CHECKING:
+    from rag_flywheel.store.database import Database
+
+SERVE_HELP = "Serve indexes over HTTP, with a dashboard; needs the extra `service`."
+KEYS_HELP = "The API keys of the service: add, list, revoke."
+Indexes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--index",
+        "-i",
+        envvar="RAG_FLYWHEEL_INDEX",
+        help="An index folder, or NAME=FOLDER; may be given several times.",
+    ),
+]
+State = Annotated[
+    Path | None,
+    typer.Option(help="The file of keys and jobs; default: service.db beside the first index."),
+]
+keys = typer.Typer(help=KEYS_HELP, no_args_is_help=True)
+
+
+def serve(
+    index: Indexes = None,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer.")] = 1,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="An origin whose pages may call from a browser; may be repeated."),
+    ] = None,
+    state: State = None,
+) -> None:
+    """Serve indexes over HTTP, with a dashboard, until it is interrupted.
+
+    Without any key it serves this machine alone; `rag-flywheel keys add` makes one.
+    """
+    try:
+        from rag_flywheel.service.run import run
+        from rag_flywheel.service.settings import Settings
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{error.name} is not installed; install the extra: pip install 'rag-flywheel[service]'"
+        ) from None
+    settings = Settings(
+        indexes=_folders(index),
+        host=host,
+        port=port,
+        workers=workers,
+        origins=tuple(origin or ()),
+        state=state,
+    )
+    run(settings)
+
+
+@keys.command("add")
+def add_key(
+    name: Annotated[str, typer.Argument(help="What it is for.")],
+    scope: Annotated[
+        list[str], typer.Option(help="read, vote, write, review or admin; may be repeated.")
+    ],
+    tenant: Annotated[str | None, typer.Option(help="The tenant it is bound to.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="The index it is for; may be repeated; default: all.")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="For browsers: it only votes, by signed tokens.")
+    ] = False,
+    index: Indexes = None,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key and print it. It is stored nowhere, and never shown again."""
+    from rag_flywheel.store.service.keys import make_key
+
+    with _records(index, state) as database:
+        bound = tenant_named(tenant)
+        text, key = make_key(database, name, scope, tenant=bound, indexes=only, public=public)
+    show.values({"key": text, "id": key.id, "scopes": ", ".join(key.scopes)}, as_json)
+
+
+@keys.command("list")
+def list_keys(index: Indexes = None, state: State = None, as_json: Json = False) -> None:
+    """List the keys, without their secrets."""
+    from rag_flywheel.store.service.keys import keys as every
+
+    with _records(index, state) as database:
+        show.result(every(database), as_json, show.keys)
+
+
+@keys.command("revoke")
+def revoke(
+    key: Annotated[str, typer.Argument(help="Its id, as `keys list` shows it.")],
+    index: Indexes = None,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Revoke a key: every process of the service refuses it from the next request on."""
+    from rag_flywheel.store.service.keys import revoke_key
+
+    with _records(index, state) as database:
+        revoke_key(database, key)
+    show.value("revoked", key, as_json)
+
+
+def _folders(given: list[str] | None) -> dict[str, Path]:
+    """The folders of indexes by their names."""
+    texts = given or [os.environ.get("RAG_FLYWHEEL_INDEX", str(KB))]
+    return dict(named_folder(text) for text in texts)
+
+
+def _state_file(given: list[str] | None, state: Path | None) -> Path:
+    return state or file_beside(next(iter(_folders(given).values())))
+
+
+@contextmanager
+def _records(index: list[str] | None, state: Path | None) -> Iterator["Database"]:
+    """The records of the service, open."""
+    from rag_flywheel.store.service.file import open_file
+
+    database = open_file(_state_file(index, state))
+    try:
+        yield database
+    finally:
+        database.close()

@@ -1,0 +1,100 @@
+"""What was asked and voted: retrievals, votes, judgments, voters and the history of the index."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel
+
+from rag_flywheel.records import HistoryEntry, PassageJudgment, RecordedRetrieval, RecordedVote
+from rag_flywheel.report.raters import Rater
+from rag_flywheel.service.answers import answer, schema_of
+from rag_flywheel.service.bodies import MuteBody, Tenants
+from rag_flywheel.service.calls import Call, needs
+from rag_flywheel.service.cursors import after, cursor
+from rag_flywheel.service.problems import READS, WRITES
+from rag_flywheel.service.repeats import OnceRoute
+
+router = APIRouter(tags=["log"], route_class=OnceRoute)
+Reviewer = Annotated[Call, needs("review")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many, at most.")]
+Cursor = Annotated[str | None, Query(alias="cursor", description="The next_cursor of a page.")]
+
+
+class RetrievalPage(BaseModel):
+    """Retrievals, the newest first. next_cursor: null at the end."""
+
+    items: list[schema_of(RecordedRetrieval)]  # type: ignore[valid-type]
+    next_cursor: str | None
+
+
+class VotePage(BaseModel):
+    """Votes, the newest first. next_cursor: null at the end."""
+
+    items: list[schema_of(RecordedVote)]  # type: ignore[valid-type]
+    next_cursor: str | None
+
+
+class UsersChanged(BaseModel):
+    """How many users this changes."""
+
+    changed: int
+
+
+@router.get("/retrievals", response_model=RetrievalPage, responses=READS)
+def retrievals(
+    call: Reviewer, tenants: Tenants, limit: Limit = 50, cursor_given: Cursor = None
+) -> Response:
+    """The recorded retrievals, the newest first."""
+    before = after(cursor_given, str)
+    found = call.fw.retrievals(limit + 1, before=before, **call.tenant(*tenants))
+    more = cursor(found[limit - 1].id) if len(found) > limit else None
+    return answer({"items": found[:limit], "next_cursor": more})
+
+
+@router.get(
+    "/retrievals/{retrieval_id}", response_model=schema_of(RecordedRetrieval), responses=READS
+)
+def retrieval(retrieval_id: str, call: Reviewer, tenants: Tenants) -> Response:
+    """A recorded retrieval, as it was shown."""
+    return answer(call.fw.retrieval(retrieval_id, **call.tenant(*tenants)))
+
+
+@router.get("/votes", response_model=VotePage, responses=READS)
+def votes(
+    call: Reviewer, tenants: Tenants, limit: Limit = 50, cursor_given: Cursor = None
+) -> Response:
+    """Votes, verdicts on answers, signals and corrections, the newest first."""
+    before = after(cursor_given, int)
+    found = call.fw.votes(limit + 1, before=before, **call.tenant(*tenants))
+    more = cursor(found[limit - 1].number) if len(found) > limit else None
+    return answer({"items": found[:limit], "next_cursor": more})
+
+
+@router.get("/judgments", response_model=list[schema_of(PassageJudgment)], responses=READS)  # type: ignore[misc]
+def judgments(call: Reviewer, tenants: Tenants) -> Response:
+    """What the votes on each passage add up to, for each question."""
+    return answer(call.fw.judgments(**call.tenant(*tenants)))
+
+
+@router.get("/history", response_model=list[schema_of(HistoryEntry)], responses=READS)  # type: ignore[misc]
+def history(call: Reviewer, tenants: Tenants, n: Limit = 50) -> Response:
+    """The newest events in the history of the index."""
+    return answer(call.fw.history(n, **call.tenant(*tenants)))
+
+
+@router.get("/raters", response_model=list[schema_of(Rater)], responses=READS)  # type: ignore[misc]
+def raters(call: Annotated[Call, needs("review", whole_index=True)]) -> Response:
+    """The users who voted, how far each is trusted, and who looks like one crowd."""
+    return answer(call.fw.raters())
+
+
+@router.post("/raters:mute", response_model=UsersChanged, responses=WRITES)
+def mute(body: MuteBody, call: Annotated[Call, needs("review", whole_index=True)]) -> Response:
+    """Leave out all votes of users."""
+    return answer({"changed": call.fw.mute(body.user_id, raters=body.raters)})
+
+
+@router.post("/raters:unmute", response_model=UsersChanged, responses=WRITES)
+def unmute(body: MuteBody, call: Annotated[Call, needs("review", whole_index=True)]) -> Response:
+    """Count the votes of users again."""
+    return answer({"changed": call.fw.unmute(body.user_id, raters=body.raters)})

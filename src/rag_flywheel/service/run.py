@@ -1,0 +1,73 @@
+"""Starts the service: one process, or several that share a port, and ends them without losing a call."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import uvicorn
+
+from rag_flywheel.errors import ConfigError
+from rag_flywheel.service.app import create_app
+from rag_flywheel.service.settings import PREFIX, Settings
+from rag_flywheel.store.service.file import open_file
+from rag_flywheel.store.service.keys import any_key
+
+_END_S = 20  # within which running calls may end
+_PR_SET_PDEATHSIG = 1
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError when it may not listen there without a key."""
+    check(settings)
+    os.environ[PREFIX + "SETTINGS"] = settings.model_dump_json()
+    common = {
+        "host": settings.host,
+        "port": settings.port,
+        "timeout_graceful_shutdown": _END_S,
+        "log_level": "info",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+    }
+    if settings.workers == 1:
+        uvicorn.run(create_app(settings), **common)  # type: ignore[arg-type]
+    else:
+        uvicorn.run(
+            "rag_flywheel.service.run:worker_app", factory=True, workers=settings.workers, **common  # type: ignore[arg-type]
+        )
+
+
+def check(settings: Settings) -> None:
+    """Raises ConfigError for settings that it would be unsafe, or no use, to start with."""
+    for name, folder in settings.indexes.items():
+        if not Path(folder).is_dir():
+            raise ConfigError(
+                f"found no folder {folder} for the index {name}; make one by `rag-flywheel add`"
+            )
+    database = open_file(settings.state_file)
+    try:
+        has_key = any_key(database)
+    finally:
+        database.close()
+    if not settings.on_loopback and not has_key and not settings.open_access:
+        raise ConfigError(
+            f"{settings.host} can be reached from other machines, and there is no key; make one by "
+            "`rag-flywheel keys add NAME --scope read --scope vote`"
+        )
+
+
+def worker_app() -> object:
+    """The application of one of several processes, which ends when the first process is gone."""
+    _end_with(os.getppid())
+    return create_app(Settings.model_validate_json(os.environ[PREFIX + "SETTINGS"]))
+
+
+def _end_with(parent: int) -> None:
+    """End this process as by SIGTERM when its parent dies, however it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before that
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
