@@ -25,7 +25,7 @@ PACKAGE = ROOT / "src" / "rag_flywheel"
 SHELVES = [
     {"__init__", "__main__"},
     {"cli"},
-    {"bench"},
+    {"bench", "service"},
     {"flywheel"},
     {"refresh", "report"},
     {"serve", "evaluate", "privacy"},
@@ -162,7 +162,7 @@ def test_the_longest_chain_of_imports_is_short() -> None:
         below = max((chains[other] for other in graph[name]), key=len, default=[])
         chains[name] = [name, *below]
     longest = max(chains.values(), key=len)
-    assert len(longest) <= 16, " -> ".join(longest)
+    assert len(longest) <= 20, " -> ".join(longest)
 
 
 def test_ten_files_stand_beside_the_rooms() -> None:
@@ -257,11 +257,15 @@ def test_the_public_names_are_these() -> None:
         "NotAFlywheelError",
         "OlderFormatError",
         "Passage",
+        "PassageJudgment",
         "PastVotes",
         "PiiFinding",
         "Progress",
         "Rater",
         "ReadOnlyError",
+        "RecordedHit",
+        "RecordedRetrieval",
+        "RecordedVote",
         "RefreshReport",
         "RestoreReport",
         "Retrieval",
@@ -321,7 +325,10 @@ def declared() -> set[str]:
     extras = project["optional-dependencies"]
     lines = [
         *project["dependencies"],
-        *(extras[e] for e in ("bundled-model", "formats", "pii", "dp", "bench")),
+        *(
+            extras[e]
+            for e in ("bundled-model", "formats", "pii", "dp", "service", "client", "bench")
+        ),
     ]
     found = [line for part in lines for line in ([part] if isinstance(part, str) else part)]
     return {re.split(r"[\[<>=!~; ]", line)[0].lower().replace("_", "-") for line in found}

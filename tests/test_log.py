@@ -75,12 +75,20 @@ def test_votes_of_every_kind_are_listed_in_one_order(fw: Flywheel) -> None:
     assert [v.number for v in listed] == sorted((v.number for v in listed), reverse=True)
     assert listed[-1].reason == "short"
     assert listed[-1].user == listed[0].user != listed[1].user
-    paged = [v for before in (None, listed[1].number, listed[3].number) for v in fw.votes(2, before=before)]
+    paged = [
+        v
+        for before in (None, listed[1].number, listed[3].number)
+        for v in fw.votes(2, before=before)
+    ]
     assert paged == listed
 
 
 def test_judgments_count_the_last_verdict_of_a_user(fw: Flywheel) -> None:
-    for user, verdicts in {"ann": ("harmful", "helpful"), "bob": ("helpful",), "cid": ("harmful",)}.items():
+    for user, verdicts in {
+        "ann": ("harmful", "helpful"),
+        "bob": ("helpful",),
+        "cid": ("harmful",),
+    }.items():
         for verdict in verdicts:
             fw.feedback(ask(fw, "paying by card"), "pay", verdict, user_id=user)  # type: ignore[arg-type]
     (judgment,) = fw.judgments()

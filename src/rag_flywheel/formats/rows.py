@@ -64,14 +64,18 @@ def rows_of(
     found = []
     for n, each in enumerate(items("answers", answers, tuple), 1):
         if len(each) != 3:
-            raise InputError(f"answer {n} has {len(each)} parts; expected query, passage id and grade")
+            raise InputError(
+                f"answer {n} has {len(each)} parts; expected query, passage id and grade"
+            )
         query, passage_id, grade = each
         check_query(query, max_query_chars)
         check_text("passage_id", passage_id, MOST_ID_CHARS)
         grade = check_grade(grade)
         found.append(Row(query, tenant, passage_id, grade, f"answer {n}"))
     if len(found) > MOST_ROWS:
-        raise InputError(f"found {len(found)} answers; expected at most {MOST_ROWS}: add a part of them")
+        raise InputError(
+            f"found {len(found)} answers; expected at most {MOST_ROWS}: add a part of them"
+        )
     return found
 
 

@@ -3,10 +3,14 @@
 import dataclasses
 import typing
 from collections.abc import Mapping
+from datetime import date
 from functools import cache
-from typing import Any, get_args, get_origin, get_type_hints
+from importlib import import_module
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+import numpy as np
 from fastapi import Response
 from pydantic import BaseModel, create_model
 
@@ -15,9 +19,7 @@ from rag_flywheel import records
 _JSON = "application/json"
 
 
-def answer(
-    value: object, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
+def answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A response of JSON. Records become objects, bytes become hexadecimal text."""
     content = encoded(value)
     return Response(content, status, headers=dict(headers or {}), media_type=_JSON)
@@ -55,7 +57,7 @@ def schema_of(record: type) -> type[BaseModel]:
 
 
 def _names(record: type) -> dict[str, Any]:
-    return {**vars(typing), **vars(records), **vars(__import__(record.__module__, fromlist=["x"]))}
+    return {**vars(typing), **vars(records), **vars(import_module(record.__module__))}
 
 
 def _described(hint: Any) -> Any:
@@ -65,18 +67,16 @@ def _described(hint: Any) -> Any:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return schema_of(hint)
     origin, inner = get_origin(hint), get_args(hint)
-    if origin is Mapping or origin is dict or origin is typing.get_origin(Mapping[str, str]):
+    if origin in (dict, Mapping):
         return dict[str, _described(inner[1])]  # type: ignore[misc]
-    if origin in (tuple, list) and inner:
+    if origin in (tuple, list):
         return list[_described(inner[0])]  # type: ignore[misc]
-    if origin is typing.Union or origin.__class__.__name__ == "UnionType" or type(hint).__name__ == "UnionType":
+    if origin in (Union, UnionType):
         if any(part in _METADATA for part in inner):
             return Any
-        return typing.Union[tuple(_described(part) for part in inner)]  # noqa: UP007
-    if isinstance(hint, str | typing.ForwardRef):
-        return Any
-    return hint
+        return Union[tuple(_described(part) for part in inner)]  # noqa: UP007
+    return Any if isinstance(hint, str | typing.ForwardRef) else hint
 
 
-_METADATA = (records.np.generic, records.date)
+_METADATA = (np.generic, date)
 """Where a type names one of these, it is what metadata may hold."""

@@ -129,7 +129,9 @@ class AnswerFeedbackBody(Tenanted):
 
     retrieval_id: Text
     verdict: Annotated[Verdict, Field(examples=["helpful"])]
-    answer: Annotated[Text | None, Field(description="Its text; only the shares are stored.")] = None
+    answer: Annotated[Text | None, Field(description="Its text; only the shares are stored.")] = (
+        None
+    )
     cited: Annotated[
         list[Text] | None, Field(description="The passages that it cites; null: not known.")
     ] = None
@@ -208,7 +210,7 @@ class UnpinBody(Tenanted):
 
 
 class KnownRow(Body):
-    """A passage that is known to answer a question. grade: 1 to 100, the higher the better; 0: it does not."""
+    """A passage that is known to answer a question. grade: 1 to 100, the best the highest; 0: it does not."""
 
     query: Annotated[Text, Field(examples=[_QUESTION])]
     passage_id: Annotated[Text, Field(examples=["reset"])]

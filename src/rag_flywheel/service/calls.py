@@ -9,10 +9,10 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.service.indexes import Indexes
-from rag_flywheel.store.service.keys import SCOPES, Key, Scope, any_key, find_key
 from rag_flywheel.service.problems import Refused
 from rag_flywheel.service.settings import Settings
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.service.keys import SCOPES, Key, Scope, any_key, find_key
 from rag_flywheel.store.tenants import Tenant
 
 _BEARER = HTTPBearer(auto_error=False, description="An API key: Authorization: Bearer fw_...")
@@ -60,7 +60,9 @@ class Call:
             return {"tenant": tenant, "all_tenants": all_tenants}
         other = tenant is not None and (type(tenant), tenant) != (type(bound), bound)
         if other or all_tenants:
-            raise Refused(403, "Forbidden", "this key is bound to another tenant than the one asked for")
+            raise Refused(
+                403, "Forbidden", "this key is bound to another tenant than the one asked for"
+            )
         return {"tenant": bound, "all_tenants": False}
 
 
@@ -125,7 +127,9 @@ def _allowed(scope: Scope, whole_index: bool) -> Callable[..., Call]:
         if scope not in key.scopes:
             raise Refused(403, "Forbidden", f"this key lacks the scope {scope}")
         if whole_index and key.tenant is not None:
-            raise Refused(403, "Forbidden", "this concerns all tenants, and the key is bound to one")
+            raise Refused(
+                403, "Forbidden", "this concerns all tenants, and the key is bound to one"
+            )
         name = request.path_params.get("index", service.indexes.default)
         if key.indexes is not None and name not in key.indexes:
             raise Refused(403, "Forbidden", "this key is not for this index")

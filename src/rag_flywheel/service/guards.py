@@ -30,7 +30,9 @@ class Guards:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
         refused = self._refused(headers, scope["method"])
         if refused is not None:
             status, name, message = refused
@@ -42,7 +44,11 @@ class Guards:
         host = headers.get("host", "")
         if self._local_only and _without_port(host) not in _LOCAL:
             # a page whose name was pointed at this machine must not read what only it may
-            return 403, "Forbidden", f"found the host {host[:100]!r}; expected this machine's own name"
+            return (
+                403,
+                "Forbidden",
+                f"found the host {host[:100]!r}; expected this machine's own name",
+            )
         origin = headers.get("origin")
         if (
             origin is not None
@@ -50,7 +56,11 @@ class Guards:
             and origin not in self._origins
             and urlsplit(origin).netloc != host
         ):
-            return 403, "Forbidden", "found the origin of another site, which is not in the list of origins"
+            return (
+                403,
+                "Forbidden",
+                "found the origin of another site, which is not in the list of origins",
+            )
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self._most:
             return 413, "TooLarge", self._too_large()

@@ -36,7 +36,9 @@ class OnceRoute(APIRoute):
                 return await handle(request)
             if not key or len(key) > MOST_ID_CHARS:
                 raise Refused(
-                    422, "InvalidRequest", f"{HEADER} has {len(key)} characters; expected 1 to {MOST_ID_CHARS}"
+                    422,
+                    "InvalidRequest",
+                    f"{HEADER} has {len(key)} characters; expected 1 to {MOST_ID_CHARS}",
                 )
             database = service_of(request).state
             caller = (await run_in_threadpool(key_in, request)).id
@@ -71,9 +73,7 @@ async def _digest(request: Request) -> bytes:
 def _again(stored: requests.StoredAnswer, digest: bytes) -> Response:
     """The stored answer. Raises Refused: 409 while the request is under way, 422 for another request."""
     if stored.digest != digest:
-        raise Refused(
-            422, "IdempotencyKeyReused", f"this {HEADER} was used for another request"
-        )
+        raise Refused(422, "IdempotencyKeyReused", f"this {HEADER} was used for another request")
     if stored.status is None:
         message = "the same request is under way; repeat it later"
         raise Refused(409, "RequestUnderWay", message, {"Retry-After": "1"})

@@ -36,7 +36,10 @@ def run(settings: Settings) -> None:
         uvicorn.run(create_app(settings), **common)  # type: ignore[arg-type]
     else:
         uvicorn.run(
-            "rag_flywheel.service.run:worker_app", factory=True, workers=settings.workers, **common  # type: ignore[arg-type]
+            "rag_flywheel.service.run:worker_app",
+            factory=True,
+            workers=settings.workers,
+            **common,  # type: ignore[arg-type]
         )
 
 

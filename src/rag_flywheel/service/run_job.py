@@ -1,6 +1,6 @@
 """The process of one job: python -m rag_flywheel.service.run_job STATE_FILE JOB_ID.
 
-What it is to do stands on standard input, as JSON: {"folder": ..., "kind": ..., and the arguments of the call}.
+Standard input says what to do, as JSON: {"folder": ..., "kind": ...}, and the arguments of the call.
 """
 
 import json
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.flywheel import Flywheel
-from rag_flywheel.store.service import jobs
 from rag_flywheel.service.answers import encoded
+from rag_flywheel.store.service import jobs
 from rag_flywheel.store.service.file import open_file
 
 _EVERY_S = 0.25  # at most as often is it noted how far it is

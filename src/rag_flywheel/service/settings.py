@@ -38,15 +38,15 @@ class Settings(BaseSettings):
     indexes: Annotated[dict[str, Path], NoDecode] = Field(default_factory=dict)
     state: Path | None = None
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
-    workers: int = Field(1, ge=1, le=64)
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
     open_access: bool | None = None
     origins: tuple[str, ...] = ()
-    body_bytes: int = Field(16 * 2**20, ge=1024)
-    batch_rows: int = Field(10_000, ge=1)
-    call_s: float = Field(30.0, gt=0)
-    calls_per_minute: int = Field(0, ge=0)
-    votes_per_minute: int = Field(0, ge=0)
+    body_bytes: Annotated[int, Field(ge=1024)] = 16 * 2**20
+    batch_rows: Annotated[int, Field(ge=1)] = 10_000
+    call_s: Annotated[float, Field(gt=0)] = 30.0
+    calls_per_minute: Annotated[int, Field(ge=0)] = 0
+    votes_per_minute: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("indexes", mode="before")
     @classmethod

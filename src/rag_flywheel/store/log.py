@@ -62,7 +62,9 @@ def votes(
     within, values = scope.sql("r.tenant")
     last = before if before is not None else 2**63 - 1
     each: list[Iterator[tuple[Any, ...]]] = [
-        conn.execute(f"{sql} WHERE v.seq < ?{within} ORDER BY v.seq DESC LIMIT ?", (last, *values, n))
+        conn.execute(
+            f"{sql} WHERE v.seq < ?{within} ORDER BY v.seq DESC LIMIT ?", (last, *values, n)
+        )
         for sql in _VOTES.values()
     ]
     newest = heapq.merge(*each, key=lambda row: -row[0])

@@ -54,9 +54,7 @@ def add_golden(body: KnownBody, call: Reviewer) -> Response:
 def pin(body: PinBody, call: Reviewer) -> Response:
     """Put a passage first for a question."""
     named = call.tenant(body.tenant, body.all_tenants)
-    return answer(
-        {"changed": call.fw.pin(body.query, body.passage_id, grade=body.grade, **named)}
-    )
+    return answer({"changed": call.fw.pin(body.query, body.passage_id, grade=body.grade, **named)})
 
 
 @router.post("/pins:remove", response_model=Changed, responses=WRITES)
@@ -76,9 +74,7 @@ def review(call: Reviewer, tenants: Tenants) -> Response:
 def undo(body: UndoBody, call: Reviewer) -> Response:
     """Take back a decision; without an item the last one."""
     named = call.tenant(body.tenant, body.all_tenants)
-    return answer(
-        {"item_id": call.fw.review.undo(body.item_id, user_id=body.user_id, **named)}
-    )
+    return answer({"item_id": call.fw.review.undo(body.item_id, user_id=body.user_id, **named)})
 
 
 @router.post("/review/{item_id}:accept", response_model=Decided, responses=WRITES)
@@ -105,6 +101,4 @@ def gaps(
     min_relevance: Annotated[float | None, Query(ge=0, le=1)] = None,
 ) -> Response:
     """Topics that users ask about without a good answer, those asked most first."""
-    return answer(
-        call.fw.gaps(days, min_relevance=min_relevance, **call.tenant(*tenants))
-    )
+    return answer(call.fw.gaps(days, min_relevance=min_relevance, **call.tenant(*tenants)))

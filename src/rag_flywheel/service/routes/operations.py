@@ -1,5 +1,6 @@
 """What operators do: refreshes as jobs, versions, privacy requests, and the state of the index."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -59,7 +60,7 @@ class OptedOut(BaseModel):
     out: bool
 
 
-def _begin(call: Call, kind: JobKind, arguments: dict[str, object]) -> Response:
+def _begin(call: Call, kind: JobKind, arguments: Mapping[str, object]) -> Response:
     folder = call.service.settings.indexes[call.name]
     job = jobs.begin(call.service.state, call.name, folder, kind, arguments)
     where = f"/v1/indexes/{call.name}/jobs/{job.id}"
@@ -155,9 +156,7 @@ def status(call: Watcher) -> Response:
 
 
 @router.get("/health", response_model=schema_of(Health), responses=READS)
-def health(
-    call: Watcher, max_age_s: Annotated[float | None, Query(gt=0)] = None
-) -> Response:
+def health(call: Watcher, max_age_s: Annotated[float | None, Query(gt=0)] = None) -> Response:
     """Whether the index can be served and is being refreshed."""
     return answer(call.fw.health(max_age_s=max_age_s))
 

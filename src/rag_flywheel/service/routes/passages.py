@@ -73,14 +73,14 @@ def passages(
     return answer({"items": found[:limit], "next_cursor": more})
 
 
-@router.get(
-    "/passages.ndjson", response_class=StreamingResponse, responses={**READS, 200: _LINES}
-)
+@router.get("/passages.ndjson", response_class=StreamingResponse, responses={**READS, 200: _LINES})
 def export_passages(call: Reader, tenants: Tenants, where: Where = None) -> Response:
     """All passages that pass a filter, a JSON object a line."""
     named = call.tenant(*tenants)
     filtered = filter_given(where)
-    first = call.fw.passages(filtered, n=_AT_ONCE, after="", **named)  # what is wrong is told at once
+    first = call.fw.passages(
+        filtered, n=_AT_ONCE, after="", **named
+    )  # what is wrong is told at once
 
     def lines() -> Iterator[bytes]:
         some = first
@@ -95,9 +95,7 @@ def export_passages(call: Reader, tenants: Tenants, where: Where = None) -> Resp
 def add_passages(body: PassagesBody, call: Writer) -> Response:
     """Add passages, or update those with the same ids, and remove others, all or none."""
     given = [_passage(each) for each in body.passages]
-    return answer(
-        call.fw.add(given, remove=body.remove, tenant=call.tenant(body.tenant)["tenant"])
-    )
+    return answer(call.fw.add(given, remove=body.remove, tenant=call.tenant(body.tenant)["tenant"]))
 
 
 @router.post(
@@ -121,7 +119,9 @@ def passage(passage_id: PassageId, call: Reader, tenants: Tenants) -> Response:
 
 
 @router.put("/passages/{passage_id:path}", response_model=schema_of(AddReport), responses=WRITES)
-def put_passage(passage_id: PassageId, body: PassageBody, call: Writer, tenants: Tenants) -> Response:
+def put_passage(
+    passage_id: PassageId, body: PassageBody, call: Writer, tenants: Tenants
+) -> Response:
     """Add a passage, or update the one with this id."""
     given = Passage(passage_id, body.text, body.title, body.metadata)
     return answer(call.fw.add([given], tenant=call.tenant(*tenants)["tenant"]))

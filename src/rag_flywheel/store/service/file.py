@@ -23,8 +23,9 @@ _MIGRATIONS = (
     );
     CREATE INDEX requests_at ON requests (at);
     CREATE TABLE jobs (
-        id TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, index_name TEXT NOT NULL, kind TEXT NOT NULL,
-        state TEXT NOT NULL, step TEXT NOT NULL, done INTEGER NOT NULL, total INTEGER NOT NULL, created REAL NOT NULL, started REAL, ended REAL, pid INTEGER,
+        id TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, index_name TEXT NOT NULL,
+        kind TEXT NOT NULL, state TEXT NOT NULL, step TEXT NOT NULL, done INTEGER NOT NULL,
+        total INTEGER NOT NULL, created REAL NOT NULL, started REAL, ended REAL, pid INTEGER,
         cancelled INTEGER NOT NULL DEFAULT 0, result TEXT, error TEXT
     );
     """,

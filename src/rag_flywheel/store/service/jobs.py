@@ -17,7 +17,8 @@ JobState: TypeAlias = Literal["waiting", "running", "done", "failed", "cancelled
 Lives: TypeAlias = Callable[[int, str], bool]
 """Whether the process with a number is that of the job with an id."""
 _COLUMNS = (
-    "id, index_name, kind, state, step, done, total, created, started, ended, result, error, cancelled, pid"
+    "id, index_name, kind, state, step, done, total, created, started, ended, result, error, "
+    "cancelled, pid"
 )
 _STAY_S = 7 * 86_400.0  # for which ended jobs are listed
 _BEGIN_S = 60.0  # within which a process notes that it has begun

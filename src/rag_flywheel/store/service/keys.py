@@ -55,7 +55,9 @@ def make_key(
     if not given:
         raise InputError(f"found no scopes; expected some of {', '.join(SCOPES)}")
     if public and set(given) != {"vote"}:
-        raise InputError("found a public key with other scopes than vote; browsers show it to anybody")
+        raise InputError(
+            "found a public key with other scopes than vote; browsers show it to anybody"
+        )
     text = PREFIX + secrets.token_urlsafe(32)
     ordered = tuple(scope for scope in SCOPES if scope in given)
     named = None if indexes is None else tuple(indexes)
@@ -88,7 +90,9 @@ def keys(database: Database) -> list[Key]:
 def any_key(database: Database) -> bool:
     """Whether there is a key that is not revoked."""
     with database.reading() as conn:
-        return conn.execute("SELECT 1 FROM keys WHERE revoked IS NULL LIMIT 1").fetchone() is not None
+        return (
+            conn.execute("SELECT 1 FROM keys WHERE revoked IS NULL LIMIT 1").fetchone() is not None
+        )
 
 
 def find_key(database: Database, text: str) -> Key | None:
