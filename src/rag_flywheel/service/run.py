@@ -4,7 +4,6 @@ import ctypes
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 
 import uvicorn
@@ -17,12 +16,13 @@ from rag_flywheel.store.service.keys import any_key
 
 _END_S = 20  # within which running calls may end
 _PR_SET_PDEATHSIG = 1
+_SETTINGS, _PARENT = PREFIX + "SETTINGS", PREFIX + "PARENT"  # from the first process to the others
 
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError when it may not listen there without a key."""
     check(settings)
-    os.environ[PREFIX + "SETTINGS"] = settings.model_dump_json()
+    os.environ[_SETTINGS], os.environ[_PARENT] = settings.model_dump_json(), str(os.getpid())
     common = {
         "host": settings.host,
         "port": settings.port,
@@ -64,8 +64,8 @@ def check(settings: Settings) -> None:
 
 def worker_app() -> object:
     """The application of one of several processes, which ends when the first process is gone."""
-    _end_with(os.getppid())
-    return create_app(Settings.model_validate_json(os.environ[PREFIX + "SETTINGS"]))
+    _end_with(int(os.environ[_PARENT]))
+    return create_app(Settings.model_validate_json(os.environ[_SETTINGS]))
 
 
 def _end_with(parent: int) -> None:
@@ -73,4 +73,4 @@ def _end_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it died before that
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        sys.exit(f"the first process of the service, {parent}, is gone")
