@@ -43,7 +43,11 @@ def vote(url: str, caller: int, voted: Voted, stop: threading.Event) -> None:
                     if asked.status_code != 200:
                         voted.refused.append(asked.status_code)
                         continue
-                    body = {"retrieval_id": asked.json()["id"], "passage_id": "desk", "verdict": "helpful"}
+                    body = {
+                        "retrieval_id": asked.json()["id"],
+                        "passage_id": "desk",
+                        "verdict": "helpful",
+                    }
                     done = client.post(
                         "/v1/feedback",
                         json={**body, "user_id": user, "reason": user},
@@ -105,4 +109,11 @@ def test_no_acknowledged_vote_is_lost(tmp_path: Path, monkeypatch: pytest.Monkey
     assert voted.acknowledged <= set(stored)
     assert len(stored) == len(set(stored))
     assert set(voted.refused) <= {503}
-    print({"kills": killed, "acknowledged": len(voted.acknowledged), "stored": len(stored), "broken": voted.broken})
+    print(
+        {
+            "kills": killed,
+            "acknowledged": len(voted.acknowledged),
+            "stored": len(stored),
+            "broken": voted.broken,
+        }
+    )

@@ -290,7 +290,7 @@ class DpCountsBody(Tenanted):
     most_keys: StrictInt = 10
 
 
-def _tenants(
+async def _tenants(
     tenant: Annotated[
         str | None, Query(description="The tenant; a number or text in JSON, or plain text.")
     ] = None,
