@@ -230,6 +230,8 @@ def test_the_public_names_are_these() -> None:
         "Config",
         "ConfigError",
         "CorruptFileError",
+        "Coverage",
+        "CoverageWeek",
         "DiskFullError",
         "DpCount",
         "DpCounts",
