@@ -843,7 +843,7 @@ class Flywheel:
         """Whether the votes of the last `days` fall where they help, what nobody is shown, and whether users
         ask what they asked before, with sentences that say what it means.
 
-        At most 20,000 questions are read, and nothing is encoded: questions whose vectors the live version's
+        At most 10,000 questions are read, and nothing is encoded: questions whose vectors the live version's
         encoder did not make are not compared. Raises InputError.
         """
         self._database.require_open()

@@ -263,7 +263,7 @@ def test_a_period_is_shortened_to_the_newest_questions(
     found = history.fw.coverage()
     assert (found.n_asked, found.since) == (3, "2023-11-11T22:13:20Z")
     assert found.n_before == 0  # none came in the three days before these
-    assert MOST_ASKED == 20_000
+    assert MOST_ASKED == 10_000
 
 
 @pytest.mark.parametrize("days", [0, -1, math.nan, math.inf, 1e6, "30", None])

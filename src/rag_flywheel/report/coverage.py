@@ -1,7 +1,7 @@
 """Tells whether users vote where it helps: on the questions that are asked, and not on easy ones alone.
 
 Everything is read from the log, in a bounded number of rows, so that it takes as long for a million
-questions as for twenty thousand. It must not know how votes are weighed.
+questions as for ten thousand. It must not know how votes are weighed.
 """
 
 import math
@@ -22,13 +22,14 @@ from rag_flywheel.report.gaps import UNLIKELY
 from rag_flywheel.report.status import utc
 from rag_flywheel.serve.server import Nearness
 from rag_flywheel.store import coverage as log
-from rag_flywheel.store import retrievals, wall_clock
+from rag_flywheel.store import wall_clock
 from rag_flywheel.store.coverage import Asking
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.vectors import read_vectors
 
 EASY = 0.8  # relevance of the first hit that a question ever got, from which on it was easy
-MOST_ASKED = 20_000  # the newest questions of a period that are read
+MOST_ASKED = 10_000  # the newest questions of a period that are read
+MOST_VOTES = 20_000  # the newest votes, and as many verdicts on answers
 MOST_COMPARED = 500  # questions whose vectors are compared, a random part of them
 MOST_EASY = 4_000  # questions, and votes, whose first answers are read, a random part of them
 FEW = 20  # questions or votes; fewer are no reason to say anything
@@ -62,7 +63,7 @@ class Coverage:
     """Where votes fall, what is shown, and whether users ask what they asked before. Shares are from 0 to 1,
     and None where there is nothing to compute them from.
 
-    since: the begin of the period, in UTC; it is shorter than asked for where more than 20,000 questions
+    since: the begin of the period, in UTC; it is shorter than asked for where more than 10,000 questions
         came in it.
     n_asked: how often questions were asked; every share of questions counts a question each time.
     n_questions: how many different ones.
@@ -178,12 +179,12 @@ def _read(
         asked = log.askings(conn, since, math.inf, MOST_ASKED, scope)
         if len(asked) == MOST_ASKED:
             since = asked[-1].at
-        before = log.askings(conn, max(0.0, 2.0 * since - now), since, MOST_ASKED, scope)
-        votes = log.votes_since(conn, since, MOST_ASKED, scope)
+        before = log.askings(conn, max(0.0, 2.0 * since - now), since, MOST_ASKED // 2, scope)
+        votes = log.votes_since(conn, since, MOST_VOTES, scope)
         shown = log.shown_counts(conn, [each.rid for each in asked])
         of_asked = _some(rng, [each.question for each in asked], MOST_EASY)
         of_votes = _some(rng, [question for question, _ in votes], MOST_EASY)
-        rows = retrievals.first_retrievals(conn, {*of_asked, *of_votes})
+        rows = log.first_askings(conn, {*of_asked, *of_votes})
         relevance = log.first_hits(conn, sorted(set(rows.values())))
         compared = (
             _some(rng, [each.question for each in asked], MOST_COMPARED),

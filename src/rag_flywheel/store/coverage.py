@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from rag_flywheel.records import Pids, QueryKey, TenantScope
@@ -84,6 +84,16 @@ def votes_since(
             f"{sql}{within} ORDER BY v.seq DESC LIMIT ?", (since, *values, n)
         )
     ]
+
+
+def first_askings(
+    conn: sqlite3.Connection, questions: Collection[QueryKey]
+) -> dict[QueryKey, int]:
+    """The row of the first retrieval of each question, however often it was asked since."""
+    sql = "SELECT rid FROM retrievals WHERE query_hash = ? AND tenant IS ? ORDER BY rid LIMIT 1"
+    rows = {question: scalar(conn, sql, question) for question in questions}
+    first = {question: int(rid) for question, rid in rows.items() if rid is not None}
+    return column_checks.complete("retrievals.query_hash", first, questions)
 
 
 def first_hits(conn: sqlite3.Connection, rids: Sequence[int]) -> dict[int, float | None]:
