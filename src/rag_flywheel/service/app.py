@@ -10,8 +10,18 @@ from rag_flywheel.service import problems
 from rag_flywheel.service.calls import Service
 from rag_flywheel.service.guards import Guards
 from rag_flywheel.service.indexes import Indexes
-from rag_flywheel.service.routes import feedback, knowledge, log, operations, passages, retrieval
+from rag_flywheel.service.observe import Observe
+from rag_flywheel.service.routes import (
+    feedback,
+    knowledge,
+    log,
+    operations,
+    passages,
+    retrieval,
+    watching,
+)
 from rag_flywheel.service.settings import Settings
+from rag_flywheel.service.watch import Watch
 from rag_flywheel.store.service.file import open_file
 
 ROUTERS = (
@@ -38,7 +48,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             indexes = Indexes.open(settings.indexes)
             try:
                 app.state.service = Service(settings, indexes, state)
-                yield
+                app.state.watch = watch = Watch(indexes, settings)
+                watch.start()
+                try:
+                    yield
+                finally:
+                    watch.close()
             finally:
                 indexes.close()
         finally:
@@ -55,6 +70,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(Guards, settings=settings)
+    app.add_middleware(Observe, default_index=next(iter(settings.indexes), ""))
+    app.include_router(watching.router)
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
         app.include_router(router, prefix="/v1/indexes/{index}", include_in_schema=False)

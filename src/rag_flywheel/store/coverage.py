@@ -86,9 +86,7 @@ def votes_since(
     ]
 
 
-def first_askings(
-    conn: sqlite3.Connection, questions: Collection[QueryKey]
-) -> dict[QueryKey, int]:
+def first_askings(conn: sqlite3.Connection, questions: Collection[QueryKey]) -> dict[QueryKey, int]:
     """The row of the first retrieval of each question, however often it was asked since."""
     sql = "SELECT rid FROM retrievals WHERE query_hash = ? AND tenant IS ? ORDER BY rid LIMIT 1"
     rows = {question: scalar(conn, sql, question) for question in questions}
