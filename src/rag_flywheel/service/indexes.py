@@ -14,12 +14,12 @@ class Indexes:
         self._opened = dict(opened)
 
     @classmethod
-    def open(cls, folders: Mapping[str, Path]) -> "Indexes":
+    def open(cls, folders: Mapping[str, Path], kind: type[Observed] = Observed) -> "Indexes":
         """Open every folder; none is made. Raises what `Flywheel.open` does, and leaves none open then."""
         opened: dict[str, Observed] = {}
         try:
             for name, folder in folders.items():
-                opened[name] = Observed.opened(folder, name)
+                opened[name] = kind.opened(folder, name)
         except BaseException:
             for each in opened.values():
                 each.close()

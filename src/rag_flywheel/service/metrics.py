@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -28,8 +28,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.utils import floatToGoString
 
-from rag_flywheel.report.coverage import Coverage
-from rag_flywheel.report.numbers import IndexNumbers
+if TYPE_CHECKING:
+    from rag_flywheel.report.coverage import Coverage
+    from rag_flywheel.report.numbers import IndexNumbers
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _REGISTRY = CollectorRegistry()
@@ -160,10 +161,10 @@ _PREFIX = "rag_flywheel_"
 class Numbers(Protocol):
     """What is known of each index, by its name; it is computed elsewhere, and rarely."""
 
-    def of_indexes(self) -> Mapping[str, IndexNumbers]:
+    def of_indexes(self) -> Mapping[str, "IndexNumbers"]:
         """The numbers of each index."""
 
-    def of_coverage(self) -> Mapping[str, Coverage]:
+    def of_coverage(self) -> Mapping[str, "Coverage"]:
         """The coverage of each index."""
 
 

@@ -1,7 +1,8 @@
 """An index whose calls are counted where the service makes them, whichever route they come from."""
 
+import inspect
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from rag_flywheel.errors import (
     UnknownIdError,
 )
 from rag_flywheel.flywheel import Flywheel
-from rag_flywheel.records import Retrieval, Vote
+from rag_flywheel.records import Retrieval
 from rag_flywheel.report.numbers import IndexNumbers, numbers
 from rag_flywheel.report.ready import Readiness, readiness
 from rag_flywheel.service import metrics
+from rag_flywheel.tracing.feedback import RECORDS, Arguments, Feedback
 
+_SOURCES = "retrieve", "retrieve_many", "rank_many", "rerank"
 _REASONS: dict[type[FlywheelError], str] = {
     UnknownIdError: "unknown_id",
     InputError: "invalid",
@@ -26,6 +29,7 @@ _REASONS: dict[type[FlywheelError], str] = {
     StorageError: "storage",
     FlywheelError: "other",
 }
+Method = Callable[..., Any]
 
 
 class Observed(Flywheel):
@@ -51,9 +55,6 @@ class Observed(Flywheel):
         return readiness(self._root, self._database)
 
 
-Method = Callable[..., Any]
-
-
 def _retrieving(source: str, method: Method) -> Method:
     """The method, which counts and times what it answers."""
 
@@ -76,62 +77,31 @@ def _is_moved(found: Retrieval) -> bool:
     return any(hit.explanation.evidence for hit in found.hits)
 
 
-def _capturing(kinds: Callable[..., list[tuple[str, str]]], method: Method) -> Method:
-    """The method, which counts what it records; kinds: (kind, verdict) of each part of a call."""
+def _capturing(recorded: Callable[[Arguments], list[Feedback]], method: Method) -> Method:
+    """The method, which counts what it records, or that it is refused."""
+    signature = inspect.signature(method)
 
     @wraps(method)
     def call(self: Observed, *args: Any, **named: Any) -> Any:
         try:
-            recorded = method(self, *args, **named)
+            found = method(self, *args, **named)
         except FlywheelError as error:
             reason = next(word for kind, word in _REASONS.items() if isinstance(error, kind))
             metrics.feedback_rejected.labels(self.name, reason).inc()
             raise
-        given = kinds(*args, **named)
-        if recorded:
-            for kind, verdict in given:
-                metrics.votes.labels(self.name, kind, verdict).inc()
-        elif given:
-            metrics.feedback_rejected.labels(self.name, "opted_out").inc()
-        return recorded
+        given = signature.bind(self, *args, **named)
+        given.apply_defaults()
+        for each in recorded(given.arguments):
+            if found:
+                metrics.votes.labels(self.name, each.kind, each.verdict).inc()
+            else:
+                metrics.feedback_rejected.labels(self.name, "opted_out").inc()
+        return found
 
     return call
 
 
-def _adopted(*_: object, used: bool, **__: object) -> list[tuple[str, str]]:
-    return [("adopted", "helpful" if used else "harmful")]
-
-
-def _verdict(_: object, verdict: str, *__: object, **___: object) -> list[tuple[str, str]]:
-    return [("answer", verdict)]
-
-
-def _signal(_: object, kind: str, *__: object, **___: object) -> list[tuple[str, str]]:
-    return [(kind, "")]
-
-
-def _correction(*_: object, **__: object) -> list[tuple[str, str]]:
-    return [("correction", "helpful")]
-
-
-def _missing(*_: object, **__: object) -> list[tuple[str, str]]:
-    return [("missing", "harmful")]
-
-
-def _votes(votes: Iterable[Vote], **_: object) -> list[tuple[str, str]]:
-    return [("vote", vote.verdict) for vote in votes] if isinstance(votes, Sequence) else []
-
-
-_SOURCES = "retrieve", "retrieve_many", "rank_many", "rerank"
-_KINDS: dict[str, Callable[..., list[tuple[str, str]]]] = {
-    "feedback_many": _votes,  # which `feedback` and `relevance` call
-    "answer_feedback": _verdict,
-    "adopted": _adopted,
-    "signal": _signal,
-    "correct": _correction,
-    "missing": _missing,
-}
 for _name in _SOURCES:
     setattr(Observed, _name, _retrieving(_name, getattr(Flywheel, _name)))
-for _name, _kinds in _KINDS.items():
-    setattr(Observed, _name, _capturing(_kinds, getattr(Flywheel, _name)))
+for _name, _recorded in RECORDS.items():
+    setattr(Observed, _name, _capturing(_recorded, getattr(Flywheel, _name)))

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     open_metrics: give /metrics to callers without a key.
     numbers_s, coverage_s: how often the numbers of the indexes are read for /metrics, and how often their
         coverage is computed; 0: never.
+    trace: emit spans of OpenTelemetry, as its own environment variables say; wants the extra `otel`.
     log_format: of the lines that are logged: text or json.
     calls_per_minute: by key, or by address without one; votes_per_minute: by user. 0: no limit.
     """
@@ -55,6 +56,7 @@ class Settings(BaseSettings):
     open_metrics: bool = False
     numbers_s: Annotated[float, Field(gt=0)] = 30.0
     coverage_s: Annotated[float, Field(ge=0)] = 900.0
+    trace: bool = False
     log_format: LogFormat = "text"
     calls_per_minute: Annotated[int, Field(ge=0)] = 0
     votes_per_minute: Annotated[int, Field(ge=0)] = 0
