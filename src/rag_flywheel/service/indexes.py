@@ -2,19 +2,22 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rag_flywheel.errors import UnknownIdError, quoted
-from rag_flywheel.service.observed import Observed
+
+if TYPE_CHECKING:
+    from rag_flywheel.service.observed import Observed
 
 
 class Indexes:
     """Flywheels by name; the first is the default one. They are opened at once, and closed together."""
 
-    def __init__(self, opened: Mapping[str, Observed]) -> None:
+    def __init__(self, opened: Mapping[str, "Observed"]) -> None:
         self._opened = dict(opened)
 
     @classmethod
-    def open(cls, folders: Mapping[str, Path], kind: type[Observed] = Observed) -> "Indexes":
+    def open(cls, folders: Mapping[str, Path], kind: "type[Observed]") -> "Indexes":
         """Open every folder; none is made. Raises what `Flywheel.open` does, and leaves none open then."""
         opened: dict[str, Observed] = {}
         try:
@@ -26,7 +29,7 @@ class Indexes:
             raise
         return cls(opened)
 
-    def __iter__(self) -> Iterator[tuple[str, Observed]]:
+    def __iter__(self) -> Iterator[tuple[str, "Observed"]]:
         return iter(self._opened.items())
 
     @property
@@ -34,7 +37,7 @@ class Indexes:
         """The name of the first index."""
         return next(iter(self._opened))
 
-    def __getitem__(self, name: str) -> Observed:
+    def __getitem__(self, name: str) -> "Observed":
         """Raises UnknownIdError."""
         try:
             return self._opened[name]
