@@ -320,6 +320,27 @@ def test_what_is_not_well_is_said(change: dict[str, float], said: str) -> None:
     assert list(findings_of(replace(GOOD, **change))) == [said]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("easy", "said"),
+    [
+        (0.0, "though hardly any asked are such"),
+        (0.049, "though hardly any asked are such"),
+        (0.05, "though only one in ten asked are such"),
+        (0.55, "though only six in ten asked are such"),
+        (0.8, "though only eight in ten asked are such"),
+        (0.81, "already: what is learned"),
+    ],
+)
+def test_shares_in_words(easy: float, said: str) -> None:
+    (found,) = findings_of(replace(GOOD, easy_votes_share=0.9, easy_asked_share=easy))
+    assert found.startswith("nine in ten votes")
+    assert said in found
+    (found,) = findings_of(replace(GOOD, easy_votes_share=0.94, easy_asked_share=easy))
+    assert found.startswith("nine in ten votes")
+    (found,) = findings_of(replace(GOOD, easy_votes_share=0.96, easy_asked_share=easy))
+    assert found.startswith("nearly all votes")
+
+
 def test_what_is_too_little_to_tell_is_not_said() -> None:
     small = replace(GOOD, drift=0.5, drift_p=0.2)
     few = replace(GOOD, drift=0.5, drift_p=0.001, n_before=8)

@@ -393,3 +393,27 @@ def test_each_request_is_a_line_without_words_of_people(
     assert found[-1]["request_id"] not in ("trace-1", "") and "forged" not in caplog.text
     words = json.dumps(found) + caplog.text
     assert not [each for each in (*SECRETS, text) if each in words]
+
+
+def test_coverage_is_a_route_for_reviewers(folder: Path) -> None:
+    state = open_file(Settings(indexes={"kb": folder}).state_file)
+    reader = make_key(state, "app", ["read", "vote"])[0]
+    reviewer = make_key(state, "desk", ["review"], tenant="acme-tenant")[0]
+    state.close()
+    with TestClient(create_app(settings(folder, warm=False)), base_url=URL) as client:
+        client.headers["X-API-Key"] = reader
+        vote(client, ask(client))
+        assert client.get("/v1/coverage").status_code == 403
+        client.headers["X-API-Key"] = reviewer
+        found = client.get("/v1/coverage", params={"days": 7})
+        assert found.status_code == 200
+        assert (found.json()["n_asked"], found.json()["n_votes"], found.json()["n_passages"]) == (
+            1,
+            1,
+            2,
+        )
+        assert found.json()["findings"] == ["1 question in the period: too few to say more"]
+        assert [week["asked"] for week in found.json()["weeks"]] == [1]
+        assert client.get("/v1/coverage", params={"days": 0}).status_code == 422
+        other = client.get("/v1/coverage", params={"tenant": "another"})
+        assert other.status_code == 403

@@ -38,6 +38,7 @@ SURELY = 0.01  # the chance of such a drift where there is none, below which it 
 _DAY_S, _WEEK_S = 86_400.0, 7 * 86_400.0
 _MOST_WEEKS = 53
 _DIGITS = 4
+_HARDLY = 0.05
 _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 T = TypeVar("T")
 
@@ -294,13 +295,13 @@ def _of_easy(found: Coverage) -> Iterator[str]:
     if votes >= 0.8:
         yield (
             f"{_tenths(votes)} votes fall on questions that were answered well already"
-            + (f", though only {_tenths(asked)} asked are such" if asked <= votes - 0.1 else "")
+            + (f", though {_few(asked)} asked are such" if asked <= votes - 0.1 else "")
             + ": what is learned is learned on easy questions"
         )
     elif votes >= asked + 0.2:
         yield (
-            f"{_tenths(votes)} votes fall on questions that were answered well already, but only "
-            f"{_tenths(asked)} asked are such: hard questions get fewer votes than their share"
+            f"{_tenths(votes)} votes fall on questions that were answered well already, but "
+            f"{_few(asked)} asked are such: hard questions get fewer votes than their share"
         )
 
 
@@ -315,12 +316,17 @@ def _could_be_shown(found: Coverage) -> bool:
     return found.n_asked >= found.n_passages
 
 
+def _few(share: float) -> str:
+    """A small share in words: "only two in ten", "hardly any"."""
+    return _tenths(share) if share < _HARDLY else f"only {_tenths(share)}"
+
+
 def _tenths(share: float) -> str:
     """A share in words, as before "questions": "nine in ten"; "all", "nearly all", "hardly any"."""
     if share >= 0.995:
         return "all"
     if share >= 0.95:
         return "nearly all"
-    if share < 0.05:
+    if share < _HARDLY:
         return "hardly any"
-    return f"{_WORDS[round(share * 10) - 1]} in ten"
+    return f"{_WORDS[max(1, round(share * 10)) - 1]} in ten"
