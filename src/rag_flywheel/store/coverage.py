@@ -10,7 +10,7 @@ from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import in_chunks, scalar
 from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.metadata_columns import MetadataColumns
-from rag_flywheel.store.passages import PRESENT, present_pids
+from rag_flywheel.store.passages import present_pids
 from rag_flywheel.store.retrievals import read_query_hash, read_tenant
 
 # a correction is stored among the verdicts on answers; signals of use are no votes
@@ -120,17 +120,24 @@ def shown_counts(conn: sqlite3.Connection, rids: Sequence[int]) -> Counter[int]:
 def voted(conn: sqlite3.Connection) -> set[int]:
     """The passage texts that any vote was ever on, by the rows whose votes they inherit."""
     rows = conn.execute(
-        "SELECT DISTINCT lineage FROM passages WHERE pid IN (SELECT pid FROM votes) "
-        "OR pid IN (SELECT pid FROM credits WHERE credit > 0)"
-    )
-    return {column_checks.whole("passages.lineage", row[0]) for row in rows}
+        "SELECT pid FROM votes UNION SELECT pid FROM credits WHERE credit > 0"
+    ).fetchall()
+    inherited = _inherited(conn)
+    return {inherited.get(pid, pid) for (pid,) in rows}
 
 
 def present_lineages(conn: sqlite3.Connection, scope: TenantScope) -> list[int]:
     """For each passage in the index and in the scope, the row whose votes it inherits."""
-    rows = conn.execute(f"SELECT pid, lineage FROM passages WHERE {PRESENT}")
-    lineages = {int(pid): column_checks.whole("passages.lineage", each) for pid, each in rows}
-    return [lineages[pid] for pid in _pids(conn, scope).tolist()]
+    inherited = _inherited(conn)
+    return [inherited.get(pid, pid) for pid in _pids(conn, scope).tolist()]
+
+
+def _inherited(conn: sqlite3.Connection) -> dict[int, int]:
+    """The row whose votes each text inherits, where that is another one: read from an index, not the texts."""
+    rows = conn.execute(
+        "SELECT pid, lineage FROM passages INDEXED BY passages_lineage WHERE lineage != pid"
+    )
+    return {int(pid): column_checks.whole("passages.lineage", lineage) for pid, lineage in rows}
 
 
 def _pids(conn: sqlite3.Connection, scope: TenantScope) -> Pids:
