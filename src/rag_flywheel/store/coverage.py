@@ -133,7 +133,7 @@ def present_lineages(conn: sqlite3.Connection, scope: TenantScope) -> list[int]:
 
 
 def _inherited(conn: sqlite3.Connection) -> dict[int, int]:
-    """The row whose votes each text inherits, where that is another one: read from an index, not the texts."""
+    """The row whose votes each text inherits, where that is another one; no text is read."""
     rows = conn.execute(
         "SELECT pid, lineage FROM passages INDEXED BY passages_lineage WHERE lineage != pid"
     )
