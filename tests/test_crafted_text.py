@@ -91,7 +91,7 @@ FREE = {  # arguments that take no text: numbers, booleans, and paths of the cal
 WITHOUT_TEXT = {
     "Flywheel.open", "Flywheel.close", "Flywheel.refresh", "Flywheel.versions", "Flywheel.release",
     "Flywheel.status", "Flywheel.health", "Flywheel.verify", "Flywheel.repair",
-    "Flywheel.metadata_keys", "Flywheel.gaps", "Flywheel.warm",
+    "Flywheel.metadata_keys", "Flywheel.gaps", "Flywheel.coverage", "Flywheel.warm",
     "Flywheel.history", "Flywheel.judgments", "GoldenSet.items", "Review.items", "Review.next",
 }  # fmt: skip
 

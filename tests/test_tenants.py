@@ -86,6 +86,7 @@ def make(folder: Path) -> World:
         for user in "xyz":
             asked_in_vain = fw.retrieve(f"bananas {more}", user_id=user, tenant=team)
             fw.missing(asked_in_vain.id, more, user_id=user, tenant=team)
+    fw.retrieve("how do cats sleep", tenant="a")
     items = [item for item in fw.review.items(tenant="a") if item.passage_id]
     fw.review.accept(items[0].id, tenant="a")
     waits = fw.review.items(tenant="a")[0].id
@@ -135,6 +136,7 @@ READS: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "judgments": lambda w, t: w.fw.judgments(**t),
     "votes_behind": lambda w, t: w.fw.votes_behind(w.hit, **t),
     "gaps": lambda w, t: w.fw.gaps(**t),
+    "coverage": lambda w, t: SECRET if w.fw.coverage(**t).n_asked > 9 else "",  # of a alone 10
     "passages": lambda w, t: w.fw.passages(**t),
     "metadata_keys": lambda w, t: w.fw.metadata_keys(**t),
     "history": lambda w, t: w.fw.history(**t),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rag_flywheel.errors import *
     from rag_flywheel.flywheel import Flywheel, restore
     from rag_flywheel.records import *
+    from rag_flywheel.report.coverage import Coverage, CoverageWeek
     from rag_flywheel.report.gaps import Gap
     from rag_flywheel.report.raters import Rater
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddFilesReport", "AddReport", "AuditReport", "BackupReport", "Candidate", "ClosedError",
-    "Config", "ConfigError", "CorruptFileError", "DiskFullError", "DpCount", "DpCounts", "Encoder",
+    "Config", "ConfigError", "CorruptFileError", "Coverage", "CoverageWeek", "DiskFullError", "DpCount",
+    "DpCounts", "Encoder",
     "EncoderError", "EncoderMismatchError", "EncoderNotFoundError", "Explanation", "ExportReport",
     "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap", "GoldenItem", "GoldenSet",
     "Health", "HealthCheck", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
@@ -34,6 +36,8 @@ __all__ = [
 ]  # fmt: skip
 _HOMES = {
     "Config": "config",
+    "Coverage": "report.coverage",
+    "CoverageWeek": "report.coverage",
     "Encoder": "encoder",
     "Flywheel": "flywheel",
     "Gap": "report.gaps",

@@ -96,6 +96,7 @@ from rag_flywheel.refresh.due import When
 from rag_flywheel.refresh.job import Job
 from rag_flywheel.refresh.refresh import refresh, refresh_locked
 from rag_flywheel.report import status
+from rag_flywheel.report.coverage import Coverage, coverage
 from rag_flywheel.report.explain import story
 from rag_flywheel.report.gaps import UNLIKELY, Gap, gaps
 from rag_flywheel.report.health import health
@@ -835,6 +836,27 @@ class Flywheel:
             least=UNLIKELY if least is None else least,
             scope=scope,
         )
+
+    def coverage(
+        self, days: float = 30.0, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> Coverage:
+        """Whether the votes of the last `days` fall where they help, what nobody is shown, and whether users
+        ask what they asked before, with sentences that say what it means.
+
+        At most 10,000 questions are read, and nothing is encoded: questions whose vectors the live version's
+        encoder did not make are not compared. Raises InputError.
+        """
+        self._database.require_open()
+        scope = self._scope(tenant, all_tenants)
+        serving = self._serving()
+        with self._files():
+            return coverage(
+                self._database,
+                days=days,
+                scope=scope,
+                queries=serving.queries(),
+                near_votes=serving.near_votes,
+            )
 
     @property
     def golden(self) -> GoldenSet:
