@@ -9,6 +9,12 @@ from rag_flywheel.records import Vote
 _BYTES = 16
 
 
+class HashedUser(str):
+    """The keyed hash under which a user is stored. Given as user_id, it is not hashed again."""
+
+    __slots__ = ()
+
+
 def hashed(key: bytes, text: str) -> str:
     """32 hex digits that stand for an id: keyed BLAKE2b (RFC 7693) of its UTF-8 bytes.
 
@@ -19,10 +25,12 @@ def hashed(key: bytes, text: str) -> str:
 
 def hashed_id(key: bytes, name: str, given: str | None) -> str | None:
     """The hash of an id that a caller gave as the argument `name`; None for None. Raises InputError,
-    also for a blank one."""
+    also for a blank one. A HashedUser is its own hash."""
     check_optional_text(name, given)
     if given is None:
         return None
+    if isinstance(given, HashedUser):
+        return str(given)
     return hashed(key, check_name(name, given, instead=", or None for nobody known"))
 
 
