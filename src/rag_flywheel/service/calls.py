@@ -1,12 +1,14 @@
 """Who calls, and what they may do: a route says which scope it needs, and gets the index to use."""
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Response, Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
 
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.service.guards import is_for_browsers
@@ -101,13 +103,28 @@ def service_of(request: Request) -> Service:
     return service
 
 
-def caller(
+class KeyRoute(APIRoute):
+    """A route that knows who calls before it reads what is sent."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler that asks for the key first."""
+        handle = super().get_route_handler()
+
+        async def known(request: Request) -> Response:
+            await run_in_threadpool(key_in, request)
+            return await handle(request)
+
+        return known
+
+
+async def caller(
     request: Request,
     _bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None,
     _header: Annotated[str | None, Security(_HEADER)] = None,
 ) -> Key:
     """The key that a request comes with. Raises Refused with 401 without one that is known."""
-    return key_in(request)
+    found: Key | None = getattr(request.state, "key", None)
+    return found if found is not None else await run_in_threadpool(key_in, request)
 
 
 def key_in(request: Request) -> Key:
@@ -119,6 +136,11 @@ def key_in(request: Request) -> Key:
     if found is None:
         service = service_of(request)
         found = _key_given(service, _given(request))
+        if not found.public and found is not ANYBODY and _in_address(request):
+            raise _unauthorized(
+                "found a secret key in the address, where logs keep it; send it as a header, "
+                "and revoke it"
+            )
         use = service.rates.call(_counted_as(found, request), free=found is ANYBODY)
         request.state.key = found
         if use is not None:
@@ -135,9 +157,11 @@ def _given(request: Request) -> list[str]:
         if words.partition(" ")[0].lower() == "bearer"
     ]
     given += request.headers.getlist("x-api-key")
-    if is_for_browsers(request.url.path):
-        given += request.query_params.getlist("key")
-    return given
+    return given + _in_address(request)
+
+
+def _in_address(request: Request) -> list[str]:
+    return request.query_params.getlist("key") if is_for_browsers(request.url.path) else []
 
 
 def _key_given(service: Service, given: Sequence[str]) -> Key:
@@ -194,7 +218,7 @@ class Needs:
     scope: Scope
     whole_index: bool = False
 
-    def __call__(self, request: Request, key: Annotated[Key, Depends(caller)]) -> Call:
+    async def __call__(self, request: Request, key: Annotated[Key, Depends(caller)]) -> Call:
         """The call, allowed. Raises Refused, UnknownIdError."""
         if key.public:
             raise Refused(

@@ -153,12 +153,3 @@ def _same(origin: str, host: str) -> bool:
 def _without_port(host: str) -> str:
     name, colon, port = host.rpartition(":")
     return name if colon and port.isdigit() else host
-
-
-def origins_problem(origins: Iterable[str]) -> str | None:
-    """What is wrong with a list of origins; None: nothing."""
-    for origin in origins:
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/"):
-            return f"found the origin {origin!r}; expected such as https://help.example.com"
-    return None

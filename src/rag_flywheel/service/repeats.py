@@ -13,12 +13,11 @@ from contextlib import suppress
 from typing import Any
 
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from rag_flywheel.checks import MOST_ID_CHARS
 from rag_flywheel.errors import FlywheelError
-from rag_flywheel.service.calls import key_in, service_of
+from rag_flywheel.service.calls import KeyRoute, key_in, service_of
 from rag_flywheel.service.guards import is_for_browsers
 from rag_flywheel.service.problems import Refused
 from rag_flywheel.store.database import Database
@@ -30,7 +29,7 @@ _OURS = ("content-type", "x-retrieval-id", "location")
 _running: set[asyncio.Task[Response]] = set()  # or a task that nobody waits for could be collected
 
 
-class OnceRoute(APIRoute):
+class OnceRoute(KeyRoute):
     """A route whose writes are done once for each Idempotency-Key of a caller."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -48,8 +47,8 @@ class OnceRoute(APIRoute):
                     f"{HEADER} has {len(key)} characters; expected 1 to {MOST_ID_CHARS}",
                 )
             database = service_of(request).state
-            digest = await _digest(request)
             caller = (await run_in_threadpool(key_in, request)).id
+            digest = await _digest(request)
             if is_for_browsers(
                 request.url.path
             ):  # where many who share a key must not share this one

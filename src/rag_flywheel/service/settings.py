@@ -7,6 +7,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -58,6 +59,21 @@ class Settings(BaseSettings):
         if not isinstance(given, str):
             return given
         return dict(named_folder(part) for part in given.split(",") if part.strip())
+
+    @field_validator("origins")
+    @classmethod
+    def _check_origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        """As browsers write them: without a path."""
+        for origin in given:
+            parts = urlsplit(origin)
+            if origin != f"{parts.scheme}://{parts.netloc}" or parts.scheme not in (
+                "http",
+                "https",
+            ):
+                raise ValueError(
+                    f"found the origin {origin!r}; expected one such as https://help.example.com"
+                )
+        return given
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":

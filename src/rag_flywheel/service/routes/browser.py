@@ -49,20 +49,6 @@ class Ballot:
 
 
 @dataclass(frozen=True)
-class BallotOf:
-    """A dependency that opens the token of a body. Any key that may vote will do, and most of all a public
-    one; it must be for the token's index and tenant."""
-
-    scope = "vote"
-
-    def __call__(self, request: Request, key: Annotated[Key, Depends(caller)]) -> "Opener":
-        """Raises Refused with 403 for a key that may not vote."""
-        if "vote" not in key.scopes:
-            raise Refused(403, "Forbidden", "this key lacks the scope vote")
-        return Opener(request, key)
-
-
-@dataclass(frozen=True)
 class Opener:
     """Opens the token of a body, for a key that may vote."""
 
@@ -79,7 +65,17 @@ class Opener:
         return Ballot(call, token, call.tenant(token.tenant, every))
 
 
-Voter = Annotated[Opener, Depends(BallotOf())]
+async def needs_voter(request: Request, key: Annotated[Key, Depends(caller)]) -> Opener:
+    """A dependency: any key that may vote will do, and most of all a public one.
+
+    Raises Refused with 403 for another.
+    """
+    if "vote" not in key.scopes:
+        raise Refused(403, "Forbidden", "this key lacks the scope vote")
+    return Opener(request, key)
+
+
+Voter = Annotated[Opener, Depends(needs_voter)]
 
 
 def _sent(body: type[_Body]) -> Any:

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Response
 from rag_flywheel.records import Candidate, Retrieval
 from rag_flywheel.service.answers import answer, schema_of
 from rag_flywheel.service.bodies import RankManyBody, RerankBody, RetrieveBody, RetrieveManyBody
-from rag_flywheel.service.calls import Call, needs
+from rag_flywheel.service.calls import Call, KeyRoute, needs
 from rag_flywheel.service.problems import READS
 from rag_flywheel.service.tokens import Token
 from rag_flywheel.store.tenants import Tenant
 
-router = APIRouter(tags=["retrieval"], responses=READS)
+router = APIRouter(tags=["retrieval"], route_class=KeyRoute, responses=READS)
 Reader = Annotated[Call, needs("read")]
 
 
