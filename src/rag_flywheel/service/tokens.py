@@ -5,6 +5,7 @@ They are signed, not secret, and stored nowhere. A user is in them only as a key
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 
 from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
@@ -16,6 +17,8 @@ from rag_flywheel.store.tenants import Tenant
 SECRET = "feedback tokens"
 """The name of the secret that they are signed with."""
 _MOST_CHARS = 20_000
+_SHAPE = re.compile(r"\.?[\w-]+\.[\w-]+\.[\w-]{64}", re.ASCII)
+"""Python's base64 also reads "+" and "/", and skips what is no base64."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Tokens:
 
     def __init__(self, secret: bytes, lasts_s: int) -> None:
         self._lasts_s = lasts_s
-        # 48 bytes are 64 characters exactly, so that no other text stands for the same signature
+        # 48 bytes are 64 characters exactly; with _SHAPE, no other text stands for the same signature
         self._signed = URLSafeTimedSerializer(
             secret,
             salt="rag-flywheel feedback token 1",
@@ -50,8 +53,8 @@ class Tokens:
     def read(self, text: str) -> Token:
         """The token. Raises Refused with 401 for one that was not made here, was altered, or is too old."""
         try:
-            if len(text) > _MOST_CHARS:
-                raise BadData("too long")
+            if len(text) > _MOST_CHARS or not _SHAPE.fullmatch(text):
+                raise BadData("another shape")
             retrieval_id, index, tenant, user = self._signed.loads(text, max_age=self._lasts_s)
         except SignatureExpired:
             raise _refused(
