@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-import served
+import access
 from rag_flywheel.service.settings import Settings
-from served import Served
+from access import Served
 
 HELP = "https://help.example.com"
 PATHS = {
@@ -22,7 +22,7 @@ PATHS = {
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Served]:
-    with served.serve({"kb": served.make_index(tmp_path)}, origins=(HELP,)) as found:
+    with access.serve({"kb": access.make_index(tmp_path)}, origins=(HELP,)) as found:
         yield found
 
 
@@ -44,7 +44,7 @@ def test_a_vote_by_token_is_the_vote_of_who_asked(service: Served) -> None:
     token = token_of(service, user_id="ann")
     for path, more in PATHS.items():
         answer = service.client.post(f"/v1/browser/{path}", json={"token": token, **more})
-        assert (answer.status_code, answer.json()) == (201, {"recorded": 1}), answer.text
+        assert (answer.status_code, answer.json()) == (200, {"recorded": 1}), answer.text
     direct = {"query": "password", "user_id": "ann"}
     retrieval = service.client.post("/v1/retrieve", json=direct).json()["id"]
     body = {"retrieval_id": retrieval, "user_id": "ann", **PATHS["feedback"]}
@@ -63,7 +63,7 @@ def test_without_a_user_the_retrieval_is_the_voice(service: Served) -> None:
     token = token_of(service)
     for verdict in ("helpful", "harmful"):
         body = {"token": token, "passage_id": "reset", "verdict": verdict}
-        assert service.client.post("/v1/browser/feedback", json=body).status_code == 201
+        assert service.client.post("/v1/browser/feedback", json=body).status_code == 200
     assert {each["user"] for each in votes(service)} == {None}
     (judged,) = service.client.get("/v1/judgments").json()
     assert judged["helpful"] == 0.0  # the last verdict of one voice
@@ -97,7 +97,7 @@ def test_it_may_be_sent_as_a_beacon_sends_it(service: Served) -> None:
     headers = {"content-type": "text/plain;charset=UTF-8", "origin": HELP}
     path = "/v1/browser/feedback"
     answer = service.client.post(f"{path}?key={public}", content=body, headers=headers)
-    assert answer.status_code == 201, answer.text
+    assert answer.status_code == 200, answer.text
     assert answer.headers["access-control-allow-origin"] == HELP
     assert "access-control-allow-credentials" not in answer.headers
     assert service.client.post(path, content=body, headers=headers).status_code == 401
@@ -120,9 +120,9 @@ def test_a_secret_key_in_an_address_is_refused(service: Served) -> None:
 
 
 def test_a_public_key_is_for_its_tenant_and_index(tmp_path: Path) -> None:
-    served.make_tenants(tmp_path)
-    other = served.make_index(tmp_path, "other")
-    with served.serve({"kb": tmp_path / "kb", "other": other}) as service:
+    access.make_tenants(tmp_path)
+    other = access.make_index(tmp_path, "other")
+    with access.serve({"kb": tmp_path / "kb", "other": other}) as service:
         of_a = token_of(service, tenant="a")
         of_all = token_of(service, all_tenants=True)
         of_b = token_of(service, tenant="b")
@@ -139,10 +139,10 @@ def test_a_public_key_is_for_its_tenant_and_index(tmp_path: Path) -> None:
 
         assert vote("b", of_a, "a-reset") == 403
         assert vote("b", of_all, "a-reset") == 404
-        assert vote("b", of_b, "b-reset") == 201
+        assert vote("b", of_b, "b-reset") == 200
         assert vote("elsewhere", of_b, "b-reset") == 403
-        assert vote("any", of_a, "a-reset") == 201
-        assert vote("any", of_all, "a-reset") == 201
+        assert vote("any", of_a, "a-reset") == 200
+        assert vote("any", of_all, "a-reset") == 200
         assert vote("any", of_a, "b-reset") == 422
 
 
@@ -179,7 +179,7 @@ def test_only_pages_of_listed_origins_may_ask_and_only_the_routes_for_browsers(
 
 
 def test_a_page_of_the_service_itself_may_call(service: Served) -> None:
-    headers = {"origin": served.ADDRESS}
+    headers = {"origin": access.ADDRESS}
     answer = service.client.post("/v1/retrieve", json={"query": "x"}, headers=headers)
     assert answer.status_code == 200
 
@@ -195,7 +195,7 @@ def test_who_shares_a_public_key_does_not_share_idempotency_keys(service: Served
         )
         for token in (*tokens, *tokens)
     ]
-    assert [each.status_code for each in answers] == [201] * 4
+    assert [each.status_code for each in answers] == [200] * 4
     replayed = ["idempotent-replayed" in each.headers for each in answers]
     assert replayed == [False, False, True, True]
     assert len(votes(service)) == 2

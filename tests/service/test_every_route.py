@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-import served
+import access
 from rag_flywheel.service.calls import Needs
 from rag_flywheel.service.cursors import cursor
 from rag_flywheel.service.routes.browser import needs_voter
 from rag_flywheel.store.service.keys import SCOPES
-from served import QUERY, SECRET, Served
+from access import QUERY, SECRET, Served
 
 BROWSER = "browser"  # any key that may vote, a public one too
 OPEN = {("GET", "/v1/openapi.json"), ("HEAD", "/v1/openapi.json")}
@@ -240,12 +240,12 @@ class World:
 
 @contextmanager
 def made(folder: Path) -> Iterator[World]:
-    ids = served.make_tenants(folder)
-    other = served.make_index(folder, "other")
-    with served.serve({"kb": folder / "kb", "other": other}, votes_per_minute=0) as found:
+    ids = access.make_tenants(folder)
+    other = access.make_index(folder, "other")
+    with access.serve({"kb": folder / "kb", "other": other}, votes_per_minute=0) as found:
         asked = {"query": QUERY, "tenant": "a", "user_id": "u", "feedback_token": True}
         ids["token"] = found.client.post("/v1/retrieve", json=asked).json()["feedback_token"]
-        served.add_every_key(found)
+        access.add_every_key(found)
         yield World(found, ids)
 
 

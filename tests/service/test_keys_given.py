@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-import served
-from served import Served
+import access
+from access import Served
 
 PATH = "/v1/metadata-keys"
 
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Served]:
-    with served.serve({"kb": served.make_index(tmp_path)}) as found:
+    with access.serve({"kb": access.make_index(tmp_path)}) as found:
         found.add_key("reader", "read")
         found.add_key("other", "read")
         yield found
@@ -80,19 +80,19 @@ def test_the_key_is_looked_at_before_the_body(service: Served) -> None:
 def test_a_loopback_is_open_until_a_key_is_made_and_not_again_when_it_is_revoked(
     tmp_path: Path,
 ) -> None:
-    folders = {"kb": served.make_index(tmp_path)}
-    with served.serve(folders) as service:
+    folders = {"kb": access.make_index(tmp_path)}
+    with access.serve(folders) as service:
         assert service.client.get(PATH).status_code == 200
         service.add_key("reader", "read")
         assert service.client.get(PATH).status_code == 401
         service.revoke("reader")
         assert service.client.get(PATH).status_code == 401
         assert service.call("reader", "GET", PATH).status_code == 401
-    with served.serve(folders, open_access=True) as service:
+    with access.serve(folders, open_access=True) as service:
         assert service.client.get(PATH).status_code == 200
         headers = {"x-api-key": "fw_unknown"}
         assert service.client.get(PATH, headers=headers).status_code == 401
-    with served.serve(folders, open_access=False) as service:
+    with access.serve(folders, open_access=False) as service:
         assert service.client.get(PATH).status_code == 401
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import served
+import access
 from rag_flywheel.service.rates import Rates, Use
 from rag_flywheel.store.service.counts import Counts
-from served import Served
+from access import Served
 
 VOTE = {"passage_id": "reset", "verdict": "helpful"}
 MOST = 5
@@ -22,8 +22,8 @@ MOST = 5
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Served]:
-    folders = {"kb": served.make_index(tmp_path)}
-    with served.serve(folders, votes_per_minute=MOST, calls_per_minute=200) as found:
+    folders = {"kb": access.make_index(tmp_path)}
+    with access.serve(folders, votes_per_minute=MOST, calls_per_minute=200) as found:
         found.add_key("all", "read", "vote", "write", "review", "admin")
         yield found
 
@@ -44,7 +44,7 @@ def until_refused(send: Any, most: int = 3 * MOST) -> int:
             assert 1 <= int(answer.headers["retry-after"]) <= 60
             assert '"votes";q=5;w=60' in answer.headers["ratelimit-policy"]
             return n
-        assert answer.status_code == 201, answer.text
+        assert answer.status_code == 200, answer.text
     return most
 
 
@@ -57,7 +57,7 @@ def test_a_user_votes_so_often_in_a_minute(service: Served) -> None:
 
     assert until_refused(send) == MOST
     other = {"retrieval_id": ask(service)["id"], "user_id": "bob", **VOTE}
-    assert service.call("all", "POST", "/v1/feedback", other).status_code == 201
+    assert service.call("all", "POST", "/v1/feedback", other).status_code == 200
 
 
 def test_every_way_to_vote_counts_towards_one_limit(service: Served) -> None:
@@ -121,7 +121,7 @@ def test_a_batch_counts_as_many_as_it_has(service: Served) -> None:
     assert service.call("all", "GET", "/v1/votes").json()["items"] == []
     of_two = [{**vote, "user_id": f"u{n % 2}"} for n, vote in enumerate(votes)]
     answer = service.call("all", "POST", "/v1/feedback-many", {"votes": of_two})
-    assert (answer.status_code, answer.json()) == (201, {"recorded": MOST + 1})
+    assert (answer.status_code, answer.json()) == (200, {"recorded": MOST + 1})
 
 
 def test_events_over_the_limit_are_counted_as_such(service: Served) -> None:
@@ -158,21 +158,21 @@ def test_a_key_calls_so_often_in_a_minute_whatever_it_asks(service: Served) -> N
 
 
 def test_without_a_key_on_loopback_there_is_no_limit_unless_it_is_set(tmp_path: Path) -> None:
-    folders = {"kb": served.make_index(tmp_path)}
-    with served.serve(folders) as service:
+    folders = {"kb": access.make_index(tmp_path)}
+    with access.serve(folders) as service:
         answer = service.client.get("/v1/metadata-keys")
         assert "ratelimit" not in answer.headers
-    with served.serve(folders, calls_per_minute=3) as service:
+    with access.serve(folders, calls_per_minute=3) as service:
         found = [service.client.get("/v1/metadata-keys").status_code for _ in range(5)]
         assert found == [200, 200, 200, 429, 429]
-    with served.serve(folders, calls_per_minute=0) as service:
+    with access.serve(folders, calls_per_minute=0) as service:
         service.add_key("all", "read")
         assert "ratelimit" not in service.call("all", "GET", "/v1/metadata-keys").headers
 
 
 def test_processes_share_the_counters(tmp_path: Path) -> None:
     path = tmp_path / "service.rates.db"
-    words = [sys.executable, str(Path(served.__file__).parent / "counting.py"), str(path), "2000"]
+    words = [sys.executable, str(Path(access.__file__).parent / "counting.py"), str(path), "2000"]
     running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     highest = [int(each.communicate(timeout=60)[0]) for each in running]
     assert max(highest) == 4_000

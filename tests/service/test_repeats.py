@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-import served
+import access
 from rag_flywheel.service.repeats import HEADER
 from rag_flywheel.store.service import requests
-from served import Served
+from access import Served
 
 ONCE = {
     "feedback": {"passage_id": "reset", "verdict": "helpful"},
@@ -30,8 +30,8 @@ NOTES = {"missing": {"note": "none"}, "corrections": {"text": "by hand"}}
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Served]:
-    folders = {"kb": served.make_index(tmp_path, tenant_key=None)}
-    with served.serve(folders) as found:
+    folders = {"kb": access.make_index(tmp_path, tenant_key=None)}
+    with access.serve(folders) as found:
         yield found
 
 
@@ -73,7 +73,7 @@ def send(service: Served, path: str, body: object, key: str = "1", **more: str) 
 def test_the_same_request_again_gets_the_first_answer(service: Served, path: str) -> None:
     body = {"retrieval_id": ask(service), "user_id": "ann", **ONCE[path]}
     first, again = send(service, path, body), send(service, path, body)
-    assert first.status_code == again.status_code == 201
+    assert first.status_code == again.status_code == 200
     assert first.content == again.content
     assert again.headers["idempotent-replayed"] == "true"
     assert "idempotent-replayed" not in first.headers
@@ -82,7 +82,7 @@ def test_the_same_request_again_gets_the_first_answer(service: Served, path: str
     assert (other.status_code, other.json()["title"]) == (422, "IdempotencyKeyReused")
     assert send(service, f"indexes/kb/{path}", body).status_code == 422
     assert len(stored(service)) == n
-    assert send(service, path, {**body, "user_id": "bob"}, "2").status_code == 201
+    assert send(service, path, {**body, "user_id": "bob"}, "2").status_code == 200
     assert len(stored(service)) > n
 
 
@@ -99,7 +99,7 @@ def test_a_process_that_died_between_the_write_and_its_answer_voted_once(
     with service.state.transaction() as conn:
         conn.execute("UPDATE requests SET at = at - 90, tried_at = tried_at - 90")
     again = send(service, path, body)
-    assert (again.status_code, again.content) == (201, first.content)
+    assert (again.status_code, again.content) == (200, first.content)
     assert "idempotent-replayed" not in again.headers
     assert stored(service) == before
     assert send(service, path, body).headers["idempotent-replayed"] == "true"
@@ -108,10 +108,10 @@ def test_a_process_that_died_between_the_write_and_its_answer_voted_once(
 @pytest.mark.parametrize("path", ONCE)
 def test_a_process_that_died_before_the_write_voted_not_at_all(service: Served, path: str) -> None:
     body = {"retrieval_id": ask(service), "user_id": "ann", **ONCE[path]}
-    assert send(service, path, body).status_code == 201
+    assert send(service, path, body).status_code == 200
     n = len(stored(service))
     other = {**body, "retrieval_id": ask(service)}
-    assert send(service, path, other, "2").status_code == 201
+    assert send(service, path, other, "2").status_code == 200
     with service.state.transaction() as conn:
         conn.execute("DELETE FROM requests WHERE key = '1'")
     die(service, ago_s=1_000)
@@ -120,7 +120,7 @@ def test_a_process_that_died_before_the_write_voted_not_at_all(service: Served, 
         for table in ("votes", "answer_votes", "corrections"):
             conn.execute(f"DELETE FROM {table} WHERE rid = {of_other}", (other["retrieval_id"],))
     assert len(stored(service)) == n
-    assert send(service, path, other, "2").status_code == 201
+    assert send(service, path, other, "2").status_code == 200
     assert len(stored(service)) == 2 * n
 
 
@@ -140,10 +140,10 @@ def test_the_vote_of_another_user_is_not_taken_for_the_first_attempt(service: Se
 def test_the_same_note_twice_is_one(service: Served, path: str) -> None:
     body = {"retrieval_id": ask(service), "user_id": "ann", **NOTES[path]}
     for key in ("1", "2"):
-        assert send(service, path, body, key).status_code == 201
-    assert service.client.post(f"/v1/{path}", json=body).status_code == 201
+        assert send(service, path, body, key).status_code == 200
+    assert service.client.post(f"/v1/{path}", json=body).status_code == 200
     assert len(stored(service)) == 1
-    assert send(service, path, {**body, "user_id": "bob"}, "3").status_code == 201
+    assert send(service, path, {**body, "user_id": "bob"}, "3").status_code == 200
     assert len(stored(service)) == 2
 
 
@@ -162,8 +162,8 @@ def test_what_must_not_be_done_twice_says_that_its_outcome_is_not_known(
 
 
 def test_two_processes_at_once_vote_once(tmp_path: Path) -> None:
-    folders = {"kb": served.make_index(tmp_path)}
-    with served.serve(folders) as one, served.serve(folders) as two:
+    folders = {"kb": access.make_index(tmp_path)}
+    with access.serve(folders) as one, access.serve(folders) as two:
         bodies = [
             {"retrieval_id": ask(one), "user_id": "ann", **ONCE["feedback"]} for _ in range(20)
         ]
@@ -179,8 +179,8 @@ def test_two_processes_at_once_vote_once(tmp_path: Path) -> None:
         for each in threads:
             each.join()
         statuses = Counter(answer.status_code for _, answer in found)
-        assert statuses[201] >= 20
-        assert set(statuses) <= {201, 409}
+        assert statuses[200] >= 20
+        assert set(statuses) <= {200, 409}
         assert len(stored(one)) == 20
         for _, answer in found:
             if answer.status_code == 409:
@@ -222,8 +222,8 @@ def test_a_key_has_a_length(service: Served, key: str) -> None:
 
 
 def test_a_call_that_takes_too_long_is_done_once_and_answered_later(tmp_path: Path) -> None:
-    folders = {"kb": served.make_index(tmp_path)}
-    with served.serve(folders, call_s=0.5) as service:
+    folders = {"kb": access.make_index(tmp_path)}
+    with access.serve(folders, call_s=0.5) as service:
         body = {"retrieval_id": ask(service), "user_id": "ann", **ONCE["feedback"]}
         with closing(sqlite3.connect(service.folder / "kb" / "flywheel.db")) as other:
             other.execute("BEGIN IMMEDIATE")  # so that the vote waits
@@ -235,6 +235,6 @@ def test_a_call_that_takes_too_long_is_done_once_and_answered_later(tmp_path: Pa
         while (answer := send(service, "feedback", body)).status_code == 409:
             assert time.monotonic() < until
             time.sleep(0.05)
-        assert answer.status_code == 201
+        assert answer.status_code == 200
         assert answer.headers["idempotent-replayed"] == "true"
         assert len(stored(service)) == 1

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from itsdangerous import URLSafeTimedSerializer
 
-import served
+import access
 from rag_flywheel.privacy.ids import HashedUser
 from rag_flywheel.service.problems import Refused
 from rag_flywheel.service.tokens import Token, Tokens
@@ -105,9 +105,9 @@ def test_a_text_that_would_unpack_to_much_is_none() -> None:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     folder = tmp_path_factory.mktemp("tokens")
-    index = served.make_index(folder)
-    other = served.make_index(folder, "other")
-    with served.serve({"kb": index, "other": other}, votes_per_minute=0) as found:
+    index = access.make_index(folder)
+    other = access.make_index(folder, "other")
+    with access.serve({"kb": index, "other": other}, votes_per_minute=0) as found:
         yield found
 
 
@@ -124,7 +124,7 @@ SENT = st.dictionaries(
     ANY | SENT | st.binary(), st.sampled_from(["feedback", "answer-feedback", "signals", "missing"])
 )
 def test_nothing_that_is_sent_without_a_token_is_more_than_refused(
-    service: served.Served, sent: object, path: str
+    service: Served, sent: object, path: str
 ) -> None:
     given_: dict[str, object] = {"json": sent}
     if isinstance(sent, bytes):
@@ -140,19 +140,19 @@ def test_nothing_that_is_sent_without_a_token_is_more_than_refused(
     assert service.client.get("/v1/votes").json()["items"] == []
 
 
-def test_a_token_of_another_index_is_refused(service: served.Served, tmp_path: Path) -> None:
+def test_a_token_of_another_index_is_refused(service: Served, tmp_path: Path) -> None:
     asked = {"query": "password", "feedback_token": True}
     token = service.client.post("/v1/retrieve", json=asked).json()["feedback_token"]
     body = {"token": token, "passage_id": "reset", "verdict": "helpful"}
     answer = service.client.post("/v1/indexes/other/browser/feedback", json=body)
     assert (answer.status_code, answer.json()["title"]) == (403, "Forbidden")
-    foreign = served.make_index(tmp_path)
-    with served.serve({"kb": foreign}) as other:
+    foreign = access.make_index(tmp_path)
+    with access.serve({"kb": foreign}) as other:
         answer = other.client.post("/v1/browser/feedback", json=body)
         assert (answer.status_code, answer.json()["title"]) == (401, "BadToken")
 
 
-def test_an_answer_that_is_not_recorded_has_no_token(service: served.Served) -> None:
+def test_an_answer_that_is_not_recorded_has_no_token(service: Served) -> None:
     asked = {"query": "password", "feedback_token": True, "record": False}
     answer = service.client.post("/v1/retrieve", json=asked).json()
     assert answer["id"] is None

@@ -9,25 +9,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import served
+import access
 from rag_flywheel.errors import InputError
 from rag_flywheel.records import Signal
 from rag_flywheel.service import ubi
-from served import Served
+from access import Served
 
 NDJSON = {"content-type": "application/x-ndjson"}
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    index = served.make_index(tmp_path_factory.mktemp("ubi"))
-    with served.serve({"kb": index}) as found:
+    index = access.make_index(tmp_path_factory.mktemp("ubi"))
+    with access.serve({"kb": index}) as found:
         yield found
 
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Served]:
-    with served.serve({"kb": served.make_index(tmp_path)}) as found:
+    with access.serve({"kb": access.make_index(tmp_path)}) as found:
         yield found
 
 
@@ -167,8 +167,8 @@ def test_a_user_of_an_event_is_that_of_the_application(service: Served) -> None:
 
 
 def test_events_of_another_tenant_are_of_unknown_retrievals(tmp_path: Path) -> None:
-    ids = served.make_tenants(tmp_path)
-    with served.serve({"kb": tmp_path / "kb"}) as service:
+    ids = access.make_tenants(tmp_path)
+    with access.serve({"kb": tmp_path / "kb"}) as service:
         body = [event(ids["retrieval"], "thumbs_up", "a-reset")]
         answer = service.client.post("/ubi_events", json=body)
         assert answer.status_code == 422  # no tenant is named
@@ -184,7 +184,7 @@ def test_events_of_another_tenant_are_of_unknown_retrievals(tmp_path: Path) -> N
 
 
 def test_a_batch_has_a_limit_and_bad_lines_are_named(tmp_path: Path) -> None:
-    with served.serve({"kb": served.make_index(tmp_path)}, batch_rows=3) as service:
+    with access.serve({"kb": access.make_index(tmp_path)}, batch_rows=3) as service:
         answer = service.client.post("/ubi_events", json=[{}] * 4)
         assert answer.status_code == 422
         assert "more than 3 documents" in answer.json()["detail"]

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import math
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from limits import RateLimitItemPerMinute
 from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
 
+from rag_flywheel.errors import StorageError
 from rag_flywheel.service.problems import Refused
 from rag_flywheel.store.service.counts import Counts
 
@@ -39,13 +39,13 @@ class SharedStorage(Storage):  # type: ignore[misc]  # checked without the libra
     @property
     def base_exceptions(self) -> type[Exception]:
         """What the counters raise."""
-        return sqlite3.Error
+        return StorageError
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Count; returns the sum within the present window."""
         try:
             return self._counts.add(key, amount, expiry)
-        except sqlite3.Error as error:
+        except StorageError as error:
             log.warning("the limits of calls and votes are not kept: %s", error)
             return 0
 
@@ -60,14 +60,14 @@ class SharedStorage(Storage):  # type: ignore[misc]  # checked without the libra
     def _found(self, key: str) -> tuple[int, float]:
         try:
             return self._counts.find(key)
-        except sqlite3.Error:
+        except StorageError:
             return 0, time.time()
 
     def check(self) -> bool:
         """Whether the counters can be read."""
         try:
             self._counts.find("")
-        except sqlite3.Error:
+        except StorageError:
             return False
         return True
 

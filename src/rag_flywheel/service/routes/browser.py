@@ -104,7 +104,6 @@ def _documented(body: type[BrowserBody]) -> dict[str, Any]:
 
 @router.post(
     "/browser/feedback",
-    status_code=201,
     response_model=Recorded,
     openapi_extra=_documented(BrowserVoteBody),
 )
@@ -127,7 +126,6 @@ def feedback(body: Annotated[BrowserVoteBody, _sent(BrowserVoteBody)], voter: Vo
 
 @router.post(
     "/browser/answer-feedback",
-    status_code=201,
     response_model=Recorded,
     openapi_extra=_documented(BrowserAnswerBody),
 )
@@ -150,7 +148,6 @@ def answer_feedback(
 
 @router.post(
     "/browser/signals",
-    status_code=201,
     response_model=Recorded,
     openapi_extra=_documented(BrowserSignalBody),
 )
@@ -173,7 +170,6 @@ def signal(body: Annotated[BrowserSignalBody, _sent(BrowserSignalBody)], voter: 
 
 @router.post(
     "/browser/missing",
-    status_code=201,
     response_model=Recorded,
     openapi_extra=_documented(BrowserMissingBody),
 )

@@ -39,7 +39,7 @@ class Recorded(BaseModel):
 
 def recorded(n: int) -> Response:
     """The answer to a call that recorded n of something."""
-    return answer({"recorded": int(n)}, 201 if n else 200)
+    return answer({"recorded": int(n)})
 
 
 def record(
@@ -50,13 +50,13 @@ def record(
     return recorded(len(votes) if is_recorded(call, named, votes) else write())
 
 
-@router.post("/feedback", status_code=201, response_model=Recorded)
+@router.post("/feedback", response_model=Recorded)
 def feedback(body: VoteBody, call: Voter) -> Response:
     """Record one vote on a hit; `retract` withdraws the user's last one."""
     return _votes(call, body, [body])
 
 
-@router.post("/feedback-many", status_code=201, response_model=Recorded)
+@router.post("/feedback-many", response_model=Recorded)
 def feedback_many(body: VotesBody, call: Voter) -> Response:
     """Record many votes, all or none."""
     return _votes(call, body, body.votes)
@@ -75,7 +75,7 @@ def _votes(call: Call, body: Tenanted, given: Sequence[OneVote]) -> Response:
     return record(call, named, casts, lambda: call.fw.feedback_many(votes, **named))
 
 
-@router.post("/relevance", status_code=201, response_model=Recorded)
+@router.post("/relevance", response_model=Recorded)
 def relevance(body: RelevanceBody, call: Voter) -> Response:
     """Record a vote on each of these hits, all or none: helpful where true, else harmful."""
     named = call.tenant(body.tenant, body.all_tenants)
@@ -89,7 +89,7 @@ def relevance(body: RelevanceBody, call: Voter) -> Response:
     return record(call, named, casts, write)
 
 
-@router.post("/answer-feedback", status_code=201, response_model=Recorded)
+@router.post("/answer-feedback", response_model=Recorded)
 def answer_feedback(body: AnswerFeedbackBody, call: Voter) -> Response:
     """Record a verdict on a whole answer, divided among the passages that it rests on."""
     named = call.tenant(body.tenant, body.all_tenants)
@@ -106,7 +106,7 @@ def answer_feedback(body: AnswerFeedbackBody, call: Voter) -> Response:
     return record(call, named, [cast], write)
 
 
-@router.post("/adopted", status_code=201, response_model=Recorded)
+@router.post("/adopted", response_model=Recorded)
 def adopted(body: AdoptedBody, call: Voter) -> Response:
     """Record whether an answer was used."""
     named = call.tenant(body.tenant, body.all_tenants)
@@ -122,7 +122,7 @@ def adopted(body: AdoptedBody, call: Voter) -> Response:
     return record(call, named, [cast], write)
 
 
-@router.post("/signals", status_code=201, response_model=Recorded)
+@router.post("/signals", response_model=Recorded)
 def signal(body: SignalBody, call: Voter) -> Response:
     """Record what a user did with an answer, or with one passage of it."""
     named = call.tenant(body.tenant, body.all_tenants)
@@ -139,7 +139,7 @@ def signal(body: SignalBody, call: Voter) -> Response:
     return record(call, named, [cast], write)
 
 
-@router.post("/corrections", status_code=201, response_model=Recorded)
+@router.post("/corrections", response_model=Recorded)
 def correct(body: CorrectionBody, call: Voter) -> Response:
     """Record the passage that a user names as the answer, or the answer that a user writes."""
     named = call.tenant(body.tenant, body.all_tenants)
@@ -158,7 +158,7 @@ def correct(body: CorrectionBody, call: Voter) -> Response:
     return record(call, named, [cast], write)
 
 
-@router.post("/missing", status_code=201, response_model=Recorded)
+@router.post("/missing", response_model=Recorded)
 def missing(body: MissingBody, call: Voter) -> Response:
     """Record that a user reports a missing answer; the same one twice is one."""
     named = call.tenant(body.tenant, body.all_tenants)

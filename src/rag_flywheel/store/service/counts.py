@@ -6,10 +6,13 @@ The file is scratch: nothing in it is flushed to the disk, and one that cannot b
 import sqlite3
 import threading
 import time
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-_BUSY_S = 1.0
+from rag_flywheel.errors import StorageError
+
+_BUSY_S = 0.05  # who counts does not wait for long: another one holds the file for microseconds
 _PURGE_EVERY = 2_000  # additions
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS counts (key TEXT PRIMARY KEY, n INTEGER NOT NULL, ends REAL NOT NULL) "
@@ -23,7 +26,10 @@ _ADD = (
 
 
 class Counts:
-    """Counters by key, each from its first addition until it ends; one connection for all threads."""
+    """Counters by key, each from its first addition until it ends; one connection for all threads.
+
+    Raises StorageError, from every use, where the file fails.
+    """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
@@ -33,12 +39,15 @@ class Counts:
         except sqlite3.DatabaseError:
             for beside in ("", "-wal", "-shm"):
                 path.with_name(path.name + beside).unlink(missing_ok=True)
-            self._conn = _connect(path)
+            try:
+                self._conn = _connect(path)
+            except sqlite3.Error as error:
+                raise StorageError(f"{path} cannot be made: {error}") from error
 
     def add(self, key: str, n: int, lasts_s: float) -> int:
         """Add n to a counter, which starts anew when it has ended; returns what it is now."""
         now = time.time()
-        with self._lock:
+        with self._used():
             self._added += 1
             if self._added % _PURGE_EVERY == 0:
                 self._conn.execute("DELETE FROM counts WHERE ends <= ?", (now,))
@@ -49,16 +58,26 @@ class Counts:
     def find(self, key: str) -> tuple[int, float]:
         """(what a counter is, when it ends, in seconds since 1970); (0, now) once it has ended."""
         now = time.time()
-        with self._lock:
+        with self._used():
             row = self._conn.execute("SELECT n, ends FROM counts WHERE key = ?", (key,)).fetchone()
         return (0, now) if row is None or row[1] <= now else (int(row[0]), float(row[1]))
 
     def drop(self, key: str | None = None) -> int:
         """Forget a counter, or all of them; returns how many there were."""
-        with self._lock:
+        with self._used():
             if key is None:
                 return self._conn.execute("DELETE FROM counts").rowcount
             return self._conn.execute("DELETE FROM counts WHERE key = ?", (key,)).rowcount
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise StorageError(
+                    f"the counters of the service cannot be used: {error}"
+                ) from error
 
     def close(self) -> None:
         """Close the file."""
