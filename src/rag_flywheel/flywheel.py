@@ -71,6 +71,7 @@ from rag_flywheel.records import (
     ExportReport,
     Filter,
     ForgetReport,
+    HashedUser,
     Health,
     HistoryEntry,
     Hit,
@@ -690,12 +691,12 @@ class Flywheel:
         given = SignalGiven(retrieval_id, kind, value, passage_id, self._hidden(user_id))
         return append_signal(self._database, given, self._slot.get, self._terms(user_id))
 
-    def hashed_user(self, user_id: str) -> privacy.HashedUser:
+    def hashed_user(self, user_id: str) -> HashedUser:
         """The keyed hash under which a user of this index is stored: the `user` of votes and retrievals.
 
         It may be given as user_id, for who keeps no ids of users. Raises InputError.
         """
-        return privacy.HashedUser(str(self._hidden(check_name("user_id", user_id))))
+        return HashedUser(str(self._hidden(check_name("user_id", user_id))))
 
     def votes_behind(
         self, hit: Hit, *, tenant: Tenant | None = None, all_tenants: bool = False

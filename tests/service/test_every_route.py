@@ -14,11 +14,11 @@ import pytest
 from fastapi import FastAPI
 
 import access
+from access import QUERY, SECRET, Served
 from rag_flywheel.service.calls import Needs
 from rag_flywheel.service.cursors import cursor
 from rag_flywheel.service.routes.browser import needs_voter
 from rag_flywheel.store.service.keys import SCOPES
-from access import QUERY, SECRET, Served
 
 BROWSER = "browser"  # any key that may vote, a public one too
 OPEN = {("GET", "/v1/openapi.json"), ("HEAD", "/v1/openapi.json")}

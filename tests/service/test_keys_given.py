@@ -98,7 +98,6 @@ def test_a_loopback_is_open_until_a_key_is_made_and_not_again_when_it_is_revoked
 
 def test_the_file_of_the_keys_is_for_its_user_alone(service: Served) -> None:
     for path in service.folder.glob("service*.db*"):
-        if "rates" not in path.name:
-            assert path.stat().st_mode & 0o077 == 0, path
+        assert path.stat().st_mode & 0o077 == 0, path
     text = b"".join(path.read_bytes() for path in service.folder.glob("service*"))
     assert not any(key.encode() in text for key in service.keys.values())

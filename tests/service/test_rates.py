@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import access
+from access import Served
 from rag_flywheel.service.rates import Rates, Use
 from rag_flywheel.store.service.counts import Counts
-from access import Served
 
 VOTE = {"passage_id": "reset", "verdict": "helpful"}
 MOST = 5

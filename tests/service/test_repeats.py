@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import access
+from access import Served
 from rag_flywheel.service.repeats import HEADER
 from rag_flywheel.store.service import requests
-from access import Served
 
 ONCE = {
     "feedback": {"passage_id": "reset", "verdict": "helpful"},
@@ -223,7 +223,7 @@ def test_a_key_has_a_length(service: Served, key: str) -> None:
 
 def test_a_call_that_takes_too_long_is_done_once_and_answered_later(tmp_path: Path) -> None:
     folders = {"kb": access.make_index(tmp_path)}
-    with access.serve(folders, call_s=0.5) as service:
+    with access.serve(folders, call_s=2.0) as service:
         body = {"retrieval_id": ask(service), "user_id": "ann", **ONCE["feedback"]}
         with closing(sqlite3.connect(service.folder / "kb" / "flywheel.db")) as other:
             other.execute("BEGIN IMMEDIATE")  # so that the vote waits

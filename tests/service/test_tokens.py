@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from itsdangerous import URLSafeTimedSerializer
 
 import access
-from rag_flywheel.privacy.ids import HashedUser
+from access import Served
+from rag_flywheel.records import HashedUser
 from rag_flywheel.service.problems import Refused
 from rag_flywheel.service.tokens import Token, Tokens
 

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import access
+from access import Served
 from rag_flywheel.errors import InputError
 from rag_flywheel.records import Signal
 from rag_flywheel.service import ubi
-from access import Served
 
 NDJSON = {"content-type": "application/x-ndjson"}
 

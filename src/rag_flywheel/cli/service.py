@@ -98,8 +98,11 @@ def serve(
 def add_key(
     name: Annotated[str, typer.Argument(help="What it is for.")],
     scope: Annotated[
-        list[str], typer.Option(help="read, vote, write, review or admin; may be repeated.")
-    ],
+        list[str] | None,
+        typer.Option(
+            help="read, vote, write, review or admin; may be repeated; default: vote of a public one."
+        ),
+    ] = None,
     tenant: Annotated[str | None, typer.Option(help="The tenant it is bound to.")] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="The index it is for; may be repeated; default: all.")
@@ -116,7 +119,8 @@ def add_key(
 
     with _records(index, state) as database:
         bound = tenant_named(tenant)
-        text, key = make_key(database, name, scope, tenant=bound, indexes=only, public=public)
+        scopes = scope or (["vote"] if public else [])
+        text, key = make_key(database, name, scopes, tenant=bound, indexes=only, public=public)
     show.values({"key": text, "id": key.id, "scopes": ", ".join(key.scopes)}, as_json)
 
 
@@ -156,9 +160,12 @@ def _state_file(given: list[str] | None, state: Path | None) -> Path:
 
 @contextmanager
 def _records(index: list[str] | None, state: Path | None) -> Iterator["Database"]:
-    """The records of the service, open."""
+    """The records of the service, open. Raises NotAFlywheelError for a folder without an index."""
+    from rag_flywheel.deploy.folder import require_index
     from rag_flywheel.store.service.file import open_file
 
+    for folder in _folders(index).values() if state is None else ():
+        require_index(folder)
     database = open_file(_state_file(index, state))
     try:
         yield database

@@ -4,15 +4,9 @@ import hashlib
 from dataclasses import replace
 
 from rag_flywheel.checks import MOST_TRUST, check_name, check_optional_text, check_trust
-from rag_flywheel.records import Vote
+from rag_flywheel.records import HashedUser, Vote
 
 _BYTES = 16
-
-
-class HashedUser(str):
-    """The keyed hash under which a user is stored. Given as user_id, it is not hashed again."""
-
-    __slots__ = ()
 
 
 def hashed(key: bytes, text: str) -> str:

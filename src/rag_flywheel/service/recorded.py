@@ -1,14 +1,32 @@
-"""Whether a vote is recorded already, for a request whose first attempt ended unknown."""
+"""What was recorded: the answer that says so, and whether the first attempt of a request did it already."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
+
+from fastapi import Response
+from pydantic import BaseModel
 
 from rag_flywheel.records import RecordedVote
-from rag_flywheel.service.calls import Call, TenantArguments
+from rag_flywheel.service.answers import answer
 from rag_flywheel.store.event_types import Kind
 
+if TYPE_CHECKING:
+    from rag_flywheel.service.calls import Call, TenantArguments
+
 _AT_ONCE = 500
+
+
+class Recorded(BaseModel):
+    """How many were recorded, on the disk; 0 of a user who opted out."""
+
+    recorded: int
+
+
+def recorded(n: int) -> Response:
+    """The answer to a call that recorded n of something."""
+    return answer({"recorded": int(n)})
 
 
 @dataclass(frozen=True)
@@ -22,7 +40,7 @@ class Cast:
     verdict: str | None = None
 
 
-def is_recorded(call: Call, named: TenantArguments, votes: Sequence[Cast]) -> bool:
+def is_recorded(call: "Call", named: "TenantArguments", votes: Sequence[Cast]) -> bool:
     """Whether the first attempt of this call recorded all of these votes, in one commit.
 
     False for a call that is the first attempt itself. named: the tenant of the call.
@@ -48,7 +66,7 @@ def is_recorded(call: Call, named: TenantArguments, votes: Sequence[Cast]) -> bo
     return False
 
 
-def _since(call: Call, named: TenantArguments, second: int) -> Iterator[RecordedVote]:
+def _since(call: "Call", named: "TenantArguments", second: int) -> Iterator[RecordedVote]:
     """The votes of the tenant since a second, the newest first."""
     before = None
     while page := call.fw.votes(_AT_ONCE, before=before, **named):

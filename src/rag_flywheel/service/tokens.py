@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
 
-from rag_flywheel.privacy.ids import HashedUser
+from rag_flywheel.records import HashedUser
 from rag_flywheel.service.problems import Refused
 from rag_flywheel.store.tenants import Tenant
 

@@ -22,9 +22,8 @@ from rag_flywheel.service.bodies import (
 )
 from rag_flywheel.service.calls import Call, TenantArguments, call_on, caller, service_of
 from rag_flywheel.service.problems import WRITES, Refused
-from rag_flywheel.service.recorded import Cast, is_recorded
+from rag_flywheel.service.recorded import Cast, Recorded, is_recorded, recorded
 from rag_flywheel.service.repeats import OnceRoute
-from rag_flywheel.service.routes.feedback import Recorded, recorded
 from rag_flywheel.service.tokens import Token
 from rag_flywheel.store.service.keys import Key
 

@@ -5,10 +5,8 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel
 
 from rag_flywheel.records import Vote
-from rag_flywheel.service.answers import answer
 from rag_flywheel.service.bodies import (
     AdoptedBody,
     AnswerBody,
@@ -24,22 +22,11 @@ from rag_flywheel.service.bodies import (
 )
 from rag_flywheel.service.calls import Call, TenantArguments, needs
 from rag_flywheel.service.problems import WRITES
-from rag_flywheel.service.recorded import Cast, is_recorded
+from rag_flywheel.service.recorded import Cast, Recorded, is_recorded, recorded
 from rag_flywheel.service.repeats import OnceRoute
 
 router = APIRouter(tags=["feedback"], route_class=OnceRoute, responses=WRITES)
 Voter = Annotated[Call, needs("vote")]
-
-
-class Recorded(BaseModel):
-    """How many were recorded, on the disk; 0 of a user who opted out."""
-
-    recorded: int
-
-
-def recorded(n: int) -> Response:
-    """The answer to a call that recorded n of something."""
-    return answer({"recorded": int(n)})
 
 
 def record(

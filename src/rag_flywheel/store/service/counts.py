@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from rag_flywheel.errors import StorageError
+from rag_flywheel.store.service.file import make_private
 
 _BUSY_S = 0.05  # who counts does not wait for long: another one holds the file for microseconds
 _PURGE_EVERY = 2_000  # additions
@@ -86,6 +87,8 @@ class Counts:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    with suppress(OSError):  # SQLite says what is wrong
+        make_private(path)
     conn = sqlite3.connect(path, _BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         conn.execute("PRAGMA journal_mode=WAL")

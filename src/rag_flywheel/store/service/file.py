@@ -39,8 +39,7 @@ def open_file(path: Path) -> Database:
     """Open the file, and make it at first. Raises NewerFormatError, StorageError."""
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):  # for this user alone: what tokens are signed with is in it
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        make_private(path)  # what tokens are signed with is in it
     database = Database(path)
     try:
         with database.transaction(durable=True) as conn:
@@ -59,6 +58,12 @@ def open_file(path: Path) -> Database:
         database.close()
         raise
     return database
+
+
+def make_private(path: Path) -> None:
+    """Make an empty file that this user alone can read, unless it is there. Raises OSError."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def secret(database: Database, name: str) -> bytes:
