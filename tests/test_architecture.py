@@ -251,6 +251,7 @@ def test_the_public_names_are_these() -> None:
         "Gap",
         "GoldenItem",
         "GoldenSet",
+        "HashedUser",
         "Health",
         "HealthCheck",
         "HistoryEntry",

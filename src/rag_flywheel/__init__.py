@@ -27,7 +27,7 @@ __all__ = [
     "DpCounts", "Encoder",
     "EncoderError", "EncoderMismatchError", "EncoderNotFoundError", "Explanation", "ExportReport",
     "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap", "GoldenItem", "GoldenSet",
-    "Health", "HealthCheck", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
+    "HashedUser", "Health", "HealthCheck", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
     "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PassageJudgment",
     "PastVotes", "PiiFinding", "Progress", "Rater", "ReadOnlyError", "RecordedHit",
     "RecordedRetrieval", "RecordedVote", "RefreshReport", "RestoreReport", "Retrieval", "Review",

@@ -10,27 +10,33 @@ import rag_flywheel
 from rag_flywheel.errors import ConfigError
 from rag_flywheel.service import problems
 from rag_flywheel.service.calls import Service
-from rag_flywheel.service.guards import Guards
+from rag_flywheel.service.guards import BrowserOrigins, Guards
 from rag_flywheel.service.indexes import Indexes
 from rag_flywheel.service.observe import Observe
 from rag_flywheel.service.observed import Observed
+from rag_flywheel.service.rates import Rates
 from rag_flywheel.service.routes import (
+    browser,
     feedback,
     knowledge,
     log,
     operations,
     passages,
     retrieval,
+    ubi,
     watching,
 )
 from rag_flywheel.service.settings import Settings
+from rag_flywheel.service.tokens import SECRET, Tokens
 from rag_flywheel.service.watch import Watch
-from rag_flywheel.store.service.file import open_file
+from rag_flywheel.store.service.file import open_file, secret
 
 logger = logging.getLogger("rag_flywheel")
 ROUTERS = (
     retrieval.router,
     feedback.router,
+    browser.router,
+    ubi.router,
     passages.router,
     knowledge.router,
     log.router,
@@ -49,16 +55,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = open_file(settings.state_file)
+        rates_file = settings.state_file.with_suffix(".rates.db")
         try:
             indexes = Indexes.open(settings.indexes, kind)
             try:
-                app.state.service = Service(settings, indexes, state)
+                rates = Rates(rates_file, settings.calls_per_minute, settings.votes_per_minute)
+                tokens = Tokens(secret(state, SECRET), settings.token_s)
+                app.state.service = Service(settings, indexes, state, rates, tokens)
                 app.state.watch = watch = Watch(indexes, settings)
                 watch.start()
                 try:
                     yield
                 finally:
                     watch.close()
+                    rates.close()
             finally:
                 indexes.close()
         finally:
@@ -72,9 +82,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        redirect_slashes=False,
     )
     problems.install(app)
     app.add_middleware(Guards, settings=settings)
+    app.add_middleware(BrowserOrigins, origins=settings.origins)
     if settings.trace:
         from rag_flywheel.service.traces import InTrace
 
@@ -84,6 +96,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
         app.include_router(router, prefix="/v1/indexes/{index}", include_in_schema=False)
+    app.include_router(ubi.router, include_in_schema=False)  # where its collectors expect it
     return app
 
 
