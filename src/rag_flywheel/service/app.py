@@ -8,6 +8,7 @@ from fastapi import FastAPI
 import rag_flywheel
 from rag_flywheel.service import problems
 from rag_flywheel.service.calls import Service
+from rag_flywheel.service.dashboard.install import install as install_dashboard
 from rag_flywheel.service.guards import Guards
 from rag_flywheel.service.indexes import Indexes
 from rag_flywheel.service.routes import feedback, knowledge, log, operations, passages, retrieval
@@ -58,4 +59,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
         app.include_router(router, prefix="/v1/indexes/{index}", include_in_schema=False)
+    install_dashboard(app)
     return app
