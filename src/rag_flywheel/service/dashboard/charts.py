@@ -3,6 +3,7 @@
 Neither script nor style stands in them: the page's policy would not let them act.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,20 +16,25 @@ _LEFT_OUT = ("script", "style", "desc")
 
 def lines(title: str, labels: Sequence[str], series: Series) -> Markup:
     """A line for each series over the labels; None where a value is not known."""
-    import pygal  # 0.1 s to load
-
-    chart = pygal.Line(**_common(title, labels), dots_size=4)
+    chart = _pygal().Line(**_common(labels), dots_size=4)
     return _drawn(chart, title, labels, series)
 
 
 def bars(title: str, labels: Sequence[str], series: Series) -> Markup:
     """A bar for each label, in which the series stand on one another."""
+    return _drawn(_pygal().StackedBar(**_common(labels)), title, labels, series)
+
+
+def _pygal() -> Any:
+    """pygal, which takes 0.1 s to load, without the finder that it puts among those of Python: that is for
+    its maps, is of a kind that Python 3.11 warns of at every import, and later ones pass over."""
     import pygal
 
-    return _drawn(pygal.StackedBar(**_common(title, labels)), title, labels, series)
+    sys.meta_path[:] = [each for each in sys.meta_path if type(each).__module__ != "pygal"]
+    return pygal
 
 
-def _common(title: str, labels: Sequence[str]) -> dict[str, Any]:
+def _common(labels: Sequence[str]) -> dict[str, Any]:
     n = len(labels)
     return {
         "css": [],

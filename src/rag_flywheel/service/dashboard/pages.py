@@ -35,7 +35,7 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with none at all, browsers hide the origin of forms
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
@@ -57,10 +57,14 @@ T = TypeVar("T")
 
 
 def short(text: object, most: int = _SHORT) -> str:
-    """A text without control characters, cut where it is long."""
+    """A text, cut where it is long."""
     whole = str(text)
-    cut = whole[:most] + "…" if len(whole) > most else whole
-    return cut.translate(_CONTROL)
+    return whole[:most] + "…" if len(whole) > most else whole
+
+
+def printable(text: str) -> str:
+    """A text with a mark in place of each control character, which no page may hold."""
+    return text.translate(_CONTROL)
 
 
 def bar(value: float, most: float, label: str) -> Markup:
@@ -246,7 +250,7 @@ def _render(request: Request, template: str, status: int, context: dict[str, obj
     if session.notice:
         request.state.session = replace(session, notice="")
     text = _TEMPLATES.get_template(template).render(**shared, **context)
-    return HTMLResponse(text.encode("utf-8", "replace"), status)
+    return HTMLResponse(printable(text).encode("utf-8", "replace"), status)
 
 
 def plain_page(request: Request, template: str, status: int = 200, **context: object) -> Response:
