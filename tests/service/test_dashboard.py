@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -16,9 +17,10 @@ import dashboards
 from dashboards import HOSTILE, QUERY, SCREENS, form_token
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.service.app import create_app
+from rag_flywheel.service.dashboard.pages import Sees
 from rag_flywheel.service.settings import Settings
 from rag_flywheel.store.service.file import open_file
-from rag_flywheel.store.service.keys import make_key, revoke_key
+from rag_flywheel.store.service.keys import SCOPES, make_key, revoke_key
 
 BASE = "http://127.0.0.1:8000"
 
@@ -374,6 +376,41 @@ def test_a_key_sees_the_screens_of_its_scopes(
     for path in SCREENS:
         wanted = 200 if path.split("?")[0] in ALLOWED[scope] else 403
         assert client.get(path).status_code == wanted, path
+
+
+def page_routes(routes: Any) -> Iterator[Any]:
+    for route in routes:
+        if hasattr(route, "effective_candidates"):  # a router that FastAPI includes as it is
+            yield from page_routes(route.effective_candidates())
+        elif hasattr(route, "dependant") and not str(route.path).startswith("/v1"):
+            yield route
+
+
+NEED_NO_KEY = {"/sign-in", "/sign-out"}
+
+
+@pytest.mark.parametrize("scope", [None, *SCOPES])
+def test_every_page_asks_for_its_scope(
+    client: TestClient, indexes: dict[str, Path], scope: str | None
+) -> None:
+    text = key(indexes, scope or "write", tenant="one")
+    if scope is not None:
+        signed_in(client, text)
+    token = form_token(client.get("/sign-in").text)
+    routes = [r for r in page_routes(client.app.routes) if r.path not in NEED_NO_KEY]  # type: ignore[attr-defined]
+    assert len(routes) > 40
+    for route in routes:
+        (sees,) = [d.call for d in route.dependant.dependencies if isinstance(d.call, Sees)]
+        path = route.path.replace("{index}", "teams")
+        for method in route.methods:
+            data = {"form_token": token} if method == "POST" else None
+            answer = client.request(method, path, data=data, follow_redirects=False)
+            if scope is None:
+                assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in"), path
+            elif scope != sees.scope or sees.whole_index:
+                assert answer.status_code == 403, (method, path)
+            else:
+                assert answer.status_code != 403, (method, path)
 
 
 def test_only_an_administrator_changes_versions_and_mutes(

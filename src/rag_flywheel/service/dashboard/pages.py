@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -219,15 +220,25 @@ class Page:
 
 def sees(scope: Scope, *, whole_index: bool = False) -> Any:
     """A dependency: the visit of a page by a key with this scope."""
-    allowed: Callable[..., Call] = needs(scope, whole_index=whole_index).dependency
+    return Depends(Sees(scope, whole_index))
 
-    def dependency(request: Request) -> Page:
-        key = dashboard_of(request).sessions.key(request.state.session)
+
+@dataclass(frozen=True)
+class Sees:
+    """What the key of a visitor must be for. whole_index: it must be bound to no tenant."""
+
+    scope: Scope
+    whole_index: bool = False
+
+    async def __call__(self, request: Request) -> Page:
+        """The visit, allowed by the rule of the API. Raises SignInNeeded, Refused, UnknownIdError."""
+        sessions = dashboard_of(request).sessions
+        key = await run_in_threadpool(sessions.key, request.state.session)
         if key is None:
             raise SignInNeeded
-        return Page(request, allowed(request=request, key=key))
-
-    return Depends(dependency)
+        allowed = needs(self.scope, whole_index=self.whole_index).dependency
+        call = allowed(request=request, key=key)
+        return Page(request, await call if isawaitable(call) else call)
 
 
 def part(items: Sequence[T], number: int) -> tuple[Sequence[T], int, int]:
