@@ -7,8 +7,7 @@ from fastapi import APIRouter, Form, Response
 
 from rag_flywheel.errors import UnknownIdError, quoted
 from rag_flywheel.records import ReviewItem
-from rag_flywheel.service.dashboard.pages import Page, PageRoute, part, printable, sees
-from rag_flywheel.service.dashboard.questions import Part
+from rag_flywheel.service.dashboard.pages import Page, PageRoute, Part, part, printable, sees
 from rag_flywheel.service.problems import Refused
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
