@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.flywheel import Flywheel
+from rag_flywheel.formats.printable import printable
 from rag_flywheel.service.calls import (
     ANYBODY,
     Call,
@@ -68,9 +69,9 @@ Part = Annotated[int, Query(alias="part", ge=1, description="Of a list that has 
 
 
 def short(text: object, most: int = _SHORT) -> str:
-    """A text, cut where it is long."""
+    """A text to be read, cut where it is long, with what cannot be seen as escapes."""
     whole = str(text)
-    return whole[:most] + "…" if len(whole) > most else whole
+    return printable(whole[:most] + "…" if len(whole) > most else whole)
 
 
 class Files(StaticFiles):
@@ -84,8 +85,8 @@ class Files(StaticFiles):
         return response
 
 
-def printable(text: str) -> str:
-    """A text with a mark in place of each control character, which no page may hold."""
+def without_controls(text: str) -> str:
+    """A text with a mark in place of each control character, which no page may hold, not even in a field."""
     return text.translate(_CONTROL)
 
 
@@ -295,7 +296,7 @@ def _render(request: Request, template: str, status: int, context: dict[str, obj
     if session.notice:
         request.state.session = replace(session, notice="")
     text = _TEMPLATES.get_template(template).render(**shared, **context)
-    return HTMLResponse(printable(text).encode("utf-8", "replace"), status)
+    return HTMLResponse(without_controls(text).encode("utf-8", "replace"), status)
 
 
 def plain_page(request: Request, template: str, status: int = 200, **context: object) -> Response:
