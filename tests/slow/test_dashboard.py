@@ -29,6 +29,7 @@ CHROMIUM = next(
 )
 SUPPORT = Path(__file__).parents[1] / "support"
 THEMES = ("light", "dark")
+PICTURED = {"x": 0, "y": 0, "width": 1180, "height": 640}
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
@@ -254,10 +255,11 @@ def test_pictures(browser: "Browser", address: str, tmp_path: Path) -> None:
                 hit = page.locator(".column").first.locator(f'.hit[data-passage="{first}"]')
                 if hit.count():
                     hit.get_by_role("button", name="not helpful").click()
-            page.screenshot(path=folder / "dashboard-ask.png")
+            page.locator("h1").click()
+            page.screenshot(path=folder / "dashboard-ask.png", clip=PICTURED)  # type: ignore[arg-type]
             for name in ("overview", "review", "versions"):
                 page.goto(f"{at}/{name}")
                 settled(page)
-                page.screenshot(path=folder / f"dashboard-{name}.png")
+                page.screenshot(path=folder / f"dashboard-{name}.png", clip=PICTURED)  # type: ignore[arg-type]
     finally:
         servers.close() if given else None  # type: ignore[attr-defined]
