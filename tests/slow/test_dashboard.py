@@ -29,7 +29,8 @@ CHROMIUM = next(
 )
 SUPPORT = Path(__file__).parents[1] / "support"
 THEMES = ("light", "dark")
-PICTURED = {"x": 0, "y": 0, "width": 1180, "height": 640}
+PICTURED = {"ask": 640, "overview": 800, "review": 640}
+"""The height of the picture of each screen, in pixels."""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
@@ -256,10 +257,15 @@ def test_pictures(browser: "Browser", address: str, tmp_path: Path) -> None:
                 if hit.count():
                     hit.get_by_role("button", name="not helpful").click()
             page.locator("h1").click()
-            page.screenshot(path=folder / "dashboard-ask.png", clip=PICTURED)  # type: ignore[arg-type]
-            for name in ("overview", "review", "versions"):
+            picture(page, folder, "ask")
+            for name in ("overview", "review"):
                 page.goto(f"{at}/{name}")
                 settled(page)
-                page.screenshot(path=folder / f"dashboard-{name}.png", clip=PICTURED)  # type: ignore[arg-type]
+                picture(page, folder, name)
     finally:
         servers.close() if given else None  # type: ignore[attr-defined]
+
+
+def picture(page: "Page", folder: Path, name: str) -> None:
+    clip = {"x": 0, "y": 0, "width": 1180, "height": PICTURED[name]}
+    page.screenshot(path=folder / f"dashboard-{name}.png", clip=clip)  # type: ignore[arg-type]
