@@ -393,10 +393,11 @@ def page_routes(routes: Any) -> Iterator[Any]:
     for route in routes:
         if hasattr(route, "effective_candidates"):  # a router that FastAPI includes as it is
             yield from page_routes(route.effective_candidates())
-        elif hasattr(route, "dependant") and not str(route.path).startswith("/v1"):
+        elif getattr(getattr(route, "endpoint", None), "__module__", "").startswith(PAGES):
             yield route
 
 
+PAGES = "rag_flywheel.service.dashboard."
 NEED_NO_KEY = {"/sign-in", "/sign-out"}
 
 
