@@ -92,6 +92,7 @@ WITHOUT_TEXT = {
     "Flywheel.open", "Flywheel.close", "Flywheel.refresh", "Flywheel.versions", "Flywheel.release",
     "Flywheel.status", "Flywheel.health", "Flywheel.verify", "Flywheel.repair",
     "Flywheel.activity", "Flywheel.refreshes", "Flywheel.metadata_keys", "Flywheel.gaps", "Flywheel.warm",
+    "Flywheel.coverage",
     "Flywheel.history", "Flywheel.judgments", "GoldenSet.items", "Review.items", "Review.next",
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rag_flywheel.errors import *
     from rag_flywheel.flywheel import Flywheel, restore
     from rag_flywheel.records import *
+    from rag_flywheel.report.coverage import Coverage, CoverageWeek
     from rag_flywheel.report.gaps import Gap
     from rag_flywheel.report.raters import Rater
 
@@ -22,19 +23,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddFilesReport", "AddReport", "AuditReport", "BackupReport", "Candidate", "ChangedAnswer",
-    "ClosedError", "Comparison", "Config", "ConfigError", "CorruptFileError", "DayActivity",
-    "DiskFullError", "DpCount", "DpCounts", "Encoder", "EncoderError", "EncoderMismatchError",
-    "EncoderNotFoundError", "Explanation", "ExportReport", "Filter", "Flywheel", "FlywheelError",
-    "ForgetReport", "Gap", "GoldenItem", "GoldenSet", "Health", "HealthCheck", "HistoryEntry",
-    "Hit", "InputError", "KnownAnswer", "LockedError", "NewerFormatError", "NotAFlywheelError",
-    "OlderFormatError", "Passage", "PassageJudgment", "PastRefresh", "PastVotes", "PiiFinding",
-    "Progress", "QuestionSummary", "Rater", "ReadOnlyError", "RecordedHit", "RecordedRetrieval",
-    "RecordedVote", "RefreshReport", "RestoreReport", "Retrieval", "Review", "ReviewItem", "Signal",
-    "SkippedFile", "Status", "StorageError", "TunableEncoder", "UnknownIdError", "Verdict",
-    "VersionInfo", "VersionStory", "Vote", "restore",
+    "ClosedError", "Comparison", "Config", "ConfigError", "CorruptFileError", "Coverage",
+    "CoverageWeek", "DayActivity", "DiskFullError", "DpCount", "DpCounts", "Encoder",
+    "EncoderError", "EncoderMismatchError", "EncoderNotFoundError", "Explanation", "ExportReport",
+    "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap", "GoldenItem", "GoldenSet",
+    "Health", "HealthCheck", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
+    "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PassageJudgment",
+    "PastRefresh", "PastVotes", "PiiFinding", "Progress", "QuestionSummary", "Rater",
+    "ReadOnlyError", "RecordedHit", "RecordedRetrieval", "RecordedVote", "RefreshReport",
+    "RestoreReport", "Retrieval", "Review", "ReviewItem", "Signal", "SkippedFile", "Status",
+    "StorageError", "TunableEncoder", "UnknownIdError", "Verdict", "VersionInfo", "VersionStory",
+    "Vote", "restore",
 ]  # fmt: skip
 _HOMES = {
     "Config": "config",
+    "Coverage": "report.coverage",
+    "CoverageWeek": "report.coverage",
     "Encoder": "encoder",
     "Flywheel": "flywheel",
     "Gap": "report.gaps",

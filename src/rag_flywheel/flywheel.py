@@ -102,6 +102,7 @@ from rag_flywheel.refresh.job import Job
 from rag_flywheel.refresh.refresh import refresh, refresh_locked
 from rag_flywheel.report import status
 from rag_flywheel.report.compare import compare
+from rag_flywheel.report.coverage import Coverage, coverage
 from rag_flywheel.report.explain import story
 from rag_flywheel.report.gaps import UNLIKELY, Gap, gaps
 from rag_flywheel.report.health import health
@@ -872,6 +873,27 @@ class Flywheel:
         with self._database.snapshot() as conn:
             return log.by_day(conn, since, scope)
 
+    def coverage(
+        self, days: float = 30.0, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> Coverage:
+        """Whether the votes of the last `days` fall where they help, what nobody is shown, and whether users
+        ask what they asked before, with sentences that say what it means.
+
+        At most 10,000 questions are read, and nothing is encoded: questions whose vectors the live version's
+        encoder did not make are not compared. Raises InputError.
+        """
+        self._database.require_open()
+        scope = self._scope(tenant, all_tenants)
+        serving = self._serving()
+        with self._files():
+            return coverage(
+                self._database,
+                days=days,
+                scope=scope,
+                queries=serving.queries(),
+                near_votes=serving.near_votes,
+            )
+
     @property
     def golden(self) -> GoldenSet:
         """The queries whose answers are known: `add` imports some, `items`, `export`."""
@@ -1073,7 +1095,7 @@ class Flywheel:
                     report.scores,
                     report.seconds,
                 )
-                for at, report in journal.refreshes(conn, n)
+                for at, report in journal.refresh_reports(conn, n)
             ]
 
     def compare(self, before: str, after: str, *, n: int = 100, k: int = 8) -> Comparison:

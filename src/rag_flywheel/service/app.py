@@ -1,11 +1,13 @@
 """The ASGI application: what the routes share is opened at the start and closed at the end."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 import rag_flywheel
+from rag_flywheel.errors import ConfigError
 from rag_flywheel.service import problems
 from rag_flywheel.service.calls import Service
 from rag_flywheel.service.dashboard import (
@@ -21,10 +23,22 @@ from rag_flywheel.service.dashboard import passages as passage_pages
 from rag_flywheel.service.dashboard.pages import FILES, Files
 from rag_flywheel.service.guards import Guards
 from rag_flywheel.service.indexes import Indexes
-from rag_flywheel.service.routes import feedback, knowledge, log, operations, passages, retrieval
+from rag_flywheel.service.observe import Observe
+from rag_flywheel.service.observed import Observed
+from rag_flywheel.service.routes import (
+    feedback,
+    knowledge,
+    log,
+    operations,
+    passages,
+    retrieval,
+    watching,
+)
 from rag_flywheel.service.settings import Settings
+from rag_flywheel.service.watch import Watch
 from rag_flywheel.store.service.file import open_file
 
+logger = logging.getLogger("rag_flywheel")
 ROUTERS = (
     retrieval.router,
     feedback.router,
@@ -52,15 +66,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     The indexes are opened when it starts. Raises ConfigError.
     """
     settings = Settings() if settings is None else settings
+    kind = _kind(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = open_file(settings.state_file)
         try:
-            indexes = Indexes.open(settings.indexes)
+            indexes = Indexes.open(settings.indexes, kind)
             try:
                 app.state.service = Service(settings, indexes, state)
-                yield
+                app.state.watch = watch = Watch(indexes, settings)
+                watch.start()
+                try:
+                    yield
+                finally:
+                    watch.close()
             finally:
                 indexes.close()
         finally:
@@ -77,6 +97,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(Guards, settings=settings)
+    if settings.trace:
+        from rag_flywheel.service.traces import InTrace
+
+        app.add_middleware(InTrace)
+    app.add_middleware(Observe, default_index=next(iter(settings.indexes), ""))
+    app.include_router(watching.router)
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
         app.include_router(router, prefix="/v1/indexes/{index}", include_in_schema=False)
@@ -86,3 +112,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
         app.include_router(router, prefix="/indexes/{index}")
     return app
+
+
+def _kind(settings: Settings) -> type[Observed]:
+    """What the indexes are opened as. Raises ConfigError without the extra `otel`, where it traces."""
+    if not settings.trace:
+        return Observed
+    try:
+        from rag_flywheel.service.traces import ObservedAndTraced
+        from rag_flywheel.tracing.flywheel import set_up_exporter
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{error.name} is not installed; install the extra: pip install 'rag-flywheel[otel]'"
+        ) from None
+    if not set_up_exporter("rag-flywheel"):
+        logger.warning(
+            "spans go where the application sends them: no exporter was set up, since opentelemetry-sdk or "
+            "opentelemetry-exporter-otlp-proto-http is not installed"
+        )
+    return ObservedAndTraced

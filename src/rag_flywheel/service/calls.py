@@ -82,7 +82,8 @@ async def caller(
     Not in a thread of its own: reading a key takes less than the way there.
     """
     given = [each for each in (bearer.credentials if bearer else None, header) if each is not None]
-    return key_given(service_of(request), given)
+    request.state.key = found = key_given(service_of(request), given)
+    return found
 
 
 def key_in(request: Request) -> Key:
@@ -91,7 +92,8 @@ def key_in(request: Request) -> Key:
     given = [bearer.strip()] if scheme.lower() == "bearer" else []
     if (header := request.headers.get("x-api-key")) is not None:
         given.append(header)
-    return key_given(service_of(request), given)
+    request.state.key = found = key_given(service_of(request), given)
+    return found
 
 
 def key_given(service: Service, given: Sequence[str]) -> Key:
