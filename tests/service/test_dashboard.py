@@ -373,7 +373,7 @@ def test_a_revoked_key_and_a_public_one_show_nothing(
 
 ALLOWED = {
     "read": {"/", "/overview", "/passages", "/versions", "/health"},
-    "review": {"/questions", "/gaps", "/review", "/voters"},
+    "review": {"/questions", "/gaps", "/review", "/voters", "/coverage"},
     "vote": set(),
     "admin": set(),
 }

@@ -7,7 +7,7 @@ from rag_flywheel import Config, Flywheel, Passage
 
 SCREENS = (
     "/", "/overview", "/questions", "/questions?order=worst", "/questions?order=disputed", "/gaps",
-    "/review", "/versions", "/passages", "/passages?q=parcels", "/voters", "/health",
+    "/review", "/versions", "/passages", "/passages?q=parcels", "/voters", "/coverage", "/health",
 )  # fmt: skip
 QUERY = "when are parcels sent"
 HOSTILE = {
