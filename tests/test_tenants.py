@@ -136,6 +136,9 @@ READS: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "judgments": lambda w, t: w.fw.judgments(**t),
     "votes_behind": lambda w, t: w.fw.votes_behind(w.hit, **t),
     "gaps": lambda w, t: w.fw.gaps(**t),
+    "questions": lambda w, t: w.fw.questions(**t),
+    # b has its own activity: tests/report/test_questions.py counts both
+    "activity": lambda w, t: SECRET if w.fw.activity(**t) and t["tenant"] != "b" else "",
     "coverage": lambda w, t: SECRET if w.fw.coverage(**t).n_asked > 9 else "",  # of a alone 10
     "passages": lambda w, t: w.fw.passages(**t),
     "metadata_keys": lambda w, t: w.fw.metadata_keys(**t),
@@ -174,12 +177,12 @@ WRITES: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "remove": lambda w, t: w.fw.remove(["a-reset"], **t),
 }
 # Calls of whoever runs the index, which are on the whole folder; none of them returns texts, but an
-# audit that is asked to show what it found.
+# audit that is asked to show what it found, and a comparison of versions.
 OPERATORS = {
     "open", "close", "warm", "add_files", "add_documents", "raters", "mute", "unmute", "opt_out", "forget",
     "hashed_user",
     "backup", "refresh", "versions", "explain_version", "rollback", "release", "status", "health",
-    "verify", "repair", "audit",
+    "verify", "repair", "audit", "refreshes", "compare",
 }  # fmt: skip
 CALLS = {**READS, **WRITES}
 

@@ -100,6 +100,29 @@ def last_result(conn: sqlite3.Connection) -> tuple[float, str, str] | None:
     return at, outcome, reason
 
 
+def refresh_reports(conn: sqlite3.Connection, n: int) -> list[tuple[float, RefreshReport]]:
+    """The n newest refreshes, the newest first, with when each ended, in seconds since 1970."""
+    rows = conn.execute(
+        "SELECT at, outcome, version, parameters, reason, scores, seconds FROM refreshes "
+        "ORDER BY id DESC LIMIT ?",
+        (n,),
+    )
+    return [
+        (
+            column_checks.seconds("refreshes.at", at),
+            RefreshReport(
+                outcome,
+                column_checks.optional_text("refreshes.version", version),
+                parameters,
+                column_checks.text("refreshes.reason", reason),
+                column_checks.metadata("refreshes.scores", scores),
+                column_checks.number("refreshes.seconds", seconds),
+            ),
+        )
+        for at, outcome, version, parameters, reason, scores, seconds in rows
+    ]
+
+
 class EndedRefresh(NamedTuple):
     """A refresh that came to a result: when it ended, what it came to, what it took, and the gain that the
     gate measured, None: it measured none."""

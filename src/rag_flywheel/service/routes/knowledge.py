@@ -10,6 +10,7 @@ from rag_flywheel.report.coverage import Coverage
 from rag_flywheel.report.gaps import Gap
 from rag_flywheel.service.answers import answer, schema_of
 from rag_flywheel.service.bodies import (
+    AcceptBody,
     DecisionBody,
     KnownBody,
     PinBody,
@@ -81,10 +82,10 @@ def undo(body: UndoBody, call: Reviewer) -> Response:
 
 
 @router.post("/review/{item_id}:accept", response_model=Decided, responses=WRITES)
-def accept(item_id: str, body: DecisionBody, call: Reviewer) -> Response:
+def accept(item_id: str, body: AcceptBody, call: Reviewer) -> Response:
     """Decide that the passage of an item is an answer."""
     named = call.tenant(body.tenant, body.all_tenants)
-    found = call.fw.review.accept(item_id, user_id=body.user_id, **named)
+    found = call.fw.review.accept(item_id, text=body.text, user_id=body.user_id, **named)
     return answer({"item_id": item_id, "passage_id": found})
 
 
