@@ -21,16 +21,17 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "AddFilesReport", "AddReport", "AuditReport", "BackupReport", "Candidate", "ClosedError",
-    "Config", "ConfigError", "CorruptFileError", "DiskFullError", "DpCount", "DpCounts", "Encoder",
-    "EncoderError", "EncoderMismatchError", "EncoderNotFoundError", "Explanation", "ExportReport",
-    "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap", "GoldenItem", "GoldenSet",
-    "Health", "HealthCheck", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
-    "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PassageJudgment",
-    "PastVotes", "PiiFinding", "Progress", "Rater", "ReadOnlyError", "RecordedHit",
-    "RecordedRetrieval", "RecordedVote", "RefreshReport", "RestoreReport", "Retrieval", "Review",
-    "ReviewItem", "Signal", "SkippedFile", "Status", "StorageError", "TunableEncoder",
-    "UnknownIdError", "Verdict", "VersionInfo", "VersionStory", "Vote", "restore",
+    "AccessError", "AddFilesReport", "AddReport", "AuditReport", "BackupReport", "Candidate",
+    "ClosedError", "Config", "ConfigError", "CorruptFileError", "DiskFullError", "DpCount",
+    "DpCounts", "Encoder", "EncoderError", "EncoderMismatchError", "EncoderNotFoundError",
+    "Explanation", "ExportReport", "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap",
+    "GoldenItem", "GoldenSet", "Health", "HealthCheck", "HistoryEntry", "Hit", "InputError",
+    "KnownAnswer", "LockedError", "NewerFormatError", "NotAFlywheelError", "OlderFormatError",
+    "Passage", "PassageJudgment", "PastVotes", "PiiFinding", "Progress", "RateLimitedError",
+    "Rater", "ReadOnlyError", "RecordedHit", "RecordedRetrieval", "RecordedVote", "RefreshReport",
+    "RestoreReport", "Retrieval", "Review", "ReviewItem", "ServiceError", "Signal", "SkippedFile",
+    "Status", "StorageError", "TunableEncoder", "UnknownIdError", "Verdict", "VersionInfo",
+    "VersionStory", "Vote", "restore",
 ]  # fmt: skip
 _HOMES = {
     "Config": "config",

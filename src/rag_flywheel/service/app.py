@@ -10,7 +10,15 @@ from rag_flywheel.service import problems
 from rag_flywheel.service.calls import Service
 from rag_flywheel.service.guards import Guards
 from rag_flywheel.service.indexes import Indexes
-from rag_flywheel.service.routes import feedback, knowledge, log, operations, passages, retrieval
+from rag_flywheel.service.routes import (
+    feedback,
+    knowledge,
+    log,
+    operations,
+    passages,
+    retrieval,
+    uploads,
+)
 from rag_flywheel.service.settings import Settings
 from rag_flywheel.store.service.file import open_file
 
@@ -21,6 +29,7 @@ ROUTERS = (
     knowledge.router,
     log.router,
     operations.router,
+    uploads.router,
 )
 
 

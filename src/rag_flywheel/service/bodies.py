@@ -10,8 +10,14 @@ from rag_flywheel.store.service.names import tenant_named
 
 _QUESTION = "I forgot my password"
 Text = StrictStr
+Number = Annotated[float, Field(strict=True)]
 TenantGiven = Annotated[
     StrictStr | StrictInt | None, Field(description="The tenant that the call is for.")
+]
+
+
+WhereTenant = Annotated[
+    dict[str, Any] | None, Field(description="A filter that names the tenant, and nothing else.")
 ]
 
 
@@ -35,7 +41,7 @@ class _Asked(Tenanted):
     ] = None
     record: Annotated[StrictBool, Field(description="Record it, so that it takes votes.")] = True
     min_relevance: Annotated[
-        float | None, Field(description="Leave out hits whose relevance is below it.")
+        Number | None, Field(description="Leave out hits whose relevance is below it.")
     ] = None
 
 
@@ -63,7 +69,7 @@ class RankManyBody(Tenanted):
     queries: Annotated[list[Text], Field(examples=[[_QUESTION]])]
     k: StrictInt = 8
     where: dict[str, Any] | None = None
-    min_relevance: float | None = None
+    min_relevance: Number | None = None
 
 
 class CandidateBody(Body):
@@ -71,7 +77,7 @@ class CandidateBody(Body):
 
     passage_id: Text
     text: Text
-    score: float
+    score: Number
     title: Text = ""
     metadata: dict[str, Any] = Field(default_factory=dict)
 
@@ -194,11 +200,30 @@ class PassagesBody(Body):
     tenant: TenantGiven = None
 
 
+class RemoveBody(Tenanted):
+    """The ids of passages to remove."""
+
+    ids: Annotated[list[Text], Field(examples=[["refund"]])]
+
+
+class VotesBehindBody(Tenanted):
+    """The event numbers of the votes that a hit rests on: its `explanation.votes`."""
+
+    votes: Annotated[list[StrictInt], Field(examples=[[1, 2]])]
+
+
+class RatersBody(Body):
+    """Ids of users that the caller knows, to be matched with the stored hashes."""
+
+    names: Annotated[list[Text], Field(examples=[["ann"]])]
+
+
 class PinBody(Tenanted):
     """The passage that comes first for a question."""
 
     query: Annotated[Text, Field(examples=[_QUESTION])]
     passage_id: Annotated[Text, Field(examples=["reset"])]
+    where: WhereTenant = None
     grade: StrictInt = 1
 
 
@@ -207,6 +232,7 @@ class UnpinBody(Tenanted):
 
     query: Annotated[Text, Field(examples=[_QUESTION])]
     passage_id: Annotated[Text, Field(examples=["reset"])]
+    where: WhereTenant = None
 
 
 class KnownRow(Body):
@@ -243,7 +269,7 @@ class RefreshBody(Body):
         StrictInt | None, Field(ge=1, description="Only after this many new votes.")
     ] = None
     max_age_s: Annotated[
-        float | None, Field(gt=0, description="Or when the live version is this old.")
+        Number | None, Field(gt=0, description="Or when the live version is this old.")
     ] = None
     tune: StrictBool = False
 
@@ -279,14 +305,15 @@ class AuditBody(Body):
 
     regions: list[Text] = Field(default_factory=list)
     passages: StrictBool = False
+    show: Annotated[StrictBool, Field(description="Also return what was found.")] = False
 
 
 class DpCountsBody(Tenanted):
     """What to count, and at what loss of privacy."""
 
     what: Literal["votes", "questions", "missing"] = "votes"
-    epsilon: float = 1.0
-    delta: float = 1e-6
+    epsilon: Number = 1.0
+    delta: Number = 1e-6
     most_keys: StrictInt = 10
 
 

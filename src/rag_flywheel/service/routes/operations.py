@@ -98,7 +98,7 @@ def versions(call: Watcher) -> Response:
     return answer(call.fw.versions())
 
 
-@router.get("/versions/{version}", response_model=schema_of(VersionStory), responses=READS)
+@router.get("/versions/{version:path}", response_model=schema_of(VersionStory), responses=READS)
 def version(version: str, call: Watcher) -> Response:
     """How a version got its parameters."""
     return answer(call.fw.explain_version(version))
@@ -132,7 +132,7 @@ def opt_out(body: OptOutBody, call: Operator) -> Response:
 @router.post("/audit", response_model=schema_of(AuditReport), responses=READS)
 def audit(body: AuditBody, call: Operator) -> Response:
     """Count personal data in what is stored, by field and kind."""
-    return answer(call.fw.audit(regions=body.regions, passages=body.passages))
+    return answer(call.fw.audit(regions=body.regions, passages=body.passages, show=body.show))
 
 
 @router.post("/dp-counts", response_model=schema_of(DpCounts), responses=WRITES)
