@@ -19,7 +19,7 @@ from rag_flywheel.errors import (
     RateLimitedError,
     ServiceError,
 )
-from served import URL, Blocking
+from in_process import URL, Blocking
 
 RECORDED = httpx.Response(201, json={"recorded": 1})
 

@@ -14,7 +14,7 @@ import pytest
 
 from rag_flywheel import Candidate, Config, Flywheel, Passage, Vote
 from rag_flywheel.errors import FlywheelError
-from served import async_client_of, client_of
+from in_process import async_client_of, client_of
 
 ODD_IDS = ["a/b", "..", ".", "a b", "ü#1?x=2&y", "x:accept", "100%", "a\\b", '"', "日本"]
 MADE = re.compile(

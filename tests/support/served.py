@@ -1,68 +1,94 @@
-"""Indexes behind a service, for tests: an application in this process, and clients of it."""
+"""A service in processes of its own, on a free port of this machine, for tests from outside."""
 
-import asyncio
-from collections.abc import Iterator
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
-from fastapi import FastAPI
-from starlette.testclient import TestClient
 
-from rag_flywheel.client import AsyncClient, Client
-from rag_flywheel.service.app import create_app
-from rag_flywheel.service.settings import Settings
-
-URL = "http://127.0.0.1:8000"
+SUPPORT = Path(__file__).parent
+_STARTS_S, _ENDS_S = 90.0, 30.0
 
 
-def application(folder: Path, **settings: Any) -> FastAPI:
-    """The service of one index, `kb`, without any variable of the environment."""
-    return create_app(Settings(indexes={"kb": folder}, **settings))
+@dataclass(frozen=True)
+class Served:
+    """A running service: its address, and the process that was started."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    @property
+    def workers(self) -> list[int]:
+        """The numbers of the processes that answer."""
+        found = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid), "-f", "spawn_main"],
+            capture_output=True,
+            text=True,
+        )
+        return [int(line) for line in found.stdout.split()]
 
 
-@contextmanager
-def http_of(folder: Path, **settings: Any) -> Iterator[TestClient]:
-    """The service of an index, to be called by plain HTTP."""
-    app = application(folder, **settings)
-    with TestClient(app, base_url=URL, raise_server_exceptions=False) as http:
-        yield http
+def environment() -> dict[str, str]:
+    """In which the fakes of the tests can be imported."""
+    path = os.pathsep.join([str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-@contextmanager
-def client_of(folder: Path, **settings: Any) -> Iterator[Client]:
-    """A client of the service of an index."""
-    with http_of(folder, **settings) as http, Client(URL, http=http) as client:
-        yield client
-
-
-class Blocking:
-    """An object whose coroutines are run to their end."""
-
-    def __init__(self, of: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._of, self._loop = of, loop
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._of, name)
-        if not callable(value):
-            return Blocking(value, self._loop)
-        return lambda *given, **named: self._loop.run_until_complete(value(*given, **named))
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+    return port
 
 
 @contextmanager
-def async_client_of(folder: Path, **settings: Any) -> Iterator[Any]:
-    """The same with an AsyncClient, each call of which is waited for."""
-    app, loop = application(folder, **settings), asyncio.new_event_loop()
-    lifespan = app.router.lifespan_context(app)
-    loop.run_until_complete(lifespan.__aenter__())
+def served(
+    folder: Path, *, options: Sequence[str] = (), port: int | None = None
+) -> Iterator[Served]:
+    """Serve the index folder until the block is left."""
+    port = free_port() if port is None else port
+    log = folder.parent / f"serve-{port}.log"
+    words = [
+        sys.executable,
+        "-m",
+        "rag_flywheel",
+        "serve",
+        "--index",
+        str(folder),
+        "--port",
+        str(port),
+    ]
+    with log.open("ab") as out:
+        process = subprocess.Popen([*words, *options], stdout=out, stderr=out, env=environment())
     try:
-        http = httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False))
-        client = Blocking(AsyncClient(URL, http=http), loop)
-        yield client
-        client.close()
-        loop.run_until_complete(http.aclose())
+        url = f"http://127.0.0.1:{port}"
+        _wait(url, process, log)
+        yield Served(url, process, log)
     finally:
-        loop.run_until_complete(lifespan.__aexit__(None, None, None))
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_ENDS_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    end = time.monotonic() + _STARTS_S
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            break
+        try:
+            httpx.get(f"{url}/v1/openapi.json", timeout=5)
+            return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError(f"the service did not start: {log.read_text(encoding='utf-8')[-2000:]}")

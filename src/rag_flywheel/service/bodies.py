@@ -3,14 +3,13 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from rag_flywheel.records import Signal, Verdict
 from rag_flywheel.store.service.names import tenant_named
 
 _QUESTION = "I forgot my password"
 Text = StrictStr
-Number = Annotated[float, Field(strict=True)]
 TenantGiven = Annotated[
     StrictStr | StrictInt | None, Field(description="The tenant that the call is for.")
 ]
@@ -41,7 +40,7 @@ class _Asked(Tenanted):
     ] = None
     record: Annotated[StrictBool, Field(description="Record it, so that it takes votes.")] = True
     min_relevance: Annotated[
-        Number | None, Field(description="Leave out hits whose relevance is below it.")
+        StrictFloat | None, Field(description="Leave out hits whose relevance is below it.")
     ] = None
 
 
@@ -69,7 +68,7 @@ class RankManyBody(Tenanted):
     queries: Annotated[list[Text], Field(examples=[[_QUESTION]])]
     k: StrictInt = 8
     where: dict[str, Any] | None = None
-    min_relevance: Number | None = None
+    min_relevance: StrictFloat | None = None
 
 
 class CandidateBody(Body):
@@ -77,7 +76,7 @@ class CandidateBody(Body):
 
     passage_id: Text
     text: Text
-    score: Number
+    score: StrictFloat
     title: Text = ""
     metadata: dict[str, Any] = Field(default_factory=dict)
 
@@ -269,7 +268,7 @@ class RefreshBody(Body):
         StrictInt | None, Field(ge=1, description="Only after this many new votes.")
     ] = None
     max_age_s: Annotated[
-        Number | None, Field(gt=0, description="Or when the live version is this old.")
+        StrictFloat | None, Field(gt=0, description="Or when the live version is this old.")
     ] = None
     tune: StrictBool = False
 
@@ -312,12 +311,12 @@ class DpCountsBody(Tenanted):
     """What to count, and at what loss of privacy."""
 
     what: Literal["votes", "questions", "missing"] = "votes"
-    epsilon: Number = 1.0
-    delta: Number = 1e-6
+    epsilon: StrictFloat = 1.0
+    delta: StrictFloat = 1e-6
     most_keys: StrictInt = 10
 
 
-def _tenants(
+async def _tenants(
     tenant: Annotated[
         str | None, Query(description="The tenant; a number or text in JSON, or plain text.")
     ] = None,

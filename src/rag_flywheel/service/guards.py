@@ -70,32 +70,36 @@ class Guards:
         return f"the body is too large; expected at most {self._most} bytes: send a part at a time"
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
-        taken, began = 0, False
+        taken, began, too_large = 0, False, False
 
         async def received() -> Message:
-            nonlocal taken
+            nonlocal taken, too_large
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > self._most:
+                too_large = True
                 raise _TooLarge
             return message
 
         async def sent(message: Message) -> None:
             nonlocal began
-            began = True
-            await send(message)
+            if not too_large or began:  # else the application answers that it could not read
+                began = True
+                await send(message)
 
         try:
             async with asyncio.timeout(self._call_s) as limit:
                 await self._app(scope, received, sent)
         except _TooLarge:
-            if not began:
-                await problem(413, "TooLarge", self._too_large())(scope, receive, send)
+            pass
         except TimeoutError:
             if began or not limit.expired():
                 raise
             message = f"the call took more than {self._call_s:g} s; what it wrote may be done"
             await problem(503, "TimedOut", message)(scope, receive, send)
+            return
+        if too_large and not began:
+            await problem(413, "TooLarge", self._too_large())(scope, receive, send)
 
 
 class _TooLarge(Exception):  # noqa: N818

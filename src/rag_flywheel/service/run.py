@@ -15,6 +15,9 @@ from rag_flywheel.store.service.file import open_file
 from rag_flywheel.store.service.keys import any_key
 
 _END_S = 20  # within which running calls may end
+_IDLE_S = (
+    75  # after which a connection is closed that asks nothing; proxies keep theirs for a minute
+)
 _PR_SET_PDEATHSIG = 1
 _SETTINGS, _PARENT = PREFIX + "SETTINGS", PREFIX + "PARENT"  # from the first process to the others
 
@@ -27,6 +30,7 @@ def run(settings: Settings) -> None:
         "host": settings.host,
         "port": settings.port,
         "timeout_graceful_shutdown": _END_S,
+        "timeout_keep_alive": _IDLE_S,
         "log_level": "info",
         "access_log": False,
         "server_header": False,

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from rag_flywheel.errors import FlywheelError
+from rag_flywheel.errors import FlywheelError, InputError
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.service.answers import encoded
 from rag_flywheel.store.service import jobs
@@ -23,7 +23,10 @@ def main(state_file: str, id_: str) -> int:
     try:
         given = json.load(sys.stdin)
         kind, folder = given.pop("kind"), given.pop("folder")
-        jobs.note_started(database, id_)
+        try:
+            jobs.note_started(database, id_)
+        except InputError:  # it was cancelled before it began
+            return 1
         noted = 0.0
 
         def progress(step: str, done: int, total: int) -> None:

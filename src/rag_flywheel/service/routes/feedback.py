@@ -34,10 +34,10 @@ class Recorded(BaseModel):
 
 def recorded(n: int) -> Response:
     """The answer to a call that recorded n of something."""
-    return answer({"recorded": int(n)}, 201 if n else 200)
+    return answer({"recorded": int(n)})
 
 
-@router.post("/feedback", status_code=201, response_model=Recorded)
+@router.post("/feedback", response_model=Recorded)
 def feedback(body: VoteBody, call: Voter) -> Response:
     """Record one vote on a hit; `retract` withdraws the user's last one."""
     return recorded(
@@ -52,7 +52,7 @@ def feedback(body: VoteBody, call: Voter) -> Response:
     )
 
 
-@router.post("/feedback-many", status_code=201, response_model=Recorded)
+@router.post("/feedback-many", response_model=Recorded)
 def feedback_many(body: VotesBody, call: Voter) -> Response:
     """Record many votes, all or none."""
     votes = [
@@ -62,7 +62,7 @@ def feedback_many(body: VotesBody, call: Voter) -> Response:
     return recorded(call.fw.feedback_many(votes, **call.tenant(body.tenant, body.all_tenants)))
 
 
-@router.post("/relevance", status_code=201, response_model=Recorded)
+@router.post("/relevance", response_model=Recorded)
 def relevance(body: RelevanceBody, call: Voter) -> Response:
     """Record a vote on each of these hits, all or none: helpful where true, else harmful."""
     return recorded(
@@ -75,7 +75,7 @@ def relevance(body: RelevanceBody, call: Voter) -> Response:
     )
 
 
-@router.post("/answer-feedback", status_code=201, response_model=Recorded)
+@router.post("/answer-feedback", response_model=Recorded)
 def answer_feedback(body: AnswerFeedbackBody, call: Voter) -> Response:
     """Record a verdict on a whole answer, divided among the passages that it rests on."""
     return recorded(
@@ -90,7 +90,7 @@ def answer_feedback(body: AnswerFeedbackBody, call: Voter) -> Response:
     )
 
 
-@router.post("/adopted", status_code=201, response_model=Recorded)
+@router.post("/adopted", response_model=Recorded)
 def adopted(body: AdoptedBody, call: Voter) -> Response:
     """Record whether an answer was used."""
     return recorded(
@@ -104,7 +104,7 @@ def adopted(body: AdoptedBody, call: Voter) -> Response:
     )
 
 
-@router.post("/signals", status_code=201, response_model=Recorded)
+@router.post("/signals", response_model=Recorded)
 def signal(body: SignalBody, call: Voter) -> Response:
     """Record what a user did with an answer, or with one passage of it."""
     return recorded(
@@ -119,7 +119,7 @@ def signal(body: SignalBody, call: Voter) -> Response:
     )
 
 
-@router.post("/corrections", status_code=201, response_model=Recorded)
+@router.post("/corrections", response_model=Recorded)
 def correct(body: CorrectionBody, call: Voter) -> Response:
     """Record the passage that a user names as the answer, or the answer that a user writes."""
     return recorded(
@@ -133,7 +133,7 @@ def correct(body: CorrectionBody, call: Voter) -> Response:
     )
 
 
-@router.post("/missing", status_code=201, response_model=Recorded)
+@router.post("/missing", response_model=Recorded)
 def missing(body: MissingBody, call: Voter) -> Response:
     """Record that a user reports a missing answer."""
     return recorded(
