@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from in_process import URL, Blocking
 from rag_flywheel import Passage, errors
 from rag_flywheel.client import AsyncClient, Client
 from rag_flywheel.client.synchronous import connection
@@ -19,7 +20,6 @@ from rag_flywheel.errors import (
     RateLimitedError,
     ServiceError,
 )
-from in_process import URL, Blocking
 
 RECORDED = httpx.Response(201, json={"recorded": 1})
 

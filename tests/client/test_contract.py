@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from in_process import async_client_of, client_of
 from rag_flywheel import Candidate, Config, Flywheel, Passage, Vote
 from rag_flywheel.errors import FlywheelError
-from in_process import async_client_of, client_of
 
 ODD_IDS = ["a/b", "..", ".", "a b", "ü#1?x=2&y", "x:accept", "100%", "a\\b", '"', "日本"]
 MADE = re.compile(

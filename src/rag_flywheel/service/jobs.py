@@ -75,12 +75,18 @@ def cancel(database: Database, index: str, id_: str) -> Job:
 
 
 def is_job(pid: int, id_: str) -> bool:
-    """Whether the process with this number is the one of the job, and no other that has the number now."""
+    """Whether the process with this number is the one of the job, and no other that has the number now.
+
+    One that is just being made has no words yet, as one that has ended has none any more.
+    """
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if words != [b""]:
+            return id_.encode() in words
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
     except OSError:
         return False
-    return id_.encode() in words
+    return state not in (b"Z", b"X")
 
 
 def _reap() -> None:
