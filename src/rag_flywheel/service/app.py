@@ -17,6 +17,7 @@ from rag_flywheel.service.routes import (
     operations,
     passages,
     retrieval,
+    thumbs,
     uploads,
 )
 from rag_flywheel.service.settings import Settings
@@ -30,6 +31,7 @@ ROUTERS = (
     log.router,
     operations.router,
     uploads.router,
+    thumbs.router,
 )
 
 
