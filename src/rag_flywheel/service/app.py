@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import rag_flywheel
-from rag_flywheel.service import problems
+from rag_flywheel.service import description, problems
 from rag_flywheel.service.calls import Service
 from rag_flywheel.service.guards import Guards
 from rag_flywheel.service.indexes import Indexes
@@ -69,4 +69,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
         app.include_router(router, prefix="/v1/indexes/{index}", include_in_schema=False)
+    description.install(app, ROUTERS, "/v1")
     return app

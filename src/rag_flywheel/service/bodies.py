@@ -295,7 +295,7 @@ class OptOutBody(UserBody):
 class MuteBody(Body):
     """Users whose votes are left out: one by id, others by the hashes that `raters` lists."""
 
-    user_id: Text | None = None
+    user_id: Annotated[Text | None, Field(examples=["ann"])] = None
     raters: list[Text] = Field(default_factory=list)
 
 
