@@ -243,6 +243,7 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "Flywheel.mute raters": (lambda fw, _, x: fw.mute(raters=[x]), ANYTHING),
     "Flywheel.unmute user_id": (lambda fw, _, x: fw.unmute(x), ANYTHING),
     "Flywheel.unmute raters": (lambda fw, _, x: fw.unmute(raters=[x]), ANYTHING),
+    "Flywheel.hashed_user user_id": (lambda fw, _, x: fw.hashed_user(x), ANYTHING),
     "Flywheel.opt_out user_id": (lambda fw, _, x: fw.opt_out(x), ANYTHING),
     "Flywheel.forget user_id": (lambda fw, _, x: fw.forget(x), ANYTHING),
     "Flywheel.explain_version version": (lambda fw, _, x: fw.explain_version(x), ANYTHING),

@@ -122,3 +122,34 @@ def test_what_is_not_there_is_named(fw: Flywheel) -> None:
         fw.votes(0)
     with pytest.raises(InputError, match="before is"):
         fw.votes(before=1.5)  # type: ignore[arg-type]
+
+
+def test_a_user_may_be_given_as_the_hash_they_are_stored_under(fw: Flywheel) -> None:
+    ann = fw.hashed_user("ann")
+    shown = ask(fw, "when are parcels sent", user_id="ann")
+    assert fw.retrieval(shown).user == ann == fw.hashed_user(ann)
+    fw.feedback(shown, "send", "helpful", user_id="ann")
+    fw.feedback(shown, "send", "harmful", user_id=ann)
+    fw.answer_feedback(shown, "harmful", user_id=ann)
+    fw.signal(shown, "copied", user_id=ann)
+    fw.correct(shown, "pay", user_id=ann)
+    fw.missing(shown, "late ones", user_id=ann)
+    again = ask(fw, "when are parcels sent", user_id=ann)
+    assert {each.user for each in fw.votes()} == {fw.retrieval(again).user} == {str(ann)}
+    judged = {each.passage_id: each for each in fw.judgments()}
+    assert judged["send"].helpful < judged["send"].harmful
+    plain = fw.retrieval(shown).user
+    assert plain is not None
+    fw.feedback(shown, "send", "helpful", user_id=plain)  # a text is an id, whatever it looks like
+    assert fw.votes(1)[0].user not in (None, ann)
+    fw.opt_out(ann)
+    assert not fw.feedback(shown, "send", "helpful", user_id="ann")
+    fw.opt_out("ann", out=False)
+    fw.forget(ann)
+    assert {each.user for each in fw.votes()}.isdisjoint({ann})
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_the_hash_of_a_blank_user_is_refused(fw: Flywheel, blank: str) -> None:
+    with pytest.raises(InputError, match="user_id"):
+        fw.hashed_user(blank)

@@ -175,6 +175,7 @@ WRITES: dict[str, Callable[[World, dict[str, Any]], Any]] = {
 # audit that is asked to show what it found.
 OPERATORS = {
     "open", "close", "warm", "add_files", "add_documents", "raters", "mute", "unmute", "opt_out", "forget",
+    "hashed_user",
     "backup", "refresh", "versions", "explain_version", "rollback", "release", "status", "health",
     "verify", "repair", "audit",
 }  # fmt: skip

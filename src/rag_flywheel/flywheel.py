@@ -71,6 +71,7 @@ from rag_flywheel.records import (
     ExportReport,
     Filter,
     ForgetReport,
+    HashedUser,
     Health,
     HistoryEntry,
     Hit,
@@ -690,6 +691,13 @@ class Flywheel:
         given = SignalGiven(retrieval_id, kind, value, passage_id, self._hidden(user_id))
         return append_signal(self._database, given, self._slot.get, self._terms(user_id))
 
+    def hashed_user(self, user_id: str) -> HashedUser:
+        """The keyed hash under which a user of this index is stored: the `user` of votes and retrievals.
+
+        It may be given as user_id, for who keeps no ids of users. Raises InputError.
+        """
+        return HashedUser(str(self._hidden(check_name("user_id", user_id))))
+
     def votes_behind(
         self, hit: Hit, *, tenant: Tenant | None = None, all_tenants: bool = False
     ) -> list[PastVotes]:
@@ -954,7 +962,7 @@ class Flywheel:
         Their queries are answered as with record=False, and their votes are ignored. Data stored
         before stays until `forget` deletes it. Raises InputError.
         """
-        user = privacy.hashed(self._user_key, check_name("user_id", user_id))
+        user = self.hashed_user(user_id)
         with self._database.transaction() as conn:
             users.set_opted_out(conn, user, out)
 
@@ -968,7 +976,7 @@ class Flywheel:
         Raises InputError, LockedError, StorageError.
         """
         self._database.require_writable()
-        user = privacy.hashed(self._user_key, check_name("user_id", user_id))
+        user = self.hashed_user(user_id)
         self._postponed.wait_for_all()  # or questions of the user would be recorded after this
         try:
             self._slot.get()  # the rebuild needs the encoder: fail before anything is deleted

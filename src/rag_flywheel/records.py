@@ -244,6 +244,12 @@ class RecordedHit:
     relevance: float | None = None
 
 
+class HashedUser(str):
+    """The keyed hash under which a user is stored. Given as user_id, it is not hashed again."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class RecordedRetrieval:
     """A retrieval in the log.

@@ -58,7 +58,7 @@ def test_the_methods_of_the_asynchronous_client_are_coroutines() -> None:
 @pytest.mark.parametrize("name", sorted(NOT_SERVED))
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_what_a_service_cannot_do_says_what_to_do_instead(kind: Any, name: str) -> None:
-    with pytest.raises(AttributeError, match="which a service cannot do"):
+    with pytest.raises(AttributeError, match="which a service does not have"):
         getattr(kind("http://127.0.0.1:1"), name)
 
 

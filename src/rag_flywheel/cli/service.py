@@ -41,8 +41,27 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer.")] = 1,
     origin: Annotated[
         list[str] | None,
-        typer.Option(help="An origin whose pages may call from a browser; may be repeated."),
+        typer.Option(help="An origin whose pages may send feedback; may be repeated."),
     ] = None,
+    calls_per_minute: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            envvar="RAG_FLYWHEEL_SERVICE_CALLS_PER_MINUTE",
+            help="By key, or by address of a public key; 0: no limit; default: 12000.",
+        ),
+    ] = None,
+    votes_per_minute: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            envvar="RAG_FLYWHEEL_SERVICE_VOTES_PER_MINUTE",
+            help="By user, and on one retrieval; 0: no limit; default: 120.",
+        ),
+    ] = None,
+    token_hours: Annotated[
+        float, typer.Option(min=0.01, help="For how long a page can use a feedback token.")
+    ] = 3.0,
     state: State = None,
 ) -> None:
     """Serve indexes over HTTP, with a dashboard, until it is interrupted.
@@ -50,20 +69,28 @@ def serve(
     Without any key it serves this machine alone; `rag-flywheel keys add` makes one.
     """
     try:
+        from pydantic import ValidationError
+
         from rag_flywheel.service.run import run
         from rag_flywheel.service.settings import Settings
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{error.name} is not installed; install the extra: pip install 'rag-flywheel[service]'"
         ) from None
-    settings = Settings(
-        indexes=_folders(index),
-        host=host,
-        port=port,
-        workers=workers,
-        origins=tuple(origin or ()),
-        state=state,
-    )
+    try:
+        settings = Settings(
+            indexes=_folders(index),
+            host=host,
+            port=port,
+            workers=workers,
+            origins=tuple(origin or ()),
+            calls_per_minute=calls_per_minute,
+            votes_per_minute=votes_per_minute,
+            token_s=round(token_hours * 3600),
+            state=state,
+        )
+    except ValidationError as error:
+        raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
     run(settings)
 
 
@@ -71,8 +98,11 @@ def serve(
 def add_key(
     name: Annotated[str, typer.Argument(help="What it is for.")],
     scope: Annotated[
-        list[str], typer.Option(help="read, vote, write, review or admin; may be repeated.")
-    ],
+        list[str] | None,
+        typer.Option(
+            help="read, vote, write, review or admin; may be repeated; default: vote of a public one."
+        ),
+    ] = None,
     tenant: Annotated[str | None, typer.Option(help="The tenant it is bound to.")] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="The index it is for; may be repeated; default: all.")
@@ -89,7 +119,8 @@ def add_key(
 
     with _records(index, state) as database:
         bound = tenant_named(tenant)
-        text, key = make_key(database, name, scope, tenant=bound, indexes=only, public=public)
+        scopes = scope or (["vote"] if public else [])
+        text, key = make_key(database, name, scopes, tenant=bound, indexes=only, public=public)
     show.values({"key": text, "id": key.id, "scopes": ", ".join(key.scopes)}, as_json)
 
 
@@ -129,9 +160,12 @@ def _state_file(given: list[str] | None, state: Path | None) -> Path:
 
 @contextmanager
 def _records(index: list[str] | None, state: Path | None) -> Iterator["Database"]:
-    """The records of the service, open."""
+    """The records of the service, open. Raises NotAFlywheelError for a folder without an index."""
+    from rag_flywheel.deploy.folder import require_index
     from rag_flywheel.store.service.file import open_file
 
+    for folder in _folders(index).values() if state is None else ():
+        require_index(folder)
     database = open_file(_state_file(index, state))
     try:
         yield database

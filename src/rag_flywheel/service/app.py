@@ -8,9 +8,11 @@ from fastapi import FastAPI
 import rag_flywheel
 from rag_flywheel.service import description, problems
 from rag_flywheel.service.calls import Service
-from rag_flywheel.service.guards import Guards
+from rag_flywheel.service.guards import BrowserOrigins, Guards
 from rag_flywheel.service.indexes import Indexes
+from rag_flywheel.service.rates import Rates
 from rag_flywheel.service.routes import (
+    browser,
     feedback,
     knowledge,
     log,
@@ -19,13 +21,17 @@ from rag_flywheel.service.routes import (
     retrieval,
     thumbs,
     uploads,
+    ubi,
 )
 from rag_flywheel.service.settings import Settings
-from rag_flywheel.store.service.file import open_file
+from rag_flywheel.service.tokens import SECRET, Tokens
+from rag_flywheel.store.service.file import open_file, secret
 
 ROUTERS = (
     retrieval.router,
     feedback.router,
+    browser.router,
+    ubi.router,
     passages.router,
     knowledge.router,
     log.router,
@@ -45,11 +51,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = open_file(settings.state_file)
+        rates_file = settings.state_file.with_suffix(".rates.db")
         try:
             indexes = Indexes.open(settings.indexes)
             try:
-                app.state.service = Service(settings, indexes, state)
-                yield
+                rates = Rates(rates_file, settings.calls_per_minute, settings.votes_per_minute)
+                tokens = Tokens(secret(state, SECRET), settings.token_s)
+                app.state.service = Service(settings, indexes, state, rates, tokens)
+                try:
+                    yield
+                finally:
+                    rates.close()
             finally:
                 indexes.close()
         finally:
@@ -63,11 +75,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        redirect_slashes=False,
     )
     problems.install(app)
     app.add_middleware(Guards, settings=settings)
+    app.add_middleware(BrowserOrigins, origins=settings.origins)
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
         app.include_router(router, prefix="/v1/indexes/{index}", include_in_schema=False)
+    app.include_router(ubi.router, include_in_schema=False)  # where its collectors expect it
     description.install(app, ROUTERS, "/v1")
     return app

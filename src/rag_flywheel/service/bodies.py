@@ -175,6 +175,41 @@ class AnswerBody(Tenanted):
     text: Text
 
 
+class BrowserBody(Body):
+    """What a page sends: the feedback_token of an answer says for which retrieval, and as whom."""
+
+    token: Annotated[Text, Field(description="The feedback_token of an answer.")]
+
+
+class BrowserVoteBody(BrowserBody):
+    """A verdict on one hit."""
+
+    passage_id: Annotated[Text, Field(examples=["reset"])]
+    verdict: Annotated[Verdict, Field(examples=["helpful"])]
+    reason: Text | None = None
+
+
+class BrowserAnswerBody(BrowserBody):
+    """A verdict on the whole answer. cited: the passages that it cites; null: not known."""
+
+    verdict: Annotated[Verdict, Field(examples=["helpful"])]
+    cited: list[Text] | None = None
+
+
+class BrowserSignalBody(BrowserBody):
+    """What the user did with the answer, or with one passage of it."""
+
+    kind: Annotated[Signal, Field(examples=["copied"])]
+    value: Any = None
+    passage_id: Text | None = None
+
+
+class BrowserMissingBody(BrowserBody):
+    """That the answer is missing."""
+
+    note: Text = ""
+
+
 class PassageBody(Body):
     """A text to retrieve."""
 

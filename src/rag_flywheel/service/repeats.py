@@ -1,29 +1,35 @@
 """Repeated requests: a write that comes again with the same Idempotency-Key gets the first answer.
 
 The header is that of draft-ietf-httpapi-idempotency-key-header. A key is the caller's own, and is known for
-a day. Where a process died before its answer was stored, the request is done again: every write of the
-library is such that doing it twice is the same as once.
+a day. A call that takes too long goes on, and its answer is stored for who asks again. Where a process died
+before the answer was stored, the request is done again, and `Call.tried_at` says since when its first
+attempt may have written something.
 """
 
+import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from rag_flywheel.checks import MOST_ID_CHARS
-from rag_flywheel.service.calls import key_in, service_of
+from rag_flywheel.errors import FlywheelError
+from rag_flywheel.service.calls import KeyRoute, key_in, service_of
+from rag_flywheel.service.guards import is_for_browsers
 from rag_flywheel.service.problems import Refused
+from rag_flywheel.store.database import Database
 from rag_flywheel.store.service import requests
 
 HEADER = "Idempotency-Key"
 _MOST_BODY = 2**20  # bytes of an answer that is stored; a larger one is made anew
 _OURS = ("content-type", "x-retrieval-id", "location")
+_running: set[asyncio.Task[Response]] = set()  # or a task that nobody waits for could be collected
 
 
-class OnceRoute(APIRoute):
+class OnceRoute(KeyRoute):
     """A route whose writes are done once for each Idempotency-Key of a caller."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -43,24 +49,48 @@ class OnceRoute(APIRoute):
             database = service_of(request).state
             caller = (await run_in_threadpool(key_in, request)).id
             digest = await _digest(request)
-            stored = await run_in_threadpool(requests.begin, database, caller, key, digest)
-            if stored is not None:
-                return _again(stored, digest)
-            try:
-                response = await handle(request)
-            except BaseException:
-                await run_in_threadpool(requests.drop, database, caller, key)
-                raise
-            body = getattr(response, "body", None)
-            if body is None or len(body) > _MOST_BODY or response.status_code >= 500:
-                await run_in_threadpool(requests.drop, database, caller, key)
-            else:
-                headers = {n: response.headers[n] for n in _OURS if n in response.headers}
-                done = requests.StoredAnswer(digest, response.status_code, headers, bytes(body))
-                await run_in_threadpool(requests.end, database, caller, key, done)
-            return response
+            if is_for_browsers(
+                request.url.path
+            ):  # where many who share a key must not share this one
+                caller = f"{caller} {digest.hex()}"
+            found = await run_in_threadpool(requests.begin, database, caller, key, digest)
+            if isinstance(found, requests.StoredAnswer):
+                return _again(found, digest)
+            request.state.tried_at = found.tried_at  # for `calls.Call`
+            task = asyncio.create_task(_finished(handle(request), database, caller, key, digest))
+            _running.add(task)
+            task.add_done_callback(_ended)
+            return await asyncio.shield(task)
 
         return once
+
+
+async def _finished(
+    answered: Awaitable[Response], database: Database, caller: str, key: str, digest: bytes
+) -> Response:
+    """The answer, once it is stored."""
+    try:
+        response = await answered
+    except asyncio.CancelledError:
+        raise  # the service ends, and what the call has written is not known
+    except BaseException:
+        with suppress(FlywheelError):
+            await run_in_threadpool(requests.drop, database, caller, key)
+        raise
+    body = getattr(response, "body", None)
+    if body is None or len(body) > _MOST_BODY or response.status_code >= 500:
+        await run_in_threadpool(requests.drop, database, caller, key)
+    else:
+        headers = {n: response.headers[n] for n in _OURS if n in response.headers}
+        done = requests.StoredAnswer(digest, response.status_code, headers, bytes(body))
+        await run_in_threadpool(requests.end, database, caller, key, done)
+    return response
+
+
+def _ended(task: asyncio.Task[Response]) -> None:
+    _running.discard(task)
+    if not task.cancelled():
+        task.exception()  # nobody may be left to raise it to
 
 
 async def _digest(request: Request) -> bytes:

@@ -4,10 +4,10 @@ import ctypes
 import os
 import signal
 import sys
-from pathlib import Path
 
 import uvicorn
 
+from rag_flywheel.deploy.folder import require_index
 from rag_flywheel.errors import ConfigError
 from rag_flywheel.service.app import create_app
 from rag_flywheel.service.settings import PREFIX, Settings
@@ -48,12 +48,10 @@ def run(settings: Settings) -> None:
 
 
 def check(settings: Settings) -> None:
-    """Raises ConfigError for settings that it would be unsafe, or no use, to start with."""
-    for name, folder in settings.indexes.items():
-        if not Path(folder).is_dir():
-            raise ConfigError(
-                f"found no folder {folder} for the index {name}; make one by `rag-flywheel add`"
-            )
+    """Raises NotAFlywheelError for a folder without an index, and ConfigError for settings that it would
+    be unsafe to start with."""
+    for folder in settings.indexes.values():
+        require_index(folder)
     database = open_file(settings.state_file)
     try:
         has_key = any_key(database)

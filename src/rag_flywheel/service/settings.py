@@ -7,6 +7,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -27,10 +28,12 @@ class Settings(BaseSettings):
     host, port: where it listens; anywhere but on loopback it wants a key to exist.
     workers: processes that answer.
     open_access: serve callers without a key, as an administrator; None: on loopback, where no key exists.
-    origins: the origins whose pages may call the service from a browser.
+    origins: the origins whose pages may call the routes for browsers.
     body_bytes, batch_rows, call_s: the largest body of a request, the most rows in one, and how long a call
         may take.
-    calls_per_minute: by key, or by address without one; votes_per_minute: by user. 0: no limit.
+    calls_per_minute: by key; by address for a public key, and without one. votes_per_minute: by user, and
+        on one retrieval. 0: no limit; None: the defaults of `rates.py`, and without a key no limit.
+    token_s: for how long a feedback token can be used.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -45,8 +48,9 @@ class Settings(BaseSettings):
     body_bytes: Annotated[int, Field(ge=1024)] = 16 * 2**20
     batch_rows: Annotated[int, Field(ge=1)] = 10_000
     call_s: Annotated[float, Field(gt=0)] = 30.0
-    calls_per_minute: Annotated[int, Field(ge=0)] = 0
-    votes_per_minute: Annotated[int, Field(ge=0)] = 0
+    calls_per_minute: Annotated[int | None, Field(ge=0)] = None
+    votes_per_minute: Annotated[int | None, Field(ge=0)] = None
+    token_s: Annotated[int, Field(ge=1)] = 3 * 3600
 
     @field_validator("indexes", mode="before")
     @classmethod
@@ -55,6 +59,21 @@ class Settings(BaseSettings):
         if not isinstance(given, str):
             return given
         return dict(named_folder(part) for part in given.split(",") if part.strip())
+
+    @field_validator("origins")
+    @classmethod
+    def _check_origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        """As browsers write them: without a path."""
+        for origin in given:
+            parts = urlsplit(origin)
+            if origin != f"{parts.scheme}://{parts.netloc}" or parts.scheme not in (
+                "http",
+                "https",
+            ):
+                raise ValueError(
+                    f"found the origin {origin!r}; expected one such as https://help.example.com"
+                )
+        return given
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":

@@ -81,6 +81,8 @@ def review(call: Reviewer, tenants: Tenants) -> Response:
 @router.post("/review:undo", response_model=Decided, responses=WRITES)
 def undo(body: UndoBody, call: Reviewer) -> Response:
     """Take back a decision; without an item the last one."""
+    if body.item_id is None:
+        call.require_first("GET /v1/review")
     named = call.tenant(body.tenant, body.all_tenants)
     return answer({"item_id": call.fw.review.undo(body.item_id, user_id=body.user_id, **named)})
 

@@ -107,6 +107,8 @@ def version(version: str, call: Watcher) -> Response:
 @router.post("/rollback", response_model=Live, responses=WRITES)
 def rollback(body: RollbackBody, call: Operator) -> Response:
     """Make an earlier version live."""
+    if body.version is None:
+        call.require_first("GET /v1/versions")
     return answer({"version": call.fw.rollback(body.version, hold=body.hold)})
 
 

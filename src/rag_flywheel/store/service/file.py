@@ -3,7 +3,9 @@
 What an index holds is never in it.
 """
 
+import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from rag_flywheel.disk import disk_errors
@@ -19,7 +21,7 @@ _MIGRATIONS = (
     );
     CREATE TABLE requests (
         caller TEXT NOT NULL, key TEXT NOT NULL, digest BLOB NOT NULL, at REAL NOT NULL,
-        status INTEGER, headers TEXT, body BLOB, PRIMARY KEY (caller, key)
+        tried_at REAL NOT NULL, status INTEGER, headers TEXT, body BLOB, PRIMARY KEY (caller, key)
     );
     CREATE INDEX requests_at ON requests (at);
     CREATE TABLE jobs (
@@ -37,6 +39,7 @@ def open_file(path: Path) -> Database:
     """Open the file, and make it at first. Raises NewerFormatError, StorageError."""
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path)  # what tokens are signed with is in it
     database = Database(path)
     try:
         with database.transaction(durable=True) as conn:
@@ -57,8 +60,18 @@ def open_file(path: Path) -> Database:
     return database
 
 
+def make_private(path: Path) -> None:
+    """Make an empty file that this user alone can read, unless it is there. Raises OSError."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
 def secret(database: Database, name: str) -> bytes:
     """32 random bytes of this service, the same for every process from the first use on."""
+    with database.reading() as conn:
+        row = conn.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()
+    if row is not None:
+        return bytes(row[0])
     with database.transaction(durable=True) as conn:
         conn.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, secrets.token_bytes(32)))
         (value,) = conn.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()

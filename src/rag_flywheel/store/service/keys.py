@@ -87,12 +87,11 @@ def keys(database: Database) -> list[Key]:
         return [_key(*row) for row in conn.execute(f"SELECT {_COLUMNS} FROM keys ORDER BY rowid")]
 
 
-def any_key(database: Database) -> bool:
-    """Whether there is a key that is not revoked."""
+def any_key(database: Database, *, revoked: bool = False) -> bool:
+    """Whether there is a key that is not revoked. revoked: or one that is."""
     with database.reading() as conn:
-        return (
-            conn.execute("SELECT 1 FROM keys WHERE revoked IS NULL LIMIT 1").fetchone() is not None
-        )
+        sql = "SELECT 1 FROM keys WHERE revoked IS NULL OR ? LIMIT 1"
+        return conn.execute(sql, (revoked,)).fetchone() is not None
 
 
 def find_key(database: Database, text: str) -> Key | None:

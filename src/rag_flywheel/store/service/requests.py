@@ -22,23 +22,39 @@ class StoredAnswer:
     body: bytes
 
 
-def begin(database: Database, caller: str, key: str, digest: bytes) -> StoredAnswer | None:
-    """What an earlier request with this key is; None: there is none, and this one is under way now."""
+@dataclass(frozen=True)
+class Begun:
+    """A request that is under way from now on.
+
+    tried_at: when its first attempt began, of which nothing is known: its process died. None: it is the
+        first one.
+    """
+
+    tried_at: float | None
+
+
+def begin(database: Database, caller: str, key: str, digest: bytes) -> StoredAnswer | Begun:
+    """What an earlier request with this key is; or this one is under way now."""
     now = wall_clock.now()
     with database.transaction(durable=True) as conn:
         conn.execute("DELETE FROM requests WHERE at < ?", (now - KNOWN_FOR_S,))
         row = conn.execute(
-            "SELECT digest, at, status, headers, body FROM requests WHERE caller = ? AND key = ?",
+            "SELECT digest, at, tried_at, status, headers, body FROM requests "
+            "WHERE caller = ? AND key = ?",
             (caller, key),
         ).fetchone()
-        if row is None or (row[2] is None and row[1] < now - UNDER_WAY_S):
-            conn.execute(
-                "INSERT OR REPLACE INTO requests (caller, key, digest, at) VALUES (?, ?, ?, ?)",
-                (caller, key, digest, now),
-            )
-            return None
-    before, _, status, headers, body = row
-    return StoredAnswer(bytes(before), status, json.loads(headers or "{}"), bytes(body or b""))
+        if row is not None:
+            before, at, tried_at, status, headers, body = row
+            if status is not None or bytes(before) != digest or at >= now - UNDER_WAY_S:
+                found = json.loads(headers or "{}")
+                return StoredAnswer(bytes(before), status, found, bytes(body or b""))
+        first = None if row is None else tried_at
+        conn.execute(
+            "INSERT OR REPLACE INTO requests (caller, key, digest, at, tried_at) "
+            "VALUES (?, ?, ?, ?, ?)",
+            (caller, key, digest, now, now if first is None else first),
+        )
+    return Begun(first)
 
 
 def end(database: Database, caller: str, key: str, answer: StoredAnswer) -> None:
