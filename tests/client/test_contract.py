@@ -236,7 +236,7 @@ BAD: dict[str, Callable[[Any, str], Any]] = {
 LOOSE = {
     "query that is a number", "k that is text", "k that is True", "relevance that is text", "no verdict",
     "a list of users", "no signal", "gaps of no days", "a grade of 101", "no count", "no age",
-    "rows that are none", "ids that are text", "no filter", "half a surrogate pair",
+    "rows that are none", "ids that are text", "no filter", "half a surrogate pair", "a blank user",
 }  # fmt: skip
 """What the service itself refuses, in words of its own."""
 

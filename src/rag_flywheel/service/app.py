@@ -20,8 +20,8 @@ from rag_flywheel.service.routes import (
     passages,
     retrieval,
     thumbs,
-    uploads,
     ubi,
+    uploads,
 )
 from rag_flywheel.service.settings import Settings
 from rag_flywheel.service.tokens import SECRET, Tokens
@@ -37,7 +37,6 @@ ROUTERS = (
     log.router,
     operations.router,
     uploads.router,
-    thumbs.router,
 )
 
 
@@ -84,5 +83,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router, prefix="/v1")
         app.include_router(router, prefix="/v1/indexes/{index}", include_in_schema=False)
     app.include_router(ubi.router, include_in_schema=False)  # where its collectors expect it
+    app.include_router(thumbs.router, prefix="/v1")
     description.install(app, ROUTERS, "/v1")
     return app
