@@ -91,7 +91,7 @@ FREE = {  # arguments that take no text: numbers, booleans, and paths of the cal
 WITHOUT_TEXT = {
     "Flywheel.open", "Flywheel.close", "Flywheel.refresh", "Flywheel.versions", "Flywheel.release",
     "Flywheel.status", "Flywheel.health", "Flywheel.verify", "Flywheel.repair",
-    "Flywheel.metadata_keys", "Flywheel.gaps", "Flywheel.warm",
+    "Flywheel.activity", "Flywheel.refreshes", "Flywheel.metadata_keys", "Flywheel.gaps", "Flywheel.warm",
     "Flywheel.history", "Flywheel.judgments", "GoldenSet.items", "Review.items", "Review.next",
 }  # fmt: skip
 
@@ -128,6 +128,9 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "Flywheel.add_documents ids": (lambda fw, _, x: fw.add_documents([], ids=x), ANYTHING),
     "Flywheel.remove ids": (lambda fw, _, x: fw.remove([x]), ANYTHING),
     "Flywheel.passages where": (lambda fw, _, x: fw.passages(x), _filters()),
+    "Flywheel.questions order": (lambda fw, _, x: fw.questions(order=x), ANYTHING),
+    "Flywheel.compare before": (lambda fw, _, x: fw.compare(x, "a"), ANYTHING),
+    "Flywheel.compare after": (lambda fw, _, x: fw.compare("a", x), ANYTHING),
     "Flywheel.retrieve query": (lambda fw, _, x: fw.retrieve(x), ANYTHING),
     "Flywheel.retrieve where": (lambda fw, _, x: fw.retrieve("open", where=x), _filters()),
     "Flywheel.retrieve user_id": (lambda fw, _, x: fw.retrieve("open", user_id=x), ANYTHING),

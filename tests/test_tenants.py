@@ -135,6 +135,8 @@ READS: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "judgments": lambda w, t: w.fw.judgments(**t),
     "votes_behind": lambda w, t: w.fw.votes_behind(w.hit, **t),
     "gaps": lambda w, t: w.fw.gaps(**t),
+    "questions": lambda w, t: w.fw.questions(**t),
+    "activity": lambda w, t: SECRET if w.fw.activity(**t) else "",
     "passages": lambda w, t: w.fw.passages(**t),
     "metadata_keys": lambda w, t: w.fw.metadata_keys(**t),
     "history": lambda w, t: w.fw.history(**t),
@@ -172,12 +174,12 @@ WRITES: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "remove": lambda w, t: w.fw.remove(["a-reset"], **t),
 }
 # Calls of whoever runs the index, which are on the whole folder; none of them returns texts, but an
-# audit that is asked to show what it found.
+# audit that is asked to show what it found, and a comparison of versions.
 OPERATORS = {
     "open", "close", "warm", "add_files", "add_documents", "raters", "mute", "unmute", "opt_out", "forget",
     "hashed_user",
     "backup", "refresh", "versions", "explain_version", "rollback", "release", "status", "health",
-    "verify", "repair", "audit",
+    "verify", "repair", "audit", "refreshes", "compare",
 }  # fmt: skip
 CALLS = {**READS, **WRITES}
 

@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessError", "AddFilesReport", "AddReport", "AuditReport", "BackupReport", "Candidate",
-    "ClosedError", "Config", "ConfigError", "CorruptFileError", "DiskFullError", "DpCount",
-    "DpCounts", "Encoder", "EncoderError", "EncoderMismatchError", "EncoderNotFoundError",
-    "Explanation", "ExportReport", "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap",
-    "GoldenItem", "GoldenSet", "HashedUser", "Health", "HealthCheck", "HistoryEntry", "Hit",
-    "InputError", "KnownAnswer", "LockedError", "NewerFormatError", "NotAFlywheelError",
-    "OlderFormatError", "Passage", "PassageJudgment", "PastVotes", "PiiFinding", "Progress",
-    "RateLimitedError", "Rater", "ReadOnlyError", "RecordedHit", "RecordedRetrieval",
-    "RecordedVote", "RefreshReport", "RestoreReport", "Retrieval", "Review", "ReviewItem",
-    "ServiceError", "Signal", "SkippedFile", "Status", "StorageError", "TunableEncoder",
-    "UnknownIdError", "Verdict", "VersionInfo", "VersionStory", "Vote", "restore",
+    "ChangedAnswer", "ClosedError", "Comparison", "Config", "ConfigError", "CorruptFileError",
+    "DayActivity", "DiskFullError", "DpCount", "DpCounts", "Encoder", "EncoderError",
+    "EncoderMismatchError", "EncoderNotFoundError", "Explanation", "ExportReport", "Filter",
+    "Flywheel", "FlywheelError", "ForgetReport", "Gap", "GoldenItem", "GoldenSet", "HashedUser",
+    "Health", "HealthCheck", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
+    "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PassageJudgment",
+    "PastRefresh", "PastVotes", "PiiFinding", "Progress", "QuestionSummary", "RateLimitedError",
+    "Rater", "ReadOnlyError", "RecordedHit", "RecordedRetrieval", "RecordedVote", "RefreshReport",
+    "RestoreReport", "Retrieval", "Review", "ReviewItem", "ServiceError", "Signal", "SkippedFile",
+    "Status", "StorageError", "TunableEncoder", "UnknownIdError", "Verdict", "VersionInfo",
+    "VersionStory", "Vote", "restore",
 ]  # fmt: skip
 _HOMES = {
     "Config": "config",

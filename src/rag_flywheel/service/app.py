@@ -8,6 +8,7 @@ from fastapi import FastAPI
 import rag_flywheel
 from rag_flywheel.service import description, problems
 from rag_flywheel.service.calls import Service
+from rag_flywheel.service.dashboard.install import install as install_dashboard
 from rag_flywheel.service.guards import BrowserOrigins, Guards
 from rag_flywheel.service.indexes import Indexes
 from rag_flywheel.service.rates import Rates
@@ -85,4 +86,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(ubi.router, include_in_schema=False)  # where its collectors expect it
     app.include_router(thumbs.router, prefix="/v1")
     description.install(app, ROUTERS, "/v1")
+    install_dashboard(app)
     return app

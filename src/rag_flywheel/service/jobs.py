@@ -75,18 +75,17 @@ def cancel(database: Database, index: str, id_: str) -> Job:
 
 
 def is_job(pid: int, id_: str) -> bool:
-    """Whether the process with this number is the one of the job, and no other that has the number now.
-
-    One that is just being made has no words yet, as one that has ended has none any more.
-    """
+    """Whether the process with this number is the one of the job, and no other that has the number now."""
+    process = Path(f"/proc/{pid}")
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if words != [b""]:
-            return id_.encode() in words
-        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+        words = (process / "cmdline").read_bytes()
+        if (
+            not words
+        ):  # it has just begun, and the system has yet to note its words; or it has ended
+            return (process / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
-    return state not in (b"Z", b"X")
+    return id_.encode() in words.split(b"\0")
 
 
 def _reap() -> None:

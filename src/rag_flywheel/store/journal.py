@@ -99,6 +99,29 @@ def last_result(conn: sqlite3.Connection) -> tuple[float, str, str] | None:
     return at, outcome, reason
 
 
+def refreshes(conn: sqlite3.Connection, n: int) -> list[tuple[float, RefreshReport]]:
+    """The n newest refreshes, the newest first, with when each ended, in seconds since 1970."""
+    rows = conn.execute(
+        "SELECT at, outcome, version, parameters, reason, scores, seconds FROM refreshes "
+        "ORDER BY id DESC LIMIT ?",
+        (n,),
+    )
+    return [
+        (
+            column_checks.seconds("refreshes.at", at),
+            RefreshReport(
+                outcome,
+                column_checks.optional_text("refreshes.version", version),
+                parameters,
+                column_checks.text("refreshes.reason", reason),
+                column_checks.metadata("refreshes.scores", scores),
+                column_checks.number("refreshes.seconds", seconds),
+            ),
+        )
+        for at, outcome, version, parameters, reason, scores, seconds in rows
+    ]
+
+
 def last_noise(conn: sqlite3.Connection) -> float | None:
     """The share of votes that look wrong, as the last refresh that promoted a version found it; None
     where nothing was fitted."""

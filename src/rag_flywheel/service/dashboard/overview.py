@@ -1,0 +1,109 @@
+"""The screens that show how an index does: overview, health and coverage."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Response
+from markupsafe import Markup
+
+from rag_flywheel.records import DayActivity, PastRefresh
+from rag_flywheel.service.dashboard.charts import bars, lines
+from rag_flywheel.service.dashboard.pages import Page, PageRoute, sees
+from rag_flywheel.service.problems import Refused
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+Watcher = Annotated[Page, sees("read", whole_index=True)]
+_REFRESHES = 40
+_DAYS = 60.0
+_QUALITY = {
+    "golden questions": "golden_ndcg@10",
+    "held-out questions": "condensed_ndcg",
+}
+_SLOW_S = 20.0  # so long the numbers of the folder are shown as they are
+
+
+@router.get("/overview")
+def overview(page: Annotated[Page, sees("read")]) -> Response:
+    """The numbers of the index, its quality by refresh, and its votes by day."""
+    whole = page.key.tenant is None
+    refreshes = page.fw.refreshes(_REFRESHES) if whole else []
+    activity = page.aged("activity", partial(page.fw.activity, _DAYS, **page.tenant))
+    return page.render(
+        "overview.html",
+        whole=whole,
+        numbers=page.aged("status", page.fw.status, fresh_s=_SLOW_S) if whole else None,
+        health=page.aged("health", page.fw.health) if whole else None,
+        activity=activity,
+        by_day=_by_day(activity.value or []),
+        quality=_quality(refreshes),
+        refreshes=refreshes[:10],
+        n_quality=sum(_has_quality(each) for each in refreshes),
+    )
+
+
+@router.get("/health")
+def health(page: Watcher) -> Response:
+    """Every check of the health of the index."""
+    return page.render("health.html", health=page.aged("health", page.fw.health))
+
+
+@router.get("/coverage")
+def coverage(page: Annotated[Page, sees("review", whole_index=True)]) -> Response:
+    """How far votes reach, where the library can tell."""
+    compute = getattr(page.fw, "coverage", None)
+    if compute is None:
+        raise Refused(404, "NotFound", "this release does not measure coverage")
+    found = page.aged("coverage", lambda: _rows(compute()), fresh_s=_SLOW_S)
+    return page.render("coverage.html", coverage=found)
+
+
+def _rows(record: Any, before: str = "") -> list[tuple[str, str]]:
+    """The fields of a record by name, those of records in it behind theirs."""
+    if dataclasses.is_dataclass(record):
+        fields = [(f.name, getattr(record, f.name)) for f in dataclasses.fields(record)]
+    elif isinstance(record, Mapping):
+        fields = [(str(name), value) for name, value in record.items()]
+    else:
+        return [(before, _value(record))]
+    rows = []
+    for name, value in fields:
+        full = f"{before}, {name}" if before else name
+        if isinstance(value, list | tuple):
+            for number, each in enumerate(value[:100], 1):
+                rows += _rows(each, f"{full} {number}")
+        else:
+            rows += _rows(value, full)
+    return rows
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "not known"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _has_quality(refresh: PastRefresh) -> bool:
+    return any(name in refresh.scores for name in _QUALITY.values())
+
+
+def _quality(refreshes: Sequence[PastRefresh]) -> Markup:
+    """The quality after each refresh: of the new weights where they went live, else of those that stayed."""
+    measured = [each for each in reversed(refreshes) if _has_quality(each)]
+
+    def score(refresh: PastRefresh, name: str) -> float | None:
+        return refresh.scores.get(name if refresh.parameters == "new" else f"{name}_before")
+
+    series = {words: [score(r, name) for r in measured] for words, name in _QUALITY.items()}
+    return lines("Quality (nDCG) of what was live after each refresh", _times(measured), series)
+
+
+def _times(refreshes: Sequence[PastRefresh]) -> list[str]:
+    return [each.at[5:16].replace("T", " ") for each in refreshes]
+
+
+def _by_day(days: Sequence[DayActivity]) -> Markup:
+    labels = [each.day for each in days]
+    votes = {"helpful": [d.helpful for d in days], "harmful": [d.harmful for d in days]}
+    return bars("Votes by day", labels, votes)
