@@ -84,6 +84,10 @@ READS: dict[str, Callable[[Any], Any]] = {
     "judgments": lambda x: x.judgments(),
     "votes_behind": lambda x: [x.votes_behind(h) for h in x.retrieve("reset my password", record=False).hits],
     "gaps": lambda x: [x.gaps(), x.gaps(7, min_relevance=0.5)],
+    "questions": lambda x: [x.questions(), x.questions(1, order="disputed"), x.questions(order="worst")],
+    "activity": lambda x: [x.activity(), x.activity(1.5)],
+    "refreshes": lambda x: x.refreshes(2),
+    "compare": lambda x: x.compare(*[v.id for v in x.versions() * 2][:2], n=5, k=2),
     "golden": lambda x: x.golden.items(),
     "review": lambda x: [x.review.items(), x.review.next()],
     "raters": lambda x: [x.raters(), x.raters(["a", "nobody"])],
@@ -151,6 +155,9 @@ def scenario(x: Any) -> Iterator[Any]:
     written = next(i for i in items if i.text == "It depends on the parcel.")
     yield x.review.accept(written.id, user_id="rev")
     yield x.review.undo(user_id="rev")
+    yield x.review.accept(written.id, text="It depends on where the parcel goes.")
+    yield x.passages(n=100)
+    yield x.review.undo()
     yield x.review.reject(written.id, user_id="rev")
     yield x.review.undo(written.id)
     yield x.mute("ann")
@@ -223,6 +230,9 @@ BAD: dict[str, Callable[[Any, str], Any]] = {
     "nothing to undo": lambda x, _: x.review.undo("nothing"),
     "nobody to mute": lambda x, _: x.mute(),
     "nobody to opt out": lambda x, _: x.opt_out(" "),
+    "no order": lambda x, _: x.questions(order="best"),
+    "versions to compare that are not there": lambda x, _: x.compare("one", "two"),
+    "days that are text": lambda x, _: x.activity("x"),
     "an unknown version": lambda x, _: x.rollback("nothing"),
     "the story of an unknown version": lambda x, _: x.explain_version("20250101T000000Z-00000"),
     "no age": lambda x, _: x.health(max_age_s=0),
@@ -234,9 +244,11 @@ BAD: dict[str, Callable[[Any, str], Any]] = {
     "an answer to no retrieval": lambda x, _: x.answer("nothing", "text"),
 }  # fmt: skip
 LOOSE = {
-    "query that is a number", "k that is text", "k that is True", "relevance that is text", "no verdict",
+    "query that is a number", "k that is text", "k that is True", "relevance that is text",
+    "no verdict",
     "a list of users", "no signal", "gaps of no days", "a grade of 101", "no count", "no age",
-    "rows that are none", "ids that are text", "no filter", "half a surrogate pair", "a blank user",
+    "no order", "days that are text", "rows that are none", "ids that are text", "no filter", "half a surrogate pair",
+    "a blank user",
 }  # fmt: skip
 """What the service itself refuses, in words of its own."""
 

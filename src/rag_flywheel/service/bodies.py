@@ -289,6 +289,12 @@ class DecisionBody(Tenanted):
     user_id: Text | None = None
 
 
+class AcceptBody(DecisionBody):
+    """Who decides. text: the answer in better words than the user's; null: as it was written."""
+
+    text: Text | None = None
+
+
 class UndoBody(Tenanted):
     """Whose decision is taken back, by whom. item_id: null: the last one."""
 

@@ -11,8 +11,10 @@ import httpx
 from rag_flywheel.checks import (
     as_python,
     check_candidates,
+    check_k,
     check_optional_text,
     check_passages,
+    check_text,
     check_whole,
     items,
 )
@@ -45,6 +47,8 @@ from rag_flywheel.records import (
     AddReport,
     AuditReport,
     Candidate,
+    Comparison,
+    DayActivity,
     DpCounts,
     Filter,
     ForgetReport,
@@ -53,8 +57,10 @@ from rag_flywheel.records import (
     Hit,
     Passage,
     PassageJudgment,
+    PastRefresh,
     PastVotes,
     Progress,
+    QuestionSummary,
     RecordedRetrieval,
     RecordedVote,
     RefreshReport,
@@ -71,6 +77,7 @@ from rag_flywheel.report.progress import Bars, as_progress
 
 if TYPE_CHECKING:
     from rag_flywheel.report.gaps import Gap
+    from rag_flywheel.report.questions import QuestionOrder
     from rag_flywheel.report.raters import Rater
     from rag_flywheel.store.tenants import Tenant
 
@@ -667,6 +674,27 @@ class Client:
         found: list[Gap] = self._to.get(list[Gap], "/gaps", {**named, **given})
         return found
 
+    def questions(
+        self,
+        n: int = 50,
+        *,
+        order: "QuestionOrder" = "asked",
+        tenant: "Tenant | None" = None,
+        all_tenants: bool = False,
+    ) -> list[QuestionSummary]:
+        """The first n questions that users asked, and how they were served, as `Flywheel.questions`."""
+        given = {"n": check_whole("n", n), "order": order, **tenant_query(tenant, all_tenants)}
+        found: list[QuestionSummary] = self._to.get(list[QuestionSummary], "/questions", given)
+        return found
+
+    def activity(
+        self, days: float = 30.0, *, tenant: "Tenant | None" = None, all_tenants: bool = False
+    ) -> list[DayActivity]:
+        """How much was asked and voted on each of the last `days`, as `Flywheel.activity`."""
+        given = {**params_of(days=as_python(days)), **tenant_query(tenant, all_tenants)}
+        found: list[DayActivity] = self._to.get(list[DayActivity], "/activity", given)
+        return found
+
     @property
     def golden(self) -> Golden:
         """The queries whose answers are known, as `Flywheel.golden`."""
@@ -814,6 +842,23 @@ class Client:
         """How a version got its parameters, as `Flywheel.explain_version`."""
         path = f"/versions/{in_path('version', version)}"
         found: VersionStory = self._to.get(VersionStory, path)
+        return found
+
+    def refreshes(self, n: int = 50) -> list[PastRefresh]:
+        """The n newest refreshes that ended, the newest first, as `Flywheel.refreshes`."""
+        given = {"n": check_whole("n", n)}
+        found: list[PastRefresh] = self._to.get(list[PastRefresh], "/refreshes", given)
+        return found
+
+    def compare(self, before: str, after: str, *, n: int = 100, k: int = 8) -> Comparison:
+        """The questions that two versions answer otherwise, as `Flywheel.compare`."""
+        given = {
+            "before": check_text("before", before),
+            "after": check_text("after", after),
+            "n": check_whole("n", n),
+            "k": check_k(k),
+        }
+        found: Comparison = self._to.get(Comparison, "/compare", given)
         return found
 
     def rollback(self, version: str | None = None, *, hold: bool = False) -> str:

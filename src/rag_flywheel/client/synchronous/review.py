@@ -36,13 +36,14 @@ class Review:
         self,
         item_id: str,
         *,
+        text: str | None = None,
         user_id: str | None = None,
         tenant: "Tenant | None" = None,
         all_tenants: bool = False,
     ) -> str | None:
         """Decide that the item's passage is an answer, as `Review.accept`; returns the passage's id."""
         path = f"/review/{in_path('item_id', item_id)}:accept"
-        body = {"user_id": user_id, **tenant_body(tenant, all_tenants)}
+        body = {"text": text, "user_id": user_id, **tenant_body(tenant, all_tenants)}
         found = self._to.send(dict[str, Any], path, body)
         passage_id: str | None = found["passage_id"]
         return passage_id

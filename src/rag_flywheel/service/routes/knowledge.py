@@ -9,6 +9,7 @@ from rag_flywheel.records import AddReport, GoldenItem, ReviewItem
 from rag_flywheel.report.gaps import Gap
 from rag_flywheel.service.answers import answer, schema_of
 from rag_flywheel.service.bodies import (
+    AcceptBody,
     DecisionBody,
     KnownBody,
     PinBody,
@@ -88,10 +89,10 @@ def undo(body: UndoBody, call: Reviewer) -> Response:
 
 
 @router.post("/review/{item_id:path}:accept", response_model=Decided, responses=WRITES)
-def accept(item_id: str, body: DecisionBody, call: Reviewer) -> Response:
+def accept(item_id: str, body: AcceptBody, call: Reviewer) -> Response:
     """Decide that the passage of an item is an answer."""
     named = call.tenant(body.tenant, body.all_tenants)
-    found = call.fw.review.accept(item_id, user_id=body.user_id, **named)
+    found = call.fw.review.accept(item_id, text=body.text, user_id=body.user_id, **named)
     return answer({"item_id": item_id, "passage_id": found})
 
 

@@ -6,14 +6,19 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from rag_flywheel.records import (
+    Comparison,
+    DayActivity,
     Explanation,
     HistoryEntry,
     Hit,
     PassageJudgment,
+    PastRefresh,
     PastVotes,
+    QuestionSummary,
     RecordedRetrieval,
     RecordedVote,
 )
+from rag_flywheel.report.questions import QuestionOrder
 from rag_flywheel.report.raters import Rater
 from rag_flywheel.service.answers import answer, schema_of
 from rag_flywheel.service.bodies import MuteBody, RatersBody, Tenants, VotesBehindBody
@@ -25,6 +30,7 @@ from rag_flywheel.service.repeats import OnceRoute
 router = APIRouter(tags=["log"], route_class=OnceRoute)
 Reviewer = Annotated[Call, needs("review")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many, at most.")]
+Many = Annotated[int, Query(ge=1, le=100_000, description="How many, at most.")]
 Cursor = Annotated[str | None, Query(alias="cursor", description="The next_cursor of a page.")]
 
 
@@ -96,6 +102,42 @@ def judgments(call: Reviewer, tenants: Tenants) -> Response:
     return answer(call.fw.judgments(**call.tenant(*tenants)))
 
 
+@router.get("/questions", response_model=list[schema_of(QuestionSummary)], responses=READS)  # type: ignore[misc]
+def questions(
+    call: Reviewer, tenants: Tenants, n: Many = 50, order: QuestionOrder = "asked"
+) -> Response:
+    """The first questions that users asked, with how they were served and what votes say."""
+    return answer(call.fw.questions(n, order=order, **call.tenant(*tenants)))
+
+
+@router.get("/activity", response_model=list[schema_of(DayActivity)], responses=READS)  # type: ignore[misc]
+def activity(
+    call: Reviewer,
+    tenants: Tenants,
+    days: Annotated[float, Query(gt=0, description="Of so many last days.")] = 30.0,
+) -> Response:
+    """How much was asked and voted on each day (UTC), the oldest first."""
+    return answer(call.fw.activity(days, **call.tenant(*tenants)))
+
+
+@router.get("/refreshes", response_model=list[schema_of(PastRefresh)], responses=READS)  # type: ignore[misc]
+def refreshes(call: Annotated[Call, needs("read", whole_index=True)], n: Many = 50) -> Response:
+    """The newest refreshes that ended, the newest first."""
+    return answer(call.fw.refreshes(n))
+
+
+@router.get("/compare", response_model=schema_of(Comparison), responses=READS)
+def compare(
+    call: Annotated[Call, needs("review", whole_index=True)],
+    before: Annotated[str, Query(description="The id of a version.")],
+    after: Annotated[str, Query(description="The id of another one.")],
+    n: Annotated[int, Query(ge=1, le=1000, description="Of so many questions.")] = 100,
+    k: Annotated[int, Query(ge=1, le=1000, description="In so many best passages.")] = 8,
+) -> Response:
+    """The questions among those asked most that two versions answer otherwise."""
+    return answer(call.fw.compare(before, after, n=n, k=k))
+
+
 @router.post("/votes-behind", response_model=list[schema_of(PastVotes)], responses=READS)  # type: ignore[misc]
 def votes_behind(body: VotesBehindBody, call: Reviewer) -> Response:
     """The votes on similar past queries that a hit rests on, by query."""
@@ -105,9 +147,7 @@ def votes_behind(body: VotesBehindBody, call: Reviewer) -> Response:
 
 
 @router.get("/history", response_model=list[schema_of(HistoryEntry)], responses=READS)  # type: ignore[misc]
-def history(
-    call: Reviewer, tenants: Tenants, n: Annotated[int, Query(ge=1, le=100_000)] = 50
-) -> Response:
+def history(call: Reviewer, tenants: Tenants, n: Many = 50) -> Response:
     """The newest events in the history of the index."""
     return answer(call.fw.history(n, **call.tenant(*tenants)))
 
