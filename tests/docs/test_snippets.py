@@ -30,7 +30,11 @@ from rag_flywheel.cli.app import main
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_THE_MODEL = {"README.md", "docs/index.md", "docs/tutorial.md"}
-OF_MANY_PROCESSES = {"docs/how-to/known-answers.md", "docs/how-to/backup.md"}
+OF_MANY_PROCESSES = {
+    "docs/how-to/known-answers.md",
+    "docs/how-to/backup.md",
+    "docs/how-to/keys-and-limits.md",
+}
 NEED_TORCH = {  # a block opens another index, with the default model
     "docs/explanation/exploration.md",
     "docs/how-to/changing-documents.md",

@@ -26,6 +26,7 @@ STATEMENTS: dict[str, Callable[[Page], None]] = {
     "docs/how-to/cron-and-systemd.md": settings.cron,
     "docs/how-to/documents.md": settings.adding,
     "docs/how-to/feedback.md": settings.feedback,
+    "docs/how-to/keys-and-limits.md": settings.keys_and_limits,
     "docs/how-to/known-answers.md": settings.known,
     "docs/how-to/languages.md": settings.languages,
     "docs/how-to/own-data-in-the-benchmark.md": settings.own_data,

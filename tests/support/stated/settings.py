@@ -33,6 +33,8 @@ from rag_flywheel.report import gaps, health, health_of_refreshes, progress
 from rag_flywheel.serve import postponed
 from rag_flywheel.serve.candidates import _MOST_NAMED
 from rag_flywheel.serve.server import _ALIKE as ALIKE
+from rag_flywheel.service import rates
+from rag_flywheel.service.settings import Settings
 from rag_flywheel.store import filters, lineages, near_identical
 from stated.page import Page
 
@@ -40,6 +42,15 @@ from stated.page import Page
 def least_for_new_weights() -> int:
     """Past questions from which new weights can go live, a third of them held out, in tens."""
     return round(max(LEAST_QUERIES * 3 / 2, LEAST_JUDGED * 3), -1)
+
+
+def keys_and_limits(page: Page) -> None:
+    """docs/how-to/keys-and-limits.md."""
+    page.says("`--calls-per-minute` | {:,} | key", rates.CALLS)
+    page.says("`--votes-per-minute` | {:,} | user", rates.VOTES)
+    page.says("used for {} hours", Settings().token_s // 3600)
+    page.lets("a status of HTTP", "401", "403", "404", "409", "422", "429")
+    page.lets("example", "30 days")
 
 
 def limits(page: Page) -> None:
