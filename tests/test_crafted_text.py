@@ -259,6 +259,7 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "GoldenSet.add split": (lambda fw, _, x: fw.golden.add("there", split=x), ANYTHING),
     "GoldenSet.export path": (lambda fw, _, x: fw.golden.export(x), ANYTHING),
     "Review.accept item_id": (lambda fw, _, x: fw.review.accept(x), ANYTHING),
+    "Review.accept text": (lambda fw, _, x: fw.review.accept("no", text=x), ANYTHING),
     "Review.accept user_id": (lambda fw, _, x: fw.review.accept("no", user_id=x), ANYTHING),
     "Review.reject item_id": (lambda fw, _, x: fw.review.reject(x), ANYTHING),
     "Review.reject user_id": (lambda fw, _, x: fw.review.reject("no", user_id=x), ANYTHING),

@@ -136,7 +136,8 @@ READS: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "votes_behind": lambda w, t: w.fw.votes_behind(w.hit, **t),
     "gaps": lambda w, t: w.fw.gaps(**t),
     "questions": lambda w, t: w.fw.questions(**t),
-    "activity": lambda w, t: SECRET if w.fw.activity(**t) else "",
+    # b has its own activity: tests/report/test_questions.py counts both
+    "activity": lambda w, t: SECRET if w.fw.activity(**t) and t["tenant"] != "b" else "",
     "passages": lambda w, t: w.fw.passages(**t),
     "metadata_keys": lambda w, t: w.fw.metadata_keys(**t),
     "history": lambda w, t: w.fw.history(**t),

@@ -135,6 +135,7 @@ def test_hostile_text_is_shown_where_it_belongs(client: TestClient) -> None:
     shown = loaded(client, "/review")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
     assert "{{ 7 * 7 }}" in shown
+    assert r"\u202eabc\u2066" in re.sub(r"(?s)<textarea.*?</textarea>", "", shown)
     searched = loaded(client, "/passages?q=hostile")
     assert "&lt;script&gt;" in searched
     for name, text in HOSTILE.items():

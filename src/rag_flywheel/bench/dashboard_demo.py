@@ -24,16 +24,17 @@ from rag_flywheel.report.progress import Bars
 
 N_CYCLES = 3
 N_PEOPLE = 40
+N_ASKED = 300  # questions in a cycle
 N_KNOWN = 60  # questions with imported answers
 _N_WRITTEN, _N_MISSING = 4, 4
 _MARK = "whole"  # a folder without it was not finished
 
 
-def make(folder: Path, *, seed: int = 0, n_questions: int | None = None) -> None:
-    """Make the index in a new folder; n_questions: how many are asked in a cycle, None: all of the demo."""
+def make(folder: Path, *, seed: int = 0) -> None:
+    """Make the index in a new folder."""
     collection, users, rng = help_desk(), Users(), np.random.default_rng(seed)
     train = collection.splits["train"]
-    asked = sorted(train.queries)[:n_questions]
+    asked = sorted(train.queries)[:N_ASKED]
     with Bars() as bars:
         prepare(folder, collection, bars)
     with Flywheel.open(folder) as fw, Bars() as bars:

@@ -8,7 +8,17 @@ from fastapi import FastAPI
 import rag_flywheel
 from rag_flywheel.service import description, problems
 from rag_flywheel.service.calls import Service
-from rag_flywheel.service.dashboard.install import install as install_dashboard
+from rag_flywheel.service.dashboard import (
+    ask,
+    overview,
+    questions,
+    review,
+    sign_in,
+    versions,
+    voters,
+)
+from rag_flywheel.service.dashboard import passages as passage_pages
+from rag_flywheel.service.dashboard.pages import FILES, Files
 from rag_flywheel.service.guards import BrowserOrigins, Guards
 from rag_flywheel.service.indexes import Indexes
 from rag_flywheel.service.rates import Rates
@@ -39,6 +49,17 @@ ROUTERS = (
     operations.router,
     uploads.router,
 )
+PAGES = (
+    sign_in.own,
+    ask.router,
+    overview.router,
+    questions.router,
+    review.router,
+    versions.router,
+    passage_pages.router,
+    voters.router,
+)
+"""The dashboard: at / of the default index, and at /indexes/{name}/ of each."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -86,5 +107,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(ubi.router, include_in_schema=False)  # where its collectors expect it
     app.include_router(thumbs.router, prefix="/v1")
     description.install(app, ROUTERS, "/v1")
-    install_dashboard(app)
+    app.mount("/dashboard", Files(directory=FILES), name="dashboard")
+    app.include_router(sign_in.router)
+    for router in PAGES:
+        app.include_router(router)
+        app.include_router(router, prefix="/indexes/{index}")
     return app

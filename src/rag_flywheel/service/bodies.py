@@ -290,7 +290,7 @@ class DecisionBody(Tenanted):
 
 
 class AcceptBody(DecisionBody):
-    """Who decides. text: the answer in better words than the user's; null: as it was written."""
+    """Who decides. text: what becomes the passage in place of the text that a user wrote."""
 
     text: Text | None = None
 

@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 FRESH_S = 5.0
 """So long a result is shown as it is."""
-WAIT_S = 0.15
-"""So long a page waits for a result before it shows the last one, or says that it will come."""
+WAIT_S = 0.1
+"""So long a page waits for its results before it says that they will come; an older one is shown at once."""
 _WAIT_AFTER_CHANGE_S = 10.0
 _MOST = 200  # results that are kept
 
@@ -37,12 +37,15 @@ class _Entry:
 
 
 class AgedResults:
-    """Results by key, computed by one thread at a time; the least recently used are dropped."""
+    """Results by key; the least recently used are dropped.
+
+    Two threads compute them, so that what is quick passes by what is not.
+    """
 
     def __init__(self) -> None:
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(1, "rag-flywheel-dashboard")
+        self._pool = ThreadPoolExecutor(2, "rag-flywheel-dashboard")
 
     def get(
         self,
@@ -51,9 +54,11 @@ class AgedResults:
         *,
         since: float = 0.0,
         fresh_s: float = FRESH_S,
+        until: float | None = None,
     ) -> Aged[T]:
         """The result of `compute`, or the last one while the next is being computed.
 
+        until: a time since 1970, when the page goes out with what is there; None: in WAIT_S.
         since: a time since 1970: a result from before is waited for longer, since the visitor changed
             something then. Raises what `compute` raised.
         """
@@ -68,14 +73,19 @@ class AgedResults:
             if entry.future is None:
                 entry.future, entry.began = self._pool.submit(self._run, entry, compute), now
             future, began = entry.future, entry.began
-        has_just_changed = now - since < _WAIT_AFTER_CHANGE_S
+        if now - since < _WAIT_AFTER_CHANGE_S:
+            wait = _WAIT_AFTER_CHANGE_S
+        elif entry.at is not None:
+            wait = 0.0
+        else:
+            wait = WAIT_S if until is None else max(0.0, until - now)
         try:
-            future.result(_WAIT_AFTER_CHANGE_S if has_just_changed else WAIT_S)
+            future.result(wait)
         except NotYet:
             age = 0.0 if entry.at is None else time.time() - entry.at
             return Aged(entry.value, age, True)
         if began < since:
-            return self.get(key, compute, since=since, fresh_s=fresh_s)
+            return self.get(key, compute, since=since, fresh_s=fresh_s, until=until)
         return Aged(entry.value, 0.0, False)
 
     def _run(self, entry: _Entry, compute: Callable[[], Any]) -> None:

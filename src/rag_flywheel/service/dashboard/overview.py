@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Response
 from markupsafe import Markup
 
-from rag_flywheel.records import DayActivity, PastRefresh
+from rag_flywheel.records import PastRefresh
 from rag_flywheel.service.dashboard.charts import bars, lines
 from rag_flywheel.service.dashboard.pages import Page, PageRoute, sees
 from rag_flywheel.service.problems import Refused
@@ -21,6 +21,7 @@ _QUALITY = {
     "golden questions": "golden_ndcg@10",
     "held-out questions": "condensed_ndcg",
 }
+_DRAWN_S = 3600.0  # a picture of the same refreshes is the same
 _SLOW_S = 20.0  # so long the numbers of the folder are shown as they are
 
 
@@ -29,17 +30,17 @@ def overview(page: Annotated[Page, sees("read")]) -> Response:
     """The numbers of the index, its quality by refresh, and its votes by day."""
     whole = page.key.tenant is None
     refreshes = page.fw.refreshes(_REFRESHES) if whole else []
-    activity = page.aged("activity", partial(page.fw.activity, _DAYS, **page.tenant))
+    measured = [each for each in reversed(refreshes) if _has_quality(each)]
+    newest = measured[-1].at if measured else ""
     return page.render(
         "overview.html",
         whole=whole,
         numbers=page.aged("status", page.fw.status, fresh_s=_SLOW_S) if whole else None,
         health=page.aged("health", page.fw.health) if whole else None,
-        activity=activity,
-        by_day=_by_day(activity.value or []),
-        quality=_quality(refreshes),
+        votes=page.aged("activity", partial(_by_day, page)),
+        quality=page.aged(("quality", newest), partial(_quality, measured), fresh_s=_DRAWN_S),
         refreshes=refreshes[:10],
-        n_quality=sum(_has_quality(each) for each in refreshes),
+        n_quality=len(measured),
     )
 
 
@@ -88,9 +89,8 @@ def _has_quality(refresh: PastRefresh) -> bool:
     return any(name in refresh.scores for name in _QUALITY.values())
 
 
-def _quality(refreshes: Sequence[PastRefresh]) -> Markup:
+def _quality(measured: Sequence[PastRefresh]) -> Markup:
     """The quality after each refresh: of the new weights where they went live, else of those that stayed."""
-    measured = [each for each in reversed(refreshes) if _has_quality(each)]
 
     def score(refresh: PastRefresh, name: str) -> float | None:
         return refresh.scores.get(name if refresh.parameters == "new" else f"{name}_before")
@@ -103,7 +103,8 @@ def _times(refreshes: Sequence[PastRefresh]) -> list[str]:
     return [each.at[5:16].replace("T", " ") for each in refreshes]
 
 
-def _by_day(days: Sequence[DayActivity]) -> Markup:
-    labels = [each.day for each in days]
+def _by_day(page: Page) -> Markup:
+    """The votes by day; blank where nothing was asked."""
+    days = page.fw.activity(_DAYS, **page.tenant)
     votes = {"helpful": [d.helpful for d in days], "harmful": [d.harmful for d in days]}
-    return bars("Votes by day", labels, votes)
+    return bars("Votes by day", [each.day for each in days], votes) if days else Markup("")

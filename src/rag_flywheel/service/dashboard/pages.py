@@ -2,17 +2,18 @@
 
 import time
 from collections.abc import Callable, Coroutine, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from inspect import isawaitable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
+from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
@@ -20,14 +21,23 @@ from starlette.exceptions import HTTPException
 
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.flywheel import Flywheel
-from rag_flywheel.service.calls import Call, TenantArguments, needs, service_of
-from rag_flywheel.service.dashboard.aged import Aged, AgedResults
+from rag_flywheel.formats.printable import printable
+from rag_flywheel.service.calls import (
+    ANYBODY,
+    Call,
+    Service,
+    TenantArguments,
+    is_open,
+    needs,
+    service_of,
+)
+from rag_flywheel.service.dashboard.aged import FRESH_S, WAIT_S, Aged, AgedResults
 from rag_flywheel.service.dashboard.session import Session, Sessions, new_session
 from rag_flywheel.service.problems import Refused, status_of
-from rag_flywheel.store.service.keys import Key, Scope
+from rag_flywheel.store.service.keys import Key, Scope, key_by_id
 
 _HERE = Path(__file__).parent
-STATIC = _HERE / "static"
+FILES = _HERE / "static"
 PER_PAGE = 25
 THEME = "fw_theme"
 _SHORT = 400  # characters of a text in a list
@@ -55,16 +65,28 @@ SCREENS: tuple[tuple[str, str, Scope, bool], ...] = (
 )
 """(path, name, the scope it needs, whether it concerns all tenants) of each screen."""
 T = TypeVar("T")
+Part = Annotated[int, Query(alias="part", ge=1, description="Of a list that has several.")]
 
 
 def short(text: object, most: int = _SHORT) -> str:
-    """A text, cut where it is long."""
+    """A text to be read, cut where it is long, with what cannot be seen as escapes."""
     whole = str(text)
-    return whole[:most] + "…" if len(whole) > most else whole
+    return printable(whole[:most] + "…" if len(whole) > most else whole)
 
 
-def printable(text: str) -> str:
-    """A text with a mark in place of each control character, which no page may hold."""
+class Files(StaticFiles):
+    """The script, the style sheet and the icon, never taken for anything else."""
+
+    def file_response(self, *args: Any, **named: Any) -> Response:
+        """The response with a file."""
+        response = super().file_response(*args, **named)
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def without_controls(text: str) -> str:
+    """A text with a mark in place of each control character, which no page may hold, not even in a field."""
     return text.translate(_CONTROL)
 
 
@@ -116,7 +138,7 @@ def dashboard_of(request: Request) -> Dashboard:
     service = service_of(request)
     found: tuple[object, Dashboard] | None = getattr(state, "dashboard", None)
     if found is None or found[0] is not service:
-        found = state.dashboard = (service, Dashboard(Sessions(service), AgedResults()))
+        found = state.dashboard = (service, Dashboard(Sessions(service.state), AgedResults()))
     return found[1]
 
 
@@ -126,6 +148,7 @@ class Page:
 
     request: Request
     call: Call
+    began: float = field(default_factory=time.time)
 
     @property
     def fw(self) -> Flywheel:
@@ -170,9 +193,13 @@ class Page:
         self, what: Hashable, compute: Callable[[], T], *, fresh_s: float | None = None
     ) -> Aged[T]:
         """A result of the library for this visitor's index and tenant, which may take its time."""
-        more = {} if fresh_s is None else {"fresh_s": fresh_s}
-        results = dashboard_of(self.request).results
-        return results.get((self.scope, what), compute, since=self.session.changed, **more)
+        return dashboard_of(self.request).results.get(
+            (self.scope, what),
+            compute,
+            since=self.session.changed,
+            fresh_s=FRESH_S if fresh_s is None else fresh_s,
+            until=self.began + WAIT_S,
+        )
 
     def url(self, path: str, **query: object) -> str:
         """The address of a page of this index."""
@@ -232,13 +259,21 @@ class Sees:
 
     async def __call__(self, request: Request) -> Page:
         """The visit, allowed by the rule of the API. Raises SignInNeeded, Refused, UnknownIdError."""
-        sessions = dashboard_of(request).sessions
-        key = await run_in_threadpool(sessions.key, request.state.session)
+        key = await run_in_threadpool(key_of, service_of(request), request.state.session)
         if key is None:
             raise SignInNeeded
         allowed = needs(self.scope, whole_index=self.whole_index).dependency
         call = allowed(request=request, key=key)
         return Page(request, await call if isawaitable(call) else call)
+
+
+def key_of(service: Service, session: Session) -> Key | None:
+    """The key that a session acts by; None: one has to sign in."""
+    if session.key_id is not None:
+        found = key_by_id(service.state, session.key_id)
+        if found is not None and not found.public:
+            return found
+    return ANYBODY if is_open(service) else None
 
 
 def part(items: Sequence[T], number: int) -> tuple[Sequence[T], int, int]:
@@ -261,7 +296,7 @@ def _render(request: Request, template: str, status: int, context: dict[str, obj
     if session.notice:
         request.state.session = replace(session, notice="")
     text = _TEMPLATES.get_template(template).render(**shared, **context)
-    return HTMLResponse(printable(text).encode("utf-8", "replace"), status)
+    return HTMLResponse(without_controls(text).encode("utf-8", "replace"), status)
 
 
 def plain_page(request: Request, template: str, status: int = 200, **context: object) -> Response:

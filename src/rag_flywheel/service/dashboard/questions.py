@@ -5,11 +5,10 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 
-from rag_flywheel.service.dashboard.pages import Page, PageRoute, part, sees
+from rag_flywheel.service.dashboard.pages import Page, PageRoute, Part, part, sees
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Reviewer = Annotated[Page, sees("review")]
-Part = Annotated[int, Query(alias="part", ge=1)]
 _MOST = 500  # questions that are listed
 _SLOW_S = 20.0
 ORDERS = {"asked": "asked most", "worst": "served worst", "disputed": "disagreed on"}

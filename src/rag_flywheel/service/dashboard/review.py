@@ -7,8 +7,7 @@ from fastapi import APIRouter, Form, Response
 
 from rag_flywheel.errors import UnknownIdError, quoted
 from rag_flywheel.records import ReviewItem
-from rag_flywheel.service.dashboard.pages import Page, PageRoute, part, printable, sees
-from rag_flywheel.service.dashboard.questions import Part
+from rag_flywheel.service.dashboard.pages import Page, PageRoute, Part, part, sees, without_controls
 from rag_flywheel.service.problems import Refused
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -74,7 +73,7 @@ def _changed(page: Page, id_: str, text: str | None) -> str | None:
     if text is None:
         return None
     own = next((each.text for each in _items(page) if each.id == id_), text)
-    return None if text == printable(own.replace("\r\n", "\n")) else text
+    return None if text == without_controls(own.replace("\r\n", "\n")) else text
 
 
 def _items(page: Page) -> list[ReviewItem]:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from fastapi import Request, Response
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
-from rag_flywheel.service.calls import ANYBODY, Service, is_open
+from rag_flywheel.store.database import Database
 from rag_flywheel.store.service.file import secret
-from rag_flywheel.store.service.keys import Key, key_by_id
 from rag_flywheel.store.tenants import Tenant
 
 COOKIE = "fw_session"
@@ -55,9 +54,9 @@ class Session:
 class Sessions:
     """Reads and writes the cookies of one service, whose processes share a secret."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._secret = secret(service.state, _SECRET)
+    def __init__(self, state: Database) -> None:
+        """state: the service's own records."""
+        self._secret = secret(state, _SECRET)
         self._signed = URLSafeTimedSerializer(self._secret, salt="session")
 
     def read(self, request: Request) -> Session | None:
@@ -89,14 +88,6 @@ class Sessions:
         """Whether this is the token of the session's forms."""
         given = token.encode() if isinstance(token, str) else b""
         return hmac.compare_digest(self.form_token(session).encode(), given)
-
-    def key(self, session: Session) -> Key | None:
-        """The key that a session acts by; None: one has to sign in."""
-        if session.key_id is not None:
-            found = key_by_id(self._service.state, session.key_id)
-            if found is not None and not found.public:
-                return found
-        return ANYBODY if is_open(self._service) else None
 
 
 def new_session(key_id: str | None = None) -> Session:

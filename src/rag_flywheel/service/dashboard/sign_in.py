@@ -11,7 +11,7 @@ from rag_flywheel.service.calls import service_of
 from rag_flywheel.service.dashboard.pages import (
     Page,
     PageRoute,
-    dashboard_of,
+    key_of,
     plain_page,
     sees,
 )
@@ -45,7 +45,7 @@ def sign_in(request: Request, key: Annotated[str, Form()] = "") -> Response:
 def sign_out(request: Request) -> Response:
     """End the session."""
     request.state.session = new_session()
-    is_open = dashboard_of(request).sessions.key(request.state.session) is not None
+    is_open = key_of(service_of(request), request.state.session) is not None
     return _to_start(request) if is_open else RedirectResponse(_root(request) + "/sign-in", 303)
 
 

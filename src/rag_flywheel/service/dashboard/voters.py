@@ -6,8 +6,7 @@ from fastapi import APIRouter, Form, Response
 
 from rag_flywheel.errors import UnknownIdError, quoted
 from rag_flywheel.report.raters import Rater
-from rag_flywheel.service.dashboard.pages import Page, PageRoute, part, sees
-from rag_flywheel.service.dashboard.questions import Part
+from rag_flywheel.service.dashboard.pages import Page, PageRoute, Part, part, sees
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Reviewer = Annotated[Page, sees("review", whole_index=True)]

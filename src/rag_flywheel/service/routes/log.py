@@ -6,13 +6,11 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from rag_flywheel.records import (
-    Comparison,
     DayActivity,
     Explanation,
     HistoryEntry,
     Hit,
     PassageJudgment,
-    PastRefresh,
     PastVotes,
     QuestionSummary,
     RecordedRetrieval,
@@ -118,24 +116,6 @@ def activity(
 ) -> Response:
     """How much was asked and voted on each day (UTC), the oldest first."""
     return answer(call.fw.activity(days, **call.tenant(*tenants)))
-
-
-@router.get("/refreshes", response_model=list[schema_of(PastRefresh)], responses=READS)  # type: ignore[misc]
-def refreshes(call: Annotated[Call, needs("read", whole_index=True)], n: Many = 50) -> Response:
-    """The newest refreshes that ended, the newest first."""
-    return answer(call.fw.refreshes(n))
-
-
-@router.get("/compare", response_model=schema_of(Comparison), responses=READS)
-def compare(
-    call: Annotated[Call, needs("review", whole_index=True)],
-    before: Annotated[str, Query(description="The id of a version.")],
-    after: Annotated[str, Query(description="The id of another one.")],
-    n: Annotated[int, Query(ge=1, le=1000, description="Of so many questions.")] = 100,
-    k: Annotated[int, Query(ge=1, le=1000, description="In so many best passages.")] = 8,
-) -> Response:
-    """The questions among those asked most that two versions answer otherwise."""
-    return answer(call.fw.compare(before, after, n=n, k=k))
 
 
 @router.post("/votes-behind", response_model=list[schema_of(PastVotes)], responses=READS)  # type: ignore[misc]
