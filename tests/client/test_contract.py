@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from in_process import async_client_of, client_of
-from rag_flywheel import Candidate, Config, Flywheel, Passage, Vote
+from in_process import URL, async_client_of, client_of, http_of
+from rag_flywheel import Candidate, Config, Flywheel, Passage, Retrieval, Vote
+from rag_flywheel.client import Client, RetrievalWithToken
 from rag_flywheel.errors import FlywheelError
 
 ODD_IDS = ["a/b", "..", ".", "a b", "ü#1?x=2&y", "x:accept", "100%", "a\\b", '"', "日本"]
@@ -245,10 +246,10 @@ BAD: dict[str, Callable[[Any, str], Any]] = {
 }  # fmt: skip
 LOOSE = {
     "query that is a number", "k that is text", "k that is True", "relevance that is text",
-    "no verdict",
-    "a list of users", "no signal", "gaps of no days", "a grade of 101", "no count", "no age",
-    "no order", "days that are text", "rows that are none", "ids that are text", "no filter", "half a surrogate pair",
-    "a blank user",
+    "no verdict", "a list of users", "no signal", "gaps of no days",
+    "a grade of 101", "no count", "no age", "no order",
+    "days that are text", "rows that are none", "ids that are text", "no filter",
+    "half a surrogate pair", "a blank user",
 }  # fmt: skip
 """What the service itself refuses, in words of its own."""
 
@@ -273,6 +274,18 @@ def test_an_id_with_an_escape_in_it_is_an_id(folder: Path) -> None:
         client.add([Passage("%2e%2F?", "words")])
         assert client.passage("%2e%2F?").text == "words"
         client.remove(["%2e%2F?"])
+
+
+def test_answers_come_with_tokens_where_they_are_wanted(folder: Path) -> None:
+    with http_of(folder) as http, Client(URL, http=http, feedback_tokens=True) as client:
+        for asked in (client.retrieve("reset"), client.rerank("reset", GIVEN)):
+            assert isinstance(asked, RetrievalWithToken)
+            body = {"token": asked.feedback_token, "verdict": "helpful"}
+            assert http.post("/v1/browser/answer-feedback", json=body).json() == {"recorded": 1}
+        unrecorded = client.retrieve("reset", record=False)
+        assert isinstance(unrecorded, RetrievalWithToken)
+        assert unrecorded.feedback_token is None
+        assert type(client.retrieve_many(["reset"])[0]) is Retrieval
 
 
 def test_files_of_known_answers_are_sent(both: tuple[Flywheel, Any], tmp_path: Path) -> None:

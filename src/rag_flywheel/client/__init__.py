@@ -5,5 +5,6 @@
 
 from rag_flywheel.client.asynchronous.client import AsyncClient
 from rag_flywheel.client.synchronous.client import Client
+from rag_flywheel.client.tokens import RetrievalWithToken
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "Client", "RetrievalWithToken"]

@@ -38,6 +38,7 @@ from rag_flywheel.client.sending import (
     tenant_body,
     tenant_query,
 )
+from rag_flywheel.client.tokens import RetrievalWithToken
 from rag_flywheel.client.uploads import chosen_files
 from rag_flywheel.errors import InputError, ServiceError
 from rag_flywheel.formats.framework_documents import passages_of
@@ -102,6 +103,7 @@ class AsyncClient:
         index: str | None = None,
         timeout_s: float = 30.0,
         retries: int = 4,
+        feedback_tokens: bool = False,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         """A client of the service at `url`, such as http://127.0.0.1:8000; nothing is sent yet.
@@ -111,11 +113,14 @@ class AsyncClient:
         timeout_s: how long one attempt waits for its answer.
         retries: how often a request is sent again when the service is not reached, is busy, or has had too
             many calls; a vote that was sent again counts once.
+        feedback_tokens: whether `retrieve` and `rerank` return a `RetrievalWithToken`, whose token a page
+            sends with the votes of its reader.
         http: a client of httpx to use instead of an own one, as for a proxy or certificates; it is not
             closed. Raises InputError.
         """
         if not isinstance(retries, int) or retries < 0:
             raise InputError(f"retries is {retries!r}; expected a whole number, 0 or more")
+        self._kind = RetrievalWithToken if feedback_tokens else Retrieval
         self._to = AsyncConnection(
             url,
             key=key,
@@ -341,7 +346,12 @@ class AsyncClient:
             "session_id": session_id,
             **tenant_body(tenant, all_tenants),
         }
-        found: Retrieval = await self._to.send(Retrieval, "/retrieve", body)
+        return await self._answered("/retrieve", body)
+
+    async def _answered(self, path: str, body: Named) -> Retrieval:
+        if self._kind is RetrievalWithToken:
+            body["feedback_token"] = True
+        found: Retrieval = await self._to.send(self._kind, path, body)
         return found
 
     async def retrieve_many(
@@ -418,8 +428,7 @@ class AsyncClient:
             "session_id": session_id,
             **tenant_body(tenant, all_tenants),
         }
-        found: Retrieval = await self._to.send(Retrieval, "/rerank", body)
-        return found
+        return await self._answered("/rerank", body)
 
     async def feedback(
         self,

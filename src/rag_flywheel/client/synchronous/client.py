@@ -39,6 +39,7 @@ from rag_flywheel.client.sending import (
 from rag_flywheel.client.synchronous.connection import Connection
 from rag_flywheel.client.synchronous.golden import Golden
 from rag_flywheel.client.synchronous.review import Review
+from rag_flywheel.client.tokens import RetrievalWithToken
 from rag_flywheel.client.uploads import chosen_files
 from rag_flywheel.errors import InputError, ServiceError
 from rag_flywheel.formats.framework_documents import passages_of
@@ -103,6 +104,7 @@ class Client:
         index: str | None = None,
         timeout_s: float = 30.0,
         retries: int = 4,
+        feedback_tokens: bool = False,
         http: httpx.Client | None = None,
     ) -> None:
         """A client of the service at `url`, such as http://127.0.0.1:8000; nothing is sent yet.
@@ -112,11 +114,14 @@ class Client:
         timeout_s: how long one attempt waits for its answer.
         retries: how often a request is sent again when the service is not reached, is busy, or has had too
             many calls; a vote that was sent again counts once.
+        feedback_tokens: whether `retrieve` and `rerank` return a `RetrievalWithToken`, whose token a page
+            sends with the votes of its reader.
         http: a client of httpx to use instead of an own one, as for a proxy or certificates; it is not
             closed. Raises InputError.
         """
         if not isinstance(retries, int) or retries < 0:
             raise InputError(f"retries is {retries!r}; expected a whole number, 0 or more")
+        self._kind = RetrievalWithToken if feedback_tokens else Retrieval
         self._to = Connection(
             url,
             key=key,
@@ -340,7 +345,12 @@ class Client:
             "session_id": session_id,
             **tenant_body(tenant, all_tenants),
         }
-        found: Retrieval = self._to.send(Retrieval, "/retrieve", body)
+        return self._answered("/retrieve", body)
+
+    def _answered(self, path: str, body: Named) -> Retrieval:
+        if self._kind is RetrievalWithToken:
+            body["feedback_token"] = True
+        found: Retrieval = self._to.send(self._kind, path, body)
         return found
 
     def retrieve_many(
@@ -417,8 +427,7 @@ class Client:
             "session_id": session_id,
             **tenant_body(tenant, all_tenants),
         }
-        found: Retrieval = self._to.send(Retrieval, "/rerank", body)
-        return found
+        return self._answered("/rerank", body)
 
     def feedback(
         self,
