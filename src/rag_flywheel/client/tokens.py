@@ -9,7 +9,8 @@ from rag_flywheel.records import Retrieval
 class RetrievalWithToken(Retrieval):
     """An answer of a service.
 
-    feedback_token: allows votes on it alone, as the user who asked, for some hours; None: it was not recorded.
+    feedback_token: allows votes on it alone, as the user who asked, for some hours; None: it was not
+        recorded.
     """
 
     feedback_token: str | None = None

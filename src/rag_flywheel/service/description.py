@@ -7,8 +7,10 @@ from fastapi import APIRouter, FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
+from rag_flywheel.service.calls import Needs
 from rag_flywheel.service.problems import MEDIA_TYPE, Problem
 from rag_flywheel.service.repeats import HEADER, OnceRoute
+from rag_flywheel.service.routes.browser import needs_voter
 
 DESCRIPTION = """\
 Everything that a `Flywheel` does, over HTTP. Each path is that of the first index; the same below
@@ -113,9 +115,12 @@ def operations(schema: Schema) -> Iterator[tuple[str, str, Schema]]:
 
 def scope_of(route: APIRoute) -> str | None:
     """The scope that a key needs for a route; None: it needs no key."""
-    return next(
-        (str(call.scope) for call in _dependencies(route.dependant) if hasattr(call, "scope")), None
-    )
+    for call in _dependencies(route.dependant):
+        if isinstance(call, Needs):
+            return call.scope
+        if call is needs_voter:
+            return "vote"
+    return None
 
 
 def _dependencies(dependant: Dependant) -> Iterator[Any]:
