@@ -383,7 +383,7 @@ def page_routes(routes: Any) -> Iterator[Any]:
     for route in routes:
         if hasattr(route, "effective_candidates"):  # a router that FastAPI includes as it is
             yield from page_routes(route.effective_candidates())
-        elif hasattr(route, "dependant") and not str(route.path).startswith("/v1"):
+        elif hasattr(route, "dependant") and not str(route.path).startswith(("/v1", "/ubi_")):
             yield route
 
 

@@ -243,7 +243,10 @@ class RemoveBody(Tenanted):
 class VotesBehindBody(Tenanted):
     """The event numbers of the votes that a hit rests on: its `explanation.votes`."""
 
-    votes: Annotated[list[StrictInt], Field(examples=[[1, 2]])]
+    votes: Annotated[
+        list[Annotated[StrictInt, Field(ge=1, lt=2**63)]],
+        Field(max_length=100_000, examples=[[1, 2]]),
+    ]
 
 
 class RatersBody(Body):

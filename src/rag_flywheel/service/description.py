@@ -7,10 +7,8 @@ from fastapi import APIRouter, FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from rag_flywheel.service.calls import Needs
 from rag_flywheel.service.problems import MEDIA_TYPE, Problem
 from rag_flywheel.service.repeats import HEADER, OnceRoute
-from rag_flywheel.service.routes.browser import needs_voter
 
 DESCRIPTION = """\
 Everything that a `Flywheel` does, over HTTP. Each path is that of the first index; the same below
@@ -115,12 +113,10 @@ def operations(schema: Schema) -> Iterator[tuple[str, str, Schema]]:
 
 def scope_of(route: APIRoute) -> str | None:
     """The scope that a key needs for a route; None: it needs no key."""
-    for call in _dependencies(route.dependant):
-        if isinstance(call, Needs):
-            return call.scope
-        if call is needs_voter:
-            return "vote"
-    return None
+    if "browser" in route.tags:  # any key that may vote, and a public one
+        return "vote"
+    found = (getattr(call, "scope", None) for call in _dependencies(route.dependant))
+    return next((str(scope) for scope in found if scope is not None), None)
 
 
 def _dependencies(dependant: Dependant) -> Iterator[Any]:
