@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.records import Signal, Verdict
 
 Target: TypeAlias = Literal["ubi_events", "ubi_queries"]
@@ -105,8 +105,10 @@ def _values(body: bytes) -> Iterator[object]:
         return
     if isinstance(whole, list):
         yield from whole
-    else:
+    elif isinstance(whole, dict):
         yield whole
+    else:
+        raise InputError(f"the body is {quoted(whole)}; expected a document or an array of them")
 
 
 def _line(number: int, line: bytes) -> object:

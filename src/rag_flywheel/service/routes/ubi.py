@@ -24,13 +24,12 @@ _EXAMPLE = {
     "timestamp": "2026-11-30T12:00:00Z",
     "event_attributes": {"object": {"object_id": "reset"}, "position": {"ordinal": 1}},
 }
-_DOCUMENT = {"type": "object", "properties": {"query_id": {"type": "string"}}}
 _BODY = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {"anyOf": [_DOCUMENT, {"type": "array", "items": _DOCUMENT}]},
+                "schema": {"anyOf": [{"type": "object"}, {"type": "array"}]},
                 "example": [_EXAMPLE],
             }
         },
