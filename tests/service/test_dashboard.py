@@ -5,6 +5,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +18,7 @@ import dashboards
 from dashboards import HOSTILE, QUERY, SCREENS, form_token
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.service.app import create_app
+from rag_flywheel.service.dashboard.overview import told
 from rag_flywheel.service.dashboard.pages import Sees
 from rag_flywheel.service.settings import Settings
 from rag_flywheel.store.service.file import open_file
@@ -31,6 +33,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dashboards.make(root / "kb", hostile=True)
     dashboards.make(root / "teams", config=Config(encoder="fakes:word_encoder", tenant_key="team"))
     return root
+
+
+@pytest.fixture(scope="module")
+def viewer(made: Path) -> Iterator[TestClient]:
+    """For tests that change nothing but the log."""
+    settings = Settings(indexes={n: made / n for n in ("kb", "teams")}, state=made / "viewer.db")
+    with TestClient(create_app(settings), base_url=BASE) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -98,10 +108,10 @@ class Elements(HTMLParser):
 
 
 @pytest.mark.parametrize("path", SCREENS)
-def test_a_screen_is_whole_small_and_its_own(client: TestClient, path: str) -> None:
-    text = loaded(client, path)
+def test_a_screen_is_whole_small_and_its_own(viewer: TestClient, path: str) -> None:
+    text = loaded(viewer, path)
     assert len(text.encode()) < 100_000
-    answer = client.get(path)
+    answer = viewer.get(path)
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
@@ -121,8 +131,8 @@ def test_a_screen_is_whole_small_and_its_own(client: TestClient, path: str) -> N
 
 
 @pytest.mark.parametrize("path", SCREENS)
-def test_hostile_text_stays_text(client: TestClient, path: str) -> None:
-    text = loaded(client, path)
+def test_hostile_text_stays_text(viewer: TestClient, path: str) -> None:
+    text = loaded(viewer, path)
     for found in Elements(text).found:
         assert "onmouseover" not in found[1]
     assert "<script>alert" not in text
@@ -131,23 +141,23 @@ def test_hostile_text_stays_text(client: TestClient, path: str) -> None:
     assert "\x1b" not in text
 
 
-def test_hostile_text_is_shown_where_it_belongs(client: TestClient) -> None:
-    shown = loaded(client, "/review")
+def test_hostile_text_is_shown_where_it_belongs(viewer: TestClient) -> None:
+    shown = loaded(viewer, "/review")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
     assert "{{ 7 * 7 }}" in shown
     assert r"\u202eabc\u2066" in re.sub(r"(?s)<textarea.*?</textarea>", "", shown)
-    searched = loaded(client, "/passages?q=hostile")
+    searched = loaded(viewer, "/passages?q=hostile")
     assert "&lt;script&gt;" in searched
     for name, text in HOSTILE.items():
         if name == "nul":
             continue
-        page = client.get("/passages/one", params={"id": f"{name} {text}"})
+        page = viewer.get("/passages/one", params={"id": f"{name} {text}"})
         assert page.status_code == 200, name
         assert "<script>alert" not in page.text
-    long = client.get("/passages/one", params={"id": "long"})
+    long = viewer.get("/passages/one", params={"id": "long"})
     assert len(long.content) < 100_000
     for query in (*HOSTILE.values(), "w" * 3_000):
-        found = post(client, "/ask", query=query, other=query, user=query)
+        found = post(viewer, "/ask", query=query, other=query, user=query)
         assert "<script>alert" not in found
         assert len(found.encode()) < 100_000
 
@@ -193,11 +203,11 @@ def _first_rank(order: str, id_: str) -> int:
     return int(json.loads(order).index(id_)) + 1
 
 
-def test_a_vote_that_no_page_sends_is_refused(client: TestClient) -> None:
-    token = form_token(client.get("/").text)
+def test_a_vote_that_no_page_sends_is_refused(viewer: TestClient) -> None:
+    token = form_token(viewer.get("/").text)
     for vote in ("helpful:99", "helpful:0", "loved:1", "helpful", "helpful:²"):
         data = {"form_token": token, "vote": vote, "shown": "x", "asked": "a", "order": '["send"]'}
-        answer = client.post("/ask", data=data)
+        answer = viewer.post("/ask", data=data)
         assert answer.status_code in (404, 422), vote
         assert "<h1>" in answer.text
 
@@ -235,10 +245,10 @@ def test_the_queue_is_decided_edited_and_undone(
     assert "x" * 20_000 in client.get(f"/review/item?id={whole[0]}").text
 
 
-def test_every_item_is_reached_by_parts(client: TestClient) -> None:
-    with_parts = loaded(client, "/voters")
+def test_every_item_is_reached_by_parts(viewer: TestClient) -> None:
+    with_parts = loaded(viewer, "/voters")
     assert "muted" in with_parts
-    text = loaded(client, "/review?part=99")
+    text = loaded(viewer, "/review?part=99")
     assert 'class="item"' in text
 
 
@@ -475,24 +485,57 @@ def test_an_administrator_looks_at_one_tenant(client: TestClient) -> None:
     assert "They leave on Mondays." in loaded(client, "/indexes/teams/review")
 
 
-def test_what_is_not_there_is_a_page_too(client: TestClient) -> None:
+@pytest.mark.parametrize("tenant", ["two", "1", '"1"', "ü\x00{{", "x" * 200])
+def test_a_tenant_is_chosen_as_it_is_written(client: TestClient, tenant: str) -> None:
+    text = post_of(client, "/indexes/teams/", "/indexes/teams/tenant", tenant=tenant)
+    shown = next(a["value"] for tag, a in Elements(text).found if a.get("name") == "tenant")
+    again = post_of(client, "/indexes/teams/", "/indexes/teams/tenant", tenant=tenant)
+    assert (
+        next(a["value"] for tag, a in Elements(again).found if a.get("name") == "tenant") == shown
+    )
+    assert shown.replace("\ufffd", "\x00") == tenant
+    token = form_token(text)
+    data = {"form_token": token, "tenant": "x" * 201}
+    assert client.post("/indexes/teams/tenant", data=data).status_code == 422
+
+
+def test_a_record_is_told_in_sentences_values_and_tables() -> None:
+    @dataclass(frozen=True)
+    class Week:
+        day: str
+        per_question: float | None
+
+    @dataclass(frozen=True)
+    class Found:
+        share_near: float
+        n_votes: int
+        weeks: tuple[Week, ...]
+        findings: tuple[str, ...]
+
+    shown = told(Found(0.12345, 7, (Week("2026-11-30", None),), ("Votes fall on few.",)))
+    assert shown.sentences == ("Votes fall on few.",)
+    assert shown.values == (("share near", "0.123"), ("n votes", "7"))
+    assert shown.tables == (("weeks", ("day", "per question"), (("2026-11-30", "not known"),)),)
+
+
+def test_what_is_not_there_is_a_page_too(viewer: TestClient) -> None:
     for path in ("/passages/one?id=x", "/versions/one?id=x", "/review/item?id=x", "/versions/job?id=x",
                  "/indexes/none/", "/voters/mute?user=x", "/versions/compare?before=x&after=y"):  # fmt: skip
-        answer = client.get(path)
+        answer = viewer.get(path)
         assert answer.status_code == 404, path
         assert answer.headers["content-type"].startswith("text/html")
         assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert client.get("/review?part=none").status_code == 422
+    assert viewer.get("/review?part=none").status_code == 422
 
 
-def test_the_files_of_the_pages_are_small_and_from_here(client: TestClient) -> None:
+def test_the_files_of_the_pages_are_small_and_from_here(viewer: TestClient) -> None:
     for name, most in (("style.css", 20_000), ("script.js", 6_000), ("icon.svg", 1_000)):
-        answer = client.get(f"/dashboard/{name}")
+        answer = viewer.get(f"/dashboard/{name}")
         assert answer.status_code == 200
         assert len(answer.content) < most
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert "http" not in answer.text.replace("http://www.w3.org/2000/svg", "")
-    assert client.get("/dashboard/../pages.py").status_code == 404
+    assert viewer.get("/dashboard/../pages.py").status_code == 404
 
 
 def test_the_chosen_colours_are_on_the_page_at_once(client: TestClient) -> None:
@@ -502,6 +545,6 @@ def test_the_chosen_colours_are_on_the_page_at_once(client: TestClient) -> None:
     assert '<html lang="en">' in client.get("/").text
 
 
-def test_no_page_is_part_of_the_api(client: TestClient) -> None:
-    paths = client.get("/v1/openapi.json").json()["paths"]
+def test_no_page_is_part_of_the_api(viewer: TestClient) -> None:
+    paths = viewer.get("/v1/openapi.json").json()["paths"]
     assert all(path.startswith("/v1") for path in paths)

@@ -29,6 +29,8 @@ CHROMIUM = next(
 )
 SUPPORT = Path(__file__).parents[1] / "support"
 THEMES = ("light", "dark")
+PICTURED = {"ask": 640, "overview": 800, "review": 640}
+"""The height of the picture of each screen, in pixels."""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
@@ -254,10 +256,16 @@ def test_pictures(browser: "Browser", address: str, tmp_path: Path) -> None:
                 hit = page.locator(".column").first.locator(f'.hit[data-passage="{first}"]')
                 if hit.count():
                     hit.get_by_role("button", name="not helpful").click()
-            page.screenshot(path=folder / "dashboard-ask.png")
-            for name in ("overview", "review", "versions"):
+            page.locator("h1").click()
+            picture(page, folder, "ask")
+            for name in ("overview", "review"):
                 page.goto(f"{at}/{name}")
                 settled(page)
-                page.screenshot(path=folder / f"dashboard-{name}.png")
+                picture(page, folder, name)
     finally:
         servers.close() if given else None  # type: ignore[attr-defined]
+
+
+def picture(page: "Page", folder: Path, name: str) -> None:
+    clip = {"x": 0, "y": 0, "width": 1180, "height": PICTURED[name]}
+    page.screenshot(path=folder / f"dashboard-{name}.png", clip=clip)  # type: ignore[arg-type]

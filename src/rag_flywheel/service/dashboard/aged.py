@@ -97,7 +97,3 @@ class AgedResults:
         finally:
             with self._lock:
                 entry.future = None
-
-    def close(self) -> None:
-        """Start nothing more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -14,9 +14,10 @@ _WIDTH, _HEIGHT = 640, 260
 _LEFT_OUT = ("script", "style", "desc")
 
 
-def lines(title: str, labels: Sequence[str], series: Series) -> Markup:
-    """A line for each series over the labels; None where a value is not known."""
-    chart = _pygal().Line(**_common(labels), dots_size=4)
+def lines(title: str, labels: Sequence[str], series: Series, *, shares: bool = False) -> Markup:
+    """A line for each series over the labels; None where a value is not known. shares: from 0 to 1."""
+    fixed = {"range": (0, 1), "y_labels": [0, 0.2, 0.4, 0.6, 0.8, 1]} if shares else {}
+    chart = _pygal().Line(**_common(labels) | fixed, dots_size=4)
     return _drawn(chart, title, labels, series)
 
 
@@ -48,8 +49,6 @@ def _common(labels: Sequence[str]) -> dict[str, Any]:
         "x_labels": list(labels),
         "x_labels_major_count": 6,
         "show_minor_x_labels": n <= 6,
-        "y_labels_major_count": 4,
-        "show_minor_y_labels": False,
         "no_data_text": "nothing yet",
         "truncate_legend": -1,
     }

@@ -1,7 +1,7 @@
 """The screens that show how an index does: overview, health and coverage."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ _REFRESHES = 40
 _DAYS = 60.0
 _QUALITY = {
     "golden questions": "golden_ndcg@10",
-    "held-out questions": "condensed_ndcg",
+    "held-out questions (hits with votes)": "condensed_ndcg",
 }
 _DRAWN_S = 3600.0  # a picture of the same refreshes is the same
 _SLOW_S = 20.0  # so long the numbers of the folder are shown as they are
@@ -50,39 +50,47 @@ def health(page: Watcher) -> Response:
     return page.render("health.html", health=page.aged("health", page.fw.health))
 
 
+@dataclass(frozen=True)
+class Told:
+    """A record, to be read: its sentences, its values by name, and its lists of records as tables."""
+
+    sentences: tuple[str, ...]
+    values: tuple[tuple[str, str], ...]
+    tables: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]], ...]
+
+
 @router.get("/coverage")
-def coverage(page: Annotated[Page, sees("review", whole_index=True)]) -> Response:
+def coverage(page: Annotated[Page, sees("review")]) -> Response:
     """How far votes reach, where the library can tell."""
     compute = getattr(page.fw, "coverage", None)
     if compute is None:
         raise Refused(404, "NotFound", "this release does not measure coverage")
-    found = page.aged("coverage", lambda: _rows(compute()), fresh_s=_SLOW_S)
+    found = page.aged("coverage", lambda: told(compute(**page.tenant)), fresh_s=_SLOW_S)
     return page.render("coverage.html", coverage=found)
 
 
-def _rows(record: Any, before: str = "") -> list[tuple[str, str]]:
-    """The fields of a record by name, those of records in it behind theirs."""
-    if dataclasses.is_dataclass(record):
-        fields = [(f.name, getattr(record, f.name)) for f in dataclasses.fields(record)]
-    elif isinstance(record, Mapping):
-        fields = [(str(name), value) for name, value in record.items()]
-    else:
-        return [(before, _value(record))]
-    rows = []
-    for name, value in fields:
-        full = f"{before}, {name}" if before else name
-        if isinstance(value, list | tuple):
-            for number, each in enumerate(value[:100], 1):
-                rows += _rows(each, f"{full} {number}")
+def told(record: Any) -> Told:
+    """A record of the library, to be read."""
+    sentences: list[str] = []
+    values: list[tuple[str, str]] = []
+    tables = []
+    for each in fields(record):
+        name, value = each.name.replace("_", " "), getattr(record, each.name)
+        if not isinstance(value, tuple):
+            values.append((name, _value(value)))
+        elif value and is_dataclass(value[0]):
+            columns = tuple(column.name for column in fields(value[0]))
+            rows = tuple(tuple(_value(getattr(row, c)) for c in columns) for row in value)
+            tables.append((name, tuple(c.replace("_", " ") for c in columns), rows))
         else:
-            rows += _rows(value, full)
-    return rows
+            sentences += [_value(part) for part in value]
+    return Told(tuple(sentences), tuple(values), tuple(tables))
 
 
 def _value(value: object) -> str:
     if value is None:
         return "not known"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _has_quality(refresh: PastRefresh) -> bool:
@@ -96,7 +104,8 @@ def _quality(measured: Sequence[PastRefresh]) -> Markup:
         return refresh.scores.get(name if refresh.parameters == "new" else f"{name}_before")
 
     series = {words: [score(r, name) for r in measured] for words, name in _QUALITY.items()}
-    return lines("Quality (nDCG) of what was live after each refresh", _times(measured), series)
+    title = "Quality (nDCG) of what was live after each refresh"
+    return lines(title, _times(measured), series, shares=True)
 
 
 def _times(refreshes: Sequence[PastRefresh]) -> list[str]:

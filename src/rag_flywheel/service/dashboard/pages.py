@@ -35,6 +35,7 @@ from rag_flywheel.service.dashboard.aged import FRESH_S, WAIT_S, Aged, AgedResul
 from rag_flywheel.service.dashboard.session import Session, Sessions, new_session
 from rag_flywheel.service.problems import Refused, status_of
 from rag_flywheel.store.service.keys import Key, Scope, key_by_id
+from rag_flywheel.store.service.names import tenant_named
 
 _HERE = Path(__file__).parent
 FILES = _HERE / "static"
@@ -60,7 +61,7 @@ SCREENS: tuple[tuple[str, str, Scope, bool], ...] = (
     ("/versions", "Versions", "read", True),
     ("/passages", "Passages", "read", False),
     ("/voters", "Voters", "review", True),
-    ("/coverage", "Coverage", "review", True),
+    ("/coverage", "Coverage", "review", False),
     ("/health", "Health", "read", True),
 )
 """(path, name, the scope it needs, whether it concerns all tenants) of each screen."""
@@ -176,6 +177,14 @@ class Page:
         return self.fw.config.tenant_key is not None
 
     @property
+    def tenant_field(self) -> str:
+        """The chosen tenant as the field for it is filled in."""
+        chosen, stored = self.session.chosen_tenant, self.session.tenant
+        if chosen is None or stored is None:
+            return ""
+        return str(chosen) if tenant_named(str(chosen)) == chosen else stored
+
+    @property
     def tenant(self) -> TenantArguments:
         """Whose data the page shows: the tenant of the key, or the one that was chosen, or all."""
         if self.key.tenant is not None or not self.has_tenants:
@@ -233,7 +242,8 @@ class Page:
 
     def _here(self) -> str:
         base, path = self.url(""), self.request.url.path
-        return "/" + path.removeprefix(base).strip("/").split("/")[0]
+        first = path.removeprefix(base).strip("/").split("/")[0]
+        return "/" if first == "ask" else f"/{first}"
 
     def _indexes(self) -> list[tuple[str, str, bool]]:
         names = [

@@ -17,7 +17,6 @@ COOKIE = "fw_session"
 LASTS_S = 12 * 3600  # after which one has to sign in again
 _SECRET = "dashboard"
 _MOST_NOTICE = 400  # characters; a cookie has room for 4,000
-_MOST_TENANT = 500
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Session:
 
     def with_tenant(self, tenant: Tenant | None) -> "Session":
         """The session that looks at one tenant; None: at all."""
-        return replace(self, tenant=None if tenant is None else json.dumps(tenant)[:_MOST_TENANT])
+        return replace(self, tenant=None if tenant is None else json.dumps(tenant))
 
 
 class Sessions:
