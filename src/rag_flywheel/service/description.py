@@ -161,7 +161,7 @@ def example_of(schema: Schema, components: Schema) -> Any:
     if schema.get("examples"):
         return schema["examples"][0]
     if schema.get("type") == "array":
-        return [example_of(schema["items"], components)]
+        return [example_of(schema.get("items", {}), components)]
     if "properties" in schema:
         needed = schema.get("required", [])
         return {
