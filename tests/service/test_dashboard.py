@@ -538,6 +538,25 @@ def test_the_files_of_the_pages_are_small_and_from_here(viewer: TestClient) -> N
     assert viewer.get("/dashboard/../pages.py").status_code == 404
 
 
+def test_what_the_screens_show_is_in_the_api_too(
+    client: TestClient, indexes: dict[str, Path]
+) -> None:
+    first = client.get("/v1/questions", params={"order": "disputed", "n": 1}).json()
+    assert [(q["query"], q["disputed"]) for q in first] == [(QUERY, 1.0)]
+    assert client.get("/v1/questions?order=best").status_code == 422
+    assert sum(day["helpful"] for day in client.get("/v1/activity").json()) == 2
+    newest, older = client.get("/v1/refreshes").json()
+    assert newest["outcome"] == "promoted"
+    versions = {"before": older["version"], "after": newest["version"]}
+    compared = client.get("/v1/compare", params=versions).json()
+    assert compared["n_questions"] > 1
+    assert client.get("/v1/compare?before=x&after=y").status_code == 404
+    item = next(i for i in client.get("/v1/review").json() if i["text"] == "They leave on Mondays.")
+    body = {"text": "They leave on Monday."}
+    made = client.post(f"/v1/review/{item['id']}:accept", json=body).json()["passage_id"]
+    assert client.get(f"/v1/passages/{made}").json()["text"] == "They leave on Monday."
+
+
 def test_the_chosen_colours_are_on_the_page_at_once(client: TestClient) -> None:
     client.cookies.set("fw_theme", "dark")
     assert '<html lang="en" data-theme="dark">' in client.get("/").text

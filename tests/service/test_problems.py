@@ -36,8 +36,6 @@ def every_error() -> list[type[errors.FlywheelError]]:
 def test_every_error_of_the_library_has_a_status(kind: type[errors.FlywheelError]) -> None:
     assert status_of(kind.__new__(kind)) == {
         "FlywheelError": 500,
-        "AccessError": 403,
-        "RateLimitedError": 429,
         "UnknownIdError": 404,
         "LockedError": 409,
         "ReadOnlyError": 403,
@@ -88,7 +86,7 @@ def test_what_is_no_json_is_refused(client: TestClient, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1", "/v1/nothing", "/v1/indexes/other/status", "/v1/versions/x"]
+    "path", ["/nothing", "/v1", "/v1/nothing", "/v1/indexes/other/status", "/v1/versions/x"]
 )
 def test_what_there_is_not_is_a_problem_too(client: TestClient, path: str) -> None:
     found = client.get(path)
