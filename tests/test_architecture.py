@@ -25,7 +25,7 @@ PACKAGE = ROOT / "src" / "rag_flywheel"
 SHELVES = [
     {"__init__", "__main__"},
     {"cli"},
-    {"bench", "service"},
+    {"bench", "client", "service"},
     {"tracing"},
     {"flywheel"},
     {"refresh", "report"},
@@ -224,6 +224,7 @@ def test_all_sql_is_in_the_store() -> None:
 
 def test_the_public_names_are_these() -> None:
     assert rag_flywheel.__all__ == [
+        "AccessError",
         "AddFilesReport",
         "AddReport",
         "AuditReport",
@@ -272,6 +273,7 @@ def test_the_public_names_are_these() -> None:
         "PiiFinding",
         "Progress",
         "QuestionSummary",
+        "RateLimitedError",
         "Rater",
         "ReadOnlyError",
         "RecordedHit",
@@ -282,6 +284,7 @@ def test_the_public_names_are_these() -> None:
         "Retrieval",
         "Review",
         "ReviewItem",
+        "ServiceError",
         "Signal",
         "SkippedFile",
         "Status",

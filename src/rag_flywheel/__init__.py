@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "AddFilesReport", "AddReport", "AuditReport", "BackupReport", "Candidate", "ChangedAnswer",
-    "ClosedError", "Comparison", "Config", "ConfigError", "CorruptFileError", "Coverage",
-    "CoverageWeek", "DayActivity", "DiskFullError", "DpCount", "DpCounts", "Encoder",
+    "AccessError", "AddFilesReport", "AddReport", "AuditReport", "BackupReport", "Candidate",
+    "ChangedAnswer", "ClosedError", "Comparison", "Config", "ConfigError", "CorruptFileError",
+    "Coverage", "CoverageWeek", "DayActivity", "DiskFullError", "DpCount", "DpCounts", "Encoder",
     "EncoderError", "EncoderMismatchError", "EncoderNotFoundError", "Explanation", "ExportReport",
     "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap", "GoldenItem", "GoldenSet",
-    "HashedUser", "Health", "HealthCheck", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
-    "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PassageJudgment",
-    "PastRefresh", "PastVotes", "PiiFinding", "Progress", "QuestionSummary", "Rater",
-    "ReadOnlyError", "RecordedHit", "RecordedRetrieval", "RecordedVote", "RefreshReport",
-    "RestoreReport", "Retrieval", "Review", "ReviewItem", "Signal", "SkippedFile", "Status",
-    "StorageError", "TunableEncoder", "UnknownIdError", "Verdict", "VersionInfo", "VersionStory",
-    "Vote", "restore",
+    "HashedUser", "Health", "HealthCheck", "HistoryEntry", "Hit", "InputError", "KnownAnswer",
+    "LockedError", "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage",
+    "PassageJudgment", "PastRefresh", "PastVotes", "PiiFinding", "Progress", "QuestionSummary",
+    "RateLimitedError", "Rater", "ReadOnlyError", "RecordedHit", "RecordedRetrieval",
+    "RecordedVote", "RefreshReport", "RestoreReport", "Retrieval", "Review", "ReviewItem",
+    "ServiceError", "Signal", "SkippedFile", "Status", "StorageError", "TunableEncoder",
+    "UnknownIdError", "Verdict", "VersionInfo", "VersionStory", "Vote", "restore",
 ]  # fmt: skip
 _HOMES = {
     "Config": "config",

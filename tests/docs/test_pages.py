@@ -11,7 +11,7 @@ import rag_flywheel
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "src" / "rag_flywheel"
-GENERATED = {DOCS / "reference" / "command-line.md", DOCS / "reference" / "settings.md"}
+GENERATED = {DOCS / "reference" / f"{name}.md" for name in ("command-line", "settings", "http-api")}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]
 
 

@@ -68,7 +68,11 @@ NOT_RUN = {
     ("docs/notes/speed-notes.md", "RAG_FLYWHEEL_DATA="),
     ("docs/notes/speed-notes.md", "python benchmarks/"),
 }
-KINDS = {"python", "console", "sh", "text", "toml", "ini"}
+ELSEWHERE = {"docs/how-to/run-the-service.md"}
+"""Pages whose programs tests/slow/test_service_docs.py runs, against a service."""
+READ = {"json", "html"}
+"""What is only read, not run."""
+KINDS = {"python", "console", "sh", "text", "toml", "ini", "javascript", "bash"} | READ
 BLOCK = re.compile(r"^```(\w*)( no-run)?\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 IDS = re.compile(r"\b(?:[0-9a-f]{23}|\d{8}T\d{6}Z-[0-9a-f]{5}|\w+-[0-9a-f]{16,})\b")
 TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?Z?|\(\d+\.\d s\)")
@@ -203,7 +207,8 @@ def marks_of(page: Path) -> list[pytest.MarkDecorator]:
     [
         pytest.param(p, marks=marks_of(p))
         for p in PAGES
-        if any(runs and kind != "text" for kind, runs, _ in blocks(p))
+        if name_of(p) not in ELSEWHERE
+        and any(runs and kind not in READ | {"text"} for kind, runs, _ in blocks(p))
     ],
     ids=name_of,
 )

@@ -36,6 +36,8 @@ def every_error() -> list[type[errors.FlywheelError]]:
 def test_every_error_of_the_library_has_a_status(kind: type[errors.FlywheelError]) -> None:
     assert status_of(kind.__new__(kind)) == {
         "FlywheelError": 500,
+        "AccessError": 403,
+        "RateLimitedError": 429,
         "UnknownIdError": 404,
         "LockedError": 409,
         "ReadOnlyError": 403,

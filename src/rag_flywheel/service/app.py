@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 import rag_flywheel
 from rag_flywheel.errors import ConfigError
-from rag_flywheel.service import problems
+from rag_flywheel.service import description, problems
 from rag_flywheel.service.calls import Service
 from rag_flywheel.service.dashboard import (
     ask,
@@ -34,7 +34,9 @@ from rag_flywheel.service.routes import (
     operations,
     passages,
     retrieval,
+    thumbs,
     ubi,
+    uploads,
     watching,
 )
 from rag_flywheel.service.settings import Settings
@@ -52,6 +54,7 @@ ROUTERS = (
     knowledge.router,
     log.router,
     operations.router,
+    uploads.router,
 )
 PAGES = (
     sign_in.own,
@@ -119,6 +122,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router, prefix="/v1")
         app.include_router(router, prefix="/v1/indexes/{index}", include_in_schema=False)
     app.include_router(ubi.router, include_in_schema=False)  # where its collectors expect it
+    app.include_router(thumbs.router, prefix="/v1")
+    description.install(app, ROUTERS, "/v1")
     app.mount("/dashboard", Files(directory=FILES), name="dashboard")
     app.include_router(sign_in.router)
     for router in PAGES:

@@ -15,6 +15,11 @@ TenantGiven = Annotated[
 ]
 
 
+WhereTenant = Annotated[
+    dict[str, Any] | None, Field(description="A filter that names the tenant, and nothing else.")
+]
+
+
 class Body(BaseModel):
     """A body in which nothing is ignored: an unknown field is an error."""
 
@@ -229,11 +234,33 @@ class PassagesBody(Body):
     tenant: TenantGiven = None
 
 
+class RemoveBody(Tenanted):
+    """The ids of passages to remove."""
+
+    ids: Annotated[list[Text], Field(examples=[["refund"]])]
+
+
+class VotesBehindBody(Tenanted):
+    """The event numbers of the votes that a hit rests on: its `explanation.votes`."""
+
+    votes: Annotated[
+        list[Annotated[StrictInt, Field(ge=1, lt=2**63)]],
+        Field(max_length=100_000, examples=[[1, 2]]),
+    ]
+
+
+class RatersBody(Body):
+    """Ids of users that the caller knows, to be matched with the stored hashes."""
+
+    names: Annotated[list[Text], Field(examples=[["ann"]])]
+
+
 class PinBody(Tenanted):
     """The passage that comes first for a question."""
 
     query: Annotated[Text, Field(examples=[_QUESTION])]
     passage_id: Annotated[Text, Field(examples=["reset"])]
+    where: WhereTenant = None
     grade: StrictInt = 1
 
 
@@ -242,6 +269,7 @@ class UnpinBody(Tenanted):
 
     query: Annotated[Text, Field(examples=[_QUESTION])]
     passage_id: Annotated[Text, Field(examples=["reset"])]
+    where: WhereTenant = None
 
 
 class KnownRow(Body):
@@ -311,7 +339,7 @@ class OptOutBody(UserBody):
 class MuteBody(Body):
     """Users whose votes are left out: one by id, others by the hashes that `raters` lists."""
 
-    user_id: Text | None = None
+    user_id: Annotated[Text | None, Field(examples=["ann"])] = None
     raters: list[Text] = Field(default_factory=list)
 
 
@@ -320,6 +348,7 @@ class AuditBody(Body):
 
     regions: list[Text] = Field(default_factory=list)
     passages: StrictBool = False
+    show: Annotated[StrictBool, Field(description="Also return what was found.")] = False
 
 
 class DpCountsBody(Tenanted):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from rag_flywheel.errors import (
+    AccessError,
     BusyError,
     ClosedError,
     ConfigError,
@@ -17,7 +18,9 @@ from rag_flywheel.errors import (
     FlywheelError,
     InputError,
     LockedError,
+    RateLimitedError,
     ReadOnlyError,
+    ServiceError,
     StorageError,
     UnknownIdError,
 )
@@ -34,6 +37,9 @@ STATUSES: Mapping[type[FlywheelError], int] = {
     EncoderError: 503,
     StorageError: 503,
     ClosedError: 503,
+    AccessError: 403,  # these three: of another service
+    RateLimitedError: 429,
+    ServiceError: 503,
     FlywheelError: 500,
 }
 """The status of an error is that of the first class that it is of."""

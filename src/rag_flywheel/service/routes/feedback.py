@@ -153,7 +153,7 @@ def missing(body: MissingBody, call: Voter) -> Response:
     return recorded(call.fw.missing(body.retrieval_id, body.note, user_id=body.user_id, **named))
 
 
-@router.put("/retrievals/{retrieval_id}/answer", status_code=204)
+@router.put("/retrievals/{retrieval_id:path}/answer", status_code=204)
 def keep_answer(retrieval_id: str, body: AnswerBody, call: Voter) -> Response:
     """Store the answer that the application gave from a retrieval."""
     call.fw.answer(retrieval_id, body.text, **call.tenant(body.tenant, body.all_tenants))

@@ -56,14 +56,22 @@ def add_golden(body: KnownBody, call: Reviewer) -> Response:
 def pin(body: PinBody, call: Reviewer) -> Response:
     """Put a passage first for a question."""
     named = call.tenant(body.tenant, body.all_tenants)
-    return answer({"changed": call.fw.pin(body.query, body.passage_id, grade=body.grade, **named)})
+    return answer(
+        {
+            "changed": call.fw.pin(
+                body.query, body.passage_id, where=body.where, grade=body.grade, **named
+            )
+        }
+    )
 
 
 @router.post("/pins:remove", response_model=Changed, responses=WRITES)
 def unpin(body: UnpinBody, call: Reviewer) -> Response:
     """Take back a pin."""
     named = call.tenant(body.tenant, body.all_tenants)
-    return answer({"changed": call.fw.unpin(body.query, body.passage_id, **named)})
+    return answer(
+        {"changed": call.fw.unpin(body.query, body.passage_id, where=body.where, **named)}
+    )
 
 
 @router.get("/review", response_model=list[schema_of(ReviewItem)], responses=READS)  # type: ignore[misc]
@@ -81,7 +89,7 @@ def undo(body: UndoBody, call: Reviewer) -> Response:
     return answer({"item_id": call.fw.review.undo(body.item_id, user_id=body.user_id, **named)})
 
 
-@router.post("/review/{item_id}:accept", response_model=Decided, responses=WRITES)
+@router.post("/review/{item_id:path}:accept", response_model=Decided, responses=WRITES)
 def accept(item_id: str, body: AcceptBody, call: Reviewer) -> Response:
     """Decide that the passage of an item is an answer."""
     named = call.tenant(body.tenant, body.all_tenants)
@@ -89,7 +97,7 @@ def accept(item_id: str, body: AcceptBody, call: Reviewer) -> Response:
     return answer({"item_id": item_id, "passage_id": found})
 
 
-@router.post("/review/{item_id}:reject", response_model=Decided, responses=WRITES)
+@router.post("/review/{item_id:path}:reject", response_model=Decided, responses=WRITES)
 def reject(item_id: str, body: DecisionBody, call: Reviewer) -> Response:
     """Decide that the passage of an item is no answer."""
     named = call.tenant(body.tenant, body.all_tenants)

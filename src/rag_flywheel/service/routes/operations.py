@@ -100,7 +100,7 @@ def versions(call: Watcher) -> Response:
     return answer(call.fw.versions())
 
 
-@router.get("/versions/{version}", response_model=schema_of(VersionStory), responses=READS)
+@router.get("/versions/{version:path}", response_model=schema_of(VersionStory), responses=READS)
 def version(version: str, call: Watcher) -> Response:
     """How a version got its parameters."""
     return answer(call.fw.explain_version(version))
@@ -118,9 +118,10 @@ def compare(
     before: Annotated[str, Query(description="The id of a version.")],
     after: Annotated[str, Query(description="The id of another one.")],
     n: Annotated[int, Query(ge=1, le=1000, description="Of so many questions.")] = 100,
+    k: Annotated[int, Query(ge=1, le=1000, description="In so many best passages.")] = 8,
 ) -> Response:
     """The questions asked most that two versions answer otherwise."""
-    return answer(call.fw.compare(before, after, n=n))
+    return answer(call.fw.compare(before, after, n=n, k=k))
 
 
 @router.post("/rollback", response_model=Live, responses=WRITES)
@@ -153,7 +154,7 @@ def opt_out(body: OptOutBody, call: Operator) -> Response:
 @router.post("/audit", response_model=schema_of(AuditReport), responses=READS)
 def audit(body: AuditBody, call: Operator) -> Response:
     """Count personal data in what is stored, by field and kind."""
-    return answer(call.fw.audit(regions=body.regions, passages=body.passages))
+    return answer(call.fw.audit(regions=body.regions, passages=body.passages, show=body.show))
 
 
 @router.post("/dp-counts", response_model=schema_of(DpCounts), responses=WRITES)

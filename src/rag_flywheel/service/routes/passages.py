@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.records import AddReport, Passage
 from rag_flywheel.service.answers import answer, encoded, schema_of
-from rag_flywheel.service.bodies import NewPassage, PassageBody, PassagesBody, Tenants
+from rag_flywheel.service.bodies import NewPassage, PassageBody, PassagesBody, RemoveBody, Tenants
 from rag_flywheel.service.calls import Call, needs
 from rag_flywheel.service.cursors import after, cursor
 from rag_flywheel.service.problems import READS, WRITES
@@ -63,9 +63,12 @@ def passages(
     where: Where = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor_given: Annotated[str | None, Query(alias="cursor")] = None,
+    after_id: Annotated[
+        str | None, Query(alias="after", description="Instead of a cursor: ids after this one.")
+    ] = None,
 ) -> Response:
     """The passages of the index, in pages."""
-    begin = after(cursor_given, str)
+    begin = after_id if cursor_given is None else after(cursor_given, str)
     found = call.fw.passages(
         filter_given(where), n=limit + 1, after=begin or "", **call.tenant(*tenants)
     )
@@ -110,6 +113,13 @@ async def import_passages(request: Request, call: Writer, tenants: Tenants) -> R
     given = await run_in_threadpool(_read_lines, body, call.service.settings.batch_rows)
     named = call.tenant(*tenants)["tenant"]
     return answer(await run_in_threadpool(call.fw.add, given, tenant=named))
+
+
+@router.post("/passages:remove", response_model=Removed, responses=WRITES)
+def remove_passages(body: RemoveBody, call: Writer) -> Response:
+    """Remove passages, all or none; no answer shows them from now on."""
+    named = call.tenant(body.tenant, body.all_tenants)
+    return answer({"removed": call.fw.remove(body.ids, **named)})
 
 
 @router.get("/passages/{passage_id:path}", response_model=schema_of(Passage), responses=READS)
