@@ -84,6 +84,7 @@ READS: dict[str, Callable[[Any], Any]] = {
     "votes": lambda x: [x.votes(), x.votes(2), x.votes(9, before=x.votes(2)[1].number)],
     "judgments": lambda x: x.judgments(),
     "votes_behind": lambda x: [x.votes_behind(h) for h in x.retrieve("reset my password", record=False).hits],
+    "coverage": lambda x: [x.coverage(), x.coverage(7)],
     "gaps": lambda x: [x.gaps(), x.gaps(7, min_relevance=0.5)],
     "questions": lambda x: [x.questions(), x.questions(1, order="disputed"), x.questions(order="worst")],
     "activity": lambda x: [x.activity(), x.activity(1.5)],

@@ -77,6 +77,7 @@ from rag_flywheel.records import (
 from rag_flywheel.report.progress import Bars, as_progress
 
 if TYPE_CHECKING:
+    from rag_flywheel.report.coverage import Coverage
     from rag_flywheel.report.gaps import Gap
     from rag_flywheel.report.questions import QuestionOrder
     from rag_flywheel.report.raters import Rater
@@ -681,6 +682,20 @@ class Client:
         named = tenant_query(tenant, all_tenants)
         given = params_of(days=as_python(days), min_relevance=as_python(min_relevance))
         found: list[Gap] = self._to.get(list[Gap], "/gaps", {**named, **given})
+        return found
+
+    def coverage(
+        self,
+        days: float = 30.0,
+        *,
+        tenant: "Tenant | None" = None,
+        all_tenants: bool = False,
+    ) -> "Coverage":
+        """Whether votes fall where they help, as `Flywheel.coverage`."""
+        from rag_flywheel.report.coverage import Coverage
+
+        given = {**params_of(days=as_python(days)), **tenant_query(tenant, all_tenants)}
+        found: Coverage = self._to.get(Coverage, "/coverage", given)
         return found
 
     def questions(
