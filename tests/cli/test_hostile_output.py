@@ -115,6 +115,7 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
         "status": [["status"]],
         "health": [["health"], ["health", "--max-age", BAD]],
         "gaps": [["gaps"]],
+        "coverage": [["coverage"], ["coverage", "--tenant", BAD]],
         "export": [["export", f"out{BAD}"], ["export", f"out{BAD}"]],
         "versions": [["versions"], ["versions", "--explain", first], ["versions", "--explain", BAD]],
         "rollback": [["rollback", BAD]],

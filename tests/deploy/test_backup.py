@@ -464,9 +464,9 @@ def test_an_unsound_index_is_not_backed_up_over_a_sound_backup(root: Path, tmp_p
         before = answers(fw)
         fw.backup(tmp_path / "saved")
         live = root / "versions" / str(fw.status().version)
-        array = live / "tokens" / "ids.npy"
+        array = live / "tokens" / "ids-1.npy"
         array.write_bytes(array.read_bytes()[:-1] + b"?")
-        with pytest.raises(CorruptFileError, match=r"tokens/ids.npy is not what .* repair"):
+        with pytest.raises(CorruptFileError, match=r"tokens/ids-1.npy is not what .* repair"):
             fw.backup(tmp_path / "saved")
     restore(tmp_path / "saved", root)
     with opened(root) as fw:

@@ -84,6 +84,10 @@ def test_a_damaged_version_file_is_named_serving_goes_on_and_refresh_repairs(
         with opened(root) as serving:
             before = ids(serving)
             damage(broken / name)
+            if name.startswith("derived/") and not (broken / name).exists():
+                assert ids(serving) == before == use(root)  # it is computed again
+                assert serving.verify() == []
+                continue
             refused(root, CorruptFileError, name, "refresh")
             assert ids(serving) == before
             found = serving.verify()
@@ -106,10 +110,10 @@ def test_a_damaged_version_cannot_be_rolled_back_to(folder: Path) -> None:
     with opened(folder) as fw:
         older = fw.versions()[-1].id
         current = (folder / "CURRENT").read_text()
-        flip(folder / "versions" / older / "tokens" / "ids.npy")
+        flip(folder / "versions" / older / "tokens" / "ids-1.npy")
         for version in (older, None):
             with pytest.raises(
-                CorruptFileError, match=r"cannot be rolled back to: .*tokens/ids\.npy"
+                CorruptFileError, match=r"cannot be rolled back to: .*tokens/ids-1\.npy"
             ):
                 fw.rollback(version)
         assert (folder / "CURRENT").read_text() == current

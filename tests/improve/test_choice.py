@@ -12,6 +12,7 @@ from rag_flywheel.improve.fit import calibrated_parameters, propose
 from rag_flywheel.improve.informative import informative
 from rag_flywheel.improve.likelihood import (
     _slopes,
+    _Votes,
     after_votes,
     evidence_odds,
     fit,
@@ -115,9 +116,7 @@ def test_slopes_are_those_of_small_steps(several: bool) -> None:
     helpful = both.helpful.copy()
     helpful[::3, 0] += CORRECTION_WEIGHT
     both = replace(both, helpful=helpful, n_named=(np.arange(40) % 3 == 0).astype(np.float64))
-    assert both.chosen is not None
-    whole = np.concatenate([both.features.astype(np.float64), both.chosen[:, :, None]], axis=2)
-    given = replace(both, features=whole)
+    given = _Votes.of(both)
     at = np.array([1.5, -0.5, 0.2, 2.0, *[0.7] * several, -0.4, 0.3])
     _, slope = _slopes(given, at, several=several)
     step = 1e-5

@@ -158,6 +158,35 @@ def test_links_are_the_pairs_of_equal_passages(
     assert triples(links(near, targets, sources, said)) == sorted(heard)
 
 
+@thorough(60, few=15)
+@given(seeds, st.integers(1, 9), st.integers(1, 4))
+def test_links_among_queries_leave_out_neighbours_without_weight(
+    seed: int, n: int, width: int
+) -> None:
+    """Among the same queries passages are numbered once. A query may have a passage twice."""
+    rng = np.random.default_rng(seed)
+    queries = random_examples(rng, n, width=width)
+    queries.lineages[:, -1] = np.where(
+        rng.random(n) < 0.3, queries.lineages[:, 0], queries.lineages[:, -1]
+    )
+    copy = queries.at(np.arange(n))  # for the search among other queries
+    each = np.arange(n)
+    near = nearest(queries, queries, each, each)
+    chances = rng.random((n, width)) * (rng.random((n, width)) < 0.7)
+    weights = rng.random(near.rows.shape) * (rng.random(near.rows.shape) < 0.6)
+    every = links(near, copy, queries, chances)
+    assert triples(links(near, queries, queries, chances)) == triples(every)
+    heard = [link for link in triples(every) if weights.ravel()[link[2]] > 0]
+    found = links(near, queries, queries, chances, weights)
+    assert triples(found) == heard
+    part = every.slot, every.of
+    values = chances.ravel()
+    assert np.array_equal(
+        support(found, values[found.of], weights, width),
+        support(every, values[part[1]], weights, width),
+    )
+
+
 def plain_neighbours(
     targets: Examples,
     sources: Examples,

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from rag_flywheel.evaluate.held_out import chances_of, judge_held_out
-from rag_flywheel.improve import fit
+from rag_flywheel.improve import fit, kernel
 from rag_flywheel.improve.examples import Examples, Floats, Ints, nearest
 from rag_flywheel.improve.fit import LEAST_QUERIES, Proposal, calibrated_parameters, propose
 from rag_flywheel.improve.propagate import build_memory
@@ -330,7 +330,7 @@ def test_neighbours_of_the_same_need_are_those_with_a_shared_answer() -> None:
     plain = clustered(1, clusters=4, each=3, noise=0.0)
     folds = np.arange(len(plain))
     near = nearest(plain, plain, folds, folds)
-    others = fit._of_other_needs(near, plain)
+    others = kernel.of_other_needs(near, plain)
     cluster = np.arange(len(plain)) // 3
     helped = plain.net[:, 0] > 0  # no vote is wrong: the answer is in place 0
     for i, (rows, old, new) in enumerate(zip(near.rows, near.cosines, others.cosines, strict=True)):
@@ -345,7 +345,7 @@ def test_a_memory_that_would_mislead_new_needs_stays_milder(
     examples, _ = planted
     kernels = []
     for share in (0.0, 0.3):
-        monkeypatch.setattr(fit, "NEW_NEEDS", share)
+        monkeypatch.setattr(kernel, "NEW_NEEDS", share)
         kernels.append(calibrated_parameters(examples, OFF).kernel)
     assert kernels[1].n0 > kernels[0].n0
 
@@ -361,8 +361,8 @@ def test_with_several_answers_what_nobody_was_shown_is_paid_for(
     found = replace(SHIPPED, answers=2.0, rates=Rates(0.1, 0.1))
     strengths = []
     for unshown in (0.0, 0.03, 0.3):
-        monkeypatch.setattr(fit, "UNSHOWN", unshown)
-        strengths.append(fit._kernel(votes, found)[0].n0)
+        monkeypatch.setattr(kernel, "UNSHOWN", unshown)
+        strengths.append(kernel.likeliest_kernel(votes, found)[0].n0)
     assert strengths == sorted(strengths)
     assert strengths[-1] > strengths[0]
 

@@ -7,8 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rag_flywheel.improve.examples import Examples
-from rag_flywheel.improve.propagate import before_votes, build_memory, neighbour_chances_of
+from rag_flywheel.improve import propagate
+from rag_flywheel.improve.examples import Examples, Links
+from rag_flywheel.improve.likelihood import neighbour_chances_of
+from rag_flywheel.improve.propagate import before_votes, build_memory
+from rag_flywheel.index.nearest import Nearest
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.parameters import Kernel, Parameters
 from rag_flywheel.rank.posterior import NOISE_LIMIT
@@ -292,3 +295,27 @@ def test_small_chances_are_not_said_unless_votes_call_them_helpful() -> None:
         for c, lineage in enumerate(examples.lineages[i].tolist()):
             assert said[i, c] == pytest.approx(expected.get(lineage, 0.0), abs=1e-9)
     assert left_out > 0
+
+
+def test_the_reverse_of_a_link_is_the_one_between_the_same_two_candidates() -> None:
+    rng = np.random.default_rng(4)
+    n, width, k = 12, 5, 4
+    rows = np.stack([rng.permutation(np.delete(np.arange(n), i))[:k] for i in range(n)])
+    near = Nearest(rows, np.ones((n, k), np.float32))
+
+    def some(share: float) -> Links:
+        """Links in the order that `links` has, each source's candidate in a slot once."""
+        slot, of = np.nonzero(rng.random((n * k, width)) < share)
+        to = slot // k * width + rng.integers(0, width, len(slot))
+        return Links(to, rows.ravel()[slot] * width + of, slot)
+
+    for share in (0.0, 0.3, 0.9):
+        one, other = some(0.7), some(share)
+        found = propagate._reverse(one, other, propagate._back(near), width)
+        pairs = list(zip(other.to.tolist(), other.of.tolist(), strict=True))
+        expected = [
+            pairs.index(pair) if pair in pairs else -1
+            for pair in zip(one.of.tolist(), one.to.tolist(), strict=True)
+        ]
+        assert found.tolist() == expected
+    assert max(expected) > 0 > min(expected)

@@ -53,10 +53,10 @@ def test_files_of_scores_are_those_of_bm25s(tmp_path: Path) -> None:
     theirs.index((ids, dict(index.vocabulary)), create_empty_token=False, show_progress=False)
     theirs.save(tmp_path / "theirs", show_progress=False)
     for path in (tmp_path / "theirs").glob("*.npy"):
-        same = tmp_path / "lexical" / path.name
+        same = tmp_path / "derived" / path.name
         assert same.read_bytes()[:128] == path.read_bytes()[:128]  # the header of the array
         assert_like_bm25s(np.load(same), np.load(path))
-    ours = json.loads((tmp_path / "lexical" / "params.index.json").read_text())
+    ours = json.loads((tmp_path / "derived" / "params.index.json").read_text())
     written = json.loads((tmp_path / "theirs" / "params.index.json").read_text())
     assert ours == written | {"version": "0.3.16"}
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_flywheel.index.char_ngrams import CharNgrams, char_ngrams_of
+from rag_flywheel.index.char_ngrams import CharNgrams, char_ngrams_of, ngram_key, ngram_keys
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.lexical import LexicalIndex
 from rag_flywheel.rank.features import TextNgrams
@@ -74,6 +74,24 @@ def test_idf_is_that_of_words_which_come_independently(given_: list[list[str]]) 
         n_with = n * (1 - math.exp(-expected / n))
         idf = math.log(1 + (n - n_with + 0.5) / (n_with + 0.5))
         assert ngrams.idf[number] == pytest.approx(idf)
+
+
+@thorough(200, few=50)
+@given(st.lists(st.text(st.characters(), max_size=6), unique=True))
+def test_words_taken_apart_at_once_are_those_taken_apart_one_by_one(given_: list[str]) -> None:
+    ngrams = CharNgrams.build(given_, np.ones(len(given_), dtype=np.int64), 5)
+    number: dict[str, int] = {}
+    each = [[number.setdefault(n, len(number)) for n in char_ngrams_of(word)] for word in given_]
+    assert list(ngrams.number.items()) == list(number.items())
+    assert ngrams.offsets.tolist() == [0, *np.cumsum(list(map(len, each))).tolist()]
+    assert ngrams.ids.tolist() == [i for ids in each for i in ids]
+    assert (ngrams.ids.dtype, ngrams.offsets.dtype) == (np.int32, np.int32)
+
+
+def test_words_of_more_characters_than_fit_are_taken_apart_too() -> None:
+    given_ = [chr(i) for i in range(1_000, 0xD000)] + [chr(i) for i in range(0x10000, 0x15000)]
+    ngrams = CharNgrams.build(given_, np.ones(len(given_), dtype=np.int64), 5)
+    assert list(ngrams.number) == [f" {word} " for word in given_]
 
 
 def test_a_repeated_word_of_a_query_counts_again() -> None:
@@ -153,3 +171,20 @@ def test_names_that_are_no_list_of_pieces_are_refused(saved: Path, names: object
     (saved / "pieces.json").write_text(json.dumps(names), encoding="utf-8")
     with pytest.raises(ValueError, match=r"pieces.json: Expected `(array|str)`, got"):
         CharNgrams.load(saved, n_words=4)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["a", "ab", "abc", "abcd", "né", "abcd", "東京", "x\ud800y"],
+        ["cat", "𐩀b", "cat", "𝐀"],  # characters that take more than 16 bits
+    ],
+)
+def test_n_grams_of_many_words_are_those_of_each(words: list[str]) -> None:
+    keys, which, n_each = ngram_keys(words)
+    each = [char_ngrams_of(word) for word in words]
+    assert [keys[i] for i in which.tolist()] == [ngram_key(n) for own in each for n in own]
+    assert n_each.tolist() == list(map(len, each))
+    distinct = {ngram for own in each for ngram in own}
+    assert len(set(keys)) == len(keys) == len({ngram_key(n) for n in distinct}) == len(distinct)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.index.dense import DenseIndex, Part
+from rag_flywheel.index.dense import DenseIndex
+from rag_flywheel.index.part import Part
 from rag_flywheel.index.vector_files import FOLDER
 from rag_flywheel.records import Pids, Vectors
 from thorough import thorough

@@ -12,8 +12,9 @@ import pytest
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index import dense
-from rag_flywheel.index.dense import DenseIndex, Part
-from rag_flywheel.index.graph import FOLDER, LINKS, Graph, recall_of
+from rag_flywheel.index.dense import DenseIndex
+from rag_flywheel.index.graph import FOLDER, LINKS, Graph, load_graph, recall_of
+from rag_flywheel.index.part import Part
 from rag_flywheel.records import Pids, Vectors
 
 N, DIM = 1_500, 24
@@ -120,6 +121,30 @@ def test_what_is_saved_is_what_is_loaded(index: DenseIndex, saved: Path) -> None
     assert again.graph is not None and index.graph is not None
     assert again.graph.ef_search == index.graph.ef_search
     assert again.graph.recall == index.graph.recall
+    assert again.graph.levels.tolist() == index.graph.levels.tolist()
+    assert again.graph.neighbours.tobytes() == index.graph.neighbours.tobytes()
+
+
+def test_links_to_vectors_of_any_number_are_kept(tmp_path: Path) -> None:
+    """Lists of all lengths, with the first numbers and the last."""
+    n = 65_600
+    rng = np.random.default_rng(3)
+    levels = np.ones(n, dtype=np.uint8)
+    levels[-3:] = [2, 3, 1]
+    neighbours = np.full(LINKS * int((levels.astype(np.int64) + 1).sum()), -1, dtype=np.int32)
+    named = np.concatenate([np.arange(70), n - 1 - np.arange(70)])
+    for vector in range(2 * LINKS + 1):
+        start = 2 * LINKS * vector
+        neighbours[start : start + vector] = rng.choice(named, vector, replace=False)
+    neighbours[-6 * LINKS] = n - 2  # on the level above, of the last but one
+    Graph(levels, neighbours, n - 2, 128, 0.98).save(tmp_path)
+    for kind in (np.uint8, np.uint16):  # which is that of more than 2**24 vectors
+        high = np.load(tmp_path / FOLDER / "high.npy")
+        np.save(tmp_path / FOLDER / "high.npy", high.astype(kind))
+        found = load_graph(tmp_path, n)
+        assert found is not None
+        assert found.levels.tobytes() == levels.tobytes()
+        assert found.neighbours.tobytes() == neighbours.tobytes()
 
 
 @pytest.mark.slow
@@ -147,9 +172,13 @@ def levels(change: Callable[[Any], Any]) -> Callable[[Path], None]:
     return lambda place: np.save(place / "levels.npy", change(np.load(place / "levels.npy")))
 
 
-def neighbours(change: Callable[[Any], Any]) -> Callable[[Path], None]:
-    path = "neighbours.npy"
-    return lambda place: np.save(place / path, change(np.load(place / path)))
+def rewritten(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    return lambda place: np.save(place / name, change(np.load(place / name)))
+
+
+def first_high(value: int) -> Callable[[Path], None]:
+    """Other upper bits of the first link, in a type that has them."""
+    return rewritten("high.npy", lambda a: with_value(0, value)(a.astype(np.uint16)))
 
 
 def with_value(at: int, value: int) -> Callable[[Any], Any]:
@@ -163,20 +192,29 @@ def with_value(at: int, value: int) -> Callable[[Any], Any]:
 
 def wrong_level(place: Path) -> None:
     """A slot above the ground that names a vector which is on the ground alone."""
-    on, named = np.load(place / "levels.npy"), np.load(place / "neighbours.npy")
+    on, counts = (np.load(place / f"{name}.npy") for name in ("levels", "counts"))
+    named = np.load(place / "low.npy")
     high, low = int(np.flatnonzero(on > 1)[0]), int(np.flatnonzero(on == 1)[0])
-    start = int((LINKS * (on[:high].astype(int) + 1)).sum())
-    named[start + 2 * LINKS] = low
-    np.save(place / "neighbours.npy", named)
+    list_above = int(on[:high].sum(dtype=int)) + 1
+    assert counts[list_above] > 0
+    named[counts[:list_above].sum(dtype=int)] = low
+    np.save(place / "low.npy", named)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (neighbours(with_value(5, N)), "a neighbour is no vector"),
-        (neighbours(with_value(5, -2)), "a neighbour is no vector"),
-        (neighbours(lambda a: a[:-1]), r"neighbours are \d+; not \d+"),
-        (neighbours(lambda a: a.astype(np.int64)), "neighbours.npy holds int64"),
+        (rewritten("low.npy", with_value(5, N)), "a neighbour is no vector"),
+        (first_high(1), "a neighbour is no vector"),
+        (first_high(2**15), "a neighbour is no vector"),
+        (first_high(2**16 - 1), "a neighbour is no vector"),
+        (rewritten("low.npy", lambda a: a[:-1]), r"high.npy holds uint8 .* expected"),
+        (rewritten("low.npy", lambda a: a.astype(np.int64)), "low.npy holds int64"),
+        (rewritten("high.npy", lambda a: a.astype(np.int8)), "high.npy holds int8"),
+        (rewritten("counts.npy", lambda a: a[:-1]), "does not divide the links"),
+        (rewritten("counts.npy", with_value(0, 255)), "does not divide the links"),
+        (rewritten("counts.npy", lambda a: np.roll(a, 1)), "does not divide the links"),
+        (rewritten("counts.npy", lambda a: a * 0), "does not divide the links"),
         (levels(with_value(3, 0)), "on 0 levels"),
         (levels(with_value(3, 200)), "more than 32"),
         (levels(lambda a: a[:-1]), "levels.npy holds uint8"),
@@ -190,9 +228,11 @@ def wrong_level(place: Path) -> None:
         (said(format_version=1), "format_version"),
         (said(removed=-1), r"Expected `int` >= 0 - at `\$\.removed`"),
         (said(removed=1.5), r"Expected `int`, got `float` - at `\$\.removed`"),
+        (said(unmeasured=-1), r"Expected `int` >= 0 - at `\$\.unmeasured`"),
         (lambda place: (place / "graph.json").write_text("[1]"), "Expected `object`, got `array`"),
         (lambda place: (place / "levels.npy").unlink(), "No such file"),
-        (lambda place: (place / "neighbours.npy").write_bytes(b"nothing"), "is no .npy file"),
+        (lambda place: (place / "low.npy").write_bytes(b"nothing"), "is no .npy file"),
+        (lambda place: (place / "high.npy").unlink(), "No such file"),
     ],
 )
 def test_a_graph_of_a_stranger_is_refused(
@@ -215,11 +255,12 @@ def test_numbers_that_pass_the_checks_crash_nothing(saved: Path, seed: int) -> N
     """Any vectors of the level in any slots: worse answers, and no more."""
     rng = np.random.default_rng(seed)
     place = saved / FOLDER
-    on, named = np.load(place / "levels.npy"), np.load(place / "neighbours.npy")
+    on, counts = (np.load(place / f"{name}.npy") for name in ("levels", "counts"))
     top = np.flatnonzero(on == on.max())
-    named[:] = rng.choice(top, len(named))
-    named[rng.random(len(named)) < 0.3] = -1
-    np.save(place / "neighbours.npy", named)
+    counts = (counts * (rng.random(len(counts)) < 0.7)).astype(np.uint8)
+    named = rng.choice(top, counts.sum(dtype=int))
+    for name, array in (("counts", counts), ("low", named), ("high", named >> 16)):
+        np.save(place / f"{name}.npy", array.astype(np.uint8 if name != "low" else np.uint16))
     found = DenseIndex.load(saved, dim=DIM)
     assert all(len(row) == 10 for row in found.search(QUERIES, 10))
 
@@ -243,6 +284,7 @@ def test_the_links_are_in_memory_once_and_outlive_the_index() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense, "GRAPH_FROM", 1_000)
         index = DenseIndex.build(PIDS, clustered(N, 0))
+    index.search(clustered(1, 0), 1)  # from then on the links are in the memory of what searches
     graph = index.graph
     assert graph is not None
     again = index.graph

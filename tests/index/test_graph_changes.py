@@ -1,6 +1,7 @@
 """A graph that is changed instead of made anew: what it finds, against exact search; what it may hold."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def assert_sound(graph: Graph) -> None:
 
 def without_these(index: DenseIndex, gone: np.ndarray) -> Graph:
     assert index.graph is not None
-    return without(index.graph, gone, index._flat, ALL[index.pids])
+    return without(index.graph, gone, ALL[index.pids])
 
 
 @pytest.mark.parametrize("share", [0.0005, 0.01, 0.2, 0.9, 0.9995])
@@ -173,9 +174,47 @@ def test_some_changes_have_to_be_built(before: Pids, present: Pids) -> None:
 
 @pytest.mark.slow
 def test_a_graph_that_finds_too_little_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    index = built(np.arange(N))
+    first, second, third = (built(np.arange(N)) for _ in range(3))
     monkeypatch.setattr("rag_flywheel.index.graph.LEAST_RECALL", 1.01)
-    assert changed(index, np.arange(5, N + 5)) is None
+    assert changed(first, np.arange(300, N + 5)) is None
+    assert changed(second, np.arange(5, N + 5)) is not None  # was measured lately
+    monkeypatch.setattr("rag_flywheel.index.graph._SUSPECT", 1.01)
+    assert changed(third, np.arange(5, N + 5)) is None  # a glance says that it fell
+
+
+def test_the_recall_is_measured_again_once_a_tenth_came_or_went() -> None:
+    index = built(np.arange(N))
+    for step, n_unmeasured in enumerate([80, 160, 0, 80], 1):
+        following = changed(index, np.arange(40 * step, N + 40 * step))
+        assert following is not None and following.graph is not None
+        assert following.graph.n_unmeasured == n_unmeasured
+        if n_unmeasured:
+            assert index.graph is not None
+            assert following.graph.recall == index.graph.recall
+            assert following.graph.ef_search == index.graph.ef_search
+        index = following
+        assert recall(index) >= LEAST_RECALL - 0.01
+
+
+def test_a_copy_is_changed_and_the_index_is_not(tmp_path: Path) -> None:
+    index = built(np.arange(N))
+    index.save(tmp_path)
+    index = DenseIndex.load(tmp_path, dim=DIM)
+    before = [row.tolist() for row in index.search(QUERIES.astype(np.float32), 10)]
+    links = index.graph.neighbours.copy()
+    copy = changed(index.copied(tmp_path), np.arange(5, N + 5))
+    assert copy is not None and copy.pids.tolist() == list(range(5, N + 5))
+    assert [row.tolist() for row in index.search(QUERIES.astype(np.float32), 10)] == before
+    assert index.graph.neighbours.tolist() == links.tolist()
+    again = changed(DenseIndex.load(tmp_path, dim=DIM), np.arange(5, N + 5))
+    assert again.graph.neighbours.tolist() == copy.graph.neighbours.tolist()
+    for number, one in enumerate([copy, again]):
+        (tmp_path / str(number)).mkdir()
+        one.save(tmp_path / str(number))
+        links_of = [p.stat().st_nlink for p in (tmp_path / str(number) / "vectors").glob("0*.npy")]
+        assert max(links_of) > 1  # its parts are linked
+    for path in (tmp_path / "0").rglob("*.npy"):
+        assert path.read_bytes() == (tmp_path / "1" / path.relative_to(tmp_path / "0")).read_bytes()
 
 
 def test_few_vectors_change_without_a_graph() -> None:

@@ -197,10 +197,16 @@ def test_an_index_with_titles_of_another_number_of_texts_is_refused(tmp_path: Pa
     "name",
     [
         "lexical/words.json",
-        "tokens/ids.npy",
-        "tokens/offsets.npy",
+        "tokens/ids-1.npy",
+        "tokens/lengths-1.npy",
+        "tokens/more-1.npy",
+        "tokens/order.npy",
+        "tokens/rows.npy",
+        "tokens/parts.json",
         "tokens/titles.npy",
-        "lexical/data.csc.index.npy",
+        "derived/data.csc.index.npy",
+        "derived/piece-idf.npy",
+        "derived/pieces.json",
     ],
 )
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut short"])
@@ -211,11 +217,14 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, damage: str) -> No
     path.unlink()
     if damage != "missing":
         path.write_bytes(b"" if damage == "empty" else data[: len(data) // 2])
+    elif name.startswith("derived/"):  # it is computed again
+        assert len(LexicalIndex.load(tmp_path, n_texts=2)) == 2
+        return
     with pytest.raises(CorruptFileError, match=r"cannot be read.*rag-flywheel refresh"):
         LexicalIndex.load(tmp_path, n_texts=2)
 
 
-@pytest.mark.parametrize("name", ["ids.npy", "offsets.npy", "titles.npy"])
+@pytest.mark.parametrize("name", ["ids-1.npy", "lengths-1.npy", "order.npy", "titles.npy"])
 def test_an_array_with_a_damaged_header_is_refused(tmp_path: Path, name: str) -> None:
     LexicalIndex.build([["alpha", "beta"], ["gamma"]]).save(tmp_path)
     path = tmp_path / "tokens" / name
@@ -229,13 +238,14 @@ def test_an_array_with_a_damaged_header_is_refused(tmp_path: Path, name: str) ->
 @pytest.mark.parametrize(
     ("name", "tokens"),
     [
-        ("ids.npy", np.array([0, 1], np.int32)),
-        ("ids.npy", np.array([0.0, 1.0, 2.0])),
-        ("ids.npy", np.array([[0, 1, 2]], np.int32)),
-        ("offsets.npy", np.array([0, 2], np.int32)),
-        ("offsets.npy", np.array([1, 2, 3], np.int32)),
-        ("offsets.npy", np.array([0, 2, 3])),
-        ("offsets.npy", np.array([0, 5, 3], np.int32)),
+        ("ids-1.npy", np.array([0, 1], np.uint16)),
+        ("ids-1.npy", np.array([0.0, 1.0, 2.0])),
+        ("ids-1.npy", np.array([[0, 1, 2]], np.uint16)),
+        ("ids-1.npy", np.array([0, 1, 3], np.uint16)),
+        ("lengths-1.npy", np.array([2], np.int32)),
+        ("lengths-1.npy", np.array([2, 2], np.int32)),
+        ("lengths-1.npy", np.array([2, 1])),
+        ("lengths-1.npy", np.array([5, -2], np.int32)),
         ("titles.npy", np.array([0], np.int32)),
         ("titles.npy", np.array([3, 0], np.int32)),
         ("titles.npy", np.array([-1, 0], np.int32)),
@@ -251,9 +261,9 @@ def test_token_arrays_that_do_not_fit_together_are_refused(
         LexicalIndex.load(tmp_path, n_texts=2)
 
 
-def test_words_json_that_is_no_object_is_refused(tmp_path: Path) -> None:
+def test_words_json_that_is_no_list_is_refused(tmp_path: Path) -> None:
     LexicalIndex.build([["alpha"]]).save(tmp_path)
-    (tmp_path / "lexical" / "words.json").write_text(json.dumps(["alpha"]))
+    (tmp_path / "lexical" / "words.json").write_text(json.dumps({"alpha": 0}))
     with pytest.raises(CorruptFileError, match="cannot be read"):
         LexicalIndex.load(tmp_path, n_texts=1)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag_flywheel.index import vector_files
+from rag_flywheel.index import parts
 from rag_flywheel.index.vector_files import (
     FOLDER,
     StoredParts,
@@ -20,7 +20,7 @@ DIM = 4
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vector_files, "MOST_ROWS", 100)
+    monkeypatch.setattr(parts, "MOST_ROWS", 100)
 
 
 def vector_of(pids: Pids) -> Vectors:
@@ -107,7 +107,7 @@ def test_many_changes_of_chance(tmp_path: Path, seed: int) -> None:
         stored = following(tmp_path / str(number), last, pids)
         last = tmp_path / str(number)
         assert len(stored.sizes) <= 2 * (len(pids) // 100) + 64
-        assert sum(stored.sizes.values()) <= len(pids) / (1 - vector_files.MOST_UNUSED) + 1
+        assert sum(stored.sizes.values()) <= len(pids) / (1 - parts.MOST_UNUSED) + 1
         names = list(stored.sizes)
         assert names == sorted(names)
 
@@ -122,9 +122,9 @@ def test_one_at_a_time_makes_few_parts(tmp_path: Path) -> None:
 
 
 def test_very_many_small_parts_become_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vector_files, "MOST_ROWS", 2)
+    monkeypatch.setattr(parts, "MOST_ROWS", 2)
     write(tmp_path / "a", np.arange(200))
-    monkeypatch.setattr(vector_files, "MOST_ROWS", 100)
+    monkeypatch.setattr(parts, "MOST_ROWS", 100)
     assert len(following(tmp_path / "b", tmp_path / "a", np.arange(201)).sizes) == 3
 
 

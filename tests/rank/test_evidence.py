@@ -1,7 +1,7 @@
 """Evidence against sums worked in plain Python, and views that never change."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -367,6 +367,49 @@ def test_passages_called_helpful_for_the_same_question_are_the_strongest() -> No
     assert sorted(found.strongest(10)) == [3, 5, 7, 9]
 
 
+def filler(
+    vectors: Mapping[bytes, Vectors],
+) -> Callable[[Sequence[bytes], Vectors], None]:
+    """What puts these vectors of hashes into the rows of an array."""
+
+    def fill(hashes: Sequence[bytes], rows: Vectors) -> None:
+        for i, each in enumerate(hashes):
+            rows[i] = vectors[each]
+
+    return fill
+
+
+@thorough(40, few=10)
+@given(histories)
+def test_unjudged_queries_of_any_tenants_say_what_judged_ones_say(history: History) -> None:
+    """Also where tenants ask the same, and where a query was judged before."""
+    waiting, prompt = EvidenceView(3), EvidenceView(3)
+    said = dict[QueryKey, PastQuery]()
+    for i, step in enumerate(history):
+        changes = dict(
+            past_query(number, tenant, *found) for (number, tenant), found in step.items()
+        )
+        said |= changes
+        prompt = prompt.updated(changes, VECTORS)
+        if i % 3 == 2:
+            waiting = waiting.updated(changes, VECTORS)
+            continue
+        questions: dict[str | None, list[bytes]] = {}
+        for name_of, tenant in changes:
+            questions.setdefault(tenant, []).append(name_of)
+        now = dict(said)
+        unjudged = Unjudged(lambda keys, now=now: {key: now[key] for key in keys}, {})
+        older, before = waiting, contents(waiting)
+        waiting = waiting.with_unjudged(questions, unjudged, filler(VECTORS))
+        assert contents(older) == before
+    assert sorted(waiting.keys, key=repr) == sorted(prompt.keys, key=repr) == sorted(said, key=repr)
+    assert waiting.of_queries(list(said)) == said
+    for row, key in enumerate(waiting.keys):
+        assert waiting.vectors[row].tobytes() == VECTORS[key[0]].tobytes()
+    for found, expected in zip(answers(waiting), answers(prompt), strict=True):
+        assert found[0] == pytest.approx(expected[0], abs=1e-6)  # cosines are float32
+
+
 def test_unjudged_queries_are_judged_together_when_they_count_and_silent_ones_give_way() -> None:
     cosines = {1: 0.99, 2: 0.97, 3: 0.95, 4: 0.93, 5: 0.2}
     said = dict(past_query(i, None, (10 + i, 0.5)) for i in cosines)
@@ -378,7 +421,8 @@ def test_unjudged_queries_are_judged_together_when_they_count_and_silent_ones_gi
         asked.append(sorted(int.from_bytes(key.query_hash) for key in keys))
         return {key: said[key] for key in keys if key != silent}
 
-    view = EvidenceView(3).with_unjudged(list(said), Unjudged(judge, {}), vectors)
+    questions = {None: [key.query_hash for key in said]}
+    view = EvidenceView(3).with_unjudged(questions, Unjudged(judge, {}), filler(vectors))
     kernel = Kernel(theta=0.5, gamma=1.0, neighbours=3)
     found = evidence(view, kernel)
     heard = {key: past for key, past in said.items() if key != silent}

@@ -16,6 +16,7 @@ from rag_flywheel.rank.score import Scored, Votes, chance_of, score, score_given
 from rag_flywheel.rank.stored_evidence import (
     PastQuery,
     Provenance,
+    Supports,
     load_stored_evidence,
     save_stored_evidence,
     stored_evidence_of,
@@ -164,7 +165,7 @@ def test_a_view_is_quiet_again_without_known_answers() -> None:
 
 def test_known_answers_are_not_stored_with_a_version(tmp_path: Path) -> None:
     past = PastQuery((Support(5, 0.5, 1.0),), (3,), (PINNED,))
-    stored = stored_evidence_of(Provenance(3, 0, "x"), {OTHER: past})
+    stored = stored_evidence_of(Provenance(3, 0, "x"), Supports.of({OTHER: past}))
     save_stored_evidence(stored, tmp_path)
     assert load_stored_evidence(tmp_path, dim=3).past_query(0).known == ()
 

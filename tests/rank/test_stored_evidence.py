@@ -19,6 +19,7 @@ from rag_flywheel.rank.stored_evidence import (
     PastQuery,
     Provenance,
     StoredEvidence,
+    Supports,
     load_stored_evidence,
     save_stored_evidence,
     stored_evidence_of,
@@ -65,7 +66,7 @@ def coded() -> StoredEvidence:
         QueryKey(bytes([i]) * 16, None): PastQuery((Support(i, 0.5),), (i,)) for i in range(20, 40)
     }
     told = {**TOLD, **more}
-    return stored_evidence_of(MADE, told, Codes.build(vectors(len(told))))
+    return stored_evidence_of(MADE, Supports.of(told), Codes.build(vectors(len(told))))
 
 
 tenants = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), max_size=8))
@@ -83,7 +84,7 @@ keys = st.builds(QueryKey, st.binary(min_size=16, max_size=16), tenants)
 def test_it_survives_writing_and_reading(told: dict[QueryKey, PastQuery], n: int, by: str) -> None:
     provenance = Provenance(2**62, n, by)
     with tempfile.TemporaryDirectory() as folder:
-        save_stored_evidence(stored_evidence_of(provenance, told), Path(folder))
+        save_stored_evidence(stored_evidence_of(provenance, Supports.of(told)), Path(folder))
         loaded = load_stored_evidence(Path(folder), dim=DIM)
     assert (contents(loaded), list(loaded.keys)) == (told, list(told))
     assert (loaded.provenance, loaded.codes) == (provenance, None)
@@ -253,7 +254,7 @@ SOUND = {"until": 100, "n_forgotten": 0, "by": "x", "codes_of": None}
     ],
 )
 def test_what_it_was_made_of_must_be_said(tmp_path: Path, past_query: object) -> None:
-    save_stored_evidence(stored_evidence_of(MADE, TOLD), tmp_path)
+    save_stored_evidence(stored_evidence_of(MADE, Supports.of(TOLD)), tmp_path)
     (tmp_path / FOLDER / "made.json").write_text(json.dumps(past_query))
     refused(tmp_path, "made.json")
 
@@ -262,6 +263,6 @@ def test_what_it_was_made_of_must_be_said(tmp_path: Path, past_query: object) ->
     "past_query", ["{}", "[3]", "[null]", '[null, null, ""]', "[[]]", "[" * 200_000]
 )
 def test_tenants_that_do_not_fit_are_refused(tmp_path: Path, past_query: str) -> None:
-    save_stored_evidence(stored_evidence_of(MADE, TOLD), tmp_path)
+    save_stored_evidence(stored_evidence_of(MADE, Supports.of(TOLD)), tmp_path)
     (tmp_path / FOLDER / "tenants.json").write_text(past_query)
     refused(tmp_path)

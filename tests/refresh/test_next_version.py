@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from folders import opened
 from rag_flywheel import Flywheel, Passage
 from rag_flywheel.index import dense
 from rag_flywheel.index.dense import DenseIndex
+from rag_flywheel.index.lexical import DERIVED_FOLDER, LexicalIndex
 from steps import Steps
 
 N = 120
@@ -42,10 +44,13 @@ def removed(fw: Flywheel, root: Path) -> int:
     return number
 
 
-def word_files(folder: Path) -> dict[str, bytes]:
-    return {
-        p.name: p.read_bytes() for part in ("lexical", "tokens") for p in (folder / part).iterdir()
-    }
+def words_of(folder: Path) -> tuple[Mapping[str, int], dict[str, bytes]]:
+    """The words of a version, their numbers in its texts, and what is computed from them."""
+    lexical = LexicalIndex.load(folder, n_texts=N)
+    names = ("tokens", "offsets", "titles")
+    arrays = {name: getattr(lexical, name).tobytes() for name in names}
+    derived = {path.name: path.read_bytes() for path in (folder / DERIVED_FOLDER).iterdir()}
+    return lexical.vocabulary, {**arrays, **derived}
 
 
 def vectors_of(folder: Path) -> tuple[list[int], bytes]:
@@ -60,14 +65,14 @@ def test_what_changed_is_changed_and_the_rest_is_as_built_anew(folder: Path) -> 
         assert fw.refresh().outcome == "promoted"
         assert removed(fw, folder) == 2
         changed = version(fw, folder)
-        words, vectors = word_files(changed), vectors_of(changed)
+        words, vectors = words_of(changed), vectors_of(changed)
         found = [h.passage_id for h in fw.retrieve("edited lately", record=False).hits]
         assert found[0] == "p3"
         shutil.rmtree(folder / "versions")
         (folder / "CURRENT").unlink()
         fw.refresh()
         assert removed(fw, folder) == 0
-        assert word_files(version(fw, folder)) == words
+        assert words_of(version(fw, folder)) == words
         assert vectors_of(version(fw, folder)) == vectors
         assert [h.passage_id for h in fw.retrieve("edited lately", record=False).hits] == found
         assert fw.verify() == []
@@ -94,7 +99,7 @@ def test_vectors_made_again_are_indexed_though_no_text_changed(folder: Path) -> 
 
 def test_a_damaged_version_is_nothing_to_start_from(folder: Path) -> None:
     with opened(folder) as fw:
-        path = version(fw, folder) / "graph" / "neighbours.npy"
+        path = version(fw, folder) / "graph" / "low.npy"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)

@@ -17,11 +17,12 @@ def sealed_again(version: Path, name: str, data: bytes | None) -> None:
     """A file of a version with other content, or without it, and the manifest as if it always was."""
     path, manifest = version / name, version / "manifest.json"
     values = json.loads(manifest.read_text(encoding="utf-8"))
-    values["files"].pop(name)
+    kind = "derived" if name.startswith("derived/") else "files"
+    values[kind].pop(name)
     path.unlink()
     if data is not None:
         path.write_bytes(data)
-        values["files"][name] = [hashlib.sha256(data).hexdigest(), len(data)]
+        values[kind][name] = [hashlib.sha256(data).hexdigest(), len(data)]
     manifest.write_text(json.dumps(values), encoding="utf-8")
 
 
@@ -32,36 +33,36 @@ def as_npy(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> bytes:  # 
     return data
 
 
-def without_pieces(version: Path) -> None:
-    sealed_again(version, "tokens/pieces.json", None)
+def without_lengths(version: Path) -> None:
+    sealed_again(version, "tokens/lengths-1.npy", None)
 
 
 def deep_words(version: Path) -> None:
     sealed_again(version, "lexical/words.json", b"[" * 200_000)
 
 
-def words_by_fractions(version: Path) -> None:
+def a_word_that_is_a_number(version: Path) -> None:
     words = json.loads((version / "lexical/words.json").read_text(encoding="utf-8"))
-    changed = {word: float(number) for word, number in words.items()}
-    sealed_again(version, "lexical/words.json", json.dumps(changed).encode())
+    sealed_again(version, "lexical/words.json", json.dumps([*words[:-1], 0.5]).encode())
 
 
-def wrapped_offsets(version: Path) -> None:
+def wrapped_lengths(version: Path) -> None:
     def change(a: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-        return np.concatenate([[0, 2**31 - 1, -(2**31), -1], a[4:]]).astype(np.int32)
+        wrapped = [2**31 - 1, 2**31 - 1, 2]  # in int32 their sum is 0
+        return np.concatenate([wrapped, a[3:]]).astype(np.int32)
 
-    data = as_npy(version / "tokens/offsets.npy", change)
-    sealed_again(version, "tokens/offsets.npy", data)
+    data = as_npy(version / "tokens/lengths-1.npy", change)
+    sealed_again(version, "tokens/lengths-1.npy", data)
 
 
 def scores_of_texts_that_are_not_there(version: Path) -> None:
-    (path,) = version.glob("lexical/indices*.npy")
+    (path,) = version.glob("derived/indices*.npy")
     name = path.relative_to(version).as_posix()
     sealed_again(version, name, as_npy(path, lambda a: a + 10**6))
 
 
 def scores_divided_wrongly(version: Path) -> None:
-    (path,) = version.glob("lexical/indptr*.npy")
+    (path,) = version.glob("derived/indptr*.npy")
     name = path.relative_to(version).as_posix()
     sealed_again(version, name, as_npy(path, lambda a: a[:-1]))
 
@@ -69,10 +70,10 @@ def scores_divided_wrongly(version: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        without_pieces,
+        without_lengths,
         deep_words,
-        words_by_fractions,
-        wrapped_offsets,
+        a_word_that_is_a_number,
+        wrapped_lengths,
         scores_of_texts_that_are_not_there,
         scores_divided_wrongly,
     ],

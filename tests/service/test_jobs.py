@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from rag_flywheel import LockedError
+from rag_flywheel.service.jobs import is_job
 from rag_flywheel.store.service import jobs
 from rag_flywheel.store.service.file import open_file
 from served import environment
@@ -137,3 +139,15 @@ def test_a_refresh_that_fails_says_why(client: TestClient, tmp_path: Path) -> No
     assert found["state"] == "failed"
     assert found["error"]["type"] == "EncoderNotFoundError"
     assert "no_such" in found["error"]["message"]
+
+
+def test_the_process_of_a_job_is_known_from_its_first_moment_to_its_end() -> None:
+    """Right after it began, the system does not tell its words yet: it was held to be dead then."""
+    for n in range(300):
+        words = ["sh", "-c", "read line", f"job-{n}"]
+        with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+            assert is_job(process.pid, f"job-{n}")
+            assert process.stdin is not None
+            process.stdin.close()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            assert not is_job(process.pid, f"job-{n}")  # nobody has waited for it yet

@@ -86,7 +86,7 @@ def test_what_is_no_json_is_refused(client: TestClient, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/nothing", "/v1/indexes/other/status", "/v1/versions/x"]
+    "path", ["/nothing", "/v1", "/v1/nothing", "/v1/indexes/other/status", "/v1/versions/x"]
 )
 def test_what_there_is_not_is_a_problem_too(client: TestClient, path: str) -> None:
     found = client.get(path)

@@ -47,6 +47,47 @@ def test_many_are_read_as_one_by_one_each_in_its_row(conn: sqlite3.Connection) -
     assert np.all(rows[N:] == 7.0)
 
 
+@pytest.mark.parametrize("n", [300, 1_200, 2_400])  # few; many lying apart; many lying together
+@pytest.mark.parametrize("most", [0, 10**9])  # those that lie apart are read by place, by hash
+@pytest.mark.parametrize("order", [1, -1])
+def test_many_are_read_wherever_they_lie(
+    conn: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, n: int, most: int, order: int
+) -> None:
+    monkeypatch.setattr(vector_store, "_MANY", most)
+    ways = list[str]()
+    for way in ("_fill_by_hash", "_fill_in_span", "_fill_by_place"):
+        made = getattr(vector_store, way)
+        monkeypatch.setattr(
+            vector_store, way, lambda *of, made=made, way=way: ways.append(way) or made(*of)
+        )
+    apart, together = [name(2 * i) for i in range(n)], [name(i) for i in range(n)]
+    hashes = (apart if n == 1_200 else together)[::order]
+    rows = np.empty((n, DIM), np.float32)
+    known = vector_store.read_vectors(conn, hashes, "a", DIM)
+    assert set(vector_store.fill_vectors(conn, hashes, "a", rows)) == set(hashes) - set(known)
+    for row, each in zip(rows, hashes, strict=True):
+        assert each not in known or row.tolist() == known[each].tolist()
+    expected = ["_fill_by_hash" if most else "_fill_by_place"]
+    assert ways == {300: ["_fill_by_hash"], 1_200: expected}.get(
+        n, ["_fill_in_span", "_fill_by_hash"]
+    )
+
+
+def test_those_outside_the_span_of_the_others_are_found(conn: sqlite3.Connection) -> None:
+    """Two that were stored long after the others."""
+    late = [b"late".rjust(16), b"later".rjust(16)]
+    for i, each in enumerate(late):
+        row = np.eye(1, DIM, i, dtype=np.float32)
+        conn.execute(
+            "INSERT INTO vectors (rowid, text_hash, revision, vector) VALUES (?, ?, 'a', ?)",
+            (10**6 + i, each, row.tobytes()),
+        )
+    hashes = [late[0], *(name(i) for i in range(N)), late[1]]
+    rows = np.empty((N + 2, DIM), np.float32)
+    assert vector_store.fill_vectors(conn, hashes, "a", rows) == []
+    assert [int(rows[0].argmax()), int(rows[-1].argmax())] == [0, 1]
+
+
 def test_none_are_read_of_none(conn: sqlite3.Connection) -> None:
     assert vector_store.fill_vectors(conn, [], "a", np.empty((64, DIM), np.float32)) == []
 

@@ -171,7 +171,8 @@ def reseal(version: Path, name: str) -> None:
     manifest = version / "manifest.json"
     values = json.loads(manifest.read_text())
     data = (version / name).read_bytes()
-    values["files"][name] = [hashlib.sha256(data).hexdigest(), len(data)]
+    kind = "derived" if name.startswith("derived/") else "files"
+    values[kind][name] = [hashlib.sha256(data).hexdigest(), len(data)]
     manifest.write_text(json.dumps(values))
 
 
@@ -200,7 +201,8 @@ def _verdict(root: Path, name: str, sealed: bool, untouched: bool, expected: Ans
     """Version files: when the manifest does not agree, the version is never served and is named.
     When it does, or for any other file: an answer of finite scores, or a FlywheelError; and a
     version that cannot be read is named. The same answer, whenever the live version is refused to
-    be changed: settings and files of versions that are not live do not alter what is served."""
+    be changed: settings and files of versions that are not live do not alter what is served. What is
+    derived from other files may be gone."""
     live = name.split("/")[1] == (root / "CURRENT").read_text().split()[0] if "/" in name else False
     served: Answer | None = None
     try:
@@ -216,6 +218,8 @@ def _verdict(root: Path, name: str, sealed: bool, untouched: bool, expected: Ans
         named = [str(error)]
     if untouched:
         return None if served == expected and not named else f"nothing changed: {named}"
+    if "/derived/" in name and not os.path.lexists(root / name):  # it is computed again
+        return None if served == expected and not named else f"served {served}, named {named}"
     if served is not None and not all(math.isfinite(score) for _, score in served):
         return f"scores {served}"
     if name.startswith("versions/"):

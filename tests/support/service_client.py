@@ -30,6 +30,8 @@ def make_index(folder: Path, passages: list[Passage] = PASSAGES, **settings: Any
 @contextmanager
 def client_of(folder: Path, **settings: Any) -> Iterator[TestClient]:
     """Calls on a service of this index alone, under the name kb."""
+    # nothing beside the calls, unless it is asked for: what runs there loads versions at its own time
+    settings = {"warm": False, "numbers_s": 3_600.0, "coverage_s": 0.0, **settings}
     app = create_app(Settings(indexes={"kb": folder}, **settings))
     with TestClient(app, base_url=LOCAL, raise_server_exceptions=False) as client:
         yield client

@@ -20,7 +20,7 @@ from rag_flywheel.cli import show
 from rag_flywheel.cli.add import add
 from rag_flywheel.cli.bench import bench
 from rag_flywheel.cli.feedback import OTHERS as OTHER_FEEDBACK
-from rag_flywheel.cli.feedback import feedback, gaps
+from rag_flywheel.cli.feedback import coverage, feedback, gaps
 from rag_flywheel.cli.golden import GOLDEN_HELP, REVIEW_HELP, golden, review
 from rag_flywheel.cli.health import health
 from rag_flywheel.cli.messages import (
@@ -334,7 +334,7 @@ def restore(
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Begin with": (add, retrieve, feedback, refresh),
     "Feedback": OTHER_FEEDBACK,
-    "Passages": (remove, status, health, gaps, export),
+    "Passages": (remove, status, health, gaps, coverage, export),
     "Versions and safety": (versions, rollback, release, verify, repair, backup, restore, log),
     "Users": (*RATERS, forget, opt_out, *PRIVACY),
     "Service": (serve,),

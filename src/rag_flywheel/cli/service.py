@@ -14,6 +14,7 @@ from rag_flywheel.errors import ConfigError
 from rag_flywheel.store.service.names import file_beside, named_folder, tenant_named
 
 if TYPE_CHECKING:
+    from rag_flywheel.service.logs import LogFormat
     from rag_flywheel.store.database import Database
 
 SERVE_HELP = "Serve indexes over HTTP, with a dashboard; needs the extra `service`."
@@ -63,6 +64,9 @@ def serve(
         float, typer.Option(min=0.01, help="For how long a page can use a feedback token.")
     ] = 3.0,
     state: State = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="Of the lines it logs: text or json; default: text.")
+    ] = None,
 ) -> None:
     """Serve indexes over HTTP, with a dashboard, until it is interrupted.
 
@@ -91,6 +95,8 @@ def serve(
         )
     except ValidationError as error:
         raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    if log_format is not None:
+        settings = settings.model_copy(update={"log_format": _log_format(log_format)})
     run(settings)
 
 
@@ -146,6 +152,12 @@ def revoke(
     with _records(index, state) as database:
         revoke_key(database, key)
     show.value("revoked", key, as_json)
+
+
+def _log_format(text: str) -> "LogFormat":
+    if text not in ("text", "json"):
+        raise ConfigError(f"--log-format is {text!r}; expected text or json")
+    return text  # type: ignore[return-value]
 
 
 def _folders(given: list[str] | None) -> dict[str, Path]:

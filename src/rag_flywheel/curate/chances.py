@@ -5,17 +5,22 @@ the query was answered.
 """
 
 import json
+import math
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.rank.posterior import NAMED, NAMED_BY, credited
+from rag_flywheel.rank.posterior import LEAST_CHANCE, NAMED, NAMED_BY, credited, log_odds_of
 from rag_flywheel.rank.raters import digest_of
 from rag_flywheel.rank.score import chance_of
-from rag_flywheel.rank.stored_evidence import PastQuery, Provenance
+from rag_flywheel.rank.stored_evidence import PastQuery, Provenance, Supports
 from rag_flywheel.records import Judgment, QueryKey
 from rag_flywheel.store import forgetting, mutes, retrievals, votes
 
@@ -91,6 +96,96 @@ def past_queries(
         )
         for key, judgments in by_query.items()
     }
+
+
+def past_supports(
+    memory: Memory,
+    parameters: Parameters,
+    judged: Sequence[Judgment],
+    conn: sqlite3.Connection,
+) -> Supports:
+    """`past_queries` as arrays: the same numbers, without an object for each passage of each question.
+
+    memory, parameters: of one version.
+    """
+    by_query: dict[QueryKey, list[Judgment]] = defaultdict(list)
+    for judgment in judged:
+        by_query[QueryKey(judgment.query, judgment.tenant)].append(judgment)
+    places = {key: _places(memory, key, some) for key, some in by_query.items()}
+    others = [j for key, some in by_query.items() if places[key] is None for j in some]
+    one_by_one = Supports.of(past_queries(memory, parameters, others, conn))
+    numbers = {key: i for i, key in enumerate(by_query)}
+    of_others = np.array([numbers[key] for key in one_by_one.keys], dtype=np.int64)
+    of_memory = _credited(memory, parameters, by_query, places, numbers)
+    one = one_by_one
+    others_too: tuple[npt.NDArray[Any], ...] = (
+        np.repeat(of_others, one.counts),
+        one.lineages,
+        one.chances,
+        one.log_odds,
+        one.named,
+    )
+    every = [np.concatenate(both) for both in zip(of_memory, others_too, strict=True)]
+    row, lineages, chances, log_odds, named = every
+    order = np.lexsort((lineages, -chances, row))
+    return Supports(
+        tuple(by_query),
+        [tuple(dict.fromkeys(s for j in some for s in j.votes)) for some in by_query.values()],
+        np.bincount(row, minlength=len(by_query)),
+        lineages[order],
+        chances[order],
+        log_odds[order],
+        named[order],
+    )
+
+
+def _places(memory: Memory, key: QueryKey, judgments: Sequence[Judgment]) -> list[int] | None:
+    """Where the memory holds the passages of these judgments on one question; None where it lacks one, or
+    where their chances are not those that it holds."""
+    row = memory.rows.get(key)
+    if row is None or any(j.named >= NAMED_BY for j in judgments):
+        return None
+    start, end = int(memory.offsets[row]), int(memory.offsets[row + 1])
+    place = dict(zip(memory.lineages[start:end].tolist(), range(start, end), strict=True))
+    wanted = {j.lineage for j in judgments}
+    if len(place) < end - start or len(wanted) < len(judgments) or not wanted <= place.keys():
+        return None
+    return [place[j.lineage] for j in judgments]
+
+
+def _credited(
+    memory: Memory,
+    parameters: Parameters,
+    by_query: Mapping[QueryKey, Sequence[Judgment]],
+    places: Mapping[QueryKey, list[int] | None],
+    numbers: Mapping[QueryKey, int],
+) -> tuple[npt.NDArray[Any], ...]:
+    """(number of the question, lineage, chance, log-odds, named) of what `credited` finds for all questions
+    whose passages are in the memory."""
+    several, before = parameters.answers is not None, memory.chances.astype(np.float64)
+    power, odds, kept = np.zeros(len(before)), before.copy(), np.zeros(len(before), dtype=np.bool_)
+    number = np.full(len(memory.keys), -1)
+    total = np.zeros(len(memory.keys))
+    for key, at in places.items():
+        if at is None:
+            continue
+        of_key = memory.rows[key]
+        number[of_key] = numbers[key]
+        for place, judgment in zip(at, by_query[key], strict=True):
+            power[place] = added = log_odds_of(judgment, parameters.rates, parameters.choice)
+            odds[place] *= math.exp(added)
+            kept[place] = several or judgment.helpful > judgment.harmful
+        if not several:  # summed as Python does, whose last digit may be another
+            part = slice(memory.offsets[of_key], memory.offsets[of_key + 1])
+            total[of_key] = sum(odds[part].tolist()) + max(0.0, 1.0 - sum(before[part].tolist()))
+    counts = np.diff(memory.offsets)
+    every = odds + np.maximum(1.0 - before, 0.0) if several else np.repeat(total, counts)
+    likely = (every > 0.0) & ((odds >= LEAST_CHANCE * every) | (kept & (odds > 0.0)))
+    row = np.repeat(number, counts)
+    used = np.flatnonzero((row >= 0) & (likely | (power != 0.0)))
+    chances = np.where(likely[used], odds[used] / np.maximum(every[used], 1e-300), 0.0)
+    named = np.zeros(len(used), dtype=np.uint8)
+    return row[used], memory.lineages[used], chances, power[used], named
 
 
 def with_named(before: dict[int, float], judgments: Sequence[Judgment]) -> dict[int, float]:

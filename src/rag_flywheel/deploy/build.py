@@ -12,7 +12,7 @@ from rag_flywheel.deploy.manifest import Manifest, Parent
 from rag_flywheel.disk import link
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.index.dense import DenseIndex
-from rag_flywheel.index.lexical import LexicalIndex, language_at
+from rag_flywheel.index.lexical import DERIVED_FOLDER, LexicalIndex, language_at
 from rag_flywheel.index.tokenizer import Tokenizer, tokenizer_for
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory
@@ -31,14 +31,15 @@ _SAMPLE = 500  # texts by which the language is found
 class Built:
     """The indexes that were built: the event number of the store they show, and their texts.
 
-    texts: the digest of the passages' numbers and texts.
+    texts: the digest of the passages' numbers and texts; new: those of the texts that the parent lacks.
     linked: whether the parent's index files were linked, for no passage changed.
     """
 
     watermark: int
     pids: Pids
     texts: str
-    linked: bool
+    new: Pids
+    linked: bool = False
 
 
 def build_indexes(
@@ -63,21 +64,24 @@ def build_indexes(
     with database.snapshot() as conn:
         watermark, pids = passages.read_clock(conn), passages.present_pids(conn)
         if parent is not None and _unchanged(conn, parent.manifest, language):
+            whole = all((parent.folder / name).exists() for name in parent.manifest.derived)
             for part in INDEX_PARTS:
-                if (parent.folder / part).exists():
+                if (parent.folder / part).exists() and (whole or part != DERIVED_FOLDER):
                     link(parent.folder / part, staged / part)
-            return Built(watermark, pids, parent.manifest.texts, linked=True)
+            return Built(watermark, pids, parent.manifest.texts, pids[:0], linked=True)
         texts = timeline.digest_now(conn)
         tokenizer = tokenizer_for(language, _sampled(conn, pids))
         before = None if parent is None else parent.folder
-        old_pids = _build_dense(staged, conn, encoder, pids, before, progress)
+        held = None if loaded is None else loaded.dense
+        old_pids = _build_dense(staged, conn, encoder, pids, before, held, progress)
         same = before is not None and language_at(before) == tokenizer.language
         old = None
         if before is not None and same:
             known = None if loaded is None else loaded.lexical
             old = LexicalIndex.load(before, n_texts=len(old_pids)) if known is None else known
-        _build_lexical(staged, conn, pids, old, old_pids, tokenizer, progress)
-    return Built(watermark, pids, texts, linked=False)
+        _build_lexical(staged, conn, pids, old, old_pids, tokenizer, before, progress)
+        new = np.setdiff1d(pids, old_pids, assume_unique=True)
+    return Built(watermark, pids, texts, new)
 
 
 def _unchanged(conn: sqlite3.Connection, parent: Manifest, language: str) -> bool:
@@ -99,6 +103,8 @@ def built_indexes(
     if loaded is None:
         dense = DenseIndex.load(staged, dim=encoder.dim)
         loaded = Indexes(dense, LexicalIndex.load(staged, n_texts=len(built.pids)))
+    if built.linked and not (staged / DERIVED_FOLDER).exists():  # the parent was rolled back to
+        loaded.lexical.save_derived(staged)
     dense, lexical = loaded.dense, loaded.lexical
     return LoadedVersion(None, built.watermark, parameters, dense, lexical, Memory())
 
@@ -121,14 +127,15 @@ def _build_dense(
     encoder: Encoder,
     pids: Pids,
     parent: Path | None,
+    loaded: DenseIndex | None,
     progress: Progress | None,
 ) -> Pids:
-    """Write the dense index; returns the pids in the parent's index."""
+    """Write the dense index; returns the pids in the parent's index. loaded: that, when it is in memory."""
     n, old_pids, index = len(pids), np.empty(0, dtype=np.int64), None
     if progress is not None:
         progress("dense index", 0, n)
     if parent is not None:
-        old = DenseIndex.load(parent, dim=encoder.dim)
+        old = DenseIndex.load(parent, dim=encoder.dim) if loaded is None else loaded.copied(parent)
         old_pids = old.pids
         parts = (
             vector_store.some_vectors(conn, part.tolist(), encoder.revision, encoder.dim)
@@ -152,6 +159,7 @@ def _build_lexical(
     old: LexicalIndex | None,
     old_pids: Pids,
     tokenizer: Tokenizer,
+    parent: Path | None,
     progress: Progress | None,
 ) -> None:
     """Write the lexical index; old: of a version whose words are used again, old_pids: its pids."""
@@ -168,7 +176,7 @@ def _build_lexical(
                 progress("lexical index", i, len(new))
             yield one.passage.title, passages.encoded_text(one.passage)
 
-    old.changed(np.isin(old_pids, pids, assume_unique=True), texts()).save(staged)
+    old.changed(np.isin(old_pids, pids, assume_unique=True), texts()).save(staged, parent)
     if progress is not None:
         progress("lexical index", len(new), len(new))
 

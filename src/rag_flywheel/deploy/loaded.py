@@ -13,7 +13,12 @@ from rag_flywheel.encoder import QueryEncoder
 from rag_flywheel.errors import counted
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
-from rag_flywheel.index.lexical import LEXICAL_FOLDER, TOKENS_FOLDER, LexicalIndex
+from rag_flywheel.index.lexical import (
+    DERIVED_FOLDER,
+    LEXICAL_FOLDER,
+    TOKENS_FOLDER,
+    LexicalIndex,
+)
 from rag_flywheel.index.vector_files import FOLDER as VECTORS_FOLDER
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory, load_memory
@@ -22,7 +27,7 @@ from rag_flywheel.rank.raters import RaterWeight, load_raters, weights_of
 from rag_flywheel.rank.stored_evidence import StoredEvidence, load_stored_evidence
 from rag_flywheel.records import Pids
 
-INDEX_PARTS = VECTORS_FOLDER, GRAPH_FOLDER, LEXICAL_FOLDER, TOKENS_FOLDER
+INDEX_PARTS = VECTORS_FOLDER, GRAPH_FOLDER, LEXICAL_FOLDER, TOKENS_FOLDER, DERIVED_FOLDER
 """Folders of a version that are made of passages alone."""
 _MOST_PARAMETERS = 1_000_000  # bytes
 Files = Mapping[str, tuple[str, int]]

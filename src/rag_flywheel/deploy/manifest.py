@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -15,7 +15,7 @@ from rag_flywheel.errors import NewerFormatError, OlderFormatError
 from rag_flywheel.index.tokenizer import VERSION as TOKENIZER
 from rag_flywheel.records import AUTO
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 _MOST_BYTES = 4_000_000
 MOST_DIM, MOST_PASSAGES = 2**16, 2**31
 """Of one version."""
@@ -41,7 +41,8 @@ class Manifest:
     tuned: the hash of the weights that encode queries, None: the encoder's; files: {name: (sha256,
     bytes)}; tokenizer: the version of the one that its words are from; language: the setting
     that it was built under; learned_until: the last event whose vote its weights were fitted to, 0: its
-    weights are shipped, or it is not known.
+    weights are shipped, or it is not known; derived: as files, of what is computed from those, and
+    deleted once another version is live.
     """
 
     id: str
@@ -60,9 +61,21 @@ class Manifest:
     tokenizer: Annotated[int, Meta(ge=0, le=2**16)] = 0
     language: Annotated[str, Meta(max_length=100)] = AUTO
     learned_until: _Event = 0
+    derived: _Files = field(default_factory=dict)
+
+    @property
+    def every(self) -> Mapping[str, tuple[str, int]]:
+        """All files, with those that may be missing."""
+        return {**self.files, **self.derived}
 
 
-_DEFAULTS = {"tuned": None, "tokenizer": 0, "language": AUTO, "learned_until": 0}
+_DEFAULTS: Mapping[str, Any] = {
+    "tuned": None,
+    "tokenizer": 0,
+    "language": AUTO,
+    "learned_until": 0,
+    "derived": {},
+}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from rag_flywheel.deploy.versions import (
     strays,
 )
 from rag_flywheel.errors import FlywheelError, OlderFormatError, counted
+from rag_flywheel.index.parts import DERIVED_FOLDER as DERIVED
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 
@@ -94,6 +95,16 @@ def prune_unreadable(root: Path, *, never: Collection[str]) -> list[str]:
     old = [v for v in old if v not in never]
     _delete(root, old)
     return old
+
+
+def drop_derived(root: Path, *, never: Collection[str]) -> None:
+    """Delete what is computed from the other files of versions, but of none in `never`: what reads such a
+    version computes it again."""
+    for version in list_versions(root):
+        if version not in never and DERIVED in disk.names_in(root, f"{VERSIONS}/{version}"):
+            doomed = f"{STAGING}/pruned-{version}-{DERIVED}"  # renamed first: never half of them
+            disk.move(root, f"{VERSIONS}/{version}/{DERIVED}", doomed)
+            disk.delete(root, doomed)
 
 
 def _delete(root: Path, versions: Iterable[str]) -> None:

@@ -17,6 +17,7 @@ from rag_flywheel.deploy.files import entries_below, files_below, sha256
 from rag_flywheel.deploy.manifest import Manifest, Parent, manifest_text, parse_manifest
 from rag_flywheel.disk import REMEDY, sync_tree
 from rag_flywheel.errors import CorruptFileError, NewerFormatError, UnknownIdError, quoted
+from rag_flywheel.index.parts import DERIVED_FOLDER as DERIVED
 from rag_flywheel.store import wall_clock
 
 MANIFEST, CURRENT = "manifest.json", "CURRENT"
@@ -115,8 +116,10 @@ def seal(staged: Path, manifest: Manifest, *, parent: Parent | None = None) -> M
 
     parent: files that are linked from there are not hashed again.
     """
-    files = {name: _digest_and_size(staged, name, parent) for name in files_below(staged)}
-    sealed = dataclasses.replace(manifest, files=files)
+    every = {name: _digest_and_size(staged, name, parent) for name in files_below(staged)}
+    derived = {name: state for name, state in every.items() if name.startswith(f"{DERIVED}/")}
+    files = {name: state for name, state in every.items() if name not in derived}
+    sealed = dataclasses.replace(manifest, files=files, derived=derived)
     (staged / MANIFEST).write_text(manifest_text(sealed), encoding="utf-8")
     return sealed
 
@@ -124,10 +127,10 @@ def seal(staged: Path, manifest: Manifest, *, parent: Parent | None = None) -> M
 def _digest_and_size(staged: Path, name: str, parent: Parent | None) -> tuple[str, int]:
     path = staged / name
     state = path.lstat()
-    if parent is not None and name in parent.manifest.files:
+    if parent is not None and (known := parent.manifest.every.get(name)) is not None:
         other = parent.folder / name
         if other.exists() and os.path.samestat(state, other.lstat()):
-            digest, size = parent.manifest.files[name]
+            digest, size = known
             if size == state.st_size:
                 return digest, size
     return sha256(path), state.st_size
@@ -200,11 +203,18 @@ def check(root: Path, version: str) -> list[str]:
         return [f"{version} cannot be looked through ({error})"]
     problems = [
         f"{version}/{name} {problem}"
-        for name, (digest, size) in sorted(manifest.files.items())
-        if (problem := _file_problem(folder / name, digest, size)) is not None
+        for name, (digest, size) in sorted(manifest.every.items())
+        if (name in manifest.files or _is_there(folder / name))
+        and (problem := _file_problem(folder / name, digest, size)) is not None
+        and (name in manifest.files or _is_there(folder / name))  # else deleted meanwhile
     ]
-    extra = present - set(manifest.files) - {MANIFEST}
+    extra = present - set(manifest.every) - {MANIFEST}
     return problems + [f"{version}/{name} is not in its manifest" for name in sorted(extra)]
+
+
+def _is_there(path: Path) -> bool:
+    """Whether anything has this name, in a folder that is no link."""
+    return os.path.lexists(path) and not path.parent.is_symlink()
 
 
 def _file_problem(path: Path, digest: str, size: int) -> str | None:

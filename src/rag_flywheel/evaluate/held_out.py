@@ -21,11 +21,12 @@ from rag_flywheel.improve.examples import (
 )
 from rag_flywheel.improve.likelihood import (
     log_likelihoods,
+    neighbour_chances_of,
     of_any_answer,
     prior_under,
     with_support,
 )
-from rag_flywheel.improve.propagate import before_votes, neighbour_chances_of, support_of
+from rag_flywheel.improve.propagate import before_votes, support_of
 from rag_flywheel.improve.threshold import thetas
 from rag_flywheel.index.nearest import Nearest
 from rag_flywheel.rank.parameters import Parameters

@@ -93,6 +93,30 @@ class Examples:
         folds = np.random.default_rng(0).permutation(len(self)) % _FOLDS
         return nearest(self, self, folds, folds)
 
+    @cached_property
+    def passages(self) -> tuple[Ints, int]:
+        """Numbers of the candidates' passages, int64 (n, C), from 0 to one less than how many there are;
+        and that number, which padding has too."""
+        names, numbers = np.unique(self.lineages, return_inverse=True)
+        numbers = numbers.reshape(self.lineages.shape)
+        if len(names) and names[0] < 0:
+            numbers = np.where(self.lineages < 0, len(names) - 1, numbers - 1)
+            return numbers, len(names) - 1
+        return numbers, len(names)
+
+    def last(self, n: int) -> "Examples":
+        """The last n rows; the same object each time, so that their neighbours are cached."""
+        first = len(self) - n
+        if first <= 0:
+            return self
+        if n not in self._lasts:
+            self._lasts[n] = self.at(np.arange(first, len(self)))
+        return self._lasts[n]
+
+    @cached_property
+    def _lasts(self) -> "dict[int, Examples]":
+        return {}
+
     def at(self, rows: Ints) -> "Examples":
         """These rows alone."""
         return Examples(
@@ -180,42 +204,66 @@ class Links:
         return cls(empty, empty, empty)
 
 
-def links(near: Nearest, targets: Examples, sources: Examples, chances: Floats) -> Links:
+def links(
+    near: Nearest,
+    targets: Examples,
+    sources: Examples,
+    chances: Floats,
+    weights: Floats | None = None,
+) -> Links:
     """Every pair of a target's candidate and the same passage as a candidate of its neighbours.
 
-    chances: of the sources' candidates, (m, C); those with none are left out.
+    chances: of the sources' candidates, (m, C); those with none are left out. weights: K of each
+    neighbour, (n, k); those of weight 0, to whose messages nothing is added, are left out; None: all stay.
     """
     n, k = near.rows.shape
     width = targets.lineages.shape[1]
     at = np.flatnonzero((chances > 0).ravel() & (sources.lineages >= 0).ravel())
     if not n or not k or not len(at):
         return Links.none()
-    names, passages = np.unique(sources.lineages.ravel()[at], return_inverse=True)
-    own = np.minimum(np.searchsorted(names, targets.lineages), len(names) - 1)
-    own[names[own] != targets.lineages] = -1
+    passages, own, n_names = _numbered(targets, sources, at)
     starts = np.searchsorted(at, np.arange(len(sources) + 1) * sources.lineages.shape[1])
-    many = max(1, min(_ROWS, _CELLS // len(names)))  # targets at a time
-    column = np.full(
-        many * len(names), -1, dtype=np.int16
-    )  # of each passage in the row of a target
+    begins, many_of = starts[:-1], np.diff(starts)
+    many = max(1, min(_ROWS, _CELLS // n_names))  # targets at a time
+    column = np.full(many * n_names, -1, dtype=np.int16)  # of each passage in the row of a target
     to, of, slot = [], [], []
     for start in range(0, n, many):
         part = own[start : start + many]
         row, place = np.nonzero(part >= 0)
-        cells = row * len(names) + part[row, place]
+        cells = row * n_names + part[row, place]
         column[cells[::-1]] = place[::-1]  # of equal ones the first stays
         flat = near.rows[start : start + many].ravel()
-        counts = starts[flat + 1] - starts[flat]
-        offered = places_of(starts[flat], counts)
-        rows = np.repeat(np.arange(len(flat)) // k * len(names), counts)
-        found = column[rows + passages[offered]]
+        counts = many_of[flat]
+        if weights is not None:
+            counts[weights[start : start + many].ravel() <= 0.0] = 0
+        offered = places_of(begins[flat], counts)
+        slots = np.repeat(np.arange(len(flat)), counts)
+        found = column[slots // k * n_names + passages[offered]]
         column[cells] = -1
         match = np.flatnonzero(found >= 0)
-        slots = np.repeat(np.arange(start * k, start * k + len(flat)), counts)[match]
+        slots = slots[match] + start * k
         to.append(slots // k * width + found[match])
         of.append(at[offered[match]])
         slot.append(slots)
     return Links(np.concatenate(to), np.concatenate(of), np.concatenate(slot))
+
+
+def _numbered(targets: Examples, sources: Examples, at: Ints) -> tuple[Ints, Ints, int]:
+    """(numbers of the passages of these candidates of the sources, flat in (m, C), from 0 on; the numbers
+    of the targets' candidates, (n, C), -1: not among them; how many there are)."""
+    if targets is not sources:
+        names, passages = np.unique(sources.lineages.ravel()[at], return_inverse=True)
+        own = np.minimum(np.searchsorted(names, targets.lineages), len(names) - 1)
+        own[names[own] != targets.lineages] = -1
+        return passages, own, len(names)
+    numbers, n = sources.passages  # found once: sorting half a million lineages takes its time
+    there = np.zeros(n + 1, dtype=np.bool_)
+    there[numbers.ravel()[at]] = True
+    new = np.cumsum(there) - 1
+    n_names = int(new[-1]) + 1
+    new[~there] = -1
+    every = new[numbers]
+    return every.ravel()[at], every, n_names
 
 
 def support(found: Links, chances: Floats, weights: Floats, width: int) -> Floats:
@@ -260,29 +308,6 @@ def sums_of_support(
         yield (
             every + np.bincount(here, by_link * one[some], minlength=n),
             every + np.bincount(here, by_link * other[some], minlength=n),
-        )
-
-
-def sums_at(
-    found: Links, near: Nearest, chances: Floats, wanted: Ints, kernels: Iterable[Kernel]
-) -> Iterator[tuple[Floats, Floats]]:
-    """For each kernel S of the wanted candidates, (w,), and the sum of K over the neighbours that say
-    anything about them, (w,).
-
-    chances: of the sources' candidates, (m, C); wanted int64 (w,): targets' candidates, flat in (n, C),
-    sorted.
-    """
-    place = np.searchsorted(wanted, found.to)
-    kept = np.flatnonzero(np.append(wanted, -1)[place] == found.to)
-    place, slot = place[kept], found.slot[kept]
-    chance = chances.ravel()[found.of[kept]]
-    for kernel in kernels:
-        by_link = kernel_weights(near, kernel).ravel()[slot]
-        some = np.flatnonzero(by_link)
-        here, by_link = place[some], by_link[some]
-        yield (
-            np.bincount(here, by_link * chance[some], minlength=len(wanted)).astype(np.float64),
-            np.bincount(here, by_link, minlength=len(wanted)).astype(np.float64),
         )
 
 

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from rag_flywheel.improve.examples import Examples, Floats, n_with_feature
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.rank.posterior import CORRECTION_WEIGHT, Rates
+from rag_flywheel.rank.posterior import CORRECTION_WEIGHT, LEAST_CHANCE, Rates
 
 LARGEST_NOISE = 0.4995
 SHARPNESS = 0.05, 20.0
@@ -47,6 +47,7 @@ _START, _NEARLY_TOSSED, _START_CHOICE, _START_ANSWERS = 0.2, 0.45, 3.0, 3.0
 _STEPS_HELD = 10  # of the weights alone: enough to come near their peak
 _NOISE_BOUNDS, _BALANCE_BOUNDS = (-7.0, 7.0), (-4.0, 4.0)
 _NEVER = -1e9
+_AT_ONCE = 128  # queries, whose features take half a megabyte
 _SURE = 1.0 - 1e-9
 _Bounds = Sequence[tuple[float | None, float | None]]
 
@@ -64,7 +65,9 @@ def log_likelihoods(examples: Examples, chances: Floats, parameters: Parameters)
         found = np.log1p(chosen * (odds - 1.0)).sum(axis=1)
         n_right = chosen.sum(axis=1)
     if examples.n_named is not None:
-        found = found - examples.n_named * np.log(_named_from(examples, parameters.rates, n_right))
+        found = found - examples.n_named * np.log(
+            _named_from(examples.present, parameters.rates, n_right)
+        )
     return np.asarray(found, dtype=np.float64)
 
 
@@ -79,6 +82,10 @@ def of_any_answer(examples: Examples, rates: Rates) -> Floats:
     wrong, right = np.log(rates.false_helpful), np.log1p(-rates.false_helpful)
     found: Floats = examples.n_helpful * wrong + examples.n_harmful * right
     return found
+
+
+def _of_any_answer(n_helpful: float, n_harmful: float, rates: Rates) -> float:
+    return n_helpful * math.log(rates.false_helpful) + n_harmful * math.log1p(-rates.false_helpful)
 
 
 def choice_odds(examples: Examples, choice: float) -> Floats:
@@ -132,6 +139,14 @@ def after_votes(examples: Examples, chances: Floats, parameters: Parameters) -> 
         total = joint + np.maximum(1.0 - chances, 0.0)
     found: Floats = joint / total
     return found
+
+
+def neighbour_chances_of(examples: Examples, before: Floats, parameters: Parameters) -> Floats:
+    """The chances after the votes that are propagated to neighbours, (n, C), from those before: small
+    ones are 0, unless votes call them helpful; with several answers, unless there are votes at all."""
+    chances = after_votes(examples, before, parameters)
+    kept = examples.net > 0 if parameters.answers is None else examples.voted
+    return np.where((chances >= LEAST_CHANCE) | kept, chances, 0.0)
 
 
 def prior_chances(examples: Examples, weights: Floats, answers: float | None = None) -> Floats:
@@ -188,7 +203,7 @@ def fit(
     comparison: a large distance from the centre is no sign of random votes.
     """
     d, more = len(centre), examples.chosen is not None
-    prepared = _with_choice(examples)
+    prepared = _Votes.of(examples)
     pull = np.array(
         [
             *strength * _spread(examples) ** 2,
@@ -242,7 +257,7 @@ def calibrated(examples: Examples, parameters: Parameters) -> tuple[float, float
     more, several = examples.chosen is not None, parameters.answers is not None
     weights = replace(parameters, sharpness=1.0, given_sharpness=1.0).vector
     logits = (examples.features @ weights[: examples.features.shape[2]])[:, :, None]
-    alone = _with_choice(replace(examples, features=logits))
+    alone = _Votes.of(replace(examples, features=logits))
     rates = _rates_inverse(parameters.rates)
     spreads = np.array([_SHARPNESS_SPREAD, *[_CHOICE_SPREAD] * more, *[_ANSWERS_SPREAD] * several])
 
@@ -276,6 +291,7 @@ def rates_given(examples: Examples, chances: Floats, parameters: Parameters) -> 
     logits = np.log(given) - np.log1p(-given)
     helpful, harmful = examples.helpful.ravel()[voted], examples.harmful.ravel()[voted]
     around, spreads = np.array([0.0, 1.0]), np.array(_CALIBRATION_SPREADS)
+    n_votes = float(examples.n_helpful.sum()), float(examples.n_harmful.sum())
 
     def loss(at: Floats) -> tuple[float, Floats]:
         rates = _rates(at[2:])
@@ -283,14 +299,14 @@ def rates_given(examples: Examples, chances: Floats, parameters: Parameters) -> 
         by_helpful, by_harmful = rates.log_odds
         odds = np.exp(np.clip(helpful * by_helpful + harmful * by_harmful, -50.0, 50.0))
         total = p * odds + 1.0 - p
-        value = float(np.log(total).sum()) + float(of_any_answer(examples, rates).sum())
+        value = float(np.log(total).sum()) + _of_any_answer(*n_votes, rates)
         unlikely, by_prior = _rates_prior(at[2:], several=True)
         apart = (at[:2] - around) / spreads
         steep = (odds - 1.0) / total * p * (1.0 - p)
         after = p * odds / total
         slope = [float(steep.sum()), float((steep * logits).sum())] - apart / spreads
         by_rates = _by_votes(
-            examples, at[2:], float((after * helpful).sum()), float((after * harmful).sum())
+            n_votes, at[2:], float((after * helpful).sum()), float((after * harmful).sum())
         )
         value += unlikely - 0.5 * float(apart @ apart)
         return -value, -np.concatenate([slope, by_rates + by_prior])
@@ -300,59 +316,142 @@ def rates_given(examples: Examples, chances: Floats, parameters: Parameters) -> 
     return _rates(_least(loss, start, bounds)[2:])
 
 
-def _slopes(examples: Examples, at: Floats, *, several: bool) -> tuple[float, Floats]:
+@dataclass(frozen=True)
+class _Block:
+    """Some queries of `_Votes`: their features float64 (m * C, d), which candidates there are, (m, C), and
+    the candidates that have votes, int64 (v,), flat in (m, C), with the votes, (v,); n_named (m,): how often
+    a user named one, None: never."""
+
+    features: Floats
+    present: npt.NDArray[np.bool_]
+    voted: npt.NDArray[np.int64]
+    helpful: Floats
+    harmful: Floats
+    n_named: Floats | None
+
+    def shares(self, weights: Floats) -> Floats:
+        """The prior with one answer, (m, C)."""
+        return _softmax((self.features @ weights).reshape(self.present.shape), self.present)
+
+
+@dataclass(frozen=True)
+class _Votes:
+    """The examples as `_slopes` goes through them at every step of a search: in blocks that stay in the
+    processor's cache, with the votes apart, since few candidates have any; how many votes there are of
+    either kind."""
+
+    blocks: Sequence[_Block]
+    n_helpful: float
+    n_harmful: float
+
+    @classmethod
+    def of(cls, examples: Examples) -> "_Votes":
+        """With features in float64, which they are converted to once and not at every step; the last of
+        them is by how much a candidate was chosen, where any was."""
+        d, named = examples.features.shape[2], examples.n_named
+        blocks = []
+        for start in range(0, len(examples), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            features = examples.features[part].astype(np.float64)
+            if examples.chosen is not None:
+                features = np.append(features, examples.chosen[part, :, None], axis=2)
+            helpful, harmful = examples.helpful[part].ravel(), examples.harmful[part].ravel()
+            voted = np.flatnonzero((helpful != 0.0) | (harmful != 0.0))
+            blocks.append(
+                _Block(
+                    features.reshape(-1, d + (examples.chosen is not None)),
+                    examples.lineages[part] >= 0,
+                    voted,
+                    helpful[voted],
+                    harmful[voted],
+                    None if named is None else named[part],
+                )
+            )
+        return cls(blocks, float(examples.n_helpful.sum()), float(examples.n_harmful.sum()))
+
+
+def _slopes(votes: _Votes, at: Floats, *, several: bool) -> tuple[float, Floats]:
     """log P(votes), and its slopes by every number in `at`: the weights, with several answers the
     logarithm of their number, and two that stand for the rates.
 
     Where answers were chosen, that is the last feature, and does not count for P itself."""
-    n, width, d = examples.features.shape
-    flat = examples.features.reshape(n * width, d)
     rates = _rates(at[-2:])
-    shares = _softmax((flat @ at[:d]).reshape(n, width), examples.present)
-    odds = vote_odds(examples, rates)
-    by_answers = 0.0
-    if several:
-        answers = float(np.exp(at[d]))
-        others = np.exp(-answers * shares)  # the chance that a passage is wrong
-        chances = 1.0 - others
-        total = chances * odds + others
-        after = chances * odds / total
-        value = float(np.log(total).sum())
-        steep = (odds - 1.0) / total
-        n_right = chances.sum(axis=1)
-    else:
-        joint = shares * odds
-        total = joint.sum(axis=1, keepdims=True)
-        after = joint / total
-        value = float(np.log(total).sum())
-        n_right = np.ones(n)
-    by_helpful = float((after * examples.helpful).sum())
-    by_harmful = float((after * examples.harmful).sum())
-    if examples.n_named is not None:
-        odds_named = math.exp(CORRECTION_WEIGHT * rates.log_odds[0])
-        named_from = _named_from(examples, rates, n_right)
-        value -= float((examples.n_named * np.log(named_from)).sum())
-        by_named = examples.n_named / named_from
-        by_helpful -= CORRECTION_WEIGHT * odds_named * float((by_named * n_right).sum())
-        if several:
-            steep = steep - (odds_named - 1.0) * by_named[:, None] * examples.present
-    if several:
-        by_share = steep * answers * others
-        by_answers = float((by_share * shares).sum())
-        mean = (by_share * shares).sum(axis=1, keepdims=True)
-        slope = flat.T @ (shares * (by_share - mean)).ravel()
-    else:
-        slope = flat.T @ (after - shares).ravel()
-    value += float(of_any_answer(examples, rates).sum())
-    by_rates = _by_votes(examples, at[-2:], by_helpful, by_harmful)
-    return value, np.concatenate([slope, [by_answers] * several, by_rates])
+    of_block = _slopes_of_several if several else _slopes_of_one
+    total = np.zeros(len(at) + 1)
+    for block in votes.blocks:
+        total += of_block(block, at, rates)
+    *slope, by_helpful, by_harmful = total[1:].tolist()
+    n_votes = votes.n_helpful, votes.n_harmful
+    value = float(total[0]) + _of_any_answer(*n_votes, rates)
+    by_rates = _by_votes(n_votes, at[-2:], by_helpful, by_harmful)
+    return value, np.concatenate([slope, by_rates])
 
 
-def _named_from(examples: Examples, rates: Rates, n_right: Floats) -> Floats:
+def _odds_of(block: _Block, rates: Rates) -> Floats:
+    by_helpful, by_harmful = rates.log_odds
+    power = block.helpful * by_helpful + block.harmful * by_harmful
+    found: Floats = np.exp(np.clip(power, -50.0, 50.0))
+    return found
+
+
+def _slopes_of_one(block: _Block, at: Floats, rates: Rates) -> Floats:
+    """(log P(votes), its slopes by the weights, the sums of the chances after the votes over all "helpful"
+    and over all "harmful" votes) of these queries, with one answer, but for `of_any_answer`."""
+    shares = block.shares(at[:-2])
+    joint = shares.copy()
+    joint.ravel()[block.voted] *= _odds_of(block, rates)
+    total = joint.sum(axis=1, keepdims=True)
+    joint /= total
+    after = joint.ravel()[block.voted]
+    value, of_named = float(np.log(total).sum()), 0.0
+    if block.n_named is not None:
+        named_from = _named_from(block.present, rates, np.ones(len(shares)))
+        value -= float((block.n_named * np.log(named_from)).sum())
+        of_named = _of_named(rates, float((block.n_named / named_from).sum()))
+    joint -= shares
+    slope = joint.ravel() @ block.features
+    sums = float(after @ block.helpful) - of_named, float(after @ block.harmful)
+    return np.array([value, *slope.tolist(), *sums])
+
+
+def _slopes_of_several(block: _Block, at: Floats, rates: Rates) -> Floats:
+    """The same with several answers; the slope by the logarithm of their number is the last but two."""
+    answers, shares = float(np.exp(at[-3])), block.shares(at[:-3])
+    odds, own = _odds_of(block, rates), shares.ravel()[block.voted]
+    wrong = np.exp(-answers * own)  # the chance that a passage is wrong
+    chances = 1.0 - wrong
+    total = chances * odds + wrong
+    after = chances * odds / total
+    value, of_named = float(np.log(total).sum()), 0.0
+    by_share = np.zeros(shares.shape)
+    by_share.ravel()[block.voted] = (odds - 1.0) / total * answers * wrong
+    if block.n_named is not None:
+        others = np.exp(-answers * shares)
+        n_right = (1.0 - others).sum(axis=1)
+        named_from = _named_from(block.present, rates, n_right)
+        value -= float((block.n_named * np.log(named_from)).sum())
+        by_named = block.n_named / named_from
+        of_named = _of_named(rates, float((by_named * n_right).sum()))
+        more = math.exp(CORRECTION_WEIGHT * rates.log_odds[0]) - 1.0
+        by_share -= more * by_named[:, None] * block.present * answers * others
+    by_share *= shares
+    mean = by_share.sum(axis=1, keepdims=True)
+    by_answers = float(mean.sum())
+    by_share -= mean * shares
+    slope = by_share.ravel() @ block.features
+    sums = float(after @ block.helpful) - of_named, float(after @ block.harmful)
+    return np.array([value, *slope.tolist(), by_answers, *sums])
+
+
+def _of_named(rates: Rates, named: float) -> float:
+    return CORRECTION_WEIGHT * math.exp(CORRECTION_WEIGHT * rates.log_odds[0]) * named
+
+
+def _named_from(present: npt.NDArray[np.bool_], rates: Rates, n_right: Floats) -> Floats:
     """What the chance of naming one candidate is divided by, (n,): the sum over all candidates of the
     odds of naming a right one and of 1 for a wrong one. n_right: how many are right, (n,)."""
     odds = math.exp(CORRECTION_WEIGHT * rates.log_odds[0])
-    n_wrong = np.maximum(examples.present.sum(axis=1) - n_right, 1.0)
+    n_wrong = np.maximum(present.sum(axis=1) - n_right, 1.0)
     found: Floats = odds * n_right + n_wrong
     return found
 
@@ -366,15 +465,6 @@ def log_likelihood_of_tosses(examples: Examples) -> float:
         named = 0.0
     share = min(max(helpful / max(helpful + harmful, 1e-9), 1e-6), 1.0 - 1e-6)
     return named + helpful * math.log(share) + harmful * math.log1p(-share)
-
-
-def _with_choice(examples: Examples) -> Examples:
-    """With features in float64, which they are converted to once and not at every step; the last of
-    them is by how much a candidate was chosen, where any was."""
-    features = examples.features.astype(np.float64)
-    if examples.chosen is not None:
-        features = np.concatenate([features, examples.chosen[:, :, None]], axis=2)
-    return replace(examples, features=features)
 
 
 def _least(
@@ -420,13 +510,15 @@ def _rates_inverse(rates: Rates) -> list[float]:
     return [_noise_inverse(rates.noise), math.log(share / (1.0 - share))]
 
 
-def _by_votes(examples: Examples, at: Floats, by_helpful: float, by_harmful: float) -> Floats:
-    """Slopes of log P(votes) by the two numbers that stand for the rates, (2,), from the sums of the
-    chances after the votes over all "helpful" and over all "harmful" votes."""
+def _by_votes(
+    n_votes: tuple[float, float], at: Floats, by_helpful: float, by_harmful: float
+) -> Floats:
+    """Slopes of log P(votes) by the two numbers that stand for the rates, (2,), from the numbers of "helpful"
+    and "harmful" votes, and the sums of the chances after the votes over all of either kind."""
     rates = _rates(at)
     fh, fn = rates.false_helpful, rates.false_harmful
-    by_fh = (float(examples.n_helpful.sum()) - by_helpful) / fh
-    by_fh -= (float(examples.n_harmful.sum()) - by_harmful) / (1.0 - fh)
+    by_fh = (n_votes[0] - by_helpful) / fh
+    by_fh -= (n_votes[1] - by_harmful) / (1.0 - fh)
     return _by_rates(at, by_fh, by_harmful / fn - by_helpful / (1.0 - fn))
 
 

@@ -23,15 +23,14 @@ from rag_flywheel.improve.examples import (
     support,
 )
 from rag_flywheel.improve.likelihood import (
-    after_votes,
     evidence_odds,
+    neighbour_chances_of,
     prior_under,
     with_support,
 )
 from rag_flywheel.index.nearest import Nearest
 from rag_flywheel.rank.memory import Memory
 from rag_flywheel.rank.parameters import Parameters
-from rag_flywheel.rank.posterior import LEAST_CHANCE
 
 _ROUNDS = 3
 _LEAST_STORED = 0.002
@@ -68,19 +67,12 @@ def before_votes(examples: Examples, parameters: Parameters) -> Floats:
     if parameters.answers is not None:
         return _of_each_passage(examples, prior, near, weights, parameters)
     chances = neighbour_chances_of(examples, prior, parameters)
-    at = links(near, examples, examples, chances)
+    at = links(near, examples, examples, chances, weights)
     messages = _Messages(at, chances.ravel()[at.of], chances.sum(axis=1)[near.rows])
+    back = _back(near)
     for _ in range(_ROUNDS - 1):
-        messages = _next_messages(examples, prior, near, messages, weights, parameters)
+        messages = _next_messages(examples, prior, (near, back), messages, weights, parameters)
     return with_support(prior, *messages.support(weights, prior.shape[1]), kernel.n0)
-
-
-def neighbour_chances_of(examples: Examples, before: Floats, parameters: Parameters) -> Floats:
-    """The chances after the votes that are propagated to neighbours, (n, C), from those before: small
-    ones are 0, unless votes call them helpful; with several answers, unless there are votes at all."""
-    chances = after_votes(examples, before, parameters)
-    kept = examples.net > 0 if parameters.answers is None else examples.voted
-    return np.where((chances >= LEAST_CHANCE) | kept, chances, 0.0)
 
 
 def support_of(
@@ -96,7 +88,7 @@ def support_of(
     chances: what the sources propagate, (m, C); weights: K of each neighbour, (n, k).
     """
     width = targets.lineages.shape[1]
-    found = links(near, targets, sources, chances)
+    found = links(near, targets, sources, chances, weights)
     added = support(found, chances.ravel()[found.of], weights, width)
     if parameters.answers is None:
         return added, all_support(near, chances, weights)
@@ -113,12 +105,13 @@ def _of_each_passage(
     """
     n0, width = parameters.kernel.n0, prior.shape[1]
     odds, by_slot = evidence_odds(examples, parameters), weights.ravel()
+    back = _back(near)
     at, messages = Links.none(), np.empty(0)
     added, total, before = np.zeros(prior.shape), np.zeros(prior.shape), prior
     for _ in range(_ROUNDS):
         propagated = neighbour_chances_of(examples, before, parameters)
-        found = links(near, examples, examples, propagated)
-        echo, given = _reverse(found, at, prior.size), by_slot[at.slot]
+        found = links(near, examples, examples, propagated, weights)
+        echo, given = _reverse(found, at, back, width), by_slot[at.slot]
         own = (n0 * prior + added).ravel()[found.of] - _at(given * messages, echo)
         every = n0 + total.ravel()[found.of] - _at(given, echo)
         chance = np.clip(own / np.maximum(every, n0), 0.0, 1.0)
@@ -133,16 +126,17 @@ def _of_each_passage(
 def _next_messages(
     examples: Examples,
     prior: Floats,
-    near: Nearest,
+    between: tuple[Nearest, Ints],
     messages: _Messages,
     weights: Floats,
     parameters: Parameters,
 ) -> _Messages:
     """The messages after these: each to a neighbour without that neighbour's own message.
 
-    All chances here are scaled by (n0 + sum of S).
+    between: the neighbours, and the slots of the queries among theirs, see `_back`. All chances here
+    are scaled by (n0 + sum of S).
     """
-    n0 = parameters.kernel.n0
+    n0, (near, back) = parameters.kernel.n0, between
     added, every = messages.support(weights, prior.shape[1])
     before = with_support(prior, added, every, n0)
     propagated = neighbour_chances_of(examples, before, parameters)
@@ -160,13 +154,13 @@ def _next_messages(
     )
     to_others = np.maximum((weights * messages.every).ravel() - of_all, 0.0)
 
-    back, source = _back(near), near.rows.ravel()
+    source = near.rows.ravel()
     least = n0 * (prior * odds).sum(axis=1)  # of `total`, without any message
     left = np.maximum(total[source] - _at(of_after + to_others, back), least[source])
     loud_left = np.where(loud, after, 0.0).sum(axis=1)[source] - _at(of_loud, back)
 
-    links_of = links(near, examples, examples, propagated)
-    echo = _at(in_after, _reverse(links_of, at, prior.size))
+    links_of = links(near, examples, examples, propagated, weights)
+    echo = _at(in_after, _reverse(links_of, at, back, prior.shape[1]))
     chances = np.maximum(after.ravel()[links_of.of] - echo, 0.0) / left[links_of.slot]
     return _Messages(
         links_of,
@@ -179,25 +173,27 @@ def _back(near: Nearest) -> Ints:
     """For each slot, flat in (n, k), the slot of that query among its neighbour's, -1: in none."""
     n, k = near.rows.shape
     query, neighbour = np.repeat(np.arange(n), k), near.rows.ravel()
-    return _places(query * n + neighbour, neighbour * n + query)
-
-
-def _reverse(links: Links, others: Links, size: int) -> Ints:
-    """For each of the links the one of the others between the same two candidates, -1: there is
-    none. size: the number of candidates."""
-    return _places(others.to * size + others.of, links.of * size + links.to)
-
-
-def _places(names: Ints, wanted: Ints) -> Ints:
-    """Where in `names` the wanted ones are, -1: nowhere."""
-    if not len(names):
-        return np.full(len(wanted), -1, dtype=np.int64)
+    names, wanted = query * n + neighbour, neighbour * n + query
     order, by_wanted = np.argsort(names), np.argsort(wanted)  # sorted ones are found much sooner
     names, wanted = names[order], wanted[by_wanted]
     place = np.minimum(np.searchsorted(names, wanted), len(names) - 1)
     found = np.empty(len(wanted), dtype=np.int64)
     found[by_wanted] = np.where(names[place] == wanted, order[place], -1)
     return found
+
+
+def _reverse(links: Links, others: Links, back: Ints, width: int) -> Ints:
+    """For each of the links the one of the others between the same two candidates, -1: there is none.
+
+    back: of the slots of both, see `_back`; width: how many candidates a query has. A link is named by
+    its slot and by the source's candidate, and in the order of these names links come.
+    """
+    if not len(others.slot):
+        return np.full(len(links.slot), -1, dtype=np.int64)
+    table = np.full((len(back) + 1) * width, -1, dtype=np.int32)  # the last slot is in none
+    table[others.slot * width + others.of % width] = np.arange(len(others.slot))
+    found = table[back[links.slot] * width + links.to % width].astype(np.int64)
+    return np.where(others.to[found] == links.of, found, -1)
 
 
 def _at(values: Floats, places: Ints) -> Floats:

@@ -33,8 +33,7 @@ from rag_flywheel.improve.examples import (
     support,
 )
 from rag_flywheel.improve.given import of_index
-from rag_flywheel.improve.likelihood import prior_under
-from rag_flywheel.improve.propagate import neighbour_chances_of
+from rag_flywheel.improve.likelihood import neighbour_chances_of, prior_under
 from rag_flywheel.rank.calibration import (
     HALF_ASKED,
     OF_ANSWER,
@@ -350,10 +349,11 @@ def _by_neighbours(examples: Examples, parameters: Parameters) -> tuple[Floats, 
     neighbours of other folds."""
     near = examples.cross_near
     chances = neighbour_chances_of(examples, prior_under(examples, parameters), parameters)
-    found, width = links(near, examples, examples, chances), examples.lineages.shape[1]
     weights = kernel_weights(near, parameters.kernel)
     if parameters.memory.neighbours < 1:
         weights = np.zeros_like(weights)
+    found = links(near, examples, examples, chances, weights)
+    width = examples.lineages.shape[1]
     every = support(found, np.ones(len(found.of)), weights, width)
     return support(found, chances.ravel()[found.of], weights, width), every
 

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.disk import all_below, all_within, divides, read_arrays, read_words, write_arrays
-from rag_flywheel.index.spans import by_first_use, places_of
+from rag_flywheel.index.spans import by_first_use, places_of, rows_at
 from rag_flywheel.index.spare import SpareArrays
 
 _LETTERS = 4
+_LARGEST_SHORT = "\uffff"  # of the characters that take 16 bits
 _AT_ONCE = 2_000  # texts
 _NAMES = "pieces.json"
 _ARRAYS = {
@@ -26,12 +27,42 @@ _ARRAYS = {
     "piece-idf": "float64 pieces",
 }
 Ints = npt.NDArray[np.int32]
+Places = npt.NDArray[np.int64]
 
 
 def char_ngrams_of(word: str) -> list[str]:
     """The n-grams of a word with a blank before and after it: " cat", "cat "; a short one whole."""
     padded = f" {word} "
     return [padded[i : i + _LETTERS] for i in range(max(1, len(padded) - _LETTERS + 1))]
+
+
+def ngram_key(ngram: str) -> int | str:
+    """What stands for an n-gram: its characters as one number, if each takes 16 bits."""
+    if max(ngram) > _LARGEST_SHORT:
+        return ngram
+    return int.from_bytes(ngram.encode("utf-16-le", "surrogatepass"), "little")
+
+
+def ngram_keys(words: Sequence[str]) -> tuple[list[int | str], Places, Places]:
+    """The distinct `ngram_key` of the n-grams of words; for each n-gram, one word after the other, the
+    place of its key among them; and how many each word has."""
+    every = "".join(f" {word} " for word in words)
+    lengths = np.fromiter(map(len, words), np.int64, len(words))
+    n_each = np.maximum(lengths + 3 - _LETTERS, 1)
+    if max(every, default="") > _LARGEST_SHORT:
+        place = dict[int | str, int]()
+        spoken = (ngram_key(ngram) for word in words for ngram in char_ngrams_of(word))
+        at = [place.setdefault(key, len(place)) for key in spoken]
+        return list(place), np.array(at, dtype=np.int64), n_each
+    signs = np.frombuffer(every.encode("utf-16-le", "surrogatepass"), np.uint16).astype(np.uint64)
+    signs = np.append(signs, np.zeros(_LETTERS - 1, np.uint64))
+    first = places_of(np.cumsum(lengths + 2) - lengths - 2, n_each)
+    n_signs = np.repeat(np.minimum(lengths + 2, _LETTERS), n_each)
+    keys = np.zeros(len(first), np.uint64)
+    for i in range(_LETTERS):
+        keys |= np.where(i < n_signs, signs[first + i] << np.uint64(16 * i), np.uint64(0))
+    distinct, which = np.unique(keys, return_inverse=True)
+    return distinct.tolist(), which, n_each
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +94,7 @@ class CharNgrams:
         as if words came independently (a word that has it twice counts twice); idf is Lucene's.
         """
         if before is None:
-            number, lengths, ids = _taken_apart(words, {})
+            number, lengths, ids = _all_taken_apart(list(words))
         else:
             number, lengths, ids = _known_before(words, *before)
         share = np.repeat(n_with_word / max(n_texts, 1), lengths)
@@ -95,73 +126,32 @@ class CharNgrams:
     def of_query(self, words: Sequence[str]) -> dict[str, float]:
         """idf of the known n-grams of a query's words, times how often the query has each."""
         number, found = self.number, dict[str, float]()
-        every = [ngram for word in words for ngram in char_ngrams_of(word) if ngram in number]
+        every = [
+            ngram for ngram in chain.from_iterable(map(char_ngrams_of, words)) if ngram in number
+        ]
         idf = self.idf[[number[ngram] for ngram in every]].tolist() if every else []
         for ngram, own in zip(every, idf, strict=True):
             found[ngram] = found.get(ngram, 0.0) + own
         return found
 
     def counts(
-        self, ngrams: Sequence[str], tokens: Ints, lengths: npt.NDArray[np.int64]
+        self, ngrams: Sequence[str], tokens: Ints, totals: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
         """How often each n-gram is in each text, (n, m).
 
-        tokens: numbers of the texts' words, one text after the other; lengths int64 (n,).
+        tokens: numbers of the texts' words, one text after the other; totals int64 (n,): how many n-grams
+        each text has.
         """
-        n, number = len(lengths), self.number
-        numbers = np.array([number[ngram] for ngram in ngrams], dtype=np.int64)
-        sharing = self._sharing(numbers.tolist(), tokens)
-        words, which = self._distinct(tokens[sharing])
-        text = lengths.cumsum().searchsorted(sharing, side="right")
-        cells = np.bincount(text * len(words) + which, minlength=n * len(words))
-        in_texts = cells.reshape(n, len(words)).astype(np.float32)  # exact up to 2**24
-        return (in_texts @ self._in_words(words, numbers)).astype(np.float64)
-
-    def _sharing(self, numbers: Sequence[int], tokens: Ints) -> npt.NDArray[np.int64]:
-        """The places of tokens that have any of these n-grams."""
-        words, starts = self._words_by_ngram
-        parts = [words[starts[number] : starts[number + 1]] for number in numbers]
-        if not parts:
-            return np.empty(0, dtype=np.int64)
-        having = np.concatenate(parts)
-        with self._marks.borrowed() as mark:
-            mark[having] = 0
-            found: npt.NDArray[np.int64] = (mark[tokens] + 1).nonzero()[0]
-            mark[having] = -1
-        return found
-
-    def _distinct(self, words: Ints) -> tuple[Ints, npt.NDArray[np.int64]]:
-        """The distinct of these words, and which of them each is."""
-        every = np.arange(len(words), dtype=np.int32)
-        with self._places.borrowed() as place:
-            place[words] = every
-            last = place[words]
-            place[words] = -1
-        distinct = (last == every).nonzero()[0]
-        number = np.empty(len(words), dtype=np.int64)
-        number[distinct] = np.arange(len(distinct))
-        return words[distinct], number[last]
-
-    def _in_words(self, words: Ints, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """How often each of these n-grams is in each of these words, (n, m)."""
-        m, many = len(numbers), self._sizes[words]
-        ids = self.ids[places_of(self.offsets[words], many)]
+        n, m, ends = len(totals), len(ngrams), totals.cumsum()
+        every = rows_at(self.ids, self.offsets, tokens, int(ends[-1]) if n else 0)
+        numbers = [self.number[ngram] for ngram in ngrams]
         with self._columns.borrowed() as column:
             column[numbers] = np.arange(m)
-            place = column[ids]
+            place = column.take(every)
             column[numbers] = -1
         asked = (place >= 0).nonzero()[0]
-        cells = np.arange(len(words)).repeat(many)[asked] * m + place[asked]
-        found = np.bincount(cells, minlength=len(words) * m)
-        return found.reshape(len(words), m).astype(np.float32)
-
-    @cached_property
-    def _marks(self) -> SpareArrays:
-        return SpareArrays(len(self.offsets) - 1, np.int8)
-
-    @cached_property
-    def _places(self) -> SpareArrays:
-        return SpareArrays(len(self.offsets) - 1, np.int32)
+        cells = ends.searchsorted(asked, side="right") * m + place.take(asked)
+        return np.bincount(cells, minlength=n * m).reshape(n, m).astype(np.float64)
 
     @cached_property
     def _columns(self) -> SpareArrays:
@@ -169,27 +159,46 @@ class CharNgrams:
 
     def in_texts(self, tokens: Ints, offsets: Ints) -> Ints:
         """The number of n-grams in each text, (n,); text i has tokens[offsets[i]:offsets[i + 1]]."""
-        parts = []
+        parts, sizes = [], self._sizes
         for start in range(0, len(offsets) - 1, _AT_ONCE):
             ends = offsets[start : start + _AT_ONCE + 1]
-            so_far = np.append(0, np.cumsum(self._sizes[tokens[ends[0] : ends[-1]]]))
+            so_far = np.append(0, np.cumsum(sizes[tokens[ends[0] : ends[-1]]], dtype=np.int64))
             parts.append(np.diff(so_far[ends - ends[0]]).astype(np.int32))
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
 
-    @cached_property
-    def _sizes(self) -> npt.NDArray[np.int64]:
+    @property
+    def _sizes(self) -> Ints:
         """The number of n-grams in each word."""
-        return np.diff(self.offsets).astype(np.int64)
+        return np.diff(self.offsets)
 
-    @cached_property
-    def _words_by_ngram(self) -> tuple[Ints, Ints]:
-        """Words by n-gram: those with n-gram i are words[starts[i]:starts[i + 1]]."""
-        from scipy import sparse
 
-        shape = len(self.offsets) - 1, len(self.number)
-        ones = np.ones(len(self.ids), dtype=np.int8)
-        by_ngram = sparse.csr_array((ones, self.ids, self.offsets), shape=shape).tocsc()
-        return by_ngram.indices.astype(np.int32), by_ngram.indptr.astype(np.int32)
+def _all_taken_apart(
+    words: Sequence[str],
+) -> tuple[dict[str, int], npt.NDArray[np.int64], Ints]:
+    """`_taken_apart` of all words at once, in a fraction of the time: an n-gram is a number of four digits,
+    which are its characters."""
+    text = "".join([f" {word} " for word in words])
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    characters = np.flatnonzero(np.bincount(codes))
+    if len(characters) >= 2**16 - 1:
+        return _taken_apart(words, {})
+    digit = np.zeros(int(codes.max(initial=0)) + 1, dtype=np.uint64)
+    digit[characters] = np.arange(1, len(characters) + 1)
+    digits = np.append(digit[codes], np.zeros(2, np.uint64))
+    sizes = np.fromiter(map(len, words), dtype=np.int64, count=len(words)) + 2
+    lengths = np.maximum(sizes - (_LETTERS - 1), 1)
+    at = places_of(np.cumsum(sizes) - sizes, lengths)
+    third, last, size = digits[at + 2], digits[at + 3], np.repeat(sizes, lengths)
+    third[size < 3], last[size < _LETTERS] = 0, 0  # short words have no more
+    keys = digits[at] << 48 | digits[at + 1] << 32 | third << 16 | last
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty(len(order), dtype=np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    ends = at + np.minimum(size, _LETTERS)
+    spans = zip(at[first[order]].tolist(), ends[first[order]].tolist(), strict=True)
+    names = [text[start:end] for start, end in spans]
+    return dict(zip(names, range(len(names)), strict=True)), lengths, place[which]
 
 
 def _taken_apart(
@@ -209,7 +218,7 @@ def _known_before(
     known = old_number >= 0
     new = [word for word, there in zip(words, known.tolist(), strict=True) if not there]
     number, new_lengths, new_ids = _taken_apart(new, dict(old.number))
-    old_lengths = old._sizes[old_number[known]]
+    old_lengths = old._sizes[old_number[known]].astype(np.int64)
     lengths = np.empty(len(known), dtype=np.int64)
     lengths[known], lengths[~known] = old_lengths, new_lengths
     starts = np.cumsum(lengths) - lengths

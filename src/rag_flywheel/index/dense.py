@@ -4,7 +4,7 @@ It must not know texts, versions or votes.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from rag_flywheel.index.exact import distinct_rows, nearest_to_many, typical_cos
 from rag_flywheel.index.faiss_door import faiss_library, rows_of
 from rag_flywheel.index.graph import MOST_REMOVED, Graph, build_graph, extended, load_graph
 from rag_flywheel.index.graph_changes import without
+from rag_flywheel.index.part import Part, Signs, helps, nearest_at, nearest_by_signs
 from rag_flywheel.index.vector_files import (
     FOLDER,
     StoredParts,
@@ -29,21 +30,12 @@ from rag_flywheel.records import Pids, Vectors
 GRAPH_FROM = 20_000  # vectors; below, exact search takes about a millisecond
 _MARGIN = 1.3  # times as many are kept in view as hold enough of a part on average
 _QUICK_SHARE = (
-    0.065  # of a part; where as many are to be in view, exact search of the part is as quick
+    0.015  # of a part; where more are to be in view, a search of the part alone is quicker
 )
+_LEAST_OF_PART = 50  # of a part that are kept in view, and a quarter more than without a part
 _SAMPLE = 20_000  # vectors that the typical cosine is taken from
 _UNIT_TOLERANCE = 0.02
 _AT_ONCE = 65_536  # vectors
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some of the vectors of an index: at which positions, bool (n,), how many, and what makes faiss keep
-    to them."""
-
-    mask: npt.NDArray[np.bool_]
-    n: int
-    selector: Any
 
 
 class DenseIndex:
@@ -56,8 +48,16 @@ class DenseIndex:
         self._flat = flat
         self.pids = pids  # ascending
         self._stored = stored  # the files that hold the first of the vectors
-        self._quick = None if graph is None else graph.over(flat)
-        self.graph = None if graph is None else graph.shared_with(self._quick)
+        self.graph = graph
+
+    @cached_property
+    def _quick(self) -> Any:
+        """What searches the graph, with whose links it then shares its memory; None without one."""
+        if self.graph is None:
+            return None
+        found = self.graph.over(self._flat)
+        self.graph = self.graph.shared_with(found)
+        return found
 
     @classmethod
     def build(cls, pids: Pids, vectors: Vectors) -> "DenseIndex":
@@ -94,7 +94,7 @@ class DenseIndex:
             return None
         flat, stored = self._flat, self._stored
         if n_gone:
-            graph = None if graph is None else without(graph, ~stays, flat, self._rows)
+            graph = None if graph is None else without(graph, ~stays, self._rows)
             gone = np.packbits(~stays, bitorder="little")
             flat.remove_ids(faiss_library().IDSelectorBitmap(gone))
             stored = None if stored is None else stored.of(stays)
@@ -118,7 +118,17 @@ class DenseIndex:
             read_into(rows_of(flat), stored)
             found = cls(flat, pids, load_graph(folder, len(pids)), stored)
             found._require_sense()
+        assert found.graph is None or found._quick is not None  # before threads search it
         return found
+
+    def copied(self, folder: Path) -> "DenseIndex":
+        """A copy that may be `changed`; folder: of a version with the same files."""
+        flat = faiss_library().IndexFlatIP(self.dim)
+        flat.codes.resize(len(self) * flat.code_size)
+        flat.ntotal = len(self)
+        rows_of(flat)[:] = self._rows
+        stored = None if self._stored is None else replace(self._stored, folder=folder)
+        return DenseIndex(flat, self.pids, self.graph, stored)
 
     def _require_sense(self) -> None:
         """Raise ValueError unless every vector is finite and of unit length."""
@@ -151,8 +161,7 @@ class DenseIndex:
 
     def part(self, mask: npt.NDArray[np.bool_]) -> Part:
         """The vectors at these positions, to be searched alone."""
-        selector = faiss_library().IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-        return Part(mask, int(np.count_nonzero(mask)), selector)
+        return Part(mask, int(np.count_nonzero(mask)))
 
     def search(self, queries: Vectors, n: int, part: Part | None = None) -> list[Pids]:
         """For each row of `queries`, the pids of its n nearest vectors, the nearest first.
@@ -164,9 +173,14 @@ class DenseIndex:
         n = min(n, there)
         if self._quick is None or n < 1:
             return self.search_all(queries, n, part)
-        in_view = n if part is None else int(_MARGIN * n * len(self) / there)
+        in_view = n
+        if part is not None:
+            in_view = int(max(_MARGIN * n, _LEAST_OF_PART) * len(self) / there)
         if part is not None and in_view > _QUICK_SHARE * there:
-            return self.search_all(queries, n, part)
+            if not helps(self.dim, part, n):
+                return self.search_all(queries, n, part)
+            every = (nearest_by_signs(q, self._rows, self._signs, part, n) for q in queries)
+            return [self.pids[found] for found in every]
         found = self._by_graph(queries, n, in_view, part)
         short = [i for i, row in enumerate(found) if len(row) < n]
         if short:  # the graph led to too few of the part
@@ -180,7 +194,8 @@ class DenseIndex:
         looked for, for then what the graph meets on its way is not the nearest of the part."""
         faiss, graph = faiss_library(), self.graph
         assert graph is not None and self._quick is not None
-        ef = max(graph.ef_search, 2 * n, in_view)
+        ef_search = graph.ef_search if part is None else graph.ef_search * 5 // 4
+        ef = max(ef_search, 2 * n, in_view)
         parameters = faiss.SearchParametersHNSW(efSearch=ef)
         k = n if part is None else ef
         _, rows = self._quick.search(np.ascontiguousarray(queries), k, params=parameters)
@@ -190,12 +205,12 @@ class DenseIndex:
 
     def search_all(self, queries: Vectors, n: int, part: Part | None = None) -> list[Pids]:
         """`search`, always exact."""
-        faiss = faiss_library()
         n = min(n, len(self) if part is None else part.n)
         if n < 1:
             return [np.empty(0, dtype=np.int64) for _ in queries]
-        parameters = None if part is None else faiss.SearchParameters(sel=part.selector)
-        _, found = self._flat.search(np.ascontiguousarray(queries), n, params=parameters)
+        if part is not None:
+            return [self.pids[nearest_at(q, self._rows, part.places, n)] for q in queries]
+        _, found = self._flat.search(np.ascontiguousarray(queries), n)
         return [self.pids[row[row >= 0]] for row in found]  # faiss pads with -1
 
     def search_many(self, queries: Vectors, n: int) -> list[Pids]:
@@ -206,6 +221,10 @@ class DenseIndex:
         """float32 (n, dim): the vectors of pids[positions], without a search for each pid."""
         found: Vectors = self._rows[positions]
         return found
+
+    @cached_property
+    def _signs(self) -> Signs:
+        return Signs(self._rows)
 
     @cached_property
     def _rows(self) -> Vectors:

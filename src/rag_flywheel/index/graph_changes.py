@@ -5,12 +5,12 @@ neighbour of the removed one instead.
 """
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.index.faiss_door import faiss_library
 from rag_flywheel.index.graph import LINKS, Graph
 from rag_flywheel.records import Vectors
 
@@ -20,10 +20,10 @@ Numbers = npt.NDArray[np.int64]
 Links = npt.NDArray[np.int32]
 
 
-def without(graph: Graph, gone: Mask, flat: Any, rows: Vectors) -> Graph:
+def without(graph: Graph, gone: Mask, rows: Vectors) -> Graph:
     """The graph of the remaining vectors, renumbered in their order.
 
-    gone: bool (n,), not all; flat and rows: every vector of the graph, (n, dim). A link to a removed
+    gone: bool (n,), not all; rows: every vector of the graph, float32 (n, dim). A link to a removed
     vector becomes one to the nearest of its neighbours to which there is no link yet.
     """
     starts = graph.offsets.astype(np.int64)
@@ -35,12 +35,13 @@ def without(graph: Graph, gone: Mask, flat: Any, rows: Vectors) -> Graph:
     for level in range(int(levels.max(initial=-1)) + 1):
         mine = np.flatnonzero(levels == level)
         new = np.empty(len(mine), dtype=np.int32)
+        order = np.argsort(graph.neighbours[slots[mine]], kind="stable")  # by the lost vector
         for i in range(0, len(mine), _AT_ONCE):
-            part = mine[i : i + _AT_ONCE]
+            part = mine[order[i : i + _AT_ONCE]]
             lost = graph.neighbours[slots[part]]
             linked, others = (_links(graph, starts, of, level) for of in (owners[part], lost))
             others[(others >= 0) & gone[others]] = -1
-            new[i : i + _AT_ONCE] = _nearest_new(owners[part], linked, others, flat, rows)
+            new[order[i : i + _AT_ONCE]] = _nearest_new(owners[part], lost, linked, others, rows)
         neighbours[slots[mine]] = _once(owners[mine], new)
     return _renumbered(replace(graph, neighbours=neighbours), ~gone)
 
@@ -57,18 +58,22 @@ def _links(graph: Graph, starts: Numbers, of: npt.NDArray[Any], level: int) -> L
     return found
 
 
-def _nearest_new(owners: Numbers, linked: Links, others: Links, flat: Any, rows: Vectors) -> Links:
-    """For each owner, the nearest of `others` that is neither `linked` nor itself; -1 without one."""
+def _nearest_new(
+    owners: Numbers, lost: Links, linked: Links, others: Links, rows: Vectors
+) -> Links:
+    """For each owner, the nearest of `others` that is neither `linked` nor itself; -1 without one.
+
+    lost: by which they are sorted, since all owners of a link to the same one have the same others.
+    """
     known = (others[:, :, None] == linked[:, None, :]).any(axis=2) | (others == owners[:, None])
-    labels = np.where(known, -1, others).astype(np.int64)
-    cosines = np.empty(labels.shape, dtype=np.float32)
-    pointer, queries = faiss_library().swig_ptr, np.ascontiguousarray(rows[owners])
-    flat.compute_distance_subset(
-        len(queries), pointer(queries), labels.shape[1], pointer(cosines), pointer(labels)
-    )
-    cosines[labels < 0] = -np.inf
+    known |= others < 0
+    cosines = np.empty(others.shape, dtype=np.float32)
+    bounds = np.flatnonzero(np.diff(lost, prepend=-1, append=-1))
+    for start, end in pairwise(bounds.tolist()):
+        np.matmul(rows[owners[start:end]], rows[others[start]].T, out=cosines[start:end])
+    cosines[known] = -np.inf
     found: Links = others[np.arange(len(others)), np.argmax(cosines, axis=1)]
-    return np.where((labels >= 0).any(axis=1), found, np.int32(-1))
+    return np.where(known.all(axis=1), np.int32(-1), found)
 
 
 def _once(owners: Numbers, new: Links) -> Links:
@@ -82,6 +87,7 @@ def _once(owners: Numbers, new: Links) -> Links:
 def _renumbered(graph: Graph, stays: Mask) -> Graph:
     """The graph of the vectors that stay, which must have no links to others."""
     number = np.append(np.cumsum(stays) - 1, -1).astype(np.int32)  # the last is that of -1
+    n_gone = int(np.count_nonzero(~stays))
     slots = np.repeat(stays, LINKS * (graph.levels.astype(np.int64) + 1))
     entry = graph.entry if stays[graph.entry] else int(np.argmax(graph.levels * stays))
     found = replace(
@@ -89,7 +95,8 @@ def _renumbered(graph: Graph, stays: Mask) -> Graph:
         levels=graph.levels[stays],
         neighbours=number[graph.neighbours[slots]],
         entry=int(number[entry]),
-        n_removed=graph.n_removed + int(np.count_nonzero(~stays)),
+        n_removed=graph.n_removed + n_gone,
+        n_unmeasured=graph.n_unmeasured + n_gone,
     )
     _close_gaps(found)
     return found

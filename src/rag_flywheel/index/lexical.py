@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.disk import (
-    all_below,
-    divides,
     read_arrays,
     read_json,
     read_words,
@@ -29,12 +27,12 @@ from rag_flywheel.index.bm25 import LexicalScores, WordScores, add_column, idf_o
 from rag_flywheel.index.char_ngrams import CharNgrams
 from rag_flywheel.index.compounds import Compounds, parts_of
 from rag_flywheel.index.languages import COMPOUNDING
-from rag_flywheel.index.spans import by_first_use
+from rag_flywheel.index.parts import DERIVED_FOLDER as DERIVED_FOLDER
+from rag_flywheel.index.spans import by_first_use, rows_at
 from rag_flywheel.index.spare import SpareArrays
 from rag_flywheel.index.statistics import MOST_PAIRS
 from rag_flywheel.index.texts import Texts
 from rag_flywheel.index.tokenizer import (
-    Numbers,
     TokenIds,
     Tokenizer,
     is_character,
@@ -42,10 +40,13 @@ from rag_flywheel.index.tokenizer import (
     words_of_query,
 )
 from rag_flywheel.index.tokenizer import tokenize as tokenize
+from rag_flywheel.index.word_files import StoredWords, load_texts, save_texts
+from rag_flywheel.index.word_list import Numbers
+from rag_flywheel.index.word_table import WordTable
 from rag_flywheel.records import ENGLISH, NO_LANGUAGE, STEMMED
 
 LEXICAL_FOLDER, TOKENS_FOLDER = "lexical", "tokens"
-_TOKENS = {"ids": "int32 m", "offsets": "int32 n+1", "titles": "int32 n"}
+_TITLES = {"titles": "int32 n"}
 _COMPOUNDS = {"compound-offsets": "int32 words+1", "compounds": "int32 m"}
 _LANGUAGE = "language.json"
 
@@ -62,6 +63,7 @@ class LexicalIndex:
     ngrams: CharNgrams  # of the words of the vocabulary
     compounds: Compounds  # of the words of the vocabulary
     tokenizer: Tokenizer  # that the words are from
+    stored: StoredWords | None = None  # the files that hold the words of the first of the texts
 
     @classmethod
     def build(
@@ -94,12 +96,14 @@ class LexicalIndex:
         titles: TokenIds,
         stems: Mapping[str, int],
         tokenizer: Tokenizer,
-        before: CharNgrams | None = None,
+        before: "LexicalIndex | None" = None,
+        stays: npt.NDArray[np.bool_] | None = None,
     ) -> "LexicalIndex":
         """Index texts by the tokens of all, the number of tokens of each and of its title.
 
         stems: the number of each word, which need not be in a text; words are renumbered in the order
-        of their first use. before: the n-grams of the first of the stems, None: of none.
+        of their first use. before, stays: an index of the first of the stems, and which of its texts these
+        begin with.
         """
         numbers, tokens = by_first_use(tokens, len(stems))
         words = list(stems)
@@ -110,10 +114,14 @@ class LexicalIndex:
             compounds = Compounds.of(vocabulary, tokenizer.stem)
         bm25 = WordScores.build(tokens, offsets, len(vocabulary), compounds)
         known = None
+        stored = None
         if before is not None:
-            known = before, np.where(numbers < len(before.offsets) - 1, numbers, np.int32(-1))
+            old = np.where(numbers < len(before.vocabulary), numbers, np.int32(-1))
+            known = before.ngrams, old
+            if before.stored is not None and stays is not None:
+                stored = before.stored.of(stays, old)
         ngrams = CharNgrams.build(vocabulary, np.diff(bm25.starts), len(lengths), known)
-        return cls(bm25, vocabulary, tokens, offsets, titles, ngrams, compounds, tokenizer)
+        return cls(bm25, vocabulary, tokens, offsets, titles, ngrams, compounds, tokenizer, stored)
 
     def changed(
         self, stays: npt.NDArray[np.bool_], texts: Iterable[tuple[str, str]]
@@ -130,42 +138,67 @@ class LexicalIndex:
             np.concatenate([self.titles[stays], titles]),
             numbers.stems,
             self.tokenizer,
-            self.ngrams,
+            self,
+            stays,
         )
 
     @classmethod
     def load(cls, folder: Path, *, n_texts: int) -> "LexicalIndex":
         """Read the index in `folder`. Raises CorruptFileError when it is not one of n_texts."""
         lexical, tokens = folder / LEXICAL_FOLDER, folder / TOKENS_FOLDER
-        with version_file_errors(f"{lexical} or {tokens}"):
-            vocabulary = read_words(lexical / "words.json", dict[str, int])
-            if list(vocabulary.values()) != list(range(len(vocabulary))):
-                raise ValueError("words.json does not number its words from 0")
-            ids, offsets, titles = read_arrays(tokens, _TOKENS)
-            if not divides(offsets, len(titles), len(ids)) or not all_below(ids, len(vocabulary)):
-                raise ValueError("the texts of titles.npy are not made of the words of words.json")
-            if np.any(titles < 0) or np.any(titles > np.diff(offsets)):
+        with version_file_errors(f"{lexical}, {tokens} or {folder / DERIVED_FOLDER}"):
+            words = read_words(lexical / "words.json", list[str])
+            vocabulary: Mapping[str, int] = WordTable(words)
+            del words
+            ids, lengths, stored = load_texts(tokens, n_words=len(vocabulary))
+            if int(ids.min(initial=0)) < 0:  # a number of the parts that no word has
+                raise ValueError("the texts are not made of the words of words.json")
+            if len(ids) >= 2**31:
+                raise ValueError("the texts have more words than can be numbered")
+            offsets = np.append(0, np.cumsum(lengths, dtype=np.int64)).astype(np.int32)
+            (titles,) = read_arrays(tokens, _TITLES, n=len(lengths))
+            if np.any(titles < 0) or np.any(titles > lengths):
                 raise ValueError("a title has an impossible length")
             if len(titles) != n_texts:
                 raise ValueError(f"it holds {counted(len(titles), 'text')}; expected {n_texts}")
-            ngrams = CharNgrams.load(tokens, n_words=len(vocabulary))
-            bm25 = WordScores.load(lexical, len(vocabulary), n_texts)
-            compounds = Compounds(*read_arrays(tokens, _COMPOUNDS, words=len(vocabulary)))
-            compounds.check(len(vocabulary))
             tokenizer = _read_tokenizer(lexical)
-        return cls(bm25, vocabulary, ids, offsets, titles, ngrams, compounds, tokenizer)
+            compounds = Compounds.none(len(vocabulary))
+            if tokenizer.language in COMPOUNDING:
+                compounds = Compounds(*read_arrays(tokens, _COMPOUNDS, words=len(vocabulary)))
+                compounds.check(len(vocabulary))
+            try:
+                bm25 = WordScores.load(folder / DERIVED_FOLDER, len(vocabulary), n_texts)
+                ngrams = CharNgrams.load(folder / DERIVED_FOLDER, n_words=len(vocabulary))
+            except FileNotFoundError:
+                bm25 = WordScores.build(ids, offsets, len(vocabulary), compounds)
+                ngrams = CharNgrams.build(vocabulary, np.diff(bm25.starts), len(titles))
+        return cls(bm25, vocabulary, ids, offsets, titles, ngrams, compounds, tokenizer, stored)
 
-    def save(self, folder: Path) -> None:
-        """Write the index into `folder`, without pickle."""
+    def save(self, folder: Path, before: Path | None = None) -> None:
+        """Write the index into `folder`, without pickle.
+
+        before: the version that this was changed from; what it has of the words is linked.
+        """
         lexical, tokens = folder / LEXICAL_FOLDER, folder / TOKENS_FOLDER
         lexical.mkdir()
         tokens.mkdir()
-        self.bm25.save(lexical)
-        (lexical / "words.json").write_bytes(msgspec.json.encode(self.vocabulary))
-        write_arrays(tokens, _TOKENS, self.tokens, self.offsets, self.titles)
-        self.ngrams.save(tokens)
-        write_arrays(tokens, _COMPOUNDS, self.compounds.offsets, self.compounds.ids)
+        self.save_derived(folder)
+        (lexical / "words.json").write_bytes(msgspec.json.encode(list(self.vocabulary)))
+        old = None
+        if before is not None and self.stored is not None:
+            old = before / TOKENS_FOLDER, self.stored
+        save_texts(tokens, self.tokens, self.offsets, len(self.vocabulary), old)
+        write_arrays(tokens, _TITLES, self.titles)
+        if self.tokenizer.language in COMPOUNDING:
+            write_arrays(tokens, _COMPOUNDS, self.compounds.offsets, self.compounds.ids)
         (lexical / _LANGUAGE).write_text(json.dumps(self.tokenizer.language), encoding="utf-8")
+
+    def save_derived(self, folder: Path) -> None:
+        """Write into `folder` what is computed from its other files."""
+        derived = folder / DERIVED_FOLDER
+        derived.mkdir()
+        self.bm25.save(derived)
+        self.ngrams.save(derived)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -270,7 +303,8 @@ class LexicalIndex:
         """How many different texts have each word, (n_words,); None: no two texts are equal."""
         if self._first is None:
             return None
-        so_far = np.append(0, np.cumsum(self._first[self.bm25.texts], dtype=np.int32))
+        so_far = np.zeros(len(self.bm25.texts) + 1, dtype=np.int32)
+        np.cumsum(self._first[self.bm25.texts], dtype=np.int32, out=so_far[1:])
         df: TokenIds = np.diff(so_far[self.bm25.starts])
         return df
 
@@ -293,13 +327,10 @@ class LexicalIndex:
 
     def texts_at(self, positions: npt.NDArray[np.int64]) -> Texts:
         """The texts at these positions, as their words."""
-        starts, ends = self.offsets[positions], self.offsets[positions + 1]
-        spans = zip(
-            starts.tolist(), ends.tolist(), strict=True
-        )  # quicker than an array of all places
-        parts = [self.tokens[start:end] for start, end in spans]
-        tokens = np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
-        return Texts(positions, tokens, (ends - starts).astype(np.int64))
+        rows = positions.astype(np.int32)
+        lengths = (self.offsets[rows + 1] - self.offsets[rows]).astype(np.int64)
+        tokens = rows_at(self.tokens, self.offsets, rows, int(lengths.sum()))
+        return Texts(positions, tokens, lengths)
 
     def words_at(self, words: Sequence[str], texts: Texts) -> npt.NDArray[np.int16]:
         """Where distinct words occur in texts, one after the other: each token as the number of its word in
@@ -314,7 +345,7 @@ class LexicalIndex:
             for (i, _), compounds in zip(known, having, strict=False):
                 number[compounds] = i
             number[asked] = [i for i, _ in known]
-            found: npt.NDArray[np.int16] = number[texts.tokens]
+            found: npt.NDArray[np.int16] = number.take(texts.tokens)
             for compounds in having:
                 number[compounds] = -1
             number[asked] = -1
@@ -339,8 +370,8 @@ class LexicalIndex:
         self, ngrams: Sequence[str], texts: Texts
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """How often each n-gram is in each text, (n, m); and the n-grams of each, (n,)."""
-        found = self.ngrams.counts(ngrams, texts.tokens, texts.lengths)
-        return found, self._n_ngrams[texts.positions].astype(np.int64)
+        totals = self._n_ngrams[texts.positions].astype(np.int64)
+        return self.ngrams.counts(ngrams, texts.tokens, totals), totals
 
     def knows(self, word: str) -> bool:
         """Whether any text has this word."""

@@ -1,9 +1,13 @@
-"""Lists the places in spans of an array, and numbers its values by their first use."""
+"""Reads spans of an array, and numbers its values by their first use."""
+
+from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+Ints32 = npt.NDArray[np.int32]
 
 
 def places_of(starts: npt.ArrayLike, lengths: npt.ArrayLike) -> Ints:
@@ -11,6 +15,27 @@ def places_of(starts: npt.ArrayLike, lengths: npt.ArrayLike) -> Ints:
     begin, many = np.asarray(starts, dtype=np.int64), np.asarray(lengths, dtype=np.int64)
     places: Ints = np.arange(many.sum()) + np.repeat(begin - np.cumsum(many) + many, many)
     return places
+
+
+def rows_at(values: Ints32, offsets: Ints32, rows: Ints32, n: int) -> Ints32:
+    """values[offsets[row]:offsets[row + 1]] of each row in turn, n in all; by one call of scipy."""
+    read = _reader()
+    if read is None:
+        starts = offsets[rows]
+        return values[places_of(starts, offsets[rows + 1] - starts)]
+    found = np.empty(n, dtype=np.int32)
+    read(len(rows), rows, offsets, values, values, found, found)  # it copies two arrays: one twice
+    return found
+
+
+@cache
+def _reader() -> Any:
+    """scipy's copy of rows of a sparse matrix; None where scipy lacks it."""
+    try:
+        from scipy.sparse._sparsetools import csr_row_index
+    except ImportError:
+        return None
+    return csr_row_index
 
 
 def by_first_use(

@@ -6,7 +6,6 @@ Scripts without blanks between words become overlapping pairs of characters. A n
 
 import re
 import unicodedata
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, pairwise
@@ -28,7 +27,10 @@ _ALPHABETIC = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
 _WITHOUT_BLANKS = rf"[{_PAIRED}]+|\p{{Hangul}}+|[{_ALPHABETIC}]+"
 _FAR = re.compile(r"[\u0e00-\u1fff\u2e80-\U0010ffff]")  # none of these scripts is before it
 _PART = r"\p{Lu}+(?!\p{Ll})|\p{Lu}?[^\p{Lu}\p{Nd}]+|\p{Lu}|\p{Nd}+"  # of getUserById, M5799DWF
+_ASCII_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z0-9]+|[A-Z]|[0-9]+")
 _BETWEEN = "-_./"  # parts of a name
+_JOINING = re.compile(r"[-_/]|(?<![0-9])\.|\.(?![0-9])")
+_ENCODING = "utf-8", "surrogatepass"
 _LONGEST_NAME = 64  # characters; longer ones are indexed by their parts alone
 _LONGEST_WORD = 128  # the rest of a longer one is cut off
 _LONGEST_RUN = 6  # characters of a script without blanks that are a word and no question
@@ -64,8 +66,8 @@ class _Signs(dict[int, int | str | None]):
 
 
 _SIGNS = _Signs()
-for _code in range(128):
-    _SIGNS[_code]
+_ASCII_SIGNS = bytes(ord(chr(code).translate(_SIGNS)) for code in range(128)) + bytes(128)
+"""The same for bytes.translate."""
 
 
 @cache
@@ -84,10 +86,22 @@ def _pieces(text: str) -> list[str]:
     """A text cut at blanks and signs, and where a script without blanks begins or ends."""
     if text.isascii():
         return text.translate(_SIGNS).split()
+    return _plain(text).split()
+
+
+def _plain(text: str) -> str:
+    """A text with blanks between its pieces."""
     plain = unicodedata.normalize("NFKC", text).translate(_SIGNS)
     if _FAR.search(plain):
         plain = _patterns()[0].sub(r" \g<0> ", plain)
-    return plain.split()
+    return plain
+
+
+def pieces_of(text: str) -> list[bytes]:
+    """A text cut into the pieces that words are made of, as bytes: it takes half as long as to strings."""
+    if text.isascii():
+        return text.encode().translate(_ASCII_SIGNS).split()
+    return _plain(text).encode(*_ENCODING).split()
 
 
 class Tokenizer:
@@ -98,7 +112,6 @@ class Tokenizer:
 
     def __init__(self, language: str) -> None:
         self.language = language
-        self._stop_words = stop_words(language)
         self._memo = _Memo(self)
 
     def tokenize(self, text: str) -> list[str]:
@@ -107,15 +120,28 @@ class Tokenizer:
 
     def stem(self, word: str) -> str:
         """The stem of one lower-case word."""
-        return next(iter(self._stems([word])), "")
+        return _Stems(self.language, folds=True)[word] or ""
 
     def words_of(self, piece: str) -> _Words:
         """The words of a piece of text without blanks, all of them in one script or one name."""
+        return self._words_of(piece, *self._stems)
+
+    def words_of_each(self, pieces: Iterable[bytes]) -> list[_Words]:
+        """`words_of` each of these pieces; a part that several have is stemmed once."""
+        stems = self._stems
+        return [self._words_of(piece.decode(*_ENCODING), *stems) for piece in pieces]
+
+    @property
+    def _stems(self) -> "tuple[_Stems, _Parts]":
+        return _Stems(self.language, folds=False), _Parts(_Stems(self.language, folds=True))
+
+    def _words_of(self, piece: str, plain: "_Stems", parts: "_Parts") -> _Words:
         if piece.isascii():
             piece = piece.strip(_BETWEEN)
             if piece.isdigit() or (piece.isalpha() and _is_plain(piece)):
-                return self._stem_of(piece[:_LONGEST_WORD].lower())
-            return self._of_name(piece)
+                stem = plain[piece[:_LONGEST_WORD].lower()]
+                return () if stem is None else (stem,)
+            return _words_of_name(piece, parts)
         continua, _, _, alphabetic = _patterns()
         if continua.match(piece):
             if len(piece) == 1:
@@ -123,39 +149,60 @@ class Tokenizer:
             if alphabetic.match(piece):
                 return tuple(_overlapping(piece))
             return tuple(map("".join, pairwise(piece)))
-        return self._of_name(piece)
+        return _words_of_name(piece, parts)
 
-    def _of_name(self, piece: str) -> _Words:
-        """The words of a name such as get_userById, WF-M5799 or /etc/site.key: all of it without what
-        stands between its parts, and the parts."""
-        found: list[str] = []
+
+def _words_of_name(piece: str, parts: "_Parts") -> _Words:
+    """The words of a name such as get_userById, WF-M5799 or /etc/site.key: all of it without what
+    stands between its parts, and the parts."""
+    names, found = [piece.strip(_BETWEEN)], list[str]()
+    if "/" in names[0]:
         names = [name for part in piece.split("/") if (name := part.strip(_BETWEEN))]
-        if len(names) > 1:
-            found.extend(_joined(piece))
-        for name in names:
-            parts = [part for part in name.replace("_", "-").replace(".", "-").split("-") if part]
-            if len(parts) > 1:
-                found.extend(_joined(name))
-            for part in parts:
-                found.append(part)
-                found.extend(_smaller(part))
-        return self._stems([word.lower()[:_LONGEST_WORD] for word in found])
+        found.extend(parts.stem(_joined(piece)))
+    for name in names:
+        own = [part for part in name.replace("_", "-").replace(".", "-").split("-") if part]
+        if len(own) > 1:
+            found.extend(parts.stem(_joined(name)))
+        for part in own:
+            found.extend(parts[part])
+    return tuple(found)
 
-    def _stem_of(self, word: str) -> _Words:
-        """The stem of one word in ASCII."""
-        if word in self._stop_words:
-            return ()
-        return (word if self.language == NO_LANGUAGE else _stemmer(self.language).stemWord(word),)
 
-    def _stems(self, words: list[str]) -> _Words:
-        kept = [word for word in words if word not in self._stop_words]
-        folded = [word if word.isascii() else _folded(word) for word in kept]
-        if self.language == NO_LANGUAGE:
-            return tuple(folded)
-        stemmer = _stemmer(self.language)
-        if self.language == ENGLISH:
-            return tuple(stemmer.stemWords(folded))
-        return tuple(word if word.isascii() else _folded(word) for word in stemmer.stemWords(kept))
+class _Parts(dict[str, _Words]):
+    """The words of the parts of names: each part itself, and what it is put together of."""
+
+    def __init__(self, stems: "_Stems") -> None:
+        super().__init__()
+        self._stems = stems
+
+    def __missing__(self, part: str) -> _Words:
+        self[part] = words = self.stem([part, *_smaller(part)])
+        return words
+
+    def stem(self, words: Iterable[str]) -> _Words:
+        """The stems of these words, but of stop words."""
+        stems = [self._stems[word.lower()[:_LONGEST_WORD]] for word in words]
+        return tuple([stem for stem in stems if stem is not None])
+
+
+class _Stems(dict[str, str | None]):
+    """The stems of lower-case words, None of stop words; folds: without most accents. Not thread-safe."""
+
+    def __init__(self, language: str, *, folds: bool) -> None:
+        super().__init__()
+        self._language, self._folds = language, folds
+        self._stop_words = stop_words(language)
+        self._stem = str if language == NO_LANGUAGE else _stemmer(language).stemWord
+
+    def __missing__(self, word: str) -> str | None:
+        self[word] = stem = None if word in self._stop_words else self._stemmed(word)
+        return stem
+
+    def _stemmed(self, word: str) -> str:
+        if self._language in (ENGLISH, NO_LANGUAGE):
+            return str(self._stem(word if word.isascii() else _folded(word)))
+        stem = str(self._stem(word))
+        return _folded(stem) if self._folds and not stem.isascii() else stem
 
 
 class _Memo(dict[str, _Words]):
@@ -187,17 +234,19 @@ def _is_plain(word: str) -> bool:
     return word[:-1].isupper() and word[-1] == "s"
 
 
-def _joined(name: str) -> Iterator[str]:
-    """A name without what stands between its parts; a point between digits stays."""
+def _joined(name: str) -> list[str]:
+    """A name without what stands between its parts; a point between digits stays. None of a long one."""
     if len(name) > _LONGEST_NAME:
-        return
+        return []
+    if name.isascii():
+        return [_JOINING.sub("", name)]
     kept = [
         sign
         for i, sign in enumerate(name)
         if sign not in _BETWEEN
         or (sign == "." and name[:i][-1:].isdigit() and name[i + 1 : i + 2].isdigit())
     ]
-    yield "".join(kept)
+    return ["".join(kept)]
 
 
 def _smaller(part: str) -> Iterator[str]:
@@ -207,7 +256,7 @@ def _smaller(part: str) -> Iterator[str]:
     """
     if len(part) > _LONGEST_NAME or part.isdigit() or (part.isalpha() and _is_plain(part)):
         return
-    parts = _patterns()[1].findall(part)
+    parts = (_ASCII_PART if part.isascii() else _patterns()[1]).findall(part)
     if len(parts) < 2 or (len(parts) == 2 and part.islower() and len(parts[1]) < _LONG_NUMBER):
         return
     if len(parts) > 2 and not part.isalpha():
@@ -288,36 +337,3 @@ def stems_in(
     for text in texts:
         words = tokenizer.tokenize(text)
         yield len(wanted.intersection(words)), len(words)
-
-
-class Numbers(dict[str, tuple[int, ...]]):
-    """The numbers of the words of every short piece of text seen so far: each is stemmed once.
-
-    stems: the number of each word; a new one gets the next number and is entered. Not thread-safe.
-    """
-
-    def __init__(self, stems: dict[str, int], tokenizer: Tokenizer) -> None:
-        super().__init__()
-        self.stems = stems
-        self._words_of = tokenizer.words_of
-
-    def __missing__(self, piece: str) -> tuple[int, ...]:
-        stems = self.stems
-        numbers = tuple([stems.setdefault(w, len(stems)) for w in self._words_of(piece)])
-        if len(piece) <= _LONGEST_KEY:
-            self[piece] = numbers
-        return numbers
-
-    def of(self, texts: Iterable[tuple[str, str]]) -> tuple[TokenIds, TokenIds, TokenIds]:
-        """The numbers of the words of texts, each given as (title, whole text), one text after the
-        other; how many each text has; and how many its title has."""
-        tokens, lengths, titles = array("i"), array("i"), array("i")
-        number, before = self.__getitem__, 0
-        for title, text in texts:
-            titles.append(sum(map(len, map(number, _pieces(title)))))
-            tokens.extend(chain.from_iterable(map(number, _pieces(text))))
-            lengths.append(len(tokens) - before)
-            before = len(tokens)
-        as_array = (np.frombuffer(part, dtype=np.int32) for part in (tokens, lengths, titles))
-        one, two, three = as_array
-        return one, two, three

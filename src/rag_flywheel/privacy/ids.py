@@ -1,7 +1,6 @@
 """Turns user and session ids into keyed hashes before they are stored."""
 
 import hashlib
-from dataclasses import replace
 
 from rag_flywheel.checks import MOST_TRUST, check_name, check_optional_text, check_trust
 from rag_flywheel.records import HashedUser, Vote
@@ -31,6 +30,5 @@ def hashed_id(key: bytes, name: str, given: str | None) -> str | None:
 def hashed_vote(key: bytes, vote: Vote, *, trust: float = 1.0) -> Vote:
     """The vote under its user's hash; trust: a factor for its own. Raises InputError."""
     user = hashed_id(key, "user_id", vote.user_id)
-    if trust != 1.0:
-        vote = replace(vote, trust=min(check_trust(vote.trust) * trust, MOST_TRUST))
-    return replace(vote, user_id=user)
+    own = vote.trust if trust == 1.0 else min(check_trust(vote.trust) * trust, MOST_TRUST)
+    return Vote(vote.retrieval_id, vote.passage_id, vote.verdict, user, vote.reason, own)

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -44,37 +44,47 @@ _KNOWN_LOG_ODDS = math.log((1.0 - _LEAST_CHANCE) / _LEAST_CHANCE) - math.log(
 )  # what makes a passage that hardly anything speaks for as good as certain
 _KNOWN_SAME = Kernel().same  # for known answers, also where a fitted kernel has 0 for votes
 _KNOWN_PLACES = 32  # past queries with known answers that count though others are nearer
+_COMPARED, _COMPARED_AT_ONCE = 100_000, 16_384  # past queries, for a report
 _FEW = 0.1  # of the past queries; a tenant with no more of them has them all compared
 
 
 @dataclass
 class _Room:
-    """The append-only arrays that successive views share; a view reads below its own length.
+    """The append-only columns that successive views share; a view reads below its own length.
 
     vectors float32 and tenants int32, over-allocated: the vector of each past query and the code of
-    its tenant; keys: the past queries; rows: those with each hash; stored: the evidence of the first
+    its tenant; hashes: of their texts; names: the tenants by code; first: the first row with each
+    hash; more: the further rows of a hash that several tenants asked; stored: the evidence of the first
     of them, unless a view has changed it.
     """
 
     vectors: Vectors
     tenants: npt.NDArray[np.int32]
-    keys: list[QueryKey]
-    rows: dict[bytes, list[int]]
     stored: StoredEvidence
+    hashes: list[bytes] = field(default_factory=list)
+    names: list[str | None] = field(default_factory=list)
+    first: dict[bytes, int] = field(default_factory=dict)
+    more: dict[bytes, list[int]] = field(default_factory=dict)
 
-    def add(self, keys: Sequence[QueryKey], vectors: Vectors, tenants: Sequence[int]) -> None:
-        """Append further past queries, for which there must be room."""
-        n = len(self.keys)
-        self.vectors[n : n + len(keys)] = vectors
-        self.tenants[n : n + len(keys)] = tenants
-        self.keys.extend(keys)
-        _note(self.rows, keys, n)
+    def enter(self, hashes: Sequence[bytes], names: Iterable[str | None]) -> None:
+        """Append the hashes of further past queries, whose vectors and codes are there already; names:
+        all tenants by code."""
+        first, more = self.first, self.more
+        for row, name in enumerate(hashes, len(self.hashes)):
+            if first.setdefault(name, row) != row:
+                more.setdefault(name, []).append(row)
+        self.hashes.extend(hashes)
+        self.names = list(names)
 
+    def key(self, row: int) -> QueryKey:
+        """The past query in a row."""
+        return QueryKey(self.hashes[row], self.names[self.tenants[row]])
 
-def _note(rows: dict[bytes, list[int]], keys: Sequence[QueryKey], n: int) -> None:
-    """Enter these past queries into the rows by hash, the first of them as row n."""
-    for row, (name, _) in enumerate(keys, n):
-        rows.setdefault(name, []).append(row)
+    def rows_with(self, name: bytes) -> Iterator[int]:
+        """The rows with a hash, ascending."""
+        if (row := self.first.get(name)) is not None:
+            yield row
+            yield from self.more.get(name, ())
 
 
 NO_VOTES = PastQuery((), ())
@@ -134,11 +144,11 @@ class EvidenceView:
     def of(cls, stored: StoredEvidence, vectors: Vectors) -> "EvidenceView":
         """A view of stored evidence, with the vectors of its past queries, float32 unit rows, the
         first n of an array that may have room for more."""
-        keys, n = list(stored.keys), len(stored)
+        n = len(stored)
         tenants = np.empty(len(vectors), np.int32)
         tenants[:n] = stored.tenant
-        room = _Room(vectors, tenants, keys, {}, stored)
-        _note(room.rows, keys, 0)
+        room = _Room(vectors, tenants, stored)
+        room.enter(stored.names, stored.tenants)
         codes = {tenant: i for i, tenant in enumerate(stored.tenants)}
         coded = codes_of(vectors[:n], stored.codes)
         parts: tuple[Mapping[int, PastQuery | Unjudged], ...] = ({},) * -(-n // _PART)
@@ -147,7 +157,7 @@ class EvidenceView:
     @property
     def keys(self) -> Sequence[QueryKey]:
         """The past queries: (hash of the text, tenant)."""
-        return self._room.keys[: self.n] if self._room is not None else []
+        return [self._room.key(row) for row in range(self.n)] if self._room is not None else []
 
     @property
     def vectors(self) -> Vectors:
@@ -161,7 +171,7 @@ class EvidenceView:
         found = self._changed[row // _PART].get(row)
         assert self._room is not None
         if isinstance(found, Unjudged):
-            return found.of([self._room.keys[row]])[0]
+            return found.of([self._room.key(row)])[0]
         return self._room.stored.past_query(row) if found is None else found
 
     def silent_of(self, rows: Rows) -> list[int]:
@@ -173,8 +183,8 @@ class EvidenceView:
             found = self._changed[row // _PART].get(row)
             if isinstance(found, Unjudged):
                 of_each.setdefault(found, []).append(row)
-        keys = self._room.keys
-        judged = ((own, each.of([keys[row] for row in own])) for each, own in of_each.items())
+        key = self._room.key
+        judged = ((own, each.of([key(row) for row in own])) for each, own in of_each.items())
         return [
             row
             for own, every in judged
@@ -216,7 +226,7 @@ class EvidenceView:
         room = self._room
         if room is None:
             return []
-        return [(room.keys[row], row) for row in room.rows.get(name, ()) if row < self.n]
+        return [(room.key(row), row) for row in room.rows_with(name) if row < self.n]
 
     def updated(
         self,
@@ -228,14 +238,17 @@ class EvidenceView:
         vectors: float32 (dim,) of each query hash that is not in the view. The room shared with this
         view grows by doubling; one caller at a time.
         """
-        names = {name for name, _ in found}
-        old = {key: row for name in names for key, row in self._with_hash(name)}
+        old = {key: row for key in found if (row := self._row(key)) is not None}
         new = [key for key in found if key not in old]
         rows = {**old, **{key: self.n + i for i, key in enumerate(new)}}
         silent = {rows[key] for key, past in found.items() if _mute(past)}
         loud = self.silent.intersection(rows[key] for key in found) - silent
         return replace(
-            self._with_keys(new, vectors),
+            self._extended(
+                [name for name, _ in new],
+                [tenant for _, tenant in new],
+                lambda rows: np.stack([vectors[name] for name, _ in new], out=rows),
+            ),
             silent=(self.silent - loud) | silent if loud or silent else self.silent,
             known=_with_rows(
                 self.known, {rows[key]: bool(past.known) for key, past in found.items()}
@@ -248,52 +261,79 @@ class EvidenceView:
         return [key for key in keys if self._row(key) is None]
 
     def with_unjudged(
-        self, keys: Sequence[QueryKey], unjudged: Unjudged, vectors: Mapping[bytes, Vectors]
+        self,
+        questions: Mapping[str | None, Sequence[bytes]],
+        unjudged: Unjudged,
+        fill: Callable[[Sequence[bytes], Vectors], object],
     ) -> "EvidenceView":
-        """A view in which the votes on these past queries have to be judged. vectors: as in `updated`."""
-        own = [(key, self._row(key)) for key in keys]
-        view = self._with_keys([key for key, row in own if row is None], vectors)
-        rows = [*(row for _, row in own if row is not None), *range(self.n, view.n)]
-        changed = _replaced(self._changed, dict.fromkeys(rows, unjudged))
-        return replace(view, silent=self.silent.difference(rows), unjudged=True, _changed=changed)
+        """A view in which the votes on these past queries have to be judged.
+
+        questions: distinct hashes by tenant; fill: puts the vectors of hashes into the rows of an array.
+        """
+        new, tenants, old = list[bytes](), list[str | None](), list[Rows]()
+        for tenant, hashes in questions.items():
+            rows = self._rows_of(hashes, tenant)
+            lacking = [hashes[i] for i in np.flatnonzero(rows < 0).tolist()]
+            old.append(rows[rows >= 0])
+            new.extend(lacking)
+            tenants.extend([tenant] * len(lacking))
+        view = self._extended(new, tenants, lambda rows: fill(new, rows))
+        changed = np.concatenate([*old, np.arange(self.n, view.n)])
+        silent = self.silent.difference(changed.tolist()) if self.silent else self.silent
+        parts = _all_replaced(self._changed, changed, unjudged)
+        return replace(view, silent=silent, unjudged=True, _changed=parts)
 
     def _row(self, key: QueryKey) -> int | None:
-        room = self._room
-        if room is None:
-            return None
-        for row in room.rows.get(key.query_hash, ()):
-            if row < self.n and room.keys[row] == key:
+        for own, row in self._with_hash(key.query_hash):
+            if own == key:
                 return row
         return None
 
-    def _with_keys(
-        self, new: Sequence[QueryKey], vectors: Mapping[bytes, Vectors]
+    def _rows_of(self, hashes: Sequence[bytes], tenant: str | None) -> Rows:
+        """The rows of the past queries of a tenant with these hashes, -1 of those that have none."""
+        room, code = self._room, self.tenant_codes.get(tenant)
+        if room is None or code is None:
+            return np.full(len(hashes), -1, np.int64)
+        rows = np.fromiter(map(room.first.get, hashes, repeat(-1)), np.int64, len(hashes))
+        rows[(rows >= self.n) | (room.tenants[rows] != code)] = -1
+        if room.more:
+            for i in np.flatnonzero(rows < 0).tolist():
+                own = (row for row in room.more.get(hashes[i], ()) if row < self.n)
+                rows[i] = next((row for row in own if room.tenants[row] == code), -1)
+        return rows
+
+    def _extended(
+        self,
+        hashes: Sequence[bytes],
+        tenants: Sequence[str | None],
+        fill: Callable[[Vectors], object],
     ) -> "EvidenceView":
-        """A view with rows for further past queries, of which nothing is said as yet."""
-        if not new:
+        """A view with rows for further past queries, of which nothing is said as yet; fill: sets their
+        vectors."""
+        if not hashes:
             return self
-        codes = self.tenant_codes
-        for tenant in dict.fromkeys(tenant for _, tenant in new):
-            if tenant not in codes:
-                codes = {**codes, tenant: len(codes)}
-        room, n = self._with_room(len(new)), self.n + len(new)
-        added = np.stack([vectors[key.query_hash] for key in new])
-        room.add(new, added, [codes[tenant] for _, tenant in new])
+        codes = {**self.tenant_codes}
+        for tenant in dict.fromkeys(tenants):
+            codes.setdefault(tenant, len(codes))
+        room, n = self._with_room(len(hashes)), self.n + len(hashes)
+        fill(room.vectors[self.n : n])
+        room.tenants[self.n : n] = [codes[tenant] for tenant in tenants]
+        room.enter(hashes, codes)
         coded = codes_of(room.vectors[:n], self.codes)
         return replace(self, n=n, tenant_codes=codes, codes=coded, _room=room)
 
     def _with_room(self, n_more: int) -> _Room:
         """The shared room, or a larger one of its own, with place for so many more."""
         room, n = self._room, self.n
-        if room is not None and len(room.keys) == n and n + n_more <= len(room.vectors):
+        if room is not None and len(room.hashes) == n and n + n_more <= len(room.vectors):
             return room
         size = max(64, 2 * (n + n_more))
         vectors = np.empty((size, self.dim), np.float32)
-        larger = _Room(
-            vectors, np.empty(size, np.int32), [], {}, room.stored if room else StoredEvidence()
-        )
+        stored = room.stored if room else StoredEvidence()
+        larger = _Room(vectors, np.empty(size, np.int32), stored)
         if room is not None:
-            larger.add(room.keys[:n], room.vectors[:n], room.tenants[:n].tolist())
+            vectors[:n], larger.tenants[:n] = room.vectors[:n], room.tenants[:n]
+            larger.enter(room.hashes[:n], self.tenant_codes)
         return larger
 
 
@@ -321,6 +361,29 @@ def _replaced(
         if at not in new:
             new[at] = dict(parts[at]) if at < len(parts) else {}
         new[at][row] = past
+    return _with_parts(parts, new)
+
+
+def _all_replaced(
+    parts: tuple[Mapping[int, PastQuery | Unjudged], ...], rows: Rows, value: Unjudged
+) -> tuple[Mapping[int, PastQuery | Unjudged], ...]:
+    """The parts, with copies in place of those that these rows are in, all of which get one value."""
+    if not len(rows):
+        return parts
+    rows = np.sort(rows)
+    each, starts = np.unique(rows // _PART, return_index=True)
+    new = dict[int, Mapping[int, PastQuery | Unjudged]]()
+    for at, own in zip(each.tolist(), np.split(rows, starts[1:]), strict=True):
+        before = parts[at] if at < len(parts) else {}
+        new[at] = {**before, **dict.fromkeys(own.tolist(), value)}
+    return _with_parts(parts, new)
+
+
+def _with_parts(
+    parts: tuple[Mapping[int, PastQuery | Unjudged], ...],
+    new: Mapping[int, Mapping[int, PastQuery | Unjudged]],
+) -> tuple[Mapping[int, PastQuery | Unjudged], ...]:
+    """The parts, with these in their places."""
     n = max([len(parts), *(at + 1 for at in new)])
     return tuple(new[at] if at in new else parts[at] for at in range(n))
 
@@ -476,6 +539,22 @@ def evidence_for(
         _gathered(view, near, cosines.astype(np.float64), query, row, kernel, several=several)
         for (near, cosines), query, row in zip(every, queries, own, strict=True)
     ]
+
+
+def nearest_cosines(
+    view: EvidenceView, queries: Vectors, tenant: str | None
+) -> npt.NDArray[np.float64]:
+    """float64 (m,): the largest cosine of each of float32 (m, dim) queries with a past query of a tenant, of
+    the newest 100,000; -1 where there is none."""
+    best = np.full(len(queries), -1.0)
+    code = view.tenant_codes.get(tenant)
+    if code is None:
+        return best
+    rows = np.flatnonzero(view.of_tenant(code))[-_COMPARED:]
+    for start in range(0, len(rows), _COMPARED_AT_ONCE):
+        part = view.vectors[rows[start : start + _COMPARED_AT_ONCE]]
+        best = np.maximum(best, (queries @ part.T).max(axis=1))
+    return best
 
 
 def same_chance(scaled: npt.NDArray[np.float64], most: float) -> npt.NDArray[np.float64]:

@@ -123,15 +123,21 @@ class TextWords:
     def found(self) -> _Found:
         """The tokens that are words of the query."""
         hits = (self.places >= 0).nonzero()[0]
-        text = self.lengths.cumsum().searchsorted(hits, side="right")
-        return _Found(text, hits + text * _WINDOW, self.places[hits].astype(np.int64))
+        text = self.ends.searchsorted(hits, side="right")
+        return _Found(text, hits + text * _WINDOW, self.places.take(hits).astype(np.int64))
 
     @cached_property
-    def starts(self) -> Ints:
-        """Where each text begins among the positions of found tokens, (n,)."""
-        n = len(self.lengths)
-        starts: Ints = self.lengths.cumsum() - self.lengths + np.arange(n) * _WINDOW
-        return starts
+    def ends(self) -> Ints:
+        """Where each text ends among all tokens, (n,)."""
+        ends: Ints = self.lengths.cumsum()
+        return ends
+
+    @cached_property
+    def title_ends(self) -> Ints:
+        """Where the title of each text ends among the positions of found tokens, (n,)."""
+        starts = self.ends - self.lengths
+        ends: Ints = starts + np.arange(len(starts)) * _WINDOW + self.titles
+        return ends
 
     @cached_property
     def norm(self) -> npt.NDArray[np.float64]:
@@ -177,12 +183,10 @@ class _Close:
     @classmethod
     def of(cls, found: _Found) -> "_Close":
         """All pairs."""
-        every = np.arange(len(found.text))
-        ends = found.position.searchsorted(found.position + _WINDOW)
-        counts = ends - every - 1
-        before = counts.cumsum() - counts
-        second = np.arange(int(counts.sum())) + (every + 1 - before).repeat(counts)
-        return cls(every.repeat(counts), second)
+        every = np.arange(1, len(found.text) + 1)
+        counts = found.position.searchsorted(found.position + _WINDOW) - every
+        first = (every - 1).repeat(counts)
+        return cls(first, np.arange(len(first)) + (every - counts.cumsum() + counts).take(first))
 
 
 def rich_features(
@@ -257,11 +261,11 @@ def with_rich(
 def _titles(query: QueryWords, texts: TextWords, found: _Found) -> npt.NDArray[np.float64]:
     """BM25 of the titles."""
     m, n = len(query.words), len(texts.lengths)
-    ends = texts.starts + texts.titles
-    here = (found.position < ends[found.text]).nonzero()[0]
+    here = (found.position < texts.title_ends.take(found.text)).nonzero()[0]
     if not len(here):
         return np.zeros(n)
-    tf = np.bincount(found.text[here] * m + found.word[here], minlength=n * m).reshape(n, m)
+    cells = found.text.take(here) * m + found.word.take(here)
+    tf = np.bincount(cells, minlength=n * m).reshape(n, m)
     weights = query.idf * np.bincount(query.order[query.order >= 0], minlength=m)
     total: npt.NDArray[np.float64] = _saturated(tf, texts.titles, texts.average_title) @ weights
     return total
@@ -270,31 +274,30 @@ def _titles(query: QueryWords, texts: TextWords, found: _Found) -> npt.NDArray[n
 def _bigrams(query: QueryWords, texts: TextWords, found: _Found) -> npt.NDArray[np.float64]:
     """BM25 of pairs of neighbouring words; a pair's idf is the mean of its words'."""
     m, n = len(query.words), len(texts.lengths)
-    order = query.order.tolist()
-    of_pairs = Counter(a * m + b for a, b in pairwise(order) if a >= 0 and b >= 0)
+    order, idf = query.order.tolist(), query.idf.tolist()
+    of_pairs = Counter([a * m + b for a, b in pairwise(order) if a >= 0 and b >= 0])
     at = (found.position[1:] - found.position[:-1] == 1).nonzero()[0]
     if not of_pairs or not len(at):
         return np.zeros(n)
-    codes = np.array(sorted(of_pairs), dtype=np.int64)
-    counts = np.array([of_pairs[code] for code in codes.tolist()])
+    codes = sorted(of_pairs)
     number = np.full(m * m, -1, dtype=np.int64)
     number[codes] = np.arange(len(codes))
-    pair = number[found.word[at] * m + found.word[at + 1]]
+    pair = number.take(found.word.take(at) * m + found.word.take(at + 1))
     of_query = (pair >= 0).nonzero()[0]
-    cells = found.text[at[of_query]] * len(codes) + pair[of_query]
+    cells = found.text.take(at.take(of_query)) * len(codes) + pair.take(of_query)
     tf = np.bincount(cells, minlength=n * len(codes)).reshape(n, len(codes))
-    idf = (query.idf[codes // m] + query.idf[codes % m]) / 2.0
-    total: npt.NDArray[np.float64] = (tf / (tf + texts.norm[:, None])) @ (counts * idf)
+    weights = [of_pairs[code] * ((idf[code // m] + idf[code % m]) / 2.0) for code in codes]
+    total: npt.NDArray[np.float64] = (tf / (tf + texts.norm[:, None])) @ np.array(weights)
     return total
 
 
 def _window(query: QueryWords, found: _Found, close: _Close, n: int) -> npt.NDArray[np.float64]:
     """The largest sum of idf of distinct words within _WINDOW tokens of a text."""
     best = np.zeros(n)
-    not_counted = (_previous(query, found, n)[close.second] < close.first).nonzero()[0]
-    idf = query.idf[found.word]
-    first, second = close.first[not_counted], close.second[not_counted]
-    more = np.bincount(first, idf[second], minlength=len(idf))
+    not_counted = (_previous(query, found, n).take(close.second) < close.first).nonzero()[0]
+    idf = query.idf.take(found.word)
+    second = idf.take(close.second.take(not_counted))
+    more = np.bincount(close.first.take(not_counted), second, minlength=len(idf))
     np.maximum.at(best, found.text, idf + more)
     return best
 
@@ -304,16 +307,17 @@ def _pairs(
 ) -> npt.NDArray[np.float64]:
     """BM25 of any two different words within _NEAR tokens; a pair's idf is the smaller one."""
     m, n = len(query.words), len(texts.lengths)
-    apart = found.position[close.second] - found.position[close.first]
+    apart = found.position.take(close.second) - found.position.take(close.first)
     near = (apart < _NEAR).nonzero()[0]
-    first = close.first[near]
-    pair = _unordered(m)[found.word[first] * m + found.word[close.second[near]]]
+    first, second = close.first.take(near), close.second.take(near)
+    pair = _unordered(m).take(found.word.take(first) * m + found.word.take(second))
     different = (pair >= 0).nonzero()[0]
-    counts = np.bincount(found.text[first[different]] * (m * m) + pair[different])
+    cells = found.text.take(first.take(different)) * (m * m) + pair.take(different)
+    counts = np.bincount(cells)
     cells = counts.nonzero()[0]
-    tf, text = counts[cells], cells // (m * m)
-    smaller = np.minimum(query.idf[:, None], query.idf).ravel()[cells - text * (m * m)]
-    worth = tf / (tf + texts.norm[text]) * smaller
+    tf, text = counts.take(cells), cells // (m * m)
+    smaller = np.minimum(query.idf[:, None], query.idf).take(cells - text * (m * m))
+    worth = tf / (tf + texts.norm.take(text)) * smaller
     return np.bincount(text, worth, minlength=n).astype(np.float64, copy=False)
 
 

@@ -92,6 +92,9 @@ class Votes:
     def of(cls, evidence: "Evidence", lineages: Pids, parameters: Parameters | None) -> "Votes":
         """The evidence for these passage texts, as far as these parameters use it in a score; None: all
         of it."""
+        if not (evidence.support or evidence.behind or evidence.same.log_odds or evidence.own):
+            nothing = np.zeros(len(lineages))
+            return cls(nothing, nothing, nothing, nothing, any_vote=False)
         several = parameters is None or parameters.answers is not None
         return cls(
             evidence.amounts(lineages),
@@ -153,9 +156,8 @@ def _posterior(
     votes: Votes,
     parameters: Parameters,
 ) -> Scored:
-    prior = np.zeros(len(votes.support))
-    for column in terms.T:
-        prior += column
+    # a sum over rows adds one after the other, over columns in parts that depend on their number
+    prior: Scores = np.ascontiguousarray(terms.T).sum(axis=0)
     intercept = -log_normaliser(prior)
     n0 = parameters.kernel.n0
     if parameters.answers is None:

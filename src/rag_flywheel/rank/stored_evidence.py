@@ -105,9 +105,14 @@ class StoredEvidence:
     @cached_property
     def keys(self) -> tuple[QueryKey, ...]:
         """The past queries, in order."""
+        tenants = map(self.tenants.__getitem__, self.tenant.tolist())
+        return tuple(map(QueryKey, self.names, tenants))
+
+    @property
+    def names(self) -> list[bytes]:
+        """The hashes of the past queries, in order."""
         names = self.hashes.tobytes()
-        hashes = (names[i : i + _HASH] for i in range(0, len(names), _HASH))
-        return tuple(map(QueryKey, hashes, map(self.tenants.__getitem__, self.tenant.tolist())))
+        return [names[i : i + _HASH] for i in range(0, len(names), _HASH)]
 
     def past_query(self, row: int) -> PastQuery:
         """The evidence from the votes on the past query in a row; those of rows asked for last are kept."""
@@ -131,25 +136,56 @@ class StoredEvidence:
         return PastQuery(tuple(supports), tuple(votes.tolist()))
 
 
+@dataclass(frozen=True)
+class Supports:
+    """The evidence of n past queries as arrays, as StoredEvidence has it.
+
+    votes: of each; counts int64 (n,): how many supports each has; lineages int64, chances, log_odds float64,
+    named uint8: of all supports, query by query.
+    """
+
+    keys: Sequence[QueryKey]
+    votes: Sequence[tuple[int, ...]]
+    counts: npt.NDArray[np.int64]
+    lineages: npt.NDArray[np.int64]
+    chances: npt.NDArray[np.float64]
+    log_odds: npt.NDArray[np.float64]
+    named: npt.NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, past_query: Mapping[QueryKey, PastQuery]) -> "Supports":
+        """The same of past queries that are known one by one."""
+        supports = [s for past in past_query.values() for s in past.supports]
+        return cls(
+            tuple(past_query),
+            [past.votes for past in past_query.values()],
+            np.array([len(past.supports) for past in past_query.values()], np.int64),
+            np.array([s.lineage for s in supports], np.int64),
+            np.array([s.chance for s in supports], np.float64),
+            np.array([s.log_odds for s in supports], np.float64),
+            np.array([s.named for s in supports], np.uint8),
+        )
+
+
 def stored_evidence_of(
-    provenance: Provenance, past_query: Mapping[QueryKey, PastQuery], codes: Codes | None = None
+    provenance: Provenance, supports: Supports, codes: Codes | None = None
 ) -> StoredEvidence:
-    """The evidence as arrays. Each past query has a vote; codes: of their vectors, in order."""
-    names = dict.fromkeys(key.tenant for key in past_query)
+    """The evidence to be stored. Each past query has a vote; codes: of their vectors, in order."""
+    keys, votes = supports.keys, supports.votes
+    names = dict.fromkeys(key.tenant for key in keys)
     tenants = {tenant: i for i, tenant in enumerate(names)}
-    supports = [s for past in past_query.values() for s in past.supports]
     return StoredEvidence(
         provenance,
         tuple(tenants),
-        np.frombuffer(b"".join(key.query_hash for key in past_query), np.uint8).reshape(-1, _HASH),
-        np.array([tenants[key.tenant] for key in past_query], np.int32),
-        _ends([len(past.supports) for past in past_query.values()]),
-        np.array([s.lineage for s in supports], np.int64),
-        np.array([s.chance for s in supports], np.float64),
-        np.array([s.log_odds for s in supports], np.float64),
-        np.array([s.named for s in supports], np.uint8),
-        _ends([len(past.votes) for past in past_query.values()]),
-        np.array(list(chain.from_iterable(past.votes for past in past_query.values())), np.int64),
+        np.frombuffer(b"".join(key.query_hash for key in keys), np.uint8).reshape(-1, _HASH),
+        np.array([tenants[key.tenant] for key in keys], np.int32),
+        _ends(supports.counts.tolist()),
+        supports.lineages,
+        supports.chances,
+        supports.log_odds,
+        supports.named,
+        _ends([len(each) for each in votes]),
+        np.array(list(chain.from_iterable(votes)), np.int64),
         codes,
     )
 
@@ -222,5 +258,5 @@ def _require_sense(evidence: StoredEvidence) -> None:
         raise ValueError("log_odds.npy holds an impossible number")
     if not all_below(evidence.named, 2):
         raise ValueError("named.npy holds a number that is not 0 or 1")
-    if len(set(evidence.keys)) != n:
+    if len(set(zip(evidence.names, evidence.tenant.tolist(), strict=True))) != n:
         raise ValueError("queries.npy holds a query twice")

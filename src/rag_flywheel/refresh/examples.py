@@ -83,7 +83,7 @@ class ExampleBuilder:
             rows.put(names[key], row)
         for key in every:
             known = rows.find(names[key])
-            if known is not None and np.isin(known[0], _judged(past, key)).any():
+            if known is not None and not set(_judged(past, key)).isdisjoint(known[0].tolist()):
                 found[key] = known
         keys = [key for key in past.judged if key in found]
         own_given = [key in own for key in keys]

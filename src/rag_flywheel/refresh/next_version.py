@@ -58,7 +58,8 @@ from rag_flywheel.store.journal import Look
 
 log = logging.getLogger("rag_flywheel")
 _SAMPLE = 256  # passages that must find themselves before a version goes live
-_SAMPLE_LINKED = 32  # of a version whose index files are its parent's, which were checked
+_SAMPLE_LINKED = 32  # of those whose vectors are in files of the parent, which were checked
+_SAMPLE_NEW = 64  # of the others, where the parent has most
 
 
 @dataclass(frozen=True)
@@ -369,9 +370,9 @@ def _past(
         return past, builder.past(past, rows), model.raters
     past = read_past(database, source, until=until)
     examples = builder.past(past, rows)
-    raters = weighed_raters(database, source, examples, until=until)
+    raters = weighed_raters(database, source, examples, past, until=until)
     if weights := weights_of(raters):
-        past = read_past(database, source, until=until, weights=weights)
+        past = read_past(database, source, until=until, weights=weights, again=past)
         examples = judged_again(examples, past)
     return past, examples, raters
 
@@ -484,8 +485,12 @@ def version_problems(
         return [str(error)]
     if not np.array_equal(version.pids, built.pids):
         return ["the dense index does not hold exactly the passages of the store"]
-    chosen = np.random.default_rng(built.watermark).permutation(built.pids)
-    chosen = chosen[: _SAMPLE_LINKED if built.linked else _SAMPLE]
+    rng = np.random.default_rng(built.watermark)
+    chosen = rng.permutation(built.pids)
+    if len(built.new) < len(built.pids):
+        some = rng.permutation(built.new)[:_SAMPLE_NEW]
+        chosen = np.union1d(chosen[:_SAMPLE_LINKED], some)
+    chosen = chosen[:_SAMPLE]
     wanted, revision = chosen.tolist(), encoder.revision
     with database.reading() as conn:
         pids, vectors = vector_store.some_vectors(conn, wanted, revision, encoder.dim)

@@ -29,8 +29,8 @@ from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.raters import RaterWeight
 from rag_flywheel.records import QueryKey
 from rag_flywheel.refresh.examples import judged_again
-from rag_flywheel.refresh.past import read_past
-from rag_flywheel.store import golden, votes
+from rag_flywheel.refresh.past import Past, read_past
+from rag_flywheel.store import golden
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.event_types import VoteEvent
 
@@ -57,19 +57,19 @@ class _Cast:
 
 
 def weighed_raters(
-    database: Database, source: Source, examples: Examples, *, until: int
+    database: Database, source: Source, examples: Examples, past: Past, *, until: int
 ) -> dict[str, RaterWeight]:
     """The weight of every user who voted up to an event number, by their hashes.
 
-    examples: the past queries, judged as if all users were alike. The chances of passages before a
+    examples, past: the past queries, judged as if all users were alike. The chances of passages before a
     question's own votes come from the shipped weights and the votes on similar questions, so that the
     same votes always give the same weights. Users are compared with those of their own tenant where it
     has enough of them, since another tenant may want other answers; a user of several tenants weighs
     what the strictest of them says. Who weighs less than 1, but asks apart from others with a group of
     users, is judged again as one of that group.
     """
+    standing = standing_votes(source.heard(past.votes))
     with database.snapshot() as conn:
-        standing = standing_votes(source.heard(votes.votes_until(conn, until)))
         known = _known(conn, until)
     if all(vote.user_id is None for vote in standing):
         return {}
@@ -82,9 +82,9 @@ def weighed_raters(
                 of_some |= _like_their_peers(of_some, errors, peers)
                 continue
             weights = dict.fromkeys(of_some.keys() - peers, 0.0)
-            past = read_past(database, source, until=until, weights=weights)
+            alone = read_past(database, source, until=until, weights=weights, again=past)
             own = [vote for vote in some if vote.user_id in peers]
-            among = _cast(own, _chances_before(judged_again(examples, past)), known)
+            among = _cast(own, _chances_before(judged_again(examples, alone)), known)
             of_some |= _believed_among_themselves(of_some, among)
         for user, rater in of_some.items():
             if user not in found or rater.weight < found[user].weight:

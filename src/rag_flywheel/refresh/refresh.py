@@ -134,6 +134,7 @@ def _finish(job: Job, live: Live, report: RefreshReport) -> None:
             log.info("refresh: pruned version %s", version)
         for version in prune.prune_unreadable(job.root, never={str(report.version)}):
             log.info("refresh: deleted version %s, which an earlier release built", version)
+        prune.drop_derived(job.root, never={str(report.version)})
     drop_dead_vectors(job.root, job.database)
     _fold(job, live, report)
     if job.config.store_queries == "hash":

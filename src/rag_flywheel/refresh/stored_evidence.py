@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rag_flywheel.curate.chances import past_queries, rests_on
+from rag_flywheel.curate.chances import past_supports, rests_on
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import load_parameters
 from rag_flywheel.rank.evidence import CODES_FROM, codes_of
@@ -37,9 +37,10 @@ def write_stored_evidence(
         )
         if provenance.by:
             codes = None
-            found = past_queries(memory, parameters, judged, conn)
-            if len(found) >= CODES_FROM:
-                hashes = [key.query_hash for key in found]
-                codes = codes_of(past_query_vectors(conn, hashes, source.queries)[: len(found)])
+            found = past_supports(memory, parameters, judged, conn)
+            if len(found.keys) >= CODES_FROM:
+                hashes = [key.query_hash for key in found.keys]
+                vectors = past_query_vectors(conn, hashes, source.queries)
+                codes = codes_of(vectors[: len(hashes)])
             evidence = stored_evidence_of(provenance, found, codes)
     save_stored_evidence(evidence, staged)

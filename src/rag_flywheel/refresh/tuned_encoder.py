@@ -70,7 +70,7 @@ def put_queries(
         made = np.stack([new.vectors[h] for h in hashes])
         vector_store.put_vectors(conn, hashes, made, new.queries.revision)
         voted = votes.questions_voted_on(conn, 0, passages.read_clock(conn))
-        texts = retrievals.query_texts(conn, sorted({key.query_hash for key in voted}))
+        texts = retrievals.query_texts(conn, sorted(set().union(*voted.values())))
         if source.config.known_answers:
             texts |= golden.known_queries(conn)
     query_vectors(database, source.under(new.queries).queries, texts, progress)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -161,10 +162,11 @@ def live_files(root: Path, database: Database | None, found: Live) -> HealthChec
         said = "they have not changed since they were hashed"
         return HealthCheck(_FILES, "ok", said, expected)
     limit, n_bytes = Limit(), 0
-    for name, (digest, size) in sorted(manifest.files.items(), key=lambda item: item[1][1]):
+    files = _there(folder, manifest)
+    for name, (digest, size) in sorted(files.items(), key=lambda item: item[1][1]):
         hashed = _hashed(folder / name, limit)
         if hashed is None:
-            total = sum(size for _, size in manifest.files.values())
+            total = sum(size for _, size in files.values())
             said = f"their sizes are right; {n_bytes / 1e6:.1f} of {total / 1e6:.1f} MB were hashed"
             return HealthCheck(_FILES, "ok", said, expected)
         if hashed != digest:
@@ -172,7 +174,13 @@ def live_files(root: Path, database: Database | None, found: Live) -> HealthChec
             return HealthCheck(_FILES, "broken", said, expected, to_do)
         n_bytes += size
     load_parameters(folder)
-    return HealthCheck(_FILES, "ok", f"all {len(manifest.files)} have the right hash", expected)
+    return HealthCheck(_FILES, "ok", f"all {len(files)} have the right hash", expected)
+
+
+def _there(folder: Path, manifest: Manifest) -> Mapping[str, tuple[str, int]]:
+    """The files of a version without those that may be missing and are."""
+    derived = {n: of for n, of in manifest.derived.items() if os.path.lexists(folder / n)}
+    return {**manifest.files, **derived}
 
 
 def _hashed(path: Path, limit: Limit) -> str | None:
@@ -193,9 +201,11 @@ def _wrong_sizes(root: Path, manifest: Manifest) -> str:
         present = entries_below(folder)
     except (OSError, ValueError) as error:
         return f"{manifest.id} cannot be looked through ({error})"
-    for name, (_, size) in sorted(manifest.files.items()):
+    for name, (_, size) in sorted(manifest.every.items()):
         state = present.pop(name, None)
         if state is None:
+            if name in manifest.derived:
+                continue
             return f"{manifest.id}/{name} is missing"
         if state.st_size != size:
             return f"{manifest.id}/{name} has {state.st_size} bytes; its manifest says {size}"

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from rag_flywheel.serve.state import RestoredError, State
 from rag_flywheel.store import forgetting, golden, mutes, passages
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.embedding import past_query_vectors
+from rag_flywheel.store.embedding import fill_past_query_vectors, past_query_vectors
 from rag_flywheel.store.timeline import read_moment
 
 _AT_ONCE = 256  # questions whose votes are judged without waiting for a question that needs them
@@ -88,8 +89,7 @@ def initial_state(
         votes = vote_store.votes_until(conn, state.last_vote)
         state = _judged(state, source.judge(votes, state.version.weights), set(), conn, source)
     else:
-        hashes = [key.query_hash for key in stored.keys]
-        vectors = past_query_vectors(conn, hashes, source.under(version.queries).queries)
+        vectors = past_query_vectors(conn, stored.names, source.under(version.queries).queries)
         state = replace(state, evidence=EvidenceView.of(stored, vectors))
         state = _with_votes(state, stored.provenance.until, conn, source, database)
     return _with_known(state, conn, source)
@@ -201,9 +201,9 @@ def _with_votes(
     """The state with the votes after event number `since`; all votes on their queries, and on those of
     `also`, are judged. Where they are very many, each is judged when it is needed."""
     questions = vote_store.questions_voted_on(conn, since, state.last_vote)
-    if database is not None and not also and len(questions) > _AT_ONCE:
+    if database is not None and not also and sum(map(len, questions.values())) > _AT_ONCE:
         return _with_unjudged(state, questions, conn, source, database)
-    queries = list(dict.fromkeys([*(key.query_hash for key in questions), *also]))
+    queries = list(dict.fromkeys([*chain.from_iterable(questions.values()), *also]))
     if not queries:
         return state
     votes = vote_store.votes_on_queries(conn, queries, state.last_vote)
@@ -232,16 +232,20 @@ def _judged(
 
 def _with_unjudged(
     state: State,
-    questions: Sequence[QueryKey],
+    questions: Mapping[str | None, Sequence[bytes]],
     conn: sqlite3.Connection,
     source: Source,
     database: Database,
 ) -> State:
-    """The state in which the votes on these questions are judged when one of them is needed."""
-    vectors = _vectors_of(state, state.evidence.lacking(questions), conn, source)
-    known = state.known.answers
-    unjudged = Unjudged(_judge_of(state, source, database), known)
-    return replace(state, evidence=state.evidence.with_unjudged(questions, unjudged, vectors))
+    """The state in which the votes on these questions, hashes by tenant, are judged when one of them is
+    needed."""
+    unjudged = Unjudged(_judge_of(state, source, database), state.known.answers)
+    encoder = source.under(state.version.queries).queries
+
+    def fill(hashes: Sequence[bytes], rows: Vectors) -> None:
+        fill_past_query_vectors(conn, hashes, encoder, rows)
+
+    return replace(state, evidence=state.evidence.with_unjudged(questions, unjudged, fill))
 
 
 def _judge_of(

@@ -81,6 +81,8 @@ class Postponed:
 
     def wait_for(self, ids: Collection[object]) -> None:
         """Wait until none of these retrievals waits to be recorded."""
+        if not self._records:  # a record is among them before its ids are told
+            return
         with self._changed:
             self._changed.wait_for(lambda: not any(self._waits(id_) for id_ in ids))
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.errors import StorageError
-from rag_flywheel.index.dense import Part
+from rag_flywheel.index.part import Part
 from rag_flywheel.index.positions import find_pids
 from rag_flywheel.index.statistics import WordStatistics
 from rag_flywheel.rank.evidence import EvidenceView

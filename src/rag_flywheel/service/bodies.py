@@ -264,6 +264,12 @@ class DecisionBody(Tenanted):
     user_id: Text | None = None
 
 
+class AcceptBody(DecisionBody):
+    """Who decides. text: what becomes the passage in place of the text that a user wrote."""
+
+    text: Text | None = None
+
+
 class UndoBody(Tenanted):
     """Whose decision is taken back, by whom. item_id: null: the last one."""
 

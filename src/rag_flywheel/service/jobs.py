@@ -76,11 +76,14 @@ def cancel(database: Database, index: str, id_: str) -> Job:
 
 def is_job(pid: int, id_: str) -> bool:
     """Whether the process with this number is the one of the job, and no other that has the number now."""
+    process = Path(f"/proc/{pid}")
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        line = (process / "cmdline").read_bytes()
+        if not line:  # it has just begun, or it has ended and nobody asked for its exit code yet
+            return (process / "stat").read_bytes().rpartition(b")")[2].split()[0] not in b"ZX"
     except OSError:
         return False
-    return id_.encode() in words
+    return id_.encode() in line.split(b"\0")
 
 
 def _reap() -> None:

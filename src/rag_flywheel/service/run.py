@@ -6,12 +6,14 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from rag_flywheel.deploy.folder import require_index
 from rag_flywheel.errors import ConfigError
+from rag_flywheel.service import logs, metrics
 from rag_flywheel.service.app import create_app
 from rag_flywheel.service.settings import PREFIX, Settings
 from rag_flywheel.store.service.file import open_file
@@ -50,7 +52,7 @@ def run(settings: Settings) -> None:
         "port": settings.port,
         "timeout_graceful_shutdown": _END_S,
         "timeout_keep_alive": _IDLE_S,
-        "log_level": "info",
+        "log_config": logs.config(settings.log_format),
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,
@@ -58,12 +60,14 @@ def run(settings: Settings) -> None:
     if settings.workers == 1:
         uvicorn.run(create_app(settings), **common)  # type: ignore[arg-type]
     else:
-        uvicorn.run(
-            "rag_flywheel.service.run:worker_app",
-            factory=True,
-            workers=settings.workers,
-            **common,  # type: ignore[arg-type]
-        )
+        with tempfile.TemporaryDirectory(prefix="rag-flywheel-metrics-") as counts:
+            os.environ[metrics.FOLDER] = counts  # for the other processes, which begin after this
+            uvicorn.run(
+                "rag_flywheel.service.run:worker_app",
+                factory=True,
+                workers=settings.workers,
+                **common,  # type: ignore[arg-type]
+            )
 
 
 def check(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rag_flywheel.errors import ConfigError
+from rag_flywheel.service.logs import LogFormat
 from rag_flywheel.store.service.names import file_beside, named_folder
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
@@ -31,6 +32,12 @@ class Settings(BaseSettings):
     origins: the origins whose pages may call the routes for browsers.
     body_bytes, batch_rows, call_s: the largest body of a request, the most rows in one, and how long a call
         may take.
+    warm: load models and versions at the start, before they are asked for; /readyz waits for it.
+    open_metrics: give /metrics to callers without a key.
+    numbers_s, coverage_s: how often the numbers of the indexes are read for /metrics, and how often their
+        coverage is computed; 0: never.
+    trace: emit spans of OpenTelemetry, as its own environment variables say; wants the extra `otel`.
+    log_format: of the lines that are logged: text or json.
     calls_per_minute: by key; by address for a public key, and without one. votes_per_minute: by user, and
         on one retrieval. 0: no limit; None: the defaults of `rates.py`, and without a key no limit.
     token_s: for how long a feedback token can be used.
@@ -48,6 +55,12 @@ class Settings(BaseSettings):
     body_bytes: Annotated[int, Field(ge=1024)] = 16 * 2**20
     batch_rows: Annotated[int, Field(ge=1)] = 10_000
     call_s: Annotated[float, Field(gt=0)] = 30.0
+    warm: bool = True
+    open_metrics: bool = False
+    numbers_s: Annotated[float, Field(gt=0)] = 30.0
+    coverage_s: Annotated[float, Field(ge=0)] = 900.0
+    trace: bool = False
+    log_format: LogFormat = "text"
     calls_per_minute: Annotated[int | None, Field(ge=0)] = None
     votes_per_minute: Annotated[int | None, Field(ge=0)] = None
     token_s: Annotated[int, Field(ge=1)] = 3 * 3600

@@ -5,8 +5,8 @@ Each function returns the value or raises CorruptFileError; it must not know wha
 
 import json
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Iterable
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from rag_flywheel.records import Vectors
 
 HASH_BYTES = 16
 _LARGEST = 2**62
+_HUGE = 1e300
 _UNIT_TOLERANCE = 0.02
 _NEVER = 1e11  # seconds since 1970
 _Key = TypeVar("_Key")
@@ -67,7 +68,7 @@ def optional_whole(where: str, value: object) -> int | None:
 
 def number(where: str, value: object) -> float:
     """A finite number."""
-    if type(value) not in {int, float} or not abs(value) < 1e300:  # type: ignore[arg-type]
+    if type(value) not in {int, float} or not abs(value) < _HUGE:  # type: ignore[arg-type]
         refuse(where, value, "a finite number")
     return float(value)  # type: ignore[arg-type]
 
@@ -105,6 +106,14 @@ def hashed(where: str, value: object) -> bytes:
     return value
 
 
+def hashes(where: str, values: Iterable[object]) -> list[bytes]:
+    """The 16 bytes that name each of many texts."""
+    every: list[Any] = list(values)
+    if set(map(type, every)) <= {bytes} and set(map(len, every)) <= {HASH_BYTES}:
+        return every
+    return [hashed(where, value) for value in every]  # which names what is wrong
+
+
 def parsed(where: str, value: object) -> Any:
     """The value of JSON text."""
     try:
@@ -140,8 +149,24 @@ EXPLORED, STAYED = "explored", "stayed"
 of one that might have lost its place; logged with the parts of its score, of which it is none."""
 
 
+class _Hit(msgspec.Struct, array_like=True, gc=False):
+    """A logged hit; what follows its score is not read."""
+
+    pid: Annotated[int, msgspec.Meta(gt=-_LARGEST, lt=_LARGEST)]
+    name: str
+    score: Annotated[float, msgspec.Meta(gt=-_HUGE, lt=_HUGE)]
+
+
+_AS_HITS = msgspec.json.Decoder(list[_Hit])
+
+
 def hits(where: str, value: object) -> list[tuple[int, str, float]]:
     """(pid, passage id, score) of each logged hit."""
+    if type(value) is str:
+        try:
+            return [(hit.pid, hit.name, hit.score) for hit in _AS_HITS.decode(value)]
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            pass  # the slower way says what is wrong
     return [(row[0], row[1], number(where, row[2])) for row in _hits(where, value)]
 
 
@@ -208,15 +233,13 @@ def vector(where: str, value: object, dim: int) -> Vectors:
     return np.frombuffer(value, dtype=np.float32)  # type: ignore[call-overload, no-any-return]
 
 
-def vectors(where: str, value: Sequence[object], dim: int) -> Vectors:
-    """float32 (n, dim), each of unit length."""
-    if all(type(each) is bytes and len(each) == 4 * dim for each in value):
-        rows = np.frombuffer(b"".join(value), np.float32).reshape(-1, dim)  # type: ignore[arg-type]
-        with np.errstate(all="ignore"):
-            lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-        if np.all(np.abs(lengths - 1.0) <= _UNIT_TOLERANCE):
-            return rows
-    return np.stack([vector(where, each, dim) for each in value])  # which names what is wrong
+def unit_rows(where: str, rows: Vectors) -> None:
+    """Raise CorruptFileError unless each row, float32 (n, dim), is of unit length."""
+    with np.errstate(all="ignore"):
+        lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    if not np.all(np.abs(lengths - 1.0) <= _UNIT_TOLERANCE):
+        for row in rows:  # by the very measure of one vector, which names what is wrong
+            vector(where, row.tobytes(), rows.shape[1])
 
 
 def vector_problem(value: object, dim: int) -> str | None:

@@ -63,11 +63,20 @@ def vectors_in_order(
 def past_query_vectors(
     conn: sqlite3.Connection, hashes: Sequence[bytes], encoder: TextEncoder
 ) -> Vectors:
-    """float32 (2 n or more, dim): the vectors of these n past queries, then rows that are not set.
+    """float32 (2 n or more, dim): the vectors of these n past queries, as `fill_past_query_vectors` sets
+    them, then rows that are not set."""
+    rows = np.empty((max(64, 2 * len(hashes)), encoder.dim), np.float32)
+    fill_past_query_vectors(conn, hashes, encoder, rows)
+    return rows
+
+
+def fill_past_query_vectors(
+    conn: sqlite3.Connection, hashes: Sequence[bytes], encoder: TextEncoder, rows: Vectors
+) -> None:
+    """Put the vectors of these n past queries into the first n rows, float32 (n or more, dim).
 
     Those that are missing are encoded in one go, in the order of their texts, and not stored.
     """
-    rows = np.empty((max(64, 2 * len(hashes)), encoder.dim), np.float32)
     missing = fill_vectors(conn, hashes, encoder.revision, rows)
     if missing:
         texts = column_checks.complete("query_hash", query_texts(conn, missing), missing)
@@ -78,7 +87,6 @@ def past_query_vectors(
         for i, h in enumerate(hashes):
             if h in encoded:
                 rows[i] = encoded[h]
-    return rows
 
 
 def stored_vectors_of(

@@ -6,12 +6,23 @@ What votes mean is not known here.
 import heapq
 import itertools
 import sqlite3
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from rag_flywheel.records import RecordedHit, RecordedRetrieval, RecordedVote, TenantScope
+from rag_flywheel.records import (
+    DayActivity,
+    QueryKey,
+    RecordedHit,
+    RecordedRetrieval,
+    RecordedVote,
+    TenantScope,
+)
 from rag_flywheel.store import column_checks
+from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.retrievals import read_query_hash, read_tenant
 
 _RETRIEVALS = (
     "SELECT id, kind, at, query, k, filter, tenant, version, user_id, session_id, latency_ms, hits, "
@@ -69,6 +80,72 @@ def votes(
     ]
     newest = heapq.merge(*each, key=lambda row: -row[0])
     return [_vote(*row) for row in itertools.islice(newest, n)]
+
+
+@dataclass(frozen=True)
+class Askings:
+    """How often a question was asked; first, last: when, in seconds since 1970. newest: the row of the
+    last retrieval. query: its words, "" where they are not stored."""
+
+    question: QueryKey
+    query: str
+    n: int
+    n_people: int
+    first: float
+    last: float
+    newest: int
+
+
+def askings(conn: sqlite3.Connection, scope: TenantScope) -> list[Askings]:
+    """Every question that was asked in the scope, the most asked first."""
+    within, values = scope.sql("tenant")
+    rows = conn.execute(
+        "SELECT query_hash, tenant, max(query), count(*) AS n, count(DISTINCT user_id), min(at), "
+        f"max(at), max(rid) FROM retrievals WHERE 1{within} GROUP BY query_hash, tenant "
+        "ORDER BY n DESC, max(rid) DESC",
+        values,
+    )
+    return [
+        Askings(
+            QueryKey(read_query_hash(name), read_tenant(tenant)),
+            column_checks.text("retrievals.query", query),
+            n,
+            n_people,
+            column_checks.seconds("retrievals.at", first),
+            column_checks.seconds("retrievals.at", last),
+            column_checks.whole("retrievals.rid", newest),
+        )
+        for name, tenant, query, n, n_people, first, last, newest in rows
+    ]
+
+
+def answerable(conn: sqlite3.Connection, rows: Sequence[int]) -> dict[int, float | None]:
+    """By row of a retrieval: the chance that one of its hits is right, None: not recorded."""
+    found = in_chunks(conn, "SELECT rid, answerable FROM retrievals WHERE rid IN (%s)", list(rows))
+    return {rid: column_checks.optional_share("retrievals.answerable", each) for rid, each in found}
+
+
+def by_day(conn: sqlite3.Connection, since: float, scope: TenantScope) -> list[DayActivity]:
+    """What was asked and voted on each day since a time in seconds since 1970, the oldest first."""
+    within, values = scope.sql("r.tenant")
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for day, n in conn.execute(
+        "SELECT date(r.at, 'unixepoch'), count(*) FROM retrievals r "
+        f"WHERE r.at >= ?{within} GROUP BY 1",
+        (since, *values),
+    ):
+        counts[day]["retrievals"] = n
+    for table, kinds in (("votes", ""), ("answer_votes", "v.kind IN ('answer', 'adopted') AND ")):
+        for day, verdict, n in conn.execute(
+            f"SELECT date(v.at, 'unixepoch'), v.verdict, count(*) FROM {table} v "
+            f"JOIN retrievals r ON r.rid = v.rid WHERE {kinds}v.at >= ?{within} GROUP BY 1, 2",
+            (since, *values),
+        ):
+            counts[day][verdict] += n
+    return [
+        DayActivity(day, n["retrievals"], n["helpful"], n["harmful"])
+        for day, n in sorted(counts.items())
+    ]
 
 
 def utc(at: object) -> str:

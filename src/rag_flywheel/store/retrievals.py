@@ -236,6 +236,11 @@ def read_query_hash(value: object) -> bytes:
     return column_checks.hashed("retrievals.query_hash", value)
 
 
+def read_query_hashes(values: Iterable[object]) -> list[bytes]:
+    """The stored hashes of queries. Raises CorruptFileError."""
+    return column_checks.hashes("retrievals.query_hash", values)
+
+
 def read_tenant(value: object) -> str | None:
     """The stored tenant of a retrieval, as JSON. Raises CorruptFileError."""
     return column_checks.optional_text("retrievals.tenant", value)

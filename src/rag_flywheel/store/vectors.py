@@ -2,8 +2,9 @@
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,8 @@ _PART = 65_536  # vectors
 _MANY = (
     20_000  # vectors, which take 30 MB; more are read in the order in which they lie in the file
 )
+_FEW = 1_000  # vectors that are looked up each by itself
+_SAMPLED = 64  # of more are looked up first, to see whether they lie together
 
 
 def read_vectors(
@@ -35,21 +38,20 @@ def fill_vectors(
 
     Very many are read in the order in which they lie in the file. Raises CorruptFileError.
     """
-    row_of = {h: i for i, h in reversed(list(enumerate(hashes)))}
-    if len(row_of) <= _MANY:
-        return _fill_by_hash(conn, hashes, row_of, revision, rows)
-    key = "SELECT rowid, text_hash FROM vectors WHERE text_hash IN (%s) AND revision = ?"
-    places = sorted((at, row_of[h]) for at, h in in_chunks(conn, key, sorted(row_of), (revision,)))
-    by_place = "SELECT vector FROM vectors WHERE rowid IN (%s) ORDER BY rowid"
-    found = (row[0] for row in in_chunks(conn, by_place, [at for at, _ in places]))
-    for start in range(0, len(places), _AT_ONCE):
-        part = [row for _, row in places[start : start + _AT_ONCE]]
-        rows[part] = column_checks.vectors(
-            "a vector", list(islice(found, len(part))), rows.shape[1]
-        )
+    if not hashes:
+        return []
+    row_of = dict(zip(reversed(hashes), range(len(hashes) - 1, -1, -1), strict=True))
+    if len(row_of) <= _FEW:
+        missing = _fill_by_hash(conn, sorted(row_of), row_of, revision, rows)
+    elif span := _span(conn, row_of, revision):
+        missing = _fill_in_span(conn, span, row_of, revision, rows)
+        missing = _fill_by_hash(conn, sorted(missing), row_of, revision, rows)
+    elif len(row_of) <= _MANY:
+        missing = _fill_by_hash(conn, sorted(row_of), row_of, revision, rows)
+    else:
+        missing = _fill_by_place(conn, row_of, revision, rows)
     _fill_repeated(hashes, row_of, rows)
-    stored = {row for _, row in places}
-    return [h for h, row in row_of.items() if row not in stored]
+    return missing
 
 
 def _fill_by_hash(
@@ -59,16 +61,78 @@ def _fill_by_hash(
     revision: str,
     rows: Vectors,
 ) -> list[bytes]:
-    """`fill_vectors` in one go: quicker for as many as are in memory anyhow. row_of: by hash."""
+    """`fill_vectors` for some distinct hashes, each looked up by itself. row_of: by hash."""
     sql = "SELECT text_hash, vector FROM vectors WHERE text_hash IN (%s) AND revision = ?"
-    found = in_chunks(conn, sql, sorted(row_of), (revision,))
-    missing = dict.fromkeys(row_of)
-    while part := list(islice(found, _AT_ONCE)):
-        at = [row_of[h] for h, _ in part]
-        rows[at] = column_checks.vectors("a vector", [v for _, v in part], rows.shape[1])
-        for h, _ in part:
-            del missing[h]
-    _fill_repeated(hashes, row_of, rows)
+    return _filled(in_chunks(conn, sql, hashes, (revision,)), hashes, row_of, rows)
+
+
+def _span(
+    conn: sqlite3.Connection, row_of: Mapping[bytes, int], revision: str
+) -> tuple[int, int] | None:
+    """(first, last) place in the file between which nearly all of these vectors lie, as some of them
+    say; None: as many others lie between them, or none of the some is stored."""
+    some = list(islice(row_of, 0, None, len(row_of) // _SAMPLED))
+    sql = "SELECT rowid FROM vectors WHERE text_hash IN (%s) AND revision = ?"
+    places = sorted(row[0] for row in in_chunks(conn, sql, some, (revision,)))
+    if not places:
+        return None
+    first, last = places[0], places[-1]
+    more = (last - first) // _SAMPLED * 4
+    wide = last - first + 2 * more > 2 * len(row_of)
+    return None if wide else (first - more, last + more)
+
+
+def _fill_in_span(
+    conn: sqlite3.Connection,
+    span: tuple[int, int],
+    row_of: Mapping[bytes, int],
+    revision: str,
+    rows: Vectors,
+) -> list[bytes]:
+    """`fill_vectors` for those that lie between two places in the file, read from the one to the other:
+    in a fourth of the time that it takes to look up each."""
+    sql = "SELECT text_hash, vector FROM vectors WHERE rowid BETWEEN ? AND ? AND revision = ?"
+    return _filled(conn.execute(sql, (*span, revision)), row_of, row_of, rows)
+
+
+def _fill_by_place(
+    conn: sqlite3.Connection, row_of: Mapping[bytes, int], revision: str, rows: Vectors
+) -> list[bytes]:
+    """`fill_vectors` in the order in which they lie in the file."""
+    key = "SELECT rowid, text_hash FROM vectors WHERE text_hash IN (%s) AND revision = ?"
+    found = sorted(in_chunks(conn, key, sorted(row_of), (revision,)))
+    hash_at = dict(found)
+    by_place = "SELECT rowid, vector FROM vectors WHERE rowid IN (%s) ORDER BY rowid"
+    lying = in_chunks(conn, by_place, list(hash_at))
+    return _filled(((hash_at[at], vector) for at, vector in lying), row_of, row_of, rows)
+
+
+def _filled(
+    found: Iterator[tuple[bytes, Any]],
+    hashes: Iterable[bytes],
+    row_of: Mapping[bytes, int],
+    rows: Vectors,
+) -> list[bytes]:
+    """Put each vector that was found for one of the hashes into its row; returns the hashes that none
+    was found for."""
+    missing, put = {name: row_of[name] for name in hashes}, list[int]()
+    whole, size, dim = rows.data.cast("B"), 4 * rows.shape[1], rows.shape[1]
+    for name, vector in found:
+        if (row := missing.pop(name, None)) is None:
+            continue
+        try:
+            whole[row * size : (row + 1) * size] = vector
+        except (TypeError, ValueError):
+            column_checks.vector("a vector", vector, dim)  # which says what is wrong
+            raise
+        put.append(row)
+    at = np.sort(np.array(put, dtype=np.int64))
+    for part in np.split(at, range(_AT_ONCE, len(at), _AT_ONCE)):
+        together = len(part) and part[-1] - part[0] == len(part) - 1
+        some = (
+            rows[part[0] : part[-1] + 1] if together else rows[part]
+        )  # without a copy, or with one
+        column_checks.unit_rows("a vector", some)
     return list(missing)
 
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from rag_flywheel.records import ALL_TENANTS, PastVotes, QueryKey, Signal, TenantScope, Verdict
+from rag_flywheel.records import ALL_TENANTS, PastVotes, Signal, TenantScope, Verdict
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
 from rag_flywheel.store.event_types import ONE_TIME, Kind, VoteEvent
 from rag_flywheel.store.mutes import not_muted
-from rag_flywheel.store.retrievals import read_query_hash, read_tenant
+from rag_flywheel.store.retrievals import read_query_hash, read_query_hashes, read_tenant
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,15 @@ def append_votes(
     conn: sqlite3.Connection, votes: Sequence[NewVote], *, first_seq: int, at: float
 ) -> None:
     """Append votes under consecutive event numbers from `first_seq`."""
-    rows = ({"seq": seq, "at": at, **vars(v)} for seq, v in enumerate(votes, first_seq))
-    append_rows(conn, "votes", *rows)
+    rows = (
+        (seq, at, v.rid, v.pid, v.verdict, v.user_id, v.reason, v.trust)
+        for seq, v in enumerate(votes, first_seq)
+    )
+    conn.executemany(
+        "INSERT INTO votes (seq, at, rid, pid, verdict, user_id, reason, trust) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        rows,
+    )
 
 
 _VERDICTS = get_args(Verdict)
@@ -89,15 +96,22 @@ def votes_on_retrievals(conn: sqlite3.Connection, retrievals: Sequence[int]) -> 
     return sorted(map(_vote, rows), key=lambda vote: vote.seq)
 
 
-def questions_voted_on(conn: sqlite3.Connection, after: int, last: int) -> list[QueryKey]:
-    """The questions that got votes after event number `after`, up to `last`."""
+def questions_voted_on(
+    conn: sqlite3.Connection, after: int, last: int
+) -> dict[str | None, list[bytes]]:
+    """The questions that got votes after event number `after`, up to `last`: distinct hashes by tenant,
+    in the order of their first votes."""
     each = " UNION ALL ".join(
         f"SELECT r.query_hash, r.tenant FROM {table} v JOIN retrievals r ON r.rid = v.rid "
         "WHERE v.seq > :after AND v.seq <= :last"
         for table in EVENTS
     )
-    rows = dict.fromkeys(conn.execute(each, {"after": after, "last": last}))
-    return [QueryKey(read_query_hash(name), read_tenant(tenant)) for name, tenant in rows]
+    found: dict[str | None, dict[bytes, None]] = defaultdict(dict)
+    for name, tenant in conn.execute(each, {"after": after, "last": last}):
+        found[tenant][name] = (
+            None  # no object of its own for each, which the garbage collector follows
+        )
+    return {read_tenant(tenant): read_query_hashes(names) for tenant, names in found.items()}
 
 
 _BY_NUMBER = (
@@ -159,18 +173,30 @@ def count_of_voice(
 
     Without a user id these are the votes of the retrieval's session, and without one those on it.
     """
+    sql = _COUNTING[corrections, user_id is None]
+    return int(scalar(conn, sql, {"since": since, "user": user_id, "rid": rid}))
+
+
+def _counting(*, corrections: bool, anonymous: bool) -> str:
+    """SQL of `count_of_voice`."""
     kinds = f"v.kind {'=' if corrections else '!='} 'correction'"
     parts = [f"SELECT count(*) FROM answer_votes v WHERE {kinds} AND v.at > :since AND "]
     if not corrections:
         parts.append("SELECT count(*) FROM votes v WHERE v.at > :since AND ")
     whose = "v.user_id = :user"
-    if user_id is None:
+    if anonymous:
         whose = (
             "v.user_id IS NULL AND v.rid IN (SELECT o.rid FROM retrievals r JOIN retrievals o ON "
             "o.session_id = r.session_id WHERE r.rid = :rid UNION SELECT :rid)"
         )
-    sql = "SELECT " + " + ".join(f"({part}{whose})" for part in parts)
-    return int(scalar(conn, sql, {"since": since, "user": user_id, "rid": rid}))
+    return "SELECT " + " + ".join(f"({part}{whose})" for part in parts)
+
+
+_COUNTING = {
+    (corrections, anonymous): _counting(corrections=corrections, anonymous=anonymous)
+    for corrections in (False, True)
+    for anonymous in (False, True)
+}
 
 
 @dataclass(frozen=True)

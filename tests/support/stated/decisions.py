@@ -2,8 +2,8 @@
 
 from rag_flywheel.config import Config
 from rag_flywheel.encode import bert_encoder
-from rag_flywheel.improve import fit, raters
-from rag_flywheel.index import short_codes, vector_files
+from rag_flywheel.improve import fit, kernel, raters
+from rag_flywheel.index import parts, short_codes
 from rag_flywheel.rank import evidence
 from rag_flywheel.rank.posterior import NOISE_LIMIT
 from rag_flywheel.rank.score import POOL
@@ -16,9 +16,9 @@ from stated.results import Json, named
 
 def decisions(page: Page) -> None:
     """The page; most of its measurements were made once, and it says so beside them."""
-    page.says("A file of up to {:,} vectors never changes", vector_files.MOST_ROWS)
+    page.says("A file of up to {:,} vectors never changes", parts.MOST_ROWS)
     page.says("Above {} on average nothing is learned", NOISE_LIMIT)
-    assert fit.ONE_SIDED == 1 / 50 and fit.NEW_NEEDS == 1 / 10
+    assert fit.ONE_SIDED == 1 / 50 and kernel.NEW_NEEDS == 1 / 10
     page.says("of which two fifths are wrong of {},", raters.LEAST_ACCURACY)
     page.lets("example", "squeezed into [0.6, 1]")
     page.says("So {} questions are computed in float32 without torch", bert_encoder.FEW)
@@ -29,8 +29,11 @@ def decisions(page: Page) -> None:
     page.says("when {:.0f} % of the words stay", 100 * Config().edit_keeps_votes)
     page.says("each text, {} rows a key", lineages._BUCKET)
     page.says(
-        "checked by {} passages, a new index by {}:",
+        "checked by {} passages, one changed from the version before by {} and {} of the new ones, any "
+        "other index by {}:",
         next_version._SAMPLE_LINKED,
+        next_version._SAMPLE_LINKED,
+        next_version._SAMPLE_NEW,
         next_version._SAMPLE,
     )
     opening = page.result("speed_opening")

@@ -6,6 +6,7 @@ import statistics
 from rag_flywheel.config import Config
 from rag_flywheel.evaluate import gate as gates
 from rag_flywheel.improve import fit, informative, likelihood, raters, relevance, teach
+from rag_flywheel.improve import kernel as grid
 from rag_flywheel.rank import evidence, features, posterior, score
 from rag_flywheel.rank.calibration import MOST_FARTHER, MOST_REACH
 from rag_flywheel.rank.parameters import Kernel
@@ -93,15 +94,15 @@ def _refresh(page: Page) -> None:
     page.says("(the newest {:,}). First the rates", fit.MOST_QUERIES)
     page.says("a Cauchy ({} wide)", likelihood._BALANCE_SPREAD)
     page.says("log-normal around 1 ({} in its logarithm)", likelihood._SHARPNESS_SPREAD)
-    page.says("from {} to {}, γ from", min(fit.QUANTILES), max(fit.QUANTILES))
-    page.says("n0 from {} to {:.0f})", min(fit.STRENGTHS), max(fit.STRENGTHS))
-    page.says("counts as {} of a vote by the prior", fit.UNSHOWN)
-    page.says("shipped n0 ({} in log n0)", fit.N0_SPREAD)
+    page.says("from {} to {}, γ from", min(grid.QUANTILES), max(grid.QUANTILES))
+    page.says("n0 from {} to {:.0f})", min(grid.STRENGTHS), max(grid.STRENGTHS))
+    page.says("counts as {} of a vote by the prior", grid.UNSHOWN)
+    page.says("shipped n0 ({} in log n0)", grid.N0_SPREAD)
     page.says("is above {:.0f} %, nothing is learned", 100 * posterior.NOISE_LIMIT)
     page.lets("literature", "(Pearl 1988)")
     page.says("With fewer than {} past queries everything", fit.LEAST_QUERIES)
-    kernel = Kernel()
-    page.says("θ {}, γ {:.0f}, n0 {:.0f}.", kernel.theta, kernel.gamma, kernel.n0)
+    shipped = Kernel()
+    page.says("θ {}, γ {:.0f}, n0 {:.0f}.", shipped.theta, shipped.gamma, shipped.n0)
     page.says(
         "New weights take more: {} queries that are not held out, and {} that are, some {} in all",
         fit.LEAST_QUERIES,
@@ -151,8 +152,10 @@ def _given(page: Page) -> None:
 def gate(page: Page) -> None:
     """docs/explanation/the-gate.md."""
     page.says(
-        "and {} sampled passages find themselves ({} where no passage changed)",
+        "and {} sampled passages find themselves (at most {} where the index of the version before was "
+        "changed, {} where no passage did)",
         next_version._SAMPLE,
+        next_version._SAMPLE_LINKED + next_version._SAMPLE_NEW,
         next_version._SAMPLE_LINKED,
     )
     page.says("Above {:.0f} % [noise]", 100 * posterior.NOISE_LIMIT)

@@ -1,4 +1,4 @@
-"""What is known and what is not: golden answers, pins, the review queue, and gaps."""
+"""What is known and what is not: golden answers, pins, the review queue, gaps, and coverage."""
 
 from typing import Annotated
 
@@ -6,9 +6,11 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from rag_flywheel.records import AddReport, GoldenItem, ReviewItem
+from rag_flywheel.report.coverage import Coverage
 from rag_flywheel.report.gaps import Gap
 from rag_flywheel.service.answers import answer, schema_of
 from rag_flywheel.service.bodies import (
+    AcceptBody,
     DecisionBody,
     KnownBody,
     PinBody,
@@ -80,10 +82,10 @@ def undo(body: UndoBody, call: Reviewer) -> Response:
 
 
 @router.post("/review/{item_id}:accept", response_model=Decided, responses=WRITES)
-def accept(item_id: str, body: DecisionBody, call: Reviewer) -> Response:
+def accept(item_id: str, body: AcceptBody, call: Reviewer) -> Response:
     """Decide that the passage of an item is an answer."""
     named = call.tenant(body.tenant, body.all_tenants)
-    found = call.fw.review.accept(item_id, user_id=body.user_id, **named)
+    found = call.fw.review.accept(item_id, text=body.text, user_id=body.user_id, **named)
     return answer({"item_id": item_id, "passage_id": found})
 
 
@@ -104,3 +106,13 @@ def gaps(
 ) -> Response:
     """Topics that users ask about without a good answer, those asked most first."""
     return answer(call.fw.gaps(days, min_relevance=min_relevance, **call.tenant(*tenants)))
+
+
+@router.get("/coverage", response_model=schema_of(Coverage), responses=READS)
+def coverage(
+    call: Reviewer,
+    tenants: Tenants,
+    days: Annotated[float, Query(gt=0, description="Of so many last days.")] = 30.0,
+) -> Response:
+    """Whether votes fall where they help, what nobody is shown, and whether questions change."""
+    return answer(call.fw.coverage(days, **call.tenant(*tenants)))

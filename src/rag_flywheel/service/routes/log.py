@@ -5,7 +5,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
-from rag_flywheel.records import HistoryEntry, PassageJudgment, RecordedRetrieval, RecordedVote
+from rag_flywheel.records import (
+    DayActivity,
+    HistoryEntry,
+    PassageJudgment,
+    QuestionSummary,
+    RecordedRetrieval,
+    RecordedVote,
+)
+from rag_flywheel.report.questions import QuestionOrder
 from rag_flywheel.report.raters import Rater
 from rag_flywheel.service.answers import answer, schema_of
 from rag_flywheel.service.bodies import MuteBody, Tenants
@@ -74,6 +82,24 @@ def votes(
 def judgments(call: Reviewer, tenants: Tenants) -> Response:
     """What the votes on each passage add up to, for each question."""
     return answer(call.fw.judgments(**call.tenant(*tenants)))
+
+
+@router.get("/questions", response_model=list[schema_of(QuestionSummary)], responses=READS)  # type: ignore[misc]
+def questions(
+    call: Reviewer, tenants: Tenants, n: Limit = 50, order: QuestionOrder = "asked"
+) -> Response:
+    """The questions asked most, served worst, or on whose passages people disagree."""
+    return answer(call.fw.questions(n, order=order, **call.tenant(*tenants)))
+
+
+@router.get("/activity", response_model=list[schema_of(DayActivity)], responses=READS)  # type: ignore[misc]
+def activity(
+    call: Reviewer,
+    tenants: Tenants,
+    days: Annotated[float, Query(gt=0, lt=1e5, description="Of so many last days.")] = 30.0,
+) -> Response:
+    """How much was asked and voted on each day."""
+    return answer(call.fw.activity(days, **call.tenant(*tenants)))
 
 
 @router.get("/history", response_model=list[schema_of(HistoryEntry)], responses=READS)  # type: ignore[misc]

@@ -8,8 +8,10 @@ from pydantic import BaseModel
 
 from rag_flywheel.records import (
     AuditReport,
+    Comparison,
     DpCounts,
     Health,
+    PastRefresh,
     Status,
     VersionInfo,
     VersionStory,
@@ -102,6 +104,23 @@ def versions(call: Watcher) -> Response:
 def version(version: str, call: Watcher) -> Response:
     """How a version got its parameters."""
     return answer(call.fw.explain_version(version))
+
+
+@router.get("/refreshes", response_model=list[schema_of(PastRefresh)], responses=READS)  # type: ignore[misc]
+def refreshes(call: Watcher, n: Annotated[int, Query(ge=1, le=1000)] = 50) -> Response:
+    """The refreshes that ended, the newest first, with the numbers of the gate."""
+    return answer(call.fw.refreshes(n))
+
+
+@router.get("/compare", response_model=schema_of(Comparison), responses=READS)
+def compare(
+    call: Annotated[Call, needs("review", whole_index=True)],
+    before: Annotated[str, Query(description="The id of a version.")],
+    after: Annotated[str, Query(description="The id of another one.")],
+    n: Annotated[int, Query(ge=1, le=1000, description="Of so many questions.")] = 100,
+) -> Response:
+    """The questions asked most that two versions answer otherwise."""
+    return answer(call.fw.compare(before, after, n=n))
 
 
 @router.post("/rollback", response_model=Live, responses=WRITES)

@@ -103,6 +103,15 @@ def find_key(database: Database, text: str) -> Key | None:
     return None if row is None else _key(*row)
 
 
+def key_by_id(database: Database, id_: str) -> Key | None:
+    """The key with this id that is not revoked."""
+    with database.reading() as conn:
+        row = conn.execute(
+            f"SELECT {_COLUMNS} FROM keys WHERE id = ? AND revoked IS NULL", (id_,)
+        ).fetchone()
+    return None if row is None else _key(*row)
+
+
 def revoke_key(database: Database, id_: str) -> None:
     """Revoke a key, in every process from the next request on. Raises UnknownIdError."""
     with database.transaction(durable=True) as conn:
