@@ -154,6 +154,7 @@ ROUTES: dict[tuple[str, str], Entry] = {
     ),
     ("GET", "/votes"): Entry("review", query=OF_A),
     ("GET", "/judgments"): Entry("review", query=OF_A),
+    ("GET", "/coverage"): Entry("review", query=OF_A),
     ("GET", "/questions"): Entry("review", query=OF_A),
     ("GET", "/activity"): Entry("review", query=OF_A),
     ("GET", "/refreshes"): Entry("read", whole_index=True),
