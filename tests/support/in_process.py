@@ -19,6 +19,7 @@ URL = "http://127.0.0.1:8000"
 
 def application(folder: Path, **settings: Any) -> FastAPI:
     """The service of one index, `kb`, without any variable of the environment."""
+    settings = {"warm": False, "numbers_s": 3_600.0, "coverage_s": 0.0, **settings}
     return create_app(Settings(indexes={"kb": folder}, **settings))
 
 

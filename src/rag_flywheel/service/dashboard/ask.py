@@ -120,6 +120,7 @@ def _vote(page: Page, vote: str, shown: str, first: Sequence[str], user: str) ->
     place = int(rank[:9]) - 1
     if not 0 <= place < len(first):
         raise Refused(422, "InvalidRequest", "found a vote on a hit that was not shown")
+    page.call.count_votes((user.strip() or None, shown))
     page.fw.feedback(
         shown,
         first[place],
