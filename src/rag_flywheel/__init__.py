@@ -15,24 +15,30 @@ if TYPE_CHECKING:
     from rag_flywheel.errors import *
     from rag_flywheel.flywheel import Flywheel, restore
     from rag_flywheel.records import *
+    from rag_flywheel.report.coverage import Coverage, CoverageWeek
     from rag_flywheel.report.gaps import Gap
     from rag_flywheel.report.raters import Rater
 
     __version__: str
 
 __all__ = [
-    "AddFilesReport", "AddReport", "AuditReport", "BackupReport", "Candidate", "ClosedError", "Config",
-    "ConfigError", "CorruptFileError", "DiskFullError", "DpCount", "DpCounts", "Encoder",
+    "AccessError", "AddFilesReport", "AddReport", "AuditReport", "BackupReport", "Candidate",
+    "ChangedAnswer", "ClosedError", "Comparison", "Config", "ConfigError", "CorruptFileError",
+    "Coverage", "CoverageWeek", "DayActivity", "DiskFullError", "DpCount", "DpCounts", "Encoder",
     "EncoderError", "EncoderMismatchError", "EncoderNotFoundError", "Explanation", "ExportReport",
-    "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap", "GoldenItem", "GoldenSet", "Health",
-    "HealthCheck", "HistoryEntry", "Hit", "InputError", "KnownAnswer", "LockedError",
-    "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage", "PastVotes", "PiiFinding",
-    "Progress", "Rater", "ReadOnlyError", "RefreshReport", "RestoreReport", "Retrieval", "Review",
-    "ReviewItem", "Signal", "SkippedFile", "Status", "StorageError", "TunableEncoder", "UnknownIdError",
-    "Verdict", "VersionInfo", "VersionStory", "Vote", "restore",
+    "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap", "GoldenItem", "GoldenSet",
+    "HashedUser", "Health", "HealthCheck", "HistoryEntry", "Hit", "InputError", "KnownAnswer",
+    "LockedError", "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage",
+    "PassageJudgment", "PastRefresh", "PastVotes", "PiiFinding", "Progress", "QuestionSummary",
+    "RateLimitedError", "Rater", "ReadOnlyError", "RecordedHit", "RecordedRetrieval",
+    "RecordedVote", "RefreshReport", "RestoreReport", "Retrieval", "Review", "ReviewItem",
+    "ServiceError", "Signal", "SkippedFile", "Status", "StorageError", "TunableEncoder",
+    "UnknownIdError", "Verdict", "VersionInfo", "VersionStory", "Vote", "restore",
 ]  # fmt: skip
 _HOMES = {
     "Config": "config",
+    "Coverage": "report.coverage",
+    "CoverageWeek": "report.coverage",
     "Encoder": "encoder",
     "Flywheel": "flywheel",
     "Gap": "report.gaps",

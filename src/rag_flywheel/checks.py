@@ -165,6 +165,14 @@ def check_optional_seconds(name: str, value: object) -> float | None:
     return number
 
 
+def check_days(value: object) -> float:
+    """A number of days above 0 and below 100,000, as a float."""
+    number = as_number(value)
+    if number is None or not 0 < number < 1e5:
+        raise InputError(f"days is {quoted(value)}; expected a number above 0")
+    return float(number)
+
+
 def check_whole(name: str, value: object) -> int:
     """A whole number of at least 1."""
     number = as_whole(value)

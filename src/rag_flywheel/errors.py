@@ -18,7 +18,10 @@ Messages say what was found, what was expected and what to do; this module knows
     │   ├── ReadOnlyError                   no permission to write
     │   └── DiskFullError                   no space left
     ├── LockedError         (RuntimeError)  another process holds the refresh lock
-    └── ClosedError         (RuntimeError)  the Flywheel was closed
+    ├── ClosedError         (RuntimeError)  the Flywheel, or the client of a service, was closed
+    ├── AccessError         (PermissionError) the service does not know the key, or it may not do this
+    └── ServiceError        (ConnectionError) the service cannot be reached, or its answer not be used
+        └── RateLimitedError                too many calls; retry_after_s says when to go on
 """
 
 import reprlib
@@ -108,3 +111,22 @@ class LockedError(FlywheelError, RuntimeError):
 
 class ClosedError(FlywheelError, RuntimeError):
     """The object was used after close()."""
+
+
+class AccessError(FlywheelError, PermissionError):
+    """The service does not know the key of a client, or the key may not do what was asked for."""
+
+
+class ServiceError(FlywheelError, ConnectionError):
+    """The service cannot be reached, or what it answered cannot be used."""
+
+
+class RateLimitedError(ServiceError):
+    """The service has had too many calls.
+
+    retry_after_s: in how many seconds it takes more; None: it does not say.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

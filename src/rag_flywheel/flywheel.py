@@ -17,6 +17,7 @@ from rag_flywheel.checks import (
     MOST_ID_CHARS,
     MOST_NAME_CHARS,
     check_candidates,
+    check_days,
     check_k,
     check_name,
     check_one_of,
@@ -31,6 +32,7 @@ from rag_flywheel.checks import (
 from rag_flywheel.config import Config
 from rag_flywheel.curate.export import export
 from rag_flywheel.curate.golden_set import GoldenSet
+from rag_flywheel.curate.judged import passage_judgments
 from rag_flywheel.curate.pins import Pin, append_pin, append_unpin
 from rag_flywheel.curate.review import Review
 from rag_flywheel.curate.source import Source
@@ -66,16 +68,24 @@ from rag_flywheel.records import (
     AuditReport,
     BackupReport,
     Candidate,
+    Comparison,
+    DayActivity,
     DpCounts,
     ExportReport,
     Filter,
     ForgetReport,
+    HashedUser,
     Health,
     HistoryEntry,
     Hit,
     Passage,
+    PassageJudgment,
+    PastRefresh,
     PastVotes,
     Progress,
+    QuestionSummary,
+    RecordedRetrieval,
+    RecordedVote,
     RefreshReport,
     RestoreReport,
     Retrieval,
@@ -92,17 +102,20 @@ from rag_flywheel.refresh.due import When
 from rag_flywheel.refresh.job import Job
 from rag_flywheel.refresh.refresh import refresh, refresh_locked
 from rag_flywheel.report import status
+from rag_flywheel.report.compare import compare
+from rag_flywheel.report.coverage import Coverage, coverage
 from rag_flywheel.report.explain import story
 from rag_flywheel.report.gaps import UNLIKELY, Gap, gaps
 from rag_flywheel.report.health import health
 from rag_flywheel.report.progress import Bars, as_progress
+from rag_flywheel.report.questions import QUESTION_ORDERS, QuestionOrder, questions
 from rag_flywheel.report.raters import Rater, raters_of
 from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.live_version import current_of, server_of
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.postponed import Postponed
 from rag_flywheel.serve.server import Server
-from rag_flywheel.store import corpus, users
+from rag_flywheel.store import corpus, journal, log, users, wall_clock
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.filters import plain_filter
@@ -115,6 +128,7 @@ _MANY_TEXTS = 256  # whose words take a tenth of a second to read
 Trust: TypeAlias = float | Callable[[str | None], float]
 """How much a user's feedback weighs: a number, or a function of the user's id."""
 _ANY_QUERY = "a"
+_DAY_S = 86_400.0
 
 
 def restore(source: str | Path, path: str | Path) -> RestoreReport:
@@ -408,16 +422,34 @@ class Flywheel:
     def _same_texts(self) -> Rule:
         return Rule(self._config.edit_keeps_votes, Tenancy(self._config.tenant_key))
 
+    def passage(
+        self, passage_id: str, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> Passage:
+        """The passage with this id. Raises UnknownIdError, InputError."""
+        check_text("passage_id", passage_id, MOST_ID_CHARS)
+        return corpus.stored_one(self._database, passage_id, self._scope(tenant, all_tenants))
+
     def passages(
         self,
         where: Filter | None = None,
         *,
+        n: int | None = None,
+        after: str | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
     ) -> list[Passage]:
-        """The passages that are in the index now and pass a metadata filter, in no set order."""
+        """The passages that are in the index now and pass a metadata filter.
+
+        n: at most so many, in the order of their ids; None: all, in no set order.
+        after: an id, of a passage or not: those whose ids come after it, in their order. Raises InputError.
+        """
         scope = self._scope(tenant, all_tenants, where)
-        return corpus.stored(self._database, within(scope, where))
+        inside = within(scope, where)
+        if n is None and after is None:
+            return corpus.stored(self._database, inside)
+        most = None if n is None else check_whole("n", n)
+        check_optional_text("after", after, MOST_ID_CHARS)
+        return corpus.stored_after(self._database, inside, after or "", most)
 
     def metadata_keys(
         self, *, tenant: Tenant | None = None, all_tenants: bool = False
@@ -668,6 +700,13 @@ class Flywheel:
         given = SignalGiven(retrieval_id, kind, value, passage_id, self._hidden(user_id))
         return append_signal(self._database, given, self._slot.get, self._terms(user_id))
 
+    def hashed_user(self, user_id: str) -> HashedUser:
+        """The keyed hash under which a user of this index is stored: the `user` of votes and retrievals.
+
+        It may be given as user_id, for who keeps no ids of users. Raises InputError.
+        """
+        return HashedUser(str(self._hidden(check_name("user_id", user_id))))
+
     def votes_behind(
         self, hit: Hit, *, tenant: Tenant | None = None, all_tenants: bool = False
     ) -> list[PastVotes]:
@@ -724,6 +763,68 @@ class Flywheel:
         user, masked = self._hidden(user_id), self._mask.text(note)
         return corrections.append_missing(self._database, retrieval_id, masked, user)
 
+    def retrieval(
+        self, retrieval_id: str, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> RecordedRetrieval:
+        """A recorded retrieval, as it was shown. Raises UnknownIdError, InputError."""
+        capture.check_retrieval_id(retrieval_id)
+        scope = self._scope(tenant, all_tenants)
+        self._postponed.wait_for([retrieval_id])
+        with self._database.snapshot() as conn:
+            found = log.retrieval(conn, retrieval_id, scope)
+        if found is None:
+            raise capture.unknown_retrieval(retrieval_id)
+        return found
+
+    def retrievals(
+        self,
+        n: int = 50,
+        *,
+        before: str | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> list[RecordedRetrieval]:
+        """The n newest recorded retrievals, the newest first.
+
+        before: the id of a retrieval: the n newest that were recorded before it. Raises UnknownIdError,
+        InputError.
+        """
+        n, scope = check_whole("n", n), self._scope(tenant, all_tenants)
+        check_optional_text("before", before, MOST_ID_CHARS)
+        with self._database.snapshot() as conn:
+            row = None if before is None else log.row_number(conn, before, scope)
+            if before is not None and row is None:
+                raise capture.unknown_retrieval(before)
+            return log.retrievals(conn, n, scope, before=row)
+
+    def votes(
+        self,
+        n: int = 50,
+        *,
+        before: int | None = None,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> list[RecordedVote]:
+        """The n newest votes, verdicts on answers, signals and corrections, the newest first.
+
+        before: the number of a vote: the n newest before it. Raises InputError.
+        """
+        n, scope = check_whole("n", n), self._scope(tenant, all_tenants)
+        last = None if before is None else check_whole("before", before)
+        with self._database.snapshot() as conn:
+            return log.votes(conn, n, scope, before=last)
+
+    def judgments(
+        self, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> list[PassageJudgment]:
+        """What the votes on each passage add up to, for each question, in the order of first votes.
+
+        Of a user only the last verdict on a passage counts. Passages that are in the index no more have no
+        judgment; a text under several ids has one for each. Raises InputError.
+        """
+        scope = self._scope(tenant, all_tenants)
+        return passage_judgments(self._database, scope, last=self._last_event())
+
     def gaps(
         self,
         days: float = 30.0,
@@ -751,6 +852,55 @@ class Flywheel:
             least=UNLIKELY if least is None else least,
             scope=scope,
         )
+
+    def questions(
+        self,
+        n: int = 50,
+        *,
+        order: QuestionOrder = "asked",
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> list[QuestionSummary]:
+        """The first n questions that users asked, with how they were served and what votes say.
+
+        order: "asked", the most asked first; "worst", those first of which the most askings are expected
+            to have got no answer; "disputed", those on whose passages people disagree most.
+        Raises InputError.
+        """
+        n, scope = check_whole("n", n), self._scope(tenant, all_tenants)
+        check_one_of("order", order, QUESTION_ORDERS)
+        return questions(self._database, scope, n, order, last=self._last_event())
+
+    def activity(
+        self, days: float = 30.0, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> list[DayActivity]:
+        """How much was asked and voted on each of the last `days` (UTC), the oldest first; days on which
+        nothing was are left out. Raises InputError."""
+        scope = self._scope(tenant, all_tenants)
+        since = wall_clock.now() - check_days(days) * _DAY_S
+        with self._database.snapshot() as conn:
+            return log.by_day(conn, since, scope)
+
+    def coverage(
+        self, days: float = 30.0, *, tenant: Tenant | None = None, all_tenants: bool = False
+    ) -> Coverage:
+        """Whether the votes of the last `days` fall where they help, what nobody is shown, and whether users
+        ask what they asked before, with sentences that say what it means.
+
+        At most 10,000 questions are read, and nothing is encoded: questions whose vectors the live version's
+        encoder did not make are not compared. Raises InputError.
+        """
+        self._database.require_open()
+        scope = self._scope(tenant, all_tenants)
+        serving = self._serving()
+        with self._files():
+            return coverage(
+                self._database,
+                days=days,
+                scope=scope,
+                queries=serving.queries(),
+                near_votes=serving.near_votes,
+            )
 
     @property
     def golden(self) -> GoldenSet:
@@ -870,7 +1020,7 @@ class Flywheel:
         Their queries are answered as with record=False, and their votes are ignored. Data stored
         before stays until `forget` deletes it. Raises InputError.
         """
-        user = privacy.hashed(self._user_key, check_name("user_id", user_id))
+        user = self.hashed_user(user_id)
         with self._database.transaction() as conn:
             users.set_opted_out(conn, user, out)
 
@@ -884,7 +1034,7 @@ class Flywheel:
         Raises InputError, LockedError, StorageError.
         """
         self._database.require_writable()
-        user = privacy.hashed(self._user_key, check_name("user_id", user_id))
+        user = self.hashed_user(user_id)
         self._postponed.wait_for_all()  # or questions of the user would be recorded after this
         try:
             self._slot.get()  # the rebuild needs the encoder: fail before anything is deleted
@@ -938,6 +1088,45 @@ class Flywheel:
         """
         with self._files():
             return story(self._root, version)
+
+    def refreshes(self, n: int = 50) -> list[PastRefresh]:
+        """The n newest refreshes that ended, the newest first. Raises InputError."""
+        n = check_whole("n", n)
+        with self._database.snapshot() as conn:
+            return [
+                PastRefresh(
+                    log.utc(at),
+                    report.outcome,
+                    report.version,
+                    report.parameters,
+                    report.reason,
+                    report.scores,
+                    report.seconds,
+                )
+                for at, report in journal.refresh_reports(conn, n)
+            ]
+
+    def compare(self, before: str, after: str, *, n: int = 100, k: int = 8) -> Comparison:
+        """The questions among the n asked most that two versions answer otherwise, in their k best passages.
+
+        Each version answers with the votes up to its own build, as after a rollback to it, and from the
+        passages that are in the index now. Takes as long as loading both. Raises UnknownIdError,
+        CorruptFileError, InputError.
+        """
+        for name, version in (("before", before), ("after", after)):
+            check_text(name, version, MOST_ID_CHARS)
+        n, k = check_whole("n", n), check_k(k)
+        with self._files():
+            return compare(
+                self._root,
+                self._database,
+                self._config,
+                self._slot.get(),
+                self.lookups,
+                (before, after),
+                n=n,
+                k=k,
+            )
 
     def rollback(self, version: str | None = None, *, hold: bool = False) -> str:
         """Make a version live again (None: the one before the live one); returns its id.
@@ -1033,9 +1222,12 @@ class Flywheel:
         """
         self._database.require_open()
         scope = self._scope(tenant, all_tenants)
+        return export(self._root, self._database, path, last=self._last_event(), scope=scope)
+
+    def _last_event(self) -> int | None:
+        """The event that votes are frozen at by a rollback; None: all count."""
         live = current_of(self._root)
-        last = live.frozen_at if live is not None else None
-        return export(self._root, self._database, path, last=last, scope=scope)
+        return None if live is None else live.frozen_at
 
     def backup(self, dest: str | Path) -> BackupReport:
         """Write the state of the index at this moment into a folder outside it, to be restored by `restore`.

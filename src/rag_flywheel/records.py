@@ -235,6 +235,120 @@ class Vote:
 
 
 @dataclass(frozen=True)
+class RecordedHit:
+    """A hit as it was shown. relevance: None where it was not recorded."""
+
+    passage_id: str
+    rank: int
+    score: float
+    relevance: float | None = None
+
+
+class HashedUser(str):
+    """The keyed hash under which a user is stored. Given as user_id, it is not hashed again."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class RecordedRetrieval:
+    """A retrieval in the log.
+
+    at: the time (UTC). query: "" where its words are not stored. tenant: as JSON, None: none.
+    user, session: the keyed hashes of their ids. answer: the one that the application gave.
+    """
+
+    id: str
+    kind: Literal["retrieve", "rerank"]
+    at: str
+    query: str
+    k: int
+    where: Filter | None
+    tenant: str | None
+    version: str | None
+    user: str | None
+    session: str | None
+    latency_ms: float
+    hits: tuple[RecordedHit, ...]
+    answerable: float | None = None
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class RecordedVote:
+    """A vote, a verdict on a whole answer, a signal or a correction in the log.
+
+    number: of the event; they grow with time. at: the time (UTC). passage_id: None: the whole answer.
+    kind: vote, answer, adopted, correction, or the signal's. user: the keyed hash of the id.
+    reason: in the user's words. trust: how much the application trusts the user. tenant: as JSON.
+    """
+
+    number: int
+    at: str
+    retrieval_id: str
+    passage_id: str | None
+    kind: str
+    verdict: Verdict
+    user: str | None
+    reason: str | None
+    trust: float
+    query: str
+    tenant: str | None
+
+
+@dataclass(frozen=True)
+class PassageJudgment:
+    """What the votes on one passage for one question add up to, however often it was asked.
+
+    query: "" where its words are not stored. tenant: as JSON, None: none.
+    helpful, harmful: the sums of the weights of the votes. votes: their event numbers.
+    """
+
+    query: str
+    tenant: str | None
+    passage_id: str
+    helpful: float
+    harmful: float
+    votes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class QuestionSummary:
+    """How often a question was asked, by whom, and how well it was served.
+
+    query: "" where its words are not stored. tenant: as JSON, None: none.
+    n: how often it was asked; n_people: by how many users, of those whose id was given.
+    first, last: when (UTC). answerable: when it was asked last; None where that was not recorded.
+    helpful, harmful: the sums of the weights of the votes on its passages, each person's last ones.
+    disputed: the weight of the lesser side, over the passages that were voted on both ways.
+    """
+
+    query: str
+    tenant: str | None
+    n: int
+    n_people: int
+    first: str
+    last: str
+    answerable: float | None
+    helpful: float
+    harmful: float
+    disputed: float
+
+
+@dataclass(frozen=True)
+class DayActivity:
+    """What was asked and voted on one day (UTC, as 2026-11-30).
+
+    helpful, harmful: votes on passages and verdicts on answers.
+    """
+
+    day: str
+    retrievals: int
+    helpful: int
+    harmful: int
+
+
+@dataclass(frozen=True)
 class TenantScope:
     """Whose data a call may read or change.
 
@@ -393,6 +507,46 @@ class RefreshReport:
     scores: Mapping[str, float]
     seconds: float
     encoder: Literal["new", "kept"] = "kept"  # of queries
+
+
+@dataclass(frozen=True)
+class PastRefresh:
+    """A refresh that ended. at: when (UTC); the rest is as in its RefreshReport."""
+
+    at: str
+    outcome: Outcome
+    version: str | None
+    parameters: Literal["new", "kept"]
+    reason: str
+    scores: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ChangedAnswer:
+    """A question that two versions answer differently: the ids of the passages, the best first.
+
+    n: how often it was asked. tenant: as JSON, None: none.
+    """
+
+    query: str
+    tenant: str | None
+    n: int
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two versions answer to the questions asked most, each with the votes up to its own build.
+
+    n_questions: how many were compared; changed: those whose answers differ, the most asked first.
+    """
+
+    before: str
+    after: str
+    n_questions: int
+    changed: tuple[ChangedAnswer, ...]
 
 
 @dataclass(frozen=True)

@@ -343,3 +343,27 @@ def test_what_the_filter_of_a_question_leaves_out_is_not_its_answer(
     other = next(p.id for p in help_desk[1:3] if p.id != shown.hits[0].passage_id)
     fw.correct(shown.id, other)
     assert fw.status().n_votes == 1
+
+
+def test_the_same_note_of_a_user_waits_once(desk: Flywheel) -> None:
+    shown, other = desk.retrieve(QUERY, k=3), desk.retrieve("kittens", k=3)
+    for _ in range(2):  # an application repeats a call whose answer was lost
+        assert desk.missing(shown.id, "of the app", user_id="ann")
+        assert desk.missing(shown.id, "of the app")
+        assert desk.correct(shown.id, text="In the app.", user_id="ann")
+    assert len(desk.review.items()) == 3
+    desk.missing(shown.id, "of the site", user_id="ann")
+    desk.missing(shown.id, "of the app", user_id="bob")
+    desk.missing(other.id, "of the app", user_id="ann")
+    desk.correct(shown.id, text="of the app", user_id="ann")
+    assert len(desk.review.items()) == 7
+
+
+def test_a_note_that_was_decided_may_be_sent_again(desk: Flywheel) -> None:
+    shown = desk.retrieve(QUERY, k=3)
+    desk.missing(shown.id, "of the app", user_id="ann")
+    (item,) = desk.review.items()
+    desk.review.reject(item.id)
+    assert desk.review.items() == []
+    desk.missing(shown.id, "of the app", user_id="ann")
+    assert len(desk.review.items()) == 1

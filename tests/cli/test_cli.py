@@ -315,6 +315,7 @@ def command_lines() -> list[list[str]]:
         "correct": ["r", "p"], "missing": ["r"], "remove": ["p"], "export": ["out"], "mute": ["u"],
         "backup": ["copy"],
         "forget": ["u"], "opt-out": ["u"], "golden add": ["g.csv"], "golden pin": ["q", "p"],
+        "keys add": ["n", "--scope", "read"], "keys revoke": ["i"],
         "golden unpin": ["q", "p"], "golden export": ["g.csv"], "review accept": ["i"],
         "review reject": ["i"],
     }  # fmt: skip

@@ -115,6 +115,7 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
         "status": [["status"]],
         "health": [["health"], ["health", "--max-age", BAD]],
         "gaps": [["gaps"]],
+        "coverage": [["coverage"], ["coverage", "--tenant", BAD]],
         "export": [["export", f"out{BAD}"], ["export", f"out{BAD}"]],
         "versions": [["versions"], ["versions", "--explain", first], ["versions", "--explain", BAD]],
         "rollback": [["rollback", BAD]],
@@ -141,6 +142,11 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
         "review list": [["review", "list"]],
         "review accept": [["review", "accept", f"no{BAD}"], ["review", "accept", item]],
         "review reject": [["review", "reject", f"no{BAD}"], ["review", "reject", item]],
+        "serve": [["serve", "--origin", BAD], ["serve", "--host", "0.0.0.0", "--port", "1"]],
+        "keys add": [["keys", "add", BAD, "--scope", "read"], ["keys", "add", "n", "--scope", BAD],
+                     ["keys", "add", ID, "--scope", "vote", "--tenant", BAD, "--only", BAD]],
+        "keys list": [["keys", "list"]],
+        "keys revoke": [["keys", "revoke", BAD]],
         "review undo": [["review", "undo", f"no{BAD}"], ["review", "undo"]],
     }  # fmt: skip
 

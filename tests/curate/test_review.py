@@ -269,3 +269,47 @@ def test_a_bad_decision_says_what_is_wrong(desk: Flywheel, name: str) -> None:
     with pytest.raises(error, match=words):
         call(desk.review)
     assert list(known(desk)) == [QUERY]
+
+
+def written(fw: Flywheel, text: str) -> ReviewItem:
+    """A text that a user wrote, as it waits."""
+    fw.correct(fw.retrieve("when do cats sleep", user_id="ann").id, text=text, user_id="ann")
+    return next(item for item in fw.review.items() if item.text == text)
+
+
+def test_a_written_text_is_edited_accepted_and_undone(desk: Flywheel) -> None:
+    item = written(desk, "Cats sleep all dya.")
+    made = desk.review.accept(item.id, text="Cats sleep all day.")
+    assert made is not None
+    assert desk.passage(made).text == "Cats sleep all day."
+    assert desk.review.accept(item.id, text="Cats sleep all day.") == made
+    assert desk.review.undo() == item.id
+    assert made not in {p.id for p in desk.passages()}
+    assert [waits.text for waits in desk.review.items()] == ["Cats sleep all dya."]
+    desk.review.accept(item.id)
+    assert desk.passage(made).text == "Cats sleep all dya."
+
+
+def test_an_edited_text_that_changed_since_is_not_removed_by_undo(desk: Flywheel) -> None:
+    made = desk.review.accept(written(desk, "Cats sleep.").id, text="Cats sleep all day.")
+    assert made is not None
+    kept = desk.passage(made)
+    desk.add([Passage(made, "Cats sleep at night too.", kept.title, kept.metadata)])
+    with pytest.raises(InputError, match="was edited since"):
+        desk.review.undo()
+    assert desk.passage(made).text == "Cats sleep at night too."
+
+
+def test_only_a_written_text_can_be_edited(desk: Flywheel) -> None:
+    said(desk, QUERY, "secret", "helpful", "a0", "a1")
+    said(desk, QUERY, "secret", "harmful", "b0", "b1")
+    with pytest.raises(InputError, match="which is a passage of the index"):
+        desk.review.accept(first(desk).id, text="other words")
+    desk.missing(desk.retrieve("when do cats eat", user_id="ann").id, "no word", user_id="ann")
+    note = next(item for item in desk.review.items() if item.text == "no word")
+    with pytest.raises(InputError, match="a note that an answer is missing"):
+        desk.review.accept(note.id, text="other words")
+    item = written(desk, "Cats sleep.")
+    with pytest.raises(InputError, match="blank"):
+        desk.review.accept(item.id, text=" ")
+    assert item in desk.review.items()

@@ -30,7 +30,11 @@ from rag_flywheel.cli.app import main
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_THE_MODEL = {"README.md", "docs/index.md", "docs/tutorial.md"}
-OF_MANY_PROCESSES = {"docs/how-to/known-answers.md", "docs/how-to/backup.md"}
+OF_MANY_PROCESSES = {
+    "docs/how-to/known-answers.md",
+    "docs/how-to/backup.md",
+    "docs/how-to/keys-and-limits.md",
+}
 NEED_TORCH = {  # a block opens another index, with the default model
     "docs/explanation/exploration.md",
     "docs/how-to/changing-documents.md",
@@ -48,6 +52,14 @@ NOT_RUN = {
     ("docs/tutorial.md", "pip install"),
     ("docs/how-to/cron-and-systemd.md", "sudo"),
     ("docs/how-to/cron-and-systemd.md", "journalctl"),
+    ("docs/how-to/dashboard.md", "make serve-demo"),
+    ("docs/how-to/dashboard.md", "pip install"),
+    ("docs/how-to/dashboard.md", "rag-flywheel keys add"),
+    ("docs/how-to/monitoring.md", "rag-flywheel keys add"),
+    ("docs/how-to/run-it.md", "pip install"),
+    ("docs/how-to/run-it.md", "rag-flywheel keys add"),
+    ("docs/how-to/run-it.md", "sudo useradd"),
+    ("docs/how-to/run-it.md", "podman build"),
     ("docs/how-to/backup.md", "0 3 * * *"),
     ("docs/how-to/privacy-requests.md", "pip install"),
     ("docs/how-to/another-encoder.md", "from rag_flywheel import Flywheel\n\nfw = "),
@@ -56,7 +68,11 @@ NOT_RUN = {
     ("docs/notes/speed-notes.md", "RAG_FLYWHEEL_DATA="),
     ("docs/notes/speed-notes.md", "python benchmarks/"),
 }
-KINDS = {"python", "console", "sh", "text", "toml", "ini"}
+ELSEWHERE = {"docs/how-to/run-the-service.md"}
+"""Pages whose programs tests/slow/test_service_docs.py runs, against a service."""
+READ = {"json", "html"}
+"""What is only read, not run."""
+KINDS = {"python", "console", "sh", "text", "toml", "ini", "javascript", "bash"} | READ
 BLOCK = re.compile(r"^```(\w*)( no-run)?\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 IDS = re.compile(r"\b(?:[0-9a-f]{23}|\d{8}T\d{6}Z-[0-9a-f]{5}|\w+-[0-9a-f]{16,})\b")
 TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?Z?|\(\d+\.\d s\)")
@@ -191,7 +207,8 @@ def marks_of(page: Path) -> list[pytest.MarkDecorator]:
     [
         pytest.param(p, marks=marks_of(p))
         for p in PAGES
-        if any(runs and kind != "text" for kind, runs, _ in blocks(p))
+        if name_of(p) not in ELSEWHERE
+        and any(runs and kind not in READ | {"text"} for kind, runs, _ in blocks(p))
     ],
     ids=name_of,
 )

@@ -127,3 +127,18 @@ def test_what_no_release_can_have_costs_nothing(fw: Flywheel) -> None:
         with pytest.raises(InputError, match=message):
             fw.dp_counts(**given)  # type: ignore[arg-type]
     assert fw.dp_counts("votes", epsilon=1.0).epsilon_spent == 1.0
+
+
+@pytest.mark.parametrize("epsilon", [5e-324, 1e-300, 1e-9, 1e-3, 1.0, 20.0])
+@pytest.mark.parametrize("delta", [5e-324, 7.9e-144, 1e-30, 1e-15, 1e-6])
+def test_any_loss_is_released_or_refused_and_what_is_refused_costs_nothing(
+    fw: Flywheel, epsilon: float, delta: float
+) -> None:
+    before = fw.dp_counts().epsilon_spent
+    try:
+        found = fw.dp_counts(epsilon=epsilon, delta=delta)
+    except InputError as error:
+        assert "is " in str(error)
+        assert fw.dp_counts().epsilon_spent == pytest.approx(before + 1.0)
+    else:
+        assert found.epsilon_spent == pytest.approx(before + epsilon)

@@ -20,7 +20,6 @@ from rag_flywheel.bench.cycles import (
     run_cycles,
     seen_by_users,
 )
-from rag_flywheel.bench.exposure import gini
 from rag_flywheel.bench.protocol import CycledRun, FixedVote, Protocol, Refreshed
 from rag_flywheel.bench.users import OnAnswer, Users, people
 from rag_flywheel.deploy.current import read_current
@@ -28,6 +27,7 @@ from rag_flywheel.deploy.versions import version_folder
 from rag_flywheel.disk import read_json
 from rag_flywheel.rank.parameters import FILE_NAME as PARAMETERS
 from rag_flywheel.records import Progress, RefreshReport, Retrieval, Vote
+from rag_flywheel.report.exposure import gini
 
 if TYPE_CHECKING:
     from rag_flywheel.bench.setup import Bench

@@ -87,6 +87,8 @@ def _append_note(
         if users.has_opted_out(conn, user_id):
             return False
         rid, _ = _shown(conn, retrieval_id)
+        if notes.waits(conn, rid=rid, kind=kind, text=text, user_id=user_id):
+            return True  # a caller repeats what was recorded
         notes.append_note(
             conn,
             seq=passages.advance_clock(conn),

@@ -20,7 +20,7 @@ from rag_flywheel.cli import show
 from rag_flywheel.cli.add import add
 from rag_flywheel.cli.bench import bench
 from rag_flywheel.cli.feedback import OTHERS as OTHER_FEEDBACK
-from rag_flywheel.cli.feedback import feedback, gaps
+from rag_flywheel.cli.feedback import coverage, feedback, gaps
 from rag_flywheel.cli.golden import GOLDEN_HELP, REVIEW_HELP, golden, review
 from rag_flywheel.cli.health import health
 from rag_flywheel.cli.messages import (
@@ -45,6 +45,7 @@ from rag_flywheel.cli.options import (
 )
 from rag_flywheel.cli.privacy import COMMANDS as PRIVACY
 from rag_flywheel.cli.raters import COMMANDS as RATERS
+from rag_flywheel.cli.service import KEYS_HELP, keys, serve
 from rag_flywheel.cli.where import filter_of
 from rag_flywheel.errors import FlywheelError, LockedError
 
@@ -333,9 +334,10 @@ def restore(
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Begin with": (add, retrieve, feedback, refresh),
     "Feedback": OTHER_FEEDBACK,
-    "Passages": (remove, status, health, gaps, export),
+    "Passages": (remove, status, health, gaps, coverage, export),
     "Versions and safety": (versions, rollback, release, verify, repair, backup, restore, log),
     "Users": (*RATERS, forget, opt_out, *PRIVACY),
+    "Service": (serve,),
     "Measurement": (demo, bench),
 }
 for _group, _commands in _GROUPS.items():
@@ -345,3 +347,5 @@ for _group, _commands in _GROUPS.items():
         _known = "Known answers"
         app.add_typer(golden, name="golden", help=GOLDEN_HELP, rich_help_panel=_known)
         app.add_typer(review, name="review", help=REVIEW_HELP, rich_help_panel=_known)
+    if _group == "Service":
+        app.add_typer(keys, name="keys", help=KEYS_HELP, rich_help_panel=_group)

@@ -195,4 +195,15 @@ def gaps(
         )
 
 
+def coverage(
+    days: Annotated[float, typer.Option(min=0.01, help="Length of the period.")] = 30.0,
+    tenant: TenantName = None,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Tell whether votes fall where they help, what nobody is shown, and whether questions change."""
+    with open_index(index) as fw:
+        show.result(fw.coverage(days, **of_tenant(fw, tenant)), as_json, show.coverage)
+
+
 OTHERS = (relevance, answer_feedback, adopted, signal, correct, missing)

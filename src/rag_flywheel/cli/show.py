@@ -39,8 +39,10 @@ from rag_flywheel.records import (
 
 if TYPE_CHECKING:
     from rag_flywheel.bench.demo import DemoResult
+    from rag_flywheel.report.coverage import Coverage
     from rag_flywheel.report.gaps import Gap
     from rag_flywheel.report.raters import Rater
+    from rag_flywheel.store.service.keys import Key
 
 T = TypeVar("T")
 _EXCERPT = 160
@@ -461,6 +463,42 @@ def gaps(found: Sequence["Gap"]) -> None:
     _say(f"{counted(len(found), 'topic')} without a good answer")
 
 
+def coverage(found: "Coverage") -> None:
+    """Print the numbers of a coverage, its weeks, and what they mean."""
+    shares = {
+        "near a question with votes": found.near_share,
+        "asking the same as one with votes": found.same_share,
+        "without a good answer": found.unanswered_share,
+        "easy, of those asked": found.easy_asked_share,
+        "easy, of those voted on": found.easy_votes_share,
+        "passages never shown": found.unshown_share,
+        "passages never voted on": found.unvoted_share,
+        "exposure Gini": found.exposure_gini,
+        "drift": found.drift,
+        "p of the drift": found.drift_p,
+    }
+    rows = [(name, "-" if share is None else f"{share:.3f}") for name, share in shares.items()]
+    _say(
+        f"since {found.since}: {counted(found.n_asked, 'question')}, {found.n_questions} different; "
+        f"{counted(found.n_votes, 'vote')}; {counted(found.n_passages, 'passage')}"
+    )
+    _table(("share of questions, votes or passages", ""), rows, numbers=("",))
+    _table(
+        ("week from", "asked", "votes", "per question"),
+        [
+            (
+                week.begins[:10],
+                str(week.asked),
+                str(week.votes),
+                "-" if week.votes_per_question is None else f"{week.votes_per_question:.2f}",
+            )
+            for week in found.weeks
+        ],
+        numbers=("asked", "votes", "per question"),
+    )
+    _say("\n".join(found.findings) or "nothing stands out")
+
+
 def demo(result: "DemoResult") -> None:
     """Print nDCG@10 of each group of questions by cycle, and the demo's remarks."""
     columns = ("cycle", "votes so far", *(curve.name for curve in result.curves))
@@ -490,3 +528,22 @@ def raters(found: Sequence["Rater"]) -> None:
         for rater in found
     )
     _table(columns, rows, numbers=columns[1:7])
+
+
+def keys(found: Sequence["Key"]) -> None:
+    """Print the API keys of the service."""
+    if not found:
+        _say("no keys")
+        return
+    rows = [
+        [
+            key.id,
+            key.name,
+            ", ".join(key.scopes) + (" (public)" if key.public else ""),
+            "all" if key.indexes is None else ", ".join(key.indexes),
+            "any" if key.tenant is None else json.dumps(key.tenant, ensure_ascii=False),
+            "revoked" if key.revoked is not None else "",
+        ]
+        for key in found
+    ]
+    _table(["id", "name", "scopes", "indexes", "tenant", ""], rows)

@@ -5,7 +5,7 @@ It must not know the rules by which answers are known.
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.formats.golden import read_answers, write_answers
 from rag_flywheel.formats.qrels import OTHER_GRADE
-from rag_flywheel.formats.rows import Row, RowsRead, refuse
+from rag_flywheel.formats.rows import Row, RowsRead, refuse, rows_of
 from rag_flywheel.formats.tally import EMPTY
 from rag_flywheel.records import AddReport, GoldenItem, TenantScope
 from rag_flywheel.store import golden, passages, wall_clock
@@ -70,6 +70,31 @@ class GoldenSet:
         most = self._config.max_query_chars
         read = RowsRead(lenient)
         rows = read_answers(_path(path), split=split, max_query_chars=most, into=read)
+        report, left_out = self._import(rows, scope, lenient=lenient)
+        for lines in read.lines:
+            left_out.update(lines.left_out)
+        del left_out[EMPTY]
+        return replace(report, left_out=dict(left_out))
+
+    def add_answers(
+        self,
+        answers: Iterable[tuple[str, str, int]],
+        *,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> AddReport:
+        """Import known answers, all or none: (query, passage id, grade) each, with grades from 0 to 100.
+
+        Otherwise as `add`. Raises InputError, naming the row.
+        """
+        self._database.require_open()
+        scope = self._tenants.scope(tenant, all_tenants)
+        rows = rows_of(answers, scope.tenant, self._config.max_query_chars)
+        return self._import(rows, scope, lenient=False)[0]
+
+    def _import(
+        self, rows: Sequence[Row], scope: TenantScope, *, lenient: bool
+    ) -> tuple[AddReport, Counter[str]]:
         rows = [replace(row, query=self._masked(row.query)) for row in rows]
         with self._database.reading() as conn:  # before anything is encoded
             rows, left_out = _of_scope(rows, scope, lenient=lenient)
@@ -80,10 +105,7 @@ class GoldenSet:
         with self._database.transaction(durable=True) as conn:
             report = _append(conn, rows, scope)
             vectors.put(conn)
-        for lines in read.lines:
-            left_out.update(lines.left_out)
-        del left_out[EMPTY]
-        return replace(report, left_out=dict(left_out))
+        return report, left_out
 
     def items(self, *, tenant: Tenant | None = None, all_tenants: bool = False) -> list[GoldenItem]:
         """The queries with an answer that is in the index now, near-duplicates merged."""

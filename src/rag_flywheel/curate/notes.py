@@ -14,6 +14,8 @@ from rag_flywheel.store.filters import demanded
 from rag_flywheel.store.notes import Decided, Note
 
 SOURCE = "correction"
+EDITED = "edited_in_review"
+"""The metadata key of a text that its reviewer edited: a digest of it as it was accepted."""
 Add = Callable[[Sequence[Passage]], AddReport]
 Remove = Callable[[list[str]], int]
 
@@ -56,9 +58,18 @@ def _notes_in(conn: sqlite3.Connection, scope: TenantScope) -> list[Note]:
 
 
 def decide(
-    database: Database, note: Note, kind: Decided, user: str | None, *, add: Add, remove: Remove
+    database: Database,
+    note: Note,
+    kind: Decided,
+    user: str | None,
+    *,
+    add: Add,
+    remove: Remove,
+    edited: str | None = None,
 ) -> str | None:
     """Accept or reject a note, or let it wait again; returns the id of the passage of an accepted text.
+
+    edited: the text as the reviewer would have it; None: as its author wrote it.
 
     An accepted text becomes a passage, named by its author as the answer; undoing that removes the
     passage. A process that dies in between leaves the decision as it was, and repeating the call has the
@@ -67,8 +78,10 @@ def decide(
     """
     made: str | None = None
     accepted = note.kind == "text" and note.decision == "accept"
+    if edited is not None and note.kind != "text":
+        raise InputError("found a text for a note that an answer is missing; correct adds a text")
     if note.kind == "text" and kind == "accept":
-        made = _add(database, note, add)
+        made = _add(database, note, note.text if edited is None else edited, add)
     elif accepted and kind == "undo":
         _remove(database, note, remove)
     elif accepted:
@@ -84,9 +97,9 @@ def decide(
     return made
 
 
-def _add(database: Database, note: Note, add: Add) -> str:
-    """Add the passage of a text; returns its id."""
-    passage = _passage(note)
+def _add(database: Database, note: Note, text: str, add: Add) -> str:
+    """Add the passage of a text, as its author or the reviewer has it; returns its id."""
+    passage = _passage(note, text)
     add([passage])
     with database.reading() as conn:
         named_before = notes.was_accepted(conn, note.seq)
@@ -104,7 +117,8 @@ def _remove(database: Database, note: Note, remove: Remove) -> None:
         present = passages.current_by_id(conn, [name]).get(name)
     if present is None:
         return
-    if present.passage.text != note.text:
+    as_accepted = present.passage.metadata.get(EDITED) == _digest(present.passage.text)
+    if present.passage.text != note.text and not as_accepted:
         raise InputError(
             f"passage {name!r}, which item {note_id(note)} became, was edited since; remove it "
             f"yourself if it is to go: rag-flywheel remove {name}, then undo the acceptance"
@@ -116,8 +130,14 @@ def _name(note: Note) -> str:
     return f"{SOURCE}-{note_id(note)}"
 
 
-def _passage(note: Note) -> Passage:
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _passage(note: Note, text: str) -> Passage:
     """The passage of a text, with the values of the question's filter, so that it passes the filter."""
     where = {} if note.where is None else column_checks.parsed("retrievals.filter", note.where)
     metadata = {**dict(demanded(where)), "source": SOURCE, "retrieval": note.retrieval_id}
-    return Passage(_name(note), note.text, metadata=metadata)
+    if text != note.text:
+        metadata[EDITED] = _digest(text)
+    return Passage(_name(note), text, metadata=metadata)

@@ -6,14 +6,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
-from rag_flywheel.checks import MOST_ID_CHARS, check_optional_text, check_text
+from rag_flywheel.checks import MOST_ID_CHARS, MOST_NOTE_CHARS, check_optional_text, check_text
 from rag_flywheel.curate import notes
 from rag_flywheel.curate.golden import Opinions, read_opinions
 from rag_flywheel.curate.known import why_review
 from rag_flywheel.curate.notes import note_id
 from rag_flywheel.curate.opinions import Topic, item_id, question_of, standing_decisions
 from rag_flywheel.curate.source import Source
-from rag_flywheel.errors import UnknownIdError, quoted
+from rag_flywheel.errors import InputError, UnknownIdError, quoted
 from rag_flywheel.records import ReviewItem, TenantScope
 from rag_flywheel.store import column_checks, golden, passages, users, wall_clock
 from rag_flywheel.store.database import Database
@@ -63,11 +63,14 @@ class Review:
         self,
         item_id: str,
         *,
+        text: str | None = None,
         user_id: str | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
     ) -> str | None:
         """Decide that the item's passage is an answer: it is in the golden set from now on.
+
+        text: what becomes the passage in place of the text that a user wrote; None: that itself.
 
         Returns the passage's id; None for the note that an answer is missing.
 
@@ -77,7 +80,7 @@ class Review:
         neither waits nor was decided.
         """
         scope = self._tenants.scope(tenant, all_tenants)
-        return self._decide("accept", item_id, user_id, scope)
+        return self._decide("accept", item_id, user_id, scope, text)
 
     def reject(
         self,
@@ -148,14 +151,27 @@ class Review:
         item_id: str,
         user_id: str | None,
         scope: TenantScope,
+        text: str | None = None,
     ) -> str | None:
         """Append a decision; returns the id of the passage that it is on, if any."""
         check_text("item_id", item_id, MOST_ID_CHARS)
+        check_optional_text("text", text, MOST_NOTE_CHARS)
         user = self._hidden(user_id)
         self._database.require_open()
         if (note := notes.find(self._database, item_id, scope)) is not None:
             return notes.decide(
-                self._database, note, kind, user, add=self._add, remove=self._remove
+                self._database,
+                note,
+                kind,
+                user,
+                add=self._add,
+                remove=self._remove,
+                edited=text,
+            )
+        if text is not None:
+            raise InputError(
+                f"found a text for item {quoted(item_id)}, which is a passage of the index; expected none: "
+                "edit the passage itself by `add`"
             )
         opinions = self._opinions(scope)
         topic = next((t for t in opinions.topics if _topic_id(opinions, t) == item_id), None)

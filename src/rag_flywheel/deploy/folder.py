@@ -43,6 +43,12 @@ def open_folder(root: Path, *, config: Config | None, new: Config, create: bool)
         return created
 
 
+def require_index(root: Path) -> None:
+    """Raises NotAFlywheelError for a folder that holds no index."""
+    if not (root / settings.FILE_NAME).exists():
+        _refuse_other(root, create=False)
+
+
 def _refuse_other(root: Path, create: bool) -> None:
     if root.exists() and not root.is_dir():
         raise NotAFlywheelError(f"{root} is a file; expected an index folder")

@@ -132,6 +132,9 @@ def _scores(
         "condensed_gain": _mean(condensed.differences),
         "golden_gain": _mean(golden.differences),
     }
+    for name, pair in (("condensed_ndcg", condensed), ("golden_ndcg@10", golden)):
+        if len(pair):
+            found |= {name: _mean(pair.candidate), f"{name}_before": _mean(pair.incumbent)}
     if decision.p is not None and decision.mean is not None and decision.error is not None:
         found |= {"gate_p": decision.p, "gain": decision.mean, "gain_error": decision.error}
     return found

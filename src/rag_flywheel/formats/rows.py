@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rag_flywheel.errors import InputError
+from rag_flywheel.checks import MOST_ID_CHARS, as_whole, check_query, check_text, items
+from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.formats.lines import Limits, read_records
 from rag_flywheel.formats.tally import WAY_ON, LinesRead, Tally
 
@@ -54,6 +55,38 @@ def refuse(problems: Sequence[str]) -> None:
     if problems:
         more = f" (further such lines: {len(problems) - 1})" if len(problems) > 1 else ""
         raise InputError(f"{problems[0]}{more}. Nothing was added; {WAY_ON}")
+
+
+def rows_of(
+    answers: Iterable[tuple[str, str, int]], tenant: str | None, max_query_chars: int
+) -> list[Row]:
+    """The rows of known answers that a program gives: (query, passage id, grade) each. Raises InputError."""
+    found = []
+    for n, each in enumerate(items("answers", answers, tuple), 1):
+        if len(each) != 3:
+            raise InputError(
+                f"answer {n} has {len(each)} parts; expected query, passage id and grade"
+            )
+        query, passage_id, grade = each
+        check_query(query, max_query_chars)
+        check_text("passage_id", passage_id, MOST_ID_CHARS)
+        grade = check_grade(grade)
+        found.append(Row(query, tenant, passage_id, grade, f"answer {n}"))
+    if len(found) > MOST_ROWS:
+        raise InputError(
+            f"found {len(found)} answers; expected at most {MOST_ROWS}: add a part of them"
+        )
+    return found
+
+
+def check_grade(grade: object) -> int:
+    """A whole number from 0, no answer, to the highest grade. Raises InputError."""
+    number = as_whole(grade)
+    if number is None or not 0 <= number <= HIGHEST_GRADE:
+        raise InputError(
+            f"grade is {quoted(grade)}; expected a whole number from 0 (no answer) to {HIGHEST_GRADE}"
+        )
+    return number
 
 
 def is_tenant(text: str | None) -> bool:

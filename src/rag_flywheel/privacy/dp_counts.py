@@ -102,11 +102,20 @@ class _Mechanism:
         dp.enable_features("contrib")
         self._dp, self._bound = dp, (most_keys, most_keys, 1)
         self.scale = math.nextafter(most_keys / epsilon, math.inf)
+        if self.scale > _MOST_THRESHOLD:
+            raise InputError(
+                f"epsilon is {epsilon}; expected more: no count would be above the noise"
+            )
 
         def within(threshold: float) -> bool:
             loss = self._measurement(int(threshold)).map(self._bound)
             return bool(loss[0] <= epsilon and loss[1] <= delta)
 
+        if not within(_MOST_THRESHOLD):
+            raise InputError(
+                f"delta is {delta} at epsilon {epsilon}; expected more: no threshold up to "
+                f"{_MOST_THRESHOLD} keeps the loss within it"
+            )
         self.threshold = (
             1 if within(1) else int(dp.binary_search(within, bounds=(1, _MOST_THRESHOLD), T=int))
         )

@@ -3,7 +3,7 @@
 import hashlib
 
 from rag_flywheel.checks import MOST_TRUST, check_name, check_optional_text, check_trust
-from rag_flywheel.records import Vote
+from rag_flywheel.records import HashedUser, Vote
 
 _BYTES = 16
 
@@ -18,10 +18,12 @@ def hashed(key: bytes, text: str) -> str:
 
 def hashed_id(key: bytes, name: str, given: str | None) -> str | None:
     """The hash of an id that a caller gave as the argument `name`; None for None. Raises InputError,
-    also for a blank one."""
+    also for a blank one. A HashedUser is its own hash."""
     check_optional_text(name, given)
     if given is None:
         return None
+    if isinstance(given, HashedUser):
+        return str(given)
     return hashed(key, check_name(name, given, instead=", or None for nobody known"))
 
 

@@ -44,6 +44,7 @@ _KNOWN_LOG_ODDS = math.log((1.0 - _LEAST_CHANCE) / _LEAST_CHANCE) - math.log(
 )  # what makes a passage that hardly anything speaks for as good as certain
 _KNOWN_SAME = Kernel().same  # for known answers, also where a fitted kernel has 0 for votes
 _KNOWN_PLACES = 32  # past queries with known answers that count though others are nearer
+_COMPARED, _COMPARED_AT_ONCE = 100_000, 16_384  # past queries, for a report
 _FEW = 0.1  # of the past queries; a tenant with no more of them has them all compared
 
 
@@ -538,6 +539,22 @@ def evidence_for(
         _gathered(view, near, cosines.astype(np.float64), query, row, kernel, several=several)
         for (near, cosines), query, row in zip(every, queries, own, strict=True)
     ]
+
+
+def nearest_cosines(
+    view: EvidenceView, queries: Vectors, tenant: str | None
+) -> npt.NDArray[np.float64]:
+    """float64 (m,): the largest cosine of each of float32 (m, dim) queries with a past query of a tenant, of
+    the newest 100,000; -1 where there is none."""
+    best = np.full(len(queries), -1.0)
+    code = view.tenant_codes.get(tenant)
+    if code is None:
+        return best
+    rows = np.flatnonzero(view.of_tenant(code))[-_COMPARED:]
+    for start in range(0, len(rows), _COMPARED_AT_ONCE):
+        part = view.vectors[rows[start : start + _COMPARED_AT_ONCE]]
+        best = np.maximum(best, (queries @ part.T).max(axis=1))
+    return best
 
 
 def same_chance(scaled: npt.NDArray[np.float64], most: float) -> npt.NDArray[np.float64]:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rag_flywheel.checks import as_number
+from rag_flywheel.checks import check_days
 from rag_flywheel.curate.chances import completed, with_named
 from rag_flywheel.curate.source import Source
-from rag_flywheel.errors import InputError
 from rag_flywheel.rank.posterior import CORRECTION_WEIGHT, Rates
 from rag_flywheel.records import ALL_TENANTS, Judgment, QueryKey, TenantScope, Vectors
 from rag_flywheel.report.topics import clusters
@@ -73,10 +72,7 @@ def gaps(
     times 8 for two. Without a user's id, each time counts as another person. scope: whose questions.
     Raises InputError.
     """
-    number = as_number(days)
-    if number is None or not 0 < number < 1e5:
-        raise InputError(f"days is {days!r}; expected a number above 0")
-    days = float(number)
+    days = check_days(days)
     now = wall_clock.now()
     with database.snapshot() as conn:
         every = asked_since(conn, now - 2 * days * _DAY_S)

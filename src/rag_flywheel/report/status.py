@@ -48,7 +48,7 @@ def status(root: Path, database: Database, config: Config) -> Status:
             n_votes=votes.count_votes(conn),
             votes_since_refresh=votes.count_votes(conn, after=watermark),
             last_refresh=None if refreshed is None else utc(refreshed),
-            bytes_on_disk=_bytes_below(root),
+            bytes_on_disk=bytes_below(root),
             health=found.state,
             problems=tuple(f"{c.name}: {c.found}; to do: {c.to_do}" for c in found.problems),
             masked=count_masked(conn),
@@ -82,7 +82,8 @@ def _dense(root: Path, manifest: Manifest | None) -> dict[str, Any]:
     }
 
 
-def _bytes_below(folder: Path) -> int:
+def bytes_below(folder: Path) -> int:
+    """The bytes of all files in a folder."""
     total = 0
     for name in files_below(folder):
         with contextlib.suppress(FileNotFoundError):

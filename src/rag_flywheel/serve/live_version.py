@@ -55,6 +55,31 @@ def server_of(
     return Server(database, config, source, live, lookups, postponed)
 
 
+def server_at(
+    root: Path,
+    database: Database,
+    config: Config,
+    encoder: Encoder,
+    lookups: Lookups,
+    version: str,
+    last: "LastLoaded",
+) -> Server:
+    """A server that answers as a version did when it was built: with the votes up to then, whichever is live.
+
+    It is for one use, and records nothing. Raises UnknownIdError, CorruptFileError.
+    """
+    with disk_errors(root):
+        frozen = Current(version, read_manifest(root, version).votes_until)
+    live = LiveState(
+        database,
+        Source(encoder, config),
+        lambda: frozen,
+        lambda: (_read_version(root, database, last, version), frozen.frozen_at),
+        root / CURRENT,
+    )
+    return Server(database, config, Source(encoder, config), live, lookups, Postponed(database))
+
+
 class LastLoaded:
     """Parts of the last loaded version that the next may share: its tuned encoder of queries, and
     indexes read from the same files. encoder: of the index."""
@@ -110,31 +135,36 @@ def _read(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersi
     if current is None:
         return empty_version(encoder.dim), None
     try:
-        manifest = read_manifest(root, current.version)
+        return _read_version(root, database, last, current.version), current.frozen_at
     except UnknownIdError as error:
         raise CorruptFileError(
             f"{root / CURRENT} names version {current.version}, which is not there; run "
             "`rag-flywheel refresh` to build one from the database, or `rag-flywheel rollback ID`"
         ) from error
+
+
+def _read_version(root: Path, database: Database, last: LastLoaded, version: str) -> LoadedVersion:
+    """A version, its files checked. Raises UnknownIdError, CorruptFileError, EncoderMismatchError."""
+    encoder, manifest = last.encoder, read_manifest(root, version)
     if (manifest.revision, manifest.dim) != (encoder.revision, encoder.dim):
         raise EncoderMismatchError(
             f"version {manifest.id} was built with encoder {manifest.encoder!r}, revision "
             f"{manifest.revision}; found {encoder.name!r}, revision {encoder.revision}. Open the "
             "index with its own encoder"
         )
-    checked = checked_before(root, database, current.version)
-    if not checked and (problems := check(root, current.version)):
+    checked = checked_before(root, database, version)
+    if not checked and (problems := check(root, version)):
         raise CorruptFileError(
-            f"the live version cannot be served: {problems[0]}. Run `rag-flywheel refresh` to "
+            f"version {version} cannot be served: {problems[0]}. Run `rag-flywheel refresh` to "
             "build a new one from the database, or `rag-flywheel rollback` to an earlier one"
         )
-    folder = version_folder(root, current.version)
+    folder = version_folder(root, version)
     queries = last.tuned(folder, manifest)
     if queries is not None:
         queries.load()
     loaded = load_version(
         folder,
-        version=current.version,
+        version=version,
         watermark=manifest.watermark,
         dim=manifest.dim,
         n_passages=manifest.n_passages,
@@ -142,6 +172,6 @@ def _read(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersi
         indexes=last.indexes.of(manifest),
     )
     if not checked:
-        note_checked(root, database, current.version)
+        note_checked(root, database, version)
     last.indexes.keep(manifest, loaded)
-    return loaded, current.frozen_at
+    return loaded

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,13 @@ from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
 from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.errors import FlywheelError
-from rag_flywheel.rank.evidence import Asked, Evidence, evidence_for
+from rag_flywheel.rank.evidence import (
+    Asked,
+    Evidence,
+    evidence_for,
+    nearest_cosines,
+    same_chance,
+)
 from rag_flywheel.rank.features import FEATURES
 from rag_flywheel.rank.posterior import Rates
 from rag_flywheel.rank.relevance import (
@@ -80,6 +86,13 @@ T = TypeVar("T")
 _TEXTS = 20_000  # texts cached with a state
 _NEWEST = 200  # retrievals of a question, in which explored hits are counted
 _ALIKE = 0.6
+
+
+class Nearness(NamedTuple):
+    """Whether votes on a similar question act on a question, and whether one with votes asks the same."""
+
+    near: bool
+    same: bool
 
 
 @dataclass(frozen=True)
@@ -413,6 +426,21 @@ class Server:
         state = self._live.state()
         typical = state.typical_cosine
         return typical + _ALIKE * (1.0 - typical), self._encoder(state).revision
+
+    def near_votes(self, asked: Mapping[QueryKey, Vectors]) -> dict[QueryKey, Nearness]:
+        """How near these questions, given with their vectors, are to questions with votes."""
+        state = self._live.state()
+        kernel, typical = state.version.parameters.memory, state.typical_cosine
+        by_tenant: dict[str | None, list[QueryKey]] = {}
+        for question in asked:
+            by_tenant.setdefault(question.tenant, []).append(question)
+        found: dict[QueryKey, Nearness] = {}
+        for tenant, own in by_tenant.items():
+            cosines = nearest_cosines(state.evidence, np.stack([asked[q] for q in own]), tenant)
+            same = same_chance((cosines - typical) / (1.0 - typical), 1.0) >= 0.5
+            near = same | (cosines > kernel.theta if kernel.neighbours else False)
+            found.update(zip(own, map(Nearness, near.tolist(), same.tolist()), strict=True))
+        return found
 
     def _standing(
         self, state: State, ranked: _Ranked, k: int

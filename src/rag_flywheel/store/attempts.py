@@ -66,6 +66,11 @@ def end_open(conn: sqlite3.Connection) -> None:
         end(conn, begun)
 
 
+def count_failed(conn: sqlite3.Connection) -> int:
+    """How many refreshes failed, of all time; those that were killed are not counted."""
+    return int(scalar(conn, "SELECT count(*) FROM attempts WHERE state = 'failed'"))
+
+
 def newest(conn: sqlite3.Connection, n: int) -> list[Attempt]:
     """The n newest attempts, the newest first. Raises CorruptFileError."""
     found = []

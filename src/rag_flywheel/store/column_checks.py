@@ -170,6 +170,14 @@ def hits(where: str, value: object) -> list[tuple[int, str, float]]:
     return [(row[0], row[1], number(where, row[2])) for row in _hits(where, value)]
 
 
+def hits_with_relevance(where: str, value: object) -> list[tuple[str, float, float | None]]:
+    """(passage id, score, relevance) of each logged hit; None where no relevance was logged."""
+    return [
+        (row[1], number(where, row[2]), optional_share(where, row[3].get("relevance")))
+        for row in _hits(where, value)
+    ]
+
+
 def hits_without_known(where: str, value: object) -> list[tuple[int, str, float]]:
     """As `hits`, with the scores from before known answers of the very question were put first."""
     return [

@@ -11,7 +11,7 @@ from rag_flywheel.store import passages as store
 from rag_flywheel.store import text_votes
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import store_vectors
-from rag_flywheel.store.filters import PlainFilter
+from rag_flywheel.store.filters import PlainFilter, passes
 from rag_flywheel.store.lineages import Lineages, Rule, Text, successor
 from rag_flywheel.store.metadata_columns import MetadataColumns
 from rag_flywheel.store.passages import StoredPassage
@@ -161,6 +161,29 @@ def stored(database: Database, where: PlainFilter | None) -> list[Passage]:
             return [s.passage for s in store.present(conn)]
         pids = MetadataColumns().matching(conn, where).tolist()
         return [s.passage for s in store.fetch(conn, pids).values()]
+
+
+def stored_one(database: Database, passage_id: str, scope: TenantScope) -> Passage:
+    """The passage with this id that is in the index, and in the scope. Raises UnknownIdError."""
+    with database.reading() as conn:
+        found = store.current_by_id(conn, [passage_id]).get(passage_id)
+    if found is None or not shows(scope, found.passage):
+        raise UnknownIdError(f"no passage {quoted(passage_id)} is in the index")
+    return found.passage
+
+
+def stored_after(
+    database: Database, where: PlainFilter | None, after: str, n: int | None
+) -> list[Passage]:
+    """Of the passages in the index that pass a checked filter, the first n whose ids come after this one."""
+    found: list[Passage] = []
+    with database.snapshot() as conn:
+        for each in store.present_after(conn, after):
+            if n is not None and len(found) == n:
+                break
+            if where is None or passes(where, each.passage.metadata):
+                found.append(each.passage)
+    return found
 
 
 def embed(

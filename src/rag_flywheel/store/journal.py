@@ -7,6 +7,7 @@ when the two differ.
 import json
 import sqlite3
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rag_flywheel.records import Current, RefreshReport
 from rag_flywheel.store import column_checks, wall_clock
@@ -97,6 +98,64 @@ def last_result(conn: sqlite3.Connection) -> tuple[float, str, str] | None:
     at = column_checks.seconds("refreshes.at", row[0])
     outcome, reason = (column_checks.text("refreshes", value) for value in row[1:])
     return at, outcome, reason
+
+
+def refresh_reports(conn: sqlite3.Connection, n: int) -> list[tuple[float, RefreshReport]]:
+    """The n newest refreshes, the newest first, with when each ended, in seconds since 1970."""
+    rows = conn.execute(
+        "SELECT at, outcome, version, parameters, reason, scores, seconds FROM refreshes "
+        "ORDER BY id DESC LIMIT ?",
+        (n,),
+    )
+    return [
+        (
+            column_checks.seconds("refreshes.at", at),
+            RefreshReport(
+                outcome,
+                column_checks.optional_text("refreshes.version", version),
+                parameters,
+                column_checks.text("refreshes.reason", reason),
+                column_checks.metadata("refreshes.scores", scores),
+                column_checks.number("refreshes.seconds", seconds),
+            ),
+        )
+        for at, outcome, version, parameters, reason, scores, seconds in rows
+    ]
+
+
+class EndedRefresh(NamedTuple):
+    """A refresh that came to a result: when it ended, what it came to, what it took, and the gain that the
+    gate measured, None: it measured none."""
+
+    at: float
+    outcome: str
+    seconds: float
+    gain: float | None
+
+
+def refreshes(conn: sqlite3.Connection) -> list[EndedRefresh]:
+    """Every refresh that came to a result, the oldest first."""
+    sql = "SELECT at, outcome, seconds, json_extract(scores, '$.gain') FROM refreshes ORDER BY id"
+    return [
+        EndedRefresh(
+            column_checks.seconds("refreshes.at", at),
+            column_checks.text("refreshes.outcome", outcome),
+            column_checks.number("refreshes.seconds", seconds),
+            None if gain is None else column_checks.number("refreshes.scores", gain),
+        )
+        for at, outcome, seconds, gain in conn.execute(sql)
+    ]
+
+
+def count_looks(conn: sqlite3.Connection) -> dict[str, int]:
+    """How many decisions of the gate there were, by outcome."""
+    sql = (
+        "SELECT outcome, count(*) FROM looks WHERE outcome IN ('better', 'no better', 'vetoed') "
+        "GROUP BY outcome"
+    )
+    return {
+        column_checks.text("looks.outcome", outcome): int(n) for outcome, n in conn.execute(sql)
+    }
 
 
 def last_noise(conn: sqlite3.Connection) -> float | None:

@@ -49,6 +49,17 @@ def append_note(
     append_rows(conn, "notes", row)
 
 
+def waits(
+    conn: sqlite3.Connection, *, rid: int, kind: NoteKind, text: str, user_id: str | None
+) -> bool:
+    """Whether the very same note of a user on retrieval row `rid` waits for its first decision."""
+    sql = (
+        "SELECT 1 FROM notes n WHERE rid = ? AND kind = ? AND text = ? AND user_id IS ? "
+        "AND NOT EXISTS (SELECT 1 FROM note_reviews d WHERE d.note = n.seq) LIMIT 1"
+    )
+    return scalar(conn, sql, [rid, kind, text, user_id]) is not None
+
+
 def append_decision(
     conn: sqlite3.Connection, *, seq: int, at: float, note: int, kind: Decided, user_id: str | None
 ) -> None:

@@ -427,6 +427,12 @@ def present(conn: sqlite3.Connection) -> Iterator[StoredPassage]:
     return map(stored_row, rows)
 
 
+def present_after(conn: sqlite3.Connection, id_: str) -> Iterator[StoredPassage]:
+    """The texts in the index whose ids come after this one, in the order of their ids."""
+    sql = f"SELECT {_COLUMNS} FROM passages WHERE {PRESENT} AND id > ? ORDER BY id"
+    return map(stored_row, conn.execute(sql, (id_,)))
+
+
 def without_vector(conn: sqlite3.Connection, revision: str) -> Iterator[StoredPassage]:
     """The texts in the index now that have no vector of this encoder revision."""
     rows = conn.execute(f"SELECT {_COLUMNS} FROM {_WITHOUT_VECTOR}", (revision,))

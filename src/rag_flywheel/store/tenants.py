@@ -7,6 +7,7 @@ from typing import TypeAlias
 from rag_flywheel.checks import as_python, check_name
 from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.records import ALL_TENANTS, Filter, Passage, TenantScope
+from rag_flywheel.store import column_checks
 from rag_flywheel.store.filters import PlainFilter, demanded, keys_of, passes, plain_filter
 
 Tenant: TypeAlias = str | int
@@ -30,6 +31,14 @@ def within(scope: TenantScope, where: Filter | None) -> PlainFilter | None:
         return plain_filter(scope.where)
     (key,) = scope.where
     return plain if key in keys_of(plain) else {**plain, **scope.where}
+
+
+def tenant_of_json(text: str) -> Tenant:
+    """The tenant that is stored as JSON. Raises CorruptFileError."""
+    found = column_checks.parsed("retrievals.tenant", text)
+    if isinstance(found, bool) or not isinstance(found, str | int):
+        column_checks.refuse("retrievals.tenant", text, "a string or whole number as JSON")
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Pages whose numbers are defaults, limits and constants of the code."""
 
 import csv
+import re
 
 from rag_flywheel import checks
 from rag_flywheel.bench.protocol import Traffic
@@ -29,17 +30,30 @@ from rag_flywheel.rank.parameters import Kernel
 from rag_flywheel.rank.posterior import NAMED
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import STEMMED
-from rag_flywheel.report import gaps, health, health_of_refreshes, progress
+from rag_flywheel.report import coverage, gaps, health, health_of_refreshes, progress
 from rag_flywheel.serve import postponed
 from rag_flywheel.serve.candidates import _MOST_NAMED
 from rag_flywheel.serve.server import _ALIKE as ALIKE
+from rag_flywheel.service import rates
+from rag_flywheel.service.settings import Settings
 from rag_flywheel.store import filters, lineages, near_identical
+from rag_flywheel.tracing import flywheel as tracing
+from stated import results
 from stated.page import Page
 
 
 def least_for_new_weights() -> int:
     """Past questions from which new weights can go live, a third of them held out, in tens."""
     return round(max(LEAST_QUERIES * 3 / 2, LEAST_JUDGED * 3), -1)
+
+
+def keys_and_limits(page: Page) -> None:
+    """docs/how-to/keys-and-limits.md."""
+    page.says("`--calls-per-minute` | {:,} | key", rates.CALLS)
+    page.says("`--votes-per-minute` | {:,} | user", rates.VOTES)
+    page.says("used for {} hours", Settings().token_s // 3600)
+    page.lets("a status of HTTP", "401", "403", "404", "409", "422", "429")
+    page.lets("example", "30 days")
 
 
 def limits(page: Page) -> None:
@@ -163,6 +177,31 @@ def watching(page: Page) -> None:
     page.says("`record_wait_s` ({} s)", Config().record_wait_s)
     page.says("At most {:,} records wait in a process", postponed.MOST)
     page.says("`close` waits for {:.0f} seconds", postponed.CLOSE_WAIT_S)
+
+
+def running(page: Page) -> None:
+    """docs/how-to/run-it.md."""
+    given = Settings()
+    page.says("at port {:.0f}, and", given.port)
+    timer = (results.ROOT / "deploy/systemd/rag-flywheel-refresh.timer").read_text(encoding="utf-8")
+    page.says("starts it every {} minutes", re.findall(r"OnUnitInactiveSec=(\d+)min", timer)[0])
+    page.lets("example", "-p 127.0.0.1:8000:8000")
+    page.lets("example", "reverse_proxy 127.0.0.1:8000")
+    page.lets("example", "Host 127.0.0.1:8000")
+    page.lets("fact", "-m 0700")
+
+
+def monitoring(page: Page) -> None:
+    """docs/how-to/monitoring.md."""
+    given = Settings()
+    page.says("read every {:.0f} seconds", given.numbers_s)
+    page.says("coverage every {:.0f} minutes", given.coverage_s / 60)
+    page.says("had a relevance of {} or more", coverage.EASY)
+    page.says("At\nmost {:,} questions are read", coverage.MOST_ASKED)
+    page.says("and {} on either side are compared", coverage.MOST_COMPARED)
+    page.says("among the last {:,} of the process", tracing.MOST_LINKED)
+    page.lets("elsewhere", "in the last 30 days")
+    page.lets("fact", "200 while the process answers", "200 once the model", "else 503, with what")
 
 
 def known(page: Page) -> None:

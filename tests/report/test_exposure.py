@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rag_flywheel.bench.exposure import gini
+from rag_flywheel.report.exposure import gini
 
 
 def by_definition(counts: list[float]) -> float:

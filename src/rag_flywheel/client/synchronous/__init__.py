@@ -1,0 +1,1 @@
+"""The client without asyncio, written by tests/support/synchronous.py."""

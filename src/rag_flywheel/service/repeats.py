@@ -1,0 +1,111 @@
+"""Repeated requests: a write that comes again with the same Idempotency-Key gets the first answer.
+
+The header is that of draft-ietf-httpapi-idempotency-key-header. A key is the caller's own, and is known for
+a day. A call that takes too long goes on, and its answer is stored for who asks again. Where a process died
+before the answer was stored, the request is done again, and `Call.tried_at` says since when its first
+attempt may have written something.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from fastapi import Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from rag_flywheel.checks import MOST_ID_CHARS
+from rag_flywheel.errors import FlywheelError
+from rag_flywheel.service.calls import KeyRoute, key_in, service_of
+from rag_flywheel.service.guards import is_for_browsers
+from rag_flywheel.service.problems import Refused
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.service import requests
+
+HEADER = "Idempotency-Key"
+_MOST_BODY = 2**20  # bytes of an answer that is stored; a larger one is made anew
+_OURS = ("content-type", "x-retrieval-id", "location")
+_running: set[asyncio.Task[Response]] = set()  # or a task that nobody waits for could be collected
+
+
+class OnceRoute(KeyRoute):
+    """A route whose writes are done once for each Idempotency-Key of a caller."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler that asks for the stored answer first."""
+        handle = super().get_route_handler()
+
+        async def once(request: Request) -> Response:
+            key = request.headers.get(HEADER)
+            if key is None or request.method in ("GET", "HEAD"):
+                return await handle(request)
+            if not key or len(key) > MOST_ID_CHARS:
+                raise Refused(
+                    422,
+                    "InvalidRequest",
+                    f"{HEADER} has {len(key)} characters; expected 1 to {MOST_ID_CHARS}",
+                )
+            database = service_of(request).state
+            caller = (await run_in_threadpool(key_in, request)).id
+            digest = await _digest(request)
+            if is_for_browsers(
+                request.url.path
+            ):  # where many who share a key must not share this one
+                caller = f"{caller} {digest.hex()}"
+            found = await run_in_threadpool(requests.begin, database, caller, key, digest)
+            if isinstance(found, requests.StoredAnswer):
+                return _again(found, digest)
+            request.state.tried_at = found.tried_at  # for `calls.Call`
+            task = asyncio.create_task(_finished(handle(request), database, caller, key, digest))
+            _running.add(task)
+            task.add_done_callback(_ended)
+            return await asyncio.shield(task)
+
+        return once
+
+
+async def _finished(
+    answered: Awaitable[Response], database: Database, caller: str, key: str, digest: bytes
+) -> Response:
+    """The answer, once it is stored."""
+    try:
+        response = await answered
+    except asyncio.CancelledError:
+        raise  # the service ends, and what the call has written is not known
+    except BaseException:
+        with suppress(FlywheelError):
+            await run_in_threadpool(requests.drop, database, caller, key)
+        raise
+    body = getattr(response, "body", None)
+    if body is None or len(body) > _MOST_BODY or response.status_code >= 500:
+        await run_in_threadpool(requests.drop, database, caller, key)
+    else:
+        headers = {n: response.headers[n] for n in _OURS if n in response.headers}
+        done = requests.StoredAnswer(digest, response.status_code, headers, bytes(body))
+        await run_in_threadpool(requests.end, database, caller, key, done)
+    return response
+
+
+def _ended(task: asyncio.Task[Response]) -> None:
+    _running.discard(task)
+    if not task.cancelled():
+        task.exception()  # nobody may be left to raise it to
+
+
+async def _digest(request: Request) -> bytes:
+    """What the request asks for; another one under the same key is an error."""
+    body = await request.body()
+    named = f"{request.method} {request.url.path}?{request.url.query}\n".encode()
+    return hashlib.sha256(named + body).digest()
+
+
+def _again(stored: requests.StoredAnswer, digest: bytes) -> Response:
+    """The stored answer. Raises Refused: 409 while the request is under way, 422 for another request."""
+    if stored.digest != digest:
+        raise Refused(422, "IdempotencyKeyReused", f"this {HEADER} was used for another request")
+    if stored.status is None:
+        message = "the same request is under way; repeat it later"
+        raise Refused(409, "RequestUnderWay", message, {"Retry-After": "1"})
+    headers = {**stored.headers, "Idempotent-Replayed": "true"}
+    return Response(stored.body, stored.status, headers=headers)

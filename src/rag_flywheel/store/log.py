@@ -1,0 +1,225 @@
+"""The log as callers read it: recorded retrievals and votes, the newest first.
+
+What votes mean is not known here.
+"""
+
+import heapq
+import itertools
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rag_flywheel.records import (
+    DayActivity,
+    QueryKey,
+    RecordedHit,
+    RecordedRetrieval,
+    RecordedVote,
+    TenantScope,
+)
+from rag_flywheel.store import column_checks
+from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.retrievals import read_query_hash, read_tenant
+
+_RETRIEVALS = (
+    "SELECT id, kind, at, query, k, filter, tenant, version, user_id, session_id, latency_ms, hits, "
+    "answerable, answer FROM retrievals WHERE "
+)
+# a correction and a signal on one passage are verdicts whose only credit is that passage's
+_VOTES = {
+    "votes": "SELECT v.seq, v.at, r.id, p.id, 'vote', v.verdict, v.user_id, v.reason, v.trust, r.query, "
+    "r.tenant FROM votes v JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = v.pid",
+    "answer_votes": "SELECT v.seq, v.at, r.id, CASE WHEN v.kind NOT IN ('answer', 'adopted') THEN "
+    "(SELECT max(p.id) FROM credits c JOIN passages p ON p.pid = c.pid WHERE c.seq = v.seq "
+    "AND c.credit > 0 HAVING count(*) = 1) END, v.kind, v.verdict, v.user_id, v.why, v.trust, r.query, "
+    "r.tenant FROM answer_votes v JOIN retrievals r ON r.rid = v.rid",
+}
+
+
+def retrieval(
+    conn: sqlite3.Connection, retrieval_id: str, scope: TenantScope
+) -> RecordedRetrieval | None:
+    """A recorded retrieval of the scope; None when none has this id."""
+    within, values = scope.sql("tenant")
+    row = conn.execute(_RETRIEVALS + "id = ?" + within, (retrieval_id, *values)).fetchone()
+    return None if row is None else _retrieval(*row)
+
+
+def row_number(conn: sqlite3.Connection, retrieval_id: str, scope: TenantScope) -> int | None:
+    """Where a recorded retrieval of the scope stands in the order of recording."""
+    within, values = scope.sql("tenant")
+    sql = "SELECT rid FROM retrievals WHERE id = ?" + within
+    row = conn.execute(sql, (retrieval_id, *values)).fetchone()
+    return None if row is None else column_checks.whole("retrievals.rid", row[0])
+
+
+def retrievals(
+    conn: sqlite3.Connection, n: int, scope: TenantScope, *, before: int | None = None
+) -> list[RecordedRetrieval]:
+    """The n newest retrievals of the scope, of those recorded before this row number."""
+    within, values = scope.sql("tenant")
+    last = before if before is not None else 2**63 - 1
+    sql = f"{_RETRIEVALS}rid < ?{within} ORDER BY rid DESC LIMIT ?"
+    return [_retrieval(*row) for row in conn.execute(sql, (last, *values, n))]
+
+
+def votes(
+    conn: sqlite3.Connection, n: int, scope: TenantScope, *, before: int | None = None
+) -> list[RecordedVote]:
+    """The n newest votes, verdicts, signals and corrections of the scope, before this event number."""
+    within, values = scope.sql("r.tenant")
+    last = before if before is not None else 2**63 - 1
+    each: list[Iterator[tuple[Any, ...]]] = [
+        conn.execute(
+            f"{sql} WHERE v.seq < ?{within} ORDER BY v.seq DESC LIMIT ?", (last, *values, n)
+        )
+        for sql in _VOTES.values()
+    ]
+    newest = heapq.merge(*each, key=lambda row: -row[0])
+    return [_vote(*row) for row in itertools.islice(newest, n)]
+
+
+@dataclass(frozen=True)
+class Askings:
+    """How often a question was asked; first, last: when, in seconds since 1970. newest: the row of the
+    last retrieval. query: its words, "" where they are not stored."""
+
+    question: QueryKey
+    query: str
+    n: int
+    n_people: int
+    first: float
+    last: float
+    newest: int
+
+
+def askings(conn: sqlite3.Connection, scope: TenantScope) -> list[Askings]:
+    """Every question that was asked in the scope, the most asked first."""
+    within, values = scope.sql("tenant")
+    rows = conn.execute(
+        "SELECT query_hash, tenant, max(query), count(*) AS n, count(DISTINCT user_id), min(at), "
+        f"max(at), max(rid) FROM retrievals WHERE 1{within} GROUP BY query_hash, tenant "
+        "ORDER BY n DESC, max(rid) DESC",
+        values,
+    )
+    return [
+        Askings(
+            QueryKey(read_query_hash(name), read_tenant(tenant)),
+            column_checks.text("retrievals.query", query),
+            n,
+            n_people,
+            column_checks.seconds("retrievals.at", first),
+            column_checks.seconds("retrievals.at", last),
+            column_checks.whole("retrievals.rid", newest),
+        )
+        for name, tenant, query, n, n_people, first, last, newest in rows
+    ]
+
+
+def answerable(conn: sqlite3.Connection, rows: Sequence[int]) -> dict[int, float | None]:
+    """By row of a retrieval: the chance that one of its hits is right, None: not recorded."""
+    found = in_chunks(conn, "SELECT rid, answerable FROM retrievals WHERE rid IN (%s)", list(rows))
+    return {rid: column_checks.optional_share("retrievals.answerable", each) for rid, each in found}
+
+
+def by_day(conn: sqlite3.Connection, since: float, scope: TenantScope) -> list[DayActivity]:
+    """What was asked and voted on each day since a time in seconds since 1970, the oldest first."""
+    within, values = scope.sql("r.tenant")
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for day, n in conn.execute(
+        "SELECT date(r.at, 'unixepoch'), count(*) FROM retrievals r "
+        f"WHERE r.at >= ?{within} GROUP BY 1",
+        (since, *values),
+    ):
+        counts[day]["retrievals"] = n
+    for table, kinds in (("votes", ""), ("answer_votes", "v.kind IN ('answer', 'adopted') AND ")):
+        for day, verdict, n in conn.execute(
+            f"SELECT date(v.at, 'unixepoch'), v.verdict, count(*) FROM {table} v "
+            f"JOIN retrievals r ON r.rid = v.rid WHERE {kinds}v.at >= ?{within} GROUP BY 1, 2",
+            (since, *values),
+        ):
+            counts[day][verdict] += n
+    return [
+        DayActivity(day, n["retrievals"], n["helpful"], n["harmful"])
+        for day, n in sorted(counts.items())
+    ]
+
+
+def utc(at: object) -> str:
+    """Seconds since 1970 as ISO 8601, in UTC."""
+    seconds = column_checks.seconds("at", at)
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _retrieval(
+    id_: str,
+    kind: str,
+    at: float,
+    query: str,
+    k: int,
+    where: str | None,
+    tenant: str | None,
+    version: str | None,
+    user: str | None,
+    session: str | None,
+    latency_ms: float,
+    hits: str,
+    answerable: float | None,
+    answer: str | None,
+) -> RecordedRetrieval:
+    checked = column_checks
+    return RecordedRetrieval(
+        id=checked.text("retrievals.id", id_),
+        kind="rerank" if kind == "rerank" else "retrieve",
+        at=utc(at),
+        query=checked.text("retrievals.query", query),
+        k=checked.whole("retrievals.k", k),
+        where=None if where is None else checked.parsed("retrievals.filter", where),
+        tenant=checked.optional_text("retrievals.tenant", tenant),
+        version=checked.optional_text("retrievals.version", version),
+        user=checked.optional_text("retrievals.user_id", user),
+        session=checked.optional_text("retrievals.session_id", session),
+        latency_ms=checked.number("retrievals.latency_ms", latency_ms),
+        hits=tuple(
+            RecordedHit(passage_id, rank, score, relevance)
+            for rank, (passage_id, score, relevance) in enumerate(
+                checked.hits_with_relevance("retrievals.hits", hits), 1
+            )
+        ),
+        answerable=checked.optional_share("retrievals.answerable", answerable),
+        answer=checked.optional_text("retrievals.answer", answer),
+    )
+
+
+def _vote(
+    seq: int,
+    at: float,
+    retrieval_id: str,
+    passage_id: str | None,
+    kind: str,
+    verdict: str,
+    user: str | None,
+    reason: str | None,
+    trust: float,
+    query: str,
+    tenant: str | None,
+) -> RecordedVote:
+    checked = column_checks
+    if verdict not in ("helpful", "harmful", "retract"):
+        checked.refuse("votes.verdict", verdict, "a verdict")
+    return RecordedVote(
+        number=checked.whole("votes.seq", seq),
+        at=utc(at),
+        retrieval_id=checked.text("retrievals.id", retrieval_id),
+        passage_id=checked.optional_text("passages.id", passage_id),
+        kind=checked.text("votes.kind", kind),
+        verdict=verdict,  # type: ignore[arg-type]
+        user=checked.optional_text("votes.user_id", user),
+        reason=checked.optional_text("votes.reason", reason),
+        trust=checked.trust("votes.trust", trust),
+        query=checked.text("retrievals.query", query),
+        tenant=checked.optional_text("retrievals.tenant", tenant),
+    )

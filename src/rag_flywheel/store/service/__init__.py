@@ -1,0 +1,1 @@
+"""The records of the HTTP service, in a SQLite file of its own: keys, repeated requests, jobs."""

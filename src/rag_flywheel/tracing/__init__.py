@@ -1,0 +1,1 @@
+"""Calls of a Flywheel as others follow them: what they record, and spans of OpenTelemetry."""

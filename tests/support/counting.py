@@ -1,0 +1,11 @@
+"""Counts in a process of its own: python counting.py FILE N, which prints the highest sum that it saw."""
+
+import sys
+from pathlib import Path
+
+from rag_flywheel.store.service.counts import Counts
+
+if __name__ == "__main__":
+    counts = Counts(Path(sys.argv[1]))
+    print(max(counts.add("one key", 1, 60) for _ in range(int(sys.argv[2]))))
+    counts.close()
