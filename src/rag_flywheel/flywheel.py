@@ -836,7 +836,7 @@ class Flywheel:
         """Topics of the last `days` that users ask about without a good answer, those asked most first.
 
         min_relevance: a question without a vote is listed when `answerable` is below it, once four
-        people asked about its topic; before, it has to be lower (see `Gap`). None: 0.4.
+        people asked about its topic; before, it has to be lower (see `Gap`). None: 0.5.
         Raises InputError.
         """
         self._database.require_open()

@@ -1,5 +1,6 @@
 """The options that commands share, and the function that opens the index of a command."""
 
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from rag_flywheel.cli.where import read_one
 if TYPE_CHECKING:
     from rag_flywheel.flywheel import Flywheel
 
+KB = Path("indexes/kb")
+_VARIABLE = "RAG_FLYWHEEL_INDEX"
 _INDEX, _JSON = "rag_flywheel.index", "rag_flywheel.json"  # in ctx.meta, which commands share
 
 
@@ -30,9 +33,27 @@ Index = Annotated[
     typer.Option(
         "--index",
         "-i",
-        envvar="RAG_FLYWHEEL_INDEX",
+        envvar=_VARIABLE,
         callback=_index_given,
         help="The index folder.",
+    ),
+]
+
+
+def _indexes_given(ctx: typer.Context, here: list[str] | None) -> list[str]:
+    """The folders that are named here, else the one named before the command or by the environment."""
+    before: Path | None = ctx.meta.get(_INDEX)
+    return here or [str(before or os.environ.get(_VARIABLE) or KB)]
+
+
+Indexes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--index",
+        "-i",
+        callback=_indexes_given,
+        help="An index folder, or NAME=FOLDER; may be given several times.  "
+        f"[env var: {_VARIABLE}]  [default: {KB}]",
     ),
 ]
 
@@ -77,7 +98,6 @@ ReadOnly = Annotated[
         help="Write nothing to the folder; answers are not recorded, and take no votes.",
     ),
 ]
-KB = Path("indexes/kb")
 Word = TypeVar("Word", bound=str)
 
 

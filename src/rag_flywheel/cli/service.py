@@ -1,6 +1,5 @@
 """The commands of the HTTP service: `serve`, and `keys` with what it holds."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rag_flywheel.cli import show
-from rag_flywheel.cli.options import KB, Json
+from rag_flywheel.cli.options import KB, Indexes, Json
 from rag_flywheel.errors import ConfigError
 from rag_flywheel.store.service.names import file_beside, named_folder, tenant_named
 
@@ -17,17 +16,7 @@ if TYPE_CHECKING:
     from rag_flywheel.service.logs import LogFormat
     from rag_flywheel.store.database import Database
 
-SERVE_HELP = "Serve indexes over HTTP, with a dashboard; needs the extra `service`."
 KEYS_HELP = "The API keys of the service: add, list, revoke."
-Indexes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--index",
-        "-i",
-        envvar="RAG_FLYWHEEL_INDEX",
-        help="An index folder, or NAME=FOLDER; may be given several times.",
-    ),
-]
 State = Annotated[
     Path | None,
     typer.Option(help="The file of keys and jobs; default: service.db beside the first index."),
@@ -162,8 +151,7 @@ def _log_format(text: str) -> "LogFormat":
 
 def _folders(given: list[str] | None) -> dict[str, Path]:
     """The folders of indexes by their names."""
-    texts = given or [os.environ.get("RAG_FLYWHEEL_INDEX", str(KB))]
-    return dict(named_folder(text) for text in texts)
+    return dict(map(named_folder, given or [str(KB)]))
 
 
 def _state_file(given: list[str] | None, state: Path | None) -> Path:
