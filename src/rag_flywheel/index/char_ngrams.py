@@ -3,6 +3,7 @@
 It is given the words of a vocabulary and how many texts have each; it must not know texts.
 """
 
+import codecs
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,9 @@ from rag_flywheel.index.spare import SpareArrays
 
 _LETTERS = 4
 _LARGEST_SHORT = "\uffff"  # of the characters that take 16 bits
+_as_16_bits = codecs.getencoder(
+    "utf-16-le"
+)  # found now: a process that gave up rights may not later
 _AT_ONCE = 2_000  # texts
 _NAMES = "pieces.json"
 _ARRAYS = {
@@ -40,7 +44,7 @@ def ngram_key(ngram: str) -> int | str:
     """What stands for an n-gram: its characters as one number, if each takes 16 bits."""
     if max(ngram) > _LARGEST_SHORT:
         return ngram
-    return int.from_bytes(ngram.encode("utf-16-le", "surrogatepass"), "little")
+    return int.from_bytes(_as_16_bits(ngram, "surrogatepass")[0], "little")
 
 
 def ngram_keys(words: Sequence[str]) -> tuple[list[int | str], Places, Places]:
@@ -54,7 +58,7 @@ def ngram_keys(words: Sequence[str]) -> tuple[list[int | str], Places, Places]:
         spoken = (ngram_key(ngram) for word in words for ngram in char_ngrams_of(word))
         at = [place.setdefault(key, len(place)) for key in spoken]
         return list(place), np.array(at, dtype=np.int64), n_each
-    signs = np.frombuffer(every.encode("utf-16-le", "surrogatepass"), np.uint16).astype(np.uint64)
+    signs = np.frombuffer(_as_16_bits(every, "surrogatepass")[0], np.uint16).astype(np.uint64)
     signs = np.append(signs, np.zeros(_LETTERS - 1, np.uint64))
     first = places_of(np.cumsum(lengths + 2) - lengths - 2, n_each)
     n_signs = np.repeat(np.minimum(lengths + 2, _LETTERS), n_each)

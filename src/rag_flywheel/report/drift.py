@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import permutation_test
 
 from rag_flywheel.records import Vectors
 
@@ -63,6 +62,8 @@ def _size(cosines: _Array, of_now: _Array) -> float:
 
 
 def _p(cosines: _Array, of_now: _Array) -> float:
+    from scipy.stats import permutation_test  # which commands that ask for no drift need not load
+
     n = int(of_now.sum())
     m = len(of_now) - n
     distances = np.sqrt(2.0 - 2.0 * np.clip(cosines, -1.0, 1.0))
