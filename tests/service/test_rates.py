@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def test_a_file_that_is_no_sound_one_is_made_anew(tmp_path: Path, content: bytes
 def test_where_the_file_fails_calls_are_answered(tmp_path: Path) -> None:
     path = tmp_path / "c.db"
     rates = Rates(path, 2, None)
-    with sqlite3.connect(path) as other:
+    with closing(sqlite3.connect(path)) as other:
         other.execute("DROP TABLE counts")
     assert all(isinstance(rates.call("a", free=False), Use) for _ in range(5))
     rates.close()
