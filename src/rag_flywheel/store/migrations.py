@@ -271,6 +271,15 @@ CREATE TABLE dp_releases (
     delta REAL NOT NULL
 );
 """
+# run: the keyed hash of the id of a run of another program, such as a framework's.
+_RUNS = """
+CREATE TABLE runs (
+    run TEXT NOT NULL,
+    rid INTEGER NOT NULL REFERENCES retrievals,
+    PRIMARY KEY (run, rid)
+) WITHOUT ROWID;
+CREATE INDEX runs_rid ON runs (rid);
+"""
 _WITH_USERS = {
     "retrievals": ("user_id", "session_id"),
     "votes": ("user_id",),
@@ -487,6 +496,12 @@ def m030_edited_metadata(db: sqlite_utils.Database) -> None:
     """The event that changed the metadata of a text last."""
     db.execute("ALTER TABLE passages ADD COLUMN edited INTEGER")
     db.execute("CREATE INDEX passages_edited ON passages (edited) WHERE edited IS NOT NULL")
+
+
+@migrations()
+def m031_runs(db: sqlite_utils.Database) -> None:
+    """The runs of other programs that retrievals belong to."""
+    _execute(db, _RUNS)
 
 
 def _append_only(db: sqlite_utils.Database, tables: Iterable[str]) -> None:

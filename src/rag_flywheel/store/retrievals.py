@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from rag_flywheel.records import ALL_TENANTS, QueryKey, TenantScope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
+from rag_flywheel.store.runs import link_run
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class RetrievalRecord:
 
     candidates: (pid, the application's score) of its own candidates, None: it gave none.
     answerable: the chance that one of the k best passages answers the question.
+    run: the hash of a run of another program that it belongs to.
     """
 
     id: str
@@ -47,6 +49,7 @@ class RetrievalRecord:
     hits: Sequence[LoggedHit]
     candidates: Sequence[tuple[int, float]] | None = None
     answerable: float | None = None
+    run: str | None = None
 
 
 def record_retrievals(conn: sqlite3.Connection, records: Iterable[RetrievalRecord]) -> None:
@@ -54,7 +57,10 @@ def record_retrievals(conn: sqlite3.Connection, records: Iterable[RetrievalRecor
     for r in records:
         hits = json.dumps([[h.pid, h.passage_id, h.score, h.parts] for h in r.hits])
         given = None if r.candidates is None else json.dumps(r.candidates)
-        append_rows(conn, "retrievals", {**vars(r), "hits": hits, "candidates": given})
+        columns = {name: value for name, value in vars(r).items() if name != "run"}
+        append_rows(conn, "retrievals", {**columns, "hits": hits, "candidates": given})
+        if r.run is not None:
+            link_run(conn, r.id, r.run)
 
 
 def shown_hits(
