@@ -28,7 +28,7 @@ class OnIndex:
 
     flywheel: Any
 
-    def __deepcopy__(self, memo: object) -> Any:
+    def __deepcopy__(self, memo: object = None) -> Any:
         """A copy that answers from the same open index."""
         return copy(self)
 

@@ -14,12 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 from haystack import Document, component, default_from_dict, default_to_dict
-from haystack.document_stores.types import FilterPolicy, apply_filter_policy
+from haystack.document_stores.types import FilterPolicy
 from haystack.utils import Secret
 
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.integrations.answers import falling_relevance, given, metadata_of, of_hit
-from rag_flywheel.integrations.filters import from_haystack
+from rag_flywheel.integrations.filters import both, from_haystack
 from rag_flywheel.records import Retrieval
 
 _API_KEY = Secret.from_env_var("RAG_FLYWHEEL_API_KEY", strict=False)
@@ -176,11 +176,13 @@ class FlywheelRetriever(_OnIndex):
 
         run_id: an id of the application's own, which feedback may name instead: `fw.feedback(run=...)`.
         """
-        wanted = apply_filter_policy(self.filter_policy, self.filters, filters)
+        wanted = from_haystack(filters)
+        if not filters or self.filter_policy is FilterPolicy.MERGE:
+            wanted = both(from_haystack(self.filters), wanted)
         found: Retrieval = self._answering().retrieve(
             query,
             self.top_k if top_k is None else top_k,
-            where=from_haystack(wanted),
+            where=wanted,
             user_id=user_id,
             session_id=session_id,
             run_id=run_id,

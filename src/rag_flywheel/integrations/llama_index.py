@@ -40,6 +40,15 @@ _FOR_US_ALONE = [RETRIEVAL_ID, PASSAGE_ID, RANK]
 """Metadata that neither a prompt nor an embedding is made of."""
 
 
+class _Node(TextNode):
+    """A node that is the same whichever answer it came with, so that a fusion of retrievers finds its copies."""
+
+    @property
+    def hash(self) -> str:
+        own = {key: value for key, value in self.metadata.items() if key not in _FOR_US_ALONE}
+        return str(TextNode(text=self.text, metadata=own).hash)
+
+
 class FlywheelRetriever(OnIndex, BaseRetriever):
     """A retriever of LlamaIndex that answers from an index, and records what it showed.
 
@@ -89,7 +98,7 @@ class FlywheelRetriever(OnIndex, BaseRetriever):
         )
         return [
             NodeWithScore(
-                node=TextNode(
+                node=_Node(
                     id_=hit.passage_id,
                     text=hit.text,
                     metadata=metadata_of(found, hit),
