@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ import pytest
 from fakes import WordEncoder, word_encoder
 from in_process import client_of
 from rag_flywheel import Flywheel, Passage
+
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # it would call home
 
 DESK = [
     Passage("reset", "press reset for a new password", metadata={"lang": "en", "year": 2024}),

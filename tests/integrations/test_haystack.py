@@ -99,7 +99,8 @@ def test_a_pipeline_is_written_read_and_run_without_ceremony(
     again.close()
     (tmp_path / "pipeline.yaml").write_text(text)
     program = (
-        f"import sys; sys.path.insert(0, {str(SUPPORT)!r}); from haystack import Pipeline; p = Pipeline.load(open(sys.argv[1])); "
+        f"import sys; sys.path.insert(0, {str(SUPPORT)!r}); from haystack import Pipeline; "
+        "p = Pipeline.load(open(sys.argv[1])); "
         f"print([d.id for d in p.run({data})['ranker']['documents']]); p.close()"
     )
     done = subprocess.run(

@@ -41,7 +41,7 @@ _FOR_US_ALONE = [RETRIEVAL_ID, PASSAGE_ID, RANK]
 
 
 class _Node(TextNode):
-    """A node that is the same whichever answer it came with, so that a fusion of retrievers finds its copies."""
+    """A node with the same hash in every answer, so that a fusion of retrievers finds its copies."""
 
     @property
     def hash(self) -> str:
