@@ -16,7 +16,11 @@ pytest.importorskip("langchain_core", reason="langchain-core is not installed")
 pytest.importorskip("langchain_classic", reason="langchain-classic is not installed")
 pytest.importorskip("langgraph", reason="langgraph is not installed")
 
-from langchain_classic.retrievers import ContextualCompressionRetriever, EnsembleRetriever
+from langchain_classic.retrievers import (
+    ContextualCompressionRetriever,
+    EnsembleRetriever,
+    MultiQueryRetriever,
+)
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import FakeListChatModel
@@ -31,6 +35,7 @@ from langchain_core.tools import create_retriever_tool
 from langchain_core.tracers.context import collect_runs
 
 from rag_flywheel import Flywheel
+from rag_flywheel.client import AsyncClient
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.integrations.langchain import (
     FlywheelCallbackHandler,
@@ -176,10 +181,22 @@ def test_a_run_of_the_application_s_own_may_be_named_in_the_metadata(index: Any)
         assert index.feedback(run=run, passage_id="reset", verdict="helpful", user_id=run)
 
 
+def invoke_retriever(retriever: Any, config: Config) -> None:
+    assert retriever.invoke(QUERY, config)
+
+
+def ainvoke_retriever(retriever: Any, config: Config) -> None:
+    assert asyncio.run(retriever.ainvoke(QUERY, config))
+
+
 def test_without_handler_and_tracer_the_retriever_s_own_run_is_known(desk: Flywheel) -> None:
     run = uuid4()
     FlywheelRetriever(flywheel=desk).invoke(QUERY, run_id=run)
     assert desk.missing(run=str(run), note="not there")
+    for ask in (invoke_retriever, ainvoke_retriever):
+        own = uuid4()
+        ask(FlywheelRetriever(flywheel=desk).with_config(run_name="x"), {"run_id": own})
+        assert desk.missing(run=str(own), note="not there")
     other = uuid4()
     chain_of(FlywheelRetriever(flywheel=desk)).invoke(QUERY, {"run_id": other})
     with pytest.raises(UnknownIdError, match=str(other)):
@@ -459,6 +476,25 @@ def test_a_tenant_s_retriever_shows_its_own(tmp_path: Any) -> None:
         assert fw.feedback(run=str(run), passage_id="a", verdict="helpful", tenant="a")
         with pytest.raises(InputError, match="no tenant is named"):
             FlywheelRetriever(flywheel=fw).invoke(QUERY)
+
+
+@pytest.mark.parametrize("kind", [FlywheelRetriever, FlywheelReranker])
+@pytest.mark.parametrize("index", ["indexes/kb", None, AsyncClient("http://127.0.0.1:1")])
+def test_what_is_no_open_index_is_refused(kind: Any, index: Any) -> None:
+    with pytest.raises(ValueError, match="expected an open Flywheel, or a Client"):
+        kind(flywheel=index)
+
+
+def test_copies_that_several_questions_find_are_left_out_behind_a_reranker(desk: Flywheel) -> None:
+    model = FakeListChatModel(responses=["a password\nthe password"])
+    several = MultiQueryRetriever.from_llm(FlywheelRetriever(flywheel=desk, k=2), llm=model)
+    reranking = ContextualCompressionRetriever(
+        base_compressor=FlywheelReranker(flywheel=desk), base_retriever=several
+    )
+    found = reranking.invoke(QUERY, {"metadata": {"run_id": "several"}})
+    assert len({d.id for d in found}) == len(found)
+    assert desk.answer_feedback(run="several", verdict="helpful")
+    assert len(desk.votes()) == len(desk.retrievals()) == 3
 
 
 def test_a_lambda_may_retrieve_by_itself(desk: Flywheel) -> None:

@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from inspect import iscoroutinefunction
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from rag_flywheel.checks import as_number
+from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.formats.framework_documents import (
     PASSAGE_ID,
     RANK,
@@ -21,6 +23,16 @@ _SESSIONS = "session_id", "thread_id", "conversation_id"
 _FIRST_RANK = (
     60  # of reciprocal ranks, so that the first few differ by little: Cormack et al., SIGIR 2009
 )
+
+
+def check_index(index: object) -> Any:
+    """An open index that answers without `await`. Raises InputError."""
+    retrieve = getattr(index, "retrieve", None)
+    if not callable(retrieve) or iscoroutinefunction(retrieve):
+        raise InputError(
+            f"found {quoted(index)} as the index; expected an open Flywheel, or a Client of the service"
+        )
+    return index
 
 
 class OnIndex:

@@ -18,7 +18,13 @@ from haystack.document_stores.types import FilterPolicy
 from haystack.utils import Secret
 
 from rag_flywheel.flywheel import Flywheel
-from rag_flywheel.integrations.answers import falling_relevance, given, metadata_of, of_hit
+from rag_flywheel.integrations.answers import (
+    check_index,
+    falling_relevance,
+    given,
+    metadata_of,
+    of_hit,
+)
 from rag_flywheel.integrations.filters import both, from_haystack
 from rag_flywheel.records import Retrieval
 
@@ -41,7 +47,7 @@ class _OnIndex:
         self.encoder = encoder
         self.api_key = api_key
         self.service_index = service_index
-        self._opened = None if isinstance(index, str) else index
+        self._opened = None if isinstance(index, str) else check_index(index)
         self._is_ours = isinstance(index, str)
         self._lock = threading.Lock()
 

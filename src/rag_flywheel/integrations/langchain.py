@@ -10,7 +10,7 @@ Each works with a `Flywheel` and with a `Client` of the service. This module nee
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from langchain_core.callbacks import (
@@ -21,12 +21,20 @@ from langchain_core.callbacks import (
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableConfig
 from langchain_core.structured_query import FilterDirective
 from langchain_core.tracers.base import BaseTracer
-from pydantic import ConfigDict
+from pydantic import AfterValidator, ConfigDict
 
 from rag_flywheel.formats.framework_documents import RELEVANCE, passages_of
-from rag_flywheel.integrations.answers import Asker, OnIndex, given, metadata_of, of_hit
+from rag_flywheel.integrations.answers import (
+    Asker,
+    OnIndex,
+    check_index,
+    given,
+    metadata_of,
+    of_hit,
+)
 from rag_flywheel.integrations.encoder import EmbeddingEncoder
 from rag_flywheel.integrations.filters import both, from_mongo, from_structured_query
 from rag_flywheel.records import Filter, Retrieval
@@ -135,7 +143,7 @@ class FlywheelRetriever(_OfRuns, BaseRetriever):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    flywheel: Any
+    flywheel: Annotated[Any, AfterValidator(check_index)]
     k: int = 8
     where: Mapping[str, Any] | None = None
     filter: Any = None
@@ -143,6 +151,20 @@ class FlywheelRetriever(_OfRuns, BaseRetriever):
     record: bool = True
     tenant: str | int | None = None
     all_tenants: bool = False
+
+    def invoke(
+        self, input: str, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """The documents for a query; config["run_id"] is the id of the run, which LangChain passes over."""
+        found: list[Document] = super().invoke(input, config, **_with_run_id(config, kwargs))
+        return found
+
+    async def ainvoke(
+        self, input: str, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """As `invoke`."""
+        found: list[Document] = await super().ainvoke(input, config, **_with_run_id(config, kwargs))
+        return found
 
     def _get_relevant_documents(
         self,
@@ -197,6 +219,11 @@ class FlywheelRetriever(_OfRuns, BaseRetriever):
         return [passage.id for passage in passages]
 
 
+def _with_run_id(config: RunnableConfig | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+    run_id = (config or {}).get("run_id")
+    return kwargs if run_id is None else {"run_id": run_id, **kwargs}
+
+
 def _where(given: object) -> Filter | None:
     return from_structured_query(given) if isinstance(given, FilterDirective) else from_mongo(given)
 
@@ -212,7 +239,7 @@ class FlywheelReranker(_OfRuns, BaseDocumentCompressor):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    flywheel: Any
+    flywheel: Annotated[Any, AfterValidator(check_index)]
     top_n: int = 8
     min_relevance: float | None = None
     record: bool = True

@@ -11,7 +11,7 @@ extra `llama-index`.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -19,13 +19,14 @@ from llama_index.core.instrumentation.dispatcher import active_instrument_tags
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle, TextNode
 from llama_index.core.vector_stores.types import MetadataFilters
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.framework_documents import PASSAGE_ID, RANK, RETRIEVAL_ID, passages_of
 from rag_flywheel.integrations.answers import (
     Asker,
     OnIndex,
+    check_index,
     falling_relevance,
     given,
     metadata_of,
@@ -75,7 +76,7 @@ class FlywheelRetriever(OnIndex, BaseRetriever):
         k, where, min_relevance, record, tenant, all_tenants: as in `Flywheel.retrieve`. filters: those of
         LlamaIndex. kwargs: as of its BaseRetriever. Raises InputError for filters without a counterpart.
         """
-        self.flywheel = flywheel
+        self.flywheel = check_index(flywheel)
         self._k = k
         self._asked = {
             "where": both(where, from_llama_index(filters)),
@@ -139,7 +140,7 @@ class FlywheelReranker(OnIndex, BaseNodePostprocessor):
     flywheel, record, min_relevance, tenant, all_tenants: as in `FlywheelRetriever`; top_n: how many stay.
     """
 
-    flywheel: Any = Field(exclude=True)
+    flywheel: Annotated[Any, AfterValidator(check_index)] = Field(exclude=True)
     top_n: int = 8
     min_relevance: float | None = None
     record: bool = True
