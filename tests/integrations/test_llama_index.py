@@ -13,13 +13,15 @@ import pytest
 pytest.importorskip("llama_index.core", reason="llama-index-core is not installed")
 
 from llama_index.core import Document, MockEmbedding, VectorStoreIndex
+from llama_index.core.agent.workflow import ReActAgent
 from llama_index.core.instrumentation.dispatcher import instrument_tags
-from llama_index.core.llms import MockLLM
+from llama_index.core.llms import ChatMessage, ChatResponse, MockLLM
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import QueryFusionRetriever
 from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
+from llama_index.core.tools import QueryEngineTool
 from llama_index.core.vector_stores.types import (
     FilterCondition,
     FilterOperator,
@@ -71,6 +73,38 @@ def test_votes_on_a_response_change_the_next_one(
         assert index.answer_feedback(run=f"run of {user}", verdict="helpful", answer=str(response))
     assert ask(engine).source_nodes[0].node_id == first[-1].node_id
     assert index.retrievals(2)[1].user is not None and index.retrievals(2)[1].session is not None
+
+
+class Scripted(MockLLM):
+    """Calls the tool, then answers."""
+
+    said: list[str] = [
+        'Thought: I need a tool.\nAction: desk\nAction Input: {"input": "password"}',
+        "Thought: I can answer without using any more tools.\nAnswer: Press reset.",
+    ]
+
+    async def astream_chat(self, messages: Any, **_: Any) -> Any:
+        text = self.said.pop(0)
+
+        async def parts() -> Any:
+            message = ChatMessage(role="assistant", content=text)
+            yield ChatResponse(message=message, delta=text)
+
+        return parts()
+
+
+def test_an_agent_s_tool_is_of_the_run_that_the_application_names(desk: Flywheel) -> None:
+    tool = QueryEngineTool.from_defaults(
+        engine_of(FlywheelRetriever(desk)), name="desk", description="Answers of the desk."
+    )
+
+    async def run() -> str:
+        with instrument_tags({"user_id": "ann", "run_id": "agent"}):
+            return str(await ReActAgent(tools=[tool], llm=Scripted()).run("I forgot it"))
+
+    assert asyncio.run(run()) == "Press reset."
+    assert desk.answer_feedback(run="agent", verdict="helpful", answer="Press reset.")
+    assert desk.retrievals(1)[0].user == desk.hashed_user("ann")
 
 
 def test_nodes_have_a_score_from_0_to_1_that_falls_and_no_id_in_the_prompt(desk: Flywheel) -> None:
