@@ -75,16 +75,20 @@ def test_votes_on_a_response_change_the_next_one(
     assert index.retrievals(2)[1].user is not None and index.retrievals(2)[1].session is not None
 
 
+SAID = (
+    'Thought: I need a tool.\nAction: desk\nAction Input: {"input": "password"}',
+    "Thought: I can answer without using any more tools.\nAnswer: Press reset.",
+)
+
+
 class Scripted(MockLLM):
     """Calls the tool, then answers."""
 
-    said: list[str] = [
-        'Thought: I need a tool.\nAction: desk\nAction Input: {"input": "password"}',
-        "Thought: I can answer without using any more tools.\nAnswer: Press reset.",
-    ]
+    n_said: int = 0
 
     async def astream_chat(self, messages: Any, **_: Any) -> Any:
-        text = self.said.pop(0)
+        text = SAID[self.n_said]
+        self.n_said += 1
 
         async def parts() -> Any:
             message = ChatMessage(role="assistant", content=text)
@@ -93,6 +97,7 @@ class Scripted(MockLLM):
         return parts()
 
 
+@pytest.mark.filterwarnings("ignore")  # of LlamaIndex's own code
 def test_an_agent_s_tool_is_of_the_run_that_the_application_names(desk: Flywheel) -> None:
     tool = QueryEngineTool.from_defaults(
         engine_of(FlywheelRetriever(desk)), name="desk", description="Answers of the desk."
