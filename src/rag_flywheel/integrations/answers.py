@@ -111,14 +111,12 @@ def given(documents: Sequence[object], scores: Iterable[object]) -> Given:
         passage = passage_of(document, place + 1)
         if passage is not None:
             passages.append((place, replace(passage, id=_own_id(document) or passage.id)))
-    texts = Counter(
-        passage.id for passage in {p.id + "\n" + p.text: p for _, p in passages}.values()
-    )
+    n_texts = Counter(id_ for id_, _ in {(passage.id, passage.text) for _, passage in passages})
     numbers = _falling(list(scores))
     found = Given([], {})
     for place, passage in passages:
         id_ = passage.id
-        if texts[id_] > 1:
+        if n_texts[id_] > 1:
             id_ = content_id(passage.text, {"source": id_})
         if id_ in found.places:
             continue

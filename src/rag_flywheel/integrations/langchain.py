@@ -101,7 +101,10 @@ class _OfRuns(OnIndex):
         self, handlers: Iterable[object], run_id: UUID | None, own: UUID | None, asker: Asker
     ) -> list[str]:
         """The ids that feedback may name a run by: that in the metadata, and the root, or else its own."""
-        roots = (_root(handler, run_id) for handler in handlers)
+        ours_first = sorted(
+            handlers, key=lambda each: not isinstance(each, FlywheelCallbackHandler)
+        )
+        roots = (_root(handler, run_id) for handler in ours_first)
         root = next((found for found in roots if found is not None), own)
         names = [asker.run_id, None if root is None else str(root)]
         return list(dict.fromkeys(name for name in names if name is not None))
