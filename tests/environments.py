@@ -22,7 +22,7 @@ ENVIRONMENTS = ROOT / "build" / "environments"
 LOWEST = "lowest"
 LOWEST_PYTHON = "3.11"
 EXTRAS = (
-    "bundled-model", "formats", "pii", "dp", "service", "client", "otel", "bench", "dev",
+    "bundled-model", "formats", "pii", "dp", "parquet", "service", "client", "otel", "bench", "dev",
 )  # fmt: skip
 TORCH = ("torch", "transformers", "sentence-transformers")
 LINTERS = ("mypy", "ruff")  # what they find is for `make lint`

@@ -28,6 +28,7 @@ SHELVES = [
     {"bench", "client", "service"},
     {"tracing"},
     {"flywheel"},
+    {"export"},
     {"refresh", "report"},
     {"serve", "evaluate", "privacy"},
     {"curate", "deploy", "improve", "ingest"},
@@ -56,6 +57,7 @@ DOORS = {
     "markdownify": {"formats/html.py"},
     "docutils": {"formats/rst.py"},
     "mammoth": {"formats/docx.py"},
+    "pyarrow": {"formats/row_files.py"},
     "pypdfium2": {"formats/pdf.py"},
     "prometheus_client": {"service/metrics.py"},
     "opentelemetry": {"tracing/flywheel.py"},
@@ -247,6 +249,7 @@ def test_the_public_names_are_these() -> None:
         "EncoderMismatchError",
         "EncoderNotFoundError",
         "Explanation",
+        "Export",
         "ExportReport",
         "Filter",
         "Flywheel",
@@ -342,7 +345,17 @@ def declared() -> set[str]:
         *project["dependencies"],
         *(
             extras[e]
-            for e in ("bundled-model", "formats", "pii", "dp", "service", "client", "otel", "bench")
+            for e in (
+                "bundled-model",
+                "formats",
+                "pii",
+                "dp",
+                "parquet",
+                "service",
+                "client",
+                "otel",
+                "bench",
+            )
         ),
     ]
     found = [line for part in lines for line in ([part] if isinstance(part, str) else part)]

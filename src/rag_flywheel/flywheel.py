@@ -30,7 +30,6 @@ from rag_flywheel.checks import (
     items,
 )
 from rag_flywheel.config import Config
-from rag_flywheel.curate.export import export
 from rag_flywheel.curate.golden_set import GoldenSet
 from rag_flywheel.curate.judged import passage_judgments
 from rag_flywheel.curate.pins import Pin, append_pin, append_unpin
@@ -50,6 +49,7 @@ from rag_flywheel.encode.make import make_encoder
 from rag_flywheel.encode.too_long import count_too_long
 from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
+from rag_flywheel.export.export import Export
 from rag_flywheel.formats.anchors import Site
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.formats.documents import Cutting
@@ -71,7 +71,6 @@ from rag_flywheel.records import (
     Comparison,
     DayActivity,
     DpCounts,
-    ExportReport,
     Filter,
     ForgetReport,
     HashedUser,
@@ -1212,17 +1211,13 @@ class Flywheel:
         with self._files():
             return status.history(self._root, self._database, n, scope)
 
-    def export(
-        self, path: str | Path, *, tenant: Tenant | None = None, all_tenants: bool = False
-    ) -> ExportReport:
-        """Write passages, past queries and their votes as a new BEIR folder at `path`.
-
-        It holds no user ids, but the texts of queries. Raises StorageError, and InputError for a
-        folder that is not empty.
-        """
-        self._database.require_open()
-        scope = self._scope(tenant, all_tenants)
-        return export(self._root, self._database, path, last=self._last_event(), scope=scope)
+    @property
+    def export(self) -> Export:
+        """The index as files: `votes`, `judgments`, `retrievals`; `beir`, `trec`, `ubi`; `training_set`."""
+        settle = self._postponed.wait_for_all
+        return Export(
+            self._root, self._database, self._config, self._tenants, self._mask.text, settle
+        )
 
     def _last_event(self) -> int | None:
         """The event that votes are frozen at by a rollback; None: all count."""

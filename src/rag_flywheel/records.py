@@ -31,6 +31,13 @@ Signal: TypeAlias = Literal[
     "copied", "accepted", "edited", "regenerated", "abandoned",
     "rephrased", "escalated", "rating", "task_done",
 ]  # fmt: skip
+TrainingSet: TypeAlias = Literal[
+    "pairs", "triplets", "labeled-pairs", "preferences", "kto", "dpo", "evaluation"
+]
+"""pairs, triplets, labeled-pairs: for sentence-transformers; preferences: of passages, for a reranker;
+kto, dpo: of answers, for TRL; evaluation: for Ragas and its like."""
+FileFormat: TypeAlias = Literal["jsonl", "parquet"]
+"""Of the files of a training set."""
 Outcome: TypeAlias = Literal["promoted", "unchanged", "rejected"]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(step, done, total) now and then during long work."""
@@ -760,16 +767,14 @@ class RestoreReport:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The numbers of records that an export wrote.
+    """What an export wrote, and what it left out.
 
-    n_queries: queries with a relevant passage, which are in a split.
-    n_judgments: grades, 1 or 0, of these queries.
-    n_left_out: queries without a relevant passage.
-    n_without_words: queries with grades whose words are not stored, which are left out.
+    path: the file or folder. written, left_out: how many of each, by what they are, such as "votes" or
+        "votes of people who opted out".
+    version: names the content of a training set, the same for the same rows; None of other exports.
     """
 
-    n_passages: int
-    n_queries: int
-    n_judgments: int
-    n_left_out: int
-    n_without_words: int = 0
+    path: str
+    written: Mapping[str, int]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    version: str | None = None

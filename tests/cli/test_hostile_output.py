@@ -116,7 +116,23 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
         "health": [["health"], ["health", "--max-age", BAD]],
         "gaps": [["gaps"]],
         "coverage": [["coverage"], ["coverage", "--tenant", BAD]],
-        "export": [["export", f"out{BAD}"], ["export", f"out{BAD}"]],
+        **{
+            f"export {what}": [["export", what, "--to", f"out{BAD}"]] * 2
+            for what in ("beir", "trec", "ubi")
+        },
+        **{
+            f"export {what}": [
+                *([["export", what, "--to", f"{what}{BAD}.csv"]] * 2),
+                ["export", what, "--to", f"{what}.{BAD}"],
+                ["export", what, "--to", f"{what}.csv", "--since", BAD],
+            ]
+            for what in ("votes", "judgments", "retrievals")
+        },
+        "export training-set": [
+            ["export", "training-set", "pairs", "--to", f"set{BAD}"],
+            ["export", "training-set", BAD, "--to", "set"],
+            ["export", "training-set", "pairs", "--to", "set", "--format", BAD],
+        ],
         "versions": [["versions"], ["versions", "--explain", first], ["versions", "--explain", BAD]],
         "rollback": [["rollback", BAD]],
         "release": [["release"]],

@@ -5,7 +5,6 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console, JustifyMethod
@@ -383,17 +382,13 @@ def history(found: Sequence[HistoryEntry]) -> None:
     _table(("at", "what", ""), ((entry.at, entry.kind, entry.text) for entry in found))
 
 
-def exported(report: ExportReport, out: Path) -> None:
-    """Print what `export` wrote."""
-    without = (
-        f", {report.n_without_words} whose words are not stored" if report.n_without_words else ""
-    )
-    _say(
-        f"{printable_line(str(out))}: {counted(report.n_passages, 'passage')}, "
-        f"{counted(report.n_queries, 'query', 'queries')}, "
-        f"{counted(report.n_judgments, 'grade')}; left out: "
-        f"{counted(report.n_left_out, 'query', 'queries')} without a helpful hit{without}"
-    )
+def exported(report: ExportReport) -> None:
+    """Print what an export wrote, and what it left out."""
+    written = ", ".join(f"{what}: {n:,}" for what, n in report.written.items())
+    version = f"; version {report.version}" if report.version else ""
+    _say(f"{printable_line(report.path)} ({written}{version})")
+    for what, n in report.left_out.items():
+        _say(f"left out: {what}: {n:,}")
 
 
 def backed_up(report: BackupReport) -> None:

@@ -1,4 +1,4 @@
-"""The log as callers read it: recorded retrievals and votes, the newest first.
+"""The log as callers read it: recorded retrievals and votes.
 
 What votes mean is not known here.
 """
@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from rag_flywheel.records import (
     DayActivity,
@@ -21,8 +21,11 @@ from rag_flywheel.records import (
     TenantScope,
 )
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.database import in_chunks, scalar
+from rag_flywheel.store.mutes import not_muted
+from rag_flywheel.store.period import Period
 from rag_flywheel.store.retrievals import read_query_hash, read_tenant
+from rag_flywheel.store.users import not_opted_out
 
 _RETRIEVALS = (
     "SELECT id, kind, at, query, k, filter, tenant, version, user_id, session_id, latency_ms, hits, "
@@ -31,11 +34,11 @@ _RETRIEVALS = (
 # a correction and a signal on one passage are verdicts whose only credit is that passage's
 _VOTES = {
     "votes": "SELECT v.seq, v.at, r.id, p.id, 'vote', v.verdict, v.user_id, v.reason, v.trust, r.query, "
-    "r.tenant FROM votes v JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = v.pid",
+    "r.tenant, r.session_id FROM votes v JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = v.pid",
     "answer_votes": "SELECT v.seq, v.at, r.id, CASE WHEN v.kind NOT IN ('answer', 'adopted') THEN "
     "(SELECT max(p.id) FROM credits c JOIN passages p ON p.pid = c.pid WHERE c.seq = v.seq "
     "AND c.credit > 0 HAVING count(*) = 1) END, v.kind, v.verdict, v.user_id, v.why, v.trust, r.query, "
-    "r.tenant FROM answer_votes v JOIN retrievals r ON r.rid = v.rid",
+    "r.tenant, r.session_id FROM answer_votes v JOIN retrievals r ON r.rid = v.rid",
 }
 
 
@@ -79,7 +82,83 @@ def votes(
         for sql in _VOTES.values()
     ]
     newest = heapq.merge(*each, key=lambda row: -row[0])
-    return [_vote(*row) for row in itertools.islice(newest, n)]
+    return [_vote(*row[:-1]) for row in itertools.islice(newest, n)]
+
+
+def count_retrievals(conn: sqlite3.Connection, scope: TenantScope, period: Period) -> int:
+    """How many retrievals of the scope and the period are recorded."""
+    within, values = _named(scope, "tenant")
+    sql = f"SELECT count(*) FROM retrievals WHERE 1{within}{period.sql('at')}"
+    return int(scalar(conn, sql, {**values, **period.values}))
+
+
+def every_retrieval(
+    conn: sqlite3.Connection, scope: TenantScope, period: Period
+) -> Iterator[RecordedRetrieval]:
+    """The retrievals of the scope and the period, the oldest first, but for those of people who opted
+    out."""
+    within, values = _named(scope, "tenant")
+    sql = (
+        f"{_RETRIEVALS}{not_opted_out('retrievals.user_id')}{within}{period.sql('at')} ORDER BY rid"
+    )
+    for row in conn.execute(sql, {**values, **period.values}):
+        yield _retrieval(*row)
+
+
+@dataclass(frozen=True)
+class LoggedVote:
+    """A vote in the log; session: the keyed hash of the session of its question."""
+
+    vote: RecordedVote
+    session: str | None
+
+
+_ALLOWED = f"{not_opted_out('v.user_id')} AND {not_opted_out('r.user_id')}"
+
+
+def count_votes(
+    conn: sqlite3.Connection, scope: TenantScope, period: Period
+) -> dict[Literal["all", "opted out", "muted"], int]:
+    """How many votes of the scope and the period there are; how many are of people who opted out, or on
+    their questions; and how many of the others are of people who are muted."""
+    within, values = _named(scope, "r.tenant")
+    conditions: dict[Literal["all", "opted out", "muted"], str] = {
+        "all": "1",
+        "opted out": f"NOT ({_ALLOWED})",
+        "muted": f"{_ALLOWED} AND NOT ({not_muted('v.user_id')})",
+    }
+    counts = {}
+    for name, condition in conditions.items():
+        each = (
+            f"(SELECT count(*) FROM {table} v JOIN retrievals r ON r.rid = v.rid "
+            f"WHERE {condition}{within}{period.sql('v.at')})"
+            for table in _VOTES
+        )
+        sql = f"SELECT {' + '.join(each)}"
+        counts[name] = int(scalar(conn, sql, {**values, **period.values}))
+    return counts
+
+
+def every_vote(
+    conn: sqlite3.Connection, scope: TenantScope, period: Period
+) -> Iterator[LoggedVote]:
+    """The votes of the scope and the period, the oldest first, but for those of people who opted out, on
+    their questions, or of people who are muted."""
+    within, values = _named(scope, "r.tenant")
+    where = f"{_ALLOWED} AND {not_muted('v.user_id')}{within}{period.sql('v.at')}"
+    each: list[Iterator[tuple[Any, ...]]] = [
+        conn.execute(f"{sql} WHERE {where} ORDER BY v.seq", {**values, **period.values})
+        for sql in _VOTES.values()
+    ]
+    for *row, session in heapq.merge(*each, key=lambda row: row[0]):
+        yield LoggedVote(_vote(*row), column_checks.optional_text("retrievals.session_id", session))
+
+
+def _named(scope: TenantScope, column: str) -> tuple[str, dict[str, str]]:
+    """As `TenantScope.sql`, with named values."""
+    if scope.tenant is None:
+        return "", {}
+    return f" AND {column} = :tenant", {"tenant": scope.tenant}
 
 
 @dataclass(frozen=True)

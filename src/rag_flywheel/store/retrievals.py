@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from rag_flywheel.records import ALL_TENANTS, QueryKey, TenantScope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
+from rag_flywheel.store.period import ALWAYS, Period
+from rag_flywheel.store.users import not_opted_out
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,14 @@ def shown(conn: sqlite3.Connection, retrieval_id: str) -> Shown | None:
         return None
     hits = tuple(column_checks.hits("retrievals.hits", row[1]))
     return Shown(int(row[0]), hits, column_checks.optional_text("retrievals.answer", row[2]))
+
+
+def logged_hits(
+    conn: sqlite3.Connection, retrievals: Sequence[int]
+) -> dict[int, list[tuple[int, str, float]]]:
+    """By row of a retrieval: (pid, passage id, score) of each hit it showed, in the order shown."""
+    rows = in_chunks(conn, "SELECT rid, hits FROM retrievals WHERE rid IN (%s)", retrievals)
+    return {int(rid): column_checks.hits("retrievals.hits", hits) for rid, hits in rows}
 
 
 def logged_scores(
@@ -199,6 +209,76 @@ def query_texts(
         if text or name not in texts:
             texts[read_query_hash(name)] = column_checks.text("retrievals.query", text)
     return column_checks.complete("retrievals.query_hash", texts, queries)
+
+
+def first_words(
+    conn: sqlite3.Connection, queries: Sequence[bytes], scope: TenantScope = ALL_TENANTS
+) -> dict[QueryKey, str]:
+    """The words of past questions of the scope as they were first typed by somebody who has not opted out;
+    questions whose words are not stored are left out."""
+    within, values = scope.sql("tenant")
+    sql = (
+        "SELECT query_hash, tenant, query, min(rid) FROM retrievals WHERE query_hash IN (%s) AND "
+        f"query != '' AND {not_opted_out('retrievals.user_id')}{within} GROUP BY query_hash, tenant"
+    )  # the other columns are of the row with the least rid
+    return {
+        QueryKey(read_query_hash(name), read_tenant(tenant)): column_checks.text(
+            "retrievals.query", words
+        )
+        for name, tenant, words, _ in in_chunks(conn, sql, queries, values)
+    }
+
+
+@dataclass(frozen=True)
+class AnsweredBy:
+    """The id of a retrieval, and the index version that answered, None: none was live."""
+
+    id: str
+    version: str | None
+
+
+def answered_by(conn: sqlite3.Connection, retrievals: Sequence[int]) -> dict[int, AnsweredBy]:
+    """By row of a retrieval: its id and its version."""
+    rows = in_chunks(conn, "SELECT rid, id, version FROM retrievals WHERE rid IN (%s)", retrievals)
+    return {
+        int(rid): AnsweredBy(
+            column_checks.text("retrievals.id", id_),
+            column_checks.optional_text("retrievals.version", version),
+        )
+        for rid, id_, version in rows
+    }
+
+
+@dataclass(frozen=True)
+class LastAsked:
+    """The newest retrieval of a question: its row, its time in seconds since 1970, and the answer that the
+    application gave."""
+
+    rid: int
+    at: float
+    answer: str | None
+
+
+def last_asked(
+    conn: sqlite3.Connection,
+    queries: Sequence[bytes],
+    scope: TenantScope = ALL_TENANTS,
+    period: Period = ALWAYS,
+) -> dict[QueryKey, LastAsked]:
+    """The newest retrieval of each question in the scope and the period, of those that people asked for
+    who have not opted out."""
+    found: dict[QueryKey, LastAsked] = {}
+    sql = (
+        "SELECT rid, query_hash, tenant, at, answer FROM retrievals WHERE query_hash IN (%s) AND "
+        f"{not_opted_out('retrievals.user_id')} ORDER BY rid"
+    )
+    for rid, name, tenant, at, answer in in_chunks(conn, sql, queries):
+        seconds = column_checks.seconds("retrievals.at", at)
+        question = QueryKey(read_query_hash(name), read_tenant(tenant))
+        if scope.holds(question.tenant) and period.holds(seconds):
+            text = column_checks.optional_text("retrievals.answer", answer)
+            found[question] = LastAsked(int(rid), seconds, text)
+    return found
 
 
 def drop_query_texts(conn: sqlite3.Connection, n: int) -> int:

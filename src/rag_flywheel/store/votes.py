@@ -349,3 +349,42 @@ def waiting(conn: sqlite3.Connection, after: int) -> tuple[int, float]:
         (after, after),
     ).fetchone()
     return int(n), column_checks.seconds("votes.at", first) if n else 0.0
+
+
+@dataclass(frozen=True)
+class AnswerVerdict:
+    """A verdict on the answer of a retrieval, whose text is stored; event: the vote itself, with the row of
+    the retrieval in the place of a passage text. query: "" where its words are not stored."""
+
+    event: VoteEvent
+    query: str
+    answer: str
+
+
+def answer_verdicts(conn: sqlite3.Connection, last: int) -> Iterator[AnswerVerdict]:
+    """Every verdict on an answer whose text is stored, up to event number `last`, in order."""
+    columns = _COLUMNS.replace("p.lineage", "v.rid")
+    rows = conn.execute(
+        f"SELECT {columns}, 1.0, 'answer', 1.0, r.query, r.answer FROM answer_votes v "
+        f"JOIN retrievals r ON r.rid = v.rid {_HEARD} v.kind = 'answer' AND r.answer IS NOT NULL "
+        "AND v.seq <= ? ORDER BY v.seq",
+        (last,),
+    )
+    for *event, query, answer in rows:
+        yield AnswerVerdict(
+            _vote(tuple(event)),
+            column_checks.text("retrievals.query", query),
+            column_checks.text("retrievals.answer", answer),
+        )
+
+
+def credited(conn: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, list[int]]:
+    """By number of a vote on an answer: the lineages of the texts that have a part in it."""
+    found: dict[int, list[int]] = defaultdict(list)
+    sql = (
+        "SELECT c.seq, p.lineage FROM credits c JOIN passages p ON p.pid = c.pid "
+        "WHERE c.credit > 0 AND c.seq IN (%s)"
+    )
+    for seq, lineage in in_chunks(conn, sql, numbers):
+        found[int(seq)].append(column_checks.whole("passages.lineage", lineage))
+    return found

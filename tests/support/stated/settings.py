@@ -3,13 +3,14 @@
 import csv
 import re
 
+from rag_flywheel.curate.export import SPLITS
+
 from rag_flywheel import checks
 from rag_flywheel.bench.protocol import Traffic
 from rag_flywheel.capture.answer_credit import EVEN, STEEPNESS
 from rag_flywheel.capture.answer_votes import _LEAST as LEAST_CREDIT
 from rag_flywheel.config import _MOST_BYTES as MOST_TOML
 from rag_flywheel.config import Config
-from rag_flywheel.curate.export import SPLITS
 from rag_flywheel.curate.golden import MOST_VOTED
 from rag_flywheel.curate.groups import NEAR_DUPLICATE
 from rag_flywheel.curate.trust import _PRIOR as TRUST_PRIOR
