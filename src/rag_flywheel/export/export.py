@@ -25,6 +25,7 @@ from rag_flywheel.records import ExportReport, FileFormat, Progress, TrainingSet
 from rag_flywheel.report.progress import Bars, as_progress
 from rag_flywheel.serve.live_version import current_of
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.passages import read_clock
 from rag_flywheel.store.period import Moment, Period
 from rag_flywheel.store.tenants import Tenant, Tenants
 
@@ -249,6 +250,7 @@ class Export:
         """A connection that sees the state of one moment, and who is told of the progress."""
         self._settle()
         with disk_errors(out), Bars() as bars, self._database.snapshot() as conn:
+            read_clock(conn)  # from here on it sees this state alone
             yield conn, as_progress(progress, bars)
 
 

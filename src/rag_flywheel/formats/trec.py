@@ -1,10 +1,11 @@
 """Writes runs and qrels as TREC's tools read them: columns between blanks, a file each."""
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
+
+import numpy as np
 
 _NOT_IN_A_FIELD = re.compile(r"[\s%]")
 
@@ -26,16 +27,19 @@ def write_run(
 ) -> int:
     """Write a run: (question id, its passages with their scores, the best first); returns how many rows.
 
-    trec_eval sorts by the scores, not by the ranks: a score that does not fall is written as the largest
-    number below the one before.
+    trec_eval sorts by the scores, in single precision, not by the ranks: a score that does not fall is
+    written as the largest number below the one before.
     """
     n = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for question, passages in ranked:
-            before = math.inf
+            before = np.float32(np.inf)
             for rank, (passage, score) in enumerate(passages, 1):
-                score = before = min(score, math.nextafter(before, -math.inf))
-                file.write(f"{field(question)} Q0 {field(passage)} {rank} {score!r} {field(tag)}\n")
+                before = min(np.float32(score), np.nextafter(before, np.float32(-np.inf)))
+                written = score if before == np.float32(score) else float(before)
+                file.write(
+                    f"{field(question)} Q0 {field(passage)} {rank} {written!r} {field(tag)}\n"
+                )
                 n += 1
     return n
 

@@ -218,9 +218,9 @@ def first_words(
     questions whose words are not stored are left out."""
     within, values = scope.sql("tenant")
     sql = (
-        "SELECT query_hash, tenant, query, min(rid) FROM retrievals WHERE query_hash IN (%s) AND "
+        "SELECT query_hash, tenant, query, min(at) FROM retrievals WHERE query_hash IN (%s) AND "
         f"query != '' AND {not_opted_out('retrievals.user_id')}{within} GROUP BY query_hash, tenant"
-    )  # the other columns are of the row with the least rid
+    )  # the other columns are of the row with the least time
     return {
         QueryKey(read_query_hash(name), read_tenant(tenant)): column_checks.text(
             "retrievals.query", words
@@ -270,7 +270,7 @@ def last_asked(
     found: dict[QueryKey, LastAsked] = {}
     sql = (
         "SELECT rid, query_hash, tenant, at, answer FROM retrievals WHERE query_hash IN (%s) AND "
-        f"{not_opted_out('retrievals.user_id')} ORDER BY rid"
+        f"{not_opted_out('retrievals.user_id')} ORDER BY at, rid"
     )
     for rid, name, tenant, at, answer in in_chunks(conn, sql, queries):
         seconds = column_checks.seconds("retrievals.at", at)
