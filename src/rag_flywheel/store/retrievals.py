@@ -29,6 +29,7 @@ class RetrievalRecord:
 
     candidates: (pid, the application's score) of its own candidates, None: it gave none.
     answerable: the chance that one of the k best passages answers the question.
+    source: the tool that it was imported from, None: it was recorded here.
     """
 
     id: str
@@ -47,14 +48,38 @@ class RetrievalRecord:
     hits: Sequence[LoggedHit]
     candidates: Sequence[tuple[int, float]] | None = None
     answerable: float | None = None
+    source: str | None = None
 
 
 def record_retrievals(conn: sqlite3.Connection, records: Iterable[RetrievalRecord]) -> None:
     """Append retrievals."""
     for r in records:
-        hits = json.dumps([[h.pid, h.passage_id, h.score, h.parts] for h in r.hits])
+        hits = hits_text(r.hits)
         given = None if r.candidates is None else json.dumps(r.candidates)
         append_rows(conn, "retrievals", {**vars(r), "hits": hits, "candidates": given})
+
+
+def hits_text(hits: Iterable[LoggedHit]) -> str:
+    """Hits as they are stored."""
+    return json.dumps([[h.pid, h.passage_id, h.score, h.parts] for h in hits])
+
+
+def rows_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, tuple[int, str | None]]:
+    """(row number, tenant as JSON) of each of these retrievals that is recorded, by its id."""
+    rows = in_chunks(conn, "SELECT id, rid, tenant FROM retrievals WHERE id IN (%s)", ids)
+    return {str(id_): (int(rid), read_tenant(tenant)) for id_, rid, tenant in rows}
+
+
+def logged_hits(conn: sqlite3.Connection, rids: Sequence[int]) -> dict[int, list[LoggedHit]]:
+    """By row of a retrieval: the hits that it showed, with their parts."""
+    rows = in_chunks(conn, "SELECT rid, hits FROM retrievals WHERE rid IN (%s)", rids)
+    return {
+        int(rid): [
+            LoggedHit(pid, name, score, parts)
+            for pid, name, score, parts in column_checks.hits_with_parts("retrievals.hits", hits)
+        ]
+        for rid, hits in rows
+    }
 
 
 def shown_hits(
@@ -259,10 +284,10 @@ class AskedQuery:
 
 
 def asked_since(conn: sqlite3.Connection, since: float) -> list[AskedQuery]:
-    """Every retrieval since a time in seconds since 1970, the oldest first."""
+    """Every retrieval since a time in seconds since 1970, those that were imported first, then in the order of recording."""
     rows = conn.execute(
         "SELECT query_hash, tenant, query, at, answerable, user_id FROM retrievals WHERE at >= ? "
-        "ORDER BY rid",
+        "ORDER BY source IS NULL, rid",
         (since,),
     )
     return [
