@@ -72,7 +72,7 @@ def seconds_of(at: object) -> float | None:
     number = as_number(at)
     if number is None and isinstance(at, str):
         try:
-            return _timestamp(datetime.fromisoformat(at.strip().replace("Z", "+00:00")))
+            return _timestamp(datetime.fromisoformat(at.strip()))
         except ValueError:
             pass
         try:

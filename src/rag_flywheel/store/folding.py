@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 
 from rag_flywheel.records import QueryKey
-from rag_flywheel.store import passages
+from rag_flywheel.store import passages, runs
 from rag_flywheel.store.database import in_chunks
 from rag_flywheel.store.golden import drop_superseded_corrections
 from rag_flywheel.store.notes import fold_notes
@@ -94,6 +94,7 @@ def fold(
         "WHERE query_hash = ? AND tenant IS ? AND folded IS NOT NULL",
         [(n, seq, *question) for question, n in people.items()],
     )
+    runs.unlink(conn, retrievals)
     _delete_unused(conn, hashes)
     drop_query_vectors(conn, hashes)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from rag_flywheel.records import ALL_TENANTS, QueryKey, TenantScope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
+from rag_flywheel.store.runs import link_run
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class RetrievalRecord:
     candidates: (pid, the application's score) of its own candidates, None: it gave none.
     answerable: the chance that one of the k best passages answers the question.
     source: the tool that it was imported from, None: it was recorded here.
+    run: the hash of a run of another program that it belongs to.
     """
 
     id: str
@@ -49,6 +51,7 @@ class RetrievalRecord:
     candidates: Sequence[tuple[int, float]] | None = None
     answerable: float | None = None
     source: str | None = None
+    run: str | None = None
 
 
 def record_retrievals(conn: sqlite3.Connection, records: Iterable[RetrievalRecord]) -> None:
@@ -56,7 +59,10 @@ def record_retrievals(conn: sqlite3.Connection, records: Iterable[RetrievalRecor
     for r in records:
         hits = hits_text(r.hits)
         given = None if r.candidates is None else json.dumps(r.candidates)
-        append_rows(conn, "retrievals", {**vars(r), "hits": hits, "candidates": given})
+        columns = {name: value for name, value in vars(r).items() if name != "run"}
+        append_rows(conn, "retrievals", {**columns, "hits": hits, "candidates": given})
+        if r.run is not None:
+            link_run(conn, r.id, r.run)
 
 
 def hits_text(hits: Iterable[LoggedHit]) -> str:
