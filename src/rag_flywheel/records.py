@@ -305,8 +305,8 @@ class RecordedVote:
 ImportedKind: TypeAlias = (
     Literal["vote", "answer", "correction", "text", "missing", "adopted", "judge"] | Signal
 )
-"""What an imported vote is: a verdict on a passage or on the answer, a named passage, the answer in a user's own
-words, that it is missing, whether it was used, the verdict of a language model, or a signal."""
+"""What an imported vote is: a verdict on a passage or on the answer, a named passage, the answer in a
+user's own words, that it is missing, whether it was used, the verdict of a language model, or a signal."""
 
 
 @dataclass(frozen=True)
@@ -353,10 +353,10 @@ class ImportedVote:
     """Feedback that another tool recorded.
 
     id: the tool's. retrieval_id: of a retrieval, imported or recorded here, or of what one was inside of.
-    passage_id, rank: the passage that it is on, by its id or by its rank from 1; None: the answer.
+    passage_id, rank: the passage that it is on, by its id, as a hit, or by its rank from 1; None: the answer.
     kind: None: "vote" on a passage, "answer" on the answer. A "judge" is a language model, named by user_id.
     value: of a rating, 1 to 5 or 0.0 to 1.0. text: of the kinds "text" and "missing".
-    share: the passage's part in a verdict on the answer, 0 to 1; None: not known.
+    shares: the part of each passage, by its id, in what is not a vote on one, 0 to 1; None: not known.
     trust: how much it weighs, from 0 over 1, an ordinary vote, to 3. at: as of ImportedRetrieval; None: when
         its retrieval was.
     """
@@ -364,12 +364,12 @@ class ImportedVote:
     id: str
     retrieval_id: str
     verdict: Verdict | None = None
-    passage_id: str | None = None
+    passage_id: str | ImportedHit | None = None
     rank: int | None = None
     kind: ImportedKind | None = None
     value: float | bool | None = None
     text: str | None = None
-    share: float | None = None
+    shares: Mapping[str, float] | None = None
     user_id: str | None = None
     at: str | float | datetime | None = None
     reason: str | None = None
@@ -380,8 +380,8 @@ class ImportedVote:
 class ImportReport:
     """What an import brought, or with dry_run would bring.
 
-    retrievals: how many are new. votes: how many are new, by kind. unchanged: how many of both came in before.
-    extended: retrievals that came in before, of which more passages are known now.
+    retrievals: how many are new. votes: how many are new, by kind. unchanged: how many of both came in
+    before. extended: retrievals that came in before, of which more passages are known now.
     left_out: how many retrievals, passages and votes could not be used, by reason.
     """
 

@@ -18,8 +18,8 @@ class Score:
     """A score that a tool gave, whose name and value say what it means.
 
     on: the id of a retrieval, or of what one was inside of. value: a number, a word, or a boolean.
-    by_model: whether a language model gave it. rank: from 1, of the passage that it is on. author: who gave it,
-    None: whoever asked. text: the correction, where the score is one.
+    by_model: whether a language model gave it. rank: from 1, of the passage that it is on. author: who
+    gave it, None: whoever asked. text: the correction, where the score is one.
     """
 
     id: str
@@ -60,8 +60,9 @@ Reading: TypeAlias = Iterator[Read]
 
 
 def seconds_of(at: object) -> float | None:
-    """Seconds since 1970 of a time: a number of seconds, or of milli-, micro- or nanoseconds where it would else
-    be after the year 5000; a datetime; or ISO 8601, in UTC where it names no zone. None for None and "".
+    """Seconds since 1970 of a time: a number of seconds, or of milli-, micro- or nanoseconds where it
+    would else be after the year 5000; a datetime; or ISO 8601, in UTC where it names no zone. None for
+    None and "".
 
     Raises InputError.
     """

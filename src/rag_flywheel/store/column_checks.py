@@ -173,9 +173,7 @@ def hits(where: str, value: object) -> list[tuple[int, str, float]]:
     return [(row[0], row[1], number(where, row[2])) for row in _hits(where, value)]
 
 
-def hits_with_relevance(
-    where: str, value: object
-) -> list[tuple[str, int, float, float | None]]:
+def hits_with_relevance(where: str, value: object) -> list[tuple[str, int, float, float | None]]:
     """(passage id, rank, score, relevance) of each logged hit; None where no relevance was logged."""
     return [
         (

@@ -21,6 +21,7 @@ _VOTES = (
     "WHERE v.verdict != 'retract' AND v.kind IN ('answer', 'correction') AND v.at >= ?",
 )
 
+
 class Asking(NamedTuple):
     """One time that a question was asked: the row of the retrieval, when, and the chance of an answer."""
 

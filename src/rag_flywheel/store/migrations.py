@@ -279,6 +279,7 @@ CREATE TABLE runs (
     PRIMARY KEY (run, rid)
 ) WITHOUT ROWID;
 CREATE INDEX runs_rid ON runs (rid);
+"""
 # imports: what came in from other tools. key: the keyed hash of the tool, the tenant and the external id, so
 # that nothing comes in twice, not even what was deleted since, of which nothing else is left.
 _IMPORTS = """
@@ -514,6 +515,9 @@ def m030_edited_metadata(db: sqlite_utils.Database) -> None:
 def m031_runs(db: sqlite_utils.Database) -> None:
     """The runs of other programs that retrievals belong to."""
     _execute(db, _RUNS)
+
+
+@migrations()
 def m032_imports(db: sqlite_utils.Database) -> None:
     """What was imported from other tools, from which, and under which id there; retrievals are found by time,
     since those that are imported are older than others before them.

@@ -76,16 +76,9 @@ def rows_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, tuple[
     return {str(id_): (int(rid), read_tenant(tenant)) for id_, rid, tenant in rows}
 
 
-def logged_hits(conn: sqlite3.Connection, rids: Sequence[int]) -> dict[int, list[LoggedHit]]:
-    """By row of a retrieval: the hits that it showed, with their parts."""
-    rows = in_chunks(conn, "SELECT rid, hits FROM retrievals WHERE rid IN (%s)", rids)
-    return {
-        int(rid): [
-            LoggedHit(pid, name, score, parts)
-            for pid, name, score, parts in column_checks.hits_with_parts("retrievals.hits", hits)
-        ]
-        for rid, hits in rows
-    }
+def read_hits(text: object) -> list[LoggedHit]:
+    """Stored hits, with their parts. Raises CorruptFileError."""
+    return [LoggedHit(*row) for row in column_checks.hits_with_parts("retrievals.hits", text)]
 
 
 def shown_hits(
@@ -290,7 +283,8 @@ class AskedQuery:
 
 
 def asked_since(conn: sqlite3.Connection, since: float) -> list[AskedQuery]:
-    """Every retrieval since a time in seconds since 1970, those that were imported first, then in the order of recording."""
+    """Every retrieval since a time in seconds since 1970, those that were imported first, then in the
+    order of recording."""
     rows = conn.execute(
         "SELECT query_hash, tenant, query, at, answerable, user_id FROM retrievals WHERE at >= ? "
         "ORDER BY source IS NULL, rid",

@@ -44,9 +44,7 @@ class Staging:
     def add_part(self, id_: str, at: float | None, record: bytes) -> None:
         """Keep a part of what is known of a retrieval."""
         self.n_parts += 1
-        self._conn.execute(
-            "INSERT INTO parts (id, at, record) VALUES (?, ?, ?)", (id_, at, record)
-        )
+        self._conn.execute("INSERT INTO parts (id, at, record) VALUES (?, ?, ?)", (id_, at, record))
 
     def add_vote(self, at: float | None, record: bytes) -> None:
         """Keep a vote."""

@@ -187,7 +187,9 @@ def count_of_voice(
 def _counting(*, corrections: bool, anonymous: bool) -> str:
     """SQL of `count_of_voice`."""
     kinds = f"v.kind {'=' if corrections else '!='} 'correction'"
-    parts = [f"SELECT count(*) FROM answer_votes v WHERE {kinds} AND v.at > :since AND v.at <= :until AND "]
+    parts = [
+        f"SELECT count(*) FROM answer_votes v WHERE {kinds} AND v.at > :since AND v.at <= :until AND "
+    ]
     if not corrections:
         parts.append("SELECT count(*) FROM votes v WHERE v.at > :since AND v.at <= :until AND ")
     whose = "v.user_id = :user"
