@@ -21,6 +21,7 @@ from rag_flywheel.records import Hit
 
 SECRET = "zebrafish"  # in everything that belongs to tenant a, and in nothing that a test asks for
 QUERY = "reset the password"
+OF_RETRIEVALS = "votes", "answer_votes", "corrections", "notes", "runs"
 WRONG = ["b", "c", 7, "A", "a ", '"a"']
 
 
@@ -43,7 +44,7 @@ class World:
             "SELECT * FROM retrievals WHERE tenant = '\"a\"'",
             "SELECT * FROM passages WHERE id LIKE 'a-%' AND origin = 'index'",
             *(f"SELECT * FROM {t} WHERE tenant = '\"a\"'" for t in ("golden", "reviews")),
-            *(f"SELECT * FROM {t} WHERE {own}" for t in ("votes", "answer_votes", "corrections", "notes")),
+            *(f"SELECT * FROM {t} WHERE {own}" for t in OF_RETRIEVALS),
             f"SELECT * FROM note_reviews WHERE note IN (SELECT seq FROM notes WHERE {own})",
         ]  # fmt: skip
         with closing(sqlite3.connect(self.folder / "kb" / "flywheel.db")) as conn:
@@ -182,6 +183,7 @@ WRITES: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "signal": lambda w, t: w.fw.signal(w.asked, "abandoned", **t),
     "correct": lambda w, t: w.fw.correct(w.asked, "a-mail", **t),
     "missing": lambda w, t: w.fw.missing(w.asked, "not there", **t),
+    "link_run": lambda w, t: w.fw.link_run(w.asked, "another run", **t),
     "answer": lambda w, t: w.fw.answer(w.asked, "an answer", **t),
     "pin": lambda w, t: w.fw.pin(QUERY, "a-mail", **t),
     "unpin": lambda w, t: w.fw.unpin(f"where are cats {SECRET}", "a-cats", **t),
@@ -271,6 +273,36 @@ def test_a_call_names_a_tenant_or_asks_for_all(world: World, name: str) -> None:
 @pytest.mark.parametrize("name", READS)
 def test_all_tenants_are_shown_to_who_asks_for_all(world: World, name: str) -> None:
     assert SECRET in repr(READS[name](world, {"tenant": None, "all_tenants": True}))
+
+
+OF_A_RUN: dict[str, Callable[[Flywheel, dict[str, Any]], Any]] = {
+    "feedback": lambda fw, t: fw.feedback(run="run", passage_id="a-reset", verdict="harmful", **t),
+    "answer_feedback": lambda fw, t: fw.answer_feedback(run="run", verdict="harmful", **t),
+    "relevance": lambda fw, t: fw.relevance(run="run", helpful={"a-reset": False}, **t),
+    "adopted": lambda fw, t: fw.adopted(run="run", used=False, **t),
+    "signal": lambda fw, t: fw.signal(run="run", kind="abandoned", **t),
+    "correct": lambda fw, t: fw.correct(None, "a-mail", run="run", **t),
+    "missing": lambda fw, t: fw.missing(None, "not there", run="run", **t),
+}
+
+
+def test_every_call_that_takes_a_run_is_tried_as_another_tenant() -> None:
+    takes = {name for name, call in public_calls().items() if "run" in call.parameters}
+    assert takes == set(OF_A_RUN)
+
+
+@pytest.mark.parametrize("name", OF_A_RUN)
+def test_the_runs_of_a_tenant_are_unknown_to_others(world: World, name: str) -> None:
+    world.fw.link_run(world.asked, "run", tenant="a")
+    before = world.rows()
+    for wrong in WRONG:
+        with pytest.raises(UnknownIdError, match="no retrieval of run 'run'"):
+            OF_A_RUN[name](world.fw, {"tenant": wrong})
+    with pytest.raises(InputError, match="no tenant is named"):
+        OF_A_RUN[name](world.fw, {})
+    assert world.rows() == before
+    OF_A_RUN[name](world.fw, {"tenant": "a"})
+    assert world.rows() != before
 
 
 @pytest.mark.parametrize("tenant", [True, 1.5, ["a"], "", " "])

@@ -13,7 +13,7 @@ import access
 from access import Served
 from rag_flywheel.errors import InputError
 from rag_flywheel.records import Signal
-from rag_flywheel.service import ubi
+from rag_flywheel.formats import ubi
 
 NDJSON = {"content-type": "application/x-ndjson"}
 

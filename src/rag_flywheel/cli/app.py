@@ -24,6 +24,7 @@ from rag_flywheel.cli.feedback import OTHERS as OTHER_FEEDBACK
 from rag_flywheel.cli.feedback import coverage, feedback, gaps
 from rag_flywheel.cli.golden import GOLDEN_HELP, REVIEW_HELP, golden, review
 from rag_flywheel.cli.health import health
+from rag_flywheel.cli.imports import IMPORT_HELP, imports
 from rag_flywheel.cli.messages import (
     UsageError,
     failed,
@@ -334,6 +335,8 @@ for _group, _commands in _GROUPS.items():
         app.add_typer(golden, name="golden", help=GOLDEN_HELP, rich_help_panel=_known)
         app.add_typer(review, name="review", help=REVIEW_HELP, rich_help_panel=_known)
     if _group == "Passages":
-        app.add_typer(export, name="export", help=EXPORT_HELP, rich_help_panel="Other programs")
+        _others = "Other programs"
+        app.add_typer(imports, name="import", help=IMPORT_HELP, rich_help_panel=_others)
+        app.add_typer(export, name="export", help=EXPORT_HELP, rich_help_panel=_others)
     if _group == "Service":
         app.add_typer(keys, name="keys", help=KEYS_HELP, rich_help_panel=_group)

@@ -25,6 +25,7 @@ from rag_flywheel.records import (
     Health,
     HistoryEntry,
     Hit,
+    ImportReport,
     PastVotes,
     RefreshReport,
     RestoreReport,
@@ -67,6 +68,23 @@ def _plain(value: Any) -> Any:
 def _say(line: str) -> None:
     """Print a line, or several, without characters that a terminal would obey."""
     Console(highlight=False, soft_wrap=True, markup=False, emoji=False).print(printable(line))
+
+
+def imported(report: ImportReport) -> None:
+    """Print what an import brought, then what it left out and why."""
+    would = "would import" if report.dry_run else "imported"
+    votes = [
+        counted(n, f"vote of the kind {kind}", f"votes of the kind {kind}")
+        for kind, n in report.votes.items()
+    ]
+    _say(f"{would} {', '.join([counted(report.retrievals, 'retrieval'), *votes])}")
+    if report.unchanged:
+        _say(f"came in before: {report.unchanged}")
+    if report.extended:
+        _say(f"came in before, with passages that are new: {report.extended}")
+    if report.left_out:
+        rows = sorted(report.left_out.items(), key=lambda each: (-each[1], each[0]))
+        _table(["n", "left out"], ([str(n), reason] for reason, n in rows), numbers=["n"])
 
 
 def note(sentence: str) -> None:

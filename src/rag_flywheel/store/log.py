@@ -29,16 +29,17 @@ from rag_flywheel.store.users import not_opted_out
 
 _RETRIEVALS = (
     "SELECT id, kind, at, query, k, filter, tenant, version, user_id, session_id, latency_ms, hits, "
-    "answerable, answer FROM retrievals WHERE "
+    "answerable, answer, source, (SELECT external FROM imports i WHERE i.rid = retrievals.rid "
+    "AND i.seq IS NULL) FROM retrievals WHERE "
 )
 # a correction and a signal on one passage are verdicts whose only credit is that passage's
 _VOTES = {
     "votes": "SELECT v.seq, v.at, r.id, p.id, 'vote', v.verdict, v.user_id, v.reason, v.trust, r.query, "
-    "r.tenant, r.session_id FROM votes v JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = v.pid",
+    "r.tenant, v.source, r.session_id FROM votes v JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = v.pid",
     "answer_votes": "SELECT v.seq, v.at, r.id, CASE WHEN v.kind NOT IN ('answer', 'adopted') THEN "
     "(SELECT max(p.id) FROM credits c JOIN passages p ON p.pid = c.pid WHERE c.seq = v.seq "
     "AND c.credit > 0 HAVING count(*) = 1) END, v.kind, v.verdict, v.user_id, v.why, v.trust, r.query, "
-    "r.tenant, r.session_id FROM answer_votes v JOIN retrievals r ON r.rid = v.rid",
+    "r.tenant, v.source, r.session_id FROM answer_votes v JOIN retrievals r ON r.rid = v.rid",
 }
 
 
@@ -248,6 +249,8 @@ def _retrieval(
     hits: str,
     answerable: float | None,
     answer: str | None,
+    source: str | None,
+    external_id: str | None,
 ) -> RecordedRetrieval:
     checked = column_checks
     return RecordedRetrieval(
@@ -264,12 +267,14 @@ def _retrieval(
         latency_ms=checked.number("retrievals.latency_ms", latency_ms),
         hits=tuple(
             RecordedHit(passage_id, rank, score, relevance)
-            for rank, (passage_id, score, relevance) in enumerate(
-                checked.hits_with_relevance("retrievals.hits", hits), 1
+            for passage_id, rank, score, relevance in checked.hits_with_relevance(
+                "retrievals.hits", hits
             )
         ),
         answerable=checked.optional_share("retrievals.answerable", answerable),
         answer=checked.optional_text("retrievals.answer", answer),
+        source=checked.optional_text("retrievals.source", source),
+        external_id=checked.optional_text("imports.external", external_id),
     )
 
 
@@ -285,6 +290,7 @@ def _vote(
     trust: float,
     query: str,
     tenant: str | None,
+    source: str | None,
 ) -> RecordedVote:
     checked = column_checks
     if verdict not in ("helpful", "harmful", "retract"):
@@ -301,4 +307,5 @@ def _vote(
         trust=checked.trust("votes.trust", trust),
         query=checked.text("retrievals.query", query),
         tenant=checked.optional_text("retrievals.tenant", tenant),
+        source=checked.optional_text("votes.source", source),
     )

@@ -12,6 +12,7 @@ from rag_flywheel.records import ALL_TENANTS, QueryKey, TenantScope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
 from rag_flywheel.store.period import ALWAYS, Period
+from rag_flywheel.store.runs import link_run
 from rag_flywheel.store.users import not_opted_out
 
 
@@ -31,6 +32,8 @@ class RetrievalRecord:
 
     candidates: (pid, the application's score) of its own candidates, None: it gave none.
     answerable: the chance that one of the k best passages answers the question.
+    source: the tool that it was imported from, None: it was recorded here.
+    run: the hash of a run of another program that it belongs to.
     """
 
     id: str
@@ -49,14 +52,35 @@ class RetrievalRecord:
     hits: Sequence[LoggedHit]
     candidates: Sequence[tuple[int, float]] | None = None
     answerable: float | None = None
+    source: str | None = None
+    run: str | None = None
 
 
 def record_retrievals(conn: sqlite3.Connection, records: Iterable[RetrievalRecord]) -> None:
     """Append retrievals."""
     for r in records:
-        hits = json.dumps([[h.pid, h.passage_id, h.score, h.parts] for h in r.hits])
+        hits = hits_text(r.hits)
         given = None if r.candidates is None else json.dumps(r.candidates)
-        append_rows(conn, "retrievals", {**vars(r), "hits": hits, "candidates": given})
+        columns = {name: value for name, value in vars(r).items() if name != "run"}
+        append_rows(conn, "retrievals", {**columns, "hits": hits, "candidates": given})
+        if r.run is not None:
+            link_run(conn, r.id, r.run)
+
+
+def hits_text(hits: Iterable[LoggedHit]) -> str:
+    """Hits as they are stored."""
+    return json.dumps([[h.pid, h.passage_id, h.score, h.parts] for h in hits])
+
+
+def rows_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, tuple[int, str | None]]:
+    """(row number, tenant as JSON) of each of these retrievals that is recorded, by its id."""
+    rows = in_chunks(conn, "SELECT id, rid, tenant FROM retrievals WHERE id IN (%s)", ids)
+    return {str(id_): (int(rid), read_tenant(tenant)) for id_, rid, tenant in rows}
+
+
+def read_hits(text: object) -> list[LoggedHit]:
+    """Stored hits, with their parts. Raises CorruptFileError."""
+    return [LoggedHit(*row) for row in column_checks.hits_with_parts("retrievals.hits", text)]
 
 
 def shown_hits(
@@ -339,10 +363,11 @@ class AskedQuery:
 
 
 def asked_since(conn: sqlite3.Connection, since: float) -> list[AskedQuery]:
-    """Every retrieval since a time in seconds since 1970, the oldest first."""
+    """Every retrieval since a time in seconds since 1970, those that were imported first, then in the
+    order of recording."""
     rows = conn.execute(
         "SELECT query_hash, tenant, query, at, answerable, user_id FROM retrievals WHERE at >= ? "
-        "ORDER BY rid",
+        "ORDER BY source IS NULL, rid",
         (since,),
     )
     return [

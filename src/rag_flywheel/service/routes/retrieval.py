@@ -8,7 +8,13 @@ from fastapi import APIRouter, Response
 
 from rag_flywheel.records import Candidate, Retrieval
 from rag_flywheel.service.answers import answer, schema_of
-from rag_flywheel.service.bodies import RankManyBody, RerankBody, RetrieveBody, RetrieveManyBody
+from rag_flywheel.service.bodies import (
+    RankManyBody,
+    RerankBody,
+    RetrieveBody,
+    RetrieveManyBody,
+    RunBody,
+)
 from rag_flywheel.service.calls import Call, KeyRoute, needs
 from rag_flywheel.service.problems import READS
 from rag_flywheel.service.tokens import Token
@@ -35,6 +41,7 @@ def retrieve(body: RetrieveBody, call: Reader) -> Response:
         where=body.where,
         user_id=body.user_id,
         session_id=body.session_id,
+        run_id=body.run_id,
         record=body.record,
         min_relevance=body.min_relevance,
         **named,
@@ -87,11 +94,20 @@ def rerank(body: RerankBody, call: Reader) -> Response:
         where=body.where,
         user_id=body.user_id,
         session_id=body.session_id,
+        run_id=body.run_id,
         record=body.record,
         min_relevance=body.min_relevance,
         **named,
     )
     return _answered(found, begun, body, call, named["tenant"])
+
+
+@router.post("/runs", status_code=204)
+def link_run(body: RunBody, call: Reader) -> Response:
+    """Store that a retrieval belongs to a run, so that feedback may name the run."""
+    named = call.tenant(body.tenant, body.all_tenants)
+    call.fw.link_run(body.retrieval_id, body.run_id, **named)
+    return Response(status_code=204)
 
 
 def _answered(
