@@ -70,14 +70,26 @@ def test_rows_are_what_the_library_returns_the_oldest_first(
     sessions = {r.id: r.session for r in voted.retrievals()}
     assert {v["session"] for v in found} == set(sessions.values())
     assert all(v.pop("session") == sessions[v["retrieval_id"]] for v in found)
-    assert found == [as_json(v) for v in reversed(voted.votes(100))]
+    shares = [v.pop("shares") for v in found]
+    times = [v["at"] for v in found]
+    assert times == sorted(times) and len(set(times)) == len(times)  # to the microsecond
+    assert [to_the_second(v) for v in found] == [as_json(v) for v in reversed(voted.votes(100))]
+    for vote, parts in zip(found, shares, strict=True):
+        if vote["kind"] in {"vote", "correction"}:
+            assert parts is None
+        else:
+            assert set(parts) <= {h.passage_id for h in voted.retrieval(vote["retrieval_id"]).hits}
+            assert parts and 0 <= sum(parts.values()) <= 1
     assert (report.written, report.left_out) == ({"votes": len(found)}, {})
     voted.export.retrievals(tmp_path / "retrievals.jsonl")
-    assert jsonl(tmp_path / "retrievals.jsonl") == [
-        as_json(r) for r in reversed(voted.retrievals(100))
-    ]
+    found = [to_the_second(r) for r in jsonl(tmp_path / "retrievals.jsonl")]
+    assert found == [as_json(r) for r in reversed(voted.retrievals(100))]
     voted.export.judgments(tmp_path / "judgments.jsonl")
     assert jsonl(tmp_path / "judgments.jsonl") == [as_json(j) for j in voted.judgments()]
+
+
+def to_the_second(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"at": f"{row['at'][:19]}Z"}
 
 
 @pytest.mark.parametrize("what", ["votes", "judgments", "retrievals"])
@@ -110,10 +122,10 @@ def test_parquet_holds_the_same_as_lines_of_json(
     expected = jsonl(tmp_path / f"{what}.jsonl")
     assert len(found) == len(expected) > 2
     for row, values in zip(found, expected, strict=True):
-        for name in {"where", "hits"} & row.keys():
+        for name in {"where", "hits", "shares"} & row.keys():
             row[name] = None if row[name] is None else json.loads(row[name])
         if "at" in row:
-            row["at"] = row["at"].isoformat().replace("+00:00", "Z")
+            row["at"] = row["at"].isoformat(timespec="microseconds").replace("+00:00", "Z")
         assert row == values
 
 
@@ -259,7 +271,7 @@ def test_what_is_written_while_others_write_is_of_one_moment(
         "ubi": lambda to: voted.export.ubi(to / name, progress=write_meanwhile),
         "beir": lambda to: voted.export.beir(to / name, progress=write_meanwhile),
         "labeled-pairs": lambda to: voted.export.training_set(
-            "labeled-pairs", to / f"{name}-jsonl", progress=write_meanwhile
+            "labeled-pairs", to / f"{name}-jsonl", unreviewed=True, progress=write_meanwhile
         ),
     }[name]
     busy = call(tmp_path / "busy")

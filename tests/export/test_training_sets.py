@@ -43,13 +43,7 @@ def vote(
 ) -> Retrieval:
     shown = fw.retrieve(query, k=20, **named)
     for (user, passage), verdict in verdicts.items():
-        fw.feedback(
-            shown.id,
-            passage,
-            verdict,
-            user_id=user,
-            **{k: v for k, v in named.items() if k == "tenant"},
-        )
+        fw.feedback(shown.id, passage, verdict, user_id=user, **named)
     return shown
 
 
@@ -68,8 +62,7 @@ def test_what_stood_above_the_answer_and_was_not_liked_is_a_hard_negative(
     desk: Flywheel, tmp_path: Path
 ) -> None:
     shown = vote(desk, "new password", {})
-    last = [hit.passage_id for hit in shown.hits][-1]
-    liked = [hit.passage_id for hit in shown.hits][0]
+    liked, *_, last = (hit.passage_id for hit in shown.hits)
     desk.feedback(shown.id, last, "helpful", user_id="ann")
     desk.feedback(shown.id, liked, "helpful", user_id="bob")
     desk.feedback(shown.id, liked, "harmful", user_id="cid")  # about even: neither right nor wrong
@@ -124,7 +117,9 @@ def test_passages_under_many_ids_or_with_the_same_words_are_one(
     desk: Flywheel, tmp_path: Path
 ) -> None:
     desk.add([Passage("copy", TEXTS["reset"]), Passage("shout", f"  {TEXTS['reset'].upper()}!")])
-    vote(desk, "password", {("ann", "copy"): "helpful", ("bob", "cats"): "helpful"})
+    shown = vote(desk, "password", {("bob", "cats"): "helpful"})
+    (either,) = {"copy", "reset", "shout"} & {hit.passage_id for hit in shown.hits}
+    desk.feedback(shown.id, either, "helpful", user_id="ann")
     pairs = made(desk, "pairs", tmp_path / "p")
     assert len({text.strip(" !").lower() for _, text in pairs}) == len(pairs) == 2
     negatives = {
@@ -398,7 +393,7 @@ def test_evaluation_rows_say_what_was_found_and_what_should_have_been(
     shown = vote(desk, "password", {("bob", "secret"): "helpful"})
     desk.answer(str(shown.id), "Press reset.")
     desk.answer_feedback(shown.id, "helpful", user_id="ann")
-    (row,) = (tuple(made(desk, "evaluation", tmp_path / "e"))[0],)
+    (row,) = made(desk, "evaluation", tmp_path / "e")
     newest = [hit.passage_id for hit in shown.hits]
     assert row == (
         "password",

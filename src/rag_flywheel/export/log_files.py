@@ -26,6 +26,8 @@ RETRIEVALS = (
     Column("hits", "json"),
     Column("answerable", "number"),
     Column("answer", "text"),
+    Column("source", "text"),
+    Column("external_id", "text"),
 )
 VOTES = (
     Column("number", "whole"),
@@ -40,6 +42,8 @@ VOTES = (
     Column("trust", "number"),
     Column("query", "text"),
     Column("tenant", "text"),
+    Column("source", "text"),
+    Column("shares", "json"),
 )
 JUDGMENTS = (
     Column("query", "text"),
@@ -84,6 +88,7 @@ def write_votes(
         {
             **vars(each.vote),
             "session": each.session,
+            "shares": each.shares,
             "query": asked.masked(each.vote.query),
             "reason": None if each.vote.reason is None else asked.masked(each.vote.reason),
         }

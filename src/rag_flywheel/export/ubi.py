@@ -98,6 +98,8 @@ def _event(each: LoggedVote, position: int | None, asked: Asked) -> Document:
         "verdict": vote.verdict,
         "trust": vote.trust,
     }
+    if each.shares:
+        document["shares"] = each.shares
     if vote.reason:
         document["message"] = asked.masked(vote.reason)[:_MOST_MESSAGE]
     if vote.passage_id is not None:

@@ -7,8 +7,8 @@ import heapq
 import itertools
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ from rag_flywheel.store.period import Period
 from rag_flywheel.store.retrievals import read_query_hash, read_tenant
 from rag_flywheel.store.users import not_opted_out
 
+EXPLICIT = ("vote", "correction")  # kinds that are on one passage, and on no other
+_AT_ONCE = 500  # votes whose shares are read together
 _RETRIEVALS = (
     "SELECT id, kind, at, query, k, filter, tenant, version, user_id, session_id, latency_ms, hits, "
     "answerable, answer, source, (SELECT external FROM imports i WHERE i.rid = retrievals.rid "
@@ -35,7 +37,8 @@ _RETRIEVALS = (
 # a correction and a signal on one passage are verdicts whose only credit is that passage's
 _VOTES = {
     "votes": "SELECT v.seq, v.at, r.id, p.id, 'vote', v.verdict, v.user_id, v.reason, v.trust, r.query, "
-    "r.tenant, v.source, r.session_id FROM votes v JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = v.pid",
+    "r.tenant, v.source, r.session_id FROM votes v JOIN retrievals r ON r.rid = v.rid "
+    "JOIN passages p ON p.pid = v.pid",
     "answer_votes": "SELECT v.seq, v.at, r.id, CASE WHEN v.kind NOT IN ('answer', 'adopted') THEN "
     "(SELECT max(p.id) FROM credits c JOIN passages p ON p.pid = c.pid WHERE c.seq = v.seq "
     "AND c.credit > 0 HAVING count(*) = 1) END, v.kind, v.verdict, v.user_id, v.why, v.trust, r.query, "
@@ -103,15 +106,21 @@ def every_retrieval(
         f"{_RETRIEVALS}{not_opted_out('retrievals.user_id')}{within}{period.sql('at')} ORDER BY rid"
     )
     for row in conn.execute(sql, {**values, **period.values}):
-        yield _retrieval(*row)
+        found = _retrieval(*row)
+        yield replace(found, at=_exact_utc(row[2]))
 
 
 @dataclass(frozen=True)
 class LoggedVote:
-    """A vote in the log; session: the keyed hash of the session of its question."""
+    """A vote in the log, its time to the microsecond, since several may be cast in a second.
+
+    session: the keyed hash of the session of its question. shares: the part of each passage, by its id, in
+        what is neither a vote on one nor a correction; None: it is one.
+    """
 
     vote: RecordedVote
     session: str | None
+    shares: Mapping[str, float] | None
 
 
 _ALLOWED = f"{not_opted_out('v.user_id')} AND {not_opted_out('r.user_id')}"
@@ -151,8 +160,36 @@ def every_vote(
         conn.execute(f"{sql} WHERE {where} ORDER BY v.seq", {**values, **period.values})
         for sql in _VOTES.values()
     ]
-    for *row, session in heapq.merge(*each, key=lambda row: row[0]):
-        yield LoggedVote(_vote(*row), column_checks.optional_text("retrievals.session_id", session))
+    merged = heapq.merge(*each, key=lambda row: row[0])
+    while some := list(itertools.islice(merged, _AT_ONCE)):
+        shares = _shares(conn, [row[0] for row in some if row[4] not in EXPLICIT])
+        for *row, session in some:
+            yield LoggedVote(
+                replace(_vote(*row), at=_exact_utc(row[1])),
+                column_checks.optional_text("retrievals.session_id", session),
+                None if row[4] in EXPLICIT else shares.get(row[0], {}),
+            )
+
+
+def _shares(conn: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, dict[str, float]]:
+    """By number of a vote: the part of each passage in it, by its id."""
+    found: dict[int, dict[str, float]] = defaultdict(dict)
+    sql = (
+        "SELECT c.seq, p.id, c.credit FROM credits c JOIN passages p ON p.pid = c.pid "
+        "WHERE c.seq IN (%s) ORDER BY c.seq, c.pid"
+    )
+    for seq, id_, credit in in_chunks(conn, sql, numbers):
+        found[seq][column_checks.text("passages.id", id_)] = column_checks.share(
+            "credits.credit", credit
+        )
+    return found
+
+
+def _exact_utc(at: object) -> str:
+    """Seconds since 1970 as ISO 8601, in UTC, to the microsecond."""
+    seconds = column_checks.seconds("at", at)
+    found = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+    return found.replace("+00:00", "Z")
 
 
 def _named(scope: TenantScope, column: str) -> tuple[str, dict[str, str]]:
