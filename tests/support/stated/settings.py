@@ -3,8 +3,6 @@
 import csv
 import re
 
-from rag_flywheel.curate.export import SPLITS
-
 from rag_flywheel import checks
 from rag_flywheel.bench.protocol import Traffic
 from rag_flywheel.capture.answer_credit import EVEN, STEEPNESS
@@ -20,6 +18,8 @@ from rag_flywheel.deploy import backup, current, loaded, manifest
 from rag_flywheel.disk import _MOST_BYTES as MOST_FILE
 from rag_flywheel.disk import MOST_JSON
 from rag_flywheel.evaluate.gate import LEAST_JUDGED
+from rag_flywheel.export.graded import SPLITS
+from rag_flywheel.export.training_rows import MOST_NEGATIVES
 from rag_flywheel.formats import beir, documents, front_matter, jsonl, passage_ids, rows, rules
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.improve.fit import LEAST_QUERIES
@@ -268,6 +268,13 @@ def feedback(page: Page) -> None:
     page.says("cosine at least {} of the way", ALIKE)
     page.says("worth {:.0f} comparisons)", TRUST_PRIOR)
     page.says("weighs 2 p − 1, from 0 to {}", MOST_TRUST)
+
+
+def training_sets(page: Page) -> None:
+    """docs/how-to/training-sets.md."""
+    train, dev, all_of_it = SPLITS.values()
+    page.says("{} % train, {} % dev and {} % test", train, dev - train, all_of_it - dev)
+    page.says("at most {} beside a right passage", MOST_NEGATIVES)
 
 
 def own_data(page: Page) -> None:
