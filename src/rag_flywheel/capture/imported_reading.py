@@ -180,6 +180,7 @@ class Reader:
         check_optional_text("passage_id", given.passage_id, MOST_ID_CHARS)
         check_optional_text("comment", given.comment, MOST_NOTE_CHARS)
         check_optional_text("text", given.text, MOST_NOTE_CHARS)
+        check_optional_text("label", given.label)
         if isinstance(given.value, str):
             check_text("value", given.value)
         if given.by_program:
@@ -208,6 +209,7 @@ class Reader:
             given.value,
             by_model,
             author is None,
+            given.label,
         )
         self._staging.add_vote(vote.at, encoded(vote))
 

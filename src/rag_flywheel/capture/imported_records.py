@@ -138,6 +138,7 @@ class StagedVote(msgspec.Struct, array_like=True):
     value: float | str | bool | None = None
     by_model: bool = False
     by_asker: bool = False
+    label: str | None = None
 
 
 encoded = msgspec.msgpack.encode

@@ -277,8 +277,8 @@ class Targets:
             return [_On(shown.rid, shown, False)], ""
         inside = [SHOWN.decode(each) for _, each in self._staging.shown_inside(name)]
         usable = {s.rid: _On(s.rid, s, True) for s in inside if not s.reason}
-        for rid in imports.rows_of_run(conn, self._settings.run(name), _MOST_RETRIEVALS):
-            usable.setdefault(rid, _On(rid, None, True))
+        for linked in imports.rows_of_run(conn, self._settings.run(name), _MOST_RETRIEVALS):
+            usable.setdefault(linked, _On(linked, None, True))
         if usable:
             return list(usable.values())[:_MOST_RETRIEVALS], ""
         if inside:

@@ -87,7 +87,7 @@ class VoteWriter:
     def _cast(self, vote: StagedVote, target: Target, *, inside: bool) -> _Cast:
         level, kind = vote.level, vote.kind
         if vote.score is not None and kind is None:
-            said = self._settings.meanings.level(vote.score, vote.value)
+            said = self._settings.meanings.level(vote.score, vote.value, vote.label)
             if isinstance(said, str):
                 raise UnusableError(said)
             level = said
