@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import access
 from access import Served
 from rag_flywheel.errors import InputError
-from rag_flywheel.records import Signal
 from rag_flywheel.formats import ubi
+from rag_flywheel.records import Signal
 
 NDJSON = {"content-type": "application/x-ndjson"}
 

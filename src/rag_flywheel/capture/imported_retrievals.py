@@ -136,7 +136,7 @@ class RetrievalWriter:
         self._append(new, keys)
 
     def _leave_out(self, id_: str, part: Part, reason: str) -> None:
-        self._counts.left_out[reason] += 1
+        self._counts.leave_out(reason)
         self._put_shown(id_, part, Shown(-1, reason))
 
     def _put_shown(self, id_: str, part: Part, shown: Shown) -> None:

@@ -60,8 +60,8 @@ class Meanings:
 
     def see(self, name: str, value: object) -> None:
         """Take note of a score, before the first is asked for."""
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            name = plain_name(name)
+        name = plain_name(name)
+        if name in self.names and isinstance(value, int | float) and not isinstance(value, bool):
             least, most = self.seen.get(name, (value, value))
             self.seen[name] = min(least, value), max(most, value)
 

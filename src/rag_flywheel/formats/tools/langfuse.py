@@ -87,6 +87,8 @@ def _observation(row: Mapping[str, Any], id_key: str | None) -> Reading:
         return
     if str(row.get("type")).upper() != "RETRIEVER":
         yield Around(id_, parent, user, session)
+        if trace is not None and text_of(row.get("parentobservationid")) is None:
+            yield Around(trace, None, user, session, answer_of(row.get("output")))
         return
     question, documents = question_of(row.get("input")), documents_of(row.get("output"))
     if question is None:
