@@ -8,23 +8,8 @@ from typing import Any
 
 import pytest
 
+from exported_samples import FILES, SAMPLES
 from rag_flywheel import Flywheel, ImportReport, Passage
-
-SAMPLES = Path(__file__).parent / "samples"
-FILES = {
-    "langfuse": ["langfuse-observations.jsonl", "langfuse-scores.jsonl"],
-    "phoenix": [
-        "phoenix-spans.json",
-        "phoenix-flat.jsonl",
-        "phoenix-otlp.json",
-        "phoenix-span-annotations.json",
-        "phoenix-document-annotations.jsonl",
-    ],
-    "langsmith": ["langsmith-feedback.jsonl", "langsmith-runs.jsonl"],
-    "ubi": ["ubi-events.json", "ubi-queries.ndjson"],
-    "trec": ["trec-qrels.txt", "trec-run.txt", "trec-topics.tsv"],
-    "csv": ["votes.csv"],
-}
 
 
 @pytest.fixture
