@@ -72,6 +72,7 @@ WRITES: dict[str, Callable[[Flywheel, Path], object]] = {
     "missing": lambda fw, _: fw.missing("r"),
     "answer": lambda fw, _: fw.answer("r", "text"),
     "pin": lambda fw, _: fw.pin(QUERY, "p3"),
+    "import_votes": lambda fw, _: fw.import_votes([]),
     "mute": lambda fw, _: fw.mute("u"),
     "opt_out": lambda fw, _: fw.opt_out("u"),
     "forget": lambda fw, _: fw.forget("u"),

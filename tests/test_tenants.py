@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 
 from fakes import WordEncoder
-from rag_flywheel import Candidate, Config, Flywheel, Passage, Vote
+from rag_flywheel import (
+    Candidate,
+    Config,
+    Flywheel,
+    ImportedHit,
+    ImportedRetrieval,
+    ImportedVote,
+    Passage,
+    Vote,
+)
 from rag_flywheel.curate.golden_set import GoldenSet
 from rag_flywheel.curate.review import Review
 from rag_flywheel.errors import FlywheelError, InputError, UnknownIdError
@@ -194,6 +203,19 @@ WRITES: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "review.accept": lambda w, t: w.fw.review.accept(w.waits, **t),
     "review.reject": lambda w, t: w.fw.review.reject(w.waits, **t),
     "review.undo": lambda w, t: w.fw.review.undo(w.decided, **t),
+    "import_votes": lambda w, t: w.fw.import_votes(
+        [
+            ImportedRetrieval("r1", QUERY, [ImportedHit("a-reset")]),
+            ImportedVote("v1", "r1", "harmful", "a-reset"),
+            ImportedVote("v2", w.asked, "harmful", "a-reset"),
+        ],
+        **t,
+    ),
+    "import_files": lambda w, t: w.fw.import_files(
+        "csv",
+        w.file("v.csv", f"retrieval_id,query,passage_id,verdict\n{w.asked},,a-reset,harmful\n"),
+        **t,
+    ),
     "add": lambda w, t: w.fw.add(
         [Passage("a-reset", "new words", "", {"team": t["tenant"]})], tenant=t["tenant"]
     ),

@@ -11,13 +11,14 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from rag_flywheel import Config, EncoderNotFoundError, Flywheel
 from rag_flywheel.cli.app import app, main
 from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.formats.tools.read import Tool
 from rag_flywheel.records import AddReport
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -323,6 +324,7 @@ def command_lines() -> list[list[str]]:
         "export training-set": ["pairs", "--to", "out"],
         "golden unpin": ["q", "p"], "golden export": ["g.csv"], "review accept": ["i"],
         "review reject": ["i"],
+        **{f"import {tool}": ["v.csv"] for tool in get_args(Tool)},
     }  # fmt: skip
     groups = [(group.name, group.typer_instance) for group in app.registered_groups]
     every = [("", app), *groups]

@@ -69,13 +69,13 @@ class Reader:
             elif isinstance(record, Around):
                 self._around(record)
             elif isinstance(record, LeftOut):
-                self._counts.left_out[record.reason] += 1
+                self._counts.leave_out(record.reason)
             else:
                 raise TypeError
         except UnusableError as error:
-            self._counts.left_out[str(error)] += 1
+            self._counts.leave_out(str(error))
         except InputError as error:
-            self._counts.left_out[_reason(error)] += 1
+            self._counts.leave_out(_reason(error))
         except TypeError:
             raise InputError(
                 f"found a record of {type(record).__name__}; expected an ImportedRetrieval or an "
@@ -94,7 +94,7 @@ class Reader:
             rank = self._rank(hit, place)
             found = self._lookup.find(hit, scope)
             if found.pid is None:
-                self._counts.left_out[found.reason] += 1
+                self._counts.leave_out(found.reason)
             else:
                 hits.append(StagedHit(rank, found.pid, found.name))
         hide, mask = self._settings.hide, self._settings.mask
@@ -180,6 +180,7 @@ class Reader:
         check_optional_text("passage_id", given.passage_id, MOST_ID_CHARS)
         check_optional_text("comment", given.comment, MOST_NOTE_CHARS)
         check_optional_text("text", given.text, MOST_NOTE_CHARS)
+        check_optional_text("label", given.label)
         if isinstance(given.value, str):
             check_text("value", given.value)
         if given.by_program:
@@ -197,7 +198,7 @@ class Reader:
             "text" if given.text is not None else None,
             given.passage_id,
             given.rank,
-            0.0,
+            1.0,
             None if given.text is None else settings.mask(given.text),
             None,
             settings.hide("user_id", author),
@@ -208,6 +209,7 @@ class Reader:
             given.value,
             by_model,
             author is None,
+            given.label,
         )
         self._staging.add_vote(vote.at, encoded(vote))
 

@@ -17,6 +17,7 @@ KINDS: tuple[str, ...] = (
 )  # fmt: skip
 AT_ONCE = 2_000
 """Retrievals, or votes, in one transaction."""
+_MOST_REASONS = 200
 OPTED_OUT = "of users who opted out"
 DELETED = "that were deleted here since"
 T = TypeVar("T")
@@ -65,6 +66,11 @@ class Counts:
     extended: int = 0
     votes: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
+
+    def leave_out(self, reason: str) -> None:
+        """Count something that cannot be used; files may name any number of reasons."""
+        known = reason in self.left_out or len(self.left_out) < _MOST_REASONS
+        self.left_out[reason if known else "for further reasons"] += 1
 
 
 class StagedHit(msgspec.Struct, array_like=True):
@@ -138,6 +144,7 @@ class StagedVote(msgspec.Struct, array_like=True):
     value: float | str | bool | None = None
     by_model: bool = False
     by_asker: bool = False
+    label: str | None = None
 
 
 encoded = msgspec.msgpack.encode

@@ -121,11 +121,11 @@ class RetrievalWriter:
                 reason = "" if rid is not None else f"retrievals {DELETED}"
                 self._put_shown(id_, part, Shown(-1 if rid is None else rid, reason))
                 if rid is not None:
-                    again.append((rid, part))
+                    again.append((rid, id_, part))
             elif row is not None and given.scope.holds(row[1]):
                 self._counts.unchanged += 1
                 self._put_shown(id_, part, Shown(row[0], ""))
-                again.append((row[0], part))
+                again.append((row[0], id_, part))
             elif part.user in out:
                 self._leave_out(id_, part, f"retrievals {OPTED_OUT}")
             elif part.n_hits and not part.hits:
@@ -136,7 +136,7 @@ class RetrievalWriter:
         self._append(new, keys)
 
     def _leave_out(self, id_: str, part: Part, reason: str) -> None:
-        self._counts.left_out[reason] += 1
+        self._counts.leave_out(reason)
         self._put_shown(id_, part, Shown(-1, reason))
 
     def _put_shown(self, id_: str, part: Part, shown: Shown) -> None:
@@ -203,12 +203,12 @@ class RetrievalWriter:
         where = self._settings.scope_of_json(tenant).where
         return None if where is None else json.dumps(where, sort_keys=True)
 
-    def _extend(self, again: Sequence[tuple[int, Part]]) -> None:
+    def _extend(self, again: Sequence[tuple[int, str, Part]]) -> None:
         """Add what an earlier file did not tell of to retrievals that came in with it."""
         with self._database.reading() as conn:
-            before = imports.targets(conn, [rid for rid, _ in again])
+            before = imports.targets(conn, [rid for rid, _, _ in again])
         more = {}
-        for rid, part in again:
+        for rid, id_, part in again:
             target = before.get(rid)
             if target is None or not target.imported:
                 continue
@@ -219,19 +219,23 @@ class RetrievalWriter:
                     StagedHit(imports.rank_of(hit, None), hit.pid, hit.passage_id)
                     for hit in target.hits
                 ]
-                more[rid] = _logged(_in_order([*old, *new]))
+                hits = _in_order([*old, *new])
+                more[rid] = _logged(hits)
+                if self._settings.dry_run:
+                    would_be = WouldBe(target.id, target.at, target.tenant, target.user_id, hits)
+                    self._put_shown(id_, part, Shown(rid, "", would_be))
         self._counts.extended += len(more)
-        runs = [(self._settings.run(o), rid) for rid, part in again for o in part.inside]
+        runs = [(self._settings.run(o), rid) for rid, _, part in again for o in part.inside]
         whose = [
-            (p.user, p.session, p.answer, rid)
-            for rid, p in again
-            if p.user or p.session or p.answer
+            (part.user, part.session, part.answer, rid)
+            for rid, _, part in again
+            if part.user or part.session or part.answer
         ]
         if self._settings.dry_run or not (more or runs or whose):
             return
         with self._database.transaction() as conn:
-            for rid, hits in more.items():
-                imports.replace_hits(conn, rid, hits)
+            for rid, logged in more.items():
+                imports.replace_hits(conn, rid, logged)
             imports.link_runs(conn, [(run, rid) for run, rid in runs if rid in before])
             imports.fill_in(conn, whose)
 
@@ -261,7 +265,8 @@ class Targets:
             rows, reason = found[name]
             every = []
             for rid, shown, inside in rows:
-                target = stored.get(rid) if shown is None or rid >= 0 else _would_be_target(shown)
+                would_be = None if shown is None else _would_be_target(shown)
+                target = would_be or stored.get(rid)
                 if target is not None and self._settings.scope.holds(target.tenant):
                     every.append((target, inside))
             return every, reason or NO_RETRIEVAL
@@ -277,8 +282,8 @@ class Targets:
             return [_On(shown.rid, shown, False)], ""
         inside = [SHOWN.decode(each) for _, each in self._staging.shown_inside(name)]
         usable = {s.rid: _On(s.rid, s, True) for s in inside if not s.reason}
-        for rid in imports.rows_of_run(conn, self._settings.run(name), _MOST_RETRIEVALS):
-            usable.setdefault(rid, _On(rid, None, True))
+        for linked in imports.rows_of_run(conn, self._settings.run(name), _MOST_RETRIEVALS):
+            usable.setdefault(linked, _On(linked, None, True))
         if usable:
             return list(usable.values())[:_MOST_RETRIEVALS], ""
         if inside:

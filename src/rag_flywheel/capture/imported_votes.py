@@ -76,18 +76,18 @@ class VoteWriter:
         for vote in some:
             targets, reason = on(vote.on)
             if not targets:
-                self._counts.left_out[reason] += 1
+                self._counts.leave_out(reason)
             for target, inside in targets:
                 try:
                     found.append(self._cast(vote, target, inside=inside))
                 except UnusableError as error:
-                    self._counts.left_out[str(error)] += 1
+                    self._counts.leave_out(str(error))
         return found
 
     def _cast(self, vote: StagedVote, target: Target, *, inside: bool) -> _Cast:
         level, kind = vote.level, vote.kind
         if vote.score is not None and kind is None:
-            said = self._settings.meanings.level(vote.score, vote.value)
+            said = self._settings.meanings.level(vote.score, vote.value, vote.label)
             if isinstance(said, str):
                 raise UnusableError(said)
             level = said
@@ -155,7 +155,7 @@ class VoteWriter:
                 if cast.key in known or cast.key in new or _is_recorded(conn, cast):
                     self._counts.unchanged += 1
                 elif cast.user in out:
-                    self._counts.left_out[f"votes {OPTED_OUT}"] += 1
+                    self._counts.leave_out(f"votes {OPTED_OUT}")
                 else:
                     new[cast.key] = cast
         self._counts.votes.update(cast.kind for cast in new.values())

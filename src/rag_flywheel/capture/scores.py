@@ -60,17 +60,24 @@ class Meanings:
 
     def see(self, name: str, value: object) -> None:
         """Take note of a score, before the first is asked for."""
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            name = plain_name(name)
+        name = plain_name(name)
+        if name in self.names and isinstance(value, int | float) and not isinstance(value, bool):
             least, most = self.seen.get(name, (value, value))
             self.seen[name] = min(least, value), max(most, value)
 
-    def level(self, name: str, value: float | str | bool | None) -> float | str:
-        """From -1, wholly against, to 1, wholly for; or the reason why the score cannot be used."""
+    def level(
+        self, name: str, value: float | str | bool | None, label: str | None = None
+    ) -> float | str:
+        """From -1, wholly against, to 1, wholly for; or the reason why the score cannot be used.
+
+        label: a word beside a number, which counts where it is known.
+        """
         plain = plain_name(name)
         shown = quoted(name[:60])
         if plain not in self.names:
             return f"the score {shown} is not known to be a verdict (name it: --score)"
+        if label is not None and isinstance(found := _word(label, shown), float):
+            return found
         if isinstance(value, bool):
             return 1.0 if value else -1.0
         if isinstance(value, str):

@@ -73,11 +73,10 @@ def _say(line: str) -> None:
 def imported(report: ImportReport) -> None:
     """Print what an import brought, then what it left out and why."""
     would = "would import" if report.dry_run else "imported"
-    votes = [
-        counted(n, f"vote of the kind {kind}", f"votes of the kind {kind}")
-        for kind, n in report.votes.items()
-    ]
-    _say(f"{would} {', '.join([counted(report.retrievals, 'retrieval'), *votes])}")
+    n = counted(sum(report.votes.values()), "vote")
+    kinds = ", ".join(f"{kind} {n}" for kind, n in report.votes.items())
+    by_kind = f": {kinds}" if set(report.votes) - {"vote"} else ""
+    _say(f"{would} {counted(report.retrievals, 'retrieval')} and {n}{by_kind}")
     if report.unchanged:
         _say(f"came in before: {report.unchanged}")
     if report.extended:

@@ -19,7 +19,8 @@ class Score:
 
     on: the id of a retrieval, or of what one was inside of. value: a number, a word, or a boolean.
     by_model: whether a language model gave it. rank: from 1, of the passage that it is on. author: who
-    gave it, None: whoever asked. text: the correction, where the score is one.
+    gave it, None: whoever asked. text: the correction, where the score is one. label: a word beside
+    a number, which says what it means.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Score:
     at: str | float | None = None
     comment: str | None = None
     text: str | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,6 @@ class Around:
     user_id: str | None = None
     session_id: str | None = None
     answer: str | None = None
-    recorded: bool = True
 
 
 @dataclass(frozen=True)

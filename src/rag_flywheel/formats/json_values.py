@@ -8,7 +8,7 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from json.decoder import JSONDecoder
 from pathlib import Path
@@ -79,19 +79,23 @@ def _no_utf8(path: Path, line: int, error: UnicodeDecodeError) -> InputError:
     )
 
 
-def values_of(path: Path, read: ReadBytes | None = None) -> Iterator[tuple[str, Any]]:
+def values_of(
+    path: Path, read: ReadBytes | None = None, lists: Sequence[str] = ("data",)
+) -> Iterator[tuple[str, Any]]:
     """Yield (file and line for messages, value) of each value.
 
-    An array is taken as its elements, and an object with a list under "data" as those. Raises InputError for
-    what is no JSON, and OSError.
+    An array is taken as its elements, and an object with a list under one of the names `lists` as those.
+    Raises InputError for what is no JSON, and OSError.
     """
     with opened(path, read) as pieces:
         for where, value in _Scanner(path, texts(path, pieces)).values():
-            if isinstance(value, dict) and isinstance(value.get("data"), list):
-                for each in value["data"]:
-                    yield where, each
-            else:
+            holds = value if isinstance(value, dict) else {}
+            name = next((each for each in lists if isinstance(holds.get(each), list)), None)
+            if name is None:
                 yield where, value
+                continue
+            for each in value[name]:
+                yield where, each
 
 
 class _Scanner:

@@ -8,6 +8,9 @@ from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.imported import Reading
 from rag_flywheel.formats.json_values import ReadBytes
+from rag_flywheel.formats.tools.langfuse import read_langfuse
+from rag_flywheel.formats.tools.langsmith import read_langsmith
+from rag_flywheel.formats.tools.phoenix import read_phoenix
 from rag_flywheel.formats.tools.tables import read_table
 from rag_flywheel.formats.tools.trec import read_trec
 from rag_flywheel.formats.tools.ubi import read_ubi
@@ -37,6 +40,12 @@ def read_tool(
 
 
 def _read(tool: Tool, path: Path, id_key: str | None, read: ReadBytes | None) -> Reading:
+    if tool == "langfuse":
+        return read_langfuse(path, id_key, read)
+    if tool == "phoenix":
+        return read_phoenix(path, id_key, read)
+    if tool == "langsmith":
+        return read_langsmith(path, id_key, read)
     if tool == "ubi":
         return read_ubi(path, read)
     return read_table(path, read)
