@@ -17,7 +17,7 @@ from rag_flywheel.errors import InputError
 from rag_flywheel.export.graded import split_of
 from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.rank.raters import FILE_NAME, RaterWeight, load_raters, save_raters
-from rag_flywheel.records import TrainingSet, Verdict
+from rag_flywheel.records import ImportedVote, TrainingSet, Verdict
 from rag_flywheel.store.passages import query_digest
 
 TEXTS = {
@@ -189,6 +189,22 @@ def test_votes_that_are_not_believed_make_no_row(
         if "weight" in how:
             weigh(fw, {"eve": 0.0 if how == "weight" else 0.3})
         assert made(fw, kind, tmp_path / "none") == []
+
+
+def test_verdicts_of_language_models_alone_make_no_row(desk: Flywheel, tmp_path: Path) -> None:
+    shown = vote(desk, "password", {})
+    judged = [
+        ImportedVote(f"{n}-{p}", str(shown.id), verdict, p, kind="judge", user_id=f"model-{n}")
+        for n in range(4)
+        for p, verdict in (("reset", "helpful"), ("cats", "harmful"))
+    ]
+    assert desk.import_votes(judged).votes == {"judge": 8}
+    judgments = {j.passage_id: j.helpful - j.harmful for j in desk.judgments()}
+    assert judgments["reset"] > 0.5 and judgments["cats"] < -0.5  # more than half a vote
+    assert made(desk, "labeled-pairs", tmp_path / "models") == []
+    desk.feedback(shown.id, "reset", "helpful", user_id="ann")
+    assert made(desk, "labeled-pairs", tmp_path / "ann") == [("password", words("reset"), 1)]
+    assert [w["people"] for w in provenance(tmp_path / "ann")] == [1]
 
 
 def test_a_text_that_a_liar_likes_is_no_negative_either(desk: Flywheel, tmp_path: Path) -> None:

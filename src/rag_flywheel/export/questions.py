@@ -35,7 +35,8 @@ class Behind:
     """What a judgment rests on.
 
     retrieval_ids: of the retrievals that were voted on. first, last: when (UTC). people: how many, at
-    least, whose votes stand; those without an id are one. versions: of the index, that answered.
+    least, whose votes stand; those without an id are one, and language models none. versions: of the
+    index, that answered.
     """
 
     retrieval_ids: tuple[str, ...]
@@ -180,14 +181,17 @@ class _Reasons:
 def behind(events: Sequence[VoteEvent], answered: Mapping[int, retrievals.AnsweredBy]) -> Behind:
     """What these votes, one at least, are as the reason of a row; answered: by row of a retrieval."""
     by = [answered[event.retrieval] for event in events]
+    of_people = [event for event in events if event.kind != "judge"]  # not of language models
     users = {
-        e.user_id for e in events if e.user_id is not None and not e.user_id.startswith(ONE_TIME)
+        event.user_id
+        for event in of_people
+        if event.user_id is not None and not event.user_id.startswith(ONE_TIME)
     }
     return Behind(
         tuple(dict.fromkeys(each.id for each in by)),
         _utc(min(event.at for event in events)),
         _utc(max(event.at for event in events)),
-        max(len(users), 1),
+        max(len(users), min(len(of_people), 1)),
         tuple(sorted({each.version for each in by if each.version is not None})),
     )
 
