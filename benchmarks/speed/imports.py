@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ def main() -> None:
     parser.add_argument("--retrievals", type=int, default=100_000)
     parser.add_argument("--questions", type=int, default=30_000, help="different ones among them")
     parser.add_argument("--scores", type=int, default=20_000)
+    parser.add_argument("--encoder", help="module:factory; default: the model of new indexes")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -42,6 +42,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), given)
+    found |= {"encoder": given.encoder or "default", "load": os.getloadavg()[0]}
     found |= {"commit": commit(), "retrievals": given.retrievals, "scores": given.scores}
     text = json.dumps(found, indent=1) + "\n"
     print(text)
@@ -52,7 +53,7 @@ def main() -> None:
 def measure(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """The seconds and MiB of each import, as the child measured them."""
     collection = read_beir(given.data / given.collection)
-    with Flywheel.open(folder / "kb") as fw:
+    with Flywheel.open(folder / "kb", encoder=given.encoder) as fw:
         fw.add(collection.passages)
     write_log(folder, collection, given)
     size = sum(path.stat().st_size for path in folder.glob("*.jsonl"))
@@ -102,16 +103,23 @@ def write_log(folder: Path, collection: Any, given: argparse.Namespace) -> None:
             file.write(json.dumps(score) + "\n")
 
 
+def peak_mib() -> int:
+    """The most memory that this process had so far."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
+
+
 def child(folder: Path) -> dict[str, Any]:
     """Import the log, then import it again."""
     files = [folder / "scores.jsonl", folder / "observations.jsonl"]
     found: dict[str, Any] = {}
     with Flywheel.open(folder / "kb") as fw:
         for name, dry in (("dry_run", True), ("first", False), ("again", False)):
-            began = time.perf_counter()
+            began, spent = time.perf_counter(), time.process_time()
             report = fw.import_files("langfuse", files, dry_run=dry)
             found[f"{name}_s"] = round(time.perf_counter() - began, 1)
-            found[f"{name}_peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            found[f"{name}_cpu_s"] = round(time.process_time() - spent, 1)
+            found[f"{name}_peak_mib"] = peak_mib()
             print(name, report, file=sys.stderr)
         began = time.perf_counter()
         fw.retrieve("when was it built?")

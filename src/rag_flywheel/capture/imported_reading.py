@@ -121,8 +121,10 @@ class Reader:
         ids = [hit.passage_id] if isinstance(hit.passage_id, str) else list(hit.passage_id or ())
         for id_ in ids:
             check_text("passage_id", id_, MOST_ID_CHARS)
-        for name in ("text", "title", "url"):
+        for name in ("title", "url"):
             check_optional_text(name, getattr(hit, name))
+        if hit.text is not None and not isinstance(hit.text, str):
+            raise InputError(f"text is {quoted(hit.text)}; expected a string")
         if hit.rank is None:
             return place
         rank = as_number(hit.rank)

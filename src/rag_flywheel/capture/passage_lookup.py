@@ -2,7 +2,7 @@
 other passage has. It never guesses."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rag_flywheel.records import ALL_TENANTS, ImportedHit, Passage, TenantScope
@@ -27,6 +27,9 @@ class Found:
     reason: str = ""
 
 
+_NOT_THERE = Found(None, reason=NOT_THERE)
+
+
 class PassageLookup:
     """Looks hits up, and remembers them. Titles and addresses are read once, when the first hit needs
     them."""
@@ -39,39 +42,40 @@ class PassageLookup:
     def find(self, hit: ImportedHit, scope: TenantScope = ALL_TENANTS) -> Found:
         """The passage of the scope that a hit is."""
         ids = (hit.passage_id,) if isinstance(hit.passage_id, str) else tuple(hit.passage_id or ())
+        if ids:
+            found = self._remembered((ids, scope.tenant), lambda: self._by_id(ids, scope))
+            if found.pid is not None:
+                return found
         text = " ".join((hit.text or "").split())
-        name = (ids, _digest(text) if text else b"", hit.title, hit.url, scope.tenant)
+        if text:
+            name = (_digest(text), scope.tenant)
+            return self._remembered(name, lambda: self._by_text(text, hit.text or "", scope))
+        beside = (hit.title, hit.url, scope.tenant)
+        found = self._remembered(beside, lambda: self._by_either(hit, scope))
+        return found if found.pid is not None or not ids or found.reason != NAMELESS else _NOT_THERE
+
+    def _remembered(self, name: object, find: Callable[[], Found]) -> Found:
         found = self._known.get(name)
         if found is None:
             if len(self._known) >= _MOST:
                 self._known.clear()
-            found = self._known[name] = self._find(ids, text, hit, scope)
+            found = self._known[name] = find()
         return found
 
-    def named(self, passage_id: str, scope: TenantScope) -> Found:
-        """The passage of the scope that has an id."""
-        return self.find(ImportedHit(passage_id), scope)
-
-    def _find(self, ids: Sequence[str], text: str, hit: ImportedHit, scope: TenantScope) -> Found:
-        ids = [id_ for id_ in ids if id_]
-        if ids and (found := self._by_id(ids, scope)) is not None:
-            return found
-        if text:
-            return self._by_text(text, hit.text or "", scope)
+    def _by_either(self, hit: ImportedHit, scope: TenantScope) -> Found:
         for what, value in (("title", hit.title), ("address", hit.url)):
             if value and (found := self._by_beside(what, value, scope)) is not None:
                 return found
-        named = bool(ids or hit.title or hit.url)
-        return Found(None, reason=NOT_THERE if named else NAMELESS)
+        return _NOT_THERE if hit.title or hit.url else Found(None, reason=NAMELESS)
 
-    def _by_id(self, ids: Sequence[str], scope: TenantScope) -> Found | None:
+    def _by_id(self, ids: Sequence[str], scope: TenantScope) -> Found:
         with self._database.reading() as conn:
             if scope.where is None:
                 pids = passages.pids_by_id(conn, ids)
             else:
                 stored = passages.current_by_id(conn, ids)
                 pids = {id_: s.pid for id_, s in stored.items() if shows(scope, s.passage)}
-        return next((Found(pids[id_], id_) for id_ in ids if id_ in pids), None)
+        return next((Found(pids[id_], id_) for id_ in ids if id_ in pids), _NOT_THERE)
 
     def _by_text(self, plain: str, text: str, scope: TenantScope) -> Found:
         hashed = passages.body_hash(text)
@@ -85,7 +89,7 @@ class PassageLookup:
         if len({each.lineage for each in same}) > 1:
             return Found(None, reason=SEVERAL.format(what="text"))
         if not same:
-            return Found(None, reason=NOT_THERE)
+            return _NOT_THERE
         return Found(same[0].pid, same[0].passage.id)
 
     def _by_beside(self, what: str, value: str, scope: TenantScope) -> Found | None:

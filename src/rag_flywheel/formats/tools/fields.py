@@ -1,13 +1,15 @@
 """Reads the fields of records of other tools, whatever types they have there."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rag_flywheel.formats.json_values import parsed
 from rag_flywheel.records import ImportedHit
 
 _IDS = "passage_id", "id", "_id"
+_OWN_IDS = "passage_id", "id", "id_", "_id"
+_ADDRESSES = "url", "source", "link"
 _TEXTS = "page_content", "content", "text", "document"
 _QUERIES = "query", "question", "input", "search_query", "user_query"
 
@@ -114,27 +116,32 @@ def _unwrapped(document: object) -> Mapping[str, Any]:
 def hit_of(document: Mapping[str, Any], id_key: str | None = None) -> ImportedHit:
     """A document as a hit. id_key: the metadata key that holds the passage id, None: those that usually
     do."""
-    metadata = parsed(document.get("metadata"))
-    if not isinstance(metadata, Mapping):
-        metadata = parsed(document.get("meta"))
-    metadata = metadata if isinstance(metadata, Mapping) else {}
+    metadata = _metadata(document)
     if id_key is not None:
-        ids = [text_of(metadata.get(id_key)) or text_of(document.get(id_key))]
+        ids = [_any_text(metadata, (id_key,)) or _any_text(document, (id_key,))]
     else:
-        ids = [text_of(document.get(key)) for key in ("passage_id", "id", "id_", "_id")]
-        ids += [text_of(metadata.get(key)) for key in _IDS]
+        ids = [text_of(document[key]) for key in _OWN_IDS if key in document]
+        ids += [text_of(metadata[key]) for key in _IDS if key in metadata]
     text = next((t for key in _TEXTS if isinstance(t := document.get(key), str) and t), None)
-    url = next((u for key in ("url", "source", "link") if (u := text_of(metadata.get(key)))), None)
-    title = text_of(document.get("title")) or text_of(metadata.get("title"))
+    title = _any_text(document, ("title",)) or _any_text(metadata, ("title",))
     found = tuple(dict.fromkeys(id_ for id_ in ids if id_ is not None))
-    return ImportedHit(found or None, None, text, title, url)
+    return ImportedHit(found or None, None, text, title, _any_text(metadata, _ADDRESSES))
+
+
+def _metadata(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    for key in ("metadata", "meta"):
+        if key in document and isinstance(found := parsed(document[key]), Mapping):
+            return found
+    return {}
+
+
+def _any_text(given: Mapping[str, Any], keys: Sequence[str]) -> str | None:
+    return next(
+        (t for key in keys if key in given and (t := text_of(given[key])) is not None), None
+    )
 
 
 def recorded_as(documents: list[Mapping[str, Any]]) -> str | None:
     """The id of our own retrieval that documents came from, where all say the same."""
-    found = set()
-    for document in documents:
-        metadata = parsed(document.get("metadata"))
-        metadata = metadata if isinstance(metadata, Mapping) else {}
-        found.add(text_of(metadata.get("retrieval_id")))
+    found = {text_of(_metadata(document).get("retrieval_id")) for document in documents}
     return found.pop() if len(found) == 1 else None
