@@ -42,7 +42,7 @@ FRAMEWORK_PAGES = {
 }
 """Pages of the documentation whose code needs a framework, by what is imported of it."""
 EXTRAS = (
-    "bundled-model", "formats", "pii", "dp", "service", "client", "otel", "bench", "dev",
+    "bundled-model", "formats", "pii", "dp", "parquet", "service", "client", "otel", "bench", "dev",
 )  # fmt: skip
 TORCH = ("torch", "transformers", "sentence-transformers")
 LINTERS = ("mypy", "ruff")  # what they find is for `make lint`

@@ -25,6 +25,9 @@ from rag_flywheel import (
     Flywheel,
     FlywheelError,
     GoldenSet,
+    ImportedHit,
+    ImportedRetrieval,
+    ImportedVote,
     InputError,
     Passage,
     Review,
@@ -276,7 +279,52 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "Flywheel.rollback version": (lambda fw, _, x: fw.rollback(x), ANYTHING),
     "Flywheel.audit regions": (lambda fw, _, x: fw.audit(regions=[x]), ANYTHING),
     "Flywheel.dp_counts what": (lambda fw, _, x: fw.dp_counts(x), ANYTHING),
-    "Flywheel.export path": (lambda fw, _, x: fw.export(x), ANYTHING),
+    "Flywheel.import_votes records": (lambda fw, _, x: fw.import_votes(x), ANYTHING),
+    "Flywheel.import_votes records query": (
+        lambda fw, _, x: fw.import_votes([ImportedRetrieval("r", x, [ImportedHit("p1")])]),
+        ANYTHING,
+    ),
+    "Flywheel.import_votes records hit": (
+        lambda fw, _, x: fw.import_votes(
+            [ImportedRetrieval("r", "open", [ImportedHit(x, text=x, title=x, url=x)])]
+        ),
+        ANYTHING,
+    ),
+    "Flywheel.import_votes records vote": (
+        lambda fw, id_, x: fw.import_votes(
+            [ImportedVote(x, id_, x, x, kind=x, user_id=x, at=x, reason=x, value=x, text=x)]
+        ),
+        ANYTHING,
+    ),
+    "Flywheel.import_votes source": (lambda fw, _, x: fw.import_votes([], source=x), ANYTHING),
+    "Flywheel.import_files tool": (lambda fw, _, x: fw.import_files(x, "d.md"), ANYTHING),
+    "Flywheel.import_files paths": (lambda fw, _, x: fw.import_files("csv", x), ANYTHING),
+    "Flywheel.import_files scores": (
+        lambda fw, _, x: fw.import_files("langfuse", "d.md", scores=[x]),
+        ANYTHING,
+    ),
+    "Flywheel.import_files judges": (
+        lambda fw, _, x: fw.import_files("langfuse", "d.md", judges=[x]),
+        ANYTHING,
+    ),
+    "Flywheel.import_files id_key": (
+        lambda fw, _, x: fw.import_files("langfuse", "d.md", id_key=x),
+        ANYTHING,
+    ),
+    "Export.votes to": (lambda fw, _, x: fw.export.votes(x), ANYTHING),
+    "Export.judgments to": (lambda fw, _, x: fw.export.judgments(x), ANYTHING),
+    "Export.retrievals to": (lambda fw, _, x: fw.export.retrievals(x), ANYTHING),
+    "Export.beir to": (lambda fw, _, x: fw.export.beir(x), ANYTHING),
+    "Export.trec to": (lambda fw, _, x: fw.export.trec(x), ANYTHING),
+    "Export.ubi to": (lambda fw, _, x: fw.export.ubi(x), ANYTHING),
+    "Export.training_set to": (lambda fw, _, x: fw.export.training_set("pairs", x), ANYTHING),
+    "Export.training_set kind": (lambda fw, _, x: fw.export.training_set(x, "set"), ANYTHING),
+    "Export.training_set file_format": (
+        lambda fw, _, x: fw.export.training_set("pairs", "set", file_format=x),
+        ANYTHING,
+    ),
+    "Export.votes since": (lambda fw, _, x: fw.export.votes("v.csv", since=x), ANYTHING),
+    "Export.votes until": (lambda fw, _, x: fw.export.votes("v.csv", until=x), ANYTHING),
     "Flywheel.backup dest": (lambda fw, _, x: fw.backup(x), ANYTHING),
     "GoldenSet.add path": (lambda fw, _, x: fw.golden.add(x), ANYTHING),
     "GoldenSet.add_answers answers": (
@@ -420,7 +468,7 @@ def test_calls_on_an_index_that_holds_crafted_text_end_in_time(
             "review": fw.review.items,
             "golden": fw.golden.items,
             "raters": fw.raters,
-            "export": lambda: fw.export(tmp_path / "out"),
+            "export": lambda: fw.export.beir(tmp_path / "out"),
             "verify": fw.verify,
             "status": fw.status,
             "passages": fw.passages,

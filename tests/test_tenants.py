@@ -5,16 +5,27 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fakes import WordEncoder
-from rag_flywheel import Candidate, Config, Flywheel, Passage, Vote
+from rag_flywheel import (
+    Candidate,
+    Config,
+    Flywheel,
+    ImportedHit,
+    ImportedRetrieval,
+    ImportedVote,
+    Passage,
+    Vote,
+)
 from rag_flywheel.curate.golden_set import GoldenSet
 from rag_flywheel.curate.review import Review
 from rag_flywheel.errors import FlywheelError, InputError, UnknownIdError
+from rag_flywheel.export.export import Export
 from rag_flywheel.records import Hit
 
 SECRET = "zebrafish"  # in everything that belongs to tenant a, and in nothing that a test asks for
@@ -53,9 +64,9 @@ class World:
         path.write_text(text, encoding="utf-8")
         return path
 
-    def new(self) -> Path:
-        """A folder that is not there yet."""
-        return self.folder / f"out{len(list(self.folder.iterdir()))}"
+    def new(self, ending: str = "") -> Path:
+        """A file or folder that is not there yet."""
+        return self.folder / f"out{len(list(self.folder.iterdir()))}{ending}"
 
 
 def make(folder: Path) -> World:
@@ -124,6 +135,10 @@ def exported(export: Call, path: Path, **named: Any) -> str:
     return written(path)
 
 
+def export_of(what: str, ending: str, world: "World", named: dict[str, Any]) -> str:
+    return exported(getattr(world.fw.export, what), world.new(ending), **named)
+
+
 # What each call does to, or shows of, tenant a. Those that return something return what is a's.
 READS: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "retrieve": lambda w, t: w.fw.retrieve(QUERY, **t),
@@ -148,7 +163,20 @@ READS: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "dp_counts": lambda w, t: w.fw.dp_counts(
         "questions", epsilon=10.0, delta=1e-3, most_keys=1, **t
     ),
-    "export": lambda w, t: exported(w.fw.export, w.new(), **t),
+    **{
+        f"export.{what}": partial(export_of, what, ending)
+        for what, ending in {
+            "votes": ".jsonl",
+            "judgments": ".csv",
+            "retrievals": ".jsonl",
+            "beir": "",
+            "trec": "",
+            "ubi": "",
+        }.items()
+    },
+    "export.training_set": lambda w, t: exported(
+        partial(w.fw.export.training_set, "labeled-pairs"), w.new(), **t
+    ),
     "golden.items": lambda w, t: w.fw.golden.items(**t),
     "golden.export": lambda w, t: exported(w.fw.golden.export, w.new(), **t),
     "review.items": lambda w, t: w.fw.review.items(**t),
@@ -175,6 +203,19 @@ WRITES: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "review.accept": lambda w, t: w.fw.review.accept(w.waits, **t),
     "review.reject": lambda w, t: w.fw.review.reject(w.waits, **t),
     "review.undo": lambda w, t: w.fw.review.undo(w.decided, **t),
+    "import_votes": lambda w, t: w.fw.import_votes(
+        [
+            ImportedRetrieval("r1", QUERY, [ImportedHit("a-reset")]),
+            ImportedVote("v1", "r1", "harmful", "a-reset"),
+            ImportedVote("v2", w.asked, "harmful", "a-reset"),
+        ],
+        **t,
+    ),
+    "import_files": lambda w, t: w.fw.import_files(
+        "csv",
+        w.file("v.csv", f"retrieval_id,query,passage_id,verdict\n{w.asked},,a-reset,harmful\n"),
+        **t,
+    ),
     "add": lambda w, t: w.fw.add(
         [Passage("a-reset", "new words", "", {"team": t["tenant"]})], tenant=t["tenant"]
     ),
@@ -193,7 +234,12 @@ CALLS = {**READS, **WRITES}
 
 def public_calls() -> dict[str, inspect.Signature]:
     found = {}
-    for prefix, cls in (("", Flywheel), ("golden.", GoldenSet), ("review.", Review)):
+    for prefix, cls in (
+        ("", Flywheel),
+        ("golden.", GoldenSet),
+        ("review.", Review),
+        ("export.", Export),
+    ):
         for name, member in inspect.getmembers(cls, callable):
             if not name.startswith("_"):
                 found[prefix + name] = inspect.signature(member)

@@ -1,5 +1,6 @@
 """The class Flywheel, the interface of applications; each method is a few lines that call a room."""
 
+import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,10 @@ from typing import Literal, TypeAlias, get_args
 from rag_flywheel.capture import corrections
 from rag_flywheel.capture import votes as capture
 from rag_flywheel.capture.answer_votes import AnswerVote, append_answer_vote
+from rag_flywheel.capture.imported_records import Settings
+from rag_flywheel.capture.imports import bring_in
 from rag_flywheel.capture.runs import Run, find_run, link_run
+from rag_flywheel.capture.scores import Meanings
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.capture.terms import Terms, set_muted
 from rag_flywheel.checks import (
@@ -32,7 +36,6 @@ from rag_flywheel.checks import (
     items,
 )
 from rag_flywheel.config import Config
-from rag_flywheel.curate.export import export
 from rag_flywheel.curate.golden_set import GoldenSet
 from rag_flywheel.curate.judged import passage_judgments
 from rag_flywheel.curate.pins import Pin, append_pin, append_unpin
@@ -52,11 +55,13 @@ from rag_flywheel.encode.make import make_encoder
 from rag_flywheel.encode.too_long import count_too_long
 from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
+from rag_flywheel.export.export import Export
 from rag_flywheel.formats.anchors import Site
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.formats.documents import Cutting
 from rag_flywheel.formats.files import Selection
 from rag_flywheel.formats.framework_documents import passages_of
+from rag_flywheel.formats.tools.read import TOOLS, Tool, read_tool
 from rag_flywheel.ingest.add_files import Index, Options, add_files, checked_paths
 from rag_flywheel.privacy import ids as privacy
 from rag_flywheel.privacy.audit import audit
@@ -73,13 +78,15 @@ from rag_flywheel.records import (
     Comparison,
     DayActivity,
     DpCounts,
-    ExportReport,
     Filter,
     ForgetReport,
     HashedUser,
     Health,
     HistoryEntry,
     Hit,
+    ImportedRetrieval,
+    ImportedVote,
+    ImportReport,
     Passage,
     PassageJudgment,
     PastRefresh,
@@ -120,10 +127,12 @@ from rag_flywheel.serve.server import Server
 from rag_flywheel.store import corpus, journal, log, users, wall_clock
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.embedding import stored_vectors_of
 from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.lineages import Rule
 from rag_flywheel.store.metadata_columns import metadata_keys
 from rag_flywheel.store.passages import Tenancy, encoded_text
+from rag_flywheel.store.questions import query_hash, question_key
 from rag_flywheel.store.tenants import Tenant, Tenants, within
 
 _MANY_TEXTS = 256  # whose words take a tenth of a second to read
@@ -874,6 +883,110 @@ class Flywheel:
         user, masked = self._hidden(user_id), self._mask.text(note)
         return corrections.append_missing(self._database, retrieval_id, masked, user)
 
+    def import_votes(
+        self,
+        records: Iterable[ImportedRetrieval | ImportedVote],
+        *,
+        source: str = "own",
+        dry_run: bool = False,
+        progress: bool | Progress = False,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> ImportReport:
+        """Bring in retrievals and votes that another system recorded, in any order; returns what came of
+        them.
+
+        They keep their times. Nothing comes in twice: source and id name a record, and what was deleted here
+        since stays deleted. What cannot be used is counted by reason. Nothing comes in when `records`
+        raises; an interrupted call that is repeated goes on where it stopped.
+        source: the name of that system. dry_run: only count; nothing is written.
+        progress: as in `add`; the steps are "import retrievals" and "import votes". Raises InputError.
+        """
+        name = check_name("source", source)
+        scope = self._scope(tenant, all_tenants)
+        return self._bring_in(records, name, scope, Meanings(), dry_run, progress)
+
+    def import_files(
+        self,
+        tool: Tool,
+        paths: str | Path | Iterable[str | Path],
+        *,
+        scores: Sequence[str] = (),
+        judges: Sequence[str] = (),
+        id_key: str | None = None,
+        dry_run: bool = False,
+        progress: bool | Progress = False,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> ImportReport:
+        """`import_votes` from files that a tool exported: langfuse, phoenix, langsmith, ubi, trec, or csv of
+        one's own. Files of one call may be in any order.
+
+        scores: the names of the scores that are verdicts, with the numbers of the worst and the best where
+            they are not from 0 to 1: "stars=1..5". () takes usual names, such as user-feedback.
+        judges: names of scores that a language model gave, where the tool does not say so.
+        id_key: the key of the documents' metadata that holds the passage id. () and None: the usual ones.
+        Raises InputError for a file that cannot be read; then nothing came in.
+        """
+        check_one_of("tool", tool, TOOLS)
+        check_optional_text("id_key", id_key, MOST_NAME_CHARS)
+        given = [paths] if isinstance(paths, str | Path) else items("paths", paths, object)
+        scope = self._scope(tenant, all_tenants)
+        meanings = Meanings.of(scores, judges)
+        with Bars() as bars:
+            told = as_progress(progress, bars)
+            records = read_tool(tool, checked_paths(given), id_key, told)
+            return self._bring_in(records, tool, scope, meanings, dry_run, told or False)
+
+    def _bring_in(
+        self,
+        records: Iterable[object],
+        source: str,
+        scope: TenantScope,
+        meanings: Meanings,
+        dry_run: bool,
+        progress: bool | Progress,
+    ) -> ImportReport:
+        if not dry_run:
+            self._database.require_writable()
+        self._postponed.wait_for_all()
+        key = self._user_key
+        with self._database.reading() as conn:
+            of_questions = question_key(conn)
+        namespace = f"{source}\n{scope.tenant or ''}\n".encode()
+        with Bars() as bars:
+            told = as_progress(progress, bars)
+            settings = Settings(
+                source=source,
+                scope=scope,
+                scope_of=lambda tenant: self._scope(tenant, False),
+                scope_of_json=lambda text: self._tenants.scope_of_json(text),
+                hide=partial(privacy.hashed_id, key),
+                run=lambda run: str(privacy.hashed_run(key, "run", run)),
+                name=lambda data: hashlib.blake2b(
+                    namespace + data, key=key, digest_size=16
+                ).digest(),
+                query_hash=partial(query_hash, of_questions),
+                trust=self._trust_of,
+                terms=self._terms(None, trust=1.0),
+                mask=self._mask.text,
+                embed=partial(self._embed_questions, told),
+                max_query_chars=self._config.max_query_chars,
+                keep_words=self._config.store_queries == "text",
+                meanings=meanings,
+                dry_run=dry_run,
+                progress=told,
+            )
+            with self._files():
+                return bring_in(self._database, records, settings)
+
+    def _embed_questions(self, progress: Progress | None, texts: Mapping[bytes, str]) -> None:
+        """Store the vectors of questions, by hash, so that no answer has to wait for them."""
+        shortest_first = dict(sorted(texts.items(), key=lambda each: (len(each[1]), each[1])))
+        stored_vectors_of(
+            self._database, shortest_first, self._live_queries(), progress, "embed questions"
+        )
+
     def retrieval(
         self, retrieval_id: str, *, tenant: Tenant | None = None, all_tenants: bool = False
     ) -> RecordedRetrieval:
@@ -1323,17 +1436,13 @@ class Flywheel:
         with self._files():
             return status.history(self._root, self._database, n, scope)
 
-    def export(
-        self, path: str | Path, *, tenant: Tenant | None = None, all_tenants: bool = False
-    ) -> ExportReport:
-        """Write passages, past queries and their votes as a new BEIR folder at `path`.
-
-        It holds no user ids, but the texts of queries. Raises StorageError, and InputError for a
-        folder that is not empty.
-        """
-        self._database.require_open()
-        scope = self._scope(tenant, all_tenants)
-        return export(self._root, self._database, path, last=self._last_event(), scope=scope)
+    @property
+    def export(self) -> Export:
+        """The index as files: `votes`, `judgments`, `retrievals`; `beir`, `trec`, `ubi`; `training_set`."""
+        settle = self._postponed.wait_for_all
+        return Export(
+            self._root, self._database, self._config, self._tenants, self._mask.text, settle
+        )
 
     def _last_event(self) -> int | None:
         """The event that votes are frozen at by a rollback; None: all count."""

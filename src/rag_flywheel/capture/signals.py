@@ -59,7 +59,7 @@ def append_signal(
             f"kind is {quoted(given.kind)}; expected one of {', '.join(votes.SIGNALS)}"
         )
     shown = shown_by(database, retrieval_id)
-    level = _level(replace(given, value=as_python(given.value)), shown.answer)
+    level = level_of(replace(given, value=as_python(given.value)), shown.answer)
     credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
     if level:
         cited = [] if given.passage_id is None else [given.passage_id]
@@ -70,7 +70,7 @@ def append_signal(
     return append(database, retrieval_id, new, terms)
 
 
-def _level(given: SignalGiven, answer: str | None) -> float:
+def level_of(given: SignalGiven, answer: str | None) -> float:
     """The strength of a signal: from 1, wholly for the answer, to -1, wholly against it."""
     if given.kind == "rating":
         return _rated(given.value)

@@ -19,10 +19,12 @@ import rag_flywheel
 from rag_flywheel.cli import show
 from rag_flywheel.cli.add import add
 from rag_flywheel.cli.bench import bench
+from rag_flywheel.cli.export import EXPORT_HELP, export
 from rag_flywheel.cli.feedback import OTHERS as OTHER_FEEDBACK
 from rag_flywheel.cli.feedback import coverage, feedback, gaps
 from rag_flywheel.cli.golden import GOLDEN_HELP, REVIEW_HELP, golden, review
 from rag_flywheel.cli.health import health
+from rag_flywheel.cli.imports import IMPORT_HELP, imports
 from rag_flywheel.cli.messages import (
     UsageError,
     failed,
@@ -295,21 +297,6 @@ def log(
         show.result(fw.history(n, **of_tenant(fw, tenant)), as_json, show.history)
 
 
-def export(
-    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    tenant: TenantName = None,
-    index: Index = KB,
-    as_json: Json = False,
-) -> None:
-    """Write passages, past queries and their votes as a BEIR folder, for benchmarks."""
-    with open_index(index) as fw:
-        show.result(
-            fw.export(out, **of_tenant(fw, tenant)),
-            as_json,
-            lambda report: show.exported(report, out),
-        )
-
-
 def backup(
     dest: Annotated[Path, typer.Argument(help="A new folder, or that of an earlier backup.")],
     index: Index = KB,
@@ -334,7 +321,7 @@ def restore(
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Begin with": (add, retrieve, feedback, refresh),
     "Feedback": OTHER_FEEDBACK,
-    "Passages": (remove, status, health, gaps, coverage, export),
+    "Passages": (remove, status, health, gaps, coverage),
     "Versions and safety": (versions, rollback, release, verify, repair, backup, restore, log),
     "Users": (*RATERS, forget, opt_out, *PRIVACY),
     "Service": (serve,),
@@ -347,5 +334,9 @@ for _group, _commands in _GROUPS.items():
         _known = "Known answers"
         app.add_typer(golden, name="golden", help=GOLDEN_HELP, rich_help_panel=_known)
         app.add_typer(review, name="review", help=REVIEW_HELP, rich_help_panel=_known)
+    if _group == "Passages":
+        _others = "Other programs"
+        app.add_typer(imports, name="import", help=IMPORT_HELP, rich_help_panel=_others)
+        app.add_typer(export, name="export", help=EXPORT_HELP, rich_help_panel=_others)
     if _group == "Service":
         app.add_typer(keys, name="keys", help=KEYS_HELP, rich_help_panel=_group)

@@ -171,6 +171,7 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "answerable": optional_share,
         "voters": optional_whole,
         "voters_at": optional_whole,
+        "source": optional_text,
     },
     "votes": {
         "seq": whole,
@@ -179,6 +180,7 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "reason": optional_text,
         "at": seconds,
         "trust": column_checks.trust,
+        "source": optional_text,
     },
     "answer_votes": {
         "seq": whole,
@@ -188,6 +190,7 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "at": seconds,
         "why": optional_text,
         "trust": column_checks.trust,
+        "source": optional_text,
     },
     "credits": {"credit": column_checks.share},
     "golden": {
@@ -200,6 +203,12 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
     },
     "notes": {"text": text, "user_id": optional_text, "at": seconds},
     "runs": {"run": text},
+    "imports": {
+        "key": column_checks.hashed,
+        "external": optional_text,
+        "rid": optional_whole,
+        "seq": optional_whole,
+    },
     "trusts": {"kind": text, "trust": column_checks.trust},
     "mutes": {"seq": whole, "user_id": text, "at": seconds},
     "refreshes": {"at": seconds, "outcome": text, "version": optional_text, "scores": parsed},

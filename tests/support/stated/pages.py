@@ -33,6 +33,7 @@ STATEMENTS: dict[str, Callable[[Page], None]] = {
     "docs/how-to/monitoring.md": settings.monitoring,
     "docs/how-to/privacy-requests.md": settings.privacy,
     "docs/how-to/run-it.md": settings.running,
+    "docs/how-to/training-sets.md": settings.training_sets,
     "docs/how-to/voters.md": explained.voters,
     "docs/how-to/watch-an-index.md": settings.watching,
     "docs/reference/files.md": settings.files,

@@ -10,7 +10,6 @@ from rag_flywheel.capture.answer_votes import _LEAST as LEAST_CREDIT
 from rag_flywheel.capture.runs import MOST_RETRIEVALS, MOST_RUNS
 from rag_flywheel.config import _MOST_BYTES as MOST_TOML
 from rag_flywheel.config import Config
-from rag_flywheel.curate.export import SPLITS
 from rag_flywheel.curate.golden import MOST_VOTED
 from rag_flywheel.curate.groups import NEAR_DUPLICATE
 from rag_flywheel.curate.trust import _PRIOR as TRUST_PRIOR
@@ -20,6 +19,8 @@ from rag_flywheel.deploy import backup, current, loaded, manifest
 from rag_flywheel.disk import _MOST_BYTES as MOST_FILE
 from rag_flywheel.disk import MOST_JSON
 from rag_flywheel.evaluate.gate import LEAST_JUDGED
+from rag_flywheel.export.graded import SPLITS
+from rag_flywheel.export.training_rows import MOST_NEGATIVES
 from rag_flywheel.formats import beir, documents, front_matter, jsonl, passage_ids, rows, rules
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.improve.fit import LEAST_QUERIES
@@ -270,6 +271,13 @@ def feedback(page: Page) -> None:
     page.says("cosine at least {} of the way", ALIKE)
     page.says("worth {:.0f} comparisons)", TRUST_PRIOR)
     page.says("weighs 2 p − 1, from 0 to {}", MOST_TRUST)
+
+
+def training_sets(page: Page) -> None:
+    """docs/how-to/training-sets.md."""
+    train, dev, all_of_it = SPLITS.values()
+    page.says("{} % train, {} % dev and {} % test", train, dev - train, all_of_it - dev)
+    page.says("at most {} beside a right passage", MOST_NEGATIVES)
 
 
 def own_data(page: Page) -> None:
