@@ -661,19 +661,21 @@ class Flywheel:
         *,
         used: bool,
         why: str = "",
+        cited: Sequence[str] | None = None,
         user_id: str | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
     ) -> bool:
         """Record whether an answer was used, and why; it is divided like `answer_feedback`.
 
+        cited: as there: the passages that it was made of.
         False when the user opted out. Raises UnknownIdError, InputError.
         """
         self._require_own([retrieval_id], tenant, all_tenants)
         user, terms = self._hidden(user_id), self._terms(user_id)
         masked = self._mask.text(why)
         return append_adopted(
-            self._database, retrieval_id, used, masked, user, self._slot.get, terms
+            self._database, retrieval_id, used, masked, user, self._slot.get, terms, cited
         )
 
     def signal(

@@ -149,6 +149,9 @@ class AdoptedBody(Tenanted):
     retrieval_id: Text
     used: StrictBool
     why: Text = ""
+    cited: Annotated[
+        list[Text] | None, Field(description="The passages that it was made of; null: not known.")
+    ] = None
     user_id: Text | None = None
 
 

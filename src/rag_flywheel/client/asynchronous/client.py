@@ -524,6 +524,7 @@ class AsyncClient:
         *,
         used: bool,
         why: str = "",
+        cited: Sequence[str] | None = None,
         user_id: str | None = None,
         tenant: "Tenant | None" = None,
         all_tenants: bool = False,
@@ -533,6 +534,7 @@ class AsyncClient:
             "retrieval_id": recorded_id(retrieval_id),
             "used": used,
             "why": why,
+            "cited": None if cited is None else items("cited", cited, str),
             "user_id": user_id,
             **tenant_body(tenant, all_tenants),
         }

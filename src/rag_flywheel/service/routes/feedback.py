@@ -102,6 +102,7 @@ def adopted(body: AdoptedBody, call: Voter) -> Response:
         body.retrieval_id,
         used=body.used,
         why=body.why,
+        cited=body.cited,
         user_id=body.user_id,
         **named,
     )
