@@ -25,7 +25,7 @@ PACKAGE = ROOT / "src" / "rag_flywheel"
 SHELVES = [
     {"__init__", "__main__"},
     {"cli"},
-    {"bench", "client", "service"},
+    {"bench", "client", "service", "integrations"},
     {"tracing"},
     {"flywheel"},
     {"refresh", "report"},
@@ -342,7 +342,17 @@ def declared() -> set[str]:
         *project["dependencies"],
         *(
             extras[e]
-            for e in ("bundled-model", "formats", "pii", "dp", "service", "client", "otel", "bench")
+            for e in (
+                "bundled-model",
+                "formats",
+                "pii",
+                "dp",
+                "service",
+                "client",
+                "otel",
+                "bench",
+                "mcp",
+            )
         ),
     ]
     found = [line for part in lines for line in ([part] if isinstance(part, str) else part)]

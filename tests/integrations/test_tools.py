@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 
 from fakes import WordEncoder
-from rag_flywheel import Config, Flywheel, InputError, Passage, UnknownIdError
+from rag_flywheel import (
+    Config,
+    Flywheel,
+    InputError,
+    Passage,
+    RateLimitedError,
+    UnknownIdError,
+)
 from rag_flywheel.integrations.tool_results import NOTICE
 from rag_flywheel.integrations.tools import (
     AnswerResult,
@@ -222,7 +229,7 @@ def test_a_model_that_votes_a_thousand_times_is_stopped_and_told_so(fw: Flywheel
         said += [tools.give_feedback(shown, "secret", "helpful") for _ in range(10)]
     stopped = [each for each in said if isinstance(each, ToolProblem)]
     assert len(stopped) == 990
-    assert "10 votes were taken from this user within 60 minutes" in stopped[0].problem
+    assert "the limit of 10 votes by one user within 60 minutes is reached" in stopped[0].problem
     assert not stopped[0].retry
     assert len(fw.votes(1_000)) == 10
     other = KnowledgeTools(fw, user_id="bob", budget=budget)
@@ -234,9 +241,9 @@ def test_a_model_that_votes_a_thousand_times_is_stopped_and_told_so(fw: Flywheel
 def test_a_budget_fills_again_with_time() -> None:
     budget, waited = VoteBudget(1, window_s=0.05), threading.Event()
     budget.take("ann")
-    with pytest.raises(Exception, match="1 vote were taken|1 vote") as refused:
+    with pytest.raises(RateLimitedError, match="limit of 1 vote by one user"):
         budget.take("ann")
-    waited.wait(max(getattr(refused.value, "retry_after_s", 0.05), 0.05) + 0.01)
+    waited.wait(0.06)
     budget.take("ann")
 
 
@@ -482,7 +489,7 @@ def test_an_answer_that_is_too_many_votes_is_refused(fw: Flywheel) -> None:
     shown = str(searched(tools).retrieval_id)
     tools.give_feedback(shown, "reset", "helpful")
     found = problem(tools.submit_answer(QUOTE))
-    assert "1 vote were taken" in found.problem or "1 vote" in found.problem
+    assert "the limit of 1 vote" in found.problem
 
 
 def test_old_searches_are_forgotten_but_can_be_named(fw: Flywheel) -> None:

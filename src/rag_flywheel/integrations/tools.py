@@ -174,9 +174,9 @@ class VoteBudget:
             if len(given) >= self._most:
                 wait_s = given[0] + self._window_s - now
                 raise RateLimitedError(
-                    f"{counted(self._most, 'vote')} were taken from this user within "
-                    f"{self._window_s / 60:g} minutes, which is the limit; nothing was recorded. The next "
-                    f"one is taken in {wait_s:.0f} s",
+                    f"the limit of {counted(self._most, 'vote')} by one user within "
+                    f"{self._window_s / 60:g} minutes is reached; nothing was recorded. The next one is "
+                    f"taken in {wait_s:.0f} s",
                     wait_s,
                 )
             given.append(now)
@@ -384,16 +384,20 @@ class KnowledgeTools:
         )
 
     @tool
-    def submit_answer(self, answer: str, question: str = "") -> AnswerResult:
+    def submit_answer(
+        self, answer: str, retrieval_id: str = "", question: str = ""
+    ) -> AnswerResult:
         """Hand in the answer that you gave, so that the passages that it quotes are ranked better.
 
         Call it once, after answering from hits of search_knowledge.
 
         Args:
             answer: The text that you answered with, word for word.
+            retrieval_id: From the result of search_knowledge that you answered from; default: all since the
+                last answer.
             question: What the user asked, word for word.
         """
-        return self.record_answer(answer, question=question)
+        return self.record_answer(answer, retrieval_id or None, question=question)
 
     def record_answer(
         self, text: str, retrieval_id: str | None = None, *, question: str = ""
