@@ -40,10 +40,13 @@ def mcp(
     ] = None,
     user: Annotated[
         str | None,
-        typer.Option(envvar="RAG_FLYWHEEL_USER", help="Id of the user whose agent calls."),
+        typer.Option(
+            envvar="RAG_FLYWHEEL_USER", help="Id of the user whose agent calls; default: mcp."
+        ),
     ] = None,
     session: Annotated[
-        str | None, typer.Option(help="Id of the conversation; default: one for each start.")
+        str | None,
+        typer.Option(help="Id of the conversation, whose rephrased questions are noticed."),
     ] = None,
     tenant: Annotated[
         str | None,

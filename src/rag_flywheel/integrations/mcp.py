@@ -10,7 +10,6 @@ import re
 import signal
 import sys
 import threading
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +52,7 @@ A knowledge base whose ranking learns from feedback.
 ANSWER_INSTRUCTION = """\
 6. After an answer from hits, call submit_answer once with its text and the retrieval_id.
 """
+_ANYBODY = "mcp"
 _CALLERS = 256  # whose last searches are kept
 T = TypeVar("T", bound=ToolResult)
 MadeOf = Callable[..., ToolResult]
@@ -60,7 +60,12 @@ MadeOf = Callable[..., ToolResult]
 
 @dataclass(frozen=True)
 class Caller:
-    """Who every call is from, unless its key says otherwise."""
+    """Who every call is from, unless its key says otherwise.
+
+    user_id: None: the user is the key, and without keys all calls are of one user, "mcp".
+    session_id: the conversation; a question that is asked again in it, in other words, speaks against the
+        first answer, so that agents who ask in several words at once are given none.
+    """
 
     user_id: str | None = None
     session_id: str | None = None
@@ -73,7 +78,6 @@ class Callers:
 
     def __init__(self, knowledge: Knowledge, default: Caller, budget: VoteBudget) -> None:
         self._knowledge, self._default, self._budget = knowledge, default, budget
-        self._session_id = default.session_id or f"mcp {uuid.uuid4().hex}"
         self._tools: OrderedDict[str, KnowledgeTools] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -82,25 +86,23 @@ class Callers:
         key = key_of(context.request_context.request)
         default = self._default
         if key is None:
-            return self._made("", default.user_id, self._session_id, default.tenant)
+            return self._made("", default.user_id or _ANYBODY, default.tenant)
         if scope not in key.scopes:
             raise ToolError(f"this key lacks the scope {scope}")
         if None not in (key.tenant, default.tenant) and key.tenant != default.tenant:
             raise ToolError("this key is bound to another tenant than the server")
         tenant = default.tenant if key.tenant is None else key.tenant
         user = default.user_id or f"key {key.id}"
-        return self._made(key.id, user, f"{self._session_id} {key.id}", tenant)
+        return self._made(key.id, user, tenant)
 
-    def _made(
-        self, name: str, user_id: str | None, session_id: str, tenant: Tenant | None
-    ) -> KnowledgeTools:
+    def _made(self, name: str, user_id: str, tenant: Tenant | None) -> KnowledgeTools:
         with self._lock:
             found = self._tools.get(name)
             if found is None:
                 found = self._tools[name] = KnowledgeTools(
                     self._knowledge,
                     user_id=user_id,
-                    session_id=session_id,
+                    session_id=self._default.session_id,
                     tenant=tenant,
                     all_tenants=self._default.all_tenants and tenant is None,
                     budget=self._budget,

@@ -4,6 +4,9 @@ On loopback it serves this machine until a key is made; elsewhere it wants one. 
 """
 
 import json
+import signal
+import sys
+import threading
 from typing import Any
 
 import uvicorn
@@ -129,6 +132,8 @@ def run_http(
 ) -> None:
     """Serve over HTTP until SIGTERM or SIGINT. Raises ConfigError."""
     check_address(host, keys)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again at its end
     uvicorn.run(
         http_app(server, host, keys, index),
         host=host,

@@ -97,9 +97,9 @@ class RankingExplained(ToolResult):
     """Why a passage stands where it does.
 
     intercept + the sum of terms + evidence = score, the logarithm of its chance. terms: the weighted
-    features. evidence: what votes on this and on similar questions add. helpful, harmful: how many votes that
-    are, on n_questions past questions. known: how it is known to be an answer. as_of: "then", as it was
-    shown, or "now".
+    features. evidence: what votes on this and on similar questions add. helpful, harmful: how many of
+    these are on the passage itself, for n_questions past questions. known: how it is known to be an
+    answer. as_of: "then", as it was shown, or "now".
     """
 
     passage_id: str

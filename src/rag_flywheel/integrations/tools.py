@@ -557,7 +557,8 @@ class KnowledgeTools:
     def _explained(self, hit: Hit, as_of: str) -> RankingExplained:
         """The numbers alone: past questions are other users' words."""
         why = hit.explanation
-        behind = self._knowledge.votes_behind(hit, **self._of_tenant())
+        every = self._knowledge.votes_behind(hit, **self._of_tenant())
+        behind = [each for each in every if each.passage_id == hit.passage_id]
         return RankingExplained(
             hit.passage_id,
             hit.rank,
