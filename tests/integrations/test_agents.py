@@ -1,4 +1,4 @@
-"""The tools in agents of three frameworks: fake models search, vote and answer, and the next order differs."""
+"""The tools in agents of three frameworks: fake models search, vote and answer; the next order differs."""
 
 import asyncio
 import json
