@@ -27,6 +27,16 @@ def fw(tmp_path: Path) -> Iterator[Flywheel]:
         yield found
 
 
+@pytest.fixture(autouse=True)
+def loop() -> Iterator[None]:
+    """An event loop that is closed: `run_sync` of Pydantic-AI leaves its own open."""
+    own = asyncio.new_event_loop()
+    asyncio.set_event_loop(own)
+    yield
+    own.close()
+    asyncio.set_event_loop(None)
+
+
 def order(fw: Flywheel) -> list[str]:
     return [hit.passage_id for hit in fw.retrieve(QUERY, record=False).hits]
 
