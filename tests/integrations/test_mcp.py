@@ -385,6 +385,7 @@ def test_an_index_with_tenants_wants_one_named(
         (["--http", "127.0.0.1:x"], 2, "is no address"),
         (["--http", "127.0.0.1:99999"], 2, "is no address"),
         (["--tenant", "a", "--all-tenants"], 2, "exclude each other"),
+        (["--tenant", "a"], 1, "the index has no tenants"),
         (["--http", "0.0.0.0:0"], 1, "there is no key; make one"),
         (["--http", "[::]:0"], 1, "there is no key; make one"),
         (["--http", "example.org:0"], 1, "there is no key; make one"),

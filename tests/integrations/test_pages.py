@@ -1,4 +1,4 @@
-"""The programs of the pages on agents and MCP, run as they stand, and what hosts are told to put into settings."""
+"""The programs of the pages on agents and MCP, run as they stand, and the settings of a host."""
 
 import asyncio
 import json

@@ -75,6 +75,10 @@ def mcp(
     address = None if http is None else _address(http)
     if tenant is not None and all_tenants:
         raise typer.BadParameter("--tenant and --all-tenants exclude each other")
+    if service is None:
+        from rag_flywheel.deploy.folder import require_index
+
+        require_index(index)
     try:
         from rag_flywheel.integrations.mcp import (
             knowledge_server,
@@ -146,11 +150,14 @@ def _service(url: str, key: str | None) -> Iterator[tuple[Any, _NamedBy]]:
 
 
 def _require_tenant(knowledge: Any, caller: "Caller") -> None:
-    """Raises ConfigError when the index has tenants, and none is named."""
+    """Raises ConfigError when an index in a folder has tenants and none is named, and InputError when one is
+    named that it cannot have."""
     config = getattr(knowledge, "config", None)
-    if config is None or config.tenant_key is None or not config.tenant_required:
+    if config is None:
         return
-    if caller.tenant is None and not caller.all_tenants:
+    if caller.tenant is not None:
+        knowledge.passages(n=1, tenant=caller.tenant)
+    elif config.tenant_key is not None and config.tenant_required and not caller.all_tenants:
         raise ConfigError(
             f"the index has tenants (tenant_key = {config.tenant_key!r}), and none is named; name one with "
             "--tenant, or give --all-tenants for all of them"
