@@ -41,4 +41,5 @@ def _measured(page: Page) -> None:
 
 def mcp(page: Page) -> None:
     """docs/how-to/mcp.md."""
+    page.lets("example", "--http 127.0.0.1:8001", "--http 0.0.0.0:8001")
     page.says("how much feedback one user may give: {}", tools.VOTES_PER_HOUR)
