@@ -391,6 +391,17 @@ def test_what_an_answer_quotes_is_adopted(knowledge: Any) -> None:
     assert tools.record_answer(answer).quoted == []  # that search is answered
 
 
+def test_an_answer_is_to_the_searches_since_the_last_one(knowledge: Any) -> None:
+    tools = KnowledgeTools(knowledge)
+    searched(tools)
+    assert tools.record_answer("In other words, use the button.").quoted == []
+    later = searched(tools, "refund of an order", k=1)
+    assert "reset" not in {hit.passage_id for hit in later.hits}
+    assert tools.record_answer(f"As I said: {QUOTE}").quoted == []
+    searched(tools)
+    assert len(tools.record_answer(f"Once more: {QUOTE}").quoted) == 1
+
+
 def tools_result(shown: SearchResult, passage_id: str, n_words: int) -> AnswerResult:
     from rag_flywheel.integrations.tool_results import QuotedPassage
 

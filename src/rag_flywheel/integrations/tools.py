@@ -417,6 +417,8 @@ class KnowledgeTools:
         found: list[QuotedPassage] = []
         recorded = False
         for id_, query, texts in self._answered_from(retrieval_id):
+            with self._lock:
+                self._unanswered.discard(id_)
             of_each = self._quotes(text, texts, [query, question])
             if not of_each:
                 continue
@@ -432,8 +434,6 @@ class KnowledgeTools:
             )
             recorded = self._voted(adopt) or recorded
             found += [QuotedPassage(id_, quote.passage_id, quote.n_words) for quote in of_each]
-            with self._lock:
-                self._unanswered.discard(id_)
         return AnswerResult(recorded, found)
 
     def _voted(self, record: Callable[[], bool]) -> bool:
