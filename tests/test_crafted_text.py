@@ -232,6 +232,7 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "Flywheel.adopted retrieval_id": (lambda fw, _, x: fw.adopted(x, used=True), ANYTHING),
     "Flywheel.adopted run": (lambda fw, _, x: fw.adopted(run=x, used=True), ANYTHING),
     "Flywheel.adopted why": (lambda fw, r, x: fw.adopted(r, used=True, why=x), ANYTHING),
+    "Flywheel.adopted cited": (lambda fw, r, x: fw.adopted(r, used=True, cited=[x]), ANYTHING),
     "Flywheel.adopted user_id": (lambda fw, r, x: fw.adopted(r, used=True, user_id=x), ANYTHING),
     "Flywheel.signal retrieval_id": (lambda fw, _, x: fw.signal(x, "copied"), ANYTHING),
     "Flywheel.signal run": (lambda fw, _, x: fw.signal(run=x, kind="copied"), ANYTHING),

@@ -714,13 +714,15 @@ class Flywheel:
         run: str | None = None,
         used: bool,
         why: str = "",
+        cited: Sequence[str] | None = None,
         user_id: str | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
     ) -> bool:
         """Record whether an answer was used, and why; it is divided like `answer_feedback`.
 
-        run: as in `answer_feedback`. False when the user opted out. Raises UnknownIdError, InputError.
+        run, cited: as there; cited are the passages that it was made of.
+        False when the user opted out. Raises UnknownIdError, InputError.
         """
         if run is not None:
             found = self._run(retrieval_id, run, tenant, all_tenants)
@@ -729,17 +731,18 @@ class Flywheel:
                     id_,
                     used=used,
                     why=why,
+                    cited=own,
                     user_id=user_id,
                     tenant=tenant,
                     all_tenants=all_tenants,
                 )
-                for id_ in found.every()
+                for id_, own in found.citing(cited).items()
             )
         self._require_own([retrieval_id], tenant, all_tenants)
         user, terms = self._hidden(user_id), self._terms(user_id)
         masked = self._mask.text(why)
         return append_adopted(
-            self._database, retrieval_id, used, masked, user, self._slot.get, terms
+            self._database, retrieval_id, used, masked, user, self._slot.get, terms, cited
         )
 
     def signal(

@@ -173,6 +173,8 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
         "review accept": [["review", "accept", f"no{BAD}"], ["review", "accept", item]],
         "review reject": [["review", "reject", f"no{BAD}"], ["review", "reject", item]],
         "serve": [["serve", "--origin", BAD], ["serve", "--host", "0.0.0.0", "--port", "1"]],
+        "mcp": [["mcp", "--http", BAD], ["mcp", "--http", "0.0.0.0:1"], ["mcp", "--tenant", BAD],
+                ["mcp", "--service", BAD, "--key", BAD]],
         "keys add": [["keys", "add", BAD, "--scope", "read"], ["keys", "add", "n", "--scope", BAD],
                      ["keys", "add", ID, "--scope", "vote", "--tenant", BAD, "--only", BAD]],
         "keys list": [["keys", "list"]],

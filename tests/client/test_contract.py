@@ -137,6 +137,7 @@ def scenario(x: Any) -> Iterator[Any]:
     yield x.answer(asked.id, "Three days.")
     yield x.answer_feedback(asked.id, "helpful", answer="three days", cited=["new"], user_id="cid")
     yield x.adopted(asked.id, used=False, why="too long", user_id="dan")
+    yield x.adopted(asked.id, used=True, cited=["new"], user_id="don")
     yield x.signal(asked.id, "copied", passage_id="new", user_id="eve")
     yield x.signal(asked.id, "rating", 4, user_id="fay")
     yield x.correct(asked.id, "reset", user_id="gus")

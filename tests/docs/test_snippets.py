@@ -56,6 +56,9 @@ NOT_RUN = {
     ("docs/how-to/dashboard.md", "make serve-demo"),
     ("docs/how-to/dashboard.md", "pip install"),
     ("docs/how-to/dashboard.md", "rag-flywheel keys add"),
+    ("docs/how-to/mcp.md", "pip install"),
+    ("docs/how-to/mcp.md", "rag-flywheel mcp"),
+    ("docs/how-to/mcp.md", "rag-flywheel keys add"),
     ("docs/how-to/monitoring.md", "rag-flywheel keys add"),
     ("docs/how-to/run-it.md", "pip install"),
     ("docs/how-to/run-it.md", "rag-flywheel keys add"),
@@ -73,8 +76,13 @@ NOT_RUN = {
 FRAMEWORK_PAGES: dict[str, str] = runpy.run_path(str(ROOT / "tests" / "environments.py"))[
     "FRAMEWORK_PAGES"
 ]
-ELSEWHERE = {"docs/how-to/run-the-service.md"}
-"""Pages whose programs tests/slow/test_service_docs.py runs, against a service."""
+ELSEWHERE = {
+    "docs/how-to/run-the-service.md",
+    "docs/how-to/agents.md",
+    "docs/how-to/mcp.md",
+}
+"""Pages whose programs are run elsewhere: tests/slow/test_service_docs.py runs those of the first against a
+service, tests/integrations/test_pages.py those that need a framework."""
 READ = {"json", "html"}
 """What is only read, not run."""
 KINDS = {"python", "console", "sh", "text", "toml", "ini", "javascript", "bash"} | READ

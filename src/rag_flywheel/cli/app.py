@@ -25,6 +25,7 @@ from rag_flywheel.cli.feedback import coverage, feedback, gaps
 from rag_flywheel.cli.golden import GOLDEN_HELP, REVIEW_HELP, golden, review
 from rag_flywheel.cli.health import health
 from rag_flywheel.cli.imports import IMPORT_HELP, imports
+from rag_flywheel.cli.mcp import mcp
 from rag_flywheel.cli.messages import (
     UsageError,
     failed,
@@ -324,7 +325,7 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Passages": (remove, status, health, gaps, coverage),
     "Versions and safety": (versions, rollback, release, verify, repair, backup, restore, log),
     "Users": (*RATERS, forget, opt_out, *PRIVACY),
-    "Service": (serve,),
+    "Service": (serve, mcp),
     "Measurement": (demo, bench),
 }
 for _group, _commands in _GROUPS.items():

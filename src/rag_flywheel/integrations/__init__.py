@@ -1,1 +1,1 @@
-"""Other frameworks, each in a module of its own that imports its library: import the one you use."""
+"""Adapters for frameworks and agents; each module imports its library only when it is used."""

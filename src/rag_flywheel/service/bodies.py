@@ -180,6 +180,9 @@ class AdoptedBody(OfARetrieval):
 
     used: StrictBool
     why: Text = ""
+    cited: Annotated[
+        list[Text] | None, Field(description="The passages that it was made of; null: not known.")
+    ] = None
     user_id: Text | None = None
 
 

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from stated import decisions, explained, gains, notes, readme, settings, speed
+from stated import agents, decisions, explained, gains, notes, readme, settings, speed
 from stated.page import Page
 from stated.results import ROOT
 
@@ -21,6 +21,7 @@ STATEMENTS: dict[str, Callable[[Page], None]] = {
     "docs/explanation/the-gate.md": explained.gate,
     "docs/explanation/tuning.md": explained.tuning,
     "docs/explanation/when-votes-do-not-help.md": gains.when,
+    "docs/how-to/agents.md": agents.agents,
     "docs/how-to/backup.md": settings.backups,
     "docs/how-to/changing-documents.md": settings.changing,
     "docs/how-to/cron-and-systemd.md": settings.cron,
@@ -30,6 +31,7 @@ STATEMENTS: dict[str, Callable[[Page], None]] = {
     "docs/how-to/known-answers.md": settings.known,
     "docs/how-to/languages.md": settings.languages,
     "docs/how-to/own-data-in-the-benchmark.md": settings.own_data,
+    "docs/how-to/mcp.md": agents.mcp,
     "docs/how-to/monitoring.md": settings.monitoring,
     "docs/how-to/privacy-requests.md": settings.privacy,
     "docs/how-to/run-it.md": settings.running,

@@ -533,6 +533,7 @@ class Client:
         run: str | None = None,
         used: bool,
         why: str = "",
+        cited: Sequence[str] | None = None,
         user_id: str | None = None,
         tenant: "Tenant | None" = None,
         all_tenants: bool = False,
@@ -542,6 +543,7 @@ class Client:
             **retrieval_or_run(retrieval_id, run),
             "used": used,
             "why": why,
+            "cited": None if cited is None else items("cited", cited, str),
             "user_id": user_id,
             **tenant_body(tenant, all_tenants),
         }

@@ -70,6 +70,15 @@ def _about(
     return choose(call.fw.run(body.retrieval_id, body.run, **named))
 
 
+def _cited(
+    call: Call, named: TenantArguments, body: OfARetrieval, cited: list[str] | None
+) -> dict[str, list[str] | None]:
+    """By the id of each retrieval that a verdict on an answer is about: the passages that it rests on."""
+    if body.run is None:
+        return {check_retrieval_id(body.retrieval_id): cited}
+    return call.fw.run(body.retrieval_id, body.run, **named).citing(cited)
+
+
 def _votes(call: Call, named: TenantArguments, given: Sequence[OneVote]) -> Response:
     votes = [
         Vote(each.retrieval_id, each.passage_id, each.verdict, each.user_id, each.reason)
@@ -108,11 +117,7 @@ def relevance(body: RelevanceBody, call: Voter) -> Response:
 def answer_feedback(body: AnswerFeedbackBody, call: Voter) -> Response:
     """Record a verdict on a whole answer, divided among the passages that it rests on."""
     named = call.tenant(body.tenant, body.all_tenants)
-    cited: dict[str, list[str] | None]
-    if body.run is None:
-        cited = {check_retrieval_id(body.retrieval_id): body.cited}
-    else:
-        cited = call.fw.run(body.retrieval_id, body.run, **named).citing(body.cited)
+    cited = _cited(call, named, body, body.cited)
 
     def write(id_: str) -> bool:
         return call.fw.answer_feedback(
@@ -132,13 +137,15 @@ def answer_feedback(body: AnswerFeedbackBody, call: Voter) -> Response:
 def adopted(body: AdoptedBody, call: Voter) -> Response:
     """Record whether an answer was used."""
     named = call.tenant(body.tenant, body.all_tenants)
-    ids = _about(call, named, body, Run.every)
+    cited = _cited(call, named, body, body.cited)
 
     def write(id_: str) -> bool:
-        return call.fw.adopted(id_, used=body.used, why=body.why, user_id=body.user_id, **named)
+        return call.fw.adopted(
+            id_, used=body.used, why=body.why, cited=cited[id_], user_id=body.user_id, **named
+        )
 
-    casts = [Cast("adopted", id_, body.user_id) for id_ in ids]
-    return record(call, named, casts, lambda: sum(map(write, ids)))
+    casts = [Cast("adopted", id_, body.user_id) for id_ in cited]
+    return record(call, named, casts, lambda: sum(map(write, cited)))
 
 
 @router.post("/signals", response_model=Recorded)
