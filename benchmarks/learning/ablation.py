@@ -19,6 +19,7 @@ import numpy as np
 from rag_flywheel import Config, Flywheel
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.machine import commit
+from rag_flywheel.encode.encoder_slot import OneEncoder
 from rag_flywheel.bench.measures import mean, ndcg_at_10
 from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.setup import Bench, prepare
@@ -52,7 +53,7 @@ def run(name: str) -> dict[str, Any]:
             n_votes = _cast(fw, bench)
         assert bench.encoder is not None
         database = Database(bench.base / FILE_NAME)
-        version, _ = read_live(bench.base, database, LastLoaded(bench.encoder))
+        version, _ = read_live(bench.base, database, LastLoaded(OneEncoder(bench.encoder)))
         encoder = bench.encoder
         past = read_past(database, Source(encoder, Config()), until=2**62)
         examples = ExampleBuilder(database, version, Lookups(0), 100).past(past)

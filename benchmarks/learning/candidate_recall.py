@@ -19,6 +19,7 @@ import numpy as np
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import asking
 from rag_flywheel.bench.machine import commit
+from rag_flywheel.encode.encoder_slot import OneEncoder
 from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
@@ -51,7 +52,7 @@ def run(name: str) -> dict[str, Any]:
                 fw.refresh()
         assert bench.encoder is not None, "the vectors of the queries are prepared"
         database = Database(bench.base / FILE_NAME)
-        version, frozen_at = read_live(bench.base, database, LastLoaded(bench.encoder))
+        version, frozen_at = read_live(bench.base, database, LastLoaded(OneEncoder(bench.encoder)))
         config = Config(encoder="")
         with database.snapshot() as conn:
             source = Source(bench.encoder, config)

@@ -242,7 +242,8 @@ class Flywheel:
                 with disk_errors(root):
                     reconcile(root, database, wait_s=0.0)
             given = encoder if encoder is not None else found.encoder
-            return cls(root, found, database, EncoderSlot(database, given), user_key, trust, mask)
+            slot = EncoderSlot(database, given, by_settings=encoder is None)
+            return cls(root, found, database, slot, user_key, trust, mask)
         except BaseException:
             database.close()
             raise
@@ -494,13 +495,13 @@ class Flywheel:
         found = self._serving().retrieve([self._mask.text(query)], asked)[0]
         within = self._config.rephrased_within_s
         if found.id is not None and session_id is not None and within > 0 and not self._postponed:
-            least, revision = self._serving().alike()
+            least, encoder = self._serving().alike()
             note_rephrased(
                 self._database,
                 found.id,
                 within_s=within,
                 least_cosine=least,
-                vectors=(revision, self._slot.get().dim),
+                vectors=(encoder.revision, encoder.dim),
                 wait_s=self._config.record_wait_s,
             )
         return found
@@ -1121,7 +1122,7 @@ class Flywheel:
                 self._root,
                 self._database,
                 self._config,
-                self._slot.get(),
+                self._slot,
                 self.lookups,
                 (before, after),
                 n=n,
@@ -1351,7 +1352,7 @@ class Flywheel:
                     self._root,
                     self._database,
                     self._config,
-                    self._slot.get(),
+                    self._slot,
                     self.lookups,
                     self._postponed,
                     self._indexes,

@@ -111,7 +111,7 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
     n_embedded = _embed(running)
     staged = deploy.stage(root)
     try:
-        before = live_model(root, live)
+        before = live_model(root, live, encoder)
         model = Model(lost=before.lost) if running.anew else before
         # passages embedded again have other vectors than those in the parent's index
         parent = _parent(root, live, encoder) if not n_embedded else None
