@@ -19,12 +19,12 @@ import numpy as np
 from rag_flywheel import Config, Flywheel
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.machine import commit
-from rag_flywheel.encode.encoder_slot import OneEncoder
 from rag_flywheel.bench.measures import mean, ndcg_at_10
 from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.curate.source import Source
+from rag_flywheel.encode.encoder_slot import OneEncoder
 from rag_flywheel.formats.beir import Split
 from rag_flywheel.improve.examples import Examples, Floats
 from rag_flywheel.improve.fit import FREE, MOST_QUERIES, STRENGTH

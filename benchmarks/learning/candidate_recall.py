@@ -19,12 +19,12 @@ import numpy as np
 from rag_flywheel.bench.collection import find_collection
 from rag_flywheel.bench.cycles import asking
 from rag_flywheel.bench.machine import commit
-from rag_flywheel.encode.encoder_slot import OneEncoder
 from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
+from rag_flywheel.encode.encoder_slot import OneEncoder
 from rag_flywheel.rank.evidence import Asked, evidence_for
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import EmbeddedText

@@ -48,7 +48,7 @@ from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.encoder_slot import EncoderSlot
 from rag_flywheel.encode.make import make_encoder
 from rag_flywheel.encode.too_long import count_too_long
-from rag_flywheel.encoder import Encoder, TextEncoder
+from rag_flywheel.encoder import Encoder, TextEncoder, check_encoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.anchors import Site
 from rag_flywheel.formats.chunks import Chunking
@@ -98,6 +98,7 @@ from rag_flywheel.records import (
     VersionStory,
     Vote,
 )
+from rag_flywheel.refresh.change_encoder import change_encoder, drop_change
 from rag_flywheel.refresh.due import When
 from rag_flywheel.refresh.job import Job
 from rag_flywheel.refresh.refresh import refresh, refresh_locked
@@ -1076,6 +1077,50 @@ class Flywheel:
         if (server := self._server) is not None:
             server.renew()
         return report
+
+    def change_encoder(
+        self,
+        encoder: Encoder | str,
+        *,
+        force: bool = False,
+        progress: bool | Progress = False,
+    ) -> RefreshReport:
+        """Embed all passages with another encoder beside the live version, encode past questions with it,
+        and make a version of it live if the gate lets it in; votes and all else that users said stay.
+
+        The live version serves, and may be refreshed, while passages are embedded; then held-out and golden
+        questions are ranked by both. The report says "promoted", or "rejected" and why: nothing has changed
+        then but that the vectors are kept, so that the next call has little to embed. Killed at any moment,
+        it goes on at the next call. `rollback` goes back to a version of the encoder before. This object
+        answers from the new version when this returns, and takes an encoder object for its own.
+
+        encoder: as for `open`. Its revision must be one of its own.
+        force: make the version live whatever the gate says, also where too few questions have votes to tell.
+        Raises LockedError while another process changes the encoder; StorageError while a change to
+        another one is under way, or a rollback holds votes back; EncoderNotFoundError, EncoderError,
+        DiskFullError.
+        """
+        self._database.require_writable()
+        to = make_encoder(encoder) if isinstance(encoder, str) else check_encoder(encoder)
+        spec = encoder if isinstance(encoder, str) else ""
+        old_spec = self._slot.spec()
+        with Bars() as bars:
+            job = self._job(as_progress(progress, bars))
+            report = change_encoder(job, to, spec, old_spec=old_spec, forced=force)
+        if report.outcome != "rejected":
+            self._slot.use(to)
+            self._config = replace(self._config, encoder=spec)
+        if (server := self._server) is not None:
+            server.renew()
+        return report
+
+    def drop_encoder_change(self) -> int:
+        """Give up a change of the encoder that did not go live, and delete its vectors; returns how many.
+
+        Raises LockedError while it is being made.
+        """
+        self._database.require_writable()
+        return drop_change(self._root, self._database)
 
     def versions(self) -> list[VersionInfo]:
         """The index versions on disk, the newest first."""

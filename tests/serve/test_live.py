@@ -16,10 +16,10 @@ import pytest
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage, restore
 from rag_flywheel.curate.source import Source
-from rag_flywheel.encode.encoder_slot import OneEncoder
 from rag_flywheel.deploy import restore as restoring
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.deploy.versions import CURRENT
+from rag_flywheel.encode.encoder_slot import OneEncoder
 from rag_flywheel.errors import ClosedError, CorruptFileError, StorageError
 from rag_flywheel.records import Hit
 from rag_flywheel.serve.answers import Request

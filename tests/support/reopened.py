@@ -9,8 +9,8 @@ import pytest
 from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.curate.source import Source
-from rag_flywheel.encode.encoder_slot import OneEncoder
 from rag_flywheel.deploy.loaded import LoadedVersion
+from rag_flywheel.encode.encoder_slot import OneEncoder
 from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.catch_up import initial_state
 from rag_flywheel.serve.live import LiveState

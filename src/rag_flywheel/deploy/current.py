@@ -8,8 +8,8 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from rag_flywheel import disk
 from rag_flywheel import config as settings
+from rag_flywheel import disk
 from rag_flywheel.deploy.origin import foreign_versions, is_foreign
 from rag_flywheel.deploy.quarantine import quarantine
 from rag_flywheel.deploy.versions import (

@@ -111,7 +111,7 @@ class EncoderSlot:
     def __init__(
         self, database: Database, given: Encoder | str, *, by_settings: bool = False
     ) -> None:
-        """given: the encoder, or its spec; by_settings: the settings of the folder name it, not the caller."""
+        """given: the encoder, or its spec; by_settings: the settings of the folder name it, no caller."""
         self._database = database
         self._given = given
         self._by_settings = by_settings

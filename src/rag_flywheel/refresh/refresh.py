@@ -112,7 +112,7 @@ def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> R
                 if changed:
                     journal.write_meta(conn, _PEOPLE, str(job.config.memory_min_users))
     try:
-        _finish(job, live, report)
+        finish(job, live, report)
     except StorageError as error:
         if anew or report.outcome != "promoted":
             raise
@@ -124,7 +124,7 @@ def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> R
     return report
 
 
-def _finish(job: Job, live: Live, report: RefreshReport) -> None:
+def finish(job: Job, live: Live, report: RefreshReport) -> None:
     """Record a refresh and delete what is no longer needed; on an error its version stays live."""
     with job.database.transaction() as conn:
         journal.record_refresh(conn, report)
