@@ -98,7 +98,7 @@ from rag_flywheel.records import (
     VersionStory,
     Vote,
 )
-from rag_flywheel.refresh.change_encoder import change_encoder, drop_change
+from rag_flywheel.refresh.change_encoder import change_encoder, drop_change, prepare_encoder
 from rag_flywheel.refresh.due import When
 from rag_flywheel.refresh.job import Job
 from rag_flywheel.refresh.refresh import refresh, refresh_locked
@@ -1103,7 +1103,7 @@ class Flywheel:
         self._database.require_writable()
         to = make_encoder(encoder) if isinstance(encoder, str) else check_encoder(encoder)
         spec = encoder if isinstance(encoder, str) else ""
-        old_spec = self._slot.spec()
+        old_spec = self._slot.spec() or self._config.encoder
         with Bars() as bars:
             job = self._job(as_progress(progress, bars))
             report = change_encoder(job, to, spec, old_spec=old_spec, forced=force)
@@ -1178,12 +1178,21 @@ class Flywheel:
         """Make a version live again (None: the one before the live one); returns its id.
 
         Votes that came after it was built stay stored and count again after `release`. Added and
-        removed passages are not rolled back. hold: refreshes leave it live until `release`. Raises
-        UnknownIdError, CorruptFileError, LockedError.
+        removed passages are not rolled back. hold: refreshes leave it live until `release`.
+        A version of another encoder is answered from with that one: passages added since are embedded with
+        it first. Raises UnknownIdError, CorruptFileError, LockedError; EncoderNotFoundError and
+        EncoderMismatchError where that encoder cannot be had, and then all stays as it is.
         """
         self._database.require_writable()
         with self._files():
-            return rollback.roll_back(self._root, self._database, version, hold=hold).version
+            job = self._job(None)
+            return rollback.roll_back(
+                self._root,
+                self._database,
+                version,
+                hold=hold,
+                prepare=lambda manifest: prepare_encoder(job, self._slot, manifest),
+            ).version
 
     def release(self) -> bool:
         """End a rollback, so that later votes count and refreshes go on; False when none was held."""

@@ -118,6 +118,8 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
         "coverage": [["coverage"], ["coverage", "--tenant", BAD]],
         "export": [["export", f"out{BAD}"], ["export", f"out{BAD}"]],
         "versions": [["versions"], ["versions", "--explain", first], ["versions", "--explain", BAD]],
+        "change-encoder": [["change-encoder", f"no{BAD}:x"], ["change-encoder", BAD],
+                           ["change-encoder", "--drop"]],
         "rollback": [["rollback", BAD]],
         "release": [["release"]],
         "verify": [["verify"]],

@@ -18,11 +18,12 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.current import name_encoder, read_current
 from rag_flywheel.deploy.files import files_below
 from rag_flywheel.deploy.lock import change_lock, refresh_lock
+from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.prune import drop_vectors_of, revisions_in_use
 from rag_flywheel.deploy.verify import note_checked
 from rag_flywheel.deploy.versions import list_versions, version_folder
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.encoder import Encoder
+from rag_flywheel.encoder import Encoder, Encoders
 from rag_flywheel.errors import (
     DiskFullError,
     EncoderError,
@@ -38,6 +39,7 @@ from rag_flywheel.refresh.next_version import next_version
 from rag_flywheel.refresh.other_encoder import Change
 from rag_flywheel.refresh.refresh import finish, refresh_locked
 from rag_flywheel.refresh.start import read_live
+from rag_flywheel.refresh.tuned_encoder import encode_questions
 from rag_flywheel.store import encoders, golden, passages, votes, wall_clock
 from rag_flywheel.store.corpus import embed
 from rag_flywheel.store.database import Database
@@ -45,9 +47,14 @@ from rag_flywheel.store.encoders import EncoderChange, KnownEncoder
 from rag_flywheel.store.vectors import noted_revisions
 
 log = logging.getLogger("rag_flywheel")
+_ANY_TEXT = ("a",)
 _AT_ONCE = 8_192  # texts in memory
 _WAIT_S = 600.0  # for a refresh that is running
 _ROW = 100  # bytes of a stored vector besides its numbers
+_TO_DO = (
+    "its vectors are kept: try again with more votes or known answers, make it live with --force "
+    "(force=True), or give it up with --drop (drop_encoder_change)"
+)
 _SPARE = 50_000_000  # bytes that stay free, for what others write
 
 
@@ -106,6 +113,20 @@ def drop_change(root: Path, database: Database) -> int:
             if found.to.revision not in used:
                 encoders.forget(conn, found.to.revision)
         return n
+
+
+def prepare_encoder(job: Job, every: Encoders, manifest: Manifest) -> None:
+    """Store what a version of another encoder lacks, which is to go live again: vectors of passages added,
+    and of questions asked, since. Call only while holding the refresh lock.
+
+    Raises EncoderMismatchError, EncoderNotFoundError, EncoderError when that encoder cannot be had.
+    """
+    encoder = every.of(manifest.encoder, manifest.revision, manifest.dim)
+    source = Source(encoder, job.config)
+    source.queries.encode(_ANY_TEXT)  # loads it, so that no version goes live that nobody can serve
+    _embed_beside(job, encoder)
+    if manifest.tuned is None:
+        encode_questions(job.database, source, job.progress)
 
 
 def _already_live(job: Job, new: KnownEncoder, began: float) -> RefreshReport:
@@ -229,7 +250,7 @@ def _changed(job: Job, to: Encoder, forced: bool, began: float) -> RefreshReport
             if found is not None:
                 encoders.write_change(conn, replace(found, refused=report.reason))
         log.info("change of the encoder: not live: %s", report.reason)
-        return report
+        return replace(report, reason=f"{to.name} is not live: {report.reason}; {_TO_DO}")
     with database.transaction() as conn:
         encoders.end_change(conn)
     try:

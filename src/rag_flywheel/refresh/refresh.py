@@ -14,7 +14,7 @@ from pathlib import Path
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy import prune
 from rag_flywheel.deploy import versions as deploy
-from rag_flywheel.deploy.current import set_aside_foreign
+from rag_flywheel.deploy.current import name_encoder, set_aside_foreign
 from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.prune import drop_dead_vectors
 from rag_flywheel.deploy.verify import note_checked
@@ -77,6 +77,7 @@ def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> R
         log.info("refresh: cleaned up after %d unfinished", left)
     set_aside_foreign(root, database)
     live = read_live(root, database)
+    name_encoder(root, database)  # where what changed it was ended before it could
     mutes_until = _unlearned_mutes(database, live)
     people = _people_learned(database)
     changed = people != job.config.memory_min_users and _may_learn(live)
