@@ -1109,6 +1109,7 @@ class Flywheel:
             report = change_encoder(job, to, spec, old_spec=old_spec, forced=force)
         if report.outcome != "rejected":
             self._slot.use(to)
+        if report.outcome == "promoted":
             self._config = replace(self._config, encoder=spec)
         if (server := self._server) is not None:
             server.renew()

@@ -228,6 +228,11 @@ def _changed(job: Job, to: Encoder, forced: bool, began: float) -> RefreshReport
     """Bring the live version up to date, and build one of the other encoder beside it. Call only while
     holding the refresh lock."""
     root, database = job.root, job.database
+    with database.reading() as conn:
+        if (found := encoders.change(conn)) is None or found.to.revision != to.revision:
+            raise StorageError(
+                f"a backup of {root} was restored while its encoder was changed; run change-encoder again"
+            )
     old_job = replace(job, config=replace(job.config, tune="off"))
     if read_current(root) is not None or _may_be_compared(database):
         try:
