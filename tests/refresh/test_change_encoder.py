@@ -105,7 +105,7 @@ def test_its_story_and_the_history_tell_what_was_weighed(kb: Path) -> None:
         assert any(s.startswith("encoder changed from words: held-out") for s in told.sentences)
         assert any("log-likelihood of held-out votes: +" in s and "±" in s for s in told.sentences)
         assert told.scores["change_gain"] == report.scores["gain"]
-        assert any("another encoder" in entry.text for entry in fw.history())
+        assert any("the change of the encoder" in entry.text for entry in fw.history())
         assert fw.refreshes(1)[0].reason == report.reason
 
 

@@ -20,7 +20,7 @@ _ATTEMPTS = 1_000  # that failures are looked for in
 _ARMS = {
     "weights": "new parameters",
     "encoder": "tuned encoder",
-    "change": "another encoder in the place of that",
+    "change": "the change of the encoder",
 }
 _WITHOUT_TEST = {
     "withdrawn": "{}: withdrawn, since votes behind them do not count any more; the looks before count on",
