@@ -27,6 +27,7 @@ from rag_flywheel.bench.cycles import SHOWN, answers
 from rag_flywheel.bench.machine import commit
 from rag_flywheel.bench.measures import mean, ndcg_at_10
 from rag_flywheel.bench.prepared import read_prepared
+from rag_flywheel.bench.setup import only
 from rag_flywheel.bench.users import Users
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.formats.beir import Collection, Split, read_beir
@@ -34,6 +35,7 @@ from rag_flywheel.records import Vectors
 
 SEED, USERS = 0, Users(eta=1.0, eps=0.2)
 NARROW, WIDE = 32, 512
+MOST_ASKED, MOST_SCORED = 1_500, 500  # queries, by seed
 CHANGES = {
     "better": ("narrow", "whole"),
     "worse": ("whole", "narrow"),
@@ -85,8 +87,14 @@ def scored(fw: Flywheel, collection: Collection) -> dict[str, float]:
     return {
         name: mean(ndcg_at_10(split.qrels, answers(fw, split, 10)))
         for name in ("test", "train")
-        for split in (collection.splits[name],)
+        for split in (some(collection.splits[name], MOST_SCORED),)
     }
+
+
+def some(split: Split, n: int) -> Split:
+    """At most n of the queries of a split; the more are those of the fewer and others."""
+    order = np.random.default_rng(SEED).permutation(sorted(split.queries)).tolist()
+    return only(split, sorted(order[:n]))
 
 
 def change(collection: Collection, whole: Encoder, which: str, root: Path) -> dict[str, Any]:
@@ -95,7 +103,7 @@ def change(collection: Collection, whole: Encoder, which: str, root: Path) -> di
         fw.add(collection.passages)
         fw.refresh()
         static = scored(fw, collection)
-        n_votes = cast(fw, collection.splits["train"])
+        n_votes = cast(fw, some(collection.splits["train"], MOST_ASKED))
         fw.refresh()
         before, judged = scored(fw, collection), fw.judgments()
         at_most = _most_mb()
