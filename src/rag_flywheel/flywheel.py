@@ -639,7 +639,7 @@ class Flywheel:
         self._require_own([retrieval_id], tenant, all_tenants)
         masked = self._mask.text(answer)
         vote = AnswerVote(retrieval_id, verdict, masked, cited, self._hidden(user_id))
-        return append_answer_vote(self._database, vote, self._slot.get, self._terms(user_id))
+        return append_answer_vote(self._database, vote, self._slot.at_hand, self._terms(user_id))
 
     def relevance(
         self,
@@ -675,7 +675,7 @@ class Flywheel:
         user, terms = self._hidden(user_id), self._terms(user_id)
         masked = self._mask.text(why)
         return append_adopted(
-            self._database, retrieval_id, used, masked, user, self._slot.get, terms
+            self._database, retrieval_id, used, masked, user, self._slot.at_hand, terms
         )
 
     def signal(
@@ -700,7 +700,7 @@ class Flywheel:
         self._require_own([retrieval_id], tenant, all_tenants)
         value = self._mask.text(value)
         given = SignalGiven(retrieval_id, kind, value, passage_id, self._hidden(user_id))
-        return append_signal(self._database, given, self._slot.get, self._terms(user_id))
+        return append_signal(self._database, given, self._slot.at_hand, self._terms(user_id))
 
     def hashed_user(self, user_id: str) -> HashedUser:
         """The keyed hash under which a user of this index is stored: the `user` of votes and retrievals.

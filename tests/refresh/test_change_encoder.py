@@ -177,6 +177,7 @@ def test_a_rollback_goes_back_to_the_old_encoder_and_forth_again(kb: Path) -> No
         new, better = live(fw), order(fw)
         assert better != found
         assert order(follow(other)) == better  # of a process that was open before
+        assert fw.compare(old, new).changed
         for version, expected, name in ((old, found, "words"), (new, better, "knowing")) * 2:
             other.rollback(version)
             assert order(fw) == order(other) == expected
@@ -330,6 +331,12 @@ def test_an_application_that_gave_an_object_is_told(
         assert order(fw) == found
         with pytest.raises(EncoderMismatchError, match=r"encoder 'knowing'.*found 'words'"):
             fw.add([Passage("more", "more")])
+        shown = fw.retrieve("topic1 of course", user_id="ann")  # what users say is kept
+        before = other.status().n_votes
+        fw.feedback(shown.id, shown.hits[0].passage_id, "helpful", user_id="ann")
+        answered = fw.retrieve("topic2 of course", user_id="ann")
+        fw.answer_feedback(answered.id, "helpful", answer="topic2 item11 of course", user_id="ann")
+        assert other.status().n_votes > before + 1
     with opened(kb, WordEncoder()) as fw, pytest.raises(EncoderMismatchError, match="'knowing'"):
         fw.retrieve("topic1")
     with opened(kb) as fw, pytest.raises(EncoderError):

@@ -134,6 +134,18 @@ class EncoderSlot:
                 self._encoder = self._of(known)  # another encoder went live
             return self._encoder
 
+    def at_hand(self) -> Encoder:
+        """The encoder of the live version, or where that cannot be had here, the one before: for what may
+        compare texts by either, as the credit of an answer's passages. Raises as `get` where there is none.
+        """
+        try:
+            return self.get()
+        except EncoderMismatchError:
+            with self._lock:
+                if self._encoder is None:
+                    raise
+                return self._encoder
+
     def of(self, name: str, revision: str, dim: int) -> Encoder:
         """The encoder that a version was built with, which may not be the live one.
 
