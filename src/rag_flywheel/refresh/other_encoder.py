@@ -81,7 +81,8 @@ def weigh(
     judges = panel.judges_of(examples, queries, builder)
     candidate = Side(read_back_parameters(staged, parameters), judges)
     incumbent = _best_of_live(panel, live)
-    gate = gated(candidate, incumbent, panel.groups[panel.held_out], n_votes, Looks(n_looks))
+    groups, looks = panel.groups[panel.held_out], Looks(n_looks)
+    gate = gated(candidate, incumbent, groups, n_votes, looks, other_encoder=True)
     why, allowed = gate.decision.why, gate.decision.replaces
     if gate.decision.outcome == "too few":
         n = len(judges.golden.queries)
