@@ -36,6 +36,7 @@ from rag_flywheel.records import Vectors
 SEED, USERS = 0, Users(eta=1.0, eps=0.2)
 NARROW, WIDE = 32, 512
 MOST_ASKED, MOST_SCORED = 1_500, 500  # queries, by seed
+N_KNOWN = 100  # test queries whose answers are imported, with --known; the others are scored
 CHANGES = {
     "better": ("narrow", "whole"),
     "worse": ("whole", "narrow"),
@@ -82,13 +83,20 @@ def cast(fw: Flywheel, train: Split) -> int:
     return n_votes
 
 
-def scored(fw: Flywheel, collection: Collection) -> dict[str, float]:
+def scored(fw: Flywheel, collection: Collection, n_known: int = 0) -> dict[str, float]:
     """nDCG@10 of the test queries, and of train queries asked again."""
     return {
         name: mean(ndcg_at_10(split.qrels, answers(fw, split, 10)))
         for name in ("test", "train")
-        for split in (some(collection.splits[name], MOST_SCORED),)
+        for split in (others(collection.splits[name], n_known if name == "test" else 0),)
     }
+
+
+def others(split: Split, n: int) -> Split:
+    """At most 500 of the queries of a split without the first n."""
+    known = some(split, n).queries
+    left = [q for q in some(split, MOST_SCORED + n).queries if q not in known]
+    return only(split, sorted(left))
 
 
 def some(split: Split, n: int) -> Split:
@@ -97,31 +105,45 @@ def some(split: Split, n: int) -> Split:
     return only(split, sorted(order[:n]))
 
 
-def change(collection: Collection, whole: Encoder, which: str, root: Path) -> dict[str, Any]:
+def change(
+    collection: Collection, whole: Encoder, which: str, root: Path, n_known: int
+) -> dict[str, Any]:
     old, new = (encoder_of(name, whole) for name in CHANGES[which])
     with Flywheel.open(root, encoder=old) as fw:
         fw.add(collection.passages)
         fw.refresh()
-        static = scored(fw, collection)
+        if n_known:
+            known = some(collection.splits["test"], n_known)
+            fw.golden.add_answers(
+                (text, passage, grade)
+                for query, text in known.queries.items()
+                for passage, grade in known.qrels[query].items()
+            )
+        static = scored(fw, collection, n_known)
         n_votes = cast(fw, some(collection.splits["train"], MOST_ASKED))
         fw.refresh()
-        before, judged = scored(fw, collection), fw.judgments()
+        before, judged = scored(fw, collection, n_known), fw.judgments()
         at_most = _most_mb()
         report = fw.change_encoder(new)
         found = {"static": static, "n_votes": n_votes, "before": before, "report": asdict(report)}
         found |= {"most_mb_before": at_most, "most_mb": _most_mb()}
         if report.outcome == "rejected":
-            found["after"] = scored(fw, collection)
+            found["after"] = scored(fw, collection, n_known)
             again = fw.change_encoder(new, force=True)
-            found["forced_seconds"], found["forced"] = again.seconds, scored(fw, collection)
+            found["forced_seconds"], found["forced"] = (
+                again.seconds,
+                scored(fw, collection, n_known),
+            )
         else:
-            found["after"] = scored(fw, collection)
+            found["after"] = scored(fw, collection, n_known)
         found["same_judgments"] = fw.judgments() == judged
         assert fw.verify() == []
     return found
 
 
-def rebuild(collection: Collection, whole: Encoder, which: str, root: Path) -> dict[str, Any]:
+def rebuild(
+    collection: Collection, whole: Encoder, which: str, root: Path, n_known: int
+) -> dict[str, Any]:
     began = time.monotonic()
     with Flywheel.open(root, encoder=encoder_of(CHANGES[which][1], whole)) as fw:
         fw.add(collection.passages)
@@ -129,7 +151,7 @@ def rebuild(collection: Collection, whole: Encoder, which: str, root: Path) -> d
         return {
             "seconds": time.monotonic() - began,
             "most_mb": _most_mb(),
-            "static": scored(fw, collection),
+            "static": scored(fw, collection, n_known),
         }
 
 
@@ -142,8 +164,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--collections", nargs="+", default=["feedbackqa", "scifact"])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/change_encoder.json"))
+    parser.add_argument("--changes", nargs="+", default=list(CHANGES))
+    parser.add_argument("--known", action="store_true", help="Import the answers of some queries.")
     parser.add_argument("--one", nargs=3, metavar=("COLLECTION", "WHAT", "CHANGE"))
     asked = parser.parse_args()
+    n_known = N_KNOWN if asked.known else 0
     if asked.one is not None:
         name, what, which = asked.one
         folder = find_collection(name)
@@ -152,14 +177,15 @@ def main() -> None:
         assert whole is not None, f"{folder} has no prepared vectors"
         with tempfile.TemporaryDirectory() as scratch:
             run = {"change": change, "rebuild": rebuild}[what]
-            print(json.dumps(run(collection, whole, which, Path(scratch) / "kb")))
+            print(json.dumps(run(collection, whole, which, Path(scratch) / "kb", n_known)))
         return
     found = []
     for name in asked.collections:
-        for which in CHANGES:
+        for which in asked.changes:
             row: dict[str, Any] = {"collection": name, "change": which}
             for what in ("rebuild", "change"):
                 words = [sys.executable, __file__, "--one", name, what, which]
+                words += ["--known"] if asked.known else []
                 done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
                 row[what] = json.loads(done.stdout.splitlines()[-1])
             found.append(row)
@@ -170,7 +196,7 @@ def main() -> None:
                 f"{report['seconds']:.1f} s, a rebuild {row['rebuild']['seconds']:.1f} s",
                 flush=True,
             )
-    held = {"commit": commit(), "changes": found}
+    held = {"commit": commit(), "n_known": n_known, "changes": found}
     asked.out.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
 
 
