@@ -88,14 +88,14 @@ FREE = {  # arguments that take no text: numbers, booleans, and paths of the cal
     "k", "record", "min_relevance", "progress", "days", "grade", "used", "hold", "tune", "if_votes",
     "max_age_s", "dry_run", "prune", "strict", "chunk_tokens", "chunk_overlap", "out", "n", "lenient",
     "splitter", "create", "config", "trust", "encoder", "all_tenants", "read_only",
-    "passages", "show", "epsilon", "delta", "most_keys",
+    "passages", "show", "epsilon", "delta", "most_keys", "force",
     "tenant",  # which every call checks in one place: below
 }  # fmt: skip
 WITHOUT_TEXT = {
     "Flywheel.open", "Flywheel.close", "Flywheel.refresh", "Flywheel.versions", "Flywheel.release",
     "Flywheel.status", "Flywheel.health", "Flywheel.verify", "Flywheel.repair",
     "Flywheel.activity", "Flywheel.refreshes", "Flywheel.metadata_keys", "Flywheel.gaps", "Flywheel.warm",
-    "Flywheel.coverage",
+    "Flywheel.coverage", "Flywheel.change_encoder", "Flywheel.drop_encoder_change",
     "Flywheel.history", "Flywheel.judgments", "GoldenSet.items", "Review.items", "Review.next",
 }  # fmt: skip
 

@@ -227,7 +227,7 @@ OPERATORS = {
     "open", "close", "warm", "add_files", "add_documents", "raters", "mute", "unmute", "opt_out", "forget",
     "hashed_user",
     "backup", "refresh", "versions", "explain_version", "rollback", "release", "status", "health",
-    "verify", "repair", "audit", "refreshes", "compare",
+    "verify", "repair", "audit", "refreshes", "compare", "change_encoder", "drop_encoder_change",
 }  # fmt: skip
 CALLS = {**READS, **WRITES}
 

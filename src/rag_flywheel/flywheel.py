@@ -53,7 +53,7 @@ from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.encoder_slot import EncoderSlot
 from rag_flywheel.encode.make import make_encoder
 from rag_flywheel.encode.too_long import count_too_long
-from rag_flywheel.encoder import Encoder, TextEncoder
+from rag_flywheel.encoder import Encoder, TextEncoder, check_encoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.export.export import Export
 from rag_flywheel.formats.anchors import Site
@@ -107,6 +107,7 @@ from rag_flywheel.records import (
     VersionStory,
     Vote,
 )
+from rag_flywheel.refresh.change_encoder import change_encoder, drop_change, prepare_encoder
 from rag_flywheel.refresh.due import When
 from rag_flywheel.refresh.job import Job
 from rag_flywheel.refresh.refresh import refresh, refresh_locked
@@ -253,7 +254,8 @@ class Flywheel:
                 with disk_errors(root):
                     reconcile(root, database, wait_s=0.0)
             given = encoder if encoder is not None else found.encoder
-            return cls(root, found, database, EncoderSlot(database, given), user_key, trust, mask)
+            slot = EncoderSlot(database, given, by_settings=encoder is None)
+            return cls(root, found, database, slot, user_key, trust, mask)
         except BaseException:
             database.close()
             raise
@@ -510,13 +512,13 @@ class Flywheel:
         found = self._serving().retrieve([self._mask.text(query)], asked)[0]
         within = self._config.rephrased_within_s
         if found.id is not None and session_id is not None and within > 0 and not self._postponed:
-            least, revision = self._serving().alike()
+            least, encoder = self._serving().alike()
             note_rephrased(
                 self._database,
                 found.id,
                 within_s=within,
                 least_cosine=least,
-                vectors=(revision, self._slot.get().dim),
+                vectors=(encoder.revision, encoder.dim),
                 wait_s=self._config.record_wait_s,
             )
         return found
@@ -684,7 +686,7 @@ class Flywheel:
         self._require_own([retrieval_id], tenant, all_tenants)
         masked = self._mask.text(answer)
         vote = AnswerVote(retrieval_id, verdict, masked, cited, self._hidden(user_id))
-        return append_answer_vote(self._database, vote, self._slot.get, self._terms(user_id))
+        return append_answer_vote(self._database, vote, self._slot.at_hand, self._terms(user_id))
 
     def relevance(
         self,
@@ -742,7 +744,7 @@ class Flywheel:
         user, terms = self._hidden(user_id), self._terms(user_id)
         masked = self._mask.text(why)
         return append_adopted(
-            self._database, retrieval_id, used, masked, user, self._slot.get, terms, cited
+            self._database, retrieval_id, used, masked, user, self._slot.at_hand, terms, cited
         )
 
     def signal(
@@ -783,7 +785,7 @@ class Flywheel:
         self._require_own([retrieval_id], tenant, all_tenants)
         value = self._mask.text(value)
         given = SignalGiven(retrieval_id, kind, value, passage_id, self._hidden(user_id))
-        return append_signal(self._database, given, self._slot.get, self._terms(user_id))
+        return append_signal(self._database, given, self._slot.at_hand, self._terms(user_id))
 
     def link_run(
         self,
@@ -1303,6 +1305,51 @@ class Flywheel:
             server.renew()
         return report
 
+    def change_encoder(
+        self,
+        encoder: Encoder | str,
+        *,
+        force: bool = False,
+        progress: bool | Progress = False,
+    ) -> RefreshReport:
+        """Embed all passages with another encoder beside the live version, encode past questions with it,
+        and make a version of it live if the gate lets it in; votes and all else that users said stay.
+
+        The live version serves, and may be refreshed, while passages are embedded; then held-out and golden
+        questions are ranked by both. The report says "promoted", or "rejected" and why: nothing has changed
+        then but that the vectors are kept, so that the next call has little to embed. Killed at any moment,
+        it goes on at the next call. `rollback` goes back to a version of the encoder before. This object
+        answers from the new version when this returns, and takes an encoder object for its own.
+
+        encoder: as for `open`. Its revision must be one of its own.
+        force: make the version live whatever the gate says, also where too few questions have votes to tell.
+        Raises LockedError while another process changes the encoder; StorageError while a change to
+        another one is under way, or a rollback holds votes back; EncoderNotFoundError, EncoderError,
+        DiskFullError.
+        """
+        self._database.require_writable()
+        to = make_encoder(encoder) if isinstance(encoder, str) else check_encoder(encoder)
+        spec = encoder if isinstance(encoder, str) else ""
+        old_spec = self._slot.spec() or self._config.encoder
+        with Bars() as bars:
+            job = self._job(as_progress(progress, bars))
+            report = change_encoder(job, to, spec, old_spec=old_spec, forced=force)
+        if report.outcome != "rejected":
+            self._slot.use(to)
+        if report.outcome == "promoted":
+            self._config = replace(self._config, encoder=spec)
+        if (server := self._server) is not None:
+            server.renew()
+        return report
+
+    def drop_encoder_change(self) -> int:
+        """Give up a change of the encoder that did not go live, and delete its vectors; returns how many.
+
+        Raises LockedError while it is being made.
+        """
+        self._database.require_writable()
+        return drop_change(self._root, self._database)
+
     def versions(self) -> list[VersionInfo]:
         """The index versions on disk, the newest first."""
         with self._files():
@@ -1348,7 +1395,7 @@ class Flywheel:
                 self._root,
                 self._database,
                 self._config,
-                self._slot.get(),
+                self._slot,
                 self.lookups,
                 (before, after),
                 n=n,
@@ -1359,12 +1406,21 @@ class Flywheel:
         """Make a version live again (None: the one before the live one); returns its id.
 
         Votes that came after it was built stay stored and count again after `release`. Added and
-        removed passages are not rolled back. hold: refreshes leave it live until `release`. Raises
-        UnknownIdError, CorruptFileError, LockedError.
+        removed passages are not rolled back. hold: refreshes leave it live until `release`.
+        A version of another encoder is answered from with that one: passages added since are embedded with
+        it first. Raises UnknownIdError, CorruptFileError, LockedError; EncoderNotFoundError and
+        EncoderMismatchError where that encoder cannot be had, and then all stays as it is.
         """
         self._database.require_writable()
         with self._files():
-            return rollback.roll_back(self._root, self._database, version, hold=hold).version
+            job = self._job(None)
+            return rollback.roll_back(
+                self._root,
+                self._database,
+                version,
+                hold=hold,
+                prepare=lambda manifest: prepare_encoder(job, self._slot, manifest),
+            ).version
 
     def release(self) -> bool:
         """End a rollback, so that later votes count and refreshes go on; False when none was held."""
@@ -1594,7 +1650,7 @@ class Flywheel:
                     self._root,
                     self._database,
                     self._config,
-                    self._slot.get(),
+                    self._slot,
                     self.lookups,
                     self._postponed,
                     self._indexes,

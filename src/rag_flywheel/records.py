@@ -808,6 +808,7 @@ class Status:
     health: as `health` tells it; problems: a sentence for each of its checks that is not ok, the worst
         first. version, and what depends on it, is None where it cannot be read.
     masked: how often each kind of personal data was masked in the stored texts of users.
+    encoder_change: how far a change to another encoder is, or why the gate refused it; None: there is none.
     """
 
     path: str
@@ -829,6 +830,7 @@ class Status:
     health: HealthState = "ok"
     problems: tuple[str, ...] = ()
     masked: Mapping[str, int] = field(default_factory=dict)
+    encoder_change: str | None = None
 
 
 @dataclass(frozen=True)

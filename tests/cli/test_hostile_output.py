@@ -148,6 +148,8 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
             ["export", "training-set", "pairs", "--to", "set", "--format", BAD],
         ],
         "versions": [["versions"], ["versions", "--explain", first], ["versions", "--explain", BAD]],
+        "change-encoder": [["change-encoder", f"no{BAD}:x"], ["change-encoder", BAD],
+                           ["change-encoder", "--drop"]],
         "rollback": [["rollback", BAD]],
         "release": [["release"]],
         "verify": [["verify"]],

@@ -234,6 +234,34 @@ def versions(
             show.result(fw.explain_version(explain), as_json, show.story)
 
 
+def change_encoder(
+    encoder: Annotated[
+        str | None,
+        typer.Argument(help="sentence-transformers:NAME_OR_PATH, or module:function."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make it live whatever the gate says.")
+    ] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Give up a change that did not go live, and its vectors.")
+    ] = False,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Change the encoder and keep the votes: embed anew beside the live version, compare, go live."""
+    if drop == (encoder is not None) or (drop and force):
+        raise UsageError("give the name of an encoder, or --drop alone")
+    log_each_step()
+    with open_index(index) as fw:
+        if encoder is None:
+            show.count("vectors dropped", fw.drop_encoder_change(), as_json)
+            return
+        report = fw.change_encoder(encoder, force=force, progress=True)
+    show.result(report, as_json, show.refreshed)
+    if report.outcome == "rejected":
+        raise typer.Exit(REJECTED)
+
+
 def rollback(
     version: Annotated[str | None, typer.Argument(help="Default: the one before.")] = None,
     hold: Annotated[
@@ -323,7 +351,17 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Begin with": (add, retrieve, feedback, refresh),
     "Feedback": OTHER_FEEDBACK,
     "Passages": (remove, status, health, gaps, coverage),
-    "Versions and safety": (versions, rollback, release, verify, repair, backup, restore, log),
+    "Versions and safety": (
+        versions,
+        change_encoder,
+        rollback,
+        release,
+        verify,
+        repair,
+        backup,
+        restore,
+        log,
+    ),
     "Users": (*RATERS, forget, opt_out, *PRIVACY),
     "Service": (serve, mcp),
     "Measurement": (demo, bench),

@@ -8,7 +8,7 @@ from typing import get_args
 
 from rag_flywheel.errors import CorruptFileError, InputError, counted
 from rag_flywheel.records import Verdict
-from rag_flywheel.store import column_checks, golden, journal, passages
+from rag_flywheel.store import column_checks, encoders, golden, journal, passages
 from rag_flywheel.store.column_checks import (
     optional_share,
     optional_text,
@@ -39,7 +39,7 @@ def row_problems(conn: sqlite3.Connection, revision: str | None, dim: int | None
         return problems
     for table, checks in _checks(conn).items():
         problems += _table_problems(conn, table, checks)
-    for check in (_check_clock, journal.last_live_change):
+    for check in (_check_clock, journal.last_live_change, encoders.known, encoders.change):
         try:
             check(conn)
         except CorruptFileError as error:
@@ -66,15 +66,20 @@ def row_problems(conn: sqlite3.Connection, revision: str | None, dim: int | None
 def bad_vectors(conn: sqlite3.Connection, revision: str, dim: int) -> Iterator[tuple[int, str]]:
     """(row number, what is wrong) of each stored vector that cannot be used.
 
-    Only vectors of this encoder revision, and of the encoders tuned from it, are checked.
+    Only vectors of this encoder revision, of the other encoders that are noted, and of those that were
+    tuned from any of them, are checked.
     """
-    used = {revision, *noted_revisions(conn)}
+    widths = {of: [each.dim] for of, each in encoders.known(conn).items()} | {revision: [dim]}
+    every = sorted({dim for (dim,) in widths.values()})
+    widths |= dict.fromkeys(noted_revisions(conn), every)  # of whichever they were tuned from
     rows = conn.execute("SELECT rowid, text_hash, revision, vector FROM vectors")
     for rowid, text_hash, of, vector in rows:
         if type(text_hash) is not bytes or len(text_hash) != column_checks.HASH_BYTES:
             yield rowid, "has no hash of 16 bytes"
-        elif of in used and (problem := column_checks.vector_problem(vector, dim)) is not None:
-            yield rowid, problem
+        elif of in widths:
+            found = [column_checks.vector_problem(vector, width) for width in widths[of]]
+            if all(problem is not None for problem in found):
+                yield rowid, str(found[0])
 
 
 def drop_vectors(conn: sqlite3.Connection, rows: list[int]) -> None:

@@ -23,6 +23,7 @@ STATEMENTS: dict[str, Callable[[Page], None]] = {
     "docs/explanation/when-votes-do-not-help.md": gains.when,
     "docs/how-to/agents.md": agents.agents,
     "docs/how-to/backup.md": settings.backups,
+    "docs/how-to/change-encoder.md": settings.change_encoder,
     "docs/how-to/changing-documents.md": settings.changing,
     "docs/how-to/cron-and-systemd.md": settings.cron,
     "docs/how-to/documents.md": settings.adding,

@@ -38,7 +38,7 @@ from rag_flywheel.serve.candidates import _MOST_NAMED
 from rag_flywheel.serve.server import _ALIKE as ALIKE
 from rag_flywheel.service import rates
 from rag_flywheel.service.settings import Settings
-from rag_flywheel.store import filters, lineages, near_identical
+from rag_flywheel.store import embedding, filters, lineages, near_identical
 from rag_flywheel.tracing import flywheel as tracing
 from stated import results
 from stated.page import Page
@@ -140,6 +140,14 @@ def cron(page: Page) -> None:
     """docs/how-to/cron-and-systemd.md."""
     page.lets("example", "when 50 votes came")
     page.lets("elsewhere", "| 75 | another process holds the lock")  # tests/cli
+
+
+def change_encoder(page: Page) -> None:
+    """docs/how-to/change-encoder.md."""
+    page.says("beside** the live version, {} at a time", embedding._AT_ONCE)
+    page.says("(`keep_versions`, {} by default)", Config().keep_versions)
+    page.says("where {} [golden]", LEAST_JUDGED)
+    page.lets("elsewhere", "(exit code 75)", "(exit code 3)")  # tests/cli
 
 
 def changing(page: Page) -> None:
