@@ -137,7 +137,7 @@ class RunBody(Tenanted):
     """A run that a retrieval belongs to."""
 
     retrieval_id: Text
-    run_id: Text
+    run_id: Annotated[Text, Field(examples=["request 4711"])]
 
 
 class SignalBody(OfARetrieval):
