@@ -33,6 +33,7 @@ FRAMEWORKS = (
     "langchain",
     "llama-index",
     "haystack",
+    "mcp",
 )
 """Extras, each of a framework; what else their tests need is the dependency group `integrations`."""
 FRAMEWORK_PAGES = {
