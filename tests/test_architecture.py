@@ -25,6 +25,7 @@ PACKAGE = ROOT / "src" / "rag_flywheel"
 SHELVES = [
     {"__init__", "__main__"},
     {"cli"},
+    {"integrations"},
     {"bench", "client", "service"},
     {"tracing"},
     {"flywheel"},
@@ -59,6 +60,9 @@ DOORS = {
     "pypdfium2": {"formats/pdf.py"},
     "prometheus_client": {"service/metrics.py"},
     "opentelemetry": {"tracing/flywheel.py"},
+    "langchain_core": {"integrations/langchain.py"},
+    "llama_index": {"integrations/llama_index.py"},
+    "haystack": {"integrations/haystack.py"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -330,6 +334,9 @@ IMPORT_NAMES = {
     "stdnum": "python-stdnum",
     "Stemmer": "pystemmer",
     "yaml": "pyyaml",
+    "langchain_core": "langchain-core",
+    "llama_index": "llama-index-core",
+    "haystack": "haystack-ai",
 }
 """What is imported under another name than it is installed."""
 
@@ -344,10 +351,7 @@ def declared() -> set[str]:
     extras = project["optional-dependencies"]
     lines = [
         *project["dependencies"],
-        *(
-            extras[e]
-            for e in ("bundled-model", "formats", "pii", "dp", "service", "client", "otel", "bench")
-        ),
+        *(extras[e] for e in project["optional-dependencies"] if e not in ("dev", "docs")),
     ]
     found = [line for part in lines for line in ([part] if isinstance(part, str) else part)]
     return {re.split(r"[\[<>=!~; ]", line)[0].lower().replace("_", "-") for line in found}

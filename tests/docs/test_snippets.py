@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -68,6 +69,9 @@ NOT_RUN = {
     ("docs/notes/speed-notes.md", "RAG_FLYWHEEL_DATA="),
     ("docs/notes/speed-notes.md", "python benchmarks/"),
 }
+FRAMEWORK_PAGES: dict[str, str] = runpy.run_path(str(ROOT / "tests" / "environments.py"))[
+    "FRAMEWORK_PAGES"
+]
 ELSEWHERE = {"docs/how-to/run-the-service.md"}
 """Pages whose programs tests/slow/test_service_docs.py runs, against a service."""
 READ = {"json", "html"}
@@ -217,6 +221,10 @@ def test_what_a_page_shows_runs(
 ) -> None:
     if "sqlite3 " in page.read_text(encoding="utf-8") and shutil.which("sqlite3") is None:
         pytest.skip("needs the program sqlite3")
+    if (framework := FRAMEWORK_PAGES.get(name_of(page))) is not None:
+        pytest.importorskip(
+            framework, reason=f"{framework} is not installed: make test-integrations"
+        )
     if name_of(page) in NEED_TORCH:
         pytest.importorskip(
             "torch", reason="torch is not installed: the page loads the default model"

@@ -23,6 +23,7 @@ _END_S = 20  # within which running calls may end
 _IDLE_S = (
     75  # after which a connection is closed that asks nothing; proxies keep theirs for a minute
 )
+_STARTS_S = 120  # by then it answers, or is ended; on a busy machine imports take long
 _PR_SET_PDEATHSIG = 1
 _SETTINGS, _PARENT = PREFIX + "SETTINGS", PREFIX + "PARENT"  # from the first process to the others
 
@@ -66,6 +67,7 @@ def run(settings: Settings) -> None:
                 "rag_flywheel.service.run:worker_app",
                 factory=True,
                 workers=settings.workers,
+                timeout_worker_healthcheck=_STARTS_S,
                 **common,  # type: ignore[arg-type]
             )
 

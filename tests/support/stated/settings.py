@@ -7,6 +7,7 @@ from rag_flywheel import checks
 from rag_flywheel.bench.protocol import Traffic
 from rag_flywheel.capture.answer_credit import EVEN, STEEPNESS
 from rag_flywheel.capture.answer_votes import _LEAST as LEAST_CREDIT
+from rag_flywheel.capture.runs import MOST_RETRIEVALS, MOST_RUNS
 from rag_flywheel.config import _MOST_BYTES as MOST_TOML
 from rag_flywheel.config import Config
 from rag_flywheel.curate.export import SPLITS
@@ -251,6 +252,8 @@ def feedback(page: Page) -> None:
     page.says("From {} voted questions on", LEAST_QUERIES)
     page.says("(some {} before new weights", least_for_new_weights())
     page.says("that you have**, up to {}, not", POOL)
+    page.says("at most the {} newest", MOST_RETRIEVALS)
+    page.says("belongs to at most {} runs", MOST_RUNS)
     page.says("| {}, shared as a vote on the answer is", WEIGHTS["adopted"])
     page.says("exp({:.0f} · (support − {}))", STEEPNESS, EVEN)
     page.says("Parts below {} are dropped", LEAST_CREDIT)

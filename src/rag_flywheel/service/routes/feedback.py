@@ -18,6 +18,7 @@ from rag_flywheel.service.bodies import (
     OfARetrieval,
     OneVote,
     RelevanceBody,
+    RunBody,
     SignalBody,
     VoteBody,
     VotesBody,
@@ -180,6 +181,14 @@ def missing(body: MissingBody, call: Voter) -> Response:
     (id_,) = _about(call, named, body, lambda run: [run.newest])
     call.count_votes((body.user_id, id_))
     return recorded(call.fw.missing(id_, body.note, user_id=body.user_id, **named))
+
+
+@router.post("/runs", status_code=204)
+def link_run(body: RunBody, call: Annotated[Call, needs("read")]) -> Response:
+    """Store that a retrieval belongs to a run, so that feedback may name the run."""
+    named = call.tenant(body.tenant, body.all_tenants)
+    call.fw.link_run(body.retrieval_id, body.run_id, **named)
+    return Response(status_code=204)
 
 
 @router.put("/retrievals/{retrieval_id:path}/answer", status_code=204)

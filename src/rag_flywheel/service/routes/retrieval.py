@@ -13,7 +13,6 @@ from rag_flywheel.service.bodies import (
     RerankBody,
     RetrieveBody,
     RetrieveManyBody,
-    RunBody,
 )
 from rag_flywheel.service.calls import Call, KeyRoute, needs
 from rag_flywheel.service.problems import READS
@@ -100,14 +99,6 @@ def rerank(body: RerankBody, call: Reader) -> Response:
         **named,
     )
     return _answered(found, begun, body, call, named["tenant"])
-
-
-@router.post("/runs", status_code=204)
-def link_run(body: RunBody, call: Reader) -> Response:
-    """Store that a retrieval belongs to a run, so that feedback may name the run."""
-    named = call.tenant(body.tenant, body.all_tenants)
-    call.fw.link_run(body.retrieval_id, body.run_id, **named)
-    return Response(status_code=204)
 
 
 def _answered(
