@@ -103,6 +103,18 @@ def test_a_retrieval_is_of_several_runs_and_a_run_has_candidates_of_its_own(fw: 
     assert voted(fw) == [(asked.id, "vote", "own")] * 2
 
 
+def test_retrievals_of_one_run_are_not_rephrased_questions(fw: Flywheel) -> None:
+    ask = {"user_id": "ann", "session_id": "s"}
+    first = fw.retrieve("new password", run_id="one", **ask)  # type: ignore[arg-type]
+    fw.retrieve("new password please", run_id="one", **ask)  # type: ignore[arg-type]
+    assert voted(fw) == []
+    fw.link_run(first.id, "two")
+    last = fw.retrieve("new password now", run_id="one", **ask)  # type: ignore[arg-type]
+    assert voted(fw) == []
+    fw.retrieve("new password now please", run_id="two", **ask)  # type: ignore[arg-type]
+    assert voted(fw) == [(last.id, "rephrased", None)]
+
+
 def test_what_is_no_run(fw: Flywheel) -> None:
     asked = fw.retrieve("cats sleep", k=1, run_id="run")
     with pytest.raises(UnknownIdError, match="no retrieval of run 'nothing' is recorded"):

@@ -491,10 +491,24 @@ def test_copies_that_several_questions_find_are_left_out_behind_a_reranker(desk:
     reranking = ContextualCompressionRetriever(
         base_compressor=FlywheelReranker(flywheel=desk), base_retriever=several
     )
-    found = reranking.invoke(QUERY, {"metadata": {"run_id": "several"}})
+    config = {"metadata": {"run_id": "several", "user_id": "ann", "session_id": "s"}}
+    found = reranking.invoke(QUERY, config)
     assert len({d.id for d in found}) == len(found)
     assert desk.answer_feedback(run="several", verdict="helpful")
     assert len(desk.votes()) == len(desk.retrievals()) == 3
+
+
+@pytest.mark.parametrize("callbacks", [[], [FlywheelCallbackHandler()]])
+def test_questions_that_a_chain_makes_of_one_are_not_rephrased_by_the_user(
+    desk: Flywheel, callbacks: list[Any]
+) -> None:
+    model = FakeListChatModel(responses=["a new password\nthe new password"])
+    several = MultiQueryRetriever.from_llm(FlywheelRetriever(flywheel=desk, k=2), llm=model)
+    config = {"metadata": {"user_id": "ann", "session_id": "s"}, "callbacks": callbacks}
+    (RunnablePassthrough() | several).invoke("new password", config)
+    assert len(desk.retrievals()) == 2 and desk.votes() == []
+    FlywheelRetriever(flywheel=desk).invoke("new password please", config)
+    assert [vote.kind for vote in desk.votes()] == ["rephrased"]
 
 
 def test_a_lambda_may_retrieve_by_itself(desk: Flywheel) -> None:

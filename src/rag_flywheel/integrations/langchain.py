@@ -98,14 +98,14 @@ class _OfRuns(OnIndex):
     """Finds the runs that a retrieval is part of."""
 
     def _runs(
-        self, handlers: Iterable[object], run_id: UUID | None, own: UUID | None, asker: Asker
+        self, handlers: Iterable[object], run_id: UUID | None, above: UUID | None, asker: Asker
     ) -> list[str]:
-        """The ids that feedback may name a run by: that in the metadata, and the root, or else its own."""
+        """The ids that feedback may name a run by: that in the metadata, and the root, or else `above`."""
         ours_first = sorted(
             handlers, key=lambda each: not isinstance(each, FlywheelCallbackHandler)
         )
         roots = (_root(handler, run_id) for handler in ours_first)
-        root = next((found for found in roots if found is not None), own)
+        root = next((found for found in roots if found is not None), above)
         names = [asker.run_id, None if root is None else str(root)]
         return list(dict.fromkeys(name for name in names if name is not None))
 
@@ -184,7 +184,8 @@ class FlywheelRetriever(_OfRuns, BaseRetriever):
     ) -> list[Document]:
         asker = Asker.of(run_manager.metadata)
         own = run_manager.run_id
-        runs = self._runs(run_manager.handlers, own, own, asker)
+        above = run_manager.parent_run_id or own
+        runs = self._runs(run_manager.handlers, own, above, asker)
         named = {
             "tenant": self.tenant if tenant is None else tenant,
             "all_tenants": self.all_tenants and tenant is None,

@@ -402,11 +402,12 @@ def with_the_one_before(conn: sqlite3.Connection, retrieval_id: str) -> Pair | N
     """The pair of a retrieval and the one before it in its session.
 
     None without a session or an earlier retrieval in it, or when that one had the same words,
-    another tenant or another user.
+    another tenant or another user, or belongs to the same run: then a program asked both for one question.
     """
     row = conn.execute(
         "SELECT b.id, a.user_id, a.at - b.at, a.query_hash, b.query_hash, a.tenant IS b.tenant "
-        "AND a.user_id IS b.user_id FROM retrievals a JOIN retrievals b "
+        "AND a.user_id IS b.user_id AND NOT EXISTS (SELECT 1 FROM runs x JOIN runs y USING (run) "
+        "WHERE x.rid = a.rid AND y.rid = b.rid) FROM retrievals a JOIN retrievals b "
         "ON b.session_id = a.session_id AND b.rid < a.rid "
         "WHERE a.id = ? ORDER BY b.rid DESC LIMIT 1",
         (retrieval_id,),

@@ -266,6 +266,7 @@ def feedback(page: Page) -> None:
     page.says("the {:,} asked most", gaps.MOST_QUESTIONS)
     for label, (kind, sign) in SIGNALS.items():
         page.says(f"{label} {sign} |", WEIGHTS[kind])
+    page.says("verdicts-of-language-models) | {:.1f}, and then", WEIGHTS["judge"])
     page.lets("choice", "others from 0.0 to 1.0: a share")
     page.says("within {:.0f} s (`rephrased_within_s`", Config().rephrased_within_s)
     page.says("cosine at least {} of the way", ALIKE)
