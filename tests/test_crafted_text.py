@@ -34,6 +34,7 @@ from rag_flywheel import (
     Vote,
 )
 from rag_flywheel.checks import MOST_ANSWER_CHARS, MOST_ID_CHARS, MOST_NOTE_CHARS
+from rag_flywheel.export.export import Export
 
 BUDGET_S = (
     4.0  # of processor time, for each call: twice the 2 s that it may take, for a busy machine
@@ -88,7 +89,8 @@ FREE = {  # arguments that take no text: numbers, booleans, and paths of the cal
     "k", "record", "min_relevance", "progress", "days", "grade", "used", "hold", "tune", "if_votes",
     "max_age_s", "dry_run", "prune", "strict", "chunk_tokens", "chunk_overlap", "out", "n", "lenient",
     "splitter", "create", "config", "trust", "encoder", "all_tenants", "read_only",
-    "passages", "show", "epsilon", "delta", "most_keys", "force",
+    "passages", "show", "epsilon", "delta", "most_keys", "overwrite",
+    "min_people", "most_negatives", "unreviewed", "force",
     "tenant",  # which every call checks in one place: below
 }  # fmt: skip
 WITHOUT_TEXT = {
@@ -102,6 +104,13 @@ WITHOUT_TEXT = {
 
 def _metadata(x: Any) -> Passage:
     return Passage("m", "words", metadata=x)
+
+
+def _exported(what: str, argument: str, fw: Flywheel, _: str, given: Any) -> object:
+    """An export that is given this for one of its arguments."""
+    to = "out.csv" if what in ("votes", "judgments", "retrievals") else "out"
+    kind = {"kind": "pairs"} if what == "training_set" else {}
+    return getattr(fw.export, what)(**{"to": to, **kind, argument: given})
 
 
 CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
@@ -312,20 +321,16 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
         lambda fw, _, x: fw.import_files("langfuse", "d.md", id_key=x),
         ANYTHING,
     ),
-    "Export.votes to": (lambda fw, _, x: fw.export.votes(x), ANYTHING),
-    "Export.judgments to": (lambda fw, _, x: fw.export.judgments(x), ANYTHING),
-    "Export.retrievals to": (lambda fw, _, x: fw.export.retrievals(x), ANYTHING),
-    "Export.beir to": (lambda fw, _, x: fw.export.beir(x), ANYTHING),
-    "Export.trec to": (lambda fw, _, x: fw.export.trec(x), ANYTHING),
-    "Export.ubi to": (lambda fw, _, x: fw.export.ubi(x), ANYTHING),
-    "Export.training_set to": (lambda fw, _, x: fw.export.training_set("pairs", x), ANYTHING),
+    **{
+        f"Export.{what} {argument}": (partial(_exported, what, argument), ANYTHING)
+        for what in ("votes", "judgments", "retrievals", "beir", "trec", "ubi", "training_set")
+        for argument in ("to", "since", "until")
+    },
     "Export.training_set kind": (lambda fw, _, x: fw.export.training_set(x, "set"), ANYTHING),
     "Export.training_set file_format": (
         lambda fw, _, x: fw.export.training_set("pairs", "set", file_format=x),
         ANYTHING,
     ),
-    "Export.votes since": (lambda fw, _, x: fw.export.votes("v.csv", since=x), ANYTHING),
-    "Export.votes until": (lambda fw, _, x: fw.export.votes("v.csv", until=x), ANYTHING),
     "Flywheel.backup dest": (lambda fw, _, x: fw.backup(x), ANYTHING),
     "GoldenSet.add path": (lambda fw, _, x: fw.golden.add(x), ANYTHING),
     "GoldenSet.add_answers answers": (
@@ -358,7 +363,7 @@ def _candidate(**fields: Any) -> Candidate:
 
 
 def _public() -> Iterator[tuple[str, inspect.Signature]]:
-    for cls in (Flywheel, GoldenSet, Review):
+    for cls in (Flywheel, GoldenSet, Review, Export):
         for name, member in inspect.getmembers(cls, callable):
             if not name.startswith("_"):
                 yield f"{cls.__name__}.{name}", inspect.signature(member)

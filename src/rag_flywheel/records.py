@@ -336,7 +336,8 @@ class ImportedHit:
 class ImportedRetrieval:
     """A retrieval that another tool recorded.
 
-    id: the tool's. hits: in the order shown. at: when: seconds since 1970, a datetime, or ISO 8601, which is
+    id: the tool's. hits: in the order shown; None: not known, so that it comes in only if other records of it
+        say what it showed. at: when: seconds since 1970, a datetime, or ISO 8601, which is
         UTC where it says nothing else; None: not known.
     answer: the one that was given from it. tenant: whose it is, in an index with tenants.
     inside: ids of runs or traces that it was part of; a vote on one of them is a verdict on the answer.
@@ -345,7 +346,7 @@ class ImportedRetrieval:
 
     id: str
     query: str
-    hits: Sequence[ImportedHit] = ()
+    hits: Sequence[ImportedHit] | None = ()
     at: str | float | datetime | None = None
     user_id: str | None = None
     session_id: str | None = None

@@ -196,13 +196,81 @@ def test_ubi(fw: Flywheel) -> None:
     ]
     assert report.left_out == {
         "events of the action 'click', which says no verdict": 1,
-        "events of the action 'impression', which says no verdict": 1,
         "events without a query_id": 1,
         "passages shown that are not in the index": 1,
         "queries without a query_id or a user_query": 1,
         "votes on passages that are not in the index": 1,
     }
     assert next(v for v in fw.votes() if v.passage_id == "reset").user == fw.hashed_user("ann")
+
+
+def test_ubi_without_the_list_of_what_was_shown(fw: Flywheel, tmp_path: Path) -> None:
+    def event(action: str, query: str, passage: str, ordinal: int) -> dict[str, Any]:
+        about = {"object": {"object_id": passage}, "position": {"ordinal": ordinal}}
+        return {
+            "action_name": action,
+            "query_id": query,
+            "client_id": "c",
+            "event_attributes": about,
+        }
+
+    queries = [
+        {"query_id": q, "client_id": "c", "user_query": f"kittens {q}"} for q in ("q1", "q2")
+    ]
+    events = [
+        event("impression", "q1", "cats", 2),
+        event("impression", "q1", "reset", 1),
+        event("thumbs_up", "q1", "cats", 2),
+        event("impression", "q3", "cats", 1),
+    ]
+    paths = [tmp_path / "queries.json", tmp_path / "events.json"]
+    for path, documents in zip(paths, (queries, events), strict=True):
+        path.write_text(json.dumps(documents), encoding="utf-8")
+    report = fw.import_files("ubi", paths)
+    assert shown(fw) == {"q1": [("reset", 1), ("cats", 2)]}
+    assert report.votes == {"vote": 1}
+    assert report.left_out == {
+        "retrievals of which nothing says what they showed": 1,
+        "retrievals whose question is in none of the files": 1,
+    }
+
+
+def test_spans_without_documents_and_with_ids_in_base64(fw: Flywheel, tmp_path: Path) -> None:
+    def span(trace: str, id_: str, *more: tuple[str, str]) -> dict[str, Any]:
+        told = [("openinference.span.kind", "RETRIEVER"), ("input.value", "kittens"), *more]
+        attributes = [{"key": k, "value": {"stringValue": v}} for k, v in told]
+        return {"traceId": trace, "spanId": id_, "attributes": attributes}
+
+    spans = [
+        span(
+            "AQEBAQEBAQEBAQEBAQEBAQ==",
+            "CwsLCwsLCws=",
+            ("retrieval.documents.0.document.id", "cats"),
+        ),
+        span("AQEBAQEBAQEBAQEBAQEBAQ==", "DAwMDAwMDAw="),  # its content was not captured
+    ]
+    notes = [
+        {
+            "trace_id": "01" * 16,
+            "name": "thumbs",
+            "annotator_kind": "HUMAN",
+            "result": {"score": 1},
+        },
+        {
+            "span_id": "0b" * 8,
+            "document_position": 0,
+            "name": "thumbs",
+            "result": {"label": "down"},
+        },
+    ]
+    paths = [tmp_path / "spans.json", tmp_path / "notes.json"]
+    message = {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
+    for path, value in zip(paths, (message, notes), strict=True):
+        path.write_text(json.dumps(value), encoding="utf-8")
+    report = fw.import_files("phoenix", paths)
+    assert shown(fw) == {"0b" * 8: [("cats", 1)]}
+    assert report.votes == {"vote": 1, "answer": 1}
+    assert report.left_out == {"retrievals of which nothing says what they showed": 1}
 
 
 def test_trec(fw: Flywheel) -> None:

@@ -1,6 +1,6 @@
 """Checks the records of an import and stages them, with ids hashed, texts masked and passages looked up."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rag_flywheel.capture.imported_records import (
     AROUND,
@@ -34,7 +34,7 @@ from rag_flywheel.checks import (
     is_list,
 )
 from rag_flywheel.errors import InputError, quoted
-from rag_flywheel.formats.imported import Around, LeftOut, Score, seconds_of
+from rag_flywheel.formats.imported import Around, LeftOut, Score, Seen, seconds_of
 from rag_flywheel.records import ImportedHit, ImportedRetrieval, ImportedVote, TenantScope
 from rag_flywheel.store import wall_clock
 from rag_flywheel.store.database import Database
@@ -68,6 +68,8 @@ class Reader:
                 self._score(record)
             elif isinstance(record, Around):
                 self._around(record)
+            elif isinstance(record, Seen):
+                self._seen(record)
             elif isinstance(record, LeftOut):
                 self._counts.leave_out(record.reason)
             else:
@@ -87,16 +89,9 @@ class Reader:
         check_query(given.query, self._settings.max_query_chars)
         at = self._time(given.at)
         scope = self._scope(given.tenant)
-        if not is_list(given.hits) or not is_list(given.inside):
+        if not is_list(given.hits if given.hits is not None else ()) or not is_list(given.inside):
             raise InputError("hits or inside is no list")
-        hits = []
-        for place, hit in enumerate(given.hits, 1):
-            rank = self._rank(hit, place)
-            found = self._lookup.find(hit, scope)
-            if found.pid is None:
-                self._counts.leave_out(found.reason)
-            else:
-                hits.append(StagedHit(rank, found.pid, found.name))
+        hits = self._found(given.hits or (), scope)
         hide, mask = self._settings.hide, self._settings.mask
         check_optional_text("answer", given.answer, MOST_ANSWER_CHARS)
         check_optional_text("recorded_as", given.recorded_as, MOST_ID_CHARS)
@@ -108,11 +103,30 @@ class Reader:
             None if given.answer is None else mask(given.answer),
             scope.tenant,
             hits,
-            len(given.hits),
+            None if given.hits is None else len(given.hits),
             [check_text("inside", outer, MOST_ID_CHARS) for outer in given.inside if outer],
             given.recorded_as,
         )
         self._staging.add_part(given.id, at, encoded(part))
+
+    def _found(self, given: Sequence[ImportedHit], scope: TenantScope) -> list[StagedHit]:
+        """Those of these hits that are in the index; the others are counted."""
+        hits = []
+        for place, hit in enumerate(given, 1):
+            rank = self._rank(hit, place)
+            found = self._lookup.find(hit, scope)
+            if found.pid is None:
+                self._counts.leave_out(found.reason)
+            else:
+                hits.append(StagedHit(rank, found.pid, found.name))
+        return hits
+
+    def _seen(self, given: Seen) -> None:
+        check_name("retrieval id", given.retrieval_id)
+        scope = self._settings.scope
+        hits = self._found([given.hit], scope)
+        part = Part("", None, None, None, None, scope.tenant, hits, 1, [], None)
+        self._staging.add_part(given.retrieval_id, None, encoded(part))
 
     @staticmethod
     def _rank(hit: object, place: int) -> int | None:

@@ -82,7 +82,8 @@ class StagedHit(msgspec.Struct, array_like=True):
 
 
 class Part(msgspec.Struct, array_like=True):
-    """What one record says of a retrieval, with ids as hashes. n_hits: of all that it showed."""
+    """What one record says of a retrieval, with ids as hashes. query: "", and n_hits, of all that it showed:
+    None, where it does not say."""
 
     query: str
     at: float | None
@@ -91,7 +92,7 @@ class Part(msgspec.Struct, array_like=True):
     answer: str | None
     tenant: str | None
     hits: list[StagedHit]
-    n_hits: int
+    n_hits: int | None
     inside: list[str]
     recorded_as: str | None
 

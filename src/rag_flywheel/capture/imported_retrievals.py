@@ -31,6 +31,8 @@ from rag_flywheel.store.retrievals import LoggedHit, RetrievalRecord
 from rag_flywheel.store.staging import Staging
 
 NO_RETRIEVAL = "votes whose retrieval is neither here nor in these files"
+NO_QUESTION = "retrievals whose question is in none of the files"
+NOT_SAID = "retrievals of which nothing says what they showed"
 NONE_THERE = "retrievals that showed no passage of the index"
 _DEEP = 64  # of what retrievals may be inside of
 _MOST_RETRIEVALS = 100  # that a vote on a trace is about
@@ -72,6 +74,7 @@ class RetrievalWriter:
         parts = [PART.decode(each) for each in records]
         whole = parts[0]
         for part in parts[1:]:
+            whole.query = whole.query or part.query
             whole.at = _least(whole.at, part.at)
             whole.user = whole.user or part.user
             whole.session = whole.session or part.session
@@ -80,7 +83,8 @@ class RetrievalWriter:
             whole.recorded_as = whole.recorded_as or part.recorded_as
             whole.inside += [outer for outer in part.inside if outer not in whole.inside]
             whole.hits += part.hits
-            whole.n_hits += part.n_hits
+            if part.n_hits is not None:
+                whole.n_hits = (whole.n_hits or 0) + part.n_hits
         whole.hits = _in_order(whole.hits)
         self._add_around(id_, whole)
         return whole
@@ -128,6 +132,10 @@ class RetrievalWriter:
                 again.append((row[0], id_, part))
             elif part.user in out:
                 self._leave_out(id_, part, f"retrievals {OPTED_OUT}")
+            elif not part.query:
+                self._leave_out(id_, part, NO_QUESTION)
+            elif part.n_hits is None:
+                self._leave_out(id_, part, NOT_SAID)
             elif part.n_hits and not part.hits:
                 self._leave_out(id_, part, NONE_THERE)
             else:
@@ -187,7 +195,7 @@ class RetrievalWriter:
             at=at,
             query=part.query if given.keep_words else "",
             query_hash=given.query_hash(part.query),
-            k=max(part.n_hits, 1),
+            k=max(part.n_hits or 0, 1),
             filter=where,
             tenant=part.tenant,
             version=None,

@@ -46,7 +46,7 @@ def options(index: Index = KB, as_json: Json = False) -> None:
     """Take the options that may stand before the command."""
 
 
-@imports.command()
+@imports.command("langfuse")
 def langfuse(
     files: Files,
     score: Scores = None,
@@ -61,7 +61,7 @@ def langfuse(
     _import("langfuse", files, score, judge, id_key, dry_run, tenant, index, as_json)
 
 
-@imports.command()
+@imports.command("phoenix")
 def phoenix(
     files: Files,
     score: Scores = None,
@@ -76,7 +76,7 @@ def phoenix(
     _import("phoenix", files, score, judge, id_key, dry_run, tenant, index, as_json)
 
 
-@imports.command()
+@imports.command("langsmith")
 def langsmith(
     files: Files,
     score: Scores = None,
@@ -91,7 +91,7 @@ def langsmith(
     _import("langsmith", files, score, judge, id_key, dry_run, tenant, index, as_json)
 
 
-@imports.command()
+@imports.command("ubi")
 def ubi(
     files: Files,
     dry_run: DryRun = False,
@@ -103,7 +103,7 @@ def ubi(
     _import("ubi", files, None, None, None, dry_run, tenant, index, as_json)
 
 
-@imports.command()
+@imports.command("trec")
 def trec(
     files: Files,
     dry_run: DryRun = False,

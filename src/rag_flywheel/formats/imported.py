@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from rag_flywheel.checks import as_number
 from rag_flywheel.errors import InputError, quoted
-from rag_flywheel.records import ImportedRetrieval, ImportedVote
+from rag_flywheel.records import ImportedHit, ImportedRetrieval, ImportedVote
 
 _UNITS = (1e11, 1.0), (1e14, 1e-3), (1e17, 1e-6), (1e20, 1e-9)
 
@@ -50,13 +50,21 @@ class Around:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A passage that a retrieval showed, told apart from the retrieval."""
+
+    retrieval_id: str
+    hit: ImportedHit
+
+
+@dataclass(frozen=True)
 class LeftOut:
     """Something that cannot be used, and why."""
 
     reason: str
 
 
-Read: TypeAlias = ImportedRetrieval | ImportedVote | Score | Around | LeftOut
+Read: TypeAlias = ImportedRetrieval | ImportedVote | Score | Around | Seen | LeftOut
 Reading: TypeAlias = Iterator[Read]
 
 

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from stated import agents, decisions, explained, gains, notes, readme, settings, speed
+from stated import agents, decisions, explained, gains, imported, notes, readme, settings, speed
 from stated.page import Page
 from stated.results import ROOT
 
@@ -28,6 +28,7 @@ STATEMENTS: dict[str, Callable[[Page], None]] = {
     "docs/how-to/cron-and-systemd.md": settings.cron,
     "docs/how-to/documents.md": settings.adding,
     "docs/how-to/feedback.md": settings.feedback,
+    "docs/how-to/import-feedback.md": imported.feedback,
     "docs/how-to/keys-and-limits.md": settings.keys_and_limits,
     "docs/how-to/known-answers.md": settings.known,
     "docs/how-to/languages.md": settings.languages,
@@ -41,6 +42,7 @@ STATEMENTS: dict[str, Callable[[Page], None]] = {
     "docs/how-to/watch-an-index.md": settings.watching,
     "docs/reference/files.md": settings.files,
     "docs/reference/filters.md": settings.filter_page,
+    "docs/reference/import-tables.md": imported.tables,
     "docs/reference/limits.md": settings.limits,
     "docs/notes/bm25-libraries.md": notes.libraries,
     "docs/notes/comparison-notes.md": gains.comparison,

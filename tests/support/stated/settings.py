@@ -274,6 +274,7 @@ def feedback(page: Page) -> None:
     page.says("the {:,} asked most", gaps.MOST_QUESTIONS)
     for label, (kind, sign) in SIGNALS.items():
         page.says(f"{label} {sign} |", WEIGHTS[kind])
+    page.says("verdicts-of-language-models) | {:.1f}, and then", WEIGHTS["judge"])
     page.lets("choice", "others from 0.0 to 1.0: a share")
     page.says("within {:.0f} s (`rephrased_within_s`", Config().rephrased_within_s)
     page.says("cosine at least {} of the way", ALIKE)
@@ -286,6 +287,16 @@ def training_sets(page: Page) -> None:
     train, dev, all_of_it = SPLITS.values()
     page.says("{} % train, {} % dev and {} % test", train, dev - train, all_of_it - dev)
     page.says("at most {} beside a right passage", MOST_NEGATIVES)
+    (run,) = page.result("exported_training")["runs"]
+    page.says("each of the {:,} train questions", run["n_asked"])
+    page.says("on the {:,} triplets of the split", run["rows"]["train"])
+    page.says("for the {:,} test questions", run["n_test"])
+    for name, of in (("nDCG@10", "nDCG@10"), ("recall@8", "R@8")):
+        found = run["measures"][of]
+        gain = found["difference"]
+        numbers = found["before"], found["after"], gain["mean"], gain["low"], gain["high"]
+        page.says("| " + name + " | {:.3f} | {:.3f} | +{:.3f} ({:.3f} to {:.3f}) |", *numbers)
+    page.lets("design", "with its 95 % interval over questions")
 
 
 def own_data(page: Page) -> None:

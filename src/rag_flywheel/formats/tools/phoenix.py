@@ -5,6 +5,7 @@ Annotations stand in files of their own, inside the attributes of the span, or i
 linked to the span.
 """
 
+import base64
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -80,12 +81,12 @@ def _row(row: Mapping[str, Any], id_key: str | None) -> Reading:
 def _span(row: Mapping[str, Any], plain: Mapping[str, Any], id_key: str | None) -> Reading:
     context = parsed(plain.get("context"))
     context = plain_keys(context) if isinstance(context, Mapping) else {}
-    span = text_of(context.get("spanid") or plain.get("context.spanid") or plain.get("spanid"))
-    trace = text_of(context.get("traceid") or plain.get("context.traceid") or plain.get("traceid"))
+    span = _id(context.get("spanid") or plain.get("context.spanid") or plain.get("spanid"))
+    trace = _id(context.get("traceid") or plain.get("context.traceid") or plain.get("traceid"))
     if span is None:
         yield LeftOut("spans without an id")
         return
-    parent = text_of(plain.get("parentid") or plain.get("parentspanid"))
+    parent = _id(plain.get("parentid") or plain.get("parentspanid"))
     attributes = _attributes(row, plain)
     kind = str(attributes.get("openinference.span.kind") or plain.get("spankind") or "").upper()
     user, session = text_of(attributes.get("user.id")), text_of(attributes.get("session.id"))
@@ -124,7 +125,7 @@ def _retrieval(
     yield ImportedRetrieval(
         span,
         question,
-        [hit_of(document, id_key) for document in documents],
+        [hit_of(document, id_key) for document in documents] or None,
         at=plain.get("starttime") or plain.get("starttimeunixnano"),
         user_id=whose[0],
         session_id=whose[1],
@@ -207,6 +208,17 @@ def _otlp_value(value: object, depth: int) -> object:
     return None
 
 
+def _id(value: object) -> str | None:
+    """The id of a span or trace in hexadecimal, as annotations name it; OTLP may have it in base64."""
+    text = text_of(value)
+    if text is None or len(text) not in (12, 24) or not text.endswith("="):
+        return text
+    try:
+        return base64.b64decode(text, validate=True).hex()
+    except ValueError:
+        return text
+
+
 def _linked(plain: Mapping[str, Any]) -> str | None:
     """The span that an evaluator judges: the one that it is linked to, if it is one."""
     links = [plain_keys(each) for each in _list(parsed(plain.get("links")))]
@@ -214,7 +226,7 @@ def _linked(plain: Mapping[str, Any]) -> str | None:
     for link in links:
         context = link.get("context")
         context = plain_keys(context) if isinstance(context, Mapping) else {}
-        ids.append(text_of(link.get("spanid") or context.get("spanid")))
+        ids.append(_id(link.get("spanid") or context.get("spanid")))
     return ids[0] if len(ids) == 1 else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from rag_flywheel.formats.imported import LeftOut, Reading
+from rag_flywheel.formats.imported import LeftOut, Reading, Seen
 from rag_flywheel.formats.json_values import ReadBytes, values_of
 from rag_flywheel.formats.tools.fields import number_of, text_of, whole_of
 from rag_flywheel.formats.ubi import said
@@ -21,6 +21,7 @@ from rag_flywheel.records import (
 )
 
 _KINDS = {*get_args(get_args(ImportedKind)[0]), *get_args(Signal)}
+_SHOWN = {"impression", "view"}  # of a passage: that it was shown
 _BULK = {"index", "create"}
 
 
@@ -52,11 +53,11 @@ def _document(value: object) -> Reading:
 
 def _query(document: Mapping[str, Any]) -> Reading:
     query_id, words = text_of(document.get("query_id")), text_of(document.get("user_query"))
-    hits = document.get("query_response_hit_ids") or []
+    hits = document.get("query_response_hit_ids")
     if query_id is None or words is None:
         yield LeftOut("queries without a query_id or a user_query")
         return
-    if not isinstance(hits, list):
+    if hits is not None and not isinstance(hits, list):
         yield LeftOut("queries whose query_response_hit_ids are no list")
         return
     attributes = document.get("query_attributes")
@@ -64,7 +65,7 @@ def _query(document: Mapping[str, Any]) -> Reading:
     yield ImportedRetrieval(
         query_id,
         words,
-        [ImportedHit(text_of(each)) for each in hits],
+        None if hits is None else [ImportedHit(text_of(each)) for each in hits],
         at=document.get("timestamp"),
         user_id=_user(document),
         session_id=text_of(document.get("session_id")),
@@ -76,6 +77,9 @@ def _event(document: Mapping[str, Any], own_id: str | None) -> Reading:
     found = said(document)
     if found is None:
         yield LeftOut("events without a query_id")
+        return
+    if found.action in _SHOWN and found.passage_id is not None:
+        yield Seen(found.retrieval_id, ImportedHit(found.passage_id, _ordinal(document) or 0))
         return
     kind = text_of(document.get("kind"))
     kind = kind if kind in _KINDS else found.signal
