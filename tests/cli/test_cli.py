@@ -313,7 +313,7 @@ def command_lines() -> list[list[str]]:
         "retrieve": ["q"], "feedback": ["r", "p", "helpful"], "answer-feedback": ["r", "helpful"],
         "relevance": ["r", "--yes", "p"], "adopted": ["r", "--used"], "signal": ["r", "copied"],
         "correct": ["r", "p"], "missing": ["r"], "remove": ["p"], "export": ["out"], "mute": ["u"],
-        "backup": ["copy"],
+        "backup": ["copy"], "change-encoder": ["fakes:word_encoder"],
         "forget": ["u"], "opt-out": ["u"], "golden add": ["g.csv"], "golden pin": ["q", "p"],
         "keys add": ["n", "--scope", "read"], "keys revoke": ["i"],
         "golden unpin": ["q", "p"], "golden export": ["g.csv"], "review accept": ["i"],
