@@ -182,7 +182,7 @@ def main() -> None:
     found = []
     for name in asked.collections:
         for which in asked.changes:
-            row: dict[str, Any] = {"collection": name, "change": which}
+            row: dict[str, Any] = {"collection": name, "which": which}
             for what in ("rebuild", "change"):
                 words = [sys.executable, __file__, "--one", name, what, which]
                 words += ["--known"] if asked.known else []

@@ -315,7 +315,7 @@ def command_lines() -> list[list[str]]:
         "retrieve": ["q"], "feedback": ["r", "p", "helpful"], "answer-feedback": ["r", "helpful"],
         "relevance": ["r", "--yes", "p"], "adopted": ["r", "--used"], "signal": ["r", "copied"],
         "correct": ["r", "p"], "missing": ["r"], "remove": ["p"], "mute": ["u"],
-        "backup": ["copy"],
+        "backup": ["copy"], "change-encoder": ["fakes:word_encoder"],
         "forget": ["u"], "opt-out": ["u"], "golden add": ["g.csv"], "golden pin": ["q", "p"],
         "keys add": ["n", "--scope", "read"], "keys revoke": ["i"],
         "export votes": ["--to", "v.csv"], "export judgments": ["--to", "j.csv"],

@@ -148,6 +148,32 @@ def change_encoder(page: Page) -> None:
     page.says("(`keep_versions`, {} by default)", Config().keep_versions)
     page.says("where {} [golden]", LEAST_JUDGED)
     page.lets("elsewhere", "(exit code 75)", "(exit code 3)")  # tests/cli
+    widths = {"better": (32, 384), "worse": (384, 32), "as good": (384, 512)}
+    page.says(
+        "has {} numbers, its first {} alone, and the same turned at random in {}", 384, 32, 512
+    )
+    rows, known = page.result("change_encoder")["changes"], page.result("change_encoder_known")
+    for row in rows:
+        made = row["change"]
+        page.says(
+            "| " + row["collection"] + " | {} | {} | {:.3f} | {:.3f} | {}, p {:.4f} |",
+            *widths[row["which"]],
+            made["before"]["test"],
+            made.get("forced", made["after"])["test"],
+            made["report"]["outcome"],
+            made["report"]["scores"]["gate_p"],
+        )
+        assert made["same_judgments"]
+    (scifact,) = (r for r in rows if (r["collection"], r["which"]) == ("scifact", "better"))
+    n_held_out = scifact["change"]["report"]["scores"]["n_held_out"]
+    assert {known["changes"][0]["change"]["report"]["outcome"]} == {"rejected"}
+    page.says(
+        "on scifact {:.0f} held-out questions do not, nor do {} known answers",
+        n_held_out,
+        known["n_known"],
+    )
+    page.says("took {:.0f} MB at most", max(r["change"]["most_mb"] for r in rows))
+    page.says("the same passages {:.0f} MB", max(r["rebuild"]["most_mb"] for r in rows))
 
 
 def changing(page: Page) -> None:
