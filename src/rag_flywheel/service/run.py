@@ -29,7 +29,7 @@ _SETTINGS, _PARENT = PREFIX + "SETTINGS", PREFIX + "PARENT"  # from the first pr
 
 
 class Prompt(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """HTTP that sends each packet at once.
+    """HTTP that sends each packet at once, by httptools where it is installed.
 
     asyncio sees to that only where it opens the socket itself. Where processes share one, the second
     packet of an answer would wait 40 ms for the caller to acknowledge the first.
