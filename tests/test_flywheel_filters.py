@@ -257,7 +257,7 @@ def test_verify_and_refresh_name_a_stored_filter_that_is_none(
 
 
 def test_metadata_goes_out_and_in_again(office: Flywheel, tmp_path: Path) -> None:
-    office.export(tmp_path / "out")
+    office.export.beir(tmp_path / "out")
     lines = (tmp_path / "out" / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
     written = {row["_id"]: row["metadata"] for row in map(json.loads, lines)}
     assert written == {p.id: dict(p.metadata) for p in office.passages()}

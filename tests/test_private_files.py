@@ -88,5 +88,5 @@ def test_a_folder_that_is_shared_with_a_group_stays_shared(tmp_path: Path) -> No
 def test_an_export_can_be_entered_by_its_owner_alone(tmp_path: Path) -> None:
     with umask(0), Flywheel.open(tmp_path / "kb", encoder=WordEncoder()) as fw:
         fw.add([Passage("p", "some words")])
-        fw.export(tmp_path / "out")
+        fw.export.beir(tmp_path / "out")
     assert modes(tmp_path / "out")["."] == 0o700

@@ -72,6 +72,7 @@ WRITES: dict[str, Callable[[Flywheel, Path], object]] = {
     "missing": lambda fw, _: fw.missing("r"),
     "answer": lambda fw, _: fw.answer("r", "text"),
     "pin": lambda fw, _: fw.pin(QUERY, "p3"),
+    "import_votes": lambda fw, _: fw.import_votes([]),
     "mute": lambda fw, _: fw.mute("u"),
     "opt_out": lambda fw, _: fw.opt_out("u"),
     "forget": lambda fw, _: fw.forget("u"),
@@ -99,7 +100,7 @@ def test_a_closed_index_is_read_without_a_byte_written(folder: Path, tmp_path: P
     with opened(folder) as fw:
         found = read_everything(fw)
         assert fw.backup(tmp_path / "copy").seq > 0
-        fw.export(tmp_path / "out")
+        fw.export.beir(tmp_path / "out")
     assert whole(folder) == before
     with Flywheel.open(folder, encoder=WordEncoder()) as writer:
         assert [h.passage_id for h in writer.retrieve(QUERY).hits] == found

@@ -5,20 +5,32 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fakes import WordEncoder
-from rag_flywheel import Candidate, Config, Flywheel, Passage, Vote
+from rag_flywheel import (
+    Candidate,
+    Config,
+    Flywheel,
+    ImportedHit,
+    ImportedRetrieval,
+    ImportedVote,
+    Passage,
+    Vote,
+)
 from rag_flywheel.curate.golden_set import GoldenSet
 from rag_flywheel.curate.review import Review
 from rag_flywheel.errors import FlywheelError, InputError, UnknownIdError
+from rag_flywheel.export.export import Export
 from rag_flywheel.records import Hit
 
 SECRET = "zebrafish"  # in everything that belongs to tenant a, and in nothing that a test asks for
 QUERY = "reset the password"
+OF_RETRIEVALS = "votes", "answer_votes", "corrections", "notes", "runs"
 WRONG = ["b", "c", 7, "A", "a ", '"a"']
 
 
@@ -41,7 +53,7 @@ class World:
             "SELECT * FROM retrievals WHERE tenant = '\"a\"'",
             "SELECT * FROM passages WHERE id LIKE 'a-%' AND origin = 'index'",
             *(f"SELECT * FROM {t} WHERE tenant = '\"a\"'" for t in ("golden", "reviews")),
-            *(f"SELECT * FROM {t} WHERE {own}" for t in ("votes", "answer_votes", "corrections", "notes")),
+            *(f"SELECT * FROM {t} WHERE {own}" for t in OF_RETRIEVALS),
             f"SELECT * FROM note_reviews WHERE note IN (SELECT seq FROM notes WHERE {own})",
         ]  # fmt: skip
         with closing(sqlite3.connect(self.folder / "kb" / "flywheel.db")) as conn:
@@ -52,9 +64,9 @@ class World:
         path.write_text(text, encoding="utf-8")
         return path
 
-    def new(self) -> Path:
-        """A folder that is not there yet."""
-        return self.folder / f"out{len(list(self.folder.iterdir()))}"
+    def new(self, ending: str = "") -> Path:
+        """A file or folder that is not there yet."""
+        return self.folder / f"out{len(list(self.folder.iterdir()))}{ending}"
 
 
 def make(folder: Path) -> World:
@@ -123,6 +135,10 @@ def exported(export: Call, path: Path, **named: Any) -> str:
     return written(path)
 
 
+def export_of(what: str, ending: str, world: "World", named: dict[str, Any]) -> str:
+    return exported(getattr(world.fw.export, what), world.new(ending), **named)
+
+
 # What each call does to, or shows of, tenant a. Those that return something return what is a's.
 READS: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "retrieve": lambda w, t: w.fw.retrieve(QUERY, **t),
@@ -147,7 +163,20 @@ READS: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "dp_counts": lambda w, t: w.fw.dp_counts(
         "questions", epsilon=10.0, delta=1e-3, most_keys=1, **t
     ),
-    "export": lambda w, t: exported(w.fw.export, w.new(), **t),
+    **{
+        f"export.{what}": partial(export_of, what, ending)
+        for what, ending in {
+            "votes": ".jsonl",
+            "judgments": ".csv",
+            "retrievals": ".jsonl",
+            "beir": "",
+            "trec": "",
+            "ubi": "",
+        }.items()
+    },
+    "export.training_set": lambda w, t: exported(
+        partial(w.fw.export.training_set, "labeled-pairs"), w.new(), **t
+    ),
     "golden.items": lambda w, t: w.fw.golden.items(**t),
     "golden.export": lambda w, t: exported(w.fw.golden.export, w.new(), **t),
     "review.items": lambda w, t: w.fw.review.items(**t),
@@ -163,6 +192,7 @@ WRITES: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "signal": lambda w, t: w.fw.signal(w.asked, "abandoned", **t),
     "correct": lambda w, t: w.fw.correct(w.asked, "a-mail", **t),
     "missing": lambda w, t: w.fw.missing(w.asked, "not there", **t),
+    "link_run": lambda w, t: w.fw.link_run(w.asked, "another run", **t),
     "answer": lambda w, t: w.fw.answer(w.asked, "an answer", **t),
     "pin": lambda w, t: w.fw.pin(QUERY, "a-mail", **t),
     "unpin": lambda w, t: w.fw.unpin(f"where are cats {SECRET}", "a-cats", **t),
@@ -173,6 +203,19 @@ WRITES: dict[str, Callable[[World, dict[str, Any]], Any]] = {
     "review.accept": lambda w, t: w.fw.review.accept(w.waits, **t),
     "review.reject": lambda w, t: w.fw.review.reject(w.waits, **t),
     "review.undo": lambda w, t: w.fw.review.undo(w.decided, **t),
+    "import_votes": lambda w, t: w.fw.import_votes(
+        [
+            ImportedRetrieval("r1", QUERY, [ImportedHit("a-reset")]),
+            ImportedVote("v1", "r1", "harmful", "a-reset"),
+            ImportedVote("v2", w.asked, "harmful", "a-reset"),
+        ],
+        **t,
+    ),
+    "import_files": lambda w, t: w.fw.import_files(
+        "csv",
+        w.file("v.csv", f"retrieval_id,query,passage_id,verdict\n{w.asked},,a-reset,harmful\n"),
+        **t,
+    ),
     "add": lambda w, t: w.fw.add(
         [Passage("a-reset", "new words", "", {"team": t["tenant"]})], tenant=t["tenant"]
     ),
@@ -184,14 +227,19 @@ OPERATORS = {
     "open", "close", "warm", "add_files", "add_documents", "raters", "mute", "unmute", "opt_out", "forget",
     "hashed_user",
     "backup", "refresh", "versions", "explain_version", "rollback", "release", "status", "health",
-    "verify", "repair", "audit", "refreshes", "compare",
+    "verify", "repair", "audit", "refreshes", "compare", "change_encoder", "drop_encoder_change",
 }  # fmt: skip
 CALLS = {**READS, **WRITES}
 
 
 def public_calls() -> dict[str, inspect.Signature]:
     found = {}
-    for prefix, cls in (("", Flywheel), ("golden.", GoldenSet), ("review.", Review)):
+    for prefix, cls in (
+        ("", Flywheel),
+        ("golden.", GoldenSet),
+        ("review.", Review),
+        ("export.", Export),
+    ):
         for name, member in inspect.getmembers(cls, callable):
             if not name.startswith("_"):
                 found[prefix + name] = inspect.signature(member)
@@ -247,6 +295,36 @@ def test_a_call_names_a_tenant_or_asks_for_all(world: World, name: str) -> None:
 @pytest.mark.parametrize("name", READS)
 def test_all_tenants_are_shown_to_who_asks_for_all(world: World, name: str) -> None:
     assert SECRET in repr(READS[name](world, {"tenant": None, "all_tenants": True}))
+
+
+OF_A_RUN: dict[str, Callable[[Flywheel, dict[str, Any]], Any]] = {
+    "feedback": lambda fw, t: fw.feedback(run="run", passage_id="a-reset", verdict="harmful", **t),
+    "answer_feedback": lambda fw, t: fw.answer_feedback(run="run", verdict="harmful", **t),
+    "relevance": lambda fw, t: fw.relevance(run="run", helpful={"a-reset": False}, **t),
+    "adopted": lambda fw, t: fw.adopted(run="run", used=False, **t),
+    "signal": lambda fw, t: fw.signal(run="run", kind="abandoned", **t),
+    "correct": lambda fw, t: fw.correct(None, "a-mail", run="run", **t),
+    "missing": lambda fw, t: fw.missing(None, "not there", run="run", **t),
+}
+
+
+def test_every_call_that_takes_a_run_is_tried_as_another_tenant() -> None:
+    takes = {name for name, call in public_calls().items() if "run" in call.parameters}
+    assert takes == set(OF_A_RUN)
+
+
+@pytest.mark.parametrize("name", OF_A_RUN)
+def test_the_runs_of_a_tenant_are_unknown_to_others(world: World, name: str) -> None:
+    world.fw.link_run(world.asked, "run", tenant="a")
+    before = world.rows()
+    for wrong in WRONG:
+        with pytest.raises(UnknownIdError, match="no retrieval of run 'run'"):
+            OF_A_RUN[name](world.fw, {"tenant": wrong})
+    with pytest.raises(InputError, match="no tenant is named"):
+        OF_A_RUN[name](world.fw, {})
+    assert world.rows() == before
+    OF_A_RUN[name](world.fw, {"tenant": "a"})
+    assert world.rows() != before
 
 
 @pytest.mark.parametrize("tenant", [True, 1.5, ["a"], "", " "])

@@ -18,8 +18,8 @@ sdist=("$scratch"/dist/rag_flywheel-*.tar.gz)
 wheel=("$scratch"/dist/rag_flywheel-*.whl) # built from what the sdist holds
 
 # every file of the package is in both, and no test in either
-package() { grep -E '^rag_flywheel/.*[^/]$' | sort; }
-(cd "$scratch/source/src" && find rag_flywheel -type f ! -name '*.pyc') | package > "$scratch/files"
+package() { grep -E '^(rag_flywheel|haystack_integrations)/.*[^/]$' | sort; }
+(cd "$scratch/source/src" && find rag_flywheel haystack_integrations -type f ! -name '*.pyc') | package > "$scratch/files"
 tar -tzf "${sdist[0]}" | sed -n 's,^[^/]*/src/,,p' | package | diff "$scratch/files" -
 "$python" -m zipfile --list "${wheel[0]}" | awk '{print $1}' | package | diff "$scratch/files" -
 others=$(tar -tzf "${sdist[0]}" | sed 's,^[^/]*/,,' | grep -v -E '^$|/$|^src/' | sort | tr '\n' ' ')

@@ -24,6 +24,7 @@ from rag_flywheel.bench.protocol import Protocol
 from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.curate.source import Source
+from rag_flywheel.encode.encoder_slot import OneEncoder
 from rag_flywheel.formats.beir import Split
 from rag_flywheel.improve.examples import Examples, Floats
 from rag_flywheel.improve.fit import FREE, MOST_QUERIES, STRENGTH
@@ -52,7 +53,7 @@ def run(name: str) -> dict[str, Any]:
             n_votes = _cast(fw, bench)
         assert bench.encoder is not None
         database = Database(bench.base / FILE_NAME)
-        version, _ = read_live(bench.base, database, LastLoaded(bench.encoder))
+        version, _ = read_live(bench.base, database, LastLoaded(OneEncoder(bench.encoder)))
         encoder = bench.encoder
         past = read_past(database, Source(encoder, Config()), until=2**62)
         examples = ExampleBuilder(database, version, Lookups(0), 100).past(past)

@@ -24,6 +24,7 @@ from rag_flywheel.bench.setup import Bench, prepare
 from rag_flywheel.bench.users import Users
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
+from rag_flywheel.encode.encoder_slot import OneEncoder
 from rag_flywheel.rank.evidence import Asked, evidence_for
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import EmbeddedText
@@ -51,7 +52,7 @@ def run(name: str) -> dict[str, Any]:
                 fw.refresh()
         assert bench.encoder is not None, "the vectors of the queries are prepared"
         database = Database(bench.base / FILE_NAME)
-        version, frozen_at = read_live(bench.base, database, LastLoaded(bench.encoder))
+        version, frozen_at = read_live(bench.base, database, LastLoaded(OneEncoder(bench.encoder)))
         config = Config(encoder="")
         with database.snapshot() as conn:
             source = Source(bench.encoder, config)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rag_flywheel.encode.tower import TunableEncoder
     from rag_flywheel.encoder import Encoder
     from rag_flywheel.errors import *
+    from rag_flywheel.export.export import Export
     from rag_flywheel.flywheel import Flywheel, restore
     from rag_flywheel.records import *
     from rag_flywheel.report.coverage import Coverage, CoverageWeek
@@ -25,9 +26,10 @@ __all__ = [
     "AccessError", "AddFilesReport", "AddReport", "AuditReport", "BackupReport", "Candidate",
     "ChangedAnswer", "ClosedError", "Comparison", "Config", "ConfigError", "CorruptFileError",
     "Coverage", "CoverageWeek", "DayActivity", "DiskFullError", "DpCount", "DpCounts", "Encoder",
-    "EncoderError", "EncoderMismatchError", "EncoderNotFoundError", "Explanation", "ExportReport",
+    "EncoderError", "EncoderMismatchError", "EncoderNotFoundError", "Explanation", "Export", "ExportReport",
     "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap", "GoldenItem", "GoldenSet",
-    "HashedUser", "Health", "HealthCheck", "HistoryEntry", "Hit", "InputError", "KnownAnswer",
+    "HashedUser", "Health", "HealthCheck", "HistoryEntry", "Hit", "ImportReport", "ImportedHit",
+    "ImportedRetrieval", "ImportedVote", "InputError", "KnownAnswer",
     "LockedError", "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage",
     "PassageJudgment", "PastRefresh", "PastVotes", "PiiFinding", "Progress", "QuestionSummary",
     "RateLimitedError", "Rater", "ReadOnlyError", "RecordedHit", "RecordedRetrieval",
@@ -40,6 +42,7 @@ _HOMES = {
     "Coverage": "report.coverage",
     "CoverageWeek": "report.coverage",
     "Encoder": "encoder",
+    "Export": "export.export",
     "Flywheel": "flywheel",
     "Gap": "report.gaps",
     "GoldenSet": "curate.golden_set",

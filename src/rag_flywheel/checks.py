@@ -30,6 +30,8 @@ MOST_TRUST = 3.0  # three ordinary users' worth
 _RISING = 5  # candidates
 _LARGEST = 2**63
 T = TypeVar("T")
+NOT_GIVEN: Any = None
+"""The default of an argument that must be given, and stands behind one that need not be."""
 
 
 def check_text(name: str, value: object, most: int | None = None) -> str:

@@ -1,6 +1,7 @@
 """The settings of one index folder: a frozen Config, stored as flywheel.toml."""
 
 import dataclasses
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,27 @@ def read_config(path: Path) -> Config:
         return Config(**values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def with_encoder(path: Path, config: Config, encoder: str) -> str:
+    """The text of the file at `path`, which holds `config`, with another encoder; what else a user wrote
+    there stays. Raises ConfigError."""
+    import tomli_w
+
+    text = read_bytes(path, most=_MOST_BYTES, follow=True).decode("utf-8")
+    line = tomli_w.dumps({"encoder": encoder})
+    changed, n = re.subn(r"(?m)^[ \t]*encoder[ \t]*=.*\n?", lambda _: line, text)
+    if not n:
+        changed = f"{text.rstrip()}\n{line}"
+    wanted = dataclasses.replace(config, encoder=encoder)
+    try:
+        values = tomllib.loads(changed)
+        values.pop("format_version", None)
+        if Config(**values) == wanted:
+            return changed
+    except (ValueError, TypeError):
+        pass  # it is written in a way that only a parser understands
+    return config_text(wanted)
 
 
 def config_text(config: Config) -> str:

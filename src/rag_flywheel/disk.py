@@ -377,6 +377,50 @@ def new_folder(out: Path, *, outside: Path) -> Iterator[Path]:
     sync(out.parent)
 
 
+@contextmanager
+def new_file(out: Path, *, outside: Path, overwrite: bool = False) -> Iterator[Path]:
+    """An empty file to write into, which becomes `out` when the block ends without an error.
+
+    overwrite: whether it may take the place of a file. Raises InputError where there is one otherwise,
+    for a folder, and in the folder `outside`; both are absolute.
+    """
+    if outside in out.parents:
+        raise InputError(f"{out} is in the index folder; expected a file outside it")
+    if out.exists() and not out.is_file():
+        raise InputError(f"{out} is no file; expected the name of a new file")
+    if out.exists() and not overwrite:
+        raise _there_already(out)
+    staged = out.with_name(f".{out.name}.{os.getpid()}-{os.urandom(4).hex()}")
+    make_folders(out.parent)
+    try:
+        os.close(os.open(staged, _NEW_FILE, 0o600))
+        yield staged
+        sync(staged)
+        _put_in_place(staged, out, overwrite=overwrite)
+    finally:
+        with suppress(FileNotFoundError):
+            staged.unlink()
+    sync(out.parent)
+
+
+def _put_in_place(staged: Path, out: Path, *, overwrite: bool) -> None:
+    if overwrite:
+        staged.replace(out)
+        return
+    try:
+        os.link(staged, out)  # unlike a rename, it takes no other file's place
+    except FileExistsError:
+        raise _there_already(out) from None
+    except OSError:  # a disk without links
+        if out.exists():
+            raise _there_already(out) from None
+        staged.rename(out)
+
+
+def _there_already(out: Path) -> InputError:
+    return InputError(f"{out} is there already; give another name, or ask for it to be overwritten")
+
+
 def link_error(path: Path) -> StorageError:
     """The error for a link in the place of a folder or file of an index."""
     target = "elsewhere"

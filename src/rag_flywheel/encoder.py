@@ -54,6 +54,16 @@ class QueryEncoder(Protocol):
         """float32 (n, dim), unit rows."""
 
 
+class Encoders(Protocol):
+    """The encoders of an index: an older version may have another one than the live version."""
+
+    def get(self) -> Encoder:
+        """That which new texts are embedded with, which is that of the live version."""
+
+    def of(self, name: str, revision: str, dim: int) -> Encoder:
+        """That which a version was built with. Raises EncoderMismatchError."""
+
+
 @dataclass(frozen=True)
 class TextEncoder:
     """Encodes texts of one kind, queries or passages, by the `method` of an encoder.

@@ -1,5 +1,6 @@
 """The class Flywheel, the interface of applications; each method is a few lines that call a room."""
 
+import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,11 +12,16 @@ from typing import Literal, TypeAlias, get_args
 from rag_flywheel.capture import corrections
 from rag_flywheel.capture import votes as capture
 from rag_flywheel.capture.answer_votes import AnswerVote, append_answer_vote
+from rag_flywheel.capture.imported_records import Settings
+from rag_flywheel.capture.imports import bring_in
+from rag_flywheel.capture.runs import Run, find_run, link_run
+from rag_flywheel.capture.scores import Meanings
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.capture.terms import Terms, set_muted
 from rag_flywheel.checks import (
     MOST_ID_CHARS,
     MOST_NAME_CHARS,
+    NOT_GIVEN,
     check_candidates,
     check_days,
     check_k,
@@ -30,7 +36,6 @@ from rag_flywheel.checks import (
     items,
 )
 from rag_flywheel.config import Config
-from rag_flywheel.curate.export import export
 from rag_flywheel.curate.golden_set import GoldenSet
 from rag_flywheel.curate.judged import passage_judgments
 from rag_flywheel.curate.pins import Pin, append_pin, append_unpin
@@ -48,13 +53,15 @@ from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.encoder_slot import EncoderSlot
 from rag_flywheel.encode.make import make_encoder
 from rag_flywheel.encode.too_long import count_too_long
-from rag_flywheel.encoder import Encoder, TextEncoder
+from rag_flywheel.encoder import Encoder, TextEncoder, check_encoder
 from rag_flywheel.errors import InputError
+from rag_flywheel.export.export import Export
 from rag_flywheel.formats.anchors import Site
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.formats.documents import Cutting
 from rag_flywheel.formats.files import Selection
 from rag_flywheel.formats.framework_documents import passages_of
+from rag_flywheel.formats.tools.read import TOOLS, Tool, read_tool
 from rag_flywheel.ingest.add_files import Index, Options, add_files, checked_paths
 from rag_flywheel.privacy import ids as privacy
 from rag_flywheel.privacy.audit import audit
@@ -71,13 +78,15 @@ from rag_flywheel.records import (
     Comparison,
     DayActivity,
     DpCounts,
-    ExportReport,
     Filter,
     ForgetReport,
     HashedUser,
     Health,
     HistoryEntry,
     Hit,
+    ImportedRetrieval,
+    ImportedVote,
+    ImportReport,
     Passage,
     PassageJudgment,
     PastRefresh,
@@ -98,6 +107,7 @@ from rag_flywheel.records import (
     VersionStory,
     Vote,
 )
+from rag_flywheel.refresh.change_encoder import change_encoder, drop_change, prepare_encoder
 from rag_flywheel.refresh.due import When
 from rag_flywheel.refresh.job import Job
 from rag_flywheel.refresh.refresh import refresh, refresh_locked
@@ -118,10 +128,12 @@ from rag_flywheel.serve.server import Server
 from rag_flywheel.store import corpus, journal, log, users, wall_clock
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.embedding import stored_vectors_of
 from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.lineages import Rule
 from rag_flywheel.store.metadata_columns import metadata_keys
 from rag_flywheel.store.passages import Tenancy, encoded_text
+from rag_flywheel.store.questions import query_hash, question_key
 from rag_flywheel.store.tenants import Tenant, Tenants, within
 
 _MANY_TEXTS = 256  # whose words take a tenth of a second to read
@@ -242,7 +254,8 @@ class Flywheel:
                 with disk_errors(root):
                     reconcile(root, database, wait_s=0.0)
             given = encoder if encoder is not None else found.encoder
-            return cls(root, found, database, EncoderSlot(database, given), user_key, trust, mask)
+            slot = EncoderSlot(database, given, by_settings=encoder is None)
+            return cls(root, found, database, slot, user_key, trust, mask)
         except BaseException:
             database.close()
             raise
@@ -471,6 +484,7 @@ class Flywheel:
         where: Filter | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
+        run_id: str | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: Tenant | None = None,
@@ -481,6 +495,8 @@ class Flywheel:
         where: a filter expression on metadata, {"lang": "en", "year": {"gte": 2020}, "team": {"in":
             ["a", "b"]}}, applied before the k best are taken; docs/reference/filters.md has all operators.
         user_id, session_id: only their keyed hashes are stored.
+        run_id: the id of the run of a framework, or of a trace, that this belongs to; feedback may then
+            name the run. Only its keyed hash is stored. `link_run` adds others.
         record: False writes nothing, and the retrieval cannot get votes; the same holds for a user
             who opted out. While another program writes to the database, an answer waits for
             config.record_wait_s at most; its record is then written as soon as that ends, and votes in
@@ -490,17 +506,19 @@ class Flywheel:
         Raises InputError.
         """
         scope = self._scope(tenant, all_tenants, where)
-        asked = self._request(k, where, scope, user_id, session_id, record, least=min_relevance)
+        asked = self._request(
+            k, where, scope, user_id, session_id, record, least=min_relevance, run_id=run_id
+        )
         found = self._serving().retrieve([self._mask.text(query)], asked)[0]
         within = self._config.rephrased_within_s
         if found.id is not None and session_id is not None and within > 0 and not self._postponed:
-            least, revision = self._serving().alike()
+            least, encoder = self._serving().alike()
             note_rephrased(
                 self._database,
                 found.id,
                 within_s=within,
                 least_cosine=least,
-                vectors=(revision, self._slot.get().dim),
+                vectors=(encoder.revision, encoder.dim),
                 wait_s=self._config.record_wait_s,
             )
         return found
@@ -550,6 +568,7 @@ class Flywheel:
         where: Filter | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
+        run_id: str | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: Tenant | None = None,
@@ -560,15 +579,23 @@ class Flywheel:
         Without votes on similar queries the order is that of the given scores, of whatever scale,
         until a refresh fits weights to votes on given candidates. When recorded, the 50 best are
         stored with their texts, to learn from. where: only names the tenant, when config.tenant_key
-        is set. min_relevance: as in `retrieve`; the relevance of a given candidate is that of its text
-        alone, without its score. Raises InputError.
+        is set. min_relevance, run_id: as in `retrieve`; the relevance of a given candidate is that of its
+        text alone, without its score. Raises InputError.
         """
         self._require_tenant_alone(
             "rerank", where, "candidates come filtered; do it in your own retriever"
         )
         scope = self._scope(tenant, all_tenants, where)
         asked = self._request(
-            k, where, scope, user_id, session_id, record, kind="rerank", least=min_relevance
+            k,
+            where,
+            scope,
+            user_id,
+            session_id,
+            record,
+            kind="rerank",
+            least=min_relevance,
+            run_id=run_id,
         )
         given = check_candidates(candidates)
         masked = self._mask.candidates(given)
@@ -576,10 +603,11 @@ class Flywheel:
 
     def feedback(
         self,
-        retrieval_id: str | None,
-        passage_id: str,
-        verdict: Verdict,
+        retrieval_id: str | None = None,
+        passage_id: str = NOT_GIVEN,
+        verdict: Verdict = NOT_GIVEN,
         *,
+        run: str | None = None,
         user_id: str | None = None,
         reason: str | None = None,
         tenant: Tenant | None = None,
@@ -589,8 +617,12 @@ class Flywheel:
 
         It is on the disk when this returns, and affects the next retrieval of similar queries.
         False, and nothing is recorded, when the user opted out.
+        run: in place of retrieval_id, a run that was given as run_id, or to `link_run`; the vote is on its
+            newest retrieval that showed the passage.
         Raises UnknownIdError, and InputError for a passage that the retrieval did not show.
         """
+        if run is not None:
+            retrieval_id = self._run(retrieval_id, run, tenant, all_tenants).showing(passage_id)
         vote = Vote(retrieval_id, passage_id, verdict, user_id, reason)
         return bool(self.feedback_many([vote], tenant=tenant, all_tenants=all_tenants))
 
@@ -615,9 +647,10 @@ class Flywheel:
 
     def answer_feedback(
         self,
-        retrieval_id: str | None,
-        verdict: Verdict,
+        retrieval_id: str | None = None,
+        verdict: Verdict = NOT_GIVEN,
         *,
+        run: str | None = None,
         answer: str | None = None,
         cited: Sequence[str] | None = None,
         user_id: str | None = None,
@@ -632,56 +665,95 @@ class Flywheel:
         answer: the text; None: the one given to `answer`. Only the shares are stored.
         cited: the passages that the answer cites; none of them, []: no passage gets a share. None: not
             known, so that all that were shown get one.
+        run: in place of retrieval_id, a run that was given as run_id, or to `link_run`; the verdict is on
+            each of its 100 newest retrievals, of which some may have shown none of the cited.
         False when the user opted out, of whom nothing is recorded. Raises UnknownIdError, InputError.
         """
+        if run is not None:
+            found = self._run(retrieval_id, run, tenant, all_tenants)
+            return max(  # of all of them
+                self.answer_feedback(
+                    id_,
+                    verdict,
+                    answer=answer,
+                    cited=own,
+                    user_id=user_id,
+                    tenant=tenant,
+                    all_tenants=all_tenants,
+                )
+                for id_, own in found.citing(cited).items()
+            )
         self._require_own([retrieval_id], tenant, all_tenants)
         masked = self._mask.text(answer)
         vote = AnswerVote(retrieval_id, verdict, masked, cited, self._hidden(user_id))
-        return append_answer_vote(self._database, vote, self._slot.get, self._terms(user_id))
+        return append_answer_vote(self._database, vote, self._slot.at_hand, self._terms(user_id))
 
     def relevance(
         self,
-        retrieval_id: str | None,
-        helpful: Mapping[str, bool],
+        retrieval_id: str | None = None,
+        helpful: Mapping[str, bool] = NOT_GIVEN,
         *,
+        run: str | None = None,
         user_id: str | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
     ) -> int:
         """Record a vote on each of these hits, by passage id: helpful where True, else harmful.
 
-        All in one commit, or none; returns how many. Other hits get no vote. Raises as `feedback` does.
+        All in one commit, or none; returns how many. Other hits get no vote. run: as in
+        `feedback`. Raises as `feedback` does.
         """
         votes = capture.relevance_votes(retrieval_id, helpful, user_id)
+        if run is not None:
+            found = self._run(retrieval_id, run, tenant, all_tenants)
+            votes = [replace(v, retrieval_id=found.showing(v.passage_id)) for v in votes]
         return self.feedback_many(votes, tenant=tenant, all_tenants=all_tenants)
 
     def adopted(
         self,
-        retrieval_id: str | None,
+        retrieval_id: str | None = None,
         *,
+        run: str | None = None,
         used: bool,
         why: str = "",
+        cited: Sequence[str] | None = None,
         user_id: str | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
     ) -> bool:
         """Record whether an answer was used, and why; it is divided like `answer_feedback`.
 
+        run, cited: as there; cited are the passages that it was made of.
         False when the user opted out. Raises UnknownIdError, InputError.
         """
+        if run is not None:
+            found = self._run(retrieval_id, run, tenant, all_tenants)
+            return max(  # of all of them
+                self.adopted(
+                    id_,
+                    used=used,
+                    why=why,
+                    cited=own,
+                    user_id=user_id,
+                    tenant=tenant,
+                    all_tenants=all_tenants,
+                )
+                for id_, own in found.citing(cited).items()
+            )
         self._require_own([retrieval_id], tenant, all_tenants)
         user, terms = self._hidden(user_id), self._terms(user_id)
         masked = self._mask.text(why)
         return append_adopted(
-            self._database, retrieval_id, used, masked, user, self._slot.get, terms
+            self._database, retrieval_id, used, masked, user, self._slot.at_hand, terms, cited
         )
 
     def signal(
         self,
-        retrieval_id: str | None,
-        kind: Signal,
+        retrieval_id: str | None = None,
+        kind: Signal = NOT_GIVEN,
         value: object = None,
         *,
+        run: str | None = None,
         passage_id: str | None = None,
         user_id: str | None = None,
         tenant: Tenant | None = None,
@@ -693,12 +765,44 @@ class Flywheel:
             not stored), regenerated, abandoned, rephrased, escalated, rating (value: 1 to 5, or 0.0
             to 1.0) or task_done (value False: it was not).
         passage_id: None: it is divided like `answer_feedback`.
+        run: as in `answer_feedback`; with passage_id as in `feedback`.
         A vote of the same user outranks it. False when the user opted out. Raises UnknownIdError, InputError.
         """
+        if run is not None:
+            found = self._run(retrieval_id, run, tenant, all_tenants)
+            return max(  # of all of them
+                self.signal(
+                    id_,
+                    kind,
+                    value,
+                    passage_id=passage_id,
+                    user_id=user_id,
+                    tenant=tenant,
+                    all_tenants=all_tenants,
+                )
+                for id_ in found.meant(passage_id)
+            )
         self._require_own([retrieval_id], tenant, all_tenants)
         value = self._mask.text(value)
         given = SignalGiven(retrieval_id, kind, value, passage_id, self._hidden(user_id))
-        return append_signal(self._database, given, self._slot.get, self._terms(user_id))
+        return append_signal(self._database, given, self._slot.at_hand, self._terms(user_id))
+
+    def link_run(
+        self,
+        retrieval_id: str | None,
+        run_id: str,
+        *,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> None:
+        """Store that a retrieval belongs to a run, as `retrieve` with run_id does, so that feedback finds it.
+
+        A retrieval may belong to 32 runs. Nothing is stored when the user who asked has opted out since.
+        Raises UnknownIdError, InputError.
+        """
+        self._require_own([retrieval_id], tenant, all_tenants)
+        hashed = privacy.hashed_run(self._user_key, "run_id", check_name("run_id", run_id))
+        link_run(self._database, retrieval_id, str(hashed))
 
     def hashed_user(self, user_id: str) -> HashedUser:
         """The keyed hash under which a user of this index is stored: the `user` of votes and retrievals.
@@ -717,10 +821,11 @@ class Flywheel:
 
     def correct(
         self,
-        retrieval_id: str | None,
+        retrieval_id: str | None = None,
         passage_id: str | None = None,
         text: str | None = None,
         *,
+        run: str | None = None,
         user_id: str | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
@@ -730,9 +835,19 @@ class Flywheel:
         passage_id: any passage, shown or not; it counts as two votes, and only the last one of a user
             on a retrieval counts.
         text: waits in `review`, and becomes a passage when it is accepted.
+        run: in place of retrieval_id; it is on the newest retrieval of the run.
         It is on the disk when this returns. False, and nothing is recorded, when the user opted out. Raises
         InputError, and UnknownIdError for a retrieval or passage that does not exist.
         """
+        if run is not None:
+            return self.correct(
+                self._run(retrieval_id, run, tenant, all_tenants).newest,
+                passage_id,
+                text,
+                user_id=user_id,
+                tenant=tenant,
+                all_tenants=all_tenants,
+            )
         self._require_own([retrieval_id], tenant, all_tenants)
         user = self._hidden(user_id)
         if text is None:
@@ -748,20 +863,134 @@ class Flywheel:
 
     def missing(
         self,
-        retrieval_id: str | None,
+        retrieval_id: str | None = None,
         note: str = "",
         *,
+        run: str | None = None,
         user_id: str | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
     ) -> bool:
         """Record that a user reports a missing answer; `review` and `gaps` show it.
 
+        run: in place of retrieval_id; it is on the newest retrieval of the run.
         False when the user opted out. Raises UnknownIdError, InputError.
         """
+        if run is not None:
+            return self.missing(
+                self._run(retrieval_id, run, tenant, all_tenants).newest,
+                note,
+                user_id=user_id,
+                tenant=tenant,
+                all_tenants=all_tenants,
+            )
         self._require_own([retrieval_id], tenant, all_tenants)
         user, masked = self._hidden(user_id), self._mask.text(note)
         return corrections.append_missing(self._database, retrieval_id, masked, user)
+
+    def import_votes(
+        self,
+        records: Iterable[ImportedRetrieval | ImportedVote],
+        *,
+        source: str = "own",
+        dry_run: bool = False,
+        progress: bool | Progress = False,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> ImportReport:
+        """Bring in retrievals and votes that another system recorded, in any order; returns what came of
+        them.
+
+        They keep their times. Nothing comes in twice: source and id name a record, and what was deleted here
+        since stays deleted. What cannot be used is counted by reason. Nothing comes in when `records`
+        raises; an interrupted call that is repeated goes on where it stopped.
+        source: the name of that system. dry_run: only count; nothing is written.
+        progress: as in `add`; the steps are "import retrievals" and "import votes". Raises InputError.
+        """
+        name = check_name("source", source)
+        scope = self._scope(tenant, all_tenants)
+        return self._bring_in(records, name, scope, Meanings(), dry_run, progress)
+
+    def import_files(
+        self,
+        tool: Tool,
+        paths: str | Path | Iterable[str | Path],
+        *,
+        scores: Sequence[str] = (),
+        judges: Sequence[str] = (),
+        id_key: str | None = None,
+        dry_run: bool = False,
+        progress: bool | Progress = False,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> ImportReport:
+        """`import_votes` from files that a tool exported: langfuse, phoenix, langsmith, ubi, trec, or csv of
+        one's own. Files of one call may be in any order.
+
+        scores: the names of the scores that are verdicts, with the numbers of the worst and the best where
+            they are not from 0 to 1: "stars=1..5". () takes usual names, such as user-feedback.
+        judges: names of scores that a language model gave, where the tool does not say so.
+        id_key: the key of the documents' metadata that holds the passage id. () and None: the usual ones.
+        Raises InputError for a file that cannot be read; then nothing came in.
+        """
+        check_one_of("tool", tool, TOOLS)
+        check_optional_text("id_key", id_key, MOST_NAME_CHARS)
+        given = [paths] if isinstance(paths, str | Path) else items("paths", paths, object)
+        scope = self._scope(tenant, all_tenants)
+        meanings = Meanings.of(scores, judges)
+        with Bars() as bars:
+            told = as_progress(progress, bars)
+            records = read_tool(tool, checked_paths(given), id_key, told)
+            return self._bring_in(records, tool, scope, meanings, dry_run, told or False)
+
+    def _bring_in(
+        self,
+        records: Iterable[object],
+        source: str,
+        scope: TenantScope,
+        meanings: Meanings,
+        dry_run: bool,
+        progress: bool | Progress,
+    ) -> ImportReport:
+        if not dry_run:
+            self._database.require_writable()
+        self._postponed.wait_for_all()
+        key = self._user_key
+        with self._database.reading() as conn:
+            of_questions = question_key(conn)
+        namespace = f"{source}\n{scope.tenant or ''}\n".encode()
+        with Bars() as bars:
+            told = as_progress(progress, bars)
+            settings = Settings(
+                source=source,
+                scope=scope,
+                scope_of=lambda tenant: self._scope(tenant, False),
+                scope_of_json=lambda text: self._tenants.scope_of_json(text),
+                hide=partial(privacy.hashed_id, key),
+                run=lambda run: str(privacy.hashed_run(key, "run", run)),
+                name=lambda data: hashlib.blake2b(
+                    namespace + data, key=key, digest_size=16
+                ).digest(),
+                query_hash=partial(query_hash, of_questions),
+                trust=self._trust_of,
+                terms=self._terms(None, trust=1.0),
+                mask=self._mask.text,
+                embed=partial(self._embed_questions, told),
+                max_query_chars=self._config.max_query_chars,
+                keep_words=self._config.store_queries == "text",
+                meanings=meanings,
+                dry_run=dry_run,
+                progress=told,
+            )
+            with self._files():
+                return bring_in(self._database, records, settings)
+
+    def _embed_questions(self, progress: Progress | None, texts: Mapping[bytes, str]) -> None:
+        """Store the vectors of questions, by hash, so that no answer has to wait for them."""
+        shortest_first = dict(sorted(texts.items(), key=lambda each: (len(each[1]), each[1])))
+        stored_vectors_of(
+            self._database, shortest_first, self._live_queries(), progress, "embed questions"
+        )
 
     def retrieval(
         self, retrieval_id: str, *, tenant: Tenant | None = None, all_tenants: bool = False
@@ -1076,6 +1305,51 @@ class Flywheel:
             server.renew()
         return report
 
+    def change_encoder(
+        self,
+        encoder: Encoder | str,
+        *,
+        force: bool = False,
+        progress: bool | Progress = False,
+    ) -> RefreshReport:
+        """Embed all passages with another encoder beside the live version, encode past questions with it,
+        and make a version of it live if the gate lets it in; votes and all else that users said stay.
+
+        The live version serves, and may be refreshed, while passages are embedded; then held-out and golden
+        questions are ranked by both. The report says "promoted", or "rejected" and why: nothing has changed
+        then but that the vectors are kept, so that the next call has little to embed. Killed at any moment,
+        it goes on at the next call. `rollback` goes back to a version of the encoder before. This object
+        answers from the new version when this returns, and takes an encoder object for its own.
+
+        encoder: as for `open`. Its revision must be one of its own.
+        force: make the version live whatever the gate says, also where too few questions have votes to tell.
+        Raises LockedError while another process changes the encoder; StorageError while a change to
+        another one is under way, or a rollback holds votes back; EncoderNotFoundError, EncoderError,
+        DiskFullError.
+        """
+        self._database.require_writable()
+        to = make_encoder(encoder) if isinstance(encoder, str) else check_encoder(encoder)
+        spec = encoder if isinstance(encoder, str) else ""
+        old_spec = self._slot.spec() or self._config.encoder
+        with Bars() as bars:
+            job = self._job(as_progress(progress, bars))
+            report = change_encoder(job, to, spec, old_spec=old_spec, forced=force)
+        if report.outcome != "rejected":
+            self._slot.use(to)
+        if report.outcome == "promoted":
+            self._config = replace(self._config, encoder=spec)
+        if (server := self._server) is not None:
+            server.renew()
+        return report
+
+    def drop_encoder_change(self) -> int:
+        """Give up a change of the encoder that did not go live, and delete its vectors; returns how many.
+
+        Raises LockedError while it is being made.
+        """
+        self._database.require_writable()
+        return drop_change(self._root, self._database)
+
     def versions(self) -> list[VersionInfo]:
         """The index versions on disk, the newest first."""
         with self._files():
@@ -1121,7 +1395,7 @@ class Flywheel:
                 self._root,
                 self._database,
                 self._config,
-                self._slot.get(),
+                self._slot,
                 self.lookups,
                 (before, after),
                 n=n,
@@ -1132,12 +1406,21 @@ class Flywheel:
         """Make a version live again (None: the one before the live one); returns its id.
 
         Votes that came after it was built stay stored and count again after `release`. Added and
-        removed passages are not rolled back. hold: refreshes leave it live until `release`. Raises
-        UnknownIdError, CorruptFileError, LockedError.
+        removed passages are not rolled back. hold: refreshes leave it live until `release`.
+        A version of another encoder is answered from with that one: passages added since are embedded with
+        it first. Raises UnknownIdError, CorruptFileError, LockedError; EncoderNotFoundError and
+        EncoderMismatchError where that encoder cannot be had, and then all stays as it is.
         """
         self._database.require_writable()
         with self._files():
-            return rollback.roll_back(self._root, self._database, version, hold=hold).version
+            job = self._job(None)
+            return rollback.roll_back(
+                self._root,
+                self._database,
+                version,
+                hold=hold,
+                prepare=lambda manifest: prepare_encoder(job, self._slot, manifest),
+            ).version
 
     def release(self) -> bool:
         """End a rollback, so that later votes count and refreshes go on; False when none was held."""
@@ -1212,17 +1495,13 @@ class Flywheel:
         with self._files():
             return status.history(self._root, self._database, n, scope)
 
-    def export(
-        self, path: str | Path, *, tenant: Tenant | None = None, all_tenants: bool = False
-    ) -> ExportReport:
-        """Write passages, past queries and their votes as a new BEIR folder at `path`.
-
-        It holds no user ids, but the texts of queries. Raises StorageError, and InputError for a
-        folder that is not empty.
-        """
-        self._database.require_open()
-        scope = self._scope(tenant, all_tenants)
-        return export(self._root, self._database, path, last=self._last_event(), scope=scope)
+    @property
+    def export(self) -> Export:
+        """The index as files: `votes`, `judgments`, `retrievals`; `beir`, `trec`, `ubi`; `training_set`."""
+        settle = self._postponed.wait_for_all
+        return Export(
+            self._root, self._database, self._config, self._tenants, self._mask.text, settle
+        )
 
     def _last_event(self) -> int | None:
         """The event that votes are frozen at by a rollback; None: all count."""
@@ -1271,6 +1550,7 @@ class Flywheel:
         record: bool,
         kind: str = "retrieve",
         least: float | None = None,
+        run_id: str | None = None,
     ) -> Request:
         k, least = check_k(k), check_optional_chance("min_relevance", least)
         inside = within(scope, where)
@@ -1282,7 +1562,10 @@ class Flywheel:
                 record = not users.opted_out(conn, [user])
         stored = self._mask.filter(inside, but=self._config.tenant_key)
         words = self._config.store_queries == "text"
-        return Request(k, inside, stored, scope.tenant, user, session, record, kind, least, words)
+        run = privacy.hashed_run(self._user_key, "run_id", run_id)
+        return Request(
+            k, inside, stored, scope.tenant, user, session, record, kind, least, words, run
+        )
 
     def _job(self, progress: Progress | None) -> Job:
         root, database, encoder = self._root, self._database, self._slot.get
@@ -1326,6 +1609,22 @@ class Flywheel:
         self._postponed.wait_for(retrieval_ids)
         capture.require_own(self._database, retrieval_ids, scope)
 
+    def _run(
+        self,
+        retrieval_id: str | None,
+        run: str,
+        tenant: Tenant | None,
+        all_tenants: bool,
+    ) -> Run:
+        """The run that feedback names in place of a retrieval. Raises InputError, UnknownIdError."""
+        if retrieval_id is not None:
+            raise InputError("found retrieval_id and run; expected one of them")
+        self._database.require_writable()
+        scope = self._scope(tenant, all_tenants)
+        hashed = privacy.hashed_run(self._user_key, "run", check_name("run", run))
+        self._postponed.wait_for_all()
+        return find_run(self._database, str(hashed), run, scope)
+
     def _require_tenant_alone(self, method: str, where: Filter | None, why: str) -> None:
         for key in plain_filter(where) if where is not None else ():
             if key != self._config.tenant_key:
@@ -1351,7 +1650,7 @@ class Flywheel:
                     self._root,
                     self._database,
                     self._config,
-                    self._slot.get(),
+                    self._slot,
                     self.lookups,
                     self._postponed,
                     self._indexes,

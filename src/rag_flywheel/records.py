@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -31,6 +31,13 @@ Signal: TypeAlias = Literal[
     "copied", "accepted", "edited", "regenerated", "abandoned",
     "rephrased", "escalated", "rating", "task_done",
 ]  # fmt: skip
+TrainingSet: TypeAlias = Literal[
+    "pairs", "triplets", "labeled-pairs", "preferences", "kto", "dpo", "evaluation"
+]
+"""pairs, triplets, labeled-pairs: for sentence-transformers; preferences: of passages, for a reranker;
+kto, dpo: of answers, for TRL; evaluation: for Ragas and its like."""
+FileFormat: TypeAlias = Literal["jsonl", "parquet"]
+"""Of the files of a training set."""
 Outcome: TypeAlias = Literal["promoted", "unchanged", "rejected"]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(step, done, total) now and then during long work."""
@@ -256,6 +263,8 @@ class RecordedRetrieval:
 
     at: the time (UTC). query: "" where its words are not stored. tenant: as JSON, None: none.
     user, session: the keyed hashes of their ids. answer: the one that the application gave.
+    source: the tool that it was imported from, None: it was recorded here; external_id: its id there,
+    None where it was made anonymous.
     """
 
     id: str
@@ -272,6 +281,8 @@ class RecordedRetrieval:
     hits: tuple[RecordedHit, ...]
     answerable: float | None = None
     answer: str | None = None
+    source: str | None = None
+    external_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -279,8 +290,9 @@ class RecordedVote:
     """A vote, a verdict on a whole answer, a signal or a correction in the log.
 
     number: of the event; they grow with time. at: the time (UTC). passage_id: None: the whole answer.
-    kind: vote, answer, adopted, correction, or the signal's. user: the keyed hash of the id.
-    reason: in the user's words. trust: how much the application trusts the user. tenant: as JSON.
+    kind: vote, answer, adopted, correction, judge for a language model's, or the signal's. user: the
+    keyed hash of the id. reason: in the user's words. trust: how much the application trusts the user.
+    tenant: as JSON. source: the tool that it was imported from, None: it was recorded here.
     """
 
     number: int
@@ -294,6 +306,100 @@ class RecordedVote:
     trust: float
     query: str
     tenant: str | None
+    source: str | None = None
+
+
+ImportedKind: TypeAlias = (
+    Literal["vote", "answer", "correction", "text", "missing", "adopted", "judge"] | Signal
+)
+"""What an imported vote is: a verdict on a passage or on the answer, a named passage, the answer in a
+user's own words, that it is missing, whether it was used, the verdict of a language model, or a signal."""
+
+
+@dataclass(frozen=True)
+class ImportedHit:
+    """A passage that another tool showed; its place in the list is its rank, unless `rank` says another.
+
+    passage_id: its id, or several that it may have: the first that is in the index is taken. Where none is,
+    text, title or url has to be exactly that of one passage of the index alone; url is compared with the
+    metadata "url" and "source".
+    """
+
+    passage_id: str | Sequence[str] | None = None
+    rank: int | None = None
+    text: str | None = None
+    title: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class ImportedRetrieval:
+    """A retrieval that another tool recorded.
+
+    id: the tool's. hits: in the order shown; None: not known, so that it comes in only if other records of it
+        say what it showed. at: when: seconds since 1970, a datetime, or ISO 8601, which is
+        UTC where it says nothing else; None: not known.
+    answer: the one that was given from it. tenant: whose it is, in an index with tenants.
+    inside: ids of runs or traces that it was part of; a vote on one of them is a verdict on the answer.
+    recorded_as: its id in this index, where it was recorded here: then only votes on it come in.
+    """
+
+    id: str
+    query: str
+    hits: Sequence[ImportedHit] | None = ()
+    at: str | float | datetime | None = None
+    user_id: str | None = None
+    session_id: str | None = None
+    answer: str | None = None
+    tenant: str | int | None = None
+    inside: Sequence[str] = ()
+    recorded_as: str | None = None
+
+
+@dataclass(frozen=True)
+class ImportedVote:
+    """Feedback that another tool recorded.
+
+    id: the tool's. retrieval_id: of a retrieval, imported or recorded here, or of what one was inside of.
+    passage_id, rank: the passage that it is on, by its id, as a hit, or by its rank from 1; None: the answer.
+    kind: None: "vote" on a passage, "answer" on the answer. A "judge" is a language model, named by user_id.
+    value: of a rating, 1 to 5 or 0.0 to 1.0. text: of the kinds "text" and "missing".
+    shares: the part of each passage, by its id, in what is not a vote on one, 0 to 1; None: not known.
+    trust: how much it weighs, from 0 over 1, an ordinary vote, to 3. at: as of ImportedRetrieval; None: when
+        its retrieval was.
+    """
+
+    id: str
+    retrieval_id: str
+    verdict: Verdict | None = None
+    passage_id: str | ImportedHit | None = None
+    rank: int | None = None
+    kind: ImportedKind | None = None
+    value: float | bool | None = None
+    text: str | None = None
+    shares: Mapping[str, float] | None = None
+    user_id: str | None = None
+    at: str | float | datetime | None = None
+    reason: str | None = None
+    trust: float = 1.0
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import brought, or with dry_run would bring.
+
+    retrievals: how many are new. votes: how many are new, by kind. unchanged: how many of both came in
+    before. extended: retrievals that came in before, of which more passages are known now.
+    left_out: how many retrievals, passages and votes could not be used, by reason.
+    """
+
+    source: str
+    retrievals: int
+    votes: Mapping[str, int]
+    unchanged: int
+    extended: int
+    left_out: Mapping[str, int]
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -703,6 +809,7 @@ class Status:
     health: as `health` tells it; problems: a sentence for each of its checks that is not ok, the worst
         first. version, and what depends on it, is None where it cannot be read.
     masked: how often each kind of personal data was masked in the stored texts of users.
+    encoder_change: how far a change to another encoder is, or why the gate refused it; None: there is none.
     """
 
     path: str
@@ -724,6 +831,7 @@ class Status:
     health: HealthState = "ok"
     problems: tuple[str, ...] = ()
     masked: Mapping[str, int] = field(default_factory=dict)
+    encoder_change: str | None = None
 
 
 @dataclass(frozen=True)
@@ -760,16 +868,14 @@ class RestoreReport:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The numbers of records that an export wrote.
+    """What an export wrote, and what it left out.
 
-    n_queries: queries with a relevant passage, which are in a split.
-    n_judgments: grades, 1 or 0, of these queries.
-    n_left_out: queries without a relevant passage.
-    n_without_words: queries with grades whose words are not stored, which are left out.
+    path: the file or folder. written, left_out: how many of each, by what they are, such as "votes" or
+        "votes of people who opted out".
+    version: names the content of a training set, the same for the same rows; None of other exports.
     """
 
-    n_passages: int
-    n_queries: int
-    n_judgments: int
-    n_left_out: int
-    n_without_words: int = 0
+    path: str
+    written: Mapping[str, int]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    version: str | None = None

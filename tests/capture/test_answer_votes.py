@@ -147,8 +147,9 @@ def test_a_whole_vote_makes_a_grade_and_a_small_part_of_one_does_not(
     desk.answer_feedback(shown.id, "helpful", cited=["reset"], user_id="ann")
     three = desk.retrieve("refunds and kittens", user_id="bob")
     desk.answer_feedback(three.id, "helpful", cited=["refund", "cats", "reset"])
-    report = desk.export(tmp_path / "out")
-    assert (report.n_queries, report.n_judgments, report.n_left_out) == (1, 1, 1)
+    report = desk.export.beir(tmp_path / "out")
+    assert (report.written["questions"], report.written["judgments"]) == (1, 1)
+    assert report.left_out == {"questions without a helpful passage": 1}
 
 
 def test_a_rollback_holds_votes_on_answers_back_until_release(desk: Flywheel) -> None:

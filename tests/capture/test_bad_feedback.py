@@ -134,6 +134,16 @@ MORE: dict[str, tuple[Call, type[Exception], str]] = {
         InputError,
         "at most 20000",
     ),
+    "adopted: cited": (
+        lambda fw, r: fw.adopted(r, used=True, cited=["b"]),
+        InputError,
+        "did not show the passage 'b'",
+    ),
+    "adopted: one cited": (
+        lambda fw, r: fw.adopted(r, used=True, cited="a"),
+        InputError,
+        "cited is the string 'a'; expected a list",
+    ),
     "adopted: retrieval": (
         lambda fw, r: fw.adopted("x", used=True),
         UnknownIdError,

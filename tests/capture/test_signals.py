@@ -80,7 +80,7 @@ def test_each_signal_weighs_what_the_table_says(
 
 def test_every_signal_is_in_the_code_and_the_docs_with_the_same_weight() -> None:
     assert (
-        set(WEIGHTS) - SAID - {"adopted"}
+        set(WEIGHTS) - SAID - {"adopted", "judge"}
         == set(get_args(Signal))
         == {kind for kind, _, _ in SIGNALS}
     )
@@ -307,6 +307,16 @@ def test_whether_an_answer_was_used_weighs_less_than_a_vote_on_it(desk: Flywheel
     desk.answer_feedback(shown.id, "harmful", cited=["secret"], user_id="ann")
     assert [(j.helpful, j.harmful) for j in judged(desk) if j.lineage == 2] == [(0.0, 1.0)]
     assert desk.verify() == []
+
+
+def test_an_answer_that_was_used_credits_the_passages_that_it_was_made_of(desk: Flywheel) -> None:
+    shown = desk.retrieve(QUERY)
+    desk.adopted(shown.id, used=True, cited=["secret"], user_id="ann")
+    assert {j.lineage: (j.helpful, j.harmful) for j in judged(desk)} == {2: (0.7, 0.0)}
+    desk.adopted(shown.id, used=True, cited=["reset", "secret"], user_id="ann")
+    assert {j.lineage: j.helpful for j in judged(desk)} == {1: 0.35, 2: 0.35}
+    desk.adopted(shown.id, used=True, cited=[], user_id="ann")
+    assert [j for j in judged(desk) if j.helpful or j.harmful] == []
 
 
 def test_relevance_judges_hits_at_once_and_leaves_the_others_alone(desk: Flywheel) -> None:

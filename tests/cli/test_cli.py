@@ -11,13 +11,14 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from rag_flywheel import Config, EncoderNotFoundError, Flywheel
 from rag_flywheel.cli.app import app, main
 from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.formats.tools.read import Tool
 from rag_flywheel.records import AddReport
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -101,8 +102,9 @@ def test_commands_say_that_no_words_of_questions_are_stored(shell: Shell) -> Non
         assert shell.json(*command)
     again = shell.run("retrieve", "--explain", "reset password", "--no-record")
     assert "words are not stored" in again and "1 harmful" in again
-    assert "1 whose words are not stored" in shell.run("export", "out")
-    assert shell.json("export", "out2")["n_without_words"] == 1
+    left_out = "questions whose words are not stored"
+    assert f"left out: {left_out}: 1" in shell.run("export", "beir", "--to", "out")
+    assert shell.json("export", "beir", "--to", "out2")["left_out"] == {left_out: 1}
     assert shell.run("verify") and shell.run("log") and shell.run("status")
     assert "store_queries is 'hash'" in (shell.run("refresh", "--tune", code=1), shell.errors)[1]
 
@@ -312,12 +314,17 @@ def command_lines() -> list[list[str]]:
     more = {
         "retrieve": ["q"], "feedback": ["r", "p", "helpful"], "answer-feedback": ["r", "helpful"],
         "relevance": ["r", "--yes", "p"], "adopted": ["r", "--used"], "signal": ["r", "copied"],
-        "correct": ["r", "p"], "missing": ["r"], "remove": ["p"], "export": ["out"], "mute": ["u"],
-        "backup": ["copy"],
+        "correct": ["r", "p"], "missing": ["r"], "remove": ["p"], "mute": ["u"],
+        "backup": ["copy"], "change-encoder": ["fakes:word_encoder"],
         "forget": ["u"], "opt-out": ["u"], "golden add": ["g.csv"], "golden pin": ["q", "p"],
         "keys add": ["n", "--scope", "read"], "keys revoke": ["i"],
+        "export votes": ["--to", "v.csv"], "export judgments": ["--to", "j.csv"],
+        "export retrievals": ["--to", "r.csv"], "export beir": ["--to", "out"],
+        "export trec": ["--to", "out"], "export ubi": ["--to", "out"],
+        "export training-set": ["pairs", "--to", "out"],
         "golden unpin": ["q", "p"], "golden export": ["g.csv"], "review accept": ["i"],
         "review reject": ["i"],
+        **{f"import {tool}": ["v.csv"] for tool in get_args(Tool)},
     }  # fmt: skip
     groups = [(group.name, group.typer_instance) for group in app.registered_groups]
     every = [("", app), *groups]

@@ -94,6 +94,20 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
     (kb.parent / f"bad{BAD}.md").write_text(f"# A {BAD}\n\nWords {BAD}.\n")
     (kb.parent / f"broken{BAD}.pdf").write_text("no pdf")
     (kb.parent / "golden.csv").write_text(f'query,passage_id\n"q","no{BAD}"\n')
+    (kb.parent / "votes.csv").write_text(
+        f'query,passage_id,verdict,kind\n"{QUESTION}","{ID}",helpful,\n"q",no,"{BAD[:9]}",\n"q",,helpful,"{BAD[:9]}"\n',
+        encoding="utf-8",
+    )
+    (kb.parent / "events.json").write_text(json.dumps({"action_name": BAD, "query_id": BAD}))
+    score = {"id": BAD, "traceId": BAD, "name": BAD, "value": 1, "source": BAD, "dataType": BAD}
+    (kb.parent / "scores.json").write_text(json.dumps([score, {**score, "dataType": "NUMERIC"}]))
+    span = {
+        "context": {"span_id": BAD},
+        "span_kind": "RETRIEVER",
+        "attributes": {"input.value": QUESTION},
+    }
+    note = {"span_id": BAD, "name": BAD, "annotator_kind": "HUMAN", "result": {"label": BAD}}
+    (kb.parent / "spans.json").write_text(json.dumps([span, note]))
     return {
         "add": [["add", f"bad{BAD}.md", f"broken{BAD}.pdf"], ["add", f"gone{BAD}.md"], ["add", "."]],
         "retrieve": [
@@ -116,8 +130,26 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
         "health": [["health"], ["health", "--max-age", BAD]],
         "gaps": [["gaps"]],
         "coverage": [["coverage"], ["coverage", "--tenant", BAD]],
-        "export": [["export", f"out{BAD}"], ["export", f"out{BAD}"]],
+        **{
+            f"export {what}": [["export", what, "--to", f"out{BAD}"]] * 2
+            for what in ("beir", "trec", "ubi")
+        },
+        **{
+            f"export {what}": [
+                *([["export", what, "--to", f"{what}{BAD}.csv"]] * 2),
+                ["export", what, "--to", f"{what}.{BAD}"],
+                ["export", what, "--to", f"{what}.csv", "--since", BAD],
+            ]
+            for what in ("votes", "judgments", "retrievals")
+        },
+        "export training-set": [
+            ["export", "training-set", "pairs", "--to", f"set{BAD}"],
+            ["export", "training-set", BAD, "--to", "set"],
+            ["export", "training-set", "pairs", "--to", "set", "--format", BAD],
+        ],
         "versions": [["versions"], ["versions", "--explain", first], ["versions", "--explain", BAD]],
+        "change-encoder": [["change-encoder", f"no{BAD}:x"], ["change-encoder", BAD],
+                           ["change-encoder", "--drop"]],
         "rollback": [["rollback", BAD]],
         "release": [["release"]],
         "verify": [["verify"]],
@@ -143,11 +175,20 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
         "review accept": [["review", "accept", f"no{BAD}"], ["review", "accept", item]],
         "review reject": [["review", "reject", f"no{BAD}"], ["review", "reject", item]],
         "serve": [["serve", "--origin", BAD], ["serve", "--host", "0.0.0.0", "--port", "1"]],
+        "mcp": [["mcp", "--http", BAD], ["mcp", "--http", "0.0.0.0:1"], ["mcp", "--tenant", BAD],
+                ["mcp", "--service", BAD, "--key", BAD]],
         "keys add": [["keys", "add", BAD, "--scope", "read"], ["keys", "add", "n", "--scope", BAD],
                      ["keys", "add", ID, "--scope", "vote", "--tenant", BAD, "--only", BAD]],
         "keys list": [["keys", "list"]],
         "keys revoke": [["keys", "revoke", BAD]],
         "review undo": [["review", "undo", f"no{BAD}"], ["review", "undo"]],
+        "import csv": [["import", "csv", "votes.csv"], ["import", "csv", f"no{BAD}.csv"]],
+        "import ubi": [["import", "ubi", "events.json"], ["import", "ubi", f"bad{BAD}.md"]],
+        "import langfuse": [["import", "langfuse", "scores.json"], ["import", "langfuse", f"bad{BAD}.md"],
+                            ["import", "langfuse", "scores.json", "--score", f"{BAD}=1"]],
+        "import phoenix": [["import", "phoenix", "spans.json"], ["import", "phoenix", f"bad{BAD}.md"]],
+        "import langsmith": [["import", "langsmith", "events.json"], ["import", "langsmith", f"no{BAD}"]],
+        "import trec": [["import", "trec", f"bad{BAD}.md"], ["import", "trec", "votes.csv"]],
     }  # fmt: skip
 
 

@@ -137,11 +137,23 @@ def scenario(x: Any) -> Iterator[Any]:
     yield x.answer(asked.id, "Three days.")
     yield x.answer_feedback(asked.id, "helpful", answer="three days", cited=["new"], user_id="cid")
     yield x.adopted(asked.id, used=False, why="too long", user_id="dan")
+    yield x.adopted(asked.id, used=True, cited=["new"], user_id="don")
     yield x.signal(asked.id, "copied", passage_id="new", user_id="eve")
     yield x.signal(asked.id, "rating", 4, user_id="fay")
     yield x.correct(asked.id, "reset", user_id="gus")
     yield x.correct(asked.id, text="It depends on the parcel.", user_id="hal")
     yield x.missing(asked.id, "for islands", user_id="ida")
+    first = x.retrieve("how long does shipping take", 1, run_id="run")
+    second = x.rerank("shipping", GIVEN, run_id="run")
+    x.link_run(asked.id, "run")
+    yield x.feedback(run="run", passage_id=first.hits[0].passage_id, verdict="helpful")
+    yield x.relevance(run="run", helpful={second.hits[0].passage_id: False}, user_id="ann")
+    yield x.answer_feedback(run="run", verdict="helpful", cited=["new"], user_id="jon")
+    yield x.adopted(run="run", used=True, user_id="kim")
+    yield x.signal(run="run", kind="copied", user_id="lea")
+    yield x.signal(run="run", kind="copied", passage_id="new", user_id="max")
+    yield x.correct(run="run", passage_id="reset", user_id="noa")
+    yield x.missing(run="run", note="for pets", user_id="ole")
     yield x.retrieval(asked.id)
     yield x.votes()
     yield x.retrieve_many(["shipping", "parcels"], 2)
@@ -200,6 +212,11 @@ BAD: dict[str, Callable[[Any, str], Any]] = {
     "no retrieval": lambda x, _: x.feedback("nothing", "reset", "helpful"),
     "a retrieval that was not recorded": lambda x, _: x.feedback(None, "reset", "helpful"),
     "a passage that was not shown": lambda x, asked: x.feedback(asked, "nothing", "helpful"),
+    "an unknown run": lambda x, _: x.answer_feedback(run="nothing", verdict="helpful"),
+    "a run and a retrieval": lambda x, asked: x.missing(asked, run="run"),
+    "no passage": lambda x, asked: x.feedback(asked, verdict="helpful"),
+    "a run of no retrieval": lambda x, _: x.link_run("nothing", "run"),
+    "no run": lambda x, asked: x.link_run(asked, None),
     "no verdict": lambda x, asked: x.feedback(asked, "reset", "good"),
     "a blank user": lambda x, asked: x.feedback(asked, "reset", "helpful", user_id=""),
     "a list of users": lambda x, asked: x.feedback(asked, "reset", "helpful", user_id=["ann"]),
@@ -250,7 +267,7 @@ LOOSE = {
     "no verdict", "a list of users", "no signal", "gaps of no days",
     "a grade of 101", "no count", "no age", "no order",
     "days that are text", "rows that are none", "ids that are text", "no filter",
-    "half a surrogate pair", "a blank user",
+    "half a surrogate pair", "a blank user", "no passage", "no run",
 }  # fmt: skip
 """What the service itself refuses, in words of its own."""
 

@@ -17,6 +17,7 @@ from rag_flywheel.service.answers import encoded
 
 INSIDE = {
     "EmbeddedText", "TenantScope", "Judgment", "Support", "Known", "Acting", "Current", "QueryKey",
+    "ImportedHit", "ImportedRetrieval", "ImportedVote",
 }  # fmt: skip
 """Records that no public method returns."""
 RETURNED = [

@@ -80,7 +80,7 @@ CALLS: dict[str, Callable[[Flywheel], object]] = {
     "retention": retain,
     "release": lambda fw: fw.release(),
     "verify": lambda fw: fw.verify(),
-    "export": lambda fw: fw.export((fw.verify() and "") or _new_name(fw)),
+    "export": lambda fw: fw.export.beir((fw.verify() and "") or _new_name(fw)),
 }
 
 
@@ -238,7 +238,7 @@ def test_a_link_to_the_index_folder_itself_works(tmp_path: Path, indexed: Path) 
         fw.release()
         fw.forget("u")
         assert fw.verify() == []
-        fw.export(tmp_path / "exported")
+        fw.export.beir(tmp_path / "exported")
     assert state(outside) == before
     assert link.is_symlink()
 

@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -55,21 +56,34 @@ NOT_RUN = {
     ("docs/how-to/dashboard.md", "make serve-demo"),
     ("docs/how-to/dashboard.md", "pip install"),
     ("docs/how-to/dashboard.md", "rag-flywheel keys add"),
+    ("docs/how-to/mcp.md", "pip install"),
+    ("docs/how-to/mcp.md", "rag-flywheel mcp"),
+    ("docs/how-to/mcp.md", "rag-flywheel keys add"),
     ("docs/how-to/monitoring.md", "rag-flywheel keys add"),
     ("docs/how-to/run-it.md", "pip install"),
     ("docs/how-to/run-it.md", "rag-flywheel keys add"),
     ("docs/how-to/run-it.md", "sudo useradd"),
     ("docs/how-to/run-it.md", "podman build"),
     ("docs/how-to/backup.md", "0 3 * * *"),
+    ("docs/how-to/training-sets.md", "from datasets import load_dataset"),
     ("docs/how-to/privacy-requests.md", "pip install"),
     ("docs/how-to/another-encoder.md", "from rag_flywheel import Flywheel\n\nfw = "),
+    ("docs/how-to/change-encoder.md", "rag-flywheel change-encoder sentence-transformers:"),
     ("docs/how-to/own-data-in-the-benchmark.md", "rag-flywheel bench"),
     ("docs/explanation/tuning.md", "rag-flywheel refresh --tune"),
     ("docs/notes/speed-notes.md", "RAG_FLYWHEEL_DATA="),
     ("docs/notes/speed-notes.md", "python benchmarks/"),
 }
-ELSEWHERE = {"docs/how-to/run-the-service.md"}
-"""Pages whose programs tests/slow/test_service_docs.py runs, against a service."""
+FRAMEWORK_PAGES: dict[str, str] = runpy.run_path(str(ROOT / "tests" / "environments.py"))[
+    "FRAMEWORK_PAGES"
+]
+ELSEWHERE = {
+    "docs/how-to/run-the-service.md",
+    "docs/how-to/agents.md",
+    "docs/how-to/mcp.md",
+}
+"""Pages whose programs are run elsewhere: tests/slow/test_service_docs.py runs those of the first against a
+service, tests/integrations/test_pages.py those that need a framework."""
 READ = {"json", "html"}
 """What is only read, not run."""
 KINDS = {"python", "console", "sh", "text", "toml", "ini", "javascript", "bash"} | READ
@@ -217,6 +231,10 @@ def test_what_a_page_shows_runs(
 ) -> None:
     if "sqlite3 " in page.read_text(encoding="utf-8") and shutil.which("sqlite3") is None:
         pytest.skip("needs the program sqlite3")
+    if (framework := FRAMEWORK_PAGES.get(name_of(page))) is not None:
+        pytest.importorskip(
+            framework, reason=f"{framework} is not installed: make test-integrations"
+        )
     if name_of(page) in NEED_TORCH:
         pytest.importorskip(
             "torch", reason="torch is not installed: the page loads the default model"

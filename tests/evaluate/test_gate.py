@@ -23,6 +23,7 @@ from rag_flywheel.evaluate.gate import (
     TrialResults,
     alpha_of,
     decide,
+    decide_encoder,
     too_soon,
 )
 
@@ -247,6 +248,27 @@ def test_a_loss_that_may_be_chance_is_no_veto() -> None:
     gains = np.append(worse, np.ones(100))
     results = TrialResults(votes=pair(gains), slices={"near": mask(160, 60)})
     assert decide(results, 400, FIRST).outcome == "better"
+
+
+@pytest.mark.parametrize(
+    ("votes", "golden", "outcome", "measure"),
+    [
+        (gaining(80), level(80), "better", "held-out votes"),
+        (level(80), gaining(80), "better", "golden queries"),
+        (level(80), level(80), "no better", "held-out votes"),
+        (gaining(80, -0.1), gaining(80), "vetoed", "golden queries"),
+        (gaining(80), gaining(80, -0.1), "vetoed", "held-out votes"),
+        (gaining(49), level(80), "no better", "golden queries"),
+        (gaining(80), level(49), "better", "held-out votes"),
+    ],
+)
+def test_votes_or_golden_queries_tell_of_another_encoder(
+    votes: Pair, golden: Pair, outcome: str, measure: str
+) -> None:
+    found = decide_encoder(TrialResults(votes, golden=golden), 100, FIRST)
+    assert (found.outcome, found.measure) == (outcome, measure)
+    both = min(len(votes), len(golden)) >= LEAST_JUDGED
+    assert found.alpha == (ALPHA / 2 if both else ALPHA)
 
 
 def test_golden_queries_that_lose_are_a_veto() -> None:

@@ -331,8 +331,9 @@ def test_a_whole_export_is_read_back(desk: Flywheel, tmp_path: Path) -> None:
     for n in range(30):
         found = desk.retrieve(f"question number {n} of money", user_id=f"u{n}")
         desk.feedback(found.id, found.hits[0].passage_id, "helpful", user_id=f"u{n}")
-    report = desk.export(tmp_path / "out")
-    assert desk.golden.add(tmp_path / "out", split="all").added == report.n_judgments == 30
+    report = desk.export.beir(tmp_path / "out")
+    n_added = desk.golden.add(tmp_path / "out", split="all").added
+    assert n_added == report.written["judgments"] == 30
     found_ = read_beir(tmp_path / "out")
     assert not [lines for lines in found_.lines if lines.left_out]
-    assert sum(lines.n_used for lines in found_.lines) == report.n_passages + 2 * 30
+    assert sum(lines.n_used for lines in found_.lines) == report.written["passages"] + 2 * 30

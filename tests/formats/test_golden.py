@@ -240,7 +240,7 @@ def test_what_was_exported_is_imported_as_the_same_items(
 def test_what_is_exported_is_a_collection_to_measure_on(desk: Flywheel, tmp_path: Path) -> None:
     imported(desk, tmp_path, table({(QUERY, "reset"): 2, (QUERY, "cats"): 0}))
     assert desk.golden.export(tmp_path / "out") == 1
-    desk.export(tmp_path / "all")
+    desk.export.beir(tmp_path / "all")
     (tmp_path / "all" / "corpus.jsonl").rename(tmp_path / "out" / "corpus.jsonl")
     split = read_beir(tmp_path / "out").splits["test"]
     id_ = query_digest(QUERY).hex()

@@ -258,7 +258,7 @@ def test_an_index_that_moved_with_its_project_keeps_the_names(tmp_path: Path) ->
 def test_the_own_export_can_be_added(fw: Flywheel, tmp_path: Path) -> None:
     fw.add_files(write(tmp_path / "docs", a_md="# A\n\nalpha", b_md="# B\n\nbravo"))
     fw.add([Passage("x", "own", "T", {"n": 1})])
-    fw.export(tmp_path / "out")
+    fw.export.beir(tmp_path / "out")
     with Flywheel.open(tmp_path / "second", encoder=WordEncoder()) as other:
         other.add_files(tmp_path / "out" / "corpus.jsonl")
         assert texts(other) == texts(fw)

@@ -101,6 +101,10 @@ FIELDS: dict[str, list[Use]] = {
         lambda fw: asked(fw, session_id=SECRET),
         lambda fw: asked(fw, SECRET),
     ],
+    "id of a run": [
+        lambda fw: asked(fw, run_id=SECRET),
+        lambda fw: fw.link_run(asked(fw), SECRET),
+    ],
     "text, id and metadata of a passage; tenants": [
         lambda fw: fw.add([Passage("p", "some words", "", {"by": SECRET})]),
         lambda fw: fw.add([Passage(SECRET, "some words")]),

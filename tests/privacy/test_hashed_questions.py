@@ -82,7 +82,7 @@ def test_no_word_of_a_question_is_anywhere(
         fw.gaps()
         fw.golden.items()
         fw.golden.export(out / "known.csv")
-        fw.export(out / "beir")
+        fw.export.beir(out / "beir")
         fw.backup(out / "backup")
         folders = [root, out]
         assert found_in(folders, WORDS) == set()  # while its log is there
@@ -144,8 +144,9 @@ def test_what_cannot_be_without_words_is_left_out_and_said(tmp_path: Path) -> No
         (note,) = fw.review.items()
         assert (note.query, note.text) == ("", "it is not there")
         assert fw.golden.items() == []  # four users agree, on nobody knows what
-        report = fw.export(tmp_path / "out")
-        assert (report.n_queries, report.n_left_out, report.n_without_words) == (0, 0, 1)
+        report = fw.export.beir(tmp_path / "out")
+        assert report.written["questions"] == 0
+        assert report.left_out == {"questions whose words are not stored": 1}
         assert "1 past queries with votes are left out" in (tmp_path / "out/README.md").read_text()
         gaps = fw.gaps()
         assert sum(gap.n for gap in gaps) == 2 and {gap.examples for gap in gaps} == {()}

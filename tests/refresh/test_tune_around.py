@@ -160,7 +160,7 @@ def test_all_kinds_of_feedback_are_taken_and_all_is_exported(tuned: Path, tmp_pa
         before = manifest_of(fw)["tuned"]
         assert fw.refresh().outcome == "promoted"
         assert manifest_of(fw)["tuned"] == before
-        assert fw.export(tmp_path / "out").n_passages >= 2 * N
+        assert fw.export.beir(tmp_path / "out").written["passages"] >= 2 * N
         assert len(read_beir(tmp_path / "out").passages) >= 2 * N
         assert fw.verify() == []
 

@@ -19,6 +19,7 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy import restore as restoring
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.deploy.versions import CURRENT
+from rag_flywheel.encode.encoder_slot import OneEncoder
 from rag_flywheel.errors import ClosedError, CorruptFileError, StorageError
 from rag_flywheel.records import Hit
 from rag_flywheel.serve.answers import Request
@@ -92,7 +93,7 @@ def fw(tmp_path: Path) -> Iterator[Flywheel]:
 def reader(fw: Flywheel, tmp_path: Path) -> Iterator[Reader]:
     """A reader that answered from the first version; the gate is shut."""
     root, encoder = tmp_path / "kb", WordEncoder()
-    database, last = Database(root / FILE_NAME), LastLoaded(encoder)
+    database, last = Database(root / FILE_NAME), LastLoaded(OneEncoder(encoder))
     source = Source(encoder, fw.config)
     gate = Gate(lambda: read_live(root, database, last))
     live = LiveState(database, source, lambda: current_of(root), gate, root / CURRENT)

@@ -64,6 +64,9 @@ ROUTES: dict[tuple[str, str], Entry] = {
     ("POST", "/rerank"): Entry(
         "read", {**ASK, "candidates": [{"passage_id": "a-reset", "text": "x", "score": 1.0}]}
     ),
+    ("POST", "/runs"): Entry(
+        "read", {"retrieval_id": "{retrieval}", "run_id": "run", "tenant": "a"}
+    ),
     ("POST", "/feedback"): Entry("vote", _vote(passage_id="a-reset", verdict="helpful")),
     ("POST", "/feedback-many"): Entry(
         "vote",

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import access
 from access import Served
 from rag_flywheel.errors import InputError
+from rag_flywheel.formats import ubi
 from rag_flywheel.records import Signal
-from rag_flywheel.service import ubi
 
 NDJSON = {"content-type": "application/x-ndjson"}
 
@@ -199,8 +199,8 @@ def test_a_batch_has_a_limit_and_bad_lines_are_named(tmp_path: Path) -> None:
 
 
 def test_every_action_that_is_known_means_what_the_library_has() -> None:
-    assert set(ubi._SIGNALS.values()) == set(get_args(Signal)) - {"edited", "rating"}
-    assert set(ubi._VERDICTS.values()) == {"helpful", "harmful", "retract"}
+    assert set(ubi.SIGNALS.values()) == set(get_args(Signal)) - {"edited", "rating"}
+    assert set(ubi.VERDICTS.values()) == {"helpful", "harmful", "retract"}
 
 
 JSON = st.recursive(

@@ -117,3 +117,27 @@ def test_no_acknowledged_vote_is_lost(tmp_path: Path, monkeypatch: pytest.Monkey
             "broken": voted.broken,
         }
     )
+
+
+SLOW_START = """
+import os, time
+if "RAG_FLYWHEEL_SERVICE_PARENT" in os.environ:  # a process that answers, not the first one
+    time.sleep(7)
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_take_long_to_start_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_START)
+    here = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    monkeypatch.setenv("PYTHONPATH", here)
+    folder = tmp_path / "kb"
+    with Flywheel.open(folder, encoder="fakes:WordEncoder") as fw:
+        fw.add([Passage("desk", "the desk is open")])
+    with served(folder, options=["--workers", "2"]) as service:
+        asked = httpx.post(f"{service.url}/v1/retrieve", json={"query": "the desk"})
+        assert asked.status_code == 200
+        log = service.log.read_text(encoding="utf-8")
+    assert "died" not in log

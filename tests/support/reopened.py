@@ -10,6 +10,7 @@ from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.loaded import LoadedVersion
+from rag_flywheel.encode.encoder_slot import OneEncoder
 from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.catch_up import initial_state
 from rag_flywheel.serve.live import LiveState
@@ -34,7 +35,9 @@ class Opened:
         self.root, self.config, self.encoder = root, config, WordEncoder(DIM)
         self.database = Database(root / "flywheel.db")
         self.source = Source(self.encoder, config)
-        self.version, self.frozen_at = read_live(root, self.database, LastLoaded(self.encoder))
+        self.version, self.frozen_at = read_live(
+            root, self.database, LastLoaded(OneEncoder(self.encoder))
+        )
 
     def state(self, version: LoadedVersion | None = None) -> State:
         with self.database.snapshot() as conn:

@@ -123,6 +123,20 @@ def test_a_vote_is_an_evaluator_span_with_one_link(
     ] == []
 
 
+def test_a_verdict_on_a_run_is_a_span_for_each_retrieval(
+    fw: TracedFlywheel, exporter: InMemorySpanExporter
+) -> None:
+    asked = [fw.retrieve(query, run_id="run").id for query in ("parcels", "invoices")]
+    of = {attributes(each)["rag_flywheel.retrieval.id"]: each.context for each in spans(exporter)}
+    fw.answer_feedback(run="run", verdict="helpful")
+    fw.feedback(run="run", passage_id="pay", verdict="helpful")
+    fw.missing(run="run")
+    found = spans(exporter)
+    named = [attributes(each)["rag_flywheel.retrieval.id"] for each in found]
+    assert named == [asked[1], asked[0], asked[1], asked[1]]
+    assert [each.links[0].context for each in found] == [of[name] for name in named]
+
+
 def test_what_people_write_is_in_no_span_unless_asked_for(
     fw: TracedFlywheel, exporter: InMemorySpanExporter
 ) -> None:

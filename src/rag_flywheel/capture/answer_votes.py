@@ -109,12 +109,20 @@ def _checked(vote: AnswerVote) -> tuple[str, list[str] | None]:
     check_optional_text("user_id", vote.user_id)
     if vote.answer is not None and not vote.answer.strip():
         raise InputError("answer is blank; expected its text, or leave it out")
-    cited = None if vote.cited is None else items("cited", vote.cited, str)
-    for id_ in cited or ():
-        check_text("cited", id_, MOST_ID_CHARS)
+    cited = check_cited(vote.cited)
     if vote.verdict == "retract" and (cited or vote.answer is not None):
         raise InputError("a retraction takes back the whole vote; leave out answer and cited")
     return retrieval_id, cited
+
+
+def check_cited(given: Sequence[str] | None) -> list[str] | None:
+    """The ids of cited passages; None: not known. Raises InputError."""
+    if given is None:
+        return None
+    cited = items("cited", given, str)
+    for id_ in cited:
+        check_text("cited", id_, MOST_ID_CHARS)
+    return cited
 
 
 def parts(

@@ -1,9 +1,17 @@
 """Signals: what users did with an answer, as weak evidence on the passages behind it."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rag_flywheel.capture.answer_votes import GetEncoder, append, parts, prior_chances, shown_by
+from rag_flywheel.capture.answer_votes import (
+    GetEncoder,
+    append,
+    check_cited,
+    parts,
+    prior_chances,
+    shown_by,
+)
 from rag_flywheel.capture.terms import NO_TERMS, Terms
 from rag_flywheel.capture.votes import check_retrieval_id
 from rag_flywheel.checks import (
@@ -59,7 +67,7 @@ def append_signal(
             f"kind is {quoted(given.kind)}; expected one of {', '.join(votes.SIGNALS)}"
         )
     shown = shown_by(database, retrieval_id)
-    level = _level(replace(given, value=as_python(given.value)), shown.answer)
+    level = level_of(replace(given, value=as_python(given.value)), shown.answer)
     credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
     if level:
         cited = [] if given.passage_id is None else [given.passage_id]
@@ -70,7 +78,7 @@ def append_signal(
     return append(database, retrieval_id, new, terms)
 
 
-def _level(given: SignalGiven, answer: str | None) -> float:
+def level_of(given: SignalGiven, answer: str | None) -> float:
     """The strength of a signal: from 1, wholly for the answer, to -1, wholly against it."""
     if given.kind == "rating":
         return _rated(given.value)
@@ -115,16 +123,21 @@ def append_adopted(
     user_id: str | None,
     encoder: GetEncoder,
     terms: Terms = NO_TERMS,
+    cited: Sequence[str] | None = None,
 ) -> bool:
-    """Append whether an answer was used, and why, as `append_signal` does."""
-    retrieval_id = check_retrieval_id(retrieval_id)
+    """Append whether an answer was used, and why, as `append_signal` does.
+
+    cited: the passages that it was made of; none of them, []: no passage gets a share.
+    """
+    retrieval_id, named = check_retrieval_id(retrieval_id), check_cited(cited)
     check_optional_text("user_id", user_id)
     if not isinstance(as_python(used), bool):
         raise InputError(f"used is {quoted(used)}; expected True or False")
     check_text("why", why, MOST_NOTE_CHARS)
     shown = shown_by(database, retrieval_id)
     credits = dict.fromkeys((pid for pid, _, _ in shown.hits), 0.0)
-    credits |= parts(database, retrieval_id, shown, [], shown.answer, encoder)
+    if named != []:
+        credits |= parts(database, retrieval_id, shown, named or (), shown.answer, encoder)
     verdict = "helpful" if used else "harmful"
     new = NewAnswerVote(shown.rid, "adopted", verdict, user_id, credits, why or None)
     return append(database, retrieval_id, new, terms)

@@ -30,7 +30,7 @@ class Terms:
         if most is None:
             return float("inf")
         since = at - _DAY_S
-        n = votes.count_of_voice(conn, user_id, rid, since=since, corrections=corrections)
+        n = votes.count_of_voice(conn, user_id, rid, since=since, until=at, corrections=corrections)
         return float(max(most - n, 0))
 
     def trust_of(

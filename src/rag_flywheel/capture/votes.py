@@ -103,7 +103,7 @@ def check_retrieval_id(retrieval_id: object) -> str:
         raise InputError(
             "retrieval_id is None; expected a string: an answer that was not recorded has no id and "
             "takes no votes (record=False, a user who opted out, or a database that another program "
-            "was writing to: see `recorded`)"
+            "was writing to: see `recorded`). Or give run, the id of a run that retrievals belong to"
         )
     return check_text("retrieval_id", retrieval_id, MOST_ID_CHARS)
 

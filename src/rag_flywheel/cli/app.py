@@ -19,10 +19,13 @@ import rag_flywheel
 from rag_flywheel.cli import show
 from rag_flywheel.cli.add import add
 from rag_flywheel.cli.bench import bench
+from rag_flywheel.cli.export import EXPORT_HELP, export
 from rag_flywheel.cli.feedback import OTHERS as OTHER_FEEDBACK
 from rag_flywheel.cli.feedback import coverage, feedback, gaps
 from rag_flywheel.cli.golden import GOLDEN_HELP, REVIEW_HELP, golden, review
 from rag_flywheel.cli.health import health
+from rag_flywheel.cli.imports import IMPORT_HELP, imports
+from rag_flywheel.cli.mcp import mcp
 from rag_flywheel.cli.messages import (
     UsageError,
     failed,
@@ -231,6 +234,34 @@ def versions(
             show.result(fw.explain_version(explain), as_json, show.story)
 
 
+def change_encoder(
+    encoder: Annotated[
+        str | None,
+        typer.Argument(help="sentence-transformers:NAME_OR_PATH, or module:function."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make it live whatever the gate says.")
+    ] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Give up a change that did not go live, and its vectors.")
+    ] = False,
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Change the encoder and keep the votes: embed anew beside the live version, compare, go live."""
+    if drop == (encoder is not None) or (drop and force):
+        raise UsageError("give the name of an encoder, or --drop alone")
+    log_each_step()
+    with open_index(index) as fw:
+        if encoder is None:
+            show.count("vectors dropped", fw.drop_encoder_change(), as_json)
+            return
+        report = fw.change_encoder(encoder, force=force, progress=True)
+    show.result(report, as_json, show.refreshed)
+    if report.outcome == "rejected":
+        raise typer.Exit(REJECTED)
+
+
 def rollback(
     version: Annotated[str | None, typer.Argument(help="Default: the one before.")] = None,
     hold: Annotated[
@@ -295,21 +326,6 @@ def log(
         show.result(fw.history(n, **of_tenant(fw, tenant)), as_json, show.history)
 
 
-def export(
-    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    tenant: TenantName = None,
-    index: Index = KB,
-    as_json: Json = False,
-) -> None:
-    """Write passages, past queries and their votes as a BEIR folder, for benchmarks."""
-    with open_index(index) as fw:
-        show.result(
-            fw.export(out, **of_tenant(fw, tenant)),
-            as_json,
-            lambda report: show.exported(report, out),
-        )
-
-
 def backup(
     dest: Annotated[Path, typer.Argument(help="A new folder, or that of an earlier backup.")],
     index: Index = KB,
@@ -334,10 +350,20 @@ def restore(
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Begin with": (add, retrieve, feedback, refresh),
     "Feedback": OTHER_FEEDBACK,
-    "Passages": (remove, status, health, gaps, coverage, export),
-    "Versions and safety": (versions, rollback, release, verify, repair, backup, restore, log),
+    "Passages": (remove, status, health, gaps, coverage),
+    "Versions and safety": (
+        versions,
+        change_encoder,
+        rollback,
+        release,
+        verify,
+        repair,
+        backup,
+        restore,
+        log,
+    ),
     "Users": (*RATERS, forget, opt_out, *PRIVACY),
-    "Service": (serve,),
+    "Service": (serve, mcp),
     "Measurement": (demo, bench),
 }
 for _group, _commands in _GROUPS.items():
@@ -347,5 +373,9 @@ for _group, _commands in _GROUPS.items():
         _known = "Known answers"
         app.add_typer(golden, name="golden", help=GOLDEN_HELP, rich_help_panel=_known)
         app.add_typer(review, name="review", help=REVIEW_HELP, rich_help_panel=_known)
+    if _group == "Passages":
+        _others = "Other programs"
+        app.add_typer(imports, name="import", help=IMPORT_HELP, rich_help_panel=_others)
+        app.add_typer(export, name="export", help=EXPORT_HELP, rich_help_panel=_others)
     if _group == "Service":
         app.add_typer(keys, name="keys", help=KEYS_HELP, rich_help_panel=_group)

@@ -101,6 +101,9 @@ def adopted(
     retrieval_id: str,
     used: Annotated[bool, typer.Option("--used/--unused", help="Whether the answer was used.")],
     why: Annotated[str, typer.Option(help="Why, in words.")] = "",
+    cited: Annotated[
+        list[str] | None, typer.Option(help="A passage that it was made of; may be repeated.")
+    ] = None,
     user: User = None,
     tenant: TenantName = None,
     index: Index = KB,
@@ -108,7 +111,16 @@ def adopted(
 ) -> None:
     """Record whether an answer was used."""
     with open_index(index) as fw:
-        n = int(fw.adopted(retrieval_id, used=used, why=why, user_id=user, **of_tenant(fw, tenant)))
+        n = int(
+            fw.adopted(
+                retrieval_id,
+                used=used,
+                why=why,
+                cited=cited or None,
+                user_id=user,
+                **of_tenant(fw, tenant),
+            )
+        )
     show.kept(n, as_json)
 
 

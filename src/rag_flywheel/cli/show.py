@@ -5,7 +5,6 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console, JustifyMethod
@@ -26,6 +25,7 @@ from rag_flywheel.records import (
     Health,
     HistoryEntry,
     Hit,
+    ImportReport,
     PastVotes,
     RefreshReport,
     RestoreReport,
@@ -68,6 +68,22 @@ def _plain(value: Any) -> Any:
 def _say(line: str) -> None:
     """Print a line, or several, without characters that a terminal would obey."""
     Console(highlight=False, soft_wrap=True, markup=False, emoji=False).print(printable(line))
+
+
+def imported(report: ImportReport) -> None:
+    """Print what an import brought, then what it left out and why."""
+    would = "would import" if report.dry_run else "imported"
+    n = counted(sum(report.votes.values()), "vote")
+    kinds = ", ".join(f"{kind} {n}" for kind, n in report.votes.items())
+    by_kind = f": {kinds}" if set(report.votes) - {"vote"} else ""
+    _say(f"{would} {counted(report.retrievals, 'retrieval')} and {n}{by_kind}")
+    if report.unchanged:
+        _say(f"came in before: {report.unchanged}")
+    if report.extended:
+        _say(f"came in before, with passages that are new: {report.extended}")
+    if report.left_out:
+        rows = sorted(report.left_out.items(), key=lambda each: (-each[1], each[0]))
+        _table(["n", "left out"], ([str(n), reason] for reason, n in rows), numbers=["n"])
 
 
 def note(sentence: str) -> None:
@@ -294,6 +310,8 @@ def status(found: Status) -> None:
     values = dataclasses.asdict(found)
     for problem in values.pop("problems"):
         _say(f"{found.health}: {printable_line(problem)}")
+    if found.encoder_change is None:
+        del values["encoder_change"]
     until = f"up to event {found.frozen_at}, until `rag-flywheel release`"
     values["frozen_at"] = "all" if found.frozen_at is None else until
     names = (_NAMES.get(name, name.removeprefix("n_").replace("_", " ")) for name in values)
@@ -383,17 +401,13 @@ def history(found: Sequence[HistoryEntry]) -> None:
     _table(("at", "what", ""), ((entry.at, entry.kind, entry.text) for entry in found))
 
 
-def exported(report: ExportReport, out: Path) -> None:
-    """Print what `export` wrote."""
-    without = (
-        f", {report.n_without_words} whose words are not stored" if report.n_without_words else ""
-    )
-    _say(
-        f"{printable_line(str(out))}: {counted(report.n_passages, 'passage')}, "
-        f"{counted(report.n_queries, 'query', 'queries')}, "
-        f"{counted(report.n_judgments, 'grade')}; left out: "
-        f"{counted(report.n_left_out, 'query', 'queries')} without a helpful hit{without}"
-    )
+def exported(report: ExportReport) -> None:
+    """Print what an export wrote, and what it left out."""
+    written = ", ".join(f"{what}: {n:,}" for what, n in report.written.items())
+    version = f"; version {report.version}" if report.version else ""
+    _say(f"{printable_line(report.path)} ({written}{version})")
+    for what, n in report.left_out.items():
+        _say(f"left out: {what}: {n:,}")
 
 
 def backed_up(report: BackupReport) -> None:

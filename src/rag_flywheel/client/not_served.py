@@ -5,7 +5,11 @@ NOT_SERVED = {
     "config": "read flywheel.toml in the folder of the index, on the machine of the service",
     "hashed_user": "give the id of the user; the service hashes it",
     "lookups": "the service has its own",
+    "import_votes": "run `rag-flywheel import` on the machine of the service",
+    "import_files": "run `rag-flywheel import` on the machine of the service",
     "export": "run `rag-flywheel export` on the machine of the service",
+    "change_encoder": "run `rag-flywheel change-encoder` on the machine of the service",
+    "drop_encoder_change": "run `rag-flywheel change-encoder --drop` on the machine of the service",
     "backup": "run `rag-flywheel backup` on the machine of the service",
     "repair": "run `rag-flywheel repair` on the machine of the service",
 }

@@ -68,6 +68,13 @@ def recorded_id(retrieval_id: object) -> str:
     return check_retrieval_id(retrieval_id)
 
 
+def retrieval_or_run(retrieval_id: object, run: object) -> Named:
+    """How a body names what feedback is about. Raises InputError."""
+    if run is None:
+        return {"retrieval_id": recorded_id(retrieval_id)}
+    return {"retrieval_id": retrieval_id, "run": run}
+
+
 def ranked(k: object, where: Mapping[str, Any] | None, min_relevance: object) -> Named:
     """What every question says of its hits."""
     return {

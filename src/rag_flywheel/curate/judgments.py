@@ -17,6 +17,7 @@ from rag_flywheel.store.event_types import VoteEvent
 
 DAY_S = 86_400.0
 NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
+_NOT_CHOSEN = EXPLICIT | {"judge"}  # that nobody wrote the answer from
 ANONYMOUS_MOST = 3.0  # what all votes without a user id weigh at most, for a passage or against it
 
 
@@ -28,6 +29,8 @@ def judgments(
     now: float = 0.0,
 ) -> list[Judgment]:
     """The judgments that these votes, in the order of their event numbers, add up to.
+
+    Where some were imported, the last word of a voice is that of the latest time.
 
     One judgment for each (past query, tenant, passage text) that a verdict stands on, ordered by
     its first vote.
@@ -50,7 +53,7 @@ def judgments(
             tuple(v.seq for v in found),
             found[0].retrieval,
             summed(v for v in found if v.kind == "correction")[0],
-            max((v.credit for v in found if v.kind not in EXPLICIT), default=0.0),
+            max((v.credit for v in found if v.kind not in _NOT_CHOSEN), default=0.0),
         )
         for key, found in standing.items()
     ]
@@ -63,14 +66,25 @@ def standing_votes(votes: Iterable[VoteEvent]) -> list[VoteEvent]:
     on the hit outranks one on the answer, which outranks signals, of which the heaviest stands.
     """
     last: dict[tuple[_Voice, str], VoteEvent] = {}
-    for vote in votes:
+    for vote in in_order(votes):
         place = _voice(vote), vote.kind
         last[place] = _with_copies(vote, last.get(place))
     standing: dict[_Voice, VoteEvent] = {}
     for (voice, _), vote in last.items():
         if vote.verdict != "retract" and _weight(vote) > 0.0:
-            standing[voice] = max(vote, standing.get(voice, vote), key=_precedence)
+            before = standing.get(voice)
+            if before is None or _outranks(vote, before):
+                standing[voice] = vote
     return sorted(standing.values(), key=lambda v: (v.seq, v.lineage))
+
+
+def in_order(votes: Iterable[VoteEvent]) -> list[VoteEvent]:
+    """Votes, given by their numbers, as they were cast: by their numbers, and where one of them was imported,
+    by their times."""
+    every = list(votes)
+    if any(vote.imported for vote in every):
+        every.sort(key=lambda vote: vote.at)
+    return every
 
 
 def superseded_elsewhere(
@@ -82,7 +96,7 @@ def superseded_elsewhere(
     word on it was a retraction.
     """
     by_voice: dict[_Voice, list[VoteEvent]] = defaultdict(list)
-    for vote in votes:
+    for vote in in_order(votes):
         by_voice[_voice(vote)].append(vote)
     found = set()
     for said in by_voice.values():
@@ -117,9 +131,19 @@ def _weight(vote: VoteEvent) -> float:
     return WEIGHTS[vote.kind] * vote.credit * vote.trust
 
 
-def _precedence(vote: VoteEvent) -> tuple[bool, bool, float, int]:
+def _outranks(vote: VoteEvent, other: VoteEvent) -> bool:
+    """Whether a vote stands, and not another of the same voice that is of another kind."""
+    ours, theirs = _rank(vote), _rank(other)
+    if ours != theirs:
+        return ours > theirs
+    if vote.imported or other.imported:
+        return (vote.at, vote.seq) > (other.at, other.seq)
+    return vote.seq > other.seq
+
+
+def _rank(vote: VoteEvent) -> tuple[bool, bool, float]:
     signal = vote.kind not in SAID
-    return vote.kind in EXPLICIT, not signal, _weight(vote) if signal else 0.0, vote.seq
+    return vote.kind in EXPLICIT, not signal, _weight(vote) if signal else 0.0
 
 
 def _sums(

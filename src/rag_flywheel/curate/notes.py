@@ -86,7 +86,7 @@ def decide(
         _remove(database, note, remove)
     elif accepted:
         raise InputError(
-            f"the text of item {note_id(note)} is passage {_name(note)!r} of the index now; undo the "
+            f"the text of item {note_id(note)} is passage {passage_id(note)!r} of the index now; undo the "
             f"acceptance first: rag-flywheel review undo {note_id(note)}"
         )
     with database.transaction(durable=True) as conn:
@@ -112,7 +112,7 @@ def _add(database: Database, note: Note, text: str, add: Add) -> str:
 
 def _remove(database: Database, note: Note, remove: Remove) -> None:
     """Remove the passage of a text, if it is still there. Raises InputError when it was edited."""
-    name = _name(note)
+    name = passage_id(note)
     with database.reading() as conn:
         present = passages.current_by_id(conn, [name]).get(name)
     if present is None:
@@ -126,7 +126,8 @@ def _remove(database: Database, note: Note, remove: Remove) -> None:
     remove([name])
 
 
-def _name(note: Note) -> str:
+def passage_id(note: Note) -> str:
+    """The id of the passage that the text of a note becomes when it is accepted."""
     return f"{SOURCE}-{note_id(note)}"
 
 
@@ -140,4 +141,4 @@ def _passage(note: Note, text: str) -> Passage:
     metadata = {**dict(demanded(where)), "source": SOURCE, "retrieval": note.retrieval_id}
     if text != note.text:
         metadata[EDITED] = _digest(text)
-    return Passage(_name(note), text, metadata=metadata)
+    return Passage(passage_id(note), text, metadata=metadata)

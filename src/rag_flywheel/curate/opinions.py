@@ -57,7 +57,7 @@ class Opinion:
 
 def opinions(statements: Statements, groups: Mapping[QueryKey, int]) -> dict[Topic, Opinion]:
     """The opinion on each topic that has an event; questions of no group are left out."""
-    by_users = (v for v in statements.votes if v.user_id is not None)
+    by_users = (v for v in statements.votes if v.user_id is not None and v.kind != "judge")
     votes = _by_topic(standing_votes(by_users), groups)
     corrections = _by_topic(standing_corrections(statements.corrections), groups)
     imported = _by_topic(statements.imported, groups)

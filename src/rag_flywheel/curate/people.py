@@ -85,12 +85,14 @@ def _spoken(votes: Collection[VoteEvent], weights: Mapping[str, float]) -> dict[
         each.at, each.noted = max((each.at, each.noted), (vote.voters_at, vote.voters))
     for vote in votes:
         each = found[_question(vote)]
-        if vote.seq <= each.at and vote.user_id is not None:
+        if vote.seq <= each.at and vote.user_id is not None and vote.kind != "judge":
             each.early.add(vote.user_id)
     for vote in standing_votes(votes):
         user = vote.user_id
         if user is None or user.startswith(ONE_TIME) or weights.get(user, 1.0) <= 0.0:
             continue
+        if vote.kind == "judge":
+            continue  # a language model
         found[_question(vote)].users.add(user)
     return dict(found)
 

@@ -25,6 +25,12 @@ class Source:
     config: Config
     tuned: QueryEncoder | None = None
 
+    def of(self, encoder: Encoder | None) -> "Source":
+        """A source of the same settings whose texts are encoded by `encoder`; None returns this one."""
+        if encoder is None or encoder is self.encoder:
+            return self
+        return replace(self, encoder=encoder, tuned=None)
+
     def under(self, queries: QueryEncoder | None) -> "Source":
         """A source whose queries are encoded by `queries`; None returns this one."""
         return self if queries is None else replace(self, tuned=queries)

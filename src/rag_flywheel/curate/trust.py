@@ -1,4 +1,5 @@
-"""Estimates the trust in each kind of signal from votes on the same hits, at a refresh."""
+"""Estimates the trust in each kind of signal, and in language models, from votes on the same hits, at a
+refresh."""
 
 from collections.abc import Iterable
 
@@ -29,7 +30,8 @@ def calibrate(database: Database, source: Source, *, until: int) -> None:
 def trusts(events: Iterable[VoteEvent]) -> dict[Kind, float]:
     """The factor for each kind of signal that can be compared with votes, {kind: 0 or more}.
 
-    A signal is compared with the vote of the same user on the same hit, when both stand. It agrees
+    A signal is compared with the vote of the same user on the same hit, when both stand, and a language
+    model's verdict with the votes of all users on it. It agrees
     with probability p, whose prior is Beta with mean (1 + w) / 2 at the default weight w and the
     weight of 20 comparisons; the weight after them is 2 p - 1, from 0 to 0.95.
     """
@@ -37,14 +39,22 @@ def trusts(events: Iterable[VoteEvent]) -> dict[Kind, float]:
     for event in events:
         last.setdefault((event.retrieval, event.lineage, event.user_id), {})[event.kind] = event
     counts: dict[Kind, list[float]] = {}
-    for by_kind in last.values():
+    by_users: dict[tuple[int, int], list[VoteEvent]] = {}
+    for (retrieval, lineage, _), by_kind in last.items():
         vote = by_kind.get("vote")
         if vote is None or vote.verdict == "retract":
             continue
+        by_users.setdefault((retrieval, lineage), []).append(vote)
         for kind, event in by_kind.items():
-            if kind not in SAID and event.credit > 0.0:
+            if kind not in SAID and kind != "judge" and event.credit > 0.0:
                 agreed = event.verdict == vote.verdict
                 counts.setdefault(kind, [0.0, 0.0])[not agreed] += event.credit
+    for (retrieval, lineage, _), by_kind in last.items():
+        judged = by_kind.get("judge")
+        if judged is not None and judged.credit > 0.0 and judged.verdict != "retract":
+            for vote in by_users.get((retrieval, lineage), ()):
+                agreed = judged.verdict == vote.verdict
+                counts.setdefault("judge", [0.0, 0.0])[not agreed] += judged.credit
     return {kind: _trust(WEIGHTS[kind], *n) for kind, n in sorted(counts.items())}
 
 

@@ -18,6 +18,7 @@ WEIGHTS: Mapping[Kind, float] = {
     "accepted": 0.5,
     "escalated": 0.5,
     "copied": 0.4,
+    "judge": 0.4,
     "edited": 0.4,
     "regenerated": 0.3,
     "rephrased": 0.3,
@@ -26,4 +27,5 @@ WEIGHTS: Mapping[Kind, float] = {
 EXPLICIT: frozenset[Kind] = frozenset({"correction", "vote"})
 """Kinds of feedback on the passage itself: of these a user's last one stands."""
 SAID: frozenset[Kind] = EXPLICIT | {"answer"}
-"""Kinds in which a user states a verdict; the others are signals of what a user did."""
+"""Kinds in which a user states a verdict; the others are signals of what a user did, and verdicts of language
+models, who are no users."""

@@ -106,7 +106,9 @@ def built_indexes(
     if built.linked and not (staged / DERIVED_FOLDER).exists():  # the parent was rolled back to
         loaded.lexical.save_derived(staged)
     dense, lexical = loaded.dense, loaded.lexical
-    return LoadedVersion(None, built.watermark, parameters, dense, lexical, Memory())
+    return LoadedVersion(
+        None, built.watermark, parameters, dense, lexical, Memory(), encoder=encoder
+    )
 
 
 def write_parameters(staged: Path, parameters: Parameters) -> None:

@@ -1,4 +1,6 @@
-"""Reads and replaces CURRENT, the file that names the live version, and updates the journal with it."""
+"""Reads and replaces CURRENT, the file that names the live version, and updates the journal with it, and
+which encoder new texts are embedded with: that of the live version.
+"""
 
 import logging
 import re
@@ -6,14 +8,21 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+from rag_flywheel import config as settings
 from rag_flywheel import disk
 from rag_flywheel.deploy.origin import foreign_versions, is_foreign
 from rag_flywheel.deploy.quarantine import quarantine
-from rag_flywheel.deploy.versions import CURRENT, VERSIONS, is_version_id, list_versions
+from rag_flywheel.deploy.versions import (
+    CURRENT,
+    VERSIONS,
+    is_version_id,
+    list_versions,
+    read_manifest,
+)
 from rag_flywheel.disk import read_bytes, replace_text, version_file_errors
-from rag_flywheel.errors import BusyError, CorruptFileError, StorageError
+from rag_flywheel.errors import BusyError, CorruptFileError, FlywheelError, StorageError
 from rag_flywheel.records import Current
-from rag_flywheel.store import journal
+from rag_flywheel.store import encoders, journal
 from rag_flywheel.store.database import BUSY_TIMEOUT_S, Database
 from rag_flywheel.store.journal import Look
 
@@ -56,13 +65,16 @@ def withdraw(root: Path) -> None:
 def make_live(
     root: Path, database: Database, action: str, current: Current, looks: Sequence[Look] = ()
 ) -> None:
-    """Write the intent, then CURRENT. Call only while holding the refresh lock.
+    """Write the intent, then CURRENT, then the encoder of that version into the settings. Call only while
+    holding the refresh lock.
 
     looks: the looks of the gate that this version passed.
     """
     with database.transaction() as conn:
         journal.record_live_change(conn, action, current)
+        _follow(root, conn, current)
     write_current(root, current)
+    name_encoder(root, database)
     if looks:  # last: a look whose version never went live must not be on record
         try:
             with database.transaction() as conn:
@@ -70,6 +82,43 @@ def make_live(
                     journal.record_look(conn, look)
         except StorageError as error:
             log.warning("%s is live, but by which look of the gate is lost: %s", current, error)
+
+
+def _follow(root: Path, conn: sqlite3.Connection, current: Current) -> None:
+    """Let new texts be embedded with the encoder of this version."""
+    try:
+        manifest = read_manifest(root, current.version)
+    except FlywheelError:
+        return  # whoever serves it says what is wrong
+    found = encoders.Identity(manifest.encoder, manifest.revision, manifest.dim)
+    if encoders.identity(conn) != found:
+        encoders.write_identity(conn, found)
+
+
+def name_encoder(root: Path, database: Database) -> bool:
+    """Write into the settings the encoder of the live version, where they name another one that the index
+    has; whether that was done. Until then, what the database notes of encoders counts.
+
+    Call only while holding the refresh lock.
+    """
+    with database.reading() as conn:
+        live, known = encoders.identity(conn), encoders.known(conn)
+    if live is None or live.revision not in known:
+        return False
+    spec, path = known[live.revision].spec, root / settings.FILE_NAME
+    found = settings.read_config(path)
+    if found.encoder == spec or found.encoder not in {each.spec for each in known.values()}:
+        return False
+    try:
+        if path.is_symlink():
+            raise OSError("it is a link, and only read")
+        replace_text(path, settings.with_encoder(path, found, spec))
+    except OSError as error:
+        log.warning(
+            "%s still names encoder %r, instead of %r: %s", path, found.encoder, spec, error
+        )
+        return False
+    return True
 
 
 def reconcile(root: Path, database: Database, *, wait_s: float = BUSY_TIMEOUT_S) -> None:
@@ -92,6 +141,7 @@ def reconcile(root: Path, database: Database, *, wait_s: float = BUSY_TIMEOUT_S)
         try:
             with database.transaction(wait_s=wait_s) as conn:
                 journal.record_live_change(conn, "found", current)
+                _follow(root, conn, current)
         except BusyError as error:
             log.warning(
                 "that version %s was found live is not recorded: %s", current.version, error

@@ -9,7 +9,7 @@ import numpy as np
 
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.disk import read_bytes, version_file_errors
-from rag_flywheel.encoder import QueryEncoder
+from rag_flywheel.encoder import Encoder, QueryEncoder
 from rag_flywheel.errors import counted
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
@@ -37,7 +37,8 @@ Files = Mapping[str, tuple[str, int]]
 class LoadedVersion:
     """A version's id (None: there is none yet), watermark, parameters, memory and searchable parts.
 
-    queries: its tuned encoder of queries, None: the encoder of the index; evidence: from the votes
+    encoder: what it was built with, None: the encoder of the index; queries: its tuned encoder of queries,
+    None: that encoder; evidence: from the votes
     up to its build, None: those votes have to be judged again; raters: who votes, by their hashes.
     """
 
@@ -50,6 +51,7 @@ class LoadedVersion:
     queries: QueryEncoder | None = None
     evidence: StoredEvidence | None = None
     raters: Mapping[str, RaterWeight] = field(default_factory=dict)
+    encoder: Encoder | None = None
 
     @cached_property
     def weights(self) -> Mapping[str, float]:
@@ -92,10 +94,11 @@ def _index_files(manifest: Manifest) -> Files:
     return {name: state for name, state in files if name.split("/")[0] in INDEX_PARTS}
 
 
-def empty_version(dim: int) -> LoadedVersion:
+def empty_version(encoder: Encoder) -> LoadedVersion:
     """The version served before the first refresh: no indexed texts, the shipped parameters."""
-    dense = DenseIndex.build(np.empty(0, np.int64), np.empty((0, dim), np.float32))
-    return LoadedVersion(None, 0, Parameters(), dense, LexicalIndex.build([]), Memory())
+    dense = DenseIndex.build(np.empty(0, np.int64), np.empty((0, encoder.dim), np.float32))
+    lexical = LexicalIndex.build([])
+    return LoadedVersion(None, 0, Parameters(), dense, lexical, Memory(), encoder=encoder)
 
 
 def load_version(
@@ -105,6 +108,7 @@ def load_version(
     watermark: int,
     dim: int,
     n_passages: int,
+    encoder: Encoder | None = None,
     queries: QueryEncoder | None = None,
     indexes: Indexes | None = None,
 ) -> LoadedVersion:
@@ -125,7 +129,7 @@ def load_version(
     dense, lexical = indexes.dense, indexes.lexical
     raters = load_raters(folder)
     return LoadedVersion(
-        version, watermark, parameters, dense, lexical, memory, queries, evidence, raters
+        version, watermark, parameters, dense, lexical, memory, queries, evidence, raters, encoder
     )
 
 

@@ -1,4 +1,4 @@
-"""The lock of an index folder: one process at a time builds or moves versions."""
+"""The locks of an index folder: one process at a time builds or moves versions, one changes the encoder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from rag_flywheel import disk
 from rag_flywheel.deploy.versions import FOLDERS
 from rag_flywheel.errors import CorruptFileError, LockedError
 
-FILE_NAME = "refresh.lock"
+FILE_NAME, CHANGE = "refresh.lock", "change.lock"
 
 
 @contextmanager
@@ -18,9 +18,31 @@ def refresh_lock(root: Path, *, wait_s: float = 0.0) -> Iterator[None]:
 
     The operating system frees the lock when its holder dies.
     """
+    why = (
+        f"another process is refreshing {root}, or moving its versions; wait for it, or end it "
+        "(ending it at any moment is safe)"
+    )
+    with _lock(root, FILE_NAME, why, wait_s):
+        yield
+
+
+@contextmanager
+def change_lock(root: Path) -> Iterator[None]:
+    """Hold the lock of changes of the encoder during the block, beside which refreshes go on. Raises
+    LockedError when another process holds it."""
+    why = (
+        f"another process is changing the encoder of {root}; wait for it, or end it and run "
+        "change-encoder again, which goes on where it was (ending it at any moment is safe)"
+    )
+    with _lock(root, CHANGE, why, 0.0):
+        yield
+
+
+@contextmanager
+def _lock(root: Path, name: str, why: str, wait_s: float) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    path = root / FILE_NAME
+    path = root / name
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise CorruptFileError(
             f"{path} is a link, a folder or a device; expected a file: delete it"
@@ -29,10 +51,7 @@ def refresh_lock(root: Path, *, wait_s: float = 0.0) -> Iterator[None]:
     try:
         lock.acquire(timeout=wait_s)
     except Timeout as error:
-        raise LockedError(
-            f"another process is refreshing {root}, or moving its versions; wait for it, or end it "
-            "(ending it at any moment is safe)"
-        ) from error
+        raise LockedError(why) from error
     try:
         disk.require_no_links(root, FOLDERS)
         yield

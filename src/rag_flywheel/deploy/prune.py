@@ -18,29 +18,58 @@ from rag_flywheel.deploy.versions import (
 )
 from rag_flywheel.errors import FlywheelError, OlderFormatError, counted
 from rag_flywheel.index.parts import DERIVED_FOLDER as DERIVED
+from rag_flywheel.store import encoders
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
 CHECKPOINT = f"{TUNING}/checkpoint.safetensors"
+_VECTORS_AT_ONCE = 2_000
 _OWN = re.compile(r"\d{8}T\d{6}Z-.*|pruned-.*", re.ASCII)  # names in staging/
 
 
 def drop_dead_vectors(root: Path, database: Database) -> None:
-    """Delete the vectors of tuned encoders that no version has any more."""
+    """Delete the vectors of encoders, and of tuned ones, that no version has any more."""
     with database.reading() as conn:
         noted = vector_store.noted_revisions(conn)
-    if not noted:
+        known, change = encoders.known(conn), encoders.change(conn)
+        live = encoders.identity(conn)
+    if not noted and not known:
         return
     try:
-        live = {read_manifest(root, v).tuned for v in list_versions(root)}
+        used = revisions_in_use(root)
     except FlywheelError as error:
         log.warning("refresh: vectors of older encoders are kept: %s", error)
         return
-    if noted - live:
+    n = 0
+    if noted - used:
         with database.transaction() as conn:
-            n = vector_store.drop_revisions(conn, noted - live)
+            n += vector_store.drop_revisions(conn, noted - used)
+    used |= {each.revision for each in (live, change and change.to) if each}
+    for revision in known.keys() - used:
+        n += drop_vectors_of(database, revision)
+        with database.transaction() as conn:
+            encoders.forget(conn, revision)
+    if n:
         log.info("refresh: dropped %s of encoders that no version has", counted(n, "vector"))
+
+
+def revisions_in_use(root: Path) -> set[str]:
+    """The revisions of the encoders of all versions, and of those tuned from them. Raises FlywheelError when
+    a version cannot be read."""
+    manifests = [read_manifest(root, version) for version in list_versions(root)]
+    return {found for m in manifests for found in (m.revision, m.tuned) if found is not None}
+
+
+def drop_vectors_of(database: Database, revision: str) -> int:
+    """Delete all vectors of an encoder, some at a time, so that votes need not wait; returns how many."""
+    n = 0
+    while True:
+        with database.transaction(durable=False) as conn:
+            some = vector_store.drop_some(conn, revision, _VECTORS_AT_ONCE)
+        n += some
+        if not some:
+            return n
 
 
 def forget_progress(root: Path) -> None:

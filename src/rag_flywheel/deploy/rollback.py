@@ -1,25 +1,35 @@
 """Makes an earlier version live again, and releases the votes that a rollback held back."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rag_flywheel.deploy.current import live_of, make_live
 from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.origin import origin_problems
 from rag_flywheel.deploy.versions import check, existing_version, read_manifest
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError, StorageError, UnknownIdError
 from rag_flywheel.records import Current
-from rag_flywheel.store import forgetting
+from rag_flywheel.store import encoders, forgetting
 from rag_flywheel.store.database import Database
 
 _WAIT_S = 10.0
 
 
-def roll_back(root: Path, database: Database, version: str | None, *, hold: bool) -> Current:
+def roll_back(
+    root: Path,
+    database: Database,
+    version: str | None,
+    *,
+    hold: bool,
+    prepare: Callable[[Manifest], None],
+) -> Current:
     """Make `version` (None: the parent of the live one) live again, its files checked first.
 
     Votes that came after it was built stay stored and stop counting until `release`. hold: no
-    refresh replaces it until then.
+    refresh replaces it until then. prepare: called before a version of another encoder than the live one's
+    goes live; what it raises leaves all as it is.
     Raises UnknownIdError, CorruptFileError, LockedError; StorageError while a user is being forgotten.
     """
     with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
@@ -43,7 +53,12 @@ def roll_back(root: Path, database: Database, version: str | None, *, hold: bool
                 + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
                 + ". Choose another (see `rag-flywheel versions`)"
             )
-        current = Current(target, read_manifest(root, target).votes_until, hold)
+        manifest = read_manifest(root, target)
+        with database.reading() as conn:
+            live = encoders.identity(conn)
+        if live is not None and (live.revision, live.dim) != (manifest.revision, manifest.dim):
+            prepare(manifest)
+        current = Current(target, manifest.votes_until, hold)
         make_live(root, database, "rollback", current)
     return current
 

@@ -27,7 +27,7 @@ from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tower import read_taught
 from rag_flywheel.errors import CorruptFileError, FlywheelError, StorageError, counted
 from rag_flywheel.rank.stored_lookups import load_stored_lookups
-from rag_flywheel.store import forgetting, journal, passages
+from rag_flywheel.store import encoders, forgetting, journal, passages
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.row_checks import row_problems
 
@@ -43,6 +43,7 @@ def problems(root: Path, database: Database) -> list[str]:
     except (FlywheelError, OSError) as error:
         found.append(str(error))
     found += database_problems(database)
+    found += _other_encoder(root, database) if not found else []
     try:
         found += _live_problems(root, database)
     except FlywheelError as error:
@@ -54,6 +55,24 @@ def problems(root: Path, database: Database) -> list[str]:
         if wrong and version in list_versions(root):  # else another process pruned it meanwhile
             found += wrong
     return found
+
+
+def _other_encoder(root: Path, database: Database) -> list[str]:
+    """Whether the settings still name the encoder before a change, or before a rollback."""
+    with database.reading() as conn:
+        live, known = encoders.identity(conn), encoders.known(conn)
+    named = settings.read_config(root / settings.FILE_NAME).encoder
+    others = {each.spec for each in known.values() if each.identity != live}
+    if (
+        live is None
+        or live.revision not in known
+        or named not in others - {known[live.revision].spec}
+    ):
+        return []
+    return [
+        f"{settings.FILE_NAME} names the encoder {named!r}, while the live version has {live.name!r}, which "
+        "is used; `rag-flywheel refresh` writes it there, unless the file is a link"
+    ]
 
 
 def database_problems(database: Database) -> list[str]:

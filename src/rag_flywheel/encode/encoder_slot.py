@@ -1,18 +1,22 @@
-"""Holds the encoder of one index: loaded on first use, and always the one the index was made with."""
+"""Holds the encoders of one index, loaded on first use: always the ones its versions were built with."""
 
-import re
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
+from weakref import WeakValueDictionary
 
 from rag_flywheel.encode.make import find_token_counter, make_encoder
 from rag_flywheel.encode.token_counter import TokenCounter
 from rag_flywheel.encode.tower import TaughtEncoder, Tower, Weights, require_tunable
 from rag_flywheel.encoder import Encoder, QueryEncoder, check_encoder
-from rag_flywheel.errors import CorruptFileError, EncoderError, EncoderMismatchError
+from rag_flywheel.errors import EncoderError, EncoderMismatchError
 from rag_flywheel.records import Vectors
-from rag_flywheel.store import journal
+from rag_flywheel.store import encoders
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.encoders import Identity
+
+log = logging.getLogger("rag_flywheel")
 
 
 @runtime_checkable
@@ -101,24 +105,70 @@ class NamedEncoder:
 
 
 class EncoderSlot:
-    """Holds the encoder that is given as an object or by its spec; thread-safe."""
+    """The encoders of one index: that of the live version, given as an object or by its spec, and those of
+    other versions by what is noted of them; thread-safe."""
 
-    def __init__(self, database: Database, given: Encoder | str) -> None:
+    def __init__(
+        self, database: Database, given: Encoder | str, *, by_settings: bool = False
+    ) -> None:
+        """given: the encoder, or its spec; by_settings: the settings of the folder name it, no caller."""
         self._database = database
         self._given = given
+        self._by_settings = by_settings
         self._encoder: Encoder | None = None
-        self._lock = threading.Lock()
+        self._objects: dict[str, Encoder] = {}  # by revision, those that the caller gave
+        self._others = WeakValueDictionary[str, Encoder]()  # by revision, while a version has them
+        self._lock = threading.RLock()
 
     def get(self) -> Encoder:
-        """The encoder; an object, or one that is new to the index, is checked at once.
+        """The encoder that new texts are embedded with, which is that of the live version; an object, or
+        one that is new to the index, is checked at once.
 
-        Raises EncoderNotFoundError, EncoderError, and EncoderMismatchError when the index was made
+        Raises EncoderNotFoundError, EncoderError, and EncoderMismatchError when the live version was built
         with another one.
         """
         with self._lock:
             if self._encoder is None:
                 self._encoder = self._found()
+            elif (known := self._known()) is not None and not _is_same(self._encoder, known):
+                self._encoder = self._of(known)  # another encoder went live
             return self._encoder
+
+    def at_hand(self) -> Encoder:
+        """The encoder of the live version, or where that cannot be had here, the one before: for what may
+        compare texts by either, as the credit of an answer's passages. Raises as `get` where there is none.
+        """
+        try:
+            return self.get()
+        except EncoderMismatchError:
+            with self._lock:
+                if self._encoder is None:
+                    raise
+                return self._encoder
+
+    def of(self, name: str, revision: str, dim: int) -> Encoder:
+        """The encoder that a version was built with, which may not be the live one.
+
+        Raises EncoderMismatchError when it was given as an object, and is not the one that is given here.
+        """
+        wanted = Identity(name, revision, dim)
+        with self._lock:
+            found = self.get() if self._encoder is None else self._encoder
+            return found if _is_same(found, wanted) else self._of(wanted)
+
+    def use(self, encoder: Encoder) -> None:
+        """Take an object for the encoder of versions that were built with it."""
+        with self._lock:
+            self._objects[encoder.revision] = encoder
+
+    def spec(self) -> str:
+        """The spec that makes the encoder of the live version; "": it is an object."""
+        found = self.get()
+        with self._database.reading() as conn:
+            noted = encoders.known(conn).get(found.revision)
+        if noted is not None:
+            return noted.spec
+        return self._given if isinstance(self._given, str) else ""
 
     def warm(self) -> None:
         """Load all that the encoder needs for many texts. Raises as `get`."""
@@ -126,56 +176,96 @@ class EncoderSlot:
             encoder.warm()
 
     def _found(self) -> Encoder:
-        known = self._known()
-        if known is not None and isinstance(self._given, str):
-            name, revision, dim = known
-            return NamedEncoder(self._given, name=name, revision=revision, dim=_width(dim))
-        given = self._given
-        encoder = make_encoder(given) if isinstance(given, str) else check_encoder(given)
-        _require_same(self._recorded(encoder), _identity(encoder))
+        given, known = self._given, self._known()
+        if isinstance(given, str):
+            if known is None:
+                return self._recorded(make_encoder(given))
+            return self._named(given, known)
+        encoder = self._recorded(check_encoder(given))
+        self._objects[encoder.revision] = encoder
         return encoder
 
-    def _known(self) -> tuple[str, str, str] | None:
+    def _named(self, spec: str, known: Identity) -> Encoder:
+        """The live encoder by its spec. Where that is the spec of another encoder of the index, the settings
+        were read before a change, and what is noted of the live one counts; a caller is told."""
+        noted = self._noted()
+        others = [each for each in noted.values() if each.spec == spec and each.identity != known]
+        if not others or noted.get(known.revision, others[0]).spec == spec:
+            return NamedEncoder(spec, name=known.name, revision=known.revision, dim=known.dim)
+        if not self._by_settings:
+            _require_same(known, others[0].identity)
+        log.warning("the settings name encoder %r; the live version has %r", spec, known.name)
+        return self._of(known)
+
+    def _of(self, wanted: Identity) -> Encoder:
+        if (given := self._objects.get(wanted.revision)) is not None and _is_same(given, wanted):
+            return given
+        if (other := self._others.get(wanted.revision)) is not None and _is_same(other, wanted):
+            return other
+        noted = self._noted().get(wanted.revision)
+        if noted is None or not noted.spec:
+            found = self._encoder or self._given
+            _require_same(wanted, found if isinstance(found, str) else _identity(found))
+            raise AssertionError("another encoder was wanted")
+        made = NamedEncoder(noted.spec, name=wanted.name, revision=wanted.revision, dim=wanted.dim)
+        self._others[wanted.revision] = made
+        return made
+
+    def _noted(self) -> dict[str, encoders.KnownEncoder]:
         with self._database.reading() as conn:
-            found = [journal.read_meta(conn, key) for key in _KEYS]
-        if any(value is None for value in found):
-            return None
-        name, revision, dim = map(str, found)
-        return name, revision, dim
+            return encoders.known(conn)
 
-    def _recorded(self, encoder: Encoder) -> tuple[str, str, str]:
-        """The identity of the index's encoder; an index without one records this encoder."""
-        if (known := self._known()) is not None:
-            return known
-        if self._database.read_only:
-            return _identity(encoder)
-        with self._database.transaction() as conn:
-            if journal.read_meta(conn, _KEYS[0]) is None:
-                for key, value in zip(_KEYS, _identity(encoder), strict=True):
-                    journal.write_meta(conn, key, value)
-        return self._known() or _identity(encoder)
+    def _known(self) -> Identity | None:
+        with self._database.reading() as conn:
+            return encoders.identity(conn)
 
-
-_KEYS = ("encoder", "revision", "dim")
+    def _recorded(self, encoder: Encoder) -> Encoder:
+        """The encoder, if it is the index's; an index without one records this encoder."""
+        known = self._known()
+        if known is None and not self._database.read_only:
+            with self._database.transaction() as conn:
+                if encoders.identity(conn) is None:
+                    encoders.write_identity(conn, _identity(encoder))
+            known = self._known()
+        if known is not None:
+            _require_same(known, _identity(encoder))
+        return encoder
 
 
-def _identity(encoder: Encoder) -> tuple[str, str, str]:
-    return encoder.name, encoder.revision, str(encoder.dim)
+class OneEncoder:
+    """The encoders of an index that never had but one."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    def get(self) -> Encoder:
+        """The encoder."""
+        return self._encoder
+
+    def of(self, name: str, revision: str, dim: int) -> Encoder:
+        """The encoder. Raises EncoderMismatchError when a version was built with another one."""
+        if not _is_same(self._encoder, Identity(name, revision, dim)):
+            _require_same(Identity(name, revision, dim), _identity(self._encoder))
+        return self._encoder
 
 
-def _width(found: str) -> int:
-    if not re.fullmatch(r"[1-9]\d{0,4}", found, re.ASCII):
-        raise CorruptFileError(
-            f"flywheel.db: meta 'dim' is {found[:40]!r}; expected the width of a vector. Run "
-            "`rag-flywheel verify`, and restore the database from a backup"
-        )
-    return int(found)
+def _identity(encoder: Encoder) -> Identity:
+    return Identity(encoder.name, encoder.revision, encoder.dim)
 
 
-def _require_same(known: tuple[str, str, str], found: tuple[str, str, str]) -> None:
-    if known != found:
-        raise EncoderMismatchError(
-            f"this index was made with encoder {known[0]!r}, revision {known[1]}, {known[2]} wide; "
-            f"found {found[0]!r}, revision {found[1]}, {found[2]} wide. Open it with its own "
-            "encoder, or make a new index for the other one"
-        )
+def _is_same(encoder: Encoder, wanted: Identity) -> bool:
+    """Whether vectors of it can be compared with those of the encoder that is wanted."""
+    return (encoder.revision, encoder.dim) == (wanted.revision, wanted.dim)
+
+
+def _require_same(known: Identity, found: Identity | str) -> None:
+    if known == found:
+        return
+    what = f"the spec {found!r}"
+    if isinstance(found, Identity):
+        what = f"{found.name!r}, revision {found.revision}, {found.dim} wide"
+    raise EncoderMismatchError(
+        f"this index was built with encoder {known.name!r}, revision {known.revision}, {known.dim} wide; "
+        f"found {what}. Open it with its own encoder, or change to the other one: `rag-flywheel "
+        "change-encoder`, or `Flywheel.change_encoder` for an object"
+    )

@@ -5,7 +5,7 @@ The gate is given numbers by query; it must not know what was ranked, nor where 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -127,14 +127,49 @@ def decide(results: TrialResults, n_votes: int, before: Looks, *, seed: int = 0)
     of the best hits change, which votes on the incumbent's hits cannot judge, and golden queries do
     not gain.
     """
-    measure, gains = _deciding(results)
+    return _decided(*_deciding(results), results, n_votes, before, seed)
+
+
+def decide_encoder(
+    results: TrialResults, n_votes: int, before: Looks, *, seed: int = 0
+) -> Decision:
+    """Decide whether another encoder is better, and no veto applies.
+
+    As `decide`, but where both held-out votes and golden queries are enough, either may tell, at half of what
+    this look may spend: votes were cast on what the live encoder found, so that they say little of what the
+    other one finds instead. Where golden queries tell, a loss of all held-out votes is a veto as well.
+    """
+    if min(len(results.votes), len(results.golden)) < LEAST_JUDGED:
+        return decide(results, n_votes, before, seed=seed)
+    votes, golden = results.votes.differences, results.golden.differences
+    by_votes = _decided("held-out votes", votes, results, n_votes, before, seed, share=0.5)
+    if by_votes.outcome in ("better", "vetoed"):
+        return by_votes
+    every = {**results.slices, "all held-out": np.ones(len(votes), dtype=bool)}
+    results = replace(results, slices=every)
+    by_golden = _decided("golden queries", golden, results, n_votes, before, seed, share=0.5)
+    if by_golden.outcome in ("better", "vetoed"):
+        return by_golden
+    return replace(by_votes, why=f"{by_votes.why}, and {by_golden.why}")
+
+
+def _decided(
+    measure: str,
+    gains: ByQuery,
+    results: TrialResults,
+    n_votes: int,
+    before: Looks,
+    seed: int,
+    share: float = 1.0,
+) -> Decision:
+    """The decision by the gains in this measure; share: of what the look may spend."""
     n = len(gains)
     if undecided := _undecided(measure, gains):
         return undecided
     if why := too_soon(n_votes, before):
         return Decision("too soon", why, measure, n, n_votes)
     look = before.n + 1
-    alpha = alpha_of(look)
+    alpha = share * alpha_of(look)
     rounds = max(_ROUNDS, math.ceil(4 / alpha))
     p = better_test(gains, n_rounds=rounds, seed=seed)
     mean, error = float(gains.mean()), float(gains.std(ddof=1)) / n**0.5

@@ -20,12 +20,17 @@ def tried_to_tune(version: Path) -> bool:
         return False
 
 
-def gate_text(*arms: tuple[str, Gate | None], again: tuple[str, Gate | None] | None = None) -> str:
+def gate_text(
+    *arms: tuple[str, Gate | None],
+    again: tuple[str, Gate | None] | None = None,
+    changed: tuple[str, Gate | None] | None = None,
+) -> str:
     """The record of the gate in a version, as JSON.
 
     arms: (why, gate) of the weights and, where tuning was tried, of the encoder of queries; gate
     None: nothing was compared, and why stands in its place. again: the same of weights that were learned
-    again before, since votes behind the live ones do not count any more; None: they were not.
+    again before, since votes behind the live ones do not count any more; None: they were not. changed: the
+    same of another encoder, None: it is the one of the version before.
     """
     weights, *encoder = (_record(*arm) for arm in arms)
     found: dict[str, Any] = {"format_version": FORMAT_VERSION, **weights}
@@ -33,6 +38,8 @@ def gate_text(*arms: tuple[str, Gate | None], again: tuple[str, Gate | None] | N
         found["encoder"] = encoder[0]
     if again is not None:
         found["again"] = _record(*again)
+    if changed is not None:
+        found["changed"] = {**_record(*changed), "why": changed[0]}
     return json.dumps(found, indent=1) + "\n"
 
 

@@ -14,6 +14,7 @@ from rag_flywheel.evaluate.gate import (
     TrialResults,
     decide,
     decide_again,
+    decide_encoder,
 )
 from rag_flywheel.evaluate.held_out import (
     HeldOut,
@@ -79,13 +80,19 @@ class Gate:
 
 
 def gated(
-    candidate: Side, incumbent: Side, groups: Ints, n_votes: int, looks: Looks | None
+    candidate: Side,
+    incumbent: Side,
+    groups: Ints,
+    n_votes: int,
+    looks: Looks | None,
+    *,
+    other_encoder: bool = False,
 ) -> Gate:
     """Decide whether the candidate replaces the incumbent; neither was fitted to the judges.
 
     Both have the same judges, by their keys. groups int64 (m,): of near-duplicates among the held-out
     queries; n_votes: all votes, on judges and others; looks: the earlier looks, None: the candidate is
-    learned again, which is no look.
+    learned again, which is no look; other_encoder: the candidate is one.
     """
     new, old = candidate.held_out, incumbent.held_out
     sides = {"candidate": new, "incumbent": old}
@@ -104,7 +111,10 @@ def gated(
     condensed = Pair(ordered["candidate"][known], ordered["incumbent"][known])
     stay = shared_hits(new, old)
     results = TrialResults(Pair(**likely), masks, condensed, golden, stay)
-    decision = decide_again(results) if looks is None else decide(results, n_votes, looks)
+    if looks is None:
+        decision = decide_again(results)
+    else:
+        decision = (decide_encoder if other_encoder else decide)(results, n_votes, looks)
     by_query = {
         "queries": [key.query_hash.hex() for key in judges.held_out.keys],
         "groups": group.tolist(),

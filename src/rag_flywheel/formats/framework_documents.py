@@ -1,6 +1,6 @@
-"""Takes the documents of other frameworks, LangChain and LlamaIndex, as passages.
+"""Takes the documents of other frameworks, LangChain, LlamaIndex and Haystack, as passages.
 
-They are known by what they have, so that neither framework has to be installed.
+They are known by what they have, so that no framework has to be installed.
 """
 
 import json
@@ -13,13 +13,17 @@ from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.records import MetadataValue, Passage
 
 Ids = Literal["given", "content"]
+RETRIEVAL_ID, PASSAGE_ID, RANK, RELEVANCE = "retrieval_id", "passage_id", "rank", "relevance_score"
+OF_AN_ANSWER = frozenset({RETRIEVAL_ID, PASSAGE_ID, RANK, RELEVANCE})
+"""Metadata that documents get with an answer, which are no part of the passage."""
 
 
 def passages_of(documents: Iterable[object], *, ids: Ids = "given") -> list[Passage]:
     """A passage for each document that has text in it.
 
     LangChain's have page_content, metadata and perhaps id; LlamaIndex's have get_content() or text,
-    metadata and id_. A metadata value that is no string, number, boolean or None becomes JSON text.
+    metadata and id_; Haystack's have content, meta and id. A metadata value that is no string, number,
+    boolean or None becomes JSON text. Metadata that came with an answer are left out.
     ids: "given": theirs, where they have some; "content": made from source and text, so that a
     document has the same id whenever it is loaded. Raises InputError.
     """
@@ -29,15 +33,28 @@ def passages_of(documents: Iterable[object], *, ids: Ids = "given") -> list[Pass
         raise InputError(f"ids is {quoted(ids)}; expected 'given' or 'content'")
     found: dict[str, Passage] = {}
     for number, document in enumerate(documents, 1):
-        text, metadata = _text(document, number), _metadata(document, number)
-        if not text.strip():
+        passage = passage_of(document, number, ids=ids)
+        if passage is None:
             continue
-        given = _id(document) if ids == "given" else None
-        passage = Passage(given or _content_id(text, metadata), text, _title(metadata), metadata)
-        if given is not None and given in found:
-            raise InputError(f"document {number} has the id {quoted(given)} of an earlier one")
+        if passage.id in found and passage.id == _id(document) and ids == "given":
+            raise InputError(f"document {number} has the id {quoted(passage.id)} of an earlier one")
         found[passage.id] = passage  # copies without ids of their own are one passage
     return list(found.values())
+
+
+def passage_of(document: object, number: int, *, ids: Ids = "given") -> Passage | None:
+    """The passage of a document; None without text. number: its place, for messages. Raises InputError."""
+    text, metadata = _text(document, number), _metadata(document, number)
+    if not text.strip():
+        return None
+    given = _id(document) if ids == "given" else None
+    return Passage(given or content_id(text, metadata), text, _title(metadata), metadata)
+
+
+def content_id(text: str, metadata: Mapping[str, MetadataValue]) -> str:
+    """An id made of the source and the text, the same whenever the document is loaded."""
+    source = metadata.get("source") or metadata.get("file_path") or "document"
+    return f"{source}#{blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=8).hexdigest()}"
 
 
 def _text(document: object, number: int) -> str:
@@ -46,19 +63,26 @@ def _text(document: object, number: int) -> str:
         text = content()
     if text is None:
         text = getattr(document, "text", None)
+    if text is None and hasattr(document, "content") and hasattr(document, "meta"):
+        text = document.content or ""  # Haystack's may hold an image instead
     if not isinstance(text, str):
         raise InputError(
             f"document {number} is a {type(document).__name__} without text; expected page_content, "
-            "get_content() or text"
+            "get_content(), text, or content"
         )
     return text
 
 
 def _metadata(document: object, number: int) -> dict[str, MetadataValue]:
-    metadata = getattr(document, "metadata", None) or {}
+    metadata = getattr(document, "metadata", None) or getattr(document, "meta", None) or {}
     if not isinstance(metadata, Mapping):
         raise InputError(f"document {number}: metadata is {type(metadata).__name__}")
-    return {str(key): _plain(value) for key, value in metadata.items()}
+    ours = RETRIEVAL_ID in metadata
+    return {
+        str(key): _plain(value)
+        for key, value in metadata.items()
+        if not (ours and key in OF_AN_ANSWER)
+    }
 
 
 def _plain(value: Any) -> MetadataValue:
@@ -74,11 +98,6 @@ def _id(document: object) -> str | None:
         if isinstance(value, str) and value.strip():
             return value
     return None
-
-
-def _content_id(text: str, metadata: Mapping[str, MetadataValue]) -> str:
-    source = metadata.get("source") or metadata.get("file_path") or "document"
-    return f"{source}#{blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=8).hexdigest()}"
 
 
 def _title(metadata: Mapping[str, MetadataValue]) -> str:

@@ -12,6 +12,9 @@ _UNSAFE = re.compile(
     "\u200b\u2028\u2029\u2060-\u2064\u206a-\u206f\ufeff\ufff9-\ufffb"  # cannot be seen, or break lines
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
+_SMUGGLED = re.compile(
+    "[\U000e0100-\U000e01ef]|[\ufe00-\ufe0f]{2,}"
+)  # letters as variants of others
 _BREAKS = re.compile("[\t\n]")
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _MADE_HARMLESS = re.compile(r"'+[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
@@ -33,6 +36,14 @@ def printable_line(text: str) -> str:
 def printable_json(text: str) -> str:
     """JSON that means the same, with such characters in its strings as escapes of JSON."""
     return _UNSAFE.sub(lambda match: json.dumps(match[0])[1:-1], text)
+
+
+def visible(text: str) -> str:
+    """The text without control, direction and invisible characters, for readers that see every character.
+
+    A language model reads what people cannot see, so that texts of strangers could say more than they show.
+    """
+    return _SMUGGLED.sub("", _UNSAFE.sub("", text))
 
 
 def _escaped(match: re.Match[str]) -> str:

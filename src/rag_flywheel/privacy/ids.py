@@ -1,4 +1,4 @@
-"""Turns user and session ids into keyed hashes before they are stored."""
+"""Turns the ids of users, sessions and runs into keyed hashes before they are stored."""
 
 import hashlib
 
@@ -25,6 +25,15 @@ def hashed_id(key: bytes, name: str, given: str | None) -> str | None:
     if isinstance(given, HashedUser):
         return str(given)
     return hashed(key, check_name(name, given, instead=", or None for nobody known"))
+
+
+def hashed_run(key: bytes, name: str, given: str | None) -> str | None:
+    """The hash of the id of a run that a caller gave as the argument `name`; None for None. Raises
+    InputError, also for a blank one."""
+    check_optional_text(name, given)
+    if given is None:
+        return None
+    return hashed(key, check_name(name, given, instead=", or None for no run"))
 
 
 def hashed_vote(key: bytes, vote: Vote, *, trust: float = 1.0) -> Vote:

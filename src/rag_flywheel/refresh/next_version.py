@@ -15,16 +15,16 @@ from rag_flywheel.curate.trust import calibrate
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.build import Built, build_indexes, built_indexes, write_parameters
 from rag_flywheel.deploy.current import make_live
-from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters
+from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters, load_version
 from rag_flywheel.deploy.manifest import Manifest, Parent
 from rag_flywheel.deploy.prune import CHECKPOINT, forget_progress
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.errors import CorruptFileError, FlywheelError, counted
+from rag_flywheel.errors import CorruptFileError, EncoderNotFoundError, FlywheelError, counted
 from rag_flywheel.evaluate.gate import Looks
 from rag_flywheel.evaluate.gate_file import FILE_NAME as GATE_FILE
 from rag_flywheel.evaluate.gate_file import gate_text
 from rag_flywheel.evaluate.integrity import integrity_problems
-from rag_flywheel.evaluate.trial import Side
+from rag_flywheel.evaluate.trial import Gate, Side
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.fit import calibrated_parameters, newest
 from rag_flywheel.improve.propagate import build_memory
@@ -32,7 +32,7 @@ from rag_flywheel.improve.relevance import calibrated_relevance, with_unrelated
 from rag_flywheel.index.known_items import dense_trust, sampled
 from rag_flywheel.index.tokenizer import VERSION as TOKENIZER
 from rag_flywheel.rank.memory import Memory, load_memory, save_memory
-from rag_flywheel.rank.parameters import SHIPPED, Parameters
+from rag_flywheel.rank.parameters import FITTED, SHIPPED, Parameters
 from rag_flywheel.rank.raters import RaterWeight, load_raters, save_raters, weights_of
 from rag_flywheel.rank.stored_evidence import load_stored_evidence
 from rag_flywheel.rank.stored_lookups import load_stored_lookups, save_stored_lookups
@@ -42,6 +42,7 @@ from rag_flywheel.refresh.job import RunningJob
 from rag_flywheel.refresh.learn import Weights, learn_weights
 from rag_flywheel.refresh.learn_again import LearnedAgain, learn_again
 from rag_flywheel.refresh.looks import ARMS, votes_ever
+from rag_flywheel.refresh.other_encoder import Change, Weighed, not_compared, shared_rows, weigh
 from rag_flywheel.refresh.panel import Panel
 from rag_flywheel.refresh.past import Past, query_vectors, read_past
 from rag_flywheel.refresh.past_rows import PastRows
@@ -49,7 +50,12 @@ from rag_flywheel.refresh.raters import weighed_raters
 from rag_flywheel.refresh.start import Live, Model, live_model
 from rag_flywheel.refresh.stored_evidence import write_stored_evidence
 from rag_flywheel.refresh.tune import Tuned, Tuning, tune_encoder
-from rag_flywheel.refresh.tuned_encoder import NewEncoder, put_queries, queries_of
+from rag_flywheel.refresh.tuned_encoder import (
+    NewEncoder,
+    encode_questions,
+    put_queries,
+    queries_of,
+)
 from rag_flywheel.store import forgetting, journal, passages, timeline, wall_clock
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.corpus import embed
@@ -70,7 +76,8 @@ class Learned:
     judgments on past queries; examples: the past queries, None: votes are held back; raters: the users
     who voted; again: the weights that were learned again before, None: they were not; learned_until: the
     last event whose vote the weights were fitted to, 0: they are shipped;
-    n_without_words: past queries with votes that nothing was fitted to.
+    n_without_words: past queries with votes that nothing was fitted to; changed: what came of weighing
+    another encoder, None: it is the one before.
     """
 
     parameters: Parameters
@@ -83,6 +90,7 @@ class Learned:
     again: LearnedAgain | None
     learned_until: int
     n_without_words: int = 0
+    changed: Weighed | None = None
 
     @property
     def new_encoder(self) -> NewEncoder | None:
@@ -100,29 +108,43 @@ class Learned:
         return [self.weights] if self.tuned is None else [self.weights, self.tuned]
 
 
-def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport:
+def next_version(
+    running: RunningJob, live: Live, began: float, change: Change | None = None
+) -> RefreshReport:
     """Build the next version from everything in the store, check it, and make it live.
 
-    Call only while holding the refresh lock. A version that fails its check is reported as rejected.
-    began: when the refresh began (time.monotonic).
+    Call only while holding the refresh lock. A version that fails its check is reported as rejected, and
+    so is one of another encoder that the gate refuses. began: when the refresh began (time.monotonic);
+    change: to the encoder of `running`, None: it is that of the live version.
     """
     root, database = running.job.root, running.job.database
     encoder, progress = running.encoder, running.job.progress
     n_embedded = _embed(running)
     staged = deploy.stage(root)
     try:
-        before = live_model(root, live)
+        before = live_model(root, live, encoder if change is None else change.old.encoder)
         model = Model(lost=before.lost) if running.anew else before
+        if change is not None:  # weights and kernel are of the cosines of the encoder before
+            model = Model(raters=before.raters)
         # passages embedded again have other vectors than those in the parent's index
         parent = _parent(root, live, encoder) if not n_embedded else None
         built, version = _indexes(running, staged, parent, model.parameters)
         version = replace(version, parameters=_with_trust(running, version))
         rows = PastRows.of_parent(parent.folder if parent is not None and built.linked else None)
-        learned = _learn(running, staged, version, live, model, before, rows)
+        if change is None:
+            learned = _learn(running, staged, version, live, model, before, rows)
+        else:
+            learned = _learn_changed(running, change, staged, version, live, before, rows)
+            if learned.changed is not None and not learned.changed.allowed:
+                return _refused(running, live, learned.changed, n_embedded, began)
         save_memory(learned.memory, staged)
         save_raters(learned.raters, staged)
         again = None if learned.again is None else (learned.again.why, learned.again.gate)
-        gates = gate_text(*((arm.why, arm.gate) for arm in learned.arms), again=again)
+        gates = gate_text(
+            *((arm.why, arm.gate) for arm in learned.arms),
+            again=again,
+            changed=None if learned.changed is None or change is None else _told(change, learned),
+        )
         (staged / GATE_FILE).write_text(gates, encoding="utf-8")
         tuned = put_queries(database, running.source, staged, model, learned.new_encoder, progress)
         queries = learned.new_encoder.queries if learned.new_encoder else queries_of(encoder, model)
@@ -158,13 +180,15 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
     current = Current(manifest.id, live.frozen_at, held)
     with database.reading() as conn:
         looks = [
-            *_withdrawn(running, learned, before, manifest.id, conn),
+            *_withdrawn(running, learned, before, manifest.id, conn, changed=change is not None),
             *_looks(learned, manifest.id),
         ]
     make_live(root, database, "promote", current, looks)
     reason = counted(len(built.pids), "passage") + (", none changed" if built.linked else "")
     if learned.again is not None:
         reason = f"{reason}; {learned.again.why}"
+    if learned.changed is not None and change is not None:
+        reason = f"{reason}; {_told(change, learned)[0]}"
     scores = {"n_passages": float(len(built.pids)), "n_embedded": float(n_embedded)}
     for arm in learned.arms:
         reason, scores = f"{reason}; {arm.why}", {**scores, **arm.scores}
@@ -175,12 +199,35 @@ def next_version(running: RunningJob, live: Live, began: float) -> RefreshReport
     return RefreshReport(
         "promoted",
         manifest.id,
-        "new" if learned.new else "kept",
+        "new" if learned.new or change is not None else "kept",
         reason,
         scores,
         time.monotonic() - began,
-        "new" if learned.new_encoder is not None else "kept",
+        "new" if learned.new_encoder is not None or change is not None else "kept",
     )
+
+
+def _refused(
+    running: RunningJob, live: Live, found: Weighed, n_embedded: int, began: float
+) -> RefreshReport:
+    """The report on an encoder that the gate refuses, whose look is recorded."""
+    with running.job.database.transaction() as conn:
+        for look in _looks_of({"change": found.gate}, str(live.version)):
+            journal.record_look(conn, look)
+    scores = {**found.scores, "n_embedded": float(n_embedded)}
+    return RefreshReport(
+        "rejected", live.version, "kept", found.why, scores, time.monotonic() - began
+    )
+
+
+def _told(change: Change, learned: Learned) -> tuple[str, Gate | None]:
+    """(what became of a change of the encoder, the gate)."""
+    found = learned.changed
+    assert found is not None
+    why = f"encoder changed from {change.old.encoder.name}: {found.why}"
+    if change.forced and (found.gate is None or not found.gate.decision.replaces):
+        why = f"encoder changed by force from {change.old.encoder.name}: {found.why}"
+    return why, found.gate
 
 
 def _embed(running: RunningJob) -> int:
@@ -350,6 +397,125 @@ def _learned_again(
     return learn_again(panel, staged=staged)
 
 
+def _learn_changed(
+    running: RunningJob,
+    change: Change,
+    staged: Path,
+    version: LoadedVersion,
+    live: Live,
+    before: Model,
+    rows: PastRows,
+) -> Learned:
+    """Learn from votes under another encoder, and weigh it against the one before. Both sides have the same
+    votes, by users who are trusted alike.
+
+    version: of the other encoder; before: the model of the live version.
+    """
+    database, until = running.job.database, live.votes_until(version.watermark)
+    builder, source = _builder(running, version), running.source
+    found = None
+    if live.manifest is not None:
+        try:
+            found = _weighed(running, change, staged, builder, live, before, until, rows)
+        except EncoderNotFoundError as error:
+            if not change.forced:
+                raise
+            log.warning("change of the encoder: nothing is compared: %s", error)
+    if found is None:
+        past, examples, raters = _past(builder, source, Model(), until=until, weigh=True, rows=rows)
+        nothing = live.manifest is None and not past.every
+        why = "there is nothing to compare: no question has votes" if nothing else "not compared"
+        allowed = nothing or change.forced
+        changed = not_compared(examples, version.parameters, why, allowed=allowed)
+    else:
+        past, examples, raters, changed = found
+    if past.n_without_words:
+        which = counted(past.n_without_words, "past question is", "past questions are")
+        why = f"{changed.why}; {which} stored as a hash, and cannot be encoded anew"
+        changed = replace(changed, why=why)
+    parameters = calibrated_parameters(examples, changed.parameters)
+    if changed.allowed:
+        encode_questions(database, source, running.job.progress)
+    log.info("change of the encoder: %s", changed.why)
+    return Learned(
+        parameters,
+        build_memory(examples, parameters),
+        Weights(parameters, changed.fitted, changed.scores),
+        None,
+        examples,
+        past.every,
+        raters,
+        None,
+        until if parameters.source == FITTED else 0,
+        past.n_without_words,
+        changed,
+    )
+
+
+def _weighed(
+    running: RunningJob,
+    change: Change,
+    staged: Path,
+    builder: ExampleBuilder,
+    live: Live,
+    before: Model,
+    until: int,
+    rows: PastRows,
+) -> tuple[Past, Examples, Mapping[str, RaterWeight], Weighed]:
+    """The past queries as another encoder finds them, and what came of weighing it against the live version.
+
+    builder: of examples in the version of the other encoder.
+    """
+    database, old, manifest = running.job.database, change.old, live.manifest
+    assert manifest is not None
+    folder = deploy.version_folder(running.job.root, manifest.id)
+    loaded = load_version(
+        folder,
+        version=manifest.id,
+        watermark=manifest.watermark,
+        dim=manifest.dim,
+        n_passages=manifest.n_passages,
+        encoder=old.encoder,
+    )
+    old_builder = _builder(old, loaded)
+    as_live = old.source.under(queries_of(old.encoder, before))
+    past, found, raters = _past(
+        old_builder, as_live, before, until=until, weigh=True, rows=PastRows.of_parent(folder)
+    )
+    untuned = past.vectors
+    if before.tuned is not None:
+        untuned = query_vectors(database, old.source.queries, past.texts)
+    new_past = read_past(database, running.source, until=until, weights=weights_of(raters))
+    examples = builder.past(new_past, rows)
+    mine, theirs = shared_rows(found, examples)
+    panel = Panel(
+        old_builder,
+        past,
+        untuned=untuned,
+        source=old.source,
+        live=as_live,
+        until=until,
+        examples=found.at(mine),
+    )
+    if not past.every and not len(panel.judges.golden.queries):
+        why = "there is nothing to compare: no question has votes or a known answer"
+        changed = not_compared(examples, builder.version.parameters, why, allowed=True)
+        return new_past, examples, raters, changed
+    with database.reading() as conn:
+        n_votes, (n_looks, _) = votes_ever(conn, past.every), journal.looks(conn, "change")
+    changed = weigh(
+        panel,
+        examples.at(theirs),
+        builder,
+        running.source.queries,
+        before.parameters,
+        staged=staged,
+        n_votes=n_votes,
+        n_looks=n_looks,
+    )
+    return new_past, examples, raters, replace(changed, allowed=changed.allowed or change.forced)
+
+
 def _past(
     builder: ExampleBuilder,
     source: Source,
@@ -398,21 +564,34 @@ def _trials(running: RunningJob, panel: Panel, staged: Path) -> tuple[Weights, T
 
 
 def _looks(learned: Learned, version: str) -> list[Look]:
-    tuned = learned.tuned
+    tuned, changed = learned.tuned, learned.changed
     gates = learned.weights.gate, tuned.gate if tuned is not None else None
-    decided = [
-        Look(version, g.decision.n_votes, g.decision.alpha, g.decision.p, g.decision.outcome, arm)
-        for arm, g in zip(ARMS, gates, strict=True)
-        if g is not None and g.decision.look
-    ]
+    by_arm = dict(zip(ARMS, gates, strict=True))
+    by_arm["change"] = None if changed is None else changed.gate
+    decided = _looks_of(by_arm, version)
     if tuned is not None and tuned.n_votes and "encoder" not in {look.arm for look in decided}:
         # no alpha was spent, but the encoder need not be tuned to the same votes again
         decided.append(Look(version, tuned.n_votes, 0.0, None, "no better", "encoder"))
     return decided
 
 
+def _looks_of(gates: Mapping[str, Gate | None], version: str) -> list[Look]:
+    """The looks that the gate took at this version, by arm."""
+    return [
+        Look(version, g.decision.n_votes, g.decision.alpha, g.decision.p, g.decision.outcome, arm)
+        for arm, g in gates.items()
+        if g is not None and g.decision.look
+    ]
+
+
 def _withdrawn(
-    running: RunningJob, learned: Learned, before: Model, version: str, conn: sqlite3.Connection
+    running: RunningJob,
+    learned: Learned,
+    before: Model,
+    version: str,
+    conn: sqlite3.Connection,
+    *,
+    changed: bool,
 ) -> list[Look]:
     """What the gate had let in and is not live any more: weights that could not be learned again, and a
     tuned encoder, which the next refresh that tunes may teach again without waiting for votes."""
@@ -420,7 +599,7 @@ def _withdrawn(
     if learned.again is not None and learned.again.parameters is None:
         n_votes = journal.looks(conn, "weights")[1]
         found.append(Look(version, n_votes, 0.0, None, "withdrawn", "weights"))
-    if running.anew and before.tuned is not None:
+    if (running.anew or changed) and before.tuned is not None:
         found.append(Look(version, 0, 0.0, None, "withdrawn", "encoder"))
     return found
 

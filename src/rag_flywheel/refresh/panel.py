@@ -72,12 +72,15 @@ class Panel:
         """The held-out and golden queries, as the live version encodes them."""
         return self.judges_of(self.examples, self._live.queries)
 
-    def judges_of(self, examples: Examples, encoder: TextEncoder) -> Judges:
-        """The same under another encoder; examples: all past queries as it encodes them."""
-        own = examples is self.examples
+    def judges_of(
+        self, examples: Examples, encoder: TextEncoder, builder: ExampleBuilder | None = None
+    ) -> Judges:
+        """The same under another encoder; examples: all past queries as it encodes them; builder: of examples
+        in a version of its own, None: in that of the others."""
+        own, builder = examples is self.examples, self.builder if builder is None else builder
         return Judges(
             examples.at(np.flatnonzero(self.held_out)),
-            self.builder.golden(self._golden, _vectors(self._golden, encoder)),
+            builder.golden(self._golden, _vectors(self._golden, encoder)),
             self.training if own else examples.at(np.flatnonzero(~self.held_out)),
         )
 

@@ -1,7 +1,6 @@
 """Weighs the voters at a refresh, before anything is learned from their votes."""
 
 import logging
-import sqlite3
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -9,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rag_flywheel.curate.certain import certain_texts
 from rag_flywheel.curate.judgments import standing_votes
-from rag_flywheel.curate.opinions import standing_decisions
 from rag_flywheel.curate.source import Source
 from rag_flywheel.curate.weights import SAID
 from rag_flywheel.errors import counted
@@ -30,7 +29,6 @@ from rag_flywheel.rank.raters import RaterWeight
 from rag_flywheel.records import QueryKey
 from rag_flywheel.refresh.examples import judged_again
 from rag_flywheel.refresh.past import Past, read_past
-from rag_flywheel.store import golden
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.event_types import VoteEvent
 
@@ -70,7 +68,7 @@ def weighed_raters(
     """
     standing = standing_votes(source.heard(past.votes))
     with database.snapshot() as conn:
-        known = _known(conn, until)
+        known = certain_texts(conn, until)
     if all(vote.user_id is None for vote in standing):
         return {}
     found: dict[str, RaterWeight] = {}
@@ -181,21 +179,6 @@ def _believed_among_themselves(
         for user, rater in again.items()
         if rater.weight > weighed[user].weight and rater.crowd is None
     }
-
-
-def _known(conn: sqlite3.Connection, until: int) -> dict[tuple[QueryKey, int], bool]:
-    """Whether passage texts are known to be right, or to be wrong, as the answer of questions."""
-    found: dict[tuple[QueryKey, int], bool] = {}
-    for answer in golden.answers_until(conn, until):
-        place = QueryKey(answer.query, answer.tenant), answer.lineage
-        if answer.grade or answer.source != "pinned":
-            found[place] = answer.grade > 0
-        else:  # the pin was taken away
-            found.pop(place, None)
-    for decision in standing_decisions(golden.decisions_until(conn, until)):
-        place = QueryKey(decision.query, decision.tenant), decision.lineage
-        found[place] = decision.kind == "accept"
-    return found
 
 
 def _weighed(cast: _Cast) -> tuple[dict[str, RaterWeight], dict[str, float]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy import prune
 from rag_flywheel.deploy import versions as deploy
-from rag_flywheel.deploy.current import set_aside_foreign
+from rag_flywheel.deploy.current import name_encoder, set_aside_foreign
 from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.prune import drop_dead_vectors
 from rag_flywheel.deploy.verify import note_checked
@@ -77,6 +77,7 @@ def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> R
         log.info("refresh: cleaned up after %d unfinished", left)
     set_aside_foreign(root, database)
     live = read_live(root, database)
+    name_encoder(root, database)  # where what changed it was ended before it could
     mutes_until = _unlearned_mutes(database, live)
     people = _people_learned(database)
     changed = people != job.config.memory_min_users and _may_learn(live)
@@ -112,7 +113,7 @@ def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> R
                 if changed:
                     journal.write_meta(conn, _PEOPLE, str(job.config.memory_min_users))
     try:
-        _finish(job, live, report)
+        finish(job, live, report)
     except StorageError as error:
         if anew or report.outcome != "promoted":
             raise
@@ -124,7 +125,7 @@ def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> R
     return report
 
 
-def _finish(job: Job, live: Live, report: RefreshReport) -> None:
+def finish(job: Job, live: Live, report: RefreshReport) -> None:
     """Record a refresh and delete what is no longer needed; on an error its version stays live."""
     with job.database.transaction() as conn:
         journal.record_refresh(conn, report)

@@ -11,6 +11,7 @@ from rag_flywheel.deploy.loaded import load_parameters
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.verify import checked_before, note_checked, version_problems
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
+from rag_flywheel.encoder import Encoder
 from rag_flywheel.errors import CorruptFileError, FlywheelError, NewerFormatError, UnknownIdError
 from rag_flywheel.rank.parameters import FILE_NAME, FITTED, Parameters
 from rag_flywheel.rank.raters import FILE_NAME as RATERS_FILE
@@ -104,14 +105,19 @@ class Model:
     learned_until: int | None = None
 
 
-def live_model(root: Path, live: Live) -> Model:
-    """The model of the live version, else of the newest older sound one, else the shipped one."""
+def live_model(root: Path, live: Live, encoder: Encoder) -> Model:
+    """The model of the live version, else of the newest older sound one, else the shipped one.
+
+    encoder: of the index; what was learned of the vectors of another one is not used.
+    """
     if live.current is None:
         return Model()
     older = [v for v in reversed(deploy.list_versions(root)) if v < live.current.version]
     for version in (live.current.version, *older):
         try:
             manifest = deploy.read_manifest(root, version)
+            if (manifest.revision, manifest.dim) != (encoder.revision, encoder.dim):
+                continue
             tuned = manifest.tuned
             needed = (FILE_NAME, RATERS_FILE, *([TUNED_FILE] if tuned is not None else []))
             wrong = [name for name in needed if not deploy.sound_file(root, version, name)]

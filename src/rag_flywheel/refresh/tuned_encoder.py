@@ -69,9 +69,16 @@ def put_queries(
         hashes = sorted(new.vectors)
         made = np.stack([new.vectors[h] for h in hashes])
         vector_store.put_vectors(conn, hashes, made, new.queries.revision)
+    encode_questions(database, source.under(new.queries), progress)
+    return new.queries.revision
+
+
+def encode_questions(database: Database, source: Source, progress: Progress | None) -> None:
+    """Store the vectors of all questions that got votes, and of those with known answers, that have none of
+    the encoder of queries yet."""
+    with database.snapshot() as conn:
         voted = votes.questions_voted_on(conn, 0, passages.read_clock(conn))
         texts = retrievals.query_texts(conn, sorted(set().union(*voted.values())))
         if source.config.known_answers:
             texts |= golden.known_queries(conn)
-    query_vectors(database, source.under(new.queries).queries, texts, progress)
-    return new.queries.revision
+    query_vectors(database, source.queries, texts, progress)

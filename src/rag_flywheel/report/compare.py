@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rag_flywheel.config import Config
 from rag_flywheel.deploy.loaded import SharedIndexes
-from rag_flywheel.encoder import Encoder
+from rag_flywheel.encoder import Encoders
 from rag_flywheel.records import ALL_TENANTS, ChangedAnswer, Comparison, TenantScope
 from rag_flywheel.serve.answers import Request
 from rag_flywheel.serve.live_version import LastLoaded, server_at
@@ -24,7 +24,7 @@ def compare(
     root: Path,
     database: Database,
     config: Config,
-    encoder: Encoder,
+    encoders: Encoders,
     lookups: Lookups,
     versions: tuple[str, str],
     *,
@@ -40,7 +40,7 @@ def compare(
     with database.snapshot() as conn:
         every = log.askings(conn, ALL_TENANTS)
     asked = list(islice((each for each in every if each.query), n))
-    last = LastLoaded(encoder, SharedIndexes())
+    last = LastLoaded(encoders, SharedIndexes())
     before, after = (
         _ranked(root, database, config, lookups, version, last, asked, k) for version in versions
     )
@@ -68,7 +68,7 @@ def _ranked(
     for place, each in enumerate(asked):
         of_tenant[each.question.tenant].append(place)
     found: Rankings = {}
-    server = server_at(root, database, config, last.encoder, lookups, version, last)
+    server = server_at(root, database, config, lookups, version, last)
     try:
         for tenant, places in of_tenant.items():
             scope = _scope(tenants, tenant)

@@ -46,6 +46,12 @@ def story(root: Path, version: str) -> VersionStory:
         scores = dict(found["scores"]) if "decision" in found else {}
         if "again" in found:
             words += _sentences(found["again"], live, "weights learned again", "weights withdrawn")
+        if "changed" in found:
+            changed = found["changed"]
+            words += [changed["why"]]
+            if "decision" in changed:
+                words += _measures(changed)
+                scores |= {f"change_{k}": v for k, v in changed["scores"].items()}
         words += _sentences(found, live, "weights new", f"weights kept ({live.source})")
         if "encoder" in found:
             tuned = found["encoder"]

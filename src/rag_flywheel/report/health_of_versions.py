@@ -30,7 +30,7 @@ from rag_flywheel.errors import (
     counted,
 )
 from rag_flywheel.records import Current, HealthCheck
-from rag_flywheel.store import journal, timeline, wall_clock
+from rag_flywheel.store import encoders, journal, timeline, wall_clock
 from rag_flywheel.store.database import ChangedError, Database
 from rag_flywheel.store.time_limit import Limit, limited
 
@@ -95,7 +95,8 @@ def _against_database(root: Path, database: Database, found: Live) -> tuple[str,
     assert current is not None and manifest is not None
     with database.snapshot() as conn:
         own, known = is_own(conn, manifest), journal.was_intended(conn, current)
-        revision, dim = encoder_identity(conn)
+        noted = encoders.known(conn)
+        live = encoder_identity(conn)
         since = journal.last_live_change_at(conn)
         same_texts = True
         with limited(conn):
@@ -103,7 +104,8 @@ def _against_database(root: Path, database: Database, found: Live) -> tuple[str,
     name = current.version
     if not own:
         return _foreign(root, database, name)
-    if (manifest.revision, manifest.dim) != (revision, dim):
+    # another one is noted for the moment in which a version of it goes live
+    if (manifest.revision, manifest.dim) != live and manifest.revision not in noted:
         return "broken", f"{name} was built with another encoder than the database names", _BUILD
     if not same_texts:
         return (

@@ -1,6 +1,7 @@
 """Reports the status, versions and history of an index folder, without loading an index."""
 
 import contextlib
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,19 @@ from rag_flywheel.deploy.failure_file import noted_failures
 from rag_flywheel.deploy.files import files_below
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
-from rag_flywheel.errors import CorruptFileError, FlywheelError, NewerFormatError, UnknownIdError
+from rag_flywheel.errors import (
+    CorruptFileError,
+    FlywheelError,
+    NewerFormatError,
+    UnknownIdError,
+    counted,
+)
 from rag_flywheel.index.graph import recall_of
 from rag_flywheel.privacy.audit import count_masked
 from rag_flywheel.records import Current, HistoryEntry, Status, TenantScope, VersionInfo
 from rag_flywheel.report.health import health
+from rag_flywheel.store import encoders, journal, passages, retrievals, votes
 from rag_flywheel.store import history as log
-from rag_flywheel.store import journal, passages, retrievals, votes
 from rag_flywheel.store.database import Database
 
 
@@ -52,6 +59,7 @@ def status(root: Path, database: Database, config: Config) -> Status:
             health=found.state,
             problems=tuple(f"{c.name}: {c.found}; to do: {c.to_do}" for c in found.problems),
             masked=count_masked(conn),
+            encoder_change=_encoder_change(conn),
             **_dense(root, manifest),
         )
 
@@ -66,6 +74,19 @@ def _live(root: Path, database: Database) -> tuple[Current | None, Manifest | No
         return current, read_manifest(root, current.version) if current else None
     except (CorruptFileError, NewerFormatError, UnknownIdError, OSError):
         return current, None
+
+
+def _encoder_change(conn: sqlite3.Connection) -> str | None:
+    """How far a change to another encoder is; None: there is none."""
+    found = encoders.change(conn)
+    if found is None:
+        return None
+    n, lacking = (
+        passages.count_passages(conn),
+        passages.count_without_vector(conn, found.to.revision),
+    )
+    said = f"to {found.to.name}, {n - lacking} of {counted(n, 'passage')} embedded"
+    return f"{said}; not live: {found.refused}" if found.refused else said
 
 
 def _dense(root: Path, manifest: Manifest | None) -> dict[str, Any]:

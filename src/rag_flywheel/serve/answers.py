@@ -26,7 +26,7 @@ Behind = tuple[tuple[int, ...], tuple[KnownAnswer, ...]]
 
 @dataclass(frozen=True)
 class Request:
-    """Who asks, how many hits, and what is recorded.
+    """Who asks, how many hits, and what is recorded. Ids of users, sessions and runs are hashes.
 
     where: a checked filter; stored_where: as it is recorded. tenant: as JSON, None: no tenant.
     min_relevance: hits below it are left out. keep_query: whether the words of the query are stored.
@@ -42,6 +42,7 @@ class Request:
     kind: str = "retrieve"
     min_relevance: float | None = None
     keep_query: bool = True
+    run: str | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,7 @@ def retrieval_record(
         ],
         candidates=found.candidates,
         answerable=found.answerable,
+        run=asked.run,
     )
 
 

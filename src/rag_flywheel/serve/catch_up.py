@@ -43,17 +43,18 @@ def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
         own.heirs,
         own.copies,
         EvidenceView(version.dense.dim),
-        corpus_of(conn, version.watermark, version.watermark),
+        corpus_of(conn, version, version.watermark),
         passages.last_edit(conn),
         forgetting.count_begun(conn),
     )
 
 
-def corpus_of(conn: sqlite3.Connection, watermark: int, until: int) -> str:
+def corpus_of(conn: sqlite3.Connection, version: LoadedVersion, until: int) -> str:
     """A name for the texts that were in the index at event `until`, as a version of another event
-    searches them: what it has, and what changed since."""
-    changes = dict.fromkeys(passages.last_change(conn, seq) for seq in (watermark, until))
-    return " ".join([read_moment(conn).timeline, *map(str, changes)])
+    searches them: what it has, what changed since, and by which encoder."""
+    changes = dict.fromkeys(passages.last_change(conn, seq) for seq in (version.watermark, until))
+    revision = "" if version.encoder is None else version.encoder.revision
+    return " ".join([read_moment(conn).timeline, *map(str, changes), revision])
 
 
 def initial_state(
@@ -68,6 +69,7 @@ def initial_state(
     database: where votes on very many questions are read from when they are judged; None: they are judged
     at once.
     """
+    source = source.of(version.encoder)
     present = passages.present_pids(conn)
     new = np.setdiff1d(present, version.pids, assume_unique=True)
     bare, seq = bare_state(version, conn), passages.read_clock(conn)
@@ -81,7 +83,7 @@ def initial_state(
         lineage_of=own.lineage_of,
         heirs=own.heirs,
         copies=own.copies,
-        corpus=corpus_of(conn, version.watermark, seq),
+        corpus=corpus_of(conn, version, seq),
     )
     state = with_texts(blank, new, conn, source)
     stored = _usable_evidence(state, conn, source)
@@ -113,6 +115,7 @@ def caught_up(
 ) -> State:
     """The state after every event so far, from a read transaction on the store; database: as in
     `initial_state`."""
+    source = source.of(state.version.encoder)
     if forgetting.count_begun(conn) != state.n_forgotten:  # some of its votes are gone
         return initial_state(state.version, state.frozen_at, conn, source, database)
     seq = passages.read_clock(conn)
@@ -133,7 +136,7 @@ def caught_up(
                 lineage_of=own.lineage_of,
                 heirs=own.heirs,
                 copies=own.copies,
-                corpus=corpus_of(conn, state.version.watermark, seq),
+                corpus=corpus_of(conn, state.version, seq),
             ),
             np.array(list(born), dtype=np.int64),
             conn,

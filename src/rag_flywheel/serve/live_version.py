@@ -18,8 +18,8 @@ from rag_flywheel.deploy.versions import CURRENT, check, read_manifest, version_
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tuned import TunedQueries
-from rag_flywheel.encoder import Encoder
-from rag_flywheel.errors import CorruptFileError, EncoderMismatchError, UnknownIdError
+from rag_flywheel.encoder import Encoder, Encoders, TextEncoder
+from rag_flywheel.errors import CorruptFileError, UnknownIdError
 from rag_flywheel.records import Current
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookups
@@ -28,13 +28,14 @@ from rag_flywheel.serve.server import Server
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
+_ANY_QUERY = "a"
 
 
 def server_of(
     root: Path,
     database: Database,
     config: Config,
-    encoder: Encoder,
+    encoders: Encoders,
     lookups: Lookups,
     postponed: Postponed,
     indexes: SharedIndexes,
@@ -43,8 +44,8 @@ def server_of(
 
     indexes: where it keeps those it answers from, and finds those of the same files.
     """
-    source = Source(encoder, config)
-    last = LastLoaded(encoder, indexes)
+    source = Source(encoders.get(), config)
+    last = LastLoaded(encoders, indexes)
     live = LiveState(
         database,
         source,
@@ -59,7 +60,6 @@ def server_at(
     root: Path,
     database: Database,
     config: Config,
-    encoder: Encoder,
     lookups: Lookups,
     version: str,
     last: "LastLoaded",
@@ -70,32 +70,46 @@ def server_at(
     """
     with disk_errors(root):
         frozen = Current(version, read_manifest(root, version).votes_until)
+    source = Source(last.encoders.get(), config)
     live = LiveState(
         database,
-        Source(encoder, config),
+        source,
         lambda: frozen,
         lambda: (_read_version(root, database, last, version), frozen.frozen_at),
         root / CURRENT,
     )
-    return Server(database, config, Source(encoder, config), live, lookups, Postponed(database))
+    return Server(database, config, source, live, lookups, Postponed(database))
 
 
 class LastLoaded:
-    """Parts of the last loaded version that the next may share: its tuned encoder of queries, and
-    indexes read from the same files. encoder: of the index."""
+    """Parts of the last loaded version that the next may share: its encoders, and indexes read from the
+    same files. encoders: of the index."""
 
-    def __init__(self, encoder: Encoder, indexes: SharedIndexes | None = None) -> None:
-        self.encoder = encoder
+    def __init__(self, encoders: Encoders, indexes: SharedIndexes | None = None) -> None:
+        self.encoders = encoders
         self.indexes = SharedIndexes() if indexes is None else indexes
+        self._encoder: Encoder | None = None
         self._tuned: TunedQueries | None = None
 
-    def tuned(self, folder: Path, manifest: Manifest) -> TunedQueries | None:
-        """The tuned encoder of queries of a version; None: it uses the index's encoder."""
+    def encoder(self, manifest: Manifest) -> Encoder:
+        """The encoder that a version was built with; another one than that of the last version has its model
+        loaded, so that no question waits for it, and a version whose model is missing goes not live here.
+
+        Raises EncoderMismatchError, EncoderNotFoundError, EncoderError.
+        """
+        found = self.encoders.of(manifest.encoder, manifest.revision, manifest.dim)
+        if self._encoder is not None and found is not self._encoder:
+            TextEncoder(found.revision, found.dim, found.encode_queries).encode([_ANY_QUERY])
+        self._encoder = found
+        return found
+
+    def tuned(self, encoder: Encoder, folder: Path, manifest: Manifest) -> TunedQueries | None:
+        """The tuned encoder of queries of a version; None: it uses its own, `encoder`."""
         if manifest.tuned is None:
             return None
         last = self._tuned
         if last is None or last.revision != manifest.tuned or not last.loaded:
-            self._tuned = last = TunedQueries(self.encoder, folder / TUNED_FILE, manifest.tuned)
+            self._tuned = last = TunedQueries(encoder, folder / TUNED_FILE, manifest.tuned)
         return last
 
 
@@ -129,11 +143,10 @@ def read_live(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedV
 
 
 def _read(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersion, int | None]:
-    encoder = last.encoder
     current = live_of(root, database)
     _log_fallback(read_current(root), current)
     if current is None:
-        return empty_version(encoder.dim), None
+        return empty_version(last.encoders.get()), None
     try:
         return _read_version(root, database, last, current.version), current.frozen_at
     except UnknownIdError as error:
@@ -145,13 +158,8 @@ def _read(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersi
 
 def _read_version(root: Path, database: Database, last: LastLoaded, version: str) -> LoadedVersion:
     """A version, its files checked. Raises UnknownIdError, CorruptFileError, EncoderMismatchError."""
-    encoder, manifest = last.encoder, read_manifest(root, version)
-    if (manifest.revision, manifest.dim) != (encoder.revision, encoder.dim):
-        raise EncoderMismatchError(
-            f"version {manifest.id} was built with encoder {manifest.encoder!r}, revision "
-            f"{manifest.revision}; found {encoder.name!r}, revision {encoder.revision}. Open the "
-            "index with its own encoder"
-        )
+    manifest = read_manifest(root, version)
+    encoder = last.encoder(manifest)
     checked = checked_before(root, database, version)
     if not checked and (problems := check(root, version)):
         raise CorruptFileError(
@@ -159,7 +167,7 @@ def _read_version(root: Path, database: Database, last: LastLoaded, version: str
             "build a new one from the database, or `rag-flywheel rollback` to an earlier one"
         )
     folder = version_folder(root, version)
-    queries = last.tuned(folder, manifest)
+    queries = last.tuned(encoder, folder, manifest)
     if queries is not None:
         queries.load()
     loaded = load_version(
@@ -168,6 +176,7 @@ def _read_version(root: Path, database: Database, last: LastLoaded, version: str
         watermark=manifest.watermark,
         dim=manifest.dim,
         n_passages=manifest.n_passages,
+        encoder=encoder,
         queries=queries,
         indexes=last.indexes.of(manifest),
     )

@@ -238,7 +238,8 @@ class Server:
 
     def _encoder(self, state: State) -> TextEncoder:
         """The encoder of queries of a state's version."""
-        return self._source.under(state.version.queries).queries
+        version = state.version
+        return self._source.of(version.encoder).under(version.queries).queries
 
     def _check(self, queries: Sequence[str], k: int) -> None:
         for query in queries:
@@ -420,12 +421,12 @@ class Server:
         """The encoder of queries of the live version."""
         return self._encoder(self._live.state())
 
-    def alike(self) -> tuple[float, str]:
+    def alike(self) -> tuple[float, TextEncoder]:
         """(the least cosine of two questions that may be one in other words: 0.6 of the way from the
-        typical cosine of two passages to 1; the revision of the encoder of those questions)."""
+        typical cosine of two passages to 1; the encoder of those questions)."""
         state = self._live.state()
         typical = state.typical_cosine
-        return typical + _ALIKE * (1.0 - typical), self._encoder(state).revision
+        return typical + _ALIKE * (1.0 - typical), self._encoder(state)
 
     def near_votes(self, asked: Mapping[QueryKey, Vectors]) -> dict[QueryKey, Nearness]:
         """How near these questions, given with their vectors, are to questions with votes."""

@@ -20,6 +20,20 @@ WhereTenant = Annotated[
 ]
 
 
+RunId = Annotated[
+    StrictStr | None,
+    Field(
+        description="The run of a framework, or the trace, that it belongs to: feedback may name it."
+    ),
+]
+
+
+RunOfRetrieval = Annotated[
+    StrictStr | None,
+    Field(description="In place of retrieval_id: a run that its retrievals were recorded under."),
+]
+
+
 class Body(BaseModel):
     """A body in which nothing is ignored: an unknown field is an error."""
 
@@ -50,6 +64,7 @@ class RetrieveBody(_Asked):
     query: Annotated[Text, Field(examples=[_QUESTION])]
     user_id: Text | None = None
     session_id: Text | None = None
+    run_id: RunId = None
     feedback_token: Annotated[
         StrictBool,
         Field(description="Add a token, by which a browser may vote on this retrieval alone."),
@@ -88,7 +103,15 @@ class RerankBody(_Asked):
     candidates: list[CandidateBody]
     user_id: Text | None = None
     session_id: Text | None = None
+    run_id: RunId = None
     feedback_token: StrictBool = False
+
+
+class OfARetrieval(Tenanted):
+    """What a user says of a retrieval, named by its id or by a run that it belongs to."""
+
+    retrieval_id: Text | None = None
+    run: RunOfRetrieval = None
 
 
 class OneVote(Body):
@@ -101,14 +124,25 @@ class OneVote(Body):
     reason: Text | None = None
 
 
-class VoteBody(OneVote, Tenanted):
-    """A verdict on one hit of a retrieval."""
+class VoteBody(OfARetrieval):
+    """A verdict on one hit of a retrieval. Of a run, on its newest retrieval that showed the passage."""
+
+    passage_id: Annotated[Text, Field(examples=["reset"])]
+    verdict: Annotated[Verdict, Field(examples=["helpful"])]
+    user_id: Text | None = None
+    reason: Text | None = None
 
 
-class SignalBody(Tenanted):
-    """What a user did with an answer, or with one passage of it."""
+class RunBody(Tenanted):
+    """A run that a retrieval belongs to."""
 
     retrieval_id: Text
+    run_id: Annotated[Text, Field(examples=["request 4711"])]
+
+
+class SignalBody(OfARetrieval):
+    """What a user did with an answer, or with one passage of it."""
+
     kind: Annotated[Signal, Field(examples=["copied"])]
     value: Any = None
     passage_id: Text | None = None
@@ -121,18 +155,16 @@ class VotesBody(Tenanted):
     votes: list[OneVote]
 
 
-class RelevanceBody(Tenanted):
+class RelevanceBody(OfARetrieval):
     """Verdicts on hits of one retrieval: helpful where true, else harmful."""
 
-    retrieval_id: Text
     helpful: Annotated[dict[str, StrictBool], Field(examples=[{"reset": True, "refund": False}])]
     user_id: Text | None = None
 
 
-class AnswerFeedbackBody(Tenanted):
+class AnswerFeedbackBody(OfARetrieval):
     """A verdict on a whole answer."""
 
-    retrieval_id: Text
     verdict: Annotated[Verdict, Field(examples=["helpful"])]
     answer: Annotated[Text | None, Field(description="Its text; only the shares are stored.")] = (
         None
@@ -143,28 +175,28 @@ class AnswerFeedbackBody(Tenanted):
     user_id: Text | None = None
 
 
-class AdoptedBody(Tenanted):
+class AdoptedBody(OfARetrieval):
     """Whether an answer was used."""
 
-    retrieval_id: Text
     used: StrictBool
     why: Text = ""
+    cited: Annotated[
+        list[Text] | None, Field(description="The passages that it was made of; null: not known.")
+    ] = None
     user_id: Text | None = None
 
 
-class CorrectionBody(Tenanted):
+class CorrectionBody(OfARetrieval):
     """The passage that is the answer, or the words of it: one of them."""
 
-    retrieval_id: Text
     passage_id: Annotated[Text | None, Field(examples=["reset"])] = None
     text: Text | None = None
     user_id: Text | None = None
 
 
-class MissingBody(Tenanted):
+class MissingBody(OfARetrieval):
     """That the answer is missing."""
 
-    retrieval_id: Text
     note: Text = ""
     user_id: Text | None = None
 

@@ -3,13 +3,12 @@
 import ipaddress
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from fastapi import Depends, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.service.guards import is_for_browsers
 from rag_flywheel.service.indexes import Indexes
 from rag_flywheel.service.problems import Refused
@@ -19,6 +18,9 @@ from rag_flywheel.service.tokens import Tokens
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.service.keys import SCOPES, Key, Scope, any_key, find_key
 from rag_flywheel.store.tenants import Tenant
+
+if TYPE_CHECKING:
+    from rag_flywheel.service.observed import Observed
 
 _BEARER = HTTPBearer(auto_error=False, description="An API key: Authorization: Bearer fw_...")
 _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key as a header.")
@@ -58,7 +60,7 @@ class Call:
     tried_at: float | None = None
 
     @property
-    def fw(self) -> Flywheel:
+    def fw(self) -> "Observed":
         """The index."""
         return self.service.indexes[self.name]
 

@@ -6,15 +6,14 @@ Pure ASGI, since it wraps each call.
 import asyncio
 import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag_flywheel.service.problems import problem
 from rag_flywheel.service.settings import Settings
+from rag_flywheel.store.service.addresses import is_local_name, same_origin
 
-_LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _FOR_BROWSERS = re.compile(r"/v1(/indexes/[^/]+)?/browser/[a-z-]+")
 _SHOWN = ("Idempotent-Replayed", "RateLimit", "RateLimit-Policy", "Retry-After")
 
@@ -73,7 +72,7 @@ class Guards:
 
     def _refused(self, headers: dict[str, str], scope: Scope) -> tuple[int, str, str] | None:
         host = headers.get("host", "")
-        if self._local_only and _without_port(host) not in _LOCAL:
+        if self._local_only and not is_local_name(host):
             # a page whose name was pointed at this machine must not read what only it may
             return (
                 403,
@@ -85,7 +84,7 @@ class Guards:
             origin is not None
             and scope["method"] not in ("GET", "HEAD", "OPTIONS")
             and not (origin in self._origins and is_for_browsers(scope["path"]))
-            and not _same(origin, host)
+            and not same_origin(origin, host)
         ):
             return (
                 403,
@@ -144,17 +143,3 @@ class Guards:
 
 class _TooLarge(Exception):  # noqa: N818
     pass
-
-
-def _same(origin: str, host: str) -> bool:
-    """Whether a page is of this service itself; the origin "null" is of nobody."""
-    try:
-        found = urlsplit(origin).netloc
-    except ValueError:
-        return False
-    return bool(found) and found == host
-
-
-def _without_port(host: str) -> str:
-    name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() else host

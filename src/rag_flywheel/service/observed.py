@@ -7,6 +7,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from rag_flywheel.capture.runs import Run
 from rag_flywheel.errors import (
     BusyError,
     FlywheelError,
@@ -19,6 +20,7 @@ from rag_flywheel.records import Retrieval
 from rag_flywheel.report.numbers import IndexNumbers, numbers
 from rag_flywheel.report.ready import Readiness, readiness
 from rag_flywheel.service import metrics
+from rag_flywheel.store.tenants import Tenant
 from rag_flywheel.tracing.feedback import RECORDS, Arguments, Feedback
 
 _SOURCES = "retrieve", "retrieve_many", "rank_many", "rerank"
@@ -49,6 +51,17 @@ class Observed(Flywheel):
         """What monitoring follows. Raises StorageError, CorruptFileError."""
         with self._files():
             return numbers(self._root, self._database)
+
+    def run(
+        self,
+        retrieval_id: str | None,
+        run: str,
+        *,
+        tenant: Tenant | None = None,
+        all_tenants: bool = False,
+    ) -> Run:
+        """The run that feedback names in place of a retrieval. Raises InputError, UnknownIdError."""
+        return self._run(retrieval_id, run, tenant, all_tenants)
 
     def readiness(self) -> Readiness:
         """Whether questions can be answered and recorded now, as far as can be told in milliseconds."""

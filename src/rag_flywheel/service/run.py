@@ -23,12 +23,13 @@ _END_S = 20  # within which running calls may end
 _IDLE_S = (
     75  # after which a connection is closed that asks nothing; proxies keep theirs for a minute
 )
+_STARTS_S = 120  # by then it answers, or is ended; on a busy machine imports take long
 _PR_SET_PDEATHSIG = 1
 _SETTINGS, _PARENT = PREFIX + "SETTINGS", PREFIX + "PARENT"  # from the first process to the others
 
 
 class Prompt(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """HTTP that sends each packet at once.
+    """HTTP that sends each packet at once, by httptools where it is installed.
 
     asyncio sees to that only where it opens the socket itself. Where processes share one, the second
     packet of an answer would wait 40 ms for the caller to acknowledge the first.
@@ -66,6 +67,7 @@ def run(settings: Settings) -> None:
                 "rag_flywheel.service.run:worker_app",
                 factory=True,
                 workers=settings.workers,
+                timeout_worker_healthcheck=_STARTS_S,
                 **common,  # type: ignore[arg-type]
             )
 

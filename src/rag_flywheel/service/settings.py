@@ -3,7 +3,6 @@
 They come from the command line, or from environment variables that begin with RAG_FLYWHEEL_SERVICE_.
 """
 
-import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rag_flywheel.errors import ConfigError
 from rag_flywheel.service.logs import LogFormat
+from rag_flywheel.store.service.addresses import on_loopback
 from rag_flywheel.store.service.names import file_beside, named_folder
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
@@ -100,12 +100,7 @@ class Settings(BaseSettings):
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can call it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return on_loopback(self.host)
 
     @property
     def state_file(self) -> Path:

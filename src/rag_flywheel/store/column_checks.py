@@ -142,6 +142,9 @@ def _is_metadata(values: object, depth: int) -> bool:
     return True
 
 
+RANK = "rank"
+"""The rank of a logged hit, where it is not its place among the hits: passages of other tools, which are
+not in the index, may have stood before it. It is no part of the score."""
 KNOWN = "known"
 """The part of a logged score that comes from known answers of the very question."""
 EXPLORED, STAYED = "explored", "stayed"
@@ -170,10 +173,23 @@ def hits(where: str, value: object) -> list[tuple[int, str, float]]:
     return [(row[0], row[1], number(where, row[2])) for row in _hits(where, value)]
 
 
-def hits_with_relevance(where: str, value: object) -> list[tuple[str, float, float | None]]:
-    """(passage id, score, relevance) of each logged hit; None where no relevance was logged."""
+def hits_with_relevance(where: str, value: object) -> list[tuple[str, int, float, float | None]]:
+    """(passage id, rank, score, relevance) of each logged hit; None where no relevance was logged."""
     return [
-        (row[1], number(where, row[2]), optional_share(where, row[3].get("relevance")))
+        (
+            row[1],
+            whole(where, row[3].get(RANK, n)),
+            number(where, row[2]),
+            optional_share(where, row[3].get("relevance")),
+        )
+        for n, row in enumerate(_hits(where, value), 1)
+    ]
+
+
+def hits_with_parts(where: str, value: object) -> list[tuple[int, str, float, dict[str, float]]]:
+    """(pid, passage id, score, its parts) of each logged hit."""
+    return [
+        (row[0], row[1], number(where, row[2]), row[3] if isinstance(row[-1], dict) else {})
         for row in _hits(where, value)
     ]
 

@@ -21,8 +21,6 @@ _VOTES = (
     "WHERE v.verdict != 'retract' AND v.kind IN ('answer', 'correction') AND v.at >= ?",
 )
 
-_LATE = 10_000  # rows
-
 
 class Asking(NamedTuple):
     """One time that a question was asked: the row of the retrieval, when, and the chance of an answer."""
@@ -40,8 +38,8 @@ def askings(
     within, values = scope.sql("tenant")
     rows = conn.execute(
         "SELECT rid, query_hash, tenant, at, answerable FROM retrievals "
-        f"WHERE rid >= ? AND at >= ? AND at < ?{within} ORDER BY rid DESC LIMIT ?",
-        (_first_since(conn, since), since, until, *values, n),
+        f"WHERE at >= ? AND at < ?{within} ORDER BY at DESC, rid DESC LIMIT ?",
+        (since, until, *values, n),
     )
     return [
         Asking(
@@ -52,24 +50,6 @@ def askings(
         )
         for rid, hashed, tenant, at, answerable in rows
     ]
-
-
-def _first_since(conn: sqlite3.Connection, since: float) -> int:
-    """A row with all that were recorded since then after it, and few others: rows are in the order of
-    recording, but for those that waited to be written, and clocks that were set."""
-    low, high = (
-        int(scalar(conn, f"SELECT coalesce({which}(rid), 0) FROM retrievals"))
-        for which in ("min", "max")
-    )
-    while low < high:
-        middle = (low + high) // 2
-        sql = "SELECT rid, at FROM retrievals WHERE rid >= ? ORDER BY rid LIMIT 1"
-        rid, at = conn.execute(sql, (middle,)).fetchone()
-        if column_checks.seconds("retrievals.at", at) >= since:
-            high = middle
-        else:
-            low = int(rid) + 1
-    return low - _LATE
 
 
 def votes_since(
@@ -100,7 +80,7 @@ def first_hits(conn: sqlite3.Connection, rids: Sequence[int]) -> dict[int, float
     every = (
         (rid, column_checks.hits_with_relevance("retrievals.hits", hits)) for rid, hits in rows
     )
-    return {int(rid): hits[0][2] if hits else 0.0 for rid, hits in every}
+    return {int(rid): hits[0][3] if hits else 0.0 for rid, hits in every}
 
 
 def shown_counts(conn: sqlite3.Connection, rids: Sequence[int]) -> Counter[int]:

@@ -5,8 +5,9 @@ from typing import Literal, TypeAlias
 
 from rag_flywheel.records import Signal, Verdict
 
-Kind: TypeAlias = Literal["vote", "answer", "correction", "adopted"] | Signal
-"""The kinds of feedback: a vote, a verdict on an answer, a named passage, use of an answer, a signal."""
+Kind: TypeAlias = Literal["vote", "answer", "correction", "adopted", "judge"] | Signal
+"""The kinds of feedback: a vote, a verdict on an answer, a named passage, use of an answer, the verdict of
+a language model, a signal."""
 
 
 GradeSource: TypeAlias = Literal["imported", "pinned"]
@@ -28,6 +29,7 @@ class VoteEvent:
     session: the session of the question, as hashed; None without one.
     voters: how many people were noted when retrievals of the question were made anonymous, at the event
         number voters_at; 0: it was not.
+    imported: whether it came in from another tool, so that its number does not say when it was cast.
     """
 
     seq: int
@@ -44,6 +46,7 @@ class VoteEvent:
     session: str | None = None
     voters: int = 0
     voters_at: int = 0
+    imported: bool = False
 
     @property
     def voice(self) -> str:

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 
 from rag_flywheel.records import QueryKey
-from rag_flywheel.store import passages
+from rag_flywheel.store import imports, passages, runs
 from rag_flywheel.store.database import in_chunks
 from rag_flywheel.store.golden import drop_superseded_corrections
 from rag_flywheel.store.notes import fold_notes
@@ -94,7 +94,10 @@ def fold(
         "WHERE query_hash = ? AND tenant IS ? AND folded IS NOT NULL",
         [(n, seq, *question) for question, n in people.items()],
     )
+    runs.unlink(conn, retrievals)
+    imports.make_anonymous(conn, retrievals)
     _delete_unused(conn, hashes)
+    imports.forget_deleted(conn, retrievals, [seq for seq, _ in superseded])
     drop_query_vectors(conn, hashes)
 
 

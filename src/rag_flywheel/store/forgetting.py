@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import asdict
 
 from rag_flywheel.records import ForgetReport
-from rag_flywheel.store import column_checks, notes, passages, wall_clock
+from rag_flywheel.store import column_checks, imports, notes, passages, runs, wall_clock
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import append_rows, scalar
 from rag_flywheel.store.given_texts import drop_old_given
@@ -72,6 +72,7 @@ def delete_user(conn: sqlite3.Connection, user: str, tenant_key: str | None = No
         conn.execute(f"DELETE FROM {table} WHERE user_id = ?", (user,))
     vote_store.drop_loose_credits(conn)
     n_notes = notes.delete_notes_of(conn, user, _MINE)
+    runs.unlink_user(conn, user)
     conn.execute("DELETE FROM retrievals WHERE user_id = ?", (user,))
     conn.executemany(
         "DELETE FROM reviews WHERE query_hash = ? AND NOT EXISTS "
@@ -88,6 +89,7 @@ def delete_user(conn: sqlite3.Connection, user: str, tenant_key: str | None = No
     )
     if gave:
         drop_old_given(conn, tenant_key)
+    imports.forget_all_deleted(conn)
     passages.advance_clock(conn)
     return ForgetReport(
         n_retrievals=n_retrievals,

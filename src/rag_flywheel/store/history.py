@@ -17,7 +17,11 @@ KILLED = (
 )
 """Why a refresh that began did not end, and what to do."""
 _ATTEMPTS = 1_000  # that failures are looked for in
-_ARMS = {"weights": "new parameters", "encoder": "tuned encoder"}
+_ARMS = {
+    "weights": "new parameters",
+    "encoder": "tuned encoder",
+    "change": "the change of the encoder",
+}
 _WITHOUT_TEST = {
     "withdrawn": "{}: withdrawn, since votes behind them do not count any more; the looks before count on",
     "recounted": "{}: fewer votes count than at the last look, so the next one needs fewer",

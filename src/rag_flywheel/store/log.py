@@ -1,4 +1,4 @@
-"""The log as callers read it: recorded retrievals and votes, the newest first.
+"""The log as callers read it: recorded retrievals and votes.
 
 What votes mean is not known here.
 """
@@ -7,10 +7,10 @@ import heapq
 import itertools
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from rag_flywheel.records import (
     DayActivity,
@@ -21,21 +21,28 @@ from rag_flywheel.records import (
     TenantScope,
 )
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.database import in_chunks, scalar
+from rag_flywheel.store.mutes import not_muted
+from rag_flywheel.store.period import Period
 from rag_flywheel.store.retrievals import read_query_hash, read_tenant
+from rag_flywheel.store.users import not_opted_out
 
+EXPLICIT = ("vote", "correction")  # kinds that are on one passage, and on no other
+_AT_ONCE = 500  # votes whose shares are read together
 _RETRIEVALS = (
     "SELECT id, kind, at, query, k, filter, tenant, version, user_id, session_id, latency_ms, hits, "
-    "answerable, answer FROM retrievals WHERE "
+    "answerable, answer, source, (SELECT external FROM imports i WHERE i.rid = retrievals.rid "
+    "AND i.seq IS NULL) FROM retrievals WHERE "
 )
 # a correction and a signal on one passage are verdicts whose only credit is that passage's
 _VOTES = {
     "votes": "SELECT v.seq, v.at, r.id, p.id, 'vote', v.verdict, v.user_id, v.reason, v.trust, r.query, "
-    "r.tenant FROM votes v JOIN retrievals r ON r.rid = v.rid JOIN passages p ON p.pid = v.pid",
+    "r.tenant, v.source, r.session_id FROM votes v JOIN retrievals r ON r.rid = v.rid "
+    "JOIN passages p ON p.pid = v.pid",
     "answer_votes": "SELECT v.seq, v.at, r.id, CASE WHEN v.kind NOT IN ('answer', 'adopted') THEN "
     "(SELECT max(p.id) FROM credits c JOIN passages p ON p.pid = c.pid WHERE c.seq = v.seq "
     "AND c.credit > 0 HAVING count(*) = 1) END, v.kind, v.verdict, v.user_id, v.why, v.trust, r.query, "
-    "r.tenant FROM answer_votes v JOIN retrievals r ON r.rid = v.rid",
+    "r.tenant, v.source, r.session_id FROM answer_votes v JOIN retrievals r ON r.rid = v.rid",
 }
 
 
@@ -79,7 +86,117 @@ def votes(
         for sql in _VOTES.values()
     ]
     newest = heapq.merge(*each, key=lambda row: -row[0])
-    return [_vote(*row) for row in itertools.islice(newest, n)]
+    return [_vote(*row[:-1]) for row in itertools.islice(newest, n)]
+
+
+def count_retrievals(conn: sqlite3.Connection, scope: TenantScope, period: Period) -> int:
+    """How many retrievals of the scope and the period are recorded."""
+    within, values = _named(scope, "tenant")
+    sql = f"SELECT count(*) FROM retrievals WHERE 1{within}{period.sql('at')}"
+    return int(scalar(conn, sql, {**values, **period.values}))
+
+
+def every_retrieval(
+    conn: sqlite3.Connection, scope: TenantScope, period: Period
+) -> Iterator[RecordedRetrieval]:
+    """The retrievals of the scope and the period, the oldest first, but for those of people who opted
+    out."""
+    within, values = _named(scope, "tenant")
+    sql = (
+        f"{_RETRIEVALS}{not_opted_out('retrievals.user_id')}{within}{period.sql('at')} ORDER BY rid"
+    )
+    for row in conn.execute(sql, {**values, **period.values}):
+        found = _retrieval(*row)
+        yield replace(found, at=_exact_utc(row[2]))
+
+
+@dataclass(frozen=True)
+class LoggedVote:
+    """A vote in the log, its time to the microsecond, since several may be cast in a second.
+
+    session: the keyed hash of the session of its question. shares: the part of each passage, by its id, in
+        what is neither a vote on one nor a correction; None: it is one.
+    """
+
+    vote: RecordedVote
+    session: str | None
+    shares: Mapping[str, float] | None
+
+
+_ALLOWED = f"{not_opted_out('v.user_id')} AND {not_opted_out('r.user_id')}"
+
+
+def count_votes(
+    conn: sqlite3.Connection, scope: TenantScope, period: Period
+) -> dict[Literal["all", "opted out", "muted"], int]:
+    """How many votes of the scope and the period there are; how many are of people who opted out, or on
+    their questions; and how many of the others are of people who are muted."""
+    within, values = _named(scope, "r.tenant")
+    conditions: dict[Literal["all", "opted out", "muted"], str] = {
+        "all": "1",
+        "opted out": f"NOT ({_ALLOWED})",
+        "muted": f"{_ALLOWED} AND NOT ({not_muted('v.user_id')})",
+    }
+    counts = {}
+    for name, condition in conditions.items():
+        each = (
+            f"(SELECT count(*) FROM {table} v JOIN retrievals r ON r.rid = v.rid "
+            f"WHERE {condition}{within}{period.sql('v.at')})"
+            for table in _VOTES
+        )
+        sql = f"SELECT {' + '.join(each)}"
+        counts[name] = int(scalar(conn, sql, {**values, **period.values}))
+    return counts
+
+
+def every_vote(
+    conn: sqlite3.Connection, scope: TenantScope, period: Period
+) -> Iterator[LoggedVote]:
+    """The votes of the scope and the period, the oldest first, but for those of people who opted out, on
+    their questions, or of people who are muted."""
+    within, values = _named(scope, "r.tenant")
+    where = f"{_ALLOWED} AND {not_muted('v.user_id')}{within}{period.sql('v.at')}"
+    each: list[Iterator[tuple[Any, ...]]] = [
+        conn.execute(f"{sql} WHERE {where} ORDER BY v.seq", {**values, **period.values})
+        for sql in _VOTES.values()
+    ]
+    merged = heapq.merge(*each, key=lambda row: row[0])
+    while some := list(itertools.islice(merged, _AT_ONCE)):
+        shares = _shares(conn, [row[0] for row in some if row[4] not in EXPLICIT])
+        for *row, session in some:
+            yield LoggedVote(
+                replace(_vote(*row), at=_exact_utc(row[1])),
+                column_checks.optional_text("retrievals.session_id", session),
+                None if row[4] in EXPLICIT else shares.get(row[0], {}),
+            )
+
+
+def _shares(conn: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, dict[str, float]]:
+    """By number of a vote: the part of each passage in it, by its id."""
+    found: dict[int, dict[str, float]] = defaultdict(dict)
+    sql = (
+        "SELECT c.seq, p.id, c.credit FROM credits c JOIN passages p ON p.pid = c.pid "
+        "WHERE c.seq IN (%s) ORDER BY c.seq, c.pid"
+    )
+    for seq, id_, credit in in_chunks(conn, sql, numbers):
+        found[seq][column_checks.text("passages.id", id_)] = column_checks.share(
+            "credits.credit", credit
+        )
+    return found
+
+
+def _exact_utc(at: object) -> str:
+    """Seconds since 1970 as ISO 8601, in UTC, to the microsecond."""
+    seconds = column_checks.seconds("at", at)
+    found = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+    return found.replace("+00:00", "Z")
+
+
+def _named(scope: TenantScope, column: str) -> tuple[str, dict[str, str]]:
+    """As `TenantScope.sql`, with named values."""
+    if scope.tenant is None:
+        return "", {}
+    return f" AND {column} = :tenant", {"tenant": scope.tenant}
 
 
 @dataclass(frozen=True)
@@ -169,6 +286,8 @@ def _retrieval(
     hits: str,
     answerable: float | None,
     answer: str | None,
+    source: str | None,
+    external_id: str | None,
 ) -> RecordedRetrieval:
     checked = column_checks
     return RecordedRetrieval(
@@ -185,12 +304,14 @@ def _retrieval(
         latency_ms=checked.number("retrievals.latency_ms", latency_ms),
         hits=tuple(
             RecordedHit(passage_id, rank, score, relevance)
-            for rank, (passage_id, score, relevance) in enumerate(
-                checked.hits_with_relevance("retrievals.hits", hits), 1
+            for passage_id, rank, score, relevance in checked.hits_with_relevance(
+                "retrievals.hits", hits
             )
         ),
         answerable=checked.optional_share("retrievals.answerable", answerable),
         answer=checked.optional_text("retrievals.answer", answer),
+        source=checked.optional_text("retrievals.source", source),
+        external_id=checked.optional_text("imports.external", external_id),
     )
 
 
@@ -206,6 +327,7 @@ def _vote(
     trust: float,
     query: str,
     tenant: str | None,
+    source: str | None,
 ) -> RecordedVote:
     checked = column_checks
     if verdict not in ("helpful", "harmful", "retract"):
@@ -222,4 +344,5 @@ def _vote(
         trust=checked.trust("votes.trust", trust),
         query=checked.text("retrievals.query", query),
         tenant=checked.optional_text("retrievals.tenant", tenant),
+        source=checked.optional_text("votes.source", source),
     )

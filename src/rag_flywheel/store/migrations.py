@@ -271,6 +271,28 @@ CREATE TABLE dp_releases (
     delta REAL NOT NULL
 );
 """
+# run: the keyed hash of the id of a run of another program, such as a framework's.
+_RUNS = """
+CREATE TABLE runs (
+    run TEXT NOT NULL,
+    rid INTEGER NOT NULL REFERENCES retrievals,
+    PRIMARY KEY (run, rid)
+) WITHOUT ROWID;
+CREATE INDEX runs_rid ON runs (rid);
+"""
+# imports: what came in from other tools. key: the keyed hash of the tool, the tenant and the external id, so
+# that nothing comes in twice, not even what was deleted since, of which nothing else is left.
+_IMPORTS = """
+CREATE TABLE imports (
+    key BLOB PRIMARY KEY,
+    external TEXT,
+    rid INTEGER,
+    seq INTEGER
+) WITHOUT ROWID;
+CREATE INDEX imports_retrieval ON imports (rid) WHERE rid IS NOT NULL;
+CREATE INDEX imports_event ON imports (seq) WHERE seq IS NOT NULL;
+CREATE INDEX retrievals_at ON retrievals (at);
+"""
 _WITH_USERS = {
     "retrievals": ("user_id", "session_id"),
     "votes": ("user_id",),
@@ -487,6 +509,24 @@ def m030_edited_metadata(db: sqlite_utils.Database) -> None:
     """The event that changed the metadata of a text last."""
     db.execute("ALTER TABLE passages ADD COLUMN edited INTEGER")
     db.execute("CREATE INDEX passages_edited ON passages (edited) WHERE edited IS NOT NULL")
+
+
+@migrations()
+def m031_runs(db: sqlite_utils.Database) -> None:
+    """The runs of other programs that retrievals belong to."""
+    _execute(db, _RUNS)
+
+
+@migrations()
+def m032_imports(db: sqlite_utils.Database) -> None:
+    """What was imported from other tools, from which, and under which id there; retrievals are found by time,
+    since those that are imported are older than others before them.
+
+    source: the tool; NULL: it was recorded here.
+    """
+    for table in ("retrievals", "votes", "answer_votes"):
+        db.execute(f"ALTER TABLE {table} ADD COLUMN source TEXT")
+    _execute(db, _IMPORTS)
 
 
 def _append_only(db: sqlite_utils.Database, tables: Iterable[str]) -> None:

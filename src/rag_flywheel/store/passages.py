@@ -127,6 +127,27 @@ def current_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Sto
     return {stored.passage.id: stored for stored in map(stored_row, rows)}
 
 
+def pids_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, int]:
+    """The row of the present text of each of these passage ids; no text is read."""
+    rows = in_chunks(conn, f"SELECT id, pid FROM passages WHERE {PRESENT} AND id IN (%s)", ids)
+    return {str(id_): int(pid) for id_, pid in rows}
+
+
+def present_with_body(conn: sqlite3.Connection, hashed: bytes, n: int) -> list[StoredPassage]:
+    """The first n present texts whose words are these, given as `body_hash`."""
+    sql = f"SELECT {_COLUMNS} FROM passages WHERE body_hash = ? AND {PRESENT} ORDER BY pid LIMIT ?"
+    return [stored_row(row) for row in conn.execute(sql, (hashed, n))]
+
+
+def titles_and_metadata(
+    conn: sqlite3.Connection,
+) -> Iterator[tuple[int, str, dict[str, MetadataValue]]]:
+    """(row, title, metadata) of each present text; no text is read."""
+    rows = conn.execute(f"SELECT pid, title, metadata FROM passages WHERE {PRESENT} ORDER BY pid")
+    for pid, title, metadata in rows:
+        yield int(pid), str(title), column_checks.metadata("passages.metadata", metadata)
+
+
 def earlier_texts(
     conn: sqlite3.Connection, passage_id: str, text_hash: bytes
 ) -> list[StoredPassage]:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from rag_flywheel.records import ALL_TENANTS, QueryKey, TenantScope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
+from rag_flywheel.store.period import ALWAYS, Period
+from rag_flywheel.store.runs import link_run
+from rag_flywheel.store.users import not_opted_out
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class RetrievalRecord:
 
     candidates: (pid, the application's score) of its own candidates, None: it gave none.
     answerable: the chance that one of the k best passages answers the question.
+    source: the tool that it was imported from, None: it was recorded here.
+    run: the hash of a run of another program that it belongs to.
     """
 
     id: str
@@ -47,14 +52,35 @@ class RetrievalRecord:
     hits: Sequence[LoggedHit]
     candidates: Sequence[tuple[int, float]] | None = None
     answerable: float | None = None
+    source: str | None = None
+    run: str | None = None
 
 
 def record_retrievals(conn: sqlite3.Connection, records: Iterable[RetrievalRecord]) -> None:
     """Append retrievals."""
     for r in records:
-        hits = json.dumps([[h.pid, h.passage_id, h.score, h.parts] for h in r.hits])
+        hits = hits_text(r.hits)
         given = None if r.candidates is None else json.dumps(r.candidates)
-        append_rows(conn, "retrievals", {**vars(r), "hits": hits, "candidates": given})
+        columns = {name: value for name, value in vars(r).items() if name != "run"}
+        append_rows(conn, "retrievals", {**columns, "hits": hits, "candidates": given})
+        if r.run is not None:
+            link_run(conn, r.id, r.run)
+
+
+def hits_text(hits: Iterable[LoggedHit]) -> str:
+    """Hits as they are stored."""
+    return json.dumps([[h.pid, h.passage_id, h.score, h.parts] for h in hits])
+
+
+def rows_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, tuple[int, str | None]]:
+    """(row number, tenant as JSON) of each of these retrievals that is recorded, by its id."""
+    rows = in_chunks(conn, "SELECT id, rid, tenant FROM retrievals WHERE id IN (%s)", ids)
+    return {str(id_): (int(rid), read_tenant(tenant)) for id_, rid, tenant in rows}
+
+
+def read_hits(text: object) -> list[LoggedHit]:
+    """Stored hits, with their parts. Raises CorruptFileError."""
+    return [LoggedHit(*row) for row in column_checks.hits_with_parts("retrievals.hits", text)]
 
 
 def shown_hits(
@@ -92,6 +118,14 @@ def shown(conn: sqlite3.Connection, retrieval_id: str) -> Shown | None:
         return None
     hits = tuple(column_checks.hits("retrievals.hits", row[1]))
     return Shown(int(row[0]), hits, column_checks.optional_text("retrievals.answer", row[2]))
+
+
+def logged_hits(
+    conn: sqlite3.Connection, retrievals: Sequence[int]
+) -> dict[int, list[tuple[int, str, float]]]:
+    """By row of a retrieval: (pid, passage id, score) of each hit it showed, in the order shown."""
+    rows = in_chunks(conn, "SELECT rid, hits FROM retrievals WHERE rid IN (%s)", retrievals)
+    return {int(rid): column_checks.hits("retrievals.hits", hits) for rid, hits in rows}
 
 
 def logged_scores(
@@ -201,6 +235,76 @@ def query_texts(
     return column_checks.complete("retrievals.query_hash", texts, queries)
 
 
+def first_words(
+    conn: sqlite3.Connection, queries: Sequence[bytes], scope: TenantScope = ALL_TENANTS
+) -> dict[QueryKey, str]:
+    """The words of past questions of the scope as they were first typed by somebody who has not opted out;
+    questions whose words are not stored are left out."""
+    within, values = scope.sql("tenant")
+    sql = (
+        "SELECT query_hash, tenant, query, min(at) FROM retrievals WHERE query_hash IN (%s) AND "
+        f"query != '' AND {not_opted_out('retrievals.user_id')}{within} GROUP BY query_hash, tenant"
+    )  # the other columns are of the row with the least time
+    return {
+        QueryKey(read_query_hash(name), read_tenant(tenant)): column_checks.text(
+            "retrievals.query", words
+        )
+        for name, tenant, words, _ in in_chunks(conn, sql, queries, values)
+    }
+
+
+@dataclass(frozen=True)
+class AnsweredBy:
+    """The id of a retrieval, and the index version that answered, None: none was live."""
+
+    id: str
+    version: str | None
+
+
+def answered_by(conn: sqlite3.Connection, retrievals: Sequence[int]) -> dict[int, AnsweredBy]:
+    """By row of a retrieval: its id and its version."""
+    rows = in_chunks(conn, "SELECT rid, id, version FROM retrievals WHERE rid IN (%s)", retrievals)
+    return {
+        int(rid): AnsweredBy(
+            column_checks.text("retrievals.id", id_),
+            column_checks.optional_text("retrievals.version", version),
+        )
+        for rid, id_, version in rows
+    }
+
+
+@dataclass(frozen=True)
+class LastAsked:
+    """The newest retrieval of a question: its row, its time in seconds since 1970, and the answer that the
+    application gave."""
+
+    rid: int
+    at: float
+    answer: str | None
+
+
+def last_asked(
+    conn: sqlite3.Connection,
+    queries: Sequence[bytes],
+    scope: TenantScope = ALL_TENANTS,
+    period: Period = ALWAYS,
+) -> dict[QueryKey, LastAsked]:
+    """The newest retrieval of each question in the scope and the period, of those that people asked for
+    who have not opted out."""
+    found: dict[QueryKey, LastAsked] = {}
+    sql = (
+        "SELECT rid, query_hash, tenant, at, answer FROM retrievals WHERE query_hash IN (%s) AND "
+        f"{not_opted_out('retrievals.user_id')} ORDER BY at, rid"
+    )
+    for rid, name, tenant, at, answer in in_chunks(conn, sql, queries):
+        seconds = column_checks.seconds("retrievals.at", at)
+        question = QueryKey(read_query_hash(name), read_tenant(tenant))
+        if scope.holds(question.tenant) and period.holds(seconds):
+            text = column_checks.optional_text("retrievals.answer", answer)
+            found[question] = LastAsked(int(rid), seconds, text)
+    return found
+
+
 def drop_query_texts(conn: sqlite3.Connection, n: int) -> int:
     """Delete the words of the next n recorded questions that still have them, and of the reviews of all but
     known ones; returns of how many retrievals. Hashes and vectors stay."""
@@ -259,10 +363,11 @@ class AskedQuery:
 
 
 def asked_since(conn: sqlite3.Connection, since: float) -> list[AskedQuery]:
-    """Every retrieval since a time in seconds since 1970, the oldest first."""
+    """Every retrieval since a time in seconds since 1970, those that were imported first, then in the
+    order of recording."""
     rows = conn.execute(
         "SELECT query_hash, tenant, query, at, answerable, user_id FROM retrievals WHERE at >= ? "
-        "ORDER BY rid",
+        "ORDER BY source IS NULL, rid",
         (since,),
     )
     return [
@@ -297,11 +402,12 @@ def with_the_one_before(conn: sqlite3.Connection, retrieval_id: str) -> Pair | N
     """The pair of a retrieval and the one before it in its session.
 
     None without a session or an earlier retrieval in it, or when that one had the same words,
-    another tenant or another user.
+    another tenant or another user, or belongs to the same run: then a program asked both for one question.
     """
     row = conn.execute(
         "SELECT b.id, a.user_id, a.at - b.at, a.query_hash, b.query_hash, a.tenant IS b.tenant "
-        "AND a.user_id IS b.user_id FROM retrievals a JOIN retrievals b "
+        "AND a.user_id IS b.user_id AND NOT EXISTS (SELECT 1 FROM runs x JOIN runs y USING (run) "
+        "WHERE x.rid = a.rid AND y.rid = b.rid) FROM retrievals a JOIN retrievals b "
         "ON b.session_id = a.session_id AND b.rid < a.rid "
         "WHERE a.id = ? ORDER BY b.rid DESC LIMIT 1",
         (retrieval_id,),

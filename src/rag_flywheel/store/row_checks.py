@@ -8,7 +8,7 @@ from typing import get_args
 
 from rag_flywheel.errors import CorruptFileError, InputError, counted
 from rag_flywheel.records import Verdict
-from rag_flywheel.store import column_checks, golden, journal, passages
+from rag_flywheel.store import column_checks, encoders, golden, journal, passages
 from rag_flywheel.store.column_checks import (
     optional_share,
     optional_text,
@@ -39,7 +39,7 @@ def row_problems(conn: sqlite3.Connection, revision: str | None, dim: int | None
         return problems
     for table, checks in _checks(conn).items():
         problems += _table_problems(conn, table, checks)
-    for check in (_check_clock, journal.last_live_change):
+    for check in (_check_clock, journal.last_live_change, encoders.known, encoders.change):
         try:
             check(conn)
         except CorruptFileError as error:
@@ -66,15 +66,20 @@ def row_problems(conn: sqlite3.Connection, revision: str | None, dim: int | None
 def bad_vectors(conn: sqlite3.Connection, revision: str, dim: int) -> Iterator[tuple[int, str]]:
     """(row number, what is wrong) of each stored vector that cannot be used.
 
-    Only vectors of this encoder revision, and of the encoders tuned from it, are checked.
+    Only vectors of this encoder revision, of the other encoders that are noted, and of those that were
+    tuned from any of them, are checked.
     """
-    used = {revision, *noted_revisions(conn)}
+    widths = {of: [each.dim] for of, each in encoders.known(conn).items()} | {revision: [dim]}
+    every = sorted({dim for (dim,) in widths.values()})
+    widths |= dict.fromkeys(noted_revisions(conn), every)  # of whichever they were tuned from
     rows = conn.execute("SELECT rowid, text_hash, revision, vector FROM vectors")
     for rowid, text_hash, of, vector in rows:
         if type(text_hash) is not bytes or len(text_hash) != column_checks.HASH_BYTES:
             yield rowid, "has no hash of 16 bytes"
-        elif of in used and (problem := column_checks.vector_problem(vector, dim)) is not None:
-            yield rowid, problem
+        elif of in widths:
+            found = [column_checks.vector_problem(vector, width) for width in widths[of]]
+            if all(problem is not None for problem in found):
+                yield rowid, str(found[0])
 
 
 def drop_vectors(conn: sqlite3.Connection, rows: list[int]) -> None:
@@ -171,6 +176,7 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "answerable": optional_share,
         "voters": optional_whole,
         "voters_at": optional_whole,
+        "source": optional_text,
     },
     "votes": {
         "seq": whole,
@@ -179,6 +185,7 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "reason": optional_text,
         "at": seconds,
         "trust": column_checks.trust,
+        "source": optional_text,
     },
     "answer_votes": {
         "seq": whole,
@@ -188,6 +195,7 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "at": seconds,
         "why": optional_text,
         "trust": column_checks.trust,
+        "source": optional_text,
     },
     "credits": {"credit": column_checks.share},
     "golden": {
@@ -199,6 +207,13 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "at": seconds,
     },
     "notes": {"text": text, "user_id": optional_text, "at": seconds},
+    "runs": {"run": text},
+    "imports": {
+        "key": column_checks.hashed,
+        "external": optional_text,
+        "rid": optional_whole,
+        "seq": optional_whole,
+    },
     "trusts": {"kind": text, "trust": column_checks.trust},
     "mutes": {"seq": whole, "user_id": text, "at": seconds},
     "refreshes": {"at": seconds, "outcome": text, "version": optional_text, "scores": parsed},
@@ -212,6 +227,7 @@ _REFERENCES = (
     ("answer_votes", "retrievals", "rid"),
     ("credits", "answer_votes", "seq"),
     ("notes", "retrievals", "rid"),
+    ("runs", "retrievals", "rid"),
     ("credits", "passages", "pid"),
     ("golden", "passages", "pid"),
     ("corrections", "retrievals", "rid"),

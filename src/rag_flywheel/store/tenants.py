@@ -85,6 +85,12 @@ class Tenants:
             )
         return named
 
+    def scope_of_json(self, text: str | None) -> TenantScope:
+        """The scope of the tenant that is stored as JSON, None: of none. Raises CorruptFileError."""
+        if self.key is None or text is None:
+            return ALL_TENANTS
+        return _scope_of(self.key, tenant_of_json(text))
+
 
 def _scope_of(key: str, tenant: object) -> TenantScope:
     value = as_python(tenant)

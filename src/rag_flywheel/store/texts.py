@@ -33,6 +33,7 @@ WRITTEN = (
 BESIDE = (
     TextField("filter", "retrievals", "filter", "id"),
     TextField("tenant", "retrievals", "tenant", "id"),
+    TextField("id in another tool", "imports", "external", "coalesce(rid, 0)", "rid IS NOT NULL"),
     *(
         TextField(f"{column} given to rerank", "passages", column, "pid", _GIVEN)
         for column in ("id", "title", "text", "metadata")

@@ -57,3 +57,21 @@ def opted_out(conn: sqlite3.Connection, users: Collection[str]) -> set[str]:
     """Those of these users that are not to be recorded."""
     rows = in_chunks(conn, "SELECT user_id FROM opted_out WHERE user_id IN (%s)", list(users))
     return {str(row[0]) for row in rows}
+
+
+def not_opted_out(user: str) -> str:
+    """SQL: whether a user, a column, has not opted out; nobody known has not."""
+    return f"NOT EXISTS (SELECT 1 FROM opted_out o WHERE o.user_id = {user})"
+
+
+def every_opted_out(conn: sqlite3.Connection) -> set[str]:
+    """All users that are not to be recorded."""
+    return {str(row[0]) for row in conn.execute("SELECT user_id FROM opted_out")}
+
+
+def retrievals_of_opted_out(conn: sqlite3.Connection) -> set[int]:
+    """The rows of the retrievals that users asked for who have opted out since."""
+    rows = conn.execute(
+        "SELECT rid FROM retrievals WHERE user_id IN (SELECT user_id FROM opted_out)"
+    )
+    return {column_checks.whole("retrievals.rid", row[0]) for row in rows}

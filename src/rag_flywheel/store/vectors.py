@@ -188,6 +188,13 @@ def drop_revisions(conn: sqlite3.Connection, revisions: Collection[str]) -> int:
     return sum(conn.execute(sql, (revision,)).rowcount for revision in sorted(revisions))
 
 
+def drop_some(conn: sqlite3.Connection, revision: str, most: int) -> int:
+    """Delete at most so many vectors of an encoder; returns how many."""
+    some = "SELECT rowid FROM vectors WHERE revision = ? LIMIT ?"
+    deleted = conn.execute(f"DELETE FROM vectors WHERE rowid IN ({some})", (revision, most))
+    return int(deleted.rowcount)
+
+
 def drop_query_vectors(conn: sqlite3.Connection, queries: Sequence[bytes]) -> None:
     """Delete those vectors of these query hashes that no stored question has any more.
 

@@ -29,6 +29,7 @@ class NewVote:
     user_id: str | None
     reason: str | None
     trust: float = 1.0
+    source: str | None = None
 
 
 def append_votes(
@@ -36,22 +37,22 @@ def append_votes(
 ) -> None:
     """Append votes under consecutive event numbers from `first_seq`."""
     rows = (
-        (seq, at, v.rid, v.pid, v.verdict, v.user_id, v.reason, v.trust)
+        (seq, at, v.rid, v.pid, v.verdict, v.user_id, v.reason, v.trust, v.source)
         for seq, v in enumerate(votes, first_seq)
     )
     conn.executemany(
-        "INSERT INTO votes (seq, at, rid, pid, verdict, user_id, reason, trust) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO votes (seq, at, rid, pid, verdict, user_id, reason, trust, source) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         rows,
     )
 
 
 _VERDICTS = get_args(Verdict)
 SIGNALS: tuple[str, ...] = get_args(Signal)
-KINDS: tuple[str, ...] = ("vote", "answer", "correction", "adopted", *SIGNALS)
+KINDS: tuple[str, ...] = ("vote", "answer", "correction", "adopted", "judge", *SIGNALS)
 _COLUMNS = (
     "v.seq, v.rid, r.query_hash, r.tenant, p.lineage, v.verdict, v.user_id, v.at, r.session_id, "
-    "r.voters, r.voters_at, v.trust"
+    "r.voters, r.voters_at, v.source IS NOT NULL, v.trust"
 )
 _HEARD = f"WHERE {not_muted('v.user_id')} AND "
 _FROM_VOTES = (
@@ -167,22 +168,30 @@ def votes_by_number(
 
 
 def count_of_voice(
-    conn: sqlite3.Connection, user_id: str | None, rid: int, *, since: float, corrections: bool
+    conn: sqlite3.Connection,
+    user_id: str | None,
+    rid: int,
+    *,
+    since: float,
+    until: float,
+    corrections: bool,
 ) -> int:
-    """How many votes whoever votes on retrieval row `rid` gave since a time, or how many corrections.
+    """How many votes whoever votes on retrieval row `rid` gave between two times, or how many corrections.
 
     Without a user id these are the votes of the retrieval's session, and without one those on it.
     """
     sql = _COUNTING[corrections, user_id is None]
-    return int(scalar(conn, sql, {"since": since, "user": user_id, "rid": rid}))
+    return int(scalar(conn, sql, {"since": since, "until": until, "user": user_id, "rid": rid}))
 
 
 def _counting(*, corrections: bool, anonymous: bool) -> str:
     """SQL of `count_of_voice`."""
     kinds = f"v.kind {'=' if corrections else '!='} 'correction'"
-    parts = [f"SELECT count(*) FROM answer_votes v WHERE {kinds} AND v.at > :since AND "]
+    parts = [
+        f"SELECT count(*) FROM answer_votes v WHERE {kinds} AND v.at > :since AND v.at <= :until AND "
+    ]
     if not corrections:
-        parts.append("SELECT count(*) FROM votes v WHERE v.at > :since AND ")
+        parts.append("SELECT count(*) FROM votes v WHERE v.at > :since AND v.at <= :until AND ")
     whose = "v.user_id = :user"
     if anonymous:
         whose = (
@@ -245,7 +254,7 @@ def count_votes(conn: sqlite3.Connection, after: int = 0) -> int:
 
 def _vote(row: tuple[Any, ...]) -> VoteEvent:
     seq, rid, query, tenant, lineage, verdict, user, at, session, voters, voters_at, *rest = row
-    given, credit, kind, trust = rest
+    imported, given, credit, kind, trust = rest
     return VoteEvent(
         column_checks.whole("votes.seq", seq),
         column_checks.whole("votes.rid", rid),
@@ -261,6 +270,7 @@ def _vote(row: tuple[Any, ...]) -> VoteEvent:
         column_checks.optional_text("retrievals.session_id", session),
         column_checks.optional_whole("retrievals.voters", voters) or 0,
         column_checks.optional_whole("retrievals.voters_at", voters_at) or 0,
+        bool(imported),
     )
 
 
@@ -311,6 +321,7 @@ class NewAnswerVote:
     credits: Mapping[int, float]
     why: str | None = None
     trust: float = 1.0
+    source: str | None = None
 
 
 def append_answer_vote(
@@ -349,3 +360,42 @@ def waiting(conn: sqlite3.Connection, after: int) -> tuple[int, float]:
         (after, after),
     ).fetchone()
     return int(n), column_checks.seconds("votes.at", first) if n else 0.0
+
+
+@dataclass(frozen=True)
+class AnswerVerdict:
+    """A verdict on the answer of a retrieval, whose text is stored; event: the vote itself, with the row of
+    the retrieval in the place of a passage text. query: "" where its words are not stored."""
+
+    event: VoteEvent
+    query: str
+    answer: str
+
+
+def answer_verdicts(conn: sqlite3.Connection, last: int) -> Iterator[AnswerVerdict]:
+    """Every verdict on an answer whose text is stored, up to event number `last`, in order."""
+    columns = _COLUMNS.replace("p.lineage", "v.rid")
+    rows = conn.execute(
+        f"SELECT {columns}, 1.0, 'answer', 1.0, r.query, r.answer FROM answer_votes v "
+        f"JOIN retrievals r ON r.rid = v.rid {_HEARD} v.kind = 'answer' AND r.answer IS NOT NULL "
+        "AND v.seq <= ? ORDER BY v.seq",
+        (last,),
+    )
+    for *event, query, answer in rows:
+        yield AnswerVerdict(
+            _vote(tuple(event)),
+            column_checks.text("retrievals.query", query),
+            column_checks.text("retrievals.answer", answer),
+        )
+
+
+def credited(conn: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, list[int]]:
+    """By number of a vote on an answer: the lineages of the texts that have a part in it."""
+    found: dict[int, list[int]] = defaultdict(list)
+    sql = (
+        "SELECT c.seq, p.lineage FROM credits c JOIN passages p ON p.pid = c.pid "
+        "WHERE c.credit > 0 AND c.seq IN (%s)"
+    )
+    for seq, lineage in in_chunks(conn, sql, numbers):
+        found[int(seq)].append(column_checks.whole("passages.lineage", lineage))
+    return found

@@ -21,6 +21,7 @@ class Feedback(NamedTuple):
 
 
 Arguments = Mapping[str, Any]
+Recorded = Callable[[Arguments], list[Feedback]]
 
 
 def _votes(given: Arguments) -> list[Feedback]:
@@ -56,12 +57,17 @@ def _missing(given: Arguments) -> list[Feedback]:
     return [Feedback(given["retrieval_id"], None, "missing", "harmful", given["note"])]
 
 
-RECORDS: Mapping[str, Callable[[Arguments], list[Feedback]]] = {
+def _once(recorded: Recorded) -> Recorded:
+    """What is recorded of a call that names a run is recorded by those that it makes, one a retrieval."""
+    return lambda given: [] if given["run"] is not None else recorded(given)
+
+
+RECORDS: Mapping[str, Recorded] = {
     "feedback_many": _votes,  # which `feedback` and `relevance` call
-    "answer_feedback": _answer,
-    "adopted": _adopted,
-    "signal": _signal,
-    "correct": _correction,
-    "missing": _missing,
+    "answer_feedback": _once(_answer),
+    "adopted": _once(_adopted),
+    "signal": _once(_signal),
+    "correct": _once(_correction),
+    "missing": _once(_missing),
 }
 """By method of Flywheel: what a call with these arguments, defaults included, records if it succeeds."""

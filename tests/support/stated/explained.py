@@ -169,6 +169,7 @@ def gate(page: Page) -> None:
     page.says("must gain, if there are {},", gates.LEAST_JUDGED)
     page.says("with a chance of {} / k", gates.ALPHA)
     page.says("spends its own {} / k", gates.ALPHA)
+    page.says("but each spends {} / k", gates.ALPHA)
     page.says("with at least {} queries to judge by", gates.LEAST_JUDGED)
     page.says("or fewer than {} queries are left", gates.LEAST_JUDGED)
     page.says("start at {} either", gates.ALPHA)

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from stated import decisions, explained, gains, notes, readme, settings, speed
+from stated import agents, decisions, explained, gains, imported, notes, readme, settings, speed
 from stated.page import Page
 from stated.results import ROOT
 
@@ -21,22 +21,28 @@ STATEMENTS: dict[str, Callable[[Page], None]] = {
     "docs/explanation/the-gate.md": explained.gate,
     "docs/explanation/tuning.md": explained.tuning,
     "docs/explanation/when-votes-do-not-help.md": gains.when,
+    "docs/how-to/agents.md": agents.agents,
     "docs/how-to/backup.md": settings.backups,
+    "docs/how-to/change-encoder.md": settings.change_encoder,
     "docs/how-to/changing-documents.md": settings.changing,
     "docs/how-to/cron-and-systemd.md": settings.cron,
     "docs/how-to/documents.md": settings.adding,
     "docs/how-to/feedback.md": settings.feedback,
+    "docs/how-to/import-feedback.md": imported.feedback,
     "docs/how-to/keys-and-limits.md": settings.keys_and_limits,
     "docs/how-to/known-answers.md": settings.known,
     "docs/how-to/languages.md": settings.languages,
     "docs/how-to/own-data-in-the-benchmark.md": settings.own_data,
+    "docs/how-to/mcp.md": agents.mcp,
     "docs/how-to/monitoring.md": settings.monitoring,
     "docs/how-to/privacy-requests.md": settings.privacy,
     "docs/how-to/run-it.md": settings.running,
+    "docs/how-to/training-sets.md": settings.training_sets,
     "docs/how-to/voters.md": explained.voters,
     "docs/how-to/watch-an-index.md": settings.watching,
     "docs/reference/files.md": settings.files,
     "docs/reference/filters.md": settings.filter_page,
+    "docs/reference/import-tables.md": imported.tables,
     "docs/reference/limits.md": settings.limits,
     "docs/notes/bm25-libraries.md": notes.libraries,
     "docs/notes/comparison-notes.md": gains.comparison,

@@ -7,9 +7,9 @@ from rag_flywheel import checks
 from rag_flywheel.bench.protocol import Traffic
 from rag_flywheel.capture.answer_credit import EVEN, STEEPNESS
 from rag_flywheel.capture.answer_votes import _LEAST as LEAST_CREDIT
+from rag_flywheel.capture.runs import MOST_RETRIEVALS, MOST_RUNS
 from rag_flywheel.config import _MOST_BYTES as MOST_TOML
 from rag_flywheel.config import Config
-from rag_flywheel.curate.export import SPLITS
 from rag_flywheel.curate.golden import MOST_VOTED
 from rag_flywheel.curate.groups import NEAR_DUPLICATE
 from rag_flywheel.curate.trust import _PRIOR as TRUST_PRIOR
@@ -19,6 +19,8 @@ from rag_flywheel.deploy import backup, current, loaded, manifest
 from rag_flywheel.disk import _MOST_BYTES as MOST_FILE
 from rag_flywheel.disk import MOST_JSON
 from rag_flywheel.evaluate.gate import LEAST_JUDGED
+from rag_flywheel.export.graded import SPLITS
+from rag_flywheel.export.training_rows import MOST_NEGATIVES
 from rag_flywheel.formats import beir, documents, front_matter, jsonl, passage_ids, rows, rules
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.improve.fit import LEAST_QUERIES
@@ -36,7 +38,7 @@ from rag_flywheel.serve.candidates import _MOST_NAMED
 from rag_flywheel.serve.server import _ALIKE as ALIKE
 from rag_flywheel.service import rates
 from rag_flywheel.service.settings import Settings
-from rag_flywheel.store import filters, lineages, near_identical
+from rag_flywheel.store import embedding, filters, lineages, near_identical
 from rag_flywheel.tracing import flywheel as tracing
 from stated import results
 from stated.page import Page
@@ -138,6 +140,40 @@ def cron(page: Page) -> None:
     """docs/how-to/cron-and-systemd.md."""
     page.lets("example", "when 50 votes came")
     page.lets("elsewhere", "| 75 | another process holds the lock")  # tests/cli
+
+
+def change_encoder(page: Page) -> None:
+    """docs/how-to/change-encoder.md."""
+    page.says("beside** the live version, {} at a time", embedding._AT_ONCE)
+    page.says("(`keep_versions`, {} by default)", Config().keep_versions)
+    page.says("where {} [golden]", LEAST_JUDGED)
+    page.lets("elsewhere", "(exit code 75)", "(exit code 3)")  # tests/cli
+    widths = {"better": (32, 384), "worse": (384, 32), "as good": (384, 512)}
+    page.says(
+        "has {} numbers, its first {} alone, and the same turned at random in {}", 384, 32, 512
+    )
+    rows, known = page.result("change_encoder")["changes"], page.result("change_encoder_known")
+    for row in rows:
+        made = row["change"]
+        page.says(
+            "| " + row["collection"] + " | {} | {} | {:.3f} | {:.3f} | {}, p {:.4f} |",
+            *widths[row["which"]],
+            made["before"]["test"],
+            made.get("forced", made["after"])["test"],
+            made["report"]["outcome"],
+            made["report"]["scores"]["gate_p"],
+        )
+        assert made["same_judgments"]
+    (scifact,) = (r for r in rows if (r["collection"], r["which"]) == ("scifact", "better"))
+    n_held_out = scifact["change"]["report"]["scores"]["n_held_out"]
+    assert {known["changes"][0]["change"]["report"]["outcome"]} == {"rejected"}
+    page.says(
+        "on scifact {:.0f} held-out questions do not, nor do {} known answers",
+        n_held_out,
+        known["n_known"],
+    )
+    page.says("took {:.0f} MB at most", max(r["change"]["most_mb"] for r in rows))
+    page.says("the same passages {:.0f} MB", max(r["rebuild"]["most_mb"] for r in rows))
 
 
 def changing(page: Page) -> None:
@@ -251,6 +287,8 @@ def feedback(page: Page) -> None:
     page.says("From {} voted questions on", LEAST_QUERIES)
     page.says("(some {} before new weights", least_for_new_weights())
     page.says("that you have**, up to {}, not", POOL)
+    page.says("at most the {} newest", MOST_RETRIEVALS)
+    page.says("belongs to at most {} runs", MOST_RUNS)
     page.says("| {}, shared as a vote on the answer is", WEIGHTS["adopted"])
     page.says("exp({:.0f} · (support − {}))", STEEPNESS, EVEN)
     page.says("Parts below {} are dropped", LEAST_CREDIT)
@@ -262,11 +300,29 @@ def feedback(page: Page) -> None:
     page.says("the {:,} asked most", gaps.MOST_QUESTIONS)
     for label, (kind, sign) in SIGNALS.items():
         page.says(f"{label} {sign} |", WEIGHTS[kind])
+    page.says("verdicts-of-language-models) | {:.1f}, and then", WEIGHTS["judge"])
     page.lets("choice", "others from 0.0 to 1.0: a share")
     page.says("within {:.0f} s (`rephrased_within_s`", Config().rephrased_within_s)
     page.says("cosine at least {} of the way", ALIKE)
     page.says("worth {:.0f} comparisons)", TRUST_PRIOR)
     page.says("weighs 2 p − 1, from 0 to {}", MOST_TRUST)
+
+
+def training_sets(page: Page) -> None:
+    """docs/how-to/training-sets.md."""
+    train, dev, all_of_it = SPLITS.values()
+    page.says("{} % train, {} % dev and {} % test", train, dev - train, all_of_it - dev)
+    page.says("at most {} beside a right passage", MOST_NEGATIVES)
+    (run,) = page.result("exported_training")["runs"]
+    page.says("each of the {:,} train questions", run["n_asked"])
+    page.says("on the {:,} triplets of the split", run["rows"]["train"])
+    page.says("for the {:,} test questions", run["n_test"])
+    for name, of in (("nDCG@10", "nDCG@10"), ("recall@8", "R@8")):
+        found = run["measures"][of]
+        gain = found["difference"]
+        numbers = found["before"], found["after"], gain["mean"], gain["low"], gain["high"]
+        page.says("| " + name + " | {:.3f} | {:.3f} | +{:.3f} ({:.3f} to {:.3f}) |", *numbers)
+    page.lets("design", "with its 95 % interval over questions")
 
 
 def own_data(page: Page) -> None:

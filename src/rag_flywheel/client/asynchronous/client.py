@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import httpx
 
 from rag_flywheel.checks import (
+    NOT_GIVEN,
     as_python,
     check_candidates,
     check_k,
@@ -34,6 +35,7 @@ from rag_flywheel.client.sending import (
     passage_json,
     ranked,
     recorded_id,
+    retrieval_or_run,
     summed,
     tenant_body,
     tenant_query,
@@ -333,6 +335,7 @@ class AsyncClient:
         where: Filter | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
+        run_id: str | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: "Tenant | None" = None,
@@ -345,6 +348,7 @@ class AsyncClient:
             "record": record,
             "user_id": user_id,
             "session_id": session_id,
+            "run_id": run_id,
             **tenant_body(tenant, all_tenants),
         }
         return await self._answered("/retrieve", body)
@@ -404,6 +408,7 @@ class AsyncClient:
         where: Filter | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
+        run_id: str | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: "Tenant | None" = None,
@@ -427,16 +432,18 @@ class AsyncClient:
             "record": record,
             "user_id": user_id,
             "session_id": session_id,
+            "run_id": run_id,
             **tenant_body(tenant, all_tenants),
         }
         return await self._answered("/rerank", body)
 
     async def feedback(
         self,
-        retrieval_id: str | None,
-        passage_id: str,
-        verdict: Verdict,
+        retrieval_id: str | None = None,
+        passage_id: str = NOT_GIVEN,
+        verdict: Verdict = NOT_GIVEN,
         *,
+        run: str | None = None,
         user_id: str | None = None,
         reason: str | None = None,
         tenant: "Tenant | None" = None,
@@ -444,7 +451,7 @@ class AsyncClient:
     ) -> bool:
         """Record one vote, as `Flywheel.feedback`."""
         body = {
-            "retrieval_id": recorded_id(retrieval_id),
+            **retrieval_or_run(retrieval_id, run),
             "passage_id": passage_id,
             "verdict": verdict,
             "user_id": user_id,
@@ -476,9 +483,10 @@ class AsyncClient:
 
     async def answer_feedback(
         self,
-        retrieval_id: str | None,
-        verdict: Verdict,
+        retrieval_id: str | None = None,
+        verdict: Verdict = NOT_GIVEN,
         *,
+        run: str | None = None,
         answer: str | None = None,
         cited: Sequence[str] | None = None,
         user_id: str | None = None,
@@ -487,7 +495,7 @@ class AsyncClient:
     ) -> bool:
         """Record a verdict on a whole answer, as `Flywheel.answer_feedback`."""
         body = {
-            "retrieval_id": recorded_id(retrieval_id),
+            **retrieval_or_run(retrieval_id, run),
             "verdict": verdict,
             "answer": answer,
             "cited": None if cited is None else items("cited", cited, str),
@@ -498,9 +506,10 @@ class AsyncClient:
 
     async def relevance(
         self,
-        retrieval_id: str | None,
-        helpful: Mapping[str, bool],
+        retrieval_id: str | None = None,
+        helpful: Mapping[str, bool] = NOT_GIVEN,
         *,
+        run: str | None = None,
         user_id: str | None = None,
         tenant: "Tenant | None" = None,
         all_tenants: bool = False,
@@ -511,7 +520,7 @@ class AsyncClient:
                 f"relevance is {type(helpful).__name__}; expected {{passage id: True or False}}"
             )
         body = {
-            "retrieval_id": recorded_id(retrieval_id),
+            **retrieval_or_run(retrieval_id, run),
             "helpful": {id_: as_python(value) for id_, value in helpful.items()},
             "user_id": user_id,
             **tenant_body(tenant, all_tenants),
@@ -520,19 +529,22 @@ class AsyncClient:
 
     async def adopted(
         self,
-        retrieval_id: str | None,
+        retrieval_id: str | None = None,
         *,
+        run: str | None = None,
         used: bool,
         why: str = "",
+        cited: Sequence[str] | None = None,
         user_id: str | None = None,
         tenant: "Tenant | None" = None,
         all_tenants: bool = False,
     ) -> bool:
         """Record whether an answer was used, and why, as `Flywheel.adopted`."""
         body = {
-            "retrieval_id": recorded_id(retrieval_id),
+            **retrieval_or_run(retrieval_id, run),
             "used": used,
             "why": why,
+            "cited": None if cited is None else items("cited", cited, str),
             "user_id": user_id,
             **tenant_body(tenant, all_tenants),
         }
@@ -540,10 +552,11 @@ class AsyncClient:
 
     async def signal(
         self,
-        retrieval_id: str | None,
-        kind: Signal,
+        retrieval_id: str | None = None,
+        kind: Signal = NOT_GIVEN,
         value: object = None,
         *,
+        run: str | None = None,
         passage_id: str | None = None,
         user_id: str | None = None,
         tenant: "Tenant | None" = None,
@@ -551,7 +564,7 @@ class AsyncClient:
     ) -> bool:
         """Record what a user did with an answer, as `Flywheel.signal`."""
         body = {
-            "retrieval_id": recorded_id(retrieval_id),
+            **retrieval_or_run(retrieval_id, run),
             "kind": kind,
             "value": as_python(value),
             "passage_id": passage_id,
@@ -559,6 +572,22 @@ class AsyncClient:
             **tenant_body(tenant, all_tenants),
         }
         return bool(await self._record("/signals", body))
+
+    async def link_run(
+        self,
+        retrieval_id: str | None,
+        run_id: str,
+        *,
+        tenant: "Tenant | None" = None,
+        all_tenants: bool = False,
+    ) -> None:
+        """Store that a retrieval belongs to a run, as `Flywheel.link_run`."""
+        body = {
+            "retrieval_id": recorded_id(retrieval_id),
+            "run_id": run_id,
+            **tenant_body(tenant, all_tenants),
+        }
+        await self._to.send(None, "/runs", body)
 
     async def votes_behind(
         self, hit: Hit, *, tenant: "Tenant | None" = None, all_tenants: bool = False
@@ -570,17 +599,18 @@ class AsyncClient:
 
     async def correct(
         self,
-        retrieval_id: str | None,
+        retrieval_id: str | None = None,
         passage_id: str | None = None,
         text: str | None = None,
         *,
+        run: str | None = None,
         user_id: str | None = None,
         tenant: "Tenant | None" = None,
         all_tenants: bool = False,
     ) -> bool:
         """Record the passage that a user names, or the answer that a user writes, as `Flywheel.correct`."""
         body = {
-            "retrieval_id": recorded_id(retrieval_id),
+            **retrieval_or_run(retrieval_id, run),
             "passage_id": passage_id,
             "text": text,
             "user_id": user_id,
@@ -590,16 +620,17 @@ class AsyncClient:
 
     async def missing(
         self,
-        retrieval_id: str | None,
+        retrieval_id: str | None = None,
         note: str = "",
         *,
+        run: str | None = None,
         user_id: str | None = None,
         tenant: "Tenant | None" = None,
         all_tenants: bool = False,
     ) -> bool:
         """Record that a user reports a missing answer, as `Flywheel.missing`."""
         body = {
-            "retrieval_id": recorded_id(retrieval_id),
+            **retrieval_or_run(retrieval_id, run),
             "note": note,
             "user_id": user_id,
             **tenant_body(tenant, all_tenants),

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Response
 
+from rag_flywheel.capture.runs import Run
+from rag_flywheel.capture.votes import check_retrieval_id
 from rag_flywheel.records import Vote
 from rag_flywheel.service.bodies import (
     AdoptedBody,
@@ -13,10 +15,11 @@ from rag_flywheel.service.bodies import (
     AnswerFeedbackBody,
     CorrectionBody,
     MissingBody,
+    OfARetrieval,
     OneVote,
     RelevanceBody,
+    RunBody,
     SignalBody,
-    Tenanted,
     VoteBody,
     VotesBody,
 )
@@ -40,17 +43,43 @@ def record(
 @router.post("/feedback", response_model=Recorded)
 def feedback(body: VoteBody, call: Voter) -> Response:
     """Record one vote on a hit; `retract` withdraws the user's last one."""
-    return _votes(call, body, [body])
+    named = call.tenant(body.tenant, body.all_tenants)
+    (id_,) = _about(call, named, body, lambda run: [run.showing(body.passage_id)])
+    vote = OneVote(
+        retrieval_id=id_,
+        passage_id=body.passage_id,
+        verdict=body.verdict,
+        user_id=body.user_id,
+        reason=body.reason,
+    )
+    return _votes(call, named, [vote])
 
 
 @router.post("/feedback-many", response_model=Recorded)
 def feedback_many(body: VotesBody, call: Voter) -> Response:
     """Record many votes, all or none."""
-    return _votes(call, body, body.votes)
+    return _votes(call, call.tenant(body.tenant, body.all_tenants), body.votes)
 
 
-def _votes(call: Call, body: Tenanted, given: Sequence[OneVote]) -> Response:
-    named = call.tenant(body.tenant, body.all_tenants)
+def _about(
+    call: Call, named: TenantArguments, body: OfARetrieval, choose: Callable[[Run], list[str]]
+) -> list[str]:
+    """The retrieval that a call names, or those chosen of the run that it names."""
+    if body.run is None:
+        return [check_retrieval_id(body.retrieval_id)]
+    return choose(call.fw.run(body.retrieval_id, body.run, **named))
+
+
+def _cited(
+    call: Call, named: TenantArguments, body: OfARetrieval, cited: list[str] | None
+) -> dict[str, list[str] | None]:
+    """By the id of each retrieval that a verdict on an answer is about: the passages that it rests on."""
+    if body.run is None:
+        return {check_retrieval_id(body.retrieval_id): cited}
+    return call.fw.run(body.retrieval_id, body.run, **named).citing(cited)
+
+
+def _votes(call: Call, named: TenantArguments, given: Sequence[OneVote]) -> Response:
     votes = [
         Vote(each.retrieval_id, each.passage_id, each.verdict, each.user_id, each.reason)
         for each in given
@@ -66,81 +95,88 @@ def _votes(call: Call, body: Tenanted, given: Sequence[OneVote]) -> Response:
 def relevance(body: RelevanceBody, call: Voter) -> Response:
     """Record a vote on each of these hits, all or none: helpful where true, else harmful."""
     named = call.tenant(body.tenant, body.all_tenants)
-    casts = [
-        Cast("vote", body.retrieval_id, body.user_id, id_, "helpful" if helpful else "harmful")
-        for id_, helpful in body.helpful.items()
+    passages = list(body.helpful)
+    if body.run is None:
+        ids = [check_retrieval_id(body.retrieval_id)] * len(passages)
+    else:
+        run = call.fw.run(body.retrieval_id, body.run, **named)
+        ids = [run.showing(passage) for passage in passages]
+    votes = [
+        OneVote(
+            retrieval_id=id_,
+            passage_id=passage,
+            verdict="helpful" if body.helpful[passage] else "harmful",
+            user_id=body.user_id,
+        )
+        for id_, passage in zip(ids, passages, strict=True)
     ]
-    write = partial(
-        call.fw.relevance, body.retrieval_id, body.helpful, user_id=body.user_id, **named
-    )
-    return record(call, named, casts, write)
+    return _votes(call, named, votes)
 
 
 @router.post("/answer-feedback", response_model=Recorded)
 def answer_feedback(body: AnswerFeedbackBody, call: Voter) -> Response:
     """Record a verdict on a whole answer, divided among the passages that it rests on."""
     named = call.tenant(body.tenant, body.all_tenants)
-    write = partial(
-        call.fw.answer_feedback,
-        body.retrieval_id,
-        body.verdict,
-        answer=body.answer,
-        cited=body.cited,
-        user_id=body.user_id,
-        **named,
-    )
-    cast = Cast("answer", body.retrieval_id, body.user_id, verdict=body.verdict)
-    return record(call, named, [cast], write)
+    cited = _cited(call, named, body, body.cited)
+
+    def write(id_: str) -> bool:
+        return call.fw.answer_feedback(
+            id_,
+            body.verdict,
+            answer=body.answer,
+            cited=cited[id_],
+            user_id=body.user_id,
+            **named,
+        )
+
+    casts = [Cast("answer", id_, body.user_id, verdict=body.verdict) for id_ in cited]
+    return record(call, named, casts, lambda: sum(map(write, cited)))
 
 
 @router.post("/adopted", response_model=Recorded)
 def adopted(body: AdoptedBody, call: Voter) -> Response:
     """Record whether an answer was used."""
     named = call.tenant(body.tenant, body.all_tenants)
-    write = partial(
-        call.fw.adopted,
-        body.retrieval_id,
-        used=body.used,
-        why=body.why,
-        user_id=body.user_id,
-        **named,
-    )
-    cast = Cast("adopted", body.retrieval_id, body.user_id)
-    return record(call, named, [cast], write)
+    cited = _cited(call, named, body, body.cited)
+
+    def write(id_: str) -> bool:
+        return call.fw.adopted(
+            id_, used=body.used, why=body.why, cited=cited[id_], user_id=body.user_id, **named
+        )
+
+    casts = [Cast("adopted", id_, body.user_id) for id_ in cited]
+    return record(call, named, casts, lambda: sum(map(write, cited)))
 
 
 @router.post("/signals", response_model=Recorded)
 def signal(body: SignalBody, call: Voter) -> Response:
     """Record what a user did with an answer, or with one passage of it."""
     named = call.tenant(body.tenant, body.all_tenants)
-    write = partial(
-        call.fw.signal,
-        body.retrieval_id,
-        body.kind,
-        body.value,
-        passage_id=body.passage_id,
-        user_id=body.user_id,
-        **named,
-    )
-    cast = Cast(body.kind, body.retrieval_id, body.user_id, body.passage_id)
-    return record(call, named, [cast], write)
+    ids = _about(call, named, body, lambda run: run.meant(body.passage_id))
+
+    def write(id_: str) -> bool:
+        return call.fw.signal(
+            id_,
+            body.kind,
+            body.value,
+            passage_id=body.passage_id,
+            user_id=body.user_id,
+            **named,
+        )
+
+    casts = [Cast(body.kind, id_, body.user_id, body.passage_id) for id_ in ids]
+    return record(call, named, casts, lambda: sum(map(write, ids)))
 
 
 @router.post("/corrections", response_model=Recorded)
 def correct(body: CorrectionBody, call: Voter) -> Response:
     """Record the passage that a user names as the answer, or the answer that a user writes."""
     named = call.tenant(body.tenant, body.all_tenants)
-    write = partial(
-        call.fw.correct,
-        body.retrieval_id,
-        body.passage_id,
-        body.text,
-        user_id=body.user_id,
-        **named,
-    )
-    cast = Cast("correction", body.retrieval_id, body.user_id, body.passage_id)
+    (id_,) = _about(call, named, body, lambda run: [run.newest])
+    write = partial(call.fw.correct, id_, body.passage_id, body.text, user_id=body.user_id, **named)
+    cast = Cast("correction", id_, body.user_id, body.passage_id)
     if body.passage_id is None:  # a text waits for review once, however often it is sent
-        call.count_votes((body.user_id, body.retrieval_id))
+        call.count_votes((body.user_id, id_))
         return recorded(write())
     return record(call, named, [cast], write)
 
@@ -149,8 +185,17 @@ def correct(body: CorrectionBody, call: Voter) -> Response:
 def missing(body: MissingBody, call: Voter) -> Response:
     """Record that a user reports a missing answer; the same one twice is one."""
     named = call.tenant(body.tenant, body.all_tenants)
-    call.count_votes((body.user_id, body.retrieval_id))
-    return recorded(call.fw.missing(body.retrieval_id, body.note, user_id=body.user_id, **named))
+    (id_,) = _about(call, named, body, lambda run: [run.newest])
+    call.count_votes((body.user_id, id_))
+    return recorded(call.fw.missing(id_, body.note, user_id=body.user_id, **named))
+
+
+@router.post("/runs", status_code=204)
+def link_run(body: RunBody, call: Annotated[Call, needs("read")]) -> Response:
+    """Store that a retrieval belongs to a run, so that feedback may name the run."""
+    named = call.tenant(body.tenant, body.all_tenants)
+    call.fw.link_run(body.retrieval_id, body.run_id, **named)
+    return Response(status_code=204)
 
 
 @router.put("/retrievals/{retrieval_id:path}/answer", status_code=204)

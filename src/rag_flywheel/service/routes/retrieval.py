@@ -8,7 +8,12 @@ from fastapi import APIRouter, Response
 
 from rag_flywheel.records import Candidate, Retrieval
 from rag_flywheel.service.answers import answer, schema_of
-from rag_flywheel.service.bodies import RankManyBody, RerankBody, RetrieveBody, RetrieveManyBody
+from rag_flywheel.service.bodies import (
+    RankManyBody,
+    RerankBody,
+    RetrieveBody,
+    RetrieveManyBody,
+)
 from rag_flywheel.service.calls import Call, KeyRoute, needs
 from rag_flywheel.service.problems import READS
 from rag_flywheel.service.tokens import Token
@@ -35,6 +40,7 @@ def retrieve(body: RetrieveBody, call: Reader) -> Response:
         where=body.where,
         user_id=body.user_id,
         session_id=body.session_id,
+        run_id=body.run_id,
         record=body.record,
         min_relevance=body.min_relevance,
         **named,
@@ -87,6 +93,7 @@ def rerank(body: RerankBody, call: Reader) -> Response:
         where=body.where,
         user_id=body.user_id,
         session_id=body.session_id,
+        run_id=body.run_id,
         record=body.record,
         min_relevance=body.min_relevance,
         **named,

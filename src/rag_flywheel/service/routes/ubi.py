@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from rag_flywheel.errors import InputError, UnknownIdError
-from rag_flywheel.service import ubi
+from rag_flywheel.formats import ubi
 from rag_flywheel.service.answers import answer
 from rag_flywheel.service.bodies import Tenants
 from rag_flywheel.service.calls import Call, TenantArguments, needs

@@ -16,7 +16,7 @@ from rag_flywheel.records import Signal, Verdict
 Target: TypeAlias = Literal["ubi_events", "ubi_queries"]
 Document: TypeAlias = Mapping[str, Any]
 _BULK = {"index", "create"}
-_VERDICTS: Mapping[str, Verdict] = {
+VERDICTS: Mapping[str, Verdict] = {
     "thumbs_up": "helpful",
     "thumbsup": "helpful",
     "like": "helpful",
@@ -29,7 +29,7 @@ _VERDICTS: Mapping[str, Verdict] = {
     "harmful": "harmful",
     "retract": "retract",
 }
-_SIGNALS: Mapping[str, Signal] = {
+SIGNALS: Mapping[str, Signal] = {
     "copy": "copied",
     "copied": "copied",
     "accepted": "accepted",
@@ -77,8 +77,8 @@ def said(document: Document) -> Said | None:
     return Said(
         query,
         name[:100],
-        _VERDICTS.get(name),
-        _SIGNALS.get(name),
+        VERDICTS.get(name),
+        SIGNALS.get(name),
         _object_id(document),
         user if isinstance(user, str) and user.strip() else None,
     )

@@ -102,7 +102,7 @@ def voted(fw: Flywheel, help_desk: list[Passage]) -> Flywheel:
 def test_grades_are_what_the_standing_votes_on_present_texts_say(
     voted: Flywheel, tmp_path: Path
 ) -> None:
-    report = voted.export(tmp_path / "out")
+    report = voted.export.beir(tmp_path / "out")
     found = read_beir(tmp_path / "out")
     assert [p.id for p in found.passages] == ["cats", "long", "old", "refund", "reset", "secret"]
     assert {p.id: (p.text, p.title) for p in found.passages} == {
@@ -112,7 +112,11 @@ def test_grades_are_what_the_standing_votes_on_present_texts_say(
         query_id("reset password"): {"long": 1, "refund": 0, "reset": 1},
         query_id("thirty days"): {"refund": 1},
     }
-    assert report == ExportReport(n_passages=6, n_queries=2, n_judgments=4, n_left_out=2)
+    assert report == ExportReport(
+        str(tmp_path / "out"),
+        {"passages": 6, "questions": 2, "judgments": 4},
+        {"questions without a helpful passage": 2},
+    )
     queries = {line["_id"]: line["text"] for line in lines(tmp_path / "out" / "queries.jsonl")}
     texts = ["reset password", "thirty days", "kittens", "a tie alone"]
     assert queries == {query_id(text): text for text in texts}
@@ -128,7 +132,7 @@ def test_grades_are_what_the_standing_votes_on_present_texts_say(
 
 
 def test_the_readme_counts_and_states_the_limits(voted: Flywheel, tmp_path: Path) -> None:
-    voted.export(tmp_path / "out")
+    voted.export.beir(tmp_path / "out")
     text = " ".join((tmp_path / "out" / "README.md").read_text(encoding="utf-8").split())
     splits = [split_by_hand(q) for q in ("reset password", "thirty days")]
     numbers = [splits.count(s) for s in ("train", "dev", "test")]
@@ -144,9 +148,9 @@ def test_the_readme_counts_and_states_the_limits(voted: Flywheel, tmp_path: Path
 
 
 def test_the_same_folder_gives_the_same_bytes(voted: Flywheel, tmp_path: Path) -> None:
-    voted.export(tmp_path / "a")
+    voted.export.beir(tmp_path / "a")
     (tmp_path / "b").mkdir()
-    voted.export(str(tmp_path / "b"))
+    voted.export.beir(str(tmp_path / "b"))
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     filled = {split_by_hand(q) for q in ("reset password", "thirty days")}
     assert set(contents(tmp_path / "a")) == {
@@ -167,7 +171,7 @@ def test_a_query_stays_in_its_split_whatever_is_added(
         for text in part:
             vote(fw, text, {("ann", "reset"): "helpful"})
         fw.add([Passage(f"more{len(found)}", f"text {len(found)}")])
-        fw.export(tmp_path / str(len(found)))
+        fw.export.beir(tmp_path / str(len(found)))
         splits = read_beir(tmp_path / str(len(found))).splits
         found.append({t: name for name, s in splits.items() for t in s.queries.values()})
     assert found[1] == {text: split_by_hand(text) for text in texts}
@@ -184,8 +188,9 @@ def test_tenants_have_queries_of_their_own_in_the_same_split(
         vote(fw, "text", {("ann", "x1"): "helpful"}, {"team": "x"})
         vote(fw, "text", {("ann", "y1"): "helpful", ("bob", "y2"): "harmful"}, {"team": "y"})
         vote(fw, "text", {("ann", "x2"): "helpful"})
-        report = fw.export(tmp_path / "out")
-    assert report == ExportReport(n_passages=4, n_queries=3, n_judgments=4, n_left_out=0)
+        report = fw.export.beir(tmp_path / "out")
+    assert report.written == {"passages": 4, "questions": 3, "judgments": 4}
+    assert report.left_out == {}
     found = grades(read_beir(tmp_path / "out"))
     queries = lines(tmp_path / "out" / "queries.jsonl")
     by_tenant = {q.get("metadata", {}).get("tenant"): q["_id"] for q in queries}
@@ -209,9 +214,9 @@ def test_votes_that_a_rollback_holds_back_are_not_exported(
     vote(fw, "after", {("ann", "reset"): "helpful"})
     fw.refresh()
     fw.rollback(version)
-    fw.export(tmp_path / "held")
+    fw.export.beir(tmp_path / "held")
     fw.release()
-    fw.export(tmp_path / "released")
+    fw.export.beir(tmp_path / "released")
     assert set(grades(read_beir(tmp_path / "held"))) == {query_id("before")}
     assert set(grades(read_beir(tmp_path / "released"))) == {query_id("before"), query_id("after")}
 
@@ -223,14 +228,14 @@ def test_votes_cast_on_an_own_candidate_count_once_the_text_is_in_the_index(
     for hit in shown.hits:
         fw.feedback(shown.id, hit.passage_id, "helpful")
     fw.add([Passage("a", "some text")])
-    fw.export(tmp_path / "out")
+    fw.export.beir(tmp_path / "out")
     assert grades(read_beir(tmp_path / "out")) == {query_id("q"): {"a": 1}}
 
 
 def test_an_index_without_votes_or_passages_can_be_read_back(fw: Flywheel, tmp_path: Path) -> None:
-    assert fw.export(tmp_path / "a") == ExportReport(0, 0, 0, 0)
+    assert set(fw.export.beir(tmp_path / "a").written.values()) == {0}
     fw.add([Passage("p", "some words")])
-    assert fw.export(tmp_path / "new" / "b") == ExportReport(1, 0, 0, 0)
+    assert fw.export.beir(tmp_path / "new" / "b").written["passages"] == 1
     found = read_beir(tmp_path / "new" / "b")
     assert {name: split.queries for name, split in found.splits.items()} == {"train": {}}
 
@@ -240,7 +245,7 @@ def test_odd_ids_and_texts_come_back(fw: Flywheel, tmp_path: Path) -> None:
     fw.add([Passage(text, f"text of {text}", f"title of {text}") for text in odd])
     query = "one\nline\r\x85 and\u2028more"
     vote(fw, query, {("ann", text): "helpful" for text in odd})
-    fw.export(tmp_path / "out")
+    fw.export.beir(tmp_path / "out")
     found = read_beir(tmp_path / "out")
     assert {p.id: (p.text, p.title) for p in found.passages} == {
         text: (f"text of {text}", f"title of {text}") for text in odd
@@ -252,7 +257,7 @@ def test_odd_ids_and_texts_come_back(fw: Flywheel, tmp_path: Path) -> None:
 def test_more_passages_than_are_held_at_once(fw: Flywheel, tmp_path: Path) -> None:
     given = [Passage(f"p{i:04d}", f"word{i % 7}") for i in range(1201)]
     fw.add(reversed(given))
-    assert fw.export(tmp_path / "out").n_passages == 1201
+    assert fw.export.beir(tmp_path / "out").written["passages"] == 1201
     assert read_beir(tmp_path / "out").passages == given
 
 
@@ -273,10 +278,10 @@ def test_an_export_that_fails_in_the_middle_leaves_nothing(voted: Flywheel, tmp_
     before = sorted(tmp_path.iterdir())
     for name in ("out", "empty"):
         with largest_file(2_000_000), pytest.raises(DiskFullError, match="no space to write"):
-            voted.export(tmp_path / name)
+            voted.export.beir(tmp_path / name)
         assert sorted(tmp_path.iterdir()) == before
     assert list((tmp_path / "empty").iterdir()) == []
-    assert voted.export(tmp_path / "empty").n_passages == 7
+    assert voted.export.beir(tmp_path / "empty").written["passages"] == 7
     assert len(read_beir(tmp_path / "empty").passages) == 7
 
 
@@ -289,15 +294,15 @@ def test_it_refuses_what_it_would_overwrite(voted: Flywheel, tmp_path: Path) -> 
         (tmp_path / "file", "file is a file; expected the name of a new folder"),
         (tmp_path / "kb", "kb is in the index folder"),
         (tmp_path / "kb" / "new", "new is in the index folder"),
-        (None, "path is NoneType"),
+        (None, "to is None; expected the name of a new folder"),
     ):
         with pytest.raises(InputError, match=words):
-            voted.export(path)  # type: ignore[arg-type]
+            voted.export.beir(path)  # type: ignore[arg-type]
     assert (tmp_path / "full" / "note.txt").read_text() == "mine"
     assert not (tmp_path / "kb" / "new").exists()
     voted.close()
     with pytest.raises(ClosedError):
-        voted.export(tmp_path / "out")
+        voted.export.beir(tmp_path / "out")
 
 
 def command(*words: str) -> str:
@@ -314,12 +319,18 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with Flywheel.open("kb", encoder="fakes:word_encoder") as fw:
         fw.add([Passage("a", "one two")])
         vote(fw, "two", {("ann", "a"): "helpful"})
-    expected = {"n_passages": 1, "n_queries": 1, "n_judgments": 1, "n_left_out": 0}
-    expected["n_without_words"] = 0
-    assert json.loads(command("export", "new", "--index", "kb", "--json")) == expected
+    expected = {
+        "path": str(tmp_path / "new"),
+        "written": {"passages": 1, "questions": 1, "judgments": 1},
+        "left_out": {},
+        "version": None,
+    }
+    assert (
+        json.loads(command("export", "beir", "--to", "new", "--index", "kb", "--json")) == expected
+    )
     assert grades(read_beir(tmp_path / "new")) == {query_id("two"): {"a": 1}}
-    said = command("export", "other", "--index", "kb")
-    assert said.startswith("other: 1 passage, 1 query, 1 grade; left out: 0 queries")
+    said = command("export", "beir", "--to", "other", "--index", "kb")
+    assert said == f"{tmp_path / 'other'} (passages: 1, questions: 1, judgments: 1)\n"
 
 
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a shell")

@@ -1,0 +1,61 @@
+"""Chooses the reader of a tool's files, and tells how far it is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from rag_flywheel.disk import disk_errors
+from rag_flywheel.errors import InputError
+from rag_flywheel.formats.imported import Reading
+from rag_flywheel.formats.json_values import ReadBytes
+from rag_flywheel.formats.tools.langfuse import read_langfuse
+from rag_flywheel.formats.tools.langsmith import read_langsmith
+from rag_flywheel.formats.tools.phoenix import read_phoenix
+from rag_flywheel.formats.tools.tables import read_table
+from rag_flywheel.formats.tools.trec import read_trec
+from rag_flywheel.formats.tools.ubi import read_ubi
+from rag_flywheel.records import Progress
+
+Tool: TypeAlias = Literal["langfuse", "phoenix", "langsmith", "ubi", "trec", "csv"]
+"""Whose files are read."""
+TOOLS: tuple[str, ...] = get_args(Tool)
+
+
+def read_tool(
+    tool: Tool, paths: Sequence[Path], id_key: str | None, progress: Progress | None
+) -> Reading:
+    """What files of a tool say, one record at a time. id_key: the metadata key of the passage id, None: the
+    usual ones. Raises InputError, OSError."""
+    read = _told(progress)
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"no file {path}; expected files that {tool} exported")
+    if tool == "trec":
+        with disk_errors(paths[0] if paths else Path()):
+            yield from read_trec(list(paths), read)
+        return
+    for path in paths:
+        with disk_errors(path):
+            yield from _read(tool, path, id_key, read)
+
+
+def _read(tool: Tool, path: Path, id_key: str | None, read: ReadBytes | None) -> Reading:
+    if tool == "langfuse":
+        return read_langfuse(path, id_key, read)
+    if tool == "phoenix":
+        return read_phoenix(path, id_key, read)
+    if tool == "langsmith":
+        return read_langsmith(path, id_key, read)
+    if tool == "ubi":
+        return read_ubi(path, read)
+    return read_table(path, read)
+
+
+def _told(progress: Progress | None) -> ReadBytes | None:
+    if progress is None:
+        return None
+
+    def read(path: Path, done: int, total: int) -> None:
+        progress(f"read: {path.name}", done, total)
+
+    return read

@@ -1,0 +1,1 @@
+"""Adapters for frameworks and agents; each module imports its library only when it is used."""

@@ -1,0 +1,175 @@
+"""Retrievals and votes that came in from other tools: under which keys, and what became of them.
+
+A key outlasts what it stands for, so that a retrieval or vote that was deleted does not come in again.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rag_flywheel.store import column_checks
+from rag_flywheel.store.database import in_chunks, scalar
+from rag_flywheel.store.retrievals import (
+    LoggedHit,
+    hits_text,
+    read_hits,
+    read_query_hash,
+    read_tenant,
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands under a key. rid: the row of the retrieval, None: it was deleted since; seq: the event,
+    None: it is the retrieval itself."""
+
+    key: bytes
+    external: str | None
+    rid: int | None
+    seq: int | None = None
+
+
+def append_entries(conn: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    """Note what came in."""
+    conn.executemany(
+        "INSERT INTO imports (key, external, rid, seq) VALUES (?, ?, ?, ?)",
+        [(e.key, e.external, e.rid, e.seq) for e in entries],
+    )
+
+
+def rows_of(conn: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, int | None]:
+    """By each of these keys that came in: the row of its retrieval, None: it was deleted since."""
+    rows = in_chunks(conn, "SELECT key, rid FROM imports WHERE key IN (%s)", keys)
+    return {
+        column_checks.hashed("imports.key", key): column_checks.optional_whole("imports.rid", rid)
+        for key, rid in rows
+    }
+
+
+def link_runs(conn: sqlite3.Connection, pairs: Sequence[tuple[str, int]]) -> None:
+    """Store which runs, as hashes, imported retrievals, by their rows, were inside of."""
+    conn.executemany("INSERT OR IGNORE INTO runs (run, rid) VALUES (?, ?)", pairs)
+
+
+def rows_of_run(conn: sqlite3.Connection, run: str, n: int) -> list[int]:
+    """The rows of the n newest retrievals inside of a run, given as a hash."""
+    rows = conn.execute("SELECT rid FROM runs WHERE run = ? ORDER BY rid DESC LIMIT ?", (run, n))
+    return sorted(column_checks.whole("runs.rid", row[0]) for row in rows)
+
+
+def rank_of(hit: LoggedHit, place: int | None) -> int | None:
+    """The rank that a hit was shown at; place: where it stands among the hits."""
+    rank = hit.parts.get(column_checks.RANK, place)
+    return None if rank is None else int(rank)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A stored retrieval that votes are on. tenant: as JSON; query: "" where its words are not stored."""
+
+    rid: int
+    id: str
+    at: float
+    tenant: str | None
+    user_id: str | None
+    query: str
+    query_hash: bytes
+    imported: bool
+    hits: Sequence[LoggedHit]
+
+
+def targets(conn: sqlite3.Connection, rids: Sequence[int]) -> dict[int, Target]:
+    """These retrievals, by their rows; those that are no longer stored are left out."""
+    sql = (
+        "SELECT rid, id, at, tenant, user_id, query, query_hash, source IS NOT NULL, hits "
+        "FROM retrievals WHERE rid IN (%s)"
+    )
+    return {
+        int(rid): Target(
+            int(rid),
+            column_checks.text("retrievals.id", id_),
+            column_checks.seconds("retrievals.at", at),
+            read_tenant(tenant),
+            column_checks.optional_text("retrievals.user_id", user),
+            column_checks.text("retrievals.query", query),
+            read_query_hash(query_hash),
+            bool(imported),
+            read_hits(hits),
+        )
+        for rid, id_, at, tenant, user, query, query_hash, imported, hits in in_chunks(
+            conn, sql, rids
+        )
+    }
+
+
+def is_cast(
+    conn: sqlite3.Connection, rid: int, pid: int | None, kind: str, verdict: str, at: float
+) -> bool:
+    """Whether the very same feedback on a retrieval, within a second, is recorded; pid: of a vote on a
+    hit."""
+    if kind == "vote":
+        found = scalar(
+            conn,
+            "SELECT 1 FROM votes WHERE rid = ? AND pid = ? AND verdict = ? AND abs(at - ?) < 1.0 LIMIT 1",
+            (rid, pid, verdict, at),
+        )
+    else:
+        found = scalar(
+            conn,
+            "SELECT 1 FROM answer_votes v WHERE rid = ? AND kind = ? AND verdict = ? AND abs(at - ?) < 1.0 "
+            "AND (? IS NULL OR EXISTS (SELECT 1 FROM credits c WHERE c.seq = v.seq AND c.pid = ?)) LIMIT 1",
+            (rid, kind, verdict, at, pid, pid),
+        )
+    return found is not None
+
+
+def replace_hits(conn: sqlite3.Connection, rid: int, hits: Sequence[LoggedHit]) -> None:
+    """Store what an imported retrieval showed, of which another file told more."""
+    conn.execute(
+        "UPDATE retrievals SET hits = ? WHERE rid = ? AND source IS NOT NULL",
+        (hits_text(hits), rid),
+    )
+
+
+def fill_in(
+    conn: sqlite3.Connection, found: Sequence[tuple[str | None, str | None, str | None, int]]
+) -> None:
+    """Store the (user, session, answer) of imported retrievals, by their rows, that had none; of those that
+    were made anonymous, and of users who opted out, nothing."""
+    conn.executemany(
+        "UPDATE retrievals SET user_id = coalesce(user_id, ?), session_id = coalesce(session_id, ?), "
+        "answer = coalesce(answer, ?) WHERE rid = ? AND source IS NOT NULL AND folded IS NULL "
+        "AND NOT EXISTS (SELECT 1 FROM opted_out o WHERE o.user_id = coalesce(retrievals.user_id, ?))",
+        [(user, session, answer, rid, user) for user, session, answer, rid in found],
+    )
+
+
+_GONE = (
+    "NOT EXISTS (SELECT 1 FROM retrievals r WHERE r.rid = imports.rid) OR (seq IS NOT NULL AND "
+    + " AND ".join(
+        f"NOT EXISTS (SELECT 1 FROM {table} t WHERE t.seq = imports.seq)"
+        for table in ("votes", "answer_votes", "notes")
+    )
+    + ")"
+)
+_FORGET = f"UPDATE imports SET external = NULL, rid = NULL, seq = NULL WHERE ({_GONE}) AND "
+
+
+def forget_all_deleted(conn: sqlite3.Connection) -> None:
+    """Keep nothing but the keys of what is no longer stored."""
+    conn.execute(_FORGET + "rid IS NOT NULL")
+
+
+def forget_deleted(
+    conn: sqlite3.Connection, retrievals: Sequence[int], events: Sequence[int]
+) -> None:
+    """The same for these retrievals with all on them, and for these events."""
+    conn.executemany(_FORGET + "rid = ?", [(rid,) for rid in retrievals])
+    conn.executemany(_FORGET + "seq = ?", [(seq,) for seq in events])
+
+
+def make_anonymous(conn: sqlite3.Connection, retrievals: Sequence[int]) -> None:
+    """Take away the external ids of these retrievals and of the votes on them."""
+    conn.executemany(
+        "UPDATE imports SET external = NULL WHERE rid = ?", [(rid,) for rid in retrievals]
+    )
