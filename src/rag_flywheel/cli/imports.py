@@ -18,7 +18,7 @@ Files = Annotated[
 ]
 MaybeFiles = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[FILE...]", help="Files that the tool exported; or --live."),
+    typer.Argument(metavar="FILE", help="Files that the tool exported; or --live."),
 ]
 Live = Annotated[
     bool,

@@ -16,9 +16,10 @@ from rag_flywheel.checks import check_one_of, check_optional_text
 from rag_flywheel.errors import ConfigError, InputError
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.integrations.live.asked import Asked, Moment, Rows, moment_of
-from rag_flywheel.records import ImportReport, Progress, Tenant
+from rag_flywheel.records import ImportReport, Progress
 from rag_flywheel.report.progress import Bars, as_progress
 from rag_flywheel.store import wall_clock
+from rag_flywheel.store.tenants import Tenant
 
 LiveTool: TypeAlias = Literal["langfuse", "phoenix", "langsmith"]
 """Whose API is asked."""

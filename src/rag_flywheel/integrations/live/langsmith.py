@@ -52,7 +52,7 @@ def fetch(asked: Asked, rows: Rows) -> None:
         raise
     except (LangSmithError, OSError) as error:  # OSError: what requests raises
         raise failed("LangSmith", url, str(error), _status_of(error), _KEY) from None
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         problem = f"with what its client cannot read: {error}"
         raise failed("LangSmith", url, problem, 200, _KEY) from None
 
