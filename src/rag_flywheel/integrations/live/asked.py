@@ -17,6 +17,7 @@ Moment: TypeAlias = str | float | datetime
 Told: TypeAlias = Callable[[int], None]
 """Takes the number of rows fetched so far."""
 _REFUSED = (401, 403)
+_NOT_FOUND = 404
 _DETAIL = 200  # characters of what a server said
 
 
@@ -82,7 +83,10 @@ def failed(tool: str, url: str, problem: str, status: int | None, keys: str) -> 
             f"{tool} at {url} refused the keys ({status}: {short}); expected those of a project there in "
             f"{keys}. Nothing was imported"
         )
-    answered = "cannot be reached" if status is None else f"answered {status}"
-    return ServiceError(
-        f"{tool} at {url} {answered}: {short}. Nothing was imported; repeat the command"
-    )
+    if status is None:
+        what, to_do = "cannot be reached", "see that the address is right, and repeat the command"
+    elif status == _NOT_FOUND:
+        what, to_do = "answered 404", "the address or the project is wrong, or the server too old"
+    else:
+        what, to_do = f"answered {status}", "repeat the command later"
+    return ServiceError(f"{tool} at {url} {what}: {short}. Nothing was imported; {to_do}")

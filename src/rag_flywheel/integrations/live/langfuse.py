@@ -6,6 +6,7 @@ before the period bring these traces along.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ _OBSERVATIONS = 1000  # a page; the same
 _WITH_TEXTS = 100  # a page of observations with their inputs and outputs, which may be long
 _TEXTS = "core,basic,io"  # io: not given unless it is asked for
 _RETRIES = {"max_retries": 5}
+_WAITS_S = 1.0, 4.0
 
 
 def fetch(asked: Asked, rows: Rows) -> None:
@@ -87,11 +89,21 @@ def _all(ask: Callable[..., Any], **options: Any) -> Iterator[dict[str, Any]]:
     given = {name: value for name, value in options.items() if value is not None}
     cursor: str | None = None
     while True:
-        page = ask(**given, cursor=cursor, request_options=_RETRIES)
+        page = _page(ask, **given, cursor=cursor, request_options=_RETRIES)
         yield from (row.dict() for row in page.data)
         if not (page.meta.cursor and page.data) or page.meta.cursor == cursor:
             return
         cursor = page.meta.cursor
+
+
+def _page(ask: Callable[..., Any], **given: Any) -> Any:
+    """A page; its client asks again by itself where the server says so, but not when a connection ends."""
+    for wait_s in _WAITS_S:
+        try:
+            return ask(**given)
+        except httpx.TransportError:
+            time.sleep(wait_s)
+    return ask(**given)
 
 
 def _trace_of(score: Mapping[str, Any]) -> set[str]:

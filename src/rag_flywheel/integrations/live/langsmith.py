@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from langsmith import APIError, APIStatusError, Client, Langsmith
-from langsmith.utils import LangSmithError, get_tracer_project
+from langsmith.utils import LangSmithError, LangSmithNotFoundError, get_tracer_project
 
 from rag_flywheel.errors import ConfigError, FlywheelError
 from rag_flywheel.integrations.live.asked import Asked, Rows, failed
@@ -109,7 +109,9 @@ def _runs(api: Langsmith, project: str, **asked: Any) -> Iterator[dict[str, Any]
 
 
 def _status_of(error: Exception) -> int | None:
-    """The status of an answer that its client took for an error."""
+    """The status of an answer that its client took for an error; 404 for a project that is not there."""
+    if isinstance(error, LangSmithNotFoundError):
+        return 404
     inner: BaseException | None = error
     while inner is not None:
         status = getattr(getattr(inner, "response", None), "status_code", None)

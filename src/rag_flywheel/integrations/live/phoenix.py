@@ -40,10 +40,9 @@ def fetch(asked: Asked, rows: Rows) -> None:
         try:
             _fetch(http, f"v1/projects/{quote(project, safe='')}", asked, rows)
         except httpx.HTTPStatusError as error:
-            text, status = error.response.text, error.response.status_code
-            if status == 404:
-                text = f"there is no project {project!r}, or the server is too old. {text}"
-            raise failed("Phoenix", str(url), text, status, _KEYS) from None
+            answer = error.response
+            text = f"{answer.text} (project {project})"
+            raise failed("Phoenix", str(url), text, answer.status_code, _KEYS) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             problem = str(error) or type(error).__name__
             raise failed("Phoenix", str(url), problem, None, _KEYS) from None
