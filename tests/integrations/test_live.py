@@ -106,6 +106,8 @@ def langfuse_rows() -> dict[str, list[Row]]:
                   name="output", source="ANNOTATION"),
             score("s-5", MARCH, "CATEGORICAL", "yes", {"kind": "session", "id": "c-1"}),
             score("s-6", JANUARY, "BOOLEAN", True, {"kind": "trace", "id": "t-1"}),
+            score("s-7", MARCH, "NUMERIC", 1, {"kind": "observation", "id": "ret-2", "traceId": "t-2"},
+                  name="relevance", source="EVAL"),
         ],
     }  # fmt: skip
 
@@ -298,6 +300,8 @@ def test_pages_come_in_as_retrievals_and_votes(
         if tool == "phoenix"
         else (old, None, "answer", "helpful"),
     }
+    if tool == "langfuse":
+        expected.add((bob, None, "judge", "helpful"))
     assert {vote for vote in cast(desk) if vote[2] != "text"} == expected
     first = next(r for r in desk.retrievals() if r.external_id == ann)
     assert (first.query, first.answer) == ("forgot my password", "Press reset.")
@@ -332,7 +336,7 @@ def test_feedback_on_traces_from_before_the_period_brings_these_along(
     late = next(r for r in desk.retrievals() if r.external_id == old)
     assert (late.at, late.answer) == ("2026-01-05T09:00:00Z", "Yes.")
     assert late.user == desk.hashed_user("kim")
-    assert sum(report.votes.values()) == {"langfuse": 4, "langsmith": 3}[tool]
+    assert sum(report.votes.values()) == {"langfuse": 5, "langsmith": 3}[tool]
 
 
 def test_the_period_of_phoenix_is_that_of_the_spans(

@@ -67,17 +67,17 @@ def _fetch(api: LangfuseAPI, asked: Asked, rows: Rows) -> None:
     many = api.observations.get_many
     for retriever in _all(many, type="RETRIEVER", fields=_TEXTS, limit=_WITH_TEXTS, **started):
         rows.write(retriever)
-        found |= scored & {retriever.get("traceId")}
+        found |= scored & {retriever.get("trace_id")}
     if not scored:
         return
     for inner in _all(many, fields="core,basic", limit=_OBSERVATIONS, **started):
-        if inner.get("traceId") in scored and inner.get("type") != "RETRIEVER":
+        if inner.get("trace_id") in scored and inner.get("type") != "RETRIEVER":
             rows.write(inner)
-            found.add(inner["traceId"])
+            found.add(inner["trace_id"])
     for root in _all(
         many, is_root_observation=True, fields=_TEXTS, limit=_WITH_TEXTS, **started
     ):  # with the answers
-        if root.get("traceId") in scored and root.get("type") != "RETRIEVER":
+        if root.get("trace_id") in scored and root.get("type") != "RETRIEVER":
             rows.write(root)
     for trace in sorted(scored - found):
         for observation in _all(many, trace_id=trace, fields=_TEXTS, limit=_WITH_TEXTS):
@@ -85,12 +85,12 @@ def _fetch(api: LangfuseAPI, asked: Asked, rows: Rows) -> None:
 
 
 def _all(ask: Callable[..., Any], **options: Any) -> Iterator[dict[str, Any]]:
-    """Each row of each page, with the names that the API gives its fields."""
+    """Each row of each page, as far as it was given, with the names that the client gives its fields."""
     given = {name: value for name, value in options.items() if value is not None}
     cursor: str | None = None
     while True:
         page = _page(ask, **given, cursor=cursor, request_options=_RETRIES)
-        yield from (row.dict() for row in page.data)
+        yield from (row.model_dump(exclude_unset=True) for row in page.data)
         if not (page.meta.cursor and page.data) or page.meta.cursor == cursor:
             return
         cursor = page.meta.cursor
@@ -108,7 +108,7 @@ def _page(ask: Callable[..., Any], **given: Any) -> Any:
 
 def _trace_of(score: Mapping[str, Any]) -> set[str]:
     subject = score.get("subject") or {}
-    trace = {"trace": subject.get("id"), "observation": subject.get("traceId")}
+    trace = {"trace": subject.get("id"), "observation": subject.get("trace_id")}
     found = trace.get(str(subject.get("kind")))
     return {found} if isinstance(found, str) else set()
 
