@@ -34,8 +34,11 @@ FRAMEWORKS = (
     "llama-index",
     "haystack",
     "mcp",
+    "langfuse",
+    "phoenix",
+    "langsmith",
 )
-"""Extras, each of a framework; what else their tests need is the dependency group `integrations`."""
+"""Extras, each of a framework or tool; what else their tests need is the dependency group `integrations`."""
 FRAMEWORK_PAGES = {
     "docs/how-to/langchain.md": "langchain_classic",
     "docs/how-to/llama-index.md": "llama_index.core",

@@ -65,6 +65,9 @@ DOORS = {
     "langchain_core": {"integrations/langchain.py"},
     "llama_index": {"integrations/llama_index.py"},
     "haystack": {"integrations/haystack.py"},
+    "langfuse": {"integrations/live/langfuse.py"},
+    "phoenix": {"integrations/live/phoenix.py"},
+    "langsmith": {"integrations/live/langsmith.py"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -340,6 +343,7 @@ IMPORT_NAMES = {
     "langchain_core": "langchain-core",
     "llama_index": "llama-index-core",
     "haystack": "haystack-ai",
+    "phoenix": "arize-phoenix-client",
 }
 """What is imported under another name than it is installed."""
 

@@ -185,8 +185,11 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
         "import csv": [["import", "csv", "votes.csv"], ["import", "csv", f"no{BAD}.csv"]],
         "import ubi": [["import", "ubi", "events.json"], ["import", "ubi", f"bad{BAD}.md"]],
         "import langfuse": [["import", "langfuse", "scores.json"], ["import", "langfuse", f"bad{BAD}.md"],
-                            ["import", "langfuse", "scores.json", "--score", f"{BAD}=1"]],
-        "import phoenix": [["import", "phoenix", "spans.json"], ["import", "phoenix", f"bad{BAD}.md"]],
+                            ["import", "langfuse", "scores.json", "--score", f"{BAD}=1"],
+                            ["import", "langfuse", "--live", "--since", BAD],
+                            ["import", "langfuse", "--live", "--url", BAD]],
+        "import phoenix": [["import", "phoenix", "spans.json"], ["import", "phoenix", f"bad{BAD}.md"],
+                           ["import", "phoenix", "--live", "--until", BAD]],
         "import langsmith": [["import", "langsmith", "events.json"], ["import", "langsmith", f"no{BAD}"]],
         "import trec": [["import", "trec", f"bad{BAD}.md"], ["import", "trec", "votes.csv"]],
     }  # fmt: skip

@@ -56,6 +56,7 @@ NOT_RUN = {
     ("docs/how-to/dashboard.md", "make serve-demo"),
     ("docs/how-to/dashboard.md", "pip install"),
     ("docs/how-to/dashboard.md", "rag-flywheel keys add"),
+    ("docs/how-to/import-feedback.md", "pip install"),
     ("docs/how-to/mcp.md", "pip install"),
     ("docs/how-to/mcp.md", "rag-flywheel mcp"),
     ("docs/how-to/mcp.md", "rag-flywheel keys add"),

@@ -332,3 +332,51 @@ def test_the_order_of_the_files_does_not_matter_and_twice_is_once(
         brought(other, tool, *FILES[tool][::-1])
         assert (shown(other), sorted(cast(other), key=repr)) == state[:2]
     assert fw.verify() == []
+
+
+def test_langfuse_scores_of_version_3_of_the_api(fw: Flywheel, tmp_path: Path) -> None:
+    """What a score is on stands in its subject, and the value has the type of the score."""
+    common = {"projectId": "p", "source": "API", "timestamp": "2026-04-02T08:00:00Z"}
+    on_trace = {"kind": "trace", "id": "trace-api"}
+    on_it = {"kind": "observation", "id": "obs-api", "traceId": "trace-api"}
+    scores = [
+        {"id": "a", "name": "thumbs", "dataType": "BOOLEAN", "value": True, "subject": on_trace},
+        {"id": "b", "name": "helpful", "dataType": "CATEGORICAL", "value": "no", "subject": on_it},
+        {"id": "c", "name": "output", "dataType": "CORRECTION", "value": "By day.", "subject": on_it},
+        {"id": "d", "name": "output", "dataType": "CORRECTION", "value": "", "subject": on_it},
+        {"id": "e", "name": "thumbs", "dataType": "BOOLEAN", "value": True,
+         "subject": {"kind": "session", "id": "trace-api"}},
+        {"id": "f", "name": "thumbs", "dataType": "BOOLEAN", "value": True, "subject": None},
+    ]  # fmt: skip
+    file = tmp_path / "scores.json"
+    file.write_text(json.dumps({"data": [{**common, **score} for score in scores]}))
+    report = fw.import_files("langfuse", [SAMPLES / "langfuse-api-observations.json", file])
+    assert report.votes == {"vote": 1, "answer": 1, "text": 1}
+    assert {(v.kind, v.verdict) for v in fw.votes()} >= {("answer", "helpful"), ("vote", "harmful")}
+    assert report.left_out == {
+        "corrections without a text": 1,
+        "scores on a session or a run of a dataset, which name no retrieval": 2,
+    }
+
+
+def test_langsmith_runs_of_version_2_of_the_api(fw: Flywheel, tmp_path: Path) -> None:
+    """Types are in capitals, metadata and thread beside `extra`, and parents a list alone."""
+    runs = [
+        {"id": "root", "run_type": "CHAIN", "start_time": "2026-04-02T08:00:00Z", "trace_id": "root",
+         "parent_run_ids": [], "outputs": {"output": "By day."}},
+        {"id": "ret", "run_type": "RETRIEVER", "start_time": "2026-04-02T08:00:01Z", "trace_id": "root",
+         "parent_run_ids": ["root"], "inputs": {"query": "where do kittens sleep?"}, "extra": {},
+         "outputs": {"documents": [{"id": "cats", "page_content": "x", "metadata": {}}]},
+         "metadata": {"user_id": "ann"}, "thread_id": "c-7"},
+        {"id": "f", "key": "user_score", "score": 1.0, "run_id": "root", "trace_id": "root",
+         "created_at": "2026-04-02T09:00:00Z", "feedback_source": {"type": "api"}},
+    ]  # fmt: skip
+    file = tmp_path / "runs.json"
+    file.write_text(json.dumps(runs))
+    report = fw.import_files("langsmith", file)
+    assert (report.retrievals, report.left_out) == (1, {})
+    (retrieval,) = fw.retrievals()
+    assert retrieval.answer == "By day."
+    assert retrieval.user == fw.hashed_user("ann")
+    assert retrieval.session is not None
+    assert sum(report.votes.values()) == 1

@@ -1,12 +1,12 @@
-"""The commands `import`: retrievals and votes from the files of other tools."""
+"""The commands `import`: retrievals and votes from the files, or the APIs, of other tools."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rag_flywheel.cli import show
-from rag_flywheel.cli.options import KB, Index, Json, TenantName, of_tenant, open_index
+from rag_flywheel.cli.options import KB, Index, Json, TenantName, of_tenant, one_of, open_index
 
 if TYPE_CHECKING:
     from rag_flywheel.formats.tools.read import Tool
@@ -15,6 +15,29 @@ IMPORT_HELP = "Bring in feedback from other tools."
 imports = typer.Typer(no_args_is_help=True)
 Files = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="Files that the tool exported.")
+]
+MaybeFiles = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="FILE", help="Files that the tool exported; or --live."),
+]
+Live = Annotated[
+    bool,
+    typer.Option(
+        "--live",
+        help="Ask the tool's API, with the keys in the tool's own environment variables.",
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(help="With --live: from this day or time on: 2026-11-30, 2026-11-30T08:00Z."),
+]
+Until = Annotated[str | None, typer.Option(help="With --live: before this day or time.")]
+Project = Annotated[
+    str | None, typer.Option(help="With --live: the project; default: the tool's own variable.")
+]
+Url = Annotated[
+    str | None,
+    typer.Option(help="With --live: where the tool is; default: the tool's own variable."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only count what would come in, and what would not.")
@@ -41,6 +64,12 @@ IdKey = Annotated[
 ]
 
 
+_NO_DOCUMENTS = (
+    "Phoenix's REST API does not give the annotations of single documents; export them to a file to import "
+    "them too"
+)
+
+
 @imports.callback()
 def options(index: Index = KB, as_json: Json = False) -> None:
     """Take the options that may stand before the command."""
@@ -48,7 +77,11 @@ def options(index: Index = KB, as_json: Json = False) -> None:
 
 @imports.command("langfuse")
 def langfuse(
-    files: Files,
+    files: MaybeFiles = None,
+    live: Live = False,
+    since: Since = None,
+    until: Until = None,
+    url: Url = None,
     score: Scores = None,
     judge: Judges = None,
     id_key: IdKey = None,
@@ -58,12 +91,18 @@ def langfuse(
     as_json: Json = False,
 ) -> None:
     """Import observations and scores of Langfuse: JSON, JSONL, CSV or Parquet, plain or gzip."""
-    _import("langfuse", files, score, judge, id_key, dry_run, tenant, index, as_json)
+    asked = _asked(files, live, since, until, None, url)
+    _import("langfuse", files, score, judge, id_key, dry_run, tenant, index, as_json, asked)
 
 
 @imports.command("phoenix")
 def phoenix(
-    files: Files,
+    files: MaybeFiles = None,
+    live: Live = False,
+    since: Since = None,
+    until: Until = None,
+    project: Project = None,
+    url: Url = None,
     score: Scores = None,
     judge: Judges = None,
     id_key: IdKey = None,
@@ -73,12 +112,18 @@ def phoenix(
     as_json: Json = False,
 ) -> None:
     """Import spans and annotations of Arize Phoenix, or of OpenInference as OTLP JSON."""
-    _import("phoenix", files, score, judge, id_key, dry_run, tenant, index, as_json)
+    asked = _asked(files, live, since, until, project, url)
+    _import("phoenix", files, score, judge, id_key, dry_run, tenant, index, as_json, asked)
 
 
 @imports.command("langsmith")
 def langsmith(
-    files: Files,
+    files: MaybeFiles = None,
+    live: Live = False,
+    since: Since = None,
+    until: Until = None,
+    project: Project = None,
+    url: Url = None,
     score: Scores = None,
     judge: Judges = None,
     id_key: IdKey = None,
@@ -88,7 +133,8 @@ def langsmith(
     as_json: Json = False,
 ) -> None:
     """Import runs and feedback of LangSmith: JSON, JSONL or Parquet."""
-    _import("langsmith", files, score, judge, id_key, dry_run, tenant, index, as_json)
+    asked = _asked(files, live, since, until, project, url)
+    _import("langsmith", files, score, judge, id_key, dry_run, tenant, index, as_json, asked)
 
 
 @imports.command("ubi")
@@ -127,9 +173,28 @@ def own_table(
     _import("csv", files, None, None, None, dry_run, tenant, index, as_json)
 
 
+def _asked(
+    files: list[Path] | None,
+    live: bool,
+    since: str | None,
+    until: str | None,
+    project: str | None,
+    url: str | None,
+) -> dict[str, str | None] | None:
+    """What --live asks for; None: files are given. Raises BadParameter, a usage error."""
+    asked = {"since": since, "until": until, "project": project, "url": url}
+    if live and files:
+        raise typer.BadParameter("files and --live exclude each other")
+    if not live and not files:
+        raise typer.BadParameter("expected files that the tool exported, or --live")
+    if not live and (named := [name for name, value in asked.items() if value is not None]):
+        raise typer.BadParameter(f"--{named[0]} is for --live")
+    return asked if live else None
+
+
 def _import(
     tool: "Tool",
-    files: list[Path],
+    files: list[Path] | None,
     scores: list[str] | None,
     judges: list[str] | None,
     id_key: str | None,
@@ -137,16 +202,23 @@ def _import(
     tenant: str | None,
     index: Path,
     as_json: bool,
+    asked: dict[str, str | None] | None = None,
 ) -> None:
     with open_index(index) as fw:
-        report = fw.import_files(
-            tool,
-            files,
-            scores=scores or (),
-            judges=judges or (),
-            id_key=id_key,
-            dry_run=dry_run,
-            progress=True,
+        options: dict[str, Any] = {
+            "scores": scores or (),
+            "judges": judges or (),
+            "id_key": id_key,
+            "dry_run": dry_run,
+            "progress": True,
             **of_tenant(fw, tenant),
-        )
+        }
+        if asked is None:
+            report = fw.import_files(tool, files or (), **options)
+        else:
+            from rag_flywheel.integrations.live.imports import LIVE_TOOLS, import_live
+
+            report = import_live(fw, one_of(tool, LIVE_TOOLS), **{**asked, **options})
+    if asked is not None and tool == "phoenix":
+        typer.echo(_NO_DOCUMENTS, err=True)
     show.result(report, as_json, show.imported)

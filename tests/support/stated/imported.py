@@ -20,6 +20,8 @@ def feedback(page: Page) -> None:
     page.says("in transactions of {:,} records", AT_ONCE)
     parts = [round(math.exp(-chance_at(rank))) for rank in (1, 2, 3)]
     page.says("1/{}, 1/{}, 1/{}, ...", *parts)
+    page.lets("example", "--since 2026-11-01", 'since="2026-11-01"')
+    page.lets("fact", "of version 0.16 or later")
     names = page.text.split("hyphens and underscores:")[1].split("`--score NAME`")[0]
     assert {plain_name(name) for name in re.findall(r"`([a-z-]+)`", names)} == VERDICT_NAMES
 

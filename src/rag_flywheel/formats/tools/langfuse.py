@@ -111,7 +111,7 @@ def _observation(row: Mapping[str, Any], id_key: str | None) -> Reading:
 
 def _score(row: Mapping[str, Any]) -> Reading:
     id_, name = text_of(row.get("id")), text_of(row.get("name"))
-    on = text_of(row.get("observationid")) or text_of(row.get("traceid"))
+    on = text_of(row.get("observationid")) or text_of(row.get("traceid")) or _subject(row)
     kind = str(row.get("datatype") or "").upper()
     if id_ is None or name is None:
         yield LeftOut("scores without an id or a name")
@@ -122,6 +122,8 @@ def _score(row: Mapping[str, Any]) -> Reading:
     word, text = text_of(row.get("stringvalue")), None
     if kind == "CORRECTION":  # its value is always 0, and its name always "output"
         text = word or text_of(row.get("longstringvalue"))
+        if text is None and isinstance(row.get("subject"), Mapping):  # or, in version 3, the text
+            text = text_of(row.get("value"))
         if text is None:
             yield LeftOut("corrections without a text")
             return
@@ -144,6 +146,14 @@ def _score(row: Mapping[str, Any]) -> Reading:
         comment=text_of(row.get("comment")),
         text=text,
     )
+
+
+def _subject(row: Mapping[str, Any]) -> str | None:
+    """The trace or observation that a score of version 3 of the API is on."""
+    subject = parsed(row.get("subject"))
+    if isinstance(subject, Mapping) and subject.get("kind") in ("trace", "observation"):
+        return text_of(subject.get("id"))
+    return None
 
 
 def _value(kind: str, value: object, word: str | None) -> float | str | bool | None:

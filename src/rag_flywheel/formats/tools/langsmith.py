@@ -1,6 +1,7 @@
-"""Reads runs and feedback of LangSmith: of the API, of `list_runs`, and of its bulk export.
+"""Reads runs and feedback of LangSmith: of both versions of the API, of `list_runs`, and of its bulk export.
 
-`session_id` of a run is that of the project there; the user's session is in the metadata.
+`session_id` of a run is that of the project there; the user's session is in the metadata. Version 2 of the
+API has types in capitals, and the metadata beside `extra`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -67,10 +68,15 @@ def _run(row: Mapping[str, Any], id_key: str | None) -> Reading:
     outers = [outer for outer in _outers(row) if outer != id_]
     extra = parsed(row.get("extra"))
     metadata = parsed(extra.get("metadata")) if isinstance(extra, Mapping) else None
-    metadata = metadata if isinstance(metadata, Mapping) else {}
+    beside = parsed(row.get("metadata"))
+    metadata = {
+        **(metadata if isinstance(metadata, Mapping) else {}),
+        **(beside if isinstance(beside, Mapping) else {}),
+    }
     user = text_of(metadata.get("user_id"))
     session = next((s for key in _SESSIONS if (s := text_of(metadata.get(key)))), None)
-    if row.get("run_type") != "retriever":
+    session = session or text_of(row.get("thread_id"))
+    if str(row.get("run_type")).casefold() != "retriever":
         answer = answer_of(row.get("outputs")) if not outers else None
         yield Around(id_, outers[0] if outers else None, user, session, answer)
         return

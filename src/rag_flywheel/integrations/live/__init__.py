@@ -1,0 +1,1 @@
+"""Feedback of other tools, fetched from their APIs by their own clients."""
