@@ -30,6 +30,7 @@ from rag_flywheel.errors import (
     quoted,
 )
 from rag_flywheel.formats.printable import visible
+from rag_flywheel.integrations.filters import both
 from rag_flywheel.integrations.quotes import Quote, quotes
 from rag_flywheel.integrations.tool_results import (
     AnswerResult,
@@ -52,6 +53,7 @@ from rag_flywheel.records import (
     Scalar,
     Verdict,
 )
+from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.tenants import Tenant
 
 log = logging.getLogger("rag_flywheel")
@@ -260,7 +262,7 @@ class KnowledgeTools:
         self._knowledge = knowledge
         self._user_id, self._session_id = user_id, session_id
         self._tenant, self._all_tenants = tenant, all_tenants
-        self._where = where
+        self._where = None if where is None else plain_filter(where)
         self._most_hits = check_whole("most_hits", most_hits)
         self._text_chars = check_whole("text_chars", text_chars)
         self._budget = budget if budget is not None else VoteBudget()
@@ -303,7 +305,7 @@ class KnowledgeTools:
         found = self._knowledge.retrieve(
             query,
             n,
-            where=_both(self._where, chosen),
+            where=both(self._where, chosen),
             user_id=self._user_id,
             session_id=self._session_id,
             tenant=self._tenant,
@@ -549,7 +551,7 @@ class KnowledgeTools:
         return self._knowledge.retrieve(
             recorded.query,
             recorded.k,
-            where=_both(self._where, recorded.where),
+            where=both(self._where, recorded.where),
             record=False,
             **self._of_tenant(),
         )
@@ -602,10 +604,6 @@ def _filters(given: object) -> Filter | None:
             '{"lang": "en", "year": {"gte": 2020}}'
         )
     return given
-
-
-def _both(one: Filter | None, other: Filter | None) -> Filter | None:
-    return {"and": [one, other]} if one and other else one or other
 
 
 def _shown_metadata(metadata: Mapping[str, MetadataValue]) -> dict[str, Scalar]:
