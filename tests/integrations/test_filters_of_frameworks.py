@@ -189,3 +189,9 @@ def test_an_empty_text_is_empty_to_llama_index() -> None:
     assert lets_pass(wanted, {"x": ""})
     assert lets_pass(wanted, {"x": None})
     assert not lets_pass(wanted, {"x": "a"})
+
+
+@pytest.mark.parametrize("bad", [{"lang": "en"}, "lang", 3])
+def test_what_is_no_filter_of_llama_index_is_refused(bad: Any) -> None:
+    with pytest.raises(InputError, match="expected MetadataFilters"):
+        from_llama_index(bad)

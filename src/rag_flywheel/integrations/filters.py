@@ -103,6 +103,10 @@ def from_llama_index(given: Any) -> Filter | None:
         if condition == "not":  # here it means none of them
             return {"not": _joined("or", parts)}
         return _joined(condition, parts)
+    if not hasattr(given, "operator"):
+        raise InputError(
+            f"found the filter {quoted(given)}; expected MetadataFilters of LlamaIndex"
+        )
     operator = str(getattr(given.operator, "value", given.operator))
     if operator == "is_empty":
         return {given.key: {"in": [None, ""]}}  # a missing key is as null

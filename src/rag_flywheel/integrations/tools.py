@@ -21,6 +21,7 @@ from rag_flywheel.checks import (
     check_whole,
 )
 from rag_flywheel.errors import (
+    AccessError,
     FlywheelError,
     InputError,
     RateLimitedError,
@@ -202,15 +203,18 @@ def tool(
         try:
             return method(self, *args, **named)
         except FlywheelError as error:
-            return problem_of(error)
+            return problem_of(error, records=returned in (FeedbackResult, AnswerResult))
 
     returned = method.__annotations__["return"]
     call.__annotations__ = {**method.__annotations__, "return": returned | ToolProblem}
     return call
 
 
-def problem_of(error: FlywheelError) -> ToolProblem:
-    """An error in words for a model: what it can mend is said in full; of the rest, no path or address."""
+def problem_of(error: FlywheelError, *, records: bool = False) -> ToolProblem:
+    """An error in words for a model: what it can mend is said in full; of the rest, no path or address.
+
+    records: whether the tool records feedback, which a key that searches need not allow.
+    """
     if isinstance(error, RateLimitedError):
         return ToolProblem(str(error), "Go on without voting.", False)
     if isinstance(error, UnknownIdError):
@@ -222,6 +226,8 @@ def problem_of(error: FlywheelError) -> ToolProblem:
     if isinstance(error, InputError):
         return ToolProblem(str(error), "Correct the arguments and call again.", True)
     log.warning("a tool failed: %s", error)
+    if isinstance(error, AccessError) and records:
+        return ToolProblem("feedback may not be given here", "Go on without voting.", False)
     return ToolProblem(
         "the knowledge base cannot be used at the moment",
         "Tell the user so, and do not answer from memory as if it had been searched.",
