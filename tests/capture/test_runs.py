@@ -233,3 +233,16 @@ def test_a_vote_on_a_run_waits_for_a_record_that_waits(tmp_path: Path) -> None:
         assert fw.feedback(run="run", passage_id="cats", verdict="helpful")
         holder.join()
         assert voted(fw) == [(asked.id, "vote", "cats")]
+
+
+def test_what_a_run_showed_is_named_in_part_where_it_is_much(fw: Flywheel) -> None:
+    fw.add([Passage(f"{n:03}" * 1_000, f"cats sleep {n}") for n in range(60)])
+    fw.retrieve("cats sleep", k=30, run_id="wide")
+    fw.retrieve("dogs", k=5, run_id="wide")
+    with pytest.raises(InputError, match=r"no retrieval of run 'wide' .* more\. A vote") as refused:
+        fw.feedback(run="wide", passage_id="none", verdict="helpful")
+    assert len(str(refused.value)) < 3_000
+    for _ in range(MOST_RETRIEVALS):
+        fw.retrieve("cats sleep", k=1, run_id="wide")
+    with pytest.raises(InputError, match=f"none of the {MOST_RETRIEVALS} newest retrievals of run"):
+        fw.feedback(run="wide", passage_id="none", verdict="helpful")

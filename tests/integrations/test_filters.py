@@ -77,8 +77,15 @@ def test_a_filter_lets_pass_what_mongodb_would(wanted: dict[str, Any], x: int, y
 @pytest.mark.parametrize("nothing", [None, {}])
 def test_no_filter_is_none(nothing: Any) -> None:
     assert from_mongo(nothing) is None
-    assert both(nothing, None) is None
-    assert both({"a": 1}, nothing) == {"a": 1}
+    assert both(from_mongo(nothing), None) is None
+    assert both({"a": 1}, from_mongo(nothing)) == {"a": 1}
+
+
+def test_an_empty_filter_expression_is_kept_to_be_refused() -> None:
+    with pytest.raises(InputError, match="expected"):
+        plain_filter(both({}, None))
+    with pytest.raises(InputError, match="expected"):
+        plain_filter(both({"a": 1}, {}))
 
 
 @pytest.mark.parametrize(

@@ -278,3 +278,10 @@ def test_documents_of_haystack_are_added(desk: Flywheel) -> None:
     assert (passage.title, passage.text) == ("Fruit", "bananas are yellow")
     (document,) = FlywheelRetriever(desk, top_k=1).run("bananas yellow")["documents"]
     assert (document.id, document.meta["title"]) == ("b", "Fruit")
+
+
+def test_a_folder_may_be_a_path(tmp_path: Path, desk: Flywheel) -> None:
+    retriever = FlywheelRetriever(tmp_path / "kb")
+    assert retriever.to_dict()["init_parameters"]["index"] == str(tmp_path / "kb")
+    assert len(retriever.run(QUERY)["documents"]) == 4
+    retriever.close()

@@ -36,7 +36,7 @@ from langchain_core.tracers.context import collect_runs
 
 from rag_flywheel import Flywheel
 from rag_flywheel.client import AsyncClient
-from rag_flywheel.errors import InputError, UnknownIdError
+from rag_flywheel.errors import BusyError, InputError, UnknownIdError
 from rag_flywheel.integrations.langchain import (
     FlywheelCallbackHandler,
     FlywheelReranker,
@@ -517,3 +517,16 @@ def test_a_lambda_may_retrieve_by_itself(desk: Flywheel) -> None:
     search = RunnableLambda(lambda query: desk.retrieve(query, run_id=run).hits[0].text)
     assert search.invoke(QUERY)
     assert desk.answer_feedback(run=run, verdict="helpful")
+
+
+def test_a_run_that_cannot_be_stored_costs_no_answer(
+    desk: Flywheel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BusyError("the database is locked")
+
+    monkeypatch.setattr(desk, "link_run", refuse)
+    config = {"run_id": uuid4(), "metadata": {"run_id": "mine"}}
+    assert len(FlywheelRetriever(flywheel=desk, k=2).invoke(QUERY, config)) == 2
+    assert "the database is locked" in caplog.text
+    assert desk.feedback(run="mine", passage_id="reset", verdict="helpful")

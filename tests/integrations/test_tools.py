@@ -21,6 +21,7 @@ from rag_flywheel import (
     RateLimitedError,
     UnknownIdError,
 )
+from rag_flywheel.errors import AccessError
 from rag_flywheel.integrations.tool_results import NOTICE
 from rag_flywheel.integrations.tools import (
     AnswerResult,
@@ -370,6 +371,32 @@ def test_an_index_to_be_read_only_takes_no_votes(fw: Flywheel, tmp_path: Path) -
         assert searched(tools).retrieval_id is None
         found = problem(tools.give_feedback(shown, "reset", "helpful"))
     assert found.problem == "this index takes no feedback"
+
+
+def test_a_key_that_only_searches_does_not_end_the_search(
+    fw: Flywheel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AccessError("this key lacks the scope vote")
+
+    for name in ("feedback", "missing", "adopted"):
+        monkeypatch.setattr(fw, name, refuse)
+    tools = KnowledgeTools(fw)
+    shown = str(searched(tools).retrieval_id)
+    for found in (
+        problem(tools.give_feedback(shown, "reset", "helpful")),
+        problem(tools.report_missing(shown)),
+        problem(tools.submit_answer(RESET)),
+    ):
+        assert (found.advice, found.retry) == ("Go on without voting.", False)
+    monkeypatch.setattr(fw, "retrieve", refuse)
+    assert "cannot be used" in problem(tools.search_knowledge(QUERY)).problem
+
+
+@pytest.mark.parametrize("where", [{}, {"lang": {}}, {"and": []}])
+def test_a_filter_of_the_application_that_says_nothing_is_refused(fw: Flywheel, where: Any) -> None:
+    with pytest.raises(InputError):
+        KnowledgeTools(fw, where=where)
 
 
 def adopted(fw: Any) -> dict[str, float]:

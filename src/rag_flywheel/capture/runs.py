@@ -18,6 +18,8 @@ MOST_RUNS = 32
 MOST_RETRIEVALS = 100
 """Feedback on a run is about so many of its retrievals at most, the newest ones."""
 
+_MOST_NAMED = 8  # passages, in a message
+
 
 def link_run(database: Database, retrieval_id: str | None, run: str) -> None:
     """Store that a retrieval belongs to a run. Raises UnknownIdError, InputError."""
@@ -71,10 +73,17 @@ class Run:
         for id_, passages in self.shown.items():
             if passage_id in passages:
                 return id_
-        every = dict.fromkeys(each for passages in self.shown.values() for each in passages)
+        every = list(dict.fromkeys(each for passages in self.shown.values() for each in passages))
+        more = len(every) - _MOST_NAMED
+        which = (
+            f"none of the {MOST_RETRIEVALS} newest retrievals"
+            if len(self.shown) == MOST_RETRIEVALS
+            else "no retrieval"
+        )
         raise InputError(
-            f"no retrieval of run {quoted(self.named)} showed passage {quoted(passage_id)}; they showed "
-            f"{', '.join(map(repr, every)) or 'nothing'}. A vote is on a passage the user has seen"
+            f"{which} of run {quoted(self.named)} showed passage {quoted(passage_id)}; they showed "
+            f"{', '.join(map(quoted, every[:_MOST_NAMED])) or 'nothing'}"
+            f"{f' and {more} more' if more > 0 else ''}. A vote is on a passage the user has seen"
         )
 
 

@@ -4,7 +4,7 @@ What has no counterpart is refused, never left out.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.records import Filter
@@ -13,6 +13,9 @@ _MONGO = {
     f"${name}": name
     for name in ("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "exists", "contains", "any", "all")
 }  # fmt: skip
+_OF_A_DOCUMENT = {"id", "content", "blob", "meta", "score", "embedding", "sparse_embedding"}
+"""Fields of Haystack's documents, which are no metadata."""
+T = TypeVar("T")
 _MONGO_LOGIC = {"$and": "and", "$or": "or"}
 _SIGNS = {
     "==": "eq", "!=": "ne", ">": "gt", ">=": "gte", "<": "lt", "<=": "lte", "in": "in", "nin": "nin",
@@ -25,8 +28,8 @@ _COMPARATORS = {
 
 
 def both(*filters: Filter | None) -> Filter | None:
-    """The filter that asks for all of these; None for none of them."""
-    given = [each for each in filters if each]
+    """The filter that asks for all of these; None for none of them. An empty one stays, to be refused."""
+    given = [each for each in filters if each is not None]
     return {"and": given} if len(given) > 1 else given[0] if given else None
 
 
@@ -39,14 +42,17 @@ def from_mongo(given: object) -> Filter | None:
         return None
     parts: list[Filter] = []
     for key, wanted in _mapping(given).items():
+        if not isinstance(key, str):
+            raise InputError(f"the filter has the key {quoted(key)}; expected a string")
         if key in _MONGO_LOGIC:
-            parts.append({_MONGO_LOGIC[key]: [from_mongo(each) for each in _several(key, wanted)]})
+            inner = [_some(key, from_mongo(each)) for each in _several(key, wanted)]
+            parts.append({_MONGO_LOGIC[key]: inner})
         elif key == "$not":
-            parts.append({"not": from_mongo(wanted)})
+            parts.append({"not": _some(key, from_mongo(wanted))})
         elif key.startswith("$"):
             raise _unknown(key, [*_MONGO_LOGIC, "$not"])
         elif isinstance(wanted, Mapping):
-            parts += [_mongo_condition(key, *each) for each in wanted.items()]
+            parts += [_mongo_condition(key, *each) for each in _some(key, wanted).items()]
         else:
             parts.append({key: {"eq": wanted}})
     return both(*parts)
@@ -56,8 +62,12 @@ def _mongo_condition(key: str, operator: str, value: Any) -> Filter:
     if operator == "$not":
         return {"not": from_mongo({key: value})}
     if operator == "$between":
-        low, high = _several(operator, value)
-        return {key: {"gte": low, "lte": high}}
+        ends = _several(operator, value)
+        if len(ends) != 2:
+            raise InputError(
+                f"$between in the filter is {quoted(value)}; expected the lowest and the highest"
+            )
+        return {key: {"gte": ends[0], "lte": ends[1]}}
     if operator not in _MONGO:
         raise _unknown(operator, [*_MONGO, "$not", "$between"])
     return {key: {_MONGO[operator]: value}}
@@ -86,11 +96,20 @@ def from_llama_index(given: Any) -> Filter | None:
     if given is None:
         return None
     if hasattr(given, "filters"):
-        condition = str(getattr(given.condition, "value", given.condition) or "and")
-        return _joined(condition.lower(), [from_llama_index(each) for each in given.filters])
+        if not given.filters:
+            return None
+        condition = str(getattr(given.condition, "value", given.condition) or "and").lower()
+        parts = [from_llama_index(each) for each in given.filters]
+        if condition == "not":  # here it means none of them
+            return {"not": _joined("or", parts)}
+        return _joined(condition, parts)
+    if not hasattr(given, "operator"):
+        raise InputError(
+            f"found the filter {quoted(given)}; expected MetadataFilters of LlamaIndex"
+        )
     operator = str(getattr(given.operator, "value", given.operator))
     if operator == "is_empty":
-        return {"or": [{given.key: {"exists": False}}, {given.key: {"eq": None}}]}
+        return {given.key: {"in": [None, ""]}}  # a missing key is as null
     if operator not in _SIGNS:
         raise _unknown(operator, [*_SIGNS, "is_empty"])
     return {given.key: {_SIGNS[operator]: given.value}}
@@ -116,16 +135,32 @@ def from_haystack(given: object) -> Filter | None:
     operator = str(found["operator"])
     if operator not in _SIGNS:
         raise _unknown(operator, _SIGNS)
-    return {str(found["field"]).removeprefix("meta."): {_SIGNS[operator]: found["value"]}}
+    field = str(found["field"])
+    if field in _OF_A_DOCUMENT:
+        raise InputError(
+            f"the filter has the field {quoted(field)} of a document; expected one of its meta, "
+            "such as 'meta.lang'"
+        )
+    return {field.removeprefix("meta."): {_SIGNS[operator]: found["value"]}}
 
 
 def _joined(operator: str, parts: Sequence[Filter | None]) -> Filter | None:
-    given = [each for each in parts if each]
-    if operator == "not":
-        return {"not": both(*given)} if given else None
-    if operator not in ("and", "or"):
+    """Of nothing, `and` asks for nothing; `or` and `not` would let nothing pass, and are refused."""
+    if operator == "and":
+        return both(*parts)
+    if operator not in ("or", "not"):
         raise _unknown(operator, ["and", "or", "not"])
-    return {operator: given} if given else None
+    given = [_some(operator, each) for each in _some(operator, parts)]
+    return {"or": given} if operator == "or" else {"not": both(*given)}
+
+
+def _some(name: str, given: T | None) -> T:
+    """What is in a part of a filter. Raises InputError for nothing, which would let everything pass."""
+    if not given:
+        raise InputError(
+            f"{name!r} in the filter has an empty condition; expected one or more, or no filter"
+        )
+    return given
 
 
 def _mapping(given: object) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ pipeline. This module needs the extra `haystack`.
 """
 
 import asyncio
+import os
 import threading
 from dataclasses import replace
 from typing import Any
@@ -43,6 +44,7 @@ class _OnIndex:
     def __init__(
         self, index: Any, encoder: str | None, api_key: Secret | None, service_index: str | None
     ) -> None:
+        index = os.fspath(index) if isinstance(index, os.PathLike) else index
         self.index = index if not isinstance(index, Flywheel) else str(index._root)
         self.encoder = encoder
         self.api_key = api_key

@@ -7,6 +7,7 @@
 Each works with a `Flywheel` and with a `Client` of the service. This module needs the extra `langchain`.
 """
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ from langchain_core.structured_query import FilterDirective
 from langchain_core.tracers.base import BaseTracer
 from pydantic import AfterValidator, ConfigDict
 
+from rag_flywheel.errors import FlywheelError
 from rag_flywheel.formats.framework_documents import RELEVANCE, passages_of
 from rag_flywheel.integrations.answers import (
     Asker,
@@ -40,6 +42,7 @@ from rag_flywheel.integrations.filters import both, from_mongo, from_structured_
 from rag_flywheel.records import Filter, Retrieval
 from rag_flywheel.store.tenants import Tenant
 
+log = logging.getLogger("rag_flywheel")
 _MOST_RUNS = 100_000  # that a handler knows of at once, so that those that never end do not add up
 
 
@@ -110,9 +113,14 @@ class _OfRuns(OnIndex):
         return list(dict.fromkeys(name for name in names if name is not None))
 
     def _link(self, found: Retrieval, runs: Sequence[str], named: Mapping[str, Any]) -> None:
-        if found.id is not None:
-            for run in runs[1:]:
+        """Store the further runs; a failure of this must not cost the answer."""
+        if found.id is None:
+            return
+        for run in runs[1:]:
+            try:
                 self.flywheel.link_run(found.id, run, **named)
+            except FlywheelError as error:
+                log.warning("votes by run %s will not find retrieval %s: %s", run, found.id, error)
 
 
 def _root(handler: object, run_id: UUID | None) -> UUID | None:

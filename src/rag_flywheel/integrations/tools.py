@@ -21,6 +21,7 @@ from rag_flywheel.checks import (
     check_whole,
 )
 from rag_flywheel.errors import (
+    AccessError,
     FlywheelError,
     InputError,
     RateLimitedError,
@@ -30,6 +31,7 @@ from rag_flywheel.errors import (
     quoted,
 )
 from rag_flywheel.formats.printable import visible
+from rag_flywheel.integrations.filters import both
 from rag_flywheel.integrations.quotes import Quote, quotes
 from rag_flywheel.integrations.tool_results import (
     AnswerResult,
@@ -52,6 +54,7 @@ from rag_flywheel.records import (
     Scalar,
     Verdict,
 )
+from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.tenants import Tenant
 
 log = logging.getLogger("rag_flywheel")
@@ -200,15 +203,18 @@ def tool(
         try:
             return method(self, *args, **named)
         except FlywheelError as error:
-            return problem_of(error)
+            return problem_of(error, records=returned in (FeedbackResult, AnswerResult))
 
     returned = method.__annotations__["return"]
     call.__annotations__ = {**method.__annotations__, "return": returned | ToolProblem}
     return call
 
 
-def problem_of(error: FlywheelError) -> ToolProblem:
-    """An error in words for a model: what it can mend is said in full; of the rest, no path or address."""
+def problem_of(error: FlywheelError, *, records: bool = False) -> ToolProblem:
+    """An error in words for a model: what it can mend is said in full; of the rest, no path or address.
+
+    records: whether the tool records feedback, which a key that searches need not allow.
+    """
     if isinstance(error, RateLimitedError):
         return ToolProblem(str(error), "Go on without voting.", False)
     if isinstance(error, UnknownIdError):
@@ -220,6 +226,8 @@ def problem_of(error: FlywheelError) -> ToolProblem:
     if isinstance(error, InputError):
         return ToolProblem(str(error), "Correct the arguments and call again.", True)
     log.warning("a tool failed: %s", error)
+    if isinstance(error, AccessError) and records:
+        return ToolProblem("feedback may not be given here", "Go on without voting.", False)
     return ToolProblem(
         "the knowledge base cannot be used at the moment",
         "Tell the user so, and do not answer from memory as if it had been searched.",
@@ -260,7 +268,7 @@ class KnowledgeTools:
         self._knowledge = knowledge
         self._user_id, self._session_id = user_id, session_id
         self._tenant, self._all_tenants = tenant, all_tenants
-        self._where = where
+        self._where = None if where is None else plain_filter(where)
         self._most_hits = check_whole("most_hits", most_hits)
         self._text_chars = check_whole("text_chars", text_chars)
         self._budget = budget if budget is not None else VoteBudget()
@@ -303,7 +311,7 @@ class KnowledgeTools:
         found = self._knowledge.retrieve(
             query,
             n,
-            where=_both(self._where, chosen),
+            where=both(self._where, chosen),
             user_id=self._user_id,
             session_id=self._session_id,
             tenant=self._tenant,
@@ -549,7 +557,7 @@ class KnowledgeTools:
         return self._knowledge.retrieve(
             recorded.query,
             recorded.k,
-            where=_both(self._where, recorded.where),
+            where=both(self._where, recorded.where),
             record=False,
             **self._of_tenant(),
         )
@@ -602,10 +610,6 @@ def _filters(given: object) -> Filter | None:
             '{"lang": "en", "year": {"gte": 2020}}'
         )
     return given
-
-
-def _both(one: Filter | None, other: Filter | None) -> Filter | None:
-    return {"and": [one, other]} if one and other else one or other
 
 
 def _shown_metadata(metadata: Mapping[str, MetadataValue]) -> dict[str, Scalar]:
