@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.imported import LeftOut, Reading
-from rag_flywheel.formats.json_values import ReadBytes, opened, texts, values_of
+from rag_flywheel.formats.json_values import ReadBytes, ending_of, opened, texts, values_of
 from rag_flywheel.formats.qrels import whole_number
 from rag_flywheel.formats.tools.fields import text_of, whole_of
 from rag_flywheel.records import ImportedHit, ImportedRetrieval, ImportedVote
@@ -35,7 +35,7 @@ def read_trec(paths: list[Path], read: ReadBytes | None = None) -> Reading:
 
 
 def _kind(path: Path) -> str:
-    if {".jsonl", ".ndjson", ".json"} & set(path.suffixes):
+    if ending_of(path) in (".jsonl", ".ndjson", ".json"):
         return "questions"
     with opened(path) as pieces:
         for n, line in _lines(path, texts(path, pieces)):
@@ -81,7 +81,7 @@ def _is_number(text: str) -> bool:
 
 
 def _questions(path: Path, read: ReadBytes | None) -> Iterator[tuple[str, str]]:
-    if {".jsonl", ".ndjson", ".json"} & set(path.suffixes):
+    if ending_of(path) in (".jsonl", ".ndjson", ".json"):
         for where, value in values_of(path, read):
             found = value if isinstance(value, dict) else {}
             id_ = text_of(found.get("_id")) or text_of(found.get("id"))
