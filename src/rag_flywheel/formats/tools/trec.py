@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, counted
 from rag_flywheel.formats.imported import LeftOut, Reading
 from rag_flywheel.formats.json_values import ReadBytes, ending_of, opened, texts, values_of
 from rag_flywheel.formats.qrels import whole_number
@@ -39,6 +39,8 @@ def _kind(path: Path) -> str:
         return "questions"
     with opened(path) as pieces:
         for n, line in _lines(path, texts(path, pieces)):
+            if line.count("\t") == 1:  # first, since a question may end in a number
+                return "questions"
             cells = line.split()
             if len(cells) == 6 and _is_number(cells[3]) and _is_number(cells[4]):
                 return "run"
@@ -46,11 +48,9 @@ def _kind(path: Path) -> str:
                 return "qrels"
             if len(cells) in (3, 4) and n == 1 and cells[-1].casefold() in ("score", "grade"):
                 return "qrels"
-            if line.count("\t") == 1:
-                return "questions"
             raise InputError(
-                f"{path}, line {n} has {len(cells)} columns; expected the six of a run, the four of "
-                "qrels, or an id and a question with a tab between"
+                f"{path}, line {n} has {counted(len(cells), 'column')}; expected the six of a run, the "
+                "four of qrels, or an id and a question with a tab between"
             )
     return "questions"
 
