@@ -115,7 +115,9 @@ def _row(where: str, given: Mapping[str, Any]) -> Reading:
     if retrieval is None and query is None:
         yield LeftOut("rows without a query and without a retrieval_id")
         return
-    name = retrieval or _name(query, user, session, time)
+    tenant = _tenant(row.get("tenant"))
+    whose = () if tenant is None else (tenant,)
+    name = retrieval or _name(query, user, session, time, *whose)
     passage, rank = text_of(row.get("passage_id")), whole_of(row.get("rank"))
     beside = {key: text_of(row.get(key)) for key in ("title", "url", "text")}
     hit = ImportedHit(passage, rank or 0, beside["text"], beside["title"], beside["url"])
@@ -129,7 +131,7 @@ def _row(where: str, given: Mapping[str, Any]) -> Reading:
             at=time,  # the retrieval was no later than the first vote on it
             user_id=user if retrieval is None else None,
             session_id=session,
-            tenant=_tenant(row.get("tenant")),
+            tenant=tenant,
         )
     said = None if verdict is None else _WORDS.get(str(verdict).strip().casefold())
     if said is None and kind not in _WITHOUT_VERDICT and "value" not in row:
