@@ -92,8 +92,8 @@ class TextEncoder:
             raise
         except Exception as error:
             raise EncoderError(
-                f"the encoder failed on {counted(len(texts), 'text')} "
-                f"({type(error).__name__}: {str(error)[:200]}); mend it, and repeat the call"
+                f"the encoder failed on {counted(len(texts), 'text')} ({type(error).__name__}); its own "
+                "error, which may quote texts, is the cause of this one: mend it, and repeat the call"
             ) from error
         try:
             found = np.asarray(answer)
