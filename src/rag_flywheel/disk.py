@@ -418,7 +418,10 @@ def _put_in_place(staged: Path, out: Path, *, overwrite: bool) -> None:
 
 
 def _there_already(out: Path) -> InputError:
-    return InputError(f"{out} is there already; give another name, or ask for it to be overwritten")
+    return InputError(
+        f"{out} is there already; give another name, or ask for it to be overwritten "
+        "(--overwrite, overwrite=True)"
+    )
 
 
 def link_error(path: Path) -> StorageError:

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from rag_flywheel.errors import EncoderError, counted
+from rag_flywheel.errors import EncoderError, FlywheelError, counted
 from rag_flywheel.records import Vectors
 
 _UNIT_TOLERANCE = 0.01  # half-precision models are off by up to half a percent
@@ -83,9 +83,18 @@ class TextEncoder:
     def encode(self, texts: Sequence[str]) -> Vectors:
         """The checked vectors of the texts, float32 (len(texts), dim), unit rows.
 
-        Raises EncoderError on another shape, NaN or infinity, or rows that are not of unit length.
+        Raises EncoderError on another shape, NaN or infinity, or rows that are not of unit length, and
+        from what the encoder itself raises.
         """
-        answer = self.method(texts)
+        try:
+            answer = self.method(texts)
+        except FlywheelError:
+            raise
+        except Exception as error:
+            raise EncoderError(
+                f"the encoder failed on {counted(len(texts), 'text')} ({type(error).__name__}); its own "
+                "error, which may quote texts, is the cause of this one: mend it, and repeat the call"
+            ) from error
         try:
             found = np.asarray(answer)
         except ValueError as error:

@@ -74,3 +74,20 @@ def test_an_encoder_that_is_not_there_is_an_error(
     kb: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "cannot be made" in run(capsys, kb, "change-encoder", "no_such:thing", code=1)
+
+
+def test_an_encoder_that_fails_says_why(
+    kb: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one line, with no traceback; the change goes on once the encoder does."""
+
+    def fails(self: object, texts: list[str]) -> None:
+        raise ConnectionError("the card fell out")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("fakes.WordEncoder.encode_passages", fails)
+        said = run(capsys, kb, "change-encoder", "changing:deaf", code=1)
+    assert "the encoder failed on" in said and "(cause: the card fell out)" in said
+    assert "Traceback" not in said
+    assert "to deaf, 0 of 300 passages embedded" in run(capsys, kb, "status")
+    assert "deaf is not live" in run(capsys, kb, "change-encoder", "changing:deaf", code=3)

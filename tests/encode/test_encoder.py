@@ -152,6 +152,27 @@ def test_specs_that_name_no_encoder(spec: str, message: str) -> None:
         make_encoder(spec)
 
 
+def test_a_factory_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_a_key() -> WordEncoder:
+        raise KeyError("API_KEY")
+
+    monkeypatch.setattr("fakes.word_encoder", without_a_key)
+    with pytest.raises(EncoderNotFoundError, match=r"cannot be made \(KeyError: 'API_KEY'\)"):
+        make_encoder("fakes:word_encoder")
+
+
+@pytest.mark.parametrize("error", [ConnectionError("refused"), KeyError("data"), ValueError("x")])
+def test_an_encoder_that_fails_says_so(error: Exception) -> None:
+    """Not as an error of the disk, which a lost connection is to Python too."""
+
+    def fails(texts: Sequence[str]) -> npt.ArrayLike:
+        raise error
+
+    with pytest.raises(EncoderError, match=r"failed on 2 texts \(\w+Error\)") as caught:
+        TextEncoder("1", 4, fails).encode(["a", "b"])
+    assert caught.value.__cause__ is error
+
+
 def test_a_factory_of_something_else_is_refused() -> None:
     with pytest.raises(EncoderError, match="dict is no encoder"):
         make_encoder("builtins:dict")

@@ -1,5 +1,6 @@
 """In no export, of no kind, is anything of people who opted out, were forgotten or are muted."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,3 +163,24 @@ def test_questions_stored_without_words_are_in_no_set(
                 assert set(report.written.values()) == {0}, name
                 assert "questions whose words are not stored" in report.left_out, name
         assert "one of my own" not in text_of(tmp_path / "out")
+
+
+def test_in_another_index_the_hash_is_the_id_of_the_person(
+    desk: Flywheel, tmp_path: Path, help_desk: list[Passage]
+) -> None:
+    files = [tmp_path / "retrievals.jsonl", tmp_path / "votes.jsonl"]
+    desk.export.retrievals(files[0])
+    desk.export.votes(files[1])
+    rows = [json.loads(line) for line in files[0].read_text().splitlines()]
+    (leaving,) = {row["user"] for row in rows if "SECRETOFLEAVING 1" in row["query"]}
+    for name in ("forgotten", "out"):
+        with Flywheel.open(tmp_path / name, encoder=WordEncoder()) as other:
+            other.add(help_desk)
+            if name == "out":
+                other.opt_out(leaving)
+            other.import_files("csv", files)
+            if name == "forgotten":
+                assert any("SECRETOFLEAVING" in each.query for each in other.retrievals())
+                other.forget(leaving)
+            assert not any("SECRETOFLEAVING" in each.query for each in other.retrievals())
+            assert any("my own question" in each.query for each in other.retrievals())

@@ -29,6 +29,7 @@ QUERIES = (
     "Wo ist das password?",
     "密码 password",
     "-1 password",
+    "password 404",
 )
 SAME = {"reset password": ("reset password", "  Reset   PASSWORD?")}
 USERS = ("ann", "bob", "=eve", None)

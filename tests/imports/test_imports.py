@@ -501,3 +501,40 @@ def test_why_a_record_cannot_be_used_is_counted(fw: Flywheel, record: Any, reaso
     report = fw.import_votes([record])
     assert any(found.startswith(reason) for found in report.left_out), report.left_out
     assert (report.retrievals, dict(report.votes)) == (0, {})
+
+
+def test_an_id_that_two_tenants_have_mixes_nothing(tmp_path: Path) -> None:
+    """Neither in one call nor in a later one, whether or not all records say whose they are."""
+    passages = [Passage(f"{team}1", f"words of {team}", metadata={"team": team}) for team in "ab"]
+    both = [ImportedHit("a1"), ImportedHit("b1")]
+    of_a = ImportedRetrieval("r", "words", both, tenant="a", user_id="ann")
+    of_b = ImportedRetrieval("r", "words", both, tenant="b", answer="a secret of b")
+    of_none = ImportedRetrieval("r", "words", both)
+    votes = [ImportedVote("1", "r", "helpful", "a1"), ImportedVote("2", "r", "helpful", "b1")]
+    for name, calls in {
+        "at once": [[of_a, of_b, of_none, *votes]],
+        "later": [[of_a, votes[0]], [of_b, votes[1]], [of_none, *votes]],
+        "not said first": [[of_none, of_a, of_b, *votes]],
+    }.items():
+        with opened(tmp_path / name, passages, tenant_key="team") as fw:
+            left_out = [fw.import_votes(call, all_tenants=True).left_out for call in calls]
+            assert any(
+                "records of a retrieval that is another tenant's" in each for each in left_out
+            )
+            (found,) = fw.retrievals(all_tenants=True)
+            assert (found.tenant, [hit.passage_id for hit in found.hits]) == ('"a"', ["a1"])
+            assert found.answer is None
+            assert [vote.passage_id for vote in fw.votes(all_tenants=True)] == ["a1"]
+
+
+def test_rows_of_two_tenants_are_two_retrievals(tmp_path: Path) -> None:
+    passages = [Passage(f"{team}1", f"words of {team}", metadata={"team": team}) for team in "ab"]
+    path = tmp_path / "votes.csv"
+    path.write_text("query,passage_id,verdict,user,tenant\nq,a1,1,ann,a\nq,b1,1,ann,b\n")
+    with opened(tmp_path / "kb", passages, tenant_key="team") as fw:
+        report = fw.import_files("csv", path, all_tenants=True)
+        assert (report.retrievals, dict(report.left_out)) == (2, {})
+        for team in "ab":
+            (found,) = fw.retrievals(tenant=team)
+            assert [hit.passage_id for hit in found.hits] == [f"{team}1"]
+            assert [vote.passage_id for vote in fw.votes(tenant=team)] == [f"{team}1"]

@@ -121,10 +121,11 @@ def test_an_encoder_that_quotes_texts_is_not_quoted(tmp_path: Path) -> None:
         with fw._database.transaction() as conn:
             conn.execute("DELETE FROM vectors")
         encoder.fails = True
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match=r"failed on 1 text \(RuntimeError\)") as caught:
             fw.refresh()
+        assert SECRET not in str(caught.value) and SECRET in str(caught.value.__cause__)
         (entry,) = [e for e in fw.history() if e.kind == "failed"]
-        assert "RuntimeError" in entry.text and SECRET not in entry.text
+        assert "the encoder failed" in entry.text and SECRET not in entry.text
 
 
 def test_an_encoder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,16 +23,19 @@ from rag_flywheel.capture.imported_records import (
     encoded,
     retrieval_name,
 )
-from rag_flywheel.store import imports, retrievals, users, wall_clock
+from rag_flywheel.capture.passage_lookup import NOT_THERE
+from rag_flywheel.store import imports, passages, retrievals, users, wall_clock
 from rag_flywheel.store.column_checks import RANK
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.imports import Entry, Target
 from rag_flywheel.store.retrievals import LoggedHit, RetrievalRecord
 from rag_flywheel.store.staging import Staging
+from rag_flywheel.store.tenants import shows
 
 NO_RETRIEVAL = "votes whose retrieval is neither here nor in these files"
 NO_QUESTION = "retrievals whose question is in none of the files"
 NOT_SAID = "retrievals of which nothing says what they showed"
+OF_ANOTHER = "records of a retrieval that is another tenant's"
 NONE_THERE = "retrievals that showed no passage of the index"
 _DEEP = 64  # of what retrievals may be inside of
 _MOST_RETRIEVALS = 100  # that a vote on a trace is about
@@ -71,7 +74,7 @@ class RetrievalWriter:
 
     def _whole(self, id_: str, records: Sequence[bytes]) -> Part:
         """All that is known of a retrieval: from its records, and from what it was inside of."""
-        parts = [PART.decode(each) for each in records]
+        parts = self._of_one_tenant([PART.decode(each) for each in records])
         whole = parts[0]
         for part in parts[1:]:
             whole.query = whole.query or part.query
@@ -79,7 +82,6 @@ class RetrievalWriter:
             whole.user = whole.user or part.user
             whole.session = whole.session or part.session
             whole.answer = whole.answer or part.answer
-            whole.tenant = whole.tenant or part.tenant
             whole.recorded_as = whole.recorded_as or part.recorded_as
             whole.inside += [outer for outer in part.inside if outer not in whole.inside]
             whole.hits += part.hits
@@ -88,6 +90,28 @@ class RetrievalWriter:
         whole.hits = _in_order(whole.hits)
         self._add_around(id_, whole)
         return whole
+
+    def _of_one_tenant(self, parts: list[Part]) -> list[Part]:
+        """The records of a retrieval that are of the first tenant that one of them names, or of none that is
+        named; these with that tenant and its passages alone. The others are counted."""
+        tenant = next((part.tenant for part in parts if part.tenant is not None), None)
+        kept = [part for part in parts if part.tenant in (None, tenant)]
+        for _ in range(len(parts) - len(kept)):
+            self._counts.leave_out(OF_ANOTHER)
+        for part in kept:
+            if part.tenant != tenant:
+                part.tenant, part.hits = tenant, self._shown_to(tenant, part.hits)
+        return kept
+
+    def _shown_to(self, tenant: str | None, hits: list[StagedHit]) -> list[StagedHit]:
+        """Those of these hits that a tenant may see, given as JSON; the others are counted."""
+        scope = self._settings.scope_of_json(tenant)
+        with self._database.reading() as conn:
+            stored = passages.rows_of(conn, [hit.pid for hit in hits])
+        kept = [h for h in hits if h.pid in stored and shows(scope, stored[h.pid].passage)]
+        for _ in range(len(hits) - len(kept)):
+            self._counts.leave_out(NOT_THERE)
+        return kept
 
     def _add_around(self, id_: str, whole: Part) -> None:
         waiting, known = list(whole.inside), {id_}
@@ -142,6 +166,14 @@ class RetrievalWriter:
                 new.append((id_, part))
         self._extend(again)
         self._append(new, keys)
+
+    def _is_of_another(self, part: Part, target: Target | None) -> bool:
+        """Whether a record names another tenant than the retrieval that came in has; it is counted."""
+        named = part.tenant is not None and target is not None and target.tenant is not None
+        if not named or target is None or part.tenant == target.tenant:
+            return False
+        self._counts.leave_out(OF_ANOTHER)
+        return True
 
     def _leave_out(self, id_: str, part: Part, reason: str) -> None:
         self._counts.leave_out(reason)
@@ -215,11 +247,14 @@ class RetrievalWriter:
         """Add what an earlier file did not tell of to retrievals that came in with it."""
         with self._database.reading() as conn:
             before = imports.targets(conn, [rid for rid, _, _ in again])
+        again = [each for each in again if not self._is_of_another(each[2], before.get(each[0]))]
         more = {}
         for rid, id_, part in again:
             target = before.get(rid)
             if target is None or not target.imported:
                 continue
+            if part.tenant is None and target.tenant is not None:
+                part.hits = self._shown_to(target.tenant, part.hits)
             known = {hit.pid for hit in target.hits}
             new = [hit for hit in part.hits if hit.pid not in known]
             if new:

@@ -10,7 +10,7 @@ from typing import TextIO
 
 import typer
 
-from rag_flywheel.errors import FlywheelError
+from rag_flywheel.errors import EncoderError, FlywheelError
 from rag_flywheel.formats.printable import printable_line
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -59,8 +59,12 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def failed(error: FlywheelError, as_json: bool) -> None:
-    """Print an error: one line, or one JSON object {"error": {"type", "message"}}."""
-    _print_error(type(error).__name__, str(error), as_json)
+    """Print an error: one line, or one JSON object {"error": {"type", "message"}}; of an encoder that
+    failed also why, to whoever runs it."""
+    message, cause = str(error), error.__cause__
+    if type(error) is EncoderError and cause is not None:
+        message += f" (cause: {str(cause)[:500]})"
+    _print_error(type(error).__name__, message, as_json)
 
 
 def usage_failed(error: Exception, as_json: bool) -> None:

@@ -5,7 +5,7 @@ import importlib
 from rag_flywheel.encode.model_folder import find_model, missing_package, model_folder, model_name
 from rag_flywheel.encode.token_counter import TokenCounter
 from rag_flywheel.encoder import Encoder, check_encoder
-from rag_flywheel.errors import EncoderNotFoundError
+from rag_flywheel.errors import EncoderNotFoundError, FlywheelError
 
 
 def make_encoder(spec: str) -> Encoder:
@@ -31,10 +31,12 @@ def make_encoder(spec: str) -> Encoder:
             raise missing_package(error) from error
     try:
         made: object = getattr(importlib.import_module(module), name)()
-    except (ImportError, AttributeError, TypeError) as error:
+    except FlywheelError:
+        raise
+    except Exception as error:
         raise EncoderNotFoundError(
-            f"encoder {spec!r} cannot be made ({error}); expected an importable module with a "
-            "function or class of that name, called without arguments"
+            f"encoder {spec!r} cannot be made ({type(error).__name__}: {str(error)[:200]}); expected an "
+            "importable module with a function or class of that name, called without arguments"
         ) from error
     return check_encoder(made)
 

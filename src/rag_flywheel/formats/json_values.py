@@ -7,14 +7,16 @@ import codecs
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from json.decoder import JSONDecoder
 from pathlib import Path
 from typing import IO, Any
 
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, counted, quoted
 
 MOST_VALUE_BYTES = 64 * 2**20
 """The largest size of one value, and of a cell of a table."""
@@ -210,33 +212,74 @@ def parsed(value: object) -> object:
     return value
 
 
-def rows_of(path: Path, read: ReadBytes | None = None) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (file and line, cells by the names of the first line) of each row of a table of commas or, in a
-    .tsv, tabs. Raises InputError, and OSError."""
-    separator = "\t" if ".tsv" in path.suffixes else ","
+def ending_of(path: Path) -> str:
+    """The ending of a name in small letters, such as ".csv", without a ".gz" behind it."""
+    endings = [ending.lower() for ending in path.suffixes]
+    if endings[-1:] == [".gz"]:
+        endings.pop()
+    return endings[-1] if endings else ""
+
+
+def rows_of(
+    path: Path,
+    read: ReadBytes | None = None,
+    check: Callable[[Sequence[str]], None] | None = None,
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (file and line, cells by the names of the first line) of each row of a table, whose cells are
+    separated by what separates those names: commas, semicolons, as spreadsheets write where a comma is
+    the decimal point, or tabs. Columns without a name are not read.
+
+    check: gets the names, also where no row follows. Raises InputError, and OSError.
+    """
     limit = csv.field_size_limit()
     with opened(path, read) as pieces:
-        reader = csv.reader(_lines(texts(path, pieces)), delimiter=separator, strict=True)
+        lines = _lines(texts(path, pieces))
+        n, first = _first_line(lines)
+        reader = csv.reader(chain([first], lines), delimiter=_separator(first), strict=True)
         try:
             csv.field_size_limit(MOST_VALUE_BYTES)
             header = next(reader, [])
-            if len(set(header)) < len(header):
-                raise InputError(f"{path}, line 1 names a column twice")
+            _require_once(f"{path}, line {n + 1}", header)
+            if header and check is not None:
+                check(header)
             for row in reader:
-                where = f"{path}, line {reader.line_num}"
+                where = f"{path}, line {n + reader.line_num}"
                 if row and len(row) != len(header):
                     raise InputError(
-                        f"{where} has {len(row)} columns; expected {len(header)}, as line 1 has"
+                        f"{where} has {counted(len(row), 'column')}; expected {len(header)}, as the "
+                        "line with their names has"
                     )
                 if row:
-                    yield where, dict(zip(header, row, strict=True))
+                    cells = zip(header, row, strict=True)
+                    yield where, {name: cell for name, cell in cells if name.strip()}
         except csv.Error as error:
             raise InputError(
-                f"{path}, line {reader.line_num} cannot be taken apart ({error}); expected cells that "
+                f"{path}, line {n + reader.line_num} cannot be taken apart ({error}); expected cells that "
                 "hold separators, quotes or line ends in double quotes"
             ) from error
         finally:
             csv.field_size_limit(limit)
+
+
+def _first_line(lines: Iterator[str]) -> tuple[int, str]:
+    """(how many lines stand before it, the line with the names of columns): blank ones, and the one by
+    which spreadsheets note the separator."""
+    n = -1
+    for n, line in enumerate(lines):
+        if line.strip() and not re.fullmatch(r'"?sep=.?"?\s*', line, re.IGNORECASE):
+            return n, line
+    return n + 1, ""
+
+
+def _separator(names: str) -> str:
+    """What separates the names of columns."""
+    return max(",;\t", key=re.sub(r'"[^"]*"', "", names).count)
+
+
+def _require_once(where: str, names: Sequence[str]) -> None:
+    twice = next((each for each in names if each.strip() and names.count(each) > 1), None)
+    if twice is not None:
+        raise InputError(f"{where} names the column {quoted(twice)} twice; expected each name once")
 
 
 def _lines(pieces: Iterator[str]) -> Iterator[str]:

@@ -33,14 +33,15 @@ class Column:
 
 def ending_of(path: Path) -> str:
     """The ending of a file of rows. Raises InputError for another, and ConfigError without pyarrow."""
-    if path.suffix not in ENDINGS:
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
         raise InputError(f"{path} ends in {path.suffix!r}; expected one of {', '.join(ENDINGS)}")
-    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+    if ending == ".parquet" and find_spec("pyarrow") is None:
         raise ConfigError(
             "pyarrow is not installed; expected the package of the extra parquet: "
             "pip install 'rag-flywheel[parquet]'"
         )
-    return path.suffix
+    return ending
 
 
 def write_rows(

@@ -11,14 +11,17 @@ _IDS = "passage_id", "id", "_id"
 _OWN_IDS = "passage_id", "id", "id_", "_id"
 _ADDRESSES = "url", "source", "link"
 _TEXTS = "page_content", "content", "text", "document"
+_MOST_DIGITS = 100
 _QUERIES = "query", "question", "input", "search_query", "user_query"
 
 
 def text_of(value: object) -> str | None:
-    """A text that is not blank, or a whole number as one; None for anything else."""
+    """A text that is not blank, or a whole number as one, also one with a point; None for anything else."""
     if isinstance(value, str):
         return value if value.strip() else None
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)  # as tables have whole numbers where some are missing
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**_MOST_DIGITS:
         return str(value)
     return None
 

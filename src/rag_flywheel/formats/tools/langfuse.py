@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_flywheel.formats.imported import Around, LeftOut, Reading, Score
-from rag_flywheel.formats.json_values import ReadBytes, parsed, rows_of, values_of
+from rag_flywheel.formats.json_values import ReadBytes, ending_of, parsed, rows_of, values_of
 from rag_flywheel.formats.parquet import parquet_rows
 from rag_flywheel.formats.tools.fields import (
     answer_of,
@@ -38,9 +38,9 @@ def read_langfuse(path: Path, id_key: str | None = None, read: ReadBytes | None 
 
 
 def _rows(path: Path, read: ReadBytes | None) -> Iterator[Any]:
-    if path.suffix == ".parquet":
+    if ending_of(path) == ".parquet":
         yield from (row for _, row in parquet_rows(path, read))
-    elif ".csv" in path.suffixes:
+    elif ending_of(path) in (".csv", ".tsv"):
         for _, cells in rows_of(path, read):
             yield {name: cell if cell != "" else None for name, cell in cells.items()}
     else:

@@ -19,6 +19,14 @@ from rag_flywheel.records import Progress
 Tool: TypeAlias = Literal["langfuse", "phoenix", "langsmith", "ubi", "trec", "csv"]
 """Whose files are read."""
 TOOLS: tuple[str, ...] = get_args(Tool)
+_EXPECTED: dict[Tool, str] = {
+    "langfuse": "files that Langfuse exported",
+    "phoenix": "files that Phoenix exported",
+    "langsmith": "files that LangSmith exported",
+    "ubi": "queries and events of User Behavior Insights",
+    "trec": "runs, qrels and questions of TREC",
+    "csv": "tables of votes or retrievals",
+}
 
 
 def read_tool(
@@ -28,8 +36,10 @@ def read_tool(
     usual ones. Raises InputError, OSError."""
     read = _told(progress)
     for path in paths:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; expected files: name those that are in it")
         if not path.is_file():
-            raise InputError(f"no file {path}; expected files that {tool} exported")
+            raise InputError(f"no file {path}; expected {_EXPECTED[tool]}")
     if tool == "trec":
         with disk_errors(paths[0] if paths else Path()):
             yield from read_trec(list(paths), read)

@@ -7,13 +7,14 @@ verdict is a retrieval.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.formats.imported import LeftOut, Reading
-from rag_flywheel.formats.json_values import ReadBytes, parsed, rows_of, values_of
+from rag_flywheel.formats.json_values import ReadBytes, ending_of, parsed, rows_of, values_of
 from rag_flywheel.formats.parquet import parquet_rows
 from rag_flywheel.formats.printable import cell_as_written
 from rag_flywheel.formats.tools.fields import number_of, text_of, whole_of
@@ -35,8 +36,10 @@ _OTHER_NAMES = {
 _WORDS = {
     **VERDICTS,
     "1": "helpful", "true": "helpful", "yes": "helpful", "good": "helpful", "up": "helpful", "+1": "helpful",
+    "1.0": "helpful", "0.0": "harmful", "-1.0": "harmful",
     "0": "harmful", "-1": "harmful", "false": "harmful", "no": "harmful", "bad": "harmful", "down": "harmful",
 }  # fmt: skip
+_OF_OBJECTS = ".jsonl", ".ndjson", ".json"
 _WITHOUT_VERDICT = {"correction", "text", "missing"}
 
 
@@ -45,17 +48,23 @@ def read_table(path: Path, read: ReadBytes | None = None) -> Reading:
     first = True
     for where, row in _rows(path, read):
         if first:
-            _require_columns(path, row)
+            _require_columns(path, list(row))
             first = False
         yield from _row(where, row)
 
 
 def _rows(path: Path, read: ReadBytes | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    if path.suffix == ".parquet":
+    ending = ending_of(path)
+    if ending == ".parquet":
         yield from parquet_rows(path, read)
-    elif {".csv", ".tsv"} & set(path.suffixes):
-        for where, cells in rows_of(path, read):
+    elif ending in (".csv", ".tsv"):
+        for where, cells in rows_of(path, read, partial(_require_columns, path)):
             yield where, {name: cell_as_written(cell) for name, cell in cells.items()}
+    elif ending not in _OF_OBJECTS:
+        raise InputError(
+            f"{path} ends in {ending!r}; expected a table whose name ends in .csv, .tsv, .jsonl or "
+            ".parquet, or in one of these and .gz: rename it, or save it as one"
+        )
     else:
         for where, value in values_of(path, read):
             if not isinstance(value, dict):
@@ -63,21 +72,39 @@ def _rows(path: Path, read: ReadBytes | None) -> Iterator[tuple[str, dict[str, A
             yield where, value
 
 
-def _require_columns(path: Path, row: Mapping[str, Any]) -> None:
-    names = {_OTHER_NAMES.get(name, name) for name in row}
+def _require_columns(path: Path, found: Sequence[str]) -> None:
+    names = {_column(name) for name in found}
     if not names & {"query", "retrieval_id"} or not names & {"verdict", "kind", "hits"}:
         raise InputError(
-            f"{path} has the columns {', '.join(map(repr, row))[:200]}; expected query or retrieval_id, and "
-            f"verdict, kind or hits; those that are read are {', '.join(COLUMNS)}"
+            f"{path} has the columns {', '.join(map(repr, found))[:200]}; expected query or "
+            f"retrieval_id, and verdict, kind or hits; those that are read are {', '.join(COLUMNS)}"
         )
 
 
+def _column(name: str) -> str:
+    """The column that a name stands for, whatever its case and the blanks around it."""
+    plain = name.strip().casefold()
+    return _OTHER_NAMES.get(plain, plain)
+
+
+def _by_column(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The cells of a row that hold something. Raises InputError where two names stand for one column."""
+    row: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None or value == "":
+            continue
+        column = _column(name)
+        if column in row and column in COLUMNS:
+            raise InputError(
+                f"{where} has the column {column!r} twice, once as {quoted(name)}; expected one of "
+                "them: leave the other out"
+            )
+        row[column] = value
+    return row
+
+
 def _row(where: str, given: Mapping[str, Any]) -> Reading:
-    row = {
-        _OTHER_NAMES.get(name, name): value
-        for name, value in given.items()
-        if value is not None and value != ""
-    }
+    row = _by_column(where, given)
     verdict, kind = row.get("verdict"), text_of(row.get("kind"))
     if "hits" in row and verdict is None:
         yield from _retrieval(row)
@@ -88,7 +115,9 @@ def _row(where: str, given: Mapping[str, Any]) -> Reading:
     if retrieval is None and query is None:
         yield LeftOut("rows without a query and without a retrieval_id")
         return
-    name = retrieval or _name(query, user, session, time)
+    tenant = _tenant(row.get("tenant"))
+    whose = () if tenant is None else (tenant,)
+    name = retrieval or _name(query, user, session, time, *whose)
     passage, rank = text_of(row.get("passage_id")), whole_of(row.get("rank"))
     beside = {key: text_of(row.get(key)) for key in ("title", "url", "text")}
     hit = ImportedHit(passage, rank or 0, beside["text"], beside["title"], beside["url"])
@@ -102,7 +131,7 @@ def _row(where: str, given: Mapping[str, Any]) -> Reading:
             at=time,  # the retrieval was no later than the first vote on it
             user_id=user if retrieval is None else None,
             session_id=session,
-            tenant=_tenant(row.get("tenant")),
+            tenant=tenant,
         )
     said = None if verdict is None else _WORDS.get(str(verdict).strip().casefold())
     if said is None and kind not in _WITHOUT_VERDICT and "value" not in row:

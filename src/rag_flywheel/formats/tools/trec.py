@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, counted
 from rag_flywheel.formats.imported import LeftOut, Reading
-from rag_flywheel.formats.json_values import ReadBytes, opened, texts, values_of
+from rag_flywheel.formats.json_values import ReadBytes, ending_of, opened, texts, values_of
 from rag_flywheel.formats.qrels import whole_number
 from rag_flywheel.formats.tools.fields import text_of, whole_of
 from rag_flywheel.records import ImportedHit, ImportedRetrieval, ImportedVote
@@ -35,10 +35,12 @@ def read_trec(paths: list[Path], read: ReadBytes | None = None) -> Reading:
 
 
 def _kind(path: Path) -> str:
-    if {".jsonl", ".ndjson", ".json"} & set(path.suffixes):
+    if ending_of(path) in (".jsonl", ".ndjson", ".json"):
         return "questions"
     with opened(path) as pieces:
         for n, line in _lines(path, texts(path, pieces)):
+            if line.count("\t") == 1:  # first, since a question may end in a number
+                return "questions"
             cells = line.split()
             if len(cells) == 6 and _is_number(cells[3]) and _is_number(cells[4]):
                 return "run"
@@ -46,11 +48,9 @@ def _kind(path: Path) -> str:
                 return "qrels"
             if len(cells) in (3, 4) and n == 1 and cells[-1].casefold() in ("score", "grade"):
                 return "qrels"
-            if line.count("\t") == 1:
-                return "questions"
             raise InputError(
-                f"{path}, line {n} has {len(cells)} columns; expected the six of a run, the four of "
-                "qrels, or an id and a question with a tab between"
+                f"{path}, line {n} has {counted(len(cells), 'column')}; expected the six of a run, the "
+                "four of qrels, or an id and a question with a tab between"
             )
     return "questions"
 
@@ -81,7 +81,7 @@ def _is_number(text: str) -> bool:
 
 
 def _questions(path: Path, read: ReadBytes | None) -> Iterator[tuple[str, str]]:
-    if {".jsonl", ".ndjson", ".json"} & set(path.suffixes):
+    if ending_of(path) in (".jsonl", ".ndjson", ".json"):
         for where, value in values_of(path, read):
             found = value if isinstance(value, dict) else {}
             id_ = text_of(found.get("_id")) or text_of(found.get("id"))
