@@ -220,6 +220,23 @@ def test_an_edit_within_a_part_leaves_its_id() -> None:
     assert part.id in edited and edited[part.id] != part.text
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("---\n# waax wbbx\n---", True),
+        ("---\n\n## Opening hours\n\n---\nText.", True),
+        ("+++\n# Opening hours\n+++\nText.", True),
+        ("---\n# hours: of opening\n---\nText.", False),
+        ("+++\n# hours = 8\n+++\nText.", False),
+        ("---\ntitle: Desk\n# hours of opening\n---\nText.", False),
+        ("---\n---\nText hours.", True),
+    ],
+)
+def test_a_heading_between_two_rules_is_no_front_matter(text: str, kept: bool) -> None:
+    said = " ".join(f"{p.title} {p.text}" for p in of(text)).lower()
+    assert (("hours" in said) or ("waax" in said)) is kept
+
+
 # ---- nothing is lost -----------------------------------------------------------------------------------
 
 NAMES = st.integers(0, 400).map(lambda n: f"w{chr(97 + n % 26)}{chr(97 + n // 26)}x")

@@ -28,9 +28,19 @@ def read_front_matter(lines: list[str]) -> tuple[dict[str, MetadataValue], int]:
         if chars > _MOST_CHARS:
             break
         if line.rstrip() in _ENDS[mark]:
-            found = (_toml if mark == "+++" else _yaml)("\n".join(lines[1:number]))
-            return ({}, 0) if found is None else (_plain(found), number + 1)
+            inside = lines[1:number]
+            found = (_toml if mark == "+++" else _yaml)("\n".join(inside))
+            if found is None or (not found and _is_text(inside)):
+                return {}, 0
+            return _plain(found), number + 1
     return {}, 0
+
+
+def _is_text(lines: list[str]) -> bool:
+    """Whether lines that set no key are text between two rules, such as a heading: YAML and TOML would
+    take it for a comment. A key that is commented out is none."""
+    written = [line.strip().lstrip("#").strip() for line in lines if line.strip()]
+    return not all(_PAIR.match(line) or re.match(r"[\w.-]+\s*=", line) for line in written)
 
 
 def _toml(text: str) -> Mapping[str, Any] | None:
