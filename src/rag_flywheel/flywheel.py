@@ -7,15 +7,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from rag_flywheel.capture import corrections
 from rag_flywheel.capture import votes as capture
 from rag_flywheel.capture.answer_votes import AnswerVote, append_answer_vote
-from rag_flywheel.capture.imported_records import Settings
-from rag_flywheel.capture.imports import bring_in
 from rag_flywheel.capture.runs import Run, find_run, link_run
-from rag_flywheel.capture.scores import Meanings
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.capture.terms import Terms, set_muted
 from rag_flywheel.checks import (
@@ -55,13 +52,11 @@ from rag_flywheel.encode.make import make_encoder
 from rag_flywheel.encode.too_long import count_too_long
 from rag_flywheel.encoder import Encoder, TextEncoder, check_encoder
 from rag_flywheel.errors import InputError
-from rag_flywheel.export.export import Export
 from rag_flywheel.formats.anchors import Site
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.formats.documents import Cutting
 from rag_flywheel.formats.files import Selection
 from rag_flywheel.formats.framework_documents import passages_of
-from rag_flywheel.formats.tools.read import TOOLS, Tool, read_tool
 from rag_flywheel.ingest.add_files import Index, Options, add_files, checked_paths
 from rag_flywheel.privacy import ids as privacy
 from rag_flywheel.privacy.audit import audit
@@ -102,6 +97,7 @@ from rag_flywheel.records import (
     Splitter,
     Status,
     TenantScope,
+    Tool,
     Verdict,
     VersionInfo,
     VersionStory,
@@ -135,6 +131,10 @@ from rag_flywheel.store.metadata_columns import metadata_keys
 from rag_flywheel.store.passages import Tenancy, encoded_text
 from rag_flywheel.store.questions import query_hash, question_key
 from rag_flywheel.store.tenants import Tenant, Tenants, within
+
+if TYPE_CHECKING:  # which serving does not need: imported where they are used
+    from rag_flywheel.capture.scores import Meanings
+    from rag_flywheel.export.export import Export
 
 _MANY_TEXTS = 256  # whose words take a tenth of a second to read
 Trust: TypeAlias = float | Callable[[str | None], float]
@@ -907,6 +907,8 @@ class Flywheel:
         source: the name of that system. dry_run: only count; nothing is written.
         progress: as in `add`; the steps are "import retrievals" and "import votes". Raises InputError.
         """
+        from rag_flywheel.capture.scores import Meanings
+
         name = check_name("source", source)
         scope = self._scope(tenant, all_tenants)
         return self._bring_in(records, name, scope, Meanings(), dry_run, progress)
@@ -933,7 +935,10 @@ class Flywheel:
         id_key: the key of the documents' metadata that holds the passage id. () and None: the usual ones.
         Raises InputError for a file that cannot be read; then nothing came in.
         """
-        check_one_of("tool", tool, TOOLS)
+        from rag_flywheel.capture.scores import Meanings
+        from rag_flywheel.formats.tools.read import read_tool
+
+        check_one_of("tool", tool, get_args(Tool))
         check_optional_text("id_key", id_key, MOST_NAME_CHARS)
         given = [paths] if isinstance(paths, str | Path) else items("paths", paths, object)
         scope = self._scope(tenant, all_tenants)
@@ -948,10 +953,13 @@ class Flywheel:
         records: Iterable[object],
         source: str,
         scope: TenantScope,
-        meanings: Meanings,
+        meanings: "Meanings",
         dry_run: bool,
         progress: bool | Progress,
     ) -> ImportReport:
+        from rag_flywheel.capture.imported_records import Settings
+        from rag_flywheel.capture.imports import bring_in
+
         if not dry_run:
             self._database.require_writable()
         self._postponed.wait_for_all()
@@ -1496,8 +1504,10 @@ class Flywheel:
             return status.history(self._root, self._database, n, scope)
 
     @property
-    def export(self) -> Export:
+    def export(self) -> "Export":
         """The index as files: `votes`, `judgments`, `retrievals`; `beir`, `trec`, `ubi`; `training_set`."""
+        from rag_flywheel.export.export import Export
+
         settle = self._postponed.wait_for_all
         return Export(
             self._root, self._database, self._config, self._tenants, self._mask.text, settle

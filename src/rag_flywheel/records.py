@@ -38,6 +38,8 @@ TrainingSet: TypeAlias = Literal[
 kto, dpo: of answers, for TRL; evaluation: for Ragas and its like."""
 FileFormat: TypeAlias = Literal["jsonl", "parquet"]
 """Of the files of a training set."""
+Tool: TypeAlias = Literal["langfuse", "phoenix", "langsmith", "ubi", "trec", "csv"]
+"""Whose files `import_files` reads; csv: tables of one's own."""
 Outcome: TypeAlias = Literal["promoted", "unchanged", "rejected"]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(step, done, total) now and then during long work."""

@@ -18,8 +18,7 @@ import pytest
 from rag_flywheel import Config, EncoderNotFoundError, Flywheel
 from rag_flywheel.cli.app import app, main
 from rag_flywheel.deploy.lock import refresh_lock
-from rag_flywheel.formats.tools.read import Tool
-from rag_flywheel.records import AddReport
+from rag_flywheel.records import AddReport, Tool
 
 SUPPORT = Path(__file__).parents[1] / "support"
 

@@ -1,15 +1,13 @@
 """The commands `import`: retrievals and votes from the files, or the APIs, of other tools."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from rag_flywheel.cli import show
 from rag_flywheel.cli.options import KB, Index, Json, TenantName, of_tenant, one_of, open_index
-
-if TYPE_CHECKING:
-    from rag_flywheel.formats.tools.read import Tool
+from rag_flywheel.records import Tool
 
 IMPORT_HELP = "Bring in feedback from other tools."
 imports = typer.Typer(no_args_is_help=True)
@@ -193,7 +191,7 @@ def _asked(
 
 
 def _import(
-    tool: "Tool",
+    tool: Tool,
     files: list[Path] | None,
     scores: list[str] | None,
     judges: list[str] | None,

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
 
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import InputError
@@ -14,11 +13,8 @@ from rag_flywheel.formats.tools.phoenix import read_phoenix
 from rag_flywheel.formats.tools.tables import read_table
 from rag_flywheel.formats.tools.trec import read_trec
 from rag_flywheel.formats.tools.ubi import read_ubi
-from rag_flywheel.records import Progress
+from rag_flywheel.records import Progress, Tool
 
-Tool: TypeAlias = Literal["langfuse", "phoenix", "langsmith", "ubi", "trec", "csv"]
-"""Whose files are read."""
-TOOLS: tuple[str, ...] = get_args(Tool)
 _EXPECTED: dict[Tool, str] = {
     "langfuse": "files that Langfuse exported",
     "phoenix": "files that Phoenix exported",
