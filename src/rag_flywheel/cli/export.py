@@ -1,17 +1,13 @@
 """The commands `export`, each one call on `fw.export`."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
 from rag_flywheel.cli import show
 from rag_flywheel.cli.options import KB, Index, Json, TenantName, of_tenant, one_of, open_index
 from rag_flywheel.records import ExportReport, FileFormat, TrainingSet
-
-if TYPE_CHECKING:
-    from rag_flywheel.export.export import Export
 
 EXPORT_HELP = "Write the log, judgments and training sets for other programs."
 export = typer.Typer(no_args_is_help=True)
@@ -34,13 +30,12 @@ def options(index: Index = KB, as_json: Json = False) -> None:
 
 
 def _run(
-    index: Path,
-    as_json: bool,
-    tenant: str | None,
-    write: Callable[["Export", Any], ExportReport],
+    method: str, index: Path, as_json: bool, tenant: str | None, *given: Any, **more: Any
 ) -> None:
+    """Call a method of `fw.export`, and show its report."""
     with open_index(index) as fw:
-        report = write(fw.export, of_tenant(fw, tenant))
+        write = getattr(fw.export, method)
+        report: ExportReport = write(*given, progress=True, **more, **of_tenant(fw, tenant))
     show.result(report, as_json, show.exported)
 
 
@@ -55,13 +50,7 @@ def export_votes(
     as_json: Json = False,
 ) -> None:
     """Write votes, verdicts on answers, signals and corrections, a row each."""
-
-    def write(to_files: "Export", named: Any) -> ExportReport:
-        return to_files.votes(
-            to, since=since, until=until, overwrite=overwrite, progress=True, **named
-        )
-
-    _run(index, as_json, tenant, write)
+    _run("votes", index, as_json, tenant, to, since=since, until=until, overwrite=overwrite)
 
 
 @export.command("judgments")
@@ -75,13 +64,7 @@ def export_judgments(
     as_json: Json = False,
 ) -> None:
     """Write what the votes on each passage for each question add up to, a row each."""
-
-    def write(to_files: "Export", named: Any) -> ExportReport:
-        return to_files.judgments(
-            to, since=since, until=until, overwrite=overwrite, progress=True, **named
-        )
-
-    _run(index, as_json, tenant, write)
+    _run("judgments", index, as_json, tenant, to, since=since, until=until, overwrite=overwrite)
 
 
 @export.command("retrievals")
@@ -95,13 +78,7 @@ def export_retrievals(
     as_json: Json = False,
 ) -> None:
     """Write what was asked, and shown, a row for each time."""
-
-    def write(to_files: "Export", named: Any) -> ExportReport:
-        return to_files.retrievals(
-            to, since=since, until=until, overwrite=overwrite, progress=True, **named
-        )
-
-    _run(index, as_json, tenant, write)
+    _run("retrievals", index, as_json, tenant, to, since=since, until=until, overwrite=overwrite)
 
 
 @export.command("beir")
@@ -114,11 +91,7 @@ def export_beir(
     as_json: Json = False,
 ) -> None:
     """Write passages, past questions and their grades as a BEIR folder, for benchmarks."""
-
-    def write(to_files: "Export", named: Any) -> ExportReport:
-        return to_files.beir(to, since=since, until=until, progress=True, **named)
-
-    _run(index, as_json, tenant, write)
+    _run("beir", index, as_json, tenant, to, since=since, until=until)
 
 
 @export.command("trec")
@@ -131,11 +104,7 @@ def export_trec(
     as_json: Json = False,
 ) -> None:
     """Write the newest rankings as a run of TREC, with qrels and topics."""
-
-    def write(to_files: "Export", named: Any) -> ExportReport:
-        return to_files.trec(to, since=since, until=until, progress=True, **named)
-
-    _run(index, as_json, tenant, write)
+    _run("trec", index, as_json, tenant, to, since=since, until=until)
 
 
 @export.command("ubi")
@@ -148,11 +117,7 @@ def export_ubi(
     as_json: Json = False,
 ) -> None:
     """Write retrievals and votes as queries and events of User Behavior Insights 1.3.0."""
-
-    def write(to_files: "Export", named: Any) -> ExportReport:
-        return to_files.ubi(to, since=since, until=until, progress=True, **named)
-
-    _run(index, as_json, tenant, write)
+    _run("ubi", index, as_json, tenant, to, since=since, until=until)
 
 
 @export.command("training-set")
@@ -178,20 +143,18 @@ def export_training_set(
     as_json: Json = False,
 ) -> None:
     """Write pairs, triplets, preferences or questions to train or evaluate other models with."""
-    chosen = one_of(kind, KINDS, "KIND ")
-
-    def write(to_files: "Export", named: Any) -> ExportReport:
-        return to_files.training_set(
-            chosen,
-            to,
-            file_format=one_of(file_format, FORMATS, "--format "),
-            min_people=min_people,
-            most_negatives=most_negatives,
-            unreviewed=unreviewed,
-            since=since,
-            until=until,
-            progress=True,
-            **named,
-        )
-
-    _run(index, as_json, tenant, write)
+    chosen, ending = one_of(kind, KINDS, "KIND "), one_of(file_format, FORMATS, "--format ")
+    _run(
+        "training_set",
+        index,
+        as_json,
+        tenant,
+        chosen,
+        to,
+        file_format=ending,
+        min_people=min_people,
+        most_negatives=most_negatives,
+        unreviewed=unreviewed,
+        since=since,
+        until=until,
+    )

@@ -16,6 +16,7 @@ from rag_flywheel.store.retrievals import (
     read_query_hash,
     read_tenant,
 )
+from rag_flywheel.store.users import not_opted_out
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def fill_in(
     conn.executemany(
         "UPDATE retrievals SET user_id = coalesce(user_id, ?), session_id = coalesce(session_id, ?), "
         "answer = coalesce(answer, ?) WHERE rid = ? AND source IS NOT NULL AND folded IS NULL "
-        "AND NOT EXISTS (SELECT 1 FROM opted_out o WHERE o.user_id = coalesce(retrievals.user_id, ?))",
+        f"AND {not_opted_out('coalesce(retrievals.user_id, ?)')}",
         [(user, session, answer, rid, user) for user, session, answer, rid in found],
     )
 
