@@ -300,7 +300,21 @@ def test_a_callable_is_told_how_far_it_is(voted: Flywheel, tmp_path: Path) -> No
 
 
 def test_an_index_that_is_open_to_be_read_only_is_exported(voted: Flywheel, tmp_path: Path) -> None:
+    (tmp_path / "as owner").mkdir()
+    (tmp_path / "to read").mkdir()
+    for write in EXPORTS.values():
+        write(voted, tmp_path / "as owner")
     voted.close()
     with Flywheel.open(tmp_path / "kb", encoder=WordEncoder(), read_only=True) as fw:
         for write in EXPORTS.values():
-            write(fw, tmp_path / "out")
+            write(fw, tmp_path / "to read")
+    owner, reader = (
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file() and path.name != "manifest.json"  # which has the time
+        }
+        for name in ("as owner", "to read")
+    )
+    assert len(owner) > len(EXPORTS)
+    assert reader == owner
