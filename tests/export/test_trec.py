@@ -70,6 +70,28 @@ def test_the_run_is_the_newest_ranking_and_the_qrels_are_those_of_beir(
     }
 
 
+def test_questions_whose_votes_are_even_are_in_no_file_and_are_counted(
+    fw: Flywheel, tmp_path: Path
+) -> None:
+    fw.add([Passage("p", "some words of a text"), Passage("q", "more words of a text")])
+    for query, verdicts in {
+        "some words": ["helpful", "harmful"],
+        "more words": ["harmful"],
+    }.items():
+        for n, verdict in enumerate(verdicts):
+            shown = fw.retrieve(query, user_id=f"u{n}")
+            fw.feedback(shown.id, "q", verdict, user_id=f"u{n}")  # type: ignore[arg-type]
+    report = fw.export.trec(tmp_path / "trec")
+    assert report.written["questions"] == report.written["judgments"] == 1
+    assert report.left_out == {"questions on whose passages the votes are even": 1}
+    topics, qrels, run = (
+        {line.split()[0] for line in (tmp_path / "trec" / name).read_text().splitlines()}
+        for name in ("topics.tsv", "qrels.trec", "run.trec")
+    )
+    assert len(topics) == 1
+    assert topics == qrels == run
+
+
 def test_trec_eval_reads_both_and_ranks_as_the_index_did(voted: Flywheel, tmp_path: Path) -> None:
     measures = pytest.importorskip("ir_measures", reason="needs the extra bench")
     voted.export.trec(tmp_path / "trec")

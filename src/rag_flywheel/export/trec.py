@@ -13,6 +13,7 @@ from rag_flywheel.store import passages, retrievals
 from rag_flywheel.store.tenants import shows
 
 TAG = "rag-flywheel"
+EVEN = "questions on whose passages the votes are even"
 FILES = ("topics.tsv", "run.trec", "qrels.trec")
 _AT_ONCE = 500  # questions whose hits are held in memory
 
@@ -20,8 +21,8 @@ _AT_ONCE = 500  # questions whose hits are held in memory
 def write_trec(
     conn: sqlite3.Connection, asked: Asked, folder: Path, progress: Progress | None
 ) -> Written:
-    """Write topics.tsv, run.trec and qrels.trec into a folder: of the questions with a verdict on a passage
-    that is in the index."""
+    """Write topics.tsv, run.trec and qrels.trec into a folder: of the questions with a grade, for trec_eval
+    leaves out what the qrels do not name."""
     if progress is not None:
         progress("reading passages and votes", 0, 1)
     ids: dict[int, list[str]] = {}
@@ -30,17 +31,19 @@ def write_trec(
             ids.setdefault(stored.lineage, []).append(stored.passage.id)
     found = graded(conn, asked, ids)
     topics, run, qrels = (folder / name for name in FILES)
-    n_questions = write_topics(topics, ((found.names[k], text) for k, text in found.words.items()))
+    keys = [key for key, grades in found.grades.items() if grades]
+    n_questions = write_topics(topics, ((found.names[k], found.words[k]) for k in keys))
     n_grades = write_qrels(
-        qrels, ((found.names[k], *g) for k, grades in found.grades.items() for g in grades.items())
+        qrels, ((found.names[k], *grade) for k in keys for grade in found.grades[k].items())
     )
     last = retrievals.last_asked(
-        conn, sorted({k.query_hash for k in found.words}), asked.scope, asked.period
+        conn, sorted({k.query_hash for k in keys}), asked.scope, asked.period
     )
-    shown = {found.names[key]: last[key].rid for key in found.words if key in last}
+    shown = {found.names[key]: last[key].rid for key in keys if key in last}
     n_rows = write_run(run, _ranked(conn, shown), TAG)
-    left_out = {WITHOUT_WORDS: found.n_without_words} if found.n_without_words else {}
-    return {"questions": n_questions, "ranks": n_rows, "judgments": n_grades}, left_out
+    left_out = {EVEN: len(found.grades) - len(keys), WITHOUT_WORDS: found.n_without_words}
+    written = {"questions": n_questions, "ranks": n_rows, "judgments": n_grades}
+    return written, {what: n for what, n in left_out.items() if n}
 
 
 def _ranked(
