@@ -5,14 +5,14 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from rag_flywheel.capture import corrections
 from rag_flywheel.capture import votes as capture
 from rag_flywheel.capture.answer_votes import AnswerVote, append_answer_vote
-from rag_flywheel.capture.runs import Run, find_run, link_run
+from rag_flywheel.capture.runs import RUN_AND_RETRIEVAL, Run, find_run, link_run
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.capture.terms import Terms, set_muted
 from rag_flywheel.checks import (
@@ -484,7 +484,7 @@ class Flywheel:
         where: Filter | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
-        run_id: str | None = None,
+        run_id: str | Sequence[str] | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: Tenant | None = None,
@@ -495,8 +495,8 @@ class Flywheel:
         where: a filter expression on metadata, {"lang": "en", "year": {"gte": 2020}, "team": {"in":
             ["a", "b"]}}, applied before the k best are taken; docs/reference/filters.md has all operators.
         user_id, session_id: only their keyed hashes are stored.
-        run_id: the id of the run of a framework, or of a trace, that this belongs to; feedback may then
-            name the run. Only its keyed hash is stored. `link_run` adds others.
+        run_id: the id of the run of a framework, or of a trace, that this belongs to, or a list of them;
+            feedback may then name the run. Only keyed hashes are stored. `link_run` adds others.
         record: False writes nothing, and the retrieval cannot get votes; the same holds for a user
             who opted out. While another program writes to the database, an answer waits for
             config.record_wait_s at most; its record is then written as soon as that ends, and votes in
@@ -507,7 +507,14 @@ class Flywheel:
         """
         scope = self._scope(tenant, all_tenants, where)
         asked = self._request(
-            k, where, scope, user_id, session_id, record, least=min_relevance, run_id=run_id
+            k,
+            where,
+            scope,
+            user_id,
+            session_id,
+            record,
+            least=min_relevance,
+            runs=[privacy.hashed_runs(self._user_key, run_id)],
         )
         found = self._serving().retrieve([self._mask.text(query)], asked)[0]
         within = self._config.rephrased_within_s
@@ -529,15 +536,20 @@ class Flywheel:
         k: int = 8,
         *,
         where: Filter | None = None,
+        run_id: str | Sequence[str | Sequence[str] | None] | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
     ) -> list[Retrieval]:
-        """`retrieve` for many queries at once, in their order."""
+        """`retrieve` for many queries at once, in their order.
+
+        run_id: of a run that all of them belong to; or a list with what `retrieve` takes for each query.
+        """
         given = [self._mask.text(query) for query in items("queries", queries, str)]
         scope = self._scope(tenant, all_tenants, where)
-        asked = self._request(k, where, scope, None, None, record, least=min_relevance)
+        runs = privacy.hashed_runs_of_each(self._user_key, run_id, len(given))
+        asked = self._request(k, where, scope, None, None, record, least=min_relevance, runs=runs)
         return self._serving().retrieve(given, asked)
 
     def rank_many(
@@ -568,7 +580,7 @@ class Flywheel:
         where: Filter | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
-        run_id: str | None = None,
+        run_id: str | Sequence[str] | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: Tenant | None = None,
@@ -595,7 +607,7 @@ class Flywheel:
             record,
             kind="rerank",
             least=min_relevance,
-            run_id=run_id,
+            runs=[privacy.hashed_runs(self._user_key, run_id)],
         )
         given = check_candidates(candidates)
         masked = self._mask.candidates(given)
@@ -621,9 +633,7 @@ class Flywheel:
             newest retrieval that showed the passage.
         Raises UnknownIdError, and InputError for a passage that the retrieval did not show.
         """
-        if run is not None:
-            retrieval_id = self._run(retrieval_id, run, tenant, all_tenants).showing(passage_id)
-        vote = Vote(retrieval_id, passage_id, verdict, user_id, reason)
+        vote = Vote(retrieval_id, passage_id, verdict, user_id, reason, run=run)
         return bool(self.feedback_many([vote], tenant=tenant, all_tenants=all_tenants))
 
     def feedback_many(
@@ -635,6 +645,10 @@ class Flywheel:
     ) -> int:
         """Record votes in one commit, all or none; returns how many. Raises as `feedback` does."""
         given = items("votes", votes, Vote)
+        if any(vote.run is not None for vote in given):
+            find = lru_cache(partial(self._run, None, tenant=tenant, all_tenants=all_tenants))
+            on = [v if v.run is None else find(check_name("run", v.run)).vote(v) for v in given]
+            return self.feedback_many(on, tenant=tenant, all_tenants=all_tenants)
         for vote in given:
             check_optional_text("user_id", vote.user_id, MOST_ID_CHARS)
         self._require_own([vote.retrieval_id for vote in given], tenant, all_tenants)
@@ -703,10 +717,7 @@ class Flywheel:
         All in one commit, or none; returns how many. Other hits get no vote. run: as in
         `feedback`. Raises as `feedback` does.
         """
-        votes = capture.relevance_votes(retrieval_id, helpful, user_id)
-        if run is not None:
-            found = self._run(retrieval_id, run, tenant, all_tenants)
-            votes = [replace(v, retrieval_id=found.showing(v.passage_id)) for v in votes]
+        votes = capture.relevance_votes(retrieval_id, helpful, user_id, run)
         return self.feedback_many(votes, tenant=tenant, all_tenants=all_tenants)
 
     def adopted(
@@ -801,8 +812,8 @@ class Flywheel:
         Raises UnknownIdError, InputError.
         """
         self._require_own([retrieval_id], tenant, all_tenants)
-        hashed = privacy.hashed_run(self._user_key, "run_id", check_name("run_id", run_id))
-        link_run(self._database, retrieval_id, str(hashed))
+        hashed = privacy.hashed_run(self._user_key, "run_id", run_id)
+        link_run(self._database, retrieval_id, hashed)
 
     def hashed_user(self, user_id: str) -> HashedUser:
         """The keyed hash under which a user of this index is stored: the `user` of votes and retrievals.
@@ -975,7 +986,7 @@ class Flywheel:
                 scope_of=lambda tenant: self._scope(tenant, False),
                 scope_of_json=lambda text: self._tenants.scope_of_json(text),
                 hide=partial(privacy.hashed_id, key),
-                run=lambda run: str(privacy.hashed_run(key, "run", run)),
+                run=partial(privacy.hashed_run, key, "run"),
                 name=lambda data: hashlib.blake2b(
                     namespace + data, key=key, digest_size=16
                 ).digest(),
@@ -1560,7 +1571,7 @@ class Flywheel:
         record: bool,
         kind: str = "retrieve",
         least: float | None = None,
-        run_id: str | None = None,
+        runs: Sequence[Sequence[str]] = (),
     ) -> Request:
         k, least = check_k(k), check_optional_chance("min_relevance", least)
         inside = within(scope, where)
@@ -1572,9 +1583,8 @@ class Flywheel:
                 record = not users.opted_out(conn, [user])
         stored = self._mask.filter(inside, but=self._config.tenant_key)
         words = self._config.store_queries == "text"
-        run = privacy.hashed_run(self._user_key, "run_id", run_id)
         return Request(
-            k, inside, stored, scope.tenant, user, session, record, kind, least, words, run
+            k, inside, stored, scope.tenant, user, session, record, kind, least, words, runs
         )
 
     def _job(self, progress: Progress | None) -> Job:
@@ -1628,12 +1638,12 @@ class Flywheel:
     ) -> Run:
         """The run that feedback names in place of a retrieval. Raises InputError, UnknownIdError."""
         if retrieval_id is not None:
-            raise InputError("found retrieval_id and run; expected one of them")
+            raise InputError(RUN_AND_RETRIEVAL)
         self._database.require_writable()
         scope = self._scope(tenant, all_tenants)
-        hashed = privacy.hashed_run(self._user_key, "run", check_name("run", run))
+        hashed = privacy.hashed_run(self._user_key, "run", run)
         self._postponed.wait_for_all()
-        return find_run(self._database, str(hashed), run, scope)
+        return find_run(self._database, hashed, run, scope)
 
     def _require_tenant_alone(self, method: str, where: Filter | None, why: str) -> None:
         for key in plain_filter(where) if where is not None else ():

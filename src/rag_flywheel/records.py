@@ -232,7 +232,8 @@ class Vote:
     """A user's verdict on one hit of a recorded retrieval (whose id is not None).
 
     trust: how much it weighs for the application, from 0, not at all, over 1, an ordinary user's vote,
-    to 3.
+    to 3. run: in place of retrieval_id, None, a run that was given as run_id: it is on the newest retrieval
+    of the run that showed the passage.
     """
 
     retrieval_id: str | None
@@ -241,6 +242,7 @@ class Vote:
     user_id: str | None = None
     reason: str | None = None
     trust: float = 1.0
+    run: str | None = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from rag_flywheel.store.column_checks import RANK
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.imports import Entry, Target
 from rag_flywheel.store.retrievals import LoggedHit, RetrievalRecord
+from rag_flywheel.store.runs import link as link_runs
 from rag_flywheel.store.staging import Staging
 from rag_flywheel.store.tenants import shows
 
@@ -213,7 +214,7 @@ class RetrievalWriter:
             entries = [Entry(keys[id_], id_, rows[r.id][0]) for id_, _, r in fresh]
             imports.append_entries(conn, entries)
             runs = [(given.run(o), rows[r.id][0]) for _, p, r in fresh for o in p.inside]
-            imports.link_runs(conn, runs)
+            link_runs(conn, runs)
         for id_, part, record in fresh:
             self._put_shown(id_, part, Shown(rows[record.id][0], ""))
 
@@ -279,7 +280,7 @@ class RetrievalWriter:
         with self._database.transaction() as conn:
             for rid, logged in more.items():
                 imports.replace_hits(conn, rid, logged)
-            imports.link_runs(conn, [(run, rid) for run, rid in runs if rid in before])
+            link_runs(conn, [(run, rid) for run, rid in runs if rid in before])
             imports.fill_in(conn, whose)
 
 

@@ -4,19 +4,21 @@ The id of a run is a keyed hash here, which is what is stored; `named` is as the
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
 from rag_flywheel.checks import MOST_ID_CHARS, check_text, items
 from rag_flywheel.errors import InputError, UnknownIdError, quoted
-from rag_flywheel.records import TenantScope
-from rag_flywheel.store import runs
+from rag_flywheel.records import TenantScope, Vote
+from rag_flywheel.store import retrievals, runs
 from rag_flywheel.store.database import Database
 
 MOST_RUNS = 32
 """The most runs that one retrieval may belong to."""
 MOST_RETRIEVALS = 100
 """Feedback on a run is about so many of its retrievals at most, the newest ones."""
+
+RUN_AND_RETRIEVAL = "found retrieval_id and run; expected one of them"
 
 _MOST_NAMED = 8  # passages, in a message
 
@@ -25,8 +27,9 @@ def link_run(database: Database, retrieval_id: str | None, run: str) -> None:
     """Store that a retrieval belongs to a run. Raises UnknownIdError, InputError."""
     id_ = check_retrieval_id(retrieval_id)
     with database.transaction() as conn:
-        if not runs.link_run(conn, id_, run):
+        if not retrievals.rows_by_id(conn, [id_]):
             raise unknown_retrieval(id_)
+        runs.link_by_id(conn, id_, run)
         if runs.count_runs(conn, id_) > MOST_RUNS:
             raise InputError(
                 f"retrieval {id_} belongs to {MOST_RUNS} runs already; expected the id of a run of the "
@@ -43,6 +46,12 @@ class Run:
 
     named: str
     shown: Mapping[str, Collection[str]]
+
+    def vote(self, given: Vote) -> Vote:
+        """A vote that names this run, as one on the retrieval that it is about. Raises InputError."""
+        if given.retrieval_id is not None:
+            raise InputError(RUN_AND_RETRIEVAL)
+        return replace(given, retrieval_id=self.showing(given.passage_id), run=None)
 
     @property
     def newest(self) -> str:

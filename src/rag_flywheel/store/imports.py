@@ -47,11 +47,6 @@ def rows_of(conn: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, int 
     }
 
 
-def link_runs(conn: sqlite3.Connection, pairs: Sequence[tuple[str, int]]) -> None:
-    """Store which runs, as hashes, imported retrievals, by their rows, were inside of."""
-    conn.executemany("INSERT OR IGNORE INTO runs (run, rid) VALUES (?, ?)", pairs)
-
-
 def rows_of_run(conn: sqlite3.Connection, run: str, n: int) -> list[int]:
     """The rows of the n newest retrievals inside of a run, given as a hash."""
     rows = conn.execute("SELECT rid FROM runs WHERE run = ? ORDER BY rid DESC LIMIT ?", (run, n))
