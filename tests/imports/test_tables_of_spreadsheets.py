@@ -75,7 +75,7 @@ def test_columns_and_lines_that_a_spreadsheet_adds_are_not_read(
         ("votes.csv.bz2", "BZ", r"ends in '\.bz2'; expected"),
         ("votes", table(), r"ends in ''; expected"),
         ("votes.csv.txt", table(), r"ends in '\.txt'; expected"),
-        ("binary.csv", "PK\3\4\0\0", r"has the columns 'PK.*; expected query or retrieval_id"),
+        ("binary.csv", "PK\3\4\0\0", r"is a ZIP archive.*; expected a table with query or"),
         ("empty.csv", "question;who\n", r"has the columns 'question', 'who'; expected query"),
         ("twice.csv", "query,verdict,user,user\n", r"line 1 names the column 'user' twice"),
         ("sep.csv", "sep=,\nquery,query,verdict\n", r"line 2 names the column 'query' twice"),

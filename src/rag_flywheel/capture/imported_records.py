@@ -20,6 +20,7 @@ AT_ONCE = 2_000
 _MOST_REASONS = 200
 OPTED_OUT = "of users who opted out"
 DELETED = "that were deleted here since"
+FORGOTTEN = "of people who were forgotten"
 T = TypeVar("T")
 
 

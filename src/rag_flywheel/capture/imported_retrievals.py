@@ -9,6 +9,7 @@ from typing import NamedTuple
 from rag_flywheel.capture.imported_records import (
     AROUND,
     DELETED,
+    FORGOTTEN,
     OPTED_OUT,
     PART,
     SHOWN,
@@ -27,6 +28,7 @@ from rag_flywheel.capture.passage_lookup import NOT_THERE
 from rag_flywheel.store import imports, passages, retrievals, users, wall_clock
 from rag_flywheel.store.column_checks import RANK
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.forgotten import Forgotten, among
 from rag_flywheel.store.imports import Entry, Target
 from rag_flywheel.store.retrievals import LoggedHit, RetrievalRecord
 from rag_flywheel.store.runs import link as link_runs
@@ -141,10 +143,14 @@ class RetrievalWriter:
             stored = imports.rows_of(conn, list(keys.values()))
             own = retrievals.rows_by_id(conn, own_ids)
             out = users.opted_out(conn, {p.user for _, p in some if p.user is not None})
+            of = Forgotten(conn)
+            gone = among(conn, [*(of.retrieval(id_) for id_ in own_ids), *keys.values()])
         again = []
         for id_, part in some:
             row = own.get(part.recorded_as or id_)
-            if keys[id_] in stored:
+            if {keys[id_], of.retrieval(part.recorded_as or id_)} & gone:
+                self._leave_out(id_, part, f"retrievals {FORGOTTEN}")
+            elif keys[id_] in stored:
                 self._counts.unchanged += 1
                 rid = stored[keys[id_]]
                 reason = "" if rid is not None else f"retrievals {DELETED}"
@@ -337,11 +343,14 @@ class Targets:
         if key in stored:
             rid = stored[key]
             if rid is None:
-                return [], f"votes on retrievals {DELETED}"
+                why = FORGOTTEN if among(conn, [key]) else DELETED
+                return [], f"votes on retrievals {why}"
             return [_On(rid, None, False)], ""
         own = retrievals.rows_by_id(conn, [name])
         if name in own:
             return [_On(own[name][0], None, False)], ""
+        if among(conn, [Forgotten(conn).retrieval(name)]):
+            return [], f"votes on retrievals {FORGOTTEN}"
         around = self._staging.around(name)
         if around is not None:
             return [], "votes on a trace or run that no retrieval was inside of"
