@@ -317,6 +317,18 @@ def test_every_call_that_takes_a_run_is_tried_as_another_tenant() -> None:
 
 
 @pytest.mark.parametrize("name", OF_A_RUN)
+def test_a_run_that_two_tenants_have_wants_one_named(world: World, name: str) -> None:
+    world.fw.link_run(world.asked, "run", tenant="a")
+    of_b = world.fw.retrieve(QUERY, tenant="b", run_id="run")
+    before = world.rows()
+    with pytest.raises(InputError, match=r"of run 'run' are of 2 tenants; expected tenant="):
+        OF_A_RUN[name](world.fw, {"all_tenants": True})
+    assert world.rows() == before
+    OF_A_RUN[name](world.fw, {"tenant": "a"})
+    assert all(v.retrieval_id != of_b.id for v in world.fw.votes(all_tenants=True))
+
+
+@pytest.mark.parametrize("name", OF_A_RUN)
 def test_the_runs_of_a_tenant_are_unknown_to_others(world: World, name: str) -> None:
     world.fw.link_run(world.asked, "run", tenant="a")
     before = world.rows()

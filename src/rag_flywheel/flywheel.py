@@ -977,7 +977,6 @@ class Flywheel:
         key = self._user_key
         with self._database.reading() as conn:
             of_questions = question_key(conn)
-        namespace = f"{source}\n{scope.tenant or ''}\n".encode()
         with Bars() as bars:
             told = as_progress(progress, bars)
             settings = Settings(
@@ -987,8 +986,8 @@ class Flywheel:
                 scope_of_json=lambda text: self._tenants.scope_of_json(text),
                 hide=partial(privacy.hashed_id, key),
                 run=partial(privacy.hashed_run, key, "run"),
-                name=lambda data: hashlib.blake2b(
-                    namespace + data, key=key, digest_size=16
+                name=lambda tenant, data: hashlib.blake2b(
+                    f"{source}\n{tenant or ''}\n".encode() + data, key=key, digest_size=16
                 ).digest(),
                 query_hash=partial(query_hash, of_questions),
                 trust=self._trust_of,

@@ -370,7 +370,7 @@ class ImportedVote:
     value: of a rating, 1 to 5 or 0.0 to 1.0. text: of the kinds "text" and "missing".
     shares: the part of each passage, by its id, in what is not a vote on one, 0 to 1; None: not known.
     trust: how much it weighs, from 0 over 1, an ordinary vote, to 3. at: as of ImportedRetrieval; None: when
-        its retrieval was.
+        its retrieval was. tenant: whose retrieval it is on, where several tenants have one of this id.
     """
 
     id: str
@@ -386,6 +386,7 @@ class ImportedVote:
     at: str | float | datetime | None = None
     reason: str | None = None
     trust: float = 1.0
+    tenant: str | int | None = None
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class VoteWriter:
         on = self._targets.of(some)
         found = []
         for vote in some:
-            targets, reason = on(vote.on)
+            targets, reason = on(vote)
             if not targets:
                 self._counts.leave_out(reason)
             for target, inside in targets:
@@ -107,7 +107,9 @@ class VoteWriter:
         what = vote.passage_id, vote.rank, f"{level:.6f}", vote.shares, vote.text
         content = (vote.id, target.id, kind, verdict, *what)
         return _Cast(
-            self._settings.name(repr(("vote", *content)).encode("utf-8", "surrogatepass")),
+            self._settings.name(
+                target.tenant, repr(("vote", *content)).encode("utf-8", "surrogatepass")
+            ),
             vote.id,
             target,
             kind,

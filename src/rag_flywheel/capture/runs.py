@@ -97,7 +97,8 @@ class Run:
 
 
 def find_run(database: Database, run: str, named: str, scope: TenantScope) -> Run:
-    """The run of this hash, with its retrievals in the scope. Raises UnknownIdError when there is none."""
+    """The run of this hash, with its retrievals in the scope. Raises UnknownIdError when there is none, and
+    InputError when they are of several tenants."""
     with database.reading() as conn:
         found = runs.of_run(conn, run, scope, MOST_RETRIEVALS)
     if not found:
@@ -105,4 +106,10 @@ def find_run(database: Database, run: str, named: str, scope: TenantScope) -> Ru
             f"no retrieval of run {quoted(named)} is recorded in this index; expected the id of a run that "
             "was given to `retrieve` or `rerank` as run_id, or to `link_run`"
         )
-    return Run(named, dict(found))
+    tenants = sorted({tenant for _, tenant, _ in found if tenant is not None})
+    if len(tenants) > 1:
+        raise InputError(
+            f"retrievals of run {quoted(named)} are of {len(tenants)} tenants; expected tenant=..., since "
+            "feedback is on the answer that one of them got"
+        )
+    return Run(named, {id_: shown for id_, _, shown in found})

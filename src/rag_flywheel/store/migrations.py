@@ -533,8 +533,10 @@ def m032_imports(db: sqlite_utils.Database) -> None:
 
 @migrations()
 def m034_forgotten(db: sqlite_utils.Database) -> None:
-    """What went with the users who were forgotten, by keyed hashes."""
+    """What went with the users who were forgotten, by keyed hashes; imported retrievals are found by their
+    ids in the tool, which several tenants may use."""
     _execute(db, _FORGOTTEN)
+    db.execute("CREATE INDEX imports_external ON imports (external) WHERE external IS NOT NULL")
 
 
 def _append_only(db: sqlite_utils.Database, tables: Iterable[str]) -> None:

@@ -35,20 +35,22 @@ def count_runs(conn: sqlite3.Connection, retrieval_id: str) -> int:
 
 def of_run(
     conn: sqlite3.Connection, run: str, scope: TenantScope, n: int
-) -> list[tuple[str, list[str]]]:
-    """(id, the passage ids that it showed) of the n newest retrievals of a run, the newest first."""
+) -> list[tuple[str, str | None, list[str]]]:
+    """(id, tenant as JSON, the passage ids that it showed) of the n newest retrievals of a run, the newest
+    first."""
     within, values = scope.sql("tenant")
     rows = conn.execute(
-        f"SELECT id, hits FROM runs JOIN retrievals USING (rid) WHERE run = ?{within} "
+        f"SELECT id, tenant, hits FROM runs JOIN retrievals USING (rid) WHERE run = ?{within} "
         "ORDER BY rid DESC LIMIT ?",
         (run, *values, n),
     )
     return [
         (
             column_checks.text("retrievals.id", id_),
+            column_checks.optional_text("retrievals.tenant", tenant),
             [name for _, name, _ in column_checks.hits("retrievals.hits", hits)],
         )
-        for id_, hits in rows
+        for id_, tenant, hits in rows
     ]
 
 

@@ -100,6 +100,7 @@ def _event(document: Mapping[str, Any], own_id: str | None) -> Reading:
         at=document.get("timestamp"),
         reason=text_of(document.get("message")),
         trust=number_of(document.get("trust"), 1.0),
+        tenant=_tenant(document),
     )
 
 
@@ -111,6 +112,12 @@ def _verdict(document: Mapping[str, Any]) -> Verdict | None:
 def _user(document: Mapping[str, Any]) -> str | None:
     """The user, else the client: the one who has the browser."""
     return text_of(document.get("user_id")) or text_of(document.get("client_id"))
+
+
+def _tenant(document: Mapping[str, Any]) -> Any:
+    """The tenant that the attributes of an event name."""
+    attributes = document.get("event_attributes")
+    return attributes.get("tenant") if isinstance(attributes, Mapping) else None
 
 
 def _ordinal(document: Mapping[str, Any]) -> int | None:
