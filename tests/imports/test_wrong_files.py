@@ -100,6 +100,24 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "page": (lambda p: p.write_text("<!doctype html>\n<title>Sign in</title>\n"), "expected"),
     "prose": (lambda p: p.write_text("Dear all,\nhere is the export.\n"), "expected"),
     "other objects": (lambda p: p.write_text('{"name": "a", "size": 3}\n'), "expected"),
+    "saved views": (
+        lambda p: p.write_text(
+            '{"id": "1", "type": "dashboard", "attributes": {"title": "a"}, "version": 1}'
+        ),
+        "expected",
+    ),
+    "a schema": (lambda p: p.write_text('{"name": "a", "dataType": "STRING"}'), "expected"),
+    "answers of a model": (lambda p: p.write_text('{"id": "1", "output": "yes"}'), "expected"),
+    "requests of a client": (
+        lambda p: p.write_text('{"post": [{"run_type": "llm", "id": "1"}], "patch": []}'),
+        "expected",
+    ),
+    "a search": (
+        lambda p: p.write_text(
+            '{"ext": {"ubi": {"query_id": "q", "user_query": "a"}}, "query": {}}'
+        ),
+        "expected",
+    ),
     "an empty object": (lambda p: p.write_text("{}"), "expected"),
     "numbers": (lambda p: p.write_text("[1, 2, 3]"), "expected"),
     "null": (lambda p: p.write_text("null"), "expected"),

@@ -26,6 +26,8 @@ from rag_flywheel.formats.tools.fields import (
 from rag_flywheel.formats.tools.shapes import is_of_another, table_rows
 from rag_flywheel.records import ImportedRetrieval
 
+_VALUES = {"value", "stringvalue", "longstringvalue"}
+_OF_TRACES = {"userid", "sessionid", "observations", "input", "output", "tags"}
 _TYPES = {"NUMERIC", "BOOLEAN", "CATEGORICAL"}
 
 
@@ -51,13 +53,11 @@ def _rows(path: Path, read: ReadBytes | None) -> Iterator[Any]:
 def _row(row: Mapping[str, Any], id_key: str | None) -> Reading:
     if is_of_another("langfuse", row):
         yield Foreign("rows that are no observation, score or trace")
-    elif "datatype" in row or ("source" in row and {"value", "stringvalue"} & row.keys()):
+    elif {"datatype", "source"} & row.keys() and _VALUES & row.keys():
         yield from _score(row)
     elif "type" in row and {"traceid", "starttime"} & row.keys():
         yield from _observation(row, id_key)
-    elif (
-        "id" in row and {"userid", "sessionid", "timestamp", "observations", "output"} & row.keys()
-    ):
+    elif {"id", "timestamp"} <= row.keys() and _OF_TRACES & row.keys():
         yield from _trace(row, id_key)
     else:
         yield Foreign("rows that are no observation, score or trace")

@@ -70,7 +70,7 @@ def _list(value: object) -> list[Mapping[str, Any]]:
 
 def _row(row: Mapping[str, Any], id_key: str | None) -> Reading:
     plain = plain_keys(row)
-    spans = {"attributes", "spanid", "context", "context.spanid"} & plain.keys()
+    spans = {"spanid", "context", "context.spanid"} & plain.keys()
     if is_of_another("phoenix", row):
         yield Foreign("rows that are no span and no annotation")
     elif {"annotatorkind", "result"} & plain.keys() and "attributes" not in plain:
