@@ -27,9 +27,8 @@ def link_run(database: Database, retrieval_id: str | None, run: str) -> None:
     """Store that a retrieval belongs to a run. Raises UnknownIdError, InputError."""
     id_ = check_retrieval_id(retrieval_id)
     with database.transaction() as conn:
-        if not retrievals.rows_by_id(conn, [id_]):
+        if not retrievals.link_run(conn, id_, run):
             raise unknown_retrieval(id_)
-        runs.link_by_id(conn, id_, run)
         if runs.count_runs(conn, id_) > MOST_RUNS:
             raise InputError(
                 f"retrieval {id_} belongs to {MOST_RUNS} runs already; expected the id of a run of the "

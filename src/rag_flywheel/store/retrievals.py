@@ -218,6 +218,17 @@ def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool
     return bool(rows_by_id(conn, [retrieval_id]))
 
 
+def link_run(conn: sqlite3.Connection, retrieval_id: str, run: str) -> bool:
+    """Store that a retrieval belongs to a run; False when none has this id. Nothing is stored when the user
+    who asked has opted out since."""
+    conn.execute(
+        "INSERT OR IGNORE INTO runs (run, rid) SELECT ?, rid FROM retrievals WHERE id = ? "
+        f"AND {not_opted_out('retrievals.user_id')}",
+        (run, retrieval_id),
+    )
+    return bool(rows_by_id(conn, [retrieval_id]))
+
+
 def query_texts(
     conn: sqlite3.Connection, queries: Sequence[bytes], scope: TenantScope = ALL_TENANTS
 ) -> dict[bytes, str]:

@@ -9,22 +9,11 @@ from collections.abc import Collection, Iterable
 from rag_flywheel.records import TenantScope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import scalar
-from rag_flywheel.store.users import not_opted_out
 
 
 def link(conn: sqlite3.Connection, pairs: Iterable[tuple[str, int]]) -> None:
     """Store pairs of a run and the row of a retrieval that belongs to it."""
     conn.executemany("INSERT OR IGNORE INTO runs (run, rid) VALUES (?, ?)", pairs)
-
-
-def link_by_id(conn: sqlite3.Connection, retrieval_id: str, run: str) -> None:
-    """Store that a retrieval belongs to a run, unless there is none with this id, or the user who asked has
-    opted out since."""
-    conn.execute(
-        "INSERT OR IGNORE INTO runs (run, rid) SELECT ?, rid FROM retrievals WHERE id = ? "
-        f"AND {not_opted_out('retrievals.user_id')}",
-        (run, retrieval_id),
-    )
 
 
 def count_runs(conn: sqlite3.Connection, retrieval_id: str) -> int:
