@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 import rag_flywheel
 from rag_flywheel.errors import ConfigError
@@ -68,6 +69,9 @@ PAGES = (
 )
 """The dashboard: at / of the default index, and at /indexes/{name}/ of each."""
 
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+"""Where nothing is to be traced, no request looks for where to send it."""
+
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service as an ASGI application; None: the settings of the environment.
@@ -108,6 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         openapi_url="/v1/openapi.json",
         redirect_slashes=False,
+        telemetry=None if settings.trace else _NO_TELEMETRY,
     )
     problems.install(app)
     app.add_middleware(Guards, settings=settings)
@@ -117,12 +122,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
         app.add_middleware(InTrace)
     app.add_middleware(Observe, default_index=next(iter(settings.indexes), ""))
-    app.include_router(watching.router)
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
         app.include_router(router, prefix="/v1/indexes/{index}", include_in_schema=False)
     app.include_router(ubi.router, include_in_schema=False)  # where its collectors expect it
     app.include_router(thumbs.router, prefix="/v1")
+    app.include_router(watching.router)
     description.install(app, ROUTERS, "/v1")
     app.mount("/dashboard", Files(directory=FILES), name="dashboard")
     app.include_router(sign_in.router)
