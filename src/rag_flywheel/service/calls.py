@@ -216,8 +216,11 @@ class Needs:
     whole_index: bool = False
 
     async def __call__(self, request: Request) -> Call:
-        """The call, allowed. Raises Refused, UnknownIdError."""
-        key = key_in(request)
+        """The call of the key that the request comes with. Raises Refused, UnknownIdError."""
+        return self.allowed(request, key_in(request))
+
+    def allowed(self, request: Request, key: Key) -> Call:
+        """The call of this key. Raises Refused, UnknownIdError."""
         if key.public:
             raise Refused(
                 403,
