@@ -1,4 +1,4 @@
-"""Texts are embedded by the workers of a Dask cluster: each once, whatever dies meanwhile, or a clear error."""
+"""Texts are embedded by the workers of a Dask cluster: each once, whatever dies, or a clear error."""
 
 import logging
 import sqlite3
@@ -95,9 +95,7 @@ def test_a_change_of_the_encoder_and_a_refresh_embed_on_the_workers(
 
 
 @slow
-def test_a_part_whose_worker_dies_goes_to_another_one(
-    cluster: DaskCluster, tmp_path: Path
-) -> None:
+def test_a_part_whose_worker_dies_goes_to_another_one(cluster: DaskCluster, tmp_path: Path) -> None:
     cluster.start()
     killed = []
 
@@ -200,7 +198,7 @@ def test_without_a_scheduler_it_is_said_after_a_while() -> None:
     pytest.importorskip("distributed", reason="needs the extra dask")
     nobody = Cluster("tcp://127.0.0.1:9", patience_s=0.1)
     began = time.monotonic()
-    with pytest.raises(EncoderError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+    with pytest.raises(EncoderError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         list(nobody.encode(CountedEncoder().encode_passages, [["a"], ["b"]]))
     assert time.monotonic() - began < 30.0
 
@@ -230,9 +228,13 @@ def test_an_encoder_that_workers_cannot_make_is_refused_before_anything_is_done(
             fw.change_encoder(CountedEncoder())
 
 
-@pytest.mark.parametrize("address", ["", "localhost:8786", "http://host:1", "tcp://", "tcp:// a", 7])
+@pytest.mark.parametrize(
+    "address", ["", "localhost:8786", "http://host:1", "tcp://", "tcp:// a", 7]
+)
 def test_what_is_no_address_is_refused(address: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected the address of a scheduler, as tcp://host:8786"):
+    with pytest.raises(
+        InputError, match=r"expected the address of a scheduler, as tcp://host:8786"
+    ):
         Flywheel.open(tmp_path / "kb", encoder=SPEC, dask=address)
     assert not (tmp_path / "kb").exists()
 
@@ -241,3 +243,30 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(EncoderError, match=r"pip install 'rag-flywheel\[dask\]'"):
         list(Cluster("tcp://127.0.0.1:9").encode(CountedEncoder().encode_passages, [["a"], ["b"]]))
+
+
+@slow
+def test_the_commands_take_the_address(cluster: DaskCluster, tmp_path: Path) -> None:
+    lines = "".join(f'{{"id": "p{i}", "text": "text number{i} of many"}}\n' for i in range(N))
+    (tmp_path / "texts.jsonl").write_text(lines)
+    kb = tmp_path / "kb"
+    kb.mkdir()
+    (kb / "flywheel.toml").write_text(f'format_version = 1\nencoder = "{SPEC}"\n')
+    cluster.start()
+
+    def run(*words: str, **more: str) -> str:
+        command = [sys.executable, "-m", "rag_flywheel", *words, "--index", str(kb)]
+        return subprocess.run(
+            command,
+            env={**environment(), **more},
+            cwd=tmp_path,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+
+    assert "added 2560," in run("add", "texts.jsonl", "--dask", cluster.address)
+    assert len(cluster.encoded()) == n_vectors(kb) == N
+    assert "promoted" in run("refresh", "--dask", cluster.address)
+    run("change-encoder", "dask_cluster:OtherEncoder", "--force", RAG_FLYWHEEL_DASK=cluster.address)
+    assert sum(cluster.encoded().values()) == 2 * N

@@ -1,4 +1,4 @@
-"""A Dask scheduler and its workers in processes of their own, on loopback, and the encoders that workers make."""
+"""A Dask scheduler and its workers in processes of their own, on loopback, and encoders for them."""
 
 import os
 import signal
@@ -100,7 +100,9 @@ class DaskCluster:
         nanny = "--nanny" if again else "--no-nanny"
         options = (nanny, "--nthreads", 1, "--memory-limit", 0, "--death-timeout", 60)
         self.workers.append(
-            self._run("dask_worker", self.address, *options, "--no-dashboard", "--host", "127.0.0.1")
+            self._run(
+                "dask_worker", self.address, *options, "--no-dashboard", "--host", "127.0.0.1"
+            )
         )
 
     def _run(self, module: str, *arguments: object) -> subprocess.Popen[bytes]:
@@ -124,7 +126,9 @@ class DaskCluster:
         return {int(line.partition(" ")[0]) for line in self._lines()}
 
     def _lines(self) -> list[str]:
-        return self.written.read_text(encoding="utf-8").splitlines() if self.written.exists() else []
+        return (
+            self.written.read_text(encoding="utf-8").splitlines() if self.written.exists() else []
+        )
 
     def wait_for(self, n: int, *, within_s: float = 120.0) -> None:
         """Wait until so many texts were encoded."""

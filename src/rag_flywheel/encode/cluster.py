@@ -157,9 +157,7 @@ def _lost_scheduler() -> Iterator[None]:
         raise _SchedulerLostError(type(error).__name__) from error
 
 
-def _finished(
-    client: "Client", running: Iterable["Future[Vectors]"]
-) -> list["Future[Vectors]"]:
+def _finished(client: "Client", running: Iterable["Future[Vectors]"]) -> list["Future[Vectors]"]:
     """The futures that are done, after a while at most."""
     from distributed import wait
 
