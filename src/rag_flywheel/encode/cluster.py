@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -101,7 +102,7 @@ class Cluster:
         running: dict[Future[Vectors], int] = {}
         seen = time.monotonic()
         while True:
-            with _lost_scheduler():
+            with _lost_scheduler(client):
                 n_threads = sum(client.nthreads().values())
                 for number in islice(waiting, max(0, _AHEAD * n_threads - len(running))):
                     running[client.submit(embed, todo[number], pure=False)] = number
@@ -116,13 +117,13 @@ class Cluster:
             if not running and n_threads:
                 return
             for future in _finished(client, running):
-                yield running.pop(future), self._result(future)
+                yield running.pop(future), self._result(client, future)
 
-    def _result(self, future: "Future[Vectors]") -> Vectors:
+    def _result(self, client: "Client", future: "Future[Vectors]") -> Vectors:
         """The vectors of a part that is done. Raises EncoderError, and what the encoder raised."""
         from distributed import KilledWorker
 
-        with _lost_scheduler():
+        with _lost_scheduler(client):
             error = future.exception()
             if error is None:
                 vectors: Vectors = future.result()
@@ -145,15 +146,15 @@ class _SchedulerLostError(Exception):
 
 
 @contextmanager
-def _lost_scheduler() -> Iterator[None]:
+def _lost_scheduler(client: "Client") -> Iterator[None]:
     """Raises _SchedulerLostError for what the client raises when it has no scheduler any more."""
-    from concurrent.futures import CancelledError
-
-    from distributed.client import ClosedClientError
-
     try:
         yield
-    except (OSError, CancelledError, ClosedClientError) as error:
+    except (OSError, CancelledError) as error:
+        raise _SchedulerLostError(type(error).__name__) from error
+    except Exception as error:
+        if client.status == "running":
+            raise
         raise _SchedulerLostError(type(error).__name__) from error
 
 
@@ -165,7 +166,10 @@ def _finished(client: "Client", running: Iterable["Future[Vectors]"]) -> list["F
     if not futures:
         time.sleep(_PAUSE_S)
         return []
-    with _lost_scheduler(), client.as_current():  # which is not the default one of the process
+    with (
+        _lost_scheduler(client),
+        client.as_current(),
+    ):  # which is not the default one of the process
         try:
             return list(wait(futures, timeout=_LOOK_S, return_when="FIRST_COMPLETED").done)
         except TimeoutError:
