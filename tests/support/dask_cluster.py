@@ -87,12 +87,17 @@ class DaskCluster:
         self.workers: list[subprocess.Popen[bytes]] = []
 
     def start(self, n_workers: int = 2) -> "DaskCluster":
-        """Start a scheduler, and workers; they are not waited for."""
+        """Start a scheduler, and workers, and wait until it has them."""
         self.scheduler = self._run(
             "dask_scheduler", "--host", "127.0.0.1", "--port", self.port, "--no-dashboard"
         )
         for _ in range(n_workers):
             self.start_worker()
+        if n_workers:
+            from distributed import Client
+
+            with Client(self.address, timeout=120, set_as_default=False) as client:
+                client.wait_for_workers(n_workers, timeout=120)
         return self
 
     def start_worker(self, *, again: bool = False) -> None:
