@@ -108,7 +108,6 @@ def test_a_part_whose_worker_dies_goes_to_another_one(cluster: DaskCluster, tmp_
         fw.add(passages(), progress=kill_one)
     assert killed
     assert n_vectors(tmp_path / "kb") == len(cluster.encoded()) == N
-    assert len(cluster.pids()) == 2
 
 
 @slow
@@ -116,12 +115,12 @@ def test_when_the_scheduler_dies_the_rest_goes_to_the_one_that_comes_up(
     cluster: DaskCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cluster.start()
-    stored = []
+    stored: list[set[int]] = []
 
     def lose_power(step: str, done: int, total: int) -> None:
         if done >= 512 and not stored:
             cluster.kill()
-            stored.append(done)
+            stored.append(cluster.pids())
             cluster.start()
 
     with (
@@ -133,7 +132,7 @@ def test_when_the_scheduler_dies_the_rest_goes_to_the_one_that_comes_up(
     encoded = cluster.encoded()
     assert n_vectors(tmp_path / "kb") == len(encoded) == N
     assert sum(n > 1 for n in encoded.values()) <= 4 * 256  # what the two threads had been given
-    assert len(cluster.pids()) == 4
+    assert cluster.pids() - stored[0]
 
 
 @slow
