@@ -69,8 +69,11 @@ PAGES = (
 )
 """The dashboard: at / of the default index, and at /indexes/{name}/ of each."""
 
-_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
-"""Where nothing is to be traced, no request looks for where to send it."""
+
+def _telemetry(traced: bool) -> TelemetryConfig:
+    """What FastAPI itself may send: where nothing is traced, no request looks for where to send it; and never
+    a record of a refused body, which may quote what users wrote."""
+    return {"tracing": traced, "metrics": traced, "logs": False}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -112,7 +115,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         openapi_url="/v1/openapi.json",
         redirect_slashes=False,
-        telemetry=None if settings.trace else _NO_TELEMETRY,
+        telemetry=_telemetry(settings.trace),
     )
     problems.install(app)
     app.add_middleware(Guards, settings=settings)
