@@ -1,6 +1,6 @@
 """Refreshes a folder, and ends itself by SIGKILL in the middle: refresh_worker.py FOLDER N.
 
-At the N-th commit of a transaction, before it is done where N is even, after it where N is odd. The questions
+At the commit of number N // 2, before it is done where N is even, after it where N is odd. The questions
 that it encodes go to stdout, one JSON line a batch; in the end ["done", outcome, how many commits].
 """
 

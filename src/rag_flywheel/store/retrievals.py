@@ -58,13 +58,18 @@ class RetrievalRecord:
 
 def record_retrievals(conn: sqlite3.Connection, records: Iterable[RetrievalRecord]) -> None:
     """Append retrievals."""
+    records = list(records)
+    append_rows(conn, "retrievals", *map(_row, records))
     for r in records:
-        hits = hits_text(r.hits)
-        given = None if r.candidates is None else json.dumps(r.candidates)
-        columns = {name: value for name, value in vars(r).items() if name != "run"}
-        append_rows(conn, "retrievals", {**columns, "hits": hits, "candidates": given})
         if r.run is not None:
             link_run(conn, r.id, r.run)
+
+
+def _row(record: RetrievalRecord) -> dict[str, object]:
+    given = None if record.candidates is None else json.dumps(record.candidates)
+    row = {**vars(record), "hits": hits_text(record.hits), "candidates": given}
+    del row["run"]
+    return row
 
 
 def hits_text(hits: Iterable[LoggedHit]) -> str:
