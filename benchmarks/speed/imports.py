@@ -1,11 +1,13 @@
-"""Measure how long a day's log of another tool takes to import, and how much memory.
+"""Measure how long a day's log of another tool takes to import, how much memory, and the refresh after it.
 
 RAG_FLYWHEEL_DATA=... python benchmarks/speed/imports.py --out benchmarks/results/speed_imports.json
 The log is Langfuse's blob export: observations with the texts of five documents each, and scores, of which
-half are on traces and half on retrievers, a fifth of them by a language model. A child imports it, twice.
+half are on traces and half on retrievers, a fifth of them by a language model. A child imports it, twice, and
+refreshes: with the model of new indexes, and with an encoder that takes next to no time.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -13,14 +15,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from rag_flywheel import Flywheel
-from rag_flywheel.bench.machine import commit
+from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.formats.beir import read_beir
 
+Vectors = npt.NDArray[np.float32]
+ENCODERS = {"model": None, "words": "imports:words"}
+EMBEDDING = "encoding past queries"
 DOCUMENTS = 5
 DAY = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -33,27 +44,28 @@ def main() -> None:
     parser.add_argument("--retrievals", type=int, default=100_000)
     parser.add_argument("--questions", type=int, default=30_000, help="different ones among them")
     parser.add_argument("--scores", type=int, default=20_000)
-    parser.add_argument("--encoder", help="module:factory; default: the model of new indexes")
+    parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child is not None:
         print(json.dumps(child(given.child)))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), given)
-    found |= {"encoder": given.encoder or "default", "load": os.getloadavg()[0]}
-    found |= {"commit": commit(), "retrievals": given.retrievals, "scores": given.scores}
+    found: dict[str, Any] = {"commit": commit(), "machine": machine("numpy", "torch")}
+    found |= {name: getattr(given, name) for name in ("retrievals", "questions", "scores")}
+    for name in given.encoders:
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = measure(Path(folder), given, ENCODERS[name])
     text = json.dumps(found, indent=1) + "\n"
     print(text)
     if given.out is not None:
         given.out.write_text(text, encoding="utf-8")
 
 
-def measure(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
+def measure(folder: Path, given: argparse.Namespace, encoder: str | None) -> dict[str, Any]:
     """The seconds and MiB of each import, as the child measured them."""
     collection = read_beir(given.data / given.collection)
-    with Flywheel.open(folder / "kb", encoder=given.encoder) as fw:
+    with Flywheel.open(folder / "kb", encoder=encoder) as fw:
         fw.add(collection.passages)
     write_log(folder, collection, given)
     size = sum(path.stat().st_size for path in folder.glob("*.jsonl"))
@@ -109,22 +121,73 @@ def peak_mib() -> int:
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
 
 
+@contextmanager
+def timed(found: dict[str, Any], name: str) -> Iterator[None]:
+    """Note the seconds that a block takes, those of the processor, and the most memory so far."""
+    began, spent = time.perf_counter(), time.process_time()
+    yield
+    found[f"{name}_s"] = round(time.perf_counter() - began, 1)
+    found[f"{name}_cpu_s"] = round(time.process_time() - spent, 1)
+    found[f"{name}_peak_mib"] = peak_mib()
+
+
 def child(folder: Path) -> dict[str, Any]:
-    """Import the log, then import it again."""
+    """Import the log, import it again, ask something, and refresh."""
     files = [folder / "scores.jsonl", folder / "observations.jsonl"]
     found: dict[str, Any] = {}
     with Flywheel.open(folder / "kb") as fw:
         for name, dry in (("dry_run", True), ("first", False), ("again", False)):
-            began, spent = time.perf_counter(), time.process_time()
-            report = fw.import_files("langfuse", files, dry_run=dry)
-            found[f"{name}_s"] = round(time.perf_counter() - began, 1)
-            found[f"{name}_cpu_s"] = round(time.process_time() - spent, 1)
-            found[f"{name}_peak_mib"] = peak_mib()
+            with timed(found, name):
+                report = fw.import_files("langfuse", files, dry_run=dry)
             print(name, report, file=sys.stderr)
-        began = time.perf_counter()
-        fw.retrieve("when was it built?")
-        found["next_question_s"] = round(time.perf_counter() - began, 1)
-    return found
+            found["waiting"] = report.waiting
+        with timed(found, "next_question"):
+            fw.retrieve("when was it built?")
+        parts: list[
+            tuple[int, float, float]
+        ] = []  # (questions embedded so far, when, processor time)
+
+        def told(step: str, done: int, _: int) -> None:
+            if step == EMBEDDING:
+                parts.append((done, time.perf_counter(), time.process_time()))
+
+        with timed(found, "refresh"):
+            refreshed = fw.refresh(progress=told)
+        print(refreshed, file=sys.stderr)
+    return {**found, **embedding(parts, found["waiting"])}
+
+
+def embedding(parts: Sequence[tuple[int, float, float]], n: int) -> dict[str, Any]:
+    """The seconds of embedding n questions, by those of all parts but the last."""
+    done, *times = (last - first for first, last in zip(parts[0], parts[-1], strict=True))
+    seconds, cpu = (spent * n / done for spent in times)
+    return {"embedding_s": round(seconds, 1), "embedding_cpu_s": round(cpu, 1)}
+
+
+@cache
+def _direction(word: str) -> Vectors:
+    seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+    return np.random.default_rng(seed).standard_normal(384, np.float32)
+
+
+class Words:
+    """A text is the normalised sum of a random direction for each of its words."""
+
+    name, revision, dim = "words", "1", 384
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """float32 (n, 384), unit rows."""
+        every = ([_direction(""), *map(_direction, text.lower().split())] for text in texts)
+        rows = np.stack([np.sum(some, axis=0) for some in every])
+        unit: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return unit
+
+    encode_passages = encode_queries
+
+
+def words() -> Words:
+    """For `encoder="imports:words"`."""
+    return Words()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from rag_flywheel import (
     restore,
 )
 from rag_flywheel.capture.question_vectors import MOST_AT_ONCE
+from rag_flywheel.cli import show
 from rag_flywheel.errors import EncoderError
 from waiting import (
     DAY,
@@ -317,3 +318,14 @@ def test_a_refresh_that_is_not_due_says_how_many_wait(fw: Flywheel) -> None:
         True,
     )
     assert fw.refresh(if_votes=N).outcome == "promoted"
+
+
+def test_the_command_says_how_many_wait(fw: Flywheel, capsys: pytest.CaptureFixture[str]) -> None:
+    show.imported(fw.import_votes(log_of(range(N)), dry_run=True))
+    show.status(fw.status())
+    assert "embed" not in capsys.readouterr().out
+    show.imported(fw.import_votes(log_of(range(N))))
+    show.status(fw.status())
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{N_WAITING} questions wait for `rag-flywheel refresh` to be embedded" in said
+    assert f"questions to embed {N_WAITING}" in said

@@ -318,6 +318,8 @@ def status(found: Status) -> None:
         _say(f"{found.health}: {printable_line(problem)}")
     if found.encoder_change is None:
         del values["encoder_change"]
+    if not found.n_questions_waiting:
+        del values["n_questions_waiting"]
     until = f"up to event {found.frozen_at}, until `rag-flywheel release`"
     values["frozen_at"] = "all" if found.frozen_at is None else until
     names = (_NAMES.get(name, name.removeprefix("n_").replace("_", " ")) for name in values)

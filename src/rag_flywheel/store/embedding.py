@@ -16,7 +16,8 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.golden import query_texts
 from rag_flywheel.store.vectors import fill_vectors, put_vectors, read_vectors
 
-_AT_ONCE = 256  # texts per commit of vectors: at most so many are encoded again after a crash
+AT_ONCE = 256
+"""Texts per commit of vectors: at most so many are encoded again after a crash."""
 MOST_WHILE_ANSWERING = 256
 """Past queries without a vector that are encoded while a question waits for its answer."""
 
@@ -124,10 +125,10 @@ def store_vectors(
     """Encode these texts by hash, 256 in one go in the order given. Each part is committed before
     it is yielded with its hashes. step: the first argument of `progress`."""
     hashes = list(missing)
-    for start in range(0, len(hashes), _AT_ONCE):
+    for start in range(0, len(hashes), AT_ONCE):
         if progress is not None:
             progress(step, start, len(hashes))
-        part = hashes[start : start + _AT_ONCE]
+        part = hashes[start : start + AT_ONCE]
         made = encoder.encode([missing[h] for h in part])
         with database.transaction(durable=False) as conn:
             put_vectors(conn, part, made, encoder.revision)

@@ -144,7 +144,7 @@ def cron(page: Page) -> None:
 
 def change_encoder(page: Page) -> None:
     """docs/how-to/change-encoder.md."""
-    page.says("beside** the live version, {} at a time", embedding._AT_ONCE)
+    page.says("beside** the live version, {} at a time", embedding.AT_ONCE)
     page.says("(`keep_versions`, {} by default)", Config().keep_versions)
     page.says("where {} [golden]", LEAST_JUDGED)
     page.lets("elsewhere", "(exit code 75)", "(exit code 3)")  # tests/cli
