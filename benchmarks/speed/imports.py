@@ -49,33 +49,37 @@ def main() -> None:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child is not None:
-        print(json.dumps(child(given.child)))
+        child(given.child)
         return
     found: dict[str, Any] = {"commit": commit(), "machine": machine("numpy", "torch")}
     found |= {name: getattr(given, name) for name in ("retrievals", "questions", "scores")}
     for name in given.encoders:
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = measure(Path(folder), given, ENCODERS[name])
-    text = json.dumps(found, indent=1) + "\n"
-    print(text)
-    if given.out is not None:
-        given.out.write_text(text, encoding="utf-8")
+            for so_far in measure(Path(folder), given, ENCODERS[name]):
+                found[name] = so_far
+                if given.out is not None:
+                    given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1))
 
 
-def measure(folder: Path, given: argparse.Namespace, encoder: str | None) -> dict[str, Any]:
-    """The seconds and MiB of each import, as the child measured them."""
+def measure(
+    folder: Path, given: argparse.Namespace, encoder: str | None
+) -> Iterator[dict[str, Any]]:
+    """The seconds and MiB of each step, as the child measured them so far."""
     collection = read_beir(given.data / given.collection)
     with Flywheel.open(folder / "kb", encoder=encoder) as fw:
         fw.add(collection.passages)
     write_log(folder, collection, given)
     size = sum(path.stat().st_size for path in folder.glob("*.jsonl"))
+    found = {"log_mib": round(size / 2**20, 1), "passages": len(collection.passages)}
     words = [sys.executable, __file__, "--child", str(folder)]
-    done = subprocess.run(words, check=True, capture_output=True, text=True)
-    return {
-        "log_mib": round(size / 2**20, 1),
-        "passages": len(collection.passages),
-        **json.loads(done.stdout),
-    }
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            found |= json.loads(line)
+            yield found
+    if running.returncode:
+        raise SystemExit(f"the child ended with {running.returncode}")
 
 
 def write_log(folder: Path, collection: Any, given: argparse.Namespace) -> None:
@@ -122,46 +126,51 @@ def peak_mib() -> int:
 
 
 @contextmanager
-def timed(found: dict[str, Any], name: str) -> Iterator[None]:
-    """Note the seconds that a block takes, those of the processor, and the most memory so far."""
-    began, spent = time.perf_counter(), time.process_time()
-    yield
+def timed(name: str, **more: Any) -> Iterator[dict[str, Any]]:
+    """Tell the parent what a step took: seconds, those of the processor, and the most memory so far; and
+    what the block adds."""
+    began, spent, found = time.perf_counter(), time.process_time(), dict[str, Any]()
+    yield found
     found[f"{name}_s"] = round(time.perf_counter() - began, 1)
     found[f"{name}_cpu_s"] = round(time.process_time() - spent, 1)
     found[f"{name}_peak_mib"] = peak_mib()
+    tell(found)
 
 
-def child(folder: Path) -> dict[str, Any]:
-    """Import the log, import it again, ask something, and refresh."""
+def tell(found: dict[str, Any]) -> None:
+    """Send figures to the parent."""
+    print(json.dumps(found), flush=True)
+
+
+def child(folder: Path) -> None:
+    """Import the log, ask something, refresh, and import the log again."""
     files = [folder / "scores.jsonl", folder / "observations.jsonl"]
-    found: dict[str, Any] = {}
     with Flywheel.open(folder / "kb") as fw:
-        for name, dry in (("dry_run", True), ("first", False), ("again", False)):
-            with timed(found, name):
-                report = fw.import_files("langfuse", files, dry_run=dry)
-            print(name, report, file=sys.stderr)
-            found["waiting"] = report.waiting
-        with timed(found, "next_question"):
+        with timed("first") as found:
+            found["waiting"] = fw.import_files("langfuse", files).waiting
+        with timed("next_question"):
             fw.retrieve("when was it built?")
-        parts: list[
-            tuple[int, float, float]
-        ] = []  # (questions embedded so far, when, processor time)
+        first: list[tuple[float, float]] = []  # when embedding began, and its processor time
 
         def told(step: str, done: int, _: int) -> None:
-            if step == EMBEDDING:
-                parts.append((done, time.perf_counter(), time.process_time()))
+            if step != EMBEDDING:
+                return
+            now = time.perf_counter(), time.process_time()
+            first.append(now)
+            seconds, cpu = (last - before for before, last in zip(first[0], now, strict=True))
+            if done:
+                tell(
+                    {
+                        "embedded": done,
+                        "embedding_s": round(seconds, 1),
+                        "embedding_cpu_s": round(cpu, 1),
+                    }
+                )
 
-        with timed(found, "refresh"):
-            refreshed = fw.refresh(progress=told)
-        print(refreshed, file=sys.stderr)
-    return {**found, **embedding(parts, found["waiting"])}
-
-
-def embedding(parts: Sequence[tuple[int, float, float]], n: int) -> dict[str, Any]:
-    """The seconds of embedding n questions, by those of all parts but the last."""
-    done, *times = (last - first for first, last in zip(parts[0], parts[-1], strict=True))
-    seconds, cpu = (spent * n / done for spent in times)
-    return {"embedding_s": round(seconds, 1), "embedding_cpu_s": round(cpu, 1)}
+        with timed("refresh"):
+            fw.refresh(progress=told)
+        with timed("again"):
+            fw.import_files("langfuse", files)
 
 
 @cache
