@@ -902,7 +902,9 @@ class Flywheel:
 
         They keep their times. Nothing comes in twice: source and id name a record, and what was deleted here
         since stays deleted. What cannot be used is counted by reason. Nothing comes in when `records`
-        raises; an interrupted call that is repeated goes on where it stopped.
+        raises; an interrupted call that is repeated goes on where it stopped. The first 512 questions with
+        votes are embedded at once; the others wait for the next refresh, and until then their votes act
+        where the same words are asked.
         source: the name of that system. dry_run: only count; nothing is written.
         progress: as in `add`; the steps are "import retrievals" and "import votes". Raises InputError.
         """
