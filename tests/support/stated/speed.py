@@ -249,6 +249,9 @@ def _imports(page: Page) -> None:
     )
     page.says("at a load of {:.0f}", found["machine"]["load"])
     page.says("which takes it {:.0f} s of the processor", each[0] * model["waiting"])
+    page.says("by the first {:,} of them", model["embedded"])
+    page.says("all votes: {:.0f} s of the processor", words["refresh_cpu_s"])
+    page.says("at most {:,} MiB, with the other encoder", words["refresh_peak_mib"])
 
 
 def _many_votes(page: Page) -> None:
