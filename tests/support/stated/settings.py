@@ -145,7 +145,7 @@ def cron(page: Page) -> None:
 
 def embed_on_many_machines(page: Page) -> None:
     """docs/how-to/embed-on-many-machines.md."""
-    page.says("batches of {} texts", embedding._AT_ONCE)
+    page.says("batches of {} texts", embedding.AT_ONCE)
     assert (cluster._PATIENCE_S, cluster._AHEAD) == (120.0, 2)  # "two minutes", "two batches"
     page.lets("rough", "Ten million passages take one core weeks")
     page.lets(
