@@ -125,7 +125,6 @@ from rag_flywheel.serve.server import Server
 from rag_flywheel.store import corpus, journal, log, users, wall_clock
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
-from rag_flywheel.store.embedding import stored_vectors_of
 from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.lineages import Rule
 from rag_flywheel.store.metadata_columns import metadata_keys
@@ -923,7 +922,9 @@ class Flywheel:
 
         They keep their times. Nothing comes in twice: source and id name a record, and what was deleted here
         since stays deleted. What cannot be used is counted by reason. Nothing comes in when `records`
-        raises; an interrupted call that is repeated goes on where it stopped.
+        raises; an interrupted call that is repeated goes on where it stopped. The first 512 questions with
+        votes are embedded at once; the others wait for the next refresh, and until then their votes act
+        where the same words are asked.
         source: the name of that system. dry_run: only count; nothing is written.
         progress: as in `add`; the steps are "import retrievals" and "import votes". Raises InputError.
         """
@@ -979,6 +980,7 @@ class Flywheel:
     ) -> ImportReport:
         from rag_flywheel.capture.imported_records import Settings
         from rag_flywheel.capture.imports import bring_in
+        from rag_flywheel.capture.question_vectors import QuestionVectors
 
         if not dry_run:
             self._database.require_writable()
@@ -1002,7 +1004,7 @@ class Flywheel:
                 trust=self._trust_of,
                 terms=self._terms(None, trust=1.0),
                 mask=self._mask.text,
-                embed=partial(self._embed_questions, told),
+                vectors=QuestionVectors(self._database, self._live_queries, told),
                 max_query_chars=self._config.max_query_chars,
                 keep_words=self._config.store_queries == "text",
                 meanings=meanings,
@@ -1010,14 +1012,9 @@ class Flywheel:
                 progress=told,
             )
             with self._files():
-                return bring_in(self._database, records, settings)
-
-    def _embed_questions(self, progress: Progress | None, texts: Mapping[bytes, str]) -> None:
-        """Store the vectors of questions, by hash, so that no answer has to wait for them."""
-        shortest_first = dict(sorted(texts.items(), key=lambda each: (len(each[1]), each[1])))
-        stored_vectors_of(
-            self._database, shortest_first, self._live_queries(), progress, "embed questions"
-        )
+                report = bring_in(self._database, records, settings)
+                waiting = status.n_questions_waiting(self._root, self._database)
+                return replace(report, waiting=waiting)
 
     def retrieval(
         self, retrieval_id: str, *, tenant: Tenant | None = None, all_tenants: bool = False

@@ -396,6 +396,8 @@ class ImportReport:
     retrievals: how many are new. votes: how many are new, by kind. unchanged: how many of both came in
     before. extended: retrievals that came in before, of which more passages are known now.
     left_out: how many retrievals, passages and votes could not be used, by reason.
+    waiting: how many questions with votes now wait for the next refresh to embed them; until then these
+        votes act where the same words are asked, and not on similar questions.
     """
 
     source: str
@@ -405,6 +407,7 @@ class ImportReport:
     extended: int
     left_out: Mapping[str, int]
     dry_run: bool = False
+    waiting: int = 0
 
 
 @dataclass(frozen=True)
@@ -815,6 +818,8 @@ class Status:
         first. version, and what depends on it, is None where it cannot be read.
     masked: how often each kind of personal data was masked in the stored texts of users.
     encoder_change: how far a change to another encoder is, or why the gate refused it; None: there is none.
+    n_questions_waiting: questions with votes that the next refresh will embed; until then these votes act
+        where the same words are asked.
     """
 
     path: str
@@ -837,6 +842,7 @@ class Status:
     problems: tuple[str, ...] = ()
     masked: Mapping[str, int] = field(default_factory=dict)
     encoder_change: str | None = None
+    n_questions_waiting: int = 0
 
 
 @dataclass(frozen=True)

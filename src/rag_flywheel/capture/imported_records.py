@@ -1,13 +1,14 @@
 """How records of other tools come in: the settings of an import, and what is staged of each record."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar, get_args
 
 import msgspec
 
+from rag_flywheel.capture.question_vectors import QuestionVectors
 from rag_flywheel.capture.scores import Meanings
 from rag_flywheel.capture.terms import Terms
 from rag_flywheel.records import Progress, Signal, TenantScope
@@ -37,8 +38,8 @@ class Settings:
     or a row as JSON. hide: the hash of an id of a user or session, given what it is; run: that of a run.
     name: 16 bytes that name a key, given whose it is, as JSON; query_hash: of a question. trust: in a
     user's feedback, by the id.
-    mask: takes out of a text what must not be stored. embed: stores the vectors of questions, given by
-    hash. keep_words: whether the words of questions are stored.
+    mask: takes out of a text what must not be stored. vectors: stores those of questions. keep_words:
+    whether the words of questions are stored; without them, nothing can embed the questions later.
     """
 
     source: str
@@ -52,7 +53,7 @@ class Settings:
     trust: Callable[[str | None], float]
     terms: Terms
     mask: Callable[[str], str]
-    embed: Callable[[Mapping[bytes, str]], None]
+    vectors: QuestionVectors
     max_query_chars: int
     keep_words: bool
     meanings: Meanings

@@ -212,7 +212,8 @@ class RetrievalWriter:
                 self._put_shown(id_, part, Shown(-self._n_dry - 1, "", dry))
             return
         if not given.keep_words and new:
-            given.embed({r.query_hash: p.query for r, (_, _, p) in zip(records, new, strict=True)})
+            asked = {r.query_hash: p.query for r, (_, _, p) in zip(records, new, strict=True)}
+            given.vectors.store(asked)
         if not new:
             return
         with self._database.transaction() as conn:

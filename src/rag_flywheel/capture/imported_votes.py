@@ -173,8 +173,7 @@ class VoteWriter:
         if given.dry_run or not new:
             return
         if given.keep_words:
-            asked = {c.target.query_hash: c.target.query for c in new.values() if c.target.query}
-            given.embed(asked)
+            given.vectors.store_first(cast.target.query_hash for cast in new.values())
         with self._database.transaction() as conn:
             # between the look and this, another process may have brought them in, or deleted retrievals
             known = imports.rows_of(conn, list(new))

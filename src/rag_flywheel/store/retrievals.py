@@ -58,14 +58,19 @@ class RetrievalRecord:
 
 def record_retrievals(conn: sqlite3.Connection, records: Iterable[RetrievalRecord]) -> None:
     """Append retrievals."""
+    records = list(records)
+    append_rows(conn, "retrievals", *map(_row, records))
     for r in records:
-        hits = hits_text(r.hits)
-        given = None if r.candidates is None else json.dumps(r.candidates)
-        columns = {name: value for name, value in vars(r).items() if name != "runs"}
-        append_rows(conn, "retrievals", {**columns, "hits": hits, "candidates": given})
         if r.runs:
             (rid, _) = rows_by_id(conn, [r.id])[r.id]
             link(conn, [(run, rid) for run in r.runs])
+
+
+def _row(record: RetrievalRecord) -> dict[str, object]:
+    given = None if record.candidates is None else json.dumps(record.candidates)
+    row = {**vars(record), "hits": hits_text(record.hits), "candidates": given}
+    del row["runs"]
+    return row
 
 
 def hits_text(hits: Iterable[LoggedHit]) -> str:
