@@ -73,7 +73,9 @@ def kills(
     found: list[Killed] = []
     first, slowness = 0, 1.0
     for number in range(KILLS):
-        if sum(len(k.done) for k in found) < number // 2:  # the machine is busy: let them work longer
+        if (
+            sum(len(k.done) for k in found) < number // 2
+        ):  # the machine is busy: let them work longer
             slowness = min(2.0 * slowness, 16.0)
         delay_s = slowness * chance.uniform(0.0, longest_s)
         print(f"seed {SEED}: kill {number} of {operation}, {delay_s:.4f} s after its first call")
