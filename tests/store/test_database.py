@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rag_flywheel.errors import BusyError
-from rag_flywheel.store.database import Database, in_chunks
+from rag_flywheel.store.connection import in_chunks
+from rag_flywheel.store.database import Database
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -26,6 +25,7 @@ from rag_flywheel.capture.imported_records import (
 from rag_flywheel.capture.passage_lookup import NOT_THERE
 from rag_flywheel.store import imports, passages, retrievals, users, wall_clock
 from rag_flywheel.store.column_checks import RANK
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.imports import Entry, Target
 from rag_flywheel.store.retrievals import LoggedHit, RetrievalRecord
@@ -316,7 +316,7 @@ class Targets:
 
         return of
 
-    def _rows_on(self, conn: sqlite3.Connection, name: str) -> tuple[list[_On], str]:
+    def _rows_on(self, conn: Connection, name: str) -> tuple[list[_On], str]:
         record = self._staging.shown(name)
         if record is not None:
             shown = SHOWN.decode(record)

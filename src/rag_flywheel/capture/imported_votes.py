@@ -1,6 +1,5 @@
 """Writes the votes of an import as events: votes on passages, verdicts on answers, corrections, signals."""
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from rag_flywheel.capture.imported_records import (
 from rag_flywheel.capture.imported_retrievals import Targets
 from rag_flywheel.records import TenantScope
 from rag_flywheel.store import golden, imports, notes, passages, retrievals, users, votes
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.imports import Entry, Target
 from rag_flywheel.store.passages import advance_clock
@@ -176,7 +176,7 @@ class VoteWriter:
             ]
             imports.append_entries(conn, entries)
 
-    def _append(self, conn: sqlite3.Connection, cast: _Cast) -> int:
+    def _append(self, conn: Connection, cast: _Cast) -> int:
         """Store an event; returns its number."""
         given, rid = self._settings, cast.target.rid
         seq, trust = advance_clock(conn), cast.trust
@@ -242,7 +242,7 @@ def _credits(
     return every | {p: part for p, part in parts.items() if part >= _LEAST}
 
 
-def _is_recorded(conn: sqlite3.Connection, cast: _Cast) -> bool:
+def _is_recorded(conn: Connection, cast: _Cast) -> bool:
     """Whether feedback on a retrieval that was recorded here was itself recorded here, and was exported."""
     if cast.target.imported or cast.kind in _NOTES:
         return False

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from rag_flywheel.errors import (
 )
 from rag_flywheel.records import BackupReport, Current
 from rag_flywheel.store import users, wall_clock
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.copies import make_one_file, write_copy
 from rag_flywheel.store.database import FILE_NAME as DATABASE
 from rag_flywheel.store.database import Database
@@ -110,7 +110,7 @@ def back_up(root: Path, database: Database, dest: str | Path) -> BackupReport:
             return _written(root, database, out, index)
 
 
-def index_name(conn: sqlite3.Connection) -> str:
+def index_name(conn: Connection) -> str:
     """A name of an index that all copies of it share, and no other index has."""
     return hashlib.blake2b(users.user_key(conn), digest_size=16, person=b"index").hexdigest()
 

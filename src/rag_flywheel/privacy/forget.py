@@ -8,7 +8,6 @@ the remaining steps.
 """
 
 import logging
-import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from rag_flywheel.errors import CorruptFileError, FlywheelError, StorageError, c
 from rag_flywheel.rank.raters import load_raters, weights_of
 from rag_flywheel.records import ForgetReport, RefreshReport
 from rag_flywheel.store import forgetting, votes
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
@@ -94,7 +94,7 @@ def _weights(root: Path) -> dict[str, float]:
         return {}
 
 
-def _counting(conn: sqlite3.Connection, queries: list[bytes], weights: Mapping[str, float]) -> int:
+def _counting(conn: Connection, queries: list[bytes], weights: Mapping[str, float]) -> int:
     """How many votes on these queries count."""
     cast = votes.votes_on_queries(conn, queries, forgetting.MOST_EVENTS)
     return len({seq for judgment in judgments(cast, weights) for seq in judgment.votes})

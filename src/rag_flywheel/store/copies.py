@@ -8,7 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.store.database import Database, make_file, scalar
+from rag_flywheel.store.connection import scalar
+from rag_flywheel.store.database import Database, make_file
 
 
 def write_copy(conn: sqlite3.Connection, copy: Path) -> None:

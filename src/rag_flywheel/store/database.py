@@ -9,7 +9,7 @@ import stat
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ _PAGE = 8_192
 """Bytes: five vectors of 384 numbers; two fill a page of 4,096, and a fifth of it is lost."""
 _PAGES_OF_LOG = 512  # after so many, 4 MiB, they are put into the database
 _MOST_LOG = 64 * 2**20  # bytes of the log that stay when all of it is in the database
-_CHUNK = 500  # bound variables in one statement; SQLite's limit is higher everywhere
 
 
 _File = tuple[int, int]
@@ -513,33 +512,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
-
-
-def in_chunks(
-    conn: sqlite3.Connection,
-    sql: str,
-    values: Sequence[object],
-    more: tuple[object, ...] = (),
-) -> Iterator[tuple[Any, ...]]:
-    """The rows of `sql`, which holds one `IN (%s)`, over any number of values."""
-    for start in range(0, len(values), _CHUNK):
-        part = values[start : start + _CHUNK]
-        marks = ", ".join("?" * len(part))
-        for row in conn.execute(sql % marks, (*part, *more)):  # noqa: UP028 - it would close the
-            yield row  # cursor when it is dropped, perhaps after its connection
-
-
-def scalar(
-    conn: sqlite3.Connection, sql: str, values: Sequence[object] | Mapping[str, object] = ()
-) -> Any:
-    """The first column of the first row of `sql`; None when it has no row."""
-    row = conn.execute(sql, values).fetchone()
-    return None if row is None else row[0]
-
-
-def append_rows(conn: sqlite3.Connection, table: str, *rows: Mapping[str, object]) -> None:
-    """Insert rows into a table, each as values by column name; all must name the same columns."""
-    if rows:
-        names = ", ".join(rows[0])
-        values = ", ".join(f":{name}" for name in rows[0])
-        conn.executemany(f"INSERT INTO {table} ({names}) VALUES ({values})", rows)

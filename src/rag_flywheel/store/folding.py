@@ -3,12 +3,11 @@
 The caller decides which votes stand; this module must not know what they mean.
 """
 
-import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 
 from rag_flywheel.records import QueryKey
 from rag_flywheel.store import imports, passages, runs
-from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.connection import Connection, in_chunks
 from rag_flywheel.store.golden import drop_superseded_corrections
 from rag_flywheel.store.notes import fold_notes
 from rag_flywheel.store.users import one_time_user
@@ -36,9 +35,7 @@ _VOTED_ON = (
 )
 
 
-def due(
-    conn: sqlite3.Connection, *, after: int, before: float, until: int, n: int
-) -> Sequence[int]:
+def due(conn: Connection, *, after: int, before: float, until: int, n: int) -> Sequence[int]:
     """The next n retrievals to fold, by row number above `after`: all older than `before`.
 
     Their votes and corrections must be older too, and no vote may have a number above `until`.
@@ -57,7 +54,7 @@ def due(
 
 
 def fold(
-    conn: sqlite3.Connection,
+    conn: Connection,
     retrievals: Sequence[int],
     standing: Collection[Standing],
     superseded: Collection[Standing],
@@ -101,14 +98,14 @@ def fold(
     drop_query_vectors(conn, hashes)
 
 
-def queries_of(conn: sqlite3.Connection, retrievals: Sequence[int]) -> list[bytes]:
+def queries_of(conn: Connection, retrievals: Sequence[int]) -> list[bytes]:
     """The hashes of the questions of these retrievals."""
     rows = in_chunks(conn, "SELECT query_hash FROM retrievals WHERE rid IN (%s)", retrievals)
     return sorted({bytes(row[0]) for row in rows})
 
 
 def _fold_events(
-    conn: sqlite3.Connection,
+    conn: Connection,
     retrievals: Sequence[int],
     standing: Collection[Standing],
     weights: Mapping[str, float],
@@ -132,7 +129,7 @@ def _fold_events(
         conn.executemany(f"UPDATE {table} SET {column} = NULL WHERE seq = ?", stand)
 
 
-def _delete_events(conn: sqlite3.Connection, events: Collection[Standing]) -> None:
+def _delete_events(conn: Connection, events: Collection[Standing]) -> None:
     """Delete these votes on passages, and what votes on answers say of these passages."""
     _delete_credits(conn, events)
     conn.executemany(
@@ -141,14 +138,14 @@ def _delete_events(conn: sqlite3.Connection, events: Collection[Standing]) -> No
     )
 
 
-def _delete_credits(conn: sqlite3.Connection, events: Collection[Standing]) -> None:
+def _delete_credits(conn: Connection, events: Collection[Standing]) -> None:
     conn.executemany(
         "DELETE FROM credits WHERE seq = ? AND pid IN (SELECT pid FROM passages WHERE lineage = ?)",
         sorted(events),
     )
 
 
-def _delete_unused(conn: sqlite3.Connection, hashes: Sequence[bytes]) -> None:
+def _delete_unused(conn: Connection, hashes: Sequence[bytes]) -> None:
     """Delete folded retrievals of these questions that no event stands on."""
     unused = in_chunks(
         conn,

@@ -13,7 +13,8 @@ import sqlite_utils
 from sqlite_utils.migrations import Migrations
 
 from rag_flywheel.errors import NewerFormatError, StorageError
-from rag_flywheel.store.database import Database, in_chunks, scalar
+from rag_flywheel.store.connection import in_chunks, scalar
+from rag_flywheel.store.database import Database
 from rag_flywheel.store.near_identical import Words, sketch
 from rag_flywheel.store.passages import (
     body_hash,
