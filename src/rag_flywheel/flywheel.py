@@ -51,7 +51,7 @@ from rag_flywheel.encode.encoder_slot import EncoderSlot
 from rag_flywheel.encode.make import make_encoder
 from rag_flywheel.encode.too_long import count_too_long
 from rag_flywheel.encoder import Encoder, TextEncoder, check_encoder
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.formats.anchors import Site
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.formats.documents import Cutting
@@ -123,12 +123,14 @@ from rag_flywheel.serve.postponed import Postponed
 from rag_flywheel.serve.server import Server
 from rag_flywheel.store import corpus, journal, log, users, wall_clock
 from rag_flywheel.store import votes as vote_store
-from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import stored_vectors_of
 from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.lineages import Rule
 from rag_flywheel.store.metadata_columns import metadata_keys
 from rag_flywheel.store.passages import Tenancy, encoded_text
+from rag_flywheel.store.place import open_database, prepare, require_own
+from rag_flywheel.store.postgres import Address, PostgresDatabase, is_url
 from rag_flywheel.store.questions import query_hash, question_key
 from rag_flywheel.store.tenants import Tenant, Tenants, within
 
@@ -209,9 +211,14 @@ class Flywheel:
         trust: Trust = 1.0,
         mask: MaskFunction | None = None,
         read_only: bool = False,
+        cache: str | Path | None = None,
     ) -> "Flywheel":
         """Open the index folder at `path`; it is created on first use.
 
+        path: of the folder; or the URL of a PostgreSQL database, "postgresql://USER@HOST/DATABASE?schema=NAME",
+            whose schema (without it "flywheel") then holds what cannot be rebuilt, in the place of SQLite.
+        cache: the folder of the settings and versions of an index on PostgreSQL. It knows its database from
+            then on, and can be opened by its path alone.
         encoder: an object with the Encoder protocol, or "sentence-transformers:NAME_OR_PATH" or
             "module:factory"; None: the one in the folder's settings. Models load when first needed, and
             one that is named for a new folder at once, before the folder is made.
@@ -232,22 +239,29 @@ class Flywheel:
             require_migrated,
         )
 
-        root = Path(path)
+        root, address = _place(path, cache)
         name = encoder if isinstance(encoder, str) else ""
         new = Config() if encoder is None else Config(encoder=name)
         chosen = name if encoder is not None or config is None else config.encoder
         create = create and not read_only
         if create and chosen and chosen != Config().encoder and is_new(root):
             encoder = make_encoder(chosen)  # first, so that a mistyped name leaves no folder behind
+        if address is not None:
+            with open_database(root, address=address).reading():
+                pass  # first, so that a server that is not there leaves no folder behind
         found = open_folder(root, config=config, new=new, create=create)
         if mask is None and found.mask is not None:
             mask = mask_by_name(found.mask)
-        database = Database(root / FILE_NAME, read_only=read_only)
+        database = open_database(root, read_only=read_only, address=address)
         try:
+            if isinstance(database, PostgresDatabase) and not read_only:
+                prepare(root, database)
             if read_only:
                 require_migrated(database)
             else:
                 migrate(database, privacy.hashed)
+            if isinstance(database, PostgresDatabase):
+                require_own(root, database)
             with database.reading() as conn:
                 user_key = users.user_key(conn)
             if not read_only:
@@ -1666,3 +1680,20 @@ class Flywheel:
                     self._indexes,
                 )
             return self._server
+
+
+def _place(path: str | Path, cache: str | Path | None) -> tuple[Path, Address | None]:
+    """The folder of an index, and the address of its database where that is a URL. Raises InputError."""
+    if not is_url(path):
+        if cache is not None:
+            raise InputError(
+                f"cache is {quoted(cache)}, and {quoted(path)} is a folder; expected cache= only with the "
+                "URL of a PostgreSQL database"
+            )
+        return Path(path), None
+    if cache is None:
+        raise InputError(
+            "no cache is given; expected cache=FOLDER, for the settings and versions of an index on "
+            "PostgreSQL"
+        )
+    return Path(cache), Address.of(str(path))

@@ -9,13 +9,14 @@ import pytest
 from rag_flywheel.errors import BusyError
 from rag_flywheel.store.connection import in_chunks
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.sqlite import SqliteDatabase
 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[Database, Database]]:
     """One file, opened twice."""
     with ExitStack() as stack:
-        pair = Database(tmp_path / "flywheel.db"), Database(tmp_path / "flywheel.db")
+        pair = SqliteDatabase(tmp_path / "flywheel.db"), SqliteDatabase(tmp_path / "flywheel.db")
         for each in pair:
             stack.callback(each.close)
         with pair[0].transaction() as conn:
@@ -102,7 +103,7 @@ def test_each_of_many_values_is_asked_for_once(pair: tuple[Database, Database], 
 
 
 def test_each_transaction_is_as_durable_as_it_asks_for(tmp_path: Path) -> None:
-    database = Database(tmp_path / "flywheel.db")
+    database = SqliteDatabase(tmp_path / "flywheel.db")
     found = []
     for durable in (True, True, False, False, True, False, None, True, True):
         if durable is None:

@@ -48,6 +48,7 @@ from rag_flywheel.store.copies import make_one_file, write_copy
 from rag_flywheel.store.database import FILE_NAME as DATABASE
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import last_live_change
+from rag_flywheel.store.sqlite import SqliteDatabase
 from rag_flywheel.store.timeline import Moment, read_moment
 
 NAME, PARTS = "backup.json", "parts"
@@ -303,7 +304,7 @@ def _manifest(state: _State) -> Manifest | None:
     file = state.files[path.as_posix()]
     manifest = parse_manifest(path, version, data=file.read())
     file.seek(0)
-    with closing(Database(state.copy)) as copied, copied.snapshot() as conn:
+    with closing(SqliteDatabase(state.copy)) as copied, copied.snapshot() as conn:
         wrong = origin_problems(conn, manifest)
     make_one_file(state.copy)
     if wrong:

@@ -38,6 +38,7 @@ from rag_flywheel.store.copies import make_one_file, put_in_place
 from rag_flywheel.store.database import FILE_NAME as DATABASE
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.migrations import Hash, migrate
+from rag_flywheel.store.sqlite import SqliteDatabase
 from rag_flywheel.store.timeline import begin_timeline
 
 _WAIT_S = 10.0
@@ -79,7 +80,7 @@ def _put_together(saved: Path, backup: Backup, folder: Path, user_hash: Hash) ->
         target.parent.mkdir(parents=True, exist_ok=True)
         put_together(saved, name, file, target)
     wrong = check(folder, backup.version) if backup.version is not None else []
-    database = Database(folder / DATABASE)
+    database = SqliteDatabase(folder / DATABASE)
     try:
         wrong = wrong or database.problems()
         if not wrong:
@@ -101,7 +102,7 @@ def _put_together(saved: Path, backup: Backup, folder: Path, user_hash: Hash) ->
 
 
 def _restore_over(saved: Path, backup: Backup, root: Path, user_hash: Hash) -> list[str]:
-    database = Database(root / DATABASE)
+    database = SqliteDatabase(root / DATABASE)
     try:
         usable = _is_usable(database, backup)
         staged = stage(root)

@@ -36,8 +36,8 @@ class Attempt:
 
 def begin(conn: Connection) -> int:
     """Note that a refresh begins to build a version; returns the number of the row."""
-    append_rows(conn, "attempts", {"at": wall_clock.now(), "state": "begun", "pid": os.getpid()})
-    return int(scalar(conn, "SELECT last_insert_rowid()"))
+    sql = "INSERT INTO attempts (at, state, pid) VALUES (?, 'begun', ?) RETURNING id"
+    return int(scalar(conn, sql, (wall_clock.now(), os.getpid())))
 
 
 def end(conn: Connection, begun: int) -> None:

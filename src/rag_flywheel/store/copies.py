@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.store.connection import scalar
-from rag_flywheel.store.database import Database, make_file
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.sqlite import make_file
 
 
 def write_copy(conn: sqlite3.Connection, copy: Path) -> None:

@@ -3,10 +3,11 @@
 The caller decides which votes stand; this module must not know what they mean.
 """
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 
 from rag_flywheel.records import QueryKey
-from rag_flywheel.store import imports, passages, runs
+from rag_flywheel.store import column_checks, imports, passages, runs
 from rag_flywheel.store.connection import Connection, in_chunks
 from rag_flywheel.store.golden import drop_superseded_corrections
 from rag_flywheel.store.notes import fold_notes
@@ -31,7 +32,7 @@ def _has_votes(where: str, of: str = "r.rid") -> str:
 
 _VOTED_ON = (
     f"EXISTS (SELECT 1 FROM retrievals o WHERE o.query_hash = r.query_hash "
-    f"AND o.tenant IS r.tenant AND {_has_votes('1', 'o.rid')})"
+    f"AND o.tenant IS r.tenant AND {_has_votes('1 = 1', 'o.rid')})"
 )
 
 
@@ -80,11 +81,11 @@ def fold(
         f"UPDATE corrections SET user_id = {one_time_user()} WHERE rid = ? AND user_id IS NOT NULL",
         [(r,) for r in retrievals],
     )
+    tenants = in_chunks(conn, "SELECT rid, tenant FROM retrievals WHERE rid IN (%s)", retrievals)
     conn.executemany(
         "UPDATE retrievals SET user_id = NULL, session_id = NULL, answer = NULL, latency_ms = 0, "
-        "filter = CASE WHEN tenant IS NULL OR :key IS NULL THEN NULL "
-        "ELSE json_object(:key, json(tenant)) END, folded = :seq WHERE rid = :rid",
-        [{"key": tenant_key, "seq": seq, "rid": rid} for rid in retrievals],
+        "filter = ?, folded = ? WHERE rid = ?",
+        [(_filter_of(tenant_key, tenant), seq, rid) for rid, tenant in list(tenants)],
     )
     conn.executemany(
         "UPDATE retrievals SET voters = ?, voters_at = ? "
@@ -96,6 +97,14 @@ def fold(
     _delete_unused(conn, hashes)
     imports.forget_deleted(conn, retrievals, [seq for seq, _ in superseded])
     drop_query_vectors(conn, hashes)
+
+
+def _filter_of(key: str | None, tenant: object) -> str | None:
+    """The filter that asks for a tenant, given as JSON, and for nothing else."""
+    if key is None or tenant is None:
+        return None
+    value = column_checks.parsed("retrievals.tenant", tenant)
+    return json.dumps({key: value}, ensure_ascii=False, separators=(",", ":"))
 
 
 def queries_of(conn: Connection, retrievals: Sequence[int]) -> list[bytes]:
@@ -150,7 +159,7 @@ def _delete_unused(conn: Connection, hashes: Sequence[bytes]) -> None:
     unused = in_chunks(
         conn,
         "SELECT rid FROM retrievals r WHERE query_hash IN (%s) AND folded IS NOT NULL "
-        f"AND NOT {_has_votes('1')} "
+        f"AND NOT {_has_votes('1 = 1')} "
         "AND NOT EXISTS (SELECT 1 FROM corrections c WHERE c.rid = r.rid) "
         "AND NOT EXISTS (SELECT 1 FROM notes n WHERE n.rid = r.rid) "
         f"AND NOT ({_FIRST} AND {_VOTED_ON})",

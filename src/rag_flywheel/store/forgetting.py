@@ -52,7 +52,7 @@ def first_event_of(conn: Connection, user: str) -> int:
     each.append(
         f"SELECT min(seq) AS seq FROM reviews WHERE user_id = :user OR query_hash IN ({own})"
     )
-    sql = f"SELECT coalesce(min(seq), {MOST_EVENTS}) FROM ({' UNION ALL '.join(each)})"
+    sql = f"SELECT coalesce(min(seq), {MOST_EVENTS}) FROM ({' UNION ALL '.join(each)}) events"
     return column_checks.whole("seq", scalar(conn, sql, {"user": user}))
 
 
@@ -166,7 +166,7 @@ def first_unfinished_event(conn: Connection) -> int | None:
     found = scalar(
         conn,
         "SELECT min(coalesce(first_event, 0)) FROM (SELECT first_event FROM forgets WHERE state = 'begun' "
-        "ORDER BY id LIMIT -1 OFFSET (SELECT count(*) FROM forgets WHERE state = 'done'))",
+        "ORDER BY id LIMIT -1 OFFSET (SELECT count(*) FROM forgets WHERE state = 'done')) unfinished",
     )
     return column_checks.optional_whole("forgets.first_event", found)
 

@@ -76,7 +76,7 @@ def _reviews(conn: Connection, n: int, scope: TenantScope) -> Iterable[Entry]:
     within, values = scope.sql("v.tenant")
     rows = conn.execute(
         "SELECT v.at, v.decision, p.id, v.query FROM reviews v JOIN passages p ON p.pid = v.pid "
-        f"WHERE 1{within} ORDER BY v.seq DESC LIMIT ?",
+        f"WHERE 1 = 1{within} ORDER BY v.seq DESC LIMIT ?",
         (*values, n),
     )
     for at, decision, passage, query in rows:

@@ -48,7 +48,7 @@ def rows_of(conn: Connection, keys: Sequence[bytes]) -> dict[bytes, int | None]:
 
 def link_runs(conn: Connection, pairs: Sequence[tuple[str, int]]) -> None:
     """Store which runs, as hashes, imported retrievals, by their rows, were inside of."""
-    conn.executemany("INSERT OR IGNORE INTO runs (run, rid) VALUES (?, ?)", pairs)
+    conn.executemany("INSERT INTO runs (run, rid) VALUES (?, ?) ON CONFLICT DO NOTHING", pairs)
 
 
 def rows_of_run(conn: Connection, run: str, n: int) -> list[int]:
@@ -114,11 +114,12 @@ def is_cast(
             (rid, pid, verdict, at),
         )
     else:
+        credited = "EXISTS (SELECT 1 FROM credits c WHERE c.seq = v.seq AND c.pid = ?)"
         found = scalar(
             conn,
-            "SELECT 1 FROM answer_votes v WHERE rid = ? AND kind = ? AND verdict = ? AND abs(at - ?) < 1.0 "
-            "AND (? IS NULL OR EXISTS (SELECT 1 FROM credits c WHERE c.seq = v.seq AND c.pid = ?)) LIMIT 1",
-            (rid, kind, verdict, at, pid, pid),
+            "SELECT 1 FROM answer_votes v WHERE rid = ? AND kind = ? AND verdict = ? "
+            f"AND abs(at - ?) < 1.0{'' if pid is None else f' AND {credited}'} LIMIT 1",
+            (rid, kind, verdict, at, *([] if pid is None else [pid])),
         )
     return found is not None
 

@@ -21,7 +21,11 @@ def read_meta(conn: Connection, key: str) -> str | None:
 
 def write_meta(conn: Connection, key: str, value: str) -> None:
     """Store a value under a name, in place of an earlier one."""
-    conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+    conn.execute(
+        "INSERT INTO meta (key, value) VALUES (?, ?) "
+        "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, value),
+    )
 
 
 def record_refresh(conn: Connection, report: RefreshReport) -> None:
@@ -134,16 +138,22 @@ class EndedRefresh(NamedTuple):
 
 def refreshes(conn: Connection) -> list[EndedRefresh]:
     """Every refresh that came to a result, the oldest first."""
-    sql = "SELECT at, outcome, seconds, json_extract(scores, '$.gain') FROM refreshes ORDER BY id"
+    sql = "SELECT at, outcome, seconds, scores FROM refreshes ORDER BY id"
     return [
         EndedRefresh(
             column_checks.seconds("refreshes.at", at),
             column_checks.text("refreshes.outcome", outcome),
             column_checks.number("refreshes.seconds", seconds),
-            None if gain is None else column_checks.number("refreshes.scores", gain),
+            _gain(scores),
         )
-        for at, outcome, seconds, gain in conn.execute(sql)
+        for at, outcome, seconds, scores in conn.execute(sql)
     ]
+
+
+def _gain(scores: object) -> float | None:
+    found = column_checks.parsed("refreshes.scores", scores)
+    gain = found.get("gain") if isinstance(found, dict) else None
+    return None if gain is None else column_checks.number("refreshes.scores", gain)
 
 
 def count_looks(conn: Connection) -> dict[str, int]:

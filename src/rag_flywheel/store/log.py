@@ -89,7 +89,7 @@ def votes(
 def count_retrievals(conn: Connection, scope: TenantScope, period: Period) -> int:
     """How many retrievals of the scope and the period are recorded."""
     within, values = _named(scope, "tenant")
-    sql = f"SELECT count(*) FROM retrievals WHERE 1{within}{period.sql('at')}"
+    sql = f"SELECT count(*) FROM retrievals WHERE 1 = 1{within}{period.sql('at')}"
     return int(scalar(conn, sql, {**values, **period.values}))
 
 
@@ -130,7 +130,7 @@ def count_votes(
     their questions; and how many of the others are of people who are muted."""
     within, values = _named(scope, "r.tenant")
     conditions: dict[Literal["all", "opted out", "muted"], str] = {
-        "all": "1",
+        "all": "1 = 1",
         "opted out": f"NOT ({_ALLOWED})",
         "muted": f"{_ALLOWED} AND NOT ({not_muted('v.user_id')})",
     }
@@ -213,7 +213,7 @@ def askings(conn: Connection, scope: TenantScope) -> list[Askings]:
     within, values = scope.sql("tenant")
     rows = conn.execute(
         "SELECT query_hash, tenant, max(query), count(*) AS n, count(DISTINCT user_id), min(at), "
-        f"max(at), max(rid) FROM retrievals WHERE 1{within} GROUP BY query_hash, tenant "
+        f"max(at), max(rid) FROM retrievals WHERE 1 = 1{within} GROUP BY query_hash, tenant "
         "ORDER BY n DESC, max(rid) DESC",
         values,
     )

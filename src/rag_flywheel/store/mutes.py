@@ -12,7 +12,7 @@ from rag_flywheel.store.connection import Connection, append_rows
 def not_muted(user: str) -> str:
     """SQL: whether a user, a column, is heard; events without a user are."""
     return (
-        f"NOT EXISTS (SELECT 1 FROM mutes m WHERE m.user_id = {user} AND m.muted AND NOT EXISTS "
+        f"NOT EXISTS (SELECT 1 FROM mutes m WHERE m.user_id = {user} AND m.muted = 1 AND NOT EXISTS "
         "(SELECT 1 FROM mutes l WHERE l.user_id = m.user_id AND l.seq > m.seq))"
     )
 
@@ -30,7 +30,7 @@ def append_mutes(conn: Connection, users: Sequence[str], *, muted: bool, first_s
 def muted(conn: Connection) -> set[str]:
     """The users who are not heard."""
     rows = conn.execute(
-        "SELECT user_id FROM mutes m WHERE muted AND NOT EXISTS "
+        "SELECT user_id FROM mutes m WHERE muted = 1 AND NOT EXISTS "
         "(SELECT 1 FROM mutes l WHERE l.user_id = m.user_id AND l.seq > m.seq)"
     )
     return {column_checks.text("mutes.user_id", row[0]) for row in rows}

@@ -78,7 +78,7 @@ PRESENT = "ended IS NULL AND origin = 'index'"
 """SQL: a text is in the index now."""
 ALL_PRESENT = f"passages p INDEXED BY passages_present WHERE {PRESENT}"
 """SQL: the texts in the index now, by an index of them alone; other texts are not read."""
-_NEXT_PID = (  # numbers are not used again
+NEXT_PID = (  # numbers are not used again
     "SELECT max(coalesce((SELECT max(pid) FROM passages), 0), coalesce((SELECT seq FROM "
     "sqlite_sequence WHERE name = 'passages'), 0)) + 1"
 )
@@ -192,7 +192,7 @@ def rows_like(
     keys = sorted({key for sketch in sketches for key in sketch})
     sql = (
         "SELECT value, (SELECT group_concat(pid) FROM (SELECT pid FROM sketches WHERE key = value "
-        "ORDER BY pid DESC LIMIT ?)) FROM json_each(?)"
+        "ORDER BY pid DESC LIMIT ?) newest) FROM json_each(?) each"
     )
     found = conn.execute(sql, (bucket, json.dumps(keys)))
     pids = {key: list(map(int, joined.split(","))) for key, joined in found if joined}
@@ -266,7 +266,7 @@ def insert(
     sketched = named is None and origin == "index"
     if sketched:
         named = Named.of(Words.of(encoded_text(passage)), Words.of(passage.text))
-    pid = column_checks.whole("passages.pid", scalar(conn, _NEXT_PID))
+    pid = column_checks.whole("passages.pid", scalar(conn, NEXT_PID))
     row = {
         "pid": pid,
         "id": passage.id,
@@ -305,7 +305,9 @@ def put_sketches(conn: Connection, sketches: Iterable[tuple[int, Iterable[int]]]
     rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]  # in the order in which they are stored
     for start in range(0, len(rows), _SKETCHED):
         part = rows[start : start + _SKETCHED].tolist()
-        conn.executemany("INSERT OR IGNORE INTO sketches (key, pid) VALUES (?, ?)", part)
+        conn.executemany(
+            "INSERT INTO sketches (key, pid) VALUES (?, ?) ON CONFLICT DO NOTHING", part
+        )
 
 
 def last_pid(conn: Connection) -> int:
@@ -498,11 +500,14 @@ def changed_since(conn: Connection, seq: int) -> tuple[dict[int, int], list[int]
 def last_change(conn: Connection, until: int) -> int:
     """The number of the last event up to `until` that began or ended a text of the index."""
     sql = (
-        "SELECT max((SELECT coalesce(max(born), 0) FROM (SELECT born FROM passages WHERE born <= ? "
-        "AND origin = 'index' ORDER BY born DESC LIMIT 1)), (SELECT coalesce(max(ended), 0) FROM "
-        "passages WHERE ended <= ?))"
+        "SELECT (SELECT born FROM passages WHERE born <= ? AND origin = 'index' ORDER BY born DESC "
+        "LIMIT 1), (SELECT max(ended) FROM passages WHERE ended <= ?)"
     )
-    return column_checks.whole("passages.born", scalar(conn, sql, (until, until)))
+    born, ended = conn.execute(sql, (until, until)).fetchone()
+    return max(
+        column_checks.whole("passages.born", born or 0),
+        column_checks.whole("passages.ended", ended or 0),
+    )
 
 
 def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:

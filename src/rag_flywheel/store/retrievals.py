@@ -169,7 +169,7 @@ def explored_for(conn: Connection, question: QueryKey, *, newest: int) -> list[i
     """The pids of the hits that were explored in the newest retrievals of a question, one a time."""
     rows = conn.execute(
         "SELECT hits FROM (SELECT hits FROM retrievals WHERE query_hash = ? AND tenant IS ? "
-        "ORDER BY rid DESC LIMIT ?) WHERE hits LIKE ?",
+        "ORDER BY rid DESC LIMIT ?) newest WHERE hits LIKE ?",
         (*question, newest, f'%"{column_checks.EXPLORED}"%'),
     )
     return [pid for (hits,) in rows for pid in column_checks.explored("retrievals.hits", hits)]
@@ -239,14 +239,15 @@ def first_words(
     questions whose words are not stored are left out."""
     within, values = scope.sql("tenant")
     sql = (
-        "SELECT query_hash, tenant, query, min(at) FROM retrievals WHERE query_hash IN (%s) AND "
-        f"query != '' AND {not_opted_out('retrievals.user_id')}{within} GROUP BY query_hash, tenant"
-    )  # the other columns are of the row with the least time
+        "SELECT query_hash, tenant, query FROM (SELECT query_hash, tenant, query, row_number() OVER "
+        "(PARTITION BY query_hash, tenant ORDER BY at, rid) AS n FROM retrievals WHERE query_hash IN "
+        f"(%s) AND query != '' AND {not_opted_out('retrievals.user_id')}{within}) asked WHERE n = 1"
+    )
     return {
         QueryKey(read_query_hash(name), read_tenant(tenant)): column_checks.text(
             "retrievals.query", words
         )
-        for name, tenant, words, _ in in_chunks(conn, sql, queries, values)
+        for name, tenant, words in in_chunks(conn, sql, queries, values)
     }
 
 

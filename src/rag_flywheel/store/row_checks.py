@@ -246,12 +246,10 @@ def _check_clock(conn: Connection) -> None:
     seq = passages.read_clock(conn)
     newest = scalar(
         conn,
-        "SELECT max((SELECT coalesce(max(born), 0) FROM passages), "
-        "(SELECT coalesce(max(ended), 0) FROM passages), "
-        "(SELECT coalesce(max(seq), 0) FROM votes), "
-        "(SELECT coalesce(max(seq), 0) FROM answer_votes), "
-        "(SELECT coalesce(max(seq), 0) FROM golden), "
-        "(SELECT coalesce(max(seq), 0) FROM mutes))",
+        "SELECT max(n) FROM (SELECT max(born) AS n FROM passages UNION ALL "
+        "SELECT max(ended) FROM passages UNION ALL SELECT max(seq) FROM votes UNION ALL "
+        "SELECT max(seq) FROM answer_votes UNION ALL SELECT max(seq) FROM golden UNION ALL "
+        "SELECT max(seq) FROM mutes) newest",
     )
     if type(newest) is int and newest > seq:
         raise CorruptFileError(

@@ -21,7 +21,9 @@ def link_run(conn: Connection, retrieval_id: str, run: str) -> bool:
         (retrieval_id,),
     ).fetchone()
     if row is not None and not row[1]:
-        conn.execute("INSERT OR IGNORE INTO runs (run, rid) VALUES (?, ?)", (run, row[0]))
+        conn.execute(
+            "INSERT INTO runs (run, rid) VALUES (?, ?) ON CONFLICT DO NOTHING", (run, row[0])
+        )
     return row is not None
 
 

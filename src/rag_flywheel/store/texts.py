@@ -15,7 +15,7 @@ class TextField:
     table: str
     column: str
     record: str
-    where: str = "1"
+    where: str = "1 = 1"
 
 
 _GIVEN, _OWN = "origin = 'rerank'", "origin = 'index'"

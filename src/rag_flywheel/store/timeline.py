@@ -46,7 +46,8 @@ def new_token() -> str:
 def record_build(conn: Connection, version: str, token: str) -> None:
     """Note that a version was built from this database; before it can be found on the disk."""
     conn.execute(
-        "INSERT OR REPLACE INTO builds (version, token, at) VALUES (?, ?, ?)",
+        "INSERT INTO builds (version, token, at) VALUES (?, ?, ?) "
+        "ON CONFLICT (version) DO UPDATE SET token = excluded.token, at = excluded.at",
         (version, token, wall_clock.now()),
     )
 

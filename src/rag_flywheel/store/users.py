@@ -41,7 +41,8 @@ def set_opted_out(conn: Connection, user: str, out: bool) -> None:
     """Store that a user is not to be recorded, or may be again."""
     if out:
         conn.execute(
-            "INSERT OR IGNORE INTO opted_out (user_id, at) VALUES (?, ?)", (user, wall_clock.now())
+            "INSERT INTO opted_out (user_id, at) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            (user, wall_clock.now()),
         )
     else:
         conn.execute("DELETE FROM opted_out WHERE user_id = ?", (user,))

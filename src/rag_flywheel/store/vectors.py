@@ -153,7 +153,7 @@ def put_vectors(conn: Connection, hashes: Sequence[bytes], vectors: Vectors, rev
     """Store vectors under (text hash, encoder revision); those already there stay."""
     rows = zip(hashes, (v.tobytes() for v in np.ascontiguousarray(vectors)), strict=True)
     conn.executemany(
-        "INSERT OR IGNORE INTO vectors (text_hash, vector, revision) VALUES (?, ?, ?)",
+        "INSERT INTO vectors (text_hash, vector, revision) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         [(h, v, revision) for h, v in rows],
     )
 

@@ -218,7 +218,8 @@ def cast_by_user(conn: Connection) -> dict[str, CastByUser]:
         for table in EVENTS
     )
     rows = conn.execute(
-        f"SELECT user_id, count(*), count(DISTINCT query), sum(trust <= 0.0) FROM ({every}) "
+        f"SELECT user_id, count(*), count(DISTINCT query), sum(CASE WHEN trust <= 0.0 THEN 1 ELSE 0 END) "
+        f"FROM ({every}) cast_votes "
         f"WHERE user_id NOT LIKE '{ONE_TIME}%' GROUP BY user_id ORDER BY user_id"
     )
     return {
@@ -347,7 +348,7 @@ def waiting(conn: Connection, after: int) -> tuple[int, float]:
     """(how many votes came after an event, when the first of them did, in seconds since 1970 UTC)."""
     n, first = conn.execute(
         "SELECT count(*), min(at) FROM (SELECT at FROM votes WHERE seq > ? UNION ALL "
-        "SELECT at FROM answer_votes WHERE seq > ?)",
+        "SELECT at FROM answer_votes WHERE seq > ?) newer",
         (after, after),
     ).fetchone()
     return int(n), column_checks.seconds("votes.at", first) if n else 0.0
