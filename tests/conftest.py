@@ -27,6 +27,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return WHOLLY_SLOW.search(collection_path.read_text(encoding="utf-8")) is not None or None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def every_index_on_a_server() -> Iterator[None]:
+    """Where RAG_FLYWHEEL_TEST_STORE is "postgresql"."""
+    if os.environ.get("RAG_FLYWHEEL_TEST_STORE") != "postgresql":
+        yield
+        return
+    import sqlite3
+
+    from on_postgres import connect_to_server, open_on_server
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite3, "connect", connect_to_server(sqlite3.connect))
+        patch.setattr(Flywheel, "open", open_on_server(Flywheel.open))
+        yield
+
+
 @pytest.fixture
 def encoder() -> WordEncoder:
     return WordEncoder()

@@ -42,7 +42,7 @@ from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.deploy import rollback
 from rag_flywheel.deploy.backup import back_up
 from rag_flywheel.deploy.current import reconcile
-from rag_flywheel.deploy.folder import is_new, open_folder
+from rag_flywheel.deploy.folder import is_new, open_folder, require_index
 from rag_flywheel.deploy.loaded import SharedIndexes
 from rag_flywheel.deploy.repair import repair
 from rag_flywheel.deploy.verify import problems
@@ -71,6 +71,7 @@ from rag_flywheel.records import (
     BackupReport,
     Candidate,
     Comparison,
+    CopyReport,
     DayActivity,
     DpCounts,
     Filter,
@@ -159,6 +160,25 @@ def restore(source: str | Path, path: str | Path) -> RestoreReport:
     )
 
     return deploy.restore(source, path, user_hash=privacy.hashed)
+
+
+def copy(source: str | Path, dest: str | Path, *, cache: str | Path | None = None) -> CopyReport:
+    """Copy the index in the folder `source`, which may be in use, with all that it learned.
+
+    dest: a new or empty folder, or the URL of a PostgreSQL database, as `Flywheel.open` takes it.
+    cache: the new or empty folder that an index on PostgreSQL has its settings and versions in.
+    Raises InputError, NotAFlywheelError, CorruptFileError, StorageError; nothing is left of a copy that
+    failed, but empty tables.
+    """
+    from rag_flywheel.deploy.copy import copy_index  # with sqlite-utils, which takes 50 ms to load
+
+    root, address = _place(dest, cache)
+    require_index(Path(source))
+    database = open_database(Path(source), read_only=True)
+    try:
+        return copy_index(Path(source), database, root, address, user_hash=privacy.hashed)
+    finally:
+        database.close()
 
 
 class Flywheel:

@@ -47,7 +47,7 @@ def forget(
     Raises LockedError, StorageError; after an error that came once rows were deleted, the next
     refresh does the remaining steps.
     """
-    with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
+    with disk_errors(root), refresh_lock(root, database, wait_s=_WAIT_S):
         report = _deleted(root, database, user, tenant_key)
         _finish(root, database, rebuild)
         return replace(report, version=_live(root))
@@ -61,7 +61,7 @@ def finish_forgetting(root: Path, database: Database, *, rebuild: Rebuild) -> Re
     with database.reading() as conn:
         if not forgetting.unfinished(conn):
             return None
-    with disk_errors(root), refresh_lock(root):
+    with disk_errors(root), refresh_lock(root, database):
         return _finish(root, database, rebuild)
 
 

@@ -16,7 +16,8 @@ from rag_flywheel.store.sqlite import SqliteDatabase
 
 LINK = "STORE"
 _MOST_BYTES = 2_000
-_FOLDER = "folder"  # the key of the token among what the store notes
+FOLDER = "folder"
+"""The key of the token among what the store notes; it is in no copy."""
 
 
 def is_linked(root: Path) -> bool:
@@ -61,12 +62,12 @@ def require_own(root: Path, database: PostgresDatabase) -> None:
     """Raises StorageError when the versions of the index lie in another folder; the tables must be there."""
     token = _read(root)[1]
     with database.reading() as conn:
-        known = journal.read_meta(conn, _FOLDER)
+        known = journal.read_meta(conn, FOLDER)
     if known is None and not database.read_only:
         with database.transaction() as conn:
-            known = journal.read_meta(conn, _FOLDER)
+            known = journal.read_meta(conn, FOLDER)
             if known is None:
-                journal.write_meta(conn, _FOLDER, known := token)
+                journal.write_meta(conn, FOLDER, known := token)
     if known != token:
         raise StorageError(
             f"the versions of the index at {database.address} lie in another folder than {root}; open it "

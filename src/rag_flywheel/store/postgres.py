@@ -7,6 +7,7 @@ import os
 import re
 import select
 import threading
+import time
 import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +42,7 @@ SCHEMES = ("postgresql", "postgres")
 _SCHEMA = "flywheel"
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
 _CONNECT_S = 10
+_LOOK_S = 0.1  # between two looks whether a lock is free
 _WRITE, _REFRESH, _CHANGE = 0x0F17_0001, 0x0F17_0002, 0x0F17_0003
 """The first halves of the keys of advisory locks; the second is of the schema. Locks are of one database."""
 _LOCKS = {"refresh": _REFRESH, "change": _CHANGE}
@@ -152,7 +154,8 @@ class _Translated:
 
     def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
         if error is not None and isinstance(error, _driver().Error):
-            raise self._database.as_flywheel_error(error) from error
+            found: psycopg.Error = error
+            raise self._database.as_flywheel_error(found) from error
 
 
 class PostgresDatabase(Database):
@@ -277,16 +280,19 @@ class PostgresDatabase(Database):
                         conn.raw.execute("ROLLBACK")
 
     @contextmanager
-    def lock(self, name: str, why: str) -> Iterator[None]:
+    def lock(self, name: str, why: str, *, wait_s: float = 0.0) -> Iterator[None]:
         """Hold a lock of the index in the block, "refresh" or "change"; the server frees it when the
-        connection ends, and so when its holder dies. Raises LockedError, which says why."""
+        connection ends, and so when its holder dies. Raises LockedError, which says why, after wait_s."""
         with _Translated(self):
             conn = self.connect()
         try:
             with _Translated(self):
+                until = time.monotonic() + wait_s
                 sql = "SELECT pg_try_advisory_lock(%s::int, %s::int)"
-                if conn.raw.execute(sql, (_LOCKS[name], self._key)).fetchone() != (True,):
-                    raise LockedError(why)
+                while conn.raw.execute(sql, (_LOCKS[name], self._key)).fetchone() != (True,):
+                    if time.monotonic() >= until:
+                        raise LockedError(why)
+                    time.sleep(_LOOK_S)
             yield
         finally:
             conn.raw.close()

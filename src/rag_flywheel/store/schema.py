@@ -58,6 +58,16 @@ def schema_problems(conn: Connection, migrations: "Migrations") -> list[str]:
     return problems
 
 
+def expected_tables(migrations: "Migrations") -> dict[str, list[str]]:
+    """The columns of each table of an index, but for that of migrations."""
+    found = {}
+    for (kind, name), columns in _expected(migrations).items():
+        if kind == "table" and name != MIGRATIONS:
+            assert isinstance(columns, list)
+            found[name] = [str(column[0]) for column in columns]
+    return found
+
+
 @cache
 def _expected(migrations: "Migrations") -> _Schema:
     import sqlite_utils  # 50 ms to load
