@@ -244,6 +244,7 @@ def test_the_public_names_are_these() -> None:
         "Comparison",
         "Config",
         "ConfigError",
+        "CopyReport",
         "CorruptFileError",
         "Coverage",
         "CoverageWeek",
@@ -309,6 +310,7 @@ def test_the_public_names_are_these() -> None:
         "VersionInfo",
         "VersionStory",
         "Vote",
+        "copy",
         "restore",
     ]
     for name in rag_flywheel.__all__:

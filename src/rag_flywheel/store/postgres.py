@@ -12,11 +12,11 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from rag_flywheel.errors import (
     BusyError,
@@ -54,18 +54,17 @@ _SETTINGS = (
 
 @dataclass(frozen=True)
 class Address:
-    """Where an index is stored: a database of a server, and a schema in it.
-
-    password: never shown, nor written anywhere.
-    """
+    """Where an index is stored: a database of a server, and a schema in it."""
 
     url: str
     schema: str
-    password: str | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, url: str) -> "Address":
-        """The address that a URL of PostgreSQL gives; `?schema=` names the schema. Raises InputError."""
+        """The address that a URL of PostgreSQL gives; `?schema=` names the schema.
+
+        Raises InputError, also for a password, since the folder of the index keeps the URL.
+        """
         parts = urlsplit(url)
         options = parse_qsl(parts.query, keep_blank_values=True)
         schema = dict(options).get("schema", _SCHEMA)
@@ -75,12 +74,15 @@ class Address:
                 "the first no digit, and not one that begins with pg_"
             )
         user, at, host = parts.netloc.rpartition("@")
-        name, colon, password = user.partition(":")
-        rest = [(key, value) for key, value in options if key not in ("schema", "password")]
-        hidden = dict(options).get("password", unquote(password) if colon else None)
+        name, _, password = user.partition(":")
+        if password or "password" in dict(options):
+            raise InputError(
+                "the URL of the database holds a password, which would be kept in the folder of the index; "
+                "expected it in PGPASSWORD or in ~/.pgpass, where every program finds it"
+            )
+        rest = [(key, value) for key, value in options if key != "schema"]
         query = urlencode([*rest, ("schema", schema)], safe="/")
-        shown = urlunsplit(("postgresql", f"{name}{at}{host}", parts.path, query, ""))
-        return cls(shown, schema, hidden)
+        return cls(urlunsplit(("postgresql", f"{name}{at}{host}", parts.path, query, "")), schema)
 
     def __str__(self) -> str:
         return self.url
@@ -197,15 +199,12 @@ class PostgresDatabase(Database):
 
     def connect(self) -> PostgresConnection:
         """A new connection in autocommit, which the caller closes; its statements find the tables."""
-        driver = _driver()
-        more: dict[str, Any] = {"password": self.address.password} if self.address.password else {}
-        raw = driver.connect(
+        raw: psycopg.Connection[Any] = _driver().connect(
             self.address.conninfo,
             autocommit=True,
             connect_timeout=_CONNECT_S,
             application_name="rag-flywheel",
             context=_types(),
-            **more,
         )
         try:
             raw.execute(f'{_SETTINGS}; SET search_path = "{self.address.schema}"')
@@ -254,14 +253,18 @@ class PostgresDatabase(Database):
                 raise
 
     def _begin_writing(self, conn: PostgresConnection, durable: bool, wait_s: float) -> None:
-        """Begin a write transaction in one exchange with the server."""
+        """Begin a write transaction, in one exchange with the server when nobody else writes."""
         limit = max(1, int(wait_s * 1000))  # 0 would mean for ever
-        sync = "" if durable else "SET LOCAL synchronous_commit = off; "
+        sync = "" if durable else "; SET LOCAL synchronous_commit = off"
+        lock = f"advisory_xact_lock({_WRITE}, {self._key})"
         try:
-            conn.raw.execute(
-                f"BEGIN ISOLATION LEVEL READ COMMITTED; {sync}SET LOCAL lock_timeout = {limit}; "
-                f"SELECT pg_advisory_xact_lock({_WRITE}, {self._key}); SET LOCAL lock_timeout = 0"
-            )
+            begun = conn.raw.execute(f"BEGIN{sync}; SELECT pg_try_{lock}")
+            while begun.nextset():
+                pass
+            if begun.fetchone() != (True,):
+                conn.raw.execute(
+                    f"SET LOCAL lock_timeout = {limit}; SELECT pg_{lock}; SET LOCAL lock_timeout = 0"
+                )
         except BaseException:
             with suppress(_driver().Error):
                 conn.raw.execute("ROLLBACK")
