@@ -105,6 +105,12 @@ def _clone(conn: Any, old: str, new: str) -> None:
             conn.execute("SELECT setval(%s, %s)", (f'"{new}"."{name}"', last))
 
 
+_TABLES = (
+    "(SELECT tablename AS name, 'table' AS type FROM pg_tables "
+    "WHERE schemaname = current_schema()) tables"
+)
+
+
 class Direct:
     """A connection to the tables of a folder's index, for tests that look into its file."""
 
@@ -114,10 +120,16 @@ class Direct:
         database = open_database(folder)
         self._conn = database.connect()  # type: ignore[attr-defined]
         self.in_transaction = False
+        self.row_factory: Any = None
 
     def execute(self, sql: str, values: Any = ()) -> Any:
         """Run a statement; each is committed by itself."""
-        return self._conn.execute(sql, values)
+        named = re.sub(r"\bsqlite_master\b", _TABLES, sql)
+        cursor = self._conn.execute(named, values)
+        if self.row_factory is None:
+            return cursor
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def executemany(self, sql: str, values: Any) -> Any:
         """The same for each of many values."""

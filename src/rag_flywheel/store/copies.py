@@ -86,7 +86,7 @@ def put_on_server(copy: Path, database: "PostgresDatabase") -> None:
             most = scalar(conn, f"SELECT coalesce(max({column}), 0) FROM {table}")
             most = max(most, last) if table == "passages" else most
             conn.execute(
-                "SELECT setval(pg_get_serial_sequence(?, ?), ?, ?)",
+                "SELECT setval(pg_get_serial_sequence(?, ?), ?, ? = 1)",
                 (table, column, max(most, 1), bool(most)),
             )
 

@@ -42,6 +42,7 @@ SCHEMES = ("postgresql", "postgres")
 _SCHEMA = "flywheel"
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
 _CONNECT_S = 10
+_UNKNOWN = 4  # the state of a connection that ended
 _LOOK_S = 0.1  # between two looks whether a lock is free
 _WRITE, _REFRESH, _CHANGE = 0x0F17_0001, 0x0F17_0002, 0x0F17_0003
 """The first halves of the keys of advisory locks; the second is of the schema. Locks are of one database."""
@@ -110,8 +111,8 @@ class PostgresConnection:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a transaction is open."""
-        return bool(self.raw.info.transaction_status)
+        """Whether a transaction is open; of a connection that ended, none is."""
+        return 0 < self.raw.info.transaction_status < _UNKNOWN
 
     def execute(self, sql: str, parameters: Values = (), /) -> Rows:
         """Run a statement; all of its rows are read at once."""
