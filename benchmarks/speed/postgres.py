@@ -92,7 +92,7 @@ def vote(retrieval: str | None, passage: str, user: str) -> Any:
     """A vote on a hit."""
     from rag_flywheel import Vote
 
-    return Vote(retrieval_id=retrieval, passage_id=passage, verdict="helpful", user_id=user)  # type: ignore[arg-type]
+    return Vote(retrieval_id=retrieval, passage_id=passage, verdict="helpful", user_id=user)
 
 
 def votes_a_second(place: str, many: int) -> float:
@@ -104,7 +104,7 @@ def votes_a_second(place: str, many: int) -> float:
     ]
     for writer in writers:
         writer.start()
-    total = sum(out.get(timeout=300) for _ in writers)
+    total = sum(int(out.get(timeout=300)) for _ in writers)
     for writer in writers:
         writer.join()
     return total / SECONDS

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from rag_flywheel.errors import (
@@ -120,8 +120,11 @@ class PostgresConnection:
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> Rows:
         """Run a statement once for each of these values, sent together."""
+        every = list(parameters)
+        if len(every) == 1:  # in one exchange, where many take two
+            return self.execute(sql, every[0])
         cursor = self.raw.cursor()
-        cursor.executemany(translated(sql), parameters)
+        cursor.executemany(translated(sql), every)
         return cursor
 
 
@@ -157,8 +160,7 @@ class _Translated:
 
     def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
         if error is not None and isinstance(error, _driver().Error):
-            found: psycopg.Error = error
-            raise self._database.as_flywheel_error(found) from error
+            raise self._database.as_flywheel_error(cast("psycopg.Error", error)) from error
 
 
 class PostgresDatabase(Database):
