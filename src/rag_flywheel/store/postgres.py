@@ -112,11 +112,12 @@ class PostgresConnection:
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open; of a connection that ended, none is."""
-        return 0 < self.raw.info.transaction_status < _UNKNOWN
+        return bool(0 < self.raw.info.transaction_status < _UNKNOWN)
 
     def execute(self, sql: str, parameters: Values = (), /) -> Rows:
         """Run a statement; all of its rows are read at once."""
-        return self.raw.cursor(binary=True).execute(translated(sql), parameters)
+        cursor: Rows = self.raw.cursor(binary=True).execute(translated(sql), parameters)
+        return cursor
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> Rows:
         """Run a statement once for each of these values, sent together."""
@@ -125,7 +126,8 @@ class PostgresConnection:
             return self.execute(sql, every[0])
         cursor = self.raw.cursor()
         cursor.executemany(translated(sql), every)
-        return cursor
+        rows: Rows = cursor
+        return rows
 
 
 class _Handle:
