@@ -86,8 +86,8 @@ ELSEWHERE = {
     "docs/how-to/postgresql.md",
 }
 """Pages whose programs are run elsewhere: tests/slow/test_service_docs.py runs those of the first against a
-service, tests/docs/test_postgresql_page.py those of the last on a server, and tests/integrations/test_pages.py
-those that need a framework."""
+service, tests/docs/test_postgresql_page.py those of the last one, tests/integrations/test_pages.py those
+that need a framework."""
 READ = {"json", "html"}
 """What is only read, not run."""
 KINDS = {"python", "console", "sh", "text", "toml", "ini", "javascript", "bash"} | READ
