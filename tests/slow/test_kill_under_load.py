@@ -18,7 +18,7 @@ from rag_flywheel import Flywheel, Passage
 from rag_flywheel.deploy.current import read_current
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import FILE_NAME
-from rag_flywheel.store.sqlite import SqliteDatabase
+from rag_flywheel.store.place import open_database
 
 SEED = 20261121
 KILLS = int(os.environ.get("RAG_FLYWHEEL_KILLS", "40"))
@@ -86,7 +86,7 @@ def stored(root: Path) -> set[int]:
 
 def agree(root: Path) -> bool:
     """Whether CURRENT and the journal in the database say the same."""
-    database = SqliteDatabase(root / FILE_NAME)
+    database = open_database(root)
     try:
         with database.reading() as conn:
             return journal.last_live_change(conn) == read_current(root)

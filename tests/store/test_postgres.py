@@ -45,7 +45,8 @@ def end_connections(database: PostgresDatabase) -> None:
     with closing(database.connect().raw) as conn:
         conn.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE application_name = 'rag-flywheel' AND pid != pg_backend_pid()"
+            "WHERE application_name = %s AND pid != pg_backend_pid()",
+            (f"rag-flywheel {database.address.schema}",),
         )
 
 
@@ -261,6 +262,14 @@ def wait_until_gone(pid: int) -> None:
         while time.monotonic() < until:
             os.kill(pid, 0)
             time.sleep(0.05)
+
+
+def test_each_transaction_is_as_durable_as_it_asks_for(database: PostgresDatabase) -> None:
+    found = []
+    for durable in (True, False, False, True):
+        with database.transaction(durable=durable) as conn:
+            found += conn.execute("SHOW synchronous_commit").fetchone()
+    assert found == ["on", "off", "off", "on"]
 
 
 def test_busy_says_so_and_takes_no_longer_than_was_asked_for(database: PostgresDatabase) -> None:

@@ -117,13 +117,15 @@ class Direct:
     def __init__(self, folder: Path) -> None:
         from rag_flywheel.store.place import open_database
 
-        database = open_database(folder)
-        self._conn = database.connect()  # type: ignore[attr-defined]
+        self._database: Any = open_database(folder)
+        self._conn = self._database.connect()
         self.in_transaction = False
         self.row_factory: Any = None
 
     def execute(self, sql: str, values: Any = ()) -> Any:
-        """Run a statement; each is committed by itself."""
+        """Run a statement; each is committed by itself, unless a transaction was begun."""
+        if sql == "BEGIN IMMEDIATE":
+            return self._database._begin_writing(self._conn, True, 60.0)
         named = re.sub(r"\bsqlite_master\b", _TABLES, sql)
         cursor = self._conn.execute(named, values)
         if self.row_factory is None:
@@ -136,7 +138,14 @@ class Direct:
         return self._conn.executemany(sql, values)
 
     def commit(self) -> None:
-        """Nothing is left to commit."""
+        """Commit a transaction that was begun."""
+        if self._conn.in_transaction:
+            self._conn.raw.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo a transaction that was begun."""
+        if self._conn.in_transaction:
+            self._conn.raw.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the connection."""

@@ -42,6 +42,7 @@ SCHEMES = ("postgresql", "postgres")
 _SCHEMA = "flywheel"
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
 _CONNECT_S = 10
+_NAME_BYTES = 63  # of the name of a program, as the server cuts it
 _UNKNOWN = 4  # the state of a connection that ended
 _LOOK_S = 0.1  # between two looks whether a lock is free
 _WRITE, _REFRESH, _CHANGE = 0x0F17_0001, 0x0F17_0002, 0x0F17_0003
@@ -208,7 +209,7 @@ class PostgresDatabase(Database):
             self.address.conninfo,
             autocommit=True,
             connect_timeout=_CONNECT_S,
-            application_name="rag-flywheel",
+            application_name=f"rag-flywheel {self.address.schema}"[:_NAME_BYTES],
             context=_types(),
         )
         try:
