@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from rag_flywheel import Flywheel, Passage, copy
-from rag_flywheel.bench.machine import machine
+from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.records import Vectors
 
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     found = measured(options.folder, options.url, options.collection, options.queries)
-    found["machine"] = machine("numpy", "psycopg")
+    found["machine"] = {**machine("numpy", "psycopg"), "commit": commit()}
     text = json.dumps(found, indent=1)
     print(text)
     if options.out is not None:

@@ -164,8 +164,20 @@ def test_a_password_in_the_url_is_refused_and_not_shown(url: str) -> None:
 def test_an_address_without_a_schema_has_one() -> None:
     address = Address.of("postgres://ann@db:5433/kb?sslmode=require")
     assert address.url == "postgresql://ann@db:5433/kb?sslmode=require&schema=flywheel"
-    assert address.conninfo == "postgresql://ann@db:5433/kb?sslmode=require"
+    assert address.conninfo.startswith(
+        "postgresql://ann@db:5433/kb?sslmode=require&connect_timeout=10&"
+    )
     assert Address.of(address.url) == address
+
+
+def test_options_of_the_url_are_kept_as_libpq_reads_them() -> None:
+    url = "postgresql://ann@one,two:5433/kb?connect_timeout=3&options=-c%20geqo%3Doff&host=/a+b&schema=x"
+    address = Address.of(url)
+    assert "options=-c%20geqo%3Doff&host=/a%2Bb" in address.url
+    assert address.conninfo.count("connect_timeout") == 1
+    psycopg = pytest.importorskip("psycopg", reason="needs the extra postgres")
+    read = psycopg.conninfo.conninfo_to_dict(address.conninfo)
+    assert (read["options"], read["host"], read["connect_timeout"]) == ("-c geqo=off", "/a+b", "3")
 
 
 def test_a_url_and_its_cache_belong_together(tmp_path: Path) -> None:

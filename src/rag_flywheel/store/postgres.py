@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from rag_flywheel.errors import (
     BusyError,
@@ -41,7 +41,15 @@ if TYPE_CHECKING:
 SCHEMES = ("postgresql", "postgres")
 _SCHEMA = "flywheel"
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
-_CONNECT_S = 10
+_WAITS = (
+    ("connect_timeout", "10"),
+    ("keepalives_idle", "10"),
+    ("keepalives_interval", "5"),
+    ("keepalives_count", "3"),
+    ("tcp_user_timeout", "30000"),
+)
+"""Options of libpq, in seconds and milliseconds, by which a server that is gone is noticed; those in the URL
+go first."""
 _NAME_BYTES = 63  # of the name of a program, as the server cuts it
 _UNKNOWN = 4  # the state of a connection that ended
 _LOOK_S = 0.1  # between two looks whether a lock is free
@@ -68,7 +76,7 @@ class Address:
         Raises InputError, also for a password, since the folder of the index keeps the URL.
         """
         parts = urlsplit(url)
-        options = parse_qsl(parts.query, keep_blank_values=True)
+        options = _options(parts.query)
         schema = dict(options).get("schema", _SCHEMA)
         if not _NAME.fullmatch(schema) or schema.startswith("pg_"):
             raise InputError(
@@ -83,7 +91,7 @@ class Address:
                 "expected it in PGPASSWORD or in ~/.pgpass, where every program finds it"
             )
         rest = [(key, value) for key, value in options if key != "schema"]
-        query = urlencode([*rest, ("schema", schema)], safe="/")
+        query = _query([*rest, ("schema", schema)])
         return cls(urlunsplit(("postgresql", f"{name}{at}{host}", parts.path, query, "")), schema)
 
     def __str__(self) -> str:
@@ -93,8 +101,20 @@ class Address:
     def conninfo(self) -> str:
         """The URL without what libpq does not know."""
         parts = urlsplit(self.url)
-        options = [(key, value) for key, value in parse_qsl(parts.query) if key != "schema"]
-        return urlunsplit(parts._replace(query=urlencode(options, safe="/")))
+        options = [(key, value) for key, value in _options(parts.query) if key != "schema"]
+        given = {key for key, _ in options}
+        more = [(key, value) for key, value in _WAITS if key not in given]
+        return urlunsplit(parts._replace(query=_query([*options, *more])))
+
+
+def _options(query: str) -> list[tuple[str, str]]:
+    """The options of a URL as libpq reads them, to which a plus is no blank."""
+    pairs = [pair.partition("=") for pair in query.split("&") if pair]
+    return [(unquote(key), unquote(value)) for key, _, value in pairs]
+
+
+def _query(options: Iterable[tuple[str, str]]) -> str:
+    return "&".join(f"{quote(key)}={quote(value, safe='/,:')}" for key, value in options)
 
 
 def is_url(path: object) -> bool:
@@ -208,7 +228,6 @@ class PostgresDatabase(Database):
         raw: psycopg.Connection[Any] = _driver().connect(
             self.address.conninfo,
             autocommit=True,
-            connect_timeout=_CONNECT_S,
             application_name=f"rag-flywheel {self.address.schema}"[:_NAME_BYTES],
             context=_types(),
         )
@@ -399,14 +418,12 @@ class PostgresDatabase(Database):
                 f"{where} does not have the tables of this package ({said}); restore them from a backup "
                 "of the database"
             )
-        if code.startswith("22") or "NUL" in said:
+        if code in ("22021", "22P05") or "NUL" in said:
             return InputError(
                 f"PostgreSQL cannot store a value ({said}); expected text without NUL"
             )
         driver = _driver()
-        if code[:2] in ("08", "57", "28", "3D", "53") or isinstance(
-            error, driver.OperationalError | driver.InterfaceError
-        ):
+        if code != "57014" and isinstance(error, driver.OperationalError | driver.InterfaceError):
             return UnreachableError(
                 f"the server of {where} cannot be reached ({said}); see whether it runs, and repeat the "
                 "call. What was acknowledged is stored"
