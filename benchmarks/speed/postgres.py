@@ -162,7 +162,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     found = measured(options.folder, options.url, options.collection, options.queries)
-    found["machine"] = {**machine("numpy", "psycopg"), "commit": commit()}
+    found |= {"machine": machine("numpy", "psycopg"), "commit": commit()}
     text = json.dumps(found, indent=1)
     print(text)
     if options.out is not None:

@@ -33,6 +33,16 @@ class Terms:
         n = votes.count_of_voice(conn, user_id, rid, since=since, until=at, corrections=corrections)
         return float(max(most - n, 0))
 
+    def left_of_users(
+        self, conn: Connection, users: Sequence[str], *, at: float
+    ) -> dict[str, float]:
+        """How many more votes of each of these users count, found out for all of them together."""
+        most = self.votes_per_day
+        if most is None:
+            return dict.fromkeys(users, float("inf"))
+        cast = votes.count_of_users(conn, users, since=at - _DAY_S, until=at)
+        return {user: float(max(most - cast[user], 0)) for user in users}
+
     def trust_of(
         self, conn: Connection, user_id: str | None, rid: int, *, kind: str, at: float
     ) -> float:

@@ -5,7 +5,7 @@ for a ranking.
 """
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
@@ -175,6 +175,20 @@ def count_of_voice(
     """
     sql = _COUNTING[corrections, user_id is None]
     return int(scalar(conn, sql, {"since": since, "until": until, "user": user_id, "rid": rid}))
+
+
+def count_of_users(
+    conn: Connection, users: Sequence[str], *, since: float, until: float
+) -> Counter[str]:
+    """How many votes each of these users gave between two times; corrections are none."""
+    found: Counter[str] = Counter()
+    for table, kinds in (("votes", ""), ("answer_votes", " AND kind != 'correction'")):
+        sql = (
+            f"SELECT user_id, count(*) FROM {table} WHERE user_id IN (%s) AND at > ? AND at <= ?{kinds} "
+            "GROUP BY user_id"
+        )
+        found.update({str(user): int(n) for user, n in in_chunks(conn, sql, users, (since, until))})
+    return found
 
 
 def _counting(*, corrections: bool, anonymous: bool) -> str:
