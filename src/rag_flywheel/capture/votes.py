@@ -62,12 +62,13 @@ def append_votes(database: Database, given: Iterable[Vote], terms: Terms = NO_TE
 def _counted(conn: Connection, new: Sequence[NewVote], terms: Terms, at: float) -> list[NewVote]:
     """The votes, those beyond what one user may cast in a day without any trust."""
     users = sorted({vote.user_id for vote in new if vote.user_id is not None})
-    left: dict[str | int, float] = {**terms.left_of_users(conn, users, at=at)}
+    many = terms.left_of_users(conn, users, at=at) if len(users) > 1 else {}
+    left: dict[str | int, float] = {**many}
     found = []
     for vote in new:
         voice = vote.user_id if vote.user_id is not None else vote.rid
         if voice not in left:
-            left[voice] = terms.left(conn, None, vote.rid, kind="vote", at=at)
+            left[voice] = terms.left(conn, vote.user_id, vote.rid, kind="vote", at=at)
         found.append(vote if left[voice] > 0 else replace(vote, trust=0.0))
         left[voice] -= 1
     return found
