@@ -47,10 +47,11 @@ from rag_flywheel.deploy.loaded import SharedIndexes
 from rag_flywheel.deploy.repair import repair
 from rag_flywheel.deploy.verify import problems
 from rag_flywheel.disk import disk_errors
+from rag_flywheel.encode.cluster import Cluster
 from rag_flywheel.encode.encoder_slot import EncoderSlot
-from rag_flywheel.encode.make import make_encoder
+from rag_flywheel.encode.named_encoder import make_named
 from rag_flywheel.encode.too_long import count_too_long
-from rag_flywheel.encoder import Encoder, TextEncoder, check_encoder
+from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.formats.anchors import Site
 from rag_flywheel.formats.chunks import Chunking
@@ -130,8 +131,8 @@ from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.lineages import Rule
 from rag_flywheel.store.metadata_columns import metadata_keys
 from rag_flywheel.store.passages import Tenancy, encoded_text
-from rag_flywheel.store.place import open_database, prepare, require_own
-from rag_flywheel.store.postgres import Address, PostgresDatabase, is_url
+from rag_flywheel.store.place import check_server, open_database, open_store
+from rag_flywheel.store.postgres import Address, is_url
 from rag_flywheel.store.questions import query_hash, question_key
 from rag_flywheel.store.tenants import Tenant, Tenants, within
 
@@ -232,6 +233,7 @@ class Flywheel:
         mask: MaskFunction | None = None,
         read_only: bool = False,
         cache: str | Path | None = None,
+        dask: str | None = None,
     ) -> "Flywheel":
         """Open the index folder at `path`; it is created on first use.
 
@@ -252,43 +254,35 @@ class Flywheel:
         read_only: answer and report without writing a byte to the folder, as from an image, a read-only
             mount, or as another user than its owner. Answers are not recorded (their id is None); what
             changes the index raises ReadOnlyError. What other processes add or build is followed.
+        dask: the address of a Dask scheduler, as tcp://host:8786, whose workers embed what comes in numbers:
+            passages that are added, what a refresh or a change of the encoder has to embed. They make the
+            encoder by its name, so it may not be an object. A question is embedded here.
         Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError, EncoderNotFoundError.
         """
-        from rag_flywheel.store.migrations import (  # sqlite-utils takes 50 ms to load
-            migrate,
-            require_migrated,
-        )
-
         root, address = _place(path, cache)
+        cluster = None if dask is None else Cluster(dask)
         name = encoder if isinstance(encoder, str) else ""
         new = Config() if encoder is None else Config(encoder=name)
         chosen = name if encoder is not None or config is None else config.encoder
         create = create and not read_only
         if create and chosen and chosen != Config().encoder and is_new(root):
-            encoder = make_encoder(chosen)  # first, so that a mistyped name leaves no folder behind
+            encoder = make_named(
+                chosen, cluster
+            )  # first, so that a mistyped name leaves no folder behind
         if address is not None:
-            with open_database(root, address=address).reading():
-                pass  # first, so that a server that is not there leaves no folder behind
+            check_server(root, address)  # so that one that is not there leaves none either
         found = open_folder(root, config=config, new=new, create=create)
         if mask is None and found.mask is not None:
             mask = mask_by_name(found.mask)
-        database = open_database(root, read_only=read_only, address=address)
+        database = open_store(root, privacy.hashed, read_only=read_only, address=address)
         try:
-            if isinstance(database, PostgresDatabase) and not read_only:
-                prepare(root, database)
-            if read_only:
-                require_migrated(database)
-            else:
-                migrate(database, privacy.hashed)
-            if isinstance(database, PostgresDatabase):
-                require_own(root, database)
             with database.reading() as conn:
                 user_key = users.user_key(conn)
             if not read_only:
                 with disk_errors(root):
                     reconcile(root, database, wait_s=0.0)
             given = encoder if encoder is not None else found.encoder
-            slot = EncoderSlot(database, given, by_settings=encoder is None)
+            slot = EncoderSlot(database, given, by_settings=encoder is None, cluster=cluster)
             return cls(root, found, database, slot, user_key, trust, mask)
         except BaseException:
             database.close()
@@ -427,6 +421,7 @@ class Flywheel:
             prune=prune,
             strict=strict,
             dry_run=dry_run,
+            at_once=self._slot.at_once,
         )
         index = Index(self._root, self._database, self._slot.get, self._same_texts())
         with Bars() as bars:
@@ -1370,7 +1365,7 @@ class Flywheel:
         DiskFullError.
         """
         self._database.require_writable()
-        to = make_encoder(encoder) if isinstance(encoder, str) else check_encoder(encoder)
+        to = self._slot.other(encoder)
         spec = encoder if isinstance(encoder, str) else ""
         old_spec = self._slot.spec() or self._config.encoder
         with Bars() as bars:

@@ -6,6 +6,7 @@ token, so that two folders do not build versions of the same store without knowi
 
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rag_flywheel.disk import read_bytes, replace_text
 from rag_flywheel.errors import CorruptFileError, InputError, StorageError
@@ -13,6 +14,9 @@ from rag_flywheel.store import journal
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.postgres import Address, PostgresDatabase
 from rag_flywheel.store.sqlite import SqliteDatabase
+
+if TYPE_CHECKING:
+    from rag_flywheel.store.migrations import Hash
 
 LINK = "STORE"
 _MOST_BYTES = 2_000
@@ -49,6 +53,44 @@ def open_database(
             "server by `rag-flywheel copy`"
         )
     return PostgresDatabase(address, root, read_only=read_only)
+
+
+def check_server(root: Path, address: Address) -> None:
+    """Raises StorageError when the server of an address does not answer."""
+    database = open_database(root, address=address)
+    try:
+        with database.reading():
+            pass
+    finally:
+        database.close()
+
+
+def open_store(
+    root: Path, user_hash: "Hash", *, read_only: bool = False, address: Address | None = None
+) -> Database:
+    """The store of the index folder at `root`, with the tables of this release.
+
+    user_hash: as `migrate` takes it. Raises InputError, StorageError.
+    """
+    from rag_flywheel.store.migrations import (  # sqlite-utils takes 50 ms to load
+        migrate,
+        require_migrated,
+    )
+
+    database = open_database(root, read_only=read_only, address=address)
+    try:
+        if isinstance(database, PostgresDatabase) and not read_only:
+            prepare(root, database)
+        if read_only:
+            require_migrated(database)
+        else:
+            migrate(database, user_hash)
+        if isinstance(database, PostgresDatabase):
+            require_own(root, database)
+        return database
+    except BaseException:
+        database.close()
+        raise
 
 
 def prepare(root: Path, database: PostgresDatabase) -> None:
