@@ -46,9 +46,21 @@ def rows_of(conn: Connection, keys: Sequence[bytes]) -> dict[bytes, int | None]:
     }
 
 
-def link_runs(conn: Connection, pairs: Sequence[tuple[str, int]]) -> None:
-    """Store which runs, as hashes, imported retrievals, by their rows, were inside of."""
-    conn.executemany("INSERT INTO runs (run, rid) VALUES (?, ?) ON CONFLICT DO NOTHING", pairs)
+def rows_of_external(
+    conn: Connection, source: str, ids: Sequence[str]
+) -> dict[str, list[tuple[int, str | None]]]:
+    """By each of these ids in a tool: (row, tenant as JSON) of the retrievals that came in under it."""
+    found: dict[str, list[tuple[int, str | None]]] = {}
+    rows = in_chunks(
+        conn,
+        "SELECT i.external, r.rid, r.tenant FROM imports i JOIN retrievals r USING (rid) "
+        "WHERE i.external IN (%s) AND i.seq IS NULL AND r.source = ?",
+        ids,
+        (source,),
+    )
+    for external, rid, tenant in rows:
+        found.setdefault(str(external), []).append((int(rid), read_tenant(tenant)))
+    return found
 
 
 def rows_of_run(conn: Connection, run: str, n: int) -> list[int]:
