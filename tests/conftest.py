@@ -10,6 +10,7 @@ from filelock import FileLock
 from fakes import WordEncoder
 from folders import PASSAGES, QUERY
 from rag_flywheel import Flywheel, Passage
+from sqlite_alone import why_skipped
 from thorough import register_profiles
 
 register_profiles()
@@ -25,6 +26,31 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if collection_path.suffix != ".py" or "not slow and not model" not in config.option.markexpr:
         return None
     return WHOLLY_SLOW.search(collection_path.read_text(encoding="utf-8")) is not None or None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where every index is on a server, the tests of SQLite itself are skipped."""
+    if os.environ.get("RAG_FLYWHEEL_TEST_STORE") != "postgresql":
+        return
+    for item in items:
+        if (why := why_skipped(item.nodeid)) is not None:
+            item.add_marker(pytest.mark.skip(reason=why))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_index_on_a_server() -> Iterator[None]:
+    """Where RAG_FLYWHEEL_TEST_STORE is "postgresql"."""
+    if os.environ.get("RAG_FLYWHEEL_TEST_STORE") != "postgresql":
+        yield
+        return
+    import sqlite3
+
+    from on_postgres import connect_to_server, open_on_server
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite3, "connect", connect_to_server(sqlite3.connect))
+        patch.setattr(Flywheel, "open", open_on_server(Flywheel.open))
+        yield
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Runs the fast tests on other Pythons, with the lowest versions that pyproject.toml allows, and those of
 other frameworks.
 
-    environments.py [--whole] 3.12 3.13 lowest integrations
+    environments.py [--whole] 3.12 3.13 lowest integrations postgres
 
 in environments of their own, below build/environments.
 
@@ -11,7 +11,7 @@ registry of packages that cannot be reached, are skipped with a line that says s
 made and run one after another, and kept for the next time. On 3.12, which lies between the other two,
 only the tests of what has differed between Pythons are run, unless --whole is given. `integrations` has the
 frameworks, without torch, for the tests of tests/integrations and the pages of the documentation that need
-them.
+them. `postgres` has a PostgreSQL server, and runs the fast tests with every index on it.
 """
 
 import os
@@ -29,6 +29,13 @@ LOWEST = "lowest"
 LOWEST_PYTHON = "3.11"
 INTEGRATIONS = "integrations"
 INTEGRATIONS_PYTHON = "3.11"
+POSTGRES = "postgres"
+"""The environment, its extra, and its dependency group."""
+ON_POSTGRES = (
+    "capture", "curate", "deploy", "evaluate", "export", "privacy", "refresh", "report", "serve", "store",
+    "test_interleavings.py", "test_relevance.py", "test_tenants.py",
+)  # fmt: skip
+"""What is run with every index on PostgreSQL, beside tests/test_flywheel*.py."""
 FRAMEWORKS = (
     "langchain",
     "llama-index",
@@ -111,13 +118,16 @@ def make(name: str) -> Path:
     declared = requirements()
     if name == INTEGRATIONS:
         declared = declared_by((*EXTRAS, *FRAMEWORKS), (INTEGRATIONS,))
+    if name == POSTGRES:
+        declared = declared_by((*EXTRAS, POSTGRES), (POSTGRES,))
     if name == LOWEST:
         python = interpreter(LOWEST_PYTHON)
         wanted = [lowest(line) for key, line in declared.items() if key not in {*LINTERS, *SLOW}]
         limits = ""
         alone = []
     else:
-        python = interpreter(INTEGRATIONS_PYTHON if name == INTEGRATIONS else name)
+        of = {INTEGRATIONS: INTEGRATIONS_PYTHON, POSTGRES: INTEGRATIONS_PYTHON}
+        python = interpreter(of.get(name, name))
         left_out = {*TORCH, *LINTERS, *SLOW, MODEL}
         wanted = [line for key, line in declared.items() if key not in left_out]
         given = (ROOT / "constraints.txt").read_text(encoding="utf-8")
@@ -171,10 +181,15 @@ def tested(name: str, *, whole: bool) -> str:
     except subprocess.CalledProcessError:
         return "not installed"
     parts = [] if whole else [f"tests/{part}" for part in PARTS.get(name, ())]
+    if name == POSTGRES:
+        files = sorted(path.name for path in (ROOT / "tests").glob("test_flywheel*.py"))
+        parts = [f"tests/{part}" for part in (*ON_POSTGRES, *files)]
     if name == INTEGRATIONS:
         parts = [*ASYNC, "tests/integrations", *map(node_of, FRAMEWORK_PAGES)]
     print(f"==== {name}: fast tests {' '.join(parts)} ====", flush=True)
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    if name == POSTGRES:
+        clean["RAG_FLYWHEEL_TEST_STORE"] = "postgresql"
     command = f"{own} -m pytest -q -p no:cacheprovider -n 2 --dist loadfile -m".split()
     done = subprocess.run([*command, "not slow and not model", *parts], cwd=ROOT, env=clean)
     return "failed" if done.returncode else "passed"

@@ -203,18 +203,16 @@ def test_sqlite_utils_stays_in_the_store() -> None:
     assert all(name.startswith("store/") for name in found)
 
 
-def test_outside_the_store_sqlite_is_only_named_as_the_type_of_a_connection() -> None:
-    used = {
-        (name_of(path), node.attr)
+def test_the_drivers_of_databases_stay_in_the_store() -> None:
+    """Others have connections as `store/connection.py` describes them."""
+    drivers = {"sqlite3", "psycopg"}
+    found = {
+        name_of(path)
         for path in MODULES
-        if not name_of(path).startswith("store/")
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "sqlite3"
+        if any(name.split(".")[0] in drivers for name in imports(path))
     }
-    assert ("serve/catch_up.py", "Connection") in used
-    assert {attribute for _, attribute in used} == {"Connection"}
+    assert {"store/sqlite.py", "store/postgres.py"} <= found
+    assert all(name.startswith("store/") for name in found)
 
 
 def test_all_sql_is_in_the_store() -> None:
@@ -244,6 +242,7 @@ def test_the_public_names_are_these() -> None:
         "Comparison",
         "Config",
         "ConfigError",
+        "CopyReport",
         "CorruptFileError",
         "Coverage",
         "CoverageWeek",
@@ -309,6 +308,7 @@ def test_the_public_names_are_these() -> None:
         "VersionInfo",
         "VersionStory",
         "Vote",
+        "copy",
         "restore",
     ]
     for name in rag_flywheel.__all__:

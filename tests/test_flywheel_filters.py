@@ -16,9 +16,10 @@ from fakes import WordEncoder
 from rag_flywheel import Candidate, Config, Flywheel, Passage, Vote
 from rag_flywheel.errors import CorruptFileError, InputError, UnknownIdError
 from rag_flywheel.privacy.ids import hashed
-from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.database import FILE_NAME
 from rag_flywheel.store.migrations import migrate, migrations
 from rag_flywheel.store.passages import query_digest
+from rag_flywheel.store.place import open_database
 
 DOCS = [
     Passage("a", "badge office opens at nine", "", {"roles": ["hr", "it"], "org": {"id": 7}}),
@@ -224,7 +225,7 @@ def test_other_things_of_numpy_are_no_numbers_of_hits(office: Flywheel, k: Any) 
 
 
 def test_empty_conditions_of_stored_filters_are_dropped(tmp_path: Path) -> None:
-    database = Database(tmp_path / FILE_NAME)
+    database = open_database(tmp_path)
     with database.transaction() as conn:
         migrations.apply(sqlite_utils.Database(conn), stop_before="m003_hashed_users")
     old = ['{"lang": {}}', '{"lang": {}, "n": 3, "y": {"gte": 1}}', '{"n": "{}"}', "{}{", None]

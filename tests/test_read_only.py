@@ -15,7 +15,8 @@ from fakes import WordEncoder
 from folders import PASSAGES, QUERY
 from rag_flywheel import Candidate, Flywheel, Passage
 from rag_flywheel.errors import NotAFlywheelError, ReadOnlyError, StorageError
-from rag_flywheel.store.database import FILE_NAME, ChangedError, Database
+from rag_flywheel.store.database import FILE_NAME, ChangedError
+from rag_flywheel.store.sqlite import SqliteDatabase
 
 GIVEN = [Candidate("p3", "common word3", 2.0), Candidate("own", "other text", 1.0)]
 SUPPORT = str(Path(__file__).parent / "support")
@@ -310,7 +311,7 @@ def test_a_log_without_its_index_is_refused_with_what_to_do(folder: Path, tmp_pa
 
 
 def test_a_file_that_changes_while_it_is_read_is_noticed(folder: Path) -> None:
-    database = Database(folder / FILE_NAME, read_only=True)
+    database = SqliteDatabase(folder / FILE_NAME, read_only=True)
     with pytest.raises(ChangedError, match="repeat the call"), database.reading() as conn:
         conn.execute("SELECT count(*) FROM passages").fetchone()
         with Flywheel.open(folder, encoder=WordEncoder()) as fw:

@@ -39,7 +39,8 @@ from rag_flywheel.serve.catch_up import bare_state
 from rag_flywheel.serve.live_version import LastLoaded, read_live
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.state import State, scope
-from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.database import FILE_NAME
+from rag_flywheel.store.sqlite import SqliteDatabase
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")
 SHOWN, SEED = 8, 0
@@ -52,7 +53,7 @@ def run(name: str) -> dict[str, Any]:
         with bench.open(bench.base) as fw:
             n_votes = _cast(fw, bench)
         assert bench.encoder is not None
-        database = Database(bench.base / FILE_NAME)
+        database = SqliteDatabase(bench.base / FILE_NAME)
         version, _ = read_live(bench.base, database, LastLoaded(OneEncoder(bench.encoder)))
         encoder = bench.encoder
         past = read_past(database, Source(encoder, Config()), until=2**62)

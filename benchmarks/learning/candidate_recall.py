@@ -33,7 +33,8 @@ from rag_flywheel.serve.catch_up import initial_state
 from rag_flywheel.serve.live_version import LastLoaded, read_live
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.state import State, scope
-from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.database import FILE_NAME
+from rag_flywheel.store.sqlite import SqliteDatabase
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")
 DEPTHS = (10, 25, 50, 100)
@@ -51,7 +52,7 @@ def run(name: str) -> dict[str, Any]:
                 asking(fw, bench.train, part, protocol.users, rng)()
                 fw.refresh()
         assert bench.encoder is not None, "the vectors of the queries are prepared"
-        database = Database(bench.base / FILE_NAME)
+        database = SqliteDatabase(bench.base / FILE_NAME)
         version, frozen_at = read_live(bench.base, database, LastLoaded(OneEncoder(bench.encoder)))
         config = Config(encoder="")
         with database.snapshot() as conn:

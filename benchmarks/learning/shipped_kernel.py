@@ -46,7 +46,8 @@ from rag_flywheel.refresh.past import read_past
 from rag_flywheel.serve.candidates import look_up, plain_worth
 from rag_flywheel.serve.catch_up import bare_state
 from rag_flywheel.serve.state import scope
-from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.database import FILE_NAME
+from rag_flywheel.store.sqlite import SqliteDatabase
 
 NAMES = ("scifact", "metatool", "feedbackqa", "squad11_dev")
 NOISES = (0.2, 0.4)
@@ -73,7 +74,7 @@ def gains(name: str, noise: float, seed: int) -> tuple[float, Gains]:
 def read_past_queries(bench: Bench) -> tuple[Examples, Examples, list[tuple[str, dict[int, str]]]]:
     """Past queries, dev queries, and the names of the latter and of their candidates."""
     assert bench.encoder is not None, "the collections come with prepared vectors"
-    database, config = Database(bench.base / FILE_NAME), Config()
+    database, config = SqliteDatabase(bench.base / FILE_NAME), Config()
     current = read_current(bench.base)
     assert current is not None
     manifest = deploy.read_manifest(bench.base, current.version)

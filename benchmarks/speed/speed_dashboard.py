@@ -32,8 +32,9 @@ import numpy as np
 from rag_flywheel.bench.dashboard_demo import make
 from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.flywheel import Flywheel
-from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.database import FILE_NAME
 from rag_flywheel.store.passages import advance_clock
+from rag_flywheel.store.sqlite import SqliteDatabase
 from rag_flywheel.store.votes import NewVote, append_votes
 
 SCREENS = (
@@ -49,7 +50,7 @@ _COPIED = "kind, k, filter, tenant, version, seen, session_id, latency_ms, hits,
 def multiply(folder: Path, n: int) -> None:
     """Copy what was recorded, as other questions of other users, until there are n retrievals."""
     rng = np.random.default_rng(SEED)
-    database = Database(folder / FILE_NAME)
+    database = SqliteDatabase(folder / FILE_NAME)
     try:
         with database.transaction(durable=True) as conn:
             had = conn.execute("SELECT rid, query, query_hash FROM retrievals").fetchall()

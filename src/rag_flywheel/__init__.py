@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rag_flywheel.encoder import Encoder
     from rag_flywheel.errors import *
     from rag_flywheel.export.export import Export
-    from rag_flywheel.flywheel import Flywheel, restore
+    from rag_flywheel.flywheel import Flywheel, copy, restore
     from rag_flywheel.records import *
     from rag_flywheel.report.coverage import Coverage, CoverageWeek
     from rag_flywheel.report.gaps import Gap
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessError", "AddFilesReport", "AddReport", "AuditReport", "BackupReport", "Candidate",
-    "ChangedAnswer", "ClosedError", "Comparison", "Config", "ConfigError", "CorruptFileError",
-    "Coverage", "CoverageWeek", "DayActivity", "DiskFullError", "DpCount", "DpCounts", "Encoder",
-    "EncoderError", "EncoderMismatchError", "EncoderNotFoundError", "Explanation", "Export", "ExportReport",
-    "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap", "GoldenItem", "GoldenSet",
+    "ChangedAnswer", "ClosedError", "Comparison", "Config", "ConfigError", "CopyReport",
+    "CorruptFileError", "Coverage", "CoverageWeek", "DayActivity", "DiskFullError", "DpCount", "DpCounts",
+    "Encoder", "EncoderError", "EncoderMismatchError", "EncoderNotFoundError", "Explanation", "Export",
+    "ExportReport", "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap", "GoldenItem", "GoldenSet",
     "HashedUser", "Health", "HealthCheck", "HistoryEntry", "Hit", "ImportReport", "ImportedHit",
     "ImportedRetrieval", "ImportedVote", "InputError", "KnownAnswer",
     "LockedError", "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage",
@@ -35,7 +35,8 @@ __all__ = [
     "RateLimitedError", "Rater", "ReadOnlyError", "RecordedHit", "RecordedRetrieval",
     "RecordedVote", "RefreshReport", "RestoreReport", "Retrieval", "Review", "ReviewItem",
     "ServiceError", "Signal", "SkippedFile", "Status", "StorageError", "TunableEncoder",
-    "UnknownIdError", "Verdict", "VersionInfo", "VersionStory", "Vote", "restore",
+    "UnknownIdError", "Verdict", "VersionInfo", "VersionStory", "Vote", "copy",
+    "restore",
 ]  # fmt: skip
 _HOMES = {
     "Config": "config",
@@ -49,6 +50,7 @@ _HOMES = {
     "Rater": "report.raters",
     "Review": "curate.review",
     "TunableEncoder": "encode.tower",
+    "copy": "flywheel",
     "restore": "flywheel",
 }  # of the others: errors and records
 

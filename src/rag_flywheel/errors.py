@@ -15,6 +15,7 @@ Messages say what was found, what was expected and what to do; this module knows
     │   ├── CorruptFileError                a file is not what its manifest says
     │   │   └── OlderFormatError            a version was written by an earlier release
     │   ├── BusyError                       another program holds the write lock
+    │   │   └── UnreachableError            the server of the database cannot be reached
     │   ├── ReadOnlyError                   no permission to write
     │   └── DiskFullError                   no space left
     ├── LockedError         (RuntimeError)  another process holds the refresh lock
@@ -91,6 +92,10 @@ class OlderFormatError(CorruptFileError):
 
 class BusyError(StorageError):
     """Another program has held the database's write lock for as long as was waited for it."""
+
+
+class UnreachableError(BusyError):
+    """The server that the database is on cannot be reached; the call can be repeated."""
 
 
 class NotRecordedWarning(RuntimeWarning):

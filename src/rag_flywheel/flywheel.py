@@ -42,7 +42,7 @@ from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.deploy import rollback
 from rag_flywheel.deploy.backup import back_up
 from rag_flywheel.deploy.current import reconcile
-from rag_flywheel.deploy.folder import is_new, open_folder
+from rag_flywheel.deploy.folder import is_new, open_folder, require_index
 from rag_flywheel.deploy.loaded import SharedIndexes
 from rag_flywheel.deploy.repair import repair
 from rag_flywheel.deploy.verify import problems
@@ -52,7 +52,7 @@ from rag_flywheel.encode.encoder_slot import EncoderSlot
 from rag_flywheel.encode.named_encoder import make_named
 from rag_flywheel.encode.too_long import count_too_long
 from rag_flywheel.encoder import Encoder, TextEncoder
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.formats.anchors import Site
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.formats.documents import Cutting
@@ -72,6 +72,7 @@ from rag_flywheel.records import (
     BackupReport,
     Candidate,
     Comparison,
+    CopyReport,
     DayActivity,
     DpCounts,
     Filter,
@@ -124,11 +125,13 @@ from rag_flywheel.serve.postponed import Postponed
 from rag_flywheel.serve.server import Server
 from rag_flywheel.store import corpus, journal, log, users, wall_clock
 from rag_flywheel.store import votes as vote_store
-from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.lineages import Rule
 from rag_flywheel.store.metadata_columns import metadata_keys
 from rag_flywheel.store.passages import Tenancy, encoded_text
+from rag_flywheel.store.place import check_server, open_database, open_store
+from rag_flywheel.store.postgres import Address, is_url
 from rag_flywheel.store.questions import query_hash, question_key
 from rag_flywheel.store.tenants import Tenant, Tenants, within
 
@@ -157,6 +160,25 @@ def restore(source: str | Path, path: str | Path) -> RestoreReport:
     )
 
     return deploy.restore(source, path, user_hash=privacy.hashed)
+
+
+def copy(source: str | Path, dest: str | Path, *, cache: str | Path | None = None) -> CopyReport:
+    """Copy the index in the folder `source`, which may be in use, with all that it learned.
+
+    dest: a new or empty folder, or the URL of a PostgreSQL database, as `Flywheel.open` takes it.
+    cache: the new or empty folder that an index on PostgreSQL has its settings and versions in.
+    Raises InputError, NotAFlywheelError, CorruptFileError, StorageError; nothing is left of a copy that
+    failed, but empty tables.
+    """
+    from rag_flywheel.deploy.copy import copy_index  # with sqlite-utils, which takes 50 ms to load
+
+    root, address = _place(dest, cache)
+    require_index(Path(source))
+    database = open_database(Path(source), read_only=True)
+    try:
+        return copy_index(Path(source), database, root, address, user_hash=privacy.hashed)
+    finally:
+        database.close()
 
 
 class Flywheel:
@@ -209,10 +231,15 @@ class Flywheel:
         trust: Trust = 1.0,
         mask: MaskFunction | None = None,
         read_only: bool = False,
+        cache: str | Path | None = None,
         dask: str | None = None,
     ) -> "Flywheel":
         """Open the index folder at `path`; it is created on first use.
 
+        path: of the folder; or the URL of a PostgreSQL database, "postgresql://USER@HOST/DATABASE?schema=NAME",
+            whose schema (without it "flywheel") then holds what cannot be rebuilt, in the place of SQLite.
+        cache: the folder of the settings and versions of an index on PostgreSQL. It knows its database from
+            then on, and can be opened by its path alone.
         encoder: an object with the Encoder protocol, or "sentence-transformers:NAME_OR_PATH" or
             "module:factory"; None: the one in the folder's settings. Models load when first needed, and
             one that is named for a new folder at once, before the folder is made.
@@ -231,12 +258,7 @@ class Flywheel:
             encoder by its name, so it may not be an object. A question is embedded here.
         Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError, EncoderNotFoundError.
         """
-        from rag_flywheel.store.migrations import (  # sqlite-utils takes 50 ms to load
-            migrate,
-            require_migrated,
-        )
-
-        root = Path(path)
+        root, address = _place(path, cache)
         cluster = None if dask is None else Cluster(dask)
         name = encoder if isinstance(encoder, str) else ""
         new = Config() if encoder is None else Config(encoder=name)
@@ -246,15 +268,13 @@ class Flywheel:
             encoder = make_named(
                 chosen, cluster
             )  # first, so that a mistyped name leaves no folder behind
+        if address is not None:
+            check_server(root, address)  # so that one that is not there leaves none either
         found = open_folder(root, config=config, new=new, create=create)
         if mask is None and found.mask is not None:
             mask = mask_by_name(found.mask)
-        database = Database(root / FILE_NAME, read_only=read_only)
+        database = open_store(root, privacy.hashed, read_only=read_only, address=address)
         try:
-            if read_only:
-                require_migrated(database)
-            else:
-                migrate(database, privacy.hashed)
             with database.reading() as conn:
                 user_key = users.user_key(conn)
             if not read_only:
@@ -1681,3 +1701,20 @@ class Flywheel:
                     self._indexes,
                 )
             return self._server
+
+
+def _place(path: str | Path, cache: str | Path | None) -> tuple[Path, Address | None]:
+    """The folder of an index, and the address of its database where that is a URL. Raises InputError."""
+    if not is_url(path):
+        if cache is not None:
+            raise InputError(
+                f"cache is {quoted(cache)}, and {quoted(path)} is a folder; expected cache= only with the "
+                "URL of a PostgreSQL database"
+            )
+        return Path(path), None
+    if cache is None:
+        raise InputError(
+            "no cache is given; expected cache=FOLDER, for the settings and versions of an index on "
+            "PostgreSQL"
+        )
+    return Path(cache), Address.of(str(path))

@@ -863,6 +863,21 @@ class BackupReport:
 
 
 @dataclass(frozen=True)
+class CopyReport:
+    """What a copy of an index holds.
+
+    store: where its database is, a folder or the URL of a server; path: its folder.
+    seq: the number of the newest event in it.
+    version: the index version that is live in it; None: none was.
+    """
+
+    store: str
+    path: str
+    seq: int
+    version: str | None
+
+
+@dataclass(frozen=True)
 class RestoreReport:
     """What a restore did.
 

@@ -156,6 +156,8 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
         "repair": [["repair"]],
         "backup": [["backup", f"copy{BAD}"], ["backup", f"bad{BAD}.md"]],
         "restore": [["restore", f"copy{BAD}"], ["restore", f"no{BAD}"]],
+        "copy": [["copy", "kb", f"other{BAD}"], ["copy", f"no{BAD}", "x"],
+                 ["copy", "kb", "postgresql://" + BAD, "--cache", f"new{BAD}"]],
         "log": [["log"]],
         "raters": [["raters", "--name", f"ann{BAD}"], ["raters"]],
         "mute": [["mute", BAD], ["mute", "--rater", BAD]],

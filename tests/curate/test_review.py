@@ -196,7 +196,7 @@ def test_ids_stay_while_more_is_said_and_texts_are_touched_up(desk: Flywheel) ->
 
 def users_of(fw: Flywheel) -> list[str | None]:
     with closing(sqlite3.connect(Path(fw.status().path) / "flywheel.db")) as conn:
-        return [user for (user,) in conn.execute("SELECT user_id FROM reviews ORDER BY rowid")]
+        return [user for (user,) in conn.execute("SELECT user_id FROM reviews ORDER BY seq")]
 
 
 def test_a_reviewer_who_opted_out_is_not_stored(desk: Flywheel) -> None:

@@ -11,7 +11,8 @@ import pytest
 from folders import opened
 from rag_flywheel.deploy.prune import drop_dead_vectors
 from rag_flywheel.store import vectors
-from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.database import FILE_NAME
+from rag_flywheel.store.place import open_database
 
 DEAD, ALIVE = "tuned before", "tuned since"
 
@@ -45,7 +46,7 @@ def test_vectors_of_the_tuned_encoders_that_versions_have_stay(noted: Path) -> N
     for manifest in noted.glob("versions/*/manifest.json"):
         values = json.loads(manifest.read_text())
         manifest.write_text(json.dumps({**values, "tuned": ALIVE}))
-    with closing(Database(noted / FILE_NAME)) as database:
+    with closing(open_database(noted)) as database:
         drop_dead_vectors(noted, database)
         drop_dead_vectors(noted, database)
     assert revisions(noted) == {r: n for r, n in before.items() if r != DEAD}

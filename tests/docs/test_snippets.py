@@ -61,6 +61,7 @@ NOT_RUN = {
     ("docs/how-to/mcp.md", "rag-flywheel mcp"),
     ("docs/how-to/mcp.md", "rag-flywheel keys add"),
     ("docs/how-to/monitoring.md", "rag-flywheel keys add"),
+    ("docs/how-to/postgresql.md", "pip install"),
     ("docs/how-to/run-it.md", "pip install"),
     ("docs/how-to/run-it.md", "rag-flywheel keys add"),
     ("docs/how-to/run-it.md", "sudo useradd"),
@@ -84,9 +85,11 @@ ELSEWHERE = {
     "docs/how-to/run-the-service.md",
     "docs/how-to/agents.md",
     "docs/how-to/mcp.md",
+    "docs/how-to/postgresql.md",
 }
 """Pages whose programs are run elsewhere: tests/slow/test_service_docs.py runs those of the first against a
-service, tests/integrations/test_pages.py those that need a framework."""
+service, tests/docs/test_postgresql_page.py those of the last one, tests/integrations/test_pages.py those
+that need a framework."""
 READ = {"json", "html"}
 """What is only read, not run."""
 KINDS = {"python", "console", "sh", "text", "toml", "ini", "javascript", "bash"} | READ

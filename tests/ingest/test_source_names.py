@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rag_flywheel.errors import CorruptFileError, InputError
 from rag_flywheel.ingest.source_names import SourceNames, project_of
 from rag_flywheel.store import journal
-from rag_flywheel.store.database import Database
 from rag_flywheel.store.migrations import migrate
+from rag_flywheel.store.place import open_database
 from thorough import thorough
 
 PART = st.sampled_from(["a", "A", "a.md", "b:c", "x y", "ö", "#top.1", "b", "..c", "-", "a#b"])
@@ -60,7 +60,7 @@ def test_the_project_is_that_of_the_index(
     (tmp_path / index).mkdir(parents=True)
     for mark in marks:
         (tmp_path / mark).touch()
-    database = Database(tmp_path / index / "flywheel.db")
+    database = open_database(tmp_path / index)
     migrate(database, lambda *_: "")
     with database.reading() as conn:
         found = SourceNames.load(conn, tmp_path / index)
@@ -73,7 +73,7 @@ def test_the_project_is_that_of_the_index(
     database.close()
     (tmp_path / "p").rename(tmp_path / "moved")
     moved = tmp_path / index.replace("p/", "moved/", 1)
-    database = Database(moved / "flywheel.db")
+    database = open_database(moved)
     with database.reading() as conn:
         assert SourceNames.load(conn, moved).roots == {
             "": tmp_path / expected.replace("p", "moved", 1)

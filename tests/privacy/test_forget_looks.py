@@ -15,8 +15,8 @@ from rag_flywheel import Flywheel, Vote
 from rag_flywheel.evaluate.trial import Gate
 from rag_flywheel.rank.parameters import FITTED, SHIPPED, Parameters
 from rag_flywheel.refresh import learn_again
-from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.journal import Look, looks, record_look
+from rag_flywheel.store.place import open_database
 
 N = 12
 THROWAWAYS = [f"throwaway {n}" for n in range(N)]
@@ -124,7 +124,7 @@ def test_second_thoughts_and_retractions_of_the_forgotten_bring_no_look_nearer(v
 
 
 def n_counted(root: Path) -> list[int]:
-    database = Database(root / FILE_NAME)
+    database = open_database(root)
     with database.reading() as conn:
         found = conn.execute("SELECT n_counted FROM forgets WHERE state = 'begun'").fetchall()
     database.close()
@@ -146,7 +146,7 @@ def test_what_only_the_forgotten_bore_out_is_withdrawn_and_its_looks_count_on(
         assert any("withdrawn" in entry.text for entry in fw.history())
         assert "withdrawn" in " ".join(fw.explain_version(str(fw.status().version)).sentences)
         assert [v.id for v in fw.versions()] == [fw.status().version, before]
-    database = Database(root / FILE_NAME)
+    database = open_database(root)
     with database.reading() as conn:
         assert looks(conn) == (
             1,
@@ -162,7 +162,7 @@ def rows_n_votes(root: Path) -> int:
 
 def make_history_of_one(root: Path) -> Path:
     make_history(root)
-    database = Database(root / FILE_NAME)
+    database = open_database(root)
     with opened(root) as fw:
         name = user_hash(root, "attacker")
         with database.transaction() as conn:
@@ -179,7 +179,7 @@ def test_looks_before_a_withdrawal_count_and_those_before_the_next_replacement_d
 ) -> None:
     with opened(tmp_path / "kb"):
         pass
-    database = Database(tmp_path / "kb" / FILE_NAME)
+    database = open_database(tmp_path / "kb")
     steps = [
         ("no better", 0.025, 1), ("better", 0.0125, 0), ("no better", 0.025, 1), ("withdrawn", 0.0, 3),
         ("no better", 0.005, 4), ("better", 0.004, 0), ("no better", 0.025, 1), ("recounted", 0.0, 1),

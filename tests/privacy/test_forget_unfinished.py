@@ -16,7 +16,8 @@ from forgetting import opened, query_name, rows, traces, user_hash
 from rag_flywheel import Flywheel, Passage
 from rag_flywheel.errors import StorageError
 from rag_flywheel.store import forgetting
-from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.database import FILE_NAME
+from rag_flywheel.store.place import open_database
 
 ASK = "how do I reset it, says ann"
 OTHER = np.eye(1, 32, dtype=np.float32).tobytes()  # of unit length, and of no text
@@ -40,7 +41,7 @@ def root(tmp_path: Path, help_desk: list[Passage]) -> Path:
 
 def delete_only(root: Path) -> None:
     """What a process has done that dies right after the rows were deleted."""
-    database = Database(root / FILE_NAME)
+    database = open_database(root)
     with database.transaction() as conn:
         report = forgetting.delete_user(conn, user_hash(root, "ann-4711"))
         forgetting.record_forget(conn, "begun", report)

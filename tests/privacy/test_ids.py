@@ -13,9 +13,10 @@ from forgetting import opened, rows, traces
 from rag_flywheel import Candidate, Flywheel, Passage, Vote
 from rag_flywheel.errors import InputError
 from rag_flywheel.privacy.ids import hashed
-from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.database import FILE_NAME
 from rag_flywheel.store.migrations import migrate, migrations
 from rag_flywheel.store.passages import query_digest
+from rag_flywheel.store.place import open_database
 
 USER, SESSION = "ann-zürich-4711", "session-0815"
 
@@ -47,7 +48,7 @@ def test_ids_are_stored_as_hashes_under_a_key_of_the_folder(
 
 
 def test_ids_that_an_earlier_release_stored_are_hashed(tmp_path: Path) -> None:
-    database = Database(tmp_path / FILE_NAME)
+    database = open_database(tmp_path)
     with database.transaction() as conn:
         migrations.apply(sqlite_utils.Database(conn), stop_before="m003_hashed_users")
     with database.transaction() as conn:

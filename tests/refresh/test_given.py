@@ -27,7 +27,7 @@ from rag_flywheel.refresh.past import Past, read_past
 from rag_flywheel.refresh.tune import _lessons
 from rag_flywheel.serve.given import GivenCandidates
 from rag_flywheel.serve.lookups import Lookups
-from rag_flywheel.store.database import Database
+from rag_flywheel.store.place import open_database
 
 TOPICS, ASKED = 200, 150
 PASSAGES = {p.id: p for p in topics(TOPICS)}
@@ -310,7 +310,7 @@ def builder_of(fw: Flywheel) -> Iterator[tuple[ExampleBuilder, Past, Source]]:
         folder_of(fw), version=info.id, watermark=info.watermark, dim=64, n_passages=info.n_passages
     )
     source = Source(WordEncoder(), Config(encoder=""))
-    database = Database(Path(fw.status().path) / "flywheel.db")
+    database = open_database(Path(fw.status().path))
     try:
         past = read_past(database, source, until=2**62)
         yield ExampleBuilder(database, version, Lookups(0), 100), past, source

@@ -13,6 +13,7 @@ from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.verify import checked_before, note_checked
 from rag_flywheel.deploy.versions import read_manifest
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.place import open_database
 
 QUERY = "word3 common"
 OTHER = "0" * 64
@@ -28,7 +29,7 @@ def fw(tmp_path: Path) -> Iterator[Flywheel]:
 
 @pytest.fixture
 def database(fw: Flywheel) -> Iterator[Database]:
-    database = Database(Path(fw.status().path) / "flywheel.db")
+    database = open_database(Path(fw.status().path))
     yield database
     database.close()
 

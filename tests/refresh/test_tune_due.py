@@ -11,9 +11,9 @@ from rag_flywheel.config import read_config
 from rag_flywheel.errors import ConfigError, EncoderError
 from rag_flywheel.refresh.unrelated import UNRELATED
 from rag_flywheel.store import journal
-from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import Look
 from rag_flywheel.store.migrations import migrate
+from rag_flywheel.store.place import open_database
 from teachable import TeachableEncoder, passages, questions, vote
 from tuned import ASKED, ids, live, manifest_of, opened, order, revisions, rows
 
@@ -200,7 +200,7 @@ def test_encoders_that_no_version_has_any_more_leave_nothing(tmp_path: Path, tun
 
 
 def test_each_arm_counts_its_own_looks(tmp_path: Path) -> None:
-    database = Database(tmp_path / "flywheel.db")
+    database = open_database(tmp_path)
     migrate(database, str)
     with database.transaction() as conn:
 
@@ -234,7 +234,7 @@ def test_each_arm_counts_its_own_looks(tmp_path: Path) -> None:
 
 
 def test_a_look_from_before_there_were_arms_is_one_at_weights(tmp_path: Path) -> None:
-    database = Database(tmp_path / "flywheel.db")
+    database = open_database(tmp_path)
     migrate(database, str)
     with database.transaction() as conn:
         conn.execute(

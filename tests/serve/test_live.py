@@ -27,7 +27,8 @@ from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.live_version import LastLoaded, current_of, read_live
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.server import Server
-from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.place import open_database
 
 TEXTS = [f"shared topic{i} topic{i + 1}" for i in range(40)]
 QUERY = "shared topic3"
@@ -93,7 +94,7 @@ def fw(tmp_path: Path) -> Iterator[Flywheel]:
 def reader(fw: Flywheel, tmp_path: Path) -> Iterator[Reader]:
     """A reader that answered from the first version; the gate is shut."""
     root, encoder = tmp_path / "kb", WordEncoder()
-    database, last = Database(root / FILE_NAME), LastLoaded(OneEncoder(encoder))
+    database, last = open_database(root), LastLoaded(OneEncoder(encoder))
     source = Source(encoder, fw.config)
     gate = Gate(lambda: read_live(root, database, last))
     live = LiveState(database, source, lambda: current_of(root), gate, root / CURRENT)

@@ -21,7 +21,7 @@ from fakes import WordEncoder
 from rag_flywheel import Config, Flywheel, Passage, restore
 from rag_flywheel.curate.source import Source
 from rag_flywheel.store import votes
-from rag_flywheel.store.database import Database
+from rag_flywheel.store.place import open_database
 
 ROUNDS = int(os.environ.get("RAG_FLYWHEEL_BACKUPS", "4"))
 WORKER = Path(__file__).with_name("backup_worker.py")
@@ -109,7 +109,7 @@ def rewound(root: Path, last: int, restored: Path, to: Path) -> Path:
 def learned(root: Path) -> list[Any]:
     """Judgments, parameters and order, as a new process finds them."""
     version = (root / "CURRENT").read_text().split()
-    with closing(Database(root / "flywheel.db")) as database, database.snapshot() as conn:
+    with closing(open_database(root)) as database, database.snapshot() as conn:
         last = int(version[1]) if len(version) > 1 else 2**62
         source = Source(ENCODER, Config(encoder=""))
         judged = source.judge(votes.votes_until(conn, last), {})

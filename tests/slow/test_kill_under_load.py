@@ -17,7 +17,8 @@ from killed import killed_after, started
 from rag_flywheel import Flywheel, Passage
 from rag_flywheel.deploy.current import read_current
 from rag_flywheel.store import journal
-from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.database import FILE_NAME
+from rag_flywheel.store.place import open_database
 
 SEED = 20261121
 KILLS = int(os.environ.get("RAG_FLYWHEEL_KILLS", "40"))
@@ -85,7 +86,7 @@ def stored(root: Path) -> set[int]:
 
 def agree(root: Path) -> bool:
     """Whether CURRENT and the journal in the database say the same."""
-    database = Database(root / FILE_NAME)
+    database = open_database(root)
     try:
         with database.reading() as conn:
             return journal.last_live_change(conn) == read_current(root)

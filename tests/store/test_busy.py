@@ -19,7 +19,8 @@ from rag_flywheel.capture.signals import note_rephrased
 from rag_flywheel.errors import BusyError, InputError, NotRecordedWarning, UnknownIdError
 from rag_flywheel.records import Retrieval
 from rag_flywheel.serve import postponed
-from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.database import FILE_NAME
+from rag_flywheel.store.place import open_database
 from rag_flywheel.store.timeline import read_moment
 
 
@@ -313,14 +314,14 @@ def test_a_signal_that_cannot_be_kept_is_left(quick: Flywheel) -> None:
     encoder = WordEncoder()
     given = {"within_s": 300.0, "least_cosine": 0.0, "vectors": (encoder.revision, encoder.dim)}
     with held(Path(quick.status().path)):
-        database = Database(Path(quick.status().path) / FILE_NAME)
+        database = open_database(Path(quick.status().path))
         assert not note_rephrased(database, str(found.id), wait_s=0.1, **given)
     assert note_rephrased(database, str(found.id), wait_s=0.1, **given)
     database.close()
 
 
 def test_a_write_says_what_it_waited_for(tmp_path: Path, quick: Flywheel) -> None:
-    database = Database(Path(quick.status().path) / FILE_NAME)
+    database = open_database(Path(quick.status().path))
     began = time.monotonic()
     with (
         held(Path(quick.status().path)),

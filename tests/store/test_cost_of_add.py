@@ -12,7 +12,7 @@ import pytest
 
 from rag_flywheel import Flywheel, Passage
 from rag_flywheel.records import Vectors
-from rag_flywheel.store import database
+from rag_flywheel.store import sqlite
 
 N, WORDS = 300, 150
 
@@ -66,7 +66,7 @@ def test_the_words_of_new_texts_are_not_all_in_memory(tmp_path: Path, copies: bo
 def test_the_log_gives_back_what_many_passages_took(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_MOST_LOG", 100_000)
+    monkeypatch.setattr(sqlite, "_MOST_LOG", 100_000)
     log = tmp_path / "kb" / "flywheel.db-wal"
     with Flywheel.open(tmp_path / "kb", encoder=PlainEncoder()) as fw:
         fw.add(passages(3_000, copies=False))

@@ -6,17 +6,24 @@ from pathlib import Path
 
 import pytest
 
+from on_postgres import url_of
 from rag_flywheel.errors import BusyError
-from rag_flywheel.store.database import Database, in_chunks
+from rag_flywheel.store.connection import in_chunks
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.place import open_database
+from rag_flywheel.store.postgres import Address, PostgresDatabase
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[Database, Database]]:
-    """One file, opened twice."""
+@pytest.fixture(params=["sqlite", "postgresql"])
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Database, Database]]:
+    """One file, or one schema of a server, opened twice."""
+    address = Address.of(url_of("pair")) if request.param == "postgresql" else None
     with ExitStack() as stack:
-        pair = Database(tmp_path / "flywheel.db"), Database(tmp_path / "flywheel.db")
+        pair = open_database(tmp_path, address=address), open_database(tmp_path, address=address)
         for each in pair:
             stack.callback(each.close)
+        if isinstance(pair[0], PostgresDatabase):
+            pair[0].make_schema()
         with pair[0].transaction() as conn:
             conn.execute("CREATE TABLE numbers (n INTEGER)")
         yield pair
@@ -78,6 +85,7 @@ def test_a_snapshot_ends_with_its_block(pair: tuple[Database, Database]) -> None
     assert two.compact()  # nobody reads an older state
 
 
+@pytest.mark.parametrize("pair", ["sqlite"], indirect=True)
 def test_a_reader_of_an_older_state_keeps_the_log(pair: tuple[Database, Database]) -> None:
     one, two = pair
     log = one.path.with_name("flywheel.db-wal")
@@ -101,7 +109,7 @@ def test_each_of_many_values_is_asked_for_once(pair: tuple[Database, Database], 
 
 
 def test_each_transaction_is_as_durable_as_it_asks_for(tmp_path: Path) -> None:
-    database = Database(tmp_path / "flywheel.db")
+    database = open_database(tmp_path)
     found = []
     for durable in (True, True, False, False, True, False, None, True, True):
         if durable is None:

@@ -28,6 +28,7 @@ from rag_flywheel.store.filters import (
 )
 from rag_flywheel.store.metadata_columns import MetadataColumns, metadata_keys
 from rag_flywheel.store.migrations import migrate
+from rag_flywheel.store.place import open_database
 from thorough import thorough
 
 Row = Mapping[str, Any]
@@ -35,7 +36,7 @@ Row = Mapping[str, Any]
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    made = Database(tmp_path_factory.mktemp("filters") / "flywheel.db")
+    made = open_database(tmp_path_factory.mktemp("filters"))
     migrate(made, hashed)
     yield made
     made.close()
@@ -651,7 +652,7 @@ def test_what_a_filter_demands_and_is_about() -> None:
 
 
 def test_texts_that_ended_and_texts_of_other_retrievers_do_not_match(tmp_path: Any) -> None:
-    database = Database(tmp_path / "flywheel.db")
+    database = open_database(tmp_path)
     migrate(database, hashed)
     with database.transaction(durable=False) as conn:
         row = {"x": 1}
@@ -667,7 +668,7 @@ def test_texts_that_ended_and_texts_of_other_retrievers_do_not_match(tmp_path: A
     "damaged", ["{", "[1]", "", b"\xff", 3, '{"x": 1, "a":' * 60_000, '{"x": "\xff']
 )
 def test_damaged_metadata_is_named(tmp_path: Any, damaged: object) -> None:
-    database = Database(tmp_path / "flywheel.db")
+    database = open_database(tmp_path)
     migrate(database, hashed)
     with database.transaction(durable=False) as conn:
         pid = passages.insert(conn, Passage("a", "old", "", {"x": 1}), seq=1, lineage=None)

@@ -14,9 +14,10 @@ from fakes import WordEncoder
 from rag_flywheel import Flywheel, Passage
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.store import metadata_columns
-from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import passes, plain_filter
 from rag_flywheel.store.metadata_columns import MetadataColumns
+from rag_flywheel.store.place import open_database
 from rag_flywheel.store.timeline import begin_timeline
 
 VALUES: list[Any] = [
@@ -65,7 +66,7 @@ def plainly(fw: Flywheel, where: dict[str, Any]) -> list[str]:
 @pytest.fixture
 def database(fw: Flywheel, tmp_path: Path) -> Iterator[Database]:
     """A connection of its own to the database of `fw`."""
-    made_ = Database(tmp_path / "kb" / FILE_NAME)
+    made_ = open_database(tmp_path / "kb")
     yield made_
     made_.close()
 

@@ -18,7 +18,7 @@ from rag_flywheel.serve.live_version import LastLoaded, current_of, read_live
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.server import Server
 from rag_flywheel.serve.state import State
-from rag_flywheel.store.database import Database
+from rag_flywheel.store.place import open_database
 from rag_flywheel.store.tenants import Tenants
 
 DIM = 32
@@ -33,7 +33,7 @@ class Opened:
 
     def __init__(self, root: Path, config: Config = CONFIG) -> None:
         self.root, self.config, self.encoder = root, config, WordEncoder(DIM)
-        self.database = Database(root / "flywheel.db")
+        self.database = open_database(root)
         self.source = Source(self.encoder, config)
         self.version, self.frozen_at = read_live(
             root, self.database, LastLoaded(OneEncoder(self.encoder))

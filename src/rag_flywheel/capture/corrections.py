@@ -1,7 +1,6 @@
 """Checks and durably appends corrections: a named passage, a user's own words, or a missing answer."""
 
 import json
-import sqlite3
 
 from rag_flywheel.capture.terms import NO_TERMS, Terms
 from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
@@ -9,6 +8,7 @@ from rag_flywheel.checks import MOST_ID_CHARS, MOST_NOTE_CHARS, check_optional_t
 from rag_flywheel.errors import InputError, UnknownIdError, quoted
 from rag_flywheel.records import Passage
 from rag_flywheel.store import golden, notes, passages, retrievals, users, votes, wall_clock
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import passes
 from rag_flywheel.store.notes import NoteKind
@@ -101,7 +101,7 @@ def _append_note(
     return True
 
 
-def _shown(conn: sqlite3.Connection, retrieval_id: str) -> tuple[int, dict[str, int]]:
+def _shown(conn: Connection, retrieval_id: str) -> tuple[int, dict[str, int]]:
     """(row of the retrieval, {passage id: pid} of its hits). Raises UnknownIdError."""
     shown = retrievals.shown_hits(conn, [retrieval_id])
     if retrieval_id not in shown:
@@ -109,7 +109,7 @@ def _shown(conn: sqlite3.Connection, retrieval_id: str) -> tuple[int, dict[str, 
     return shown[retrieval_id]
 
 
-def _may_show(conn: sqlite3.Connection, rid: int, passage: Passage) -> bool:
+def _may_show(conn: Connection, rid: int, passage: Passage) -> bool:
     """Whether a passage passes the retrieval's filter, which holds its tenant."""
     where = retrievals.filters_of(conn, [rid])[rid]
     return where is None or passes(json.loads(where), passage.metadata)

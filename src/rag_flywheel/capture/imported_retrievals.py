@@ -2,7 +2,6 @@
 
 import json
 import math
-import sqlite3
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -28,6 +27,7 @@ from rag_flywheel.capture.imported_records import (
 from rag_flywheel.capture.passage_lookup import NOT_THERE
 from rag_flywheel.store import imports, passages, retrievals, users, wall_clock
 from rag_flywheel.store.column_checks import RANK
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.forgotten import Forgotten, among
 from rag_flywheel.store.imports import Entry, Target
@@ -342,9 +342,7 @@ class Targets:
 
         return of
 
-    def _rows_on(
-        self, conn: sqlite3.Connection, name: str, tenant: str | None
-    ) -> tuple[list[_On], str]:
+    def _rows_on(self, conn: Connection, name: str, tenant: str | None) -> tuple[list[_On], str]:
         shown = _of_the_same([SHOWN.decode(each) for each in self._staging.shown(name)], tenant)
         if shown:
             on = {each.rid: _On(each.rid, each, False) for each in shown if not each.reason}
@@ -364,9 +362,7 @@ class Targets:
             return [], f"votes on {inside[0].reason}"
         return self._rows_here(conn, name, tenant)
 
-    def _rows_here(
-        self, conn: sqlite3.Connection, name: str, tenant: str | None
-    ) -> tuple[list[_On], str]:
+    def _rows_here(self, conn: Connection, name: str, tenant: str | None) -> tuple[list[_On], str]:
         """The same where the files say nothing of it."""
         key = self._settings.name(tenant, retrieval_name(name))
         stored = imports.rows_of(conn, [key])

@@ -1,6 +1,5 @@
 """Writes the votes of an import as events: votes on passages, verdicts on answers, corrections, signals."""
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from rag_flywheel.capture.imported_records import (
 from rag_flywheel.capture.imported_retrievals import Targets
 from rag_flywheel.records import TenantScope
 from rag_flywheel.store import golden, imports, notes, passages, retrievals, users, votes
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.forgotten import Forgotten, among
 from rag_flywheel.store.imports import Entry, Target
@@ -186,7 +186,7 @@ class VoteWriter:
             ]
             imports.append_entries(conn, entries)
 
-    def _append(self, conn: sqlite3.Connection, cast: _Cast) -> int:
+    def _append(self, conn: Connection, cast: _Cast) -> int:
         """Store an event; returns its number."""
         given, rid = self._settings, cast.target.rid
         seq, trust = advance_clock(conn), cast.trust
@@ -258,7 +258,7 @@ def _as_forgotten(of: Forgotten, cast: _Cast) -> list[bytes]:
     return [cast.key, *of.votes_at(target.id, cast.pid, cast.kind, cast.verdict, cast.at)]
 
 
-def _is_recorded(conn: sqlite3.Connection, cast: _Cast) -> bool:
+def _is_recorded(conn: Connection, cast: _Cast) -> bool:
     """Whether feedback is in this index already, and was exported."""
     if (cast.target.imported and not cast.ours) or cast.kind in _NOTES:
         return False

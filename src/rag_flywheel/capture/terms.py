@@ -1,11 +1,11 @@
 """The terms under which a vote counts: how far its user is trusted, how many count in a day, and whose
 are left out."""
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rag_flywheel.store import mutes, votes
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import advance_clock
 
@@ -22,7 +22,7 @@ class Terms:
     corrections_per_day: int | None = None
 
     def left(
-        self, conn: sqlite3.Connection, user_id: str | None, rid: int, *, kind: str, at: float
+        self, conn: Connection, user_id: str | None, rid: int, *, kind: str, at: float
     ) -> float:
         """How many more votes of this kind count, of whoever votes on retrieval row `rid`."""
         corrections = kind == "correction"
@@ -33,8 +33,18 @@ class Terms:
         n = votes.count_of_voice(conn, user_id, rid, since=since, until=at, corrections=corrections)
         return float(max(most - n, 0))
 
+    def left_of_users(
+        self, conn: Connection, users: Sequence[str], *, at: float
+    ) -> dict[str, float]:
+        """How many more votes of each of these users count, found out for all of them together."""
+        most = self.votes_per_day
+        if most is None:
+            return dict.fromkeys(users, float("inf"))
+        cast = votes.count_of_users(conn, users, since=at - _DAY_S, until=at)
+        return {user: float(max(most - cast[user], 0)) for user in users}
+
     def trust_of(
-        self, conn: sqlite3.Connection, user_id: str | None, rid: int, *, kind: str, at: float
+        self, conn: Connection, user_id: str | None, rid: int, *, kind: str, at: float
     ) -> float:
         """The trust in one more vote of this kind: none beyond what counts in a day."""
         return self.trust if self.left(conn, user_id, rid, kind=kind, at=at) > 0 else 0.0

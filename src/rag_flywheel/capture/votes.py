@@ -1,6 +1,5 @@
 """Checks votes on hits against the hits that were shown, and appends them durably."""
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
@@ -21,6 +20,7 @@ from rag_flywheel.records import TenantScope, Verdict, Vote
 from rag_flywheel.store import passages, retrievals, wall_clock
 from rag_flywheel.store import users as user_store
 from rag_flywheel.store import votes as vote_store
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.votes import NewVote
 
@@ -59,11 +59,12 @@ def append_votes(database: Database, given: Iterable[Vote], terms: Terms = NO_TE
     return len(votes)
 
 
-def _counted(
-    conn: sqlite3.Connection, new: Sequence[NewVote], terms: Terms, at: float
-) -> list[NewVote]:
+def _counted(conn: Connection, new: Sequence[NewVote], terms: Terms, at: float) -> list[NewVote]:
     """The votes, those beyond what one user may cast in a day without any trust."""
+    users = sorted({vote.user_id for vote in new if vote.user_id is not None})
     left: dict[str | int, float] = {}
+    if len(users) > 1:
+        left.update(terms.left_of_users(conn, users, at=at).items())
     found = []
     for vote in new:
         voice = vote.user_id if vote.user_id is not None else vote.rid

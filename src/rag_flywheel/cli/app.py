@@ -357,6 +357,21 @@ def restore(
     show.result(restored(source, index), as_json, show.restored)
 
 
+def copy(
+    source: Annotated[Path, typer.Argument(help="The folder of an index, which may be in use.")],
+    dest: Annotated[str, typer.Argument(help="A new folder, or the URL of a PostgreSQL database.")],
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="With a URL: the new folder of settings and versions."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Copy an index with all that it learned, between SQLite and PostgreSQL too."""
+    from rag_flywheel.flywheel import copy as copied
+
+    show.result(copied(source, dest, cache=cache), as_json, show.copied)
+
+
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Begin with": (add, retrieve, feedback, refresh),
     "Feedback": OTHER_FEEDBACK,
@@ -370,6 +385,7 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
         repair,
         backup,
         restore,
+        copy,
         log,
     ),
     "Users": (*RATERS, forget, opt_out, *PRIVACY),

@@ -18,6 +18,7 @@ from rag_flywheel.records import (
     AddReport,
     AuditReport,
     BackupReport,
+    CopyReport,
     DpCounts,
     ExportReport,
     ForgetReport,
@@ -425,6 +426,15 @@ def backed_up(report: BackupReport) -> None:
         f"{printable_line(str(report.path))}: event {report.seq}, {version}; {report.n_files} files of "
         f"{report.n_bytes:,} bytes, {report.n_new_bytes:,} of them new"
     )
+
+
+def copied(report: CopyReport) -> None:
+    """Print what `copy` did."""
+    version = "no version" if report.version is None else f"version {report.version}"
+    beside = (
+        "" if report.store == report.path else f", with its folder {printable_line(report.path)}"
+    )
+    _say(f"{printable_line(report.store)}{beside}: event {report.seq}, {version}")
 
 
 def restored(report: RestoreReport) -> None:

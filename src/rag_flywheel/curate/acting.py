@@ -4,7 +4,6 @@ What users said is no part of it: votes are evidence of their own. It must not k
 the answers.
 """
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from rag_flywheel.curate.opinions import standing_decisions
 from rag_flywheel.curate.source import Source
 from rag_flywheel.records import Acting, Known, QueryKey
 from rag_flywheel.store import golden
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.embedding import past_query_vectors
 from rag_flywheel.store.event_types import Decision, ImportedAnswer
 
@@ -33,7 +33,7 @@ class _Said:
 
 
 def acting_answers(
-    conn: sqlite3.Connection,
+    conn: Connection,
     source: Source,
     present: Present,
     *,
@@ -63,7 +63,7 @@ def acting_answers(
 
 
 def _read(
-    conn: sqlite3.Connection,
+    conn: Connection,
     source: Source,
     present: Present,
     until: int,
@@ -114,7 +114,7 @@ def _known(lineage: int, said: _Said, rejected: int) -> Known | None:
 
 
 def _rejected(
-    conn: sqlite3.Connection, source: Source, said: Mapping[bytes, _Said], least: float
+    conn: Connection, source: Source, said: Mapping[bytes, _Said], least: float
 ) -> dict[bytes, int]:
     """{query: number of the rejection} of those whose last decision, or that of a near-duplicate of
     theirs, is one. said: on one text, under one tenant."""
@@ -135,7 +135,7 @@ def _rejected(
 
 
 def _near_duplicates(
-    conn: sqlite3.Connection, source: Source, queries: Sequence[bytes], least: float
+    conn: Connection, source: Source, queries: Sequence[bytes], least: float
 ) -> dict[bytes, list[bytes]]:
     """The queries that ask the same as each, itself among them."""
     if len(queries) == 1:

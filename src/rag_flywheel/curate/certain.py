@@ -1,13 +1,12 @@
 """Reads what is known for certain of passage texts as answers: imported, pinned, and decided in review."""
 
-import sqlite3
-
 from rag_flywheel.curate.opinions import question_of, standing_decisions
 from rag_flywheel.records import QueryKey
 from rag_flywheel.store import golden
+from rag_flywheel.store.connection import Connection
 
 
-def certain_texts(conn: sqlite3.Connection, until: int) -> dict[tuple[QueryKey, int], bool]:
+def certain_texts(conn: Connection, until: int) -> dict[tuple[QueryKey, int], bool]:
     """Whether passage texts are known to be right, or to be wrong, as the answers of questions: by
     question and lineage, from what was said up to event number `until`."""
     found: dict[tuple[QueryKey, int], bool] = {}

@@ -6,7 +6,6 @@ the query was answered.
 
 import json
 import math
-import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from rag_flywheel.rank.score import chance_of
 from rag_flywheel.rank.stored_evidence import PastQuery, Provenance, Supports
 from rag_flywheel.records import Judgment, QueryKey
 from rag_flywheel.store import forgetting, mutes, retrievals, votes
+from rag_flywheel.store.connection import Connection
 
 RULES = 5  # raised whenever the same votes come to give other chances
 
@@ -33,7 +33,7 @@ def rests_on(
     weights: Mapping[str, float],
     judged_by: str | None,
     revision: str,
-    conn: sqlite3.Connection,
+    conn: Connection,
 ) -> Provenance:
     """Everything that determines `past_queries` besides the version's memory and the vectors.
 
@@ -62,7 +62,7 @@ def past_queries(
     memory: Memory,
     parameters: Parameters,
     judged: Sequence[Judgment],
-    conn: sqlite3.Connection,
+    conn: Connection,
 ) -> dict[QueryKey, PastQuery]:
     """The past queries of these judgments, with the chances of their passages after the votes.
 
@@ -102,7 +102,7 @@ def past_supports(
     memory: Memory,
     parameters: Parameters,
     judged: Sequence[Judgment],
-    conn: sqlite3.Connection,
+    conn: Connection,
 ) -> Supports:
     """`past_queries` as arrays: the same numbers, without an object for each passage of each question.
 

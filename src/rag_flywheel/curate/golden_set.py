@@ -3,7 +3,6 @@
 It must not know the rules by which answers are known.
 """
 
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from rag_flywheel.formats.rows import Row, RowsRead, refuse, rows_of
 from rag_flywheel.formats.tally import EMPTY
 from rag_flywheel.records import AddReport, GoldenItem, TenantScope
 from rag_flywheel.store import golden, passages, wall_clock
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
 from rag_flywheel.store.questions import query_hash, question_key
@@ -132,7 +132,7 @@ def _path(path: object) -> Path:
     return Path(path)
 
 
-def _append(conn: sqlite3.Connection, rows: Sequence[Row], scope: TenantScope) -> AddReport:
+def _append(conn: Connection, rows: Sequence[Row], scope: TenantScope) -> AddReport:
     present = _present(conn, rows, scope)
     answers, _ = _checked(rows, present)
     stored = {
@@ -153,9 +153,7 @@ def _append(conn: sqlite3.Connection, rows: Sequence[Row], scope: TenantScope) -
     return AddReport(len(new) - changed, changed, len(answers) - len(new))
 
 
-def _present(
-    conn: sqlite3.Connection, rows: Sequence[Row], scope: TenantScope
-) -> dict[str, StoredPassage]:
+def _present(conn: Connection, rows: Sequence[Row], scope: TenantScope) -> dict[str, StoredPassage]:
     found = passages.current_by_id(conn, sorted({row.passage_id for row in rows}))
     return {id_: stored for id_, stored in found.items() if shows(scope, stored.passage)}
 

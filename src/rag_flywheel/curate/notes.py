@@ -2,13 +2,13 @@
 
 import contextlib
 import hashlib
-import sqlite3
 from collections.abc import Callable, Sequence
 
 from rag_flywheel.capture.corrections import append_correction
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.records import AddReport, Passage, ReviewItem, TenantScope
 from rag_flywheel.store import column_checks, notes, passages, wall_clock
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import demanded
 from rag_flywheel.store.notes import Decided, Note
@@ -53,7 +53,7 @@ def find(database: Database, item_id: str, scope: TenantScope) -> Note | None:
         return next((n for n in _notes_in(conn, scope) if note_id(n) == item_id), None)
 
 
-def _notes_in(conn: sqlite3.Connection, scope: TenantScope) -> list[Note]:
+def _notes_in(conn: Connection, scope: TenantScope) -> list[Note]:
     return [note for note in notes.all_notes(conn) if scope.holds(note.tenant)]
 
 

@@ -3,7 +3,6 @@
 It must not know how ranking uses what is known.
 """
 
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +16,7 @@ from rag_flywheel.errors import InputError, UnknownIdError, quoted
 from rag_flywheel.formats.rows import HIGHEST_GRADE
 from rag_flywheel.records import ALL_TENANTS, TenantScope, Vectors
 from rag_flywheel.store import golden, passages, wall_clock
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.questions import query_hash, question_key
@@ -64,7 +64,7 @@ class KnownQueries:
             texts = {query_hash(key, query): query for query in right}
             return cls(vectors_of(conn, texts, encoder), encoder.revision)
 
-    def put(self, conn: sqlite3.Connection) -> None:
+    def put(self, conn: Connection) -> None:
         """Store them, in a transaction that the caller commits."""
         if self.vectors:
             rows = np.stack(list(self.vectors.values()))
@@ -136,7 +136,7 @@ def append_unpin(database: Database, config: Config, pin: Pin) -> bool:
     return True
 
 
-def _present(conn: sqlite3.Connection, pin: Pin) -> passages.StoredPassage:
+def _present(conn: Connection, pin: Pin) -> passages.StoredPassage:
     found = passages.current_by_id(conn, [pin.passage_id]).get(pin.passage_id)
     if found is None or not shows(pin.scope, found.passage):
         raise UnknownIdError(
@@ -145,7 +145,7 @@ def _present(conn: sqlite3.Connection, pin: Pin) -> passages.StoredPassage:
     return found
 
 
-def _append(conn: sqlite3.Connection, pin: Pin, pids: Sequence[int], grade: int) -> None:
+def _append(conn: Connection, pin: Pin, pids: Sequence[int], grade: int) -> None:
     name = query_hash(question_key(conn), pin.query)
     new = [golden.NewAnswer(pin.query, name, pin.tenant, pid, grade, "pinned") for pid in pids]
     first = passages.advance_clock(conn, len(new))

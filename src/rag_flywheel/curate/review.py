@@ -1,6 +1,5 @@
 """Review, which an application reaches as `fw.review`: the queue of answers that a person decides."""
 
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.errors import InputError, UnknownIdError, quoted
 from rag_flywheel.records import ReviewItem, TenantScope
 from rag_flywheel.store import column_checks, golden, passages, users, wall_clock
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.event_types import Decision
 from rag_flywheel.store.notes import Note
@@ -141,7 +141,7 @@ class Review:
             made = self._standing_decisions(conn, scope)
         return last[1] if not made or last[0] > made[-1].seq else None
 
-    def _standing_decisions(self, conn: sqlite3.Connection, scope: TenantScope) -> list[Decision]:
+    def _standing_decisions(self, conn: Connection, scope: TenantScope) -> list[Decision]:
         every = golden.decisions_until(conn, passages.read_clock(conn))
         return standing_decisions([each for each in every if scope.holds(each.tenant)])
 
@@ -198,7 +198,7 @@ class Review:
         return read_opinions(self._database, self._source(), scope=scope)
 
 
-def _append(conn: sqlite3.Connection, new: golden.NewDecision) -> None:
+def _append(conn: Connection, new: golden.NewDecision) -> None:
     if users.has_opted_out(conn, new.user_id):
         new = replace(new, user_id=None)
     golden.append_decision(conn, new, seq=passages.advance_clock(conn), at=wall_clock.now())

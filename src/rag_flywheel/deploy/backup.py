@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -44,10 +43,12 @@ from rag_flywheel.errors import (
 )
 from rag_flywheel.records import BackupReport, Current
 from rag_flywheel.store import users, wall_clock
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.copies import make_one_file, write_copy
 from rag_flywheel.store.database import FILE_NAME as DATABASE
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import last_live_change
+from rag_flywheel.store.sqlite import SqliteDatabase
 from rag_flywheel.store.timeline import Moment, read_moment
 
 NAME, PARTS = "backup.json", "parts"
@@ -110,7 +111,7 @@ def back_up(root: Path, database: Database, dest: str | Path) -> BackupReport:
             return _written(root, database, out, index)
 
 
-def index_name(conn: sqlite3.Connection) -> str:
+def index_name(conn: Connection) -> str:
     """A name of an index that all copies of it share, and no other index has."""
     return hashlib.blake2b(users.user_key(conn), digest_size=16, person=b"index").hexdigest()
 
@@ -303,7 +304,7 @@ def _manifest(state: _State) -> Manifest | None:
     file = state.files[path.as_posix()]
     manifest = parse_manifest(path, version, data=file.read())
     file.seek(0)
-    with closing(Database(state.copy)) as copied, copied.snapshot() as conn:
+    with closing(SqliteDatabase(state.copy)) as copied, copied.snapshot() as conn:
         wrong = origin_problems(conn, manifest)
     make_one_file(state.copy)
     if wrong:

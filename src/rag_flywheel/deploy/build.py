@@ -1,6 +1,5 @@
 """Builds the files of one index version in a staging folder, and reads them back to check them."""
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Pids, Progress
 from rag_flywheel.store import passages, timeline
 from rag_flywheel.store import vectors as vector_store
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import StoredPassage
 
@@ -84,7 +84,7 @@ def build_indexes(
     return Built(watermark, pids, texts, new)
 
 
-def _unchanged(conn: sqlite3.Connection, parent: Manifest, language: str) -> bool:
+def _unchanged(conn: Connection, parent: Manifest, language: str) -> bool:
     """Whether no passage changed since a version was built, under the same setting of the language."""
     return parent.language == language and not passages.count_changes(conn, parent.watermark)
 
@@ -125,7 +125,7 @@ def read_back_parameters(staged: Path, parameters: Parameters) -> Parameters:
 
 def _build_dense(
     staged: Path,
-    conn: sqlite3.Connection,
+    conn: Connection,
     encoder: Encoder,
     pids: Pids,
     parent: Path | None,
@@ -156,7 +156,7 @@ def _build_dense(
 
 def _build_lexical(
     staged: Path,
-    conn: sqlite3.Connection,
+    conn: Connection,
     pids: Pids,
     old: LexicalIndex | None,
     old_pids: Pids,
@@ -183,13 +183,13 @@ def _build_lexical(
         progress("lexical index", len(new), len(new))
 
 
-def _sampled(conn: sqlite3.Connection, pids: Pids) -> Iterator[str]:
+def _sampled(conn: Connection, pids: Pids) -> Iterator[str]:
     """Texts at even distances, by which the language is found."""
     some = pids[:: max(1, len(pids) // _SAMPLE)]
     yield from (passages.encoded_text(one.passage) for one in _stored(conn, some))
 
 
-def _stored(conn: sqlite3.Connection, pids: Pids) -> Iterator[StoredPassage]:
+def _stored(conn: Connection, pids: Pids) -> Iterator[StoredPassage]:
     """The texts of these pids, in their order."""
     for part in _parts(pids):
         found = passages.fetch(conn, part.tolist())

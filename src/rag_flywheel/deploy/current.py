@@ -4,7 +4,6 @@ which encoder new texts are embedded with: that of the live version.
 
 import logging
 import re
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from rag_flywheel.disk import read_bytes, replace_text, version_file_errors
 from rag_flywheel.errors import BusyError, CorruptFileError, FlywheelError, StorageError
 from rag_flywheel.records import Current
 from rag_flywheel.store import encoders, journal
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import BUSY_TIMEOUT_S, Database
 from rag_flywheel.store.journal import Look
 
@@ -84,7 +84,7 @@ def make_live(
             log.warning("%s is live, but by which look of the gate is lost: %s", current, error)
 
 
-def _follow(root: Path, conn: sqlite3.Connection, current: Current) -> None:
+def _follow(root: Path, conn: Connection, current: Current) -> None:
     """Let new texts be embedded with the encoder of this version."""
     try:
         manifest = read_manifest(root, current.version)
@@ -189,7 +189,7 @@ def set_aside_foreign(root: Path, database: Database) -> list[str]:
     return done
 
 
-def _last_own(root: Path, conn: sqlite3.Connection) -> Current | None:
+def _last_own(root: Path, conn: Connection) -> Current | None:
     """The live version by the journal, if it is on the disk and was built from this database."""
     last = journal.last_live_change(conn)
     if last is None or last.version not in list_versions(root):

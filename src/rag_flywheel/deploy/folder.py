@@ -9,6 +9,7 @@ from rag_flywheel.deploy.versions import CURRENT, FOLDERS, VERSIONS
 from rag_flywheel.disk import disk_errors, replace_text
 from rag_flywheel.errors import ConfigError, CorruptFileError, NotAFlywheelError
 from rag_flywheel.store.database import FILE_NAME as DATABASE
+from rag_flywheel.store.place import LINK, is_linked
 
 
 def is_new(root: Path) -> bool:
@@ -26,7 +27,7 @@ def open_folder(root: Path, *, config: Config | None, new: Config, create: bool)
     """
     marker = root / settings.FILE_NAME
     with disk_errors(root):
-        disk.require_no_links(root, (*FOLDERS, DATABASE))
+        disk.require_no_links(root, (*FOLDERS, DATABASE, LINK))
         if marker.exists():
             found = settings.read_config(marker)
             if config is not None and config != found:
@@ -68,6 +69,8 @@ def _refuse_other(root: Path, create: bool) -> None:
 
 def _require_database(root: Path) -> None:
     """A folder that had versions has a database: an empty one must not silently take its place."""
+    if is_linked(root):
+        return
     path = root / DATABASE
     used = (root / CURRENT).exists() or bool(disk.names_in(root, VERSIONS))
     if used and not (path.is_file() and path.stat().st_size):

@@ -28,7 +28,7 @@ def repair(root: Path, database: Database, refresh: Callable[[], RefreshReport])
     damaged; LockedError.
     """
     with disk_errors(root):
-        with refresh_lock(root):
+        with refresh_lock(root, database):
             n_bad = _bad_vectors(database)  # raises before anything is changed
             done = _moved_away(root, database)
             if n_bad:

@@ -36,8 +36,9 @@ from rag_flywheel.records import RestoreReport
 from rag_flywheel.store import attempts
 from rag_flywheel.store.copies import make_one_file, put_in_place
 from rag_flywheel.store.database import FILE_NAME as DATABASE
-from rag_flywheel.store.database import Database
 from rag_flywheel.store.migrations import Hash, migrate
+from rag_flywheel.store.place import is_linked
+from rag_flywheel.store.sqlite import SqliteDatabase
 from rag_flywheel.store.timeline import begin_timeline
 
 _WAIT_S = 10.0
@@ -58,6 +59,11 @@ def restore(source: str | Path, path: str | Path, *, user_hash: Hash) -> Restore
     root, saved = Path(path), Path(source)
     with disk_errors(root):
         backup = read_backup(saved)
+        if is_linked(root):
+            raise InputError(
+                f"{root} is the folder of an index on PostgreSQL; restore into a new folder, and put that "
+                "on the server by `rag-flywheel copy`"
+            )
         if _is_index(root):
             with refresh_lock(root, wait_s=_WAIT_S):
                 moved = _restore_over(saved, backup, root, user_hash)
@@ -79,7 +85,7 @@ def _put_together(saved: Path, backup: Backup, folder: Path, user_hash: Hash) ->
         target.parent.mkdir(parents=True, exist_ok=True)
         put_together(saved, name, file, target)
     wrong = check(folder, backup.version) if backup.version is not None else []
-    database = Database(folder / DATABASE)
+    database = SqliteDatabase(folder / DATABASE)
     try:
         wrong = wrong or database.problems()
         if not wrong:
@@ -101,7 +107,7 @@ def _put_together(saved: Path, backup: Backup, folder: Path, user_hash: Hash) ->
 
 
 def _restore_over(saved: Path, backup: Backup, root: Path, user_hash: Hash) -> list[str]:
-    database = Database(root / DATABASE)
+    database = SqliteDatabase(root / DATABASE)
     try:
         usable = _is_usable(database, backup)
         staged = stage(root)
@@ -125,7 +131,7 @@ def _restore_over(saved: Path, backup: Backup, root: Path, user_hash: Hash) -> l
         database.close()
 
 
-def _is_usable(database: Database, backup: Backup) -> bool:
+def _is_usable(database: SqliteDatabase, backup: Backup) -> bool:
     """Whether the database that is there can be replaced by a transaction; else it is moved away.
 
     Raises InputError when it is of another index.
@@ -161,7 +167,7 @@ def _publish(root: Path, staged: Path, backup: Backup) -> list[str]:
     return moved
 
 
-def _replace_database(root: Path, staged: Path, database: Database | None) -> list[str]:
+def _replace_database(root: Path, staged: Path, database: SqliteDatabase | None) -> list[str]:
     """Put the database of a backup in place; database: the one that is there, None: it is damaged."""
     if database is not None:
         put_in_place(staged / DATABASE, database)

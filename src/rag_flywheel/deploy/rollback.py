@@ -32,7 +32,7 @@ def roll_back(
     goes live; what it raises leaves all as it is.
     Raises UnknownIdError, CorruptFileError, LockedError; StorageError while a user is being forgotten.
     """
-    with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
+    with disk_errors(root), refresh_lock(root, database, wait_s=_WAIT_S):
         with database.reading() as conn:
             unfinished = forgetting.unfinished(conn)
         if unfinished:
@@ -68,7 +68,7 @@ def release(root: Path, database: Database) -> bool:
 
     Raises LockedError.
     """
-    with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
+    with disk_errors(root), refresh_lock(root, database, wait_s=_WAIT_S):
         current = live_of(root, database)
         if current is None or (current.frozen_at is None and not current.held):
             return False

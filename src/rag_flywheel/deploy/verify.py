@@ -5,7 +5,6 @@ It hashes every byte and reads every part of every version, one version at a tim
 
 import json
 import logging
-import sqlite3
 from importlib import metadata
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from rag_flywheel.encode.tower import read_taught
 from rag_flywheel.errors import CorruptFileError, FlywheelError, StorageError, counted
 from rag_flywheel.rank.stored_lookups import load_stored_lookups
 from rag_flywheel.store import encoders, forgetting, journal, passages
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.row_checks import row_problems
 
@@ -87,7 +87,7 @@ def database_problems(database: Database) -> list[str]:
     return found
 
 
-def encoder_identity(conn: sqlite3.Connection) -> tuple[str | None, int | None]:
+def encoder_identity(conn: Connection) -> tuple[str | None, int | None]:
     """(revision, width) of the encoder of an index, as the database stores them."""
     revision, dim = (journal.read_meta(conn, key) for key in ("revision", "dim"))
     if revision is None or dim is None:

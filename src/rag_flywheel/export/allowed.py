@@ -1,12 +1,12 @@
 """Which votes an export may rest on: none of people who opted out, and none on their questions."""
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rag_flywheel.records import TenantScope
 from rag_flywheel.store import passages, users, votes
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.event_types import VoteEvent
 from rag_flywheel.store.period import Period
 
@@ -27,7 +27,7 @@ class Asked:
     last: int | None
     masked: AsText
 
-    def until(self, conn: sqlite3.Connection) -> int:
+    def until(self, conn: Connection) -> int:
         """The number of the last event that counts, of those that this connection sees."""
         now = passages.read_clock(conn)
         return now if self.last is None else min(self.last, now)
@@ -36,7 +36,7 @@ class Asked:
 class Allowed:
     """Tells events that may be exported from those of people who opted out, and on their questions."""
 
-    def __init__(self, conn: sqlite3.Connection, asked: Asked) -> None:
+    def __init__(self, conn: Connection, asked: Asked) -> None:
         self._asked = asked
         self._out = users.every_opted_out(conn)
         self._theirs = users.retrievals_of_opted_out(conn) if self._out else set()
@@ -55,6 +55,6 @@ class Allowed:
         return user_id not in self._out
 
 
-def allowed_votes(conn: sqlite3.Connection, asked: Asked) -> Iterator[VoteEvent]:
+def allowed_votes(conn: Connection, asked: Asked) -> Iterator[VoteEvent]:
     """The votes that may be exported, and were asked for, in order."""
     return filter(Allowed(conn, asked).holds, votes.votes_until(conn, asked.until(conn)))

@@ -1,6 +1,5 @@
 """Answers that the application gave, as votes judge them, and as users corrected them."""
 
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from rag_flywheel.export.graded import LEAST, WITHOUT_WORDS, words_of
 from rag_flywheel.export.questions import TOO_FEW, Behind, Counting, behind
 from rag_flywheel.records import QueryKey
 from rag_flywheel.store import mutes, notes, passages, retrievals, votes
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.event_types import VoteEvent
 from rag_flywheel.store.notes import Note
 
@@ -48,7 +48,7 @@ class CorrectedAnswer:
 
 
 def judged_answers(
-    conn: sqlite3.Connection, asked: Asked, counting: Counting, left_out: Counter[str]
+    conn: Connection, asked: Asked, counting: Counting, left_out: Counter[str]
 ) -> list[JudgedAnswer]:
     """The stored answers on which votes are not about even, in the order of the questions' digests.
 
@@ -89,7 +89,7 @@ def _says(event: VoteEvent, right: bool) -> bool:
     return (event.verdict == "helpful") == right
 
 
-def _of_texts_gone(conn: sqlite3.Connection, numbers: Sequence[int]) -> set[int]:
+def _of_texts_gone(conn: Connection, numbers: Sequence[int]) -> set[int]:
     """Those of these votes on answers in which a text has a part that is in the index no more."""
     parts = votes.credited(conn, sorted(set(numbers)))
     lineages = sorted({lineage for some in parts.values() for lineage in some})
@@ -98,7 +98,7 @@ def _of_texts_gone(conn: sqlite3.Connection, numbers: Sequence[int]) -> set[int]
 
 
 def corrected_answers(
-    conn: sqlite3.Connection,
+    conn: Connection,
     asked: Asked,
     counting: Counting,
     left_out: Counter[str],
@@ -141,7 +141,7 @@ def corrected_answers(
 
 
 def _notes(
-    conn: sqlite3.Connection,
+    conn: Connection,
     asked: Asked,
     counting: Counting,
     left_out: Counter[str],

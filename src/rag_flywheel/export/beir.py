@@ -1,6 +1,5 @@
 """Writes an index's passages, past questions and the grades from their votes as a BEIR folder."""
 
-import sqlite3
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,15 +10,14 @@ from rag_flywheel.export.log_files import Written
 from rag_flywheel.formats.beir import write_lines, write_queries
 from rag_flywheel.records import Progress, TenantScope
 from rag_flywheel.store import passages as store
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.tenants import shows
 
 WITHOUT_ANSWER = "questions without a helpful passage"
 _AT_ONCE = 500  # passages held in memory
 
 
-def write_beir(
-    conn: sqlite3.Connection, asked: Asked, folder: Path, progress: Progress | None
-) -> Written:
+def write_beir(conn: Connection, asked: Asked, folder: Path, progress: Progress | None) -> Written:
     """Write corpus.jsonl, queries.jsonl, qrels/*.tsv and README.md into a new folder."""
     if progress is not None:
         progress("reading passages and votes", 0, 1)
@@ -67,7 +65,7 @@ def _whose(scope: TenantScope) -> str:
     return f"the tenant {scope.tenant} alone, as are the queries"
 
 
-def _write_corpus(conn: sqlite3.Connection, path: Path, scope: TenantScope) -> dict[int, list[str]]:
+def _write_corpus(conn: Connection, path: Path, scope: TenantScope) -> dict[int, list[str]]:
     """Write the passages by id, a few in memory at once; returns their ids by lineage."""
     stored_now = (s for s in store.present(conn) if shows(scope, s.passage))
     rows = sorted((s.passage.id, s.pid, s.lineage) for s in stored_now)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from sqlite3 import Connection
 
 from rag_flywheel.checks import check_one_of, check_whole
 from rag_flywheel.config import Config
@@ -24,6 +23,7 @@ from rag_flywheel.rank.raters import load_raters, weights_of
 from rag_flywheel.records import ExportReport, FileFormat, Progress, TrainingSet
 from rag_flywheel.report.progress import Bars, as_progress
 from rag_flywheel.serve.live_version import current_of
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import read_clock
 from rag_flywheel.store.period import Moment, Period

@@ -1,6 +1,5 @@
 """Grades of passages for past questions, as qrels of benchmarks have them."""
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from rag_flywheel.export.allowed import Asked, allowed_votes
 from rag_flywheel.formats.beir import query_id
 from rag_flywheel.records import QueryKey
 from rag_flywheel.store import passages, retrievals
+from rag_flywheel.store.connection import Connection
 
 SPLITS = {"train": 70, "dev": 80, "test": 100}
 """A question is in the first of these whose number is above its hash modulo 100."""
@@ -37,7 +37,7 @@ class Graded:
     n_without_words: int
 
 
-def graded(conn: sqlite3.Connection, asked: Asked, ids: Mapping[int, Sequence[str]]) -> Graded:
+def graded(conn: Connection, asked: Asked, ids: Mapping[int, Sequence[str]]) -> Graded:
     """The grades that the votes give. ids: of the passages that are exported, by lineage."""
     grades: dict[QueryKey, dict[str, int]] = {}
     for judgment in judgments(allowed_votes(conn, asked)):
@@ -59,9 +59,7 @@ def graded(conn: sqlite3.Connection, asked: Asked, ids: Mapping[int, Sequence[st
     )
 
 
-def words_of(
-    conn: sqlite3.Connection, asked: Asked, questions: Iterable[QueryKey]
-) -> dict[QueryKey, str]:
+def words_of(conn: Connection, asked: Asked, questions: Iterable[QueryKey]) -> dict[QueryKey, str]:
     """The words of these questions, as they may be passed on; none of those whose words are not stored."""
     wanted = dict.fromkeys(questions)
     found = retrievals.first_words(conn, sorted({key.query_hash for key in wanted}), asked.scope)

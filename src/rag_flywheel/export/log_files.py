@@ -1,6 +1,5 @@
 """Writes retrievals, votes and judgments as they are recorded, one row each."""
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from rag_flywheel.export.allowed import Asked, allowed_votes
 from rag_flywheel.formats.row_files import Column, Row, write_rows
 from rag_flywheel.records import Progress, QueryKey
 from rag_flywheel.store import log, passages, retrievals
+from rag_flywheel.store.connection import Connection
 
 RETRIEVALS = (
     Column("id", "text"),
@@ -61,7 +61,7 @@ Written = tuple[Mapping[str, int], Mapping[str, int]]
 
 
 def write_retrievals(
-    conn: sqlite3.Connection, asked: Asked, path: Path, ending: str, progress: Progress | None
+    conn: Connection, asked: Asked, path: Path, ending: str, progress: Progress | None
 ) -> Written:
     """Write the retrievals, the oldest first."""
     n = log.count_retrievals(conn, asked.scope, asked.period)
@@ -80,7 +80,7 @@ def write_retrievals(
 
 
 def write_votes(
-    conn: sqlite3.Connection, asked: Asked, path: Path, ending: str, progress: Progress | None
+    conn: Connection, asked: Asked, path: Path, ending: str, progress: Progress | None
 ) -> Written:
     """Write the votes, verdicts on answers, signals and corrections, the oldest first."""
     n = log.count_votes(conn, asked.scope, asked.period)
@@ -104,7 +104,7 @@ def write_votes(
 
 
 def write_judgments(
-    conn: sqlite3.Connection, asked: Asked, path: Path, ending: str, progress: Progress | None
+    conn: Connection, asked: Asked, path: Path, ending: str, progress: Progress | None
 ) -> Written:
     """Write what the votes on each passage add up to, in the order of first votes."""
     found = judgments(allowed_votes(conn, asked))

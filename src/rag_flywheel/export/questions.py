@@ -4,7 +4,6 @@ Votes count as in the live version: each person's last one, by the person's weig
 that enough people spoke of. How the texts become rows of a training set is not known here.
 """
 
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from rag_flywheel.export.allowed import Asked, allowed_votes
 from rag_flywheel.export.graded import LEAST, WITHOUT_WORDS, words_of
 from rag_flywheel.records import Judgment, QueryKey
 from rag_flywheel.store import passages, retrievals
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.event_types import ONE_TIME, VoteEvent
 from rag_flywheel.store.passages import StoredPassage, body_hash, encoded_text
 from rag_flywheel.store.tenants import shows
@@ -103,7 +103,7 @@ class Counting:
 
 
 def judged_questions(
-    conn: sqlite3.Connection, asked: Asked, counting: Counting, left_out: Counter[str]
+    conn: Connection, asked: Asked, counting: Counting, left_out: Counter[str]
 ) -> list[JudgedQuestion]:
     """The questions with a text that votes call right or wrong, in the order of their digests.
 
@@ -159,7 +159,7 @@ def _is_right(judgment: Judgment) -> bool:
 class _Reasons:
     """Looks up what judgments rest on, of these votes."""
 
-    def __init__(self, conn: sqlite3.Connection, cast: Sequence[VoteEvent]) -> None:
+    def __init__(self, conn: Connection, cast: Sequence[VoteEvent]) -> None:
         self._conn = conn
         self._events = {(vote.seq, vote.lineage): vote for vote in cast}
 
@@ -200,9 +200,7 @@ def _utc(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _shown(
-    conn: sqlite3.Connection, cast: Sequence[VoteEvent], judged: Iterable[Judgment]
-) -> _Shown:
+def _shown(conn: Connection, cast: Sequence[VoteEvent], judged: Iterable[Judgment]) -> _Shown:
     right = {_place(j): set(j.votes) for j in judged if _is_right(j)}
     voted_on: dict[_Place, dict[int, None]] = defaultdict(dict)
     for vote in cast:
@@ -226,7 +224,7 @@ def _shown(
 
 
 def _texts(
-    conn: sqlite3.Connection, asked: Asked, lineages: Collection[int], shown: _Shown
+    conn: Connection, asked: Asked, lineages: Collection[int], shown: _Shown
 ) -> dict[int, Text]:
     """The texts of the index, and of the scope, by lineage."""
     above = {lineage for some in shown.values() for _, each in some for lineage in each}

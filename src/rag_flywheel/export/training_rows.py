@@ -1,6 +1,5 @@
 """Makes rows of training sets, as the libraries that read them name and order the columns."""
 
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from rag_flywheel.formats.beir import query_id
 from rag_flywheel.formats.row_files import Column, Row
 from rag_flywheel.records import TrainingSet
 from rag_flywheel.store import passages, retrievals
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.tenants import shows
 
 KINDS: tuple[str, ...] = get_args(TrainingSet)
@@ -88,7 +88,7 @@ class Recipe:
 
 
 def rows_of(
-    conn: sqlite3.Connection,
+    conn: Connection,
     kind: TrainingSet,
     asked: Asked,
     recipe: Recipe,
@@ -106,14 +106,14 @@ def rows_of(
             yield made
 
 
-Maker: TypeAlias = Callable[[sqlite3.Connection, Asked, Recipe, Counter[str]], Iterable[Made]]
+Maker: TypeAlias = Callable[[Connection, Asked, Recipe, Counter[str]], Iterable[Made]]
 
 
 def _by_question(of: Callable[[JudgedQuestion, Recipe], Iterator[Made]]) -> Maker:
     """Makes the rows of each question by itself."""
 
     def made(
-        conn: sqlite3.Connection, asked: Asked, recipe: Recipe, left_out: Counter[str]
+        conn: Connection, asked: Asked, recipe: Recipe, left_out: Counter[str]
     ) -> Iterator[Made]:
         for question in judged_questions(conn, asked, recipe.counting, left_out):
             yield from of(question, recipe)
@@ -190,17 +190,13 @@ def _both(one: Behind, other: Behind) -> Behind:
     )
 
 
-def _kto(
-    conn: sqlite3.Connection, asked: Asked, recipe: Recipe, left_out: Counter[str]
-) -> Iterator[Made]:
+def _kto(conn: Connection, asked: Asked, recipe: Recipe, left_out: Counter[str]) -> Iterator[Made]:
     for each in judged_answers(conn, asked, recipe.counting, left_out):
         values = {"prompt": each.words, "completion": each.answer, "label": each.right}
         yield _made(each, values, each.behind, (), VOTED)
 
 
-def _dpo(
-    conn: sqlite3.Connection, asked: Asked, recipe: Recipe, left_out: Counter[str]
-) -> Iterator[Made]:
+def _dpo(conn: Connection, asked: Asked, recipe: Recipe, left_out: Counter[str]) -> Iterator[Made]:
     for each in corrected_answers(
         conn, asked, recipe.counting, left_out, unreviewed=recipe.unreviewed
     ):
@@ -213,7 +209,7 @@ def _dpo(
 
 
 def _evaluation(
-    conn: sqlite3.Connection, asked: Asked, recipe: Recipe, left_out: Counter[str]
+    conn: Connection, asked: Asked, recipe: Recipe, left_out: Counter[str]
 ) -> Iterator[Made]:
     """Questions with a right passage: what was retrieved for them last, and what should have been."""
     questions = [q for q in judged_questions(conn, asked, recipe.counting, left_out) if q.right]
@@ -244,7 +240,7 @@ def _evaluation(
         yield _made(question, values, why, tuple(text.id for text in right), VOTED)
 
 
-def _retrieved(conn: sqlite3.Connection, asked: Asked, rid: int) -> list[Text]:
+def _retrieved(conn: Connection, asked: Asked, rid: int) -> list[Text]:
     """The texts of a retrieval that are in the index, in the order shown."""
     order = [lineage for lineage, _ in retrievals.logged_scores(conn, [rid])[rid]]
     heirs = passages.present_heirs(conn, order)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from rag_flywheel.export.training_rows import (
 )
 from rag_flywheel.formats.row_files import Column, Row, write_rows
 from rag_flywheel.records import FileFormat, Progress, TrainingSet
+from rag_flywheel.store.connection import Connection
 
 FORMAT_VERSION = 1
 MANIFEST, CARD = "manifest.json", "README.md"
@@ -40,7 +40,7 @@ class Written:
 
 
 def write_training_set(
-    conn: sqlite3.Connection,
+    conn: Connection,
     kind: TrainingSet,
     asked: Asked,
     recipe: Recipe,

@@ -1,6 +1,5 @@
 """Writes the newest ranking of each past question as a run of TREC, with the grades from votes as qrels."""
 
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from rag_flywheel.export.log_files import Written
 from rag_flywheel.formats.trec import write_qrels, write_run, write_topics
 from rag_flywheel.records import Progress
 from rag_flywheel.store import passages, retrievals
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.tenants import shows
 
 TAG = "rag-flywheel"
@@ -18,9 +18,7 @@ FILES = ("topics.tsv", "run.trec", "qrels.trec")
 _AT_ONCE = 500  # questions whose hits are held in memory
 
 
-def write_trec(
-    conn: sqlite3.Connection, asked: Asked, folder: Path, progress: Progress | None
-) -> Written:
+def write_trec(conn: Connection, asked: Asked, folder: Path, progress: Progress | None) -> Written:
     """Write topics.tsv, run.trec and qrels.trec into a folder: of the questions with a grade, for trec_eval
     leaves out what the qrels do not name."""
     if progress is not None:
@@ -47,7 +45,7 @@ def write_trec(
 
 
 def _ranked(
-    conn: sqlite3.Connection, shown: Mapping[str, int]
+    conn: Connection, shown: Mapping[str, int]
 ) -> Iterator[tuple[str, Sequence[tuple[str, float]]]]:
     """(question id, its hits) of each row of a retrieval, by question id."""
     names = list(shown)

@@ -4,7 +4,6 @@ https://github.com/o19s/ubi. What it has no word for is written as further field
 """
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -17,6 +16,7 @@ from rag_flywheel.export.log_files import OF_THE_MUTED, OF_THOSE_WHO_OPTED_OUT, 
 from rag_flywheel.formats.beir import write_lines
 from rag_flywheel.records import Progress, RecordedRetrieval
 from rag_flywheel.store import log, retrievals
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.log import LoggedVote
 
 APPLICATION = "rag-flywheel"
@@ -30,9 +30,7 @@ _AT_ONCE = 500  # votes whose retrievals are read together
 Document = dict[str, Any]
 
 
-def write_ubi(
-    conn: sqlite3.Connection, asked: Asked, folder: Path, progress: Progress | None
-) -> Written:
+def write_ubi(conn: Connection, asked: Asked, folder: Path, progress: Progress | None) -> Written:
     """Write ubi_queries.ndjson and ubi_events.ndjson into a folder, the oldest first."""
     left_out: Counter[str] = Counter()
     written: Counter[str] = Counter()
@@ -116,9 +114,7 @@ def _whose(user: str | None, session: str | None) -> Document:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _with_positions(
-    conn: sqlite3.Connection, asked: Asked
-) -> Iterator[tuple[LoggedVote, int | None]]:
+def _with_positions(conn: Connection, asked: Asked) -> Iterator[tuple[LoggedVote, int | None]]:
     """Each vote with the rank, from 1, at which its passage was shown; None: it was not."""
     found = log.every_vote(conn, asked.scope, asked.period)
     while some := list(islice(found, _AT_ONCE)):

@@ -6,7 +6,6 @@ folder plays no part.
 
 import json
 import os
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from rag_flywheel.disk import parsed_json
 from rag_flywheel.errors import CorruptFileError, InputError, quoted
 from rag_flywheel.store import journal
+from rag_flywheel.store.connection import Connection
 
 _KEY = "source_roots"
 _PROJECT = (
@@ -40,7 +40,7 @@ class SourceNames:
     roots: Mapping[str, Path]
 
     @classmethod
-    def load(cls, conn: sqlite3.Connection, index: Path) -> "SourceNames":
+    def load(cls, conn: Connection, index: Path) -> "SourceNames":
         """The stored roots; without any, "" is the project that the index is in.
 
         That is the nearest folder above the index with a file such as .git or pyproject.toml, else
@@ -56,7 +56,7 @@ class SourceNames:
             raise CorruptFileError(f"flywheel.db: {error}; restore it from a backup") from error
         return cls({name: Path(os.path.normpath(index / path)) for name, path in found.items()})
 
-    def save(self, conn: sqlite3.Connection, index: Path) -> None:
+    def save(self, conn: Connection, index: Path) -> None:
         """Store the roots; one that the index is in relative to it, so that they move together."""
         index = index.resolve()
         paths = {

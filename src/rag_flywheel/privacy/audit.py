@@ -1,12 +1,12 @@
 """Looks for personal data in what is stored, and counts what a mask put in their place."""
 
 import re
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from rag_flywheel.privacy.pii import find_pii, require_pii_extra
 from rag_flywheel.records import AuditReport, PiiFinding
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.texts import BESIDE, PASSAGES, WRITTEN, texts_of
 
@@ -48,7 +48,7 @@ def audit(
     return AuditReport(n_texts, tuple(findings))
 
 
-def count_masked(conn: sqlite3.Connection) -> Mapping[str, int]:
+def count_masked(conn: Connection) -> Mapping[str, int]:
     """How often each kind of personal data was masked in what users wrote and is stored now."""
     counts: Counter[str] = Counter()
     for field in WRITTEN:

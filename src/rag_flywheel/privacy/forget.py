@@ -8,7 +8,6 @@ the remaining steps.
 """
 
 import logging
-import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from rag_flywheel.errors import CorruptFileError, FlywheelError, StorageError, c
 from rag_flywheel.rank.raters import load_raters, weights_of
 from rag_flywheel.records import ForgetReport, RefreshReport
 from rag_flywheel.store import forgetting, votes
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 
 log = logging.getLogger("rag_flywheel")
@@ -47,7 +47,7 @@ def forget(
     Raises LockedError, StorageError; after an error that came once rows were deleted, the next
     refresh does the remaining steps.
     """
-    with disk_errors(root), refresh_lock(root, wait_s=_WAIT_S):
+    with disk_errors(root), refresh_lock(root, database, wait_s=_WAIT_S):
         report = _deleted(root, database, user, tenant_key)
         _finish(root, database, rebuild)
         return replace(report, version=_live(root))
@@ -61,7 +61,7 @@ def finish_forgetting(root: Path, database: Database, *, rebuild: Rebuild) -> Re
     with database.reading() as conn:
         if not forgetting.unfinished(conn):
             return None
-    with disk_errors(root), refresh_lock(root):
+    with disk_errors(root), refresh_lock(root, database):
         return _finish(root, database, rebuild)
 
 
@@ -94,7 +94,7 @@ def _weights(root: Path) -> dict[str, float]:
         return {}
 
 
-def _counting(conn: sqlite3.Connection, queries: list[bytes], weights: Mapping[str, float]) -> int:
+def _counting(conn: Connection, queries: list[bytes], weights: Mapping[str, float]) -> int:
     """How many votes on these queries count."""
     cast = votes.votes_on_queries(conn, queries, forgetting.MOST_EVENTS)
     return len({seq for judgment in judgments(cast, weights) for seq in judgment.votes})

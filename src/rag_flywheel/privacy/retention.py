@@ -1,6 +1,5 @@
 """Folds old events: keeps questions and verdicts, deletes users, times of asking and reasons."""
 
-import sqlite3
 from collections.abc import Collection, Mapping
 
 from rag_flywheel.config import Config
@@ -9,6 +8,7 @@ from rag_flywheel.curate.people import people_noted
 from rag_flywheel.privacy.wipe import note_deleted
 from rag_flywheel.records import QueryKey
 from rag_flywheel.store import folding, votes, wall_clock
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.given_texts import drop_old_given
 from rag_flywheel.store.passages import read_clock
@@ -67,7 +67,7 @@ def _due_before(now: float, days: float) -> float:
 
 
 def _people(
-    conn: sqlite3.Connection,
+    conn: Connection,
     rows: Collection[int],
     superseded: Collection[folding.Standing],
     weights: Mapping[str, float],

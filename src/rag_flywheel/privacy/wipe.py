@@ -4,20 +4,19 @@ SQLite overwrites a row that is deleted, but not the copies that it left when it
 so the file is written anew. Whoever deletes notes it under a key of their own, in the same transaction.
 """
 
-import sqlite3
-
 from rag_flywheel.store import journal
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 
 _FILE, _LOG, _NOTHING = "yes", "log", "no"  # what may still hold the rows; the file: the log too
 
 
-def note_deleted(conn: sqlite3.Connection, key: str) -> None:
+def note_deleted(conn: Connection, key: str) -> None:
     """Note that rows are deleted in this transaction which `wipe` has to take out of the bytes."""
     journal.write_meta(conn, key, _FILE)
 
 
-def is_owed(conn: sqlite3.Connection, key: str) -> bool:
+def is_owed(conn: Connection, key: str) -> bool:
     """Whether the bytes may still hold rows whose deletion was noted."""
     return journal.read_meta(conn, key) not in (None, _NOTHING)
 

@@ -74,7 +74,7 @@ def change_encoder(
     began = time.monotonic()
     root, database = job.root, job.database
     new = KnownEncoder(to.name, to.revision, to.dim, spec)
-    with disk_errors(root), change_lock(root):
+    with disk_errors(root), change_lock(root, database):
         with database.reading() as conn:
             live = encoders.identity(conn)
         if live == new.identity:
@@ -86,7 +86,7 @@ def change_encoder(
         finish_forgetting(
             root, database, rebuild=lambda: refresh_locked(rebuilt, When(), anew=True)
         )
-        with refresh_lock(root, wait_s=_WAIT_S):
+        with refresh_lock(root, database, wait_s=_WAIT_S):
             _require_no_rollback(root)
             report = _changed(job, to, forced, began)
             scores = {**report.scores}
@@ -99,7 +99,7 @@ def drop_change(root: Path, database: Database) -> int:
 
     Raises LockedError while it is being made.
     """
-    with disk_errors(root), change_lock(root):
+    with disk_errors(root), change_lock(root, database):
         with database.reading() as conn:
             found, live = encoders.change(conn), encoders.identity(conn)
         if found is None:
@@ -132,7 +132,7 @@ def prepare_encoder(job: Job, every: Encoders, manifest: Manifest) -> None:
 def _already_live(job: Job, new: KnownEncoder, began: float) -> RefreshReport:
     """Finish what a change that died after it went live left to do."""
     root, database = job.root, job.database
-    with refresh_lock(root, wait_s=_WAIT_S):
+    with refresh_lock(root, database, wait_s=_WAIT_S):
         with database.transaction() as conn:
             found = encoders.change(conn)
             if found is not None and found.to.identity == new.identity:

@@ -1,6 +1,5 @@
 """Turns past and golden queries into examples, each with its candidates and the votes on them."""
 
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,6 +35,7 @@ from rag_flywheel.serve.catch_up import bare_state
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.state import Scope, State, scope
 from rag_flywheel.store import column_checks
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import stored_vectors_of
 from rag_flywheel.store.filters import plain_filter
@@ -203,7 +203,7 @@ def _depends_on(past: Past, key: QueryKey) -> tuple[EmbeddedText, str | None, li
     return query, past.filters[key], _judged(past, key)
 
 
-def _passing(columns: MetadataColumns, conn: sqlite3.Connection, where: str) -> Pids:
+def _passing(columns: MetadataColumns, conn: Connection, where: str) -> Pids:
     """Pids of the texts that pass a stored filter. Raises CorruptFileError for a damaged filter."""
     try:
         plain = plain_filter(parsed_json(where, "it"))
@@ -307,7 +307,7 @@ def fit_to_judge(
 
 
 def _pids_of_tenant(
-    columns: MetadataColumns, conn: sqlite3.Connection, key: str | None, tenant: str | None
+    columns: MetadataColumns, conn: Connection, key: str | None, tenant: str | None
 ) -> Pids | None:
     """Pids of the texts of a tenant; None: all texts."""
     if key is None or tenant is None:

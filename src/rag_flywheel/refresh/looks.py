@@ -3,19 +3,19 @@
 Forgetting a user must not buy a look: votes that were deleted with their users count on here.
 """
 
-import sqlite3
 from collections.abc import Iterable
 
 from rag_flywheel.curate.source import Source
 from rag_flywheel.records import Judgment
 from rag_flywheel.store import forgetting, journal, passages, votes
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import Look
 
 ARMS = "weights", "encoder"
 
 
-def votes_ever(conn: sqlite3.Connection, judged: Iterable[Judgment]) -> int:
+def votes_ever(conn: Connection, judged: Iterable[Judgment]) -> int:
     """How many votes count, or did until their users were forgotten; judged: all judgments.
 
     Votes that do not count, as those that a later one replaced, must not bring looks nearer.

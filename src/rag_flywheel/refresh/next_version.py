@@ -1,7 +1,6 @@
 """Builds the next version: embeds, indexes, learns, checks, and makes it live."""
 
 import logging
-import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -58,6 +57,7 @@ from rag_flywheel.refresh.tuned_encoder import (
 )
 from rag_flywheel.store import forgetting, journal, passages, timeline, wall_clock
 from rag_flywheel.store import vectors as vector_store
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.corpus import embed
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.journal import Look
@@ -595,7 +595,7 @@ def _withdrawn(
     learned: Learned,
     before: Model,
     version: str,
-    conn: sqlite3.Connection,
+    conn: Connection,
     *,
     changed: bool,
 ) -> list[Look]:

@@ -6,7 +6,6 @@ A row is named by everything that it depends on, so one that is found is the one
 import hashlib
 import json
 import logging
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,6 +17,7 @@ from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.rank.stored_lookups import Row, StoredLookups, load_stored_lookups
 from rag_flywheel.records import EmbeddedText
 from rag_flywheel.serve.state import State
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.questions import keyed, question_key
 
 log = logging.getLogger("rag_flywheel")
@@ -72,7 +72,7 @@ class Naming:
     edited: int
 
     @classmethod
-    def of(cls, state: State, n: int, conn: sqlite3.Connection) -> "Naming":
+    def of(cls, state: State, n: int, conn: Connection) -> "Naming":
         """Names for rows of n candidates of each kind; state: of a version without later events."""
         pids, lineages = state.copies
         inherited = np.array(sorted(state.lineage_of.items()), dtype=np.int64)

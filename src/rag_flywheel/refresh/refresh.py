@@ -49,7 +49,7 @@ def refresh(job: Job, when: When, *, tune: bool = False) -> RefreshReport:
     check is a result, "rejected", not an error. Raises LockedError when another process refreshes,
     and EncoderError when the encoder is to be tuned but cannot be.
     """
-    with disk_errors(job.root), refresh_lock(job.root):
+    with disk_errors(job.root), refresh_lock(job.root, job.database):
         return refresh_locked(job, when, tune=tune)
 
 

@@ -5,7 +5,6 @@ not know how questions are clustered.
 """
 
 import math
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from rag_flywheel.rank.posterior import CORRECTION_WEIGHT, Rates
 from rag_flywheel.records import ALL_TENANTS, Judgment, QueryKey, TenantScope, Vectors
 from rag_flywheel.report.topics import clusters
 from rag_flywheel.store import notes, passages, retrievals, votes, wall_clock
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import vectors_of
 from rag_flywheel.store.retrievals import AskedQuery, asked_since
@@ -143,7 +143,7 @@ class Signs:
 
 
 def _signs(
-    conn: sqlite3.Connection,
+    conn: Connection,
     recent: Sequence[AskedQuery],
     source: Source,
     weights: Mapping[str, float],

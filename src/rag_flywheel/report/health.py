@@ -20,6 +20,7 @@ from rag_flywheel.records import Current, Health, HealthCheck, HealthState
 from rag_flywheel.report import health_of_refreshes, health_of_versions
 from rag_flywheel.store import forgetting, passages
 from rag_flywheel.store.database import FILE_NAME, ChangedError, Database
+from rag_flywheel.store.place import is_linked, open_database
 from rag_flywheel.store.time_limit import limited
 from rag_flywheel.store.timeline import read_moment
 
@@ -36,7 +37,7 @@ def health(root: Path, *, read_only: bool = False, max_age_s: float | None = Non
     long ago the last refresh may have ended, whatever it came to.
     """
     began = time.monotonic()
-    used = Database(root / FILE_NAME, read_only=True)
+    used = open_database(root, read_only=True)
     try:
         for _ in range(_TRIES - 1):
             try:
@@ -160,19 +161,21 @@ def _settings(root: Path) -> HealthCheck:
 def _database(root: Path, database: Database, read_only: bool) -> HealthCheck:
     """Whether it opens, is of this release, and is sound as far as is read."""
     name, expected = "database", "a sound database of this release"
-    path = root / FILE_NAME
+    path, on_server = root / FILE_NAME, is_linked(root)
 
     def broken(found: str, to_do: str = _RESTORE) -> HealthCheck:
         return HealthCheck(name, "broken", found, expected, to_do)
 
-    if not path.exists() or not path.stat().st_size:
+    if on_server:
+        pass
+    elif not path.exists() or not path.stat().st_size:
         used = bool(disk.names_in(root, VERSIONS))
         if path.exists() or used:
             return broken(f"{FILE_NAME} is {'empty' if path.exists() else 'missing'}")
         said = f"{FILE_NAME} is missing: the index was not used yet, or it is lost"
         state: HealthState = "broken" if read_only else "degraded"
         return HealthCheck(name, state, said, expected, f"add passages, or {_RESTORE}")
-    if not path.stat().st_mode & 0o400:
+    elif not path.stat().st_mode & 0o400:
         return broken(f"{path} cannot be read by its owner", f"chmod u+rw {path}")
     from rag_flywheel.store.migrations import (  # sqlite-utils takes 50 ms to load
         NotMigratedError,
@@ -199,6 +202,8 @@ def _database(root: Path, database: Database, read_only: bool) -> HealthCheck:
         return broken(without_values(str(error)))
     except FlywheelError as error:
         return broken(str(error), "see what the message says")
+    if on_server:
+        return HealthCheck(name, "ok", "PostgreSQL answers", expected)
     part = "SQLite finds it sound" if whole else "it was looked through in part"
     return HealthCheck(name, "ok", f"{FILE_NAME} can be read; {part}", expected)
 

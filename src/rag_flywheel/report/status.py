@@ -1,7 +1,6 @@
 """Reports the status, versions and history of an index folder, without loading an index."""
 
 import contextlib
-import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from rag_flywheel.records import Current, HistoryEntry, Status, TenantScope, Ver
 from rag_flywheel.report.health import health
 from rag_flywheel.store import encoders, journal, passages, retrievals, votes
 from rag_flywheel.store import history as log
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 
 
@@ -85,7 +85,7 @@ def _live(root: Path, database: Database) -> tuple[Current | None, Manifest | No
         return current, None
 
 
-def _encoder_change(conn: sqlite3.Connection) -> str | None:
+def _encoder_change(conn: Connection) -> str | None:
     """How far a change to another encoder is; None: there is none."""
     found = encoders.change(conn)
     if found is None:

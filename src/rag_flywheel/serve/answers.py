@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import sqlite3
 import time
 import warnings
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from rag_flywheel.serve.state import RestoredError, State
 from rag_flywheel.store import retrievals, wall_clock
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.column_checks import EXPLORED, KNOWN, STAYED
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.filters import PlainFilter
 from rag_flywheel.store.timeline import read_moment
 
@@ -142,7 +142,7 @@ def warn_not_recorded() -> None:
 
 
 def write_records(
-    conn: sqlite3.Connection,
+    conn: Connection,
     state: State,
     records: Sequence[retrievals.RetrievalRecord],
     found: Sequence[RankedQuery],

@@ -1,6 +1,5 @@
 """Computes the state of a just loaded version, and the state after further events of the store."""
 
-import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -21,6 +20,7 @@ from rag_flywheel.serve.inheritance import Inheritance, inheritance, inheritance
 from rag_flywheel.serve.state import RestoredError, State
 from rag_flywheel.store import forgetting, golden, mutes, passages
 from rag_flywheel.store import votes as vote_store
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import fill_past_query_vectors, past_query_vectors
 from rag_flywheel.store.timeline import read_moment
@@ -28,7 +28,7 @@ from rag_flywheel.store.timeline import read_moment
 _AT_ONCE = 256  # questions whose votes are judged without waiting for a question that needs them
 
 
-def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
+def bare_state(version: LoadedVersion, conn: Connection) -> State:
     """A version alone: without fresh texts, removals or votes."""
     own = inheritance(conn, version.pids)
     return State(
@@ -49,7 +49,7 @@ def bare_state(version: LoadedVersion, conn: sqlite3.Connection) -> State:
     )
 
 
-def corpus_of(conn: sqlite3.Connection, version: LoadedVersion, until: int) -> str:
+def corpus_of(conn: Connection, version: LoadedVersion, until: int) -> str:
     """A name for the texts that were in the index at event `until`, as a version of another event
     searches them: what it has, what changed since, and by which encoder."""
     changes = dict.fromkeys(passages.last_change(conn, seq) for seq in (version.watermark, until))
@@ -60,7 +60,7 @@ def corpus_of(conn: sqlite3.Connection, version: LoadedVersion, until: int) -> s
 def initial_state(
     version: LoadedVersion,
     frozen_at: int | None,
-    conn: sqlite3.Connection,
+    conn: Connection,
     source: Source,
     database: Database | None = None,
 ) -> State:
@@ -97,9 +97,7 @@ def initial_state(
     return _with_known(state, conn, source)
 
 
-def _usable_evidence(
-    state: State, conn: sqlite3.Connection, source: Source
-) -> StoredEvidence | None:
+def _usable_evidence(state: State, conn: Connection, source: Source) -> StoredEvidence | None:
     """The evidence stored in the version, if judging the votes now would give the same."""
     version, stored = state.version, state.version.evidence
     if stored is None or not stored.provenance.by or stored.provenance.until > state.last_vote:
@@ -111,7 +109,7 @@ def _usable_evidence(
 
 
 def caught_up(
-    state: State, conn: sqlite3.Connection, source: Source, database: Database | None = None
+    state: State, conn: Connection, source: Source, database: Database | None = None
 ) -> State:
     """The state after every event so far, from a read transaction on the store; database: as in
     `initial_state`."""
@@ -148,7 +146,7 @@ def caught_up(
 
 
 def _with_known(
-    state: State, conn: sqlite3.Connection, source: Source, changed: set[int] | None = None
+    state: State, conn: Connection, source: Source, changed: set[int] | None = None
 ) -> State:
     """The state with the known answers as they are now; without any where they only judge.
 
@@ -180,7 +178,7 @@ def _present(state: State, lineages: Collection[int]) -> set[int]:
     return {lineage for lineage, present in zip(every, there.tolist(), strict=True) if present}
 
 
-def _with_answers(state: State, before: Acting, conn: sqlite3.Connection, source: Source) -> State:
+def _with_answers(state: State, before: Acting, conn: Connection, source: Source) -> State:
     """The state whose evidence has its known answers; before: those it has."""
     old, new, view = before.answers, state.known.answers, state.evidence
     changed = [key for key, known in new.items() if old.get(key, ()) != known]
@@ -196,7 +194,7 @@ def _with_answers(state: State, before: Acting, conn: sqlite3.Connection, source
 def _with_votes(
     state: State,
     since: int,
-    conn: sqlite3.Connection,
+    conn: Connection,
     source: Source,
     database: Database | None,
     also: Sequence[bytes] = (),
@@ -217,7 +215,7 @@ def _judged(
     state: State,
     judged: Sequence[Judgment],
     voted_on: set[bytes],
-    conn: sqlite3.Connection,
+    conn: Connection,
     source: Source,
 ) -> State:
     """The state with these judgments, and none for queries of `voted_on` that have none left."""
@@ -236,7 +234,7 @@ def _judged(
 def _with_unjudged(
     state: State,
     questions: Mapping[str | None, Sequence[bytes]],
-    conn: sqlite3.Connection,
+    conn: Connection,
     source: Source,
     database: Database,
 ) -> State:
@@ -264,9 +262,7 @@ def _judge_of(
         with database.snapshot() as conn:
             return judged_by(conn, questions)
 
-    def judged_by(
-        conn: sqlite3.Connection, questions: Sequence[QueryKey]
-    ) -> Mapping[QueryKey, PastQuery]:
+    def judged_by(conn: Connection, questions: Sequence[QueryKey]) -> Mapping[QueryKey, PastQuery]:
         if read_moment(conn).timeline != timeline:  # then its numbers are of other events
             raise RestoredError
         hashes = sorted({key.query_hash for key in questions})
@@ -278,7 +274,7 @@ def _judge_of(
 
 
 def _vectors_of(
-    state: State, questions: Sequence[QueryKey], conn: sqlite3.Connection, source: Source
+    state: State, questions: Sequence[QueryKey], conn: Connection, source: Source
 ) -> dict[bytes, Vectors]:
     """The vectors of these questions, float32 (dim,), by hash."""
     if not questions:

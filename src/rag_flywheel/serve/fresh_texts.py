@@ -1,7 +1,6 @@
 """The state with texts that were added or removed since its version was built."""
 
 import logging
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from rag_flywheel.index.tokenizer import tokenizer_for
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Pids
 from rag_flywheel.store import passages
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.embedding import vectors_in_order
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def without_texts(state: "State", pids: Sequence[int]) -> "State":
     return replace(state, alive=alive, fresh=state.fresh.without(gone))
 
 
-def with_texts(state: "State", pids: Pids, conn: sqlite3.Connection, source: Source) -> "State":
+def with_texts(state: "State", pids: Pids, conn: Connection, source: Source) -> "State":
     """The state with these texts of the index among its fresh ones, those that it lacks.
 
     While there is no version, the language of the texts is found, and how far their cosines are trusted
@@ -75,9 +75,7 @@ def with_texts(state: "State", pids: Pids, conn: sqlite3.Connection, source: Sou
     return replace(state, fresh=fresh, statistics=statistics)
 
 
-def _with(
-    fresh: FreshSegment, pids: Pids, conn: sqlite3.Connection, source: Source
-) -> FreshSegment:
+def _with(fresh: FreshSegment, pids: Pids, conn: Connection, source: Source) -> FreshSegment:
     found = passages.fetch(conn, pids.tolist())
     stored = [found[pid] for pid in pids.tolist() if pid in found]
     texts = [passages.encoded_text(s.passage) for s in stored]
@@ -87,7 +85,7 @@ def _with(
     return fresh.with_texts(own, texts, titles, rows)
 
 
-def _trust(fresh: FreshSegment, conn: sqlite3.Connection, source: Source) -> float:
+def _trust(fresh: FreshSegment, conn: Connection, source: Source) -> float:
     """How far the cosines of these texts are trusted, by some of them."""
     present = np.flatnonzero(fresh.present)
     some = present[sampled(len(present))] if len(present) else present

@@ -4,7 +4,6 @@ Features depend on the query and the candidates of one call alone, not on the in
 application need not be in it, and at a refresh the same texts give the same features.
 """
 
-import sqlite3
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ from rag_flywheel.rank.features import QueryWords, TextNgrams, TextWords, rich_f
 from rag_flywheel.rank.given import best_given
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import Candidate, Features, Passage, Pids
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.passages import Tenancy, encoded_text, passage_hash, rows_of_texts
 
 Words = tuple[tuple[str, ...], int]
@@ -39,7 +39,7 @@ class GivenCandidates:
     @classmethod
     def of(
         cls,
-        conn: sqlite3.Connection,
+        conn: Connection,
         given: Sequence[Candidate],
         tenancy: Tenancy,
         *,

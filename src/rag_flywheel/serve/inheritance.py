@@ -1,6 +1,5 @@
 """Which texts of a state inherit the votes of other rows, and which share them with one another."""
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ import numpy as np
 from rag_flywheel.index.positions import find_pids
 from rag_flywheel.records import Pids
 from rag_flywheel.store import passages
+from rag_flywheel.store.connection import Connection
 
 Copies = tuple[Pids, Pids]
 """int64 (n,) each: ascending pids of texts that share their votes with another, and their lineages."""
@@ -44,7 +44,7 @@ class Inheritance:
     copies: Copies
 
 
-def inheritance(conn: sqlite3.Connection, standing: Pids) -> Inheritance:
+def inheritance(conn: Connection, standing: Pids) -> Inheritance:
     """That of these texts."""
     inheritors = passages.inheritors(conn)
     if not inheritors:
@@ -63,7 +63,7 @@ def inheritance(conn: sqlite3.Connection, standing: Pids) -> Inheritance:
 
 
 def inheritance_after(
-    before: Inheritance, conn: sqlite3.Connection, born: Mapping[int, int], ended: Sequence[int]
+    before: Inheritance, conn: Connection, born: Mapping[int, int], ended: Sequence[int]
 ) -> Inheritance:
     """That of the texts of the index now, when these were begun since, by pid with their lineages, and
     these ended. Only rows of their lineages are read."""

@@ -6,7 +6,6 @@ and a thread writes it as soon as the lock is free; later ones queue up behind i
 
 import logging
 import os
-import sqlite3
 import threading
 import time
 import warnings
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 
 from rag_flywheel.errors import BusyError, FlywheelError, NotRecordedWarning, counted
 from rag_flywheel.store import forgetting, users
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import BUSY_TIMEOUT_S, Database
 from rag_flywheel.store.timeline import read_moment
 
@@ -25,7 +25,7 @@ MOST = 1_000
 """Records that wait in one process at most; further answers are given without one."""
 CLOSE_WAIT_S = 5.0
 _SPELL_S = 0.2  # between two looks whether the lock is free, so that a fork need not wait for long
-Write = Callable[[sqlite3.Connection], object]
+Write = Callable[[Connection], object]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Postponed:
             self._done(record, lost, n_lost=len(record.ids) if lost and not stale else 0)
 
     @staticmethod
-    def _stale(conn: sqlite3.Connection, record: Record) -> str:
+    def _stale(conn: Connection, record: Record) -> str:
         """Why a record must not be written any more; "" when it may."""
         if read_moment(conn).timeline != record.timeline:
             return "a backup was restored meanwhile"

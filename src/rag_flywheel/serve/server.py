@@ -1,7 +1,6 @@
 """Answers queries: query -> candidates -> rank -> hits, from the live version and every event since."""
 
 import logging
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,6 +74,7 @@ from rag_flywheel.serve.postponed import Postponed
 from rag_flywheel.serve.scopes import Scopes
 from rag_flywheel.serve.state import RestoredError, Scope, State
 from rag_flywheel.store import passages, retrievals
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import ChangedError, Database
 from rag_flywheel.store.passages import StoredPassage
 from rag_flywheel.store.questions import query_hash, question_key
@@ -347,7 +347,7 @@ class Server:
             other = self._other_given(state, ranked, shown, kept, query, name, own, asked)
             found = explored(replace(found, other=other), id_, self._allowance)
 
-        def write(conn: sqlite3.Connection) -> None:
+        def write(conn: Connection) -> None:
             pids = own.pids.copy()
             pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept], tenancy)
             by_row = [(int(pids[i]), hit) for i, hit in found.hits]

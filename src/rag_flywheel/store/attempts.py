@@ -4,12 +4,11 @@ Rows are only ever appended: one when a version begins to be built, one when tha
 """
 
 import os
-import sqlite3
 from dataclasses import dataclass
 from typing import Literal
 
 from rag_flywheel.store import column_checks, wall_clock
-from rag_flywheel.store.database import append_rows, scalar
+from rag_flywheel.store.connection import Connection, append_rows, scalar
 
 AttemptState = Literal["ended", "failed", "open"]
 _ROWS = (
@@ -35,19 +34,19 @@ class Attempt:
     to_do: str | None = None
 
 
-def begin(conn: sqlite3.Connection) -> int:
+def begin(conn: Connection) -> int:
     """Note that a refresh begins to build a version; returns the number of the row."""
-    append_rows(conn, "attempts", {"at": wall_clock.now(), "state": "begun", "pid": os.getpid()})
-    return int(scalar(conn, "SELECT last_insert_rowid()"))
+    sql = "INSERT INTO attempts (at, state, pid) VALUES (?, 'begun', ?) RETURNING id"
+    return int(scalar(conn, sql, (wall_clock.now(), os.getpid())))
 
 
-def end(conn: sqlite3.Connection, begun: int) -> None:
+def end(conn: Connection, begun: int) -> None:
     """Note that it came to a result, whatever that is."""
     row = {"at": wall_clock.now(), "state": "ended", "attempt": begun, "pid": os.getpid()}
     append_rows(conn, "attempts", row)
 
 
-def fail(conn: sqlite3.Connection, begun: int | None, error: str, reason: str, to_do: str) -> None:
+def fail(conn: Connection, begun: int | None, error: str, reason: str, to_do: str) -> None:
     """Note that it failed; begun: the number of its row, None: it failed before it began."""
     if begun is None:
         begun = begin(conn)
@@ -55,7 +54,7 @@ def fail(conn: sqlite3.Connection, begun: int | None, error: str, reason: str, t
     append_rows(conn, "attempts", {"at": wall_clock.now(), "pid": os.getpid(), **row})
 
 
-def end_open(conn: sqlite3.Connection) -> None:
+def end_open(conn: Connection) -> None:
     """Note that the newest attempt ended, if it is open: in a copy of the database it goes on nowhere."""
     sql = (
         "SELECT max(id) FROM attempts b WHERE attempt IS NULL AND NOT EXISTS "
@@ -66,12 +65,12 @@ def end_open(conn: sqlite3.Connection) -> None:
         end(conn, begun)
 
 
-def count_failed(conn: sqlite3.Connection) -> int:
+def count_failed(conn: Connection) -> int:
     """How many refreshes failed, of all time; those that were killed are not counted."""
     return int(scalar(conn, "SELECT count(*) FROM attempts WHERE state = 'failed'"))
 
 
-def newest(conn: sqlite3.Connection, n: int) -> list[Attempt]:
+def newest(conn: Connection, n: int) -> list[Attempt]:
     """The n newest attempts, the newest first. Raises CorruptFileError."""
     found = []
     for _, at, pid, state, over_at, *words in conn.execute(_ROWS, (n,)):

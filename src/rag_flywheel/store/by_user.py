@@ -1,11 +1,10 @@
 """Reads which user did what, for counts in which each user has a bounded part."""
 
-import sqlite3
 from collections.abc import Iterator
 
 from rag_flywheel.records import TenantScope
 from rag_flywheel.store import column_checks, wall_clock
-from rag_flywheel.store.database import append_rows
+from rag_flywheel.store.connection import Connection, append_rows
 from rag_flywheel.store.event_types import ONE_TIME
 from rag_flywheel.store.mutes import not_muted
 from rag_flywheel.store.passages import normalised
@@ -16,7 +15,7 @@ _KNOWN = "{0} IS NOT NULL AND {0} NOT LIKE '" + ONE_TIME + "%'"
 # those of anonymous and of folded events are nobody in particular, so nothing bounds their part
 
 
-def votes_by_user(conn: sqlite3.Connection, scope: TenantScope) -> Iterator[UserKey]:
+def votes_by_user(conn: Connection, scope: TenantScope) -> Iterator[UserKey]:
     """(user, (passage id, verdict)): the last verdict of each user on each passage."""
     within, values = scope.sql("r.tenant")
     rows = conn.execute(
@@ -31,7 +30,7 @@ def votes_by_user(conn: sqlite3.Connection, scope: TenantScope) -> Iterator[User
     return ((u, (p, verdict)) for (u, p), verdict in last.items() if verdict != "retract")
 
 
-def questions_by_user(conn: sqlite3.Connection, scope: TenantScope) -> Iterator[UserKey]:
+def questions_by_user(conn: Connection, scope: TenantScope) -> Iterator[UserKey]:
     """(user, (question,)): the questions that each user asked, without what people type differently."""
     within, values = scope.sql("r.tenant")
     rows = conn.execute(
@@ -41,7 +40,7 @@ def questions_by_user(conn: sqlite3.Connection, scope: TenantScope) -> Iterator[
     return ((user, (normalised(query),)) for user, query in rows if query)
 
 
-def missing_by_user(conn: sqlite3.Connection, scope: TenantScope) -> Iterator[UserKey]:
+def missing_by_user(conn: Connection, scope: TenantScope) -> Iterator[UserKey]:
     """(user, (question,)): the questions of which each user reported that the answer is missing."""
     within, values = scope.sql("r.tenant")
     rows = conn.execute(
@@ -52,13 +51,13 @@ def missing_by_user(conn: sqlite3.Connection, scope: TenantScope) -> Iterator[Us
     return ((user, (normalised(query),)) for user, query in rows if query)
 
 
-def record_release(conn: sqlite3.Connection, what: str, epsilon: float, delta: float) -> None:
+def record_release(conn: Connection, what: str, epsilon: float, delta: float) -> None:
     """Append that counts were released under this privacy loss."""
     row = {"at": wall_clock.now(), "what": what, "epsilon": epsilon, "delta": delta}
     append_rows(conn, "dp_releases", row)
 
 
-def released(conn: sqlite3.Connection) -> tuple[float, float]:
+def released(conn: Connection) -> tuple[float, float]:
     """(epsilon, delta) of all releases together: they add up."""
     sql = "SELECT coalesce(sum(epsilon), 0.0), coalesce(sum(delta), 0.0) FROM dp_releases"
     epsilon, delta = conn.execute(sql).fetchone()

@@ -1,24 +1,48 @@
 """Copies a database that is in use, and puts a copy in the place of one that is in use.
 
-Both are one transaction of SQLite: whatever others do meanwhile, each is one state of the database.
+Whatever others do meanwhile, each is one state of the database. A copy is a file of SQLite, whichever engine
+it is of; rows are copied between the two.
 """
 
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rag_flywheel.errors import CorruptFileError
-from rag_flywheel.store.database import Database, make_file, scalar
+from rag_flywheel.errors import CorruptFileError, InputError
+from rag_flywheel.store.connection import Connection, scalar
+from rag_flywheel.store.passages import read_clock
+from rag_flywheel.store.place import FOLDER
+from rag_flywheel.store.schema import expected_tables
+from rag_flywheel.store.sqlite import SqliteDatabase, make_file
+
+if TYPE_CHECKING:
+    from rag_flywheel.store.postgres import PostgresDatabase
+
+_AT_ONCE = 2_000  # rows
+_NUMBERED = (
+    ("retrievals", "rid"),
+    *(
+        (table, "id")
+        for table in ("refreshes", "moves", "looks", "forgets", "attempts", "dp_releases")
+    ),
+)
+"""Tables whose rows the engine numbers by itself, and the column; passages have their own rule."""
 
 
-def write_copy(conn: sqlite3.Connection, copy: Path) -> None:
+def write_copy(conn: Connection, copy: Path) -> None:
     """Write the database, as this read transaction sees it, to a new file.
 
     Raises CorruptFileError when SQLite finds the copy damaged.
     """
     make_file(copy)
+    if not isinstance(conn, sqlite3.Connection):
+        _write_rows(conn, copy)
     with closing(sqlite3.connect(copy, isolation_level=None)) as target:
-        conn.backup(target)
+        if isinstance(conn, sqlite3.Connection):
+            conn.backup(target)
         wrong = [str(row[0]) for row in target.execute("PRAGMA integrity_check(3)")]
     make_one_file(copy)
     if wrong != ["ok"]:
@@ -31,7 +55,7 @@ def make_one_file(copy: Path) -> None:
         conn.execute("PRAGMA journal_mode=DELETE")
 
 
-def put_in_place(copy: Path, database: Database) -> None:
+def put_in_place(copy: Path, database: SqliteDatabase) -> None:
     """Replace all that a database holds, durably, by what a copy holds, which nobody else uses; its readers
     go on meanwhile."""
     with (
@@ -44,3 +68,63 @@ def put_in_place(copy: Path, database: Database) -> None:
             source.execute(f"PRAGMA page_size={page}")
             source.execute("VACUUM")
         source.backup(conn)
+
+
+def put_on_server(copy: Path, database: "PostgresDatabase") -> None:
+    """Store all that a copy holds on a server whose tables are there and empty. Raises InputError."""
+    with (
+        closing(sqlite3.connect(copy, isolation_level=None)) as source,
+        database.transaction() as conn,
+    ):
+        if read_clock(conn) or scalar(conn, "SELECT EXISTS (SELECT 1 FROM retrievals)"):
+            raise InputError(
+                f"{database.address} holds an index; expected a schema without one, named by ?schema="
+            )
+        _copy_rows(source, conn)
+        last = scalar(source, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence") or 0
+        for table, column in (*_NUMBERED, ("passages", "pid")):
+            most = scalar(conn, f"SELECT coalesce(max({column}), 0) FROM {table}")
+            most = max(most, last) if table == "passages" else most
+            conn.execute(
+                "SELECT setval(pg_get_serial_sequence(?, ?), ?, ? = 1)",
+                (table, column, max(most, 1), bool(most)),
+            )
+
+
+def _write_rows(source: Connection, copy: Path) -> None:
+    """Write all rows of a server to an empty file."""
+    from rag_flywheel.store.migrations import migrate  # sqlite-utils takes 50 ms to load
+
+    database = SqliteDatabase(copy)
+    try:
+        migrate(database, lambda _, id_: id_)  # there are none yet
+        with database.transaction() as conn:
+            _copy_rows(source, conn)
+            last = scalar(source, "SELECT last_value FROM passages_pid_seq WHERE is_called")
+            conn.execute("DELETE FROM sqlite_sequence WHERE name = 'passages'")
+            conn.execute("INSERT INTO sqlite_sequence VALUES ('passages', ?)", (last or 0,))
+    finally:
+        database.close()
+
+
+def _copy_rows(source: Connection, target: Connection) -> None:
+    """Copy every row of the tables of an index, in the place of those that new tables begin with."""
+    from rag_flywheel.store.migrations import migrations
+
+    for table, columns in expected_tables(migrations).items():
+        names = ", ".join(columns)
+        if table in ("meta", "clock"):
+            target.execute(f"DELETE FROM {table}")
+        order = (
+            " ORDER BY rowid" if table == "vectors" else ""
+        )  # they lie in the order of the texts
+        rows = source.execute(f"SELECT {names} FROM {table}{order}")
+        sql = f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})"
+        for part in _parts(rows):
+            target.executemany(sql, part)
+    target.execute("DELETE FROM meta WHERE key = ?", (FOLDER,))
+
+
+def _parts(rows: Iterator[tuple[object, ...]]) -> Iterator[list[tuple[object, ...]]]:
+    while part := list(islice(rows, _AT_ONCE)):
+        yield part

@@ -1,6 +1,5 @@
 """Adds and removes passages: checks them, embeds those without a vector, writes in one commit."""
 
-import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from rag_flywheel.checks import check_passages, check_text
@@ -9,6 +8,7 @@ from rag_flywheel.errors import InputError, UnknownIdError, quoted
 from rag_flywheel.records import ALL_TENANTS, AddReport, Passage, Progress, TenantScope
 from rag_flywheel.store import passages as store
 from rag_flywheel.store import text_votes
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.embedding import store_vectors
 from rag_flywheel.store.filters import PlainFilter, passes
@@ -86,9 +86,7 @@ def remove(
 class _Change:
     """One change of the texts, in a write transaction; before: the present rows of the ids concerned."""
 
-    def __init__(
-        self, conn: sqlite3.Connection, rule: Rule, before: Mapping[str, StoredPassage]
-    ) -> None:
+    def __init__(self, conn: Connection, rule: Rule, before: Mapping[str, StoredPassage]) -> None:
         self._conn = conn
         self._rule = rule
         self.before = before

@@ -1,13 +1,12 @@
 """What `coverage` reads of the log: what was asked since when, what was shown for it, what was voted on."""
 
-import sqlite3
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from rag_flywheel.records import Pids, QueryKey, TenantScope
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import in_chunks, scalar
+from rag_flywheel.store.connection import Connection, in_chunks, scalar
 from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.metadata_columns import MetadataColumns
 from rag_flywheel.store.passages import present_pids
@@ -32,7 +31,7 @@ class Asking(NamedTuple):
 
 
 def askings(
-    conn: sqlite3.Connection, since: float, until: float, n: int, scope: TenantScope
+    conn: Connection, since: float, until: float, n: int, scope: TenantScope
 ) -> list[Asking]:
     """The n newest retrievals of a period, in seconds since 1970, the newest first."""
     within, values = scope.sql("tenant")
@@ -53,7 +52,7 @@ def askings(
 
 
 def votes_since(
-    conn: sqlite3.Connection, since: float, n: int, scope: TenantScope
+    conn: Connection, since: float, n: int, scope: TenantScope
 ) -> list[tuple[QueryKey, float]]:
     """(question, when) of the newest votes, verdicts on answers and corrections, n of each at most."""
     within, values = scope.sql("r.tenant")
@@ -66,7 +65,7 @@ def votes_since(
     ]
 
 
-def first_askings(conn: sqlite3.Connection, questions: Collection[QueryKey]) -> dict[QueryKey, int]:
+def first_askings(conn: Connection, questions: Collection[QueryKey]) -> dict[QueryKey, int]:
     """The row of the first retrieval of each question, however often it was asked since."""
     sql = "SELECT rid FROM retrievals WHERE query_hash = ? AND tenant IS ? ORDER BY rid LIMIT 1"
     rows = {question: scalar(conn, sql, question) for question in questions}
@@ -74,7 +73,7 @@ def first_askings(conn: sqlite3.Connection, questions: Collection[QueryKey]) -> 
     return column_checks.complete("retrievals.query_hash", first, questions)
 
 
-def first_hits(conn: sqlite3.Connection, rids: Sequence[int]) -> dict[int, float | None]:
+def first_hits(conn: Connection, rids: Sequence[int]) -> dict[int, float | None]:
     """By row of a retrieval: the relevance of its first hit, 0: it had none, None: it was not logged."""
     rows = in_chunks(conn, "SELECT rid, hits FROM retrievals WHERE rid IN (%s)", list(rids))
     every = (
@@ -83,7 +82,7 @@ def first_hits(conn: sqlite3.Connection, rids: Sequence[int]) -> dict[int, float
     return {int(rid): hits[0][3] if hits else 0.0 for rid, hits in every}
 
 
-def shown_counts(conn: sqlite3.Connection, rids: Sequence[int]) -> Counter[int]:
+def shown_counts(conn: Connection, rids: Sequence[int]) -> Counter[int]:
     """How often each passage text was shown in these retrievals, by the row whose votes it inherits."""
     rows = in_chunks(conn, "SELECT rid, hits FROM retrievals WHERE rid IN (%s)", list(rids))
     by_pid = Counter(
@@ -97,7 +96,7 @@ def shown_counts(conn: sqlite3.Connection, rids: Sequence[int]) -> Counter[int]:
     return counts
 
 
-def voted(conn: sqlite3.Connection) -> set[int]:
+def voted(conn: Connection) -> set[int]:
     """The passage texts that any vote was ever on, by the rows whose votes they inherit."""
     rows = conn.execute(
         "SELECT pid FROM votes UNION SELECT pid FROM credits WHERE credit > 0"
@@ -106,13 +105,13 @@ def voted(conn: sqlite3.Connection) -> set[int]:
     return {inherited.get(pid, pid) for (pid,) in rows}
 
 
-def present_lineages(conn: sqlite3.Connection, scope: TenantScope) -> list[int]:
+def present_lineages(conn: Connection, scope: TenantScope) -> list[int]:
     """For each passage in the index and in the scope, the row whose votes it inherits."""
     inherited = _inherited(conn)
     return [inherited.get(pid, pid) for pid in _pids(conn, scope).tolist()]
 
 
-def _inherited(conn: sqlite3.Connection) -> dict[int, int]:
+def _inherited(conn: Connection) -> dict[int, int]:
     """The row whose votes each text inherits, where that is another one; no text is read."""
     rows = conn.execute(
         "SELECT pid, lineage FROM passages INDEXED BY passages_lineage WHERE lineage != pid"
@@ -120,7 +119,7 @@ def _inherited(conn: sqlite3.Connection) -> dict[int, int]:
     return {int(pid): column_checks.whole("passages.lineage", lineage) for pid, lineage in rows}
 
 
-def _pids(conn: sqlite3.Connection, scope: TenantScope) -> Pids:
+def _pids(conn: Connection, scope: TenantScope) -> Pids:
     if scope.where is None:
         return present_pids(conn)
     return MetadataColumns().matching(conn, plain_filter(scope.where))

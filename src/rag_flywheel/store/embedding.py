@@ -4,7 +4,6 @@ A text "" is one whose words are not stored: where it has no vector either, it g
 like no other.
 """
 
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.records import Progress, Vectors
 from rag_flywheel.store import column_checks
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.golden import query_texts
 from rag_flywheel.store.vectors import fill_vectors, put_vectors, read_vectors
@@ -23,7 +23,7 @@ MOST_WHILE_ANSWERING = 256
 
 
 def vectors_of(
-    conn: sqlite3.Connection, texts: Mapping[bytes, str], encoder: TextEncoder
+    conn: Connection, texts: Mapping[bytes, str], encoder: TextEncoder
 ) -> dict[bytes, Vectors]:
     """The vectors of these texts by hash, float32 (dim,).
 
@@ -46,7 +46,7 @@ def _encodable(
 
 
 def vectors_in_order(
-    conn: sqlite3.Connection, hashes: Sequence[bytes], texts: Sequence[str], encoder: TextEncoder
+    conn: Connection, hashes: Sequence[bytes], texts: Sequence[str], encoder: TextEncoder
 ) -> Vectors:
     """float32 (n, dim): the vectors of these n texts, given with their hashes.
 
@@ -63,9 +63,7 @@ def vectors_in_order(
     return rows
 
 
-def past_query_vectors(
-    conn: sqlite3.Connection, hashes: Sequence[bytes], encoder: TextEncoder
-) -> Vectors:
+def past_query_vectors(conn: Connection, hashes: Sequence[bytes], encoder: TextEncoder) -> Vectors:
     """float32 (2 n or more, dim): the vectors of these n past queries, as `fill_past_query_vectors` sets
     them, then rows that are not set."""
     rows = np.empty((max(64, 2 * len(hashes)), encoder.dim), np.float32)
@@ -74,7 +72,7 @@ def past_query_vectors(
 
 
 def fill_past_query_vectors(
-    conn: sqlite3.Connection, hashes: Sequence[bytes], encoder: TextEncoder, rows: Vectors
+    conn: Connection, hashes: Sequence[bytes], encoder: TextEncoder, rows: Vectors
 ) -> None:
     """Put the vectors of these n past queries into the first n rows, float32 (n or more, dim).
 

@@ -4,7 +4,6 @@ another one that is under way.
 
 import json
 import re
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, NamedTuple, TypeVar
@@ -14,6 +13,7 @@ from msgspec import Meta
 
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.store import column_checks, journal
+from rag_flywheel.store.connection import Connection
 
 _LIVE = ("encoder", "revision", "dim")
 _KNOWN, _CHANGE = "encoders", "encoder_change"
@@ -56,7 +56,7 @@ class EncoderChange:
     refused: str = ""
 
 
-def identity(conn: sqlite3.Connection) -> Identity | None:
+def identity(conn: Connection) -> Identity | None:
     """The encoder that new texts are embedded with, which is that of the live version; None: no text was
     embedded yet. Raises CorruptFileError."""
     name, revision, dim = (journal.read_meta(conn, key) for key in _LIVE)
@@ -70,48 +70,48 @@ def identity(conn: sqlite3.Connection) -> Identity | None:
     return Identity(name, revision, int(dim))
 
 
-def write_identity(conn: sqlite3.Connection, found: Identity) -> None:
+def write_identity(conn: Connection, found: Identity) -> None:
     """Store which encoder new texts are embedded with."""
     for key, value in zip(_LIVE, found, strict=True):
         journal.write_meta(conn, key, str(value))
 
 
-def known(conn: sqlite3.Connection) -> dict[str, KnownEncoder]:
+def known(conn: Connection) -> dict[str, KnownEncoder]:
     """The encoders that are noted, by revision; none while an index never had but one."""
     values = _parsed(conn, _KNOWN, list[KnownEncoder]) or []
     return {each.revision: each for each in values}
 
 
-def note(conn: sqlite3.Connection, *encoders: KnownEncoder) -> None:
+def note(conn: Connection, *encoders: KnownEncoder) -> None:
     """Note encoders, in place of those of the same revisions."""
     _write(conn, {**known(conn), **{each.revision: each for each in encoders}})
 
 
-def forget(conn: sqlite3.Connection, revision: str) -> None:
+def forget(conn: Connection, revision: str) -> None:
     """Note an encoder no more."""
     _write(conn, {k: each for k, each in known(conn).items() if k != revision})
 
 
-def change(conn: sqlite3.Connection) -> EncoderChange | None:
+def change(conn: Connection) -> EncoderChange | None:
     """The change that is under way, None: there is none."""
     return _parsed(conn, _CHANGE, EncoderChange)
 
 
-def write_change(conn: sqlite3.Connection, found: EncoderChange) -> None:
+def write_change(conn: Connection, found: EncoderChange) -> None:
     """Store that a change is under way."""
     journal.write_meta(conn, _CHANGE, json.dumps(asdict(found)))
 
 
-def end_change(conn: sqlite3.Connection) -> None:
+def end_change(conn: Connection) -> None:
     """Store that no change is under way."""
     conn.execute("DELETE FROM meta WHERE key = ?", (_CHANGE,))
 
 
-def _write(conn: sqlite3.Connection, found: Mapping[str, KnownEncoder]) -> None:
+def _write(conn: Connection, found: Mapping[str, KnownEncoder]) -> None:
     journal.write_meta(conn, _KNOWN, json.dumps([asdict(each) for each in found.values()]))
 
 
-def _parsed(conn: sqlite3.Connection, key: str, kind: type[_T]) -> _T | None:
+def _parsed(conn: Connection, key: str, kind: type[_T]) -> _T | None:
     text = journal.read_meta(conn, key)
     if text is None:
         return None

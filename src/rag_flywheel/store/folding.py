@@ -3,12 +3,12 @@
 The caller decides which votes stand; this module must not know what they mean.
 """
 
-import sqlite3
+import json
 from collections.abc import Collection, Mapping, Sequence
 
 from rag_flywheel.records import QueryKey
-from rag_flywheel.store import imports, passages, runs
-from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store import column_checks, imports, passages, runs
+from rag_flywheel.store.connection import Connection, in_chunks
 from rag_flywheel.store.golden import drop_superseded_corrections
 from rag_flywheel.store.notes import fold_notes
 from rag_flywheel.store.users import one_time_user
@@ -32,13 +32,11 @@ def _has_votes(where: str, of: str = "r.rid") -> str:
 
 _VOTED_ON = (
     f"EXISTS (SELECT 1 FROM retrievals o WHERE o.query_hash = r.query_hash "
-    f"AND o.tenant IS r.tenant AND {_has_votes('1', 'o.rid')})"
+    f"AND o.tenant IS r.tenant AND {_has_votes('1 = 1', 'o.rid')})"
 )
 
 
-def due(
-    conn: sqlite3.Connection, *, after: int, before: float, until: int, n: int
-) -> Sequence[int]:
+def due(conn: Connection, *, after: int, before: float, until: int, n: int) -> Sequence[int]:
     """The next n retrievals to fold, by row number above `after`: all older than `before`.
 
     Their votes and corrections must be older too, and no vote may have a number above `until`.
@@ -57,7 +55,7 @@ def due(
 
 
 def fold(
-    conn: sqlite3.Connection,
+    conn: Connection,
     retrievals: Sequence[int],
     standing: Collection[Standing],
     superseded: Collection[Standing],
@@ -83,11 +81,11 @@ def fold(
         f"UPDATE corrections SET user_id = {one_time_user()} WHERE rid = ? AND user_id IS NOT NULL",
         [(r,) for r in retrievals],
     )
+    tenants = in_chunks(conn, "SELECT rid, tenant FROM retrievals WHERE rid IN (%s)", retrievals)
     conn.executemany(
         "UPDATE retrievals SET user_id = NULL, session_id = NULL, answer = NULL, latency_ms = 0, "
-        "filter = CASE WHEN tenant IS NULL OR :key IS NULL THEN NULL "
-        "ELSE json_object(:key, json(tenant)) END, folded = :seq WHERE rid = :rid",
-        [{"key": tenant_key, "seq": seq, "rid": rid} for rid in retrievals],
+        "filter = ?, folded = ? WHERE rid = ?",
+        [(_filter_of(tenant_key, tenant), seq, rid) for rid, tenant in list(tenants)],
     )
     conn.executemany(
         "UPDATE retrievals SET voters = ?, voters_at = ? "
@@ -101,14 +99,22 @@ def fold(
     drop_query_vectors(conn, hashes)
 
 
-def queries_of(conn: sqlite3.Connection, retrievals: Sequence[int]) -> list[bytes]:
+def _filter_of(key: str | None, tenant: object) -> str | None:
+    """The filter that asks for a tenant, given as JSON, and for nothing else."""
+    if key is None or tenant is None:
+        return None
+    value = column_checks.parsed("retrievals.tenant", tenant)
+    return json.dumps({key: value}, ensure_ascii=False, separators=(",", ":"))
+
+
+def queries_of(conn: Connection, retrievals: Sequence[int]) -> list[bytes]:
     """The hashes of the questions of these retrievals."""
     rows = in_chunks(conn, "SELECT query_hash FROM retrievals WHERE rid IN (%s)", retrievals)
     return sorted({bytes(row[0]) for row in rows})
 
 
 def _fold_events(
-    conn: sqlite3.Connection,
+    conn: Connection,
     retrievals: Sequence[int],
     standing: Collection[Standing],
     weights: Mapping[str, float],
@@ -132,7 +138,7 @@ def _fold_events(
         conn.executemany(f"UPDATE {table} SET {column} = NULL WHERE seq = ?", stand)
 
 
-def _delete_events(conn: sqlite3.Connection, events: Collection[Standing]) -> None:
+def _delete_events(conn: Connection, events: Collection[Standing]) -> None:
     """Delete these votes on passages, and what votes on answers say of these passages."""
     _delete_credits(conn, events)
     conn.executemany(
@@ -141,19 +147,19 @@ def _delete_events(conn: sqlite3.Connection, events: Collection[Standing]) -> No
     )
 
 
-def _delete_credits(conn: sqlite3.Connection, events: Collection[Standing]) -> None:
+def _delete_credits(conn: Connection, events: Collection[Standing]) -> None:
     conn.executemany(
         "DELETE FROM credits WHERE seq = ? AND pid IN (SELECT pid FROM passages WHERE lineage = ?)",
         sorted(events),
     )
 
 
-def _delete_unused(conn: sqlite3.Connection, hashes: Sequence[bytes]) -> None:
+def _delete_unused(conn: Connection, hashes: Sequence[bytes]) -> None:
     """Delete folded retrievals of these questions that no event stands on."""
     unused = in_chunks(
         conn,
         "SELECT rid FROM retrievals r WHERE query_hash IN (%s) AND folded IS NOT NULL "
-        f"AND NOT {_has_votes('1')} "
+        f"AND NOT {_has_votes('1 = 1')} "
         "AND NOT EXISTS (SELECT 1 FROM corrections c WHERE c.rid = r.rid) "
         "AND NOT EXISTS (SELECT 1 FROM notes n WHERE n.rid = r.rid) "
         f"AND NOT ({_FIRST} AND {_VOTED_ON})",

@@ -4,13 +4,12 @@ A user is a hash here.
 """
 
 import json
-import sqlite3
 from dataclasses import asdict
 
 from rag_flywheel.records import ForgetReport
 from rag_flywheel.store import column_checks, forgotten, imports, notes, passages, runs, wall_clock
 from rag_flywheel.store import votes as vote_store
-from rag_flywheel.store.database import append_rows, scalar
+from rag_flywheel.store.connection import Connection, append_rows, scalar
 from rag_flywheel.store.given_texts import drop_old_given
 from rag_flywheel.store.golden import drop_superseded_corrections
 from rag_flywheel.store.journal import Look, record_look
@@ -22,7 +21,7 @@ MOST_EVENTS = 2**62
 _MINE = "SELECT rid FROM retrievals WHERE user_id = ?"
 
 
-def has_rows_of(conn: sqlite3.Connection, user: str) -> bool:
+def has_rows_of(conn: Connection, user: str) -> bool:
     """Whether any row names a user, apart from the record that they opted out."""
     tables = (
         "retrievals", *EVENTS, "corrections", "reviews", "notes", "note_reviews", "mutes"
@@ -31,7 +30,7 @@ def has_rows_of(conn: sqlite3.Connection, user: str) -> bool:
     return bool(scalar(conn, f"SELECT {each}", [user] * len(tables)))
 
 
-def queries_of_user(conn: sqlite3.Connection, user: str) -> list[bytes]:
+def queries_of_user(conn: Connection, user: str) -> list[bytes]:
     """Hashes of the queries that a user asked, or voted on."""
     voted = " UNION ".join(
         f"SELECT r.query_hash FROM {t} v JOIN retrievals r ON r.rid = v.rid WHERE v.user_id = :user"
@@ -41,7 +40,7 @@ def queries_of_user(conn: sqlite3.Connection, user: str) -> list[bytes]:
     return [bytes(row[0]) for row in conn.execute(sql, {"user": user})]
 
 
-def first_event_of(conn: sqlite3.Connection, user: str) -> int:
+def first_event_of(conn: Connection, user: str) -> int:
     """The number of the first event that a version could rest on of those that `delete_user` deletes;
     MOST_EVENTS when there is none."""
     each = [
@@ -53,11 +52,11 @@ def first_event_of(conn: sqlite3.Connection, user: str) -> int:
     each.append(
         f"SELECT min(seq) AS seq FROM reviews WHERE user_id = :user OR query_hash IN ({own})"
     )
-    sql = f"SELECT coalesce(min(seq), {MOST_EVENTS}) FROM ({' UNION ALL '.join(each)})"
+    sql = f"SELECT coalesce(min(seq), {MOST_EVENTS}) FROM ({' UNION ALL '.join(each)}) events"
     return column_checks.whole("seq", scalar(conn, sql, {"user": user}))
 
 
-def delete_user(conn: sqlite3.Connection, user: str, tenant_key: str | None = None) -> ForgetReport:
+def delete_user(conn: Connection, user: str, tenant_key: str | None = None) -> ForgetReport:
     """Delete a user's rows, and every row that holds a question only they asked.
 
     Votes and corrections on their questions are deleted too, whoever gave them. Their corrections
@@ -103,12 +102,12 @@ def delete_user(conn: sqlite3.Connection, user: str, tenant_key: str | None = No
     )
 
 
-def _gave_candidates(conn: sqlite3.Connection, user: str) -> bool:
+def _gave_candidates(conn: Connection, user: str) -> bool:
     sql = "SELECT EXISTS (SELECT 1 FROM retrievals WHERE user_id = ? AND kind = 'rerank')"
     return bool(scalar(conn, sql, (user,)))
 
 
-def _own_questions(conn: sqlite3.Connection, user: str) -> list[bytes]:
+def _own_questions(conn: Connection, user: str) -> list[bytes]:
     """Hashes of the questions that nobody else asked, in what is recorded."""
     rows = conn.execute(
         "SELECT DISTINCT query_hash FROM retrievals r WHERE user_id = ? AND NOT EXISTS (SELECT 1 "
@@ -118,7 +117,7 @@ def _own_questions(conn: sqlite3.Connection, user: str) -> list[bytes]:
     return [bytes(row[0]) for row in rows]
 
 
-def _counts(conn: sqlite3.Connection, user: str) -> tuple[int, int, int]:
+def _counts(conn: Connection, user: str) -> tuple[int, int, int]:
     """(retrievals of the user, their votes, votes of others on their retrievals)."""
     mine = _MINE.replace("?", ":user")
     own = " + ".join(f"(SELECT count(*) FROM {t} WHERE user_id = :user)" for t in EVENTS)
@@ -130,13 +129,13 @@ def _counts(conn: sqlite3.Connection, user: str) -> tuple[int, int, int]:
     return row
 
 
-def restart_looks(conn: sqlite3.Connection, version: str | None) -> None:
+def restart_looks(conn: Connection, version: str | None) -> None:
     """Append a reset: the weights that the looks of the gate let in are lost."""
     record_look(conn, Look(version or "", 0, 0.0, None, "reset"))
 
 
 def record_forget(
-    conn: sqlite3.Connection,
+    conn: Connection,
     state: str,
     report: ForgetReport,
     *,
@@ -153,7 +152,7 @@ def record_forget(
     append_rows(conn, "forgets", {**row, "first_event": first_event, "n_counted": n_counted})
 
 
-def unfinished(conn: sqlite3.Connection) -> list[ForgetReport]:
+def unfinished(conn: Connection) -> list[ForgetReport]:
     """The reports of deletions that were begun and are not done, the oldest first."""
     rows = conn.execute(
         "SELECT report FROM forgets WHERE state = 'begun' ORDER BY id "
@@ -162,28 +161,28 @@ def unfinished(conn: sqlite3.Connection) -> list[ForgetReport]:
     return [ForgetReport(**json.loads(row[0])) for row in rows]
 
 
-def first_unfinished_event(conn: sqlite3.Connection) -> int | None:
+def first_unfinished_event(conn: Connection) -> int | None:
     """The first event of the users whose deletion is begun and not done; 0 where it is not known. None:
     nothing is to be finished."""
     found = scalar(
         conn,
         "SELECT min(coalesce(first_event, 0)) FROM (SELECT first_event FROM forgets WHERE state = 'begun' "
-        "ORDER BY id LIMIT -1 OFFSET (SELECT count(*) FROM forgets WHERE state = 'done'))",
+        "ORDER BY id LIMIT -1 OFFSET (SELECT count(*) FROM forgets WHERE state = 'done')) unfinished",
     )
     return column_checks.optional_whole("forgets.first_event", found)
 
 
-def count_counted(conn: sqlite3.Connection) -> int:
+def count_counted(conn: Connection) -> int:
     """How many votes that counted were ever deleted with their users."""
     found = scalar(conn, "SELECT coalesce(sum(n_counted), 0) FROM forgets WHERE state = 'begun'")
     return column_checks.whole("forgets.n_counted", found)
 
 
-def count_begun(conn: sqlite3.Connection) -> int:
+def count_begun(conn: Connection) -> int:
     """How many deletions of users were begun: caches of votes from before the last are stale."""
     return int(scalar(conn, "SELECT count(*) FROM forgets WHERE state = 'begun'"))
 
 
-def count_done(conn: sqlite3.Connection) -> int:
+def count_done(conn: Connection) -> int:
     """How many users were forgotten completely, with all that was learned from their votes."""
     return int(scalar(conn, "SELECT count(*) FROM forgets WHERE state = 'done'"))

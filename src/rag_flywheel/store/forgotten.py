@@ -6,10 +6,9 @@ and the very row of such an export.
 """
 
 import hashlib
-import sqlite3
 from collections.abc import Collection, Iterable
 
-from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.connection import Connection, in_chunks
 from rag_flywheel.store.users import user_key
 
 _BYTES = 16
@@ -18,7 +17,7 @@ _BYTES = 16
 class Forgotten:
     """Names what may have been deleted, under a key that is derived from that of the index."""
 
-    def __init__(self, conn: sqlite3.Connection) -> None:
+    def __init__(self, conn: Connection) -> None:
         """Raises CorruptFileError when the index has no key."""
         self._key = hashlib.blake2b(b"forgotten", key=user_key(conn), digest_size=32).digest()
 
@@ -53,7 +52,7 @@ class Forgotten:
         return hashlib.blake2b(text, key=self._key, digest_size=_BYTES).digest()
 
 
-def note_user(conn: sqlite3.Connection, user: str) -> None:
+def note_user(conn: Connection, user: str) -> None:
     """Note what `delete_user` is about to delete of a user, given as a hash."""
     of = Forgotten(conn)
     mine = conn.execute("SELECT id FROM retrievals WHERE user_id = ?", (user,))
@@ -78,13 +77,14 @@ def note_user(conn: sqlite3.Connection, user: str) -> None:
     _append(conn, (bytes(key) for (key,) in imported))
 
 
-def _append(conn: sqlite3.Connection, keys: Iterable[bytes]) -> None:
+def _append(conn: Connection, keys: Iterable[bytes]) -> None:
     conn.executemany(
-        "INSERT OR IGNORE INTO forgotten (key) VALUES (?)", [(key,) for key in sorted(set(keys))]
+        "INSERT INTO forgotten (key) VALUES (?) ON CONFLICT DO NOTHING",
+        [(key,) for key in sorted(set(keys))],
     )
 
 
-def among(conn: sqlite3.Connection, keys: Collection[bytes]) -> set[bytes]:
+def among(conn: Connection, keys: Collection[bytes]) -> set[bytes]:
     """Those of these keys that are noted."""
     return {
         bytes(row[0])

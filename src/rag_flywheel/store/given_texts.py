@@ -6,12 +6,12 @@ act when the very text is given again.
 """
 
 import json
-import sqlite3
 
 from msgspec import UNSET
 
 from rag_flywheel.checks import value_at
 from rag_flywheel.store import column_checks
+from rag_flywheel.store.connection import Connection
 
 _NAMED_IN_LOG = tuple(
     f"SELECT json_extract(each.value, '$[0]') FROM retrievals r, json_each(r.{column}) each "
@@ -33,7 +33,7 @@ _NAMED = " UNION ALL ".join(
 _RECORDED = " UNION ALL ".join(f"{sql} AND r.folded IS NULL" for sql in _NAMED_IN_LOG)
 
 
-def drop_old_given(conn: sqlite3.Connection, tenant_key: str | None) -> None:
+def drop_old_given(conn: Connection, tenant_key: str | None) -> None:
     """Delete the texts that nothing refers to, and erase those that only old or deleted questions had.
 
     tenant_key: the metadata that an erased row keeps.
@@ -58,7 +58,7 @@ def _tenant_alone(metadata: object, tenant_key: str | None) -> str:
     return json.dumps({tenant_key: value}, sort_keys=True)
 
 
-def drop_unused_given(conn: sqlite3.Connection) -> int:
+def drop_unused_given(conn: Connection) -> int:
     """Delete them, and return how many. A retrieval and the texts it names are written in one
     transaction, so that none is deleted in between."""
     sql = f"DELETE FROM passages WHERE origin = 'rerank' AND pid NOT IN ({_NAMED})"

@@ -1,13 +1,12 @@
 """Known answers, corrections and decisions of reviewers: appended, never changed."""
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from rag_flywheel.records import ALL_TENANTS, TenantScope
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import append_rows, in_chunks, scalar
+from rag_flywheel.store.connection import Connection, append_rows, in_chunks, scalar
 from rag_flywheel.store.event_types import Correction, Decision, GradeSource, ImportedAnswer
 from rag_flywheel.store.mutes import not_muted
 from rag_flywheel.store.passages import PRESENT
@@ -29,7 +28,7 @@ class NewAnswer:
 
 
 def append_answers(
-    conn: sqlite3.Connection, answers: Sequence[NewAnswer], *, first_seq: int, at: float
+    conn: Connection, answers: Sequence[NewAnswer], *, first_seq: int, at: float
 ) -> None:
     """Append grades under consecutive event numbers from `first_seq`."""
     rows = ({"seq": seq, "at": at, **vars(a)} for seq, a in enumerate(answers, first_seq))
@@ -43,7 +42,7 @@ _ANSWERS = (
 
 
 def answers_until(
-    conn: sqlite3.Connection, last: int, lineages: Sequence[int] | None = None
+    conn: Connection, last: int, lineages: Sequence[int] | None = None
 ) -> list[ImportedAnswer]:
     """Every imported or pinned grade up to event number `last`, in order; lineages: of these texts."""
     if lineages is None:
@@ -53,7 +52,7 @@ def answers_until(
 
 
 def pins_of(
-    conn: sqlite3.Connection, query: bytes, tenant: str | None, passage_id: str
+    conn: Connection, query: bytes, tenant: str | None, passage_id: str
 ) -> list[ImportedAnswer]:
     """The standing pins of a passage for a query, one for each text that it has or had.
 
@@ -70,7 +69,7 @@ def pins_of(
     return [pin for pin in last.values() if pin.grade > 0]
 
 
-def reviewed_since(conn: sqlite3.Connection, answer: ImportedAnswer) -> bool:
+def reviewed_since(conn: Connection, answer: ImportedAnswer) -> bool:
     """Whether the text was reviewed after an answer was given, for whatever query of the tenant."""
     sql = (
         "SELECT EXISTS (SELECT 1 FROM reviews v JOIN passages p ON p.pid = v.pid "
@@ -79,7 +78,7 @@ def reviewed_since(conn: sqlite3.Connection, answer: ImportedAnswer) -> bool:
     return bool(scalar(conn, sql, (answer.seq, answer.lineage, answer.tenant)))
 
 
-def known_since(conn: sqlite3.Connection, after: int) -> set[int]:
+def known_since(conn: Connection, after: int) -> set[int]:
     """Lineages of the texts that were imported, pinned or reviewed after event number `after`."""
     each = " UNION ".join(
         f"SELECT p.lineage FROM {table} t JOIN passages p ON p.pid = t.pid WHERE t.seq > :after"
@@ -89,7 +88,7 @@ def known_since(conn: sqlite3.Connection, after: int) -> set[int]:
     return {column_checks.whole("passages.lineage", row[0]) for row in rows}
 
 
-def known_queries(conn: sqlite3.Connection) -> dict[bytes, str]:
+def known_queries(conn: Connection) -> dict[bytes, str]:
     """The texts, by hash, of all queries for which an answer was imported, pinned or reviewed."""
     each = " UNION ".join(f"SELECT query_hash FROM {table}" for table in _WITH_KNOWN)
     hashes = [column_checks.hashed("golden.query_hash", row[0]) for row in conn.execute(each)]
@@ -105,7 +104,7 @@ def _answer(row: tuple[Any, ...]) -> ImportedAnswer:
 
 
 def append_correction(
-    conn: sqlite3.Connection, *, seq: int, at: float, rid: int, pid: int, user_id: str | None
+    conn: Connection, *, seq: int, at: float, rid: int, pid: int, user_id: str | None
 ) -> None:
     """Append that a user named row `pid` as the answer of retrieval row `rid`."""
     row = {"seq": seq, "at": at, "rid": rid, "pid": pid, "user_id": user_id}
@@ -113,7 +112,7 @@ def append_correction(
 
 
 def drop_superseded_corrections(
-    conn: sqlite3.Connection, of: Literal["user_id", "rid"], values: Sequence[str] | Sequence[int]
+    conn: Connection, of: Literal["user_id", "rid"], values: Sequence[str] | Sequence[int]
 ) -> None:
     """Delete corrections that their users have replaced by a later one on the same retrieval.
 
@@ -127,7 +126,7 @@ def drop_superseded_corrections(
     )
 
 
-def corrections_until(conn: sqlite3.Connection, last: int) -> list[Correction]:
+def corrections_until(conn: Connection, last: int) -> list[Correction]:
     """Every correction up to event number `last`, in order."""
     rows = conn.execute(
         "SELECT c.seq, c.rid, r.query_hash, r.tenant, p.lineage, c.user_id FROM corrections c "
@@ -158,7 +157,7 @@ class NewDecision:
     user_id: str | None
 
 
-def append_decision(conn: sqlite3.Connection, new: NewDecision, *, seq: int, at: float) -> None:
+def append_decision(conn: Connection, new: NewDecision, *, seq: int, at: float) -> None:
     """Append the decision of a reviewer."""
     append_rows(conn, "reviews", {"seq": seq, "at": at, **vars(new)})
 
@@ -170,7 +169,7 @@ _DECISIONS = (
 
 
 def decisions_until(
-    conn: sqlite3.Connection, last: int, lineages: Sequence[int] | None = None
+    conn: Connection, last: int, lineages: Sequence[int] | None = None
 ) -> list[Decision]:
     """Every decision up to event number `last`, in order; lineages: on these texts."""
     if lineages is None:
@@ -193,7 +192,7 @@ def _target(
 
 
 def query_texts(
-    conn: sqlite3.Connection, queries: Sequence[bytes], scope: TenantScope = ALL_TENANTS
+    conn: Connection, queries: Sequence[bytes], scope: TenantScope = ALL_TENANTS
 ) -> dict[bytes, str]:
     """The texts, by hash, of queries that were asked, imported or reviewed in the scope; "" of those whose
     words are not stored."""

@@ -1,12 +1,12 @@
 """Lists the past changes of an index as sentences, from the tables that are only appended to."""
 
 import json
-import sqlite3
 from collections.abc import Iterable
 
 from rag_flywheel.errors import counted
 from rag_flywheel.records import ALL_TENANTS, TenantScope
 from rag_flywheel.store import attempts
+from rag_flywheel.store.connection import Connection
 
 Entry = tuple[float, str, str]
 """(seconds since 1970, kind, text)."""
@@ -28,14 +28,14 @@ _WITHOUT_TEST = {
 }
 
 
-def entries(conn: sqlite3.Connection, n: int, scope: TenantScope = ALL_TENANTS) -> list[Entry]:
+def entries(conn: Connection, n: int, scope: TenantScope = ALL_TENANTS) -> list[Entry]:
     """The n newest, the newest first; reviews and pins are those in the scope."""
     found = [entry for source in _SOURCES for entry in source(conn, n)]
     found += [entry for source in (_reviews, _pins) for entry in source(conn, n, scope)]
     return sorted(found, key=lambda entry: -entry[0])[:n]
 
 
-def _live_changes(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
+def _live_changes(conn: Connection, n: int) -> Iterable[Entry]:
     rows = conn.execute(
         "SELECT at, action, version, frozen_at, held, (SELECT reason FROM refreshes r WHERE "
         "r.version = m.version AND r.outcome = 'promoted' LIMIT 1) FROM moves m "
@@ -53,7 +53,7 @@ def _live_changes(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
         yield float(at), "promoted" if action == "promote" else action, text
 
 
-def _rejections(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
+def _rejections(conn: Connection, n: int) -> Iterable[Entry]:
     rows = conn.execute(
         "SELECT at, reason FROM refreshes WHERE outcome = 'rejected' ORDER BY id DESC LIMIT ?", (n,)
     )
@@ -61,7 +61,7 @@ def _rejections(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
         yield float(at), "rejected", f"the new version failed its check: {reason}"
 
 
-def _forgets(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
+def _forgets(conn: Connection, n: int) -> Iterable[Entry]:
     rows = conn.execute("SELECT at, state, report FROM forgets ORDER BY id DESC LIMIT ?", (n,))
     for at, state, report in rows:
         found = json.loads(report)
@@ -72,11 +72,11 @@ def _forgets(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
         yield float(at), "forget", text
 
 
-def _reviews(conn: sqlite3.Connection, n: int, scope: TenantScope) -> Iterable[Entry]:
+def _reviews(conn: Connection, n: int, scope: TenantScope) -> Iterable[Entry]:
     within, values = scope.sql("v.tenant")
     rows = conn.execute(
         "SELECT v.at, v.decision, p.id, v.query FROM reviews v JOIN passages p ON p.pid = v.pid "
-        f"WHERE 1{within} ORDER BY v.seq DESC LIMIT ?",
+        f"WHERE 1 = 1{within} ORDER BY v.seq DESC LIMIT ?",
         (*values, n),
     )
     for at, decision, passage, query in rows:
@@ -84,7 +84,7 @@ def _reviews(conn: sqlite3.Connection, n: int, scope: TenantScope) -> Iterable[E
         yield float(at), "review", f"{decision}: passage {passage!r} for {of}"
 
 
-def _pins(conn: sqlite3.Connection, n: int, scope: TenantScope) -> Iterable[Entry]:
+def _pins(conn: Connection, n: int, scope: TenantScope) -> Iterable[Entry]:
     within, values = scope.sql("g.tenant")
     rows = conn.execute(
         "SELECT g.at, g.grade, p.id, g.query FROM golden g JOIN passages p ON p.pid = g.pid "
@@ -96,7 +96,7 @@ def _pins(conn: sqlite3.Connection, n: int, scope: TenantScope) -> Iterable[Entr
         yield float(at), "pin", f"{action}: passage {passage!r} for {query!r}"
 
 
-def _looks(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
+def _looks(conn: Connection, n: int) -> Iterable[Entry]:
     rows = conn.execute(
         "SELECT at, version, n_votes, p, outcome, arm FROM looks ORDER BY id DESC LIMIT ?", (n,)
     )
@@ -113,7 +113,7 @@ def _looks(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
         yield float(at), "look", text
 
 
-def _failures(conn: sqlite3.Connection, n: int) -> Iterable[Entry]:
+def _failures(conn: Connection, n: int) -> Iterable[Entry]:
     every = attempts.newest(conn, _ATTEMPTS)
     for attempt in [attempt for attempt in every if attempt.state != "ended"][:n]:
         if attempt.state == "failed":

@@ -3,12 +3,11 @@
 A key outlasts what it stands for, so that a retrieval or vote that was deleted does not come in again.
 """
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import in_chunks, scalar
+from rag_flywheel.store.connection import Connection, in_chunks, scalar
 from rag_flywheel.store.retrievals import (
     LoggedHit,
     hits_text,
@@ -30,7 +29,7 @@ class Entry:
     seq: int | None = None
 
 
-def append_entries(conn: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+def append_entries(conn: Connection, entries: Sequence[Entry]) -> None:
     """Note what came in."""
     conn.executemany(
         "INSERT INTO imports (key, external, rid, seq) VALUES (?, ?, ?, ?)",
@@ -38,7 +37,7 @@ def append_entries(conn: sqlite3.Connection, entries: Sequence[Entry]) -> None:
     )
 
 
-def rows_of(conn: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, int | None]:
+def rows_of(conn: Connection, keys: Sequence[bytes]) -> dict[bytes, int | None]:
     """By each of these keys that came in: the row of its retrieval, None: it was deleted since."""
     rows = in_chunks(conn, "SELECT key, rid FROM imports WHERE key IN (%s)", keys)
     return {
@@ -48,7 +47,7 @@ def rows_of(conn: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, int 
 
 
 def rows_of_external(
-    conn: sqlite3.Connection, source: str, ids: Sequence[str]
+    conn: Connection, source: str, ids: Sequence[str]
 ) -> dict[str, list[tuple[int, str | None]]]:
     """By each of these ids in a tool: (row, tenant as JSON) of the retrievals that came in under it."""
     found: dict[str, list[tuple[int, str | None]]] = {}
@@ -64,7 +63,7 @@ def rows_of_external(
     return found
 
 
-def rows_of_run(conn: sqlite3.Connection, run: str, n: int) -> list[int]:
+def rows_of_run(conn: Connection, run: str, n: int) -> list[int]:
     """The rows of the n newest retrievals inside of a run, given as a hash."""
     rows = conn.execute("SELECT rid FROM runs WHERE run = ? ORDER BY rid DESC LIMIT ?", (run, n))
     return sorted(column_checks.whole("runs.rid", row[0]) for row in rows)
@@ -91,7 +90,7 @@ class Target:
     hits: Sequence[LoggedHit]
 
 
-def targets(conn: sqlite3.Connection, rids: Sequence[int]) -> dict[int, Target]:
+def targets(conn: Connection, rids: Sequence[int]) -> dict[int, Target]:
     """These retrievals, by their rows; those that are no longer stored are left out."""
     sql = (
         "SELECT rid, id, at, tenant, user_id, query, query_hash, source IS NOT NULL, hits "
@@ -116,7 +115,7 @@ def targets(conn: sqlite3.Connection, rids: Sequence[int]) -> dict[int, Target]:
 
 
 def is_cast(
-    conn: sqlite3.Connection, rid: int, pid: int | None, kind: str, verdict: str, at: float
+    conn: Connection, rid: int, pid: int | None, kind: str, verdict: str, at: float
 ) -> bool:
     """Whether the very same feedback on a retrieval, within a second, is recorded; pid: of a vote on a
     hit."""
@@ -127,16 +126,17 @@ def is_cast(
             (rid, pid, verdict, at),
         )
     else:
+        credited = "EXISTS (SELECT 1 FROM credits c WHERE c.seq = v.seq AND c.pid = ?)"
         found = scalar(
             conn,
-            "SELECT 1 FROM answer_votes v WHERE rid = ? AND kind = ? AND verdict = ? AND abs(at - ?) < 1.0 "
-            "AND (? IS NULL OR EXISTS (SELECT 1 FROM credits c WHERE c.seq = v.seq AND c.pid = ?)) LIMIT 1",
-            (rid, kind, verdict, at, pid, pid),
+            "SELECT 1 FROM answer_votes v WHERE rid = ? AND kind = ? AND verdict = ? "
+            f"AND abs(at - ?) < 1.0{'' if pid is None else f' AND {credited}'} LIMIT 1",
+            (rid, kind, verdict, at, *([] if pid is None else [pid])),
         )
     return found is not None
 
 
-def replace_hits(conn: sqlite3.Connection, rid: int, hits: Sequence[LoggedHit]) -> None:
+def replace_hits(conn: Connection, rid: int, hits: Sequence[LoggedHit]) -> None:
     """Store what an imported retrieval showed, of which another file told more."""
     conn.execute(
         "UPDATE retrievals SET hits = ? WHERE rid = ? AND source IS NOT NULL",
@@ -145,7 +145,7 @@ def replace_hits(conn: sqlite3.Connection, rid: int, hits: Sequence[LoggedHit]) 
 
 
 def fill_in(
-    conn: sqlite3.Connection, found: Sequence[tuple[str | None, str | None, str | None, int]]
+    conn: Connection, found: Sequence[tuple[str | None, str | None, str | None, int]]
 ) -> None:
     """Store the (user, session, answer) of imported retrievals, by their rows, that had none; of those that
     were made anonymous, and of users who opted out, nothing."""
@@ -168,20 +168,18 @@ _GONE = (
 _FORGET = f"UPDATE imports SET external = NULL, rid = NULL, seq = NULL WHERE ({_GONE}) AND "
 
 
-def forget_all_deleted(conn: sqlite3.Connection) -> None:
+def forget_all_deleted(conn: Connection) -> None:
     """Keep nothing but the keys of what is no longer stored."""
     conn.execute(_FORGET + "rid IS NOT NULL")
 
 
-def forget_deleted(
-    conn: sqlite3.Connection, retrievals: Sequence[int], events: Sequence[int]
-) -> None:
+def forget_deleted(conn: Connection, retrievals: Sequence[int], events: Sequence[int]) -> None:
     """The same for these retrievals with all on them, and for these events."""
     conn.executemany(_FORGET + "rid = ?", [(rid,) for rid in retrievals])
     conn.executemany(_FORGET + "seq = ?", [(seq,) for seq in events])
 
 
-def make_anonymous(conn: sqlite3.Connection, retrievals: Sequence[int]) -> None:
+def make_anonymous(conn: Connection, retrievals: Sequence[int]) -> None:
     """Take away the external ids of these retrievals and of the votes on them."""
     conn.executemany(
         "UPDATE imports SET external = NULL WHERE rid = ?", [(rid,) for rid in retrievals]

@@ -5,27 +5,30 @@ when the two differ.
 """
 
 import json
-import sqlite3
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from rag_flywheel.records import Current, RefreshReport
 from rag_flywheel.store import column_checks, wall_clock
-from rag_flywheel.store.database import append_rows, scalar
+from rag_flywheel.store.connection import Connection, append_rows, scalar
 
 
-def read_meta(conn: sqlite3.Connection, key: str) -> str | None:
+def read_meta(conn: Connection, key: str) -> str | None:
     """The value stored under a name, None when there is none."""
     value = scalar(conn, "SELECT value FROM meta WHERE key = ?", (key,))
     return column_checks.optional_text(f"meta {key!r}", value)
 
 
-def write_meta(conn: sqlite3.Connection, key: str, value: str) -> None:
+def write_meta(conn: Connection, key: str, value: str) -> None:
     """Store a value under a name, in place of an earlier one."""
-    conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+    conn.execute(
+        "INSERT INTO meta (key, value) VALUES (?, ?) "
+        "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, value),
+    )
 
 
-def record_refresh(conn: sqlite3.Connection, report: RefreshReport) -> None:
+def record_refresh(conn: Connection, report: RefreshReport) -> None:
     """Append the report of a refresh."""
     scores = json.dumps(dict(report.scores), sort_keys=True)
     row = {**vars(report), "at": wall_clock.now(), "scores": scores}
@@ -54,12 +57,12 @@ class Look:
     arm: str = "weights"
 
 
-def record_look(conn: sqlite3.Connection, look: Look) -> None:
+def record_look(conn: Connection, look: Look) -> None:
     """Append a look of the gate."""
     append_rows(conn, "looks", {"at": wall_clock.now(), **vars(look)})
 
 
-def looks(conn: sqlite3.Connection, arm: str = "weights") -> tuple[int, int]:
+def looks(conn: Connection, arm: str = "weights") -> tuple[int, int]:
     """(looks since this arm last replaced the live version, number of votes at its last look).
 
     A reset counts for every arm. Looks that spent nothing are not counted, since nothing was tested. What
@@ -77,19 +80,19 @@ def looks(conn: sqlite3.Connection, arm: str = "weights") -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
-def last_promoted(conn: sqlite3.Connection) -> str | None:
+def last_promoted(conn: Connection) -> str | None:
     """The version of the last refresh that promoted one; None without one."""
     sql = "SELECT version FROM refreshes WHERE outcome = 'promoted' ORDER BY id DESC LIMIT 1"
     return column_checks.optional_text("refreshes.version", scalar(conn, sql))
 
 
-def last_refresh_at(conn: sqlite3.Connection) -> float | None:
+def last_refresh_at(conn: Connection) -> float | None:
     """When the last refresh ended, in seconds since 1970 UTC; None without one."""
     at = scalar(conn, "SELECT at FROM refreshes ORDER BY id DESC LIMIT 1")
     return None if at is None else column_checks.seconds("refreshes.at", at)
 
 
-def last_result(conn: sqlite3.Connection) -> tuple[float, str, str] | None:
+def last_result(conn: Connection) -> tuple[float, str, str] | None:
     """(when it ended, outcome, reason) of the last refresh; None without one."""
     sql = "SELECT at, outcome, reason FROM refreshes ORDER BY id DESC LIMIT 1"
     row = conn.execute(sql).fetchone()
@@ -100,7 +103,7 @@ def last_result(conn: sqlite3.Connection) -> tuple[float, str, str] | None:
     return at, outcome, reason
 
 
-def refresh_reports(conn: sqlite3.Connection, n: int) -> list[tuple[float, RefreshReport]]:
+def refresh_reports(conn: Connection, n: int) -> list[tuple[float, RefreshReport]]:
     """The n newest refreshes, the newest first, with when each ended, in seconds since 1970."""
     rows = conn.execute(
         "SELECT at, outcome, version, parameters, reason, scores, seconds FROM refreshes "
@@ -133,21 +136,27 @@ class EndedRefresh(NamedTuple):
     gain: float | None
 
 
-def refreshes(conn: sqlite3.Connection) -> list[EndedRefresh]:
+def refreshes(conn: Connection) -> list[EndedRefresh]:
     """Every refresh that came to a result, the oldest first."""
-    sql = "SELECT at, outcome, seconds, json_extract(scores, '$.gain') FROM refreshes ORDER BY id"
+    sql = "SELECT at, outcome, seconds, scores FROM refreshes ORDER BY id"
     return [
         EndedRefresh(
             column_checks.seconds("refreshes.at", at),
             column_checks.text("refreshes.outcome", outcome),
             column_checks.number("refreshes.seconds", seconds),
-            None if gain is None else column_checks.number("refreshes.scores", gain),
+            _gain(scores),
         )
-        for at, outcome, seconds, gain in conn.execute(sql)
+        for at, outcome, seconds, scores in conn.execute(sql)
     ]
 
 
-def count_looks(conn: sqlite3.Connection) -> dict[str, int]:
+def _gain(scores: object) -> float | None:
+    found = column_checks.parsed("refreshes.scores", scores)
+    gain = found.get("gain") if isinstance(found, dict) else None
+    return None if gain is None else column_checks.number("refreshes.scores", gain)
+
+
+def count_looks(conn: Connection) -> dict[str, int]:
     """How many decisions of the gate there were, by outcome."""
     sql = (
         "SELECT outcome, count(*) FROM looks WHERE outcome IN ('better', 'no better', 'vetoed') "
@@ -158,7 +167,7 @@ def count_looks(conn: sqlite3.Connection) -> dict[str, int]:
     }
 
 
-def last_noise(conn: sqlite3.Connection) -> float | None:
+def last_noise(conn: Connection) -> float | None:
     """The share of votes that look wrong, as the last refresh that promoted a version found it; None
     where nothing was fitted."""
     sql = "SELECT scores FROM refreshes WHERE outcome = 'promoted' ORDER BY id DESC LIMIT 1"
@@ -168,36 +177,36 @@ def last_noise(conn: sqlite3.Connection) -> float | None:
     return noise if isinstance(noise, float) else None
 
 
-def last_outcomes(conn: sqlite3.Connection, n: int) -> list[str]:
+def last_outcomes(conn: Connection, n: int) -> list[str]:
     """The n newest decisions of the gate on weights, the newest first."""
     sql = "SELECT outcome FROM looks WHERE arm = 'weights' ORDER BY id DESC LIMIT ?"
     return [column_checks.text("looks.outcome", row[0]) for row in conn.execute(sql, (n,))]
 
 
-def last_live_change_at(conn: sqlite3.Connection) -> float | None:
+def last_live_change_at(conn: Connection) -> float | None:
     """When the live version was changed last, in seconds since 1970 UTC; None: it never was."""
     at = scalar(conn, "SELECT at FROM moves ORDER BY id DESC LIMIT 1")
     return None if at is None else column_checks.seconds("moves.at", at)
 
 
-def record_live_change(conn: sqlite3.Connection, action: str, current: Current) -> None:
+def record_live_change(conn: Connection, action: str, current: Current) -> None:
     """Append the intent to make a version live."""
     append_rows(conn, "moves", {"at": wall_clock.now(), "action": action, **vars(current)})
 
 
-def count_by_hand(conn: sqlite3.Connection) -> int:
+def count_by_hand(conn: Connection) -> int:
     """How many changes of the live version came from no refresh: rollbacks, releases, edits of CURRENT."""
     return int(scalar(conn, "SELECT count(*) FROM moves WHERE action != 'promote'"))
 
 
-def was_intended(conn: sqlite3.Connection, current: Current) -> bool:
+def was_intended(conn: Connection, current: Current) -> bool:
     """Whether the journal has an intent to make exactly this live."""
     sql = "SELECT 1 FROM moves WHERE version = ? AND frozen_at IS ? AND held = ?"
     values = (current.version, current.frozen_at, int(current.held))
     return scalar(conn, sql, values) is not None
 
 
-def last_live_change(conn: sqlite3.Connection) -> Current | None:
+def last_live_change(conn: Connection) -> Current | None:
     """The live version according to the journal."""
     row = conn.execute(
         "SELECT version, frozen_at, held FROM moves ORDER BY id DESC LIMIT 1"

@@ -4,7 +4,6 @@ A lineage is named by the first row of a text; all rows of a lineage share its v
 Everything runs in the write transaction that adds the texts. This module must not know what votes mean.
 """
 
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from rag_flywheel.records import Passage
 from rag_flywheel.store import passages as store
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.near_identical import (
     Words,
     is_copy,
@@ -141,9 +141,7 @@ class Heir:
 class Lineages:
     """Finds the lineages of texts that are about to be added, while `leaving` rows are about to end."""
 
-    def __init__(
-        self, conn: sqlite3.Connection, rule: Rule, leaving: Mapping[int, StoredPassage]
-    ) -> None:
+    def __init__(self, conn: Connection, rule: Rule, leaving: Mapping[int, StoredPassage]) -> None:
         self._conn = conn
         self._rule = rule
         self._leaving = leaving
@@ -324,7 +322,7 @@ class Lineages:
 
 
 def successor(
-    conn: sqlite3.Connection, rule: Rule, gone: StoredPassage, is_free: Callable[[int], bool]
+    conn: Connection, rule: Rule, gone: StoredPassage, is_free: Callable[[int], bool]
 ) -> StoredPassage | None:
     """The present text that a removed one became, though it was added before that was removed.
 

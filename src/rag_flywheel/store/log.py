@@ -5,7 +5,6 @@ What votes mean is not known here.
 
 import heapq
 import itertools
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from rag_flywheel.records import (
     TenantScope,
 )
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import in_chunks, scalar
+from rag_flywheel.store.connection import Connection, in_chunks, scalar
 from rag_flywheel.store.mutes import not_muted
 from rag_flywheel.store.period import Period
 from rag_flywheel.store.retrievals import read_query_hash, read_tenant
@@ -46,16 +45,14 @@ _VOTES = {
 }
 
 
-def retrieval(
-    conn: sqlite3.Connection, retrieval_id: str, scope: TenantScope
-) -> RecordedRetrieval | None:
+def retrieval(conn: Connection, retrieval_id: str, scope: TenantScope) -> RecordedRetrieval | None:
     """A recorded retrieval of the scope; None when none has this id."""
     within, values = scope.sql("tenant")
     row = conn.execute(_RETRIEVALS + "id = ?" + within, (retrieval_id, *values)).fetchone()
     return None if row is None else _retrieval(*row)
 
 
-def row_number(conn: sqlite3.Connection, retrieval_id: str, scope: TenantScope) -> int | None:
+def row_number(conn: Connection, retrieval_id: str, scope: TenantScope) -> int | None:
     """Where a recorded retrieval of the scope stands in the order of recording."""
     within, values = scope.sql("tenant")
     sql = "SELECT rid FROM retrievals WHERE id = ?" + within
@@ -64,7 +61,7 @@ def row_number(conn: sqlite3.Connection, retrieval_id: str, scope: TenantScope) 
 
 
 def retrievals(
-    conn: sqlite3.Connection, n: int, scope: TenantScope, *, before: int | None = None
+    conn: Connection, n: int, scope: TenantScope, *, before: int | None = None
 ) -> list[RecordedRetrieval]:
     """The n newest retrievals of the scope, of those recorded before this row number."""
     within, values = scope.sql("tenant")
@@ -74,7 +71,7 @@ def retrievals(
 
 
 def votes(
-    conn: sqlite3.Connection, n: int, scope: TenantScope, *, before: int | None = None
+    conn: Connection, n: int, scope: TenantScope, *, before: int | None = None
 ) -> list[RecordedVote]:
     """The n newest votes, verdicts, signals and corrections of the scope, before this event number."""
     within, values = scope.sql("r.tenant")
@@ -89,15 +86,15 @@ def votes(
     return [_vote(*row[:-1]) for row in itertools.islice(newest, n)]
 
 
-def count_retrievals(conn: sqlite3.Connection, scope: TenantScope, period: Period) -> int:
+def count_retrievals(conn: Connection, scope: TenantScope, period: Period) -> int:
     """How many retrievals of the scope and the period are recorded."""
     within, values = _named(scope, "tenant")
-    sql = f"SELECT count(*) FROM retrievals WHERE 1{within}{period.sql('at')}"
+    sql = f"SELECT count(*) FROM retrievals WHERE 1 = 1{within}{period.sql('at')}"
     return int(scalar(conn, sql, {**values, **period.values}))
 
 
 def every_retrieval(
-    conn: sqlite3.Connection, scope: TenantScope, period: Period
+    conn: Connection, scope: TenantScope, period: Period
 ) -> Iterator[RecordedRetrieval]:
     """The retrievals of the scope and the period, the oldest first, but for those of people who opted
     out."""
@@ -127,13 +124,13 @@ _ALLOWED = f"{not_opted_out('v.user_id')} AND {not_opted_out('r.user_id')}"
 
 
 def count_votes(
-    conn: sqlite3.Connection, scope: TenantScope, period: Period
+    conn: Connection, scope: TenantScope, period: Period
 ) -> dict[Literal["all", "opted out", "muted"], int]:
     """How many votes of the scope and the period there are; how many are of people who opted out, or on
     their questions; and how many of the others are of people who are muted."""
     within, values = _named(scope, "r.tenant")
     conditions: dict[Literal["all", "opted out", "muted"], str] = {
-        "all": "1",
+        "all": "1 = 1",
         "opted out": f"NOT ({_ALLOWED})",
         "muted": f"{_ALLOWED} AND NOT ({not_muted('v.user_id')})",
     }
@@ -149,9 +146,7 @@ def count_votes(
     return counts
 
 
-def every_vote(
-    conn: sqlite3.Connection, scope: TenantScope, period: Period
-) -> Iterator[LoggedVote]:
+def every_vote(conn: Connection, scope: TenantScope, period: Period) -> Iterator[LoggedVote]:
     """The votes of the scope and the period, the oldest first, but for those of people who opted out, on
     their questions, or of people who are muted."""
     within, values = _named(scope, "r.tenant")
@@ -171,7 +166,7 @@ def every_vote(
             )
 
 
-def _shares(conn: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, dict[str, float]]:
+def _shares(conn: Connection, numbers: Sequence[int]) -> dict[int, dict[str, float]]:
     """By number of a vote: the part of each passage in it, by its id."""
     found: dict[int, dict[str, float]] = defaultdict(dict)
     sql = (
@@ -213,12 +208,12 @@ class Askings:
     newest: int
 
 
-def askings(conn: sqlite3.Connection, scope: TenantScope) -> list[Askings]:
+def askings(conn: Connection, scope: TenantScope) -> list[Askings]:
     """Every question that was asked in the scope, the most asked first."""
     within, values = scope.sql("tenant")
     rows = conn.execute(
         "SELECT query_hash, tenant, max(query), count(*) AS n, count(DISTINCT user_id), min(at), "
-        f"max(at), max(rid) FROM retrievals WHERE 1{within} GROUP BY query_hash, tenant "
+        f"max(at), max(rid) FROM retrievals WHERE 1 = 1{within} GROUP BY query_hash, tenant "
         "ORDER BY n DESC, max(rid) DESC",
         values,
     )
@@ -236,13 +231,13 @@ def askings(conn: sqlite3.Connection, scope: TenantScope) -> list[Askings]:
     ]
 
 
-def answerable(conn: sqlite3.Connection, rows: Sequence[int]) -> dict[int, float | None]:
+def answerable(conn: Connection, rows: Sequence[int]) -> dict[int, float | None]:
     """By row of a retrieval: the chance that one of its hits is right, None: not recorded."""
     found = in_chunks(conn, "SELECT rid, answerable FROM retrievals WHERE rid IN (%s)", list(rows))
     return {rid: column_checks.optional_share("retrievals.answerable", each) for rid, each in found}
 
 
-def by_day(conn: sqlite3.Connection, since: float, scope: TenantScope) -> list[DayActivity]:
+def by_day(conn: Connection, since: float, scope: TenantScope) -> list[DayActivity]:
     """What was asked and voted on each day since a time in seconds since 1970, the oldest first."""
     within, values = scope.sql("r.tenant")
     counts: dict[str, Counter[str]] = defaultdict(Counter)

@@ -5,7 +5,6 @@ condition is tested once for each distinct value, and changes of passages change
 """
 
 import re
-import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from msgspec import UNSET
 from rag_flywheel.checks import MOST_DEPTH, value_at
 from rag_flywheel.records import Filter, Pids, Scalar
 from rag_flywheel.store import column_checks
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.filters import (
     LOGIC,
     Metadata,
@@ -63,7 +63,7 @@ class MetadataColumns:
         self._present = np.empty(0, dtype=bool)
         self._columns: OrderedDict[str, _Column] = OrderedDict()  # the last used last
 
-    def matching(self, conn: sqlite3.Connection, where: PlainFilter) -> Pids:
+    def matching(self, conn: Connection, where: PlainFilter) -> Pids:
         """Ascending pids of the present texts whose metadata passes a filter, from a read transaction.
 
         Raises CorruptFileError.
@@ -81,7 +81,7 @@ class MetadataColumns:
             found: Pids = self._pids[passing & self._present]
             return found
 
-    def _catch_up(self, conn: sqlite3.Connection) -> None:
+    def _catch_up(self, conn: Connection) -> None:
         now = read_moment(conn)
         if now.timeline != self._timeline or now.seq < self._seq or self._many_are_gone():
             self._start_over()
@@ -126,7 +126,7 @@ class MetadataColumns:
             ):
                 column.codes[place] = column.code(value)
 
-    def _read_missing(self, conn: sqlite3.Connection, keys: set[str]) -> None:
+    def _read_missing(self, conn: Connection, keys: set[str]) -> None:
         """Read the columns of these keys that are not there, all in one pass."""
         for key in keys:
             if key in self._columns:
@@ -324,7 +324,7 @@ def _dots(key: str) -> list[int]:
     return [i for i in range(len(key) - 1, -1, -1) if key[i] == "."]
 
 
-def metadata_keys(conn: sqlite3.Connection, where: Filter | None = None) -> dict[str, set[str]]:
+def metadata_keys(conn: Connection, where: Filter | None = None) -> dict[str, set[str]]:
     """The keys of the present texts that pass a filter, nested ones with dots, and the kinds of values
     at each.
 
@@ -350,14 +350,14 @@ _KINDS = {
 }  # fmt: skip
 
 
-def _decoded(conn: sqlite3.Connection) -> Iterator[Metadata]:
+def _decoded(conn: Connection) -> Iterator[Metadata]:
     """The metadata of the present texts."""
     decode = msgspec.json.Decoder(dict[str, Any]).decode
     for pid, metadata in conn.execute(f"SELECT pid, metadata FROM passages WHERE {PRESENT}"):
         yield _taken(decode, pid, metadata)
 
 
-def _rows(conn: sqlite3.Connection, where: str, value: int) -> list[tuple[int, Any]]:
+def _rows(conn: Connection, where: str, value: int) -> list[tuple[int, Any]]:
     """(pid, metadata as JSON) of present texts."""
     sql = f"SELECT pid, metadata FROM passages WHERE {PRESENT} AND {where} ORDER BY pid"
     return conn.execute(sql, (value,)).fetchall()

@@ -6,14 +6,17 @@ reader learns with one small query whether anything happened.
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any, cast
 
 import sqlite_utils
 from sqlite_utils.migrations import Migrations
 
 from rag_flywheel.errors import NewerFormatError, StorageError
-from rag_flywheel.store.database import Database, in_chunks, scalar
+from rag_flywheel.store.connection import Connection, Rows, in_chunks, scalar
+from rag_flywheel.store.database import Database
 from rag_flywheel.store.near_identical import Words, sketch
 from rag_flywheel.store.passages import (
     body_hash,
@@ -23,7 +26,8 @@ from rag_flywheel.store.passages import (
     stored_row,
 )
 from rag_flywheel.store.questions import keyed, question_key
-from rag_flywheel.store.schema import require_ours, require_schema
+from rag_flywheel.store.schema import MIGRATIONS, require_ours, require_schema
+from rag_flywheel.store.sqlite import SqliteDatabase
 from rag_flywheel.store.users import USER_KEY, new_user_key
 
 Hash = Callable[[bytes, str], str]
@@ -329,6 +333,8 @@ def m003_hashed_users(db: sqlite_utils.Database) -> None:
     db.execute("CREATE INDEX corrections_user ON corrections (user_id) WHERE user_id IS NOT NULL")
     key = new_user_key()
     db.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (USER_KEY, key))
+    if not _was_used(db):
+        return
     for table, columns in _WITH_USERS.items():
         for column in columns:
             db.execute(
@@ -379,6 +385,8 @@ def m009_present(db: sqlite_utils.Database) -> None:
 @migrations()
 def m010_needs(db: sqlite_utils.Database) -> None:
     """Questions that differ by blanks, letters' case or a final mark are one question."""
+    if not _was_used(db):
+        return
     for table in _WITH_QUERIES:
         db.execute(
             "INSERT OR IGNORE INTO vectors (text_hash, revision, vector) "
@@ -539,13 +547,20 @@ def m034_forgotten(db: sqlite_utils.Database) -> None:
     db.execute("CREATE INDEX imports_external ON imports (external) WHERE external IS NOT NULL")
 
 
+def _was_used(db: sqlite_utils.Database) -> bool:
+    """Whether an earlier release may have written rows: on PostgreSQL, which came later, none did."""
+    return isinstance(db.conn, sqlite3.Connection)
+
+
 def _append_only(db: sqlite_utils.Database, tables: Iterable[str]) -> None:
     for table in tables:
         for action in ("UPDATE", "DELETE"):
-            db.execute(
-                f"CREATE TRIGGER {table}_{action.lower()} BEFORE {action} ON {table} "
-                f"BEGIN SELECT RAISE(ABORT, '{table} can only be appended to'); END"
-            )
+            name, why = f"{table}_{action.lower()}", f"{table} can only be appended to"
+            if isinstance(db.conn, sqlite3.Connection):
+                body = f"BEGIN SELECT RAISE(ABORT, '{why}'); END"
+            else:
+                body = f"FOR EACH ROW EXECUTE FUNCTION refuse_change('{why}')"
+            db.execute(f"CREATE TRIGGER {name} BEFORE {action} ON {table} {body}")
 
 
 def _execute(db: sqlite_utils.Database, statements: str) -> None:
@@ -563,11 +578,11 @@ def migrate(database: Database, user_hash: Hash) -> None:
     """
     with database.reading() as conn:
         require_ours(conn)
-        db = sqlite_utils.Database(conn)
-        _refuse_newer(db)
-        pending = {str(m.name) for m in migrations.pending(db)}
-    if pending:
+        pending = _pending(conn)
+    if pending and isinstance(database, SqliteDatabase):
         _apply(database, user_hash, hashes=m003_hashed_users.__name__ in pending)
+    elif pending:
+        _apply_to_server(database)
     with database.reading() as conn:
         require_schema(conn, migrations)
 
@@ -580,9 +595,7 @@ def require_migrated(database: Database) -> None:
     """Raises NotMigratedError unless the tables are those of this release; changes nothing."""
     with database.reading() as conn:
         require_ours(conn)
-        db = sqlite_utils.Database(conn)
-        _refuse_newer(db)
-        if migrations.pending(db):
+        if _pending(conn):
             raise NotMigratedError(
                 f"{database.path} was written by an earlier release, and bringing it up to this one writes "
                 "to it; open the index once without read_only"
@@ -590,7 +603,29 @@ def require_migrated(database: Database) -> None:
         require_schema(conn, migrations)
 
 
-def _apply(database: Database, user_hash: Hash, *, hashes: bool) -> None:
+def _every() -> list[Migrations._Migration]:
+    """All migrations of this release, in order."""
+    with closing(sqlite3.connect(":memory:")) as empty:
+        return migrations.pending(sqlite_utils.Database(empty))
+
+
+def _pending(conn: Connection) -> list[str]:
+    """The names of the migrations that were not applied yet. Raises NewerFormatError."""
+    if isinstance(conn, sqlite3.Connection):
+        applied = {str(m.name) for m in migrations.applied(sqlite_utils.Database(conn))}
+    else:
+        applied = _applied_to_server(conn)
+    ours = [str(m.name) for m in _every()]
+    newer = sorted(applied - set(ours))
+    if newer:
+        raise NewerFormatError(
+            f"the database was written by a newer release (it has {newer[0]!r}); "
+            "upgrade rag-flywheel to open this index"
+        )
+    return [name for name in ours if name not in applied]
+
+
+def _apply(database: SqliteDatabase, user_hash: Hash, *, hashes: bool) -> None:
     with database.transaction() as conn:
         conn.create_function("user_hash", 2, lambda key, id_: user_hash(bytes.fromhex(key), id_))
         conn.create_function("query_hash", 1, query_digest, deterministic=True)
@@ -601,12 +636,41 @@ def _apply(database: Database, user_hash: Hash, *, hashes: bool) -> None:
         database.compact()  # the ids as they were are in freed bytes
 
 
-def _refuse_newer(db: sqlite_utils.Database) -> None:
-    with closing(sqlite3.connect(":memory:")) as empty:
-        ours = {m.name for m in migrations.pending(sqlite_utils.Database(empty))}
-    newer = sorted({str(m.name) for m in migrations.applied(db)} - ours)
-    if newer:
-        raise NewerFormatError(
-            f"the database was written by a newer release (it has {newer[0]!r}); "
-            "upgrade rag-flywheel to open this index"
+class _Server:
+    """What a migration takes, of a database that sqlite-utils does not know."""
+
+    def __init__(self, conn: Connection) -> None:
+        self.conn = conn
+
+    def execute(self, sql: str, values: Sequence[object] = ()) -> Rows:
+        """Run a statement."""
+        return self.conn.execute(sql, values)
+
+
+_REFUSE_CHANGE = (
+    "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION '%', TG_ARGV[0]; END $$"
+)
+
+
+def _applied_to_server(conn: Connection) -> set[str]:
+    there = conn.execute("SELECT to_regclass(?) IS NOT NULL", (MIGRATIONS,)).fetchone()
+    rows = conn.execute(f"SELECT name FROM {MIGRATIONS}") if there == (True,) else ()
+    return {str(row[0]) for row in rows}
+
+
+def _apply_to_server(database: Database) -> None:
+    """Apply what is pending, all or none; others that open the index meanwhile wait."""
+    with database.transaction() as conn:
+        conn.execute(
+            f"CREATE TABLE IF NOT EXISTS {MIGRATIONS} (id INTEGER PRIMARY KEY, migration_set TEXT, "
+            "name TEXT, applied_at TEXT)"
         )
+        conn.execute(_REFUSE_CHANGE)
+        pending = set(_pending(conn))
+        for migration in _every():
+            if migration.name in pending:
+                migration.fn(cast(Any, _Server(conn)))
+                at = datetime.now(UTC).isoformat(" ")
+                sql = f"INSERT INTO {MIGRATIONS} (migration_set, name, applied_at) VALUES (?, ?, ?)"
+                conn.execute(sql, (migrations.name, migration.name, at))

@@ -1,13 +1,12 @@
 """Notes of users to a reviewer, and the decisions on them: appended, never changed here."""
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from rag_flywheel.records import TenantScope
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import append_rows, in_chunks, scalar
+from rag_flywheel.store.connection import Connection, append_rows, in_chunks, scalar
 
 NoteKind = Literal["text", "missing"]
 Decided = Literal["accept", "reject", "undo"]
@@ -35,7 +34,7 @@ class Note:
 
 
 def append_note(
-    conn: sqlite3.Connection,
+    conn: Connection,
     *,
     seq: int,
     at: float,
@@ -49,9 +48,7 @@ def append_note(
     append_rows(conn, "notes", row)
 
 
-def waits(
-    conn: sqlite3.Connection, *, rid: int, kind: NoteKind, text: str, user_id: str | None
-) -> bool:
+def waits(conn: Connection, *, rid: int, kind: NoteKind, text: str, user_id: str | None) -> bool:
     """Whether the very same note of a user on retrieval row `rid` waits for its first decision."""
     sql = (
         "SELECT 1 FROM notes n WHERE rid = ? AND kind = ? AND text = ? AND user_id IS ? "
@@ -61,14 +58,14 @@ def waits(
 
 
 def append_decision(
-    conn: sqlite3.Connection, *, seq: int, at: float, note: int, kind: Decided, user_id: str | None
+    conn: Connection, *, seq: int, at: float, note: int, kind: Decided, user_id: str | None
 ) -> None:
     """Append the decision of a reviewer on a note."""
     row = {"seq": seq, "note": note, "decision": kind, "user_id": user_id, "at": at}
     append_rows(conn, "note_reviews", row)
 
 
-def all_notes(conn: sqlite3.Connection) -> list[Note]:
+def all_notes(conn: Connection) -> list[Note]:
     """Every note, the oldest first."""
     rows = conn.execute(
         "SELECT n.seq, n.kind, n.text, n.user_id, n.at, r.id, r.query, r.query_hash, r.tenant, r.filter, "
@@ -78,13 +75,13 @@ def all_notes(conn: sqlite3.Connection) -> list[Note]:
     return [_note(row) for row in rows]
 
 
-def was_accepted(conn: sqlite3.Connection, note: int) -> bool:
+def was_accepted(conn: Connection, note: int) -> bool:
     """Whether a note was ever accepted, undone or not."""
     sql = "SELECT 1 FROM note_reviews WHERE note = ? AND decision = 'accept' LIMIT 1"
     return scalar(conn, sql, [note]) is not None
 
 
-def last_decided(conn: sqlite3.Connection, scope: TenantScope) -> tuple[int, int] | None:
+def last_decided(conn: Connection, scope: TenantScope) -> tuple[int, int] | None:
     """(event number, note) of the last decision on a note in the scope that stands; None: there is none."""
     within, values = scope.sql("r.tenant")
     row = conn.execute(
@@ -118,7 +115,7 @@ def _note(row: tuple[Any, ...]) -> Note:
     )
 
 
-def delete_notes_of(conn: sqlite3.Connection, user: str, mine: str) -> int:
+def delete_notes_of(conn: Connection, user: str, mine: str) -> int:
     """Delete a user's notes, and all notes on their retrievals; returns how many were deleted.
 
     Their decisions on other notes stay, without their author.
@@ -132,7 +129,7 @@ def delete_notes_of(conn: sqlite3.Connection, user: str, mine: str) -> int:
     return max(deleted, 0)
 
 
-def fold_notes(conn: sqlite3.Connection, retrievals: Sequence[int]) -> None:
+def fold_notes(conn: Connection, retrievals: Sequence[int]) -> None:
     """Delete the decided notes on these retrievals, and make the others anonymous."""
     rows = list(in_chunks(conn, "SELECT seq FROM notes WHERE rid IN (%s)", retrievals))
     waits = (
@@ -143,5 +140,5 @@ def fold_notes(conn: sqlite3.Connection, retrievals: Sequence[int]) -> None:
     _drop_loose_decisions(conn)
 
 
-def _drop_loose_decisions(conn: sqlite3.Connection) -> None:
+def _drop_loose_decisions(conn: Connection) -> None:
     conn.execute("DELETE FROM note_reviews WHERE note NOT IN (SELECT seq FROM notes)")

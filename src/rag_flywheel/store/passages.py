@@ -5,7 +5,6 @@ A row is one text that a passage had, for ever: an edit ends a row and begins an
 
 import hashlib
 import json
-import sqlite3
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from msgspec import UNSET
 from rag_flywheel.checks import value_at
 from rag_flywheel.records import MetadataValue, Passage, Pids
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import append_rows, in_chunks, scalar
+from rag_flywheel.store.connection import Connection, append_rows, in_chunks, scalar
 from rag_flywheel.store.near_identical import Words, sketch
 
 _OF_ONE_TEXT = 64  # rows of the same text that are read
@@ -79,7 +78,7 @@ PRESENT = "ended IS NULL AND origin = 'index'"
 """SQL: a text is in the index now."""
 ALL_PRESENT = f"passages p INDEXED BY passages_present WHERE {PRESENT}"
 """SQL: the texts in the index now, by an index of them alone; other texts are not read."""
-_NEXT_PID = (  # numbers are not used again
+NEXT_PID = (  # numbers are not used again
     "SELECT max(coalesce((SELECT max(pid) FROM passages), 0), coalesce((SELECT seq FROM "
     "sqlite_sequence WHERE name = 'passages'), 0)) + 1"
 )
@@ -109,38 +108,38 @@ def stored_row(row: tuple[Any, ...]) -> StoredPassage:
     )
 
 
-def advance_clock(conn: sqlite3.Connection, events: int = 1) -> int:
+def advance_clock(conn: Connection, events: int = 1) -> int:
     """Take the next `events` event numbers; returns the first of them."""
     seq = scalar(conn, "UPDATE clock SET seq = seq + ? RETURNING seq", (events,))
     return column_checks.whole("clock.seq", seq) - events + 1
 
 
-def read_clock(conn: sqlite3.Connection) -> int:
+def read_clock(conn: Connection) -> int:
     """The number of the newest event."""
     return column_checks.whole("clock.seq", scalar(conn, "SELECT seq FROM clock"))
 
 
-def current_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, StoredPassage]:
+def current_by_id(conn: Connection, ids: Sequence[str]) -> dict[str, StoredPassage]:
     """The present text of each of these passage ids that is in the index."""
     sql = f"SELECT {_COLUMNS} FROM passages WHERE {PRESENT} AND id IN (%s)"
     rows = in_chunks(conn, sql, ids)
     return {stored.passage.id: stored for stored in map(stored_row, rows)}
 
 
-def pids_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, int]:
+def pids_by_id(conn: Connection, ids: Sequence[str]) -> dict[str, int]:
     """The row of the present text of each of these passage ids; no text is read."""
     rows = in_chunks(conn, f"SELECT id, pid FROM passages WHERE {PRESENT} AND id IN (%s)", ids)
     return {str(id_): int(pid) for id_, pid in rows}
 
 
-def present_with_body(conn: sqlite3.Connection, hashed: bytes, n: int) -> list[StoredPassage]:
+def present_with_body(conn: Connection, hashed: bytes, n: int) -> list[StoredPassage]:
     """The first n present texts whose words are these, given as `body_hash`."""
     sql = f"SELECT {_COLUMNS} FROM passages WHERE body_hash = ? AND {PRESENT} ORDER BY pid LIMIT ?"
     return [stored_row(row) for row in conn.execute(sql, (hashed, n))]
 
 
 def titles_and_metadata(
-    conn: sqlite3.Connection,
+    conn: Connection,
 ) -> Iterator[tuple[int, str, dict[str, MetadataValue]]]:
     """(row, title, metadata) of each present text; no text is read."""
     rows = conn.execute(f"SELECT pid, title, metadata FROM passages WHERE {PRESENT} ORDER BY pid")
@@ -148,9 +147,7 @@ def titles_and_metadata(
         yield int(pid), str(title), column_checks.metadata("passages.metadata", metadata)
 
 
-def earlier_texts(
-    conn: sqlite3.Connection, passage_id: str, text_hash: bytes
-) -> list[StoredPassage]:
+def earlier_texts(conn: Connection, passage_id: str, text_hash: bytes) -> list[StoredPassage]:
     """Earlier texts of one passage: the latest that is this very text, then the 20 latest.
 
     Texts that an application's own retriever found count as earlier ones.
@@ -176,26 +173,26 @@ class KnownRow:
 _KNOWN = f"SELECT {_COLUMNS}, {PRESENT}, born FROM passages WHERE "
 
 
-def rows_with_text(conn: sqlite3.Connection, text_hash: bytes) -> list[KnownRow]:
+def rows_with_text(conn: Connection, text_hash: bytes) -> list[KnownRow]:
     """Every row of this very text."""
     return _known(conn.execute(f"{_KNOWN} text_hash = ?", (text_hash,)))
 
 
-def rows_with_body(conn: sqlite3.Connection, body: bytes, most: int) -> list[KnownRow]:
+def rows_with_body(conn: Connection, body: bytes, most: int) -> list[KnownRow]:
     """The newest rows whose text has these words, whatever its title."""
     sql = f"{_KNOWN} body_hash = ? ORDER BY pid DESC LIMIT ?"
     return _known(conn.execute(sql, (body, most)))
 
 
 def rows_like(
-    conn: sqlite3.Connection, sketches: Sequence[Sequence[int]], bucket: int, most: int
+    conn: Connection, sketches: Sequence[Sequence[int]], bucket: int, most: int
 ) -> list[list[KnownRow]]:
     """For each sketch the rows that share the most keys with it; bucket: how many are read for each key,
     the newest."""
     keys = sorted({key for sketch in sketches for key in sketch})
     sql = (
         "SELECT value, (SELECT group_concat(pid) FROM (SELECT pid FROM sketches WHERE key = value "
-        "ORDER BY pid DESC LIMIT ?)) FROM json_each(?)"
+        "ORDER BY pid DESC LIMIT ?) newest) FROM json_each(?) each"
     )
     found = conn.execute(sql, (bucket, json.dumps(keys)))
     pids = {key: list(map(int, joined.split(","))) for key, joined in found if joined}
@@ -213,7 +210,7 @@ def _most_shared(buckets: Sequence[Sequence[int]], most: int) -> list[int]:
 
 
 def with_rows(
-    conn: sqlite3.Connection, ids: Sequence[str], texts: Sequence[bytes], bodies: Sequence[bytes]
+    conn: Connection, ids: Sequence[str], texts: Sequence[bytes], bodies: Sequence[bytes]
 ) -> tuple[set[str], set[bytes], set[bytes]]:
     """Those of these ids, text hashes and body hashes that any row has, whether it has ended or not."""
     sql = "SELECT DISTINCT {0} FROM passages WHERE {0} IN (%s)"
@@ -231,13 +228,13 @@ def _known(rows: Iterable[tuple[Any, ...]]) -> list[KnownRow]:
     ]
 
 
-def rows_of_lineage(conn: sqlite3.Connection, lineage: int) -> list[StoredPassage]:
+def rows_of_lineage(conn: Connection, lineage: int) -> list[StoredPassage]:
     """The texts in the index now that inherit the votes of a row, or are it."""
     sql = f"SELECT {_COLUMNS} FROM passages WHERE {PRESENT} AND lineage = ? ORDER BY pid"
     return [stored_row(row) for row in conn.execute(sql, (lineage,))]
 
 
-def ids_by_lineage(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[int, dict[str, int]]:
+def ids_by_lineage(conn: Connection, lineages: Sequence[int]) -> dict[int, dict[str, int]]:
     """{lineage: {id: pid}} of the texts in the index now."""
     found: dict[int, dict[str, int]] = {}
     sql = f"SELECT lineage, id, pid FROM passages WHERE {PRESENT} AND lineage IN (%s)"
@@ -246,7 +243,7 @@ def ids_by_lineage(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[in
     return found
 
 
-def pids_by_lineage(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[int, list[int]]:
+def pids_by_lineage(conn: Connection, lineages: Sequence[int]) -> dict[int, list[int]]:
     """{lineage: ascending pids} of the texts in the index now."""
     found: dict[int, list[int]] = {}
     sql = f"SELECT lineage, pid FROM passages WHERE {PRESENT} AND lineage IN (%s)"
@@ -256,7 +253,7 @@ def pids_by_lineage(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[i
 
 
 def insert(
-    conn: sqlite3.Connection,
+    conn: Connection,
     passage: Passage,
     *,
     seq: int,
@@ -269,7 +266,7 @@ def insert(
     sketched = named is None and origin == "index"
     if sketched:
         named = Named.of(Words.of(encoded_text(passage)), Words.of(passage.text))
-    pid = column_checks.whole("passages.pid", scalar(conn, _NEXT_PID))
+    pid = column_checks.whole("passages.pid", scalar(conn, NEXT_PID))
     row = {
         "pid": pid,
         "id": passage.id,
@@ -301,22 +298,24 @@ class Named:
         return cls(body.digest(), sketch(whole))
 
 
-def put_sketches(conn: sqlite3.Connection, sketches: Iterable[tuple[int, Iterable[int]]]) -> None:
+def put_sketches(conn: Connection, sketches: Iterable[tuple[int, Iterable[int]]]) -> None:
     """Store (pid, sketch of its text) of rows, by which near-identical texts are found."""
     numbers = (number for pid, keys in sketches for key in keys for number in (key, pid))
     rows = np.fromiter(numbers, dtype=np.int64).reshape(-1, 2)
     rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]  # in the order in which they are stored
     for start in range(0, len(rows), _SKETCHED):
         part = rows[start : start + _SKETCHED].tolist()
-        conn.executemany("INSERT OR IGNORE INTO sketches (key, pid) VALUES (?, ?)", part)
+        conn.executemany(
+            "INSERT INTO sketches (key, pid) VALUES (?, ?) ON CONFLICT DO NOTHING", part
+        )
 
 
-def last_pid(conn: sqlite3.Connection) -> int:
+def last_pid(conn: Connection) -> int:
     """The number of the newest row, 0: there is none."""
     return int(scalar(conn, "SELECT coalesce(max(pid), 0) FROM passages"))
 
 
-def update_in_place(conn: sqlite3.Connection, pid: int, passage: Passage, seq: int) -> None:
+def update_in_place(conn: Connection, pid: int, passage: Passage, seq: int) -> None:
     """Change the metadata of a row whose encoded text stays the same, at event `seq`."""
     conn.execute(
         "UPDATE passages SET title = ?, text = ?, metadata = ?, edited = ? WHERE pid = ?",
@@ -324,13 +323,13 @@ def update_in_place(conn: sqlite3.Connection, pid: int, passage: Passage, seq: i
     )
 
 
-def last_edit(conn: sqlite3.Connection) -> int:
+def last_edit(conn: Connection) -> int:
     """The number of the last event that changed the metadata of a text, 0: none did."""
     sql = "SELECT coalesce(max(edited), 0) FROM passages INDEXED BY passages_edited WHERE edited IS NOT NULL"
     return column_checks.whole("passages.edited", scalar(conn, sql))
 
 
-def end(conn: sqlite3.Connection, pids: Iterable[int], seq: int) -> None:
+def end(conn: Connection, pids: Iterable[int], seq: int) -> None:
     """End rows: their texts are not served from now on."""
     conn.executemany("UPDATE passages SET ended = ? WHERE pid = ?", [(seq, p) for p in pids])
 
@@ -354,14 +353,14 @@ class Tenancy:
 ONE_TENANT = Tenancy()
 
 
-def join(conn: sqlite3.Connection, lineage: int, to: int) -> None:
+def join(conn: Connection, lineage: int, to: int) -> None:
     """Let the rows of a lineage without votes or known answers, an application's own candidates too,
     inherit those of another."""
     conn.execute("UPDATE passages SET lineage = ? WHERE lineage = ?", (to, lineage))
 
 
 def pids_of_given(
-    conn: sqlite3.Connection, texts: Sequence[Passage], tenancy: Tenancy = ONE_TENANT
+    conn: Connection, texts: Sequence[Passage], tenancy: Tenancy = ONE_TENANT
 ) -> list[int]:
     """The pids of texts that an application's own retriever found; a row is begun for each new one."""
     seq, pids = read_clock(conn), list[int]()
@@ -377,7 +376,7 @@ def pids_of_given(
     return pids
 
 
-def _restore_erased(conn: sqlite3.Connection, texts: Mapping[int, Passage]) -> None:
+def _restore_erased(conn: Connection, texts: Mapping[int, Passage]) -> None:
     """Store these texts, by pid, where only their digests were left."""
     erased = "SELECT pid FROM passages WHERE pid IN (%s) AND text = '' AND origin = 'rerank'"
     for (pid,) in list(in_chunks(conn, erased, list(texts))):
@@ -389,7 +388,7 @@ def _restore_erased(conn: sqlite3.Connection, texts: Mapping[int, Passage]) -> N
 
 
 def rows_of_texts(
-    conn: sqlite3.Connection, texts: Sequence[Passage], tenancy: Tenancy = ONE_TENANT
+    conn: Connection, texts: Sequence[Passage], tenancy: Tenancy = ONE_TENANT
 ) -> list[tuple[int, int]]:
     """For each id and text, (pid, lineage) of the row whose votes are on it.
 
@@ -417,7 +416,7 @@ def rows_of_texts(
     return found
 
 
-def _lineage_elsewhere(conn: sqlite3.Connection, text: Passage, tenancy: Tenancy) -> int:
+def _lineage_elsewhere(conn: Connection, text: Passage, tenancy: Tenancy) -> int:
     """The lineage of this very text under another id; -1: there is none among the newest rows of it."""
     rows = conn.execute(
         f"SELECT {_COLUMNS} FROM passages WHERE text_hash = ? ORDER BY {PRESENT} DESC, pid DESC "
@@ -428,7 +427,7 @@ def _lineage_elsewhere(conn: sqlite3.Connection, text: Passage, tenancy: Tenancy
     return next((s.lineage for s in map(stored_row, rows) if key.of(s.passage) == own), -1)
 
 
-def fetch(conn: sqlite3.Connection, pids: Sequence[int]) -> dict[int, StoredPassage]:
+def fetch(conn: Connection, pids: Sequence[int]) -> dict[int, StoredPassage]:
     """The rows of these pids that have not ended."""
     rows = in_chunks(
         conn, f"SELECT {_COLUMNS} FROM passages WHERE ended IS NULL AND pid IN (%s)", pids
@@ -436,56 +435,56 @@ def fetch(conn: sqlite3.Connection, pids: Sequence[int]) -> dict[int, StoredPass
     return {stored.pid: stored for stored in map(stored_row, rows)}
 
 
-def rows_of(conn: sqlite3.Connection, pids: Sequence[int]) -> dict[int, StoredPassage]:
+def rows_of(conn: Connection, pids: Sequence[int]) -> dict[int, StoredPassage]:
     """The rows of these pids that are stored, whether they have ended or not."""
     found = in_chunks(conn, f"SELECT {_COLUMNS} FROM passages WHERE pid IN (%s)", pids)
     return {stored.pid: stored for stored in map(stored_row, found)}
 
 
-def present(conn: sqlite3.Connection) -> Iterator[StoredPassage]:
+def present(conn: Connection) -> Iterator[StoredPassage]:
     """Every text that is in the index now, by pid."""
     rows = conn.execute(f"SELECT {_COLUMNS} FROM passages WHERE {PRESENT} ORDER BY pid")
     return map(stored_row, rows)
 
 
-def present_after(conn: sqlite3.Connection, id_: str) -> Iterator[StoredPassage]:
+def present_after(conn: Connection, id_: str) -> Iterator[StoredPassage]:
     """The texts in the index whose ids come after this one, in the order of their ids."""
     sql = f"SELECT {_COLUMNS} FROM passages WHERE {PRESENT} AND id > ? ORDER BY id"
     return map(stored_row, conn.execute(sql, (id_,)))
 
 
-def without_vector(conn: sqlite3.Connection, revision: str) -> Iterator[StoredPassage]:
+def without_vector(conn: Connection, revision: str) -> Iterator[StoredPassage]:
     """The texts in the index now that have no vector of this encoder revision."""
     rows = conn.execute(f"SELECT {_COLUMNS} FROM {_WITHOUT_VECTOR}", (revision,))
     return map(stored_row, rows)
 
 
-def present_heirs(conn: sqlite3.Connection, lineages: Sequence[int]) -> dict[int, StoredPassage]:
+def present_heirs(conn: Connection, lineages: Sequence[int]) -> dict[int, StoredPassage]:
     """The texts in the index now, by the row whose votes each inherits; of copies the oldest."""
     sql = f"SELECT {_COLUMNS} FROM passages WHERE {PRESENT} AND lineage IN (%s) ORDER BY pid DESC"
     rows = in_chunks(conn, sql, lineages)
     return {stored.lineage: stored for stored in map(stored_row, rows)}
 
 
-def present_pids(conn: sqlite3.Connection) -> Pids:
+def present_pids(conn: Connection) -> Pids:
     """Pids of every text that is in the index now, ascending."""
     rows = conn.execute(f"SELECT pid FROM {ALL_PRESENT}")
     return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64))
 
 
-def lineages_of(conn: sqlite3.Connection, pids: Sequence[int]) -> set[int]:
+def lineages_of(conn: Connection, pids: Sequence[int]) -> set[int]:
     """The rows whose votes these texts inherit, or inherited before they ended."""
     rows = in_chunks(conn, "SELECT lineage FROM passages WHERE pid IN (%s)", pids)
     return {column_checks.whole("passages.lineage", row[0]) for row in rows}
 
 
-def inheritors(conn: sqlite3.Connection) -> list[tuple[int, int]]:
+def inheritors(conn: Connection) -> list[tuple[int, int]]:
     """(pid, lineage) of the texts in the index now that inherit the votes of another row."""
     rows = conn.execute(f"SELECT pid, lineage FROM {ALL_PRESENT} AND lineage != pid")
     return [(int(pid), column_checks.whole("passages.lineage", lineage)) for pid, lineage in rows]
 
 
-def changed_since(conn: sqlite3.Connection, seq: int) -> tuple[dict[int, int], list[int]]:
+def changed_since(conn: Connection, seq: int) -> tuple[dict[int, int], list[int]]:
     """({pid: the row whose votes it inherits} of the texts of the index begun after event `seq` and not
     ended, by pid; pids ended after it)."""
     born = conn.execute(
@@ -498,14 +497,17 @@ def changed_since(conn: sqlite3.Connection, seq: int) -> tuple[dict[int, int], l
     return lineages, [int(row[0]) for row in ended]
 
 
-def last_change(conn: sqlite3.Connection, until: int) -> int:
+def last_change(conn: Connection, until: int) -> int:
     """The number of the last event up to `until` that began or ended a text of the index."""
     sql = (
-        "SELECT max((SELECT coalesce(max(born), 0) FROM (SELECT born FROM passages WHERE born <= ? "
-        "AND origin = 'index' ORDER BY born DESC LIMIT 1)), (SELECT coalesce(max(ended), 0) FROM "
-        "passages WHERE ended <= ?))"
+        "SELECT (SELECT born FROM passages WHERE born <= ? AND origin = 'index' ORDER BY born DESC "
+        "LIMIT 1), (SELECT max(ended) FROM passages WHERE ended <= ?)"
     )
-    return column_checks.whole("passages.born", scalar(conn, sql, (until, until)))
+    born, ended = conn.execute(sql, (until, until)).fetchone()
+    return max(
+        column_checks.whole("passages.born", born or 0),
+        column_checks.whole("passages.ended", ended or 0),
+    )
 
 
 def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
@@ -513,24 +515,24 @@ def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
     return json.dumps(dict(metadata), ensure_ascii=False, sort_keys=True, allow_nan=False)
 
 
-def text_of(conn: sqlite3.Connection, pid: int) -> str | None:
+def text_of(conn: Connection, pid: int) -> str | None:
     """The encoded text of a row, whether it has ended or not."""
     row = conn.execute(f"SELECT {_COLUMNS} FROM passages WHERE pid = ?", (pid,)).fetchone()
     return None if row is None else encoded_text(stored_row(row).passage)
 
 
-def count_passages(conn: sqlite3.Connection, after: int = 0) -> int:
+def count_passages(conn: Connection, after: int = 0) -> int:
     """How many texts are in the index now that were begun after event number `after`."""
     sql = f"SELECT count(*) FROM passages WHERE {PRESENT} AND born > ?"
     return int(scalar(conn, sql, (after,)))
 
 
-def count_changes(conn: sqlite3.Connection, after: int) -> int:
+def count_changes(conn: Connection, after: int) -> int:
     """How many texts of the index were begun or ended after event number `after`."""
     sql = "SELECT count(*) FROM passages WHERE origin = 'index' AND (born > ? OR ended > ?)"
     return int(scalar(conn, sql, (after, after)))
 
 
-def count_without_vector(conn: sqlite3.Connection, revision: str) -> int:
+def count_without_vector(conn: Connection, revision: str) -> int:
     """How many texts of the index have no vector of this encoder revision."""
     return int(scalar(conn, f"SELECT count(*) FROM {_WITHOUT_VECTOR}", (revision,)))

@@ -1,15 +1,15 @@
 """Names questions by keyed hashes: who has a version but not the database cannot try guesses at them."""
 
 import hashlib
-import sqlite3
 
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.passages import query_digest
 from rag_flywheel.store.users import user_key
 
 _BYTES = 16
 
 
-def question_key(conn: sqlite3.Connection) -> bytes:
+def question_key(conn: Connection) -> bytes:
     """The key that questions of this index are hashed under, 32 bytes, derived from that of its users.
 
     Raises CorruptFileError when the index has none.

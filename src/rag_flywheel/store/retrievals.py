@@ -4,13 +4,12 @@ They are appended; only the answer an application gave is filled in later.
 """
 
 import json
-import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from rag_flywheel.records import ALL_TENANTS, QueryKey, TenantScope
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import append_rows, in_chunks, scalar
+from rag_flywheel.store.connection import Connection, append_rows, in_chunks, scalar
 from rag_flywheel.store.period import ALWAYS, Period
 from rag_flywheel.store.runs import link
 from rag_flywheel.store.users import not_opted_out
@@ -56,7 +55,7 @@ class RetrievalRecord:
     runs: Sequence[str] = ()
 
 
-def record_retrievals(conn: sqlite3.Connection, records: Iterable[RetrievalRecord]) -> None:
+def record_retrievals(conn: Connection, records: Iterable[RetrievalRecord]) -> None:
     """Append retrievals."""
     records = list(records)
     append_rows(conn, "retrievals", *map(_row, records))
@@ -78,7 +77,7 @@ def hits_text(hits: Iterable[LoggedHit]) -> str:
     return json.dumps([[h.pid, h.passage_id, h.score, h.parts] for h in hits])
 
 
-def rows_by_id(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, tuple[int, str | None]]:
+def rows_by_id(conn: Connection, ids: Sequence[str]) -> dict[str, tuple[int, str | None]]:
     """(row number, tenant as JSON) of each of these retrievals that is recorded, by its id."""
     rows = in_chunks(conn, "SELECT id, rid, tenant FROM retrievals WHERE id IN (%s)", ids)
     return {str(id_): (int(rid), read_tenant(tenant)) for id_, rid, tenant in rows}
@@ -90,7 +89,7 @@ def read_hits(text: object) -> list[LoggedHit]:
 
 
 def shown_hits(
-    conn: sqlite3.Connection, retrieval_ids: Sequence[str]
+    conn: Connection, retrieval_ids: Sequence[str]
 ) -> dict[str, tuple[int, dict[str, int]]]:
     """By retrieval id: (its row number, {passage id: pid} of the hits it showed)."""
     sql = "SELECT id, rid, hits FROM retrievals WHERE id IN (%s)"
@@ -115,7 +114,7 @@ class Shown:
     answer: str | None
 
 
-def shown(conn: sqlite3.Connection, retrieval_id: str) -> Shown | None:
+def shown(conn: Connection, retrieval_id: str) -> Shown | None:
     """The hits and the answer of a retrieval; None when none has this id."""
     row = conn.execute(
         "SELECT rid, hits, answer FROM retrievals WHERE id = ?", (retrieval_id,)
@@ -127,7 +126,7 @@ def shown(conn: sqlite3.Connection, retrieval_id: str) -> Shown | None:
 
 
 def logged_hits(
-    conn: sqlite3.Connection, retrievals: Sequence[int]
+    conn: Connection, retrievals: Sequence[int]
 ) -> dict[int, list[tuple[int, str, float]]]:
     """By row of a retrieval: (pid, passage id, score) of each hit it showed, in the order shown."""
     rows = in_chunks(conn, "SELECT rid, hits FROM retrievals WHERE rid IN (%s)", retrievals)
@@ -135,7 +134,7 @@ def logged_hits(
 
 
 def logged_scores(
-    conn: sqlite3.Connection, retrievals: Sequence[int], *, with_known: bool = True
+    conn: Connection, retrievals: Sequence[int], *, with_known: bool = True
 ) -> dict[int, list[tuple[int, float]]]:
     """By row of a retrieval: (lineage, score) of each hit it showed, in the order shown.
 
@@ -160,9 +159,7 @@ def logged_scores(
     return column_checks.complete("retrievals.rid", scores, retrievals)
 
 
-def first_retrievals(
-    conn: sqlite3.Connection, questions: Collection[QueryKey]
-) -> dict[QueryKey, int]:
+def first_retrievals(conn: Connection, questions: Collection[QueryKey]) -> dict[QueryKey, int]:
     """The row of the first retrieval of each question: no vote had changed its ranking yet."""
     rows = in_chunks(
         conn,
@@ -174,17 +171,17 @@ def first_retrievals(
     return column_checks.complete("retrievals.query_hash", first, questions)
 
 
-def explored_for(conn: sqlite3.Connection, question: QueryKey, *, newest: int) -> list[int]:
+def explored_for(conn: Connection, question: QueryKey, *, newest: int) -> list[int]:
     """The pids of the hits that were explored in the newest retrievals of a question, one a time."""
     rows = conn.execute(
         "SELECT hits FROM (SELECT hits FROM retrievals WHERE query_hash = ? AND tenant IS ? "
-        "ORDER BY rid DESC LIMIT ?) WHERE hits LIKE ?",
+        "ORDER BY rid DESC LIMIT ?) newest WHERE hits LIKE ?",
         (*question, newest, f'%"{column_checks.EXPLORED}"%'),
     )
     return [pid for (hits,) in rows for pid in column_checks.explored("retrievals.hits", hits)]
 
 
-def filters_of(conn: sqlite3.Connection, retrievals: Sequence[int]) -> dict[int, str | None]:
+def filters_of(conn: Connection, retrievals: Sequence[int]) -> dict[int, str | None]:
     """By row of a retrieval: its metadata filter as JSON, None without one."""
     rows = in_chunks(conn, "SELECT rid, filter FROM retrievals WHERE rid IN (%s)", list(retrievals))
     filters = {
@@ -194,7 +191,7 @@ def filters_of(conn: sqlite3.Connection, retrievals: Sequence[int]) -> dict[int,
 
 
 def candidates_of(
-    conn: sqlite3.Connection, retrievals: Sequence[int]
+    conn: Connection, retrievals: Sequence[int]
 ) -> dict[int, list[tuple[int, float]]]:
     """By row of a retrieval whose candidates were given: (pid, the given score) of each, in order."""
     sql = "SELECT rid, candidates FROM retrievals WHERE candidates IS NOT NULL AND rid IN (%s)"
@@ -204,14 +201,14 @@ def candidates_of(
     }
 
 
-def given_pid(conn: sqlite3.Connection, rid: int, passage_id: str) -> int | None:
+def given_pid(conn: Connection, rid: int, passage_id: str) -> int | None:
     """The pid of the candidate with this id that an application gave for a retrieval; None: of none."""
     pids = {pid for pid, _ in candidates_of(conn, [rid]).get(rid, ())}
     rows = conn.execute("SELECT pid FROM passages WHERE id = ? ORDER BY pid", (passage_id,))
     return next((int(row[0]) for row in rows if row[0] in pids), None)
 
 
-def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool:
+def set_answer(conn: Connection, retrieval_id: str, answer: str) -> bool:
     """Store the answer that an application gave from a retrieval; False when none has this id.
 
     Nothing is stored when the user who asked has opted out since.
@@ -223,19 +220,19 @@ def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool
     return bool(rows_by_id(conn, [retrieval_id]))
 
 
-def link_run(conn: sqlite3.Connection, retrieval_id: str, run: str) -> bool:
+def link_run(conn: Connection, retrieval_id: str, run: str) -> bool:
     """Store that a retrieval belongs to a run; False when none has this id. Nothing is stored when the user
     who asked has opted out since."""
     conn.execute(
-        "INSERT OR IGNORE INTO runs (run, rid) SELECT ?, rid FROM retrievals WHERE id = ? "
-        f"AND {not_opted_out('retrievals.user_id')}",
+        "INSERT INTO runs (run, rid) SELECT ?, rid FROM retrievals WHERE id = ? "
+        f"AND {not_opted_out('retrievals.user_id')} ON CONFLICT DO NOTHING",
         (run, retrieval_id),
     )
     return bool(rows_by_id(conn, [retrieval_id]))
 
 
 def query_texts(
-    conn: sqlite3.Connection, queries: Sequence[bytes], scope: TenantScope = ALL_TENANTS
+    conn: Connection, queries: Sequence[bytes], scope: TenantScope = ALL_TENANTS
 ) -> dict[bytes, str]:
     """The texts of past queries, by hash, as they were asked in the scope; "" of those whose words are
     not stored."""
@@ -250,20 +247,21 @@ def query_texts(
 
 
 def first_words(
-    conn: sqlite3.Connection, queries: Sequence[bytes], scope: TenantScope = ALL_TENANTS
+    conn: Connection, queries: Sequence[bytes], scope: TenantScope = ALL_TENANTS
 ) -> dict[QueryKey, str]:
     """The words of past questions of the scope as they were first typed by somebody who has not opted out;
     questions whose words are not stored are left out."""
     within, values = scope.sql("tenant")
     sql = (
-        "SELECT query_hash, tenant, query, min(at) FROM retrievals WHERE query_hash IN (%s) AND "
-        f"query != '' AND {not_opted_out('retrievals.user_id')}{within} GROUP BY query_hash, tenant"
-    )  # the other columns are of the row with the least time
+        "SELECT query_hash, tenant, query FROM (SELECT query_hash, tenant, query, row_number() OVER "
+        "(PARTITION BY query_hash, tenant ORDER BY at, rid) AS n FROM retrievals WHERE query_hash IN "
+        f"(%s) AND query != '' AND {not_opted_out('retrievals.user_id')}{within}) asked WHERE n = 1"
+    )
     return {
         QueryKey(read_query_hash(name), read_tenant(tenant)): column_checks.text(
             "retrievals.query", words
         )
-        for name, tenant, words, _ in in_chunks(conn, sql, queries, values)
+        for name, tenant, words in in_chunks(conn, sql, queries, values)
     }
 
 
@@ -275,7 +273,7 @@ class AnsweredBy:
     version: str | None
 
 
-def answered_by(conn: sqlite3.Connection, retrievals: Sequence[int]) -> dict[int, AnsweredBy]:
+def answered_by(conn: Connection, retrievals: Sequence[int]) -> dict[int, AnsweredBy]:
     """By row of a retrieval: its id and its version."""
     rows = in_chunks(conn, "SELECT rid, id, version FROM retrievals WHERE rid IN (%s)", retrievals)
     return {
@@ -298,7 +296,7 @@ class LastAsked:
 
 
 def last_asked(
-    conn: sqlite3.Connection,
+    conn: Connection,
     queries: Sequence[bytes],
     scope: TenantScope = ALL_TENANTS,
     period: Period = ALWAYS,
@@ -319,7 +317,7 @@ def last_asked(
     return found
 
 
-def drop_query_texts(conn: sqlite3.Connection, n: int) -> int:
+def drop_query_texts(conn: Connection, n: int) -> int:
     """Delete the words of the next n recorded questions that still have them, and of the reviews of all but
     known ones; returns of how many retrievals. Hashes and vectors stay."""
     conn.execute(
@@ -333,18 +331,18 @@ def drop_query_texts(conn: sqlite3.Connection, n: int) -> int:
     ).rowcount
 
 
-def has_query_texts(conn: sqlite3.Connection) -> bool:
+def has_query_texts(conn: Connection) -> bool:
     """Whether the words of any recorded question are stored."""
     return bool(scalar(conn, "SELECT EXISTS (SELECT 1 FROM retrievals WHERE query != '')"))
 
 
-def tenants_of(conn: sqlite3.Connection, ids: Sequence[str]) -> dict[str, str | None]:
+def tenants_of(conn: Connection, ids: Sequence[str]) -> dict[str, str | None]:
     """The tenants of retrievals, as JSON, by their ids; unknown ids are left out."""
     rows = in_chunks(conn, "SELECT id, tenant FROM retrievals WHERE id IN (%s)", ids)
     return {str(id_): read_tenant(tenant) for id_, tenant in rows}
 
 
-def count_retrievals(conn: sqlite3.Connection) -> int:
+def count_retrievals(conn: Connection) -> int:
     """How many retrievals are recorded."""
     return int(scalar(conn, "SELECT count(*) FROM retrievals"))
 
@@ -376,7 +374,7 @@ class AskedQuery:
     user_id: str | None
 
 
-def asked_since(conn: sqlite3.Connection, since: float) -> list[AskedQuery]:
+def asked_since(conn: Connection, since: float) -> list[AskedQuery]:
     """Every retrieval since a time in seconds since 1970, those that were imported first, then in the
     order of recording."""
     rows = conn.execute(
@@ -412,7 +410,7 @@ class Pair:
     hashes: tuple[bytes, bytes]
 
 
-def with_the_one_before(conn: sqlite3.Connection, retrieval_id: str) -> Pair | None:
+def with_the_one_before(conn: Connection, retrieval_id: str) -> Pair | None:
     """The pair of a retrieval and the one before it in its session.
 
     None without a session or an earlier retrieval in it, or when that one had the same words,

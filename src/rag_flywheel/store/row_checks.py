@@ -1,6 +1,5 @@
 """Checks the rows of a database, one sentence for each kind of damage; deletes unusable vectors."""
 
-import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from itertools import islice
@@ -19,7 +18,7 @@ from rag_flywheel.store.column_checks import (
     text,
     whole,
 )
-from rag_flywheel.store.database import scalar
+from rag_flywheel.store.connection import Connection, scalar
 from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.questions import query_hash, question_key
 from rag_flywheel.store.schema import schema_problems
@@ -27,7 +26,7 @@ from rag_flywheel.store.vectors import noted_revisions
 from rag_flywheel.store.votes import KINDS
 
 
-def row_problems(conn: sqlite3.Connection, revision: str | None, dim: int | None) -> list[str]:
+def row_problems(conn: Connection, revision: str | None, dim: int | None) -> list[str]:
     """Every kind of damage in the rows, with how many rows have it.
 
     revision, dim: of the encoder; None while no vector has been stored yet.
@@ -63,7 +62,7 @@ def row_problems(conn: sqlite3.Connection, revision: str | None, dim: int | None
     return problems
 
 
-def bad_vectors(conn: sqlite3.Connection, revision: str, dim: int) -> Iterator[tuple[int, str]]:
+def bad_vectors(conn: Connection, revision: str, dim: int) -> Iterator[tuple[int, str]]:
     """(row number, what is wrong) of each stored vector that cannot be used.
 
     Only vectors of this encoder revision, of the other encoders that are noted, and of those that were
@@ -82,13 +81,13 @@ def bad_vectors(conn: sqlite3.Connection, revision: str, dim: int) -> Iterator[t
                 yield rowid, str(found[0])
 
 
-def drop_vectors(conn: sqlite3.Connection, rows: list[int]) -> None:
+def drop_vectors(conn: Connection, rows: list[int]) -> None:
     """Delete these rows of vectors, which `repair` encodes again from the texts."""
     conn.executemany("DELETE FROM vectors WHERE rowid = ?", [(row,) for row in rows])
 
 
 def _table_problems(
-    conn: sqlite3.Connection, table: str, checks: Mapping[str, Callable[..., object]]
+    conn: Connection, table: str, checks: Mapping[str, Callable[..., object]]
 ) -> list[str]:
     n, first = 0, ""
     for row in conn.execute(f"SELECT {', '.join(checks)} FROM {table}"):
@@ -237,23 +236,21 @@ _REFERENCES = (
 )
 
 
-def _checks(conn: sqlite3.Connection) -> Mapping[str, Mapping[str, Callable[..., object]]]:
+def _checks(conn: Connection) -> Mapping[str, Mapping[str, Callable[..., object]]]:
     """The checks with those that take the key of the index."""
     named = partial(_check_query_hash, question_key(conn))
     more = {"query_hash, query": named}
     return {t: {**checks, **(more if t in _WITH_QUERIES else {})} for t, checks in _CHECKS.items()}
 
 
-def _check_clock(conn: sqlite3.Connection) -> None:
+def _check_clock(conn: Connection) -> None:
     seq = passages.read_clock(conn)
     newest = scalar(
         conn,
-        "SELECT max((SELECT coalesce(max(born), 0) FROM passages), "
-        "(SELECT coalesce(max(ended), 0) FROM passages), "
-        "(SELECT coalesce(max(seq), 0) FROM votes), "
-        "(SELECT coalesce(max(seq), 0) FROM answer_votes), "
-        "(SELECT coalesce(max(seq), 0) FROM golden), "
-        "(SELECT coalesce(max(seq), 0) FROM mutes))",
+        "SELECT max(n) FROM (SELECT max(born) AS n FROM passages UNION ALL "
+        "SELECT max(ended) FROM passages UNION ALL SELECT max(seq) FROM votes UNION ALL "
+        "SELECT max(seq) FROM answer_votes UNION ALL SELECT max(seq) FROM golden UNION ALL "
+        "SELECT max(seq) FROM mutes) newest",
     )
     if type(newest) is int and newest > seq:
         raise CorruptFileError(

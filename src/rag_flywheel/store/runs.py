@@ -3,27 +3,26 @@
 The id of a run is a keyed hash here; this module must not know how it is computed.
 """
 
-import sqlite3
 from collections.abc import Collection, Iterable
 
 from rag_flywheel.records import TenantScope
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import scalar
+from rag_flywheel.store.connection import Connection, scalar
 
 
-def link(conn: sqlite3.Connection, pairs: Iterable[tuple[str, int]]) -> None:
+def link(conn: Connection, pairs: Iterable[tuple[str, int]]) -> None:
     """Store pairs of a run and the row of a retrieval that belongs to it."""
-    conn.executemany("INSERT OR IGNORE INTO runs (run, rid) VALUES (?, ?)", pairs)
+    conn.executemany("INSERT INTO runs (run, rid) VALUES (?, ?) ON CONFLICT DO NOTHING", pairs)
 
 
-def count_runs(conn: sqlite3.Connection, retrieval_id: str) -> int:
+def count_runs(conn: Connection, retrieval_id: str) -> int:
     """How many runs a retrieval belongs to."""
     sql = "SELECT count(*) FROM runs JOIN retrievals USING (rid) WHERE id = ?"
     return int(scalar(conn, sql, (retrieval_id,)))
 
 
 def of_run(
-    conn: sqlite3.Connection, run: str, scope: TenantScope, n: int
+    conn: Connection, run: str, scope: TenantScope, n: int
 ) -> list[tuple[str, str | None, list[str]]]:
     """(id, tenant as JSON, the passage ids that it showed) of the n newest retrievals of a run, the newest
     first."""
@@ -43,12 +42,12 @@ def of_run(
     ]
 
 
-def unlink(conn: sqlite3.Connection, retrievals: Collection[int]) -> None:
+def unlink(conn: Connection, retrievals: Collection[int]) -> None:
     """Delete the runs of these retrievals, given by their rows."""
     conn.executemany("DELETE FROM runs WHERE rid = ?", [(rid,) for rid in retrievals])
 
 
-def unlink_user(conn: sqlite3.Connection, user: str) -> None:
+def unlink_user(conn: Connection, user: str) -> None:
     """Delete the runs of all retrievals of a user, given as a hash."""
     conn.execute(
         "DELETE FROM runs WHERE rid IN (SELECT rid FROM retrievals WHERE user_id = ?)", (user,)

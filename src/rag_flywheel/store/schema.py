@@ -10,34 +10,42 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from rag_flywheel.errors import CorruptFileError
+from rag_flywheel.store.connection import Connection
 
 if TYPE_CHECKING:
     from sqlite_utils.migrations import Migrations
 
 _Schema = dict[tuple[str, str], object]
 _OWN = re.compile(r"sqlite_(sequence|stat[134])|sqlite_autoindex_\w+", re.ASCII)
+MIGRATIONS = "_sqlite_migrations"
+"""The table that says which migrations were applied; PostgreSQL has it under the same name."""
 _RESTORE = "restore the database from a backup: it is not as this package makes it"
 
 
-def require_schema(conn: sqlite3.Connection, migrations: "Migrations") -> None:
+def require_schema(conn: Connection, migrations: "Migrations") -> None:
     """Raises CorruptFileError naming the first table, index or trigger that is not as it must be."""
     problems = schema_problems(conn, migrations)
     if problems:
         raise CorruptFileError(f"flywheel.db: {problems[0]}; {_RESTORE}")
 
 
-def require_ours(conn: sqlite3.Connection) -> None:
+def require_ours(conn: Connection) -> None:
     """Raises CorruptFileError when the database has tables, but no record of migrations in a table."""
-    rows = conn.execute("SELECT type, name FROM sqlite_master").fetchall()
-    if rows and ("table", "_sqlite_migrations") not in rows:
+    lite = isinstance(conn, sqlite3.Connection)
+    rows = conn.execute("SELECT type, name FROM sqlite_master" if lite else _POSTGRES).fetchall()
+    if rows and ("table", MIGRATIONS) not in rows:
         raise CorruptFileError(
             f"flywheel.db: it holds {rows[0][0]} {rows[0][1]!r} but no table of migrations; {_RESTORE}"
         )
 
 
-def schema_problems(conn: sqlite3.Connection, migrations: "Migrations") -> list[str]:
+def schema_problems(conn: Connection, migrations: "Migrations") -> list[str]:
     """The tables, indexes and triggers that are missing, foreign or different, one sentence each."""
-    found, expected = _schema(conn), _expected(migrations)
+    expected = _expected(migrations)
+    if isinstance(conn, sqlite3.Connection):
+        found = _schema(conn)
+    else:
+        found, expected = _postgres_schema(conn), _in_postgres(expected)
     problems = []
     for key in sorted(expected.keys() | found.keys()):
         kind, name = key
@@ -48,6 +56,16 @@ def schema_problems(conn: sqlite3.Connection, migrations: "Migrations") -> list[
         elif found[key] != expected[key]:
             problems.append(f"the {kind} {name} is not as this package makes it")
     return problems
+
+
+def expected_tables(migrations: "Migrations") -> dict[str, list[str]]:
+    """The columns of each table of an index, but for that of migrations."""
+    found = {}
+    for (kind, name), columns in _expected(migrations).items():
+        if kind == "table" and name != MIGRATIONS:
+            assert isinstance(columns, list)
+            found[name] = [str(column[0]) for column in columns]
+    return found
 
 
 @cache
@@ -76,4 +94,53 @@ def _schema(conn: sqlite3.Connection) -> _Schema:
             schema[kind, name] = [row[1:4] + row[5:] for row in rows]  # without place and default
         else:
             schema[kind, name] = plain
+    return schema
+
+
+_POSTGRES = (
+    "SELECT 'table', tablename FROM pg_tables WHERE schemaname = current_schema() "
+    "UNION ALL SELECT 'view', viewname FROM pg_views WHERE schemaname = current_schema()"
+)
+_POSTGRES_REST = (
+    "SELECT 'index', c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+    "WHERE c.relnamespace = current_schema()::regnamespace AND NOT EXISTS "
+    "(SELECT 1 FROM pg_constraint k WHERE k.conindid = i.indexrelid) UNION ALL "
+    "SELECT 'trigger', t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
+    "WHERE c.relnamespace = current_schema()::regnamespace AND NOT t.tgisinternal"
+)
+_POSTGRES_COLUMNS = (
+    "SELECT table_name, column_name, data_type FROM information_schema.columns "
+    "WHERE table_schema = current_schema() ORDER BY table_name, column_name"
+)
+_POSTGRES_TYPES = {
+    "INTEGER": "bigint",
+    "REAL": "double precision",
+    "FLOAT": "double precision",
+    "BLOB": "bytea",
+    "TEXT": "text",
+}
+
+
+def _postgres_schema(conn: Connection) -> _Schema:
+    """Tables by their columns, (name, type) in the order of names; of everything else that it is there."""
+    schema: _Schema = {(kind, name): [] for kind, name in conn.execute(_POSTGRES)}
+    for table, *column in conn.execute(_POSTGRES_COLUMNS):
+        columns = schema.setdefault(("table", table), [])
+        assert isinstance(columns, list)
+        columns.append(tuple(column))
+    return schema | dict.fromkeys(conn.execute(_POSTGRES_REST))
+
+
+def _in_postgres(expected: _Schema) -> _Schema:
+    """What PostgreSQL has in the place of what SQLite has."""
+    schema: _Schema = {}
+    for (kind, name), found in expected.items():
+        if kind != "table":
+            if MIGRATIONS not in name:  # whose table is written by hand there
+                schema[kind, name] = None
+            continue
+        assert isinstance(found, list)
+        columns = [(column[0], _POSTGRES_TYPES[column[1]]) for column in found]
+        more = [("rowid", "bigint")] if name == "vectors" else []
+        schema[kind, name] = sorted([*columns, *more])
     return schema

@@ -1,12 +1,11 @@
 """Counts the votes and known answers on texts, by lineage: which follow their text, and which are lost."""
 
-import sqlite3
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from rag_flywheel.records import AddReport
 from rag_flywheel.store import passages
-from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.connection import Connection, in_chunks
 from rag_flywheel.store.passages import StoredPassage
 
 _VOTES = (
@@ -23,18 +22,18 @@ _ANSWERS = (
 )
 
 
-def absent(conn: sqlite3.Connection, lineages: Collection[int]) -> set[int]:
+def absent(conn: Connection, lineages: Collection[int]) -> set[int]:
     """Those of these lineages that no text in the index has."""
     return set(lineages) - passages.ids_by_lineage(conn, sorted(set(lineages))).keys()
 
 
-def with_any(conn: sqlite3.Connection, lineages: Collection[int]) -> set[int]:
+def with_any(conn: Connection, lineages: Collection[int]) -> set[int]:
     """Those of these lineages that have a vote or a known answer."""
     wanted = sorted(lineages)
     return {int(row[0]) for sql in (*_VOTES, *_ANSWERS) for row in in_chunks(conn, sql, wanted)}
 
 
-def count(conn: sqlite3.Connection, lineages: Collection[int]) -> tuple[int, int]:
+def count(conn: Connection, lineages: Collection[int]) -> tuple[int, int]:
     """(votes on these lineages, pairs of a question and one of them that was ever known to answer it)."""
     wanted = sorted(lineages)
     n_votes = sum(int(row[1]) for sql in _VOTES for row in in_chunks(conn, sql, wanted))
@@ -42,14 +41,14 @@ def count(conn: sqlite3.Connection, lineages: Collection[int]) -> tuple[int, int
     return n_votes, len(answers)
 
 
-def lost_since(conn: sqlite3.Connection, seq: int) -> tuple[int, int]:
+def lost_since(conn: Connection, seq: int) -> tuple[int, int]:
     """What `count` says of the texts that ended after event number `seq` and are in the index no longer."""
     ended = conn.execute("SELECT DISTINCT lineage FROM passages WHERE ended > ?", (seq,))
     return count(conn, absent(conn, [int(row[0]) for row in ended]))
 
 
 def with_followed(
-    conn: sqlite3.Connection,
+    conn: Connection,
     report: AddReport,
     left: Iterable[StoredPassage],
     came_back: Collection[int],

@@ -1,11 +1,10 @@
 """Reads everything that was stored of what people wrote, field by field. It must not know what is looked
 for in it."""
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rag_flywheel.store.database import scalar
+from rag_flywheel.store.connection import Connection, scalar
 
 
 @dataclass(frozen=True)
@@ -16,7 +15,7 @@ class TextField:
     table: str
     column: str
     record: str
-    where: str = "1"
+    where: str = "1 = 1"
 
 
 _GIVEN, _OWN = "origin = 'rerank'", "origin = 'index'"
@@ -50,7 +49,7 @@ PASSAGES = (
 
 
 def texts_of(
-    conn: sqlite3.Connection, field: TextField, *, containing: str = ""
+    conn: Connection, field: TextField, *, containing: str = ""
 ) -> Iterator[tuple[str, str]]:
     """(record, text) of every row that has a text in this field; containing: only those that hold this."""
     sql = (
@@ -63,7 +62,7 @@ def texts_of(
     return ((str(record), str(text)) for record, text in rows)
 
 
-def count_texts(conn: sqlite3.Connection, field: TextField) -> int:
+def count_texts(conn: Connection, field: TextField) -> int:
     """How many rows have a text in this field."""
     sql = (
         f"SELECT count(*) FROM {field.table} WHERE {field.where} AND {field.column} IS NOT NULL "

@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rag_flywheel.store.connection import Connection
+
 LIMIT_S = 0.03
 """Seconds of the processor that `health` spends on rows, each time, and on hashing files."""
 WALL_S = 0.15
@@ -26,9 +28,16 @@ class Limit:
 
 
 @contextmanager
-def limited(conn: sqlite3.Connection) -> Iterator[Limit]:
-    """End the block when its statements reach the limit."""
+def limited(conn: Connection) -> Iterator[Limit]:
+    """End the block when its statements reach the limit; in a read transaction."""
     limit = Limit()
+    if not isinstance(conn, sqlite3.Connection):
+        from rag_flywheel.store.postgres import limited_statements
+
+        with limited_statements(conn, WALL_S) as was_ended:
+            yield limit
+        limit.over = was_ended()
+        return
     conn.set_progress_handler(lambda: int(limit.reached()), _STEPS)
     try:
         yield limit

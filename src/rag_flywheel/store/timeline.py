@@ -8,14 +8,13 @@ restore changes, so that a running process notices that its events are no longer
 
 import hashlib
 import secrets
-import sqlite3
 from typing import NamedTuple
 
 import numpy as np
 
 from rag_flywheel.store import column_checks, wall_clock
 from rag_flywheel.store.column_checks import HASH_BYTES
-from rag_flywheel.store.database import scalar
+from rag_flywheel.store.connection import Connection, scalar
 from rag_flywheel.store.passages import ALL_PRESENT
 
 
@@ -26,7 +25,7 @@ class Moment(NamedTuple):
     seq: int
 
 
-def read_moment(conn: sqlite3.Connection) -> Moment:
+def read_moment(conn: Connection) -> Moment:
     """The state of the database, by one small query."""
     timeline, seq = conn.execute("SELECT timeline, seq FROM clock").fetchone() or (None, None)
     return Moment(
@@ -34,7 +33,7 @@ def read_moment(conn: sqlite3.Connection) -> Moment:
     )
 
 
-def begin_timeline(conn: sqlite3.Connection) -> None:
+def begin_timeline(conn: Connection) -> None:
     """Make the events from now on others than those that any process knows."""
     conn.execute("UPDATE clock SET timeline = ?", (new_token(),))
 
@@ -44,26 +43,27 @@ def new_token() -> str:
     return secrets.token_hex(16)
 
 
-def record_build(conn: sqlite3.Connection, version: str, token: str) -> None:
+def record_build(conn: Connection, version: str, token: str) -> None:
     """Note that a version was built from this database; before it can be found on the disk."""
     conn.execute(
-        "INSERT OR REPLACE INTO builds (version, token, at) VALUES (?, ?, ?)",
+        "INSERT INTO builds (version, token, at) VALUES (?, ?, ?) "
+        "ON CONFLICT (version) DO UPDATE SET token = excluded.token, at = excluded.at",
         (version, token, wall_clock.now()),
     )
 
 
-def token_of(conn: sqlite3.Connection, version: str) -> str | None:
+def token_of(conn: Connection, version: str) -> str | None:
     """The token of a version that was built from this database; None for any other."""
     value = scalar(conn, "SELECT token FROM builds WHERE version = ?", (version,))
     return column_checks.optional_text("builds.token", value)
 
 
-def digest_now(conn: sqlite3.Connection) -> str:
+def digest_now(conn: Connection) -> str:
     """A digest of (number, text) of the passages that are in the index now."""
     return _digest(conn.execute(f"SELECT pid, text_hash FROM {ALL_PRESENT}").fetchall())
 
 
-def digest_at(conn: sqlite3.Connection, seq: int) -> str:
+def digest_at(conn: Connection, seq: int) -> str:
     """The same of those that were in the index at event number `seq`; reads every row."""
     rows = conn.execute(
         "SELECT pid, text_hash FROM passages WHERE origin = 'index' AND born <= ? "

@@ -5,11 +5,10 @@ Users are hashes here; this module must not know how they are computed.
 
 import re
 import secrets
-import sqlite3
 from collections.abc import Collection
 
 from rag_flywheel.store import column_checks, wall_clock
-from rag_flywheel.store.database import in_chunks, scalar
+from rag_flywheel.store.connection import Connection, in_chunks, scalar
 from rag_flywheel.store.event_types import ONE_TIME
 
 USER_KEY = "user_key"
@@ -21,7 +20,7 @@ def new_user_key() -> str:
     return secrets.token_hex(_KEY_BYTES)
 
 
-def user_key(conn: sqlite3.Connection) -> bytes:
+def user_key(conn: Connection) -> bytes:
     """The key of this index, 32 bytes, which a migration stored once for all processes.
 
     Raises CorruptFileError when there is none: another key would hash no user as before.
@@ -38,22 +37,23 @@ def one_time_user() -> str:
     return f"'{ONE_TIME}' || lower(hex(randomblob(16)))"
 
 
-def set_opted_out(conn: sqlite3.Connection, user: str, out: bool) -> None:
+def set_opted_out(conn: Connection, user: str, out: bool) -> None:
     """Store that a user is not to be recorded, or may be again."""
     if out:
         conn.execute(
-            "INSERT OR IGNORE INTO opted_out (user_id, at) VALUES (?, ?)", (user, wall_clock.now())
+            "INSERT INTO opted_out (user_id, at) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            (user, wall_clock.now()),
         )
     else:
         conn.execute("DELETE FROM opted_out WHERE user_id = ?", (user,))
 
 
-def has_opted_out(conn: sqlite3.Connection, user_id: str | None) -> bool:
+def has_opted_out(conn: Connection, user_id: str | None) -> bool:
     """Whether this user is not to be recorded; never without an id."""
     return user_id is not None and bool(opted_out(conn, {user_id}))
 
 
-def opted_out(conn: sqlite3.Connection, users: Collection[str]) -> set[str]:
+def opted_out(conn: Connection, users: Collection[str]) -> set[str]:
     """Those of these users that are not to be recorded."""
     rows = in_chunks(conn, "SELECT user_id FROM opted_out WHERE user_id IN (%s)", list(users))
     return {str(row[0]) for row in rows}
@@ -64,12 +64,12 @@ def not_opted_out(user: str) -> str:
     return f"NOT EXISTS (SELECT 1 FROM opted_out o WHERE o.user_id = {user})"
 
 
-def every_opted_out(conn: sqlite3.Connection) -> set[str]:
+def every_opted_out(conn: Connection) -> set[str]:
     """All users that are not to be recorded."""
     return {str(row[0]) for row in conn.execute("SELECT user_id FROM opted_out")}
 
 
-def retrievals_of_opted_out(conn: sqlite3.Connection) -> set[int]:
+def retrievals_of_opted_out(conn: Connection) -> set[int]:
     """The rows of the retrievals that users asked for who have opted out since."""
     rows = conn.execute(
         "SELECT rid FROM retrievals WHERE user_id IN (SELECT user_id FROM opted_out)"

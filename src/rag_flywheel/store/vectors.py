@@ -1,7 +1,6 @@
 """Stores vectors in SQL by text hash and encoder revision, so that no text is embedded twice."""
 
 import json
-import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 
 from rag_flywheel.records import Pids, Vectors
 from rag_flywheel.store import column_checks, journal
-from rag_flywheel.store.database import in_chunks
+from rag_flywheel.store.connection import Connection, in_chunks
 
 _TUNED = "tuned_revisions"
 _AT_ONCE = 1_000  # vectors
@@ -23,7 +22,7 @@ _SAMPLED = 64  # of more are looked up first, to see whether they lie together
 
 
 def read_vectors(
-    conn: sqlite3.Connection, hashes: Sequence[bytes], revision: str, dim: int
+    conn: Connection, hashes: Sequence[bytes], revision: str, dim: int
 ) -> dict[bytes, Vectors]:
     """Stored vectors, float32 (dim,), by text hash. Raises CorruptFileError."""
     sql = "SELECT text_hash, vector FROM vectors WHERE text_hash IN (%s) AND revision = ?"
@@ -32,7 +31,7 @@ def read_vectors(
 
 
 def fill_vectors(
-    conn: sqlite3.Connection, hashes: Sequence[bytes], revision: str, rows: Vectors
+    conn: Connection, hashes: Sequence[bytes], revision: str, rows: Vectors
 ) -> list[bytes]:
     """Put the stored vector of the text hashes[i] into rows[i]; returns the hashes that have none.
 
@@ -55,7 +54,7 @@ def fill_vectors(
 
 
 def _fill_by_hash(
-    conn: sqlite3.Connection,
+    conn: Connection,
     hashes: Sequence[bytes],
     row_of: Mapping[bytes, int],
     revision: str,
@@ -66,9 +65,7 @@ def _fill_by_hash(
     return _filled(in_chunks(conn, sql, hashes, (revision,)), hashes, row_of, rows)
 
 
-def _span(
-    conn: sqlite3.Connection, row_of: Mapping[bytes, int], revision: str
-) -> tuple[int, int] | None:
+def _span(conn: Connection, row_of: Mapping[bytes, int], revision: str) -> tuple[int, int] | None:
     """(first, last) place in the file between which nearly all of these vectors lie, as some of them
     say; None: as many others lie between them, or none of the some is stored."""
     some = list(islice(row_of, 0, None, len(row_of) // _SAMPLED))
@@ -83,7 +80,7 @@ def _span(
 
 
 def _fill_in_span(
-    conn: sqlite3.Connection,
+    conn: Connection,
     span: tuple[int, int],
     row_of: Mapping[bytes, int],
     revision: str,
@@ -96,7 +93,7 @@ def _fill_in_span(
 
 
 def _fill_by_place(
-    conn: sqlite3.Connection, row_of: Mapping[bytes, int], revision: str, rows: Vectors
+    conn: Connection, row_of: Mapping[bytes, int], revision: str, rows: Vectors
 ) -> list[bytes]:
     """`fill_vectors` in the order in which they lie in the file."""
     key = "SELECT rowid, text_hash FROM vectors WHERE text_hash IN (%s) AND revision = ?"
@@ -145,27 +142,23 @@ def _fill_repeated(hashes: Sequence[bytes], row_of: Mapping[bytes, int], rows: V
             rows[i] = rows[row_of[h]]
 
 
-def hashes_with_vector(
-    conn: sqlite3.Connection, hashes: Sequence[bytes], revision: str
-) -> set[bytes]:
+def hashes_with_vector(conn: Connection, hashes: Sequence[bytes], revision: str) -> set[bytes]:
     """Which of these texts have a stored vector."""
     sql = "SELECT text_hash FROM vectors WHERE text_hash IN (%s) AND revision = ?"
     rows = in_chunks(conn, sql, hashes, (revision,))
     return {bytes(row[0]) for row in rows}
 
 
-def put_vectors(
-    conn: sqlite3.Connection, hashes: Sequence[bytes], vectors: Vectors, revision: str
-) -> None:
+def put_vectors(conn: Connection, hashes: Sequence[bytes], vectors: Vectors, revision: str) -> None:
     """Store vectors under (text hash, encoder revision); those already there stay."""
     rows = zip(hashes, (v.tobytes() for v in np.ascontiguousarray(vectors)), strict=True)
     conn.executemany(
-        "INSERT OR IGNORE INTO vectors (text_hash, vector, revision) VALUES (?, ?, ?)",
+        "INSERT INTO vectors (text_hash, vector, revision) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         [(h, v, revision) for h, v in rows],
     )
 
 
-def noted_revisions(conn: sqlite3.Connection) -> set[str]:
+def noted_revisions(conn: Connection) -> set[str]:
     """The revisions of tuned encoders that vectors are stored under."""
     text = journal.read_meta(conn, _TUNED)
     names = [] if text is None else column_checks.parsed(f"meta {_TUNED!r}", text)
@@ -174,13 +167,13 @@ def noted_revisions(conn: sqlite3.Connection) -> set[str]:
     return set(names)
 
 
-def note_revision(conn: sqlite3.Connection, revision: str) -> None:
+def note_revision(conn: Connection, revision: str) -> None:
     """Note that vectors are stored under the revision of a tuned encoder."""
     names = noted_revisions(conn) | {revision}
     journal.write_meta(conn, _TUNED, json.dumps(sorted(names)))
 
 
-def drop_revisions(conn: sqlite3.Connection, revisions: Collection[str]) -> int:
+def drop_revisions(conn: Connection, revisions: Collection[str]) -> int:
     """Delete the vectors of these tuned encoders; returns how many."""
     names = noted_revisions(conn) - set(revisions)
     journal.write_meta(conn, _TUNED, json.dumps(sorted(names)))
@@ -188,14 +181,14 @@ def drop_revisions(conn: sqlite3.Connection, revisions: Collection[str]) -> int:
     return sum(conn.execute(sql, (revision,)).rowcount for revision in sorted(revisions))
 
 
-def drop_some(conn: sqlite3.Connection, revision: str, most: int) -> int:
+def drop_some(conn: Connection, revision: str, most: int) -> int:
     """Delete at most so many vectors of an encoder; returns how many."""
     some = "SELECT rowid FROM vectors WHERE revision = ? LIMIT ?"
     deleted = conn.execute(f"DELETE FROM vectors WHERE rowid IN ({some})", (revision, most))
     return int(deleted.rowcount)
 
 
-def drop_query_vectors(conn: sqlite3.Connection, queries: Sequence[bytes]) -> None:
+def drop_query_vectors(conn: Connection, queries: Sequence[bytes]) -> None:
     """Delete those vectors of these query hashes that no stored question has any more.
 
     A query and a passage never have the same hash, since the kind is part of what is hashed.
@@ -209,9 +202,7 @@ def drop_query_vectors(conn: sqlite3.Connection, queries: Sequence[bytes]) -> No
     )
 
 
-def present_vectors(
-    conn: sqlite3.Connection, revision: str, dim: int
-) -> Iterator[tuple[Pids, Vectors]]:
+def present_vectors(conn: Connection, revision: str, dim: int) -> Iterator[tuple[Pids, Vectors]]:
     """The present texts of the index that have a vector, as (pids ascending, float32 (n, dim)).
 
     They come part by part, so that they need not all be in memory.
@@ -227,7 +218,7 @@ def present_vectors(
 
 
 def some_vectors(
-    conn: sqlite3.Connection, pids: Sequence[int], revision: str, dim: int
+    conn: Connection, pids: Sequence[int], revision: str, dim: int
 ) -> tuple[Pids, Vectors]:
     """(pids ascending, float32 (n, dim)) of these texts, which must all have a vector."""
     sql = (

@@ -5,15 +5,14 @@ for a ranking.
 """
 
 import heapq
-import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from rag_flywheel.records import ALL_TENANTS, PastVotes, Signal, TenantScope, Verdict
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.database import append_rows, in_chunks, scalar
+from rag_flywheel.store.connection import Connection, append_rows, in_chunks, scalar
 from rag_flywheel.store.event_types import ONE_TIME, Kind, VoteEvent
 from rag_flywheel.store.mutes import not_muted
 from rag_flywheel.store.retrievals import read_query_hash, read_query_hashes, read_tenant
@@ -32,9 +31,7 @@ class NewVote:
     source: str | None = None
 
 
-def append_votes(
-    conn: sqlite3.Connection, votes: Sequence[NewVote], *, first_seq: int, at: float
-) -> None:
+def append_votes(conn: Connection, votes: Sequence[NewVote], *, first_seq: int, at: float) -> None:
     """Append votes under consecutive event numbers from `first_seq`."""
     rows = (
         (seq, at, v.rid, v.pid, v.verdict, v.user_id, v.reason, v.trust, v.source)
@@ -71,7 +68,7 @@ EVENTS = ("votes", "answer_votes")
 """The tables of votes; both have the columns seq, rid, verdict, user_id and at."""
 
 
-def votes_until(conn: sqlite3.Connection, last: int) -> Iterator[VoteEvent]:
+def votes_until(conn: Connection, last: int) -> Iterator[VoteEvent]:
     """Every vote up to event number `last`, in order."""
     rows = (
         conn.execute(sql + "v.seq <= ? ORDER BY v.seq, p.pid", (last,)) for sql in _SELECT_VOTES
@@ -79,9 +76,7 @@ def votes_until(conn: sqlite3.Connection, last: int) -> Iterator[VoteEvent]:
     return heapq.merge(*(map(_vote, each) for each in rows), key=lambda vote: vote.seq)
 
 
-def votes_on_queries(
-    conn: sqlite3.Connection, queries: Sequence[bytes], last: int
-) -> list[VoteEvent]:
+def votes_on_queries(conn: Connection, queries: Sequence[bytes], last: int) -> list[VoteEvent]:
     """Every vote up to event number `last` on these queries, in order."""
     where = "r.query_hash IN (%s) AND v.seq <= ? ORDER BY v.seq, p.pid"
     rows = (
@@ -90,16 +85,14 @@ def votes_on_queries(
     return sorted(map(_vote, rows), key=lambda vote: vote.seq)
 
 
-def votes_on_retrievals(conn: sqlite3.Connection, retrievals: Sequence[int]) -> list[VoteEvent]:
+def votes_on_retrievals(conn: Connection, retrievals: Sequence[int]) -> list[VoteEvent]:
     """Every vote on these retrieval rows, in order."""
     where = "v.rid IN (%s) ORDER BY v.seq, p.pid"
     rows = (row for sql in _SELECT_VOTES for row in in_chunks(conn, sql + where, list(retrievals)))
     return sorted(map(_vote, rows), key=lambda vote: vote.seq)
 
 
-def questions_voted_on(
-    conn: sqlite3.Connection, after: int, last: int
-) -> dict[str | None, list[bytes]]:
+def questions_voted_on(conn: Connection, after: int, last: int) -> dict[str | None, list[bytes]]:
     """The questions that got votes after event number `after`, up to `last`: distinct hashes by tenant,
     in the order of their first votes."""
     each = " UNION ALL ".join(
@@ -123,7 +116,7 @@ _BY_NUMBER = (
 
 
 def votes_by_number(
-    conn: sqlite3.Connection,
+    conn: Connection,
     numbers: Sequence[int],
     weights: Mapping[Kind, float],
     scope: TenantScope = ALL_TENANTS,
@@ -168,7 +161,7 @@ def votes_by_number(
 
 
 def count_of_voice(
-    conn: sqlite3.Connection,
+    conn: Connection,
     user_id: str | None,
     rid: int,
     *,
@@ -182,6 +175,20 @@ def count_of_voice(
     """
     sql = _COUNTING[corrections, user_id is None]
     return int(scalar(conn, sql, {"since": since, "until": until, "user": user_id, "rid": rid}))
+
+
+def count_of_users(
+    conn: Connection, users: Sequence[str], *, since: float, until: float
+) -> Counter[str]:
+    """How many votes each of these users gave between two times; corrections are none."""
+    found: Counter[str] = Counter()
+    for table, kinds in (("votes", ""), ("answer_votes", " AND kind != 'correction'")):
+        sql = (
+            f"SELECT user_id, count(*) FROM {table} WHERE user_id IN (%s) AND at > ? AND at <= ?{kinds} "
+            "GROUP BY user_id"
+        )
+        found.update({str(user): int(n) for user, n in in_chunks(conn, sql, users, (since, until))})
+    return found
 
 
 def _counting(*, corrections: bool, anonymous: bool) -> str:
@@ -217,7 +224,7 @@ class CastByUser:
     over: int
 
 
-def cast_by_user(conn: sqlite3.Connection) -> dict[str, CastByUser]:
+def cast_by_user(conn: Connection) -> dict[str, CastByUser]:
     """The votes of each user who has an id, by it."""
     every = " UNION ALL ".join(
         f"SELECT v.user_id AS user_id, r.query_hash AS query, v.trust AS trust FROM {table} v "
@@ -225,7 +232,8 @@ def cast_by_user(conn: sqlite3.Connection) -> dict[str, CastByUser]:
         for table in EVENTS
     )
     rows = conn.execute(
-        f"SELECT user_id, count(*), count(DISTINCT query), sum(trust <= 0.0) FROM ({every}) "
+        f"SELECT user_id, count(*), count(DISTINCT query), sum(CASE WHEN trust <= 0.0 THEN 1 ELSE 0 END) "
+        f"FROM ({every}) cast_votes "
         f"WHERE user_id NOT LIKE '{ONE_TIME}%' GROUP BY user_id ORDER BY user_id"
     )
     return {
@@ -234,7 +242,7 @@ def cast_by_user(conn: sqlite3.Connection) -> dict[str, CastByUser]:
     }
 
 
-def queries_of_users(conn: sqlite3.Connection, users: Sequence[str]) -> list[bytes]:
+def queries_of_users(conn: Connection, users: Sequence[str]) -> list[bytes]:
     """Hashes of the queries that these users voted on."""
     found: set[bytes] = set()
     for table in EVENTS:
@@ -246,7 +254,7 @@ def queries_of_users(conn: sqlite3.Connection, users: Sequence[str]) -> list[byt
     return sorted(found)
 
 
-def count_votes(conn: sqlite3.Connection, after: int = 0) -> int:
+def count_votes(conn: Connection, after: int = 0) -> int:
     """How many votes, on hits or on answers, came after event number `after`."""
     each = " + ".join(f"(SELECT count(*) FROM {table} WHERE seq > :after)" for table in EVENTS)
     return int(scalar(conn, f"SELECT {each}", {"after": after}))
@@ -286,13 +294,13 @@ def _kind(value: object) -> Kind:
     return cast(Kind, value)
 
 
-def replace_trusts(conn: sqlite3.Connection, trusts: Mapping[str, float]) -> None:
+def replace_trusts(conn: Connection, trusts: Mapping[str, float]) -> None:
     """Store these factors by kind of signal, and delete all others."""
     conn.execute("DELETE FROM trusts")
     append_rows(conn, "trusts", *({"kind": k, "trust": t} for k, t in trusts.items()))
 
 
-def stored_trusts(conn: sqlite3.Connection) -> dict[str, float]:
+def stored_trusts(conn: Connection) -> dict[str, float]:
     """The factors that are stored, by kind of signal."""
     rows = conn.execute("SELECT kind, trust FROM trusts ORDER BY kind")
     return {
@@ -301,7 +309,7 @@ def stored_trusts(conn: sqlite3.Connection) -> dict[str, float]:
     }
 
 
-def has_signals(conn: sqlite3.Connection) -> bool:
+def has_signals(conn: Connection) -> bool:
     """Whether any signal, or any trust in one, is stored."""
     sql = (
         "SELECT EXISTS (SELECT 1 FROM answer_votes WHERE kind NOT IN ('answer', 'correction')) "
@@ -324,9 +332,7 @@ class NewAnswerVote:
     source: str | None = None
 
 
-def append_answer_vote(
-    conn: sqlite3.Connection, new: NewAnswerVote, *, seq: int, at: float
-) -> None:
+def append_answer_vote(conn: Connection, new: NewAnswerVote, *, seq: int, at: float) -> None:
     """Append a vote on an answer under an event number."""
     row = {"seq": seq, "at": at, **vars(new)}
     credits = row.pop("credits")
@@ -334,7 +340,7 @@ def append_answer_vote(
     append_rows(conn, "credits", *({"seq": seq, "pid": p, "credit": c} for p, c in credits.items()))
 
 
-def named_before(conn: sqlite3.Connection, rid: int, user_id: str | None) -> list[int]:
+def named_before(conn: Connection, rid: int, user_id: str | None) -> list[int]:
     """Pids that a user has named as the answer of retrieval row `rid`."""
     rows = conn.execute(
         "SELECT DISTINCT c.pid FROM answer_votes v JOIN credits c ON c.seq = v.seq "
@@ -344,7 +350,7 @@ def named_before(conn: sqlite3.Connection, rid: int, user_id: str | None) -> lis
     return [int(row[0]) for row in rows]
 
 
-def drop_loose_credits(conn: sqlite3.Connection) -> None:
+def drop_loose_credits(conn: Connection) -> None:
     """Delete the credits of events that are no longer stored."""
     conn.execute(
         "DELETE FROM credits WHERE NOT EXISTS "
@@ -352,11 +358,11 @@ def drop_loose_credits(conn: sqlite3.Connection) -> None:
     )
 
 
-def waiting(conn: sqlite3.Connection, after: int) -> tuple[int, float]:
+def waiting(conn: Connection, after: int) -> tuple[int, float]:
     """(how many votes came after an event, when the first of them did, in seconds since 1970 UTC)."""
     n, first = conn.execute(
         "SELECT count(*), min(at) FROM (SELECT at FROM votes WHERE seq > ? UNION ALL "
-        "SELECT at FROM answer_votes WHERE seq > ?)",
+        "SELECT at FROM answer_votes WHERE seq > ?) newer",
         (after, after),
     ).fetchone()
     return int(n), column_checks.seconds("votes.at", first) if n else 0.0
@@ -372,7 +378,7 @@ class AnswerVerdict:
     answer: str
 
 
-def answer_verdicts(conn: sqlite3.Connection, last: int) -> Iterator[AnswerVerdict]:
+def answer_verdicts(conn: Connection, last: int) -> Iterator[AnswerVerdict]:
     """Every verdict on an answer whose text is stored, up to event number `last`, in order."""
     columns = _COLUMNS.replace("p.lineage", "v.rid")
     rows = conn.execute(
@@ -389,7 +395,7 @@ def answer_verdicts(conn: sqlite3.Connection, last: int) -> Iterator[AnswerVerdi
         )
 
 
-def credited(conn: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, list[int]]:
+def credited(conn: Connection, numbers: Sequence[int]) -> dict[int, list[int]]:
     """By number of a vote on an answer: the lineages of the texts that have a part in it."""
     found: dict[int, list[int]] = defaultdict(list)
     sql = (

@@ -3,9 +3,7 @@
 Questions whose words are not stored do not wait, since nothing can embed them.
 """
 
-import sqlite3
-
-from rag_flywheel.store.database import scalar
+from rag_flywheel.store.connection import Connection, scalar
 from rag_flywheel.store.golden import query_texts
 from rag_flywheel.store.retrievals import read_query_hash
 from rag_flywheel.store.votes import EVENTS
@@ -19,13 +17,13 @@ _WAITING = (
 )
 
 
-def waiting_questions(conn: sqlite3.Connection, revision: str) -> dict[bytes, str]:
+def waiting_questions(conn: Connection, revision: str) -> dict[bytes, str]:
     """The texts of the questions with votes that have no vector of an encoder of queries, by hash."""
     rows = conn.execute(_WAITING, {"after": 0, "revision": revision})
     return query_texts(conn, [read_query_hash(row[0]) for row in rows])
 
 
-def count_waiting(conn: sqlite3.Connection, revision: str, after: int) -> int:
+def count_waiting(conn: Connection, revision: str, after: int) -> int:
     """How many questions with votes after event number `after` have no vector of an encoder of queries."""
-    sql = f"SELECT count(*) FROM ({_WAITING})"
+    sql = f"SELECT count(*) FROM ({_WAITING}) waiting"
     return int(scalar(conn, sql, {"after": after, "revision": revision}))

@@ -11,6 +11,7 @@ from pathlib import Path
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import NewerFormatError
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.sqlite import SqliteDatabase
 
 _MIGRATIONS = (
     """
@@ -40,7 +41,7 @@ def open_file(path: Path) -> Database:
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         make_private(path)  # what tokens are signed with is in it
-    database = Database(path)
+    database = SqliteDatabase(path)
     try:
         with database.transaction(durable=True) as conn:
             (had,) = conn.execute("PRAGMA user_version").fetchone()

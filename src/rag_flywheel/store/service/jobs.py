@@ -3,13 +3,13 @@
 import json
 import os
 import secrets
-import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from rag_flywheel.errors import InputError, LockedError, UnknownIdError, quoted
 from rag_flywheel.store import wall_clock
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 
 JobKind: TypeAlias = Literal["refresh", "forget"]
@@ -139,7 +139,7 @@ def end(
 
 
 def _end(
-    conn: sqlite3.Connection,
+    conn: Connection,
     id_: str,
     state: JobState,
     result: object = None,
@@ -152,12 +152,12 @@ def _end(
     )
 
 
-def _rows(conn: sqlite3.Connection, where: str, value: str) -> list[tuple[Any, ...]]:
+def _rows(conn: Connection, where: str, value: str) -> list[tuple[Any, ...]]:
     sql = f"SELECT {_COLUMNS} FROM jobs WHERE {where} ORDER BY number DESC"
     return list(conn.execute(sql, (value,)))
 
 
-def _settled(conn: sqlite3.Connection, row: tuple[Any, ...], lives: Lives, now: float) -> Job:
+def _settled(conn: Connection, row: tuple[Any, ...], lives: Lives, now: float) -> Job:
     """The job of a row, which has ended when its process is gone."""
     job, cancelled, pid = _job(*row), row[-2], row[-1]
     begins = job.state == "waiting" and pid is None and now - job.created < _BEGIN_S

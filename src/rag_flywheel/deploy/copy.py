@@ -1,0 +1,59 @@
+"""Copies an index to a new folder, with its database in SQLite or on a server, whichever it was in.
+
+What is copied is one state of the index, with the live version: the same passages, votes, judgments and
+parameters, and so the same order of hits.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from rag_flywheel.deploy.backup import back_up
+from rag_flywheel.deploy.restore import restore
+from rag_flywheel.disk import disk_errors
+from rag_flywheel.errors import InputError
+from rag_flywheel.records import CopyReport
+from rag_flywheel.store.copies import put_on_server
+from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.migrations import Hash, migrate
+from rag_flywheel.store.place import prepare, require_own
+from rag_flywheel.store.postgres import Address, PostgresDatabase
+
+
+def copy_index(
+    root: Path, database: Database, dest: Path, address: Address | None, *, user_hash: Hash
+) -> CopyReport:
+    """Copy the index to `dest`, a new or empty folder, and its database to a server, or None: into it.
+
+    The index goes on being used; what is added meanwhile is not in the copy. user_hash: as `migrate` takes
+    it. Raises InputError, CorruptFileError, StorageError; nothing is left of a copy that failed but empty
+    tables.
+    """
+    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
+        raise InputError(f"{dest} is there already; expected a new or empty folder")
+    with disk_errors(dest.parent):
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".copy-", dir=dest.parent.resolve()) as aside:
+            saved, staged = Path(aside) / "backup", Path(aside) / "index"
+            report = back_up(root, database, saved)
+            restore(saved, staged, user_hash=user_hash)
+            if address is not None:
+                _move_to_server(staged, address, user_hash)
+            if dest.exists():
+                dest.rmdir()
+            shutil.move(staged, dest)
+    where = str(dest) if address is None else str(address)
+    return CopyReport(where, str(dest), report.seq, report.version)
+
+
+def _move_to_server(folder: Path, address: Address, user_hash: Hash) -> None:
+    """Store the database of an index folder that nobody uses on a server instead."""
+    database = PostgresDatabase(address, folder)
+    try:
+        prepare(folder, database)
+        migrate(database, user_hash)
+        put_on_server(folder / FILE_NAME, database)
+        require_own(folder, database)
+    finally:
+        database.close()
+    (folder / FILE_NAME).unlink()

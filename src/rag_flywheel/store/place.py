@@ -1,0 +1,127 @@
+"""Where the store of an index folder is: in the SQLite file there, or on the server that a file there names.
+
+The versions of an index lie in one folder, whichever it is: the folder and the store know each other by a
+token, so that two folders do not build versions of the same store without knowing of each other.
+"""
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag_flywheel.disk import read_bytes, replace_text
+from rag_flywheel.errors import CorruptFileError, InputError, StorageError
+from rag_flywheel.store import journal
+from rag_flywheel.store.database import FILE_NAME, Database
+from rag_flywheel.store.postgres import Address, PostgresDatabase
+from rag_flywheel.store.sqlite import SqliteDatabase
+
+if TYPE_CHECKING:
+    from rag_flywheel.store.migrations import Hash
+
+LINK = "STORE"
+_MOST_BYTES = 2_000
+FOLDER = "folder"
+"""The key of the token among what the store notes; it is in no copy."""
+
+
+def is_linked(root: Path) -> bool:
+    """Whether the store of the index folder at `root` is on a server."""
+    return (root / LINK).exists()
+
+
+def open_database(
+    root: Path, *, read_only: bool = False, address: Address | None = None
+) -> Database:
+    """The store of the index folder at `root`, not yet connected to.
+
+    address: where it is, if it is on a server; None: what the folder says. Raises InputError, StorageError.
+    """
+    if address is None and not is_linked(root):
+        return SqliteDatabase(root / FILE_NAME, read_only=read_only)
+    known = _read(root)[0] if is_linked(root) else None
+    if address is None:
+        assert known is not None
+        return PostgresDatabase(known, root, read_only=read_only)
+    if known is not None and known.url != address.url:
+        raise InputError(
+            f"{root} holds the versions of the index at {known}, not of that at {address}; give another "
+            "folder for this one"
+        )
+    if (root / FILE_NAME).exists():
+        raise InputError(
+            f"{root} holds an index in SQLite, {FILE_NAME}; give another folder, or copy that index to the "
+            "server by `rag-flywheel copy`"
+        )
+    return PostgresDatabase(address, root, read_only=read_only)
+
+
+def check_server(root: Path, address: Address) -> None:
+    """Raises StorageError when the server of an address does not answer."""
+    database = open_database(root, address=address)
+    try:
+        with database.reading():
+            pass
+    finally:
+        database.close()
+
+
+def open_store(
+    root: Path, user_hash: "Hash", *, read_only: bool = False, address: Address | None = None
+) -> Database:
+    """The store of the index folder at `root`, with the tables of this release.
+
+    user_hash: as `migrate` takes it. Raises InputError, StorageError.
+    """
+    from rag_flywheel.store.migrations import (  # sqlite-utils takes 50 ms to load
+        migrate,
+        require_migrated,
+    )
+
+    database = open_database(root, read_only=read_only, address=address)
+    try:
+        if isinstance(database, PostgresDatabase) and not read_only:
+            prepare(root, database)
+        if read_only:
+            require_migrated(database)
+        else:
+            migrate(database, user_hash)
+        if isinstance(database, PostgresDatabase):
+            require_own(root, database)
+        return database
+    except BaseException:
+        database.close()
+        raise
+
+
+def prepare(root: Path, database: PostgresDatabase) -> None:
+    """Let a folder know where its store is, and have the schema there. Raises StorageError."""
+    database.make_schema()
+    if not is_linked(root):
+        replace_text(root / LINK, f"{database.address.url}\n{secrets.token_hex(16)}\n")
+
+
+def require_own(root: Path, database: PostgresDatabase) -> None:
+    """Raises StorageError when the versions of the index lie in another folder; the tables must be there."""
+    token = _read(root)[1]
+    with database.reading() as conn:
+        known = journal.read_meta(conn, FOLDER)
+    if known is None and not database.read_only:
+        with database.transaction() as conn:
+            known = journal.read_meta(conn, FOLDER)
+            if known is None:
+                journal.write_meta(conn, FOLDER, known := token)
+    if known != token:
+        raise StorageError(
+            f"the versions of the index at {database.address} lie in another folder than {root}; open it "
+            "with that folder. Where that is lost, `rag-flywheel copy` the index to another schema"
+        )
+
+
+def _read(root: Path) -> tuple[Address, str]:
+    path = root / LINK
+    lines = read_bytes(path, most=_MOST_BYTES).decode("utf-8", "replace").splitlines()
+    if len(lines) != 2:
+        raise CorruptFileError(
+            f"{path} holds {len(lines)} lines; expected the URL of a PostgreSQL database and a token"
+        )
+    return Address.of(lines[0]), lines[1]

