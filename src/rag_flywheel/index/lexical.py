@@ -23,21 +23,19 @@ from rag_flywheel.disk import (
     write_arrays,
 )
 from rag_flywheel.errors import counted
-from rag_flywheel.index.bm25 import LexicalScores, WordScores, add_column, idf_of
+from rag_flywheel.index.bm25 import LexicalScores, WordScores, add_column
 from rag_flywheel.index.char_ngrams import CharNgrams
-from rag_flywheel.index.compounds import Compounds, parts_of
+from rag_flywheel.index.compounds import Compounds
 from rag_flywheel.index.languages import COMPOUNDING
 from rag_flywheel.index.parts import DERIVED_FOLDER as DERIVED_FOLDER
 from rag_flywheel.index.spans import by_first_use, rows_at
 from rag_flywheel.index.spare import SpareArrays
-from rag_flywheel.index.statistics import MOST_PAIRS
+from rag_flywheel.index.statistics import VersionStatistics
 from rag_flywheel.index.texts import Texts
 from rag_flywheel.index.tokenizer import (
     TokenIds,
     Tokenizer,
-    is_character,
     tokenizer_of,
-    words_of_query,
 )
 from rag_flywheel.index.tokenizer import tokenize as tokenize
 from rag_flywheel.index.word_files import StoredWords, load_texts, save_texts
@@ -52,7 +50,7 @@ _LANGUAGE = "language.json"
 
 
 @dataclass(frozen=True, eq=False)
-class LexicalIndex:
+class LexicalIndex(VersionStatistics):
     """BM25 over the texts at positions 0..n-1, and the token ids of each, in order."""
 
     bm25: WordScores
@@ -203,43 +201,6 @@ class LexicalIndex:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def query_words(self, text: str) -> list[str]:
-        """The words of a query in order, with those that stand for the parts of a compound, and the
-        pairs of the index that stand for a single character."""
-        return words_of_query(text, self.tokenizer, self._pairs, self._parts)
-
-    def _pairs(self, sign: str) -> Sequence[str]:
-        return self._pairs_of.get(sign, ())
-
-    def _parts(self, word: str) -> Sequence[str]:
-        if self.tokenizer.language not in COMPOUNDING:
-            return ()
-        return parts_of(word, self.vocabulary, self.tokenizer.stem)
-
-    @cached_property
-    def _pairs_of(self) -> Mapping[str, Sequence[str]]:
-        """By character of a script without blanks, the pairs with it that most texts have."""
-        found: dict[str, list[str]] = {}
-        n_with = np.diff(self.bm25.starts)
-        for word in self.vocabulary:
-            if len(word) == 2 and not word.isascii() and is_character(word[0]):
-                for sign in set(word):
-                    found.setdefault(sign, []).append(word)
-        for sign, pairs in found.items():
-            pairs.sort(key=lambda pair: (-n_with[self.vocabulary[pair]], pair))
-            found[sign] = pairs[:MOST_PAIRS]
-        return found
-
-    def compounds_with(self, word: str) -> list[str]:
-        """The words of the vocabulary that are compounds with this one."""
-        if not len(self.compounds.ids) or (number := self.vocabulary.get(word)) is None:
-            return []
-        return [self._words[i] for i in self.compounds.having(number).tolist()]
-
-    @cached_property
-    def _words(self) -> Sequence[str]:
-        return list(self.vocabulary)
-
     def scores(self, words: Sequence[str]) -> LexicalScores:
         """float32 (n,): BM25 of every text for the query's words (a repeated word counts again)."""
         scores = np.zeros(len(self), dtype=np.float32)
@@ -286,20 +247,14 @@ class LexicalIndex:
         """Mean number of tokens in a title; 0.0 when there is none."""
         return float(self.titles.mean()) if len(self.titles) else 0.0
 
-    def idf(self, word: str) -> float:
-        """Lucene's inverse document frequency of a word, also of one in no text."""
-        n, token = len(self), self.vocabulary.get(word)
-        return idf_of(0 if token is None else len(self.bm25.of(token)[1]), n)
-
-    def distinct_idf(self, word: str) -> float:
-        """As `idf`, with equal texts counted once."""
-        df, token = self._distinct_df, self.vocabulary.get(word)
-        if df is None:
-            return self.idf(word)
-        return idf_of(0 if token is None else int(df[token]), self.n_distinct)
+    @cached_property
+    def df(self) -> TokenIds:
+        """How many texts have each word, (n_words,)."""
+        found: TokenIds = np.diff(self.bm25.starts)
+        return found
 
     @cached_property
-    def _distinct_df(self) -> TokenIds | None:
+    def distinct_df(self) -> TokenIds | None:
         """How many different texts have each word, (n_words,); None: no two texts are equal."""
         if self._first is None:
             return None
@@ -372,14 +327,6 @@ class LexicalIndex:
         """How often each n-gram is in each text, (n, m); and the n-grams of each, (n,)."""
         totals = self._n_ngrams[texts.positions].astype(np.int64)
         return self.ngrams.counts(ngrams, texts.tokens, totals), totals
-
-    def knows(self, word: str) -> bool:
-        """Whether any text has this word."""
-        return word in self.vocabulary
-
-    def ngram_idf(self, words: Sequence[str]) -> dict[str, float]:
-        """idf of the known n-grams of a query's words, times how often the query has each."""
-        return self.ngrams.of_query(words)
 
 
 def language_at(folder: Path) -> str:

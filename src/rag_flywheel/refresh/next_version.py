@@ -29,6 +29,7 @@ from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.fit import calibrated_parameters, newest
 from rag_flywheel.improve.propagate import build_memory
 from rag_flywheel.improve.relevance import calibrated_relevance, with_unrelated
+from rag_flywheel.index.in_memory import InMemory
 from rag_flywheel.index.known_items import dense_trust, sampled
 from rag_flywheel.index.tokenizer import VERSION as TOKENIZER
 from rag_flywheel.rank.memory import Memory, load_memory, save_memory
@@ -249,7 +250,8 @@ def _indexes(
     database, encoder, progress = running.job.database, running.encoder, running.job.progress
     loaded = None
     if parent is not None and running.job.indexes is not None:
-        loaded = running.job.indexes.of(parent.manifest)
+        known = running.job.indexes.of(parent.manifest)
+        loaded = known if isinstance(known, InMemory) else None
     try:
         built = build_indexes(
             staged,
@@ -285,7 +287,7 @@ def _with_trust(running: RunningJob, version: LoadedVersion) -> Parameters:
     with running.job.database.reading() as conn:
         found = passages.rows_of(conn, some.tolist())  # also of texts that ended meanwhile
     texts = [passages.encoded_text(found[pid].passage) for pid in some.tolist()]
-    vectors, tokenizer = version.dense.vectors(some), version.lexical.tokenizer
+    vectors, tokenizer = version.engine.vectors(some), version.engine.statistics.tokenizer
     trust = dense_trust(texts, vectors, tokenizer, running.source.queries.encode)
     parameters = replace(version.parameters, trust=trust)
     if parameters.source != SHIPPED:
@@ -675,4 +677,4 @@ def version_problems(
         pids, vectors = vector_store.some_vectors(conn, wanted, revision, encoder.dim)
     if len(pids) != len(chosen):
         return [f"{len(chosen) - len(pids)} of {len(chosen)} sampled passages have no vector"]
-    return integrity_problems(pids, vectors, version.dense.search_many, version.dense.vectors)
+    return integrity_problems(pids, vectors, version.engine.nearest, version.engine.vectors)
