@@ -134,6 +134,7 @@ from rag_flywheel.store.tenants import Tenant, Tenants, within
 
 if TYPE_CHECKING:  # which serving does not need: imported where they are used
     from rag_flywheel.capture.scores import Meanings
+    from rag_flywheel.deploy.published import Published
     from rag_flywheel.export.export import Export
 
 _MANY_TEXTS = 256  # whose words take a tenth of a second to read
@@ -193,7 +194,8 @@ class Flywheel:
         self._slot = slot
         self._tenants = Tenants(config.tenant_key, config.tenant_required)
         self._server: Server | None = None
-        self._indexes = SharedIndexes()  # that the server answers from
+        self._published = self._published_of(config, database)
+        self._indexes = SharedIndexes(self._published)  # that the server answers from
         self.lookups = Lookups(config.n_lookups)
         self._postponed = Postponed(database)
         self._lock = threading.Lock()
@@ -1408,6 +1410,7 @@ class Flywheel:
                 (before, after),
                 n=n,
                 k=k,
+                published=self._published,
             )
 
     def rollback(self, version: str | None = None, *, hold: bool = False) -> str:
@@ -1428,6 +1431,7 @@ class Flywheel:
                 version,
                 hold=hold,
                 prepare=lambda manifest: prepare_encoder(job, self._slot, manifest),
+                published=self._published,
             ).version
 
     def release(self) -> bool:
@@ -1580,7 +1584,17 @@ class Flywheel:
     def _job(self, progress: Progress | None) -> Job:
         root, database, encoder = self._root, self._database, self._slot.get
         indexes = None if self._server is None else self._indexes
-        return Job(root, database, self._config, encoder, self.lookups, progress, indexes)
+        config, published = self._config, self._published
+        return Job(root, database, config, encoder, self.lookups, progress, indexes, published)
+
+    @staticmethod
+    def _published_of(config: Config, database: Database) -> "Published | None":
+        """The database of vectors that the settings name. Raises ConfigError."""
+        if config.engine is None:
+            return None
+        from rag_flywheel.deploy.published import Published
+
+        return Published.of(config.engine, database)
 
     def _rebuild(self, job: Job) -> Callable[[], RefreshReport]:
         return lambda: refresh_locked(job, When(), anew=True)
@@ -1649,7 +1663,7 @@ class Flywheel:
     def _drop_server(self) -> None:
         with self._lock:
             server, self._server = self._server, None
-            self._indexes = SharedIndexes()
+            self._indexes = SharedIndexes(self._published)
         if server is not None:
             server.close()
 

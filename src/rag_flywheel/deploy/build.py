@@ -14,6 +14,8 @@ from rag_flywheel.encoder import Encoder
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.in_memory import InMemory
 from rag_flywheel.index.lexical import DERIVED_FOLDER, LexicalIndex, language_at
+from rag_flywheel.index.stored_statistics import FOLDER as STATISTICS_FOLDER
+from rag_flywheel.index.stored_statistics import save_statistics
 from rag_flywheel.index.tokenizer import Tokenizer, tokenizer_for
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory
@@ -106,6 +108,18 @@ def built_indexes(
     if built.linked and not (staged / DERIVED_FOLDER).exists():  # the parent was rolled back to
         loaded.lexical.save_derived(staged)
     return LoadedVersion(None, built.watermark, parameters, loaded, Memory(), encoder=encoder)
+
+
+def built_texts(version: LoadedVersion) -> InMemory:
+    """The texts of a version that was just built, which are in memory."""
+    assert isinstance(version.engine, InMemory)
+    return version.engine
+
+
+def write_statistics(staged: Path, version: LoadedVersion) -> None:
+    """Write what processes load that find the texts in a database of vectors, unless it was linked."""
+    if not (staged / STATISTICS_FOLDER).exists():
+        save_statistics(staged, built_texts(version))
 
 
 def write_parameters(staged: Path, parameters: Parameters) -> None:

@@ -4,14 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rag_flywheel.deploy.manifest import Manifest
+from rag_flywheel.deploy.versions import version_folder
 from rag_flywheel.disk import read_bytes, version_file_errors
 from rag_flywheel.encoder import Encoder, QueryEncoder
 from rag_flywheel.index.engine import Engine
 from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
 from rag_flywheel.index.in_memory import InMemory
 from rag_flywheel.index.lexical import DERIVED_FOLDER, LEXICAL_FOLDER, TOKENS_FOLDER
+from rag_flywheel.index.stored_statistics import FOLDER as STATISTICS_FOLDER
 from rag_flywheel.index.vector_files import FOLDER as VECTORS_FOLDER
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory, load_memory
@@ -20,7 +23,17 @@ from rag_flywheel.rank.raters import RaterWeight, load_raters, weights_of
 from rag_flywheel.rank.stored_evidence import StoredEvidence, load_stored_evidence
 from rag_flywheel.records import Pids
 
-INDEX_PARTS = VECTORS_FOLDER, GRAPH_FOLDER, LEXICAL_FOLDER, TOKENS_FOLDER, DERIVED_FOLDER
+if TYPE_CHECKING:
+    from rag_flywheel.deploy.published import Published
+
+INDEX_PARTS = (
+    VECTORS_FOLDER,
+    GRAPH_FOLDER,
+    LEXICAL_FOLDER,
+    TOKENS_FOLDER,
+    STATISTICS_FOLDER,
+    DERIVED_FOLDER,
+)
 """Folders of a version that are made of passages alone."""
 _MOST_PARAMETERS = 1_000_000  # bytes
 Files = Mapping[str, tuple[str, int]]
@@ -57,22 +70,37 @@ class LoadedVersion:
 
 
 class SharedIndexes:
-    """The texts of the version that was loaded last, for others with the same files."""
+    """The texts of the version that was loaded last, for others with the same files.
 
-    def __init__(self) -> None:
+    published: the database of vectors that texts are in, None: they are loaded into memory.
+    """
+
+    def __init__(self, published: "Published | None" = None) -> None:
+        self.published = published
         self._last: tuple[Files, Engine] | None = None
 
     def of(self, manifest: Manifest) -> Engine | None:
         """Those of a version, when its index files have the hashes of the last version's."""
         last = self._last
-        return last[1] if last is not None and last[0] == _index_files(manifest) else None
+        return last[1] if last is not None and last[0] == index_files(manifest) else None
+
+    def open(self, root: Path, manifest: Manifest) -> Engine:
+        """The texts of a version: those loaded last, those in the database of vectors that the settings
+        name, or those of its files. Raises CorruptFileError, EngineError."""
+        if (found := self.of(manifest)) is not None:
+            return found
+        folder, published = version_folder(root, manifest.id), self.published
+        if published is not None and published.holds(root, manifest):
+            return published.open(folder, manifest)
+        return InMemory.load(folder, dim=manifest.dim, n_texts=manifest.n_passages)
 
     def keep(self, manifest: Manifest, loaded: LoadedVersion) -> None:
-        """Remember the texts of a version that was just loaded."""
-        self._last = _index_files(manifest), loaded.engine
+        """Remember the texts of a version that was just loaded, but not in memory what is published."""
+        if self.published is None or not isinstance(loaded.engine, InMemory):
+            self._last = index_files(manifest), loaded.engine
 
 
-def _index_files(manifest: Manifest) -> Files:
+def index_files(manifest: Manifest) -> Files:
     """The files that depend on passages alone, with their hashes and sizes."""
     files = manifest.files.items()
     return {name: state for name, state in files if name.split("/")[0] in INDEX_PARTS}

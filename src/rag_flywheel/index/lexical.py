@@ -145,9 +145,7 @@ class LexicalIndex(VersionStatistics):
         """Read the index in `folder`. Raises CorruptFileError when it is not one of n_texts."""
         lexical, tokens = folder / LEXICAL_FOLDER, folder / TOKENS_FOLDER
         with version_file_errors(f"{lexical}, {tokens} or {folder / DERIVED_FOLDER}"):
-            words = read_words(lexical / "words.json", list[str])
-            vocabulary: Mapping[str, int] = WordTable(words)
-            del words
+            vocabulary, compounds, tokenizer = _read_vocabulary(folder)
             ids, lengths, stored = load_texts(tokens, n_words=len(vocabulary))
             if int(ids.min(initial=0)) < 0:  # a number of the parts that no word has
                 raise ValueError("the texts are not made of the words of words.json")
@@ -159,11 +157,6 @@ class LexicalIndex(VersionStatistics):
                 raise ValueError("a title has an impossible length")
             if len(titles) != n_texts:
                 raise ValueError(f"it holds {counted(len(titles), 'text')}; expected {n_texts}")
-            tokenizer = _read_tokenizer(lexical)
-            compounds = Compounds.none(len(vocabulary))
-            if tokenizer.language in COMPOUNDING:
-                compounds = Compounds(*read_arrays(tokens, _COMPOUNDS, words=len(vocabulary)))
-                compounds.check(len(vocabulary))
             try:
                 bm25 = WordScores.load(folder / DERIVED_FOLDER, len(vocabulary), n_texts)
                 ngrams = CharNgrams.load(folder / DERIVED_FOLDER, n_words=len(vocabulary))
@@ -333,6 +326,24 @@ def language_at(folder: Path) -> str:
     """The language of the index in `folder`. Raises CorruptFileError."""
     with version_file_errors(folder / LEXICAL_FOLDER):
         return _read_tokenizer(folder / LEXICAL_FOLDER).language
+
+
+def read_vocabulary(folder: Path) -> tuple[Mapping[str, int], Compounds, Tokenizer]:
+    """The numbered words of the index in `folder`, the parts of those that are compounds, and the tokenizer
+    that they are from. Raises CorruptFileError."""
+    with version_file_errors(f"{folder / LEXICAL_FOLDER} or {folder / TOKENS_FOLDER}"):
+        return _read_vocabulary(folder)
+
+
+def _read_vocabulary(folder: Path) -> tuple[Mapping[str, int], Compounds, Tokenizer]:
+    vocabulary = WordTable(read_words(folder / LEXICAL_FOLDER / "words.json", list[str]))
+    tokenizer = _read_tokenizer(folder / LEXICAL_FOLDER)
+    compounds = Compounds.none(len(vocabulary))
+    if tokenizer.language in COMPOUNDING:
+        parts = read_arrays(folder / TOKENS_FOLDER, _COMPOUNDS, words=len(vocabulary))
+        compounds = Compounds(*parts)
+        compounds.check(len(vocabulary))
+    return vocabulary, compounds, tokenizer
 
 
 def _read_tokenizer(lexical: Path) -> Tokenizer:

@@ -13,7 +13,14 @@ import numpy as np
 from rag_flywheel.curate.source import Source
 from rag_flywheel.curate.trust import calibrate
 from rag_flywheel.deploy import versions as deploy
-from rag_flywheel.deploy.build import Built, build_indexes, built_indexes, write_parameters
+from rag_flywheel.deploy.build import (
+    Built,
+    build_indexes,
+    built_indexes,
+    built_texts,
+    write_parameters,
+    write_statistics,
+)
 from rag_flywheel.deploy.current import make_live
 from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters, load_version
 from rag_flywheel.deploy.manifest import Manifest, Parent
@@ -131,6 +138,8 @@ def next_version(
         parent = _parent(root, live, encoder) if not n_embedded else None
         built, version = _indexes(running, staged, parent, model.parameters)
         version = replace(version, parameters=_with_trust(running, version))
+        if running.job.published is not None:
+            write_statistics(staged, version)
         rows = PastRows.of_parent(parent.folder if parent is not None and built.linked else None)
         if change is None:
             learned = _learn(running, staged, version, live, model, before, rows)
@@ -168,6 +177,8 @@ def next_version(
         if problems:
             seconds = time.monotonic() - began
             return RefreshReport("rejected", live.version, "kept", problems[0], {}, seconds)
+        if running.job.published is not None:
+            running.job.published.write(manifest, built_texts(version))
         log.info("refresh: read the new version back, sampled passages find themselves")
         with database.transaction() as conn:  # first: a version without its token is foreign
             timeline.record_build(conn, manifest.id, manifest.token)
@@ -184,7 +195,7 @@ def next_version(
             *_withdrawn(running, learned, before, manifest.id, conn, changed=change is not None),
             *_looks(learned, manifest.id),
         ]
-    make_live(root, database, "promote", current, looks)
+    make_live(root, database, "promote", current, looks, running.job.published)
     reason = counted(len(built.pids), "passage") + (", none changed" if built.linked else "")
     if learned.again is not None:
         reason = f"{reason}; {learned.again.why}"

@@ -1,0 +1,63 @@
+"""A Milvus Lite server on loopback, in a process of its own, and indexes that find passages in it."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_STARTS_WITHIN_S = 60.0
+
+
+def free_port() -> int:
+    """A port on loopback that nothing listens on."""
+    with socket.socket() as some:
+        some.bind(("127.0.0.1", 0))
+        port: int = some.getsockname()[1]
+        return port
+
+
+class MilvusLite:
+    """A server that can be killed and started again on the same data and port."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._port = folder, free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "milvus_lite", "server", "--host", "127.0.0.1"]
+        command += ["--port", str(self._port), "--data-dir", str(self._folder)]
+        with (self._folder.parent / "milvus.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        began = time.monotonic()
+        while time.monotonic() - began < _STARTS_WITHIN_S:
+            if self._process.poll() is not None:
+                break
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 0.2):
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"Milvus Lite did not start; see {self._folder.parent / 'milvus.log'}")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@contextmanager
+def milvus_lite(folder: Path) -> Iterator[MilvusLite]:
+    """A running server with its data below a folder."""
+    server = MilvusLite(folder / "data")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
