@@ -43,7 +43,7 @@ from rag_flywheel.deploy import rollback
 from rag_flywheel.deploy.backup import back_up
 from rag_flywheel.deploy.current import reconcile
 from rag_flywheel.deploy.folder import is_new, open_folder
-from rag_flywheel.deploy.loaded import SharedIndexes
+from rag_flywheel.deploy.loaded import SharedIndexes, published_of
 from rag_flywheel.deploy.repair import repair
 from rag_flywheel.deploy.verify import problems
 from rag_flywheel.disk import disk_errors
@@ -134,7 +134,6 @@ from rag_flywheel.store.tenants import Tenant, Tenants, within
 
 if TYPE_CHECKING:  # which serving does not need: imported where they are used
     from rag_flywheel.capture.scores import Meanings
-    from rag_flywheel.deploy.published import Published
     from rag_flywheel.export.export import Export
 
 _MANY_TEXTS = 256  # whose words take a tenth of a second to read
@@ -194,7 +193,7 @@ class Flywheel:
         self._slot = slot
         self._tenants = Tenants(config.tenant_key, config.tenant_required)
         self._server: Server | None = None
-        self._published = self._published_of(config, database)
+        self._published = published_of(config, database)
         self._indexes = SharedIndexes(self._published)  # that the server answers from
         self.lookups = Lookups(config.n_lookups)
         self._postponed = Postponed(database)
@@ -1586,15 +1585,6 @@ class Flywheel:
         indexes = None if self._server is None else self._indexes
         config, published = self._config, self._published
         return Job(root, database, config, encoder, self.lookups, progress, indexes, published)
-
-    @staticmethod
-    def _published_of(config: Config, database: Database) -> "Published | None":
-        """The database of vectors that the settings name. Raises ConfigError."""
-        if config.engine is None:
-            return None
-        from rag_flywheel.deploy.published import Published
-
-        return Published.of(config.engine, database)
 
     def _rebuild(self, job: Job) -> Callable[[], RefreshReport]:
         return lambda: refresh_locked(job, When(), anew=True)

@@ -812,6 +812,7 @@ class Status:
         first. version, and what depends on it, is None where it cannot be read.
     masked: how often each kind of personal data was masked in the stored texts of users.
     encoder_change: how far a change to another encoder is, or why the gate refused it; None: there is none.
+    engine: the database of vectors that passages are found in; None: the memory of each process.
     """
 
     path: str
@@ -834,6 +835,7 @@ class Status:
     problems: tuple[str, ...] = ()
     masked: Mapping[str, int] = field(default_factory=dict)
     encoder_change: str | None = None
+    engine: str | None = None
 
 
 @dataclass(frozen=True)

@@ -310,8 +310,9 @@ def status(found: Status) -> None:
     values = dataclasses.asdict(found)
     for problem in values.pop("problems"):
         _say(f"{found.health}: {printable_line(problem)}")
-    if found.encoder_change is None:
-        del values["encoder_change"]
+    for name in ("encoder_change", "engine"):
+        if values[name] is None:
+            del values[name]
     until = f"up to event {found.frozen_at}, until `rag-flywheel release`"
     values["frozen_at"] = "all" if found.frozen_at is None else until
     names = (_NAMES.get(name, name.removeprefix("n_").replace("_", " ")) for name in values)

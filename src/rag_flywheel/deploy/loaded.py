@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rag_flywheel.config import Config
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import version_folder
 from rag_flywheel.disk import read_bytes, version_file_errors
@@ -22,6 +23,7 @@ from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.raters import RaterWeight, load_raters, weights_of
 from rag_flywheel.rank.stored_evidence import StoredEvidence, load_stored_evidence
 from rag_flywheel.records import Pids
+from rag_flywheel.store.database import Database
 
 if TYPE_CHECKING:
     from rag_flywheel.deploy.published import Published
@@ -98,6 +100,18 @@ class SharedIndexes:
         """Remember the texts of a version that was just loaded, but not in memory what is published."""
         if self.published is None or not isinstance(loaded.engine, InMemory):
             self._last = index_files(manifest), loaded.engine
+
+
+def published_of(config: Config, database: Database) -> "Published | None":
+    """The database of vectors that the settings name, None: texts are found in memory. Connects to nothing.
+
+    Raises ConfigError.
+    """
+    if config.engine is None:
+        return None
+    from rag_flywheel.deploy.published import Published  # which a plain index does without
+
+    return Published.of(config.engine, database)
 
 
 def index_files(manifest: Manifest) -> Files:

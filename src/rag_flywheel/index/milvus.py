@@ -42,8 +42,9 @@ _MOST = 16_384  # that a search of Milvus returns
 _LISTED = 4_096  # numbers of passages that a filter names before others are tried
 _MARGIN = 1.5
 _EXACT_BELOW = 20_000  # passages; above, a graph finds nearly all of the nearest
+_NOT_CONNECTED, _NOT_LOADED = 2, 101  # codes of Milvus's errors
 _NO_WORD = 0  # the place of a passage without words, which no query names
-_TIMEOUT_S, _BUILD_TIMEOUT_S = 10.0, 600.0
+_SOON_S, _TIMEOUT_S, _BUILD_TIMEOUT_S = 1.0, 10.0, 600.0
 
 
 class Milvus:
@@ -78,25 +79,44 @@ class Milvus:
                 ) from error
             logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it raises
             with self.errors():
-                token = os.environ.get(TOKEN, "")
-                self._client = MilvusClient(uri=self.uri, token=token, timeout=_TIMEOUT_S)
+                token, own = os.environ.get(TOKEN, ""), {"timeout": _TIMEOUT_S, "dedicated": True}
+                self._client = MilvusClient(uri=self.uri, token=token, **own)
                 self._of = os.getpid()
         return self._client
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn the errors of Milvus and of the connection into EngineError."""
+        """Turn the errors of Milvus and of the connection into EngineError; one that failed is opened anew by
+        the next call."""
         import grpc
         from pymilvus.exceptions import MilvusException
 
         try:
             yield
         except (MilvusException, grpc.RpcError, OSError, ValueError) as error:
+            code = getattr(error, "code", None)
+            if not isinstance(code, int) or code == _NOT_CONNECTED:
+                self._disconnect()
             raise EngineError(
                 f"Milvus at {self.uri} does not answer as it should ({_first_line(error)}). Passages are "
                 "found in it, so nothing is answered without it: start it, or mend `engine` in "
                 "flywheel.toml, and run `rag-flywheel verify`"
             ) from error
+
+    def _disconnect(self) -> None:
+        client, self._client = self._client, None
+        if client is not None and self._of == os.getpid():
+            client.close()
+
+    def answers(self) -> bool:
+        """Whether it can be asked within a second or two."""
+        try:
+            client = self.client
+            with self.errors():
+                client.get_server_version(timeout=_SOON_S)
+        except EngineError:
+            return False
+        return True
 
     def name(self, collection: str) -> str:
         """The whole name of a collection."""
@@ -318,21 +338,34 @@ class InMilvus:
     def _asked(
         self, field: str, queries: Sequence[Any], limit: int, condition: str
     ) -> list[Positions]:
-        client, parameters = self._server.client, {}
+        parameters = {}
         if field == "dense" and len(self.pids) >= _EXACT_BELOW:
             parameters = {"ef": max(256, 2 * limit)}
         with self._server.errors():
-            every = client.search(
-                self._name,
+            every = self._ask(
+                "search",
                 data=list(queries),
                 anns_field=field,
                 filter=condition,
                 limit=limit,
                 search_params={"metric_type": "IP", "params": parameters},
                 output_fields=["pid"],
-                timeout=_TIMEOUT_S,
             )
             return [self._places([hit["pid"] for hit in hits]) for hits in every]
+
+    def _ask(self, method: str, **named: Any) -> Any:
+        """What a method of the client returns for the collection, which a server that was started again may
+        have to load first."""
+        from pymilvus.exceptions import MilvusException
+
+        call = getattr(self._server.client, method)
+        try:
+            return call(self._name, timeout=_TIMEOUT_S, **named)
+        except MilvusException as error:
+            if error.code != _NOT_LOADED:
+                raise
+        self._server.client.load_collection(self._name, timeout=_BUILD_TIMEOUT_S)
+        return call(self._name, timeout=_TIMEOUT_S, **named)
 
     def _places(self, pids: Sequence[int]) -> Positions:
         at, there = find_pids(np.array(pids, dtype=np.int64), self.pids)
@@ -342,15 +375,13 @@ class InMilvus:
 
     def _rows(self, positions: Positions, fields: Sequence[str]) -> list[Mapping[str, Any]]:
         """The rows at these positions, in their order."""
-        pids, client = self.pids[positions].tolist(), self._server.client
+        pids = self.pids[positions].tolist()
         found: dict[int, Mapping[str, Any]] = {}
         with self._server.errors():
             for start in range(0, len(pids), _READ):
                 some = pids[start : start + _READ]
-                wanted, fields_of = f"pid in {some}", ["pid", *fields]
-                for row in client.query(
-                    self._name, filter=wanted, output_fields=fields_of, timeout=_TIMEOUT_S
-                ):
+                wanted = {"filter": f"pid in {some}", "output_fields": ["pid", *fields]}
+                for row in self._ask("query", **wanted):
                     found[row["pid"]] = row
             if len(found) < len(set(pids)):
                 lost = len(set(pids)) - len(found)
@@ -407,7 +438,8 @@ def _count(client: Any, name: str) -> int:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    said = str(getattr(error, "message", None) or error).strip()
+    return said.splitlines()[0][:300] if said else type(error).__name__
 
 
 def _aliases(client: Any, name: str) -> list[str]:

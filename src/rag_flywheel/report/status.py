@@ -60,6 +60,7 @@ def status(root: Path, database: Database, config: Config) -> Status:
             problems=tuple(f"{c.name}: {c.found}; to do: {c.to_do}" for c in found.problems),
             masked=count_masked(conn),
             encoder_change=_encoder_change(conn),
+            engine=config.engine,
             **_dense(root, manifest),
         )
 

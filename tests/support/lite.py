@@ -4,9 +4,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from rag_flywheel import Flywheel, Retrieval
 
 _STARTS_WITHIN_S = 60.0
 
@@ -29,6 +32,10 @@ class MilvusLite:
     @property
     def uri(self) -> str:
         return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
 
     def start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -61,3 +68,34 @@ def milvus_lite(folder: Path) -> Iterator[MilvusLite]:
         yield server
     finally:
         server.kill()
+
+
+class Both:
+    """Two indexes to which the same is done, of which one finds passages in memory and one in Milvus."""
+
+    def __init__(self, memory: Flywheel, milvus: Flywheel) -> None:
+        self.memory, self.milvus = memory, milvus
+
+    def do(self, what: Callable[[Flywheel], Any]) -> list[Any]:
+        return [what(self.memory), what(self.milvus)]
+
+    def vote(self, query: str, passage_id: str, verdict: str = "helpful", **more: Any) -> None:
+        for fw in (self.memory, self.milvus):
+            asked = fw.retrieve(query, k=20, user_id=f"user of {query}", **more)
+            fw.feedback(asked.id, passage_id, verdict, user_id=f"user of {query}", **more)  # type: ignore[arg-type]
+
+    def same(self, query: str, *, k: int = 20, **more: Any) -> list[str]:
+        """The ids of the hits, which both show with the same scores and explanations, to the last bit."""
+        found, expected = (
+            fw.retrieve(query, k=k, record=False, **more) for fw in (self.milvus, self.memory)
+        )
+        assert shown(found) == shown(expected)
+        assert found.answerable == expected.answerable
+        return [hit.passage_id for hit in found.hits]
+
+
+def shown(answer: Retrieval) -> list[tuple[object, ...]]:
+    return [
+        (hit.rank, hit.passage_id, hit.score, hit.relevance, str(hit.explanation), hit.text)
+        for hit in answer.hits
+    ]
