@@ -1,7 +1,7 @@
 """Runs the fast tests on other Pythons, with the lowest versions that pyproject.toml allows, and those of
-other frameworks.
+other frameworks and servers.
 
-    environments.py [--whole] 3.12 3.13 lowest integrations
+    environments.py [--whole] 3.12 3.13 lowest integrations engines
 
 in environments of their own, below build/environments.
 
@@ -11,7 +11,7 @@ registry of packages that cannot be reached, are skipped with a line that says s
 made and run one after another, and kept for the next time. On 3.12, which lies between the other two,
 only the tests of what has differed between Pythons are run, unless --whole is given. `integrations` has the
 frameworks, without torch, for the tests of tests/integrations and the pages of the documentation that need
-them.
+them; `engines` has Milvus Lite, for the tests of tests/engines, slow ones too.
 """
 
 import os
@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / "build" / "environments"
 LOWEST = "lowest"
 LOWEST_PYTHON = "3.11"
-INTEGRATIONS = "integrations"
-INTEGRATIONS_PYTHON = "3.11"
+INTEGRATIONS, ENGINES = "integrations", "engines"
+OWN_PYTHON = "3.11"  # of both
 FRAMEWORKS = (
     "langchain",
     "llama-index",
@@ -45,6 +45,13 @@ FRAMEWORK_PAGES = {
     "docs/how-to/haystack.md": "haystack",
 }
 """Pages of the documentation whose code needs a framework, by what is imported of it."""
+ENGINE_PAGES = {"docs/how-to/milvus.md": "milvus_lite"}
+OWN = {
+    INTEGRATIONS: (FRAMEWORKS, FRAMEWORK_PAGES),
+    ENGINES: (("milvus",), ENGINE_PAGES),
+}
+"""By the name of an environment, which is that of a dependency group and of a folder of tests, its extras and
+its pages."""
 EXTRAS = (
     "bundled-model", "formats", "pii", "dp", "parquet", "service", "client", "otel", "bench", "dev",
 )  # fmt: skip
@@ -109,15 +116,15 @@ def make(name: str) -> Path:
     Raises NotHereError, and CalledProcessError when what pyproject.toml declares cannot be installed.
     """
     declared = requirements()
-    if name == INTEGRATIONS:
-        declared = declared_by((*EXTRAS, *FRAMEWORKS), (INTEGRATIONS,))
+    if name in OWN:
+        declared = declared_by((*EXTRAS, *OWN[name][0]), (name,))
     if name == LOWEST:
         python = interpreter(LOWEST_PYTHON)
         wanted = [lowest(line) for key, line in declared.items() if key not in {*LINTERS, *SLOW}]
         limits = ""
         alone = []
     else:
-        python = interpreter(INTEGRATIONS_PYTHON if name == INTEGRATIONS else name)
+        python = interpreter(OWN_PYTHON if name in OWN else name)
         left_out = {*TORCH, *LINTERS, *SLOW, MODEL}
         wanted = [line for key, line in declared.items() if key not in left_out]
         given = (ROOT / "constraints.txt").read_text(encoding="utf-8")
@@ -136,8 +143,8 @@ def make(name: str) -> Path:
     try:
         run(str(own), *PIP, "install", *options, *wanted)
         run(str(own), *PIP, "install", "--no-deps", *alone, "--editable", str(ROOT))
-        if name == INTEGRATIONS:  # or their tests would be skipped
-            run(str(own), "-c", f"import {', '.join(sorted(set(FRAMEWORK_PAGES.values())))}")
+        if name in OWN:  # or their tests would be skipped
+            run(str(own), "-c", f"import {', '.join(sorted(set(OWN[name][1].values())))}")
     except subprocess.CalledProcessError:
         if is_reachable(own):
             raise
@@ -171,12 +178,14 @@ def tested(name: str, *, whole: bool) -> str:
     except subprocess.CalledProcessError:
         return "not installed"
     parts = [] if whole else [f"tests/{part}" for part in PARTS.get(name, ())]
-    if name == INTEGRATIONS:
-        parts = [*ASYNC, "tests/integrations", *map(node_of, FRAMEWORK_PAGES)]
-    print(f"==== {name}: fast tests {' '.join(parts)} ====", flush=True)
+    if name in OWN:
+        plugin = ASYNC if name == INTEGRATIONS else ()
+        parts = [*plugin, f"tests/{name}", *map(node_of, OWN[name][1])]
+    which = "not model" if name == ENGINES else "not slow and not model"
+    print(f"==== {name}: tests {' '.join(parts)} ====", flush=True)
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = f"{own} -m pytest -q -p no:cacheprovider -n 2 --dist loadfile -m".split()
-    done = subprocess.run([*command, "not slow and not model", *parts], cwd=ROOT, env=clean)
+    done = subprocess.run([*command, which, *parts], cwd=ROOT, env=clean)
     return "failed" if done.returncode else "passed"
 
 

@@ -6,10 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from rag_flywheel import Flywheel, Retrieval
+import pytest
+
+from rag_flywheel import Flywheel, Hit, Retrieval
 
 _STARTS_WITHIN_S = 60.0
 
@@ -85,17 +88,19 @@ class Both:
             fw.feedback(asked.id, passage_id, verdict, user_id=f"user of {query}", **more)  # type: ignore[arg-type]
 
     def same(self, query: str, *, k: int = 20, **more: Any) -> list[str]:
-        """The ids of the hits, which both show with the same scores and explanations, to the last bit."""
+        """The ids of the hits, which both show in the same order, with the same texts and scores."""
         found, expected = (
             fw.retrieve(query, k=k, record=False, **more) for fw in (self.milvus, self.memory)
         )
-        assert shown(found) == shown(expected)
-        assert found.answerable == expected.answerable
+        assert [shown(hit) for hit in found.hits] == [shown(hit) for hit in expected.hits]
+        assert numbers(found) == pytest.approx(numbers(expected), abs=1e-6)
         return [hit.passage_id for hit in found.hits]
 
 
-def shown(answer: Retrieval) -> list[tuple[object, ...]]:
-    return [
-        (hit.rank, hit.passage_id, hit.score, hit.relevance, str(hit.explanation), hit.text)
-        for hit in answer.hits
-    ]
+def shown(hit: Hit) -> tuple[object, ...]:
+    return hit.passage_id, hit.rank, hit.title, hit.text, dict(hit.metadata)
+
+
+def numbers(answer: Retrieval) -> list[float]:
+    every = [(hit.score, hit.relevance, hit.explanation.evidence) for hit in answer.hits]
+    return [answer.answerable, *chain.from_iterable(every)]

@@ -13,17 +13,20 @@ in the store, and `read_texts` reads them.
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from rag_flywheel.errors import ConfigError, EngineError, counted
 from rag_flywheel.index.engine import Found, Positions, Question, ReadTexts, Scores
 from rag_flywheel.index.fresh import FreshSegment
 from rag_flywheel.index.in_memory import InMemory
+from rag_flywheel.index.lru import LRU
 from rag_flywheel.index.part import Part
 from rag_flywheel.index.positions import find_pids
 from rag_flywheel.index.stored_statistics import StoredStatistics
@@ -41,6 +44,12 @@ _READ = 1_000  # rows that are read
 _MOST = 16_384  # that a search of Milvus returns
 _LISTED = 4_096  # numbers of passages that a filter names before others are tried
 _MARGIN = 1.5
+_CACHED_BYTES, _WORDS_BYTES = (
+    64 * 2**20,
+    1_000,
+)  # of rows that were read, and of the words of one, about
+_TEXTS = 20_000  # that were read, and are kept as the numbers of their words
+_NONE = np.empty(0, dtype=np.int32)
 _EXACT_BELOW = 20_000  # passages; above, a graph finds nearly all of the nearest
 _NOT_CONNECTED, _NOT_LOADED = 2, 101  # codes of Milvus's errors
 _NO_WORD = 0  # the place of a passage without words, which no query names
@@ -194,6 +203,15 @@ class Milvus:
         return InMilvus(self, name, statistics, dim, read_texts)
 
 
+class _Row(NamedTuple):
+    """What is stored of a passage: its vector float32 (dim,), the numbers of its words int32 (m,), and its
+    BM25 score for each, float32 (m,)."""
+
+    vector: Vectors
+    words: npt.NDArray[np.int32]
+    scores: npt.NDArray[np.float32]
+
+
 class InMilvus:
     """The `Engine` of texts in a collection. Here are their numbers and the word statistics."""
 
@@ -207,6 +225,10 @@ class InMilvus:
     ) -> None:
         self._server, self._name, self._read_texts = server, name, read_texts
         self.statistics, self.dim = statistics, dim
+        self._read = LRU[int, _Row](max(1, _CACHED_BYTES // (4 * dim + _WORDS_BYTES)))
+        self._lock = threading.Lock()  # of the texts
+        self._numbers: dict[int, int] = {}
+        self._texts = FreshSegment.empty(1, statistics.tokenizer)
 
     @property
     def pids(self) -> Pids:
@@ -234,14 +256,17 @@ class InMilvus:
         ]
 
     def score(self, question: Question, positions: Positions) -> Scores:
-        """As in `Engine`: from the stored vectors, so that scores are those of one machine to the bit."""
-        rows = self._rows(positions, ["dense", "words"])
-        vectors = self._as_vectors(rows)
-        known = [t for word in question.words if (t := self.vocabulary.get(word)) is not None]
+        """As in `Engine`: from what is stored of the texts, so that scores are those of one machine."""
+        rows = self._rows(positions)
         bm25 = np.zeros(len(rows), dtype=np.float32)
-        for token in known:
-            bm25 += np.array([row["words"].get(token + 1, 0.0) for row in rows], dtype=np.float32)
-        return Scores(vectors @ question.vector, bm25)
+        tokens = np.concatenate([row.words for row in rows] or [_NONE])
+        scores = np.concatenate([row.scores for row in rows] or [_NONE.astype(np.float32)])
+        of_row = np.repeat(np.arange(len(rows)), [len(row.words) for row in rows])
+        for word in question.words:
+            if (token := self.vocabulary.get(word)) is not None:
+                here = np.flatnonzero(tokens == token)
+                bm25[of_row[here]] += scores[here]
+        return Scores(self._stacked(rows) @ question.vector, bm25)
 
     def having_all(self, words: Sequence[str], most: int) -> Positions:
         """As in `Engine`. Where each of the words is in more texts than Milvus returns, they are held to be
@@ -268,22 +293,32 @@ class InMilvus:
 
     def read(self, positions: Positions, words: Sequence[str], ngrams: Sequence[str]) -> ReadTexts:
         """As in `Engine`: their texts are read from the store, and tokenised."""
-        ascending = np.sort(positions)
-        pids, at = self.pids[ascending], np.searchsorted(ascending, positions)
-        none, titled = FreshSegment.empty(1, self.statistics.tokenizer), self._read_texts(pids)
-        titles, spoken = [title for title, _ in titled], [text for _, text in titled]
-        blank = np.zeros((len(pids), 1), dtype=np.float32)  # vectors, which nobody asks for
-        found = none.with_texts(pids, spoken, titles, blank).read(
-            at, words, ngrams, self.statistics
-        )
+        with self._lock:
+            rows, texts = self._tokenised(self.pids[positions])
+        found = texts.read(rows, words, ngrams, self.statistics)
         return replace(found, titles=self.statistics.titles[positions].astype(np.int64))
+
+    def _tokenised(self, pids: Pids) -> tuple[Positions, FreshSegment]:
+        """Texts that were read lately, and where these are among them; the others are added."""
+        missing = [pid for pid in pids.tolist() if pid not in self._numbers]
+        if len(self._numbers) + len(missing) > _TEXTS:
+            self._numbers, missing = {}, pids.tolist()
+            self._texts = FreshSegment.empty(1, self.statistics.tokenizer)
+        if missing:
+            titled, start = self._read_texts(np.array(missing, dtype=np.int64)), len(self._numbers)
+            titles, spoken = [title for title, _ in titled], [text for _, text in titled]
+            numbers = np.arange(start, start + len(missing))
+            blank = np.zeros((len(missing), 1), dtype=np.float32)  # vectors, which nobody asks for
+            self._texts = self._texts.with_texts(numbers, spoken, titles, blank)
+            self._numbers.update(zip(missing, numbers.tolist(), strict=True))
+        return np.array([self._numbers[pid] for pid in pids.tolist()], dtype=np.int64), self._texts
 
     def vectors(self, pids: Pids) -> Vectors:
         """As in `Engine`."""
         at, there = find_pids(pids, self.pids)
         if not there.all():
             raise LookupError("a pid is not in the index")
-        return self._as_vectors(self._rows(at, ["dense"]))
+        return self._stacked(self._rows(at))
 
     def nearest(self, vectors: Vectors, n: int) -> list[Pids]:
         """As in `Engine`."""
@@ -297,9 +332,8 @@ class InMilvus:
                 found[token + 1] = found.get(token + 1, 0.0) + 1.0
         return found
 
-    def _as_vectors(self, rows: Sequence[Mapping[str, Any]]) -> Vectors:
-        found = np.array([row["dense"] for row in rows], dtype=np.float32)
-        return found.reshape(len(rows), self.dim)
+    def _stacked(self, rows: Sequence[_Row]) -> Vectors:
+        return np.array([row.vector for row in rows], dtype=np.float32).reshape(len(rows), self.dim)
 
     def _search(
         self, field: str, queries: Sequence[Any], n: int, part: Part | None
@@ -373,20 +407,34 @@ class InMilvus:
             raise ValueError(f"{self._name} has passages that are not of this version")
         return at
 
-    def _rows(self, positions: Positions, fields: Sequence[str]) -> list[Mapping[str, Any]]:
-        """The rows at these positions, in their order."""
+    def _rows(self, positions: Positions) -> list[_Row]:
+        """What is stored of the texts at these positions; it never changes, so that of the last ones is
+        cached."""
         pids = self.pids[positions].tolist()
-        found: dict[int, Mapping[str, Any]] = {}
-        with self._server.errors():
-            for start in range(0, len(pids), _READ):
-                some = pids[start : start + _READ]
-                wanted = {"filter": f"pid in {some}", "output_fields": ["pid", *fields]}
-                for row in self._ask("query", **wanted):
-                    found[row["pid"]] = row
-            if len(found) < len(set(pids)):
-                lost = len(set(pids)) - len(found)
-                raise ValueError(f"{self._name} lacks {counted(lost, 'passage')} of its version")
+        found = {pid: row for pid in pids if (row := self._read.get(pid)) is not None}
+        missing = [pid for pid in dict.fromkeys(pids) if pid not in found]
+        for start in range(0, len(missing), _READ):
+            found |= self._fetched(missing[start : start + _READ])
         return [found[pid] for pid in pids]
+
+    def _fetched(self, pids: Sequence[int]) -> dict[int, _Row]:
+        found = {}
+        with self._server.errors():
+            fields = ["pid", "dense", "words"]
+            for row in self._ask("query", filter=f"pid in {pids}", output_fields=fields):
+                words = {place: score for place, score in row["words"].items() if place != _NO_WORD}
+                tokens = np.fromiter(words, np.int64, len(words)) - 1
+                scores = np.fromiter(words.values(), np.float32, len(words))
+                own = _Row(
+                    np.array(row["dense"], dtype=np.float32), tokens.astype(np.int32), scores
+                )
+                found[int(row["pid"])] = own
+            if len(found) < len(pids):
+                lost = counted(len(pids) - len(found), "passage")
+                raise ValueError(f"{self._name} lacks {lost} of its version")
+        for pid, own in found.items():
+            self._read.put(pid, own)
+        return found
 
 
 def _create(client: Any, name: str, texts: InMemory) -> None:
