@@ -45,10 +45,9 @@ FRAMEWORK_PAGES = {
     "docs/how-to/haystack.md": "haystack",
 }
 """Pages of the documentation whose code needs a framework, by what is imported of it."""
-ENGINE_PAGES = {"docs/how-to/milvus.md": "milvus_lite"}
 OWN = {
     INTEGRATIONS: (FRAMEWORKS, FRAMEWORK_PAGES),
-    ENGINES: (("milvus",), ENGINE_PAGES),
+    ENGINES: (("milvus",), {"docs/how-to/milvus.md": "milvus_lite"}),
 }
 """By the name of an environment, which is that of a dependency group and of a folder of tests, its extras and
 its pages."""
@@ -180,7 +179,9 @@ def tested(name: str, *, whole: bool) -> str:
     parts = [] if whole else [f"tests/{part}" for part in PARTS.get(name, ())]
     if name in OWN:
         plugin = ASYNC if name == INTEGRATIONS else ()
-        parts = [*plugin, f"tests/{name}", *map(node_of, OWN[name][1])]
+        parts = [*plugin, f"tests/{name}"]
+        if name == INTEGRATIONS:
+            parts += map(node_of, FRAMEWORK_PAGES)
     which = "not model" if name == ENGINES else "not slow and not model"
     print(f"==== {name}: tests {' '.join(parts)} ====", flush=True)
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

