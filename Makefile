@@ -25,7 +25,7 @@ help:  ## this list
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bundled-model,formats,pii,dp,parquet,service,client,otel,bench,dev,docs]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bundled-model,formats,pii,dp,parquet,service,client,otel,dask,bench,dev,docs]'
 	touch $@
 
 venv: $(VENV)/.installed  ## the environment of everything below

@@ -47,10 +47,11 @@ from rag_flywheel.deploy.loaded import SharedIndexes, published_of
 from rag_flywheel.deploy.repair import repair
 from rag_flywheel.deploy.verify import problems
 from rag_flywheel.disk import disk_errors
+from rag_flywheel.encode.cluster import Cluster
 from rag_flywheel.encode.encoder_slot import EncoderSlot
-from rag_flywheel.encode.make import make_encoder
+from rag_flywheel.encode.named_encoder import make_named
 from rag_flywheel.encode.too_long import count_too_long
-from rag_flywheel.encoder import Encoder, TextEncoder, check_encoder
+from rag_flywheel.encoder import Encoder, TextEncoder
 from rag_flywheel.errors import InputError
 from rag_flywheel.formats.anchors import Site
 from rag_flywheel.formats.chunks import Chunking
@@ -210,6 +211,7 @@ class Flywheel:
         trust: Trust = 1.0,
         mask: MaskFunction | None = None,
         read_only: bool = False,
+        dask: str | None = None,
     ) -> "Flywheel":
         """Open the index folder at `path`; it is created on first use.
 
@@ -226,6 +228,9 @@ class Flywheel:
         read_only: answer and report without writing a byte to the folder, as from an image, a read-only
             mount, or as another user than its owner. Answers are not recorded (their id is None); what
             changes the index raises ReadOnlyError. What other processes add or build is followed.
+        dask: the address of a Dask scheduler, as tcp://host:8786, whose workers embed what comes in numbers:
+            passages that are added, what a refresh or a change of the encoder has to embed. They make the
+            encoder by its name, so it may not be an object. A question is embedded here.
         Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError, EncoderNotFoundError.
         """
         from rag_flywheel.store.migrations import (  # sqlite-utils takes 50 ms to load
@@ -234,12 +239,15 @@ class Flywheel:
         )
 
         root = Path(path)
+        cluster = None if dask is None else Cluster(dask)
         name = encoder if isinstance(encoder, str) else ""
         new = Config() if encoder is None else Config(encoder=name)
         chosen = name if encoder is not None or config is None else config.encoder
         create = create and not read_only
         if create and chosen and chosen != Config().encoder and is_new(root):
-            encoder = make_encoder(chosen)  # first, so that a mistyped name leaves no folder behind
+            encoder = make_named(
+                chosen, cluster
+            )  # first, so that a mistyped name leaves no folder behind
         found = open_folder(root, config=config, new=new, create=create)
         if mask is None and found.mask is not None:
             mask = mask_by_name(found.mask)
@@ -255,7 +263,7 @@ class Flywheel:
                 with disk_errors(root):
                     reconcile(root, database, wait_s=0.0)
             given = encoder if encoder is not None else found.encoder
-            slot = EncoderSlot(database, given, by_settings=encoder is None)
+            slot = EncoderSlot(database, given, by_settings=encoder is None, cluster=cluster)
             return cls(root, found, database, slot, user_key, trust, mask)
         except BaseException:
             database.close()
@@ -394,6 +402,7 @@ class Flywheel:
             prune=prune,
             strict=strict,
             dry_run=dry_run,
+            at_once=self._slot.at_once,
         )
         index = Index(self._root, self._database, self._slot.get, self._same_texts())
         with Bars() as bars:
@@ -1337,7 +1346,7 @@ class Flywheel:
         DiskFullError.
         """
         self._database.require_writable()
-        to = make_encoder(encoder) if isinstance(encoder, str) else check_encoder(encoder)
+        to = self._slot.other(encoder)
         spec = encoder if isinstance(encoder, str) else ""
         old_spec = self._slot.spec() or self._config.encoder
         with Bars() as bars:

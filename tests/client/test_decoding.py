@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import MappingProxyType
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -62,6 +63,17 @@ def test_a_record_comes_back_as_it_was(kind: Any, n: int) -> None:
     back = decoded(kind, msgspec.json.decode(encoded(record)))
     assert back == record
     assert repr(back) == repr(record)
+
+
+def test_bytes_are_hexadecimal_wherever_they_are_and_any_mapping_is_an_object() -> None:
+    item = GoldenItem("q", b"\xfb\xff", b"\xfe", None, {"p": 1}, {7: 1}, ("pinned",))
+    for given in (item, [item], {"items": (item,)}):
+        assert b'"fbff"' in encoded(given)
+        assert b'"lineages":{"7":1}' in encoded(given)
+    passage = Passage("p", "t", metadata=MappingProxyType({"a": MappingProxyType({"b": 1})}))
+    assert b'"metadata":{"a":{"b":1}}' in encoded([passage])
+    with pytest.raises(TypeError, match="found object"):
+        encoded([Passage("p", "t", metadata={"a": object()})])  # type: ignore[dict-item]
 
 
 def test_bytes_that_equality_leaves_out_come_back_too() -> None:

@@ -71,6 +71,8 @@ NOT_RUN = {
     ("docs/how-to/privacy-requests.md", "pip install"),
     ("docs/how-to/another-encoder.md", "from rag_flywheel import Flywheel\n\nfw = "),
     ("docs/how-to/change-encoder.md", "rag-flywheel change-encoder sentence-transformers:"),
+    ("docs/how-to/embed-on-many-machines.md", "pip install"),
+    ("docs/how-to/embed-on-many-machines.md", "from rag_flywheel"),
     ("docs/how-to/own-data-in-the-benchmark.md", "rag-flywheel bench"),
     ("docs/explanation/tuning.md", "rag-flywheel refresh --tune"),
     ("docs/notes/speed-notes.md", "RAG_FLYWHEEL_DATA="),

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from rag_flywheel.encode.encoder_slot import NamedEncoder
 from rag_flywheel.encode.make import find_token_counter
+from rag_flywheel.encode.named_encoder import NamedEncoder
 from rag_flywheel.encode.sentence_encoder import SentenceEncoder
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.formats.markdown import cut
 from rag_flywheel.formats.token_estimate import estimate_tokens
+from rag_flywheel.store.encoders import Identity
 
 pytestmark = pytest.mark.model
 SPEC = "sentence-transformers:all-MiniLM-L6-v2"
@@ -47,14 +48,15 @@ def test_counts_are_those_of_the_model(encoder: SentenceEncoder) -> None:
     counter = find_token_counter(SPEC)
     assert counter is not None
     assert (counter.count(texts), counter.max_tokens) == (wanted, 256)
-    named = NamedEncoder(SPEC, name="n", revision="r", dim=1)
+    named = NamedEncoder(SPEC, Identity("n", "r", 1))
     assert (named.count_tokens(texts), named.max_tokens) == (wanted, 256)
 
 
 def test_counting_loads_no_model() -> None:
     program = (
-        "import sys\nfrom rag_flywheel.encode.encoder_slot import NamedEncoder\n"
-        f"found = NamedEncoder({SPEC!r}, name='n', revision='r', dim=1).count_tokens(['one two'])\n"
+        "import sys\nfrom rag_flywheel.encode.named_encoder import NamedEncoder\n"
+        "from rag_flywheel.store.encoders import Identity\n"
+        f"found = NamedEncoder({SPEC!r}, Identity('n', 'r', 1)).count_tokens(['one two'])\n"
         "print(found, 'torch' in sys.modules, 'sentence_transformers' in sys.modules)"
     )
     done = subprocess.run(

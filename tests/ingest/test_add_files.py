@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fakes import WordEncoder
 from rag_flywheel import Flywheel, InputError, Passage
-from rag_flywheel.ingest import add_files as module
+from rag_flywheel.encode import encoder_slot
 from thorough import ALL
 
 
@@ -190,7 +190,7 @@ def test_an_id_that_comes_twice_is_named_and_the_file_skipped_whole(
 def test_a_bad_line_leaves_no_half_file(
     fw: Flywheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_AT_ONCE", 2)
+    monkeypatch.setattr(encoder_slot, "_FOR_ONE", 2)
     lines = "".join(f'{{"id": "p{n}", "text": "text {n}"}}\n' for n in range(9))
     (tmp_path / "a.jsonl").write_text(lines + "{\n")
     with pytest.raises(InputError, match="line 10 is no JSON"):
@@ -201,7 +201,7 @@ def test_a_bad_line_leaves_no_half_file(
 def test_passages_are_added_some_at_a_time_and_a_stopped_call_goes_on(
     fw: Flywheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_AT_ONCE", 10)
+    monkeypatch.setattr(encoder_slot, "_FOR_ONE", 10)
     docs = write(tmp_path / "docs", **{f"f{n}_md": f"# T\n\nfile {n}" for n in range(35)})
 
     def stop(step: str, done: int, total: int) -> None:

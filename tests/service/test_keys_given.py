@@ -1,5 +1,8 @@
 """How a request names its key, and who is served without one."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +97,45 @@ def test_a_loopback_is_open_until_a_key_is_made_and_not_again_when_it_is_revoked
         assert service.client.get(PATH, headers=headers).status_code == 401
     with access.serve(folders, open_access=False) as service:
         assert service.client.get(PATH).status_code == 401
+
+
+def test_what_another_process_does_with_keys_holds_from_the_next_request_on(
+    tmp_path: Path,
+) -> None:
+    folder = access.make_index(tmp_path)
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "rag_flywheel", "keys", *words, "--index", str(folder)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    body = {"query": "password", "record": False}
+    with access.serve({"kb": folder}) as service:
+
+        def status(key: str | None) -> int:
+            headers = {} if key is None else {"authorization": f"Bearer {key}"}
+            return service.client.post("/v1/retrieve", json=body, headers=headers).status_code
+
+        assert [status(None) for _ in range(3)] == [200] * 3
+        first, second = (
+            json.loads(run("add", name, "--scope", "read", "--json")) for name in ("one", "two")
+        )
+        assert status(None) == 401
+        assert [status(first["key"]), status(second["key"])] * 2 == [200] * 4
+        run("revoke", first["id"])
+        assert [status(first["key"]), status(second["key"])] == [401, 200]
+        run("revoke", second["id"])
+        assert [status(second["key"]), status(None)] == [401, 401]
+    with access.serve({"kb": folder}) as service:  # opened anew
+        assert [status(first["key"]), status(None)] == [401, 401]
+
+
+def test_a_host_does_not_say_which_route_it_is(tmp_path: Path) -> None:
+    with access.serve({"kb": access.make_index(tmp_path)}, host="0.0.0.0") as service:
+        key = service.add_key("all", "read", "vote")
+        headers = {"host": "x/v1/browser/feedback?"}
+        answer = service.client.get(PATH, params={"key": key}, headers=headers)
+        assert answer.status_code == 401
+        assert "found no key" in answer.json()["detail"]
 
 
 def test_the_file_of_the_keys_is_for_its_user_alone(service: Served) -> None:

@@ -181,13 +181,14 @@ def test_processes_share_the_counters(tmp_path: Path) -> None:
 
 def test_a_counter_starts_anew_when_it_has_ended(tmp_path: Path) -> None:
     counts = Counts(tmp_path / "c.db")
-    assert [counts.add("a", 1, 0.3), counts.add("a", 2, 0.3), counts.add("b", 1, 9)] == [1, 3, 1]
-    assert counts.find("a")[0] == 3
+    begun = time.time()
+    first, second = counts.add("a", 1, 0.3), counts.add("a", 2, 0.3)
+    assert (first[0], second[0], counts.add("b", 1, 9)[0]) == (1, 3, 1)
+    assert first[1] == second[1] == pytest.approx(begun + 0.3, abs=0.1)
     time.sleep(0.35)
-    assert counts.find("a")[0] == 0
-    assert counts.add("a", 1, 9) == 1
-    assert counts.drop("a") == 1
-    assert counts.drop() == 1
+    third = counts.add("a", 1, 9)
+    assert (third[0], counts.add("b", 1, 9)[0]) == (1, 2)
+    assert third[1] == pytest.approx(time.time() + 9, abs=0.2)
     counts.close()
 
 
@@ -196,7 +197,7 @@ def test_a_file_that_is_no_sound_one_is_made_anew(tmp_path: Path, content: bytes
     path = tmp_path / "c.db"
     path.write_bytes(content)
     counts = Counts(path)
-    assert counts.add("a", 1, 9) == 1
+    assert counts.add("a", 1, 9)[0] == 1
     counts.close()
 
 

@@ -7,5 +7,5 @@ from rag_flywheel.store.service.counts import Counts
 
 if __name__ == "__main__":
     counts = Counts(Path(sys.argv[1]))
-    print(max(counts.add("one key", 1, 60) for _ in range(int(sys.argv[2]))))
+    print(max(counts.add("one key", 1, 60)[0] for _ in range(int(sys.argv[2]))))
     counts.close()

@@ -7,7 +7,7 @@ from typing import Annotated, get_args
 import typer
 
 from rag_flywheel.cli import show
-from rag_flywheel.cli.options import KB, Index, Json, one_of, open_index, remove_if_empty
+from rag_flywheel.cli.options import KB, Dask, Index, Json, one_of, open_index, remove_if_empty
 
 Patterns = list[str] | None
 
@@ -55,6 +55,7 @@ def add(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count what would change.")
     ] = False,
+    dask: Dask = None,
     as_json: Json = False,
 ) -> None:
     """Add passages, or change those already there.
@@ -69,7 +70,7 @@ def add(
         is_there = index.exists()
         place = index if is_there or not dry_run else Path(empty) / index.name
         try:
-            with open_index(place, create=True) as fw:
+            with open_index(place, create=True, dask=dask) as fw:
                 report = fw.add_files(
                     paths,
                     include=include or (),

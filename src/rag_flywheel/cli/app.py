@@ -35,6 +35,7 @@ from rag_flywheel.cli.messages import (
 )
 from rag_flywheel.cli.options import (
     KB,
+    Dask,
     Index,
     Json,
     MinRelevance,
@@ -184,23 +185,24 @@ def refresh(
     tune: Annotated[
         bool, typer.Option("--tune", help="Also tune the encoder of queries; takes minutes.")
     ] = False,
+    dask: Dask = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
     """Build the next index version, check it and make it live. It logs one line a step, for cron."""
     log_each_step()
     max_age_s = None if max_age is None else seconds(max_age)
-    with _opened_to_refresh(index) as fw:
+    with _opened_to_refresh(index, dask) as fw:
         report = fw.refresh(if_votes=if_votes, max_age_s=max_age_s, tune=tune, progress=True)
     show.result(report, as_json, show.refreshed)
     if report.outcome == "rejected":
         raise typer.Exit(REJECTED)
 
 
-def _opened_to_refresh(index: Path) -> "Flywheel":
+def _opened_to_refresh(index: Path, dask: str | None) -> "Flywheel":
     """The open index; that it cannot be opened is a failed refresh, and leaves a trace as one."""
     try:
-        return open_index(index)
+        return open_index(index, dask=dask)
     except FlywheelError as error:
         if (index / "flywheel.toml").exists():
             from rag_flywheel.refresh.failures import note
@@ -245,6 +247,7 @@ def change_encoder(
     drop: Annotated[
         bool, typer.Option("--drop", help="Give up a change that did not go live, and its vectors.")
     ] = False,
+    dask: Dask = None,
     index: Index = KB,
     as_json: Json = False,
 ) -> None:
@@ -252,7 +255,7 @@ def change_encoder(
     if drop == (encoder is not None) or (drop and force):
         raise UsageError("give the name of an encoder, or --drop alone")
     log_each_step()
-    with open_index(index) as fw:
+    with open_index(index, dask=dask) as fw:
         if encoder is None:
             show.count("vectors dropped", fw.drop_encoder_change(), as_json)
             return

@@ -91,6 +91,15 @@ Lenient = Annotated[
         "--lenient", help="Leave out, and count, lines that cannot be used, instead of stopping."
     ),
 ]
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        "--dask",
+        metavar="ADDRESS",
+        envvar="RAG_FLYWHEEL_DASK",
+        help="Embed on the workers of the Dask scheduler at this address, as tcp://host:8786.",
+    ),
+]
 ReadOnly = Annotated[
     bool,
     typer.Option(
@@ -128,11 +137,13 @@ def of_tenant(fw: "Flywheel", tenant: str | None) -> TenantArguments:
     return {"tenant": named, "all_tenants": False}
 
 
-def open_index(index: Path, *, create: bool = False, read_only: bool = False) -> "Flywheel":
+def open_index(
+    index: Path, *, create: bool = False, read_only: bool = False, dask: str | None = None
+) -> "Flywheel":
     """Open the index of a command. Slow imports happen here, so that `--help` stays fast."""
     from rag_flywheel.flywheel import Flywheel
 
-    return Flywheel.open(index, create=create, read_only=read_only)
+    return Flywheel.open(index, create=create, read_only=read_only, dask=dask)
 
 
 def seconds(text: str) -> float:

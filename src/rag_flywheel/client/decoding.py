@@ -3,14 +3,16 @@
 import dataclasses
 import math
 import typing
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from importlib import import_module
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from rag_flywheel import records
 from rag_flywheel.errors import ServiceError, quoted
+
+Reader: TypeAlias = Callable[[Any], Any]
 
 
 def decoded(kind: Any, value: Any) -> Any:
@@ -20,7 +22,7 @@ def decoded(kind: Any, value: Any) -> Any:
     Raises ServiceError for what is no such value.
     """
     try:
-        return _decoded(kind, value)
+        return _reader(kind)(value)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         name = getattr(kind, "__name__", str(kind))
         raise ServiceError(
@@ -29,31 +31,37 @@ def decoded(kind: Any, value: Any) -> Any:
         ) from error
 
 
-def _decoded(kind: Any, value: Any) -> Any:
+@cache
+def _reader(kind: Any) -> Reader:
+    """What makes a value of this type from JSON; a type is looked at once, not for each value."""
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return _record(kind, value)
+        return partial(_record, kind)
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return _optional(inner, value)
+        return _optional(inner)
     if origin in (list, tuple):
-        made = [_decoded(inner[0], each) for each in _of(list, value)]
-        return made if origin is list else tuple(made)
+        each = _reader(inner[0])
+        return lambda value: origin(map(each, _of(list, value)))
     if origin in (dict, Mapping):
-        key, each = inner
-        return {_key(key, k): _decoded(each, v) for k, v in _of(dict, value).items()}
+        key, each = int if inner[0] is int else str, _reader(inner[1])
+        return lambda value: {key(k): each(v) for k, v in _of(dict, value).items()}
     if kind is bytes:
-        return bytes.fromhex(value)
+        return bytes.fromhex
     if kind is float:  # JSON has no NaN
-        return math.nan if value is None else float(_of((int, float), value))
-    return _of(kind, value) if kind in (str, int, bool, NoneType) else value
+        return lambda value: math.nan if value is None else float(_of((int, float), value))
+    return partial(_of, kind) if kind in (str, int, bool, NoneType) else _as_it_is
 
 
 def _record(kind: Any, value: Any) -> Any:
-    hints, given = hints_of(kind), _of(dict, value)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    return kind(
-        **{n: _decoded(hints[n], given[n]) for n, f in fields.items() if n in given or _needed(f)}
-    )
+    given = _of(dict, value)
+    return kind(**{n: read(given[n]) for n, read, needed in _fields(kind) if needed or n in given})
+
+
+@cache
+def _fields(kind: Any) -> list[tuple[str, Reader, bool]]:
+    """(name, what reads it, whether it has no default) of each field of a record."""
+    hints = hints_of(kind)
+    return [(f.name, _reader(hints[f.name]), _needed(f)) for f in dataclasses.fields(kind)]
 
 
 def _needed(field: "dataclasses.Field[Any]") -> bool:
@@ -61,16 +69,17 @@ def _needed(field: "dataclasses.Field[Any]") -> bool:
     return field.default is missing and field.default_factory is missing
 
 
-def _optional(kinds: tuple[Any, ...], value: Any) -> Any:
-    """A value that may be None; metadata, which may be of many types, are plain JSON."""
+def _optional(kinds: tuple[Any, ...]) -> Reader:
+    """Of a value that may be None; metadata, which may be of many types, are plain JSON."""
     others = [kind for kind in kinds if kind is not NoneType]
-    if value is None or len(others) != 1:
-        return value
-    return _decoded(others[0], value)
+    if len(others) != 1:
+        return _as_it_is
+    read = _reader(others[0])
+    return lambda value: None if value is None else read(value)
 
 
-def _key(kind: Any, text: str) -> Any:
-    return int(text) if kind is int else text
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _of(kind: Any, value: Any) -> Any:

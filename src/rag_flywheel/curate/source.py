@@ -39,7 +39,7 @@ class Source:
     def queries(self) -> TextEncoder:
         """The encoder of queries."""
         queries = self.tuned or self.encoder
-        return TextEncoder(queries.revision, self.encoder.dim, queries.encode_queries)
+        return TextEncoder.of_queries(queries, self.encoder.dim)
 
     @property
     def passages(self) -> TextEncoder:

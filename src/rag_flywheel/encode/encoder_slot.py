@@ -2,106 +2,25 @@
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
 from weakref import WeakValueDictionary
 
-from rag_flywheel.encode.make import find_token_counter, make_encoder
-from rag_flywheel.encode.token_counter import TokenCounter
-from rag_flywheel.encode.tower import TaughtEncoder, Tower, Weights, require_tunable
-from rag_flywheel.encoder import Encoder, QueryEncoder, check_encoder
+from rag_flywheel.encode.cluster import Cluster
+from rag_flywheel.encode.named_encoder import (
+    NamedEncoder,
+    Warmable,
+    identity_of,
+    is_same,
+    make_named,
+    require_same,
+)
+from rag_flywheel.encoder import Encoder, check_encoder
 from rag_flywheel.errors import EncoderError, EncoderMismatchError
-from rag_flywheel.records import Vectors
 from rag_flywheel.store import encoders
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.encoders import Identity
 
 log = logging.getLogger("rag_flywheel")
-
-
-@runtime_checkable
-class _Warmable(Protocol):
-    """An encoder that needs more for many texts than for the first few."""
-
-    def warm(self) -> None:
-        """Load all of it."""
-
-
-class NamedEncoder:
-    """An Encoder by its spec, whose name, revision and width are stored in the index.
-
-    The model behind it loads at the first text: a refresh with nothing to embed loads none.
-    Raises, when it loads, EncoderNotFoundError, EncoderError, EncoderMismatchError.
-    """
-
-    def __init__(self, spec: str, *, name: str, revision: str, dim: int) -> None:
-        self.name = name
-        self.revision = revision
-        self.dim = dim
-        self._spec = spec
-        self._model: Encoder | None = None
-        self._counter: TokenCounter | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def max_tokens(self) -> int | None:
-        """How many tokens of a passage it reads; None if it does not say. Loads no more than needed."""
-        if (counter := self._tokens()) is not None:
-            return counter.max_tokens
-        found: int | None = getattr(self._loaded(), "max_tokens", None)
-        return found
-
-    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
-        """The tokens of passages as it reads them. Raises EncoderError if it cannot count them."""
-        if (counter := self._tokens()) is not None:
-            return counter.count(texts)
-        model = self._loaded()
-        count = getattr(model, "count_tokens", None)
-        if count is None:
-            raise EncoderError(f"the encoder {self.name!r} has no count_tokens(texts)")
-        found: Sequence[int] = count(texts)
-        return found
-
-    def _tokens(self) -> TokenCounter | None:
-        """The counter of a model on this machine, while the model itself is not loaded."""
-        with self._lock:
-            if self._counter is None and self._model is None:
-                self._counter = find_token_counter(self._spec)
-            return self._counter
-
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """float32 (n, dim), unit rows."""
-        return self._loaded().encode_queries(texts)
-
-    def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        """float32 (n, dim), unit rows."""
-        return self._loaded().encode_passages(texts)
-
-    def tower(self) -> Tower:
-        """A copy of its encoder of queries. Raises EncoderError when that cannot be tuned."""
-        return require_tunable(self._loaded()).tower()
-
-    def with_tower(self, tower: Tower) -> QueryEncoder:
-        """An encoder of queries by a tuned tower."""
-        return require_tunable(self._loaded()).with_tower(tower)
-
-    def with_taught(self, taught: Mapping[str, Weights], name: str) -> QueryEncoder | None:
-        """An encoder of queries by tuned weights; None where a tower is needed to make one."""
-        model = self._loaded()
-        return model.with_taught(taught, name) if isinstance(model, TaughtEncoder) else None
-
-    def warm(self) -> None:
-        """Load the model, and what it encodes many texts with."""
-        if isinstance(model := self._loaded(), _Warmable):
-            model.warm()
-
-    def _loaded(self) -> Encoder:
-        with self._lock:
-            if self._model is None:
-                model = make_encoder(self._spec)
-                _require_same(_identity(self), _identity(model))
-                self._model = model
-            return self._model
+_FOR_ONE, _FOR_MANY = 512, 16_384  # texts, for this process or for the workers of a cluster
 
 
 class EncoderSlot:
@@ -109,10 +28,19 @@ class EncoderSlot:
     other versions by what is noted of them; thread-safe."""
 
     def __init__(
-        self, database: Database, given: Encoder | str, *, by_settings: bool = False
+        self,
+        database: Database,
+        given: Encoder | str,
+        *,
+        by_settings: bool = False,
+        cluster: Cluster | None = None,
     ) -> None:
-        """given: the encoder, or its spec; by_settings: the settings of the folder name it, no caller."""
+        """given: the encoder, or its spec; by_settings: the settings of the folder name it, no caller;
+        cluster: whose workers embed what comes in parts. Raises EncoderError for an object beside a cluster.
+        """
+        _require_spec(given, cluster)
         self._database = database
+        self._cluster = cluster
         self._given = given
         self._by_settings = by_settings
         self._encoder: Encoder | None = None
@@ -130,7 +58,7 @@ class EncoderSlot:
         with self._lock:
             if self._encoder is None:
                 self._encoder = self._found()
-            elif (known := self._known()) is not None and not _is_same(self._encoder, known):
+            elif (known := self._known()) is not None and not is_same(self._encoder, known):
                 self._encoder = self._of(known)  # another encoder went live
             return self._encoder
 
@@ -154,7 +82,17 @@ class EncoderSlot:
         wanted = Identity(name, revision, dim)
         with self._lock:
             found = self.get() if self._encoder is None else self._encoder
-            return found if _is_same(found, wanted) else self._of(wanted)
+            return found if is_same(found, wanted) else self._of(wanted)
+
+    @property
+    def at_once(self) -> int:
+        """How many texts are best embedded in one call, where they are many."""
+        return _FOR_ONE if self._cluster is None else _FOR_MANY
+
+    def other(self, given: Encoder | str) -> Encoder:
+        """An encoder that the index may change to, loaded. Raises EncoderNotFoundError, EncoderError."""
+        _require_spec(given, self._cluster)
+        return make_named(given, self._cluster) if isinstance(given, str) else check_encoder(given)
 
     def use(self, encoder: Encoder) -> None:
         """Take an object for the encoder of versions that were built with it."""
@@ -172,14 +110,14 @@ class EncoderSlot:
 
     def warm(self) -> None:
         """Load all that the encoder needs for many texts. Raises as `get`."""
-        if isinstance(encoder := self.get(), _Warmable):
+        if isinstance(encoder := self.get(), Warmable):
             encoder.warm()
 
     def _found(self) -> Encoder:
         given, known = self._given, self._known()
         if isinstance(given, str):
             if known is None:
-                return self._recorded(make_encoder(given))
+                return self._recorded(make_named(given, self._cluster))
             return self._named(given, known)
         encoder = self._recorded(check_encoder(given))
         self._objects[encoder.revision] = encoder
@@ -191,23 +129,23 @@ class EncoderSlot:
         noted = self._noted()
         others = [each for each in noted.values() if each.spec == spec and each.identity != known]
         if not others or noted.get(known.revision, others[0]).spec == spec:
-            return NamedEncoder(spec, name=known.name, revision=known.revision, dim=known.dim)
+            return NamedEncoder(spec, known, cluster=self._cluster)
         if not self._by_settings:
-            _require_same(known, others[0].identity)
+            require_same(known, others[0].identity)
         log.warning("the settings name encoder %r; the live version has %r", spec, known.name)
         return self._of(known)
 
     def _of(self, wanted: Identity) -> Encoder:
-        if (given := self._objects.get(wanted.revision)) is not None and _is_same(given, wanted):
+        if (given := self._objects.get(wanted.revision)) is not None and is_same(given, wanted):
             return given
-        if (other := self._others.get(wanted.revision)) is not None and _is_same(other, wanted):
+        if (other := self._others.get(wanted.revision)) is not None and is_same(other, wanted):
             return other
         noted = self._noted().get(wanted.revision)
         if noted is None or not noted.spec:
             found = self._encoder or self._given
-            _require_same(wanted, found if isinstance(found, str) else _identity(found))
+            require_same(wanted, found if isinstance(found, str) else identity_of(found))
             raise AssertionError("another encoder was wanted")
-        made = NamedEncoder(noted.spec, name=wanted.name, revision=wanted.revision, dim=wanted.dim)
+        made = NamedEncoder(noted.spec, wanted, cluster=self._cluster)
         self._others[wanted.revision] = made
         return made
 
@@ -225,11 +163,20 @@ class EncoderSlot:
         if known is None and not self._database.read_only:
             with self._database.transaction() as conn:
                 if encoders.identity(conn) is None:
-                    encoders.write_identity(conn, _identity(encoder))
+                    encoders.write_identity(conn, identity_of(encoder))
             known = self._known()
         if known is not None:
-            _require_same(known, _identity(encoder))
+            require_same(known, identity_of(encoder))
         return encoder
+
+
+def _require_spec(given: Encoder | str, cluster: Cluster | None) -> None:
+    """Raises EncoderError for an object that no worker of a cluster could make."""
+    if cluster is not None and not isinstance(given, str | NamedEncoder):
+        raise EncoderError(
+            f"the encoder is an object, {type(given).__name__}, which Dask workers cannot make; expected "
+            "'sentence-transformers:NAME' or 'module:factory' that can be imported there"
+        )
 
 
 class OneEncoder:
@@ -244,28 +191,6 @@ class OneEncoder:
 
     def of(self, name: str, revision: str, dim: int) -> Encoder:
         """The encoder. Raises EncoderMismatchError when a version was built with another one."""
-        if not _is_same(self._encoder, Identity(name, revision, dim)):
-            _require_same(Identity(name, revision, dim), _identity(self._encoder))
+        if not is_same(self._encoder, Identity(name, revision, dim)):
+            require_same(Identity(name, revision, dim), identity_of(self._encoder))
         return self._encoder
-
-
-def _identity(encoder: Encoder) -> Identity:
-    return Identity(encoder.name, encoder.revision, encoder.dim)
-
-
-def _is_same(encoder: Encoder, wanted: Identity) -> bool:
-    """Whether vectors of it can be compared with those of the encoder that is wanted."""
-    return (encoder.revision, encoder.dim) == (wanted.revision, wanted.dim)
-
-
-def _require_same(known: Identity, found: Identity | str) -> None:
-    if known == found:
-        return
-    what = f"the spec {found!r}"
-    if isinstance(found, Identity):
-        what = f"{found.name!r}, revision {found.revision}, {found.dim} wide"
-    raise EncoderMismatchError(
-        f"this index was built with encoder {known.name!r}, revision {known.revision}, {known.dim} wide; "
-        f"found {what}. Open it with its own encoder, or change to the other one: `rag-flywheel "
-        "change-encoder`, or `Flywheel.change_encoder` for an object"
-    )

@@ -21,7 +21,6 @@ from rag_flywheel.store import passages as store
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.lineages import Rule
 
-_AT_ONCE = 512  # passages that a commit has, or those of one document if it has more
 _NAMED = 3  # failed files in the message of an error
 
 
@@ -37,7 +36,10 @@ class Index:
 
 @dataclass(frozen=True)
 class Options:
-    """How files are added; see `Flywheel.add_files`."""
+    """How files are added; see `Flywheel.add_files`.
+
+    at_once: passages that a commit has, or those of one document if it has more.
+    """
 
     root: Path | None = None
     name: str | None = None
@@ -46,6 +48,7 @@ class Options:
     prune: bool = False
     strict: bool = False
     dry_run: bool = False
+    at_once: int = 512
 
 
 def add_files(
@@ -180,9 +183,9 @@ class _Run:
                 metadata = {**passage.metadata, ADDED_FROM: source}
                 passage = replace(passage, metadata=metadata)
             self._waiting.append(passage)
-            if is_jsonl and len(self._waiting) >= _AT_ONCE:
+            if is_jsonl and len(self._waiting) >= self.options.at_once:
                 self.flush()
-        if len(self._waiting) >= _AT_ONCE:
+        if len(self._waiting) >= self.options.at_once:
             self.flush()
 
     def _new_ids(self, ids: Iterator[str]) -> dict[str, None]:

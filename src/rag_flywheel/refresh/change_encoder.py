@@ -48,7 +48,7 @@ from rag_flywheel.store.vectors import noted_revisions
 
 log = logging.getLogger("rag_flywheel")
 _ANY_TEXT = ("a",)
-_AT_ONCE = 8_192  # texts in memory
+_AT_ONCE = 16_384  # texts in memory
 _WAIT_S = 600.0  # for a refresh that is running
 _ROW = 100  # bytes of a stored vector besides its numbers
 _TO_DO = (

@@ -27,7 +27,7 @@ def answer(value: object, status: int = 200, headers: Mapping[str, str] | None =
 
 def encoded(value: object) -> bytes:
     """JSON in UTF-8. Records become objects, bytes become hexadecimal text."""
-    return msgspec.json.encode(_plain(value))
+    return msgspec.json.encode(_plain(value), enc_hook=_as_dict)
 
 
 def _plain(value: Any) -> Any:
@@ -35,12 +35,33 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if not _holds_bytes(type(value)):
+            return value  # which msgspec encodes itself, in a twentieth of the time
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return value
+
+
+def _as_dict(value: object) -> dict[str, object]:
+    """A mapping inside a record; msgspec knows no other than dict."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"found {type(value).__name__} in an answer; expected what JSON can hold")
+    return {str(key): each for key, each in value.items()}
+
+
+@cache
+def _holds_bytes(record: type) -> bool:
+    """Whether a field of a record, or of a record in it, may be bytes."""
+    return any(_may_be_bytes(hint) for hint in get_type_hints(record, _names(record)).values())
+
+
+def _may_be_bytes(hint: Any) -> bool:
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _holds_bytes(hint)
+    return hint in (bytes, object, Any) or any(_may_be_bytes(part) for part in get_args(hint))
 
 
 @cache

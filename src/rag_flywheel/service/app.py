@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 import rag_flywheel
 from rag_flywheel.errors import ConfigError
@@ -69,6 +70,12 @@ PAGES = (
 """The dashboard: at / of the default index, and at /indexes/{name}/ of each."""
 
 
+def _telemetry(traced: bool) -> TelemetryConfig:
+    """What FastAPI itself may send: where nothing is traced, no request looks for where to send it; and never
+    a record of a refused body, which may quote what users wrote."""
+    return {"tracing": traced, "metrics": traced, "logs": False}
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service as an ASGI application; None: the settings of the environment.
 
@@ -108,6 +115,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         openapi_url="/v1/openapi.json",
         redirect_slashes=False,
+        telemetry=_telemetry(settings.trace),
     )
     problems.install(app)
     app.add_middleware(Guards, settings=settings)
@@ -117,12 +125,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
         app.add_middleware(InTrace)
     app.add_middleware(Observe, default_index=next(iter(settings.indexes), ""))
-    app.include_router(watching.router)
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
         app.include_router(router, prefix="/v1/indexes/{index}", include_in_schema=False)
     app.include_router(ubi.router, include_in_schema=False)  # where its collectors expect it
     app.include_router(thumbs.router, prefix="/v1")
+    app.include_router(watching.router)
     description.install(app, ROUTERS, "/v1")
     app.mount("/dashboard", Files(directory=FILES), name="dashboard")
     app.include_router(sign_in.router)

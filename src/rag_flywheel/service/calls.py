@@ -3,11 +3,11 @@
 import ipaddress
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from fastapi import Depends, Request, Response, Security
+from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from rag_flywheel.service.guards import is_for_browsers
 from rag_flywheel.service.indexes import Indexes
@@ -22,8 +22,6 @@ from rag_flywheel.store.tenants import Tenant
 if TYPE_CHECKING:
     from rag_flywheel.service.observed import Observed
 
-_BEARER = HTTPBearer(auto_error=False, description="An API key: Authorization: Bearer fw_...")
-_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key as a header.")
 ANYBODY = Key("", "open access", SCOPES, None, None, False, 0.0)
 """Who calls without a key where none is needed: on loopback, as long as no key was made."""
 
@@ -118,22 +116,12 @@ class KeyRoute(APIRoute):
         return known
 
 
-async def caller(
-    request: Request,
-    _bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None,
-    _header: Annotated[str | None, Security(_HEADER)] = None,
-) -> Key:
-    """The key that a request comes with. Raises Refused with 401 without one that is known.
-
-    Not in a thread of its own: reading a key takes less than the way there.
-    """
-    return key_in(request)
-
-
 def key_in(request: Request) -> Key:
-    """The same, read from the headers alone, for what comes before a route.
+    """The key that a request comes with, read from its headers alone.
 
-    A request is counted once, towards the calls of its key. Raises Refused, with 429 beyond their limit.
+    A request is counted once, towards the calls of its key. Raises Refused, with 401 without a key that is
+    known, and with 429 beyond the limit of its calls.
+    Not in a thread of its own: reading a key takes less than the way there.
     """
     found: Key | None = getattr(request.state, "key", None)
     if found is None:
@@ -164,7 +152,8 @@ def _given(request: Request) -> list[str]:
 
 
 def _in_address(request: Request) -> list[str]:
-    return request.query_params.getlist("key") if is_for_browsers(request.url.path) else []
+    asked = is_for_browsers(request.scope["path"])
+    return request.query_params.getlist("key") if asked else []
 
 
 def _key_given(service: Service, given: Sequence[str]) -> Key:
@@ -185,14 +174,19 @@ def _counted_as(key: Key, request: Request) -> str:
     """Whose calls a request counts towards: those of its key, or of an address where all share the key."""
     if not key.public and key is not ANYBODY:
         return key.id
-    host = request.client.host if request.client is not None else ""
+    return f"{key.id} {_household(request.client.host if request.client is not None else '')}"
+
+
+@lru_cache(maxsize=1024)
+def _household(host: str) -> str:
+    """An address; of version 6 its network, as a household has so many that each could be used once."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return f"{key.id} {host}"
-    if address.version == 6:  # a household has so many that each could be used once
-        return f"{key.id} {ipaddress.ip_network((address, 64), strict=False)}"
-    return f"{key.id} {address}"
+        return host
+    if address.version == 6:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
 
 
 def _unauthorized(message: str) -> Refused:
@@ -221,8 +215,12 @@ class Needs:
     scope: Scope
     whole_index: bool = False
 
-    async def __call__(self, request: Request, key: Annotated[Key, Depends(caller)]) -> Call:
-        """The call, allowed. Raises Refused, UnknownIdError."""
+    async def __call__(self, request: Request) -> Call:
+        """The call of the key that the request comes with. Raises Refused, UnknownIdError."""
+        return self.allowed(request, key_in(request))
+
+    def allowed(self, request: Request, key: Key) -> Call:
+        """The call of this key. Raises Refused, UnknownIdError."""
         if key.public:
             raise Refused(
                 403,

@@ -26,6 +26,16 @@ TAGS = {
     "operations": "Refreshes and other long work, versions, privacy requests, the state of the index.",
 }
 _KEYS = "An API key, made by `rag-flywheel keys add`. On loopback none is needed until the first one is made."
+_SECURITY = {
+    "HTTPBearer": {"type": "http", "description": _KEYS, "scheme": "bearer"},
+    "APIKeyHeader": {
+        "type": "apiKey",
+        "description": _KEYS,
+        "in": "header",
+        "name": "X-API-Key",
+    },
+}
+"""How a request names its key; `calls.key_in` reads it."""
 _EXAMPLES: dict[str, Any] = {
     "retrieval_id": "0c5f2b6d0e8a4b71a2c3d4e",
     "passage_id": "reset",
@@ -84,8 +94,7 @@ def install(app: FastAPI, routers: Sequence[APIRouter], prefix: str) -> None:
 def _completed(schema: Schema, routes: Mapping[tuple[str, str], APIRoute]) -> Schema:
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     components["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    for each in schema["components"].get("securitySchemes", {}).values():
-        each["description"] = _KEYS
+    schema["components"]["securitySchemes"] = _SECURITY
     names = set[str]()
     used = set[str]()
     for path, method, operation in operations(schema):
@@ -128,9 +137,8 @@ def _dependencies(dependant: Dependant) -> Iterator[Any]:
 def _name_scope(operation: Schema, scope: str | None) -> None:
     """Roles of a security requirement, which OpenAPI 3.1 has for keys too, and a sentence."""
     if scope is None:
-        operation.pop("security", None)
         return
-    operation["security"] = [{name: [scope] for name in each} for each in operation["security"]]
+    operation["security"] = [{name: [scope]} for name in _SECURITY]
     operation["description"] += f"\n\nNeeds a key with the scope `{scope}`."
 
 

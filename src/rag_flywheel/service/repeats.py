@@ -49,9 +49,8 @@ class OnceRoute(KeyRoute):
             database = service_of(request).state
             caller = (await run_in_threadpool(key_in, request)).id
             digest = await _digest(request)
-            if is_for_browsers(
-                request.url.path
-            ):  # where many who share a key must not share this one
+            if is_for_browsers(request.scope["path"]):
+                # where many who share a key must not share this one
                 caller = f"{caller} {digest.hex()}"
             found = await run_in_threadpool(requests.begin, database, caller, key, digest)
             if isinstance(found, requests.StoredAnswer):

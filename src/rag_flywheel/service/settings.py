@@ -4,6 +4,7 @@ They come from the command line, or from environment variables that begin with R
 """
 
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -97,7 +98,7 @@ class Settings(BaseSettings):
                 )
         return self
 
-    @property
+    @cached_property
     def on_loopback(self) -> bool:
         """Whether only this machine can call it."""
         return on_loopback(self.host)

@@ -112,14 +112,19 @@ def store_vectors(
     progress: Progress | None = None,
     step: str = "",
 ) -> Iterator[tuple[list[bytes], Vectors]]:
-    """Encode these texts by hash, 256 in one go in the order given. Each part is committed before
-    it is yielded with its hashes. step: the first argument of `progress`."""
+    """Encode these texts by hash, 256 in one go. Each part is committed before it is yielded with its
+    hashes, in the order in which they are done. step: the first argument of `progress`."""
     hashes = list(missing)
-    for start in range(0, len(hashes), _AT_ONCE):
-        if progress is not None:
-            progress(step, start, len(hashes))
-        part = hashes[start : start + _AT_ONCE]
-        made = encoder.encode([missing[h] for h in part])
+    parts = [hashes[i : i + _AT_ONCE] for i in range(0, len(hashes), _AT_ONCE)]
+    texts = [[missing[h] for h in part] for part in parts]
+    n_done = 0
+    if progress is not None and parts:
+        progress(step, n_done, len(hashes))
+    for number, made in encoder.encode_parts(texts):
+        part = parts[number]
         with database.transaction(durable=False) as conn:
             put_vectors(conn, part, made, encoder.revision)
         yield part, made
+        n_done += len(part)
+        if progress is not None and n_done < len(hashes):
+            progress(step, n_done, len(hashes))

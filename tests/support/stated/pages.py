@@ -24,6 +24,7 @@ STATEMENTS: dict[str, Callable[[Page], None]] = {
     "docs/how-to/agents.md": agents.agents,
     "docs/how-to/backup.md": settings.backups,
     "docs/how-to/change-encoder.md": settings.change_encoder,
+    "docs/how-to/embed-on-many-machines.md": settings.embed_on_many_machines,
     "docs/how-to/changing-documents.md": settings.changing,
     "docs/how-to/cron-and-systemd.md": settings.cron,
     "docs/how-to/documents.md": settings.adding,

@@ -18,6 +18,7 @@ from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.deploy import backup, current, loaded, manifest
 from rag_flywheel.disk import _MOST_BYTES as MOST_FILE
 from rag_flywheel.disk import MOST_JSON
+from rag_flywheel.encode import cluster
 from rag_flywheel.evaluate.gate import LEAST_JUDGED
 from rag_flywheel.export.graded import SPLITS
 from rag_flywheel.export.training_rows import MOST_NEGATIVES
@@ -142,6 +143,16 @@ def cron(page: Page) -> None:
     page.lets("elsewhere", "| 75 | another process holds the lock")  # tests/cli
 
 
+def embed_on_many_machines(page: Page) -> None:
+    """docs/how-to/embed-on-many-machines.md."""
+    page.says("batches of {} texts", embedding._AT_ONCE)
+    assert (cluster._PATIENCE_S, cluster._AHEAD) == (120.0, 2)  # "two minutes", "two batches"
+    page.lets("rough", "Ten million passages take one core weeks")
+    page.lets(
+        "example", "--port 8786", "tcp://scheduler:8786", "--nthreads 1", "tls://scheduler:8786"
+    )
+
+
 def change_encoder(page: Page) -> None:
     """docs/how-to/change-encoder.md."""
     page.says("beside** the live version, {} at a time", embedding._AT_ONCE)
@@ -260,7 +271,7 @@ def adding(page: Page) -> None:
     page.says("of the first {} characters", passage_ids._START)
     page.lets("fact", "some 25 MB without models", "The default model reads 256 tokens")
     page.says("{} tokens are estimated", Chunking().tokens)
-    page.says("added some {} at a time", round(add_files._AT_ONCE, -2))
+    page.says("added some {} at a time", round(add_files.Options().at_once, -2))
 
 
 def _low_enough(people: int) -> float:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from inspect import isawaitable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -25,10 +24,10 @@ from rag_flywheel.formats.printable import printable
 from rag_flywheel.service.calls import (
     ANYBODY,
     Call,
+    Needs,
     Service,
     TenantArguments,
     is_open,
-    needs,
     service_of,
 )
 from rag_flywheel.service.dashboard.aged import FRESH_S, WAIT_S, Aged, AgedResults
@@ -272,9 +271,7 @@ class Sees:
         key = await run_in_threadpool(key_of, service_of(request), request.state.session)
         if key is None:
             raise SignInNeeded
-        allowed = needs(self.scope, whole_index=self.whole_index).dependency
-        call = allowed(request=request, key=key)
-        return Page(request, await call if isawaitable(call) else call)
+        return Page(request, Needs(self.scope, self.whole_index).allowed(request, key))
 
 
 def key_of(service: Service, session: Session) -> Key | None:

@@ -20,7 +20,7 @@ from rag_flywheel.service.bodies import (
     BrowserSignalBody,
     BrowserVoteBody,
 )
-from rag_flywheel.service.calls import Call, TenantArguments, call_on, caller, service_of
+from rag_flywheel.service.calls import Call, TenantArguments, call_on, key_in, service_of
 from rag_flywheel.service.problems import WRITES, Refused
 from rag_flywheel.service.recorded import Cast, Recorded, is_recorded, recorded
 from rag_flywheel.service.repeats import OnceRoute
@@ -64,11 +64,12 @@ class Opener:
         return Ballot(call, token, call.tenant(token.tenant, every))
 
 
-async def needs_voter(request: Request, key: Annotated[Key, Depends(caller)]) -> Opener:
+async def needs_voter(request: Request) -> Opener:
     """A dependency: any key that may vote will do, and most of all a public one.
 
     Raises Refused with 403 for another.
     """
+    key = key_in(request)
     if "vote" not in key.scopes:
         raise Refused(403, "Forbidden", "this key lacks the scope vote")
     return Opener(request, key)

@@ -22,7 +22,7 @@ _TABLE = (
 _ADD = (
     "INSERT INTO counts VALUES (:key, :n, :now + :lasts) ON CONFLICT (key) DO UPDATE SET "
     "n = CASE WHEN ends <= :now THEN excluded.n ELSE n + excluded.n END, "
-    "ends = CASE WHEN ends <= :now THEN excluded.ends ELSE ends END RETURNING n"
+    "ends = CASE WHEN ends <= :now THEN excluded.ends ELSE ends END RETURNING n, ends"
 )
 
 
@@ -45,30 +45,19 @@ class Counts:
             except sqlite3.Error as error:
                 raise StorageError(f"{path} cannot be made: {error}") from error
 
-    def add(self, key: str, n: int, lasts_s: float) -> int:
-        """Add n to a counter, which starts anew when it has ended; returns what it is now."""
+    def add(self, key: str, n: int, lasts_s: float) -> tuple[int, float]:
+        """Add n to a counter, which starts anew when it has ended.
+
+        Returns what it is now, and when it ends, in seconds since 1970.
+        """
         now = time.time()
         with self._used():
             self._added += 1
             if self._added % _PURGE_EVERY == 0:
                 self._conn.execute("DELETE FROM counts WHERE ends <= ?", (now,))
             given = {"key": key, "n": n, "now": now, "lasts": lasts_s}
-            (count,) = self._conn.execute(_ADD, given).fetchone()
-        return int(count)
-
-    def find(self, key: str) -> tuple[int, float]:
-        """(what a counter is, when it ends, in seconds since 1970); (0, now) once it has ended."""
-        now = time.time()
-        with self._used():
-            row = self._conn.execute("SELECT n, ends FROM counts WHERE key = ?", (key,)).fetchone()
-        return (0, now) if row is None or row[1] <= now else (int(row[0]), float(row[1]))
-
-    def drop(self, key: str | None = None) -> int:
-        """Forget a counter, or all of them; returns how many there were."""
-        with self._used():
-            if key is None:
-                return self._conn.execute("DELETE FROM counts").rowcount
-            return self._conn.execute("DELETE FROM counts WHERE key = ?", (key,)).rowcount
+            count, ends = self._conn.execute(_ADD, given).fetchone()
+        return int(count), float(ends)
 
     @contextmanager
     def _used(self) -> Iterator[None]:
