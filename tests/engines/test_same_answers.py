@@ -184,3 +184,24 @@ def test_compounds_and_scripts_without_blanks(
     found.do(lambda fw: fw.add(added))
     for query in asked:
         found.same(query)
+
+
+def test_an_index_without_words_and_one_without_passages(both: Open) -> None:
+    found = both(n_lookups=0)
+    found.do(lambda fw: fw.add([Passage("a", "... !!!"), Passage("b", "--- ???")]))
+    found.do(lambda fw: fw.refresh())
+    assert len(found.same("plum1")) == 2
+    found.do(lambda fw: fw.remove(["a", "b"]))
+    found.do(lambda fw: fw.refresh())
+    assert found.same("plum1") == []
+    found.do(lambda fw: fw.add([Passage("c", "plum1")]))
+    assert found.same("plum1") == ["c"]
+    found.do(lambda fw: fw.refresh())
+    assert found.same("plum1") == ["c"]
+
+
+def test_many_questions_at_once(built: Both) -> None:
+    asked = queries(300)
+    found, expected = (fw.retrieve_many(asked, record=False) for fw in (built.milvus, built.memory))
+    ids = [[[hit.passage_id for hit in a.hits] for a in answers] for answers in (found, expected)]
+    assert ids[0] == ids[1]

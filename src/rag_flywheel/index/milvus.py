@@ -40,14 +40,12 @@ TOKEN = "RAG_FLYWHEEL_MILVUS_TOKEN"
 _ADDRESS = re.compile(r"(https?://[^/\s@]+)/([A-Za-z_][A-Za-z0-9_]{0,99})", re.ASCII)
 _BUILDING = "_building"
 _AT_ONCE = 500  # rows that are written
-_READ = 1_000  # rows that are read
+_READ, _QUERIES = 1_000, 256  # rows that are read, and queries that are asked
 _MOST = 16_384  # that a search of Milvus returns
 _LISTED = 4_096  # numbers of passages that a filter names before others are tried
 _MARGIN = 1.5
-_CACHED_BYTES, _WORDS_BYTES = (
-    64 * 2**20,
-    1_000,
-)  # of rows that were read, and of the words of one, about
+_CACHED_BYTES = 64 * 2**20  # of rows that were read
+_WORDS_BYTES = 1_000  # of the words of one, about
 _TEXTS = 20_000  # that were read, and are kept as the numbers of their words
 _NONE = np.empty(0, dtype=np.int32)
 _EXACT_BELOW = 20_000  # passages; above, a graph finds nearly all of the nearest
@@ -150,8 +148,7 @@ class Milvus:
         with self.errors():
             staged = f"{name}{_BUILDING}"
             for left in (name, staged):
-                if client.has_collection(left, timeout=_TIMEOUT_S):
-                    client.drop_collection(left, timeout=_BUILD_TIMEOUT_S)
+                _drop(client, left)
             _create(client, staged, texts)
             for rows in _rows(texts):
                 client.insert(staged, rows, timeout=_BUILD_TIMEOUT_S)
@@ -185,8 +182,7 @@ class Milvus:
         """Delete a collection, if it is there. Raises EngineError."""
         client, name = self.client, self.name(collection)
         with self.errors():
-            if client.has_collection(name, timeout=_TIMEOUT_S):
-                client.drop_collection(name, timeout=_BUILD_TIMEOUT_S)
+            _drop(client, name)
 
     def opened(
         self, collection: str, statistics: StoredStatistics, dim: int, read_texts: ReadTitled
@@ -372,20 +368,23 @@ class InMilvus:
     def _asked(
         self, field: str, queries: Sequence[Any], limit: int, condition: str
     ) -> list[Positions]:
-        parameters = {}
+        """For each query the positions of the texts that Milvus finds, the best first."""
+        parameters, found = {}, list[Positions]()
         if field == "dense" and len(self.pids) >= _EXACT_BELOW:
             parameters = {"ef": max(256, 2 * limit)}
         with self._server.errors():
-            every = self._ask(
-                "search",
-                data=list(queries),
-                anns_field=field,
-                filter=condition,
-                limit=limit,
-                search_params={"metric_type": "IP", "params": parameters},
-                output_fields=["pid"],
-            )
-            return [self._places([hit["pid"] for hit in hits]) for hits in every]
+            for start in range(0, len(queries), _QUERIES):
+                every = self._ask(
+                    "search",
+                    data=list(queries[start : start + _QUERIES]),
+                    anns_field=field,
+                    filter=condition,
+                    limit=limit,
+                    search_params={"metric_type": "IP", "params": parameters},
+                    output_fields=["pid"],
+                )
+                found += [self._positions([hit["pid"] for hit in hits]) for hits in every]
+        return found
 
     def _ask(self, method: str, **named: Any) -> Any:
         """What a method of the client returns for the collection, which a server that was started again may
@@ -401,7 +400,7 @@ class InMilvus:
         self._server.client.load_collection(self._name, timeout=_BUILD_TIMEOUT_S)
         return call(self._name, timeout=_TIMEOUT_S, **named)
 
-    def _places(self, pids: Sequence[int]) -> Positions:
+    def _positions(self, pids: Sequence[int]) -> Positions:
         at, there = find_pids(np.array(pids, dtype=np.int64), self.pids)
         if not there.all():
             raise ValueError(f"{self._name} has passages that are not of this version")
@@ -488,6 +487,14 @@ def _count(client: Any, name: str) -> int:
 def _first_line(error: BaseException) -> str:
     said = str(getattr(error, "message", None) or error).strip()
     return said.splitlines()[0][:300] if said else type(error).__name__
+
+
+def _drop(client: Any, name: str) -> None:
+    """Delete a collection, if it is there, and what stands for it."""
+    if client.has_collection(name, timeout=_TIMEOUT_S):
+        for alias in _aliases(client, name):
+            client.drop_alias(alias, timeout=_TIMEOUT_S)
+        client.drop_collection(name, timeout=_BUILD_TIMEOUT_S)
 
 
 def _aliases(client: Any, name: str) -> list[str]:
