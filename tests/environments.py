@@ -47,7 +47,7 @@ FRAMEWORK_PAGES = {
 """Pages of the documentation whose code needs a framework, by what is imported of it."""
 OWN = {
     INTEGRATIONS: (FRAMEWORKS, FRAMEWORK_PAGES),
-    ENGINES: (("milvus",), {"docs/how-to/milvus.md": "milvus_lite"}),
+    ENGINES: (("milvus", "pgvector"), {"docs/how-to/milvus.md": "milvus_lite"}),
 }
 """By the name of an environment, which is that of a dependency group and of a folder of tests, its extras and
 its pages."""

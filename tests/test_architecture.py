@@ -37,7 +37,7 @@ SHELVES = [
     {"store", "index", "formats"},
     {"ground"},
 ]
-GROUND = {"records", "config", "errors", "encoder", "checks", "disk"}
+GROUND = {"records", "config", "errors", "encoder", "checks", "disk", "vector_database"}
 DOORS = {
     "sklearn": {"report/topics.py"},
     "faiss": {"index/faiss_door.py"},
@@ -255,6 +255,7 @@ def test_the_public_names_are_these() -> None:
         "EncoderError",
         "EncoderMismatchError",
         "EncoderNotFoundError",
+        "EngineError",
         "Explanation",
         "Export",
         "ExportReport",

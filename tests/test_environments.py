@@ -36,7 +36,10 @@ def test_frameworks_and_engines_are_declared_and_their_pages_are_there() -> None
     found = runpy.run_path(str(PROGRAM))
     declared = found["declared_by"](found["FRAMEWORKS"], (found["INTEGRATIONS"],))
     assert set(declared) > {"langchain-core", "langchain-tests", "llama-index-core", "haystack-ai"}
-    assert set(found["declared_by"](("milvus",), (found["ENGINES"],))) > {"pymilvus", "milvus-lite"}
+    assert set(found["declared_by"](("milvus", "pgvector"), (found["ENGINES"],))) > {
+        "pymilvus",
+        "milvus-lite",
+    }
     for name, (_, pages) in found["OWN"].items():
         assert (PROGRAM.parent / name).is_dir()
         for page in pages:

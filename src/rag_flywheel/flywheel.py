@@ -284,6 +284,8 @@ class Flywheel:
         self._postponed.close()
         self._database.close()
         self._drop_server()
+        if self._published is not None:
+            self._published.server.close()
 
     def warm(self) -> None:
         """Load the model, the live version, and the tenants of all passages, so that the first question

@@ -5,18 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from lite import MilvusLite
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.engine import Question
 from rag_flywheel.index.in_memory import InMemory
 from rag_flywheel.index.lexical import LexicalIndex
-from rag_flywheel.index.milvus import InMilvus, Milvus
+from rag_flywheel.index.milvus import Milvus
 from rag_flywheel.index.part import Part
+from rag_flywheel.index.remote import InDatabase, rows_of
 from rag_flywheel.index.stored_statistics import StoredStatistics, save_statistics
 from rag_flywheel.records import Pids
+from rag_flywheel.store.vector_tables import VectorTables
+from rag_flywheel.vector_database import VectorDatabase
 
-pytest.importorskip("milvus_lite", reason="needs the package milvus-lite: make test-engines")
-pytest.importorskip("pymilvus", reason="needs the extra milvus: make test-engines")
 pytestmark = pytest.mark.slow
 N, RNG = 9_000, np.random.default_rng(2)
 
@@ -35,22 +35,28 @@ def memory() -> InMemory:
     return InMemory(DenseIndex.build(np.arange(1, N + 1) * 3, rows), LexicalIndex.build(texts))
 
 
-@pytest.fixture(scope="module")
-def milvus(
-    memory: InMemory, server: MilvusLite, tmp_path_factory: pytest.TempPathFactory
-) -> InMilvus:
+@pytest.fixture(scope="module", params=["milvus", "pgvector"])
+def there(
+    request: pytest.FixtureRequest, memory: InMemory, tmp_path_factory: pytest.TempPathFactory
+) -> InDatabase:
+    """The same texts in a database."""
     folder = tmp_path_factory.mktemp("version")
     memory.dense.save(folder)
     memory.lexical.save(folder)
     save_statistics(folder, memory)
-    there = Milvus.at(f"{server.uri}/parts")
-    there.publish("some", memory)
-    return there.opened("some", StoredStatistics.load(folder, n_texts=N), 8, no_texts)
+    if request.param == "milvus":
+        database: VectorDatabase = Milvus.at(f"{request.getfixturevalue('server').uri}/parts")
+    else:
+        database = VectorTables.at(f"{request.getfixturevalue('postgres')}#parts")
+    request.addfinalizer(database.close)
+    database.write("some", 8, N, rows_of(memory))
+    statistics = StoredStatistics.load(folder, n_texts=N)
+    return InDatabase(database.open("some", 8, N), statistics, 8, no_texts)
 
 
 @pytest.mark.parametrize("n", [20, 6_000])
 @pytest.mark.parametrize("which", ["half", "far half", "few", "nearly all", "none"])
-def test_as_in_memory(memory: InMemory, milvus: InMilvus, which: str, n: int) -> None:
+def test_as_in_memory(memory: InMemory, there: InDatabase, which: str, n: int) -> None:
     question = Question(memory.vectors(memory.pids[5:6])[0], ["all", "w7", "w2999", "nowhere"])
     cosines = memory.dense.at(np.arange(N)) @ question.vector
     part = Part.of(
@@ -62,7 +68,7 @@ def test_as_in_memory(memory: InMemory, milvus: InMilvus, which: str, n: int) ->
             "none": np.zeros(N, dtype=bool),
         }[which]
     )
-    (found,), (expected,) = (each.find([question], n, part) for each in (milvus, memory))
+    (found,), (expected,) = (each.find([question], n, part) for each in (there, memory))
     n_near = min(n, part.n)
     near = [np.sort(each.scores.cosines)[::-1][:n_near] for each in (found, expected)]
     best = [np.sort(each.scores.bm25)[::-1][:n_near] for each in (found, expected)]
@@ -71,7 +77,7 @@ def test_as_in_memory(memory: InMemory, milvus: InMilvus, which: str, n: int) ->
     assert part.mask[found.positions].all()
 
 
-def test_words_that_texts_have_together(memory: InMemory, milvus: InMilvus) -> None:
+def test_words_that_texts_have_together(memory: InMemory, there: InDatabase) -> None:
     for words in (
         ["w7"],
         ["w7", "all"],
@@ -81,17 +87,17 @@ def test_words_that_texts_have_together(memory: InMemory, milvus: InMilvus) -> N
         ["nowhere", "all"],
         [],
     ):
-        found, expected = (each.having_all(words, 32) for each in (milvus, memory))
+        found, expected = (each.having_all(words, 32) for each in (there, memory))
         if len(expected) <= 32:
             assert found.tolist() == expected.tolist()
         else:
             assert len(found) > 32
 
 
-def test_vectors_and_the_nearest(memory: InMemory, milvus: InMilvus) -> None:
+def test_vectors_and_the_nearest(memory: InMemory, there: InDatabase) -> None:
     pids = memory.pids[RNG.permutation(N)[:50]]
-    assert np.array_equal(milvus.vectors(pids), memory.vectors(pids))
-    found, expected = (each.nearest(memory.vectors(pids), 5) for each in (milvus, memory))
+    assert np.array_equal(there.vectors(pids), memory.vectors(pids))
+    found, expected = (each.nearest(memory.vectors(pids), 5) for each in (there, memory))
     assert [row.tolist() for row in found] == [row.tolist() for row in expected]
     with pytest.raises(LookupError):
-        milvus.vectors(np.array([4]))
+        there.vectors(np.array([4]))

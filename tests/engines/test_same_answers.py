@@ -1,4 +1,4 @@
-"""Passages found in Milvus are those found in memory, with the same scores, whatever happened since."""
+"""Passages found in a database are those found in memory, with the same scores, whatever happened."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +9,8 @@ import pytest
 from lite import Both
 from rag_flywheel import Passage
 from rag_flywheel.index.engine import Question
-from rag_flywheel.index.milvus import InMilvus
+from rag_flywheel.index.remote import InDatabase
 
-pytest.importorskip("milvus_lite", reason="needs the package milvus-lite: make test-engines")
-pytest.importorskip("pymilvus", reason="needs the extra milvus: make test-engines")
 RNG = np.random.default_rng(5)
 WORDS = [f"{a}{b}" for a in ("plum", "fig", "oak", "elm", "ash") for b in range(30)]
 Open = Callable[..., Both]
@@ -35,10 +33,10 @@ def queries(n: int = 12) -> list[str]:
     return [" ".join(RNG.choice(WORDS, size=int(RNG.integers(1, 6)))) for _ in range(n)]
 
 
-def index_of(both: Both) -> InMilvus:
-    """What the index in Milvus answers from."""
-    engine = both.milvus._serving()._live.state().version.engine
-    assert isinstance(engine, InMilvus)
+def index_of(both: Both) -> InDatabase:
+    """What the index in a database answers from."""
+    engine = both.elsewhere._serving()._live.state().version.engine
+    assert isinstance(engine, InDatabase)
     return engine
 
 
@@ -202,6 +200,8 @@ def test_an_index_without_words_and_one_without_passages(both: Open) -> None:
 
 def test_many_questions_at_once(built: Both) -> None:
     asked = queries(300)
-    found, expected = (fw.retrieve_many(asked, record=False) for fw in (built.milvus, built.memory))
+    found, expected = (
+        fw.retrieve_many(asked, record=False) for fw in (built.elsewhere, built.memory)
+    )
     ids = [[[hit.passage_id for hit in a.hits] for a in answers] for answers in (found, expected)]
     assert ids[0] == ids[1]

@@ -1,4 +1,4 @@
-"""Scifact and feedbackqa whole: Milvus finds what memory finds, under filters and tenants, after votes."""
+"""Scifact and feedbackqa whole: a database finds what memory finds, under filters and after votes."""
 
 import os
 from collections.abc import Iterator
@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lite import Both, MilvusLite
+from lite import Both
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.bench.prepared import read_prepared
 from rag_flywheel.formats.beir import Collection, read_beir
 
-pytest.importorskip("milvus_lite", reason="needs the package milvus-lite: make test-engines")
-pytest.importorskip("pymilvus", reason="needs the extra milvus: make test-engines")
 pytestmark = pytest.mark.slow
 DATA = Path(os.environ.get("RAG_FLYWHEEL_DATA", "build/data"))
 QUESTIONS = 100
@@ -26,9 +24,11 @@ def collection(request: pytest.FixtureRequest) -> Collection:
     return read_beir(folder, lenient=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["milvus", "pgvector"])
 def both(
-    collection: Collection, server: MilvusLite, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    collection: Collection,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Both]:
     encoder = read_prepared(DATA / collection.name, collection)
     assert encoder is not None
@@ -37,7 +37,10 @@ def both(
         for i, p in enumerate(collection.passages)
     ]
     opened = []
-    address = f"milvus:{server.uri}/{collection.name}"
+    if request.param == "milvus":
+        address = f"milvus:{request.getfixturevalue('server').uri}/{collection.name}"
+    else:
+        address = f"pgvector:{request.getfixturevalue('postgres')}#{collection.name}"
     for engine in (None, address):
         config = Config(
             encoder="", engine=engine, n_lookups=0, tenant_key="firm", tenant_required=False
@@ -56,7 +59,7 @@ def test_every_question_gets_the_same_hits(both: Both, collection: Collection) -
     asked = list(split.queries.items())[:QUESTIONS]
     for query_id, query in asked:
         both.same(query)
-        for fw in (both.memory, both.milvus):
+        for fw in (both.memory, both.elsewhere):
             shown = fw.retrieve(query, user_id="ann", all_tenants=True)
             good = split.qrels[query_id]
             for hit in shown.hits:

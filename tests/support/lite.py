@@ -74,23 +74,23 @@ def milvus_lite(folder: Path) -> Iterator[MilvusLite]:
 
 
 class Both:
-    """Two indexes to which the same is done, of which one finds passages in memory and one in Milvus."""
+    """Two indexes to which the same is done, of which one finds passages in memory and one in a database."""
 
-    def __init__(self, memory: Flywheel, milvus: Flywheel) -> None:
-        self.memory, self.milvus = memory, milvus
+    def __init__(self, memory: Flywheel, elsewhere: Flywheel) -> None:
+        self.memory, self.elsewhere = memory, elsewhere
 
     def do(self, what: Callable[[Flywheel], Any]) -> list[Any]:
-        return [what(self.memory), what(self.milvus)]
+        return [what(self.memory), what(self.elsewhere)]
 
     def vote(self, query: str, passage_id: str, verdict: str = "helpful", **more: Any) -> None:
-        for fw in (self.memory, self.milvus):
+        for fw in (self.memory, self.elsewhere):
             asked = fw.retrieve(query, k=20, user_id=f"user of {query}", **more)
             fw.feedback(asked.id, passage_id, verdict, user_id=f"user of {query}", **more)  # type: ignore[arg-type]
 
     def same(self, query: str, *, k: int = 20, **more: Any) -> list[str]:
         """The ids of the hits, which both show in the same order, with the same texts and scores."""
         found, expected = (
-            fw.retrieve(query, k=k, record=False, **more) for fw in (self.milvus, self.memory)
+            fw.retrieve(query, k=k, record=False, **more) for fw in (self.elsewhere, self.memory)
         )
         assert [shown(hit) for hit in found.hits] == [shown(hit) for hit in expected.hits]
         assert numbers(found) == pytest.approx(numbers(expected), abs=1e-6)

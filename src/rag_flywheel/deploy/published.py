@@ -5,30 +5,37 @@ them there, opens them, and deletes those of no version.
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rag_flywheel.deploy.loaded import index_files
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
-from rag_flywheel.errors import ConfigError, FlywheelError, counted
+from rag_flywheel.errors import ConfigError, EngineError, FlywheelError, counted
 from rag_flywheel.index.engine import Engine
 from rag_flywheel.index.in_memory import InMemory
-from rag_flywheel.index.milvus import Milvus, ReadTitled
+from rag_flywheel.index.milvus import Milvus
+from rag_flywheel.index.remote import InDatabase, ReadTitled, rows_of
 from rag_flywheel.index.stored_statistics import FOLDER as STATISTICS_FOLDER
 from rag_flywheel.index.stored_statistics import StoredStatistics
 from rag_flywheel.records import Pids
 from rag_flywheel.store import passages, users
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.vector_tables import VectorTables
+from rag_flywheel.vector_database import VectorDatabase
 
 log = logging.getLogger("rag_flywheel")
-_MILVUS = "milvus:"
+_DATABASES: Mapping[str, Callable[[str], VectorDatabase]] = {
+    "milvus": Milvus.at,
+    "pgvector": VectorTables.at,
+}
+"""By what `engine` in the settings begins with."""
 
 
 class Published:
-    """The collections of the versions of one index in Milvus."""
+    """The collections of the versions of one index in a database of vectors."""
 
-    def __init__(self, server: Milvus, index: str, read_texts: ReadTitled) -> None:
+    def __init__(self, server: VectorDatabase, index: str, read_texts: ReadTitled) -> None:
         self.server = server
         self._index = index  # of which the collections are, whoever else has the same prefix
         self._read_texts = read_texts
@@ -36,11 +43,13 @@ class Published:
     @classmethod
     def of(cls, engine: str, database: Database) -> "Published":
         """Those in what the setting `engine` names. Connects to nothing. Raises ConfigError."""
-        if not engine.startswith(_MILVUS):
+        kind, _, address = engine.partition(":")
+        if kind not in _DATABASES:
             raise ConfigError(
-                f"config engine is {engine!r}; expected milvus:http://HOST:PORT/PREFIX"
+                f"config engine is {engine!r}; expected milvus:http://HOST:PORT/PREFIX or "
+                "pgvector:postgresql://USER@HOST/DATABASE#PREFIX"
             )
-        server = Milvus.at(engine.removeprefix(_MILVUS))
+        server = _DATABASES[kind](address)
         with database.reading() as conn:
             key = users.user_key(conn)
         index = hashlib.blake2b(key, digest_size=4, person=b"engine").hexdigest()
@@ -54,7 +63,13 @@ class Published:
 
     def write(self, manifest: Manifest, texts: InMemory) -> None:
         """Write the texts of a version that is being built, unless they are there. Raises EngineError."""
-        self.server.publish(self.collection(manifest), texts)
+        collection, n = self.collection(manifest), len(texts.pids)
+        if not self.server.has(collection, n):
+            self.server.write(collection, texts.dim, n, rows_of(texts))
+            name = self.server.name(collection)
+            log.info(
+                "refresh: wrote %s into %s of %s", counted(n, "passage"), name, self.server.address
+            )
 
     def holds(self, root: Path, manifest: Manifest) -> bool:
         """Whether a version was built for it; the texts of others are found in memory."""
@@ -63,9 +78,16 @@ class Published:
     def open(self, folder: Path, manifest: Manifest) -> Engine:
         """The texts of a version in this folder that was built for it. Raises EngineError,
         CorruptFileError."""
-        statistics = StoredStatistics.load(folder, n_texts=manifest.n_passages)
-        collection = self.collection(manifest)
-        return self.server.opened(collection, statistics, manifest.dim, self._read_texts)
+        n, collection = manifest.n_passages, self.collection(manifest)
+        statistics = StoredStatistics.load(folder, n_texts=n)
+        if not self.server.has(collection, n):
+            raise EngineError(
+                f"{self.server.address} has no collection {self.server.name(collection)} of "
+                f"{counted(n, 'passage')}, which version {manifest.id} is in; run `rag-flywheel refresh`, "
+                "which writes that of the live version again"
+            )
+        there = self.server.open(collection, manifest.dim, n)
+        return InDatabase(there, statistics, manifest.dim, self._read_texts)
 
     def lacks(self, root: Path, manifest: Manifest) -> str | None:
         """What is missing there of a version that was built for it, as a sentence; None: nothing.
@@ -76,7 +98,7 @@ class Published:
         if not self.holds(root, manifest) or self.server.has(collection, manifest.n_passages):
             return None
         return (
-            f"Milvus at {self.server.uri} does not hold the {counted(manifest.n_passages, 'passage')} of "
+            f"{self.server.address} does not hold the {counted(manifest.n_passages, 'passage')} of "
             f"version {manifest.id} in collection {self.server.name(collection)}; `rag-flywheel refresh` "
             "writes those of the live version again"
         )
@@ -90,7 +112,7 @@ class Published:
                 self.server.point(self.collection(manifest))
         except FlywheelError as error:
             log.warning(
-                "the alias %s does not stand for %s: %s", self.server.prefix, version, error
+                "the alias at %s does not stand for %s: %s", self.server.address, version, error
             )
 
     def clean(self, root: Path) -> None:

@@ -25,7 +25,10 @@ def _measured(page: Page) -> None:
     found = page.result("speed_engine")
     memory, lite = found["in_memory"], found["in_milvus_lite"]
     page.says("{:,} passages of the AWS documentation", found["passages"])
-    for name, key in (("once it is loaded", "loaded_mb"), ("after {} questions", "after_queries_mb")):
+    for name, key in (
+        ("once it is loaded", "loaded_mb"),
+        ("after {} questions", "after_queries_mb"),
+    ):
         label = name.format(found["queries"]) if "{}" in name else name
         page.says(f"| {label} | {{:.0f}} MB | {{:.0f}} MB |", memory[key], lite[key])
     cpu = memory["retrieve"]["cpu_p50_ms"], lite["retrieve"]["cpu_p50_ms"]
