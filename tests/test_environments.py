@@ -32,9 +32,15 @@ def test_every_requirement_has_a_lowest_version() -> None:
     assert {line.split("==")[0] for line in lines} > {"torch", "numpy", "pytest", "docutils"}
 
 
-def test_frameworks_are_declared_and_their_pages_are_there() -> None:
+def test_frameworks_and_engines_are_declared_and_their_pages_are_there() -> None:
     found = runpy.run_path(str(PROGRAM))
     declared = found["declared_by"](found["FRAMEWORKS"], (found["INTEGRATIONS"],))
     assert set(declared) > {"langchain-core", "langchain-tests", "llama-index-core", "haystack-ai"}
-    for page in found["FRAMEWORK_PAGES"]:
-        assert (PROGRAM.parents[1] / page).is_file(), page
+    assert set(found["declared_by"](("milvus", "pgvector"), (found["ENGINES"],))) > {
+        "pymilvus",
+        "milvus-lite",
+    }
+    for name, (_, pages) in found["OWN"].items():
+        assert name == found["POSTGRES"] or (PROGRAM.parent / name).is_dir()
+        for page in pages:
+            assert (PROGRAM.parents[1] / page).is_file(), page

@@ -25,6 +25,7 @@ from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.deploy.versions import version_folder
 from rag_flywheel.index.dense import DenseIndex
+from rag_flywheel.index.part import Part
 from speed_data import SEED, Data, read_data
 from speed_times import Times, percentiles, timed
 
@@ -140,7 +141,7 @@ def recalls(root: Path, data: Data, fw: Flywheel) -> dict[str, float]:
     rng = np.random.default_rng(SEED)
     found = {}
     for name, share in SHARES.items():
-        part = index.part(rng.random(len(index)) < share)
+        part = Part.of(rng.random(len(index)) < share)
         pairs = zip(
             index.search(queries, 10, part), index.search_all(queries, 10, part), strict=True
         )

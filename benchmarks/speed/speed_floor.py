@@ -12,9 +12,9 @@ from rag_flywheel.index.bm25 import K1, B, WordScores
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.faiss_door import faiss_library
 from rag_flywheel.index.graph import LINKS, build_graph
+from rag_flywheel.index.in_memory import highest
 from rag_flywheel.index.lexical import LexicalIndex, tokenize
 from rag_flywheel.records import Vectors
-from rag_flywheel.serve.candidates import highest
 from speed_times import Times, timed
 
 TOP = 100  # of dense search, and of BM25

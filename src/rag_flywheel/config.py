@@ -70,6 +70,8 @@ class Config:
         votes for another look of the gate (minutes); "off": only when it is called with tune.
     mask: what masks the texts of users before they are embedded or stored, where `open` is given no mask:
         "pii", "pii:DE,US", "presidio" or "module:function"; None: nothing does.
+    engine: the database of vectors that passages are found in, "milvus:http://HOST:PORT/PREFIX"; None: the
+        memory of each process.
     language: whose word endings and stop words are left out of account: "auto", as found by the stop
         words of the passages; "none"; or the English name of a language, as "german".
     """
@@ -97,6 +99,7 @@ class Config:
     keep_versions: Annotated[int, Meta(ge=2, le=1_000_000)] = 10
     tune: str = "off"
     mask: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
+    engine: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
     language: str = AUTO
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ Messages say what was found, what was expected and what to do; this module knows
     ├── EncoderError        (RuntimeError)  the encoder answered with something unusable
     │   ├── EncoderNotFoundError            no model can be loaded
     │   └── EncoderMismatchError            another encoder than the one the index was made with
+    ├── EngineError         (RuntimeError)  the database of vectors that passages are found in
     ├── StorageError        (OSError)       the folder or the disk under it
     │   ├── NotAFlywheelError               the folder holds something else
     │   ├── NewerFormatError                written by a newer release
@@ -68,6 +69,10 @@ class EncoderNotFoundError(EncoderError):
 
 class EncoderMismatchError(EncoderError):
     """The encoder is not the one that the index was made with."""
+
+
+class EngineError(FlywheelError, RuntimeError):
+    """The database of vectors that passages are found in cannot be reached, or lacks what it should hold."""
 
 
 class StorageError(FlywheelError, OSError):

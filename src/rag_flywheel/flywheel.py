@@ -43,7 +43,7 @@ from rag_flywheel.deploy import rollback
 from rag_flywheel.deploy.backup import back_up
 from rag_flywheel.deploy.current import reconcile
 from rag_flywheel.deploy.folder import is_new, open_folder, require_index
-from rag_flywheel.deploy.loaded import SharedIndexes
+from rag_flywheel.deploy.loaded import SharedIndexes, published_of
 from rag_flywheel.deploy.repair import repair
 from rag_flywheel.deploy.verify import problems
 from rag_flywheel.disk import disk_errors
@@ -215,7 +215,8 @@ class Flywheel:
         self._slot = slot
         self._tenants = Tenants(config.tenant_key, config.tenant_required)
         self._server: Server | None = None
-        self._indexes = SharedIndexes()  # that the server answers from
+        self._published = published_of(config, database)
+        self._indexes = SharedIndexes(self._published)  # that the server answers from
         self.lookups = Lookups(config.n_lookups)
         self._postponed = Postponed(database)
         self._lock = threading.Lock()
@@ -302,6 +303,8 @@ class Flywheel:
         self._postponed.close()
         self._database.close()
         self._drop_server()
+        if self._published is not None:
+            self._published.server.close()
 
     def warm(self) -> None:
         """Load the model, the live version, and the tenants of all passages, so that the first question
@@ -1444,6 +1447,7 @@ class Flywheel:
                 (before, after),
                 n=n,
                 k=k,
+                published=self._published,
             )
 
     def rollback(self, version: str | None = None, *, hold: bool = False) -> str:
@@ -1464,6 +1468,7 @@ class Flywheel:
                 version,
                 hold=hold,
                 prepare=lambda manifest: prepare_encoder(job, self._slot, manifest),
+                published=self._published,
             ).version
 
     def release(self) -> bool:
@@ -1615,7 +1620,8 @@ class Flywheel:
     def _job(self, progress: Progress | None) -> Job:
         root, database, encoder = self._root, self._database, self._slot.get
         indexes = None if self._server is None else self._indexes
-        return Job(root, database, self._config, encoder, self.lookups, progress, indexes)
+        config, published = self._config, self._published
+        return Job(root, database, config, encoder, self.lookups, progress, indexes, published)
 
     def _rebuild(self, job: Job) -> Callable[[], RefreshReport]:
         return lambda: refresh_locked(job, When(), anew=True)
@@ -1684,7 +1690,7 @@ class Flywheel:
     def _drop_server(self) -> None:
         with self._lock:
             server, self._server = self._server, None
-            self._indexes = SharedIndexes()
+            self._indexes = SharedIndexes(self._published)
         if server is not None:
             server.close()
 

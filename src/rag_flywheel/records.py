@@ -820,6 +820,7 @@ class Status:
     encoder_change: how far a change to another encoder is, or why the gate refused it; None: there is none.
     n_questions_waiting: questions with votes that the next refresh will embed; until then these votes act
         where the same words are asked.
+    engine: the database of vectors that passages are found in; None: the memory of each process.
     """
 
     path: str
@@ -843,6 +844,7 @@ class Status:
     masked: Mapping[str, int] = field(default_factory=dict)
     encoder_change: str | None = None
     n_questions_waiting: int = 0
+    engine: str | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from rag_flywheel import FlywheelError
 from rag_flywheel.disk import read_array, read_bytes
 from rag_flywheel.errors import CorruptFileError
 from rag_flywheel.index.dense import DenseIndex
+from rag_flywheel.index.part import Part
 
 
 @pytest.mark.slow
@@ -143,7 +144,7 @@ def test_a_filter_on_huge_numbers_of_passages_takes_no_memory_for_those_between(
     vectors = WordEncoder(16).encode_passages(["a", "b", "c"])
     pids = np.array([1, 2**40, 2**61])
     index = DenseIndex.build(pids, vectors)
-    (found,) = index.search(vectors[2:], 3, index.part(pids > pids[0]))
+    (found,) = index.search(vectors[2:], 3, Part.of(pids > pids[0]))
     assert found.tolist()[0] == 2**61
     assert set(found.tolist()) == {2**40, 2**61}
 

@@ -58,6 +58,7 @@ NOT_RUN = {
     ("docs/how-to/dashboard.md", "rag-flywheel keys add"),
     ("docs/how-to/import-feedback.md", "pip install"),
     ("docs/how-to/mcp.md", "pip install"),
+    ("docs/how-to/milvus.md", "pip install"),
     ("docs/how-to/mcp.md", "rag-flywheel mcp"),
     ("docs/how-to/mcp.md", "rag-flywheel keys add"),
     ("docs/how-to/monitoring.md", "rag-flywheel keys add"),
@@ -85,11 +86,12 @@ ELSEWHERE = {
     "docs/how-to/run-the-service.md",
     "docs/how-to/agents.md",
     "docs/how-to/mcp.md",
+    "docs/how-to/milvus.md",
     "docs/how-to/postgresql.md",
 }
 """Pages whose programs are run elsewhere: tests/slow/test_service_docs.py runs those of the first against a
-service, tests/docs/test_postgresql_page.py those of the last one, tests/integrations/test_pages.py those
-that need a framework."""
+service, tests/integrations/test_pages.py those that need a framework, tests/engines/test_page.py that of
+Milvus, and tests/docs/test_postgresql_page.py those of PostgreSQL."""
 READ = {"json", "html"}
 """What is only read, not run."""
 KINDS = {"python", "console", "sh", "text", "toml", "ini", "javascript", "bash"} | READ

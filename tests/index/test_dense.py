@@ -37,7 +37,7 @@ def exact(
 
 
 def part_of(index: DenseIndex, pids: Pids | None) -> Part | None:
-    return None if pids is None else index.part(np.isin(index.pids, pids))
+    return None if pids is None else Part.of(np.isin(index.pids, pids))
 
 
 @thorough(100, few=25)

@@ -47,7 +47,7 @@ def saved(index: DenseIndex, tmp_path: Path) -> Path:
 
 
 def part_of(index: DenseIndex, pids: Pids | None) -> Part | None:
-    return None if pids is None else index.part(np.isin(index.pids, pids))
+    return None if pids is None else Part.of(np.isin(index.pids, pids))
 
 
 def found_by(index: DenseIndex, allowed: Pids | None = None, n: int = 10) -> list[list[int]]:
@@ -90,7 +90,7 @@ def test_the_nearest_of_a_part_that_lies_elsewhere_are_found(
     for query in QUERIES[:20]:
         mask = np.zeros(len(index), dtype=bool)
         mask[np.argsort(rows @ query)[: int(share * len(index))]] = True
-        part = index.part(mask)
+        part = Part.of(mask)
         (found,), (wanted,) = (
             index.search(query[None], 10, part),
             index.search_all(query[None], 10, part),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rag_flywheel.index.dense import DenseIndex
-from rag_flywheel.index.part import Signs, helps, nearest_at, nearest_by_signs
+from rag_flywheel.index.part import Part, Signs, helps, nearest_at, nearest_by_signs
 from rag_flywheel.index.spans import rows_at
 from rag_flywheel.records import Vectors
 
@@ -48,7 +48,7 @@ def test_equal_vectors_come_in_the_order_of_their_places() -> None:
 @pytest.mark.skipif(not hasattr(np, "bitwise_count"), reason="signs are counted by numpy 2")
 @pytest.mark.parametrize("share", [0.4, 0.9])
 def test_signs_lead_to_nearly_all_of_the_nearest(share: float) -> None:
-    part = INDEX.part(np.random.default_rng(4).random(len(ROWS)) < share)
+    part = Part.of(np.random.default_rng(4).random(len(ROWS)) < share)
     assert helps(DIM, part, 10)
     signs, places, shares = Signs(ROWS), np.flatnonzero(part.mask), []
     for query in QUERIES:
@@ -61,8 +61,8 @@ def test_signs_lead_to_nearly_all_of_the_nearest(share: float) -> None:
 
 
 def test_few_vectors_or_coordinates_are_compared_themselves() -> None:
-    every = INDEX.part(np.ones(len(ROWS), dtype=np.bool_))
-    few = INDEX.part(np.arange(len(ROWS)) < 3_000)
+    every = Part.of(np.ones(len(ROWS), dtype=np.bool_))
+    few = Part.of(np.arange(len(ROWS)) < 3_000)
     assert not helps(DIM, few, 10)
     assert not helps(64, every, 10)
     assert not helps(DIM, every, len(ROWS) // 2)

@@ -317,8 +317,9 @@ def status(found: Status) -> None:
     values = dataclasses.asdict(found)
     for problem in values.pop("problems"):
         _say(f"{found.health}: {printable_line(problem)}")
-    if found.encoder_change is None:
-        del values["encoder_change"]
+    for name in ("encoder_change", "engine"):
+        if values[name] is None:
+            del values[name]
     if not found.n_questions_waiting:
         del values["n_questions_waiting"]
     until = f"up to event {found.frozen_at}, until `rag-flywheel release`"

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_flywheel.deploy.loaded import INDEX_PARTS, Indexes, LoadedVersion, load_parameters
+from rag_flywheel.deploy.loaded import INDEX_PARTS, LoadedVersion, load_parameters
 from rag_flywheel.deploy.manifest import Manifest, Parent
 from rag_flywheel.disk import link
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.index.dense import DenseIndex
+from rag_flywheel.index.in_memory import InMemory
 from rag_flywheel.index.lexical import DERIVED_FOLDER, LexicalIndex, language_at
+from rag_flywheel.index.stored_statistics import FOLDER as STATISTICS_FOLDER
+from rag_flywheel.index.stored_statistics import save_statistics
 from rag_flywheel.index.tokenizer import Tokenizer, tokenizer_for
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory
@@ -50,7 +53,7 @@ def build_indexes(
     language: str,
     parent: Parent | None,
     progress: Progress | None,
-    loaded: Indexes | None = None,
+    loaded: InMemory | None = None,
 ) -> Built:
     """Write the index files of a version.
 
@@ -94,21 +97,29 @@ def built_indexes(
     encoder: Encoder,
     built: Built,
     parameters: Parameters,
-    loaded: Indexes | None = None,
+    loaded: InMemory | None = None,
 ) -> LoadedVersion:
     """The staged indexes, read back, as a version with these parameters and an empty memory.
 
     loaded: those of the same files, when they are in memory already.
     """
     if loaded is None:
-        dense = DenseIndex.load(staged, dim=encoder.dim)
-        loaded = Indexes(dense, LexicalIndex.load(staged, n_texts=len(built.pids)))
+        loaded = InMemory.load(staged, dim=encoder.dim, n_texts=len(built.pids))
     if built.linked and not (staged / DERIVED_FOLDER).exists():  # the parent was rolled back to
         loaded.lexical.save_derived(staged)
-    dense, lexical = loaded.dense, loaded.lexical
-    return LoadedVersion(
-        None, built.watermark, parameters, dense, lexical, Memory(), encoder=encoder
-    )
+    return LoadedVersion(None, built.watermark, parameters, loaded, Memory(), encoder=encoder)
+
+
+def built_texts(version: LoadedVersion) -> InMemory:
+    """The texts of a version that was just built, which are in memory."""
+    assert isinstance(version.engine, InMemory)
+    return version.engine
+
+
+def write_statistics(staged: Path, version: LoadedVersion) -> None:
+    """Write what processes load that find the texts in a database of vectors, unless it was linked."""
+    if not (staged / STATISTICS_FOLDER).exists():
+        save_statistics(staged, built_texts(version))
 
 
 def write_parameters(staged: Path, parameters: Parameters) -> None:

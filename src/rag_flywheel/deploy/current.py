@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rag_flywheel import config as settings
 from rag_flywheel import disk
@@ -25,6 +26,9 @@ from rag_flywheel.store import encoders, journal
 from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import BUSY_TIMEOUT_S, Database
 from rag_flywheel.store.journal import Look
+
+if TYPE_CHECKING:
+    from rag_flywheel.deploy.published import Published
 
 log = logging.getLogger("rag_flywheel")
 _MOST_CURRENT = 200  # bytes
@@ -63,17 +67,24 @@ def withdraw(root: Path) -> None:
 
 
 def make_live(
-    root: Path, database: Database, action: str, current: Current, looks: Sequence[Look] = ()
+    root: Path,
+    database: Database,
+    action: str,
+    current: Current,
+    looks: Sequence[Look] = (),
+    published: "Published | None" = None,
 ) -> None:
     """Write the intent, then CURRENT, then the encoder of that version into the settings. Call only while
     holding the refresh lock.
 
-    looks: the looks of the gate that this version passed.
+    looks: the looks of the gate that this version passed; published: whose alias is to follow.
     """
     with database.transaction() as conn:
         journal.record_live_change(conn, action, current)
         _follow(root, conn, current)
     write_current(root, current)
+    if published is not None:
+        published.point(root, current.version)
     name_encoder(root, database)
     if looks:  # last: a look whose version never went live must not be on record
         try:

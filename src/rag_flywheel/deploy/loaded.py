@@ -4,21 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from rag_flywheel.config import Config
 from rag_flywheel.deploy.manifest import Manifest
+from rag_flywheel.deploy.versions import version_folder
 from rag_flywheel.disk import read_bytes, version_file_errors
 from rag_flywheel.encoder import Encoder, QueryEncoder
-from rag_flywheel.errors import counted
-from rag_flywheel.index.dense import DenseIndex
+from rag_flywheel.index.engine import Engine
 from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
-from rag_flywheel.index.lexical import (
-    DERIVED_FOLDER,
-    LEXICAL_FOLDER,
-    TOKENS_FOLDER,
-    LexicalIndex,
-)
+from rag_flywheel.index.in_memory import InMemory
+from rag_flywheel.index.lexical import DERIVED_FOLDER, LEXICAL_FOLDER, TOKENS_FOLDER
+from rag_flywheel.index.stored_statistics import FOLDER as STATISTICS_FOLDER
 from rag_flywheel.index.vector_files import FOLDER as VECTORS_FOLDER
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory, load_memory
@@ -26,8 +23,19 @@ from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.raters import RaterWeight, load_raters, weights_of
 from rag_flywheel.rank.stored_evidence import StoredEvidence, load_stored_evidence
 from rag_flywheel.records import Pids
+from rag_flywheel.store.database import Database
 
-INDEX_PARTS = VECTORS_FOLDER, GRAPH_FOLDER, LEXICAL_FOLDER, TOKENS_FOLDER, DERIVED_FOLDER
+if TYPE_CHECKING:
+    from rag_flywheel.deploy.published import Published
+
+INDEX_PARTS = (
+    VECTORS_FOLDER,
+    GRAPH_FOLDER,
+    LEXICAL_FOLDER,
+    TOKENS_FOLDER,
+    STATISTICS_FOLDER,
+    DERIVED_FOLDER,
+)
 """Folders of a version that are made of passages alone."""
 _MOST_PARAMETERS = 1_000_000  # bytes
 Files = Mapping[str, tuple[str, int]]
@@ -35,18 +43,17 @@ Files = Mapping[str, tuple[str, int]]
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """A version's id (None: there is none yet), watermark, parameters, memory and searchable parts.
+    """A version's id (None: there is none yet), watermark, parameters, texts and memory.
 
-    encoder: what it was built with, None: the encoder of the index; queries: its tuned encoder of queries,
-    None: that encoder; evidence: from the votes
-    up to its build, None: those votes have to be judged again; raters: who votes, by their hashes.
+    engine: what finds, scores and reads its texts; encoder: what it was built with, None: the encoder of
+    the index; queries: its tuned encoder of queries, None: that encoder; evidence: from the votes up to its
+    build, None: those votes have to be judged again; raters: who votes, by their hashes.
     """
 
     id: str | None
     watermark: int
     parameters: Parameters
-    dense: DenseIndex
-    lexical: LexicalIndex
+    engine: Engine
     memory: Memory
     queries: QueryEncoder | None = None
     evidence: StoredEvidence | None = None
@@ -60,35 +67,54 @@ class LoadedVersion:
 
     @property
     def pids(self) -> Pids:
-        """Ascending pids; the text at position i of the lexical index is pids[i]."""
-        return self.dense.pids
-
-
-@dataclass(frozen=True)
-class Indexes:
-    """The searchable parts of a version."""
-
-    dense: DenseIndex
-    lexical: LexicalIndex
+        """Ascending pids, of the text at each position."""
+        return self.engine.pids
 
 
 class SharedIndexes:
-    """The searchable parts of the version that was loaded last, for others with the same files."""
+    """The texts of the version that was loaded last, for others with the same files.
 
-    def __init__(self) -> None:
-        self._last: tuple[Files, Indexes] | None = None
+    published: the database of vectors that texts are in, None: they are loaded into memory.
+    """
 
-    def of(self, manifest: Manifest) -> Indexes | None:
+    def __init__(self, published: "Published | None" = None) -> None:
+        self.published = published
+        self._last: tuple[Files, Engine] | None = None
+
+    def of(self, manifest: Manifest) -> Engine | None:
         """Those of a version, when its index files have the hashes of the last version's."""
         last = self._last
-        return last[1] if last is not None and last[0] == _index_files(manifest) else None
+        return last[1] if last is not None and last[0] == index_files(manifest) else None
+
+    def open(self, root: Path, manifest: Manifest) -> Engine:
+        """The texts of a version: those loaded last, those in the database of vectors that the settings
+        name, or those of its files. Raises CorruptFileError, EngineError."""
+        if (found := self.of(manifest)) is not None:
+            return found
+        folder, published = version_folder(root, manifest.id), self.published
+        if published is not None and published.holds(root, manifest):
+            return published.open(folder, manifest)
+        return InMemory.load(folder, dim=manifest.dim, n_texts=manifest.n_passages)
 
     def keep(self, manifest: Manifest, loaded: LoadedVersion) -> None:
-        """Remember the indexes of a version that was just loaded."""
-        self._last = _index_files(manifest), Indexes(loaded.dense, loaded.lexical)
+        """Remember the texts of a version that was just loaded, but not in memory what is published."""
+        if self.published is None or not isinstance(loaded.engine, InMemory):
+            self._last = index_files(manifest), loaded.engine
 
 
-def _index_files(manifest: Manifest) -> Files:
+def published_of(config: Config, database: Database) -> "Published | None":
+    """The database of vectors that the settings name, None: texts are found in memory. Connects to nothing.
+
+    Raises ConfigError.
+    """
+    if config.engine is None:
+        return None
+    from rag_flywheel.deploy.published import Published  # which a plain index does without
+
+    return Published.of(config.engine, database)
+
+
+def index_files(manifest: Manifest) -> Files:
     """The files that depend on passages alone, with their hashes and sizes."""
     files = manifest.files.items()
     return {name: state for name, state in files if name.split("/")[0] in INDEX_PARTS}
@@ -96,9 +122,8 @@ def _index_files(manifest: Manifest) -> Files:
 
 def empty_version(encoder: Encoder) -> LoadedVersion:
     """The version served before the first refresh: no indexed texts, the shipped parameters."""
-    dense = DenseIndex.build(np.empty(0, np.int64), np.empty((0, encoder.dim), np.float32))
-    lexical = LexicalIndex.build([])
-    return LoadedVersion(None, 0, Parameters(), dense, lexical, Memory(), encoder=encoder)
+    engine = InMemory.empty(encoder.dim)
+    return LoadedVersion(None, 0, Parameters(), engine, Memory(), encoder=encoder)
 
 
 def load_version(
@@ -110,26 +135,19 @@ def load_version(
     n_passages: int,
     encoder: Encoder | None = None,
     queries: QueryEncoder | None = None,
-    indexes: Indexes | None = None,
+    engine: Engine | None = None,
 ) -> LoadedVersion:
     """Read a version folder. Raises CorruptFileError when a part cannot be read or does not fit.
 
-    indexes: its searchable parts, when they are in memory already.
+    engine: its texts, where they need not be read from the folder.
     """
-    if indexes is None:
-        dense = DenseIndex.load(folder, dim=dim)
-        with version_file_errors(folder):
-            if len(dense) != n_passages:
-                raise ValueError(
-                    f"it holds {counted(len(dense), 'vector')}; its manifest says {n_passages}"
-                )
-        indexes = Indexes(dense, LexicalIndex.load(folder, n_texts=n_passages))
+    if engine is None:
+        engine = InMemory.load(folder, dim=dim, n_texts=n_passages)
     parameters, memory = load_parameters(folder), load_memory(folder)
     evidence = load_stored_evidence(folder, dim=dim)
-    dense, lexical = indexes.dense, indexes.lexical
     raters = load_raters(folder)
     return LoadedVersion(
-        version, watermark, parameters, dense, lexical, memory, queries, evidence, raters, encoder
+        version, watermark, parameters, engine, memory, queries, evidence, raters, encoder
     )
 
 

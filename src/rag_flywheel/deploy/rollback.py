@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rag_flywheel.deploy.current import live_of, make_live
 from rag_flywheel.deploy.lock import refresh_lock
@@ -9,10 +10,13 @@ from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.origin import origin_problems
 from rag_flywheel.deploy.versions import check, existing_version, read_manifest
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.errors import CorruptFileError, StorageError, UnknownIdError
+from rag_flywheel.errors import CorruptFileError, EngineError, StorageError, UnknownIdError
 from rag_flywheel.records import Current
 from rag_flywheel.store import encoders, forgetting
 from rag_flywheel.store.database import Database
+
+if TYPE_CHECKING:
+    from rag_flywheel.deploy.published import Published
 
 _WAIT_S = 10.0
 
@@ -24,13 +28,15 @@ def roll_back(
     *,
     hold: bool,
     prepare: Callable[[Manifest], None],
+    published: "Published | None" = None,
 ) -> Current:
     """Make `version` (None: the parent of the live one) live again, its files checked first.
 
     Votes that came after it was built stay stored and stop counting until `release`. hold: no
     refresh replaces it until then. prepare: called before a version of another encoder than the live one's
-    goes live; what it raises leaves all as it is.
-    Raises UnknownIdError, CorruptFileError, LockedError; StorageError while a user is being forgotten.
+    goes live; what it raises leaves all as it is. published: the database of vectors that it has to be in.
+    Raises UnknownIdError, CorruptFileError, EngineError, LockedError; StorageError while a user is being
+    forgotten.
     """
     with disk_errors(root), refresh_lock(root, database, wait_s=_WAIT_S):
         with database.reading() as conn:
@@ -54,12 +60,14 @@ def roll_back(
                 + ". Choose another (see `rag-flywheel versions`)"
             )
         manifest = read_manifest(root, target)
+        if published is not None and (lacking := published.lacks(root, manifest)):
+            raise EngineError(f"version {target} cannot be rolled back to: {lacking}")
         with database.reading() as conn:
             live = encoders.identity(conn)
         if live is not None and (live.revision, live.dim) != (manifest.revision, manifest.dim):
             prepare(manifest)
         current = Current(target, manifest.votes_until, hold)
-        make_live(root, database, "rollback", current)
+        make_live(root, database, "rollback", current, published=published)
     return current
 
 

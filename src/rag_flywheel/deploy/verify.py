@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rag_flywheel import config as settings
 from rag_flywheel.deploy.current import read_current
-from rag_flywheel.deploy.loaded import load_version
+from rag_flywheel.deploy.loaded import load_version, published_of
 from rag_flywheel.deploy.origin import origin_problems
 from rag_flywheel.deploy.versions import (
     CURRENT,
@@ -24,7 +24,14 @@ from rag_flywheel.deploy.versions import (
 )
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tower import read_taught
-from rag_flywheel.errors import CorruptFileError, FlywheelError, StorageError, counted
+from rag_flywheel.errors import (
+    ConfigError,
+    CorruptFileError,
+    EngineError,
+    FlywheelError,
+    StorageError,
+    counted,
+)
 from rag_flywheel.rank.stored_lookups import load_stored_lookups
 from rag_flywheel.store import encoders, forgetting, journal, passages
 from rag_flywheel.store.connection import Connection
@@ -54,7 +61,21 @@ def problems(root: Path, database: Database) -> list[str]:
         wrong = version_problems(root, version, database)
         if wrong and version in list_versions(root):  # else another process pruned it meanwhile
             found += wrong
-    return found
+    return found + _published_problems(root, database)
+
+
+def _published_problems(root: Path, database: Database) -> list[str]:
+    """What a database of vectors lacks of the versions, where the settings name one."""
+    try:
+        published = published_of(settings.read_config(root / settings.FILE_NAME), database)
+        if published is None:
+            return []
+        every = [read_manifest(root, version) for version in list_versions(root)]
+        return [said for manifest in every if (said := published.lacks(root, manifest))]
+    except (EngineError, ConfigError) as error:
+        return [str(error)]
+    except (FlywheelError, OSError):
+        return []  # it was named before
 
 
 def _other_encoder(root: Path, database: Database) -> list[str]:

@@ -159,10 +159,6 @@ class DenseIndex:
         step = max(1, len(self) // _SAMPLE)
         return typical_cosine(distinct_rows(self._rows[::step]))
 
-    def part(self, mask: npt.NDArray[np.bool_]) -> Part:
-        """The vectors at these positions, to be searched alone."""
-        return Part(mask, int(np.count_nonzero(mask)))
-
     def search(self, queries: Vectors, n: int, part: Part | None = None) -> list[Pids]:
         """For each row of `queries`, the pids of its n nearest vectors, the nearest first.
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.bm25 import K1, B, LexicalScores
+from rag_flywheel.index.engine import ReadTexts
 from rag_flywheel.index.exact import typical_of_sum
 from rag_flywheel.index.fresh_statistics import FreshStatistics
 from rag_flywheel.index.growing import GrowingArray, GrowingRows
@@ -292,6 +293,18 @@ class FreshSegment:
         in_words[row[found.row[here]], asked[found.which[here]]] = found.count[here]
         totals = self._room.ngrams.first(len(self.present))[positions]
         return in_texts.astype(np.float64) @ in_words, totals
+
+    def read(
+        self,
+        positions: Ints,
+        words: Sequence[str],
+        ngrams: Sequence[str],
+        statistics: WordStatistics,
+    ) -> ReadTexts:
+        """The texts at these positions as the distinct words of a query, and these n-grams, need them."""
+        texts = self.texts_at(positions)
+        places, titles = self.words_at(words, texts, statistics), self.title_lengths(positions)
+        return ReadTexts(places, texts.lengths, titles, *self.ngrams_at(ngrams, texts))
 
     def title_lengths(self, positions: Ints) -> Ints:
         """How many words of each of these texts are its title."""

@@ -23,21 +23,19 @@ from rag_flywheel.disk import (
     write_arrays,
 )
 from rag_flywheel.errors import counted
-from rag_flywheel.index.bm25 import LexicalScores, WordScores, add_column, idf_of
+from rag_flywheel.index.bm25 import LexicalScores, WordScores, add_column
 from rag_flywheel.index.char_ngrams import CharNgrams
-from rag_flywheel.index.compounds import Compounds, parts_of
+from rag_flywheel.index.compounds import Compounds
 from rag_flywheel.index.languages import COMPOUNDING
 from rag_flywheel.index.parts import DERIVED_FOLDER as DERIVED_FOLDER
 from rag_flywheel.index.spans import by_first_use, rows_at
 from rag_flywheel.index.spare import SpareArrays
-from rag_flywheel.index.statistics import MOST_PAIRS
+from rag_flywheel.index.statistics import VersionStatistics
 from rag_flywheel.index.texts import Texts
 from rag_flywheel.index.tokenizer import (
     TokenIds,
     Tokenizer,
-    is_character,
     tokenizer_of,
-    words_of_query,
 )
 from rag_flywheel.index.tokenizer import tokenize as tokenize
 from rag_flywheel.index.word_files import StoredWords, load_texts, save_texts
@@ -52,7 +50,7 @@ _LANGUAGE = "language.json"
 
 
 @dataclass(frozen=True, eq=False)
-class LexicalIndex:
+class LexicalIndex(VersionStatistics):
     """BM25 over the texts at positions 0..n-1, and the token ids of each, in order."""
 
     bm25: WordScores
@@ -147,9 +145,7 @@ class LexicalIndex:
         """Read the index in `folder`. Raises CorruptFileError when it is not one of n_texts."""
         lexical, tokens = folder / LEXICAL_FOLDER, folder / TOKENS_FOLDER
         with version_file_errors(f"{lexical}, {tokens} or {folder / DERIVED_FOLDER}"):
-            words = read_words(lexical / "words.json", list[str])
-            vocabulary: Mapping[str, int] = WordTable(words)
-            del words
+            vocabulary, compounds, tokenizer = _read_vocabulary(folder)
             ids, lengths, stored = load_texts(tokens, n_words=len(vocabulary))
             if int(ids.min(initial=0)) < 0:  # a number of the parts that no word has
                 raise ValueError("the texts are not made of the words of words.json")
@@ -161,11 +157,6 @@ class LexicalIndex:
                 raise ValueError("a title has an impossible length")
             if len(titles) != n_texts:
                 raise ValueError(f"it holds {counted(len(titles), 'text')}; expected {n_texts}")
-            tokenizer = _read_tokenizer(lexical)
-            compounds = Compounds.none(len(vocabulary))
-            if tokenizer.language in COMPOUNDING:
-                compounds = Compounds(*read_arrays(tokens, _COMPOUNDS, words=len(vocabulary)))
-                compounds.check(len(vocabulary))
             try:
                 bm25 = WordScores.load(folder / DERIVED_FOLDER, len(vocabulary), n_texts)
                 ngrams = CharNgrams.load(folder / DERIVED_FOLDER, n_words=len(vocabulary))
@@ -202,43 +193,6 @@ class LexicalIndex:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
-
-    def query_words(self, text: str) -> list[str]:
-        """The words of a query in order, with those that stand for the parts of a compound, and the
-        pairs of the index that stand for a single character."""
-        return words_of_query(text, self.tokenizer, self._pairs, self._parts)
-
-    def _pairs(self, sign: str) -> Sequence[str]:
-        return self._pairs_of.get(sign, ())
-
-    def _parts(self, word: str) -> Sequence[str]:
-        if self.tokenizer.language not in COMPOUNDING:
-            return ()
-        return parts_of(word, self.vocabulary, self.tokenizer.stem)
-
-    @cached_property
-    def _pairs_of(self) -> Mapping[str, Sequence[str]]:
-        """By character of a script without blanks, the pairs with it that most texts have."""
-        found: dict[str, list[str]] = {}
-        n_with = np.diff(self.bm25.starts)
-        for word in self.vocabulary:
-            if len(word) == 2 and not word.isascii() and is_character(word[0]):
-                for sign in set(word):
-                    found.setdefault(sign, []).append(word)
-        for sign, pairs in found.items():
-            pairs.sort(key=lambda pair: (-n_with[self.vocabulary[pair]], pair))
-            found[sign] = pairs[:MOST_PAIRS]
-        return found
-
-    def compounds_with(self, word: str) -> list[str]:
-        """The words of the vocabulary that are compounds with this one."""
-        if not len(self.compounds.ids) or (number := self.vocabulary.get(word)) is None:
-            return []
-        return [self._words[i] for i in self.compounds.having(number).tolist()]
-
-    @cached_property
-    def _words(self) -> Sequence[str]:
-        return list(self.vocabulary)
 
     def scores(self, words: Sequence[str]) -> LexicalScores:
         """float32 (n,): BM25 of every text for the query's words (a repeated word counts again)."""
@@ -286,20 +240,14 @@ class LexicalIndex:
         """Mean number of tokens in a title; 0.0 when there is none."""
         return float(self.titles.mean()) if len(self.titles) else 0.0
 
-    def idf(self, word: str) -> float:
-        """Lucene's inverse document frequency of a word, also of one in no text."""
-        n, token = len(self), self.vocabulary.get(word)
-        return idf_of(0 if token is None else len(self.bm25.of(token)[1]), n)
-
-    def distinct_idf(self, word: str) -> float:
-        """As `idf`, with equal texts counted once."""
-        df, token = self._distinct_df, self.vocabulary.get(word)
-        if df is None:
-            return self.idf(word)
-        return idf_of(0 if token is None else int(df[token]), self.n_distinct)
+    @cached_property
+    def df(self) -> TokenIds:
+        """How many texts have each word, (n_words,)."""
+        found: TokenIds = np.diff(self.bm25.starts)
+        return found
 
     @cached_property
-    def _distinct_df(self) -> TokenIds | None:
+    def distinct_df(self) -> TokenIds | None:
         """How many different texts have each word, (n_words,); None: no two texts are equal."""
         if self._first is None:
             return None
@@ -373,19 +321,29 @@ class LexicalIndex:
         totals = self._n_ngrams[texts.positions].astype(np.int64)
         return self.ngrams.counts(ngrams, texts.tokens, totals), totals
 
-    def knows(self, word: str) -> bool:
-        """Whether any text has this word."""
-        return word in self.vocabulary
-
-    def ngram_idf(self, words: Sequence[str]) -> dict[str, float]:
-        """idf of the known n-grams of a query's words, times how often the query has each."""
-        return self.ngrams.of_query(words)
-
 
 def language_at(folder: Path) -> str:
     """The language of the index in `folder`. Raises CorruptFileError."""
     with version_file_errors(folder / LEXICAL_FOLDER):
         return _read_tokenizer(folder / LEXICAL_FOLDER).language
+
+
+def read_vocabulary(folder: Path) -> tuple[Mapping[str, int], Compounds, Tokenizer]:
+    """The numbered words of the index in `folder`, the parts of those that are compounds, and the tokenizer
+    that they are from. Raises CorruptFileError."""
+    with version_file_errors(f"{folder / LEXICAL_FOLDER} or {folder / TOKENS_FOLDER}"):
+        return _read_vocabulary(folder)
+
+
+def _read_vocabulary(folder: Path) -> tuple[Mapping[str, int], Compounds, Tokenizer]:
+    vocabulary = WordTable(read_words(folder / LEXICAL_FOLDER / "words.json", list[str]))
+    tokenizer = _read_tokenizer(folder / LEXICAL_FOLDER)
+    compounds = Compounds.none(len(vocabulary))
+    if tokenizer.language in COMPOUNDING:
+        parts = read_arrays(folder / TOKENS_FOLDER, _COMPOUNDS, words=len(vocabulary))
+        compounds = Compounds(*parts)
+        compounds.check(len(vocabulary))
+    return vocabulary, compounds, tokenizer
 
 
 def _read_tokenizer(lexical: Path) -> Tokenizer:

@@ -32,6 +32,11 @@ class Part:
     mask: npt.NDArray[np.bool_]
     n: int
 
+    @classmethod
+    def of(cls, mask: npt.NDArray[np.bool_]) -> "Part":
+        """Those at the positions of a mask."""
+        return cls(mask, int(np.count_nonzero(mask)))
+
     @cached_property
     def places(self) -> npt.NDArray[np.int32]:
         """The positions, ascending."""

@@ -23,12 +23,19 @@ class When:
 
 
 def nothing_to_do(
-    database: Database, live_now: Live, when: When, *, tune: bool = False, language: str = AUTO
+    database: Database,
+    live_now: Live,
+    when: When,
+    *,
+    tune: bool = False,
+    language: str = AUTO,
+    lost: bool = False,
 ) -> str | None:
     """Why a refresh is not due; None when it is. Votes that a release made count again are new.
 
     tune: whether there is an encoder to tune though nothing is new. language: the setting; words are
-    built anew when it is another one than before.
+    built anew when it is another one than before. lost: whether the live version is not in the database of
+    vectors that it should be in.
     """
     live = live_now.manifest
     if live is None:
@@ -41,7 +48,7 @@ def nothing_to_do(
         changes = passages.count_changes(conn, live.watermark)
         changes += passages.count_without_vector(conn, live.revision)
         waiting = questions_waiting(conn, live)
-    if tune or live.language != language:
+    if tune or lost or live.language != language:
         return None
     if not votes and not changes and not waiting:
         return "no passage and no vote since the live version was built"

@@ -73,7 +73,7 @@ class ExampleBuilder:
             naming = Naming.of(state, self.n, conn)
         own = given_candidates(self.database, past, state)
         found: dict[QueryKey, Row] = {}
-        of_given = GivenExamples(self.database, past, self.version.lexical.tokenizer)
+        of_given = GivenExamples(self.database, past, self.version.engine.statistics.tokenizer)
         for part in _parts(list(own)):
             found.update(of_given.of({key: own[key] for key in part}))
         every = [key for key in past.judged if key not in own]
@@ -158,7 +158,7 @@ class ExampleBuilder:
     def passage_vectors(self, lineages: Ints) -> Vectors:
         """float32 (m, dim), unit rows: of the texts that now inherit the votes of these lineages."""
         pids = np.array([self._heirs.get(p, p) for p in lineages.tolist()], dtype=np.int64)
-        return self.version.dense.vectors(pids)
+        return self.version.engine.vectors(pids)
 
     @cached_property
     def _heirs(self) -> Mapping[int, int]:
@@ -243,7 +243,7 @@ def _stacked(
     none = np.zeros((n, POOL))
     without = Examples(
         keys,
-        np.stack(vectors) if n else np.empty((0, version.dense.dim), dtype=np.float32),
+        np.stack(vectors) if n else np.empty((0, version.engine.dim), dtype=np.float32),
         lineages,
         features,
         none,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
@@ -13,6 +13,9 @@ from rag_flywheel.records import Progress
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.store.database import Database
 
+if TYPE_CHECKING:
+    from rag_flywheel.deploy.published import Published
+
 Tune = Literal["asked", "auto", "off"]
 
 
@@ -21,7 +24,8 @@ class Job:
     """Everything a refresh needs: the index folder, database, settings and encoder, the cache of the
     candidates of queries, and a progress callback.
 
-    indexes: those that the process answers from, None: from none.
+    indexes: those that the process answers from, None: from none; published: the database of vectors that
+    texts are found in, None: in memory.
     """
 
     root: Path
@@ -31,6 +35,7 @@ class Job:
     lookups: Lookups
     progress: Progress | None = None
     indexes: SharedIndexes | None = None
+    published: "Published | None" = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,14 @@ import numpy as np
 from rag_flywheel.curate.source import Source
 from rag_flywheel.curate.trust import calibrate
 from rag_flywheel.deploy import versions as deploy
-from rag_flywheel.deploy.build import Built, build_indexes, built_indexes, write_parameters
+from rag_flywheel.deploy.build import (
+    Built,
+    build_indexes,
+    built_indexes,
+    built_texts,
+    write_parameters,
+    write_statistics,
+)
 from rag_flywheel.deploy.current import make_live
 from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters, load_version
 from rag_flywheel.deploy.manifest import Manifest, Parent
@@ -28,6 +35,7 @@ from rag_flywheel.improve.examples import Examples
 from rag_flywheel.improve.fit import calibrated_parameters, newest
 from rag_flywheel.improve.propagate import build_memory
 from rag_flywheel.improve.relevance import calibrated_relevance, with_unrelated
+from rag_flywheel.index.in_memory import InMemory
 from rag_flywheel.index.known_items import dense_trust, sampled
 from rag_flywheel.index.tokenizer import VERSION as TOKENIZER
 from rag_flywheel.rank.memory import Memory, load_memory, save_memory
@@ -130,6 +138,8 @@ def next_version(
         parent = _parent(root, live, encoder) if not n_embedded else None
         built, version = _indexes(running, staged, parent, model.parameters)
         version = replace(version, parameters=_with_trust(running, version))
+        if running.job.published is not None:
+            write_statistics(staged, version)
         rows = PastRows.of_parent(parent.folder if parent is not None and built.linked else None)
         n_questions = 0  # embedded, of all that had votes at the event that the version is built of
         if change is None:
@@ -170,6 +180,8 @@ def next_version(
         if problems:
             seconds = time.monotonic() - began
             return RefreshReport("rejected", live.version, "kept", problems[0], {}, seconds)
+        if running.job.published is not None:
+            running.job.published.write(manifest, built_texts(version))
         log.info("refresh: read the new version back, sampled passages find themselves")
         with database.transaction() as conn:  # first: a version without its token is foreign
             timeline.record_build(conn, manifest.id, manifest.token)
@@ -186,7 +198,7 @@ def next_version(
             *_withdrawn(running, learned, before, manifest.id, conn, changed=change is not None),
             *_looks(learned, manifest.id),
         ]
-    make_live(root, database, "promote", current, looks)
+    make_live(root, database, "promote", current, looks, running.job.published)
     reason = counted(len(built.pids), "passage") + (", none changed" if built.linked else "")
     if learned.again is not None:
         reason = f"{reason}; {learned.again.why}"
@@ -255,7 +267,8 @@ def _indexes(
     database, encoder, progress = running.job.database, running.encoder, running.job.progress
     loaded = None
     if parent is not None and running.job.indexes is not None:
-        loaded = running.job.indexes.of(parent.manifest)
+        known = running.job.indexes.of(parent.manifest)
+        loaded = known if isinstance(known, InMemory) else None
     try:
         built = build_indexes(
             staged,
@@ -291,7 +304,7 @@ def _with_trust(running: RunningJob, version: LoadedVersion) -> Parameters:
     with running.job.database.reading() as conn:
         found = passages.rows_of(conn, some.tolist())  # also of texts that ended meanwhile
     texts = [passages.encoded_text(found[pid].passage) for pid in some.tolist()]
-    vectors, tokenizer = version.dense.vectors(some), version.lexical.tokenizer
+    vectors, tokenizer = version.engine.vectors(some), version.engine.statistics.tokenizer
     trust = dense_trust(texts, vectors, tokenizer, running.source.queries.encode)
     parameters = replace(version.parameters, trust=trust)
     if parameters.source != SHIPPED:
@@ -681,4 +694,4 @@ def version_problems(
         pids, vectors = vector_store.some_vectors(conn, wanted, revision, encoder.dim)
     if len(pids) != len(chosen):
         return [f"{len(chosen) - len(pids)} of {len(chosen)} sampled passages have no vector"]
-    return integrity_problems(pids, vectors, version.dense.search_many, version.dense.vectors)
+    return integrity_problems(pids, vectors, version.engine.nearest, version.engine.vectors)

@@ -87,7 +87,8 @@ def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> R
     language = job.config.language
     idle = None
     if not anew and not changed:
-        idle = nothing_to_do(database, live, when, tune=asked, language=language)
+        lost = not _is_published(job, live)
+        idle = nothing_to_do(database, live, when, tune=asked, language=language, lost=lost)
     live = sound(root, database, live, served=idle is not None)
     if idle is not None and live.manifest is not None:
         seconds = time.monotonic() - began
@@ -136,10 +137,21 @@ def finish(job: Job, live: Live, report: RefreshReport) -> None:
         for version in prune.prune_unreadable(job.root, never={str(report.version)}):
             log.info("refresh: deleted version %s, which an earlier release built", version)
         prune.drop_derived(job.root, never={str(report.version)})
+        if job.published is not None:
+            job.published.clean(job.root)
     drop_dead_vectors(job.root, job.database)
     _fold(job, live, report)
     if job.config.store_queries == "hash":
         drop_question_texts(job.database)
+
+
+def _is_published(job: Job, live: Live) -> bool:
+    """Whether the live version is where passages are found. Raises EngineError."""
+    if job.published is None or live.manifest is None:
+        return True
+    if not job.published.holds(job.root, live.manifest):
+        return False
+    return job.published.lacks(job.root, live.manifest) is None
 
 
 def _unlearned_mutes(database: Database, live: Live) -> int | None:

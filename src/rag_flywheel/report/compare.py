@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rag_flywheel.config import Config
 from rag_flywheel.deploy.loaded import SharedIndexes
@@ -16,6 +17,9 @@ from rag_flywheel.store import log
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.log import Askings
 from rag_flywheel.store.tenants import Tenants, tenant_of_json, within
+
+if TYPE_CHECKING:
+    from rag_flywheel.deploy.published import Published
 
 Rankings = dict[int, tuple[str, ...]]
 
@@ -30,9 +34,11 @@ def compare(
     *,
     n: int,
     k: int,
+    published: "Published | None" = None,
 ) -> Comparison:
     """The questions among the n asked most, of those whose words are stored, that two versions answer with
-    other passages, or in another order. k: how many passages of each answer are compared.
+    other passages, or in another order. k: how many passages of each answer are compared; published: the
+    database of vectors that texts are found in.
 
     Each version answers with the votes up to its own build, and from the passages that are there now.
     Raises UnknownIdError, CorruptFileError, EncoderMismatchError.
@@ -40,7 +46,7 @@ def compare(
     with database.snapshot() as conn:
         every = log.askings(conn, ALL_TENANTS)
     asked = list(islice((each for each in every if each.query), n))
-    last = LastLoaded(encoders, SharedIndexes())
+    last = LastLoaded(encoders, SharedIndexes(published))
     before, after = (
         _ranked(root, database, config, lookups, version, last, asked, k) for version in versions
     )

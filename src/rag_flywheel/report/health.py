@@ -76,6 +76,8 @@ def _checks(
         ("refresh lock", lambda: health_of_refreshes.lock(root)),
     ):  # fmt: skip
         found.append(_safely(name, check))
+    if usable is not None and live.manifest is not None:
+        found += health_of_versions.published(root, usable, live.manifest)
     if not read_only:
         found.append(_safely("disk space", lambda: _room(root)))
         found.append(_safely("permissions", lambda: _writable(root)))

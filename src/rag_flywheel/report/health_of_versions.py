@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rag_flywheel import config as settings
 from rag_flywheel.deploy.current import live_of, read_current
 from rag_flywheel.deploy.files import entries_below
-from rag_flywheel.deploy.loaded import load_parameters
+from rag_flywheel.deploy.loaded import load_parameters, published_of
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.origin import is_own
 from rag_flywheel.deploy.verify import checked_before, encoder_identity, stray_problems
@@ -23,6 +24,7 @@ from rag_flywheel.deploy.versions import (
 from rag_flywheel.disk import regular_file
 from rag_flywheel.errors import (
     CorruptFileError,
+    EngineError,
     FlywheelError,
     NewerFormatError,
     OlderFormatError,
@@ -34,7 +36,7 @@ from rag_flywheel.store import encoders, journal, timeline, wall_clock
 from rag_flywheel.store.database import ChangedError, Database
 from rag_flywheel.store.time_limit import Limit, limited
 
-LIVE, _FILES = "live version", "files of the live version"
+LIVE, _FILES, _ENGINE = "live version", "files of the live version", "engine"
 _BUILD = "`rag-flywheel refresh` builds a version from the database"
 _OLD_S = 7 * 86_400.0  # a rollback that lasts longer may have been forgotten
 _AT_ONCE = 2**18  # bytes
@@ -236,3 +238,23 @@ def older(root: Path, found: Live) -> HealthCheck:
     return HealthCheck(
         name, "ok", f"{counted(len(versions), 'version')} besides the live one", expected
     )
+
+
+def published(root: Path, database: Database, manifest: Manifest) -> list[HealthCheck]:
+    """Whether the live version is in the database of vectors that the settings name; none without one."""
+    expected = "the passages of the live version, in what `engine` in the settings names"
+    try:
+        config = settings.read_config(root / settings.FILE_NAME)
+        found = published_of(config, database)
+        if found is None:
+            return []
+        if not found.holds(root, manifest):
+            said = f"version {manifest.id} was built before the settings named {config.engine}"
+            return [HealthCheck(_ENGINE, "degraded", said, expected, "`rag-flywheel refresh`")]
+        if (lacking := found.lacks(root, manifest)) is not None:
+            return [HealthCheck(_ENGINE, "broken", lacking, expected, "`rag-flywheel refresh`")]
+    except EngineError as error:
+        return [HealthCheck(_ENGINE, "broken", str(error), expected, "see what the message says")]
+    except FlywheelError:
+        return []  # another check names it
+    return [HealthCheck(_ENGINE, "ok", f"{config.engine} holds them", expected)]

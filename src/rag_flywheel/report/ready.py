@@ -5,6 +5,7 @@ What it says names no file, index or text, so that anybody may read it.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rag_flywheel import disk
 from rag_flywheel.deploy.current import live_of
@@ -13,6 +14,9 @@ from rag_flywheel.report.health_of_refreshes import lock_holder
 from rag_flywheel.store import attempts, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.timeline import read_moment
+
+if TYPE_CHECKING:
+    from rag_flywheel.deploy.published import Published
 
 _LOOK = "`rag-flywheel health` says what is wrong"
 
@@ -26,8 +30,11 @@ class Readiness:
     refresh_running_s: float = 0.0
 
 
-def readiness(root: Path, database: Database) -> Readiness:
-    """Whether the database can be read and written to, the live version is known, and a disk has room."""
+def readiness(root: Path, database: Database, published: "Published | None" = None) -> Readiness:
+    """Whether the database can be read and written to, the live version is known, and a disk has room.
+
+    published: the database of vectors that passages are found in, which has to answer.
+    """
     problems = []
     running = 0.0
     try:
@@ -39,6 +46,10 @@ def readiness(root: Path, database: Database) -> Readiness:
             running = max(0.0, wall_clock.now() - newest[0].at)
     except FlywheelError as error:
         problems.append(f"the index cannot be read ({type(error).__name__}); {_LOOK}")
+    if published is not None and not published.server.answers():
+        problems.append(
+            f"the database of vectors that passages are found in does not answer; {_LOOK}"
+        )
     if not database.read_only and not problems:
         problems += _of_writing(root, database)
     return Readiness(tuple(problems), running)

@@ -62,6 +62,7 @@ def status(root: Path, database: Database, config: Config) -> Status:
             masked=count_masked(conn),
             encoder_change=_encoder_change(conn),
             n_questions_waiting=questions_waiting(conn, manifest),
+            engine=config.engine,
             **_dense(root, manifest),
         )
 

@@ -10,23 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_flywheel.index.bm25 import LexicalScores
+from rag_flywheel.index.engine import Found, Positions, Question
+from rag_flywheel.index.in_memory import highest
 from rag_flywheel.index.positions import find_pids
 from rag_flywheel.index.tokenizer import is_character, is_one_name
 from rag_flywheel.rank.features import CHEAP, FEATURES, MEASURES, RICH, with_rich
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.rank.score import POOL
 from rag_flywheel.records import EmbeddedText, Features, Pids
-from rag_flywheel.serve.features import (
-    Positions,
-    bm25_scores,
-    cheap_of,
-    read_features,
-    rich_of,
-)
+from rag_flywheel.serve.features import cheap_of, read_features, rich_of
 from rag_flywheel.serve.lookups import Lookup, Lookups
 from rag_flywheel.serve.state import Scope, State, scope
 
-_PART = 64  # scores
 _BM25 = CHEAP.index("bm25")
 _MOST_NAMED = 32  # texts that have a name
 _AHEAD = 0.1  # of the plain hybrid
@@ -50,10 +45,10 @@ def look_up(
     found = [cache.find(corpus, query, n) for query in queries]
     missing = [i for i, lookup in enumerate(found) if lookup is None]
     if missing:
-        vectors = np.stack([queries[i].vector for i in missing])
-        dense = state.version.dense.search(vectors, n, inside.searchable)
-        for i, near in zip(missing, dense, strict=True):
-            found[i] = made = _looked_up(state, inside, queries[i], near, n)
+        questions = [_question(state, queries[i]) for i in missing]
+        every = state.version.engine.find(questions, n, inside.searchable)
+        for i, question, texts in zip(missing, questions, every, strict=True):
+            found[i] = made = _looked_up(state, inside, queries[i], question, texts, n)
             if keep:
                 cache.keep(corpus, queries[i], n, made)
     return [lookup for lookup in found if lookup is not None]
@@ -63,8 +58,8 @@ def warm_up(state: State) -> None:
     """Look up one query, so that what an index computes at its first query is computed."""
     version = state.version
     if len(version.pids):
-        words = " ".join(islice(version.lexical.vocabulary, 3))
-        question = EmbeddedText(words, version.dense.at(np.zeros(1, dtype=np.int64))[0])
+        words = " ".join(islice(version.engine.vocabulary, 3))
+        question = EmbeddedText(words, version.engine.vectors(version.pids[:1])[0])
         look_up(state, scope(state, None), [question], POOL, Lookups(0))
 
 
@@ -107,16 +102,21 @@ def _plain_weights(trust: float) -> npt.NDArray[np.float32]:
     return np.array([weights[name] for name in CHEAP], dtype=np.float32)
 
 
-def _looked_up(state: State, inside: Scope, query: EmbeddedText, dense: Pids, n: int) -> Lookup:
-    words = state.statistics.query_words(query.text)
-    bm25, fresh_bm25 = bm25_scores(state, inside, words)
-    best_of_index = highest(bm25, n)
-    pids = _union(dense, state.version.pids[best_of_index])
-    indexed = np.searchsorted(state.version.pids, pids)
-    fresh = _best_fresh(state.fresh.cosines(query.vector), fresh_bm25, inside, n)
-    best_bm25 = float(max(bm25[best_of_index].max(initial=0.0), fresh_bm25.max(initial=0.0)))
-    scores = np.concatenate([bm25[indexed], fresh_bm25[fresh]])
-    cheap = cheap_of(state, query, scores, best_bm25, indexed, fresh)
+def _question(state: State, query: EmbeddedText) -> Question:
+    return Question(query.vector, state.statistics.query_words(query.text))
+
+
+def _looked_up(
+    state: State, inside: Scope, query: EmbeddedText, question: Question, found: Found, n: int
+) -> Lookup:
+    """The lookup of a query, of which `found` has the texts of the version."""
+    words, indexed = question.words, found.positions
+    fresh_bm25 = np.zeros(0, dtype=np.float32)
+    if len(inside.fresh):
+        fresh_bm25 = state.fresh.lexical_scores(words, state.statistics) * inside.fresh
+    fresh = _best_fresh(state.fresh.cosines(question.vector), fresh_bm25, inside, n)
+    best_bm25 = float(max(found.scores.bm25.max(initial=0.0), fresh_bm25.max(initial=0.0)))
+    cheap = cheap_of(state, question, found.scores, fresh, fresh_bm25, best_bm25)
     if is_one_name(query.text):
         named = _named(state, words, indexed, fresh)
         cheap[:, _BM25] += _lift(plain_worth(cheap, state.version.parameters.trust), named)
@@ -127,11 +127,12 @@ def _looked_up(state: State, inside: Scope, query: EmbeddedText, dense: Pids, n:
     read = np.zeros(len(cheap), dtype=bool)
     read[pool] = True
     features = _with_measures(cheap, pool, rich)
+    pids = state.version.pids[indexed]
     if not len(fresh):
         return Lookup(pids, features, read, best, best_bm25)
-    found = np.concatenate([pids, state.fresh.pids[fresh]])
-    order = np.argsort(found)
-    return Lookup(found[order], features[order], read[order], best, best_bm25)
+    every = np.concatenate([pids, state.fresh.pids[fresh]])
+    order = np.argsort(every)
+    return Lookup(every[order], features[order], read[order], best, best_bm25)
 
 
 def _named(state: State, words: Sequence[str], indexed: Positions, fresh: Positions) -> Positions:
@@ -139,7 +140,8 @@ def _named(state: State, words: Sequence[str], indexed: Positions, fresh: Positi
     joined, else all its parts; none when they are many, which makes it no name."""
     whole = [] if not words or is_character(words[0][0]) else [words[:1], words, words[1:]]
     for wanted in whole or [words]:
-        every = [state.version.lexical.having_all(wanted), state.fresh.having_all(wanted)]
+        of_version = state.version.engine.having_all(wanted, _MOST_NAMED)
+        every = [of_version, state.fresh.having_all(wanted)]
         if sum(map(len, every)) > _MOST_NAMED:
             break
         there = [np.isin(of, having) for of, having in zip((indexed, fresh), every, strict=True)]
@@ -179,13 +181,6 @@ def _standing(state: State, inside: Scope, pids: Pids) -> npt.NDArray[np.bool_]:
     return standing
 
 
-def _union(some: Pids, others: Pids) -> Pids:
-    """The pids of both, ascending; np.union1d takes five times as long for so few."""
-    both = np.sort(np.concatenate([some, others]))
-    union: Pids = both[np.append(True, np.diff(both) > 0)[: len(both)]]
-    return union
-
-
 def _best(worth: npt.NDArray[np.float32]) -> Positions:
     """Positions of the POOL best, ascending."""
     if len(worth) <= POOL:
@@ -201,24 +196,3 @@ def _best_fresh(
     if len(standing) <= 2 * n:
         return standing
     return standing[np.union1d(highest(cosines[standing] + 2.0, n), highest(bm25[standing], n))]
-
-
-def highest(scores: npt.NDArray[np.float32], n: int) -> Positions:
-    """Positions of the n highest scores above 0, in no order."""
-    least = _reached(scores, n)
-    found = np.flatnonzero(scores >= least if least > 0 else scores > 0)
-    if len(found) <= n:
-        return found
-    return found[np.argpartition(-scores[found], n - 1)[:n]]
-
-
-def _reached(scores: npt.NDArray[np.float32], n: int) -> float:
-    """A score that at least n of them reach, and little more than n; 0.0 when they are few.
-
-    It is the n-th highest of the maxima of parts: each is a score of its own.
-    """
-    width = len(scores) // _PART
-    if width < 4 * n:
-        return 0.0
-    highest = scores[: width * _PART].reshape(_PART, width).max(axis=0)
-    return float(np.partition(highest, -n)[-n])

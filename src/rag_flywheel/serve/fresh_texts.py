@@ -29,7 +29,7 @@ _MANY = 5_000  # texts, which take about a second to read
 
 def no_texts(version: "LoadedVersion", source: Source) -> FreshSegment:
     """A fresh segment where there is no text at all yet."""
-    return FreshSegment.empty(version.dense.dim, tokenizer_for(source.config.language, ()))
+    return FreshSegment.empty(version.engine.dim, tokenizer_for(source.config.language, ()))
 
 
 def without_texts(state: "State", pids: Sequence[int]) -> "State":
@@ -71,7 +71,7 @@ def with_texts(state: "State", pids: Pids, conn: Connection, source: Source) -> 
                 "process anew; run refresh",
                 len(fresh),
             )
-    statistics = version.lexical if len(version.pids) else fresh.statistics
+    statistics = version.engine.statistics if len(version.pids) else fresh.statistics
     return replace(state, fresh=fresh, statistics=statistics)
 
 

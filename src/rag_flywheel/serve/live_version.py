@@ -178,7 +178,7 @@ def _read_version(root: Path, database: Database, last: LastLoaded, version: str
         n_passages=manifest.n_passages,
         encoder=encoder,
         queries=queries,
-        indexes=last.indexes.of(manifest),
+        engine=last.indexes.open(root, manifest),
     )
     if not checked:
         note_checked(root, database, version)

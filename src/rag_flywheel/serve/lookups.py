@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from rag_flywheel.index.lru import LRU
 from rag_flywheel.rank.features import Best
 from rag_flywheel.records import EmbeddedText, Features, Pids, Vectors
-from rag_flywheel.serve.lru import LRU
 
 if TYPE_CHECKING:
     from rag_flywheel.rank.parameters import Parameters

@@ -3,7 +3,7 @@
 import json
 import threading
 
-from rag_flywheel.serve.lru import LRU
+from rag_flywheel.index.lru import LRU
 from rag_flywheel.serve.state import Scope, State, scope
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.filters import PlainFilter

@@ -75,8 +75,8 @@ class State:
     @property
     def typical_cosine(self) -> float:
         """The mean cosine of two texts of the version, or of the fresh ones when it has none."""
-        dense = self.version.dense
-        return dense.typical_cosine if len(dense) else self.fresh.typical_cosine
+        version = self.version
+        return version.engine.typical_cosine if len(version.pids) else self.fresh.typical_cosine
 
     def lineages(self, pids: Pids) -> Pids:
         """The rows whose votes these texts inherit."""
@@ -118,7 +118,7 @@ def scope(state: State, allowed: Pids | None, *, copies: bool = False) -> Scope:
             others = np.delete(pids, first)
             indexed = _without(indexed, state.version.pids, others)
             fresh = _without(fresh, state.fresh.pids, others)
-    searchable = None if indexed.all() else state.version.dense.part(indexed)
+    searchable = None if indexed.all() else Part.of(indexed)
     return Scope(indexed, fresh, searchable, allowed is None, heirs)
 
 

@@ -65,7 +65,7 @@ class Observed(Flywheel):
 
     def readiness(self) -> Readiness:
         """Whether questions can be answered and recorded now, as far as can be told in milliseconds."""
-        return readiness(self._root, self._database)
+        return readiness(self._root, self._database, self._published)
 
 
 def _retrieving(source: str, method: Method) -> Method:

@@ -15,6 +15,7 @@ from rag_flywheel.errors import (
     ClosedError,
     ConfigError,
     EncoderError,
+    EngineError,
     FlywheelError,
     InputError,
     LockedError,
@@ -35,6 +36,7 @@ STATUSES: Mapping[type[FlywheelError], int] = {
     BusyError: 503,
     ReadOnlyError: 403,
     EncoderError: 503,
+    EngineError: 503,
     StorageError: 503,
     ClosedError: 503,
     AccessError: 403,  # these three: of another service

@@ -1,0 +1,140 @@
+"""Passages found in memory and in Milvus Lite: time of a retrieval, and memory of the process that answers.
+
+    python benchmarks/speed/speed_engine.py --out benchmarks/results/speed_engine.json
+
+Needs pymilvus and milvus-lite. Milvus Lite is a double of the server for tests, in pure Python: its times say
+nothing of Milvus. What a process of ours holds in memory does not depend on it.
+"""
+
+import argparse
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag_flywheel import Config, Flywheel
+from rag_flywheel.bench.machine import commit, machine
+from speed_data import Stored, read_data
+from speed_times import percentiles, timed
+
+N_QUERIES, ROUNDS = 60, 3
+_STARTS_S = 60.0
+
+
+@contextmanager
+def milvus_lite(folder: Path) -> Iterator[str]:
+    """The address of a server with its data below a folder."""
+    with socket.socket() as some:
+        some.bind(("127.0.0.1", 0))
+        port = some.getsockname()[1]
+    command = [sys.executable, "-m", "milvus_lite", "server", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--data-dir", str(folder / "milvus")]
+    with (folder / "milvus.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        began = time.monotonic()
+        while time.monotonic() - began < _STARTS_S:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+                break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def built(folder: Path, name: str, n: int, engine: str | None) -> float:
+    """Build an index of n passages; returns the seconds that its refresh took."""
+    data = read_data(name, n)
+    queries = data.queries[:N_QUERIES]
+    np.savez(folder.parent / "queries.npz", vectors=data.encoder.encode_queries(queries))
+    (folder.parent / "queries.json").write_text(json.dumps(queries), encoding="utf-8")
+    config = Config(encoder="", engine=engine, n_lookups=0)
+    with Flywheel.open(folder, encoder=data.encoder, config=config) as fw:
+        fw.add(data.passages)
+        began = time.perf_counter()
+        fw.refresh()
+        return time.perf_counter() - began
+
+
+def answered(folder: Path) -> dict[str, Any]:
+    """What it takes this process, which does nothing else, to answer from an index."""
+    import faiss  # noqa: F401 - their memory is not that of passages
+    import scipy.sparse  # noqa: F401
+
+    with suppress(ImportError):
+        import pymilvus  # noqa: F401
+    queries = json.loads((folder.parent / "queries.json").read_text(encoding="utf-8"))
+    with np.load(folder.parent / "queries.npz") as stored:
+        encoder = Stored(dict(zip(queries, stored["vectors"], strict=True)))
+    before = resident_mb()
+    with Flywheel.open(folder, encoder=encoder, create=False) as fw:
+        fw.warm()
+        loaded = resident_mb() - before
+        hits = [[h.passage_id for h in fw.retrieve(q, record=False).hits] for q in queries]
+        used = resident_mb() - before
+
+        def ask(i: int) -> object:
+            return fw.retrieve(queries[i], record=False)
+
+        times = percentiles([timed(ask, len(queries)) for _ in range(ROUNDS)])
+    memory = {"loaded_mb": round(loaded, 1), "after_queries_mb": round(used, 1)}
+    return {**memory, "retrieve": times, "hits": hits}
+
+
+def resident_mb() -> float:
+    """The memory of this process, in MB."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1000
+
+
+def measured(name: str, n: int) -> dict[str, Any]:
+    """The result for the first n passages of a collection."""
+    result: dict[str, Any] = {"collection": name, "passages": n}
+    hits = {}
+    with tempfile.TemporaryDirectory() as scratch, milvus_lite(Path(scratch)) as uri:
+        for kind, engine in (("in_memory", None), ("in_milvus_lite", f"milvus:{uri}/kb")):
+            folder = Path(scratch) / kind
+            seconds = built(folder, name, n, engine)
+            command = [sys.executable, __file__, "--answer", str(folder)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ)
+            found = json.loads(done.stdout)
+            hits[kind] = found.pop("hits")
+            result[kind] = {"refresh_s": round(seconds, 2), **found}
+    first, second = hits.values()
+    result["queries_with_the_same_hits"] = sum(a == b for a, b in zip(first, second, strict=True))
+    result["queries"] = len(first)
+    return result
+
+
+def main() -> None:
+    """Measure, and write the result file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="aws_docs")
+    parser.add_argument("--n", type=int, default=60_000)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.answer is not None:
+        print(json.dumps(answered(chosen.answer)))
+        return
+    result = {"commit": commit(), "machine": machine(), **measured(chosen.data, chosen.n)}
+    text = json.dumps(result, indent=1) + "\n"
+    if chosen.out is not None:
+        chosen.out.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
