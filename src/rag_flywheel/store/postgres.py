@@ -321,7 +321,11 @@ class PostgresDatabase(Database):
                     if time.monotonic() >= until:
                         raise LockedError(why)
                     time.sleep(_LOOK_S)
-            yield
+            try:
+                yield
+            finally:
+                with suppress(_driver().Error):  # at once: the end of a connection takes its time
+                    conn.raw.execute("SELECT pg_advisory_unlock_all()")
         finally:
             conn.raw.close()
 
