@@ -186,6 +186,16 @@ def test_parquet_of_another_tool(fw: Flywheel, tmp_path: Path) -> None:
         fw.import_files("langfuse", path)
 
 
+@pytest.mark.parametrize("tool", TOOLS)
+def test_an_empty_file_beside_others_says_nothing(fw: Flywheel, tmp_path: Path, tool: Any) -> None:
+    own = [SAMPLES / name for name in FILES[tool]]
+    alone = fw.import_files(tool, own, dry_run=True)
+    (tmp_path / f"of-a-quiet-day.{ENDING[tool]}").write_text("\n")
+    quiet = [*tmp_path.glob("of-a-quiet-day.*")]
+    for files in ([*quiet, *own], [*own, *quiet]):
+        assert fw.import_files(tool, files, dry_run=True) == alone
+
+
 def test_questions_of_trec_alone_bring_nothing(fw: Flywheel) -> None:
     with pytest.raises(InputError, match=r"questions alone; expected a run or qrels"):
         fw.import_files("trec", SAMPLES / "trec-topics.tsv")

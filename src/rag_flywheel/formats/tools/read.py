@@ -10,7 +10,7 @@ from rag_flywheel.formats.json_values import ReadBytes
 from rag_flywheel.formats.tools.langfuse import read_langfuse
 from rag_flywheel.formats.tools.langsmith import read_langsmith
 from rag_flywheel.formats.tools.phoenix import read_phoenix
-from rag_flywheel.formats.tools.shapes import LOOKS, not_of, other_kind, require_text
+from rag_flywheel.formats.tools.shapes import LOOKS, is_empty, not_of, other_kind, require_text
 from rag_flywheel.formats.tools.tables import read_table
 from rag_flywheel.formats.tools.trec import read_trec
 from rag_flywheel.formats.tools.ubi import read_ubi
@@ -21,15 +21,20 @@ def read_tool(
     tool: Tool, paths: Sequence[Path], id_key: str | None, progress: Progress | None
 ) -> Reading:
     """What files of a tool say, one record at a time. id_key: the metadata key of the passage id, None: the
-    usual ones. Raises InputError, also for a file without a single record of the tool, and OSError."""
-    read = _told(progress)
-    for path in paths:
+    usual ones. Raises InputError, also for a file without a single record of the tool, and OSError. An empty
+    file beside others, as of a day without votes, says nothing."""
+    read, given, paths = _told(progress), paths, []
+    for path in given:
         if path.is_dir():
             raise InputError(f"{path} is a folder; expected files: name those that are in it")
         if not path.is_file():
             raise InputError(f"no file {path}; expected {LOOKS[tool]}")
         with disk_errors(path):
-            require_text(tool, path)
+            if not is_empty(path):
+                require_text(tool, path)
+                paths.append(path)
+    if given and not paths:
+        raise InputError(f"{given[0]} is empty; expected {LOOKS[tool]}")
     if tool == "trec":
         with disk_errors(paths[0] if paths else Path()):
             yield from _own(tool, paths, read_trec(list(paths), read))
