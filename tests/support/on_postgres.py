@@ -130,7 +130,6 @@ class Direct:
         named = re.sub(r"\bunixepoch\(\)", "extract(epoch FROM now())", named)
         named = re.sub(r"\bsum\((v\.verdict = '\w+')\)", r"sum((\1)::int)", named)
         named = named.replace("json_array_length(value)", "json_array_length(value::json)")
-        named = named.replace("FROM forgotten ORDER BY 1, 2", "FROM forgotten ORDER BY 1")
         cursor = self._conn.execute(named, values)
         if self.row_factory is None:
             return cursor
