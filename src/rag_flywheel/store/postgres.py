@@ -381,6 +381,7 @@ class PostgresDatabase(Database):
 
     def problems(self) -> list[str]:
         """Nothing: the server checks what it stores by itself."""
+        self.require_open()
         return []
 
     def quick_problems(self) -> tuple[list[str], bool]:
@@ -401,6 +402,7 @@ class PostgresDatabase(Database):
 
     def empty_log(self, *, wait_s: float = 0.0) -> bool:
         """Nothing: the server's log is its administrators'."""
+        self.require_open()
         return True
 
     def close(self) -> None:
