@@ -17,7 +17,7 @@ from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.config import config_text
 from rag_flywheel.errors import DiskFullError
 from rag_flywheel.store import wall_clock
-from rag_flywheel.store.database import Database
+from rag_flywheel.store.sqlite import SqliteDatabase
 from recorded_disk import without
 
 SECURE_DELETE, VACUUM = "PRAGMA secure_delete=ON", "VACUUM"
@@ -209,7 +209,7 @@ def test_what_one_refresh_could_not_wipe_the_next_one_does(
         fw.refresh()
         grow_old(root)
         with monkeypatch.context() as patch:
-            patch.setattr(Database, "compact", full)
+            patch.setattr(SqliteDatabase, "compact", full)
             assert fw.refresh().outcome == "unchanged"
             assert fw.refresh().outcome == "unchanged"
         said = "what was folded is in unused bytes until the next refresh: no space"
@@ -217,9 +217,9 @@ def test_what_one_refresh_could_not_wipe_the_next_one_does(
             True
         ] * 2
         compacted = list[int]()
-        compact = Database.compact
+        compact = SqliteDatabase.compact
         monkeypatch.setattr(
-            Database, "compact", lambda self, **kw: compacted.append(1) or compact(self, **kw)
+            SqliteDatabase, "compact", lambda self, **kw: compacted.append(1) or compact(self, **kw)
         )
         fw.refresh()
         fw.refresh()
@@ -260,9 +260,9 @@ def test_while_a_reader_stays_the_file_is_written_anew_once(
         fw.refresh()
     grow_old(root)
     (root / "flywheel.toml").write_text(config_text(Config(encoder="", **settings)))
-    compact = Database.compact
+    compact = SqliteDatabase.compact
     monkeypatch.setattr(
-        Database, "compact", lambda self, **kw: written.append(1) or compact(self, **kw)
+        SqliteDatabase, "compact", lambda self, **kw: written.append(1) or compact(self, **kw)
     )
     with Flywheel.open(root, encoder=WordEncoder()) as fw:
         with closing(sqlite3.connect(root / "flywheel.db")) as conn:

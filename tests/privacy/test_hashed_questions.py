@@ -18,8 +18,8 @@ from rag_flywheel import Candidate, Config, Flywheel, Passage
 from rag_flywheel.errors import ConfigError, EncoderError
 from rag_flywheel.privacy import question_texts
 from rag_flywheel.store import journal
-from rag_flywheel.store.database import Database
 from rag_flywheel.store.passages import query_digest
+from rag_flywheel.store.sqlite import SqliteDatabase
 
 PASSAGES = [Passage(f"p{i}", f"reset word{i} text{i}") for i in range(6)]
 WORDS = [f"zebra{i}quokka" for i in range(30)]
@@ -225,7 +225,7 @@ def test_a_refresh_that_dies_before_the_file_is_written_anew_is_finished_by_the_
     with closing(sqlite3.connect(root / "flywheel.db")) as conn:  # so that the log stays
         with opened(root, "hash") as fw, monkeypatch.context() as patch:
             patch.setattr(question_texts, "_AT_ONCE", 2)
-            patch.setattr(Database, "compact", dies)
+            patch.setattr(SqliteDatabase, "compact", dies)
             conn.execute("SELECT count(*) FROM retrievals").fetchone()
             with pytest.raises(KeyboardInterrupt):
                 fw.refresh()

@@ -158,4 +158,4 @@ def contents(root: Path) -> dict[str, list[Any]]:
     """The rows of every table that a change must leave alone."""
     names = rows(root, "SELECT name FROM sqlite_master WHERE type = 'table'")
     kept = sorted(name for (name,) in names if name not in WRITTEN)
-    return {name: rows(root, f"SELECT * FROM {name} ORDER BY 1, 2") for name in kept}
+    return {name: sorted(rows(root, f"SELECT * FROM {name}"), key=repr) for name in kept}

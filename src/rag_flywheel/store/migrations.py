@@ -26,8 +26,9 @@ from rag_flywheel.store.passages import (
     stored_row,
 )
 from rag_flywheel.store.questions import keyed, question_key
-from rag_flywheel.store.schema import MIGRATIONS, require_ours, require_schema
+from rag_flywheel.store.schema import ALIVE, MIGRATIONS, require_ours, require_schema
 from rag_flywheel.store.sqlite import SqliteDatabase
+from rag_flywheel.store.timeline import new_token
 from rag_flywheel.store.users import USER_KEY, new_user_key
 
 Hash = Callable[[bytes, str], str]
@@ -666,6 +667,9 @@ def _apply_to_server(database: Database) -> None:
             f"CREATE TABLE IF NOT EXISTS {MIGRATIONS} (id INTEGER PRIMARY KEY, migration_set TEXT, "
             "name TEXT, applied_at TEXT)"
         )
+        if not scalar(conn, "SELECT to_regclass(?) IS NOT NULL", (ALIVE,)):
+            conn.execute(f"CREATE UNLOGGED TABLE {ALIVE} (token TEXT NOT NULL)")
+            conn.execute(f"INSERT INTO {ALIVE} (token) VALUES (?)", (new_token(),))
         conn.execute(_REFUSE_CHANGE)
         pending = set(_pending(conn))
         for migration in _every():

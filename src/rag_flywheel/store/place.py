@@ -86,6 +86,7 @@ def open_store(
         else:
             migrate(database, user_hash)
         if isinstance(database, PostgresDatabase):
+            database.close_connections()  # the next ones know the tables
             require_own(root, database)
         return database
     except BaseException:

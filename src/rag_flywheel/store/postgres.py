@@ -31,9 +31,11 @@ from rag_flywheel.errors import (
     UnreachableError,
     quoted,
 )
-from rag_flywheel.store.connection import Connection, Rows, Values
+from rag_flywheel.store.connection import Connection, Rows, Values, scalar
 from rag_flywheel.store.database import BUSY_TIMEOUT_S, FILE_NAME, Database
 from rag_flywheel.store.postgres_sql import translated
+from rag_flywheel.store.schema import ALIVE
+from rag_flywheel.store.timeline import begin_timeline, new_token
 
 if TYPE_CHECKING:
     import psycopg
@@ -50,6 +52,9 @@ _WAITS = (
 )
 """Options of libpq, in seconds and milliseconds, by which a server that is gone is noticed; those in the URL
 go first."""
+_BEGIN = "BEGIN; SET LOCAL synchronous_commit = off"
+_FLUSH = "SELECT pg_logical_emit_message(true, 'rag-flywheel', '')"
+"""A transaction of its own that writes a record to the log and waits until the log is stored up to it."""
 _NAME_BYTES = 63  # of the name of a program, as the server cuts it
 _UNKNOWN = 4  # the state of a connection that ended
 _LOOK_S = 0.1  # between two looks whether a lock is free
@@ -241,9 +246,32 @@ class PostgresDatabase(Database):
         return PostgresConnection(raw)
 
     def _identity(self, conn: PostgresConnection) -> object:
-        """What tells this schema from another of its name, before or after it."""
-        sql = "SELECT to_regnamespace(%s)::oid::bigint, pg_postmaster_start_time()::text"
-        return conn.raw.execute(sql, (f'"{self.address.schema}"',)).fetchone()
+        """What tells this schema from another of its name, and from what it was before a crash.
+
+        A crash may take what others saw already, but nobody was told to be stored. It leaves the table of
+        the token empty; whoever finds it so begins another timeline.
+        """
+        sql = "SELECT to_regnamespace(%s)::oid::bigint, to_regclass(%s) IS NOT NULL"
+        number, there = conn.raw.execute(sql, (f'"{self.address.schema}"', ALIVE)).fetchone() or (
+            None,
+            False,
+        )
+        token = scalar(conn, f"SELECT token FROM {ALIVE}") if there else None
+        if there and token is None and not self.read_only:
+            token = self._after_a_crash(conn)
+        return number, token
+
+    def _after_a_crash(self, conn: PostgresConnection) -> object:
+        """Begin another timeline, unless another has done so meanwhile; returns the token."""
+        self._begin_writing(conn, BUSY_TIMEOUT_S)
+        token = scalar(conn, f"SELECT token FROM {ALIVE}")
+        if token is None:
+            token = new_token()
+            conn.execute(f"INSERT INTO {ALIVE} (token) VALUES (?)", (token,))
+            begin_timeline(conn)
+        conn.raw.execute("COMMIT")
+        conn.raw.execute(_FLUSH)
+        return token
 
     def make_schema(self) -> None:
         """Make the schema of the index, unless it is there. Raises ReadOnlyError, StorageError."""
@@ -262,28 +290,30 @@ class PostgresDatabase(Database):
         """A write transaction: all of it is committed, or nothing. There is one at a time in a schema: it
         holds a lock until it is committed and can be seen, so that event numbers are committed in order.
 
-        durable: as the server's synchronous_commit says; else it is off.
+        durable: wait until it is stored as the server's synchronous_commit says. Others see it before, and
+            do not wait: many transactions are written to the disk together.
         wait_s: for how long to wait while another program writes. Raises BusyError after it.
         """
         self.require_writable()
         with self.reading() as conn:
-            self._begin_writing(conn, durable, wait_s)
+            self._begin_writing(conn, wait_s)
             try:
                 yield conn
                 conn.raw.execute("COMMIT")
+                if durable:
+                    conn.raw.execute(_FLUSH)
             except BaseException:
                 if conn.in_transaction:
                     with suppress(_driver().Error):
                         conn.raw.execute("ROLLBACK")
                 raise
 
-    def _begin_writing(self, conn: PostgresConnection, durable: bool, wait_s: float) -> None:
+    def _begin_writing(self, conn: PostgresConnection, wait_s: float) -> None:
         """Begin a write transaction, in one exchange with the server when nobody else writes."""
         limit = max(1, int(wait_s * 1000))  # 0 would mean for ever
-        sync = "" if durable else "; SET LOCAL synchronous_commit = off"
         lock = f"advisory_xact_lock({_WRITE}, {self._key})"
         try:
-            begun = conn.raw.execute(f"BEGIN{sync}; SELECT pg_try_{lock}")
+            begun = conn.raw.execute(f"{_BEGIN}; SELECT pg_try_{lock}")
             while begun.nextset():
                 pass
             if begun.fetchone() != (True,):
@@ -321,13 +351,17 @@ class PostgresDatabase(Database):
                     if time.monotonic() >= until:
                         raise LockedError(why)
                     time.sleep(_LOOK_S)
-            yield
+            try:
+                yield
+            finally:
+                with suppress(_driver().Error):  # at once: the end of a connection takes its time
+                    conn.raw.execute("SELECT pg_advisory_unlock_all()")
         finally:
             conn.raw.close()
 
     @property
     def file(self) -> object:
-        """Which schema this thread's connection has open, and since when its server runs."""
+        """Which schema this thread's connection has open, and since which crash of its server."""
         handle: _Handle | None = getattr(self._local, "handle", None)
         return None if handle is None else handle.file
 
@@ -347,6 +381,7 @@ class PostgresDatabase(Database):
 
     def problems(self) -> list[str]:
         """Nothing: the server checks what it stores by itself."""
+        self.require_open()
         return []
 
     def quick_problems(self) -> tuple[list[str], bool]:
@@ -367,6 +402,7 @@ class PostgresDatabase(Database):
 
     def empty_log(self, *, wait_s: float = 0.0) -> bool:
         """Nothing: the server's log is its administrators'."""
+        self.require_open()
         return True
 
     def close(self) -> None:

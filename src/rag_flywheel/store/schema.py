@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _Schema = dict[tuple[str, str], object]
 _OWN = re.compile(r"sqlite_(sequence|stat[134])|sqlite_autoindex_\w+", re.ASCII)
+ALIVE = "alive"
+"""A table of PostgreSQL alone, which is empty after a crash: `store/postgres.py` says what for."""
 MIGRATIONS = "_sqlite_migrations"
 """The table that says which migrations were applied; PostgreSQL has it under the same name."""
 _RESTORE = "restore the database from a backup: it is not as this package makes it"
@@ -110,7 +112,7 @@ _POSTGRES_REST = (
 )
 _POSTGRES_COLUMNS = (
     "SELECT table_name, column_name, data_type FROM information_schema.columns "
-    "WHERE table_schema = current_schema() ORDER BY table_name, column_name"
+    "WHERE table_schema = current_schema() AND table_name != ? ORDER BY table_name, column_name"
 )
 _POSTGRES_TYPES = {
     "INTEGER": "bigint",
@@ -124,7 +126,8 @@ _POSTGRES_TYPES = {
 def _postgres_schema(conn: Connection) -> _Schema:
     """Tables by their columns, (name, type) in the order of names; of everything else that it is there."""
     schema: _Schema = {(kind, name): [] for kind, name in conn.execute(_POSTGRES)}
-    for table, *column in conn.execute(_POSTGRES_COLUMNS):
+    schema.pop(("table", ALIVE), None)
+    for table, *column in conn.execute(_POSTGRES_COLUMNS, (ALIVE,)):
         columns = schema.setdefault(("table", table), [])
         assert isinstance(columns, list)
         columns.append(tuple(column))

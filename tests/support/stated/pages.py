@@ -36,6 +36,7 @@ STATEMENTS: dict[str, Callable[[Page], None]] = {
     "docs/how-to/own-data-in-the-benchmark.md": settings.own_data,
     "docs/how-to/mcp.md": agents.mcp,
     "docs/how-to/monitoring.md": settings.monitoring,
+    "docs/how-to/postgresql.md": settings.postgresql,
     "docs/how-to/privacy-requests.md": settings.privacy,
     "docs/how-to/run-it.md": settings.running,
     "docs/how-to/training-sets.md": settings.training_sets,

@@ -137,6 +137,22 @@ def backups(page: Page) -> None:
     page.lets("elsewhere", "(exit code 75)")  # tests/cli
 
 
+def postgresql(page: Page) -> None:
+    """docs/how-to/postgresql.md."""
+    found = page.result("postgres")
+    page.lets("fact", "Tested with PostgreSQL 18")
+    page.says("| scifact, {:,} passages, k = {} |", found["n_passages"], found["k"])
+    for name, row in (("`record=False`", "record=False"), ("recorded", "recorded")):
+        of = found[f"retrieve, {row}"]
+        values = (of[store]["p50"] for store in ("sqlite", "postgresql"))
+        page.says(f"| `retrieve`, {name}, ms | {{:.1f}} | {{:.1f}} |", *values)
+    for name, n in (("one in a call", 1), ("ten in a call", 10)):
+        of = found[f"votes a second, {n} a call, 8 processes"]
+        page.says(f"{name} | {{:,}} | {{:,}} |", of["sqlite"], of["postgresql"])
+    page.says("Medians over {} questions", found["n_queries"])
+    page.says("(a load of {:.0f})", found["machine"]["load"])
+
+
 def cron(page: Page) -> None:
     """docs/how-to/cron-and-systemd.md."""
     page.lets("example", "when 50 votes came")
