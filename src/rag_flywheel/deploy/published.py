@@ -8,15 +8,15 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rag_flywheel.deploy.loaded import index_files
+from rag_flywheel.deploy.index_files import index_files
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
 from rag_flywheel.errors import ConfigError, EngineError, FlywheelError, counted
 from rag_flywheel.index.engine import Engine
 from rag_flywheel.index.in_memory import InMemory
 from rag_flywheel.index.milvus import Milvus
+from rag_flywheel.index.parts import STATISTICS_FOLDER
 from rag_flywheel.index.remote import InDatabase, ReadTitled, rows_of
-from rag_flywheel.index.stored_statistics import FOLDER as STATISTICS_FOLDER
 from rag_flywheel.index.stored_statistics import StoredStatistics
 from rag_flywheel.records import Pids
 from rag_flywheel.store import passages, users

@@ -12,7 +12,7 @@ The words and what they are made of are in the files of the lexical index.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import numpy as np
@@ -28,13 +28,15 @@ from rag_flywheel.disk import (
 from rag_flywheel.errors import counted
 from rag_flywheel.index.char_ngrams import CharNgrams
 from rag_flywheel.index.compounds import Compounds
-from rag_flywheel.index.in_memory import InMemory
 from rag_flywheel.index.lexical import read_vocabulary
+from rag_flywheel.index.parts import STATISTICS_FOLDER as FOLDER
 from rag_flywheel.index.statistics import Counts, VersionStatistics
 from rag_flywheel.index.tokenizer import Tokenizer
 from rag_flywheel.records import Pids
 
-FOLDER = "statistics"
+if TYPE_CHECKING:
+    from rag_flywheel.index.in_memory import InMemory
+
 _ARRAYS = {"pids": "int64 n", "titles": "int32 n", "df": "int32 words"}
 _DISTINCT = {"distinct": "int32 words"}
 _NUMBERS = "numbers.json"
@@ -129,7 +131,7 @@ class StoredStatistics(VersionStatistics):
         return self.numbers.average_ngrams
 
 
-def save_statistics(folder: Path, texts: InMemory) -> None:
+def save_statistics(folder: Path, texts: "InMemory") -> None:
     """Write the statistics of texts into the folder of their version."""
     own, words = folder / FOLDER, texts.lexical
     own.mkdir()
